@@ -1,0 +1,56 @@
+# Few verbs. `make demo` and `make test` set everything up by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export GX_ANALYTICS_ENABLED := false
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check format repro compare bench clean
+
+## demo: set up, run the whole pipeline on the embedded sample, print the result table
+demo: $(STAMP)
+	$(BIN)/python -m hqsam_pipelines.demo
+
+## test: set up if needed, then the whole test suite
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+## check: formatting, lint, types, import rules, spelling
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+## repro: run what is out of date, independent stages side by side
+repro: $(STAMP)
+	$(BIN)/hqsam repro
+
+## compare: make compare A=HEAD~1 [B=HEAD]
+compare: $(STAMP)
+	$(BIN)/hqsam compare $(A) $(B)
+
+## bench: the benchmark tables (minutes)
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+# torch goes first and by its exact pin: a later resolver run then keeps the build that this machine's package index offers.
+# lvis goes last and without its dependencies: they would put opencv-python over the headless build.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps lvis
+	touch $(STAMP)

@@ -1,0 +1,135 @@
+"""What an evaluation set hands over: images with their ground truth and prompts, in one schema for all sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["masks", "coco", "lvis", "ytvis", "davis"]
+PromptSet = Literal["gt_box", "detector_box", "tracker_box", "coarse_mask"]
+Box = tuple[float, float, float, float]
+
+
+class BenchmarkOptions(BaseModel):
+    """``benchmarks.<name>.index`` of params.yaml.
+
+    Attributes:
+        expected_images: Number of images (frames) that the set must have; None switches the check off.
+        prompt_sets: Which prompts to write.
+        images_per_shard: Images per tar.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    expected_images: int | None = Field(default=None, ge=1)
+    prompt_sets: tuple[PromptSet, ...] = Field(min_length=1)
+    images_per_shard: int = Field(default=1024, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """One annotated object in one image.
+
+    Attributes:
+        instance_id: Unique in the set.
+        rle: COCO compressed counts at the image's size.
+        area: The annotation's area in pixels (for some sets not the mask's pixel count).
+        category_id: The set's own category number.
+        track_id: Object identity over the frames of a video, None for still images.
+        iscrowd: Whether the mask is a crowd region.
+    """
+
+    instance_id: str
+    rle: str
+    area: float
+    category_id: int = 1
+    track_id: int | None = None
+    iscrowd: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One prompt for one image.
+
+    Attributes:
+        prompt_id: Unique in the set; its order is the order of the results.
+        prompt_set: Where it comes from.
+        box: xyxy in pixels of the original image, or None for a mask prompt.
+        rle: Mask prompt at the image's size (COCO compressed counts), or None for a box.
+        score: The detector's or tracker's confidence, None for prompts made from ground truth.
+        category_id: The detector's class.
+        track_id: The tracker's identity.
+        instance_id: The ground-truth object that the prompt was made from.
+    """
+
+    prompt_id: str
+    prompt_set: PromptSet
+    box: Box | None = None
+    rle: str | None = None
+    score: float | None = None
+    category_id: int | None = None
+    track_id: int | None = None
+    instance_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One image (or frame) of an evaluation set with everything that belongs to it.
+
+    Attributes:
+        key: Unique, ``[a-z0-9_-]+``; keys in sorted order are the order of the set.
+        path: The image file.
+        image_id: The official number (running from 1 where there is none).
+        height: Rows that the ground truth has; the decoded image must agree.
+        width: Columns that the ground truth has.
+        video: Name of the video; images of one video are resampled together in intervals.
+        video_id: Official number of the video.
+        frame: 0-based position in the video.
+        truths: Annotated objects.
+        prompts: Prompts of every set that the adapter knows.
+    """
+
+    key: str
+    path: Path
+    image_id: int
+    height: int
+    width: int
+    video: str | None = None
+    video_id: int | None = None
+    frame: int | None = None
+    truths: tuple[Truth, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What ``Benchmark.read`` returns.
+
+    Attributes:
+        items: Images in key order; read lazily.
+        ground_truth: The official annotation file cut down to these images, or None for sets of plain masks.
+    """
+
+    items: Iterator[Item]
+    ground_truth: dict[str, Any] | None = field(default=None)
+
+
+class Benchmark(Protocol):
+    """An evaluation set. Its file opens with the data sheet."""
+
+    name: str
+    kind: Kind
+    dataset_version: str
+    class_agnostic: bool
+
+    def read(self, root: Path) -> Content:
+        """Read the extracted archive at ``root``.
+
+        Raises:
+            UserError: the layout is not as published, an image has no ground truth, or the other way round.
+        """
+        ...

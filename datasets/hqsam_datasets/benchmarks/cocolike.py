@@ -1,0 +1,164 @@
+"""Sets in the COCO instances format: annotations, and detections in the COCO results format as box prompts."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hqsam_datasets import rle
+from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
+from hqsam_datasets.benchmarks.common import find_file
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.sample import make_key
+
+Json = dict[str, Any]
+
+
+def read_json(path: Path, kind: type[Any]) -> Any:
+    """Parse an annotation or result file whose top level must be a ``dict`` or ``list``.
+
+    Raises:
+        UserError: not JSON (truncated download?) or of another shape.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"not valid JSON: {error}", file=path, cure="fetch the file again") from error
+    if not isinstance(value, kind):
+        raise UserError(f"the top level is a {type(value).__name__}, not a {kind.__name__}", file=path)
+    return value
+
+
+def field(record: Mapping[str, Any], name: str, path: Path) -> Any:
+    """A required key of a record; the error names file and record."""
+    if name not in record:
+        raise UserError(f"a record lacks {name!r}", file=path, key=str(record.get("id", dict(record)))[:120])
+    return record[name]
+
+
+def group(records: list[Json], by: str, path: Path) -> dict[Any, list[Json]]:
+    """Records by the value of one key, in file order."""
+    groups: dict[Any, list[Json]] = defaultdict(list)
+    for record in records:
+        groups[field(record, by, path)].append(record)
+    return groups
+
+
+def check_ids(groups: Mapping[Any, Any], known: set[Any], path: Path, what: str) -> None:
+    """Every group must belong to a known image or video."""
+    unknown = sorted(set(groups) - known)
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} {what} that the annotations do not have, first {unknown[0]}",
+            file=path,
+            key=str(unknown[0]),
+            cure="use the prompt file that belongs to this annotation file",
+        )
+
+
+def segmentation(record: Json, height: int, width: int, path: Path) -> str:
+    """The record's mask as compressed counts; the error names file and annotation."""
+    try:
+        return rle.from_segmentation(field(record, "segmentation", path), height=height, width=width)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"bad segmentation: {error}", file=path, key=f"annotation {record.get('id')}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoLike:
+    """A set in the COCO instances format.
+
+    Attributes:
+        annotations: Name of the annotation file.
+        detections: Name of the prompt file: COCO results ``[{image_id, category_id, bbox [x, y, w, h], score}]``.
+        locate: Relative path of an image below the root from its record.
+        video_of: Name of the video of an image record, for sets made of video frames.
+    """
+
+    name: str
+    kind: Kind
+    dataset_version: str
+    class_agnostic: bool
+    annotations: str
+    detections: str
+    locate: Callable[[Json], str]
+    video_of: Callable[[Json], str] | None = None
+
+    def read(self, root: Path) -> Content:
+        """All images of the annotation file with every detection on them."""
+        path = find_file(root, self.annotations)
+        truth = read_json(path, dict)
+        images = sorted(field(truth, "images", path), key=lambda r: int(field(r, "id", path)))
+        known = {r["id"] for r in images}
+        objects = group(field(truth, "annotations", path), "image_id", path)
+        check_ids(objects, known, path, "annotations of images")
+        found_at = find_file(root, self.detections)
+        boxes = group(read_json(found_at, list), "image_id", found_at)
+        check_ids(boxes, known, found_at, "detections on images")
+        return Content(items=self._items(root, path, found_at, images, objects, boxes), ground_truth=truth)
+
+    def _items(
+        self,
+        root: Path,
+        path: Path,
+        found_at: Path,
+        images: list[Json],
+        objects: dict[Any, list[Json]],
+        boxes: dict[Any, list[Json]],
+    ) -> Iterator[Item]:
+        where = _Locator(root)
+        for record in images:
+            height, width = int(field(record, "height", path)), int(field(record, "width", path))
+            key = make_key(self.name, f"{int(record['id']):012d}")
+            yield Item(
+                key=key,
+                path=where(self.locate(record)),
+                image_id=int(record["id"]),
+                height=height,
+                width=width,
+                video=self.video_of(record) if self.video_of else None,
+                truths=tuple(_truth(o, height, width, path) for o in objects.get(record["id"], [])),
+                prompts=tuple(_prompt(key, n, d, found_at) for n, d in enumerate(boxes.get(record["id"], []))),
+            )
+
+
+class _Locator:
+    """Finds image files whether or not the archives had a root folder; each folder is searched once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folders: dict[str, Path] = {}
+
+    def __call__(self, relative: str) -> Path:
+        head, _, rest = relative.partition("/")
+        if head not in self._folders:
+            found = sorted((p for p in self._root.rglob(head) if p.is_dir()), key=lambda p: (-len(p.parts), p))
+            if not found:
+                raise UserError(f"no folder {head} below the extracted archive", file=self._root, key=relative)
+            self._folders[head] = found[0]
+        return self._folders[head] / rest
+
+
+def _truth(record: Json, height: int, width: int, path: Path) -> Truth:
+    return Truth(
+        instance_id=str(field(record, "id", path)),
+        rle=segmentation(record, height, width, path),
+        area=float(field(record, "area", path)),
+        category_id=int(field(record, "category_id", path)),
+        iscrowd=bool(record.get("iscrowd", 0)),
+    )
+
+
+def _prompt(key: str, rank: int, record: Json, path: Path) -> Prompt:
+    x, y, w, h = (float(v) for v in field(record, "bbox", path))
+    return Prompt(
+        prompt_id=f"{key}-{rank:05d}",
+        prompt_set="detector_box",
+        box=(x, y, x + w, y + h),
+        score=float(field(record, "score", path)),
+        category_id=int(field(record, "category_id", path)),
+    )

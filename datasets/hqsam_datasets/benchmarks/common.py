@@ -1,0 +1,144 @@
+"""Finding and pairing the files of an evaluation set, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hqsam_datasets import rle
+from hqsam_datasets.benchmarks.base import Box, Content, Item, Kind, Prompt, Truth
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.images import ImageError, decode_mask
+from hqsam_datasets.sample import make_key
+
+BoolMask = npt.NDArray[np.bool_]
+
+
+def find_folder(root: Path, *names: str) -> Path:
+    """The folder ``names[0]/names[1]/...`` at or below ``root`` (archives come with and without a root folder).
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    tail = Path(*names)
+    found = sorted(p.parent.joinpath(*names[1:]) if len(names) > 1 else p for p in root.rglob(names[0]) if p.is_dir())
+    found = [p for p in found if p.is_dir()]
+    if len(found) != 1:
+        problem = "no folder" if not found else f"{len(found)} folders"
+        raise UserError(
+            f"{problem} {tail} below the extracted archive",
+            file=root,
+            key=str(tail),
+            cure="check that the archive is the published one",
+        )
+    return found[0]
+
+
+def find_file(root: Path, name: str) -> Path:
+    """The one file called ``name`` at or below ``root``.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    found = sorted(p for p in root.rglob(name) if p.is_file())
+    if len(found) != 1:
+        problem = "no file" if not found else f"{len(found)} files"
+        raise UserError(
+            f"{problem} {name} below the extracted archive",
+            file=root,
+            key=name,
+            cure="check the archive's file list in params.yaml",
+        )
+    return found[0]
+
+
+def pairs(
+    images: Path, masks: Path, *, image_suffix: str = ".jpg", mask_suffix: str = ".png"
+) -> list[tuple[str, Path, Path]]:
+    """(stem, image, mask) for every image, by stem, sorted by stem.
+
+    Raises:
+        UserError: an image without mask or a mask without image; both paths are named.
+    """
+    by_stem = [
+        {p.name.removesuffix(suffix): p for p in folder.iterdir() if p.is_file() and p.name.endswith(suffix)}
+        for folder, suffix in ((images, image_suffix), (masks, mask_suffix))
+    ]
+    orphans = sorted(by_stem[0].keys() ^ by_stem[1].keys())
+    if orphans:
+        stem = orphans[0]
+        has, lacks = (images / f"{stem}{image_suffix}", masks / f"{stem}{mask_suffix}")
+        if stem not in by_stem[0]:
+            has, lacks = lacks, has
+        raise UserError(
+            f"{len(orphans)} file(s) without partner; the first: {has.name} has no {lacks.name}",
+            file=has,
+            key=stem,
+            cure=f"put the missing file at {lacks.parent.name}/{lacks.name} or fetch the archive again",
+        )
+    return [(stem, by_stem[0][stem], by_stem[1][stem]) for stem in sorted(by_stem[0])]
+
+
+def read_foreground(path: Path) -> BoolMask:
+    """Ground truth mask, bool [H, W]: above 128 after the encoding was recognised.
+
+    Raises:
+        UserError: the file is damaged or is no mask; evaluation skips nothing.
+    """
+    try:
+        return decode_mask(path.read_bytes()).foreground
+    except ImageError as error:
+        raise UserError(
+            f"the ground truth cannot be used: {error}", file=path, cure="fetch the archive again"
+        ) from error
+
+
+def box_prompt(prompt_id: str, box: Box, instance_id: str | None) -> Prompt:
+    """A ground-truth box."""
+    return Prompt(prompt_id=prompt_id, prompt_set="gt_box", box=box, instance_id=instance_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFolders:
+    """A set of single-object images: a folder of JPEGs and a folder of PNG masks with the same stems.
+
+    The ``gt_box`` prompt is the tight box with inclusive corners of the ground truth at full resolution. The official
+    script takes it from the mask resized to the network's input instead; the two differ by less than a pixel of that
+    input.
+
+    Attributes:
+        images: Path of the image folder below the root, as folder names.
+        masks: Path of the mask folder.
+    """
+
+    name: str
+    images: tuple[str, ...]
+    masks: tuple[str, ...]
+    dataset_version: str
+    kind: Kind = "masks"
+    class_agnostic: bool = True
+
+    def read(self, root: Path) -> Content:
+        """Every pair of the two folders."""
+        found = pairs(find_folder(root, *self.images), find_folder(root, *self.masks))
+        return Content(items=self._items(found))
+
+    def _items(self, found: list[tuple[str, Path, Path]]) -> Iterator[Item]:
+        keyed = sorted((make_key(self.name, stem), image, mask) for stem, image, mask in found)
+        for number, (key, image, mask) in enumerate(keyed, start=1):
+            yield single_object(key, number, image, read_foreground(mask))
+
+
+def single_object(key: str, image_id: int, image: Path, foreground: BoolMask, extra: tuple[Prompt, ...] = ()) -> Item:
+    """An image with one object and its box prompt (none if the mask is empty), plus ``extra`` prompts."""
+    height, width = foreground.shape
+    box = rle.tight_box(foreground)
+    boxes = () if box is None else (box_prompt(f"{key}-box", box, key),)
+    truth = Truth(instance_id=key, rle=rle.encode(foreground), area=float(np.count_nonzero(foreground)))
+    return Item(
+        key=key, path=image, image_id=image_id, height=height, width=width, truths=(truth,), prompts=boxes + extra
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+"""DAVIS 2017 val: 30 sequences at 480p, semi-supervised.
+
+Source: Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation; BSD-style licence on the site.
+Layout: `DAVIS/JPEGImages/480p/<sequence>/%05d.jpg`, `DAVIS/Annotations/480p/<sequence>/%05d.png` (palette index =
+object, 255 = void), `DAVIS/ImageSets/2017/val.txt`. Prompts: boxes of XMem's masks, per object and frame, from its
+indexed PNGs `<sequence>/%05d.png`. Objects are those of the first annotated frame; the first and the last frame are
+not scored, but they are predicted. Known bad files: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hqsam_datasets import rle
+from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
+from hqsam_datasets.benchmarks.common import find_folder, pairs
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.images import ImageError, decode_labels
+from hqsam_datasets.sample import make_key
+
+VOID = 255
+Labels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Davis:
+    """The val part of DAVIS 2017."""
+
+    name: str = "davis"
+    kind: Kind = "davis"
+    dataset_version: str = "DAVIS 2017 val 480p"
+    class_agnostic: bool = True
+
+    def read(self, root: Path) -> Content:
+        """Every frame of every sequence of val.txt with XMem's boxes on it."""
+        davis = find_folder(root, "JPEGImages").parent
+        sequences = (davis / "ImageSets" / "2017" / "val.txt").read_text().split()
+        return Content(items=self._items(root, davis, sequences))
+
+    def _items(self, root: Path, davis: Path, sequences: list[str]) -> Iterator[Item]:
+        number = 0
+        for video, sequence in enumerate(sorted(sequences), start=1):
+            results = _results(root, davis, sequence)
+            frames = pairs(davis / "JPEGImages" / "480p" / sequence, davis / "Annotations" / "480p" / sequence)
+            for frame, (stem, image, annotation) in enumerate(frames):
+                number += 1
+                key = make_key(self.name, f"{sequence}-{stem}")
+                labels, tracked = _labels(annotation), _labels(results / f"{stem}.png")
+                if labels.shape != tracked.shape:
+                    raise UserError(
+                        f"result {tracked.shape} and annotation {labels.shape} differ",
+                        file=results / f"{stem}.png",
+                    )
+                yield Item(
+                    key=key,
+                    path=image,
+                    image_id=number,
+                    height=labels.shape[0],
+                    width=labels.shape[1],
+                    video=sequence,
+                    video_id=video,
+                    frame=frame,
+                    truths=tuple(_truths(key, labels)),
+                    prompts=tuple(_prompts(key, tracked)),
+                )
+
+
+def _results(root: Path, davis: Path, sequence: str) -> Path:
+    found = sorted(p for p in root.rglob(sequence) if p.is_dir() and davis not in p.parents)
+    if len(found) != 1:
+        raise UserError(f"{len(found)} result folders for sequence {sequence}, one expected", file=root, key=sequence)
+    return found[0]
+
+
+def _labels(path: Path) -> Labels:
+    try:
+        return decode_labels(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError("the label image does not exist", file=path, cure="fetch the archive again") from None
+    except ImageError as error:
+        raise UserError(f"the label image cannot be used: {error}", file=path) from error
+
+
+def _objects(labels: Labels) -> list[int]:
+    return [int(v) for v in np.unique(labels) if v not in (0, VOID)]
+
+
+def _truths(key: str, labels: Labels) -> Iterator[Truth]:
+    for number in _objects(labels):
+        mask = labels == number
+        yield Truth(instance_id=f"{key}-{number:03d}", rle=rle.encode(mask), area=float(mask.sum()), track_id=number)
+
+
+def _prompts(key: str, labels: Labels) -> Iterator[Prompt]:
+    for number in _objects(labels):
+        box = rle.tight_box(labels == number)
+        if box is not None:
+            yield Prompt(
+                prompt_id=f"{key}-{number:03d}", prompt_set="tracker_box", box=box, score=1.0, category_id=1, track_id=number
+            )  # fmt: skip
+
+
+BENCHMARK = Davis()

@@ -1,0 +1,112 @@
+"""COCO run-length masks: the one module of this package that calls pycocotools.
+
+A mask in a table is COCO compressed RLE: the ``counts`` as ASCII text, with height and width in the same
+row. Ground-truth files hold three spellings of a mask (polygons, uncompressed ``counts`` as a list,
+compressed ``counts`` as text); all of them become the compressed one here, by the code that defines their
+meaning (pycocotools' C functions).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as _coco
+
+BoolMask = npt.NDArray[np.bool_]
+
+
+def encode(mask: BoolMask) -> str:
+    """Encodes a mask.
+
+    Args:
+        mask: bool [H, W].
+
+    Returns:
+        The compressed ``counts``.
+    """
+    return str(_coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode("ascii"))
+
+
+def decode(counts: str, *, height: int, width: int) -> BoolMask:
+    """Decodes compressed ``counts`` into a bool [height, width] mask."""
+    decoded: npt.NDArray[np.uint8] = _coco.decode({"size": [height, width], "counts": counts.encode("ascii")})
+    return decoded.astype(bool)
+
+
+def area(counts: str, *, height: int, width: int) -> int:
+    """Number of foreground pixels."""
+    return int(_coco.area({"size": [height, width], "counts": counts.encode("ascii")}))
+
+
+def from_segmentation(segmentation: Any, *, height: int, width: int) -> str:
+    """Compresses a ``segmentation`` entry of a COCO-type file.
+
+    Args:
+        segmentation: a list of polygons ``[x0, y0, x1, y1, ...]`` (united), or an RLE object with
+            ``counts`` as list or text.
+        height: image height in pixels.
+        width: image width in pixels.
+
+    Returns:
+        The compressed ``counts``.
+
+    Raises:
+        ValueError: the entry is none of these, has no polygon of three points or more, or its ``size`` is
+        not the image's.
+    """
+    if isinstance(segmentation, list):
+        polygons = [p for p in segmentation if len(p) >= 6]
+        if not polygons:
+            raise ValueError("segmentation has no polygon of at least three points")
+        merged = _coco.merge(_coco.frPyObjects(polygons, height, width))
+        return str(merged["counts"].decode("ascii"))
+    if not isinstance(segmentation, dict) or "counts" not in segmentation:
+        raise ValueError(f"segmentation is neither polygons nor RLE but {type(segmentation).__name__}")
+    _check_size(segmentation, height, width)
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        if sum(counts) != height * width:
+            raise ValueError(f"RLE counts add up to {sum(counts)}, not to {height} x {width} pixels")
+        return str(_coco.frPyObjects(segmentation, height, width)["counts"].decode("ascii"))
+    return counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
+
+
+def to_uncompressed(mask: BoolMask) -> dict[str, Any]:
+    """Writes a mask as *uncompressed* RLE, as the crowd regions of COCO and all masks of HQ-YTVIS are
+    published.
+
+    Args:
+        mask: bool [H, W].
+
+    Returns:
+        ``{"size": [H, W], "counts": [...]}``: run lengths in column-major order, the first run is background.
+    """
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat.astype(np.int8))) + 1
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]]))
+    counts = [int(n) for n in runs]
+    return {"size": [int(n) for n in mask.shape], "counts": [0, *counts] if flat.size and flat[0] else counts}
+
+
+def _check_size(segmentation: dict[str, Any], height: int, width: int) -> None:
+    size = [int(n) for n in segmentation.get("size", [height, width])]
+    if size != [height, width]:
+        raise ValueError(f"RLE size {size} is not the image's [{height}, {width}]")
+
+
+def tight_box(mask: BoolMask) -> tuple[float, float, float, float] | None:
+    """Smallest box with inclusive corners: the *last* foreground pixel's index, as SAM's and HQ-SAM's code
+    have it.
+
+    Args:
+        mask: bool [H, W].
+
+    Returns:
+        (x0, y0, x1, y1) in pixels, or None for an empty mask.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])

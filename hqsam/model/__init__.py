@@ -1,0 +1,1 @@
+"""The model: backbones, the HQ decoder, checkpoints."""

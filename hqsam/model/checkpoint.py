@@ -1,0 +1,270 @@
+"""Checkpoints: read any published file, say what it is, load it strictly; write our own.
+
+A file is told by its keys, not by its name:
+
+=============== ============================================================================= ===================
+format          what                                                                          example
+=============== ============================================================================= ===================
+``sam``         a whole plain SAM (MobileSAM too)                                             sam_vit_l_0b3195.pth
+``hq_sam``      a whole SAM with the HQ parameters merged in (Light HQ-SAM too)               sam_hq_vit_l.pth
+``hq_decoder``  the HQ decoder alone, SAM's frozen decoder included, as HQ-SAM's training     epoch_11.pth
+                code saves it
+``sam_decoder`` SAM's mask decoder alone                                                      sam_vit_l_maskdecoder.pth
+``hq_head``     the HQ parameters alone: this project's own file                              hq_head.safetensors
+``hf_sam_hq``   Hugging Face ``SamHQModel``                                                   model.safetensors
+``hf_sam``      Hugging Face ``SamModel``                                                     model.safetensors
+=============== ============================================================================= ===================
+
+In memory every one becomes two dicts: SAM's weights under ``segment_anything``'s names, and the HQ head's under the
+published names without prefix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from hqsam.model import hf_format
+from hqsam.model.hq_decoder import HQ_PREFIXES
+from hqsam_datasets.atomic import write_bytes
+from hqsam_datasets.errors import UserError
+
+Format = Literal["sam", "hq_sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq", "hf_sam"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+State = dict[str, Tensor]
+
+HEAD_VERSION = 1
+_METADATA_KEY = "hqsam"  # one key only: safetensors writes several in random order
+_DECODER = "mask_decoder."
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+# MobileSAM's files carry the classifier that its encoder was distilled with; no SAM uses it.
+_IGNORED = ("image_encoder.norm_head.", "image_encoder.head.")
+
+KNOWN_SHA256 = {
+    "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912": "sam_vit_b_01ec64.pth",
+    "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622": "sam_vit_l_0b3195.pth",
+    "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e": "sam_vit_h_4b8939.pth",
+    "14a9d662cd6f5a9c2dba6d40ab0058d88d287e4a18fd6fdc6ad5fb1a3fdeaa57": "sam_hq_vit_b.pth",
+    "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343": "sam_hq_vit_l.pth",
+    "a7ac14a085326d9fa6199c8c698c4f0e7280afdbb974d2c4660ec60877b45e35": "sam_hq_vit_h.pth",
+    "0f32c075ccdd870ae54db2f7630e7a0878ede5a2b06d05d6fe02c65a82fb7196": "sam_hq_vit_tiny.pth",
+    "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f": "mobile_sam.pt",
+    "cc04d992a240528fa104032dd62e1217a97a1562fc47fb5c89c2c50b395469b9": "sam_vit_b_maskdecoder.pth",
+    "7afd39a1935e2f06e3a06f010b26967ff749007bf438082668bfc97b67caaddc": "sam_vit_h_maskdecoder.pth",
+}
+_KNOWN_NAMES = {name: digest for digest, name in KNOWN_SHA256.items()}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in this project's terms.
+
+    Attributes:
+        path: Where it came from, for messages.
+        format: What the file is.
+        sam: SAM weights (``image_encoder.*``, ``prompt_encoder.*``, ``mask_decoder.*``), possibly the decoder's only.
+        head: HQ weights without prefix; empty if the file has none.
+        metadata: Of an ``hq_head`` file: backbone, variant and what training wrote down.
+    """
+
+    path: Path
+    format: Format
+    sam: State
+    head: State
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether this is a whole model."""
+        return any(key.startswith("image_encoder.") for key in self.sam)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint of any known format.
+
+    Args:
+        path: ``.safetensors``, or a file of ``torch.save`` (read with ``weights_only=True``: no code is executed).
+
+    Raises:
+        UserError: Missing, unreadable, or of no known format.
+    """
+    if not path.is_file():
+        raise UserError(
+            "the checkpoint does not exist",
+            file=path,
+            cure="download it (README, section on the paper's data) or correct `checkpoint` in params.yaml",
+        )
+    state, metadata = _read_tensors(path)
+    return classify(path, state, metadata)
+
+
+def classify(path: Path, state: Mapping[str, Tensor], metadata: dict[str, Any] | None = None) -> Checkpoint:
+    """Tell the format by the keys and split into SAM's and the HQ head's weights.
+
+    Raises:
+        UserError: The keys fit no known format; the message shows some of them.
+    """
+    if hf_format.matches(state):
+        sam, head = _split(hf_format.to_published(state))
+        return Checkpoint(path, "hf_sam_hq" if head else "hf_sam", sam, head)
+    if any(k.startswith("image_encoder.") for k in state):
+        sam, head = _split(state)
+        return Checkpoint(path, "hq_sam" if head else "sam", sam, head)
+    if "mask_tokens.weight" in state:
+        sam = {_DECODER + k: v for k, v in state.items() if not _is_hq(k)}
+        head = {k: v for k, v in state.items() if _is_hq(k)}
+        return Checkpoint(path, "hq_decoder" if head else "sam_decoder", sam, head)
+    if "hf_token.weight" in state or (metadata or {}).get("format") == "hq_head":
+        return Checkpoint(path, "hq_head", {}, dict(state), metadata or {})
+    some = ", ".join(sorted(state)[:4])
+    raise UserError(
+        f"none of the known checkpoint formats ({', '.join(FORMATS)}); keys: {some}, ...",
+        file=path,
+        cure="see --help",
+    )
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, what: str) -> None:
+    """``load_state_dict`` where every missing, unexpected or wrongly shaped key is an error.
+
+    Args:
+        module: Whose parameters to fill.
+        state: Weights.
+        path: The file, for the message.
+        what: What is being loaded, e.g. "SAM vit_l".
+
+    Raises:
+        UserError: With a table of the offending keys, what was expected and what was found.
+    """
+    expected = module.state_dict()
+    rows = [
+        (key, _shape(expected.get(key)), _shape(state.get(key)))
+        for key in sorted(expected.keys() | state.keys())
+        if _shape(expected.get(key)) != _shape(state.get(key))
+    ]
+    if rows:
+        raise UserError(
+            f"the file does not fit {what}: {len(rows)} of {len(expected)} keys differ\n{_table(rows)}",
+            file=path,
+            cure="use the checkpoint of this backbone and variant (`hqsam checkpoint inspect FILE` tells what a file is)",
+        )
+    module.load_state_dict(dict(state), strict=True)
+
+
+def save_head(path: Path, head: nn.Module, *, metadata: Mapping[str, Any]) -> None:
+    """Write the HQ parameters as ``hq_head.safetensors``: atomically, the same weights giving the same bytes.
+
+    Args:
+        path: File to write.
+        head: The HQ head (or another variant's).
+        metadata: JSON values to keep beside the weights; ``backbone`` and ``variant`` are checked on loading.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in sorted(head.state_dict().items())}
+    text = json.dumps({"format": "hq_head", "version": HEAD_VERSION, **metadata}, sort_keys=True)
+    write_bytes(path, save(state, metadata={_METADATA_KEY: text}))
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file.
+
+    Raises:
+        UserError: The file does not exist.
+    """
+    if not path.is_file():
+        raise UserError("the checkpoint does not exist", file=path, cure="correct the path")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_published(path: Path, digest: str) -> str | None:
+    """Compare a file that carries a published name with the published SHA-256.
+
+    Args:
+        path: The file.
+        digest: Its SHA-256.
+
+    Returns:
+        The published name of exactly this content, if it is known.
+
+    Raises:
+        UserError: The name is a published one and the content is not: a damaged or exchanged download.
+    """
+    expected = _KNOWN_NAMES.get(path.name)
+    if expected is not None and expected != digest:
+        raise UserError(
+            f"SHA-256 is {digest[:12]}..., the published file's is {expected[:12]}...",
+            file=path,
+            cure="download it again, or rename it if it is meant to differ",
+        )
+    return KNOWN_SHA256.get(digest)
+
+
+def _read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                text = (file.metadata() or {}).get(_METADATA_KEY, "{}")
+            return load_file(path), dict(json.loads(text))
+        return _unwrap(path, torch.load(path, map_location="cpu", weights_only=True)), {}
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise UserError(
+            f"the file is not a readable checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:160]})",
+            file=path,
+            cure="download or copy it again; files that need code to load are refused",
+        ) from error
+
+
+def _unwrap(path: Path, found: Any) -> State:
+    """Take the tensors out of ``{"model": {...}}``-like wrappers and strip a DataParallel prefix."""
+    for name in _WRAPPERS:
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise UserError("the file holds no dictionary of tensors", file=path, cure="give a state dict")
+    if found and all(k.startswith("module.") for k in found):
+        return {k.removeprefix("module."): v for k, v in found.items()}
+    return dict(found)
+
+
+def _split(state: Mapping[str, Tensor]) -> tuple[State, State]:
+    """Whole-model weights under published names to (SAM's, the HQ head's without prefix)."""
+    sam = {k: v for k, v in state.items() if not _is_hq(k, _DECODER) and not k.startswith(_IGNORED)}
+    return sam, {k.removeprefix(_DECODER): v for k, v in state.items() if _is_hq(k, _DECODER)}
+
+
+def _is_hq(key: str, prefix: str = "") -> bool:
+    return key.startswith(tuple(prefix + p for p in HQ_PREFIXES))
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "-" if tensor is None else "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _table(rows: Iterable[tuple[str, str, str]], limit: int = 24) -> str:
+    shown = [("key", "expected", "found"), *rows]
+    more = len(shown) - 1 - limit
+    shown = shown[: limit + 1]
+    widths = [max(len(row[i]) for row in shown) for i in range(3)]
+    lines = [
+        "    " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in shown
+    ]
+    return "\n".join([*lines, f"    ... and {more} more"] if more > 0 else lines)

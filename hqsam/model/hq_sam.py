@@ -1,0 +1,211 @@
+"""HQ-SAM: a frozen ``segment_anything`` SAM plus the HQ head, with one image encoding for both.
+
+Shape letters: P prompts; B images; S input side; C decoder width; V early width; H, W embedding side;
+h = 4H, w = 4W. See ``hq_decoder`` for the rest.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hqsam.model.backbones.base import Backbone
+from hqsam.model.hq_decoder import HQHead, Prompts, SamMasks, best_mask, run_transformer, sam_masks
+
+_TAP: ContextVar[list[Tensor] | None] = ContextVar("hqsam_early_feature", default=None)
+
+
+def _tap(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    """Forward hook of the early block: hand its output to the ``encode`` call of this thread, if there is one."""
+    taps = _TAP.get()
+    if taps is not None:
+        taps.append(output)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the image encoder computes once per image.
+
+    Attributes:
+        final_BCHW: Image embedding.
+        early_BVHW: Output of the first global-attention block.
+    """
+
+    final_BCHW: Tensor
+    early_BVHW: Tensor
+
+    def __len__(self) -> int:
+        return len(self.final_BCHW)
+
+    def __getitem__(self, index: slice | Tensor) -> Encoded:
+        """Images by slice or index tensor, e.g. one row per prompt."""
+        return Encoded(self.final_BCHW[index], self.early_BVHW[index])
+
+
+@dataclass(frozen=True)
+class HQMasks:
+    """HQ-SAM's prediction at low resolution.
+
+    Attributes:
+        hq_P1hw: Logits of the HQ token alone.
+        sam: SAM's masks from the same pass. Close to, but not, vanilla SAM: the HQ token took part in attention.
+    """
+
+    hq_P1hw: Tensor
+    sam: SamMasks
+
+    @property
+    def sum_P1hw(self) -> Tensor:
+        """Logits of SAM's (best) mask plus the HQ token's: the paper's default output (section 3.3)."""
+        return best_mask(self.sam).logits_PKhw + self.hq_P1hw
+
+
+class HQSam(nn.Module):
+    """A frozen SAM and a trainable HQ head.
+
+    ``sam`` never trains: its parameters do not require gradients and it stays in eval mode. Gradients still flow
+    *through* its transformer to the HQ token.
+
+    Attributes:
+        backbone: The description that the SAM was built from.
+        sam: ``segment_anything`` ``Sam``.
+        head: The HQ parameters; ``head.state_dict()`` has the published key names.
+    """
+
+    def __init__(self, *, backbone: Backbone, sam: Any, head: HQHead | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.sam = sam.requires_grad_(False).eval()
+        self.head = head or HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
+        self.sam.image_encoder.get_submodule(backbone.early).register_forward_hook(_tap)
+
+    def train(self, mode: bool = True) -> HQSam:
+        """Switch the head only; SAM stays in eval mode."""
+        super().train(mode)
+        self.sam.eval()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.head.parameters()).device
+
+    @property
+    def dense_pe_1CHW(self) -> Tensor:
+        """Positional encoding of the image grid."""
+        pe: Tensor = self.sam.prompt_encoder.get_dense_pe()
+        return pe
+
+    def preprocess(self, image_B3HW: Tensor) -> Tensor:
+        """Normalise colours, then zero-pad right and bottom to S x S: ``Sam.preprocess``.
+
+        Args:
+            image_B3HW: RGB, any dtype, values 0..255, sides at most S.
+
+        Returns:
+            float32 ``[B,3,S,S]``.
+        """
+        x: Tensor = self.sam.preprocess(image_B3HW.to(self.device))
+        return x
+
+    def encode(self, input_B3SS: Tensor) -> Encoded:
+        """Encode images once, for SAM and HQ-SAM.
+
+        Args:
+            input_B3SS: Output of ``preprocess``.
+
+        Returns:
+            Final and early features. No gradients are needed by the frozen encoder: callers that only predict wrap
+            this in ``torch.inference_mode`` or ``torch.no_grad``.
+        """
+        taps: list[Tensor] = []
+        token = _TAP.set(taps)
+        try:
+            final = self.sam.image_encoder(input_B3SS)
+        finally:
+            _TAP.reset(token)
+        if len(taps) != 1:
+            raise RuntimeError(
+                f"{self.backbone.name}: module {self.backbone.early!r} ran {len(taps)} times, not once"
+            )
+        return Encoded(final, self._early_map(taps[0]))
+
+    def _early_map(self, early: Tensor) -> Tensor:
+        if self.backbone.early_layout == "BLC":
+            early = early.unflatten(1, (self.backbone.embedding_size, self.backbone.embedding_size))
+        return early.permute(0, 3, 1, 2)
+
+    def embed_prompts(
+        self,
+        *,
+        points_PN2: Tensor | None = None,
+        labels_PN: Tensor | None = None,
+        boxes_P4: Tensor | None = None,
+        masks_P1hw: Tensor | None = None,
+    ) -> Prompts:
+        """Embed P prompts of one kind (points, box, mask, or a mixture that all P share).
+
+        Args:
+            points_PN2: (x, y) in pixels of the S x S network input, not of the original image.
+            labels_PN: 1 foreground, 0 background, -1 padding.
+            boxes_P4: xyxy, same frame.
+            masks_P1hw: Low-resolution mask prompts (logits or whatever the head was trained with).
+
+        Returns:
+            Embedded prompts; the dense part has batch 1 when there are no masks.
+        """
+        points = None if points_PN2 is None else (points_PN2, labels_PN)
+        sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes_P4, masks=masks_P1hw)
+        return Prompts(sparse, dense if masks_P1hw is not None else dense[:1])
+
+    def decode_sam(self, encoded: Encoded, prompts: Prompts, *, multimask: bool = False) -> SamMasks:
+        """Vanilla SAM: its own decoder, without the HQ token.
+
+        Args:
+            encoded: One image for all prompts (B = 1) or one row per prompt (B = P).
+            prompts: P prompts.
+            multimask: SAM's three masks instead of one.
+
+        Returns:
+            Low-resolution logits ``[P,1 or 3,h,w]`` and predicted IoUs.
+        """
+        output = run_transformer(
+            self.sam.mask_decoder, image_BCHW=encoded.final_BCHW, pe_1CHW=self.dense_pe_1CHW, prompts=prompts
+        )
+        return sam_masks(self.sam.mask_decoder, output, multimask=multimask)
+
+    def fuse(self, encoded: Encoded) -> Tensor:
+        """The prompt-independent HQ feature ``[B,F,h,w]``; compute it once per image when decoding in chunks."""
+        return self.head.fuse(final_BCHW=encoded.final_BCHW, early_BVHW=encoded.early_BVHW)
+
+    def decode_hq(
+        self, encoded: Encoded, prompts: Prompts, *, multimask: bool = False, fused_BFhw: Tensor | None = None
+    ) -> HQMasks:
+        """HQ-SAM's decoder: SAM's transformer with the HQ token among the output tokens.
+
+        Args:
+            encoded: One image for all prompts (B = 1) or one row per prompt (B = P).
+            prompts: P prompts.
+            multimask: Which of SAM's masks comes along: the single one, or all three.
+            fused_BFhw: ``fuse(encoded)`` if already known.
+
+        Returns:
+            HQ logits and SAM's masks of the same pass.
+        """
+        output = run_transformer(
+            self.sam.mask_decoder,
+            image_BCHW=encoded.final_BCHW,
+            pe_1CHW=self.dense_pe_1CHW,
+            prompts=prompts,
+            extra_KC=self.head.hf_token.weight,
+        )
+        hq = self.head.mask_logits(
+            token_PC=output.tokens_PTC[:, -1],
+            upscaled_PFhw=output.upscaled_PFhw,
+            fused_BFhw=self.fuse(encoded) if fused_BFhw is None else fused_BFhw,
+        )
+        return HQMasks(hq, sam_masks(self.sam.mask_decoder, output, multimask=multimask))

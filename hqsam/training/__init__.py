@@ -1,0 +1,1 @@
+"""Training of the HQ head on a frozen SAM: loader, batch, loss, loop."""

@@ -1,0 +1,237 @@
+"""From shards and prompt shards to views, by a seeded plan.
+
+The plan says which (sample, view) pairs each step of each rank sees; it is a function of the seed, the epoch and the
+world size alone. Shards are read at random by the offsets of their index, so there is nothing to shuffle
+approximately and nothing to resume but two numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsam.training.batch import PROMPT_KINDS, View
+from hqsam_datasets import augment
+from hqsam_datasets.atomic import read_json
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.sample import Sample, parse_sample
+from hqsam_datasets.tario import TarReader
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sample's members begin in its shard and in its prompt shard."""
+
+    key: str
+    shard: str
+    offset: int
+    prompt_shard: str
+    prompt_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One planned view: number of the sample in the index and number of the view."""
+
+    sample: int
+    view: int
+
+
+def _index(folder: Path, stage: str) -> dict[str, Any]:
+    index = read_json(folder / "index.json", cure=f"run the {stage} stage")
+    if not isinstance(index, dict) or not isinstance(index.get("shards"), list):
+        raise UserError("the index has no list of shards", file=folder / "index.json", cure=f"run the {stage} stage again")
+    return index
+
+
+def _places(index: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    return [
+        (key, shard["name"], offset)
+        for shard in index["shards"]
+        for key, offset in zip(shard["keys"], shard["offsets"], strict=True)
+    ]
+
+
+class TrainingSet:
+    """Random access to the samples of `data/shards` with their plans of `data/prompts`.
+
+    Args:
+        shards: folder with `index.json` and `train-*.tar`.
+        prompts: folder with `index.json` and `prompts-*.tar`, same keys in the same order.
+
+    Raises:
+        UserError: a folder is empty or incomplete, or the two do not belong together.
+    """
+
+    def __init__(self, *, shards: Path, prompts: Path) -> None:
+        self.shards, self.prompts = shards, prompts
+        images, plans = _index(shards, "shard"), _index(prompts, "augment")
+        self.digests = {"shards": str(images.get("digest", "")), "prompts": str(plans.get("digest", ""))}
+        self.places = self._paired(_places(images), _places(plans))
+        self._readers: dict[Path, TarReader] = {}
+        for shard in images["shards"]:
+            self._reader(shards / shard["name"])
+        for shard in plans["shards"]:
+            self._reader(prompts / shard["name"])
+
+    def _paired(self, images: list[tuple[str, str, int]], plans: list[tuple[str, str, int]]) -> list[Place]:
+        if not images:
+            raise UserError(
+                "the training shards hold no sample", file=self.shards / "index.json",
+                cure="look at data/samples/*/rejects.jsonl and data/overlap/exclusions.jsonl",
+            )  # fmt: skip
+        if [i[0] for i in images] != [p[0] for p in plans]:
+            odd = sorted({i[0] for i in images} ^ {p[0] for p in plans})
+            raise UserError(
+                "shards and prompts do not hold the same samples in the same order", file=self.prompts / "index.json",
+                key=odd[0] if odd else None, cure="run the augment stage again",
+            )  # fmt: skip
+        return [Place(*i, p[1], p[2]) for i, p in zip(images, plans, strict=True)]
+
+    def _reader(self, path: Path) -> TarReader:
+        if path not in self._readers:
+            self._readers[path] = TarReader(path)
+        return self._readers[path]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def close(self) -> None:
+        """Close the shards."""
+        for reader in self._readers.values():
+            reader.close()
+
+    def sample(self, number: int) -> Sample:
+        """The decoded sample; raises UserError naming shard and key if it is damaged."""
+        place = self.places[number]
+        key, files = self._reader(self.shards / place.shard).read_sample(place.offset)
+        self._same_key(key, place.key, self.shards / place.shard)
+        return parse_sample(key, files)
+
+    def plan(self, number: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """The plan (`<key>.json`) of a sample and its other members, e.g. `noise0.png`."""
+        place = self.places[number]
+        path = self.prompts / place.prompt_shard
+        key, files = self._reader(path).read_sample(place.prompt_offset)
+        self._same_key(key, place.key, path)
+        try:
+            plan = json.loads(files["json"])
+            if not plan["views"]:
+                raise ValueError("no views")
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(f"the plan is damaged: {error}", file=path, key=key, cure="run the augment stage again") from None
+        return plan, files
+
+    def view(self, item: Item) -> View:
+        """One view: image and label rebuilt from the plan, and its prompts."""
+        sample, (plan, files) = self.sample(item.sample), self.plan(item.sample)
+        place = self.places[item.sample]
+        try:
+            record = plan["views"][item.view]
+            noise = _grey(files[f"noise{item.view}.png"])
+            prompt = record["prompt"]
+            if prompt not in PROMPT_KINDS:
+                raise ValueError(f"unknown prompt {prompt!r}")
+            image, mask = augment.apply_view(image=sample.image, mask=sample.instances[0].mask, view=record)
+            return View(
+                key=place.key, view=item.view, image=image, mask=mask, prompt=prompt,
+                box=np.asarray(record["box"], np.float32),
+                points=np.asarray(record["points"], np.float32).reshape(-1, 2), noise=noise,
+            )  # fmt: skip
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(
+                f"view {item.view} of the plan cannot be used: {error!r}", file=self.prompts / place.prompt_shard,
+                key=place.key, cure="run the augment stage again",
+            ) from error  # fmt: skip
+
+    @staticmethod
+    def _same_key(found: str, wanted: str, path: Path) -> None:
+        if found != wanted:
+            raise UserError(f"the index says {wanted}, the shard holds {found}", file=path, key=wanted, cure="write the shards again")
+
+
+def _grey(data: bytes) -> NDArray[np.uint8]:
+    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if array is None:
+        raise ValueError("noise mask is no PNG")
+    return np.asarray(array, np.uint8)
+
+
+def held_out(keys: Sequence[str], *, share: float, most: int) -> set[str]:
+    """The validation slice: the `share` of the keys with the smallest hash, at most `most`.
+
+    By the keys alone, so that the slice hardly moves when samples come or go.
+    """
+    count = min(most, round(share * len(keys)))
+    return set(sorted(keys, key=lambda k: hashlib.sha256(k.encode()).digest())[:count])
+
+
+def n_views(data: TrainingSet) -> int:
+    """Views per sample, read from the first plan."""
+    return len(data.plan(0)[0]["views"])
+
+
+def epoch_items(samples: Sequence[int], *, views: int, cycle: bool, epoch: int) -> list[Item]:
+    """The views of an epoch in index order: all of each sample, or number `epoch % views`."""
+    chosen = [epoch % views] if cycle else range(views)
+    return [Item(s, v) for s in samples for v in chosen]
+
+
+def epoch_plan(
+    items: Sequence[Item], *, seed: int, epoch: int, batch_size: int, rank: int = 0, world: int = 1
+) -> list[list[Item]]:
+    """The batches of one rank in one epoch.
+
+    All ranks get the same number of steps and no view occurs twice; what does not fill a step of all ranks is left
+    out of this epoch (another part each epoch). Fewer views than one step holds make one smaller step.
+
+    Args:
+        items: the epoch's views.
+        seed: of the run.
+        epoch: counted from 0.
+        batch_size: views per step and rank.
+        rank: this process.
+        world: number of processes.
+
+    Returns:
+        One list of views per step.
+
+    Raises:
+        UserError: more ranks than views.
+    """
+    if len(items) < world:
+        raise UserError(f"{len(items)} training views for {world} processes", cure="start fewer processes")
+    order = np.random.default_rng([seed, epoch]).permutation(len(items))
+    size = min(batch_size, len(items) // world)
+    steps = len(items) // (size * world)
+    mine = order[: steps * size * world].reshape(steps, world, size)[:, rank]
+    return [[items[i] for i in step] for step in mine]
+
+
+def prefetch(function: Callable[[In], Out], inputs: Iterable[In], *, workers: int, ahead: int) -> Iterator[Out]:
+    """Map in threads, in order, at most `ahead` results early; an exception comes out at its place."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Out]] = deque()
+        try:
+            for value in inputs:
+                waiting.append(pool.submit(function, value))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

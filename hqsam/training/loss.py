@@ -1,0 +1,117 @@
+"""The mask loss of HQ-SAM's training: PointRend-style sampling, binary cross-entropy and Dice at weights 1 : 1.
+
+Source: paper section 3.3 and the supplement; SysCV/sam-hq ``train/utils/loss_mask.py`` as described in
+docs/formats.md's companion golden data (``tests/golden/hqsam_train``). Logits and labels may have different sizes:
+both are read at the same relative places, nothing is resized.
+
+Shape letters: B masks; K points; h, w logits; H, W labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class MaskLoss:
+    """Scalar losses: mean over masks."""
+
+    bce: Tensor
+    dice: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum, the quantity that is minimised."""
+        return self.bce + self.dice
+
+
+def sample_points(field_B1HW: Tensor, points_BK2: Tensor) -> Tensor:
+    """Read a field at points by bilinear interpolation; outside it is zero, also for border interpolation.
+
+    Args:
+        field_B1HW: Logits or labels, float32.
+        points_BK2: (x, y) in 0..1 of the image, pixel areas (``align_corners=False``).
+
+    Returns:
+        ``[B,K]``.
+    """
+    grid_BK12 = 2 * points_BK2.unsqueeze(2) - 1
+    sampled_B1K1 = F.grid_sample(field_B1HW, grid_BK12, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return sampled_B1K1[:, 0, :, 0]
+
+
+def most_uncertain(logits_B1hw: Tensor, candidates_BN2: Tensor, n: int) -> Tensor:
+    """The `n` candidate points per mask whose logit is nearest to zero: ``[B,n,2]``."""
+    uncertainty_BN = -sample_points(logits_B1hw, candidates_BN2).abs()
+    index_Bn = uncertainty_BN.topk(n, dim=1).indices
+    return candidates_BN2.gather(1, index_Bn.unsqueeze(-1).expand(-1, -1, 2))
+
+
+def draw_points(
+    logits_B1hw: Tensor, *, n_points: int, generator: torch.Generator, oversample: float = 3.0, importance: float = 0.75
+) -> Tensor:
+    """Points for the loss: the most uncertain of an oversampled draw, the rest uniform.
+
+    Args:
+        logits_B1hw: Predicted logits; no gradient flows through the choice.
+        n_points: K.
+        generator: CPU generator, so that the draws are the same on every device.
+        oversample: Candidates per point wanted.
+        importance: Share of the points taken by uncertainty.
+
+    Returns:
+        ``[B,K,2]``, (x, y) in 0..1.
+    """
+    b, device = len(logits_B1hw), logits_B1hw.device
+    n_uncertain = int(importance * n_points)
+    candidates_BN2 = torch.rand(b, int(oversample * n_points), 2, generator=generator).to(device)
+    uniform_BM2 = torch.rand(b, n_points - n_uncertain, 2, generator=generator).to(device)
+    with torch.no_grad():
+        uncertain_Bn2 = most_uncertain(logits_B1hw.detach(), candidates_BN2, n_uncertain)
+    return torch.cat([uncertain_Bn2, uniform_BM2], dim=1)
+
+
+def bce_per_mask(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
+    """Binary cross-entropy with logits, mean over points: ``[B]``. Labels in 0..1, in-between values count."""
+    return F.binary_cross_entropy_with_logits(logits_BK, labels_BK, reduction="none").mean(1)
+
+
+def dice_per_mask(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
+    """Dice loss ``1 - (2 sum(s t) + 1) / (sum s + sum t + 1)`` with s = sigmoid(logit): ``[B]``."""
+    s_BK = logits_BK.sigmoid()
+    overlap_B = (s_BK * labels_BK).sum(1)
+    return 1 - (2 * overlap_B + 1) / (s_BK.sum(1) + labels_BK.sum(1) + 1)
+
+
+def loss_at_points(logits_B1hw: Tensor, labels_B1HW: Tensor, points_BK2: Tensor) -> MaskLoss:
+    """Both losses at given points, averaged over the masks.
+
+    Args:
+        logits_B1hw: Predicted logits.
+        labels_B1HW: Soft labels in 0..1.
+        points_BK2: (x, y) in 0..1.
+    """
+    with torch.no_grad():
+        labels_BK = sample_points(labels_B1HW, points_BK2)
+    logits_BK = sample_points(logits_B1hw, points_BK2)
+    return MaskLoss(bce_per_mask(logits_BK, labels_BK).mean(), dice_per_mask(logits_BK, labels_BK).mean())
+
+
+def mask_loss(
+    logits_B1hw: Tensor,
+    labels_B1HW: Tensor,
+    *,
+    n_points: int,
+    generator: torch.Generator,
+    oversample: float = 3.0,
+    importance: float = 0.75,
+) -> MaskLoss:
+    """Draw points and compute the loss; see `draw_points` and `loss_at_points`."""
+    points_BK2 = draw_points(
+        logits_B1hw, n_points=n_points, generator=generator, oversample=oversample, importance=importance
+    )
+    return loss_at_points(logits_B1hw, labels_B1HW, points_BK2)

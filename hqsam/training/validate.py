@@ -1,0 +1,89 @@
+"""The validation curve: SAM and HQ-SAM on the held-out slice of the training samples.
+
+As on the HQ benchmarks: the whole image stretched to the network's size, a box prompt from the ground truth, masks
+compared at the image's own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from hqsam.model.hq_sam import Encoded, HQSam
+from hqsam.training.loader import TrainingSet
+from hqsam_metrics.masks import boundary_iou, mask_iou
+
+
+@dataclass(frozen=True)
+class _Case:
+    image: NDArray[np.uint8]
+    box: NDArray[np.float32]
+    truth: NDArray[np.bool_]
+
+
+def _case(data: TrainingSet, number: int, size: int) -> _Case | None:
+    sample = data.sample(number)
+    mask = sample.instances[0].mask
+    image, small = (cv2.resize(a, (size, size), interpolation=cv2.INTER_LINEAR) for a in (sample.image, mask))
+    ys, xs = np.nonzero(small > 128)
+    if not len(ys):
+        return None
+    box = np.array([xs.min(), ys.min(), xs.max(), ys.max()], np.float32)
+    return _Case(np.asarray(image, np.uint8), box, mask > 128)
+
+
+class Validation:
+    """Holds the encoded slice; `scores` runs the decoders.
+
+    Args:
+        data: the training set.
+        numbers: samples of the slice.
+        model: used to encode them once.
+        batch: images per encoder call.
+    """
+
+    def __init__(self, data: TrainingSet, numbers: Sequence[int], model: HQSam, *, batch: int) -> None:
+        found = (_case(data, n, model.backbone.image_size) for n in numbers)
+        self.cases = [c for c in found if c is not None]
+        self._encoded = [self._encode(model, self.cases[i : i + batch]) for i in range(0, len(self.cases), batch)]
+        self._batch = batch
+
+    @staticmethod
+    @torch.inference_mode()
+    def _encode(model: HQSam, cases: Sequence[_Case]) -> Encoded:
+        images = torch.from_numpy(np.stack([c.image for c in cases])).permute(0, 3, 1, 2)
+        return model.encode(model.preprocess(images))
+
+    @torch.inference_mode()
+    def scores(self, model: HQSam, *, sam: bool) -> dict[str, float]:
+        """Mean IoU and boundary IoU (ratio 0.02) of the HQ token, of the sum, and if asked of SAM; {} without cases."""
+        rows: dict[str, list[tuple[float, float]]] = {}
+        for n, encoded in enumerate(self._encoded):
+            cases = self.cases[n * self._batch :][: len(encoded)]
+            boxes = torch.from_numpy(np.stack([c.box for c in cases])).to(model.device)
+            prompts = model.embed_prompts(boxes_P4=boxes)
+            hq = model.decode_hq(encoded, prompts)
+            logits = {"hq_token": hq.hq_P1hw, "hq_sum": hq.sum_P1hw}
+            if sam:
+                logits["sam"] = model.decode_sam(encoded, prompts).logits_PKhw
+            for name, values in logits.items():
+                rows.setdefault(name, []).extend(_compare(v, c.truth) for v, c in zip(values, cases, strict=True))
+        return {
+            f"{name}_{metric}": float(np.nanmean([pair[k] for pair in pairs]))
+            for name, pairs in sorted(rows.items())
+            for k, metric in enumerate(("mIoU", "mBIoU"))
+        }
+
+
+def _compare(logits_1hw: Tensor, truth: NDArray[np.bool_]) -> tuple[float, float]:
+    """IoU and boundary IoU at the truth's size."""
+    large = F.interpolate(logits_1hw[None], truth.shape, mode="bilinear", align_corners=False)
+    pred = (large[0, 0] > 0).cpu().numpy()
+    return mask_iou(pred=pred, target=truth), boundary_iou(pred=pred, target=truth)

@@ -1,0 +1,184 @@
+"""DAVIS 2017, semi-supervised: sequences of label maps, objects, J&F."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsam_metrics.errors import UserError
+from hqsam_metrics.instances import Report, silent
+from hqsam_metrics.jf import Statistics, region_and_contour, statistics
+
+Labels = NDArray[np.uint8]
+VOID = 255
+
+
+@dataclass(frozen=True)
+class ObjectScore:
+    """One object of one sequence; `frames` are the evaluated ones, `j` and `f` float64 [frames]."""
+
+    sequence: str
+    object: int
+    frames: tuple[str, ...]
+    j: NDArray[np.float64]
+    f: NDArray[np.float64]
+
+    @property
+    def j_stats(self) -> Statistics:
+        """Mean, recall and decay of J."""
+        return statistics(self.j)
+
+    @property
+    def f_stats(self) -> Statistics:
+        """Mean, recall and decay of F."""
+        return statistics(self.f)
+
+
+def score_sequence(
+    sequence: str, frames: Sequence[str], *, pred: Callable[[int], Labels], target: Callable[[int], Labels]
+) -> list[ObjectScore]:
+    """Scores one sequence by the semi-supervised rule.
+
+    The first and the last frame are left out. Objects are 1..highest number in the ground truth's first frame; one that
+    comes up later is not evaluated. Void (255) in the ground truth counts as background.
+
+    Args:
+        sequence: its name.
+        frames: names of all frames in order.
+        pred: returns the label map uint8 [H, W] of the n-th frame.
+        target: the same for the ground truth.
+
+    Returns:
+        One score an object.
+
+    Raises:
+        UserError: fewer than three frames, label maps of different sizes, more objects than the ground truth has.
+    """
+    if len(frames) < 3:
+        raise UserError(f"sequence {sequence}: has {len(frames)} frames; the first and the last do not count")
+    first = target(0)
+    n_objects = int(first[first != VOID].max(initial=0))
+    values = np.zeros((2, n_objects, len(frames) - 2))
+    for at in range(1, len(frames) - 1):
+        real, found = target(at), pred(at)
+        _check_frame(sequence, frames[at], found, real, n_objects)
+        for k in range(n_objects):
+            values[:, k, at - 1] = region_and_contour(pred=found == k + 1, target=real == k + 1)
+    names = tuple(frames[1:-1])
+    return [ObjectScore(sequence, k + 1, names, values[0, k], values[1, k]) for k in range(n_objects)]
+
+
+def _check_frame(sequence: str, frame: str, pred: Labels, target: Labels, n_objects: int) -> None:
+    if pred.shape != target.shape:
+        raise UserError(
+            f"sequence {sequence}, frame {frame}: the result is {pred.shape[0]} x {pred.shape[1]},"
+            f" the ground truth {target.shape[0]} x {target.shape[1]} (height x width); results are never resized"
+        )
+    if int(pred.max(initial=0)) > n_objects:
+        raise UserError(
+            f"sequence {sequence}, frame {frame}: the result has object {int(pred.max())},"
+            f" the ground truth's first frame only {n_objects}; is it a palette picture with object numbers?"
+        )
+
+
+@dataclass(frozen=True)
+class DavisFolders:
+    """Where the pictures of a split are: `sequences` with their frames, `pred` and `target` folders."""
+
+    sequences: tuple[tuple[str, tuple[str, ...]], ...]
+    pred: Path
+    target: Path
+
+
+def find_sequences(pred: Path, root: Path, split: str = "val") -> DavisFolders:
+    """Lists sequences and frames, and checks that every result picture is there.
+
+    Args:
+        pred: results, `<pred>/<sequence>/<frame>.png`.
+        root: the folder with `Annotations/480p` and `ImageSets/2017`.
+        split: name of the list of sequences.
+
+    Raises:
+        UserError: a missing list, sequence or frame.
+    """
+    listing = root / "ImageSets" / "2017" / f"{split}.txt"
+    target = root / "Annotations" / "480p"
+    if not listing.is_file():
+        raise UserError(f"{listing}: no such file; --gt must be the DAVIS folder, --split one of its lists")
+    if not pred.is_dir():
+        raise UserError(f"{pred}: no such folder of results")
+    names = listing.read_text(encoding="utf-8").split()
+    sequences = []
+    for name in names:
+        frames = tuple(sorted(path.stem for path in (target / name).glob("*.png")))
+        if not frames:
+            raise UserError(f"{target / name}: no ground truth pictures for this sequence of {listing.name}")
+        missing = [frame for frame in frames[1:-1] if not (pred / name / f"{frame}.png").is_file()]
+        if missing:
+            raise UserError(
+                f"{pred / name / missing[0]}.png: no such result ({len(missing)} frames of {name} missing);"
+                " every frame but the first and the last must be there"
+            )
+        sequences.append((name, frames))
+    if not sequences:
+        raise UserError(f"{listing}: names no sequence")
+    return DavisFolders(tuple(sequences), pred, target)
+
+
+def _score_folder(job: tuple[str, tuple[str, ...], Path, Path]) -> list[ObjectScore]:
+    from hqsam_metrics.png import read_index_png
+
+    name, frames, pred, target = job
+    return score_sequence(
+        name,
+        frames,
+        pred=lambda at: read_index_png(pred / name / f"{frames[at]}.png"),
+        target=lambda at: read_index_png(target / name / f"{frames[at]}.png"),
+    )
+
+
+def score_folders(folders: DavisFolders, *, workers: int = 1, report: Report = silent) -> list[ObjectScore]:
+    """Scores all sequences, in the order of the split's list; `workers` processes change no number."""
+    jobs = [(name, frames, folders.pred, folders.target) for name, frames in folders.sequences]
+    out: list[ObjectScore] = []
+    for number, scores in enumerate(_map(jobs, workers)):
+        out += scores
+        report(number + 1, len(jobs), "scoring sequences")
+    return out
+
+
+def _map(jobs: Sequence[Any], workers: int) -> Iterator[list[ObjectScore]]:
+    if workers <= 1 or len(jobs) == 1:
+        yield from map(_score_folder, jobs)
+        return
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("fork")) as pool:
+        yield from pool.map(_score_folder, jobs)
+
+
+def global_metrics(scores: Sequence[ObjectScore]) -> dict[str, float | None]:
+    """Returns the means over all objects: `J&F J F` and recall and decay of both; None without objects."""
+    names = ("J&F", "J", "F", "J_recall", "J_decay", "F_recall", "F_decay")
+    if not scores:
+        return dict.fromkeys(names)
+    j = np.array([(s.j_stats.mean, s.j_stats.recall, s.j_stats.decay) for s in scores]).mean(axis=0)
+    f = np.array([(s.f_stats.mean, s.f_stats.recall, s.f_stats.decay) for s in scores]).mean(axis=0)
+    values = ((j[0] + f[0]) / 2, j[0], f[0], j[1], j[2], f[1], f[2])
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def per_object(scores: Sequence[ObjectScore]) -> list[dict[str, Any]]:
+    """Returns one row an object, as `score davis` writes it."""
+    out = []
+    for score in scores:
+        row: dict[str, Any] = {"sequence": score.sequence, "object": score.object}
+        for letter, stats in (("J", score.j_stats), ("F", score.f_stats)):
+            row |= {f"{letter}_{key}": value for key, value in vars(stats).items()}
+        out.append(row)
+    return out

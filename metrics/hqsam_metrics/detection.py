@@ -1,0 +1,304 @@
+"""AP of instance masks against COCO or LVIS ground truth: order, cuts, chunks, workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsam_metrics import ap
+from hqsam_metrics.errors import UserError
+from hqsam_metrics.grouping import candidate_pairs, first_best, keep_best_per_image, order_detections
+from hqsam_metrics.instances import Bool, Float, GroundTruth, Report, Results, silent
+from hqsam_metrics.pairs import PairTable, Shapes, pair_ious
+from hqsam_metrics.rle import Int, RleBatch, RleError, decode_runs
+
+# A chunk is bounded by masks and by pixels (of whole images, so an upper bound of what is drawn).
+_CHUNK_MASKS = 4096
+_CHUNK_PIXELS = 1 << 29
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One AP that is wanted: mask AP (`ratio` None) or boundary AP at a dilation ratio, with its size bins."""
+
+    ratio: float | None
+    bins: tuple[ap.AreaRange, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How detections are scored.
+
+    Attributes:
+        measures: the APs wanted; they share decoding and IoUs.
+        limits: limits of detections per group at which recall is given, rising; the last one cuts.
+        class_agnostic: match within an image whatever the category.
+        image_limit: keep only the best so many detections of an image over all categories, before anything else (LVIS).
+        per_instance: also find the best detection of each ground truth.
+    """
+
+    measures: tuple[Measure, ...]
+    limits: tuple[int, ...]
+    class_agnostic: bool = False
+    image_limit: int | None = None
+    per_instance: bool = False
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The distinct dilation ratios."""
+        return tuple(dict.fromkeys(m.ratio for m in self.measures if m.ratio is not None))
+
+
+@dataclass(frozen=True)
+class BestMatches:
+    """For each ground truth that is no crowd: the best detection of its group by mask IoU.
+
+    Attributes:
+        gt: int64 [m], row in the ground truth.
+        iou: float64 [m], 0 without any.
+        biou: float64 [m], boundary IoU of the same pair at the first ratio of the plan.
+    """
+
+    gt: Int
+    iou: Float
+    biou: Float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Tables for each measure of the plan, best matches (if wanted), and how many detections were left out why."""
+
+    tables: tuple[ap.Tables, ...]
+    best: BestMatches | None
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Sorted rows: everything a chunk needs. Chunks are ranges of images."""
+
+    gt: GroundTruth
+    dt: Results
+    plan: Plan
+    dt_rows: Int
+    dt_group: Int
+    dt_rank: Int
+    gt_rows: Int
+    gt_group: Int
+    chunks: list[tuple[int, int]]
+
+
+def _select(gt: GroundTruth, dt: Results, plan: Plan) -> tuple[Int, dict[str, int]]:
+    """Returns the rows of the detections that take part, and counts of those that do not."""
+    keep = np.ones(len(dt), bool)
+    dropped: dict[str, int] = {}
+    if plan.image_limit is not None:
+        keep &= keep_best_per_image(dt.image, dt.score, plan.image_limit)
+        dropped[f"below the best {plan.image_limit} of their image"] = int((~keep).sum())
+    unknown = keep & (dt.category < 0)
+    dropped["of a category that the ground truth does not have"] = int(unknown.sum())
+    keep &= ~unknown
+    if gt.federation is not None:
+        code = dt.image * len(gt.category_ids) + dt.category
+        unverified = keep & ~np.isin(code, gt.federation.checked)
+        dropped["of a category that was not verified in the image"] = int(unverified.sum())
+        keep &= ~unverified
+    return np.flatnonzero(keep), {key: value for key, value in dropped.items() if value}
+
+
+def _prepare(gt: GroundTruth, dt: Results, plan: Plan) -> tuple[_Job, dict[str, int]]:
+    rows, dropped = _select(gt, dt, plan)
+    n = 1 if plan.class_agnostic else len(gt.category_ids)
+    category = dt.category[rows]
+    group = dt.image[rows] * n + (0 if plan.class_agnostic else category)
+    rows, group, rank = order_detections(rows, group, category, dt.score[rows], plan.limits[-1])
+    gt_group = gt.image * n + (0 if plan.class_agnostic else gt.category)
+    gt_rows = np.lexsort((np.arange(len(gt.image)), gt.category, gt_group))
+    chunks = _chunks(gt, dt.image[rows], gt.image[gt_rows])
+    return _Job(gt, dt, plan, rows, group, rank, gt_rows, gt_group[gt_rows], chunks), dropped
+
+
+def _chunks(gt: GroundTruth, dt_image: Int, gt_image: Int) -> list[tuple[int, int]]:
+    """Divides the images into ranges of bounded work."""
+    n = len(gt.images)
+    masks = np.bincount(dt_image, minlength=n) + np.bincount(gt_image, minlength=n)
+    pixels = masks * gt.images.heights * gt.images.widths
+    out: list[tuple[int, int]] = []
+    begin = 0
+    n_masks = n_pixels = 0
+    for i in range(n):
+        if i > begin and (n_masks + masks[i] > _CHUNK_MASKS or n_pixels + pixels[i] > _CHUNK_PIXELS):
+            out.append((begin, i))
+            begin, n_masks, n_pixels = i, 0, 0
+        n_masks += int(masks[i])
+        n_pixels += int(pixels[i])
+    return [*out, (begin, n)]
+
+
+def decode_shapes(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Shapes:
+    """Decodes some masks of a file.
+
+    Args:
+        masks: all masks.
+        rows: int64 [m], which.
+        describe: what to say before the number of a malformed one ("results.json: result").
+        numbers: int64 [n], the number of each mask in that message.
+
+    Raises:
+        UserError: a malformed run-length code.
+    """
+    try:
+        return Shapes.of(decode_runs(masks.take(rows)))
+    except RleError as error:
+        number = numbers[rows[error.index]]
+        raise UserError(f"{describe} {number}: malformed run-length code: {error.reason}") from None
+
+
+def _chunk(job: _Job, number: int) -> tuple[list[ap.Partial], BestMatches | None]:
+    """Scores one range of images."""
+    gt, dt, plan = job.gt, job.dt, job.plan
+    n = 1 if plan.class_agnostic else len(gt.category_ids)
+    first, last = (border * n for border in job.chunks[number])
+    d = slice(*np.searchsorted(job.dt_group, [first, last]))
+    g = slice(*np.searchsorted(job.gt_group, [first, last]))
+    dt_rows, gt_rows = job.dt_rows[d], job.gt_rows[g]
+    found = decode_shapes(dt.masks, dt_rows, f"{dt.name}: result", dt.row)
+    real = decode_shapes(gt.masks, gt_rows, f"{gt.name}: annotation id", gt.ids)
+    crowd = gt.crowd[gt_rows]
+    i, j = candidate_pairs(job.dt_group[d], job.gt_group[g])
+    if gt.federation is not None:
+        i, j = _with_pixels(i, j, found, gt, gt_rows)
+    floor = 0.0 if plan.per_instance else float(ap.IOU_THRESHOLDS[0])
+    wanted = _wanted if plan.per_instance else None
+    pairs = pair_ious(found, real, i, j, crowd=crowd, floor=floor, ratios=plan.ratios, wanted=wanted)
+    units = _units(job, d, dt_rows, gt_rows, found)
+    if gt.federation is not None:
+        units, pairs = drop_empty(units, pairs, found.areas > 0, gt.area[gt_rows] > 0)
+    parts = []
+    for measure in plan.measures:
+        ratio = None if measure.ratio is None else plan.ratios.index(measure.ratio)
+        parts.append(ap.evaluate(units, pairs, pairs.value(ratio), n_categories=n, bins=measure.bins))
+    return parts, best_of(pairs, gt_rows, crowd) if plan.per_instance else None
+
+
+def _with_pixels(i: Int, j: Int, found: Shapes, gt: GroundTruth, gt_rows: Int) -> tuple[Int, Int]:
+    """Leaves out pairs with an LVIS detection or annotation without area: both vanish there."""
+    keep = (found.areas[i] > 0) & (gt.area[gt_rows][j] > 0)
+    return i[keep], j[keep]
+
+
+def drop_empty(units: ap.Units, pairs: PairTable, dt_keep: Bool, gt_keep: Bool) -> tuple[ap.Units, PairTable]:
+    """Removes detections and ground truth (LVIS: those without area); no pair may name one of them."""
+    columns: dict[str, Any] = {}
+    for key, values in vars(units).items():
+        columns[key] = values[dt_keep if key.startswith("dt_") else gt_keep]
+    dt, gt = np.cumsum(dt_keep) - 1, np.cumsum(gt_keep) - 1
+    return ap.Units(**columns), PairTable(dt[pairs.dt], gt[pairs.gt], pairs.iou, pairs.biou)
+
+
+def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, found: Shapes) -> ap.Units:
+    gt, dt = job.gt, job.dt
+    lenient = np.zeros(len(dt_rows), bool)
+    if gt.federation is not None:
+        code = dt.image[dt_rows] * len(gt.category_ids) + dt.category[dt_rows]
+        lenient = np.isin(code, gt.federation.not_exhaustive)
+    agnostic = job.plan.class_agnostic
+    return ap.Units(
+        dt_image=dt.image[dt_rows],
+        dt_category=np.zeros(len(dt_rows), np.int64) if agnostic else dt.category[dt_rows],
+        dt_score=dt.score[dt_rows],
+        dt_rank=job.dt_rank[d],
+        dt_area=found.areas.astype(np.float64) if dt.area is None else dt.area[dt_rows],
+        dt_lenient=lenient,
+        gt_category=np.zeros(len(gt_rows), np.int64) if agnostic else gt.category[gt_rows],
+        gt_area=gt.area[gt_rows],
+        gt_ignore=gt.ignore[gt_rows],
+        gt_crowd=gt.crowd[gt_rows],
+    )
+
+
+def _wanted(i: Int, j: Int, iou: Float) -> NDArray[np.bool_]:
+    need = iou >= ap.IOU_THRESHOLDS[0]
+    need[first_best(j, iou)] = True
+    return need
+
+
+def best_of(pairs: PairTable, gt_rows: Int, crowd: Bool) -> BestMatches:
+    """Returns the best match of each ground truth `gt_rows` (int64 [g], rows) that is no crowd."""
+    iou, biou = np.zeros(len(gt_rows)), np.zeros(len(gt_rows))
+    at = first_best(pairs.gt, pairs.iou)
+    iou[pairs.gt[at]] = pairs.iou[at]
+    if len(pairs.biou):
+        biou[pairs.gt[at]] = pairs.biou[0, at]
+    return BestMatches(gt_rows[~crowd], iou[~crowd], biou[~crowd])
+
+
+_JOB: list[_Job] = []
+
+
+def _forked(number: int) -> tuple[list[ap.Partial], BestMatches | None]:
+    return _chunk(_JOB[0], number)
+
+
+def _run(job: _Job, workers: int, report: Report) -> Iterator[tuple[list[ap.Partial], BestMatches | None]]:
+    """Yields the chunks' results in order; with workers, forked processes share the columns without copying."""
+    total = len(job.chunks)
+    if workers <= 1 or total == 1:
+        for number in range(total):
+            yield _chunk(job, number)
+            report(number + 1, total, "scoring")
+        return
+    _JOB[:] = [job]
+    try:
+        with ProcessPoolExecutor(min(workers, total), mp_context=get_context("fork")) as pool:
+            for number, result in enumerate(pool.map(_forked, range(total))):
+                yield result
+                report(number + 1, total, "scoring")
+    finally:
+        _JOB.clear()
+
+
+def score_detections(
+    gt: GroundTruth, dt: Results, plan: Plan, *, workers: int = 1, report: Report = silent
+) -> Scored:
+    """Scores detections.
+
+    Args:
+        gt: annotations.
+        dt: results.
+        plan: what is wanted.
+        workers: processes; changes no number.
+        report: progress.
+
+    Returns:
+        Tables for each measure, and the best matches when the plan wants them.
+
+    Raises:
+        UserError: malformed masks.
+    """
+    job, dropped = _prepare(gt, dt, plan)
+    parts: list[list[ap.Partial]] = [[] for _ in plan.measures]
+    best: list[BestMatches] = []
+    for partials, matches in _run(job, workers, report):
+        for mine, partial in zip(parts, partials, strict=True):
+            mine.append(partial)
+        best += [matches] if matches is not None else []
+    tables = tuple(
+        ap.finish(ap.merge(mine), limits=plan.limits, bins=measure.bins)
+        for mine, measure in zip(parts, plan.measures, strict=True)
+    )
+    return Scored(tables, join_best(best) if plan.per_instance else None, dropped)
+
+
+def join_best(parts: Sequence[BestMatches]) -> BestMatches:
+    """Joins best matches of disjoint images, in the order of the ground truth."""
+    gt = np.concatenate([part.gt for part in parts])
+    order = np.argsort(gt)
+    iou, biou = (np.concatenate([getattr(part, key) for part in parts]) for key in ("iou", "biou"))
+    return BestMatches(gt[order], iou[order], biou[order])

@@ -1,0 +1,1 @@
+"""Stages, flows, report and command line of the HQ-SAM pipeline."""

@@ -1,0 +1,1 @@
+"""Commands of the `hqsam` console script, one module each."""

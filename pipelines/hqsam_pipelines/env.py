@@ -1,0 +1,57 @@
+"""The process environment that every entry point sets before it imports anything heavy.
+
+Standard library only: it runs first in each of about fifty short processes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Libraries that would otherwise report usage to their makers. `setdefault`: a user may switch one back on.
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+# What the console shows is the stage's own line; Prefect's lines go to its server.
+PREFECT_CLIENT = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+
+STATE_DIR = ".hqsam"
+
+
+def prepare() -> None:
+    """Set the defaults above in `os.environ`; call before importing prefect, dvc, ray or great_expectations."""
+    for name, value in {**QUIET, **PREFECT_CLIENT}.items():
+        os.environ.setdefault(name, value)
+
+
+def repository_root(start: Path | None = None) -> Path:
+    """The nearest folder at or above `start` (default: the current one) that holds both `dvc.yaml` and `params.yaml`.
+
+    Args:
+        start: An absolute or relative folder.
+
+    Raises:
+        FileNotFoundError: no such folder up to the file system's root.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"{here}: no dvc.yaml and params.yaml here or above; run this inside the repository")
+
+
+def state_dir(root: Path) -> Path:
+    """`<root>/.hqsam`, created if needed: locks, the local server's home and its log. Not under version control."""
+    folder = root / STATE_DIR
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -1,0 +1,220 @@
+"""What the report reads: metrics files and per-instance tables of a run, as typed records.
+
+Formats: docs/formats.md. Everything is read lazily, so that a report of a large run never holds more than one
+benchmark's table at a time beside the metrics.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hqsam_datasets.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAM = "sam"
+SYSTEMS = ("sam", "hq_token", "hq_sum")
+SYSTEM_TITLES = {"sam": "SAM", "hq_token": "HQ token", "hq_sum": "SAM + HQ"}
+UNIT_COLUMNS = ("prompt_set", "system", "key", "cluster", "unit", "iou", "biou", "j", "f")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One system's metrics on one benchmark under one prompt set.
+
+    Attributes:
+        benchmark: name as in ``params.yaml``.
+        model: name as in ``params.yaml``.
+        prompt_set: ``gt_box``, ``detector_box``, ...
+        system: ``sam``, ``hq_token`` or ``hq_sum``.
+        metrics: finite values only; AP and IoU types are fractions 0..1. An undefined metric is absent.
+        n_expected: units that the protocol asks for.
+        n_scored: units that were scored.
+        protocol: the protocol block.
+        protocol_hash: its hash.
+    """
+
+    benchmark: str
+    model: str
+    prompt_set: str
+    system: str
+    metrics: Mapping[str, float]
+    n_expected: int
+    n_scored: int
+    protocol: Mapping[str, Any]
+    protocol_hash: str
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """What identifies the result: benchmark, model, prompt set, system."""
+        return (self.benchmark, self.model, self.prompt_set, self.system)
+
+
+def parse_metrics(text: bytes, where: str) -> list[Result]:
+    """Reads one ``reports/metrics/<benchmark>-<model>.json``.
+
+    Args:
+        text: the file's bytes.
+        where: its name for error messages.
+
+    Raises:
+        UserError: it is no metrics file.
+    """
+    try:
+        payload = json.loads(text)
+        return [_result(payload, item) for item in payload["results"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"this is not a metrics file: {type(error).__name__}: {error}",
+            file=where,
+            cure="run `dvc repro score`",
+        ) from error
+
+
+def _result(payload: Mapping[str, Any], item: Mapping[str, Any]) -> Result:
+    return Result(
+        benchmark=str(payload["benchmark"]),
+        model=str(payload["model"]),
+        prompt_set=str(item["prompt_set"]),
+        system=str(item["system"]),
+        metrics=finite(item["metrics"]),
+        n_expected=int(item["n_expected"]),
+        n_scored=int(item["n_scored"]),
+        protocol=dict(item["protocol"]),
+        protocol_hash=str(item["protocol_hash"]),
+    )
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Keeps the finite numbers."""
+    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, (int, float))}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def load_metrics(folder: Path) -> list[Result]:
+    """Reads every metrics file of a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UserError("there are no metrics to report", file=folder, cure="run `dvc repro score`")
+    return [result for file in files for result in parse_metrics(file.read_bytes(), str(file))]
+
+
+def units_frame(source: Any, where: str) -> pd.DataFrame:
+    """Reads a per-instance table (``instances.parquet``).
+
+    Args:
+        source: path or binary file object.
+        where: name for error messages.
+
+    Returns:
+        A frame with the columns `UNIT_COLUMNS`; ``j`` and ``f`` are NaN where the table has none.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        frame: pd.DataFrame = pq.read_table(source, use_threads=False).to_pandas()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"the per-instance table cannot be read: {error}",
+            file=where,
+            cure="run `dvc repro score` or `dvc pull`",
+        ) from error
+    missing = sorted({"prompt_set", "system", "key", "cluster", "unit"} - set(frame.columns))
+    if missing:
+        raise UserError(f"the per-instance table lacks the columns {missing}", file=where, cure="score again")
+    return frame.reindex(columns=pd.Index(UNIT_COLUMNS))
+
+
+def as_mapping(params: Any) -> Mapping[str, Any]:
+    """The sections of ``params.yaml`` as plain mappings, from a mapping or from the validated object."""
+    if isinstance(params, Mapping):
+        return params
+    dumped: Mapping[str, Any] = params.model_dump(mode="json", by_alias=True)
+    return dumped
+
+
+class Run:
+    """One run's results, in the order of ``params.yaml``.
+
+    Args:
+        root: the repository.
+        params: the sections of ``params.yaml``.
+        results: all metrics rows.
+    """
+
+    def __init__(self, root: Path, params: Mapping[str, Any], results: Sequence[Result]) -> None:
+        self.root = root
+        self.params = params
+        self.results = tuple(results)
+        self._by_row = {result.row: result for result in results}
+        self.units = functools.lru_cache(maxsize=4)(self._read_units)
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Benchmarks with results, in the order of ``params.yaml``; unlisted ones follow by name."""
+        return _in_order({r.benchmark for r in self.results}, self.params.get("benchmarks", {}))
+
+    @property
+    def models(self) -> list[str]:
+        """Models with results; the first is the one that the headline is about."""
+        return _in_order({r.model for r in self.results}, self.params.get("models", {}))
+
+    def prompt_sets(self, benchmark: str, model: str) -> list[str]:
+        """Prompt sets with results, in the order of ``params.yaml``."""
+        found = {r.prompt_set for r in self.results if (r.benchmark, r.model) == (benchmark, model)}
+        listed = self.benchmark_params(benchmark).get("index", {}).get("prompt_sets", ())
+        return _in_order(found, listed)
+
+    def benchmark_params(self, benchmark: str) -> Mapping[str, Any]:
+        """The benchmark's section of ``params.yaml``; empty if it has none."""
+        section: Mapping[str, Any] = self.params.get("benchmarks", {}).get(benchmark, {})
+        return section
+
+    def hq_system(self, benchmark: str) -> str:
+        """Which system is HQ-SAM in this benchmark's protocol (``score.output``)."""
+        return str(self.benchmark_params(benchmark).get("score", {}).get("output", "hq_token"))
+
+    def backbone(self, model: str) -> str:
+        """The model's backbone; its own name if ``params.yaml`` does not say."""
+        return str(self.params.get("models", {}).get(model, {}).get("backbone", model))
+
+    def find(self, benchmark: str, model: str, prompt_set: str, system: str) -> Result | None:
+        """The result of one system, if it was scored."""
+        return self._by_row.get((benchmark, model, prompt_set, system))
+
+    def folder(self, kind: str, benchmark: str, model: str) -> Path:
+        """``data/<kind>/<benchmark>-<model>``."""
+        return self.root / "data" / kind / f"{benchmark}-{model}"
+
+    def _read_units(self, benchmark: str, model: str) -> pd.DataFrame:
+        path = self.folder("scores", benchmark, model) / "instances.parquet"
+        if not path.is_file():
+            raise UserError("the per-instance table does not exist", file=path, cure="run `dvc repro score`")
+        return units_frame(path, str(path))
+
+
+def _in_order(found: Iterable[str], listed: Iterable[str]) -> list[str]:
+    places = {name: place for place, name in enumerate(listed)}
+    return sorted(found, key=lambda name: (places.get(name, len(places)), name))
+
+
+def load_run(root: Path, params: Any) -> Run:
+    """Reads the metrics of a repository's last run.
+
+    Raises:
+        UserError: there are no metrics, or a file is not one.
+    """
+    return Run(root, as_mapping(params), load_metrics(root / "reports" / "metrics"))
