@@ -10,10 +10,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, render_scene
 from numpy.random import Generator
 from numpy.typing import NDArray
-
-from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, render_scene
 
 SIZE, LOW = 128, 64  # network input and low-resolution mask of the nano backbone, pixels
 MAX_OBJECTS = 4
@@ -155,8 +154,10 @@ def _coarse_prompt(rng: Generator, mask: Array) -> Array:
 
 @dataclass(frozen=True)
 class Step:
-    """One training step: images uint8 [B,128,128,3]; one box prompt per image, and for each second prompt (points
-    for the first half of the images, a mask for the other) its own object."""
+    """One training step: images uint8 [B,128,128,3] and their prompts.
+
+    Every image has a box prompt; the first half has points for another object, the second half a coarse mask.
+    """
 
     images: Array
     boxes: Array

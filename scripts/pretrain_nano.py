@@ -27,7 +27,6 @@ from torch.nn import functional as F
 
 from hqsam.model.backbones import load
 from hqsam.model.hq_decoder import Prompts, run_transformer, sam_masks
-from hqsam.model.hq_sam import HQSam
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,9 @@ class Pretraining(nn.Module):
         hook.remove()
         return final, taps[0]
 
-    def decode(self, final: Tensor, *, points: Any = None, boxes: Any = None, masks: Any = None) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, final: Tensor, *, points: Any = None, boxes: Any = None, masks: Any = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits [P,4,64,64] and predicted IoUs [P,4] of all four mask tokens, one prompt per image."""
         sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes, masks=masks)
         decoder = self.sam.mask_decoder
@@ -77,7 +78,9 @@ class Pretraining(nn.Module):
             decoder, image_BCHW=final, pe_1CHW=self.sam.prompt_encoder.get_dense_pe(), prompts=Prompts(sparse, dense)
         )
         one, three = (sam_masks(decoder, output, multimask=m) for m in (False, True))
-        return torch.cat([one.logits_PKhw, three.logits_PKhw], 1).float(), torch.cat([one.iou_PK, three.iou_PK], 1).float()
+        return torch.cat([one.logits_PKhw, three.logits_PKhw], 1).float(), torch.cat(
+            [one.iou_PK, three.iou_PK], 1
+        ).float()
 
 
 def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -199,7 +202,13 @@ def train(options: Options, cache: Cache) -> None:
             recent = []
         if done % options.export_every == 0 or done == options.steps:
             seconds = time.monotonic() - start
-            state = {"model": model.state_dict(), "adam": adam.state_dict(), "average": average, "step": done, "seconds": seconds}
+            state = {
+                "model": model.state_dict(),
+                "adam": adam.state_dict(),
+                "average": average,
+                "step": done,
+                "seconds": seconds,
+            }
             torch.save(state, last.with_suffix(".tmp"))
             last.with_suffix(".tmp").replace(last)
             export(average, options.work / f"nano-{done:05d}.safetensors")

@@ -60,10 +60,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give an empty temporary folder; on a clean exit it replaces `path`, else it is removed.
 
-    The caller writes its manifest last. All files are flushed to disk before the rename.
+    The caller writes its manifest last. All files are flushed to disk before the rename, unless `durable` is
+    false: then the caller sees to that itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_stale(path)
@@ -72,7 +73,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with _locked_folder(tmp):
         try:
             yield tmp
-            _fsync_tree(tmp)
+            if durable:
+                _fsync_tree(tmp)
             _replace_folder(tmp, path)
         except BaseException:
             shutil.rmtree(tmp, ignore_errors=True)
@@ -109,13 +111,9 @@ def read_json(path: Path, *, cure: str | None = None) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(
-            "the file does not exist", file=path, cure=cure or "run the stage that writes it"
-        ) from None
+        raise UserError("the file does not exist", file=path, cure=cure or "run the stage that writes it") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"the file is not valid JSON: {error}", file=path, cure=cure or "write it again"
-        ) from error
+        raise UserError(f"the file is not valid JSON: {error}", file=path, cure=cure or "write it again") from error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -124,9 +122,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"the file cannot be read: {error}", file=path, cure="run the stage that writes it"
-        ) from error
+        raise UserError(f"the file cannot be read: {error}", file=path, cure="run the stage that writes it") from error
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(dict(json.loads(line)))
@@ -161,6 +157,35 @@ def clear_stale_in(folder: Path) -> list[Path]:
     return removed
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, waiting for another process that holds it; the file is removed afterwards.
+
+    A process that dies, however it dies, holds no lock any more. On file systems without locks nobody waits.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_same_file(descriptor, path):
+            break
+        os.close(descriptor)  # the former holder removed the file while this process waited
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard link where the file system can, else copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def fsync_folder(path: Path) -> None:
     """Flush a folder's entries, so that a rename survives a power cut; quietly skipped where unsupported."""
     with contextlib.suppress(OSError):
@@ -171,12 +196,24 @@ def fsync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _replace_folder(tmp: Path, path: Path) -> None:
     old = temporary_sibling(path, _OLD)
     had_old = path.exists() or path.is_symlink()
     if had_old:
         path.rename(old)
-    tmp.rename(path)
+    try:
+        tmp.rename(path)
+    except OSError:
+        if had_old:
+            old.rename(path)
+        raise
     fsync_folder(path.parent)
     if had_old:
         shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()

@@ -169,8 +169,8 @@ def _atlas(height: int, width: int) -> _Atlas:
     cell = np.zeros(threshold.shape, np.int64)
     for level, (row, rows, columns) in enumerate(zip(first, heights, widths, strict=True)):
         threshold[row + _MARGIN : row + rows - _MARGIN, _MARGIN : columns - _MARGIN] = _MIN_CONTRAST
-        longest = max(rows, columns)
-        y, x = np.arange(rows) * _CELLS // longest, np.arange(columns) * _CELLS // longest
+        y = (np.arange(rows) + 0.5) * _CELLS // rows
+        x = (np.arange(columns) + 0.5) * _CELLS // columns
         cell[row : row + rows, :columns] = (level * _CELLS + y[:, None]) * _CELLS + x[None, :]
     return _Atlas(first, heights, widths, threshold, cell.ravel())
 

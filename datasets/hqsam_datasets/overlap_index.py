@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
+FoundBy = Literal["sha256", "pdq", "tiles", "mask"]
+Transform = tuple[float, float, float, float]
+
 VARIANTS = (
     "identity", "mirror", "flip", "rotate180", "transpose", "rotate90", "rotate270", "transverse",
 )  # fmt: skip
@@ -32,7 +35,7 @@ DERIVED_SLACK = 12
 
 _NEIGHBOURS = 8  # nearest evaluation features per training feature
 _MAX_DISTANCE = 26  # of 128 descriptor bits
-_FLAT_UP_TO = 30_000  # features that are searched without an inverted file
+_FLAT_UP_TO = 2_000  # features that are searched without an inverted file
 _PROBES = 4
 _BATCH_IMAGES = 256
 _TOLERANCE = 7.0  # 1/256 of the longest side: how far two features may stray from one geometry
@@ -47,18 +50,20 @@ class Candidate:
     Attributes:
         train, other: rows in the two lists that were compared.
         variant: 0..7, what was done to the training image to resemble the other.
-        hamming: differing PDQ bits, or None if it was not PDQ that found the pair.
-        tiles: local features that agree on one geometry (0 for a PDQ pair).
-        transform: (scale, shift x, shift y) from the variant of the training image to the other image, both measured in
-            1/256 of their own longest side; None: frame to frame.
+        found_by: which search found it.
+        hamming: differing PDQ bits of the pictures (`pdq`) or of their masks (`mask`), else None.
+        tiles: local features that agree on one geometry (`tiles`), else 0.
+        transform: (scale x, scale y, shift x, shift y) from the variant of the training image to the other image, both
+            measured in 1/256 of their own longest side; None: frame to frame.
     """
 
     train: int
     other: int
     variant: int
+    found_by: FoundBy
     hamming: int | None = None
     tiles: int = 0
-    transform: tuple[float, float, float] | None = None
+    transform: Transform | None = None
 
 
 # ---- dihedral variants of stored fingerprints ----
@@ -147,7 +152,7 @@ def pdq_candidates(train: U8, other: U8, *, radius: int, same: bool = False) -> 
                 entry = (int(distance) + (DERIVED_SLACK if variant else 0), variant)
                 best[row, column] = min(best.get((row, column), entry), entry)
     return [
-        Candidate(row, column, variant, hamming=rank - (DERIVED_SLACK if variant else 0))
+        Candidate(row, column, variant, "pdq", hamming=rank - (DERIVED_SLACK if variant else 0))
         for (row, column), (rank, variant) in sorted(best.items())
     ]
 
@@ -281,12 +286,14 @@ def _batch_candidates(train: TileTable, other: TileTable, index: Any, min_tiles:
     if not len(matches.pair):
         return []
     best: dict[tuple[int, int], Candidate] = {}
-    for pair, tiles, transform in _consistent(matches, min_tiles):
+    for pair, tiles, (scale, tx, ty) in _consistent(matches, min_tiles):
         rest, variant = divmod(pair, 8)
         row, column = divmod(rest, len(other.frame))
         known = best.get((row, column))
         if known is None or tiles > known.tiles:
-            best[row, column] = Candidate(row, column, variant, tiles=tiles, transform=transform)
+            best[row, column] = Candidate(
+                row, column, variant, "tiles", tiles=tiles, transform=(scale, scale, tx, ty)
+            )
     return [best[key] for key in sorted(best)]
 
 

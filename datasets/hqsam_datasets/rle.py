@@ -74,8 +74,7 @@ def from_segmentation(segmentation: Any, *, height: int, width: int) -> str:
 
 
 def to_uncompressed(mask: BoolMask) -> dict[str, Any]:
-    """Writes a mask as *uncompressed* RLE, as the crowd regions of COCO and all masks of HQ-YTVIS are
-    published.
+    """Writes a mask as *uncompressed* RLE, as COCO's crowd regions and all masks of HQ-YTVIS are published.
 
     Args:
         mask: bool [H, W].
@@ -97,8 +96,7 @@ def _check_size(segmentation: dict[str, Any], height: int, width: int) -> None:
 
 
 def tight_box(mask: BoolMask) -> tuple[float, float, float, float] | None:
-    """Smallest box with inclusive corners: the *last* foreground pixel's index, as SAM's and HQ-SAM's code
-    have it.
+    """Smallest box with inclusive corners: up to the *last* foreground pixel's index, as in SAM's and HQ-SAM's code.
 
     Args:
         mask: bool [H, W].

@@ -104,7 +104,9 @@ def cached_feed(
     b = model.backbone
     shapes = [(len(items), c, b.embedding_size, b.embedding_size) for c in (b.decoder_dim, b.vit_dim)]
     small = sum(2 * int(np.prod(s)) for s in shapes) <= cache_gib * 2**30
-    final, early = (_array(s, scratch, f"features-{n}.f16", small) for s, n in zip(shapes, ("final", "early"), strict=True))
+    final, early = (
+        _array(s, scratch, f"features-{n}.f16", small) for s, n in zip(shapes, ("final", "early"), strict=True)
+    )
     views: list[View] = []
     chunks = [items[i : i + batch] for i in range(0, len(items), batch)]
     for loaded in prefetch(lambda c: [data.view(i) for i in c], chunks, workers=workers, ahead=2 * workers):

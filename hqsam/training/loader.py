@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
-from hqsam.training.batch import PROMPT_KINDS, View
 from hqsam_datasets import augment
 from hqsam_datasets.atomic import read_json
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.sample import Sample, parse_sample
 from hqsam_datasets.tario import TarReader
+from numpy.typing import NDArray
+
+from hqsam.training.batch import PROMPT_KINDS, View
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -53,7 +53,9 @@ class Item:
 def _index(folder: Path, stage: str) -> dict[str, Any]:
     index = read_json(folder / "index.json", cure=f"run the {stage} stage")
     if not isinstance(index, dict) or not isinstance(index.get("shards"), list):
-        raise UserError("the index has no list of shards", file=folder / "index.json", cure=f"run the {stage} stage again")
+        raise UserError(
+            "the index has no list of shards", file=folder / "index.json", cure=f"run the {stage} stage again"
+        )
     return index
 
 
@@ -132,7 +134,9 @@ class TrainingSet:
             if not plan["views"]:
                 raise ValueError("no views")
         except (KeyError, ValueError, TypeError) as error:
-            raise UserError(f"the plan is damaged: {error}", file=path, key=key, cure="run the augment stage again") from None
+            raise UserError(
+                f"the plan is damaged: {error}", file=path, key=key, cure="run the augment stage again"
+            ) from None
         return plan, files
 
     def view(self, item: Item) -> View:
@@ -160,7 +164,12 @@ class TrainingSet:
     @staticmethod
     def _same_key(found: str, wanted: str, path: Path) -> None:
         if found != wanted:
-            raise UserError(f"the index says {wanted}, the shard holds {found}", file=path, key=wanted, cure="write the shards again")
+            raise UserError(
+                f"the index says {wanted}, the shard holds {found}",
+                file=path,
+                key=wanted,
+                cure="write the shards again",
+            )
 
 
 def _grey(data: bytes) -> NDArray[np.uint8]:

@@ -25,6 +25,8 @@ from types import FrameType
 
 import cv2
 import torch
+from hqsam_datasets.atomic import write_json, write_text
+from hqsam_datasets.errors import UserError
 from torch import Tensor
 
 from hqsam.model import checkpoint
@@ -38,8 +40,6 @@ from hqsam.training.loss import MaskLoss, mask_loss
 from hqsam.training.options import TrainOptions
 from hqsam.training.state import LAST, Progress, RunState, fingerprint, head_digest, remove
 from hqsam.training.validate import Validation
-from hqsam_datasets.atomic import write_json, write_text
-from hqsam_datasets.errors import UserError
 
 __all__ = ["ModelOptions", "TrainOptions", "predict_hq", "train"]
 
@@ -157,9 +157,7 @@ def _prepare(
     kept_out = held_out(keys, share=options.holdout, most=options.holdout_most)
     samples = [n for n, key in enumerate(keys) if key not in kept_out]
     views = n_views(data)
-    validation = Validation(
-        data, [n for n, key in enumerate(keys) if key in kept_out], net, batch=options.encode_batch
-    )
+    validation = Validation(data, [n for n, key in enumerate(keys) if key in kept_out], net, batch=options.encode_batch)
     mark = fingerprint(
         {
             "options": options.model_dump(mode="json"),

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hqsam_datasets.atomic import write_bytes
 from torch import Tensor
 
 from hqsam.model.hq_decoder import HQHead
-from hqsam_datasets.atomic import write_bytes
 
 LAST = "last.pt"
 

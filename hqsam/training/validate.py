@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+from hqsam_metrics.masks import boundary_iou, mask_iou
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from hqsam.model.hq_sam import Encoded, HQSam
 from hqsam.training.loader import TrainingSet
-from hqsam_metrics.masks import boundary_iou, mask_iou
 
 
 @dataclass(frozen=True)

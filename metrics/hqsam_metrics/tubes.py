@@ -79,7 +79,8 @@ class TubeTruth:
     warnings: tuple[str, ...] = ()
 
 
-def _empty_string(height: int, width: int) -> bytes:
+def blank_string(height: int, width: int) -> bytes:
+    """Returns the compressed code of an empty mask."""
     lengths = np.array([height * width], np.int64)
     return encode_lengths(lengths, np.array([0, 1], np.int64))[0].tobytes()
 
@@ -97,7 +98,7 @@ def _frames(
         frames = row.get("segmentations")
         if not isinstance(frames, list):
             raise UserError(f"{name}: {what} {i}: `segmentations` must be a list with one entry a frame")
-        blank = empty.setdefault(size, _empty_string(*size))
+        blank = empty.setdefault(size, blank_string(*size))
         for f, frame in enumerate(frames):
             try:
                 strings.append(blank if frame is None else segmentation_string(frame, *size))
@@ -295,7 +296,7 @@ def pair_tubes(
 
 def score_tubes(
     truth: TubeTruth, dt: Tubes, *, boundary: bool = True, class_agnostic: bool = False,
-    per_instance: bool = False, report: Report = silent,
+    per_instance: bool = False, workers: int = 1, report: Report = silent,
 ) -> Scored:  # fmt: skip
     """Scores tubes as the HQ-YTVIS evaluator does.
 

@@ -19,9 +19,9 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-# What the console shows is the stage's own line; Prefect's lines go to its server.
+# What the console shows is the stage's own lines and errors; Prefect's go to its server.
 PREFECT_CLIENT = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 

@@ -139,11 +139,9 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
 
 
 def as_mapping(params: Any) -> Mapping[str, Any]:
-    """The sections of ``params.yaml`` as plain mappings, from a mapping or from the validated object."""
-    if isinstance(params, Mapping):
-        return params
-    dumped: Mapping[str, Any] = params.model_dump(mode="json", by_alias=True)
-    return dumped
+    """The sections of ``params.yaml`` as plain mappings, from a mapping or from the validated `Params`."""
+    sections: Mapping[str, Any] = params if isinstance(params, Mapping) else params.raw
+    return sections
 
 
 class Run:

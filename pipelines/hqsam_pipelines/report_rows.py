@@ -73,7 +73,7 @@ class Row:
 
 
 def minus(a: float | None, b: float | None) -> float | None:
-    """a - b, None if either is."""
+    """A - b, None if either is."""
     return None if a is None or b is None else a - b
 
 
@@ -144,9 +144,7 @@ def _row(
     )
 
 
-def _pair(
-    run: Run, benchmark: str, model: str, prompt_set: str, hq: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _pair(run: Run, benchmark: str, model: str, prompt_set: str, hq: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The per-instance rows of SAM and of HQ-SAM, in the same order."""
     frame = run.units(benchmark, model)
     chosen = frame[frame["prompt_set"] == prompt_set].set_index(["key", "unit"]).sort_index()
@@ -155,9 +153,7 @@ def _pair(
     return sam.loc[both], head.loc[both]
 
 
-def _interval(
-    run: Run, benchmark: str, model: str, prompt_set: str, hq: str, column: str | None
-) -> Difference | None:
+def _interval(run: Run, benchmark: str, model: str, prompt_set: str, hq: str, column: str | None) -> Difference | None:
     if column is None:
         return None
     sam, head = _pair(run, benchmark, model, prompt_set, hq)

@@ -93,8 +93,7 @@ def _hq4_means(run: Run) -> dict[str, dict[str, float]]:
             metrics = [r.metrics for r in found if r is not None and {"mIoU", "mBIoU"} <= r.metrics.keys()]
             if len(metrics) == len(paper.HQ4):
                 means[_system_key(run, model, system)] = {
-                    metric: round(sum(m[metric] for m in metrics) / len(metrics), 6)
-                    for metric in ("mIoU", "mBIoU")
+                    metric: round(sum(m[metric] for m in metrics) / len(metrics), 6) for metric in ("mIoU", "mBIoU")
                 }
     return means
 
@@ -135,9 +134,7 @@ def recall_csv(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     columns = ["biou_threshold", "sam", "hq_sam"] + [f"{b}_{s}" for b in names for s in ("sam", "hq_sam")]
     rows = []
     for place, threshold in enumerate(THRESHOLDS):
-        means = (
-            [float(np.mean([curves[s][b][place] for b in names])) for s in ("sam", "hq_sam")] if names else []
-        )
+        means = [float(np.mean([curves[s][b][place] for b in names])) for s in ("sam", "hq_sam")] if names else []
         single = [curves[s][b][place] for b in names for s in ("sam", "hq_sam")]
         rows.append([f"{threshold:.2f}", *(number(v) for v in (*means, *single))])
     return csv_text(columns, rows if names else [])

@@ -84,9 +84,15 @@ def test_corner_values(expected):
     want = expected["corner"]
     low, high, zero = (torch.full((1, 50), v) for v in (-30.0, 30.0, 0.0))
     none, all_, half = torch.zeros(1, 50), torch.ones(1, 50), torch.arange(50)[None].lt(25).float()
-    assert loss.dice_per_mask(low, none).item() == pytest.approx(want["dice_empty_target_confident_background"], abs=1e-6)
-    assert loss.dice_per_mask(high, none).item() == pytest.approx(want["dice_empty_target_confident_foreground"], abs=1e-6)
-    assert loss.dice_per_mask(high, all_).item() == pytest.approx(want["dice_full_target_confident_foreground"], abs=1e-6)
+    assert loss.dice_per_mask(low, none).item() == pytest.approx(
+        want["dice_empty_target_confident_background"], abs=1e-6
+    )
+    assert loss.dice_per_mask(high, none).item() == pytest.approx(
+        want["dice_empty_target_confident_foreground"], abs=1e-6
+    )
+    assert loss.dice_per_mask(high, all_).item() == pytest.approx(
+        want["dice_full_target_confident_foreground"], abs=1e-6
+    )
     assert loss.bce_per_mask(high, none).item() == pytest.approx(want["bce_wrong_confident"], abs=1e-5)
     assert loss.dice_per_mask(zero, half).item() == pytest.approx(want["dice_zero_logits_half_target"], abs=1e-6)
 
@@ -100,15 +106,17 @@ def test_same_generator_same_points_inside_the_image(seed, n, size):
     )
     assert torch.equal(first, second)
     assert first.shape == (2, n, 2)
-    assert 0 <= first.min() and first.max() < 1
+    assert first.min() >= 0 and first.max() < 1
 
 
 def test_perfect_prediction_beats_every_shift():
     label = torch.zeros(1, 1, 64, 64)
     label[..., 20:44, 20:44] = 1
+
     def at(shift):
         logits = (label.roll(shift, -1) * 2 - 1) * 8
         return loss.mask_loss(logits, label, n_points=2000, generator=torch.Generator().manual_seed(0)).total.item()
+
     values = [at(s) for s in range(0, 12, 3)]
     assert values == sorted(values)
     assert values[0] < 0.2 < values[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hqsam_datasets import rle
+from hqsam_datasets.archive import find_root
 from hqsam_datasets.benchmarks.base import Box, Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import ImageError, decode_mask
@@ -17,43 +19,33 @@ from hqsam_datasets.sample import make_key
 
 BoolMask = npt.NDArray[np.bool_]
 
+_DEPTH = 4
+"""Folders that repacks put around the published tree, at most."""
+
 
 def find_folder(root: Path, *names: str) -> Path:
     """The folder ``names[0]/names[1]/...`` at or below ``root`` (archives come with and without a root folder).
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: there is none; the message lists what is there.
     """
-    tail = Path(*names)
-    found = sorted(p.parent.joinpath(*names[1:]) if len(names) > 1 else p for p in root.rglob(names[0]) if p.is_dir())
-    found = [p for p in found if p.is_dir()]
-    if len(found) != 1:
-        problem = "no folder" if not found else f"{len(found)} folders"
-        raise UserError(
-            f"{problem} {tail} below the extracted archive",
-            file=root,
-            key=str(tail),
-            cure="check that the archive is the published one",
-        )
-    return found[0]
+    tail = "/".join(names)
+    folder = find_root(root, tail, depth=_DEPTH) / tail
+    if not folder.is_dir():
+        raise UserError(f"{tail} is not a folder", file=folder, cure="check that the archive is the published one")
+    return folder
 
 
-def find_file(root: Path, name: str) -> Path:
-    """The one file called ``name`` at or below ``root``.
+def find_file(root: Path, *names: str) -> Path:
+    """The file called ``names[0]`` at or below ``root``, else ``names[1]``, ...; the nearest one to the root wins.
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: there is none; the message lists what is there.
     """
-    found = sorted(p for p in root.rglob(name) if p.is_file())
-    if len(found) != 1:
-        problem = "no file" if not found else f"{len(found)} files"
-        raise UserError(
-            f"{problem} {name} below the extracted archive",
-            file=root,
-            key=name,
-            cure="check the archive's file list in params.yaml",
-        )
-    return found[0]
+    for name in names:
+        with contextlib.suppress(UserError):
+            return find_root(root, name, depth=_DEPTH) / name
+    return find_root(root, *names, depth=_DEPTH) / names[0]
 
 
 def pairs(

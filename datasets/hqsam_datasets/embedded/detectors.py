@@ -1,8 +1,8 @@
 """What detectors and trackers would have written for the embedded scenes.
 
-The published prompt files (FocalNet-DINO and ViTDet boxes, Mask2Former tracks, XMem masks, PSPNet masks)
-come from networks. Here their *errors* are simulated instead: loose boxes, doubled and misnamed detections, false alarms, masks without
-fine structure, lost frames. The result files have the tools' own formats.
+The published prompt files (FocalNet-DINO and ViTDet boxes, Mask2Former tracks, XMem masks, PSPNet masks) come from
+networks. Here their *errors* are simulated instead: loose boxes, doubled and misnamed detections, false alarms, masks
+without fine structure, lost frames. The result files have the tools' own formats.
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ def _anywhere(frame: Frame, rng: np.random.Generator) -> Box:
 
 
 def coarse_mask(mask: BoolMask, *, stride: int, rng: np.random.Generator) -> BoolMask:
-    """The mask as a segmentation network of the given output stride gives it: fine structure gone, gaps
-    closed, outline off.
+    """The mask as a segmentation network gives it: fine structure gone, gaps closed, outline off.
 
     Args:
         mask: bool [H, W], the exact mask.
@@ -119,7 +118,8 @@ def coarse_mask(mask: BoolMask, *, stride: int, rng: np.random.Generator) -> Boo
     height, width = mask.shape
     cells = (max(2, round(width / stride)), max(2, round(height / stride)))
     grid = cv2.resize(mask.astype(np.float32), cells, interpolation=cv2.INTER_AREA)
-    grid = cv2.GaussianBlur(grid, (3, 3), 0.6) + rng.normal(0.0, 0.06, size=grid.shape).astype(np.float32)
+    error = rng.normal(0.0, 0.06, size=grid.shape)
+    grid = np.asarray(cv2.GaussianBlur(grid, (3, 3), 0.6) + error, dtype=np.float32)
     smooth = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
     coarse = np.asarray(smooth > 0.25, dtype=bool)
     return coarse if coarse.any() or not mask.any() else mask

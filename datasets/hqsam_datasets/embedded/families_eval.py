@@ -17,6 +17,7 @@ from hqsam_datasets.embedded.shapes import (
     closed,
     cut,
     fill,
+    offset,
     ribbon,
     segment,
     spline,
@@ -52,10 +53,13 @@ def bicycle(rng: Generator) -> Shape:
         for a in np.arange(int(rng.integers(6, 12))) * 0.55 + rng.uniform(0, 1):
             shape.append(stroke(segment(hub, hub + r * np.array([np.cos(a), np.sin(a)]), 3), 0.015))
     crank, seat, head = np.array([-0.1, 0.32]), np.array([-0.28, -0.35]), np.array([0.42, -0.38])
-    tubes = [(rear, crank), (crank, seat), (seat, rear), (crank, head), (seat + [0.02, 0.1], head), (head, front)]
+    tubes = [(rear, crank), (crank, seat), (seat, rear), (crank, head), (offset(seat, 0.02, 0.1), head), (head, front)]
     shape += [stroke(segment(a, b, 5), w) for a, b in tubes]
-    shape += [stroke(segment(seat + [-0.15, -0.1], seat + [0.12, -0.1], 4), w * 1.8), stroke(segment(seat, seat + [0, -0.1], 3), w)]
-    shape.append(stroke(spline(np.array([head, head + [0.02, -0.2], head + [0.22, -0.2]]), 8), w))
+    shape += [
+        stroke(segment(offset(seat, -0.15, -0.1), offset(seat, 0.12, -0.1), 4), w * 1.8),
+        stroke(segment(seat, offset(seat, 0, -0.1), 3), w),
+    ]
+    shape.append(stroke(spline(np.array([head, offset(head, 0.02, -0.2), offset(head, 0.22, -0.2)]), 8), w))
     return shape
 
 
@@ -114,7 +118,9 @@ def antenna(rng: Generator) -> Shape:
         shape.append(stroke(segment((-half, y), (half, y), 6), w))
     shape += [stroke(segment((0, 0.2), (x, 1), 5), w * 0.6) for x in (-0.5, 0.5)]
     if rng.random() < 0.4:
-        shape.append(fill(np.concatenate([arc((0.35, 0.45), 0.3, -1.2, 1.2, 14), arc((0.25, 0.45), 0.3, 1.0, -1.0, 14)])))
+        shape.append(
+            fill(np.concatenate([arc((0.35, 0.45), 0.3, -1.2, 1.2, 14), arc((0.25, 0.45), 0.3, 1.0, -1.0, 14)]))
+        )
     return shape
 
 
@@ -124,13 +130,19 @@ def net_bag(rng: Generator) -> Shape:
     belly = rng.uniform(0.65, 0.9)
 
     def at(u: float, v: float) -> np.ndarray:
-        half = 0.45 + (belly - 0.45) * np.sin(np.pi * min(v, 1.0)) if v < 0.7 else belly * np.sqrt(max(1 - v, 0) / 0.3) * 0.95
+        half = (
+            0.45 + (belly - 0.45) * np.sin(np.pi * min(v, 1.0))
+            if v < 0.7
+            else belly * np.sqrt(max(1 - v, 0) / 0.3) * 0.95
+        )
         return np.array([half * u, -0.5 + 1.5 * v])
 
     shape: Shape = [stroke(segment((-0.47, -0.5), (0.47, -0.5), 8), w * 2)]
     for k in range(-n, n + 1):
         for sign in (-1, 1):
-            path = [at(sign * (2 * k / n + 2 * v - 1), v) for v in np.linspace(0, 1, 24) if abs(2 * k / n + 2 * v - 1) <= 1]
+            path = [
+                at(sign * (2 * k / n + 2 * v - 1), v) for v in np.linspace(0, 1, 24) if abs(2 * k / n + 2 * v - 1) <= 1
+            ]
             if len(path) > 1:
                 shape.append(stroke(np.stack(path), w))
     shape += [stroke(arc((x, -0.5), (0.2, rng.uniform(0.3, 0.5)), np.pi, 2 * np.pi), w * 1.7) for x in (-0.2, 0.2)]
@@ -179,7 +191,9 @@ def antlers(rng: Generator) -> Shape:
         shape.append(ribbon(beam, w, w * 0.3))
         for i in np.linspace(6, 25, n).astype(int):
             tip = beam[i] + [-side * rng.uniform(0.05, 0.25), -rng.uniform(0.25, 0.5)]
-            shape.append(ribbon(spline(np.stack([beam[i], (beam[i] + tip) / 2 + [side * 0.06, 0], tip]), 8), w * 0.6, 0.02))
+            shape.append(
+                ribbon(spline(np.stack([beam[i], (beam[i] + tip) / 2 + [side * 0.06, 0], tip]), 8), w * 0.6, 0.02)
+            )
     return shape
 
 
@@ -219,7 +233,6 @@ def candelabra(rng: Generator) -> Shape:
 
 
 EVAL: dict[str, Callable[[Generator], Shape]] = {
-    f.__name__: f
-    for f in (insect, bicycle, spider_web, chair, feather, antenna, net_bag, scissors, butterfly, antlers)
+    f.__name__: f for f in (insect, bicycle, spider_web, chair, feather, antenna, net_bag, scissors, butterfly, antlers)
 }
 DEV: dict[str, Callable[[Generator], Shape]] = {f.__name__: f for f in (umbrella, racket, candelabra)}

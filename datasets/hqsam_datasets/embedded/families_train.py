@@ -79,7 +79,9 @@ def fence(rng: Generator) -> Shape:
         shape: Shape = [stroke(segment((-1, y), (1, y)), width * rng.uniform(0.8, 1.6)) for y in (-0.45, 0.5)]
         for x in xs:
             top = -1 + rng.uniform(0, 0.08)
-            shape.append(fill(np.array([[x - width, 1], [x - width, top], [x, top - 0.12], [x + width, top], [x + width, 1]])))
+            shape.append(
+                fill(np.array([[x - width, 1], [x - width, top], [x, top - 0.12], [x + width, top], [x + width, 1]]))
+            )
         return shape
     frame = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], float)
     shape = [stroke(closed(frame), width * 1.8)]

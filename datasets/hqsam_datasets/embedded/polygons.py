@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Alpha = npt.NDArray[np.floating]
+Contour = npt.NDArray[np.integer]
 Ring = npt.NDArray[np.float64]
 
 _SUBPIXELS = 8
@@ -32,7 +33,8 @@ def polygons_of(alpha: Alpha) -> list[list[float]]:
         is left.
     """
     fine = _upsampled(alpha) > 0.5
-    rings, tree = cv2.findContours(fine.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    found, tree = cv2.findContours(fine.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    rings: list[Contour] = [np.asarray(ring, dtype=np.int32) for ring in found]
     if not rings:
         return []
     outlines: list[list[float]] = []
@@ -48,11 +50,11 @@ def _upsampled(alpha: Alpha) -> npt.NDArray[np.float32]:
     return np.asarray(cv2.resize(alpha.astype(np.float32), size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
-def _area(ring: npt.NDArray[np.int32]) -> float:
+def _area(ring: Contour) -> float:
     return float(cv2.contourArea(ring)) / _SUBPIXELS**2
 
 
-def _simple(ring: npt.NDArray[np.int32]) -> Ring:
+def _simple(ring: Contour) -> Ring:
     """Drops points that lie within the tolerance of the outline; float [N, 2] in COCO's frame."""
     simplified = cv2.approxPolyDP(ring, _TOLERANCE_PX * _SUBPIXELS, closed=True)
     return np.asarray((simplified.reshape(-1, 2) + 0.5) / _SUBPIXELS, dtype=np.float64)

@@ -166,7 +166,8 @@ def _add_clutter(rng: Generator, canvas: Field, families: Sequence[str], n: int)
         alpha = rasterise(actor.shape, pose=pose, height=height, width=width) * np.float32(rng.uniform(0.6, 1.0))
         canvas = _over(canvas, _shade(actor.surface, alpha, actor.light), alpha)
     if n and rng.random() < 0.5:
-        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.6) * max(height, width) / 160)
+        soft = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.6) * max(height, width) / 160)
+        canvas = np.asarray(soft, np.float32)
     return canvas
 
 
@@ -197,9 +198,9 @@ def _expose(rng: Generator, canvas: Field, camera: _Camera) -> Image:
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     light = np.float32(camera.gain) * (1 - np.float32(camera.vignette) * (x * x + y * y) / 2)
-    lit = canvas * light[..., None] * camera.tint.astype(np.float32)
+    lit: Field = np.asarray(canvas * light[..., None] * camera.tint, np.float32)
     if camera.blur > 0.25:
-        lit = cv2.GaussianBlur(lit, (0, 0), camera.blur)
+        lit = np.asarray(cv2.GaussianBlur(lit, (0, 0), camera.blur), np.float32)
     lit += np.float32(camera.noise) * rng.standard_normal((height, width, 1), np.float32)
     return np.asarray(np.clip(np.rint(lit), 0, 255), np.uint8)
 
@@ -207,7 +208,8 @@ def _expose(rng: Generator, canvas: Field, camera: _Camera) -> Image:
 def _render(rng: Generator, backdrop: Field, actors: Sequence[_Actor], camera: _Camera) -> Scene:
     """Composite the actors from back to front and take the picture."""
     height, width = backdrop.shape[:2]
-    canvas, objects = backdrop, []
+    canvas = backdrop
+    objects: list[SceneObject] = []
     for actor in actors:
         alpha = rasterise(actor.shape, pose=actor.pose, height=height, width=width)
         surface = np.clip(_shade(actor.surface, alpha, actor.light), 0, 255)
@@ -225,7 +227,7 @@ def _cast(
     around = backdrop.mean(axis=(0, 1)).astype(np.float64)
     if n_objects == 1:
         return [_actor(rng, families, around, height, width, fill, True)]
-    share = (fill[0] / np.sqrt(n_objects) * 1.1, fill[1] / np.sqrt(n_objects) * 1.1)
+    share = (fill[0] / np.sqrt(max(n_objects, 1)) * 1.1, fill[1] / np.sqrt(max(n_objects, 1)) * 1.1)
     actors: list[_Actor] = []
     for _ in range(n_objects):
         tries = [_actor(rng, families, around, height, width, share, False) for _ in range(3)]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
+Vector = Sequence[float] | NDArray[np.floating[Any]]
 Kind = Literal["fill", "cut", "stroke"]
 
 SUPERSAMPLE = 4
@@ -60,24 +61,27 @@ class Pose:
     phase: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
-def segment(a: Sequence[float], b: Sequence[float], n: int = 6) -> Points:
+def segment(a: Vector, b: Vector, n: int = 6) -> Points:
     """Straight line from `a` to `b` with `n` vertices, so that a warp can bend it."""
     t = np.linspace(0.0, 1.0, n)[:, None]
     return np.asarray(a, float) * (1 - t) + np.asarray(b, float) * t
 
 
-def arc(
-    center: Sequence[float], radius: float | Sequence[float], start: float, stop: float, n: int = 24
-) -> Points:
+def arc(center: Vector, radius: float | Vector, start: float, stop: float, n: int = 24) -> Points:
     """Elliptic arc; `radius` is one number or (rx, ry); angles in radians, clockwise on screen."""
     t = np.linspace(start, stop, n)
     r = np.broadcast_to(np.asarray(radius, float), (2,))
     return np.stack([center[0] + r[0] * np.cos(t), center[1] + r[1] * np.sin(t)], axis=1)
 
 
-def circle(center: Sequence[float], radius: float | Sequence[float], n: int = 28) -> Points:
+def circle(center: Vector, radius: float | Vector, n: int = 28) -> Points:
     """Closed ellipse as a polygon of `n` vertices."""
     return arc(center, radius, 0.0, 2 * np.pi * (1 - 1 / n), n)
+
+
+def offset(point: Vector, dx: float, dy: float) -> Points:
+    """The point moved by (dx, dy)."""
+    return np.array([point[0] + dx, point[1] + dy], np.float64)
 
 
 def closed(points: Points) -> Points:
@@ -97,7 +101,8 @@ def spline(control: Points, n: int = 40) -> Points:
     i = u.astype(int)
     t = (u - i)[:, None]
     a, b, c, d = p[i], p[i + 1], p[i + 2], p[i + 3]
-    return 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+    cubic = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+    return np.asarray(0.5 * cubic)
 
 
 def ribbon(path: Points, start: float, stop: float) -> Primitive:
@@ -130,7 +135,7 @@ def blob_outline(rng: np.random.Generator, *, wobble: float = 0.25, n: int = 48)
     r = np.ones(n)
     for k in range(2, 6):
         r += wobble / k * rng.uniform(-1.5, 1.5) * np.cos(k * t + rng.uniform(0, 2 * np.pi))
-    return 0.8 * np.stack([r * np.cos(t), r * np.sin(t)], axis=1)
+    return np.asarray(0.8 * np.stack([r * np.cos(t), r * np.sin(t)], axis=1))
 
 
 def _warp(points: Points, pose: Pose) -> Points:

@@ -1,0 +1,319 @@
+"""Get the files of an archive from the first mirror that has them, verify them, and only then show them.
+
+Downloads grow in a hidden sibling (`.<archive>.download/`) that outlives a kill, so that the next run resumes; the
+archive's folder appears when every file is there and verified, with `fetch.json` written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from hqsam_datasets import fetch_remote
+from hqsam_datasets.atomic import atomic_folder, link_or_copy, locked, read_json, write_json
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch_http import CHUNK, DownloadError, Progress, RetryPolicy, Transfer, download
+
+VERSION = 1
+DROP_FOLDER_VARIABLE = "HQSAM_DROP_DIR"
+"""Environment variable: a folder with archives that a person has downloaded. Where files lie changes no result."""
+
+Scheme = Literal["embedded", "http", "https", "file", "gdrive", "s3", "gs", "az", "memory"]
+_SCHEMES: tuple[str, ...] = get_args(Scheme)
+
+
+class Report(Protocol):
+    """Progress callback of all stages."""
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """`done` of `total` units (0 = unknown) of `what` are finished."""
+
+
+class ArchiveFile(BaseModel):
+    """One file of an archive: where it may be had and how to know that it is the right one.
+
+    Attributes:
+        name: file name inside `data/archives/<archive>/`.
+        urls: mirrors in order of preference.
+        sha256, md5, sha1: known digests (hex); each one given is checked.
+        bytes: known length.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    urls: tuple[str, ...] = ()
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
+    sha1: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    bytes: int | None = Field(default=None, gt=0)
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not value or value.startswith(".") or "/" in value or "\\" in value:
+            raise ValueError(f"{value!r} is no plain file name")
+        return value
+
+    @field_validator("urls")
+    @classmethod
+    def _known_schemes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if urlsplit(url).scheme not in _SCHEMES:
+                raise ValueError(f"{url!r}: the scheme must be one of {', '.join(_SCHEMES)}")
+        return value
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The known digests by algorithm."""
+        known = {"sha256": self.sha256, "md5": self.md5, "sha1": self.sha1}
+        return {name: digest for name, digest in known.items() if digest}
+
+
+class ArchiveSpec(BaseModel):
+    """A section `archives.<name>` of params.yaml.
+
+    Attributes:
+        files: what to fetch; names are unique.
+        licence: shown and recorded in fetch.json.
+        instructions: what a person has to do where no program may (login, terms to accept).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    files: tuple[ArchiveFile, ...] = Field(min_length=1)
+    licence: str | None = None
+    instructions: str | None = None
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> ArchiveSpec:
+        names = [file.name.casefold() for file in self.files]
+        if len(set(names)) != len(names):
+            raise ValueError("two files have the same name")
+        return self
+
+
+def fetch(
+    spec: ArchiveSpec,
+    out: Path,
+    *,
+    report: Report,
+    policy: RetryPolicy | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Fetch and verify every file of an archive into `out` (its folder name is the archive's name).
+
+    Where no digest is known, the first one seen is recorded in fetch.json and holds from then on. A complete `out`
+    of the same files is left alone.
+
+    Returns:
+        What fetch.json holds: `{"version", "archive", "licence", "files": [{"name", "bytes", "sha256",
+        "checked_by"}]}`. `checked_by` names the digests that were known beforehand, `["first-use"]` if none.
+
+    Raises:
+        UserError: if no mirror gives a file that passes; the message lists what each one said, and where to
+            put a file fetched by hand.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with locked(out.parent / f".{out.name}.lock"):
+        known = _earlier(out)
+        if not _is_complete(spec, out, known):
+            known = _fetch(spec, out, known, report, policy or RetryPolicy(), sleep)
+    report(len(spec.files), len(spec.files), out.name)
+    return known
+
+
+def _fetch(
+    spec: ArchiveSpec,
+    out: Path,
+    known: dict[str, Any],
+    report: Report,
+    policy: RetryPolicy,
+    sleep: Callable[[float], None],
+) -> dict[str, Any]:
+    staging = out.parent / f".{out.name}.download"
+    staging.mkdir(exist_ok=True)
+    records = []
+    for number, file in enumerate(spec.files):
+        report(number, len(spec.files), file.name)
+        remembered = next((r["sha256"] for r in known.get("files", ()) if r["name"] == file.name), None)
+        transfer = Transfer(file.bytes, bool(file.digests), policy, _bytes_of(file.name, report), sleep)
+        task = _Task(out.name, file, staging, transfer)
+        records.append(_one_file(spec, task, remembered))
+    result = {"version": VERSION, "archive": out.name, "licence": spec.licence, "files": records}
+    _publish(staging, out, spec, result)
+    return result
+
+
+def _bytes_of(name: str, report: Report) -> Progress:
+    return lambda done, total: report(done, total, name)
+
+
+class _Task:
+    """One file on its way: where it grows, where it waits once verified, and how it is transferred."""
+
+    def __init__(self, archive: str, file: ArchiveFile, staging: Path, transfer: Transfer) -> None:
+        self.archive = archive
+        self.file = file
+        self.part = staging / f"{file.name}.part"
+        self.done = staging / file.name
+        self.transfer = transfer
+
+
+def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[str, Any]:
+    failures = []
+    if task.done.exists():  # verified before an interruption, but the specification may have changed since
+        try:
+            return _verified(task, task.done, remembered)
+        except DownloadError:
+            task.done.unlink()
+    for url in (*_dropped(task), *task.file.urls):
+        for attempt in (1, 2):
+            try:
+                _get(url, task)
+                record = _verified(task, task.part, remembered)
+            except DownloadError as error:
+                failures.append(f"{url}: {error}")
+                if not isinstance(error, _WrongContentError):
+                    break
+                # A resumed part may mix two versions: once more from the first byte.
+                _forget_part(task)
+                if attempt == 2 or urlsplit(url).scheme in ("file", "embedded"):
+                    break
+            else:
+                task.part.replace(task.done)
+                return record
+    raise _unobtainable(spec, task, failures)
+
+
+class _WrongContentError(DownloadError):
+    """The mirror sent a file, but not the right one."""
+
+
+def _get(url: str, task: _Task) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "embedded":
+        from hqsam_datasets.embedded import archives
+
+        task.part.unlink(missing_ok=True)
+        archives.write(parts.netloc, unquote(parts.path).lstrip("/"), task.part)
+    elif parts.scheme == "file":
+        _copy(Path(unquote(parts.path)), task)
+    elif parts.scheme in ("http", "https"):
+        download(url, task.part, task.transfer)
+    elif parts.scheme == "gdrive":
+        fetch_remote.download_from_drive(parts.netloc, task.part, task.transfer)
+    else:
+        fetch_remote.download_with_fsspec(url, task.part, task.transfer)
+
+
+def _copy(source: Path, task: _Task) -> None:
+    if not source.is_file():
+        raise DownloadError(f"there is no file {source}")
+    shutil.copyfile(source, task.part)
+
+
+def _dropped(task: _Task) -> list[str]:
+    folder = os.environ.get(DROP_FOLDER_VARIABLE)
+    if not folder:
+        return []
+    places = (Path(folder) / task.archive / task.file.name, Path(folder) / task.file.name)
+    return [place.resolve().as_uri() for place in places if place.is_file()]
+
+
+def _verified(task: _Task, path: Path, remembered: str | None) -> dict[str, Any]:
+    file, size = task.file, path.stat().st_size
+    if size == 0:
+        raise _WrongContentError("the file is empty")
+    if file.bytes and size != file.bytes:
+        raise _WrongContentError(f"{size} bytes, {file.bytes} were expected")
+    found = _digests(path, {"sha256", *file.digests})
+    for algorithm, expected in file.digests.items():
+        if found[algorithm] != expected:
+            raise _WrongContentError(f"{algorithm} is {found[algorithm]}, {expected} was expected")
+    if remembered and not file.digests and found["sha256"] != remembered:
+        raise _WrongContentError(f"sha256 is {found['sha256']}, but {remembered} was recorded at first use")
+    _check_structure(path, file.name)
+    checked_by = sorted(file.digests) or ["first-use"]
+    return {"name": file.name, "bytes": size, "sha256": found["sha256"], "checked_by": checked_by}
+
+
+def _check_structure(path: Path, name: str) -> None:
+    """Catch truncated files and pages in place of files where no digest does. Extraction checks every byte."""
+    with path.open("rb") as file:
+        head = file.read(512).lstrip()
+        file.seek(-min(64, path.stat().st_size), os.SEEK_END)
+        tail = file.read().rstrip()
+    if head[:1] == b"<" and not name.endswith((".html", ".xml", ".svg")):
+        raise _WrongContentError("a web page, not the file")
+    if name.endswith(".zip") and not zipfile.is_zipfile(path):
+        raise _WrongContentError("not a complete zip archive (truncated?)")
+    if name.endswith(".json") and (head[:1] not in (b"{", b"[") or tail[-1:] not in (b"}", b"]")):
+        raise _WrongContentError("not complete JSON (truncated?)")
+
+
+def _digests(path: Path, algorithms: set[str]) -> dict[str, str]:
+    running = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            for digest in running.values():
+                digest.update(chunk)
+    return {name: digest.hexdigest() for name, digest in running.items()}
+
+
+def _earlier(out: Path) -> dict[str, Any]:
+    record = out / "fetch.json"
+    if not record.is_file():
+        return {}
+    found = read_json(record, cure=f"delete {out} and fetch again")
+    return found if isinstance(found, dict) and found.get("version") == VERSION else {}
+
+
+def _is_complete(spec: ArchiveSpec, out: Path, known: dict[str, Any]) -> bool:
+    records = {record["name"]: record for record in known.get("files", ())}
+    if set(records) != {file.name for file in spec.files} or known.get("licence") != spec.licence:
+        return False
+    for file in spec.files:
+        path, record = out / file.name, records[file.name]
+        if not path.is_file() or path.stat().st_size != record["bytes"]:
+            return False
+        if record["checked_by"] != (sorted(file.digests) or ["first-use"]):
+            return False
+        if file.sha256 not in (None, record["sha256"]) or file.bytes not in (None, record["bytes"]):
+            return False
+    return True
+
+
+def _publish(staging: Path, out: Path, spec: ArchiveSpec, result: dict[str, Any]) -> None:
+    """Put the verified files into a fresh folder and that into place; a crash leaves the staged files usable."""
+    with atomic_folder(out) as folder:
+        for file in spec.files:
+            link_or_copy(staging / file.name, folder / file.name)
+        write_json(folder / "fetch.json", result)
+    shutil.rmtree(staging)
+
+
+def _forget_part(task: _Task) -> None:
+    for path in task.part.parent.glob(task.part.name + "*"):
+        path.unlink(missing_ok=True)
+
+
+def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str]) -> UserError:
+    said = "".join(f"\n    - {line}" for line in failures) or " no mirror is listed"
+    cure = (
+        f"put the file where it is expected and run the stage again: "
+        f"{DROP_FOLDER_VARIABLE}=DIR with DIR/{task.archive}/{task.file.name}"
+    )
+    if spec.instructions:
+        cure = f"{spec.instructions}; then {cure}"
+    problem = f"{task.file.name} of archive {task.archive} cannot be had:{said}"
+    return UserError(problem, file=task.done.name, key=f"archives.{task.archive}", cure=cure)

@@ -1,0 +1,247 @@
+"""Sources that are folders of images and folders of masks with equal stems: all six of the paper are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hqsam_datasets.archive import find_root, list_files
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.manifest import Reject
+from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
+
+IMAGE_SUFFIXES = (".jpg",)
+MASK_SUFFIXES = (".png",)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A folder of images and the folder of their masks (the same one, or another), relative to the data's root.
+
+    Attributes:
+        images: folder of the images.
+        masks: folder of the masks.
+        listing: text file that names, one a line and with any extension, the stems that count; None: all.
+        nested: images lie one folder deeper, in class folders.
+    """
+
+    images: str
+    masks: str
+    listing: str | None = None
+    nested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way in which the data set is published: all parts must be there."""
+
+    parts: tuple[Part, ...]
+    marker: str | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Paths that identify the layout."""
+        if self.marker is not None:
+            return (self.marker,)
+        return tuple(dict.fromkeys(path for part in self.parts for path in (part.images, part.masks)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of one part: stem to path, of images and of masks, and everything else."""
+
+    part: Part
+    images: Mapping[str, Path]
+    masks: Mapping[str, Path]
+    others: tuple[Path, ...]
+    wanted: frozenset[str] | None
+
+
+class FolderSource:
+    """A source of paired files.
+
+    Args:
+        sheet: the data sheet.
+        layouts: the ways in which it is published, most specific first; the first one found is read.
+    """
+
+    def __init__(self, sheet: DataSheet, layouts: tuple[Layout, ...]) -> None:
+        self._sheet = sheet
+        self._layouts = layouts
+
+    @property
+    def sheet(self) -> DataSheet:
+        """Facts of the data set."""
+        return self._sheet
+
+    def scan(self, name: str, root: Path, options: SourceOptions) -> Scan:
+        """Pair images with masks by stem, strictly; see `base.Source.scan`."""
+        base, layout = self._find(name, root)
+        rules = _Rules(name, self._sheet, options)
+        pairs: list[Pair] = []
+        for part in layout.parts:
+            pairs.extend(_pairs_of(_files_of(base, part), root, rules))
+        rules.check_orphans()
+        return Scan(tuple(pairs), tuple(rules.rejects), rules.unmatched())
+
+    def _find(self, name: str, root: Path) -> tuple[Path, Layout]:
+        for layout in self._layouts:
+            base = _root_with(root, layout.needs)
+            if base is not None:
+                return base, layout
+        expected = " | ".join(" + ".join(layout.needs) for layout in self._layouts)
+        try:
+            find_root(root, expected)
+        except UserError as error:
+            raise UserError(error.problem, file=root, key=f"sources.{name}", cure=error.cure) from None
+        raise AssertionError("unreachable: the layout was just not found")
+
+
+class _Rules:
+    """Decides about files that are no clean pair, and remembers what it decided."""
+
+    def __init__(self, name: str, sheet: DataSheet, options: SourceOptions) -> None:
+        self._name = name
+        self._known_bad = {normal_name(stem): why for stem, why in sheet.known_bad.items()}
+        self._strays = {normal_name(stem): why for stem, why in sheet.strays.items()}
+        self._skip = {normal_name(stem) for stem in options.skip}
+        self._drop = options.drop_known_bad
+        self._met: set[str] = set()
+        self._orphans: list[str] = []
+        self.rejects: list[Reject] = []
+
+    def drops(self, stem: str, origin: str) -> bool:
+        """Whether this pair is left out; the reject is noted."""
+        plain = normal_name(stem)
+        if plain in self._known_bad:
+            self._met.add(plain)
+            if self._drop:
+                self.reject(origin, "known_bad", self._known_bad[plain])
+                return True
+        if plain in self._skip:
+            self.reject(origin, "known_bad", "listed in skip")
+            return True
+        return False
+
+    def why_bad(self, stem: str) -> str | None:
+        """What the data sheet says against this stem."""
+        return self._known_bad.get(normal_name(stem))
+
+    def orphan(self, path: Path, stem: str, origin: str, missing: Path | None) -> None:
+        """A file without partner: noted as stray or bad where the sheet or `skip` lists it, else an error later."""
+        plain = normal_name(stem)
+        if plain in self._strays:
+            self.reject(origin, "stray_file", self._strays[plain])
+        elif not self.drops(stem, origin):
+            lacks = f"{path} has no {missing}" if missing else f"{path} is neither image nor mask of a pair"
+            self._orphans.append(lacks)
+
+    def reject(self, origin: str, reason: str, detail: str) -> None:
+        """Note one file that is left out."""
+        self.rejects.append(
+            Reject(source=self._name, origin=origin, reason=reason, detail=detail)  # type: ignore[typeddict-item]
+        )
+
+    def check_orphans(self) -> None:
+        """Stop on files without partner that nothing lists."""
+        if not self._orphans:
+            return
+        shown = "".join(f"\n    {line}" for line in self._orphans[:10])
+        more = f"\n    and {len(self._orphans) - 10} more" if len(self._orphans) > 10 else ""
+        raise UserError(
+            f"{len(self._orphans)} files of {self._name} have no partner:{shown}{more}",
+            file=self._orphans[0].split(" has no ")[0].split(" is neither ")[0],
+            key=f"sources.{self._name}.skip",
+            cure="fetch the archive again, or list the stems under this key to leave them out",
+        )
+
+    def unmatched(self) -> tuple[str, ...]:
+        """Known bad stems that no file had: the archive names its files differently, or was cleaned."""
+        return tuple(sorted(set(self._known_bad) - self._met))
+
+
+def normal_name(stem: str) -> str:
+    """A stem without regard to case and punctuation: repacks write `bamboo_slip/7`, `bamboo_slip_7`, `bamboo-slip-7`."""
+    return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
+
+
+def _pairs_of(files: _Files, root: Path, rules: _Rules) -> Iterator[Pair]:
+    for stem in sorted(files.images.keys() | files.masks.keys()):
+        image, mask = files.images.get(stem), files.masks.get(stem)
+        if files.wanted is not None and stem not in files.wanted:
+            continue  # another split of the same folder
+        if image is None or mask is None:
+            present = image or mask
+            assert present is not None
+            rules.orphan(present, stem, relative(present, root), _partner(present, stem, files, image is None))
+        elif not rules.drops(stem, relative(image, root)):
+            yield Pair(
+                name=stem,
+                image=image,
+                masks=(MaskFile(mask),),
+                origin_image=relative(image, root),
+                origin_mask=relative(mask, root),
+                known_bad=rules.why_bad(stem),
+            )
+    for path in files.others:
+        rules.orphan(path, _stem_of(path, files.part), relative(path, root), None)
+
+
+def _partner(present: Path, stem: str, files: _Files, image_is_missing: bool) -> Path:
+    base = present.parent
+    for _ in range((1 if files.part.nested else 0)):
+        base = base.parent
+    del base
+    suffix = IMAGE_SUFFIXES[0] if image_is_missing else MASK_SUFFIXES[0]
+    other = files.images if image_is_missing else files.masks
+    folder = next(iter(other.values())).parent if other else present.parent
+    return folder / (Path(stem).name + suffix)
+
+
+def _files_of(base: Path, part: Part) -> _Files:
+    images: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
+    others: list[Path] = []
+    for path in _listed(base / part.images, part.nested):
+        if path.name.endswith(IMAGE_SUFFIXES):
+            images[_stem_of(path, part)] = path
+        elif not (part.images == part.masks and path.name.endswith(MASK_SUFFIXES)):
+            others.append(path)
+    for path in _listed(base / part.masks, part.nested):
+        if path.name.endswith(MASK_SUFFIXES):
+            masks[_stem_of(path, part)] = path
+        elif part.images != part.masks:
+            others.append(path)
+    return _Files(part, images, masks, tuple(others), _wanted(base, part))
+
+
+def _listed(folder: Path, nested: bool) -> Iterable[Path]:
+    if not nested:
+        return list_files(folder)
+    classes = sorted(child for child in folder.iterdir() if child.is_dir())
+    return [path for child in classes for path in list_files(child)]
+
+
+def _stem_of(path: Path, part: Part) -> str:
+    return f"{path.parent.name}/{path.stem}" if part.nested else path.stem
+
+
+def _wanted(base: Path, part: Part) -> frozenset[str] | None:
+    if part.listing is None:
+        return None
+    path = base / part.listing
+    if not path.is_file():
+        raise UserError("the list of the split is missing", file=path, cure="fetch the archive again")
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return frozenset(Path(line.strip()).stem for line in lines if line.strip())
+
+
+def _root_with(root: Path, needs: tuple[str, ...]) -> Path | None:
+    """The nearest folder that holds everything needed."""
+    try:
+        base = find_root(root, needs[0])
+    except UserError:
+        return None
+    return base if all((base / path).exists() for path in needs) else None

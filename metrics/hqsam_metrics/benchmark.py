@@ -1,0 +1,175 @@
+"""Scoring a benchmark of the pipeline: prediction tables in, metrics JSON and per-instance table out.
+
+File formats: docs/formats.md.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hqsam_metrics.base import Outcome, Score, ScoreOptions, load_score, protocol_hash
+from hqsam_metrics.errors import UserError
+
+__all__ = ["ScoreOptions", "score_benchmark"]
+
+VERSION = 1
+Report = Callable[[int, int, str], None]
+
+
+def check_version(score: Score, options: ScoreOptions, where: str) -> None:
+    """Checks that params.yaml asks for the version that the code has.
+
+    Raises:
+        UserError: it does not; a metric's version is what makes DVC score again.
+    """
+    if options.version != score.version:
+        raise UserError(
+            f"params.yaml: benchmarks.{where}.score.version is {options.version}, the code of metric"
+            f" {options.metric!r} is version {score.version}: set the key to {score.version} and score again"
+        )
+
+
+def score_benchmark(
+    *, benchmark: Path, predictions: Path, options: ScoreOptions, out_json: Path, out: Path, report: Report
+) -> dict[str, Any]:
+    """Scores all systems and prompt sets of one benchmark and model.
+
+    Args:
+        benchmark: `data/benchmarks/<benchmark>`.
+        predictions: `data/predictions/<benchmark>-<model>`.
+        options: the benchmark's `score` section.
+        out_json: `reports/metrics/<benchmark>-<model>.json`.
+        out: `data/scores/<benchmark>-<model>`, replaced as a whole.
+        report: progress.
+
+    Returns:
+        The content of `scores.json`.
+
+    Raises:
+        UserError: predictions that are missing, double, unknown, of the wrong size or malformed; a metric that does not
+            fit the benchmark; another version in params.yaml than in the code.
+    """
+    from hqsam_metrics.benchdata import Benchmark, load_predictions, prompts_digest
+
+    data = Benchmark(benchmark)
+    name = str(data.index.get("benchmark", benchmark.name))
+    score = load_score(options.metric)
+    check_version(score, options, name)
+    if data.index["kind"] != score.kind:
+        raise UserError(
+            f"params.yaml: benchmarks.{name}.score.metric is {options.metric!r}, but the benchmark is of kind"
+            f" {data.index['kind']!r}"
+        )
+    info = _read_info(predictions)
+    results, outcomes = [], []
+    for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
+        for system in info["systems"]:
+            rows = load_predictions(data, predictions, prompt_set, system)
+            outcome = score.evaluate(rows, options, report=_prefixed(report, f"{prompt_set}/{system}"))
+            protocol = _protocol(score, options, data.index, info, prompt_set, system, prompts_digest(rows.prompts))
+            results.append(_result(prompt_set, system, outcome, protocol))
+            outcomes.append((prompt_set, system, outcome))
+    head = {"version": VERSION, "benchmark": name, "model": info["model"]}
+    summary = _write_units(out, outcomes, head)
+    from hqsam_metrics.files import write_json
+
+    write_json(out_json, {**head, "results": results})
+    return summary
+
+
+def _prompt_sets(index: dict[str, Any], folder: Path) -> list[str]:
+    sets = index.get("prompt_sets") or list(index.get("n_prompts", {}))
+    if not sets:
+        raise UserError(f"{folder / 'index.json'}: names no prompt set; index the benchmark again")
+    return [str(name) for name in sets]
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    from hqsam_metrics.jsonlist import read_json
+
+    info = read_json(folder / "predict.json")
+    if not isinstance(info, dict) or not info.get("systems") or "model" not in info:
+        raise UserError(f"{folder / 'predict.json'}: has no `systems` and `model`; predict again")
+    return info
+
+
+def _prefixed(report: Report, prefix: str) -> Report:
+    return lambda done, total, what: report(done, total, f"{prefix}: {what}")
+
+
+def _protocol(
+    score: Score, options: ScoreOptions, index: dict[str, Any], info: dict[str, Any],
+    prompt_set: str, system: str, digest: str,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        **score.protocol(options),
+        "dataset_version": index.get("dataset_version"),
+        "resize": info.get("resize"),
+        "prompt_set": prompt_set,
+        "prompts_digest": digest,
+        "score_rule": options.score_rule,
+        "system": system,
+        "output": options.output,
+    }
+
+
+def _result(prompt_set: str, system: str, outcome: Outcome, protocol: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "prompt_set": prompt_set,
+        "system": system,
+        "metrics": outcome.metrics,
+        "n_expected": outcome.n_expected,
+        "n_scored": outcome.n_scored,
+        "warnings": outcome.warnings,
+        "protocol": protocol,
+        "protocol_hash": protocol_hash(protocol),
+    }
+
+
+def _write_units(out: Path, outcomes: list[tuple[str, str, Outcome]], head: dict[str, Any]) -> dict[str, Any]:
+    """Writes `instances.parquet` and, last, `scores.json` into a temporary folder that then takes the place of `out`."""
+    from hqsam_metrics.files import sha256_file, write_json
+
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        n_rows = _write_table(temporary / "instances.parquet", outcomes)
+        summary = {**head, "n_rows": n_rows, "digest": sha256_file(temporary / "instances.parquet")}
+        write_json(temporary / "scores.json", summary)
+        shutil.rmtree(out, ignore_errors=True)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return summary
+
+
+def _write_table(path: Path, outcomes: list[tuple[str, str, Outcome]]) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    extra = any("j" in outcome.units.values for _, _, outcome in outcomes)
+    for prompt_set, system, outcome in outcomes:
+        units = outcome.units
+        columns: dict[str, Any] = {
+            "prompt_set": pa.array([prompt_set] * len(units.key), pa.string()),
+            "system": pa.array([system] * len(units.key), pa.string()),
+            "key": pa.array(units.key, pa.string()),
+            "cluster": pa.array(units.cluster, pa.string()),
+            "unit": pa.array(units.unit, pa.string()),
+        }
+        for name in ("iou", "biou", *(("j", "f") if extra else ())):
+            # NaN is written as null: "undefined" must not depend on how a reader treats NaN.
+            columns[name] = pa.array(units.values[name], pa.float64(), from_pandas=True)
+        tables.append(pa.table(columns))
+    order = [(name, "ascending") for name in ("prompt_set", "system", "key", "unit")]
+    table = pa.concat_tables(tables).sort_by(order).combine_chunks()
+    pq.write_table(table, path, compression="zstd")
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return len(table)

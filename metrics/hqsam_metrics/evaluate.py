@@ -1,0 +1,299 @@
+"""Scoring files that anyone may have: folders of PNGs, COCO / LVIS / YouTube-VIS results, DAVIS results.
+
+Each function returns a `Result` whose `to_dict` is the out.json of `hqsam score`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+from hqsam_metrics import apscore, names
+from hqsam_metrics.base import protocol_hash, rules
+from hqsam_metrics.errors import UserError
+from hqsam_metrics.files import plain, sha256_file
+from hqsam_metrics.instances import AreaRule, Report, silent
+
+IouType = Literal["segm", "boundary"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one evaluation gives.
+
+    Attributes:
+        metrics: value by name, None where undefined.
+        n_expected: units (pairs, images, videos, objects) that the ground truth asks for.
+        n_scored: units that have a value.
+        protocol: everything that can move a number.
+        warnings: what the protocol tolerates but should be known.
+        details: `per_item` or `per_object`.
+    """
+
+    metrics: dict[str, float | None]
+    n_expected: int
+    n_scored: int
+    protocol: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the content of out.json."""
+        content = {
+            "metrics": self.metrics,
+            "n_expected": self.n_expected,
+            "n_scored": self.n_scored,
+            "protocol": self.protocol,
+            "protocol_hash": protocol_hash(self.protocol),
+            "warnings": self.warnings,
+            **self.details,
+        }
+        out: dict[str, Any] = plain(content)
+        return out
+
+
+@dataclass(frozen=True)
+class _Pair:
+    key: str
+    pred: Path
+    gt: Path
+    ratio: float
+
+
+@dataclass(frozen=True)
+class _Item:
+    key: str
+    iou: float
+    biou: float
+    digest: bytes
+
+
+def _check_ratio(ratio: float) -> None:
+    if not (math.isfinite(ratio) and 0 < ratio < 1):
+        raise UserError(f"--dilation-ratio is {ratio}: it must lie between 0 and 1 (0.02, or 0.01 for strict)")
+
+
+def _pictures(folder: Path, option: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder ({option})")
+    found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".png"}
+    if not found:
+        raise UserError(f"{folder}: has no PNG files ({option})")
+    return found
+
+
+def _score_pair(pair: _Pair) -> _Item:
+    from hqsam_metrics.masks import boundary_iou, mask_iou
+    from hqsam_metrics.png import read_mask_png
+
+    pred, target = read_mask_png(pair.pred), read_mask_png(pair.gt)
+    if pred.shape != target.shape:
+        raise UserError(
+            f"{pair.pred}: is {pred.shape[0]} x {pred.shape[1]}, {pair.gt} is {target.shape[0]} x {target.shape[1]}"
+            " (height x width); masks are never resized: predict at the original size"
+        )
+    biou = boundary_iou(pred=pred, target=target, dilation_ratio=pair.ratio)
+    digest = hashlib.sha256(pair.gt.read_bytes()).digest()
+    return _Item(pair.key, mask_iou(pred=pred, target=target), biou, digest)
+
+
+def _map_pairs(pairs: list[_Pair], workers: int) -> Iterator[_Item]:
+    if workers <= 1 or len(pairs) < 2:
+        yield from map(_score_pair, pairs)
+        return
+    chunk = max(1, min(32, len(pairs) // (4 * workers)))
+    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+        yield from pool.map(_score_pair, pairs, chunksize=chunk)
+
+
+def score_mask_folders(
+    *, pred: Path, gt: Path, dilation_ratio: float = 0.02, workers: int = 1, report: Report = silent
+) -> Result:
+    """Scores PNG masks paired by file stem.
+
+    Args:
+        pred: folder of predicted masks.
+        gt: folder of ground-truth masks; foreground is above 128 in both.
+        dilation_ratio: width of the boundary band.
+        workers: processes; changes no number.
+        report: progress.
+
+    Raises:
+        UserError: a ground-truth mask without prediction or the other way round, sizes that differ, 0/1 masks, files
+            that are no pictures.
+    """
+    from hqsam_metrics.scores.masks import VERSION, mean
+
+    _check_ratio(dilation_ratio)
+    found, real = _pictures(pred, "--pred"), _pictures(gt, "--gt")
+    for one, other, here, there in ((real, found, gt, pred), (found, real, pred, gt)):
+        orphans = sorted(set(one) - set(other))
+        if orphans:
+            raise UserError(f"{here / one[orphans[0]].name}: has no partner in {there} ({len(orphans)} such files)")
+    pairs = [_Pair(key, found[key], real[key], dilation_ratio) for key in sorted(real)]
+    items: list[_Item] = []
+    for item in _map_pairs(pairs, workers):
+        items.append(item)
+        report(len(items), len(pairs), "scoring masks")
+    digest = hashlib.sha256(b"".join(item.key.encode() + b"\0" + item.digest for item in items)).hexdigest()
+    protocol = rules(
+        "masks",
+        VERSION,
+        metric="mIoU mBIoU",
+        averaging="mean over pairs",
+        dilation_ratio=dilation_ratio,
+        mask_threshold="value > 128",
+        empty_mask_rule="both empty: undefined and left out; one empty: 0",
+        ground_truth_digest=digest[:16],
+    )
+    metrics = {"mIoU": mean(i.iou for i in items), "mBIoU": mean(i.biou for i in items)}
+    n_scored = sum(not math.isnan(item.iou) for item in items)
+    empty = len(items) - n_scored
+    warnings = [f"{empty} pairs of empty masks are undefined and left out of the means"] if empty else []
+    rows = [{"key": i.key, "iou": i.iou, "biou": i.biou} for i in items]
+    return Result(metrics, len(items), n_scored, protocol, warnings, {"per_item": rows})
+
+
+def _measure(iou_type: IouType, dilation_ratio: float) -> float | None:
+    _check_ratio(dilation_ratio)
+    return dilation_ratio if iou_type == "boundary" else None
+
+
+def score_coco_files(
+    *,
+    pred: Path,
+    gt: Path,
+    iou_type: IouType = "segm",
+    dilation_ratio: float = 0.02,
+    class_agnostic: bool = False,
+    max_dets: int | None = None,
+    area_rule: AreaRule = "mask",
+    workers: int = 1,
+    report: Report = silent,
+) -> Result:
+    """Scores a COCO results file.
+
+    Args:
+        pred: results `[{image_id, category_id, segmentation, score}]`.
+        gt: annotations.
+        iou_type: mask AP or boundary AP.
+        dilation_ratio: width of the boundary band.
+        class_agnostic: match whatever the category.
+        max_dets: detections that count per image and category (per image when class-agnostic); 100.
+        area_rule: how the area of detections is found, see `hqsam_metrics.instances.parse_results`.
+        workers: processes; changes no number.
+        report: progress.
+
+    Raises:
+        UserError: see `hqsam_metrics.instances`.
+    """
+    from hqsam_metrics.detection import score_detections
+    from hqsam_metrics.instances import read_ground_truth, read_results
+    from hqsam_metrics.scores import coco
+
+    ratio = _measure(iou_type, dilation_ratio)
+    truth = read_ground_truth(gt, report=report)
+    found = read_results(pred, truth, area_rule=area_rule, report=report)
+    plan = coco.make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=False)
+    scored = score_detections(truth, found, plan, workers=workers, report=report)
+    protocol = coco.protocol(
+        class_agnostic=class_agnostic,
+        max_dets=max_dets,
+        area_rule=area_rule,
+        iou_type=iou_type,
+        dilation_ratio=ratio,
+        ground_truth_digest=sha256_file(gt)[:16],
+    )
+    warnings = [*truth.warnings, *apscore.dropped_warnings(scored.dropped)]
+    n = len(truth.images)
+    return Result(names.coco_metrics(scored.tables[0]), n, n, protocol, warnings)
+
+
+def score_lvis_files(
+    *,
+    pred: Path,
+    gt: Path,
+    iou_type: IouType = "segm",
+    dilation_ratio: float = 0.02,
+    max_dets: int | None = None,
+    area_rule: AreaRule = "mask",
+    workers: int = 1,
+    report: Report = silent,
+) -> Result:
+    """Scores a results file against LVIS annotations (arguments as `score_coco_files`; 300 detections an image)."""
+    from hqsam_metrics.detection import score_detections
+    from hqsam_metrics.instances import read_ground_truth, read_results
+    from hqsam_metrics.scores import lvis
+
+    ratio = _measure(iou_type, dilation_ratio)
+    truth = read_ground_truth(gt, lvis=True, report=report)
+    found = read_results(pred, truth, area_rule=area_rule, report=report)
+    plan = lvis.make_plan((ratio,), max_dets=max_dets, per_instance=False)
+    scored = score_detections(truth, found, plan, workers=workers, report=report)
+    protocol = lvis.protocol(
+        max_dets=max_dets,
+        area_rule=area_rule,
+        iou_type=iou_type,
+        dilation_ratio=ratio,
+        ground_truth_digest=sha256_file(gt)[:16],
+    )
+    assert truth.federation is not None
+    metrics = names.lvis_metrics(scored.tables[0], truth.federation, max_dets or lvis.MAX_DETS)
+    warnings = [*truth.warnings, *apscore.dropped_warnings(scored.dropped)]
+    return Result(metrics, len(truth.images), len(truth.images), protocol, warnings)
+
+
+def score_ytvis_files(
+    *,
+    pred: Path,
+    gt: Path,
+    iou_type: IouType = "segm",
+    class_agnostic: bool = False,
+    report: Report = silent,
+) -> Result:
+    """Scores a results file in YouTube-VIS format: tube mask AP, or tube boundary AP at the protocol's ratio 0.02."""
+    from hqsam_metrics.scores import ytvis
+    from hqsam_metrics.tubes import DILATION_RATIO, length_warnings, read_tube_results, read_ytvis, score_tubes
+
+    truth = read_ytvis(gt)
+    found = read_tube_results(pred, truth)
+    boundary = iou_type == "boundary"
+    scored = score_tubes(truth, found, boundary=boundary, class_agnostic=class_agnostic, report=report)
+    protocol = ytvis.protocol(
+        class_agnostic=class_agnostic,
+        iou_type=iou_type,
+        dilation_ratio=DILATION_RATIO if boundary else None,
+        ground_truth_digest=sha256_file(gt)[:16],
+    )
+    dropped = apscore.dropped_warnings(scored.dropped)
+    warnings = [*truth.warnings, *length_warnings(truth, found), *dropped]
+    n = len(truth.video_ids)
+    return Result(names.coco_metrics(scored.tables[-1]), n, n, protocol, warnings)
+
+
+def score_davis_folders(
+    *, pred: Path, gt: Path, split: str = "val", workers: int = 1, report: Report = silent
+) -> Result:
+    """Scores a DAVIS results folder: `<pred>/<sequence>/<frame>.png` against the DAVIS folder `gt`."""
+    from hqsam_metrics.davis import find_sequences, global_metrics, per_object, score_folders
+    from hqsam_metrics.scores import davis
+
+    folders = find_sequences(pred, gt, split)
+    scores = score_folders(folders, workers=workers, report=report)
+    digest = _folder_digest(folders.target / name / f"{frame}.png" for name, frames in folders.sequences for frame in frames)
+    protocol = davis.protocol(split=split, ground_truth_digest=digest)
+    rows = per_object(scores)
+    return Result(dict(global_metrics(scores)), len(rows), len(rows), protocol, [], {"per_object": rows})
+
+
+def _folder_digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]

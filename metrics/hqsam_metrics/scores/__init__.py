@@ -1,0 +1,1 @@
+"""One file a metric; each exposes ``SCORE`` (see `hqsam_metrics.base`)."""

@@ -1,0 +1,176 @@
+"""DAVIS 2017 semi-supervised J&F from per-object predictions.
+
+The predicted masks of a frame are merged to one label map; where they overlap, the higher predicted IoU wins, then the
+lower track number (the rule of HQ-SAM's own evaluation is not published). Then the official protocol: first and last
+frame left out, objects of the first annotated frame, void as background, mean over objects.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsam_metrics.base import Outcome, Report, ScoreOptions, Units, rules
+from hqsam_metrics.errors import UserError
+
+if TYPE_CHECKING:
+    from hqsam_metrics.benchdata import Predictions
+    from hqsam_metrics.davis import ObjectScore
+    from hqsam_metrics.rle import RleBatch
+
+VERSION = 1
+Labels = NDArray[np.uint8]
+MOST_OBJECTS = 254
+
+
+def protocol(**own: Any) -> dict[str, Any]:
+    """Returns the rules of the DAVIS protocol for the protocol block."""
+    return rules(
+        "davis",
+        VERSION,
+        metric="J&F",
+        frames="all but the first and the last",
+        objects="of the first annotated frame",
+        contour_tolerance=0.008,
+        void="background",
+        averaging="mean over objects of all sequences",
+        empty_mask_rule="both empty: J = F = 1; one empty: 0",
+        **own,
+    )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One object's mask of a frame, in the order of drawing: later layers lie above."""
+
+    label: int
+    row: int
+    order: float = 0.0
+
+
+@dataclass(frozen=True)
+class DavisScore:
+    """The metric `davis`."""
+
+    name: str = "davis"
+    version: int = VERSION
+    kind: str = "davis"
+
+    def protocol(self, options: ScoreOptions) -> dict[str, Any]:
+        """See `hqsam_metrics.base.Score`."""
+        return protocol(overlaps="higher predicted IoU wins, then the lower track number")
+
+    def evaluate(self, data: Predictions, options: ScoreOptions, *, report: Report) -> Outcome:
+        """See `hqsam_metrics.base.Score`."""
+        from hqsam_metrics.benchdata import rle_column
+        from hqsam_metrics.davis import global_metrics, score_sequence
+
+        target = rle_column(data.benchmark.instances, data.benchmark.folder / "instances.parquet")
+        predicted, real = _predicted_layers(data), _real_layers(data)
+        scores: list[ObjectScore] = []
+        videos = _videos(data)
+        warnings = _drop_unknown(videos, predicted, real)
+        for number, (video, frames) in enumerate(videos.items()):
+            read = partial(_label_map, frames=frames)
+            scores += score_sequence(
+                video,
+                [key for key, _ in frames],
+                pred=partial(read, layers=predicted, masks=data.masks),
+                target=partial(read, layers=real, masks=target),
+            )
+            report(number + 1, len(videos), "scoring sequences")
+        return Outcome(dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings)
+
+
+def _videos(data: Predictions) -> dict[str, list[tuple[str, tuple[int, int]]]]:
+    """Returns key and (height, width) of the frames of each video, in order."""
+    from hqsam_metrics.benchdata import integers, strings
+
+    images = data.benchmark.images
+    columns = (integers(images, name) for name in ("frame", "height", "width"))
+    rows = sorted(zip(strings(images, "video"), *columns, strings(images, "key"), strict=True), key=lambda row: row[:2])
+    out: dict[str, list[tuple[str, tuple[int, int]]]] = defaultdict(list)
+    for video, _, height, width, key in rows:
+        if video is None:
+            raise UserError(f"{data.benchmark.folder / 'images.parquet'}: image {key} belongs to no video")
+        out[video].append((str(key), (int(height), int(width))))
+    return out
+
+
+def _real_layers(data: Predictions) -> dict[str, list[_Layer]]:
+    from hqsam_metrics.benchdata import integers, strings
+
+    table = data.benchmark.instances
+    out: dict[str, list[_Layer]] = defaultdict(list)
+    for row, (key, track) in enumerate(zip(strings(table, "key"), integers(table, "track_id"), strict=True)):
+        out[str(key)].append(_Layer(_label(int(track), data), row))
+    return out
+
+
+def _predicted_layers(data: Predictions) -> dict[str, list[_Layer]]:
+    from hqsam_metrics.benchdata import integers
+
+    out: dict[str, list[_Layer]] = defaultdict(list)
+    quality = np.nan_to_num(data.iou_pred, nan=-1.0)
+    for row, (key, track) in enumerate(zip(data.keys(), integers(data.prompts, "track_id"), strict=True)):
+        out[key].append(_Layer(_label(int(track), data), row, float(quality[row])))
+    for layers in out.values():
+        layers.sort(key=lambda layer: (layer.order, -layer.label))
+    return out
+
+
+def _drop_unknown(
+    videos: dict[str, list[tuple[str, tuple[int, int]]]],
+    predicted: dict[str, list[_Layer]],
+    real: dict[str, list[_Layer]],
+) -> list[str]:
+    """Takes out predictions of objects that the first annotated frame does not have: they are not evaluated."""
+    dropped = 0
+    for frames in videos.values():
+        most = max((layer.label for layer in real.get(frames[0][0], [])), default=0)
+        for key, _ in frames:
+            layers = predicted.get(key, [])
+            predicted[key] = [layer for layer in layers if layer.label <= most]
+            dropped += len(layers) - len(predicted[key])
+    return [f"{dropped} masks of objects that the first annotated frame does not have do not count"] if dropped else []
+
+
+def _label(track: int, data: Predictions) -> int:
+    if not 1 <= track <= MOST_OBJECTS:
+        raise UserError(f"{data.benchmark.folder}: track_id {track}: DAVIS objects are numbered 1..{MOST_OBJECTS}")
+    return track
+
+
+def _label_map(
+    at: int, *, frames: list[tuple[str, tuple[int, int]]], layers: dict[str, list[_Layer]], masks: RleBatch
+) -> Labels:
+    from hqsam_metrics.masks import decode_counts
+
+    key, size = frames[at]
+    out = np.zeros(size, np.uint8)
+    for layer in layers.get(key, []):
+        try:
+            out[decode_counts(masks.string(layer.row), *size)] = layer.label
+        except ValueError as error:
+            raise UserError(f"frame {key}, object {layer.label}: malformed run-length code: {error}") from None
+    return out
+
+
+def _units(scores: list[ObjectScore]) -> Units:
+    """Returns one row an object; its key is the first evaluated frame, its unit ends in the object's number."""
+    values = {"j": np.array([s.j.mean() for s in scores]), "f": np.array([s.f.mean() for s in scores])}
+    nothing = np.full(len(scores), np.nan)
+    return Units(
+        [s.frames[0] for s in scores],
+        [s.sequence for s in scores],
+        [f"{s.sequence}/{s.object:03d}" for s in scores],
+        {"iou": values["j"], "biou": nothing, **values},
+    )
+
+
+SCORE = DavisScore()

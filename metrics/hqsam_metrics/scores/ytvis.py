@@ -1,0 +1,160 @@
+"""Tube mask AP and tube boundary AP of HQ-YTVIS / YouTube-VIS.
+
+Tube IoU: sum of intersections over sum of unions over all frames. Boundary: each frame's own band at ratio 0.02.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hqsam_metrics.base import Outcome, Report, ScoreOptions, Units, rules
+from hqsam_metrics.errors import UserError
+
+if TYPE_CHECKING:
+    from hqsam_metrics.benchdata import Predictions
+    from hqsam_metrics.detection import BestMatches
+    from hqsam_metrics.tubes import Tubes, TubeTruth
+
+VERSION = 1
+
+
+def protocol(*, class_agnostic: bool, **own: Any) -> dict[str, Any]:
+    """Returns the rules of the HQ-YTVIS protocol for the protocol block."""
+    return rules(
+        "ytvis",
+        VERSION,
+        classes="agnostic" if class_agnostic else "aware",
+        iou_thresholds="0.50:0.05:0.95",
+        max_dets=[1, 10, 100],
+        max_dets_per="video" if class_agnostic else "video and category",
+        area_rule="mean over frames with the object; detections: mask; ground truth: annotation; bins 128^2 256^2, closed",
+        boundary_match="min(tube mask IoU, tube boundary IoU); crowd: mask alone, plain IoU",
+        empty_mask_rule="a tube without a pixel is a false positive; 0/0 is 0",
+        **own,
+    )
+
+
+@dataclass(frozen=True)
+class YtvisScore:
+    """The metric `ytvis`."""
+
+    name: str = "ytvis"
+    version: int = VERSION
+    kind: str = "ytvis"
+
+    def protocol(self, options: ScoreOptions) -> dict[str, Any]:
+        """See `hqsam_metrics.base.Score`."""
+        return protocol(
+            class_agnostic=options.class_agnostic,
+            metric="AP AP_B",
+            dilation_ratio=options.dilation_ratio,
+            tube_score="mean over the frames of the track",
+        )
+
+    def evaluate(self, data: Predictions, options: ScoreOptions, *, report: Report) -> Outcome:
+        """See `hqsam_metrics.base.Score`."""
+        from hqsam_metrics.apscore import ap_warnings, dropped_warnings
+        from hqsam_metrics.names import coco_metrics
+        from hqsam_metrics.tubes import DILATION_RATIO, LIMITS, read_ytvis, score_tubes
+
+        if options.dilation_ratio != DILATION_RATIO or options.strict_dilation_ratio is not None:
+            raise UserError(f"score.dilation_ratio: the HQ-YTVIS protocol is fixed at {DILATION_RATIO}, without strict")
+        if options.max_dets not in (None, LIMITS[-1]):
+            raise UserError(f"score.max_dets: the HQ-YTVIS protocol is fixed at {LIMITS[-1]} a video and category")
+        truth = read_ytvis(data.benchmark.ground_truth)
+        places = _frame_places(data, truth)
+        dt = _tubes(data, truth, options, places)
+        scored = score_tubes(truth, dt, class_agnostic=options.class_agnostic, per_instance=True, report=report)
+        metrics = coco_metrics(scored.tables[0]) | coco_metrics(scored.tables[1], "_B")
+        warnings = [*truth.warnings, *dropped_warnings(scored.dropped), *ap_warnings(metrics, ["_B"])]
+        n = len(truth.video_ids)
+        assert scored.best is not None
+        return Outcome(metrics, n, n, _units(data, truth, scored.best), warnings)
+
+
+def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
+    """Returns (video, frame) of every image, frames numbered from 0 in the order of their `frame` column."""
+    from hqsam_metrics.benchdata import integers
+
+    video, frame = (integers(data.benchmark.images, column) for column in ("video_id", "frame"))
+    out: list[tuple[int, int]] = [(-1, -1)] * len(video)
+    for v, video_id in enumerate(truth.video_ids):
+        mine = np.flatnonzero(video == video_id)
+        if len(mine) != truth.lengths[v]:
+            raise UserError(
+                f"{data.benchmark.folder / 'images.parquet'}: video {video_id} has {len(mine)} frames, gt.json says"
+                f" {truth.lengths[v]}; index again"
+            )
+        for n, image in enumerate(mine[np.argsort(frame[mine], kind="stable")]):
+            out[int(image)] = (v, n)
+    return out
+
+
+def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: list[tuple[int, int]]) -> Tubes:
+    """Joins the predictions of each track to one tube."""
+    from hqsam_metrics.benchdata import integers
+    from hqsam_metrics.instances import place_of
+    from hqsam_metrics.rle import RleBatch
+    from hqsam_metrics.tubes import Tubes, blank_string
+
+    track, given = (integers(data.prompts, column) for column in ("track_id", "category_id"))
+    score = data.scores(options.score_rule)
+    rows: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row, image in enumerate(data.image):
+        rows[places[int(image)][0], int(track[row])].append(row)
+    strings: list[bytes] = []
+    keys = sorted(rows)
+    for video, name in keys:
+        height, width = int(truth.heights[video]), int(truth.widths[video])
+        frames = [blank_string(height, width)] * int(truth.lengths[video])
+        for row in rows[video, name]:
+            frames[places[int(data.image[row])][1]] = data.masks.string(row)
+        strings += frames
+    owner = np.array([video for video, _ in keys], np.int64)
+    categories = [_category(given[rows[key]], key, truth, data) for key in keys]
+    scores = np.array([_mean(score[rows[key]]) for key in keys], np.float64)
+    sizes = truth.lengths[owner]
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    each = np.repeat(owner, sizes)
+    masks = RleBatch.of(strings, truth.heights[each], truth.widths[each])
+    category = place_of(truth.category_ids, np.array(categories, np.int64))
+    none = np.zeros(len(keys), bool)
+    return Tubes(str(data.folder), owner, category, scores, none, np.full(len(keys), np.nan), offsets, masks)
+
+
+def _mean(values: Any) -> float:
+    """Returns the mean; of equal values exactly that value."""
+    return float(values[0]) if (values == values[0]).all() else float(np.mean(values))
+
+
+def _category(values: Any, key: tuple[int, int], truth: TubeTruth, data: Predictions) -> int:
+    if (values != values[0]).any():
+        raise UserError(
+            f"{data.benchmark.folder / 'prompts.parquet'}: track {key[1]} of video {truth.video_ids[key[0]]} has"
+            " several categories; a track has one"
+        )
+    return int(values[0])
+
+
+def _units(data: Predictions, truth: TubeTruth, best: BestMatches) -> Units:
+    """Returns one row a ground-truth tube; its key is the first frame, its unit ends in the annotation's id."""
+    from hqsam_metrics.benchdata import integers, strings
+
+    images = data.benchmark.images
+    names = strings(images, "video")
+    first: dict[int, tuple[int, str, str]] = {}
+    rows = zip(integers(images, "video_id"), integers(images, "frame"), strings(images, "key"), names, strict=True)
+    for video, frame, key, name in rows:
+        entry = (int(frame), str(key), name or str(video))
+        first[int(video)] = min(first.get(int(video), entry), entry)
+    mine = [first[int(truth.video_ids[v])] for v in truth.tubes.video[best.gt]]
+    clusters = [name for _, _, name in mine]
+    unit = [f"{name}/{i}" for name, i in zip(clusters, truth.ids[best.gt], strict=True)]
+    return Units([key for _, key, _ in mine], clusters, unit, {"iou": best.iou, "biou": best.biou})
+
+
+SCORE = YtvisScore()

@@ -1,0 +1,217 @@
+"""Charts as inline SVG: no script, no font, no network; they follow the page's colours and print well.
+
+All texts are escaped; numbers are rounded, so the same data give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+_WIDTH, _HEIGHT = 640, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 42
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line or cloud of points.
+
+    Attributes:
+        name: shown in the legend and in tooltips.
+        style: CSS class that gives the colour (``sam``, ``hq``, ``truth``, ...).
+        x, y: values.
+        faint: drawn thin, without a legend entry.
+    """
+
+    name: str
+    style: str
+    x: Sequence[float]
+    y: Sequence[float]
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Limits and labels of a chart."""
+
+    x_label: str
+    y_label: str
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    width: int = _WIDTH
+    height: int = _HEIGHT
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Place of a point in the picture."""
+        (x0, x1), (y0, y1) = self.x_range, self.y_range
+        right, bottom = self.width - _RIGHT, self.height - _BOTTOM
+        u = _LEFT + (x - x0) / (x1 - x0) * (right - _LEFT)
+        return u, bottom - (y - y0) / (y1 - y0) * (bottom - _TOP)
+
+
+def span(values: Sequence[float], pad: float = 0.04) -> tuple[float, float]:
+    """Limits around the finite values, a little wider; (0, 1) without any."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return 0.0, 1.0
+    low, high = min(finite), max(finite)
+    room = (high - low) * pad or max(abs(high) * pad, 1e-6)
+    return low - room, high + room
+
+
+def ticks(low: float, high: float, count: int = 6) -> list[float]:
+    """Round numbers between two limits."""
+    raw = (high - low) / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [round(k * step, 10) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def line_chart(series: Sequence[Series], axes: Axes, label: str) -> str:
+    """Lines with markers and a legend.
+
+    Args:
+        series: the lines; points that are not finite leave a gap out.
+        axes: limits and labels.
+        label: what the chart shows, for screen readers.
+    """
+    body = [_frame(axes), *(_line(one, axes) for one in series)]
+    return _svg(axes.width, axes.height, label, body) + legend([s for s in series if not s.faint])
+
+
+def _line(one: Series, axes: Axes) -> str:
+    points = [(x, y) for x, y in zip(one.x, one.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
+    places = [axes.at(x, y) for x, y in points]
+    path = " ".join(f"{u:.1f},{v:.1f}" for u, v in places)
+    css = f"line {one.style} faint" if one.faint else f"line {one.style}"
+    drawn = f'<polyline class="{css}" points="{path}"/>'
+    if one.faint or len(points) > 80:
+        return f"<g><title>{escape(one.name)}</title>{drawn}</g>"
+    marks = [
+        f'<circle class="dot {one.style}" cx="{u:.1f}" cy="{v:.1f}" r="3">'
+        f"<title>{escape(one.name)}: {_short(x)} → {_short(y)}</title></circle>"
+        for (u, v), (x, y) in zip(places, points, strict=True)
+    ]
+    return drawn + "".join(marks)
+
+
+def scatter_chart(series: Sequence[Series], axes: Axes, label: str) -> str:
+    """Points and the diagonal of equality."""
+    low = max(axes.x_range[0], axes.y_range[0])
+    high = min(axes.x_range[1], axes.y_range[1])
+    (u0, v0), (u1, v1) = axes.at(low, low), axes.at(high, high)
+    body = [_frame(axes), f'<line class="diagonal" x1="{u0:.1f}" y1="{v0:.1f}" x2="{u1:.1f}" y2="{v1:.1f}"/>']
+    for one in series:
+        for x, y in zip(one.x, one.y, strict=True):
+            u, v = axes.at(x, y)
+            body.append(f'<circle class="cloud {one.style}" cx="{u:.1f}" cy="{v:.1f}" r="2.6"/>')
+    return _svg(axes.width, axes.height, label, body)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One line of a dumbbell chart, in percent; `low` and `high` bound the difference `b` - `a` if it is known."""
+
+    name: str
+    a: float
+    b: float
+    low: float | None = None
+    high: float | None = None
+
+
+def dumbbell_chart(pairs: Sequence[Pair], label: str, names: tuple[str, str] = ("SAM", "HQ-SAM")) -> str:
+    """For each line a dot for SAM, one for HQ-SAM, and the way between them; the number is the difference."""
+    row, left, right = 26, 190, 70
+    width, height = 720, 30 + row * len(pairs)
+    low, high = 0.0, 100.0
+    scale = (width - left - right) / (high - low)
+    body = []
+    for tick in range(0, 101, 20):
+        x = left + tick * scale
+        body.append(f'<line class="grid" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{height - 22}"/>')
+        body.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{tick}</text>')
+    for place, pair in enumerate(pairs):
+        y = 8 + row * place + row / 2
+        a, b = left + pair.a * scale, left + pair.b * scale
+        better = "up" if pair.b >= pair.a else "down"
+        body += [
+            f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(pair.name)}</text>',
+            f'<line class="way {better}" x1="{a:.1f}" y1="{y:.1f}" x2="{b:.1f}" y2="{y:.1f}"/>',
+            f'<circle class="dot sam" cx="{a:.1f}" cy="{y:.1f}" r="5"><title>{names[0]} {pair.a:.1f}</title></circle>',
+            f'<circle class="dot hq" cx="{b:.1f}" cy="{y:.1f}" r="5"><title>{names[1]} {pair.b:.1f}</title></circle>',
+            f'<text class="delta {better}" x="{width - 8}" y="{y + 4:.1f}" text-anchor="end">{_delta(pair)}</text>',
+        ]
+    return _svg(width, height, label, body)
+
+
+def _delta(pair: Pair) -> str:
+    return f"{pair.b - pair.a:+.1f}".replace("-", "−")
+
+
+def interval_chart(pairs: Sequence[tuple[str, float, float, float, str]], label: str, unit: str) -> str:
+    """Differences with their intervals around zero: (name, low, mean, high, CSS class) for each line."""
+    row, left, right = 24, 230, 20
+    width, height = 720, 44 + row * len(pairs)
+    low, high = span([v for _, a, _, b, _ in pairs for v in (a, b)] + [0.0], 0.06)
+    scale = (width - left - right) / (high - low)
+    body = []
+    for tick in ticks(low, high, 7):
+        x = left + (tick - low) * scale
+        css = "zero" if tick == 0 else "grid"
+        body.append(f'<line class="{css}" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{height - 36}"/>')
+        body.append(f'<text class="tick" x="{x:.1f}" y="{height - 22}" text-anchor="middle">{_short(tick)}</text>')
+    for place, (name, a, mean, b, style) in enumerate(pairs):
+        y = 8 + row * place + row / 2
+        xs = [left + (v - low) * scale for v in (a, mean, b)]
+        body += [
+            f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>',
+            f'<line class="whisker {style}" x1="{xs[0]:.1f}" y1="{y:.1f}" x2="{xs[2]:.1f}" y2="{y:.1f}"/>',
+            f'<circle class="dot {style}" cx="{xs[1]:.1f}" cy="{y:.1f}" r="4">'
+            f"<title>{escape(name)}: {mean:+.2f} [{a:+.2f}, {b:+.2f}]</title></circle>",
+        ]
+    body.append(
+        f'<text class="label" x="{(left + width - right) / 2:.1f}" y="{height - 4}" text-anchor="middle">{escape(unit)}</text>'
+    )
+    return _svg(width, height, label, body)
+
+
+def legend(series: Sequence[Series]) -> str:
+    """Colour keys as HTML below a chart."""
+    items = "".join(f'<li><i class="key {s.style}"></i>{escape(s.name)}</li>' for s in series)
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _frame(axes: Axes) -> str:
+    right, bottom = axes.width - _RIGHT, axes.height - _BOTTOM
+    parts = []
+    for tick in ticks(*axes.y_range):
+        _, v = axes.at(axes.x_range[0], tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" y1="{v:.1f}" x2="{right}" y2="{v:.1f}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{v + 4:.1f}" text-anchor="end">{_short(tick)}</text>')
+    for tick in ticks(*axes.x_range, 8):
+        u, _ = axes.at(tick, axes.y_range[0])
+        parts.append(f'<line class="axis" x1="{u:.1f}" y1="{bottom}" x2="{u:.1f}" y2="{bottom + 4}"/>')
+        parts.append(f'<text class="tick" x="{u:.1f}" y="{bottom + 17}" text-anchor="middle">{_short(tick)}</text>')
+    middle = (_LEFT + right) / 2
+    parts.append(f'<line class="axis" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
+    parts.append(
+        f'<text class="label" x="{middle:.1f}" y="{axes.height - 6}" text-anchor="middle">{escape(axes.x_label)}</text>'
+    )
+    centre = (_TOP + bottom) / 2
+    parts.append(
+        f'<text class="label" transform="translate(13 {centre:.1f}) rotate(-90)" text-anchor="middle">'
+        f"{escape(axes.y_label)}</text>"
+    )
+    return "".join(parts)
+
+
+def _svg(width: int, height: int, label: str, body: Sequence[str]) -> str:
+    head = f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+    return head + "".join(body) + "</svg>"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}".replace("-", "−")

@@ -1,0 +1,319 @@
+"""Renders report.html: one file, no network, the same bytes for the same inputs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+
+from hqsam_pipelines import paper, report_sources
+from hqsam_pipelines.report_charts import Axes, Pair, Series, dumbbell_chart, legend, line_chart, scatter_chart, span
+from hqsam_pipelines.report_data import SYSTEM_TITLES, Run
+from hqsam_pipelines.report_draw import webp_bytes
+from hqsam_pipelines.report_rows import Row
+from hqsam_pipelines.report_tables import THRESHOLDS, interval_text, number, signed
+
+_CLOUD = 1500  # more points than this make the scatter plot a blot
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page: uint8 [H, W, 3], alternative text, caption."""
+
+    image: Any
+    alt: str
+    caption: str
+
+
+def render(name: str, context: Mapping[str, Any]) -> str:
+    """Renders one of the package's templates; undefined names are errors, values are escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hqsam_pipelines", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=False,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name).render(**context)
+
+
+def embed(picture: Picture, shown: int | None = None) -> dict[str, Any]:
+    """A picture as a data URI with its shown size (half its pixels unless `shown` gives the width)."""
+    height, width = picture.image.shape[:2]
+    data = base64.b64encode(webp_bytes(picture.image)).decode("ascii")
+    wide = width if shown is None else shown
+    return {
+        "src": f"data:image/webp;base64,{data}",
+        "alt": picture.alt,
+        "caption": picture.caption,
+        "width": wide,
+        "height": round(height * wide / width),
+    }
+
+
+def notices(run: Run) -> list[str]:
+    """What the reader must know before the first number."""
+    texts = []
+    model = run.models[0]
+    backbone = run.backbone(model)
+    if paper.reference_backbone(backbone) != backbone:
+        texts.append(
+            f"The model “{model}” is a miniature for checking the pipeline. It was pretrained on a small set of drawn "
+            "scenes with deliberately coarse masks; its numbers prove nothing about SAM or HQ-SAM."
+        )
+    urls = [u for a in run.params.get("archives", {}).values() for f in a.get("files", []) for u in f.get("urls", [])]
+    if urls and all(str(url).startswith("embedded://") for url in urls):
+        texts.append(
+            "The data are the embedded sample: procedurally drawn pictures in the published archive layouts of the real "
+            "sets, whose names they carry. They are not these sets."
+        )
+    if run.params.get("overlap", {}).get("unresolved") == "keep":
+        texts.append("Overlap between training and evaluation images was found and kept (overlap.unresolved: keep).")
+    unscored = [r for r in run.results if r.n_scored != r.n_expected]
+    if unscored:
+        names = ", ".join(sorted({f"{r.benchmark}/{r.prompt_set}" for r in unscored}))
+        texts.append(f"Not every expected unit was scored: {names}.")
+    return texts
+
+
+def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """The large numbers at the top."""
+    found = []
+    for row in rows:
+        if row.benchmark == paper.HQ4_MEAN:
+            found.append(
+                {
+                    "what": f"{row.metric}, mean of the four HQ sets",
+                    "value": number(row.hq, 1),
+                    "unit": f"HQ-SAM, {signed(row.delta)} points",
+                    "more": f"SAM {number(row.sam, 1)} · 95 % interval of the gain {interval_text(row.interval)}",
+                }
+            )
+    boundary = [r for r in rows if r.metric in ("mBIoU", "AP_B", "J&F") and r.benchmark != paper.HQ4_MEAN]
+    up = sum(1 for r in boundary if r.delta is not None and r.delta > 0)
+    found.append(
+        {
+            "what": "Boundary metrics where HQ-SAM is ahead",
+            "value": f"{up} of {len(boundary)}",
+            "unit": "benchmarks and prompts",
+            "more": "mBIoU, AP of boundaries, J&F",
+        }
+    )
+    return found
+
+
+def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Lines of the table at a glance."""
+    lines = []
+    before = None
+    for row in rows:
+        group = (row.benchmark, row.prompt_set)
+        known = row.interval or row.stand_in
+        lines.append(
+            {
+                "first": group != before,
+                "benchmark": paper.title(row.benchmark),
+                "prompt": row.prompt_set,
+                "metric": row.metric,
+                "sam": number(row.sam, 1),
+                "hq": number(row.hq, 1),
+                "delta": signed(row.delta),
+                "delta_value": row.delta,
+                "interval": interval_text(row.interval),
+                "instance": signed(row.stand_in.mean) if row.stand_in else "",
+                "instance_value": row.stand_in.mean if row.stand_in else None,
+                "instance_interval": interval_text(row.stand_in) if row.stand_in else "",
+                "units": f"{known.n} in {known.clusters}" if known else "",
+                "paper_delta": signed(row.paper_delta),
+            }
+        )
+        before = group
+    return lines
+
+
+def overview_chart(rows: Sequence[Row]) -> str:
+    """Dumbbells: boundary metric of every benchmark."""
+    shown = [r for r in rows if r.metric in ("mBIoU", "AP_B", "J&F") and r.sam is not None and r.hq is not None]
+    several = {r.benchmark for r in shown if sum(o.benchmark == r.benchmark for o in shown) > 1}
+    pairs = []
+    for row in shown:
+        prompt = f", {row.prompt_set.replace('_', ' ')}" if row.benchmark in several else ""
+        pairs.append(Pair(f"{paper.title(row.benchmark)}{prompt} · {row.metric}", row.sam or 0.0, row.hq or 0.0))
+    return dumbbell_chart(pairs, "Boundary quality of SAM and HQ-SAM on every benchmark")
+
+
+def table_context(spec: paper.TableSpec, rows: Sequence[Row]) -> dict[str, Any]:
+    """One table in the paper's layout: systems down, benchmarks and metrics across."""
+    groups: list[dict[str, Any]] = []
+    for row in rows:
+        name = paper.title(row.benchmark)
+        if any(b.prompt_set != spec.blocks[0].prompt_set for b in spec.blocks):
+            name += f", {row.prompt_set.replace('_', ' ')}"
+        if groups and groups[-1]["name"] == name:
+            groups[-1]["span"] += 1
+        else:
+            groups.append({"name": name, "span": 1})
+    return {
+        "title": spec.title,
+        "source": spec.source,
+        "groups": groups,
+        "columns": [row.metric for row in rows],
+        "lines": _ours(rows) + _papers(rows),
+    }
+
+
+def _cell(text: str, tone: str = "", more: str = "") -> dict[str, str]:
+    return {"text": text, "tone": tone, "more": more}
+
+
+def _tone(value: float | None) -> str:
+    return "flat" if value is None or abs(value) < 0.05 else ("up" if value > 0 else "down")
+
+
+def _ours(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    output = rows[0].hq_system
+    other = "hq_sum" if output == "hq_token" else "hq_token"
+    lines = [
+        {"name": "SAM", "style": "", "cells": [_cell(number(r.sam, 1)) for r in rows]},
+        {
+            "name": f"HQ-SAM ({SYSTEM_TITLES[output]})",
+            "style": "ours",
+            "cells": [_cell(number(r.hq, 1)) for r in rows],
+        },
+        {
+            "name": "Δ, 95 % interval",
+            "style": "",
+            "cells": [_cell(signed(r.delta), _tone(r.delta), _more(r)) for r in rows],
+        },
+    ]
+    if any(other in r.values for r in rows):
+        cells = [_cell(number(r.values.get(other), 1)) for r in rows]
+        lines.append({"name": f"other output ({SYSTEM_TITLES[other]})", "style": "muted", "cells": cells})
+    return lines
+
+
+def _more(row: Row) -> str:
+    if row.interval is not None:
+        return interval_text(row.interval)
+    return ""
+
+
+def _papers(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    if all(r.paper_sam is None for r in rows):
+        return []
+    backbone = rows[0].paper_backbone
+    return [
+        {
+            "name": f"Paper, {backbone}: SAM",
+            "style": "muted split",
+            "cells": [_cell(number(r.paper_sam, 1)) for r in rows],
+        },
+        {"name": f"Paper, {backbone}: HQ-SAM", "style": "muted", "cells": [_cell(number(r.paper_hq, 1)) for r in rows]},
+        {"name": "Δ", "style": "muted", "cells": [_cell(signed(r.paper_delta)) for r in rows]},
+    ]
+
+
+def other_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A plain table of what none of the paper's tables shows."""
+    if not rows:
+        return []
+    lines = [
+        [paper.title(r.benchmark), r.prompt_set, r.metric, number(r.sam, 1), number(r.hq, 1), signed(r.delta),
+         interval_text(r.interval)]
+        for r in rows
+    ]  # fmt: skip
+    columns = ["Benchmark", "Prompt", "Metric", "SAM", "HQ-SAM", "Δ", "95 % interval"]
+    return [{"title": "Further benchmarks and prompts", "columns": columns, "lines": lines}]
+
+
+def recall_chart(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Share of images over the boundary-IoU threshold: bold the mean, thin each set."""
+    x = [float(t) for t in THRESHOLDS]
+    series = []
+    for system, style, name in (("sam", "sam", "SAM"), ("hq_sam", "hq", "HQ-SAM")):
+        sets = curves.get(system, {})
+        series += [Series(f"{name}, {paper.title(b)}", style, x, y, faint=True) for b, y in sets.items()]
+        if sets:
+            series.append(Series(f"{name}, mean", style, x, np.mean(list(sets.values()), axis=0).tolist()))
+    axes = Axes("boundary IoU threshold", "images above it, %", (0.5, 0.95), (0.0, 100.0))
+    return line_chart(series, axes, "Share of images whose boundary IoU exceeds a threshold")
+
+
+def gain_chart(sam: Sequence[float], hq: Sequence[float]) -> str:
+    """Each instance: SAM's boundary IoU against HQ-SAM's."""
+    step = -(-len(sam) // _CLOUD) if sam else 1
+    cloud = Series("instances", "hq", [100 * v for v in sam[::step]], [100 * v for v in hq[::step]])
+    axes = Axes("SAM, boundary IoU", "HQ-SAM, boundary IoU", (0.0, 100.0), (0.0, 100.0))
+    return scatter_chart([cloud], axes, "Boundary IoU of every instance, SAM against HQ-SAM")
+
+
+def training_charts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """(title, svg) of each curve that training wrote: losses in one chart, every other column in one of its own."""
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
+    x_name = next((name for name in ("step", "iteration", "epoch") if name in columns), "")
+    names = [n for n in columns if n not in ("model", "step", "iteration", "epoch", x_name)]
+    numeric = [n for n in names if any(_float(r[n]) is not None for r in records)]
+    losses = [n for n in numeric if "loss" in n or n in ("bce", "dice")]
+    groups = [("Training loss", losses)] + [(n, [n]) for n in numeric if n not in losses]
+    return [(title, _training_chart(records, x_name, group)) for title, group in groups if group]
+
+
+def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, names: Sequence[str]) -> str:
+    styles = ("hq", "sam", "truth", "extra", "plain")
+    series = []
+    for model in dict.fromkeys(r["model"] for r in records):
+        mine = [r for r in records if r["model"] == model]
+        for place, name in enumerate(names):
+            points = [(_float(r[x_name]) if x_name else float(i), _float(r[name])) for i, r in enumerate(mine)]
+            known = [(x, y) for x, y in points if x is not None and y is not None]
+            label = name if len({r["model"] for r in records}) == 1 else f"{model}: {name}"
+            series.append(Series(label, styles[place % len(styles)], *([p[i] for p in known] for i in (0, 1))))
+    x_all = [v for s in series for v in s.x]
+    y_all = [v for s in series for v in s.y]
+    axes = Axes(x_name or "row", ", ".join(names) if len(names) < 3 else "value", span(x_all, 0.01), span(y_all))
+    return line_chart(series, axes, f"Training: {', '.join(names)}")
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def overlap_context(run: Run) -> dict[str, Any]:
+    """The overlap gate's findings with a matrix kind x benchmark."""
+    found = report_sources.overlap(run)
+    if not found:
+        return {}
+    counts = found["counts"]
+    names = [b for b in [*run.benchmarks, ""] if any(b == c[1] for c in counts)]
+    kinds = list(dict.fromkeys(c[0] for c in counts))
+    table = {(k, b): n for k, b, n in counts}
+    columns = [paper.title(b) if b else "pairs" for b in names]
+    lines = [(kind, [table.get((kind, b), 0) or "" for b in names]) for kind in kinds]
+    return {**found, "matrix": {"columns": columns, "lines": lines}}
+
+
+def params_text(run: Run) -> str:
+    """The parameters as YAML, sorted."""
+    return yaml.safe_dump(_plain(run.params), sort_keys=True, allow_unicode=True, width=110)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def overview_legend() -> str:
+    """Colour keys of the overview chart."""
+    return legend([Series("SAM", "sam", [], []), Series("HQ-SAM", "hq", [], [])])

@@ -1,0 +1,242 @@
+"""Which instances the report shows, and what is needed to draw them.
+
+The choice is made from the per-instance tables alone; images and masks are read for the chosen few only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hqsam_datasets.errors import UserError
+
+from hqsam_pipelines.report_data import SAM, Run
+from hqsam_pipelines.report_draw import Mask, Scene
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One chosen instance.
+
+    Attributes:
+        benchmark, model, prompt_set: where it is from.
+        key, cluster, unit: as in the per-instance table.
+        sam, hq: its scores, fractions (boundary IoU; mean of J and F for DAVIS).
+    """
+
+    benchmark: str
+    model: str
+    prompt_set: str
+    key: str
+    cluster: str
+    unit: str
+    sam: float
+    hq: float
+
+    @property
+    def gain(self) -> float:
+        """HQ-SAM minus SAM."""
+        return self.hq - self.sam
+
+
+def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
+    """Every instance of a benchmark that both systems have a defined score for."""
+    frame = run.units(benchmark, model)
+    frame = frame.assign(score=_score(frame))
+    keys = ["prompt_set", "key", "cluster", "unit"]
+    sam = frame[frame["system"] == SAM].set_index(keys)["score"]
+    hq = frame[frame["system"] == run.hq_system(benchmark)].set_index(keys)["score"]
+    both = sam.to_frame("sam").join(hq.to_frame("hq"), how="inner").dropna().sort_index()
+    return [
+        Pick(benchmark, model, str(p), str(k), str(c), str(u), float(s), float(h))
+        for (p, k, c, u), s, h in zip(both.index, both["sam"], both["hq"], strict=True)
+    ]
+
+
+def _score(frame: pd.DataFrame) -> pd.Series[float]:
+    return frame["biou"].fillna((frame["j"] + frame["f"]) / 2)
+
+
+def best(picks: Iterable[Pick], count: int) -> list[Pick]:
+    """The highest HQ-SAM scores, spread over the benchmarks."""
+    return _spread(sorted(picks, key=lambda p: (-p.hq, -p.gain, _name(p))), count)
+
+
+def worst(picks: Iterable[Pick], count: int) -> list[Pick]:
+    """The lowest HQ-SAM scores, spread over the benchmarks."""
+    return _spread(sorted(picks, key=lambda p: (p.hq, p.gain, _name(p))), count)
+
+
+def improved(picks: Iterable[Pick], count: int) -> list[Pick]:
+    """The largest gains over SAM, spread over the benchmarks."""
+    return _spread(sorted((p for p in picks if p.gain > 0), key=lambda p: (-p.gain, _name(p))), count)
+
+
+def worsened(picks: Iterable[Pick], count: int) -> list[Pick]:
+    """The largest losses against SAM, spread over the benchmarks."""
+    return _spread(sorted((p for p in picks if p.gain < 0), key=lambda p: (p.gain, _name(p))), count)
+
+
+def typical(picks: Sequence[Pick]) -> list[Pick]:
+    """One instance per benchmark: the one whose gain is the median."""
+    chosen = []
+    for benchmark in dict.fromkeys(p.benchmark for p in picks):
+        mine = sorted((p for p in picks if p.benchmark == benchmark), key=lambda p: (p.gain, _name(p)))
+        chosen.append(mine[(len(mine) - 1) // 2])
+    return chosen
+
+
+def _name(pick: Pick) -> tuple[str, ...]:
+    return (pick.benchmark, pick.prompt_set, pick.key, pick.unit)
+
+
+def _spread(ranked: Sequence[Pick], count: int) -> list[Pick]:
+    """The first `count`, one image at most once, no benchmark a second time before each had its turn."""
+    taken: list[Pick] = []
+    for turn in range(1, count + 1):
+        for pick in ranked:
+            mine = [t for t in taken if t.benchmark == pick.benchmark]
+            if len(taken) < count and len(mine) < turn and all(t.cluster != pick.cluster for t in mine):
+                taken.append(pick)
+    return sorted(taken, key=ranked.index)
+
+
+class SceneReader:
+    """Reads what a picture of an instance needs from one benchmark's folders.
+
+    Args:
+        root: the repository.
+        run: the results.
+    """
+
+    def __init__(self, root: Path, run: Run) -> None:
+        self.root = root
+        self.run = run
+
+    def read(self, pick: Pick) -> Scene:
+        """The scene of one instance; of a track, the frame in which the two systems differ most.
+
+        Raises:
+            UserError: a table or an image is missing, or the instance is in none of them.
+        """
+        folder = self.root / "data" / "benchmarks" / pick.benchmark
+        targets = self._targets(folder, pick)
+        if not targets:
+            raise UserError(
+                "the per-instance table names a unit that the benchmark does not have",
+                file=folder / "instances.parquet",
+                key=pick.unit,
+                cure="run `dvc repro score`",
+            )
+        found = [self._masks(folder, pick, target, prompt) for target, prompt in targets]
+        sign = 1 if pick.gain >= 0 else -1
+        gains = [sign * (_iou(hq, truth) - _iou(sam, truth)) for truth, sam, hq, _ in found]
+        chosen = int(np.argmax(gains))
+        return self._scene(folder, targets[chosen][0]["key"], found[chosen])
+
+    def _targets(self, folder: Path, pick: Pick) -> list[tuple[Mapping[str, Any], str | None]]:
+        """Ground-truth rows of the unit, each with the prompt it was scored for (None: the best of the image)."""
+        instances = _rows(folder / "instances.parquet", None, ["instance_id", "key", "track_id"])
+        prompts = _rows(folder / "prompts.parquet", None, ["prompt_id", "instance_id", "key"])
+        by_prompt = {row["prompt_id"]: row for row in prompts}
+        if pick.unit in by_prompt:
+            prompt = by_prompt[pick.unit]
+            mine = [r for r in instances if r["instance_id"] == prompt["instance_id"]]
+            mine = mine or [r for r in instances if r["key"] == prompt["key"]]
+            return [(row, pick.unit) for row in mine[:1]]
+        direct = [row for row in instances if row["instance_id"] == pick.unit and row["key"] == pick.key]
+        return [(row, None) for row in direct or _track(folder, pick, instances)]
+
+    def _masks(
+        self, folder: Path, pick: Pick, place: Mapping[str, Any], prompt: str | None
+    ) -> tuple[Mask, Mask, Mask, str]:
+        """Ground truth, SAM's and HQ-SAM's mask, and the prompt that HQ-SAM's is for."""
+        here = _rows(folder / "instances.parquet", place["key"])
+        target = next(row for row in here if row["instance_id"] == place["instance_id"])
+        truth = _decode(target)
+        parts = sorted(self.run.folder("predictions", pick.benchmark, pick.model).glob("part-*.parquet"))
+        rows = [r for p in parts for r in _rows(p, target["key"]) if r["prompt_set"] == pick.prompt_set]
+        scored = [r for r in rows if r["prompt_id"] == prompt]
+        rows = self._same_class(pick, target, rows) if prompt is None else scored
+        masks = []
+        chosen = ""
+        for system in (SAM, self.run.hq_system(pick.benchmark)):
+            mine = [(r["prompt_id"], _decode(r)) for r in rows if r["system"] == system]
+            ranked = sorted(mine, key=lambda item: (-_iou(item[1], truth), item[0]))
+            chosen = ranked[0][0] if ranked else ""
+            masks.append(ranked[0][1] if ranked else np.zeros_like(truth))
+        return truth, masks[0], masks[1], chosen
+
+    def _same_class(self, pick: Pick, target: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        agnostic = bool(self.run.benchmark_params(pick.benchmark).get("score", {}).get("class_agnostic"))
+        if agnostic:
+            return rows
+        path = self.root / "data" / "benchmarks" / pick.benchmark / "prompts.parquet"
+        prompts = _rows(path, target["key"], ["prompt_id", "key", "category_id"])
+        category = {r["prompt_id"]: r["category_id"] for r in prompts}
+        same = {p for p, c in category.items() if c is None or c == target["category_id"]}
+        return [r for r in rows if r["prompt_id"] in same]
+
+    def _scene(self, folder: Path, key: str, masks: tuple[Mask, Mask, Mask, str]) -> Scene:
+        from hqsam_datasets.images import decode_image
+        from hqsam_datasets.tario import TarReader
+
+        truth, sam, hq, prompt_id = masks
+        row = next(iter(_rows(folder / "images.parquet", key, ["key", "member", "shard"])), None)
+        if row is None:
+            raise UserError("an image is missing in the table", file=folder / "images.parquet", key=key)
+        with TarReader(folder / row["shard"]) as reader:
+            image = decode_image(reader.read(row["member"]))
+        prompts = [r for r in _rows(folder / "prompts.parquet", key) if r["prompt_id"] == prompt_id]
+        prompt = prompts[0] if prompts else {}
+        corners = [prompt.get(name) for name in ("x0", "y0", "x1", "y1")]
+        box = None if None in corners else tuple(float(v) for v in corners if v is not None)
+        points = tuple(
+            (float(x), float(y), int(label))
+            for (x, y), label in zip(prompt.get("points") or (), prompt.get("labels") or (), strict=False)
+        )
+        mask = _decode(prompt) if prompt.get("rle") else None
+        return Scene(image, truth, sam, hq, box if box is None or len(box) == 4 else None, points, mask)
+
+
+def _track(folder: Path, pick: Pick, instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The frames of one object of a video: unit ``<...><track id>``, cluster the video's name or id."""
+    digits = re.search(r"(\d+)$", pick.unit)
+    images = _rows(folder / "images.parquet", None, ["key", "video", "video_id"])
+    frames = {r["key"] for r in images if pick.cluster in (r["video"], str(r["video_id"]))}
+    if digits is None:
+        return []
+    wanted = int(digits.group(1))
+    return [r for r in instances if r["key"] in frames and r["track_id"] == wanted]
+
+
+def _rows(path: Path, key: str | None, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """Rows of a table, of one image if `key` is given (row groups that cannot hold it are skipped)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    filters = None if key is None else [("key", "=", key)]
+    try:
+        table = pq.read_table(path, columns=columns, filters=filters, use_threads=False)
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise UserError(f"the table cannot be read: {error}", file=path, cure="run `dvc repro`") from error
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _decode(row: Mapping[str, Any]) -> Mask:
+    from hqsam_datasets.rle import decode
+
+    return decode(row["rle"], height=row["height"], width=row["width"])
+
+
+def _iou(a: Mask, b: Mask) -> float:
+    union = np.count_nonzero(a | b)
+    return float(np.count_nonzero(a & b) / union) if union else 0.0

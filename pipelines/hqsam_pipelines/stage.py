@@ -1,0 +1,160 @@
+"""What all stages share: from the command line to the library call and back to an exit status.
+
+A stage module is `stages/<verb>.py` with the constant `STAGE`; its command is `python -m hqsam_pipelines.stages.<verb>
+[NAME ...]`. It reads params.yaml, makes one library call inside one Prefect flow, and leaves its cost in
+reports/provenance.json. A message for a person is printed without a traceback; the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hqsam_pipelines import env
+from hqsam_pipelines.progress import Report, silent
+
+if TYPE_CHECKING:
+    from hqsam_pipelines.params import Params
+
+Section = Literal["archives", "sources", "benchmarks", "models"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage run.
+
+    Attributes:
+        root: The repository. The process's current folder is this one, too.
+        params: The active profile.
+        names: The entries that the run is for, in the order of `Stage.per`: `("dis_vd", "nano")`.
+        report: Progress.
+    """
+
+    root: Path
+    params: Params
+    names: tuple[str, ...] = ()
+    report: Report = silent
+
+    @property
+    def name(self) -> str:
+        """The first name."""
+        return self.names[0]
+
+    def samples(self) -> dict[str, Path]:
+        """The folder of every training source, in the order of params.yaml."""
+        return {name: self.root / "data" / "samples" / name for name in self.params.sources}
+
+    def benchmarks(self) -> dict[str, Path]:
+        """The folder of every evaluation set, in the order of params.yaml."""
+        return {name: self.root / "data" / "benchmarks" / name for name in self.params.benchmarks}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage module exposes as `STAGE`.
+
+    Attributes:
+        verb: The stage's name in dvc.yaml, which is the module's name.
+        per: The sections of params.yaml whose entries it runs for; empty: it runs once.
+        run: Calls the library.
+        imports: Modules that the library call needs, imported ahead so that their time counts as framework time.
+        retries: How often a transient failure is tried again.
+    """
+
+    verb: str
+    per: tuple[Section, ...]
+    run: Callable[[Job], Any]
+    imports: tuple[str, ...] = ()
+    retries: int = 0
+
+    def dvc_name(self, names: Sequence[str]) -> str:
+        """The name of this run's stage in DVC: `predict@dis_vd-nano`."""
+        return f"{self.verb}@{'-'.join(names)}" if names else self.verb
+
+    def run_name(self, names: Sequence[str]) -> str:
+        """The name of this run's Prefect flow run: `predict-dis_vd-nano`."""
+        return "-".join((self.verb, *names))
+
+
+def main(stage: Stage, argv: Sequence[str]) -> int:
+    """Run a stage from its command line.
+
+    Args:
+        stage: The module's `STAGE`.
+        argv: Arguments without the program's name: one name per section of `stage.per`.
+
+    Returns:
+        Exit status: 0, 1 after a message for a person, 2 for wrong arguments, 130 after an interrupt. Anything
+        unexpected is printed with its traceback and gives 1.
+    """
+    if any(word in ("-h", "--help") for word in argv):
+        print(_usage(stage))
+        return 0
+    if len(argv) != len(stage.per):
+        print(_usage(stage), file=sys.stderr)
+        return 2
+    try:
+        execute(stage, tuple(argv))
+    except KeyboardInterrupt:
+        print(f"{stage.run_name(argv)}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _explain(stage.run_name(argv), error)
+    return 0
+
+
+def execute(stage: Stage, names: tuple[str, ...]) -> Any:
+    """Run a stage as a Prefect flow in the repository around the current folder.
+
+    Returns:
+        What the library returned.
+
+    Raises:
+        UserError: a mistake in params.yaml, in a name or in the data.
+    """
+    from hqsam_pipelines import flows, provenance
+    from hqsam_pipelines.params import FILE, Params
+
+    env.prepare()
+    clock = provenance.Clock()
+    root = env.repository_root()
+    job = Job(root=root, params=Params.load(root / FILE), names=names)
+    for section, name in zip(stage.per, names, strict=True):
+        job.params.entry(section, name)
+
+    def work(report: Report) -> Any:
+        for module in stage.imports:
+            importlib.import_module(module)
+        clock.library_begin()
+        try:
+            return stage.run(replace(job, report=report))
+        finally:
+            clock.library_end()
+
+    spec = flows.FlowSpec(
+        verb=stage.verb, run_name=stage.run_name(names), parameters=dict(zip(stage.per, names, strict=True)),
+        retries=stage.retries,
+    )  # fmt: skip
+    result = flows.run_flow(spec, work, root=root)
+    provenance.record_stage(root, stage.dvc_name(names), clock.cost())
+    return result
+
+
+def _usage(stage: Stage) -> str:
+    words = " ".join(section.removesuffix("s").upper() for section in stage.per)
+    return f"usage: python -m hqsam_pipelines.stages.{stage.verb} {words}".rstrip()
+
+
+def _explain(name: str, error: Exception) -> int:
+    from hqsam_pipelines.flows import is_user_error
+
+    if is_user_error(error) or isinstance(error, FileNotFoundError):
+        print(f"{name}: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    return 1

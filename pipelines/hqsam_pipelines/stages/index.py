@@ -1,0 +1,31 @@
+"""index BENCHMARK: one evaluation set as images, ground truth and prompts in one schema.
+
+Reads: `data/archives/<archive>/`, params `benchmarks.<benchmark>.index` and `seed`. Writes: `data/benchmarks/<benchmark>/`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hqsam_pipelines.stage import Job, Stage, main
+
+
+def run(job: Job) -> Any:
+    """Extract the benchmark's archive if nobody has yet, and index the benchmark."""
+    from hqsam_datasets import archive, index
+
+    data = job.root / "data"
+    name = job.params.entry("benchmarks", job.name)["archive"]
+    tree = archive.extracted(data / "archives" / name, data / "extracted")
+    out = data / "benchmarks" / job.name
+    return index.index(
+        job.name, root=tree, out=out, options=job.params.index(job.name), seed=job.params.seed, report=job.report
+    )
+
+
+STAGE = Stage("index", ("benchmarks",), run, imports=("hqsam_datasets.index", "pyarrow.parquet"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(STAGE, sys.argv[1:]))

@@ -1,0 +1,31 @@
+"""predict BENCHMARK MODEL: the masks of SAM and HQ-SAM for every prompt of a benchmark.
+
+Reads: `data/benchmarks/<benchmark>/`, `models/<model>/`, the checkpoint, params `predict`,
+`benchmarks.<benchmark>.predict` and `models.<model>`. Writes: `data/predictions/<benchmark>-<model>/`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hqsam_pipelines.stage import Job, Stage, main
+
+
+def run(job: Job) -> Any:
+    """Predict all prompts, one image encoding for all systems."""
+    from hqsam import predict
+
+    benchmark, model = job.names
+    return predict.predict(
+        benchmark=job.root / "data" / "benchmarks" / benchmark, model=job.params.model(model),
+        head=job.root / "models" / model, options=job.params.predict(benchmark),
+        out=job.root / "data" / "predictions" / f"{benchmark}-{model}", report=job.report,
+    )  # fmt: skip
+
+
+STAGE = Stage("predict", ("benchmarks", "models"), run, imports=("torch", "hqsam.predict", "pyarrow.parquet"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(STAGE, sys.argv[1:]))
