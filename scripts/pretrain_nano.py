@@ -157,6 +157,7 @@ def export(state: dict[str, Tensor], path: Path) -> None:
     half = {k.removeprefix("sam."): v.half().contiguous() for k, v in sorted(state.items()) if k.startswith("sam.")}
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(half, temporary)
+    temporary.chmod(0o644)
     temporary.replace(path)
 
 
@@ -234,8 +235,8 @@ def parse() -> Options:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--work", type=Path, required=True, help="scene cache, checkpoints, curve.csv")
     p.add_argument("--out", type=Path, default=None, help="final weights, float16 safetensors")
-    p.add_argument("--steps", type=int, default=3000)
-    p.add_argument("--decay-from", type=float, default=0.6, help="share of the steps at constant rate")
+    p.add_argument("--steps", type=int, default=2400)
+    p.add_argument("--decay-from", type=float, default=0.625, help="share of the steps at constant rate")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--scenes", type=int, default=6000)
     p.add_argument("--lr", type=float, default=8e-4)

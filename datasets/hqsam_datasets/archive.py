@@ -16,10 +16,12 @@ systems leave behind (`__MACOSX/`, `.DS_Store`, `._*`, `Thumbs.db`) is skipped.
 
 from __future__ import annotations
 
+import errno
 import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import unicodedata
 import zipfile
@@ -40,6 +42,20 @@ COMPLETE = ".complete.json"
 _MAX_RATIO = 1000
 _RATIO_APPLIES_ABOVE = 64 << 20
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_PARSER_ERRORS = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    OverflowError,
+)
+"""What the parsers of the standard library raise on damaged archives."""
 _JUNK = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
@@ -130,9 +146,14 @@ def _unpack(path: Path, root: Path) -> None:
         else:
             with tarfile.open(path) as archive:
                 _write_all(path, _tar_entries(path, archive), root, stem)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
-        cure = f"the file is damaged: delete {path.parent} and run the fetch stage again"
-        raise UserError(f"cannot be unpacked: {error}", file=path, cure=cure) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError("the disk is full", file=root, cure="free some space and run the stage again") from error
+        if error.errno != errno.EINVAL:  # a damaged directory makes zipfile seek to impossible places
+            raise
+        raise _damaged(path, error) from error
+    except _PARSER_ERRORS as error:
+        raise _damaged(path, error) from error
 
 
 def _zip_entries(path: Path, archive: zipfile.ZipFile) -> list[_Entry]:
@@ -255,6 +276,11 @@ def _stem(name: str) -> str:
     lower = name.lower()
     suffix = next(s for s in (".zip", *sorted(_TAR_SUFFIXES, key=len, reverse=True)) if lower.endswith(s))
     return name[: -len(suffix)]
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    cure = f"the file is damaged: delete {path.parent} and run the fetch stage again"
+    return UserError(f"cannot be unpacked: {type(error).__name__}: {error}", file=path, cure=cure)
 
 
 def _unsafe(path: Path, member: str, why: str) -> UserError:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import random
 import re
 import shutil
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -104,7 +106,8 @@ def download(url: str, part: Path, how: Transfer) -> None:
 
     failures, farthest = 0, _size(part)
     limits = httpx.Timeout(how.policy.timeout_s)
-    with httpx.Client(timeout=limits, follow_redirects=True, headers={"Accept-Encoding": "identity"}) as client:
+    headers = {"Accept-Encoding": "identity"}
+    with httpx.Client(timeout=limits, follow_redirects=True, headers=headers, verify=_tls()) as client:
         while True:
             try:
                 _request(client, url, part, how)
@@ -121,6 +124,14 @@ def download(url: str, part: Path, how: Transfer) -> None:
             else:
                 _state_file(part).unlink(missing_ok=True)
                 return
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """The trusted certificates; loading them takes longer than a small download."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _request(client: httpx.Client, url: str, part: Path, how: Transfer) -> None:
@@ -168,7 +179,8 @@ def _receive(response: httpx.Response, part: Path, start: int, total: int, progr
         file.truncate(start)
         file.seek(start)
         try:
-            for chunk in response.iter_raw(CHUNK):
+            # No chunk size: httpx would hold back what does not fill a chunk, and a cut would lose it.
+            for chunk in response.iter_raw():
                 if done == 0:
                     _refuse_html(response, chunk, part)
                 if total and done + len(chunk) > total:

@@ -204,9 +204,7 @@ def _scale_space(work: U8, atlas: _Atlas) -> tuple[F32, F32]:
     step_sigma = _LEVEL_SIGMA * float(np.sqrt(LEVEL_STEP**2 - 1))
     first_sigma = float(np.sqrt(_LEVEL_SIGMA**2 - _CAMERA_SIGMA**2))
     image = cv2.GaussianBlur(work.astype(np.float32), (5, 5), first_sigma)
-    for row, rows, columns in zip(
-        atlas.first_row.tolist(), atlas.height.tolist(), atlas.width.tolist(), strict=True
-    ):
+    for row, rows, columns in zip(atlas.first_row.tolist(), atlas.height.tolist(), atlas.width.tolist(), strict=True):
         if row:
             image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR)
         canvas[row : row + rows, :columns] = image

@@ -1,23 +1,44 @@
-"""The index stage: an evaluation set's images, ground truth and prompts in one schema (docs/formats.md)."""
+"""The index stage: an evaluation set's images, ground truth and prompts in one schema (docs/formats.md).
+
+Images pass one at a time and rows become Arrow columns in batches, so that memory stays small for LVIS too.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hqsam_datasets import atomic, benchmarks, manifest
-from hqsam_datasets.benchmarks.base import Benchmark, BenchmarkOptions, Item, Prompt, Truth
+from hqsam_datasets.benchmarks.base import Benchmark, BenchmarkOptions, Content, Item, Prompt, Truth
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.hashing import hash_image
+from hqsam_datasets.hashing import ImageHashes, hash_image
 from hqsam_datasets.images import ImageError, decode_image, encode_png, probe
 from hqsam_datasets.tario import ShardWriter
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 VERSION = 1
 Row = dict[str, Any]
-Report = Callable[[int, int, str], None]
+_SHARD_BYTES = 4 << 30
+_BATCH = 32_768
+_SORT_BY: dict[manifest.TableName, tuple[str, ...]] = {
+    "images": ("key",),
+    "instances": ("key", "instance_id"),
+    "prompts": ("key", "prompt_id"),
+}
+
+
+class Report(Protocol):
+    """Progress: items done, items in all (0: unknown), what is being done."""
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """Say how far the work is."""
+        ...
 
 
 def index(benchmark: str, *, root: Path, out: Path, options: BenchmarkOptions, seed: int, report: Report) -> Row:
@@ -35,52 +56,118 @@ def index(benchmark: str, *, root: Path, out: Path, options: BenchmarkOptions, s
         What ``index.json`` holds.
 
     Raises:
-        UserError: the layout is wrong, an image does not match its ground truth, or the count is not the expected one.
+        UserError: the layout is wrong, an image does not match its ground truth, a key or id occurs twice, a prompt
+            set is empty, or the count is not the expected one. Nothing is written then.
     """
     adapter = benchmarks.load(benchmark)
     content = adapter.read(root)
     with atomic.atomic_folder(out) as folder:
-        rows = _write_images(content.items, folder, options, report, benchmark)
-        _check_count(rows["images"], options, benchmark)
-        tables: tuple[manifest.TableName, ...] = ("images", "instances", "prompts")
-        for name in tables:
-            manifest.write_rows(folder / f"{name}.parquet", name, rows[name])
+        tables = _write_images(content, folder, options, report, benchmark)
+        _check_count(tables["images"].n_rows, options, benchmark)
+        for name, rows in tables.items():
+            rows.write(folder / f"{name}.parquet")
         if content.ground_truth is not None:
-            atomic.write_json(folder / "gt.json", content.ground_truth)
-        summary = _summary(adapter, folder, rows, options)
+            _write_ground_truth(folder / "gt.json", content.ground_truth)
+        summary = _summary(adapter, folder, tables, options)
         atomic.write_json(folder / "index.json", summary)
     return summary
 
 
+class _Rows:
+    """Rows of one table, turned into Arrow columns batch by batch; the values of its id column must be unique."""
+
+    def __init__(self, name: manifest.TableName, unique: str) -> None:
+        self.counts: Counter[str] = Counter()
+        self.n_rows = 0
+        self._name: manifest.TableName = name
+        self._unique = unique
+        self._pending: list[Row] = []
+        self._chunks: list[pa.Table] = []
+
+    def add(self, row: Row, *, count_as: str = "") -> None:
+        self.counts[count_as] += 1
+        self.n_rows += 1
+        self._pending.append(row)
+        if len(self._pending) >= _BATCH:
+            self._flush()
+
+    def write(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self._flush()
+        table = pa.concat_tables(self._chunks)
+        self._check_unique(table, path)
+        manifest.write_table(path, table, schema=manifest.schema(self._name), sort_by=_SORT_BY[self._name])
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self._chunks.append(pa.Table.from_pylist(self._pending, schema=manifest.schema(self._name)))
+        self._pending = []
+
+    def _check_unique(self, table: pa.Table, path: Path) -> None:
+        import pyarrow.compute as pc
+
+        counts = pc.value_counts(table.column(self._unique))
+        double = counts.filter(pc.greater(counts.field("counts"), 1))
+        if len(double):
+            raise UserError(
+                f"{self._unique} occurs {double[0]['counts'].as_py()} times",
+                file=path.name,
+                key=str(double[0]["values"].as_py()),
+                cure="rename the files, or mend the ids of the annotation file",
+            )
+
+
 def _write_images(
-    items: Any, folder: Path, options: BenchmarkOptions, report: Report, name: str
-) -> dict[str, list[Row]]:
-    rows: dict[str, list[Row]] = {"images": [], "instances": [], "prompts": []}
-    total = options.expected_images or 0
-    with ShardWriter(folder, prefix="images", samples_per_shard=options.images_per_shard) as writer:
-        for done, item in enumerate(items, start=1):
+    content: Content, folder: Path, options: BenchmarkOptions, report: Report, name: str
+) -> dict[manifest.TableName, _Rows]:
+    images, instances, prompts = (
+        _Rows("images", "key"),
+        _Rows("instances", "instance_id"),
+        _Rows("prompts", "prompt_id"),
+    )
+    shards = ShardWriter(folder, prefix="images", samples_per_shard=options.images_per_shard, max_bytes=_SHARD_BYTES)
+    with shards as writer:
+        for done, item in enumerate(_in_order(content.items), start=1):
             data, extension, hashes = _image(item)
             shard = writer.add(item.key, {extension: data})
-            rows["images"].append(_image_row(item, f"{item.key}.{extension}", shard, hashes))
-            rows["instances"].extend(_instance_row(item, t) for t in item.truths)
-            rows["prompts"].extend(_prompt_row(item, p) for p in item.prompts if p.prompt_set in options.prompt_sets)
-            report(done, max(total, done), name)
-    return rows
+            images.add(_image_row(item, f"{item.key}.{extension}", shard, hashes))
+            for truth in item.truths:
+                instances.add(_instance_row(item, truth))
+            for prompt in item.prompts:
+                if prompt.prompt_set in options.prompt_sets:
+                    prompts.add(_prompt_row(item, prompt), count_as=prompt.prompt_set)
+            report(done, max(content.n_images, done), name)
+    return {"images": images, "instances": instances, "prompts": prompts}
 
 
-def _image(item: Item) -> tuple[bytes, str, Any]:
-    """File bytes, extension, hashes; a turned photograph whose ground truth was drawn unturned is stored so."""
+def _in_order(items: Iterator[Item]) -> Iterator[Item]:
+    """The items; keys must ascend, so that tars and tables have one order (and no key twice)."""
+    last = ""
+    for item in items:
+        if item.key <= last:
+            problem = "two images give the same key" if item.key == last else f"the key comes after {last}"
+            raise UserError(problem, file=item.path, key=item.key, cure="rename one of the files")
+        last = item.key
+        yield item
+
+
+def _image(item: Item) -> tuple[bytes, str, ImageHashes]:
+    """File bytes, extension, hashes.
+
+    The published bytes are kept, except for a turned photograph whose ground truth was drawn on the unturned pixels: it
+    is stored as PNG without the tag, so that every later reader gets what the ground truth shows.
+    """
     try:
         data = item.path.read_bytes()
-        extension = {"JPEG": "jpg", "PNG": "png"}.get(probe(data).format, "png")
+        extension = {"JPEG": "jpg", "PNG": "png"}.get(probe(data).format)
         pixels = decode_image(data)
         if pixels.shape[:2] != (item.height, item.width):
-            pixels, extension = decode_image(data, apply_exif=False), "png"
-            data = encode_png(pixels)
+            pixels, extension = decode_image(data, apply_exif=False), None
     except FileNotFoundError:
-        raise UserError(
-            "the image does not exist", file=item.path, key=item.key, cure="fetch the archive again"
-        ) from None
+        cure = "fetch the archive again"
+        raise UserError("the image does not exist", file=item.path, key=item.key, cure=cure) from None
     except ImageError as error:
         raise UserError(f"the image cannot be used: {error}", file=item.path, key=item.key) from error
     if pixels.shape[:2] != (item.height, item.width):
@@ -90,10 +177,10 @@ def _image(item: Item) -> tuple[bytes, str, Any]:
             key=item.key,
             cure="fetch the archive again; evaluation skips nothing",
         )
-    return data, extension, hash_image(pixels)
+    return (data if extension else encode_png(pixels)), extension or "png", hash_image(pixels)
 
 
-def _image_row(item: Item, member: str, shard: str, hashes: Any) -> Row:
+def _image_row(item: Item, member: str, shard: str, hashes: ImageHashes) -> Row:
     return {
         "key": item.key, "member": member, "shard": shard, "height": item.height, "width": item.width,
         "image_id": item.image_id, "video": item.video, "video_id": item.video_id, "frame": item.frame,
@@ -121,27 +208,43 @@ def _prompt_row(item: Item, prompt: Prompt) -> Row:
     }  # fmt: skip
 
 
-def _check_count(images: list[Row], options: BenchmarkOptions, name: str) -> None:
-    if options.expected_images is not None and len(images) != options.expected_images:
+def _check_count(n_images: int, options: BenchmarkOptions, name: str) -> None:
+    if options.expected_images is not None and n_images != options.expected_images:
         raise UserError(
-            f"{name} has {len(images)} images, expected {options.expected_images}",
+            f"{name} has {n_images} images, expected {options.expected_images}",
             file="params.yaml",
             key=f"benchmarks.{name}.index.expected_images",
             cure="fetch the archive again, or correct the number if this is another release",
         )
 
 
-def _summary(adapter: Benchmark, folder: Path, rows: dict[str, list[Row]], options: BenchmarkOptions) -> Row:
-    counts = Counter(row["prompt_set"] for row in rows["prompts"])
+def _write_ground_truth(path: Path, truth: Any) -> None:
+    """Compact JSON: with one number a line, LVIS's polygons would take three times the room."""
+    data = json.dumps(truth, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    atomic.write_bytes(path, data.encode() + b"\n")
+
+
+def _summary(
+    adapter: Benchmark, folder: Path, tables: dict[manifest.TableName, _Rows], options: BenchmarkOptions
+) -> Row:
+    counts = tables["prompts"].counts
+    empty = [name for name in options.prompt_sets if not counts[name]]
+    if empty:
+        raise UserError(
+            f"{adapter.name} has no prompts of the set {empty[0]}",
+            file="params.yaml",
+            key=f"benchmarks.{adapter.name}.index.prompt_sets",
+            cure="name the sets that this benchmark has (its data sheet says which)",
+        )
     return {
         "version": VERSION,
         "benchmark": adapter.name,
         "kind": adapter.kind,
         "class_agnostic": adapter.class_agnostic,
         "dataset_version": adapter.dataset_version,
-        "n_images": len(rows["images"]),
-        "n_instances": len(rows["instances"]),
-        "n_prompts": {name: counts.get(name, 0) for name in sorted(options.prompt_sets)},
+        "n_images": tables["images"].n_rows,
+        "n_instances": tables["instances"].n_rows,
+        "n_prompts": {name: counts[name] for name in sorted(options.prompt_sets)},
         "prompt_sets": sorted(options.prompt_sets),
         "digest": _digest(folder),
     }

@@ -190,7 +190,7 @@ def write_table(
 
     table = rows if not isinstance(rows, Sequence) else _from_rows(path, rows, schema)
     if schema is not None:
-        table = _checked(path, table.cast(schema), schema)
+        table = _checked(path, table, schema).cast(schema)
     if sort_by and table.num_rows:
         table = _sorted(table, sort_by)
     table = table.replace_schema_metadata(None).combine_chunks()
@@ -259,6 +259,10 @@ def _from_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema 
 
 
 def _checked(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    if set(table.column_names) != set(schema.names):
+        wrong = sorted(set(table.column_names) ^ set(schema.names))
+        raise UserError(f"columns missing or unknown: {wrong}", file=path)
+    table = table.select(schema.names)
     for column in schema:
         if not column.nullable and table.column(column.name).null_count:
             raise UserError(f"column {column.name} holds a null", file=path)

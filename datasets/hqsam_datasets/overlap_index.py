@@ -38,6 +38,7 @@ _MAX_DISTANCE = 26  # of 128 descriptor bits
 _FLAT_UP_TO = 2_000  # features that are searched without an inverted file
 _PROBES = 4
 _BATCH_IMAGES = 256
+_MAX_STRETCH = 1.25  # between the two scales that take one outline's box to the other's
 _TOLERANCE = 7.0  # 1/256 of the longest side: how far two features may stray from one geometry
 _SCALE_TOLERANCE = 1.35  # between the scale of two features' distance and that of their levels
 _DISTINCT = 5.0  # features nearer to each other than this are one piece of evidence
@@ -109,7 +110,10 @@ def descriptor_variants(bits: U8) -> U8:
     swapped = np.packbits(np.unpackbits(bits, axis=1)[:, swap], axis=1)
     plain = [swapped if variant & 4 else bits for variant in range(8)]
     return np.stack(
-        [b ^ (flip_x * bool(v & 1)).astype(np.uint8) ^ (flip_y * bool(v & 2)).astype(np.uint8) for v, b in enumerate(plain)]
+        [
+            b ^ (flip_x * bool(v & 1)).astype(np.uint8) ^ (flip_y * bool(v & 2)).astype(np.uint8)
+            for v, b in enumerate(plain)
+        ]
     )
 
 
@@ -157,6 +161,38 @@ def pdq_candidates(train: U8, other: U8, *, radius: int, same: bool = False) -> 
     ]
 
 
+# ---- the same object: outlines of masks ----
+
+
+def shape_candidates(
+    train: tuple[I64, U8, F64], other: tuple[I64, U8, F64], frame: F64, *, radius: int
+) -> list[Candidate]:
+    """Pairs of images with a foreground of nearly the same outline, in some variant.
+
+    Args:
+        train: per outline the image's row int64 [S], PDQ of the boxed mask uint8 [S, 32], box float64 [S, 4] (x0, y0, x1, y1)
+            in 1/256 of the image's longest side.
+        other: the same of the other side.
+        frame: float64 [N, 2], width and height of the training images in that unit.
+        radius: as in `pdq_candidates`.
+
+    Returns:
+        Candidates that take box to box, sorted by (train, other, hamming).
+    """
+    found = []
+    for pair in pdq_candidates(train[1], other[1], radius=radius):
+        row, column = int(train[0][pair.train]), int(other[0][pair.other])
+        box, to = train[2][pair.train], other[2][pair.other]
+        x, y = position_variants(box[0::2], box[1::2], *np.broadcast_to(frame[row][:, None], (2, 2)), pair.variant)
+        scale_x = (to[2] - to[0]) / (x.max() - x.min())
+        scale_y = (to[3] - to[1]) / (y.max() - y.min())
+        if max(scale_x, scale_y) <= _MAX_STRETCH * min(scale_x, scale_y):
+            shift = (float(to[0] - scale_x * x.min()), float(to[1] - scale_y * y.min()))
+            transform = (float(scale_x), float(scale_y), *shift)
+            found.append(Candidate(row, column, pair.variant, "mask", hamming=pair.hamming, transform=transform))
+    return sorted(found, key=lambda c: (c.train, c.other, c.hamming))
+
+
 # ---- parts of pictures: local features ----
 
 
@@ -198,9 +234,7 @@ class TileTable:
     def rows(self, first: int, last: int) -> TileTable:
         """The features of images `first` <= row < `last`; rows and frames keep their numbers."""
         cut = slice(*np.searchsorted(self.image, [first, last]).tolist())
-        return TileTable(
-            self.bits[cut], self.x[cut], self.y[cut], self.level[cut], self.image[cut], self.frame
-        )
+        return TileTable(self.bits[cut], self.x[cut], self.y[cut], self.level[cut], self.image[cut], self.frame)
 
 
 def tile_candidates(train: TileTable, other: TileTable, *, min_tiles: int) -> Iterator[tuple[int, list[Candidate]]]:
@@ -273,9 +307,7 @@ class _Matches:
     scale: F64
 
     def take(self, rows: NDArray[Any]) -> _Matches:
-        return _Matches(
-            self.pair[rows], self.x[rows], self.y[rows], self.to_x[rows], self.to_y[rows], self.scale[rows]
-        )
+        return _Matches(self.pair[rows], self.x[rows], self.y[rows], self.to_x[rows], self.to_y[rows], self.scale[rows])
 
 
 def _batch_candidates(train: TileTable, other: TileTable, index: Any, min_tiles: int) -> list[Candidate]:
@@ -291,9 +323,7 @@ def _batch_candidates(train: TileTable, other: TileTable, index: Any, min_tiles:
         row, column = divmod(rest, len(other.frame))
         known = best.get((row, column))
         if known is None or tiles > known.tiles:
-            best[row, column] = Candidate(
-                row, column, variant, "tiles", tiles=tiles, transform=(scale, scale, tx, ty)
-            )
+            best[row, column] = Candidate(row, column, variant, "tiles", tiles=tiles, transform=(scale, scale, tx, ty))
     return [best[key] for key in sorted(best)]
 
 

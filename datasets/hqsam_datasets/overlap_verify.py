@@ -67,7 +67,7 @@ class Evidence:
 
     Attributes:
         ncc: correlation of the agreeing area of both pictures, -1..1; NaN if nothing agrees.
-        corners: tracked corners that agree in position and in their window.
+        corners: corners whose windows agree; None if nobody looked (same pixels).
         corner_fraction: their share of all corners in the common frame.
         matched_fraction: agreeing share of the textured windows in the common frame.
         matched_inside, matched_outside: the same over the pixels inside and outside the training foreground only; NaN if
@@ -75,12 +75,13 @@ class Evidence:
         cover_train, cover_other: share of either frame that lies in the common frame.
         area_train, area_other: share of either frame's area whose windows agree.
         area_inside: share of the training frame's area that agrees and is foreground.
-        affine: float64 [2, 3], from pixels of the (full-size, unrotated by variant) training view to the other view.
+        affine: float64 [2, 3], from the variant of the training image to the other image, both in fractions of their
+            frame (0, 0 is the top left corner, 1, 1 the bottom right one).
         region: bool [h, w] agreeing windows, in the frame of the other view.
     """
 
     ncc: float
-    corners: int
+    corners: int | None
     corner_fraction: float
     matched_fraction: float
     matched_inside: float
@@ -92,6 +93,65 @@ class Evidence:
     area_inside: float
     affine: F64
     region: Mask
+
+    @classmethod
+    def of_exact(cls) -> Evidence:
+        """For two pictures with the same pixels."""
+        return cls(
+            ncc=1.0, corners=None, corner_fraction=1.0, matched_fraction=1.0, matched_inside=1.0, matched_outside=1.0,
+            cover_train=1.0, cover_other=1.0, area_train=1.0, area_other=1.0, area_inside=1.0,
+            affine=np.array([[1.0, 0, 0], [0, 1, 0]]), region=np.ones((1, 1), np.bool_),
+        )  # fmt: skip
+
+
+def pixel_affine(evidence: Evidence, variant: int, shape: tuple[int, ...], to_shape: tuple[int, ...]) -> F64:
+    """Affine [2, 3] from pixel (x, y) of the training image, as it lies in its file, to pixels of the other image.
+
+    Args:
+        evidence: of the pair.
+        variant: dihedral variant of the training image that was compared.
+        shape: height and width of the training image.
+        to_shape: of the other image.
+    """
+    turn = np.eye(3)
+    if variant & 4:
+        turn = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    if variant & 1:
+        turn = np.array([[-1.0, 0, 1], [0, 1, 0], [0, 0, 1]]) @ turn
+    if variant & 2:
+        turn = np.array([[1.0, 0, 0], [0, -1, 1], [0, 0, 1]]) @ turn
+    chain = np.linalg.inv(_to_unit(to_shape)) @ np.vstack([evidence.affine, [0, 0, 1]]) @ turn @ _to_unit(shape)
+    return np.asarray(chain[:2], np.float64)
+
+
+def _to_unit(shape: tuple[int, ...]) -> F64:
+    """Pixel centres to fractions of the frame."""
+    height, width = shape[:2]
+    return np.array([[1 / width, 0, 0.5 / width], [0, 1 / height, 0.5 / height], [0, 0, 1]])
+
+
+def judge(evidence: Evidence) -> Kind | None:
+    """What the evidence proves: the kind of overlap, or None.
+
+    The limits lie in the gap between planted overlaps and unrelated pairs that benchmarks/data/overlap_recall.py measures:
+    of the unrelated, none reaches half of any.
+    """
+    e = evidence
+    if not (e.ncc >= 0.85 and e.corners is not None and e.corners >= 4):
+        return None
+    outside = e.matched_outside >= 0.35 and min(e.area_train, e.area_other) >= 0.04 and e.corner_fraction >= 0.15
+    inside = e.matched_inside >= 0.7 and e.area_inside >= 0.004 and e.ncc >= 0.9 and e.corners >= 6
+    if (
+        e.matched_fraction >= 0.6
+        and max(e.cover_train, e.cover_other) >= 0.85
+        and max(e.area_train, e.area_other) >= 0.04
+    ):
+        if outside and e.matched_inside < 0.3:
+            return "background"
+        return "near" if min(e.cover_train, e.cover_other) >= 0.85 else "crop"
+    if outside:
+        return "background"
+    return "foreground" if inside else None
 
 
 def compare(train: View, other: View, candidate: Candidate) -> Evidence | None:
@@ -169,14 +229,14 @@ def _refine(source: U8, target: U8, affine: F64) -> F64 | None:
     return affine
 
 
-def _track(
-    warped: U8, target: U8, cover: Mask, count: int, levels: int, tolerance: float
-) -> F64 | None:
+def _track(warped: U8, target: U8, cover: Mask, count: int, levels: int, tolerance: float) -> F64 | None:
     """Affine correction from the warped picture to the target, or None if too few corners can be followed."""
     points = cv2.goodFeaturesToTrack(target, count, 0.02, 6, mask=cover.astype(np.uint8))
     if points is None or len(points) < 4:
         return None
-    found, status, _ = cv2.calcOpticalFlowPyrLK(target, warped, points, None, winSize=(13, 13), maxLevel=levels, criteria=_STOP)
+    found, status, _ = cv2.calcOpticalFlowPyrLK(
+        target, warped, points, None, winSize=(13, 13), maxLevel=levels, criteria=_STOP
+    )
     good = status.ravel() > 0
     if good.sum() < 4:
         return None
@@ -264,9 +324,15 @@ def _evidence(turned: View, other: View, source: View, target: View, affine: F64
         area_train=float(agree.sum()) * areas.train,
         area_other=float(agree.sum()) * areas.other,
         area_inside=0.0 if foreground is None else float(foreground.agree.sum()) * areas.train,
-        affine=forward,
+        affine=_in_fractions(forward, turned.grey.shape, other.grey.shape),
         region=np.asarray(region, np.bool_),
     )
+
+
+def _in_fractions(affine: F64, shape: tuple[int, ...], to_shape: tuple[int, ...]) -> F64:
+    """A map between pixels of two frames as one between fractions of them."""
+    chain = _to_unit(to_shape) @ np.vstack([affine, [0, 0, 1]]) @ np.linalg.inv(_to_unit(shape))
+    return np.asarray(chain[:2], np.float64)
 
 
 def _foreground(turned: View, shape: tuple[int, ...], affine: F64 | None) -> Mask:

@@ -19,6 +19,7 @@ from hqsam_datasets.errors import UserError
 BLOCK = 512
 RECORD = 20 * BLOCK
 _MAX_SIZE = 8**11 - 1
+_NUL = bytes(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,17 @@ def header(name: str, size: int) -> bytes:
         raise ValueError(f"{name}: {size} bytes do not fit a USTAR header (8 GiB)")
     block = bytearray(BLOCK)
     block[0 : len(base)] = base
-    block[100:136] = b"0000644\00000000\00000000\0" + f"{size:011o}\0".encode()
-    block[136:148] = b"00000000000\0"
-    block[148:156] = b" " * 8
-    block[156:157] = b"0"
-    block[257:265] = b"ustar\x0000"
-    block[329:345] = b"0000000\00000000\0"
+    block[100:108] = _octal(0o644, 8)  # mode
+    block[108:116] = _octal(0, 8)  # uid
+    block[116:124] = _octal(0, 8)  # gid
+    block[124:136] = _octal(size, 12)
+    block[136:148] = _octal(0, 12)  # mtime
+    block[148:156] = b" " * 8  # the checksum counts as blanks in its own sum
+    block[156:157] = b"0"  # a regular file
+    block[257:263] = b"ustar" + _NUL
+    block[263:265] = b"00"
     block[345 : 345 + len(prefix)] = prefix
-    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    block[148:156] = _octal(sum(block), 7) + b" "
     return bytes(block)
 
 
@@ -247,9 +251,7 @@ class TarReader:
             key = member_key
             files[extension] = self.read_at(member)
         if not files:
-            raise UserError(
-                f"no sample begins at byte {offset}", file=self.path, cure="write the shards again"
-            )
+            raise UserError(f"no sample begins at byte {offset}", file=self.path, cure="write the shards again")
         return key, files
 
     def close(self) -> None:
@@ -331,9 +333,7 @@ def _parse_header(block: bytes, offset: int, path: Path) -> Member:
         prefix = block[345:500].split(b"\0")[0].decode()
         base = block[:100].split(b"\0")[0].decode()
     except ValueError as error:
-        raise UserError(
-            f"damaged tar header at byte {offset}", file=path, cure="write the archive again"
-        ) from error
+        raise UserError(f"damaged tar header at byte {offset}", file=path, cure="write the archive again") from error
     if stored != sum(block) - sum(block[148:156]) + 8 * 32:
         raise UserError(f"damaged tar header at byte {offset}", file=path, cure="write the archive again")
     name = f"{prefix}/{base}" if prefix else base
@@ -356,13 +356,15 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        raise UserError(
-            "the archive does not exist", file=path, cure="run the stage that writes it"
-        ) from None
+        raise UserError("the archive does not exist", file=path, cure="run the stage that writes it") from None
 
 
 def _truncated(path: Path) -> UserError:
     return UserError("the archive is truncated", file=path, cure="run the stage that writes it again")
+
+
+def _octal(value: int, width: int) -> bytes:
+    return f"{value:0{width - 1}o}".encode() + _NUL
 
 
 def _padded(size: int) -> int:

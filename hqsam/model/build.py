@@ -5,31 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from hqsam_datasets.errors import UserError
 
 from hqsam.model import backbones, checkpoint
 from hqsam.model.hq_decoder import HQHead
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
-from hqsam_datasets.errors import UserError
 
 
-def build_sam_hq(
-    name: str = "vit_h", checkpoint: str | Path | None = None, *, head: str | Path | None = None
-) -> HQSam:
+def build_sam_hq(name: str = "vit_h", checkpoint: str | Path | None = None, *, head: str | Path | None = None) -> HQSam:
     """HQ-SAM in eval mode, on the CPU; move it with ``.to(device)``.
 
     Args:
         name: Backbone.
-        checkpoint: A whole model: plain SAM (the HQ head is then fresh, unless ``head`` is given), merged HQ-SAM,
-            Light HQ-SAM, Hugging Face ``SamHQModel``. None: random weights.
+        checkpoint: A whole model: plain SAM (the HQ head is then fresh, unless ``head`` is given), merged
+            HQ-SAM, Light HQ-SAM, Hugging Face ``SamHQModel``. None: random weights.
         head: HQ parameters alone (``hq_head.safetensors``) or the training code's decoder file.
 
     Raises:
         UserError: Unknown backbone, missing or unfitting file.
     """
-    options = ModelOptions.model_construct(
-        backbone=name, checkpoint=None if checkpoint is None else Path(checkpoint)
-    )
+    options = ModelOptions.model_construct(backbone=name, checkpoint=None if checkpoint is None else Path(checkpoint))
     return build_model(options, head=None if head is None else Path(head)).eval()
 
 
@@ -66,9 +62,7 @@ def _load_base(model: HQSam, path: Path) -> None:
         )
     checkpoint.load_strict(model.sam, found.sam, path=path, what=f"SAM {model.backbone.name}")
     if found.head:
-        checkpoint.load_strict(
-            model.head, found.head, path=path, what=f"the HQ head of {model.backbone.name}"
-        )
+        checkpoint.load_strict(model.head, found.head, path=path, what=f"the HQ head of {model.backbone.name}")
 
 
 def load_head(model: HQSam, path: Path) -> None:

@@ -2,21 +2,18 @@
 
 A file is told by its keys, not by its name:
 
-=============== ============================================================================= ===================
-format          what                                                                          example
-=============== ============================================================================= ===================
-``sam``         a whole plain SAM (MobileSAM too)                                             sam_vit_l_0b3195.pth
-``hq_sam``      a whole SAM with the HQ parameters merged in (Light HQ-SAM too)               sam_hq_vit_l.pth
-``hq_decoder``  the HQ decoder alone, SAM's frozen decoder included, as HQ-SAM's training     epoch_11.pth
-                code saves it
-``sam_decoder`` SAM's mask decoder alone                                                      sam_vit_l_maskdecoder.pth
-``hq_head``     the HQ parameters alone: this project's own file                              hq_head.safetensors
-``hf_sam_hq``   Hugging Face ``SamHQModel``                                                   model.safetensors
-``hf_sam``      Hugging Face ``SamModel``                                                     model.safetensors
-=============== ============================================================================= ===================
+=============== =======================================================================
+``sam``         a whole plain SAM: sam_vit_l_0b3195.pth, MobileSAM's mobile_sam.pt
+``hq_sam``      a whole SAM with the HQ parameters merged in: sam_hq_vit_l.pth, Light HQ-SAM
+``hq_decoder``  the HQ decoder alone, SAM's frozen decoder included: epoch_11.pth of the official training code
+``sam_decoder`` SAM's mask decoder alone: sam_vit_l_maskdecoder.pth
+``hq_head``     the HQ parameters alone: this project's own hq_head.safetensors
+``hf_sam_hq``   Hugging Face ``SamHQModel``
+``hf_sam``      Hugging Face ``SamModel``
+=============== =======================================================================
 
-In memory every one becomes two dicts: SAM's weights under ``segment_anything``'s names, and the HQ head's under the
-published names without prefix.
+In memory every one becomes two dicts: SAM's weights under ``segment_anything``'s names, and the HQ head's
+under the published names without prefix.
 """
 
 from __future__ import annotations
@@ -30,14 +27,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from hqsam_datasets.atomic import write_bytes
+from hqsam_datasets.errors import UserError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hqsam.model import hf_format
 from hqsam.model.hq_decoder import HQ_PREFIXES
-from hqsam_datasets.atomic import write_bytes
-from hqsam_datasets.errors import UserError
 
 Format = Literal["sam", "hq_sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq", "hf_sam"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -72,7 +69,8 @@ class Checkpoint:
     Attributes:
         path: Where it came from, for messages.
         format: What the file is.
-        sam: SAM weights (``image_encoder.*``, ``prompt_encoder.*``, ``mask_decoder.*``), possibly the decoder's only.
+        sam: SAM weights (``image_encoder.*``, ``prompt_encoder.*``, ``mask_decoder.*``), possibly the
+            decoder's only.
         head: HQ weights without prefix; empty if the file has none.
         metadata: Of an ``hq_head`` file: backbone, variant and what training wrote down.
     """
@@ -93,7 +91,8 @@ def read(path: Path) -> Checkpoint:
     """Read a checkpoint of any known format.
 
     Args:
-        path: ``.safetensors``, or a file of ``torch.save`` (read with ``weights_only=True``: no code is executed).
+        path: ``.safetensors``, or a file of ``torch.save`` (read with ``weights_only=True``: no code is
+            executed).
 
     Raises:
         UserError: Missing, unreadable, or of no known format.
@@ -263,8 +262,5 @@ def _table(rows: Iterable[tuple[str, str, str]], limit: int = 24) -> str:
     more = len(shown) - 1 - limit
     shown = shown[: limit + 1]
     widths = [max(len(row[i]) for row in shown) for i in range(3)]
-    lines = [
-        "    " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in shown
-    ]
+    lines = ["    " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in shown]
     return "\n".join([*lines, f"    ... and {more} more"] if more > 0 else lines)

@@ -1,7 +1,7 @@
-"""Names of Hugging Face ``SamHQModel`` (and plain ``SamModel``) weights against the published ones, both ways.
+"""Names of Hugging Face ``SamHQModel`` (and plain ``SamModel``) weights against the published ones.
 
-Only names differ: every tensor has the same shape and meaning in both. One table serves both directions; ``#`` stands
-for a number, ``*`` for the rest of the key.
+Only names differ: every tensor has the same shape and meaning in both. One table serves both directions;
+``#`` stands for a number, ``*`` for the rest of the key.
 """
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ def _compiled(rules: tuple[tuple[str, str], ...] | list[tuple[str, str]]) -> lis
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(
-        re.escape(template).replace(r"\#", r"(\d+)").replace("#", r"(\d+)").replace(r"\*", "(.+)")
-    )
+    return re.compile(re.escape(template).replace(r"\#", r"(\d+)").replace("#", r"(\d+)").replace(r"\*", "(.+)"))
 
 
 def _replacement(template: str) -> str:

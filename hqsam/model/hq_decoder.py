@@ -1,22 +1,24 @@
 """The HQ part of HQ-SAM and the decoding pass that it shares with SAM's own mask decoder.
 
-Source: Segment Anything in High Quality (arXiv 2306.01567), sections 3.1-3.2; parameter names and layer shapes as in
-the published checkpoints, so that their ``mask_decoder.*`` keys load without renaming.
+Source: Segment Anything in High Quality (arXiv 2306.01567), sections 3.1-3.2; parameter names and layer
+shapes as in the published checkpoints, so that their ``mask_decoder.*`` keys load without renaming.
 
-SAM's mask decoder is used as installed and stays frozen: this module runs its transformer with one token more.
+SAM's mask decoder is used as installed and stays frozen: this module runs its transformer with one token
+more.
 
-Shape letters: P prompts; B images; C decoder width (256); F = C / 8; V width of the early ViT feature; T tokens;
-H, W side of the image embedding; h = 4H, w = 4W side of the low-resolution masks.
+Shape letters: P prompts; B images; C decoder width (256); F = C / 8; V width of the early ViT feature; T
+tokens; H, W side of the image embedding; h = 4H, w = 4W side of the low-resolution masks.
 """
 
+# ruff: noqa: N815 -- shape suffixes are the house style, attributes included
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from hqsam.model.sam_api import MLP, LayerNorm2d
 
@@ -26,8 +28,8 @@ HQ_PREFIXES = ("hf_token.", "hf_mlp.", "compress_vit_feat.", "embedding_encoder.
 class HQHead(nn.Module):
     """The HQ-Output token, its MLP and the global-local feature fusion: all that HQ-SAM trains.
 
-    Its ``state_dict`` keys are those of the published decoder (``hf_token.weight``, ``hf_mlp.layers.0.weight``, ...).
-    Initialisation is PyTorch's default, as in the official training code.
+    Its ``state_dict`` keys are those of the published decoder (``hf_token.weight``,
+    ``hf_mlp.layers.0.weight``, ...). Initialisation is PyTorch's default, as in the official training code.
     """
 
     def __init__(self, *, decoder_dim: int, vit_dim: int) -> None:
@@ -55,7 +57,7 @@ class HQHead(nn.Module):
         )
 
     def fuse(self, *, final_BCHW: Tensor, early_BVHW: Tensor) -> Tensor:
-        """The prompt-independent part of the HQ feature: final and early image features, brought to mask size.
+        """The prompt-independent part of the HQ feature: final and early image features at mask size.
 
         Args:
             final_BCHW: Output of the image encoder.
@@ -70,9 +72,9 @@ class HQHead(nn.Module):
     def mask_logits(self, *, token_PC: Tensor, upscaled_PFhw: Tensor, fused_BFhw: Tensor) -> Tensor:
         """HQ mask logits: the token's MLP output times (mask feature + fused feature).
 
-        The published form makes the mask feature with a last 3x3 convolution to F channels and then takes the dot
-        product with the token. Both are linear, so the token is multiplied into the kernel first: one output channel
-        instead of F, the same logits up to rounding.
+        The published form makes the mask feature with a last 3x3 convolution to F channels and then takes the
+        dot product with the token. Both are linear, so the token is multiplied into the kernel first: one
+        output channel instead of F, the same logits up to rounding.
 
         Args:
             token_PC: HQ token after the transformer.
@@ -83,11 +85,9 @@ class HQHead(nn.Module):
             ``[P,1,h,w]`` logits; a mask is logit > 0.
         """
         weights_PF = self.hf_mlp(token_PC)
-        *body, last = self.embedding_maskfeature
-        feature_PDhw = upscaled_PFhw
-        for layer in body:
-            feature_PDhw = layer(feature_PDhw)
-        local_P1hw = _conv3x3_per_prompt(feature_PDhw, last.weight, last.bias, weights_PF)
+        last = cast(nn.Conv2d, self.embedding_maskfeature[-1])
+        feature_PDhw = self.embedding_maskfeature[:-1](upscaled_PFhw)
+        local_P1hw = _conv3x3_per_prompt(feature_PDhw, last, weights_PF)
         return local_P1hw + _dot(weights_PF[:, None], fused_BFhw)
 
 
@@ -95,31 +95,27 @@ def _dot(weights_PKF: Tensor, feature_BFhw: Tensor) -> Tensor:
     """Dot products over channels: ``[P,K,F]`` times ``[P or 1,F,h,w]`` to ``[P,K,h,w]``."""
     h, w = feature_BFhw.shape[-2:]
     flat_BFn = feature_BFhw.flatten(2)
-    if flat_BFn.shape[0] == 1:
-        return (weights_PKF @ flat_BFn[0]).unflatten(-1, (h, w))
-    return (weights_PKF @ flat_BFn).unflatten(-1, (h, w))
+    right = flat_BFn[0] if len(flat_BFn) == 1 else flat_BFn
+    return torch.unflatten(weights_PKF @ right, -1, (h, w))
 
 
-def _conv3x3_per_prompt(
-    feature_PDhw: Tensor, kernel_FD33: Tensor, bias_F: Tensor, weights_PF: Tensor
-) -> Tensor:
+def _conv3x3_per_prompt(feature_PDhw: Tensor, conv: nn.Conv2d, weights_PF: Tensor) -> Tensor:
     """``weights . conv3x3(feature)`` with the weights folded into the kernel, each prompt having its own.
 
     Args:
         feature_PDhw: Input of the convolution.
-        kernel_FD33: Its kernel (padding 1).
-        bias_F: Its bias.
+        conv: From D to F channels, padding 1, with bias.
         weights_PF: What its output would be multiplied with.
 
     Returns:
         ``[P,1,h,w]``.
     """
     p, d, h, w = feature_PDhw.shape
-    kernel_P9D = torch.einsum("pf,fdij->pijd", weights_PF, kernel_FD33).reshape(p, 9, d)
+    kernel_P9D = torch.einsum("pf,fdij->pijd", weights_PF, conv.weight).reshape(p, 9, d)
     taps_P9hw = (kernel_P9D @ feature_PDhw.flatten(2)).view(p, 9, h, w)
-    padded = F.pad(taps_P9hw, (1, 1, 1, 1))
+    padded = functional.pad(taps_P9hw, (1, 1, 1, 1))
     out_Phw = sum(padded[:, 3 * i + j, i : i + h, j : j + w] for i in range(3) for j in range(3))
-    return (out_Phw + (weights_PF @ bias_F)[:, None, None]).unsqueeze(1)
+    return (out_Phw + (weights_PF @ cast(Tensor, conv.bias))[:, None, None]).unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,8 @@ class Prompts:
 
     Attributes:
         sparse_PTC: Points and boxes.
-        dense_PCHW: Mask prompts; ``[1,C,H,W]`` when none of the prompts has a mask (it is then the same for all).
+        dense_PCHW: Mask prompts; ``[1,C,H,W]`` when none of the prompts has a mask (it is then the same for
+            all).
     """
 
     sparse_PTC: Tensor
@@ -153,8 +150,9 @@ def run_transformer(
 ) -> TokenOutput:
     """Run SAM's two-way transformer and upscaling, optionally with extra output tokens.
 
-    When all prompts look at one image and none brings a mask, image and dense embedding stay at batch 1 until the
-    first cross-attention, which broadcasts: the projections of the image are then computed once, not once per prompt.
+    When all prompts look at one image and none brings a mask, image and dense embedding stay at batch 1 until
+    the first cross-attention, which broadcasts: the projections of the image are then computed once, not once
+    per prompt.
 
     Args:
         decoder: ``segment_anything`` ``MaskDecoder``.
@@ -173,7 +171,7 @@ def run_transformer(
     source = image_BCHW + prompts.dense_PCHW
     h, w = source.shape[-2:]
     hidden, source_PnC = decoder.transformer(source, pe_1CHW, tokens)
-    upscaled = decoder.output_upscaling(source_PnC.transpose(1, 2).unflatten(2, (h, w)))
+    upscaled = decoder.output_upscaling(torch.unflatten(source_PnC.transpose(1, 2), 2, (h, w)))
     return TokenOutput(tokens_PTC=hidden[:, : len(output_TC)], upscaled_PFhw=upscaled)
 
 

@@ -4,6 +4,7 @@ Shape letters: P prompts; B images; S input side; C decoder width; V early width
 h = 4H, w = 4W. See ``hq_decoder`` for the rest.
 """
 
+# ruff: noqa: N802, N815 -- shape suffixes are the house style, attributes included
 from __future__ import annotations
 
 from contextvars import ContextVar
@@ -20,7 +21,7 @@ _TAP: ContextVar[list[Tensor] | None] = ContextVar("hqsam_early_feature", defaul
 
 
 def _tap(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-    """Forward hook of the early block: hand its output to the ``encode`` call of this thread, if there is one."""
+    """Forward hook of the early block: hand its output to the ``encode`` call of this thread, if any."""
     taps = _TAP.get()
     if taps is not None:
         taps.append(output)
@@ -52,7 +53,8 @@ class HQMasks:
 
     Attributes:
         hq_P1hw: Logits of the HQ token alone.
-        sam: SAM's masks from the same pass. Close to, but not, vanilla SAM: the HQ token took part in attention.
+        sam: SAM's masks from the same pass. Close to, but not, vanilla SAM: the HQ token took part in
+            attention.
     """
 
     hq_P1hw: Tensor
@@ -67,8 +69,8 @@ class HQMasks:
 class HQSam(nn.Module):
     """A frozen SAM and a trainable HQ head.
 
-    ``sam`` never trains: its parameters do not require gradients and it stays in eval mode. Gradients still flow
-    *through* its transformer to the HQ token.
+    ``sam`` never trains: its parameters do not require gradients and it stays in eval mode. Gradients still
+    flow *through* its transformer to the HQ token.
 
     Attributes:
         backbone: The description that the SAM was built from.
@@ -119,8 +121,8 @@ class HQSam(nn.Module):
             input_B3SS: Output of ``preprocess``.
 
         Returns:
-            Final and early features. No gradients are needed by the frozen encoder: callers that only predict wrap
-            this in ``torch.inference_mode`` or ``torch.no_grad``.
+            Final and early features. No gradients are needed by the frozen encoder: callers that only predict
+            wrap this in ``torch.inference_mode`` or ``torch.no_grad``.
         """
         taps: list[Tensor] = []
         token = _TAP.set(taps)
@@ -129,14 +131,13 @@ class HQSam(nn.Module):
         finally:
             _TAP.reset(token)
         if len(taps) != 1:
-            raise RuntimeError(
-                f"{self.backbone.name}: module {self.backbone.early!r} ran {len(taps)} times, not once"
-            )
+            raise RuntimeError(f"{self.backbone.name}: module {self.backbone.early!r} ran {len(taps)} times, not once")
         return Encoded(final, self._early_map(taps[0]))
 
     def _early_map(self, early: Tensor) -> Tensor:
         if self.backbone.early_layout == "BLC":
-            early = early.unflatten(1, (self.backbone.embedding_size, self.backbone.embedding_size))
+            side = self.backbone.embedding_size
+            early = torch.unflatten(early, 1, (side, side))
         return early.permute(0, 3, 1, 2)
 
     def embed_prompts(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hqsam_datasets.errors import UserError
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from hqsam.model import backbones
-from hqsam_datasets.errors import UserError
 
 
 class ModelOptions(BaseModel):
@@ -15,8 +15,8 @@ class ModelOptions(BaseModel):
 
     Attributes:
         backbone: Name of a file in ``hqsam/model/backbones``.
-        checkpoint: SAM's weights, relative to the repository (any format of ``hqsam.model.checkpoint``); None gives
-            random weights, for tests.
+        checkpoint: SAM's weights, relative to the repository (any format of ``hqsam.model.checkpoint``); None
+            gives random weights, for tests.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -23,6 +23,7 @@ from segment_anything.modeling.image_encoder import (  # noqa: E402
     get_rel_pos,
 )
 from segment_anything.modeling.mask_decoder import MLP  # noqa: E402
+from segment_anything.utils.transforms import ResizeLongestSide  # noqa: E402
 
 __all__ = [
     "MLP",
@@ -31,6 +32,7 @@ __all__ = [
     "LayerNorm2d",
     "MaskDecoder",
     "PromptEncoder",
+    "ResizeLongestSide",
     "Sam",
     "TwoWayTransformer",
     "get_rel_pos",

@@ -149,7 +149,9 @@ class TrainingSet:
             prompt = record["prompt"]
             if prompt not in PROMPT_KINDS:
                 raise ValueError(f"unknown prompt {prompt!r}")
-            image, mask = augment.apply_view(image=sample.image, mask=sample.instances[0].mask, view=record)
+            image, mask = augment.apply_view(
+                image=sample.image, mask=sample.instances[record["instance"]].mask, view=record
+            )
             return View(
                 key=place.key, view=item.view, image=image, mask=mask, prompt=prompt,
                 box=np.asarray(record["box"], np.float32),

@@ -102,9 +102,7 @@ class Partial:
     positives: Int
 
 
-def evaluate(
-    units: Units, pairs: PairTable, value: Float, *, n_categories: int, bins: Sequence[AreaRange]
-) -> Partial:
+def evaluate(units: Units, pairs: PairTable, value: Float, *, n_categories: int, bins: Sequence[AreaRange]) -> Partial:
     """Matches one set of images.
 
     Args:

@@ -131,7 +131,7 @@ def _result(prompt_set: str, system: str, outcome: Outcome, protocol: dict[str, 
 
 
 def _write_units(out: Path, outcomes: list[tuple[str, str, Outcome]], head: dict[str, Any]) -> dict[str, Any]:
-    """Writes `instances.parquet` and, last, `scores.json` into a temporary folder that then takes the place of `out`."""
+    """Writes `instances.parquet` and, last, `scores.json` into a new folder that then takes the place of `out`."""
     from hqsam_metrics.files import sha256_file, write_json
 
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")

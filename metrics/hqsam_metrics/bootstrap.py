@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -104,11 +105,11 @@ def paired_bootstrap(
     a, b = a[defined], b[defined]
     cluster = _clusters(cluster[defined], len(defined))
     if not len(a):
-        return Interval(*[float("nan")] * 6, 0, 0)
+        return Interval(nan, nan, nan, nan, nan, nan, 0, 0)
     mean_a, mean_b, difference = float(a.mean()), float(b.mean()), float((b - a).mean())
     k = int(cluster.max()) + 1
     if k < 2:
-        return Interval(mean_a, mean_b, difference, *[float("nan")] * 3, len(a), k)
+        return Interval(mean_a, mean_b, difference, nan, nan, nan, len(a), k)
     draws = resample_means(b - a, cluster, n, rng)
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])

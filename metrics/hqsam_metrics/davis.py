@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from hqsam_metrics.errors import UserError
 from hqsam_metrics.instances import Report, silent
 from hqsam_metrics.jf import Statistics, region_and_contour, statistics
+from hqsam_metrics.parallel import run_parts
 
 Labels = NDArray[np.uint8]
 VOID = 255
@@ -132,34 +131,23 @@ def find_sequences(pred: Path, root: Path, split: str = "val") -> DavisFolders:
     return DavisFolders(tuple(sequences), pred, target)
 
 
-def _score_folder(job: tuple[str, tuple[str, ...], Path, Path]) -> list[ObjectScore]:
+def _score_folder(folders: DavisFolders, number: int) -> list[ObjectScore]:
     from hqsam_metrics.png import read_index_png
 
-    name, frames, pred, target = job
+    name, frames = folders.sequences[number]
     return score_sequence(
         name,
         frames,
-        pred=lambda at: read_index_png(pred / name / f"{frames[at]}.png"),
-        target=lambda at: read_index_png(target / name / f"{frames[at]}.png"),
+        pred=lambda at: read_index_png(folders.pred / name / f"{frames[at]}.png"),
+        target=lambda at: read_index_png(folders.target / name / f"{frames[at]}.png"),
     )
 
 
 def score_folders(folders: DavisFolders, *, workers: int = 1, report: Report = silent) -> list[ObjectScore]:
     """Scores all sequences, in the order of the split's list; `workers` processes change no number."""
-    jobs = [(name, frames, folders.pred, folders.target) for name, frames in folders.sequences]
-    out: list[ObjectScore] = []
-    for number, scores in enumerate(_map(jobs, workers)):
-        out += scores
-        report(number + 1, len(jobs), "scoring sequences")
-    return out
-
-
-def _map(jobs: Sequence[Any], workers: int) -> Iterator[list[ObjectScore]]:
-    if workers <= 1 or len(jobs) == 1:
-        yield from map(_score_folder, jobs)
-        return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("fork")) as pool:
-        yield from pool.map(_score_folder, jobs)
+    total = len(folders.sequences)
+    parts = run_parts(_score_folder, folders, total, workers=workers, report=report, what="scoring sequences")
+    return [score for part in parts for score in part]
 
 
 def global_metrics(scores: Sequence[ObjectScore]) -> dict[str, float | None]:

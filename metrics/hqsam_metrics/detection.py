@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hqsam_metrics import ap
 from hqsam_metrics.errors import UserError
 from hqsam_metrics.grouping import candidate_pairs, first_best, keep_best_per_image, order_detections
 from hqsam_metrics.instances import Bool, Float, GroundTruth, Report, Results, silent
 from hqsam_metrics.pairs import PairTable, Shapes, pair_ious
+from hqsam_metrics.parallel import run_parts
 from hqsam_metrics.rle import Int, RleBatch, RleError, decode_runs
 
 # A chunk is bounded by masks and by pixels (of whole images, so an upper bound of what is drawn).
@@ -223,8 +221,8 @@ def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, found: Shapes) -> ap
     )
 
 
-def _wanted(i: Int, j: Int, iou: Float) -> NDArray[np.bool_]:
-    need = iou >= ap.IOU_THRESHOLDS[0]
+def _wanted(i: Int, j: Int, iou: Float) -> Bool:
+    need: Bool = iou >= ap.IOU_THRESHOLDS[0]
     need[first_best(j, iou)] = True
     return need
 
@@ -239,34 +237,7 @@ def best_of(pairs: PairTable, gt_rows: Int, crowd: Bool) -> BestMatches:
     return BestMatches(gt_rows[~crowd], iou[~crowd], biou[~crowd])
 
 
-_JOB: list[_Job] = []
-
-
-def _forked(number: int) -> tuple[list[ap.Partial], BestMatches | None]:
-    return _chunk(_JOB[0], number)
-
-
-def _run(job: _Job, workers: int, report: Report) -> Iterator[tuple[list[ap.Partial], BestMatches | None]]:
-    """Yields the chunks' results in order; with workers, forked processes share the columns without copying."""
-    total = len(job.chunks)
-    if workers <= 1 or total == 1:
-        for number in range(total):
-            yield _chunk(job, number)
-            report(number + 1, total, "scoring")
-        return
-    _JOB[:] = [job]
-    try:
-        with ProcessPoolExecutor(min(workers, total), mp_context=get_context("fork")) as pool:
-            for number, result in enumerate(pool.map(_forked, range(total))):
-                yield result
-                report(number + 1, total, "scoring")
-    finally:
-        _JOB.clear()
-
-
-def score_detections(
-    gt: GroundTruth, dt: Results, plan: Plan, *, workers: int = 1, report: Report = silent
-) -> Scored:
+def score_detections(gt: GroundTruth, dt: Results, plan: Plan, *, workers: int = 1, report: Report = silent) -> Scored:
     """Scores detections.
 
     Args:
@@ -282,18 +253,32 @@ def score_detections(
     Raises:
         UserError: malformed masks.
     """
-    job, dropped = _prepare(gt, dt, plan)
-    parts: list[list[ap.Partial]] = [[] for _ in plan.measures]
-    best: list[BestMatches] = []
-    for partials, matches in _run(job, workers, report):
-        for mine, partial in zip(parts, partials, strict=True):
-            mine.append(partial)
-        best += [matches] if matches is not None else []
+    partials, best, dropped = _collect(gt, dt, plan, workers, report)
     tables = tuple(
-        ap.finish(ap.merge(mine), limits=plan.limits, bins=measure.bins)
-        for mine, measure in zip(parts, plan.measures, strict=True)
+        ap.finish(partial, limits=plan.limits, bins=measure.bins)
+        for partial, measure in zip(partials, plan.measures, strict=True)
     )
     return Scored(tables, join_best(best) if plan.per_instance else None, dropped)
+
+
+def partial_results(
+    gt: GroundTruth, dt: Results, plan: Plan, *, workers: int = 1, report: Report = silent
+) -> list[ap.Partial]:
+    """Returns one partial result a measure, to be merged with those of other images (arguments as `score_detections`).
+
+    `gt` keeps the whole set's images and categories, so that places mean the same in every part, and holds only the
+    annotations of its own images.
+    """
+    return _collect(gt, dt, plan, workers, report)[0]
+
+
+def _collect(
+    gt: GroundTruth, dt: Results, plan: Plan, workers: int, report: Report
+) -> tuple[list[ap.Partial], list[BestMatches], dict[str, int]]:
+    job, dropped = _prepare(gt, dt, plan)
+    done = list(run_parts(_chunk, job, len(job.chunks), workers=workers, report=report))
+    partials = [ap.merge([parts[k] for parts, _ in done]) for k in range(len(plan.measures))]
+    return partials, [best for _, best in done if best is not None], dropped
 
 
 def join_best(parts: Sequence[BestMatches]) -> BestMatches:

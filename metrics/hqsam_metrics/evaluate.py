@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hqsam_metrics import apscore, names
 from hqsam_metrics.base import protocol_hash, rules
 from hqsam_metrics.errors import UserError
 from hqsam_metrics.files import plain, sha256_file
 from hqsam_metrics.instances import AreaRule, Report, silent
+from hqsam_metrics.parallel import run_parts
+
+if TYPE_CHECKING:
+    from hqsam_metrics.cascadepsp import Cascade
 
 IouType = Literal["segm", "boundary"]
 
@@ -64,6 +66,7 @@ class _Pair:
     pred: Path
     gt: Path
     ratio: float
+    cascadepsp: bool
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class _Item:
     iou: float
     biou: float
     digest: bytes
+    cascade: Cascade | None
 
 
 def _check_ratio(ratio: float) -> None:
@@ -88,10 +92,11 @@ def _pictures(folder: Path, option: str) -> dict[str, Path]:
     return found
 
 
-def _score_pair(pair: _Pair) -> _Item:
+def _score_pair(pairs: list[_Pair], number: int) -> _Item:
     from hqsam_metrics.masks import boundary_iou, mask_iou
     from hqsam_metrics.png import read_mask_png
 
+    pair = pairs[number]
     pred, target = read_mask_png(pair.pred), read_mask_png(pair.gt)
     if pred.shape != target.shape:
         raise UserError(
@@ -100,27 +105,26 @@ def _score_pair(pair: _Pair) -> _Item:
         )
     biou = boundary_iou(pred=pred, target=target, dilation_ratio=pair.ratio)
     digest = hashlib.sha256(pair.gt.read_bytes()).digest()
-    return _Item(pair.key, mask_iou(pred=pred, target=target), biou, digest)
+    cascade = None
+    if pair.cascadepsp:
+        from hqsam_metrics.cascadepsp import measure
 
-
-def _map_pairs(pairs: list[_Pair], workers: int) -> Iterator[_Item]:
-    if workers <= 1 or len(pairs) < 2:
-        yield from map(_score_pair, pairs)
-        return
-    chunk = max(1, min(32, len(pairs) // (4 * workers)))
-    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        yield from pool.map(_score_pair, pairs, chunksize=chunk)
+        cascade = measure(key=pair.key, pred=pred, target=target)
+    return _Item(pair.key, mask_iou(pred=pred, target=target), biou, digest, cascade)
 
 
 def score_mask_folders(
-    *, pred: Path, gt: Path, dilation_ratio: float = 0.02, workers: int = 1, report: Report = silent
-) -> Result:
+    *, pred: Path, gt: Path, dilation_ratio: float = 0.02, cascadepsp: bool = False, curve: bool = False,
+    workers: int = 1, report: Report = silent,
+) -> Result:  # fmt: skip
     """Scores PNG masks paired by file stem.
 
     Args:
         pred: folder of predicted masks.
         gt: folder of ground-truth masks; foreground is above 128 in both.
         dilation_ratio: width of the boundary band.
+        cascadepsp: add the metrics `IoU_pooled` and `mBA` of CascadePSP.
+        curve: add the share of pairs above each boundary-IoU threshold (`recall_curve`).
         workers: processes; changes no number.
         report: progress.
 
@@ -136,11 +140,8 @@ def score_mask_folders(
         orphans = sorted(set(one) - set(other))
         if orphans:
             raise UserError(f"{here / one[orphans[0]].name}: has no partner in {there} ({len(orphans)} such files)")
-    pairs = [_Pair(key, found[key], real[key], dilation_ratio) for key in sorted(real)]
-    items: list[_Item] = []
-    for item in _map_pairs(pairs, workers):
-        items.append(item)
-        report(len(items), len(pairs), "scoring masks")
+    pairs = [_Pair(key, found[key], real[key], dilation_ratio, cascadepsp) for key in sorted(real)]
+    items = list(run_parts(_score_pair, pairs, len(pairs), workers=workers, report=report, what="scoring masks"))
     digest = hashlib.sha256(b"".join(item.key.encode() + b"\0" + item.digest for item in items)).hexdigest()
     protocol = rules(
         "masks",
@@ -152,12 +153,28 @@ def score_mask_folders(
         empty_mask_rule="both empty: undefined and left out; one empty: 0",
         ground_truth_digest=digest[:16],
     )
-    metrics = {"mIoU": mean(i.iou for i in items), "mBIoU": mean(i.biou for i in items)}
+    metrics = {"mIoU": mean(i.iou for i in items), "mBIoU": mean(i.biou for i in items), **_cascade(items)}
     n_scored = sum(not math.isnan(item.iou) for item in items)
     empty = len(items) - n_scored
     warnings = [f"{empty} pairs of empty masks are undefined and left out of the means"] if empty else []
     rows = [{"key": i.key, "iou": i.iou, "biou": i.biou} for i in items]
-    return Result(metrics, len(items), n_scored, protocol, warnings, {"per_item": rows})
+    details: dict[str, Any] = {"per_item": rows}
+    if curve:
+        from hqsam_metrics.curves import THRESHOLDS, recall_curve
+
+        shares = recall_curve([item.biou for item in items]).tolist()
+        details["recall_curve"] = {"thresholds": list(THRESHOLDS), "above": shares}
+    return Result(metrics, len(items), n_scored, protocol, warnings, details)
+
+
+def _cascade(items: list[_Item]) -> dict[str, float | None]:
+    parts = [item.cascade for item in items if item.cascade is not None]
+    if not parts:
+        return {}
+    from hqsam_metrics.cascadepsp import total
+
+    whole = total(parts)
+    return {"IoU_pooled": whole.iou, "mBA": whole.mba}
 
 
 def _measure(iou_type: IouType, dilation_ratio: float) -> float | None:
@@ -255,16 +272,18 @@ def score_ytvis_files(
     gt: Path,
     iou_type: IouType = "segm",
     class_agnostic: bool = False,
+    workers: int = 1,
     report: Report = silent,
 ) -> Result:
     """Scores a results file in YouTube-VIS format: tube mask AP, or tube boundary AP at the protocol's ratio 0.02."""
     from hqsam_metrics.scores import ytvis
-    from hqsam_metrics.tubes import DILATION_RATIO, length_warnings, read_tube_results, read_ytvis, score_tubes
+    from hqsam_metrics.tubes import DILATION_RATIO, score_tubes
+    from hqsam_metrics.tubes_io import length_warnings, read_tube_results, read_ytvis
 
     truth = read_ytvis(gt)
     found = read_tube_results(pred, truth)
     boundary = iou_type == "boundary"
-    scored = score_tubes(truth, found, boundary=boundary, class_agnostic=class_agnostic, report=report)
+    scored = score_tubes(truth, found, boundary=boundary, class_agnostic=class_agnostic, workers=workers, report=report)
     protocol = ytvis.protocol(
         class_agnostic=class_agnostic,
         iou_type=iou_type,
@@ -286,7 +305,9 @@ def score_davis_folders(
 
     folders = find_sequences(pred, gt, split)
     scores = score_folders(folders, workers=workers, report=report)
-    digest = _folder_digest(folders.target / name / f"{frame}.png" for name, frames in folders.sequences for frame in frames)
+    digest = _folder_digest(
+        folders.target / name / f"{frame}.png" for name, frames in folders.sequences for frame in frames
+    )
     protocol = davis.protocol(split=split, ground_truth_digest=digest)
     rows = per_object(scores)
     return Result(dict(global_metrics(scores)), len(rows), len(rows), protocol, [], {"per_object": rows})

@@ -56,4 +56,5 @@ def candidate_pairs(dt_group: Int, gt_group: Int) -> tuple[Int, Int]:
 def first_best(j: Int, iou: Float) -> Int:
     """Returns, for each distinct j, the place of its largest IoU (the first of equals)."""
     order = np.lexsort((np.arange(len(j)), -iou, j))
-    return order[rank_in_runs(j[order]) == 0]
+    best: Int = order[rank_in_runs(j[order]) == 0]
+    return best

@@ -119,6 +119,7 @@ class Results:
 
 
 def place_of(table: Int, ids: Int) -> Int:
+    """Returns the place of each id in the rising `table`, -1 for one that is not there: int64 [n]."""
     at = np.searchsorted(table, ids)
     at[at == len(table)] = 0
     found = table[at] == ids if len(table) else np.zeros(len(ids), bool)
@@ -139,9 +140,7 @@ def integers(rows: Sequence[Any], key: str, name: str, what: str, first: int = 0
         if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
-            raise UserError(
-                f"{name}: {what} {first + i}: `{key}` must be an integer, is {_short(row, key)}"
-            )
+            raise UserError(f"{name}: {what} {first + i}: `{key}` must be an integer, is {_short(row, key)}")
     return np.array([int(row[key]) for row in rows], np.int64)
 
 
@@ -157,9 +156,7 @@ def numbers(rows: Sequence[Any], key: str, name: str, what: str, first: int = 0)
     for i, row in enumerate(rows):
         value = row.get(key) if isinstance(row, Mapping) else None
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise UserError(
-                f"{name}: {what} {first + i}: `{key}` must be a finite number, is {_short(row, key)}"
-            )
+            raise UserError(f"{name}: {what} {first + i}: `{key}` must be a finite number, is {_short(row, key)}")
     return np.array([float(row[key]) for row in rows], np.float64)
 
 
@@ -170,12 +167,14 @@ def _short(row: Any, key: str) -> str:
 
 
 def unique(values: Int, name: str, what: str) -> None:
+    """Checks that ids are unique; UserError with the first that is not."""
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) != len(values):
         raise UserError(f"{name}: {what} {distinct[counts > 1][0]} is there more than once; ids must be unique")
 
 
 def rows_of(content: Mapping[str, Any], key: str, name: str) -> list[Any]:
+    """Returns the list `key` of an annotation file; UserError when it is none."""
     rows = content.get(key)
     if not isinstance(rows, list):
         raise UserError(f"{name}: `{key}` must be a list; is this an annotation file in COCO format?")
@@ -197,9 +196,7 @@ def read_images(content: Mapping[str, Any], name: str) -> Images:
     return Images(ids[order], heights[order], widths[order])
 
 
-def parse_ground_truth(
-    content: Any, name: str, *, lvis: bool = False, report: Report = silent
-) -> GroundTruth:
+def parse_ground_truth(content: Any, name: str, *, lvis: bool = False, report: Report = silent) -> GroundTruth:
     """Reads a COCO or LVIS annotation file.
 
     Args:
@@ -246,6 +243,7 @@ def _tolerated(image: Int, category: Int) -> list[str]:
 
 
 def flag(row: Mapping[str, Any], key: str, name: str) -> bool:
+    """Returns a 0/1 value of an annotation, False when absent; UserError for anything else."""
     value = row.get(key, 0)
     if value not in (0, 1):
         raise UserError(f"{name}: annotation id {row.get('id')}: `{key}` must be 0 or 1, is {value!r}")
@@ -329,9 +327,10 @@ def join_results(parts: Sequence[Results], name: str) -> Results:
         empty = np.zeros(0, np.int64)
         return Results(name, empty, empty, np.zeros(0), None, RleBatch.of([], [], []))
     area = None if any(p.area is None for p in parts) else np.concatenate([_area(p) for p in parts])
-    columns = [np.concatenate([getattr(p, key) for p in parts]) for key in ("image", "category", "score")]
+    image, category = (np.concatenate([getattr(p, key) for p in parts]) for key in ("image", "category"))
+    score = np.concatenate([p.score for p in parts])
     row = np.concatenate([p.row for p in parts])
-    return Results(name, *columns, area, RleBatch.concat([p.masks for p in parts]), row)
+    return Results(name, image, category, score, area, RleBatch.concat([p.masks for p in parts]), row)
 
 
 def _area(part: Results) -> Float:
@@ -382,8 +381,6 @@ def _result_masks(rows: list[Any], gt: GroundTruth, image: Int, name: str, first
     return RleBatch.of(strings, heights, widths)
 
 
-def read_results(
-    path: Path, gt: GroundTruth, *, area_rule: AreaRule = "mask", report: Report = silent
-) -> Results:
+def read_results(path: Path, gt: GroundTruth, *, area_rule: AreaRule = "mask", report: Report = silent) -> Results:
     """Reads a result file (see `parse_results`); a large one is read block by block."""
     return parse_results(iter_list(path), gt, str(path), area_rule=area_rule, report=report)

@@ -33,7 +33,8 @@ def contour(mask: Mask) -> Mask:
 @cache
 def _disk(radius: int) -> NDArray[np.uint8]:
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    return (x * x + y * y <= radius * radius).astype(np.uint8)
+    disk: NDArray[np.uint8] = (x * x + y * y <= radius * radius).astype(np.uint8)
+    return disk
 
 
 def bound_pixels(height: int, width: int, bound_th: float = BOUND_TH) -> int:
@@ -86,7 +87,7 @@ def region_and_contour(*, pred: Mask, target: Mask, bound_th: float = BOUND_TH) 
     a, b = pred[region], target[region]
     union = int(np.count_nonzero(a | b))
     j = int(np.count_nonzero(a & b)) / union
-    return j, _contour_f(a, b, bound_pixels(*pred.shape, bound_th))
+    return j, _contour_f(a, b, bound_pixels(pred.shape[0], pred.shape[1], bound_th))
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,4 @@ def statistics(values: Float) -> Statistics:
     n = len(values)
     cuts = np.round(np.linspace(1, n, 5) + 1e-10).astype(np.int64) - 1
     first, last = values[cuts[0] : cuts[1] + 1], values[cuts[3] : cuts[4] + 1]
-    return Statistics(
-        float(np.mean(values)), float(np.mean(values > 0.5)), float(np.mean(first) - np.mean(last))
-    )
+    return Statistics(float(np.mean(values)), float(np.mean(values > 0.5)), float(np.mean(first) - np.mean(last)))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hqsam_metrics.errors import UserError
 
 _BLOCK = 1 << 24
 # One element longer than this many blocks is no detection; the file is broken.
 _PATIENCE = 8
+_SPACE = re.compile(r"[ \t\n\r]*")
+_decode = json.JSONDecoder().raw_decode
 
 
 def read_json(path: Path) -> Any:
@@ -32,12 +35,9 @@ def read_json(path: Path) -> Any:
 def iter_list(path: Path, *, block: int = _BLOCK) -> Iterator[list[Any]]:
     """Yields the elements of a JSON file whose top level is a list, some at a time.
 
-    A block ends at a ``}`` that closes an element. Whether one does is not guessed: only a piece that is itself a valid
-    list of complete elements is accepted, otherwise the next block is added to it.
-
     Args:
         path: the file.
-        block: bytes read at once.
+        block: characters read at once.
 
     Yields:
         Lists of elements, in the order of the file; together they are the whole list.
@@ -53,38 +53,60 @@ def iter_list(path: Path, *, block: int = _BLOCK) -> Iterator[list[Any]]:
             raise UserError(f"{path}: must be a JSON list of results, is a {type(content).__name__}")
         yield content
         return
-    yield from _iter_blocks(path, block)
-
-
-def _iter_blocks(path: Path, block: int) -> Iterator[list[Any]]:
-    with path.open("rb") as file:
-        rest = file.read(block).lstrip()
-        if not rest.startswith(b"["):
-            raise UserError(f"{path}: must be a JSON list of results")
-        rest = rest[1:]
-        while True:
-            more = file.read(block)
-            if not more:
-                break
-            cut = rest.rfind(b"}") + 1
-            elements = _parse(b"[" + rest[:cut] + b"]") if cut else None
-            follows = rest[cut:].lstrip()
-            if elements is None or not follows.startswith(b","):
-                if len(rest) > _PATIENCE * block:
-                    raise UserError(f"{path}: is not valid JSON somewhere in the {len(rest)} bytes before {file.tell()}")
-                rest += more
-                continue
-            yield elements
-            rest = follows[1:] + more
-        last = _parse(b"[" + rest)
-        if last is None:
-            raise UserError(f"{path}: is not valid JSON (the last {len(rest)} bytes do not end the list)")
-        yield last
-
-
-def _parse(piece: bytes) -> list[Any] | None:
     try:
-        parsed: list[Any] = json.loads(piece)
-    except (ValueError, RecursionError):
-        return None
-    return parsed
+        with path.open(encoding="utf-8") as file:
+            yield from _iter_blocks(file, path, block)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not valid JSON ({error})") from None
+
+
+def _iter_blocks(file: TextIO, path: Path, block: int) -> Iterator[list[Any]]:
+    """Reads elements from a buffer; an element that the buffer cuts off is read again with more behind it."""
+    buffer = file.read(block)
+    at = _skip(buffer, 0)
+    if buffer[at : at + 1] != "[":
+        raise UserError(f"{path}: must be a JSON list of results")
+    at += 1
+    while True:
+        elements, at, ended = _read_elements(buffer, at)
+        if elements:
+            yield elements
+        if ended:
+            break
+        more = file.read(block)
+        if not more or len(buffer) - at > _PATIENCE * block:
+            raise UserError(f"{path}: is not valid JSON around {buffer[at : at + 40]!r}")
+        buffer, at = buffer[at:] + more, 0
+    if buffer[at:].strip() or file.read(block).strip():
+        raise UserError(f"{path}: is not valid JSON: something follows the list")
+
+
+def _read_elements(buffer: str, at: int) -> tuple[list[Any], int, bool]:
+    """Reads complete elements from `at` on.
+
+    Returns:
+        The elements, where to go on, and whether the list has ended there.
+    """
+    out: list[Any] = []
+    while True:
+        begin = _skip(buffer, at)
+        if not out and buffer[begin : begin + 1] == "]":
+            return out, begin + 1, True
+        try:
+            element, end = _decode(buffer, begin)
+        except (ValueError, RecursionError):
+            return out, at, False
+        end = _skip(buffer, end)
+        # Without a separator behind it the element may go on in the next block.
+        separator = buffer[end : end + 1]
+        if separator not in (",", "]") or not separator:
+            return out, at, False
+        out.append(element)
+        at = end + 1
+        if separator == "]":
+            return out, at, True
+
+
+def _skip(buffer: str, at: int) -> int:
+    space = _SPACE.match(buffer, at)
+    return at if space is None else space.end()

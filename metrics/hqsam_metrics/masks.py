@@ -107,9 +107,7 @@ def erode_crop(mask: Mask, dilation: int) -> Mask:
     return out
 
 
-def boundary_band(
-    mask: Any, *, dilation_ratio: float = DEFAULT_DILATION_RATIO, dilation: int | None = None
-) -> Mask:
+def boundary_band(mask: Any, *, dilation_ratio: float = DEFAULT_DILATION_RATIO, dilation: int | None = None) -> Mask:
     """Returns the inner boundary band of a mask.
 
     The band holds the pixels of the mask whose chessboard distance to the nearest background pixel is at most d;
@@ -128,10 +126,10 @@ def boundary_band(
         ValueError: not a 2-D bool (or 0/1) array, or no positive ratio.
     """
     mask = _as_mask(mask, "mask")
-    d = dilation if dilation is not None else dilation_pixels(*mask.shape, dilation_ratio)
+    d = dilation if dilation is not None else dilation_pixels(mask.shape[0], mask.shape[1], dilation_ratio)
     if d < 1:
         raise ValueError(f"dilation is {d}, must be at least 1 pixel")
-    band = mask.copy()
+    band: Mask = mask.copy()
     box = mask_box(mask)
     if box is None:
         return band

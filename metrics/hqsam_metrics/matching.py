@@ -52,9 +52,7 @@ def _nth_in_group(group: Int) -> Int:
     return np.arange(len(group)) - np.repeat(begins, sizes)
 
 
-def match(
-    *, dt: Int, gt: Int, value: Float, group: Int, gt_ignore: Bool, gt_crowd: Bool, thresholds: Float
-) -> Matches:
+def match(*, dt: Int, gt: Int, value: Float, group: Int, gt_ignore: Bool, gt_crowd: Bool, thresholds: Float) -> Matches:
     """Matches greedily in the order of the detections.
 
     A detection takes the free ground truth of the highest IoU at or above the threshold, the later one of equals;
@@ -95,9 +93,7 @@ def _segments(segment: Int) -> tuple[Int, Int]:
     return np.flatnonzero(np.append(True, segment[1:] != segment[:-1])), segment
 
 
-def _match_round(
-    one: _Round, out: Int, taken: Bool, gt_ignore: Bool, gt_crowd: Bool, thresholds: Float
-) -> None:
+def _match_round(one: _Round, out: Int, taken: Bool, gt_ignore: Bool, gt_crowd: Bool, thresholds: Float) -> None:
     free = ~taken[:, :, one.gt] | gt_crowd[one.gt]
     free &= one.value >= thresholds[:, None]
     # One integer orders the choices: real before ignored, then the IoU.

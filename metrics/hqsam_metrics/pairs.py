@@ -80,8 +80,8 @@ class PairTable:
         """Returns the IoU that AP matching uses: float64 [m].
 
         Args:
-            ratio: place of the dilation ratio, None for mask AP. With one, the value is the smaller of mask and boundary
-                IoU, and the mask IoU alone for crowd (Boundary IoU API).
+            ratio: place of the dilation ratio, None for mask AP. With one, the value is the smaller of mask and
+                boundary IoU, and the mask IoU alone for crowd (Boundary IoU API).
         """
         return self.iou if ratio is None else np.fmin(self.iou, self.biou[ratio])
 
@@ -131,9 +131,7 @@ def make_bands(shapes: Shapes, ratio: float) -> Bands:
     return Bands(band, band.counts())
 
 
-def _eroded(
-    planes: packed.Planes, mine: Int, dilation: int, pieces: tuple[Int, Int, Int, Int]
-) -> packed.Words:
+def _eroded(planes: packed.Planes, mine: Int, dilation: int, pieces: tuple[Int, Int, Int, Int]) -> packed.Words:
     """Erodes the masks `mine` alone and returns their words in the layout of `planes`."""
     if len(mine) == len(planes):
         return packed.erode(planes, dilation, *pieces)
@@ -153,7 +151,7 @@ def _eroded(
     eroded = packed.erode(small, dilation, local[pieces[0][keep]], *(column[keep] for column in pieces[1:]))
     out = np.zeros_like(planes.words)
     sizes = (small.x1 - small.x0) * small.stride
-    step = packed.ragged_arange(sizes)
+    step = ragged_arange(sizes)
     out[np.repeat(planes.base[mine], sizes) + step] = eroded[np.repeat(small.base, sizes) + step]
     return out
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(data: bytes, path: Path) -> NDArray[np.uint8]:
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    array: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if array is None:
         raise UserError(f"{path}: is no picture that can be decoded; is the file cut off?")
     if array.dtype == np.uint16:

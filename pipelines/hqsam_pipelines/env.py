@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hqsam_datasets.errors import UserError
+
 # Libraries that would otherwise report usage to their makers. `setdefault`: a user may switch one back on.
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -41,13 +43,13 @@ def repository_root(start: Path | None = None) -> Path:
         start: An absolute or relative folder.
 
     Raises:
-        FileNotFoundError: no such folder up to the file system's root.
+        UserError: no such folder up to the file system's root.
     """
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
             return folder
-    raise FileNotFoundError(f"{here}: no dvc.yaml and params.yaml here or above; run this inside the repository")
+    raise UserError("no dvc.yaml and params.yaml here or above", file=here, cure="run this inside the repository")
 
 
 def state_dir(root: Path) -> Path:

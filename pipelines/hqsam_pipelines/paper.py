@@ -205,9 +205,7 @@ def value(
     found = {
         table: number
         for (table, *who, protocol, name), number in _values().items()
-        if tuple(who) == wanted
-        and name == _metric_name(benchmark, metric)
-        and _is_protocol(protocol, prompt_set)
+        if tuple(who) == wanted and name == _metric_name(benchmark, metric) and _is_protocol(protocol, prompt_set)
     }
     return next((found[table] for table in _TABLE_ORDER if table in found), None)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from hqsam_datasets.atomic import atomic_file, json_bytes
 from hqsam_pipelines import env
+from hqsam_pipelines.clock import process_start_time
 from hqsam_pipelines.locks import locked
 
 LIBRARIES = (
@@ -87,13 +88,6 @@ def _own_peak_mb(maxrss: int) -> float:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 2**10
     return maxrss / _MAXRSS_UNIT
-
-
-def process_start_time() -> float:
-    """When this process began, seconds since the epoch (accurate to about 10 ms)."""
-    import psutil
-
-    return float(psutil.Process().create_time())
 
 
 def path(root: Path) -> Path:
@@ -187,7 +181,12 @@ def _git(root: Path, *arguments: str) -> str | None:
 def host() -> dict[str, Any]:
     """The machine, without its name or address."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": cores, "machine": platform.machine(), "system": platform.system(), "python": platform.python_version()}
+    return {
+        "cores": cores,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
 
 
 def libraries() -> dict[str, str]:

@@ -44,7 +44,7 @@ def build_report(
     Args:
         root: the repository: ``reports/metrics``, ``data`` and ``models`` are read below it.
         params: the sections of ``params.yaml`` (a mapping, or the validated `Params`).
-        out: folder for ``metrics.json``, ``report.html``, ``summary.md``, ``tables/``, ``plots/``, ``figures/``.
+        out: folder for ``metrics.json``, ``report.html``, ``tables/``, ``plots/``, ``figures/``.
         report: called with (done, total, what).
 
     Returns:

@@ -16,6 +16,7 @@ from hqsam_pipelines.report_draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report_html import Picture
 from hqsam_pipelines.report_rows import Row, headline_rows, other_rows, spec_rows
 from hqsam_pipelines.report_scenes import Pick, SceneReader
+from hqsam_pipelines.report_stats import REPLICATES
 
 _PALETTE = 256
 
@@ -57,7 +58,6 @@ def build(*, root: Path, params: Any, out: Path, report: Progress) -> dict[str, 
     report(3, 5, "page")
     page = _page(run, numbers, picks, galleries, pictures, hero)
     write_text(out / "report.html", page)
-    write_text(out / "summary.md", report_tables.summary_markdown(numbers.overview))
     write_bytes(out / "metrics.json", json_bytes(report_tables.metrics_tree(run)))
     report(5, 5, "done")
     return {"n_benchmarks": len(run.benchmarks), "n_pictures": len(pictures), "bytes": len(page.encode())}
@@ -78,6 +78,7 @@ def _numbers(run: Run) -> Numbers:
 
 def _write_tables(folder: Path, numbers: Numbers) -> None:
     with atomic_folder(folder) as tmp:
+        (tmp / "overview.md").write_text(report_tables.summary_markdown(numbers.overview), encoding="utf-8")
         (tmp / "overview.csv").write_text(report_tables.table_csv(numbers.overview), encoding="utf-8")
         for spec, rows in numbers.tables:
             (tmp / f"{spec.name}.csv").write_text(report_tables.table_csv(rows), encoding="utf-8")
@@ -91,15 +92,21 @@ def _write_plots(folder: Path, numbers: Numbers) -> None:
         (tmp / "recall_biou.csv").write_text(report_tables.recall_csv(numbers.curves), encoding="utf-8")
 
 
+_KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
+    ("improved", "Most improved", "The largest gains in boundary IoU over SAM.", report_scenes.improved),
+    ("worsened", "Most worsened", "The largest losses against SAM.", report_scenes.worsened),
+    ("best", "Best", "HQ-SAM's highest boundary IoU.", report_scenes.best),
+    ("worst", "Worst", "HQ-SAM's lowest boundary IoU.", report_scenes.worst),
+)
+"""Galleries: identifier (and name of the option with their number), title, text, choice."""
+
+
 def _galleries(picks: Sequence[Pick], options: ReportOptions) -> list[Gallery]:
-    kinds: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]], int], ...] = (
-        ("improved", "Most improved", "The largest gains in boundary IoU over SAM.", report_scenes.improved, options.improved),
-        ("worsened", "Most worsened", "The largest losses against SAM.", report_scenes.worsened, options.worsened),
-        ("best", "Best", "HQ-SAM's highest boundary IoU.", report_scenes.best, options.best),
-        ("worst", "Worst", "HQ-SAM's lowest boundary IoU.", report_scenes.worst, options.worst),
-    )  # fmt: skip
     spread = " Spread over the benchmarks: none has a second picture before each had one."
-    found = [Gallery(id, title, text + spread, tuple(choose(picks, n))) for id, title, text, choose, n in kinds]
+    found = [
+        Gallery(name, title, text + spread, tuple(choose(picks, getattr(options, name))))
+        for name, title, text, choose in _KINDS
+    ]
     if options.typical:
         text = "One picture per benchmark, chosen by rule: the instance whose gain over SAM is the median."
         found.append(Gallery("typical", "Typical", text, tuple(report_scenes.typical(picks))))
@@ -126,7 +133,7 @@ def _write_figures(
 
 def _picture(reader: SceneReader, pick: Pick, panel: int) -> Picture:
     image = overlay(reader.read(pick), panel)
-    scores = f"boundary IoU {100 * pick.sam:.1f} → {100 * pick.hq:.1f}"
+    scores = f"{pick.quantity} {100 * pick.sam:.1f} → {100 * pick.hq:.1f}"
     caption = f"{paper.title(pick.benchmark)}, {pick.prompt_set.replace('_', ' ')} · {scores} · {pick.unit}"
     return Picture(image, f"Masks of SAM and HQ-SAM for {pick.unit}", caption)
 
@@ -139,7 +146,7 @@ def _hero(reader: SceneReader, picks: Sequence[Pick], options: ReportOptions) ->
         return None
     rows = [strip(reader.read(pick), 232) for pick in shown]
     captions = [
-        [paper.title(p.benchmark), f"boundary IoU {100 * p.sam:.0f}", f"boundary IoU {100 * p.hq:.0f}", ""]
+        [paper.title(p.benchmark), f"{p.quantity} {100 * p.sam:.0f}", f"{p.quantity} {100 * p.hq:.0f}", ""]
         for p in shown
     ]
     heads = ["Image and prompt", "SAM", "HQ-SAM", "Ground truth"]
@@ -177,7 +184,7 @@ def _page(
         "cards": report_html.cards(numbers.overview),
         "overview_chart": Markup(report_html.overview_chart(numbers.overview)),
         "overview_legend": Markup(report_html.overview_legend()),
-        "replicates": f"{report_html.REPLICATES:,}",
+        "replicates": f"{REPLICATES:,}",
         "overview": report_html.overview(numbers.overview),
         "hero": None if hero is None else {**report_html.embed(hero), "text": _HERO_TEXT},
         "paper_backbone": paper.reference_backbone(run.backbone(model)),
@@ -212,7 +219,7 @@ def _gallery_context(gallery: Gallery, pictures: Mapping[tuple[str, int], Pictur
 def _data_context(run: Run) -> dict[str, Any]:
     overlap = report_html.overlap_context(run)
     if overlap:
-        overlap = {**overlap, "pictures": [_file_picture(path) for path in overlap["gallery"][:8]]}
+        overlap = {**overlap, "pictures": [_file_picture(path, text) for path, text in overlap["gallery"]]}
     protocols = [{**b, "title": paper.title(b["benchmark"])} for b in report_sources.protocols(run)]
     return {
         "sources": report_sources.sources(run),
@@ -229,8 +236,7 @@ def _data_context(run: Run) -> dict[str, Any]:
     }
 
 
-def _file_picture(path: Path) -> dict[str, Any]:
+def _file_picture(path: Path, text: str) -> dict[str, Any]:
     from hqsam_datasets.images import decode_image
 
-    name = path.stem
-    return report_html.embed(Picture(decode_image(path.read_bytes()), f"Overlapping pair {name}", name))
+    return report_html.embed(Picture(decode_image(path.read_bytes()), f"Overlapping pair, {text}", text))

@@ -172,9 +172,8 @@ def interval_chart(pairs: Sequence[tuple[str, float, float, float, str]], label:
             f'<circle class="dot {style}" cx="{xs[1]:.1f}" cy="{y:.1f}" r="4">'
             f"<title>{escape(name)}: {mean:+.2f} [{a:+.2f}, {b:+.2f}]</title></circle>",
         ]
-    body.append(
-        f'<text class="label" x="{(left + width - right) / 2:.1f}" y="{height - 4}" text-anchor="middle">{escape(unit)}</text>'
-    )
+    middle = (left + width - right) / 2
+    body.append(f'<text class="label" x="{middle:.1f}" y="{height - 4}" text-anchor="middle">{escape(unit)}</text>')
     return _svg(width, height, label, body)
 
 

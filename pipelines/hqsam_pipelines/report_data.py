@@ -39,6 +39,7 @@ class Result:
         n_scored: units that were scored.
         protocol: the protocol block.
         protocol_hash: its hash.
+        warnings: what the evaluator wants a person to know.
     """
 
     benchmark: str
@@ -50,6 +51,7 @@ class Result:
     n_scored: int
     protocol: Mapping[str, Any]
     protocol_hash: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def row(self) -> tuple[str, str, str, str]:
@@ -89,6 +91,7 @@ def _result(payload: Mapping[str, Any], item: Mapping[str, Any]) -> Result:
         n_scored=int(item["n_scored"]),
         protocol=dict(item["protocol"]),
         protocol_hash=str(item["protocol_hash"]),
+        warnings=tuple(str(text) for text in item.get("warnings", ())),
     )
 
 

@@ -70,8 +70,8 @@ def notices(run: Run) -> list[str]:
     urls = [u for a in run.params.get("archives", {}).values() for f in a.get("files", []) for u in f.get("urls", [])]
     if urls and all(str(url).startswith("embedded://") for url in urls):
         texts.append(
-            "The data are the embedded sample: procedurally drawn pictures in the published archive layouts of the real "
-            "sets, whose names they carry. They are not these sets."
+            "The data are the embedded sample: procedurally drawn pictures in the published archive layouts of the "
+            "real sets, whose names they carry. They are not these sets."
         )
     if run.params.get("overlap", {}).get("unresolved") == "keep":
         texts.append("Overlap between training and evaluation images was found and kept (overlap.unresolved: keep).")
@@ -199,9 +199,8 @@ def _ours(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _more(row: Row) -> str:
-    if row.interval is not None:
-        return interval_text(row.interval)
-    return ""
+    """The interval without plus signs: ten columns side by side have no room for them."""
+    return "" if row.interval is None else interval_text(row.interval).replace("+", "")
 
 
 def _papers(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -258,7 +257,8 @@ def training_charts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> li
     records = [dict(zip(columns, row, strict=True)) for row in rows]
     x_name = next((name for name in ("step", "iteration", "epoch") if name in columns), "")
     names = [n for n in columns if n not in ("model", "step", "iteration", "epoch", x_name)]
-    numeric = [n for n in names if any(_float(r[n]) is not None for r in records)]
+    # A column that never changes (a learning rate without a drop) is no curve.
+    numeric = [n for n in names if len({_float(r[n]) for r in records} - {None}) > 1]
     losses = [n for n in numeric if "loss" in n or n in ("bce", "dice")]
     groups = [("Training loss", losses)] + [(n, [n]) for n in numeric if n not in losses]
     return [(title, _training_chart(records, x_name, group)) for title, group in groups if group]
@@ -273,7 +273,8 @@ def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, names: Se
             points = [(_float(r[x_name]) if x_name else float(i), _float(r[name])) for i, r in enumerate(mine)]
             known = [(x, y) for x, y in points if x is not None and y is not None]
             label = name if len({r["model"] for r in records}) == 1 else f"{model}: {name}"
-            series.append(Series(label, styles[place % len(styles)], *([p[i] for p in known] for i in (0, 1))))
+            x, y = [p[0] for p in known], [p[1] for p in known]
+            series.append(Series(label, styles[place % len(styles)], x, y))
     x_all = [v for s in series for v in s.x]
     y_all = [v for s in series for v in s.y]
     axes = Axes(x_name or "row", ", ".join(names) if len(names) < 3 else "value", span(x_all, 0.01), span(y_all))
@@ -288,17 +289,29 @@ def _float(text: str | None) -> float | None:
 
 
 def overlap_context(run: Run) -> dict[str, Any]:
-    """The overlap gate's findings with a matrix kind x benchmark."""
+    """The overlap gate's findings with a matrix of evaluation sets and kinds, and a choice of its pictures."""
     found = report_sources.overlap(run)
     if not found:
         return {}
-    counts = found["counts"]
-    names = [b for b in [*run.benchmarks, ""] if any(b == c[1] for c in counts)]
-    kinds = list(dict.fromkeys(c[0] for c in counts))
-    table = {(k, b): n for k, b, n in counts}
-    columns = [paper.title(b) if b else "pairs" for b in names]
-    lines = [(kind, [table.get((kind, b), 0) or "" for b in names]) for kind in kinds]
-    return {**found, "matrix": {"columns": columns, "lines": lines}}
+    kinds = sorted(found["counts"])
+    lines = [
+        (paper.title(name), [counts.get(kind) or "" for kind in kinds])
+        for name, counts in sorted(found["by_benchmark"].items(), key=lambda item: _place(run, item[0]))
+    ]
+    return {**found, "matrix": {"columns": kinds, "lines": lines}, "gallery": _one_of_each(found["gallery"], 8)}
+
+
+def _place(run: Run, benchmark: str) -> tuple[int, str]:
+    listed = list(run.params.get("benchmarks", {}))
+    return (listed.index(benchmark) if benchmark in listed else len(listed), benchmark)
+
+
+def _one_of_each(gallery: Sequence[tuple[Any, str]], count: int) -> list[tuple[Any, str]]:
+    """Pictures of every kind of overlap (the text before the colon), as evenly as `count` allows, in their order."""
+    kinds = list(dict.fromkeys(text.partition(":")[0] for _, text in gallery))
+    rows = [[item for item in gallery if item[1].partition(":")[0] == kind] for kind in kinds]
+    turns = [row[turn] for turn in range(count) for row in rows if turn < len(row)]
+    return sorted(turns[:count], key=gallery.index)
 
 
 def params_text(run: Run) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hqsam_pipelines import paper
 from hqsam_pipelines.report_data import SAM, SYSTEMS, Run
 from hqsam_pipelines.report_stats import Difference, paired, stratified
@@ -34,7 +36,7 @@ class Row:
         values: by system, times 100.
         delta: HQ-SAM minus SAM, points; None if one is undefined.
         interval: paired bootstrap of `delta` itself, for metrics that are means over units.
-        stand_in: for AP types: paired bootstrap of the mean per-instance (boundary) IoU, which the metric is not a mean of.
+        stand_in: for AP types: paired bootstrap of the mean per-instance (boundary) IoU; AP itself is no such mean.
         stand_in_of: name of that quantity.
         paper_sam, paper_hq: the paper's values on `paper_backbone`.
         n_scored, n_expected: units.
@@ -158,7 +160,7 @@ def _interval(run: Run, benchmark: str, model: str, prompt_set: str, hq: str, co
         return None
     sam, head = _pair(run, benchmark, model, prompt_set, hq)
     difference = 100 * (unit_values(head, column) - unit_values(sam, column))
-    return paired(difference.to_numpy(float), sam["cluster"].to_numpy())
+    return paired(np.asarray(difference, np.float64), sam["cluster"].to_numpy())
 
 
 def _mean_row(run: Run, model: str, prompt_set: str, metric: str) -> Row | None:
@@ -186,7 +188,7 @@ def _mean_interval(run: Run, model: str, prompt_set: str, hq: str, column: str) 
     for name in paper.HQ4:
         sam, head = _pair(run, name, model, prompt_set, hq)
         difference = 100 * (unit_values(head, column) - unit_values(sam, column))
-        strata.append((difference.to_numpy(float), sam["cluster"].to_numpy()))
+        strata.append((np.asarray(difference, np.float64), sam["cluster"].to_numpy()))
     return stratified(strata)
 
 

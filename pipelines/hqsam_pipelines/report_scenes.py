@@ -28,7 +28,8 @@ class Pick:
     Attributes:
         benchmark, model, prompt_set: where it is from.
         key, cluster, unit: as in the per-instance table.
-        sam, hq: its scores, fractions (boundary IoU; mean of J and F for DAVIS).
+        sam, hq: its scores, fractions.
+        quantity: what the scores are: boundary IoU, or J&F (mean of both) where a benchmark has no boundary IoU.
     """
 
     benchmark: str
@@ -39,6 +40,7 @@ class Pick:
     unit: str
     sam: float
     hq: float
+    quantity: str = "boundary IoU"
 
     @property
     def gain(self) -> float:
@@ -49,13 +51,14 @@ class Pick:
 def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
     """Every instance of a benchmark that both systems have a defined score for."""
     frame = run.units(benchmark, model)
+    quantity = "J&F" if frame["biou"].isna().all() else "boundary IoU"
     frame = frame.assign(score=_score(frame))
     keys = ["prompt_set", "key", "cluster", "unit"]
     sam = frame[frame["system"] == SAM].set_index(keys)["score"]
     hq = frame[frame["system"] == run.hq_system(benchmark)].set_index(keys)["score"]
     both = sam.to_frame("sam").join(hq.to_frame("hq"), how="inner").dropna().sort_index()
     return [
-        Pick(benchmark, model, str(p), str(k), str(c), str(u), float(s), float(h))
+        Pick(benchmark, model, str(p), str(k), str(c), str(u), float(s), float(h), quantity)
         for (p, k, c, u), s, h in zip(both.index, both["sam"], both["hq"], strict=True)
     ]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hqsam_datasets.atomic import read_json, read_jsonl
 
-from hqsam_pipelines.report_data import Run
+from hqsam_pipelines.report_data import SYSTEMS, Result, Run
 
 LIBRARIES = (
     "hqsam-pipeline", "torch", "segment-anything", "numpy", "opencv-python-headless", "pycocotools", "pillow",
@@ -87,34 +87,33 @@ def evaluation_sets(run: Run) -> list[dict[str, Any]]:
 
 
 def overlap(run: Run) -> dict[str, Any]:
-    """The overlap gate: pairs by kind, exclusions, the pictures of its gallery."""
+    """The overlap gate: pairs by kind and evaluation set, exclusions, the pictures of its gallery with captions."""
     folder = run.root / "data" / "overlap"
     done = read_optional(folder / "overlap.json")
     if not done:
         return {}
+    gallery = [(folder / "gallery" / entry["file"], _pair_text(entry)) for entry in done.get("gallery", [])]
     return {
-        "counts": _pair_counts(folder / "pairs.parquet"),
-        "n_excluded": sum(_excluded_by_source(run).values()),
+        "counts": done.get("counts", {}),
+        "by_benchmark": done.get("by_benchmark", {}),
+        "by_source": done.get("by_source", {}),
+        "n_excluded": done.get("n_excluded", sum(_excluded_by_source(run).values())),
+        "n_kept": done.get("n_kept", 0),
+        "n_train": done.get("n_train"),
+        "n_eval": done.get("n_eval"),
+        "n_train_train": sum(done.get("train_train", {}).values()),
         "policy": run.params.get("overlap", {}).get("unresolved", ""),
-        "gallery": sorted((folder / "gallery").glob("*.png")),
-        "facts": _plain_facts(done),
+        "gallery": [(path, text) for path, text in gallery if path.is_file()],
     }
 
 
-def _pair_counts(path: Path) -> list[tuple[str, str, int]]:
-    """(kind, benchmark, pairs), most frequent kind first; the benchmark is empty if the table has no such column."""
-    if not path.is_file():
-        return []
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(path, use_threads=False).to_pylist()
-    counts = Counter((str(row.get("kind", "")), str(row.get("benchmark") or "")) for row in rows)
-    return sorted(((k, b, n) for (k, b), n in counts.items()), key=lambda r: (r[0], r[1]))
+def _pair_text(entry: Mapping[str, Any]) -> str:
+    return f"{entry.get('kind', '')}: {entry.get('train_key', '')} / {entry.get('key', '')}"
 
 
 def _plain_facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Numbers, flags and names at the top level of a stage's JSON, without digests and versions."""
-    skip = {"version", "digest"}
+    skip = {"version", "digest", "success"}
     return [
         (key.replace("_", " "), str(value))
         for key, value in sorted(content.items())
@@ -199,24 +198,27 @@ def versions() -> list[tuple[str, str]]:
 
 
 def protocols(run: Run) -> list[dict[str, Any]]:
-    """Every distinct protocol block: benchmark, prompt set, systems under it, hash, entries."""
-    blocks: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for result in run.results:
-        key = (result.benchmark, result.prompt_set, result.protocol_hash)
-        entries = sorted((str(k), _plain(v)) for k, v in result.protocol.items())
-        block = blocks.setdefault(
-            key,
-            {
-                "benchmark": result.benchmark,
-                "prompt_set": result.prompt_set,
-                "hash": result.protocol_hash,
-                "systems": [],
-                "entries": entries,
-            },
-        )
-        block["systems"].append(result.system)
-    places = {name: place for place, name in enumerate(run.benchmarks)}
-    return sorted(blocks.values(), key=lambda b: (places[b["benchmark"]], b["prompt_set"], b["hash"]))
+    """Protocol blocks of every benchmark and prompt set: the entries that all systems share, and each system's hash."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for benchmark in run.benchmarks:
+        for result in run.results:
+            if result.benchmark == benchmark and result.model == run.models[0]:
+                groups.setdefault((benchmark, result.prompt_set), []).append(result)
+    return [_protocol(benchmark, prompt_set, results) for (benchmark, prompt_set), results in groups.items()]
+
+
+def _protocol(benchmark: str, prompt_set: str, results: Sequence[Result]) -> dict[str, Any]:
+    blocks = [{str(k): _plain(v) for k, v in r.protocol.items()} for r in results]
+    shared = {k: v for k, v in blocks[0].items() if all(b.get(k) == v for b in blocks)}
+    own = [", ".join(f"{k} {v}" for k, v in sorted(b.items()) if k not in shared) for b in blocks]
+    systems = [(r.system, r.protocol_hash, text) for r, text in zip(results, own, strict=True)]
+    return {
+        "benchmark": benchmark,
+        "prompt_set": prompt_set,
+        "systems": sorted(systems, key=lambda s: SYSTEMS.index(s[0]) if s[0] in SYSTEMS else len(SYSTEMS)),
+        "entries": sorted(shared.items()),
+        "warnings": sorted({text for r in results for text in r.warnings}),
+    }
 
 
 def _plain(value: Any) -> str:

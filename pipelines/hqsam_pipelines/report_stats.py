@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from hqsam_metrics.bootstrap import resample_means
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
@@ -19,7 +20,6 @@ Stratum = tuple[Float, NDArray[Any]]
 REPLICATES = 4000
 LEVEL = 0.95
 _SEED = 20230602
-_CHUNK = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Difference:
     Attributes:
         mean: of the differences, in their unit.
         low, high: bounds of the 95 % percentile interval; NaN with fewer than two clusters.
-        p: two-sided bootstrap p-value; 1 when every difference is zero, NaN with fewer than two clusters.
+        p: two-sided bootstrap p-value; 1 when every difference is zero, NaN with fewer than two clusters. It is never
+            below 2^(1 - clusters), the least that a sign-flip test of so few clusters could give: the bootstrap alone
+            would call the difference of two agreeing videos significant.
         n: units.
         clusters: images or videos.
     """
@@ -78,23 +80,15 @@ def stratified(strata: Sequence[Stratum]) -> Difference | None:
     if min(clusters) < 2:
         return Difference(mean, np.nan, np.nan, np.nan, n, sum(clusters))
     rng = np.random.default_rng(_SEED)
-    draws = np.mean([replicates(d, c, rng=rng) for d, c in defined], axis=0)
+    draws = np.mean([_replicates(d, c, rng) for d, c in defined], axis=0)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Difference(mean, float(low), float(high), p_value(draws), n, sum(clusters))
+    p = max(p_value(draws), 2.0 ** (1 - sum(clusters)))
+    return Difference(mean, float(low), float(high), p, n, sum(clusters))
 
 
-def replicates(difference: Float, cluster: NDArray[Any], *, rng: np.random.Generator) -> Float:
-    """Means of `REPLICATES` resamples of whole clusters: float64 [REPLICATES]."""
+def _replicates(difference: Float, cluster: NDArray[Any], rng: np.random.Generator) -> Float:
     _, index = np.unique(cluster, return_inverse=True)
-    sums, counts = np.bincount(index, difference), np.bincount(index).astype(float)
-    size = len(counts)
-    out = []
-    step = max(1, _CHUNK // size)
-    for begin in range(0, REPLICATES, step):
-        rows = min(step, REPLICATES - begin)
-        weights = rng.multinomial(size, np.full(size, 1 / size), size=rows)
-        out.append((weights @ sums) / (weights @ counts))
-    return np.concatenate(out)
+    return resample_means(difference, index.reshape(-1).astype(np.int64), REPLICATES, rng)
 
 
 def p_value(draws: Float) -> float:

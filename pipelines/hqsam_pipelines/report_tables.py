@@ -67,7 +67,8 @@ def metrics_tree(run: Run) -> dict[str, Any]:
     """The content of ``reports/metrics.json``: ``{benchmark: {prompt_set: {system: {metric: value}}}}``.
 
     Fractions as in the metrics files, six digits. The systems of a second and further model are named
-    ``<model>:<system>``, so that adding one moves no existing key. ``HQ4-mean`` is the unweighted mean of the four HQ sets.
+    ``<model>:<system>``, so that adding one moves no existing key. ``HQ4-mean`` is the
+    unweighted mean of the four HQ sets.
     """
     tree: dict[str, Any] = {}
     for result in run.results:
@@ -99,7 +100,7 @@ def _hq4_means(run: Run) -> dict[str, dict[str, float]]:
 
 
 def curve_table(root: Path, models: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """The training curves of all models, one below the other: columns of ``curves.csv`` after a first column ``model``."""
+    """The training curves of all models, one below the other: a column ``model``, then those of ``curves.csv``."""
     columns: list[str] = ["model"]
     records: list[dict[str, str]] = []
     for model in models:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hqsam_pipelines import env
+from hqsam_datasets.errors import UserError
+from hqsam_pipelines import env, host_client
 from hqsam_pipelines.progress import Report, silent
 
 if TYPE_CHECKING:
@@ -98,6 +99,28 @@ def main(stage: Stage, argv: Sequence[str]) -> int:
     if len(argv) != len(stage.per):
         print(_usage(stage), file=sys.stderr)
         return 2
+    status = _in_host(stage, argv)
+    return status if status is not None else run_here(stage, argv)
+
+
+def _in_host(stage: Stage, argv: Sequence[str]) -> int | None:
+    """The exit status of the run in the checkout's host, or None where there is none."""
+    try:
+        root = env.repository_root()
+    except UserError:
+        return None  # said by `run_here`
+    env.prepare()  # before the host compares environments
+    return host_client.run(root, "hqsam_pipelines.stage:run_named", [stage.verb, *argv])
+
+
+def run_named(argv: Sequence[str]) -> int:
+    """Run the stage `argv[0]` for the names that follow, in this process. Returns the exit status."""
+    module = importlib.import_module(f"hqsam_pipelines.stages.{argv[0]}")
+    return run_here(module.STAGE, argv[1:])
+
+
+def run_here(stage: Stage, argv: Sequence[str]) -> int:
+    """Run a stage in this process. Returns the exit status, see `main`."""
     try:
         execute(stage, tuple(argv))
     except KeyboardInterrupt:
@@ -153,7 +176,7 @@ def _usage(stage: Stage) -> str:
 def _explain(name: str, error: Exception) -> int:
     from hqsam_pipelines.flows import is_user_error
 
-    if is_user_error(error) or isinstance(error, FileNotFoundError):
+    if is_user_error(error):
         print(f"{name}: {error}", file=sys.stderr)
     else:
         traceback.print_exception(error)

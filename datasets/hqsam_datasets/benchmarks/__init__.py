@@ -9,7 +9,7 @@ from typing import cast
 from hqsam_datasets.benchmarks.base import Benchmark
 from hqsam_datasets.errors import UserError
 
-_NOT_ADAPTERS = {"base", "common", "cocolike"}
+_NOT_ADAPTERS = {"base", "cocolike", "common", "results", "ytvislike"}
 
 
 def names() -> list[str]:

@@ -110,11 +110,13 @@ class Content:
     """What ``Benchmark.read`` returns.
 
     Attributes:
-        items: Images in key order; read lazily.
+        items: Images in ascending key order; read lazily.
+        n_images: How many, for the progress display.
         ground_truth: The official annotation file cut down to these images, or None for sets of plain masks.
     """
 
     items: Iterator[Item]
+    n_images: int
     ground_truth: dict[str, Any] | None = field(default=None)
 
 

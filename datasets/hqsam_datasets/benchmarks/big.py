@@ -1,10 +1,10 @@
 """BIG: 100 test objects on photographs of 2048x1600 to 5000x3600 pixels, with coarse masks of segmentation networks.
 
 Source: Cheng et al., CascadePSP, CVPR 2020. Not for commercial purposes; the photographs are from Flickr. Layout:
-`test/<NAME>_im.jpg`, `test/<NAME>_gt.png` (0/255), beside `val/`; several objects may share one photograph, each
-has a pair of its own. Coarse masks (PSPNet, DeepLabV3+, ...) come in a second archive as `<NAME>_seg.png` at image
-resolution, foreground above 128. The paper prompts with the ground-truth box and with the PSPNet mask; how that
-mask became SAM's 256-pixel input is unpublished (see `hqsam.predict`). Known bad files: none.
+`test/<NAME>_im.jpg`, `test/<NAME>_gt.png` (0/255), beside `val/`; several objects may share one photograph, each has a
+pair of its own. Coarse masks (PSPNet, DeepLabV3+, RefineNet, FCN-8s) come in a second archive, a folder per network, as
+`<NAME>_seg.png` at image resolution, foreground above 128. The paper prompts with the ground-truth box and with the
+PSPNet mask; how that mask became SAM's 256-pixel input is unpublished (see `hqsam.predict`). Known bad files: none.
 """
 
 from __future__ import annotations
@@ -14,47 +14,71 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsam_datasets import rle
+from hqsam_datasets.archive import find_root
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt
 from hqsam_datasets.benchmarks.common import BoolMask, pairs, read_foreground, single_object
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.sample import make_key
 
+_IMAGE, _TRUTH, _COARSE = "_im.jpg", "_gt.png", "_seg.png"
+
 
 @dataclass(frozen=True)
 class Big:
-    """The test part of BIG."""
+    """The test part of BIG.
+
+    Attributes:
+        network: Part of the name of the folder with the coarse masks to use, where there is more than one.
+    """
 
     name: str = "big"
     kind: Kind = "masks"
     dataset_version: str = "BIG test (CascadePSP)"
     class_agnostic: bool = True
+    network: str = "psp"
 
     def read(self, root: Path) -> Content:
         """Every object of the test folder with its coarse mask."""
         folder = _test_folder(root)
-        coarse = {p.name.removesuffix("_seg.png"): p for p in sorted(root.rglob("*_seg.png"))}
-        found = pairs(folder, folder, image_suffix="_im.jpg", mask_suffix="_gt.png")
-        return Content(items=self._items(found, coarse, root))
+        found = pairs(folder, folder, image_suffix=_IMAGE, mask_suffix=_TRUTH)
+        coarse = self._coarse_folder(root, folder)
+        return Content(items=self._items(found, coarse), n_images=len(found))
 
-    def _items(self, found: list[tuple[str, Path, Path]], coarse: dict[str, Path], root: Path) -> Iterator[Item]:
+    def _coarse_folder(self, root: Path, test: Path) -> Path:
+        """The folder with PSPNet's masks of the test objects."""
+        folders = sorted({p.parent for p in root.rglob(f"*{_COARSE}")})
+        names = {p.name.removesuffix(_TRUTH) for p in test.glob(f"*{_TRUTH}")}
+        folders = [f for f in folders if any((f / f"{name}{_COARSE}").exists() for name in names)]
+        if len(folders) > 1:
+            folders = [f for f in folders if self.network in str(f.relative_to(root)).lower()]
+        if len(folders) != 1:
+            raise UserError(
+                f"{len(folders)} folders with coarse masks of the test objects, one expected",
+                file=root,
+                key=f"<NAME>{_COARSE}",
+                cure="put the PSPNet masks into a folder called pspnet and pack it as BIG_coarse.zip",
+            )
+        return folders[0]
+
+    def _items(self, found: list[tuple[str, Path, Path]], coarse: Path) -> Iterator[Item]:
         keyed = sorted((make_key(self.name, name), name, image, mask) for name, image, mask in found)
         for number, (key, name, image, mask) in enumerate(keyed, start=1):
-            if name not in coarse:
-                raise UserError(
-                    f"{name} has no coarse mask {name}_seg.png",
-                    file=root,
-                    key=name,
-                    cure="fetch the coarse-mask archive",
-                )
-            truth, rough = read_foreground(mask), read_foreground(coarse[name])
-            yield single_object(key, number, image, truth, (_mask_prompt(key, truth, rough, coarse[name]),))
+            path = coarse / f"{name}{_COARSE}"
+            if not path.is_file():
+                cure = "fetch the coarse-mask archive again"
+                raise UserError(f"{name} has no coarse mask", file=path, key=name, cure=cure)
+            truth, rough = read_foreground(mask), read_foreground(path)
+            yield single_object(key, number, image, truth, (_mask_prompt(key, truth, rough, path),))
 
 
 def _test_folder(root: Path) -> Path:
-    folders = {p.parent for p in root.rglob("*_gt.png")}
-    test = sorted(f for f in folders if f.name == "test") or sorted(folders)
-    if len(test) != 1:
-        raise UserError(f"{len(test)} folders with *_gt.png, one `test` expected", file=root, key="test")
+    """``test/``; a repack without ``val`` may have the pairs in any one folder."""
+    folders = sorted({p.parent for p in root.rglob(f"*{_TRUTH}")})
+    test = [f for f in folders if f.name == "test"] or folders
+    if not test:
+        return find_root(root, "test/*_gt.png")
+    if len(test) > 1:
+        raise UserError(f"{len(test)} folders with *{_TRUTH}, one `test` expected", file=root, key="test")
     return test[0]
 
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import find_file
+from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.sample import make_key
 
@@ -97,18 +100,18 @@ class CocoLike:
         objects = group(field(truth, "annotations", path), "image_id", path)
         check_ids(objects, known, path, "annotations of images")
         found_at = find_file(root, self.detections)
-        boxes = group(read_json(found_at, list), "image_id", found_at)
-        check_ids(boxes, known, found_at, "detections on images")
-        return Content(items=self._items(root, path, found_at, images, objects, boxes), ground_truth=truth)
+        boxes = read_detections(found_at)
+        check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), known, found_at, "detections on images")
+        items = self._items(root, path, images, objects, boxes)
+        return Content(items=items, n_images=len(images), ground_truth=truth)
 
     def _items(
         self,
         root: Path,
         path: Path,
-        found_at: Path,
         images: list[Json],
         objects: dict[Any, list[Json]],
-        boxes: dict[Any, list[Json]],
+        boxes: Detections,
     ) -> Iterator[Item]:
         where = _Locator(root)
         for record in images:
@@ -121,8 +124,8 @@ class CocoLike:
                 height=height,
                 width=width,
                 video=self.video_of(record) if self.video_of else None,
-                truths=tuple(_truth(o, height, width, path) for o in objects.get(record["id"], [])),
-                prompts=tuple(_prompt(key, n, d, found_at) for n, d in enumerate(boxes.get(record["id"], []))),
+                truths=tuple(truth_of(o, height, width, path) for o in objects.get(record["id"], [])),
+                prompts=prompts_of(key, boxes, int(record["id"])),
             )
 
 
@@ -143,7 +146,8 @@ class _Locator:
         return self._folders[head] / rest
 
 
-def _truth(record: Json, height: int, width: int, path: Path) -> Truth:
+def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:
+    """An annotation record as ground truth; the error names file and annotation."""
     return Truth(
         instance_id=str(field(record, "id", path)),
         rle=segmentation(record, height, width, path),
@@ -153,12 +157,12 @@ def _truth(record: Json, height: int, width: int, path: Path) -> Truth:
     )
 
 
-def _prompt(key: str, rank: int, record: Json, path: Path) -> Prompt:
-    x, y, w, h = (float(v) for v in field(record, "bbox", path))
-    return Prompt(
-        prompt_id=f"{key}-{rank:05d}",
-        prompt_set="detector_box",
-        box=(x, y, x + w, y + h),
-        score=float(field(record, "score", path)),
-        category_id=int(field(record, "category_id", path)),
-    )
+def prompts_of(key: str, boxes: Detections, image_id: int, *, first_category: int = 0) -> tuple[Prompt, ...]:
+    """The detections on an image as box prompts, in the file's order; ``first_category`` is added to the classes."""
+    return tuple(
+        Prompt(
+            prompt_id=f"{key}-{rank:05d}", prompt_set="detector_box", box=box, score=score,
+            category_id=category + first_category,
+        )
+        for rank, (category, box, score) in enumerate(boxes.of(image_id))
+    )  # fmt: skip

@@ -117,7 +117,7 @@ class MaskFolders:
     def read(self, root: Path) -> Content:
         """Every pair of the two folders."""
         found = pairs(find_folder(root, *self.images), find_folder(root, *self.masks))
-        return Content(items=self._items(found))
+        return Content(items=self._items(found), n_images=len(found))
 
     def _items(self, found: list[tuple[str, Path, Path]]) -> Iterator[Item]:
         keyed = sorted((make_key(self.name, stem), image, mask) for stem, image, mask in found)

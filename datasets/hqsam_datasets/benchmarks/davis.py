@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hqsam_datasets import rle
+from hqsam_datasets.archive import find_root, list_files
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
-from hqsam_datasets.benchmarks.common import find_folder, pairs
+from hqsam_datasets.benchmarks.common import pairs
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import ImageError, decode_labels
 from hqsam_datasets.sample import make_key
@@ -38,13 +39,15 @@ class Davis:
 
     def read(self, root: Path) -> Content:
         """Every frame of every sequence of val.txt with XMem's boxes on it."""
-        davis = find_folder(root, "JPEGImages").parent
-        sequences = (davis / "ImageSets" / "2017" / "val.txt").read_text().split()
-        return Content(items=self._items(root, davis, sequences))
+        listed = "ImageSets/2017/val.txt"
+        davis = find_root(root, listed, depth=4)
+        sequences = sorted((davis / listed).read_text(encoding="utf-8").split(), key=lambda s: make_key("", s))
+        n_images = sum(len(list_files(davis / "JPEGImages/480p" / s, [".jpg"])) for s in sequences)
+        return Content(items=self._items(root, davis, sequences), n_images=n_images)
 
     def _items(self, root: Path, davis: Path, sequences: list[str]) -> Iterator[Item]:
         number = 0
-        for video, sequence in enumerate(sorted(sequences), start=1):
+        for video, sequence in enumerate(sequences, start=1):
             results = _results(root, davis, sequence)
             frames = pairs(davis / "JPEGImages" / "480p" / sequence, davis / "Annotations" / "480p" / sequence)
             for frame, (stem, image, annotation) in enumerate(frames):
@@ -101,7 +104,8 @@ def _prompts(key: str, labels: Labels) -> Iterator[Prompt]:
         box = rle.tight_box(labels == number)
         if box is not None:
             yield Prompt(
-                prompt_id=f"{key}-{number:03d}", prompt_set="tracker_box", box=box, score=1.0, category_id=1, track_id=number
+                prompt_id=f"{key}-{number:03d}", prompt_set="tracker_box", box=box, score=1.0, category_id=1,
+                track_id=number,
             )  # fmt: skip
 
 

@@ -20,11 +20,13 @@ from hqsam_datasets.embedded import evaluation
 from hqsam_datasets.embedded.evaluation import Alpha, Photo
 from hqsam_datasets.embedded.names import stems_of
 from hqsam_datasets.embedded.packing import jpeg, rng_of
-from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, compose, render_scene
+from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, compose, render_background, render_scene
 from hqsam_datasets.sample import make_key
 
 UInt8Image = npt.NDArray[np.uint8]
-Kind = Literal["exact", "jpeg", "resize", "mirror", "rotate90", "brightness", "grey", "crop70", "composite"]
+Kind = Literal[
+    "exact", "jpeg", "resize", "mirror", "rotate90", "brightness", "grey", "crop70", "composite", "foreground"
+]
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant("thinobject5k", 36, "composite", "coco", 7),
     Plant("thinobject5k", 47, "composite", "lvis", 3),
     Plant("thinobject5k", 58, "composite", "hrsod", 9),
+    Plant("thinobject5k", 62, "foreground", "thinobject5k_test", 8),
     Plant("thinobject5k", 66, "grey", "thinobject5k_test", 4),
 )
 
@@ -119,6 +122,8 @@ def planted(plant: Plant) -> tuple[UInt8Image | bytes, Alpha]:
     photo = photos_of(plant.dataset)[plant.photo]
     if plant.kind == "exact":
         return photo.file(), photo.union()
+    if plant.kind == "foreground":
+        return _same_cut_out(plant, photo)
     published = np.asarray(Image.open(io.BytesIO(photo.file())).convert("RGB"))
     if plant.kind == "composite":
         return _composite(plant, published)
@@ -131,6 +136,13 @@ def _composite(plant: Plant, background: UInt8Image) -> tuple[UInt8Image, Alpha]
     height, width = background.shape[:2]
     scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width, fill=(0.45, 0.65), clutter=0)
     return compose(background=background, objects=scene.objects), scene.objects[0].alpha
+
+
+def _same_cut_out(plant: Plant, photo: Photo) -> tuple[UInt8Image, Alpha]:
+    """The photograph's cut-out on another background: ThinObject-5K's splits share sources of cut-outs."""
+    rng = rng_of("plant", plant.source, plant.index)
+    background = render_background(rng=rng, height=photo.height, width=photo.width)
+    return compose(background=background, objects=photo.scene().objects), photo.union()
 
 
 Disguise = Callable[[UInt8Image, Alpha], tuple[UInt8Image, Alpha]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hqsam_datasets.archive import find_root, list_files
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.manifest import Reject
+from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
 
 IMAGE_SUFFIXES = (".jpg",)
@@ -52,11 +52,18 @@ class Layout:
 class _Files:
     """The files of one part: stem to path, of images and of masks, and everything else."""
 
+    base: Path
     part: Part
     images: Mapping[str, Path]
     masks: Mapping[str, Path]
     others: tuple[Path, ...]
     wanted: frozenset[str] | None
+
+    def partner(self, stem: str, image_is_missing: bool) -> Path:
+        """Where the missing half of a pair should be."""
+        if image_is_missing:
+            return self.base / self.part.images / f"{stem}{IMAGE_SUFFIXES[0]}"
+        return self.base / self.part.masks / f"{stem}{MASK_SUFFIXES[0]}"
 
 
 class FolderSource:
@@ -91,12 +98,14 @@ class FolderSource:
             base = _root_with(root, layout.needs)
             if base is not None:
                 return base, layout
-        expected = " | ".join(" + ".join(layout.needs) for layout in self._layouts)
-        try:
-            find_root(root, expected)
-        except UserError as error:
-            raise UserError(error.problem, file=root, key=f"sources.{name}", cure=error.cure) from None
-        raise AssertionError("unreachable: the layout was just not found")
+        expected = ", or ".join(" + ".join(layout.needs) for layout in self._layouts)
+        there = ", ".join(sorted(path.name for path in root.iterdir())[:20]) if root.is_dir() else "nothing"
+        raise UserError(
+            f"the archive holds {there}; {name} needs {expected}",
+            file=root,
+            key=f"sources.{name}.archive",
+            cure="name the archive that the data sheet describes",
+        )
 
 
 class _Rules:
@@ -131,18 +140,16 @@ class _Rules:
 
     def orphan(self, path: Path, stem: str, origin: str, missing: Path | None) -> None:
         """A file without partner: noted as stray or bad where the sheet or `skip` lists it, else an error later."""
-        plain = normal_name(stem)
-        if plain in self._strays:
-            self.reject(origin, "stray_file", self._strays[plain])
+        stray = normal_name(stem + path.suffix)
+        if stray in self._strays:
+            self.reject(origin, "stray_file", self._strays[stray])
         elif not self.drops(stem, origin):
             lacks = f"{path} has no {missing}" if missing else f"{path} is neither image nor mask of a pair"
             self._orphans.append(lacks)
 
-    def reject(self, origin: str, reason: str, detail: str) -> None:
+    def reject(self, origin: str, reason: RejectReason, detail: str) -> None:
         """Note one file that is left out."""
-        self.rejects.append(
-            Reject(source=self._name, origin=origin, reason=reason, detail=detail)  # type: ignore[typeddict-item]
-        )
+        self.rejects.append(Reject(source=self._name, origin=origin, reason=reason, detail=detail))
 
     def check_orphans(self) -> None:
         """Stop on files without partner that nothing lists."""
@@ -163,7 +170,7 @@ class _Rules:
 
 
 def normal_name(stem: str) -> str:
-    """A stem without regard to case and punctuation: repacks write `bamboo_slip/7`, `bamboo_slip_7`, `bamboo-slip-7`."""
+    """A stem without regard to case and punctuation: `bamboo_slip/7`, `bamboo_slip_7` and `bamboo-slip-7` are one."""
     return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
 
 
@@ -175,7 +182,7 @@ def _pairs_of(files: _Files, root: Path, rules: _Rules) -> Iterator[Pair]:
         if image is None or mask is None:
             present = image or mask
             assert present is not None
-            rules.orphan(present, stem, relative(present, root), _partner(present, stem, files, image is None))
+            rules.orphan(present, stem, relative(present, root), files.partner(stem, image is None))
         elif not rules.drops(stem, relative(image, root)):
             yield Pair(
                 name=stem,
@@ -187,17 +194,6 @@ def _pairs_of(files: _Files, root: Path, rules: _Rules) -> Iterator[Pair]:
             )
     for path in files.others:
         rules.orphan(path, _stem_of(path, files.part), relative(path, root), None)
-
-
-def _partner(present: Path, stem: str, files: _Files, image_is_missing: bool) -> Path:
-    base = present.parent
-    for _ in range((1 if files.part.nested else 0)):
-        base = base.parent
-    del base
-    suffix = IMAGE_SUFFIXES[0] if image_is_missing else MASK_SUFFIXES[0]
-    other = files.images if image_is_missing else files.masks
-    folder = next(iter(other.values())).parent if other else present.parent
-    return folder / (Path(stem).name + suffix)
 
 
 def _files_of(base: Path, part: Part) -> _Files:
@@ -214,7 +210,7 @@ def _files_of(base: Path, part: Part) -> _Files:
             masks[_stem_of(path, part)] = path
         elif part.images != part.masks:
             others.append(path)
-    return _Files(part, images, masks, tuple(others), _wanted(base, part))
+    return _Files(base, part, images, masks, tuple(others), _wanted(base, part))
 
 
 def _listed(folder: Path, nested: bool) -> Iterable[Path]:

@@ -1,7 +1,7 @@
 """Backbones, one file each, found by name.
 
-``load("vit_b")`` imports ``hqsam/model/backbones/vit_b.py`` and returns its constant ``BACKBONE``. There is no list
-to edit: a new backbone is one new file (and its entry under ``models`` in ``params.yaml``).
+``load("vit_b")`` imports ``hqsam/model/backbones/vit_b.py`` and returns its constant ``BACKBONE``. There is
+no list to edit: a new backbone is one new file (and its entry under ``models`` in ``params.yaml``).
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from hqsam.model.backbones.base import Backbone
 from hqsam_datasets.errors import UserError
+
+from hqsam.model.backbones.base import Backbone
 
 __all__ = ["Backbone", "load", "names"]
 

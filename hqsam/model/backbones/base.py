@@ -17,11 +17,13 @@ class Backbone:
     Attributes:
         name: Equal to the file's stem.
         image_size: Side S of the square network input, pixels.
-        embedding_size: Side E of the final image embedding and of the early feature; masks leave the decoder at 4E.
+        embedding_size: Side E of the final image embedding and of the early feature; masks leave the decoder
+            at 4E.
         vit_dim: Channels V of the early feature.
         decoder_dim: Width C of prompt encoder and mask decoder (256 in every published SAM).
-        early: Dotted path, inside ``Sam.image_encoder``, of the module whose *output* is the early feature: for a ViT
-            the first block with global attention (paper section 3.2; index 0 of the official ``interm_embeddings``).
+        early: Dotted path, inside ``Sam.image_encoder``, of the module whose *output* is the early feature:
+            for a ViT the first block with global attention (paper section 3.2; index 0 of the official
+            ``interm_embeddings``).
         early_layout: Layout of that output: ``BHWC`` or tokens ``BLC`` (L = E*E, row-major).
         build: Makes the ``segment_anything`` ``Sam`` with freshly initialised weights, in eval mode.
     """
@@ -39,9 +41,7 @@ class Backbone:
         if min(self.image_size, self.embedding_size, self.vit_dim, self.decoder_dim) < 1:
             raise ValueError(f"backbone {self.name}: sizes must be positive")
         if self.decoder_dim % 8:
-            raise ValueError(
-                f"backbone {self.name}: decoder_dim must be a multiple of 8, is {self.decoder_dim}"
-            )
+            raise ValueError(f"backbone {self.name}: decoder_dim must be a multiple of 8, is {self.decoder_dim}")
 
     @property
     def mask_size(self) -> int:
@@ -188,9 +188,7 @@ def assemble_sam(
         ),
         mask_decoder=MaskDecoder(
             num_multimask_outputs=3,
-            transformer=TwoWayTransformer(
-                depth=2, embedding_dim=decoder_dim, mlp_dim=decoder_mlp_dim, num_heads=8
-            ),
+            transformer=TwoWayTransformer(depth=2, embedding_dim=decoder_dim, mlp_dim=decoder_mlp_dim, num_heads=8),
             transformer_dim=decoder_dim,
             iou_head_depth=3,
             iou_head_hidden_dim=iou_hidden_dim,

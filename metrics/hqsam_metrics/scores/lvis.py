@@ -72,7 +72,9 @@ class LvisScore:
         from hqsam_metrics.names import lvis_metrics
 
         if options.class_agnostic:
-            raise UserError("score.class_agnostic: LVIS is federated by class; use the metric `coco` for class-agnostic AP")
+            raise UserError(
+                "score.class_agnostic: LVIS is federated by class; use the metric `coco` for class-agnostic AP"
+            )
         gt = apscore.ground_truth(data, lvis=True)
         assert gt.federation is not None
         dt = apscore.results(data, gt, options)

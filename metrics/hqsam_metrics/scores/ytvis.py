@@ -17,7 +17,7 @@ from hqsam_metrics.errors import UserError
 if TYPE_CHECKING:
     from hqsam_metrics.benchdata import Predictions
     from hqsam_metrics.detection import BestMatches
-    from hqsam_metrics.tubes import Tubes, TubeTruth
+    from hqsam_metrics.tubes_io import Tubes, TubeTruth
 
 VERSION = 1
 
@@ -31,7 +31,7 @@ def protocol(*, class_agnostic: bool, **own: Any) -> dict[str, Any]:
         iou_thresholds="0.50:0.05:0.95",
         max_dets=[1, 10, 100],
         max_dets_per="video" if class_agnostic else "video and category",
-        area_rule="mean over frames with the object; detections: mask; ground truth: annotation; bins 128^2 256^2, closed",
+        area_rule="mean over frames with the object; detections: mask; bins 128^2 256^2, closed",
         boundary_match="min(tube mask IoU, tube boundary IoU); crowd: mask alone, plain IoU",
         empty_mask_rule="a tube without a pixel is a false positive; 0/0 is 0",
         **own,
@@ -59,7 +59,8 @@ class YtvisScore:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.apscore import ap_warnings, dropped_warnings
         from hqsam_metrics.names import coco_metrics
-        from hqsam_metrics.tubes import DILATION_RATIO, LIMITS, read_ytvis, score_tubes
+        from hqsam_metrics.tubes import DILATION_RATIO, LIMITS, score_tubes
+        from hqsam_metrics.tubes_io import read_ytvis
 
         if options.dilation_ratio != DILATION_RATIO or options.strict_dilation_ratio is not None:
             raise UserError(f"score.dilation_ratio: the HQ-YTVIS protocol is fixed at {DILATION_RATIO}, without strict")
@@ -99,7 +100,7 @@ def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: l
     from hqsam_metrics.benchdata import integers
     from hqsam_metrics.instances import place_of
     from hqsam_metrics.rle import RleBatch
-    from hqsam_metrics.tubes import Tubes, blank_string
+    from hqsam_metrics.tubes_io import Tubes, blank_string
 
     track, given = (integers(data.prompts, column) for column in ("track_id", "category_id"))
     score = data.scores(options.score_rule)

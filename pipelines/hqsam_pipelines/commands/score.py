@@ -101,13 +101,22 @@ def masks(
     pred: Annotated[Path, typer.Option("--pred", metavar="DIR", help="Predicted masks, PNG, foreground 255.")],
     gt: Annotated[Path, typer.Option("--gt", metavar="DIR", help="Ground-truth masks of the same file names.")],
     dilation_ratio: Ratio = 0.02,
+    cascadepsp: Annotated[
+        bool, typer.Option("--cascadepsp", help="Add CascadePSP's own metrics of BIG: pooled IoU and mBA.")
+    ] = False,
+    recall_curve: Annotated[
+        bool, typer.Option("--recall-curve", help="Add the share of pairs above each boundary-IoU threshold.")
+    ] = False,
     workers: Workers = 1,
     json: Json = None,
 ) -> None:
     """Mask IoU and boundary IoU of PNG pairs, and their means (mIoU, mBIoU)."""
     from hqsam_metrics.evaluate import score_mask_folders
 
-    _run(score_mask_folders, json, pred=pred, gt=gt, dilation_ratio=dilation_ratio, workers=workers)
+    _run(
+        score_mask_folders, json, pred=pred, gt=gt, dilation_ratio=dilation_ratio, cascadepsp=cascadepsp,
+        curve=recall_curve, workers=workers,
+    )  # fmt: skip
 
 
 @app.command()
@@ -181,3 +190,21 @@ def davis(
     from hqsam_metrics.evaluate import score_davis_folders
 
     _run(score_davis_folders, json, pred=pred, gt=gt, split=split, workers=workers)
+
+
+@app.command()
+def sginw(
+    pred: Annotated[Path, typer.Option("--pred", metavar="DIR", help="Results: seginw-<Set>_val.json.")],
+    gt: Annotated[Path, typer.Option("--gt", metavar="DIR", help="The unpacked seginw folder.")],
+    iou_type: Kind = IouType.segm,
+    dilation_ratio: Ratio = 0.02,
+    workers: Workers = 1,
+    json: Json = None,
+) -> None:
+    """SGinW: mean AP over its 25 sets."""
+    from hqsam_metrics.sginw import score_sginw_folders
+
+    _run(
+        score_sginw_folders, json, pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio,
+        workers=workers,
+    )  # fmt: skip

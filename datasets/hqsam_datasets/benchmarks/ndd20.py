@@ -1,0 +1,93 @@
+"""NDD20, the Northumberland Dolphin Dataset: 2,201 photographs taken above and as many taken below the water.
+
+Source: Trotter et al., 2020, doi 10.25405/data.ncl.c.4982342; CC BY-NC-SA 4.0. Layout of `NDD20.zip`: `ABOVE/`,
+`BELOW/` with the images, `ABOVE_LABELS.json`, `BELOW_LABELS.json` in the VIA format: per file `regions` with polygons
+(`all_points_x`, `all_points_y`). Known bad files: none; polygons of fewer than three points occur, are no objects and are left out. The
+paper shows pictures of this set and no numbers: every polygon is an object of its own, prompted by its box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hqsam_datasets import rle
+from hqsam_datasets.archive import find_root
+from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
+from hqsam_datasets.benchmarks.cocolike import field, read_json
+from hqsam_datasets.benchmarks.common import box_prompt
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.images import ImageError, probe
+from hqsam_datasets.sample import make_key
+
+Json = dict[str, Any]
+_PARTS = ("ABOVE", "BELOW")
+
+
+@dataclass(frozen=True)
+class Ndd20:
+    """Both parts of NDD20."""
+
+    name: str = "ndd20"
+    kind: Kind = "masks"
+    dataset_version: str = "NDD20"
+    class_agnostic: bool = True
+
+    def read(self, root: Path) -> Content:
+        """Every annotated photograph with its polygons."""
+        files = []
+        for part in _PARTS:
+            labels = f"{part}_LABELS.json"
+            base = find_root(root, labels, depth=4)
+            records = read_json(base / labels, dict)
+            images = list(records.get("_via_img_metadata", records).values())
+            files += [(self._key(part, image, base / labels), base, part, image) for image in images]
+        return Content(items=self._items(sorted(files, key=lambda f: f[0])), n_images=len(files))
+
+    def _key(self, part: str, image: Json, path: Path) -> str:
+        return make_key(self.name, f"{part}-{Path(str(field(image, 'filename', path))).stem}")
+
+    def _items(self, files: list[tuple[str, Path, str, Json]]) -> Iterator[Item]:
+        for number, (key, base, part, image) in enumerate(files, start=1):
+            path = base / part / str(image["filename"])
+            height, width = _size(path, key)
+            regions = field(image, "regions", base / f"{part}_LABELS.json")
+            regions = list(regions.values()) if isinstance(regions, dict) else regions
+            truths, prompts = _objects(key, regions, height, width)
+            yield Item(
+                key=key, path=path, image_id=number, height=height, width=width, truths=truths, prompts=prompts
+            )  # fmt: skip
+
+
+def _size(path: Path, key: str) -> tuple[int, int]:
+    """Upright (height, width) from the file's header: the labels do not say it."""
+    try:
+        return probe(path.read_bytes()).upright_size
+    except FileNotFoundError:
+        cure = "fetch the archive again"
+        raise UserError("the image does not exist", file=path, key=key, cure=cure) from None
+    except ImageError as error:
+        raise UserError(f"the image cannot be used: {error}", file=path, key=key) from error
+
+
+def _objects(key: str, regions: list[Json], height: int, width: int) -> tuple[tuple[Truth, ...], tuple[Prompt, ...]]:
+    truths, prompts = [], []
+    for place, region in enumerate(regions):
+        shape = region.get("shape_attributes", {})
+        xs, ys = shape.get("all_points_x", []), shape.get("all_points_y", [])
+        if len(xs) != len(ys) or len(xs) < 3:
+            continue
+        polygon = [float(v) for point in zip(xs, ys, strict=True) for v in point]
+        counts = rle.from_segmentation([polygon], height=height, width=width)
+        box = rle.tight_box(rle.decode(counts, height=height, width=width))
+        if box is not None:
+            name = f"{key}-{place:03d}"
+            area = float(rle.area(counts, height=height, width=width))
+            truths.append(Truth(instance_id=name, rle=counts, area=area))
+            prompts.append(box_prompt(f"{name}-box", box, name))
+    return tuple(truths), tuple(prompts)
+
+
+BENCHMARK = Ndd20()

@@ -1,0 +1,141 @@
+"""SGinW, Segmentation in the Wild: 25 small sets of different domains, valid split, COCO format.
+
+Source: Zou et al., X-Decoder, CVPR 2023 (Roboflow data sets, licences differ per set); `seginw.zip` of the HQ-SAM
+authors. Layout: `<Set>/valid/*.jpg`, `<Set>/valid/_annotations_min1cat.coco.json` (0-based category ids; the file
+`_annotations.coco.json` beside it has an extra parent category and is not used). Prompts: boxes of GroundingDINO
+Swin-B, one results file a set, `seginw-<Set>_val.json`, the best 100 (box, class) pairs an image; the score is the
+detector's alone.
+
+The 25 sets become one benchmark: image and category ids are numbered through, and each category's `supercategory` is
+its set. The headline of SGinW is the mean over the 25 sets of the sets' AP, that is, categories weigh by set.
+Known bad files: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hqsam_datasets.archive import find_root
+from hqsam_datasets.benchmarks.base import Content, Item, Kind
+from hqsam_datasets.benchmarks.cocolike import check_ids, field, group, prompts_of, read_json, truth_of
+from hqsam_datasets.benchmarks.common import find_file
+from hqsam_datasets.benchmarks.results import Detections, read_detections
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.sample import make_key
+
+Json = dict[str, Any]
+SETS = (
+    "Airplane-Parts", "Bottles", "Brain-Tumor", "Chicken", "Cows", "Electric-Shaver", "Elephants", "Fruits", "Garbage",
+    "Ginger-Garlic", "Hand", "Hand-Metal", "House-Parts", "HouseHold-Items", "Nutterfly-Squireel", "Phones", "Poles",
+    "Puppies", "Rail", "Salmon-Fillet", "Strawberry", "Tablets", "Toolkits", "Trash", "Watermelon",
+)  # fmt: skip
+_ANNOTATIONS = "valid/_annotations_min1cat.coco.json"
+_IMAGES_A_SET = 10_000_000
+_CATEGORIES_A_SET = 1000
+_ANNOTATIONS_A_SET = 100_000_000
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One set, its ids numbered through."""
+
+    name: str
+    number: int
+    folder: Path
+    path: Path
+    truth: Json
+    objects: dict[Any, list[Json]]
+    boxes: Detections
+
+    def image_id(self, original: int) -> int:
+        return self.number * _IMAGES_A_SET + original
+
+    @property
+    def first_category(self) -> int:
+        return self.number * _CATEGORIES_A_SET
+
+
+@dataclass(frozen=True)
+class Sginw:
+    """The sets named, all 25 by default."""
+
+    name: str = "sginw"
+    kind: Kind = "coco"
+    dataset_version: str = "SGinW valid (25 sets)"
+    class_agnostic: bool = False
+    sets: tuple[str, ...] = SETS
+
+    def read(self, root: Path) -> Content:
+        """Every image of every set with GroundingDINO's boxes on it."""
+        ordered = sorted(self.sets, key=lambda name: make_key("", name) + "-")
+        parts = [_part(root, name, number) for number, name in enumerate(ordered, start=1)]
+        n_images = sum(len(part.truth["images"]) for part in parts)
+        return Content(items=self._items(parts), n_images=n_images, ground_truth=_merged(parts))
+
+    def _items(self, parts: list[_Part]) -> Iterator[Item]:
+        for part in parts:
+            for record in sorted(part.truth["images"], key=lambda r: int(r["id"])):
+                original = int(record["id"])
+                height, width = int(field(record, "height", part.path)), int(field(record, "width", part.path))
+                key = make_key(self.name, f"{part.name}-{original:08d}")
+                yield Item(
+                    key=key,
+                    path=part.folder / "valid" / str(field(record, "file_name", part.path)),
+                    image_id=part.image_id(original),
+                    height=height,
+                    width=width,
+                    truths=tuple(
+                        truth_of(r, height, width, part.path)
+                        for r in (_renumbered(part, a) for a in part.objects.get(original, []))
+                    ),
+                    prompts=prompts_of(key, part.boxes, original, first_category=part.first_category),
+                )
+
+
+def _part(root: Path, name: str, number: int) -> _Part:
+    folder = find_root(root, f"{name}/{_ANNOTATIONS}", depth=4) / name
+    path = folder / _ANNOTATIONS
+    truth = read_json(path, dict)
+    known = {int(field(r, "id", path)) for r in field(truth, "images", path)}
+    objects = group(field(truth, "annotations", path), "image_id", path)
+    check_ids(objects, known, path, "annotations of images")
+    results = find_file(root, f"seginw-{name}_val.json")
+    boxes = read_detections(results)
+    check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), known, results, "detections on images")
+    if len(field(truth, "categories", path)) > _CATEGORIES_A_SET or max(known, default=0) >= _IMAGES_A_SET:
+        raise UserError("ids are too large to number the sets through", file=path, key=name)
+    return _Part(name, number, folder, path, truth, objects, boxes)
+
+
+def _renumbered(part: _Part, record: Json) -> Json:
+    return {
+        **record,
+        "id": part.number * _ANNOTATIONS_A_SET + int(field(record, "id", part.path)),
+        "image_id": part.image_id(int(record["image_id"])),
+        "category_id": part.first_category + int(field(record, "category_id", part.path)),
+    }
+
+
+def _merged(parts: list[_Part]) -> Json:
+    """One COCO file of all sets."""
+    return {
+        "images": [
+            {**r, "id": part.image_id(int(r["id"])), "file_name": f"{part.name}/valid/{r['file_name']}"}
+            for part in parts
+            for r in part.truth["images"]
+        ],
+        "annotations": [_renumbered(part, r) for part in parts for r in part.truth["annotations"]],
+        "categories": [
+            {**c, "id": part.first_category + int(c["id"]), "supercategory": part.name}
+            for part in parts
+            for c in part.truth["categories"]
+        ],
+    }
+
+
+BENCHMARK = Sginw()

@@ -1,0 +1,296 @@
+"""From a source's files to samples: one convention for images and masks, hashes, and a reject for whatever fails.
+
+Rules, beyond those of `hqsam_datasets.images`:
+
+- JPEG and PNG bytes of upright 8-bit RGB images are kept as they are (no generation loss); everything else is stored
+  as upright RGB PNG. Masks that are 8-bit grey PNG with 255 as white are kept as well.
+- A mask must have the size of its upright image. If the image is stored turned (EXIF) and the mask has the stored
+  size, the mask is turned with it. Any other size is a reject, except for files that the data sheet lists and
+  `drop_known_bad: false` keeps: their masks are stretched bilinearly.
+- A mask without a pixel above 128 is a reject.
+- Rejects are counted by reason and written down. If the number of samples is not the `expected` one, nothing is
+  written and the error shows the rejects.
+
+Shards are cut by the position of the pair before rejects, so that each can be made on its own: the result does not
+depend on the number of workers, and memory holds one image at a time per worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsam_datasets import images, manifest, sources
+from hqsam_datasets.atomic import atomic_folder, write_json, write_jsonl
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch import Report
+from hqsam_datasets.hashing import hash_image
+from hqsam_datasets.images import ImageError, ImageProbe
+from hqsam_datasets.manifest import Reject, SampleRow
+from hqsam_datasets.parallel import ordered_map, worker_count
+from hqsam_datasets.sample import make_key, mask_extension, sample_json
+from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, SourceOptions, read_file
+from hqsam_datasets.tario import ShardWriter
+
+VERSION = 1
+MIN_SHARD = 256
+MAX_SHARDS = 48
+"""DVC is to see tens of files per source: at most so many shards, of at least `MIN_SHARD` samples."""
+_PAIRS_WORTH_A_PROCESS = 400
+_SHOWN_REJECTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One shard's work, small enough to be sent to another process."""
+
+    source: str
+    folder: Path
+    number: int
+    keyed: tuple[tuple[str, Pair], ...]
+
+
+@dataclass(slots=True)
+class _Done:
+    """What came of one shard."""
+
+    rows: list[SampleRow] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    digest: str = ""
+
+
+def normalise(
+    source: str,
+    *,
+    root: Path,
+    out: Path,
+    options: SourceOptions,
+    report: Report,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Turn the extracted tree of a training source into `data/samples/<source>/` (see docs/formats.md).
+
+    Args:
+        source: section of `sources` in params.yaml; it prefixes every key.
+        root: extracted tree (`archive.extracted`).
+        out: folder to write.
+        options: the section's values.
+        report: told about every finished shard.
+        workers: processes; None: as many as pay off (see `parallel.worker_count`). It changes no byte.
+
+    Returns:
+        The content of `normalise.json`.
+
+    Raises:
+        UserError: for an unknown source or layout, files without partner, or a number of samples that is not
+            `options.expected`.
+    """
+    scan = sources.load(options.kind or source).scan(source, root, options)
+    keyed = _with_keys(source, scan)
+    workers = workers or worker_count(len(keyed), worth=_PAIRS_WORTH_A_PROCESS)
+    rows: list[SampleRow] = []
+    rejects = list(scan.rejects)
+    digests = []
+    with atomic_folder(out) as folder:
+        for done in ordered_map(_make_shard, _tasks(source, folder, keyed), workers=workers):
+            rows.extend(done.rows)
+            rejects.extend(done.rejects)
+            digests.append(done.digest)
+            report(len(rows) + len(rejects), len(keyed) + len(scan.rejects), f"{source}: samples")
+        rejects.sort(key=lambda reject: (reject["origin"], reject["reason"]))
+        _check_count(source, rows, rejects, options, scan)
+        return _write_records(folder, source, rows, rejects, options, digests)
+
+
+def _tasks(source: str, folder: Path, keyed: list[tuple[str, Pair]]) -> Iterator[_Task]:
+    size = max(MIN_SHARD, -(-len(keyed) // MAX_SHARDS))
+    for number, start in enumerate(range(0, len(keyed), size)):
+        yield _Task(source, folder, number, tuple(keyed[start : start + size]))
+
+
+def _with_keys(source: str, scan: Scan) -> list[tuple[str, Pair]]:
+    """Pairs sorted by key. Names that differ only in what keys cannot hold get a part of their digest added."""
+    keys = [make_key(source, pair.name) for pair in scan.pairs]
+    counts: dict[str, int] = {}
+    for key in keys:
+        counts[key] = counts.get(key, 0) + 1
+    unique = [
+        key if counts[key] == 1 else f"{key}-{hashlib.sha256(pair.origin_image.encode()).hexdigest()[:8]}"
+        for key, pair in zip(keys, scan.pairs, strict=True)
+    ]
+    if len(set(unique)) != len(unique):
+        raise UserError("two images give the same key", key=f"sources.{source}", cure="rename one of the files")
+    return sorted(zip(unique, scan.pairs, strict=True), key=lambda item: item[0])
+
+
+def _make_shard(task: _Task) -> _Done:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    done = _Done()
+    writer = ShardWriter(
+        task.folder, prefix="samples", samples_per_shard=max(1, len(task.keyed)), first_shard=task.number
+    )
+    with writer:
+        for key, pair in task.keyed:
+            try:
+                row, files = make_sample(task.source, key, pair)
+            except ImageError as error:
+                reject = Reject(
+                    source=task.source, origin=_blame(pair, error), reason=error.reason, detail=error.detail
+                )
+                done.rejects.append(reject)
+                continue
+            row["shard"] = writer.add(key, files)
+            done.rows.append(row)
+    done.digest = writer.shards[0].sha256 if writer.shards else ""
+    return done
+
+
+def make_sample(source: str, key: str, pair: Pair) -> tuple[SampleRow, dict[str, bytes]]:
+    """Read, check and convert one pair.
+
+    Returns:
+        The manifest row (its `shard` still empty) and the sample's files by extension.
+
+    Raises:
+        ImageError: with the reject reason.
+    """
+    data = read_file(pair.image, "unreadable_image")
+    found = images.probe(data)
+    rgb = images.decode_image(data)
+    masks = [_fit_mask(reference.load(rgb.shape[:2]), rgb, found, pair) for reference in pair.masks]
+    if not masks:
+        raise ImageError("invalid_annotation", "no usable instance")
+    foreground = [int(np.count_nonzero(mask.mask > images.FOREGROUND)) for mask in masks]
+    if min(foreground) == 0:
+        raise ImageError("empty_mask", "no pixel above 128")
+    extension, stored = _stored_image(data, found, rgb)
+    files = {extension: stored, "json": _json(source, key, pair, rgb)}
+    for number, mask in enumerate(masks):
+        files[mask_extension(number)] = mask.png or images.encode_png(mask.mask)
+    return _row(source, key, pair, found, rgb, masks, max(foreground), stored), files
+
+
+def _row(
+    source: str,
+    key: str,
+    pair: Pair,
+    found: ImageProbe,
+    rgb: NDArray[np.uint8],
+    masks: list[LoadedMask],
+    foreground: int,
+    stored: bytes,
+) -> SampleRow:
+    hashes = hash_image(rgb)
+    return SampleRow(
+        key=key,
+        source=source,
+        shard="",
+        n_instances=len(masks),
+        height=rgb.shape[0],
+        width=rgb.shape[1],
+        image_sha256=hashlib.sha256(stored).hexdigest(),
+        pixel_sha256=hashes.pixel_sha256,
+        mask_encoding=masks[0].encoding,
+        image_mode=found.mode,
+        exif_orientation=found.orientation,
+        soft_fraction=max(mask.soft_fraction for mask in masks),
+        fg_fraction=foreground / (rgb.shape[0] * rgb.shape[1]),
+        origin_image=pair.origin_image,
+        origin_mask=pair.origin_mask,
+        pdq=hashes.pdq,
+        pdq_quality=hashes.pdq_quality,
+        tiles=hashes.tiles,
+    )
+
+
+def _json(source: str, key: str, pair: Pair, rgb: NDArray[np.uint8]) -> bytes:
+    return sample_json(
+        key=key,
+        source=source,
+        height=rgb.shape[0],
+        width=rgb.shape[1],
+        categories=tuple(reference.category for reference in pair.masks),
+        origin_image=pair.origin_image,
+        origin_mask=pair.origin_mask,
+    )
+
+
+def _stored_image(data: bytes, found: ImageProbe, rgb: NDArray[np.uint8]) -> tuple[str, bytes]:
+    if found.orientation == 1 and found.mode == "RGB":
+        if found.format == "JPEG":
+            return "jpg", data
+        if found.format == "PNG" and data[24] == 8:  # bit depth: 16-bit files are reduced
+            return "png", data
+    return "png", images.encode_png(rgb)
+
+
+def _fit_mask(loaded: LoadedMask, rgb: NDArray[np.uint8], found: ImageProbe, pair: Pair) -> LoadedMask:
+    size = rgb.shape[:2]
+    if loaded.mask.shape == size:
+        return loaded
+    if loaded.mask.shape == (found.height, found.width):
+        mask = images.upright(loaded.mask, found.orientation)
+    elif pair.known_bad is not None:
+        mask = np.asarray(cv2.resize(loaded.mask, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.uint8)
+    else:
+        (height, width), (mask_height, mask_width) = size, loaded.mask.shape
+        detail = f"image {width}x{height}, mask {mask_width}x{mask_height}"
+        raise ImageError("size_mismatch", detail)
+    return LoadedMask(mask, loaded.encoding, loaded.soft_fraction)
+
+
+def _blame(pair: Pair, error: ImageError) -> str:
+    of_image = error.reason in ("unreadable_image", "unsupported_mode", "too_large")
+    return pair.origin_image if of_image else pair.origin_mask
+
+
+def _write_records(
+    folder: Path,
+    source: str,
+    rows: list[SampleRow],
+    rejects: list[Reject],
+    options: SourceOptions,
+    digests: list[str],
+) -> dict[str, Any]:
+    manifest.write_rows(folder / "manifest.parquet", "samples", rows)
+    write_jsonl(folder / "rejects.jsonl", rejects)
+    result = {
+        "version": VERSION,
+        "source": source,
+        "n_samples": len(rows),
+        "n_rejects": len(rejects),
+        "rejects_by_reason": manifest.count_by_reason(rejects),
+        "n_expected": options.expected,
+        "digest": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+    }
+    write_json(folder / "normalise.json", result)
+    return result
+
+
+def _check_count(source: str, rows: list[SampleRow], rejects: list[Reject], options: SourceOptions, scan: Scan) -> None:
+    if rows and options.expected in (None, len(rows)):
+        return
+    wanted = "at least 1" if options.expected is None else str(options.expected)
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in manifest.count_by_reason(rejects).items()) or "none"
+    lines = [f"{source} gives {len(rows)} samples, expected {wanted}; rejects by reason: {reasons}"]
+    # What the data sheet announces is no news: the unexpected rejects first.
+    announced = ("known_bad", "stray_file")
+    shown = sorted(rejects, key=lambda reject: (reject["reason"] in announced, reject["origin"]))
+    lines += [f"    {r['origin']}: {r['reason']} ({r['detail']})" for r in shown[:_SHOWN_REJECTS]]
+    if len(rejects) > _SHOWN_REJECTS:
+        lines.append(f"    and {len(rejects) - _SHOWN_REJECTS} more")
+    if scan.unmatched_known_bad:
+        lines.append(f"    known bad files that were not met: {', '.join(scan.unmatched_known_bad)}")
+    raise UserError(
+        "\n".join(lines),
+        file="params.yaml",
+        key=f"sources.{source}.expected",
+        cure="fetch the archive again if files are damaged; else correct this number, or list bad stems under skip",
+    )

@@ -1,0 +1,46 @@
+"""Ordered work in processes: results come back in the order of the items, whatever the number of workers."""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WORKERS_VARIABLE = "HQSAM_WORKERS"
+"""Environment variable: how many processes the data stages may use. It changes no result, so it is no parameter."""
+
+
+def worker_count(n_items: int, *, worth: int = 1) -> int:
+    """Processes to use for `n_items`: the environment's number, else the cores, at least `worth` items for each."""
+    given = os.environ.get(WORKERS_VARIABLE, "")
+    limit = int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
+    return max(1, min(limit, n_items // max(1, worth)))
+
+
+def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:
+    """`function` over `items` in order, in `workers` processes (1: in this one); at most twice as many in flight.
+
+    Processes are spawned, not forked: the caller may have threads. `function` and the items must be picklable.
+    """
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    context = multiprocessing.get_context("spawn")
+    pending: collections.deque[Future[Result]] = collections.deque()
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,139 @@
+"""The quality gate: Great Expectations on the manifests of every source and benchmark. A failure stops the pipeline.
+
+What the pixels have to say is already in columns (`fg_fraction`, `soft_fraction`, `mask_encoding`, ...); here nothing is decoded.
+Three tables are checked (`hqsam_datasets.quality_tables`): one row per training image, one per evaluation image, one per data
+set. Instances and prompts, which can be millions, are counted into the latter two.
+
+Outputs (docs/formats.md): ``results.json``, ``data_docs.html``, and last ``validation.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hqsam_datasets.atomic import atomic_folder, write_json, write_text
+from hqsam_datasets.errors import UserError
+
+VERSION = 1
+Report = Callable[[int, int, str], None]
+_SHOWN_FAILURES = 5
+
+
+class QualityOptions(BaseModel):
+    """Section `quality` of params.yaml.
+
+    Attributes:
+        min_side: the shorter side of any image, pixels, is at least this.
+        fg_fraction: least and largest share of a training image that its foreground (the largest instance) may cover.
+        soft_fraction: largest share of a mask that may be neither 0 nor 255.
+        reject_fraction: largest share of a source's pairs that normalise may have rejected, known bad files aside.
+        box_tolerance: pixels by which a prompt box may reach over the frame (detectors round).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_side: int = Field(default=32, ge=1)
+    fg_fraction: tuple[float, float] = (0.001, 0.98)
+    soft_fraction: float = Field(default=0.5, ge=0, le=1)
+    reject_fraction: float = Field(default=0.05, ge=0, le=1)
+    box_tolerance: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _range(self) -> QualityOptions:
+        low, high = self.fg_fraction
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"fg_fraction must be two rising numbers in 0..1, not {list(self.fg_fraction)}")
+        return self
+
+
+def validate(
+    *,
+    samples: dict[str, Path],
+    benchmarks: dict[str, Path],
+    out: Path,
+    options: QualityOptions,
+    report: Report,
+) -> dict[str, Any]:
+    """Check all manifests and write the result.
+
+    Args:
+        samples: `data/samples/<source>` folders by source name.
+        benchmarks: `data/benchmarks/<benchmark>` folders by benchmark name.
+        out: folder to write; appears whole or not at all.
+        options: section `quality` of the parameters.
+        report: called with (done, total, what).
+
+    Returns:
+        The content of `validation.json`.
+
+    Raises:
+        UserError: if a table is missing, or an expectation fails. In the latter case results and data docs are written to
+            the sibling folder `<out>-failed`, and `out` is left as it was.
+    """
+    # Great Expectations takes seconds to import: not before it is needed.
+    from hqsam_datasets.quality_docs import render
+    from hqsam_datasets.quality_suite import check
+    from hqsam_datasets.quality_tables import read_tables
+
+    report(0, 3, "reading manifests")
+    tables = read_tables(samples, benchmarks, options)
+    report(1, 3, "expectations")
+    results = check(tables, options)
+    report(2, 3, "data docs")
+    failed = [row for row in results if not row["success"]]
+    folder = out.with_name(f"{out.name}-failed") if failed else out
+    summary = _summary(tables, results)
+    with atomic_folder(folder) as tmp:
+        write_json(
+            tmp / "results.json", {"version": VERSION, "options": options.model_dump(mode="json"), "results": results}
+        )
+        write_text(tmp / "data_docs.html", render(tables, results, summary))
+        summary["digest"] = hashlib.sha256((tmp / "results.json").read_bytes()).hexdigest()
+        write_json(tmp / "validation.json", summary)
+    report(3, 3, "done")
+    if failed:
+        raise _failure(failed, folder)
+    return summary
+
+
+def _summary(tables: Any, results: list[dict[str, Any]]) -> dict[str, Any]:
+    failed = Counter(row["table"] for row in results if not row["success"])
+    total = Counter(row["table"] for row in results)
+    return {
+        "version": VERSION,
+        "success": not failed,
+        "n_expectations": len(results),
+        "n_failed": sum(failed.values()),
+        "by_table": {
+            name: {"rows": len(frame), "expectations": total[name], "failed": failed[name]}
+            for name, frame in tables.frames().items()
+        },
+        "n_samples": len(tables.samples),
+        "n_images": len(tables.images),
+        "n_instances": int(tables.sets["n_instances"].sum()),
+        "n_prompts": int(tables.sets["n_prompts"].sum()),
+    }
+
+
+def _failure(failed: list[dict[str, Any]], folder: Path) -> UserError:
+    """Name every failed expectation (the first few in full) with the data sets and the keys concerned."""
+    lines = []
+    for row in failed[:_SHOWN_FAILURES]:
+        where = ", ".join(row["sets"]) or row["table"]
+        keys = f": {', '.join(row['keys'][:5])}" if row["keys"] else ""
+        more = f" and {row['unexpected_count'] - 5} more" if row["unexpected_count"] > 5 else ""
+        lines.append(f"{row['title']} fails in {where}{keys}{more}")
+    if len(failed) > _SHOWN_FAILURES:
+        lines.append(f"{len(failed) - _SHOWN_FAILURES} more expectations fail")
+    first = next((key for row in failed for key in row["keys"]), None)
+    return UserError(
+        f"{len(failed)} quality expectations fail. " + "; ".join(lines),
+        file=folder / "data_docs.html", key=first,
+        cure="mend or skip these files in the source (sources.<name>.skip), or change the limit in params quality",
+    )  # fmt: skip

@@ -1,0 +1,214 @@
+"""Training shards: the samples that the overlap gate leaves, mixed over the sources, as WebDataset archives.
+
+Order: within each source by a hash of the key, and the sources interleaved in proportion to their sizes. So every
+shard holds every source in the right proportion, a stream read front to back is mixed, and leaving out one sample
+hardly moves the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hqsam_datasets import manifest
+from hqsam_datasets.atomic import atomic_folder, read_json, read_jsonl, write_json
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch import Report
+from hqsam_datasets.parallel import ordered_map, worker_count
+from hqsam_datasets.tario import ShardInfo, ShardWriter, TarReader
+
+VERSION = 1
+_SAMPLES_WORTH_A_PROCESS = 5000
+_CHUNK = 1 << 20
+
+
+class ShardOptions(BaseModel):
+    """Section `shard` of params.yaml.
+
+    Attributes:
+        samples_per_shard: samples in each shard but the last.
+        seed: another one gives another mix.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples_per_shard: int = Field(default=1024, ge=1)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a sample lies: key, and the archive of its source."""
+
+    key: str
+    source: str
+    archive: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One shard's work."""
+
+    folder: Path
+    number: int
+    places: tuple[_Place, ...]
+
+
+def write_shards(
+    *,
+    samples: dict[str, Path],
+    exclusions: Path,
+    out: Path,
+    options: ShardOptions,
+    report: Report,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Write `data/shards/` (see docs/formats.md) and read every shard back.
+
+    Args:
+        samples: source name to the folder of its normalise stage.
+        exclusions: the overlap stage's `exclusions.jsonl`: one `{"key", "reason", "pair"}` per line.
+        out: folder to write.
+        options: section `shard`.
+        report: told about every finished shard.
+        workers: processes; None: as many as pay off. It changes no byte.
+
+    Returns:
+        The content of `index.json`.
+
+    Raises:
+        UserError: if an input is missing or damaged, a key is not unique, an exclusion names no sample, or no sample
+            is left.
+    """
+    places = _all_places(samples)
+    excluded = _excluded_keys(exclusions, places)
+    kept = _mixed([place for key, place in places.items() if key not in excluded], options.seed)
+    if not kept:
+        cure = "look at rejects.jsonl of the sources and at exclusions.jsonl"
+        raise UserError("no training sample is left", file=exclusions, cure=cure)
+    infos: list[ShardInfo] = []
+    workers = workers or worker_count(len(kept), worth=_SAMPLES_WORTH_A_PROCESS)
+    with atomic_folder(out) as folder:
+        size = options.samples_per_shard
+        chunks = [tuple(kept[start : start + size]) for start in range(0, len(kept), size)]
+        tasks = (_Task(folder, number, chunk) for number, chunk in enumerate(chunks))
+        for info in ordered_map(_write_shard, tasks, workers=workers):
+            infos.append(info)
+            report(sum(len(i.keys) for i in infos), len(kept), "samples in shards")
+        result = _index(infos, kept, sorted(excluded))
+        write_json(folder / "index.json", result)
+    return result
+
+
+def _all_places(samples: Mapping[str, Path]) -> dict[str, _Place]:
+    places: dict[str, _Place] = {}
+    for source, folder in sorted(samples.items()):
+        read_json(folder / "normalise.json", cure=f"run the normalise stage of {source}")
+        for row in manifest.read_rows(folder / "manifest.parquet", ["key", "shard"]):
+            if row["key"] in places:
+                raise UserError("two sources have the same key", file=folder, key=row["key"], cure="rename a source")
+            places[row["key"]] = _Place(row["key"], source, folder / row["shard"])
+    return places
+
+
+def _excluded_keys(exclusions: Path, places: Mapping[str, _Place]) -> set[str]:
+    keys = set()
+    for row in read_jsonl(exclusions):
+        key = row.get("key")
+        if key not in places:
+            cure = "run the overlap stage again: it saw other samples"
+            raise UserError("an exclusion names no sample", file=exclusions, key=str(key), cure=cure)
+        keys.add(str(key))
+    return keys
+
+
+def _mixed(places: list[_Place], seed: int) -> list[_Place]:
+    """Interleave the sources in proportion to their sizes; within a source, order by a hash of the key."""
+    by_source: dict[str, list[tuple[bytes, _Place]]] = {}
+    for place in places:
+        digest = hashlib.sha256(f"{seed}/{place.key}".encode()).digest()
+        by_source.setdefault(place.source, []).append((digest, place))
+    ranked = []
+    for group in by_source.values():
+        group.sort(key=lambda item: item[0])
+        ranked += [((i + 0.5) / len(group), digest, place) for i, (digest, place) in enumerate(group)]
+    return [place for _, _, place in sorted(ranked, key=lambda item: item[:2])]
+
+
+def _write_shard(task: _Task) -> ShardInfo:
+    with ShardWriter(
+        task.folder, prefix="train", samples_per_shard=len(task.places), first_shard=task.number
+    ) as writer:
+        for place in task.places:
+            writer.add(place.key, _read_sample(place))
+    info = writer.shards[0]
+    _verify(task.folder / info.name, info)
+    return info
+
+
+def _read_sample(place: _Place) -> dict[str, bytes]:
+    reader, members = _reader(place.archive)
+    if place.key not in members:
+        cure = f"run the normalise stage of {place.source} again"
+        raise UserError(
+            "the manifest lists a sample that the archive lacks", file=place.archive, key=place.key, cure=cure
+        )
+    return {extension: reader.read(f"{place.key}.{extension}") for extension in members[place.key]}
+
+
+@functools.lru_cache(maxsize=256)
+def _reader(archive: Path) -> tuple[TarReader, dict[str, list[str]]]:
+    """An open archive and the extensions of each key in it."""
+    reader = TarReader(archive)
+    members: dict[str, list[str]] = {}
+    for name in reader.members:
+        key, _, extension = name.partition(".")
+        members.setdefault(key, []).append(extension)
+    return reader, members
+
+
+def _verify(path: Path, info: ShardInfo) -> None:
+    """Read a shard back: its digest, and the keys at their offsets."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    found: dict[str, int] = {}
+    with TarReader(path) as reader:
+        for name, member in reader.members.items():
+            found.setdefault(name.partition(".")[0], member.offset)
+        sizes = path.stat().st_size == info.bytes
+    if digest.hexdigest() != info.sha256 or found != dict(zip(info.keys, info.offsets, strict=True)) or not sizes:
+        raise UserError("the shard does not read back as written", file=path, cure="check the disk, then run again")
+
+
+def _index(infos: list[ShardInfo], kept: list[_Place], excluded: list[str]) -> dict[str, Any]:
+    by_source: dict[str, int] = {}
+    for place in kept:
+        by_source[place.source] = by_source.get(place.source, 0) + 1
+    return {
+        "version": VERSION,
+        "n_samples": len(kept),
+        "by_source": dict(sorted(by_source.items())),
+        "excluded": excluded,
+        "shards": [info.as_json() for info in infos],
+        "digest": hashlib.sha256("\n".join(info.sha256 for info in infos).encode()).hexdigest(),
+    }
+
+
+def read_index(folder: Path, *, stage: str = "shard") -> dict[str, Any]:
+    """The `index.json` of a folder of shards.
+
+    Raises:
+        UserError: if it is missing or damaged; `stage` names the stage to run.
+    """
+    index = read_json(folder / "index.json", cure=f"run the {stage} stage")
+    if not isinstance(index, dict) or "shards" not in index:
+        raise UserError("this is no shard index", file=folder / "index.json", cure=f"run the {stage} stage")
+    return index

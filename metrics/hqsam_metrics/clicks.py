@@ -1,0 +1,60 @@
+"""Interactive segmentation: number of clicks to an IoU (NoC) and mean IoU after k clicks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_CLICKS = 20
+
+
+def _table(ious: Any) -> NDArray[np.float64]:
+    table = np.asarray(ious, np.float64)
+    if table.ndim != 2 or not table.shape[1]:
+        raise ValueError(f"ious must be [objects, clicks], is {table.shape}")
+    if np.isnan(table).any():
+        raise ValueError("ious holds NaN: an undefined IoU has no place in a click curve")
+    return table
+
+
+def clicks_to(ious: Any, *, threshold: float, max_clicks: int = MAX_CLICKS) -> NDArray[np.int64]:
+    """Returns, for each object, the first click at which the IoU reaches the threshold: int64 [n].
+
+    Args:
+        ious: [n, k], IoU after click 1..k.
+        threshold: 0.9 for NoC@90, 0.95 for NoC@95; reached when IoU >= threshold.
+        max_clicks: value of an object that never reaches it; clicks beyond it are not looked at.
+
+    Raises:
+        ValueError: no table, NaN in it, or fewer than `max_clicks` clicks for an object that has not reached it.
+    """
+    table = _table(ious)[:, :max_clicks]
+    reached = table >= threshold
+    failed = ~reached.any(axis=1)
+    if failed.any() and table.shape[1] < max_clicks:
+        raise ValueError(f"an object is below {threshold} after {table.shape[1]} clicks: {max_clicks} are needed")
+    return np.where(failed, max_clicks, reached.argmax(axis=1) + 1).astype(np.int64)
+
+
+def noc(ious: Any, *, threshold: float, max_clicks: int = MAX_CLICKS) -> float:
+    """Returns the mean number of clicks (NoC) to the threshold, see `clicks_to`."""
+    return float(clicks_to(ious, threshold=threshold, max_clicks=max_clicks).mean())
+
+
+def failures(ious: Any, *, threshold: float, max_clicks: int = MAX_CLICKS) -> int:
+    """Returns the number of objects that do not reach the threshold within `max_clicks`."""
+    return int((~(_table(ious)[:, :max_clicks] >= threshold).any(axis=1)).sum())
+
+
+def miou_at(ious: Any, *, click: int) -> float:
+    """Returns the mean IoU after `click` clicks.
+
+    Raises:
+        ValueError: there are not so many clicks.
+    """
+    table = _table(ious)
+    if not 1 <= click <= table.shape[1]:
+        raise ValueError(f"click is {click}, there are {table.shape[1]}")
+    return float(table[:, click - 1].mean())

@@ -1,0 +1,49 @@
+"""Running the parts of a job in order, here or in forked processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from hqsam_metrics.instances import Report
+
+R = TypeVar("R")
+# What the forked processes inherit: large columns reach them without a copy.
+_STATE: list[tuple[Callable[[Any, int], Any], Any]] = []
+
+
+def _task(number: int) -> Any:
+    function, job = _STATE[0]
+    return function(job, number)
+
+
+def run_parts(
+    function: Callable[[Any, int], R], job: Any, total: int, *, workers: int, report: Report, what: str = "scoring"
+) -> Iterator[R]:
+    """Yields ``function(job, n)`` for n = 0 .. total - 1, in that order.
+
+    Args:
+        function: a module-level function.
+        job: what it works on; processes share it by fork.
+        total: number of parts.
+        workers: processes; 1 computes here.
+        report: progress.
+        what: word for the progress.
+    """
+    if workers <= 1 or total < 2:
+        for number in range(total):
+            yield function(job, number)
+            report(number + 1, total, what)
+        return
+    _STATE[:] = [(function, job)]
+    try:
+        # Several parts at a time, so that small ones are not eaten up by the exchange between processes.
+        chunk = max(1, min(32, total // (4 * workers)))
+        with ProcessPoolExecutor(min(workers, total), mp_context=get_context("fork")) as pool:
+            for number, result in enumerate(pool.map(_task, range(total), chunksize=chunk)):
+                yield result
+                report(number + 1, total, what)
+    finally:
+        _STATE.clear()

@@ -1,0 +1,83 @@
+"""SGinW (Segmentation in the Wild): AP of each of 25 sets and their unweighted mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from hqsam_metrics.base import rules
+from hqsam_metrics.errors import UserError
+from hqsam_metrics.evaluate import IouType, Result, score_coco_files
+from hqsam_metrics.instances import Report, silent
+
+# Folder names of seginw.zip (sam-hq, seginw/).
+SETS = (
+    "Airplane-Parts", "Bottles", "Brain-Tumor", "Chicken", "Cows", "Electric-Shaver", "Elephants", "Fruits", "Garbage",
+    "Ginger-Garlic", "Hand", "Hand-Metal", "House-Parts", "HouseHold-Items", "Nutterfly-Squireel", "Phones", "Poles",
+    "Puppies", "Rail", "Salmon-Fillet", "Strawberry", "Tablets", "Toolkits", "Trash", "Watermelon",
+)  # fmt: skip
+
+
+def sginw_mean(per_set: Mapping[str, float | None]) -> float:
+    """Returns the unweighted mean AP over the 25 sets.
+
+    Args:
+        per_set: AP by set name.
+
+    Raises:
+        UserError: a set is missing, unknown or undefined; the mean over fewer sets is another number.
+    """
+    missing = sorted(set(SETS) - set(per_set))
+    unknown = sorted(set(per_set) - set(SETS))
+    if missing or unknown:
+        raise UserError(f"SGinW: sets missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}")
+    values = [per_set[name] for name in SETS]
+    if any(value is None or math.isnan(value) for value in values):
+        raise UserError("SGinW: a set has no AP; every set needs ground truth and results")
+    return math.fsum(value for value in values if value is not None) / len(SETS)
+
+
+def score_sginw_folders(
+    *, pred: Path, gt: Path, iou_type: IouType = "segm", dilation_ratio: float = 0.02, workers: int = 1,
+    report: Report = silent,
+) -> Result:  # fmt: skip
+    """Scores SGinW.
+
+    Args:
+        pred: results, `seginw-<Set>_val.json`.
+        gt: the unpacked seginw folder, `<Set>/valid/_annotations_min1cat.coco.json`.
+        iou_type: mask AP or boundary AP.
+        dilation_ratio: width of the boundary band.
+        workers: processes; changes no number.
+        report: progress.
+
+    Returns:
+        `AP` is the mean; `per_set` in the details.
+
+    Raises:
+        UserError: a file is missing or bad.
+    """
+    per_set: dict[str, float | None] = {}
+    digests: dict[str, str] = {}
+    for number, name in enumerate(SETS):
+        one = score_coco_files(
+            pred=pred / f"seginw-{name}_val.json",
+            gt=gt / name / "valid" / "_annotations_min1cat.coco.json",
+            iou_type=iou_type,
+            dilation_ratio=dilation_ratio,
+            workers=workers,
+        )
+        per_set[name] = one.metrics["AP"]
+        digests[name] = str(one.protocol["ground_truth_digest"])
+        report(number + 1, len(SETS), "scoring sets")
+    protocol = rules(
+        "sginw",
+        1,
+        metric="mean AP over 25 sets",
+        iou_type=iou_type,
+        dilation_ratio=dilation_ratio if iou_type == "boundary" else None,
+        max_dets=[1, 10, 100],
+        ground_truth_digest=digests,
+    )
+    return Result({"AP": sginw_mean(per_set)}, len(SETS), len(SETS), protocol, [], {"per_set": per_set})

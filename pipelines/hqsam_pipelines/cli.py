@@ -1,0 +1,118 @@
+"""The `hqsam` console script: one sub-command per module of `commands/`, imported only when it is called.
+
+`hqsam score` works with the base install alone (no torch, Prefect, DVC, pandas), so nothing here may import more.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+EXTRAS = {
+    "checkpoint": "model", "compare": "pipeline", "data": "data", "doctor": "pipeline", "export": "model",
+    "predict": "model", "profile": "pipeline", "repro": "pipeline", "server": "pipeline",
+}  # fmt: skip
+"""The extra of pyproject.toml that a command needs beyond the base install."""
+
+_COMMANDS = Path(__file__).parent / "commands"
+
+
+def commands() -> list[str]:
+    """Names of the sub-commands: the public modules of `commands/`."""
+    return sorted(path.stem for path in _COMMANDS.glob("*.py") if not path.stem.startswith("_"))
+
+
+def summary(name: str) -> str:
+    """The first line of a command module's docstring, read without importing it."""
+    text = ast.get_docstring(ast.parse((_COMMANDS / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    first = text.partition("\n")[0]
+    line = first.partition(": ")[2] or first
+    return line[:1].upper() + line[1:]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        argv: Arguments without the program's name.
+
+    Returns:
+        The exit status: 0; 1 after a message for a person; 2 for a wrong command line; 130 after Ctrl-C.
+    """
+    from hqsam_pipelines import env
+
+    env.prepare()
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"hqsam {metadata.version('hqsam-pipeline')}")
+        return 0
+    if argv[0] not in commands():
+        close = difflib.get_close_matches(argv[0], commands(), n=1)
+        hint = f"did you mean {close[0]}?" if close else "see `hqsam --help`"
+        print(f"hqsam: no such command {argv[0]!r}; {hint}", file=sys.stderr)
+        return 2
+    return _run_command(argv[0], argv[1:])
+
+
+def usage() -> str:
+    """The text of `hqsam --help`."""
+    rows = [(name, textwrap.wrap(summary(name), 84)) for name in commands()]
+    lines = [f"  {name:<12}{text}" for name, wrapped in rows for name, text in zip([name, ""], wrapped, strict=False)]
+    head = "usage: hqsam COMMAND ...\n\nHQ-SAM: the reproducible pipeline, its metrics and its model.\n\ncommands:"
+    tail = "\noptions:\n  --version   Show the version.\n  -h, --help  Show this text; `hqsam COMMAND --help` says more."
+    return "\n".join([head, *lines, tail])
+
+
+def _run_command(name: str, argv: Sequence[str]) -> int:
+    try:
+        return _exit_status(lambda: _call(name, argv))
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0].startswith("hqsam"):
+            raise
+        extra = EXTRAS.get(name)
+        cure = f"pip install 'hqsam-pipeline[{extra}]'" if extra else "pip install hqsam-pipeline"
+        print(f"hqsam {name}: the module {missing!r} is not installed: {cure}", file=sys.stderr)
+        return 1
+
+
+def _call(name: str, argv: Sequence[str]) -> object:
+    import typer
+
+    app: typer.Typer = importlib.import_module(f"hqsam_pipelines.commands.{name}").app
+    app._add_completion = False  # belongs to a program, not to its sub-commands
+    return typer.main.get_command(app)(args=list(argv), prog_name=f"hqsam {name}")
+
+
+def _exit_status(call: Callable[[], object]) -> int:
+    """Run a command; its exit status, messages for a person printed without a traceback."""
+    try:
+        call()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not any(kind.__name__ == "UserError" for kind in type(error).__mro__):
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""server: The local Prefect server of this checkout.
+
+`hqsam server start | stop | status`. Stages start one by themselves; these commands are for people.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hqsam_pipelines import env, server
+
+app = typer.Typer(no_args_is_help=True, help="The local Prefect server of this checkout.")
+
+
+@app.command()
+def start(
+    idle_minutes: Annotated[
+        float, typer.Option(min=0, help="End after this many minutes without a stage; 0: run until `stop`.")
+    ] = server.DEFAULT_IDLE_MINUTES,
+) -> None:
+    """Start the server if it does not run, and say where its page is."""
+    found = server.status(env.repository_root())
+    if found is None:
+        found = server.ensure(env.repository_root(), idle_minutes=idle_minutes)
+    typer.echo(_line(found))
+
+
+@app.command()
+def stop() -> None:
+    """End the server, whoever uses it, and the stage host."""
+    from hqsam_pipelines import host_client
+
+    root = env.repository_root()
+    host_client.stop(root)
+    typer.echo("stopped" if server.stop(root) else "no server of this checkout runs")
+
+
+@app.command()
+def status() -> None:
+    """Say whether a server runs and where; exit status 3 if none does."""
+    found = server.status(env.repository_root())
+    if found is None:
+        typer.echo("no server runs; the next stage starts one")
+        raise typer.Exit(3)
+    if not found.ours and not server.healthy(found.api):
+        typer.echo(f"{found.api} (PREFECT_API_URL) does not answer", err=True)
+        raise typer.Exit(1)
+    typer.echo(_line(found))
+
+
+def _line(found: server.Server) -> str:
+    whose = f"process {found.pid}" if found.ours else "given by PREFECT_API_URL"
+    return f"Prefect server: {found.page} ({whose})"

@@ -1,0 +1,114 @@
+"""kill -9 at random moments: after a restart the bytes are those of an undisturbed run and nothing else is left.
+
+`HQSAM_KILLS` sets the number of kills per stage (3 by default, to keep the suite short).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from data_server import Behaviour, serving
+from data_trees import contents, ecssd
+
+KILLS = int(os.environ.get("HQSAM_KILLS", "3"))
+
+PRELUDE = """
+import sys
+from pathlib import Path
+from hqsam_datasets import archive, augment, normalise, shards
+from hqsam_datasets.sources.base import SourceOptions
+normalise.MIN_SHARD = 4
+def report(done, total, what): pass
+here, url = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+"""
+
+STAGES = {
+    "fetch": """
+files = [{"name": n, "urls": [url + "/" + n]} for n in ("one.zip", "two.zip")]
+archive.fetch(archive.ArchiveSpec(files=files), here / "archives" / "set", report=report)
+""",
+    "extract": """
+archive.extracted(here / "archives" / "set", here / "extracted")
+""",
+    "normalise": """
+options = SourceOptions(archive="set", expected=120)
+normalise.normalise("ecssd", root=here / "in", out=here / "samples" / "ecssd", options=options,
+report=report, workers=1)
+""",
+    "shard": """
+shards.write_shards(samples={"ecssd": here / "samples" / "ecssd"}, exclusions=here / "exclusions.jsonl",
+    out=here / "shards", options=shards.ShardOptions(samples_per_shard=2), report=report, workers=1)
+""",
+    "augment": """
+options = augment.AugmentOptions(image_size=64, mask_input_size=32, views=3)
+augment.write_prompts(shards=here / "shards", out=here / "prompts", options=options, seed=0, report=report, workers=1)
+""",
+}
+OUTPUTS = {
+    "fetch": "archives", "extract": "extracted", "normalise": "samples", "shard": "shards", "augment": "prompts"
+}  # fmt: skip
+
+
+def start(stage: str, here: Path, url: str) -> subprocess.Popen[bytes]:
+    code = PRELUDE + STAGES[stage]
+    process = subprocess.Popen([sys.executable, "-c", code, str(here), url], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    return process
+
+
+def finish(stage: str, here: Path, url: str) -> float:
+    begun = time.monotonic()
+    assert start(stage, here, url).wait() == 0
+    return time.monotonic() - begun
+
+
+def a_zip(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for i in range(40):
+            archive.writestr(zipfile.ZipInfo(f"d/{i}.bin"), random.Random(seed * 100 + i).randbytes(20_000))
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Behaviour]]:
+    here = tmp_path_factory.mktemp("undisturbed")
+    routes = {f"/{name}.zip": Behaviour(a_zip(i)) for i, name in enumerate(("one", "two"))}
+    ecssd(here / "in", n=120)
+    (here / "exclusions.jsonl").write_text('{"key": "ecssd_0007", "reason": "exact", "pair": "p"}\n')
+    with serving(routes) as url:
+        for stage in STAGES:
+            finish(stage, here, url)
+    return here, routes
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_and_restarted(stage: str, undisturbed: tuple[Path, dict[str, Behaviour]], tmp_path: Path) -> None:
+    reference, routes = undisturbed
+    names = ["in", "exclusions.jsonl", *OUTPUTS.values()]
+    for name in names[: 2 + list(STAGES).index(stage)]:
+        (tmp_path / name).symlink_to(reference / name)
+    expected = contents(reference / OUTPUTS[stage])
+    dice = random.Random(hashlib.sha256(stage.encode()).digest())
+    moments = []
+    with serving(routes) as url:
+        for _ in range(KILLS):
+            process = start(stage, tmp_path, url)
+            moments.append(dice.uniform(0.0, 0.25))
+            time.sleep(moments[-1])
+            process.kill()
+            process.wait()
+        finish(stage, tmp_path, url)
+    assert contents(tmp_path / OUTPUTS[stage]) == expected, f"killed after {moments}"
+    hidden = [p.name for p in tmp_path.rglob(".*") if p.name != ".complete.json"]
+    assert hidden == [], f"killed after {moments}"

@@ -1,0 +1,130 @@
+"""COCO, LVIS and YouTube-VIS tables against the official evaluators."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hqsam_metrics import ap, evaluate
+from hqsam_metrics.detection import score_detections
+from hqsam_metrics.instances import parse_ground_truth, parse_results, read_ground_truth, read_results
+from hqsam_metrics.names import lvis_metrics
+from hqsam_metrics.rle import decode_runs
+from hqsam_metrics.scores import coco, lvis
+from hqsam_metrics.tubes import score_tubes
+from hqsam_metrics.tubes_io import read_tube_results, read_ytvis
+from metrics_testing import GOLDEN, read_golden
+
+KINDS = {"segm": None, "boundary_0.02": 0.02, "boundary_0.01": 0.01}
+
+
+def same(metrics, want):
+    for name, value in want.items():
+        got = metrics[name]
+        # -1 is the official "no ground truth in this cell".
+        assert (-1 if got is None else got) == pytest.approx(value, abs=1e-9), name
+
+
+def score(kind, **arguments):
+    ratio = KINDS[kind]
+    named = {"iou_type": "segm"} if ratio is None else {"iou_type": "boundary", "dilation_ratio": ratio}
+    return arguments.pop("program")(**named, **arguments).metrics
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", ["class_aware", "class_agnostic"])
+@pytest.mark.parametrize("results", ["results_fake.json", "results_perturbed.json"])
+def test_coco(kind, classes, results):
+    want = read_golden("coco/expected.json")["files"][results]["expected"][f"{kind}/{classes}"]
+    metrics = score(
+        kind, program=evaluate.score_coco_files, pred=GOLDEN / "coco" / results, gt=GOLDEN / "coco" / "gt.json",
+        class_agnostic=classes == "class_agnostic",
+    )  # fmt: skip
+    same(metrics, want["stats"])
+
+
+def test_coco_per_category():
+    gt = read_ground_truth(GOLDEN / "coco" / "gt.json")
+    dt = read_results(GOLDEN / "coco" / "results_perturbed.json", gt)
+    plan = coco.make_plan((None, 0.02), class_agnostic=False, max_dets=None, per_instance=False)
+    scored = score_detections(gt, dt, plan)
+    expected = read_golden("coco/expected.json")["files"]["results_perturbed.json"]["expected"]
+    for kind, tables in zip(("segm", "boundary_0.02"), scored.tables, strict=True):
+        values = dict(zip(gt.category_ids.tolist(), tables.per_category(), strict=True))
+        for category, value in expected[f"{kind}/class_aware"]["per_category_AP"].items():
+            assert values[int(category)] == pytest.approx(value, abs=1e-9)
+
+
+def with_tight_boxes(path, out):
+    rows = json.loads(path.read_text())
+    gt = parse_ground_truth(json.loads((path.parent / "gt.json").read_text()), "gt", lvis="lvis" in str(path.parent))
+    boxes = decode_runs(parse_results([rows], gt, "r").masks).boxes().tolist()
+    for row, (x0, y0, x1, y1) in zip(rows, boxes, strict=True):
+        row["bbox"] = [x0, y0, x1 - x0, y1 - y0]
+    out.write_text(json.dumps(rows))
+    return out
+
+
+@pytest.mark.parametrize("kind", ["segm", "boundary_0.02"])
+@pytest.mark.parametrize("results", ["results_fake.json", "results_perturbed.json"])
+def test_a_bbox_key_changes_nothing_unless_asked(tmp_path, kind, results):
+    pred = with_tight_boxes(GOLDEN / "coco" / results, tmp_path / "r.json")
+    want = read_golden("coco/expected.json")["files"][results]["expected"]
+    arguments = {"program": evaluate.score_coco_files, "pred": pred, "gt": GOLDEN / "coco" / "gt.json"}
+    same(score(kind, **arguments), want[f"{kind}/class_aware"]["stats"])
+    same(score(kind, **arguments, area_rule="bbox"), want[f"with_tight_bbox_key/{kind}/class_aware"]["stats"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lvis(kind):
+    want = read_golden("lvis/expected.json")["expected"]
+    want = want["lvis_api/segm" if kind == "segm" else f"boundary_iou_api/{kind}"]
+    folder = GOLDEN / "lvis"
+    metrics = score(kind, program=evaluate.score_lvis_files, pred=folder / "results.json", gt=folder / "gt.json")
+    same(metrics, want["stats"])
+
+
+def test_lvis_bbox_rule_and_half_open_bins(tmp_path):
+    folder = GOLDEN / "lvis"
+    expected = read_golden("lvis/expected.json")["expected"]
+    pred = with_tight_boxes(folder / "results.json", tmp_path / "r.json")
+    boxed = evaluate.score_lvis_files(pred=pred, gt=folder / "gt.json", area_rule="bbox")
+    same(boxed.metrics, expected["with_tight_bbox_key/lvis_api/segm"]["stats"])
+    gt = read_ground_truth(folder / "gt.json", lvis=True)
+    dt = read_results(folder / "results.json", gt)
+    plan = lvis.make_plan((None,), max_dets=None, per_instance=False)
+    measure = type(plan.measures[0])(None, ap.size_bins(32, 96, closed=False))
+    scored = score_detections(gt, dt, type(plan)((measure,), plan.limits, image_limit=300))
+    same(lvis_metrics(scored.tables[0], gt.federation, 300), expected["boundary_iou_api/segm"]["stats"])
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "boundary"])
+@pytest.mark.parametrize("classes", ["class_aware", "class_agnostic"])
+def test_ytvis(iou_type, classes):
+    folder = GOLDEN / "video_ytvis"
+    want = read_golden("video_ytvis/expected.json")["expected"]
+    result = evaluate.score_ytvis_files(
+        pred=folder / "results.json", gt=folder / "gt.json", iou_type=iou_type, class_agnostic=classes != "class_aware"
+    )
+    same(result.metrics, want[f"tube_{'mask' if iou_type == 'segm' else 'boundary'}/{classes}"]["stats"])
+    assert not result.warnings
+
+
+def test_tube_areas_and_matrices():
+    folder, expected = GOLDEN / "video_ytvis", read_golden("video_ytvis/expected.json")
+    truth = read_ytvis(folder / "gt.json")
+    for annotation, area in expected["gt_avg_area"].items():
+        at = truth.ids.tolist().index(int(annotation))
+        assert truth.tubes.area[at] == pytest.approx(area, abs=1e-9)
+    found = read_tube_results(folder / "results.json", truth)
+    scored = score_tubes(truth, found, per_instance=True)
+    matrices = expected["expected"]["tube_mask/class_aware"]["tube_iou"]
+    best = {}
+    for cell in matrices.values():
+        for column, annotation in enumerate(cell["gt_id"]):
+            best[annotation] = max(row[column] for row in cell["iou"])
+    assert len(scored.best.gt) == 27  # 29 tubes, 2 of them crowds
+    for row, iou in zip(truth.ids[scored.best.gt], scored.best.iou, strict=True):
+        assert iou == pytest.approx(best.get(int(row), 0.0), abs=1e-9)
+    assert np.nanmax(scored.best.biou) <= 1

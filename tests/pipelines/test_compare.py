@@ -1,0 +1,283 @@
+"""`hqsam compare` on a real git repository with a real DVC cache."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hqsam_datasets.errors import UserError
+from hqsam_pipelines import cli
+from hqsam_pipelines.compare import Comparison, compare
+from hqsam_pipelines.compare_render import to_html, to_json
+from report_repo import HQ4, Repo, digest
+
+ENVIRONMENT = {
+    **os.environ,
+    "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "DVC_NO_ANALYTICS": "1",
+    "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org", "GIT_COMMITTER_NAME": "t",
+    "GIT_COMMITTER_EMAIL": "t@example.org",
+}  # fmt: skip
+
+
+Commits = tuple[Path, str, str]
+
+
+def run(root: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return done.stdout.strip()
+
+
+def git(root: Path, *arguments: str) -> str:
+    return run(root, "git", *arguments)
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    return run(root, sys.executable, "-m", "dvc", *arguments)
+
+
+def write_run(root: Path, *, strength: float, edit: Any = None) -> None:
+    """A run in the working tree, its parameters and its stages."""
+    for name in ("data", "models", "reports"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    repo = Repo(root, strength=strength, images=8)
+    if edit is not None:
+        edit(repo.params)
+    repo.build()
+    (root / "params.yaml").write_text(yaml.safe_dump(repo.params), encoding="utf-8")
+    stages = {
+        f"score-{name}": {
+            "cmd": "true",
+            "outs": [f"data/scores/{name}-nano", {f"reports/metrics/{name}-nano.json": {"cache": False}}],
+        }
+        for name in repo.params["benchmarks"]
+    }
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+
+
+def commit(root: Path, subject: str) -> str:
+    dvc(root, "commit", "--force", "--quiet")
+    git(root, "add", "params.yaml", "dvc.yaml", "dvc.lock", "reports", ".gitignore")
+    git(root, "commit", "--quiet", "-m", subject)
+    return git(root, "rev-parse", "HEAD")
+
+
+def make_repository(root: Path) -> None:
+    root.mkdir(parents=True)
+    git(root, "init", "--quiet", "--initial-branch=main")
+    dvc(root, "init", "--quiet")
+    (root / ".gitignore").write_text("/data\n/models\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, str]]:
+    """Two commits: masks with 12 % errors, then with 3 %; the workspace is that of the second."""
+    root = tmp_path_factory.mktemp("compare") / "repo"
+    make_repository(root)
+    write_run(root, strength=0.12)
+    first = commit(root, "first run")
+    write_run(root, strength=0.03, edit=lambda p: p.update(seed=1))
+    second = commit(root, "better head")
+    yield root, first, second
+
+
+def by_row(found: Comparison) -> dict[tuple[str, str, str], Any]:
+    return {(c.benchmark, c.system, c.metric): c for c in found.changes}
+
+
+def test_reads_tables_from_the_cache_and_finds_the_improvement(repository: Commits) -> None:
+    root, first, second = repository
+    moved = root / "data.away"
+    (root / "data").rename(moved)  # only the cache can answer
+    try:
+        found = compare(root, first, second)
+    finally:
+        moved.rename(root / "data")
+    assert not found.notes
+    rows = by_row(found)
+    for name in HQ4:
+        head, sam = rows[name, "hq_token", "mBIoU"], rows[name, "sam", "mBIoU"]
+        assert head.verdict == "better" and head.interval.low > 0 and head.interval.clusters == 8
+        assert head.difference == pytest.approx(head.interval.mean, abs=1e-9)
+        assert sam.verdict == "same" and sam.difference == 0
+    assert rows["HQ4-mean", "hq_token", "mIoU"].verdict == "better"
+    assert rows["HQ4-mean", "hq_token", "mIoU"].difference == pytest.approx(
+        np.mean([rows[n, "hq_token", "mIoU"].difference for n in HQ4])
+    )
+
+
+def test_values_are_those_of_the_metrics_files(repository: Commits) -> None:
+    root, first, second = repository
+    found = by_row(compare(root, first, second))
+    for sha, side in ((first, "a"), (second, "b")):
+        metrics = json.loads(git(root, "show", f"{sha}:reports/metrics/coift-nano.json"))
+        for result in metrics["results"]:
+            for name, value in result["metrics"].items():
+                assert getattr(found["coift", result["system"], name], side) == pytest.approx(100 * value)
+
+
+def test_ap_is_a_point_and_its_instances_are_tested(repository: Commits) -> None:
+    root, first, second = repository
+    rows = by_row(compare(root, first, second))
+    assert rows["coco", "hq_sum", "AP"].interval is None and rows["coco", "hq_sum", "AP"].verdict == "untested"
+    assert rows["coco", "hq_sum", "instance IoU"].interval is not None
+    assert ("coco", "hq_sum", "APs") not in rows  # null on both sides
+
+
+def test_same_revision_is_all_zero(repository: Commits) -> None:
+    root, _, second = repository
+    for other in (second, "workspace"):
+        found = compare(root, second, other)
+        assert {c.difference for c in found.changes} == {0.0}
+        assert {c.verdict for c in found.changes} == {"same", "untested"}
+        assert not found.params and not found.outputs and not found.missing and not found.instances
+
+
+def test_swapping_the_sides_flips_the_signs(repository: Commits) -> None:
+    root, first, second = repository
+    forth, back = by_row(compare(root, first, second)), by_row(compare(root, second, first))
+    assert forth.keys() == back.keys()
+    for row, change in forth.items():
+        if change.difference is not None:
+            assert change.difference == pytest.approx(-back[row].difference, abs=1e-9)
+    assert back["dis_vd", "hq_token", "mBIoU"].verdict == "worse"
+
+
+def test_says_what_changed_in_the_inputs(repository: Commits) -> None:
+    root, first, second = repository
+    found = compare(root, first, second)
+    assert found.params == (("seed", "0", "1"),)
+    assert "data/scores/dis_vd-nano" in found.outputs
+    assert [line.split(" ", 1)[1] for line in found.commits] == ["better head"]
+    assert found.instances[0].system != "sam"
+    assert abs(found.instances[0].b - found.instances[0].a) >= abs(found.instances[-1].b - found.instances[-1].a)
+
+
+def test_command_line_writes_json_and_html_and_gates(
+    repository: Commits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, first, second = repository
+    monkeypatch.chdir(root)
+    out, page = tmp_path / "c.json", tmp_path / "c.html"
+    assert cli.run(["compare", first[:10], "--json", str(out), "--html", str(page), "--fail-on-regression"]) == 0
+    text = capsys.readouterr().out
+    assert "better head" not in text and "first run" in text and "Holm" in text and "better" in text
+    content = json.loads(out.read_text())
+    assert content["n_regressions"] == 0 and content["n_tested"] > 10
+    assert content["b"] == {"name": "workspace", "commit": "", "subject": "files on disk"}
+    html = page.read_text()
+    assert "http://" not in html and "https://" not in html and "<svg" in html
+    assert cli.run(["compare", second, first, "--fail-on-regression"]) == 1
+    assert "regression: " in capsys.readouterr().err
+    assert cli.run(["compare", second, first]) == 0
+
+
+def test_other_protocol_is_refused_and_a_missing_benchmark_is_named(repository: Commits, tmp_path: Path) -> None:
+    root, first, _ = repository
+    clone = tmp_path / "clone"
+    shutil.copytree(root, clone, symlinks=True)
+    path = clone / "reports/metrics/dis_vd-nano.json"
+    content = json.loads(path.read_text())
+    for result in content["results"]:
+        result["protocol"]["dilation_ratio"] = 0.01
+        result["protocol_hash"] = digest("another")
+    path.write_text(json.dumps(content))
+    (clone / "reports/metrics/coift-nano.json").unlink()
+    found = compare(clone, first)
+    refused = [c for c in found.changes if c.benchmark == "dis_vd"]
+    assert refused and all(c.verdict == "not comparable" and c.difference is None for c in refused)
+    assert refused[0].protocol == (("dilation_ratio", "0.02", "0.01"),)
+    assert found.missing == (f"coift (nano) is missing at workspace, it is only at {first}",)
+    assert not any(c.benchmark == "HQ4-mean" for c in found.changes)
+    assert "dilation_ratio 0.02 → 0.01" in to_html(found)
+
+
+def test_without_the_cache_points_remain_and_the_cure_is_named(
+    repository: Commits,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root, first, second = repository
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(root), str(clone))
+    found = compare(clone, first, second)
+    assert all(c.verdict == "untested" for c in found.changes)
+    change = by_row(found)["dis_vd", "hq_token", "mBIoU"]
+    assert change.difference > 0
+    assert any("dvc fetch --all-commits data/scores/dis_vd-nano" in note for note in found.notes)
+    monkeypatch.chdir(clone)
+    assert cli.run(["compare", first, second, "--fail-on-regression"]) == 1
+    assert "no row could be tested" in capsys.readouterr().err
+
+
+def test_reads_from_a_remote_when_the_cache_lacks_it(repository: Commits, tmp_path: Path) -> None:
+    root, first, second = repository
+    source = tmp_path / "source"
+    shutil.copytree(root, source, symlinks=True)
+    dvc(source, "remote", "add", "--default", "store", str(tmp_path / "store"))
+    # `dvc push --all-commits` skips commits whose own config has no remote yet; the store has the cache's layout.
+    (source / ".dvc/cache/files").rename(tmp_path / "store_files")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store_files").rename(tmp_path / "store/files")
+    lost = yaml.safe_load(git(source, "show", f"{first}:dvc.lock"))["stages"]["score-coift"]["outs"][0]["md5"]
+    (tmp_path / "store/files/md5" / lost[:2] / lost[2:]).unlink()
+    found = compare(source, first, second)
+    rows = by_row(found)
+    assert rows["dis_vd", "hq_token", "mBIoU"].verdict == "better"
+    assert rows["coift", "hq_token", "mBIoU"].verdict == "untested"
+    assert len(found.notes) == 1 and "coift" in found.notes[0] and "remote" in found.notes[0]
+
+
+def test_errors_name_the_cure(repository: Commits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, first, _ = repository
+    with pytest.raises(UserError, match="no such revision"):
+        compare(root, "no-such-branch")
+    with pytest.raises(UserError, match="dash"):
+        compare(root, "--output=x")
+    with pytest.raises(UserError, match="not a git repository"):
+        compare(tmp_path, "HEAD")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    git(empty, "init", "--quiet")
+    git(empty, "commit", "--quiet", "--allow-empty", "-m", "nothing")
+    with pytest.raises(UserError, match="no metrics at HEAD"):
+        compare(empty, "HEAD")
+    monkeypatch.chdir(root)
+    assert cli.run(["compare", "no-such-branch"]) == 1
+    assert first
+
+
+def test_a_project_below_the_top_of_the_repository(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    root = tmp_path / "sub" / "project"
+    root.mkdir(parents=True)
+    dvc(root, "init", "--quiet", "--subdir")
+    write_run(root, strength=0.03)
+    dvc(root, "commit", "--force", "--quiet")
+    git(root, "add", "params.yaml", "dvc.yaml", "dvc.lock", "reports")
+    git(root, "commit", "--quiet", "-m", "one")
+    shutil.rmtree(root / "data")
+    found = compare(root, "HEAD", "HEAD")
+    assert found.tested and not found.notes
+
+
+def test_json_holds_no_nan(repository: Commits) -> None:
+    root, first, second = repository
+    content = json.dumps(to_json(compare(root, first, second)), allow_nan=False)
+    rows = json.loads(content)["rows"]
+    assert all(r["interval"] is None or r["interval"][0] <= r["interval"][1] for r in rows)
+    assert not any(isinstance(r["p_holm"], float) and math.isnan(r["p_holm"]) for r in rows)
