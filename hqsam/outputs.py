@@ -84,7 +84,7 @@ class MaskPatch:
         return mask
 
     def counts(self) -> list[int]:
-        """Run lengths in COCO's order: columns from left to right, each from top to bottom; the first run is background."""
+        """Run lengths in COCO's order (down the columns, from left to right); the first run is background."""
         w, h = self.inside_xy.shape
         edges = np.zeros((w, h + 2), np.int8)
         edges[:, 1:-1] = self.inside_xy
@@ -159,7 +159,7 @@ def _strips(patch: _Patch, x: _Axis, y: _Axis, xs: slice, ys: slice) -> Iterator
 
 
 def _lerp(values: F32, axis: _Axis, out: slice, start: int) -> F32:
-    """Interpolate along the first axis at the output positions ``out``; ``values`` begin at input position ``start``."""
+    """Interpolate along the first axis to the output positions ``out``; ``values`` begin at input ``start``."""
     last = len(values) - 1
     low = np.clip(axis.low[out] - start, 0, last)
     high = np.clip(axis.high[out] - start, 0, last)

@@ -16,17 +16,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from hqsam_datasets import manifest, rle
+from hqsam_datasets import manifest
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import ImageError, decode_image
 from hqsam_datasets.tario import TarReader
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from hqsam.model.hq_decoder import Prompts
 from hqsam.model.hq_sam import Encoded, HQSam
 from hqsam.outputs import mask_patch
 from hqsam.prompting import Frame, MaskEncoding, Resize
+from hqsam.prompts import Prompt, embed, group
 
 SYSTEMS = ("sam", "hq_token", "hq_sum")
 Row = dict[str, Any]
@@ -154,6 +154,7 @@ class _Prepared:
     """A task whose image was read: its place in the input square and the resized pixels."""
 
     task: Task
+    prompts: list[Prompt]
     frame: Frame
     pixels_3hw: Tensor
 
@@ -191,9 +192,7 @@ class Engine:
             return None
         pixels = images.pixels(task.image)
         frame = Frame(pixels.shape[0], pixels.shape[1], self.model.backbone.image_size, self.options.resize)
-        for row in task.prompts:
-            check_prompt(row)
-        return _Prepared(task, frame, frame.image(pixels))
+        return _Prepared(task, [Prompt.from_row(row) for row in task.prompts], frame, frame.image(pixels))
 
     def _predict_batch(self, batch: Sequence[_Prepared | None], pool: ThreadPoolExecutor) -> Iterator[list[Row]]:
         found = [item for item in batch if item is not None]
@@ -219,20 +218,24 @@ class Engine:
     def _decode(self, item: _Prepared, encoded: Encoded, pool: ThreadPoolExecutor) -> list[Row]:
         fused = self.model.fuse(encoded)
         futures: list[Future[Row]] = []
-        for group in group_prompts(item.task.prompts):
-            for start in range(0, len(group), self.options.prompts_per_pass):
-                rows = group[start : start + self.options.prompts_per_pass]
-                for system, (logits, iou) in self._pass(item.frame, encoded, fused, rows).items():
-                    for n, row in enumerate(rows):
-                        futures.append(pool.submit(_row, row, system, item.frame, logits[n, 0], float(iou[n, 0])))
+        for numbers in group(item.prompts):
+            for start in range(0, len(numbers), self.options.prompts_per_pass):
+                some = numbers[start : start + self.options.prompts_per_pass]
+                results = self._pass(item.frame, encoded, fused, [item.prompts[n] for n in some])
+                for system, (logits, iou) in results.items():
+                    rows = [item.task.prompts[n] for n in some]
+                    futures += [
+                        pool.submit(_row, row, system, item.frame, logits[k, 0], float(iou[k, 0]))
+                        for k, row in enumerate(rows)
+                    ]
         return [future.result() for future in futures]
 
     def _pass(
-        self, frame: Frame, encoded: Encoded, fused: Tensor, rows: Sequence[Row]
+        self, frame: Frame, encoded: Encoded, fused: Tensor, prompts: Sequence[Prompt]
     ) -> dict[str, tuple[npt.NDArray[np.float32], Tensor]]:
         """Low-resolution logits ``[P, 1, m, m]`` and predicted IoUs ``[P, 1]`` of every system."""
-        for_sam = embed(self.model, frame, rows, self.options.mask_encoding("sam"))
-        for_hq = embed(self.model, frame, rows, self.options.mask_encoding("hq"))
+        for_sam = embed(self.model, frame, prompts, mask_encoding=self.options.mask_encoding("sam"))
+        for_hq = embed(self.model, frame, prompts, mask_encoding=self.options.mask_encoding("hq"))
         sam = self.model.decode_sam(encoded, for_sam)
         hq = self.model.decode_hq(encoded, for_hq, fused_BFhw=fused)
         results = {
@@ -254,80 +257,6 @@ def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def check_prompt(row: Row) -> None:
-    """Refuse a prompt that would give a silently wrong mask.
-
-    Raises:
-        UserError: Unknown kind, a missing or non-finite coordinate, a reversed box, no point, or a missing mask.
-    """
-    if row["kind"] not in _PROBLEMS:
-        problem: str | None = f"its kind is {row['kind']!r}, not one of {', '.join(_PROBLEMS)}"
-    else:
-        problem = _PROBLEMS[row["kind"]](row)
-    if problem:
-        raise UserError(f"prompt {row['prompt_id']}: {problem}", key=row["key"], cure="correct the prompt file")
-
-
-def _box_problem(row: Row) -> str | None:
-    box = [row["x0"], row["y0"], row["x1"], row["y1"]]
-    if any(v is None for v in box) or not np.isfinite(box).all():
-        return f"the box {box} is incomplete or not finite"
-    if box[2] < box[0] or box[3] < box[1]:
-        return f"the box {box} is reversed (x0 y0 x1 y1 with x0 <= x1 and y0 <= y1 is expected)"
-    return None
-
-
-def _point_problem(row: Row) -> str | None:
-    points, labels = row["points"] or [], row["labels"] or []
-    if not points or len(points) != len(labels):
-        return f"{len(points)} points and {len(labels)} labels (as many of each are expected, at least one)"
-    if not all(len(p) == 2 for p in points) or not np.isfinite(np.asarray(points, np.float64)).all():
-        return "a point is not a finite pair (x, y)"
-    return None if set(labels) <= {0, 1} else f"labels {sorted(set(labels))} (0 background, 1 foreground)"
-
-
-def _mask_problem(row: Row) -> str | None:
-    return None if row["rle"] else "a mask prompt without a mask"
-
-
-_PROBLEMS = {"box": _box_problem, "point": _point_problem, "mask": _mask_problem}
-
-
-def group_prompts(rows: Sequence[Row]) -> list[list[Row]]:
-    """Prompts that can be embedded together: of one kind, and points of one number (padding would change the result)."""
-    groups: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["kind"], len(row["points"] or ())), []).append(row)
-    return [groups[key] for key in sorted(groups)]
-
-
-def embed(model: HQSam, frame: Frame, rows: Sequence[Row], encoding: MaskEncoding) -> Prompts:
-    """Embed prompts of one group.
-
-    Args:
-        model: Whose prompt encoder to use.
-        frame: The image's.
-        rows: Prompts of one kind, in pixels of the original image.
-        encoding: What a mask becomes.
-    """
-    kind = rows[0]["kind"]
-    if kind == "box":
-        boxes = frame.boxes(np.array([[r["x0"], r["y0"], r["x1"], r["y1"]] for r in rows], np.float64))
-        return model.embed_prompts(boxes_P4=_tensor(boxes, model))
-    if kind == "point":
-        points = frame.points(np.array([r["points"] for r in rows], np.float64))
-        labels = torch.tensor([r["labels"] for r in rows], device=model.device)
-        return model.embed_prompts(points_PN2=_tensor(points, model), labels_PN=labels)
-    side = model.backbone.mask_size
-    masks = [rle.decode(r["rle"], height=r["height"], width=r["width"]) for r in rows]
-    small = np.stack([frame.mask_prompt(mask, side=side, encoding=encoding) for mask in masks])
-    return model.embed_prompts(masks_P1hw=_tensor(small[:, None], model))
-
-
-def _tensor(values: npt.NDArray[Any], model: HQSam) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32, device=model.device)
-
-
 def _row(prompt: Row, system: str, frame: Frame, logits: npt.NDArray[np.float32], iou: float) -> Row:
     patch = mask_patch(logits, frame)
     return {
@@ -338,6 +267,6 @@ def _row(prompt: Row, system: str, frame: Frame, logits: npt.NDArray[np.float32]
         "rle": patch.rle(),
         "height": frame.height,
         "width": frame.width,
-        "iou_pred": iou,
+        "iou_pred": round(iou, 6),  # the last bits depend on how many prompts share a pass
         "mask_area": patch.area,
     }

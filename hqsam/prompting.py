@@ -22,7 +22,7 @@ BoolMask = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 
 MASK_LOGIT_EPSILON = 1e-3
-"""A mask prompt's coverage is clipped to [epsilon, 1 - epsilon] before the logit: +-6.9, what a confident SAM returns."""
+"""A mask prompt's coverage is clipped to [epsilon, 1 - epsilon] before the logit, which then is within +-6.9."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import torch
 from nano_data import Cache, Step, make_step, render_cache
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from hqsam.model.backbones import load
 from hqsam.model.hq_decoder import Prompts, run_transformer, sam_masks
@@ -89,8 +89,8 @@ def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
     Half of the BCE's weight lies on the region around the object, so that small objects count.
     """
     target = target[:, None].expand_as(logits)
-    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    near = (F.max_pool2d(target, 9, 1, 4) > 0.5).float()
+    bce = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    near = (functional.max_pool2d(target, 9, 1, 4) > 0.5).float()
     local = (bce * near).sum((2, 3)) / near.sum((2, 3)).clamp(min=1)
     p = logits.sigmoid()
     dice = 1 - (2 * (p * target).sum((2, 3)) + 1) / (p.sum((2, 3)) + target.sum((2, 3)) + 1)
@@ -103,7 +103,7 @@ def prompt_loss(logits: Tensor, iou: Tensor, target: Tensor) -> tuple[Tensor, Te
     with torch.no_grad():
         hard, goal = logits > 0, (target > 0.5)[:, None]
         true_iou = (hard & goal).sum((2, 3)) / (hard | goal).sum((2, 3)).clamp(min=1)
-    loss = per_mask[:, 0].mean() + per_mask[:, 1:].min(1).values.mean() + F.mse_loss(iou, true_iou.float())
+    loss = per_mask[:, 0].mean() + per_mask[:, 1:].min(1).values.mean() + functional.mse_loss(iou, true_iou.float())
     return loss, true_iou[:, 0].float().mean()
 
 

@@ -72,7 +72,9 @@ def write_benchmark(folder: Path, name: str, pictures: Iterable[Picture]) -> Pat
         for table, rows in (("images", images), ("instances", instances), ("prompts", prompts)):
             manifest.write_rows(tmp / f"{table}.parquet", table, rows)  # type: ignore[arg-type]
         counts = {"n_images": len(images), "n_instances": len(images), "n_prompts": {"gt_box": len(prompts)}}
-        atomic.write_json(tmp / "index.json", {"version": 1, "benchmark": name, "kind": "masks", "digest": "", **counts})
+        atomic.write_json(
+            tmp / "index.json", {"version": 1, "benchmark": name, "kind": "masks", "digest": "", **counts}
+        )
     return folder
 
 

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from hqsam_datasets.atomic import atomic_folder, link_or_copy, locked, read_json, write_json
+from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch import ArchiveFile, ArchiveSpec, Report, fetch
 
@@ -89,6 +89,7 @@ def extracted(archive_dir: Path, work: Path) -> Path:
     root = work / archive_dir.name
     with locked(work / f".{archive_dir.name}.lock"):
         if _marker(root) == wanted:
+            clear_stale(root)
             return root
         with atomic_folder(root, durable=False) as folder:
             for file in record["files"]:

@@ -19,15 +19,18 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hqsam_datasets import fetch_remote
-from hqsam_datasets.atomic import atomic_folder, link_or_copy, locked, read_json, write_json
+from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_http import CHUNK, DownloadError, Progress, RetryPolicy, Transfer, download
 
 VERSION = 1
 DROP_FOLDER_VARIABLE = "HQSAM_DROP_DIR"
-"""Environment variable: a folder with archives that a person has downloaded. Where files lie changes no result."""
+"""Environment variable: the drop folder, with files that a person has downloaded; by default `data/drop`.
 
-Scheme = Literal["embedded", "http", "https", "file", "gdrive", "s3", "gs", "az", "memory"]
+`<drop folder>/<archive>/<file>` and `<drop folder>/<file>` are looked at before any mirror, and verified alike.
+"""
+
+Scheme = Literal["embedded", "drop", "http", "https", "file", "gdrive", "s3", "gs", "az", "memory"]
 _SCHEMES: tuple[str, ...] = get_args(Scheme)
 
 
@@ -128,6 +131,9 @@ def fetch(
         known = _earlier(out)
         if not _is_complete(spec, out, known):
             known = _fetch(spec, out, known, report, policy or RetryPolicy(), sleep)
+        # Also what a run that was killed between publishing and tidying up has left.
+        shutil.rmtree(_staging(out), ignore_errors=True)
+        clear_stale(out)
     report(len(spec.files), len(spec.files), out.name)
     return known
 
@@ -140,14 +146,14 @@ def _fetch(
     policy: RetryPolicy,
     sleep: Callable[[float], None],
 ) -> dict[str, Any]:
-    staging = out.parent / f".{out.name}.download"
+    staging = _staging(out)
     staging.mkdir(exist_ok=True)
     records = []
     for number, file in enumerate(spec.files):
         report(number, len(spec.files), file.name)
         remembered = next((r["sha256"] for r in known.get("files", ()) if r["name"] == file.name), None)
         transfer = Transfer(file.bytes, bool(file.digests), policy, _bytes_of(file.name, report), sleep)
-        task = _Task(out.name, file, staging, transfer)
+        task = _Task(out, file, transfer)
         records.append(_one_file(spec, task, remembered))
     result = {"version": VERSION, "archive": out.name, "licence": spec.licence, "files": records}
     _publish(staging, out, spec, result)
@@ -161,9 +167,11 @@ def _bytes_of(name: str, report: Report) -> Progress:
 class _Task:
     """One file on its way: where it grows, where it waits once verified, and how it is transferred."""
 
-    def __init__(self, archive: str, file: ArchiveFile, staging: Path, transfer: Transfer) -> None:
-        self.archive = archive
+    def __init__(self, out: Path, file: ArchiveFile, transfer: Transfer) -> None:
+        staging = _staging(out)
+        self.archive = out.name
         self.file = file
+        self.drop = Path(os.environ.get(DROP_FOLDER_VARIABLE) or out.parent.parent / "drop")
         self.part = staging / f"{file.name}.part"
         self.done = staging / file.name
         self.transfer = transfer
@@ -206,6 +214,8 @@ def _get(url: str, task: _Task) -> None:
 
         task.part.unlink(missing_ok=True)
         archives.write(parts.netloc, unquote(parts.path).lstrip("/"), task.part)
+    elif parts.scheme == "drop":
+        raise DownloadError("a person has to put it into the drop folder")
     elif parts.scheme == "file":
         _copy(Path(unquote(parts.path)), task)
     elif parts.scheme in ("http", "https"):
@@ -223,10 +233,9 @@ def _copy(source: Path, task: _Task) -> None:
 
 
 def _dropped(task: _Task) -> list[str]:
-    folder = os.environ.get(DROP_FOLDER_VARIABLE)
-    if not folder:
-        return []
-    places = (Path(folder) / task.archive / task.file.name, Path(folder) / task.file.name)
+    names = [task.file.name]
+    names += [url.removeprefix("drop://") for url in task.file.urls if url.startswith("drop://")]
+    places = [folder / name for name in dict.fromkeys(names) for folder in (task.drop / task.archive, task.drop)]
     return [place.resolve().as_uri() for place in places if place.is_file()]
 
 
@@ -299,7 +308,10 @@ def _publish(staging: Path, out: Path, spec: ArchiveSpec, result: dict[str, Any]
         for file in spec.files:
             link_or_copy(staging / file.name, folder / file.name)
         write_json(folder / "fetch.json", result)
-    shutil.rmtree(staging)
+
+
+def _staging(out: Path) -> Path:
+    return out.parent / f".{out.name}.download"
 
 
 def _forget_part(task: _Task) -> None:
@@ -309,10 +321,7 @@ def _forget_part(task: _Task) -> None:
 
 def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str]) -> UserError:
     said = "".join(f"\n    - {line}" for line in failures) or " no mirror is listed"
-    cure = (
-        f"put the file where it is expected and run the stage again: "
-        f"{DROP_FOLDER_VARIABLE}=DIR with DIR/{task.archive}/{task.file.name}"
-    )
+    cure = f"put the file at {task.drop / task.archive / task.file.name} and run the stage again"
     if spec.instructions:
         cure = f"{spec.instructions}; then {cure}"
     problem = f"{task.file.name} of archive {task.archive} cannot be had:{said}"

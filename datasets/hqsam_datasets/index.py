@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hqsam_datasets import atomic, benchmarks, manifest
-from hqsam_datasets.benchmarks.base import Benchmark, BenchmarkOptions, Content, Item, Prompt, Truth
+from hqsam_datasets.benchmarks.base import Benchmark, BenchmarkOptions, Item, Prompt, Truth
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.hashing import ImageHashes, hash_image
 from hqsam_datasets.images import ImageError, decode_image, encode_png, probe
+from hqsam_datasets.parallel import ordered_map, worker_count
 from hqsam_datasets.tario import ShardWriter
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ VERSION = 1
 Row = dict[str, Any]
 _SHARD_BYTES = 4 << 30
 _BATCH = 32_768
+_WORTH = 256
+"""Images that make another process pay."""
+_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}
+"""Formats whose bytes are kept (MPO is a JPEG with a second picture behind it)."""
 _SORT_BY: dict[manifest.TableName, tuple[str, ...]] = {
     "images": ("key",),
     "instances": ("key", "instance_id"),
@@ -41,7 +47,16 @@ class Report(Protocol):
         ...
 
 
-def index(benchmark: str, *, root: Path, out: Path, options: BenchmarkOptions, seed: int, report: Report) -> Row:
+def index(
+    benchmark: str,
+    *,
+    root: Path,
+    out: Path,
+    options: BenchmarkOptions,
+    seed: int,
+    report: Report,
+    workers: int | None = None,
+) -> Row:
     """Write ``data/benchmarks/<benchmark>/``.
 
     Args:
@@ -51,6 +66,7 @@ def index(benchmark: str, *, root: Path, out: Path, options: BenchmarkOptions, s
         options: ``benchmarks.<name>.index``.
         seed: Kept for adapters whose prompts are drawn; none of the present ones draws.
         report: Progress.
+        workers: Processes that decode and hash; None: as many as pay off (`parallel.worker_count`). Changes no byte.
 
     Returns:
         What ``index.json`` holds.
@@ -62,7 +78,9 @@ def index(benchmark: str, *, root: Path, out: Path, options: BenchmarkOptions, s
     adapter = benchmarks.load(benchmark)
     content = adapter.read(root)
     with atomic.atomic_folder(out) as folder:
-        tables = _write_images(content, folder, options, report, benchmark)
+        n_workers = worker_count(content.n_images, worth=_WORTH) if workers is None else workers
+        loaded = _loaded(_in_order(content.items), n_workers)
+        tables = _write_images(loaded, folder, options, lambda done: report(done, content.n_images, benchmark))
         _check_count(tables["images"].n_rows, options, benchmark)
         for name, rows in tables.items():
             rows.write(folder / f"{name}.parquet")
@@ -120,25 +138,24 @@ class _Rows:
 
 
 def _write_images(
-    content: Content, folder: Path, options: BenchmarkOptions, report: Report, name: str
+    loaded: Iterator[tuple[Item, _Image]], folder: Path, options: BenchmarkOptions, progress: Callable[[int], None]
 ) -> dict[manifest.TableName, _Rows]:
     images, instances, prompts = (
         _Rows("images", "key"),
         _Rows("instances", "instance_id"),
         _Rows("prompts", "prompt_id"),
     )
-    shards = ShardWriter(folder, prefix="images", samples_per_shard=options.images_per_shard, max_bytes=_SHARD_BYTES)
-    with shards as writer:
-        for done, item in enumerate(_in_order(content.items), start=1):
-            data, extension, hashes = _image(item)
-            shard = writer.add(item.key, {extension: data})
-            images.add(_image_row(item, f"{item.key}.{extension}", shard, hashes))
+    limits = {"samples_per_shard": options.images_per_shard, "max_bytes": _SHARD_BYTES}
+    with ShardWriter(folder, prefix="images", **limits) as writer:
+        for done, (item, image) in enumerate(loaded, start=1):
+            shard = writer.add(item.key, {image.extension: image.data})
+            images.add(_image_row(item, f"{item.key}.{image.extension}", shard, image.hashes))
             for truth in item.truths:
                 instances.add(_instance_row(item, truth))
             for prompt in item.prompts:
                 if prompt.prompt_set in options.prompt_sets:
                     prompts.add(_prompt_row(item, prompt), count_as=prompt.prompt_set)
-            report(done, max(content.n_images, done), name)
+            progress(done)
     return {"images": images, "instances": instances, "prompts": prompts}
 
 
@@ -153,31 +170,63 @@ def _in_order(items: Iterator[Item]) -> Iterator[Item]:
         yield item
 
 
-def _image(item: Item) -> tuple[bytes, str, ImageHashes]:
-    """File bytes, extension, hashes.
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to read one image."""
+
+    path: Path
+    key: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class _Image:
+    """File bytes as they are stored, their extension, and the hashes of the pixels."""
+
+    data: bytes
+    extension: str
+    hashes: ImageHashes
+
+
+def _loaded(items: Iterator[Item], workers: int) -> Iterator[tuple[Item, _Image]]:
+    """Each item with its image, in order; the items themselves stay in this process."""
+    waiting: deque[Item] = deque()
+
+    def jobs() -> Iterator[_Job]:
+        for item in items:
+            waiting.append(item)
+            yield _Job(item.path, item.key, item.height, item.width)
+
+    for image in ordered_map(_load, jobs(), workers=workers):
+        yield waiting.popleft(), image
+
+
+def _load(job: _Job) -> _Image:
+    """Read, decode and hash one image.
 
     The published bytes are kept, except for a turned photograph whose ground truth was drawn on the unturned pixels: it
     is stored as PNG without the tag, so that every later reader gets what the ground truth shows.
     """
     try:
-        data = item.path.read_bytes()
-        extension = {"JPEG": "jpg", "PNG": "png"}.get(probe(data).format)
+        data = job.path.read_bytes()
+        extension = _EXTENSIONS.get(probe(data).format)
         pixels = decode_image(data)
-        if pixels.shape[:2] != (item.height, item.width):
+        if pixels.shape[:2] != (job.height, job.width):
             pixels, extension = decode_image(data, apply_exif=False), None
     except FileNotFoundError:
         cure = "fetch the archive again"
-        raise UserError("the image does not exist", file=item.path, key=item.key, cure=cure) from None
+        raise UserError("the image does not exist", file=job.path, key=job.key, cure=cure) from None
     except ImageError as error:
-        raise UserError(f"the image cannot be used: {error}", file=item.path, key=item.key) from error
-    if pixels.shape[:2] != (item.height, item.width):
+        raise UserError(f"the image cannot be used: {error}", file=job.path, key=job.key) from error
+    if pixels.shape[:2] != (job.height, job.width):
         raise UserError(
-            f"the image is {pixels.shape[1]}x{pixels.shape[0]}, its ground truth {item.width}x{item.height}",
-            file=item.path,
-            key=item.key,
+            f"the image is {pixels.shape[1]}x{pixels.shape[0]}, its ground truth {job.width}x{job.height}",
+            file=job.path,
+            key=job.key,
             cure="fetch the archive again; evaluation skips nothing",
         )
-    return (data if extension else encode_png(pixels)), extension or "png", hash_image(pixels)
+    return _Image(data if extension else encode_png(pixels), extension or "png", hash_image(pixels))
 
 
 def _image_row(item: Item, member: str, shard: str, hashes: ImageHashes) -> Row:

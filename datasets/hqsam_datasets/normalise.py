@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,42 +139,51 @@ def _make_shard(task: _Task) -> _Done:
     with writer:
         for key, pair in task.keyed:
             try:
-                row, files = make_sample(task.source, key, pair)
+                row, files, rejects = make_sample(task.source, key, pair)
             except ImageError as error:
                 reject = Reject(
                     source=task.source, origin=_blame(pair, error), reason=error.reason, detail=error.detail
                 )
                 done.rejects.append(reject)
                 continue
+            done.rejects.extend(rejects)
             row["shard"] = writer.add(key, files)
             done.rows.append(row)
     done.digest = writer.shards[0].sha256 if writer.shards else ""
     return done
 
 
-def make_sample(source: str, key: str, pair: Pair) -> tuple[SampleRow, dict[str, bytes]]:
+def make_sample(source: str, key: str, pair: Pair) -> tuple[SampleRow, dict[str, bytes], list[Reject]]:
     """Read, check and convert one pair.
 
     Returns:
-        The manifest row (its `shard` still empty) and the sample's files by extension.
+        The manifest row (its `shard` still empty), the sample's files by extension, and a reject for each instance
+        without a pixel, where others are left.
 
     Raises:
-        ImageError: with the reject reason.
+        ImageError: with the reject reason, if no sample comes of it.
     """
     data = read_file(pair.image, "unreadable_image")
     found = images.probe(data)
     rgb = images.decode_image(data)
-    masks = [_fit_mask(reference.load(rgb.shape[:2]), rgb, found, pair) for reference in pair.masks]
+    size = rgb.shape[0], rgb.shape[1]
+    read = [_fit_mask(mask, size, found, pair) for reference in pair.masks for mask in reference.load(size)]
+    foreground = [int(np.count_nonzero(mask.mask > images.FOREGROUND)) for mask in read]
+    masks = [mask for mask, n in zip(read, foreground, strict=True) if n]
     if not masks:
-        raise ImageError("invalid_annotation", "no usable instance")
-    foreground = [int(np.count_nonzero(mask.mask > images.FOREGROUND)) for mask in masks]
-    if min(foreground) == 0:
         raise ImageError("empty_mask", "no pixel above 128")
+    rejects = [
+        Reject(
+            source=source, origin=pair.origin_mask, reason="empty_mask", detail=f"instance {i} of {pair.origin_image}"
+        )
+        for i, n in enumerate(foreground)
+        if not n
+    ]
     extension, stored = _stored_image(data, found, rgb)
-    files = {extension: stored, "json": _json(source, key, pair, rgb)}
+    files = {extension: stored, "json": _json(source, key, pair, size, masks)}
     for number, mask in enumerate(masks):
         files[mask_extension(number)] = mask.png or images.encode_png(mask.mask)
-    return _row(source, key, pair, found, rgb, masks, max(foreground), stored), files
+    return _row(source, key, pair, found, rgb, masks, max(foreground), stored), files, rejects
 
 
 def _row(
@@ -210,13 +219,13 @@ def _row(
     )
 
 
-def _json(source: str, key: str, pair: Pair, rgb: NDArray[np.uint8]) -> bytes:
+def _json(source: str, key: str, pair: Pair, size: tuple[int, int], masks: list[LoadedMask]) -> bytes:
     return sample_json(
         key=key,
         source=source,
-        height=rgb.shape[0],
-        width=rgb.shape[1],
-        categories=tuple(reference.category for reference in pair.masks),
+        height=size[0],
+        width=size[1],
+        categories=tuple(mask.category for mask in masks),
         origin_image=pair.origin_image,
         origin_mask=pair.origin_mask,
     )
@@ -231,8 +240,7 @@ def _stored_image(data: bytes, found: ImageProbe, rgb: NDArray[np.uint8]) -> tup
     return "png", images.encode_png(rgb)
 
 
-def _fit_mask(loaded: LoadedMask, rgb: NDArray[np.uint8], found: ImageProbe, pair: Pair) -> LoadedMask:
-    size = rgb.shape[:2]
+def _fit_mask(loaded: LoadedMask, size: tuple[int, int], found: ImageProbe, pair: Pair) -> LoadedMask:
     if loaded.mask.shape == size:
         return loaded
     if loaded.mask.shape == (found.height, found.width):
@@ -243,7 +251,7 @@ def _fit_mask(loaded: LoadedMask, rgb: NDArray[np.uint8], found: ImageProbe, pai
         (height, width), (mask_height, mask_width) = size, loaded.mask.shape
         detail = f"image {width}x{height}, mask {mask_width}x{mask_height}"
         raise ImageError("size_mismatch", detail)
-    return LoadedMask(mask, loaded.encoding, loaded.soft_fraction)
+    return replace(loaded, mask=mask, png=None)
 
 
 def _blame(pair: Pair, error: ImageError) -> str:

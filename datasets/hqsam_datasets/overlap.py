@@ -34,9 +34,9 @@ from hqsam_datasets.overlap_index import (
     Candidate,
     TileTable,
     pdq_candidates,
-    shape_candidates,
     tile_candidates,
 )
+from hqsam_datasets.overlap_shapes import Cutout, compare_outlines, is_same_object, shape_candidates
 from hqsam_datasets.overlap_store import ImageList
 from hqsam_datasets.overlap_verify import Evidence, Kind, View, compare, judge, pixel_affine
 from hqsam_datasets.parallel import worker_count
@@ -64,7 +64,7 @@ class OverlapOptions(BaseModel):
 
     hamming: int = Field(default=31, ge=0, le=96)
     min_tiles: int = Field(default=3, ge=3, le=32)
-    shape_hamming: int = Field(default=40, ge=0, le=96)
+    shape_hamming: int = Field(default=64, ge=0, le=96)
     unresolved: Literal["exclude", "stop", "keep"] = "exclude"
     keep: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
@@ -162,14 +162,14 @@ def _tile_search(train: ImageList, other: ImageList, options: OverlapOptions, re
 
 
 def _shape_search(train: ImageList, other: ImageList, options: OverlapOptions, report: Report) -> list[Candidate]:
-    sides = []
-    for side, what in ((train, "training outlines"), (other, "evaluation outlines")):
-        shapes = side.shapes()
-        report(len(side), len(side), what)
-        sides.append((shapes.row, shapes.pdq, shapes.box))
+    report(0, len(train) + len(other), "outlines of foregrounds")
+    shapes = train.shapes()
+    report(len(train), len(train) + len(other), "outlines of foregrounds")
+    to = other.shapes()
+    report(len(train) + len(other), len(train) + len(other), "outlines of foregrounds")
     longest = np.maximum(train.width, train.height)
     frame = np.stack([256 * train.width / longest, 256 * train.height / longest], 1)
-    return shape_candidates(sides[0], sides[1], frame, radius=options.shape_hamming)
+    return shape_candidates(shapes, to, frame, radius=options.shape_hamming)
 
 
 def _exact(train: ImageList, other: ImageList, scope: Literal["eval", "train"]) -> Iterator[Pair]:
@@ -191,33 +191,50 @@ def _verified(
     by_train: dict[int, dict[int, list[Candidate]]] = {}
     for candidate in candidates:
         by_train.setdefault(candidate.train, {}).setdefault(candidate.other, []).append(candidate)
-
-    @lru_cache(maxsize=2048)
-    def other_view(row: int) -> View:
-        return View.of(other.image(row))
+    judge_ = _Judge(train, other)
 
     def check(row: int) -> list[Pair]:
-        view = View.of(train.image(row), train.foreground(row))
-        found = (_first_proof(view, other_view(column), rivals) for column, rivals in sorted(by_train[row].items()))
-        return [Pair(scope, row, c.other, kind, c, evidence) for c, kind, evidence in found if kind]
+        found = (judge_.first_proof(rivals) for _, rivals in sorted(by_train[row].items()))
+        return [Pair(scope, row, proof[0].other, proof[1], proof[0], proof[2]) for proof in found if proof]
 
     pairs: list[Pair] = []
     rows = sorted(by_train)
+    what = "pairs compared" if scope == "eval" else "training twins compared"
     with ThreadPoolExecutor(worker_count(len(rows), worth=4)) as pool:
         for done, found in enumerate(pool.map(check, rows), start=1):
             pairs += found
-            report(done, len(rows), "pairs compared" if scope == "eval" else "training twins compared")
+            report(done, len(rows), what)
     return pairs
 
 
-def _first_proof(view: View, other: View, rivals: list[Candidate]) -> tuple[Candidate, Kind | None, Evidence]:
-    """The first candidate of one pair whose evidence proves something, else the last one with None."""
-    for candidate in rivals:
-        evidence = compare(view, other, candidate)
-        kind = judge(evidence) if evidence is not None else None
-        if evidence is not None and kind is not None:
-            return candidate, kind, evidence
-    return rivals[-1], None, Evidence.of_exact()
+class _Judge:
+    """Looks at the pixels of candidates; keeps the small views of the images seen last."""
+
+    def __init__(self, train: ImageList, other: ImageList) -> None:
+        self._train, self._other = train, other
+        self._train_view = lru_cache(maxsize=16)(lambda row: View.of(train.image(row), train.foreground(row)))
+        self._other_view = lru_cache(maxsize=2048)(lambda row: View.of(other.image(row)))
+
+    def first_proof(self, rivals: list[Candidate]) -> tuple[Candidate, Kind, Evidence] | None:
+        """The first candidate of one pair of images whose evidence proves something."""
+        for candidate in rivals:
+            evidence = self._look(candidate)
+            kind = None if evidence is None else self._verdict(candidate, evidence)
+            if evidence is not None and kind is not None:
+                return candidate, kind, evidence
+        return None
+
+    def _look(self, candidate: Candidate) -> Evidence | None:
+        if candidate.masks is None:
+            return compare(self._train_view(candidate.train), self._other_view(candidate.other), candidate)
+        sides = ((self._train, candidate.train, candidate.masks[0]), (self._other, candidate.other, candidate.masks[1]))
+        cutouts = [Cutout(side.image(row), side.masks(row)[number]) for side, row, number in sides]
+        return compare_outlines(cutouts[0], cutouts[1], candidate)
+
+    def _verdict(self, candidate: Candidate, evidence: Evidence) -> Kind | None:
+        if candidate.masks is None:
+            return judge(evidence)
+        return "foreground" if is_same_object(evidence) else None
 
 
 # ---- policy ----

@@ -11,6 +11,7 @@ upside down if ``v & 2``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_datasets.hashing import DESCRIPTOR_BITS, LEVEL_STEP, descriptor_frequencies, read_tiles
+from hqsam_datasets.parallel import worker_count
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -38,7 +40,6 @@ _MAX_DISTANCE = 26  # of 128 descriptor bits
 _FLAT_UP_TO = 2_000  # features that are searched without an inverted file
 _PROBES = 4
 _BATCH_IMAGES = 256
-_MAX_STRETCH = 1.25  # between the two scales that take one outline's box to the other's
 _TOLERANCE = 7.0  # 1/256 of the longest side: how far two features may stray from one geometry
 _SCALE_TOLERANCE = 1.35  # between the scale of two features' distance and that of their levels
 _DISTINCT = 5.0  # features nearer to each other than this are one piece of evidence
@@ -56,6 +57,7 @@ class Candidate:
         tiles: local features that agree on one geometry (`tiles`), else 0.
         transform: (scale x, scale y, shift x, shift y) from the variant of the training image to the other image, both
             measured in 1/256 of their own longest side; None: frame to frame.
+        masks: which foreground of either image (`mask`), else None.
     """
 
     train: int
@@ -65,6 +67,7 @@ class Candidate:
     hamming: int | None = None
     tiles: int = 0
     transform: Transform | None = None
+    masks: tuple[int, int] | None = None
 
 
 # ---- dihedral variants of stored fingerprints ----
@@ -141,56 +144,49 @@ def pdq_candidates(train: U8, other: U8, *, radius: int, same: bool = False) -> 
     """
     if not len(train) or not len(other):
         return []
-    import faiss
-
-    index = faiss.IndexBinaryFlat(256)
-    index.add(np.ascontiguousarray(other))
     best: dict[tuple[int, int], tuple[int, int]] = {}
-    for variant, queries in enumerate(pdq_variants(train)):
-        limit = radius + (DERIVED_SLACK if variant else 0)
-        # faiss counts distances below the radius, not at it.
-        bounds, distances, found = index.range_search(np.ascontiguousarray(queries), limit + 1)
-        rows = np.repeat(np.arange(len(train)), np.diff(bounds.astype(np.int64)))
-        for row, column, distance in zip(rows.tolist(), found.tolist(), distances.tolist(), strict=True):
-            if not (same and column <= row):
-                entry = (int(distance) + (DERIVED_SLACK if variant else 0), variant)
-                best[row, column] = min(best.get((row, column), entry), entry)
+    with _faiss_threads(8) as pool:
+        index = pool.submit(_flat_index, other).result()
+        searches = [
+            pool.submit(_within, index, queries, radius + (DERIVED_SLACK if variant else 0))
+            for variant, queries in enumerate(pdq_variants(train))
+        ]
+        for variant, search in enumerate(searches):
+            for row, column, distance in zip(*(values.tolist() for values in search.result()), strict=True):
+                if not (same and column <= row):
+                    entry = (distance + (DERIVED_SLACK if variant else 0), variant)
+                    best[row, column] = min(best.get((row, column), entry), entry)
     return [
         Candidate(row, column, variant, "pdq", hamming=rank - (DERIVED_SLACK if variant else 0))
         for (row, column), (rank, variant) in sorted(best.items())
     ]
 
 
-# ---- the same object: outlines of masks ----
+def _faiss_threads(n_tasks: int) -> ThreadPoolExecutor:
+    """Threads that each run faiss on one core.
 
-
-def shape_candidates(
-    train: tuple[I64, U8, F64], other: tuple[I64, U8, F64], frame: F64, *, radius: int
-) -> list[Candidate]:
-    """Pairs of images with a foreground of nearly the same outline, in some variant.
-
-    Args:
-        train: per outline the image's row int64 [S], PDQ of the boxed mask uint8 [S, 32], box float64 [S, 4] (x0, y0, x1, y1)
-            in 1/256 of the image's longest side.
-        other: the same of the other side.
-        frame: float64 [N, 2], width and height of the training images in that unit.
-        radius: as in `pdq_candidates`.
-
-    Returns:
-        Candidates that take box to box, sorted by (train, other, hamming).
+    faiss would start OpenMP threads of its own for every call, and on a busy machine those wait for each other by spinning: the
+    search then takes ten times as long.
     """
-    found = []
-    for pair in pdq_candidates(train[1], other[1], radius=radius):
-        row, column = int(train[0][pair.train]), int(other[0][pair.other])
-        box, to = train[2][pair.train], other[2][pair.other]
-        x, y = position_variants(box[0::2], box[1::2], *np.broadcast_to(frame[row][:, None], (2, 2)), pair.variant)
-        scale_x = (to[2] - to[0]) / (x.max() - x.min())
-        scale_y = (to[3] - to[1]) / (y.max() - y.min())
-        if max(scale_x, scale_y) <= _MAX_STRETCH * min(scale_x, scale_y):
-            shift = (float(to[0] - scale_x * x.min()), float(to[1] - scale_y * y.min()))
-            transform = (float(scale_x), float(scale_y), *shift)
-            found.append(Candidate(row, column, pair.variant, "mask", hamming=pair.hamming, transform=transform))
-    return sorted(found, key=lambda c: (c.train, c.other, c.hamming))
+    import faiss
+
+    return ThreadPoolExecutor(worker_count(n_tasks), initializer=faiss.omp_set_num_threads, initargs=(1,))
+
+
+def _flat_index(bits: U8) -> Any:
+    import faiss
+
+    index = faiss.IndexBinaryFlat(8 * bits.shape[1])
+    index.add(np.ascontiguousarray(bits))
+    return index
+
+
+def _within(index: Any, queries: U8, radius: int) -> tuple[I64, I64, I64]:
+    """All (query, found, distance) with a distance of at most `radius`."""
+    # faiss returns distances below its limit, not at it.
+    bounds, distances, found = index.range_search(np.ascontiguousarray(queries), radius + 1)
+    counts = np.diff(bounds.astype(np.int64))
+    return np.repeat(np.arange(len(queries)), counts), found.astype(np.int64), distances.astype(np.int64)
 
 
 # ---- parts of pictures: local features ----
@@ -247,28 +243,31 @@ def tile_candidates(train: TileTable, other: TileTable, *, min_tiles: int) -> It
     if not len(other.image):
         yield n_images, []
         return
-    index = _feature_index(other.bits)
-    for first in range(0, n_images, _BATCH_IMAGES):
-        last = min(first + _BATCH_IMAGES, n_images)
-        yield last, _batch_candidates(train.rows(first, last), other, index, min_tiles)
+    batches = [(first, min(first + _BATCH_IMAGES, n_images)) for first in range(0, n_images, _BATCH_IMAGES)]
+    with _faiss_threads(len(batches)) as pool:
+        index = pool.submit(_feature_index, other.bits).result()
+
+        def search(batch: tuple[int, int]) -> list[Candidate]:
+            return _batch_candidates(train.rows(*batch), other, index, min_tiles)
+
+        for (_, last), found in zip(batches, pool.map(search, batches), strict=True):
+            yield last, found
 
 
 def _feature_index(bits: U8) -> Any:
     """A faiss index over descriptors: exhaustive when small, else an inverted file with integer k-medians."""
     import faiss
 
-    flat = faiss.IndexBinaryFlat(DESCRIPTOR_BITS)
     if len(bits) <= _FLAT_UP_TO:
-        flat.add(bits)
-        return flat
+        return _flat_index(bits)
     n_lists = int(2 ** np.clip(np.round(np.log2(2 * np.sqrt(len(bits)))), 6, 13))
-    flat.add(_centroids(bits, n_lists))
+    flat = _flat_index(_centroids(bits, n_lists))
     index = faiss.IndexBinaryIVF(flat, DESCRIPTOR_BITS, n_lists)
     index.is_trained = True
     index.nprobe = _PROBES
     index.add(bits)
     index.own_fields = False
-    index.referenced_quantizer = flat  # the C++ object only borrows it
+    index.referenced_objects = [flat]  # the C++ object only borrows it
     return index
 
 
@@ -277,15 +276,11 @@ def _centroids(bits: U8, count: int, *, rounds: int = 3) -> U8:
 
     (The library's own training runs a float k-means, whose rounding depends on the number of threads.)
     """
-    import faiss
-
     sample = bits[np.linspace(0, len(bits) - 1, min(len(bits), 32 * count)).astype(np.int64)]
     centroids = sample[np.linspace(0, len(sample) - 1, count).astype(np.int64)].copy()
     unpacked = np.unpackbits(sample, axis=1)
     for _ in range(rounds):
-        flat = faiss.IndexBinaryFlat(DESCRIPTOR_BITS)
-        flat.add(centroids)
-        nearest = flat.search(sample, 1)[1][:, 0]
+        nearest = _flat_index(centroids).search(sample, 1)[1][:, 0]
         order = np.argsort(nearest, kind="stable")
         starts = np.searchsorted(nearest[order], np.arange(count))
         sizes = np.diff(np.append(starts, len(sample)))

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_datasets import rle
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.hashing import pdq_of, read_tiles
+from hqsam_datasets.hashing import read_tiles
 from hqsam_datasets.images import ImageError, decode_image, decode_mask
 from hqsam_datasets.manifest import read_table
+from hqsam_datasets.overlap_shapes import Shape, Shapes, shape_of
 from hqsam_datasets.parallel import worker_count
 from hqsam_datasets.tario import TarReader
 
@@ -25,23 +25,6 @@ I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _COLUMNS = ["key", "shard", "height", "width", "pixel_sha256", "pdq", "tiles"]
-_SHAPE_SIDE = 64
-_MIN_SHAPE_SIDE = 12  # pixels: the outline of a smaller object says nothing
-
-
-@dataclass(frozen=True)
-class MaskShapes:
-    """Outlines of foregrounds, for the search for the same object on another background.
-
-    Attributes:
-        row: int64 [S], row of the image.
-        pdq: uint8 [S, 32], PDQ of the mask's bounding box, stretched to a square.
-        box: float64 [S, 4], the box as (x0, y0, x1, y1) in 1/256 of the image's longest side, edges not pixel centres.
-    """
-
-    row: I64
-    pdq: U8
-    box: NDArray[np.float64]
 
 
 @dataclass
@@ -134,20 +117,15 @@ class ImageList:
                 union |= mask
         return union
 
-    def shapes(self) -> MaskShapes:
+    def shapes(self) -> Shapes:
         """The outlines of all foregrounds, image by image."""
         with ThreadPoolExecutor(worker_count(len(self), worth=64)) as pool:
-            found = [shape for shapes in pool.map(self._shapes, range(len(self))) for shape in shapes]
-        return MaskShapes(
-            row=np.array([row for row, _, _ in found], np.int64),
-            pdq=np.frombuffer(b"".join(pdq for _, pdq, _ in found), np.uint8).reshape(-1, 32),
-            box=np.array([box for _, _, box in found], np.float64).reshape(-1, 4),
-        )
+            return Shapes.of([shape for shapes in pool.map(self._shapes, range(len(self))) for shape in shapes])
 
-    def _shapes(self, row: int) -> list[tuple[int, bytes, list[float]]]:
+    def _shapes(self, row: int) -> list[tuple[int, int, Shape, float]]:
         unit = 256 / max(int(self.height[row]), int(self.width[row]))
-        shapes = [shape_of(mask) for mask in self.masks(row)]
-        return [(row, shape[0], [v * unit for v in shape[1]]) for shape in shapes if shape is not None]
+        found = [(row, number, shape_of(mask), unit) for number, mask in enumerate(self.masks(row))]
+        return [(row, number, shape, unit) for row, number, shape, unit in found if shape is not None]
 
     def _tar(self, row: int) -> TarReader:
         path = self._folder[self.group[row]] / self._shard[row]
@@ -178,20 +156,6 @@ class ImageList:
         for tar in self._tars.values():
             tar.close()
         self._tars.clear()
-
-
-def shape_of(mask: Mask) -> tuple[bytes, tuple[int, int, int, int]] | None:
-    """PDQ of a mask's outline and its box (x0, y0, x1, y1; x1, y1 exclusive); None for empty or tiny masks.
-
-    The box is stretched to a square, so a scaled or mirrored copy of the object has (a variant of) the same bits.
-    """
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    if min(width, height) < _MIN_SHAPE_SIDE:
-        return None
-    crop = mask[y : y + height, x : x + width].astype(np.uint8) * 255
-    square = cv2.resize(crop, (_SHAPE_SIDE, _SHAPE_SIDE), interpolation=cv2.INTER_AREA)
-    pdq, quality = pdq_of(np.asarray(square, np.uint8))
-    return (pdq, (x, y, x + width, y + height)) if quality else None
 
 
 def _check_hashes(path: Path, rows: Any) -> None:

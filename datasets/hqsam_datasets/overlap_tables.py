@@ -40,7 +40,7 @@ _COLUMNS = (
     ("ncc", "float", True), ("corners", "int", True), ("corner_fraction", "float", True),
     ("matched_fraction", "float", True), ("matched_inside", "float", True), ("matched_outside", "float", True),
     ("cover_train", "float", False), ("cover_other", "float", False), ("area_train", "float", False),
-    ("area_other", "float", False), ("excluded", "bool", False),
+    ("area_other", "float", False), ("outline", "float", True), ("colour", "float", True), ("excluded", "bool", False),
 )  # fmt: skip
 
 
@@ -69,6 +69,8 @@ def _row(pair: Pair, train: ImageList, other: ImageList, excluded: set[str]) -> 
         "cover_other": _value(evidence.cover_other),
         "area_train": _value(evidence.area_train),
         "area_other": _value(evidence.area_other),
+        "outline": _value(evidence.outline),
+        "colour": _value(evidence.colour),
         "excluded": pair.scope == "eval" and train.key[pair.train] in excluded,
         "affine": [_value(v) for v in affine.ravel().tolist()],
     }
@@ -76,4 +78,4 @@ def _row(pair: Pair, train: ImageList, other: ImageList, excluded: set[str]) -> 
 
 def _value(value: float) -> float | None:
     """Rounded to six digits; undefined is null."""
-    return None if math.isnan(value) else round(value, 6)
+    return None if not math.isfinite(value) else round(value, 6)

@@ -78,6 +78,8 @@ class Evidence:
         affine: float64 [2, 3], from the variant of the training image to the other image, both in fractions of their
             frame (0, 0 is the top left corner, 1, 1 the bottom right one).
         region: bool [h, w] agreeing windows, in the frame of the other view.
+        outline, complexity, colour: of a comparison of outlines (`hqsam_datasets.overlap_shapes`): agreement 0..1,
+            complexity, and difference of the mean colours in grey levels; then `matched_inside` is the masks' IoU.
     """
 
     ncc: float
@@ -93,6 +95,9 @@ class Evidence:
     area_inside: float
     affine: F64
     region: Mask
+    outline: float = float("nan")
+    complexity: float = float("nan")
+    colour: float = float("nan")
 
     @classmethod
     def of_exact(cls) -> Evidence:
@@ -324,12 +329,12 @@ def _evidence(turned: View, other: View, source: View, target: View, affine: F64
         area_train=float(agree.sum()) * areas.train,
         area_other=float(agree.sum()) * areas.other,
         area_inside=0.0 if foreground is None else float(foreground.agree.sum()) * areas.train,
-        affine=_in_fractions(forward, turned.grey.shape, other.grey.shape),
+        affine=in_fractions(forward, turned.grey.shape, other.grey.shape),
         region=np.asarray(region, np.bool_),
     )
 
 
-def _in_fractions(affine: F64, shape: tuple[int, ...], to_shape: tuple[int, ...]) -> F64:
+def in_fractions(affine: F64, shape: tuple[int, ...], to_shape: tuple[int, ...]) -> F64:
     """A map between pixels of two frames as one between fractions of them."""
     chain = _to_unit(to_shape) @ np.vstack([affine, [0, 0, 1]]) @ np.linalg.inv(_to_unit(shape))
     return np.asarray(chain[:2], np.float64)

@@ -155,7 +155,7 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, w
         raise UserError(
             f"the file does not fit {what}: {len(rows)} of {len(expected)} keys differ\n{_table(rows)}",
             file=path,
-            cure="use the checkpoint of this backbone and variant (`hqsam checkpoint inspect FILE` tells what a file is)",
+            cure="use the checkpoint of this backbone; `hqsam checkpoint inspect FILE` tells what a file is",
         )
     module.load_state_dict(dict(state), strict=True)
 

@@ -1,29 +1,69 @@
 """The one place that imports ``segment_anything``: everything else takes its classes from here.
 
-The package is used as installed; nothing of it is copied or patched. Importing it needs torchvision, which is
-repaired first where necessary (see ``_torchvision``).
+The package is used as installed; nothing of it is copied or patched. But only its ``modeling`` folder is loaded: the
+package's own ``__init__`` imports torchvision, which takes three seconds in every process, fails beside a torch of
+another build (see ``_torchvision``), and is used for an image resize and box utilities that this project does not need.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from hqsam.model._torchvision import ensure_torchvision
 
-ensure_torchvision()
+_ALIAS = "hqsam.model._segment_anything_modeling"
 
-from segment_anything.modeling import (  # noqa: E402
-    ImageEncoderViT,
-    MaskDecoder,
-    PromptEncoder,
-    Sam,
-    TwoWayTransformer,
-)
-from segment_anything.modeling.common import LayerNorm2d  # noqa: E402
-from segment_anything.modeling.image_encoder import (  # noqa: E402
-    Attention,
-    get_rel_pos,
-)
-from segment_anything.modeling.mask_decoder import MLP  # noqa: E402
-from segment_anything.utils.transforms import ResizeLongestSide  # noqa: E402
+
+def _load_modeling() -> ModuleType:
+    """``segment_anything.modeling`` under a private name: a user's own ``import segment_anything`` stays whole."""
+    package = importlib.util.find_spec("segment_anything")  # finds, does not execute
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'segment_anything'", name="segment_anything")
+    folder = Path(package.submodule_search_locations[0]) / "modeling"
+    spec = importlib.util.spec_from_file_location(
+        _ALIAS, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None or not (folder / "__init__.py").is_file():
+        return _load_package()
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_ALIAS] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _load_package() -> ModuleType:
+    """The usual way, for a layout that is not the one of segment-anything 1.0."""
+    ensure_torchvision()
+    return importlib.import_module("segment_anything.modeling")
+
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import (
+        ImageEncoderViT,
+        MaskDecoder,
+        PromptEncoder,
+        Sam,
+        TwoWayTransformer,
+    )
+    from segment_anything.modeling.common import LayerNorm2d
+    from segment_anything.modeling.image_encoder import Attention, get_rel_pos
+    from segment_anything.modeling.mask_decoder import MLP
+else:
+    _modeling = _load_modeling()
+    ImageEncoderViT = _modeling.ImageEncoderViT
+    MaskDecoder = _modeling.MaskDecoder
+    PromptEncoder = _modeling.PromptEncoder
+    Sam = _modeling.Sam
+    TwoWayTransformer = _modeling.TwoWayTransformer
+    LayerNorm2d = importlib.import_module(f"{_modeling.__name__}.common").LayerNorm2d
+    Attention = importlib.import_module(f"{_modeling.__name__}.image_encoder").Attention
+    get_rel_pos = importlib.import_module(f"{_modeling.__name__}.image_encoder").get_rel_pos
+    MLP = importlib.import_module(f"{_modeling.__name__}.mask_decoder").MLP
 
 __all__ = [
     "MLP",
@@ -32,7 +72,6 @@ __all__ = [
     "LayerNorm2d",
     "MaskDecoder",
     "PromptEncoder",
-    "ResizeLongestSide",
     "Sam",
     "TwoWayTransformer",
     "get_rel_pos",

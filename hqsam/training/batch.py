@@ -3,6 +3,8 @@
 Shape letters: B views; S side of the network input; m side of mask prompts; N points, padded.
 """
 
+# ruff: noqa: N815 -- shape suffixes are the house style, attributes included
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The mask loss of HQ-SAM's training: PointRend-style sampling, binary cross-entropy and Dice at weights 1 : 1.
 
-Source: paper section 3.3 and the supplement; SysCV/sam-hq ``train/utils/loss_mask.py`` as described in
-docs/formats.md's companion golden data (``tests/golden/hqsam_train``). Logits and labels may have different sizes:
+Source: paper section 3.3 and the supplement; SysCV/sam-hq ``train/utils/loss_mask.py``, whose numbers are the golden
+data of ``tests/golden/hqsam_train``. Logits and labels may have different sizes:
 both are read at the same relative places, nothing is resized.
 
 Shape letters: B masks; K points; h, w logits; H, W labels.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ def sample_points(field_B1HW: Tensor, points_BK2: Tensor) -> Tensor:
         ``[B,K]``.
     """
     grid_BK12 = 2 * points_BK2.unsqueeze(2) - 1
-    sampled_B1K1 = F.grid_sample(field_B1HW, grid_BK12, mode="bilinear", padding_mode="zeros", align_corners=False)
+    sampled_B1K1 = functional.grid_sample(
+        field_B1HW, grid_BK12, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     return sampled_B1K1[:, 0, :, 0]
 
 
@@ -77,7 +79,7 @@ def draw_points(
 
 def bce_per_mask(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
     """Binary cross-entropy with logits, mean over points: ``[B]``. Labels in 0..1, in-between values count."""
-    return F.binary_cross_entropy_with_logits(logits_BK, labels_BK, reduction="none").mean(1)
+    return functional.binary_cross_entropy_with_logits(logits_BK, labels_BK, reduction="none").mean(1)
 
 
 def dice_per_mask(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from hqsam_metrics.masks import boundary_iou, mask_iou
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from hqsam.model.hq_sam import Encoded, HQSam
 from hqsam.training.loader import TrainingSet
@@ -84,6 +84,6 @@ class Validation:
 
 def _compare(logits_1hw: Tensor, truth: NDArray[np.bool_]) -> tuple[float, float]:
     """IoU and boundary IoU at the truth's size."""
-    large = F.interpolate(logits_1hw[None], truth.shape, mode="bilinear", align_corners=False)
+    large = functional.interpolate(logits_1hw[None], truth.shape, mode="bilinear", align_corners=False)
     pred = (large[0, 0] > 0).cpu().numpy()
     return mask_iou(pred=pred, target=truth), boundary_iou(pred=pred, target=truth)

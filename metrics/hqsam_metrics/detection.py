@@ -12,7 +12,8 @@ from hqsam_metrics import ap
 from hqsam_metrics.errors import UserError
 from hqsam_metrics.grouping import candidate_pairs, first_best, keep_best_per_image, order_detections
 from hqsam_metrics.instances import Bool, Float, GroundTruth, Report, Results, silent
-from hqsam_metrics.pairs import PairTable, Shapes, pair_ious
+from hqsam_metrics.packed import Shapes
+from hqsam_metrics.pairs import PairTable, pair_ious
 from hqsam_metrics.parallel import run_parts
 from hqsam_metrics.rle import Int, RleBatch, RleError, decode_runs
 

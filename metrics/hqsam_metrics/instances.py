@@ -253,9 +253,14 @@ def flag(row: Mapping[str, Any], key: str, name: str) -> bool:
 def _gt_masks(rows: Sequence[Any], images: Images, image: Int, name: str, report: Report) -> RleBatch:
     strings: list[bytes] = []
     heights, widths = images.heights[image], images.widths[image]
+    sizes = np.stack([heights, widths], axis=1).tolist()
     for i, row in enumerate(rows):
+        code = row.get("segmentation")
+        if type(code) is dict and code.get("size") == sizes[i] and type(code.get("counts")) is str:
+            strings.append(code["counts"].encode())
+            continue
         try:
-            strings.append(segmentation_string(row.get("segmentation"), int(heights[i]), int(widths[i])))
+            strings.append(segmentation_string(code, *sizes[i]))
         except RleError as error:
             raise UserError(f"{name}: annotation id {row['id']}: {error.reason}") from None
         if i % 1024 == 1023:

@@ -21,6 +21,7 @@ DEFAULT_DILATION_RATIO = 0.02
 STRICT_DILATION_RATIO = 0.01
 # Polygons may leave the image a little; a coordinate far outside would only make the rasteriser allocate.
 _POLYGON_MARGIN = 16
+_LONGEST = _rle.MAX_SIDE**2
 
 
 class Rle(TypedDict):
@@ -219,9 +220,10 @@ def decode_rle(code: Mapping[str, Any]) -> Mask:
     """
     string, height, width = rle_string(code)
     batch = _rle.RleBatch.of([string], [height], [width])
-    lengths, _ = _rle.decode_lengths(batch)
-    values = (np.arange(len(lengths)) & 1).astype(np.bool_)
-    flat = np.repeat(values, lengths) if len(lengths) else np.zeros(0, np.bool_)
+    runs = _rle.decode_runs(batch)
+    edges = np.concatenate([[0], np.stack([runs.starts, runs.ends], axis=1).reshape(-1), [height * width]])
+    values = (np.arange(len(edges) - 1) & 1).astype(np.bool_)
+    flat = np.repeat(values, np.diff(edges))
     return np.ascontiguousarray(flat.reshape(width, height).T)
 
 
@@ -253,12 +255,10 @@ def rle_string(code: Mapping[str, Any]) -> tuple[bytes, int, int]:
             return counts.encode("ascii"), height, width
         except UnicodeEncodeError:
             raise _rle.RleError(0, "`counts` has characters that are not ASCII") from None
-    if not isinstance(counts, list | tuple) or not all(_is_int(v) and 0 <= v < _rle.MAX_PIXELS for v in counts):
+    if not isinstance(counts, list | tuple) or not all(_is_int(v) and 0 <= v <= _LONGEST for v in counts):
         raise _rle.RleError(0, "`counts` must be a string or a list of run lengths that are not negative")
-    lengths = np.array(counts, np.int64)
-    offsets = np.array([0, len(lengths)], np.int64)
-    _rle.check_lengths(lengths, offsets, np.array([height]), np.array([width]))
-    return _rle.encode_lengths(lengths, offsets)[0].tobytes(), height, width
+    _rle.check_sizes(np.array([height]), np.array([width]))
+    return _rle.encode_uncompressed(np.array(counts, np.int64), height, width), height, width
 
 
 def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> bytes:

@@ -15,42 +15,11 @@ from numpy.typing import NDArray
 
 from hqsam_metrics import packed
 from hqsam_metrics.masks import dilation_pixels
-from hqsam_metrics.rle import Int, Runs, ragged_arange
+from hqsam_metrics.packed import Shapes
+from hqsam_metrics.rle import Int
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Decoded masks with what is asked of them again and again: area int64 [n] and box int64 [n, 4] (x0 y0 x1 y1)."""
-
-    runs: Runs
-    areas: Int
-    boxes: Int
-
-    @classmethod
-    def of(cls, runs: Runs) -> Shapes:
-        """Measures `runs`."""
-        return cls(runs, runs.areas(), runs.boxes())
-
-    def __len__(self) -> int:
-        """Returns n."""
-        return len(self.areas)
-
-    def take(self, index: Int) -> Shapes:
-        """Returns the masks at `index` (int64 [m])."""
-        runs = take_runs(self.runs, index)
-        return Shapes(runs, self.areas[index], self.boxes[index])
-
-
-def take_runs(runs: Runs, index: Int) -> Runs:
-    """Returns the runs of the masks at `index` (int64 [m])."""
-    sizes = np.diff(runs.offsets)[index]
-    at = np.repeat(runs.offsets[index], sizes) + ragged_arange(sizes)
-    offsets = np.zeros(len(index) + 1, np.int64)
-    np.cumsum(sizes, out=offsets[1:])
-    return Runs(runs.starts[at], runs.ends[at], offsets, runs.heights[index], runs.widths[index])
 
 
 @dataclass(frozen=True)
@@ -69,12 +38,6 @@ class PairTable:
     gt: Int
     iou: Float
     biou: Float
-
-    @classmethod
-    def empty(cls, ratios: int) -> PairTable:
-        """Returns a table without rows."""
-        none, nothing = np.zeros(0, np.int64), np.zeros(0, np.float64)
-        return cls(none, none, nothing, np.zeros((ratios, 0)))
 
     def value(self, ratio: int | None) -> Float:
         """Returns the IoU that AP matching uses: float64 [m].
@@ -102,6 +65,17 @@ def _upper_bound(dt: Shapes, gt: Shapes, i: Int, j: Int, crowd: Bool) -> Float:
     return divide(most, np.where(crowd, dt.areas[i], dt.areas[i] + gt.areas[j] - most))
 
 
+def dilations(shapes: Shapes, ratios: Sequence[float]) -> tuple[Int, Int]:
+    """Returns band widths in pixels, int64 [ratios, n], and a number for each distinct set of them, int64 [n]."""
+    code = (shapes.heights << 32) + shapes.widths
+    sizes, inverse = np.unique(code, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    widths = [[dilation_pixels(int(c >> 32), int(c & 0xFFFFFFFF), ratio) for c in sizes] for ratio in ratios]
+    table = np.array(widths, np.int64).reshape(len(ratios), len(sizes))
+    group = np.unique(table, axis=1, return_inverse=True)[1].reshape(-1) if table.size else np.zeros(len(sizes), int)
+    return table[:, inverse], np.asarray(group[inverse], np.int64)
+
+
 @dataclass(frozen=True)
 class Bands:
     """Bands of n masks: planes, pixel counts int64 [n]."""
@@ -110,50 +84,23 @@ class Bands:
     counts: Int
 
 
-def dilations(runs: Runs, ratio: float) -> Int:
-    """Returns the band width in pixels for the image of each mask: int64 [n]."""
-    sizes, inverse = np.unique(np.stack([runs.heights, runs.widths], axis=1), axis=0, return_inverse=True)
-    widths = np.array([dilation_pixels(int(h), int(w), ratio) for h, w in sizes], np.int64)
-    return widths[inverse.reshape(-1)] if len(widths) else np.zeros(0, np.int64)
+def make_bands(drawing: packed.Drawing, dilation: Int, wanted: Bool | None = None) -> Bands:
+    """Makes the boundary bands (see `hqsam_metrics.masks.boundary_band`).
 
-
-def make_bands(shapes: Shapes, ratio: float) -> Bands:
-    """Makes the boundary band of every mask (see `hqsam_metrics.masks.boundary_band`)."""
-    d = dilations(shapes.runs, ratio)
-    planes, pieces = packed.draw_masks(shapes.runs, shapes.boxes)
-    words = planes.words
-    sides = np.minimum(shapes.boxes[:, 2] - shapes.boxes[:, 0], shapes.boxes[:, 3] - shapes.boxes[:, 1])
-    thick = sides > 2 * d
-    for dilation in np.unique(d[thick]):
-        mine = np.flatnonzero(thick & (d == dilation))
-        words = words & ~_eroded(planes, mine, int(dilation), pieces)
-    band = planes.with_words(words)
+    Args:
+        drawing: n masks, drawn with the groups of `dilations`.
+        dilation: int64 [n], band widths in pixels.
+        wanted: bool [n], masks whose band is needed (the others stay whole masks); None: all.
+    """
+    need = np.ones(len(dilation), bool) if wanted is None else wanted
+    band = drawing.planes.with_words(drawing.planes.words & ~packed.erode(drawing, dilation, need))
     return Bands(band, band.counts())
 
 
-def _eroded(planes: packed.Planes, mine: Int, dilation: int, pieces: tuple[Int, Int, Int, Int]) -> packed.Words:
-    """Erodes the masks `mine` alone and returns their words in the layout of `planes`."""
-    if len(mine) == len(planes):
-        return packed.erode(planes, dilation, *pieces)
-    local = np.full(len(planes), -1, np.int64)
-    local[mine] = np.arange(len(mine))
-    keep = np.flatnonzero(local[pieces[0]] >= 0)
-    boxes = np.stack(
-        [
-            planes.x0[mine],
-            planes.w0[mine] << 6,
-            planes.x1[mine],
-            (planes.w0[mine] + planes.stride[mine]) << 6,
-        ],
-        axis=1,
-    )
-    small = packed.layout(boxes)
-    eroded = packed.erode(small, dilation, local[pieces[0][keep]], *(column[keep] for column in pieces[1:]))
-    out = np.zeros_like(planes.words)
-    sizes = (small.x1 - small.x0) * small.stride
-    step = ragged_arange(sizes)
-    out[np.repeat(planes.base[mine], sizes) + step] = eroded[np.repeat(small.base, sizes) + step]
-    return out
+def draw_for_bands(shapes: Shapes, ratios: Sequence[float]) -> tuple[packed.Drawing, Int]:
+    """Draws masks so that their bands can be made; returns the drawing and the band widths int64 [ratios, n]."""
+    widths, group = dilations(shapes, ratios)
+    return packed.draw(shapes, group), widths
 
 
 def _local(index: Int) -> tuple[Int, Int]:
@@ -162,21 +109,10 @@ def _local(index: Int) -> tuple[Int, Int]:
     return distinct, place.reshape(-1).astype(np.int64)
 
 
-def count_intersections(dt: Shapes, gt: Shapes, i: Int, j: Int) -> Int:
-    """Counts common pixels of the pairs (i, j): int64 [m]."""
-    (di, li), (gj, lj) = _local(i), _local(j)
-    a, b = dt.take(di), gt.take(gj)
-    planes_a, _ = packed.draw_masks(a.runs, a.boxes)
-    planes_b, _ = packed.draw_masks(b.runs, b.boxes)
-    return packed.intersections(planes_a, planes_b, li, lj)
-
-
-def boundary_ious(dt: Shapes, gt: Shapes, i: Int, j: Int, ratio: float) -> Float:
-    """Returns the boundary IoU of the pairs (i, j): float64 [m]; 0 when both bands are empty."""
-    (di, li), (gj, lj) = _local(i), _local(j)
-    a, b = make_bands(dt.take(di), ratio), make_bands(gt.take(gj), ratio)
-    common = packed.intersections(a.planes, b.planes, li, lj)
-    return divide(common, a.counts[li] + b.counts[lj] - common)
+def _needed(place: Int, size: int) -> Bool:
+    out = np.zeros(size, bool)
+    out[place] = True
+    return out
 
 
 Wanted = Callable[[Int, Int, Float], Bool]
@@ -212,14 +148,19 @@ def pair_ious(
     # A bound is computed with the same division as the IoU, so it can be compared without slack.
     keep = np.flatnonzero((bound >= floor) & (bound > 0))
     i, j = i[keep], j[keep]
-    common = count_intersections(dt, gt, i, j)
+    (di, li), (gj, lj) = _local(i), _local(j)
+    (a, wide_a), (b, wide_b) = draw_for_bands(dt.take(di), ratios), draw_for_bands(gt.take(gj), ratios)
+    common = packed.intersections(a.planes, b.planes, li, lj)
     union = np.where(crowd[j], dt.areas[i], dt.areas[i] + gt.areas[j] - common)
     iou = divide(common, union)
     keep = np.flatnonzero((iou >= floor) & (common > 0))
-    i, j, iou = i[keep], j[keep], iou[keep]
+    i, j, iou, li, lj = i[keep], j[keep], iou[keep], li[keep], lj[keep]
     biou = np.full((len(ratios), len(i)), np.nan)
     need = ~crowd[j] if wanted is None else ~crowd[j] & wanted(i, j, iou)
     at = np.flatnonzero(need)
-    for r, ratio in enumerate(ratios if len(at) else ()):
-        biou[r, at] = boundary_ious(dt, gt, i[at], j[at], ratio)
+    for r in range(len(ratios) if len(at) else 0):
+        left = make_bands(a, wide_a[r], _needed(li[at], len(di)))
+        right = make_bands(b, wide_b[r], _needed(lj[at], len(gj)))
+        both = packed.intersections(left.planes, right.planes, li[at], lj[at])
+        biou[r, at] = divide(both, left.counts[li[at]] + right.counts[lj[at]] - both)
     return PairTable(i, j, iou, biou)

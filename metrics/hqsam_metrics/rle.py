@@ -22,8 +22,8 @@ Bytes = NDArray[np.uint8]
 
 # Seven groups hold 35 bits; more would be a number beyond any image.
 _MAX_GROUPS = 7
-# Lengths are summed in int64; an image of this many pixels is far from its limit.
-MAX_PIXELS = 1 << 40
+# Sides of an image: with them lengths and their sums stay far inside int64.
+MAX_SIDE = 1 << 20
 
 
 class RleError(ValueError):
@@ -138,24 +138,9 @@ class Runs:
         total = _offsets(self.ends - self.starts)
         return total[self.offsets[1:]] - total[self.offsets[:-1]]
 
-    def boxes(self) -> Int:
-        """Returns tight boxes x0, y0, x1, y1, half-open: int64 [n, 4]; zeros for an empty mask."""
-        out = np.zeros((len(self), 4), np.int64)
-        filled = np.flatnonzero(np.diff(self.offsets))
-        if not len(filled):
-            return out
-        first, last = self.offsets[filled], self.offsets[filled + 1] - 1
-        height = self.heights[filled]
-        rows = self.heights[self.owner()]
-        column0, top = np.divmod(self.starts, rows)
-        column1, bottom = np.divmod(self.ends - 1, rows)
-        # A run that goes on into the next column touches the last row and the first one.
-        wraps = column1 > column0
-        out[filled, 0] = self.starts[first] // height
-        out[filled, 2] = (self.ends[last] - 1) // height + 1
-        out[filled, 1] = np.minimum.reduceat(np.where(wraps, 0, top), first)
-        out[filled, 3] = np.maximum.reduceat(np.where(wraps, rows - 1, bottom), first) + 1
-        return out
+
+# Value of a number's last character: five bits, the upper one being the sign.
+_LAST = np.concatenate([np.arange(16), np.arange(-16, 0), np.zeros(32)]).astype(np.int64)
 
 
 def _read_numbers(data: Bytes, offsets: Int) -> tuple[Int, Int]:
@@ -163,117 +148,160 @@ def _read_numbers(data: Bytes, offsets: Int) -> tuple[Int, Int]:
     bits = data - np.uint8(48)  # wraps below 48, so one comparison finds every foreign character
     if len(bits) and int(bits.max()) > 63:
         at = int(np.flatnonzero(bits > 63)[0])
-        index = int(np.searchsorted(offsets, at, side="right")) - 1
+        index = _owner(offsets, at)
         raise RleError(index, f"character {chr(int(data[at]))!r} at {at - int(offsets[index])} is not of the code")
-    final = (bits & 32) == 0
-    last = np.flatnonzero(final)
-    ends = offsets[1:]
+    more = bits > 31
+    last = np.flatnonzero(~more)
     filled = np.flatnonzero(np.diff(offsets))
-    cut = filled[~final[ends[filled] - 1]]
+    cut = filled[more[offsets[filled + 1] - 1]]
     if len(cut):
         raise RleError(int(cut[0]), "the last number is cut off")
-    begin = np.empty_like(last)
-    begin[:1] = 0
-    begin[1:] = last[:-1] + 1
-    groups = last - begin + 1
-    if len(groups) and int(groups.max()) > _MAX_GROUPS:
-        at = int(begin[int(np.argmax(groups > _MAX_GROUPS))])
-        raise RleError(int(np.searchsorted(offsets, at, side="right")) - 1, "a number is longer than any image")
-    values = (bits[begin] & 31).astype(np.int64)
-    for k in range(1, int(groups.max(initial=1))):
-        more = np.flatnonzero(groups > k)
-        values[more] |= (bits[begin[more] + k] & 31).astype(np.int64) << (5 * k)
-    negative = np.flatnonzero(bits[last] & 16)
-    values[negative] -= np.int64(1) << (5 * groups[negative])
+    values = _LAST[bits[last]]
+    # From the last character back. Before the first number comes the last character of all, which ends a number.
+    alive = np.flatnonzero(more[last - 1])
+    for step in range(1, _MAX_GROUPS + 1):
+        if not len(alive):
+            break
+        if step == _MAX_GROUPS:
+            raise RleError(_owner(offsets, int(last[alive[0]])), "a number is longer than any image")
+        place = last[alive] - step
+        values[alive] = (values[alive] << 5) | (bits[place] & 31)
+        alive = alive[more[place - 1]]
     return values, np.searchsorted(last, offsets)
 
 
-def _undo_differences(values: Int, offsets: Int) -> Int:
-    """Turns the written differences into run lengths, in each string on its own."""
-    place = ragged_arange(np.diff(offsets))
-    out = values.copy()
-    for parity, first in ((1, 1), (0, 2)):
-        chain = np.flatnonzero(((place & 1) == parity) & (place >= first))
-        if not len(chain):
-            continue
-        running = np.cumsum(values[chain])
-        begins = np.flatnonzero(place[chain] == first)
-        base = np.where(begins > 0, running[begins - 1], 0)
-        sizes = np.diff(np.append(begins, len(chain)))
-        out[chain] = running - np.repeat(base, sizes)
-    return out
+def _owner(offsets: Int, at: int) -> int:
+    """Returns the part that element `at` belongs to."""
+    return int(np.searchsorted(offsets, at, side="right")) - 1
 
 
-def decode_lengths(batch: RleBatch) -> tuple[Int, Int]:
-    """Decodes compressed strings to run lengths.
+def _undo_differences(values: Int, offsets: Int) -> tuple[Int, Int, Int]:
+    """Turns written differences into run lengths.
+
+    A difference refers to the length two places before, so background and foreground are two chains; the strings are
+    laid out as pairs (background, foreground), the last one filled up with 0.
+
+    Args:
+        values: int64 [m].
+        offsets: int64 [n + 1]; no string is empty.
+
+    Returns:
+        Background and foreground lengths, int64 [pairs] each, and the offsets of the pairs, int64 [n + 1].
+    """
+    sizes = np.diff(offsets)
+    counts = (sizes + 1) >> 1
+    pairs = _offsets(counts)
+    odd = np.flatnonzero(sizes & 1)
+    table = np.zeros(2 * int(pairs[-1]), np.int64)
+    real = np.ones(len(table), bool)
+    real[2 * pairs[odd + 1] - 1] = False
+    table[real] = values
+    first = pairs[:-1]
+    written = table[0::2][first]
+    background, foreground = np.cumsum(table[0::2]), np.cumsum(table[1::2])
+    before = foreground[first] - table[1::2][first]
+    # The first background length is no part of its chain: the difference rule begins with the fourth number.
+    background -= np.repeat(background[first], counts)
+    background[first] = written
+    foreground -= np.repeat(before, counts)
+    foreground[pairs[odd + 1] - 1] = 0
+    return background, foreground, pairs
+
+
+def decode_runs(batch: RleBatch) -> Runs:
+    """Decodes compressed strings to foreground runs.
 
     Args:
         batch: the strings and the image sizes.
-
-    Returns:
-        Lengths int64 [m], background first in each mask, and offsets int64 [n + 1].
 
     Raises:
         RleError: a string with a foreign character, a cut number, a negative length, or lengths that do not add up to
             height x width.
     """
+    sizes = np.diff(batch.offsets)
+    check_sizes(batch.heights, batch.widths)
+    if (sizes == 0).any():
+        return _decode_with_empty(batch, sizes > 0)
     values, offsets = _read_numbers(batch.data, batch.offsets)
-    lengths = _undo_differences(values, offsets)
-    check_lengths(lengths, offsets, batch.heights, batch.widths)
-    return lengths, offsets
+    if not len(values):
+        return Runs(values, values, np.zeros(len(batch) + 1, np.int64), batch.heights, batch.widths)
+    background, foreground, pairs = _undo_differences(values, offsets)
+    negative = np.minimum(background, foreground) < 0
+    if negative.any():
+        raise RleError(_owner(pairs, int(np.argmax(negative))), "a run length is negative")
+    counts = np.diff(pairs)
+    ends = np.cumsum(background + foreground)
+    totals = ends[pairs[1:] - 1]
+    totals[1:] -= ends[pairs[1:-1] - 1]
+    _check_totals(totals, batch.heights, batch.widths)
+    ends -= np.repeat(ends[pairs[1:] - 1] - totals, counts)
+    return _join_runs(background, foreground, ends, pairs, batch)
 
 
-def check_lengths(lengths: Int, offsets: Int, heights: Int, widths: Int) -> None:
-    """Checks that run lengths are not negative and fill the image.
+def _join_runs(background: Int, foreground: Int, ends: Int, pairs: Int, batch: RleBatch) -> Runs:
+    """Leaves out empty runs and joins those without background between them."""
+    counts = np.diff(pairs)
+    touches = background == 0
+    touches[pairs[:-1]] = False
+    starts = ends - foreground
+    if touches.any():
+        owner = np.repeat(np.arange(len(counts)), counts)
+        filled = np.flatnonzero(foreground > 0)
+        starts, ends, owner = starts[filled], ends[filled], owner[filled]
+        begins = np.ones(len(filled), bool)
+        begins[1:] = (starts[1:] != ends[:-1]) | (owner[1:] != owner[:-1])
+        starts, ends = starts[begins], ends[np.append(begins[1:], True)] if len(filled) else ends
+        counts = np.bincount(owner[begins], minlength=len(counts)).astype(np.int64)
+    elif int(foreground.min()) == 0:
+        real = foreground > 0
+        kept = _offsets(real.astype(np.int64))
+        starts, ends, counts = starts[real], ends[real], kept[pairs[1:]] - kept[pairs[:-1]]
+    return Runs(starts, ends, _offsets(counts), batch.heights, batch.widths)
 
-    Args:
-        lengths: int64 [m], run lengths of n masks.
-        offsets: int64 [n + 1].
-        heights: int64 [n].
-        widths: int64 [n].
+
+def _decode_with_empty(batch: RleBatch, filled: NDArray[np.bool_]) -> Runs:
+    """Decodes a batch with empty strings, the code of a picture without pixels."""
+    wrong = np.flatnonzero(~filled & (batch.heights * batch.widths != 0))
+    if len(wrong):
+        raise RleError(int(wrong[0]), "run lengths add up to 0, the string is empty")
+    rows = np.flatnonzero(filled)
+    try:
+        some = decode_runs(batch.take(rows))
+    except RleError as error:
+        raise RleError(int(rows[error.index]), error.reason) from None
+    counts = np.zeros(len(batch), np.int64)
+    counts[rows] = np.diff(some.offsets)
+    return Runs(some.starts, some.ends, _offsets(counts), batch.heights, batch.widths)
+
+
+def check_sizes(heights: Int, widths: Int) -> None:
+    """Checks image sizes.
 
     Raises:
-        RleError: for the first mask that is wrong.
+        RleError: for the first that is negative or beyond any image.
     """
-    if len(heights) and (min(int(heights.min()), int(widths.min())) < 0 or int(heights.max()) > MAX_PIXELS):
-        raise RleError(int(np.argmax((heights < 0) | (widths < 0) | (heights > MAX_PIXELS))), "no possible size")
-    if len(lengths) and int(lengths.min()) < 0:
-        at = int(np.argmax(lengths < 0))
-        raise RleError(int(np.searchsorted(offsets, at, side="right")) - 1, "a run length is negative")
-    running = _offsets(lengths)
-    totals = running[offsets[1:]] - running[offsets[:-1]]
+    wrong = (heights < 0) | (widths < 0) | (np.maximum(heights, widths) > MAX_SIDE)
+    if wrong.any():
+        raise RleError(int(np.argmax(wrong)), "no possible image size")
+
+
+def _check_totals(totals: Int, heights: Int, widths: Int) -> None:
     wrong = np.flatnonzero(totals != heights * widths)
     if len(wrong):
         i = int(wrong[0])
         raise RleError(i, f"run lengths add up to {totals[i]}, not to {heights[i]} x {widths[i]}")
 
 
-def runs_of_lengths(lengths: Int, offsets: Int, heights: Int, widths: Int) -> Runs:
-    """Turns run lengths (checked) into foreground runs; empty runs go and touching ones are joined."""
-    sizes = np.diff(offsets)
-    running = np.cumsum(lengths)
-    base = np.zeros(len(sizes), np.int64)
-    inner = offsets[:-1] > 0
-    base[inner] = running[offsets[:-1][inner] - 1]
-    ends = running - np.repeat(base, sizes)
-    place = ragged_arange(sizes)
-    foreground = np.flatnonzero(((place & 1) == 1) & (lengths > 0))
-    owner = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)[foreground]
-    start, end = ends[foreground] - lengths[foreground], ends[foreground]
-    touches = np.zeros(len(start), bool)
-    touches[1:] = (start[1:] == end[:-1]) & (owner[1:] == owner[:-1])
-    if touches.any():
-        keep_start = ~touches
-        keep_end = np.append(~touches[1:], True)
-        start, end, owner = start[keep_start], end[keep_end], owner[keep_start]
-    counts = np.bincount(owner, minlength=len(sizes)).astype(np.int64)
-    return Runs(start, end, _offsets(counts), heights, widths)
+def encode_uncompressed(lengths: Int, height: int, width: int) -> bytes:
+    """Returns the compressed string of run lengths (int64 [m], background first).
 
-
-def decode_runs(batch: RleBatch) -> Runs:
-    """Decodes compressed strings to foreground runs (errors as `decode_lengths`)."""
-    lengths, offsets = decode_lengths(batch)
-    return runs_of_lengths(lengths, offsets, batch.heights, batch.widths)
+    Raises:
+        RleError: a length is negative, or they do not add up to height x width.
+    """
+    if len(lengths) and int(lengths.min()) < 0:
+        raise RleError(0, "a run length is negative")
+    _check_totals(lengths.sum(keepdims=True), np.array([height]), np.array([width]))
+    return encode_lengths(lengths, np.array([0, len(lengths)], np.int64))[0].tobytes()
 
 
 def encode_lengths(lengths: Int, offsets: Int) -> tuple[Bytes, Int]:

@@ -10,9 +10,8 @@ from hqsam_metrics import ap
 from hqsam_metrics.detection import BestMatches, Scored, best_of, decode_shapes, join_best
 from hqsam_metrics.grouping import candidate_pairs, first_best, order_detections
 from hqsam_metrics.instances import Bool, Float, Report, silent
-from hqsam_metrics.packed import intersections
-from hqsam_metrics.pairs import PairTable, Shapes, divide, make_bands
-from hqsam_metrics.pairs import count_intersections as _common
+from hqsam_metrics.packed import Drawing, Shapes, intersections
+from hqsam_metrics.pairs import PairTable, divide, draw_for_bands, make_bands
 from hqsam_metrics.parallel import run_parts
 from hqsam_metrics.rle import Int, ragged_arange
 from hqsam_metrics.tubes_io import Tubes, TubeTruth
@@ -25,9 +24,11 @@ DILATION_RATIO = 0.02
 
 @dataclass(frozen=True)
 class _Side:
-    """Frames of the tubes of a few videos."""
+    """Frames of the tubes of a video: masks, their drawing, band widths int64 [frames], frames of each tube."""
 
     shapes: Shapes
+    drawing: Drawing
+    width: Int
     offsets: Int
 
     def sums(self, values: Int, tube: Int, frames: Int) -> Int:
@@ -51,7 +52,7 @@ def _frame_pairs(a: _Side, b: _Side, i: Int, j: Int, frames: Int) -> tuple[Int, 
     return pair[keep], fa[keep], fb[keep]
 
 
-def tube_ious(a: _Side, b: _Side, i: Int, j: Int, *, ratio: float | None) -> Float:
+def tube_ious(a: _Side, b: _Side, i: Int, j: Int, *, boundary: bool) -> Float:
     """Returns the IoU of tube pairs: sum of intersections over sum of unions, over all frames.
 
     Args:
@@ -59,20 +60,19 @@ def tube_ious(a: _Side, b: _Side, i: Int, j: Int, *, ratio: float | None) -> Flo
         b: second tubes.
         i: int64 [m], tube of `a`.
         j: int64 [m], tube of `b`.
-        ratio: None for whole masks, or the dilation ratio for their boundary bands (each frame on its own).
+        boundary: use the boundary band of each frame instead of its mask.
 
     Returns:
         float64 [m], 0 where both tubes are empty.
     """
     frames = np.minimum(np.diff(a.offsets)[i], np.diff(b.offsets)[j])
     pair, fa, fb = _frame_pairs(a, b, i, j, frames)
-    if ratio is None:
-        counts_a, counts_b = a.shapes.areas, b.shapes.areas
-        common = _common(a.shapes, b.shapes, fa, fb)
+    if boundary:
+        bands_a, bands_b = make_bands(a.drawing, a.width), make_bands(b.drawing, b.width)
+        counts_a, counts_b, planes = bands_a.counts, bands_b.counts, (bands_a.planes, bands_b.planes)
     else:
-        bands_a, bands_b = make_bands(a.shapes, ratio), make_bands(b.shapes, ratio)
-        counts_a, counts_b = bands_a.counts, bands_b.counts
-        common = intersections(bands_a.planes, bands_b.planes, fa, fb)
+        counts_a, counts_b, planes = a.shapes.areas, b.shapes.areas, (a.drawing.planes, b.drawing.planes)
+    common = intersections(*planes, fa, fb)
     inside = np.bincount(pair, weights=common, minlength=len(i)).astype(np.int64)
     return divide(inside, a.sums(counts_a, i, frames) + b.sums(counts_b, j, frames) - inside)
 
@@ -80,7 +80,9 @@ def tube_ious(a: _Side, b: _Side, i: Int, j: Int, *, ratio: float | None) -> Flo
 def _side(tubes: Tubes, rows: Int, what: str) -> _Side:
     frames, offsets = tubes.take(rows)
     owner = np.repeat(np.arange(len(tubes)), np.diff(tubes.offsets))
-    return _Side(decode_shapes(tubes.masks, frames, f"{tubes.name}: a frame of {what}", owner), offsets)
+    shapes = decode_shapes(tubes.masks, frames, f"{tubes.name}: a frame of {what}", owner)
+    drawing, widths = draw_for_bands(shapes, [DILATION_RATIO])
+    return _Side(shapes, drawing, widths[0], offsets)
 
 
 def _mean_counted(side: _Side) -> Float:
@@ -94,7 +96,7 @@ def pair_tubes(
     found: _Side, real: _Side, i: Int, j: Int, crowd: Bool, *, boundary: bool, per_instance: bool
 ) -> PairTable:
     """Returns the pairs of tubes that matter, with tube mask IoU and (if `boundary`) tube boundary IoU."""
-    iou = tube_ious(found, real, i, j, ratio=None)
+    iou = tube_ious(found, real, i, j, boundary=False)
     keep = np.flatnonzero(iou >= (0.0 if per_instance else ap.IOU_THRESHOLDS[0]))
     i, j, iou = i[keep], j[keep], iou[keep]
     biou = np.full((1 if boundary else 0, len(i)), np.nan)
@@ -103,7 +105,7 @@ def pair_tubes(
         if per_instance:
             need[first_best(j, iou)] = True
         at = np.flatnonzero(need & ~crowd[j])
-        biou[0, at] = tube_ious(found, real, i[at], j[at], ratio=DILATION_RATIO)
+        biou[0, at] = tube_ious(found, real, i[at], j[at], boundary=True)
     return PairTable(i, j, iou, biou)
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hqsam_pipelines import paper
-from hqsam_pipelines.compare_revisions import WORKSPACE, NotAvailableError, Repository, Revision
-from hqsam_pipelines.report_data import Result
+from hqsam_pipelines.compare_revisions import WORKSPACE, NotAvailableError, Repository, Revision, unavailable
+from hqsam_pipelines.report_data import Result, metric_place
 from hqsam_pipelines.report_stats import Difference, holm, stratified
 
 if TYPE_CHECKING:
@@ -119,13 +119,16 @@ class Comparison:
         return sum(c.verdict in ("better", "worse", "noise", "same") for c in self.changes)
 
 
-def compare(root: Path, rev_a: str, rev_b: str = WORKSPACE, *, report: Progress | None = None) -> Comparison:
+def compare(
+    root: Path, rev_a: str, rev_b: str = WORKSPACE, *, ap_bootstrap: bool = False, report: Progress | None = None
+) -> Comparison:
     """Compares two revisions of the repository at `root`.
 
     Args:
         root: folder with dvc.yaml, inside a git repository.
         rev_a: a git revision (or ``workspace``).
         rev_b: the same; what is judged.
+        ap_bootstrap: give AP intervals of its own (COCO, LVIS, UVO), from the predictions of both revisions.
         report: called with (done, total, what).
 
     Raises:
@@ -135,6 +138,7 @@ def compare(root: Path, rev_a: str, rev_b: str = WORKSPACE, *, report: Progress 
     a, b = repository.revision(rev_a), repository.revision(rev_b)
     found: list[Change] = []
     notes: list[str] = []
+    lacking: list[NotAvailableError] = []
     instances: list[Instance] = []
     strata: dict[tuple[str, str, str], dict[str, tuple[Any, Any]]] = {}
     pairs = _pairs(a, b)
@@ -142,16 +146,18 @@ def compare(root: Path, rev_a: str, rev_b: str = WORKSPACE, *, report: Progress 
         if report is not None:
             report(place, len(pairs), benchmark)
         one = _Benchmark(a, b, benchmark, model)
-        found += one.changes(strata)
+        rows = one.changes(strata)
+        found += one.with_ap_intervals(rows) if ap_bootstrap else rows
         instances += one.instances()
-        notes += [note for note in one.notes if note not in notes]
+        notes += one.notes
+        lacking += one.lacking
     found = _hq4_rows(found, strata) + found
     return Comparison(
         a=a,
         b=b,
         changes=tuple(_judged(found)),
         missing=tuple(_missing(a, b)),
-        notes=tuple(notes),
+        notes=(*_unavailable(lacking), *dict.fromkeys(notes)),
         commits=tuple(repository.commits_between(a.sha, b.sha)),
         params=differing(a.params, b.params),
         outputs=tuple(sorted(p for p in {*a.outputs, *b.outputs} if a.outputs.get(p) != b.outputs.get(p))),
@@ -171,7 +177,10 @@ class _Benchmark:
 
     def __init__(self, a: Revision, b: Revision, benchmark: str, model: str) -> None:
         self.benchmark, self.model = benchmark, model
+        self._a, self._b = a, b
         self.notes: list[str] = []
+        self.lacking: list[NotAvailableError] = []
+        self._output = hq_system(b, benchmark)
         self._sides = [
             {r.row: r for r in side.results if (r.benchmark, r.model) == (benchmark, model)} for side in (a, b)
         ]
@@ -181,7 +190,7 @@ class _Benchmark:
         try:
             return side.units(self.benchmark, self.model)
         except NotAvailableError as error:
-            self.notes.append(str(error))
+            self.lacking.append(error)
             return None
 
     def changes(self, strata: dict[tuple[str, str, str], dict[str, tuple[Any, Any]]]) -> list[Change]:
@@ -196,7 +205,8 @@ class _Benchmark:
                 continue
             found += [self._change(a, b, metric, strata) for metric in _names(a, b)]
             if any(metric.startswith("AP") for metric in _names(a, b)):
-                found += [self._instances(a, name, column) for name, column in INSTANCE_ROWS]
+                rows = [self._instances(a, name, column) for name, column in INSTANCE_ROWS]
+                found += [change for change in rows if change is not None]
         return found
 
     def _change(
@@ -215,15 +225,31 @@ class _Benchmark:
             strata.setdefault((self.model, a.prompt_set, f"{a.system} {metric}"), {})[self.benchmark] = paired
         return replace(change, interval=stratified([paired]))
 
-    def _instances(self, result: Result, name: str, column: str) -> Change:
+    def with_ap_intervals(self, changes: Sequence[Change]) -> list[Change]:
+        """The rows, those of AP over all sizes and thresholds with intervals of their own."""
+        from hqsam_pipelines.compare_ap import KINDS, ap_differences, matched
+
+        section = self._b.params.get("benchmarks", {}).get(self.benchmark, {}).get("score", {})
+        rows = {(c.prompt_set, c.system) for c in changes if c.metric == "AP" and c.verdict != "not comparable"}
+        found: dict[tuple[str, str, str], Difference] = {}
+        for prompt_set, system in sorted(rows) if section.get("metric") in KINDS else ():
+            try:
+                a, b = (matched(side, self.benchmark, self.model, prompt_set, system) for side in (self._a, self._b))
+                found |= {(prompt_set, system, name): d for name, d in ap_differences(a, b).items()}
+            except NotAvailableError as error:
+                self.lacking.append(error)
+            except ValueError as error:
+                self.notes.append(f"{self.benchmark}: no bootstrap of AP: {error}")
+        return [replace(c, interval=found.get((c.prompt_set, c.system, c.metric), c.interval)) for c in changes]
+
+    def _instances(self, result: Result, name: str, column: str) -> Change | None:
         frames = self._frames(result)
-        change = Change(*result.row, name, None, None)
         if frames is None:
-            return change
+            return None
         a, b = (100 * unit_values(frame, column) for frame in frames)
         interval = stratified([(np.asarray(b - a, np.float64), frames[0]["cluster"].to_numpy())])
-        means = [float(side.mean()) for side in (a, b)]
-        return replace(change, a=means[0], b=means[1], difference=means[1] - means[0], interval=interval)
+        left, right = float(a.mean()), float(b.mean())
+        return Change(*result.row, name, left, right, right - left, interval)
 
     def _paired(self, result: Result, column: str) -> tuple[Any, Any] | None:
         frames = self._frames(result)
@@ -244,17 +270,13 @@ class _Benchmark:
         both = chosen[0].index.intersection(chosen[1].index)
         lost = len(chosen[0]) + len(chosen[1]) - 2 * len(both)
         if lost:
-            self._note(f"{self.benchmark}: {lost} instances are in one revision only and were left out of the pairs")
+            self.notes.append(f"{self.benchmark}: {lost} instances are in one revision only: left out of the pairs")
         return chosen[0].loc[both], chosen[1].loc[both]
 
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
     def instances(self) -> list[Instance]:
-        """Instances of the systems with an HQ head whose score changed."""
+        """Instances of HQ-SAM (the benchmark's output by B's parameters) whose score changed."""
         found = []
-        for row in [r for r in self._sides[0] if r in self._sides[1] and r[3] != "sam"]:
+        for row in [r for r in self._sides[0] if r in self._sides[1] and r[3] == self._output]:
             a, b = self._sides[0][row], self._sides[1][row]
             frames = self._frames(a) if a.protocol_hash == b.protocol_hash else None
             if frames is None:
@@ -267,13 +289,28 @@ class _Benchmark:
         return sorted(found, key=lambda i: (-abs(i.b - i.a), i.key, i.unit))[:24]
 
 
+def hq_system(revision: Revision, benchmark: str) -> str:
+    """Which system is HQ-SAM in a benchmark's protocol, by a revision's params.yaml."""
+    name = paper.HQ4[0] if benchmark == paper.HQ4_MEAN else benchmark
+    section = revision.params.get("benchmarks", {}).get(name, {})
+    return str(section.get("score", {}).get("output", "hq_token"))
+
+
+def _unavailable(errors: Sequence[NotAvailableError]) -> list[str]:
+    """One sentence for each revision and reason."""
+    groups: dict[tuple[str, str], list[NotAvailableError]] = {}
+    for error in errors:
+        groups.setdefault((error.where, error.why), []).append(error)
+    return [unavailable(group) for group in groups.values()]
+
+
 def unit_values(frame: pd.DataFrame, column: str) -> pd.Series[float]:
     """One per-instance quantity; ``j&f`` is the mean of both."""
     return (frame["j"] + frame["f"]) / 2 if column == "j&f" else frame[column]
 
 
 def _names(a: Result, b: Result) -> list[str]:
-    return list(dict.fromkeys((*a.metrics, *b.metrics)))
+    return sorted({*a.metrics, *b.metrics}, key=metric_place)
 
 
 def _refused(a: Result, b: Result) -> list[Change]:
@@ -316,7 +353,7 @@ def _judged(changes: Sequence[Change]) -> list[Change]:
     families: dict[tuple[str, str, str, bool], list[int]] = {}
     for place, change in enumerate(changes):
         if change.interval is not None:
-            column = UNIT_METRICS.get(change.metric) or dict(INSTANCE_ROWS)[change.metric]
+            column = UNIT_METRICS.get(change.metric) or dict(INSTANCE_ROWS).get(change.metric, change.metric)
             family = (change.model, change.system, column, change.benchmark == paper.HQ4_MEAN)
             families.setdefault(family, []).append(place)
     judged = list(changes)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hqsam_pipelines import paper
-from hqsam_pipelines.compare import METHOD, Change, Comparison
+from hqsam_pipelines.compare import METHOD, UNIT_METRICS, Change, Comparison, hq_system
 from hqsam_pipelines.report_data import SYSTEM_TITLES
 from hqsam_pipelines.report_stats import Difference
 from hqsam_pipelines.report_tables import interval_text, number, signed
@@ -90,16 +90,9 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
 
 def is_main(comparison: Comparison, change: Change) -> bool:
     """Whether a row belongs into the short table: SAM and the benchmark's HQ-SAM; means, AP, AP_B and tested rows."""
-    output = hq_system(comparison, change)
-    main = change.metric in ("AP", "AP_B") or change.interval is not None or change.verdict == "not comparable"
+    output = hq_system(comparison.b, change.benchmark)
+    main = change.metric in ("AP", "AP_B", *UNIT_METRICS) or change.interval is not None
     return main and change.system in ("sam", output)
-
-
-def hq_system(comparison: Comparison, change: Change) -> str:
-    """Which system is HQ-SAM in the benchmark's protocol, by B's params.yaml."""
-    name = paper.HQ4[0] if change.benchmark == paper.HQ4_MEAN else change.benchmark
-    section = comparison.b.params.get("benchmarks", {}).get(name, {})
-    return str(section.get("score", {}).get("output", "hq_token"))
 
 
 def verdict_line(comparison: Comparison) -> str:
@@ -145,9 +138,15 @@ def _cells(change: Change, first: bool, several_models: bool) -> list[str]:
         number(change.b),
         signed(change.difference, 2),
         _plain(interval_text(change.interval, 2)),
-        "" if math.isnan(change.p_holm) else f"{change.p_holm:.3f}",
+        _p(change.p_holm),
         f"[{style}]{verdict}[/]" if style else verdict,
     ]
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return "<0.001" if value < 0.0005 else f"{value:.3f}"
 
 
 def _plain(text: str) -> str:
@@ -208,7 +207,7 @@ def _html_row(change: Change) -> dict[str, Any]:
         "b": number(change.b),
         "difference": signed(change.difference, 2),
         "interval": interval_text(change.interval, 2),
-        "p": "" if math.isnan(change.p_holm) else f"{change.p_holm:.3f}",
+        "p": _p(change.p_holm),
         "units": _units(change.interval),
         "verdict": "–" if change.verdict == "untested" else change.verdict,
         "tone": tones.get(change.verdict, "flat"),

@@ -10,7 +10,7 @@ import functools
 import io
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,26 @@ METRICS = "reports/metrics"
 
 
 class NotAvailableError(Exception):
-    """A DVC output of a revision that cannot be had here; the text says why and how to get it."""
+    """A DVC output of a revision that cannot be had here.
+
+    Attributes:
+        folder: the output.
+        where: the revision.
+        why: the reason.
+        command: what would bring the output, without its name; empty if nothing would.
+    """
+
+    def __init__(self, folder: str, where: str, why: str, command: str = "") -> None:
+        self.folder, self.where, self.why, self.command = folder, where, why, command
+        super().__init__(unavailable([self]))
+
+
+def unavailable(errors: Sequence[NotAvailableError]) -> str:
+    """One sentence for outputs of one revision that are missing for the same reason."""
+    first, folders = errors[0], " ".join(e.folder for e in errors)
+    cure = f"; `{first.command} {folders}` would bring {'it' if len(errors) == 1 else 'them'}" if first.command else ""
+    names = ", ".join(e.folder.rpartition("/")[2] for e in errors)
+    return f"no intervals for {names}: the per-instance tables at {first.where} {first.why}{cure}"
 
 
 class _AbsentError(Exception):
@@ -119,13 +138,25 @@ class Repository:
             return self.root / folder / name
         md5 = revision.outputs.get(folder)
         if md5 is None:
-            raise NotAvailableError(f"{folder} is not in dvc.lock at {revision.label}")
+            raise NotAvailableError(folder, revision.label, "are not in its dvc.lock")
         try:
             return self._from_folder(md5, name)
         except _AbsentError as error:
-            command = f"dvc fetch --all-commits {folder}" if revision.sha else f"dvc pull {folder}"
-            hint = f"{folder} of {revision.label} is not in the local cache; `{command}` would bring it"
-            raise NotAvailableError(f"{hint} ({error})") from error
+            command = "dvc fetch --all-commits" if revision.sha else "dvc pull"
+            why = f"are not in the local cache ({error})"
+            raise NotAvailableError(folder, revision.label, why, command) from error
+
+    def output_names(self, revision: Revision, folder: str) -> list[str]:
+        """Names of the files of a DVC output folder at a revision (see `output_file`)."""
+        if not revision.sha and (self.root / folder).is_dir():
+            return sorted(path.name for path in (self.root / folder).iterdir() if path.is_file())
+        md5 = revision.outputs.get(folder)
+        if md5 is None:
+            raise NotAvailableError(folder, revision.label, "are not in its dvc.lock")
+        try:
+            return sorted(entry["relpath"] for entry in self._listing(md5))
+        except _AbsentError as error:
+            raise NotAvailableError(folder, revision.label, f"are not in the local cache ({error})") from error
 
     def commits_between(self, a: str, b: str) -> list[str]:
         """Short lines of the commits in b that are not in a, newest first; empty if either is the workspace."""
@@ -174,12 +205,16 @@ class Repository:
 
     def _from_folder(self, md5: str, name: str) -> Path | io.BytesIO:
         """A file of a cached folder, given the MD5 of its listing."""
-        listing = self._object(md5)
-        text = listing.read_bytes() if isinstance(listing, Path) else listing.getvalue()
-        found = next((entry["md5"] for entry in json.loads(text) if entry["relpath"] == name), None)
+        found = next((entry["md5"] for entry in self._listing(md5) if entry["relpath"] == name), None)
         if found is None:
             raise _AbsentError(f"it holds no {name}")
         return self._object(found)
+
+    def _listing(self, md5: str) -> list[dict[str, str]]:
+        source = self._object(md5)
+        text = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+        entries: list[dict[str, str]] = json.loads(text)
+        return entries
 
     def _object(self, md5: str) -> Path | io.BytesIO:
         """An object of the local cache, or of the remote that the workspace is configured for."""
@@ -193,7 +228,7 @@ class Repository:
         try:
             return io.BytesIO(self._remote.fs.cat_file(self._remote.oid_to_path(md5)))
         except Exception as error:  # whatever the remote's client raises: the comparison goes on without the table
-            raise _AbsentError(f"tried the remote: {type(error).__name__}: {error}") from error
+            raise _AbsentError(f"nor on the remote: {type(error).__name__}") from error
 
     @functools.cached_property
     def _remote(self) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,7 +132,9 @@ class Params:
 
     def source(self, name: str) -> SourceOptions:
         """`sources.<name>`."""
-        return self._named("sources", name)  # type: ignore[no-any-return]
+        options: SourceOptions = self._named("sources", name)
+        self._check_seam("hqsam_datasets.sources", options.kind or name, "source", f"sources.{name}")
+        return options
 
     def model(self, name: str) -> ModelOptions:
         """`models.<name>`."""
@@ -139,7 +142,9 @@ class Params:
 
     def index(self, benchmark: str) -> BenchmarkOptions:
         """`benchmarks.<name>.index`."""
-        return self._benchmark_part(benchmark, "index", {})  # type: ignore[no-any-return]
+        options: BenchmarkOptions = self._benchmark_part(benchmark, "index", {})
+        self._check_seam("hqsam_datasets.benchmarks", benchmark, "benchmark", f"benchmarks.{benchmark}")
+        return options
 
     def predict(self, benchmark: str) -> PredictOptions:
         """`predict`, overridden by `benchmarks.<name>.predict`."""
@@ -147,7 +152,9 @@ class Params:
 
     def score(self, benchmark: str) -> ScoreOptions:
         """`benchmarks.<name>.score`."""
-        return self._benchmark_part(benchmark, "score", {})  # type: ignore[no-any-return]
+        options: ScoreOptions = self._benchmark_part(benchmark, "score", {})
+        self._check_seam("hqsam_metrics.scores", options.metric, "metric", f"benchmarks.{benchmark}.score.metric")
+        return options
 
     @property
     def overlap(self) -> OverlapOptions:
@@ -205,6 +212,12 @@ class Params:
         if not isinstance(own, Mapping):
             raise UserError(f"expected a mapping, found {schema.show(own)}", file=self.file, key=key)
         return self._build(part, {**defaults, **own}, key)
+
+    def _check_seam(self, package: str, name: str, what: str, key: str) -> None:
+        """A name that stands for a file of a package: the file must exist."""
+        known = [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+        if name not in known:
+            raise schema.unknown(name, known, what=what, file=self.file, key=key)
 
     def _plain(self, section: str) -> Any:
         return self._build(section, self.raw[section], section)

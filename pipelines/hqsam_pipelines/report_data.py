@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,23 @@ SAM = "sam"
 SYSTEMS = ("sam", "hq_token", "hq_sum")
 SYSTEM_TITLES = {"sam": "SAM", "hq_token": "HQ token", "hq_sum": "SAM + HQ"}
 UNIT_COLUMNS = ("prompt_set", "system", "key", "cluster", "unit", "iou", "biou", "j", "f")
+
+
+_FIRST = ("mIoU", "mBIoU", "J&F", "J", "F")
+_AP_NAME = re.compile(r"(AP|AR)(_B)?(_strict)?(.*)")
+_CELLS = ("", "50", "75", "s", "m", "l", "r", "c", "f")
+
+
+def metric_place(name: str) -> tuple[int, int, int, int, str]:
+    """Sorting key of metric names: means and AP first, mask before boundary before strict, AR last."""
+    if name in _FIRST:
+        return (0, 0, 0, _FIRST.index(name), name)
+    found = _AP_NAME.fullmatch(name)
+    if found is None:
+        return (3, 0, 0, 0, name)
+    kind, boundary, strict, cell = found.groups()
+    place = _CELLS.index(cell) if cell in _CELLS else len(_CELLS)
+    return (2 if kind == "AR" else 1, bool(boundary), bool(strict), place, name)
 
 
 @dataclass(frozen=True)

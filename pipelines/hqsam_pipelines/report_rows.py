@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hqsam_pipelines import paper
-from hqsam_pipelines.report_data import SAM, SYSTEMS, Run
+from hqsam_pipelines.report_data import SAM, SYSTEMS, Run, metric_place
 from hqsam_pipelines.report_stats import Difference, paired, stratified
 
 if TYPE_CHECKING:
@@ -223,9 +223,9 @@ def _all_metrics(run: Run, model: str, pairs: Iterable[tuple[str, str]]) -> Iter
 
 
 def metric_names(run: Run, model: str, benchmark: str, prompt_set: str) -> list[str]:
-    """Names of all defined metrics, in the order of the metrics file."""
+    """Names of all defined metrics, in reading order."""
     results = [run.find(benchmark, model, prompt_set, s) for s in SYSTEMS]
-    return list(dict.fromkeys(name for r in results if r is not None for name in r.metrics))
+    return sorted({name for r in results if r is not None for name in r.metrics}, key=metric_place)
 
 
 def headline_rows(run: Run, model: str, metrics: Sequence[str] = HEADLINE) -> list[Row]:

@@ -217,7 +217,10 @@ def _track(folder: Path, pick: Pick, instances: list[dict[str, Any]]) -> list[di
     if digits is None:
         return []
     wanted = int(digits.group(1))
-    return [r for r in instances if r["key"] in frames and r["track_id"] == wanted]
+    mine = sorted((r for r in instances if r["key"] in frames and r["track_id"] == wanted), key=lambda r: r["key"])
+    # DAVIS does not evaluate the first and the last frame.
+    inner = mine[1:-1] if pick.quantity == "J&F" else []
+    return inner or mine
 
 
 def _rows(path: Path, key: str | None, columns: list[str] | None = None) -> list[dict[str, Any]]:

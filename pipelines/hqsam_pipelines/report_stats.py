@@ -81,9 +81,14 @@ def stratified(strata: Sequence[Stratum]) -> Difference | None:
         return Difference(mean, np.nan, np.nan, np.nan, n, sum(clusters))
     rng = np.random.default_rng(_SEED)
     draws = np.mean([_replicates(d, c, rng) for d, c in defined], axis=0)
+    return percentile_difference(mean, draws, n=n, clusters=sum(clusters))
+
+
+def percentile_difference(mean: float, draws: Float, *, n: int, clusters: int) -> Difference:
+    """A difference with the percentile interval of its bootstrap draws (float64 [R])."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    p = max(p_value(draws), 2.0 ** (1 - sum(clusters)))
-    return Difference(mean, float(low), float(high), p, n, sum(clusters))
+    p = max(p_value(draws), 2.0 ** (1 - clusters)) if clusters > 1 else np.nan
+    return Difference(mean, float(low), float(high), p, n, clusters)
 
 
 def _replicates(difference: Float, cluster: NDArray[Any], rng: np.random.Generator) -> Float:

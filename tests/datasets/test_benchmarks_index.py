@@ -75,6 +75,18 @@ def test_a_second_run_writes_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert files_of(tmp_path / "again") == files_of(indexed(name))
 
 
+def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    options = BenchmarkOptions(**SECTIONS["hrsod"]["index"])
+    what = {
+        "root": tree("thin_object_detection"),
+        "options": options,
+        "seed": 0,
+        "report": lambda done, total, what: None,
+    }
+    index("hrsod", out=tmp_path / "out", workers=2, **what)
+    assert files_of(tmp_path / "out") == files_of(indexed("hrsod"))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_published_image_bytes_are_kept(name: str) -> None:
     published = {p.read_bytes() for p in tree(SECTIONS[name]["archive"]).rglob("*") if p.suffix in (".jpg", ".png")}

@@ -174,7 +174,7 @@ def test_all_mirrors_failing_says_what_each_one_said(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             get(spec(*urls, md5="0" * 32), tmp_path / "set")
     text = str(caught.value)
-    for said in ("HTTP 404", "quota exceeded instead of the file", "the file is empty", "md5 is", "HQSAM_DROP_DIR"):
+    for said in ("HTTP 404", "quota exceeded instead of the file", "the file is empty", "md5 is", "drop/set/set.zip"):
         assert said in text, said
     assert "archives.set" in text and not (tmp_path / "set").exists()
 
@@ -264,6 +264,18 @@ def test_drop_folder_and_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (drop / "set" / "set.zip").read_bytes() == body, "the user's file stays"
     with pytest.raises(UserError, match="there is no file"):
         get(spec("file:///no/such/file.zip"), tmp_path / "out" / "third")
+
+
+def test_files_that_only_a_person_can_get(tmp_path: Path) -> None:
+    wanted = spec("drop://BIG (1).zip", name="BIG.zip")
+    out = tmp_path / "data" / "archives" / "big"
+    with pytest.raises(UserError, match="a person has to put it into the drop folder") as caught:
+        get(wanted, out)
+    assert str(tmp_path / "data" / "drop" / "big" / "BIG.zip") in str(caught.value)
+    (tmp_path / "data" / "drop").mkdir()
+    (tmp_path / "data" / "drop" / "BIG (1).zip").write_bytes(a_zip())
+    get(wanted, out)
+    assert (out / "BIG.zip").read_bytes() == a_zip()
 
 
 def test_gated_archives_show_the_instructions(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hqsam_metrics import ap, evaluate
 from hqsam_metrics.detection import score_detections
 from hqsam_metrics.instances import parse_ground_truth, parse_results, read_ground_truth, read_results
 from hqsam_metrics.names import lvis_metrics
+from hqsam_metrics.packed import Shapes
 from hqsam_metrics.rle import decode_runs
 from hqsam_metrics.scores import coco, lvis
 from hqsam_metrics.tubes import score_tubes
@@ -59,7 +60,7 @@ def test_coco_per_category():
 def with_tight_boxes(path, out):
     rows = json.loads(path.read_text())
     gt = parse_ground_truth(json.loads((path.parent / "gt.json").read_text()), "gt", lvis="lvis" in str(path.parent))
-    boxes = decode_runs(parse_results([rows], gt, "r").masks).boxes().tolist()
+    boxes = Shapes.of(decode_runs(parse_results([rows], gt, "r").masks)).boxes.tolist()
     for row, (x0, y0, x1, y1) in zip(rows, boxes, strict=True):
         row["bbox"] = [x0, y0, x1 - x0, y1 - y0]
     out.write_text(json.dumps(rows))

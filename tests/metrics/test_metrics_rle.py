@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hqsam_metrics.masks import decode_rle, encode_rle, polygons_to_rle, rle_string, segmentation_string
-from hqsam_metrics.rle import RleBatch, RleError, Runs, decode_lengths, decode_runs, encode_lengths
+from hqsam_metrics.packed import Shapes
+from hqsam_metrics.rle import RleBatch, RleError, Runs, decode_runs, encode_lengths
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from metrics_synthetic import random_masks
@@ -26,28 +27,55 @@ def test_strings_are_those_of_pycocotools(mask):
     assert code["size"] == theirs["size"]
     runs = decode_runs(RleBatch.of([theirs["counts"]], [mask.shape[0]], [mask.shape[1]]))
     assert runs.areas()[0] == coco_mask.area(theirs)
-    x0, y0, x1, y1 = runs.boxes()[0].tolist()
+    x0, y0, x1, y1 = Shapes.of(runs).boxes[0].tolist()
     assert [x0, y0, x1 - x0, y1 - y0] == coco_mask.toBbox(theirs).tolist()
 
 
 @given(MASKS)
 def test_uncompressed_codes(mask):
     code = encode_rle(mask)
-    lengths, _ = decode_lengths(RleBatch.of([code["counts"].encode()], *[[s] for s in code["size"]]))
-    plain = {"size": code["size"], "counts": lengths.tolist()}
+    flat = np.append(mask.T.reshape(-1), ~mask[-1, -1])
+    lengths = np.diff(np.concatenate([[0], np.flatnonzero(np.diff(flat, prepend=False)), [mask.size]])).tolist()
+    plain = {"size": code["size"], "counts": lengths[: -1 if lengths[-1] == 0 else None]}
     assert rle_string(plain) == (code["counts"].encode(), *code["size"])
     assert (decode_rle(plain) == mask).all()
     assert (decode_rle({"size": code["size"], "counts": code["counts"].encode()}) == mask).all()
 
 
-@given(st.lists(st.integers(0, 2**33), max_size=40))
-def test_any_lengths_survive_the_string(lengths):
-    offsets = np.array([0, len(lengths)])
-    data, places = encode_lengths(np.array(lengths, np.int64), offsets)
-    assert places.tolist() == [0, len(data)]
-    total = sum(lengths)
-    got, _ = decode_lengths(RleBatch(data, places, np.array([1]), np.array([total])))
-    assert got.tolist() == lengths
+@given(st.lists(st.lists(st.one_of(st.integers(0, 40), st.integers(0, 2**33)), max_size=12), max_size=5))
+@example([[3], [], [0, 7, 0, 0, 2], [5, 0, 0, 0]])
+def test_any_lengths_survive_the_string(lists):
+    """Several strings in one batch, with zero lengths: the runs are those of the plain definition."""
+    tall = 1 << 20
+    lists = [[*lengths, -sum(lengths) % tall] for lengths in lists]
+    lengths = np.array([v for one in lists for v in one], np.int64)
+    offsets = np.cumsum([0, *map(len, lists)])
+    data, places = encode_lengths(lengths, offsets)
+    sizes = np.array([sum(one) // tall for one in lists], np.int64)
+    runs = decode_runs(RleBatch(data, places, np.full(len(lists), tall), sizes))
+    for n, one in enumerate(lists):
+        want: list[list[int]] = []
+        ends = np.cumsum(one).tolist()
+        for length, end in list(zip(one, ends, strict=True))[1::2]:
+            if length and want and want[-1][1] == end - length:
+                want[-1][1] = end
+            elif length:
+                want.append([end - length, end])
+        part = slice(runs.offsets[n], runs.offsets[n + 1])
+        assert np.stack([runs.starts[part], runs.ends[part]], 1).tolist() == want
+
+
+def test_empty_strings():
+    runs = decode_runs(RleBatch.of([b"", b"12", b""], [0, 3, 4], [5, 1, 0]))
+    assert runs.offsets.tolist() == [0, 0, 1, 1] and runs.areas().tolist() == [0, 2, 0]
+    with pytest.raises(RleError, match="empty") as caught:
+        decode_runs(RleBatch.of([b"12", b""], [3, 1], [1, 1]))
+    assert caught.value.index == 1
+    with pytest.raises(RleError, match="negative") as caught:
+        decode_runs(RleBatch.of([b"", b"12", b"oN"], [0, 3, 3], [5, 1, 1]))
+    assert caught.value.index == 2
+    with pytest.raises(RleError, match="image size"):
+        decode_runs(RleBatch.of([b"12"], [-3], [-1]))
 
 
 def test_zero_length_runs_are_joined():

@@ -1,13 +1,12 @@
 """Builds a miniature repository with every file that the report and `hqsam compare` read, through the real writers.
 
 Shapes are wheels with thin spokes; "SAM" fills the gaps between them, "HQ" keeps them and errs at a few pixels. The
-per-instance values are computed from these masks by the real metrics.
+scores are those of the real metrics.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,21 @@ import numpy as np
 from hqsam_datasets.atomic import write_json, write_jsonl
 from hqsam_datasets.images import encode_png
 from hqsam_datasets.manifest import write_rows, write_table
-from hqsam_datasets.rle import encode
+from hqsam_datasets.rle import decode, encode
 from hqsam_datasets.tario import write_tar
-from hqsam_metrics.masks import boundary_iou, mask_iou
+from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
 
 HQ4 = ("dis_vd", "coift", "hrsod", "thinobject5k_test")
 SYSTEMS = ("sam", "hq_token", "hq_sum")
 HEIGHT, WIDTH = 72, 96
+CLIP = 5  # frames of a video
 
 
 def params(benchmarks: tuple[str, ...] = (*HQ4, "coco", "davis")) -> dict[str, Any]:
     def score(name: str) -> dict[str, Any]:
-        return {"metric": "masks", "version": 1, "output": "hq_token" if name in HQ4 else "hq_sum"}
+        rule = {"score_rule": "detector"} if name == "coco" else {}
+        output = "hq_sum" if name in ("coco", "davis") else "hq_token"
+        return {"metric": name if name in ("coco", "davis") else "masks", "version": 1, "output": output, **rule}
 
     sets = {"coco": "detector_box", "davis": "tracker_box"}
     return {
@@ -67,7 +69,7 @@ def predictions(truth: np.ndarray, rng: np.random.Generator, strength: float = 0
 class Repo:
     """Writes the files; `strength` is how wrong the HQ masks are."""
 
-    def __init__(self, root: Path, *, strength: float = 0.03, seed: int = 0, images: int = 6) -> None:
+    def __init__(self, root: Path, *, strength: float = 0.03, seed: int = 0, images: int = 10) -> None:
         self.root = root
         self.params = params()
         self.strength = strength
@@ -88,17 +90,27 @@ class Repo:
         write_tar(folder / "images-00000.tar", [(s["image"]["member"], s["png"]) for s in scenes])
         write_rows(folder / "images.parquet", "images", [s["image"] for s in scenes])
         write_rows(folder / "instances.parquet", "instances", [s["instance"] for s in scenes])
-        write_rows(folder / "prompts.parquet", "prompts", [s["prompt"] for s in scenes])
+        if name == "coco":
+            for i, scene in enumerate(scenes):
+                self._distraction(scene, i)
+            write_json(folder / "gt.json", coco_json([s["instance"] for s in scenes]))
+        prompts = [s[kind] for s in scenes for kind in ("prompt", "distraction") if kind in s]
+        write_rows(folder / "prompts.parquet", "prompts", prompts)
         kind = {"coco": "coco", "davis": "davis"}.get(name, "masks")
         index = {"benchmark": name, "kind": kind, "n_images": len(scenes), "n_instances": len(scenes)}
-        index |= {"n_prompts": {prompt_set: len(scenes)}, "dataset_version": "test-1", "digest": digest(name)}
+        index |= {
+            "prompt_sets": [prompt_set],
+            "n_prompts": {prompt_set: len(prompts)},
+            "dataset_version": "test-1",
+            "digest": digest(name),
+        }
         write_json(folder / "index.json", index)
         self._predict(name, [r for s in scenes for r in s["predictions"]])
-        self._score(name, prompt_set, [u for s in scenes for u in s["units"]])
+        self._score(name)
 
     def _scene(self, name: str, prompt_set: str, i: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, i, int(digest(name)[:6], 16)])
-        video = f"clip-{i // 3}" if name == "davis" else None
+        video = f"clip-{i // CLIP}" if name == "davis" else None
         key = f"{name}_{i:02d}"
         truth = wheel(rng)
         noise = rng.integers(0, 120, (HEIGHT, WIDTH, 3), np.uint8)
@@ -108,11 +120,11 @@ class Repo:
         track = 1 if name == "davis" else None
         image = {
             "key": key, "member": f"{key}.png", "shard": "images-00000.tar", **size, "image_id": i + 1,
-            "video": video, "video_id": None if video is None else i // 3, "frame": None if video is None else i % 3,
+            "video": video, "video_id": None if video is None else i // CLIP, "frame": None if video is None else i % CLIP,
             "pixel_sha256": digest(key), "pdq": bytes(32), "pdq_quality": 100, "tiles": b"",
         }  # fmt: skip
         instance = {
-            "instance_id": f"{key}_gt", "key": key, "image_id": i + 1, "category_id": 1, "track_id": track,
+            "instance_id": str(i + 1) if name == "coco" else f"{key}_gt", "key": key, "image_id": i + 1, "category_id": 1, "track_id": track,
             "iscrowd": 0, "area": float(truth.sum()), "rle": encode(truth), **size,
         }  # fmt: skip
         prompt = {
@@ -129,56 +141,40 @@ class Repo:
             }
             for system, mask in masks.items()
         ]  # fmt: skip
-        units = [self._unit(name, prompt_set, system, image, i, mask, truth) for system, mask in masks.items()]
         return {
-            "image": image, "png": encode_png(picture), "instance": instance, "prompt": prompt,
-            "predictions": rows_out, "units": units,
+            "image": image, "png": encode_png(picture), "instance": instance, "prompt": prompt, "predictions": rows_out,
         }  # fmt: skip
 
-    def _unit(
-        self, name: str, prompt_set: str, system: str, image: dict[str, Any], i: int, mask: Any, truth: Any
-    ) -> dict[str, Any]:
-        iou = mask_iou(pred=mask, target=truth)
-        biou = boundary_iou(pred=mask, target=truth)
-        unit = {"coco": f"{image['key']}_gt", "davis": f"{image['video']}_1"}.get(name, f"{image['key']}_p")
-        video = name == "davis"
-        return {
-            "prompt_set": prompt_set, "system": system, "key": image["key"],
-            "cluster": image["video"] or image["key"], "unit": unit,
-            "iou": None if video else iou, "biou": None if video else biou,
-            "j": iou if video else None, "f": biou if video else None,
-        }  # fmt: skip
+    def _distraction(self, scene: dict[str, Any], i: int) -> None:
+        """COCO: a second detection in every image, a shifted copy of what SAM found; some with a higher score."""
+        rng = np.random.default_rng([self.seed, i, 99])
+        first = scene["predictions"][0]
+        moved = np.roll(decode(first["rle"], height=HEIGHT, width=WIDTH), 7, axis=1)
+        own = {"prompt_id": f"{first['key']}_q", "rle": encode(moved), "mask_area": int(moved.sum())}
+        scene["predictions"] += [{**first, **own, "system": system} for system in SYSTEMS]
+        scene["prompt"]["score"] = float(np.round(rng.uniform(0.4, 0.9), 3))
+        scene["distraction"] = {
+            **scene["prompt"],
+            "prompt_id": own["prompt_id"],
+            "score": float(np.round(rng.random(), 3)),
+        }
 
     def _predict(self, name: str, rows: list[dict[str, Any]]) -> None:
         folder = self.root / "data" / "predictions" / f"{name}-nano"
         folder.mkdir(parents=True, exist_ok=True)
         write_table(folder / "part-00000.parquet", table(rows), sort_by=("key", "prompt_id", "system"))
-        write_json(folder / "predict.json", {"benchmark": name, "model": "nano", "digest": digest(f"p{name}")})
+        done = {"benchmark": name, "model": "nano", "systems": list(SYSTEMS), "resize": "stretch"}
+        write_json(folder / "predict.json", {**done, "digest": digest(f"p{name}")})
 
-    def _score(self, name: str, prompt_set: str, units: list[dict[str, Any]]) -> None:
-        folder = self.root / "data" / "scores" / f"{name}-nano"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_table(folder / "instances.parquet", table(units), sort_by=("prompt_set", "system", "key", "unit"))
-        write_json(folder / "scores.json", {"benchmark": name, "n_rows": len(units), "digest": digest(f"s{name}")})
-        results = [self._result(name, prompt_set, s, [u for u in units if u["system"] == s]) for s in SYSTEMS]
-        content = {"version": 1, "benchmark": name, "model": "nano", "results": results}
-        write_json(self.root / "reports" / "metrics" / f"{name}-nano.json", content)
-
-    def _result(self, name: str, prompt_set: str, system: str, units: list[dict[str, Any]]) -> dict[str, Any]:
-        def mean(column: str) -> float:
-            return float(np.mean([u[column] for u in units]))
-
-        if name == "davis":
-            metrics: dict[str, float | None] = {"J": mean("j"), "F": mean("f"), "J&F": (mean("j") + mean("f")) / 2}
-        elif name == "coco":
-            metrics = {"AP": mean("iou") / 2, "AP_B": mean("biou") / 2, "APs": None, "APl": mean("iou") / 3}
-        else:
-            metrics = {"mIoU": mean("iou"), "mBIoU": mean("biou")}
-        protocol = {"dilation_ratio": 0.02, "prompt": prompt_set, "output": system, "max_dets": None}
-        return {
-            "prompt_set": prompt_set, "system": system, "metrics": metrics, "n_expected": len(units),
-            "n_scored": len(units), "protocol": protocol, "protocol_hash": digest(json.dumps(protocol))[:12],
-        }  # fmt: skip
+    def _score(self, name: str) -> None:
+        score_benchmark(
+            benchmark=self.root / "data/benchmarks" / name,
+            predictions=self.root / "data/predictions" / f"{name}-nano",
+            options=ScoreOptions(**self.params["benchmarks"][name]["score"]),
+            out_json=self.root / "reports/metrics" / f"{name}-nano.json",
+            out=self.root / "data/scores" / f"{name}-nano",
+            report=lambda done, total, what: None,
+        )
 
     def training_side(self) -> None:
         """What the other stages leave: samples, overlap, validation, shards, model, archives."""
@@ -204,6 +200,19 @@ class Repo:
         lines = ["step,epoch,loss,bce,dice,lr"]
         lines += [f"{i},{i // 4},{2 / (i + 1):.6f},{1 / (i + 1):.6f},{1 / (i + 1):.6f},0.001" for i in range(8)]
         (model / "curves.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def coco_json(instances: list[dict[str, Any]]) -> dict[str, Any]:
+    size = {"height": HEIGHT, "width": WIDTH}
+    annotations = [
+        {
+            "id": int(row["instance_id"]), "image_id": row["image_id"], "category_id": 1, "iscrowd": 0,
+            "area": row["area"], "segmentation": {"size": [HEIGHT, WIDTH], "counts": row["rle"]},
+        }
+        for row in instances
+    ]  # fmt: skip
+    images = [{"id": row["image_id"], "file_name": f"{row['key']}.png", **size} for row in instances]
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "wheel"}]}
 
 
 def table(rows: list[dict[str, Any]]) -> Any:

@@ -218,7 +218,8 @@ def test_without_the_cache_points_remain_and_the_cure_is_named(
     assert all(c.verdict == "untested" for c in found.changes)
     change = by_row(found)["dis_vd", "hq_token", "mBIoU"]
     assert change.difference > 0
-    assert any("dvc fetch --all-commits data/scores/dis_vd-nano" in note for note in found.notes)
+    assert len(found.notes) == 2 and all("`dvc fetch --all-commits data/scores/" in note for note in found.notes)
+    assert all(f"data/scores/{name}-nano" in found.notes[0] for name in (*HQ4, "coco", "davis"))
     monkeypatch.chdir(clone)
     assert cli.run(["compare", first, second, "--fail-on-regression"]) == 1
     assert "no row could be tested" in capsys.readouterr().err

@@ -219,7 +219,7 @@ class Clip:
         return _clip(self)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _clip(clip: Clip) -> list[Scene]:
     return render_clip(
         rng=rng_of("evaluation", clip.dataset, clip.name),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from hqsam_datasets.images import ImageError, MaskEncoding, decode_labels, decode_mask
+from hqsam_datasets import rle
+from hqsam_datasets.images import ImageError, MaskEncoding, decode_labels, decode_mask, histogram
 from hqsam_datasets.manifest import Reject
 
-Kind = Literal["folder", "coco_json", "lvis_json", "label_maps"]
+Kind = Literal["folder", "label_maps", "coco_json", "lvis_json"]
+"""Adapters for data that is not one of the named sets."""
 
 
 class SourceOptions(BaseModel):
@@ -27,7 +29,8 @@ class SourceOptions(BaseModel):
             (masks of another size are then stretched to the image).
         skip: further file stems to leave out, for bad files that the sheet does not know yet.
         kind: the adapter, if it is not the one called like the section: how one's own data is brought in.
-        images, masks: for own data, folders inside the archive.
+        images: for own data, the folder of the images inside the archive.
+        masks: for own data, the folder of the masks (it may be the same).
         annotations: for own data, the annotation file inside the archive.
     """
 
@@ -72,33 +75,34 @@ class DataSheet:
     notes: str = ""
 
 
-class MaskRef(Protocol):
-    """Where one instance's mask is stored, and how to read it."""
-
-    @property
-    def category(self) -> str | None:
-        """Class name, or None."""
-
-    def load(self, size: tuple[int, int]) -> LoadedMask:
-        """Read the mask; `size` is the image's (height, width), for annotations that know none.
-
-        Raises:
-            ImageError: with the reject reason.
-        """
-
-
 @dataclass(frozen=True, slots=True)
 class LoadedMask:
-    """A mask as read: soft uint8 [H, W], how it was encoded, its soft fraction, and its bytes if they can be kept.
+    """One instance's mask as read.
 
     Attributes:
+        mask: soft uint8 [H, W], 0..255.
+        encoding: how it was encoded.
+        soft_fraction: fraction of pixels that are neither 0 nor 255.
+        category: class name, or None.
         png: the file's bytes if it is an 8-bit grey PNG with exactly these values, else None.
     """
 
     mask: NDArray[np.uint8]
     encoding: MaskEncoding
-    soft_fraction: float
+    soft_fraction: float = 0.0
+    category: str | None = None
     png: bytes | None = None
+
+
+class MaskRef(Protocol):
+    """Where masks are stored, and how to read them."""
+
+    def load(self, size: tuple[int, int]) -> list[LoadedMask]:
+        """Read the masks; `size` is the image's (height, width), for annotations that know none.
+
+        Raises:
+            ImageError: with the reject reason.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +112,49 @@ class MaskFile:
     path: Path
     category: str | None = None
 
-    def load(self, size: tuple[int, int]) -> LoadedMask:
+    def load(self, size: tuple[int, int]) -> list[LoadedMask]:
         """Decode the file by the rules of `hqsam_datasets.images`."""
         data = read_file(self.path, "unreadable_mask")
         found = decode_mask(data)
         plain = data[24:26] == b"\x08\x00" and data[:4] == b"\x89PNG" and found.encoding in ("0/255", "soft")
-        return LoadedMask(found.mask, found.encoding, found.soft_fraction, data if plain else None)
+        png = data if plain else None
+        return [LoadedMask(found.mask, found.encoding, found.soft_fraction, self.category, png)]
 
 
 @dataclass(frozen=True, slots=True)
-class LabelMask:
-    """One value of a label map."""
+class LabelMap:
+    """A map of labels: one instance for each value but 0 (background) and 255 (void)."""
 
     path: Path
-    value: int
+
+    def load(self, size: tuple[int, int]) -> list[LoadedMask]:
+        """One mask per label, in ascending order; the label is the category."""
+        labels = decode_labels(read_file(self.path, "unreadable_mask"))
+        values = [int(value) for value in np.flatnonzero(histogram(labels)) if 0 < value < 255]
+        if not values:
+            raise ImageError("empty_mask", "no label but 0 and 255")
+        return [
+            LoadedMask(np.where(labels == value, 255, 0).astype(np.uint8), "palette", 0.0, str(value))
+            for value in values
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """A polygon or run-length mask of a COCO-type annotation; `value` is its `segmentation` entry."""
+
+    value: Any
     category: str | None = None
 
-    def load(self, size: tuple[int, int]) -> LoadedMask:
-        """The pixels of this value, 255."""
-        labels = decode_labels(read_file(self.path, "unreadable_mask"))
-        return LoadedMask(np.where(labels == self.value, 255, 0).astype(np.uint8), "palette", 0.0)
+    def load(self, size: tuple[int, int]) -> list[LoadedMask]:
+        """Rasterise at the image's size, as pycocotools does."""
+        height, width = size
+        try:
+            counts = rle.from_segmentation(self.value, height=height, width=width)
+            mask = rle.decode(counts, height=height, width=width)
+        except Exception as error:  # malformed annotations fail in many ways inside the C code's wrapper
+            raise ImageError("invalid_annotation", f"{type(error).__name__}: {error}") from error
+        return [LoadedMask(mask.astype(np.uint8) * np.uint8(255), "0/255", 0.0, self.category)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +164,7 @@ class Pair:
     Attributes:
         name: what the key is made of: the stem, with folders where stems alone are not unique.
         image: the image file.
-        masks: one per instance.
+        masks: where the masks are; one reference may hold several instances.
         origin_image: path of the image inside the archive.
         origin_mask: path of the mask or annotation file inside the archive.
         known_bad: why the data sheet lists it, if it does and it was kept nevertheless.
@@ -187,8 +214,3 @@ def read_file(path: Path, reason: Literal["unreadable_image", "unreadable_mask"]
 def relative(path: Path, root: Path) -> str:
     """Path inside the archive, with forward slashes."""
     return path.relative_to(root).as_posix()
-
-
-def iterate_pairs(scan: Scan) -> Iterator[Pair]:
-    """The pairs in order."""
-    yield from scan.pairs

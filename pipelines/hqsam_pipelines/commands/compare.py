@@ -26,6 +26,11 @@ Fail = Annotated[
 ]
 Every = Annotated[bool, typer.Option("--all", help="Print every system, threshold and size, not only the main rows.")]
 
+ApBootstrap = Annotated[
+    bool,
+    typer.Option("--ap-bootstrap", help="Give AP intervals of its own: needs the predictions of both revisions."),
+]
+
 
 @app.command()
 def compare(
@@ -35,20 +40,21 @@ def compare(
     json: Json = None,
     fail_on_regression: Fail = False,
     every: Every = False,
+    ap_bootstrap: ApBootstrap = False,
 ) -> None:
     """Compare the results of two revisions, without a checkout.
 
     Metrics come from git, per-instance tables from the DVC cache (or the remote). Prints the differences with paired
     bootstrap intervals and a verdict for each row: better, worse, noise or same.
     """
-    comparison = _compared(rev_a, rev_b)
+    comparison = _compared(rev_a, rev_b, ap_bootstrap=ap_bootstrap)
     _write(comparison, html, json)
     _show(comparison, every=every)
     if fail_on_regression:
         _gate(comparison)
 
 
-def _compared(rev_a: str, rev_b: str) -> Comparison:
+def _compared(rev_a: str, rev_b: str, *, ap_bootstrap: bool) -> Comparison:
     from hqsam_datasets.errors import UserError
 
     from hqsam_pipelines.compare import compare as run
@@ -58,7 +64,7 @@ def _compared(rev_a: str, rev_b: str) -> Comparison:
         root = repository_root()
     except FileNotFoundError as error:
         raise UserError(str(error)) from None
-    return run(root, rev_a, rev_b)
+    return run(root, rev_a, rev_b, ap_bootstrap=ap_bootstrap)
 
 
 def _write(comparison: Comparison, html: Path | None, json: Path | None) -> None:

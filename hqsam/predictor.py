@@ -1,0 +1,380 @@
+"""``SamHQPredictor``: ``segment_anything``'s ``SamPredictor`` with HQ-SAM's masks, and a batch interface.
+
+Shape letters: B prompts of one image; C masks per prompt; N points; S input side; m side of low-resolution masks; H, W
+original image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from hqsam_datasets.images import MAX_PIXELS
+from torch import Tensor
+
+from hqsam.errors import InputError
+from hqsam.model.hq_decoder import Prompts, SamMasks, best_mask
+from hqsam.model.hq_sam import Encoded, HQSam
+from hqsam.outputs import MaskPatch, mask_patch
+from hqsam.prompting import Frame, MaskEncoding
+from hqsam.prompts import Prompt, embed, group
+from hqsam.transforms import ResizeLongestSide
+
+Output = Literal["hq_sum", "hq_token", "sam"]
+Arrays = tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+Tensors = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One prompt's mask, from ``SamHQPredictor.predict_batch``.
+
+    Attributes:
+        image: Index of the image.
+        prompt: Index of the prompt among that image's prompts.
+        mask: The mask at the image's size; ``.full()`` is bool ``[H, W]``, ``.rle()`` COCO's compressed counts.
+        iou: SAM's predicted IoU of the mask.
+        low_res: float32 ``[m, m]`` logits, usable as ``Prompt.mask_input``.
+    """
+
+    image: int
+    prompt: int
+    mask: MaskPatch
+    iou: float
+    low_res: npt.NDArray[np.float32]
+
+
+def check_image(image: Any) -> npt.NDArray[np.uint8]:
+    """An image as the model takes it: uint8 ``[H, W, 3]``.
+
+    Grey images (``[H, W]``, ``[H, W, 1]``) are replicated and an alpha channel is dropped, as the data pipeline does.
+
+    Raises:
+        InputError: Not an array of 8-bit pixels, empty, or too large. Floats and 16-bit pixels are refused because
+            their range is unknown.
+    """
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"the image is a {type(image).__name__}", cure="give a numpy array, uint8 [H, W, 3]")
+    if image.dtype != np.uint8:
+        raise InputError(f"the image's pixels are {image.dtype}", cure="scale them to 0..255 and convert to uint8")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise InputError(f"the image has the shape {list(image.shape)}", cure="give [H, W, 3]")
+    if image.size == 0:
+        raise InputError(f"the image is empty ({image.shape[1]} x {image.shape[0]} pixels)")
+    if image.shape[0] * image.shape[1] > MAX_PIXELS:
+        raise InputError(f"the image has more than {MAX_PIXELS:,} pixels", cure="tile it or make it smaller")
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
+
+
+class SamHQPredictor:
+    """Encode an image once, then predict masks for prompts: drop-in for ``SamPredictor``.
+
+    Differences: ``predict`` and ``predict_torch`` take ``hq_token_only``, and ``multimask_output=True`` returns one
+        mask, the
+    best of SAM's three plus the HQ token's, as HQ-SAM does. Bad input raises ``InputError`` (a ``ValueError``).
+
+    Args:
+        sam_model: Of ``build_sam_hq``.
+    """
+
+    def __init__(self, sam_model: HQSam) -> None:
+        self.model = sam_model
+        self.transform = ResizeLongestSide(sam_model.backbone.image_size)
+        self.reset_image()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def reset_image(self) -> None:
+        """Forget the image."""
+        self.is_image_set = False
+        self.features: Tensor | None = None
+        self.interm_features: list[Tensor] | None = None
+        self.original_size: tuple[int, int] | None = None
+        self.input_size: tuple[int, int] | None = None
+        self._encoded: Encoded | None = None
+        self._fused: Tensor | None = None
+
+    def set_image(self, image: npt.NDArray[np.uint8], image_format: str = "RGB") -> None:
+        """Encode an image.
+
+        Args:
+            image: uint8 ``[H, W, 3]``, values 0..255; see ``check_image`` for what else is accepted.
+            image_format: Order of the channels, ``RGB`` or ``BGR``.
+
+        Raises:
+            InputError: The image or the format cannot be used.
+        """
+        if image_format not in ("RGB", "BGR"):
+            raise InputError(f"image_format is {image_format!r}", cure="use 'RGB' or 'BGR'")
+        image = check_image(image)
+        if image_format == "BGR":
+            image = image[..., ::-1]
+        frame = Frame(image.shape[0], image.shape[1], self.model.backbone.image_size)
+        self.set_torch_image(frame.image(image)[None].to(self.device), image.shape[:2])
+
+    @torch.no_grad()
+    def set_torch_image(self, transformed_image: Tensor, original_image_size: Sequence[int]) -> None:
+        """Encode an image that is resized already.
+
+        Args:
+            transformed_image: ``[1, 3, h, w]``, values 0..255, longest side S (``transform.apply_image``).
+            original_image_size: (H, W) before resizing.
+
+        Raises:
+            InputError: Another shape.
+        """
+        side = self.model.backbone.image_size
+        shape = tuple(transformed_image.shape)
+        if len(shape) != 4 or shape[:2] != (1, 3) or max(shape[2:]) != side:
+            raise InputError(
+                f"the transformed image has the shape {list(shape)}", cure=f"[1, 3, h, w], long side {side}"
+            )
+        self.reset_image()
+        self.original_size = (int(original_image_size[0]), int(original_image_size[1]))
+        self.input_size = (shape[2], shape[3])
+        self._encoded = self.model.encode(self.model.preprocess(transformed_image))
+        self._fused = self.model.fuse(self._encoded)
+        self.features = self._encoded.final_BCHW
+        self.interm_features = [self._encoded.early_BVHW.permute(0, 2, 3, 1)]
+        self.is_image_set = True
+
+    def predict(
+        self,
+        point_coords: npt.NDArray[Any] | None = None,
+        point_labels: npt.NDArray[Any] | None = None,
+        box: npt.NDArray[Any] | None = None,
+        mask_input: npt.NDArray[np.float32] | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        hq_token_only: bool = False,
+    ) -> Arrays:
+        """Predict the mask of one object in the image that was set.
+
+        Args:
+            point_coords: ``[N, 2]`` (x, y) in pixels of the original image.
+            point_labels: ``[N]``, 1 foreground, 0 background.
+            box: ``[4]`` xyxy in pixels of the original image.
+            mask_input: ``[1, m, m]`` low-resolution logits, typically of an earlier prediction.
+            multimask_output: Whether SAM's part is the best of its three masks instead of its single one.
+            return_logits: Logits instead of a thresholded mask.
+            hq_token_only: The HQ token's mask alone (best for single objects) instead of its sum with SAM's.
+
+        Returns:
+            Masks bool (or float32 logits) ``[1, H, W]``; SAM's predicted IoU ``[1]``; low-resolution logits ``[1, m,
+            m]``.
+
+        Raises:
+            RuntimeError: No image was set.
+            InputError: The prompt makes no sense for this image.
+        """
+        prompt = _checked(point_coords, point_labels, box, mask_input)
+        frame = self._frame()
+        prompt.check_inside(frame)
+        with torch.no_grad():
+            embedded = embed(self.model, frame, [prompt], mask_encoding="logits")
+            masks, iou, low = self._decode(embedded, multimask_output, return_logits, hq_token_only)
+        return masks[0].cpu().numpy(), iou[0].cpu().numpy(), low[0].cpu().numpy()
+
+    @torch.no_grad()
+    def predict_torch(
+        self,
+        point_coords: Tensor | None,
+        point_labels: Tensor | None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        hq_token_only: bool = False,
+    ) -> Tensors:
+        """Predict masks of B objects; like ``predict`` with tensors that are in the network's frame already.
+
+        Args:
+            point_coords: ``[B, N, 2]`` (x, y), transformed with ``transform.apply_coords_torch``.
+            point_labels: ``[B, N]``; -1 pads.
+            boxes: ``[B, 4]`` xyxy, transformed with ``transform.apply_boxes_torch``.
+            mask_input: ``[B, 1, m, m]``.
+            multimask_output: As in ``predict``.
+            return_logits: As in ``predict``.
+            hq_token_only: As in ``predict``.
+
+        Returns:
+            ``[B, 1, H, W]``, ``[B, 1]``, ``[B, 1, m, m]``.
+
+        Raises:
+            RuntimeError: No image was set.
+            InputError: Points without labels, or no prompt at all.
+        """
+        self._frame()
+        if (point_coords is None) != (point_labels is None):
+            raise InputError("prompt: points without labels, or labels without points", cure="give both")
+        if point_coords is None and boxes is None and mask_input is None:
+            raise InputError("prompt: neither box nor points nor mask")
+        prompts = self.model.embed_prompts(
+            points_PN2=point_coords, labels_PN=point_labels, boxes_P4=boxes, masks_P1hw=mask_input
+        )
+        return self._decode(prompts, multimask_output, return_logits, hq_token_only)
+
+    def get_image_embedding(self) -> Tensor:
+        """The image embedding ``[1, C, E, E]`` (256 x 64 x 64 for the published models).
+
+        Raises:
+            RuntimeError: No image was set.
+        """
+        return self._image()[0].final_BCHW
+
+    @torch.inference_mode()
+    def predict_batch(
+        self,
+        images: Sequence[npt.NDArray[np.uint8]],
+        prompts: Sequence[Sequence[Prompt]],
+        *,
+        output: Output = "hq_sum",
+        multimask: bool = False,
+        resize: Literal["stretch", "longest_side"] = "longest_side",
+        mask_encoding: MaskEncoding | None = None,
+        images_per_call: int = 8,
+        prompts_per_call: int = 16,
+    ) -> Iterator[Prediction]:
+        """Predict many prompts of any kind on many images; the image set with ``set_image`` is not touched.
+
+        Args:
+            images: RGB, see ``check_image``.
+            prompts: For each image, its prompts.
+            output: ``hq_sum`` SAM + HQ logits, ``hq_token`` the HQ token alone, ``sam`` vanilla SAM.
+            multimask: The best of SAM's three masks instead of its single one.
+            resize: See ``Frame``.
+            mask_encoding: What ``Prompt.mask`` becomes; None: what the decoder was trained on (logits for SAM, 0/255
+                for HQ).
+            images_per_call: Images per encoder call.
+            prompts_per_call: Prompts per decoder call; bounds the memory.
+
+        Yields:
+            One per prompt, image by image, prompts in the order given.
+
+        Raises:
+            InputError: An image or a prompt makes no sense; the message gives its index.
+        """
+        if len(images) != len(prompts):
+            raise InputError(f"{len(images)} images and {len(prompts)} lists of prompts")
+        encoding: MaskEncoding = mask_encoding or ("logits" if output == "sam" else "binary_255")
+        wanted = _Wanted(output, multimask, encoding, prompts_per_call)
+        for start in range(0, len(images), images_per_call):
+            some = range(start, min(start + images_per_call, len(images)))
+            pixels = [_with_index(n, check_image, images[n]) for n in some]
+            frames = [Frame(p.shape[0], p.shape[1], self.model.backbone.image_size, resize) for p in pixels]
+            for n, frame in zip(some, frames, strict=True):
+                for prompt in prompts[n]:
+                    _with_index(n, prompt.check_inside, frame)
+            inputs = [self.model.preprocess(f.image(p)[None]) for f, p in zip(frames, pixels, strict=True)]
+            encoded = self.model.encode(torch.cat(inputs))
+            for row, (n, frame) in enumerate(zip(some, frames, strict=True)):
+                yield from self._of_image(n, frame, encoded[row : row + 1], prompts[n], wanted)
+
+    def _of_image(
+        self, image: int, frame: Frame, encoded: Encoded, prompts: Sequence[Prompt], wanted: _Wanted
+    ) -> Iterator[Prediction]:
+        fused = None if wanted.output == "sam" else self.model.fuse(encoded)
+        found: dict[int, tuple[npt.NDArray[np.float32], float]] = {}
+        for numbers in group(prompts):
+            for start in range(0, len(numbers), wanted.prompts_per_call):
+                some = numbers[start : start + wanted.prompts_per_call]
+                embedded = embed(self.model, frame, [prompts[n] for n in some], mask_encoding=wanted.encoding)
+                masks = decode(
+                    self.model, encoded, embedded, wanted.output, multimask=wanted.multimask, fused_BFhw=fused
+                )
+                logits = masks.logits_PKhw.float().cpu().numpy()
+                found.update({n: (logits[k, 0], float(masks.iou_PK[k, 0])) for k, n in enumerate(some)})
+        for number in range(len(prompts)):
+            low, iou = found.pop(number)
+            yield Prediction(image, number, mask_patch(low, frame), iou, low)
+
+    def _frame(self) -> Frame:
+        self._image()
+        assert self.original_size is not None
+        return Frame(self.original_size[0], self.original_size[1], self.model.backbone.image_size)
+
+    def _image(self) -> tuple[Encoded, Tensor]:
+        if self._encoded is None or self._fused is None:
+            raise RuntimeError("no image is set: call set_image(...) first")
+        return self._encoded, self._fused
+
+    def _decode(self, prompts: Prompts, multimask: bool, return_logits: bool, hq_token_only: bool) -> Tensors:
+        encoded, fused = self._image()
+        output: Output = "hq_token" if hq_token_only else "hq_sum"
+        found = decode(self.model, encoded, prompts, output, multimask=multimask, fused_BFhw=fused)
+        masks = self.model.sam.postprocess_masks(found.logits_PKhw, self.input_size, self.original_size)
+        masks = masks if return_logits else masks > self.model.sam.mask_threshold
+        return masks, found.iou_PK, found.logits_PKhw
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    output: Output
+    multimask: bool
+    encoding: MaskEncoding
+    prompts_per_call: int
+
+
+def decode(
+    model: HQSam,
+    encoded: Encoded,
+    prompts: Prompts,
+    output: Output,
+    *,
+    multimask: bool = False,
+    fused_BFhw: Tensor | None = None,
+) -> SamMasks:
+    """One mask per prompt from the system asked for.
+
+    Args:
+        model: The model.
+        encoded: One image for all prompts, or one row per prompt.
+        prompts: P embedded prompts.
+        output: Which system.
+        multimask: The best of SAM's three masks instead of its single one.
+        fused_BFhw: ``model.fuse(encoded)`` if already known.
+
+    Returns:
+        Logits ``[P, 1, m, m]`` and SAM's predicted IoUs ``[P, 1]``.
+    """
+    if output == "sam":
+        return best_mask(model.decode_sam(encoded, prompts, multimask=multimask))
+    hq = model.decode_hq(encoded, prompts, multimask=multimask, fused_BFhw=fused_BFhw)
+    return SamMasks(hq.hq_P1hw if output == "hq_token" else hq.sum_P1hw, best_mask(hq.sam).iou_PK)
+
+
+def _checked(coords: Any, labels: Any, box: Any, mask_input: Any) -> Prompt:
+    """The arguments of ``SamPredictor.predict`` as a checked prompt."""
+    if (coords is None) != (labels is None):
+        raise InputError("prompt: points without labels, or labels without points", cure="give both")
+    points = np.zeros((0, 2)) if coords is None else np.asarray(coords, np.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise InputError(f"prompt: point_coords has the shape {list(points.shape)}", cure="give [N, 2]")
+    flat_box = None if box is None else np.asarray(box, np.float64).reshape(-1)
+    if flat_box is not None and flat_box.size != 4:
+        raise InputError(f"prompt: the box has {flat_box.size} numbers", cure="give x0 y0 x1 y1")
+    low = None if mask_input is None else np.asarray(mask_input, np.float32)
+    if low is not None and (low.ndim != 3 or low.shape[0] != 1):
+        raise InputError(f"prompt: mask_input has the shape {list(low.shape)}", cure="give [1, m, m]")
+    return Prompt(
+        box=None if flat_box is None else (flat_box[0], flat_box[1], flat_box[2], flat_box[3]),
+        points=tuple((float(x), float(y)) for x, y in points),
+        labels=() if labels is None else tuple(int(n) for n in np.asarray(labels).reshape(-1)),
+        mask_input=None if low is None else low[0],
+    )
+
+
+def _with_index(number: int, check: Any, value: Any) -> Any:
+    try:
+        return check(value)
+    except InputError as error:
+        raise InputError(f"{error.problem} (image {number})", cure=error.cure) from error

@@ -1,0 +1,163 @@
+"""Bring your own data: folders, label maps, COCO and LVIS files, several instances per image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_trees import encoded, jpeg, photo, put, run, shape
+from hqsam_datasets import manifest, tario
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.sample import Sample, parse_sample
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+
+def samples(out: Path) -> dict[str, Sample]:
+    return {
+        key: parse_sample(key, files)
+        for path in sorted(out.glob("samples-*.tar"))
+        for key, files in tario.iterate_samples(path)
+    }
+
+
+def test_folders_of_any_format(tmp_path: Path) -> None:
+    root = put(
+        tmp_path / "in",
+        {
+            "birds/photos/a.JPEG": jpeg(1),
+            "birds/photos/sub dir/b.png": encoded(photo(2)),
+            "birds/photos/c.webp": encoded(photo(3), "WEBP"),
+            "birds/masks/a.png": encoded(shape() // 255),
+            "birds/masks/sub dir/b.bmp": encoded(shape(), "BMP"),
+            "birds/masks/c/1.png": encoded(shape()),
+            "birds/masks/c/2.png": encoded(shape()[::-1].copy()),
+            "birds/masks/.DS_Store": b"",
+            "birds/readme.txt": b"",
+        },
+    )
+    result = run("birds", root, tmp_path / "out", kind="folder", images="photos", masks="masks", expected=3)
+    found = samples(tmp_path / "out")
+    assert result["n_rejects"] == 0 and list(found) == ["birds_a", "birds_c", "birds_sub-dir-b"]
+    assert [len(sample.instances) for sample in found.values()] == [1, 2, 1]
+    assert found["birds_a"].instances[0].foreground.sum() == (shape() > 0).sum()
+
+
+def test_one_folder_for_both(tmp_path: Path) -> None:
+    root = put(tmp_path / "in", {"x/1.jpg": jpeg(1), "x/1.png": encoded(shape()), "x/2.jpg": jpeg(2)})
+    with pytest.raises(UserError, match="has no mask") as caught:
+        run("own", root, tmp_path / "out", kind="folder", images="x", masks="x")
+    assert "2.jpg" in str(caught.value) and "sources.own.skip" in str(caught.value)
+    assert run("own", root, tmp_path / "out", kind="folder", images="x", masks="x", skip=["2"])["n_samples"] == 1
+    put(root, {"x/1.jpeg": jpeg(1)})
+    with pytest.raises(UserError, match="have the same stem"):
+        run("own", root, tmp_path / "out", kind="folder", images="x", masks="x", skip=["2"])
+
+
+def test_wrong_folders_are_named(tmp_path: Path) -> None:
+    root = put(tmp_path / "in", {"x/1.jpg": jpeg(1)})
+    for wrong in ({"images": "y"}, {"images": "x", "masks": "z"}):
+        with pytest.raises(UserError, match=r"set images and masks under sources\.own"):
+            run("own", root, tmp_path / "out", kind="folder", **wrong)
+    with pytest.raises(UserError, match="there is no training source 'own'"):
+        run("own", root, tmp_path / "out")
+
+
+def test_label_maps_become_one_instance_per_label(tmp_path: Path) -> None:
+    labels = np.zeros((40, 52), np.uint8)
+    labels[2:12, 5:25], labels[20:30, 5:25], labels[35:, :] = 1, 14, 255
+    image = Image.fromarray(labels, "P")
+    image.putpalette([value % 256 for value in range(0, 768 * 37, 37)])
+    image.save(tmp_path / "map.png")
+    root = put(
+        tmp_path / "in",
+        {"JPEGImages/a.jpg": jpeg(1), "Seg/a.png": (tmp_path / "map.png").read_bytes(),
+         "JPEGImages/b.jpg": jpeg(2), "Seg/b.png": encoded(np.zeros((40, 52), np.uint8))},
+    )  # fmt: skip
+    result = run("voc", root, tmp_path / "out", kind="label_maps", images="JPEGImages", masks="Seg")
+    sample = samples(tmp_path / "out")["voc_a"]
+    assert [instance.category for instance in sample.instances] == ["1", "14"]
+    assert np.array_equal(sample.instances[1].foreground, labels == 14)
+    assert result["rejects_by_reason"] == {"empty_mask": 1}
+    row = manifest.read_rows(tmp_path / "out" / "manifest.parquet")[0]
+    assert (row["n_instances"], row["mask_encoding"]) == (2, "palette") and row["fg_fraction"] == 200 / labels.size
+
+
+POLYGON = [[5.0, 5.0, 25.0, 5.0, 25.0, 15.0, 5.0, 15.0]]
+
+
+def annotations(**extra: Any) -> dict[str, Any]:
+    dense = np.zeros((40, 52), np.uint8)
+    dense[20:30, 10:40] = 1
+    compressed = coco_mask.encode(np.asfortranarray(dense))
+    counts = {"size": [40, 52], "counts": compressed["counts"].decode()}
+    return {
+        "categories": [{"id": 7, "name": "bird"}, {"id": 90, "name": "kite"}],
+        "images": [
+            {"id": 2, "file_name": "b.jpg", "height": 40, "width": 52},
+            {"id": 1, "file_name": "a.jpg", "height": 40, "width": 52},
+            {"id": 3, "file_name": "none.jpg", "height": 40, "width": 52},
+        ],
+        "annotations": [
+            {"id": 12, "image_id": 1, "category_id": 90, "segmentation": counts},
+            {"id": 11, "image_id": 1, "category_id": 7, "segmentation": POLYGON, "iscrowd": 0},
+            {"id": 13, "image_id": 2, "category_id": 7, "segmentation": [*POLYGON, [1.0, 1.0, 2.0, 2.0]]},
+            {"id": 14, "image_id": 2, "category_id": 7, "segmentation": [[1.0, 1.0, 2.0, 2.0]]},
+            {"id": 15, "image_id": 2, "category_id": 7, "segmentation": counts, "iscrowd": 1},
+            {"id": 16, "image_id": 2, "category_id": 7, "segmentation": [[60.0, 60.0, 61.0, 60.0, 61.0, 61.0]]},
+        ],
+        **extra,
+    }
+
+
+def test_coco_files(tmp_path: Path) -> None:
+    files = {"set/train/a.jpg": jpeg(1), "set/train/b.jpg": jpeg(2)}
+    root = put(tmp_path / "in", {**files, "set/inst.json": json.dumps(annotations()).encode()})
+    result = run("own", root, tmp_path / "out", kind="coco_json", images="train", annotations="inst.json")
+    found = samples(tmp_path / "out")
+    assert list(found) == ["own_a", "own_b"]
+    assert [i.category for i in found["own_a"].instances] == ["bird", "kite"]
+    rle = coco_mask.merge(coco_mask.frPyObjects(POLYGON, 40, 52))
+    assert np.array_equal(found["own_a"].instances[0].foreground, coco_mask.decode(rle).astype(bool))
+    assert len(found["own_b"].instances) == 1
+    assert result["rejects_by_reason"] == {"empty_mask": 1, "invalid_annotation": 2, "missing_mask": 1}
+
+
+def test_lvis_files_without_file_names(tmp_path: Path) -> None:
+    record = annotations()
+    record["images"] = [{"id": 1, "coco_url": "http://images.example.org/train2017/a.jpg", "height": 40, "width": 52}]
+    record["annotations"] = [a for a in record["annotations"] if a["image_id"] == 1]
+    root = put(tmp_path / "in", {"train2017/a.jpg": jpeg(1), "lvis.json": json.dumps(record).encode()})
+    assert run("own", root, tmp_path / "out", kind="lvis_json", annotations="lvis.json")["n_samples"] == 1
+    assert list(samples(tmp_path / "out")) == ["own_train2017-a"]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"{", "not a COCO-type annotation file"),
+        (b"[]", "not a COCO-type annotation file"),
+        (json.dumps({"images": []}).encode(), "KeyError: 'annotations'"),
+        (json.dumps(annotations(images=[{"id": 1, "file_name": "zzz.jpg"}])).encode(), "zzz.jpg is not there"),
+        (json.dumps(annotations(images=[{"id": 1}])).encode(), "neither file_name nor coco_url"),
+    ],
+)
+def test_wrong_annotation_files_are_user_errors(tmp_path: Path, data: bytes, says: str) -> None:
+    root = put(tmp_path / "in", {"train/a.jpg": jpeg(1), "x.json": data})
+    with pytest.raises(UserError, match=says):
+        run("own", root, tmp_path / "out", kind="coco_json", images="train", annotations="x.json")
+
+
+def test_malformed_segmentations_are_rejects(tmp_path: Path) -> None:
+    record = annotations()
+    record["annotations"][0]["segmentation"] = {"size": [3, 3], "counts": "garbage\u00ff"}
+    record["annotations"] = record["annotations"][:1] + record["annotations"][2:3]
+    root = put(
+        tmp_path / "in",
+        {"train/a.jpg": jpeg(1), "train/b.jpg": jpeg(2), "x.json": json.dumps(record).encode()},
+    )
+    result = run("own", root, tmp_path / "out", kind="coco_json", images="train", annotations="x.json")
+    assert result["n_samples"] == 1 and result["rejects_by_reason"]["invalid_annotation"] == 1

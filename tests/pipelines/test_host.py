@@ -1,0 +1,203 @@
+"""The stage host with real processes: a run there looks like a run here, and ends with its caller."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hqsam_pipelines import host_client
+from hqsam_pipelines.locks import is_held
+from pipe_testing import bare_repository, environment
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the stage host is for Linux; elsewhere stages run in place")
+
+WORK = '''
+import os, signal, sys, time
+from pathlib import Path
+
+def main(argv):
+    what = argv[0]
+    if what == "tell":
+        from hqsam_pipelines import clock, host_client
+        parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode()
+        print(host_client.inside, os.environ.get("COLOUR"), Path.cwd().name, "pipelines.host" in parent, VERSION, argv[1:])
+        print("to stderr", file=sys.stderr)
+        return 7
+    if what == "read":
+        print(sys.stdin.read().upper(), end="")
+        return 0
+    if what == "raise":
+        raise RuntimeError("a bug")
+    if what == "exit":
+        sys.exit("a message")
+    if what == "wait":
+        Path(argv[1]).write_text(str(os.getpid()))
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            Path(argv[1] + ".interrupted").touch()
+            return 130
+    if what == "tables":
+        import numpy, pandas
+        frame = pandas.DataFrame({"x": numpy.arange(1000.0)})
+        frame.to_parquet(argv[1])
+        print(pandas.read_parquet(argv[1])["x"].sum())
+        return 0
+    if what == "torch":
+        import torch
+        torch.set_num_threads(2)
+        print(float((torch.ones(300, 300) @ torch.ones(300, 300)).sum()))
+        return 0
+
+VERSION = 1
+'''
+
+CALL = """
+import sys
+from pathlib import Path
+from hqsam_pipelines import env, host_client
+env.prepare()
+status = host_client.run(Path(sys.argv[1]), "hqsam_work:main", sys.argv[2:])
+sys.exit(99 if status is None else status)
+"""
+NO_HOST = 99
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = bare_repository(tmp_path_factory.mktemp("checkout"))
+    (folder / "hqsam_work.py").write_text(WORK)
+    yield folder
+    end = time.monotonic() + 20
+    while is_held(folder / ".hqsam" / "host.lock") and time.monotonic() < end:
+        host_client.stop(folder)
+        time.sleep(0.1)
+    assert not is_held(folder / ".hqsam" / "host.lock")
+
+
+def start(root: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
+    kept = environment(Path(__file__).resolve().parents[2], **extra)
+    kept["PYTHONPATH"] = os.pathsep.join([str(root), kept["PYTHONPATH"]])
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", CALL, str(root), *words]
+    return subprocess.Popen(command, env=kept, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def call(root: Path, *words: str, text: str = "", **extra: str) -> tuple[int, str, str]:
+    """The result of a run in the host, which the first call of all starts."""
+    for _ in range(100):
+        process = start(root, *words, **extra)
+        out, err = process.communicate(text, timeout=120)
+        if process.returncode != NO_HOST:
+            return process.returncode, out, err
+        time.sleep(0.2)
+    raise AssertionError("no host came up")
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not true():
+        time.sleep(0.05)
+    return true()
+
+
+def test_a_run_has_the_callers_arguments_environment_folder_streams_and_status(root: Path) -> None:
+    status, out, err = call(root, "tell", "a b", "c", COLOUR="green")
+    assert out == f"True green {root.name} True 1 ['a b', 'c']\n"
+    assert (status, err) == (7, "to stderr\n")
+    assert call(root, "read", text="hello") == (0, "HELLO", "")
+
+
+def test_edited_code_is_never_stale(root: Path) -> None:
+    assert " 1 [" in call(root, "tell")[1]
+    (root / "hqsam_work.py").write_text(WORK.replace("VERSION = 1", "VERSION = 22"))
+    try:
+        assert " 22 [" in call(root, "tell")[1]
+    finally:
+        (root / "hqsam_work.py").write_text(WORK)
+
+
+def test_errors_look_like_errors_here(root: Path) -> None:
+    status, _, err = call(root, "raise")
+    assert status == 1
+    assert "RuntimeError: a bug" in err
+    assert call(root, "exit")[0] == 1
+
+
+def test_tables_and_tensors_work_in_a_fork(root: Path, tmp_path: Path) -> None:
+    for turn in range(3):
+        assert call(root, "tables", str(tmp_path / f"{turn}.parquet"))[:2] == (0, "499500.0\n")
+        assert call(root, "torch")[:2] == (0, "27000000.0\n")
+
+
+def _begun(root: Path, mark: Path) -> tuple[subprocess.Popen[str], int]:
+    call(root, "tell")
+    process = start(root, "wait", str(mark))
+    assert wait_until(lambda: mark.exists() and mark.read_text() != "")
+    return process, int(mark.read_text())
+
+
+def _gone(pid: int) -> bool:
+    return wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_signals_reach_the_run(root: Path, tmp_path: Path) -> None:
+    process, pid = _begun(root, tmp_path / "int")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert (tmp_path / "int.interrupted").exists()
+    assert _gone(pid)
+    process, pid = _begun(root, tmp_path / "term")
+    process.terminate()
+    assert process.wait(30) == -signal.SIGTERM
+    assert _gone(pid)
+
+
+def test_a_run_ends_when_its_caller_is_killed(root: Path, tmp_path: Path) -> None:
+    process, pid = _begun(root, tmp_path / "mark")
+    process.kill()
+    process.wait()
+    assert _gone(pid)
+
+
+def test_another_environment_gets_another_host(root: Path) -> None:
+    assert call(root, "tell")[0] == 7
+    log = root / ".hqsam" / "host.log"
+    before = log.read_text().count("begins")
+    assert call(root, "tell", OMP_NUM_THREADS="3")[0] == 7
+    assert "another environment" in log.read_text()
+    assert log.read_text().count("begins") == before + 1
+
+
+def test_a_host_that_dies_under_a_run_is_said_so(root: Path, tmp_path: Path) -> None:
+    process, pid = _begun(root, tmp_path / "mark")
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(parent, signal.SIGKILL)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the stage host died" in err
+    assert _gone(pid)
+    assert call(root, "tell")[0] == 7  # and the next one starts a new one
+
+
+def test_it_can_be_switched_off(root: Path) -> None:
+    call(root, "tell")
+    process = start(root, "tell", HQSAM_HOST="0")
+    process.communicate(timeout=60)
+    assert process.returncode == NO_HOST
+
+
+def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
+    folder = bare_repository(tmp_path / ("d" * 120))
+    (folder / "hqsam_work.py").write_text(WORK)
+    try:
+        assert call(folder, "tell")[0] == 7
+    finally:
+        host_client.stop(folder)
+    assert wait_until(lambda: not is_held(folder / ".hqsam" / "host.lock"))

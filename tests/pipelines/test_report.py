@@ -1,0 +1,321 @@
+"""The report on a miniature run: files, numbers, page, bad input."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hqsam_datasets.errors import UserError
+from hqsam_pipelines import paper, report_data, report_tables
+from hqsam_pipelines.report import ReportOptions, build_report, print_summary
+from PIL import Image
+from pydantic import ValidationError
+from report_repo import HQ4, Repo, params
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    repo = Repo(root).build()
+    build_report(root=root, params=repo.params, out=root / "reports")
+    return root
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "copy"
+    shutil.copytree(built, root)
+    return root
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_writes_every_output_and_leaves_the_metrics_alone(built: Path) -> None:
+    reports = built / "reports"
+    assert {p.name for p in (reports / "tables").iterdir()} >= {"overview.csv", "table02_hq_sets.csv", "further.csv"}
+    assert {p.name for p in (reports / "plots").iterdir()} == {"training_curve.csv", "recall_biou.csv"}
+    assert (reports / "figures/hero.png").is_file()
+    kinds = {p.name.split("_")[0] for p in (reports / "figures").glob("*_??_*.png")}
+    assert kinds >= {"improved", "best", "worst", "typical"}
+    assert len(list((reports / "metrics").iterdir())) == 6
+    assert not [p for p in reports.iterdir() if p.name.startswith(".")]
+
+
+def test_the_same_inputs_give_the_same_bytes_anywhere(built: Path, copy: Path) -> None:
+    shutil.rmtree(copy / "reports/figures")
+    (copy / "reports/tables/stale.csv").write_text("old")
+    build_report(root=copy, params=params(), out=copy / "reports")
+    assert digests(copy / "reports") == digests(built / "reports")
+    page = (copy / "reports/report.html").read_text()
+    assert str(copy) not in page and str(built) not in page
+
+
+def test_metrics_json_is_a_tree_of_the_metrics_files(built: Path) -> None:
+    tree = json.loads((built / "reports/metrics.json").read_text())
+    for path in (built / "reports/metrics").iterdir():
+        content = json.loads(path.read_text())
+        for result in content["results"]:
+            values = tree[content["benchmark"]][result["prompt_set"]][result["system"]]
+            known = {k: v for k, v in result["metrics"].items() if v is not None}
+            assert values == pytest.approx({**known, "n_scored": N, "n_expected": N}, abs=1e-6)
+    mean = tree["HQ4-mean"]["gt_box"]["hq_token"]["mBIoU"]
+    assert mean == pytest.approx(np.mean([tree[n]["gt_box"]["hq_token"]["mBIoU"] for n in HQ4]), abs=1e-6)
+
+
+def test_a_second_model_moves_no_key(built: Path) -> None:
+    results = report_data.load_metrics(built / "reports/metrics")
+    twin = [r.__class__(**{**vars(r), "model": "vit_l"}) for r in results]
+    one = report_tables.metrics_tree(report_data.Run(built, params(), results))
+    both = {**params(), "models": {"nano": {}, "vit_l": {}}}
+    two = report_tables.metrics_tree(report_data.Run(built, both, [*twin, *results]))
+    assert two["coift"]["gt_box"]["vit_l:sam"] == one["coift"]["gt_box"]["sam"]
+    for benchmark, sets in one.items():
+        for prompt_set, systems in sets.items():
+            assert systems.items() <= two[benchmark][prompt_set].items()
+
+
+def test_table_sets_ours_beside_the_papers(built: Path) -> None:
+    rows = {(r["benchmark"], r["metric"]): r for r in read_csv(built / "reports/tables/table02_hq_sets.csv")}
+    row = rows["dis_vd", "mIoU"]
+    assert (row["paper_sam"], row["paper_hq_sam"], row["paper_delta"]) == ("62.0", "78.6", "16.6")
+    assert row["paper_backbone"] == "vit_l" and row["hq_output"] == "hq_token" and row["hq_sam"] == row["hq_token"]
+    for row in rows.values():
+        assert float(row["delta"]) == pytest.approx(float(row["hq_sam"]) - float(row["sam"]), abs=0.011)
+        assert float(row["ci_low"]) <= float(row["delta"]) <= float(row["ci_high"])
+    assert rows["HQ4-mean", "mIoU"]["n_scored"] == "24" and rows["HQ4-mean", "mIoU"]["clusters"] == "24"
+    coco = {r["metric"]: r for r in read_csv(built / "reports/tables/table04_coco.csv")}
+    assert coco["AP"]["ci_low"] == "" and coco["AP"]["instance_quantity"] == "instance IoU"
+    assert coco["AP_B"]["instance_quantity"] == "instance boundary IoU" and coco["AP_B"]["instance_ci_low"] != ""
+
+
+def test_delta_of_a_mean_is_the_mean_of_the_instances(built: Path) -> None:
+    frame = report_data.units_frame(built / "data/scores/hrsod-nano/instances.parquet", "x")
+    means = frame.groupby("system")["biou"].mean() * 100
+    row = next(
+        r
+        for r in read_csv(built / "reports/tables/overview.csv")
+        if (r["benchmark"], r["metric"]) == ("hrsod", "mBIoU")
+    )
+    assert float(row["delta"]) == pytest.approx(means["hq_token"] - means["sam"], abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("who", "expected"),
+    [
+        (("SAM", "lvis", "detector_box", "AP_B_strict", "vit_l"), 32.1),
+        (("HQ-SAM", "hq_ytvis", "tracker_box", "AP", "vit_l"), 63.6),
+        (("HQ-SAM", "big", "coarse_mask", "mBIoU", "vit_l"), 75.1),
+        (("SAM", "big", "gt_box", "mIoU", "vit_l"), 81.1),
+        (("SAM", "coco", "detector_box", "APs", "vit_b"), 32.1),
+        (("HQ-SAM", paper.HQ4_MEAN, "gt_box", "mIoU", "vit_tiny"), 81.4),
+        (("SAM", "davis", "tracker_box", "J&F", "vit_l"), 82.0),
+        (("SAM", "dis_vd", "gt_box", "mIoU", "vit_h"), None),
+        (("SAM", "dis_vd", "three_points", "mIoU", "vit_l"), None),
+        (("SAM", "my_set", "gt_box", "mIoU", "vit_l"), None),
+    ],
+)  # fmt: skip
+def test_papers_values_are_found_by_our_names(who: Any, expected: float | None) -> None:
+    assert paper.value(*who) == expected
+
+
+def test_every_cell_of_the_layout_is_in_the_paper() -> None:
+    sets = {"hq_ytvis": "tracker_box", "ytvis19": "tracker_box", "davis": "tracker_box"}
+    for spec in paper.TABLES:
+        for block in spec.blocks:
+            prompt = block.prompt_set or sets.get(block.benchmark, "detector_box")
+            for metric in block.metrics:
+                for system in ("SAM", "HQ-SAM"):
+                    assert paper.value(system, block.benchmark, prompt, metric) is not None, (spec.name, metric)
+
+
+class Page(HTMLParser):
+    VOID = frozenset({"meta", "img", "br", "link", "circle", "line", "polyline", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "srcset", "data") and v]
+        self.ids += [v for k, v in attrs if k == "id" and v]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open and self.open.pop() == tag, f"</{tag}> does not close <{self.open[-1:]}>"
+
+
+def test_page_opens_without_network(built: Path) -> None:
+    text = (built / "reports/report.html").read_text()
+    page = Page(text)
+    assert page.open == [] and len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        assert link.startswith(("data:image/webp;base64,", "#")) or link == "provenance.json", link[:60]
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    images = [link for link in page.links if link.startswith("data:")]
+    assert len(images) > 8
+    for link in images:
+        Image.open(io.BytesIO(base64.b64decode(link.split(",")[1]))).load()
+    assert "@import" not in text and "url(" not in text
+
+
+def test_page_says_what_it_proves(built: Path, copy: Path) -> None:
+    text = (built / "reports/report.html").read_text()
+    assert "its numbers prove nothing about SAM" in text and "They are not these sets" in text
+    real = params()
+    real["models"] = {"nano": {"backbone": "vit_b"}}
+    real["archives"] = {"dis5k": {"files": [{"name": "DIS5K.zip", "urls": ["https://example.org/DIS5K.zip"]}]}}
+    build_report(root=copy, params=real, out=copy / "reports")
+    text = (copy / "reports/report.html").read_text()
+    assert "prove nothing" not in text and "They are not these sets" not in text
+    assert read_csv(copy / "reports/tables/overview.csv")[0]["paper_sam"] == "70.6"
+
+
+def test_page_warns_of_what_was_not_scored_and_of_kept_overlap(copy: Path) -> None:
+    path = copy / "reports/metrics/coift-nano.json"
+    content = json.loads(path.read_text())
+    for result in content["results"]:
+        result["n_scored"] = 5
+        result["warnings"] = ["one <mask> is odd"]
+    path.write_text(json.dumps(content))
+    build_report(root=copy, params={**params(), "overlap": {"unresolved": "keep"}}, out=copy / "reports")
+    text = (copy / "reports/report.html").read_text()
+    assert "Not every expected unit was scored: coift/gt_box" in text
+    assert "found and kept" in text and "one &lt;mask&gt; is odd" in text
+
+
+def test_a_benchmark_that_the_paper_lacks_needs_no_code(tmp_path: Path) -> None:
+    repo = Repo(tmp_path)
+    repo.params = params(("ndd20",))
+    repo.build()
+    done = build_report(root=tmp_path, params=repo.params, out=tmp_path / "reports")
+    assert done["n_benchmarks"] == 1
+    rows = read_csv(tmp_path / "reports/tables/further.csv")
+    assert {(r["benchmark"], r["metric"], r["paper_sam"]) for r in rows} == {
+        ("ndd20", "mIoU", ""),
+        ("ndd20", "mBIoU", ""),
+    }
+    assert "ndd20" in (tmp_path / "reports/report.html").read_text()
+
+
+def test_a_run_of_scores_alone_still_has_a_report(copy: Path) -> None:
+    for name in ("overlap", "validation", "samples", "shards", "archives"):
+        shutil.rmtree(copy / "data" / name)
+    shutil.rmtree(copy / "models")
+    build_report(root=copy, params=params(), out=copy / "reports")
+    assert "Training sources" not in (copy / "reports/report.html").read_text()
+    assert (copy / "reports/plots/training_curve.csv").read_text() == "model\n"
+
+
+def test_recall_curve_counts_images_above_the_threshold(built: Path) -> None:
+    rows = read_csv(built / "reports/plots/recall_biou.csv")
+    assert [r["biou_threshold"] for r in rows] == [f"{t:.2f}" for t in report_tables.THRESHOLDS]
+    frame = report_data.units_frame(built / "data/scores/coift-nano/instances.parquet", "x")
+    sam = frame[frame["system"] == "sam"]["biou"]
+    for row in rows:
+        assert float(row["coift_sam"]) == pytest.approx(100 * (sam >= float(row["biou_threshold"])).mean(), abs=0.01)
+        assert float(row["sam"]) == pytest.approx(np.mean([float(row[f"{n}_sam"]) for n in HQ4]), abs=0.01)
+    assert [float(r["hq_sam"]) for r in rows] == sorted((float(r["hq_sam"]) for r in rows), reverse=True)
+
+
+def test_training_curve_holds_every_model(copy: Path) -> None:
+    (copy / "models/vit_b").mkdir()
+    (copy / "models/vit_b/curves.csv").write_text("step,loss,val_mIoU\n0,1.5,\n1,1.2,0.5\n")
+    columns, rows = report_tables.curve_table(copy, ["nano", "vit_b"])
+    assert columns == ["model", "step", "epoch", "loss", "bce", "dice", "lr", "val_mIoU"]
+    assert rows[-1] == ["vit_b", "1", "", "1.2", "", "", "", "0.5"] and len(rows) == 10
+
+
+def test_summary_prints_the_table_and_the_place(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    print_summary(built)
+    text = capsys.readouterr().out
+    assert "Mean of the four" in text and "DAVIS 2017" in text and "report.html" in text
+    assert "~[" in text and "+16.6" in text
+    with pytest.raises(UserError, match="no report yet"):
+        print_summary(tmp_path)
+
+
+def _no_metrics(root: Path) -> None:
+    shutil.rmtree(root / "reports/metrics")
+
+
+def _broken_json(root: Path) -> None:
+    (root / "reports/metrics/hrsod-nano.json").write_text('{"results": [')
+
+
+def _other_json(root: Path) -> None:
+    (root / "reports/metrics/hrsod-nano.json").write_text('{"results": [{"prompt_set": "gt_box"}]}')
+
+
+def _no_table(root: Path) -> None:
+    (root / "data/scores/hrsod-nano/instances.parquet").unlink()
+
+
+def _cut_table(root: Path) -> None:
+    path = root / "data/scores/hrsod-nano/instances.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _no_predictions(root: Path) -> None:
+    (root / "data/benchmarks/hrsod/instances.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (_no_metrics, "no metrics to report"),
+        (_broken_json, "hrsod-nano.json"),
+        (_other_json, "not a metrics file"),
+        (_no_table, "hrsod-nano/instances.parquet"),
+        (_cut_table, "cannot be read"),
+        (_no_predictions, "hrsod/instances.parquet"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_leaves_the_old_page(
+    copy: Path, spoil: Callable[[Path], None], text: str
+) -> None:
+    before = (copy / "reports/report.html").read_bytes()
+    spoil(copy)
+    with pytest.raises(UserError, match=text):
+        build_report(root=copy, params=params(), out=copy / "reports")
+    assert (copy / "reports/report.html").read_bytes() == before
+    assert not [p for p in (copy / "reports").iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("section", [{"best": -1}, {"best": "4"}, {"bests": 4}, {"panel": 10}])
+def test_options_are_checked(section: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ReportOptions(**section)
+
+
+def test_progress_is_reported(copy: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    build_report(root=copy, params=params(), out=copy / "reports", report=lambda *what: seen.append(what))
+    assert seen[0][0] == 0 and seen[-1][:2] == (5, 5)

@@ -1,0 +1,289 @@
+"""The report's parts: statistics, choice of instances, scenes, drawing, charts."""
+
+from __future__ import annotations
+
+import itertools
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hqsam_datasets.errors import UserError
+from hqsam_pipelines import report_charts, report_draw, report_scenes, report_stats
+from hqsam_pipelines.report_data import load_run
+from hqsam_pipelines.report_scenes import Pick
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_repo import Repo, predictions, wheel
+
+# --- statistics
+
+
+def test_interval_is_the_normal_one_for_many_clusters() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(0.5, 2.0, 2000)
+    found = report_stats.paired(values, np.arange(2000))
+    assert found is not None
+    half = 1.96 * values.std() / np.sqrt(2000)
+    assert found.mean == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_clusters_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.normal(0, 1, 40), 25)
+    apart = report_stats.paired(values, np.arange(1000))
+    together = report_stats.paired(values, np.repeat(np.arange(40), 25))
+    assert apart is not None and together is not None
+    assert together.high - together.low > 4 * (apart.high - apart.low)
+
+
+def test_undefined_pairs_are_left_out_and_zero_is_not_significant() -> None:
+    found = report_stats.paired(np.array([1.0, np.nan, 3.0]), np.array(["a", "b", "c"]))
+    assert found is not None and (found.mean, found.n, found.clusters) == (2.0, 2, 2)
+    assert report_stats.paired(np.array([np.nan]), np.array(["a"])) is None
+    zero = report_stats.paired(np.zeros(9), np.arange(9))
+    assert zero is not None and (zero.low, zero.high, zero.p) == (0, 0, 1)
+    one = report_stats.paired(np.ones(9), np.zeros(9))
+    assert one is not None and np.isnan(one.low) and np.isnan(one.p)
+
+
+@pytest.mark.parametrize("clusters", [2, 3, 4])
+def test_few_agreeing_clusters_are_no_proof(clusters: int) -> None:
+    found = report_stats.paired(np.linspace(5, 6, clusters), np.arange(clusters))
+    assert found is not None and found.p >= 2.0 ** (1 - clusters) > report_stats.LEVEL / 10
+
+
+def test_mean_of_sets_weighs_sets_equally() -> None:
+    found = report_stats.stratified([(np.full(100, 1.0), np.arange(100)), (np.full(4, 3.0), np.arange(4))])
+    assert found is not None and found.mean == 2.0 and found.n == 104
+
+
+def test_false_positive_rate_is_near_the_level() -> None:
+    rng = np.random.default_rng(11)
+    hits = sum(report_stats.paired(rng.normal(0, 1, 60), np.arange(60)).p < 0.05 for _ in range(200))  # type: ignore[union-attr]
+    assert 2 <= hits <= 22
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.01, 0.02, 0.03, 0.04: times 4, 3, 2, 1 and running maximum.
+    assert report_stats.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert report_stats.holm([0.5, 0.6]) == [1.0, 1.0]
+    assert np.isnan(report_stats.holm([np.nan, 0.04])[0]) and report_stats.holm([np.nan, 0.04])[1] == 0.04
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_never_lowers_and_keeps_the_order(p: list[float]) -> None:
+    corrected = report_stats.holm(p)
+    assert all(a <= b + 1e-12 <= 1 + 1e-9 for a, b in zip(p, corrected, strict=True))
+    order = np.argsort(p, kind="stable")
+    assert np.all(np.diff(np.array(corrected)[order]) >= -1e-12)
+
+
+# --- choice
+
+
+def pick(benchmark: str, unit: int, sam: float, hq: float) -> Pick:
+    return Pick(benchmark, "nano", "gt_box", f"k{unit}", f"{benchmark}{unit // 2}", f"u{unit}", sam, hq)
+
+
+picks_of = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.floats(0, 1), st.floats(0, 1)),
+    max_size=25,
+    unique_by=lambda t: (t[0], t[1]),
+).map(lambda rows: [pick(*row) for row in rows])
+
+
+@settings(deadline=None)
+@given(picks_of, st.integers(0, 8))
+def test_galleries_are_spread_ranked_and_free_of_repeats(picks: list[Pick], count: int) -> None:
+    for choose, key in (
+        (report_scenes.best, lambda p: -p.hq),
+        (report_scenes.worst, lambda p: p.hq),
+        (report_scenes.improved, lambda p: -p.gain),
+        (report_scenes.worsened, lambda p: p.gain),
+    ):
+        chosen = choose(picks, count)
+        assert len(chosen) <= count and len({(p.benchmark, p.cluster) for p in chosen}) == len(chosen)
+        assert [key(p) for p in chosen] == sorted(key(p) for p in chosen)
+        numbers = [sum(p.benchmark == b for p in chosen) for b in "abc"]
+        if count and chosen and choose in (report_scenes.best, report_scenes.worst):
+            available = [len({p.cluster for p in picks if p.benchmark == b}) for b in "abc"]
+            for (n, have), (m, _) in itertools.permutations(zip(numbers, available, strict=True), 2):
+                assert n >= m - 1 or n == have
+    assert all(p.gain > 0 for p in report_scenes.improved(picks, count))
+    assert all(p.gain < 0 for p in report_scenes.worsened(picks, count))
+
+
+def test_typical_is_the_median() -> None:
+    chosen = report_scenes.typical([pick("a", i, 0.0, g) for i, g in enumerate((0.9, 0.1, 0.3, 0.2, 0.8))])
+    assert [p.hq for p in chosen] == [0.3]
+
+
+# --- scenes
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    root = tmp_path_factory.mktemp("scenes")
+    return load_run(root, Repo(root, images=10).build().params)
+
+
+def scene_masks(name: str, i: int):  # type: ignore[no-untyped-def]
+    from report_repo import digest
+
+    rng = np.random.default_rng([0, i, int(digest(name)[:6], 16)])
+    truth = wheel(rng)
+    return truth, predictions(truth, np.random.default_rng([i, 7]))
+
+
+@pytest.mark.parametrize(("name", "output"), [("dis_vd", "hq_token"), ("coco", "hq_sum")])
+def test_scene_is_what_was_scored(run, name: str, output: str) -> None:  # type: ignore[no-untyped-def]
+    reader = report_scenes.SceneReader(run.root, run)
+    for chosen in report_scenes.candidates(run, "nano", name)[:3]:
+        truth, masks = scene_masks(name, int(chosen.key[-2:]))
+        scene = reader.read(chosen)
+        assert np.array_equal(scene.truth, truth)
+        assert np.array_equal(scene.sam, masks["sam"]) and np.array_equal(scene.hq, masks[output])
+        assert scene.image.shape == (*truth.shape, 3) and scene.box is not None
+
+
+def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:  # type: ignore[no-untyped-def]
+    def iou(a: np.ndarray, b: np.ndarray) -> float:
+        return float((a & b).sum() / (a | b).sum())
+
+    reader = report_scenes.SceneReader(run.root, run)
+    chosen = report_scenes.candidates(run, "nano", "davis")[0]
+    assert chosen.cluster == "clip-0" and chosen.quantity == "J&F"
+    scene = reader.read(chosen)
+    frames = [scene_masks("davis", i) for i in range(1, 4)]  # of five: the first and the last are not evaluated
+    sign = 1 if chosen.gain >= 0 else -1
+    gains = [sign * (iou(m["hq_sum"], t) - iou(m["sam"], t)) for t, m in frames]
+    assert np.array_equal(scene.truth, frames[int(np.argmax(gains))][0])
+
+
+def test_unknown_unit_is_an_error(run) -> None:  # type: ignore[no-untyped-def]
+    lost = Pick("dis_vd", "nano", "gt_box", "dis_vd_00", "dis_vd_00", "nobody", 0.1, 0.2)
+    with pytest.raises(UserError, match="nobody"):
+        report_scenes.SceneReader(run.root, run).read(lost)
+
+
+# --- drawing
+
+
+def scene(height: int, width: int, box: tuple[int, int, int, int]) -> report_draw.Scene:
+    truth = np.zeros((height, width), bool)
+    truth[box[1] : box[3], box[0] : box[2]] = True
+    return report_draw.Scene(np.full((height, width, 3), 120, np.uint8), truth, truth, truth)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(8, 400), st.integers(8, 400), st.data())
+def test_window_shows_the_whole_object(height: int, width: int, data: st.DataObject) -> None:
+    x0, y0 = data.draw(st.integers(0, width - 2)), data.draw(st.integers(0, height - 2))
+    x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
+    window = report_draw.window_of(scene(height, width, (x0, y0, x1, y1)))
+    assert window.x <= x0 and window.y <= y0
+    assert window.x + window.side >= x1 - 1e-6 and window.y + window.side >= y1 - 1e-6
+
+
+def test_errors_have_their_colours() -> None:
+    truth = np.zeros((40, 40), bool)
+    truth[10:30, 10:20] = True
+    pred = np.zeros((40, 40), bool)
+    pred[10:30, 15:25] = True
+    picture = report_draw.Painter(report_draw.Scene(np.zeros((40, 40, 3), np.uint8), truth, truth, pred), 160)
+    window, panel = picture.window, picture.errors(pred)
+
+    def colour(x: float, y: float) -> np.ndarray:
+        at = (np.array([y - window.y, x - window.x]) + 0.5) * 160 / window.side
+        return panel[int(at[0]), int(at[1])].astype(float)
+
+    for (x, y), wanted in {
+        (12, 20): report_draw.MISSED,
+        (22, 20): report_draw.ADDED,
+        (17, 20): (235, 235, 235),
+    }.items():
+        assert np.abs(colour(x, y) - 0.92 * np.array(wanted)).max() < 6
+    assert colour(28, 20).max() < 30
+
+
+def test_thin_structures_survive_shrinking() -> None:
+    image = np.zeros((2000, 2000, 3), np.uint8)
+    truth = np.zeros((2000, 2000), bool)
+    truth[::100, :] = True
+    panel = report_draw.Painter(report_draw.Scene(image, truth, truth, truth), 200).errors(truth)
+    lines = panel[:, 100].astype(int).sum(axis=1)
+    assert (lines > 20).sum() >= 18  # twenty lines of one pixel each, shrunk tenfold
+
+
+def test_empty_and_full_masks_are_drawn() -> None:
+    for value in (False, True):
+        mask = np.full((30, 50), value)
+        picture = report_draw.overlay(report_draw.Scene(np.zeros((30, 50, 3), np.uint8), mask, ~mask, mask), 64)
+        assert picture.shape == (2 * 64 + 4, 3 * 64 + 8, 3) and picture.dtype == np.uint8
+
+
+def test_png_has_no_metadata_and_keeps_the_picture() -> None:
+    import io
+
+    from PIL import Image
+
+    picture = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    data = report_draw.png_bytes(picture)
+    opened = Image.open(io.BytesIO(data))
+    assert np.array_equal(np.asarray(opened), picture) and not opened.info
+    assert report_draw.png_bytes(picture, 64) == report_draw.png_bytes(picture, 64)
+
+
+# --- charts
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_few_rising_and_inside(low: float, size: float) -> None:
+    high = low + size
+    if high <= low:
+        return
+    values = report_charts.ticks(low, high)
+    assert 1 <= len(values) <= 13 and values == sorted(set(values))
+    assert values[0] >= low - size * 1e-6 and values[-1] <= high + size * 1e-6
+
+
+def test_charts_are_well_formed_and_escape_names() -> None:
+    axes = report_charts.Axes("a < b", "y", (0, 1), (0, 1))
+    line = report_charts.Series("x & <y>", "hq", [0.0, 0.5, float("nan")], [0.1, 0.2, 0.3])
+    pages = [
+        report_charts.line_chart([line], axes, "a < b"),
+        report_charts.scatter_chart([report_charts.Series("x", "hq", [0.1], [0.2])], axes, "s"),
+        report_charts.dumbbell_chart([report_charts.Pair("<i>", 10, 20)], "d"),
+        report_charts.interval_chart([("n & m", -1.0, 0.5, 2.0, "flat")], "i", "points"),
+    ]
+    for page in pages:
+        ElementTree.fromstring(f"<div>{page}</div>")
+        assert "nan" not in page
+
+
+def test_span_of_a_constant_has_room() -> None:
+    assert report_charts.span([2.0, 2.0])[0] < 2.0 < report_charts.span([2.0])[1]
+    assert report_charts.span([]) == (0.0, 1.0)
+
+
+def test_metrics_are_listed_in_reading_order() -> None:
+    from hqsam_pipelines.report_data import metric_place
+
+    wanted = [
+        "mIoU",
+        "mBIoU",
+        "AP",
+        "AP50",
+        "AP75",
+        "APs",
+        "APr",
+        "AP_B",
+        "AP_B50",
+        "AP_Bl",
+        "AP_B_strict",
+        "AP_B_strict75",
+    ]
+    wanted += ["AR1", "AR_B1", "other"]
+    assert sorted(wanted[::-1], key=metric_place) == wanted
