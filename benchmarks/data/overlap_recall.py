@@ -1,8 +1,9 @@
 """Recall and precision of the overlap gate on planted copies and composites.
 
-Scenes are rendered (the embedded sample's families, and "dead leaves" with 1/f textures, whose statistics are nearer to
-photographs'); each becomes an evaluation image. Training images are disguised copies of them, composites that share only the
-background or only the foreground, and as many unrelated scenes of the same families. The real gate runs on real folders.
+Scenes are rendered (the embedded sample's families, and "dead leaves" with 1/f textures, whose statistics are nearer
+to photographs'); each becomes an evaluation image. Training images are disguised copies of them, composites that
+share only the background or only the foreground, and as many unrelated scenes of the same families. The real gate
+runs on real folders.
 
     python benchmarks/data/overlap_recall.py [--scenes 520] [--json FILE]
 """
@@ -147,8 +148,8 @@ def measure(n_scenes: int, folder: Path) -> dict[str, Any]:
     """Plant, search, and count.
 
     Returns:
-        `recall` per disguise, `recall_copies`, `recall_composites`, `precision` (share of the reported pairs that were
-        planted), the false pairs, and seconds for the search.
+        `recall` per disguise, `recall_copies`, `recall_composites`, `precision` (share of the reported pairs that
+        were planted), the false pairs, and seconds for the search.
     """
     originals = [(f"eval_{i:04d}", *scene((1, i), EVAL_FAMILIES)[:2]) for i in range(n_scenes)]
     evaluation = [Picture(key, image, mask) for key, image, mask in originals]

@@ -1,8 +1,8 @@
 """Time of the overlap search at full scale: 44,000 training against 60,000 evaluation images, after hashing.
 
-The fingerprints are synthetic but keep the distribution of real ones: each image takes the local features of a rendered
-scene with a fifth of their bits and all positions changed; its PDQ bits are random. Some training images are given a noisy
-copy of an evaluation image's features, to see that the search still finds them among 5.8 million.
+The fingerprints are synthetic but keep the distribution of real ones: each image takes the local features of a
+rendered scene with a fifth of their bits and all positions changed; its PDQ bits are random. Some training images are
+given a noisy copy of an evaluation image's features, to see that the search still finds them among 5.8 million.
 
     python benchmarks/data/overlap_scale.py [--train 44000] [--eval 60000] [--slice 1024] [--json FILE]
 

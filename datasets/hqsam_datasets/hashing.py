@@ -3,19 +3,20 @@
 Three questions, three fingerprints, all from one decoded image:
 
 * *the same pixels?* ``pixel_sha256``, the SHA-256 of the decoded RGB bytes;
-* *the same picture?* ``pdq``, 256 bits of the PDQ perceptual hash, taken from a 64 x 64 area average of the grey image
+* *the same picture?* ``pdq``, 256 bits of the PDQ perceptual hash, taken from a 64 x 64 area average of the grey
+  image
   in place of PDQ's own decimation: halving an image then moves 2 bits on average instead of 18;
 * *the same part of a picture?* ``tiles``, at most ``MAX_TILES`` scale-covariant local features. A crop, or another
   foreground pasted on the same background, defeats every whole-image hash but leaves most of these alone.
 
-Nothing is stored for mirrored and rotated copies. A PDQ bit and a descriptor bit are both signs of cosine coefficients:
-a flip of the picture negates those of odd frequency, a transposition exchanges the two frequencies. All eight dihedral
-variants are therefore permutations and complements of the stored bits (`hqsam_datasets.overlap_index`), derived on the query
-side of a search.
+Nothing is stored for mirrored and rotated copies. A PDQ bit and a descriptor bit are both signs of cosine
+coefficients: a flip of the picture negates those of odd frequency, a transposition exchanges the two frequencies. All
+eight dihedral variants are therefore permutations and complements of the stored bits
+(`hqsam_datasets.overlap_index`), derived on the query side of a search.
 
 Layout of ``tiles`` (version 1): the bytes ``T1``, then N records of 19 bytes: x, y (uint8, position of the centre in
-1/256 of the longest side), level (uint8, the patch covers ``PATCH * PATCH_STEP * 2 ** (level / 3)`` pixels of an image whose
-longest side is ``WORK_SIDE``), 16 bytes of descriptor. At most ``2 + 19 * MAX_TILES`` = 1826 bytes.
+1/256 of the longest side), level (uint8, the patch covers ``PATCH * PATCH_STEP * 2 ** (level / 3)`` pixels of an
+image whose longest side is ``WORK_SIDE``), 16 bytes of descriptor. At most ``2 + 19 * MAX_TILES`` = 1826 bytes.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class ImageHashes:
     """Fingerprints of one image.
 
     Attributes:
-        pixel_sha256: hexadecimal SHA-256 of the RGB bytes in row order. Two images are the same only if height and width
+        pixel_sha256: hexadecimal SHA-256 of the RGB bytes in row order. Two images are the same only if height and
+            width
             agree too; every table that stores this has those columns.
         pdq: 32 bytes, the 256 PDQ bits in the library's order, most significant bit of a byte first.
         pdq_quality: PDQ's gradient measure, 0 (flat) to 100.

@@ -1,10 +1,10 @@
 """The overlap gate: no training image may show what a benchmark is evaluated on.
 
 Every training image is compared with every evaluation image, in three searches over stored fingerprints
-(`hqsam_datasets.overlap_index`): whole pictures (PDQ, all pairs), parts of pictures (local features: crops, composites) and
-outlines of foregrounds (an object pasted on another background). Each hit is then proved or dismissed on the pixels
-(`hqsam_datasets.overlap_verify`). What is proved is written down with its evidence, and the policy decides: drop the training
-images, stop, or keep them and say so.
+(`hqsam_datasets.overlap_index`): whole pictures (PDQ, all pairs), parts of pictures (local features: crops,
+composites) and outlines of foregrounds (an object pasted on another background). Each hit is then proved or dismissed
+on the pixels (`hqsam_datasets.overlap_verify`). What is proved is written down with its evidence, and the policy
+decides: drop the training images, stop, or keep them and say so.
 
 Training images that are copies of each other are reported too; they are never dropped.
 

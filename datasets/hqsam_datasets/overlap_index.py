@@ -1,11 +1,11 @@
 """Candidate pairs: which training image could share a picture, or a part of one, with which evaluation image.
 
-Everything here is exact integer arithmetic on stored fingerprints (`hqsam_datasets.hashing`), so the candidates do not depend on
-the number of threads or the machine. Pixels are looked at later (`hqsam_datasets.overlap_verify`): a candidate needs no proof, only a
-reason.
+Everything here is exact integer arithmetic on stored fingerprints (`hqsam_datasets.hashing`), so the candidates do
+not depend on the number of threads or the machine. Pixels are looked at later (`hqsam_datasets.overlap_verify`): a
+candidate needs no proof, only a reason.
 
-The eight dihedral variants: variant v of a picture is its transpose if ``v & 4``, then mirrored left-right if ``v & 1``, then
-upside down if ``v & 2``.
+The eight dihedral variants: variant v of a picture is its transpose if ``v & 4``, then mirrored left-right if ``v &
+1``, then upside down if ``v & 2``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Candidate:
         found_by: which search found it.
         hamming: differing PDQ bits of the pictures (`pdq`) or of their masks (`mask`), else None.
         tiles: local features that agree on one geometry (`tiles`), else 0.
-        transform: (scale x, scale y, shift x, shift y) from the variant of the training image to the other image, both
+        transform: (scale x, scale y, shift x, shift y) from the variant of the training image to the other image,
+            both
             measured in 1/256 of their own longest side; None: frame to frame.
         masks: which foreground of either image (`mask`), else None.
     """
@@ -165,8 +166,8 @@ def pdq_candidates(train: U8, other: U8, *, radius: int, same: bool = False) -> 
 def _faiss_threads(n_tasks: int) -> ThreadPoolExecutor:
     """Threads that each run faiss on one core.
 
-    faiss would start OpenMP threads of its own for every call, and on a busy machine those wait for each other by spinning: the
-    search then takes ten times as long.
+    faiss would start OpenMP threads of its own for every call, and on a busy machine those wait for each other by
+    spinning: the search then takes ten times as long.
     """
     import faiss
 
@@ -237,7 +238,8 @@ def tile_candidates(train: TileTable, other: TileTable, *, min_tiles: int) -> It
     """Pairs of images of which at least `min_tiles` local features agree on one similarity (scale, shift, variant).
 
     Yields:
-        (training images done so far, candidates of the last batch), candidates sorted by (train, other), one per pair.
+        (training images done so far, candidates of the last batch), candidates sorted by (train, other), one per
+        pair.
     """
     n_images = len(train.frame)
     if not len(other.image):

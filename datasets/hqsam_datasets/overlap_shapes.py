@@ -1,8 +1,9 @@
 """The same object on another background: outlines of foreground masks.
 
-ThinObject-5K's training and test pictures are cut-outs from one source, pasted on photographs. A cut-out that was used twice
-shares hardly a window of pixels with its twin when it is thin, but its outline is the same to the pixel, and intricate
-outlines do not agree by chance: of unrelated pairs whose outlines look alike to the hash, none comes near.
+ThinObject-5K's training and test pictures are cut-outs from one source, pasted on photographs. A cut-out that was
+used twice shares hardly a window of pixels with its twin when it is thin, but its outline is the same to the pixel,
+and intricate outlines do not agree by chance: of unrelated pairs whose outlines look alike to the hash, none comes
+near.
 """
 
 from __future__ import annotations
@@ -198,8 +199,8 @@ def compare_outlines(train: Cutout, other: Cutout, candidate: Candidate) -> Evid
 def is_same_object(evidence: Evidence) -> bool:
     """Whether outlines (and colours, the less the more intricate the outline is) prove one and the same cut-out.
 
-    Limits: benchmarks/data/overlap_recall.py finds outlines of the same object to agree to 0.94 and more, of others to 0.82
-    and less.
+    Limits: benchmarks/data/overlap_recall.py finds outlines of the same object to agree to 0.94 and more, of others
+    to 0.82 and less.
     """
     e = evidence
     if not (e.outline >= 0.9 and e.matched_inside >= 0.7):

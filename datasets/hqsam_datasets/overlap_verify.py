@@ -1,10 +1,10 @@
 """Proof of an overlap: align two pictures on their pixels and see where they agree.
 
-A candidate (`hqsam_datasets.overlap_index`) says: under this dihedral variant, roughly at this scale and shift, the two may show the same
-thing. Here the finer picture is warped into the frame of the coarser, corners are tracked, an affine map is fitted to
-the tracks with RANSAC, and the normalised cross-correlation (NCC) of every small window is taken. What counts is
-agreement of *corners* and textured windows: flat areas agree with everything and are neither for nor against; straight
-edges slide along each other and prove little.
+A candidate (`hqsam_datasets.overlap_index`) says: under this dihedral variant, roughly at this scale and shift, the
+two may show the same thing. Here the finer picture is warped into the frame of the coarser, corners are tracked, an
+affine map is fitted to the tracks with RANSAC, and the normalised cross-correlation (NCC) of every small window is
+taken. What counts is agreement of *corners* and textured windows: flat areas agree with everything and are neither
+for nor against; straight edges slide along each other and prove little.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Evidence:
         corners: corners whose windows agree; None if nobody looked (same pixels).
         corner_fraction: their share of all corners in the common frame.
         matched_fraction: agreeing share of the textured windows in the common frame.
-        matched_inside, matched_outside: the same over the pixels inside and outside the training foreground only; NaN if
+        matched_inside, matched_outside: the same over the pixels inside and outside the training foreground only; NaN
+            if
             there is no texture.
         cover_train, cover_other: share of either frame that lies in the common frame.
         area_train, area_other: share of either frame's area whose windows agree.
@@ -138,8 +139,8 @@ def _to_unit(shape: tuple[int, ...]) -> F64:
 def judge(evidence: Evidence) -> Kind | None:
     """What the evidence proves: the kind of overlap, or None.
 
-    The limits lie in the gap between planted overlaps and unrelated pairs that benchmarks/data/overlap_recall.py measures:
-    of the unrelated, none reaches half of any.
+    The limits lie in the gap between planted overlaps and unrelated pairs that benchmarks/data/overlap_recall.py
+    measures: of the unrelated, none reaches half of any.
     """
     e = evidence
     if not (e.ncc >= 0.85 and e.corners is not None and e.corners >= 4):

@@ -1,8 +1,8 @@
 """The quality gate: Great Expectations on the manifests of every source and benchmark. A failure stops the pipeline.
 
-What the pixels have to say is already in columns (`fg_fraction`, `soft_fraction`, `mask_encoding`, ...); here nothing is decoded.
-Three tables are checked (`hqsam_datasets.quality_tables`): one row per training image, one per evaluation image, one per data
-set. Instances and prompts, which can be millions, are counted into the latter two.
+What the pixels have to say is already in columns (`fg_fraction`, `soft_fraction`, `mask_encoding`, ...); here nothing
+is decoded. Three tables are checked (`hqsam_datasets.quality_tables`): one row per training image, one per evaluation
+image, one per data set. Instances and prompts, which can be millions, are counted into the latter two.
 
 Outputs (docs/formats.md): ``results.json``, ``data_docs.html``, and last ``validation.json``.
 """
@@ -73,7 +73,8 @@ def validate(
         The content of `validation.json`.
 
     Raises:
-        UserError: if a table is missing, or an expectation fails. In the latter case results and data docs are written to
+        UserError: if a table is missing, or an expectation fails. In the latter case results and data docs are
+            written to
             the sibling folder `<out>-failed`, and `out` is left as it was.
     """
     # Great Expectations takes seconds to import: not before it is needed.

@@ -41,8 +41,8 @@ def check(tables: Tables, options: QualityOptions) -> list[dict[str, Any]]:
 
     Returns:
         One dict per expectation in a fixed order: `table`, `title`, `expectation`, `column`, `arguments`, `success`,
-        `element_count`, `unexpected_count`, `unexpected_percent`, `observed`, `sets` (data sets concerned) and `keys` (at most
-        20 offending keys, sorted).
+        `element_count`, `unexpected_count`, `unexpected_percent`, `observed`, `sets` (data sets concerned) and `keys`
+        (at most 20 offending keys, sorted).
     """
     checks = list(expectations(tables, options))
     results: list[dict[str, Any]] = []

@@ -120,8 +120,8 @@ def classify(path: Path, state: Mapping[str, Tensor], metadata: dict[str, Any] |
         sam, head = _split(state)
         return Checkpoint(path, "hq_sam" if head else "sam", sam, head)
     if "mask_tokens.weight" in state:
-        sam = {_DECODER + k: v for k, v in state.items() if not _is_hq(k)}
-        head = {k: v for k, v in state.items() if _is_hq(k)}
+        sam = {_DECODER + k: v for k, v in state.items() if not is_hq(k)}
+        head = {k: v for k, v in state.items() if is_hq(k)}
         return Checkpoint(path, "hq_decoder" if head else "sam_decoder", sam, head)
     if "hf_token.weight" in state or (metadata or {}).get("format") == "hq_head":
         return Checkpoint(path, "hq_head", {}, dict(state), metadata or {})
@@ -245,11 +245,12 @@ def _unwrap(path: Path, found: Any) -> State:
 
 def _split(state: Mapping[str, Tensor]) -> tuple[State, State]:
     """Whole-model weights under published names to (SAM's, the HQ head's without prefix)."""
-    sam = {k: v for k, v in state.items() if not _is_hq(k, _DECODER) and not k.startswith(_IGNORED)}
-    return sam, {k.removeprefix(_DECODER): v for k, v in state.items() if _is_hq(k, _DECODER)}
+    sam = {k: v for k, v in state.items() if not is_hq(k, _DECODER) and not k.startswith(_IGNORED)}
+    return sam, {k.removeprefix(_DECODER): v for k, v in state.items() if is_hq(k, _DECODER)}
 
 
-def _is_hq(key: str, prefix: str = "") -> bool:
+def is_hq(key: str, prefix: str = "") -> bool:
+    """Whether a key is one of the HQ head's, below a prefix."""
     return key.startswith(tuple(prefix + p for p in HQ_PREFIXES))
 
 

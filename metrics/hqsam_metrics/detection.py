@@ -167,29 +167,54 @@ def _chunk(job: _Job, number: int) -> tuple[list[ap.Partial], BestMatches | None
     d = slice(*np.searchsorted(job.dt_group, [first, last]))
     g = slice(*np.searchsorted(job.gt_group, [first, last]))
     dt_rows, gt_rows = job.dt_rows[d], job.gt_rows[g]
-    found = decode_shapes(dt.masks, dt_rows, f"{dt.name}: result", dt.row)
-    real = decode_shapes(gt.masks, gt_rows, f"{gt.name}: annotation id", gt.ids)
-    crowd = gt.crowd[gt_rows]
+    found = _decode(dt.masks, dt_rows, f"{dt.name}: result", dt.row)
+    real = _decode(gt.masks, gt_rows, f"{gt.name}: annotation id", gt.ids)
+    areas = found.shapes.areas[found.place]
     i, j = candidate_pairs(job.dt_group[d], job.gt_group[g])
     if gt.federation is not None:
-        i, j = _with_pixels(i, j, found, gt, gt_rows)
-    floor = 0.0 if plan.per_instance else float(ap.IOU_THRESHOLDS[0])
-    wanted = _wanted if plan.per_instance else None
-    pairs = pair_ious(found, real, i, j, crowd=crowd, floor=floor, ratios=plan.ratios, wanted=wanted)
-    units = _units(job, d, dt_rows, gt_rows, found)
+        # Detections and annotations without area vanish in LVIS.
+        keep = (areas[i] > 0) & (gt.area[gt_rows][j] > 0)
+        i, j = i[keep], j[keep]
+    pairs = _pairs(found, real, i, j, gt.crowd[gt_rows], plan)
+    units = _units(job, d, dt_rows, gt_rows, areas)
     if gt.federation is not None:
-        units, pairs = drop_empty(units, pairs, found.areas > 0, gt.area[gt_rows] > 0)
+        units, pairs = drop_empty(units, pairs, areas > 0, gt.area[gt_rows] > 0)
     parts = []
     for measure in plan.measures:
         ratio = None if measure.ratio is None else plan.ratios.index(measure.ratio)
         parts.append(ap.evaluate(units, pairs, pairs.value(ratio), n_categories=n, bins=measure.bins))
-    return parts, best_of(pairs, gt_rows, crowd) if plan.per_instance else None
+    return parts, best_of(pairs, gt_rows, gt.crowd[gt_rows]) if plan.per_instance else None
 
 
-def _with_pixels(i: Int, j: Int, found: Shapes, gt: GroundTruth, gt_rows: Int) -> tuple[Int, Int]:
-    """Leaves out pairs with an LVIS detection or annotation without area: both vanish there."""
-    keep = (found.areas[i] > 0) & (gt.area[gt_rows][j] > 0)
-    return i[keep], j[keep]
+@dataclass(frozen=True)
+class _Decoded:
+    """Masks in the order of their file (so that no bytes are moved), and where each wanted one is: int64 [m]."""
+
+    shapes: Shapes
+    place: Int
+
+    def wanted(self) -> Int:
+        """Returns which wanted mask each of `shapes` is."""
+        out = np.empty_like(self.place)
+        out[self.place] = np.arange(len(self.place))
+        return out
+
+
+def _decode(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> _Decoded:
+    order = np.sort(rows)
+    return _Decoded(decode_shapes(masks, order, describe, numbers), np.searchsorted(order, rows))
+
+
+def _pairs(found: _Decoded, real: _Decoded, i: Int, j: Int, crowd: Bool, plan: Plan) -> PairTable:
+    """Computes the IoUs of the pairs (i, j) of wanted masks."""
+    floor = 0.0 if plan.per_instance else float(ap.IOU_THRESHOLDS[0])
+    wanted = _wanted if plan.per_instance else None
+    at = real.wanted()
+    table = pair_ious(
+        found.shapes, real.shapes, found.place[i], real.place[j],
+        crowd=crowd[at], floor=floor, ratios=plan.ratios, wanted=wanted,
+    )  # fmt: skip
+    return PairTable(found.wanted()[table.dt], at[table.gt], table.iou, table.biou)
 
 
 def drop_empty(units: ap.Units, pairs: PairTable, dt_keep: Bool, gt_keep: Bool) -> tuple[ap.Units, PairTable]:
@@ -201,7 +226,7 @@ def drop_empty(units: ap.Units, pairs: PairTable, dt_keep: Bool, gt_keep: Bool) 
     return ap.Units(**columns), PairTable(dt[pairs.dt], gt[pairs.gt], pairs.iou, pairs.biou)
 
 
-def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, found: Shapes) -> ap.Units:
+def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, areas: Int) -> ap.Units:
     gt, dt = job.gt, job.dt
     lenient = np.zeros(len(dt_rows), bool)
     if gt.federation is not None:
@@ -213,7 +238,7 @@ def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, found: Shapes) -> ap
         dt_category=np.zeros(len(dt_rows), np.int64) if agnostic else dt.category[dt_rows],
         dt_score=dt.score[dt_rows],
         dt_rank=job.dt_rank[d],
-        dt_area=found.areas.astype(np.float64) if dt.area is None else dt.area[dt_rows],
+        dt_area=areas.astype(np.float64) if dt.area is None else dt.area[dt_rows],
         dt_lenient=lenient,
         gt_category=np.zeros(len(gt_rows), np.int64) if agnostic else gt.category[gt_rows],
         gt_area=gt.area[gt_rows],

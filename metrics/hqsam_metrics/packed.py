@@ -20,6 +20,8 @@ from hqsam_metrics.rle import Int, Runs, ragged_arange
 Words = NDArray[np.uint64]
 Int32 = NDArray[np.int32]
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_ONE = np.uint64(1)
+_BIT = _ONE << np.arange(64, dtype=np.uint64)
 # Words handled in one call when pairs are counted: bounds the index arrays to some tens of MB.
 _PAIR_WORDS = 1 << 20
 # From this many words on, a pair is counted by itself: no index arrays, and the call costs less than the counting.
@@ -178,19 +180,28 @@ def _layout(boxes: Int, group: Int) -> Planes:
 
 
 def _fill(size: int, word: Int, y0: Int32, y1: Int32) -> Words:
-    """Draws column pieces: `word` is the place of word row 0 of each piece's column."""
+    """Draws column pieces: `word` is the place of word row 0 of each piece's column.
+
+    Bits s .. e - 1 of a word are the number 2^e - 2^s (modulo 2^64), and pieces do not overlap, so a word is the sum of
+    its pieces. Pieces that end in a later word fill the rest of their first one.
+    """
     out = np.zeros(size, np.uint64)
     first, last = word + (y0 >> 6), word + (y1 >> 6)
-    head = _ALL << (y0 & 63).astype(np.uint64)
-    tail = _ALL << (y1 & 63).astype(np.uint64)
-    # In one word the two ends cut each other; else the last word is filled from below.
-    np.invert(tail, out=tail, where=first != last)
-    np.bitwise_xor.at(out, first, head)
-    np.bitwise_xor.at(out, last, tail)
-    between = np.flatnonzero(last - first > 1)
-    if len(between):
-        sizes = last[between] - first[between] - 1
-        out[np.repeat(first[between] + 1, sizes) + ragged_arange(sizes)] = _ALL
+    long = np.flatnonzero(first != last)
+    bits = _BIT[y1 & 63]
+    tail = bits[long] - _ONE
+    bits[long] = 0
+    bits -= _BIT[y0 & 63]
+    out[first] = bits
+    # Of several pieces in one word (neighbours, as pieces are sorted) the last was kept; the others are added.
+    shared = np.flatnonzero(first[1:] == first[:-1])
+    if len(shared):
+        np.add.at(out, first[shared], bits[shared])
+    if len(long):
+        first, last = first[long], last[long]
+        out[last] += tail  # no two pieces reach the same word from before
+        sizes = last - first - 1
+        out[np.repeat(first + 1, sizes) + ragged_arange(sizes)] = _ALL
     return out
 
 
@@ -301,21 +312,24 @@ def _count_rectangles(
             strides = (8 * int(step[k]), 8)
             views.append(as_strided(words[int(start[k]) :], (int(columns[k]), int(rows[k])), strides, writeable=False))
         out[k] = np.bitwise_count(views[0] & views[1]).sum(dtype=np.int64)
-    small = np.flatnonzero(~large)
-    if len(small):
-        picked = [(start[small], step[small]) for start, step in zip(starts, steps, strict=True)]
-        out[small] = _count_small(a, b, picked, columns[small], rows[small])
+    small = np.where(large, 0, rows)
+    for height in np.unique(small[~large]):
+        same = np.flatnonzero(small == height)
+        picked = [(start[same], step[same]) for start, step in zip(starts, steps, strict=True)]
+        out[same] = _count_small(a, b, picked, columns[same], int(height))
     return out
 
 
-def _count_small(a: Words, b: Words, places: list[tuple[Int, Int]], columns: Int, rows: Int) -> Int:
-    """Counts common bits of many small rectangles at once, word by word."""
-    column = ragged_arange(columns)
-    at = [np.repeat(start, columns) + column * np.repeat(step, columns) for start, step in places]
-    if int(rows.max()) > 1:
-        height = np.repeat(rows, columns)
-        row = ragged_arange(height)
-        at = [np.repeat(place, height) + row for place in at]
-    common = np.bitwise_count(a[at[0]] & b[at[1]])
-    size = columns * rows
-    return np.asarray(np.add.reduceat(common, np.cumsum(size) - size, dtype=np.int64), np.int64)
+def _count_small(a: Words, b: Words, places: list[tuple[Int, Int]], columns: Int, height: int) -> Int:
+    """Counts common bits of many rectangles of `height` words a column at once."""
+    ends = np.cumsum(columns)
+    begins = ends - columns
+    column = np.arange(int(ends[-1]), dtype=np.int64)
+    picked = []
+    for words, (start, step) in zip((a, b), places, strict=True):
+        at = np.repeat(start - step * begins, columns) + column * np.repeat(step, columns)
+        picked.append(words[at] if height == 1 else words[at[:, None] + np.arange(height)])
+    common = np.bitwise_count(picked[0] & picked[1])
+    if height > 1:
+        common = common.sum(axis=1, dtype=np.int64)
+    return np.asarray(np.add.reduceat(common, begins, dtype=np.int64), np.int64)

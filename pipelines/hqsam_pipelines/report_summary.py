@@ -22,6 +22,8 @@ def show(root: Path, console: Console | None = None) -> None:
     from rich.console import Console
 
     console = console or Console()
+    if not console.is_terminal:
+        console = Console(width=110)  # a pipe or a log has no width of its own
     path = root / "reports" / "tables" / "overview.csv"
     if not path.is_file():
         raise UserError("there is no report yet", file=path, cure="run `dvc repro`")
@@ -37,28 +39,33 @@ def overview_table(rows: list[dict[str, str]]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title="SAM against HQ-SAM", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("benchmark", "prompt", "metric"):
+    table = Table(title="SAM against HQ-SAM", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("benchmark", "metric"):
         table.add_column(name, no_wrap=True)
     for name in ("SAM", "HQ-SAM", "Δ", "95 % interval", "paper's Δ"):
         table.add_column(name, justify="right", no_wrap=True)
+    several = {r["benchmark"] for r in rows if any(_is_twin(r, other) for other in rows)}
     before = ""
     for row in rows:
         group = f"{row['benchmark']} {row['prompt_set']}"
         if before and group != before:
             table.add_section()
-        table.add_row(*_cells(row, group != before))
+        table.add_row(*_cells(row, group != before, row["benchmark"] in several))
         before = group
     return table
 
 
-def _cells(row: Mapping[str, str], first: bool) -> list[str]:
+def _is_twin(row: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    return row["benchmark"] == other["benchmark"] and row["prompt_set"] != other["prompt_set"]
+
+
+def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[str]:
     delta = _number(row["delta"])
     style = "" if delta is None or abs(delta) < 0.05 else ("green" if delta > 0 else "red")
     text = "" if delta is None else f"{delta:+.1f}"
+    prompt = f", {row['prompt_set'].replace('_', ' ')}" if several else ""
     return [
-        paper.title(row["benchmark"]) if first else "",
-        row["prompt_set"] if first else "",
+        paper.title(row["benchmark"]) + prompt if first else "",
         row["metric"],
         _fixed(row["sam"]),
         f"[bold]{_fixed(row['hq_sam'])}[/]",

@@ -118,20 +118,22 @@ class Repo:
         rows, columns = np.flatnonzero(truth.any(1)), np.flatnonzero(truth.any(0))
         size = {"height": HEIGHT, "width": WIDTH}
         track = 1 if name == "davis" else None
+        clip, frame = divmod(i, CLIP) if name == "davis" else (None, None)
+        gt = str(i + 1) if name == "coco" else f"{key}_gt"
         image = {
             "key": key, "member": f"{key}.png", "shard": "images-00000.tar", **size, "image_id": i + 1,
-            "video": video, "video_id": None if video is None else i // CLIP, "frame": None if video is None else i % CLIP,
+            "video": video, "video_id": clip, "frame": frame,
             "pixel_sha256": digest(key), "pdq": bytes(32), "pdq_quality": 100, "tiles": b"",
         }  # fmt: skip
         instance = {
-            "instance_id": str(i + 1) if name == "coco" else f"{key}_gt", "key": key, "image_id": i + 1, "category_id": 1, "track_id": track,
+            "instance_id": gt, "key": key, "image_id": i + 1, "category_id": 1, "track_id": track,
             "iscrowd": 0, "area": float(truth.sum()), "rle": encode(truth), **size,
         }  # fmt: skip
         prompt = {
             "prompt_id": f"{key}_p", "key": key, "prompt_set": prompt_set, "kind": "box",
             "x0": float(columns[0]), "y0": float(rows[0]), "x1": float(columns[-1]), "y1": float(rows[-1]),
             "points": None, "labels": None, "rle": None, **size, "score": 0.9, "category_id": 1,
-            "track_id": track, "instance_id": None if name == "coco" else f"{key}_gt",
+            "track_id": track, "instance_id": None if name == "coco" else gt,
         }  # fmt: skip
         masks = predictions(truth, np.random.default_rng([i, 7]), self.strength)
         rows_out = [

@@ -198,7 +198,7 @@ def _expose(rng: Generator, canvas: Field, camera: _Camera) -> Image:
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     light = np.float32(camera.gain) * (1 - np.float32(camera.vignette) * (x * x + y * y) / 2)
-    lit: Field = np.asarray(canvas * light[..., None] * camera.tint, np.float32)
+    lit: Field = np.asarray(canvas * light[..., None] * camera.tint.astype(np.float32), np.float32)
     if camera.blur > 0.25:
         lit = np.asarray(cv2.GaussianBlur(lit, (0, 0), camera.blur), np.float32)
     lit += np.float32(camera.noise) * rng.standard_normal((height, width, 1), np.float32)

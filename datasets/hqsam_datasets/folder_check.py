@@ -1,0 +1,279 @@
+"""What is wrong with a folder of images and masks, in plain words: `hqsam data doctor PATH`.
+
+Nothing is changed. Every pair is read the way the normalise stage reads it, so what passes here passes there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hqsam_datasets import images
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch import Report
+from hqsam_datasets.images import ImageError, decode_image, decode_mask, probe
+from hqsam_datasets.parallel import ordered_map, worker_count
+from hqsam_datasets.sources.folder import LOSSY, SUFFIXES
+
+Level = Literal["ok", "note", "warning", "error"]
+
+IMAGE_NAMES = ("images", "image", "imgs", "img", "im", "jpegimages", "photos", "input", "inputs", "rgb", "data")
+MASK_NAMES = ("masks", "mask", "gt", "gts", "labels", "label", "annotations", "ground_truth", "groundtruth",
+              "ground_truth_mask", "segmentations", "masks_max255", "mattes", "alpha")  # fmt: skip
+_WORTH_A_PROCESS = 400
+_BORDER_SHARE = 0.8
+_TINY_SHARE = 0.001
+_MASK_REASONS = {
+    "not_a_mask": "masks are pictures, not masks",
+    "ambiguous_mask": "masks have values that do not say what is foreground (use 0 and 255, or kind label_maps)",
+    "unreadable_mask": "masks cannot be read (damaged, truncated, or not images)",
+    "too_large": "files are too large to be decoded",
+}
+_IMAGE_REASONS = {
+    "unreadable_image": "images cannot be read (damaged, truncated, or not images)",
+    "unsupported_mode": "images have an unsupported pixel type",
+    "too_large": "files are too large to be decoded",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One statement about the folder, with the files that it is about."""
+
+    level: Level
+    text: str
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What one pair shows."""
+
+    stem: str
+    image_error: ImageError | None = None
+    mask_error: ImageError | None = None
+    mode: str = ""
+    orientation: int = 1
+    encoding: str = ""
+    problem: str = ""
+    tiny: bool = False
+    inverted: bool = False
+    digest: str = ""
+
+
+@dataclass(slots=True)
+class _Folder:
+    """Files by stem: images, masks (several for a stem only if names clash), and the rest."""
+
+    images: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    masks: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    others: list[Path] = field(default_factory=list)
+
+
+def examine(
+    folder: Path, *, image_folder: str | None = None, mask_folder: str | None = None, report: Report
+) -> list[Finding]:
+    """Look at a folder of images and masks.
+
+    Args:
+        folder: the folder; images and masks lie in two subfolders, or side by side.
+        image_folder: subfolder of the images, if its name does not say so.
+        mask_folder: subfolder of the masks.
+        report: told about every pair.
+
+    Returns:
+        Findings, worst first within the order of looking. No `error` among them means that the normalise stage takes
+        every pair.
+
+    Raises:
+        UserError: if there is no such folder, or it is not clear where images and masks are.
+    """
+    image_dir, mask_dir = _locate(folder, image_folder, mask_folder)
+    found = _listed(image_dir, mask_dir)
+    findings = list(_about_pairing(found, image_dir, mask_dir))
+    stems = sorted(found.images.keys() & found.masks.keys())
+    pairs = [(stem, found.images[stem][0], found.masks[stem][0]) for stem in stems]
+    facts = []
+    workers = worker_count(len(pairs), worth=_WORTH_A_PROCESS)
+    for fact in ordered_map(_look, pairs, workers=workers):
+        facts.append(fact)
+        report(len(facts), len(pairs), "pairs")
+    findings += [*_about_images(facts), *_about_masks(facts), *_about_content(facts)]
+    order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2, "ok": 3}
+    findings.append(_verdict(findings, folder, image_dir, mask_dir))
+    return sorted(findings, key=lambda finding: order[finding.level])
+
+
+def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> tuple[Path, Path]:
+    if not folder.is_dir():
+        raise UserError("there is no such folder", file=folder, cure="give the folder that holds images and masks")
+    given = [folder / name if name is not None else None for name in (image_folder, mask_folder)]
+    for path in given:
+        if path is not None and not path.is_dir():
+            raise UserError("there is no such folder", file=path, cure="name a subfolder of the folder")
+    children = {child.name.lower(): child for child in sorted(folder.iterdir()) if child.is_dir()}
+    guessed = [next((children[n] for n in names if n in children), None) for names in (IMAGE_NAMES, MASK_NAMES)]
+    image_dir, mask_dir = given[0] or guessed[0], given[1] or guessed[1]
+    if image_dir is None and mask_dir is None and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir()):
+        return folder, folder
+    if image_dir is None or mask_dir is None:
+        what = "images" if image_dir is None else "masks"
+        there = ", ".join(sorted(children)) or "no subfolder"
+        cure = "name the subfolders with --images and --masks"
+        raise UserError(f"it is not clear where the {what} are; the folder holds {there}", file=folder, cure=cure)
+    return image_dir, mask_dir
+
+
+def _listed(image_dir: Path, mask_dir: Path) -> _Folder:
+    found = _Folder()
+    shared = image_dir == mask_dir
+    for base in dict.fromkeys((image_dir, mask_dir)):
+        for path in sorted(base.rglob("*")):
+            inner = path.relative_to(base)
+            if not path.is_file() or any(part.startswith(".") for part in inner.parts):
+                continue
+            suffix = path.suffix.lower()
+            is_image = base == image_dir and suffix in (LOSSY if shared else SUFFIXES)
+            if suffix not in SUFFIXES:
+                found.others.append(path)
+            else:
+                group = found.images if is_image else found.masks
+                group[inner.with_suffix("").as_posix()].append(path)
+    return found
+
+
+def _about_pairing(found: _Folder, image_dir: Path, mask_dir: Path) -> Iterator[Finding]:
+    pairs = found.images.keys() & found.masks.keys()
+    yield Finding("ok" if pairs else "error", f"{len(pairs)} pairs of image and mask with the same name")
+    for group, other, text in (
+        (found.images, found.masks, f"images have no mask in {mask_dir.name}/"),
+        (found.masks, found.images, f"masks have no image in {image_dir.name}/"),
+    ):
+        alone = sorted(group.keys() - other.keys())
+        if alone:
+            yield Finding("error", f"{len(alone)} {text}", tuple(group[stem][0].name for stem in alone))
+        twice = sorted(stem for stem, paths in group.items() if len(paths) > 1)
+        if twice:
+            yield Finding("error", f"{len(twice)} names occur with several extensions", tuple(twice))
+    close = _nearly(found)
+    if close:
+        text = f"{len(close)} of the unpaired names differ only in case or by an ending such as _mask: rename them"
+        yield Finding("note", text, close)
+    if found.others:
+        names = tuple(path.name for path in found.others)
+        yield Finding("note", f"{len(names)} files are neither images nor masks and are left alone", names)
+
+
+def _nearly(found: _Folder) -> tuple[str, ...]:
+    endings = ("_mask", "-mask", "_gt", "_seg", "_label", "_matte", ".mask")
+    lonely = {stem.lower(): stem for stem in found.images.keys() - found.masks.keys()}
+    close = []
+    for stem in sorted(found.masks.keys() - found.images.keys()):
+        plain = stem.lower()
+        bases = [plain, *(plain.removesuffix(ending) for ending in endings)]
+        if any(base in lonely for base in bases):
+            close.append(stem)
+    return tuple(close)
+
+
+def _look(pair: tuple[str, Path, Path]) -> _Facts:
+    stem, image_path, mask_path = pair
+    try:
+        data = image_path.read_bytes()
+        found, rgb = probe(data), decode_image(data)
+    except ImageError as error:
+        return _Facts(stem, image_error=error)
+    try:
+        mask = decode_mask(mask_path.read_bytes())
+    except ImageError as error:
+        return _Facts(stem, mask_error=error, mode=found.mode, orientation=found.orientation)
+    foreground = mask.foreground
+    sizes = (rgb.shape[:2], (found.height, found.width))
+    problem = "" if mask.mask.shape in sizes else f"{stem}: image {_size(sizes[0])}, mask {_size(mask.mask.shape)}"
+    border = np.concatenate([foreground[0], foreground[-1], foreground[:, 0], foreground[:, -1]])
+    share = float(foreground.mean())
+    return _Facts(
+        stem,
+        mode=found.mode,
+        orientation=found.orientation,
+        encoding="empty" if not foreground.any() else mask.encoding,
+        problem=problem,
+        tiny=0 < share < _TINY_SHARE,
+        inverted=float(border.mean()) > _BORDER_SHARE,
+        digest=hashlib.sha256(rgb.tobytes() + str(rgb.shape).encode()).hexdigest(),
+    )
+
+
+def _about_images(facts: Sequence[_Facts]) -> Iterator[Finding]:
+    for reason, text in _IMAGE_REASONS.items():
+        wrong = [f"{f.stem}: {f.image_error.detail}" for f in facts if f.image_error and f.image_error.reason == reason]
+        if wrong:
+            yield Finding("error", f"{len(wrong)} {text}", tuple(wrong))
+    turned = tuple(f.stem for f in facts if f.orientation != 1)
+    if turned:
+        yield Finding("note", f"{len(turned)} images are stored turned (EXIF); they are turned upright here", turned)
+    odd = Counter(f.mode for f in facts if f.mode not in ("", "RGB"))
+    for mode, n in sorted(odd.items()):
+        stems = tuple(f.stem for f in facts if f.mode == mode)
+        yield Finding("note", f"{n} images are {mode}, not RGB; they are converted", stems)
+
+
+def _about_masks(facts: Sequence[_Facts]) -> Iterator[Finding]:
+    for reason, text in _MASK_REASONS.items():
+        wrong = [f"{f.stem}: {f.mask_error.detail}" for f in facts if f.mask_error and f.mask_error.reason == reason]
+        if wrong:
+            yield Finding("error", f"{len(wrong)} {text}", tuple(wrong))
+    sizes = tuple(f.problem for f in facts if f.problem)
+    if sizes:
+        yield Finding("error", f"{len(sizes)} masks do not have the size of their image", sizes)
+    empty = tuple(f.stem for f in facts if f.encoding == "empty")
+    if empty:
+        yield Finding("error", f"{len(empty)} masks have no foreground (no value above {images.FOREGROUND})", empty)
+    kinds = Counter(f.encoding for f in facts if f.encoding not in ("", "empty"))
+    if len(kinds) > 1:
+        told = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+        yield Finding("note", f"the masks are encoded in several ways: {told}; all become 0..255 here")
+    if kinds.get("0/1"):
+        stems = tuple(f.stem for f in facts if f.encoding == "0/1")
+        text = "masks are 0/1: they look black, and code that takes > 128 as foreground finds nothing; converted here"
+        yield Finding("note", f"{len(stems)} {text}", stems)
+
+
+def _about_content(facts: Sequence[_Facts]) -> Iterator[Finding]:
+    inverted = tuple(f.stem for f in facts if f.inverted)
+    if inverted:
+        yield Finding("warning", f"{len(inverted)} masks are white along the border: inverted?", inverted)
+    tiny = tuple(f.stem for f in facts if f.tiny)
+    if tiny:
+        yield Finding("warning", f"{len(tiny)} masks cover less than {_TINY_SHARE:.1%} of their image", tiny)
+    by_digest: dict[str, list[str]] = defaultdict(list)
+    for fact in facts:
+        if fact.digest:
+            by_digest[fact.digest].append(fact.stem)
+    same = tuple(" = ".join(stems) for stems in by_digest.values() if len(stems) > 1)
+    if same:
+        yield Finding("warning", f"{len(same)} groups of images have exactly the same pixels", same)
+
+
+def _verdict(findings: Sequence[Finding], folder: Path, image_dir: Path, mask_dir: Path) -> Finding:
+    errors = sum(finding.level == "error" for finding in findings)
+    if errors:
+        return Finding(
+            "error", f"not usable as it is: {errors} kinds of problems have to be mended or listed under skip"
+        )
+    where = f"images: {_inside(image_dir, folder)}, masks: {_inside(mask_dir, folder)}"
+    return Finding("ok", f"usable as a training source: {{kind: folder, archive: NAME, {where}}}")
+
+
+def _inside(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"

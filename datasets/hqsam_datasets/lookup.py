@@ -1,0 +1,108 @@
+"""Find one sample by its key in the outputs of the data stages."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsam_datasets import manifest
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.images import decode_mask
+from hqsam_datasets.sample import Sample, parse_sample
+from hqsam_datasets.shards import read_index
+from hqsam_datasets.tario import TarReader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """A sample, where it was found, and its plan if the augment stage has run.
+
+    Attributes:
+        sample: the decoded sample.
+        where: the archive that holds it.
+        views: the plan's views; empty without a plan.
+        noises: noisy mask of each view, uint8 [m, m].
+        row: its row of the manifest; empty if the normalise stage's output is not there.
+    """
+
+    sample: Sample
+    where: Path
+    views: list[dict[str, Any]]
+    noises: list[NDArray[np.uint8]]
+    row: dict[str, Any]
+
+
+def find_sample(key: str, data: Path) -> Found:
+    """Look for `key` in `data/shards` (with its plan in `data/prompts`), else in `data/samples/*`.
+
+    Raises:
+        UserError: if there is no such key; the message names similar ones.
+    """
+    row, archive = _manifest_row(key, data)
+    place = _in_shards(key, data / "shards")
+    if place is not None:
+        archive, offset = place
+        with TarReader(archive) as reader:
+            files = reader.read_sample(offset)[1]
+    elif archive is not None:
+        with TarReader(archive) as reader:
+            names = [name for name in reader.members if name.partition(".")[0] == key]
+            files = {name.partition(".")[2]: reader.read(name) for name in names}
+    else:
+        raise _unknown(key, data)
+    views, noises = _plan(key, data / "prompts")
+    return Found(parse_sample(key, files), archive, views, noises, row)
+
+
+def _manifest_row(key: str, data: Path) -> tuple[dict[str, Any], Path | None]:
+    for path in sorted(data.glob("samples/*/manifest.parquet")):
+        if not key.startswith(f"{path.parent.name}_"):
+            continue
+        for row in manifest.read_rows(path):
+            if row["key"] == key:
+                return row, path.parent / row["shard"]
+    return {}, None
+
+
+def _in_shards(key: str, folder: Path) -> tuple[Path, int] | None:
+    if not (folder / "index.json").is_file():
+        return None
+    for shard in read_index(folder)["shards"]:
+        if key in shard["keys"]:
+            return folder / shard["name"], shard["offsets"][shard["keys"].index(key)]
+    return None
+
+
+def _plan(key: str, folder: Path) -> tuple[list[dict[str, Any]], list[NDArray[np.uint8]]]:
+    place = _in_shards(key, folder)
+    if place is None:
+        return [], []
+    with TarReader(place[0]) as reader:
+        files = reader.read_sample(place[1])[1]
+    views: list[dict[str, Any]] = json.loads(files["json"])["views"]
+    return views, [decode_mask(files[f"noise{view['view']}.png"]).mask for view in views]
+
+
+def _unknown(key: str, data: Path) -> UserError:
+    keys = sorted(set(_keys(data)))
+    close = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
+    if not keys:
+        return UserError("no samples are here yet", file=data, key=key, cure="run the normalise stage")
+    hint = f"similar keys: {', '.join(close)}" if close else f"keys look like {keys[0]}"
+    return UserError("there is no sample of this key", file=data, key=key, cure=hint)
+
+
+def _keys(data: Path) -> Iterator[str]:
+    for path in sorted(data.glob("samples/*/manifest.parquet")):
+        for row in manifest.read_rows(path, ["key"]):
+            yield row["key"]
+    if (data / "shards" / "index.json").is_file():
+        for shard in read_index(data / "shards")["shards"]:
+            yield from shard["keys"]

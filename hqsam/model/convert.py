@@ -1,0 +1,215 @@
+"""Say what a checkpoint is, and write a model in another published format."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from hqsam_datasets import atomic
+from hqsam_datasets.errors import UserError
+from safetensors.torch import save
+from torch import Tensor
+
+from hqsam.model import backbones, checkpoint, hf_format
+from hqsam.model.backbones.base import Backbone
+from hqsam.model.checkpoint import Checkpoint
+from hqsam.model.hq_sam import HQSam
+
+Target = Literal["hq_sam", "sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+_DECODER = "mask_decoder."
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``hqsam checkpoint inspect`` tells.
+
+    Attributes:
+        path: The file.
+        format: See ``checkpoint.FORMATS``.
+        backbone: Its name, or None if it fits none of this installation's.
+        sha256: Of the file.
+        published_as: The published file with exactly this content, if it is one.
+        parameters: Number of parameters of each part that the file holds.
+        dtypes: Number of tensors per data type.
+        metadata: What this project's own files note.
+    """
+
+    path: Path
+    format: checkpoint.Format
+    backbone: str | None
+    sha256: str
+    published_as: str | None
+    parameters: dict[str, int]
+    dtypes: dict[str, int]
+    metadata: dict[str, Any]
+
+
+def inspect(path: Path) -> Summary:
+    """Read a checkpoint and describe it.
+
+    Raises:
+        UserError: Missing, unreadable, of no known format, or not what its published name says.
+    """
+    found = checkpoint.read(path)
+    digest = checkpoint.sha256(path)
+    parts: dict[str, int] = {}
+    for key, tensor in found.sam.items():
+        part = key.partition(".")[0]
+        parts[part] = parts.get(part, 0) + tensor.numel()
+    if found.head:
+        parts["hq_head"] = sum(tensor.numel() for tensor in found.head.values())
+    dtypes = Counter(str(t.dtype).removeprefix("torch.") for t in (*found.sam.values(), *found.head.values()))
+    return Summary(
+        path=path,
+        format=found.format,
+        backbone=backbone_of(found),
+        sha256=digest,
+        published_as=checkpoint.check_published(path, digest),
+        parameters=parts,
+        dtypes=dict(sorted(dtypes.items())),
+        metadata=found.metadata,
+    )
+
+
+def backbone_of(found: Checkpoint) -> str | None:
+    """The backbone whose sizes the weights have, or None.
+
+    A whole model is told by its encoder; a decoder or head by the widths that the HQ head connects.
+    """
+    noted = found.metadata.get("backbone")
+    if noted in backbones.names():
+        return str(noted)
+    for name in backbones.names():
+        backbone = backbones.load(name)
+        if _fits_encoder(backbone, found.sam) if found.has_encoder else _fits_head(backbone, found.head):
+            return name
+    return None
+
+
+def bundled_weights(backbone: str) -> Path | None:
+    """SAM weights that lie beside the backbone's file (``nano``), if there are any."""
+    path = Path(backbones.__file__).parent / f"{backbone}.safetensors"
+    return path if path.is_file() else None
+
+
+def _fits_encoder(backbone: Backbone, sam: Mapping[str, Tensor]) -> bool:
+    if not any(key.startswith(f"image_encoder.{backbone.early}.") for key in sam):
+        return False
+    position = sam.get("image_encoder.pos_embed")
+    side = backbone.embedding_size
+    if position is not None:
+        return tuple(position.shape) == (1, side, side, backbone.vit_dim)
+    return backbone.early_layout == "BLC"  # the hierarchical encoders have no absolute position
+
+
+def _fits_head(backbone: Backbone, head: Mapping[str, Tensor]) -> bool:
+    first = head.get("compress_vit_feat.0.weight")
+    return first is not None and tuple(first.shape[:2]) == (backbone.vit_dim, backbone.decoder_dim)
+
+
+def merged_state(model: HQSam) -> dict[str, Tensor]:
+    """A model's weights in the layout of the published ``sam_hq_*.pth``."""
+    state = {key: value.detach().cpu().contiguous() for key, value in model.sam.state_dict().items()}
+    state |= {_DECODER + key: value.detach().cpu().contiguous() for key, value in model.head.state_dict().items()}
+    return state
+
+
+def write(model: HQSam, path: Path, target: Target) -> None:
+    """Write a model's weights.
+
+    Args:
+        model: What to write.
+        path: A ``.pth`` file (``torch.save`` of a state dict, for the official code) or a ``.safetensors`` file; for
+            ``hf_sam_hq`` a folder, for ``SamHQModel.from_pretrained``.
+        target: The format.
+
+    Raises:
+        UserError: The suffix does not fit the format, or the format has no place for this backbone.
+    """
+    if target == "hf_sam_hq":
+        _write_hugging_face(model, path)
+    elif target == "hq_head":
+        if path.suffix != ".safetensors":
+            raise UserError("an hq_head file is a .safetensors file", file=path, cure="change the suffix")
+        metadata = {"backbone": model.backbone.name, "variant": "hq"}
+        checkpoint.save_head(path, model.head, metadata=metadata)
+    else:
+        atomic.write_bytes(path, _bytes(_part(merged_state(model), target), path))
+
+
+def _part(state: Mapping[str, Tensor], target: Target) -> dict[str, Tensor]:
+    own = [key for key in state if not checkpoint.is_hq(key, _DECODER)]
+    wanted = list(state) if target in ("hq_sam", "hq_decoder") else own
+    if target in ("hq_decoder", "sam_decoder"):
+        return {key.removeprefix(_DECODER): state[key] for key in wanted if key.startswith(_DECODER)}
+    return {key: state[key] for key in wanted}
+
+
+def _bytes(state: dict[str, Tensor], path: Path) -> bytes:
+    if path.suffix == ".safetensors":
+        return save(dict(sorted(state.items())))
+    if path.suffix not in (".pth", ".pt"):
+        raise UserError(f"unknown suffix {path.suffix!r}", file=path, cure="use .pth or .safetensors")
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _write_hugging_face(model: HQSam, folder: Path) -> None:
+    try:
+        state = hf_format.to_hugging_face(merged_state(model))
+    except KeyError as error:
+        raise UserError(str(error.args[0]), key=model.backbone.name, cure="choose another format") from error
+    with atomic.atomic_folder(folder) as work:
+        (work / "model.safetensors").write_bytes(save(dict(sorted(state.items())), metadata={"format": "pt"}))
+        (work / "config.json").write_bytes(atomic.json_bytes(hugging_face_config(model)))
+
+
+def hugging_face_config(model: HQSam) -> dict[str, Any]:
+    """``config.json`` of the model's Hugging Face form, read off the modules themselves.
+
+    Raises:
+        UserError: The encoder is not SAM's plain ViT.
+    """
+    backbone, encoder, decoder = model.backbone, model.sam.image_encoder, model.sam.mask_decoder
+    blocks = getattr(encoder, "blocks", None)
+    if blocks is None:
+        raise UserError(
+            "Hugging Face's SamHQModel has only SAM's plain ViT", key=backbone.name, cure="choose another format"
+        )
+    windows = [int(block.window_size) for block in blocks]
+    width = int(encoder.patch_embed.proj.out_channels)
+    return {
+        "architectures": ["SamHQModel"],
+        "model_type": "sam_hq",
+        "vision_config": {
+            "hidden_size": width,
+            "output_channels": backbone.decoder_dim,
+            "num_hidden_layers": len(blocks),
+            "num_attention_heads": int(blocks[0].attn.num_heads),
+            "image_size": backbone.image_size,
+            "patch_size": backbone.image_size // backbone.embedding_size,
+            "window_size": max(windows),
+            "global_attn_indexes": [n for n, window in enumerate(windows) if window == 0],
+            "mlp_dim": int(blocks[0].mlp.lin1.out_features),
+            "num_pos_feats": backbone.decoder_dim // 2,
+        },
+        "prompt_encoder_config": {
+            "hidden_size": backbone.decoder_dim,
+            "image_size": backbone.image_size,
+            "patch_size": backbone.image_size // backbone.embedding_size,
+        },
+        "mask_decoder_config": {
+            "hidden_size": backbone.decoder_dim,
+            "mlp_dim": int(decoder.transformer.layers[0].mlp.lin1.out_features),
+            "iou_head_hidden_dim": int(decoder.iou_prediction_head.layers[0].out_features),
+            "vit_dim": backbone.vit_dim,
+        },
+    }

@@ -1,0 +1,77 @@
+"""checkpoint: Say what a checkpoint is, or write it in another format.
+
+`hqsam checkpoint inspect sam_hq_vit_l.pth`, `hqsam checkpoint convert models/nano merged.pth --to hq_sam`
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Say what a checkpoint is, or write it in another format.")
+
+
+class Target(StrEnum):
+    """Formats that can be written."""
+
+    hq_sam = "hq_sam"
+    sam = "sam"
+    hq_decoder = "hq_decoder"
+    sam_decoder = "sam_decoder"
+    hq_head = "hq_head"
+    hf_sam_hq = "hf_sam_hq"
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.")],
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")] = None,
+) -> None:
+    """Print format, backbone, parameter counts, SHA-256 and notes of a checkpoint."""
+    from hqsam_datasets.atomic import write_json
+
+    from hqsam.model.convert import inspect
+
+    found = inspect(file)
+    rows: dict[str, object] = {
+        "format": found.format,
+        "backbone": found.backbone,
+        "sha256": found.sha256,
+        "published_as": found.published_as,
+        "parameters": found.parameters,
+        "dtypes": found.dtypes,
+        "metadata": found.metadata,
+    }
+    if json_file is not None:
+        write_json(json_file, {"file": file.name, **rows})
+    for name, value in rows.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items())
+        typer.echo(f"{name:<13} {value or '-'}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Checkpoint of any known format, or the folder of a trained model.")],
+    target: Annotated[Path, typer.Argument(help=".pth or .safetensors; for hf_sam_hq a folder.")],
+    to: Annotated[Target, typer.Option(help="Format to write; hq_sam is the official merged one.")],
+    backbone: Annotated[str | None, typer.Option(help="Default: told by the weights.")] = None,
+    base: Annotated[Path | None, typer.Option(help="SAM's weights, if SOURCE holds a trained head only.")] = None,
+) -> None:
+    """Write a checkpoint in another format; the weights stay the same."""
+    from hqsam.errors import UserError
+    from hqsam.model import checkpoint
+    from hqsam.model.convert import write
+    from hqsam.model.load import HEAD, load_any
+
+    if to.value.startswith(("hq", "hf")):
+        found = checkpoint.read(source / HEAD if source.is_dir() else source)
+        if not found.head:
+            raise UserError(
+                f"this {found.format} file holds no HQ parameters", file=source, cure=f"choose --to {Target.sam.value}"
+            )
+    write(load_any(source, backbone=backbone, base=base), target, to.value)
+    typer.echo(f"wrote {target} ({to.value})")

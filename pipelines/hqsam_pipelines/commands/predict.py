@@ -1,0 +1,148 @@
+"""predict: Segment one image with HQ-SAM.
+
+`hqsam predict photo.jpg --checkpoint sam_hq_vit_l.pth --box 80 40 610 420 --out mask.png --overlay overlay.png`
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hqsam.model.hq_sam import HQSam
+    from hqsam.predictor import Prediction
+    from hqsam.prompts import Prompt
+
+app = typer.Typer(help="Segment one image with HQ-SAM.")
+
+
+class Output(StrEnum):
+    """Which mask."""
+
+    hq_sum = "hq_sum"
+    hq_token = "hq_token"
+    sam = "sam"
+
+
+Box = Annotated[
+    tuple[float, float, float, float] | None,
+    typer.Option(metavar="X0 Y0 X1 Y1", help="Box around the object, in pixels of the image."),
+]
+Points = Annotated[
+    list[tuple[float, float]] | None,
+    typer.Option("--point", metavar="X Y", help="A point on the object; may be repeated."),
+]
+Negatives = Annotated[
+    list[tuple[float, float]] | None,
+    typer.Option("--negative", metavar="X Y", help="A point beside the object; may be repeated."),
+]
+
+
+@app.command()
+def predict(
+    image: Annotated[Path, typer.Argument(help="JPEG, PNG, ...; its EXIF orientation is applied.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Option(help="Weights: a whole SAM or HQ-SAM, or a trained head (then with --base, unless it is nano's)."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="PNG", help="Where to write the mask, 0 and 255.")],
+    box: Box = None,
+    point: Points = None,
+    negative: Negatives = None,
+    mask: Annotated[Path | None, typer.Option(metavar="PNG", help="Coarse mask of the image's size.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="vit_b, vit_l, ...; default: told by the weights.")] = None,
+    base: Annotated[Path | None, typer.Option(help="SAM's weights, if --checkpoint holds a trained head only.")] = None,
+    output: Annotated[
+        Output, typer.Option(help="SAM + HQ logits, the HQ token alone (best for single objects), or plain SAM.")
+    ] = Output.hq_sum,
+    multimask: Annotated[
+        bool, typer.Option("--multimask", help="SAM's best of three masks, for ambiguous points.")
+    ] = False,
+    overlay: Annotated[Path | None, typer.Option(metavar="PNG", help="Picture of the mask over the image.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Mask as COCO RLE, predicted IoU, area, box.")
+    ] = None,
+) -> None:
+    """Segment the object that a box, points or a coarse mask (or a mixture) show."""
+    from hqsam.model.load import load_any
+    from hqsam.predictor import SamHQPredictor
+
+    pixels = _read_image(image)
+    prompt = _prompt(box, point or [], negative or [], mask)
+    model = load_any(checkpoint, backbone=backbone, base=base)
+    predictor = SamHQPredictor(model)
+    [found] = predictor.predict_batch([pixels], [[prompt]], output=output.value, multimask=multimask)
+    _write(image, pixels, prompt, found, model, out=out, overlay=overlay, json_file=json_file, output=output)
+    typer.echo(f"{out}: {found.mask.area} of {pixels.shape[0] * pixels.shape[1]} pixels, predicted IoU {found.iou:.3f}")
+
+
+def _read_image(path: Path) -> Any:
+    from hqsam_datasets.images import ImageError, decode_image
+
+    from hqsam.errors import UserError
+
+    try:
+        return decode_image(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"the image cannot be read ({error.strerror})", file=path) from error
+    except ImageError as error:
+        raise UserError(f"the image cannot be read ({error.detail})", file=path) from error
+
+
+def _prompt(
+    box: tuple[float, float, float, float] | None,
+    points: list[tuple[float, float]],
+    negatives: list[tuple[float, float]],
+    mask: Path | None,
+) -> Prompt:
+    from hqsam.prompts import Prompt
+
+    return Prompt(
+        box=box,
+        points=(*points, *negatives),
+        labels=(1,) * len(points) + (0,) * len(negatives),
+        mask=None if mask is None else _read_mask(mask),
+    )
+
+
+def _read_mask(path: Path) -> Any:
+    from hqsam_datasets.images import ImageError, decode_mask
+
+    from hqsam.errors import UserError
+
+    try:
+        return decode_mask(path.read_bytes()).mask > 128
+    except OSError as error:
+        raise UserError(f"the mask cannot be read ({error.strerror})", file=path) from error
+    except ImageError as error:
+        raise UserError(f"the mask cannot be used ({error.detail})", file=path, cure="give a 0/255 PNG") from error
+
+
+def _write(
+    image: Path, pixels: Any, prompt: Prompt, found: Prediction, model: HQSam, *,
+    out: Path, overlay: Path | None, json_file: Path | None, output: Output,
+) -> None:  # fmt: skip
+    import numpy as np
+    from hqsam_datasets import atomic, rle
+    from hqsam_datasets.images import encode_png
+
+    from hqsam.overlay import overlay as draw
+
+    mask = found.mask.full()
+    atomic.write_bytes(out, encode_png(np.where(mask, np.uint8(255), np.uint8(0))))
+    if overlay is not None:
+        atomic.write_bytes(overlay, encode_png(draw(pixels, mask, prompt)))
+    if json_file is not None:
+        result = {
+            "image": image.name,
+            "backbone": model.backbone.name,
+            "output": output.value,
+            "iou_pred": round(found.iou, 6),
+            "area": found.mask.area,
+            "box": rle.tight_box(mask),
+            "segmentation": {"size": [int(n) for n in mask.shape], "counts": found.mask.rle()},
+        }
+        atomic.write_json(json_file, result)
