@@ -1,4 +1,4 @@
-"""Training and evaluation folders in the pipeline's own layout, written from images in memory (for benchmarks and tests)."""
+"""Training and evaluation folders in the pipeline's own layout, from images in memory; for benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from hqsam_datasets import atomic, manifest, rle
 from hqsam_datasets.hashing import hash_image
 from hqsam_datasets.images import encode_png
 from hqsam_datasets.tario import ShardWriter
+from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -172,7 +172,7 @@ def measure(n_scenes: int, folder: Path) -> dict[str, Any]:
 
 def _score(rows: list[dict[str, Any]], planted: dict[tuple[str, str], str], n_scenes: int) -> dict[str, Any]:
     found = {(row["train_key"], row["key"]): row for row in rows}
-    hits = {name: 0 for name in DISGUISES}
+    hits = dict.fromkeys(DISGUISES, 0)
     for pair, name in planted.items():
         hits[name] += pair in found
     copies = [name for name in DISGUISES if name not in COMPOSITES]

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from hqsam_datasets.embedded.scenes import EVAL_FAMILIES, TRAIN_FAMILIES
 from hqsam_datasets.hashing import hash_image
-from hqsam_datasets.overlap_index import TileTable, pdq_candidates, tile_candidates
+from hqsam_datasets.overlap_index import pdq_candidates
+from hqsam_datasets.overlap_tiles import TileTable, tile_candidates
 from numpy.random import Generator, default_rng
 
 from benchmarks.data.overlap_recall import scene

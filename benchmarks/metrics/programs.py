@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
 from hqsam_metrics import evaluate
 from hqsam_metrics.reference import coco_reference
 
@@ -42,9 +41,7 @@ def faster_coco_eval(gt: Path, dt: Path, ratio: float) -> Numbers:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(gt))
         found = truth.loadRes(str(dt))
-        program = COCOeval_faster(
-            truth, found, iouType="boundary", boundary_dilation_ratio=ratio, boundary_cpu_count=2
-        )
+        program = COCOeval_faster(truth, found, iouType="boundary", boundary_dilation_ratio=ratio, boundary_cpu_count=2)
         program.evaluate()
         program.accumulate()
         program.summarize()
@@ -52,7 +49,7 @@ def faster_coco_eval(gt: Path, dt: Path, ratio: float) -> Numbers:
 
 
 def vernier(gt: Path, dt: Path, ratio: float) -> Numbers:
-    """vernier 0.5.4, strict, two threads. It wants a `bbox`: [0, 0, area, 1] gives COCO's area rule."""
+    """Vernier 0.5.4, strict, two threads. It wants a `bbox`: [0, 0, area, 1] gives COCO's area rule."""
     from vernier.instance import Boundary, CocoDataset, Evaluator
 
     program = Evaluator(iou=Boundary(dilation_ratio=ratio), parity_mode="strict")

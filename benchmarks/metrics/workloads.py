@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-
 from hqsam_metrics.masks import encode_rle
 
 
@@ -98,7 +97,8 @@ def make_lvis(folder: Path, *, images: int, annotations: int, dets: int, seed: i
     pool = [blob(rng, 480, 640) for _ in range(400)]
     shapes = [(encode_rle(mask), float(mask.sum())) for mask in pool]
     copies = [[encode_rle(disturbed(rng, mask)) for _ in range(3)] for mask in pool]
-    categories = [{"id": c + 1, "frequency": "rcf"[int(np.searchsorted([337, 798], c, side="right"))]} for c in range(1203)]
+    frequency = np.repeat(["r", "c", "f"], [337, 461, 405]).tolist()
+    categories = [{"id": c + 1, "frequency": frequency[c]} for c in range(1203)]
     weights = 1 / np.arange(1, 1204) ** 0.8
     weights /= weights.sum()
     rows, anns = [], 0
@@ -147,7 +147,7 @@ def _write_lvis_results(path: Path, rows: Any, copies: Any, dets: int, rng: np.r
 
 
 def make_davis(folder: Path, *, sequences: int, frames: int, height: int = 480, width: int = 854) -> Path:
-    """Writes a DAVIS-like set with three objects a sequence, results beside it: `<folder>/DAVIS`, `<folder>/results`."""
+    """Writes a DAVIS-like set with three objects a sequence, and results: `<folder>/DAVIS`, `<folder>/results`."""
     root = folder / f"davis-{sequences}-{frames}"
     listing = root / "DAVIS" / "ImageSets" / "2017" / "val.txt"
     if listing.exists():

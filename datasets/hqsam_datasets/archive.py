@@ -148,8 +148,6 @@ def _unpack(path: Path, root: Path) -> None:
             with tarfile.open(path) as archive:
                 _write_all(path, _tar_entries(path, archive), root, stem)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError("the disk is full", file=root, cure="free some space and run the stage again") from error
         if error.errno != errno.EINVAL:  # a damaged directory makes zipfile seek to impossible places
             raise
         raise _damaged(path, error) from error

@@ -8,6 +8,7 @@ dies: that is how `clear_stale` tells the leftovers of a killed run from the wor
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -47,7 +48,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     clear_stale(path)
     tmp = temporary_sibling(path)
     try:
-        with tmp.open("xb") as file:
+        with disk_full_is_user_error(path), tmp.open("xb") as file:
             _lock(file.fileno())
             yield file
             file.flush()
@@ -70,7 +71,7 @@ def atomic_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
     clear_stale(path)
     tmp = temporary_sibling(path)
     tmp.mkdir()
-    with _locked_folder(tmp):
+    with disk_full_is_user_error(path), _locked_folder(tmp):
         try:
             yield tmp
             if durable:
@@ -79,6 +80,17 @@ def atomic_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(tmp, ignore_errors=True)
             raise
+
+
+@contextlib.contextmanager
+def disk_full_is_user_error(path: Path, cure: str = "free some space, then run it again") -> Iterator[None]:
+    """Turn "no space left" inside the block into a message for a person that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError("the disk is full", file=path, cure=cure) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

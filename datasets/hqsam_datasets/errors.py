@@ -41,7 +41,5 @@ class UserError(Exception):
         return (_rebuild, (type(self), self.problem, self.file, self.key, self.cure))
 
 
-def _rebuild(
-    kind: type[UserError], problem: str, file: str | None, key: str | None, cure: str | None
-) -> UserError:
+def _rebuild(kind: type[UserError], problem: str, file: str | None, key: str | None, cure: str | None) -> UserError:
     return kind(problem, file=file, key=key, cure=cure)

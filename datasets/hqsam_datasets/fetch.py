@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from hqsam_datasets import fetch_remote
 from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch_http import CHUNK, DownloadError, Progress, RetryPolicy, Transfer, download
+from hqsam_datasets.fetch_http import download
+from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, Progress, RetryPolicy, Transfer
 
 VERSION = 1
 DROP_FOLDER_VARIABLE = "HQSAM_DROP_DIR"

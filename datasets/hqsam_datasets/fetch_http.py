@@ -7,92 +7,36 @@ or that knows no ranges, answers 200 with the whole file and the part is begun a
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import functools
 import json
 import os
-import random
 import re
-import shutil
-import ssl
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hqsam_datasets.atomic import write_json
-from hqsam_datasets.errors import UserError
+from hqsam_datasets.atomic import disk_full_is_user_error, write_json
+from hqsam_datasets.fetch_segments import download_segments, segments_begun, worth_segments
+from hqsam_datasets.fetch_transfer import (
+    SPACE_CURE,
+    DownloadError,
+    Progress,
+    RetryError,
+    Transfer,
+    check_encoding,
+    check_space,
+    check_status,
+    http_client,
+    persist,
+    size_of,
+    validator_of,
+)
 
 if TYPE_CHECKING:
     import httpx
 
-CHUNK = 1 << 20
-_RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
-Progress = Callable[[int, int], None]
-"""Called with (bytes so far, bytes in all or 0 if unknown)."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """When to give up and how long to wait.
-
-    Attributes:
-        attempts: requests in a row that may fail without a byte beyond the farthest point reached so far.
-        base_s: upper bound of the first wait; it doubles with each failure. The wait is drawn uniformly
-            between half of the bound and the bound, so that many clients do not come back at once.
-        cap_s: largest bound.
-        timeout_s: no byte for so long counts as a failure.
-    """
-
-    attempts: int = 6
-    base_s: float = 1.0
-    cap_s: float = 60.0
-    timeout_s: float = 60.0
-
-    def wait(self, failures: int, retry_after: float | None = None) -> float:
-        """Seconds to wait after the n-th failure in a row; a server's Retry-After is honoured up to five minutes."""
-        bound = min(self.cap_s, self.base_s * 2 ** (failures - 1))
-        return max(random.uniform(bound / 2, bound), min(retry_after or 0.0, 300.0))
-
-
-def _no_progress(done: int, total: int) -> None:
-    """Report nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """How one file is to be downloaded.
-
-    Attributes:
-        expected_bytes: known length; another announced length is refused.
-        verified_later: the caller compares a known digest, so that a part may be resumed even where the server
-            names no validator.
-        policy: retries and waits.
-        progress: told about every chunk.
-        sleep: waits; tests replace it.
-    """
-
-    expected_bytes: int | None = None
-    verified_later: bool = False
-    policy: RetryPolicy = RetryPolicy()
-    progress: Progress = _no_progress
-    sleep: Callable[[float], None] = time.sleep
-
-
-class DownloadError(Exception):
-    """This mirror does not give the file; another one may."""
-
-
-class _RetryError(Exception):
-    """Worth another request to the same mirror."""
-
-    def __init__(self, text: str, retry_after: float | None = None) -> None:
-        super().__init__(text)
-        self.retry_after = retry_after
+class _LargeFile(Exception):  # noqa: N818  (a turn in the way, not an error)
+    """The server would give this file in segments."""
 
 
 def download(url: str, part: Path, how: Transfer) -> None:
@@ -102,36 +46,20 @@ def download(url: str, part: Path, how: Transfer) -> None:
         DownloadError: if the mirror refuses, sends something else (HTML, another length), or fails too often.
         UserError: if the disk is full.
     """
-    import httpx
-
-    failures, farthest = 0, _size(part)
-    limits = httpx.Timeout(how.policy.timeout_s)
-    headers = {"Accept-Encoding": "identity"}
-    with httpx.Client(timeout=limits, follow_redirects=True, headers=headers, verify=_tls()) as client:
-        while True:
-            try:
-                _request(client, url, part, how)
-            except (_RetryError, httpx.TransportError) as error:
-                reached = _size(part)
-                failures = 1 if reached > farthest else failures + 1
-                farthest = max(farthest, reached)
-                if failures >= how.policy.attempts:
-                    text = f"gave up after {failures} failures in a row: {_describe(error)}"
-                    raise DownloadError(text) from error
-                how.sleep(how.policy.wait(failures, getattr(error, "retry_after", None)))
-            except httpx.InvalidURL as error:
-                raise DownloadError(f"not a valid URL: {error}") from error
-            else:
-                _state_file(part).unlink(missing_ok=True)
-                return
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """The trusted certificates; loading them takes longer than a small download."""
-    import httpx
-
-    return httpx.create_ssl_context()
+    if segments_begun(part):
+        if download_segments(url, part, how):
+            return
+        _discard(part)
+    with http_client(how) as client:
+        try:
+            persist(lambda: _request(client, url, part, how), part, how)
+        except _LargeFile:
+            pass
+        else:
+            _state_file(part).unlink(missing_ok=True)
+            return
+    if not download_segments(url, part, how):
+        download(url, part, replace(how, segments=1))
 
 
 def _request(client: httpx.Client, url: str, part: Path, how: Transfer) -> None:
@@ -142,18 +70,21 @@ def _request(client: httpx.Client, url: str, part: Path, how: Transfer) -> None:
         if validator := _state(part)["validator"]:
             headers["If-Range"] = validator
     with client.stream("GET", url, headers=headers) as response:
-        _check_status(response, start)
+        check_status(response, start)
         if response.status_code == 416:
             if _range_total(response) == start:
                 return  # everything was there already
             _discard(part)
-            raise _RetryError("the server has no bytes where the part ends")
+            raise RetryError("the server has no bytes where the part ends")
+        check_encoding(response)
         start, total = _placement(response, start, part, how.expected_bytes)
-        _check_space(part, max(0, total - start))
+        check_space(part, max(0, total - start))
+        if start == 0 and response.status_code == 200 and worth_segments(response, how):
+            raise _LargeFile
         _remember(part, url, response)
         _receive(response, part, start, total, how.progress)
-    if total and _size(part) != total:
-        raise _RetryError(f"the body ended after {_size(part)} of {total} bytes")
+    if total and size_of(part) != total:
+        raise RetryError(f"the body ended after {size_of(part)} of {total} bytes")
 
 
 def _placement(response: httpx.Response, start: int, part: Path, expected: int | None) -> tuple[int, int]:
@@ -162,7 +93,7 @@ def _placement(response: httpx.Response, start: int, part: Path, expected: int |
         match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
         if not match or int(match[1]) != start:
             _discard(part)
-            raise _RetryError("the server answered with another range than the one asked for")
+            raise RetryError("the server answered with another range than the one asked for")
         total = 0 if match[3] == "*" else int(match[3])
     else:
         start, total = 0, int(response.headers.get("Content-Length") or 0)
@@ -175,7 +106,7 @@ def _placement(response: httpx.Response, start: int, part: Path, expected: int |
 def _receive(response: httpx.Response, part: Path, start: int, total: int, progress: Progress) -> None:
     done = start
     # "r+b" keeps what a resumed part already holds; a whole body begins at 0 and cuts the rest off.
-    with _disk_full_is_user_error(part), part.open("r+b" if part.exists() else "xb") as file:
+    with disk_full_is_user_error(part, SPACE_CURE), part.open("r+b" if part.exists() else "xb") as file:
         file.truncate(start)
         file.seek(start)
         try:
@@ -184,33 +115,13 @@ def _receive(response: httpx.Response, part: Path, start: int, total: int, progr
                 if done == 0:
                     _refuse_html(response, chunk, part)
                 if total and done + len(chunk) > total:
-                    raise _RetryError(f"the server sends more than the {total} bytes that it announced")
+                    raise RetryError(f"the server sends more than the {total} bytes that it announced")
                 file.write(chunk)
                 done += len(chunk)
                 progress(done, total)
         finally:
             file.flush()
             os.fsync(file.fileno())
-
-
-def _check_status(response: httpx.Response, start: int) -> None:
-    status = response.status_code
-    if status in (200, 206) or (status == 416 and start):
-        return
-    text = f"HTTP {status} {response.reason_phrase}"
-    if status in _RETRYABLE:
-        raise _RetryError(text, _retry_after(response))
-    hint = " (a login or accepted terms may be needed)" if status in (401, 403) else ""
-    raise DownloadError(text + hint)
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value)
-    with contextlib.suppress(ValueError):
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    return None
 
 
 def _refuse_html(response: httpx.Response, chunk: bytes, part: Path) -> None:
@@ -226,10 +137,7 @@ def _refuse_html(response: httpx.Response, chunk: bytes, part: Path) -> None:
 
 
 def _remember(part: Path, url: str, response: httpx.Response) -> None:
-    etag = response.headers.get("ETag", "")
-    # A weak ETag must not be used with If-Range (RFC 9110, 13.1.5).
-    validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
-    state = {"url": url, "validator": validator}
+    state = {"url": url, "validator": validator_of(response)}
     if not _state_file(part).exists() or _state(part) != state:
         write_json(_state_file(part), state)
 
@@ -237,7 +145,7 @@ def _remember(part: Path, url: str, response: httpx.Response) -> None:
 def _resume_point(part: Path, url: str, verified_later: bool) -> int:
     """Bytes that can be kept: all of the part if it came from this URL and mixing versions would be noticed."""
     state = _state(part)
-    return _size(part) if state["url"] == url and (state["validator"] or verified_later) else 0
+    return size_of(part) if state["url"] == url and (state["validator"] or verified_later) else 0
 
 
 def _state(part: Path) -> dict[str, str]:
@@ -260,33 +168,3 @@ def _discard(part: Path) -> None:
 def _range_total(response: httpx.Response) -> int:
     match = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", "").strip())
     return int(match[1]) if match else -1
-
-
-def _check_space(part: Path, needed: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if needed > free:
-        gib = 1 << 30
-        raise UserError(
-            f"not enough disk space: {needed / gib:.2f} GiB still to come, {free / gib:.2f} GiB free",
-            file=part.parent,
-            cure="free some space, then run the stage again: what was downloaded is kept",
-        )
-
-
-@contextlib.contextmanager
-def _disk_full_is_user_error(part: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        cure = "free some space, then run the stage again: what was downloaded is kept"
-        raise UserError("the disk is full", file=part.parent, cure=cure) from error
-
-
-def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, _RetryError) else f"{type(error).__name__}: {error}"
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

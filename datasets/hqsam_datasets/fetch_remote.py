@@ -6,7 +6,8 @@ import html.parser
 from pathlib import Path
 from urllib.parse import urlencode
 
-from hqsam_datasets.fetch_http import CHUNK, DownloadError, Progress, Transfer, download
+from hqsam_datasets.fetch_http import download
+from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, Progress, Transfer
 
 DRIVE = "https://drive.usercontent.google.com/download"
 

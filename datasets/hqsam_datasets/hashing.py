@@ -4,8 +4,7 @@ Three questions, three fingerprints, all from one decoded image:
 
 * *the same pixels?* ``pixel_sha256``, the SHA-256 of the decoded RGB bytes;
 * *the same picture?* ``pdq``, 256 bits of the PDQ perceptual hash, taken from a 64 x 64 area average of the grey
-  image
-  in place of PDQ's own decimation: halving an image then moves 2 bits on average instead of 18;
+  image in place of PDQ's own decimation: halving an image then moves 2 bits on average instead of 18;
 * *the same part of a picture?* ``tiles``, at most ``MAX_TILES`` scale-covariant local features. A crop, or another
   foreground pasted on the same background, defeats every whole-image hash but leaves most of these alone.
 
@@ -91,7 +90,7 @@ def hash_image(rgb: U8) -> ImageHashes:
     grey = shrink_grey(rgb, 2 * WORK_SIDE)
     pdq, quality = pdq_of(grey)
     tiles = tiles_of(resize_grey(grey, WORK_SIDE))
-    return ImageHashes(hashlib.sha256(rgb).hexdigest(), pdq, quality, tiles)
+    return ImageHashes(hashlib.sha256(rgb.data).hexdigest(), pdq, quality, tiles)
 
 
 def read_tiles(tiles: bytes) -> NDArray[np.void]:

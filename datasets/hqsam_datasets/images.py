@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ MASK_ENCODINGS: tuple[MaskEncoding, ...] = get_args(MaskEncoding)
 
 FOREGROUND = 128
 """A mask value above this is foreground (the official code's threshold)."""
-MAX_PIXELS = 400_000_000
+MAX_PIXELS = 178_000_000
 """Larger images are refused before they are decoded: only decompression bombs come near."""
 _SWAPPING = frozenset({5, 6, 7, 8})
 _GREY_TOLERANCE = 2
@@ -106,13 +105,15 @@ def probe(data: bytes) -> ImageProbe:
         return _probe(image)
 
 
-def decode_image(data: bytes, *, apply_exif: bool = True) -> NDArray[np.uint8]:
+def decode_image(data: bytes, *, apply_exif: bool = True, found: ImageProbe | None = None) -> NDArray[np.uint8]:
     """Decode to uint8 [H, W, 3] RGB by the rules of this module; upright unless `apply_exif` is false.
+
+    `found` is the result of `probe`, where the caller has it already.
 
     Raises:
         ImageError: `unreadable_image` (damaged, truncated), `unsupported_mode`, `too_large`.
     """
-    found = probe(data)
+    found = found or probe(data)
     rgb = _decode_fast(data, found)
     if rgb is None:
         rgb = _decode_slow(data)
@@ -242,12 +243,13 @@ def _check_png(data: bytes, reason: RejectReason) -> None:
 
 def _from_grey(values: NDArray[np.uint8], encoding: MaskEncoding | None = None) -> DecodedMask:
     counts = histogram(values)
-    used = np.flatnonzero(counts)
-    if np.isin(used, (0, 255)).all():
+    between = int(counts[1:255].sum())
+    if between == 0:
         return DecodedMask(values, encoding or "0/255", 0.0)
-    if np.isin(used, (0, 1)).all():
+    used = np.flatnonzero(counts)
+    if used[-1] == 1:
         return DecodedMask(values * np.uint8(255), encoding or "0/1", 0.0)
-    soft = float(counts[1:255].sum()) / values.size
+    soft = between / values.size
     if float(counts[16:240].sum()) / values.size > 0.5:
         raise ImageError("not_a_mask", f"{soft:.0%} of the pixels are neither 0 nor 255: this is a picture")
     if used[-1] <= FOREGROUND:
@@ -329,16 +331,14 @@ def _describe(counts: NDArray[np.int64]) -> str:
 def _opened(data: bytes, reason: RejectReason = "unreadable_image") -> Iterator[Image.Image]:
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's bomb warning; MAX_PIXELS decides here
-        try:
-            image = Image.open(io.BytesIO(data))
-        except Image.DecompressionBombError as error:
-            raise ImageError("too_large", str(error)) from error
-        except Exception as error:  # Pillow's parsers raise almost anything on damaged headers
-            raise ImageError(reason, _text(error, data)) from error
-        with image:
-            yield image
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_large", str(error)) from error
+    except Exception as error:  # Pillow's parsers raise almost anything on damaged headers
+        raise ImageError(reason, _text(error, data)) from error
+    with image:
+        yield image
 
 
 def _probe(image: Image.Image) -> ImageProbe:

@@ -222,9 +222,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise UserError(
-            f"the table cannot be read: {error}", file=path, cure="run the stage that writes it"
-        ) from error
+        raise UserError(f"the table cannot be read: {error}", file=path, cure="run the stage that writes it") from error
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -165,7 +165,7 @@ def make_sample(source: str, key: str, pair: Pair) -> tuple[SampleRow, dict[str,
     """
     data = read_file(pair.image, "unreadable_image")
     found = images.probe(data)
-    rgb = images.decode_image(data)
+    rgb = images.decode_image(data, found=found)
     size = rgb.shape[0], rgb.shape[1]
     read = [_fit_mask(mask, size, found, pair) for reference in pair.masks for mask in reference.load(size)]
     foreground = [int(np.count_nonzero(mask.mask > images.FOREGROUND)) for mask in read]

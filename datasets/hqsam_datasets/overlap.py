@@ -29,15 +29,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from hqsam_datasets import overlap_gallery as gallery
 from hqsam_datasets.atomic import atomic_folder, write_bytes, write_json, write_jsonl
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.overlap_index import (
-    VARIANTS,
-    Candidate,
-    TileTable,
-    pdq_candidates,
-    tile_candidates,
-)
+from hqsam_datasets.overlap_index import VARIANTS, Candidate, pdq_candidates
 from hqsam_datasets.overlap_shapes import Cutout, compare_outlines, is_same_object, shape_candidates
 from hqsam_datasets.overlap_store import ImageList
+from hqsam_datasets.overlap_tiles import TileTable, tile_candidates
 from hqsam_datasets.overlap_verify import Evidence, Kind, View, compare, judge, pixel_affine
 from hqsam_datasets.parallel import worker_count
 
@@ -233,7 +228,7 @@ class _Judge:
 
     def _verdict(self, candidate: Candidate, evidence: Evidence) -> Kind | None:
         if candidate.masks is None:
-            return judge(evidence)
+            return judge(evidence, same_hash=candidate.found_by == "pdq")
         return "foreground" if is_same_object(evidence) else None
 
 

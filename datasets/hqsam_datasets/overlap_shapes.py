@@ -116,7 +116,8 @@ def shape_candidates(train: Shapes, other: Shapes, frame: F64, *, radius: int) -
     """Pairs of images with foregrounds of nearly the same outline, in some dihedral variant.
 
     Args:
-        train, other: the outlines of either side.
+        train: the outlines of the training images' foregrounds.
+        other: those of the other side.
         frame: float64 [N, 2], width and height of the training images in 1/256 of their longest side.
         radius: PDQ bits that may differ; fewer if either outline is simple.
 
@@ -212,44 +213,26 @@ def is_same_object(evidence: Evidence) -> bool:
 
 
 def _on_canvas(cutout: Cutout, box: Any, size: tuple[int, int]) -> tuple[U8, F32, F64]:
-    """The boxed picture and soft mask at `size` (width, height) plus a margin, and the map from its pixels there."""
+    """The boxed picture and soft mask at `size` (width, height) plus a margin, and the map from pixels to there."""
     x, y, width, height = box
-    pad = (int(np.ceil(_MARGIN * width / size[0])), int(np.ceil(_MARGIN * height / size[1])))
-    top, left = max(0, y - pad[1]), max(0, x - pad[0])
-    window = (slice(top, y + height + pad[1]), slice(left, x + width + pad[0]))
-    image, mask = cutout.image[window], np.zeros(cutout.mask[window].shape, np.uint8)
-    mask[y - top : y - top + height, x - left : x - left + width] = 255
-    mask &= cutout.mask[window].view(np.uint8) * np.uint8(255)
+    window = (slice(y, y + height), slice(x, x + width))
+    how = cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR
+    small = cv2.resize(np.ascontiguousarray(cutout.image[window]), size, interpolation=how)
+    soft = cv2.resize(cutout.mask[window].astype(np.float32), size, interpolation=how)
+    pad = (_MARGIN,) * 4
+    image = np.asarray(cv2.copyMakeBorder(small, *pad, cv2.BORDER_REPLICATE), np.uint8)
+    alpha = np.asarray(cv2.copyMakeBorder(soft, *pad, cv2.BORDER_CONSTANT, value=0), np.float32)
     scale_x, scale_y = size[0] / width, size[1] / height
-    shrunk = (max(1, round(image.shape[1] * scale_x)), max(1, round(image.shape[0] * scale_y)))
-    image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
-    soft = cv2.resize(mask.astype(np.float32) / 255, shrunk, interpolation=cv2.INTER_AREA)
-    real_x, real_y = shrunk[0] / cutout.image[window].shape[1], shrunk[1] / cutout.image[window].shape[0]
-    to_canvas = np.array(
-        [
-            [1, 0, _MARGIN - (x - left) * real_x],
-            [0, 1, _MARGIN - (y - top) * real_y],
-        ]
-    )
-    canvas = (size[0] + 2 * _MARGIN, size[1] + 2 * _MARGIN)
-    image = cv2.warpAffine(image, to_canvas, canvas, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    soft = cv2.warpAffine(soft, to_canvas, canvas, flags=cv2.INTER_LINEAR)
-    # From pixel centres of the picture to pixel centres of the canvas.
-    full = np.array(
-        [
-            [real_x, 0, (0.5 - left) * real_x - 0.5 + to_canvas[0, 2]],
-            [0, real_y, (0.5 - top) * real_y - 0.5 + to_canvas[1, 2]],
-        ]
-    )
-    return np.asarray(image, np.uint8), np.asarray(soft, np.float32), full
+    shift_x, shift_y = ((0.5 - start) * scale - 0.5 + _MARGIN for start, scale in ((x, scale_x), (y, scale_y)))
+    return image, alpha, np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]])
 
 
 def _fit_masks(first: F32, second: F32) -> F32:
     """Affine map (float32 [2, 3], from the second canvas to the first) that lays the first mask over the second."""
     start = np.eye(2, 3, dtype=np.float32)
-    blurred = [cv2.GaussianBlur(mask, (0, 0), 1.5) for mask in (second, first)]
+    template, moving = (cv2.GaussianBlur(mask, (0, 0), 1.5) for mask in (second, first))
     try:
-        _, found = cv2.findTransformECC(*blurred, start, cv2.MOTION_AFFINE, _ECC, None, 1)
+        _, found = cv2.findTransformECC(template, moving, start, cv2.MOTION_AFFINE, _ECC)
     except cv2.error:  # no convergence: the boxes' fit stands
         return np.eye(2, 3, dtype=np.float32)
     return np.asarray(found, np.float32)

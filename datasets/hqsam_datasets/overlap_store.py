@@ -99,7 +99,7 @@ class ImageList:
             ) from error  # fmt: skip
 
     def masks(self, row: int) -> list[Mask]:
-        """Foregrounds of an image, bool [H, W] each: the sample's masks, or the benchmark's instances without crowds."""
+        """Foregrounds of an image, bool [H, W] each: the sample's masks, or the set's instances without crowds."""
         if self._member is None:
             tar = self._tar(row)
             names = [f"{self.key[row]}.mask.png"]

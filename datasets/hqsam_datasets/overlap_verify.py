@@ -10,7 +10,7 @@ for nor against; straight edges slide along each other and prove little.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -136,28 +136,31 @@ def _to_unit(shape: tuple[int, ...]) -> F64:
     return np.array([[1 / width, 0, 0.5 / width], [0, 1 / height, 0.5 / height], [0, 0, 1]])
 
 
-def judge(evidence: Evidence) -> Kind | None:
+def judge(evidence: Evidence, *, same_hash: bool = False) -> Kind | None:
     """What the evidence proves: the kind of overlap, or None.
 
     The limits lie in the gap between planted overlaps and unrelated pairs that benchmarks/data/overlap_recall.py
-    measures: of the unrelated, none reaches half of any.
+    measures.
+
+    Args:
+        evidence: what `compare` found.
+        same_hash: the perceptual hashes of the two whole pictures agree.
     """
     e = evidence
     if not (e.ncc >= 0.85 and e.corners is not None and e.corners >= 4):
         return None
+    framed = max(e.cover_train, e.cover_other) >= 0.85
+    whole = framed and e.matched_fraction >= 0.6 and max(e.area_train, e.area_other) >= 0.04
     outside = e.matched_outside >= 0.35 and min(e.area_train, e.area_other) >= 0.04 and e.corner_fraction >= 0.15
     inside = e.matched_inside >= 0.7 and e.area_inside >= 0.004 and e.ncc >= 0.9 and e.corners >= 6
-    if (
-        e.matched_fraction >= 0.6
-        and max(e.cover_train, e.cover_other) >= 0.85
-        and max(e.area_train, e.area_other) >= 0.04
-    ):
-        if outside and e.matched_inside < 0.3:
-            return "background"
-        return "near" if min(e.cover_train, e.cover_other) >= 0.85 else "crop"
-    if outside:
+    if not (whole or outside):
+        return "foreground" if inside else None
+    # Comparisons with NaN are false: a part without texture does not speak against the rest.
+    if e.matched_outside < 0.5 * e.matched_inside and not same_hash:
+        return "foreground"
+    if e.matched_inside < 0.5 * e.matched_outside or not framed or not (whole or e.matched_inside >= 0):
         return "background"
-    return "foreground" if inside else None
+    return "near" if min(e.cover_train, e.cover_other) >= 0.85 else "crop"
 
 
 def compare(train: View, other: View, candidate: Candidate) -> Evidence | None:
@@ -216,7 +219,8 @@ def _normalised(image: U8) -> U8:
     values = image.astype(np.float32)
     mean = cv2.GaussianBlur(values, (0, 0), 7)
     spread = cv2.sqrt(cv2.GaussianBlur((values - mean) ** 2, (0, 0), 7))
-    return np.clip((values - mean) / (spread + 4) * 45 + 128, 0, 255).astype(np.uint8)
+    flat = (values - mean) / (np.asarray(spread) + 4)
+    return np.asarray(np.clip(flat * 45 + 128, 0, 255), np.uint8)
 
 
 def _refine(source: U8, target: U8, affine: F64) -> F64 | None:
@@ -241,7 +245,7 @@ def _track(warped: U8, target: U8, cover: Mask, count: int, levels: int, toleran
     if points is None or len(points) < 4:
         return None
     found, status, _ = cv2.calcOpticalFlowPyrLK(
-        target, warped, points, None, winSize=(13, 13), maxLevel=levels, criteria=_STOP
+        target, warped, points, np.zeros_like(points), winSize=(13, 13), maxLevel=levels, criteria=_STOP
     )
     good = status.ravel() > 0
     if good.sum() < 4:
@@ -252,7 +256,7 @@ def _track(warped: U8, target: U8, cover: Mask, count: int, levels: int, toleran
     return np.asarray(fit, np.float64)
 
 
-def _is_gentle(correction: F64) -> bool:
+def _is_gentle(correction: NDArray[Any]) -> bool:
     """A correction keeps shape: stretch and shear within 30 %, no reflection."""
     stretch = np.linalg.svd(correction[:, :2], compute_uv=False)
     return bool(np.linalg.det(correction[:, :2]) > 0 and stretch[0] < 1.35 and stretch[1] > 0.74)

@@ -44,7 +44,10 @@ def render(tables: Tables, results: list[dict[str, Any]], summary: dict[str, Any
         *([f"<h2>What fails</h2>{_expectations(failed)}"] if failed else []),
         f"<h2>Training sources</h2>{_sources(tables)}",
         f"<h2>Evaluation sets</h2>{_benchmarks(tables)}",
-        *(f"<h2>Expectations on {name}</h2>{_expectations([r for r in results if r['table'] == name])}" for name in tables.frames()),
+        *(
+            f"<h2>Expectations on {name}</h2>" + _expectations([row for row in results if row["table"] == name])
+            for name in tables.frames()
+        ),
         "</body></html>\n",
     ]  # fmt: skip
     return "\n".join(parts)
@@ -89,7 +92,10 @@ def _expectations(results: list[dict[str, Any]]) -> str:
         found = "" if row["success"] else f"{row['unexpected_count']} of {row['element_count']}"
         where = " ".join([*row["sets"], *(f"[{key}]" for key in row["keys"])])
         rows.append(
-            [status, _text(row["title"]), _text(row["column"]), _text(limits), _text(found), f'<div class="keys">{_text(where)}</div>']
+            [
+                status, _text(row["title"]), _text(row["column"]), _text(limits), _text(found),
+                f'<div class="keys">{_text(where)}</div>',
+            ]
         )  # fmt: skip
     return _table(("", "expectation", "column", "limits", "deviating", "where"), rows)
 

@@ -190,7 +190,7 @@ def _library() -> Any:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     import great_expectations as gx
-    import great_expectations.expectations  # noqa: F401  (the attribute used above)
+    import great_expectations.expectations
 
     return gx
 

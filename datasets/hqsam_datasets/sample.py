@@ -67,9 +67,7 @@ class Sample:
         if not KEY_PATTERN.fullmatch(self.key):
             raise ValueError(f"key {self.key!r} may hold only a-z, 0-9, _ and -")
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
-            raise ValueError(
-                f"{self.key}: image must be uint8 [H, W, 3], not {self.image.dtype} {self.image.shape}"
-            )
+            raise ValueError(f"{self.key}: image must be uint8 [H, W, 3], not {self.image.dtype} {self.image.shape}")
         if not self.instances:
             raise ValueError(f"{self.key}: a sample needs at least one instance")
         for number, instance in enumerate(self.instances):

@@ -17,8 +17,10 @@ from hqsam_metrics.pairs import PairTable, pair_ious
 from hqsam_metrics.parallel import run_parts
 from hqsam_metrics.rle import Int, RleBatch, RleError, decode_runs
 
-# A chunk is bounded by masks and by pixels (of whole images, so an upper bound of what is drawn).
-_CHUNK_MASKS = 4096
+# A chunk is bounded by masks, by the bytes of their codes (so that its arrays stay in the processor's cache: 1.4 times as
+# fast as ten times the size) and by pixels of whole images (an upper bound of what is drawn).
+_CHUNK_MASKS = 1024
+_CHUNK_BYTES = 160_000
 _CHUNK_PIXELS = 1 << 29
 
 
@@ -119,24 +121,26 @@ def _prepare(gt: GroundTruth, dt: Results, plan: Plan) -> tuple[_Job, dict[str, 
     rows, group, rank = order_detections(rows, group, category, dt.score[rows], plan.limits[-1])
     gt_group = gt.image * n + (0 if plan.class_agnostic else gt.category)
     gt_rows = np.lexsort((np.arange(len(gt.image)), gt.category, gt_group))
-    chunks = _chunks(gt, dt.image[rows], gt.image[gt_rows])
+    chunks = _chunks(gt, dt, rows, gt_rows)
     return _Job(gt, dt, plan, rows, group, rank, gt_rows, gt_group[gt_rows], chunks), dropped
 
 
-def _chunks(gt: GroundTruth, dt_image: Int, gt_image: Int) -> list[tuple[int, int]]:
-    """Divides the images into ranges of bounded work."""
+def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tuple[int, int]]:
+    """Divides the images into ranges of bounded work; an image is never divided."""
     n = len(gt.images)
-    masks = np.bincount(dt_image, minlength=n) + np.bincount(gt_image, minlength=n)
-    pixels = masks * gt.images.heights * gt.images.widths
+    masks, n_bytes = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    for image, codes, rows in ((dt.image, dt.masks, dt_rows), (gt.image, gt.masks, gt_rows)):
+        masks += np.bincount(image[rows], minlength=n)
+        n_bytes += np.bincount(image[rows], np.diff(codes.offsets)[rows], minlength=n).astype(np.int64)
+    work = np.stack([masks, n_bytes, masks * gt.images.heights * gt.images.widths], axis=1)
+    limits = np.array([_CHUNK_MASKS, _CHUNK_BYTES, _CHUNK_PIXELS])
     out: list[tuple[int, int]] = []
-    begin = 0
-    n_masks = n_pixels = 0
+    begin, done = 0, np.zeros(3, np.int64)
     for i in range(n):
-        if i > begin and (n_masks + masks[i] > _CHUNK_MASKS or n_pixels + pixels[i] > _CHUNK_PIXELS):
+        if i > begin and (done + work[i] > limits).any():
             out.append((begin, i))
-            begin, n_masks, n_pixels = i, 0, 0
-        n_masks += int(masks[i])
-        n_pixels += int(pixels[i])
+            begin, done = i, np.zeros(3, np.int64)
+        done = done + work[i]
     return [*out, (begin, n)]
 
 

@@ -321,15 +321,16 @@ def _count_rectangles(
 
 
 def _count_small(a: Words, b: Words, places: list[tuple[Int, Int]], columns: Int, height: int) -> Int:
-    """Counts common bits of many rectangles of `height` words a column at once."""
+    """Counts common bits of many rectangles of `height` words a column at once, one row of words after the other."""
     ends = np.cumsum(columns)
     begins = ends - columns
     column = np.arange(int(ends[-1]), dtype=np.int64)
-    picked = []
-    for words, (start, step) in zip((a, b), places, strict=True):
-        at = np.repeat(start - step * begins, columns) + column * np.repeat(step, columns)
-        picked.append(words[at] if height == 1 else words[at[:, None] + np.arange(height)])
-    common = np.bitwise_count(picked[0] & picked[1])
-    if height > 1:
-        common = common.sum(axis=1, dtype=np.int64)
-    return np.asarray(np.add.reduceat(common, begins, dtype=np.int64), np.int64)
+    at_a, at_b = (
+        np.repeat(start - step * begins, columns) + column * np.repeat(step, columns) for start, step in places
+    )
+    total = np.zeros(len(columns), np.int64)
+    for _ in range(height):
+        total += np.add.reduceat(np.bitwise_count(a[at_a] & b[at_b]), begins, dtype=np.int64)
+        at_a += 1
+        at_b += 1
+    return total

@@ -67,7 +67,9 @@ def usage() -> str:
     rows = [(name, textwrap.wrap(summary(name), 84)) for name in commands()]
     lines = [f"  {name:<12}{text}" for name, wrapped in rows for name, text in zip([name, ""], wrapped, strict=False)]
     head = "usage: hqsam COMMAND ...\n\nHQ-SAM: the reproducible pipeline, its metrics and its model.\n\ncommands:"
-    tail = "\noptions:\n  --version   Show the version.\n  -h, --help  Show this text; `hqsam COMMAND --help` says more."
+    tail = (
+        "\noptions:\n  --version   Show the version.\n  -h, --help  Show this text; `hqsam COMMAND --help` says more."
+    )
     return "\n".join([head, *lines, tail])
 
 

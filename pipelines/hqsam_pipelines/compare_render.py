@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hqsam_pipelines import paper
-from hqsam_pipelines.compare import METHOD, UNIT_METRICS, Change, Comparison, hq_system
+from hqsam_pipelines.compare import Comparison
+from hqsam_pipelines.compare_rows import UNIT_METRICS, Change, hq_system
 from hqsam_pipelines.report_data import SYSTEM_TITLES
 from hqsam_pipelines.report_stats import Difference
 from hqsam_pipelines.report_tables import interval_text, number, signed
@@ -25,7 +26,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "version": VERSION,
         "a": _revision(comparison, "a"),
         "b": _revision(comparison, "b"),
-        "method": METHOD,
+        "method": comparison.method,
         "rows": [_row(change) for change in comparison.changes],
         "missing": list(comparison.missing),
         "notes": list(comparison.notes),
@@ -76,7 +77,7 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
     a, b = comparison.a, comparison.b
     console.print(f"A  [bold]{_plain(a.label)}[/]  {_plain(a.subject)}", highlight=False)
     console.print(f"B  [bold]{_plain(b.label)}[/]  {_plain(b.subject)}", highlight=False)
-    console.print(METHOD, style="dim", highlight=False)
+    console.print(comparison.method, style="dim", highlight=False)
     rows = [c for c in comparison.changes if every or is_main(comparison, c)]
     console.print(terminal_table(rows))
     for note in dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable"):
@@ -165,7 +166,7 @@ def to_html(comparison: Comparison) -> str:
         "title": f"{comparison.a.label} → {comparison.b.label}",
         "a": comparison.a,
         "b": comparison.b,
-        "method": METHOD,
+        "method": comparison.method,
         "line": verdict_line(comparison),
         "chart": Markup(_chart([c for c in main if c.interval is not None and c.system != "sam"])),
         "main": [_html_row(c) for c in main],

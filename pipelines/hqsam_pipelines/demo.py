@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from hqsam_datasets.errors import UserError
+
 from hqsam_pipelines import env, provenance, server
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from hqsam_datasets.atomic import atomic_file, json_bytes
 from hqsam_datasets.errors import UserError
+
 from hqsam_pipelines import env, provenance, server
 
 NEEDED_GB = {"sample": 2, "tiny": 1, "paper": 250}
@@ -68,13 +69,17 @@ def _libraries() -> Iterator[Finding]:
     found = provenance.libraries()
     missing = [name for name in provenance.LIBRARIES if name not in found]
     if missing:
-        yield Finding("fail", "libraries", f"not installed: {', '.join(missing)}; pip install -c constraints.txt '.[pipeline]'")
+        yield Finding(
+            "fail", "libraries", f"not installed: {', '.join(missing)}; pip install -c constraints.txt '.[pipeline]'"
+        )
     yield Finding("ok", "libraries", ", ".join(f"{name} {version}" for name, version in found.items()))
     try:
         metadata.version("lightning")
     except metadata.PackageNotFoundError:
         return
-    yield Finding("warn", "libraries", "`lightning` is installed; releases of 2026-04 were malicious, check its version")
+    yield Finding(
+        "warn", "libraries", "`lightning` is installed; releases of 2026-04 were malicious, check its version"
+    )
 
 
 def _machine() -> Iterator[Finding]:
@@ -90,7 +95,9 @@ def _gpu() -> Iterator[Finding]:
         return
     query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
-    yield Finding("ok" if done.returncode == 0 else "warn", "gpu", "; ".join((done.stdout or done.stderr).split("\n")).strip("; "))
+    yield Finding(
+        "ok" if done.returncode == 0 else "warn", "gpu", "; ".join((done.stdout or done.stderr).split("\n")).strip("; ")
+    )
 
 
 def _params(root: Path) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_datasets.errors import UserError
+
 from hqsam_pipelines.schema import unknown
 
 
@@ -48,8 +49,8 @@ def read_graph(root: Path, targets: Sequence[str]) -> Graph:
     try:
         with Repo(str(root)) as repo:
             graph = repo.index.graph
-            stages = {stage.addressing: stage for stage in graph.nodes}
-            needs = {name: frozenset(n.addressing for n in graph.successors(stages[name])) for name in stages}
+            stages = {stage.name: stage for stage in graph.nodes}  # `addressing` depends on the current folder
+            needs = {name: frozenset(n.name for n in graph.successors(stages[name])) for name in stages}
             wanted = _resolve(targets, list(stages), root)
             order = _ordered(needs, wanted)
             with repo.lock:

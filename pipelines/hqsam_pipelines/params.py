@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hqsam_datasets.errors import UserError
+
 from hqsam_pipelines import schema
 
 if TYPE_CHECKING:
-    from hqsam.model.options import ModelOptions
-    from hqsam.predict import PredictOptions
-    from hqsam.training.options import TrainOptions
     from hqsam_datasets.archive import ArchiveSpec
     from hqsam_datasets.augment import AugmentOptions
     from hqsam_datasets.index import BenchmarkOptions
@@ -30,6 +28,10 @@ if TYPE_CHECKING:
     from hqsam_datasets.quality import QualityOptions
     from hqsam_datasets.shards import ShardOptions
     from hqsam_metrics.benchmark import ScoreOptions
+
+    from hqsam.model.options import ModelOptions
+    from hqsam.predict import PredictOptions
+    from hqsam.training.options import TrainOptions
     from hqsam_pipelines.report import ReportOptions
 
 FILE = "params.yaml"

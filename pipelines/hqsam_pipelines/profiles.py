@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hqsam_datasets.atomic import atomic_file
 from hqsam_datasets.errors import UserError
+
 from hqsam_pipelines.params import FILE, Params
 from hqsam_pipelines.schema import unknown
 

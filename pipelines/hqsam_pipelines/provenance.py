@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_datasets.atomic import atomic_file, json_bytes
+
 from hqsam_pipelines import env
 from hqsam_pipelines.clock import process_start_time
 from hqsam_pipelines.locks import locked

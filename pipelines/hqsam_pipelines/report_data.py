@@ -20,6 +20,8 @@ from hqsam_datasets.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hqsam_pipelines.report_stats import Difference
+
 SAM = "sam"
 SYSTEMS = ("sam", "hq_token", "hq_sum")
 SYSTEM_TITLES = {"sam": "SAM", "hq_token": "HQ token", "hq_sum": "SAM + HQ"}
@@ -180,6 +182,7 @@ class Run:
         self.results = tuple(results)
         self._by_row = {result.row: result for result in results}
         self.units = functools.lru_cache(maxsize=4)(self._read_units)
+        self.ap_differences = functools.lru_cache(maxsize=None)(self._ap_differences)
 
     @property
     def benchmarks(self) -> list[str]:
@@ -217,6 +220,21 @@ class Run:
     def folder(self, kind: str, benchmark: str, model: str) -> Path:
         """``data/<kind>/<benchmark>-<model>``."""
         return self.root / "data" / kind / f"{benchmark}-{model}"
+
+    def _ap_differences(self, benchmark: str, model: str, prompt_set: str) -> dict[str, Difference]:
+        """Bootstrapped differences of AP, AP_B, ...: HQ-SAM minus SAM; empty for metrics that cannot be resampled."""
+        from hqsam_pipelines.report_ap import KINDS, ap_differences, matched
+
+        score = self.benchmark_params(benchmark).get("score", {})
+        if score.get("metric") not in KINDS:
+            return {}
+        truth = self.root / "data" / "benchmarks" / benchmark
+        predictions = self.folder("predictions", benchmark, model)
+        sides = [
+            matched(benchmark=truth, predictions=predictions, prompt_set=prompt_set, system=system, score=score)
+            for system in (SAM, self.hq_system(benchmark))
+        ]
+        return ap_differences(*sides)
 
     def _read_units(self, benchmark: str, model: str) -> pd.DataFrame:
         path = self.folder("scores", benchmark, model) / "instances.parquet"

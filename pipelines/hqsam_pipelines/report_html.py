@@ -252,33 +252,61 @@ def gain_chart(sam: Sequence[float], hq: Sequence[float]) -> str:
     return scatter_chart([cloud], axes, "Boundary IoU of every instance, SAM against HQ-SAM")
 
 
+_X_COLUMNS = ("step", "iteration", "epoch")
+_CURVE_STYLES = {"sam": "sam", "hq_token": "hq", "hq_sum": "extra"}
+
+
 def training_charts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
-    """(title, svg) of each curve that training wrote: losses in one chart, every other column in one of its own."""
+    """(title, svg) of the curves that training wrote: the losses, and each validation metric of all systems."""
     records = [dict(zip(columns, row, strict=True)) for row in rows]
-    x_name = next((name for name in ("step", "iteration", "epoch") if name in columns), "")
-    names = [n for n in columns if n not in ("model", "step", "iteration", "epoch", x_name)]
-    # A column that never changes (a learning rate without a drop) is no curve.
-    numeric = [n for n in names if len({_float(r[n]) for r in records} - {None}) > 1]
-    losses = [n for n in numeric if "loss" in n or n in ("bce", "dice")]
-    groups = [("Training loss", losses)] + [(n, [n]) for n in numeric if n not in losses]
-    return [(title, _training_chart(records, x_name, group)) for title, group in groups if group]
+    x_name = next((name for name in _X_COLUMNS if name in columns), "")
+    names = [n for n in columns if n not in ("model", "lr", *_X_COLUMNS)]
+    numeric = [n for n in names if any(_float(r[n]) is not None for r in records)]
+    groups: dict[str, list[str]] = {}
+    for name in numeric:
+        groups.setdefault(_group(name), []).append(name)
+    return [(title, _training_chart(records, x_name, title, group)) for title, group in groups.items()]
 
 
-def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, names: Sequence[str]) -> str:
-    styles = ("hq", "sam", "truth", "extra", "plain")
+def _group(name: str) -> str:
+    """The chart that a column belongs to."""
+    if "loss" in name or name in ("bce", "dice"):
+        return "Training loss"
+    metric = name.rpartition("_")[2]
+    return f"Held-out {metric} while training" if metric in ("mIoU", "mBIoU") else name
+
+
+def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, title: str, names: Sequence[str]) -> str:
+    scale = 100.0 if title.startswith("Held-out") else 1.0
+    models = list(dict.fromkeys(r["model"] for r in records))
     series = []
-    for model in dict.fromkeys(r["model"] for r in records):
+    for model in models:
         mine = [r for r in records if r["model"] == model]
         for place, name in enumerate(names):
             points = [(_float(r[x_name]) if x_name else float(i), _float(r[name])) for i, r in enumerate(mine)]
-            known = [(x, y) for x, y in points if x is not None and y is not None]
-            label = name if len({r["model"] for r in records}) == 1 else f"{model}: {name}"
-            x, y = [p[0] for p in known], [p[1] for p in known]
-            series.append(Series(label, styles[place % len(styles)], x, y))
-    x_all = [v for s in series for v in s.x]
-    y_all = [v for s in series for v in s.y]
-    axes = Axes(x_name or "row", ", ".join(names) if len(names) < 3 else "value", span(x_all, 0.01), span(y_all))
-    return line_chart(series, axes, f"Training: {', '.join(names)}")
+            known = [(x, scale * y) for x, y in points if x is not None and y is not None]
+            label = _curve_title(name) if len(models) == 1 else f"{model}: {_curve_title(name)}"
+            series.append(Series(label, _curve_style(name, place), [p[0] for p in known], [p[1] for p in known]))
+    limits = [span([v for s in series for v in values(s)], pad) for values, pad in ((_xs, 0.01), (_ys, 0.06))]
+    axes = Axes(x_name or "row", "percent" if scale > 1 else "loss", limits[0], limits[1])
+    return line_chart(series, axes, title)
+
+
+def _xs(series: Series) -> Sequence[float]:
+    return series.x
+
+
+def _ys(series: Series) -> Sequence[float]:
+    return series.y
+
+
+def _curve_title(name: str) -> str:
+    system = name.rpartition("_")[0]
+    return SYSTEM_TITLES.get(system, name)
+
+
+def _curve_style(name: str, place: int) -> str:
+    return _CURVE_STYLES.get(name.rpartition("_")[0], ("hq", "sam", "truth", "extra", "plain")[place % 5])
 
 
 def _float(text: str | None) -> float | None:

@@ -35,7 +35,7 @@ class Row:
         hq_system: which system is HQ-SAM here.
         values: by system, times 100.
         delta: HQ-SAM minus SAM, points; None if one is undefined.
-        interval: paired bootstrap of `delta` itself, for metrics that are means over units.
+        interval: paired bootstrap of `delta` itself: for means over units, and for AP over all sizes and thresholds.
         stand_in: for AP types: paired bootstrap of the mean per-instance (boundary) IoU; AP itself is no such mean.
         stand_in_of: name of that quantity.
         paper_sam, paper_hq: the paper's values on `paper_backbone`.
@@ -103,6 +103,7 @@ def make_row(run: Run, model: str, benchmark: str, prompt_set: str, metric: str)
         return None
     hq = run.hq_system(benchmark)
     column = UNIT_COLUMN.get(metric)
+    own = run.ap_differences(benchmark, model, prompt_set).get(metric) if metric.startswith("AP") else None
     other = stand_in_column(metric)
     counted = next(r for r in results.values() if r is not None)
     return _row(
@@ -110,7 +111,7 @@ def make_row(run: Run, model: str, benchmark: str, prompt_set: str, metric: str)
         (benchmark, prompt_set, metric, model),
         values,
         hq,
-        interval=_interval(run, benchmark, model, prompt_set, hq, column),
+        interval=own or _interval(run, benchmark, model, prompt_set, hq, column),
         stand_in=_interval(run, benchmark, model, prompt_set, hq, other),
         stand_in_of=COLUMN_TITLES.get(other or "", ""),
         counts=(counted.n_scored, counted.n_expected),

@@ -124,7 +124,11 @@ def _plain_facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 def quality(run: Run) -> dict[str, Any]:
     """The quality gate: whether it passed, how many expectations, which failed."""
     done = read_optional(run.root / "data" / "validation" / "validation.json")
-    return {"facts": _plain_facts(done), "success": done.get("success")} if done else {}
+    tables = [
+        (name, entry.get("rows"), entry.get("expectations"), entry.get("failed"))
+        for name, entry in sorted(done.get("by_table", {}).items())
+    ]
+    return {"facts": _plain_facts(done), "success": done.get("success"), "tables": tables} if done else {}
 
 
 def training_set(run: Run) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def show(root: Path, console: Console | None = None) -> None:
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     console.print(overview_table(rows))
     console.print("Δ: HQ-SAM minus SAM, points. Intervals: 95 %, paired bootstrap over images or videos;", style="dim")
-    console.print("for AP the interval is that of the mean instance IoU (or boundary IoU), marked ~.", style="dim")
+    if any(row["instance_ci_low"] and not row["ci_low"] for row in rows):
+        console.print("marked ~: of the mean instance IoU (or boundary IoU) instead of the AP.", style="dim")
     console.print(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}", soft_wrap=True)
 
 

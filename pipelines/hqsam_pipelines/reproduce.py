@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
-
 from hqsam_datasets.atomic import atomic_file, json_bytes
 from hqsam_datasets.errors import UserError
+from prefect import flow, task
+
 from hqsam_pipelines import env, provenance, server
 from hqsam_pipelines.graph import Graph, read_graph
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_datasets.errors import UserError
+
 from hqsam_pipelines import env
 from hqsam_pipelines.locks import FileLock, is_held, locked
 

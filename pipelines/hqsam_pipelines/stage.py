@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hqsam_datasets.errors import UserError
+
 from hqsam_pipelines import env, host_client
 from hqsam_pipelines.progress import Report, silent
 

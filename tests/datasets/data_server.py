@@ -52,17 +52,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, what: Behaviour, number: int) -> None:
         etag = what.etag if what.etag != "" else f'"{hashlib.md5(what.body).hexdigest()}"'
-        start = self._start(what, etag)
+        start, end = self._range(what, etag)
         if start is not None and start >= len(what.body):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(what.body)}")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        body = what.body[start or 0 :]
+        body = what.body[start or 0 : end]
         self.send_response(200 if start is None else 206)
         if start is not None:
-            self.send_header("Content-Range", f"bytes {start}-{len(what.body) - 1}/{len(what.body)}")
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(what.body)}")
         if etag:
             self.send_header("ETag", etag)
         self.send_header("Content-Length", str(len(body) if what.announced is None else what.announced))
@@ -78,12 +78,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 self.connection.shutdown(2)
 
-    def _start(self, what: Behaviour, etag: str | None) -> int | None:
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+    def _range(self, what: Behaviour, etag: str | None) -> tuple[int | None, int]:
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         condition = self.headers.get("If-Range")
         if not match or not what.ranges or (condition is not None and condition != etag):
-            return None
-        return int(match[1])
+            return None, len(what.body)
+        return int(match[1]), min(int(match[2]) + 1, len(what.body)) if match[2] else len(what.body)
 
 
 @contextlib.contextmanager

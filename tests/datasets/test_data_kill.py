@@ -112,3 +112,40 @@ def test_killed_and_restarted(stage: str, undisturbed: tuple[Path, dict[str, Beh
     assert contents(tmp_path / OUTPUTS[stage]) == expected, f"killed after {moments}"
     hidden = [p.name for p in tmp_path.rglob(".*") if p.name != ".complete.json"]
     assert hidden == [], f"killed after {moments}"
+
+
+FULL = """
+from hqsam_datasets.errors import UserError
+try:
+    exec(CODE)
+except UserError as error:
+    print("user error:", str(error).replace("\\n", " "))
+"""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_full_disk_is_a_message_and_leaves_nothing_half_written(
+    stage: str, undisturbed: tuple[Path, dict[str, Behaviour]], tmp_path: Path
+) -> None:
+    """The output lies on a tmpfs of 96 KiB, mounted in a name space of its own."""
+    reference, routes = undisturbed
+    small = tmp_path / "small"
+    small.mkdir()
+    names = ["in", "exclusions.jsonl", *OUTPUTS.values()][: 2 + list(STAGES).index(stage)]
+    links = " && ".join(f"ln -s '{reference / name}' '{small / name}'" for name in names)
+    code = FULL.replace("CODE", repr(PRELUDE + STAGES[stage]))
+    script = (
+        f"mount -t tmpfs -o size=96k tmpfs '{small}' && {links} && "
+        f"'{sys.executable}' -c \"$CODE\" '{small}' \"$URL\" && ls -A '{small}' '{small}/{OUTPUTS[stage]}' 2>&1"
+    )
+    with serving(routes) as url:
+        done = subprocess.run(
+            ["unshare", "-rm", "sh", "-c", script],
+            env={**os.environ, "CODE": code, "URL": url}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if "ready" not in done.stdout:
+        pytest.skip(f"no tmpfs in a user name space here: {done.stderr.strip()[:200]}")
+    assert "user error: " in done.stdout, done.stderr
+    assert "disk" in done.stdout and "free some space" in done.stdout
+    for name in (".tmp-", "fetch.json", ".complete.json", "normalise.json", "index.json"):
+        assert name not in done.stdout

@@ -154,6 +154,24 @@ def test_coco_lvis_ytvis(tmp_path):
         assert content["n_expected"] == content["n_scored"] > 0
 
 
+def test_cross_check(tmp_path, monkeypatch):
+    for command, folder, kind, program in [
+        ("coco", "coco", "segm", "COCOeval"),
+        ("coco", "coco", "boundary", "COCOeval"),
+        ("lvis", "lvis", "segm", "lvis-api"),
+    ]:
+        at = GOLDEN / folder
+        results = at / ("results.json" if folder == "lvis" else "results_perturbed.json")
+        words = (command, "--pred", results, "--gt", at / "gt.json", "--iou-type", kind, "--cross-check")
+        done = run(*words)
+        assert done.exit_code == 0 and f"{program} gives the same numbers" in done.output, done.output
+    from hqsam_metrics import reference
+
+    monkeypatch.setattr(reference, "lvis_reference", lambda gt, rows: {"AP": 0.5, "AP50": 0.5})
+    done = run(*words)
+    assert done.exit_code == 1 and "other numbers" in done.output
+
+
 def test_davis(tmp_path):
     at = GOLDEN / "davis"
     content = result(tmp_path, "davis", "--pred", at / "results", "--gt", at / "DAVIS", "--split", "val")

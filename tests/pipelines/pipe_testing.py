@@ -40,7 +40,11 @@ def git(root: Path, *words: str) -> str:
 def clone(target: Path, profile: str = "tiny") -> Path:
     """A git repository with this checkout's files as they are now (committed or not), on the given profile."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split("\0")
     for name in filter(None, listed):
         source = REPOSITORY / name

@@ -58,7 +58,11 @@ def write_run(root: Path, *, strength: float, edit: Any = None) -> None:
     stages = {
         f"score-{name}": {
             "cmd": "true",
-            "outs": [f"data/scores/{name}-nano", {f"reports/metrics/{name}-nano.json": {"cache": False}}],
+            "outs": [
+                f"data/scores/{name}-nano",
+                *([f"data/benchmarks/{name}", f"data/predictions/{name}-nano"] if name == "coco" else []),
+                {f"reports/metrics/{name}-nano.json": {"cache": False}},
+            ],
         }
         for name in repo.params["benchmarks"]
     }
@@ -131,7 +135,27 @@ def test_ap_is_a_point_and_its_instances_are_tested(repository: Commits) -> None
     rows = by_row(compare(root, first, second))
     assert rows["coco", "hq_sum", "AP"].interval is None and rows["coco", "hq_sum", "AP"].verdict == "untested"
     assert rows["coco", "hq_sum", "instance IoU"].interval is not None
-    assert ("coco", "hq_sum", "APs") not in rows  # null on both sides
+    assert ("coco", "hq_sum", "APl") not in rows  # null on both sides
+
+
+def test_ap_bootstrap_gives_ap_its_own_interval(repository: Commits) -> None:
+    root, first, second = repository
+    moved = root / "data.away"
+    (root / "data").rename(moved)
+    try:
+        plain, found = compare(root, first, second), compare(root, first, second, ap_bootstrap=True)
+    finally:
+        moved.rename(root / "data")
+    assert not found.notes and found.method != plain.method
+    for metric in ("AP", "AP_B"):
+        change = by_row(found)["coco", "hq_sum", metric]
+        assert change.difference == by_row(plain)["coco", "hq_sum", metric].difference
+        # The interval is built around the same point: both AP were computed again from masks.
+        assert change.interval.mean == pytest.approx(change.difference, abs=1e-9)
+        assert change.interval.low <= change.difference <= change.interval.high and change.interval.clusters == 8
+        assert change.verdict in ("better", "noise")
+    assert by_row(found)["coco", "sam", "AP"].verdict == "same"
+    assert by_row(found)["coco", "hq_sum", "AP50"].interval is None
 
 
 def test_same_revision_is_all_zero(repository: Commits) -> None:

@@ -15,9 +15,11 @@ from hqsam_pipelines import host_client
 from hqsam_pipelines.locks import is_held
 from pipe_testing import bare_repository, environment
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the stage host is for Linux; elsewhere stages run in place")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the stage host is for Linux; elsewhere stages run in place"
+)
 
-WORK = '''
+WORK = """
 import os, signal, sys, time
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def main(argv):
         return 0
 
 VERSION = 1
-'''
+"""
 
 CALL = """
 import sys

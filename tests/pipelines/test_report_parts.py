@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from hqsam_datasets.errors import UserError
-from hqsam_pipelines import report_charts, report_draw, report_scenes, report_stats
+from hqsam_metrics import ap
+from hqsam_pipelines import report_ap, report_charts, report_draw, report_scenes, report_stats
 from hqsam_pipelines.report_data import load_run
 from hqsam_pipelines.report_scenes import Pick
 from hypothesis import given, settings
@@ -166,6 +167,83 @@ def test_unknown_unit_is_an_error(run) -> None:  # type: ignore[no-untyped-def]
     lost = Pick("dis_vd", "nano", "gt_box", "dis_vd_00", "dis_vd_00", "nobody", 0.1, 0.2)
     with pytest.raises(UserError, match="nobody"):
         report_scenes.SceneReader(run.root, run).read(lost)
+
+
+# --- AP
+
+
+def coco_matches(run, system: str):  # type: ignore[no-untyped-def]
+    return report_ap.matched(
+        benchmark=run.root / "data/benchmarks/coco",
+        predictions=run.root / "data/predictions/coco-nano",
+        prompt_set="detector_box",
+        system=system,
+        score=run.benchmark_params("coco")["score"],
+    )
+
+
+def test_ap_without_resampling_is_the_evaluators(run) -> None:  # type: ignore[no-untyped-def]
+    for system in ("sam", "hq_token", "hq_sum"):
+        found = coco_matches(run, system)
+        once = np.ones((1, len(found.image_ids)))
+        metrics = run.find("coco", "nano", "detector_box", system).metrics
+        for name, partial in found.partials.items():
+            value = report_ap.weighted_ap(partial, found.positives, once, found.limit)
+            assert value[0] == pytest.approx(metrics[name], abs=1e-12)
+
+
+def copied(partial: ap.Partial, positives: np.ndarray, weights: np.ndarray) -> ap.Partial:
+    """The matches of a set in which image i stands weights[i] times."""
+    parts = []
+    for place, i in enumerate(np.repeat(np.arange(len(weights)), weights)):
+        rows = np.flatnonzero(partial.image == i)
+        active = np.flatnonzero(np.isin(partial.active, rows))
+        own = {"image": np.full(len(rows), place), "active": np.searchsorted(rows, partial.active[active])}
+        own |= {name: getattr(partial, name)[rows] for name in ("category", "score", "rank")}
+        own |= {"outside": partial.outside[:, rows]}
+        own |= {name: getattr(partial, name)[:, :, active] for name in ("matched", "ignored")}
+        parts.append(ap.Partial(**own, positives=np.repeat(positives[i][None], len(partial.outside), axis=0)))
+    return ap.merge(parts)
+
+
+def test_a_resample_is_what_the_evaluator_gives_for_copied_images(run) -> None:  # type: ignore[no-untyped-def]
+    found = coco_matches(run, "sam")
+    images = len(found.image_ids)
+    rng = np.random.default_rng(5)
+    for partial in found.partials.values():
+        for _ in range(5):
+            weights = rng.multinomial(images, np.full(images, 1 / images))
+            # Without interpolation at ties (two copies of a detection are two points of the evaluator's curve, one
+            # here) both would be equal; a tie moves the mean precision by less than a point.
+            tables = ap.finish(
+                copied(partial, found.positives, weights), limits=(found.limit,), bins=ap.size_bins(32, 96)
+            )
+            value = report_ap.weighted_ap(partial, found.positives, weights[None].astype(float), found.limit)
+            assert value[0] == pytest.approx(tables.ap(), abs=1e-2)
+
+
+def test_ap_of_detections_that_match_nothing_is_zero() -> None:
+    empty = np.zeros((4, 10, 0), bool)
+    partial = ap.Partial(
+        image=np.arange(3), category=np.zeros(3, int), score=np.array([0.9, 0.8, 0.7]), rank=np.zeros(3, int),
+        outside=np.zeros((4, 3), bool), active=np.zeros(0, int), matched=empty, ignored=empty,
+        positives=np.ones((4, 1), int),
+    )  # fmt: skip
+    weights = np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0]])
+    assert report_ap.weighted_ap(partial, np.array([[1], [0], [0]]), weights, 100).tolist()[0] == 0.0
+    assert np.isnan(report_ap.weighted_ap(partial, np.array([[1], [0], [0]]), weights, 100)[1])
+
+
+def test_ap_difference_is_antisymmetric_and_zero_against_itself(run) -> None:  # type: ignore[no-untyped-def]
+    sam, hq = coco_matches(run, "sam"), coco_matches(run, "hq_sum")
+    forth, back = report_ap.ap_differences(sam, hq), report_ap.ap_differences(hq, sam)
+    assert list(forth) == ["AP", "AP_B"]
+    for name, difference in forth.items():
+        assert (difference.low, difference.high) == pytest.approx((-back[name].high, -back[name].low))
+    assert all((d.mean, d.low, d.high, d.p) == (0, 0, 0, 1) for d in report_ap.ap_differences(sam, sam).values())
+    other = report_ap.Matched(**{**vars(hq), "image_ids": hq.image_ids + 1})
+    with pytest.raises(ValueError, match="same images"):
+        report_ap.ap_differences(sam, other)
 
 
 # --- drawing

@@ -15,7 +15,9 @@ app = typer.Typer(help="Check that this machine and this checkout can run the pi
 
 @app.command()
 def doctor(
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")
+    ] = None,
 ) -> None:
     """Look at Python, libraries, disk, memory, GPU, git, DVC, the Prefect server, params.yaml and left-over outputs."""
     from hqsam_pipelines import doctor as checks

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from hqsam.model.hq_sam import HQSam
@@ -32,16 +33,58 @@ Box = Annotated[
     typer.Option(metavar="X0 Y0 X1 Y1", help="Box around the object, in pixels of the image."),
 ]
 Points = Annotated[
-    list[tuple[float, float]] | None,
-    typer.Option("--point", metavar="X Y", help="A point on the object; may be repeated."),
+    list[str] | None,
+    typer.Option("--point", metavar="X Y ...", help="Points on the object."),
 ]
 Negatives = Annotated[
-    list[tuple[float, float]] | None,
-    typer.Option("--negative", metavar="X Y", help="A point beside the object; may be repeated."),
+    list[str] | None,
+    typer.Option("--negative", metavar="X Y ...", help="Points beside the object."),
 ]
 
 
-@app.command()
+class _PointsCommand(TyperCommand):
+    """Lets an option take any number of points: `--point X Y X Y` becomes `--point X,Y --point X,Y`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _join_points(args))
+
+
+def _join_points(args: list[str]) -> list[str]:
+    joined: list[str] = []
+    option: str | None = None
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if option and _is_number(word) and rest and _is_number(rest[0]):
+            joined += [option, f"{word},{rest.pop(0)}"]
+            continue
+        option = None
+        if word in ("--point", "--negative") and rest and _is_number(rest[0]):
+            option = word
+        else:
+            joined.append(word)
+    return joined
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_points(words: list[str], option: str) -> list[tuple[float, float]]:
+    points = []
+    for word in words:
+        numbers = word.split(",")
+        if len(numbers) != 2 or not all(map(_is_number, numbers)):
+            raise typer.BadParameter(f"{word!r} is not a pair X Y", param_hint=option)
+        points.append((float(numbers[0]), float(numbers[1])))
+    return points
+
+
+@app.command(cls=_PointsCommand)
 def predict(
     image: Annotated[Path, typer.Argument(help="JPEG, PNG, ...; its EXIF orientation is applied.")],
     checkpoint: Annotated[
@@ -71,7 +114,7 @@ def predict(
     from hqsam.predictor import SamHQPredictor
 
     pixels = _read_image(image)
-    prompt = _prompt(box, point or [], negative or [], mask)
+    prompt = _prompt(box, _parse_points(point or [], "--point"), _parse_points(negative or [], "--negative"), mask)
     model = load_any(checkpoint, backbone=backbone, base=base)
     predictor = SamHQPredictor(model)
     [found] = predictor.predict_batch([pixels], [[prompt]], output=output.value, multimask=multimask)

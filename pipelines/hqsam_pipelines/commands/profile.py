@@ -15,7 +15,9 @@ app = typer.Typer(help="Switch to another ready profile of configs/.")
 @app.command()
 def profile(
     name: Annotated[str | None, typer.Argument(help="A file of configs/ without `.yaml`; none: list them.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace params.yaml even if it holds changes of your own.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace params.yaml even if it holds changes of your own.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave outputs that the new profile does not have.")] = False,
 ) -> None:
     """Make a profile the active one and take away the outputs that it does not have (they stay in DVC's cache)."""

@@ -16,7 +16,8 @@ app = typer.Typer(help="Run what is out of date, independent stages side by side
 @app.command()
 def repro(
     targets: Annotated[
-        list[str] | None, typer.Argument(help="Stages (score@coco-nano) or groups (score), with all they need; none: all.")
+        list[str] | None,
+        typer.Argument(help="Stages (score@coco-nano) or groups (score), with all they need; none: all."),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="Stages at the same time.")] = 2,
     force: Annotated[bool, typer.Option("--force", "-f", help="Run the targets even if nothing changed.")] = False,

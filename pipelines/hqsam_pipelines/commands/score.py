@@ -48,6 +48,9 @@ Truth = Annotated[Path, typer.Option("--gt", metavar="FILE", help="Annotations i
 Kind = Annotated[IouType, typer.Option("--iou-type", help="Mask AP or boundary AP.")]
 Agnostic = Annotated[bool, typer.Option("--class-agnostic", help="Match whatever the category (UVO).")]
 MaxDets = Annotated[int | None, typer.Option(min=1, help="Detections that count; default: the protocol's own number.")]
+CrossCheck = Annotated[
+    bool, typer.Option("--cross-check", help="Also run the reference program on the first 200 images and compare.")
+]
 Area = Annotated[
     AreaRule,
     typer.Option(help="bbox: as the official loader does when the results have a `bbox` key; moves APs, APm, APl."),
@@ -69,14 +72,17 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, what: bar.update(task, completed=done, total=total or None, description=what)
 
 
-def _run(score: Callable[..., Result], json_file: Path | None, **arguments: Any) -> None:
-    """Scores, prints the metrics, writes the JSON; a user error is one message and exit code 1."""
+def _run(
+    score: Callable[..., Result], json_file: Path | None, check: Callable[[], str] | None = None, **arguments: Any
+) -> None:
+    """Scores, checks, prints the metrics, writes the JSON; a user error is one message and exit code 1."""
     from hqsam_metrics.errors import UserError
     from hqsam_metrics.files import write_json
 
     try:
         with _progress() as report:
             result = score(report=report, **arguments)
+        checked = None if check is None else check()
         if json_file is not None:
             write_json(json_file, result.to_dict())
     except UserError as error:
@@ -86,6 +92,8 @@ def _run(score: Callable[..., Result], json_file: Path | None, **arguments: Any)
         typer.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
         raise typer.Exit(1) from None
     _show(result)
+    if checked is not None:
+        typer.echo(checked)
 
 
 def _show(result: Result) -> None:
@@ -128,14 +136,22 @@ def coco(
     class_agnostic: Agnostic = False,
     max_dets: MaxDets = None,
     area_rule: Area = AreaRule.mask,
+    cross_check: CrossCheck = False,
     workers: Workers = 1,
     json: Json = None,
 ) -> None:
     """COCO AP and AR of masks or boundaries."""
     from hqsam_metrics.evaluate import score_coco_files
 
+    def check() -> str:
+        from hqsam_metrics.crosscheck import check_coco
+
+        return check_coco(
+            pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio, class_agnostic=class_agnostic
+        )
+
     _run(
-        score_coco_files, json, pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio,
+        score_coco_files, json, check if cross_check else None, pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio,
         class_agnostic=class_agnostic, max_dets=max_dets, area_rule=area_rule.value, workers=workers,
     )  # fmt: skip
 
@@ -148,14 +164,20 @@ def lvis(
     dilation_ratio: Ratio = 0.02,
     max_dets: MaxDets = None,
     area_rule: Area = AreaRule.mask,
+    cross_check: CrossCheck = False,
     workers: Workers = 1,
     json: Json = None,
 ) -> None:
     """LVIS v1 federated AP and AR of masks or boundaries, 300 detections an image."""
     from hqsam_metrics.evaluate import score_lvis_files
 
+    def check() -> str:
+        from hqsam_metrics.crosscheck import check_lvis
+
+        return check_lvis(pred=pred, gt=gt)
+
     _run(
-        score_lvis_files, json, pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio,
+        score_lvis_files, json, check if cross_check else None, pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio,
         max_dets=max_dets, area_rule=area_rule.value, workers=workers,
     )  # fmt: skip
 

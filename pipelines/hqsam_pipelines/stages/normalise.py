@@ -19,9 +19,7 @@ def run(job: Job) -> Any:
     name = job.params.entry("sources", job.name)["archive"]
     tree = archive.extracted(data / "archives" / name, data / "extracted")
     options = job.params.source(job.name)
-    return normalise.normalise(
-        job.name, root=tree, out=data / "samples" / job.name, options=options, report=job.report
-    )
+    return normalise.normalise(job.name, root=tree, out=data / "samples" / job.name, options=options, report=job.report)
 
 
 STAGE = Stage("normalise", ("sources",), run, imports=("hqsam_datasets.normalise", "pyarrow.parquet"))

@@ -1,0 +1,141 @@
+"""`hqsam data`: show, doctor and sheet, called as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_trees import encoded, jpeg, photo, put, quiet, run, shape
+from hqsam_datasets import images
+from hqsam_datasets.augment import AugmentOptions, write_prompts
+from hqsam_datasets.shards import ShardOptions, write_shards
+from hqsam_pipelines.cli import run as hqsam
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    for i in range(1, 5):
+        put(home / "in", {f"ecssd/{i:04d}.jpg": jpeg(i), f"ecssd/{i:04d}.png": encoded(shape())})
+    run("ecssd", home / "in", home / "samples" / "ecssd")
+    (home / "exclusions.jsonl").write_text('{"key": "ecssd_0004"}\n')
+    write_shards(
+        samples={"ecssd": home / "samples" / "ecssd"}, exclusions=home / "exclusions.jsonl", out=home / "shards",
+        options=ShardOptions(), report=quiet,
+    )  # fmt: skip
+    options = AugmentOptions(views=2, image_size=64, mask_input_size=32)
+    write_prompts(shards=home / "shards", out=home / "prompts", options=options, seed=0, report=quiet)
+    return home
+
+
+def test_show_draws_a_sample_and_its_views(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target, record = tmp_path / "x.png", tmp_path / "x.json"
+    arguments = ["data", "show", "ecssd_0002", "--data", str(data), "--out", str(target), "--json", str(record)]
+    assert hqsam(arguments) == 0
+    drawing = np.asarray(Image.open(target))
+    assert drawing.shape == (3 * 512 + 16, 3 * 512 + 16, 3), "one row for the sample, two for the views"
+    assert len(np.unique(drawing.reshape(-1, 3), axis=0)) > 1000
+    told = json.loads(record.read_bytes())
+    assert told["manifest"]["origin_image"] == "ecssd/0002.jpg" and len(told["views"]) == 2
+    assert "view 1: prompt" in capsys.readouterr().out
+
+
+def test_show_finds_excluded_samples_and_suggests_keys(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hqsam(["data", "show", "ecssd_0004", "--data", str(data), "--out", str(tmp_path / "x.png")]) == 0
+    assert np.asarray(Image.open(tmp_path / "x.png")).shape[0] == 512, "no views: the sample is not in the shards"
+    assert hqsam(["data", "show", "ecssd_002", "--data", str(data)]) == 1
+    assert "similar keys: ecssd_0002" in capsys.readouterr().err
+    assert hqsam(["data", "show", "x", "--data", str(tmp_path)]) == 1
+    assert "run the normalise stage" in capsys.readouterr().err
+
+
+def test_doctor_passes_what_the_normalise_stage_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {f"images/{i}.jpg": jpeg(i) for i in range(3)} | {f"masks/{i}.png": encoded(shape()) for i in range(3)}
+    folder = put(tmp_path / "mine", files)
+    assert hqsam(["data", "doctor", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "3 pairs" in out and "{kind: folder, archive: NAME, images: images, masks: masks}" in out
+    assert run("own", folder, tmp_path / "out", kind="folder", images="images", masks="masks")["n_samples"] == 3
+
+
+def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    speck = np.zeros((400, 520), np.uint8)
+    speck[5:9, 5:9] = 255
+    pairs = {
+        "good": (jpeg(1), encoded(shape())),
+        "same": (jpeg(1), encoded(shape())),
+        "black": (jpeg(2), encoded(shape() // 255)),
+        "size": (jpeg(3), encoded(shape(20, 20))),
+        "picture": (jpeg(4), encoded(photo(5))),
+        "values": (jpeg(5), encoded(shape() // 255 * 7)),
+        "empty": (jpeg(6), encoded(np.zeros((40, 52), np.uint8))),
+        "cut": (jpeg(7)[:200], encoded(shape())),
+        "html": (jpeg(8), b"<html></html>"),
+        "inverted": (jpeg(9), encoded(255 - shape())),
+        "speck": (jpeg(10, height=400, width=520), encoded(speck)),
+        "turned": (encoded(photo(11), "JPEG", exif=exif.tobytes()), encoded(np.rot90(shape(), -1))),
+        "grey": (encoded(photo(12)[..., 0], "JPEG"), encoded(shape())),
+    }
+    files = {f"im/{stem}.jpg": image for stem, (image, _) in pairs.items()}
+    files |= {f"gt/{stem}.png": mask for stem, (_, mask) in pairs.items()}
+    files |= {"im/alone.jpg": jpeg(13), "im/Bird.jpg": jpeg(14), "gt/bird_mask.png": encoded(shape()), "im/a.txt": b""}
+    folder = put(tmp_path / "mine", files)
+    assert hqsam(["data", "doctor", str(folder), "--json", str(tmp_path / "f.json")]) == 1
+    found = {f["text"]: f for f in json.loads((tmp_path / "f.json").read_bytes())["findings"]}
+    expected = {
+        "2 images have no mask in gt/": ("error", ["Bird.jpg", "alone.jpg"]),
+        "1 masks have no image in im/": ("error", ["bird_mask.png"]),
+        "1 masks do not have the size of their image": ("error", ["size: image 52x40, mask 20x20"]),
+        "1 masks have no foreground (no value above 128)": ("error", ["empty"]),
+        "1 masks are white along the border: inverted?": ("warning", ["inverted"]),
+        "1 masks cover less than 0.1% of their image": ("warning", ["speck"]),
+        "1 groups of images have exactly the same pixels": ("warning", ["good = same"]),
+        "1 images are stored turned (EXIF); they are turned upright here": ("note", ["turned"]),
+        "1 images are L, not RGB; they are converted": ("note", ["grey"]),
+        "1 files are neither images nor masks and are left alone": ("note", ["a.txt"]),
+    }
+    for text, (level, names) in expected.items():
+        assert (found[text]["level"], found[text]["files"]) == (level, names)
+    for start, names in {
+        "1 masks are pictures": ["picture"], "1 masks have values that do not say": ["values"],
+        "1 images cannot be read": ["cut"], "1 masks cannot be read": ["html"], "1 masks are 0/1": ["black"],
+        "1 of the unpaired names differ only": ["bird_mask"],
+    }.items():  # fmt: skip
+        match = [f for text, f in found.items() if text.startswith(start)]
+        assert len(match) == 1 and [name.split(":")[0] for name in match[0]["files"]] == names, start
+    assert capsys.readouterr().out.startswith("error")
+
+
+def test_doctor_asks_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = put(tmp_path / "mine", {"a/1.jpg": jpeg(1), "b/1.png": encoded(shape())})
+    assert hqsam(["data", "doctor", str(folder)]) == 1
+    assert "the folder holds a, b" in capsys.readouterr().err
+    assert hqsam(["data", "doctor", str(folder), "--images", "a", "--masks", "b"]) == 0
+    assert hqsam(["data", "doctor", str(folder / "nothing")]) == 1
+    flat = put(tmp_path / "flat", {"1.jpg": jpeg(1), "1.png": encoded(shape())})
+    assert hqsam(["data", "doctor", str(flat)]) == 0
+
+
+def test_sheets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert hqsam(["data", "sheet"]) == 0
+    assert "dis5k" in capsys.readouterr().out
+    assert hqsam(["data", "sheet", "fss1000"]) == 0
+    out = capsys.readouterr().out
+    assert "peregine_falcon/8" in out and "none stated" in out
+    assert hqsam(["data", "sheet", "nope"]) == 1
+
+
+def test_masks_are_drawn_in_colour() -> None:
+    from hqsam_datasets.drawing import tinted
+
+    image = np.zeros((40, 52, 3), np.uint8)
+    drawn = tinted(image, shape(), (255, 0, 0))
+    assert (drawn[shape() <= images.FOREGROUND] == 0).all()
+    assert (drawn[10, 13:26] == (255, 0, 0)).all() and drawn[15, 20, 0] == int(255 * 0.45)

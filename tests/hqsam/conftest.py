@@ -1,0 +1,32 @@
+import os
+
+# Before torch is imported anywhere: its thread pool reads this once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+from model_testing import small_model
+
+from hqsam.model.build import build_sam_hq
+from hqsam.model.convert import bundled_weights
+from hqsam.model.hq_sam import HQSam
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def model() -> HQSam:
+    return small_model()
+
+
+@pytest.fixture(scope="session")
+def nano() -> HQSam:
+    """The pretrained miniature with a fresh HQ head: well conditioned, unlike random weights."""
+    weights = bundled_weights("nano")
+    assert weights is not None
+    return build_sam_hq("nano", Path(weights))

@@ -1,0 +1,168 @@
+"""Our model against `segment-anything-hq` (the authors' package) and `segment-anything`: same weights and inputs."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from model_testing import authors_model, authors_package, gap, picture, small_model
+
+from hqsam.model.convert import merged_state
+from hqsam.model.hq_decoder import HQHead
+from hqsam.predictor import SamHQPredictor
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def theirs(model):
+    return authors_model(model)
+
+
+def _masks(size: int, count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return 8 * torch.randn(count, 1, size, size, generator=generator)
+
+
+def _prompts(kind: str, count: int, size: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(7 * count)
+    corners = torch.rand(count, 2, 2, generator=generator) * size
+    boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
+    points = torch.rand(count, 3, 2, generator=generator) * size
+    labels = torch.randint(0, 2, (count, 3), generator=generator)
+    given = {"point_coords": None, "point_labels": None, "boxes": None, "mask_input": None}
+    if "box" in kind:
+        given["boxes"] = boxes
+    if "point" in kind:
+        given |= {"point_coords": points, "point_labels": labels}
+    if "mask" in kind:
+        given["mask_input"] = _masks(size // 4, count)
+    return given
+
+
+KINDS = ("box", "point", "mask", "box+point", "box+mask", "point+mask", "box+point+mask")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 16])
+def test_logits_equal_the_authors(model, theirs, kind, count):
+    ours, reference = SamHQPredictor(model), authors_package().SamPredictor(theirs)
+    image = picture(150, 256, seed=count)
+    ours.set_image(image)
+    reference.set_image(image)
+    given = _prompts(kind, count, model.backbone.image_size)
+    for multimask, only in itertools.product((False, True), (False, True)):
+        options = {"multimask_output": multimask, "hq_token_only": only, "return_logits": True}
+        found = ours.predict_torch(**given, **options)
+        expected = reference.predict_torch(**given, **options)
+        assert expected[2].abs().max() > 0.5
+        for a, b in zip(found, expected, strict=True):
+            assert a.shape == b.shape
+            assert (a - b).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("size", [(256, 256), (100, 300), (311, 97), (40, 40), (900, 600)])
+def test_predict_equals_the_authors_for_any_shape(model, theirs, size):
+    ours, reference = SamHQPredictor(model), authors_package().SamPredictor(theirs)
+    image = picture(*size)
+    box = np.array([0.1 * size[1], 0.2 * size[0], 0.8 * size[1], 0.9 * size[0]])
+    points = np.array([[0.5 * size[1], 0.5 * size[0]], [0.3 * size[1], 0.6 * size[0]]])
+    for image_format in ("RGB", "BGR"):
+        ours.set_image(image, image_format)
+        reference.set_image(image, image_format)
+        assert torch.equal(ours.get_image_embedding(), reference.get_image_embedding())
+        assert ours.input_size == reference.input_size
+        for given in ({"box": box}, {"point_coords": points, "point_labels": np.array([1, 0])}):
+            found, expected = (p.predict(**given, return_logits=True) for p in (ours, reference))
+            for a, b in zip(found, expected, strict=True):
+                assert a.dtype == b.dtype
+                np.testing.assert_allclose(a, b, atol=TOLERANCE)
+        found, expected = (p.predict(box=box, multimask_output=False) for p in (ours, reference))
+        assert found[0].dtype == bool
+        assert (found[0] != expected[0]).sum() <= 1
+
+
+def test_a_prediction_can_be_fed_back(model, theirs):
+    ours, reference = SamHQPredictor(model), authors_package().SamPredictor(theirs)
+    box = np.array([20, 20, 150, 100])
+    for predictor in (ours, reference):
+        predictor.set_image(picture(120, 200))
+    low = ours.predict(box=box, multimask_output=False)[2]
+    found, expected = (p.predict(box=box, mask_input=low, multimask_output=False)[2] for p in (ours, reference))
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+def test_vanilla_sam_equals_segment_anything(model):
+    """The baseline is SAM's own decoder: equal to it, and not what the HQ decoder's first tokens give."""
+    encoded = model.encode(model.preprocess(torch.from_numpy(picture(128, 128)).permute(2, 0, 1)[None]))
+    boxes = torch.tensor([[10.0, 20, 100, 90], [50, 60, 90, 125]])
+    prompts = model.embed_prompts(boxes_P4=boxes)
+    for multimask in (False, True):
+        found = model.decode_sam(encoded, prompts, multimask=multimask)
+        sparse, dense = model.sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+        logits, iou = model.sam.mask_decoder(
+            image_embeddings=encoded.final_BCHW, image_pe=model.dense_pe_1CHW, sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense, multimask_output=multimask,
+        )  # fmt: skip
+        assert (found.logits_PKhw - logits).abs().max() < 1e-5
+        assert (found.iou_PK - iou).abs().max() < 1e-5
+        through_hq = model.decode_hq(encoded, prompts, multimask=multimask).sam.logits_PKhw
+        assert (through_hq - logits).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["box", "mask", "point"])
+def test_batched_decoding_equals_the_loop(nano, kind):
+    """Prompts of one image together, and prompts of different images together, against one at a time."""
+    images = torch.stack([torch.from_numpy(picture(128, 128, seed=n)).permute(2, 0, 1) for n in range(3)])
+    encoded = nano.encode(nano.preprocess(images))
+    given = _prompts(kind, 7, 128)
+    owner = torch.tensor([0, 2, 1, 0, 0, 2, 1])
+
+    def embed(rows):
+        return nano.embed_prompts(
+            points_PN2=_rows(given["point_coords"], rows), labels_PN=_rows(given["point_labels"], rows),
+            boxes_P4=_rows(given["boxes"], rows), masks_P1hw=_rows(given["mask_input"], rows),
+        )  # fmt: skip
+
+    everything = list(range(7))
+    mixed = nano.decode_hq(encoded[owner], embed(everything), multimask=True)
+    mixed_sam = nano.decode_sam(encoded[owner], embed(everything))
+    together = nano.decode_hq(encoded[1:2], embed(everything), multimask=True)
+    for n in everything:
+        image = encoded[int(owner[n]) : int(owner[n]) + 1]
+        alone = nano.decode_hq(image, embed([n]), multimask=True)
+        assert gap(mixed.sum_P1hw[n : n + 1], alone.sum_P1hw) < 1e-5
+        assert gap(mixed.hq_P1hw[n : n + 1], alone.hq_P1hw) < 1e-5
+        assert gap(mixed_sam.logits_PKhw[n : n + 1], nano.decode_sam(image, embed([n])).logits_PKhw) < 1e-5
+        other = nano.decode_hq(encoded[1:2], embed([n]), multimask=True)
+        assert gap(together.sum_P1hw[n : n + 1], other.sum_P1hw) < 1e-5
+
+
+def _rows(tensor, rows):
+    return None if tensor is None else tensor[rows]
+
+
+@pytest.mark.parametrize(("width", "count"), [(768, 1_071_104), (1024, 1_333_248), (1280, 1_595_392), (160, 448_512)])
+def test_published_parameter_counts(width, count):
+    assert sum(p.numel() for p in HQHead(decoder_dim=256, vit_dim=width).parameters()) == count
+
+
+def test_only_the_head_trains():
+    model = small_model(seed=3)
+    model.train()
+    assert not model.sam.training
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == {f"head.{n}" for n in model.head.state_dict()}
+    encoded = model.encode(model.preprocess(torch.from_numpy(picture(128, 128)).permute(2, 0, 1)[None]))
+    prompts = model.embed_prompts(boxes_P4=torch.tensor([[10.0, 20, 100, 90]]))
+    model.decode_hq(encoded, prompts).hq_P1hw.square().mean().backward()
+    # The token's gradient comes through the frozen transformer.
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.head.parameters())
+    assert all(p.grad is None for p in model.sam.parameters())
+
+
+def test_merged_keys_are_the_published_ones(model):
+    head = {k.removeprefix("mask_decoder.") for k in merged_state(model) if k.startswith("mask_decoder.")}
+    stems = {k.split(".")[0] for k in head}
+    assert {"hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature"} <= stems
+    assert len(merged_state(model)) == len(model.sam.state_dict()) + 25

@@ -1,0 +1,138 @@
+"""The `hqsam` console script."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hqsam_pipelines import cli
+from pipe_testing import REPOSITORY, bare_repository, environment, git
+
+
+def call(*words: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hqsam_pipelines.cli", *words]
+    return subprocess.run(
+        command, cwd=cwd, env=environment(REPOSITORY), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_help_is_quick_and_lists_every_command() -> None:
+    begin = time.process_time()
+    assert set(cli.commands()) >= {"compare", "doctor", "predict", "profile", "repro", "score", "server"}
+    text = cli.usage()
+    assert time.process_time() - begin < 0.5
+    for name in cli.commands():
+        assert f"  {name}" in text
+        assert cli.summary(name)
+
+
+def test_the_list_of_commands_imports_nothing_heavy() -> None:
+    code = "import sys; from hqsam_pipelines import cli; cli.run(['--help']); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+    assert not modules & {"prefect", "dvc", "torch", "numpy", "pandas", "typer", "hqsam_metrics"}
+
+
+@pytest.mark.parametrize("name", cli.commands())
+def test_every_command_has_help(name: str) -> None:
+    done = call(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_wrong_command_lines() -> None:
+    done = call("scroe")
+    assert done.returncode == 2
+    assert "did you mean score" in done.stderr
+    assert call().returncode == 2
+    assert call("server", "begin").returncode == 2
+    assert call("--version").stdout.startswith("hqsam ")
+
+
+def test_outside_a_repository_is_one_message(tmp_path: Path) -> None:
+    done = call("server", "status", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "run this inside the repository" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def absent(name: str, argv: object) -> object:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli, "_call", absent)
+    assert cli.run(["predict", "x.png"]) == 1
+    assert "pip install 'hqsam-pipeline[model]'" in capsys.readouterr().err
+
+
+def test_score_runs_without_the_rest_of_the_pipeline() -> None:
+    """The base install has none of these; here they are made impossible to import."""
+    blocked = ["torch", "prefect", "dvc", "pandas", "pyarrow", "PIL", "yaml", "great_expectations", "ruamel"]
+    code = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        "from hqsam_pipelines import cli\n"
+        "sys.exit(cli.run(['score', 'masks', '--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--dilation-ratio" in done.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    root = bare_repository(tmp_path / "checkout")
+    (root / "configs").mkdir()
+    for name in ("sample", "tiny"):
+        (root / "configs" / f"{name}.yaml").write_bytes((REPOSITORY / "configs" / f"{name}.yaml").read_bytes())
+    (root / "params.yaml").write_bytes((root / "configs" / "sample.yaml").read_bytes())
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "x")
+    return root
+
+
+def test_a_profile_is_a_diff_of_params_and_takes_its_outputs_away(checkout: Path) -> None:
+    for name in ("data/samples/dis5k", "data/samples/ecssd", "data/scores/lvis-nano", "data/scores/coco-nano"):
+        (checkout / name).mkdir(parents=True)
+    (checkout / "reports" / "metrics").mkdir(parents=True)
+    (checkout / "reports" / "metrics" / "lvis-nano.json").write_text("{}")
+    assert call("profile", cwd=checkout).stdout.split() == ["*", "sample", "tiny"]
+    done = call("profile", "tiny", cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    assert git(checkout, "diff", "--name-only").split() == ["params.yaml"]
+    assert (checkout / "params.yaml").read_bytes() == (checkout / "configs" / "tiny.yaml").read_bytes()
+    assert sorted(p.name for p in (checkout / "data" / "samples").iterdir()) == ["dis5k"]
+    assert sorted(p.name for p in (checkout / "data" / "scores").iterdir()) == ["coco-nano"]
+    assert not list((checkout / "reports" / "metrics").iterdir())
+    assert "active already" in call("profile", "tiny", cwd=checkout).stdout
+
+
+def test_edits_of_params_are_not_lost(checkout: Path) -> None:
+    edited = (checkout / "params.yaml").read_text().replace("seed: 0", "seed: 5")
+    (checkout / "params.yaml").write_text(edited)
+    done = call("profile", "tiny", cwd=checkout)
+    assert done.returncode == 1
+    assert "would be lost" in done.stderr
+    assert (checkout / "params.yaml").read_text() == edited
+    assert call("profile", "tiny", "--force", cwd=checkout).returncode == 0
+    unknown = call("profile", "papr", cwd=checkout)
+    assert unknown.returncode == 1
+    assert "unknown profile 'papr'" in unknown.stderr
+
+
+def test_doctor_finds_this_checkout_well_and_names_what_is_not(checkout: Path, tmp_path: Path) -> None:
+    done = call("doctor", "--json", str(tmp_path / "doctor.json"))
+    levels = {f["what"]: f["level"] for f in json.loads((tmp_path / "doctor.json").read_text())["findings"]}
+    assert done.returncode == 0, done.stdout
+    assert {"python", "libraries", "machine", "gpu", "params", "disk", "git", "dvc", "server"} <= set(levels)
+    (checkout / "params.yaml").write_text((checkout / "params.yaml").read_text().replace("epochs: ", "epocs: "))
+    broken = call("doctor", cwd=checkout)
+    assert broken.returncode == 1
+    assert "train.epocs" in broken.stdout
+    assert "did you mean epochs" in broken.stdout

@@ -1,0 +1,133 @@
+"""`hqsam repro` on a small DVC pipeline of shell commands: fan-out, order, failures, targets; and the graph it reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hqsam_datasets.errors import UserError
+from hqsam_pipelines import host_client, server
+from hqsam_pipelines.graph import read_graph
+from pipe_testing import git, run
+
+# Each stage notes when it began and ended. `slow` is 3 s so that `other` can only overlap it if they run side by side.
+STAGES = """
+stages:
+  part:
+    foreach: [a, b]
+    do:
+      cmd: date +%s.%N > begin-${item} && sleep 3 && cp in-${item} out-${item} && date +%s.%N > end-${item}
+      deps:
+        - in-${item}
+      outs:
+        - out-${item}
+  join:
+    cmd: cat out-a out-b > joined
+    deps: [out-a, out-b]
+    outs: [joined]
+  bad:
+    cmd: cat in-bad && test "$(cat in-bad)" = good && cp in-bad out-bad
+    deps: [in-bad]
+    outs: [out-bad]
+  after:
+    cmd: cp out-bad after
+    deps: [out-bad]
+    outs: [after]
+"""
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("pipeline")
+    (root / "dvc.yaml").write_text(STAGES)
+    (root / "params.yaml").write_text("profile: none\n")
+    for name in ("a", "b", "bad"):
+        (root / f"in-{name}").write_text(f"{name}\n")
+    git(root, "init", "-q")
+    assert run(root, "dvc", "init", "-q").returncode == 0
+    (root / ".gitignore").write_text(".hqsam/\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "x")
+    yield root
+    host_client.stop(root)
+    server.stop(root)
+
+
+def times(root: Path, name: str) -> tuple[float, float]:
+    begin, end = (float((root / f"{word}-{name}").read_text()) for word in ("begin", "end"))
+    return begin, end
+
+
+def test_the_graph_is_dvcs_own(pipeline: Path) -> None:
+    graph = read_graph(pipeline, [])
+    assert set(graph.order) == set(graph.known) == {"part@a", "part@b", "join", "bad", "after"}
+    assert graph.needs["join"] == {"part@a", "part@b"}
+    assert graph.order.index("join") > graph.order.index("part@b")
+    assert graph.weight["part@a"] == 1
+    assert set(read_graph(pipeline, ["join"]).order) == {"part@a", "part@b", "join"}
+    assert read_graph(pipeline, ["part"]).targets == ("part@a", "part@b")
+    with pytest.raises(UserError, match="did you mean part@a or part"):
+        read_graph(pipeline, ["part@x"])
+
+
+def test_independent_stages_overlap_a_failure_blocks_only_its_own_and_a_second_run_does_nothing(
+    pipeline: Path, tmp_path: Path
+) -> None:
+    done = run(pipeline, "hqsam", "repro", "--json", str(tmp_path / "out.json"))
+    outcome = json.loads((tmp_path / "out.json").read_text())
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert sorted(outcome["ran"]) == ["join", "part@a", "part@b"]
+    assert list(outcome["failed"]) == ["bad"]
+    assert outcome["blocked"] == ["after"]
+    assert "bad failed" in done.stdout
+    assert (pipeline / "joined").read_text() == "a\nb\n"
+    (begin_a, end_a), (begin_b, end_b) = times(pipeline, "a"), times(pipeline, "b")
+    assert max(begin_a, begin_b) < min(end_a, end_b), "the two parts did not run side by side"
+
+    (pipeline / "in-bad").write_text("good")
+    assert run(pipeline, "hqsam", "repro").returncode == 0
+    again = run(pipeline, "hqsam", "repro")
+    assert again.returncode == 0
+    assert "everything is up to date (5 stages)" in again.stdout
+    assert run(pipeline, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+    plain = run(pipeline, "dvc", "repro")
+    assert "Running stage" not in plain.stdout
+
+
+def test_only_what_changed_and_what_follows_runs(pipeline: Path, tmp_path: Path) -> None:
+    run(pipeline, "hqsam", "repro")
+    (pipeline / "in-a").write_text("A\n")
+    run(pipeline, "hqsam", "repro", "join", "--json", str(tmp_path / "out.json"))
+    outcome = json.loads((tmp_path / "out.json").read_text())
+    assert outcome["ran"] == ["part@a", "join"]
+    assert outcome["fresh"] == ["part@b"]
+    assert (pipeline / "joined").read_text() == "A\nb\n"
+
+
+def test_an_unknown_target_is_one_message(pipeline: Path) -> None:
+    done = run(pipeline, "hqsam", "repro", "joyn")
+    assert done.returncode == 1
+    assert "unknown stage 'joyn'" in done.stderr
+    assert "did you mean join" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_an_unknown_executor_is_one_message(pipeline: Path) -> None:
+    done = run(pipeline, "hqsam", "repro", "--force", "join", HQSAM_EXECUTOR="slurm")
+    assert done.returncode == 1
+    assert "one of: threads, ray" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_same_bytes_as_plain_dvc(pipeline: Path, tmp_path: Path) -> None:
+    run(pipeline, "hqsam", "repro")
+    other = tmp_path / "other"
+    shutil.copytree(
+        pipeline, other, ignore=shutil.ignore_patterns(".hqsam", "cache", "tmp", "out-*", "joined", "after", "dvc.lock")
+    )
+    assert run(other, "dvc", "repro").returncode == 0
+    for name in ("out-a", "out-b", "joined", "out-bad", "after"):
+        assert (other / name).read_bytes() == (pipeline / name).read_bytes()

@@ -1,0 +1,97 @@
+"""Stage modules, dvc.yaml and the README name the same stages; a stage's command line is strict."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hqsam_pipelines import codegraph
+from hqsam_pipelines.stage import Stage
+from pipe_testing import REPOSITORY, environment
+
+VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
+ORDER = (
+    "fetch", "normalise", "index", "overlap", "validate", "shard", "augment", "train", "predict", "score", "report",
+)  # fmt: skip
+
+
+def call(*words: str, cwd: Path = REPOSITORY, **extra: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *words]
+    kept = environment(REPOSITORY, HQSAM_HOST="0", **extra)
+    return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_stages_are_those_of_the_design() -> None:
+    assert sorted(ORDER) == VERBS
+
+
+def test_the_readme_names_every_stage_in_order() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    places = [re.search(rf"\b{verb}\b", text) for verb in ORDER]
+    assert all(places), [verb for verb, place in zip(ORDER, places, strict=True) if place is None]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_importing_a_stage_is_light(verb: str) -> None:
+    code = (
+        f"import sys, hqsam_pipelines.stages.{verb};"
+        "heavy = {'prefect', 'dvc', 'torch', 'numpy', 'pandas', 'pydantic', 'cv2'} & set(sys.modules); print(heavy); sys.exit(bool(heavy))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_names_of_runs(verb: str) -> None:
+    stage: Stage = importlib.import_module(f"hqsam_pipelines.stages.{verb}").STAGE
+    names = [section.removesuffix("s") for section in stage.per]
+    assert stage.verb == verb
+    assert stage.run_name(names).startswith(verb)
+    assert stage.dvc_name(names) == (f"{verb}@{'-'.join(names)}" if names else verb)
+    for module in stage.imports:
+        assert importlib.util.find_spec(module) is not None, module
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("normalise", "dis5"), ["unknown source 'dis5'", "params.yaml", "sources.dis5", "did you mean dis5k"]),
+        (("fetch", "cocoo"), ["unknown archive 'cocoo'", "archives.cocoo", "did you mean coco"]),
+        (("predict", "coco", "nanno"), ["unknown model 'nanno'", "models.nanno", "nano"]),
+    ],
+)
+def test_an_unknown_name_is_one_message_and_status_1(words: tuple[str, ...], parts: list[str]) -> None:
+    done = call(f"hqsam_pipelines.stages.{words[0]}", *words[1:])
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_wrong_arguments_are_status_2() -> None:
+    assert call("hqsam_pipelines.stages.fetch").returncode == 2
+    assert call("hqsam_pipelines.stages.overlap", "x").returncode == 2
+    done = call("hqsam_pipelines.stages.predict", "--help")
+    assert done.returncode == 0
+    assert "BENCHMARK MODEL" in done.stdout
+
+
+def test_outside_a_repository_is_one_message(tmp_path: Path) -> None:
+    done = call("hqsam_pipelines.stages.overlap", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "run this inside the repository" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_params_file_stops_a_stage_with_one_message(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    text = (REPOSITORY / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("\nseed:", "\nsead:"))
+    done = call("hqsam_pipelines.stages.overlap", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "unknown key 'sead'" in done.stderr
+    assert "did you mean seed" in done.stderr
+    assert "Traceback" not in done.stderr
