@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hqsam_datasets import images, prompts
-from hqsam_datasets.atomic import atomic_folder, read_json, write_json
+from hqsam_datasets.atomic import atomic_folder, write_json
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch import Report
 from hqsam_datasets.parallel import ordered_map, worker_count
+from hqsam_datasets.reporting import Report
 from hqsam_datasets.sample import mask_extension
-from hqsam_datasets.tario import ShardWriter, iterate_samples
+from hqsam_datasets.tario import ShardWriter, iterate_samples, read_index
 
 VERSION = 1
 PAD_IMAGE = 128
@@ -314,7 +314,7 @@ def write_prompts(
     Raises:
         UserError: if the shards are missing or damaged.
     """
-    index = read_json(shards / "index.json", cure="run the shard stage")
+    index = read_index(shards)
     workers = workers or worker_count(index["n_samples"] * options.views, worth=_VIEWS_WORTH_A_PROCESS)
     counts: Counter[str] = Counter()
     records = []

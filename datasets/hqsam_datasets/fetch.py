@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -23,6 +23,7 @@ from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, lock
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_http import download
 from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, Progress, RetryPolicy, Transfer
+from hqsam_datasets.reporting import Report
 
 VERSION = 1
 DROP_FOLDER_VARIABLE = "HQSAM_DROP_DIR"
@@ -33,13 +34,6 @@ DROP_FOLDER_VARIABLE = "HQSAM_DROP_DIR"
 
 Scheme = Literal["embedded", "drop", "http", "https", "file", "gdrive", "s3", "gs", "az", "memory"]
 _SCHEMES: tuple[str, ...] = get_args(Scheme)
-
-
-class Report(Protocol):
-    """Progress callback of all stages."""
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` units (0 = unknown) of `what` are finished."""
 
 
 class ArchiveFile(BaseModel):
@@ -285,7 +279,12 @@ def _earlier(out: Path) -> dict[str, Any]:
     if not record.is_file():
         return {}
     found = read_json(record, cure=f"delete {out} and fetch again")
-    return found if isinstance(found, dict) and found.get("version") == VERSION else {}
+    fields = {"name", "bytes", "sha256", "checked_by"}
+    try:
+        whole = found["version"] == VERSION and all(set(entry) == fields for entry in found["files"])
+    except (KeyError, TypeError):
+        whole = False
+    return found if whole else {}
 
 
 def _is_complete(spec: ArchiveSpec, out: Path, known: dict[str, Any]) -> bool:

@@ -16,9 +16,9 @@ import numpy as np
 
 from hqsam_datasets import images
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch import Report
 from hqsam_datasets.images import ImageError, decode_image, decode_mask, probe
 from hqsam_datasets.parallel import ordered_map, worker_count
+from hqsam_datasets.reporting import Report
 from hqsam_datasets.sources.folder import LOSSY, SUFFIXES
 
 Level = Literal["ok", "note", "warning", "error"]

@@ -266,7 +266,8 @@ def _describe(canvas: F32, x: F32, y: F32, level: I64, atlas: _Atlas) -> U8:
     rows = np.clip(y[:, None] + offsets, top[:, None], (top + height)[:, None] - 1).astype(np.float32)
     map_x = np.tile(columns, (1, PATCH))
     map_y = np.repeat(rows, PATCH, axis=1)
-    patches = cv2.remap(canvas, map_x, map_y, cv2.INTER_LINEAR)
+    patches = np.rint(cv2.remap(canvas, map_x, map_y, cv2.INTER_LINEAR))
+    patches -= np.rint(patches.mean(axis=1, keepdims=True))
     return np.packbits(patches @ _basis() > 0, axis=1)
 
 
@@ -285,10 +286,11 @@ def descriptor_frequencies() -> I64:
 
 @lru_cache(maxsize=1)
 def _basis() -> F32:
-    """Windowed cosine functions, float32 [PATCH * PATCH, DESCRIPTOR_BITS].
+    """Windowed cosine functions, float32 [PATCH * PATCH, DESCRIPTOR_BITS], whole numbers of at most 127.
 
     Every function has zero mean, so brightness and contrast move no bit, and the window is symmetric, so the
-    dihedral variants are exact.
+    dihedral variants are exact. Products with whole grey levels add up to less than 2**24, which float32 holds: the
+    sign does not depend on the order in which a BLAS library, on however many threads, adds them.
     """
     frequencies = descriptor_frequencies()
     positions = (np.arange(PATCH) + 0.5) / PATCH
@@ -297,4 +299,6 @@ def _basis() -> F32:
     weight = np.outer(window, window)
     functions = cosines[frequencies[:, 0]][:, :, None] * cosines[frequencies[:, 1]][:, None, :]
     functions = functions - (functions * weight).sum((1, 2), keepdims=True) / weight.sum()
-    return np.ascontiguousarray((functions * weight).reshape(DESCRIPTOR_BITS, -1).T, dtype=np.float32)
+    windowed = functions * weight
+    whole = np.rint(127 * windowed / np.abs(windowed).max(axis=(1, 2), keepdims=True))
+    return np.ascontiguousarray(whole.reshape(DESCRIPTOR_BITS, -1).T, dtype=np.float32)

@@ -175,8 +175,7 @@ def encode_png(array: NDArray[np.uint8]) -> bytes:
 
 def soft_fraction(mask: NDArray[np.uint8]) -> float:
     """Fraction of the pixels of a soft uint8 mask that are neither 0 nor 255."""
-    counts = histogram(mask)
-    return float(counts[1:255].sum()) / max(1, mask.size)
+    return _count(mask, 1, 254) / max(1, mask.size)
 
 
 def histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -242,19 +241,23 @@ def _check_png(data: bytes, reason: RejectReason) -> None:
 
 
 def _from_grey(values: NDArray[np.uint8], encoding: MaskEncoding | None = None) -> DecodedMask:
-    counts = histogram(values)
-    between = int(counts[1:255].sum())
+    between = _count(values, 1, 254)
     if between == 0:
         return DecodedMask(values, encoding or "0/255", 0.0)
-    used = np.flatnonzero(counts)
-    if used[-1] == 1:
+    largest = int(values.max())
+    if largest == 1:
         return DecodedMask(values * np.uint8(255), encoding or "0/1", 0.0)
     soft = between / values.size
-    if float(counts[16:240].sum()) / values.size > 0.5:
+    if _count(values, 16, 239) / values.size > 0.5:
         raise ImageError("not_a_mask", f"{soft:.0%} of the pixels are neither 0 nor 255: this is a picture")
-    if used[-1] <= FOREGROUND:
-        raise ImageError("ambiguous_mask", f"no value above {FOREGROUND}; {_describe(counts)}")
+    if largest <= FOREGROUND:
+        raise ImageError("ambiguous_mask", f"no value above {FOREGROUND}; {_describe(histogram(values))}")
     return DecodedMask(values, encoding or "soft", soft)
+
+
+def _count(values: NDArray[np.uint8], low: int, high: int) -> int:
+    """Number of pixels in low..high, both included."""
+    return int(cv2.countNonZero(cv2.inRange(values, low, high)))
 
 
 def _from_palette(image: Image.Image) -> DecodedMask:

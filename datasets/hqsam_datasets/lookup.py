@@ -16,8 +16,7 @@ from hqsam_datasets import manifest
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import decode_mask
 from hqsam_datasets.sample import Sample, parse_sample
-from hqsam_datasets.shards import read_index
-from hqsam_datasets.tario import TarReader
+from hqsam_datasets.tario import TarReader, read_index
 
 
 @dataclass(frozen=True, slots=True, eq=False)

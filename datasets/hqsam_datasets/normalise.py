@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 from hqsam_datasets import images, manifest, sources
 from hqsam_datasets.atomic import atomic_folder, write_json, write_jsonl
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch import Report
 from hqsam_datasets.hashing import hash_image
 from hqsam_datasets.images import ImageError, ImageProbe
 from hqsam_datasets.manifest import Reject, SampleRow
 from hqsam_datasets.parallel import ordered_map, worker_count
+from hqsam_datasets.reporting import Report
 from hqsam_datasets.sample import make_key, mask_extension, sample_json
 from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, SourceOptions, read_file
 from hqsam_datasets.tario import ShardWriter
@@ -93,7 +93,7 @@ def normalise(
             `options.expected`.
     """
     scan = sources.load(options.kind or source).scan(source, root, options)
-    keyed = _with_keys(source, scan)
+    keyed = _limited(_with_keys(source, scan), options.limit)
     workers = workers or worker_count(len(keyed), worth=_PAIRS_WORTH_A_PROCESS)
     rows: list[SampleRow] = []
     rejects = list(scan.rejects)
@@ -128,6 +128,14 @@ def _with_keys(source: str, scan: Scan) -> list[tuple[str, Pair]]:
     if len(set(unique)) != len(unique):
         raise UserError("two images give the same key", key=f"sources.{source}", cure="rename one of the files")
     return sorted(zip(unique, scan.pairs, strict=True), key=lambda item: item[0])
+
+
+def _limited(keyed: list[tuple[str, Pair]], limit: int | None) -> list[tuple[str, Pair]]:
+    """A subset that does not depend on which other files are there: the smallest hashes of the keys."""
+    if limit is None or len(keyed) <= limit:
+        return keyed
+    chosen = sorted(keyed, key=lambda item: hashlib.sha256(item[0].encode()).digest())[:limit]
+    return sorted(chosen, key=lambda item: item[0])
 
 
 def _make_shard(task: _Task) -> _Done:

@@ -157,11 +157,8 @@ def _tile_search(train: ImageList, other: ImageList, options: OverlapOptions, re
 
 
 def _shape_search(train: ImageList, other: ImageList, options: OverlapOptions, report: Report) -> list[Candidate]:
-    report(0, len(train) + len(other), "outlines of foregrounds")
-    shapes = train.shapes()
-    report(len(train), len(train) + len(other), "outlines of foregrounds")
-    to = other.shapes()
-    report(len(train) + len(other), len(train) + len(other), "outlines of foregrounds")
+    shapes = train.shapes(lambda done, total: report(done, total, "training outlines"))
+    to = other.shapes(lambda done, total: report(done, total, "evaluation outlines"))
     longest = np.maximum(train.width, train.height)
     frame = np.stack([256 * train.width / longest, 256 * train.height / longest], 1)
     return shape_candidates(shapes, to, frame, radius=options.shape_hamming)
@@ -366,10 +363,16 @@ def _picture(pair: Pair, train: ImageList, other: ImageList) -> bytes:
     left, right = train.image(pair.train), other.image(pair.other)
     evidence = pair.evidence
     lines = (
-        f"{pair.kind}: {train.key[pair.train]}  |  {other.group[pair.other]}/{other.key[pair.other]}",
-        f"{VARIANTS[pair.candidate.variant]}, found by {pair.candidate.found_by}, ncc {evidence.ncc:.3f}, "
-        f"matched {evidence.matched_fraction:.2f}",
+        f"{pair.kind}: {train.key[pair.train]}",
+        f"{other.group[pair.other]}: {other.key[pair.other]}",
+        f"{VARIANTS[pair.candidate.variant]}, found by {pair.candidate.found_by}, " + _measures(evidence),
     )
     affine = pixel_affine(evidence, pair.candidate.variant, left.shape, right.shape)
     region: NDArray[np.bool_] = evidence.region
     return gallery.picture(left, right, affine=affine, region=region, lines=lines)
+
+
+def _measures(evidence: Evidence) -> str:
+    if np.isfinite(evidence.outline):
+        return f"outlines agree to {evidence.outline:.2f}"
+    return f"ncc {evidence.ncc:.3f}, textured area matched {evidence.matched_fraction:.2f}"

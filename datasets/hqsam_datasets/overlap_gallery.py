@@ -15,10 +15,11 @@ MAX_PICTURES = 24
 _HEIGHT = 240
 _MAX_WIDTH = 480
 _GAP = 8
-_CAPTION = 40
+_LINE = 17
+_MIN_WIDTH = 560
 _INK = (30, 30, 30)
 _FRAME = (255, 140, 0)
-_TINT = np.array([0, 200, 80], np.float32)
+_EDGE = (0, 150, 60)
 
 
 def choose(kinds: Sequence[str], limit: int = MAX_PICTURES) -> list[int]:
@@ -30,34 +31,47 @@ def choose(kinds: Sequence[str], limit: int = MAX_PICTURES) -> list[int]:
     return sorted(row for _, _, row in turns[:limit])
 
 
-def picture(train: U8, other: U8, *, affine: F64, region: NDArray[np.bool_], lines: tuple[str, str]) -> bytes:
+def picture(train: U8, other: U8, *, affine: F64, region: NDArray[np.bool_], lines: Sequence[str]) -> bytes:
     """Draw one pair as PNG.
 
     Args:
         train: the training image, uint8 [H, W, 3] RGB.
         other: the evaluation image, uint8 [h, w, 3] RGB.
         affine: float64 [2, 3], from pixels of `train` to pixels of `other`.
-        region: bool, any size: where `other` agrees, stretched over it; tinted.
-        lines: two lines of caption.
+        region: bool, any size: where `other` agrees, stretched over it; the rest is faded.
+        lines: caption.
 
     Returns:
         PNG bytes, the same for the same input.
     """
     left, _ = _fit(train)
     right, scale = _fit(other)
-    area = cv2.resize(region.astype(np.float32), (right.shape[1], right.shape[0]), interpolation=cv2.INTER_AREA)
-    tinted = right * (1 - 0.35 * area[..., None]) + _TINT * (0.35 * area[..., None])
-    right = np.ascontiguousarray(np.clip(np.rint(tinted), 0, 255).astype(np.uint8))
+    right = _fade(right, region)
     _draw_frame(right, train.shape, affine, scale)
-    canvas = np.full((_CAPTION + _HEIGHT, left.shape[1] + _GAP + right.shape[1], 3), 255, np.uint8)
-    canvas[_CAPTION : _CAPTION + left.shape[0], : left.shape[1]] = left
-    canvas[_CAPTION : _CAPTION + right.shape[0], left.shape[1] + _GAP :] = right
+    top = _LINE * len(lines) + 6
+    width = max(_MIN_WIDTH, left.shape[1] + _GAP + right.shape[1])
+    canvas = np.full((top + max(left.shape[0], right.shape[0]), width, 3), 255, np.uint8)
+    canvas[top : top + left.shape[0], : left.shape[1]] = left
+    start = left.shape[1] + _GAP
+    canvas[top : top + right.shape[0], start : start + right.shape[1]] = right
     for row, line in enumerate(lines):
-        cv2.putText(canvas, line, (4, 15 + 18 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
+        cv2.putText(canvas, line, (4, 14 + _LINE * row), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
     done, data = cv2.imencode(".png", cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR))
     if not done:
         raise RuntimeError("OpenCV could not encode a PNG")
     return bytes(data)
+
+
+def _fade(image: U8, region: NDArray[np.bool_]) -> U8:
+    """The image with all but the region turned to light grey, and the region's edge drawn."""
+    size = (image.shape[1], image.shape[0])
+    weight = cv2.resize(region.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)[..., None]
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    faded = image * weight + (0.35 * grey + 0.65 * 255) * (1 - weight)
+    result = np.ascontiguousarray(np.rint(faded).astype(np.uint8))
+    edges, _ = cv2.findContours((weight > 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(result, edges, -1, _EDGE, 1)
+    return result
 
 
 def _fit(image: U8) -> tuple[U8, float]:

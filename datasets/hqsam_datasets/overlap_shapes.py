@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hqsam_datasets.hashing import pdq_of
 from hqsam_datasets.overlap_index import Candidate, pdq_candidates, position_variants, variant_image
-from hqsam_datasets.overlap_verify import Evidence, in_fractions
+from hqsam_datasets.overlap_verify import Evidence, in_fractions, thumbnail
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -192,7 +192,7 @@ def compare_outlines(train: Cutout, other: Cutout, candidate: Candidate) -> Evid
         matched_inside=float((a & b).sum()) / max(1, int((a | b).sum())), matched_outside=float("nan"),
         cover_train=1.0, cover_other=1.0, area_train=shared * float(turned.mask.mean()),
         area_other=shared * float(other.mask.mean()), area_inside=shared * float(turned.mask.mean()),
-        affine=in_fractions(affine, turned.mask.shape, other.mask.shape), region=other.mask,
+        affine=in_fractions(affine, turned.mask.shape, other.mask.shape), region=thumbnail(other.mask),
         outline=_agreement(a, b), complexity=complexity_of(b), colour=colour,
     )  # fmt: skip
 

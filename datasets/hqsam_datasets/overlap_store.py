@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,10 +118,15 @@ class ImageList:
                 union |= mask
         return union
 
-    def shapes(self) -> Shapes:
-        """The outlines of all foregrounds, image by image."""
+    def shapes(self, report: Callable[[int, int], None]) -> Shapes:
+        """The outlines of all foregrounds, image by image; `report` hears (done, total) now and then."""
+        found: list[tuple[int, int, Shape, float]] = []
         with ThreadPoolExecutor(worker_count(len(self), worth=64)) as pool:
-            return Shapes.of([shape for shapes in pool.map(self._shapes, range(len(self))) for shape in shapes])
+            for done, shapes in enumerate(pool.map(self._shapes, range(len(self))), start=1):
+                found += shapes
+                if done % 256 == 0 or done == len(self):
+                    report(done, len(self))
+        return Shapes.of(found)
 
     def _shapes(self, row: int) -> list[tuple[int, int, Shape, float]]:
         unit = 256 / max(int(self.height[row]), int(self.width[row]))

@@ -26,6 +26,8 @@ Kind = Literal["exact", "near", "crop", "background", "foreground"]
 
 VIEW_SIDE = 320
 """Longest side of the pictures that are compared."""
+REGION_SIDE = 80
+"""Longest side of the region that is kept for the gallery."""
 
 _WINDOW = 11  # pixels, side of an NCC window
 _TEXTURE = 3.0  # grey levels: a window with a lower standard deviation (after a slight blur) is flat
@@ -78,7 +80,8 @@ class Evidence:
         area_inside: share of the training frame's area that agrees and is foreground.
         affine: float64 [2, 3], from the variant of the training image to the other image, both in fractions of their
             frame (0, 0 is the top left corner, 1, 1 the bottom right one).
-        region: bool [h, w] agreeing windows, in the frame of the other view.
+        region: bool [h, w], longest side at most `REGION_SIDE`: where the other picture agrees, stretched over its
+            frame.
         outline, complexity, colour: of a comparison of outlines (`hqsam_datasets.overlap_shapes`): agreement 0..1,
             complexity, and difference of the mean colours in grey levels; then `matched_inside` is the masks' IoU.
     """
@@ -321,7 +324,10 @@ def _evidence(turned: View, other: View, source: View, target: View, affine: F64
     background = _windows(warped, target.grey, cover & ~inside) if inside.any() else whole
     agree = background.agree if foreground is None else background.agree | foreground.agree
     corners, n_corners = _corners(target.grey, warped, cover, agree)
-    region = _warp(agree.astype(np.uint8) * 255, forward, other.grey.shape)[0] > 127 if swap else agree
+    region = agree
+    if swap:
+        moved, there = _warp(agree.astype(np.uint8) * 255, forward, other.grey.shape)
+        region = (moved > 127) & there
     return Evidence(
         ncc=_ncc(warped, target.grey, agree),
         corners=corners,
@@ -335,8 +341,16 @@ def _evidence(turned: View, other: View, source: View, target: View, affine: F64
         area_other=float(agree.sum()) * areas.other,
         area_inside=0.0 if foreground is None else float(foreground.agree.sum()) * areas.train,
         affine=in_fractions(forward, turned.grey.shape, other.grey.shape),
-        region=np.asarray(region, np.bool_),
+        region=thumbnail(region),
     )
+
+
+def thumbnail(region: Mask) -> Mask:
+    """A region bool [H, W] at a longest side of at most `REGION_SIDE`: a hundred thousand of them must fit in memory."""
+    scale = min(1.0, REGION_SIDE / max(region.shape))
+    size = (max(1, round(region.shape[1] * scale)), max(1, round(region.shape[0] * scale)))
+    small = cv2.resize(region.view(np.uint8) * np.uint8(255), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(small > 127)
 
 
 def in_fractions(affine: F64, shape: tuple[int, ...], to_shape: tuple[int, ...]) -> F64:

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from hqsam_datasets import manifest
 from hqsam_datasets.atomic import atomic_folder, read_json, read_jsonl, write_json
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch import Report
 from hqsam_datasets.parallel import ordered_map, worker_count
+from hqsam_datasets.reporting import Report
 from hqsam_datasets.tario import ShardInfo, ShardWriter, TarReader
 
 VERSION = 1
@@ -200,15 +200,3 @@ def _index(infos: list[ShardInfo], kept: list[_Place], excluded: list[str]) -> d
         "shards": [info.as_json() for info in infos],
         "digest": hashlib.sha256("\n".join(info.sha256 for info in infos).encode()).hexdigest(),
     }
-
-
-def read_index(folder: Path, *, stage: str = "shard") -> dict[str, Any]:
-    """The `index.json` of a folder of shards.
-
-    Raises:
-        UserError: if it is missing or damaged; `stage` names the stage to run.
-    """
-    index = read_json(folder / "index.json", cure=f"run the {stage} stage")
-    if not isinstance(index, dict) or "shards" not in index:
-        raise UserError("this is no shard index", file=folder / "index.json", cure=f"run the {stage} stage")
-    return index

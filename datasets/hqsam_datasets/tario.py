@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from hqsam_datasets.atomic import read_json
 from hqsam_datasets.errors import UserError
 
 BLOCK = 512
@@ -293,6 +294,18 @@ def iterate_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
             files[extension] = reader.read_at(member)
         if key is not None:
             yield key, files
+
+
+def read_index(folder: Path, *, stage: str = "shard") -> dict[str, Any]:
+    """The `index.json` of a folder of shards.
+
+    Raises:
+        UserError: if it is missing or damaged; `stage` names the stage to run.
+    """
+    index = read_json(folder / "index.json", cure=f"run the {stage} stage")
+    if not isinstance(index, dict) or "shards" not in index:
+        raise UserError("this is no shard index", file=folder / "index.json", cure=f"run the {stage} stage")
+    return index
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> str:

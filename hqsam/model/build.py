@@ -8,6 +8,7 @@ import torch
 from hqsam_datasets.errors import UserError
 
 from hqsam.model import backbones, checkpoint
+from hqsam.model.checkpoint import Checkpoint
 from hqsam.model.hq_decoder import HQHead
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
@@ -41,28 +42,36 @@ def build_model(options: ModelOptions, *, head: Path | None = None, seed: int = 
         UserError: Unknown backbone, missing or unfitting file.
     """
     backbone = options.load_backbone()
+    base = None if options.checkpoint is None else _read_base(options.checkpoint, options.backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new_head = HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
         model = HQSam(backbone=backbone, sam=backbone.build(), head=new_head)
-    if options.checkpoint is not None:
-        _load_base(model, options.checkpoint)
+    if base is not None:
+        _load_base(model, base)
     if head is not None:
         load_head(model, head)
     return model
 
 
-def _load_base(model: HQSam, path: Path) -> None:
+def _read_base(path: Path, backbone: str) -> Checkpoint:
+    """Read SAM's weights and refuse what cannot fit before a model of perhaps 600 M parameters is built."""
     found = checkpoint.read(path)
     if not found.has_encoder:
         raise UserError(
-            f"this is a {found.format} file: it has no image encoder",
-            file=path,
-            cure="give a whole SAM or HQ-SAM",
+            f"this is a {found.format} file: it has no image encoder", file=path, cure="give a whole SAM or HQ-SAM"
         )
-    checkpoint.load_strict(model.sam, found.sam, path=path, what=f"SAM {model.backbone.name}")
+    actual = checkpoint.backbone_of(found)
+    if actual not in (backbone, None):
+        raise UserError(f"the file is a {actual}, it does not fit {backbone}", file=path, key="backbone")
+    return found
+
+
+def _load_base(model: HQSam, found: Checkpoint) -> None:
+    path, name = found.path, model.backbone.name
+    checkpoint.load_strict(model.sam, found.sam, path=path, what=f"SAM {name}")
     if found.head:
-        checkpoint.load_strict(model.head, found.head, path=path, what=f"the HQ head of {model.backbone.name}")
+        checkpoint.load_strict(model.head, found.head, path=path, what=f"the HQ head of {name}")
 
 
 def load_head(model: HQSam, path: Path) -> None:
@@ -91,7 +100,7 @@ def load_head(model: HQSam, path: Path) -> None:
     _check_same_decoder(model, found)
 
 
-def _check_same_decoder(model: HQSam, found: checkpoint.Checkpoint) -> None:
+def _check_same_decoder(model: HQSam, found: Checkpoint) -> None:
     own = model.sam.state_dict()
     differing = [
         key

@@ -33,7 +33,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from hqsam.model import hf_format
+from hqsam.model import backbones, hf_format
+from hqsam.model.backbones.base import Backbone
 from hqsam.model.hq_decoder import HQ_PREFIXES
 
 Format = Literal["sam", "hq_sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq", "hf_sam"]
@@ -208,6 +209,36 @@ def check_published(path: Path, digest: str) -> str | None:
     return KNOWN_SHA256.get(digest)
 
 
+def backbone_of(found: Checkpoint) -> str | None:
+    """The backbone whose sizes the weights have, or None.
+
+    A whole model is told by its encoder; a decoder or head by the widths that the HQ head connects.
+    """
+    noted = found.metadata.get("backbone")
+    if noted in backbones.names():
+        return str(noted)
+    for name in backbones.names():
+        backbone = backbones.load(name)
+        if _fits_encoder(backbone, found.sam) if found.has_encoder else _fits_head(backbone, found.head):
+            return name
+    return None
+
+
+def _fits_encoder(backbone: Backbone, sam: Mapping[str, Tensor]) -> bool:
+    if not any(key.startswith(f"image_encoder.{backbone.early}.") for key in sam):
+        return False
+    position = sam.get("image_encoder.pos_embed")
+    side = backbone.embedding_size
+    if position is not None:
+        return tuple(position.shape) == (1, side, side, backbone.vit_dim)
+    return backbone.early_layout == "BLC"  # the hierarchical encoders have no absolute position
+
+
+def _fits_head(backbone: Backbone, head: Mapping[str, Tensor]) -> bool:
+    first = head.get("compress_vit_feat.0.weight")
+    return first is not None and tuple(first.shape[:2]) == (backbone.vit_dim, backbone.decoder_dim)
+
+
 def _read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
     try:
         if path.suffix == ".safetensors":
@@ -225,7 +256,7 @@ def _read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
         pickle.UnpicklingError,
     ) as error:
         raise UserError(
-            f"the file is not a readable checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:160]})",
+            f"the file is not a readable checkpoint ({type(error).__name__}: {str(error).partition(chr(10))[0][:160]})",
             file=path,
             cure="download or copy it again; files that need code to load are refused",
         ) from error

@@ -15,9 +15,7 @@ from hqsam_datasets.errors import UserError
 from safetensors.torch import save
 from torch import Tensor
 
-from hqsam.model import backbones, checkpoint, hf_format
-from hqsam.model.backbones.base import Backbone
-from hqsam.model.checkpoint import Checkpoint
+from hqsam.model import checkpoint, hf_format
 from hqsam.model.hq_sam import HQSam
 
 Target = Literal["hq_sam", "sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq"]
@@ -69,49 +67,13 @@ def inspect(path: Path) -> Summary:
     return Summary(
         path=path,
         format=found.format,
-        backbone=backbone_of(found),
+        backbone=checkpoint.backbone_of(found),
         sha256=digest,
         published_as=checkpoint.check_published(path, digest),
         parameters=parts,
         dtypes=dict(sorted(dtypes.items())),
         metadata=found.metadata,
     )
-
-
-def backbone_of(found: Checkpoint) -> str | None:
-    """The backbone whose sizes the weights have, or None.
-
-    A whole model is told by its encoder; a decoder or head by the widths that the HQ head connects.
-    """
-    noted = found.metadata.get("backbone")
-    if noted in backbones.names():
-        return str(noted)
-    for name in backbones.names():
-        backbone = backbones.load(name)
-        if _fits_encoder(backbone, found.sam) if found.has_encoder else _fits_head(backbone, found.head):
-            return name
-    return None
-
-
-def bundled_weights(backbone: str) -> Path | None:
-    """SAM weights that lie beside the backbone's file (``nano``), if there are any."""
-    path = Path(backbones.__file__).parent / f"{backbone}.safetensors"
-    return path if path.is_file() else None
-
-
-def _fits_encoder(backbone: Backbone, sam: Mapping[str, Tensor]) -> bool:
-    if not any(key.startswith(f"image_encoder.{backbone.early}.") for key in sam):
-        return False
-    position = sam.get("image_encoder.pos_embed")
-    side = backbone.embedding_size
-    if position is not None:
-        return tuple(position.shape) == (1, side, side, backbone.vit_dim)
-    return backbone.early_layout == "BLC"  # the hierarchical encoders have no absolute position
-
-
-def _fits_head(backbone: Backbone, head: Mapping[str, Tensor]) -> bool:
-    first = head.get("compress_vit_feat.0.weight")
-    return first is not None and tuple(first.shape[:2]) == (backbone.vit_dim, backbone.decoder_dim)
 
 
 def merged_state(model: HQSam) -> dict[str, Tensor]:

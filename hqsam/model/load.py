@@ -6,9 +6,8 @@ from pathlib import Path
 
 from hqsam_datasets.errors import UserError
 
-from hqsam.model import checkpoint
+from hqsam.model import backbones, checkpoint
 from hqsam.model.build import build_model
-from hqsam.model.convert import backbone_of, bundled_weights
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
 
@@ -28,14 +27,14 @@ def load_any(path: Path, *, backbone: str | None = None, base: Path | None = Non
     """
     path = path / HEAD if path.is_dir() else path
     found = checkpoint.read(path)
-    name = backbone or backbone_of(found)
+    name = backbone or checkpoint.backbone_of(found)
     if name is None:
         raise UserError(f"the backbone of this {found.format} file cannot be told", file=path, cure="give --backbone")
     if found.has_encoder:
-        return build_model(ModelOptions(backbone=name, checkpoint=path)).eval()
-    base = base or bundled_weights(name)
+        return build_model(ModelOptions.model_construct(backbone=name, checkpoint=path)).eval()
+    base = base or backbones.bundled_weights(name)
     if base is None:
         raise UserError(
             f"this {found.format} file holds no image encoder", file=path, cure=f"give --base, the SAM {name} file"
         )
-    return build_model(ModelOptions(backbone=name, checkpoint=base), head=path).eval()
+    return build_model(ModelOptions.model_construct(backbone=name, checkpoint=base), head=path).eval()

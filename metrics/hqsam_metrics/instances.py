@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_metrics.columns import finite, flag, id_list, integers, numbers, place_of, rows_of, unique
 from hqsam_metrics.errors import UserError
 from hqsam_metrics.jsonlist import iter_list, read_json
 from hqsam_metrics.masks import segmentation_string
@@ -118,69 +118,6 @@ class Results:
         return len(self.score)
 
 
-def place_of(table: Int, ids: Int) -> Int:
-    """Returns the place of each id in the rising `table`, -1 for one that is not there: int64 [n]."""
-    at = np.searchsorted(table, ids)
-    at[at == len(table)] = 0
-    found = table[at] == ids if len(table) else np.zeros(len(ids), bool)
-    return np.where(found, at, -1)
-
-
-def integers(rows: Sequence[Any], key: str, name: str, what: str, first: int = 0) -> Int:
-    """Returns column `key` of `rows` as int64; UserError for the first row that has no integer there."""
-    try:
-        column = [row[key] for row in rows]
-        array = np.array(column) if column else np.zeros(0, np.int64)
-        if array.dtype.kind == "i" and not any(value is True or value is False for value in column):
-            return array.astype(np.int64)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pass
-    for i, row in enumerate(rows):
-        value = row.get(key) if isinstance(row, Mapping) else None
-        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
-            raise UserError(f"{name}: {what} {first + i}: `{key}` must be an integer, is {_short(row, key)}")
-    return np.array([int(row[key]) for row in rows], np.int64)
-
-
-def numbers(rows: Sequence[Any], key: str, name: str, what: str, first: int = 0) -> Float:
-    """Returns column `key` of `rows` as float64; UserError for the first that is no finite number."""
-    try:
-        column = [row[key] for row in rows]
-        array = np.array(column) if column else np.zeros(0)
-        if array.dtype.kind in "if" and np.isfinite(array).all():
-            return array.astype(np.float64)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pass
-    for i, row in enumerate(rows):
-        value = row.get(key) if isinstance(row, Mapping) else None
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise UserError(f"{name}: {what} {first + i}: `{key}` must be a finite number, is {_short(row, key)}")
-    return np.array([float(row[key]) for row in rows], np.float64)
-
-
-def _short(row: Any, key: str) -> str:
-    if not isinstance(row, Mapping):
-        return f"missing (the {type(row).__name__} is no object)"
-    return f"{row[key]!r:.60}" if key in row else "missing"
-
-
-def unique(values: Int, name: str, what: str) -> None:
-    """Checks that ids are unique; UserError with the first that is not."""
-    distinct, counts = np.unique(values, return_counts=True)
-    if len(distinct) != len(values):
-        raise UserError(f"{name}: {what} {distinct[counts > 1][0]} is there more than once; ids must be unique")
-
-
-def rows_of(content: Mapping[str, Any], key: str, name: str) -> list[Any]:
-    """Returns the list `key` of an annotation file; UserError when it is none."""
-    rows = content.get(key)
-    if not isinstance(rows, list):
-        raise UserError(f"{name}: `{key}` must be a list; is this an annotation file in COCO format?")
-    return rows
-
-
 def read_images(content: Mapping[str, Any], name: str) -> Images:
     """Reads the list `images` (ids unique, sizes positive)."""
     rows = rows_of(content, "images", name)
@@ -242,14 +179,6 @@ def _tolerated(image: Int, category: Int) -> list[str]:
     return out
 
 
-def flag(row: Mapping[str, Any], key: str, name: str) -> bool:
-    """Returns a 0/1 value of an annotation, False when absent; UserError for anything else."""
-    value = row.get(key, 0)
-    if value not in (0, 1):
-        raise UserError(f"{name}: annotation id {row.get('id')}: `{key}` must be 0 or 1, is {value!r}")
-    return bool(value)
-
-
 def _gt_masks(rows: Sequence[Any], images: Images, image: Int, name: str, report: Report) -> RleBatch:
     strings: list[bytes] = []
     heights, widths = images.heights[image], images.widths[image]
@@ -276,11 +205,11 @@ def read_federation(
     pairs: dict[str, Int] = {}
     rows = content["images"]
     for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-        if any(not isinstance(row.get(key), list) for row in rows):
+        if any(key not in row for row in rows):
             raise UserError(f"{name}: an image has no list `{key}`; is this an LVIS file? (COCO: `hqsam score coco`)")
-        sizes = [len(row[key]) for row in rows]
-        values = np.array([v for row in rows for v in row[key]], np.int64)
-        at = images.place(np.repeat(np.array([row["id"] for row in rows], np.int64), sizes))
+        lists = [id_list(row[key], f"{name}: image id {row['id']}: `{key}`") for row in rows]
+        values = np.array([v for one in lists for v in one], np.int64)
+        at = images.place(np.repeat(np.array([row["id"] for row in rows], np.int64), list(map(len, lists))))
         place = place_of(category_ids, values)
         pairs[key] = np.unique((at * n + place)[place >= 0])
     frequency = {row["id"]: str(row.get("frequency", "")) for row in content["categories"]}
@@ -362,9 +291,10 @@ def _parse_block(rows: list[Any], gt: GroundTruth, name: str, first: int, boxed:
 
 def _box_area(row: Mapping[str, Any], name: str, at: int) -> float:
     box = row.get("bbox")
-    if isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box):
-        return float(box[2] * box[3])
-    raise UserError(f"{name}: result {at}: `bbox` must be [x, y, width, height], as the first result has one")
+    if not isinstance(box, list) or len(box) != 4:
+        raise UserError(f"{name}: result {at}: `bbox` must be [x, y, width, height], as the first result has one")
+    width, height = (finite(side, f"{name}: result {at}: a side of `bbox`") for side in box[2:])
+    return width * height
 
 
 def _result_masks(rows: list[Any], gt: GroundTruth, image: Int, name: str, first: int) -> RleBatch:

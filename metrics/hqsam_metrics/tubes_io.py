@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from hqsam_metrics.columns import finite, flag, integers, numbers, place_of, rows_of, unique
 from hqsam_metrics.errors import UserError
-from hqsam_metrics.instances import Bool, Float, flag, integers, numbers, place_of, rows_of, unique
+from hqsam_metrics.instances import Bool, Float
 from hqsam_metrics.jsonlist import read_json
 from hqsam_metrics.masks import segmentation_string
 from hqsam_metrics.rle import Int, RleBatch, RleError, encode_lengths, ragged_arange
@@ -101,7 +102,8 @@ def _mean_area(row: Mapping[str, Any], name: str) -> float:
     areas = row.get("areas")
     if not isinstance(areas, list):
         raise UserError(f"{name}: annotation id {row.get('id')}: `areas` must be a list with one entry a frame")
-    present = [float(v) for v in areas if v is not None and v > 0]
+    values = [finite(v, f"{name}: annotation id {row.get('id')}: an area") for v in areas if v is not None]
+    present = [v for v in values if v > 0]
     return float(np.mean(present)) if present else 0.0
 
 

@@ -23,8 +23,8 @@ PACKAGES = {
 PLUMBING = frozenset(
     f"hqsam_pipelines.{name}"
     for name in (
-        "clock", "codegraph", "dvc_run", "env", "flows", "graph", "host", "host_client", "locks", "params", "progress", "provenance", "schema",
-        "reproduce", "server", "server_daemon", "stage",
+        "clock", "codegraph", "dvc_run", "env", "flows", "graph", "host", "host_client", "locks", "params", "progress",
+        "provenance", "schema", "reproduce", "server", "server_daemon", "stage",
     )
 )  # fmt: skip
 """Modules that start, watch and record a stage or check its parameters, and cannot move a number. They are no `deps`:

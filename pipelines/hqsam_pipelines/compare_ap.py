@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,17 +23,29 @@ def matched_at(revision: Revision, benchmark: str, model: str, prompt_set: str, 
         UserError: they are damaged.
     """
     score = revision.params["benchmarks"][benchmark]["score"]
-    with _folders(revision, benchmark, model) as (truth, predictions):
+    with folders(revision, benchmark, model, _TABLES) as (truth, predictions):
         return matched(benchmark=truth, predictions=predictions, prompt_set=prompt_set, system=system, score=score)
 
 
 @contextmanager
-def _folders(revision: Revision, benchmark: str, model: str) -> Iterator[tuple[Path, Path]]:
-    """The benchmark's and the predictions' folders of a revision, put together from the workspace or the cache."""
+def folders(
+    revision: Revision, benchmark: str, model: str, tables: Sequence[str] | None
+) -> Iterator[tuple[Path, Path]]:
+    """The benchmark's and the predictions' folders of a revision, put together from the workspace or the cache.
+
+    Args:
+        revision: the revision.
+        benchmark: its name.
+        model: its name.
+        tables: the files of the benchmark that are wanted; None: all of them.
+
+    Raises:
+        NotAvailableError: a file cannot be had here.
+    """
     truth, predictions = f"data/benchmarks/{benchmark}", f"data/predictions/{benchmark}-{model}"
     repository = revision.repository
     with tempfile.TemporaryDirectory(prefix="hqsam-compare-") as temporary:
-        for folder, wanted in ((truth, _TABLES), (predictions, None)):
+        for folder, wanted in ((truth, tables), (predictions, None)):
             for name in wanted or repository.output_names(revision, folder):
                 place = Path(temporary) / folder / name
                 place.parent.mkdir(parents=True, exist_ok=True)

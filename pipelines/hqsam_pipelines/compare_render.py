@@ -158,8 +158,10 @@ def to_html(comparison: Comparison) -> str:
     """The comparison as a page that needs no network."""
     from markupsafe import Markup
 
-    from hqsam_pipelines.report_html import render
+    from hqsam_pipelines.compare_gallery import pictures
+    from hqsam_pipelines.report_html import embed, render
 
+    drawn, notes = pictures(comparison)
     main = [c for c in comparison.changes if is_main(comparison, c)]
     rest = [c for c in comparison.changes if not is_main(comparison, c)]
     context = {
@@ -173,7 +175,8 @@ def to_html(comparison: Comparison) -> str:
         "rest": [_html_row(c) for c in rest],
         "refused": list(dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable")),
         "missing": comparison.missing,
-        "notes": comparison.notes,
+        "notes": (*comparison.notes, *notes),
+        "pictures": [embed(picture) for picture in drawn],
         "commits": comparison.commits,
         "params": comparison.params,
         "outputs": comparison.outputs,

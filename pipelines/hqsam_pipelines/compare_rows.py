@@ -21,6 +21,7 @@ Verdict = Literal["better", "worse", "noise", "same", "untested", "not comparabl
 
 UNIT_METRICS = {"mIoU": "iou", "mBIoU": "biou", "J": "j", "F": "f", "J&F": "j&f"}
 INSTANCE_ROWS = (("instance IoU", "iou"), ("instance boundary IoU", "biou"))
+_INSTANCES = 24  # of a benchmark, at most, are listed
 Strata = dict[tuple[str, str, str], dict[str, tuple[Any, Any]]]
 """Paired differences and clusters of the HQ sets, by (model, prompt set, "system metric") and benchmark."""
 
@@ -57,16 +58,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance whose HQ-SAM mask changed, points of boundary IoU (J&F for DAVIS)."""
+    """An instance whose HQ-SAM mask changed: its score (times 100) at both revisions.
+
+    The score is boundary IoU, J&F where a benchmark has no boundary IoU (`quantity`).
+    """
 
     benchmark: str
     model: str
     prompt_set: str
     system: str
     key: str
+    cluster: str
     unit: str
     a: float
     b: float
+    quantity: str
 
 
 class BenchmarkRows:
@@ -177,12 +183,21 @@ class BenchmarkRows:
             frames = self._frames(a) if a.protocol_hash == b.protocol_hash else None
             if frames is None:
                 continue
+            quantity = "J&F" if frames[0]["biou"].isna().all() else "boundary IoU"
             left, right = (100 * f["biou"].fillna((f["j"] + f["f"]) / 2) for f in frames)
-            changed = (right - left).abs() > 1e-9
-            for key, unit in left.index[changed]:
-                values = float(left.loc[(key, unit)]), float(right.loc[(key, unit)])
-                found.append(Instance(*row, str(key), str(unit), *values))
-        return sorted(found, key=lambda i: (-abs(i.b - i.a), i.key, i.unit))[:24]
+            change = (right - left).abs()
+            largest = change[change > 1e-9].sort_values(ascending=False, kind="stable").index[:_INSTANCES]
+            for place in largest:
+                key, unit = place
+                cluster = str(frames[0].at[place, "cluster"])
+                found.append(
+                    Instance(*row, str(key), cluster, str(unit), _at(left, place), _at(right, place), quantity)
+                )
+        return found
+
+
+def _at(values: pd.Series[float], place: Any) -> float:
+    return float(np.asarray(values.loc[[place]], np.float64)[0])
 
 
 def unit_values(frame: pd.DataFrame, column: str) -> pd.Series[float]:

@@ -224,7 +224,7 @@ def _work(request: dict[str, Any]) -> int:
     _forget_own_modules()
     # From here on, `import` reads the project's files as they are now.
     importlib.import_module("hqsam_pipelines.clock").set_process_start_time(request["started"])
-    importlib.import_module("hqsam_pipelines.host_client").inside = True
+    vars(importlib.import_module("hqsam_pipelines.host_client"))["inside"] = True
     return int(getattr(importlib.import_module(module), function)(request["argv"]) or 0)
 
 

@@ -22,11 +22,11 @@ from hqsam_pipelines import schema
 if TYPE_CHECKING:
     from hqsam_datasets.archive import ArchiveSpec
     from hqsam_datasets.augment import AugmentOptions
-    from hqsam_datasets.index import BenchmarkOptions
-    from hqsam_datasets.normalise import SourceOptions
+    from hqsam_datasets.benchmarks.base import BenchmarkOptions
     from hqsam_datasets.overlap import OverlapOptions
     from hqsam_datasets.quality import QualityOptions
     from hqsam_datasets.shards import ShardOptions
+    from hqsam_datasets.sources.base import SourceOptions
     from hqsam_metrics.benchmark import ScoreOptions
 
     from hqsam.model.options import ModelOptions
@@ -48,9 +48,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 OPTIONS = {
     "archives": "hqsam_datasets.archive:ArchiveSpec",
-    "sources": "hqsam_datasets.normalise:SourceOptions",
+    "sources": "hqsam_datasets.sources.base:SourceOptions",
     "models": "hqsam.model.options:ModelOptions",
-    "index": "hqsam_datasets.index:BenchmarkOptions",
+    "index": "hqsam_datasets.benchmarks.base:BenchmarkOptions",
     "score": "hqsam_metrics.benchmark:ScoreOptions",
     "overlap": "hqsam_datasets.overlap:OverlapOptions",
     "quality": "hqsam_datasets.quality:QualityOptions",

@@ -116,7 +116,7 @@ def _galleries(picks: Sequence[Pick], options: ReportOptions) -> list[Gallery]:
 def _write_figures(
     folder: Path, run: Run, galleries: Sequence[Gallery], picks: Sequence[Pick], options: ReportOptions
 ) -> tuple[dict[tuple[str, int], Picture], Picture | None]:
-    reader = SceneReader(run.root, run)
+    reader = SceneReader(run)
     pictures: dict[tuple[str, int], Picture] = {}
     with atomic_folder(folder) as tmp:
         for gallery in galleries:
@@ -127,14 +127,14 @@ def _write_figures(
                 (tmp / name).write_bytes(png_bytes(picture.image, _PALETTE))
         hero = _hero(reader, picks, options)
         if hero is not None:
-            (tmp / "hero.png").write_bytes(png_bytes(hero.image, _PALETTE))
+            (tmp / "hero.png").write_bytes(png_bytes(hero.image, _PALETTE, careful=True))
     return pictures, hero
 
 
 def _picture(reader: SceneReader, pick: Pick, panel: int) -> Picture:
     image = overlay(reader.read(pick), panel)
     scores = f"{pick.quantity} {100 * pick.sam:.1f} → {100 * pick.hq:.1f}"
-    caption = f"{paper.title(pick.benchmark)}, {pick.prompt_set.replace('_', ' ')} · {scores} · {pick.unit}"
+    caption = f"{paper.title(pick.benchmark)}, {pick.prompt_set.replace('_', ' ')} · {scores} · {pick.place}"
     return Picture(image, f"Masks of SAM and HQ-SAM for {pick.unit}", caption)
 
 
@@ -192,6 +192,7 @@ def _page(
         "more_tables": report_html.other_context(numbers.others),
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
         "galleries": shown,
+        "n_missed": sum(report_scenes.missed(run, model, b) for b in run.benchmarks),
         **data,
     }
     return report_html.render("report.html.j2", context)

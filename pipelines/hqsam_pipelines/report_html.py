@@ -15,6 +15,7 @@ from hqsam_pipelines.report_charts import Axes, Pair, Series, dumbbell_chart, le
 from hqsam_pipelines.report_data import SYSTEM_TITLES, Run
 from hqsam_pipelines.report_draw import webp_bytes
 from hqsam_pipelines.report_rows import Row
+from hqsam_pipelines.report_stats import Difference
 from hqsam_pipelines.report_tables import THRESHOLDS, interval_text, number, signed
 
 _CLOUD = 1500  # more points than this make the scatter plot a blot
@@ -96,13 +97,13 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
                 }
             )
     boundary = [r for r in rows if r.metric in ("mBIoU", "AP_B", "J&F") and r.benchmark != paper.HQ4_MEAN]
-    up = sum(1 for r in boundary if r.delta is not None and r.delta > 0)
+    up, down = (sum(sign * (r.delta or 0.0) > 0 for r in boundary) for sign in (1, -1))
     found.append(
         {
             "what": "Boundary metrics where HQ-SAM is ahead",
             "value": f"{up} of {len(boundary)}",
             "unit": "benchmarks and prompts",
-            "more": "mBIoU, AP of boundaries, J&F",
+            "more": f"behind in {down}, equal in {len(boundary) - up - down}; mBIoU, AP of boundaries, J&F",
         }
     )
     return found
@@ -124,10 +125,10 @@ def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "sam": number(row.sam, 1),
                 "hq": number(row.hq, 1),
                 "delta": signed(row.delta),
-                "delta_value": row.delta,
+                "delta_tone": tone(row.interval),
                 "interval": interval_text(row.interval),
                 "instance": signed(row.stand_in.mean) if row.stand_in else "",
-                "instance_value": row.stand_in.mean if row.stand_in else None,
+                "instance_tone": tone(row.stand_in),
                 "instance_interval": interval_text(row.stand_in) if row.stand_in else "",
                 "units": f"{known.n} in {known.clusters}" if known else "",
                 "paper_delta": signed(row.paper_delta),
@@ -172,8 +173,11 @@ def _cell(text: str, tone: str = "", more: str = "") -> dict[str, str]:
     return {"text": text, "tone": tone, "more": more}
 
 
-def _tone(value: float | None) -> str:
-    return "flat" if value is None or abs(value) < 0.05 else ("up" if value > 0 else "down")
+def tone(difference: Difference | None) -> str:
+    """CSS class of a difference: green or red only where the interval excludes zero."""
+    if difference is None or not difference.excludes_zero:
+        return "flat"
+    return "up" if difference.mean > 0 else "down"
 
 
 def _ours(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -189,7 +193,7 @@ def _ours(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "name": "Δ, 95 % interval",
             "style": "",
-            "cells": [_cell(signed(r.delta), _tone(r.delta), _more(r)) for r in rows],
+            "cells": [_cell(signed(r.delta), tone(r.interval), _more(r)) for r in rows],
         },
     ]
     if any(other in r.values for r in rows):

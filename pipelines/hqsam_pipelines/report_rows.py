@@ -5,6 +5,7 @@ All values in a `Row` are as people print them: AP, IoU, J and F times 100, diff
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -93,8 +94,9 @@ def unit_values(frame: pd.DataFrame, column: str) -> pd.Series[float]:
     return frame[column]
 
 
+@functools.lru_cache(maxsize=4096)
 def make_row(run: Run, model: str, benchmark: str, prompt_set: str, metric: str) -> Row | None:
-    """One row; None if no system has the metric."""
+    """One row; None if no system has the metric. Several tables show the same one: it is computed once."""
     if benchmark == paper.HQ4_MEAN:
         return _mean_row(run, model, prompt_set, metric)
     results = {s: run.find(benchmark, model, prompt_set, s) for s in SYSTEMS}

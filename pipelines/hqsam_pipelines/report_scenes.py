@@ -6,7 +6,7 @@ The choice is made from the per-instance tables alone; images and masks are read
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,10 @@ from hqsam_pipelines.report_draw import Mask, Scene
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_BEST_OF = ("coco", "lvis", "ytvis")
+"""Metrics whose per-instance score is that of the best detection of the class."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,23 @@ class Pick:
     quantity: str = "boundary IoU"
 
     @property
+    def place(self) -> str:
+        """Image and object for a caption."""
+        known = self.unit.startswith((self.key, self.cluster))
+        return self.unit if known else f"{self.key}, object {self.unit}"
+
+    @property
     def gain(self) -> float:
         """HQ-SAM minus SAM."""
         return self.hq - self.sam
 
 
 def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
-    """Every instance of a benchmark that both systems have a defined score for."""
+    """Every instance of a benchmark that both systems have a defined score for.
+
+    Where the score is that of the best detection of the class, an object without any is left out: there is no mask to
+    look at. `missed` counts them.
+    """
     frame = run.units(benchmark, model)
     quantity = "J&F" if frame["biou"].isna().all() else "boundary IoU"
     frame = frame.assign(score=_score(frame))
@@ -57,10 +71,21 @@ def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
     sam = frame[frame["system"] == SAM].set_index(keys)["score"]
     hq = frame[frame["system"] == run.hq_system(benchmark)].set_index(keys)["score"]
     both = sam.to_frame("sam").join(hq.to_frame("hq"), how="inner").dropna().sort_index()
+    if run.benchmark_params(benchmark).get("score", {}).get("metric") in _BEST_OF:
+        both = both[both.max(axis=1) > 0]
     return [
         Pick(benchmark, model, str(p), str(k), str(c), str(u), float(s), float(h), quantity)
         for (p, k, c, u), s, h in zip(both.index, both["sam"], both["hq"], strict=True)
     ]
+
+
+def missed(run: Run, model: str, benchmark: str) -> int:
+    """Number of annotated objects that no detection of their class touches."""
+    if run.benchmark_params(benchmark).get("score", {}).get("metric") not in _BEST_OF:
+        return 0
+    frame = run.units(benchmark, model)
+    mine = frame[frame["system"].isin([SAM, run.hq_system(benchmark)])]
+    return int((mine.groupby(["prompt_set", "key", "unit"])["biou"].max() == 0).sum())
 
 
 def _score(frame: pd.DataFrame) -> pd.Series[float]:
@@ -111,17 +136,32 @@ def _spread(ranked: Sequence[Pick], count: int) -> list[Pick]:
     return sorted(taken, key=ranked.index)
 
 
+Sides = Callable[[Pick], tuple[tuple[Path, str], tuple[Path, str]]]
+"""The two masks of a picture: for each the folder of the predictions and the system."""
+
+
+def run_sides(run: Run) -> Sides:
+    """SAM and HQ-SAM of one run."""
+
+    def sides(pick: Pick) -> tuple[tuple[Path, str], tuple[Path, str]]:
+        folder = run.folder("predictions", pick.benchmark, pick.model)
+        return (folder, SAM), (folder, run.hq_system(pick.benchmark))
+
+    return sides
+
+
 class SceneReader:
     """Reads what a picture of an instance needs from one benchmark's folders.
 
     Args:
-        root: the repository.
-        run: the results.
+        run: the results; its root holds ``data/benchmarks``.
+        sides: where the two masks come from; default: SAM and HQ-SAM of the run.
     """
 
-    def __init__(self, root: Path, run: Run) -> None:
-        self.root = root
+    def __init__(self, run: Run, sides: Sides | None = None) -> None:
+        self.root = run.root
         self.run = run
+        self.sides = run_sides(run) if sides is None else sides
 
     def read(self, pick: Pick) -> Scene:
         """The scene of one instance; of a track, the frame in which the two systems differ most.
@@ -160,18 +200,19 @@ class SceneReader:
     def _masks(
         self, folder: Path, pick: Pick, place: Mapping[str, Any], prompt: str | None
     ) -> tuple[Mask, Mask, Mask, str]:
-        """Ground truth, SAM's and HQ-SAM's mask, and the prompt that HQ-SAM's is for."""
+        """Ground truth, the masks of both sides, and the prompt that the second is for."""
         here = _rows(folder / "instances.parquet", place["key"])
         target = next(row for row in here if row["instance_id"] == place["instance_id"])
         truth = _decode(target)
-        parts = sorted(self.run.folder("predictions", pick.benchmark, pick.model).glob("part-*.parquet"))
-        rows = [r for p in parts for r in _rows(p, target["key"]) if r["prompt_set"] == pick.prompt_set]
-        scored = [r for r in rows if r["prompt_id"] == prompt]
-        rows = self._same_class(pick, target, rows) if prompt is None else scored
         masks = []
         chosen = ""
-        for system in (SAM, self.run.hq_system(pick.benchmark)):
-            mine = [(r["prompt_id"], _decode(r)) for r in rows if r["system"] == system]
+        for predictions, system in self.sides(pick):
+            parts = sorted(predictions.glob("part-*.parquet"))
+            rows = [r for p in parts for r in _rows(p, target["key"])]
+            rows = [r for r in rows if (r["prompt_set"], r["system"]) == (pick.prompt_set, system)]
+            scored = [r for r in rows if r["prompt_id"] == prompt]
+            rows = self._same_class(pick, target, rows) if prompt is None else scored
+            mine = [(r["prompt_id"], _decode(r)) for r in rows]
             ranked = sorted(mine, key=lambda item: (-_iou(item[1], truth), item[0]))
             chosen = ranked[0][0] if ranked else ""
             masks.append(ranked[0][1] if ranked else np.zeros_like(truth))

@@ -128,7 +128,8 @@ def quality(run: Run) -> dict[str, Any]:
         (name, entry.get("rows"), entry.get("expectations"), entry.get("failed"))
         for name, entry in sorted(done.get("by_table", {}).items())
     ]
-    return {"facts": _plain_facts(done), "success": done.get("success"), "tables": tables} if done else {}
+    facts = [] if tables else _plain_facts(done)
+    return {"facts": facts, "success": done.get("success"), "tables": tables} if done else {}
 
 
 def training_set(run: Run) -> dict[str, Any]:
@@ -152,7 +153,8 @@ def models(run: Run) -> list[dict[str, Any]]:
     for name in run.models:
         options = run.params.get("models", {}).get(name, {})
         meta = read_optional(run.root / "models" / name / "meta.json")
-        found.append({"name": name, "options": dict(options), "facts": _plain_facts(meta)})
+        facts = [fact for fact in _plain_facts(meta) if fact[0] not in (*options, "model")]
+        found.append({"name": name, "options": dict(options), "facts": facts})
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ COLUMNS = (
     "instance_quantity", "instance_delta", "instance_ci_low", "instance_ci_high", "hq_token", "hq_sum",
     "n_scored", "n_expected", "clusters", "paper_backbone", "paper_sam", "paper_hq_sam", "paper_delta",
 )  # fmt: skip
+
+_DETAIL = re.compile(r"AR.*|[JF]_.*|AP[rcf]|AP_B(_strict)?[smlrcf]")
 
 THRESHOLDS = np.round(np.arange(0.5, 0.951, 0.05), 2)
 
@@ -66,6 +69,9 @@ def _bounds(difference: Difference | None) -> list[str]:
 def metrics_tree(run: Run) -> dict[str, Any]:
     """The content of ``reports/metrics.json``: ``{benchmark: {prompt_set: {system: {metric: value}}}}``.
 
+    For `dvc metrics show` and `diff`, so without what nobody reads there: average recall, decay, boundary AP by size or
+    frequency (these are in ``reports/metrics/``).
+
     Fractions as in the metrics files, six digits. The systems of a second and further model are named
     ``<model>:<system>``, so that adding one moves no existing key. ``HQ4-mean`` is the
     unweighted mean of the four HQ sets.
@@ -73,7 +79,7 @@ def metrics_tree(run: Run) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for result in run.results:
         name = _system_key(run, result.model, result.system)
-        values: dict[str, float] = {metric: round(v, 6) for metric, v in result.metrics.items()}
+        values: dict[str, float] = {m: round(v, 6) for m, v in result.metrics.items() if not _DETAIL.fullmatch(m)}
         values |= {"n_scored": result.n_scored, "n_expected": result.n_expected}
         tree.setdefault(result.benchmark, {}).setdefault(result.prompt_set, {})[name] = values
     means = _hq4_means(run)

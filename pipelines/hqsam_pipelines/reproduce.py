@@ -275,7 +275,7 @@ def _runner(workers: int) -> Any:
     if executor == "threads":
         from prefect.task_runners import ThreadPoolTaskRunner
 
-        return ThreadPoolTaskRunner(max_workers=workers)  # type: ignore[var-annotated]
+        return ThreadPoolTaskRunner(max_workers=workers)
     if executor == "ray":
         try:
             from prefect_ray import RayTaskRunner

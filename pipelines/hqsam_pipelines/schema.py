@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from hqsam_datasets.errors import UserError
 
@@ -37,7 +37,7 @@ def build(kind: type[T], values: object, *, file: Path, key: str) -> T:
     if not isinstance(values, Mapping):
         raise UserError(f"expected a mapping, found {show(values)}", file=file, key=key)
     if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, values, file, key)
+        return cast(T, _build_dataclass(kind, values, file, key))
     return _build_model(kind, values, file, key)
 
 

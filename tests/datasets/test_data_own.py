@@ -142,6 +142,8 @@ def test_lvis_files_without_file_names(tmp_path: Path) -> None:
         (b"[]", "not a COCO-type annotation file"),
         (json.dumps({"images": []}).encode(), "KeyError: 'annotations'"),
         (json.dumps(annotations(images=[{"id": 1, "file_name": "zzz.jpg"}])).encode(), "zzz.jpg is not there"),
+        (json.dumps(annotations(annotations=[{"image_id": 1}])).encode(), "a malformed entry: KeyError: 'id'"),
+        (json.dumps(annotations(images=[5])).encode(), "a malformed entry"),
         (json.dumps(annotations(images=[{"id": 1}])).encode(), "neither file_name nor coco_url"),
     ],
 )
@@ -161,3 +163,85 @@ def test_malformed_segmentations_are_rejects(tmp_path: Path) -> None:
     )
     result = run("own", root, tmp_path / "out", kind="coco_json", images="train", annotations="x.json")
     assert result["n_samples"] == 1 and result["rejects_by_reason"]["invalid_annotation"] == 1
+
+
+def test_fuzzed_annotation_files_are_samples_rejects_or_user_errors(tmp_path: Path) -> None:
+    import random
+
+    good = json.dumps(annotations()).encode()
+    dice, wrong = random.Random(6), 0
+    put(tmp_path / "in", {"train/a.jpg": jpeg(1), "train/b.jpg": jpeg(2)})
+    for _ in range(200):
+        data = bytearray(good)
+        for _ in range(dice.choice((1, 2, 5))):
+            data[dice.randrange(len(data))] = dice.choice(b'0123456789{}[],:" aeiou-')
+        put(tmp_path / "in", {"x.json": bytes(data)})
+        try:
+            result = run(
+                "own", tmp_path / "in", tmp_path / "out", kind="coco_json", images="train", annotations="x.json"
+            )
+            assert result["n_samples"] > 0
+        except UserError:
+            wrong += 1
+    assert 50 < wrong < 200
+
+
+def test_sa1b_subset(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for i in range(8):
+        masks = []
+        for k in range(5):
+            dense = np.zeros((40, 52), np.uint8)
+            dense[2 + 6 * k : 7 + 6 * k, 5:30] = 1
+            counts = coco_mask.encode(np.asfortranarray(dense))["counts"].decode()
+            masks.append({"id": 100 * i + k, "segmentation": {"size": [40, 52], "counts": counts}})
+        files[f"sa_000000/sa_{i}.jpg"] = jpeg(i)
+        files[f"sa_000000/sa_{i}.json"] = json.dumps({"image": {"image_id": i}, "annotations": masks}).encode()
+    root = put(tmp_path / "in", files)
+    assert run("sa1b", root, tmp_path / "out", limit=5, max_instances=2, expected=5)["n_samples"] == 5
+    found = samples(tmp_path / "out")
+    assert all(len(sample.instances) == 2 for sample in found.values())
+    run("sa1b", root, tmp_path / "one", max_instances=1)
+    firsts = samples(tmp_path / "one")
+    assert len(firsts) == 8
+    for key, sample in found.items():
+        assert np.array_equal(sample.instances[0].mask, firsts[key].instances[0].mask)
+    put(root, {"sa_000000/sa_3.json": b"[]"})
+    assert run("sa1b", root, tmp_path / "bad")["rejects_by_reason"] == {"invalid_annotation": 1}
+    (root / "sa_000000/sa_4.json").unlink()
+    with pytest.raises(UserError, match=r"has no sa_4\.json"):
+        run("sa1b", root, tmp_path / "bad")
+
+
+def test_dut_omron_in_two_archives(tmp_path: Path) -> None:
+    files = {
+        "DUT-OMRON-image/DUT-OMRON-image/im_1.jpg": jpeg(1),
+        "DUT-OMRON-image/DUT-OMRON-image/img_561715398.jpg": jpeg(2),
+    }
+    root = put(tmp_path / "in", {**files, "gt/pixelwiseGT-new-PNG/im_1.png": encoded(shape())})
+    result = run("dut_omron", root, tmp_path / "out")
+    assert result["n_samples"] == 1 and result["rejects_by_reason"] == {"known_bad": 1}
+
+
+def test_the_guide_is_true(tmp_path: Path) -> None:
+    """The entries of docs/own-data.md are valid, and the first one works from archive to samples."""
+    import re
+    import shutil
+
+    import yaml
+    from data_trees import quiet
+    from hqsam_datasets.archive import ArchiveSpec, extracted, fetch
+    from hqsam_datasets.sources.base import SourceOptions
+
+    text = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text()
+    for entry in re.findall(r"`(\{kind: .*?\})`", text):
+        SourceOptions.model_validate(yaml.safe_load(entry))
+    block = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])
+    put(tmp_path / "birds", {"photos/a.jpg": jpeg(1), "masks/a.png": encoded(shape())})
+    packed = shutil.make_archive(str(tmp_path / "my_birds"), "zip", tmp_path / "birds")
+    spec = block["archives"]["my_birds"]
+    spec["files"][0]["urls"] = [Path(packed).as_uri()]
+    fetch(ArchiveSpec.model_validate(spec), tmp_path / "archives" / "my_birds", report=quiet)
+    root = extracted(tmp_path / "archives" / "my_birds", tmp_path / "extracted")
+    options = {**block["sources"]["my_birds"], "expected": 1}
+    assert run("my_birds", root, tmp_path / "out", **options)["n_samples"] == 1

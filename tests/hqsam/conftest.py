@@ -9,8 +9,8 @@ import pytest
 import torch
 from model_testing import small_model
 
+from hqsam.model.backbones import bundled_weights
 from hqsam.model.build import build_sam_hq
-from hqsam.model.convert import bundled_weights
 from hqsam.model.hq_sam import HQSam
 
 

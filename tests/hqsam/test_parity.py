@@ -7,6 +7,7 @@ import pytest
 import torch
 from model_testing import authors_model, authors_package, gap, picture, small_model
 
+from hqsam.model.backbones.base import Backbone
 from hqsam.model.convert import merged_state
 from hqsam.model.hq_decoder import HQHead
 from hqsam.predictor import SamHQPredictor
@@ -24,8 +25,8 @@ def _masks(size: int, count: int) -> torch.Tensor:
     return 8 * torch.randn(count, 1, size, size, generator=generator)
 
 
-def _prompts(kind: str, count: int, size: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(7 * count)
+def _prompts(kind: str, count: int, backbone: Backbone) -> dict[str, torch.Tensor]:
+    generator, size = torch.Generator().manual_seed(7 * count), backbone.image_size
     corners = torch.rand(count, 2, 2, generator=generator) * size
     boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
     points = torch.rand(count, 3, 2, generator=generator) * size
@@ -36,7 +37,7 @@ def _prompts(kind: str, count: int, size: int) -> dict[str, torch.Tensor]:
     if "point" in kind:
         given |= {"point_coords": points, "point_labels": labels}
     if "mask" in kind:
-        given["mask_input"] = _masks(size // 4, count)
+        given["mask_input"] = _masks(backbone.mask_size, count)
     return given
 
 
@@ -50,7 +51,7 @@ def test_logits_equal_the_authors(model, theirs, kind, count):
     image = picture(150, 256, seed=count)
     ours.set_image(image)
     reference.set_image(image)
-    given = _prompts(kind, count, model.backbone.image_size)
+    given = _prompts(kind, count, model.backbone)
     for multimask, only in itertools.product((False, True), (False, True)):
         options = {"multimask_output": multimask, "hq_token_only": only, "return_logits": True}
         found = ours.predict_torch(**given, **options)
@@ -116,7 +117,7 @@ def test_batched_decoding_equals_the_loop(nano, kind):
     """Prompts of one image together, and prompts of different images together, against one at a time."""
     images = torch.stack([torch.from_numpy(picture(128, 128, seed=n)).permute(2, 0, 1) for n in range(3)])
     encoded = nano.encode(nano.preprocess(images))
-    given = _prompts(kind, 7, 128)
+    given = _prompts(kind, 7, nano.backbone)
     owner = torch.tensor([0, 2, 1, 0, 0, 2, 1])
 
     def embed(rows):

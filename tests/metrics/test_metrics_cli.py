@@ -156,7 +156,6 @@ def test_coco_lvis_ytvis(tmp_path):
 
 def test_cross_check(tmp_path, monkeypatch):
     for command, folder, kind, program in [
-        ("coco", "coco", "segm", "COCOeval"),
         ("coco", "coco", "boundary", "COCOeval"),
         ("lvis", "lvis", "segm", "lvis-api"),
     ]:

@@ -101,7 +101,7 @@ def test_batch_selection():
     assert isinstance(decode_runs(RleBatch.concat([])), Runs)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=800)
 @given(st.binary(max_size=300), st.integers(0, 60), st.integers(0, 60))
 @example(b"", 4, 4)
 @example(b"\xff" * 9, 4, 4)
@@ -112,7 +112,7 @@ def test_any_bytes_decode_or_raise(data, height, width):
     _decode(RleBatch.of([data], [height], [width]))
 
 
-@settings(max_examples=2000)
+@settings(max_examples=800)
 @given(st.text(alphabet=[chr(c) for c in range(48, 112)], max_size=200), st.integers(0, 99), st.integers(0, 99))
 def test_any_code_letters_decode_or_raise(text, height, width):
     _decode(RleBatch.of([text.encode()], [height], [width]))

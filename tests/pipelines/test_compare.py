@@ -16,9 +16,14 @@ import numpy as np
 import pytest
 import yaml
 from hqsam_datasets.errors import UserError
+from hqsam_metrics.masks import boundary_iou
 from hqsam_pipelines import cli
 from hqsam_pipelines.compare import Comparison, compare
+from hqsam_pipelines.compare_ap import folders
+from hqsam_pipelines.compare_gallery import pictures
 from hqsam_pipelines.compare_render import to_html, to_json
+from hqsam_pipelines.report_data import Run
+from hqsam_pipelines.report_scenes import Pick, SceneReader
 from report_repo import HQ4, Repo, digest
 
 ENVIRONMENT = {
@@ -207,6 +212,24 @@ def test_command_line_writes_json_and_html_and_gates(
     assert cli.run(["compare", second, first, "--fail-on-regression"]) == 1
     assert "regression: " in capsys.readouterr().err
     assert cli.run(["compare", second, first]) == 0
+
+
+def test_page_shows_the_most_changed_masks_of_both_revisions(repository: Commits) -> None:
+    root, first, second = repository
+    found = compare(root, first, second)
+    drawn, notes = pictures(found)
+    # Predictions are a DVC output for COCO alone here: the others say so.
+    assert len(drawn) == 2 and all("COCO" in p.caption for p in drawn)
+    assert any("dis_vd" in note and "dvc.lock" in note for note in notes)
+    instance = next(i for i in found.instances if i.benchmark == "coco")
+    with folders(found.a, "coco", "nano", ()) as (_, a), folders(found.b, "coco", "nano", None) as (truth, b):
+        reader = SceneReader(
+            Run(truth.parents[2], found.b.params, found.b.results), lambda _: ((a, "hq_sum"), (b, "hq_sum"))
+        )
+        pick = Pick("coco", "nano", "detector_box", instance.key, instance.cluster, instance.unit, 0, 0)
+        scene = reader.read(pick)
+    for mask, value in ((scene.sam, instance.a), (scene.hq, instance.b)):
+        assert 100 * boundary_iou(pred=mask, target=scene.truth) == pytest.approx(value, abs=1e-6)
 
 
 def test_other_protocol_is_refused_and_a_missing_benchmark_is_named(repository: Commits, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_host_that_dies_under_a_run_is_said_so(root: Path, tmp_path: Path) -> 
     process, pid = _begun(root, tmp_path / "mark")
     parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(parent, signal.SIGKILL)
-    out, err = process.communicate(timeout=30)
+    _out, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "the stage host died" in err
     assert _gone(pid)

@@ -94,7 +94,7 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
 def test_broken_yaml_is_one_message(tmp_path: Path, text: str) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(text)
-    with pytest.raises(UserError, match="params.yaml"):
+    with pytest.raises(UserError, match=r"params\.yaml"):
         Params.load(file)
     with pytest.raises(UserError, match="does not exist"):
         Params.load(tmp_path / "absent.yaml")

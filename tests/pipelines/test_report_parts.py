@@ -140,7 +140,7 @@ def scene_masks(name: str, i: int):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize(("name", "output"), [("dis_vd", "hq_token"), ("coco", "hq_sum")])
 def test_scene_is_what_was_scored(run, name: str, output: str) -> None:  # type: ignore[no-untyped-def]
-    reader = report_scenes.SceneReader(run.root, run)
+    reader = report_scenes.SceneReader(run)
     for chosen in report_scenes.candidates(run, "nano", name)[:3]:
         truth, masks = scene_masks(name, int(chosen.key[-2:]))
         scene = reader.read(chosen)
@@ -153,7 +153,7 @@ def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:
     def iou(a: np.ndarray, b: np.ndarray) -> float:
         return float((a & b).sum() / (a | b).sum())
 
-    reader = report_scenes.SceneReader(run.root, run)
+    reader = report_scenes.SceneReader(run)
     chosen = report_scenes.candidates(run, "nano", "davis")[0]
     assert chosen.cluster == "clip-0" and chosen.quantity == "J&F"
     scene = reader.read(chosen)
@@ -166,7 +166,7 @@ def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:
 def test_unknown_unit_is_an_error(run) -> None:  # type: ignore[no-untyped-def]
     lost = Pick("dis_vd", "nano", "gt_box", "dis_vd_00", "dis_vd_00", "nobody", 0.1, 0.2)
     with pytest.raises(UserError, match="nobody"):
-        report_scenes.SceneReader(run.root, run).read(lost)
+        report_scenes.SceneReader(run).read(lost)
 
 
 # --- AP

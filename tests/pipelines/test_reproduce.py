@@ -40,12 +40,13 @@ stages:
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def pipeline(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("pipeline")
     (root / "dvc.yaml").write_text(STAGES)
     (root / "params.yaml").write_text("profile: none\n")
     for name in ("a", "b", "bad"):
         (root / f"in-{name}").write_text(f"{name}\n")
+    shutil.copytree(database, server.home(root))
     git(root, "init", "-q")
     assert run(root, "dvc", "init", "-q").returncode == 0
     (root / ".gitignore").write_text(".hqsam/\n")
@@ -69,7 +70,7 @@ def test_the_graph_is_dvcs_own(pipeline: Path) -> None:
     assert graph.weight["part@a"] == 1
     assert set(read_graph(pipeline, ["join"]).order) == {"part@a", "part@b", "join"}
     assert read_graph(pipeline, ["part"]).targets == ("part@a", "part@b")
-    with pytest.raises(UserError, match="did you mean part@a or part"):
+    with pytest.raises(UserError, match="did you mean part@"):
         read_graph(pipeline, ["part@x"])
 
 

@@ -29,15 +29,6 @@ with server.running(Path(sys.argv[1])) as found:
 """
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A server's home with its tables made: making them takes most of a first start."""
-    root = bare_repository(tmp_path_factory.mktemp("database"))
-    server.ensure(root, idle_minutes=1)
-    assert server.stop(root)
-    return server.home(root)
-
-
 @pytest.fixture
 def root(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in list(os.environ):

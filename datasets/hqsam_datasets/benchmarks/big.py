@@ -1,10 +1,11 @@
 """BIG: 100 test objects on photographs of 2048x1600 to 5000x3600 pixels, with coarse masks of segmentation networks.
 
-Source: Cheng et al., CascadePSP, CVPR 2020. Not for commercial purposes; the photographs are from Flickr. Layout:
-`test/<NAME>_im.jpg`, `test/<NAME>_gt.png` (0/255), beside `val/`; several objects may share one photograph, each has a
-pair of its own. Coarse masks (PSPNet, DeepLabV3+, RefineNet, FCN-8s) come in a second archive, a folder per network, as
-`<NAME>_seg.png` at image resolution, foreground above 128. The paper prompts with the ground-truth box and with the
-PSPNet mask; how that mask became SAM's 256-pixel input is unpublished (see `hqsam.predict`). Known bad files: none.
+Source: Cheng et al., CascadePSP, CVPR 2020. Licence: not for commercial purposes; the photographs are from Flickr.
+Layout: `test/<NAME>_im.jpg`, `test/<NAME>_gt.png` (0/255), beside `val/`; several objects may share one photograph,
+each has a pair of its own. Coarse masks (PSPNet, DeepLabV3+, RefineNet, FCN-8s) come in a second archive, a folder
+per network, as `<NAME>_seg.png` at image resolution, foreground above 128. The paper prompts with the ground-truth
+box and with the PSPNet mask; how that mask became SAM's 256-pixel input is unpublished (see `hqsam.predict`). Known
+bad files: none.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """NDD20, the Northumberland Dolphin Dataset: 2,201 photographs taken above and as many taken below the water.
 
-Source: Trotter et al., 2020, doi 10.25405/data.ncl.c.4982342; CC BY-NC-SA 4.0. Layout of `NDD20.zip`: `ABOVE/`,
-`BELOW/` with the images, `ABOVE_LABELS.json`, `BELOW_LABELS.json` in the VIA format: per file `regions` with polygons
-(`all_points_x`, `all_points_y`). Known bad files: none; polygons of fewer than three points occur, are no objects and
-are left out. The paper shows pictures of this set and no numbers: every polygon is an object of its own, prompted by
-its box.
+Source: Trotter et al., 2020, doi 10.25405/data.ncl.c.4982342. Licence: CC BY-NC-SA 4.0. Layout of `NDD20.zip`:
+`ABOVE/`, `BELOW/` with the images, `ABOVE_LABELS.json`, `BELOW_LABELS.json` in the VIA format: per file `regions`
+with polygons (`all_points_x`, `all_points_y`). Known bad files: none; polygons of fewer than three points occur,
+are no objects and are left out. The paper shows pictures of this set and no numbers: every polygon is an object of
+its own, prompted by its box.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ authors. Layout: `<Set>/valid/*.jpg`, `<Set>/valid/_annotations_min1cat.coco.jso
 Swin-B, one results file a set, `seginw-<Set>_val.json`, the best 100 (box, class) pairs an image; the score is the
 detector's alone.
 
-The 25 sets become one benchmark: image and category ids are numbered through, and each category's `supercategory` is
-its set. The headline of SGinW is the mean over the 25 sets of the sets' AP, that is, categories weigh by set.
+The 25 sets become one benchmark: image and category ids are numbered through, and each category's `supercategory`
+is its set. The headline of SGinW is the mean over the 25 sets of the sets' AP, that is, categories weigh by set.
 Known bad files: none.
 """
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hqsam_datasets.archive import find_root
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import find_root
 from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, Pair, Scan, Segmentation, SourceOptions, relative
 from hqsam_datasets.sources.folders import normal_name
@@ -42,23 +42,31 @@ class AnnotatedImages:
                 "the annotation file is not named", file="params.yaml", key=f"sources.{name}.annotations", cure=cure
             )
         path = find_root(root, options.annotations) / options.annotations
-        record = _read(path)
-        categories = {int(c["id"]): str(c["name"]) for c in record.get("categories", ())}
-        rejects: list[Reject] = []
-        by_image = _instances(name, record, categories, rejects, relative(path, root))
-        skip = {normal_name(stem) for stem in options.skip}
-        pairs = []
-        for image in sorted(record["images"], key=lambda entry: int(entry["id"])):
-            file_name = _file_name(image, path)
-            if not by_image.get(int(image["id"])) or normal_name(Path(file_name).stem) in skip:
-                why = "no usable instance" if not by_image.get(int(image["id"])) else "listed in skip"
-                rejects.append(_reject(name, file_name, "missing_mask" if why[0] == "n" else "known_bad", why))
-                continue
-            found = _image_path(name, root, file_name, options)
-            stem = Path(file_name).with_suffix("").as_posix()
-            masks = tuple(by_image[int(image["id"])])
-            pairs.append(Pair(stem, found, masks, relative(found, root), relative(path, root)))
-        return Scan(tuple(pairs), tuple(rejects))
+        try:
+            return _scan(name, root, path, options)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            cure = "give a file in COCO's instances format"
+            raise UserError(f"a malformed entry: {type(error).__name__}: {error}", file=path, cure=cure) from error
+
+
+def _scan(name: str, root: Path, path: Path, options: SourceOptions) -> Scan:
+    record = _read(path)
+    categories = {int(c["id"]): str(c["name"]) for c in record.get("categories", ())}
+    rejects: list[Reject] = []
+    by_image = _instances(name, record, categories, rejects, relative(path, root))
+    skip = {normal_name(stem) for stem in options.skip}
+    pairs = []
+    for image in sorted(record["images"], key=lambda entry: int(entry["id"])):
+        file_name = _file_name(image, path)
+        if not by_image.get(int(image["id"])) or normal_name(Path(file_name).stem) in skip:
+            why = "no usable instance" if not by_image.get(int(image["id"])) else "listed in skip"
+            rejects.append(_reject(name, file_name, "missing_mask" if why[0] == "n" else "known_bad", why))
+            continue
+        found = _image_path(name, root, file_name, options)
+        stem = Path(file_name).with_suffix("").as_posix()
+        masks = tuple(by_image[int(image["id"])])
+        pairs.append(Pair(stem, found, masks, relative(found, root), relative(path, root)))
+    return Scan(tuple(pairs), tuple(rejects))
 
 
 def _read(path: Path) -> dict[str, Any]:

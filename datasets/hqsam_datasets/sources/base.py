@@ -32,6 +32,8 @@ class SourceOptions(BaseModel):
         images: for own data, the folder of the images inside the archive.
         masks: for own data, the folder of the masks (it may be the same).
         annotations: for own data, the annotation file inside the archive.
+        limit: take only so many images, chosen by a hash of their names: a subset of a large set.
+        max_instances: take at most so many instances of an image, where the source chooses (SA-1B); by a hash, too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +46,8 @@ class SourceOptions(BaseModel):
     images: str | None = None
     masks: str | None = None
     annotations: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    max_instances: int = Field(default=1, ge=1)
 
 
 @dataclass(frozen=True, slots=True)

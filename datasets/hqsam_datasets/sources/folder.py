@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hqsam_datasets.archive import find_root
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import find_root
 from hqsam_datasets.manifest import Reject
 from hqsam_datasets.sources.base import DataSheet, LabelMap, MaskFile, MaskRef, Pair, Scan, SourceOptions, relative
 from hqsam_datasets.sources.folders import normal_name

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqsam_datasets.archive import find_root, list_files
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import find_root, list_files
 from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
 
@@ -45,15 +45,17 @@ class Layout:
         """Paths that identify the layout."""
         if self.marker is not None:
             return (self.marker,)
-        return tuple(dict.fromkeys(path for part in self.parts for path in (part.images, part.masks)))
+        paths = (path for part in self.parts for path in (part.images, part.masks, part.listing))
+        return tuple(dict.fromkeys(path for path in paths if path is not None))
 
 
 @dataclass(frozen=True, slots=True)
 class _Files:
     """The files of one part: stem to path, of images and of masks, and everything else."""
 
-    base: Path
-    part: Part
+    image_dir: Path
+    mask_dir: Path
+    nested: bool
     images: Mapping[str, Path]
     masks: Mapping[str, Path]
     others: tuple[Path, ...]
@@ -62,8 +64,8 @@ class _Files:
     def partner(self, stem: str, image_is_missing: bool) -> Path:
         """Where the missing half of a pair should be."""
         if image_is_missing:
-            return self.base / self.part.images / f"{stem}{IMAGE_SUFFIXES[0]}"
-        return self.base / self.part.masks / f"{stem}{MASK_SUFFIXES[0]}"
+            return self.image_dir / f"{stem}{IMAGE_SUFFIXES[0]}"
+        return self.mask_dir / f"{stem}{MASK_SUFFIXES[0]}"
 
 
 class FolderSource:
@@ -85,19 +87,19 @@ class FolderSource:
 
     def scan(self, name: str, root: Path, options: SourceOptions) -> Scan:
         """Pair images with masks by stem, strictly; see `base.Source.scan`."""
-        base, layout = self._find(name, root)
+        layout, places = self._find(name, root)
         rules = _Rules(name, self._sheet, options)
         pairs: list[Pair] = []
         for part in layout.parts:
-            pairs.extend(_pairs_of(_files_of(base, part), root, rules))
+            pairs.extend(_pairs_of(_files_of(places, part), root, rules))
         rules.check_orphans()
         return Scan(tuple(pairs), tuple(rules.rejects), rules.unmatched())
 
-    def _find(self, name: str, root: Path) -> tuple[Path, Layout]:
+    def _find(self, name: str, root: Path) -> tuple[Layout, dict[str, Path]]:
         for layout in self._layouts:
-            base = _root_with(root, layout.needs)
-            if base is not None:
-                return base, layout
+            places = _resolved(root, layout)
+            if places is not None:
+                return layout, places
         expected = ", or ".join(" + ".join(layout.needs) for layout in self._layouts)
         there = ", ".join(sorted(path.name for path in root.iterdir())[:20]) if root.is_dir() else "nothing"
         raise UserError(
@@ -193,24 +195,27 @@ def _pairs_of(files: _Files, root: Path, rules: _Rules) -> Iterator[Pair]:
                 known_bad=rules.why_bad(stem),
             )
     for path in files.others:
-        rules.orphan(path, _stem_of(path, files.part), relative(path, root), None)
+        rules.orphan(path, _stem_of(path, files.nested), relative(path, root), None)
 
 
-def _files_of(base: Path, part: Part) -> _Files:
+def _files_of(places: Mapping[str, Path], part: Part) -> _Files:
+    image_dir, mask_dir = places[part.images], places[part.masks]
+    shared = image_dir == mask_dir
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     others: list[Path] = []
-    for path in _listed(base / part.images, part.nested):
+    for path in _listed(image_dir, part.nested):
         if path.name.endswith(IMAGE_SUFFIXES):
-            images[_stem_of(path, part)] = path
-        elif not (part.images == part.masks and path.name.endswith(MASK_SUFFIXES)):
+            images[_stem_of(path, part.nested)] = path
+        elif not (shared and path.name.endswith(MASK_SUFFIXES)):
             others.append(path)
-    for path in _listed(base / part.masks, part.nested):
+    for path in _listed(mask_dir, part.nested):
         if path.name.endswith(MASK_SUFFIXES):
-            masks[_stem_of(path, part)] = path
-        elif part.images != part.masks:
+            masks[_stem_of(path, part.nested)] = path
+        elif not shared:
             others.append(path)
-    return _Files(base, part, images, masks, tuple(others), _wanted(base, part))
+    wanted = _wanted(places[part.listing]) if part.listing else None
+    return _Files(image_dir, mask_dir, part.nested, images, masks, tuple(others), wanted)
 
 
 def _listed(folder: Path, nested: bool) -> Iterable[Path]:
@@ -220,24 +225,25 @@ def _listed(folder: Path, nested: bool) -> Iterable[Path]:
     return [path for child in classes for path in list_files(child)]
 
 
-def _stem_of(path: Path, part: Part) -> str:
-    return f"{path.parent.name}/{path.stem}" if part.nested else path.stem
+def _stem_of(path: Path, nested: bool) -> str:
+    return f"{path.parent.name}/{path.stem}" if nested else path.stem
 
 
-def _wanted(base: Path, part: Part) -> frozenset[str] | None:
-    if part.listing is None:
-        return None
-    path = base / part.listing
-    if not path.is_file():
-        raise UserError("the list of the split is missing", file=path, cure="fetch the archive again")
-    lines = path.read_text(encoding="utf-8").split("\n")
+def _wanted(listing: Path) -> frozenset[str]:
+    lines = listing.read_text(encoding="utf-8").split("\n")
     return frozenset(Path(line.strip()).stem for line in lines if line.strip())
 
 
-def _root_with(root: Path, needs: tuple[str, ...]) -> Path | None:
-    """The nearest folder that holds everything needed."""
+def _resolved(root: Path, layout: Layout) -> dict[str, Path] | None:
+    """Where each path of the layout lies: together if possible, else wherever (archives published in several files)."""
     try:
-        base = find_root(root, needs[0])
+        base = find_root(root, layout.needs[0])
+        if layout.marker is not None:
+            return {".": base}
+        return {path: _near(base, root, path) for path in layout.needs}
     except UserError:
         return None
-    return base if all((base / path).exists() for path in needs) else None
+
+
+def _near(base: Path, root: Path, path: str) -> Path:
+    return base / path if (base / path).exists() else find_root(root, path) / path

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 
 from hqsam_datasets.errors import UserError
 
 from hqsam.model.backbones.base import Backbone
 
-__all__ = ["Backbone", "load", "names"]
+__all__ = ["Backbone", "bundled_weights", "load", "names"]
 
 _NOT_BACKBONES = frozenset({"base"})
 
@@ -42,3 +43,9 @@ def load(name: str) -> Backbone:
     if not isinstance(backbone, Backbone) or backbone.name != name:
         raise TypeError(f"hqsam/model/backbones/{name}.py: BACKBONE must be a Backbone named {name!r}")
     return backbone
+
+
+def bundled_weights(name: str) -> Path | None:
+    """SAM weights that lie beside the backbone's file (``nano``), if there are any."""
+    path = Path(__file__).parent / f"{name}.safetensors"
+    return path if path.is_file() else None

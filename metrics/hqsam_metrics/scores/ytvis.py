@@ -98,7 +98,7 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
 def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: list[tuple[int, int]]) -> Tubes:
     """Joins the predictions of each track to one tube."""
     from hqsam_metrics.benchdata import integers
-    from hqsam_metrics.instances import place_of
+    from hqsam_metrics.columns import place_of
     from hqsam_metrics.rle import RleBatch
     from hqsam_metrics.tubes_io import Tubes, blank_string
 

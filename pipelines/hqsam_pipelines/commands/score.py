@@ -151,7 +151,8 @@ def coco(
         )
 
     _run(
-        score_coco_files, json, check if cross_check else None, pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio,
+        score_coco_files, json, check if cross_check else None,
+        pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio,
         class_agnostic=class_agnostic, max_dets=max_dets, area_rule=area_rule.value, workers=workers,
     )  # fmt: skip
 
@@ -177,7 +178,8 @@ def lvis(
         return check_lvis(pred=pred, gt=gt)
 
     _run(
-        score_lvis_files, json, check if cross_check else None, pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio,
+        score_lvis_files, json, check if cross_check else None,
+        pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio,
         max_dets=max_dets, area_rule=area_rule.value, workers=workers,
     )  # fmt: skip
 

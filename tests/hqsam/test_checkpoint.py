@@ -1,0 +1,256 @@
+"""Checkpoint formats: told apart, loaded strictly, written back."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from model_testing import authors_model, gap, picture, small_model
+from safetensors.torch import save_file
+
+from hqsam.errors import UserError
+from hqsam.model import backbones, checkpoint, convert, hf_format
+from hqsam.model.build import build_model, build_sam_hq, load_head
+from hqsam.model.load import load_any
+from hqsam.model.options import ModelOptions
+
+
+def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    x, y = a.state_dict(), b.state_dict()
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+@pytest.mark.parametrize("target", convert.TARGETS)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_every_format_is_told_and_comes_back(tmp_path, nano, target, suffix):
+    if target == "hf_sam_hq":
+        convert.write(nano, tmp_path / "hf", target)
+        path = tmp_path / "hf" / "model.safetensors"
+    elif (target, suffix) == ("hq_head", ".pth"):
+        pytest.skip("one suffix only")
+    else:
+        path = tmp_path / f"x{suffix}"
+        convert.write(nano, path, target)
+    summary = convert.inspect(path)
+    assert summary.format == target
+    has_head = target in ("hq_sam", "hq_decoder", "hq_head", "hf_sam_hq")
+    assert ("hq_head" in summary.parameters) == has_head
+    if target == "sam_decoder":
+        return
+    assert summary.backbone == "nano"
+    assert summary.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    again = load_any(path)
+    assert _same(again.sam, nano.sam)
+    if has_head:
+        assert _same(again.head, nano.head)
+
+
+def test_the_authors_files_load(tmp_path):
+    """What their `torch.save` writes: merged, and decoder alone as their training code does; also with wrappers."""
+    model = small_model(seed=5)
+    theirs = authors_model(model)
+    merged, decoder = tmp_path / "sam_hq.pth", tmp_path / "epoch_11.pth"
+    torch.save(theirs.state_dict(), merged)
+    torch.save({f"module.{k}": v for k, v in theirs.mask_decoder.state_dict().items()}, decoder)
+    wrapped = tmp_path / "wrapped.pth"
+    torch.save({"model": theirs.state_dict(), "epoch": {}}, wrapped)
+    for path, kind in ((merged, "hq_sam"), (decoder, "hq_decoder"), (wrapped, "hq_sam")):
+        found = checkpoint.read(path)
+        assert found.format == kind
+        fresh = small_model(seed=6)
+        if found.has_encoder:
+            checkpoint.load_strict(fresh.sam, found.sam, path=path, what="SAM")
+            checkpoint.load_strict(fresh.head, found.head, path=path, what="head")
+            assert _same(fresh.sam, model.sam)
+        else:
+            with pytest.raises(UserError, match="another SAM"):
+                load_head(fresh, path)
+            fresh.sam.load_state_dict(model.sam.state_dict())
+            load_head(fresh, path)
+        assert _same(fresh.head, model.head)
+
+
+def test_hugging_face_gives_the_same_logits(tmp_path):
+    """`SamHQModel` on our converted weights, and back.
+
+    transformers 5.23 upscales the image embedding as it was *before* the two-way transformer, with rows and columns
+    exchanged (`SamHQMaskDecoder.forward` drops the transformer's second output), so its masks are not HQ-SAM's with
+    anybody's weights. The hook puts the right tensor in; everything else is theirs.
+    """
+    from hqsam.model._torchvision import ensure_torchvision
+
+    ensure_torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import SamHQModel
+
+    model = small_model(seed=8)
+    convert.write(model, tmp_path / "hf", "hf_sam_hq")
+    theirs = SamHQModel.from_pretrained(tmp_path / "hf").eval()
+    again = hf_format.to_published(theirs.state_dict())
+    expected = convert.merged_state(model)
+    assert again.keys() == expected.keys()
+    assert all(torch.equal(again[k], expected[k]) for k in expected)
+
+    kept: dict[str, torch.Tensor] = {}
+    decoder = theirs.mask_decoder
+    decoder.transformer.register_forward_hook(lambda module, args, out: kept.update(keys=out[1]))
+    decoder.upscale_conv1.register_forward_pre_hook(
+        lambda module, args: (kept["keys"][:, 0].transpose(1, 2).reshape(args[0].shape),)
+    )
+    pixels = model.preprocess(torch.from_numpy(picture(128, 128)).permute(2, 0, 1)[None])
+    boxes = torch.tensor([[10.0, 20, 100, 90], [30, 5, 60, 120]])
+    with torch.no_grad():
+        encoded = model.encode(pixels)
+        for n, only in ((0, True), (0, False), (1, False)):
+            # One prompt at a time: with several, theirs reshapes as if each were an image.
+            box = boxes[n : n + 1]
+            ours = model.decode_hq(encoded, model.embed_prompts(boxes_P4=box))
+            found = theirs(pixel_values=pixels, input_boxes=box[None], multimask_output=False, hq_token_only=only)
+            assert gap(found.pred_masks[0, 0], (ours.hq_P1hw if only else ours.sum_P1hw)[0]) < 1e-4
+            assert gap(found.iou_scores[0, 0], ours.sam.iou_PK[0]) < 1e-4
+
+
+def test_names_are_told_by_the_keys_of_published_backbones():
+    """Without building a 600 M model: the shapes of the deciding tensors."""
+    sizes = {"vit_b": (768, 2, 64), "vit_l": (1024, 5, 64), "vit_h": (1280, 7, 64), "nano": (192, 1, 16)}
+    for name, (width, block, side) in sizes.items():
+        state = {
+            "image_encoder.pos_embed": torch.empty(1, side, side, width),
+            f"image_encoder.blocks.{block}.norm1.weight": torch.empty(width),
+        }
+        assert checkpoint.backbone_of(checkpoint.classify(Path("x"), state)) == name
+    for name in backbones.names():
+        b = backbones.load(name)
+        head = {"hf_token.weight": torch.empty(1), "compress_vit_feat.0.weight": torch.empty(b.vit_dim, b.decoder_dim)}
+        assert checkpoint.backbone_of(checkpoint.classify(Path("x"), head)) == name
+
+
+def test_head_files_are_byte_deterministic(tmp_path, nano):
+    digests = set()
+    for n in range(3):
+        checkpoint.save_head(
+            tmp_path / f"{n}.safetensors", nano.head, metadata={"b": n * 0, "a": [1], "backbone": "nano"}
+        )
+        digests.add(checkpoint.sha256(tmp_path / f"{n}.safetensors"))
+    assert len(digests) == 1
+    found = checkpoint.read(tmp_path / "0.safetensors")
+    assert found.metadata["a"] == [1]
+    assert found.format == "hq_head"
+
+
+def test_misfits_are_shown_in_a_table(tmp_path, nano):
+    state = dict(nano.head.state_dict())
+    state["hf_token.weight"] = torch.zeros(1, 5)
+    state["extra"] = state.pop("hf_mlp.layers.0.bias")
+    path = tmp_path / "bad.safetensors"
+    save_file({k: v.contiguous() for k, v in state.items()}, path)
+    with pytest.raises(UserError) as error:
+        load_head(build_sam_hq("nano", backbones.bundled_weights("nano")), path)
+    lines = str(error.value).splitlines()
+    assert any("hf_token.weight" in line and "1x128" in line and "1x5" in line for line in lines)
+    assert any("hf_mlp.layers.0.bias" in line and line.rstrip().endswith("-") for line in lines)
+    assert any("extra" in line for line in lines)
+    assert "bad.safetensors" in str(error.value)
+
+
+def test_bad_files_are_refused(tmp_path, nano):
+    weights = backbones.bundled_weights("nano")
+    empty, text, cut, other = (tmp_path / n for n in ("empty.pth", "text.pth", "cut.safetensors", "other.pth"))
+    empty.write_bytes(b"")
+    text.write_text("<html>quota exceeded</html>")
+    cut.write_bytes(weights.read_bytes()[:5000])
+    torch.save({"a": torch.ones(2)}, other)
+    evil = tmp_path / "evil.pth"
+    torch.save({"a": pytest.approx}, evil)
+    for path, message in (
+        (empty, "readable"), (text, "readable"), (cut, "readable"), (other, "none of the known"), (evil, "readable"),
+        (tmp_path / "none.pth", "does not exist"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message) as error:
+            checkpoint.read(path)
+        assert path.name in str(error.value)
+    checkpoint.save_head(tmp_path / "h.safetensors", nano.head, metadata={"backbone": "vit_b"})
+    with pytest.raises(UserError, match="trained on vit_b"):
+        load_head(nano, tmp_path / "h.safetensors")
+    with pytest.raises(UserError, match="no image encoder"):
+        build_model(ModelOptions(backbone="nano", checkpoint=tmp_path / "h.safetensors"))
+    with pytest.raises(UserError, match="no HQ parameters"):
+        load_head(nano, weights)
+    with pytest.raises(UserError, match="nano, it does not fit vit_h"):
+        build_model(ModelOptions(backbone="vit_h", checkpoint=weights))
+    with pytest.raises(UserError, match="nano, vit_b"):
+        build_sam_hq("vit_huge")
+
+
+def test_a_published_name_must_have_the_published_content(tmp_path, nano):
+    path = tmp_path / "sam_hq_vit_l.pth"
+    convert.write(nano, path, "hq_sam")
+    with pytest.raises(UserError, match="SHA-256"):
+        convert.inspect(path)
+    digest = "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343"
+    assert checkpoint.check_published(tmp_path / "renamed.pth", digest) == "sam_hq_vit_l.pth"
+
+
+def test_a_fresh_head_is_seeded_and_leaves_the_global_state_alone():
+    options = ModelOptions(backbone="nano", checkpoint=backbones.bundled_weights("nano"))
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    one, same, other = (build_model(options, seed=s) for s in (3, 3, 4))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert _same(one.head, same.head)
+    assert not _same(one.head, other.head)
+
+
+def test_checkpoint_command(tmp_path, nano, capsys):
+    from hqsam_pipelines.cli import run
+
+    head = tmp_path / "run" / "hq_head.safetensors"
+    checkpoint.save_head(head, nano.head, metadata={"backbone": "nano"})
+    merged = tmp_path / "merged.pth"
+    assert run(["checkpoint", "convert", str(tmp_path / "run"), str(merged), "--to", "hq_sam"]) == 0
+    assert run(["checkpoint", "inspect", str(merged), "--json", str(tmp_path / "i.json")]) == 0
+    found = json.loads((tmp_path / "i.json").read_text())
+    assert (found["format"], found["backbone"]) == ("hq_sam", "nano")
+    assert found["parameters"]["hq_head"] == 169_984
+    assert "169,984" in capsys.readouterr().out
+    weights = str(backbones.bundled_weights("nano"))
+    assert run(["checkpoint", "convert", weights, str(tmp_path / "y.pth"), "--to", "hq_sam"]) == 1
+    assert "no HQ parameters" in capsys.readouterr().err
+    assert run(["checkpoint", "convert", str(merged), str(tmp_path / "y.bin"), "--to", "sam"]) == 1
+    assert not (tmp_path / "y.bin").exists()
+
+
+def test_torchvision_is_repaired_only_when_broken():
+    """In a fresh process, since an import cannot be undone: broken or not, it imports afterwards."""
+    code = """
+import importlib
+try:
+    importlib.import_module("torchvision")
+    broken = False
+except RuntimeError:
+    broken = True
+import sys
+from hqsam.model._torchvision import ensure_torchvision
+assert ensure_torchvision() is broken
+assert ensure_torchvision() is broken
+import segment_anything
+from segment_anything.utils.transforms import ResizeLongestSide
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_model_needs_no_torchvision():
+    code = """
+import sys, hqsam.predict, hqsam.training.loop
+from hqsam import build_sam_hq
+build_sam_hq("nano")
+assert not [m for m in sys.modules if m.startswith(("torchvision", "segment_anything.", "transformers", "timm"))]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr

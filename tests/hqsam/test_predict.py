@@ -1,0 +1,332 @@
+"""The predict stage on a small benchmark folder, and `hqsam predict`."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hqsam_datasets import atomic, manifest, rle
+from hqsam_datasets.images import encode_png
+from hqsam_datasets.tario import write_tar
+from model_testing import picture
+
+from hqsam import predict as stage
+from hqsam import prediction
+from hqsam.errors import InputError, UserError
+from hqsam.model import checkpoint
+from hqsam.model.backbones import bundled_weights
+from hqsam.model.options import ModelOptions
+from hqsam.predict import PredictOptions, predict
+from hqsam.predictor import SamHQPredictor
+
+SIZES = [(60, 90), (90, 60), (50, 50), (40, 120), (70, 70)]
+
+
+def _prompt(key: str, number: int, kind: str, height: int, width: int, **values):
+    row = dict.fromkeys(manifest.schema("prompts").names)
+    return row | {
+        "prompt_id": f"{key}-{number:02d}", "key": key, "prompt_set": f"{kind}s", "kind": kind, "height": height,
+        "width": width, **values,
+    }  # fmt: skip
+
+
+def _write_benchmark(folder: Path) -> Path:
+    """Five images of several sizes; boxes, points of different number, a coarse mask; the last image has no prompt."""
+    folder.mkdir(parents=True)
+    images, prompts, members = [], [], []
+    for n, (height, width) in enumerate(SIZES):
+        key = f"img_{n}"
+        members.append((f"{key}.png", encode_png(picture(height, width, seed=n))))
+        images.append({
+            "key": key, "member": f"{key}.png", "shard": "images-00000.tar", "height": height, "width": width,
+            "image_id": n + 1, "video": None, "video_id": None, "frame": None, "pixel_sha256": "0", "pdq": b"",
+            "pdq_quality": 0, "tiles": b"",
+        })  # fmt: skip
+        if n == 4:
+            continue
+        box = {"x0": 5.0, "y0": 6.0, "x1": width - 9.0, "y1": height - 4.0}
+        mask = np.zeros((height, width), bool)
+        mask[10:30, 12:35] = True
+        prompts += [
+            _prompt(key, 0, "box", height, width, **box),
+            _prompt(key, 1, "point", height, width, points=[[20.0, 20.0]], labels=[1]),
+            _prompt(key, 2, "point", height, width, points=[[20.0, 20.0], [3.0, 4.0]], labels=[1, 0]),
+            _prompt(key, 3, "mask", height, width, rle=rle.encode(mask)),
+            _prompt(key, 4, "box", height, width, **(box | {"x0": 20.0, "x1": 20.0})),
+        ]
+    write_tar(folder / "images-00000.tar", members)
+    manifest.write_rows(folder / "images.parquet", "images", images)
+    manifest.write_rows(folder / "prompts.parquet", "prompts", prompts)
+    atomic.write_json(folder / "index.json", {"version": 1, "benchmark": "toy", "digest": "d", "n_images": 5})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, nano):
+    root = tmp_path_factory.mktemp("predict")
+    checkpoint.save_head(root / "m" / "hq_head.safetensors", nano.head, metadata={"backbone": "nano"})
+    return {
+        "benchmark": _write_benchmark(root / "toy"),
+        "model": ModelOptions(backbone="nano", checkpoint=bundled_weights("nano")),
+        "head": root / "m",
+    }
+
+
+def _quiet(done: int, total: int, what: str) -> None:
+    assert 0 <= done <= total
+    assert what
+
+
+def _run(shared, out: Path, **options):
+    return predict(**shared, options=PredictOptions(**{"threads": 1, **options}), out=out, report=_quiet)
+
+
+def _rows(folder: Path):
+    return [row for part in sorted(folder.glob("part-*.parquet")) for row in manifest.read_rows(part)]
+
+
+def test_every_prompt_is_there_once_per_system(shared, tmp_path):
+    summary = _run(shared, tmp_path / "toy-nano")
+    rows = _rows(tmp_path / "toy-nano")
+    assert len(rows) == 4 * 5 * 3
+    assert len({(r["prompt_id"], r["system"]) for r in rows}) == len(rows)
+    for row in rows:
+        mask = rle.decode(row["rle"], height=row["height"], width=row["width"])
+        assert row["mask_area"] == mask.sum()
+    assert summary["systems"] == ["sam", "hq_token", "hq_sum"]
+    assert (summary["model"], summary["n_prompts"], summary["n_images"]) == ("nano", 20, 5)
+    assert json.loads((tmp_path / "toy-nano" / "predict.json").read_bytes()) == summary
+    assert [p.name for p in tmp_path.iterdir()] == ["toy-nano"]  # neither lock nor partial folder stays
+
+
+def test_predictions_are_sam_hq_predictors(shared, tmp_path, nano):
+    _run(shared, tmp_path / "toy-nano")
+    rows = {(r["prompt_id"], r["system"]): r for r in _rows(tmp_path / "toy-nano")}
+    predictor = SamHQPredictor(nano)
+    predictor.set_image(picture(*SIZES[1], seed=1))
+    for system in ("hq_token", "hq_sum"):
+        for number, given in ((0, {"box": np.array([5.0, 6, 51, 86])}),
+                              (2, {"point_coords": np.array([[20, 20], [3, 4]]), "point_labels": np.array([1, 0])})):  # fmt: skip
+            mask, iou, _ = predictor.predict(**given, multimask_output=False, hq_token_only=system == "hq_token")
+            row = rows[f"img_1-{number:02d}", system]
+            found = rle.decode(row["rle"], height=row["height"], width=row["width"])
+            assert (found != mask[0]).sum() <= 1
+            assert row["iou_pred"] == pytest.approx(float(iou[0]), abs=1e-5)
+
+
+def test_bytes_do_not_depend_on_batch_size(shared, tmp_path):
+    first = _run(shared, tmp_path / "toy-nano")
+    again = _run(shared, tmp_path / "again" / "toy-nano", batch_images=2)
+    assert first == again
+    chunked = _run(shared, tmp_path / "chunked" / "toy-nano", batch_images=1, prompts_per_pass=1, images_per_part=2)
+    assert len(list((tmp_path / "chunked" / "toy-nano").glob("part-*.parquet"))) == 3
+    assert chunked["digest"] != first["digest"]  # other parts, but the same masks
+    for a, b in zip(_rows(tmp_path / "toy-nano"), _rows(tmp_path / "chunked" / "toy-nano"), strict=True):
+        assert a["iou_pred"] == pytest.approx(b["iou_pred"], abs=1e-5)
+        masks = [rle.decode(r["rle"], height=r["height"], width=r["width"]) for r in (a, b)]
+        assert (masks[0] != masks[1]).sum() <= 1
+
+
+class _KilledError(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_after_its_last_part(shared, tmp_path, monkeypatch):
+    out = tmp_path / "toy-nano"
+    whole = _run(shared, tmp_path / "whole" / "toy-nano", images_per_part=2)
+    read: list[int] = []
+    killed: list[int] = []
+    original = prediction.Engine._read
+
+    def counted(self, images, number):
+        read.append(number)
+        if number == 3 and not killed:
+            killed.append(number)
+            raise _KilledError
+        return original(self, images, number)
+
+    monkeypatch.setattr(prediction.Engine, "_read", counted)
+    with pytest.raises(_KilledError):
+        _run(shared, out, images_per_part=2, batch_images=1)
+    assert not out.exists()
+    partial = tmp_path / ".toy-nano.partial"
+    assert [p.name for p in sorted(partial.glob("part-*"))] == ["part-00000.parquet"]
+    read.clear()
+    summary = _run(shared, out, images_per_part=2, batch_images=1)
+    assert 0 not in read and 1 not in read
+    assert summary["digest"] == whole["digest"]
+    assert not partial.exists()
+
+
+def test_parts_of_other_inputs_are_not_kept(shared, tmp_path, monkeypatch):
+    out = tmp_path / "toy-nano"
+    monkeypatch.setattr(stage, "_summary", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        _run(shared, out, resize="stretch")
+    monkeypatch.undo()
+    mine = _run(shared, out, resize="longest_side")
+    assert mine["digest"] == _run(shared, tmp_path / "fresh" / "toy-nano", resize="longest_side")["digest"]
+    assert mine["digest"] != _run(shared, tmp_path / "other" / "toy-nano", resize="stretch")["digest"]
+
+
+def test_only_one_process_writes(shared, tmp_path):
+    out = tmp_path / "toy-nano"
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(done, total, what):
+        entered.set()
+        leave.wait(30)
+
+    job = threading.Thread(target=lambda: predict(**shared, options=PredictOptions(threads=1), out=out, report=slow))
+    job.start()
+    entered.wait(30)
+    with pytest.raises(UserError, match="another process"):
+        _run(shared, out)
+    leave.set()
+    job.join()
+    assert (out / "predict.json").is_file()
+
+
+def test_mask_prompts_reach_each_decoder_as_it_was_trained(shared, tmp_path):
+    """`as_trained` is logits for SAM and 0/255 for HQ; the other settings give both the same."""
+    found = {}
+    for how in ("as_trained", "logits", "binary_255"):
+        _run(shared, tmp_path / how / "toy-nano", mask_prompt=how)
+        rows = _rows(tmp_path / how / "toy-nano")
+        found[how] = {(r["prompt_id"], r["system"]): r["iou_pred"] for r in rows if r["prompt_set"] == "masks"}
+    for key, value in found["as_trained"].items():
+        assert value == found["logits" if key[1] == "sam" else "binary_255"][key]
+    assert found["logits"] != found["binary_255"]
+
+
+def test_missing_inputs_are_named(shared, tmp_path):
+    out = tmp_path / "toy-nano"
+    cases = [
+        ({"model": ModelOptions(backbone="nano", checkpoint=tmp_path / "no.pth")}, "no.pth"),
+        ({"head": tmp_path / "nowhere"}, "hq_head.safetensors"),
+        ({"benchmark": tmp_path / "nothing"}, "index.json"),
+    ]
+    for change, message in cases:
+        with pytest.raises(UserError, match=message):
+            _run(shared | change, out)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x0": 50.0, "x1": 10.0}, "reversed"),
+        ({"x0": None}, "missing"),
+        ({"y1": float("inf")}, "finite"),
+        ({"kind": "scribble"}, "scribble"),
+        ({"kind": "point", "points": [[1.0, 2.0]], "labels": []}, "1 points and 0 labels"),
+        ({"key": "img_9"}, "img_9"),
+    ],
+)
+def test_bad_prompts_are_named(shared, tmp_path, change, message):
+    folder = _write_benchmark(tmp_path / "bad")
+    rows = manifest.read_rows(folder / "prompts.parquet")
+    rows[0] |= change
+    manifest.write_rows(folder / "prompts.parquet", "prompts", rows)
+    with pytest.raises(UserError, match=message) as error:
+        _run(shared | {"benchmark": folder}, tmp_path / "out" / "bad-nano")
+    assert error.value.key in ("img_0", "img_9")
+    assert not (tmp_path / "out" / "bad-nano").exists()
+
+
+def test_damaged_image_is_named(shared, tmp_path):
+    folder = _write_benchmark(tmp_path / "bad")
+    (folder / "images-00000.tar").unlink()
+    members = [(f"img_{n}.png", encode_png(picture(*SIZES[n], seed=n))) for n in range(5)]
+    members[2] = ("img_2.png", members[2][1][:200])
+    write_tar(folder / "images-00000.tar", members)
+    with pytest.raises(UserError, match=r"img_2\.png"):
+        _run(shared | {"benchmark": folder}, tmp_path / "out" / "bad-nano")
+    (folder / "images-00000.tar").unlink()
+    write_tar(folder / "images-00000.tar", [(name, encode_png(picture(33, 44))) for name, _ in members])
+    with pytest.raises(UserError, match="44 x 33"):
+        _run(shared | {"benchmark": folder}, tmp_path / "out" / "bad-nano")
+
+
+def test_options_are_checked():
+    for wrong in ({"resize": "squash"}, {"batch_images": 0}, {"mask_prompt": "x"}, {"unknown": 1}, {"precision": "f4"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            PredictOptions(**wrong)
+    with pytest.raises(ValueError, match="vit_q"):
+        ModelOptions(backbone="vit_q")
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+
+def _command(*words: str) -> subprocess.CompletedProcess[str]:
+    code = "from hqsam_pipelines.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_predict_command(tmp_path, nano):
+    from hqsam_pipelines.cli import run
+
+    image, weights = tmp_path / "a.png", str(bundled_weights("nano"))
+    image.write_bytes(encode_png(picture(80, 100)))
+    outs = {name: str(tmp_path / name) for name in ("m.png", "o.png", "m.json")}
+    words = ["predict", str(image), "--checkpoint", weights, "--out", outs["m.png"]]
+    assert run([*words, "--box", "10", "10", "70", "60", "--overlay", outs["o.png"], "--json", outs["m.json"]]) == 0
+    mask = cv2.imread(outs["m.png"], cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (80, 100)
+    assert set(np.unique(mask)) <= {0, 255}
+    assert cv2.imread(outs["o.png"]).shape == (80, 100, 3)
+    found = json.loads(Path(outs["m.json"]).read_text())
+    assert found["area"] == (mask == 255).sum()
+    assert np.array_equal(rle.decode(found["segmentation"]["counts"], height=80, width=100), mask == 255)
+    assert run([*words, "--point", "20", "30", "50", "40", "--negative", "5,5"]) == 0
+    coarse = tmp_path / "coarse.png"
+    coarse.write_bytes(encode_png(mask))
+    assert run([*words, "--mask", str(coarse), "--output", "sam"]) == 0
+
+
+def test_predict_command_refuses_bad_input(tmp_path, capsys):
+    from hqsam_pipelines.cli import run
+
+    image, weights = tmp_path / "a.png", str(bundled_weights("nano"))
+    image.write_bytes(encode_png(picture(80, 100)))
+    (tmp_path / "broken.png").write_bytes(image.read_bytes()[:99])
+    out = tmp_path / "m.png"
+    box = ["--box", "1", "1", "9", "9"]
+    cases = [
+        ([str(image), "--checkpoint", weights], "neither box"),
+        ([str(image), "--checkpoint", weights, "--box", "9", "1", "1", "9"], "reversed"),
+        ([str(image), "--checkpoint", weights, "--box", "900", "1", "910", "9"], "outside"),
+        ([str(image), "--checkpoint", str(tmp_path / "no.pth"), *box], "no.pth"),
+        ([str(image), "--checkpoint", str(image), *box], "not a readable checkpoint"),
+        ([str(tmp_path / "no.png"), "--checkpoint", weights, *box], "no.png"),
+        ([str(tmp_path / "broken.png"), "--checkpoint", weights, *box], "broken.png"),
+        ([str(image), "--checkpoint", weights, "--backbone", "vit_q", *box], "vit_q"),
+        ([str(image), "--checkpoint", weights, "--backbone", "vit_b", *box], "does not fit"),
+        ([str(image), "--checkpoint", weights, "--mask", str(image)], "mask"),
+    ]
+    for words, message in cases:
+        assert run(["predict", *words, "--out", str(out)]) == 1
+        captured = capsys.readouterr().err
+        assert message in captured
+        assert "Traceback" not in captured
+    assert not out.exists()
+    assert run(["predict", str(image), "--checkpoint", weights, "--point", "3", "--out", str(out)]) == 2
+
+
+def test_help_does_not_import_torch():
+    done = _command("predict", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--overlay" in done.stdout
+    code = "import sys, hqsam_pipelines.commands.predict, hqsam; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_refused_prompt_is_a_value_error():
+    assert issubclass(InputError, ValueError)

@@ -1,0 +1,207 @@
+"""The real pipeline on the smallest profile, in temporary clones, through DVC, through `hqsam repro`, and as a deployment.
+
+One story in one test module: each step builds on the clone that the ones before left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hqsam_pipelines import host_client, server
+from hqsam_pipelines.locks import is_held
+from pipe_testing import clone, environment, git, run
+
+STAGES = (
+    "fetch@dis5k", "fetch@coco", "normalise@dis5k", "index@dis_vd", "index@coco", "overlap", "validate", "shard",
+    "augment", "train@nano", "predict@dis_vd-nano", "predict@coco-nano", "score@dis_vd-nano", "score@coco-nano", "report",
+)  # fmt: skip
+FOLDERS = ("data", "models", "reports")
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Every output file and its digest; what differs in each run by design is left out."""
+    found = {}
+    for folder in FOLDERS:
+        for path in sorted((root / folder).rglob("*")):
+            name = path.relative_to(root).as_posix()
+            if path.is_file() and not name.startswith("data/extracted/") and name != "reports/provenance.json":
+                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def set_version(root: Path, benchmark: str, version: int) -> None:
+    head, section, rest = (root / "params.yaml").read_text().partition("\nbenchmarks:")
+    part = re.compile(rf"(\n  {benchmark}:\n.*?version: )\d+", re.DOTALL)
+    (root / "params.yaml").write_text(head + section + part.sub(rf"\g<1>{version}", rest, count=1))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = clone(tmp_path_factory.mktemp("e2e") / "first")
+    yield root
+    host_client.stop(root)
+    server.stop(root)
+    end = time.monotonic() + 20
+    while is_held(root / ".hqsam" / "host.lock") and time.monotonic() < end:
+        time.sleep(0.1)
+    for lock in ("server.lock", "host.lock"):
+        assert not is_held(root / ".hqsam" / lock), f"left behind: {lock}"
+
+
+def test_1_dvc_repro_runs_every_stage_on_one_server(first: Path) -> None:
+    done = run(first, "dvc", "repro", timeout=400)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert sorted(ran(done.stdout)) == sorted(STAGES)
+    assert (done.stdout + done.stderr).count("Prefect server: http://127.0.0.1:") == 1
+    metrics = json.loads((first / "reports" / "metrics" / "dis_vd-nano.json").read_text())
+    assert {result["system"] for result in metrics["results"]} == {"sam", "hq_token", "hq_sum"}
+    for result in metrics["results"]:
+        assert result["n_scored"] == result["n_expected"] == 16
+        assert 0.05 < result["metrics"]["mIoU"] <= 1
+        assert 0 < result["metrics"]["mBIoU"] < result["metrics"]["mIoU"]
+    assert "<html" in (first / "reports" / "report.html").read_text()[:500]
+    cost = json.loads((first / "reports" / "provenance.json").read_text())["stages"]
+    assert sorted(cost) == sorted(STAGES)
+    assert all(c["wall_s"] >= c["library_s"] >= 0 and c["peak_mb"] < 4096 for c in cost.values())
+    assert git(first, "status", "--porcelain", "--", "data", "models") == ""
+
+
+def test_2_a_second_run_does_nothing_and_says_so(first: Path) -> None:
+    before = digests(first)
+    done = run(first, "dvc", "repro")
+    assert done.returncode == 0
+    assert ran(done.stdout) == []
+    assert "Data and pipelines are up to date." in done.stdout
+    assert "everything is up to date (15 stages)" in run(first, "hqsam", "repro").stdout
+    assert digests(first) == before
+
+
+def test_3_dvc_can_show_metrics_and_plots(first: Path) -> None:
+    shown = run(first, "dvc", "metrics", "show", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert "mIoU" in shown.stdout
+    git(first, "add", "-A")
+    git(first, "commit", "-qm", "run")
+    assert run(first, "dvc", "metrics", "diff", "--json").stdout.strip() in ("{}", "")
+    plots = run(first, "dvc", "plots", "show", "--json")
+    assert plots.returncode == 0, plots.stderr
+
+
+def test_4_every_run_is_on_the_server_with_the_name_of_its_data(first: Path) -> None:
+    found = server.status(first)
+    assert found is not None
+    code = (
+        "import json; from prefect.client.orchestration import get_client\n"
+        "with get_client(sync_client=True) as c: runs = c.read_flow_runs(limit=200)\n"
+        "print(json.dumps([[r.name, r.state_type] for r in runs]))"
+    )
+    done = run(first, "python", "-c", code, PREFECT_API_URL=found.api, PREFECT_HOME=str(server.home(first)))
+    runs = dict(json.loads(done.stdout.splitlines()[-1]))
+    expected = {name.replace("@", "-") for name in STAGES}
+    assert expected <= set(runs)
+    assert {runs[name] for name in expected} == {"COMPLETED"}
+
+
+def test_5_a_metrics_version_scores_again_and_nothing_else(first: Path) -> None:
+    module = first / "metrics" / "hqsam_metrics" / "scores" / "coco.py"
+    code = module.read_text()
+    assert re.search(r"^VERSION = 1$", code, re.MULTILINE)
+    # The parameter alone: only this benchmark's score, then the report.
+    set_version(first, "coco", 2)
+    done = run(first, "dvc", "status", "--json")
+    assert set(json.loads(done.stdout)) == {"score@coco-nano", "report"}
+    # The code alone, with it: scores and report, and never a prediction.
+    module.write_text(re.sub(r"^VERSION = 1$", "VERSION = 2", code, flags=re.MULTILINE))
+    done = run(first, "dvc", "repro")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert {name.partition("@")[0] for name in ran(done.stdout)} == {"score", "report"}
+    assert "score@coco-nano" in ran(done.stdout)
+    git(first, "checkout", "-q", "--", "metrics", "params.yaml")
+    assert run(first, "dvc", "repro").returncode == 0  # DVC knows the earlier result
+    assert git(first, "status", "--porcelain", "--", "reports/metrics", "dvc.lock") == ""
+
+
+def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path, database: Path) -> None:
+    second = clone(tmp_path / "second")
+    shutil.copytree(database, server.home(second))
+    try:
+        done = run(second, "hqsam", "repro", timeout=400)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        assert "15 ran, 0 up to date, 0 failed" in done.stdout
+        ours, theirs = digests(second), digests(first)
+        assert set(ours) == set(theirs)
+        assert [name for name in ours if ours[name] != theirs[name]] == []
+        locks = [yaml.safe_load((root / "dvc.lock").read_text())["stages"] for root in (second, first)]
+        assert locks[0] == locks[1]
+        assert run(second, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+    finally:
+        host_client.stop(second)
+        server.stop(second)
+
+
+def test_7_bad_input_is_one_message_a_failed_run_and_nothing_half_written(first: Path) -> None:
+    archive = first / "data" / "archives" / "coco" / "val2017.zip"
+    whole = archive.read_bytes()
+    before = digests(first)
+    archive.unlink()  # it may be a link into DVC's cache
+    archive.write_bytes(whole[: len(whole) // 2])
+    shutil.rmtree(first / "data" / "extracted" / "coco", ignore_errors=True)
+    done = run(first, "python", "-m", "hqsam_pipelines.stages.index", "coco")
+    archive.write_bytes(whole)
+    assert done.returncode == 1
+    assert "val2017.zip" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert digests(first) == before
+    missing = (first / "params.yaml").read_text().replace("nano.safetensors", "absent.safetensors")
+    (first / "params.yaml").write_text(missing)
+    done = run(first, "python", "-m", "hqsam_pipelines.stages.predict", "coco", "nano")
+    assert done.returncode == 1
+    assert "absent.safetensors" in done.stderr
+    assert "Traceback" not in done.stderr
+    git(first, "checkout", "-q", "--", "params.yaml")
+    assert digests(first) == before
+
+
+def test_8_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> None:
+    page = first / "reports" / "report.html"
+    text = (first / "params.yaml").read_text()
+    (first / "params.yaml").write_text(text.replace("report: {worst: 1,", "report: {worst: 2,"))
+    old = page.read_bytes()
+    place = server.ensure(first, idle_minutes=5)
+    extra = {
+        "PREFECT_API_URL": place.api, "PREFECT_HOME": str(server.home(first)), "HQSAM_CHECKOUT": str(first),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
+    }  # fmt: skip
+    assert (
+        run(first, "prefect", "--no-prompt", "work-pool", "create", "hqsam", "--type", "process", **extra).returncode
+        == 0
+    )
+    deployed = run(first, "prefect", "--no-prompt", "deploy", "--name", "nightly", **extra)
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    with (first / ".hqsam" / "worker.log").open("wb") as log:
+        words = ["prefect", "worker", "start", "--pool", "hqsam", "--name", "test"]
+        worker = subprocess.Popen(words, cwd=first.parent, env=environment(first, **extra), stdout=log, stderr=log)
+    try:
+        started = run(first, "prefect", "deployment", "run", "reproduce/nightly", "--watch", timeout=240, **extra)
+        log_text = (first / ".hqsam" / "worker.log").read_text()[-4000:]
+        assert started.returncode == 0, started.stdout[-2000:] + started.stderr[-2000:] + log_text
+        assert "Completed" in started.stdout, started.stdout[-2000:] + log_text
+    finally:
+        worker.terminate()
+        worker.wait(60)
+    assert page.read_bytes() != old
+    runs = json.loads((first / "reports" / "provenance.json").read_text())["runs"]
+    assert runs["repro"]["stages"] == 1
