@@ -44,7 +44,7 @@ def write_source(folder: Path, name: str, pictures: Iterable[Picture]) -> Path:
     rows: list[dict[str, Any]] = []
     with atomic.atomic_folder(folder) as tmp:
         with ShardWriter(tmp, prefix="samples", samples_per_shard=256) as writer:
-            for picture in sorted(pictures, key=lambda p: p.key):
+            for picture in pictures:
                 extension, data, seen = encoded(picture)
                 mask = encode_png(picture.mask.astype(np.uint8) * 255)
                 shard = writer.add(picture.key, {extension: data, "mask.png": mask, "json": b"{}"})
@@ -62,7 +62,7 @@ def write_benchmark(folder: Path, name: str, pictures: Iterable[Picture]) -> Pat
     prompts: list[dict[str, Any]] = []
     with atomic.atomic_folder(folder) as tmp:
         with ShardWriter(tmp, prefix="images", samples_per_shard=256) as writer:
-            for number, picture in enumerate(sorted(pictures, key=lambda p: p.key), start=1):
+            for number, picture in enumerate(pictures, start=1):
                 extension, data, seen = encoded(picture)
                 shard = writer.add(picture.key, {extension: data})
                 images.append(_image_row(shard, f"{picture.key}.{extension}", number, picture, seen))

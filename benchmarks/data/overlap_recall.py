@@ -11,10 +11,11 @@ runs on real folders.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,22 +153,32 @@ def measure(n_scenes: int, folder: Path) -> dict[str, Any]:
         were planted), the false pairs, and seconds for the search.
     """
     originals = [(f"eval_{i:04d}", *scene((1, i), EVAL_FAMILIES)[:2]) for i in range(n_scenes)]
-    evaluation = [Picture(key, image, mask) for key, image, mask in originals]
-    training = [Picture(f"train_other-{i:04d}", *scene((2, i), TRAIN_FAMILIES)[:2]) for i in range(n_scenes)]
-    planted: dict[tuple[str, str], str] = {}
-    for number, (name, disguise) in enumerate(DISGUISES.items()):
-        for i, (key, image, mask) in enumerate(originals):
-            made, made_mask, quality = disguise(default_rng((3, number, i)), image, mask)
-            training.append(Picture(f"train_{name}-{i:04d}", np.ascontiguousarray(made), made_mask.copy(), quality))
-            planted[f"train_{name}-{i:04d}", key] = name
-    samples = {"train": write_source(folder / "samples" / "train", "train", training)}
+    planted = {(f"train_{name}-{i:04d}", f"eval_{i:04d}"): name for name in DISGUISES for i in range(n_scenes)}
+    evaluation = (Picture(key, image, mask) for key, image, mask in originals)
     benchmarks = {"eval": write_benchmark(folder / "benchmarks" / "eval", "eval", evaluation)}
+    training = itertools.chain(_disguised(originals), _unrelated(n_scenes))
+    samples = {"train": write_source(folder / "samples" / "train", "train", training)}
+    del originals
     start = time.perf_counter()
     out = folder / "overlap"
     summary = find_overlap(samples=samples, benchmarks=benchmarks, out=out, options=OverlapOptions(), report=quiet)
     seconds = time.perf_counter() - start
     rows = [row for row in read_rows(out / "pairs.parquet") if row["scope"] == "eval"]
     return _score(rows, planted, n_scenes) | {"seconds": round(seconds, 1), "candidates": summary["candidates"]}
+
+
+def _disguised(originals: list[tuple[str, Image, Mask]]) -> Iterator[Picture]:
+    """Every original in every disguise."""
+    for number, (name, disguise) in enumerate(DISGUISES.items()):
+        for i, (_, image, mask) in enumerate(originals):
+            made, made_mask, quality = disguise(default_rng((3, number, i)), image, mask)
+            yield Picture(f"train_{name}-{i:04d}", np.ascontiguousarray(made), made_mask.copy(), quality)
+
+
+def _unrelated(n_scenes: int) -> Iterator[Picture]:
+    """As many scenes of the evaluation's own families that have nothing to do with it."""
+    for i in range(n_scenes):
+        yield Picture(f"train_other-{i:04d}", *scene((2, i), EVAL_FAMILIES)[:2], 90)
 
 
 def _score(rows: list[dict[str, Any]], planted: dict[tuple[str, str], str], n_scenes: int) -> dict[str, Any]:

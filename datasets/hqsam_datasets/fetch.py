@@ -22,7 +22,7 @@ from hqsam_datasets import fetch_remote
 from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_http import download
-from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, Progress, RetryPolicy, Transfer
+from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, Progress, RetryPolicy, Transfer, check_space
 from hqsam_datasets.reporting import Report
 
 VERSION = 1
@@ -143,6 +143,10 @@ def _fetch(
 ) -> dict[str, Any]:
     staging = _staging(out)
     staging.mkdir(exist_ok=True)
+    there = sum(path.stat().st_size for path in staging.iterdir())
+    check_space(staging / "all", sum(file.bytes or 0 for file in spec.files) - there)
+    if spec.licence:
+        report(0, len(spec.files), f"{out.name}, licence: {spec.licence}")
     records = []
     for number, file in enumerate(spec.files):
         report(number, len(spec.files), file.name)

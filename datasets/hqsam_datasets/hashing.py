@@ -266,9 +266,10 @@ def _describe(canvas: F32, x: F32, y: F32, level: I64, atlas: _Atlas) -> U8:
     rows = np.clip(y[:, None] + offsets, top[:, None], (top + height)[:, None] - 1).astype(np.float32)
     map_x = np.tile(columns, (1, PATCH))
     map_y = np.repeat(rows, PATCH, axis=1)
-    patches = np.rint(cv2.remap(canvas, map_x, map_y, cv2.INTER_LINEAR))
-    patches -= np.rint(patches.mean(axis=1, keepdims=True))
-    return np.packbits(patches @ _basis() > 0, axis=1)
+    patches = cv2.remap(canvas, map_x, map_y, cv2.INTER_LINEAR)
+    low, high = patches.min(axis=1, keepdims=True), patches.max(axis=1, keepdims=True)
+    whole = np.rint((patches - (low + high) / 2) * (254 / np.maximum(high - low, 1e-3)))
+    return np.packbits(whole @ _basis() > 0, axis=1)
 
 
 @lru_cache(maxsize=1)
@@ -289,7 +290,7 @@ def _basis() -> F32:
     """Windowed cosine functions, float32 [PATCH * PATCH, DESCRIPTOR_BITS], whole numbers of at most 127.
 
     Every function has zero mean, so brightness and contrast move no bit, and the window is symmetric, so the
-    dihedral variants are exact. Products with whole grey levels add up to less than 2**24, which float32 holds: the
+    dihedral variants are exact. Products with whole numbers up to 127 sum to less than 2**24, which float32 holds: the
     sign does not depend on the order in which a BLAS library, on however many threads, adds them.
     """
     frequencies = descriptor_frequencies()

@@ -100,13 +100,27 @@ class ImageList:
             ) from error  # fmt: skip
 
     def masks(self, row: int) -> list[Mask]:
-        """Foregrounds of an image, bool [H, W] each: the sample's masks, or the set's instances without crowds."""
-        if self._member is None:
-            tar = self._tar(row)
-            names = [f"{self.key[row]}.mask.png"]
-            while (more := f"{self.key[row]}.mask{len(names)}.png") in tar.members:
-                names.append(more)
-            return [decode_mask(tar.read(name)).foreground for name in names if name in tar.members]
+        """Foregrounds of an image, bool [H, W] each: the sample's masks, or the set's instances without crowds.
+
+        Raises:
+            UserError: if a mask is damaged.
+        """
+        try:
+            return self._sample_masks(row) if self._member is None else self._instance_masks(row)
+        except ValueError as error:  # ImageError is one
+            raise UserError(
+                f"a mask cannot be decoded: {error}", file=self._folder[self.group[row]], key=self.key[row],
+                cure="run the stage that wrote it again",
+            ) from error  # fmt: skip
+
+    def _sample_masks(self, row: int) -> list[Mask]:
+        tar = self._tar(row)
+        names = [f"{self.key[row]}.mask.png"]
+        while (more := f"{self.key[row]}.mask{len(names)}.png") in tar.members:
+            names.append(more)
+        return [decode_mask(tar.read(name)).foreground for name in names if name in tar.members]
+
+    def _instance_masks(self, row: int) -> list[Mask]:
         known = self._benchmark_instances(self.group[row])
         return [rle.decode(counts, height=h, width=w) for counts, h, w in known.get(self.key[row], [])]
 

@@ -231,7 +231,7 @@ def _fits_encoder(backbone: Backbone, sam: Mapping[str, Tensor]) -> bool:
     side = backbone.embedding_size
     if position is not None:
         return tuple(position.shape) == (1, side, side, backbone.vit_dim)
-    return backbone.early_layout == "BLC"  # the hierarchical encoders have no absolute position
+    return backbone.early_layout == "BCHW"  # the hierarchical encoders have no absolute position
 
 
 def _fits_head(backbone: Backbone, head: Mapping[str, Tensor]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hqsam.model.attention import fuse_attention
 from hqsam.model.backbones.base import Backbone
 from hqsam.model.hq_decoder import HQHead, Prompts, SamMasks, best_mask, run_transformer, sam_masks
 
@@ -74,7 +75,8 @@ class HQSam(nn.Module):
 
     Attributes:
         backbone: The description that the SAM was built from.
-        sam: ``segment_anything`` ``Sam``.
+        sam: ``segment_anything`` ``Sam``; its encoder's attention runs fused (see ``attention``: same parameters, same
+            result).
         head: The HQ parameters; ``head.state_dict()`` has the published key names.
     """
 
@@ -83,6 +85,7 @@ class HQSam(nn.Module):
         self.backbone = backbone
         self.sam = sam.requires_grad_(False).eval()
         self.head = head or HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
+        fuse_attention(self.sam.image_encoder)
         self.sam.image_encoder.get_submodule(backbone.early).register_forward_hook(_tap)
 
     def train(self, mode: bool = True) -> HQSam:
@@ -135,10 +138,7 @@ class HQSam(nn.Module):
         return Encoded(final, self._early_map(taps[0]))
 
     def _early_map(self, early: Tensor) -> Tensor:
-        if self.backbone.early_layout == "BLC":
-            side = self.backbone.embedding_size
-            early = torch.unflatten(early, 1, (side, side))
-        return early.permute(0, 3, 1, 2)
+        return early.permute(0, 3, 1, 2) if self.backbone.early_layout == "BHWC" else early
 
     def embed_prompts(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -12,6 +14,21 @@ from hqsam_metrics.instances import Report
 R = TypeVar("R")
 # What the forked processes inherit: large columns reach them without a copy.
 _STATE: list[tuple[Callable[[Any, int], Any], Any]] = []
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Ends OpenCV's threads for the time of the block: a fork would inherit their locks but not the threads."""
+    cv2 = sys.modules.get("cv2")
+    if cv2 is None:
+        yield
+        return
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _task(number: int) -> Any:
@@ -41,7 +58,7 @@ def run_parts(
     try:
         # Several parts at a time, so that small ones are not eaten up by the exchange between processes.
         chunk = max(1, min(32, total // (4 * workers)))
-        with ProcessPoolExecutor(min(workers, total), mp_context=get_context("fork")) as pool:
+        with _one_opencv_thread(), ProcessPoolExecutor(min(workers, total), mp_context=get_context("fork")) as pool:
             for number, result in enumerate(pool.map(_task, range(total), chunksize=chunk)):
                 yield result
                 report(number + 1, total, what)

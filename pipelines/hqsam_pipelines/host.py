@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import json
 import os
 import random
 import select
@@ -100,7 +101,7 @@ class Host:
             return
         word, request, streams = found
         if word == host_client.QUIT or self._closing or request.get("fingerprint") != self._fingerprint:
-            self._close_door("asked to" if word == host_client.QUIT else "a client with another environment came")
+            self._close_door("asked to" if word == host_client.QUIT else self._difference(request))
             _close(streams)
             with link, contextlib.suppress(OSError):
                 link.send(host_client.OTHER)
@@ -108,6 +109,10 @@ class Host:
         with contextlib.suppress(OSError):
             link.send(host_client.READY)
         self._runs.append(Run(link, request, streams))
+
+    def _difference(self, request: dict[str, Any]) -> str:
+        mine, theirs = json.loads(self._fingerprint), json.loads(request.get("fingerprint", "[]"))
+        return f"a client with another environment came: {[pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]}"
 
     def _attend(self, run: Run) -> None:
         """A further packet of a client, or the end of its connection."""

@@ -65,7 +65,8 @@ def fingerprint() -> str:
         _mark(Path(__file__).parent / name) for name in ("host.py", "host_client.py", "env.py", "locks.py", "clock.py")
     ]
     variables = sorted((k, v) for k, v in os.environ.items() if k.startswith(_READ_AT_IMPORT))
-    return json.dumps([sys.executable, sys.version, libraries, own, variables])
+    interpreter = [os.path.realpath(sys.executable), sys.prefix, sys.version]  # `python` and `python3` are the same
+    return json.dumps([interpreter, libraries, own, variables])
 
 
 def _mark(path: Path) -> str:

@@ -11,6 +11,7 @@ from hqsam_datasets.atomic import atomic_folder, json_bytes, write_bytes, write_
 
 from hqsam_pipelines import paper, report_html, report_scenes, report_sources, report_tables
 from hqsam_pipelines.report import Progress, ReportOptions
+from hqsam_pipelines.report_ap import RESAMPLES
 from hqsam_pipelines.report_data import Run, load_run
 from hqsam_pipelines.report_draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report_html import Picture
@@ -185,6 +186,7 @@ def _page(
         "overview_chart": Markup(report_html.overview_chart(numbers.overview)),
         "overview_legend": Markup(report_html.overview_legend()),
         "replicates": f"{REPLICATES:,}",
+        "ap_resamples": RESAMPLES,
         "overview": report_html.overview(numbers.overview),
         "hero": None if hero is None else {**report_html.embed(hero), "text": _HERO_TEXT},
         "paper_backbone": paper.reference_backbone(run.backbone(model)),

@@ -287,7 +287,7 @@ def png_bytes(image: U8, colours: int | None = None, *, careful: bool = False) -
         method = Image.Quantize.MEDIANCUT if careful else Image.Quantize.FASTOCTREE
         picture = picture.quantize(colours, method=method, dither=Image.Dither.NONE)
     out = io.BytesIO()
-    picture.save(out, "PNG", optimize=True)
+    picture.save(out, "PNG", compress_level=6)
     return out.getvalue()
 
 

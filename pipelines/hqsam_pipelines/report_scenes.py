@@ -186,16 +186,13 @@ class SceneReader:
 
     def _targets(self, folder: Path, pick: Pick) -> list[tuple[Mapping[str, Any], str | None]]:
         """Ground-truth rows of the unit, each with the prompt it was scored for (None: the best of the image)."""
-        instances = _rows(folder / "instances.parquet", None, ["instance_id", "key", "track_id"])
-        prompts = _rows(folder / "prompts.parquet", None, ["prompt_id", "instance_id", "key"])
-        by_prompt = {row["prompt_id"]: row for row in prompts}
-        if pick.unit in by_prompt:
-            prompt = by_prompt[pick.unit]
-            mine = [r for r in instances if r["instance_id"] == prompt["instance_id"]]
-            mine = mine or [r for r in instances if r["key"] == prompt["key"]]
-            return [(row, pick.unit) for row in mine[:1]]
-        direct = [row for row in instances if row["instance_id"] == pick.unit and row["key"] == pick.key]
-        return [(row, None) for row in direct or _track(folder, pick, instances)]
+        prompts = _rows(folder / "prompts.parquet", None, _PROMPT_NAMES, prompt_id=pick.unit)
+        here = _rows(folder / "instances.parquet", prompts[0]["key"] if prompts else pick.key, _INSTANCE_NAMES)
+        if prompts:
+            mine = [row for row in here if row["instance_id"] == prompts[0]["instance_id"]]
+            return [(row, pick.unit) for row in (mine or here)[:1]]
+        direct = [row for row in here if row["instance_id"] == pick.unit]
+        return [(row, None) for row in direct or _track(folder, pick)]
 
     def _masks(
         self, folder: Path, pick: Pick, place: Mapping[str, Any], prompt: str | None
@@ -250,26 +247,31 @@ class SceneReader:
         return Scene(image, truth, sam, hq, box if box is None or len(box) == 4 else None, points, mask)
 
 
-def _track(folder: Path, pick: Pick, instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+_PROMPT_NAMES = ["prompt_id", "instance_id", "key"]
+_INSTANCE_NAMES = ["instance_id", "key", "track_id"]
+
+
+def _track(folder: Path, pick: Pick) -> list[dict[str, Any]]:
     """The frames of one object of a video: unit ``<...><track id>``, cluster the video's name or id."""
     digits = re.search(r"(\d+)$", pick.unit)
-    images = _rows(folder / "images.parquet", None, ["key", "video", "video_id"])
-    frames = {r["key"] for r in images if pick.cluster in (r["video"], str(r["video_id"]))}
     if digits is None:
         return []
-    wanted = int(digits.group(1))
-    mine = sorted((r for r in instances if r["key"] in frames and r["track_id"] == wanted), key=lambda r: r["key"])
+    images = _rows(folder / "images.parquet", None, ["key", "video", "video_id"])
+    frames = {row["key"] for row in images if pick.cluster in (row["video"], str(row["video_id"]))}
+    tracked = _rows(folder / "instances.parquet", None, _INSTANCE_NAMES, track_id=int(digits.group(1)))
+    mine = sorted((row for row in tracked if row["key"] in frames), key=lambda row: str(row["key"]))
     # DAVIS does not evaluate the first and the last frame.
     inner = mine[1:-1] if pick.quantity == "J&F" else []
     return inner or mine
 
 
-def _rows(path: Path, key: str | None, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    """Rows of a table, of one image if `key` is given (row groups that cannot hold it are skipped)."""
+def _rows(path: Path, key: str | None, columns: list[str] | None = None, **equal: str | int) -> list[dict[str, Any]]:
+    """Rows of a table: those of one image, those with given values (row groups that cannot hold them are skipped)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    filters = None if key is None else [("key", "=", key)]
+    wanted = {**equal, **({} if key is None else {"key": key})}
+    filters = [(name, "=", value) for name, value in wanted.items()] or None
     try:
         table = pq.read_table(path, columns=columns, filters=filters, use_threads=False)
     except (FileNotFoundError, pa.ArrowInvalid) as error:

@@ -396,6 +396,13 @@ def test_compressed_transfers_are_refused(tmp_path: Path) -> None:
         get(spec(f"{base}/x"), tmp_path / "set")
 
 
+def test_known_lengths_are_added_up_before_the_first_request(tmp_path: Path) -> None:
+    served = Behaviour(a_zip())
+    with serving({"/x": served}) as base, pytest.raises(UserError, match="not enough disk space"):
+        get(spec(f"{base}/x", bytes=1 << 60), tmp_path / "set")
+    assert served.requests == []
+
+
 def test_google_drive_confirmation_page(tmp_path: Path) -> None:
     body = a_zip()
     form = (

@@ -43,7 +43,7 @@ def test_every_source_has_a_data_sheet_and_a_scan() -> None:
         sheet = sources.load(name).sheet
         assert sheet.licence and sheet.url.startswith("http") and sheet.citation and sheet.layout
     assert sum(sources.load(name).sheet.n_pairs for name in EXPECTED) == 44_320
-    with pytest.raises(UserError, match="dis5k, duts, ecssd"):
+    with pytest.raises(UserError, match="dut_omron, duts, ecssd"):
         sources.load("nope")
 
 

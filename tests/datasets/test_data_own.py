@@ -215,8 +215,8 @@ def test_sa1b_subset(tmp_path: Path) -> None:
 
 def test_dut_omron_in_two_archives(tmp_path: Path) -> None:
     files = {
-        "DUT-OMRON-image/DUT-OMRON-image/im_1.jpg": jpeg(1),
-        "DUT-OMRON-image/DUT-OMRON-image/img_561715398.jpg": jpeg(2),
+        "DUT-OMRON-image/im_1.jpg": jpeg(1),
+        "DUT-OMRON-image/img_561715398.jpg": jpeg(2),
     }
     root = put(tmp_path / "in", {**files, "gt/pixelwiseGT-new-PNG/im_1.png": encoded(shape())})
     result = run("dut_omron", root, tmp_path / "out")

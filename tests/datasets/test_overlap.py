@@ -71,6 +71,20 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def small(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """One evaluation scene; in training an exact copy of it, a recompressed one, and another scene."""
+    _, image, mask = scenes()[0]
+    other = Picture("t_b", *scene((30, 0), TRAIN_FAMILIES)[:2])
+    training = [Picture("t_a", image, mask), other, Picture("t_c", image, mask, 60)]
+    samples = {"t": write_source(root / "samples" / "t", "t", training)}
+    return samples, {"e": write_benchmark(root / "benchmarks" / "e", "e", [Picture("e_0", image, mask)])}
+
+
+def search(root: Path, samples: dict[str, Path], benchmarks: dict[str, Path], **options: Any) -> dict[str, Any]:
+    chosen = OverlapOptions(**options)
+    return find_overlap(samples=samples, benchmarks=benchmarks, out=root / "out", options=chosen, report=quiet)
+
+
 def test_finds_every_disguise_and_nothing_else() -> None:
     _, out = result()
     rows = [row for row in read_rows(out / "pairs.parquet") if row["scope"] == "eval"]
@@ -145,61 +159,55 @@ def test_same_bytes_for_any_number_of_workers(tmp_path: Path, monkeypatch: pytes
 
 
 def test_keep_keeps_and_says_so(tmp_path: Path) -> None:
-    summary = run(tmp_path / "out", unresolved="keep", drop=("train_jpeg-0",))
+    summary = search(tmp_path, *small(tmp_path), unresolved="keep", drop=("t_c",))
     assert summary["gate"] == "kept"
-    assert summary["n_kept"] == len(summary["kept"]) > N_SCENES
-    assert [line["key"] for line in read_jsonl(tmp_path / "out" / "exclusions.jsonl")] == ["train_jpeg-0"]
+    assert summary["kept"] == ["t_a"]
+    lines = read_jsonl(tmp_path / "out" / "exclusions.jsonl")
+    assert lines == [{"key": "t_c", "reason": "near", "pair": "e/e_0"}]
     rows = read_rows(tmp_path / "out" / "pairs.parquet")
-    assert {row["train_key"] for row in rows if row["excluded"]} == {"train_jpeg-0"}
+    assert {row["train_key"] for row in rows if row["excluded"]} == {"t_c"}
+
+
+def test_a_listed_image_goes_even_without_a_pair(tmp_path: Path) -> None:
+    summary = search(tmp_path, *small(tmp_path), drop=("t_b",), keep=("t_c",))
+    assert summary["gate"] == "kept"
+    assert [(line["key"], line["reason"]) for line in read_jsonl(tmp_path / "out" / "exclusions.jsonl")] == [
+        ("t_a", "exact"), ("t_b", "listed"),
+    ]  # fmt: skip
 
 
 def test_stop_names_pairs_and_cure_and_leaves_the_output_alone(tmp_path: Path) -> None:
+    folders_ = small(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "overlap.json").write_text("{}")
-    keys = {row["train_key"] for row in read_rows(result()[1] / "pairs.parquet") if row["scope"] == "eval"}
-    resolved = sorted(keys - {"train_mirror-1"})
     with pytest.raises(UserError) as caught:
-        run(tmp_path / "out", unresolved="stop", keep=resolved[:3], drop=resolved[3:])
-    assert "train_mirror-1 ~ eval/eval_1 (near)" in str(caught.value)
+        search(tmp_path, *folders_, unresolved="stop", keep=("t_a",))
+    assert "t_c ~ e/e_0 (near)" in str(caught.value)
+    assert "t_a" not in str(caught.value)
     assert "overlap.drop" in str(caught.value)
     assert (tmp_path / "out" / "overlap.json").read_text() == "{}"
     assert list((tmp_path / "out-unresolved" / "gallery").iterdir())
-    summary = run(tmp_path / "out", unresolved="stop", keep=[*resolved[:3], "train_mirror-1"], drop=resolved[3:])
-    assert summary["gate"] == "kept"
-    assert summary["kept"] == sorted([*resolved[:3], "train_mirror-1"])
+    summary = search(tmp_path, *folders_, unresolved="stop", keep=("t_a",), drop=("t_c",))
+    assert (summary["gate"], summary["kept"]) == ("kept", ["t_a"])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": ("nobody",)}, "overlap.keep names training images that do not exist"),
-        ({"keep": ("train_void",), "drop": ("train_void",)}, "in overlap.keep and in overlap.drop"),
+        ({"keep": ("nobody",)}, r"overlap\.keep names training images that do not exist"),
+        ({"keep": ("t_b",), "drop": ("t_b",)}, r"in overlap\.keep and in overlap\.drop"),
     ],
 )
 def test_lists_are_checked(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        run(tmp_path / "out", **options)
-    assert not list(tmp_path.iterdir())
+        search(tmp_path, *small(tmp_path), **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_refuse_unknown_keys_and_wild_values() -> None:
     for bad in ({"haming": 31}, {"unresolved": "ignore"}, {"hamming": 300}, {"min_tiles": 1}):
         with pytest.raises(ValidationError):
             OverlapOptions(**bad)
-
-
-def small(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Two scenes and an exact copy."""
-    key, image, mask = scenes()[0]
-    other = Picture("t_b", *scene((30, 0), TRAIN_FAMILIES)[:2])
-    samples = {"t": write_source(root / "samples" / "t", "t", [Picture("t_a", image, mask), other])}
-    return samples, {"e": write_benchmark(root / "benchmarks" / "e", "e", [Picture(f"e_{key}", image, mask)])}
-
-
-def search(root: Path, samples: dict[str, Path], benchmarks: dict[str, Path]) -> dict[str, Any]:
-    return find_overlap(
-        samples=samples, benchmarks=benchmarks, out=root / "out", options=OverlapOptions(), report=quiet
-    )
 
 
 def test_no_training_or_no_evaluation_images(tmp_path: Path) -> None:
@@ -216,7 +224,9 @@ def test_damaged_hashes_are_named(tmp_path: Path) -> None:
     samples, benchmarks = small(tmp_path)
     path = samples["t"] / "manifest.parquet"
     table = read_table(path)
-    broken = table.set_column(table.schema.get_field_index("tiles"), "tiles", pa.array([b"T1", b"??"], pa.binary()))
+    broken = table.set_column(
+        table.schema.get_field_index("tiles"), "tiles", pa.array([b"T1", b"??", b"T1"], pa.binary())
+    )
     write_table(path, broken)
     with pytest.raises(UserError) as caught:
         search(tmp_path, samples, benchmarks)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_testing import small_model
+from model_testing import randomise, small_model
 
 from hqsam.model.backbones import bundled_weights
 from hqsam.model.build import build_sam_hq
@@ -26,7 +26,9 @@ def model() -> HQSam:
 
 @pytest.fixture(scope="session")
 def nano() -> HQSam:
-    """The pretrained miniature with a fresh HQ head: well conditioned, unlike random weights."""
+    """The pretrained miniature with random HQ weights: well conditioned, unlike an all-random model."""
     weights = bundled_weights("nano")
     assert weights is not None
-    return build_sam_hq("nano", Path(weights))
+    model = build_sam_hq("nano", Path(weights))
+    randomise(model.head, 0)
+    return model

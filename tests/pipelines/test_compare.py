@@ -65,7 +65,7 @@ def write_run(root: Path, *, strength: float, edit: Any = None) -> None:
             "cmd": "true",
             "outs": [
                 f"data/scores/{name}-nano",
-                *([f"data/benchmarks/{name}", f"data/predictions/{name}-nano"] if name == "coco" else []),
+                *([f"data/benchmarks/{name}", f"data/predictions/{name}-nano"] if name in ("coco", "dis_vd") else []),
                 {f"reports/metrics/{name}-nano.json": {"cache": False}},
             ],
         }
@@ -218,15 +218,15 @@ def test_page_shows_the_most_changed_masks_of_both_revisions(repository: Commits
     root, first, second = repository
     found = compare(root, first, second)
     drawn, notes = pictures(found)
-    # Predictions are a DVC output for COCO alone here: the others say so.
-    assert len(drawn) == 2 and all("COCO" in p.caption for p in drawn)
-    assert any("dis_vd" in note and "dvc.lock" in note for note in notes)
-    instance = next(i for i in found.instances if i.benchmark == "coco")
-    with folders(found.a, "coco", "nano", ()) as (_, a), folders(found.b, "coco", "nano", None) as (truth, b):
+    # Predictions are a DVC output of two benchmarks here: the others say so.
+    assert len(drawn) == 2 and all("DIS-VD" in p.caption for p in drawn)
+    assert notes and all("dvc.lock" in note for note in notes)
+    instance = next(i for i in found.instances if i.benchmark == "dis_vd")
+    with folders(found.a, "dis_vd", "nano", ()) as (_, a), folders(found.b, "dis_vd", "nano", None) as (truth, b):
         reader = SceneReader(
-            Run(truth.parents[2], found.b.params, found.b.results), lambda _: ((a, "hq_sum"), (b, "hq_sum"))
+            Run(truth.parents[2], found.b.params, found.b.results), lambda _: ((a, "hq_token"), (b, "hq_token"))
         )
-        pick = Pick("coco", "nano", "detector_box", instance.key, instance.cluster, instance.unit, 0, 0)
+        pick = Pick("dis_vd", "nano", "gt_box", instance.key, instance.cluster, instance.unit, 0, 0)
         scene = reader.read(pick)
     for mask, value in ((scene.sam, instance.a), (scene.hq, instance.b)):
         assert 100 * boundary_iou(pred=mask, target=scene.truth) == pytest.approx(value, abs=1e-6)

@@ -135,7 +135,9 @@ def test_5_a_metrics_version_scores_again_and_nothing_else(first: Path) -> None:
 
 
 def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path, database: Path) -> None:
-    second = clone(tmp_path / "second")
+    second = tmp_path / "second"
+    git(tmp_path, "clone", "-q", str(first), str(second))
+    git(second, "checkout", "-q", git(first, "rev-list", "--max-parents=0", "HEAD"))  # as `first` was before its run
     shutil.copytree(database, server.home(second))
     try:
         done = run(second, "hqsam", "repro", timeout=400)

@@ -24,7 +24,7 @@ class Backbone:
         early: Dotted path, inside ``Sam.image_encoder``, of the module whose *output* is the early feature:
             for a ViT the first block with global attention (paper section 3.2; index 0 of the official
             ``interm_embeddings``).
-        early_layout: Layout of that output: ``BHWC`` or tokens ``BLC`` (L = E*E, row-major).
+        early_layout: Layout of that output.
         build: Makes the ``segment_anything`` ``Sam`` with freshly initialised weights, in eval mode.
     """
 
@@ -34,7 +34,7 @@ class Backbone:
     vit_dim: int
     decoder_dim: int = 256
     early: str
-    early_layout: Literal["BHWC", "BLC"] = "BHWC"
+    early_layout: Literal["BHWC", "BCHW"] = "BHWC"
     build: Callable[[], Any]
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ def run(job: Job) -> Any:
     return report.build_report(root=job.root, params=job.params, out=job.root / "reports", report=job.report)
 
 
-STAGE = Stage("report", (), run, imports=("hqsam_pipelines.report", "pandas", "plotly.graph_objects"))
+STAGE = Stage("report", (), run, imports=("hqsam_pipelines.report", "pandas"))
 
 
 if __name__ == "__main__":
