@@ -203,7 +203,11 @@ def test_8_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> 
         assert "Completed" in started.stdout, started.stdout[-2000:] + log_text
     finally:
         worker.terminate()
-        worker.wait(60)
+        try:
+            worker.wait(20)
+        except subprocess.TimeoutExpired:  # Prefect's worker may hang on a web socket; its run is over
+            worker.kill()
+            worker.wait(20)
     assert page.read_bytes() != old
     runs = json.loads((first / "reports" / "provenance.json").read_text())["runs"]
     assert runs["repro"]["stages"] == 1
