@@ -142,5 +142,6 @@ def test_every_adapter_opens_with_a_data_sheet() -> None:
         adapter = benchmarks.load(name)
         assert adapter.name == name
         sheet = importlib.import_module(f"hqsam_datasets.benchmarks.{name}").__doc__ or ""
+        sheet = " ".join(sheet.split())
         for word in ("Source", "ayout", "Known bad files"):
             assert word in sheet, (name, word)
