@@ -240,16 +240,18 @@ def _flags(partial: Partial, mine: Int, place: Int) -> tuple[Bool, Bool]:
 
 def _precision(hit: Bool, counted: Bool, positives: int) -> Float:
     """Returns the interpolated precision at the 101 recalls: float64 [T, R], from bool [T, n] in falling score."""
-    out = np.zeros((len(hit), len(RECALL_THRESHOLDS)))
     if not hit.shape[1]:
-        return out
+        return np.zeros((len(hit), len(RECALL_THRESHOLDS)))
     true = np.cumsum(hit, axis=1, dtype=np.float64)
     seen = np.cumsum(counted, axis=1, dtype=np.float64)
-    recall = true / positives
     precision = true / (seen + np.spacing(1))
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    for t in range(len(hit)):
-        at = np.searchsorted(recall[t], RECALL_THRESHOLDS, side="left")
-        reached = at < recall.shape[1]
-        out[t, reached] = precision[t, at[reached]]
-    return out
+    # The first place where the recall reaches a threshold is that of the n-th hit, n being the same for all rows.
+    wanted = np.searchsorted(np.arange(positives + 1) / positives, RECALL_THRESHOLDS, side="left")
+    row, place = np.nonzero(hit)
+    n_hits = np.bincount(row, minlength=len(hit))
+    reached = wanted <= n_hits[:, None]
+    nth = (np.cumsum(n_hits) - n_hits)[:, None] + wanted - 1
+    # Recall 0 is reached at once.
+    at = np.where(wanted > 0, np.append(place, 0)[np.where(reached, nth, -1)], 0)
+    return np.where(reached, np.take_along_axis(precision, at, axis=1), 0.0)

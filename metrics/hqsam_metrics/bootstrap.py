@@ -24,7 +24,7 @@ class Interval:
         difference: mean of b - a over the pairs that are defined in both.
         low: lower end of the interval.
         high: upper end.
-        p_value: two-sided, from the share of resamples on the other side of 0 (at least 1 / (n + 1)).
+        p_value: two-sided, see `p_value`.
         n_pairs: pairs used.
         n_clusters: images or videos resampled.
     """
@@ -39,7 +39,16 @@ class Interval:
     n_clusters: int
 
 
-def _clusters(clusters: Any, size: int) -> NDArray[np.int64]:
+def cluster_numbers(clusters: Any, size: int) -> NDArray[np.int64]:
+    """Numbers the clusters 0..k-1: int64 [size].
+
+    Args:
+        clusters: [size] names or numbers of the images or videos.
+        size: number of values that they belong to.
+
+    Raises:
+        ValueError: there are not so many.
+    """
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     index = index.reshape(-1).astype(np.int64)
     if len(index) != size:
@@ -66,6 +75,27 @@ def resample_means(values: Float, cluster: NDArray[np.int64], n: int, rng: np.ra
         weights = rng.multinomial(k, share, size=min(step, n - begin))
         out[begin : begin + len(weights)] = (weights @ sums) / (weights @ counts)
     return out
+
+
+def percentile_interval(draws: Float, level: float = 0.95) -> tuple[float, float]:
+    """Returns the ends of the percentile interval of bootstrap draws (float64 [n])."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def p_value(draws: Float, clusters: int) -> float:
+    """Returns the two-sided p-value of "the difference is zero" from bootstrap draws; ties count for both sides.
+
+    Never below 2^(1 - clusters), the least that a sign-flip test of so few clusters could give: the bootstrap alone would
+    call the difference of two agreeing videos significant.
+
+    Args:
+        draws: float64 [n], differences of the resamples.
+        clusters: number of images or videos that were resampled, at least 1.
+    """
+    size = len(draws) + 1
+    below, above = (int(np.count_nonzero(side)) + 1 for side in (draws <= 0, draws >= 0))
+    return min(1.0, max(2 * min(below, above) / size, 2.0 ** (1 - clusters)))
 
 
 def paired_bootstrap(
@@ -100,10 +130,10 @@ def paired_bootstrap(
         raise ValueError(f"a {a.shape} and b {b.shape} must be equally long lists")
     if n < 1 or not 0 < level < 1:
         raise ValueError(f"n = {n} and level = {level}: n must be at least 1, level between 0 and 1")
-    cluster = _clusters(clusters, len(a))
+    cluster = cluster_numbers(clusters, len(a))
     defined = np.flatnonzero(~(np.isnan(a) | np.isnan(b)))
     a, b = a[defined], b[defined]
-    cluster = _clusters(cluster[defined], len(defined))
+    cluster = cluster_numbers(cluster[defined], len(defined))
     if not len(a):
         return Interval(nan, nan, nan, nan, nan, nan, 0, 0)
     mean_a, mean_b, difference = float(a.mean()), float(b.mean()), float((b - a).mean())
@@ -111,8 +141,5 @@ def paired_bootstrap(
     if k < 2:
         return Interval(mean_a, mean_b, difference, nan, nan, nan, len(a), k)
     draws = resample_means(b - a, cluster, n, rng)
-    tail = (1 - level) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    below, above = (int(np.count_nonzero(side)) for side in (draws <= 0, draws >= 0))
-    p_value = min(1.0, 2 * (min(below, above) + 1) / (n + 1))
-    return Interval(mean_a, mean_b, difference, float(low), float(high), p_value, len(a), k)
+    low, high = percentile_interval(draws, level)
+    return Interval(mean_a, mean_b, difference, low, high, p_value(draws, k), len(a), k)

@@ -70,6 +70,12 @@ def unique(values: Int, name: str, what: str) -> None:
         raise UserError(f"{name}: {what} {distinct[counts > 1][0]} is there more than once; ids must be unique")
 
 
+def zero_id_warning(ids: Int) -> list[str]:
+    """Says so if an annotation has the id 0, which COCOeval, lvis-api and YTVOSeval use as a sign for "no match"."""
+    said = "annotation id 0: the official program takes a match with it for none; here it counts"
+    return [said] if (ids == 0).any() else []
+
+
 def rows_of(content: Mapping[str, Any], key: str, name: str) -> list[Any]:
     """Returns the list `key` of an annotation file; UserError when it is none."""
     rows = content.get(key)

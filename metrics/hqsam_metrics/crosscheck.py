@@ -22,12 +22,18 @@ Stats = dict[str, float | None]
 
 
 def sample_files(pred: Path, gt: Path, folder: Path, images: int) -> tuple[Path, Path]:
-    """Writes annotations and results of the first `images` images (by id) and returns both files."""
+    """Writes annotations and results of the first `images` images (by id) and returns both files.
+
+    Annotations are numbered from 1: the reference programs take a match with the id 0 for none.
+    """
     truth = read_json(gt)
     keep = set(sorted(image["id"] for image in truth["images"])[:images])
     some = truth | {
         "images": [image for image in truth["images"] if image["id"] in keep],
-        "annotations": [row for row in truth["annotations"] if row["image_id"] in keep],
+        "annotations": [
+            row | {"id": number}
+            for number, row in enumerate((r for r in truth["annotations"] if r["image_id"] in keep), start=1)
+        ],
     }
     rows = [row for block in iter_list(pred) for row in block if row["image_id"] in keep]
     files = folder / "results.json", folder / "annotations.json"
@@ -81,12 +87,12 @@ def check_lvis(*, pred: Path, gt: Path, images: int = 200) -> str:
     def ours(some: Path, truth: Path) -> Stats:
         return score_lvis_files(pred=some, gt=truth).metrics
 
-    return _compare(pred, gt, images, "lvis-api", ours, theirs)
+    return _compare(pred, gt, images, "lvis-api", ours, theirs, "mask AP and AR")
 
 
 def _compare(
     pred: Path, gt: Path, images: int, program: str,
-    ours: Callable[[Path, Path], Stats], theirs: Callable[[Path, Path], dict[str, float]],
+    ours: Callable[[Path, Path], Stats], theirs: Callable[[Path, Path], dict[str, float]], what: str = "numbers",
 ) -> str:  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         files = sample_files(pred, gt, Path(folder), images)
@@ -98,4 +104,4 @@ def _compare(
             f"{pred}: on the first {images} images {program} gives other numbers (by {difference:.3g});"
             " do not use them: please report this with the files"
         )
-    return f"cross-check: {program} gives the same numbers on the first {images} images (within {TOLERANCE})"
+    return f"cross-check: {program} gives the same {what} on the first {images} images (within {TOLERANCE})"

@@ -15,13 +15,14 @@ from hqsam_metrics.instances import Bool, Float, GroundTruth, Report, Results, s
 from hqsam_metrics.packed import Shapes
 from hqsam_metrics.pairs import PairTable, pair_ious
 from hqsam_metrics.parallel import run_parts
-from hqsam_metrics.rle import Int, RleBatch, RleError, decode_runs
+from hqsam_metrics.rle import Int, RleBatch, RleError, Runs, decode_runs
 
 # A chunk is bounded by masks, by the bytes of their codes (so that its arrays stay in the processor's cache: ten times
 # the size is 1.4 times as slow) and by pixels of whole images (an upper bound of what is drawn).
 _CHUNK_MASKS = 1024
 _CHUNK_BYTES = 160_000
 _CHUNK_PIXELS = 1 << 29
+_CHECK_MASKS = 8192
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tu
     return [*out, (begin, n)]
 
 
-def decode_shapes(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Shapes:
+def decode_rows(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Runs:
     """Decodes some masks of a file.
 
     Args:
@@ -157,10 +158,54 @@ def decode_shapes(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Sh
         UserError: a malformed run-length code.
     """
     try:
-        return Shapes.of(decode_runs(masks.take(rows)))
+        return decode_runs(masks.take(rows))
     except RleError as error:
         number = numbers[rows[error.index]]
         raise UserError(f"{describe} {number}: malformed run-length code: {error.reason}") from None
+
+
+def decode_shapes(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Shapes:
+    """Decodes and measures some masks of a file (arguments and errors as `decode_rows`)."""
+    return Shapes.of(decode_rows(masks, rows, describe, numbers))
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Masks that take no part: `rows` of `masks`."""
+
+    masks: RleBatch
+    rows: Int
+    describe: str
+    numbers: Int
+
+
+def _check_part(job: _Check, part: int) -> None:
+    rows = job.rows[part * _CHECK_MASKS : (part + 1) * _CHECK_MASKS]
+    decode_rows(job.masks, rows, job.describe, job.numbers)
+
+
+def check_unused(
+    masks: RleBatch, used: Int, describe: str, numbers: Int, *, workers: int = 1, report: Report = silent
+) -> None:
+    """Checks the masks that the protocol's cuts leave out: a broken file is broken wherever it is.
+
+    Args:
+        masks: all masks of a file.
+        used: int64 [m], the rows that are scored (and checked there).
+        describe: see `decode_rows`.
+        numbers: see `decode_rows`.
+        workers: processes.
+        report: progress.
+
+    Raises:
+        UserError: a malformed run-length code.
+    """
+    left = np.ones(len(masks), bool)
+    left[used] = False
+    job = _Check(masks, np.flatnonzero(left), describe, numbers)
+    n_parts = -(-len(job.rows) // _CHECK_MASKS)
+    for _ in run_parts(_check_part, job, n_parts, workers=workers, report=report, what="checking masks"):
+        pass
 
 
 def _chunk(job: _Job, number: int) -> tuple[list[ap.Partial], BestMatches | None]:
@@ -306,6 +351,7 @@ def _collect(
     gt: GroundTruth, dt: Results, plan: Plan, workers: int, report: Report
 ) -> tuple[list[ap.Partial], list[BestMatches], dict[str, int]]:
     job, dropped = _prepare(gt, dt, plan)
+    check_unused(dt.masks, job.dt_rows, f"{dt.name}: result", dt.row, workers=workers, report=report)
     done = list(run_parts(_chunk, job, len(job.chunks), workers=workers, report=report))
     partials = [ap.merge([parts[k] for parts, _ in done]) for k in range(len(plan.measures))]
     return partials, [best for _, best in done if best is not None], dropped

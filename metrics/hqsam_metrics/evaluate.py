@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from hqsam_metrics import apscore, names
 from hqsam_metrics.base import protocol_hash, rules
@@ -20,7 +22,10 @@ from hqsam_metrics.instances import AreaRule, Report, silent
 from hqsam_metrics.parallel import run_parts
 
 if TYPE_CHECKING:
+    from hqsam_metrics.ap import Tables
     from hqsam_metrics.cascadepsp import Cascade
+    from hqsam_metrics.detection import Plan
+    from hqsam_metrics.rle import Int
 
 IouType = Literal["segm", "boundary"]
 
@@ -182,6 +187,33 @@ def _measure(iou_type: IouType, dilation_ratio: float) -> float | None:
     return dilation_ratio if iou_type == "boundary" else None
 
 
+def _with_mask_ap(plan: Plan) -> Plan:
+    """Adds mask AP over all sizes behind boundary AP, for the comparison of the two: the IoUs are computed anyway."""
+    from hqsam_metrics.detection import Measure
+
+    first = plan.measures[0]
+    return plan if first.ratio is None else replace(plan, measures=(first, Measure(None, first.bins[:1])))
+
+
+def _warnings(n_units: int, unit: str, used: Int, dropped: dict[str, int], tables: tuple[Tables, ...]) -> list[str]:
+    """What the protocols tolerate: units without a detection, detections that do not count, an AP_B above AP.
+
+    Args:
+        n_units: images or videos of the ground truth.
+        unit: their name.
+        used: place of the image or video of each detection.
+        dropped: why and how many detections do not count.
+        tables: of the AP that was asked for and, when that is of boundaries, of mask AP.
+    """
+    out = apscore.dropped_warnings(dropped)
+    without = n_units - len(np.unique(used))
+    if without:
+        out.append(f"{without} of {n_units} {unit} have no detection: their objects count as missed")
+    if len(tables) > 1:
+        out += apscore.ap_warnings({"AP": tables[1].ap(), "AP_B": tables[0].ap()}, ["_B"])
+    return out
+
+
 def score_coco_files(
     *,
     pred: Path,
@@ -218,7 +250,7 @@ def score_coco_files(
     truth = read_ground_truth(gt, report=report)
     found = read_results(pred, truth, area_rule=area_rule, report=report)
     plan = coco.make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=False)
-    scored = score_detections(truth, found, plan, workers=workers, report=report)
+    scored = score_detections(truth, found, _with_mask_ap(plan), workers=workers, report=report)
     protocol = coco.protocol(
         class_agnostic=class_agnostic,
         max_dets=max_dets,
@@ -227,8 +259,8 @@ def score_coco_files(
         dilation_ratio=ratio,
         ground_truth_digest=sha256_file(gt)[:16],
     )
-    warnings = [*truth.warnings, *apscore.dropped_warnings(scored.dropped)]
     n = len(truth.images)
+    warnings = [*truth.warnings, *_warnings(n, "images", found.image, scored.dropped, scored.tables)]
     return Result(names.coco_metrics(scored.tables[0]), n, n, protocol, warnings)
 
 
@@ -252,7 +284,7 @@ def score_lvis_files(
     truth = read_ground_truth(gt, lvis=True, report=report)
     found = read_results(pred, truth, area_rule=area_rule, report=report)
     plan = lvis.make_plan((ratio,), max_dets=max_dets, per_instance=False)
-    scored = score_detections(truth, found, plan, workers=workers, report=report)
+    scored = score_detections(truth, found, _with_mask_ap(plan), workers=workers, report=report)
     protocol = lvis.protocol(
         max_dets=max_dets,
         area_rule=area_rule,
@@ -262,8 +294,9 @@ def score_lvis_files(
     )
     assert truth.federation is not None
     metrics = names.lvis_metrics(scored.tables[0], truth.federation, max_dets or lvis.MAX_DETS)
-    warnings = [*truth.warnings, *apscore.dropped_warnings(scored.dropped)]
-    return Result(metrics, len(truth.images), len(truth.images), protocol, warnings)
+    n = len(truth.images)
+    warnings = [*truth.warnings, *_warnings(n, "images", found.image, scored.dropped, scored.tables)]
+    return Result(metrics, n, n, protocol, warnings)
 
 
 def score_ytvis_files(
@@ -280,7 +313,9 @@ def score_ytvis_files(
     from hqsam_metrics.tubes import DILATION_RATIO, score_tubes
     from hqsam_metrics.tubes_io import length_warnings, read_tube_results, read_ytvis
 
+    report(0, 0, "reading ground truth")
     truth = read_ytvis(gt)
+    report(0, 0, "reading results")
     found = read_tube_results(pred, truth)
     boundary = iou_type == "boundary"
     scored = score_tubes(truth, found, boundary=boundary, class_agnostic=class_agnostic, workers=workers, report=report)
@@ -290,9 +325,9 @@ def score_ytvis_files(
         dilation_ratio=DILATION_RATIO if boundary else None,
         ground_truth_digest=sha256_file(gt)[:16],
     )
-    dropped = apscore.dropped_warnings(scored.dropped)
-    warnings = [*truth.warnings, *length_warnings(truth, found), *dropped]
     n = len(truth.video_ids)
+    tolerated = _warnings(n, "videos", found.video, scored.dropped, scored.tables[::-1])
+    warnings = [*truth.warnings, *length_warnings(truth, found), *tolerated]
     return Result(names.coco_metrics(scored.tables[-1]), n, n, protocol, warnings)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_metrics.columns import finite, flag, id_list, integers, numbers, place_of, rows_of, unique
+from hqsam_metrics.columns import finite, flag, id_list, integers, numbers, place_of, rows_of, unique, zero_id_warning
 from hqsam_metrics.errors import UserError
 from hqsam_metrics.jsonlist import iter_list, read_json
 from hqsam_metrics.masks import segmentation_string
@@ -157,21 +157,26 @@ def parse_ground_truth(content: Any, name: str, *, lvis: bool = False, report: R
     image = images.place(integers(rows, "image_id", name, "annotation"))
     category = place_of(category_ids, integers(rows, "category_id", name, "annotation"))
     keep = np.flatnonzero((image >= 0) & (category >= 0))
-    warnings = _tolerated(image, category)
+    warnings = _tolerated(ids, image, category)
     kept = [rows[i] for i in keep]
+    marked = 0 if lvis else sum(bool(row.get("ignore")) for row in kept)
+    if marked:
+        warnings.append(f"{marked} annotations have `ignore`: pycocotools does not look at it, so they count here")
     masks = _gt_masks(kept, images, image[keep], name, report)
     crowd = np.array([flag(row, "iscrowd", name) for row in kept], bool)
     ignore = np.array([flag(row, "ignore", name) for row in kept], bool) if lvis else crowd
+    image, category, area = image[keep], category[keep], numbers(kept, "area", name, "annotation")
+    # An LVIS annotation without area is none: it does not say that its category was looked for, either.
+    real = area > 0
     return GroundTruth(
-        name, images, category_ids, image[keep], category[keep], numbers(kept, "area", name, "annotation"),
-        np.zeros_like(crowd) if lvis else crowd, ignore, ids[keep], masks,
-        read_federation(content, images, category_ids, image[keep], category[keep], name) if lvis else None,
+        name, images, category_ids, image, category, area, np.zeros_like(crowd) if lvis else crowd, ignore, ids[keep],
+        masks, read_federation(content, images, category_ids, image[real], category[real], name) if lvis else None,
         tuple(warnings),
     )  # fmt: skip
 
 
-def _tolerated(image: Int, category: Int) -> list[str]:
-    out = []
+def _tolerated(ids: Int, image: Int, category: Int) -> list[str]:
+    out = zero_id_warning(ids)
     if (image < 0).any():
         out.append(f"{int((image < 0).sum())} annotations of images that are not in `images` were left out")
     if (category < 0).any():
@@ -223,6 +228,7 @@ def read_federation(
 
 def read_ground_truth(path: Path, *, lvis: bool = False, report: Report = silent) -> GroundTruth:
     """Reads an annotation file (see `parse_ground_truth`)."""
+    report(0, 0, "reading ground truth")
     return parse_ground_truth(read_json(path), str(path), lvis=lvis, report=report)
 
 

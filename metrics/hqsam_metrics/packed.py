@@ -21,7 +21,6 @@ Words = NDArray[np.uint64]
 Int32 = NDArray[np.int32]
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE = np.uint64(1)
-_BIT = _ONE << np.arange(64, dtype=np.uint64)
 # Words handled in one call when pairs are counted: bounds the index arrays to some tens of MB.
 _PAIR_WORDS = 1 << 20
 # From this many words on, a pair is counted by itself: no index arrays, and the call costs less than the counting.
@@ -188,10 +187,10 @@ def _fill(size: int, word: Int, y0: Int32, y1: Int32) -> Words:
     out = np.zeros(size, np.uint64)
     first, last = word + (y0 >> 6), word + (y1 >> 6)
     long = np.flatnonzero(first != last)
-    bits = _BIT[y1 & 63]
+    bits = _ONE << (y1 & 63).astype(np.uint64)
     tail = bits[long] - _ONE
     bits[long] = 0
-    bits -= _BIT[y0 & 63]
+    bits -= _ONE << (y0 & 63).astype(np.uint64)
     out[first] = bits
     # Of several pieces in one word (neighbours, as pieces are sorted) the last was kept; the others are added.
     shared = np.flatnonzero(first[1:] == first[:-1])

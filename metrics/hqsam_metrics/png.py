@@ -36,7 +36,8 @@ def _decode(data: bytes, path: Path) -> NDArray[np.uint8]:
     if array is None:
         raise UserError(f"{path}: is no picture that can be decoded; is the file cut off?")
     if array.dtype == np.uint16:
-        array = (array >> 8).astype(np.uint8)
+        # Some tools write 0..255 (or 0/1, or object numbers) into 16 bits: those are no dark grey values.
+        array = (array >> 8 if int(array.max(initial=0)) > 255 else array).astype(np.uint8)
     return np.asarray(array, np.uint8)
 
 

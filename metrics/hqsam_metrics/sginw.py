@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hqsam_metrics.base import rules
@@ -19,6 +19,20 @@ SETS = (
 )  # fmt: skip
 
 
+def check_sets(names: Iterable[str], where: str) -> None:
+    """Checks that the sets are the 25: the mean over fewer is another number.
+
+    Raises:
+        UserError: a set is missing or unknown.
+    """
+    there = set(names)
+    missing, unknown = sorted(set(SETS) - there), sorted(there - set(SETS))
+    if missing or unknown:
+        raise UserError(
+            f"{where}: SGinW sets missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+        )
+
+
 def sginw_mean(per_set: Mapping[str, float | None]) -> float:
     """Returns the unweighted mean AP over the 25 sets.
 
@@ -28,10 +42,7 @@ def sginw_mean(per_set: Mapping[str, float | None]) -> float:
     Raises:
         UserError: a set is missing, unknown or undefined; the mean over fewer sets is another number.
     """
-    missing = sorted(set(SETS) - set(per_set))
-    unknown = sorted(set(per_set) - set(SETS))
-    if missing or unknown:
-        raise UserError(f"SGinW: sets missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}")
+    check_sets(per_set, "the AP of each set")
     values = [per_set[name] for name in SETS]
     if any(value is None or math.isnan(value) for value in values):
         raise UserError("SGinW: a set has no AP; every set needs ground truth and results")
@@ -60,6 +71,7 @@ def score_sginw_folders(
     """
     per_set: dict[str, float | None] = {}
     digests: dict[str, str] = {}
+    warnings: list[str] = []
     for number, name in enumerate(SETS):
         one = score_coco_files(
             pred=pred / f"seginw-{name}_val.json",
@@ -70,7 +82,10 @@ def score_sginw_folders(
         )
         per_set[name] = one.metrics["AP"]
         digests[name] = str(one.protocol["ground_truth_digest"])
+        warnings += [f"{name}: {text}" for text in one.warnings]
         report(number + 1, len(SETS), "scoring sets")
+    from hqsam_metrics.apscore import EMPTY_MASK_RULE
+
     protocol = rules(
         "sginw",
         1,
@@ -78,6 +93,8 @@ def score_sginw_folders(
         iou_type=iou_type,
         dilation_ratio=dilation_ratio if iou_type == "boundary" else None,
         max_dets=[1, 10, 100],
+        averaging="unweighted mean over 25 sets",
+        empty_mask_rule=EMPTY_MASK_RULE,
         ground_truth_digest=digests,
     )
-    return Result({"AP": sginw_mean(per_set)}, len(SETS), len(SETS), protocol, [], {"per_set": per_set})
+    return Result({"AP": sginw_mean(per_set)}, len(SETS), len(SETS), protocol, warnings, {"per_set": per_set})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hqsam_metrics import ap
-from hqsam_metrics.detection import BestMatches, Scored, best_of, decode_shapes, join_best
+from hqsam_metrics.detection import BestMatches, Scored, best_of, check_unused, decode_shapes, join_best
 from hqsam_metrics.grouping import candidate_pairs, first_best, order_detections
 from hqsam_metrics.instances import Bool, Float, Report, silent
 from hqsam_metrics.packed import Drawing, Shapes, intersections
@@ -23,7 +23,7 @@ DILATION_RATIO = 0.02
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """Frames of the tubes of a video: masks, their drawing, band widths int64 [frames], frames of each tube."""
 
     shapes: Shapes
@@ -40,7 +40,7 @@ class _Side:
         return out
 
 
-def _frame_pairs(a: _Side, b: _Side, i: Int, j: Int, frames: Int) -> tuple[Int, Int, Int]:
+def _frame_pairs(a: Side, b: Side, i: Int, j: Int, frames: Int) -> tuple[Int, Int, Int]:
     """Returns the frames that a pair of tubes has in common: pair number, frame of a, frame of b (both not empty)."""
     pair = np.repeat(np.arange(len(i)), frames)
     step = ragged_arange(frames)
@@ -52,7 +52,7 @@ def _frame_pairs(a: _Side, b: _Side, i: Int, j: Int, frames: Int) -> tuple[Int, 
     return pair[keep], fa[keep], fb[keep]
 
 
-def tube_ious(a: _Side, b: _Side, i: Int, j: Int, *, boundary: bool) -> Float:
+def tube_ious(a: Side, b: Side, i: Int, j: Int, *, boundary: bool) -> Float:
     """Returns the IoU of tube pairs: sum of intersections over sum of unions, over all frames.
 
     Args:
@@ -77,15 +77,25 @@ def tube_ious(a: _Side, b: _Side, i: Int, j: Int, *, boundary: bool) -> Float:
     return divide(inside, a.sums(counts_a, i, frames) + b.sums(counts_b, j, frames) - inside)
 
 
-def _side(tubes: Tubes, rows: Int, what: str) -> _Side:
+def side_of(tubes: Tubes, rows: Int, what: str) -> Side:
+    """Decodes and draws some tubes.
+
+    Args:
+        tubes: of a file.
+        rows: int64 [n], which; all of one video.
+        what: names them in an error.
+
+    Raises:
+        UserError: a malformed run-length code.
+    """
     frames, offsets = tubes.take(rows)
     owner = np.repeat(np.arange(len(tubes)), np.diff(tubes.offsets))
     shapes = decode_shapes(tubes.masks, frames, f"{tubes.name}: a frame of {what}", owner)
     drawing, widths = draw_for_bands(shapes, [DILATION_RATIO])
-    return _Side(shapes, drawing, widths[0], offsets)
+    return Side(shapes, drawing, widths[0], offsets)
 
 
-def _mean_counted(side: _Side) -> Float:
+def _mean_counted(side: Side) -> Float:
     present = (side.shapes.areas > 0).astype(np.int64)
     whole = np.arange(len(side.offsets) - 1)
     sizes = np.diff(side.offsets)
@@ -93,7 +103,7 @@ def _mean_counted(side: _Side) -> Float:
 
 
 def pair_tubes(
-    found: _Side, real: _Side, i: Int, j: Int, crowd: Bool, *, boundary: bool, per_instance: bool
+    found: Side, real: Side, i: Int, j: Int, crowd: Bool, *, boundary: bool, per_instance: bool
 ) -> PairTable:
     """Returns the pairs of tubes that matter, with tube mask IoU and (if `boundary`) tube boundary IoU."""
     iou = tube_ious(found, real, i, j, boundary=False)
@@ -136,7 +146,7 @@ def _score_video(job: _Job, video: int) -> tuple[list[ap.Partial], BestMatches |
     d = slice(*np.searchsorted(job.group, borders))
     at = slice(*np.searchsorted(job.gt_group, borders))
     g = job.gt_rows[at]
-    found, real = _side(dt, job.rows[d], "result"), _side(gt, g, "annotation")
+    found, real = side_of(dt, job.rows[d], "result"), side_of(gt, g, "annotation")
     i, j = candidate_pairs(job.group[d], job.gt_group[at])
     crowd = gt.crowd[g]
     pairs = pair_tubes(found, real, i, j, crowd, boundary=job.boundary, per_instance=job.per_instance)
@@ -172,6 +182,8 @@ def score_tubes(
     known = np.flatnonzero(dt.category >= 0)
     group = dt.video[known] * n + (0 if class_agnostic else dt.category[known])
     rows, group, rank = order_detections(known, group, dt.category[known], dt.score[known], LIMITS[-1])
+    owner = np.repeat(np.arange(len(dt)), np.diff(dt.offsets))
+    check_unused(dt.masks, dt.take(rows)[0], f"{dt.name}: a frame of result", owner, workers=workers, report=report)
     gt_group = gt.video * n + (0 if class_agnostic else gt.category)
     gt_rows = np.lexsort((np.arange(len(gt)), gt.category, gt_group))
     job = _Job(truth, dt, rows, group, rank, gt_rows, gt_group[gt_rows], boundary, class_agnostic, per_instance)

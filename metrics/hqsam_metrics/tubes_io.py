@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hqsam_metrics.columns import finite, flag, integers, numbers, place_of, rows_of, unique
+from hqsam_metrics.columns import finite, flag, integers, numbers, place_of, rows_of, unique, zero_id_warning
 from hqsam_metrics.errors import UserError
 from hqsam_metrics.instances import Bool, Float
 from hqsam_metrics.jsonlist import read_json
@@ -133,9 +133,9 @@ def parse_ytvis(content: Any, name: str) -> TubeTruth:
     video = place_of(ids, integers(rows, "video_id", name, "annotation"))
     category = place_of(category_ids, integers(rows, "category_id", name, "annotation"))
     keep = np.flatnonzero((video >= 0) & (category >= 0))
-    warnings = () if len(keep) == len(rows) else (
-        f"{len(rows) - len(keep)} annotations of unknown videos or categories were left out",
-    )  # fmt: skip
+    warnings = zero_id_warning(own)
+    if len(keep) < len(rows):
+        warnings.append(f"{len(rows) - len(keep)} annotations of unknown videos or categories were left out")
     kept = [rows[i] for i in keep]
     offsets, masks = _frames(kept, video[keep], (heights, widths), name, "annotation")
     tubes = Tubes(
@@ -143,7 +143,7 @@ def parse_ytvis(content: Any, name: str) -> TubeTruth:
         np.array([flag(row, "iscrowd", name) for row in kept], bool),
         np.array([_mean_area(row, name) for row in kept], np.float64), offsets, masks,
     )  # fmt: skip
-    return TubeTruth(ids, heights, widths, lengths, category_ids, own[keep], tubes, warnings)
+    return TubeTruth(ids, heights, widths, lengths, category_ids, own[keep], tubes, tuple(warnings))
 
 
 def _length(row: Any, name: str) -> int:

@@ -1,7 +1,8 @@
 """Paired differences with bootstrap intervals, clustered by image or video.
 
 The resampled unit is the cluster (an image, or a video for video sets), because instances of one image share
-their difficulty. Seeds are fixed: the same table gives the same interval.
+their difficulty. The resampling is that of `hqsam_metrics.bootstrap`; here are fixed seeds (the same table gives the same
+interval), means over several sets, and the correction for many tests.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hqsam_metrics.bootstrap import resample_means
+from hqsam_metrics.bootstrap import cluster_numbers, p_value, percentile_interval, resample_means
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
@@ -29,9 +30,7 @@ class Difference:
     Attributes:
         mean: of the differences, in their unit.
         low, high: bounds of the 95 % percentile interval; NaN with fewer than two clusters.
-        p: two-sided bootstrap p-value; 1 when every difference is zero, NaN with fewer than two clusters. It is never
-            below 2^(1 - clusters), the least that a sign-flip test of so few clusters could give: the bootstrap alone
-            would call the difference of two agreeing videos significant.
+        p: two-sided bootstrap p-value; 1 when every difference is zero, NaN with fewer than two clusters.
         n: units.
         clusters: images or videos.
     """
@@ -80,27 +79,14 @@ def stratified(strata: Sequence[Stratum]) -> Difference | None:
     if min(clusters) < 2:
         return Difference(mean, np.nan, np.nan, np.nan, n, sum(clusters))
     rng = np.random.default_rng(_SEED)
-    draws = np.mean([_replicates(d, c, rng) for d, c in defined], axis=0)
+    draws = np.mean([resample_means(d, cluster_numbers(c, len(d)), REPLICATES, rng) for d, c in defined], axis=0)
     return percentile_difference(mean, draws, n=n, clusters=sum(clusters))
 
 
 def percentile_difference(mean: float, draws: Float, *, n: int, clusters: int) -> Difference:
     """A difference with the percentile interval of its bootstrap draws (float64 [R])."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    p = max(p_value(draws), 2.0 ** (1 - clusters)) if clusters > 1 else np.nan
-    return Difference(mean, float(low), float(high), p, n, clusters)
-
-
-def _replicates(difference: Float, cluster: NDArray[Any], rng: np.random.Generator) -> Float:
-    _, index = np.unique(cluster, return_inverse=True)
-    return resample_means(difference, index.reshape(-1).astype(np.int64), REPLICATES, rng)
-
-
-def p_value(draws: Float) -> float:
-    """Two-sided p-value of "the difference is zero" from bootstrap draws; ties count for both sides."""
-    size = len(draws) + 1
-    below, above = (np.sum(draws <= 0) + 1) / size, (np.sum(draws >= 0) + 1) / size
-    return float(min(1.0, 2 * min(below, above)))
+    p = p_value(draws, clusters) if clusters > 1 else np.nan
+    return Difference(mean, *percentile_interval(draws, LEVEL), p, n, clusters)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -14,8 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from hqsam_metrics import UserError
 from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
+from hqsam_metrics.evaluate import score_coco_files
 from hqsam_metrics.masks import encode_rle, rle_string
 from hqsam_metrics.png import read_index_png
+from hqsam_metrics.sginw import SETS
+from metrics_synthetic import detections
 from metrics_testing import GOLDEN, read_golden
 
 SCHEMAS = {
@@ -176,6 +179,58 @@ def test_lvis(tmp_path):
     check(metrics(content), expected["boundary_iou_api/boundary_0.02"]["stats"], "_B")
     check(metrics(content), expected["boundary_iou_api/boundary_0.01"]["stats"], "_B_strict")
     assert len(units(one)) == 2 * 977
+
+
+def numbered_through(sets: dict[str, tuple[Any, Rows]]) -> tuple[Any, Rows]:
+    """One COCO file of many, as the index stage makes it of SGinW: ids numbered through, the set as supercategory."""
+    whole: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+    results: Rows = []
+    for number, (name, (truth, rows)) in enumerate(sets.items(), start=1):
+        shift = 1000 * number
+        whole["images"] += [row | {"id": shift + row["id"]} for row in truth["images"]]
+        whole["categories"] += [{"id": shift + row["id"], "supercategory": name} for row in truth["categories"]]
+        for row, into in [(r, whole["annotations"]) for r in truth["annotations"]] + [(r, results) for r in rows]:
+            moved = {key: shift + row[key] for key in ("id", "image_id", "category_id") if key in row}
+            into.append(row | moved)
+    return whole, results
+
+
+def test_sginw_is_the_mean_of_the_sets_scored_alone(tmp_path):
+    rng = np.random.default_rng(12)
+    sets: dict[str, tuple[Any, Rows]] = {}
+    while len(sets) < len(SETS):
+        truth, rows = detections(rng, images=2, ties=False)
+        if any(not row["iscrowd"] for row in truth["annotations"]):
+            sets[SETS[len(sets)]] = truth, rows
+    want: dict[str, list[float | None]] = {"AP": [], "AP_B": []}
+    for truth, rows in sets.values():
+        for name, content in (("gt", truth), ("dt", rows)):
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        files = {"pred": tmp_path / "dt.json", "gt": tmp_path / "gt.json"}
+        want["AP"].append(score_coco_files(**files).metrics["AP"])
+        want["AP_B"].append(score_coco_files(**files, iou_type="boundary").metrics["AP"])
+    truth, rows = numbered_through(sets)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    one = Set("coco", tmp_path, ground_truth=tmp_path / "truth.json")
+    for image in truth["images"]:
+        size = {"height": image["height"], "width": image["width"]}
+        one.images.append({"key": f"k{image['id']}", "image_id": image["id"]} | size)
+    for n, row in enumerate(rows):
+        code, rest = row["segmentation"], {"score": row["score"], "category_id": row["category_id"]}
+        one.add(f"{n:06d}", f"k{row['image_id']}", code["counts"], tuple(code["size"]), **rest)
+    found = metrics(one.score(metric="sginw", score_rule="detector"))
+    for name, values in want.items():
+        assert found[name] == pytest.approx(np.mean(values), abs=1e-12)
+        each = [found[f"{name}/{one_set}"] for one_set in SETS]
+        assert each == pytest.approx(values, abs=1e-12)
+    # The mean over categories is another number: sets have one to three of them with ground truth.
+    assert metrics(one.score(metric="coco", score_rule="detector"))["AP"] != pytest.approx(found["AP"], abs=1e-3)
+    truth["categories"] = [row for row in truth["categories"] if row["supercategory"] != "Rail"]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(UserError, match="sets missing: Rail"):
+        one.score(metric="sginw", score_rule="detector")
+    with pytest.raises(UserError, match="class_agnostic"):
+        one.score(metric="sginw", class_agnostic=True)
 
 
 def test_ytvis(tmp_path):

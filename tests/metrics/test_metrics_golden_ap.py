@@ -9,11 +9,12 @@ import pytest
 from hqsam_metrics import ap, evaluate
 from hqsam_metrics.detection import score_detections
 from hqsam_metrics.instances import parse_ground_truth, parse_results, read_ground_truth, read_results
+from hqsam_metrics.masks import dilation_pixels
 from hqsam_metrics.names import lvis_metrics
 from hqsam_metrics.packed import Shapes
 from hqsam_metrics.rle import decode_runs
 from hqsam_metrics.scores import coco, lvis
-from hqsam_metrics.tubes import score_tubes
+from hqsam_metrics.tubes import DILATION_RATIO, score_tubes, side_of, tube_ious
 from hqsam_metrics.tubes_io import read_tube_results, read_ytvis
 from metrics_testing import GOLDEN, read_golden
 
@@ -45,16 +46,33 @@ def test_coco(kind, classes, results):
     same(metrics, want["stats"])
 
 
-def test_coco_per_category():
+def same_categories(category_ids, tables, want):
+    values = dict(zip(category_ids.tolist(), tables.per_category(), strict=True))
+    assert want
+    for category, value in want.items():
+        # -1 is the official "no ground truth of this category".
+        got = values[int(category)]
+        assert (-1 if np.isnan(got) else got) == pytest.approx(-1 if value is None else value, abs=1e-9), category
+
+
+@pytest.mark.parametrize("results", ["results_fake.json", "results_perturbed.json"])
+def test_coco_per_category(results):
     gt = read_ground_truth(GOLDEN / "coco" / "gt.json")
-    dt = read_results(GOLDEN / "coco" / "results_perturbed.json", gt)
-    plan = coco.make_plan((None, 0.02), class_agnostic=False, max_dets=None, per_instance=False)
-    scored = score_detections(gt, dt, plan)
-    expected = read_golden("coco/expected.json")["files"]["results_perturbed.json"]["expected"]
-    for kind, tables in zip(("segm", "boundary_0.02"), scored.tables, strict=True):
-        values = dict(zip(gt.category_ids.tolist(), tables.per_category(), strict=True))
-        for category, value in expected[f"{kind}/class_aware"]["per_category_AP"].items():
-            assert values[int(category)] == pytest.approx(value, abs=1e-9)
+    dt = read_results(GOLDEN / "coco" / results, gt)
+    plan = coco.make_plan(tuple(KINDS.values()), class_agnostic=False, max_dets=None, per_instance=False)
+    expected = read_golden("coco/expected.json")["files"][results]["expected"]
+    for kind, tables in zip(KINDS, score_detections(gt, dt, plan).tables, strict=True):
+        same_categories(gt.category_ids, tables, expected[f"{kind}/class_aware"]["per_category_AP"])
+
+
+def test_lvis_per_category():
+    gt = read_ground_truth(GOLDEN / "lvis" / "gt.json", lvis=True)
+    dt = read_results(GOLDEN / "lvis" / "results.json", gt)
+    plan = lvis.make_plan(tuple(KINDS.values()), max_dets=None, per_instance=False)
+    expected = read_golden("lvis/expected.json")["expected"]
+    for kind, tables in zip(KINDS, score_detections(gt, dt, plan).tables, strict=True):
+        name = "lvis_api/segm" if kind == "segm" else f"boundary_iou_api/{kind}"
+        same_categories(gt.category_ids, tables, expected[name]["per_category_AP"])
 
 
 def with_tight_boxes(path, out):
@@ -112,20 +130,71 @@ def test_ytvis(iou_type, classes):
     assert not result.warnings
 
 
-def test_tube_areas_and_matrices():
+def test_tube_areas_bands_and_categories():
     folder, expected = GOLDEN / "video_ytvis", read_golden("video_ytvis/expected.json")
     truth = read_ytvis(folder / "gt.json")
     for annotation, area in expected["gt_avg_area"].items():
         at = truth.ids.tolist().index(int(annotation))
         assert truth.tubes.area[at] == pytest.approx(area, abs=1e-9)
+    for video, want in expected["dilation_per_video"].items():
+        at = truth.video_ids.tolist().index(int(video))
+        size = int(truth.heights[at]), int(truth.widths[at])
+        assert size == (want["height"], want["width"])
+        assert dilation_pixels(*size, DILATION_RATIO) == want["dilation_px"]
     found = read_tube_results(folder / "results.json", truth)
-    scored = score_tubes(truth, found, per_instance=True)
-    matrices = expected["expected"]["tube_mask/class_aware"]["tube_iou"]
-    best = {}
+    for kind, tables in zip(("mask", "boundary"), score_tubes(truth, found).tables, strict=True):
+        want = expected["expected"][f"tube_{kind}/class_aware"]["per_category_AP"]
+        same_categories(truth.category_ids, tables, want)
+
+
+@pytest.mark.parametrize("kind", ["mask", "boundary"])
+def test_tube_matrices(kind):
+    """Every entry of the matrices that the official program matches with."""
+    folder = GOLDEN / "video_ytvis"
+    truth = read_ytvis(folder / "gt.json")
+    found = read_tube_results(folder / "results.json", truth)
+    matrices = read_golden("video_ytvis/expected.json")["expected"][f"tube_{kind}/class_aware"]["tube_iou"]
+    entries = 0
     for cell in matrices.values():
-        for column, annotation in enumerate(cell["gt_id"]):
-            best[annotation] = max(row[column] for row in cell["iou"])
+        want = np.array(cell["iou"])
+        rows = np.array(cell["result_index"])
+        columns = np.array([truth.ids.tolist().index(i) for i in cell["gt_id"]], np.int64)
+        i, j = (side.reshape(-1) for side in np.mgrid[: len(rows), : len(columns)])
+        sides = side_of(found, rows, "result"), side_of(truth.tubes, columns, "annotation")
+        got = tube_ious(*sides, i, j, boundary=False)
+        if kind == "boundary":
+            crowd = truth.tubes.crowd[columns][j]
+            got = np.where(crowd, got, np.minimum(got, tube_ious(*sides, i, j, boundary=True)))
+        assert got.reshape(want.shape) == pytest.approx(want, abs=1e-9)
+        entries += want.size
+    assert entries > 80
+
+
+def test_best_tubes():
+    folder = GOLDEN / "video_ytvis"
+    truth = read_ytvis(folder / "gt.json")
+    scored = score_tubes(truth, read_tube_results(folder / "results.json", truth), per_instance=True)
+    best: dict[int, float] = {}
+    for cell in read_golden("video_ytvis/expected.json")["expected"]["tube_mask/class_aware"]["tube_iou"].values():
+        best |= {i: max(row[column] for row in cell["iou"]) for column, i in enumerate(cell["gt_id"])}
     assert len(scored.best.gt) == 27  # 29 tubes, 2 of them crowds
     for row, iou in zip(truth.ids[scored.best.gt], scored.best.iou, strict=True):
         assert iou == pytest.approx(best.get(int(row), 0.0), abs=1e-9)
-    assert np.nanmax(scored.best.biou) <= 1
+
+
+def test_size_bins_are_closed_or_half_open():
+    areas = np.array([0.0, 1023.0, 1024.0, 9216.0, 9217.0])
+    inside = {
+        closed: [(~area.outside(areas)).tolist() for area in ap.size_bins(32, 96, closed=closed)]
+        for closed in (True, False)
+    }
+    assert inside[True][1:] == [
+        [True, True, True, False, False],
+        [False, False, True, True, False],
+        [False, False, False, True, True],
+    ]
+    assert inside[False][1:] == [
+        [True, True, False, False, False],
+        [False, False, True, False, False],
+        [False, False, False, True, True],
+    ]

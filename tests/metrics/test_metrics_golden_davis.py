@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hqsam_metrics.davis import find_sequences, global_metrics, per_object, score_folders
+from hqsam_metrics.davis import VOID, find_sequences, global_metrics, per_object, score_folders, score_sequence
 from hqsam_metrics.jf import statistics
 from metrics_testing import GOLDEN, read_golden
 
@@ -46,3 +46,17 @@ def test_decay_of_long_sequences():
     assert statistics(np.linspace(1, 0, 1000)).decay == pytest.approx(0.75, abs=2e-3)
     assert statistics(np.array([0.3])).decay == 0
     assert statistics(np.array([0.5, 0.6])).recall == 0.5
+
+
+def test_void_ends_of_the_sequence_and_late_objects_by_hand():
+    """Void is background; the first and the last frame do not count; object 2 comes up too late to be evaluated."""
+    real = np.zeros((4, 10, 10), np.uint8)
+    real[:, 2:6, 2:6] = 1
+    real[1, 6, 2:6] = VOID
+    real[2, 8:, 8:] = 2
+    found = np.where(real == VOID, 1, real)
+    found[0] = found[3] = 0
+    found[2][found[2] == 2] = 0
+    (one,) = score_sequence("s", ["a", "b", "c", "d"], pred=lambda n: found[n], target=lambda n: real[n])
+    assert one.frames == ("b", "c") and one.object == 1
+    assert one.j.tolist() == [16 / 20, 1.0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hqsam_metrics import boundary_band, boundary_iou, mask_iou
+from hqsam_metrics.clicks import centre_point, next_click
 from hqsam_metrics.curves import recall_counts, recall_curve
 from hqsam_metrics.jf import bound_pixels, region_and_contour
 from hqsam_metrics.masks import dilation_pixels, encode_rle, mask_box
@@ -54,8 +55,26 @@ def test_j_and_f(golden_masks, golden_pairs):
 def test_boxes(golden_masks, golden_pairs):
     for key, pair in golden_pairs.items():
         for side in ("gt", "pred"):
-            want = pair[f"{side}_box"]["half_open_xyxy"]
-            assert mask_box(golden_masks[f"{side}_{key}"]) == (None if want is None else tuple(want))
+            want, box = pair[f"{side}_box"], mask_box(golden_masks[f"{side}_{key}"])
+            assert box == (None if want["half_open_xyxy"] is None else tuple(want["half_open_xyxy"]))
+            x0, y0, x1, y1 = box or (0, 0, 0, 0)
+            assert [x0, y0, x1 - x0, y1 - y0] == want["coco_toBbox_xywh"]
+            assert (None if box is None else [x0, y0, x1 - 1, y1 - 1]) == want["inclusive_xyxy"]
+
+
+def test_centre_points(golden_masks, golden_pairs):
+    for key, pair in golden_pairs.items():
+        for side in ("gt", "pred"):
+            want, mask = pair[f"{side}_center"], golden_masks[f"{side}_{key}"]
+            found = centre_point(mask)
+            if want is None:
+                assert found is None
+                continue
+            assert list(found[0]) == want["xy"], pair["name"]
+            assert found[1] == pytest.approx(want["distance"], abs=1e-3)
+            assert round(found[1] ** 2) == want["distance_sq"]
+            click = next_click(pred=np.zeros_like(mask), target=mask)
+            assert click == (found[0], True)
 
 
 def _batch(masks):

@@ -77,6 +77,16 @@ def test_malformed_masks_are_named(tmp_path, coco_set):
         score(tmp_path, truth, [])
 
 
+@pytest.mark.parametrize("where", ["below the limit", "unknown category"])
+def test_malformed_masks_that_take_no_part_are_named_too(tmp_path, coco_set, where):
+    truth, rows = coco_set
+    bad = {"size": rows[3]["segmentation"]["size"], "counts": "zz"}
+    category = 78 if where == "unknown category" else rows[3]["category_id"]
+    rows.append(rows[3] | {"segmentation": bad, "category_id": category, "score": -1.0})
+    with pytest.raises(UserError, match=f"dt.json: result {len(rows) - 1}: malformed"):
+        score(tmp_path, truth, rows, max_dets=1)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
@@ -104,15 +114,79 @@ def test_annotations(tmp_path, coco_set, path, value, words):
     assert "gt.json" in str(caught.value)
 
 
+def blank(image):
+    return encode_rle(np.zeros((image["height"], image["width"]), bool))
+
+
 def test_what_cocoeval_tolerates_is_counted(tmp_path, coco_set):
     truth, rows = coco_set
+    rows += [rows[0] | {"image_id": i["id"], "segmentation": blank(i)} for i in truth["images"]]  # none without any
     want = score(tmp_path, truth, rows)
     assert want.warnings == []
     first = truth["annotations"][0]
+    first["ignore"] = 1
+    (said,) = score(tmp_path, truth, rows).warnings
+    assert said.startswith("1 annotations have `ignore`")
+    assert score(tmp_path, truth, rows).metrics == want.metrics
+    del first["ignore"]
     truth["annotations"] += [first | {"id": 900, "image_id": 77}, first | {"id": 901, "category_id": 77}]
     got = score(tmp_path, truth, [*rows, rows[0] | {"category_id": 78}])
     assert got.metrics == want.metrics
     assert [w.split()[0] for w in got.warnings] == ["1", "1", "1"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_annotation_of_id_0_counts_and_is_named(tmp_path, first):
+    code = encode_rle(np.eye(20, dtype=bool))
+    row = {"image_id": 1, "category_id": 1, "segmentation": code}
+    truth = {"images": [{"id": 1, "height": 20, "width": 20}], "categories": [{"id": 1}]}
+    truth["annotations"] = [row | {"id": first, "iscrowd": 0, "area": 20.0}]
+    result = score(tmp_path, truth, [row | {"score": 0.9}])
+    assert result.metrics["AP"] == pytest.approx(1)
+    assert [w.startswith("annotation id 0") for w in result.warnings] == [True] * (1 - first)
+
+
+def test_images_and_videos_without_a_detection_are_counted(tmp_path, coco_set):
+    truth, rows = coco_set
+    first = truth["images"][0]["id"]
+    some = [row for row in rows if row["image_id"] != first]
+    used = len({row["image_id"] for row in some})
+    result = score(tmp_path, truth, some)
+    assert result.warnings == [
+        f"{len(truth['images']) - used} of 5 images have no detection: their objects count as missed"
+    ]
+    folder = GOLDEN / "video_ytvis"
+    truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
+    some = [row for row in rows if row["video_id"] != truth["videos"][0]["id"]]
+    assert "1 of 6 videos" in score(tmp_path, truth, some, function=evaluate.score_ytvis_files).warnings[0]
+
+
+def test_boundary_ap_above_mask_ap_is_a_warning(tmp_path):
+    """By masks the best detection takes the only object that the second could have; by boundaries it takes the other."""
+    solid = np.zeros((100, 200), bool)
+    solid[10:90, 20:180] = True
+    notched, holed = solid.copy(), solid.copy()
+    for x in range(20, 180, 8):
+        notched[10:34, x : x + 4] = notched[66:90, x : x + 4] = False
+    y, x = np.ogrid[:100, :200]
+    holed[(y - 50) ** 2 + (x - 70) ** 2 < 36**2] = False
+    half = notched.copy()
+    half[:, 155:] = False
+    truth = {
+        "images": [{"id": 1, "height": 100, "width": 200}],
+        "categories": [{"id": 1}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 9000.0, "segmentation": encode_rle(mask)}
+            for n, mask in ((1, notched), (2, holed))
+        ],
+    }
+    rows = [
+        {"image_id": 1, "category_id": 1, "score": value, "segmentation": encode_rle(mask)}
+        for value, mask in ((0.9, solid), (0.8, half))
+    ]
+    mask, boundary = (score(tmp_path, truth, rows, iou_type=kind) for kind in ("segm", "boundary"))
+    assert boundary.metrics["AP"] > mask.metrics["AP"] > 0.2
+    assert [w for w in boundary.warnings if "AP_B" in w and "is above AP" in w] and not mask.warnings
 
 
 def test_files(tmp_path):
@@ -167,6 +241,9 @@ def test_tubes(tmp_path):
     broken = rows[0] | {"segmentations": [{"size": size, "counts": "zz\x01"}] * len(rows[0]["segmentations"])}
     with pytest.raises(UserError, match="result 0"):
         score(tmp_path, truth, [broken, *rows[1:]], function=evaluate.score_ytvis_files)
+    cut = broken | {"category_id": 99}
+    with pytest.raises(UserError, match=f"result {len(rows)}: malformed"):
+        score(tmp_path, truth, [*rows, cut], function=evaluate.score_ytvis_files)
     without = [{k: v for k, v in row.items() if k not in ("height", "width")} for row in rows]
     full = score(tmp_path, truth, rows, function=evaluate.score_ytvis_files, iou_type="boundary")
     same = score(tmp_path, truth, without, function=evaluate.score_ytvis_files, iou_type="boundary", workers=2)

@@ -8,7 +8,7 @@ import pytest
 from hqsam_metrics import base
 from hqsam_metrics.bootstrap import paired_bootstrap
 from hqsam_metrics.cascadepsp import boundary_accuracy, measure, radii, total
-from hqsam_metrics.clicks import clicks_to, failures, miou_at, noc
+from hqsam_metrics.clicks import clicks_to, failures, miou_at, next_click, noc
 from hqsam_metrics.errors import UserError
 from hqsam_metrics.files import to_json, write_json
 from hqsam_metrics.sginw import SETS, sginw_mean
@@ -71,6 +71,12 @@ def test_bootstrap_repeats_and_leaves_out_the_undefined():
     assert single.difference == pytest.approx(0.1) and np.isnan(single.low)
 
 
+@pytest.mark.parametrize("clusters", [2, 3, 4])
+def test_a_few_agreeing_clusters_are_no_proof(clusters):
+    found = boot(np.zeros(clusters), np.linspace(0.5, 0.6, clusters), np.arange(clusters))
+    assert found.low > 0 and found.p_value == 2.0 ** (1 - clusters)
+
+
 @pytest.mark.parametrize(
     "arguments", [{"b": [1.0]}, {"clusters": ["x"]}, {"n": 0}, {"level": 1.0}, {"a": [[1.0, 2.0]], "b": [[1.0, 2.0]]}]
 )
@@ -95,6 +101,21 @@ def test_clicks():
     ):
         with pytest.raises(ValueError):
             call()
+
+
+def test_next_click():
+    target, pred = np.zeros((2, 20, 30), bool)
+    assert next_click(pred=pred, target=target) is None
+    target[2:9, 2:9] = pred[2:9, 2:9] = True
+    pred[12:17, 10:15] = True  # five wide, wrong
+    assert next_click(pred=pred, target=target) == ((12, 14), False)
+    target[5:16, 18:29] = True  # eleven wide, missing
+    assert next_click(pred=pred, target=target) == ((23, 10), True)
+    target[5:16, 18:29] = False
+    target[12:17, 20:25] = True  # as deep as the wrong one
+    assert next_click(pred=pred, target=target) == ((12, 14), False)
+    with pytest.raises(ValueError, match="size"):
+        next_click(pred=pred, target=target.T)
 
 
 def plain_accuracy(pred, target):
@@ -134,7 +155,7 @@ def test_sginw_mean_wants_all_sets():
 
 
 def test_the_seam():
-    assert base.score_names() == ["coco", "davis", "lvis", "masks", "ytvis"]
+    assert base.score_names() == ["coco", "davis", "lvis", "masks", "sginw", "ytvis"]
     for name in base.score_names():
         score = base.load_score(name)
         assert score.name == name and score.version >= 1

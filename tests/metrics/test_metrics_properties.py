@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import cv2
 import numpy as np
 import pytest
-from hqsam_metrics import ap, detection
+from hqsam_metrics import ap, detection, evaluate
 from hqsam_metrics.instances import parse_ground_truth, parse_results
 from hqsam_metrics.jf import region_and_contour
 from hqsam_metrics.masks import boundary_band, boundary_iou, decode_rle, encode_rle, mask_iou
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from metrics_synthetic import detections, random_masks
+from metrics_testing import read_golden
 
 SIDE = st.integers(1, 70)
 SHAPE = st.tuples(SIDE, st.integers(1, 140))
@@ -188,3 +190,26 @@ def test_merge_of_partials_is_the_whole(seed, random):
     got = ap.finish(merged, limits=plan.limits, bins=plan.measures[0].bins)
     np.testing.assert_array_equal(got.precision, want.precision)
     np.testing.assert_array_equal(got.recall, want.recall)
+
+
+@pytest.mark.parametrize(
+    ("function", "folder"), [(evaluate.score_lvis_files, "lvis"), (evaluate.score_ytvis_files, "video_ytvis")]
+)
+def test_order_and_workers_change_nothing_in_lvis_and_tubes(tmp_path, function, folder):
+    rng = np.random.default_rng(9)
+    truth, rows = (read_golden(f"{folder}/{name}.json") for name in ("gt", "results"))
+    for row, score in zip(rows, rng.permutation(len(rows)) / len(rows), strict=True):
+        row["score"] = float(score)  # without ties: those go by the order of the file
+
+    def scored(workers):
+        for name, content in (("gt", truth), ("dt", rows)):
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        files = {"pred": tmp_path / "dt.json", "gt": tmp_path / "gt.json"}
+        return function(**files, iou_type="boundary", workers=workers).metrics
+
+    want = scored(1)
+    assert scored(2) == want
+    rng.shuffle(rows)
+    for key in ("images", "videos", "annotations", "categories"):
+        rng.shuffle(truth.get(key, []))
+    assert scored(1) == want

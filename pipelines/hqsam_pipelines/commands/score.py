@@ -5,14 +5,14 @@ Needs the base install only (no torch, Prefect or DVC).
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from hqsam_pipelines.progress import Progress
 
 if TYPE_CHECKING:
     from hqsam_metrics.evaluate import Result
@@ -57,21 +57,6 @@ Area = Annotated[
 ]
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """Yields a `report(done, total, what)` that draws a bar on a terminal's standard error, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda done, total, what: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total or None, description=what)
-
-
 def _run(
     score: Callable[..., Result], json_file: Path | None, check: Callable[[], str] | None = None, **arguments: Any
 ) -> None:
@@ -80,7 +65,7 @@ def _run(
     from hqsam_metrics.files import write_json
 
     try:
-        with _progress() as report:
+        with Progress("score") as report:
             result = score(report=report, **arguments)
         checked = None if check is None else check()
         if json_file is not None:
