@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hqsam_datasets import fetch_remote
+from hqsam_datasets import fetch_members, fetch_remote
 from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_http import download
@@ -44,6 +44,8 @@ class ArchiveFile(BaseModel):
         urls: mirrors in order of preference.
         sha256, md5, sha1: known digests (hex); each one given is checked.
         bytes: known length.
+        only_named_in: another file of the archive, listed before, with LVIS annotations (or a zip of them): of the zip at
+            `urls` only the images that it names are fetched, as the tar `name`; their CRCs are checked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +56,7 @@ class ArchiveFile(BaseModel):
     md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
     sha1: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     bytes: int | None = Field(default=None, gt=0)
+    only_named_in: str | None = None
 
     @field_validator("name")
     @classmethod
@@ -97,6 +100,11 @@ class ArchiveSpec(BaseModel):
         names = [file.name.casefold() for file in self.files]
         if len(set(names)) != len(names):
             raise ValueError("two files have the same name")
+        for number, file in enumerate(self.files):
+            if file.only_named_in is not None and file.only_named_in not in [f.name for f in self.files[:number]]:
+                raise ValueError(f"{file.name}: only_named_in must name a file listed before")
+            if file.only_named_in is not None and (file.digests or file.bytes or not file.name.endswith(".tar")):
+                raise ValueError(f"{file.name}: a part of a zip is a .tar without known digests and length")
         return self
 
 
@@ -208,7 +216,14 @@ class _WrongContentError(DownloadError):
 
 def _get(url: str, task: _Task) -> None:
     parts = urlsplit(url)
-    if parts.scheme == "embedded":
+    if (
+        task.file.only_named_in is not None
+        and parts.path.endswith(".zip")
+        and parts.scheme in ("http", "https", "file")
+    ):
+        names = fetch_members.image_names(task.part.with_name(task.file.only_named_in))
+        fetch_members.download_members(url, names, task.part, task.transfer)
+    elif parts.scheme == "embedded":
         from hqsam_datasets.embedded import archives
 
         task.part.unlink(missing_ok=True)
@@ -234,6 +249,8 @@ def _copy(source: Path, task: _Task) -> None:
 def _dropped(task: _Task) -> list[str]:
     names = [task.file.name]
     names += [url.removeprefix("drop://") for url in task.file.urls if url.startswith("drop://")]
+    if task.file.only_named_in is not None:
+        names += [url.rpartition("/")[2] for url in task.file.urls]
     places = [folder / name for name in dict.fromkeys(names) for folder in (task.drop / task.archive, task.drop)]
     return [place.resolve().as_uri() for place in places if place.is_file()]
 
@@ -325,7 +342,9 @@ def _forget_part(task: _Task) -> None:
 
 def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str]) -> UserError:
     said = "".join(f"\n    - {line}" for line in failures) or " no mirror is listed"
-    cure = f"put the file at {task.drop / task.archive / task.file.name} and run the stage again"
+    tree = "".join(f"\n        {file.name}" for file in spec.files)
+    cure = f"put the file at {task.drop / task.archive / task.file.name} and run the stage again (another folder: --from-dir); "
+    cure += f"the drop folder for the whole archive:\n    {task.drop / task.archive}/{tree}"
     if spec.instructions:
         cure = f"{spec.instructions}; then {cure}"
     problem = f"{task.file.name} of archive {task.archive} cannot be had:{said}"

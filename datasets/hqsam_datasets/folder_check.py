@@ -1,4 +1,4 @@
-"""What is wrong with a folder of images and masks, in plain words: `hqsam data doctor PATH`.
+"""What is wrong with a folder of images and masks, in plain words: `hqsam doctor data PATH`.
 
 Nothing is changed. Every pair is read the way the normalise stage reads it, so what passes here passes there.
 """
@@ -152,8 +152,8 @@ def _about_pairing(found: _Folder, image_dir: Path, mask_dir: Path) -> Iterator[
     pairs = found.images.keys() & found.masks.keys()
     yield Finding("ok" if pairs else "error", f"{len(pairs)} pairs of image and mask with the same name")
     for group, other, text in (
-        (found.images, found.masks, f"images have no mask in {mask_dir.name}/"),
-        (found.masks, found.images, f"masks have no image in {image_dir.name}/"),
+        (found.images, found.masks, f"images have no mask in {mask_dir.resolve().name}/"),
+        (found.masks, found.images, f"masks have no image in {image_dir.resolve().name}/"),
     ):
         alone = sorted(group.keys() - other.keys())
         if alone:

@@ -21,12 +21,12 @@ image whose longest side is ``WORK_SIDE``), 16 bytes of descriptor. At most ``2 
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
-import pdqhash
 from numpy.typing import NDArray
 
 U8 = NDArray[np.uint8]
@@ -133,9 +133,26 @@ def resize_grey(grey: U8, side: int) -> U8:
 
 def pdq_of(grey: U8) -> tuple[bytes, int]:
     """PDQ of a grey image [H, W]: 32 packed bytes, and the quality 0..100."""
-    small = cv2.resize(grey, (PDQ_SIDE, PDQ_SIDE), interpolation=cv2.INTER_AREA)
-    bits, quality = pdqhash.compute(cv2.merge((small, small, small)))
-    return np.packbits(np.asarray(bits, np.uint8)).tobytes(), int(quality)
+    small = cv2.resize(grey, (PDQ_SIDE, PDQ_SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
+    cosines = _pdq_cosines()
+    # Rounded, so that coefficients that are equal by symmetry stay so whatever the order of the sums.
+    coefficients = np.rint((cosines @ small @ cosines.T).ravel()[::-1] * 1e4)
+    bits = coefficients > np.partition(coefficients, 127)[127]
+    return np.packbits(bits).tobytes(), _pdq_quality(small)
+
+
+@lru_cache(maxsize=1)
+def _pdq_cosines() -> NDArray[np.float64]:
+    """The sixteen lowest cosines but the constant, float64 [16, PDQ_SIDE]."""
+    frequency, place = np.arange(1, 17)[:, None], np.arange(PDQ_SIDE)[None, :]
+    return np.asarray(np.sqrt(2 / PDQ_SIDE) * np.cos(np.pi / 2 / PDQ_SIDE * frequency * (2 * place + 1)), np.float64)
+
+
+def _pdq_quality(small: NDArray[np.float64]) -> int:
+    """PDQ's measure of texture: the sum of the steps between neighbours, each in whole percent of white, at most 100."""
+    down, right = np.abs(np.diff(small, axis=0)), np.abs(np.diff(small, axis=1))
+    steps = int((down * (100 / 255)).astype(np.int64).sum() + (right * (100 / 255)).astype(np.int64).sum())
+    return min(100, steps // 90)
 
 
 # ---- local features ----
@@ -158,6 +175,22 @@ class _Atlas:
     width: I64
     threshold: F32
     cell: I64
+
+
+class _Scratch(threading.local):
+    """Canvases of the image shape hashed last, per thread: fresh ones would cost more in page faults than the blurs."""
+
+    shape: tuple[int, ...] = ()
+
+    def canvases(self, shape: tuple[int, ...]) -> tuple[F32, F32, F32]:
+        """Three float32 canvases, zero wherever no level lies."""
+        if shape != self.shape:
+            self.shape = shape
+            self._held = (np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+        return self._held
+
+
+_SCRATCH = _Scratch()
 
 
 @lru_cache(maxsize=32)
@@ -200,18 +233,18 @@ def _scale_space(work: U8, atlas: _Atlas) -> tuple[F32, F32]:
     Each level is the blurred one above it, sampled `LEVEL_STEP` more coarsely; the blur is such that every level
     has the same sigma in its own pixels.
     """
-    canvas = np.zeros(atlas.threshold.shape, np.float32)
-    response = np.zeros_like(canvas)
+    canvas, response, _ = _SCRATCH.canvases(atlas.threshold.shape)
     step_sigma = _LEVEL_SIGMA * float(np.sqrt(LEVEL_STEP**2 - 1))
     first_sigma = float(np.sqrt(_LEVEL_SIGMA**2 - _CAMERA_SIGMA**2))
     image = cv2.GaussianBlur(work.astype(np.float32), (5, 5), first_sigma)
     for row, rows, columns in zip(atlas.first_row.tolist(), atlas.height.tolist(), atlas.width.tolist(), strict=True):
+        level, step = canvas[row : row + rows, :columns], response[row : row + rows, :columns]
         if row:
-            image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR)
-        canvas[row : row + rows, :columns] = image
-        blurred = cv2.GaussianBlur(image, (5, 5), step_sigma)
-        response[row : row + rows, :columns] = cv2.absdiff(image, blurred)
-        image = blurred
+            cv2.resize(image, (columns, rows), dst=level, interpolation=cv2.INTER_LINEAR)
+        else:
+            level[:] = image
+        image = cv2.GaussianBlur(level, (5, 5), step_sigma)
+        cv2.absdiff(level, image, dst=step)
     return canvas, response
 
 
@@ -221,7 +254,9 @@ def _strongest(response: F32, atlas: _Atlas) -> I64:
     The strength of a maximum is divided by its rank in its cell, so that the second of an empty corner goes before
     the sixth of a busy one: a pasted object must not take the background's share, nor the reverse.
     """
-    floor = np.maximum(cv2.dilate(response, _PEAK), atlas.threshold)
+    floor = _SCRATCH.canvases(response.shape)[2]
+    cv2.dilate(response, _PEAK, dst=floor)
+    np.maximum(floor, atlas.threshold, out=floor)
     found = np.flatnonzero(response >= floor)
     strength = response.ravel()[found]
     by_cell = np.lexsort((-strength, atlas.cell[found]))

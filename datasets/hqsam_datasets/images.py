@@ -150,6 +150,18 @@ def decode_mask(data: bytes) -> DecodedMask:
         return _from_grey(_grey_of(image))
 
 
+def decode_stored_mask(data: bytes) -> NDArray[np.uint8]:
+    """Decode a mask as the normalise stage stores it, an 8-bit grey PNG of 0..255, to soft uint8 [H, W].
+
+    Raises:
+        ImageError: `unreadable_mask` for anything else.
+    """
+    values = _decode_grey_fast(data)
+    if values is None:
+        raise ImageError("unreadable_mask", "not an 8-bit grey PNG")
+    return values
+
+
 def decode_labels(data: bytes) -> NDArray[np.uint8]:
     """Decode a label map (palette indices, or 8-bit grey values as they are) to uint8 [H, W].
 

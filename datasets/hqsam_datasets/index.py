@@ -6,14 +6,13 @@ Images pass one at a time and rows become Arrow columns in batches, so that memo
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hqsam_datasets import atomic, benchmarks, manifest
+from hqsam_datasets import atomic, benchmarks, json_stream, manifest
 from hqsam_datasets.benchmarks.base import Benchmark, BenchmarkOptions, Item, Prompt, Truth
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.hashing import ImageHashes, hash_image
@@ -85,7 +84,8 @@ def index(
         for name, rows in tables.items():
             rows.write(folder / f"{name}.parquet")
         if content.ground_truth is not None:
-            _write_ground_truth(folder / "gt.json", content.ground_truth)
+            # Compact: with one number a line, LVIS's polygons would take three times the room.
+            json_stream.write_packed(folder / "gt.json", content.ground_truth)
         summary = _summary(adapter, folder, tables, options)
         atomic.write_json(folder / "index.json", summary)
     return summary
@@ -265,12 +265,6 @@ def _check_count(n_images: int, options: BenchmarkOptions, name: str) -> None:
             key=f"benchmarks.{name}.index.expected_images",
             cure="fetch the archive again, or correct the number if this is another release",
         )
-
-
-def _write_ground_truth(path: Path, truth: Any) -> None:
-    """Compact JSON: with one number a line, LVIS's polygons would take three times the room."""
-    data = json.dumps(truth, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    atomic.write_bytes(path, data.encode() + b"\n")
 
 
 def _summary(

@@ -302,6 +302,10 @@ def _check_count(source: str, rows: list[SampleRow], rejects: list[Reject], opti
     lines += [f"    {r['origin']}: {r['reason']} ({r['detail']})" for r in shown[:_SHOWN_REJECTS]]
     if len(rejects) > _SHOWN_REJECTS:
         lines.append(f"    and {len(rejects) - _SHOWN_REJECTS} more")
+    if not options.drop_known_bad:
+        lines.append(
+            "    known bad files are kept where they can be samples: see `hqsam data sheet` for those that cannot"
+        )
     if scan.unmatched_known_bad:
         lines.append(f"    known bad files that were not met: {', '.join(scan.unmatched_known_bad)}")
     raise UserError(

@@ -36,7 +36,7 @@ from hqsam_datasets.overlap_tiles import TileTable, tile_candidates
 from hqsam_datasets.overlap_verify import Evidence, Kind, View, compare, judge, pixel_affine
 from hqsam_datasets.parallel import worker_count
 
-VERSION = 1
+VERSION = 2
 KINDS: tuple[Kind, ...] = ("exact", "near", "crop", "background", "foreground")
 """From the strongest to the weakest claim."""
 Report = Callable[[int, int, str], None]

@@ -28,7 +28,7 @@ I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
 _NEIGHBOURS = 8  # nearest evaluation features per training feature
-_MAX_DISTANCE = 26  # of 128 descriptor bits
+_MAX_DISTANCE = 30  # of 128 descriptor bits
 _FLAT_UP_TO = 2_000  # features that are searched without an inverted file
 _PROBES = 4
 _BATCH_IMAGES = 256

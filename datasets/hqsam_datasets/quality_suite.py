@@ -175,14 +175,19 @@ def _evaluate(name: str, frame: pd.DataFrame, checks: list[Check], tables: Table
 
 
 def _null_checks(name: str, checks: list[Check]) -> list[Check]:
-    """One expectation of no nulls per column that any other expectation is about."""
+    """One expectation of no nulls per manifest column that any other expectation is about."""
     have = {c.arguments["column"] for c in checks if c.expectation == "ExpectColumnValuesToNotBeNull"}
-    columns = [c.arguments[k] for c in checks for k in ("column", "column_A", "column_B") if k in c.arguments]
-    wanted = [column for column in dict.fromkeys(columns) if column not in have]
+    columns = dict.fromkeys(c.arguments["column"] for c in checks if "column" in c.arguments)
+    wanted = [column for column in columns if column not in have and not _is_derived(name, column)]
     return [
         Check(name, f"column {column} has no nulls", "ExpectColumnValuesToNotBeNull", {"column": column})
         for column in wanted
     ]
+
+
+def _is_derived(table: str, column: str) -> bool:
+    """Whether `quality_tables` computes the column, which then has a value in every row."""
+    return table == "sets" or column.startswith("n_") or column in ("key_has_prefix", "shard_exists", "tiles_ok")
 
 
 def _library() -> Any:

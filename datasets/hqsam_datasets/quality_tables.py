@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hqsam_datasets.quality import QualityOptions
 
 I64 = NDArray[np.int64]
+Examples = dict[tuple[str, str], list[str]]
 EXAMPLES = 20
 _LISTED = ("known_bad", "stray_file")
 """Rejects that the data sheet of a source lists: no surprise."""
@@ -39,7 +40,7 @@ class Tables:
     samples: pd.DataFrame
     images: pd.DataFrame
     sets: pd.DataFrame
-    examples: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    examples: Examples = field(default_factory=dict)
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """By name, in the order of checking."""
@@ -55,8 +56,8 @@ def read_tables(samples: dict[str, Path], benchmarks: dict[str, Path], options: 
     import pandas as pd
 
     sets: list[dict[str, Any]] = []
-    examples: dict[tuple[str, str], list[str]] = {}
-    sample_frames = [_source(name, samples[name], sets, examples) for name in sorted(samples)]
+    examples: Examples = {}
+    sample_frames = [_source(name, samples[name], sets) for name in sorted(samples)]
     image_frames = [_benchmark(name, benchmarks[name], sets, examples, options) for name in sorted(benchmarks)]
     return Tables(
         samples=_joined(sample_frames, _SAMPLE_COLUMNS),
@@ -95,9 +96,7 @@ def _joined(frames: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFram
 # ---- training sources ----
 
 
-def _source(
-    name: str, folder: Path, sets: list[dict[str, Any]], examples: dict[tuple[str, str], list[str]]
-) -> pd.DataFrame:
+def _source(name: str, folder: Path, sets: list[dict[str, Any]]) -> pd.DataFrame:
     table = manifest.read_table(folder / "manifest.parquet")
     _check_columns(folder / "manifest.parquet", table, "samples")
     declared = read_json(folder / "normalise.json")
@@ -135,7 +134,7 @@ def _with_common(frame: pd.DataFrame, table: pa.Table, name: str, folder: Path) 
 
 
 def _benchmark(
-    name: str, folder: Path, sets: list[dict[str, Any]], examples: dict[tuple[str, str], list[str]],
+    name: str, folder: Path, sets: list[dict[str, Any]], examples: Examples,
     options: QualityOptions,
 ) -> pd.DataFrame:  # fmt: skip
     table = manifest.read_table(folder / "images.parquet")
@@ -144,7 +143,7 @@ def _benchmark(
     frame = _with_common(
         table.drop_columns(["pdq", "tiles", "shard", "video", "video_id", "frame"]).to_pandas(), table, name, folder
     )
-    children = _Children(name, frame, options, examples)
+    children = _Children(name, table, options, examples)
     children.add_instances(manifest.read_table(folder / "instances.parquet", _INSTANCE_READ))
     children.add_prompts(manifest.read_table(folder / "prompts.parquet", _PROMPT_READ))
     for column, counts in children.per_image.items():
@@ -167,54 +166,54 @@ _PROMPT_READ = ["prompt_id", "key", "kind", "x0", "y0", "x1", "y1", "points", "r
 
 
 class _Children:
-    """Counts what the instances and prompts of one benchmark do wrong, per image where the image is known."""
+    """Counts what the instances and prompts of one benchmark do wrong, per image where the image is known.
 
-    def __init__(
-        self, name: str, images: pd.DataFrame, options: QualityOptions, examples: dict[tuple[str, str], list[str]]
-    ) -> None:
+    Prompts can be millions: they stay in arrow columns and numpy arrays, and only offenders become Python objects.
+    """
+
+    def __init__(self, name: str, images: pa.Table, options: QualityOptions, examples: Examples) -> None:
         self._name, self._examples, self._tolerance = name, examples, options.box_tolerance
-        self._rows = {key: row for row, key in enumerate(images["key"].tolist())}
-        self._height = images["height"].to_numpy(np.float64)
-        self._width = images["width"].to_numpy(np.float64)
-        self._instances: set[str] = set()
+        self._keys = images.column("key").combine_chunks()
+        self._height = images.column("height").to_numpy().astype(np.float64)
+        self._width = images.column("width").to_numpy().astype(np.float64)
+        self._instances: pa.ChunkedArray | None = None
         columns = ("n_instances", "n_prompts", "n_sizes_wrong", "n_boxes_outside", "n_boxes_empty", "n_areas_negative")
-        self.per_image: dict[str, I64] = {column: np.zeros(len(images), np.int64) for column in columns}
+        self.per_image: dict[str, I64] = {column: np.zeros(images.num_rows, np.int64) for column in columns}
         self.per_set: dict[str, int] = {"n_duplicate_ids": 0}
 
     def add_instances(self, table: pa.Table) -> None:
         """Count the rows of instances.parquet."""
-        ids = table.column("instance_id").to_pylist()
-        self._instances = set(ids)
-        rows = self._attribute(table, "n_instances", "n_orphan_instances", ids)
+        self._instances = table.column("instance_id")
+        rows = self._attribute(table, "n_instances", "n_orphan_instances", "instance_id")
         self._count("n_areas_negative", rows, table.column("area").to_numpy() < 0)
-        self._duplicates(ids, len(self._instances))
 
     def add_prompts(self, table: pa.Table) -> None:
-        """Count the rows of prompts.parquet."""
+        """Count the rows of prompts.parquet; after the instances."""
         import pyarrow.compute as pc
 
-        ids = table.column("prompt_id").to_pylist()
-        rows = self._attribute(table, "n_prompts", "n_orphan_prompts", ids)
+        rows = self._attribute(table, "n_prompts", "n_orphan_prompts", "prompt_id")
         self._boxes(table, rows)
-        self._duplicates(ids, len(set(ids)))
-        given = [value for value in table.column("instance_id").to_pylist() if value is not None]
-        self._set("n_unknown_instances", sorted(set(given) - self._instances))
-        kind = np.asarray(table.column("kind").to_pylist(), dtype=object)
-        content = {"box": "x0", "point": "points", "mask": "rle"}
-        empty = ~np.isin(kind.astype(str), list(content))
-        for name, column in content.items():
-            empty |= (kind == name) & np.asarray(pc.is_null(table.column(column)))
-        self._set("n_prompts_without_content", [ids[i] for i in np.flatnonzero(empty)])
+        given = table.column("instance_id").drop_null()
+        self._offenders("n_unknown_instances", given.filter(pc.invert(pc.is_in(given, value_set=self._instances))))
+        kind = table.column("kind")
+        sound = np.zeros(table.num_rows, np.bool_)
+        for name, column in (("box", "x0"), ("point", "points"), ("mask", "rle")):
+            sound |= _flags(pc.and_(pc.equal(kind, name), pc.is_valid(table.column(column))))
+        self._offenders("n_prompts_without_content", table.column("prompt_id").filter(_mask(~sound)))
 
-    def _attribute(self, table: pa.Table, counter: str, orphans: str, ids: list[str]) -> I64:
-        """Row of each child's image (-1: unknown); counts children, orphans and deviating sizes."""
-        rows = np.array([self._rows.get(key, -1) for key in table.column("key").to_pylist()], np.int64)
-        self.per_set[counter] = len(ids)
+    def _attribute(self, table: pa.Table, counter: str, orphans: str, id_column: str) -> I64:
+        """Row of each child's image (-1: unknown); counts children, orphans, repeated ids and deviating sizes."""
+        import pyarrow.compute as pc
+
+        found = pc.fill_null(pc.index_in(table.column("key"), value_set=self._keys), -1)
+        rows = np.asarray(found.to_numpy(), np.int64)
+        self.per_set[counter] = table.num_rows
         self._count(counter, rows, np.ones(len(rows), np.bool_))
-        self._set(orphans, [ids[i] for i in np.flatnonzero(rows < 0)])
-        sizes = [table.column(side).to_numpy() for side in ("height", "width")]
-        wrong = (sizes[0] != self._at(self._height, rows)) | (sizes[1] != self._at(self._width, rows))
+        self._offenders(orphans, table.column(id_column).filter(_mask(rows < 0)))
+        height, width = (table.column(side).to_numpy() for side in ("height", "width"))
+        wrong = (height != self._at(self._height, rows)) | (width != self._at(self._width, rows))
         self._count("n_sizes_wrong", rows, wrong)
+        self._repeated(table.column(id_column))
         return rows
 
     def _boxes(self, table: pa.Table, rows: I64) -> None:
@@ -233,16 +232,32 @@ class _Children:
         known = rows[where & (rows >= 0)]
         self.per_image[column] += np.bincount(known, minlength=len(self.per_image[column]))
 
-    def _set(self, column: str, offenders: list[str]) -> None:
-        self.per_set[column] = len(offenders)
-        self._examples[self._name, column] = sorted(offenders)[:EXAMPLES]
+    def _offenders(self, column: str, ids: pa.ChunkedArray) -> None:
+        self.per_set[column] = len(ids)
+        self._examples[self._name, column] = sorted(set(ids.slice(0, 1000).to_pylist()))[:EXAMPLES]
 
-    def _duplicates(self, ids: list[str], distinct: int) -> None:
-        if len(ids) > distinct:
-            seen: set[str] = set()
-            twice = sorted({i for i in ids if i in seen or seen.add(i)})  # type: ignore[func-returns-value]
-            self._examples.setdefault((self._name, "n_duplicate_ids"), []).extend(twice[:EXAMPLES])
-            self.per_set["n_duplicate_ids"] += len(ids) - distinct
+    def _repeated(self, ids: pa.ChunkedArray) -> None:
+        import pyarrow.compute as pc
+
+        extra = len(ids) - pc.count_distinct(ids).as_py()
+        if extra:
+            counts = pc.value_counts(ids)
+            twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+            self._examples.setdefault((self._name, "n_duplicate_ids"), []).extend(sorted(twice)[:EXAMPLES])
+            self.per_set["n_duplicate_ids"] += extra
+
+
+def _flags(column: Any) -> NDArray[np.bool_]:
+    """A boolean arrow column as numpy; null is false."""
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.fill_null(column, False).to_numpy(), np.bool_)
+
+
+def _mask(flags: NDArray[np.bool_]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(flags)
 
 
 # ---- both ----

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hqsam_datasets import manifest
+from hqsam_datasets import manifest, remote
 from hqsam_datasets.atomic import atomic_folder, read_json, read_jsonl, write_json
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.parallel import ordered_map, worker_count
@@ -34,12 +34,14 @@ class ShardOptions(BaseModel):
     Attributes:
         samples_per_shard: samples in each shard but the last.
         seed: another one gives another mix.
+        copy_to: folder URL for a second copy, anything that fsspec knows (`s3://bucket/folder`); None: local disk only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     samples_per_shard: int = Field(default=1024, ge=1)
     seed: int = 0
+    copy_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def write_shards(
             report(sum(len(i.keys) for i in infos), len(kept), "samples in shards")
         result = _index(infos, kept, sorted(excluded))
         write_json(folder / "index.json", result)
+    if options.copy_to is not None:
+        remote.push(out, options.copy_to, report=report)
     return result
 
 

@@ -20,7 +20,9 @@ from hqsam_datasets.errors import UserError
 BLOCK = 512
 RECORD = 20 * BLOCK
 _MAX_SIZE = 8**11 - 1
+_BUFFER = 1 << 20  # bytes written at once: a sample is a dozen small pieces
 _NUL = bytes(1)
+_ZEROS = bytes(BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,13 @@ class TarWriter:
     """Append members to one archive in the order given; close() writes the end and pads to whole records.
 
     Args:
-        file: binary file open for writing, positioned at 0. The caller closes (and renames) it.
+        file: binary file open for writing, positioned at `offset`. The caller closes (and renames) it.
+        offset: end of the members that are there already, if an archive is continued; `sha256` is then of the rest only.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, offset: int = 0) -> None:
         self._file = file
-        self._offset = 0
+        self._offset = offset
         self._names: set[str] = set()
         self._digest = hashlib.sha256()
         self._closed = False
@@ -99,7 +102,7 @@ class TarWriter:
         start = self._offset
         self._write(header(name, len(data)))
         self._write(data)
-        self._write(bytes(_padded(len(data)) - len(data)))
+        self._write(_ZEROS[: _padded(len(data)) - len(data)])
         return Member(name, start, start + BLOCK, len(data))
 
     def close(self) -> None:
@@ -202,7 +205,7 @@ class ShardWriter:
     def _begin(self) -> None:
         name = f"{self._prefix}-{self._first + len(self.shards):05d}.tar"
         self.shards.append(ShardInfo(name))
-        self._file = (self.folder / name).open("xb")
+        self._file = (self.folder / name).open("xb", buffering=_BUFFER)
         self._tar = TarWriter(self._file)
 
     def _finish(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import numpy as np
 from hqsam_datasets.normalise import normalise
 from hqsam_datasets.sources.base import SourceOptions
 from PIL import Image
+
+
+def fault_count(few: int, many: int) -> int:
+    """How often a fault is injected: `few` times, or `many` (what the project promises) with HQSAM_FAULTS=full."""
+    return many if os.environ.get("HQSAM_FAULTS") == "full" else few
 
 
 def quiet(done: int, total: int, what: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hqsam_datasets.benchmarks import results
+from hqsam_datasets import json_stream
+from hqsam_datasets.benchmarks.cocolike import read_annotations
 from hqsam_datasets.benchmarks.results import iterate_records, read_detections
 from hqsam_datasets.errors import UserError
 from hypothesis import HealthCheck, given, settings
@@ -30,7 +31,7 @@ record = st.fixed_dictionaries(
 def test_reads_what_json_reads(
     rows: list[dict[str, Any]], indent: int | None, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "_CHUNK", chunk)
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     path = tmp_path / "results.json"
     path.write_text(json.dumps(rows, indent=indent) + "\n")
     assert list(iterate_records(path)) == rows
@@ -78,3 +79,38 @@ def test_binary_and_missing_files(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not a text file"):
         read_detections(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(record, max_size=6), info=st.one_of(number, st.text(max_size=9), st.none(), st.lists(record, max_size=3)),
+    indent=st.sampled_from([None, 0, 3]), chunk=st.integers(1, 50), first=st.booleans(),
+)  # fmt: skip
+def test_annotation_files_are_packed_and_written_back_the_same(
+    rows: list[dict[str, Any]], info: Any, indent: int | None, chunk: int, first: bool, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    value = (
+        {"annotations": rows, "images": [], "zinfo": info}
+        if first
+        else {"zinfo": info, "images": [], "annotations": rows}
+    )
+    path, copy = tmp_path / "a.json", tmp_path / "b.json"
+    copy.unlink(missing_ok=True)
+    path.write_text(json.dumps(value, indent=indent))
+    truth, by_image = read_annotations(path)
+    assert {**truth, "annotations": list(truth["annotations"])} == value
+    for image, places in by_image.items():
+        assert [truth["annotations"][place] for place in places] == [r for r in rows if r["image_id"] == image]
+    json_stream.write_packed(copy, truth)
+    assert copy.read_bytes() == json_stream.canonical(value) + b"\n"
+
+
+def test_every_truncation_of_an_annotation_file_is_an_error(tmp_path: Path) -> None:
+    text = json.dumps({"images": [{"id": 1}], "annotations": [{"image_id": 1}], "info": 12})
+    path = tmp_path / "a.json"
+    for length in range(len(text)):
+        path.write_text(text[:length])
+        with pytest.raises(UserError, match="not valid JSON"):
+            read_annotations(path)

@@ -1,4 +1,4 @@
-"""`hqsam data`: show, doctor and sheet, called as a user calls them."""
+"""`hqsam data show`, `hqsam data sheet` and `hqsam doctor data`, called as a user calls them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_trees import encoded, jpeg, photo, put, quiet, run, shape
+from data_trees import contents, encoded, jpeg, photo, put, quiet, run, shape
 from hqsam_datasets import images
 from hqsam_datasets.augment import AugmentOptions, write_prompts
 from hqsam_datasets.shards import ShardOptions, write_shards
@@ -57,7 +57,7 @@ def test_show_finds_excluded_samples_and_suggests_keys(
 def test_doctor_passes_what_the_normalise_stage_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {f"images/{i}.jpg": jpeg(i) for i in range(3)} | {f"masks/{i}.png": encoded(shape()) for i in range(3)}
     folder = put(tmp_path / "mine", files)
-    assert hqsam(["data", "doctor", str(folder)]) == 0
+    assert hqsam(["doctor", "data", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "3 pairs" in out and "{kind: folder, archive: NAME, images: images, masks: masks}" in out
     assert run("own", folder, tmp_path / "out", kind="folder", images="images", masks="masks")["n_samples"] == 3
@@ -87,7 +87,7 @@ def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixtur
     files |= {f"gt/{stem}.png": mask for stem, (_, mask) in pairs.items()}
     files |= {"im/alone.jpg": jpeg(13), "im/Bird.jpg": jpeg(14), "gt/bird_mask.png": encoded(shape()), "im/a.txt": b""}
     folder = put(tmp_path / "mine", files)
-    assert hqsam(["data", "doctor", str(folder), "--json", str(tmp_path / "f.json")]) == 1
+    assert hqsam(["doctor", "data", str(folder), "--json", str(tmp_path / "f.json")]) == 1
     found = {f["text"]: f for f in json.loads((tmp_path / "f.json").read_bytes())["findings"]}
     expected = {
         "2 images have no mask in gt/": ("error", ["Bird.jpg", "alone.jpg"]),
@@ -115,12 +115,12 @@ def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_doctor_asks_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = put(tmp_path / "mine", {"a/1.jpg": jpeg(1), "b/1.png": encoded(shape())})
-    assert hqsam(["data", "doctor", str(folder)]) == 1
+    assert hqsam(["doctor", "data", str(folder)]) == 1
     assert "the folder holds a, b" in capsys.readouterr().err
-    assert hqsam(["data", "doctor", str(folder), "--images", "a", "--masks", "b"]) == 0
-    assert hqsam(["data", "doctor", str(folder / "nothing")]) == 1
+    assert hqsam(["doctor", "data", str(folder), "--images", "a", "--masks", "b"]) == 0
+    assert hqsam(["doctor", "data", str(folder / "nothing")]) == 1
     flat = put(tmp_path / "flat", {"1.jpg": jpeg(1), "1.png": encoded(shape())})
-    assert hqsam(["data", "doctor", str(flat)]) == 0
+    assert hqsam(["doctor", "data", str(flat)]) == 0
 
 
 def test_sheets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,3 +139,15 @@ def test_masks_are_drawn_in_colour() -> None:
     drawn = tinted(image, shape(), (255, 0, 0))
     assert (drawn[shape() <= images.FOREGROUND] == 0).all()
     assert (drawn[10, 13:26] == (255, 0, 0)).all() and drawn[15, 20, 0] == int(255 * 0.45)
+
+
+def test_push_and_pull_through_a_folder_url(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = (tmp_path / "store").as_uri()
+    for folder in ("shards", "prompts"):
+        assert hqsam(["data", "push", str(data / folder), f"{url}/{folder}"]) == 0
+        assert hqsam(["data", "pull", f"{url}/{folder}", str(tmp_path / folder)]) == 0
+        assert contents(tmp_path / folder) == contents(data / folder)
+    assert hqsam(["data", "push", str(data / "shards"), f"{url}/shards"]) == 0
+    assert "0 shards sent" in capsys.readouterr().out
+    assert hqsam(["data", "pull", f"{url}/nothing", str(tmp_path / "x")]) == 1
+    assert "no complete set of shards" in capsys.readouterr().err

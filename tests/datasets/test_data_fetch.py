@@ -272,7 +272,9 @@ def test_files_that_only_a_person_can_get(tmp_path: Path) -> None:
     out = tmp_path / "data" / "archives" / "big"
     with pytest.raises(UserError, match="a person has to put it into the drop folder") as caught:
         get(wanted, out)
-    assert str(tmp_path / "data" / "drop" / "big" / "BIG.zip") in str(caught.value)
+    folder = tmp_path / "data" / "drop" / "big"
+    assert str(folder / "BIG.zip") in str(caught.value)
+    assert f"{folder}/\n        BIG.zip" in str(caught.value), "the expected tree"
     (tmp_path / "data" / "drop").mkdir()
     (tmp_path / "data" / "drop" / "BIG (1).zip").write_bytes(a_zip())
     get(wanted, out)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from data_trees import fault_count
 from hqsam_datasets.images import (
     ImageError,
     decode_image,
@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-FUZZ = int(os.environ.get("HQSAM_FUZZ", "150"))
+FUZZ = fault_count(150, 1000)
 RNG = np.random.default_rng(0)
 PHOTO = cv2.resize(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), (50, 40), interpolation=cv2.INTER_CUBIC)
 SHAPE = np.zeros((40, 50), np.uint8)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from embedded_tree import REPOSITORY, fetched, params
 from hqsam_datasets import rle
 from hqsam_datasets.embedded import archives, evaluation, names
@@ -40,10 +41,11 @@ def mode(data: bytes) -> str:
     return Image.open(io.BytesIO(data)).mode
 
 
-def test_every_embedded_url_of_the_sample_profile_can_be_written() -> None:
+def test_every_embedded_url_of_the_sample_and_its_ablations_can_be_written() -> None:
+    overlay = yaml.safe_load((REPOSITORY / "configs" / "ablations" / "_sample.yaml").read_text())["archives"]
     wanted = {
         url.removeprefix("embedded://")
-        for archive in params()["archives"].values()
+        for archive in [*params()["archives"].values(), *filter(None, overlay.values())]
         for file in archive["files"]
         for url in file["urls"]
         if url.startswith("embedded://")

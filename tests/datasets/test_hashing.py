@@ -76,6 +76,20 @@ def test_any_size_and_content_gives_a_bounded_readable_signature(height: int, wi
         assert found.tiles == MAGIC
 
 
+def test_pdq_is_that_of_the_library() -> None:
+    import pdqhash
+
+    rng = np.random.default_rng(0)
+    for picture in SCENES:
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        for _ in range(4):
+            small = cv2.resize(grey, tuple(rng.integers(70, 700, 2).tolist()), interpolation=cv2.INTER_LINEAR)
+            area = cv2.resize(small, (64, 64), interpolation=cv2.INTER_AREA)
+            expected, quality = pdqhash.compute(cv2.merge((area, area, area)))
+            found, found_quality = hashing.pdq_of(small)
+            assert bits(found).tolist() == list(expected) and found_quality == quality
+
+
 def test_the_perceptual_hash_survives_what_leaves_the_picture_alone() -> None:
     for image in SCENES:
         encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1]

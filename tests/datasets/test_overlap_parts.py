@@ -165,6 +165,25 @@ def test_simple_outlines_prove_nothing_alone() -> None:
     assert not is_same_object(evidence)
 
 
+def grid(step: int, size: int = 160) -> np.ndarray:
+    """A net of lines `step` apart."""
+    mask = np.zeros((size, size), np.bool_)
+    for start in range(0, size - 3, step):
+        mask[start : start + 3] = True
+        mask[:, start : start + 3] = True
+    return mask
+
+
+def test_outlines_of_two_nets_agree_by_chance_only() -> None:
+    """Wherever two dense nets are laid, most of one is near the other: that much is no agreement."""
+    nets = [painted(grid(step), SCENES[0][0], (200, 40, 40)) for step in (10, 11)]
+    other = compare_outlines(nets[0], nets[1], Candidate(0, 0, 0, "mask"))
+    same = compare_outlines(nets[0], painted(grid(10), SCENES[1][0], (190, 50, 45)), Candidate(0, 0, 0, "mask"))
+    assert other is not None and same is not None
+    assert other.outline < 0.5 < 0.95 < same.outline
+    assert not is_same_object(other) and is_same_object(same)
+
+
 def test_outlines_of_nothing_and_of_everything() -> None:
     assert shape_of(np.zeros((50, 50), np.bool_)) is None
     assert shape_of(np.ones((50, 50), np.bool_)) is None
@@ -194,3 +213,38 @@ def test_pictures_are_png_of_bounded_size_with_the_same_bytes() -> None:
     assert 200 < image.shape[0] < 320
     assert image.shape[1] < 1000
     assert data == draw()
+
+
+def proofs(train: list[np.ndarray], other: list[np.ndarray]) -> dict[tuple[int, int], str]:
+    """What the local features find and the pixels prove."""
+    views, others = [View.of(image) for image in train], [View.of(image) for image in other]
+    kinds: dict[tuple[int, int], str] = {}
+    for c in candidates(tiles_of(train), tiles_of(other)):
+        evidence = compare(views[c.train], others[c.other], c)
+        kind = None if evidence is None else judge(evidence)
+        if kind is not None:
+            kinds[c.train, c.other] = kind
+    return kinds
+
+
+def test_an_evaluation_image_cut_from_a_training_image_is_found() -> None:
+    images = [image for image, _ in SCENES]
+    found = proofs(images, [np.ascontiguousarray(crop(image, 0.25, 0.1, 0.65)) for image in images])
+    assert {pair for pair in found if pair[0] != pair[1]} == set()
+    assert len(found) >= len(images) - 1
+    assert sum(kind == "crop" for kind in found.values()) >= len(found) - 1
+
+
+def test_disguises_on_top_of_each_other_are_seen_through() -> None:
+    images = [image for image, _ in SCENES]
+    disguised = []
+    for image in images:
+        part = np.ascontiguousarray(crop(image, 0.1, 0.15, 0.75)[:, ::-1])
+        part = cv2.resize(part, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+        grey = cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        darker = (grey * 0.8).astype(np.uint8)
+        encoded = cv2.imencode(".jpg", darker, [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
+        disguised.append(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
+    found = proofs(disguised, images)
+    assert {pair for pair in found if pair[0] != pair[1]} == set()
+    assert len(found) >= len(images) - 2

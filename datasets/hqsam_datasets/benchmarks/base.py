@@ -112,7 +112,8 @@ class Content:
     Attributes:
         items: Images in ascending key order; read lazily.
         n_images: How many, for the progress display.
-        ground_truth: The official annotation file cut down to these images, or None for sets of plain masks.
+        ground_truth: The official annotation file cut down to these images, or None for sets of plain masks. Long lists
+            may be `PackedRecords`.
     """
 
     items: Iterator[Item]

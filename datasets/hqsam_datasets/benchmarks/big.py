@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsam_datasets import rle
-from hqsam_datasets.archive import find_root
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt
 from hqsam_datasets.benchmarks.common import BoolMask, pairs, read_foreground, single_object
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import find_root
 from hqsam_datasets.sample import make_key
 
 _IMAGE, _TRUTH, _COARSE = "_im.jpg", "_gt.png", "_seg.png"

@@ -16,6 +16,7 @@ from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import find_file
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -34,6 +35,37 @@ def read_json(path: Path, kind: type[Any]) -> Any:
     if not isinstance(value, kind):
         raise UserError(f"the top level is a {type(value).__name__}, not a {kind.__name__}", file=path)
     return value
+
+
+def read_annotations(path: Path) -> tuple[Json, dict[Any, list[int]]]:
+    """A file in the COCO instances format, its annotations packed, and their places by image.
+
+    Raises:
+        UserError: not JSON (truncated download?), without annotations, or an annotation without image.
+    """
+    cure = "fetch the file again"
+    truth: Json = {}
+    packed, by_image = PackedRecords(), defaultdict[Any, list[int]](list)
+    for name, value in iterate_members(path, ("annotations",), problem="not valid JSON", cure=cure):
+        if name != "annotations":
+            truth[name] = value
+        elif value is None:
+            truth[name] = packed
+        else:
+            by_image[field(value, "image_id", path)].append(len(packed))
+            packed.texts.append(_packed(value, path, cure))
+    if truth.get("annotations") is not packed:
+        raise UserError("the file has no list of annotations", file=path, cure=cure)
+    return truth, by_image
+
+
+def _packed(record: Json, path: Path, cure: str) -> bytes:
+    try:
+        return canonical(record)
+    except ValueError as error:
+        raise UserError(
+            f"not valid JSON: {error}", file=path, key=f"annotation {record.get('id')}", cure=cure
+        ) from error
 
 
 def field(record: Mapping[str, Any], name: str, path: Path) -> Any:
@@ -94,15 +126,15 @@ class CocoLike:
     def read(self, root: Path) -> Content:
         """All images of the annotation file with every detection on them."""
         path = find_file(root, self.annotations)
-        truth = read_json(path, dict)
+        truth, objects = read_annotations(path)
         images = sorted(field(truth, "images", path), key=lambda r: int(field(r, "id", path)))
         known = {r["id"] for r in images}
-        objects = group(field(truth, "annotations", path), "image_id", path)
         check_ids(objects, known, path, "annotations of images")
         found_at = find_file(root, self.detections)
         boxes = read_detections(found_at)
         check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), known, found_at, "detections on images")
-        items = self._items(root, path, images, objects, boxes)
+        annotated = (truth["annotations"], objects)
+        items = self._items(root, path, images, annotated, boxes)
         return Content(items=items, n_images=len(images), ground_truth=truth)
 
     def _items(
@@ -110,10 +142,10 @@ class CocoLike:
         root: Path,
         path: Path,
         images: list[Json],
-        objects: dict[Any, list[Json]],
+        annotated: tuple[PackedRecords, dict[Any, list[int]]],
         boxes: Detections,
     ) -> Iterator[Item]:
-        where = _Locator(root)
+        where, (records, places) = _Locator(root), annotated
         for record in images:
             height, width = int(field(record, "height", path)), int(field(record, "width", path))
             key = make_key(self.name, f"{int(record['id']):012d}")
@@ -124,7 +156,7 @@ class CocoLike:
                 height=height,
                 width=width,
                 video=self.video_of(record) if self.video_of else None,
-                truths=tuple(truth_of(o, height, width, path) for o in objects.get(record["id"], [])),
+                truths=tuple(truth_of(records[o], height, width, path) for o in places.get(record["id"], [])),
                 prompts=prompts_of(key, boxes, int(record["id"])),
             )
 

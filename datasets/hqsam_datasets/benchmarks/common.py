@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hqsam_datasets import rle
-from hqsam_datasets.archive import find_root
 from hqsam_datasets.benchmarks.base import Box, Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import find_root
 from hqsam_datasets.images import ImageError, decode_mask
 from hqsam_datasets.sample import make_key
 

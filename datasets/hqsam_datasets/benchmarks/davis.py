@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hqsam_datasets import rle
-from hqsam_datasets.archive import find_root, list_files
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import pairs
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import find_root, list_files
 from hqsam_datasets.images import ImageError, decode_labels
 from hqsam_datasets.sample import make_key
 

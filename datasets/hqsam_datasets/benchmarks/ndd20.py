@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_datasets import rle
-from hqsam_datasets.archive import find_root
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.cocolike import field, read_json
 from hqsam_datasets.benchmarks.common import box_prompt
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import find_root
 from hqsam_datasets.images import ImageError, probe
 from hqsam_datasets.sample import make_key
 

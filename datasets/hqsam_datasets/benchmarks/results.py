@@ -6,21 +6,18 @@ times that; here records are decoded one by one and kept as numbers.
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.json_stream import iterate_list
 
-_CHUNK = 1 << 20
-_MAX_RECORD = 64 << 20
-_SPACE = " \t\r\n"
 _CURE = "fetch the file again; it must be a JSON list of COCO results"
 
 
@@ -78,72 +75,4 @@ def iterate_records(path: Path) -> Iterator[Mapping[str, Any]]:
     Raises:
         UserError: the file is missing, its top level is no list, or it ends early.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from _Scanner(path, file).records()
-    except FileNotFoundError:
-        raise UserError("the file does not exist", file=path, cure="fetch the archive again") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"not a text file: {error}", file=path, cure=_CURE) from error
-
-
-class _Scanner:
-    """Walks a JSON list in a sliding window over the file."""
-
-    def __init__(self, path: Path, file: TextIO) -> None:
-        self._path = path
-        self._file = file
-        self._text = ""
-        self._at = 0
-        self._count = 0
-        self._decode = json.JSONDecoder().raw_decode
-
-    def records(self) -> Iterator[Mapping[str, Any]]:
-        if self._next_character() != "[":
-            raise self._wrong("the top level is not a list")
-        self._at += 1
-        if self._next_character() != "]":
-            yield self._record()
-            while self._next_character() == ",":
-                self._at += 1
-                self._next_character()
-                yield self._record()
-        if self._next_character() != "]":
-            raise self._wrong("the list is not closed")
-        self._at += 1
-        if self._next_character():
-            raise self._wrong("something follows the list")
-
-    def _record(self) -> Mapping[str, Any]:
-        while True:
-            try:
-                value, end = self._decode(self._text, self._at)
-                # A number at the window's end may go on behind it; objects, which records are, cannot.
-                if not isinstance(value, dict):
-                    raise self._wrong(f"record {self._count} is not an object")
-            except ValueError as error:
-                if len(self._text) - self._at > _MAX_RECORD or not self._more():
-                    raise self._wrong(f"record {self._count} is damaged or cut off: {error}") from error
-            else:
-                self._at = end
-                self._count += 1
-                return value
-
-    def _next_character(self) -> str:
-        """The next character that is no space, without taking it; empty at the file's end."""
-        while True:
-            while self._at < len(self._text) and self._text[self._at] in _SPACE:
-                self._at += 1
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more():
-                return ""
-
-    def _more(self) -> bool:
-        chunk = self._file.read(_CHUNK)
-        self._text = self._text[self._at :] + chunk
-        self._at = 0
-        return bool(chunk)
-
-    def _wrong(self, problem: str) -> UserError:
-        return UserError(f"not a list of results: {problem}", file=self._path, cure=_CURE)
+    return iterate_list(path, problem="not a list of results", cure=_CURE)

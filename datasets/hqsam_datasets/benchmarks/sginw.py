@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from hqsam_datasets.archive import find_root
 from hqsam_datasets.benchmarks.base import Content, Item, Kind
 from hqsam_datasets.benchmarks.cocolike import check_ids, field, group, prompts_of, read_json, truth_of
 from hqsam_datasets.benchmarks.common import find_file
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import find_root
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_datasets import rle
-from hqsam_datasets.archive import find_root
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.cocolike import check_ids, field, group, read_json
 from hqsam_datasets.benchmarks.common import find_file
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import find_root
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]

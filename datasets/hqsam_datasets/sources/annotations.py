@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import find_root
+from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, Pair, Scan, Segmentation, SourceOptions, relative
 from hqsam_datasets.sources.folders import normal_name
@@ -70,24 +70,30 @@ def _scan(name: str, root: Path, path: Path, options: SourceOptions) -> Scan:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_bytes())
-        for key in ("images", "annotations"):
-            if not isinstance(record[key], list):
-                raise TypeError(f"{key} is no list")
-    except (ValueError, KeyError, TypeError) as error:
-        cure = "give a file in COCO's instances format"
-        raise UserError(
-            f"not a COCO-type annotation file: {type(error).__name__}: {error}", file=path, cure=cure
-        ) from error
-    return dict(record)
+    """The file with its annotations packed: a training set's are gigabytes."""
+    cure, problem = "give a file in COCO's instances format", "not a COCO-type annotation file"
+    record: dict[str, Any] = {}
+    packed: list[tuple[int, bytes]] = []
+    for key, value in iterate_members(path, ("annotations",), problem=problem, cure=cure):
+        if key != "annotations":
+            record[key] = value
+        elif value is None:
+            record[key] = packed
+        else:
+            packed.append((int(value["id"]), canonical(value)))
+    for key in ("images", "annotations"):
+        if not isinstance(record.get(key), list):
+            raise UserError(f"{problem}: {key} is no list", file=path, cure=cure)
+    packed.sort(key=lambda item: item[0])
+    record["annotations"] = PackedRecords([text for _, text in packed])
+    return record
 
 
 def _instances(
     name: str, record: Mapping[str, Any], categories: Mapping[int, str], rejects: list[Reject], origin: str
 ) -> dict[int, list[Segmentation]]:
     found: dict[int, list[Segmentation]] = {}
-    for entry in sorted(record["annotations"], key=lambda a: int(a["id"])):
+    for entry in record["annotations"]:
         where = f"{origin}#{entry['id']}"
         shape = entry.get("segmentation")
         if entry.get("iscrowd"):
@@ -96,7 +102,7 @@ def _instances(
             rejects.append(_reject(name, where, "invalid_annotation", "no polygon with three corners"))
         else:
             category = categories.get(int(entry.get("category_id", -1)))
-            found.setdefault(int(entry["image_id"]), []).append(Segmentation(_usable(shape), category))
+            found.setdefault(int(entry["image_id"]), []).append(Segmentation(canonical(_usable(shape)), category))
     return found
 
 

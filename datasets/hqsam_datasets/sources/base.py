@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,6 @@ from hqsam_datasets import rle
 from hqsam_datasets.images import ImageError, MaskEncoding, decode_labels, decode_mask, histogram
 from hqsam_datasets.manifest import Reject
 
-Kind = Literal["folder", "label_maps", "coco_json", "lvis_json"]
-"""Adapters for data that is not one of the named sets."""
-
 
 class SourceOptions(BaseModel):
     """A section `sources.<name>` of params.yaml.
@@ -28,7 +26,9 @@ class SourceOptions(BaseModel):
         drop_known_bad: leave out what the data sheet lists as bad. If false, those are judged like any other file
             (masks of another size are then stretched to the image).
         skip: further file stems to leave out, for bad files that the sheet does not know yet.
-        kind: the adapter, if it is not the one called like the section: how one's own data is brought in.
+        kind: the file of this folder that reads the archive: the set's own (`ecssd`), or `folder`, `label_maps`, `coco_json`,
+            `lvis_json` for one's own data. In params.yaml every section says it, because DVC takes the section's code
+            dependency from here; None, for use without DVC: the file called like the section.
         images: for own data, the folder of the images inside the archive.
         masks: for own data, the folder of the masks (it may be the same).
         annotations: for own data, the annotation file inside the archive.
@@ -42,7 +42,7 @@ class SourceOptions(BaseModel):
     expected: int | None = Field(default=None, ge=1)
     drop_known_bad: bool = True
     skip: tuple[str, ...] = ()
-    kind: Kind | None = None
+    kind: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
     images: str | None = None
     masks: str | None = None
     annotations: str | None = None
@@ -145,7 +145,7 @@ class LabelMap:
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """A polygon or run-length mask of a COCO-type annotation; `value` is its `segmentation` entry."""
+    """A polygon or run-length mask of a COCO-type annotation; `value` is its `segmentation` entry, or that as JSON text."""
 
     value: Any
     category: str | None = None
@@ -154,7 +154,8 @@ class Segmentation:
         """Rasterise at the image's size, as pycocotools does."""
         height, width = size
         try:
-            counts = rle.from_segmentation(self.value, height=height, width=width)
+            value = json.loads(self.value) if isinstance(self.value, bytes) else self.value
+            counts = rle.from_segmentation(value, height=height, width=width)
             mask = rle.decode(counts, height=height, width=width)
         except Exception as error:  # malformed annotations fail in many ways inside the C code's wrapper
             raise ImageError("invalid_annotation", f"{type(error).__name__}: {error}") from error

@@ -1,19 +1,17 @@
-"""data: Look at samples and their prompts, check a folder of your own, read the data sheets."""
+"""data: Look at samples and their prompts, read the data sheets, copy shards to and from object stores."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from hqsam_datasets.folder_check import Finding
-
-app = typer.Typer(help="Look at samples and their prompts, check a folder of your own, read the data sheets.")
+app = typer.Typer(
+    help="Look at samples and their prompts, read the data sheets, copy shards to and from object stores."
+)
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here, too.")]
-_SHOWN = 5
 
 
 @app.command()
@@ -43,24 +41,27 @@ def show(
 
 
 @app.command()
-def doctor(
-    path: Annotated[Path, typer.Argument(help="A folder with images and masks.")],
-    images: Annotated[str | None, typer.Option("--images", help="Subfolder of the images.")] = None,
-    masks: Annotated[str | None, typer.Option("--masks", help="Subfolder of the masks.")] = None,
-    json_file: Json = None,
+def push(
+    folder: Annotated[Path, typer.Argument(help="A folder of shards: data/shards or data/prompts.")],
+    url: Annotated[str, typer.Argument(help="Folder URL of an object store, e.g. s3://bucket/shards.")],
 ) -> None:
-    """Say in plain words what is wrong with a folder of images and masks. Exit status 1 if it is not usable."""
-    from hqsam_datasets import atomic
-    from hqsam_datasets.folder_check import examine
+    """Copy shards to an object store; what is there already is not sent again."""
+    from hqsam_datasets import remote
 
-    findings = examine(path, image_folder=images, mask_folder=masks, report=lambda done, total, what: None)
-    for finding in findings:
-        _print(finding)
-    if json_file is not None:
-        rows = [{"level": f.level, "text": f.text, "files": list(f.files)} for f in findings]
-        atomic.write_json(json_file, {"folder": str(path), "findings": rows})
-    if any(finding.level == "error" for finding in findings):
-        raise typer.Exit(1)
+    sent = remote.push(folder, url, report=lambda done, total, what: None)
+    typer.echo(f"{sent} shards sent; {url} is complete")
+
+
+@app.command()
+def pull(
+    url: Annotated[str, typer.Argument(help="Folder URL of an object store, e.g. s3://bucket/shards.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; appears whole and verified or not at all.")],
+) -> None:
+    """Copy shards from an object store and verify them."""
+    from hqsam_datasets import remote
+
+    index = remote.pull(url, folder, report=lambda done, total, what: None)
+    typer.echo(f"{len(index['shards'])} shards in {folder}")
 
 
 @app.command()
@@ -80,11 +81,3 @@ def sheet(
     for title, table in (("checksums", facts.checksums), ("known bad", facts.known_bad), ("strays", facts.strays)):
         for name, text in table.items():
             typer.echo(f"{title:<10}{name}: {text}")
-
-
-def _print(finding: Finding) -> None:
-    typer.echo(f"{finding.level:<8}{finding.text}")
-    for name in finding.files[:_SHOWN]:
-        typer.echo(f"           {name}")
-    if len(finding.files) > _SHOWN:
-        typer.echo(f"           and {len(finding.files) - _SHOWN} more")

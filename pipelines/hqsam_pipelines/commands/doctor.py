@@ -1,4 +1,4 @@
-"""doctor: Check that this machine and this checkout can run the pipeline.
+"""doctor: Check that this machine and this checkout can run the pipeline; `doctor data PATH`: check a folder of yours.
 
 Exit status 1 if something would fail.
 """
@@ -6,20 +6,24 @@ Exit status 1 if something would fail.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(help="Check that this machine and this checkout can run the pipeline.")
+if TYPE_CHECKING:
+    from hqsam_datasets.folder_check import Finding
+
+app = typer.Typer(help="Check that this machine and this checkout can run the pipeline, or a folder of your own data.")
+
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")]
+_SHOWN = 5
 
 
-@app.command()
-def doctor(
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")
-    ] = None,
-) -> None:
+@app.callback(invoke_without_command=True)
+def doctor(context: typer.Context, json_file: Json = None) -> None:
     """Look at Python, libraries, disk, memory, GPU, git, DVC, the Prefect server, params.yaml and left-over outputs."""
+    if context.invoked_subcommand is not None:
+        return
     from hqsam_pipelines import doctor as checks
 
     findings = checks.examine(Path.cwd())
@@ -29,3 +33,32 @@ def doctor(
         checks.write(findings, json_file)
     if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def data(
+    path: Annotated[Path, typer.Argument(help="A folder with images and masks.")],
+    images: Annotated[str | None, typer.Option("--images", help="Subfolder of the images.")] = None,
+    masks: Annotated[str | None, typer.Option("--masks", help="Subfolder of the masks.")] = None,
+    json_file: Json = None,
+) -> None:
+    """Say in plain words what is wrong with a folder of images and masks. Exit status 1 if it is not usable."""
+    from hqsam_datasets import atomic
+    from hqsam_datasets.folder_check import examine
+
+    findings = examine(path, image_folder=images, mask_folder=masks, report=lambda done, total, what: None)
+    for finding in findings:
+        _print(finding)
+    if json_file is not None:
+        rows = [{"level": f.level, "text": f.text, "files": list(f.files)} for f in findings]
+        atomic.write_json(json_file, {"folder": str(path), "findings": rows})
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _print(finding: Finding) -> None:
+    typer.echo(f"{finding.level:<8}{finding.text}")
+    for name in finding.files[:_SHOWN]:
+        typer.echo(f"           {name}")
+    if len(finding.files) > _SHOWN:
+        typer.echo(f"           and {len(finding.files) - _SHOWN} more")

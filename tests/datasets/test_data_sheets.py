@@ -1,0 +1,61 @@
+"""docs/archives.md and configs/paper.yaml against the code: every entry is one that the stages would take."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hqsam_datasets import benchmarks, sources
+from hqsam_datasets.archive import ArchiveSpec
+from hqsam_datasets.index import BenchmarkOptions
+from hqsam_datasets.sources.base import SourceOptions
+
+REPOSITORY = Path(__file__).parents[2]
+PAPER: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())
+_TEXT = (REPOSITORY / "docs" / "archives.md").read_text()
+BLOCKS: list[dict[str, Any]] = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", _TEXT, re.DOTALL)]
+CONFIGS = [PAPER, *BLOCKS]
+# Of one and the same archive, whatever the address.
+PUBLISHED = {"DIS5K.zip": 3529707387, "cascade_psp.zip": 1365490019, "thin_object_detection.zip": 2445237905}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=["paper", "originals", "further"])
+def test_entries_are_valid_and_complete(config: dict[str, Any]) -> None:
+    archives = {
+        name: ArchiveSpec.model_validate(entry) for block in CONFIGS for name, entry in block["archives"].items()
+    }
+    for name in config["archives"]:
+        assert archives[name].licence, f"{name} has no licence"
+        only_by_hand = any(url.startswith("drop://") for file in archives[name].files for url in file.urls[:1])
+        assert not only_by_hand or archives[name].instructions, f"{name}: how does a person get the file?"
+    for name, entry in config.get("sources", {}).items():
+        assert sources.load(SourceOptions.model_validate(entry).kind or name)
+        assert entry["archive"] in archives
+    for name, entry in config.get("benchmarks", {}).items():
+        assert benchmarks.load(name).name == name
+        BenchmarkOptions.model_validate(entry["index"])
+        assert entry["archive"] in archives
+
+
+@pytest.mark.parametrize("config", [PAPER, BLOCKS[0]], ids=["paper", "originals"])
+def test_expected_counts_are_the_published_ones_less_the_known_bad(config: dict[str, Any]) -> None:
+    six = ("dis5k", "thinobject5k", "fss1000", "ecssd", "msra10k", "duts")
+    sheets = {name: sources.load(name).sheet for name in six}
+    assert [sheets[name].n_pairs for name in six] == [3000, 4748, 10_000, 1000, 10_000, 15_572]
+    expected = {name: config["sources"][name]["expected"] for name in six}
+    assert expected == {name: sheet.n_pairs - len(sheet.known_bad) for name, sheet in sheets.items()}
+    assert sum(expected.values()) == 44_320 - 9
+
+
+def test_a_mirror_is_of_the_same_file() -> None:
+    """DIS5K.zip exists in three versions under one name: only the one with the digest may be a mirror."""
+    for entry in PAPER["archives"].values():
+        for file in entry["files"]:
+            if file["name"] in PUBLISHED:
+                assert file["bytes"] == PUBLISHED[file["name"]] and len(file["sha256"]) == 64
+                assert all("gdrive" not in url for url in file["urls"])
+    sheet = sources.load("dis5k").sheet
+    assert sheet.checksums["DIS5K.zip"] == PAPER["archives"]["dis5k"]["files"][0]["sha256"]
