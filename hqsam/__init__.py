@@ -10,12 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hqsam.mask_generator import SamHQAutomaticMaskGenerator
     from hqsam.model.build import build_sam_hq
     from hqsam.predictor import SamHQPredictor
 
-__all__ = ["SamHQPredictor", "build_sam_hq"]
+__all__ = ["SamHQAutomaticMaskGenerator", "SamHQPredictor", "build_sam_hq"]
 
-_HOMES = {"build_sam_hq": "hqsam.model.build", "SamHQPredictor": "hqsam.predictor"}
+_HOMES = {
+    "SamHQAutomaticMaskGenerator": "hqsam.mask_generator",
+    "SamHQPredictor": "hqsam.predictor",
+    "build_sam_hq": "hqsam.model.build",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -212,7 +212,7 @@ class Engine:
         low = self.options.precision == "bfloat16"
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=low):
             encoded = self.model.encode(inputs)
-        return Encoded(encoded.final_BCHW.float(), encoded.early_BVHW.float())
+        return encoded.float()
 
     @torch.inference_mode()
     def _decode(self, item: _Prepared, encoded: Encoded, pool: ThreadPoolExecutor) -> list[Row]:

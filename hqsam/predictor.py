@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from hqsam_datasets.images import MAX_PIXELS
 from torch import Tensor
 
 from hqsam.errors import InputError
+from hqsam.inputs import check_image, check_tensors, check_transformed, checked_prompt
 from hqsam.model.hq_decoder import Prompts, SamMasks, best_mask
 from hqsam.model.hq_sam import Encoded, HQSam
 from hqsam.outputs import MaskPatch, mask_patch
@@ -36,52 +36,40 @@ class Prediction:
     Attributes:
         image: Index of the image.
         prompt: Index of the prompt among that image's prompts.
-        mask: The mask at the image's size; ``.full()`` is bool ``[H, W]``, ``.rle()`` COCO's compressed counts.
+        frame: The image's place in the input square.
         iou: SAM's predicted IoU of the mask.
         low_res: float32 ``[m, m]`` logits, usable as ``Prompt.mask_input``.
     """
 
     image: int
     prompt: int
-    mask: MaskPatch
+    frame: Frame
     iou: float
     low_res: npt.NDArray[np.float32]
 
+    @property
+    def mask(self) -> MaskPatch:
+        """The mask at the image's size; ``.full()`` is bool ``[H, W]``, ``.rle()`` COCO's compressed counts.
 
-def check_image(image: Any) -> npt.NDArray[np.uint8]:
-    """An image as the model takes it: uint8 ``[H, W, 3]``.
-
-    Grey images (``[H, W]``, ``[H, W, 1]``) are replicated and an alpha channel is dropped, as the data pipeline does.
-
-    Raises:
-        InputError: Not an array of 8-bit pixels, empty, or too large. Floats and 16-bit pixels are refused because
-            their range is unknown.
-    """
-    if not isinstance(image, np.ndarray):
-        raise InputError(f"the image is a {type(image).__name__}", cure="give a numpy array, uint8 [H, W, 3]")
-    if image.dtype != np.uint8:
-        raise InputError(f"the image's pixels are {image.dtype}", cure="scale them to 0..255 and convert to uint8")
-    if image.ndim == 2:
-        image = image[:, :, None]
-    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise InputError(f"the image has the shape {list(image.shape)}", cure="give [H, W, 3]")
-    if image.size == 0:
-        raise InputError(f"the image is empty ({image.shape[1]} x {image.shape[0]} pixels)")
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise InputError(f"the image has more than {MAX_PIXELS:,} pixels", cure="tile it or make it smaller")
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
+        Computed anew each time: a list of hundreds of predictions on a large image holds logits only.
+        """
+        return mask_patch(self.low_res, self.frame)
 
 
 class SamHQPredictor:
     """Encode an image once, then predict masks for prompts: drop-in for ``SamPredictor``.
 
-    Differences: ``predict`` and ``predict_torch`` take ``hq_token_only``, and ``multimask_output=True`` returns one
-        mask, the
+    Differences: ``predict`` and ``predict_torch`` take ``hq_token_only``, and ``multimask_output=True`` returns one mask, the
     best of SAM's three plus the HQ token's, as HQ-SAM does. Bad input raises ``InputError`` (a ``ValueError``).
 
     Args:
         sam_model: Of ``build_sam_hq``.
+
+    Attributes:
+        prompts_per_call: Prompts per decoder call of ``predict_torch``; bounds the memory, changes no mask.
     """
+
+    prompts_per_call = 4
 
     def __init__(self, sam_model: HQSam) -> None:
         self.model = sam_model
@@ -130,17 +118,13 @@ class SamHQPredictor:
             original_image_size: (H, W) before resizing.
 
         Raises:
-            InputError: Another shape.
+            InputError: Another shape or range of values.
         """
-        side = self.model.backbone.image_size
-        shape = tuple(transformed_image.shape)
-        if len(shape) != 4 or shape[:2] != (1, 3) or max(shape[2:]) != side:
-            raise InputError(
-                f"the transformed image has the shape {list(shape)}", cure=f"[1, 3, h, w], long side {side}"
-            )
+        size = (int(original_image_size[0]), int(original_image_size[1]))
+        check_transformed(transformed_image, size, self.model.backbone.image_size)
         self.reset_image()
-        self.original_size = (int(original_image_size[0]), int(original_image_size[1]))
-        self.input_size = (shape[2], shape[3])
+        self.original_size = size
+        self.input_size = (transformed_image.shape[2], transformed_image.shape[3])
         self._encoded = self.model.encode(self.model.preprocess(transformed_image))
         self._fused = self.model.fuse(self._encoded)
         self.features = self._encoded.final_BCHW
@@ -176,12 +160,13 @@ class SamHQPredictor:
             RuntimeError: No image was set.
             InputError: The prompt makes no sense for this image.
         """
-        prompt = _checked(point_coords, point_labels, box, mask_input)
+        prompt = checked_prompt(point_coords, point_labels, box, mask_input)
         frame = self._frame()
         prompt.check_inside(frame)
         with torch.no_grad():
             embedded = embed(self.model, frame, [prompt], mask_encoding="logits")
-            masks, iou, low = self._decode(embedded, multimask_output, return_logits, hq_token_only)
+            low, iou = self._decode(embedded, multimask_output, hq_token_only, self.prompts_per_call)
+            masks = self.enlarged(low, return_logits=return_logits)
         return masks[0].cpu().numpy(), iou[0].cpu().numpy(), low[0].cpu().numpy()
 
     @torch.no_grad()
@@ -211,17 +196,45 @@ class SamHQPredictor:
 
         Raises:
             RuntimeError: No image was set.
-            InputError: Points without labels, or no prompt at all.
+            InputError: A prompt that makes no sense for this image.
         """
+        low, iou = self.decode_torch(
+            point_coords, point_labels, boxes, mask_input,
+            multimask_output=multimask_output, hq_token_only=hq_token_only,
+        )  # fmt: skip
+        return self.enlarged(low, return_logits=return_logits), iou, low
+
+    @torch.no_grad()
+    def decode_torch(
+        self,
+        point_coords: Tensor | None,
+        point_labels: Tensor | None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        *,
+        multimask_output: bool = True,
+        hq_token_only: bool = False,
+        prompts_per_call: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """``predict_torch`` without enlarging: low-resolution logits ``[B, 1, m, m]`` and predicted IoUs ``[B, 1]``."""
         self._frame()
-        if (point_coords is None) != (point_labels is None):
-            raise InputError("prompt: points without labels, or labels without points", cure="give both")
-        if point_coords is None and boxes is None and mask_input is None:
-            raise InputError("prompt: neither box nor points nor mask")
+        assert self.input_size is not None
+        check_tensors(
+            point_coords, point_labels, boxes, mask_input,
+            size=self.input_size, mask_size=self.model.backbone.mask_size,
+        )  # fmt: skip
         prompts = self.model.embed_prompts(
             points_PN2=point_coords, labels_PN=point_labels, boxes_P4=boxes, masks_P1hw=mask_input
         )
-        return self._decode(prompts, multimask_output, return_logits, hq_token_only)
+        return self._decode(prompts, multimask_output, hq_token_only, prompts_per_call or self.prompts_per_call)
+
+    def enlarged(self, low_res: Tensor, *, return_logits: bool = True) -> Tensor:
+        """Low-resolution logits ``[B, 1, m, m]`` at the image's size ``[B, 1, H, W]``, as logits or as bool masks."""
+        self._image()
+        size = (0, 1, *(self.original_size or ()))
+        # One at a time: floats of the original size exist for one mask only.
+        parts = [self._full_size(low_res[n : n + 1], return_logits) for n in range(len(low_res))]
+        return torch.cat(parts) if parts else torch.zeros(size, dtype=torch.float if return_logits else torch.bool)
 
     def get_image_embedding(self) -> Tensor:
         """The image embedding ``[1, C, E, E]`` (256 x 64 x 64 for the published models).
@@ -242,7 +255,7 @@ class SamHQPredictor:
         resize: Literal["stretch", "longest_side"] = "longest_side",
         mask_encoding: MaskEncoding | None = None,
         images_per_call: int = 8,
-        prompts_per_call: int = 16,
+        prompts_per_call: int = 4,
     ) -> Iterator[Prediction]:
         """Predict many prompts of any kind on many images; the image set with ``set_image`` is not touched.
 
@@ -295,7 +308,7 @@ class SamHQPredictor:
                 found.update({n: (logits[k, 0], float(masks.iou_PK[k, 0])) for k, n in enumerate(some)})
         for number in range(len(prompts)):
             low, iou = found.pop(number)
-            yield Prediction(image, number, mask_patch(low, frame), iou, low)
+            yield Prediction(image, number, frame, iou, low)
 
     def _frame(self) -> Frame:
         self._image()
@@ -307,13 +320,29 @@ class SamHQPredictor:
             raise RuntimeError("no image is set: call set_image(...) first")
         return self._encoded, self._fused
 
-    def _decode(self, prompts: Prompts, multimask: bool, return_logits: bool, hq_token_only: bool) -> Tensors:
+    def _decode(
+        self, prompts: Prompts, multimask: bool, hq_token_only: bool, prompts_per_call: int
+    ) -> tuple[Tensor, Tensor]:
+        """Logits ``[P, 1, m, m]`` and predicted IoUs ``[P, 1]`` of all prompts."""
         encoded, fused = self._image()
         output: Output = "hq_token" if hq_token_only else "hq_sum"
-        found = decode(self.model, encoded, prompts, output, multimask=multimask, fused_BFhw=fused)
-        masks = self.model.sam.postprocess_masks(found.logits_PKhw, self.input_size, self.original_size)
-        masks = masks if return_logits else masks > self.model.sam.mask_threshold
-        return masks, found.iou_PK, found.logits_PKhw
+        if not len(prompts):
+            side = self.model.backbone.mask_size
+            return encoded.final_BCHW.new_zeros(0, 1, side, side), encoded.final_BCHW.new_zeros(0, 1)
+        found = [
+            decode(self.model, encoded, part, output, multimask=multimask, fused_BFhw=fused)
+            for part in _parts(prompts, prompts_per_call)
+        ]
+        return torch.cat([part.logits_PKhw for part in found]), torch.cat([part.iou_PK for part in found])
+
+    def _full_size(self, low_11hw: Tensor, return_logits: bool) -> Tensor:
+        mask: Tensor = self.model.sam.postprocess_masks(low_11hw, self.input_size, self.original_size)
+        return mask if return_logits else mask > self.model.sam.mask_threshold
+
+
+def _parts(prompts: Prompts, size: int) -> Iterator[Prompts]:
+    for start in range(0, len(prompts), size):
+        yield prompts[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -350,27 +379,6 @@ def decode(
         return best_mask(model.decode_sam(encoded, prompts, multimask=multimask))
     hq = model.decode_hq(encoded, prompts, multimask=multimask, fused_BFhw=fused_BFhw)
     return SamMasks(hq.hq_P1hw if output == "hq_token" else hq.sum_P1hw, best_mask(hq.sam).iou_PK)
-
-
-def _checked(coords: Any, labels: Any, box: Any, mask_input: Any) -> Prompt:
-    """The arguments of ``SamPredictor.predict`` as a checked prompt."""
-    if (coords is None) != (labels is None):
-        raise InputError("prompt: points without labels, or labels without points", cure="give both")
-    points = np.zeros((0, 2)) if coords is None else np.asarray(coords, np.float64)
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise InputError(f"prompt: point_coords has the shape {list(points.shape)}", cure="give [N, 2]")
-    flat_box = None if box is None else np.asarray(box, np.float64).reshape(-1)
-    if flat_box is not None and flat_box.size != 4:
-        raise InputError(f"prompt: the box has {flat_box.size} numbers", cure="give x0 y0 x1 y1")
-    low = None if mask_input is None else np.asarray(mask_input, np.float32)
-    if low is not None and (low.ndim != 3 or low.shape[0] != 1):
-        raise InputError(f"prompt: mask_input has the shape {list(low.shape)}", cure="give [1, m, m]")
-    return Prompt(
-        box=None if flat_box is None else (flat_box[0], flat_box[1], flat_box[2], flat_box[3]),
-        points=tuple((float(x), float(y)) for x, y in points),
-        labels=() if labels is None else tuple(int(n) for n in np.asarray(labels).reshape(-1)),
-        mask_input=None if low is None else low[0],
-    )
 
 
 def _with_index(number: int, check: Any, value: Any) -> Any:

@@ -57,6 +57,10 @@ class Prompt:
             return "neither box nor points nor mask"
         if self.mask is not None and self.mask_input is not None:
             return "both a mask of the image's size and a low-resolution mask input"
+        if self.mask is not None and (self.mask.dtype != np.bool_ or self.mask.ndim != 2):
+            return f"the mask is {self.mask.dtype} {list(self.mask.shape)}, not bool [H, W]"
+        if self.mask_input is not None and not np.isfinite(self.mask_input).all():
+            return "the mask input has values that are not finite"
         return self._box_problem() or self._point_problem()
 
     def _box_problem(self) -> str | None:

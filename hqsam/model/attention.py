@@ -46,7 +46,9 @@ class FusedAttention(Attention):  # type: ignore[misc]  # segment_anything is un
             out = functional.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, scale=self.scale)
         else:
             bias = self._bias(torch.unflatten(q_BNLD, 2, (h, w)), h, w)
-            attend = _attend_by_rows if x_BHWC.device.type == "cpu" else _attend_folded
+            # An exported graph has no loops: it gets the form that is one call.
+            by_rows = x_BHWC.device.type == "cpu" and not torch.compiler.is_exporting()
+            attend = _attend_by_rows if by_rows else _attend_folded
             out = attend(q_BNLD, k_BNLD, v_BNLD, bias, self.scale)
         projected: Tensor = self.proj(out.transpose(1, 2).reshape(b, h, w, c))
         return projected
@@ -55,9 +57,10 @@ class FusedAttention(Attention):  # type: ignore[misc]  # segment_anything is un
         """Inner products of every query with the relative positions of every row and of every column."""
         rows_HKD = get_rel_pos(h, h, self.rel_pos_h).to(q_BNHWD)
         cols_WKD = get_rel_pos(w, w, self.rel_pos_w).to(q_BNHWD)
+        # einsum leaves its results permuted, which would make adding them ten times slower.
         return (
-            torch.einsum("bnhwd,hkd->bnhwk", q_BNHWD, rows_HKD),
-            torch.einsum("bnhwd,wkd->bnhwk", q_BNHWD, cols_WKD),
+            torch.einsum("bnhwd,hkd->bnhwk", q_BNHWD, rows_HKD).contiguous(),
+            torch.einsum("bnhwd,wkd->bnhwk", q_BNHWD, cols_WKD).contiguous(),
         )
 
 
@@ -67,10 +70,14 @@ def _attend_by_rows(q: Tensor, k: Tensor, v: Tensor, bias: tuple[Tensor, Tensor]
     b, n, h, w, _ = rows_BNHWK.shape
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     out = torch.empty_like(q)
-    step = max(1, _BIAS_VALUES // (b * n * w * h * w))
+    step = min(h, max(1, _BIAS_VALUES // (b * n * w * h * w)))
+    # One buffer for all parts, but not where autograd has to keep them.
+    buffer = None if torch.is_grad_enabled() else q.new_empty(b, n, step, w, h, w)
     for start in range(0, h, step):
         rows = slice(start, min(start + step, h))
-        part = rows_BNHWK[:, :, rows, :, :, None] + cols_BNHWK[:, :, rows, :, None, :]
+        row_part, col_part = rows_BNHWK[:, :, rows, :, :, None], cols_BNHWK[:, :, rows, :, None, :]
+        room = None if buffer is None else buffer[:, :, : rows.stop - rows.start]
+        part = torch.add(row_part, col_part, out=room)
         queries = slice(rows.start * w, rows.stop * w)
         out[:, :, queries] = functional.scaled_dot_product_attention(
             q[:, :, queries], k, v, attn_mask=part.reshape(b, n, -1, h * w), scale=scale
@@ -82,18 +89,15 @@ def _attend_folded(q: Tensor, k: Tensor, v: Tensor, bias: tuple[Tensor, Tensor],
     """The same in one call, with the bias in extra channels."""
     rows_BNHWK, cols_BNHWK = bias
     b, n, h, w, _ = rows_BNHWK.shape
-    d = q.shape[-1]
-    width = -(-(d + h + w) // _ALIGN) * _ALIGN
-    # The values are padded too: the fused kernels want one head width for all three.
-    wide_q = q.new_zeros(b, n, h * w, width)
-    wide_k, wide_v = torch.zeros_like(wide_q), torch.zeros_like(wide_q)
-    wide_q[..., :d] = q * scale
-    wide_q[..., d : d + h] = rows_BNHWK.flatten(2, 3)
-    wide_q[..., d + h : d + h + w] = cols_BNHWK.flatten(2, 3)
-    wide_k[..., :d] = k
-    wide_k[..., d : d + h + w] = _one_hot_positions(h, w, q)
-    wide_v[..., :d] = v
-    return functional.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)[..., :d]
+    channels = q.shape[-1] + h + w
+    # The values are padded too: the fused kernels want one head width, a multiple of eight, for all three.
+    width = -(-channels // _ALIGN) * _ALIGN
+    position = _one_hot_positions(h, w, q).expand(b, n, -1, -1)
+    wide_q = torch.cat([q * scale, rows_BNHWK.flatten(2, 3), cols_BNHWK.flatten(2, 3)], dim=-1)
+    wide_k = torch.cat([k, position], dim=-1)
+    if not torch.compiler.is_exporting():
+        wide_q, wide_k, v = (functional.pad(x, (0, width - x.shape[-1])) for x in (wide_q, wide_k, v))
+    return functional.scaled_dot_product_attention(wide_q, wide_k, v, scale=1.0)[..., : q.shape[-1]]
 
 
 def _one_hot_positions(h: int, w: int, like: Tensor) -> Tensor:

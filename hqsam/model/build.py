@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
 from hqsam_datasets.errors import UserError
 
-from hqsam.model import backbones, checkpoint
+from hqsam.model import backbones, checkpoint, variants
 from hqsam.model.checkpoint import Checkpoint
-from hqsam.model.hq_decoder import HQHead
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
 
 
-def build_sam_hq(name: str = "vit_h", checkpoint: str | Path | None = None, *, head: str | Path | None = None) -> HQSam:
+def build_sam_hq(
+    name: str = "vit_h",
+    checkpoint: str | Path | None = None,
+    *,
+    head: str | Path | None = None,
+    variant: str = variants.DEFAULT,
+) -> HQSam:
     """HQ-SAM in eval mode, on the CPU; move it with ``.to(device)``.
 
     Args:
@@ -22,11 +28,13 @@ def build_sam_hq(name: str = "vit_h", checkpoint: str | Path | None = None, *, h
         checkpoint: A whole model: plain SAM (the HQ head is then fresh, unless ``head`` is given), merged
             HQ-SAM, Light HQ-SAM, Hugging Face ``SamHQModel``. None: random weights.
         head: HQ parameters alone (``hq_head.safetensors``) or the training code's decoder file.
+        variant: Which of the paper's systems, a file of ``hqsam/model/variants``.
 
     Raises:
-        UserError: Unknown backbone, missing or unfitting file.
+        UserError: Unknown backbone or variant, missing or unfitting file.
     """
-    options = ModelOptions.model_construct(backbone=name, checkpoint=None if checkpoint is None else Path(checkpoint))
+    path = None if checkpoint is None else Path(checkpoint)
+    options = ModelOptions.model_construct(backbone=name, checkpoint=path, variant=variant)
     return build_model(options, head=None if head is None else Path(head)).eval()
 
 
@@ -35,23 +43,41 @@ def build_model(options: ModelOptions, *, head: Path | None = None, seed: int = 
 
     Args:
         options: An entry of ``models``.
-        head: Trained HQ parameters; without them (and without any in the checkpoint) the head is fresh.
+        head: What was trained; without it (and without HQ parameters in the checkpoint) the head is fresh.
         seed: Initialises what is not loaded. The global random state is left as it was.
 
     Raises:
-        UserError: Unknown backbone, missing or unfitting file.
+        UserError: Unknown backbone or variant, missing or unfitting file.
     """
     backbone = options.load_backbone()
     base = None if options.checkpoint is None else _read_base(options.checkpoint, options.backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        new_head = HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
-        model = HQSam(backbone=backbone, sam=backbone.build(), head=new_head)
-    if base is not None:
-        _load_base(model, base)
+        new_head = variants.build(options.variant, backbone)
+        sam = backbone.build()
+        if base is not None:
+            checkpoint.load_strict(sam, base.sam, path=base.path, what=f"SAM {backbone.name}")
+        # After SAM's weights: a head may copy them. Seeded again: its numbers do not depend on how SAM was initialised.
+        torch.manual_seed(seed)
+        model = HQSam(backbone=backbone, sam=sam, head=new_head)
+    if base is not None and base.head:
+        _load_published_head(model, base)
     if head is not None:
         load_head(model, head)
+        _compare_base(head, options.checkpoint)
     return model
+
+
+def _compare_base(head: Path, base: Path | None) -> None:
+    """Say so if a head was trained on another file; the same SAM in another format is no error."""
+    noted = checkpoint.read(head).metadata.get("base_sha256")
+    if base is None or noted is None or noted == checkpoint.sha256(base):
+        return
+    warnings.warn(
+        f"{head} was trained on the SAM file with SHA-256 {str(noted)[:12]}..., {base} is another file: its masks are only"
+        " right if that holds the same weights",
+        stacklevel=4,
+    )
 
 
 def _read_base(path: Path, backbone: str) -> Checkpoint:
@@ -67,11 +93,10 @@ def _read_base(path: Path, backbone: str) -> Checkpoint:
     return found
 
 
-def _load_base(model: HQSam, found: Checkpoint) -> None:
-    path, name = found.path, model.backbone.name
-    checkpoint.load_strict(model.sam, found.sam, path=path, what=f"SAM {name}")
-    if found.head:
-        checkpoint.load_strict(model.head, found.head, path=path, what=f"the HQ head of {name}")
+def _load_published_head(model: HQSam, found: Checkpoint) -> None:
+    """The HQ parameters of a merged file; another variant takes SAM's weights from it and starts afresh."""
+    if model.variant == variants.DEFAULT:
+        checkpoint.load_strict(model.head, found.head, path=found.path, what=f"the HQ head of {model.backbone.name}")
 
 
 def load_head(model: HQSam, path: Path) -> None:
@@ -89,15 +114,17 @@ def load_head(model: HQSam, path: Path) -> None:
         raise UserError(
             f"this is a {found.format} file: it has no HQ parameters", file=path, cure="give a trained head"
         )
-    trained_on = found.metadata.get("backbone", model.backbone.name)
-    if trained_on != model.backbone.name:
-        raise UserError(
-            f"the head was trained on {trained_on}, the model is {model.backbone.name}",
-            file=path,
-            key="backbone",
-        )
-    checkpoint.load_strict(model.head, found.head, path=path, what=f"the HQ head of {model.backbone.name}")
+    for key, own in (("backbone", model.backbone.name), ("variant", model.variant)):
+        noted = _noted(found, key, own)
+        if noted != own:
+            raise UserError(f"the head was trained on {noted}, the model is {own}", file=path, key=key)
+    checkpoint.load_strict(model.head, found.head, path=path, what=f"the {model.variant} head of {model.backbone.name}")
     _check_same_decoder(model, found)
+
+
+def _noted(found: Checkpoint, key: str, own: str) -> str:
+    """What a file says about its head; published files say nothing and hold HQ-SAM's."""
+    return str(found.metadata.get(key, variants.DEFAULT if key == "variant" else own))
 
 
 def _check_same_decoder(model: HQSam, found: Checkpoint) -> None:

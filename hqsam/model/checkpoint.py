@@ -7,7 +7,7 @@ A file is told by its keys, not by its name:
 ``hq_sam``      a whole SAM with the HQ parameters merged in: sam_hq_vit_l.pth, Light HQ-SAM
 ``hq_decoder``  the HQ decoder alone, SAM's frozen decoder included: epoch_11.pth of the official training code
 ``sam_decoder`` SAM's mask decoder alone: sam_vit_l_maskdecoder.pth
-``hq_head``     the HQ parameters alone: this project's own hq_head.safetensors
+``hq_head``     what trains, alone: this project's own hq_head.safetensors; its note tells the variant
 ``hf_sam_hq``   Hugging Face ``SamHQModel``
 ``hf_sam``      Hugging Face ``SamModel``
 =============== =======================================================================
@@ -114,6 +114,8 @@ def classify(path: Path, state: Mapping[str, Tensor], metadata: dict[str, Any] |
     Raises:
         UserError: The keys fit no known format; the message shows some of them.
     """
+    if (metadata or {}).get("format") == "hq_head":  # first: a tuned SAM has SAM's own keys
+        return Checkpoint(path, "hq_head", {}, dict(state), metadata or {})
     if hf_format.matches(state):
         sam, head = _split(hf_format.to_published(state))
         return Checkpoint(path, "hf_sam_hq" if head else "hf_sam", sam, head)
@@ -124,7 +126,7 @@ def classify(path: Path, state: Mapping[str, Tensor], metadata: dict[str, Any] |
         sam = {_DECODER + k: v for k, v in state.items() if not is_hq(k)}
         head = {k: v for k, v in state.items() if is_hq(k)}
         return Checkpoint(path, "hq_decoder" if head else "sam_decoder", sam, head)
-    if "hf_token.weight" in state or (metadata or {}).get("format") == "hq_head":
+    if "hf_token.weight" in state:
         return Checkpoint(path, "hq_head", {}, dict(state), metadata or {})
     some = ", ".join(sorted(state)[:4])
     raise UserError(

@@ -15,7 +15,7 @@ from hqsam_datasets.errors import UserError
 from safetensors.torch import save
 from torch import Tensor
 
-from hqsam.model import checkpoint, hf_format
+from hqsam.model import checkpoint, hf_format, variants
 from hqsam.model.hq_sam import HQSam
 
 Target = Literal["hq_sam", "sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq"]
@@ -32,6 +32,7 @@ class Summary:
         path: The file.
         format: See ``checkpoint.FORMATS``.
         backbone: Its name, or None if it fits none of this installation's.
+        variant: Which of the paper's systems the file holds, or None if it is SAM's weights only.
         sha256: Of the file.
         published_as: The published file with exactly this content, if it is one.
         parameters: Number of parameters of each part that the file holds.
@@ -42,6 +43,7 @@ class Summary:
     path: Path
     format: checkpoint.Format
     backbone: str | None
+    variant: str | None
     sha256: str
     published_as: str | None
     parameters: dict[str, int]
@@ -68,6 +70,7 @@ def inspect(path: Path) -> Summary:
         path=path,
         format=found.format,
         backbone=checkpoint.backbone_of(found),
+        variant=str(found.metadata.get("variant", variants.DEFAULT)) if found.head else None,
         sha256=digest,
         published_as=checkpoint.check_published(path, digest),
         parameters=parts,
@@ -95,12 +98,17 @@ def write(model: HQSam, path: Path, target: Target) -> None:
     Raises:
         UserError: The suffix does not fit the format, or the format has no place for this backbone.
     """
+    if model.variant != variants.DEFAULT and target != "hq_head":
+        raise UserError(
+            f"the published formats have no place for the variant {model.variant}",
+            key="variant", cure="write an hq_head file; SAM's own weights are in the file that the training started from",
+        )  # fmt: skip
     if target == "hf_sam_hq":
         _write_hugging_face(model, path)
     elif target == "hq_head":
         if path.suffix != ".safetensors":
             raise UserError("an hq_head file is a .safetensors file", file=path, cure="change the suffix")
-        metadata = {"backbone": model.backbone.name, "variant": "hq"}
+        metadata = {"backbone": model.backbone.name, "variant": model.variant}
         checkpoint.save_head(path, model.head, metadata=metadata)
     else:
         atomic.write_bytes(path, _bytes(_part(merged_state(model), target), path))

@@ -13,48 +13,81 @@ tokens; H, W side of the image embedding; h = 4H, w = 4W side of the low-resolut
 # ruff: noqa: N815 -- shape suffixes are the house style, attributes included
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hqsam.model.head import Head
 from hqsam.model.sam_api import MLP, LayerNorm2d
+from hqsam.model.two_way import two_way
 
+Source = Literal["early", "final", "mask"]
+
+_STRIP = 32  # rows of a mask-sized map that are computed together on a CPU: 1 to 2 MB
 HQ_PREFIXES = ("hf_token.", "hf_mlp.", "compress_vit_feat.", "embedding_encoder.", "embedding_maskfeature.")
 
 
-class HQHead(nn.Module):
+class TokenHead(Head):
+    """The HQ-Output token and its MLP on SAM's mask feature as it is: the least that predicts a mask of its own."""
+
+    def __init__(self, *, decoder_dim: int) -> None:
+        super().__init__()
+        self.hf_token = nn.Embedding(1, decoder_dim)
+        self.hf_mlp = MLP(decoder_dim, decoder_dim, decoder_dim // 8, 3)
+
+    def extra_tokens(self) -> Tensor:
+        """The HQ token ``[1,C]``."""
+        return self.hf_token.weight
+
+    def hq_logits(self, *, output: TokenOutput, fused_BFhw: Tensor) -> Tensor:
+        """Dot product of the token's MLP output with SAM's mask feature."""
+        return dot_channels(self.hf_mlp(output.tokens_PTC[:, -1])[:, None], output.upscaled_PFhw)
+
+
+class HQHead(TokenHead):
     """The HQ-Output token, its MLP and the global-local feature fusion: all that HQ-SAM trains.
 
     Its ``state_dict`` keys are those of the published decoder (``hf_token.weight``,
     ``hf_mlp.layers.0.weight``, ...). Initialisation is PyTorch's default, as in the official training code.
+
+    Args:
+        decoder_dim: C.
+        vit_dim: V.
+        sources: What is fused: the early and the final image feature and SAM's mask feature; fewer for the paper's
+            Table 3.
     """
 
-    def __init__(self, *, decoder_dim: int, vit_dim: int) -> None:
-        super().__init__()
+    def __init__(
+        self, *, decoder_dim: int, vit_dim: int, sources: tuple[Source, ...] = ("early", "final", "mask")
+    ) -> None:
+        super().__init__(decoder_dim=decoder_dim)
         c, f = decoder_dim, decoder_dim // 8
-        self.hf_token = nn.Embedding(1, c)
-        self.hf_mlp = MLP(c, c, f, 3)
-        self.compress_vit_feat = nn.Sequential(
-            nn.ConvTranspose2d(vit_dim, c, kernel_size=2, stride=2),
-            LayerNorm2d(c),
-            nn.GELU(),
-            nn.ConvTranspose2d(c, f, kernel_size=2, stride=2),
-        )
-        self.embedding_encoder = nn.Sequential(
-            nn.ConvTranspose2d(c, c // 4, kernel_size=2, stride=2),
-            LayerNorm2d(c // 4),
-            nn.GELU(),
-            nn.ConvTranspose2d(c // 4, f, kernel_size=2, stride=2),
-        )
-        self.embedding_maskfeature = nn.Sequential(
-            nn.Conv2d(f, c // 4, 3, 1, 1),
-            LayerNorm2d(c // 4),
-            nn.GELU(),
-            nn.Conv2d(c // 4, f, 3, 1, 1),
-        )
+        if "early" in sources:
+            self.compress_vit_feat = nn.Sequential(
+                nn.ConvTranspose2d(vit_dim, c, kernel_size=2, stride=2),
+                LayerNorm2d(c),
+                nn.GELU(),
+                nn.ConvTranspose2d(c, f, kernel_size=2, stride=2),
+            )
+        if "final" in sources:
+            self.embedding_encoder = nn.Sequential(
+                nn.ConvTranspose2d(c, c // 4, kernel_size=2, stride=2),
+                LayerNorm2d(c // 4),
+                nn.GELU(),
+                nn.ConvTranspose2d(c // 4, f, kernel_size=2, stride=2),
+            )
+        if "mask" in sources:
+            self.embedding_maskfeature = nn.Sequential(
+                nn.Conv2d(f, c // 4, 3, 1, 1),
+                LayerNorm2d(c // 4),
+                nn.GELU(),
+                nn.Conv2d(c // 4, f, 3, 1, 1),
+            )
+        self.sources = frozenset(sources)
 
     def fuse(self, *, final_BCHW: Tensor, early_BVHW: Tensor) -> Tensor:
         """The prompt-independent part of the HQ feature: final and early image features at mask size.
@@ -64,10 +97,17 @@ class HQHead(nn.Module):
             early_BVHW: Output of the first global-attention block.
 
         Returns:
-            ``[B,F,h,w]``.
+            ``[B,F,h,w]``, or ``[B,0,H,W]`` if neither is a source.
         """
-        fused: Tensor = self.embedding_encoder(final_BCHW) + self.compress_vit_feat(early_BVHW)
-        return fused
+        parts = [self.embedding_encoder(final_BCHW)] if "final" in self.sources else []
+        parts += [self.compress_vit_feat(early_BVHW)] if "early" in self.sources else []
+        return functools.reduce(torch.add, parts) if parts else final_BCHW[:, :0]
+
+    def hq_logits(self, *, output: TokenOutput, fused_BFhw: Tensor) -> Tensor:
+        """``mask_logits`` of the last token."""
+        return self.mask_logits(
+            token_PC=output.tokens_PTC[:, -1], upscaled_PFhw=output.upscaled_PFhw, fused_BFhw=fused_BFhw
+        )
 
     def mask_logits(self, *, token_PC: Tensor, upscaled_PFhw: Tensor, fused_BFhw: Tensor) -> Tensor:
         """HQ mask logits: the token's MLP output times (mask feature + fused feature).
@@ -85,21 +125,26 @@ class HQHead(nn.Module):
             ``[P,1,h,w]`` logits; a mask is logit > 0.
         """
         weights_PF = self.hf_mlp(token_PC)
-        last = cast(nn.Conv2d, self.embedding_maskfeature[-1])
-        feature_PDhw = self.embedding_maskfeature[:-1](upscaled_PFhw)
-        local_P1hw = _conv3x3_per_prompt(feature_PDhw, last, weights_PF)
-        return local_P1hw + _dot(weights_PF[:, None], fused_BFhw)
+        parts = [self._local_logits(weights_PF, upscaled_PFhw)] if "mask" in self.sources else []
+        parts += [dot_channels(weights_PF[:, None], fused_BFhw)] if self.sources & {"final", "early"} else []
+        return functools.reduce(torch.add, parts)
+
+    def _local_logits(self, weights_PF: Tensor, upscaled_PFhw: Tensor) -> Tensor:
+        *_, last = self.embedding_maskfeature
+        kernel_P9D = _folded_kernel(cast(nn.Conv2d, last), weights_PF)
+        taps_P9hw = _taps(self.embedding_maskfeature, upscaled_PFhw, kernel_P9D)
+        return _gather(taps_P9hw, weights_PF @ cast(Tensor, last.bias))
 
 
-def _dot(weights_PKF: Tensor, feature_BFhw: Tensor) -> Tensor:
+def dot_channels(weights_PKF: Tensor, feature_BFhw: Tensor) -> Tensor:
     """Dot products over channels: ``[P,K,F]`` times ``[P or 1,F,h,w]`` to ``[P,K,h,w]``."""
     h, w = feature_BFhw.shape[-2:]
     flat_BFn = feature_BFhw.flatten(2)
-    right = flat_BFn[0] if len(flat_BFn) == 1 else flat_BFn
+    right = flat_BFn[0] if flat_BFn.shape[0] == 1 else flat_BFn
     return torch.unflatten(weights_PKF @ right, -1, (h, w))
 
 
-def _conv3x3_per_prompt(feature_PDhw: Tensor, conv: nn.Conv2d, weights_PF: Tensor) -> Tensor:
+def conv3x3_per_prompt(feature_PDhw: Tensor, conv: nn.Conv2d, weights_PF: Tensor) -> Tensor:
     """``weights . conv3x3(feature)`` with the weights folded into the kernel, each prompt having its own.
 
     Args:
@@ -110,12 +155,52 @@ def _conv3x3_per_prompt(feature_PDhw: Tensor, conv: nn.Conv2d, weights_PF: Tenso
     Returns:
         ``[P,1,h,w]``.
     """
-    p, d, h, w = feature_PDhw.shape
-    kernel_P9D = torch.einsum("pf,fdij->pijd", weights_PF, conv.weight).reshape(p, 9, d)
-    taps_P9hw = (kernel_P9D @ feature_PDhw.flatten(2)).view(p, 9, h, w)
+    taps_Pqn = _folded_kernel(conv, weights_PF) @ feature_PDhw.flatten(2)
+    taps_P9hw = torch.unflatten(taps_Pqn, -1, feature_PDhw.shape[-2:])
+    return _gather(taps_P9hw, weights_PF @ cast(Tensor, conv.bias))
+
+
+def _folded_kernel(conv: nn.Conv2d, weights_PF: Tensor) -> Tensor:
+    """``[P,9,D]``: each prompt's own kernel, its nine positions row by row."""
+    return torch.einsum("pf,fdij->pijd", weights_PF, conv.weight).flatten(1, 2)
+
+
+def _gather(taps_P9hw: Tensor, bias_P: Tensor) -> Tensor:
+    """``[P,1,h,w]``: each pixel adds up what its nine neighbours have for it."""
+    h, w = taps_P9hw.shape[-2:]
     padded = functional.pad(taps_P9hw, (1, 1, 1, 1))
     out_Phw = sum(padded[:, 3 * i + j, i : i + h, j : j + w] for i in range(3) for j in range(3))
-    return (out_Phw + (weights_PF @ cast(Tensor, conv.bias))[:, None, None]).unsqueeze(1)
+    return (out_Phw + bias_P[:, None, None]).unsqueeze(1)
+
+
+def _taps(layers: nn.Sequential, upscaled_PFhw: Tensor, kernel_P9D: Tensor) -> Tensor:
+    """``kernel @ layers[:-1](upscaled)``, ``[P,9,h,w]``: on a CPU in strips of rows."""
+    p, _, h, w = upscaled_PFhw.shape
+    if not _in_blocks(upscaled_PFhw):
+        return torch.unflatten(kernel_P9D @ _feature(layers, upscaled_PFhw).flatten(2), -1, (h, w))
+    taps = upscaled_PFhw.new_empty(p, 9, h, w)
+    for n in range(p):
+        for start in range(0, h, _STRIP):
+            stop = min(start + _STRIP, h)
+            above = max(start - 1, 0)  # the 3x3 convolution looks at one more row on both sides
+            feature = _feature(layers, upscaled_PFhw[n : n + 1, :, above : stop + 1])[0]
+            rows = feature[:, start - above : stop - above].flatten(1)
+            taps[n, :, start:stop] = (kernel_P9D[n] @ rows).view(9, stop - start, w)
+    return taps
+
+
+def _feature(layers: nn.Sequential, upscaled_PFhw: Tensor) -> Tensor:
+    first, norm, activation, _ = layers
+    feature: Tensor = activation(_norm_channels(norm, first(upscaled_PFhw)))
+    return feature
+
+
+def _in_blocks(x: Tensor) -> bool:
+    """Whether to work in blocks of a CPU cache's size: the maps of mask size are bound by memory, not by arithmetic.
+
+    Not where autograd keeps everything anyway, and not in an exported graph, which has no loops.
+    """
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
 
 
 @dataclass(frozen=True)
@@ -126,10 +211,25 @@ class Prompts:
         sparse_PTC: Points and boxes.
         dense_PCHW: Mask prompts; ``[1,C,H,W]`` when none of the prompts has a mask (it is then the same for
             all).
+        hq: The same prompts for the HQ decoder, if its prompt encoder is not SAM's.
     """
 
     sparse_PTC: Tensor
     dense_PCHW: Tensor
+    hq: Prompts | None = None
+
+    def __len__(self) -> int:
+        return len(self.sparse_PTC)
+
+    def __getitem__(self, some: slice) -> Prompts:
+        """Part of the prompts; a dense embedding that all share stays shared."""
+        dense = self.dense_PCHW if len(self.dense_PCHW) == 1 else self.dense_PCHW[some]
+        return Prompts(self.sparse_PTC[some], dense, None if self.hq is None else self.hq[some])
+
+    @property
+    def for_hq(self) -> Prompts:
+        """The embeddings for the HQ decoder."""
+        return self if self.hq is None else self.hq
 
 
 @dataclass(frozen=True)
@@ -170,9 +270,69 @@ def run_transformer(
     tokens = torch.cat((output_TC.expand(p, -1, -1), prompts.sparse_PTC), dim=1)
     source = image_BCHW + prompts.dense_PCHW
     h, w = source.shape[-2:]
-    hidden, source_PnC = decoder.transformer(source, pe_1CHW, tokens)
-    upscaled = decoder.output_upscaling(torch.unflatten(source_PnC.transpose(1, 2), 2, (h, w)))
+    hidden, source_PnC = two_way(
+        decoder.transformer,
+        image_BnC=source.flatten(2).transpose(1, 2),
+        pe_1nC=pe_1CHW.flatten(2).transpose(1, 2),
+        tokens_PTC=tokens,
+    )
+    upscaled = _upscale(decoder.output_upscaling, torch.unflatten(source_PnC, 1, (h, w)))
     return TokenOutput(tokens_PTC=hidden[:, : len(output_TC)], upscaled_PFhw=upscaled)
+
+
+def _upscale(layers: nn.Sequential, source_PHWC: Tensor) -> Tensor:
+    """SAM's ``output_upscaling``, computed per token.
+
+    Its transposed convolutions have stride and kernel 2: each input pixel makes its own four output pixels. So both are
+    matrix products on the tokens as they leave the transformer, the norm between them runs over contiguous channels, and
+    the pixels are put in their places once, at the end.
+
+    Args:
+        layers: Transposed convolution, norm, activation, transposed convolution, activation.
+        source_PHWC: Image tokens.
+
+    Returns:
+        ``[P,F,4H,4W]``, channels last in memory.
+    """
+    if not _in_blocks(source_PHWC):
+        return _upscale_block(layers, source_PHWC).permute(0, 3, 1, 2)
+    p, h, w, _ = source_PHWC.shape
+    out = source_PHWC.new_empty(p, 4 * h, 4 * w, cast(nn.ConvTranspose2d, layers[3]).out_channels)
+    step = _STRIP // 4
+    for n in range(p):
+        for start in range(0, h, step):
+            block = _upscale_block(layers, source_PHWC[n : n + 1, start : start + step])
+            out[n, 4 * start : 4 * (start + step)] = block[0]
+    return out.permute(0, 3, 1, 2)
+
+
+def _upscale_block(layers: nn.Sequential, source_PHWC: Tensor) -> Tensor:
+    """``[P,4H,4W,F]``."""
+    first, norm, activation, second, last_activation = layers
+    p, h, w, _ = source_PHWC.shape
+    quarter = activation(_norm_last(norm, _per_pixel(cast(nn.ConvTranspose2d, first), source_PHWC)))
+    pixels: Tensor = last_activation(_per_pixel(cast(nn.ConvTranspose2d, second), quarter))
+    # [p, h, w, (row, column) of the first doubling, (row, column) of the second, channels]
+    pixels = pixels.view(p, h, w, 2, 2, 2, 2, -1).permute(0, 1, 3, 5, 2, 4, 6, 7)
+    return pixels.reshape(p, 4 * h, 4 * w, -1)
+
+
+def _per_pixel(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """``[...,C]`` to ``[...,4,F]``: the 2 x 2 output pixels (row by row) of every input pixel."""
+    weight_4FC = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    y = functional.linear(x, weight_4FC, cast(Tensor, conv.bias).repeat(4))
+    return torch.unflatten(y, -1, (4, -1))
+
+
+def _norm_last(norm: nn.Module, x: Tensor) -> Tensor:
+    """``LayerNorm2d`` where the channels are last: the same mean and variance, in one pass of the fused kernel."""
+    weight, bias = cast(Tensor, norm.weight), cast(Tensor, norm.bias)
+    return functional.layer_norm(x, weight.shape, weight, bias, cast(float, norm.eps))
+
+
+def _norm_channels(norm: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """``LayerNorm2d``."""
+    return _norm_last(norm, x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -204,7 +364,7 @@ def sam_masks(decoder: Any, output: TokenOutput, *, multimask: bool) -> SamMasks
         [decoder.output_hypernetworks_mlps[k](output.tokens_PTC[:, 1 + k]) for k in wanted], dim=1
     )
     iou = decoder.iou_prediction_head(output.tokens_PTC[:, 0])
-    return SamMasks(_dot(weights_PKF, output.upscaled_PFhw), iou[:, wanted.start : wanted.stop])
+    return SamMasks(dot_channels(weights_PKF, output.upscaled_PFhw), iou[:, wanted.start : wanted.stop])
 
 
 def best_mask(masks: SamMasks) -> SamMasks:

@@ -7,8 +7,10 @@ h = 4H, w = 4W. See ``hq_decoder`` for the rest.
 # ruff: noqa: N802, N815 -- shape suffixes are the house style, attributes included
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from hqsam.model.attention import fuse_attention
 from hqsam.model.backbones.base import Backbone
+from hqsam.model.head import Head
 from hqsam.model.hq_decoder import HQHead, Prompts, SamMasks, best_mask, run_transformer, sam_masks
 
 _TAP: ContextVar[list[Tensor] | None] = ContextVar("hqsam_early_feature", default=None)
@@ -35,17 +38,30 @@ class Encoded:
     Attributes:
         final_BCHW: Image embedding.
         early_BVHW: Output of the first global-attention block.
+        hq: The same images through the HQ system's own encoder, if it has one (``changes_encoder``).
     """
 
     final_BCHW: Tensor
     early_BVHW: Tensor
+    hq: Encoded | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.final_BCHW)
 
     def __getitem__(self, index: slice | Tensor) -> Encoded:
         """Images by slice or index tensor, e.g. one row per prompt."""
-        return Encoded(self.final_BCHW[index], self.early_BVHW[index])
+        hq = None if self.hq is None else self.hq[index]
+        return Encoded(self.final_BCHW[index], self.early_BVHW[index], hq=hq)
+
+    def float(self) -> Encoded:
+        """The same in float32."""
+        hq = None if self.hq is None else self.hq.float()
+        return Encoded(self.final_BCHW.float(), self.early_BVHW.float(), hq=hq)
+
+    @property
+    def for_hq(self) -> Encoded:
+        """The features that the HQ decoder sees."""
+        return self if self.hq is None else self.hq
 
 
 @dataclass(frozen=True)
@@ -56,19 +72,23 @@ class HQMasks:
         hq_P1hw: Logits of the HQ token alone.
         sam: SAM's masks from the same pass. Close to, but not, vanilla SAM: the HQ token took part in
             attention.
+        own_token: Whether ``hq_P1hw`` comes from a token beside SAM's. Where SAM's own (tuned) token predicts the mask
+            there is nothing to add to it.
     """
 
     hq_P1hw: Tensor
     sam: SamMasks
+    own_token: bool = True
 
     @property
     def sum_P1hw(self) -> Tensor:
         """Logits of SAM's (best) mask plus the HQ token's: the paper's default output (section 3.3)."""
-        return best_mask(self.sam).logits_PKhw + self.hq_P1hw
+        best = best_mask(self.sam).logits_PKhw
+        return best + self.hq_P1hw if self.own_token else best
 
 
 class HQSam(nn.Module):
-    """A frozen SAM and a trainable HQ head.
+    """A frozen SAM and a trainable head: HQ-SAM's, or another variant's.
 
     ``sam`` never trains: its parameters do not require gradients and it stays in eval mode. Gradients still
     flow *through* its transformer to the HQ token.
@@ -77,22 +97,33 @@ class HQSam(nn.Module):
         backbone: The description that the SAM was built from.
         sam: ``segment_anything`` ``Sam``; its encoder's attention runs fused (see ``attention``: same parameters, same
             result).
-        head: The HQ parameters; ``head.state_dict()`` has the published key names.
+        head: What trains; for ``hq``, ``head.state_dict()`` has the published key names. A variant that copies parts of
+            SAM copies them here, so SAM's weights must be loaded before.
     """
 
-    def __init__(self, *, backbone: Backbone, sam: Any, head: HQHead | None = None) -> None:
+    def __init__(self, *, backbone: Backbone, sam: Any, head: Head | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.sam = sam.requires_grad_(False).eval()
-        self.head = head or HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
+        self.head: Head = head or HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
         fuse_attention(self.sam.image_encoder)
         self.sam.image_encoder.get_submodule(backbone.early).register_forward_hook(_tap)
+        self.head.attach(self.sam)
 
     def train(self, mode: bool = True) -> HQSam:
         """Switch the head only; SAM stays in eval mode."""
         super().train(mode)
         self.sam.eval()
         return self
+
+    @property
+    def variant(self) -> str:
+        """Name of the system, a file of ``hqsam/model/variants``."""
+        return self.head.variant
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that train, by name: what the optimiser gets, a head file holds and a count counts."""
+        return dict(self.head.named_parameters())
 
     @property
     def device(self) -> torch.device:
@@ -118,7 +149,7 @@ class HQSam(nn.Module):
         return x
 
     def encode(self, input_B3SS: Tensor) -> Encoded:
-        """Encode images once, for SAM and HQ-SAM.
+        """Encode images once, for SAM and HQ-SAM; twice if the variant changes the encoder.
 
         Args:
             input_B3SS: Output of ``preprocess``.
@@ -127,10 +158,18 @@ class HQSam(nn.Module):
             Final and early features. No gradients are needed by the frozen encoder: callers that only predict
             wrap this in ``torch.inference_mode`` or ``torch.no_grad``.
         """
+        encoded = self._features(self.sam.image_encoder, input_B3SS)
+        return replace(encoded, hq=self.encode_hq(input_B3SS)) if self.head.changes_encoder else encoded
+
+    def encode_hq(self, input_B3SS: Tensor) -> Encoded:
+        """Encode images for ``decode_hq`` only: what training needs. Gradients reach an encoder that is tuned."""
+        return self._features(functools.partial(self.head.encode, self.sam), input_B3SS)
+
+    def _features(self, encoder: Callable[[Tensor], Tensor], input_B3SS: Tensor) -> Encoded:
         taps: list[Tensor] = []
         token = _TAP.set(taps)
         try:
-            final = self.sam.image_encoder(input_B3SS)
+            final = encoder(input_B3SS)
         finally:
             _TAP.reset(token)
         if len(taps) != 1:
@@ -160,8 +199,13 @@ class HQSam(nn.Module):
             Embedded prompts; the dense part has batch 1 when there are no masks.
         """
         points = None if points_PN2 is None else (points_PN2, labels_PN)
-        sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes_P4, masks=masks_P1hw)
-        return Prompts(sparse, dense if masks_P1hw is not None else dense[:1])
+        encoders = (self.sam.prompt_encoder, self.head.use_prompt_encoder(self.sam))
+
+        def embed(encoder: Any) -> Prompts:
+            sparse, dense = encoder(points=points, boxes=boxes_P4, masks=masks_P1hw)
+            return Prompts(sparse, dense if masks_P1hw is not None else dense[:1])
+
+        return replace(embed(encoders[0]), hq=None if encoders[0] is encoders[1] else embed(encoders[1]))
 
     def decode_sam(self, encoded: Encoded, prompts: Prompts, *, multimask: bool = False) -> SamMasks:
         """Vanilla SAM: its own decoder, without the HQ token.
@@ -181,7 +225,8 @@ class HQSam(nn.Module):
 
     def fuse(self, encoded: Encoded) -> Tensor:
         """The prompt-independent HQ feature ``[B,F,h,w]``; compute it once per image when decoding in chunks."""
-        return self.head.fuse(final_BCHW=encoded.final_BCHW, early_BVHW=encoded.early_BVHW)
+        seen = encoded.for_hq
+        return self.head.fuse(final_BCHW=seen.final_BCHW, early_BVHW=seen.early_BVHW)
 
     def decode_hq(
         self, encoded: Encoded, prompts: Prompts, *, multimask: bool = False, fused_BFhw: Tensor | None = None
@@ -197,16 +242,17 @@ class HQSam(nn.Module):
         Returns:
             HQ logits and SAM's masks of the same pass.
         """
+        decoder = self.head.use_mask_decoder(self.sam)
         output = run_transformer(
-            self.sam.mask_decoder,
-            image_BCHW=encoded.final_BCHW,
+            decoder,
+            image_BCHW=encoded.for_hq.final_BCHW,
             pe_1CHW=self.dense_pe_1CHW,
-            prompts=prompts,
-            extra_KC=self.head.hf_token.weight,
+            prompts=prompts.for_hq,
+            extra_KC=self.head.extra_tokens(),
         )
-        hq = self.head.mask_logits(
-            token_PC=output.tokens_PTC[:, -1],
-            upscaled_PFhw=output.upscaled_PFhw,
-            fused_BFhw=self.fuse(encoded) if fused_BFhw is None else fused_BFhw,
-        )
-        return HQMasks(hq, sam_masks(self.sam.mask_decoder, output, multimask=multimask))
+        masks = sam_masks(decoder, output, multimask=multimask)
+        hq = self.head.hq_logits(output=output, fused_BFhw=self.fuse(encoded) if fused_BFhw is None else fused_BFhw)
+        if hq is not None:
+            return HQMasks(hq, masks)
+        single = sam_masks(decoder, output, multimask=False) if multimask else masks
+        return HQMasks(single.logits_PKhw, masks, own_token=False)

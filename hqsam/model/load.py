@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hqsam_datasets.errors import UserError
 
-from hqsam.model import backbones, checkpoint
+from hqsam.model import backbones, checkpoint, variants
 from hqsam.model.build import build_model
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
@@ -37,4 +37,6 @@ def load_any(path: Path, *, backbone: str | None = None, base: Path | None = Non
         raise UserError(
             f"this {found.format} file holds no image encoder", file=path, cure=f"give --base, the SAM {name} file"
         )
-    return build_model(ModelOptions.model_construct(backbone=name, checkpoint=base), head=path).eval()
+    variant = str(found.metadata.get("variant", variants.DEFAULT))
+    options = ModelOptions.model_construct(backbone=name, checkpoint=base, variant=variant)
+    return build_model(options, head=path).eval()

@@ -7,7 +7,7 @@ from pathlib import Path
 from hqsam_datasets.errors import UserError
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from hqsam.model import backbones
+from hqsam.model import backbones, variants
 
 
 class ModelOptions(BaseModel):
@@ -17,18 +17,27 @@ class ModelOptions(BaseModel):
         backbone: Name of a file in ``hqsam/model/backbones``.
         checkpoint: SAM's weights, relative to the repository (any format of ``hqsam.model.checkpoint``); None
             gives random weights, for tests.
+        variant: Name of a file in ``hqsam/model/variants``: which of the paper's systems is trained on top of SAM.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str
     checkpoint: Path | None = None
+    variant: str = variants.DEFAULT
 
     @field_validator("backbone")
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in backbones.names():
             raise ValueError(f"unknown backbone {name!r}; there are {', '.join(backbones.names())}")
+        return name
+
+    @field_validator("variant")
+    @classmethod
+    def _known_variant(cls, name: str) -> str:
+        if name not in variants.names():
+            raise ValueError(f"unknown variant {name!r}; there are {', '.join(variants.names())}")
         return name
 
     def load_backbone(self) -> backbones.Backbone:

@@ -7,39 +7,54 @@ another build (see ``_torchvision``), and is used for an image resize and box ut
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hqsam.model._torchvision import ensure_torchvision
 
 _ALIAS = "hqsam.model._segment_anything_modeling"
 
 
-def _load_modeling() -> ModuleType:
-    """``segment_anything.modeling`` under a private name: a user's own ``import segment_anything`` stays whole."""
-    package = importlib.util.find_spec("segment_anything")  # finds, does not execute
+def _folder() -> Path:
+    """Where the package is installed; it is found, not executed."""
+    package = importlib.util.find_spec("segment_anything")
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError("No module named 'segment_anything'", name="segment_anything")
-    folder = Path(package.submodule_search_locations[0]) / "modeling"
-    spec = importlib.util.spec_from_file_location(
-        _ALIAS, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    if spec is None or spec.loader is None or not (folder / "__init__.py").is_file():
-        return _load_package()
+    return Path(package.submodule_search_locations[0])
+
+
+def _load_modeling() -> ModuleType:
+    """``segment_anything.modeling`` under a private name: a user's own ``import segment_anything`` stays whole."""
+    folder = _folder() / "modeling"
+    return _load_file(_ALIAS, folder / "__init__.py", [str(folder)]) or _load_package("segment_anything.modeling")
+
+
+def _load_file(name: str, file: Path, search: list[str] | None = None) -> ModuleType | None:
+    """A module from its file, or None for a layout that is not the one of segment-anything 1.0."""
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=search)
+    if spec is None or spec.loader is None or not file.is_file():
+        return None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[_ALIAS] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def _load_package() -> ModuleType:
-    """The usual way, for a layout that is not the one of segment-anything 1.0."""
+@functools.cache
+def amg() -> Any:
+    """``segment_anything.utils.amg``: geometry and run lengths of the automatic mask generator."""
+    return _load_file(f"{_ALIAS}_amg", _folder() / "utils" / "amg.py") or _load_package("segment_anything.utils.amg")
+
+
+def _load_package(name: str) -> ModuleType:
+    """The usual way, with everything that the package imports."""
     ensure_torchvision()
-    return importlib.import_module("segment_anything.modeling")
+    return importlib.import_module(name)
 
 
 if TYPE_CHECKING:
@@ -74,5 +89,6 @@ __all__ = [
     "PromptEncoder",
     "Sam",
     "TwoWayTransformer",
+    "amg",
     "get_rel_pos",
 ]

@@ -1,6 +1,7 @@
 """Checkpoint formats: told apart, loaded strictly, written back."""
 
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -104,13 +105,17 @@ def test_hugging_face_gives_the_same_logits(tmp_path):
     )
     pixels = model.preprocess(torch.from_numpy(picture(128, 128)).permute(2, 0, 1)[None])
     boxes = torch.tensor([[10.0, 20, 100, 90], [30, 5, 60, 120]])
+    points, labels = torch.tensor([[[50.0, 40], [100, 20]]]), torch.tensor([[1, 0]])
+    # One prompt at a time: with several, theirs reshapes as if each were an image.
+    cases = [({"boxes_P4": boxes[n : n + 1]}, {"input_boxes": boxes[None, n : n + 1]}) for n in range(2)]
+    cases += [
+        ({"points_PN2": points, "labels_PN": labels}, {"input_points": points[None], "input_labels": labels[None]})
+    ]
     with torch.no_grad():
         encoded = model.encode(pixels)
-        for n, only in ((0, True), (0, False), (1, False)):
-            # One prompt at a time: with several, theirs reshapes as if each were an image.
-            box = boxes[n : n + 1]
-            ours = model.decode_hq(encoded, model.embed_prompts(boxes_P4=box))
-            found = theirs(pixel_values=pixels, input_boxes=box[None], multimask_output=False, hq_token_only=only)
+        for (given, input_), only in itertools.product(cases, (False, True)):
+            ours = model.decode_hq(encoded, model.embed_prompts(**given))
+            found = theirs(pixel_values=pixels, **input_, multimask_output=False, hq_token_only=only)
             assert gap(found.pred_masks[0, 0], (ours.hq_P1hw if only else ours.sum_P1hw)[0]) < 1e-4
             assert gap(found.iou_scores[0, 0], ours.sam.iou_PK[0]) < 1e-4
 
@@ -215,7 +220,7 @@ def test_checkpoint_command(tmp_path, nano, capsys):
     assert run(["checkpoint", "convert", str(tmp_path / "run"), str(merged), "--to", "hq_sam"]) == 0
     assert run(["checkpoint", "inspect", str(merged), "--json", str(tmp_path / "i.json")]) == 0
     found = json.loads((tmp_path / "i.json").read_text())
-    assert (found["format"], found["backbone"]) == ("hq_sam", "nano")
+    assert (found["format"], found["backbone"], found["variant"]) == ("hq_sam", "nano", "hq")
     assert found["parameters"]["hq_head"] == 169_984
     assert "169,984" in capsys.readouterr().out
     weights = str(backbones.bundled_weights("nano"))

@@ -1,18 +1,14 @@
 """Our model against `segment-anything-hq` (the authors' package) and `segment-anything`: same weights and inputs."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from model_testing import authors_model, authors_package, gap, picture, randomise, small_model
+from model_testing import KINDS, authors_model, authors_package, gap, picture, prompt_tensors, randomise, small_model
 
-from hqsam.model import backbones, checkpoint
-from hqsam.model.backbones.base import Backbone
 from hqsam.model.convert import merged_state
 from hqsam.model.hq_decoder import HQHead
-from hqsam.model.hq_sam import HQSam
 from hqsam.predictor import SamHQPredictor
 
 TOLERANCE = 1e-4
@@ -23,30 +19,6 @@ def theirs(nano):
     return authors_model(nano)
 
 
-def _masks(size: int, count: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(count)
-    return 8 * torch.randn(count, 1, size, size, generator=generator)
-
-
-def _prompts(kind: str, count: int, backbone: Backbone) -> dict[str, torch.Tensor]:
-    generator, size = torch.Generator().manual_seed(7 * count), backbone.image_size
-    corners = torch.rand(count, 2, 2, generator=generator) * size
-    boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
-    points = torch.rand(count, 3, 2, generator=generator) * size
-    labels = torch.randint(0, 2, (count, 3), generator=generator)
-    given = {"point_coords": None, "point_labels": None, "boxes": None, "mask_input": None}
-    if "box" in kind:
-        given["boxes"] = boxes
-    if "point" in kind:
-        given |= {"point_coords": points, "point_labels": labels}
-    if "mask" in kind:
-        given["mask_input"] = _masks(backbone.mask_size, count)
-    return given
-
-
-KINDS = ("box", "point", "mask", "box+point", "box+mask", "point+mask", "box+point+mask")
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 16])
 def test_logits_equal_the_authors(nano, theirs, kind, count):
@@ -54,7 +26,7 @@ def test_logits_equal_the_authors(nano, theirs, kind, count):
     image = picture(150, 256, seed=count)
     ours.set_image(image)
     reference.set_image(image)
-    given = _prompts(kind, count, nano.backbone)
+    given = prompt_tensors(kind, count, nano.backbone, ours.input_size)
     for multimask, only in itertools.product((False, True), (False, True)):
         options = {"multimask_output": multimask, "hq_token_only": only, "return_logits": True}
         found = ours.predict_torch(**given, **options)
@@ -115,12 +87,12 @@ def test_vanilla_sam_equals_segment_anything(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["box", "mask", "point"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_batched_decoding_equals_the_loop(nano, kind):
     """Prompts of one image together, and prompts of different images together, against one at a time."""
     images = torch.stack([torch.from_numpy(picture(128, 128, seed=n)).permute(2, 0, 1) for n in range(3)])
     encoded = nano.encode(nano.preprocess(images))
-    given = _prompts(kind, 7, nano.backbone)
+    given = prompt_tensors(kind, 7, nano.backbone, (128, 128))
     owner = torch.tensor([0, 2, 1, 0, 0, 2, 1])
 
     def embed(rows):
@@ -145,37 +117,6 @@ def test_batched_decoding_equals_the_loop(nano, kind):
 
 def _rows(tensor, rows):
     return None if tensor is None else tensor[rows]
-
-
-@torch.no_grad()
-def test_light_hq_sam_at_full_size():
-    """vit_tiny end to end at 1024 pixels, from a state dict of the authors' model."""
-    package = authors_package()
-    theirs = package.sam_model_registry["vit_tiny"](None).eval()
-    randomise(theirs, 0)
-    generator = torch.Generator().manual_seed(2)
-    for module in theirs.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.copy_(0.1 * torch.randn(module.running_mean.shape, generator=generator))
-            module.running_var.copy_(0.5 + torch.rand(module.running_var.shape, generator=generator))
-        if hasattr(module, "ab"):  # their cache of the bias, made before the weights changed
-            module.ab = module.attention_biases[:, module.attention_bias_idxs]
-    found = checkpoint.classify(Path("light.pth"), theirs.state_dict())
-    assert (found.format, checkpoint.backbone_of(found)) == ("hq_sam", "vit_tiny")
-    backbone = backbones.load("vit_tiny")
-    model = HQSam(backbone=backbone, sam=backbone.build()).eval()
-    checkpoint.load_strict(model.sam, found.sam, path=found.path, what="SAM")
-    checkpoint.load_strict(model.head, found.head, path=found.path, what="head")
-
-    ours, reference = SamHQPredictor(model), package.SamPredictor(theirs)
-    for predictor in (ours, reference):
-        predictor.set_image(picture(300, 400))
-    assert gap(ours.interm_features[0], reference.interm_features[0]) < 1e-5
-    for only in (False, True):
-        given = {"box": np.array([20, 30, 300, 200]), "multimask_output": False, "hq_token_only": only}
-        low, expected = (p.predict(**given)[2] for p in (ours, reference))
-        assert np.abs(expected).max() > 0.5
-        np.testing.assert_allclose(low, expected, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("side", [(5, 5), (8, 8), (6, 9)])

@@ -9,16 +9,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hqsam_datasets import atomic, manifest, rle
 from hqsam_datasets.images import encode_png
 from hqsam_datasets.tario import write_tar
 from model_testing import picture
+from PIL import Image
 
 from hqsam import predict as stage
 from hqsam import prediction
 from hqsam.errors import InputError, UserError
-from hqsam.model import checkpoint
+from hqsam.model import checkpoint, convert
 from hqsam.model.backbones import bundled_weights
+from hqsam.model.build import build_sam_hq
 from hqsam.model.options import ModelOptions
 from hqsam.predict import PredictOptions, predict
 from hqsam.predictor import SamHQPredictor
@@ -203,6 +206,29 @@ def test_mask_prompts_reach_each_decoder_as_it_was_trained(shared, tmp_path):
     assert found["logits"] != found["binary_255"]
 
 
+@pytest.mark.parametrize("variant", ["lora_encoder", "finetune_sam", "context_tokens"])
+def test_the_baseline_is_sam_whatever_the_variant(shared, tmp_path, variant):
+    """SAM's rows are those of the default model; the others are what the predictor gives for this variant."""
+    model = build_sam_hq("nano", bundled_weights("nano"), variant=variant)
+    with torch.no_grad():
+        for parameter in model.trainable().values():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    convert.write(model, tmp_path / "hq_head.safetensors", "hq_head")
+    changed = {"head": tmp_path, "model": shared["model"].model_copy(update={"variant": variant})}
+    _run(shared | changed, tmp_path / "toy-variant")
+    _run(shared, tmp_path / "toy-nano")
+    tables = [{(r["prompt_id"], r["system"]): r for r in _rows(tmp_path / f"toy-{n}")} for n in ("variant", "nano")]
+    assert all(row == tables[1][key] for key, row in tables[0].items() if key[1] == "sam")
+    assert any(row["rle"] != tables[1][key]["rle"] for key, row in tables[0].items() if key[1] != "sam")
+    predictor = SamHQPredictor(model)
+    predictor.set_image(picture(*SIZES[1], seed=1))
+    mask, _, _ = predictor.predict(box=np.array([5.0, 6, 51, 86]), multimask_output=False)
+    found = rle.decode(tables[0]["img_1-00", "hq_sum"]["rle"], height=90, width=60)
+    assert (found != mask[0]).sum() <= 1
+    with pytest.raises(UserError, match=f"trained on {variant}, the model is hq"):
+        _run(shared | {"head": tmp_path}, tmp_path / "toy-wrong")
+
+
 def test_missing_inputs_are_named(shared, tmp_path):
     out = tmp_path / "toy-nano"
     cases = [
@@ -284,11 +310,83 @@ def test_predict_command(tmp_path, nano):
     assert cv2.imread(outs["o.png"]).shape == (80, 100, 3)
     found = json.loads(Path(outs["m.json"]).read_text())
     assert found["area"] == (mask == 255).sum()
+    assert (found["backbone"], found["variant"]) == ("nano", "hq")
     assert np.array_equal(rle.decode(found["segmentation"]["counts"], height=80, width=100), mask == 255)
     assert run([*words, "--point", "20", "30", "50", "40", "--negative", "5,5"]) == 0
     coarse = tmp_path / "coarse.png"
     coarse.write_bytes(encode_png(mask))
     assert run([*words, "--mask", str(coarse), "--output", "sam"]) == 0
+
+
+def _written(path: Path, image: Image.Image, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def test_predict_command_reads_what_pictures_come_as(tmp_path):
+    """16 bit, palette, RGBA, grey, CMYK, EXIF-rotated: the mask is that of the plain picture, at its upright size."""
+    from hqsam_pipelines.cli import run
+
+    grey = picture(80, 100)[:, :, 0]
+    plain = Image.fromarray(grey)
+    alpha = Image.fromarray(np.full((80, 100), 7, np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned clockwise for display
+    files = [
+        _written(tmp_path / "plain.png", plain.convert("RGB")),
+        _written(tmp_path / "grey.png", plain),
+        _written(tmp_path / "deep.png", Image.fromarray(grey.astype(np.uint16) * 257)),
+        _written(tmp_path / "deep.tif", Image.fromarray(grey.astype(np.uint16) * 257)),
+        _written(tmp_path / "palette.png", plain.convert("P")),
+        _written(tmp_path / "alpha.png", Image.merge("RGBA", [plain] * 3 + [alpha])),
+        _written(tmp_path / "grey_alpha.png", Image.merge("LA", [plain, alpha])),
+        _written(tmp_path / "rotated.png", plain.convert("RGB").rotate(90, expand=True), exif=turned),
+        _written(tmp_path / "rotated.jpg", plain.convert("RGB").rotate(90, expand=True), exif=turned, quality=98),
+        _written(tmp_path / "cmyk.jpg", plain.convert("RGB").convert("CMYK"), quality=98),
+    ]
+    masks = []
+    for file in files:
+        out = tmp_path / f"{file.name}.mask.png"
+        words = ["predict", str(file), "--checkpoint", str(bundled_weights("nano")), "--out", str(out)]
+        assert run([*words, "--box", "10", "10", "70", "60"]) == 0, file.name
+        masks.append(cv2.imread(str(out), cv2.IMREAD_UNCHANGED))
+        assert masks[-1].shape == (80, 100), file.name
+        assert (masks[-1] != masks[0]).mean() < (0.02 if file.suffix == ".jpg" else 1e-9), file.name
+    assert 0 < (masks[0] > 0).mean() < 1
+
+
+def test_predict_command_refuses_pictures_that_say_nothing(tmp_path, capsys):
+    from hqsam_pipelines.cli import run
+
+    box = ["--box", "1", "1", "40", "40"]
+    good = _written(tmp_path / "good.png", Image.fromarray(picture(50, 60)))
+    dark = np.full((50, 60), 200, np.uint16)
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "page.png").write_text("<html>not found</html>")
+    cv2.imwrite(str(tmp_path / "rgb16.png"), np.dstack([dark] * 3))
+    huge = Image.new("1", (20_000, 9_000))
+    cases = [
+        ([_written(tmp_path / "dark.png", Image.fromarray(dark)), *box], "nearly black"),
+        ([tmp_path / "rgb16.png", *box], "nearly black"),
+        ([_written(tmp_path / "float.tif", Image.fromarray(dark.astype(np.float32))), *box], "mode F"),
+        ([_written(tmp_path / "huge.png", huge), *box], "180000000 pixels"),
+        ([tmp_path / "empty.png", *box], "the file is empty"),
+        ([tmp_path / "page.png", *box], "HTML"),
+        ([tmp_path, *box], "cannot be read"),
+        ([good, "--mask", _written(tmp_path / "none.png", Image.fromarray(np.zeros((50, 60), np.uint8)))], "is empty"),
+        ([good, "--mask", _written(tmp_path / "small.png", Image.fromarray(np.full((9, 9), 255, np.uint8)))], "9 x 9"),
+        ([good, "--box", "nan", "1", "9", "9"], "finite"),
+        ([good, "--point", "5", "500"], "outside"),
+        ([good, "--box", "-9", "-9", "-1", "-1"], "outside"),
+    ]
+    out = tmp_path / "out" / "m.png"
+    for words, message in cases:
+        words = ["predict", *map(str, words), "--checkpoint", str(bundled_weights("nano")), "--out", str(out)]
+        assert run(words) == 1, words
+        captured = capsys.readouterr().err
+        assert message in captured
+        assert "Traceback" not in captured
+    assert not out.exists()
 
 
 def test_predict_command_refuses_bad_input(tmp_path, capsys):

@@ -2,14 +2,19 @@
 
 import inspect
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from hqsam_datasets.images import MAX_PIXELS
+from hqsam_metrics.masks import mask_iou
 from model_testing import gap, picture
 
 import hqsam
 from hqsam.errors import InputError
-from hqsam.predictor import SamHQPredictor, check_image
+from hqsam.inputs import check_image
+from hqsam.model.backbones import bundled_weights
+from hqsam.predictor import SamHQPredictor
 from hqsam.prompts import Prompt
 
 
@@ -86,6 +91,19 @@ def test_bad_calls_are_refused(model):
         {"box": np.array([1, 2, 3])},
         {"mask_input": np.zeros((side, side), np.float32)},
         {"mask_input": np.zeros((1, side // 2, side // 2), np.float32)},
+        {"mask_input": np.zeros((1, side, side), bool)},
+        {"mask_input": np.full((1, side, side), np.nan, np.float32)},
+        {"box": np.array([[1, 1, 5, 5], [2, 2, 6, 6]])},
+        {"box": np.array([])},
+        {"box": np.array([1, np.nan, 5, 5])},
+        {"box": np.array([1, 1, np.inf, 5])},
+        {"box": ["a", 1, 2, 3]},
+        {"point_coords": np.array([[3, 3]]), "point_labels": np.array([2])},
+        {"point_coords": np.array([[3, 3]]), "point_labels": np.array([0.7])},
+        {"point_coords": np.array([[3, 3]]), "point_labels": np.array([-1])},
+        {"point_coords": np.array([[np.nan, 3]]), "point_labels": np.array([1])},
+        {"point_coords": np.zeros((0, 2)), "point_labels": np.zeros(0)},
+        {"point_coords": [[1, 2], [3]], "point_labels": [1, 1]},
     ]
     for given in bad:
         with pytest.raises(InputError):
@@ -95,6 +113,20 @@ def test_bad_calls_are_refused(model):
     predictor.reset_image()
     with pytest.raises(RuntimeError):
         predictor.predict(box=np.array([1, 1, 5, 5]))
+
+
+def test_the_embedded_checkpoint_segments_a_plain_object():
+    """An ellipse on a wavy ground, shown by a box, a point, and a box with a coarse mask."""
+    image, truth = picture(120, 160) // 3, np.zeros((120, 160), np.uint8)
+    cv2.ellipse(truth, (80, 60), (45, 30), 20, 0, 360, 1, -1)
+    image[truth > 0] = (200, 170, 90)
+    ys, xs = np.nonzero(truth)
+    box = (xs.min(), ys.min(), xs.max(), ys.max())
+    coarse = cv2.erode(truth, np.ones((9, 9))) > 0
+    prompts = [Prompt(box=box), Prompt(points=((80, 60),), labels=(1,)), Prompt(box=box, mask=coarse)]
+    predictor = SamHQPredictor(hqsam.build_sam_hq("nano", bundled_weights("nano")))
+    for found in predictor.predict_batch([image], [prompts], output="sam"):
+        assert mask_iou(pred=found.mask.full(), target=truth > 0) > 0.9
 
 
 @pytest.mark.parametrize("output", ["hq_sum", "hq_token", "sam"])
@@ -128,6 +160,79 @@ def test_batch_equals_one_by_one(nano, output):
         )
         assert gap(single[2][0], everything[0].low_res) < 1e-5
         assert (single[0][0] != everything[0].mask.full()).sum() <= 1
+
+
+def test_bad_tensors_are_refused(model):
+    """`predict_torch` takes what is in the network's frame already; SAM itself would make a mask of any of these."""
+    predictor = SamHQPredictor(model)
+    predictor.set_image(picture(60, 80))
+    side, points, labels = model.backbone.mask_size, torch.tensor([[[5.0, 5]]]), torch.tensor([[1]])
+    nan, wide = float("nan"), torch.tensor([[1.0, 1, 50, 40]])
+    bad = {
+        "neither": (None, None),
+        "labels": (points, None),
+        r"labels \[2\]": (points, torch.tensor([[2]])),
+        "shapes": (points, torch.tensor([[1, 1]])),
+        "shapes .* and": (points[0], labels[0]),
+        "lies outside": (torch.tensor([[[5.0, 110]]]), labels),
+        "not finite": (torch.tensor([[[5.0, nan]]]), labels),
+        "as many": (points, labels, wide.repeat(2, 1)),
+        "reversed": (None, None, torch.tensor([[50.0, 1, 1, 40]])),
+        "reversed or not finite": (None, None, torch.tensor([[1.0, 1, nan, 40]])),
+        "box lies outside": (None, None, torch.tensor([[1.0, 110, 50, 120]])),
+        "give .B, 4.": (None, None, wide[0]),
+        "mask_input has the shape": (None, None, wide, torch.zeros(1, side, side)),
+        "mask_input has values": (None, None, wide, torch.full((1, 1, side, side), nan)),
+    }
+    for message, given in bad.items():
+        with pytest.raises(InputError, match=message):
+            predictor.predict_torch(*given)
+    masks, iou, low = predictor.predict_torch(None, None, wide[:0])  # a detector that found nothing
+    assert (masks.shape, masks.dtype, iou.shape) == ((0, 1, 60, 80), torch.bool, (0, 1))
+    assert low.shape == (0, 1, side, side)
+    padded = predictor.predict_torch(torch.tensor([[[5.0, 5], [0, 0]]]), torch.tensor([[1, -1]]))
+    assert padded[0].shape == (1, 1, 60, 80)
+
+
+@torch.no_grad()
+def test_an_image_resized_by_the_user_must_fit(model):
+    """The long side, the aspect and the range of values are checked: each mistake would shift or spoil the mask."""
+    predictor = SamHQPredictor(model)
+    image = picture(60, 80)
+    small = torch.from_numpy(predictor.transform.apply_image(image)).permute(2, 0, 1)[None]
+    for transformed, size, message in (
+        (small, (80, 60), "does not become"),
+        (small, (0, 80), "does not become"),
+        (small.float() / 255, (60, 80), "from 0 to 0.99"),
+        (small.float() - 500, (60, 80), "values from"),
+        (small.float() * torch.nan, (60, 80), "not finite"),
+        (small[0], (60, 80), "shape"),
+    ):
+        with pytest.raises(InputError, match=message):
+            predictor.set_torch_image(transformed, size)
+    assert not predictor.is_image_set
+    predictor.set_torch_image(small, (60, 80))
+    embedding = predictor.get_image_embedding()
+    predictor.set_torch_image(predictor.transform.apply_image_torch(torch.from_numpy(image).permute(2, 0, 1)[None].float()),
+                              (60, 80))  # fmt: skip
+    assert gap(predictor.get_image_embedding(), embedding) < 0.1
+    predictor.set_torch_image(torch.zeros_like(small), (60, 80))  # black is a picture
+
+
+def test_odd_but_sensible_prompts_are_taken(nano):
+    """A box that sticks out or has no width, labels of any number type, lists instead of arrays: as SAM takes them."""
+    predictor = SamHQPredictor(nano)
+    predictor.set_image(picture(60, 80))
+    for given in (
+        {"box": np.array([-5, -5, 90, 70])},
+        {"box": np.array([20, 20, 20, 40])},
+        {"box": [[3, 4, 50, 40]]},
+        {"point_coords": [[3, 4]], "point_labels": [True]},
+        {"point_coords": np.array([[80, 60]]), "point_labels": np.array([1.0])},
+    ):
+        masks, iou, _ = predictor.predict(**given)
+        assert masks.shape == (1, 60, 80)
+        assert np.isfinite(iou).all()
 
 
 def test_batch_names_the_bad_image(model):

@@ -30,7 +30,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.")],
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")] = None,
 ) -> None:
-    """Print format, backbone, parameter counts, SHA-256 and notes of a checkpoint."""
+    """Print format, backbone, variant, parameter counts, SHA-256 and notes of a checkpoint."""
     from hqsam_datasets.atomic import write_json
 
     from hqsam.model.convert import inspect
@@ -39,6 +39,7 @@ def inspect(
     rows: dict[str, object] = {
         "format": found.format,
         "backbone": found.backbone,
+        "variant": found.variant,
         "sha256": found.sha256,
         "published_as": found.published_as,
         "parameters": found.parameters,

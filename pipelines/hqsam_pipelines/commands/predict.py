@@ -14,10 +14,14 @@ from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from hqsam.model.hq_sam import HQSam
+    from hqsam.outputs import MaskPatch
     from hqsam.predictor import Prediction
     from hqsam.prompts import Prompt
 
 app = typer.Typer(help="Segment one image with HQ-SAM.")
+
+
+_DARKEST = 16  # of 256: a 16-bit picture without a single brighter pixel holds 12-bit or 8-bit values
 
 
 class Output(StrEnum):
@@ -118,8 +122,9 @@ def predict(
     model = load_any(checkpoint, backbone=backbone, base=base)
     predictor = SamHQPredictor(model)
     [found] = predictor.predict_batch([pixels], [[prompt]], output=output.value, multimask=multimask)
-    _write(image, pixels, prompt, found, model, out=out, overlay=overlay, json_file=json_file, output=output)
-    typer.echo(f"{out}: {found.mask.area} of {pixels.shape[0] * pixels.shape[1]} pixels, predicted IoU {found.iou:.3f}")
+    patch = found.mask
+    _write(image, pixels, prompt, found, patch, model, out=out, overlay=overlay, json_file=json_file, output=output)
+    typer.echo(f"{out}: {patch.area} of {pixels.shape[0] * pixels.shape[1]} pixels, predicted IoU {found.iou:.3f}")
 
 
 def _read_image(path: Path) -> Any:
@@ -128,11 +133,27 @@ def _read_image(path: Path) -> Any:
     from hqsam.errors import UserError
 
     try:
-        return decode_image(path.read_bytes())
+        data = path.read_bytes()
+        pixels = decode_image(data)
     except OSError as error:
         raise UserError(f"the image cannot be read ({error.strerror})", file=path) from error
     except ImageError as error:
         raise UserError(f"the image cannot be read ({error.detail})", file=path) from error
+    if int(pixels.max()) < _DARKEST and _is_16_bit(data):
+        raise UserError(
+            f"the 16-bit image uses values below {256 * _DARKEST} only: its high bytes, which are what the model sees, are"
+            " nearly black",
+            file=path,
+            cure="scale its values to 0..65535, or convert it to 8 bit",
+        )
+    return pixels
+
+
+def _is_16_bit(data: bytes) -> bool:
+    from hqsam_datasets.images import probe
+
+    png_depth = data[24] if data[:8] == b"\x89PNG\r\n\x1a\n" else 0
+    return png_depth == 16 or probe(data).mode == "I;16"
 
 
 def _prompt(
@@ -157,15 +178,18 @@ def _read_mask(path: Path) -> Any:
     from hqsam.errors import UserError
 
     try:
-        return decode_mask(path.read_bytes()).mask > 128
+        mask = decode_mask(path.read_bytes()).foreground
     except OSError as error:
         raise UserError(f"the mask cannot be read ({error.strerror})", file=path) from error
     except ImageError as error:
         raise UserError(f"the mask cannot be used ({error.detail})", file=path, cure="give a 0/255 PNG") from error
+    if not mask.any():
+        raise UserError("the mask is empty: it shows no object", file=path, cure="give a mask with a foreground")
+    return mask
 
 
 def _write(
-    image: Path, pixels: Any, prompt: Prompt, found: Prediction, model: HQSam, *,
+    image: Path, pixels: Any, prompt: Prompt, found: Prediction, patch: MaskPatch, model: HQSam, *,
     out: Path, overlay: Path | None, json_file: Path | None, output: Output,
 ) -> None:  # fmt: skip
     import numpy as np
@@ -174,7 +198,7 @@ def _write(
 
     from hqsam.overlay import overlay as draw
 
-    mask = found.mask.full()
+    mask = patch.full()
     atomic.write_bytes(out, encode_png(np.where(mask, np.uint8(255), np.uint8(0))))
     if overlay is not None:
         atomic.write_bytes(overlay, encode_png(draw(pixels, mask, prompt)))
@@ -182,10 +206,11 @@ def _write(
         result = {
             "image": image.name,
             "backbone": model.backbone.name,
+            "variant": model.variant,
             "output": output.value,
             "iou_pred": round(found.iou, 6),
-            "area": found.mask.area,
+            "area": patch.area,
             "box": rle.tight_box(mask),
-            "segmentation": {"size": [int(n) for n in mask.shape], "counts": found.mask.rle()},
+            "segmentation": {"size": [int(n) for n in mask.shape], "counts": patch.rle()},
         }
         atomic.write_json(json_file, result)

@@ -1,0 +1,90 @@
+"""refine: Refine predictions with CascadePSP, CRM or GrabCut and score them beside the original ones.
+
+`hqsam refine coift nano --refiner grabcut --json out.json`
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Refine predictions with CascadePSP, CRM or GrabCut and score them beside the original ones.")
+
+
+class System(StrEnum):
+    """Whose predictions."""
+
+    sam = "sam"
+    hq_token = "hq_token"
+    hq_sum = "hq_sum"
+
+
+class Device(StrEnum):
+    """Where a network computes."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@app.command()
+def refine(
+    benchmark: Annotated[str, typer.Argument(help="Its predictions must exist: data/predictions/BENCHMARK-MODEL.")],
+    model: Annotated[str, typer.Argument(help="A model of params.yaml.")],
+    refiner: Annotated[str, typer.Option(help="A file of hqsam/refiners/: cascadepsp, crm, grabcut, ...")],
+    system: Annotated[System, typer.Option(help="Whose masks are refined; the paper refines SAM's.")] = System.sam,
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="The refiner's weights.")] = None,
+    repository: Annotated[Path | None, typer.Option(metavar="DIR", help="crm: checkout of the authors' code.")] = None,
+    device: Annotated[Device, typer.Option(help="Where a network computes.")] = Device.auto,
+    long_side: Annotated[int, typer.Option(min=96, help="cascadepsp: pixels of the global step (its L).")] = 900,
+    fast: Annotated[bool, typer.Option("--fast", help="cascadepsp: the global step alone.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
+) -> None:
+    """Refine each mask of one system and print the scores before and after, with the paired difference.
+
+    Only reads what the stages wrote; no output of the pipeline changes.
+    """
+    from hqsam_datasets.atomic import write_json
+
+    from hqsam import refiners
+    from hqsam.refine import evaluate
+    from hqsam_pipelines.env import repository_root
+    from hqsam_pipelines.params import Params
+    from hqsam_pipelines.progress import Progress
+
+    root = repository_root()
+    params = Params.load(root / "params.yaml")
+    params.entry("models", model)
+    score = params.score(benchmark)
+    options = refiners.RefinerOptions(
+        weights=weights, repository=repository, device=device.value, long_side=long_side, fast=fast
+    )
+    opened = refiners.load(refiner).open(options)
+    with Progress(f"refine-{benchmark}-{model}") as report:
+        found = evaluate(
+            benchmark=root / "data" / "benchmarks" / benchmark,
+            predictions=root / "data" / "predictions" / f"{benchmark}-{model}",
+            system=system.value, opened=opened, options=score, report=report,
+        )  # fmt: skip
+    if json is not None:
+        write_json(json, found)
+    if not found["refiner"].get("weights_published", True):
+        typer.echo("note: these are not the published weights of the refiner", err=True)
+    for result in found["results"]:
+        _show(result, f"{benchmark}-{model}", system.value, refiner)
+
+
+def _show(result: dict[str, Any], name: str, system: str, refiner: str) -> None:
+    typer.echo(f"{name}, {result['prompt_set']}, {result['refined']['n_scored']} scored (times 100)")
+    for label, key in ((system, "original"), (f"{system} + {refiner}", "refined")):
+        values = {k: v for k, v in result[key]["metrics"].items() if v is not None}
+        typer.echo(f"  {label:<24} " + "  ".join(f"{k} {100 * v:.1f}" for k, v in values.items()))
+    for value, d in result["differences"].items():
+        interval = f"[{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
+        typer.echo(
+            f"  difference of {value}: {100 * d['difference']:+.1f} {interval}, p = {d['p_value']:.3g}, "
+            f"{d['n_pairs']} instances in {d['n_clusters']} clusters"
+        )
