@@ -72,6 +72,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def __getitem__(self, rows: slice) -> Batch:
+        """Some of the views."""
+        return Batch(
+            self.keys[rows], self.image_B3SS[rows], self.label_B1SS[rows], self.prompts[rows], self.box_B4[rows],
+            self.points_BN2[rows], self.point_labels_BN[rows], self.noise_B1mm[rows],
+        )  # fmt: skip
+
     def rows(self, kind: PromptKind) -> Tensor:
         """Indices of the views with this kind of prompt, int64."""
         return torch.tensor([i for i, k in enumerate(self.prompts) if k == kind], dtype=torch.int64)

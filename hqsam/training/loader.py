@@ -82,6 +82,7 @@ class TrainingSet:
         self.shards, self.prompts = shards, prompts
         images, plans = _index(shards, "shard"), _index(prompts, "augment")
         self.digests = {"shards": str(images.get("digest", "")), "prompts": str(plans.get("digest", ""))}
+        self.by_source: dict[str, int] = dict(images.get("by_source", {}))
         self.places = self._paired(_places(images), _places(plans))
         self._readers: dict[Path, TarReader] = {}
         for shard in images["shards"]:
@@ -110,6 +111,25 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def of_sources(self, sources: Sequence[str]) -> list[int]:
+        """Numbers of the samples of some training sources; of all if none is named.
+
+        Raises:
+            UserError: a source without a sample in the shards.
+        """
+        empty = [name for name in sources if not self.by_source.get(name)]
+        if empty:
+            have = ", ".join(sorted(self.by_source))
+            raise UserError(
+                f"the shards hold no sample of {', '.join(empty)}", file=self.shards / "index.json", key="train.sources",
+                cure=f"name some of: {have}",
+            )  # fmt: skip
+        return [n for n, place in enumerate(self.places) if not sources or self.source_of(place.key) in sources]
+
+    def source_of(self, key: str) -> str:
+        """The source of a sample: the longest name of one that its key begins with."""
+        return max((name for name in self.by_source if key.startswith(f"{name}_")), key=len, default="")
 
     def close(self) -> None:
         """Close the shards."""

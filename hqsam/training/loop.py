@@ -5,83 +5,53 @@ view has one prompt, chosen by the plan: the box, ten foreground points, or a no
 the official training does.
 
 On the CPU the same inputs give the same bits: the order is planned, the thread count is fixed by an option, and
-deterministic algorithms are asked for.
+deterministic algorithms are asked for. Several processes share each step's views; the result is a function of the
+plan and their number.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
-import math
-import shutil
 import signal
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
-import cv2
 import torch
-from hqsam_datasets.atomic import write_json, write_text
+from hqsam_datasets.atomic import write_text
 from hqsam_datasets.errors import UserError
-from torch import Tensor
 
 from hqsam.model import checkpoint
 from hqsam.model.build import build_model
-from hqsam.model.hq_sam import Encoded, HQSam
+from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
-from hqsam.training.batch import PROMPT_KINDS, Batch, PromptKind
-from hqsam.training.feed import Feed, OnlineFeed, cached_feed
+from hqsam.training import guard, results
+from hqsam.training.cache import cached_feed
+from hqsam.training.feed import Feed, OnlineFeed
+from hqsam.training.group import Group, device_of, joined
 from hqsam.training.loader import Item, TrainingSet, epoch_items, epoch_plan, held_out, n_views
-from hqsam.training.loss import MaskLoss, mask_loss
+from hqsam.training.loss import MaskLoss
 from hqsam.training.options import TrainOptions
-from hqsam.training.state import LAST, Progress, RunState, fingerprint, head_digest, remove
+from hqsam.training.probe import micro_batch
+from hqsam.training.state import Progress, RunState, remove
+from hqsam.training.step import Step
 from hqsam.training.validate import Validation
 
-__all__ = ["ModelOptions", "TrainOptions", "predict_hq", "train"]
+__all__ = ["ModelOptions", "TrainOptions", "train"]
 
-VERSION = 1
-HEAD, CURVES, META = "hq_head.safetensors", "curves.csv", "meta.json"
 Report = Callable[[int, int, str], None]
+STOP, SAVE = 0, 1
+"""What a process asks at each step; the answer is the same for all."""
 
 
 def _quiet(_done: int, _total: int, _what: str) -> None:
     """Default progress: none."""
 
 
-def predict_hq(model: HQSam, batch: Batch, encoded: Encoded) -> Tensor:
-    """Logits of the HQ token for each view under its own prompt.
-
-    The views are decoded in groups by kind of prompt, because kinds differ in their number of tokens.
-
-    Args:
-        model: gradients flow to its head only.
-        batch: the views' prompts.
-        encoded: their image features, one row per view.
-
-    Returns:
-        ``[B,1,h,w]`` in the order of the batch.
-    """
-    groups = [(rows, kind) for kind in PROMPT_KINDS if len(rows := batch.rows(kind))]
-    logits = torch.cat([_decode(model, batch, encoded, rows, kind) for rows, kind in groups])
-    order = torch.cat([rows for rows, _ in groups]).argsort().to(logits.device)
-    return logits[order]
-
-
-def _decode(model: HQSam, batch: Batch, encoded: Encoded, rows: Tensor, kind: PromptKind) -> Tensor:
-    device = model.device
-    with torch.no_grad():
-        if kind == "box":
-            prompts = model.embed_prompts(boxes_P4=batch.box_B4[rows].to(device))
-        elif kind == "point":
-            points, labels = batch.points_BN2[rows].to(device), batch.point_labels_BN[rows].to(device)
-            prompts = model.embed_prompts(points_PN2=points, labels_PN=labels)
-        else:
-            prompts = model.embed_prompts(masks_P1hw=batch.noise_B1mm[rows].to(device))
-    return model.decode_hq(encoded[rows.to(device)], prompts).hq_P1hw
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -90,20 +60,34 @@ class _Run:
 
     model: HQSam
     options: TrainOptions
+    group: Group
     seed: int
     samples: Sequence[int]
     views: int
-    feed: Feed
     validation: Validation
     out: Path
-    fingerprint: str
+    identity: dict[str, object]
     report: Report
 
     def items(self, epoch: int) -> list[Item]:
         return epoch_items(self.samples, views=self.views, cycle=self.options.views == "cycle", epoch=epoch)
 
     def plan(self, epoch: int) -> list[list[Item]]:
-        return epoch_plan(self.items(epoch), seed=self.seed, epoch=epoch, batch_size=self.options.batch_size)
+        """This process's share of each step."""
+        return epoch_plan(
+            self.items(epoch), seed=self.seed, epoch=epoch, batch_size=self.options.batch_size // self.group.size,
+            rank=self.group.rank, world=self.group.size,
+        )  # fmt: skip
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder is SAM's own, so that its features need no gradients."""
+        return not self.model.head.changes_encoder
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return sum(len(self.plan(e)) for e in range(self.options.epochs))
 
 
 def train(
@@ -115,11 +99,13 @@ def train(
     out: Path,
     seed: int,
     report: Report = _quiet,
+    say: Callable[[str], None] = _say,
 ) -> dict[str, object]:
     """Train the HQ head and write `hq_head.safetensors`, `curves.csv` and, last, `meta.json`.
 
-    A run that was stopped goes on from `last.pt` in `out`, if options, data and base weights are the same, and ends
-    with the same bits as one that was never stopped. SIGTERM saves `last.pt` and ends the process with 143.
+    A run that was stopped goes on from `last.pt` in `out` and ends with the same bits as one that was never stopped.
+    SIGTERM saves `last.pt` and ends the process with 143. Under torchrun all processes call this; the first one
+    writes, so `out` and the scratch folder beside it must be one folder for all of them.
 
     Args:
         shards: folder of the shard stage.
@@ -128,62 +114,73 @@ def train(
         options: the `train` section.
         out: folder to write.
         seed: initial weights, order of the views, loss points.
-        report: progress, called as (done, total, what).
+        report: progress, called as (done, total, what) by the first process.
+        say: gets single lines, such as the estimate of what caching features costs.
 
     Returns:
-        The content of `meta.json`.
+        The content of `meta.json`; of no meaning in the other processes.
 
     Raises:
-        UserError: empty or unpaired shards, missing or unfitting checkpoint, a plan for another model size, or a loss
-            that is not finite.
+        UserError: empty or unpaired shards, missing or unfitting checkpoint, a plan for another model size, more
+            processes than views, a stopped training of another kind in `out`, or a loss that is not finite.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    remove(out / META)
-    with _deterministic(options.threads), _scratch(out) as scratch, contextlib.ExitStack() as stack:
+    device = device_of(options.device)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(guard.deterministic(options.threads))
+        group = stack.enter_context(joined(device, timeout_s=options.hang_timeout_s))
+        if not group.leads:
+            report, say = _quiet, lambda _line: None
+        out.mkdir(parents=True, exist_ok=True)
+        if group.leads:
+            remove(out / results.META)
         data = TrainingSet(shards=shards, prompts=prompts)
         stack.callback(data.close)
-        run = _prepare(data, model, options, out, seed, report, scratch)
+        run = _prepare(data, model, options, group, out, seed, report)
         state = _start(run)
-        _epochs(run, state)
-        return _finish(run, state, data, model)
+        step = _step_of(run, state, data)
+        scratch = stack.enter_context(guard.scratch(out, group))
+        _epochs(run, state, step, _feed(run, data, step, scratch, say))
+        return results.finish(run.model, state, _about(run, data, model), out, group, options)
 
 
 def _prepare(
-    data: TrainingSet, model: ModelOptions, options: TrainOptions, out: Path, seed: int, report: Report, scratch: Path
+    data: TrainingSet, model: ModelOptions, options: TrainOptions, group: Group, out: Path, seed: int, report: Report
 ) -> _Run:
-    net = build_model(model, seed=seed).to(_device(options)).train()
+    net = build_model(model, seed=seed).to(group.device).train()
     _check_size(data, net)
-    keys = [p.key for p in data.places]
+    _check_variant(net, options)
+    chosen = data.of_sources(options.sources)
+    keys = [data.places[n].key for n in chosen]
     kept_out = held_out(keys, share=options.holdout, most=options.holdout_most)
-    samples = [n for n, key in enumerate(keys) if key not in kept_out]
+    samples = [n for n, key in zip(chosen, keys, strict=True) if key not in kept_out]
     views = n_views(data)
-    validation = Validation(data, [n for n, key in enumerate(keys) if key in kept_out], net, batch=options.encode_batch)
-    mark = fingerprint(
-        {
-            "options": options.model_dump(mode="json"),
-            "seed": seed,
-            "data": data.digests,
-            "backbone": model.backbone,
-            "base": _base_digest(model),
-        }
+    _check_processes(len(samples) * (1 if options.views == "cycle" else views), options, group)
+    _compile(net, options)
+    held = [n for n, key in zip(chosen, keys, strict=True) if key in kept_out]
+    validation = Validation(data, held if group.leads else [], net, batch=options.encode_batch)
+    return _Run(
+        net, options, group, seed, samples, views, validation, out, _identity(data, model, options, group, seed), report
     )
-    feed = _feed(data, net, options, epoch_items(samples, views=views, cycle=False, epoch=0), scratch, report)
-    return _Run(net, options, seed, samples, views, feed, validation, out, mark, report)
+
+
+def _identity(
+    data: TrainingSet, model: ModelOptions, options: TrainOptions, group: Group, seed: int
+) -> dict[str, object]:
+    """Everything that decides how a run goes: a stopped one goes on only under the same."""
+    return {
+        "model": model.model_dump(mode="json", exclude={"checkpoint"}),
+        "base": _base_digest(model),
+        "data": data.digests,
+        "seed": seed,
+        "options": options.with_effect(),
+        "processes": group.size,
+        "device": group.device.type,
+        "torch": str(torch.__version__),
+    }
 
 
 def _base_digest(model: ModelOptions) -> str | None:
     return None if model.checkpoint is None else checkpoint.sha256(model.checkpoint)
-
-
-def _feed(
-    data: TrainingSet, net: HQSam, options: TrainOptions, items: Sequence[Item], scratch: Path, report: Report
-) -> Feed:
-    if options.feed == "online":
-        return OnlineFeed(data, net, options.workers)
-    return cached_feed(
-        data, net, items, batch=options.encode_batch, workers=options.workers, scratch=scratch,
-        cache_gib=options.cache_gib, report=report,
-    )  # fmt: skip
 
 
 def _check_size(data: TrainingSet, net: HQSam) -> None:
@@ -199,58 +196,113 @@ def _check_size(data: TrainingSet, net: HQSam) -> None:
         )  # fmt: skip
 
 
+def _check_processes(n_items: int, options: TrainOptions, group: Group) -> None:
+    """Each process needs a view per step, and all the same number of them."""
+    if n_items < group.size:
+        raise UserError(
+            f"{n_items} training views for {group.size} processes", key="train.processes", cure="start fewer processes"
+        )
+    if options.batch_size % group.size:
+        raise UserError(
+            f"a batch of {options.batch_size} views cannot be shared evenly by {group.size} processes",
+            key="train.batch_size", cure="make it a multiple of the number of processes",
+        )  # fmt: skip
+
+
+def _check_variant(net: HQSam, options: TrainOptions) -> None:
+    """What the options ask for must be possible with this variant."""
+    if net.head.changes_encoder and options.feed == "cached":
+        raise UserError(
+            f"the variant {net.variant} changes the encoder, so its features cannot be cached", key="train.feed",
+            cure="set feed: online (models.<name>.train of params.yaml is for one model)",
+        )  # fmt: skip
+    if options.merged and net.variant != "hq":
+        raise UserError(
+            f"the published formats have no place for the variant {net.variant}", key="train.merged",
+            cure="set it to false",
+        )  # fmt: skip
+
+
+def _compile(net: HQSam, options: TrainOptions, *, backend: str = "inductor") -> None:
+    """Compile block by block: the blocks are alike, so this takes the time of one or two of them."""
+    blocks = getattr(net.sam.image_encoder, "blocks", None)
+    if options.compile:
+        for module in [net.sam.image_encoder] if blocks is None else blocks:
+            module.compile(backend=backend)
+
+
 def _start(run: _Run) -> RunState:
-    adam = torch.optim.Adam(run.model.head.parameters(), lr=run.options.lr)
-    state = RunState(run.model.head, adam, torch.Generator().manual_seed(run.seed), Progress())
-    if state.restore(run.out, run.fingerprint):
+    parameters = run.model.trainable()
+    adam = torch.optim.Adam(parameters.values(), lr=run.options.lr)
+    # The first process draws what a single one would; each other one has a stream of its own.
+    generator = torch.Generator().manual_seed(run.seed + 1_000_003 * run.group.rank)
+    state = RunState(parameters, adam, generator, Progress(micro_batch=-1))
+    if state.restore(run.out, run.identity, run.group):
         run.report(state.progress.epoch, run.options.epochs, "resumed")
     return state
 
 
-def _epochs(run: _Run, state: RunState) -> None:
-    """All epochs from the cursor on; `last.pt` after each, and when SIGTERM asks for the end."""
-    with _sigterm() as stopping:
-        for epoch in range(state.progress.epoch, run.options.epochs):
+def _step_of(run: _Run, state: RunState, data: TrainingSet) -> Step:
+    """The step with its number of views per pass, which a resumed run takes from the stopped one."""
+    step = Step(run.model, run.options, run.group, 0)
+    if state.progress.micro_batch < 0:
+        wanted = run.options.micro_batch
+        share = len(run.plan(0)[0])
+        found = micro_batch(step, data.view(Item(0, 0)), share, frozen=run.frozen) if wanted == "auto" else wanted
+        state.progress.micro_batch = int(found)
+    return Step(run.model, run.options, run.group, state.progress.micro_batch)
+
+
+def _feed(run: _Run, data: TrainingSet, step: Step, scratch: Path, say: Callable[[str], None]) -> Feed:
+    options = run.options
+    if options.feed == "online":
+        bf16 = options.precision == "bf16"
+        return OnlineFeed(data, run.model, options.workers, step.micro_batch, bf16=bf16, frozen=run.frozen)
+    items = epoch_items(run.samples, views=run.views, cycle=False, epoch=0)
+    online = options.epochs * len(run.items(0))
+    return cached_feed(
+        data, run.model, items, options, run.group, scratch=scratch, identity=_features_of(run), online=online,
+        report=run.report, say=say,
+    )  # fmt: skip
+
+
+def _features_of(run: _Run) -> dict[str, object]:
+    """What decides the cached features; the rest of the options may change between two runs that share them."""
+    names = ("precision", "cache_dtype", "compile", "encode_batch", "sources", "holdout", "holdout_most", "threads")
+    options = run.options.model_dump(mode="json", include=set(names))
+    return {key: run.identity[key] for key in ("model", "base", "data", "device", "torch")} | {"options": options}
+
+
+def _epochs(run: _Run, state: RunState, step: Step, feed: Feed) -> None:
+    """All epochs from the cursor on; `last.pt` after each, now and then between, and when SIGTERM asks for the end."""
+    progress, options, total = state.progress, run.options, run.total
+    done = sum(len(run.plan(e)) for e in range(progress.epoch)) + progress.step
+    saved = time.monotonic()
+    with guard.noting_sigterm() as stopping:
+        for epoch in range(progress.epoch, options.epochs):
             for group in state.adam.param_groups:
-                group["lr"] = run.options.lr_at(epoch)
+                group["lr"] = options.lr_at(epoch)
             plan = run.plan(epoch)
-            for batch, encoded in run.feed.steps(plan[state.progress.step :]):
-                _count(state.progress, _step(run, state, batch, encoded))
-                if stopping():
-                    state.save(run.out, run.fingerprint)
+            for batch, encoded in feed.steps(plan[progress.step :]):
+                due = bool(options.save_every_s) and time.monotonic() - saved > options.save_every_s
+                due |= bool(options.save_every) and (done + 1) % options.save_every == 0
+                loss, answers = step.take(state, batch, encoded, (stopping(), due))
+                _count(progress, loss)
+                done += 1
+                run.report(done, total, "steps")
+                if any(answers):
+                    state.save(run.out, run.identity, run.group)
+                    saved = time.monotonic()
+                if answers[STOP]:
                     raise SystemExit(128 + signal.SIGTERM)
             _close_epoch(run, state, epoch, len(plan))
-            state.save(run.out, run.fingerprint)
-            run.report(epoch + 1, run.options.epochs, "epoch")
-
-
-def _step(run: _Run, state: RunState, batch: Batch, encoded: Encoded) -> MaskLoss:
-    """One optimiser step."""
-    logits = predict_hq(run.model, batch, encoded)
-    loss = mask_loss(
-        logits,
-        batch.label_B1SS.to(logits.device),
-        n_points=run.options.points,
-        generator=state.generator,
-        oversample=run.options.oversample,
-        importance=run.options.importance,
-    )
-    if not math.isfinite(float(loss.total.detach())):
-        progress = state.progress
-        raise UserError(
-            f"the loss is {float(loss.total.detach())} in epoch {progress.epoch}, step {progress.step}",
-            key=", ".join(sorted(set(batch.keys))[:8]),
-            cure="lower train.lr, or look at these samples; the run before this epoch is in last.pt",
-        )
-    state.adam.zero_grad(set_to_none=True)
-    loss.total.backward()  # type: ignore[no-untyped-call]
-    state.adam.step()
-    return loss
+            state.save(run.out, run.identity, run.group)
+            saved = time.monotonic()
 
 
 def _count(progress: Progress, loss: MaskLoss) -> None:
     progress.step += 1
-    progress.sums = [progress.sums[0] + float(loss.bce.detach()), progress.sums[1] + float(loss.dice.detach())]
+    progress.sums = [progress.sums[0] + float(loss.bce), progress.sums[1] + float(loss.dice)]
 
 
 def _close_epoch(run: _Run, state: RunState, epoch: int, steps: int) -> None:
@@ -259,98 +311,31 @@ def _close_epoch(run: _Run, state: RunState, epoch: int, steps: int) -> None:
     bce, dice = (s / steps for s in progress.sums)
     row: dict[str, float] = {"epoch": epoch + 1, "lr": run.options.lr_at(epoch)}
     row |= {"loss": bce + dice, "loss_bce": bce, "loss_dice": dice}
-    sam = {k: v for k, v in progress.curve[0].items() if k.startswith("sam_")} if progress.curve else {}
-    scores = sam | run.validation.scores(run.model, sam=not sam)
+    with state.averaged():
+        scores = run.validation.scores(run.model)
+        score = scores.get("hq_token_mBIoU", float("-inf"))
+        if run.options.best and run.group.leads and score > progress.best:
+            results.save_best(run.model, run.out, epoch + 1)
+    progress.best = max(progress.best, score)
     progress.curve.append(row | {k: scores[k] for k in sorted(scores)})
     progress.epoch, progress.step, progress.sums = epoch + 1, 0, [0.0, 0.0]
-    write_text(run.out / CURVES, _csv(progress.curve))
+    if run.group.leads:
+        write_text(run.out / results.CURVES, results.csv_text(progress.curve))
 
 
-def _csv(rows: Sequence[dict[str, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def _finish(run: _Run, state: RunState, data: TrainingSet, model: ModelOptions) -> dict[str, object]:
-    """Weights, curve, then meta.json; `last.pt` goes before it, so a complete folder holds no running state."""
-    base = _base_digest(model)
-    digest = head_digest(run.model.head.state_dict())
-    note = {"backbone": model.backbone, "variant": "hq", "base_sha256": base, "digest": digest}
-    checkpoint.save_head(run.out / HEAD, run.model.head, metadata=note)
-    write_text(run.out / CURVES, _csv(state.progress.curve))
-    meta: dict[str, object] = {
-        "version": VERSION,
+def _about(run: _Run, data: TrainingSet, model: ModelOptions) -> dict[str, object]:
+    """What `meta.json` says beside the weights' digest and the last row of the curve."""
+    return {
         "model": run.out.name,
         "backbone": model.backbone,
-        "base_sha256": base,
+        "variant": model.variant,
+        "base_sha256": _base_digest(model),
         "options": run.options.model_dump(mode="json"),
         "seed": run.seed,
         "n_samples": len(run.samples),
         "n_views": run.views,
         "n_held_out": len(run.validation.cases),
-        "n_parameters": sum(p.numel() for p in run.model.head.parameters()),
-        "steps": sum(len(run.plan(e)) for e in range(run.options.epochs)),
+        "n_parameters": sum(p.numel() for p in run.model.trainable().values()),
+        "steps": run.total,
         "data": data.digests,
-        "final": {k: float(f"{v:.6g}") for k, v in state.progress.curve[-1].items()},
-        "digest": digest,
     }
-    remove(run.out / LAST)
-    write_json(run.out / META, meta)
-    return meta
-
-
-def _device(options: TrainOptions) -> torch.device:
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("torch finds no CUDA device", key="train.device", cure="set it to auto or cpu")
-    wanted = options.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-@contextlib.contextmanager
-def _deterministic(threads: int) -> Iterator[None]:
-    """Fixed thread counts and deterministic algorithms inside; the caller's settings afterwards."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), cv2.getNumThreads()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    try:
-        if threads:
-            torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        cv2.setNumThreads(1)
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
-        cv2.setNumThreads(before[2])
-
-
-@contextlib.contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A temporary folder beside the outputs (feature caches can be large), removed in any case."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.features-", dir=out.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Note SIGTERM instead of dying, so that the step can end and the state be saved. Main thread only."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        asked.set()
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGTERM, before)

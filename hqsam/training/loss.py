@@ -7,8 +7,11 @@ both are read at the same relative places, nothing is resized.
 Shape letters: B masks; K points; h, w logits; H, W labels.
 """
 
+# ruff: noqa: N815 -- shape suffixes are the house style, attributes included
+
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +56,56 @@ def most_uncertain(logits_B1hw: Tensor, candidates_BN2: Tensor, n: int) -> Tenso
     return candidates_BN2.gather(1, index_Bn.unsqueeze(-1).expand(-1, -1, 2))
 
 
+@dataclass(frozen=True)
+class Draw:
+    """Random places from which the loss points of B masks are taken; (x, y) in 0..1.
+
+    Attributes:
+        candidates_BN2: for the choice by uncertainty.
+        uniform_BM2: taken as they are.
+        n_uncertain: how many of the candidates are taken.
+    """
+
+    candidates_BN2: Tensor
+    uniform_BM2: Tensor
+    n_uncertain: int
+
+    def __getitem__(self, masks: slice) -> Draw:
+        """The part for some of the masks."""
+        return Draw(self.candidates_BN2[masks], self.uniform_BM2[masks], self.n_uncertain)
+
+    def points(self, logits_B1hw: Tensor) -> Tensor:
+        """``[B,K,2]``: the candidates that the logits are least sure of, and the uniform ones. No gradient flows."""
+        with torch.no_grad():
+            uncertain_Bn2 = most_uncertain(logits_B1hw.detach(), self.candidates_BN2, self.n_uncertain)
+        return torch.cat([uncertain_Bn2, self.uniform_BM2], dim=1)
+
+
+def draw(
+    n_masks: int,
+    *,
+    n_points: int,
+    generator: torch.Generator,
+    device: torch.device,
+    oversample: float = 3.0,
+    importance: float = 0.75,
+) -> Draw:
+    """Draw the random places for a batch.
+
+    Args:
+        n_masks: B.
+        n_points: K, points per mask.
+        generator: CPU generator, so that the draws are the same on every device.
+        device: of the result.
+        oversample: Candidates per point wanted.
+        importance: Share of the points taken by uncertainty.
+    """
+    n_uncertain = int(importance * n_points)
+    candidates_BN2 = torch.rand(n_masks, int(oversample * n_points), 2, generator=generator).to(device)
+    uniform_BM2 = torch.rand(n_masks, n_points - n_uncertain, 2, generator=generator).to(device)
+    return Draw(candidates_BN2, uniform_BM2, n_uncertain)
+
+
 def draw_points(
     logits_B1hw: Tensor, *, n_points: int, generator: torch.Generator, oversample: float = 3.0, importance: float = 0.75
 ) -> Tensor:
@@ -61,20 +114,18 @@ def draw_points(
     Args:
         logits_B1hw: Predicted logits; no gradient flows through the choice.
         n_points: K.
-        generator: CPU generator, so that the draws are the same on every device.
-        oversample: Candidates per point wanted.
-        importance: Share of the points taken by uncertainty.
+        generator: See `draw`.
+        oversample: See `draw`.
+        importance: See `draw`.
 
     Returns:
         ``[B,K,2]``, (x, y) in 0..1.
     """
-    b, device = len(logits_B1hw), logits_B1hw.device
-    n_uncertain = int(importance * n_points)
-    candidates_BN2 = torch.rand(b, int(oversample * n_points), 2, generator=generator).to(device)
-    uniform_BM2 = torch.rand(b, n_points - n_uncertain, 2, generator=generator).to(device)
-    with torch.no_grad():
-        uncertain_Bn2 = most_uncertain(logits_B1hw.detach(), candidates_BN2, n_uncertain)
-    return torch.cat([uncertain_Bn2, uniform_BM2], dim=1)
+    drawn = draw(
+        len(logits_B1hw), n_points=n_points, generator=generator, device=logits_B1hw.device, oversample=oversample,
+        importance=importance,
+    )  # fmt: skip
+    return drawn.points(logits_B1hw)
 
 
 def bce_per_mask(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
@@ -89,18 +140,54 @@ def dice_per_mask(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
     return 1 - (2 * overlap_B + 1) / (s_BK.sum(1) + labels_BK.sum(1) + 1)
 
 
-def loss_at_points(logits_B1hw: Tensor, labels_B1HW: Tensor, points_BK2: Tensor) -> MaskLoss:
+def boundary_band(labels_B1HW: Tensor, *, ratio: float = 0.02) -> Tensor:
+    """Where the label changes nearby: 1 within `ratio` of the diagonal from a boundary, else 0.
+
+    Args:
+        labels_B1HW: Soft labels in 0..1.
+        ratio: Half width of the band, as a share of the picture's diagonal; at least one pixel.
+    """
+    h, w = labels_B1HW.shape[-2:]
+    reach = max(1, round(ratio * math.hypot(h, w)))
+    binary = (labels_B1HW > 0.5).to(labels_B1HW.dtype)
+    largest = _box_max(binary, reach)
+    smallest = -_box_max(-binary, reach)
+    return (largest > smallest).to(labels_B1HW.dtype)
+
+
+def _box_max(x_B1HW: Tensor, reach: int) -> Tensor:
+    """Maximum over squares of side 2 * reach + 1, one axis after the other."""
+    rows = functional.max_pool2d(x_B1HW, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
+    return functional.max_pool2d(rows, (1, 2 * reach + 1), stride=1, padding=(0, reach))
+
+
+def loss_at_points(
+    logits_B1hw: Tensor, labels_B1HW: Tensor, points_BK2: Tensor, *, region_B1HW: Tensor | None = None
+) -> MaskLoss:
     """Both losses at given points, averaged over the masks.
 
     Args:
         logits_B1hw: Predicted logits.
         labels_B1HW: Soft labels in 0..1.
         points_BK2: (x, y) in 0..1.
+        region_B1HW: Weights in 0..1 of the places; None: all count alike. A mask whose points all lie outside adds 0.
     """
     with torch.no_grad():
         labels_BK = sample_points(labels_B1HW, points_BK2)
+        weights_BK = None if region_B1HW is None else sample_points(region_B1HW, points_BK2)
     logits_BK = sample_points(logits_B1hw, points_BK2)
-    return MaskLoss(bce_per_mask(logits_BK, labels_BK).mean(), dice_per_mask(logits_BK, labels_BK).mean())
+    if weights_BK is None:
+        return MaskLoss(bce_per_mask(logits_BK, labels_BK).mean(), dice_per_mask(logits_BK, labels_BK).mean())
+    return _weighted(logits_BK, labels_BK, weights_BK)
+
+
+def _weighted(logits_BK: Tensor, labels_BK: Tensor, weights_BK: Tensor) -> MaskLoss:
+    cells_BK = functional.binary_cross_entropy_with_logits(logits_BK, labels_BK, reduction="none")
+    bce_B = (cells_BK * weights_BK).sum(1) / weights_BK.sum(1).clamp(min=1)
+    s_BK = logits_BK.sigmoid() * weights_BK
+    t_BK = labels_BK * weights_BK
+    dice_B = 1 - (2 * (s_BK * labels_BK).sum(1) + 1) / (s_BK.sum(1) + t_BK.sum(1) + 1)
+    return MaskLoss(bce_B.mean(), dice_B.mean())
 
 
 def mask_loss(

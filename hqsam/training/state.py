@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from hqsam_datasets.atomic import write_bytes
-from torch import Tensor
+from hqsam_datasets.errors import UserError
+from torch import Tensor, nn
 
-from hqsam.model.hq_decoder import HQHead
+from hqsam.training.group import Group
 
 LAST = "last.pt"
+_SHOWN = 6
 
 
 @dataclass
@@ -30,53 +32,100 @@ class Progress:
         step: steps done in the epoch under way.
         sums: sums over those steps of BCE and Dice.
         curve: one row per finished epoch.
+        micro_batch: views per pass that the run began with.
+        best: highest score of an epoch so far.
     """
 
     epoch: int = 0
     step: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
     curve: list[dict[str, float]] = field(default_factory=list)
+    micro_batch: int = 0
+    best: float = float("-inf")
 
 
 @dataclass
 class RunState:
-    """Everything that changes while training."""
+    """Everything that changes while training.
 
-    head: HQHead
+    Attributes:
+        parameters: what trains, by name.
+        adam: its optimiser.
+        generator: of this process's loss points.
+        progress: the cursor.
+        average: moving average of the parameters; empty: none is kept.
+    """
+
+    parameters: dict[str, nn.Parameter]
     adam: torch.optim.Adam
     generator: torch.Generator
     progress: Progress
+    average: dict[str, Tensor] = field(default_factory=dict)
 
-    def save(self, folder: Path, fingerprint: str) -> None:
-        """Write `last.pt` atomically."""
+    def save(self, folder: Path, identity: Mapping[str, Any], group: Group) -> None:
+        """Write `last.pt` atomically. All processes call it at the same step; the first one writes."""
+        generators = group.gather(self.generator.get_state())
+        if not group.leads:
+            return
         buffer = io.BytesIO()
         torch.save(
             {
-                "fingerprint": fingerprint,
-                "head": self.head.state_dict(),
+                "identity": dict(identity),
+                "parameters": {name: p.detach() for name, p in self.parameters.items()},
                 "adam": self.adam.state_dict(),
-                "generator": self.generator.get_state(),
+                "generators": generators,
                 "progress": vars(self.progress),
+                "average": self.average,
             },
             buffer,
         )
         write_bytes(folder / LAST, buffer.getvalue())
 
-    def restore(self, folder: Path, fingerprint: str) -> bool:
-        """Take up `last.pt` if it belongs to this very run; else leave everything as it is.
+    def restore(self, folder: Path, identity: Mapping[str, Any], group: Group) -> bool:
+        """Take up `last.pt`, if there is one.
 
         Returns:
-            Whether the run goes on from there. A file of another run (other options, data or weights), or a
-            damaged one, is of no use and is ignored.
+            Whether the run goes on from there. A damaged file is of no use and is ignored.
+
+        Raises:
+            UserError: the file is of another run: other data, base model, options or number of processes. Going on
+                would mix the two, and beginning anew would throw the stopped one away.
         """
         found = _read(folder / LAST)
-        if found is None or found.get("fingerprint") != fingerprint:
+        if found is None or "identity" not in found:
             return False
-        self.head.load_state_dict(found["head"])
+        refuse_another_run(folder / LAST, found["identity"], identity)
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(found["parameters"][name])
         self.adam.load_state_dict(found["adam"])
-        self.generator.set_state(found["generator"])
+        self.generator.set_state(found["generators"][group.rank])
         self.progress = Progress(**found["progress"])
+        self.average = {k: v.to(self.parameters[k].device) for k, v in found["average"].items()}
         return True
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move the average towards the parameters; it begins as the parameters after the first step."""
+        for name, parameter in self.parameters.items():
+            if name in self.average:
+                self.average[name].lerp_(parameter.detach(), 1 - decay)
+            else:
+                self.average[name] = parameter.detach().clone()
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged parameters in the model's place, if an average is kept."""
+        with torch.no_grad():
+            before = {name: self.parameters[name].detach().clone() for name in self.average}
+            for name, value in self.average.items():
+                self.parameters[name].copy_(value)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in before.items():
+                    self.parameters[name].copy_(value)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -89,10 +138,34 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def fingerprint(parts: Mapping[str, Any]) -> str:
-    """SHA-256 of everything that decides how a run goes: options, seed, data, base weights, versions."""
-    text = json.dumps({**parts, "torch": torch.__version__}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+def refuse_another_run(path: Path, found: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Compare what decides how two runs go.
+
+    Raises:
+        UserError: they differ; the message says in what.
+    """
+    theirs, mine = _flat(found), _flat(own)
+    keys = [k for k in sorted(theirs.keys() | mine.keys()) if theirs.get(k) != mine.get(k)]
+    if not keys:
+        return
+    rows = [f"{k}: {_show(theirs.get(k))} there, {_show(mine.get(k))} now" for k in keys[:_SHOWN]]
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    raise UserError(
+        f"the training that was stopped here is another one ({'; '.join(rows)}{more})", file=path, key=keys[0],
+        cure=f"bring these back to go on with it, or delete {path.name} to begin anew",
+    )  # fmt: skip
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for key, part in value.items():
+        rows |= _flat(part, f"{prefix}{key}.") if isinstance(part, Mapping) else {prefix + key: part}
+    return rows
+
+
+def _show(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."
 
 
 def head_digest(state: Mapping[str, Tensor]) -> str:

@@ -6,7 +6,7 @@ compared at the image's own size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from hqsam.model.hq_decoder import Prompts
 from hqsam.model.hq_sam import Encoded, HQSam
 from hqsam.training.loader import TrainingSet
 
@@ -40,7 +41,9 @@ def _case(data: TrainingSet, number: int, size: int) -> _Case | None:
 
 
 class Validation:
-    """Holds the encoded slice; `scores` runs the decoders.
+    """Holds the slice and, for a frozen encoder, its features; `scores` runs the decoders.
+
+    Vanilla SAM is scored once, at the beginning: it does not change.
 
     Args:
         data: the training set.
@@ -52,8 +55,9 @@ class Validation:
     def __init__(self, data: TrainingSet, numbers: Sequence[int], model: HQSam, *, batch: int) -> None:
         found = (_case(data, n, model.backbone.image_size) for n in numbers)
         self.cases = [c for c in found if c is not None]
-        self._encoded = [self._encode(model, self.cases[i : i + batch]) for i in range(0, len(self.cases), batch)]
-        self._batch = batch
+        self._chunks = [self.cases[i : i + batch] for i in range(0, len(self.cases), batch)]
+        self._encoded = [self._encode(model, chunk) for chunk in self._chunks]
+        self._sam = self._means(model, lambda e, p: {"sam": model.decode_sam(e, p).logits_PKhw}, vanilla=True)
 
     @staticmethod
     @torch.inference_mode()
@@ -61,20 +65,26 @@ class Validation:
         images = torch.from_numpy(np.stack([c.image for c in cases])).permute(0, 3, 1, 2)
         return model.encode(model.preprocess(images))
 
-    @torch.inference_mode()
-    def scores(self, model: HQSam, *, sam: bool) -> dict[str, float]:
-        """Mean IoU and boundary IoU (ratio 0.02) of the HQ token, of the sum, and if asked of SAM; {} without cases."""
-        rows: dict[str, list[tuple[float, float]]] = {}
-        for n, encoded in enumerate(self._encoded):
-            cases = self.cases[n * self._batch :][: len(encoded)]
-            boxes = torch.from_numpy(np.stack([c.box for c in cases])).to(model.device)
-            prompts = model.embed_prompts(boxes_P4=boxes)
+    def scores(self, model: HQSam) -> dict[str, float]:
+        """Mean IoU and boundary IoU (ratio 0.02) of the HQ token, of the sum, and of SAM; {} without cases."""
+
+        def decode(encoded: Encoded, prompts: Prompts) -> dict[str, Tensor]:
             hq = model.decode_hq(encoded, prompts)
-            logits = {"hq_token": hq.hq_P1hw, "hq_sum": hq.sum_P1hw}
-            if sam:
-                logits["sam"] = model.decode_sam(encoded, prompts).logits_PKhw
-            for name, values in logits.items():
-                rows.setdefault(name, []).extend(_compare(v, c.truth) for v, c in zip(values, cases, strict=True))
+            return {"hq_token": hq.hq_P1hw, "hq_sum": hq.sum_P1hw}
+
+        return self._sam | self._means(model, decode)
+
+    @torch.inference_mode()
+    def _means(
+        self, model: HQSam, decode: Callable[[Encoded, Prompts], dict[str, Tensor]], *, vanilla: bool = False
+    ) -> dict[str, float]:
+        rows: dict[str, list[tuple[float, float]]] = {}
+        for encoded, cases in zip(self._encoded, self._chunks, strict=True):
+            if model.head.changes_encoder and not vanilla:  # it is not what it was when the slice was encoded
+                encoded = self._encode(model, cases)
+            boxes = torch.from_numpy(np.stack([c.box for c in cases])).to(model.device)
+            for name, logits in decode(encoded, model.embed_prompts(boxes_P4=boxes)).items():
+                rows.setdefault(name, []).extend(_compare(v, c.truth) for v, c in zip(logits, cases, strict=True))
         return {
             f"{name}_{metric}": float(np.nanmean([pair[k] for pair in pairs]))
             for name, pairs in sorted(rows.items())

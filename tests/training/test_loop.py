@@ -2,11 +2,6 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,11 +11,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from hqsam.model.build import build_model
-from hqsam.training import loop
 from hqsam.training.batch import collate
 from hqsam.training.feed import encode
 from hqsam.training.loader import Item, TrainingSet
 from hqsam.training.loop import ModelOptions, TrainOptions, train
+from hqsam.training.step import Step, predict_hq
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "hqsam" / "model" / "backbones" / "nano.safetensors"
@@ -102,7 +97,7 @@ def test_online_feed_agrees_with_cached_up_to_half_precision(trained, training_s
 
 
 def test_resume_after_an_interruption_gives_the_same_bits(trained, training_set, tmp_path, monkeypatch):
-    out, real, calls = tmp_path / "nano", loop._step, []
+    out, real, calls = tmp_path / "nano", Step.take, []
 
     def dies(*args):
         calls.append(1)
@@ -110,40 +105,18 @@ def test_resume_after_an_interruption_gives_the_same_bits(trained, training_set,
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(loop, "_step", dies)
+    monkeypatch.setattr(Step, "take", dies)
     with pytest.raises(KeyboardInterrupt):
         run(training_set, out)
     assert (out / "last.pt").exists()
     assert not (out / "meta.json").exists()
-    monkeypatch.setattr(loop, "_step", real)
+    monkeypatch.setattr(Step, "take", real)
     said = []
     meta = run(training_set, out, report=lambda *a: said.append(a))
     assert (1, 2, "resumed") in said
     assert meta == trained[1]
     assert (out / "hq_head.safetensors").read_bytes() == (trained[0] / "hq_head.safetensors").read_bytes()
     assert not (out / "last.pt").exists()
-
-
-def test_sigterm_saves_inside_an_epoch_and_the_next_run_goes_on(training_set, tmp_path):
-    out = tmp_path / "nano"
-    text = f"""
-from pathlib import Path
-from hqsam.training.loop import ModelOptions, TrainOptions, train
-train(shards=Path({str(training_set[0])!r}), prompts=Path({str(training_set[1])!r}), out=Path({str(out)!r}), seed=0,
-      model=ModelOptions(backbone="nano", checkpoint={str(WEIGHTS)!r}),
-      options=TrainOptions(**{options(epochs=400).model_dump()!r}))
-"""
-    paths = os.pathsep.join(str(ROOT / p) for p in (".", "datasets", "metrics", "pipelines"))
-    child = subprocess.Popen([sys.executable, "-c", text], env=os.environ | {"PYTHONPATH": paths})
-    deadline = time.monotonic() + 90
-    while not (out / "last.pt").exists() and time.monotonic() < deadline and child.poll() is None:
-        time.sleep(0.05)
-    child.send_signal(signal.SIGTERM)
-    assert child.wait(timeout=60) == 143
-    saved = torch.load(out / "last.pt", weights_only=True)
-    assert saved["progress"]["epoch"] >= 1
-    assert len(saved["progress"]["curve"]) == saved["progress"]["epoch"]
-    assert not (out / "meta.json").exists()
 
 
 def test_state_of_another_run_is_not_taken_up(trained, training_set, tmp_path):
@@ -160,9 +133,9 @@ def test_prompts_of_each_kind_are_decoded_as_alone(training_set):
     batch = collate(views)
     with torch.no_grad():
         encoded = encode(model, batch)
-        together = loop.predict_hq(model, batch, encoded)
+        together = predict_hq(model, batch, encoded)
         for i, view in enumerate(views):
-            alone = loop.predict_hq(model, collate([view]), encoded[i : i + 1])
+            alone = predict_hq(model, collate([view]), encoded[i : i + 1])
             torch.testing.assert_close(together[i : i + 1], alone, atol=2e-4, rtol=1e-4)
     assert len({v.prompt for v in views}) >= 2
     data.close()

@@ -13,11 +13,11 @@ from hqsam_pipelines.stage import Job, Stage, main
 
 def run(job: Job) -> Any:
     """Extract the benchmark's archive if nobody has yet, and index the benchmark."""
-    from hqsam_datasets import archive, index
+    from hqsam_datasets import extract, index
 
     data = job.root / "data"
     name = job.params.entry("benchmarks", job.name)["archive"]
-    tree = archive.extracted(data / "archives" / name, data / "extracted")
+    tree = extract.extracted(data / "archives" / name, data / "extracted")
     out = data / "benchmarks" / job.name
     return index.index(
         job.name, root=tree, out=out, options=job.params.index(job.name), seed=job.params.seed, report=job.report

@@ -13,11 +13,11 @@ from hqsam_pipelines.stage import Job, Stage, main
 
 def run(job: Job) -> Any:
     """Extract the source's archive if nobody has yet, and normalise the source."""
-    from hqsam_datasets import archive, normalise
+    from hqsam_datasets import extract, normalise
 
     data = job.root / "data"
     name = job.params.entry("sources", job.name)["archive"]
-    tree = archive.extracted(data / "archives" / name, data / "extracted")
+    tree = extract.extracted(data / "archives" / name, data / "extracted")
     options = job.params.source(job.name)
     return normalise.normalise(job.name, root=tree, out=data / "samples" / job.name, options=options, report=job.report)
 

@@ -13,13 +13,15 @@ from hqsam_pipelines.stage import Job, Stage, main
 
 def run(job: Job) -> Any:
     """Train; a run that was stopped goes on where it was."""
-    from hqsam.training import loop
+    from hqsam.training.run import Spec
+    from hqsam_pipelines import launch
 
-    data = job.root / "data"
-    return loop.train(
-        shards=data / "shards", prompts=data / "prompts", model=job.params.model(job.name),
-        options=job.params.train, out=job.root / "models" / job.name, seed=job.params.seed, report=job.report,
+    data, params = job.root / "data", job.params
+    spec = Spec(
+        shards=data / "shards", prompts=data / "prompts", model=params.model(job.name), options=params.train(job.name),
+        out=job.root / "models" / job.name, seed=params.seed,
     )  # fmt: skip
+    return launch.train(spec, job.report)
 
 
 STAGE = Stage("train", ("models",), run, imports=("torch", "hqsam.training.loop"))

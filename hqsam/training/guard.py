@@ -1,0 +1,74 @@
+"""What surrounds a training: fixed arithmetic, a scratch folder, and the signals that end it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import cv2
+import torch
+
+from hqsam.training.group import Group
+
+
+@contextlib.contextmanager
+def deterministic(threads: int) -> Iterator[None]:
+    """Fixed thread counts and deterministic algorithms inside; the caller's settings afterwards."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), cv2.getNumThreads()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic  # its attribute is a property that the module makes for itself
+    fill = memory.fill_uninitialized_memory
+    try:
+        if threads:
+            torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        memory.fill_uninitialized_memory = False  # a twentieth of a step, to find a bug we do not have
+        cv2.setNumThreads(1)
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
+        memory.fill_uninitialized_memory = fill
+        cv2.setNumThreads(before[2])
+
+
+@contextlib.contextmanager
+def scratch(out: Path, group: Group) -> Iterator[Path]:
+    """A folder beside the outputs for the features, which can be large; one for all processes, removed at the end.
+
+    A run that does not come to its end leaves what it had encoded for the next one.
+    """
+    folder = out.parent / f".{out.name}.features"
+    folder.mkdir(exist_ok=True)
+    group.wait()
+    try:
+        yield folder
+        if group.leads:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only if it is empty
+
+
+@contextlib.contextmanager
+def noting_sigterm() -> Iterator[Callable[[], bool]]:
+    """Note SIGTERM instead of dying, so that the step can end and the state be saved. Main thread only."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,66 @@
+"""What a training leaves behind: weights, curve, `meta.json` last."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from hqsam_datasets.atomic import write_json, write_text
+
+from hqsam.model import checkpoint, convert
+from hqsam.model.hq_sam import HQSam
+from hqsam.training.group import Group
+from hqsam.training.options import TrainOptions
+from hqsam.training.state import LAST, RunState, head_digest, remove
+
+VERSION = 1
+HEAD, BEST, MERGED, CURVES, META = "hq_head.safetensors", "best.safetensors", "sam_hq.pth", "curves.csv", "meta.json"
+
+
+def csv_text(rows: Sequence[dict[str, float]]) -> str:
+    """The curve as `dvc plots` reads it: a header, then one row per epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def save_best(model: HQSam, out: Path, epoch: int) -> None:
+    """Keep the parameters of the best epoch so far."""
+    note = {"backbone": model.backbone.name, "variant": model.variant, "epoch": epoch}
+    checkpoint.save_head(out / BEST, model.head, metadata=note)
+
+
+def finish(
+    model: HQSam, state: RunState, about: dict[str, object], out: Path, group: Group, options: TrainOptions
+) -> dict[str, object]:
+    """Write weights and curve, then meta.json; `last.pt` goes before it, so a complete folder holds no running state.
+
+    Args:
+        model: the trained model.
+        state: of the run.
+        about: the content of meta.json but for what is known only now.
+        out: folder to write.
+        group: the first process writes.
+        options: the `train` section.
+
+    Returns:
+        The content of meta.json.
+    """
+    with state.averaged():
+        digest = head_digest(model.head.state_dict())
+        last = {k: float(f"{v:.6g}") for k, v in state.progress.curve[-1].items()}
+        meta = {"version": VERSION, **about, "final": last, "digest": digest}
+        if group.leads:
+            note = {k: meta[k] for k in ("backbone", "variant", "base_sha256", "digest")}
+            checkpoint.save_head(out / HEAD, model.head, metadata=note)
+            if options.merged:
+                convert.write(model, out / MERGED, "hq_sam")
+            write_text(out / CURVES, csv_text(state.progress.curve))
+            remove(out / LAST)
+            write_json(out / META, meta)
+    group.wait()
+    return meta

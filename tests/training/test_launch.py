@@ -1,0 +1,92 @@
+"""The launcher with torchrun: same bits as without it, a hang is ended with stacks, nothing survives the parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from hqsam_datasets.errors import UserError
+from hqsam_pipelines import launch
+from processes import Training, weights
+from test_processes import spec_of
+
+ROOT = Path(__file__).parents[2]
+PARENT = """
+import sys
+from pathlib import Path
+from hqsam.training.run import Spec
+from hqsam_pipelines import launch
+launch.train(Spec.read(Path(sys.argv[1])), lambda done, total, what: print(done, what, flush=True))
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_tree(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(str(ROOT / p) for p in (".", "datasets", "metrics", "pipelines")))
+
+
+def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(training_set, tmp_path, capfd):
+    spec = spec_of(training_set, tmp_path / "nano", epochs=3, processes=2, hang_timeout_s=8, save_every=2)
+    stopped = []
+
+    def stop_one(done, _total, what):
+        if what == "steps" and done >= 3 and not stopped:
+            me = psutil.Process()
+            worker = next(p for p in me.children(recursive=True) if p.environ().get("RANK") == "1")
+            worker.suspend()
+            stopped.append(worker)
+
+    with pytest.raises(UserError, match=r"no progress for 8 s"):
+        launch.train(spec, stop_one)
+    assert stopped
+    assert not psutil.wait_procs(stopped, timeout=10)[1]
+    told = capfd.readouterr().err
+    assert "most recent call first" in told
+    assert "all_reduce" in told
+    patient = spec.model_copy(update={"options": spec.options.model_copy(update={"hang_timeout_s": 90.0})})
+    assert launch.train(patient, lambda *_: None)["steps"] == 21
+    whole = Training(spec_of(training_set, tmp_path / "whole", epochs=3), 2)
+    whole.start()
+    while whole.wait_for(1):
+        pass
+    assert whole.join() == [0, 0]
+    assert weights(spec.out) == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_survives_the_parent(training_set, tmp_path, number):
+    spec = spec_of(training_set, tmp_path / "nano", epochs=400, processes=2)
+    spec.write(tmp_path / "spec.json")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path / "spec.json")], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    next(line for line in parent.stdout if line.endswith("steps\n"))
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert {p.environ().get("RANK") for p in children} == {None, "0", "1"}
+    begin = time.monotonic()
+    parent.send_signal(number)
+    assert parent.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+    _gone, alive = psutil.wait_procs(children, timeout=15)
+    assert not alive
+    assert time.monotonic() - begin < 15
+    assert (spec.out / "last.pt").exists()
+    parent.stdout.close()
+
+
+def test_what_a_training_says_to_a_person_comes_through(training_set, tmp_path):
+    spec = spec_of(training_set, tmp_path / "nano", batch_size=3, processes=2)
+    with pytest.raises(UserError, match=r"batch of 3 views cannot be shared evenly by 2 processes") as caught:
+        launch.train(spec, lambda *_: None)
+    assert caught.value.key == "train.batch_size"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_demanded_and_missing(training_set, tmp_path):
+    with pytest.raises(UserError, match="no CUDA device"):
+        launch.train(spec_of(training_set, tmp_path / "nano", device="cuda"), lambda *_: None)

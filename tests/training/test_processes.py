@@ -1,0 +1,87 @@
+"""Training in real processes, one and two: killed at random steps, ended by SIGTERM, started by torchrun, hung."""
+
+import random
+import signal
+import time
+
+import pytest
+import torch
+from hqsam_datasets.errors import UserError
+from processes import Training, killed_again_and_again, weights
+from test_loop import BASE, options
+
+from hqsam.training.run import Spec
+
+SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "holdout": 0.0, "points": 64}
+"""Little to do before the first step: seven steps an epoch."""
+
+
+def spec_of(training_set, out, **changes):
+    changes = SMALL | changes
+    return Spec(
+        shards=training_set[0], prompts=training_set[1], model=BASE, options=options(**changes), out=out, seed=0
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(training_set, tmp_path_factory):
+    """The weights of a run that nothing disturbed, by number of processes."""
+    found = {}
+    for size in (1, 2):
+        out = tmp_path_factory.mktemp("whole") / "nano"
+        training = Training(spec_of(training_set, out, epochs=5), size)
+        training.start()
+        while training.wait_for(1):
+            pass
+        assert training.join() == [0] * size
+        found[size] = weights(out)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_killed_at_random_steps_ends_with_the_same_bits(training_set, tmp_path, uninterrupted, size):
+    spec = spec_of(training_set, tmp_path / "nano", epochs=5, save_every=2, save_every_s=0)
+    kills = killed_again_and_again(spec, size, times=10, rng=random.Random(size))
+    assert kills >= 5, "the kills came in the middle of the run"
+    assert weights(spec.out) == uninterrupted[size]
+    assert not (spec.out / "last.pt").exists()
+
+
+def test_two_processes_agree_with_one_up_to_their_loss_points(uninterrupted, training_set, tmp_path):
+    """The batches are the same; each process draws points of its own."""
+    import safetensors.torch
+
+    one, two = (safetensors.torch.load(uninterrupted[n]) for n in (1, 2))
+    assert any(not torch.equal(one[k], two[k]) for k in one)
+    moved = torch.cat([(one[k] - two[k]).flatten() for k in one]).norm()
+    assert moved < 0.1 * torch.cat([v.flatten() for v in one.values()]).norm()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_sigterm_to_one_process_saves_and_ends_all(training_set, tmp_path, size):
+    spec = spec_of(training_set, tmp_path / "nano", epochs=400)
+    training = Training(spec, size)
+    training.start()
+    assert training.wait_for(3)
+    begin = time.monotonic()
+    training.signal(signal.SIGTERM, rank=size - 1)
+    assert training.join() == [143] * size
+    assert time.monotonic() - begin < 10
+    saved = torch.load(spec.out / "last.pt", weights_only=True)
+    assert saved["progress"]["epoch"] * 7 + saved["progress"]["step"] >= 3
+    assert len(saved["progress"]["curve"]) == saved["progress"]["epoch"]
+    assert len(saved["generators"]) == size
+    assert not (spec.out / "meta.json").exists()
+
+
+def test_a_run_is_not_taken_up_by_another_number_of_processes(training_set, tmp_path):
+    from hqsam.training.loop import train
+
+    spec = spec_of(training_set, tmp_path / "nano", epochs=400)
+    training = Training(spec, 2)
+    training.start()
+    assert training.wait_for(1)
+    training.signal(signal.SIGTERM)
+    training.join()
+    with pytest.raises(UserError, match=r"processes: 2 there, 1 now"):
+        train(shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out, seed=0)
