@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 
 EXTRAS = {
-    "checkpoint": "model", "compare": "pipeline", "data": "data", "doctor": "pipeline", "export": "model",
-    "predict": "model", "profile": "pipeline", "repro": "pipeline", "server": "pipeline",
+    "checkpoint": "model", "compare": "pipeline", "data": "data", "doctor": "pipeline", "export": "onnx",
+    "predict": "model", "profile": "pipeline", "refine": "pipeline", "repro": "pipeline", "server": "pipeline",
 }  # fmt: skip
 """The extra of pyproject.toml that a command needs beyond the base install."""
 

@@ -1,16 +1,21 @@
 """Which files of this repository a stage's code consists of: the source of truth for the code `deps` in dvc.yaml.
 
 Imports are read from the syntax trees, so those inside functions count and nothing is executed. `python -m
-hqsam_pipelines.codegraph [VERB ...]` prints the files of each stage; tests/pipelines/test_deps.py compares them with dvc.yaml.
+hqsam_pipelines.codegraph` brings the code deps in dvc.yaml up to date; `--check` only says what differs, and so does
+tests/pipelines/test_deps.py.
 """
 
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+from hqsam_datasets.atomic import atomic_file
 
 PACKAGES = {
     "hqsam": ".",
@@ -23,8 +28,8 @@ PACKAGES = {
 PLUMBING = frozenset(
     f"hqsam_pipelines.{name}"
     for name in (
-        "clock", "codegraph", "dvc_run", "env", "flows", "graph", "host", "host_client", "locks", "params", "progress",
-        "provenance", "schema", "reproduce", "server", "server_daemon", "stage",
+        "clock", "codegraph", "dvc_run", "env", "flows", "graph", "host", "host_client", "launch", "launch_ray", "locks",
+        "params", "profiles", "progress", "provenance", "schema", "reproduce", "server", "server_daemon", "stage",
     )
 )  # fmt: skip
 """Modules that start, watch and record a stage or check its parameters, and cannot move a number. They are no `deps`:
@@ -34,27 +39,96 @@ SEAMS = {
     "fetch": ("hqsam_datasets.embedded",),
     "normalise": ("hqsam_datasets.sources",),
     "index": ("hqsam_datasets.benchmarks",),
-    "train": ("hqsam.model.backbones",),
-    "predict": ("hqsam.model.backbones",),
+    "train": ("hqsam.model.backbones", "hqsam.model.variants"),
+    "predict": ("hqsam.model.backbones", "hqsam.model.variants"),
     "score": ("hqsam_metrics.scores",),
 }
 """Packages whose modules a stage finds by name: no import statement shows them."""
 
 
-def code_of(root: Path, verb: str, names: Iterable[str] | None = None) -> set[str]:
+OWN_FILES = {
+    "normalise": (("hqsam_datasets.sources", "SOURCE", "${item.kind}"),),
+    "index": (("hqsam_datasets.benchmarks", "BENCHMARK", "${key}"),),
+    "train": (
+        ("hqsam.model.backbones", "BACKBONE", "${item.backbone}"),
+        ("hqsam.model.variants", "VARIANT", "${item.variant}"),
+    ),
+    "predict": (("hqsam.model.backbones", "BACKBONE", None), ("hqsam.model.variants", "VARIANT", None)),
+}
+"""Stages that run per entry of one or more seams: the package, the constant that marks an entry's file, and how dvc.yaml
+names that file, so that a new entry runs nothing but itself. None: another stage's output changes with the file
+(models/<model>/ with the backbone's and the variant's, see dvc.yaml)."""
+
+FOLDERS = {
+    "fetch": ("datasets/hqsam_datasets/embedded",),
+    "report": ("metrics/hqsam_metrics", "pipelines/hqsam_pipelines/data", "pipelines/hqsam_pipelines/templates"),
+    "score": ("metrics/hqsam_metrics",),
+}
+"""Code deps that are whole folders. fetch: a real archive has no file of its own there. score: a matrix stage cannot name the
+file of its benchmark's metric, and scoring again costs seconds; so does the report, which also reads data files."""
+
+
+def deps_of(root: Path, verb: str) -> list[str]:
+    """The code deps that a stage must have in dvc.yaml, in their order there: folders, files, the entry's own file.
+
+    Args:
+        root: The repository.
+        verb: The stage.
+    """
+    folders = FOLDERS.get(verb, ())
+    inside = tuple(f"{folder}/" for folder in folders)
+    if verb not in OWN_FILES:
+        files = code_of(root, verb)
+        return [*folders, *sorted(path for path in files if not (inside and path.startswith(inside)))]
+    names = {package: _entries(root, package, constant) for package, constant, _ in OWN_FILES[verb]}
+    own = {f"{_place(root, package)}/{name}.py" for package, entries in names.items() for name in entries}
+    last = [f"{_place(root, package)}/{place}.py" for package, _, place in OWN_FILES[verb] if place is not None]
+    return [*folders, *sorted(code_of(root, verb, names) - own), *last]
+
+
+def _place(root: Path, package: str) -> str:
+    return _folder(root, package).relative_to(root).as_posix()
+
+
+def _entries(root: Path, package: str, constant: str) -> set[str]:
+    """Modules of a seam that are entries of it, not helpers: those that define its constant."""
+    mark = re.compile(rf"^{constant}\b", re.MULTILINE)
+    files = _folder(root, package).glob("*.py")
+    return {path.stem for path in files if mark.search(path.read_text(encoding="utf-8"))}
+
+
+def updated(root: Path) -> str:
+    """The text of dvc.yaml with the code deps as they must be; everything else, comments too, stays as it is."""
+    lines: list[str] = []
+    verb, indent = "", None
+    for line in (root / "dvc.yaml").read_text(encoding="utf-8").splitlines():
+        name = re.fullmatch(r"  (\w+):", line)
+        verb = name.group(1) if name else verb
+        if line.strip() == "deps:" and verb:
+            indent = line[: len(line) - len(line.lstrip())] + "  "
+        elif indent is not None and not line.startswith(f"{indent}- "):
+            lines += [f"{indent}- {path}" for path in deps_of(root, verb)]
+            indent = None
+        elif indent is not None and line.strip(" -").split("/")[0] in ("datasets", "hqsam", "metrics", "pipelines"):
+            continue
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def code_of(root: Path, verb: str, names: Mapping[str, Iterable[str]] | None = None) -> set[str]:
     """The files that a stage's code consists of, plumbing left out.
 
     Args:
         root: The repository.
         verb: The stage.
-        names: Modules of the stage's seam to include (`dis5k`); None: all of them.
+        names: Modules to include of each of the stage's seams (`dis5k`); None: all of them.
 
     Returns:
         Paths relative to `root`, `/`-separated. `__init__.py` files that hold nothing but a docstring are left out.
     """
     start = [f"hqsam_pipelines.stages.{verb}"]
     for seam in SEAMS.get(verb, ()):
-        start += [f"{seam}.{name}" for name in (modules_of(root, seam) if names is None else names)]
+        start += [f"{seam}.{name}" for name in (modules_of(root, seam) if names is None else names.get(seam, ()))]
     found = {module for module in start if _file(root, module) is not None}
     queue = list(found)
     while queue:
@@ -144,12 +218,16 @@ def _names(node: ast.AST, package: str) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Print the files of the stages named (all by default)."""
+    """Update dvc.yaml in the current folder, or with `--check` only compare. Returns the exit status."""
     root = Path.cwd()
-    for verb in argv or modules_of(root, "hqsam_pipelines.stages"):
-        print(f"{verb}:")
-        print("".join(f"  - {path}\n" for path in sorted(code_of(root, verb))), end="")
-    return 0
+    old, new = (root / "dvc.yaml").read_text(encoding="utf-8"), updated(root)
+    changes = difflib.unified_diff(old.splitlines(), new.splitlines(), "dvc.yaml", "dvc.yaml", n=0, lineterm="")
+    print("\n".join(changes) or "dvc.yaml names exactly the code that its stages import")
+    if argv != ["--check"]:
+        with atomic_file(root / "dvc.yaml") as file:
+            file.write(new.encode())
+        return 0
+    return int(old != new)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The same work as `dvc repro`; around it the total in reports/provenance.json, th
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from hqsam_datasets.errors import UserError
 
-from hqsam_pipelines import env, provenance, server
+from hqsam_pipelines import env, host_client, provenance, server
 
 
 def main() -> int:
@@ -20,11 +21,17 @@ def main() -> int:
     env.prepare()
     root = env.repository_root()
     before = provenance.read(root)["stages"]
+    found = server.status(root)
     begin = time.monotonic()
     try:
-        status = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=root, check=False).returncode
+        # The stages' commands say `python`: this one must come first on PATH.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        command = [sys.executable, "-m", "dvc", "repro"]
+        status = subprocess.run(command, cwd=root, env={**os.environ, "PATH": path}, check=False).returncode
     finally:
-        server.stop(root)
+        host_client.stop(root)
+        if found is None:  # a server that ran before is somebody else's to stop
+            server.stop(root)
     if status:
         print(f"dvc repro ended with status {status}; the message of the stage is above", file=sys.stderr)
         return status

@@ -40,6 +40,16 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
 
 
+def keep_ray_local() -> None:
+    """Have a Ray that is started here, for want of `RAY_ADDRESS`, listen to this machine alone; call before importing it.
+
+    It takes commands from whoever reaches it, and by default it listens on all interfaces. The setting is made for Windows
+    and macOS but has this effect everywhere (checked with Ray 2.60).
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
 def repository_root(start: Path | None = None) -> Path:
     """The nearest folder at or above `start` (default: the current one) that holds both `dvc.yaml` and `params.yaml`.
 

@@ -206,14 +206,50 @@ def value(
         backbone: ``vit_b``, ``vit_l``, ``vit_h`` or ``vit_tiny``.
     """
     paper_name = _PAPER_NAMES.get(benchmark)
-    paper_system = _TWINS.get(backbone, {}).get(system, system)
-    wanted = (paper_system, backbone, paper_name)
+    wanted = (system_name(system, backbone), backbone, paper_name)
     found = {
         table: number
         for (table, *who, protocol, name), number in _values().items()
         if tuple(who) == wanted and name == _metric_name(benchmark, metric) and _is_protocol(protocol, prompt_set)
     }
     return next((found[table] for table in _TABLE_ORDER if table in found), None)
+
+
+def row_value(table: str, system: str, benchmark: str, metric: str) -> float | None:
+    """A number of one row of one table, whatever its backbone; None where that row has none.
+
+    Args:
+        table: as in ``paper_tables.csv``, e.g. ``3``.
+        system: the row's name there.
+        benchmark: our name, or ``HQ4-mean`` (the mean of the row's four sets where the table does not print it).
+        metric: our metric name.
+    """
+    found = {
+        name: number
+        for (where, who, _, name, _, measure), number in _values().items()
+        if (where, who) == (table, system) and measure == _metric_name(benchmark, metric)
+    }
+    four = [found.get(_PAPER_NAMES[name]) for name in HQ4]
+    if benchmark == HQ4_MEAN and HQ4_MEAN not in found:
+        known = [number for number in four if number is not None]
+        return sum(known) / len(known) if len(known) == len(HQ4) else None
+    return found.get(_PAPER_NAMES[benchmark])
+
+
+def system_name(system: System, backbone: str) -> str:
+    """What the paper calls a system on a backbone."""
+    return _TWINS.get(backbone, {}).get(system, system)
+
+
+def cost(system: System, backbone: str, metric: str) -> float | None:
+    """A number of Table 10 (and 1) about running a system on the paper's GPU (RTX 3090); ``None`` where it has none.
+
+    Args:
+        system: ``SAM`` or ``HQ-SAM``.
+        backbone: our name.
+        metric: ``learnable_MiB``, ``total_MiB``, ``fps`` or ``memory_GB``.
+    """
+    return _values().get(("10", system_name(system, backbone), backbone, "inference", "3090", metric))
 
 
 def reference_backbone(backbone: str) -> str:

@@ -20,9 +20,9 @@ from hqsam_datasets.errors import UserError
 from hqsam_pipelines import schema
 
 if TYPE_CHECKING:
-    from hqsam_datasets.archive import ArchiveSpec
     from hqsam_datasets.augment import AugmentOptions
     from hqsam_datasets.benchmarks.base import BenchmarkOptions
+    from hqsam_datasets.fetch import ArchiveSpec
     from hqsam_datasets.overlap import OverlapOptions
     from hqsam_datasets.quality import QualityOptions
     from hqsam_datasets.shards import ShardOptions
@@ -47,7 +47,7 @@ BENCHMARK_KEYS = ("archive", "index", "predict", "score")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 OPTIONS = {
-    "archives": "hqsam_datasets.archive:ArchiveSpec",
+    "archives": "hqsam_datasets.fetch:ArchiveSpec",
     "sources": "hqsam_datasets.sources.base:SourceOptions",
     "models": "hqsam.model.options:ModelOptions",
     "index": "hqsam_datasets.benchmarks.base:BenchmarkOptions",
@@ -139,8 +139,9 @@ class Params:
         return options
 
     def model(self, name: str) -> ModelOptions:
-        """`models.<name>`."""
-        return self._named("models", name)  # type: ignore[no-any-return]
+        """`models.<name>`, without its `train`."""
+        entry = {key: value for key, value in self.entry("models", name).items() if key != "train"}
+        return self._build("models", entry, f"models.{name}")  # type: ignore[no-any-return]
 
     def index(self, benchmark: str) -> BenchmarkOptions:
         """`benchmarks.<name>.index`."""
@@ -178,10 +179,21 @@ class Params:
         """`augment`."""
         return self._plain("augment")  # type: ignore[no-any-return]
 
-    @property
-    def train(self) -> TrainOptions:
-        """`train`."""
-        return self._plain("train")  # type: ignore[no-any-return]
+    def train(self, model: str) -> TrainOptions:
+        """`train`, overridden by `models.<name>.train`.
+
+        Raises:
+            UserError: a key or value is not valid, or a source of `train.sources` is not one of this profile.
+        """
+        key = f"models.{model}.train"
+        own = self.entry("models", model).get("train", {})
+        if not isinstance(own, Mapping):
+            raise UserError(f"expected a mapping, found {schema.show(own)}", file=self.file, key=key)
+        options: TrainOptions = self._build("train", {**self.raw["train"], **own}, key if own else "train")
+        for name in options.sources:
+            if name not in self.sources:
+                raise schema.unknown(name, self.sources, what="source", file=self.file, key=f"{key}.sources")
+        return options
 
     @property
     def report(self) -> ReportOptions:
@@ -199,10 +211,11 @@ class Params:
         """
         parts: list[object] = [self.archive(name) for name in self.archives]
         parts += [self.source(name) for name in self.sources]
-        parts += [self.model(name) for name in self.models]
+        for name in self.models:
+            parts += [self.model(name), self.train(name)]
         for name in self.benchmarks:
             parts += [self.index(name), self.predict(name), self.score(name)]
-        parts += [getattr(self, name) for name in PLAIN if name != "predict"]
+        parts += [getattr(self, name) for name in PLAIN if name not in ("predict", "train")]
         return len(parts)
 
     def _named(self, section: str, name: str) -> Any:
@@ -242,13 +255,19 @@ def read_yaml(file: Path) -> object:
     Raises:
         UserError: the file is missing or not readable as YAML.
     """
+    try:
+        return parse_yaml(file.read_bytes(), file)
+    except FileNotFoundError as error:
+        raise UserError("the file does not exist", file=file, cure="run `hqsam profile sample`") from error
+
+
+def parse_yaml(content: bytes, file: Path) -> object:
+    """Like `read_yaml`, for content that was read already."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError("the file does not exist", file=file, cure="run `hqsam profile sample`") from error
+        return YAML(typ="safe", pure=True).load(content.decode())
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"not readable as YAML: {_one_line(error)}", file=file) from error
 
@@ -275,6 +294,8 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
         _check_names(raw[section], section, file)
     for section in ("sources", "benchmarks"):
         _check_archives(raw, section, file)
+    for name, entry in raw["sources"].items():
+        _check_kind(entry, name, file)
     for name, entry in raw["benchmarks"].items():
         _check_benchmark(entry, name, file)
 
@@ -297,6 +318,13 @@ def _check_archives(raw: Mapping[str, Any], section: str, file: Path) -> None:
             raise UserError("a required key is missing", file=file, key=key, cure="name an entry of `archives`")
         if entry["archive"] not in raw["archives"]:
             raise schema.unknown(str(entry["archive"]), raw["archives"], what="archive", file=file, key=key)
+
+
+def _check_kind(entry: Mapping[str, Any], name: str, file: Path) -> None:
+    """DVC takes the stage's code dependency from `kind` and knows no defaults."""
+    if "kind" not in entry:
+        cure = f"add `kind: {name}` for a set with a file of its own in datasets/hqsam_datasets/sources, else folder, label_maps, ..."
+        raise UserError("a required key is missing", file=file, key=f"sources.{name}.kind", cure=cure)
 
 
 def _check_benchmark(entry: Mapping[str, Any], name: str, file: Path) -> None:

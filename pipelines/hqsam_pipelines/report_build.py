@@ -9,7 +9,15 @@ from typing import Any
 
 from hqsam_datasets.atomic import atomic_folder, json_bytes, write_bytes, write_text
 
-from hqsam_pipelines import paper, report_html, report_scenes, report_sources, report_tables
+from hqsam_pipelines import (
+    paper,
+    report_ablations,
+    report_cost,
+    report_html,
+    report_scenes,
+    report_sources,
+    report_tables,
+)
 from hqsam_pipelines.report import Progress, ReportOptions
 from hqsam_pipelines.report_ap import RESAMPLES
 from hqsam_pipelines.report_data import Run, load_run
@@ -41,6 +49,7 @@ class Numbers:
     others: list[Row]
     curves: dict[str, dict[str, list[float]]]
     training: tuple[list[str], list[list[str]]]
+    ablations: list[report_ablations.AblationRow]
 
 
 def build(*, root: Path, params: Any, out: Path, report: Progress) -> dict[str, Any]:
@@ -74,6 +83,7 @@ def _numbers(run: Run) -> Numbers:
         others=other_rows(run, model),
         curves=report_tables.recall_curves(run, model, hq4),
         training=report_tables.curve_table(run.root, run.models),
+        ablations=report_ablations.rows(run),
     )
 
 
@@ -83,7 +93,11 @@ def _write_tables(folder: Path, numbers: Numbers) -> None:
         (tmp / "overview.csv").write_text(report_tables.table_csv(numbers.overview), encoding="utf-8")
         for spec, rows in numbers.tables:
             (tmp / f"{spec.name}.csv").write_text(report_tables.table_csv(rows), encoding="utf-8")
+        (tmp / "table10_cost.csv").write_text(report_cost.cost_csv(), encoding="utf-8")
         (tmp / "further.csv").write_text(report_tables.table_csv(numbers.others), encoding="utf-8")
+        if numbers.ablations:
+            (tmp / "ablations.csv").write_text(report_ablations.table_csv(numbers.ablations), encoding="utf-8")
+            (tmp / "ablations.md").write_text(report_ablations.markdown(numbers.ablations), encoding="utf-8")
 
 
 def _write_plots(folder: Path, numbers: Numbers) -> None:
@@ -191,7 +205,8 @@ def _page(
         "hero": None if hero is None else {**report_html.embed(hero), "text": _HERO_TEXT},
         "paper_backbone": paper.reference_backbone(run.backbone(model)),
         "tables": [report_html.table_context(spec, rows) for spec, rows in numbers.tables],
-        "more_tables": report_html.other_context(numbers.others),
+        "more_tables": report_html.other_context(numbers.others) + report_ablations.context(numbers.ablations),
+        "cost": report_cost.cost_context(),
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
         "galleries": shown,
         "n_missed": sum(report_scenes.missed(run, model, b) for b in run.benchmarks),
@@ -209,7 +224,7 @@ _HERO_TEXT = (
 def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]:
     found = [("results", "Results at a glance")]
     found += [("pictures", "What it looks like")] if hero else []
-    found += [("tables", "Tables in the paper's layout"), ("curves", "Curves")]
+    found += [("tables", "Tables in the paper's layout"), ("cost", "Parameters, speed, memory"), ("curves", "Curves")]
     found += [(g.id, g.title) for g in galleries]
     return [*found, ("data", "Data"), ("protocols", "Protocols"), ("provenance", "Provenance")]
 

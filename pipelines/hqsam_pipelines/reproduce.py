@@ -132,11 +132,15 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line.rstrip())
-            print(f"[{stage}] {line.rstrip()}", flush=True)
+            if line.strip() and not line.strip().startswith(_ADVICE):
+                print(f"[{stage}] {line.rstrip()}", flush=True)
         status = process.wait()
     ran = any(line.startswith("Running stage") for line in lines)
     return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)
 
+
+_ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
+"""What DVC says at the end of every run; once for each stage would be noise."""
 
 _DVC = [sys.executable, "-m", "hqsam_pipelines.dvc_run"]
 _children: set[subprocess.Popen[str]] = set()
@@ -277,6 +281,7 @@ def _runner(workers: int) -> Any:
 
         return ThreadPoolTaskRunner(max_workers=workers)
     if executor == "ray":
+        env.keep_ray_local()
         try:
             from prefect_ray import RayTaskRunner
         except ImportError as error:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 Section = Literal["archives", "sources", "benchmarks", "models"]
 
 
+READS_WHOLE_FOLDERS = frozenset({"overlap", "validate", "shard", "report"})
+"""Stages whose deps are folders such as data/samples as a whole: nothing of another profile may lie there."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One stage run.
@@ -141,7 +145,7 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
     Raises:
         UserError: a mistake in params.yaml, in a name or in the data.
     """
-    from hqsam_pipelines import flows, provenance
+    from hqsam_pipelines import flows, profiles, provenance
     from hqsam_pipelines.params import FILE, Params
 
     env.prepare()
@@ -150,6 +154,8 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
     job = Job(root=root, params=Params.load(root / FILE), names=names)
     for section, name in zip(stage.per, names, strict=True):
         job.params.entry(section, name)
+    if stage.verb in READS_WHOLE_FOLDERS:
+        profiles.refuse_leftovers(root)
 
     def work(report: Report) -> Any:
         for module in stage.imports:

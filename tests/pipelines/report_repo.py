@@ -36,7 +36,7 @@ def params(benchmarks: tuple[str, ...] = (*HQ4, "coco", "davis")) -> dict[str, A
         "profile": "sample",
         "seed": 0,
         "archives": {"dis5k": {"files": [{"name": "DIS5K.zip", "urls": ["embedded://dis5k/DIS5K.zip"]}]}},
-        "sources": {"dis5k": {"archive": "dis5k", "expected": 9}},
+        "sources": {"dis5k": {"kind": "dis5k", "archive": "dis5k", "expected": 9}},
         "benchmarks": {
             name: {"index": {"prompt_sets": [sets.get(name, "gt_box")]}, "score": score(name)} for name in benchmarks
         },

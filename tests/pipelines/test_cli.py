@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hqsam_pipelines import cli
-from pipe_testing import REPOSITORY, bare_repository, environment, git
+from pipe_testing import REPOSITORY, bare_repository, environment, git, run
 
 
 def call(*words: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
@@ -33,7 +33,7 @@ def test_help_is_quick_and_lists_every_command() -> None:
 
 def test_the_list_of_commands_imports_nothing_heavy() -> None:
     code = "import sys; from hqsam_pipelines import cli; cli.run(['--help']); print(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run(REPOSITORY, "python", "-c", code)
     modules = set(ast.literal_eval(done.stdout.splitlines()[-1]))
     assert not modules & {"prefect", "dvc", "torch", "numpy", "pandas", "typer", "hqsam_metrics"}
 
@@ -79,7 +79,7 @@ def test_score_runs_without_the_rest_of_the_pipeline() -> None:
         "from hqsam_pipelines import cli\n"
         "sys.exit(cli.run(['score', 'masks', '--help']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run(REPOSITORY, "python", "-c", code)
     assert done.returncode == 0, done.stderr
     assert "--dilation-ratio" in done.stdout
 
@@ -111,6 +111,19 @@ def test_a_profile_is_a_diff_of_params_and_takes_its_outputs_away(checkout: Path
     assert sorted(p.name for p in (checkout / "data" / "scores").iterdir()) == ["coco-nano"]
     assert not list((checkout / "reports" / "metrics").iterdir())
     assert "active already" in call("profile", "tiny", cwd=checkout).stdout
+
+
+def test_a_stage_that_reads_whole_folders_refuses_what_is_not_of_the_profile(checkout: Path) -> None:
+    (checkout / "data" / "samples" / "own_photos").mkdir(parents=True)
+    command = [sys.executable, "-m", "hqsam_pipelines.stages.overlap"]
+    kept = environment(REPOSITORY, HQSAM_HOST="0")
+    done = subprocess.run(command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "data/samples/own_photos" in done.stderr
+    assert "hqsam profile --prune" in done.stderr
+    assert (checkout / "data" / "samples" / "own_photos").exists()
+    assert "removed data/samples/own_photos" in call("profile", "--prune", cwd=checkout).stdout
+    assert not (checkout / "data" / "samples" / "own_photos").exists()
 
 
 def test_edits_of_params_are_not_lost(checkout: Path) -> None:

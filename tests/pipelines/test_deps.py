@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,28 +11,10 @@ import pytest
 import yaml
 from hqsam_pipelines import codegraph
 from hqsam_pipelines.params import Params
-from pipe_testing import REPOSITORY, git
+from pipe_testing import REPOSITORY, environment, git, run
 
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
-
-SEAM_FILES = {
-    "normalise": ("datasets/hqsam_datasets/sources/${key}.py", "hqsam_datasets.sources", "SOURCE"),
-    "index": ("datasets/hqsam_datasets/benchmarks/${key}.py", "hqsam_datasets.benchmarks", "BENCHMARK"),
-    "train": ("hqsam/model/backbones/${item.backbone}.py", "hqsam.model.backbones", "BACKBONE"),
-}
-"""Stages that run per entry list the entry's own file: the dep, its package, and the constant that marks such a file."""
-
-FOLDERS = {
-    "fetch": {"datasets/hqsam_datasets/embedded"},
-    "report": {"metrics/hqsam_metrics"},
-    "score": {"metrics/hqsam_metrics"},
-}
-"""Code deps that are whole folders. fetch: a real archive has no file of its own there. score: a matrix stage cannot
-name the file of its benchmark's metric, and scoring again costs seconds; so does the report."""
-
-THROUGH = {"predict": "hqsam.model.backbones"}
-"""Seams whose files reach a stage through another one: models/<model>/ changes with the backbone's file, see dvc.yaml."""
 
 
 def body(verb: str) -> dict[str, Any]:
@@ -46,42 +27,42 @@ def code_deps(verb: str) -> set[str]:
     return {dep for dep in body(verb)["deps"] if dep.split("/")[0] in ("datasets", "hqsam", "metrics", "pipelines")}
 
 
-def adapters(package: str, constant: str) -> set[str]:
-    """Modules of a seam that are entries of it, not helpers."""
-    folder = REPOSITORY / codegraph.PACKAGES[package.partition(".")[0]] / package.replace(".", "/")
-    pattern = re.compile(rf"^{constant}\b", re.MULTILINE)
-    return {path.stem for path in folder.glob("*.py") if pattern.search(path.read_text())}
-
-
-def imported(verb: str) -> set[str]:
-    """What `code_deps` must be, folders left out."""
-    if verb in SEAM_FILES or verb in THROUGH:
-        package = SEAM_FILES[verb][1] if verb in SEAM_FILES else THROUGH[verb]
-        constant = SEAM_FILES[verb][2] if verb in SEAM_FILES else "BACKBONE"
-        names = adapters(package, constant)
-        folder = f"{codegraph.PACKAGES[package.partition('.')[0]]}/{package.replace('.', '/')}".removeprefix("./")
-        own = {f"{folder}/{name}.py" for name in names}
-        found = codegraph.code_of(REPOSITORY, verb, names) - own
-        return found | ({SEAM_FILES[verb][0]} if verb in SEAM_FILES else set())
-    inside = tuple(f"{folder}/" for folder in FOLDERS.get(verb, ()))
-    return {path for path in codegraph.code_of(REPOSITORY, verb) if not (inside and path.startswith(inside))}
-
-
 @pytest.mark.parametrize("verb", VERBS)
 def test_code_deps_are_exactly_what_is_imported(verb: str) -> None:
-    listed = code_deps(verb) - FOLDERS.get(verb, set())
-    if verb == "report":  # its templates and the paper's numbers are read, not imported
-        listed -= {"pipelines/hqsam_pipelines/templates", "pipelines/hqsam_pipelines/data"}
-    missing, superfluous = imported(verb) - listed, listed - imported(verb)
-    assert not missing, f"add to the deps of {verb} in dvc.yaml: {sorted(missing)}"
-    assert not superfluous, f"remove from the deps of {verb} in dvc.yaml: {sorted(superfluous)}"
+    listed, imported = code_deps(verb), set(codegraph.deps_of(REPOSITORY, verb))
+    cure = "run `python -m hqsam_pipelines.codegraph`"
+    assert not imported - listed, f"missing in the deps of {verb} in dvc.yaml; {cure}: {sorted(imported - listed)}"
+    assert not listed - imported, f"superfluous in the deps of {verb} in dvc.yaml; {cure}: {sorted(listed - imported)}"
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_folder_deps_hold_what_is_imported_from_them(verb: str) -> None:
-    for folder in FOLDERS.get(verb, ()):
-        assert folder in code_deps(verb)
-        assert any(path.startswith(f"{folder}/") for path in codegraph.code_of(REPOSITORY, verb))
+def test_folders_and_own_files_cover_the_whole_import_graph(verb: str) -> None:
+    """Nothing that is imported falls between the exact files, the folders, and the file named by `${...}`."""
+    listed = codegraph.deps_of(REPOSITORY, verb)
+    for path in codegraph.code_of(REPOSITORY, verb):
+        inside = any(path.startswith(f"{folder}/") for folder in codegraph.FOLDERS.get(verb, ()))
+        parent = path.rpartition("/")[0]
+        own = any("${" in dep and dep.rpartition("/")[0] == parent for dep in listed)
+        through = verb == "predict" and parent in ("hqsam/model/backbones", "hqsam/model/variants")  # train has them
+        assert path in listed or inside or own or through, path
+
+
+def test_the_tool_repairs_dvc_yaml(tmp_path: Path) -> None:
+    listed = git(REPOSITORY, "ls-files", "-co", "--exclude-standard", "--", "*.py", "dvc.yaml").splitlines()
+    for name in listed:
+        if not name.startswith("tests/") and (REPOSITORY / name).exists():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
+    right = codegraph.updated(tmp_path)
+    assert yaml.safe_load(right)["plots"] == yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["plots"]
+    line = next(line for line in right.splitlines() if line.endswith("hqsam_datasets/overlap.py"))
+    (tmp_path / "dvc.yaml").write_text(right.replace(line + "\n", line.replace("overlap.py", "shards.py") + "\n", 1))
+    command, kept = [sys.executable, "-m", "hqsam_pipelines.codegraph"], environment(REPOSITORY)
+    checked = subprocess.run([*command, "--check"], cwd=tmp_path, env=kept, capture_output=True, text=True, check=False)
+    assert checked.returncode == 1
+    assert "hqsam_datasets/overlap.py" in checked.stdout
+    assert subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, check=False).returncode == 0
+    assert (tmp_path / "dvc.yaml").read_text() == right
 
 
 @pytest.mark.parametrize("verb", ["fetch", "normalise", "index", "score"])
@@ -93,7 +74,8 @@ def test_static_imports_cover_what_really_gets_loaded(verb: str) -> None:
         "[importlib.import_module(name) for name in m.STAGE.imports];"
         "print('\\n'.join(m.__file__ for n, m in sys.modules.items() if n.startswith('hqsam') and m.__file__))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run(REPOSITORY, "python", "-c", code)
+    assert done.returncode == 0, done.stderr
     loaded = {Path(line).relative_to(REPOSITORY).as_posix() for line in done.stdout.split()}
     plumbing = {f"pipelines/{name.replace('.', '/')}.py" for name in codegraph.PLUMBING}
     known = codegraph.code_of(REPOSITORY, verb) | plumbing
@@ -139,7 +121,9 @@ def test_every_dep_in_the_repository_exists(profile: str) -> None:
             section = {"normalise": "sources", "index": "benchmarks", "train": "models"}.get(verb)
             items = [(name, params.raw[section][name]) for name in entries[section]] if section else [("", {})]
             for key, item in items:
-                path = dep.replace("${key}", key).replace("${item.backbone}", str(item.get("backbone")))
+                path = dep.replace("${key}", key)
+                for name in ("backbone", "kind", "variant"):
+                    path = path.replace(f"${{item.{name}}}", str(item.get(name)))
                 assert path in tracked or any(name.startswith(f"{path}/") for name in tracked), (verb, path)
 
 

@@ -154,7 +154,20 @@ def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path, databa
         server.stop(second)
 
 
-def test_7_bad_input_is_one_message_a_failed_run_and_nothing_half_written(first: Path) -> None:
+def test_7_switching_profiles_back_brings_the_outputs_back(first: Path) -> None:
+    before = digests(first)
+    assert run(first, "hqsam", "profile", "sample").returncode == 0
+    shutil.rmtree(first / "models" / "nano")  # a persistent output: DVC's own repro would train again
+    done = run(first, "hqsam", "profile", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert "restored models/nano" in done.stdout
+    status = json.loads(run(first, "dvc", "status", "--json").stdout)
+    assert set(status) <= {name for name in STAGES if name.startswith("score@")} | {"report"}
+    assert run(first, "dvc", "repro").returncode == 0
+    assert digests(first) == before
+
+
+def test_8_bad_input_is_one_message_a_failed_run_and_nothing_half_written(first: Path) -> None:
     archive = first / "data" / "archives" / "coco" / "val2017.zip"
     whole = archive.read_bytes()
     before = digests(first)
@@ -177,7 +190,7 @@ def test_7_bad_input_is_one_message_a_failed_run_and_nothing_half_written(first:
     assert digests(first) == before
 
 
-def test_8_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> None:
+def test_9_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> None:
     page = first / "reports" / "report.html"
     text = (first / "params.yaml").read_text()
     (first / "params.yaml").write_text(text.replace("report: {worst: 1,", "report: {worst: 2,"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 from hqsam_datasets.errors import UserError
 from hqsam_pipelines import schema
 from hqsam_pipelines.params import OPTIONS, Params, options_class, read_yaml
-from pipe_testing import REPOSITORY
+from pipe_testing import REPOSITORY, run
 
 SAMPLE = REPOSITORY / "configs" / "sample.yaml"
 
@@ -46,7 +44,13 @@ def test_the_active_profile_is_the_sample() -> None:
 
 def test_options_are_frozen() -> None:
     params = Params.load(SAMPLE)
-    for options in (params.train, params.model("nano"), params.overlap, params.source("dis5k"), params.score("coco")):
+    for options in (
+        params.train("nano"),
+        params.model("nano"),
+        params.overlap,
+        params.source("dis5k"),
+        params.score("coco"),
+    ):
         name = next(iter(vars(options))) if hasattr(options, "__dict__") else options.__slots__[0]
         with pytest.raises((AttributeError, TypeError, ValueError)):
             setattr(options, name, None)
@@ -66,6 +70,7 @@ def test_options_are_frozen() -> None:
         (lambda r: r["models"]["nano"].update(backbone="nanno"), ["unknown backbone 'nanno'", "models.nano.backbone"]),
         (lambda r: r["sources"]["dis5k"].update(archive="dis5"), ["unknown archive 'dis5'", "sources.dis5k.archive", "dis5k"]),
         (lambda r: r["sources"]["dis5k"].pop("archive"), ["missing", "key: sources.dis5k.archive"]),
+        (lambda r: r["sources"]["dis5k"].pop("kind"), ["missing", "key: sources.dis5k.kind", "kind: dis5k"]),
         (lambda r: r["benchmarks"]["coco"].pop("score"), ["missing", "key: benchmarks.coco.score"]),
         (lambda r: r["benchmarks"]["coco"].update(scores={}), ["unknown key 'scores'", "did you mean score"]),
         (lambda r: r["benchmarks"]["coco"]["score"].update(metric="cocoo"), ["benchmarks.coco.score", "cocoo"]),
@@ -110,7 +115,7 @@ def test_options_hold_what_the_file_says() -> None:
     # params.py is not among the stages' deps: it may pass values on, and nothing else.
     params = Params.load(SAMPLE)
     for key, value in params.raw["train"].items():
-        assert getattr(params.train, key) == value
+        assert getattr(params.train("nano"), key) == value
     for key, value in params.raw["benchmarks"]["lvis"]["score"].items():
         assert getattr(params.score("lvis"), key) == value
 
@@ -126,7 +131,7 @@ def test_a_fetch_stage_does_not_import_torch() -> None:
         f"p = Params.load(Path({str(SAMPLE)!r})); p.archive('dis5k'); p.source('dis5k'); p.index('coco'); p.score('coco');"
         "sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert run(REPOSITORY, "python", "-c", code).returncode == 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from hqsam_pipelines import clock, progress, provenance
-from pipe_testing import REPOSITORY, bare_repository, git
+from pipe_testing import REPOSITORY, bare_repository, environment, git, run
 
 
 def test_progress_prints_a_line_now_and_then_and_nothing_for_quick_work(monkeypatch: object) -> None:
@@ -36,7 +36,7 @@ def test_reporting_is_cheap() -> None:
 def test_the_clock_begins_before_the_interpreter() -> None:
     before = time.time()
     code = "import time; from hqsam_pipelines import clock; print(clock.process_start_time(), time.time())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run(REPOSITORY, "python", "-c", code)
     started, now = map(float, done.stdout.split())
     assert before - 0.05 <= started < now
     assert abs(clock.process_start_time() - clock.process_start_time()) == 0
@@ -59,7 +59,7 @@ def _record(root: Path, name: str) -> subprocess.Popen[bytes]:
         "import sys; from pathlib import Path; from hqsam_pipelines import provenance as p;"
         "p.record_stage(Path(sys.argv[1]), sys.argv[2], p.Cost(2.0, 1.5, 100.0, 1.5, 0.5))"
     )
-    return subprocess.Popen([sys.executable, "-c", code, str(root), name])
+    return subprocess.Popen([sys.executable, "-c", code, str(root), name], env=environment(REPOSITORY))
 
 
 def test_stages_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:

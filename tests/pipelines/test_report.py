@@ -52,7 +52,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_writes_every_output_and_leaves_the_metrics_alone(built: Path) -> None:
     reports = built / "reports"
-    assert {p.name for p in (reports / "tables").iterdir()} >= {"overview.csv", "table02_hq_sets.csv", "further.csv"}
+    assert {p.name for p in (reports / "tables").iterdir()} >= {
+        "overview.csv",
+        "table02_hq_sets.csv",
+        "table10_cost.csv",
+        "further.csv",
+    }
     assert {p.name for p in (reports / "plots").iterdir()} == {"training_curve.csv", "recall_biou.csv"}
     assert (reports / "figures/hero.png").is_file()
     kinds = {p.name.split("_")[0] for p in (reports / "figures").glob("*_??_*.png")}

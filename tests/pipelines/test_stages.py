@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hqsam_pipelines import codegraph
 from hqsam_pipelines.stage import Stage
-from pipe_testing import REPOSITORY, environment
+from pipe_testing import REPOSITORY, environment, run
 
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
 ORDER = (
@@ -41,7 +41,7 @@ def test_importing_a_stage_is_light(verb: str) -> None:
         f"import sys, hqsam_pipelines.stages.{verb};"
         "heavy = {'prefect', 'dvc', 'torch', 'numpy', 'pandas', 'pydantic', 'cv2'} & set(sys.modules); print(heavy); sys.exit(bool(heavy))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert run(REPOSITORY, "python", "-c", code).returncode == 0
 
 
 @pytest.mark.parametrize("verb", VERBS)

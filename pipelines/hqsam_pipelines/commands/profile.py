@@ -18,18 +18,27 @@ def profile(
     force: Annotated[
         bool, typer.Option("--force", help="Replace params.yaml even if it holds changes of your own.")
     ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave outputs that the new profile does not have.")] = False,
+    prune: Annotated[
+        bool | None,
+        typer.Option(
+            "--prune/--no-prune",
+            help="Take away outputs that the profile does not have (DVC's cache keeps them); default: when switching.",
+        ),
+    ] = None,
 ) -> None:
-    """Make a profile the active one and take away the outputs that it does not have (they stay in DVC's cache)."""
+    """Make a profile the active one; without a name, list them (with --prune: tidy up after an edit of params.yaml)."""
     from hqsam_pipelines import env, profiles
 
     root = env.repository_root()
     if name is None:
         for known, active in profiles.listing(root):
             typer.echo(f"{'*' if active else ' '} {known}")
-        return
-    switched = profiles.switch(root, name, force=force)
-    typer.echo(f"params.yaml is now configs/{name}.yaml" if switched else f"{name} is active already")
-    if not keep:
+    else:
+        switched = profiles.switch(root, name, force=force)
+        typer.echo(f"params.yaml is now configs/{name}.yaml" if switched else f"{name} is active already")
+    if prune or (prune is None and name is not None):
         for path in profiles.prune(root):
             typer.echo(f"removed {path} (not part of this profile)")
+    if name is not None:
+        for path in profiles.restore(root):
+            typer.echo(f"restored {path} (from DVC's cache)")

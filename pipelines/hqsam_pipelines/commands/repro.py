@@ -1,10 +1,12 @@
 """repro: Run what is out of date, independent stages side by side.
 
-The same work and the same bytes as `dvc repro`, as one Prefect flow over the same graph.
+The same work and the same bytes as `dvc repro`, as one Prefect flow over the same graph. `hqsam repro ablations` makes
+the profile of that name the active one first, runs it, and shows its table.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,19 +19,53 @@ app = typer.Typer(help="Run what is out of date, independent stages side by side
 def repro(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(help="Stages (score@coco-nano) or groups (score), with all they need; none: all."),
+        typer.Argument(
+            help="Stages (score@coco-nano) or groups (score), with all they need; none: all; ablations: the paper's grid."
+        ),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="Stages at the same time.")] = 2,
     force: Annotated[bool, typer.Option("--force", "-f", help="Run the targets even if nothing changed.")] = False,
+    from_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-dir",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            resolve_path=True,
+            help="Archives that you downloaded yourself, as ARCHIVE/FILE or FILE; default: data/drop.",
+        ),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what happened here.")] = None,
 ) -> None:
     """Bring the targets up to date."""
+    from hqsam_datasets.fetch import DROP_FOLDER_VARIABLE
+
     from hqsam_pipelines import env, reproduce
 
-    outcome = reproduce.run(env.repository_root(), targets or [], workers=workers, force=force)
+    if from_dir is not None:
+        os.environ[DROP_FOLDER_VARIABLE] = str(from_dir)
+    root, grid = env.repository_root(), targets == ["ablations"]
+    if grid:
+        _switch(root)
+    outcome = reproduce.run(root, [] if grid else targets or [], workers=workers, force=force)
     if json_file is not None:
         reproduce.write(outcome, json_file)
     for line in outcome.lines():
         typer.echo(line)
     if outcome.failed:
         raise typer.Exit(1)
+    if grid:
+        typer.echo((root / "reports" / "tables" / "ablations.md").read_text(encoding="utf-8"))
+
+
+def _switch(root: Path) -> None:
+    """Make the profile with all rows of configs/ablations the active one, for the data of the one that is active now."""
+    from hqsam_pipelines import ablations, profiles
+    from hqsam_pipelines.params import FILE, Params
+
+    active = Params.load(root / FILE).profile
+    name = next((name for name, base in ablations.PROFILES.items() if active in (name, base)), "ablations")
+    if profiles.switch(root, name):
+        typer.echo(f"params.yaml is now the profile {name}; `hqsam profile {ablations.PROFILES[name]}` goes back")
+        profiles.prune(root)

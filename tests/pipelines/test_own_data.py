@@ -1,0 +1,94 @@
+"""One's own data through DVC: a params entry of each kind, `dvc repro`, and nothing but that entry's stages."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from hqsam_pipelines import host_client, server
+from pipe_testing import clone, run
+
+SOURCES: dict[str, dict[str, Any]] = {
+    "own_folder": {"kind": "folder", "images": "photos", "masks": "masks"},
+    "own_labels": {"kind": "label_maps", "images": "photos", "masks": "labels"},
+    "own_coco": {"kind": "coco_json", "images": "photos", "annotations": "instances.json"},
+    "own_lvis": {"kind": "lvis_json", "images": "photos", "annotations": "lvis.json"},
+}
+BOX = [[10.0, 10.0, 40.0, 10.0, 40.0, 30.0, 10.0, 30.0]]
+
+
+def png(array: Any) -> bytes:
+    return bytes(cv2.imencode(".png", array)[1].tobytes())
+
+
+def annotation_file(image: dict[str, Any]) -> str:
+    return json.dumps(
+        {
+            "images": [{"id": 1, "height": 48, "width": 64, **image}],
+            "categories": [{"id": 1, "name": "bird"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": BOX}],
+        }
+    )
+
+
+def pack(path: Path) -> None:
+    """One archive that every kind can read."""
+    photo = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    labels = np.zeros((48, 64), np.uint8)
+    labels[10:30, 10:40] = 1
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("photos/a.png", png(photo))
+        archive.writestr("masks/a.png", png(labels * 255))
+        archive.writestr("labels/a.png", png(labels))
+        archive.writestr("instances.json", annotation_file({"file_name": "a.png"}))
+        archive.writestr("lvis.json", annotation_file({"coco_url": "http://nowhere.test/photos/a.png"}))
+
+
+@pytest.fixture
+def own(tmp_path: Path, database: Path) -> Iterator[Path]:
+    """A clone whose params.yaml has an own archive and four own sources."""
+    root = clone(tmp_path / "clone")
+    shutil.copytree(database, server.home(root))
+    pack(tmp_path / "own.zip")
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["archives"]["own"] = {"files": [{"name": "own.zip", "urls": [(tmp_path / "own.zip").as_uri()]}]}
+    params["sources"] |= {name: {"archive": "own", "expected": 1, **entry} for name, entry in SOURCES.items()}
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    yield root
+    host_client.stop(root)
+    server.stop(root)
+
+
+def test_archives_can_come_from_a_folder_of_the_user(own: Path) -> None:
+    params = yaml.safe_load((own / "params.yaml").read_text())
+    params["archives"]["own"]["files"][0]["urls"] = ["drop://own.zip"]
+    (own / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    done = run(own, "hqsam", "repro", "fetch@own")
+    assert done.returncode == 1 and f"{own / 'data' / 'drop' / 'own'}/\n        own.zip" in done.stdout + done.stderr
+    done = run(own, "hqsam", "repro", "fetch@own", "--from-dir", str(own.parent))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert (own / "data" / "archives" / "own" / "own.zip").is_file()
+
+
+def test_dvc_repro_takes_an_entry_of_each_kind(own: Path) -> None:
+    stages = [f"normalise@{name}" for name in SOURCES]
+    done = run(own, "dvc", "repro", *stages)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert sorted(re.findall(r"Running stage '([^']+)'", done.stdout)) == sorted(["fetch@own", *stages])
+    for name in SOURCES:
+        result = json.loads((own / "data" / "samples" / name / "normalise.json").read_text())
+        assert (result["source"], result["n_samples"], result["n_rejects"]) == (name, 1, 0)
+    # The code of one kind is the business of its own sources only.
+    adapter = own / "datasets" / "hqsam_datasets" / "sources" / "label_maps.py"
+    adapter.write_text(adapter.read_text() + "# changed\n")
+    status = json.loads(run(own, "dvc", "status", "--json", *stages).stdout)
+    assert set(status) == {"normalise@own_labels"}

@@ -1,0 +1,110 @@
+"""`hqsam repro` with its stages fanned out on a local Ray cluster of two nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hqsam_pipelines import host_client, server
+from pipe_testing import REPOSITORY, environment, git, run
+from test_reproduce import wait_until
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before its import: Ray stays on the loopback interface
+pytest.importorskip("prefect_ray", reason="prefect-ray is not installed (extra `ray`)")
+
+
+# Each part waits for the other one to begin: they can only succeed side by side.
+STAGES = """
+stages:
+  part:
+    foreach: {a: b, b: a}
+    do:
+      cmd: touch begin-${key} && timeout 90 sh -c 'until test -e begin-${item}; do sleep 0.1; done' && echo ${key} > out-${key}
+      outs:
+        - out-${key}
+  join:
+    cmd: cat out-a out-b > joined
+    deps: [out-a, out-b]
+    outs: [joined]
+  bad:
+    cmd: echo no such luck && false
+    outs: [never]
+"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two nodes with one CPU each, on the loopback interface."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(REPOSITORY, RAY_USAGE_STATS_ENABLED="0").items():
+            patch.setenv(name, value)
+        node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+        try:
+            cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+            cluster.wait_for_nodes()
+            yield cluster.address
+        finally:
+            cluster.shutdown()
+
+
+def repository(root: Path, stages: str, database: Path) -> Path:
+    root.mkdir()
+    (root / "dvc.yaml").write_text(stages)
+    (root / "params.yaml").write_text("profile: none\n")
+    shutil.copytree(database, server.home(root))
+    git(root, "init", "-q")
+    assert run(root, "dvc", "init", "-q").returncode == 0
+    (root / ".gitignore").write_text(".hqsam/\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "x")
+    return root
+
+
+def test_stages_run_side_by_side_on_two_nodes(address: str, database: Path, tmp_path: Path) -> None:
+    root = repository(tmp_path / "fan", STAGES, database)
+    try:
+        done = run(
+            root, "hqsam", "repro", "--json", str(tmp_path / "out.json"), HQSAM_EXECUTOR="ray", RAY_ADDRESS=address
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == 1 and (tmp_path / "out.json").exists(), said
+        outcome = json.loads((tmp_path / "out.json").read_text())
+        assert sorted(outcome["ran"]) == ["join", "part@a", "part@b"], said
+        assert list(outcome["failed"]) == ["bad"]
+        assert "no such luck" in outcome["failed"]["bad"]
+        assert (root / "joined").read_text() == "a\nb\n"
+        # What ran on Ray is up to date for DVC here: the same files, the same lock file.
+        again = run(root, "hqsam", "repro", "join", HQSAM_EXECUTOR="threads")
+        assert "everything is up to date (3 stages)" in again.stdout, again.stdout + again.stderr
+    finally:
+        host_client.stop(root)
+        server.stop(root)
+
+
+def test_an_interrupt_ends_the_stages_on_the_nodes_too(address: str, database: Path, tmp_path: Path) -> None:
+    # `exec` makes the noted process the one that sleeps.
+    stages = "stages:\n  long:\n    cmd: echo $$ > pid && exec sleep 300\n    outs: [never]\n"
+    root = repository(tmp_path / "long", stages, database)
+    words = [sys.executable, "-m", "hqsam_pipelines.cli", "repro"]
+    kept = environment(REPOSITORY, HQSAM_EXECUTOR="ray", RAY_ADDRESS=address, HQSAM_HOST="0")
+    process = subprocess.Popen(words, cwd=root, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert wait_until(lambda: (root / "pid").exists() and (root / "pid").read_text() != "", 90)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode != 0
+        pid = int((root / "pid").read_text())
+        assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 30), out
+    finally:
+        process.kill()
+        server.stop(root)
