@@ -1,9 +1,17 @@
-"""`make bench`: every benchmark of this folder, one after the other; the tables go to the terminal, JSON to a folder.
+"""`make bench`: runs benchmarks one after the other, each in its own process, and ends with one table an area.
 
-    python -m benchmarks [--full] [--out FOLDER] [NAME ...]
+    python -m benchmarks [metrics|model|data|train] [--full|--quick] [--out FOLDER] [NAME ...]
+    python -m benchmarks                       # everything at each script's own, small size (minutes)
+    python -m benchmarks metrics --full        # one area, at the sizes that the promises are about (long)
+    python -m benchmarks metrics/jf encoder    # single benchmarks, with or without their area
 
-A benchmark is a script `bench_<name>.py` or `overlap_<name>.py` that takes `--json FILE`. Ratios are made in one run on the same
-machine; a benchmark that misses its target, or fails, makes the exit status 1.
+How a benchmark is found: every file `benchmarks/<area>/<name>.py` with a function `main()` at its top level is one; its
+name is the file's without `bench_`. Files without `main()` are helpers. There is no list to edit.
+
+What a benchmark does: its `main()` takes `--json FILE`, and may take `--full` and `--quick` (handed on to those that
+mention them); it prints its own table and returns 1, or exits with it, when it misses a promise. A script that ends in
+`return benchmarks.table.finish(rows, options.json)` has its rows in the area's last table; any other one has a line
+there with its verdict. Ratios are made inside one script, in one interleaved run on the same inputs.
 """
 
 from __future__ import annotations
@@ -12,44 +20,83 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from benchmarks.table import Row, read_rows, render
+
 HERE = Path(__file__).resolve().parent
-NOT_RUN = {"overlap_folders"}  # a helper of the others
 
 
 def scripts() -> dict[str, Path]:
-    """Benchmark name to script."""
-    found = [*HERE.rglob("bench_*.py"), *HERE.rglob("overlap_*.py")]
-    return {p.stem.removeprefix("bench_"): p for p in sorted(found) if p.stem not in NOT_RUN}
+    """Benchmark `<area>/<name>` to script."""
+    found = {}
+    for path in sorted(HERE.glob("*/*.py")):
+        if "\ndef main(" in path.read_text(encoding="utf-8"):
+            found[f"{path.parent.name}/{path.stem.removeprefix('bench_')}"] = path
+    return found
+
+
+def selected(words: list[str], known: list[str]) -> list[str]:
+    """The benchmarks that are meant by areas, names, or `<area>/<name>`; all of them without a word.
+
+    Areas and names together mean the names in these areas (`metrics jf`).
+
+    Raises:
+        ValueError: a word is none of these.
+    """
+    areas = {name.partition("/")[0] for name in known}
+    chosen = [word for word in words if word in areas]
+    names = [word for word in words if word not in areas]
+    inside = [name for name in known if not chosen or name.partition("/")[0] in chosen]
+    for word in names:
+        if not any(word in (name, name.partition("/")[2]) for name in inside):
+            raise ValueError(f"no benchmark {word!r}; there are {', '.join(inside)}")
+    return [name for name in inside if not names or name in names or name.partition("/")[2] in names]
+
+
+def run(script: Path, out: Path, *, size: str | None) -> tuple[list[Row], float]:
+    """Runs one script; returns its rows (one with the verdict if it keeps none) and the seconds it took."""
+    out.unlink(missing_ok=True)
+    command = [sys.executable, str(script), "--json", str(out)]
+    if size is not None and f'"{size}"' in script.read_text(encoding="utf-8"):
+        command.append(size)
+    paths = [str(script.parent), *(str(HERE.parent / part) for part in ("", "datasets", "metrics", "pipelines"))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    begin = time.monotonic()
+    status = subprocess.run(command, env=environment, check=False).returncode
+    seconds = time.monotonic() - begin
+    rows = read_rows(out)
+    if status and not any(row.met is False for row in rows):
+        rows = [*rows, Row(script.stem, f"exit status {status}", "0", met=False)]
+    return rows or [Row(script.stem, "see above", "its own", met=True)], seconds
 
 
 def main() -> int:
-    """Run them; 1 if one failed."""
+    """Runs what was asked for; 1 if a benchmark failed or a promise was missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(scripts())}")
-    parser.add_argument("--full", action="store_true", help="the sizes of the promises (long)")
+    parser.add_argument("words", nargs="*", metavar="AREA|NAME", help=f"of: {', '.join(scripts())}")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_const", const="--full", dest="size", help="the sizes of the promises")
+    size.add_argument("--quick", action="store_const", const="--quick", dest="size", help="the smallest sizes")
     parser.add_argument("--out", type=Path, default=Path(".bench"), help="folder for the JSON files")
-    options = parser.parse_args()
-    unknown = sorted(set(options.names) - scripts().keys())
-    if unknown:
-        parser.error(f"unknown benchmark {unknown[0]}; there are {', '.join(scripts())}")
+    options = parser.parse_intermixed_args()
+    found = scripts()
+    try:
+        names = selected(options.words, list(found))
+    except ValueError as error:
+        parser.error(str(error))
     options.out.mkdir(parents=True, exist_ok=True)
-    failed = [name for name in options.names or scripts() if not _run(name, options.out, full=options.full)]
-    if failed:
-        print(f"missed or failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _run(name: str, out: Path, *, full: bool) -> bool:
-    script = scripts()[name]
-    print(f"\n== {name}", flush=True)
-    command = [sys.executable, str(script), "--json", str(out / f"{name}.json")]
-    if full and "--full" in script.read_text():
-        command.append("--full")
-    paths = [str(script.parent), *(str(HERE.parent / p) for p in ("", "datasets", "metrics", "pipelines"))]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.run(command, env=environment, check=False).returncode == 0
+    areas: dict[str, list[Row]] = {}
+    for name in names:
+        area, _, short = name.partition("/")
+        print(f"\n== {name}", flush=True)
+        rows, seconds = run(found[name], options.out / f"{area}-{short}.json", size=options.size)
+        print(f"({seconds:.0f} s)", flush=True)
+        areas.setdefault(area, []).extend(rows)
+    for area, rows in areas.items():
+        print(f"\n== {area}: the promises\n\n{render(row for row in rows if row.met is not None)}")
+    return int(any(row.met is False for rows in areas.values() for row in rows))
 
 
 if __name__ == "__main__":

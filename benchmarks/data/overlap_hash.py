@@ -2,7 +2,8 @@
 
     python benchmarks/data/overlap_hash.py [--json FILE]
 
-`ratio` is the images per second of hashing over those of decoding alone: the target is 0.7.
+`ratio` is the images per second of hashing over those of decoding alone. The target is 0.7 for the training set as a
+whole (typical sizes of its sources), which the last line sums up.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +25,10 @@ from numpy.random import default_rng
 from benchmarks.data.overlap_recall import dead_leaves
 
 SIZES = {
-    "FSS-1000": (224, 224), "ECSSD, MSRA-10K, DUTS": (300, 400), "COCO": (480, 640), "1 megapixel": (853, 1280),
-    "ThinObject-5K, DIS5K": (1700, 2560), "DIS5K, largest": (2667, 4000),
+    # what: (height, width, how many of HQSeg-44K's images are about that large)
+    "FSS-1000": (224, 224, 10_000), "ECSSD, MSRA-10K, DUTS": (300, 400, 26_572), "COCO": (480, 640, 0),
+    "1 megapixel": (853, 1280, 0), "ThinObject-5K": (1200, 1600, 4748), "DIS5K": (1700, 2560, 3000),
+    "DIS5K, largest": (2667, 4000, 0),
 }  # fmt: skip
 
 
@@ -51,7 +55,7 @@ def measure() -> list[dict[str, Any]]:
     """One row per size."""
     cv2.setNumThreads(1)
     rows = []
-    for name, (height, width) in SIZES.items():
+    for name, (height, width, count) in SIZES.items():
         data = cv2.imencode(".jpg", photograph(height, width), [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
         image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
         decode = seconds(lambda data=data: cv2.imdecode(data, cv2.IMREAD_COLOR))
@@ -59,7 +63,7 @@ def measure() -> list[dict[str, Any]]:
         digest = seconds(lambda image=image: hashlib.sha256(image.data))
         rows.append(
             {
-                "what": name, "height": height, "width": width, "decode_ms": round(1000 * decode, 3),
+                "what": name, "of_training_set": count, "height": height, "width": width, "decode_ms": round(1000 * decode, 3),
                 "hash_ms": round(1000 * hashing, 3), "sha256_ms": round(1000 * digest, 3),
                 "ratio": round(decode / hashing, 3),
             }
@@ -67,16 +71,27 @@ def measure() -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
+def total(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole training set: minutes of decoding and of hashing, and their ratio."""
+    decode, hashing = (sum(row[k] * row["of_training_set"] for row in rows) / 60_000 for k in ("decode_ms", "hash_ms"))
+    return {
+        "what": "HQSeg-44K", "decode_minutes": round(decode, 2), "hash_minutes": round(hashing, 2),
+        "ratio": round(decode / hashing, 3),
+    }  # fmt: skip
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = measure()
+    rows.append(total(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     for row in rows:
         print(json.dumps(row))
+    return int(rows[-1]["ratio"] < 0.7)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

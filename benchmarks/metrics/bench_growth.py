@@ -1,6 +1,6 @@
 """Boundary AP on pictures of BIG's size: peak memory, and how time grows with masks, pixels and dilation.
 
-    python benchmarks/metrics/bench_growth.py [--full] [--json FILE]
+    python -m benchmarks metrics/growth [--full]
 
 Time must grow linearly with masks and with pixels, and not with the dilation; peak memory stays under 1 GB.
 """
@@ -13,11 +13,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from workloads import Workload, make_coco
+from benchmarks.metrics.workloads import Workload, make_coco
+from benchmarks.table import Row, finish
 
 LIMIT_GB = 1.0
+# How many times the time may grow: linearly with masks and pixels, not with the dilation, and a quarter for noise.
+GROWTH = {"twice the masks": 2.5, "four times the pixels": 5.0, "four times the dilation": 1.25}
 _CODE = """
 import json, resource, sys, time
 from pathlib import Path
@@ -40,37 +42,43 @@ def measure(work: Workload, ratio: float) -> tuple[float, float]:
     return seconds, peak
 
 
-def main() -> None:
-    """Prints the rows and, with --json, writes them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def cases(folder: Path, images: int) -> dict[str, tuple[Workload, float]]:
+    """The workloads: BIG's size, and the same with one thing changed."""
+    sizes = {"gt": 3, "dt": 6}
+    base = make_coco(folder, "big", images=images, height=2400, width=3200, **sizes)
+    return {
+        "base": (base, 0.02),
+        "narrow": (base, 0.005),
+        "half": (make_coco(folder, "half", images=images // 2, height=2400, width=3200, **sizes), 0.02),
+        "small": (make_coco(folder, "small", images=images, height=1200, width=1600, **sizes), 0.02),
+    }
+
+
+def table(found: dict[str, tuple[float, float]], masks: int) -> list[Row]:
+    """Processor seconds and peak of the base, and how time grows."""
+    seconds, peak = found["base"]
+    where = f"2400x3200, {masks} masks"
+    rows = [
+        Row(f"{where}: processor time", f"{seconds:.2f} s"),
+        Row.at_most(f"{where}: peak memory", peak, LIMIT_GB, "GB"),
+    ]
+    grows = {"twice the masks": "half", "four times the pixels": "small", "four times the dilation": "narrow"}
+    for name, case in grows.items():
+        rows.append(Row.at_most(f"{where}: {name} cost", seconds / found[case][0], GROWTH[name], "x"))
+    return rows
+
+
+def main() -> int:
+    """Prints the table; 1 when time or memory grows too fast."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="16 images instead of 4")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     images = 16 if options.full else 4
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        sizes = {"images": images, "gt": 3, "dt": 6}
-        base = make_coco(folder, "big", height=2400, width=3200, **sizes)
-        cases = {
-            "base": (base, 0.02),
-            "dilation x 4": (base, 0.08),
-            "dilation / 2": (base, 0.01),
-            "masks / 2": (make_coco(folder, "half", height=2400, width=3200, images=images // 2, gt=3, dt=6), 0.02),
-            "pixels / 4": (make_coco(folder, "small", height=1200, width=1600, **sizes), 0.02),
-        }
-        found = {name: measure(work, ratio) for name, (work, ratio) in cases.items()}
-    seconds, peak = found["base"]
-    rows: list[dict[str, Any]] = [
-        {"case": name, "cpu_seconds": round(s, 3), "relative": round(s / seconds, 2), "peak_gb": round(gb, 3)}
-        for name, (s, gb) in found.items()
-    ]
-    met = peak <= LIMIT_GB and found["dilation x 4"][0] < 1.5 * seconds
-    rows[0]["met"] = met
-    for row in rows:
-        print(json.dumps(row))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        found = {name: measure(*case) for name, case in cases(Path(temporary), images).items()}
+    return finish(table(found, 9 * images), options.json, measured=found)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

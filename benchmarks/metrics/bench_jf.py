@@ -1,26 +1,44 @@
 """J&F on 480p sequences against the official formulation: skimage's disk dilation of both boundaries, whole frames.
 
-python benchmarks/metrics/bench_jf.py [--full] [--json FILE]
+    python -m benchmarks metrics/jf [--full]
+
+Three forms of that dilation are timed: skimage's by a footprint (the formulation of the DAVIS program's text, which the
+promise is about), skimage's by a distance transform, and OpenCV's by a footprint (what the program's last version calls).
+All of them read the pictures themselves, sequence by sequence in turn with this package, and must give the same J and F.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
-from hqsam_metrics.davis import find_sequences, score_folders
+from hqsam_metrics.davis import DavisFolders, ObjectScore, find_sequences, score_sequence
 from hqsam_metrics.jf import bound_pixels
 from hqsam_metrics.png import read_index_png
-from skimage.morphology import dilation as grey_dilation
+from skimage.morphology import dilation as footprint_dilation
 from skimage.morphology import disk, isotropic_dilation
-from workloads import make_davis
+
+from benchmarks.metrics.workloads import make_davis
+from benchmarks.table import Row, finish
 
 TARGET = 5.0
+EQUAL = 1e-9
+OBJECTS = 3
+Dilate = Callable[[np.ndarray, int], np.ndarray]
+Values = dict[int, list[tuple[float, float]]]
+
+DILATIONS: dict[str, Dilate] = {
+    "skimage, disk footprint": lambda mask, radius: footprint_dilation(mask, disk(radius)),
+    "skimage, distance transform": isotropic_dilation,
+    "OpenCV, disk footprint": lambda mask, radius: cv2.dilate(mask.view(np.uint8), disk(radius)).view(np.bool_),
+}
+TARGETS = {"skimage, disk footprint": TARGET}
 
 
 def boundary_map(mask: np.ndarray) -> np.ndarray:
@@ -36,13 +54,12 @@ def boundary_map(mask: np.ndarray) -> np.ndarray:
     return out
 
 
-def official(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+def official(pred: np.ndarray, target: np.ndarray, dilate: Dilate) -> tuple[float, float]:
     """J and F of one object in one frame, as the DAVIS program computes them."""
     union = np.count_nonzero(pred | target)
     j = np.count_nonzero(pred & target) / union if union else 1.0
     a, b = boundary_map(pred), boundary_map(target)
-    element = disk(bound_pixels(*pred.shape))
-    near_a, near_b = (grey_dilation(c.astype(np.uint8), element).astype(bool) for c in (a, b))
+    near_a, near_b = (dilate(c, bound_pixels(*pred.shape)) for c in (a, b))
     n_a, n_b = a.sum(), b.sum()
     if not n_a or not n_b:
         return j, float(n_a == n_b)
@@ -50,66 +67,63 @@ def official(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     return j, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def isotropic(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """The same with skimage's quickest disk dilation (distance transform), for an honest second yardstick."""
-    a, b = boundary_map(pred), boundary_map(target)
-    radius = bound_pixels(*pred.shape)
-    near_a, near_b = (isotropic_dilation(c, radius) for c in (a, b))
-    union = np.count_nonzero(pred | target)
-    j = np.count_nonzero(pred & target) / union if union else 1.0
-    n_a, n_b = a.sum(), b.sum()
-    if not n_a or not n_b:
-        return j, float(n_a == n_b)
-    precision, recall = (a & near_b).sum() / n_a, (b & near_a).sum() / n_b
-    return j, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+def theirs(folders: DavisFolders, name: str, frames: tuple[str, ...], dilate: Dilate) -> Values:
+    """J and F of the objects of one sequence by the official formulation."""
+    values: Values = {label: [] for label in range(1, OBJECTS + 1)}
+    for frame in frames[1:-1]:
+        found, real = (read_index_png(side / name / f"{frame}.png") for side in (folders.pred, folders.target))
+        for label, rows in values.items():
+            rows.append(official(found == label, real == label, dilate))
+    return values
 
 
-def run(root: Path) -> dict[str, Any]:
-    """Times both in turn, sequence by sequence, reading of the pictures included in both."""
+def ours(folders: DavisFolders, name: str, frames: tuple[str, ...]) -> list[ObjectScore]:
+    """The same by this package, in this process."""
+    sides = {"pred": folders.pred, "target": folders.target}
+    read = {key: lambda at, side=side: read_index_png(side / name / f"{frames[at]}.png") for key, side in sides.items()}
+    return score_sequence(name, frames, **read)
+
+
+def run(root: Path) -> list[Row]:
+    """Times all programs in turn, sequence by sequence."""
     folders = find_sequences(root / "results", root / "DAVIS")
-    begin = time.perf_counter()
-    scores = score_folders(folders)
-    ours = time.perf_counter() - begin
-    seconds = {}
+    seconds = dict.fromkeys(("ours (1 process)", *DILATIONS), 0.0)
     worst = 0.0
-    for name, program in (("official", official), ("isotropic", isotropic)):
+    for name, frames in folders.sequences:
         begin = time.perf_counter()
-        values: dict[tuple[str, int], list[tuple[float, float]]] = {}
-        for sequence, frames in folders.sequences:
-            for frame in frames[1:-1]:
-                found, real = (
-                    read_index_png(side / sequence / f"{frame}.png") for side in (folders.pred, folders.target)
-                )
-                for label in range(1, 4):
-                    values.setdefault((sequence, label), []).append(program(found == label, real == label))
-        seconds[name] = time.perf_counter() - begin
-        for score in scores:
-            theirs = np.array(values[score.sequence, score.object])
-            worst = max(worst, float(np.abs(theirs - np.stack([score.j, score.f], 1)).max()))
-    return {
-        "workload": "480p sequences",
-        "frames": sum(len(frames) - 2 for _, frames in folders.sequences),
-        "objects": len(scores),
-        "seconds": {"ours (1 process)": round(ours, 3)} | {k: round(v, 3) for k, v in seconds.items()},
-        "times_ours": {name: round(value / ours, 2) for name, value in seconds.items()},
-        "largest_difference": worst,
-        "met": {"official": seconds["official"] / ours >= TARGET},
-    }
+        scores = ours(folders, name, frames)
+        seconds["ours (1 process)"] += time.perf_counter() - begin
+        for program, dilate in DILATIONS.items():
+            begin = time.perf_counter()
+            values = theirs(folders, name, frames, dilate)
+            seconds[program] += time.perf_counter() - begin
+            gaps = [np.abs(np.array(values[s.object]) - np.stack([s.j, s.f], 1)).max() for s in scores]
+            worst = max(worst, *map(float, gaps))
+    return table(sum(len(frames) - 2 for _, frames in folders.sequences), seconds, worst)
 
 
-def main() -> None:
-    """Prints the row and, with --json, writes it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def table(frames: int, seconds: dict[str, float], worst: float) -> list[Row]:
+    """Seconds, ratios and the largest difference."""
+    where = f"{frames} frames 480x854, {OBJECTS} objects"
+    rows = [Row(f"{where}: {name}", f"{value:.2f} s") for name, value in seconds.items()]
+    mine = seconds["ours (1 process)"]
+    rows += [
+        Row.at_least(f"{where}: as fast as {name}", seconds[name] / mine, TARGETS.get(name, 0.0)) for name in DILATIONS
+    ]
+    return [*rows, Row(f"{where}: largest difference", f"{worst:.0e}", f"<= {EQUAL:g}", worst <= EQUAL)]
+
+
+def main() -> int:
+    """Prints the table; 1 when the ratio is missed or numbers differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="6 sequences of 60 frames instead of 2 of 12")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sizes = {"sequences": 6, "frames": 60} if options.full else {"sequences": 2, "frames": 12}
-        row = run(make_davis(Path(folder), **sizes))
-    print(json.dumps(row))
-    if options.json:
-        options.json.write_text(json.dumps([row], indent=1) + "\n")
+        rows = run(make_davis(Path(folder), **sizes))
+    return finish(rows, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
