@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEST_PROCESSES ?= 2
+BENCH_STAMP := $(VENV)/.bench-installed
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
@@ -15,9 +17,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: $(STAMP)
 	$(BIN)/python -m hqsam_pipelines.demo
 
-## test: set up if needed, then the whole test suite
+## test: set up if needed, then the whole test suite, a file at a time on each of two processes with one compute thread
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 ## check: formatting, lint, types, import rules, spelling
 check: $(STAMP)
@@ -39,9 +41,9 @@ repro: $(STAMP)
 compare: $(STAMP)
 	$(BIN)/hqsam compare $(A) $(B)
 
-## bench: the benchmark tables (minutes)
-bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+## bench: the benchmark tables, small sizes (minutes); make bench BENCH="metrics --full" for one area at the promised sizes
+bench: $(BENCH_STAMP)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
@@ -54,3 +56,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps lvis
 	touch $(STAMP)
+
+# The programs that the benchmarks compare with.
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	touch $(BENCH_STAMP)
