@@ -1,14 +1,19 @@
 """The table of ablations: one row per model of the profile, beside the paper's numbers for the same system.
 
-Only written when the profile has rows of `configs/ablations`. Values are means over the four HQ sets (where all were
-run) and COCO's, times 100, for the system that HQ-SAM is in each benchmark's protocol.
+Files are only written when the profile has rows of `configs/ablations`. Values are means over the four HQ sets (where all
+were run) and COCO's, times 100, for the system that HQ-SAM is in each benchmark's protocol. The grid takes several times as long as
+the sample itself, so the sample's page shows a committed run of it (``data/ablations_sample.csv``, a copy of that run's
+`reports/tables/ablations.csv`) and says so.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +125,30 @@ def shown(found: Sequence[AblationRow]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def context(found: Sequence[AblationRow]) -> list[dict[str, Any]]:
-    """The table for the page; nothing if there are no rows."""
+def context(found: Sequence[AblationRow], profile: str) -> list[dict[str, Any]]:
+    """The table for the page: of this run, or the committed one of the profile; nothing if there is neither."""
     title = "Ablations and rivals: means over the four HQ sets, and COCO"
-    return [{"title": title, "columns": list(HEADS), "lines": shown(found)}] if found else []
+    if found:
+        return [{"title": title, "columns": list(HEADS), "lines": shown(found)}]
+    earlier = recorded(profile)
+    title += " (a committed run of `hqsam repro ablations`, half the epochs; not of this run)"
+    return [{"title": title, "columns": list(HEADS), "lines": shown(earlier)}] if earlier else []
+
+
+def recorded(profile: str) -> list[AblationRow]:
+    """The committed run of the grid on a profile's data; none for a profile without one."""
+    file = resources.files("hqsam_pipelines").joinpath(f"data/ablations_{profile}.csv")
+    if not file.is_file():
+        return []
+    lines = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
+    return [
+        AblationRow(
+            line["model"], line["title"], line["paper_row"], line["variant"],
+            int(line["trained_parameters"]) if line["trained_parameters"] else None,
+            *(tuple(float(line[name]) if line[name] else None for name in names) for names in (COLUMNS[5:9], COLUMNS[9:])),
+        )
+        for line in lines
+    ]  # fmt: skip
 
 
 def markdown(found: Sequence[AblationRow]) -> str:

@@ -205,7 +205,8 @@ def _page(
         "hero": None if hero is None else {**report_html.embed(hero), "text": _HERO_TEXT},
         "paper_backbone": paper.reference_backbone(run.backbone(model)),
         "tables": [report_html.table_context(spec, rows) for spec, rows in numbers.tables],
-        "more_tables": report_html.other_context(numbers.others) + report_ablations.context(numbers.ablations),
+        "more_tables": report_html.other_context(numbers.others)
+        + report_ablations.context(numbers.ablations, str(run.params.get("profile", ""))),
         "cost": report_cost.cost_context(),
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
         "galleries": shown,

@@ -159,7 +159,20 @@ def test_the_table_has_one_row_for_each_model(tmp_path: Path) -> None:
     assert "| fusion convolution on SAM's mask feature only | 1,234 | 50.0 |" in report_ablations.markdown(found)
     only = Run(tmp_path, read_yaml(SAMPLE), [r for r in results if r.model == "nano"])  # type: ignore[arg-type]
     assert report_ablations.rows(only) == []
-    assert report_ablations.context([]) == []
+    assert report_ablations.context([], "tiny") == []
+
+
+def test_the_samples_page_shows_the_committed_run_of_the_grid() -> None:
+    rows = report_ablations.recorded("sample")
+    overlays = {row.name for row in ablations.rows(REPOSITORY)}
+    light = {"light_hq"}  # needs weights that the sample does not have
+    assert {row.model for row in rows} == (overlays - light) | {"nano"}
+    assert all(value is not None and 0 <= value <= 100 for row in rows for value in row.values)
+    table = report_ablations.context([], "sample")[0]
+    assert "committed run" in table["title"]
+    assert len(table["lines"]) == len(rows)
+    file = REPOSITORY / "pipelines" / "hqsam_pipelines" / "data" / "ablations_sample.csv"
+    assert report_ablations.table_csv(rows) == file.read_text(encoding="utf-8")
 
 
 def test_a_file_that_is_no_row_is_named(tmp_path: Path) -> None:
