@@ -11,6 +11,7 @@ parent is gone, and it ends as after SIGTERM. SIGUSR1 prints the stacks of all t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import json
@@ -79,8 +80,14 @@ class Spec(BaseModel):
 
 def tell(word: str, value: object) -> None:
     """Write one line for the program that started this one."""
-    sys.stdout.write(f"@{word} {json.dumps(value)}\n")  # in one piece: several processes may share the stream
-    sys.stdout.flush()
+    _say(f"@{word} {json.dumps(value)}")
+
+
+def _say(line: str) -> None:
+    # Whoever listened may have been killed; the state must be saved all the same.
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(f"{line}\n")  # in one piece: several processes may share the stream
+        sys.stdout.flush()
 
 
 class Throttled:
@@ -130,7 +137,7 @@ def main(argv: list[str]) -> int:
 def _train(train: Callable[..., dict[str, object]], spec: Spec) -> None:
     train(
         shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out, seed=spec.seed,
-        report=Throttled(lambda *told: tell("progress", told)), say=lambda line: print(line, flush=True),
+        report=Throttled(lambda *told: tell("progress", told)), say=_say,
     )  # fmt: skip
 
 
