@@ -47,7 +47,7 @@ def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(trai
     assert not psutil.wait_procs(stopped, timeout=10)[1]
     told = capfd.readouterr().err
     assert "most recent call first" in told
-    assert "all_reduce" in told
+    assert "distributed_c10d.py" in told  # the other one waits in a collective, whichever it is
     patient = spec.model_copy(update={"options": spec.options.model_copy(update={"hang_timeout_s": 90.0})})
     assert launch.train(patient, lambda *_: None)["steps"] == 21
     whole = Training(spec_of(training_set, tmp_path / "whole", epochs=3), 2)
