@@ -8,8 +8,8 @@ Shape letters: B views; S side of the network input; m side of mask prompts; N p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -78,6 +78,23 @@ class Batch:
             self.keys[rows], self.image_B3SS[rows], self.label_B1SS[rows], self.prompts[rows], self.box_B4[rows],
             self.points_BN2[rows], self.point_labels_BN[rows], self.noise_B1mm[rows],
         )  # fmt: skip
+
+    def on(self, device: torch.device) -> Batch:
+        """The batch with its large tensors on a device; meant for a thread beside the one that computes.
+
+        A GPU gets them through page-locked memory on a stream of their own, so that its work goes on meanwhile.
+        """
+        if device.type != "cuda":
+            return self
+        large = (self.image_B3SS, self.label_B1SS, self.noise_B1mm)
+        stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            copied = [tensor.pin_memory().to(device, non_blocking=True) for tensor in large]
+        stream.synchronize()
+        for tensor in copied:  # they were made on that stream, but are used and freed on the default one
+            tensor.record_stream(torch.cuda.default_stream(device))
+        image, label, noise = copied
+        return replace(self, image_B3SS=image, label_B1SS=label, noise_B1mm=noise)
 
     def rows(self, kind: PromptKind) -> Tensor:
         """Indices of the views with this kind of prompt, int64."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -44,6 +47,12 @@ def _join(found: Sequence[Encoded]) -> Encoded:
     return Encoded(torch.cat([e.final_BCHW for e in found]), torch.cat([e.early_BVHW for e in found]))
 
 
+def decoding_threads(workers: int) -> int:
+    """`train.workers`; 0: this machine's cores, shared by its training processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 @dataclass(frozen=True)
 class OnlineFeed:
     """Decode, augment and encode at every step. Threads decode ahead; the order stays the plan's.
@@ -66,15 +75,38 @@ class OnlineFeed:
 
     def steps(self, plan: Sequence[Sequence[Item]]) -> Steps:
         """See `Feed`."""
-        for batch in prefetch(self._load, plan, workers=self.workers, ahead=2 * self.workers):
+        for batch in self.batches(plan):
             yield batch, self._encode(batch) if self.frozen else None
+
+    def batches(self, plan: Sequence[Sequence[Item]]) -> Iterator[Batch]:
+        """The batches of a plan on the model's device. At least two are in the making, enough to keep all threads busy."""
+        ahead = max(2, -(-2 * self.workers // len(plan[0]))) if plan else 0
+        waiting: deque[Future[Batch]] = deque()
+        # One more thread puts the views of a batch together while the others decode those of the next ones.
+        with ThreadPoolExecutor(self.workers) as decoders, ThreadPoolExecutor(1) as collator:
+            views: deque[Future[View]] = deque()
+            try:
+                for items in plan:
+                    mine = [decoders.submit(self.data.view, item) for item in items]
+                    views.extend(mine)
+                    waiting.append(collator.submit(self._collate, mine))
+                    if len(waiting) > ahead:
+                        yield waiting.popleft().result()
+                        for _ in items:
+                            views.popleft()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for queue in (views, waiting):
+                    for future in queue:
+                        future.cancel()
+
+    def _collate(self, views: Sequence[Future[View]]) -> Batch:
+        return collate([view.result() for view in views]).on(self.model.device)
 
     def _encode(self, batch: Batch) -> Encoded:
         rows = parts(len(batch), self.micro_batch)
         return _join([encode(self.model, batch[r], bf16=self.bf16) for r in rows])
-
-    def _load(self, items: Sequence[Item]) -> Batch:
-        return collate([self.data.view(item) for item in items])
 
 
 @dataclass(frozen=True)

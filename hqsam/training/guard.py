@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -56,19 +56,56 @@ def scratch(out: Path, group: Group) -> Iterator[Path]:
             folder.rmdir()  # only if it is empty
 
 
+class Stopped(BaseException):
+    """SIGTERM came during work that can be given up."""
+
+
+class Stop:
+    """Whether SIGTERM has come, and what it does: it is noted, or ends a piece of work at once.
+
+    Attributes:
+        asked: whether it has come.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._at_once = False
+
+    def note(self, _number: int, _frame: FrameType | None) -> None:
+        """The signal's handler."""
+        self.asked = True
+        if self._at_once:
+            self._at_once = False
+            raise Stopped
+
+    @contextlib.contextmanager
+    def at_once(self, allowed: bool = True) -> Iterator[None]:
+        """Raise `Stopped` in this block as soon as SIGTERM comes, or if it has come before.
+
+        Args:
+            allowed: whether to; a process that others wait for has to go on to where they meet.
+        """
+        if not allowed:
+            yield
+            return
+        self._at_once = True
+        try:
+            if self.asked:
+                raise Stopped
+            yield
+        finally:
+            self._at_once = False
+
+
 @contextlib.contextmanager
-def noting_sigterm() -> Iterator[Callable[[], bool]]:
-    """Note SIGTERM instead of dying, so that the step can end and the state be saved. Main thread only."""
-    asked = threading.Event()
+def noting_sigterm() -> Iterator[Stop]:
+    """Note SIGTERM instead of dying, so that the state can be saved. Main thread only: elsewhere nothing is noted."""
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield stop
         return
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        asked.set()
-
-    before = signal.signal(signal.SIGTERM, note)
+    before = signal.signal(signal.SIGTERM, stop.note)
     try:
-        yield asked.is_set
+        yield stop
     finally:
         signal.signal(signal.SIGTERM, before)

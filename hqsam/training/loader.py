@@ -221,6 +221,11 @@ def epoch_items(samples: Sequence[int], *, views: int, cycle: bool, epoch: int) 
     return [Item(s, v) for s in samples for v in chosen]
 
 
+def epoch_steps(n_items: int, *, batch_size: int, world: int) -> int:
+    """Steps of an epoch of `n_items` views; see `epoch_plan`."""
+    return n_items // (min(batch_size, n_items // world) * world)
+
+
 def epoch_plan(
     items: Sequence[Item], *, seed: int, epoch: int, batch_size: int, rank: int = 0, world: int = 1
 ) -> list[list[Item]]:
@@ -247,7 +252,7 @@ def epoch_plan(
         raise UserError(f"{len(items)} training views for {world} processes", cure="start fewer processes")
     order = np.random.default_rng([seed, epoch]).permutation(len(items))
     size = min(batch_size, len(items) // world)
-    steps = len(items) // (size * world)
+    steps = epoch_steps(len(items), batch_size=batch_size, world=world)
     mine = order[: steps * size * world].reshape(steps, world, size)[:, rank]
     return [[items[i] for i in step] for step in mine]
 

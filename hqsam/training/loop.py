@@ -21,18 +21,17 @@ from pathlib import Path
 
 import torch
 from hqsam_datasets.atomic import write_text
-from hqsam_datasets.errors import UserError
 
 from hqsam.model import checkpoint
 from hqsam.model.build import build_model
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
-from hqsam.training import guard, results
+from hqsam.training import checks, guard, results
 from hqsam.training.cache import cached_feed
-from hqsam.training.feed import Feed, OnlineFeed
+from hqsam.training.events import EventFile
+from hqsam.training.feed import Feed, OnlineFeed, decoding_threads
 from hqsam.training.group import Group, device_of, joined
-from hqsam.training.loader import Item, TrainingSet, epoch_items, epoch_plan, held_out, n_views
-from hqsam.training.loss import MaskLoss
+from hqsam.training.loader import Item, TrainingSet, epoch_items, epoch_plan, epoch_steps, held_out, n_views
 from hqsam.training.options import TrainOptions
 from hqsam.training.probe import micro_batch
 from hqsam.training.state import Progress, RunState, remove
@@ -42,8 +41,8 @@ from hqsam.training.validate import Validation
 __all__ = ["ModelOptions", "TrainOptions", "train"]
 
 Report = Callable[[int, int, str], None]
-STOP, SAVE = 0, 1
-"""What a process asks at each step; the answer is the same for all."""
+STOP = 0
+"""The first of the questions that a process asks at each step: whether to end. The answer is the same for all."""
 
 
 def _quiet(_done: int, _total: int, _what: str) -> None:
@@ -64,7 +63,7 @@ class _Run:
     seed: int
     samples: Sequence[int]
     views: int
-    validation: Validation
+    held: Sequence[int]
     out: Path
     identity: dict[str, object]
     report: Report
@@ -85,9 +84,15 @@ class _Run:
         return not self.model.head.changes_encoder
 
     @property
+    def steps(self) -> int:
+        """Steps of an epoch: the same number in each."""
+        n = len(self.samples) * (1 if self.options.views == "cycle" else self.views)
+        return epoch_steps(n, batch_size=self.options.batch_size // self.group.size, world=self.group.size)
+
+    @property
     def total(self) -> int:
         """Steps of the whole run."""
-        return sum(len(self.plan(e)) for e in range(self.options.epochs))
+        return self.options.epochs * self.steps
 
 
 def train(
@@ -136,31 +141,32 @@ def train(
         data = TrainingSet(shards=shards, prompts=prompts)
         stack.callback(data.close)
         run = _prepare(data, model, options, group, out, seed, report)
-        state = _start(run)
+        state = _start(run, say)
         step = _step_of(run, state, data)
+        batch = _encode_batch(run, step)
+        validation = Validation(data, run.held if group.leads else [], run.model, batch=batch)
         scratch = stack.enter_context(guard.scratch(out, group))
-        _epochs(run, state, step, _feed(run, data, step, scratch, say))
-        return results.finish(run.model, state, _about(run, data, model), out, group, options)
+        _epochs(run, state, step, _feed(run, data, step, scratch, say), validation)
+        about = _about(run, data, model) | {"n_held_out": len(validation.cases)}
+        return results.finish(run.model, state, about, out, group, options)
 
 
 def _prepare(
     data: TrainingSet, model: ModelOptions, options: TrainOptions, group: Group, out: Path, seed: int, report: Report
 ) -> _Run:
     net = build_model(model, seed=seed).to(group.device).train()
-    _check_size(data, net)
-    _check_variant(net, options)
+    checks.check_size(data, net)
+    checks.check_variant(net, options)
     chosen = data.of_sources(options.sources)
     keys = [data.places[n].key for n in chosen]
     kept_out = held_out(keys, share=options.holdout, most=options.holdout_most)
     samples = [n for n, key in zip(chosen, keys, strict=True) if key not in kept_out]
     views = n_views(data)
-    _check_processes(len(samples) * (1 if options.views == "cycle" else views), options, group)
-    _compile(net, options)
+    checks.check_processes(len(samples) * (1 if options.views == "cycle" else views), options, group)
+    checks.compile_encoder(net, options)
     held = [n for n, key in zip(chosen, keys, strict=True) if key in kept_out]
-    validation = Validation(data, held if group.leads else [], net, batch=options.encode_batch)
-    return _Run(
-        net, options, group, seed, samples, views, validation, out, _identity(data, model, options, group, seed), report
-    )
+    identity = _identity(data, model, options, group, seed)
+    return _Run(net, options, group, seed, samples, views, held, out, identity, report)
 
 
 def _identity(
@@ -183,62 +189,17 @@ def _base_digest(model: ModelOptions) -> str | None:
     return None if model.checkpoint is None else checkpoint.sha256(model.checkpoint)
 
 
-def _check_size(data: TrainingSet, net: HQSam) -> None:
-    """The plan's views and noise masks must have the sizes that this backbone takes."""
-    view = data.view(Item(0, 0))
-    found, wanted = (view.image.shape[0], view.noise.shape[0]), (net.backbone.image_size, net.backbone.mask_size)
-    if found != wanted:
-        raise UserError(
-            f"the plan is for views of {found[0]} and mask prompts of {found[1]} pixels, backbone {net.backbone.name} "
-            f"takes {wanted[0]} and {wanted[1]}",
-            file=data.prompts / "index.json", key=view.key,
-            cure="set augment.image_size and augment.mask_input_size to the backbone's and run the augment stage again",
-        )  # fmt: skip
-
-
-def _check_processes(n_items: int, options: TrainOptions, group: Group) -> None:
-    """Each process needs a view per step, and all the same number of them."""
-    if n_items < group.size:
-        raise UserError(
-            f"{n_items} training views for {group.size} processes", key="train.processes", cure="start fewer processes"
-        )
-    if options.batch_size % group.size:
-        raise UserError(
-            f"a batch of {options.batch_size} views cannot be shared evenly by {group.size} processes",
-            key="train.batch_size", cure="make it a multiple of the number of processes",
-        )  # fmt: skip
-
-
-def _check_variant(net: HQSam, options: TrainOptions) -> None:
-    """What the options ask for must be possible with this variant."""
-    if net.head.changes_encoder and options.feed == "cached":
-        raise UserError(
-            f"the variant {net.variant} changes the encoder, so its features cannot be cached", key="train.feed",
-            cure="set feed: online (models.<name>.train of params.yaml is for one model)",
-        )  # fmt: skip
-    if options.merged and net.variant != "hq":
-        raise UserError(
-            f"the published formats have no place for the variant {net.variant}", key="train.merged",
-            cure="set it to false",
-        )  # fmt: skip
-
-
-def _compile(net: HQSam, options: TrainOptions, *, backend: str = "inductor") -> None:
-    """Compile block by block: the blocks are alike, so this takes the time of one or two of them."""
-    blocks = getattr(net.sam.image_encoder, "blocks", None)
-    if options.compile:
-        for module in [net.sam.image_encoder] if blocks is None else blocks:
-            module.compile(backend=backend)
-
-
-def _start(run: _Run) -> RunState:
+def _start(run: _Run, say: Callable[[str], None]) -> RunState:
     parameters = run.model.trainable()
     adam = torch.optim.Adam(parameters.values(), lr=run.options.lr)
     # The first process draws what a single one would; each other one has a stream of its own.
     generator = torch.Generator().manual_seed(run.seed + 1_000_003 * run.group.rank)
     state = RunState(parameters, adam, generator, Progress(micro_batch=-1))
-    if state.restore(run.out, run.identity, run.group):
+    if state.restore(run.out, run.identity, run.group, say):
         run.report(state.progress.epoch, run.options.epochs, "resumed")
+    elif run.group.leads:  # of an earlier run: this one need not write them again
+        for name in (results.BEST, results.MERGED):
+            remove(run.out / name)
     return state
 
 
@@ -253,72 +214,101 @@ def _step_of(run: _Run, state: RunState, data: TrainingSet) -> Step:
     return Step(run.model, run.options, run.group, state.progress.micro_batch)
 
 
+def _encode_batch(run: _Run, step: Step) -> int:
+    """Views per encoder call outside the steps: no more than a step's pass, for which there is memory."""
+    return min(run.options.encode_batch, step.micro_batch or run.options.encode_batch)
+
+
 def _feed(run: _Run, data: TrainingSet, step: Step, scratch: Path, say: Callable[[str], None]) -> Feed:
     options = run.options
     if options.feed == "online":
-        bf16 = options.precision == "bf16"
-        return OnlineFeed(data, run.model, options.workers, step.micro_batch, bf16=bf16, frozen=run.frozen)
+        bf16, workers = options.precision == "bf16", decoding_threads(options.workers)
+        return OnlineFeed(data, run.model, workers, step.micro_batch, bf16=bf16, frozen=run.frozen)
     items = epoch_items(run.samples, views=run.views, cycle=False, epoch=0)
     online = options.epochs * len(run.items(0))
+    workers = decoding_threads(options.workers)
+    options = options.model_copy(update={"encode_batch": _encode_batch(run, step), "workers": workers})
     return cached_feed(
-        data, run.model, items, options, run.group, scratch=scratch, identity=_features_of(run), online=online,
+        data, run.model, items, options, run.group, scratch=scratch, identity=_features_of(run, options), online=online,
         report=run.report, say=say,
     )  # fmt: skip
 
 
-def _features_of(run: _Run) -> dict[str, object]:
+def _features_of(run: _Run, wanted: TrainOptions) -> dict[str, object]:
     """What decides the cached features; the rest of the options may change between two runs that share them."""
     names = ("precision", "cache_dtype", "compile", "encode_batch", "sources", "holdout", "holdout_most", "threads")
-    options = run.options.model_dump(mode="json", include=set(names))
+    options = wanted.model_dump(mode="json", include=set(names))
     return {key: run.identity[key] for key in ("model", "base", "data", "device", "torch")} | {"options": options}
 
 
-def _epochs(run: _Run, state: RunState, step: Step, feed: Feed) -> None:
+def _epochs(run: _Run, state: RunState, step: Step, feed: Feed, validation: Validation) -> None:
     """All epochs from the cursor on; `last.pt` after each, now and then between, and when SIGTERM asks for the end."""
-    progress, options, total = state.progress, run.options, run.total
-    done = sum(len(run.plan(e)) for e in range(progress.epoch)) + progress.step
-    saved = time.monotonic()
-    with guard.noting_sigterm() as stopping:
-        for epoch in range(progress.epoch, options.epochs):
+    folder = run.out if run.group.leads else None
+    with (
+        guard.noting_sigterm() as stop,
+        EventFile(folder, results.past(state.progress, run.steps, run.options)) as events,
+    ):
+        for epoch in range(state.progress.epoch, run.options.epochs):
             for group in state.adam.param_groups:
-                group["lr"] = options.lr_at(epoch)
-            plan = run.plan(epoch)
-            for batch, encoded in feed.steps(plan[progress.step :]):
-                due = bool(options.save_every_s) and time.monotonic() - saved > options.save_every_s
-                due |= bool(options.save_every) and (done + 1) % options.save_every == 0
-                loss, answers = step.take(state, batch, encoded, (stopping(), due))
-                _count(progress, loss)
-                done += 1
-                run.report(done, total, "steps")
-                if any(answers):
-                    state.save(run.out, run.identity, run.group)
-                    saved = time.monotonic()
-                if answers[STOP]:
-                    raise SystemExit(128 + signal.SIGTERM)
-            _close_epoch(run, state, epoch, len(plan))
+                group["lr"] = run.options.lr_at(epoch)
+            _steps(run, state, step, feed, stop, events)
+            _close_epoch(run, state, validation, stop, events)
+            state.save(run.out, run.identity, run.group)
+
+
+def _steps(run: _Run, state: RunState, step: Step, feed: Feed, stop: guard.Stop, events: EventFile) -> None:
+    """The rest of an epoch's steps. A process on its own gives up the step under way when SIGTERM comes."""
+    progress, options, alone = state.progress, run.options, run.group.size == 1
+    batches = iter(feed.steps(run.plan(progress.epoch)[progress.step :]))
+    saved = time.monotonic()
+    while progress.step < run.steps:
+        generator = state.generator.get_state()
+        try:
+            with stop.at_once(alone):
+                batch, encoded = next(batches)
+                loss = step.gradients_of(state, batch, encoded)
+        except guard.Stopped:
+            state.write(run.out, run.identity, [generator])
+            raise SystemExit(128 + signal.SIGTERM) from None
+        due = bool(options.save_every_s) and time.monotonic() - saved > options.save_every_s
+        due |= bool(options.save_every) and (_done(run, state) + 1) % options.save_every == 0
+        loss, answers = step.update(state, loss, (stop.asked, due))
+        progress.add(float(loss.bce), float(loss.dice))
+        done = _done(run, state)
+        events.add(done, results.step_values(*progress.losses[-1], lr=options.lr_at(progress.epoch)))
+        run.report(done, run.total, "steps")
+        if any(answers):
             state.save(run.out, run.identity, run.group)
             saved = time.monotonic()
+        if answers[STOP]:
+            raise SystemExit(128 + signal.SIGTERM)
 
 
-def _count(progress: Progress, loss: MaskLoss) -> None:
-    progress.step += 1
-    progress.sums = [progress.sums[0] + float(loss.bce), progress.sums[1] + float(loss.dice)]
+def _done(run: _Run, state: RunState) -> int:
+    """Steps of the run so far."""
+    return state.progress.epoch * run.steps + state.progress.step
 
 
-def _close_epoch(run: _Run, state: RunState, epoch: int, steps: int) -> None:
+def _close_epoch(run: _Run, state: RunState, validation: Validation, stop: guard.Stop, events: EventFile) -> None:
     """Validate, append the curve's row, move the cursor."""
-    progress = state.progress
+    progress, epoch, steps = state.progress, state.progress.epoch, run.steps
     bce, dice = (s / steps for s in progress.sums)
     row: dict[str, float] = {"epoch": epoch + 1, "lr": run.options.lr_at(epoch)}
     row |= {"loss": bce + dice, "loss_bce": bce, "loss_dice": dice}
-    with state.averaged():
-        scores = run.validation.scores(run.model)
-        score = scores.get("hq_token_mBIoU", float("-inf"))
-        if run.options.best and run.group.leads and score > progress.best:
-            results.save_best(run.model, run.out, epoch + 1)
+    generators = run.group.gather(state.generator.get_state())
+    try:
+        with stop.at_once(run.group.leads), state.averaged():
+            scores = validation.scores(run.model)
+            score = scores.get("hq_token_mBIoU", float("-inf"))
+            if run.options.best and run.group.leads and score > progress.best:
+                results.save_best(run.model, run.out, epoch + 1)
+    except guard.Stopped:  # the steps of the epoch are done: the next run begins with its validation
+        state.write(run.out, run.identity, generators)
+        raise SystemExit(128 + signal.SIGTERM) from None
     progress.best = max(progress.best, score)
     progress.curve.append(row | {k: scores[k] for k in sorted(scores)})
     progress.epoch, progress.step, progress.sums = epoch + 1, 0, [0.0, 0.0]
+    events.add(_done(run, state), results.epoch_values(progress.curve[-1]))
     if run.group.leads:
         write_text(run.out / results.CURVES, results.csv_text(progress.curve))
 
@@ -334,7 +324,6 @@ def _about(run: _Run, data: TrainingSet, model: ModelOptions) -> dict[str, objec
         "seed": run.seed,
         "n_samples": len(run.samples),
         "n_views": run.views,
-        "n_held_out": len(run.validation.cases),
         "n_parameters": sum(p.numel() for p in run.model.trainable().values()),
         "steps": run.total,
         "data": data.digests,

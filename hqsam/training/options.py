@@ -43,7 +43,7 @@ class TrainOptions(BaseModel):
         cache_dtype: number format of the cached features.
         precision: of the frozen encoder. `bf16`: autocast; its features return to float32, and the trained
             parameters, their gradients and the loss are float32 in either case.
-        compile: compile the encoder's blocks with `torch.compile`.
+        compile: compile the encoder's blocks with `torch.compile`: quicker steps after minutes of work, other last bits.
         ema: decay per step of the moving average of the parameters that is validated and kept; 0: none.
         best: also keep the epoch with the best held-out boundary IoU of the HQ token, as `best.safetensors`.
         merged: also write the whole model in the layout of the published checkpoints, as `sam_hq.pth`.
@@ -52,7 +52,7 @@ class TrainOptions(BaseModel):
         processes: how many processes train; 0: one per GPU. More than one run under torchrun.
         hang_timeout_s: a training in child processes that shows no progress for so long prints its stacks and is
             ended; 0: never.
-        workers: decoding threads.
+        workers: decoding threads of one process; 0: the machine's cores, shared by its processes.
         threads: compute threads; fixed, because the last bits of a sum depend on it. 0: leave torch's setting.
         device: `auto` takes a GPU if there is one.
     """
@@ -88,7 +88,7 @@ class TrainOptions(BaseModel):
     save_every_s: float = Field(default=300.0, ge=0)
     processes: int = Field(default=1, ge=0)
     hang_timeout_s: float = Field(default=1800.0, ge=0)
-    workers: int = Field(default=2, ge=1)
+    workers: int = Field(default=2, ge=0)
     threads: int = Field(default=2, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hqsam_datasets.atomic import write_json, write_text
@@ -13,7 +13,7 @@ from hqsam.model import checkpoint, convert
 from hqsam.model.hq_sam import HQSam
 from hqsam.training.group import Group
 from hqsam.training.options import TrainOptions
-from hqsam.training.state import LAST, RunState, head_digest, remove
+from hqsam.training.state import LAST, Progress, RunState, head_digest, remove
 
 VERSION = 1
 HEAD, BEST, MERGED, CURVES, META = "hq_head.safetensors", "best.safetensors", "sam_hq.pth", "curves.csv", "meta.json"
@@ -26,6 +26,32 @@ def csv_text(rows: Sequence[dict[str, float]]) -> str:
     writer.writeheader()
     writer.writerows({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()} for row in rows)
     return text.getvalue()
+
+
+def step_values(bce: float, dice: float, *, lr: float) -> dict[str, float]:
+    """What the event file shows of a step, by tag."""
+    return {"train/loss": bce + dice, "train/loss_bce": bce, "train/loss_dice": dice, "train/lr": lr}
+
+
+def epoch_values(row: Mapping[str, float]) -> dict[str, float]:
+    """What the event file shows of an epoch: the validation of SAM and of HQ-SAM."""
+    return {f"validation/{name}": value for name, value in row.items() if name.endswith(("_mIoU", "_mBIoU"))}
+
+
+def past(progress: Progress, steps: int, options: TrainOptions) -> list[tuple[int, dict[str, float]]]:
+    """The event file so far, as (steps done, values).
+
+    Args:
+        progress: of the run.
+        steps: of an epoch.
+        options: the `train` section.
+    """
+    rows = [
+        (number + 1, step_values(*losses, lr=options.lr_at(number // steps)))
+        for number, losses in enumerate(progress.losses)
+    ]
+    rows += [(steps * (epoch + 1), epoch_values(row)) for epoch, row in enumerate(progress.curve)]
+    return sorted(rows, key=lambda row: row[0])  # stable: an epoch's values follow its last step
 
 
 def save_best(model: HQSam, out: Path, epoch: int) -> None:
@@ -59,6 +85,9 @@ def finish(
             checkpoint.save_head(out / HEAD, model.head, metadata=note)
             if options.merged:
                 convert.write(model, out / MERGED, "hq_sam")
+            for name, kept in ((BEST, options.best), (MERGED, options.merged)):
+                if not kept:  # of a part of this run that ran under other options
+                    remove(out / name)
             write_text(out / CURVES, csv_text(state.progress.curve))
             remove(out / LAST)
             write_json(out / META, meta)

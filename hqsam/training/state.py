@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Progress:
         curve: one row per finished epoch.
         micro_batch: views per pass that the run began with.
         best: highest score of an epoch so far.
+        losses: BCE and Dice of each step so far.
     """
 
     epoch: int = 0
@@ -42,6 +43,13 @@ class Progress:
     curve: list[dict[str, float]] = field(default_factory=list)
     micro_batch: int = 0
     best: float = float("-inf")
+    losses: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, bce: float, dice: float) -> None:
+        """Count a step."""
+        self.step += 1
+        self.sums = [self.sums[0] + bce, self.sums[1] + dice]
+        self.losses.append((bce, dice))
 
 
 @dataclass
@@ -65,15 +73,24 @@ class RunState:
     def save(self, folder: Path, identity: Mapping[str, Any], group: Group) -> None:
         """Write `last.pt` atomically. All processes call it at the same step; the first one writes."""
         generators = group.gather(self.generator.get_state())
-        if not group.leads:
-            return
+        if group.leads:
+            self.write(folder, identity, generators)
+
+    def write(self, folder: Path, identity: Mapping[str, Any], generators: Sequence[Tensor]) -> None:
+        """Write `last.pt` atomically.
+
+        Args:
+            folder: where.
+            identity: what the run is.
+            generators: the random states of all processes at the cursor.
+        """
         buffer = io.BytesIO()
         torch.save(
             {
                 "identity": dict(identity),
                 "parameters": {name: p.detach() for name, p in self.parameters.items()},
                 "adam": self.adam.state_dict(),
-                "generators": generators,
+                "generators": list(generators),
                 "progress": vars(self.progress),
                 "average": self.average,
             },
@@ -81,11 +98,17 @@ class RunState:
         )
         write_bytes(folder / LAST, buffer.getvalue())
 
-    def restore(self, folder: Path, identity: Mapping[str, Any], group: Group) -> bool:
+    def restore(self, folder: Path, identity: Mapping[str, Any], group: Group, say: Callable[[str], None]) -> bool:
         """Take up `last.pt`, if there is one.
 
+        Args:
+            folder: where it lies.
+            identity: what the run is.
+            group: the processes.
+            say: is told if the file is damaged: it is of no use then, and the run begins anew.
+
         Returns:
-            Whether the run goes on from there. A damaged file is of no use and is ignored.
+            Whether the run goes on from there.
 
         Raises:
             UserError: the file is of another run: other data, base model, options or number of processes. Going on
@@ -93,6 +116,8 @@ class RunState:
         """
         found = _read(folder / LAST)
         if found is None or "identity" not in found:
+            if (folder / LAST).exists():
+                say(f"{folder / LAST} is damaged: the training begins anew")
             return False
         refuse_another_run(folder / LAST, found["identity"], identity)
         with torch.no_grad():

@@ -43,26 +43,40 @@ class Step:
     micro_batch: int
 
     def take(
-        self, state: RunState, batch: Batch, encoded: Encoded | None, asks: Sequence[bool]
+        self, state: RunState, batch: Batch, encoded: Encoded | None, asks: Sequence[bool] = ()
     ) -> tuple[MaskLoss, list[bool]]:
-        """Make one step.
+        """Make one step: `gradients_of`, then `update`."""
+        return self.update(state, self.gradients_of(state, batch, encoded), asks)
+
+    def gradients_of(self, state: RunState, batch: Batch, encoded: Encoded | None) -> MaskLoss:
+        """The first part of a step; of the state only the generator moves.
 
         Args:
-            state: changed in place.
+            state: of the run.
             batch: this process's share.
             encoded: its image features; None: the encoder trains too, so they are computed here.
-            asks: questions of this process, e.g. whether it was told to end.
 
         Returns:
-            The losses of the whole batch, and for each question whether any process says yes: the same answer in all.
+            The losses of the share.
 
         Raises:
             UserError: the loss is not finite.
         """
         state.adam.zero_grad(set_to_none=True)
-        loss = self.gradients(
-            state.generator, batch, encoded, at=f"epoch {state.progress.epoch}, step {state.progress.step}"
-        )
+        at = f"epoch {state.progress.epoch}, step {state.progress.step}"
+        return self.gradients(state.generator, batch, encoded, at=at)
+
+    def update(self, state: RunState, loss: MaskLoss, asks: Sequence[bool]) -> tuple[MaskLoss, list[bool]]:
+        """The rest of a step: the processes meet, the parameters move.
+
+        Args:
+            state: changed in place.
+            loss: of this process's share.
+            asks: questions of this process, e.g. whether it was told to end.
+
+        Returns:
+            The losses of the whole batch, and for each question whether any process says yes: the same answer in all.
+        """
         loss, answers = self._share(state, loss, asks)
         state.adam.step()
         if self.options.ema:

@@ -84,7 +84,7 @@ class Validation:
                 encoded = self._encode(model, cases)
             boxes = torch.from_numpy(np.stack([c.box for c in cases])).to(model.device)
             for name, logits in decode(encoded, model.embed_prompts(boxes_P4=boxes)).items():
-                rows.setdefault(name, []).extend(_compare(v, c.truth) for v, c in zip(logits, cases, strict=True))
+                rows.setdefault(name, []).extend(compare(v, c.truth) for v, c in zip(logits, cases, strict=True))
         return {
             f"{name}_{metric}": float(np.nanmean([pair[k] for pair in pairs]))
             for name, pairs in sorted(rows.items())
@@ -92,8 +92,13 @@ class Validation:
         }
 
 
-def _compare(logits_1hw: Tensor, truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """IoU and boundary IoU at the truth's size."""
+def compare(logits_1hw: Tensor, truth: NDArray[np.bool_]) -> tuple[float, float]:
+    """IoU and boundary IoU (ratio 0.02) at the truth's size.
+
+    Args:
+        logits_1hw: of the network, any size; enlarged bilinearly, foreground above 0.
+        truth: bool ``[H, W]``.
+    """
     large = functional.interpolate(logits_1hw[None], truth.shape, mode="bilinear", align_corners=False)
     pred = (large[0, 0] > 0).cpu().numpy()
     return mask_iou(pred=pred, target=truth), boundary_iou(pred=pred, target=truth)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from hqsam.model.build import build_model
 from hqsam.training.batch import collate
+from hqsam.training.events import NAME
 from hqsam.training.feed import encode
 from hqsam.training.loader import Item, TrainingSet
 from hqsam.training.loop import ModelOptions, TrainOptions, train
@@ -44,7 +45,7 @@ def trained(training_set, tmp_path_factory):
 
 def test_outputs(trained):
     out, meta = trained
-    assert sorted(p.name for p in out.iterdir()) == ["curves.csv", "hq_head.safetensors", "meta.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["curves.csv", NAME, "hq_head.safetensors", "meta.json"]
     assert json.loads((out / "meta.json").read_text()) == meta
     rows = list(csv.DictReader((out / "curves.csv").open()))
     assert [r["epoch"] for r in rows] == ["1", "2"]
@@ -66,7 +67,7 @@ def test_only_the_hq_head_trains(trained):
 def test_same_seed_same_bytes_and_another_seed_differs(trained, training_set, tmp_path):
     again = run(training_set, tmp_path / "nano")
     assert again == trained[1]
-    for name in ("hq_head.safetensors", "curves.csv", "meta.json"):
+    for name in ("hq_head.safetensors", "curves.csv", "meta.json", NAME):
         assert (tmp_path / "nano" / name).read_bytes() == (trained[0] / name).read_bytes()
     other = run(training_set, tmp_path / "other", seed=1, epochs=1)
     assert other["digest"] != trained[1]["digest"]
@@ -97,7 +98,7 @@ def test_online_feed_agrees_with_cached_up_to_half_precision(trained, training_s
 
 
 def test_resume_after_an_interruption_gives_the_same_bits(trained, training_set, tmp_path, monkeypatch):
-    out, real, calls = tmp_path / "nano", Step.take, []
+    out, real, calls = tmp_path / "nano", Step.update, []
 
     def dies(*args):
         calls.append(1)
@@ -105,12 +106,12 @@ def test_resume_after_an_interruption_gives_the_same_bits(trained, training_set,
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(Step, "take", dies)
+    monkeypatch.setattr(Step, "update", dies)
     with pytest.raises(KeyboardInterrupt):
         run(training_set, out)
     assert (out / "last.pt").exists()
     assert not (out / "meta.json").exists()
-    monkeypatch.setattr(Step, "take", real)
+    monkeypatch.setattr(Step, "update", real)
     said = []
     meta = run(training_set, out, report=lambda *a: said.append(a))
     assert (1, 2, "resumed") in said

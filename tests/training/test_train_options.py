@@ -19,6 +19,7 @@ from hqsam.model.build import build_model
 from hqsam.model.load import load_any
 from hqsam.training.batch import PROMPT_KINDS, collate
 from hqsam.training.cache import CachePlan
+from hqsam.training.checks import check_processes, compile_encoder
 from hqsam.training.feed import encode
 from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet, epoch_plan
@@ -127,10 +128,10 @@ def test_average_follows_the_parameters():
 
 
 def test_compiled_blocks_give_the_same_features(batch):
-    from hqsam.training.loop import _compile
-
     plain, compiled = build_model(BASE, seed=0), build_model(BASE, seed=0)
-    _compile(compiled, options(compile=True), backend="eager")  # the graphs; their kernels would take minutes here
+    compile_encoder(
+        compiled, options(compile=True), backend="eager"
+    )  # the graphs; their kernels would take minutes here
     torch.testing.assert_close(
         encode(compiled, batch[:1]).final_BCHW, encode(plain, batch[:1]).final_BCHW, atol=1e-3, rtol=1e-3
     )
@@ -300,14 +301,12 @@ def test_a_stopped_training_is_not_mixed_with_another(training_set, tmp_path, au
 
 
 def test_more_processes_than_views_and_uneven_shares(data):
-    from hqsam.training.loop import _check_processes
-
     with pytest.raises(UserError, match="3 training views for 4 processes"):
-        _check_processes(3, options(batch_size=4), Group(0, 4, torch.device("cpu")))
+        check_processes(3, options(batch_size=4), Group(0, 4, torch.device("cpu")))
     with pytest.raises(UserError, match="batch of 6 views cannot be shared evenly by 4"):
-        _check_processes(30, options(batch_size=6), Group(0, 4, torch.device("cpu")))
+        check_processes(30, options(batch_size=6), Group(0, 4, torch.device("cpu")))
     many = Group(0, 8, torch.device("cpu"))  # more processes than the three shards: samples are read by their offsets
-    _check_processes(28, options(batch_size=8), many)
+    check_processes(28, options(batch_size=8), many)
     shares = [
         epoch_plan([Item(n, 0) for n in range(28)], seed=0, epoch=0, batch_size=1, rank=r, world=8) for r in range(8)
     ]

@@ -1,0 +1,90 @@
+"""What must fit together before a training begins: a message for a person while nothing is lost yet."""
+
+from __future__ import annotations
+
+import torch
+from hqsam_datasets.errors import UserError
+from torch import nn
+
+from hqsam.model.hq_sam import HQSam
+from hqsam.training.group import Group
+from hqsam.training.loader import Item, TrainingSet
+from hqsam.training.options import TrainOptions
+
+
+def check_size(data: TrainingSet, net: HQSam) -> None:
+    """The plan's views and noise masks must have the sizes that this backbone takes.
+
+    Raises:
+        UserError: they have not.
+    """
+    view = data.view(Item(0, 0))
+    found, wanted = (view.image.shape[0], view.noise.shape[0]), (net.backbone.image_size, net.backbone.mask_size)
+    if found != wanted:
+        raise UserError(
+            f"the plan is for views of {found[0]} and mask prompts of {found[1]} pixels, backbone {net.backbone.name} "
+            f"takes {wanted[0]} and {wanted[1]}",
+            file=data.prompts / "index.json", key=view.key,
+            cure="set augment.image_size and augment.mask_input_size to the backbone's and run the augment stage again",
+        )  # fmt: skip
+
+
+def check_processes(n_items: int, options: TrainOptions, group: Group) -> None:
+    """Each process needs a view per step, and all the same number of them.
+
+    Args:
+        n_items: views of an epoch.
+        options: the `train` section.
+        group: the processes.
+
+    Raises:
+        UserError: there are too few views, or the batch cannot be shared evenly.
+    """
+    if n_items < group.size:
+        raise UserError(
+            f"{n_items} training views for {group.size} processes", key="train.processes", cure="start fewer processes"
+        )
+    if options.batch_size % group.size:
+        raise UserError(
+            f"a batch of {options.batch_size} views cannot be shared evenly by {group.size} processes",
+            key="train.batch_size", cure="make it a multiple of the number of processes",
+        )  # fmt: skip
+
+
+def check_variant(net: HQSam, options: TrainOptions) -> None:
+    """What the options ask for must be possible with this variant.
+
+    Raises:
+        UserError: it is not.
+    """
+    if net.head.changes_encoder and options.feed == "cached":
+        raise UserError(
+            f"the variant {net.variant} changes the encoder, so its features cannot be cached", key="train.feed",
+            cure="set feed: online (models.<name>.train of params.yaml is for one model)",
+        )  # fmt: skip
+    if options.merged and net.variant != "hq":
+        raise UserError(
+            f"the published formats have no place for the variant {net.variant}", key="train.merged",
+            cure="set it to false",
+        )  # fmt: skip
+
+
+def compile_encoder(net: HQSam, options: TrainOptions, *, backend: str = "inductor") -> None:
+    """With `compile: true`, compile the encoder block by block: they are alike, so this takes the time of one or two.
+
+    Raises:
+        UserError: this machine cannot compile; tried on a product of two numbers, before the blocks are.
+    """
+    if not options.compile:
+        return
+    try:
+        torch.compile(torch.mul, backend=backend)(torch.ones(2, device=net.device), 2.0)
+    except Exception as error:
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise UserError(
+            f"torch.compile does not work here ({type(error).__name__}: {reason.strip()[:200]})", key="train.compile",
+            cure="install what it needs (a C++ compiler for the CPU, triton for a GPU), or set it to false",
+        ) from error  # fmt: skip
+    blocks: nn.ModuleList | None = getattr(net.sam.image_encoder, "blocks", None)
+    for module in [net.sam.image_encoder] if blocks is None else blocks:
+        module.compile(backend=backend)
