@@ -35,7 +35,10 @@ LIBRARIES = (
     "numpy", "prefect.main", "prefect.flows", "prefect.tasks", "prefect.artifacts", "prefect.events.worker", "prefect.logging.handlers",
     "prefect.flow_engine", "prefect.task_engine", "prefect.utilities.visualization", "anyio._backends._asyncio",
     "fastapi", "rich.progress", "ruamel.yaml", "httpx", "cv2", "PIL.Image", "pycocotools.mask", "pandas", "pyarrow.parquet",
-    "dvc.repo.reproduce", "dvc.commands.repro", "torch",
+    "dvc.repo.reproduce", "dvc.commands.repro", "dvc.cli.parser", "dvc.cachemgr", "dvc.data_cloud", "dvc.lock", "dvc.rwlock", "dvc.scm",
+    "dvc.repo.artifacts", "dvc.repo.datasets", "dvc.repo.metrics", "dvc.repo.params", "dvc.repo.plots", "dvc.repo.stage",
+    "dvc.utils.strictyaml", "dvc_data.hashfile.db.local", "dvc_data.hashfile.status", "dulwich.ignore", "dulwich.index", "dulwich.worktree",
+    "torch",
 )  # fmt: skip
 """Imported one by one while nobody waits, the most wanted first."""
 
