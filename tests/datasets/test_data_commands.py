@@ -195,6 +195,29 @@ def test_masks_are_drawn_in_colour() -> None:
     assert (drawn[10, 13:26] == (255, 0, 0)).all() and drawn[15, 20, 0] == int(255 * 0.45)
 
 
+def test_the_crop_is_what_the_view_shows(data: Path) -> None:
+    """Beside the padding, a view is that part of the image, resized and perhaps mirrored."""
+    from hqsam_datasets import lookup
+    from hqsam_datasets.augment import apply_view
+    from hqsam_datasets.drawing import crop_box
+
+    seen = 0
+    for key in ("ecssd_0001", "ecssd_0002", "ecssd_0003"):
+        found = lookup.find_sample(key, data)
+        height, width = found.sample.image.shape[:2]
+        for view in found.views:
+            x0, y0, x1, y1 = crop_box(view, (height, width))
+            assert -1e-6 <= x0 < x1 <= width + 1e-6 and -1e-6 <= y0 < y1 <= height + 1e-6
+            shown, _ = apply_view(image=found.sample.image, mask=found.sample.instances[0].mask, view=view)
+            shown = shown[: view["jitter"]["crop_h"], : view["jitter"]["crop_w"]]  # below and right of it is padding
+            part = found.sample.image[round(y0) : round(y1), round(x0) : round(x1)]
+            part = part[:, ::-1] if view["flip"] else part
+            expected = np.asarray(Image.fromarray(part).resize(shown.shape[1::-1], Image.Resampling.BILINEAR), float)
+            assert np.abs(expected - shown).mean() < 10 < np.abs(expected - shown[:, ::-1]).mean(), view
+            seen += 1
+    assert seen == 6
+
+
 def test_push_and_pull_through_a_folder_url(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = (tmp_path / "store").as_uri()
     for folder in ("shards", "prompts"):
