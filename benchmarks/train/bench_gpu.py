@@ -117,10 +117,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     from hqsam.training import checks, guard
     from hqsam.training.feed import OnlineFeed
     from hqsam.training.loader import Item, TrainingSet
+    from hqsam.training.options import TrainOptions
     from hqsam.training.step import Step
 
     device = torch.device("cpu" if options.dry else "cuda")
-    with tempfile.TemporaryDirectory() as name, guard.deterministic(options.threads):
+    with tempfile.TemporaryDirectory() as name, guard.deterministic(1 if options.dry else TrainOptions().threads):
         ours = Ours(options.backbone, device.type, precision="bf16", batch_size=options.batch, compile=options.compile)
         checks.compile_encoder(ours.model, ours.options)
         step = Step(ours.model, ours.options, ours.step.group, options.micro)
