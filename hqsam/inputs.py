@@ -1,6 +1,6 @@
 """Checks of what users of ``SamHQPredictor`` hand in: what makes sense is taken, what could give a silently wrong mask is refused.
 
-Shape letters: B prompts; N points; S input side; m side of low-resolution masks; H, W original image.
+Shape letters: N points; S input side; m side of low-resolution masks; H, W original image.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from torch import Tensor
 from hqsam.errors import InputError
 from hqsam.prompting import Frame
 from hqsam.prompts import Prompt
-
-_ROUNDING = 1.0  # pixels of the network's frame by which a point on the border may seem to lie outside
 
 
 def check_image(image: Any) -> npt.NDArray[np.uint8]:
@@ -123,70 +121,3 @@ def _mask_input(values: Any) -> npt.NDArray[np.float32]:
     if low.ndim != 3 or low.shape[0] != 1:
         raise InputError(f"prompt: mask_input has the shape {list(low.shape)}", cure="give [1, m, m]")
     return np.asarray(_floats("mask_input", low[0]), np.float32)
-
-
-def check_tensors(
-    coords: Tensor | None,
-    labels: Tensor | None,
-    boxes: Tensor | None,
-    mask_input: Tensor | None,
-    *,
-    size: tuple[int, int],
-    mask_size: int,
-) -> None:
-    """The arguments of ``SamPredictor.predict_torch``.
-
-    Args:
-        coords: ``[B, N, 2]``, network frame.
-        labels: ``[B, N]``: 1 foreground, 0 background, -1 padding.
-        boxes: ``[B, 4]`` xyxy, network frame.
-        mask_input: ``[B, 1, m, m]``.
-        size: (h, w) of the image in the network frame.
-        mask_size: m.
-
-    Raises:
-        InputError: What is wrong with them.
-    """
-    if (coords is None) != (labels is None):
-        raise InputError("prompt: points without labels, or labels without points", cure="give both")
-    given = {"point_coords": coords, "point_labels": labels, "boxes": boxes, "mask_input": mask_input}
-    counts = {name: len(t) for name, t in given.items() if t is not None and t.ndim}
-    if not counts:
-        raise InputError("prompt: neither box nor points nor mask")
-    if len(set(counts.values())) > 1:
-        raise InputError(f"prompt: {counts}", cure="give as many of each")
-    if coords is not None and labels is not None:
-        _check_points(coords, labels, size)
-    if boxes is not None:
-        _check_boxes(boxes, size)
-    if mask_input is not None and list(mask_input.shape[1:]) != [1, mask_size, mask_size]:
-        raise InputError(
-            f"prompt: mask_input has the shape {list(mask_input.shape)}", cure=f"give [B, 1, {mask_size}, {mask_size}]"
-        )
-    if mask_input is not None and not bool(mask_input.isfinite().all()):
-        raise InputError("prompt: mask_input has values that are not finite")
-
-
-def _check_points(coords: Tensor, labels: Tensor, size: tuple[int, int]) -> None:
-    if coords.ndim != 3 or coords.shape[2] != 2 or labels.shape != coords.shape[:2]:
-        shapes = f"{list(coords.shape)} and {list(labels.shape)}"
-        raise InputError(f"prompt: point_coords and point_labels have the shapes {shapes}", cure="[B, N, 2] and [B, N]")
-    if not bool(((labels == 1) | (labels == 0) | (labels == -1)).all()):
-        unknown = sorted(set(labels.flatten().tolist()) - {1, 0, -1})
-        raise InputError(f"prompt: labels {unknown}; 1 is foreground, 0 is background, -1 pads")
-    used = coords[labels >= 0]
-    limit = used.new_tensor([size[1], size[0]]) + _ROUNDING
-    if not bool(((used >= -_ROUNDING) & (used <= limit)).all()):  # false for NaN too
-        raise InputError(
-            "prompt: a point is not finite or lies outside the image", cure="use transform.apply_coords_torch"
-        )
-
-
-def _check_boxes(boxes: Tensor, size: tuple[int, int]) -> None:
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InputError(f"prompt: boxes has the shape {list(boxes.shape)}", cure="give [B, 4], x0 y0 x1 y1")
-    x0, y0, x1, y1 = boxes.unbind(1)
-    if not bool(((x0 <= x1) & (y0 <= y1) & boxes.isfinite().all(1)).all()):
-        raise InputError("prompt: a box is reversed or not finite", cure="x0 y0 x1 y1 with x0 <= x1 and y0 <= y1")
-    if bool(((x1 < 0) | (y1 < 0) | (x0 > size[1]) | (y0 > size[0])).any()):
-        raise InputError("prompt: a box lies outside the image", cure="use transform.apply_boxes_torch")

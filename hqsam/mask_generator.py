@@ -21,6 +21,7 @@ from torch import Tensor
 from hqsam.errors import InputError
 from hqsam.inputs import check_image
 from hqsam.model.hq_sam import HQSam
+from hqsam.model.prompt_tensors import PromptTensors
 from hqsam.model.sam_api import amg
 from hqsam.nms import box_area, nms
 from hqsam.predictor import SamHQPredictor
@@ -187,9 +188,10 @@ class SamHQAutomaticMaskGenerator:
     ) -> tuple[Tensor, Tensor]:
         """Low-resolution logits ``[P,1,m,m]`` and predicted IoUs ``[P]``."""
         moved = self.predictor.transform.apply_coords(points_P2, size)
+        device = self.predictor.device
+        points = torch.as_tensor(moved, device=device)[:, None]
         low, iou = self.predictor.decode_torch(
-            torch.as_tensor(moved, device=self.predictor.device)[:, None],
-            torch.ones(len(moved), 1, dtype=torch.int, device=self.predictor.device),
+            PromptTensors(points, torch.ones(len(moved), 1, dtype=torch.int, device=device)),
             multimask_output=multimask,
             hq_token_only=hq_token_only,
             prompts_per_call=self.points_per_batch,

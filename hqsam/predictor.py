@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from hqsam.errors import InputError
-from hqsam.inputs import check_image, check_tensors, check_transformed, checked_prompt
+from hqsam.inputs import check_image, check_transformed, checked_prompt
 from hqsam.model.hq_decoder import Prompts, SamMasks, best_mask
 from hqsam.model.hq_sam import Encoded, HQSam
+from hqsam.model.prompt_tensors import PromptTensors
 from hqsam.outputs import MaskPatch, mask_patch
 from hqsam.prompting import Frame, MaskEncoding
 from hqsam.prompts import Prompt, embed, group
@@ -198,35 +199,27 @@ class SamHQPredictor:
             RuntimeError: No image was set.
             InputError: A prompt that makes no sense for this image.
         """
-        low, iou = self.decode_torch(
-            point_coords, point_labels, boxes, mask_input,
-            multimask_output=multimask_output, hq_token_only=hq_token_only,
-        )  # fmt: skip
+        prompts = PromptTensors(point_coords, point_labels, boxes, mask_input)
+        low, iou = self.decode_torch(prompts, multimask_output=multimask_output, hq_token_only=hq_token_only)
         return self.enlarged(low, return_logits=return_logits), iou, low
 
     @torch.no_grad()
     def decode_torch(
         self,
-        point_coords: Tensor | None,
-        point_labels: Tensor | None,
-        boxes: Tensor | None = None,
-        mask_input: Tensor | None = None,
+        prompts: PromptTensors,
         *,
         multimask_output: bool = True,
         hq_token_only: bool = False,
         prompts_per_call: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``predict_torch`` without enlarging: low-resolution logits ``[B, 1, m, m]`` and predicted IoUs ``[B, 1]``."""
-        self._frame()
+        self._image()
         assert self.input_size is not None
-        check_tensors(
-            point_coords, point_labels, boxes, mask_input,
-            size=self.input_size, mask_size=self.model.backbone.mask_size,
-        )  # fmt: skip
-        prompts = self.model.embed_prompts(
-            points_PN2=point_coords, labels_PN=point_labels, boxes_P4=boxes, masks_P1hw=mask_input
+        prompts.check(size=self.input_size, mask_size=self.model.backbone.mask_size)
+        embedded = self.model.embed_prompts(
+            points_PN2=prompts.points, labels_PN=prompts.labels, boxes_P4=prompts.boxes, masks_P1hw=prompts.masks
         )
-        return self._decode(prompts, multimask_output, hq_token_only, prompts_per_call or self.prompts_per_call)
+        return self._decode(embedded, multimask_output, hq_token_only, prompts_per_call or self.prompts_per_call)
 
     def enlarged(self, low_res: Tensor, *, return_logits: bool = True) -> Tensor:
         """Low-resolution logits ``[B, 1, m, m]`` at the image's size ``[B, 1, H, W]``, as logits or as bool masks."""

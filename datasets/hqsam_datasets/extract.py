@@ -81,8 +81,8 @@ def extracted(archive_dir: Path, work: Path) -> Path:
     Raises:
         UserError: if an archive is damaged, truncated or unsafe; the message names the file and the member.
     """
-    files = _fetched(archive_dir)
-    wanted = {"version": VERSION, "files": files}
+    files, missing = _fetched(archive_dir)
+    wanted = {"version": VERSION, "files": files} | ({"missing": missing} if missing else {})
     root = work / archive_dir.name
     with locked(work / f".{archive_dir.name}.lock"):
         if _marker(root) == wanted:
@@ -96,6 +96,25 @@ def extracted(archive_dir: Path, work: Path) -> Path:
     return root
 
 
+class NotHadError(UserError):
+    """Something is not in an extracted tree, and the archive lacks optional files, which may be why."""
+
+
+def missing_files(root: Path) -> dict[str, str]:
+    """Optional files that the archive of an extracted tree lacks, with what a person can do about each."""
+    marker = _marker(root)
+    return dict(marker.get("missing", {})) if isinstance(marker, dict) else {}
+
+
+def not_there(problem: str, root: Path, *, key: str | None = None, cure: str) -> UserError:
+    """The error for something that the tree at `root` lacks; a `NotHadError` if files of the archive could not be had."""
+    missing = missing_files(root)
+    if not missing:
+        return UserError(problem, file=root, key=key, cure=cure)
+    told = "; ".join(f"{name} could not be had: {to_do}" for name, to_do in sorted(missing.items()))
+    return NotHadError(problem, file=root, key=key, cure=told)
+
+
 def find_root(root: Path, *candidates: str, depth: int = 3) -> Path:
     """The folder that holds one of the `candidates` (relative paths, in order of preference), searched from `root`.
 
@@ -103,7 +122,7 @@ def find_root(root: Path, *candidates: str, depth: int = 3) -> Path:
     The nearest one to `root` wins, then the first by name.
 
     Raises:
-        UserError: listing what was looked for and what is there.
+        UserError: listing what was looked for and what is there; see `not_there`.
     """
     for candidate in candidates:
         for folder in _breadth_first(root, depth):
@@ -111,7 +130,7 @@ def find_root(root: Path, *candidates: str, depth: int = 3) -> Path:
                 return folder
     there = ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:20]) if root.is_dir() else "nothing"
     problem = f"none of {', '.join(candidates)} found in the archive; its top level holds: {there}"
-    raise UserError(problem, file=root, cure="check that the archive is the one that the data sheet describes")
+    raise not_there(problem, root, cure="check that the archive is the one that the data sheet describes")
 
 
 def list_files(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
@@ -128,13 +147,13 @@ def list_files(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
     return [folder / name for name in names if not suffixes or name.lower().endswith(tuple(suffixes))]
 
 
-def _fetched(archive_dir: Path) -> list[list[str]]:
-    """Names and digests of the archive's files."""
+def _fetched(archive_dir: Path) -> tuple[list[list[str]], dict[str, str]]:
+    """Names and digests of the archive's files, and the optional ones that are missing."""
     path = archive_dir / "fetch.json"
     record = read_json(path, cure=f"run the fetch stage of {archive_dir.name}")
     try:
-        return [[str(file["name"]), str(file["sha256"])] for file in record["files"]]
-    except (KeyError, TypeError) as error:
+        return [[str(file["name"]), str(file["sha256"])] for file in record["files"]], dict(record.get("missing", {}))
+    except (KeyError, TypeError, AttributeError) as error:
         cure = f"delete {archive_dir} and run the fetch stage again"
         raise UserError(f"not a record of fetched files: {error!r}", file=path, cure=cure) from error
 

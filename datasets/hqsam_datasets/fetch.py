@@ -22,8 +22,8 @@ from hqsam_datasets import fetch_members, fetch_remote
 from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_http import download
-from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, Progress, RetryPolicy, Transfer, check_space
-from hqsam_datasets.reporting import Report
+from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, RetryPolicy, Transfer, check_space
+from hqsam_datasets.reporting import Report, with_rate
 
 VERSION = 1
 DROP_FOLDER_VARIABLE = "HQSAM_DROP_DIR"
@@ -44,6 +44,7 @@ class ArchiveFile(BaseModel):
         urls: mirrors in order of preference.
         sha256, md5, sha1: known digests (hex); each one given is checked.
         bytes: known length.
+        optional: if it cannot be had, that is said and recorded, and stops only what needs it (`fetch.json`, "missing").
         only_named_in: another file of the archive, listed before, with LVIS annotations (or a zip of them): of the zip at
             `urls` only the images that it names are fetched, as the tar `name`; their CRCs are checked.
     """
@@ -56,6 +57,7 @@ class ArchiveFile(BaseModel):
     md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
     sha1: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     bytes: int | None = Field(default=None, gt=0)
+    optional: bool = False
     only_named_in: str | None = None
 
     @field_validator("name")
@@ -115,15 +117,18 @@ def fetch(
     report: Report,
     policy: RetryPolicy | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Fetch and verify every file of an archive into `out` (its folder name is the archive's name).
 
     Where no digest is known, the first one seen is recorded in fetch.json and holds from then on. A complete `out`
-    of the same files is left alone.
+    of the same files is left alone. `notice` is told, in the words of the error that it would be otherwise, about each
+    optional file that cannot be had.
 
     Returns:
         What fetch.json holds: `{"version", "archive", "licence", "files": [{"name", "bytes", "sha256",
-        "checked_by"}]}`. `checked_by` names the digests that were known beforehand, `["first-use"]` if none.
+        "checked_by"}]}`. `checked_by` names the digests that were known beforehand, `["first-use"]` if none. Where
+        optional files could not be had, also `"missing": {name: what a person can do}`.
 
     Raises:
         UserError: if no mirror gives a file that passes; the message lists what each one said, and where to
@@ -133,7 +138,7 @@ def fetch(
     with locked(out.parent / f".{out.name}.lock"):
         known = _earlier(out)
         if not _is_complete(spec, out, known):
-            known = _fetch(spec, out, known, report, policy or RetryPolicy(), sleep)
+            known = _fetch(spec, out, known, report, policy or RetryPolicy(), sleep, notice)
         # Also what a run that was killed between publishing and tidying up has left.
         shutil.rmtree(_staging(out), ignore_errors=True)
         clear_stale(out)
@@ -148,27 +153,32 @@ def _fetch(
     report: Report,
     policy: RetryPolicy,
     sleep: Callable[[float], None],
+    notice: Callable[[str], None],
 ) -> dict[str, Any]:
     staging = _staging(out)
     staging.mkdir(exist_ok=True)
     there = sum(path.stat().st_size for path in staging.iterdir())
     check_space(staging / "all", sum(file.bytes or 0 for file in spec.files) - there)
-    if spec.licence:
-        report(0, len(spec.files), f"{out.name}, licence: {spec.licence}")
-    records = []
+    records, missing = [], {}
     for number, file in enumerate(spec.files):
         report(number, len(spec.files), file.name)
         remembered = next((r["sha256"] for r in known.get("files", ()) if r["name"] == file.name), None)
-        transfer = Transfer(file.bytes, bool(file.digests), policy, _bytes_of(file.name, report), sleep)
+        transfer = Transfer(file.bytes, bool(file.digests), policy, with_rate(report, file.name), sleep)
         task = _Task(out, file, transfer)
-        records.append(_one_file(spec, task, remembered))
-    result = {"version": VERSION, "archive": out.name, "licence": spec.licence, "files": records}
-    _publish(staging, out, spec, result)
+        if remembered and not task.done.exists() and (out / file.name).is_file():
+            link_or_copy(out / file.name, task.done)  # an earlier run had it; it is verified again
+        try:
+            records.append(_one_file(spec, task, remembered))
+        except UserError as error:
+            if not file.optional:
+                raise
+            missing[file.name] = _to_do(spec, out.name, file.name)
+            notice(f"{error}\n  What needs it is left out. Once you have it: `dvc repro --force fetch@{out.name}`")
+    result: dict[str, Any] = {"version": VERSION, "archive": out.name, "licence": spec.licence, "files": records}
+    if missing:
+        result["missing"] = missing
+    _publish(staging, out, result)
     return result
-
-
-def _bytes_of(name: str, report: Report) -> Progress:
-    return lambda done, total: report(done, total, name)
 
 
 class _Task:
@@ -323,11 +333,11 @@ def _is_complete(spec: ArchiveSpec, out: Path, known: dict[str, Any]) -> bool:
     return True
 
 
-def _publish(staging: Path, out: Path, spec: ArchiveSpec, result: dict[str, Any]) -> None:
+def _publish(staging: Path, out: Path, result: dict[str, Any]) -> None:
     """Put the verified files into a fresh folder and that into place; a crash leaves the staged files usable."""
     with atomic_folder(out) as folder:
-        for file in spec.files:
-            link_or_copy(staging / file.name, folder / file.name)
+        for record in result["files"]:
+            link_or_copy(staging / record["name"], folder / record["name"])
         write_json(folder / "fetch.json", result)
 
 
@@ -338,6 +348,12 @@ def _staging(out: Path) -> Path:
 def _forget_part(task: _Task) -> None:
     for path in task.part.parent.glob(task.part.name + "*"):
         path.unlink(missing_ok=True)
+
+
+def _to_do(spec: ArchiveSpec, archive: str, name: str) -> str:
+    """What a person can do about a missing optional file, the same on every machine."""
+    place = f"put it into the drop folder as {archive}/{name}, then run `dvc repro --force fetch@{archive}`"
+    return f"{spec.instructions}; {place}" if spec.instructions else place
 
 
 def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str]) -> UserError:

@@ -129,10 +129,11 @@ def _collect(read: Read, total: int, identity: str, names: set[str], part: Path,
         file.seek(offset)
         writer = tario.TarWriter(file, offset=offset)
         try:
+            had, in_all = (sum(info.file_size for info in some) for some in (wanted[:done], wanted))
             for name, data in _fetched(read, total, wanted[done:], how.segments):
                 writer.add(name, data)
-                done += 1
-                how.progress(done, len(wanted))
+                had += len(data)
+                how.progress(had, in_all)
             writer.close()
         finally:
             file.flush()

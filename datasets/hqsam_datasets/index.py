@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hqsam_datasets import atomic, benchmarks, json_stream, manifest
-from hqsam_datasets.benchmarks.base import Benchmark, BenchmarkOptions, Item, Prompt, Truth
+from hqsam_datasets.benchmarks.base import Benchmark, BenchmarkOptions, Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import NotHadError, missing_files
 from hqsam_datasets.hashing import ImageHashes, hash_image
 from hqsam_datasets.images import ImageError, decode_image, encode_png, probe
 from hqsam_datasets.parallel import ordered_map, worker_count
@@ -73,20 +74,49 @@ def index(
     Raises:
         UserError: the layout is wrong, an image does not match its ground truth, a key or id occurs twice, a prompt
             set is empty, or the count is not the expected one. Nothing is written then.
+
+    What depends on optional files that could not be had is left out, and `index.json` says so under "missing": prompt
+    sets, or, where images or ground truth need those files, everything.
     """
-    adapter = benchmarks.load(benchmark)
-    content = adapter.read(root)
+    try:
+        return _index(benchmarks.load(benchmark), root, out, options, report, workers)
+    except NotHadError:
+        return _index(_Nothing.of(benchmarks.load(benchmark)), root, out, options, report, workers)
+
+
+@dataclass
+class _Nothing:
+    """A benchmark of which nothing could be had."""
+
+    name: str
+    kind: Kind
+    dataset_version: str
+    class_agnostic: bool
+
+    @classmethod
+    def of(cls, adapter: Benchmark) -> _Nothing:
+        return cls(adapter.name, adapter.kind, adapter.dataset_version, adapter.class_agnostic)
+
+    def read(self, root: Path) -> Content:
+        return Content(items=iter(()), n_images=0)
+
+
+def _index(
+    adapter: Benchmark, root: Path, out: Path, options: BenchmarkOptions, report: Report, workers: int | None
+) -> Row:
+    content, benchmark = adapter.read(root), adapter.name
     with atomic.atomic_folder(out) as folder:
         n_workers = worker_count(content.n_images, worth=_WORTH) if workers is None else workers
         loaded = _loaded(_in_order(content.items), n_workers)
         tables = _write_images(loaded, folder, options, lambda done: report(done, content.n_images, benchmark))
-        _check_count(tables["images"].n_rows, options, benchmark)
+        if not isinstance(adapter, _Nothing):
+            _check_count(tables["images"].n_rows, options, benchmark)
         for name, rows in tables.items():
             rows.write(folder / f"{name}.parquet")
         if content.ground_truth is not None:
             # Compact: with one number a line, LVIS's polygons would take three times the room.
             json_stream.write_packed(folder / "gt.json", content.ground_truth)
-        summary = _summary(adapter, folder, tables, options)
+        summary = _summary(adapter, folder, tables, options, missing_files(root))
         atomic.write_json(folder / "index.json", summary)
     return summary
 
@@ -268,11 +298,15 @@ def _check_count(n_images: int, options: BenchmarkOptions, name: str) -> None:
 
 
 def _summary(
-    adapter: Benchmark, folder: Path, tables: dict[manifest.TableName, _Rows], options: BenchmarkOptions
+    adapter: Benchmark,
+    folder: Path,
+    tables: dict[manifest.TableName, _Rows],
+    options: BenchmarkOptions,
+    missing: dict[str, str],
 ) -> Row:
     counts = tables["prompts"].counts
     empty = [name for name in options.prompt_sets if not counts[name]]
-    if empty:
+    if empty and not missing:
         raise UserError(
             f"{adapter.name} has no prompts of the set {empty[0]}",
             file="params.yaml",
@@ -287,9 +321,14 @@ def _summary(
         "dataset_version": adapter.dataset_version,
         "n_images": tables["images"].n_rows,
         "n_instances": tables["instances"].n_rows,
-        "n_prompts": {name: counts[name] for name in sorted(options.prompt_sets)},
-        "prompt_sets": sorted(options.prompt_sets),
+        "n_prompts": {name: counts[name] for name in sorted(options.prompt_sets) if counts[name]},
+        "prompt_sets": sorted(name for name in options.prompt_sets if counts[name]),
         "digest": _digest(folder),
+        **(
+            {"missing": {"prompt_sets": sorted(empty), "files": missing}}
+            if empty or not tables["images"].n_rows
+            else {}
+        ),
     }
 
 

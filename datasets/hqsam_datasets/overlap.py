@@ -110,7 +110,8 @@ def find_overlap(
         stopped = options.unresolved == "stop" and bool(open_keys)
         folder = out.with_name(f"{out.name}-unresolved") if stopped else out
         with atomic_folder(folder) as tmp:
-            summary = _write(tmp, pairs, train, other, options, excluded, candidates)
+            unseen = sorted(set(benchmarks) - set(other.group))
+            summary = _write(tmp, pairs, train, other, options, excluded, candidates, unseen)
     finally:
         train.close()
         other.close()
@@ -282,7 +283,7 @@ def _stop(pairs: list[Pair], train: ImageList, other: ImageList, open_keys: set[
 
 def _write(
     folder: Path, pairs: list[Pair], train: ImageList, other: ImageList, options: OverlapOptions,
-    excluded: set[str], candidates: dict[str, int],
+    excluded: set[str], candidates: dict[str, int], unseen: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     from hqsam_datasets.overlap_tables import write_pairs
 
@@ -290,6 +291,8 @@ def _write(
     write_jsonl(folder / "exclusions.jsonl", _exclusions(pairs, train, other, excluded))
     shown = _write_gallery(folder / "gallery", pairs, train, other)
     summary = _summary(pairs, train, other, options, excluded) | {"candidates": candidates, "gallery": shown}
+    if unseen:  # benchmarks whose archives could not be had
+        summary["not_compared"] = unseen
     digest = hashlib.sha256()
     for name in ("pairs.parquet", "exclusions.jsonl"):
         digest.update((folder / name).read_bytes())

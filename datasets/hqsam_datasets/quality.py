@@ -119,6 +119,7 @@ def _summary(tables: Any, results: list[dict[str, Any]]) -> dict[str, Any]:
         "n_images": len(tables.images),
         "n_instances": int(tables.sets["n_instances"].sum()),
         "n_prompts": int(tables.sets["n_prompts"].sum()),
+        **({"missing": tables.missing} if tables.missing else {}),
     }
 
 

@@ -44,6 +44,7 @@ def render(tables: Tables, results: list[dict[str, Any]], summary: dict[str, Any
         *([f"<h2>What fails</h2>{_expectations(failed)}"] if failed else []),
         f"<h2>Training sources</h2>{_sources(tables)}",
         f"<h2>Evaluation sets</h2>{_benchmarks(tables)}",
+        *([f"<h2>What could not be had</h2>{_missing(tables)}"] if tables.missing else []),
         *(
             f"<h2>Expectations on {name}</h2>" + _expectations([row for row in results if row["table"] == name])
             for name in tables.frames()
@@ -82,6 +83,15 @@ def _benchmarks(tables: Tables) -> str:
         )  # fmt: skip
     head = ("benchmark", "images", "instances", "prompts", "images without a prompt", "short side (px)")
     return _table(head, rows, numeric={1, 2, 3, 4})
+
+
+def _missing(tables: Tables) -> str:
+    have = set(tables.images["set"])
+    rows = [
+        [_text(name), "its images are checked" if name in have else "left out", _text(text)]
+        for name, text in sorted(tables.missing.items())
+    ]
+    return _table(("benchmark", "", "missing, and what a person can do"), rows)
 
 
 def _expectations(results: list[dict[str, Any]]) -> str:

@@ -35,12 +35,17 @@ _LISTED = ("known_bad", "stray_file")
 
 @dataclass
 class Tables:
-    """The tables, and keys to name when an expectation on `sets` fails: (set, column) -> examples."""
+    """The tables, keys to name when an expectation on `sets` fails: (set, column) -> examples, and what could not be had.
+
+    A benchmark without images because optional files of its archive could not be had is in no table, only in `missing`
+    (benchmark -> what is missing and how to get it); so are benchmarks that lack only some prompts, which are checked.
+    """
 
     samples: pd.DataFrame
     images: pd.DataFrame
     sets: pd.DataFrame
     examples: Examples = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """By name, in the order of checking."""
@@ -58,13 +63,29 @@ def read_tables(samples: dict[str, Path], benchmarks: dict[str, Path], options: 
     sets: list[dict[str, Any]] = []
     examples: Examples = {}
     sample_frames = [_source(name, samples[name], sets) for name in sorted(samples)]
-    image_frames = [_benchmark(name, benchmarks[name], sets, examples, options) for name in sorted(benchmarks)]
+    missing = {name: text for name in sorted(benchmarks) if (text := _missing(benchmarks[name]))}
+    there = [name for name in sorted(benchmarks) if name not in missing or _n_images(benchmarks[name])]
+    image_frames = [_benchmark(name, benchmarks[name], sets, examples, options) for name in there]
     return Tables(
         samples=_joined(sample_frames, _SAMPLE_COLUMNS),
         images=_joined(image_frames, _IMAGE_COLUMNS),
         sets=pd.DataFrame(sets, columns=list(_SET_COLUMNS)),
         examples=examples,
+        missing=missing,
     )
+
+
+def _missing(folder: Path) -> str:
+    """What the index says about optional files that could not be had; "" if nothing is missing."""
+    path = folder / "index.json"
+    found = (read_json(path) if path.is_file() else {}).get("missing", {})
+    what = f"no prompts {', '.join(found.get('prompt_sets', ()))}; " if found.get("prompt_sets") else ""
+    files = "; ".join(f"{name} - {to_do}" for name, to_do in sorted(found.get("files", {}).items()))
+    return what + files
+
+
+def _n_images(folder: Path) -> int:
+    return int(read_json(folder / "index.json")["n_images"])
 
 
 _SAMPLE_COLUMNS = (

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 from hqsam_datasets.atomic import read_json
@@ -21,8 +20,13 @@ BLOCK = 512
 RECORD = 20 * BLOCK
 _MAX_SIZE = 8**11 - 1
 _BUFFER = 1 << 20  # bytes written at once: a sample is a dozen small pieces
-_NUL = bytes(1)
+_SMALL = 1 << 16  # bytes: a member up to this size is copied together with its header, to be written and hashed at once
 _ZEROS = bytes(BLOCK)
+# What every header has in common: the fields between name and size, and those between checksum and prefix.
+_OWNER = b"0000644\0" + b"0000000\0" * 2  # mode, uid, gid
+_MTIME = b"00000000000\0"
+_KIND = (b"0" + bytes(100) + b"ustar\0" + b"00").ljust(345 - 156, b"\0")  # a regular file, no link
+_COMMON_SUM = sum(_OWNER + _MTIME + _KIND) + 8 * ord(" ")  # the checksum counts as blanks in its own sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +53,10 @@ def header(name: str, size: int) -> bytes:
     prefix, base = _split_name(name)
     if not 0 <= size <= _MAX_SIZE:
         raise ValueError(f"{name}: {size} bytes do not fit a USTAR header (8 GiB)")
-    block = bytearray(BLOCK)
-    block[0 : len(base)] = base
-    block[100:108] = _octal(0o644, 8)  # mode
-    block[108:116] = _octal(0, 8)  # uid
-    block[116:124] = _octal(0, 8)  # gid
-    block[124:136] = _octal(size, 12)
-    block[136:148] = _octal(0, 12)  # mtime
-    block[148:156] = b" " * 8  # the checksum counts as blanks in its own sum
-    block[156:157] = b"0"  # a regular file
-    block[257:263] = b"ustar" + _NUL
-    block[263:265] = b"00"
-    block[345 : 345 + len(prefix)] = prefix
-    block[148:156] = _octal(sum(block), 7) + b" "
-    return bytes(block)
+    digits = b"%011o\0" % size
+    checksum = b"%06o\0 " % (_COMMON_SUM + sum(base) + sum(prefix) + sum(digits))
+    fields = (base.ljust(100, b"\0"), _OWNER, digits, _MTIME, checksum, _KIND, prefix.ljust(BLOCK - 345, b"\0"))
+    return b"".join(fields)
 
 
 class TarWriter:
@@ -100,10 +94,14 @@ class TarWriter:
             raise ValueError(f"{name}: already in the archive")
         self._names.add(name)
         start = self._offset
-        self._write(header(name, len(data)))
-        self._write(data)
-        self._write(_ZEROS[: _padded(len(data)) - len(data)])
+        pieces = (header(name, len(data)), data, _ZEROS[: _padded(len(data)) - len(data)])
+        for piece in (b"".join(pieces),) if len(data) <= _SMALL else pieces:
+            self._write(piece)
         return Member(name, start, start + BLOCK, len(data))
+
+    def append(self, members: bytes) -> None:
+        """Append members as they lie in another archive of this module, headers and padding included."""
+        self._write(members)
 
     def close(self) -> None:
         """Write the two zero blocks that end an archive and pad it to a multiple of 10,240 bytes."""
@@ -131,13 +129,9 @@ class ShardInfo:
     def as_json(self) -> dict[str, object]:
         """The record that `index.json` holds for a shard."""
         return {
-            "name": self.name,
-            "n": len(self.keys),
-            "bytes": self.bytes,
-            "sha256": self.sha256,
-            "keys": self.keys,
+            "name": self.name, "n": len(self.keys), "bytes": self.bytes, "sha256": self.sha256, "keys": self.keys,
             "offsets": self.offsets,
-        }
+        }  # fmt: skip
 
 
 class ShardWriter:
@@ -149,13 +143,7 @@ class ShardWriter:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        prefix: str,
-        samples_per_shard: int,
-        max_bytes: int | None = None,
-        first_shard: int = 0,
+        self, folder: Path, *, prefix: str, samples_per_shard: int, max_bytes: int | None = None, first_shard: int = 0
     ) -> None:
         if samples_per_shard < 1:
             raise ValueError("samples_per_shard must be at least 1")
@@ -171,17 +159,16 @@ class ShardWriter:
     def add(self, key: str, files: Mapping[str, bytes]) -> str:
         """Append one sample's files, `<key>.<extension>`, sorted by extension; returns the shard's name."""
         size = sum(BLOCK + _padded(len(data)) for data in files.values())
-        if self._is_full(size):
-            self._finish()
-        if self._tar is None:
-            self._begin()
-        assert self._tar is not None
-        info = self.shards[-1]
-        info.keys.append(key)
-        info.offsets.append(self._tar.offset)
+        tar, name = self._next(key, size)
         for extension in sorted(files):
-            self._tar.add(f"{key}.{extension}", files[extension])
-        return info.name
+            tar.add(f"{key}.{extension}", files[extension])
+        return name
+
+    def append(self, key: str, members: bytes) -> str:
+        """Append a sample as it lies in another archive (`TarReader.read_span`); returns the shard's name."""
+        tar, name = self._next(key, len(members))
+        tar.append(members)
+        return name
 
     def close(self) -> list[ShardInfo]:
         """End the last shard and return what was written."""
@@ -191,10 +178,20 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._finish()
+
+    def _next(self, key: str, size: int) -> tuple[TarWriter, str]:
+        """The archive in which a sample of `size` bytes begins now, noted in its index, and the archive's name."""
+        if self._is_full(size):
+            self._finish()
+        if self._tar is None:
+            self._begin()
+        assert self._tar is not None
+        info = self.shards[-1]
+        info.keys.append(key)
+        info.offsets.append(self._tar.offset)
+        return self._tar, info.name
 
     def _is_full(self, size: int) -> bool:
         if self._tar is None:
@@ -236,6 +233,18 @@ class TarReader:
             self._members = {member.name: member for member in walk(self._descriptor, self.path)}
         return self._members
 
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """Key to (offset, end) of the bytes that hold its sample, headers and padding included, in archive order."""
+        spans: dict[str, tuple[int, int]] = {}
+        for member in self.members.values():
+            key = split_member(member.name)[0]
+            spans[key] = (spans.get(key, (member.offset,))[0], member.end)
+        return spans
+
+    def read_span(self, offset: int, end: int) -> bytes:
+        """The raw bytes from `offset` to `end`."""
+        return _pread(self._descriptor, end - offset, offset, self.path)
+
     def read(self, name: str) -> bytes:
         """The bytes of one member; KeyError if there is none of that name."""
         return self.read_at(self.members[name])
@@ -267,9 +276,7 @@ class TarReader:
     def __enter__(self) -> TarReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -281,10 +288,7 @@ def split_member(name: str) -> tuple[str, str]:
 
 
 def iterate_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Every sample of a shard in order as (key, {extension: bytes}).
-
-    Neighbouring members with one key are a sample.
-    """
+    """Every sample of a shard, neighbouring members with one key, in order as (key, {extension: bytes})."""
     with TarReader(path) as reader:
         key: str | None = None
         files: dict[str, bytes] = {}
@@ -344,16 +348,15 @@ def walk(descriptor: int, path: Path, *, start: int = 0) -> Iterator[Member]:
 
 def _parse_header(block: bytes, offset: int, path: Path) -> Member:
     try:
-        stored = int(block[148:156].split(b"\0")[0].strip() or b"0", 8)
-        size = int(block[124:136].split(b"\0")[0].strip() or b"0", 8)
-        prefix = block[345:500].split(b"\0")[0].decode()
-        base = block[:100].split(b"\0")[0].decode()
+        checksum = block[148:156]
+        stored, size = (int(digits.partition(b"\0")[0].strip() or b"0", 8) for digits in (checksum, block[124:136]))
+        base = block[:100].partition(b"\0")[0].decode()
+        prefix = block[345:500].partition(b"\0")[0].decode() if block[345] else ""
     except ValueError as error:
         raise UserError(f"damaged tar header at byte {offset}", file=path, cure="write the archive again") from error
-    if stored != sum(block) - sum(block[148:156]) + 8 * 32:
+    if stored != sum(block) - sum(checksum) + 8 * ord(" "):
         raise UserError(f"damaged tar header at byte {offset}", file=path, cure="write the archive again")
-    name = f"{prefix}/{base}" if prefix else base
-    return Member(name, offset, offset + BLOCK, size)
+    return Member(f"{prefix}/{base}" if prefix else base, offset, offset + BLOCK, size)
 
 
 def _pread(descriptor: int, size: int, offset: int, path: Path) -> bytes:
@@ -377,10 +380,6 @@ def _open(path: Path) -> int:
 
 def _truncated(path: Path) -> UserError:
     return UserError("the archive is truncated", file=path, cure="run the stage that writes it again")
-
-
-def _octal(value: int, width: int) -> bytes:
-    return f"{value:0{width - 1}o}".encode() + _NUL
 
 
 def _padded(size: int) -> int:

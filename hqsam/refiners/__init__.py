@@ -7,35 +7,12 @@ runs one on predictions that exist; nothing here takes part in a stage of the pi
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
-from hqsam_datasets.errors import UserError
+from hqsam_datasets.seam import Seam
 
 from hqsam.refiners._base import Opened, Refiner, RefinerOptions
 
 __all__ = ["Opened", "Refiner", "RefinerOptions", "load", "names"]
 
-
-def names() -> list[str]:
-    """Names of the refiners in this folder, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-
-
-def load(name: str) -> Refiner:
-    """The refiner described by ``refiners/<name>.py``.
-
-    Args:
-        name: File stem, e.g. ``cascadepsp``.
-
-    Raises:
-        UserError: There is no such file; the message lists the ones that exist.
-    """
-    if name not in names():
-        raise UserError(
-            f"unknown refiner {name!r}", key="refiner", cure=f"use one of {', '.join(names())} (hqsam/refiners/)"
-        )
-    refiner = importlib.import_module(f"{__name__}.{name}").REFINER
-    if not isinstance(refiner, Refiner) or refiner.name != name:
-        raise TypeError(f"hqsam/refiners/{name}.py: REFINER must satisfy Refiner and be named {name!r}")
-    return refiner
+_SEAM = Seam(package=__name__, what="refiner", constant="REFINER", kind=Refiner)  # type: ignore[type-abstract]
+names = _SEAM.names
+load = _SEAM.load

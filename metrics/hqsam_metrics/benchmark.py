@@ -82,6 +82,10 @@ def score_benchmark(
 
 
 def _prompt_sets(index: dict[str, Any], folder: Path) -> list[str]:
+    if "missing" in index and not index.get("prompt_sets"):
+        return []  # files of the archive could not be had: nothing was predicted
+    if index.get("n_instances") == 0:
+        return []  # the ground truth is private, as YouTube-VIS's: the predictions are for its server
     sets = index.get("prompt_sets") or list(index.get("n_prompts", {}))
     if not sets:
         raise UserError(f"{folder / 'index.json'}: names no prompt set; index the benchmark again")
@@ -152,7 +156,10 @@ def _write_table(path: Path, outcomes: list[tuple[str, str, Outcome]]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = []
+    texts, numbers = ("prompt_set", "system", "key", "cluster", "unit"), ("iou", "biou")
+    fields = [(name, pa.string()) for name in texts] + [(name, pa.float64()) for name in numbers]
+    # Without an outcome (no prompt set could be had) the table has its columns all the same.
+    tables = [] if outcomes else [pa.schema(fields).empty_table()]
     extra = any("j" in outcome.units.values for _, _, outcome in outcomes)
     for prompt_set, system, outcome in outcomes:
         units = outcome.units
@@ -163,7 +170,7 @@ def _write_table(path: Path, outcomes: list[tuple[str, str, Outcome]]) -> int:
             "cluster": pa.array(units.cluster, pa.string()),
             "unit": pa.array(units.unit, pa.string()),
         }
-        for name in ("iou", "biou", *(("j", "f") if extra else ())):
+        for name in (*numbers, *(("j", "f") if extra else ())):
             # NaN is written as null: "undefined" must not depend on how a reader treats NaN.
             columns[name] = pa.array(units.values[name], pa.float64(), from_pandas=True)
         tables.append(pa.table(columns))

@@ -60,7 +60,7 @@ def _table(paper: str) -> tuple[int, str]:
 
 
 def _row(path: Path) -> Row:
-    raw = _mapping(read_yaml(path), path)
+    raw = mapping(read_yaml(path), path)
     missing = [key for key in ("title", "paper", "models") if key not in raw]
     if missing or list(raw["models"]) != [path.stem]:
         raise UserError(
@@ -81,29 +81,32 @@ def compose(root: Path, profile: str) -> bytes:
     Raises:
         UserError: an overlay or the base profile is not valid.
     """
-    from ruamel.yaml import YAML
-
     base = PROFILES[profile]
     path = root / "configs" / f"{base}.yaml"
-    merged = merge(_mapping(read_yaml(path), path), _overlay(root, base))
+    merged = merge(mapping(read_yaml(path), path), _overlay(root, base))
     first = next(iter(merged["models"].values()))
     for row in rows(root):
         if not row.profiles or base in row.profiles:
             merged = merge(merged, {**row.changes, "models": {row.name: {**first, **row.changes["models"][row.name]}}})
+    return written(merged, profile, f"configs/{base}.yaml with the overlays of {FOLDER.as_posix()}")
+
+
+def written(content: Mapping[str, Any], profile: str, made_from: str) -> bytes:
+    """The bytes of a params.yaml that was put together: its first line says from what."""
+    from ruamel.yaml import YAML
+
     yaml: Any = YAML(typ="safe", pure=True)
     # Block style throughout: the C reader that DVC uses takes no `a://b` inside brackets.
     yaml.default_flow_style, yaml.width, yaml.sort_base_mapping_type_on_output = False, 4096, False
     out = io.BytesIO()
-    out.write(
-        f"# configs/{base}.yaml with the overlays of {FOLDER.as_posix()}, put together by `hqsam profile {profile}`.\n".encode()
-    )
-    yaml.dump({**merged, "profile": profile}, out)
+    out.write(f"# {made_from}, put together by `hqsam profile {profile}`.\n".encode())
+    yaml.dump({**content, "profile": profile}, out)
     return out.getvalue()
 
 
 def _overlay(root: Path, base: str) -> Mapping[str, Any]:
     path = root / FOLDER / f"_{base}.yaml"
-    return _mapping(read_yaml(path), path)
+    return mapping(read_yaml(path), path)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +122,12 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _mapping(value: object, path: Path) -> Mapping[str, Any]:
+def mapping(value: object, path: Path) -> Mapping[str, Any]:
+    """The content of an overlay.
+
+    Raises:
+        UserError: it is no mapping.
+    """
     if not isinstance(value, Mapping):
         raise UserError("expected a mapping", file=path, cure="compare it with the other files of this folder")
     return value

@@ -1,21 +1,21 @@
-"""Which files of this repository a stage's code consists of: the source of truth for the code `deps` in dvc.yaml.
+"""Which files of this repository a stage's code consists of, and their digests: what the stage `code` writes.
 
-Imports are read from the syntax trees, so those inside functions count and nothing is executed. `python -m
-hqsam_pipelines.codegraph` brings the code deps in dvc.yaml up to date; `--check` only says what differs, and so does
-tests/pipelines/test_deps.py.
+`data/code/<verb>.json` is the code dependency of every stage of that verb in dvc.yaml. It names exactly the files that can move what the
+stage writes, so a changed file runs again the stages that import it and no other; a new module needs no edit of dvc.yaml.
+Imports are read from the syntax trees, so those inside functions count and nothing is executed.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
+import hashlib
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from hqsam_datasets.atomic import atomic_file
+from hqsam_datasets.atomic import atomic_folder, write_json
 
 PACKAGES = {
     "hqsam": ".",
@@ -25,6 +25,9 @@ PACKAGES = {
 }
 """Package name and the folder that holds it."""
 
+STAGE = "code"
+"""The stage that writes the digests; all others wait for it."""
+
 PLUMBING = frozenset(
     f"hqsam_pipelines.{name}"
     for name in (
@@ -32,8 +35,8 @@ PLUMBING = frozenset(
         "params", "profiles", "progress", "provenance", "schema", "reproduce", "server", "server_daemon", "stage",
     )
 )  # fmt: skip
-"""Modules that start, watch and record a stage or check its parameters, and cannot move a number. They are no `deps`:
-an edit of the progress bar must not train a model again. The values of the parameters themselves are tracked by DVC."""
+"""Modules that start, watch and record a stage or check its parameters, and cannot move a number. They are left out: an
+edit of the progress bar must not train a model again. The values of the parameters themselves are tracked by DVC."""
 
 SEAMS = {
     "fetch": ("hqsam_datasets.embedded",),
@@ -56,88 +59,146 @@ OWN_FILES = {
     "predict": (("hqsam.model.backbones", "BACKBONE", None), ("hqsam.model.variants", "VARIANT", None)),
 }
 """Stages that run per entry of one or more seams: the package, the constant that marks an entry's file, and how dvc.yaml
-names that file, so that a new entry runs nothing but itself. None: another stage's output changes with the file
-(models/<model>/ with the backbone's and the variant's, see dvc.yaml)."""
+names that file beside the digests, so that a new entry runs nothing but itself. None: another stage's output changes with the
+file (models/<model>/ with the backbone's and the variant's, see dvc.yaml)."""
 
-FOLDERS = {
-    "fetch": ("datasets/hqsam_datasets/embedded",),
-    "report": ("metrics/hqsam_metrics", "pipelines/hqsam_pipelines/data", "pipelines/hqsam_pipelines/templates"),
-    "score": ("metrics/hqsam_metrics",),
-}
-"""Code deps that are whole folders. fetch: a real archive has no file of its own there. score: a matrix stage cannot name the
-file of its benchmark's metric, and scoring again costs seconds; so does the report, which also reads data files."""
+DATA = {"report": ("pipelines/hqsam_pipelines/data", "pipelines/hqsam_pipelines/templates")}
+"""Folders of files that are no modules but are read as part of the code."""
 
 
-def deps_of(root: Path, verb: str) -> list[str]:
-    """The code deps that a stage must have in dvc.yaml, in their order there: folders, files, the entry's own file.
+@dataclass(frozen=True)
+class _Module:
+    """One parsed file.
+
+    Attributes:
+        path: The file.
+        imports: Names that it imports, as written or resolved; modules and members of modules alike.
+        homes: The module behind each public name that the package resolves on first use (`_HOMES`).
+        empty: It holds nothing but a docstring.
+    """
+
+    path: Path
+    imports: frozenset[str]
+    homes: Mapping[str, str]
+    empty: bool
+
+
+class CodeGraph:
+    """The import graph of a checkout as it is now; each file is parsed once.
 
     Args:
         root: The repository.
-        verb: The stage.
     """
-    folders = FOLDERS.get(verb, ())
-    inside = tuple(f"{folder}/" for folder in folders)
-    if verb not in OWN_FILES:
-        files = code_of(root, verb)
-        return [*folders, *sorted(path for path in files if not (inside and path.startswith(inside)))]
-    names = {package: _entries(root, package, constant) for package, constant, _ in OWN_FILES[verb]}
-    own = {f"{_place(root, package)}/{name}.py" for package, entries in names.items() for name in entries}
-    last = [f"{_place(root, package)}/{place}.py" for package, _, place in OWN_FILES[verb] if place is not None]
-    return [*folders, *sorted(code_of(root, verb, names) - own), *last]
 
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._modules: dict[str, _Module | None] = {}
 
-def _place(root: Path, package: str) -> str:
-    return _folder(root, package).relative_to(root).as_posix()
+    def verbs(self) -> list[str]:
+        """The stages that have digests: all but the one that writes them."""
+        return [verb for verb in modules_of(self._root, "hqsam_pipelines.stages") if verb != STAGE]
 
+    def digested(self, verb: str) -> list[str]:
+        """The files of a stage's code that dvc.yaml does not name itself, sorted; paths relative to the repository."""
+        entries = {package: self._entries(package, mark) for package, mark, _ in OWN_FILES.get(verb, ())}
+        own = {f"{self._place(package)}/{name}.py" for package, names in entries.items() for name in names}
+        data = {path for folder in DATA.get(verb, ()) for path in self._files_in(folder)}
+        return sorted((self.code_of(verb, entries if entries else None) - own) | data)
 
-def _entries(root: Path, package: str, constant: str) -> set[str]:
-    """Modules of a seam that are entries of it, not helpers: those that define its constant."""
-    mark = re.compile(rf"^{constant}\b", re.MULTILINE)
-    files = _folder(root, package).glob("*.py")
-    return {path.stem for path in files if mark.search(path.read_text(encoding="utf-8"))}
+    def named(self, verb: str) -> list[str]:
+        """The code files that dvc.yaml names itself for a stage: those of its entry, with DVC's placeholders."""
+        places = [(self._place(package), name) for package, _, name in OWN_FILES.get(verb, ()) if name is not None]
+        return [f"{place}/{name}.py" for place, name in places]
 
+    def code_of(self, verb: str, names: Mapping[str, Iterable[str]] | None = None) -> set[str]:
+        """The modules that a stage's code consists of, plumbing left out.
 
-def updated(root: Path) -> str:
-    """The text of dvc.yaml with the code deps as they must be; everything else, comments too, stays as it is."""
-    lines: list[str] = []
-    verb, indent = "", None
-    for line in (root / "dvc.yaml").read_text(encoding="utf-8").splitlines():
-        name = re.fullmatch(r"  (\w+):", line)
-        verb = name.group(1) if name else verb
-        if line.strip() == "deps:" and verb:
-            indent = line[: len(line) - len(line.lstrip())] + "  "
-        elif indent is not None and not line.startswith(f"{indent}- "):
-            lines += [f"{indent}- {path}" for path in deps_of(root, verb)]
-            indent = None
-        elif indent is not None and line.strip(" -").split("/")[0] in ("datasets", "hqsam", "metrics", "pipelines"):
-            continue
-        lines.append(line)
-    return "\n".join(lines) + "\n"
+        Args:
+            verb: The stage.
+            names: Modules to include of each of the stage's seams (`dis5k`); None: all of them.
 
-
-def code_of(root: Path, verb: str, names: Mapping[str, Iterable[str]] | None = None) -> set[str]:
-    """The files that a stage's code consists of, plumbing left out.
-
-    Args:
-        root: The repository.
-        verb: The stage.
-        names: Modules to include of each of the stage's seams (`dis5k`); None: all of them.
-
-    Returns:
-        Paths relative to `root`, `/`-separated. `__init__.py` files that hold nothing but a docstring are left out.
-    """
-    start = [f"hqsam_pipelines.stages.{verb}"]
-    for seam in SEAMS.get(verb, ()):
-        start += [f"{seam}.{name}" for name in (modules_of(root, seam) if names is None else names.get(seam, ()))]
-    found = {module for module in start if _file(root, module) is not None}
-    queue = list(found)
-    while queue:
-        for module in _imports(root, queue.pop()):
-            if module not in found and module not in PLUMBING:
+        Returns:
+            Paths relative to the repository, `/`-separated. `__init__.py` files that hold nothing but a docstring are left out.
+        """
+        start = [f"hqsam_pipelines.stages.{verb}"]
+        for seam in SEAMS.get(verb, ()):
+            chosen = modules_of(self._root, seam) if names is None else names.get(seam, ())
+            start += [f"{seam}.{name}" for name in chosen]
+        found = {module for module in start if self._module(module) is not None}
+        queue = list(found)
+        while queue:
+            for module in self._imports(queue.pop()) - found - PLUMBING:
                 found.add(module)
                 queue.append(module)
-    files = {path for module in found for path in _files(root, module)}
-    return {path.relative_to(root).as_posix() for path in files}
+        paths = {path for module in found for path in self._files(module)}
+        return {path.relative_to(self._root).as_posix() for path in paths}
+
+    def _entries(self, package: str, constant: str) -> set[str]:
+        """Modules of a seam that are entries of it, not helpers: those that define its constant."""
+        mark = re.compile(rf"^{constant}\b", re.MULTILINE)
+        files = _folder(self._root, package).glob("*.py")
+        return {path.stem for path in files if mark.search(path.read_text(encoding="utf-8"))}
+
+    def _place(self, package: str) -> str:
+        return _folder(self._root, package).relative_to(self._root).as_posix()
+
+    def _files_in(self, folder: str) -> Iterator[str]:
+        for path in (self._root / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path.relative_to(self._root).as_posix()
+
+    def _files(self, module: str) -> Iterator[Path]:
+        """The module's own file and those `__init__.py` above it that hold code."""
+        parts = module.split(".")
+        for n in range(1, len(parts) + 1):
+            found = self._module(".".join(parts[:n]))
+            if found is not None and not (found.path.name == "__init__.py" and found.empty):
+                yield found.path
+
+    def _imports(self, module: str) -> set[str]:
+        """Modules of this repository that a module imports anywhere, `if TYPE_CHECKING` left out."""
+        found = self._module(module)
+        assert found is not None
+        named = found.imports | {home for name in found.imports for home in self._home(name)}
+        parents = {".".join(name.split(".")[:n]) for name in named for n in range(1, name.count(".") + 1)}
+        return {name for name in named | parents if self._module(name) is not None}
+
+    def _home(self, name: str) -> Iterator[str]:
+        """The module behind `package.name` where the package resolves the name on first use."""
+        package, _, member = name.rpartition(".")
+        found = self._module(package) if package else None
+        if found is not None and member in found.homes:
+            yield found.homes[member]
+
+    def _module(self, name: str) -> _Module | None:
+        if name not in self._modules:
+            path = _file(self._root, name)
+            self._modules[name] = None if path is None else _parse(path, name)
+        return self._modules[name]
+
+
+def write_digests(root: Path, out: Path) -> dict[str, int]:
+    """Write `<verb>.json` for every stage: path to SHA-256 of each file of its code, sorted.
+
+    Args:
+        root: The repository.
+        out: The folder; it is replaced as a whole.
+
+    Returns:
+        Verb to the number of files.
+    """
+
+    @functools.cache
+    def digest(path: str) -> str:
+        return hashlib.sha256((root / path).read_bytes()).hexdigest()
+
+    graph, counts = CodeGraph(root), {}
+    with atomic_folder(out, durable=False) as folder:
+        for verb in graph.verbs():
+            files = {path: digest(path) for path in graph.digested(verb)}
+            write_json(folder / f"{verb}.json", files)
+            counts[verb] = len(files)
+    return counts
 
 
 def modules_of(root: Path, package: str) -> list[str]:
@@ -163,35 +224,24 @@ def _file(root: Path, module: str) -> Path | None:
     return None
 
 
-def _files(root: Path, module: str) -> Iterator[Path]:
-    """The module's own file and those `__init__.py` above it that hold code."""
-    own = _file(root, module)
-    assert own is not None
-    parts = module.split(".")
-    parents = (_file(root, ".".join(parts[:n])) for n in range(1, len(parts)))
-    for path in (*parents, own):
-        if path is not None and not (path.name == "__init__.py" and _is_only_docstring(path)):
-            yield path
+def _parse(path: Path, name: str) -> _Module:
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError):
+        # The stages that import it will say so; those that do not must not be held up by a file that is being edited.
+        return _Module(path, frozenset(), {}, empty=False)
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    imports = frozenset(found for node in _running(tree) for found in _names(node, package))
+    empty = all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in tree.body)
+    return _Module(path, imports, _homes(tree), empty)
 
 
-def _is_only_docstring(path: Path) -> bool:
-    body = _tree(path).body
-    return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
-
-
-@functools.cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
-
-
-def _imports(root: Path, module: str) -> set[str]:
-    """Modules of this repository that a module imports anywhere, `if TYPE_CHECKING` left out."""
-    path = _file(root, module)
-    assert path is not None
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    named = {name for node in _running(_tree(path)) for name in _names(node, package)}
-    parents = {".".join(name.split(".")[:n]) for name in named for n in range(1, name.count(".") + 1)}
-    return {name for name in named | parents if _file(root, name) is not None}
+def _homes(tree: ast.Module) -> dict[str, str]:
+    """The table `_HOMES` of a package that imports its public names on first use (PEP 562)."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_HOMES" for t in node.targets):
+            return dict(ast.literal_eval(node.value))
+    return {}
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
@@ -215,20 +265,3 @@ def _names(node: ast.AST, package: str) -> Iterator[str]:
         base = base.rstrip(".")
         yield base
         yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def main(argv: list[str]) -> int:
-    """Update dvc.yaml in the current folder, or with `--check` only compare. Returns the exit status."""
-    root = Path.cwd()
-    old, new = (root / "dvc.yaml").read_text(encoding="utf-8"), updated(root)
-    changes = difflib.unified_diff(old.splitlines(), new.splitlines(), "dvc.yaml", "dvc.yaml", n=0, lineterm="")
-    print("\n".join(changes) or "dvc.yaml names exactly the code that its stages import")
-    if argv != ["--check"]:
-        with atomic_file(root / "dvc.yaml") as file:
-            file.write(new.encode())
-        return 0
-    return int(old != new)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

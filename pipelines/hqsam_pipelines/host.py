@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,12 +40,16 @@ LIBRARIES = (
 
 @dataclass
 class Run:
-    """One run: its client's connection, and the child once it was forked."""
+    """One run: its client's connection, and the child once it was forked.
+
+    `ends` holds a descriptor that becomes readable when the child has ended; it is empty on an old kernel, where the next tick finds out.
+    """
 
     link: socket.socket
     request: dict[str, Any]
     streams: list[int]
     pid: int | None = None
+    ends: list[int] = field(default_factory=list)
     kill_at: float | None = None
 
 
@@ -71,10 +75,13 @@ class Host:
         """Serve until it is time to end and the last run is over."""
         while not (self._closing and not self._runs):
             idle_step = 0.0 if self._libraries and not self._closing else TICK_S
-            links = [self._door, *self._waiting, *(run.link for run in self._runs)]
-            ready, _, _ = select.select(links if not self._closing else links[1:], [], [], idle_step)
+            doors = [] if self._closing else [self._door]
+            links: list[Any] = [*doors, *self._waiting, *(run.link for run in self._runs)]
+            ends = [fd for run in self._runs for fd in run.ends]
+            ready, _, _ = select.select(links + ends, [], [], idle_step)
             for link in ready:
-                self._hear(link)
+                if isinstance(link, socket.socket):
+                    self._hear(link)
             self._reap()
             if not ready:
                 self._idle()
@@ -142,7 +149,7 @@ class Host:
         pid = os.fork()
         if pid == 0:
             self._child(run)
-        run.pid = pid
+        run.pid, run.ends = pid, _end_of(pid)
         _close(run.streams)
         run.streams = []
 
@@ -173,7 +180,7 @@ class Host:
         self._door.close()
         for other in [*self._waiting, *(r.link for r in self._runs)]:
             other.close()
-        _close([fd for r in self._runs if r is not run for fd in r.streams])
+        _close([fd for r in self._runs if r is not run for fd in (*r.streams, *r.ends)])
 
     def _reap(self) -> None:
         """Report the runs that have ended; end for good those whose client has left."""
@@ -191,7 +198,7 @@ class Host:
     def _forget(self, run: Run) -> None:
         self._runs.remove(run)
         run.link.close()
-        _close(run.streams)
+        _close([*run.streams, *run.ends])
         self._last_used = time.monotonic()
 
     def _idle(self) -> None:
@@ -254,6 +261,13 @@ def _end(status: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status & 0xFF)
+
+
+def _end_of(pid: int) -> list[int]:
+    try:
+        return [os.pidfd_open(pid)]
+    except OSError:
+        return []
 
 
 def _die_with_parent() -> None:

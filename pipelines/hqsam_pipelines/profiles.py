@@ -1,4 +1,4 @@
-"""Ready profiles: configs/<name>.yaml becomes params.yaml; and what a profile leaves behind when another takes over."""
+"""Ready profiles: configs/<name>.yaml, or one with an overlay, becomes params.yaml; and what a profile leaves behind for another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from hqsam_datasets.atomic import atomic_file
 from hqsam_datasets.errors import UserError
 
-from hqsam_pipelines import ablations
+from hqsam_pipelines import ablations, overlays
 from hqsam_pipelines.params import FILE, Params, parse_yaml
 from hqsam_pipelines.schema import unknown
 
@@ -25,7 +25,7 @@ def switch(root: Path, name: str, *, force: bool = False) -> bool:
 
     Args:
         root: The repository.
-        name: File name in configs/ without `.yaml`, or a profile that `ablations` puts together.
+        name: File name in configs/ without `.yaml`, or a profile that `ablations` or `overlays` puts together.
         force: Replace it even if it equals no profile, that is, holds somebody's edits.
 
     Returns:
@@ -131,7 +131,8 @@ def _contents(root: Path) -> dict[str, bytes]:
     composed = [
         name for name, base in ablations.PROFILES.items() if base in found and (root / ablations.FOLDER).is_dir()
     ]
-    return found | {name: ablations.compose(root, name) for name in composed}
+    found |= {name: ablations.compose(root, name) for name in composed}
+    return found | {name: overlays.compose(root, name) for name in overlays.names(root)}
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -76,6 +76,8 @@ def notices(run: Run) -> list[str]:
         )
     if run.params.get("overlap", {}).get("unresolved") == "keep":
         texts.append("Overlap between training and evaluation images was found and kept (overlap.unresolved: keep).")
+    for name, text in report_sources.missing(run).items():
+        texts.append(f"Not evaluated, or not with every prompt: {name} ({text}).")
     unscored = [r for r in run.results if r.n_scored != r.n_expected]
     if unscored:
         names = ", ".join(sorted({f"{r.benchmark}/{r.prompt_set}" for r in unscored}))

@@ -99,6 +99,7 @@ def overlap(run: Run) -> dict[str, Any]:
         "by_source": done.get("by_source", {}),
         "n_excluded": done.get("n_excluded", sum(_excluded_by_source(run).values())),
         "n_kept": done.get("n_kept", 0),
+        "not_compared": done.get("not_compared", []),
         "n_train": done.get("n_train"),
         "n_eval": done.get("n_eval"),
         "n_train_train": sum(done.get("train_train", {}).values()),
@@ -130,6 +131,17 @@ def quality(run: Run) -> dict[str, Any]:
     ]
     facts = [] if tables else _plain_facts(done)
     return {"facts": facts, "success": done.get("success"), "tables": tables} if done else {}
+
+
+def missing(run: Run) -> dict[str, str]:
+    """Benchmark to why it has no score, or not all: what could not be had of it, and how to get it."""
+    done = read_optional(run.root / "data" / "validation" / "validation.json")
+    found = {name: str(text) for name, text in done.get("missing", {}).items()}
+    for name in run.params.get("benchmarks", {}):
+        index = read_optional(run.root / "data" / "benchmarks" / name / "index.json")
+        if index.get("n_images") and index.get("n_instances") == 0:
+            found[name] = "the ground truth is private: masks were predicted, nothing was scored"
+    return dict(sorted(found.items()))
 
 
 def training_set(run: Run) -> dict[str, Any]:

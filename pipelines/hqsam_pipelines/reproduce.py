@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from hqsam_datasets.atomic import atomic_file, json_bytes
 from hqsam_datasets.errors import UserError
 from prefect import flow, task
 
-from hqsam_pipelines import env, provenance, server
+from hqsam_pipelines import codegraph, env, provenance, server
 from hqsam_pipelines.graph import Graph, read_graph
 
 TAIL_LINES = 30
@@ -255,8 +255,16 @@ class _Walk:
             self._outcome.failed[stage] = done.tail
             return
         (self._outcome.ran if done.ran else self._outcome.fresh).append(stage)
-        self._touched.add(stage)
+        if stage == codegraph.STAGE:
+            self._look_again()
+        else:
+            self._touched.add(stage)
         self._settle(stage)
+
+    def _look_again(self) -> None:
+        """Every stage follows the one that writes the digests of the code, and few of these change: one look in place of many runs."""
+        now = read_graph(self._root, self._graph.targets)
+        self._graph = replace(self._graph, changed=now.changed)
 
     def _settle(self, stage: str) -> None:
         self._waiting.pop(stage, None)

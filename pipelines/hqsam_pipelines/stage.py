@@ -70,6 +70,7 @@ class Stage:
         run: Calls the library.
         imports: Modules that the library call needs, imported ahead so that their time counts as framework time.
         retries: How often a transient failure is tried again.
+        on_server: The run is a Prefect flow run. Not so for bookkeeping that takes less time than the server's start.
     """
 
     verb: str
@@ -77,6 +78,7 @@ class Stage:
     run: Callable[[Job], Any]
     imports: tuple[str, ...] = ()
     retries: int = 0
+    on_server: bool = True
 
     def dvc_name(self, names: Sequence[str]) -> str:
         """The name of this run's stage in DVC: `predict@dis_vd-nano`."""
@@ -137,7 +139,7 @@ def run_here(stage: Stage, argv: Sequence[str]) -> int:
 
 
 def execute(stage: Stage, names: tuple[str, ...]) -> Any:
-    """Run a stage as a Prefect flow in the repository around the current folder.
+    """Run a stage, as a Prefect flow unless it says otherwise, in the repository around the current folder.
 
     Returns:
         What the library returned.
@@ -145,7 +147,7 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
     Raises:
         UserError: a mistake in params.yaml, in a name or in the data.
     """
-    from hqsam_pipelines import flows, profiles, provenance
+    from hqsam_pipelines import profiles, provenance
     from hqsam_pipelines.params import FILE, Params
 
     env.prepare()
@@ -166,13 +168,19 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
         finally:
             clock.library_end()
 
+    result = _on_server(stage, names, work, root) if stage.on_server else work(silent)
+    provenance.record_stage(root, stage.dvc_name(names), clock.cost())
+    return result
+
+
+def _on_server(stage: Stage, names: tuple[str, ...], work: Callable[[Report], Any], root: Path) -> Any:
+    from hqsam_pipelines import flows
+
     spec = flows.FlowSpec(
         verb=stage.verb, run_name=stage.run_name(names), parameters=dict(zip(stage.per, names, strict=True)),
         retries=stage.retries,
     )  # fmt: skip
-    result = flows.run_flow(spec, work, root=root)
-    provenance.record_stage(root, stage.dvc_name(names), clock.cost())
-    return result
+    return flows.run_flow(spec, work, root=root)
 
 
 def _usage(stage: Stage) -> str:

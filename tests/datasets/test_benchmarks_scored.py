@@ -7,13 +7,16 @@ of the simulated detectors and trackers alone.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from embedded_tree import indexed, params
+from embedded_tree import indexed, params, tree
 from hqsam_datasets import rle
+from hqsam_datasets.benchmarks.base import BenchmarkOptions
+from hqsam_datasets.index import index
 from hqsam_datasets.manifest import read_rows, write_table
 
 pytest.importorskip("hqsam_metrics.benchmark")
@@ -89,3 +92,24 @@ def test_perfect_predictions_score_high(name: str, tmp_path: Path) -> None:
         for value_name in {"masks": ["mIoU", "mBIoU"], "davis": ["J&F"]}.get(metric, ["AP", "AP_B"]):
             value = result["metrics"][value_name]
             assert lowest[metric] - 1e-9 <= value <= 1.0, (result["prompt_set"], value_name, value)
+
+
+def test_a_set_with_private_ground_truth_has_predictions_and_no_score(tmp_path: Path) -> None:
+    """YouTube-VIS 2019 val: `annotations` is null; the stage must not stop the run."""
+    root = Path(shutil.copytree(tree("hq_ytvis"), tmp_path / "root"))
+    truth = json.loads((root / "ytvis_hq-test.json").read_text())
+    (root / "valid.json").write_text(json.dumps({**truth, "annotations": None}))
+    options = BenchmarkOptions(prompt_sets=("tracker_box",))
+    folder = tmp_path / "ytvis19"
+    index("ytvis19", root=root, out=folder, options=options, seed=0, report=lambda done, total, what: None)
+    oracle(folder, tmp_path / "predictions")
+    score_benchmark(
+        benchmark=folder,
+        predictions=tmp_path / "predictions",
+        options=ScoreOptions(**PARAMS["benchmarks"]["hq_ytvis"]["score"]),
+        out_json=tmp_path / "metrics.json",
+        out=tmp_path / "scores",
+        report=lambda done, total, what: None,
+    )
+    assert json.loads((tmp_path / "metrics.json").read_text())["results"] == []
+    assert read_rows(tmp_path / "scores" / "instances.parquet") == []

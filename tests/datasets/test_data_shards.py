@@ -122,16 +122,25 @@ def test_wrong_inputs_are_user_errors(sources: dict[str, Path], tmp_path: Path) 
     assert not (tmp_path / "shards").exists() and not (tmp_path / "p").exists()
 
 
-def test_a_shard_that_does_not_read_back_is_an_error(tmp_path: Path) -> None:
-    with tario.ShardWriter(tmp_path, prefix="train", samples_per_shard=3) as writer:
-        writer.add("k", {"json": b"{}"})
+@pytest.mark.parametrize("at", [100, 513, 1100, 1537, 3000, -1])
+def test_a_shard_that_does_not_read_back_is_an_error(at: int, tmp_path: Path) -> None:
+    samples = {"k": {"json": b"{}"}, "l": {"json": b"[]"}}
+    for prefix in ("samples", "train"):
+        with tario.ShardWriter(tmp_path, prefix=prefix, samples_per_shard=3) as writer:
+            for key, files in samples.items():
+                writer.add(key, files)
+    with tario.TarReader(tmp_path / "samples-00000.tar") as source:
+        written = [source.read_span(*span) for span in source.spans().values()]
     path = tmp_path / "train-00000.tar"
-    shards._verify(path, writer.shards[0])
+    shards._verify(path, writer.shards[0], written)
     data = bytearray(path.read_bytes())
-    data[513] ^= 1
+    data[at] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match="does not read back"):
-        shards._verify(path, writer.shards[0])
+        shards._verify(path, writer.shards[0], written)
+    path.write_bytes(bytes(data) + bytes(512))
+    with pytest.raises(UserError, match="does not read back"):
+        shards._verify(path, writer.shards[0], written)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""docs/archives.md and configs/paper.yaml against the code: every entry is one that the stages would take."""
+"""docs/archives.md and the paper profiles against the code: every entry is one that the stages would take."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from hqsam_datasets import benchmarks, sources
 from hqsam_datasets.archive import ArchiveSpec
 from hqsam_datasets.index import BenchmarkOptions
 from hqsam_datasets.sources.base import SourceOptions
+from hqsam_pipelines import overlays
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())
 _TEXT = (REPOSITORY / "docs" / "archives.md").read_text()
 BLOCKS: list[dict[str, Any]] = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", _TEXT, re.DOTALL)]
-CONFIGS = [PAPER, *BLOCKS]
+ORIGINALS, ALL = (yaml.safe_load(overlays.compose(REPOSITORY, name)) for name in ("paper_originals", "paper_all"))
+CONFIGS = [PAPER, ORIGINALS, ALL, *BLOCKS]
 # Of one and the same archive, whatever the address.
 PUBLISHED = {"DIS5K.zip": 3529707387, "cascade_psp.zip": 1365490019, "thin_object_detection.zip": 2445237905}
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["paper", "originals", "further"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["paper", "originals", "all", "further"])
 def test_entries_are_valid_and_complete(config: dict[str, Any]) -> None:
     archives = {
         name: ArchiveSpec.model_validate(entry) for block in CONFIGS for name, entry in block["archives"].items()
@@ -40,7 +42,7 @@ def test_entries_are_valid_and_complete(config: dict[str, Any]) -> None:
         assert entry["archive"] in archives
 
 
-@pytest.mark.parametrize("config", [PAPER, BLOCKS[0]], ids=["paper", "originals"])
+@pytest.mark.parametrize("config", [PAPER, ORIGINALS], ids=["paper", "originals"])
 def test_expected_counts_are_the_published_ones_less_the_known_bad(config: dict[str, Any]) -> None:
     six = ("dis5k", "thinobject5k", "fss1000", "ecssd", "msra10k", "duts")
     sheets = {name: sources.load(name).sheet for name in six}
@@ -59,3 +61,19 @@ def test_a_mirror_is_of_the_same_file() -> None:
                 assert all("gdrive" not in url for url in file["urls"])
     sheet = sources.load("dis5k").sheet
     assert sheet.checksums["DIS5K.zip"] == PAPER["archives"]["dis5k"]["files"][0]["sha256"]
+
+
+def test_every_evaluation_set_has_an_entry() -> None:
+    assert set(ALL["benchmarks"]) == set(benchmarks.names())
+    assert {name: ALL["benchmarks"][name]["index"].get("expected_images") for name in ("dis_te1", "coco", "lvis")} == {
+        "dis_te1": 500, "coco": 5000, "lvis": 19_809,
+    }  # fmt: skip
+    assert ALL["benchmarks"]["sginw"]["score"]["metric"] == "sginw"
+
+
+@pytest.mark.parametrize("config", [PAPER, ORIGINALS, ALL], ids=["paper", "originals", "all"])
+def test_what_no_program_can_get_is_optional_and_nothing_else(config: dict[str, Any]) -> None:
+    for name, entry in config["archives"].items():
+        for file in ArchiveSpec.model_validate(entry).files:
+            by_hand = any(url.startswith("drop://") for url in file.urls)
+            assert file.optional == by_hand, f"{name}/{file.name}"

@@ -186,13 +186,13 @@ def test_every_row_of_the_papers_ablations_has_a_file():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_backbone_takes_every_variant(name):
     """Shallow stand-ins with the layouts of the plain ViT and of TinyViT; the sizes of the published ones below."""
-    from hqsam.model.backbones.base import Backbone, assemble_sam
+    from hqsam.model.backbones.base import Backbone, DecoderSizes, assemble_sam
     from hqsam.model.tiny_vit import TinyViT
 
     def tiny():
         encoder = TinyViT(img_size=64, out_chans=32, widths=(16, 16, 32, 32), depths=(1, 1, 1, 1), heads=(1, 1, 2, 2),
                           windows=(7, 7, 14, 7))  # fmt: skip
-        return assemble_sam(encoder, image_size=64, embedding_size=4, decoder_dim=32, decoder_mlp_dim=64)
+        return assemble_sam(encoder, image_size=64, embedding_size=4, decoder=DecoderSizes(width=32, mlp_width=64))
 
     light = Backbone(name="light", image_size=64, embedding_size=4, vit_dim=32, decoder_dim=32, early="layers.1",
                      early_layout="BCHW", build=tiny)  # fmt: skip

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+from hqsam_pipelines import host_client, server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE_FOLDERS = (".", "datasets", "metrics", "pipelines")
@@ -64,3 +69,47 @@ def bare_repository(root: Path) -> Path:
     (root / "dvc.yaml").write_text("stages: {}\n")
     (root / "params.yaml").write_text("profile: none\n")
     return root
+
+
+# The stage that does not end by itself; `exec` makes the noted process the one that sleeps.
+LONG_STAGE = "stages:\n  long:\n    cmd: echo $$ > pid && exec sleep 300\n    outs: [never]\n"
+
+
+def dvc_repository(root: Path, stages: str, database: Path) -> Path:
+    """A repository with its DVC pipeline and nothing of ours but a server's home."""
+    root.mkdir(exist_ok=True)
+    (root / "dvc.yaml").write_text(stages)
+    (root / "params.yaml").write_text("profile: none\n")
+    (root / ".gitignore").write_text(".hqsam/\n")
+    shutil.copytree(database, server.home(root))
+    git(root, "init", "-q")
+    assert run(root, "dvc", "init", "-q").returncode == 0
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "x")
+    return root
+
+
+def interrupt_long_stage(root: Path, **extra: str) -> None:
+    """Start `hqsam repro` on `LONG_STAGE`, interrupt it as Ctrl-C does, and see that the stage's process ends with it."""
+    words = [sys.executable, "-m", "hqsam_pipelines.cli", "repro"]
+    pipe, kept = subprocess.PIPE, environment(REPOSITORY, **extra)
+    process = subprocess.Popen(words, cwd=root, env=kept, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert wait_until(lambda: (root / "pid").exists() and (root / "pid").read_text() != "", 90)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode != 0
+        pid = int((root / "pid").read_text())
+        assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 30), out
+    finally:
+        process.kill()
+        host_client.stop(root)
+        server.stop(root)
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    """Whether the condition came true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not true():
+        time.sleep(0.1)
+    return true()

@@ -83,7 +83,7 @@ def test_dvc_repro_takes_an_entry_of_each_kind(own: Path) -> None:
     stages = [f"normalise@{name}" for name in SOURCES]
     done = run(own, "dvc", "repro", *stages)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert sorted(re.findall(r"Running stage '([^']+)'", done.stdout)) == sorted(["fetch@own", *stages])
+    assert sorted(re.findall(r"Running stage '([^']+)'", done.stdout)) == sorted(["code", "fetch@own", *stages])
     for name in SOURCES:
         result = json.loads((own / "data" / "samples" / name / "normalise.json").read_text())
         assert (result["source"], result["n_samples"], result["n_rejects"]) == (name, 1, 0)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hqsam_datasets.errors import UserError
 from hqsam_pipelines import host_client, server
 from hqsam_pipelines.graph import read_graph
-from pipe_testing import REPOSITORY, environment, git, run
+from pipe_testing import LONG_STAGE, dvc_repository, interrupt_long_stage, run
 
 # Each stage notes when it began and ended. `slow` is 3 s so that `other` can only overlap it if they run side by side.
 STAGES = """
@@ -46,16 +44,9 @@ stages:
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("pipeline")
-    (root / "dvc.yaml").write_text(STAGES)
-    (root / "params.yaml").write_text("profile: none\n")
     for name in ("a", "b", "bad"):
         (root / f"in-{name}").write_text(f"{name}\n")
-    shutil.copytree(database, server.home(root))
-    git(root, "init", "-q")
-    assert run(root, "dvc", "init", "-q").returncode == 0
-    (root / ".gitignore").write_text(".hqsam/\n")
-    git(root, "add", "-A")
-    git(root, "commit", "-qm", "x")
+    dvc_repository(root, STAGES, database)
     yield root
     host_client.stop(root)
     server.stop(root)
@@ -140,36 +131,8 @@ def test_the_same_bytes_as_plain_dvc(pipeline: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hosted", ["1", "0"])
 def test_an_interrupt_ends_the_stages_too(tmp_path: Path, database: Path, hosted: str) -> None:
-    root = tmp_path / "long"
-    root.mkdir()
-    # `exec` makes the noted process the one that sleeps.
-    command = "echo $$ > pid && exec sleep 300"
-    (root / "dvc.yaml").write_text(f"stages:\n  long:\n    cmd: {command}\n    outs: [never]\n")
-    (root / "params.yaml").write_text("profile: none\n")
-    shutil.copytree(database, server.home(root))
-    git(root, "init", "-q")
-    assert run(root, "dvc", "init", "-q").returncode == 0
-    words = [sys.executable, "-m", "hqsam_pipelines.cli", "repro"]
-    kept = environment(REPOSITORY, HQSAM_HOST=hosted)
+    root = dvc_repository(tmp_path / "long", LONG_STAGE, database)
     if hosted == "1":
         run(root, sys.executable, "-m", "hqsam_pipelines.dvc_run", "version")  # starts the host
         time.sleep(3)
-    process = subprocess.Popen(words, cwd=root, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert wait_until(lambda: (root / "pid").exists() and (root / "pid").read_text() != "", 60)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode != 0
-        pid = int((root / "pid").read_text())
-        assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 30), out
-    finally:
-        process.kill()
-        host_client.stop(root)
-        server.stop(root)
-
-
-def wait_until(true: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not true():
-        time.sleep(0.1)
-    return true()
+    interrupt_long_stage(root, HQSAM_HOST=hosted)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hqsam_pipelines import host_client, server
-from pipe_testing import REPOSITORY, environment, git, run
-from test_reproduce import wait_until
+from pipe_testing import LONG_STAGE, REPOSITORY, dvc_repository, environment, interrupt_long_stage, run
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before its import: Ray stays on the loopback interface
 pytest.importorskip("prefect_ray", reason="prefect-ray is not installed (extra `ray`)")
@@ -57,21 +52,8 @@ def address() -> Iterator[str]:
             cluster.shutdown()
 
 
-def repository(root: Path, stages: str, database: Path) -> Path:
-    root.mkdir()
-    (root / "dvc.yaml").write_text(stages)
-    (root / "params.yaml").write_text("profile: none\n")
-    shutil.copytree(database, server.home(root))
-    git(root, "init", "-q")
-    assert run(root, "dvc", "init", "-q").returncode == 0
-    (root / ".gitignore").write_text(".hqsam/\n")
-    git(root, "add", "-A")
-    git(root, "commit", "-qm", "x")
-    return root
-
-
 def test_stages_run_side_by_side_on_two_nodes(address: str, database: Path, tmp_path: Path) -> None:
-    root = repository(tmp_path / "fan", STAGES, database)
+    root = dvc_repository(tmp_path / "fan", STAGES, database)
     try:
         done = run(
             root, "hqsam", "repro", "--json", str(tmp_path / "out.json"), HQSAM_EXECUTOR="ray", RAY_ADDRESS=address
@@ -92,19 +74,5 @@ def test_stages_run_side_by_side_on_two_nodes(address: str, database: Path, tmp_
 
 
 def test_an_interrupt_ends_the_stages_on_the_nodes_too(address: str, database: Path, tmp_path: Path) -> None:
-    # `exec` makes the noted process the one that sleeps.
-    stages = "stages:\n  long:\n    cmd: echo $$ > pid && exec sleep 300\n    outs: [never]\n"
-    root = repository(tmp_path / "long", stages, database)
-    words = [sys.executable, "-m", "hqsam_pipelines.cli", "repro"]
-    kept = environment(REPOSITORY, HQSAM_EXECUTOR="ray", RAY_ADDRESS=address, HQSAM_HOST="0")
-    process = subprocess.Popen(words, cwd=root, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert wait_until(lambda: (root / "pid").exists() and (root / "pid").read_text() != "", 90)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode != 0
-        pid = int((root / "pid").read_text())
-        assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 30), out
-    finally:
-        process.kill()
-        server.stop(root)
+    root = dvc_repository(tmp_path / "long", LONG_STAGE, database)
+    interrupt_long_stage(root, HQSAM_EXECUTOR="ray", RAY_ADDRESS=address, HQSAM_HOST="0")

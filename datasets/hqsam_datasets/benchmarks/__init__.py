@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from typing import cast
-
 from hqsam_datasets.benchmarks.base import Benchmark
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.seam import Seam
 
-_NOT_ADAPTERS = {"base", "cocolike", "common", "results", "ytvislike"}
-
-
-def names() -> list[str]:
-    """Every evaluation set that has an adapter, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NOT_ADAPTERS)
+_SEAM = Seam(
+    package=__name__,
+    what="benchmark",
+    constant="BENCHMARK",
+    kind=Benchmark,  # type: ignore[type-abstract]
+    helpers=frozenset({"base", "cocolike", "common", "results", "ytvislike"}),
+)
+names = _SEAM.names
 
 
 def load(name: str) -> Benchmark:
@@ -30,4 +29,4 @@ def load(name: str) -> Benchmark:
             key=f"benchmarks.{name}",
             cure="correct the name or add datasets/hqsam_datasets/benchmarks/<name>.py",
         )
-    return cast(Benchmark, importlib.import_module(f"{__name__}.{name}").BENCHMARK)
+    return _SEAM.load(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -121,6 +121,7 @@ class Content:
     ground_truth: dict[str, Any] | None = field(default=None)
 
 
+@runtime_checkable
 class Benchmark(Protocol):
     """An evaluation set. Its file opens with the data sheet."""
 

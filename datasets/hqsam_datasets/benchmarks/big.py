@@ -18,7 +18,7 @@ from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt
 from hqsam_datasets.benchmarks.common import BoolMask, pairs, read_foreground, single_object
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root
+from hqsam_datasets.extract import find_root, missing_files
 from hqsam_datasets.sample import make_key
 
 _IMAGE, _TRUTH, _COARSE = "_im.jpg", "_gt.png", "_seg.png"
@@ -45,13 +45,15 @@ class Big:
         coarse = self._coarse_folder(root, folder)
         return Content(items=self._items(found, coarse), n_images=len(found))
 
-    def _coarse_folder(self, root: Path, test: Path) -> Path:
-        """The folder with PSPNet's masks of the test objects."""
+    def _coarse_folder(self, root: Path, test: Path) -> Path | None:
+        """The folder with PSPNet's masks of the test objects; None if their optional archive could not be had."""
         folders = sorted({p.parent for p in root.rglob(f"*{_COARSE}")})
         names = {p.name.removesuffix(_TRUTH) for p in test.glob(f"*{_TRUTH}")}
         folders = [f for f in folders if any((f / f"{name}{_COARSE}").exists() for name in names)]
         if len(folders) > 1:
             folders = [f for f in folders if self.network in str(f.relative_to(root)).lower()]
+        if not folders and missing_files(root):
+            return None
         if len(folders) != 1:
             raise UserError(
                 f"{len(folders)} folders with coarse masks of the test objects, one expected",
@@ -61,15 +63,12 @@ class Big:
             )
         return folders[0]
 
-    def _items(self, found: list[tuple[str, Path, Path]], coarse: Path) -> Iterator[Item]:
+    def _items(self, found: list[tuple[str, Path, Path]], coarse: Path | None) -> Iterator[Item]:
         keyed = sorted((make_key(self.name, name), name, image, mask) for name, image, mask in found)
         for number, (key, name, image, mask) in enumerate(keyed, start=1):
-            path = coarse / f"{name}{_COARSE}"
-            if not path.is_file():
-                cure = "fetch the coarse-mask archive again"
-                raise UserError(f"{name} has no coarse mask", file=path, key=name, cure=cure)
-            truth, rough = read_foreground(mask), read_foreground(path)
-            yield single_object(key, number, image, truth, (_mask_prompt(key, truth, rough, path),))
+            truth = read_foreground(mask)
+            extra = () if coarse is None else (_mask_prompt(key, truth, coarse / f"{name}{_COARSE}", name),)
+            yield single_object(key, number, image, truth, extra)
 
 
 def _test_folder(root: Path) -> Path:
@@ -83,7 +82,10 @@ def _test_folder(root: Path) -> Path:
     return test[0]
 
 
-def _mask_prompt(key: str, truth: BoolMask, rough: BoolMask, path: Path) -> Prompt:
+def _mask_prompt(key: str, truth: BoolMask, path: Path, name: str) -> Prompt:
+    if not path.is_file():
+        raise UserError(f"{name} has no coarse mask", file=path, key=name, cure="fetch the coarse-mask archive again")
+    rough = read_foreground(path)
     if rough.shape != truth.shape:
         raise UserError(f"coarse mask {rough.shape} and ground truth {truth.shape} differ in size", file=path, key=key)
     return Prompt(prompt_id=f"{key}-mask", prompt_set="coarse_mask", rle=rle.encode(rough), instance_id=key)

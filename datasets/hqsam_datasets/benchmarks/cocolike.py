@@ -13,9 +13,10 @@ import numpy as np
 
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
-from hqsam_datasets.benchmarks.common import find_file
+from hqsam_datasets.benchmarks.common import find_file, find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import not_there
 from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.sample import make_key
 
@@ -130,9 +131,10 @@ class CocoLike:
         images = sorted(field(truth, "images", path), key=lambda r: int(field(r, "id", path)))
         known = {r["id"] for r in images}
         check_ids(objects, known, path, "annotations of images")
-        found_at = find_file(root, self.detections)
-        boxes = read_detections(found_at)
-        check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), known, found_at, "detections on images")
+        found_at = find_prompts(root, self.detections)
+        boxes = Detections.none() if found_at is None else read_detections(found_at)
+        if found_at is not None:
+            check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), known, found_at, "detections on images")
         annotated = (truth["annotations"], objects)
         items = self._items(root, path, images, annotated, boxes)
         return Content(items=items, n_images=len(images), ground_truth=truth)
@@ -173,7 +175,8 @@ class _Locator:
         if head not in self._folders:
             found = sorted((p for p in self._root.rglob(head) if p.is_dir()), key=lambda p: (-len(p.parts), p))
             if not found:
-                raise UserError(f"no folder {head} below the extracted archive", file=self._root, key=relative)
+                problem, cure = f"no folder {head} below the extracted archive", "fetch the archive again"
+                raise not_there(problem, self._root, key=relative, cure=cure)
             self._folders[head] = found[0]
         return self._folders[head] / rest
 

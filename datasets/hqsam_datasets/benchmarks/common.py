@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Box, Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root
+from hqsam_datasets.extract import NotHadError, find_root
 from hqsam_datasets.images import ImageError, decode_mask
 from hqsam_datasets.sample import make_key
 
@@ -46,6 +46,18 @@ def find_file(root: Path, *names: str) -> Path:
         with contextlib.suppress(UserError):
             return find_root(root, name, depth=_DEPTH) / name
     return find_root(root, *names, depth=_DEPTH) / names[0]
+
+
+def find_prompts(root: Path, name: str) -> Path | None:
+    """The file with a set's prompts; None if it is optional and could not be had: the set has no such prompts then.
+
+    Raises:
+        UserError: it is not there, although the archive is whole.
+    """
+    try:
+        return find_file(root, name)
+    except NotHadError:
+        return None
 
 
 def pairs(

@@ -20,7 +20,7 @@ from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import pairs
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root, list_files
+from hqsam_datasets.extract import find_root, list_files, missing_files
 from hqsam_datasets.images import ImageError, decode_labels
 from hqsam_datasets.sample import make_key
 
@@ -53,12 +53,7 @@ class Davis:
             for frame, (stem, image, annotation) in enumerate(frames):
                 number += 1
                 key = make_key(self.name, f"{sequence}-{stem}")
-                labels, tracked = _labels(annotation), _labels(results / f"{stem}.png")
-                if labels.shape != tracked.shape:
-                    raise UserError(
-                        f"result {tracked.shape} and annotation {labels.shape} differ",
-                        file=results / f"{stem}.png",
-                    )
+                labels = _labels(annotation)
                 yield Item(
                     key=key,
                     path=image,
@@ -69,12 +64,15 @@ class Davis:
                     video_id=video,
                     frame=frame,
                     truths=tuple(_truths(key, labels)),
-                    prompts=tuple(_prompts(key, tracked)),
+                    prompts=() if results is None else tuple(_prompts(key, labels.shape, results / f"{stem}.png")),
                 )
 
 
-def _results(root: Path, davis: Path, sequence: str) -> Path:
+def _results(root: Path, davis: Path, sequence: str) -> Path | None:
+    """The folder with a sequence's prompts; None if their optional archive could not be had."""
     found = sorted(p for p in root.rglob(sequence) if p.is_dir() and davis not in p.parents)
+    if not found and missing_files(root):
+        return None
     if len(found) != 1:
         raise UserError(f"{len(found)} result folders for sequence {sequence}, one expected", file=root, key=sequence)
     return found[0]
@@ -99,7 +97,10 @@ def _truths(key: str, labels: Labels) -> Iterator[Truth]:
         yield Truth(instance_id=f"{key}-{number:03d}", rle=rle.encode(mask), area=float(mask.sum()), track_id=number)
 
 
-def _prompts(key: str, labels: Labels) -> Iterator[Prompt]:
+def _prompts(key: str, size: tuple[int, ...], path: Path) -> Iterator[Prompt]:
+    labels = _labels(path)
+    if labels.shape != size:
+        raise UserError(f"result {labels.shape} and annotation {size} differ", file=path)
     for number in _objects(labels):
         box = rle.tight_box(labels == number)
         if box is not None:

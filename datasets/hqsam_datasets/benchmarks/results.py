@@ -37,6 +37,12 @@ class Detections:
     boxes: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
 
+    @classmethod
+    def none(cls) -> Detections:
+        """No detection on any image."""
+        whole, real = np.zeros(0, np.int64), np.zeros(0, np.float64)
+        return cls(whole, whole, np.zeros((0, 4), np.float64), real)
+
     def of(self, image_id: int) -> Iterator[tuple[int, tuple[float, float, float, float], float]]:
         """(category, box xyxy, score) of each detection on an image, in the file's order."""
         first, last = np.searchsorted(self.image_ids, [image_id, image_id + 1])

@@ -10,7 +10,7 @@ from typing import Any
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.cocolike import check_ids, field, group, read_json
-from hqsam_datasets.benchmarks.common import find_file
+from hqsam_datasets.benchmarks.common import find_file, find_prompts
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import find_root
 from hqsam_datasets.sample import make_key
@@ -36,15 +36,17 @@ class YtvisLike:
 
     def read(self, root: Path) -> Content:
         """Every frame of every video with the tracker's boxes on it."""
-        path, tracks_at = find_file(root, self.annotations), find_file(root, self.tracks)
+        path, tracks_at = find_file(root, self.annotations), find_prompts(root, self.tracks)
         truth = read_json(path, dict)
         videos = sorted(field(truth, "videos", path), key=lambda v: int(field(v, "id", path)))
         known = {v["id"] for v in videos}
         objects = group(truth.get("annotations") or [], "video_id", path)  # private for val and test splits
-        tracks = group(read_json(tracks_at, list), "video_id", tracks_at)
         check_ids(objects, known, path, "annotations of videos")
-        check_ids(tracks, known, tracks_at, "tracks of videos")
-        items = self._items(_frames(root, videos, path), path, tracks_at, videos, objects, tracks)
+        tracks: dict[Any, list[Json]] = {}
+        if tracks_at is not None:
+            tracks = group(read_json(tracks_at, list), "video_id", tracks_at)
+            check_ids(tracks, known, tracks_at, "tracks of videos")
+        items = self._items(_frames(root, videos, path), path, tracks_at or path, videos, objects, tracks)
         return Content(items=items, n_images=sum(len(v["file_names"]) for v in videos), ground_truth=truth)
 
     def _items(

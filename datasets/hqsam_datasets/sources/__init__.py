@@ -6,19 +6,19 @@ A new source is one file here that exposes `SOURCE` (see `base.Source`), and an 
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
 
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.seam import Seam
 from hqsam_datasets.sources.base import Source
 
-_NOT_SOURCES = frozenset({"base", "folders", "annotations"})
-
-
-def names() -> list[str]:
-    """Names of all sources: the files of this folder, sorted."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in found if name not in _NOT_SOURCES)
+_SEAM = Seam(
+    package=__name__,
+    what="training source",
+    constant="SOURCE",
+    kind=Source,  # type: ignore[type-abstract]
+    helpers=frozenset({"base", "folders", "annotations"}),
+)
+names = _SEAM.names
 
 
 @functools.cache
@@ -35,5 +35,4 @@ def load(name: str) -> Source:
             key=f"sources.{name}",
             cure=f"use one of {', '.join(names())}, or name one of them as its kind",
         )
-    source: Source = importlib.import_module(f"{__name__}.{name}").SOURCE
-    return source
+    return _SEAM.load(name)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,6 +192,7 @@ class Scan:
     unmatched_known_bad: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Source(Protocol):
     """A training source; every file of this folder exposes one as `SOURCE`."""
 

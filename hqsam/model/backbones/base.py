@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -49,6 +50,24 @@ class Backbone:
         return 4 * self.embedding_size
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecoderSizes:
+    """Widths of what is behind the image encoder; the defaults are those of every published SAM.
+
+    Attributes:
+        width: Width C of prompt encoder and mask decoder.
+        mlp_width: Hidden width of the two-way transformer's MLPs.
+        iou_width: Hidden width of the IoU head.
+    """
+
+    width: int = 256
+    mlp_width: int = 2048
+    iou_width: int = 256
+
+
+PUBLISHED = DecoderSizes()
+
+
 def vit_backbone(
     name: str,
     *,
@@ -59,9 +78,7 @@ def vit_backbone(
     image_size: int = 1024,
     patch_size: int = 16,
     window_size: int = 14,
-    decoder_dim: int = 256,
-    decoder_mlp_dim: int = 2048,
-    iou_hidden_dim: int = 256,
+    decoder: DecoderSizes = PUBLISHED,
 ) -> Backbone:
     """A backbone made of ``segment_anything``'s plain ViT; the defaults are those of the published models.
 
@@ -74,124 +91,74 @@ def vit_backbone(
         image_size: Side of the input, pixels.
         patch_size: Side of a patch, pixels.
         window_size: Window of the other blocks, in patches.
-        decoder_dim: Width of prompt encoder and mask decoder.
-        decoder_mlp_dim: Hidden width of the two-way transformer's MLPs.
-        iou_hidden_dim: Hidden width of the IoU head.
+        decoder: Widths of prompt encoder and mask decoder.
 
     Returns:
         The description; nothing is built yet.
     """
+    side = image_size // patch_size
 
     def build() -> Any:
-        return _build_vit_sam(
-            encoder=_encoder_options(width, depth, heads, global_blocks, image_size, patch_size, window_size),
-            embedding_size=image_size // patch_size,
-            decoder_dim=decoder_dim,
-            decoder_mlp_dim=decoder_mlp_dim,
-            iou_hidden_dim=iou_hidden_dim,
+        from torch import nn
+
+        from hqsam.model.sam_api import ImageEncoderViT
+
+        encoder = ImageEncoderViT(
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            global_attn_indexes=global_blocks,
+            img_size=image_size,
+            patch_size=patch_size,
+            window_size=window_size,
+            mlp_ratio=4,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            qkv_bias=True,
+            use_rel_pos=True,
+            out_chans=decoder.width,
         )
+        return assemble_sam(encoder, image_size=image_size, embedding_size=side, decoder=decoder)
 
     return Backbone(
         name=name,
         image_size=image_size,
-        embedding_size=image_size // patch_size,
+        embedding_size=side,
         vit_dim=width,
-        decoder_dim=decoder_dim,
+        decoder_dim=decoder.width,
         early=f"blocks.{global_blocks[0]}",
         build=build,
     )
 
 
-def _encoder_options(
-    width: int,
-    depth: int,
-    heads: int,
-    global_blocks: tuple[int, ...],
-    image_size: int,
-    patch_size: int,
-    window_size: int,
-) -> dict[str, Any]:
-    return {
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": heads,
-        "global_attn_indexes": global_blocks,
-        "img_size": image_size,
-        "patch_size": patch_size,
-        "window_size": window_size,
-    }
-
-
-def _build_vit_sam(
-    *,
-    encoder: dict[str, Any],
-    embedding_size: int,
-    decoder_dim: int,
-    decoder_mlp_dim: int,
-    iou_hidden_dim: int,
-) -> Any:
-    from functools import partial
-
-    from torch import nn
-
-    from hqsam.model.sam_api import ImageEncoderViT
-
-    image_encoder = ImageEncoderViT(
-        **encoder,
-        mlp_ratio=4,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        qkv_bias=True,
-        use_rel_pos=True,
-        out_chans=decoder_dim,
-    )
-    return assemble_sam(
-        image_encoder,
-        image_size=encoder["img_size"],
-        embedding_size=embedding_size,
-        decoder_dim=decoder_dim,
-        decoder_mlp_dim=decoder_mlp_dim,
-        iou_hidden_dim=iou_hidden_dim,
-    )
-
-
-def assemble_sam(
-    image_encoder: Any,
-    *,
-    image_size: int,
-    embedding_size: int,
-    decoder_dim: int = 256,
-    decoder_mlp_dim: int = 2048,
-    iou_hidden_dim: int = 256,
-) -> Any:
+def assemble_sam(image_encoder: Any, *, image_size: int, embedding_size: int, decoder: DecoderSizes = PUBLISHED) -> Any:
     """Put SAM's prompt encoder and mask decoder behind an image encoder.
 
     Args:
         image_encoder: Module mapping ``[B,3,S,S]`` to ``[B,C,E,E]``, with an ``img_size`` attribute.
         image_size: S.
         embedding_size: E.
-        decoder_dim: C.
-        decoder_mlp_dim: Hidden width of the two-way transformer's MLPs.
-        iou_hidden_dim: Hidden width of the IoU head.
+        decoder: Widths, C among them.
 
     Returns:
         ``segment_anything.modeling.Sam`` in eval mode.
     """
     from hqsam.model.sam_api import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
+    width = decoder.width
     sam = Sam(
         image_encoder=image_encoder,
         prompt_encoder=PromptEncoder(
-            embed_dim=decoder_dim,
+            embed_dim=width,
             image_embedding_size=(embedding_size, embedding_size),
             input_image_size=(image_size, image_size),
             mask_in_chans=16,
         ),
         mask_decoder=MaskDecoder(
             num_multimask_outputs=3,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=decoder_dim, mlp_dim=decoder_mlp_dim, num_heads=8),
-            transformer_dim=decoder_dim,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=decoder.mlp_width, num_heads=8),
+            transformer_dim=width,
             iou_head_depth=3,
-            iou_head_hidden_dim=iou_hidden_dim,
+            iou_head_hidden_dim=decoder.iou_width,
         ),
         pixel_mean=list(PIXEL_MEAN),
         pixel_std=list(PIXEL_STD),

@@ -4,7 +4,7 @@ A miniature for checking the pipeline on a CPU, pretrained on procedural scenes 
 ``scripts/pretrain_nano.py``. It proves nothing about SAM.
 """
 
-from hqsam.model.backbones.base import vit_backbone
+from hqsam.model.backbones.base import DecoderSizes, vit_backbone
 
 BACKBONE = vit_backbone(
     "nano",
@@ -15,7 +15,5 @@ BACKBONE = vit_backbone(
     image_size=128,
     patch_size=8,
     window_size=8,
-    decoder_dim=128,
-    decoder_mlp_dim=512,
-    iou_hidden_dim=128,
+    decoder=DecoderSizes(width=128, mlp_width=512, iou_width=128),
 )

@@ -7,11 +7,9 @@ begins with an underscore hold what several variants share.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING
 
-from hqsam_datasets.errors import UserError
+from hqsam_datasets.seam import Seam
 
 from hqsam.model.backbones.base import Backbone
 from hqsam.model.variants._base import Variant
@@ -23,31 +21,9 @@ __all__ = ["DEFAULT", "Variant", "build", "load", "names"]
 
 DEFAULT = "hq"
 
-
-def names() -> list[str]:
-    """Names of the variants in this folder, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-
-
-def load(name: str) -> Variant:
-    """The variant described by ``variants/<name>.py``.
-
-    Args:
-        name: File stem, e.g. ``fpn_fusion``.
-
-    Raises:
-        UserError: There is no such file; the message lists the ones that exist.
-    """
-    if name not in names():
-        raise UserError(
-            f"unknown variant {name!r}",
-            key="variant",
-            cure=f"use one of {', '.join(names())} (hqsam/model/variants/)",
-        )
-    variant = importlib.import_module(f"{__name__}.{name}").VARIANT
-    if not isinstance(variant, Variant) or variant.name != name:
-        raise TypeError(f"hqsam/model/variants/{name}.py: VARIANT must be a Variant named {name!r}")
-    return variant
+_SEAM = Seam(package=__name__, what="variant", constant="VARIANT", kind=Variant)
+names = _SEAM.names
+load = _SEAM.load
 
 
 def build(name: str, backbone: Backbone) -> Head:

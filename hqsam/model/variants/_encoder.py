@@ -6,6 +6,7 @@ in this thread, and leaves the output alone if not. SAM's state dict, its result
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -27,18 +28,18 @@ def _hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tens
     return changed
 
 
-class EncoderHead(Head):
+class EncoderHead(Head, ABC):
     """One layer for each attention block of the encoder; SAM's token predicts the mask from the changed embedding."""
 
     changes_encoder: ClassVar[bool] = True
 
+    @abstractmethod
     def layer(self, attention: Any) -> nn.Module:
         """The layer for one block, called with (input, output) of the module of ``place``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def place(self, attention: Any) -> nn.Module:
         """The module inside (or equal to) an attention block whose output the layer changes."""
-        raise NotImplementedError
 
     def attach(self, sam: Any) -> None:
         """Make the layers and hook them to the encoder."""

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from hqsam_pipelines.progress import silent
+
 app = typer.Typer(
     help="Look at samples and their prompts, read the data sheets, copy shards to and from object stores."
 )
 
+Url = Annotated[str, typer.Argument(help="Folder URL of an object store, e.g. s3://bucket/shards.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here, too.")]
 
 
@@ -43,24 +46,24 @@ def show(
 @app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="A folder of shards: data/shards or data/prompts.")],
-    url: Annotated[str, typer.Argument(help="Folder URL of an object store, e.g. s3://bucket/shards.")],
+    url: Url,
 ) -> None:
     """Copy shards to an object store; what is there already is not sent again."""
     from hqsam_datasets import remote
 
-    sent = remote.push(folder, url, report=lambda done, total, what: None)
+    sent = remote.push(folder, url, report=silent)
     typer.echo(f"{sent} shards sent; {url} is complete")
 
 
 @app.command()
 def pull(
-    url: Annotated[str, typer.Argument(help="Folder URL of an object store, e.g. s3://bucket/shards.")],
+    url: Url,
     folder: Annotated[Path, typer.Argument(help="Folder to write; appears whole and verified or not at all.")],
 ) -> None:
     """Copy shards from an object store and verify them."""
     from hqsam_datasets import remote
 
-    index = remote.pull(url, folder, report=lambda done, total, what: None)
+    index = remote.pull(url, folder, report=silent)
     typer.echo(f"{len(index['shards'])} shards in {folder}")
 
 

@@ -14,7 +14,9 @@ app = typer.Typer(help="Switch to another ready profile of configs/.")
 
 @app.command()
 def profile(
-    name: Annotated[str | None, typer.Argument(help="A file of configs/ without `.yaml`; none: list them.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A file of configs/ or configs/overlays/ without `.yaml`; none: list them.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace params.yaml even if it holds changes of your own.")
     ] = False,
@@ -35,7 +37,7 @@ def profile(
             typer.echo(f"{'*' if active else ' '} {known}")
     else:
         switched = profiles.switch(root, name, force=force)
-        typer.echo(f"params.yaml is now configs/{name}.yaml" if switched else f"{name} is active already")
+        typer.echo(f"params.yaml is now the profile {name}" if switched else f"{name} is active already")
     if prune or (prune is None and name is not None):
         for path in profiles.prune(root):
             typer.echo(f"removed {path} (not part of this profile)")

@@ -15,8 +15,11 @@ def run(job: Job) -> Any:
     """Fetch one archive. Resume, mirrors and back-off within one try are the library's; whole tries are repeated here."""
     from hqsam_datasets import archive
 
+    spec = job.params.archive(job.name)
+    if spec.licence:
+        print(f"{job.name}: licence: {spec.licence}", flush=True)
     out = job.root / "data" / "archives" / job.name
-    return archive.fetch(job.params.archive(job.name), out, report=job.report)
+    return archive.fetch(spec, out, report=job.report, notice=lambda text: print(f"{job.name}: {text}", flush=True))
 
 
 STAGE = Stage("fetch", ("archives",), run, imports=("hqsam_datasets.archive", "numpy"), retries=2)

@@ -1,0 +1,25 @@
+"""code: which files each stage's code consists of, with their digests. The other stages depend on these instead of on the files.
+
+Reads: the four source folders. Writes: `data/code/<verb>.json`, path to SHA-256.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hqsam_pipelines.stage import Job, Stage, main
+
+
+def run(job: Job) -> Any:
+    """Write one file for each of the other stages."""
+    from hqsam_pipelines import codegraph
+
+    return codegraph.write_digests(job.root, job.root / "data" / "code")
+
+
+STAGE = Stage("code", (), run, on_server=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main(STAGE, sys.argv[1:]))

@@ -1,0 +1,136 @@
+"""Single downloads from real servers that cut, lie, refuse and change."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from data_server import Behaviour, serving
+from fetch_testing import QUICK, a_zip, get, left_over, spec
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch_http import download
+from hqsam_datasets.fetch_transfer import DownloadError, RetryPolicy, Transfer
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_fifty_cuts_at_random_places(tmp_path: Path, ranges: bool) -> None:
+    body = a_zip(size=400_000)
+    dice = random.Random(1)
+    # Without ranges every request starts anew: the cuts must come later and later for progress to be made.
+    cuts = [dice.randrange(1, 9000) if ranges else 7000 * (i + 1) for i in range(50)]
+    served = Behaviour(body, ranges=ranges, cut=lambda n: cuts[n] if n < 50 else None)
+    with serving({"/set.zip": served}) as base:
+        get(spec(f"{base}/set.zip"), tmp_path / "set")
+    assert (tmp_path / "set" / "set.zip").read_bytes() == body
+    assert len(served.requests) == 51
+    assert sum("Range" in request for request in served.requests) == 50
+    assert left_over(tmp_path) == []
+
+
+def test_a_server_without_ranges_that_always_cuts_is_given_up(tmp_path: Path) -> None:
+    served = Behaviour(a_zip(), ranges=False, cut=lambda n: 1000)
+    with serving({"/set.zip": served}) as base, pytest.raises(UserError, match="gave up after 4 failures"):
+        get(spec(f"{base}/set.zip"), tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_resume_after_the_process_died(tmp_path: Path) -> None:
+    body = a_zip()
+    part = tmp_path / "set.zip.part"
+    served = Behaviour(body, cut=lambda n: 20_000 if n == 0 else None)
+    with serving({"/x": served}) as base:
+        with pytest.raises(DownloadError):
+            download(f"{base}/x", part, Transfer(policy=RetryPolicy(attempts=1)))
+        assert part.read_bytes() == body[:20_000]
+        download(f"{base}/x", part, Transfer(policy=QUICK))
+    assert part.read_bytes() == body
+    assert served.requests[1]["Range"] == "bytes=20000-" and "If-Range" in served.requests[1]
+    assert not (tmp_path / "set.zip.part.json").exists()
+
+
+def test_a_file_that_changed_is_begun_anew(tmp_path: Path) -> None:
+    old, new = a_zip(seed=1), a_zip(seed=2)
+    part = tmp_path / "p.part"
+    with serving({"/x": Behaviour(old, cut=lambda n: 30_000)}) as base, pytest.raises(DownloadError):
+        download(f"{base}/x", part, Transfer(policy=RetryPolicy(attempts=1)))
+    state = json.loads((tmp_path / "p.part.json").read_bytes())
+    with serving({"/x": Behaviour(new)}) as base:
+        (tmp_path / "p.part.json").write_text(json.dumps({**state, "url": f"{base}/x"}))
+        download(f"{base}/x", part, Transfer(policy=QUICK))
+    assert part.read_bytes() == new
+
+
+def test_no_validator_means_no_resume_unless_a_digest_is_known(tmp_path: Path) -> None:
+    body = a_zip()
+    for known, expected in ((False, None), (True, "bytes=20000-")):
+        served = Behaviour(body, etag=None, cut=lambda n: 20_000 if n == 0 else None)
+        part = tmp_path / f"{known}.part"
+        with serving({"/x": served}) as base:
+            download(f"{base}/x", part, Transfer(verified_later=known, policy=QUICK, sleep=lambda s: None))
+        assert part.read_bytes() == body
+        assert served.requests[1].get("Range") == expected
+
+
+def test_a_weak_etag_is_not_used_for_resuming(tmp_path: Path) -> None:
+    served = Behaviour(a_zip(), etag='W/"1"', cut=lambda n: 20_000 if n == 0 else None)
+    with serving({"/x": served}) as base:
+        download(f"{base}/x", tmp_path / "p.part", Transfer(policy=QUICK, sleep=lambda s: None))
+    assert "Range" not in served.requests[1]
+
+
+def test_busy_servers_are_asked_again_and_retry_after_is_honoured(tmp_path: Path) -> None:
+    body, waits = a_zip(), []
+    statuses = [503, 429, 500]
+    served = Behaviour(body, status=lambda n: statuses[n] if n < 3 else 200, headers={"Retry-After": "7"})
+    with serving({"/set.zip": served}) as base:
+        get(spec(f"{base}/set.zip"), tmp_path / "set", waits)
+    assert (tmp_path / "set" / "set.zip").read_bytes() == body
+    assert len(waits) == 3 and min(waits) >= 7
+
+
+def test_waits_grow_and_differ() -> None:
+    policy = RetryPolicy(base_s=1.0, cap_s=20.0)
+    for failures, bound in ((1, 1.0), (2, 2.0), (5, 16.0), (9, 20.0)):
+        waits = [policy.wait(failures) for _ in range(50)]
+        assert bound / 2 <= min(waits) and max(waits) <= bound and len(set(waits)) > 1
+
+
+def test_truncated_files_without_digest_are_noticed(tmp_path: Path) -> None:
+    for name, body in (("set.zip", a_zip()[:-100]), ("a.json", b'[{"image_id": 1, "sco'), ("b.json", b"oops")):
+        with serving({"/x": Behaviour(body)}) as base, pytest.raises(UserError, match="not "):
+            get(spec(f"{base}/x", name=name), tmp_path / name)
+
+
+def test_a_length_that_is_too_large_is_a_cut(tmp_path: Path) -> None:
+    body = a_zip()
+    honest = Behaviour(body, announced=len(body) + 5000)
+    with serving({"/x": honest}) as base:
+        get(spec(f"{base}/x"), tmp_path / "set")
+    assert (tmp_path / "set" / "set.zip").read_bytes() == body, "asked for the rest, it says that there is none"
+    stubborn = Behaviour(body, announced=len(body) + 5000, ranges=False)
+    with serving({"/x": stubborn}) as base, pytest.raises(UserError, match="gave up"):
+        get(spec(f"{base}/x"), tmp_path / "other")
+
+
+def test_a_length_that_is_too_small_fails_the_check(tmp_path: Path) -> None:
+    body = a_zip()
+    with (
+        serving({"/x": Behaviour(body, announced=len(body) - 5000)}) as base,
+        pytest.raises(UserError, match="truncated"),
+    ):
+        get(spec(f"{base}/x"), tmp_path / "set")
+
+
+def test_an_announced_length_that_is_not_the_expected_one_is_refused_at_once(tmp_path: Path) -> None:
+    served = Behaviour(a_zip())
+    with serving({"/x": served}) as base, pytest.raises(UserError, match="were expected"):
+        get(spec(f"{base}/x", bytes=10), tmp_path / "set")
+    assert len(served.requests) == 1
+
+
+def test_compressed_transfers_are_refused(tmp_path: Path) -> None:
+    served = Behaviour(a_zip(), headers={"Content-Encoding": "gzip"})
+    with serving({"/x": served}) as base, pytest.raises(UserError, match="sends the file compressed"):
+        get(spec(f"{base}/x"), tmp_path / "set")

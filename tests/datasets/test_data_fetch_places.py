@@ -1,0 +1,83 @@
+"""Places that are no plain web server: drop folder, Google Drive, object stores, a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_server import Behaviour, serving
+from fetch_testing import QUICK, a_zip, get, spec
+from hqsam_datasets import fetch_remote
+from hqsam_datasets.archive import ArchiveSpec
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch_transfer import Transfer
+
+
+def test_drop_folder_and_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = a_zip()
+    drop = tmp_path / "drop folder"
+    (drop / "set").mkdir(parents=True)
+    (drop / "set" / "set.zip").write_bytes(body)
+    monkeypatch.setenv("HQSAM_DROP_DIR", str(drop))
+    get(spec("http://127.0.0.1:9/nobody"), tmp_path / "out" / "set")
+    assert (tmp_path / "out" / "set" / "set.zip").read_bytes() == body
+    monkeypatch.delenv("HQSAM_DROP_DIR")
+    get(spec((drop / "set" / "set.zip").as_uri()), tmp_path / "out" / "other")
+    assert (drop / "set" / "set.zip").read_bytes() == body, "the user's file stays"
+    with pytest.raises(UserError, match="there is no file"):
+        get(spec("file:///no/such/file.zip"), tmp_path / "out" / "third")
+
+
+def test_files_that_only_a_person_can_get(tmp_path: Path) -> None:
+    wanted = spec("drop://BIG (1).zip", name="BIG.zip")
+    out = tmp_path / "data" / "archives" / "big"
+    with pytest.raises(UserError, match="a person has to put it into the drop folder") as caught:
+        get(wanted, out)
+    folder = tmp_path / "data" / "drop" / "big"
+    assert str(folder / "BIG.zip") in str(caught.value)
+    assert f"{folder}/\n        BIG.zip" in str(caught.value), "the expected tree"
+    (tmp_path / "data" / "drop").mkdir()
+    (tmp_path / "data" / "drop" / "BIG (1).zip").write_bytes(a_zip())
+    get(wanted, out)
+    assert (out / "BIG.zip").read_bytes() == a_zip()
+
+
+def test_gated_archives_show_the_instructions(tmp_path: Path) -> None:
+    wanted = {"files": [{"name": "v.zip", "urls": []}], "instructions": "sign in at example.org and accept the terms"}
+    with pytest.raises(UserError, match=r"sign in at example\.org"):
+        get(ArchiveSpec.model_validate(wanted), tmp_path / "ytvis")
+
+
+def test_google_drive_confirmation_page(tmp_path: Path) -> None:
+    body = a_zip()
+    form = (
+        b'<!DOCTYPE html><html><form action="x"><input type="hidden" name="id" value="F1">'
+        b'<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="u-1"></form></html>'
+    )
+    answers: dict[str, Behaviour] = {"/download": Behaviour(form)}
+
+    class Answers(dict[str, Behaviour]):
+        def get(self, path: str, default: Any = None) -> Any:
+            what = answers["/download"]
+            if len(what.requests) == 2:  # the page was seen, and read for its form
+                what.body = body
+            return what
+
+    with serving(Answers()) as base:
+        fetch_remote.download_from_drive(
+            "F1", tmp_path / "x.zip.part", Transfer(policy=QUICK), endpoint=f"{base}/download"
+        )
+    assert (tmp_path / "x.zip.part").read_bytes() == body
+
+
+def test_object_stores_through_fsspec(tmp_path: Path) -> None:
+    import fsspec
+
+    body = a_zip()
+    with fsspec.open("memory://bucket/set.zip", "wb") as file:
+        file.write(body)
+    get(spec("memory://bucket/set.zip"), tmp_path / "set")
+    assert (tmp_path / "set" / "set.zip").read_bytes() == body
+    with pytest.raises(UserError, match="FileNotFoundError"):
+        get(spec("memory://bucket/other.zip"), tmp_path / "other")
