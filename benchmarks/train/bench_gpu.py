@@ -1,30 +1,41 @@
-"""Training steps on one GPU against the encoder's bf16 forward roofline.
+"""The training on one GPU against the encoder's bf16 forward roofline, and its loader against its steps.
 
     python -m benchmarks.train.bench_gpu [--backbone vit_l] [--batch 32] [--steps 10] [--micro 0] [--compile] [--json FILE]
+    python -m benchmarks.train.bench_gpu --dry        # the same code at a tiny size on a CPU: does it run?
 
-Random weights: only time and memory are measured. In one run: the rate of large bf16 matrix products, and whole training
-steps (frozen encoder under bf16 autocast, head and loss in float32, Adam). The share is the encoder's forward FLOPs per step
-over the step's time, divided by that rate. Targets for vit_l at batch 32: 55 %, and 12 epochs of 44,320 pictures in 90
-minutes. Loader: decoding and augmenting 2048 x 1536 JPEGs with 16 threads must keep up with the steps. Without CUDA the
-script says so and measures nothing.
+Random weights and drawn pictures: only time and memory are measured. All parts are those of the product: `OnlineFeed` with its
+decoding threads over shards of JPEGs (2048 x 1536, larger than most of HQSeg-44K), the encoder under bf16 autocast,
+`Step.take` (head and loss in float32, Adam). In one run:
+
+* the rate of large bf16 matrix products, before and after the steps; the higher one counts;
+* steps whose batch is there already. Their share of the roofline is the encoder's forward FLOPs (`encoder_flops`, which a test
+  compares with torch's counter) over time and rate: target 55 %;
+* the loader alone: views a second, target at least those of the steps (16 threads);
+* whole steps, from the shard to Adam. 12 epochs of 44,320 pictures at their pace: target 90 minutes.
+
+Every time is taken between two synchronisations, after warm-up. Without CUDA (and `--dry`) the script says so and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.model.measure import processor
+from benchmarks.model.measure import median, processor
 from benchmarks.table import Row, finish
 
 SHARE, MINUTES = 55.0, 90.0
 PICTURES = 12 * 44320
+WARM_UP = 3
+DRY = {"backbone": "nano", "batch": 4, "steps": 2, "matrix": 256, "width": 192, "height": 144, "threads": 2}
 
 
 def encoder_flops(encoder: Any) -> float:
@@ -42,65 +53,140 @@ def encoder_flops(encoder: Any) -> float:
     return total + 2.0 * side**2 * (width * out + 9 * out * out)
 
 
-def matrix_rate(size: int = 8192, repeats: int = 20) -> float:
-    """FLOP/s of bf16 matrix products on the GPU."""
-    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    torch.cuda.synchronize()
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of some work, the GPU's included."""
+    _wait(device)
     start = time.perf_counter()
-    for _ in range(repeats):
-        a @ b
-    torch.cuda.synchronize()
-    return repeats * 2.0 * size**3 / (time.perf_counter() - start)
+    work()
+    _wait(device)
+    return time.perf_counter() - start
 
 
-def steps(options: argparse.Namespace) -> tuple[float, float, float]:
-    """Seconds of a step (median), encoder FLOPs of a step, peak memory in GiB."""
-    from benchmarks.train.steps import Ours, views
-    from hqsam.training.step import Step
+def matrix_rate(size: int, device: torch.device, repeats: int = 50) -> float:
+    """FLOP/s of bf16 matrix products: the best of three runs."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
 
-    ours = Ours(options.backbone, "cuda", precision="bf16", batch_size=options.batch)
-    if options.compile:
-        for block in ours.model.sam.image_encoder.blocks:
-            block.compile()
-    ours.step = Step(ours.model, ours.options, ours.step.group, options.micro)
-    batch = views(options.batch, ours.model.backbone.image_size)
-    times = []
-    for number in range(options.steps + 3):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        ours.learn(batch, ours.encode(batch))
-        torch.cuda.synchronize()
-        if number >= 3:
-            times.append(time.perf_counter() - start)
-    flops = encoder_flops(ours.model.sam.image_encoder) * options.batch
-    return sorted(times)[len(times) // 2], flops, torch.cuda.max_memory_allocated() / 2**30
+    def products() -> None:
+        for _ in range(repeats):
+            a @ b
+
+    products()
+    return repeats * 2.0 * size**3 / min(seconds(products, device) for _ in range(3))
 
 
-def loader_rate(threads: int = 16, n: int = 64) -> float:
-    """Pictures per second: decode a JPEG of 2048 x 1536, scale, crop and pad it and its mask to 1024 x 1024."""
+def write_set(folder: Path, n: int, width: int, height: int, backbone: Any) -> None:
+    """Shards of `n` smooth pictures as JPEGs with one blob each, and their plans, as the pipeline writes them."""
     import cv2
-    import numpy as np
-    from hqsam_datasets.augment import apply_view
+    from hqsam_datasets import augment
+    from hqsam_datasets.atomic import write_json
+    from hqsam_datasets.images import encode_png
+    from hqsam_datasets.sample import sample_json
+    from hqsam_datasets.tario import ShardWriter
 
     rng = np.random.default_rng(0)
-    smooth = cv2.resize(rng.integers(0, 256, (48, 64, 3), np.uint8), (2048, 1536), interpolation=cv2.INTER_CUBIC)
-    data = cv2.imencode(".jpg", smooth)[1]
-    mask = cv2.imencode(".png", (smooth[..., 0] > 128).astype(np.uint8) * np.uint8(255))[1]
-    jitter = {"scale": 1.5, "height": 1152, "width": 1536, "crop_y": 64, "crop_x": 128, "crop_h": 1024, "crop_w": 1024}
-    view: Any = {"flip": True, "jitter": jitter, "image_size": 1024}
+    (folder / "shards").mkdir()
+    with ShardWriter(folder / "shards", prefix="train", samples_per_shard=16) as writer:
+        for number in range(n):
+            coarse = rng.integers(0, 256, (24, 32, 3), np.uint8)
+            image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+            mask = np.zeros((height, width), np.uint8)
+            cv2.ellipse(mask, (width // 2, height // 2), (width // 3, height // 4), 30 * number, 0, 360, 255, -1)
+            record = sample_json(
+                key=f"bench_{number:04d}", source="bench", height=height, width=width, categories=(None,), origin_image="",
+                origin_mask="",
+            )  # fmt: skip
+            picture = cv2.imencode(".jpg", image)[1].tobytes()
+            writer.add(f"bench_{number:04d}", {"jpg": picture, "mask.png": encode_png(mask), "json": record})
+        shards = [shard.as_json() for shard in writer.close()]
+    index = {"version": 1, "n_samples": n, "by_source": {"bench": n}, "excluded": [], "shards": shards, "digest": ""}
+    write_json(folder / "shards" / "index.json", index)
+    options = augment.AugmentOptions(image_size=backbone.image_size, mask_input_size=backbone.mask_size)
+    augment.write_prompts(
+        shards=folder / "shards", out=folder / "prompts", options=options, seed=0, report=lambda *_: None, workers=1
+    )
 
-    def load(_: int) -> None:
-        image = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        apply_view(image=np.asarray(image, np.uint8), mask=np.asarray(cv2.imdecode(mask, 0), np.uint8), view=view)
 
-    cv2.setNumThreads(1)
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(load, range(threads)))
-        start = time.perf_counter()
-        list(pool.map(load, range(n)))
-    return n / (time.perf_counter() - start)
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """All numbers of the run."""
+    from benchmarks.train.steps import Ours
+    from hqsam.training import checks, guard
+    from hqsam.training.feed import OnlineFeed
+    from hqsam.training.loader import Item, TrainingSet
+    from hqsam.training.options import TrainOptions
+    from hqsam.training.step import Step
+
+    device = torch.device("cpu" if options.dry else "cuda")
+    with tempfile.TemporaryDirectory() as name, guard.deterministic(1 if options.dry else TrainOptions().threads):
+        ours = Ours(options.backbone, device.type, precision="bf16", batch_size=options.batch, compile=options.compile)
+        checks.compile_encoder(ours.model, ours.options)
+        step = Step(ours.model, ours.options, ours.step.group, options.micro)
+        write_set(Path(name), 2 * options.batch, options.width, options.height, ours.model.backbone)
+        data = TrainingSet(shards=Path(name) / "shards", prompts=Path(name) / "prompts")
+        feed = OnlineFeed(data, ours.model, options.threads, options.micro, bf16=True)
+        halves = [[Item(n, 0) for n in range(k, k + options.batch)] for k in (0, options.batch)]
+        plan = [halves[n % 2] for n in range(WARM_UP + options.steps)]
+
+        def learn(batch: Any) -> None:
+            step.take(ours.state, batch, feed.encoded(batch))
+
+        rates = [matrix_rate(options.matrix, device)]
+        first = next(iter(feed.batches(plan[:1])))
+        times = [seconds(lambda: learn(first), device) for _ in plan][WARM_UP:]
+        memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
+        rates.append(matrix_rate(options.matrix, device))
+        loading = _pace(iter(feed.batches(3 * plan)), lambda _: None, device)
+        whole = _pace(iter(feed.batches(plan)), learn, device)
+        data.close()
+    flops = encoder_flops(ours.model.sam.image_encoder) * options.batch
+    return {
+        "rate": max(rates), "step_s": median(times), "flops": flops, "memory_gib": memory, "load_s": loading, "whole_s": whole,
+    }  # fmt: skip
+
+
+def _pace(batches: Any, work: Callable[[Any], None], device: torch.device) -> float:
+    """Mean seconds per batch after the warm-up, in which the threads get ahead by no more than they may."""
+    for _ in range(WARM_UP):
+        work(next(batches))
+    count = 0
+
+    def rest() -> None:
+        nonlocal count
+        for batch in batches:
+            work(batch)
+            count += 1
+
+    return seconds(rest, device) / count
+
+
+def rows_of(found: dict[str, float], name: str, options: argparse.Namespace) -> list[Row]:
+    """The table; a dry run makes no promises."""
+    share = found["flops"] / found["step_s"] / found["rate"]
+    minutes = PICTURES / options.batch * found["whole_s"] / 60
+    loader = found["step_s"] / found["load_s"]
+    pace = f"{options.batch / found['load_s']:.0f} views/s"
+    rows = [
+        Row(f"{name}: bf16 matrix rate", f"{found['rate'] / 1e12:.3g} TFLOP/s"),
+        Row(f"{name}: step, batch at hand", f"{1000 * found['step_s']:.0f} ms, {found['memory_gib']:.1f} GiB"),
+        Row(f"{name}: whole step from the shards", f"{1000 * found['whole_s']:.0f} ms"),
+    ]
+    roofline = f"{name}: encoder FLOPs of a step over what the matrix rate allows, times {SHARE:g} %"
+    if options.dry:
+        return [
+            *rows,
+            Row(roofline, f"{100 * share / SHARE:.2f} x"),
+            Row(f"loader against steps ({pace})", f"{loader:.2f} x"),
+        ]
+    return [
+        *rows,
+        Row.at_least(roofline, 100 * share / SHARE, 1.0),
+        Row.at_most(f"{name}: 12 epochs of 44,320 pictures, whole steps", minutes, MINUTES, "min"),
+        Row.at_least(f"loader, {options.threads} threads, against the steps ({pace})", loader, 1.0),
+    ]
 
 
 def main() -> int:
@@ -110,30 +196,20 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--micro", type=int, default=0)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--dry", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.set_defaults(matrix=8192, width=2048, height=1536)
     options = parser.parse_args()
-    if not torch.cuda.is_available():
+    if options.dry:
+        vars(options).update(DRY)
+    elif not torch.cuda.is_available():
         return finish([Row("training on a GPU", "not measured: torch finds no CUDA device")], options.json)
-    rate = matrix_rate()
-    seconds, flops, memory = steps(options)
-    loader = loader_rate()
-    share, minutes = 100 * flops / seconds / rate, PICTURES / options.batch * seconds / 60
-    name = f"{torch.cuda.get_device_name()}, {options.backbone}, bf16, batch {options.batch}"
-    rows = [
-        Row(f"{name}: bf16 matrix rate", f"{rate / 1e12:.0f} TFLOP/s"),
-        Row(f"{name}: step", f"{1000 * seconds:.0f} ms, {memory:.1f} GiB"),
-        Row.at_least(
-            f"{name}: encoder FLOPs of a step over what the matrix rate allows, times {SHARE:g} %", share / SHARE, 1.0
-        ),
-        Row.at_most(f"{name}: 12 epochs of 44,320 pictures", minutes, MINUTES, "min"),
-        Row.at_least(
-            f"loader, 16 threads: pictures per second over the steps' ({loader:.0f})",
-            loader * seconds / options.batch,
-            1.0,
-        ),
-    ]
-    return finish(rows, options.json, share=share, rate=rate, seconds=seconds, cpu=processor())
+    found = measure(options)
+    machine = "dry run on a CPU" if options.dry else torch.cuda.get_device_name()
+    rows = rows_of(found, f"{machine}, {options.backbone}, bf16, batch {options.batch}", options)
+    return finish(rows, options.json, found=found, cpu=processor())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ has: 67.7 M parameters, a state dict of ``torch.nn.DataParallel``.
 from __future__ import annotations
 
 import hashlib
+import pickle
 import tempfile
 from dataclasses import dataclass
 from importlib import metadata
@@ -50,7 +51,8 @@ def _network(package: Any, weights: Path, device: str) -> Any:
             # torch reads the file with weights_only=True, its default.
             return package.Refiner(device=device, model_folder=folder, download_and_check_model=False)
         except Exception as error:
-            first = str(error).partition("\n")[0]
+            # torch's own text advises to read the file without its protection.
+            first = "no PyTorch file" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
             raise UserError(f"these are no weights of CascadePSP ({first})", file=weights, cure=CURE) from error
 
 

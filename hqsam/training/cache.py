@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hqsam.model.hq_sam import HQSam
 from hqsam.training.batch import View, collate
-from hqsam.training.feed import CachedFeed, encode, without_image
+from hqsam.training.feed import CachedFeed, decoding_threads, encode, without_image
 from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet, prefetch
 from hqsam.training.options import TrainOptions
@@ -149,20 +149,31 @@ def cached_feed(
     loaded = prefetch(
         lambda n: [data.view(items[i]) for i in chunks[n]], mine, workers=options.workers, ahead=2 * options.workers
     )
+    encoders = _encoders(options, group)
+    features = prefetch(
+        lambda found: (found, encode(model, collate(found), bf16=options.precision == "bf16")),
+        loaded, workers=encoders, ahead=encoders,
+    )  # fmt: skip
     begin = time.perf_counter()
-    for number, found in zip(mine, loaded, strict=True):
+    for number, (found, encoded) in zip(mine, features, strict=True):
         at = slice(chunks[number].start, chunks[number].stop)
-        encoded = encode(model, collate(found), bf16=options.precision == "bf16")
         final[at], early[at] = encoded.final_BCHW.to(dtype).cpu(), encoded.early_BVHW.to(dtype).cpu()
         done[number] = 1
         if kept is None:
             views |= {items[i]: without_image(v) for i, v in zip(chunks[number], found, strict=True)}
         if number == mine[0]:
-            say(plan.text((time.perf_counter() - begin) / len(found) / group.size))
+            say(plan.text((time.perf_counter() - begin) / len(found) / group.size / encoders))
         report(at.stop, len(items), "encode")
     group.wait()
     rows = {item: n for n, item in enumerate(items)}
     return CachedFeed(data, rows, views, final, early, model.device, options.workers)
+
+
+def _encoders(options: TrainOptions, group: Group) -> int:
+    """Chunks that are encoded side by side: on a CPU, whose cores a pass of `threads` threads does not fill."""
+    if group.device.type == "cuda":
+        return 1
+    return min(options.workers, max(1, decoding_threads(0) // torch.get_num_threads()))
 
 
 def _done(folder: Path | None, identity: Mapping[str, object], n_chunks: int, group: Group) -> NDArray[np.generic]:

@@ -7,7 +7,6 @@ from hqsam_datasets.errors import UserError
 from torch import nn
 
 from hqsam.model.hq_sam import HQSam
-from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet
 from hqsam.training.options import TrainOptions
 
@@ -29,24 +28,24 @@ def check_size(data: TrainingSet, net: HQSam) -> None:
         )  # fmt: skip
 
 
-def check_processes(n_items: int, options: TrainOptions, group: Group) -> None:
+def check_processes(n_items: int, options: TrainOptions, processes: int) -> None:
     """Each process needs a view per step, and all the same number of them.
 
     Args:
         n_items: views of an epoch.
         options: the `train` section.
-        group: the processes.
+        processes: how many.
 
     Raises:
         UserError: there are too few views, or the batch cannot be shared evenly.
     """
-    if n_items < group.size:
+    if n_items < processes:
         raise UserError(
-            f"{n_items} training views for {group.size} processes", key="train.processes", cure="start fewer processes"
+            f"{n_items} training views for {processes} processes", key="train.processes", cure="start fewer processes"
         )
-    if options.batch_size % group.size:
+    if options.batch_size % processes:
         raise UserError(
-            f"a batch of {options.batch_size} views cannot be shared evenly by {group.size} processes",
+            f"a batch of {options.batch_size} views cannot be shared evenly by {processes} processes",
             key="train.batch_size", cure="make it a multiple of the number of processes",
         )  # fmt: skip
 

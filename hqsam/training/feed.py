@@ -76,7 +76,7 @@ class OnlineFeed:
     def steps(self, plan: Sequence[Sequence[Item]]) -> Steps:
         """See `Feed`."""
         for batch in self.batches(plan):
-            yield batch, self._encode(batch) if self.frozen else None
+            yield batch, self.encoded(batch) if self.frozen else None
 
     def batches(self, plan: Sequence[Sequence[Item]]) -> Iterator[Batch]:
         """The batches of a plan on the model's device. At least two are in the making, enough to keep all threads busy."""
@@ -104,7 +104,8 @@ class OnlineFeed:
     def _collate(self, views: Sequence[Future[View]]) -> Batch:
         return collate([view.result() for view in views]).on(self.model.device)
 
-    def _encode(self, batch: Batch) -> Encoded:
+    def encoded(self, batch: Batch) -> Encoded:
+        """The features of a batch by the frozen encoder."""
         rows = parts(len(batch), self.micro_batch)
         return _join([encode(self.model, batch[r], bf16=self.bf16) for r in rows])
 

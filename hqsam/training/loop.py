@@ -162,7 +162,7 @@ def _prepare(
     kept_out = held_out(keys, share=options.holdout, most=options.holdout_most)
     samples = [n for n, key in zip(chosen, keys, strict=True) if key not in kept_out]
     views = n_views(data)
-    checks.check_processes(len(samples) * (1 if options.views == "cycle" else views), options, group)
+    checks.check_processes(len(samples) * (1 if options.views == "cycle" else views), options, group.size)
     checks.compile_encoder(net, options)
     held = [n for n, key in zip(chosen, keys, strict=True) if key in kept_out]
     identity = _identity(data, model, options, group, seed)

@@ -63,7 +63,7 @@ class Step:
             UserError: the loss is not finite.
         """
         state.adam.zero_grad(set_to_none=True)
-        at = f"epoch {state.progress.epoch}, step {state.progress.step}"
+        at = f"epoch {state.progress.epoch + 1}, step {state.progress.step + 1}"
         return self.gradients(state.generator, batch, encoded, at=at)
 
     def update(self, state: RunState, loss: MaskLoss, asks: Sequence[bool]) -> tuple[MaskLoss, list[bool]]:
@@ -158,7 +158,8 @@ def _check_finite(loss: MaskLoss, batch: Batch, at: str) -> None:
     if not math.isfinite(value):
         raise UserError(
             f"the loss is {value} in {at}", key=", ".join(sorted(set(batch.keys))[:8]),
-            cure="lower train.lr, or look at these samples; the run before this epoch is in last.pt",
+            cure="look at these samples, or lower train.lr and delete last.pt to begin anew; last.pt, if there is one, "
+            "holds the run as it was last saved",
         )  # fmt: skip
 
 

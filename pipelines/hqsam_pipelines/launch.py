@@ -66,6 +66,7 @@ def train(spec: Spec, report: Report) -> dict[str, Any]:
             shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out,
             seed=spec.seed, report=report,
         )  # fmt: skip
+    _refuse(spec, processes)
     with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
         file = Path(folder) / "spec.json"
         spec.write(file)
@@ -90,16 +91,29 @@ def count(spec: Spec) -> int:
     """How many processes train.
 
     Raises:
-        UserError: a GPU is demanded and there is none.
+        UserError: a GPU is demanded and there is none, or there are too few for the processes wanted.
     """
-    from hqsam.training.group import device_of
-
-    on_gpu = device_of(spec.options.device).type == "cuda"
-    if spec.options.processes:
-        return spec.options.processes
     import torch
 
-    return torch.cuda.device_count() if on_gpu else 1
+    wanted = spec.options.processes
+    if not _on_gpu(spec):
+        return wanted or 1
+    there = torch.cuda.device_count()
+    if wanted > there:
+        raise UserError(
+            f"{wanted} training processes need a GPU each, this machine has {there}", key="train.processes",
+            cure="set it to 0: one per GPU",
+        )  # fmt: skip
+    return wanted or there
+
+
+def _refuse(spec: Spec, processes: int) -> None:
+    """What each process would find out for itself, before they are started: there may be thousands."""
+    from hqsam.training import checks
+
+    views = 1 if spec.options.views == "cycle" else read_json(spec.prompts / "index.json").get("views", 1)
+    n_items = views * read_json(spec.shards / "index.json").get("n_samples", 0)
+    checks.check_processes(n_items, spec.options, processes)
 
 
 def _on_gpu(spec: Spec) -> bool:

@@ -132,9 +132,13 @@ def _trainer(spec: Spec, workers: int, on_gpu: bool, inbox: Any, storage: str) -
 
 def _work(config: dict[str, Any]) -> None:
     """One worker: the training of `hqsam.training.run`, what it has to tell put into the inbox."""
+    import ray.train.torch
+
     from hqsam.training import loop
     from hqsam.training.run import Spec, Throttled
 
+    # Which of the visible GPUs is this worker's own is known to Ray alone: it need not be that of its local rank.
+    os.environ["LOCAL_RANK"] = str(ray.train.torch.get_device().index or 0)
     os.chdir(config["folder"])  # Ray changes it; paths of the params may be relative to the repository
     spec, put = Spec.model_validate_json(config["spec"]), config["inbox"].put
     try:

@@ -108,19 +108,32 @@ class _Bar:
 
 
 class _Lines:
-    """A line every `LINE_S` seconds, for logs."""
+    """A line every `LINE_S` seconds, for logs: how far, since when, and how long it will take at the pace so far."""
 
     def __init__(self, name: str, stream: TextIO) -> None:
         self._name = name
         self._stream = stream
         self._last = 0.0
+        self._first = ("", 0, 0.0)
 
     def draw(self, done: int, total: int, what: str, seconds: float) -> None:
+        if self._first[0] != what:  # another kind of work; what was done before, e.g. by a stopped run, took no time
+            self._first = (what, done, seconds)
         if seconds - self._last < LINE_S:
             return
         self._last = seconds
         share = f" ({100 * done / total:.0f} %)" if total else ""
-        print(f"  {self._name}: {done}/{total or '?'} {what}{share}, {seconds:.0f} s", file=self._stream, flush=True)
+        left = self._left(done, total, seconds)
+        line = f"  {self._name}: {done}/{total or '?'} {what}{share}, {seconds:.0f} s{left}"
+        print(line, file=self._stream, flush=True)
+
+    def _left(self, done: int, total: int, seconds: float) -> str:
+        _, done_before, begin = self._first
+        if not total or done <= done_before or seconds <= begin:
+            return ""
+        rest = (total - done) * (seconds - begin) / (done - done_before)
+        shown = f"{rest:.0f} s" if rest < 600 else f"{rest / 60:.0f} min" if rest < 36000 else f"{rest / 3600:.0f} h"
+        return f", about {shown} left"
 
     def close(self) -> None:
         pass

@@ -22,7 +22,28 @@ def test_progress_prints_a_line_now_and_then_and_nothing_for_quick_work(monkeypa
     lines = progress._Lines("fetch-dis5k", slow)
     for second in range(0, 40, 5):
         lines.draw(second, 40, "files", float(second))
-    assert slow.getvalue() == "  fetch-dis5k: 15/40 files (38 %), 15 s\n  fetch-dis5k: 30/40 files (75 %), 30 s\n"
+    assert slow.getvalue() == (
+        "  fetch-dis5k: 15/40 files (38 %), 15 s, about 25 s left\n"
+        "  fetch-dis5k: 30/40 files (75 %), 30 s, about 10 s left\n"
+    )
+
+
+def test_the_time_left_is_that_of_the_work_under_way() -> None:
+    """A training encodes first; a resumed one begins at a high number."""
+    shown = io.StringIO()
+    lines = progress._Lines("train-vit_l", shown)
+    for second in range(10):
+        lines.draw(second, 10, "encode", float(second))
+    for second in range(10, 41):
+        lines.draw(9000 + 2 * (second - 10), 16_620, "steps", float(second))
+    lines.draw(3, 0, "files", 60.0)
+    lines.draw(4, 0, "files", 80.0)
+    assert shown.getvalue().splitlines() == [
+        "  train-vit_l: 9010/16620 steps (54 %), 15 s, about 63 min left",
+        "  train-vit_l: 9040/16620 steps (54 %), 30 s, about 63 min left",
+        "  train-vit_l: 3/? files, 60 s",
+        "  train-vit_l: 4/? files, 80 s",
+    ]
 
 
 def test_reporting_is_cheap() -> None:

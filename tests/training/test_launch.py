@@ -80,10 +80,26 @@ def test_nothing_survives_the_parent(training_set, tmp_path, number):
 
 
 def test_what_a_training_says_to_a_person_comes_through(training_set, tmp_path):
+    spec = spec_of(training_set, tmp_path / "nano", lr=1e30, processes=2)
+    with pytest.raises(UserError, match="the loss is nan in epoch 1, step") as caught:
+        launch.train(spec, lambda *_: None)
+    assert caught.value.key is not None
+    assert caught.value.key.startswith("test_")
+    assert not (spec.out / "meta.json").exists()
+
+
+def test_an_uneven_share_is_refused_before_anything_starts(training_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "_Child", None)
     spec = spec_of(training_set, tmp_path / "nano", batch_size=3, processes=2)
     with pytest.raises(UserError, match=r"batch of 3 views cannot be shared evenly by 2 processes") as caught:
         launch.train(spec, lambda *_: None)
     assert caught.value.key == "train.batch_size"
+
+
+def test_processes_without_a_view_each_are_not_even_started(training_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "_Child", None)
+    with pytest.raises(UserError, match="14 training views for 2000 processes"):
+        launch.train(spec_of(training_set, tmp_path / "nano", batch_size=2000, processes=2000), lambda *_: None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

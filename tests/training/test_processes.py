@@ -10,6 +10,7 @@ from hqsam_datasets.errors import UserError
 from processes import Training, killed_again_and_again, weights
 from test_loop import BASE, options
 
+from hqsam.model.build import build_model
 from hqsam.training.run import Spec
 
 SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "holdout": 0.0, "points": 64}
@@ -23,38 +24,44 @@ def spec_of(training_set, out, **changes):
     )
 
 
+def trained(training_set, out, size, **changes):
+    """The weights of a run that nothing disturbed."""
+    training = Training(spec_of(training_set, out, **changes), size)
+    training.start()
+    while training.wait_for(1):
+        pass
+    assert training.join() == [0] * size
+    return weights(out)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(training_set, tmp_path_factory):
-    """The weights of a run that nothing disturbed, by number of processes."""
-    found = {}
-    for size in (1, 2):
-        out = tmp_path_factory.mktemp("whole") / "nano"
-        training = Training(spec_of(training_set, out, epochs=5), size)
-        training.start()
-        while training.wait_for(1):
-            pass
-        assert training.join() == [0] * size
-        found[size] = weights(out)
-    return found
+    """The weights of long runs by number of processes."""
+    return {n: trained(training_set, tmp_path_factory.mktemp("whole") / "nano", n, epochs=12) for n in (1, 2)}
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_killed_at_random_steps_ends_with_the_same_bits(training_set, tmp_path, uninterrupted, size):
-    spec = spec_of(training_set, tmp_path / "nano", epochs=5, save_every=2, save_every_s=0)
+    spec = spec_of(training_set, tmp_path / "nano", epochs=12, save_every=2, save_every_s=0)
     kills = killed_again_and_again(spec, size, times=10, rng=random.Random(size))
-    assert kills >= 5, "the kills came in the middle of the run"
+    assert kills == 10, "all of them in the middle of the run"
     assert weights(spec.out) == uninterrupted[size]
     assert not (spec.out / "last.pt").exists()
 
 
-def test_two_processes_agree_with_one_up_to_their_loss_points(uninterrupted, training_set, tmp_path):
-    """The batches are the same; each process draws points of its own."""
+def test_two_processes_agree_with_one_up_to_their_loss_points(training_set, tmp_path):
+    """The batches are the same; each process draws points of its own, which matter little when they are many."""
     import safetensors.torch
 
-    one, two = (safetensors.torch.load(uninterrupted[n]) for n in (1, 2))
+    one, two = (
+        safetensors.torch.load(trained(training_set, tmp_path / f"{n}" / "nano", n, epochs=1, points=20_000))
+        for n in (1, 2)
+    )
     assert any(not torch.equal(one[k], two[k]) for k in one)
-    moved = torch.cat([(one[k] - two[k]).flatten() for k in one]).norm()
-    assert moved < 0.1 * torch.cat([v.flatten() for v in one.values()]).norm()
+    apart = torch.cat([(one[k] - two[k]).flatten() for k in one]).norm()
+    fresh = build_model(BASE, seed=0).head.state_dict()
+    moved = torch.cat([(one[k] - fresh[k]).flatten() for k in one]).norm()
+    assert apart < 0.25 * moved
 
 
 @pytest.mark.parametrize("size", [1, 2])
