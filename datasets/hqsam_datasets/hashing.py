@@ -327,7 +327,8 @@ def _clamped(centre: F32, first: I64, size: I64) -> F32:
     low = first.astype(np.float32)[:, None]
     places = centre[:, None] + _OFFSETS
     np.maximum(places, low, out=places)
-    return np.minimum(places, low + (size - 1).astype(np.float32)[:, None], out=places)
+    np.minimum(places, low + (size - 1).astype(np.float32)[:, None], out=places)
+    return places
 
 
 @lru_cache(maxsize=1)
