@@ -204,12 +204,12 @@ def test_lvis_images_come_from_both_coco_folders() -> None:
 
 
 def test_video_columns() -> None:
-    for name, n_videos in (("hq_ytvis", 3), ("davis", 3)):
+    for name, n_videos in (("hq_ytvis", 4), ("davis", 3)):
         rows = read_rows(indexed(name) / "images.parquet")
         assert len({row["video"] for row in rows}) == len({row["video_id"] for row in rows}) == n_videos
         for video in {row["video"] for row in rows}:
             assert [row["frame"] for row in rows if row["video"] == video] == list(range(8))
-    assert len({row["video"] for row in read_rows(indexed("uvo") / "images.parquet")}) == 4
+    assert len({row["video"] for row in read_rows(indexed("uvo") / "images.parquet")}) == 6
     assert {row["video"] for row in read_rows(indexed("coco") / "images.parquet")} == {None}
 
 

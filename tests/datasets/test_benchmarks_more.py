@@ -60,7 +60,7 @@ def test_ytvis19_has_prompts_but_no_ground_truth(private: str | None, tmp_path: 
     (root / "train_all_frames").rename(root / "valid")
     (root / "train" / "JPEGImages" / "0043f083b5").mkdir(parents=True)
     summary = run("ytvis19", root, tmp_path / "out", "tracker_box")
-    assert (summary["n_images"], summary["n_instances"]) == (24, 0)
+    assert (summary["n_images"], summary["n_instances"]) == (32, 0)
     assert summary["n_prompts"]["tracker_box"] > 30
 
 

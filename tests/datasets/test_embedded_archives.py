@@ -17,8 +17,8 @@ import pytest
 import yaml
 from embedded_tree import REPOSITORY, fetched, params
 from hqsam_datasets import rle
-from hqsam_datasets.embedded import archives, evaluation, names
-from hqsam_datasets.embedded.families import EVAL_FAMILIES, TRAIN_FAMILIES
+from hqsam_datasets.embedded import archives, evaluation, hq_ytvis, names, uvo
+from hqsam_datasets.embedded.families import EVAL_FAMILIES, EVERYDAY_FAMILIES, TRAIN_FAMILIES
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import ImageError, decode_image, decode_mask
 from PIL import Image
@@ -77,7 +77,26 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_training_and_evaluation_families_are_disjoint() -> None:
-    assert not set(TRAIN_FAMILIES) & set(EVAL_FAMILIES)
+    assert not set(TRAIN_FAMILIES) & {*EVAL_FAMILIES, *EVERYDAY_FAMILIES}
+    assert {*evaluation.COCO_FAMILIES, *evaluation.OPEN_WORLD_FAMILIES} <= {*EVAL_FAMILIES, *EVERYDAY_FAMILIES}
+
+
+def test_detection_sets_show_solid_things_for_the_larger_part() -> None:
+    """As the real ones do: two thirds of the kinds, more than half of the objects, none of a training family."""
+    pictures = {
+        evaluation.COCO_FAMILIES: [photo.scene() for photo in evaluation.coco_val()],
+        evaluation.OPEN_WORLD_FAMILIES: [
+            *(photo.scene() for photo in evaluation.lvis_train()), *(clip.scenes()[0] for clip in uvo._clips())
+        ],
+        tuple(hq_ytvis._CATEGORIES): [clip.scenes()[0] for clip in hq_ytvis._clips()],
+    }  # fmt: skip
+    for families, scenes in pictures.items():
+        shown = [o.family for scene in scenes for o in scene.objects]
+        assert set(shown) <= set(families)
+        assert np.mean([family in EVERYDAY_FAMILIES for family in families]) == pytest.approx(2 / 3, abs=0.05)
+        assert np.mean([family in EVERYDAY_FAMILIES for family in shown]) > 0.5
+        assert set(shown) & set(EVAL_FAMILIES), "thin things too"
+        assert not set(shown) & set(TRAIN_FAMILIES)
 
 
 def test_dis5k_layout() -> None:
@@ -209,7 +228,7 @@ def test_coco_annotations_are_read_by_pycocotools_and_fit_the_scenes(tmp_path: P
 
 def test_coco_has_a_grey_photograph_and_sparse_ids(tmp_path: Path) -> None:
     archive = unzip("coco", "val2017.zip")
-    assert Counter(mode(archive.read(n)) for n in members("coco", "val2017.zip")) == {"RGB": 11, "L": 1}
+    assert Counter(mode(archive.read(n)) for n in members("coco", "val2017.zip")) == {"RGB": 19, "L": 1}
     ids = [a["id"] for a in coco_truth(tmp_path).anns.values()]
     assert len(set(ids)) == len(ids)
     assert max(ids) > 100 * len(ids)
@@ -245,7 +264,7 @@ def test_lvis_layout() -> None:
     truth = json.loads(unzip("lvis", "lvis_v1_val.json.zip").read("lvis_v1_val.json"))
     files = {*members("lvis", "val2017.zip"), *members("lvis", "train2017.zip")}
     wanted = {"/".join(i["coco_url"].split("/")[-2:]) for i in truth["images"]}
-    assert len(truth["images"]) == 12
+    assert len(truth["images"]) == 18
     assert wanted < files
     assert not any("file_name" in i for i in truth["images"])
     assert {w.split("/")[0] for w in wanted} == {"val2017", "train2017"}
@@ -300,7 +319,7 @@ def test_hq_ytvis_layout() -> None:
     files = set(members("hq_ytvis", "train_all_frames.zip"))
     named = {f"train_all_frames/JPEGImages/{n}" for v in truth["videos"] for n in v["file_names"]}
     assert named < files
-    assert len(named) == 24
+    assert len(named) == 32
     videos = {v["id"]: v for v in truth["videos"]}
     nulls = 0
     for tube in truth["annotations"]:

@@ -1,19 +1,19 @@
 """Procedural scenes: exact masks, determinism, disjoint families, objects that can be found."""
 
 import time
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import cv2
 import numpy as np
 import pytest
 from hqsam_datasets.embedded import scenes
 from hqsam_datasets.embedded.families import FAMILIES
-from hqsam_datasets.embedded.shapes import Pose, circle, cut, fill, rasterise, segment, stroke
+from hqsam_datasets.embedded.shapes import Pose, circle, cut, fill, loop, paint, proportion, rasterise, segment, stroke
 from hqsam_datasets.embedded.texture import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-ALL = scenes.TRAIN_FAMILIES + scenes.EVAL_FAMILIES + scenes.DEV_FAMILIES
+ALL = scenes.TRAIN_FAMILIES + scenes.EVAL_FAMILIES + scenes.EVERYDAY_FAMILIES + scenes.DEV_FAMILIES
 
 
 def render(family, seed, **options):
@@ -22,10 +22,11 @@ def render(family, seed, **options):
 
 
 def test_evaluation_families_are_disjoint_from_training():
-    assert not set(scenes.TRAIN_FAMILIES) & set(scenes.EVAL_FAMILIES)
-    assert not set(scenes.DEV_FAMILIES) & set(scenes.TRAIN_FAMILIES + scenes.EVAL_FAMILIES)
+    groups = (scenes.TRAIN_FAMILIES, scenes.EVAL_FAMILIES, scenes.EVERYDAY_FAMILIES, scenes.DEV_FAMILIES)
+    for one, other in combinations(map(set, groups), 2):
+        assert not one & other
     assert set(ALL) == set(FAMILIES)
-    assert len(ALL) == len(set(ALL)) >= 25
+    assert len(ALL) == len(set(ALL)) >= 40
 
 
 @pytest.mark.parametrize("family", ALL)
@@ -42,6 +43,8 @@ def test_every_family_fills_its_place_with_a_soft_edged_mask(family):
         ys, xs = np.nonzero(only.alpha > 0.5)
         assert len(ys) > 100
         assert max(np.ptp(ys), np.ptp(xs)) + 1 > 0.4 * 120
+        box = (np.ptp(ys) + 1) * (np.ptp(xs) + 1)
+        assert family not in scenes.EVERYDAY_FAMILIES or len(ys) > 0.25 * box, "everyday things are mostly solid"
         assert ys.min() > 0 and xs.min() > 0 and ys.max() < 119 and xs.max() < 149, "a single object lies inside"
         assert np.count_nonzero((only.alpha > 0.02) & (only.alpha < 0.98)) > 30, "edges are anti-aliased"
 
@@ -88,6 +91,48 @@ def test_thin_families_are_thin_and_plain_ones_are_not():
 
     for family in ("rope", "fence", "ladder", "spider_web", "net_bag", "bicycle", "antenna"):
         assert half_width(family) < 2.5 < 5 < half_width("blob")
+
+
+@pytest.mark.parametrize("family", scenes.EVERYDAY_FAMILIES)
+def test_everyday_things_keep_their_proportions(family):
+    """Whatever the picture's format; the other families are stretched at will, so a bicycle can be square."""
+    for seed in range(4):
+        shape = FAMILIES[family](np.random.default_rng(seed))
+        assert 0.25 < proportion(shape) < 3
+        wide, tall = (render(family, seed, height=h, width=w, clutter=0) for h, w in ((100, 200), (200, 100)))
+        sides = []
+        for scene in (wide, tall):
+            ys, xs = np.nonzero(scene.objects[0].alpha > 0.5)
+            sides.append((np.ptp(xs) + 1) / (np.ptp(ys) + 1))
+        assert sides[0] == pytest.approx(sides[1], rel=0.12)
+
+
+def test_marks_change_the_surface_and_not_the_outline():
+    body, mark = fill(circle((0, 0), 1, 60)), paint(circle((0.9, 0), 0.6, 30))
+    pose = Pose(center=(40, 40), half_size=(30, 30))
+    plain = rasterise([body], pose=pose, height=100, width=100)
+    assert np.array_equal(plain, rasterise([body, mark], pose=pose, height=100, width=100))
+    marked = rasterise([body, mark], pose=pose, height=100, width=100, marks=True)
+    assert marked.sum() == pytest.approx(np.pi * 18**2, rel=0.03)
+    assert not rasterise([body], pose=pose, height=100, width=100, marks=True).any()
+
+
+def test_scenery_takes_the_place_of_the_objects_families_behind_them():
+    def masks(**options):
+        scene = render("car", 5, clutter=4, **options)
+        return scene.image, scene.objects[0].family
+
+    (same, family), (other, family_too) = masks(), masks(scenery=scenes.TRAIN_FAMILIES)
+    assert family == family_too == "car"
+    assert np.mean(same != other) > 0.2
+
+
+def test_a_loop_is_closed_and_runs_through_its_points():
+    control = np.array([[1, 0], [0.5, 1], [-1, 0.3], [-0.2, -1]], float)
+    curve = loop(control, 200)
+    gaps = np.linalg.norm(curve - np.roll(curve, 1, axis=0), axis=1)
+    assert gaps.max() < 4 * np.median(gaps), "also from the last vertex to the first"
+    assert max(np.linalg.norm(curve - p, axis=1).min() for p in control) < 0.05
 
 
 def test_clip_keeps_identity_and_moves_smoothly():

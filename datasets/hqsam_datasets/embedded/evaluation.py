@@ -1,8 +1,11 @@
 """The evaluation photographs of the embedded sample: names, sizes, scenes.
 
 A photograph's scene depends on its set and name alone, so every file of an archive (images, annotations,
-detector results) and every training image that copies it (`plants`) agree without shared state. All objects
-come from `EVAL_FAMILIES`.
+detector results) and every training image that copies it (`plants`) agree without shared state.
+
+Objects of the HQ sets, BIG and DAVIS come from `EVAL_FAMILIES`: one thin, intricate thing that fills the picture. COCO, LVIS, UVO
+and HQ-YTVIS imitate the real ones: one to three things a picture, two thirds of the kinds solid (`EVERYDAY_FAMILIES`), a third
+thin, before scenery that belongs to no category.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from hqsam_datasets.embedded import names
 from hqsam_datasets.embedded.packing import jpeg, rng_of
 from hqsam_datasets.embedded.scenes import (
     EVAL_FAMILIES,
+    TRAIN_FAMILIES,
     Scene,
     SceneObject,
     compose,
@@ -28,17 +32,28 @@ from hqsam_datasets.embedded.scenes import (
 Alpha = npt.NDArray[np.float32]
 
 COCO_CATEGORY_OF_FAMILY = {
-    "antlers": 25,  # giraffe: the nearest class that COCO has
+    "airplane": 5,
+    "apple": 53,
     "bicycle": 2,
-    "butterfly": 38,  # kite
+    "bird": 16,
+    "bottle": 44,
+    "butterfly": 38,  # kite: the nearest class that COCO has
+    "car": 3,
+    "cat": 17,
     "chair": 62,
-    "insect": 16,  # bird
+    "cup": 47,
     "net_bag": 31,  # handbag
-    "racket": 43,
+    "sailing_boat": 9,
     "scissors": 87,
-    "umbrella": 28,
+    "teddy_bear": 88,
+    "truck": 8,
+    "vase": 86,
 }
-"""Shape family -> COCO category id, for the families that have a class in COCO."""
+"""Shape family -> COCO category id, for the families that the COCO photographs show."""
+
+COCO_FAMILIES = tuple(COCO_CATEGORY_OF_FAMILY)
+OPEN_WORLD_FAMILIES = (*COCO_FAMILIES, "antlers", "feather", "fish", "shirt", "teapot", "turtle")
+"""Families of LVIS and UVO: COCO's and some that have no class there."""
 
 CLIP_FRAMES = 8
 MIN_VISIBLE_PX = 24
@@ -60,6 +75,7 @@ class Photo:
         orientation: EXIF orientation tag of the file.
         grey: whether the file is a grey JPEG.
         crowd_from: objects from this number on form one crowd region; None for none.
+        scenery: shape families of what stands behind the objects; None for those of the objects.
     """
 
     dataset: str
@@ -72,6 +88,7 @@ class Photo:
     orientation: int = 1
     grey: bool = False
     crowd_from: int | None = None
+    scenery: tuple[str, ...] | None = None
 
     def scene(self) -> Scene:
         """The rendered photograph."""
@@ -102,8 +119,9 @@ def _scene(photo: Photo) -> Scene:
     if photo.composite:
         return pasted(rng, families=photo.families, height=photo.height, width=photo.width)
     return render_scene(
-        rng=rng, families=photo.families, height=photo.height, width=photo.width, n_objects=photo.n_objects
-    )
+        rng=rng, families=photo.families, height=photo.height, width=photo.width, n_objects=photo.n_objects,
+        scenery=photo.scenery,
+    )  # fmt: skip
 
 
 def pasted(rng: np.random.Generator, *, families: tuple[str, ...], height: int, width: int) -> Scene:
@@ -163,26 +181,19 @@ def big(split: str) -> list[tuple[Photo, list[int]]]:
 
 
 def coco_val() -> list[Photo]:
-    """COCO val2017: several objects, one grey file, two photographs with a crowd."""
+    """COCO val2017: one to three objects, one grey file, two photographs with a crowd."""
     rng = rng_of("sizes", "coco")
     photos = []
-    families = tuple(f for f in EVAL_FAMILIES if f in COCO_CATEGORY_OF_FAMILY)
-    for i, number in enumerate(names.coco_ids("val", 12)):
+    for i, number in enumerate(names.coco_ids("val", 20)):
         height, width = size_of(rng, 160, 224)
         crowd = i in (4, 9)
-        n = 7 if crowd else int(rng.integers(2, 6))
+        n = 7 if crowd else int(rng.integers(1, 4))
         photos.append(
             Photo(
-                "coco",
-                f"{number:012d}",
-                height,
-                width,
-                n,
-                families,
-                grey=i == 6,
-                crowd_from=3 if crowd else None,
+                "coco", f"{number:012d}", height, width, n, COCO_FAMILIES, grey=i == 6, crowd_from=3 if crowd else None,
+                scenery=TRAIN_FAMILIES,
             )
-        )
+        )  # fmt: skip
     return photos
 
 
@@ -190,8 +201,14 @@ def lvis_train() -> list[Photo]:
     """The images of LVIS val that lie in COCO's train2017."""
     rng = rng_of("sizes", "lvis")
     taken = {photo.name for photo in coco_val()}
-    numbers = [n for n in names.coco_ids("train", 12) if f"{n:012d}" not in taken][:7]
-    return [Photo("lvis", f"{n:012d}", *size_of(rng, 160, 224), int(rng.integers(2, 6))) for n in numbers]
+    numbers = [n for n in names.coco_ids("train", 20) if f"{n:012d}" not in taken][:13]
+    return [
+        Photo(
+            "lvis", f"{n:012d}", *size_of(rng, 160, 224), int(rng.integers(1, 4)), OPEN_WORLD_FAMILIES,
+            scenery=TRAIN_FAMILIES,
+        )
+        for n in numbers
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -205,6 +222,8 @@ class Clip:
         width: columns.
         n_objects: tracked objects.
         n_frames: frames.
+        families: shape families of the tracked objects.
+        scenery: shape families of what stands behind them; None for those of the objects.
     """
 
     dataset: str
@@ -213,6 +232,8 @@ class Clip:
     width: int
     n_objects: int
     n_frames: int = CLIP_FRAMES
+    families: tuple[str, ...] = EVAL_FAMILIES
+    scenery: tuple[str, ...] | None = None
 
     def scenes(self) -> list[Scene]:
         """The rendered frames."""
@@ -223,7 +244,8 @@ class Clip:
 def _clip(clip: Clip) -> list[Scene]:
     return render_clip(
         rng=rng_of("evaluation", clip.dataset, clip.name),
-        families=EVAL_FAMILIES,
+        families=clip.families,
+        scenery=clip.scenery,
         height=clip.height,
         width=clip.width,
         n_frames=clip.n_frames,

@@ -1,7 +1,7 @@
-"""Procedural scenes with exact masks: thin, intricate objects over textured, cluttered backgrounds.
+"""Procedural scenes with exact masks: thin, intricate objects and everyday things over textured, cluttered backgrounds.
 
-The embedded sample draws its training images from `TRAIN_FAMILIES` and its evaluation images from `EVAL_FAMILIES`, two
-disjoint sets of shape families. Everything is drawn from the generator given; the same state gives the same bytes.
+The embedded sample draws its training images from `TRAIN_FAMILIES`, its evaluation images from `EVAL_FAMILIES` and
+`EVERYDAY_FAMILIES`: disjoint sets of shape families. Everything is drawn from the generator given; the same state gives the same bytes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hqsam_datasets.embedded.families import ANY_ANGLE, DEV_FAMILIES, EVAL_FAMILIES, FAMILIES, TRAIN_FAMILIES
-from hqsam_datasets.embedded.shapes import Pose, Shape, rasterise
+from hqsam_datasets.embedded.families import (
+    ANY_ANGLE,
+    DEV_FAMILIES,
+    EVAL_FAMILIES,
+    EVERYDAY_FAMILIES,
+    FAMILIES,
+    TRAIN_FAMILIES,
+)
+from hqsam_datasets.embedded.shapes import MARKS, Pose, Shape, proportion, rasterise
 from hqsam_datasets.embedded.texture import colour, noise, pattern
 
 __all__ = [
     "DEV_FAMILIES",
     "EVAL_FAMILIES",
+    "EVERYDAY_FAMILIES",
     "TRAIN_FAMILIES",
     "Scene",
     "SceneObject",
@@ -70,11 +78,25 @@ class _Actor:
     spin: float
 
 
-def _pose(rng: Generator, family: str, height: int, width: int, fill: tuple[float, float], centred: bool) -> Pose:
-    """A random pose: one side fills `fill` of the image, the aspect is roughly kept, the box lies inside."""
+def _half_size(
+    rng: Generator, family: str, shape: Shape, height: int, width: int, fill: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Half extents (x, y) in pixels, inside the image: about square, or in proportion for everyday things."""
     half = 0.5 * min(height, width) * rng.uniform(*fill)
     aspect = float(np.exp(rng.uniform(-0.25, 0.25)))
-    half_size = np.minimum([half * aspect, half / aspect], [0.48 * width, 0.48 * height])
+    limit = np.array([0.48 * width, 0.48 * height])
+    if family not in EVERYDAY_FAMILIES:
+        return np.minimum([half * aspect, half / aspect], limit)
+    aspect = aspect**0.4 * float(np.sqrt(proportion(shape)))
+    wanted = np.array([half * aspect, half / aspect])
+    return wanted * min(1.0, float((limit / wanted).min()))
+
+
+def _pose(
+    rng: Generator, family: str, shape: Shape, height: int, width: int, fill: tuple[float, float], centred: bool
+) -> Pose:
+    """A random pose: the extent is `fill` of the image's shorter side, the box lies inside."""
+    half_size = _half_size(rng, family, shape, height, width, fill)
     room = np.array([width, height]) / 2 - half_size
     offset = rng.uniform(-1, 1, 2) * room * (0.8 if centred else 1.0)
     center = np.array([width, height]) / 2 + offset
@@ -111,7 +133,7 @@ def _actor(
     return _Actor(
         family=family,
         shape=shape,
-        pose=_pose(rng, family, height, width, fill, centred),
+        pose=_pose(rng, family, shape, height, width, fill, centred),
         surface=pattern(rng, height, width, first=first, second=second),
         light=float(rng.uniform(0, 2 * np.pi)),
         velocity=(float(rng.normal(0, speed)), float(rng.normal(0, speed * 0.6))),
@@ -125,6 +147,17 @@ def _shade(surface: Field, alpha: Field, light: float) -> Field:
     dx, dy = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3)
     relief = np.float32(np.cos(light)) * dx + np.float32(np.sin(light)) * dy
     return surface * (1 + np.float32(0.35) * np.clip(relief, -1, 1))[..., None]
+
+
+def _surface(actor: _Actor, pose: Pose, alpha: Field) -> Field:
+    """The object's colours: its pattern with the marks on it (darker on a bright object, brighter on a dark one), lit."""
+    surface = actor.surface
+    if any(p.kind in MARKS for p in actor.shape):
+        height, width = alpha.shape
+        marks = rasterise(actor.shape, pose=pose, height=height, width=width, marks=True)
+        tone = np.float32(0.35) if surface.mean() > 90 else np.float32(2.2)
+        surface = _over(surface, surface * tone, marks)
+    return _shade(surface, alpha, actor.light)
 
 
 def _over(canvas: Field, colour_layer: Field, alpha: Field) -> Field:
@@ -164,7 +197,7 @@ def _add_clutter(rng: Generator, canvas: Field, families: Sequence[str], n: int)
         shift = rng.uniform(-0.5, 0.5, 2) * [width, height]
         pose = replace(actor.pose, center=(width / 2 + float(shift[0]), height / 2 + float(shift[1])))
         alpha = rasterise(actor.shape, pose=pose, height=height, width=width) * np.float32(rng.uniform(0.6, 1.0))
-        canvas = _over(canvas, _shade(actor.surface, alpha, actor.light), alpha)
+        canvas = _over(canvas, _surface(actor, pose, alpha), alpha)
     if n and rng.random() < 0.5:
         soft = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.6) * max(height, width) / 160)
         canvas = np.asarray(soft, np.float32)
@@ -212,7 +245,7 @@ def _render(rng: Generator, backdrop: Field, actors: Sequence[_Actor], camera: _
     objects: list[SceneObject] = []
     for actor in actors:
         alpha = rasterise(actor.shape, pose=actor.pose, height=height, width=width)
-        surface = np.clip(_shade(actor.surface, alpha, actor.light), 0, 255)
+        surface = np.clip(_surface(actor, actor.pose, alpha), 0, 255)
         canvas = _over(_shadow(rng, canvas, alpha), surface, alpha)
         objects = [replace(o, alpha=o.alpha * (1 - alpha)) for o in objects]
         objects.append(SceneObject(actor.family, alpha, surface.astype(np.uint8)))
@@ -263,17 +296,19 @@ def render_scene(
     n_objects: int = 1,
     fill: tuple[float, float] = (0.55, 0.95),
     clutter: int | None = None,
+    scenery: Sequence[str] | None = None,
 ) -> Scene:
     """Render one still image.
 
     Args:
         rng: source of all randomness.
-        families: shape families to draw objects and distractors from.
+        families: shape families to draw objects from.
         height: rows of the image.
         width: columns of the image.
         n_objects: objects with a mask; several ones get smaller so that they fit side by side.
         fill: range of the object's extent as a share of the shorter image side (for one object).
         clutter: number of distractors; None draws 0..5.
+        scenery: shape families to draw distractors from; None for those of the objects.
 
     Returns:
         The scene, objects from back to front.
@@ -284,7 +319,7 @@ def render_scene(
     _check(families, height, width, n_objects)
     backdrop = _backdrop(rng, height, width)
     n_clutter = int(rng.integers(0, 6)) if clutter is None else clutter
-    backdrop = _add_clutter(rng, backdrop, families, n_clutter)
+    backdrop = _add_clutter(rng, backdrop, scenery or families, n_clutter)
     actors = _cast(rng, families, backdrop, n_objects, fill)
     return _render(rng, backdrop, actors, _camera(rng, height, width))
 
@@ -299,19 +334,21 @@ def _moved(actor: _Actor, frame: int) -> _Actor:
 
 
 def render_clip(
-    *, rng: Generator, families: Sequence[str], height: int, width: int, n_frames: int, n_objects: int
-) -> list[Scene]:
+    *, rng: Generator, families: Sequence[str], height: int, width: int, n_frames: int, n_objects: int,
+    scenery: Sequence[str] | None = None,
+) -> list[Scene]:  # fmt: skip
     """Render a clip: the same objects, in the same order, move, turn and bend over a slowly panning ground.
 
     Objects may cover each other and leave the image; then their `alpha` gets smaller or all zero.
 
     Args:
         rng: source of all randomness.
-        families: shape families to draw objects and distractors from.
+        families: shape families to draw objects from.
         height: rows.
         width: columns.
         n_frames: frames.
         n_objects: objects with a mask.
+        scenery: shape families to draw distractors from; None for those of the objects.
 
     Returns:
         One scene per frame.
@@ -319,7 +356,7 @@ def render_clip(
     _check(families, height, width, n_objects)
     margin = max(8, n_frames * 2)
     ground = _backdrop(rng, height + margin, width + margin)
-    ground = _add_clutter(rng, ground, families, int(rng.integers(1, 6)))
+    ground = _add_clutter(rng, ground, scenery or families, int(rng.integers(1, 6)))
     actors = _cast(rng, families, ground[:height, :width], n_objects, (0.45, 0.75))
     camera = _camera(rng, height, width)
     pan = rng.uniform(0, 1, 2) * margin / max(n_frames, 1)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
 Vector = Sequence[float] | NDArray[np.floating[Any]]
-Kind = Literal["fill", "cut", "stroke"]
+Kind = Literal["fill", "cut", "stroke", "paint", "paint_stroke"]
+MARKS: tuple[Kind, ...] = ("paint", "paint_stroke")
 
 SUPERSAMPLE = 4
 _MIN_STROKE_PX = 1.1  # thinner strokes alias away even after supersampling
@@ -27,7 +28,8 @@ class Primitive:
     """One drawing step.
 
     Attributes:
-        kind: "fill" and "cut" draw the closed polygon as object or as hole, "stroke" a polyline.
+        kind: "fill" and "cut" draw the closed polygon as object or as hole, "stroke" a polyline; "paint" and "paint_stroke"
+            are marks on the object (a window, a stripe): they change its surface and not its outline.
         points: vertices, float64 [N, 2], (x, y) in the unit frame.
         width: stroke width in the unit frame (a shape is 2 wide); unused by polygons.
     """
@@ -105,6 +107,19 @@ def spline(control: Points, n: int = 40) -> Points:
     return np.asarray(0.5 * cubic)
 
 
+def loop(control: Points, n: int = 60) -> Points:
+    """Closed Catmull-Rom curve through all control points.
+
+    Args:
+        control: float [K, 2], K >= 3.
+        n: vertices of the result.
+    """
+    k = len(control)
+    around = spline(np.concatenate([control[-2:], control, control[:3]]), n * (k + 4) // k)
+    u = np.linspace(0, k + 4 - 1e-9, len(around))
+    return around[(u >= 2) & (u < k + 2)]
+
+
 def ribbon(path: Points, start: float, stop: float) -> Primitive:
     """A band along `path` whose full width goes linearly from `start` to `stop` (unit frame)."""
     tangent = np.gradient(path, axis=0)
@@ -122,6 +137,16 @@ def stroke(points: Points, width: float) -> Primitive:
 def fill(points: Points) -> Primitive:
     """A filled polygon."""
     return Primitive("fill", points)
+
+
+def paint(points: Points) -> Primitive:
+    """A polygonal mark on the object."""
+    return Primitive("paint", points)
+
+
+def paint_stroke(points: Points, width: float) -> Primitive:
+    """A mark along a polyline of the given width (unit frame)."""
+    return Primitive("paint_stroke", points, width)
 
 
 def cut(points: Points) -> Primitive:
@@ -151,20 +176,26 @@ def _warp(points: Points, pose: Pose) -> Points:
 
 
 def _extent(shape: Shape, posed: list[Points]) -> tuple[Points, Points]:
-    """Lower and upper corner of what the posed shape covers, holes left out."""
-    drawn = [(q, p.width / 2) for p, q in zip(shape, posed, strict=True) if p.kind != "cut"]
+    """Lower and upper corner of what the posed shape covers, holes and marks left out."""
+    drawn = [(q, p.width / 2) for p, q in zip(shape, posed, strict=True) if p.kind in ("fill", "stroke")]
     low = np.min([q.min(axis=0) - w for q, w in drawn], axis=0)
     high = np.max([q.max(axis=0) + w for q, w in drawn], axis=0)
     return low, high
 
 
-def rasterise(shape: Shape, *, pose: Pose, height: int, width: int) -> NDArray[np.float32]:
-    """Draw a posed shape, anti-aliased by supersampling.
+def proportion(shape: Shape) -> float:
+    """Width over height of a shape in its own frame."""
+    low, high = _extent(shape, [p.points for p in shape])
+    return float((high[0] - low[0]) / max(high[1] - low[1], 1e-6))
+
+
+def rasterise(shape: Shape, *, pose: Pose, height: int, width: int, marks: bool = False) -> NDArray[np.float32]:
+    """Draw a posed shape, or the marks on it, anti-aliased by supersampling.
 
     The shape's posed bounding box is fitted to `pose.half_size` around `pose.center`, axis by axis.
 
     Returns:
-        Coverage, float32 [height, width] in 0..1.
+        Coverage, float32 [height, width] in 0..1. Marks may reach beyond the outline.
     """
     posed = [_warp(p.points, pose) for p in shape]
     low, high = _extent(shape, posed)
@@ -174,19 +205,20 @@ def rasterise(shape: Shape, *, pose: Pose, height: int, width: int) -> NDArray[n
     stroke_scale = float(np.sqrt(scale[0] * scale[1]))
     canvas = np.zeros((height * SUPERSAMPLE, width * SUPERSAMPLE), np.uint8)
     for primitive, points in zip(shape, posed, strict=True):
-        xy = np.rint((points * scale + shift) * SUPERSAMPLE * 16).astype(np.int32)
-        _draw(canvas, primitive, xy, stroke_scale)
+        if (primitive.kind in MARKS) == marks:
+            xy = np.rint((points * scale + shift) * SUPERSAMPLE * 16).astype(np.int32)
+            _draw(canvas, primitive, xy, stroke_scale)
     small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / np.float32(255)
 
 
 def _draw(canvas: NDArray[np.uint8], primitive: Primitive, xy: NDArray[np.int32], stroke_scale: float) -> None:
     """Draw one primitive; `xy` in 1/16 of a supersampled pixel."""
-    if primitive.kind == "stroke":
+    if primitive.kind in ("stroke", "paint_stroke"):
         thickness = round(max(primitive.width * stroke_scale, _MIN_STROKE_PX) * SUPERSAMPLE)
         cv2.polylines(canvas, [xy], False, 255, thickness, cv2.LINE_8, 4)
     else:
-        cv2.fillPoly(canvas, [xy], 255 if primitive.kind == "fill" else 0, cv2.LINE_8, 4)
+        cv2.fillPoly(canvas, [xy], 0 if primitive.kind == "cut" else 255, cv2.LINE_8, 4)
 
 
 def outline_strokes(polygons: Iterable[Points], width: float) -> Shape:

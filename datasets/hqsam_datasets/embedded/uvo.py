@@ -8,10 +8,11 @@ import numpy as np
 
 from hqsam_datasets.embedded import coco_records, names
 from hqsam_datasets.embedded.coco_records import Json
-from hqsam_datasets.embedded.evaluation import Clip, visible
+from hqsam_datasets.embedded.evaluation import COCO_CATEGORY_OF_FAMILY, OPEN_WORLD_FAMILIES, Clip, visible
 from hqsam_datasets.embedded.packing import json_bytes, png, rng_of, zip_bytes
+from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES
 
-_VIDEOS = 4
+_VIDEOS = 6
 _FRAMES = (0, 30, 60)  # one a second
 _ROOT = "uvo_videos_sparse_frames"
 
@@ -19,7 +20,10 @@ _ROOT = "uvo_videos_sparse_frames"
 def _clips() -> list[Clip]:
     rng = rng_of("sizes", "uvo")
     # Frames are a second apart: every seventh frame of the rendered clip.
-    return [Clip("uvo", name, 160, 208, int(rng.integers(2, 5)), n_frames=15) for name in names.youtube_clips(_VIDEOS)]
+    return [
+        Clip("uvo", name, 160, 208, int(rng.integers(1, 4)), 15, OPEN_WORLD_FAMILIES, TRAIN_FAMILIES)
+        for name in names.youtube_clips(_VIDEOS)
+    ]
 
 
 @functools.lru_cache(maxsize=1)
@@ -57,7 +61,7 @@ def frames_zip() -> bytes:
 def detections_json() -> bytes:
     """``uvo_instances_results.json``: boxes of a COCO-trained detector, with its COCO classes."""
     content = truth()
-    ids = [1, 2, 16, 31, 38, 43, 62, 87]
+    ids = sorted({1, *COCO_CATEGORY_OF_FAMILY.values()})
     boxes = coco_records.detector_results("uvo detector", content["images"], content["annotations"], [1])
     rng = rng_of("uvo", "classes")
     return json_bytes([{**box, "category_id": int(rng.choice(ids))} for box in boxes])
