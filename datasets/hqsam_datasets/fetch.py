@@ -160,6 +160,19 @@ def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]
     return found
 
 
+def arrived(archives: Path) -> list[str]:
+    """Archives below `archives` that lack optional files which the drop folder now holds: worth fetching again."""
+    found = []
+    for record in sorted(archives.glob("*/fetch.json")):
+        out = record.parent
+        drop = _drop_folder(out)
+        if any(
+            (folder / name).is_file() for name in _earlier(out).get("missing", {}) for folder in (drop / out.name, drop)
+        ):
+            found.append(out.name)
+    return found
+
+
 def _fetch(
     spec: ArchiveSpec,
     out: Path,

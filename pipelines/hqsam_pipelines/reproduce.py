@@ -23,6 +23,7 @@ from typing import Any
 
 from hqsam_datasets.atomic import atomic_file, json_bytes
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch import arrived
 from prefect import flow, task
 
 from hqsam_pipelines import codegraph, env, provenance, server
@@ -114,7 +115,10 @@ def reproduce(
     begin = time.monotonic()
     graph = read_graph(root, targets or [])
     with server.running(root):
-        outcome = _Walk(root, graph, workers, set(graph.targets) if force else set()).walk()
+        forced = set(graph.targets) if force else set()
+        # DVC cannot know that a file which a person had to get lies in the drop folder now.
+        forced |= {f"fetch@{name}" for name in arrived(root / "data" / "archives")} & set(graph.order)
+        outcome = _Walk(root, graph, workers, forced).walk()
     outcome.wall_s = time.monotonic() - begin
     if outcome.ran:
         provenance.record_run(root, "repro", wall_s=outcome.wall_s, stages=outcome.ran, known=graph.known)
