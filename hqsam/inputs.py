@@ -1,19 +1,19 @@
 """Checks of what users of ``SamHQPredictor`` hand in: what makes sense is taken, what could give a silently wrong mask is refused.
 
-Shape letters: N points; S input side; m side of low-resolution masks; H, W original image.
+Shape letters: N points; m side of low-resolution masks; H, W original image.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 from hqsam_datasets.images import MAX_PIXELS
-from torch import Tensor
 
 from hqsam.errors import InputError
-from hqsam.prompting import Frame
 from hqsam.prompts import Prompt
 
 
@@ -41,38 +41,42 @@ def check_image(image: Any) -> npt.NDArray[np.uint8]:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
 
 
-def check_transformed(image_13hw: Tensor, original_size: tuple[int, int], side: int) -> None:
-    """An image that the user resized.
+def check_choices(**given: tuple[Any, Any]) -> None:
+    """Options of which only some values mean something: an unknown one would silently mean the default.
 
     Args:
-        image_13hw: Values 0..255, longest side S.
-        original_size: (H, W) before resizing.
-        side: S.
+        given: By name, the value and the ``Literal`` that it must be of.
 
     Raises:
-        InputError: Another shape, another aspect than the original's, values that are not finite or not 0..255.
+        InputError: Another value.
     """
-    shape = list(image_13hw.shape)
-    if len(shape) != 4 or shape[:2] != [1, 3] or max(shape[2:]) != side:
-        raise InputError(f"the transformed image has the shape {shape}", cure=f"[1, 3, h, w], long side {side}")
-    if min(original_size) < 1 or Frame(*original_size, side).resized != tuple(shape[2:]):
-        raise InputError(
-            f"the transformed image is {shape[3]} x {shape[2]}, which an original of {original_size[1]} x "
-            f"{original_size[0]} does not become",
-            cure="give (height, width) of the image before resizing",
-        )
-    if image_13hw.is_floating_point():
-        _check_float_pixels(image_13hw)
+    for name, (value, choices) in given.items():
+        if value not in get_args(choices):
+            raise InputError(f"{name} is {value!r}", cure=f"use one of {', '.join(get_args(choices))}")
 
 
-def _check_float_pixels(image: Tensor) -> None:
-    if not bool(image.isfinite().all()):
-        raise InputError("the transformed image has values that are not finite")
-    low, high = float(image.min()), float(image.max())
-    # Whole numbers up to 1 are a very dark picture; fractions are a picture scaled to 0..1.
-    scaled = high <= 1 and bool((image != image.round()).any())
-    if low < 0 or high > 255 or scaled:
-        raise InputError(f"the transformed image has values from {low:g} to {high:g}", cure="give values 0..255")
+def check_counts(least: int = 1, **given: Any) -> None:
+    """Numbers of things, by name, of which there must be so many.
+
+    Raises:
+        InputError: Less, or no whole number.
+    """
+    for name, value in given.items():
+        if not isinstance(value, Integral) or int(value) < least:
+            raise InputError(f"{name} is {value!r}", cure=f"give a whole number of at least {least}")
+
+
+def check_batch(images: Sequence[Any], prompts: Sequence[Any]) -> None:
+    """Images and, for each, a list of prompts.
+
+    Raises:
+        InputError: Different numbers, or something else than lists of ``Prompt``.
+    """
+    if len(images) != len(prompts):
+        raise InputError(f"{len(images)} images and {len(prompts)} lists of prompts")
+    for number, some in enumerate(prompts):
+        if not isinstance(some, Sequence) or not all(isinstance(prompt, Prompt) for prompt in some):
+            raise InputError(f"the prompts of image {number} are no list of Prompt", cure="give one list per image")
 
 
 def checked_prompt(coords: Any, labels: Any, box: Any, mask_input: Any) -> Prompt:

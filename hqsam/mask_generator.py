@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from hqsam.errors import InputError
-from hqsam.inputs import check_image
+from hqsam.inputs import check_choices, check_counts, check_image
 from hqsam.model.hq_sam import HQSam
-from hqsam.model.prompt_tensors import PromptTensors
 from hqsam.model.sam_api import amg
+from hqsam.model.tensor_input import PromptTensors
 from hqsam.nms import box_area, nms
 from hqsam.predictor import SamHQPredictor
 
@@ -97,7 +97,8 @@ class SamHQAutomaticMaskGenerator:
         output_mode: ``binary_mask`` bool ``[H, W]``, ``uncompressed_rle``, or ``coco_rle``.
 
     Raises:
-        InputError: Not exactly one of ``points_per_side`` and ``point_grids``, or an unknown ``output_mode``.
+        InputError: Not exactly one of ``points_per_side`` and ``point_grids``, an unknown ``output_mode``, or a number of
+            points or layers that makes no sense.
     """
 
     def __init__(
@@ -117,8 +118,11 @@ class SamHQAutomaticMaskGenerator:
         min_mask_region_area: int = 0,
         output_mode: OutputMode = "binary_mask",
     ) -> None:
-        if output_mode not in get_args(OutputMode):
-            raise InputError(f"output_mode is {output_mode!r}", cure=f"use one of {', '.join(get_args(OutputMode))}")
+        check_choices(output_mode=(output_mode, OutputMode))
+        check_counts(points_per_batch=points_per_batch, crop_n_points_downscale_factor=crop_n_points_downscale_factor)
+        check_counts(0, crop_n_layers=crop_n_layers)
+        if points_per_side is not None:
+            check_counts(points_per_side=points_per_side)
         self.point_grids = _grids(points_per_side, point_grids, crop_n_layers, crop_n_points_downscale_factor)
         self.predictor = SamHQPredictor(model)
         self.points_per_batch = points_per_batch

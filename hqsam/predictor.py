@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from hqsam.errors import InputError
-from hqsam.inputs import check_image, check_transformed, checked_prompt
+from hqsam.inputs import check_batch, check_choices, check_counts, check_image, checked_prompt
 from hqsam.model.hq_decoder import Prompts, SamMasks, best_mask
 from hqsam.model.hq_sam import Encoded, HQSam
-from hqsam.model.prompt_tensors import PromptTensors
+from hqsam.model.tensor_input import PromptTensors, check_transformed
 from hqsam.outputs import MaskPatch, mask_patch
-from hqsam.prompting import Frame, MaskEncoding
+from hqsam.prompting import Frame, MaskEncoding, Resize
 from hqsam.prompts import Prompt, embed, group
 from hqsam.transforms import ResizeLongestSide
 
@@ -245,7 +245,7 @@ class SamHQPredictor:
         *,
         output: Output = "hq_sum",
         multimask: bool = False,
-        resize: Literal["stretch", "longest_side"] = "longest_side",
+        resize: Resize = "longest_side",
         mask_encoding: MaskEncoding | None = None,
         images_per_call: int = 8,
         prompts_per_call: int = 4,
@@ -267,11 +267,13 @@ class SamHQPredictor:
             One per prompt, image by image, prompts in the order given.
 
         Raises:
-            InputError: An image or a prompt makes no sense; the message gives its index.
+            InputError: An image or a prompt makes no sense (the message gives its index), or an unknown option.
         """
-        if len(images) != len(prompts):
-            raise InputError(f"{len(images)} images and {len(prompts)} lists of prompts")
+        check_batch(images, prompts)
+        check_choices(output=(output, Output), resize=(resize, Resize))
+        check_counts(images_per_call=images_per_call, prompts_per_call=prompts_per_call)
         encoding: MaskEncoding = mask_encoding or ("logits" if output == "sam" else "binary_255")
+        check_choices(mask_encoding=(encoding, MaskEncoding))
         wanted = _Wanted(output, multimask, encoding, prompts_per_call)
         for start in range(0, len(images), images_per_call):
             some = range(start, min(start + images_per_call, len(images)))

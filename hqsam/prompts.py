@@ -28,6 +28,8 @@ _XY = tuple[float, float]
 class Prompt:
     """What to segment: a box, points, a coarse mask, or any mixture of them for one object.
 
+    Arrays and lists of numbers are taken, too.
+
     Attributes:
         box: xyxy. Corners are inclusive pixels, so ``x0 == x1`` is a box one pixel wide.
         points: (x, y) each.
@@ -48,9 +50,26 @@ class Prompt:
     mask_input: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
+        self._normalise()
         problem = self._problem()
         if problem:
             raise InputError(f"prompt: {problem}")
+
+    def _normalise(self) -> None:
+        """Arrays to the tuples that the attributes promise."""
+        try:
+            points = tuple((float(x), float(y)) for x, y in self.points)
+            box = None if self.box is None else tuple(float(v) for v in self.box)
+            labels = tuple(float(n) for n in self.labels)
+            low = None if self.mask_input is None else np.asarray(self.mask_input, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError("prompt: not numbers: a box is x0 y0 x1 y1, a point x y, a label 1 or 0") from error
+        if set(labels) <= {0.0, 1.0}:
+            labels = tuple(int(n) for n in labels)
+        mask = None if self.mask is None else np.asarray(self.mask)
+        values = {"points": points, "box": box, "labels": labels, "mask": mask, "mask_input": low}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def _problem(self) -> str | None:
         if self.box is None and not self.points and self.mask is None and self.mask_input is None:
@@ -78,7 +97,7 @@ class Prompt:
         if not all(len(p) == 2 and _finite(p[0]) and _finite(p[1]) for p in self.points):
             return "a point is not a finite pair (x, y)"
         if not set(self.labels) <= {0, 1}:
-            return f"labels {sorted(set(self.labels))}; 1 is foreground, 0 is background"
+            return f"labels {sorted(set(self.labels) - {0, 1})}; 1 is foreground, 0 is background"
         return None
 
     @property

@@ -8,7 +8,7 @@ h = 4H, w = 4W. See ``hq_decoder`` for the rest.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +20,9 @@ from hqsam.model.attention import fuse_attention
 from hqsam.model.backbones.base import Backbone
 from hqsam.model.head import Head
 from hqsam.model.hq_decoder import HQHead, Prompts, SamMasks, best_mask, run_transformer, sam_masks
+from hqsam.model.tensor_input import PromptTensors, check_transformed
 
+_PROMPT_KEYS = ("point_coords", "point_labels", "boxes", "mask_inputs")
 _TAP: ContextVar[list[Tensor] | None] = ContextVar("hqsam_early_feature", default=None)
 
 
@@ -136,6 +138,63 @@ class HQSam(nn.Module):
         pe: Tensor = self.sam.prompt_encoder.get_dense_pe()
         return pe
 
+    @property
+    def image_encoder(self) -> Any:
+        """SAM's, for scripts that ask it for ``img_size``."""
+        return self.sam.image_encoder
+
+    @property
+    def mask_threshold(self) -> float:
+        """Logit above which a pixel is foreground."""
+        return float(self.sam.mask_threshold)
+
+    @property
+    def image_format(self) -> str:
+        """Order of the channels that ``preprocess`` expects."""
+        return str(self.sam.image_format)
+
+    @torch.no_grad()
+    def forward(
+        self, batched_input: Sequence[Mapping[str, Any]], multimask_output: bool, hq_token_only: bool = False
+    ) -> list[dict[str, Tensor]]:
+        """Segment several images end to end, as calling ``segment_anything``'s ``Sam`` does.
+
+        Args:
+            batched_input: For each image a dict with ``image``, ``[3,h,w]``, values 0..255, resized to the longest side S;
+                ``original_size``, (H, W) before; and prompts as ``predict_torch`` takes them, in the resized frame:
+                ``point_coords`` with ``point_labels``, ``boxes``, ``mask_inputs``.
+            multimask_output: Whether SAM's part is the best of its three masks instead of its single one.
+            hq_token_only: The HQ token's mask alone instead of its sum with SAM's.
+
+        Returns:
+            For each image a dict with ``masks`` bool ``[P,1,H,W]``, ``iou_predictions`` ``[P,1]`` and
+            ``low_res_logits`` ``[P,1,h,w]``.
+
+        Raises:
+            InputError: An image of another size or range of values, without prompts, or with prompts that make no sense.
+        """
+        for record in batched_input:
+            check_transformed(record["image"][None], tuple(record["original_size"]), self.backbone.image_size)
+        encoded = self.encode(torch.cat([self.preprocess(record["image"][None]) for record in batched_input]))
+        return [
+            self._segment(record, encoded[n : n + 1], multimask_output, hq_token_only)
+            for n, record in enumerate(batched_input)
+        ]
+
+    def _segment(
+        self, record: Mapping[str, Any], encoded: Encoded, multimask: bool, hq_token_only: bool
+    ) -> dict[str, Tensor]:
+        given = PromptTensors(*(record.get(name) for name in _PROMPT_KEYS))
+        size = tuple(record["image"].shape[-2:])
+        given.check(size=size, mask_size=self.backbone.mask_size)
+        prompts = self.embed_prompts(
+            points_PN2=given.points, labels_PN=given.labels, boxes_P4=given.boxes, masks_P1hw=given.masks
+        )
+        found = self.decode_hq(encoded, prompts, multimask=multimask)
+        logits = found.hq_P1hw if hq_token_only else found.sum_P1hw
+        masks = self.sam.postprocess_masks(logits, size, tuple(record["original_size"])) > self.mask_threshold
+        return {"masks": masks, "iou_predictions": best_mask(found.sam).iou_PK, "low_res_logits": logits}
+
     def preprocess(self, image_B3HW: Tensor) -> Tensor:
         """Normalise colours, then zero-pad right and bottom to S x S: ``Sam.preprocess``.
 
@@ -199,6 +258,7 @@ class HQSam(nn.Module):
             Embedded prompts; the dense part has batch 1 when there are no masks.
         """
         points = None if points_PN2 is None else (points_PN2, labels_PN)
+        masks_P1hw = None if masks_P1hw is None else masks_P1hw.float()
         encoders = (self.sam.prompt_encoder, self.head.use_prompt_encoder(self.sam))
 
         def embed(encoder: Any) -> Prompts:

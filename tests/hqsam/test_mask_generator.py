@@ -94,9 +94,16 @@ def test_bad_arguments_are_refused(nano):
         ({"point_grids": [np.zeros((1, 2))]}, "exactly one"),
         ({"points_per_side": None, "point_grids": [np.zeros((1, 2))], "crop_n_layers": 1}, "2 arrays"),
         ({"output_mode": "png"}, "output_mode"),
+        ({"points_per_side": 0}, "points_per_side"),
+        ({"points_per_batch": 0}, "points_per_batch"),
+        ({"crop_n_layers": -1}, "crop_n_layers"),
+        ({"crop_n_points_downscale_factor": 0}, "downscale"),
     ):
         with pytest.raises(InputError, match=message):
             SamHQAutomaticMaskGenerator(nano, **options)
+    outside = SamHQAutomaticMaskGenerator(nano, points_per_side=None, point_grids=[np.array([[0.5, 1.5]])])
+    with pytest.raises(InputError, match="outside the image"):
+        outside.generate(picture(20, 30))
     with pytest.raises(InputError, match="float32"):
         SamHQAutomaticMaskGenerator(nano, **COMMON).generate(np.zeros((9, 9, 3), np.float32))
 

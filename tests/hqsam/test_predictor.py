@@ -1,6 +1,7 @@
 """SamHQPredictor: interface and bad input. (Numbers: test_parity.)"""
 
 import inspect
+import itertools
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from hqsam.inputs import check_image
 from hqsam.model.backbones import bundled_weights
 from hqsam.predictor import SamHQPredictor
 from hqsam.prompts import Prompt
+from hqsam.transforms import ResizeLongestSide
 
 
 def test_public_names_are_lazy():
@@ -182,6 +184,10 @@ def test_bad_tensors_are_refused(model):
         "box lies outside": (None, None, torch.tensor([[1.0, 110, 50, 120]])),
         "give .B, 4.": (None, None, wide[0]),
         "mask_input has the shape": (None, None, wide, torch.zeros(1, side, side)),
+        "is a ndarray": (None, None, wide.numpy()),
+        "without any point": (torch.tensor([[[5.0, 5]], [[9, 9]]]), torch.tensor([[1], [-1]])),
+        "object without any": (torch.zeros(1, 0, 2), torch.zeros(1, 0)),
+        "not logits": (None, None, wide, torch.ones(1, 1, side, side, dtype=torch.bool)),
         "mask_input has values": (None, None, wide, torch.full((1, 1, side, side), nan)),
     }
     for message, given in bad.items():
@@ -190,6 +196,9 @@ def test_bad_tensors_are_refused(model):
     masks, iou, low = predictor.predict_torch(None, None, wide[:0])  # a detector that found nothing
     assert (masks.shape, masks.dtype, iou.shape) == ((0, 1, 60, 80), torch.bool, (0, 1))
     assert low.shape == (0, 1, side, side)
+    doubles = [torch.zeros(1, 1, side, side, dtype=kind) for kind in (torch.float64, torch.float16, torch.float32)]
+    logits = [predictor.predict_torch(None, None, wide, one)[2] for one in doubles]
+    assert torch.equal(logits[0], logits[2]) and torch.equal(logits[1], logits[2])
     padded = predictor.predict_torch(torch.tensor([[[5.0, 5], [0, 0]]]), torch.tensor([[1, -1]]))
     assert padded[0].shape == (1, 1, 60, 80)
 
@@ -207,6 +216,8 @@ def test_an_image_resized_by_the_user_must_fit(model):
         (small.float() - 500, (60, 80), "values from"),
         (small.float() * torch.nan, (60, 80), "not finite"),
         (small[0], (60, 80), "shape"),
+        (small.long() + 500, (60, 80), "values from"),
+        (small.numpy(), (60, 80), "is a ndarray"),
     ):
         with pytest.raises(InputError, match=message):
             predictor.set_torch_image(transformed, size)
@@ -233,6 +244,81 @@ def test_odd_but_sensible_prompts_are_taken(nano):
         masks, iou, _ = predictor.predict(**given)
         assert masks.shape == (1, 60, 80)
         assert np.isfinite(iou).all()
+
+
+def test_a_prompt_may_be_made_of_arrays():
+    """As detectors and click tools give them; equal to the tuples that the class keeps."""
+    made = Prompt(
+        box=np.array([1, 2, 30, 40]), points=np.array([[5, 6], [7, 8]]), labels=np.array([1, 0]), mask=[[True, False]]
+    )
+    assert (made.box, made.points, made.labels) == ((1.0, 2.0, 30.0, 40.0), ((5.0, 6.0), (7.0, 8.0)), (1, 0))
+    assert made.mask.dtype == bool
+    for bad, message in (
+        ({"points": ((1, 2, 3),), "labels": (1,)}, "not numbers"),
+        ({"points": ((1, 2),), "labels": np.array([0.5])}, r"labels \[0.5\]"),
+        ({"points": np.array([[1, 2]]), "labels": ()}, "1 points and 0 labels"),
+        ({"box": (1, 2, 3)}, "four finite"),
+        ({"box": (1, 2, 3, None)}, "not numbers"),
+        ({"box": np.zeros((2, 4))}, "not numbers"),
+        ({"mask": np.ones((3, 3), np.uint8)}, "uint8"),
+        ({"mask": np.ones((3, 3, 1), bool)}, r"not bool \[H, W\]"),
+        ({"mask": np.ones((3, 3), bool), "mask_input": np.zeros((3, 3))}, "both a mask"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Prompt(**bad)
+
+
+def test_an_unknown_option_of_a_batch_is_refused(nano):
+    """It would otherwise silently mean the default, and the masks would be another system's."""
+    predictor, image, prompt = SamHQPredictor(nano), picture(30, 40), Prompt(box=(1, 1, 20, 20))
+    for options, message in (
+        ({"output": "hq"}, "hq_sum, hq_token, sam"),
+        ({"mask_encoding": "binary"}, "mask_encoding"),
+        ({"resize": "squash"}, "resize"),
+        ({"images_per_call": 0}, "images_per_call"),
+        ({"prompts_per_call": 2.5}, "prompts_per_call"),
+    ):
+        with pytest.raises(InputError, match=message):
+            list(predictor.predict_batch([image], [[prompt]], **options))
+    with pytest.raises(InputError, match="image 0 are no list"):
+        list(predictor.predict_batch([image], [prompt]))
+    with pytest.raises(InputError, match="image 0 are no list"):
+        list(predictor.predict_batch([image], [[(1, 1, 20, 20)]]))
+
+
+@torch.no_grad()
+def test_the_model_is_called_like_sam(nano):
+    """Several images end to end, as in segment_anything's notebook; equal to the predictor, image by image."""
+    predictor, images = SamHQPredictor(nano), [picture(97, 140, 4), picture(128, 60, 5)]
+    resize, boxes = ResizeLongestSide(nano.image_encoder.img_size), torch.tensor([[10, 5, 60, 60], [30, 10, 120, 90]])
+    points = resize.apply_coords_torch(torch.tensor([[[30, 60]]]), (128, 60))
+    given = [
+        {"boxes": resize.apply_boxes_torch(boxes, (97, 140))},
+        {"point_coords": points, "point_labels": torch.ones(1, 1)},
+    ]
+    batch = [
+        {
+            "image": torch.as_tensor(resize.apply_image(image)).permute(2, 0, 1),
+            "original_size": image.shape[:2],
+            **prompts,
+        }
+        for image, prompts in zip(images, given, strict=True)
+    ]
+    for multimask, only in itertools.product((False, True), (False, True)):
+        found = nano(batch, multimask_output=multimask, hq_token_only=only)
+        for image, prompts, one in zip(images, given, found, strict=True):
+            predictor.set_image(image)
+            prompts = {"point_coords": None, "point_labels": None, **prompts}
+            masks, iou, low = predictor.predict_torch(**prompts, multimask_output=multimask, hq_token_only=only)
+            assert gap(one["low_res_logits"], low) < 1e-5
+            assert gap(one["iou_predictions"], iou) < 1e-5
+            assert one["masks"].dtype == torch.bool
+            assert (one["masks"] != masks).sum() <= 1
+    assert (nano.mask_threshold, nano.image_format) == (0.0, "RGB")
+    with pytest.raises(InputError, match="neither box"):
+        nano([{"image": batch[0]["image"], "original_size": (97, 140)}], multimask_output=False)
+    with pytest.raises(InputError, match="does not become"):
+        nano([batch[0] | {"original_size": (140, 97)}], multimask_output=False)
 
 
 def test_batch_names_the_bad_image(model):

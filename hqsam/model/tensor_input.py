@@ -1,17 +1,55 @@
-"""Prompts as tensors in the network's frame, checked: what could give a silently wrong mask is refused.
+"""Images and prompts as tensors in the network's frame, checked: what could give a silently wrong mask is refused.
 
-Shape letters: B prompts; N points; m side of low-resolution masks.
+Shape letters: B prompts; N points; S input side; h, w resized image; m side of low-resolution masks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from hqsam.errors import InputError
+from hqsam.prompting import Frame
 
 _ROUNDING = 1.0  # pixels of the network's frame by which a point on the border may seem to lie outside
+
+
+def check_transformed(image_13hw: Tensor, original_size: tuple[int, int], side: int) -> None:
+    """An image that the user resized.
+
+    Args:
+        image_13hw: Values 0..255, longest side S.
+        original_size: (H, W) before resizing.
+        side: S.
+
+    Raises:
+        InputError: Another shape, another aspect than the original's, values that are not finite or not 0..255.
+    """
+    if not isinstance(image_13hw, Tensor):
+        raise InputError(f"the transformed image is a {type(image_13hw).__name__}", cure="give a tensor [1, 3, h, w]")
+    shape = list(image_13hw.shape)
+    if len(shape) != 4 or shape[:2] != [1, 3] or max(shape[2:]) != side:
+        raise InputError(f"the transformed image has the shape {shape}", cure=f"[1, 3, h, w], long side {side}")
+    if min(original_size) < 1 or Frame(*original_size, side).resized != tuple(shape[2:]):
+        raise InputError(
+            f"the transformed image is {shape[3]} x {shape[2]}, which an original of {original_size[1]} x "
+            f"{original_size[0]} does not become",
+            cure="give (height, width) of the image before resizing",
+        )
+    if image_13hw.dtype != torch.uint8:
+        _check_pixels(image_13hw)
+
+
+def _check_pixels(image: Tensor) -> None:
+    if not bool(image.isfinite().all()):
+        raise InputError("the transformed image has values that are not finite")
+    low, high = float(image.min()), float(image.max())
+    # Whole numbers up to 1 are a very dark picture; fractions are a picture scaled to 0..1.
+    scaled = high <= 1 and bool((image != image.round()).any())
+    if low < 0 or high > 255 or scaled:
+        raise InputError(f"the transformed image has values from {low:g} to {high:g}", cure="give values 0..255")
 
 
 @dataclass(frozen=True)
@@ -45,6 +83,9 @@ class PromptTensors:
         given = {
             "point_coords": self.points, "point_labels": self.labels, "boxes": self.boxes, "mask_input": self.masks
         }  # fmt: skip
+        for name, value in given.items():
+            if value is not None and not isinstance(value, Tensor):
+                raise InputError(f"prompt: {name} is a {type(value).__name__}", cure="give tensors, or use predict")
         counts = {name: len(t) for name, t in given.items() if t is not None and t.ndim}
         if not counts:
             raise InputError("prompt: neither box nor points nor mask")
@@ -52,6 +93,10 @@ class PromptTensors:
             raise InputError(f"prompt: {counts}", cure="give as many of each")
         if self.points is not None and self.labels is not None:
             _check_points(self.points, self.labels, size)
+            if self.boxes is None and self.masks is None and not bool((self.labels >= 0).any(dim=1).all()):
+                raise InputError(
+                    "prompt: an object without any point", cure="give a point that is no padding, or a box"
+                )
         if self.boxes is not None:
             _check_boxes(self.boxes, size)
         if self.masks is not None:
@@ -61,6 +106,8 @@ class PromptTensors:
 def _check_masks(masks: Tensor, side: int) -> None:
     if list(masks.shape[1:]) != [1, side, side]:
         raise InputError(f"prompt: mask_input has the shape {list(masks.shape)}", cure=f"give [B, 1, {side}, {side}]")
+    if not masks.is_floating_point():
+        raise InputError(f"prompt: mask_input is {masks.dtype}, not logits", cure="give an earlier prediction's logits")
     if not bool(masks.isfinite().all()):
         raise InputError("prompt: mask_input has values that are not finite")
 
