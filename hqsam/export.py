@@ -11,6 +11,7 @@ import importlib
 import io
 import json
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ TOLERANCE = 1e-3
 METADATA = "hqsam"
 """Key of the file's metadata whose value is a JSON object: backbone, part, image_size, pixel_mean, pixel_std, ..."""
 
+_WEIGHTS = ".data"  # added to a file's name by the exporter
 _LARGEST_FILE = 1_800_000_000  # protobuf ends at 2 GiB: larger models keep their weights beside the file
 
 
@@ -134,11 +136,28 @@ def _export(model: HQSam, out: Path, part: Part, options: DecoderOptions) -> Exp
                 file=path,
                 cure="try the pinned versions of torch, onnxscript and onnxruntime (constraints.txt)",
             )
-        files = sorted(work.iterdir(), reverse=True)  # the weights before the file that refers to them
-        size = sum(file.stat().st_size for file in files)
-        for file in files:
-            file.replace(out / file.name)
-    return Exported(path, size, difference)
+        return Exported(path, _publish(work, path), difference)
+
+
+def _publish(work: Path, path: Path) -> int:
+    """Move a checked file, and its weights if they lie beside it, to their place; bytes of both.
+
+    One rename is atomic, two are not: where weights are involved the old file goes first, so that a killed export leaves no file
+    rather than one beside another one's weights.
+    """
+    new, weights = work / path.name, path.with_name(f"{path.name}{_WEIGHTS}")
+    files = [file for file in (work / weights.name, new) if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    for file in files:
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+    if len(files) > 1 or weights.exists():
+        path.unlink(missing_ok=True)
+        weights.unlink(missing_ok=True)
+    for file in files:
+        file.replace(path.with_name(file.name))
+    atomic.fsync_folder(path.parent)
+    return size
 
 
 def _check(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> Difference:
@@ -156,8 +175,13 @@ def _write(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> Non
         )
     assert program is not None
     program.model.metadata_props[METADATA] = json.dumps(metadata(model, part, options), sort_keys=True)
-    weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    program.save(str(path), external_data=weights > _LARGEST_FILE)
+    program.save(str(path), external_data=_weights(program) > _LARGEST_FILE)
+
+
+def _weights(program: Any) -> int:
+    """Bytes of the constants that a traced part keeps: far less than its model's for a decoder."""
+    constants = (value.const_value for value in program.model.graph.initializers.values())
+    return sum(constant.nbytes for constant in constants if constant is not None)
 
 
 def _encoder(model: HQSam) -> tuple[nn.Module, list[Tensor], tuple[str, ...], Any]:

@@ -85,7 +85,6 @@ def compare_encoder(model: HQSam, path: Path) -> Difference:
     return _worst(found, [expected.final_BCHW, expected.early_BVHW])
 
 
-@torch.no_grad()
 def compare_decoder(model: HQSam, path: Path, options: DecoderOptions) -> Difference:
     """Decode every one of ``CASES`` both ways."""
     runtime = session(path)
@@ -94,6 +93,7 @@ def compare_decoder(model: HQSam, path: Path, options: DecoderOptions) -> Differ
     return max(found, key=lambda difference: difference.share)
 
 
+@torch.no_grad()
 def compare_case(
     model: HQSam, runtime: Any, encoded: Encoded, case: PromptCase, options: DecoderOptions, seed: int
 ) -> Difference:

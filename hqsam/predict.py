@@ -1,8 +1,8 @@
 """The predict stage: SAM and HQ-SAM on every prompt of a benchmark, one image encoding for both.
 
 Three systems come out (docs/formats.md): ``sam`` from SAM's own decoder, ``hq_token`` and ``hq_sum`` from HQ-SAM's.
-Parts are written as they are done; a run that was killed goes on after its last whole part if nothing that it reads has
-changed.
+Parts are written as they are done, by one process or several (`hqsam.predict_parts`); a run that was killed goes on with what is missing
+if nothing that it reads has changed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hqsam_datasets import atomic, manifest
+from hqsam_datasets import atomic
 from hqsam_datasets.errors import UserError
 
 from hqsam import prediction
 from hqsam.model import checkpoint
-from hqsam.model.build import build_model
 from hqsam.model.options import ModelOptions
-from hqsam.prediction import SYSTEMS, Engine, PredictOptions
+from hqsam.predict_parts import Job, write_parts
+from hqsam.prediction import SYSTEMS, PredictOptions
 
 __all__ = ["SYSTEMS", "PredictOptions", "predict"]
 
@@ -60,9 +60,9 @@ def predict(
     inputs = _check_inputs(benchmark, model, head, options)
     with _partial_folder(out, inputs.fingerprint) as work, _threads(options.threads):
         with prediction.BenchmarkImages(benchmark) as images:
-            engine = Engine(build_model(model, head=inputs.head).eval(), options)
-            _write_parts(engine, images, work, what=out.name, report=report)
-            summary = _summary(inputs, images, engine, work, out.name)
+            job = Job(benchmark, model, inputs.head, options)
+            write_parts(job, images, work, what=out.name, report=report)
+            summary = _summary(inputs, images, job, work, out.name)
         atomic.write_json(work / "predict.json", summary)
         (work / _INPUTS).unlink()
         shutil.rmtree(out, ignore_errors=True)
@@ -160,33 +160,19 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _write_parts(engine: Engine, images: prediction.BenchmarkImages, work: Path, *, what: str, report: Report) -> None:
-    size = engine.options.images_per_part
-    for part in range(max(1, -(-len(images) // size))):
-        path = work / f"part-{part:05d}.parquet"
-        span = range(part * size, min((part + 1) * size, len(images)))
-        if not path.is_file():
-            rows: list[Row] = []
-            for done, of_image in enumerate(engine.run(images, span), start=span.start + 1):
-                rows.extend(of_image)
-                report(done, len(images), what)
-            manifest.write_table(path, rows, schema=_schema(), sort_by=("key", "prompt_id", "system"))
-        report(span.stop, len(images), what)
-
-
-def _summary(inputs: _Inputs, images: prediction.BenchmarkImages, engine: Engine, work: Path, name: str) -> Row:
+def _summary(inputs: _Inputs, images: prediction.BenchmarkImages, job: Job, work: Path, name: str) -> Row:
     benchmark = str(inputs.index["benchmark"])
     return {
         "version": VERSION,
         "benchmark": benchmark,
         "model": name.removeprefix(f"{benchmark}-"),
-        "backbone": engine.model.backbone.name,
+        "backbone": job.model.backbone,
         "systems": list(SYSTEMS),
         "n_images": len(images),
         "n_prompts": images.n_prompts,
-        "resize": engine.options.resize,
-        "mask_prompt": engine.options.mask_prompt,
-        "precision": engine.options.precision,
+        "resize": job.options.resize,
+        "mask_prompt": job.options.mask_prompt,
+        "precision": job.options.precision,
         "checkpoint_digest": inputs.checkpoint_digest,
         "prompts_digest": inputs.prompts_digest,
         "digest": _digest(sorted(work.glob("part-*.parquet"))),
@@ -195,21 +181,3 @@ def _summary(inputs: _Inputs, images: prediction.BenchmarkImages, engine: Engine
 
 def _digest(paths: Sequence[Path]) -> str:
     return hashlib.sha256("".join(checkpoint.sha256(path) for path in paths).encode()).hexdigest()
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    text, number = pa.string(), pa.int32()
-    fields = {
-        "prompt_id": text,
-        "key": text,
-        "prompt_set": text,
-        "system": text,
-        "rle": text,
-        "height": number,
-        "width": number,
-        "iou_pred": pa.float64(),
-        "mask_area": pa.int64(),
-    }
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields.items()])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import sys
 import tempfile
@@ -23,26 +22,14 @@ from hqsam_datasets.normalise import normalise
 from hqsam_datasets.shards import ShardOptions, write_shards
 from hqsam_datasets.sources.base import SourceOptions
 
-from benchmarks.data.bench_normalise import quiet, write_source
-
-DIFFERENT = 500
-
-
-def link_source(home: Path, n: int) -> Path:
-    """`n` pairs, hard links to `DIFFERENT` different ones."""
-    write_source(home / "few", DIFFERENT, 32, 48)
-    (home / "many" / "ecssd").mkdir(parents=True)
-    for i in range(n):
-        for suffix in (".jpg", ".png"):
-            os.link(home / "few" / f"{i % DIFFERENT}{suffix}", home / "many" / "ecssd" / f"{i:06d}{suffix}")
-    return home / "many"
+from benchmarks.data.bench_normalise import link_source, quiet
 
 
 def measure(n: int, workers: int) -> dict[str, Any]:
     """Run both stages once."""
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        root = link_source(home, n)
+        root = link_source(home, n, 32, 48)
         start = time.perf_counter()
         options = SourceOptions(archive="a", expected=n)
         normalise("ecssd", root=root, out=home / "samples", options=options, report=quiet, workers=workers)

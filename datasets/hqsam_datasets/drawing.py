@@ -23,7 +23,7 @@ _POINT = (0, 255, 80)
 def draw_sample(
     sample: Sample, views: Sequence[Mapping[str, Any]], noises: Sequence[NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    """A sheet of tiles: the sample with its masks; then per view the prompts, and the noisy mask.
+    """A sheet of tiles: the sample with its masks and the views' crops; then per view the prompts, and the noisy mask.
 
     Args:
         sample: the sample.
@@ -37,7 +37,10 @@ def draw_sample(
     for instance in sample.instances:
         first = tinted(first, instance.mask, _TINTS[instance.id % len(_TINTS)])
     union = np.max([instance.mask for instance in sample.instances], axis=0)
-    rows = [_row([_tile(sample.image), _tile(first), _tile(_grey(union))])]
+    overview = _tile(first)
+    for view in views:
+        _draw_crop(overview, view, sample.image.shape[:2])
+    rows = [_row([_tile(sample.image), overview, _tile(_grey(union))])]
     for view, noise in zip(views, noises, strict=True):
         mask = sample.instances[int(view["instance"])].mask
         image, label = apply_view(image=sample.image, mask=mask, view=view)
@@ -57,12 +60,30 @@ def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int,
     return mixed
 
 
+def crop_box(view: Mapping[str, Any], size: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """What a view shows of its image, xyxy in pixels of the image; size is (height, width)."""
+    jitter, (height, width) = view["jitter"], size
+    across, down = width / jitter["width"], height / jitter["height"]
+    x0, x1 = jitter["crop_x"] * across, (jitter["crop_x"] + jitter["crop_w"]) * across
+    y0, y1 = jitter["crop_y"] * down, (jitter["crop_y"] + jitter["crop_h"]) * down
+    return (width - x1, y0, width - x0, y1) if view["flip"] else (x0, y0, x1, y1)
+
+
+def _draw_crop(tile: NDArray[np.uint8], view: Mapping[str, Any], size: tuple[int, ...]) -> None:
+    factor = TILE / max(size)
+    x0, y0, x1, y1 = (round(v * factor) for v in crop_box(view, size))
+    colour = _TINTS[(int(view["view"]) + 1) % len(_TINTS)]
+    cv2.rectangle(tile, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
+    text = f"{view['view']}{' mirrored' if view['flip'] else ''}"
+    cv2.putText(tile, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+
+
 def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], size: int) -> None:
     """Draw box and points where they fall on the tile; the prompt that trains is drawn thick."""
     factor = tile.shape[0] / size
     x0, y0, x1, y1 = (int((v + 0.5) * factor) for v in view["box"])
     cv2.rectangle(tile, (x0, y0), (x1, y1), _BOX, 3 if view["prompt"] == "box" else 1)
-    radius = 5 if view["prompt"] == "point" else 2
+    radius = 6 if view["prompt"] == "point" else 3
     for x, y in view["points"]:
         cv2.circle(tile, (int((x + 0.5) * factor), int((y + 0.5) * factor)), radius, _POINT, -1)
     text = f"view {view['view']}: {view['prompt']}, scale {view['jitter']['scale']:.2f}"

@@ -9,9 +9,9 @@ Where the files of an archive end up under the extracted root:
 - a zip with a single file named like the stem (`lvis_v1_val.json.zip`) gives that file: `<root>/lvis_v1_val.json`;
 - every other file (`.json`, ...) is linked into the root.
 
-Refused, with the member named: absolute paths, `..`, backslashes, links and devices, two names that differ only in
-case or Unicode form, encrypted members, and archives that would fill the disk or expand absurdly. What desktop
-systems leave behind (`__MACOSX/`, `.DS_Store`, `._*`, `Thumbs.db`) is skipped.
+Refused, with the member named: absolute paths, `..`, backslashes (but for zips made on Windows, where they part folders),
+links and devices, two names that differ only in case or Unicode form, encrypted members, and archives that would fill the
+disk or expand absurdly. What desktop systems leave behind (`__MACOSX/`, `.DS_Store`, `._*`, `Thumbs.db`) is skipped.
 """
 
 from __future__ import annotations
@@ -191,11 +191,19 @@ def _zip_entries(path: Path, archive: zipfile.ZipFile) -> list[_Entry]:
         if info.flag_bits & 1:
             raise _unsafe(path, info.filename, "it is encrypted")
         # zipfile turns backslashes into slashes on some systems only: judge the name as stored.
-        member = _clean(path, info.orig_filename if "\\" in info.orig_filename else info.filename)
-        if not info.is_dir() and not _is_junk(member):
+        name = _zip_name(info)
+        member = _clean(path, name)
+        if not name.endswith("/") and not _is_junk(member):
             opener = _opener(archive, info)
             entries.append(_Entry(member, info.file_size, info.compress_size, opener))
     return entries
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The member's name as stored; some Windows programs (PowerShell's Compress-Archive) part folders by backslashes."""
+    made_on_windows = info.create_system == 0 and "/" not in info.orig_filename
+    name = info.orig_filename if "\\" in info.orig_filename else info.filename
+    return name.replace("\\", "/") if made_on_windows else name
 
 
 def _opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:

@@ -146,6 +146,20 @@ def fetch(
     return known
 
 
+def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]:
+    """Files of an archive that only a person can get and that neither `out` nor the drop folder holds.
+
+    Returns:
+        Names of those without which its fetch stage fails, and of those without which something is left out.
+    """
+    found: tuple[list[str], list[str]] = ([], [])
+    for file in spec.files:
+        by_hand = all(urlsplit(url).scheme == "drop" for url in file.urls)
+        if by_hand and not (out / file.name).is_file() and not _dropped(_drop_folder(out), out.name, file):
+            found[file.optional].append(file.name)
+    return found
+
+
 def _fetch(
     spec: ArchiveSpec,
     out: Path,
@@ -188,10 +202,14 @@ class _Task:
         staging = _staging(out)
         self.archive = out.name
         self.file = file
-        self.drop = Path(os.environ.get(DROP_FOLDER_VARIABLE) or out.parent.parent / "drop")
+        self.drop = _drop_folder(out)
         self.part = staging / f"{file.name}.part"
         self.done = staging / file.name
         self.transfer = transfer
+
+
+def _drop_folder(out: Path) -> Path:
+    return Path(os.environ.get(DROP_FOLDER_VARIABLE) or out.parent.parent / "drop")
 
 
 def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[str, Any]:
@@ -201,7 +219,7 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
             return _verified(task, task.done, remembered)
         except DownloadError:
             task.done.unlink()
-    for url in (*_dropped(task), *task.file.urls):
+    for url in (*_dropped(task.drop, task.archive, task.file), *task.file.urls):
         for attempt in (1, 2):
             try:
                 _get(url, task)
@@ -256,12 +274,12 @@ def _copy(source: Path, task: _Task) -> None:
     shutil.copyfile(source, task.part)
 
 
-def _dropped(task: _Task) -> list[str]:
-    names = [task.file.name]
-    names += [url.removeprefix("drop://") for url in task.file.urls if url.startswith("drop://")]
-    if task.file.only_named_in is not None:
-        names += [url.rpartition("/")[2] for url in task.file.urls]
-    places = [folder / name for name in dict.fromkeys(names) for folder in (task.drop / task.archive, task.drop)]
+def _dropped(drop: Path, archive: str, file: ArchiveFile) -> list[str]:
+    names = [file.name]
+    names += [url.removeprefix("drop://") for url in file.urls if url.startswith("drop://")]
+    if file.only_named_in is not None:
+        names += [url.rpartition("/")[2] for url in file.urls]
+    places = [folder / name for name in dict.fromkeys(names) for folder in (drop / archive, drop)]
     return [place.resolve().as_uri() for place in places if place.is_file()]
 
 

@@ -6,6 +6,8 @@ Nothing is changed. Every pair is read the way the normalise stage reads it, so 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +18,34 @@ import numpy as np
 
 from hqsam_datasets import images
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.images import ImageError, decode_image, decode_mask, probe
+from hqsam_datasets.images import ImageError, decode_image, decode_labels, decode_mask, probe
 from hqsam_datasets.parallel import ordered_map, worker_count
 from hqsam_datasets.reporting import Report
-from hqsam_datasets.sources.folder import LOSSY, SUFFIXES
+from hqsam_datasets.sources.folder import LOSSY, SUFFIXES, masks_of, stem_of
 
 Level = Literal["ok", "note", "warning", "error"]
 
 IMAGE_NAMES = ("images", "image", "imgs", "img", "im", "jpegimages", "photos", "input", "inputs", "rgb", "data")
 MASK_NAMES = ("masks", "mask", "gt", "gts", "labels", "label", "annotations", "ground_truth", "groundtruth",
-              "ground_truth_mask", "segmentations", "masks_max255", "mattes", "alpha")  # fmt: skip
+              "ground_truth_mask", "segmentations", "segmentationobject", "segmentationclass", "masks_max255", "mattes",
+              "alpha")  # fmt: skip
+FOREIGN = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jp2",
+    ".exr",
+    ".npy",
+    ".npz",
+    ".mat",
+    ".psd",
+    ".svg",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".arw",
+)
+"""Pictures and arrays in formats that are not read."""
 _WORTH_A_PROCESS = 400
 _BORDER_SHARE = 0.8
 _TINY_SHARE = 0.001
@@ -53,7 +73,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What one pair shows."""
+    """What one image and one of its masks show."""
 
     stem: str
     image_error: ImageError | None = None
@@ -64,6 +84,7 @@ class _Facts:
     problem: str = ""
     tiny: bool = False
     inverted: bool = False
+    n_labels: int = 1
     digest: str = ""
 
 
@@ -74,6 +95,18 @@ class _Folder:
     images: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     masks: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     others: list[Path] = field(default_factory=list)
+    dangling: list[Path] = field(default_factory=list)
+
+    def pairs(self) -> list[tuple[str, Path, tuple[Path, ...]]]:
+        """Stem, image and masks of every image that has masks, as the source `folder` pairs them."""
+        found = {stem: masks_of(stem, self.masks) for stem in sorted(self.images)}
+        return [(s, self.images[s][0], tuple(self.masks[m][0] for m in masks)) for s, masks in found.items() if masks]
+
+    def lonely(self) -> tuple[list[str], list[str]]:
+        """Stems of images without mask, and of masks without image."""
+        masks = {stem: masks_of(stem, self.masks) for stem in self.images}
+        used = {mask for found in masks.values() for mask in found}
+        return sorted(s for s, found in masks.items() if not found), sorted(self.masks.keys() - used)
 
 
 def examine(
@@ -97,13 +130,12 @@ def examine(
     image_dir, mask_dir = _locate(folder, image_folder, mask_folder)
     found = _listed(image_dir, mask_dir)
     findings = list(_about_pairing(found, image_dir, mask_dir))
-    stems = sorted(found.images.keys() & found.masks.keys())
-    pairs = [(stem, found.images[stem][0], found.masks[stem][0]) for stem in stems]
-    facts = []
+    pairs = found.pairs()
+    facts: list[_Facts] = []
     workers = worker_count(len(pairs), worth=_WORTH_A_PROCESS)
-    for fact in ordered_map(_look, pairs, workers=workers):
-        facts.append(fact)
-        report(len(facts), len(pairs), "pairs")
+    for done, of_pair in enumerate(ordered_map(_look, pairs, workers=workers), start=1):
+        facts += of_pair
+        report(done, len(pairs), "pairs")
     findings += [*_about_images(facts), *_about_masks(facts), *_about_content(facts)]
     order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2, "ok": 3}
     findings.append(_verdict(findings, folder, image_dir, mask_dir))
@@ -117,17 +149,34 @@ def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> 
     for path in given:
         if path is not None and not path.is_dir():
             raise UserError("there is no such folder", file=path, cure="name a subfolder of the folder")
-    children = {child.name.lower(): child for child in sorted(folder.iterdir()) if child.is_dir()}
+    children = {child.name.lower(): child for child in _subfolders(folder)}
     guessed = [next((children[n] for n in names if n in children), None) for names in (IMAGE_NAMES, MASK_NAMES)]
     image_dir, mask_dir = given[0] or guessed[0], given[1] or guessed[1]
     if image_dir is None and mask_dir is None and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir()):
         return folder, folder
+    if image_dir is None and mask_dir is None and len(children) == 1:
+        return _locate(next(iter(children.values())), None, None)  # a folder around everything, as archives have it
     if image_dir is None or mask_dir is None:
+        _say_if_annotated(folder)
+        if not any(folder.iterdir()):
+            raise UserError("the folder is empty", file=folder, cure="give the folder that holds images and masks")
         what = "images" if image_dir is None else "masks"
         there = ", ".join(sorted(children)) or "no subfolder"
         cure = "name the subfolders with --images and --masks"
         raise UserError(f"it is not clear where the {what} are; the folder holds {there}", file=folder, cure=cure)
     return image_dir, mask_dir
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith((".", "__MACOSX"))]
+
+
+def _say_if_annotated(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+    if files:
+        cure = f"use it without this check: {{kind: coco_json, archive: NAME, images: FOLDER, annotations: {files[0].name}}}"
+        problem = "the masks seem to be in an annotation file; only masks that are image files are looked at here"
+        raise UserError(problem, file=files[0], cure=cure)
 
 
 def _listed(image_dir: Path, mask_dir: Path) -> _Folder:
@@ -136,7 +185,10 @@ def _listed(image_dir: Path, mask_dir: Path) -> _Folder:
     for base in dict.fromkeys((image_dir, mask_dir)):
         for path in sorted(base.rglob("*")):
             inner = path.relative_to(base)
-            if not path.is_file() or any(part.startswith(".") for part in inner.parts):
+            if any(part.startswith((".", "__MACOSX")) for part in inner.parts) or path.is_dir():
+                continue
+            if not path.is_file():
+                found.dangling.append(path)
                 continue
             suffix = path.suffix.lower()
             is_image = base == image_dir and suffix in (LOSSY if shared else SUFFIXES)
@@ -144,37 +196,47 @@ def _listed(image_dir: Path, mask_dir: Path) -> _Folder:
                 found.others.append(path)
             else:
                 group = found.images if is_image else found.masks
-                group[inner.with_suffix("").as_posix()].append(path)
+                group[stem_of(inner)].append(path)
     return found
 
 
 def _about_pairing(found: _Folder, image_dir: Path, mask_dir: Path) -> Iterator[Finding]:
-    pairs = found.images.keys() & found.masks.keys()
+    pairs = found.pairs()
     yield Finding("ok" if pairs else "error", f"{len(pairs)} pairs of image and mask with the same name")
-    for group, other, text in (
-        (found.images, found.masks, f"images have no mask in {mask_dir.resolve().name}/"),
-        (found.masks, found.images, f"masks have no image in {image_dir.resolve().name}/"),
+    several = tuple(stem for stem, _, masks in pairs if len(masks) > 1)
+    if several:
+        yield Finding("note", f"{len(several)} images have several masks: each becomes an instance", several)
+    no_mask, no_image = found.lonely()
+    for group, alone, text in (
+        (found.images, no_mask, f"images have no mask in {mask_dir.resolve().name}/"),
+        (found.masks, no_image, f"masks have no image in {image_dir.resolve().name}/"),
     ):
-        alone = sorted(group.keys() - other.keys())
         if alone:
             yield Finding("error", f"{len(alone)} {text}", tuple(group[stem][0].name for stem in alone))
         twice = sorted(stem for stem, paths in group.items() if len(paths) > 1)
         if twice:
             yield Finding("error", f"{len(twice)} names occur with several extensions", tuple(twice))
-    close = _nearly(found)
+    close = _nearly(no_mask, no_image)
     if close:
         text = f"{len(close)} of the unpaired names differ only in case or by an ending such as _mask: rename them"
         yield Finding("note", text, close)
-    if found.others:
-        names = tuple(path.name for path in found.others)
+    if found.dangling:
+        names = tuple(path.name for path in found.dangling)
+        yield Finding("error", f"{len(names)} links lead nowhere", names)
+    foreign = tuple(path.name for path in found.others if path.suffix.lower() in FOREIGN)
+    if foreign:
+        text = f"{len(foreign)} files have a format that is not read: convert images to JPEG or PNG, masks to PNG"
+        yield Finding("warning", text, foreign)
+    names = tuple(path.name for path in found.others if path.name not in foreign)
+    if names:
         yield Finding("note", f"{len(names)} files are neither images nor masks and are left alone", names)
 
 
-def _nearly(found: _Folder) -> tuple[str, ...]:
+def _nearly(no_mask: Sequence[str], no_image: Sequence[str]) -> tuple[str, ...]:
     endings = ("_mask", "-mask", "_gt", "_seg", "_label", "_matte", ".mask")
-    lonely = {stem.lower(): stem for stem in found.images.keys() - found.masks.keys()}
+    lonely = {stem.lower() for stem in no_mask}
     close = []
-    for stem in sorted(found.masks.keys() - found.images.keys()):
+    for stem in no_image:
         plain = stem.lower()
         bases = [plain, *(plain.removesuffix(ending) for ending in endings)]
         if any(base in lonely for base in bases):
@@ -182,32 +244,46 @@ def _nearly(found: _Folder) -> tuple[str, ...]:
     return tuple(close)
 
 
-def _look(pair: tuple[str, Path, Path]) -> _Facts:
-    stem, image_path, mask_path = pair
+def _look(pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
+    """The facts of an image with its first mask, then those of further masks alone."""
+    stem, image_path, mask_paths = pair
     try:
         data = image_path.read_bytes()
         found, rgb = probe(data), decode_image(data)
     except ImageError as error:
-        return _Facts(stem, image_error=error)
-    try:
-        mask = decode_mask(mask_path.read_bytes())
-    except ImageError as error:
-        return _Facts(stem, mask_error=error, mode=found.mode, orientation=found.orientation)
-    foreground = mask.foreground
+        return [_Facts(stem, image_error=error)]
     sizes = (rgb.shape[:2], (found.height, found.width))
-    problem = "" if mask.mask.shape in sizes else f"{stem}: image {_size(sizes[0])}, mask {_size(mask.mask.shape)}"
+    names = [stem] if len(mask_paths) == 1 else [f"{stem}/{path.name}" for path in mask_paths]
+    facts = [_look_at_mask(name, path, sizes) for name, path in zip(names, mask_paths, strict=True)]
+    digest = hashlib.sha256(rgb.tobytes() + str(rgb.shape).encode()).hexdigest()
+    of_image = _Facts(stem, mode=found.mode, orientation=found.orientation, digest=digest)
+    return [of_image, *facts]
+
+
+def _look_at_mask(name: str, path: Path, sizes: tuple[tuple[int, ...], tuple[int, int]]) -> _Facts:
+    """`sizes`: of the image upright, and as stored."""
+    try:
+        data = path.read_bytes()
+        mask = decode_mask(data)
+    except ImageError as error:
+        return _Facts(name, mask_error=error)
+    foreground = mask.foreground
+    problem = "" if mask.mask.shape in sizes else f"{name}: image {_size(sizes[0])}, mask {_size(mask.mask.shape)}"
     border = np.concatenate([foreground[0], foreground[-1], foreground[:, 0], foreground[:, -1]])
     share = float(foreground.mean())
     return _Facts(
-        stem,
-        mode=found.mode,
-        orientation=found.orientation,
+        name,
         encoding="empty" if not foreground.any() else mask.encoding,
         problem=problem,
         tiny=0 < share < _TINY_SHARE,
         inverted=float(border.mean()) > _BORDER_SHARE,
-        digest=hashlib.sha256(rgb.tobytes() + str(rgb.shape).encode()).hexdigest(),
+        n_labels=_count_labels(data) if mask.encoding == "palette" else 1,
     )
+
+
+def _count_labels(data: bytes) -> int:
+    """Labels of a palette image beside background (0) and void (255)."""
+    return len(set(np.unique(decode_labels(data)).tolist()) - {0, 255})
 
 
 def _about_images(facts: Sequence[_Facts]) -> Iterator[Finding]:
@@ -239,6 +315,10 @@ def _about_masks(facts: Sequence[_Facts]) -> Iterator[Finding]:
     if len(kinds) > 1:
         told = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
         yield Finding("note", f"the masks are encoded in several ways: {told}; all become 0..255 here")
+    maps = tuple(f.stem for f in facts if f.n_labels > 1)
+    if maps:
+        text = "masks hold several labels, here taken for one object: kind label_maps makes an instance of each"
+        yield Finding("note", f"{len(maps)} {text}", maps)
     if kinds.get("0/1"):
         stems = tuple(f.stem for f in facts if f.encoding == "0/1")
         text = "masks are 0/1: they look black, and code that takes > 128 as foreground finds nothing; converted here"
@@ -272,7 +352,8 @@ def _verdict(findings: Sequence[Finding], folder: Path, image_dir: Path, mask_di
 
 
 def _inside(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
+    inner = path.relative_to(folder).as_posix()
+    return inner if re.fullmatch(r"[\w./ -]*[\w.]", inner) else json.dumps(inner, ensure_ascii=False)
 
 
 def _size(shape: tuple[int, ...]) -> str:

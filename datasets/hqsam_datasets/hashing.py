@@ -54,6 +54,11 @@ _PEAK = np.ones((7, 7), np.uint8)
 _MIN_CONTRAST = 1.0  # grey levels of the difference of Gaussians; below is noise
 _CELLS = 4  # cells per side in which features compete first, so that no object takes them all
 _WINDOW = 0.35  # standard deviation of the descriptor's window, in patch sides
+_PERCENT = (np.arange(256) * (100 / 255)).astype(np.int64)  # a step of grey levels in whole percent of white
+_OFFSETS = ((np.arange(PATCH) - (PATCH - 1) / 2) * PATCH_STEP).astype(np.float32)
+_QUOTA = np.array(LEVEL_QUOTA)
+_ALL_BITS = np.int32(0x7FFFFFFF)
+_UNITS = 256 / WORK_SIDE * LEVEL_STEP ** np.arange(len(LEVEL_QUOTA))  # a pixel of each level, in `RECORD`'s unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +138,10 @@ def resize_grey(grey: U8, side: int) -> U8:
 
 def pdq_of(grey: U8) -> tuple[bytes, int]:
     """PDQ of a grey image [H, W]: 32 packed bytes, and the quality 0..100."""
-    small = cv2.resize(grey, (PDQ_SIDE, PDQ_SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
+    small: U8 = np.asarray(cv2.resize(grey, (PDQ_SIDE, PDQ_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
     cosines = _pdq_cosines()
     # Rounded, so that coefficients that are equal by symmetry stay so whatever the order of the sums.
-    coefficients = np.rint((cosines @ small @ cosines.T).ravel()[::-1] * 1e4)
+    coefficients = np.rint((cosines @ small.astype(np.float64) @ cosines.T).ravel()[::-1] * 1e4)
     bits = coefficients > np.partition(coefficients, 127)[127]
     return np.packbits(bits).tobytes(), _pdq_quality(small)
 
@@ -148,11 +153,10 @@ def _pdq_cosines() -> NDArray[np.float64]:
     return np.asarray(np.sqrt(2 / PDQ_SIDE) * np.cos(np.pi / 2 / PDQ_SIDE * frequency * (2 * place + 1)), np.float64)
 
 
-def _pdq_quality(small: NDArray[np.float64]) -> int:
+def _pdq_quality(small: U8) -> int:
     """PDQ's measure of texture: the sum of the steps between neighbours, each in whole percent of white, at most 100."""
-    down, right = np.abs(np.diff(small, axis=0)), np.abs(np.diff(small, axis=1))
-    steps = int((down * (100 / 255)).astype(np.int64).sum() + (right * (100 / 255)).astype(np.int64).sum())
-    return min(100, steps // 90)
+    down, right = cv2.absdiff(small[1:], small[:-1]), cv2.absdiff(small[:, 1:], small[:, :-1])
+    return min(100, int(_PERCENT[down].sum() + _PERCENT[right].sum()) // 90)
 
 
 # ---- local features ----
@@ -160,17 +164,17 @@ def _pdq_quality(small: NDArray[np.float64]) -> int:
 
 @dataclass(frozen=True)
 class _Atlas:
-    """Where the levels of one image shape lie in a single canvas, one below the other.
+    """Where the levels of one image shape lie in a single canvas: one below the other.
 
     One canvas lets every step after the blurs run once per image instead of once per level.
 
     Attributes:
-        first_row, height, width: int64 [L], each level's rows and columns in the canvas.
+        top, height, width: int64 [L], each level's rows and columns in the canvas.
         threshold: float32 [rows, columns], the contrast that a feature needs there; infinite near a frame.
         cell: int64 [rows * columns], number of the cell; cells of level l are `l * _CELLS**2` and up.
     """
 
-    first_row: I64
+    top: I64
     height: I64
     width: I64
     threshold: F32
@@ -198,30 +202,29 @@ def _atlas(height: int, width: int) -> _Atlas:
     scales = LEVEL_STEP ** -np.arange(len(LEVEL_QUOTA))
     heights = np.maximum(1, np.rint(height * scales)).astype(np.int64)
     widths = np.maximum(1, np.rint(width * scales)).astype(np.int64)
-    first = np.cumsum(heights) - heights
+    tops = np.cumsum(heights) - heights
     threshold = np.full((int(heights.sum()), width), np.inf, np.float32)
     cell = np.zeros(threshold.shape, np.int64)
-    for level, (row, rows, columns) in enumerate(zip(first, heights, widths, strict=True)):
-        threshold[row + _MARGIN : row + rows - _MARGIN, _MARGIN : columns - _MARGIN] = _MIN_CONTRAST
+    for level, (top, rows, columns) in enumerate(zip(tops, heights, widths, strict=True)):
+        threshold[top + _MARGIN : top + rows - _MARGIN, _MARGIN : columns - _MARGIN] = _MIN_CONTRAST
         y = (np.arange(rows) + 0.5) * _CELLS // rows
         x = (np.arange(columns) + 0.5) * _CELLS // columns
-        cell[row : row + rows, :columns] = (level * _CELLS + y[:, None]) * _CELLS + x[None, :]
-    return _Atlas(first, heights, widths, threshold, cell.ravel())
+        cell[top : top + rows, :columns] = (level * _CELLS + y[:, None]) * _CELLS + x[None, :]
+    return _Atlas(tops, heights, widths, threshold, cell.ravel())
 
 
 def tiles_of(work: U8) -> bytes:
     """Packed local features of a grey image [H, W] whose longest side is `WORK_SIDE`."""
     atlas = _atlas(*work.shape)
     canvas, response = _scale_space(work, atlas)
-    found = _strongest(response, atlas)
+    found, level = _strongest(response, atlas)
     if not len(found):
         return MAGIC
-    level = atlas.cell[found] // _CELLS**2
     x, y = _refined(response, found)
     records = np.zeros(len(found), RECORD)
-    unit = 256 / WORK_SIDE * LEVEL_STEP**level
-    records["x"] = np.clip((x + 0.5) * unit, 0, 255)
-    records["y"] = np.clip((y - atlas.first_row[level] + 0.5) * unit, 0, 255)
+    unit = _UNITS[level]
+    records["x"] = np.minimum((x + 0.5) * unit, 255)
+    records["y"] = np.minimum((y - atlas.top[level] + 0.5) * unit, 255)
     records["level"] = level
     records["bits"] = _describe(canvas, x, y, level, atlas)
     return MAGIC + records.tobytes()
@@ -237,9 +240,9 @@ def _scale_space(work: U8, atlas: _Atlas) -> tuple[F32, F32]:
     step_sigma = _LEVEL_SIGMA * float(np.sqrt(LEVEL_STEP**2 - 1))
     first_sigma = float(np.sqrt(_LEVEL_SIGMA**2 - _CAMERA_SIGMA**2))
     image = cv2.GaussianBlur(work.astype(np.float32), (5, 5), first_sigma)
-    for row, rows, columns in zip(atlas.first_row.tolist(), atlas.height.tolist(), atlas.width.tolist(), strict=True):
-        level, step = canvas[row : row + rows, :columns], response[row : row + rows, :columns]
-        if row:
+    for top, rows, columns in zip(atlas.top.tolist(), atlas.height.tolist(), atlas.width.tolist(), strict=True):
+        level, step = canvas[top : top + rows, :columns], response[top : top + rows, :columns]
+        if top:
             cv2.resize(image, (columns, rows), dst=level, interpolation=cv2.INTER_LINEAR)
         else:
             level[:] = image
@@ -248,23 +251,38 @@ def _scale_space(work: U8, atlas: _Atlas) -> tuple[F32, F32]:
     return canvas, response
 
 
-def _strongest(response: F32, atlas: _Atlas) -> I64:
-    """Flat canvas indices of the features to keep: per level its quota of local maxima, finest level first.
+def _strongest(response: F32, atlas: _Atlas) -> tuple[I64, I64]:
+    """The features to keep, per level its quota of local maxima, finest level first: flat canvas indices and levels [N].
 
     The strength of a maximum is divided by its rank in its cell, so that the second of an empty corner goes before
     the sixth of a busy one: a pasted object must not take the background's share, nor the reverse.
     """
     floor = _SCRATCH.canvases(response.shape)[2]
     cv2.dilate(response, _PEAK, dst=floor)
-    np.maximum(floor, atlas.threshold, out=floor)
+    cv2.max(floor, atlas.threshold, dst=floor)
     found = np.flatnonzero(response >= floor)
+    # One integer sorts by cell, then strongest first, then place: the bits of positive floats ascend as the floats do.
+    weakness = _ALL_BITS - response.ravel()[found].view(np.int32)
+    by_cell = np.sort((atlas.cell[found] << 51) | (weakness.astype(np.int64) << 20) | found)
+    cell, found = by_cell >> 51, by_cell & 0xFFFFF
     strength = response.ravel()[found]
-    by_cell = np.lexsort((-strength, atlas.cell[found]))
-    found, strength = found[by_cell], strength[by_cell]
-    cell = atlas.cell[found]
+    worth = strength / _rank_in_run(cell)
     level = cell // _CELLS**2
-    order = np.lexsort((-strength / _rank_in_run(cell), level))
-    return found[order][_rank_in_run(level[order]) <= np.asarray(LEVEL_QUOTA)[level[order]]]
+    rivals = np.flatnonzero(worth >= _least_kept(worth, level)[level])
+    rivals = rivals[np.lexsort((-worth[rivals], level[rivals]))]
+    level = level[rivals]
+    kept = _rank_in_run(level) <= _QUOTA[level]
+    return found[rivals[kept]], level[kept]
+
+
+def _least_kept(worth: NDArray[np.float64], level: I64) -> NDArray[np.float64]:
+    """The worth of the last feature that each level's quota takes, float64 [L]; `level` ascends. Selecting, not sorting."""
+    least = np.zeros(len(LEVEL_QUOTA))
+    bounds = np.searchsorted(level, np.arange(len(LEVEL_QUOTA) + 1)).tolist()
+    for number, (quota, first, last) in enumerate(zip(LEVEL_QUOTA, bounds[:-1], bounds[1:], strict=True)):
+        if last - first > quota:
+            least[number] = np.partition(worth[first:last], last - first - quota)[last - first - quota]
+    return least
 
 
 def _refined(response: F32, found: I64) -> tuple[F32, F32]:
@@ -285,9 +303,9 @@ def _refined(response: F32, found: I64) -> tuple[F32, F32]:
 
 
 def _rank_in_run(values: I64) -> I64:
-    """1, 2, 3, ... within each run of equal values of a sorted array [N]."""
-    first = np.searchsorted(values, values, side="left")
-    return np.asarray(np.arange(1, len(values) + 1) - first, np.int64)
+    """1, 2, 3, ... within each run of equal values of a sorted array [N] of small non-negative integers."""
+    first = np.searchsorted(values, np.arange(int(values[-1]) + 1 if len(values) else 0))
+    return np.asarray(np.arange(1, len(values) + 1) - first[values], np.int64)
 
 
 def _describe(canvas: F32, x: F32, y: F32, level: I64, atlas: _Atlas) -> U8:
@@ -295,16 +313,22 @@ def _describe(canvas: F32, x: F32, y: F32, level: I64, atlas: _Atlas) -> U8:
 
     Samples outside the level repeat its edge.
     """
-    offsets = (np.arange(PATCH, dtype=np.float32) - (PATCH - 1) / 2) * PATCH_STEP
-    top, height, width = atlas.first_row[level], atlas.height[level], atlas.width[level]
-    columns = np.clip(x[:, None] + offsets, 0, width[:, None] - 1).astype(np.float32)
-    rows = np.clip(y[:, None] + offsets, top[:, None], (top + height)[:, None] - 1).astype(np.float32)
-    map_x = np.tile(columns, (1, PATCH))
-    map_y = np.repeat(rows, PATCH, axis=1)
+    map_x = np.tile(_clamped(x, np.zeros_like(level), atlas.width[level]), (1, PATCH))
+    map_y = np.repeat(_clamped(y, atlas.top[level], atlas.height[level]), PATCH, axis=1)
     patches = cv2.remap(canvas, map_x, map_y, cv2.INTER_LINEAR)
     low, high = patches.min(axis=1, keepdims=True), patches.max(axis=1, keepdims=True)
-    whole = np.rint((patches - (low + high) / 2) * (254 / np.maximum(high - low, 1e-3)))
-    return np.packbits(whole @ _basis() > 0, axis=1)
+    patches -= (low + high) / 2
+    patches *= 254 / np.maximum(high - low, 1e-3)
+    return np.packbits(np.rint(patches, out=patches) @ _basis() > 0, axis=1)
+
+
+def _clamped(centre: F32, first: I64, size: I64) -> F32:
+    """Sample positions float32 [N, PATCH] about each centre, kept within `size` pixels from `first` on."""
+    low = first.astype(np.float32)[:, None]
+    places = centre[:, None] + _OFFSETS
+    np.maximum(places, low, out=places)
+    np.minimum(places, low + (size - 1).astype(np.float32)[:, None], out=places)
+    return places
 
 
 @lru_cache(maxsize=1)

@@ -24,6 +24,7 @@ a guess would train on garbage in silence.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import zlib
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_datasets.jpeg_header import plain_jpeg_size
 from hqsam_datasets.manifest import RejectReason
 
 if TYPE_CHECKING:
@@ -101,6 +103,9 @@ def probe(data: bytes) -> ImageProbe:
     Raises:
         ImageError: `unreadable_image` for bytes that are no image, `too_large` for more than `MAX_PIXELS`.
     """
+    size = plain_jpeg_size(data)
+    if size is not None:
+        return ImageProbe("JPEG", "RGB", 1, *size)
     with _opened(data) as image:
         return _probe(image)
 
@@ -205,10 +210,7 @@ def _decode_fast(data: bytes, found: ImageProbe) -> NDArray[np.uint8] | None:
         _check_png(data, "unreadable_image")
     if found.format not in ("JPEG", "PNG") or found.mode not in ("RGB", "L"):
         return None
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    with _quiet_opencv():
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    return None if decoded is None else np.asarray(decoded, dtype=np.uint8)
+    return _opencv_decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def _decode_slow(data: bytes) -> NDArray[np.uint8]:
@@ -230,11 +232,8 @@ def _decode_grey_fast(data: bytes) -> NDArray[np.uint8] | None:
         _check_png(data, "unreadable_mask")
     if not is_grey or not 0 < height * width <= MAX_PIXELS:
         return None
-    with _quiet_opencv():
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.ndim != 2:
-        return None
-    return np.asarray(values, dtype=np.uint8)
+    values = _opencv_decode(data, cv2.IMREAD_UNCHANGED)
+    return values if values is not None and values.ndim == 2 else None
 
 
 def _check_png(data: bytes, reason: RejectReason) -> None:
@@ -396,12 +395,16 @@ def _text(error: Exception, data: bytes) -> str:
     return f"{type(error).__name__}: {error}" if "BytesIO" not in str(error) else "not an image of a known format"
 
 
-@contextlib.contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """OpenCV complains on stderr about damaged files; the exception says it better."""
-    level = cv2.utils.logging.getLogLevel()
+def _opencv_decode(data: bytes, flags: int) -> NDArray[np.uint8] | None:
+    _silence_opencv()
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None if decoded is None else np.asarray(decoded, dtype=np.uint8)
+
+
+@functools.cache
+def _silence_opencv() -> None:
+    """OpenCV complains on stderr about damaged files; the exception says it better.
+
+    Once and for all: its log level belongs to the process, so threads that set it back would do so to each other.
+    """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)

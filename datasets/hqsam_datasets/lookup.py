@@ -16,7 +16,7 @@ from hqsam_datasets import manifest
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import decode_mask
 from hqsam_datasets.sample import Sample, parse_sample
-from hqsam_datasets.tario import TarReader, read_index
+from hqsam_datasets.tario import TarReader, places, read_index
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,13 +47,13 @@ def find_sample(key: str, data: Path) -> Found:
     row, archive = _manifest_row(key, data)
     place = _in_shards(key, data / "shards")
     if place is not None:
-        archive, offset = place
+        archive, *span = place
         with TarReader(archive) as reader:
-            files = reader.read_sample(offset)[1]
+            files = reader.read_sample(*span)[1]
     elif archive is not None:
         with TarReader(archive) as reader:
-            names = [name for name in reader.members if name.partition(".")[0] == key]
-            files = {name.partition(".")[2]: reader.read(name) for name in names}
+            spans = reader.spans()
+            files = reader.read_sample(*spans[key])[1] if key in spans else {}
     else:
         raise _unknown(key, data)
     views, noises = _plan(key, data / "prompts")
@@ -70,13 +70,11 @@ def _manifest_row(key: str, data: Path) -> tuple[dict[str, Any], Path | None]:
     return {}, None
 
 
-def _in_shards(key: str, folder: Path) -> tuple[Path, int] | None:
+def _in_shards(key: str, folder: Path) -> tuple[Path, int, int] | None:
     if not (folder / "index.json").is_file():
         return None
-    for shard in read_index(folder)["shards"]:
-        if key in shard["keys"]:
-            return folder / shard["name"], shard["offsets"][shard["keys"].index(key)]
-    return None
+    found = (place for place in places(read_index(folder)) if place[0] == key)
+    return next(((folder / name, offset, end) for _, name, offset, end in found), None)
 
 
 def _plan(key: str, folder: Path) -> tuple[list[dict[str, Any]], list[NDArray[np.uint8]]]:
@@ -84,7 +82,7 @@ def _plan(key: str, folder: Path) -> tuple[list[dict[str, Any]], list[NDArray[np
     if place is None:
         return [], []
     with TarReader(place[0]) as reader:
-        files = reader.read_sample(place[1])[1]
+        files = reader.read_sample(*place[1:])[1]
     views: list[dict[str, Any]] = json.loads(files["json"])["views"]
     return views, [decode_mask(files[f"noise{view['view']}.png"]).mask for view in views]
 

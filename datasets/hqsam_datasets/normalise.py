@@ -33,7 +33,7 @@ from hqsam_datasets.errors import UserError
 from hqsam_datasets.hashing import hash_image
 from hqsam_datasets.images import ImageError, ImageProbe
 from hqsam_datasets.manifest import Reject, SampleRow
-from hqsam_datasets.parallel import ordered_map, worker_count
+from hqsam_datasets.parallel import keep_freed_memory, ordered_map, worker_count
 from hqsam_datasets.reporting import Report
 from hqsam_datasets.sample import make_key, mask_extension, sample_json
 from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, SourceOptions, read_file
@@ -140,6 +140,7 @@ def _limited(keyed: list[tuple[str, Pair]], limit: int | None) -> list[tuple[str
 
 def _make_shard(task: _Task) -> _Done:
     cv2.setNumThreads(1)  # the processes are the parallelism
+    keep_freed_memory()
     done = _Done()
     writer = ShardWriter(
         task.folder, prefix="samples", samples_per_shard=max(1, len(task.keyed)), first_shard=task.number

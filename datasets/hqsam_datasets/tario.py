@@ -62,22 +62,19 @@ def header(name: str, size: int) -> bytes:
 class TarWriter:
     """Append members to one archive in the order given; close() writes the end and pads to whole records.
 
+    `offset` is where the next header will stand.
+
     Args:
         file: binary file open for writing, positioned at `offset`. The caller closes (and renames) it.
-        offset: end of the members that are there already, if an archive is continued; `sha256` is then of the rest only.
+        offset: end of the members that are there, if an archive is continued; `sha256` is then of the rest only.
     """
 
     def __init__(self, file: BinaryIO, *, offset: int = 0) -> None:
         self._file = file
-        self._offset = offset
+        self.offset = offset
         self._names: set[str] = set()
         self._digest = hashlib.sha256()
         self._closed = False
-
-    @property
-    def offset(self) -> int:
-        """Bytes written so far: where the next header will stand."""
-        return self._offset
 
     @property
     def sha256(self) -> str:
@@ -93,7 +90,7 @@ class TarWriter:
         if name in self._names:
             raise ValueError(f"{name}: already in the archive")
         self._names.add(name)
-        start = self._offset
+        start = self.offset
         pieces = (header(name, len(data)), data, _ZEROS[: _padded(len(data)) - len(data)])
         for piece in (b"".join(pieces),) if len(data) <= _SMALL else pieces:
             self._write(piece)
@@ -107,13 +104,13 @@ class TarWriter:
         """Write the two zero blocks that end an archive and pad it to a multiple of 10,240 bytes."""
         if not self._closed:
             self._closed = True
-            end = self._offset + 2 * BLOCK
-            self._write(bytes(end + (-end) % RECORD - self._offset))
+            end = self.offset + 2 * BLOCK
+            self._write(bytes(end + (-end) % RECORD - self.offset))
 
     def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)
         self._digest.update(data)
-        self._offset += len(data)
+        self.offset += len(data)
 
 
 @dataclass(slots=True)
@@ -158,8 +155,7 @@ class ShardWriter:
 
     def add(self, key: str, files: Mapping[str, bytes]) -> str:
         """Append one sample's files, `<key>.<extension>`, sorted by extension; returns the shard's name."""
-        size = sum(BLOCK + _padded(len(data)) for data in files.values())
-        tar, name = self._next(key, size)
+        tar, name = self._next(key, sum(BLOCK + _padded(len(data)) for data in files.values()))
         for extension in sorted(files):
             tar.add(f"{key}.{extension}", files[extension])
         return name
@@ -183,27 +179,19 @@ class ShardWriter:
 
     def _next(self, key: str, size: int) -> tuple[TarWriter, str]:
         """The archive in which a sample of `size` bytes begins now, noted in its index, and the archive's name."""
-        if self._is_full(size):
-            self._finish()
+        if self._tar is not None:
+            too_large = self._max_bytes is not None and self._tar.offset + size > self._max_bytes
+            if too_large or len(self.shards[-1].keys) >= self._limit:
+                self._finish()
         if self._tar is None:
-            self._begin()
-        assert self._tar is not None
+            name = f"{self._prefix}-{self._first + len(self.shards):05d}.tar"
+            self.shards.append(ShardInfo(name))
+            self._file = (self.folder / name).open("xb", buffering=_BUFFER)
+            self._tar = TarWriter(self._file)
         info = self.shards[-1]
         info.keys.append(key)
         info.offsets.append(self._tar.offset)
         return self._tar, info.name
-
-    def _is_full(self, size: int) -> bool:
-        if self._tar is None:
-            return False
-        too_large = self._max_bytes is not None and self._tar.offset + size > self._max_bytes
-        return too_large or len(self.shards[-1].keys) >= self._limit
-
-    def _begin(self) -> None:
-        name = f"{self._prefix}-{self._first + len(self.shards):05d}.tar"
-        self.shards.append(ShardInfo(name))
-        self._file = (self.folder / name).open("xb", buffering=_BUFFER)
-        self._tar = TarWriter(self._file)
 
     def _finish(self) -> None:
         if self._tar is not None and self._file is not None:
@@ -253,16 +241,21 @@ class TarReader:
         """The bytes of a member whose place is known."""
         return _pread(self._descriptor, member.size, member.data_offset, self.path)
 
-    def read_sample(self, offset: int) -> tuple[str, dict[str, bytes]]:
-        """The sample that begins at `offset` (from a shard index): its key and {extension: bytes}."""
-        key = ""
+    def read_sample(self, offset: int, end: int) -> tuple[str, dict[str, bytes]]:
+        """The sample between two offsets of a shard index: its key and {extension: bytes}.
+
+        One read: with several, each letting go of the interpreter's lock, the loader's threads wait for each other.
+        """
+        span = self.read_span(offset, end)
+        key, at = "", 0
         files: dict[str, bytes] = {}
-        for member in walk(self._descriptor, self.path, start=offset):
+        while (block := span[at : at + BLOCK]) and block != _ZEROS:
+            member = _parse_header(block, at, self.path)
             member_key, extension = split_member(member.name)
-            if files and member_key != key:
-                break
-            key = member_key
-            files[extension] = self.read_at(member)
+            if member.end > len(span) or (files and member_key != key):
+                raise UserError(f"bytes {offset} to {end} are no sample", file=self.path, cure="write the shards again")
+            key, at = member_key, member.end
+            files[extension] = span[member.data_offset : member.data_offset + member.size]
         if not files:
             raise UserError(f"no sample begins at byte {offset}", file=self.path, cure="write the shards again")
         return key, files
@@ -303,6 +296,14 @@ def iterate_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
             yield key, files
 
 
+def places(index: Mapping[str, Any]) -> Iterator[tuple[str, str, int, int]]:
+    """(key, shard's file name, offset, end) of every sample of an index, in order."""
+    for shard in index["shards"]:
+        ends = [*shard["offsets"][1:], shard["bytes"]]
+        for key, offset, end in zip(shard["keys"], shard["offsets"], ends, strict=True):
+            yield key, shard["name"], offset, end
+
+
 def read_index(folder: Path, *, stage: str = "shard") -> dict[str, Any]:
     """The `index.json` of a folder of shards.
 
@@ -325,13 +326,13 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> str:
         return writer.sha256
 
 
-def walk(descriptor: int, path: Path, *, start: int = 0) -> Iterator[Member]:
-    """Members of an open archive from the header at `start` on; `path` is for messages only.
+def walk(descriptor: int, path: Path) -> Iterator[Member]:
+    """Members of an open archive; `path` is for messages only.
 
     Raises:
         UserError: if a header is damaged or the archive ends before its end mark.
     """
-    offset = start
+    offset = 0
     size = os.fstat(descriptor).st_size
     while True:
         block = os.pread(descriptor, BLOCK, offset)
@@ -349,7 +350,8 @@ def walk(descriptor: int, path: Path, *, start: int = 0) -> Iterator[Member]:
 def _parse_header(block: bytes, offset: int, path: Path) -> Member:
     try:
         checksum = block[148:156]
-        stored, size = (int(digits.partition(b"\0")[0].strip() or b"0", 8) for digits in (checksum, block[124:136]))
+        stored = int(checksum.partition(b"\0")[0].strip() or b"0", 8)
+        size = int(block[124:136].partition(b"\0")[0].strip() or b"0", 8)
         base = block[:100].partition(b"\0")[0].decode()
         prefix = block[345:500].partition(b"\0")[0].decode() if block[345] else ""
     except ValueError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,9 @@ import numpy as np
 from hqsam_datasets import augment
 from hqsam_datasets.atomic import read_json
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.parallel import keep_freed_memory
 from hqsam_datasets.sample import Sample, parse_sample
-from hqsam_datasets.tario import TarReader
+from hqsam_datasets.tario import TarReader, places
 from numpy.typing import NDArray
 
 from hqsam.training.batch import PROMPT_KINDS, View
@@ -33,13 +34,15 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a sample's members begin in its shard and in its prompt shard."""
+    """Where a sample's members begin and end in its shard and in its prompt shard."""
 
     key: str
     shard: str
     offset: int
+    end: int
     prompt_shard: str
     prompt_offset: int
+    prompt_end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,6 @@ def _index(folder: Path, stage: str) -> dict[str, Any]:
     return index
 
 
-def _places(index: Mapping[str, Any]) -> list[tuple[str, str, int]]:
-    return [
-        (key, shard["name"], offset)
-        for shard in index["shards"]
-        for key, offset in zip(shard["keys"], shard["offsets"], strict=True)
-    ]
-
-
 class TrainingSet:
     """Random access to the samples of `data/shards` with their plans of `data/prompts`.
 
@@ -83,14 +78,11 @@ class TrainingSet:
         images, plans = _index(shards, "shard"), _index(prompts, "augment")
         self.digests = {"shards": str(images.get("digest", "")), "prompts": str(plans.get("digest", ""))}
         self.by_source: dict[str, int] = dict(images.get("by_source", {}))
-        self.places = self._paired(_places(images), _places(plans))
-        self._readers: dict[Path, TarReader] = {}
-        for shard in images["shards"]:
-            self._reader(shards / shard["name"])
-        for shard in plans["shards"]:
-            self._reader(prompts / shard["name"])
+        self.places = self._paired(list(places(images)), list(places(plans)))
+        self._images = {shard["name"]: TarReader(shards / shard["name"]) for shard in images["shards"]}
+        self._plans = {shard["name"]: TarReader(prompts / shard["name"]) for shard in plans["shards"]}
 
-    def _paired(self, images: list[tuple[str, str, int]], plans: list[tuple[str, str, int]]) -> list[Place]:
+    def _paired(self, images: list[tuple[str, str, int, int]], plans: list[tuple[str, str, int, int]]) -> list[Place]:
         if not images:
             raise UserError(
                 "the training shards hold no sample", file=self.shards / "index.json",
@@ -102,12 +94,7 @@ class TrainingSet:
                 "shards and prompts do not hold the same samples in the same order", file=self.prompts / "index.json",
                 key=odd[0] if odd else None, cure="run the augment stage again",
             )  # fmt: skip
-        return [Place(*i, p[1], p[2]) for i, p in zip(images, plans, strict=True)]
-
-    def _reader(self, path: Path) -> TarReader:
-        if path not in self._readers:
-            self._readers[path] = TarReader(path)
-        return self._readers[path]
+        return [Place(*i, *p[1:]) for i, p in zip(images, plans, strict=True)]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -133,21 +120,23 @@ class TrainingSet:
 
     def close(self) -> None:
         """Close the shards."""
-        for reader in self._readers.values():
+        for reader in (*self._images.values(), *self._plans.values()):
             reader.close()
 
     def sample(self, number: int) -> Sample:
         """The decoded sample; raises UserError naming shard and key if it is damaged."""
         place = self.places[number]
-        key, files = self._reader(self.shards / place.shard).read_sample(place.offset)
-        self._same_key(key, place.key, self.shards / place.shard)
+        reader = self._images[place.shard]
+        key, files = reader.read_sample(place.offset, place.end)
+        self._same_key(key, place.key, reader.path)
         return parse_sample(key, files)
 
     def plan(self, number: int) -> tuple[dict[str, Any], dict[str, bytes]]:
         """The plan (`<key>.json`) of a sample and its other members, e.g. `noise0.png`."""
         place = self.places[number]
-        path = self.prompts / place.prompt_shard
-        key, files = self._reader(path).read_sample(place.prompt_offset)
+        reader = self._plans[place.prompt_shard]
+        path = reader.path
+        key, files = reader.read_sample(place.prompt_offset, place.prompt_end)
         self._same_key(key, place.key, path)
         try:
             plan = json.loads(files["json"])
@@ -259,6 +248,7 @@ def epoch_plan(
 
 def prefetch(function: Callable[[In], Out], inputs: Iterable[In], *, workers: int, ahead: int) -> Iterator[Out]:
     """Map in threads, in order, at most `ahead` results early; an exception comes out at its place."""
+    keep_freed_memory()
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Out]] = deque()
         try:

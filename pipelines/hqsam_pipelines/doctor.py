@@ -46,7 +46,15 @@ def examine(start: Path) -> list[Finding]:
         root = env.repository_root(start)
     except UserError as error:
         return [*findings, Finding("fail", "repository", str(error).replace("\n ", ";"))]
-    checks: tuple[Callable[[Path], Iterator[Finding]], ...] = (_params, _disk, _git, _dvc, _server, _leftovers)
+    checks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+        _params,
+        _archives,
+        _disk,
+        _git,
+        _dvc,
+        _server,
+        _leftovers,
+    )
     return findings + [finding for check in checks for finding in check(root)]
 
 
@@ -124,6 +132,27 @@ def _params(root: Path) -> Iterator[Finding]:
 def _is_fetched(path: Path) -> bool:
     """Whether the file is one that the fetch stage brings."""
     return path.parts[:2] == ("data", "archives")
+
+
+def _archives(root: Path) -> Iterator[Finding]:
+    """Files that only a person can get and that are not there yet."""
+    from hqsam_datasets.fetch import missing_by_hand
+
+    from hqsam_pipelines.params import FILE, Params
+
+    try:
+        params = Params.load(root / FILE)
+        specs = {name: params.archive(name) for name in params.archives}
+    except UserError:
+        return  # a finding of `_params` already
+    for name, spec in specs.items():
+        needed, optional = missing_by_hand(spec, root / "data" / "archives" / name)
+        how = f"; {spec.instructions}" if spec.instructions else ""
+        if needed:
+            yield Finding("fail", "archives", f"{name}: put {', '.join(needed)} into the drop folder{how}")
+        if optional:
+            detail = f"{name}: without {', '.join(optional)} what needs them is left out{how}"
+            yield Finding("warn", "archives", detail)
 
 
 def _disk(root: Path) -> Iterator[Finding]:

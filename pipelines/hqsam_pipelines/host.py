@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -32,8 +33,12 @@ KILL_AFTER_S = 15.0
 
 LIBRARIES = (
     "numpy", "prefect.main", "prefect.flows", "prefect.tasks", "prefect.artifacts", "prefect.events.worker", "prefect.logging.handlers",
+    "prefect.flow_engine", "prefect.task_engine", "prefect.utilities.visualization", "anyio._backends._asyncio",
     "fastapi", "rich.progress", "ruamel.yaml", "httpx", "cv2", "PIL.Image", "pycocotools.mask", "pandas", "pyarrow.parquet",
-    "dvc.repo.reproduce", "dvc.commands.repro", "torch",
+    "dvc.repo.reproduce", "dvc.commands.repro", "dvc.cli.parser", "dvc.cachemgr", "dvc.data_cloud", "dvc.lock", "dvc.rwlock", "dvc.scm",
+    "dvc.repo.artifacts", "dvc.repo.datasets", "dvc.repo.metrics", "dvc.repo.params", "dvc.repo.plots", "dvc.repo.stage",
+    "dvc.utils.strictyaml", "dvc_data.hashfile.db.local", "dvc_data.hashfile.status", "dulwich.ignore", "dulwich.index", "dulwich.worktree",
+    "torch",
 )  # fmt: skip
 """Imported one by one while nobody waits, the most wanted first."""
 
@@ -146,6 +151,8 @@ class Host:
     def _fork(self, run: Run) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        # What was imported stays: a child's collector would walk all of it, half a second and a copy of every page.
+        gc.freeze()
         pid = os.fork()
         if pid == 0:
             self._child(run)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from embedded_tree import tree
-from hqsam_datasets import benchmarks, rle
+import yaml
+from embedded_tree import REPOSITORY, tree
+from hqsam_datasets import archive, benchmarks, rle
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.benchmarks.sginw import SETS
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.index import index
 from hqsam_datasets.manifest import read_rows
+from hqsam_pipelines import overlays
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -70,14 +73,18 @@ def polygon(xs: list[int], ys: list[int]) -> dict[str, Any]:
     return {"shape_attributes": shape, "region_attributes": {"species": "BND", "id": "1", "out of focus": "false"}}
 
 
-def test_ndd20(tmp_path: Path) -> None:
-    root = tmp_path / "root"
+def ndd20_tree(root: Path) -> Path:
     square = polygon([10, 30, 30, 10], [5, 5, 25, 25])
     above = via("1.jpg", [square, polygon([1, 9], [1, 9]), polygon([40, 60, 50], [10, 10, 40])])
     put(root / "NDD20" / "ABOVE_LABELS.json", above)
     put(root / "NDD20" / "BELOW_LABELS.json", {"_via_img_metadata": via("1.jpg", {"0": square})})
     put(root / "NDD20" / "ABOVE" / "1.jpg", picture(48, 64))
     put(root / "NDD20" / "BELOW" / "1.jpg", picture(32, 40))
+    return root
+
+
+def test_ndd20(tmp_path: Path) -> None:
+    root = ndd20_tree(tmp_path / "root")
     assert run("ndd20", root, tmp_path / "out", "gt_box")["n_instances"] == 3
     rows = read_rows(tmp_path / "out" / "instances.parquet")
     assert [row["instance_id"] for row in rows] == ["ndd20_above-1-000", "ndd20_above-1-002", "ndd20_below-1-000"]
@@ -145,3 +152,37 @@ def test_every_adapter_opens_with_a_data_sheet() -> None:
         sheet = " ".join(sheet.split())
         for word in ("Source", "ayout", "Known bad files"):
             assert word in sheet, (name, word)
+
+
+def packed(folder: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w") as out:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            out.write(path, path.relative_to(folder).as_posix())
+
+
+def test_archives_of_the_profile_paper_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Archives of the published names, fetched, extracted and indexed as `hqsam profile paper_all` has them."""
+    profile = yaml.safe_load(overlays.compose(REPOSITORY, "paper_all"))
+    drop = tmp_path / "drop"
+    sginw = sginw_tree(tmp_path / "sginw")
+    packed(sginw / "seginw", drop / "sginw" / "seginw.zip")
+    packed(sginw / "grounded", drop / "sginw" / "grounded_hqsam.zip")
+    packed(ndd20_tree(tmp_path / "ndd20") / "NDD20", drop / "ndd20" / "NDD20.zip")
+    for part in ("TR", "VD", "TE1", "TE2", "TE3", "TE4"):
+        source = tree("dis5k") / "DIS5K" / ("DIS-TR" if part == "TR" else "DIS-VD")
+        shutil.copytree(source, tmp_path / "dis" / "DIS5K" / f"DIS-{part}")
+    packed(tmp_path / "dis", drop / "dis5k" / "DIS5K.zip")
+    monkeypatch.setenv("HQSAM_DROP_DIR", str(drop))
+    counts = {}
+    for name in ("dis_vd", "dis_te1", "dis_te2", "dis_te3", "dis_te4", "sginw", "ndd20"):
+        archive_name = profile["benchmarks"][name]["archive"]
+        spec = profile["archives"][archive_name]
+        spec["files"] = [{k: v for k, v in file.items() if k in ("name", "urls")} for file in spec["files"]]
+        folder = tmp_path / "archives" / archive_name
+        archive.fetch(archive.ArchiveSpec.model_validate(spec), folder, report=lambda done, total, what: None)
+        root = archive.extracted(folder, tmp_path / "extracted")
+        (prompt_set,) = profile["benchmarks"][name]["index"]["prompt_sets"]
+        counts[name] = run(name, root, tmp_path / "out" / name, prompt_set)["n_images"]
+    te = {f"dis_te{part}": 16 for part in (1, 2, 3, 4)}
+    assert counts == {"dis_vd": 16, **te, "sginw": sum(1 + k % 3 for k in range(25)), "ndd20": 2}

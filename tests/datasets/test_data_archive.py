@@ -194,3 +194,28 @@ def test_fuzzed_zips_give_a_user_error_or_the_right_bytes(tmp_path: Path) -> Non
             contents = {p.read_bytes() for p in root.rglob("*.bin")}
             assert contents <= set(members.values())
     assert refused > rounds // 5
+
+
+def test_zips_made_on_windows_may_part_folders_by_backslashes(tmp_path: Path) -> None:
+    def windows_zip(*names: str) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as out:
+            for name in names:
+                info = zipfile.ZipInfo(name)
+                info.create_system = 0
+                out.writestr(info, b"" if name.endswith("\\") else b"1")
+        return buffer.getvalue()
+
+    source = put(
+        tmp_path / "set", {"mine.zip": windows_zip("photos\\", "photos\\a b.jpg", "masks\\Thumbs.db", "x.txt")}
+    )
+    assert tree(archive.extracted(source, tmp_path / "extracted")) == [
+        ".complete.json", "mine/photos/a b.jpg", "mine/x.txt",
+    ]  # fmt: skip
+    for number, name in enumerate(("..\\evil", "a\\..\\..\\evil", "C:\\evil", "\\\\server\\evil")):
+        source = put(tmp_path / f"bad{number}", {"mine.zip": windows_zip(name)})
+        with pytest.raises(UserError, match="is refused"):
+            archive.extracted(source, tmp_path / "extracted")
+    source = put(tmp_path / "twice", {"mine.zip": windows_zip("a\\b.jpg", "A\\B.jpg")})
+    with pytest.raises(UserError, match="falls together"):
+        archive.extracted(source, tmp_path / "extracted")

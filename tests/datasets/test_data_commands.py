@@ -123,6 +123,60 @@ def test_doctor_asks_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixt
     assert hqsam(["doctor", "data", str(flat)]) == 0
 
 
+def findings(folder: Path, tmp_path: Path) -> dict[str, tuple[str, list[str]]]:
+    hqsam(["doctor", "data", str(folder), "--json", str(tmp_path / "f.json")])
+    return {f["text"]: (f["level"], f["files"]) for f in json.loads((tmp_path / "f.json").read_bytes())["findings"]}
+
+
+def test_doctor_pairs_as_the_normalise_stage_does(tmp_path: Path) -> None:
+    """Several masks an image, names in two Unicode forms, a folder around everything."""
+    files = {
+        "my set/images/a.jpg": jpeg(1),
+        "my set/masks/a/1.png": encoded(shape()),
+        "my set/masks/a/2.png": encoded(shape()[::-1].copy()),
+        "my set/images/Vo\u0308gel 2#1.JPG": jpeg(2),  # as macOS writes it
+        "my set/masks/V\u00f6gel 2#1.PNG": encoded(shape()),
+        "my set/masks/._V\u00f6gel 2#1.PNG": b"junk",
+        "__MACOSX/my set/images/._a.jpg": b"junk",
+    }
+    folder = put(tmp_path / "mine", files)
+    found = findings(folder, tmp_path)
+    assert found["1 images have several masks: each becomes an instance"] == ("note", ["a"])
+    assert found["2 pairs of image and mask with the same name"][0] == "ok"
+    usable = "usable as a training source: {kind: folder, archive: NAME, images: my set/images, masks: my set/masks}"
+    assert usable in found and not any(level == "error" for level, _ in found.values())
+    result = run("own", folder, tmp_path / "out", kind="folder", images="my set/images", masks="my set/masks")
+    assert (result["n_samples"], result["n_rejects"]) == (2, 0)
+
+
+def test_doctor_on_what_people_have_lying_around(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    voc = Image.fromarray((shape() // 255 + (shape()[::-1] // 255) * 2).astype(np.uint8), "P")
+    voc.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    voc.save(tmp_path / "voc.png")
+    files = {
+        "JPEGImages/a.jpg": jpeg(1),
+        "SegmentationObject/a.png": (tmp_path / "voc.png").read_bytes(),
+        "JPEGImages/new.heic": b"x",
+    }
+    folder = put(tmp_path / "voc", files)
+    (folder / "JPEGImages" / "gone.jpg").symlink_to("/nowhere/gone.jpg")
+    found = findings(folder, tmp_path)
+    assert found["1 links lead nowhere"] == ("error", ["gone.jpg"])
+    assert found["1 files have a format that is not read: convert images to JPEG or PNG, masks to PNG"][1] == [
+        "new.heic"
+    ]
+    labels = "masks hold several labels, here taken for one object: kind label_maps makes an instance of each"
+    assert found[f"1 {labels}"] == ("note", ["a"])
+    coco = put(tmp_path / "coco", {"train/a.jpg": jpeg(1), "annotations/inst.json": b"{}"})
+    assert hqsam(["doctor", "data", str(coco)]) == 1
+    assert "kind: coco_json" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert hqsam(["doctor", "data", str(tmp_path / "empty")]) == 1
+    assert "the folder is empty" in capsys.readouterr().err
+    colon = put(tmp_path / "colon", {"a: b/images/1.jpg": jpeg(1), "a: b/masks/1.png": encoded(shape())})
+    assert any('images: "a: b/images"' in text for text in findings(colon, tmp_path))
+
+
 def test_sheets(capsys: pytest.CaptureFixture[str]) -> None:
     assert hqsam(["data", "sheet"]) == 0
     assert "dis5k" in capsys.readouterr().out
@@ -139,6 +193,29 @@ def test_masks_are_drawn_in_colour() -> None:
     drawn = tinted(image, shape(), (255, 0, 0))
     assert (drawn[shape() <= images.FOREGROUND] == 0).all()
     assert (drawn[10, 13:26] == (255, 0, 0)).all() and drawn[15, 20, 0] == int(255 * 0.45)
+
+
+def test_the_crop_is_what_the_view_shows(data: Path) -> None:
+    """Beside the padding, a view is that part of the image, resized and perhaps mirrored."""
+    from hqsam_datasets import lookup
+    from hqsam_datasets.augment import apply_view
+    from hqsam_datasets.drawing import crop_box
+
+    seen = 0
+    for key in ("ecssd_0001", "ecssd_0002", "ecssd_0003"):
+        found = lookup.find_sample(key, data)
+        height, width = found.sample.image.shape[:2]
+        for view in found.views:
+            x0, y0, x1, y1 = crop_box(view, (height, width))
+            assert -1e-6 <= x0 < x1 <= width + 1e-6 and -1e-6 <= y0 < y1 <= height + 1e-6
+            shown, _ = apply_view(image=found.sample.image, mask=found.sample.instances[0].mask, view=view)
+            shown = shown[: view["jitter"]["crop_h"], : view["jitter"]["crop_w"]]  # below and right of it is padding
+            part = found.sample.image[round(y0) : round(y1), round(x0) : round(x1)]
+            part = part[:, ::-1] if view["flip"] else part
+            expected = np.asarray(Image.fromarray(part).resize(shown.shape[1::-1], Image.Resampling.BILINEAR), float)
+            assert np.abs(expected - shown).mean() < 10 < np.abs(expected - shown[:, ::-1]).mean(), view
+            seen += 1
+    assert seen == 6
 
 
 def test_push_and_pull_through_a_folder_url(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

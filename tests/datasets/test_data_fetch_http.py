@@ -12,6 +12,7 @@ from fetch_testing import QUICK, a_zip, get, left_over, spec
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_http import download
 from hqsam_datasets.fetch_transfer import DownloadError, RetryPolicy, Transfer
+from hqsam_datasets.reporting import with_rate
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -134,3 +135,26 @@ def test_compressed_transfers_are_refused(tmp_path: Path) -> None:
     served = Behaviour(a_zip(), headers={"Content-Encoding": "gzip"})
     with serving({"/x": served}) as base, pytest.raises(UserError, match="sends the file compressed"):
         get(spec(f"{base}/x"), tmp_path / "set")
+
+
+def test_redirects_to_another_address_are_followed_and_resumed(tmp_path: Path) -> None:
+    """A model hub's `resolve` address answers each request with the way to its store; ranges must survive that."""
+    body = a_zip()
+    stored = Behaviour(body, cut=lambda n: 20_000 if n == 0 else None)
+    with serving({"/store": stored}) as store:
+        moved = Behaviour(b"", status=lambda n: 302, headers={"Location": f"{store}/store?signature=x"})
+        with serving({"/resolve/main/set.zip": moved}) as hub:
+            get(spec(f"{hub}/resolve/main/set.zip"), tmp_path / "set")
+    assert (tmp_path / "set" / "set.zip").read_bytes() == body
+    assert len(moved.requests) == len(stored.requests) == 2
+    assert stored.requests[1]["Range"] == "bytes=20000-" and "If-Range" in stored.requests[1]
+
+
+def test_rate_and_time_left_are_told() -> None:
+    told: list[str] = []
+    times = iter([100.0, 100.0, 102.0, 110.0, 130.0])
+    progress = with_rate(lambda done, total, what: told.append(what), "a.zip", clock=lambda: next(times))
+    # 4 GB were there from an earlier run: they must not count as fast.
+    for done in (4_000_000_000, 4_010_000_000, 4_050_000_000, 5_000_000_000):
+        progress(done, 5_000_000_000)
+    assert told == ["a.zip", "a.zip, 5.0 MB/s, 3 min left", "a.zip, 5.0 MB/s, 3 min left", "a.zip, 33.3 MB/s"]

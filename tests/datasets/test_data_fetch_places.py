@@ -11,7 +11,7 @@ from fetch_testing import QUICK, a_zip, get, spec
 from hqsam_datasets import fetch_remote
 from hqsam_datasets.archive import ArchiveSpec
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch_transfer import Transfer
+from hqsam_datasets.fetch_transfer import DownloadError, Transfer
 
 
 def test_drop_folder_and_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,3 +81,23 @@ def test_object_stores_through_fsspec(tmp_path: Path) -> None:
     assert (tmp_path / "set" / "set.zip").read_bytes() == body
     with pytest.raises(UserError, match="FileNotFoundError"):
         get(spec("memory://bucket/other.zip"), tmp_path / "other")
+
+
+def test_google_drive_quota_page_is_named(tmp_path: Path) -> None:
+    page = (
+        b"<!DOCTYPE html><html><body>Sorry, too many users have viewed or downloaded this file recently.</body></html>"
+    )
+    with serving({"/download": Behaviour(page)}) as base, pytest.raises(DownloadError, match="got quota exceeded"):
+        fetch_remote.download_from_drive(
+            "F1", tmp_path / "x.zip.part", Transfer(policy=QUICK), endpoint=f"{base}/download"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_google_drive_downloads_are_resumed(tmp_path: Path) -> None:
+    body = a_zip()
+    served = Behaviour(body, cut=lambda n: 20_000 if n == 0 else None)
+    how = Transfer(policy=QUICK, sleep=lambda s: None)
+    with serving({"/download": served}) as base:
+        fetch_remote.download_from_drive("F1", tmp_path / "x.zip.part", how, endpoint=f"{base}/download")
+    assert (tmp_path / "x.zip.part").read_bytes() == body and served.requests[1]["Range"] == "bytes=20000-"

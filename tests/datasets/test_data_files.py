@@ -170,10 +170,16 @@ def test_shards_and_random_access(tmp_path: Path) -> None:
     assert [len(info.keys) for info in writer.shards] == [3, 3, 1]
     for info in writer.shards:
         with tario.TarReader(tmp_path / info.name) as reader:
-            for key, offset in zip(info.keys, info.offsets, strict=True):
-                found, files = reader.read_sample(offset)
+            for key, _, offset, end in tario.places({"shards": [info.as_json()]}):
+                found, files = reader.read_sample(offset, end)
                 assert found == key and list(files) == ["jpg", "json", "mask.png"]
+                assert offset == 0 or (found, files) == reader.read_sample(*reader.spans()[key])
                 assert len(files["jpg"]) == 400 * int(key[1])
+            assert list(reader.spans()) == info.keys
+            for wrong in ((0, info.bytes), (512, 2048), (info.bytes - 1024, info.bytes), (0, info.bytes + 1)):
+                if len(info.keys) > 1 or wrong[0]:
+                    with pytest.raises(UserError):
+                        reader.read_sample(*wrong)
         assert (tmp_path / info.name).stat().st_size == info.bytes
     samples = [s for info in writer.shards for s in tario.iterate_samples(tmp_path / info.name)]
     assert [key for key, _ in samples] == [f"k{i}" for i in range(7)]

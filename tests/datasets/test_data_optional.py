@@ -18,6 +18,7 @@ from hqsam_datasets import archive
 from hqsam_datasets.archive import ArchiveSpec
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch import missing_by_hand
 from hqsam_datasets.index import index
 from hqsam_datasets.manifest import read_rows
 from hqsam_datasets.overlap import OverlapOptions, find_overlap
@@ -50,6 +51,22 @@ def test_an_optional_file_is_recorded_as_missing_and_fetched_later(tmp_path: Pat
     assert "missing" not in again and len(again["files"]) == 2 and len(said) == 1
     assert (len(one.requests), len(two.requests)) == (1, 2), "what is there is verified, not fetched again"
     assert (out / "2.zip").read_bytes() == a_zip(2)
+
+
+def test_what_only_a_person_can_get_is_known_beforehand(tmp_path: Path) -> None:
+    out = tmp_path / "data" / "archives" / "set"
+    files = [
+        {"name": "a.zip", "urls": ["drop://a.zip"]},
+        {"name": "b.zip", "urls": ["drop://b.zip"], "optional": True},
+        {"name": "c.zip", "urls": ["drop://c.zip", "http://127.0.0.1:9/c.zip"], "optional": True},
+    ]
+    spec = ArchiveSpec.model_validate({"files": files})
+    assert missing_by_hand(spec, out) == (["a.zip"], ["b.zip"])
+    (tmp_path / "data" / "drop" / "set").mkdir(parents=True)
+    (tmp_path / "data" / "drop" / "set" / "a.zip").write_bytes(a_zip())
+    out.mkdir(parents=True)
+    (out / "b.zip").write_bytes(a_zip())
+    assert missing_by_hand(spec, out) == ([], [])
 
 
 def test_an_archive_of_which_nothing_can_be_had_is_empty(tmp_path: Path) -> None:

@@ -150,6 +150,32 @@ def test_descriptor_sums_are_exact_in_single_precision() -> None:
     assert np.abs(basis.sum(0)).max() < 0.02 * np.abs(basis).sum(0).min()
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 15), st.integers(1, 4)), max_size=400),
+    st.integers(0, 2**32 - 1),
+)
+def test_features_are_chosen_by_strength_rank_and_quota(peaks: list[tuple[int, int, int]], seed: int) -> None:
+    """Against the rule spelled out one feature at a time, with many ties."""
+    atlas = hashing._atlas(192, 192)
+    rng = np.random.default_rng(seed)
+    response = np.zeros(atlas.threshold.shape, np.float32)
+    for level, cell, strength in peaks:
+        places = np.flatnonzero((atlas.cell == level * 16 + cell) & np.isfinite(atlas.threshold.ravel()))
+        response.ravel()[rng.choice(places)] = strength
+    expected = []
+    floor = np.maximum(cv2.dilate(response, hashing._PEAK), atlas.threshold)
+    for level, quota in enumerate(hashing.LEVEL_QUOTA):
+        ranked = []
+        for cell in range(16):
+            inside = (atlas.cell == level * 16 + cell) & (response >= floor).ravel()
+            strongest = sorted((-float(response.ravel()[i]), int(i)) for i in np.flatnonzero(inside))
+            ranked += [(value / rank, i) for rank, (value, i) in enumerate(strongest, start=1)]
+        expected += [i for _, i in sorted(ranked, key=lambda item: item[0])[:quota]]
+    found, levels = hashing._strongest(response, atlas)
+    assert found.tolist() == expected
+    assert levels.tolist() == (atlas.cell[expected] // 16).tolist()
+
+
 @pytest.mark.parametrize("tiles", [b"", b"T", b"T0", b"T1x", b"T1" + bytes(20)])
 def test_damaged_signatures_are_refused(tiles: bytes) -> None:
     with pytest.raises(ValueError, match="tile signature"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_testing import authors_model, gap, picture, small_model
+from model_testing import authors_model, gap, picture, randomise, small_model, soften
 from safetensors.torch import save_file
 
 from hqsam.errors import UserError
@@ -122,6 +122,36 @@ def test_hugging_face_gives_the_same_logits(tmp_path):
             assert gap(found.iou_scores[0, 0], ours.sam.iou_PK[0]) < 1e-4
 
 
+def test_hugging_faces_plain_sam_loads(tmp_path, nano):
+    """`SamModel` as transformers saves it, in nano's sizes; vanilla SAM's logits come out."""
+    from hqsam.model._torchvision import ensure_torchvision
+
+    ensure_torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import SamConfig, SamModel
+
+    sizes = convert.hugging_face_config(nano)
+    parts = {name: value for name, value in sizes.items() if name.endswith("_config")}
+    del parts["mask_decoder_config"]["vit_dim"]
+    theirs = SamModel(SamConfig(**parts)).eval()
+    randomise(theirs, 0)
+    soften(theirs.mask_decoder)
+    theirs.save_pretrained(tmp_path / "hf")
+    path = tmp_path / "hf" / "model.safetensors"
+    summary = convert.inspect(path)
+    assert (summary.format, summary.backbone, summary.variant) == ("hf_sam", "nano", None)
+    model = load_any(path)
+    pixels = model.preprocess(torch.from_numpy(picture(128, 128)).permute(2, 0, 1)[None])
+    boxes = torch.tensor([[10.0, 20, 100, 90]])
+    with torch.no_grad():
+        ours = model.decode_sam(model.encode(pixels), model.embed_prompts(boxes_P4=boxes))
+        found = theirs(pixel_values=pixels, input_boxes=boxes[None], multimask_output=False)
+    assert ours.logits_PKhw.abs().max() > 1
+    assert gap(found.pred_masks[0], ours.logits_PKhw) < 1e-4
+    assert gap(found.iou_scores[0], ours.iou_PK) < 1e-4
+
+
 def test_names_are_told_by_the_keys_of_published_backbones():
     """Without building a 600 M model: the shapes of the deciding tensors."""
     sizes = {"vit_b": (768, 2, 64), "vit_l": (1024, 5, 64), "vit_h": (1280, 7, 64), "nano": (192, 1, 16)}
@@ -229,6 +259,8 @@ def test_checkpoint_command(tmp_path, nano, capsys):
     assert run(["checkpoint", "convert", weights, str(tmp_path / "y.pth"), "--to", "hq_sam"]) == 1
     assert "no HQ parameters" in capsys.readouterr().err
     assert run(["checkpoint", "convert", str(merged), str(tmp_path / "y.bin"), "--to", "sam"]) == 1
+    assert run(["checkpoint", "convert", str(merged), str(tmp_path / "y.pth"), "--to", "hq_head"]) == 1
+    assert "change the suffix" in capsys.readouterr().err
     assert not (tmp_path / "y.bin").exists()
 
 

@@ -1,6 +1,8 @@
 """ONNX files against PyTorch, through onnxruntime."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,16 @@ from model_testing import picture, small_model
 from hqsam import export
 from hqsam.errors import UserError
 from hqsam.export import export_onnx, load_for_export
-from hqsam.export_check import CASES, compare_decoder, compare_encoder, onnx_inputs, random_features, session
+from hqsam.export_check import (
+    CASES,
+    PromptCase,
+    compare_case,
+    compare_decoder,
+    compare_encoder,
+    onnx_inputs,
+    random_features,
+    session,
+)
 from hqsam.export_parts import DecoderOptions, decoder_inputs, upscale
 from hqsam.model import backbones, checkpoint
 from hqsam.model.backbones.base import vit_backbone
@@ -23,12 +34,12 @@ from hqsam.transforms import ResizeLongestSide
 TOLERANCE = 1e-4
 
 
-def calm_model(backbone):
+def calm_model(backbone, seed=0):
     """Random weights whose decoder does not turn rounding into other masks, as trained ones do not.
 
     With attention as sharp as random projections make it, a change of the features by 1e-7 moves a logit by 0.1.
     """
-    model = small_model(backbone)
+    model = small_model(backbone, seed=seed)
     with torch.no_grad():
         for name, parameter in model.sam.mask_decoder.named_parameters():
             if "q_proj.weight" in name:
@@ -125,22 +136,51 @@ def test_cases_cover_every_kind_of_prompt():
     assert {case.prompts == 1 for case in CASES} == {True, False}
 
 
-def test_light_hq_sam_at_full_size(tmp_path):
-    model = calm_model(backbones.load("vit_tiny"))
-    written = export_onnx(model, tmp_path, options=DecoderOptions("hq_token", low_res_only=True))
-    assert [file.path.name for file in written] == ["vit_tiny_encoder.onnx", "vit_tiny_decoder_hq_token_low_res.onnx"]
-    assert all(file.difference.share < TOLERANCE for file in written)
+# (width, heads, depth) of the published ViTs.
+VITS = {"vit_b": (768, 12, 12), "vit_l": (1024, 16, 24), "vit_h": (1280, 16, 32)}
+FULL = os.environ.get("HQSAM_ONNX") == "full"
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "heads", "depth"), [("vit_b", 768, 12, 2), ("vit_l", 1024, 16, 1), ("vit_h", 1280, 16, 1)]
-)
-def test_first_blocks_of_the_vits(tmp_path, name, width, heads, depth):
-    """A block with global attention at each published width; for vit_b behind one with windows that need padding."""
-    last = (depth - 1,)
-    model = small_model(vit_backbone(name, width=width, depth=depth, heads=heads, global_blocks=last, image_size=256))
+def shortened(name, *, depth, image_size=1024):
+    """A published ViT's widths with fewer blocks, the last of them with global attention."""
+    width, heads, _ = VITS[name]
+    blocks = (depth - 1,)
+    return vit_backbone(name, width=width, depth=depth, heads=heads, global_blocks=blocks, image_size=image_size)
+
+
+@pytest.mark.parametrize("name", ["nano", "vit_tiny", *VITS])
+def test_hq_decoder_of_every_backbone_takes_any_number_of_prompts(tmp_path, name):
+    """At full size: a decoder sees of its encoder only the sizes of two features."""
+    model = calm_model(shortened(name, depth=1) if name in VITS else backbones.load(name))
+    [file] = export_onnx(model, tmp_path, parts=["decoder"])
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}_decoder_hq_sum.onnx"]
+    assert file.difference.share < TOLERANCE
+    runtime, encoded = session(file.path), random_features(model)
+    for prompts in (1, 7, 64) if FULL or name == "nano" else (7,):
+        case = PromptCase(points=2, boxes=True, masks=False, prompts=prompts, size=(300, 451))
+        found = compare_case(model, runtime, encoded, case, DecoderOptions(), seed=prompts)
+        assert found.scale > 1
+        assert found.share < TOLERANCE, prompts
+
+
+def test_light_hq_sams_encoder_at_full_size(tmp_path):
+    [file] = export_onnx(calm_model(backbones.load("vit_tiny")), tmp_path, parts=["encoder"])
+    assert file.path.name == "vit_tiny_encoder.onnx"
+    assert file.difference.share < TOLERANCE
+
+
+@pytest.mark.timeout(1800 if FULL else 300)
+@pytest.mark.parametrize("name", VITS)
+def test_encoder_of_every_vit(tmp_path, name):
+    """A block with global attention at each published width; for vit_b behind one with windows that need padding.
+
+    `HQSAM_ONNX=full` takes the published depth and size instead: 7 GB of memory and minutes for ViT-L, 12 GB for ViT-H.
+    """
+    short = shortened(name, depth=2 if name == "vit_b" else 1, image_size=256)
+    model = small_model(backbones.load(name) if FULL else short)
     [file] = export_onnx(model, tmp_path, parts=["encoder"])
     assert file.difference.share < TOLERANCE
+    assert file.path.with_name(f"{name}_encoder.onnx.data").exists() == (FULL and name == "vit_h")
 
 
 def test_vanilla_sam_of_vit_b_with_three_masks_at_low_resolution(tmp_path):
@@ -165,13 +205,38 @@ def test_upscaling_equals_postprocess_masks(nano, size):
 ONE_BLOCK = vit_backbone("one", width=64, depth=1, heads=2, global_blocks=(0,), image_size=128)
 
 
-def test_a_large_model_keeps_its_weights_beside_the_file(tmp_path, monkeypatch):
+def test_a_large_part_keeps_its_weights_beside_the_file(tmp_path, monkeypatch):
+    """The part's own weights count, not its model's; and whatever was there before is replaced as a whole."""
+    monkeypatch.setattr(export, "_LARGEST_FILE", 5_000_000)
+    model, other = calm_model(ONE_BLOCK), calm_model(ONE_BLOCK, seed=1)
+    encoder, decoder = export_onnx(model, tmp_path, options=DecoderOptions("sam", low_res_only=True))
+    names = ["one_decoder_sam_low_res.onnx", "one_decoder_sam_low_res.onnx.data", "one_encoder.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert decoder.size == sum((tmp_path / name).stat().st_size for name in names[:2])
+    assert encoder.size < 5_000_000 < decoder.size
     monkeypatch.setattr(export, "_LARGEST_FILE", 0)
-    model = small_model(ONE_BLOCK)
-    [file] = export_onnx(model, tmp_path, parts=["encoder"])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["one_encoder.onnx", "one_encoder.onnx.data"]
-    assert file.size == sum(p.stat().st_size for p in tmp_path.iterdir())
-    assert compare_encoder(model, file.path).share < TOLERANCE
+    export_onnx(other, tmp_path, parts=["encoder"])
+    assert compare_encoder(other, tmp_path / names[2]).share < TOLERANCE
+    monkeypatch.undo()
+    export_onnx(model, tmp_path, parts=["encoder"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == names  # no weights without their file
+    assert compare_encoder(model, tmp_path / names[2]).share < TOLERANCE
+
+
+def test_an_export_killed_between_its_two_files_leaves_no_wrong_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_LARGEST_FILE", 0)
+    export_onnx(small_model(ONE_BLOCK), tmp_path, parts=["encoder"])
+    replace, target = Path.replace, tmp_path / "one_encoder.onnx"
+
+    def killed(self, to):
+        if Path(to) == target:
+            raise KeyboardInterrupt
+        return replace(self, to)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export_onnx(small_model(ONE_BLOCK, seed=1), tmp_path, parts=["encoder"])
+    assert not target.exists()
 
 
 def test_a_file_that_differs_never_appears(tmp_path, monkeypatch):

@@ -91,6 +91,11 @@ def index_of(root: Path, name: str) -> dict[str, Any]:
 def test_the_profile_and_one_command_give_shards_without_the_sets_that_nobody_can_download(
     paper: Path, drop: Path
 ) -> None:
+    beforehand = run(paper, "hqsam", "doctor").stdout
+    assert (
+        "uvo: without uvo_videos_sparse_frames.zip, uvo_instances_results.json what needs them is left out"
+        in beforehand
+    )
     done = run(paper, "dvc", "repro", "shard", timeout=280)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     # Shown: licences, and for each file that is missing where it comes from and where it goes.

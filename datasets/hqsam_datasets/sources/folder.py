@@ -10,6 +10,7 @@ folder, JPEG files are images and the others masks.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class AnyFolder:
         skip = {normal_name(stem) for stem in options.skip}
         pairs, rejects, used = [], [], set()
         for stem, image in sorted(images.items()):
-            files = _masks_of(stem, masks)
+            files = masks_of(stem, masks)
             used.update(files)
             if normal_name(stem) in skip:
                 rejects.append(_skipped(name, relative(image, root)))
@@ -101,7 +102,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         inner = path.relative_to(folder)
         if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in inner.parts):
             continue
-        stem = inner.with_suffix("").as_posix()
+        stem = stem_of(inner)
         if stem in found:
             cure = "keep one of them"
             raise UserError(f"{found[stem].name} and {path.name} have the same stem", file=path, key=stem, cure=cure)
@@ -109,7 +110,16 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def _masks_of(stem: str, masks: Mapping[str, Path]) -> list[str]:
+def stem_of(inner: Path) -> str:
+    """What pairs an image with its masks: the path below the folder without extension, in one Unicode form.
+
+    macOS writes `ö` as two characters, most others as one: a mask made on another system must still be found.
+    """
+    return unicodedata.normalize("NFC", inner.with_suffix("").as_posix())
+
+
+def masks_of(stem: str, masks: Mapping[str, object]) -> list[str]:
+    """The stems of an image's masks: the same one, or else all in the folder of that name."""
     if stem in masks:
         return [stem]
     return sorted(other for other in masks if other.rpartition("/")[0] == stem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,12 +204,13 @@ def _files_of(places: Mapping[str, Path], part: Part) -> _Files:
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     others: list[Path] = []
-    for path in _listed(image_dir, part.nested):
+    found = _listed(image_dir, part.nested)
+    for path in found:
         if path.name.endswith(IMAGE_SUFFIXES):
             images[_stem_of(path, part.nested)] = path
         elif not (shared and path.name.endswith(MASK_SUFFIXES)):
             others.append(path)
-    for path in _listed(mask_dir, part.nested):
+    for path in found if shared else _listed(mask_dir, part.nested):
         if path.name.endswith(MASK_SUFFIXES):
             masks[_stem_of(path, part.nested)] = path
         elif not shared:
@@ -218,7 +219,7 @@ def _files_of(places: Mapping[str, Path], part: Part) -> _Files:
     return _Files(image_dir, mask_dir, part.nested, images, masks, tuple(others), wanted)
 
 
-def _listed(folder: Path, nested: bool) -> Iterable[Path]:
+def _listed(folder: Path, nested: bool) -> list[Path]:
     if not nested:
         return list_files(folder)
     classes = sorted(child for child in folder.iterdir() if child.is_dir())
