@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from hqsam_datasets.errors import UserError
 from torch import nn
@@ -47,6 +49,20 @@ def check_processes(n_items: int, options: TrainOptions, processes: int) -> None
         raise UserError(
             f"a batch of {options.batch_size} views cannot be shared evenly by {processes} processes",
             key="train.batch_size", cure="make it a multiple of the number of processes",
+        )  # fmt: skip
+
+
+def check_nodes(options: TrainOptions, processes: int) -> None:
+    """Cached features lie in memory-mapped files, which the page caches of several machines do not keep alike.
+
+    Raises:
+        UserError: they are asked for by processes on several machines.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if options.feed == "cached" and here < processes:
+        raise UserError(
+            f"{here} of the {processes} training processes are on this machine: cached features can only be shared on one",
+            key="train.feed", cure="set it to online, or train on one machine",
         )  # fmt: skip
 
 

@@ -157,6 +157,7 @@ def _prepare(
     net = build_model(model, seed=seed).to(group.device).train()
     checks.check_size(data, net)
     checks.check_variant(net, options)
+    checks.check_nodes(options, group.size)
     chosen = data.of_sources(options.sources)
     keys = [data.places[n].key for n in chosen]
     kept_out = held_out(keys, share=options.holdout, most=options.holdout_most)

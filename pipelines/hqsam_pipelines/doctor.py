@@ -99,7 +99,7 @@ def _machine() -> Iterator[Finding]:
 def _gpu() -> Iterator[Finding]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        yield Finding("ok", "gpu", "none found; the sample needs none, the paper profile does")
+        yield Finding("ok", "gpu", "none found; the sample needs none")
         return
     query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
@@ -119,6 +119,10 @@ def _params(root: Path) -> Iterator[Finding]:
         return
     sizes = f"{len(params.sources)} sources, {len(params.benchmarks)} benchmarks, {len(params.models)} models"
     yield Finding("ok", "params", f"profile {params.profile}: {sizes}, {count} sections valid")
+    demanding = [name for name in params.models if params.train(name).device == "cuda"]
+    if demanding and shutil.which("nvidia-smi") is None:
+        text = f"{', '.join(demanding)}: `train.device: cuda` demands a GPU, and no nvidia-smi was found"
+        yield Finding("fail", "training", text)
     for name in params.models:
         checkpoint = params.model(name).checkpoint
         if checkpoint is not None and not (root / checkpoint).exists() and not _is_fetched(checkpoint):

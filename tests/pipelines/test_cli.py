@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -149,3 +150,12 @@ def test_doctor_finds_this_checkout_well_and_names_what_is_not(checkout: Path, t
     assert broken.returncode == 1
     assert "train.epocs" in broken.stdout
     assert "did you mean epochs" in broken.stdout
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
+def test_doctor_misses_the_gpu_that_the_profile_demands(checkout: Path) -> None:
+    text = (checkout / "params.yaml").read_text()
+    (checkout / "params.yaml").write_text(text.replace("\n  epochs: ", "\n  device: cuda\n  epochs: "))
+    done = call("doctor", cwd=checkout)
+    assert done.returncode == 1
+    assert "nano: `train.device: cuda` demands a GPU" in done.stdout

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hqsam_datasets.errors import UserError
 from hqsam_pipelines import launch
-from processes import Training, weights
+from processes import Training, free_port, weights
 from test_processes import spec_of
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +77,37 @@ def test_nothing_survives_the_parent(training_set, tmp_path, number):
     assert time.monotonic() - begin < 15
     assert (spec.out / "last.pt").exists()
     parent.stdout.close()
+
+
+def test_two_nodes_that_meet_by_torchruns_rendezvous(training_set, tmp_path):
+    spec = spec_of(training_set, tmp_path / "nano", epochs=1)
+    spec.write(tmp_path / "spec.json")
+    meet = f"--nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:{free_port()} --rdzv-id=hqsam"
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *meet.split(),
+        "-m",
+        launch.PROGRAM,
+        str(tmp_path / "spec.json"),
+    ]
+    environ = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
+    nodes = [
+        subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [node.communicate(timeout=120)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert sum('@progress [7, 7, "steps"]' in text for text in said) == 1, (
+        "the first process reports, whichever node has it"
+    )
+    whole = Training(spec_of(training_set, tmp_path / "whole", epochs=1), 2)
+    whole.start()
+    while whole.wait_for(1):
+        pass
+    assert whole.join() == [0, 0]
+    assert weights(spec.out) == weights(tmp_path / "whole")
 
 
 def test_what_a_training_says_to_a_person_comes_through(training_set, tmp_path):

@@ -89,6 +89,26 @@ def test_long_work_is_given_up_at_once(training_set, tmp_path, whole, monkeypatc
     assert outputs(tmp_path / "nano") == whole
 
 
+def test_a_stopped_run_with_every_option_ends_with_the_same_bytes(training_set, tmp_path):
+    """Moving average, best epoch, merged file, micro-batches, bfloat16, saves by step: all of it is in `last.pt`."""
+    every = SMALL | {
+        "ema": 0.8, "best": True, "merged": True, "micro_batch": 1, "precision": "bf16", "save_every": 4, "epochs": 3,
+    }  # fmt: skip
+    whole, out = tmp_path / "whole" / "nano", tmp_path / "stopped" / "nano"
+    run(training_set, whole, **every)
+    for stop in (5, 14):
+
+        def told(done, _total, what, stop=stop):
+            if what == "steps" and done == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(SystemExit):
+            run(training_set, out, report=told, **every)
+    run(training_set, out, **every)
+    assert {BEST, MERGED} <= outputs(whole).keys()
+    assert outputs(out) == outputs(whole)
+
+
 def test_a_signal_is_noted_where_work_must_go_on():
     with guard.noting_sigterm() as stop:
         with stop.at_once(False):

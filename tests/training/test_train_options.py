@@ -19,7 +19,7 @@ from hqsam.model.build import build_model
 from hqsam.model.load import load_any
 from hqsam.training.batch import PROMPT_KINDS, collate
 from hqsam.training.cache import CachePlan
-from hqsam.training.checks import check_processes, compile_encoder
+from hqsam.training.checks import check_nodes, check_processes, compile_encoder
 from hqsam.training.feed import encode
 from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet, epoch_plan
@@ -310,6 +310,14 @@ def test_more_processes_than_views_and_uneven_shares(data):
         epoch_plan([Item(n, 0) for n in range(28)], seed=0, epoch=0, batch_size=1, rank=r, world=8) for r in range(8)
     ]
     assert {len(s) for s in shares} == {3}
+
+
+def test_cached_features_stay_on_one_machine(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    check_nodes(options(feed="cached"), 2)
+    check_nodes(options(feed="online"), 4)
+    with pytest.raises(UserError, match="2 of the 4 training processes are on this machine"):
+        check_nodes(options(feed="cached"), 4)
 
 
 def test_variants_that_change_the_encoder_need_the_online_feed(training_set, tmp_path):
