@@ -81,6 +81,11 @@ class ArchiveFile(BaseModel):
         known = {"sha256": self.sha256, "md5": self.md5, "sha1": self.sha1}
         return {name: digest for name, digest in known.items() if digest}
 
+    @property
+    def generated(self) -> bool:
+        """Whether this checkout's own code writes the file (`embedded://`)."""
+        return any(url.startswith("embedded://") for url in self.urls)
+
 
 class ArchiveSpec(BaseModel):
     """A section `archives.<name>` of params.yaml.
@@ -136,7 +141,7 @@ def fetch(
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(out.parent / f".{out.name}.lock"):
-        known = _earlier(out)
+        known = _but_generated(_earlier(out), spec)
         if not _is_complete(spec, out, known):
             known = _fetch(spec, out, known, report, policy or RetryPolicy(), sleep, notice)
         # Also what a run that was killed between publishing and tidying up has left.
@@ -227,6 +232,8 @@ def _drop_folder(out: Path) -> Path:
 
 def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[str, Any]:
     failures = []
+    if task.done.exists() and task.file.generated:
+        task.done.unlink()  # by the code of then
     if task.done.exists():  # verified before an interruption, but the specification may have changed since
         try:
             return _verified(task, task.done, remembered)
@@ -347,6 +354,12 @@ def _earlier(out: Path) -> dict[str, Any]:
     except (KeyError, TypeError):
         whole = False
     return found if whole else {}
+
+
+def _but_generated(known: dict[str, Any], spec: ArchiveSpec) -> dict[str, Any]:
+    """What is known of downloaded files: what the code of another day generated is not held against today's."""
+    generated = {file.name for file in spec.files if file.generated}
+    return {**known, "files": [record for record in known.get("files", ()) if record["name"] not in generated]}
 
 
 def _is_complete(spec: ArchiveSpec, out: Path, known: dict[str, Any]) -> bool:

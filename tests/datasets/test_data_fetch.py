@@ -138,3 +138,19 @@ def test_known_lengths_are_added_up_before_the_first_request(tmp_path: Path) -> 
 def test_wrong_specifications_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"validation error"):
         ArchiveSpec.model_validate(wrong)
+
+
+def test_generated_files_follow_the_code_that_generates_them(tmp_path: Path) -> None:
+    """Trust on first use is for downloads: an archive that an older checkout generated is not kept, nor an error."""
+    generated = ArchiveSpec.model_validate(
+        {"files": [{"name": "UVO_frame_val.json", "urls": ["embedded://uvo/UVO_frame_val.json"]}]}
+    )
+    out = tmp_path / "uvo"
+    today = get(generated, out)
+    written = (out / "UVO_frame_val.json").read_bytes()
+    older = b"[]"
+    record = {**today["files"][0], "bytes": len(older), "sha256": hashlib.sha256(older).hexdigest()}
+    (out / "UVO_frame_val.json").write_bytes(older)
+    (out / "fetch.json").write_text(json.dumps({**today, "files": [record]}))
+    assert get(generated, out) == today
+    assert (out / "UVO_frame_val.json").read_bytes() == written
