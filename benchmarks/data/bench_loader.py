@@ -1,6 +1,6 @@
 """Speed of the training loader's reading and decoding, against just decoding the same files, with two workers.
 
-    python benchmarks/data/bench_loader.py [--small 400] [--large 12] [--workers 2] [--rounds 3] [--json FILE]
+    python benchmarks/data/bench_loader.py [--small 600] [--large 12] [--workers 2] [--rounds 7] [--json FILE]
 
 Shards are written from made-up pairs of the sizes of the training sources. Baseline: the files' bytes are in memory, as many threads as the
 loader has decode them with OpenCV. Loader: `TrainingSet.sample` through `prefetch`: shard reads, key checks, mask encoding, validation.
@@ -104,10 +104,10 @@ def measure(n: int, height: int, width: int, workers: int, rounds: int) -> dict[
 def main() -> int:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--small", type=int, default=400)
+    parser.add_argument("--small", type=int, default=600)
     parser.add_argument("--large", type=int, default=12)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     sizes = ((arguments.small, 300, 400), (arguments.large, 2000, 3000))
