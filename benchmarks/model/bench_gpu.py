@@ -1,6 +1,6 @@
 """GPU: image encoding of vit_l in bfloat16, batches of 8, against the original float32 predictor; and what bfloat16 does to mIoU.
 
-    python -m benchmarks.model.bench_gpu [--backbone vit_l] [--batch 8] [--rounds 7] [--root .] [--json FILE] [--full]
+    python -m benchmarks.model.bench_gpu [--backbone vit_l] [--batch 8] [--rounds 7] [--root .] [--json FILE]
     python -m benchmarks.model.bench_gpu --device cpu --backbone nano --batch 2 --rounds 1      # every line of it, without a GPU
 
 The same uint8 images go, in turn, through `segment_anything`'s `SamPredictor.set_image` one by one and through this project's predict

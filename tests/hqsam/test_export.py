@@ -174,7 +174,7 @@ def test_light_hq_sams_encoder_at_full_size(tmp_path):
 def test_encoder_of_every_vit(tmp_path, name):
     """A block with global attention at each published width; for vit_b behind one with windows that need padding.
 
-    `HQSAM_ONNX=full` takes the published depth and size instead: 7 GB of memory and minutes for ViT-L, 12 GB for ViT-H.
+    `HQSAM_ONNX=full` takes the published depth and size instead: 7 GB of memory and minutes for ViT-L, 10 GB for ViT-H.
     """
     short = shortened(name, depth=2 if name == "vit_b" else 1, image_size=256)
     model = small_model(backbones.load(name) if FULL else short)
