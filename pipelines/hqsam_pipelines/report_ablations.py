@@ -127,12 +127,15 @@ def shown(found: Sequence[AblationRow]) -> list[list[str]]:
 
 def context(found: Sequence[AblationRow], profile: str) -> list[dict[str, Any]]:
     """The table for the page: of this run, or the committed one of the profile; nothing if there is neither."""
-    title = "Ablations and rivals: means over the four HQ sets, and COCO"
+    table = {
+        "title": "Ablations and rivals: means over the four HQ sets, and COCO",
+        "groups": [{"name": "", "span": 2}, {"name": "ours", "span": 4}, {"name": "paper's", "span": 4}],
+        "columns": [name.removeprefix("paper: ") for name in HEADS],
+    }
     if found:
-        return [{"title": title, "columns": list(HEADS), "lines": shown(found)}]
+        return [{**table, "lines": shown(found)}]
     earlier = recorded(profile)
-    title += " (a committed run of `hqsam repro ablations`, half the epochs; not of this run)"
-    return [{"title": title, "columns": list(HEADS), "lines": shown(earlier)}] if earlier else []
+    return [{**table, "lines": shown(earlier), "recorded": "hqsam repro ablations"}] if earlier else []
 
 
 def recorded(profile: str) -> list[AblationRow]:

@@ -169,7 +169,8 @@ def test_the_samples_page_shows_the_committed_run_of_the_grid() -> None:
     assert {row.model for row in rows} == (overlays - light) | {"nano"}
     assert all(value is not None and 0 <= value <= 100 for row in rows for value in row.values)
     table = report_ablations.context([], "sample")[0]
-    assert "committed run" in table["title"]
+    assert table["recorded"] == "hqsam repro ablations"
+    assert sum(group["span"] for group in table["groups"]) == len(table["columns"]) == len(table["lines"][0])
     assert len(table["lines"]) == len(rows)
     file = REPOSITORY / "pipelines" / "hqsam_pipelines" / "data" / "ablations_sample.csv"
     assert report_ablations.table_csv(rows) == file.read_text(encoding="utf-8")

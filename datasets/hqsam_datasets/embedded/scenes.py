@@ -86,7 +86,7 @@ def _half_size(
     aspect = float(np.exp(rng.uniform(-0.25, 0.25)))
     limit = np.array([0.48 * width, 0.48 * height])
     if family not in EVERYDAY_FAMILIES:
-        return np.minimum([half * aspect, half / aspect], limit)
+        return np.asarray(np.minimum([half * aspect, half / aspect], limit))
     aspect = aspect**0.4 * float(np.sqrt(proportion(shape)))
     wanted = np.array([half * aspect, half / aspect])
     return wanted * min(1.0, float((limit / wanted).min()))
