@@ -22,8 +22,9 @@ def environment(root: Path, **extra: str) -> dict[str, str]:
     dropped = ("PREFECT_", "HQSAM_", "DVC_", "COVERAGE_", "PYTEST_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
-    # The installed package points to the checkout under test; the copy's own code must come first.
-    kept["PYTHONPATH"] = os.pathsep.join(str(root / folder) for folder in PACKAGE_FOLDERS)
+    # The copy's own code must come first, and where it has none, that of the checkout under test, wherever the installed one lies.
+    places = [place / folder for place in (root, REPOSITORY) for folder in PACKAGE_FOLDERS]
+    kept["PYTHONPATH"] = os.pathsep.join(str(place) for place in places)
     return {**kept, "HQSAM_SERVER_IDLE_MINUTES": "2", **extra}
 
 
