@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -94,7 +95,11 @@ def interrupt_long_stage(root: Path, **extra: str) -> None:
     """Start `hqsam repro` on `LONG_STAGE`, interrupt it as Ctrl-C does, and see that the stage's process ends with it."""
     words = [sys.executable, "-m", "hqsam_pipelines.cli", "repro"]
     pipe, kept = subprocess.PIPE, environment(REPOSITORY, **extra)
-    process = subprocess.Popen(words, cwd=root, env=kept, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    # A shell starts its background jobs with SIGINT ignored, and whatever runs in them inherits that.
+    process = subprocess.Popen(
+        words, cwd=root, env=kept, stdout=pipe, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     try:
         assert wait_until(lambda: (root / "pid").exists() and (root / "pid").read_text() != "", 90)
         process.send_signal(signal.SIGINT)
