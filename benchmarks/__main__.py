@@ -23,6 +23,8 @@ import sys
 import time
 from pathlib import Path
 
+from hqsam_pipelines.env import THREADS
+
 from benchmarks.table import Row, read_rows, render
 
 HERE = Path(__file__).resolve().parent
@@ -62,7 +64,7 @@ def run(script: Path, out: Path, *, size: str | None) -> tuple[list[Row], float]
     if size is not None and f'"{size}"' in script.read_text(encoding="utf-8"):
         command.append(size)
     paths = [str(script.parent), *(str(HERE.parent / part) for part in ("", "datasets", "metrics", "pipelines"))]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**THREADS, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     begin = time.monotonic()
     status = subprocess.run(command, env=environment, check=False).returncode
     seconds = time.monotonic() - begin

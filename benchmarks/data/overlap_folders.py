@@ -84,7 +84,7 @@ def quiet(done: int, total: int, what: str) -> None:
 def _hashes(image: Image) -> dict[str, Any]:
     found = hash_image(image)
     return {
-        "pixel_sha256": found.pixel_sha256, "pdq": found.pdq, "pdq_quality": found.pdq_quality, "tiles": found.tiles,
+        "pixel_digest": found.pixel_digest, "pdq": found.pdq, "pdq_quality": found.pdq_quality, "tiles": found.tiles,
     }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def _sample_row(source: str, shard: str, picture: Picture, seen: Image) -> dict[
     height, width = seen.shape[:2]
     return {
         "key": picture.key, "source": source, "shard": shard, "n_instances": 1, "height": height, "width": width,
-        "image_sha256": "0" * 64, "mask_encoding": "0/255", "image_mode": "RGB", "exif_orientation": 1,
+        "image_digest": "0" * 64, "mask_encoding": "0/255", "image_mode": "RGB", "exif_orientation": 1,
         "soft_fraction": 0.0, "fg_fraction": float(picture.mask.mean()), "origin_image": f"{picture.key}.jpg",
         "origin_mask": f"{picture.key}.png", **_hashes(seen),
     }  # fmt: skip

@@ -190,11 +190,6 @@ def encode_png(array: NDArray[np.uint8]) -> bytes:
     return bytes(data.tobytes())
 
 
-def soft_fraction(mask: NDArray[np.uint8]) -> float:
-    """Fraction of the pixels of a soft uint8 mask that are neither 0 nor 255."""
-    return _count(mask, 1, 254) / max(1, mask.size)
-
-
 def histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Counts of the 256 values of a uint8 array; int64 [256]."""
     if values.ndim == 2 and values.size < 1 << 24:  # OpenCV counts in float32: exact below 2^24
@@ -259,7 +254,7 @@ def _from_grey(values: NDArray[np.uint8], encoding: MaskEncoding | None = None) 
     if largest == 1:
         return DecodedMask(values * np.uint8(255), encoding or "0/1", 0.0)
     soft = between / values.size
-    if _count(values, 16, 239) / values.size > 0.5:
+    if soft > 0.5 and _count(values, 16, 239) / values.size > 0.5:
         raise ImageError("not_a_mask", f"{soft:.0%} of the pixels are neither 0 nor 255: this is a picture")
     if largest <= FOREGROUND:
         raise ImageError("ambiguous_mask", f"no value above {FOREGROUND}; {_describe(histogram(values))}")

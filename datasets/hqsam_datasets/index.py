@@ -263,7 +263,7 @@ def _image_row(item: Item, member: str, shard: str, hashes: ImageHashes) -> Row:
     return {
         "key": item.key, "member": member, "shard": shard, "height": item.height, "width": item.width,
         "image_id": item.image_id, "video": item.video, "video_id": item.video_id, "frame": item.frame,
-        "pixel_sha256": hashes.pixel_sha256, "pdq": hashes.pdq, "pdq_quality": hashes.pdq_quality,
+        "pixel_digest": hashes.pixel_digest, "pdq": hashes.pdq, "pdq_quality": hashes.pdq_quality,
         "tiles": hashes.tiles,
     }  # fmt: skip
 

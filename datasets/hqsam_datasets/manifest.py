@@ -56,8 +56,8 @@ class SampleRow(TypedDict):
     n_instances: int
     height: int
     width: int
-    image_sha256: str
-    pixel_sha256: str
+    image_digest: str
+    pixel_digest: str
     mask_encoding: str
     image_mode: str
     exif_orientation: int
@@ -79,8 +79,8 @@ _SCHEMAS: dict[TableName, tuple[tuple[str, str, bool], ...]] = {
         ("n_instances", "int32", False),
         ("height", "int32", False),
         ("width", "int32", False),
-        ("image_sha256", "string", False),
-        ("pixel_sha256", "string", False),
+        ("image_digest", "string", False),
+        ("pixel_digest", "string", False),
         ("mask_encoding", "string", False),
         ("image_mode", "string", False),
         ("exif_orientation", "int32", False),
@@ -102,7 +102,7 @@ _SCHEMAS: dict[TableName, tuple[tuple[str, str, bool], ...]] = {
         ("video", "string", True),
         ("video_id", "int64", True),
         ("frame", "int32", True),
-        ("pixel_sha256", "string", False),
+        ("pixel_digest", "string", False),
         ("pdq", "binary", False),
         ("pdq_quality", "int32", False),
         ("tiles", "binary", False),

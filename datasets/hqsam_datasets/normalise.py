@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from hqsam_datasets import images, manifest, sources
 from hqsam_datasets.atomic import atomic_folder, write_json, write_jsonl
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.hashing import hash_image
+from hqsam_datasets.hashing import digest, hash_image
 from hqsam_datasets.images import ImageError, ImageProbe
 from hqsam_datasets.manifest import Reject, SampleRow
 from hqsam_datasets.parallel import keep_freed_memory, ordered_map, worker_count
@@ -213,8 +213,8 @@ def _row(
         n_instances=len(masks),
         height=rgb.shape[0],
         width=rgb.shape[1],
-        image_sha256=hashlib.sha256(stored).hexdigest(),
-        pixel_sha256=hashes.pixel_sha256,
+        image_digest=digest(stored),
+        pixel_digest=hashes.pixel_digest,
         mask_encoding=masks[0].encoding,
         image_mode=found.mode,
         exif_orientation=found.orientation,

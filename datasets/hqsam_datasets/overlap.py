@@ -168,12 +168,12 @@ def _shape_search(train: ImageList, other: ImageList, options: OverlapOptions, r
 def _exact(train: ImageList, other: ImageList, scope: Literal["eval", "train"]) -> Iterator[Pair]:
     """Pairs with the same decoded pixels."""
     places: dict[tuple[str, int, int], list[int]] = {}
-    for column, key in enumerate(zip(other.sha, other.height.tolist(), other.width.tolist(), strict=True)):
+    for column, key in enumerate(zip(other.pixels, other.height.tolist(), other.width.tolist(), strict=True)):
         places.setdefault(key, []).append(column)
-    for row, key in enumerate(zip(train.sha, train.height.tolist(), train.width.tolist(), strict=True)):
+    for row, key in enumerate(zip(train.pixels, train.height.tolist(), train.width.tolist(), strict=True)):
         for column in places.get(key, []):
             if scope == "eval" or column > row:
-                candidate = Candidate(row, column, 0, "sha256", hamming=0)
+                candidate = Candidate(row, column, 0, "pixels", hamming=0)
                 yield Pair(scope, row, column, "exact", candidate, Evidence.of_exact())
 
 

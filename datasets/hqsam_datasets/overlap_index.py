@@ -24,7 +24,7 @@ U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
-FoundBy = Literal["sha256", "pdq", "tiles", "mask"]
+FoundBy = Literal["pixels", "pdq", "tiles", "mask"]
 Transform = tuple[float, float, float, float]
 
 VARIANTS = (

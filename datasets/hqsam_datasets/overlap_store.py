@@ -25,7 +25,7 @@ U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_COLUMNS = ["key", "shard", "height", "width", "pixel_sha256", "pdq", "tiles"]
+_COLUMNS = ["key", "shard", "height", "width", "pixel_digest", "pdq", "tiles"]
 
 
 @dataclass
@@ -44,7 +44,7 @@ class ImageList:
     group: list[str]
     height: I64
     width: I64
-    sha: list[str]
+    pixels: list[str]
     pdq: U8
     tiles: list[bytes]
     _folder: dict[str, Path]
@@ -75,7 +75,7 @@ class ImageList:
             _check_hashes(folders[name] / table, rows)
         pdq = np.frombuffer(b"".join(values["pdq"]), np.uint8).reshape(-1, 32)
         return cls(
-            key=values["key"], group=values["group"], sha=values["pixel_sha256"], pdq=pdq, tiles=values["tiles"],
+            key=values["key"], group=values["group"], pixels=values["pixel_digest"], pdq=pdq, tiles=values["tiles"],
             height=np.array(values["height"], np.int64), width=np.array(values["width"], np.int64),
             _folder=dict(folders), _shard=values["shard"], _member=values.get("member"),
         )  # fmt: skip

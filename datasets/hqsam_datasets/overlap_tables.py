@@ -19,7 +19,7 @@ def write_pairs(path: Path, pairs: list[Pair], train: ImageList, other: ImageLis
     """Write the table, sorted by (scope, train_key, group, key).
 
     Columns: `train_key`, `source`; `scope` (`eval`: against a benchmark, `train`: against another training image),
-    `group` (benchmark or source) and `key` of the other image; `kind`; `found_by` (`sha256|pdq|tiles|mask`),
+    `group` (benchmark or source) and `key` of the other image; `kind`; `found_by` (`pixels|pdq|tiles|mask`),
     `variant`, `hamming`, `tiles`; the evidence of `hqsam_datasets.overlap_verify.Evidence`; `affine`, six numbers
     that take pixels (x, y, 1) of the training image to the other's; `excluded`.
     """

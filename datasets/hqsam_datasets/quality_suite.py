@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hqsam_datasets.quality_tables import Tables
 
 _KEY = r"^[a-z0-9_-]+$"
-_SHA256 = r"^[0-9a-f]{64}$"
+_XXH128 = r"^[0-9a-f]{32}$"
 _IMAGE_MODES = ("RGB", "L", "LA", "RGBA", "P", "1", "I;16", "CMYK", "other")
 _MAX_SIDE = 100_000
 _SHOWN = 20
@@ -72,7 +72,7 @@ def _image_checks(table: str, options: QualityOptions) -> Iterator[Check]:
     yield _between(table, "short_side", options.min_side, _MAX_SIDE, f"{what} images are large enough")
     yield _between(table, "height", 1, _MAX_SIDE, f"{what} heights are pixels")
     yield _between(table, "width", 1, _MAX_SIDE, f"{what} widths are pixels")
-    yield _matches(table, "pixel_sha256", _SHA256, f"{what} pixels have a SHA-256")
+    yield _matches(table, "pixel_digest", _XXH128, f"{what} pixels have a digest")
     yield _between(table, "pdq_bytes", 32, 32, f"{what} images have a perceptual hash")
     yield _between(table, "pdq_quality", 0, 100, f"the perceptual hash's quality of {what} images is in range")
     yield _is_true(table, "tiles_ok", f"the local features of {what} images are readable")
@@ -89,7 +89,7 @@ def _sample_checks(sources: list[str], options: QualityOptions) -> Iterator[Chec
     yield _between("samples", "n_instances", 1, 10_000, "every training image has a foreground")
     yield _between("samples", "fg_fraction", low, high, "the foreground is neither a speck nor all of the image")
     yield _between("samples", "soft_fraction", 0, options.soft_fraction, "masks are masks, not pictures")
-    yield _matches("samples", "image_sha256", _SHA256, "training files have a SHA-256")
+    yield _matches("samples", "image_digest", _XXH128, "training files have a digest")
 
 
 def _benchmark_image_checks() -> Iterator[Check]:

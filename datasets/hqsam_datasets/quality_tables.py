@@ -89,12 +89,12 @@ def _n_images(folder: Path) -> int:
 
 
 _SAMPLE_COLUMNS = (
-    "set", "key", "source", "shard_exists", "n_instances", "height", "width", "short_side", "image_sha256",
-    "pixel_sha256", "mask_encoding", "image_mode", "exif_orientation", "soft_fraction", "fg_fraction", "origin_image",
+    "set", "key", "source", "shard_exists", "n_instances", "height", "width", "short_side", "image_digest",
+    "pixel_digest", "mask_encoding", "image_mode", "exif_orientation", "soft_fraction", "fg_fraction", "origin_image",
     "origin_mask", "pdq_bytes", "pdq_quality", "tiles_ok", "key_has_prefix",
 )  # fmt: skip
 _IMAGE_COLUMNS = (
-    "set", "key", "member", "shard_exists", "height", "width", "short_side", "image_id", "pixel_sha256", "pdq_bytes",
+    "set", "key", "member", "shard_exists", "height", "width", "short_side", "image_id", "pixel_digest", "pdq_bytes",
     "pdq_quality", "tiles_ok", "key_has_prefix", "n_instances", "n_prompts", "n_sizes_wrong", "n_boxes_outside",
     "n_boxes_empty", "n_areas_negative",
 )  # fmt: skip

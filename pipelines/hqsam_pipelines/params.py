@@ -22,7 +22,7 @@ from hqsam_pipelines import schema
 if TYPE_CHECKING:
     from hqsam_datasets.augment import AugmentOptions
     from hqsam_datasets.benchmarks.base import BenchmarkOptions
-    from hqsam_datasets.fetch import ArchiveSpec
+    from hqsam_datasets.archive_spec import ArchiveSpec
     from hqsam_datasets.overlap import OverlapOptions
     from hqsam_datasets.quality import QualityOptions
     from hqsam_datasets.shards import ShardOptions
@@ -47,7 +47,7 @@ BENCHMARK_KEYS = ("archive", "index", "predict", "score")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 OPTIONS = {
-    "archives": "hqsam_datasets.fetch:ArchiveSpec",
+    "archives": "hqsam_datasets.archive_spec:ArchiveSpec",
     "sources": "hqsam_datasets.sources.base:SourceOptions",
     "models": "hqsam.model.options:ModelOptions",
     "index": "hqsam_datasets.benchmarks.base:BenchmarkOptions",

@@ -216,7 +216,7 @@ def test_damaged_archives_are_user_errors(tmp_path: Path) -> None:
 def row(key: str, **values: Any) -> dict[str, Any]:
     base = {
         "key": key, "source": "s", "shard": "x.tar", "n_instances": 1, "height": 2, "width": 3,
-        "image_sha256": "", "pixel_sha256": "", "mask_encoding": "0/255", "image_mode": "RGB",
+        "image_digest": "", "pixel_digest": "", "mask_encoding": "0/255", "image_mode": "RGB",
         "exif_orientation": 1, "soft_fraction": 0.0, "fg_fraction": 0.5, "origin_image": "", "origin_mask": "",
         "pdq": b"\x01" * 32, "pdq_quality": 5, "tiles": b"T1",
     }  # fmt: skip

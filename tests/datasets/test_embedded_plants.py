@@ -62,9 +62,9 @@ def test_pairs_list_every_place_of_a_shared_photograph() -> None:
     pairs = planted_pairs()
     assert len(pairs) > len(PLANTS)
     pixels = {
-        (name, row["key"]): row["pixel_sha256"]
+        (name, row["key"]): row["pixel_digest"]
         for name in {p.benchmark for p in pairs}
-        for row in read_rows(indexed(name) / "images.parquet", ["key", "pixel_sha256"])
+        for row in read_rows(indexed(name) / "images.parquet", ["key", "pixel_digest"])
     }
     listed: dict[str, set[tuple[str, str]]] = {}
     for pair in pairs:
@@ -83,7 +83,7 @@ def test_disguise(plant: plants.Plant) -> None:
     made = training.pair(plant.source, plant.index)
     assert made.alpha.shape == np.asarray(Image.open(io.BytesIO(made.image))).shape[:2]
     assert made.alpha.max() > 0.9
-    same = hash_image(copy).pixel_sha256 == hash_image(original).pixel_sha256
+    same = hash_image(copy).pixel_digest == hash_image(original).pixel_digest
     assert same == (plant.kind == "exact")
     if plant.kind == "foreground":
         inside = made.alpha > 0.99
@@ -111,9 +111,9 @@ def difference(copy: np.ndarray, original: np.ndarray, kind: str) -> float:
 
 def test_no_other_training_image_is_an_evaluation_image() -> None:
     evaluated = {
-        row["pixel_sha256"]
+        row["pixel_digest"]
         for name in ("dis_vd", "coift", "hrsod", "thinobject5k_test", "big", "coco", "lvis")
-        for row in read_rows(indexed(name) / "images.parquet", ["pixel_sha256"])
+        for row in read_rows(indexed(name) / "images.parquet", ["pixel_digest"])
     }
     copies, seen = [], set()
     for archive, name in [*ZIPS.values(), ("cascade_psp", "cascade_psp.zip")]:

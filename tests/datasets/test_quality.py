@@ -79,7 +79,7 @@ def test_every_damage_to_training_tables_is_named(folders: Folders, tmp_path: Pa
         rows[5]["height"] = 8
         rows[5]["pdq"] = b"short"
         rows[5]["tiles"] = b"??"
-        rows[5]["pixel_sha256"] = "xyz"
+        rows[5]["pixel_digest"] = "xyz"
         rows[5]["shard"] = "samples-00099.tar"
         rows[5]["exif_orientation"] = 9
         rows[5]["n_instances"] = 0
@@ -96,7 +96,7 @@ def test_every_damage_to_training_tables_is_named(folders: Folders, tmp_path: Pa
     assert not out.exists()
     found = failures(out)
     hopeless = (
-        "short_side", "pdq_bytes", "tiles_ok", "pixel_sha256", "shard_exists", "exif_orientation", "n_instances",
+        "short_side", "pdq_bytes", "tiles_ok", "pixel_digest", "shard_exists", "exif_orientation", "n_instances",
         "source", "image_mode", "key_has_prefix",
     )  # fmt: skip
     expected = {"fg_fraction": {"alpha_00"}, "key": {"alpha_03"}, "mask_encoding": {"alpha_04"}}

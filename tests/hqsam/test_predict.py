@@ -46,7 +46,7 @@ def _write_benchmark(folder: Path) -> Path:
         members.append((f"{key}.png", encode_png(picture(height, width, seed=n))))
         images.append({
             "key": key, "member": f"{key}.png", "shard": "images-00000.tar", "height": height, "width": width,
-            "image_id": n + 1, "video": None, "video_id": None, "frame": None, "pixel_sha256": "0", "pdq": b"",
+            "image_id": n + 1, "video": None, "video_id": None, "frame": None, "pixel_digest": "0", "pdq": b"",
             "pdq_quality": 0, "tiles": b"",
         })  # fmt: skip
         if n == 4:

@@ -201,7 +201,7 @@ def checkout(tmp_path_factory):
         members.append((f"{key}.png", encode_png(image)))
         images.append({
             "key": key, "member": f"{key}.png", "shard": "images-00000.tar", **size, "image_id": n + 1, "video": None,
-            "video_id": None, "frame": None, "pixel_sha256": "0", "pdq": b"", "pdq_quality": 0, "tiles": b"",
+            "video_id": None, "frame": None, "pixel_digest": "0", "pdq": b"", "pdq_quality": 0, "tiles": b"",
         })  # fmt: skip
         instances.append({
             "instance_id": key, "key": key, "image_id": n + 1, "category_id": 1, "track_id": None, "iscrowd": 0,

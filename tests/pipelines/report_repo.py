@@ -123,7 +123,7 @@ class Repo:
         image = {
             "key": key, "member": f"{key}.png", "shard": "images-00000.tar", **size, "image_id": i + 1,
             "video": video, "video_id": clip, "frame": frame,
-            "pixel_sha256": digest(key), "pdq": bytes(32), "pdq_quality": 100, "tiles": b"",
+            "pixel_digest": digest(key), "pdq": bytes(32), "pdq_quality": 100, "tiles": b"",
         }  # fmt: skip
         instance = {
             "instance_id": gt, "key": key, "image_id": i + 1, "category_id": 1, "track_id": track,

@@ -185,12 +185,12 @@ def _pairs_of(files: _Files, root: Path, rules: _Rules) -> Iterator[Pair]:
             present = image or mask
             assert present is not None
             rules.orphan(present, stem, relative(present, root), files.partner(stem, image is None))
-        elif not rules.drops(stem, relative(image, root)):
+        elif not rules.drops(stem, origin := relative(image, root)):
             yield Pair(
                 name=stem,
                 image=image,
                 masks=(MaskFile(mask),),
-                origin_image=relative(image, root),
+                origin_image=origin,
                 origin_mask=relative(mask, root),
                 known_bad=rules.why_bad(stem),
             )
