@@ -26,7 +26,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -37,6 +36,7 @@ from numpy.typing import NDArray
 
 from hqsam_datasets.jpeg_header import plain_jpeg_size
 from hqsam_datasets.manifest import RejectReason
+from hqsam_datasets.png_chunks import png_damage
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -232,18 +232,9 @@ def _decode_grey_fast(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def _check_png(data: bytes, reason: RejectReason) -> None:
-    """Compare every chunk's CRC: libpng complains on stderr and Pillow does not look at those of the pixels."""
-    position = 8
-    while position + 12 <= len(data):
-        end = position + 12 + int.from_bytes(data[position : position + 4])
-        kind = data[position + 4 : position + 8]
-        stored = data[end - 4 : end]
-        if end > len(data) or zlib.crc32(memoryview(data)[position + 4 : end - 4]) != int.from_bytes(stored):
-            raise ImageError(reason, f"PNG chunk {kind!r} at byte {position} is damaged or cut off")
-        if kind == b"IEND":
-            return
-        position = end
-    raise ImageError(reason, "the PNG file is truncated")
+    damage = png_damage(data)
+    if damage is not None:
+        raise ImageError(reason, damage)
 
 
 def _from_grey(values: NDArray[np.uint8], encoding: MaskEncoding | None = None) -> DecodedMask:

@@ -20,9 +20,9 @@ from hqsam_datasets.errors import UserError
 from hqsam_pipelines import schema
 
 if TYPE_CHECKING:
+    from hqsam_datasets.archive_spec import ArchiveSpec
     from hqsam_datasets.augment import AugmentOptions
     from hqsam_datasets.benchmarks.base import BenchmarkOptions
-    from hqsam_datasets.archive_spec import ArchiveSpec
     from hqsam_datasets.overlap import OverlapOptions
     from hqsam_datasets.quality import QualityOptions
     from hqsam_datasets.shards import ShardOptions
