@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,18 @@ def test_the_list_of_commands_imports_nothing_heavy() -> None:
     done = run(REPOSITORY, "python", "-c", code)
     modules = set(ast.literal_eval(done.stdout.splitlines()[-1]))
     assert not modules & {"prefect", "dvc", "torch", "numpy", "pandas", "typer", "hqsam_metrics"}
+
+
+def test_numpy_starts_no_threads_of_its_own() -> None:
+    # A product as large as those of the fingerprints wakes them; as many processes as cores would then fight.
+    free = "import os; [os.environ.pop(n, None) for n in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS')]; "
+    product = (
+        "import numpy as np; a = np.ones((512, 512), np.float32); a @ a; print(len(os.listdir('/proc/self/task')))"
+    )
+    alone = run(REPOSITORY, "python", "-c", free + product)
+    ours = run(REPOSITORY, "python", "-c", free + "from hqsam_pipelines import env; env.prepare(); " + product)
+    assert int(ours.stdout) == 1
+    assert int(alone.stdout) == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize("name", cli.commands())
