@@ -49,7 +49,7 @@ def test_numpy_starts_no_threads_of_its_own() -> None:
     alone = run(REPOSITORY, "python", "-c", free + product)
     ours = run(REPOSITORY, "python", "-c", free + "from hqsam_pipelines import env; env.prepare(); " + product)
     assert int(ours.stdout) == 1
-    assert int(alone.stdout) == len(os.sched_getaffinity(0))
+    assert int(alone.stdout) > 1 or len(os.sched_getaffinity(0)) == 1  # the setting is what did it
 
 
 @pytest.mark.parametrize("name", cli.commands())
