@@ -12,7 +12,7 @@ import numpy as np
 from hqsam_datasets import atomic, manifest, rle
 from hqsam_datasets.hashing import hash_image
 from hqsam_datasets.images import encode_png
-from hqsam_datasets.tario import ShardWriter
+from hqsam_datasets.tar_writer import ShardWriter
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
@@ -92,7 +92,7 @@ def _sample_row(source: str, shard: str, picture: Picture, seen: Image) -> dict[
     height, width = seen.shape[:2]
     return {
         "key": picture.key, "source": source, "shard": shard, "n_instances": 1, "height": height, "width": width,
-        "image_digest": "0" * 64, "mask_encoding": "0/255", "image_mode": "RGB", "exif_orientation": 1,
+        "image_digest": "0" * 32, "mask_encoding": "0/255", "image_mode": "RGB", "exif_orientation": 1,
         "soft_fraction": 0.0, "fg_fraction": float(picture.mask.mean()), "origin_image": f"{picture.key}.jpg",
         "origin_mask": f"{picture.key}.png", **_hashes(seen),
     }  # fmt: skip

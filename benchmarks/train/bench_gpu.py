@@ -86,7 +86,7 @@ def write_set(folder: Path, n: int, width: int, height: int, backbone: Any) -> N
     from hqsam_datasets.atomic import write_json
     from hqsam_datasets.images import encode_png
     from hqsam_datasets.sample import sample_json
-    from hqsam_datasets.tario import ShardWriter
+    from hqsam_datasets.tar_writer import ShardWriter
 
     rng = np.random.default_rng(0)
     (folder / "shards").mkdir()

@@ -30,7 +30,8 @@ from hqsam_datasets.errors import UserError
 from hqsam_datasets.parallel import ordered_map, worker_count
 from hqsam_datasets.reporting import Report
 from hqsam_datasets.sample import mask_extension
-from hqsam_datasets.tario import ShardWriter, iterate_samples, read_index
+from hqsam_datasets.tar_writer import ShardWriter
+from hqsam_datasets.tario import iterate_samples, read_index
 
 VERSION = 1
 PAD_IMAGE = 128

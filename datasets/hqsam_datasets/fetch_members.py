@@ -34,6 +34,7 @@ from hqsam_datasets.fetch_transfer import (
     validator_of,
 )
 from hqsam_datasets.json_stream import iterate_members
+from hqsam_datasets.tar_writer import TarWriter
 
 Read = Callable[[int, int], bytes]
 """Bytes `start` to `end` (exclusive) of the remote file; fewer at its end."""
@@ -127,7 +128,7 @@ def _collect(read: Read, total: int, identity: str, names: set[str], part: Path,
         done, offset = _whole_members(file, part)
         file.truncate(offset)
         file.seek(offset)
-        writer = tario.TarWriter(file, offset=offset)
+        writer = TarWriter(file, offset=offset)
         try:
             had, in_all = (sum(info.file_size for info in some) for some in (wanted[:done], wanted))
             for name, data in _fetched(read, total, wanted[done:], how.segments):

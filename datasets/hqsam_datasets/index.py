@@ -19,12 +19,12 @@ from hqsam_datasets.extract import NotHadError, missing_files
 from hqsam_datasets.hashing import ImageHashes, hash_image
 from hqsam_datasets.images import ImageError, decode_image, encode_png, probe
 from hqsam_datasets.parallel import ordered_map, worker_count
-from hqsam_datasets.tario import ShardWriter
+from hqsam_datasets.tar_writer import ShardWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 Row = dict[str, Any]
 _SHARD_BYTES = 4 << 30
 _BATCH = 32_768
@@ -175,8 +175,8 @@ def _write_images(
         _Rows("instances", "instance_id"),
         _Rows("prompts", "prompt_id"),
     )
-    limits = {"samples_per_shard": options.images_per_shard, "max_bytes": _SHARD_BYTES}
-    with ShardWriter(folder, prefix="images", **limits) as writer:
+    size = options.images_per_shard
+    with ShardWriter(folder, prefix="images", samples_per_shard=size, max_bytes=_SHARD_BYTES) as writer:
         for done, (item, image) in enumerate(loaded, start=1):
             shard = writer.add(item.key, {image.extension: image.data})
             images.add(_image_row(item, f"{item.key}.{image.extension}", shard, image.hashes))

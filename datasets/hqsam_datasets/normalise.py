@@ -25,6 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from hqsam_datasets import images, manifest, sources
@@ -37,9 +38,9 @@ from hqsam_datasets.parallel import keep_freed_memory, ordered_map, worker_count
 from hqsam_datasets.reporting import Report
 from hqsam_datasets.sample import make_key, mask_extension, sample_json
 from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, SourceOptions, read_file
-from hqsam_datasets.tario import ShardWriter
+from hqsam_datasets.tar_writer import ShardWriter
 
-VERSION = 1
+VERSION = 2
 MIN_SHARD = 256
 MAX_SHARDS = 48
 """DVC is to see tens of files per source: at most so many shards, of at least `MIN_SHARD` samples."""
@@ -142,8 +143,9 @@ def _make_shard(task: _Task) -> _Done:
     cv2.setNumThreads(1)  # the processes are the parallelism
     keep_freed_memory()
     done = _Done()
+    size = max(1, len(task.keyed))
     writer = ShardWriter(
-        task.folder, prefix="samples", samples_per_shard=max(1, len(task.keyed)), first_shard=task.number
+        task.folder, prefix="samples", samples_per_shard=size, first_shard=task.number, hasher=xxhash.xxh3_128
     )
     with writer:
         for key, pair in task.keyed:
@@ -158,7 +160,7 @@ def _make_shard(task: _Task) -> _Done:
             done.rejects.extend(rejects)
             row["shard"] = writer.add(key, files)
             done.rows.append(row)
-    done.digest = writer.shards[0].sha256 if writer.shards else ""
+    done.digest = writer.shards[0].digest if writer.shards else ""
     return done
 
 

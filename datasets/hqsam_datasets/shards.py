@@ -21,7 +21,8 @@ from hqsam_datasets.atomic import atomic_folder, read_json, read_jsonl, write_js
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.parallel import ordered_map, worker_count
 from hqsam_datasets.reporting import Report
-from hqsam_datasets.tario import ShardInfo, ShardWriter, TarReader
+from hqsam_datasets.tar_writer import ShardInfo, ShardWriter
+from hqsam_datasets.tario import TarReader
 
 VERSION = 1
 _SAMPLES_WORTH_A_PROCESS = 5000
@@ -195,5 +196,5 @@ def _index(infos: list[ShardInfo], kept: list[_Place], excluded: list[str]) -> d
         "by_source": dict(sorted(by_source.items())),
         "excluded": excluded,
         "shards": [info.as_json() for info in infos],
-        "digest": hashlib.sha256("\n".join(info.sha256 for info in infos).encode()).hexdigest(),
+        "digest": hashlib.sha256("\n".join(info.digest for info in infos).encode()).hexdigest(),
     }

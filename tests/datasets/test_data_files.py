@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hqsam_datasets import atomic, manifest, tario
+from hqsam_datasets import atomic, manifest, tar_writer, tario
 from hqsam_datasets.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,7 +130,7 @@ NAMES = st.text("abcdefgh0123_-./", min_size=1, max_size=180).filter(
 def test_archives_are_what_tar_writes_and_read_back(tmp_path_factory: pytest.TempPathFactory, members: Any) -> None:
     path = tmp_path_factory.mktemp("tar") / "x.tar"
     try:
-        digest = tario.write_tar(path, members.items())
+        digest = tar_writer.write_tar(path, members.items())
     except ValueError as error:
         assert "too long" in str(error)
         return
@@ -151,7 +151,7 @@ def test_archives_are_what_tar_writes_and_read_back(tmp_path_factory: pytest.Tem
 
 def test_our_archives_are_byte_for_byte_those_of_the_standard_library(tmp_path: Path) -> None:
     members = [("a.jpg", b"1" * 700), ("a.json", b"{}"), ("b/" + "c" * 120 + "/d.png", b"")]
-    tario.write_tar(tmp_path / "ours.tar", members)
+    tar_writer.write_tar(tmp_path / "ours.tar", members)
     with tarfile.open(tmp_path / "theirs.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in members:
             import io
@@ -163,7 +163,7 @@ def test_our_archives_are_byte_for_byte_those_of_the_standard_library(tmp_path: 
 
 
 def test_shards_and_random_access(tmp_path: Path) -> None:
-    with tario.ShardWriter(tmp_path, prefix="s", samples_per_shard=3, first_shard=2) as writer:
+    with tar_writer.ShardWriter(tmp_path, prefix="s", samples_per_shard=3, first_shard=2) as writer:
         for i in range(7):
             writer.add(f"k{i}", {"json": b"{}", "jpg": bytes([i]) * (400 * i), "mask.png": b"m"})
     assert [info.name for info in writer.shards] == ["s-00002.tar", "s-00003.tar", "s-00004.tar"]
@@ -186,10 +186,10 @@ def test_shards_and_random_access(tmp_path: Path) -> None:
 
 
 def test_no_samples_no_shard_and_no_duplicates(tmp_path: Path) -> None:
-    with tario.ShardWriter(tmp_path, prefix="s", samples_per_shard=3) as writer:
+    with tar_writer.ShardWriter(tmp_path, prefix="s", samples_per_shard=3) as writer:
         pass
     assert writer.shards == [] and list(tmp_path.iterdir()) == []
-    with tario.ShardWriter(tmp_path, prefix="s", samples_per_shard=9) as writer:
+    with tar_writer.ShardWriter(tmp_path, prefix="s", samples_per_shard=9) as writer:
         writer.add("k", {"json": b""})
         with pytest.raises(ValueError, match="already in the archive"):
             writer.add("k", {"json": b""})
@@ -197,7 +197,7 @@ def test_no_samples_no_shard_and_no_duplicates(tmp_path: Path) -> None:
 
 def test_damaged_archives_are_user_errors(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
-    tario.write_tar(path, [("a", b"1" * 3000), ("b", b"2")])
+    tar_writer.write_tar(path, [("a", b"1" * 3000), ("b", b"2")])
     good = path.read_bytes()
     for data, says in (
         (good[:1500], "truncated"),

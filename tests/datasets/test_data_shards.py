@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_trees import contents, encoded, jpeg, put, quiet, run, shape
-from hqsam_datasets import augment, shards, tario
+from hqsam_datasets import augment, shards, tar_writer, tario
 from hqsam_datasets.augment import AugmentOptions, write_prompts
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.sample import parse_sample
@@ -126,7 +126,7 @@ def test_wrong_inputs_are_user_errors(sources: dict[str, Path], tmp_path: Path) 
 def test_a_shard_that_does_not_read_back_is_an_error(at: int, tmp_path: Path) -> None:
     samples = {"k": {"json": b"{}"}, "l": {"json": b"[]"}}
     for prefix in ("samples", "train"):
-        with tario.ShardWriter(tmp_path, prefix=prefix, samples_per_shard=3) as writer:
+        with tar_writer.ShardWriter(tmp_path, prefix=prefix, samples_per_shard=3) as writer:
             for key, files in samples.items():
                 writer.add(key, files)
     with tario.TarReader(tmp_path / "samples-00000.tar") as source:

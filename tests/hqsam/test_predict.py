@@ -12,7 +12,7 @@ import pytest
 import torch
 from hqsam_datasets import atomic, manifest, rle
 from hqsam_datasets.images import encode_png
-from hqsam_datasets.tario import write_tar
+from hqsam_datasets.tar_writer import write_tar
 from model_testing import picture
 from PIL import Image
 

@@ -11,7 +11,7 @@ import torch
 from hqsam_datasets import atomic, manifest, rle
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import encode_png
-from hqsam_datasets.tario import write_tar
+from hqsam_datasets.tar_writer import write_tar
 from hqsam_metrics.base import ScoreOptions
 from hqsam_pipelines import cli
 

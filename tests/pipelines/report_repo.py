@@ -16,7 +16,7 @@ from hqsam_datasets.atomic import write_json, write_jsonl
 from hqsam_datasets.images import encode_png
 from hqsam_datasets.manifest import write_rows, write_table
 from hqsam_datasets.rle import decode, encode
-from hqsam_datasets.tario import write_tar
+from hqsam_datasets.tar_writer import write_tar
 from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
 
 HQ4 = ("dis_vd", "coift", "hrsod", "thinobject5k_test")

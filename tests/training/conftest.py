@@ -11,7 +11,7 @@ from hqsam_datasets.atomic import atomic_folder, write_json
 from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, render_scene
 from hqsam_datasets.images import encode_png
 from hqsam_datasets.sample import sample_json
-from hqsam_datasets.tario import ShardWriter
+from hqsam_datasets.tar_writer import ShardWriter
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "hqsam" / "model" / "backbones" / "nano.safetensors"
