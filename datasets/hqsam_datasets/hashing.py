@@ -175,15 +175,15 @@ class _Atlas:
 
     Attributes:
         top, height, width: int64 [L], each level's rows and columns in the canvas.
-        threshold: float32 [rows, columns], the contrast that a feature needs there; infinite near a frame.
-        cell: int64 [rows * columns], number of the cell; cells of level l are `l * _CELLS**2` and up.
+        inside: bool [rows, columns], whether a feature may lie there: not near a frame.
+        cell: uint8 [rows * columns], number of the cell; cells of level l are `l * _CELLS**2` and up.
     """
 
     top: I64
     height: I64
     width: I64
-    threshold: F32
-    cell: I64
+    inside: NDArray[np.bool_]
+    cell: U8
 
 
 class _Scratch(threading.local):
@@ -208,14 +208,14 @@ def _atlas(height: int, width: int) -> _Atlas:
     heights = np.maximum(1, np.rint(height * scales)).astype(np.int64)
     widths = np.maximum(1, np.rint(width * scales)).astype(np.int64)
     tops = np.cumsum(heights) - heights
-    threshold = np.full((int(heights.sum()), width), np.inf, np.float32)
-    cell = np.zeros(threshold.shape, np.int64)
+    inside = np.zeros((int(heights.sum()), width), np.bool_)
+    cell = np.zeros(inside.shape, np.uint8)
     for level, (top, rows, columns) in enumerate(zip(tops, heights, widths, strict=True)):
-        threshold[top + _MARGIN : top + rows - _MARGIN, _MARGIN : columns - _MARGIN] = _MIN_CONTRAST
+        inside[top + _MARGIN : max(top, top + rows - _MARGIN), _MARGIN : max(0, columns - _MARGIN)] = True
         y = (np.arange(rows) + 0.5) * _CELLS // rows
         x = (np.arange(columns) + 0.5) * _CELLS // columns
         cell[top : top + rows, :columns] = (level * _CELLS + y[:, None]) * _CELLS + x[None, :]
-    return _Atlas(tops, heights, widths, threshold, cell.ravel())
+    return _Atlas(tops, heights, widths, inside, cell.ravel())
 
 
 def tiles_of(work: U8) -> bytes:
@@ -241,7 +241,7 @@ def _scale_space(work: U8, atlas: _Atlas) -> tuple[F32, F32]:
     Each level is the blurred one above it, sampled `LEVEL_STEP` more coarsely; the blur is such that every level
     has the same sigma in its own pixels.
     """
-    canvas, response, _ = _SCRATCH.canvases(atlas.threshold.shape)
+    canvas, response, _ = _SCRATCH.canvases(atlas.inside.shape)
     step_sigma = _LEVEL_SIGMA * float(np.sqrt(LEVEL_STEP**2 - 1))
     first_sigma = float(np.sqrt(_LEVEL_SIGMA**2 - _CAMERA_SIGMA**2))
     image = cv2.GaussianBlur(work.astype(np.float32), (5, 5), first_sigma)
@@ -264,11 +264,11 @@ def _strongest(response: F32, atlas: _Atlas) -> tuple[I64, I64]:
     """
     floor = _SCRATCH.canvases(response.shape)[2]
     cv2.dilate(response, _PEAK, dst=floor)
-    cv2.max(floor, atlas.threshold, dst=floor)
-    found = np.flatnonzero(response >= floor)
+    found = np.flatnonzero((response >= floor) & atlas.inside)
+    found = found[response.ravel()[found] >= _MIN_CONTRAST]
     # One integer sorts by cell, then strongest first, then place: the bits of positive floats ascend as the floats do.
     weakness = _ALL_BITS - response.ravel()[found].view(np.int32)
-    by_cell = np.sort((atlas.cell[found] << 51) | (weakness.astype(np.int64) << 20) | found)
+    by_cell = np.sort((atlas.cell[found].astype(np.int64) << 51) | (weakness.astype(np.int64) << 20) | found)
     cell, found = by_cell >> 51, by_cell & 0xFFFFF
     strength = response.ravel()[found]
     worth = strength / _rank_in_run(cell)

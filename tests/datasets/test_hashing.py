@@ -157,22 +157,28 @@ def test_features_are_chosen_by_strength_rank_and_quota(peaks: list[tuple[int, i
     """Against the rule spelled out one feature at a time, with many ties."""
     atlas = hashing._atlas(192, 192)
     rng = np.random.default_rng(seed)
-    response = np.zeros(atlas.threshold.shape, np.float32)
+    response = np.zeros(atlas.inside.shape, np.float32)
     for level, cell, strength in peaks:
-        places = np.flatnonzero((atlas.cell == level * 16 + cell) & np.isfinite(atlas.threshold.ravel()))
+        places = np.flatnonzero((atlas.cell == level * 16 + cell) & atlas.inside.ravel())
         response.ravel()[rng.choice(places)] = strength
     expected = []
-    floor = np.maximum(cv2.dilate(response, hashing._PEAK), atlas.threshold)
+    maxima = ((response >= np.maximum(cv2.dilate(response, hashing._PEAK), 1)) & atlas.inside).ravel()
     for level, quota in enumerate(hashing.LEVEL_QUOTA):
         ranked = []
         for cell in range(16):
-            inside = (atlas.cell == level * 16 + cell) & (response >= floor).ravel()
+            inside = (atlas.cell == level * 16 + cell) & maxima
             strongest = sorted((-float(response.ravel()[i]), int(i)) for i in np.flatnonzero(inside))
             ranked += [(value / rank, i) for rank, (value, i) in enumerate(strongest, start=1)]
         expected += [i for _, i in sorted(ranked, key=lambda item: item[0])[:quota]]
     found, levels = hashing._strongest(response, atlas)
     assert found.tolist() == expected
     assert levels.tolist() == (atlas.cell[expected] // 16).tolist()
+
+
+@pytest.mark.parametrize("shape", [(1, 300), (5, 335), (2, 900), (400, 3)])
+def test_a_sliver_has_no_features_near_its_frame(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert len(read_tiles(hash_image(image).tiles)) == 0
 
 
 @pytest.mark.parametrize("tiles", [b"", b"T", b"T0", b"T1x", b"T1" + bytes(20)])
