@@ -163,6 +163,7 @@ def _prepare(
     kept_out = held_out(keys, share=options.holdout, most=options.holdout_most)
     samples = [n for n, key in zip(chosen, keys, strict=True) if key not in kept_out]
     views = n_views(data)
+    checks.check_held_out(len(samples), len(kept_out), options)
     checks.check_processes(len(samples) * (1 if options.views == "cycle" else views), options, group.size)
     checks.compile_encoder(net, options)
     held = [n for n, key in zip(chosen, keys, strict=True) if key in kept_out]
@@ -187,7 +188,11 @@ def _identity(
 
 
 def _base_digest(model: ModelOptions) -> str | None:
-    return None if model.checkpoint is None else checkpoint.sha256(model.checkpoint)
+    if model.checkpoint is None:
+        return None
+    digest = checkpoint.sha256(model.checkpoint)
+    checkpoint.check_published(model.checkpoint, digest)
+    return digest
 
 
 def _start(run: _Run, say: Callable[[str], None]) -> RunState:
@@ -210,8 +215,9 @@ def _step_of(run: _Run, state: RunState, data: TrainingSet) -> Step:
     if state.progress.micro_batch < 0:
         wanted = run.options.micro_batch
         share = len(run.plan(0)[0])
-        found = micro_batch(step, data.view(Item(0, 0)), share, frozen=run.frozen) if wanted == "auto" else wanted
-        state.progress.micro_batch = int(found)
+        if wanted == "auto":
+            wanted = micro_batch(step, data.view(Item(0, 0)), share, frozen=run.frozen, n_held_out=len(run.held))
+        state.progress.micro_batch = wanted
     return Step(run.model, run.options, run.group, state.progress.micro_batch)
 
 

@@ -204,9 +204,14 @@ def test_bad_files_are_refused(tmp_path, nano):
     torch.save({"a": torch.ones(2)}, other)
     evil = tmp_path / "evil.pth"
     torch.save({"a": pytest.approx}, evil)
+    numbers, note = tmp_path / "numbers.pth", tmp_path / "note.safetensors"
+    torch.save({1: torch.ones(2)}, numbers)
+    save_file({"a": torch.ones(1)}, note, metadata={"hqsam": "[1]"})
+    (tmp_path / "folder").mkdir()
     for path, message in (
         (empty, "readable"), (text, "readable"), (cut, "readable"), (other, "none of the known"), (evil, "readable"),
-        (tmp_path / "none.pth", "does not exist"),
+        (tmp_path / "none.pth", "does not exist"), (numbers, "no dictionary"), (note, "no JSON object"),
+        (tmp_path / "folder", "neither hq_head.safetensors nor"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message) as error:
             checkpoint.read(path)
@@ -222,6 +227,50 @@ def test_bad_files_are_refused(tmp_path, nano):
         build_model(ModelOptions(backbone="vit_h", checkpoint=weights))
     with pytest.raises(UserError, match="nano, vit_b"):
         build_sam_hq("vit_huge")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, nano):
+    """They load, and every mask is empty: the file is to blame, and the message names it."""
+    path = tmp_path / "diverged.pth"
+    for value in (float("nan"), float("-inf")):
+        state = convert.merged_state(nano) | {"mask_decoder.hf_token.weight": torch.full((1, 128), value)}
+        torch.save(state, path)
+        with pytest.raises(UserError, match="not finite") as error:
+            load_any(path)
+        assert error.value.key == "hf_token.weight"
+        assert str(path) in str(error.value)
+
+
+def test_a_file_is_told_by_its_content_and_a_folder_by_what_is_in_it(tmp_path, nano):
+    head, folder = tmp_path / "run" / "hq_head.safetensors", tmp_path / "hf"
+    checkpoint.save_head(head, nano.head, metadata={"backbone": "nano"})
+    renamed = tmp_path / "weights.bin"
+    renamed.write_bytes(head.read_bytes())
+    convert.write(nano, folder, "hf_sam_hq")
+    for path, kind in ((head.parent, "hq_head"), (renamed, "hq_head"), (folder, "hf_sam_hq")):
+        assert convert.inspect(path).format == kind
+        assert _same(load_any(path).head, nano.head)
+    assert checkpoint.sha256(folder) == checkpoint.sha256(folder / "model.safetensors")
+
+
+def test_converting_loses_nothing(tmp_path, nano, capsys):
+    from hqsam_pipelines.cli import run
+
+    merged, theirs = tmp_path / "merged.pth", tmp_path / "thesis"
+    convert.write(nano, merged, "hq_sam")
+    theirs.mkdir()
+    (theirs / "chapter.txt").write_text("years of work")
+    digest = checkpoint.sha256(merged)
+    for target, to, message in (
+        (merged, "sam", "the input"), (theirs, "hf_sam_hq", "other files"), (theirs, "sam", "a folder"),
+        (tmp_path / "hf.pth", "hf_sam_hq", "folder"), (merged / "x.pth", "sam", "cannot be written"),
+    ):  # fmt: skip
+        assert run(["checkpoint", "convert", str(merged), str(target), "--to", to]) == 1, (target, to)
+        assert message in capsys.readouterr().err
+    assert checkpoint.sha256(merged) == digest
+    assert (theirs / "chapter.txt").read_text() == "years of work"
+    for _ in range(2):  # its own folder may be replaced
+        assert run(["checkpoint", "convert", str(merged), str(tmp_path / "hf"), "--to", "hf_sam_hq"]) == 0
 
 
 def test_a_published_name_must_have_the_published_content(tmp_path, nano):

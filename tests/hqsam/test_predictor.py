@@ -115,6 +115,8 @@ def test_bad_calls_are_refused(model):
     predictor.reset_image()
     with pytest.raises(RuntimeError):
         predictor.predict(box=np.array([1, 1, 5, 5]))
+    with pytest.raises(InputError, match="build_sam_hq"):
+        SamHQPredictor(model.sam)
 
 
 def test_the_embedded_checkpoint_segments_a_plain_object():
