@@ -29,7 +29,10 @@ def largest_fitting(share: int, fits: Callable[[int], bool]) -> int:
 
 
 def reserve(step: Step, view: View, share: int, *, n_held_out: int) -> int:
-    """Bytes that a run needs beside a pass: Adam's moments, the average, batches in the making, the held-out features.
+    """Bytes that a run needs beside a pass.
+
+    Adam's moments and what a step of it or the exchange between processes takes for a moment, the average, batches in the
+    making, and the features of the held-out slice.
 
     Args:
         step: of the run.
@@ -44,7 +47,7 @@ def reserve(step: Step, view: View, share: int, *, n_held_out: int) -> int:
     features = 4 * (backbone.decoder_dim + backbone.vit_dim) * backbone.embedding_size**2
     if model.head.changes_encoder:
         features *= 2
-    return trained * (3 if step.options.ema else 2) + _BATCHES * share * per_view + n_held_out * features
+    return trained * (5 if step.options.ema else 4) + _BATCHES * share * per_view + n_held_out * features
 
 
 @contextlib.contextmanager

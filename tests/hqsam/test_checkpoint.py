@@ -282,6 +282,21 @@ def test_a_published_name_must_have_the_published_content(tmp_path, nano):
     assert checkpoint.check_published(tmp_path / "renamed.pth", digest) == "sam_hq_vit_l.pth"
 
 
+def test_a_fresh_head_is_told(tmp_path, nano):
+    """What it predicts is noise beside SAM's masks; a drop-in user would not see it."""
+    plain, merged, head = backbones.bundled_weights("nano"), tmp_path / "merged.pth", tmp_path / "hq_head.safetensors"
+    convert.write(nano, merged, "hq_sam")
+    convert.write(nano, head, "hq_head")
+    with pytest.warns(UserWarning, match="no HQ parameters"):
+        build_sam_hq("nano", plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_sam_hq("nano")
+        build_sam_hq("nano", merged)
+        build_sam_hq("nano", plain, head=head)
+        build_model(ModelOptions(backbone="nano", checkpoint=plain))
+
+
 def test_a_fresh_head_is_seeded_and_leaves_the_global_state_alone():
     options = ModelOptions(backbone="nano", checkpoint=backbones.bundled_weights("nano"))
     torch.manual_seed(1)

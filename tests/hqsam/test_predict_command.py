@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hqsam_datasets import rle
 from hqsam_datasets.images import encode_png
 from model_testing import picture
@@ -144,6 +145,11 @@ def test_predict_command_refuses_bad_input(tmp_path, merged, capsys):
         ([str(image), "--checkpoint", weights, "--backbone", "vit_q", *box], "vit_q"),
         ([str(image), "--checkpoint", weights, "--backbone", "vit_b", *box], "does not fit"),
         ([str(image), "--checkpoint", weights, "--mask", str(image)], "mask"),
+        *(
+            []
+            if torch.cuda.is_available()
+            else [([str(image), "--checkpoint", weights, *box, "--device", "cuda"], "CUDA")]
+        ),
         ([str(image), "--checkpoint", str(bundled_weights("nano")), *box], "no HQ parameters"),
     ]
     for words, message in cases:

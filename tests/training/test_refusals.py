@@ -1,5 +1,9 @@
 """What would lose work or train nothing is refused with a message, and what was saved before stays."""
 
+import shutil
+import subprocess
+
+import numpy as np
 import pytest
 import torch
 from hqsam_datasets.errors import UserError
@@ -8,6 +12,8 @@ from test_loop import BASE, WEIGHTS, options, run
 
 from hqsam.model.build import build_model
 from hqsam.training.batch import collate
+from hqsam.training.cache import _mapped
+from hqsam.training.events import NAME, EventFile
 from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet
 from hqsam.training.loop import ModelOptions
@@ -81,7 +87,33 @@ def test_the_memory_probe_leaves_room_for_what_comes_later(training_set):
         parameter.grad = torch.zeros_like(parameter)
     adam.step()
     moments = sum(s[n].nbytes for s in adam.state.values() for n in ("exp_avg", "exp_avg_sq"))
-    for ema, copies in ((0.0, 1.0), (0.9, 1.5)):
+    for ema, copies in ((0.0, 2.0), (0.9, 2.5)):
         step = Step(model, options(ema=ema), Group(0, 1, torch.device("cpu")), 0)
         wanted = copies * moments + 4 * moving + 3 / 8 * features
         assert reserve(step, view, 8, n_held_out=3) == wanted
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 300 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_a_message_wherever_it_is_met(training_set, small_disk):
+    """While the state is saved, while the curve grows, and before a cached feature is written into a hole of a file."""
+    with pytest.raises(UserError, match="disk is full") as error:
+        run(training_set, small_disk / "nano", epochs=1)
+    assert error.value.file == str(small_disk / "nano" / LAST)
+    assert {path.name for path in (small_disk / "nano").iterdir()} == {NAME, "curves.csv"}
+    with pytest.raises(UserError, match="disk is full"):
+        _mapped(small_disk / "features.bin", np.uint8, (1_000_000,))
+    (small_disk / "features.bin").unlink()
+    with pytest.raises(UserError, match=r"goes on from last\.pt"), EventFile(small_disk, []) as events:
+        for step in range(10_000):
+            events.add(step, {"train/loss": 1.0})

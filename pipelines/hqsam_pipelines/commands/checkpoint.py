@@ -37,6 +37,7 @@ def inspect(
 
     from hqsam.model.convert import inspect
 
+    check_outputs({"--json": json_file}, inputs=[file])
     found = inspect(file)
     rows: dict[str, object] = {
         "format": found.format,

@@ -35,6 +35,14 @@ class Output(StrEnum):
     sam = "sam"
 
 
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 Box = Annotated[
     tuple[float, float, float, float] | None,
     typer.Option(metavar="X0 Y0 X1 Y1", help="Box around the object, in pixels of the image."),
@@ -110,6 +118,9 @@ def predict(
     output: Annotated[
         Output, typer.Option(help="SAM + HQ logits, the HQ token alone (best for single objects), or plain SAM.")
     ] = Output.hq_sum,
+    device: Annotated[
+        Device, typer.Option(help="Where the model computes; auto: a GPU if there is one.")
+    ] = Device.auto,
     multimask: Annotated[
         bool, typer.Option("--multimask", help="SAM's best of three masks, for ambiguous points.")
     ] = False,
@@ -120,14 +131,16 @@ def predict(
 ) -> None:
     """Segment the object that a box, points or a coarse mask (or a mixture) show."""
     from hqsam.model.load import load_any
+    from hqsam.prediction import pick_device
     from hqsam.predictor import SamHQPredictor
 
     outputs = {"--out": out, "--overlay": overlay, "--json": json_file}
     check_outputs(outputs, inputs=[image, mask, checkpoint, base], png=True)
+    where = pick_device(device.value)
     pixels = _read_image(image)
     prompt = _prompt(box, _parse_points(point or [], "--point"), _parse_points(negative or [], "--negative"), mask)
     model = load_any(checkpoint, backbone=backbone, base=base, without_hq=None if output is Output.sam else _NO_HEAD)
-    predictor = SamHQPredictor(model)
+    predictor = SamHQPredictor(model.to(where))
     [found] = predictor.predict_batch([pixels], [[prompt]], output=output.value, multimask=multimask)
     patch = found.mask
     _write(image, pixels, prompt, found, patch, model, out=out, overlay=overlay, json_file=json_file, output=output)
