@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from hqsam.training.batch import View, collate
-from hqsam.training.feed import encode
+from hqsam.training.feed import decoding_threads, encode
 from hqsam.training.step import Step
 
 _BATCHES = 4
@@ -47,7 +47,8 @@ def reserve(step: Step, view: View, share: int, *, n_held_out: int) -> int:
     features = 4 * (backbone.decoder_dim + backbone.vit_dim) * backbone.embedding_size**2
     if model.head.changes_encoder:
         features *= 2
-    return trained * (5 if step.options.ema else 4) + _BATCHES * share * per_view + n_held_out * features
+    views = max(_BATCHES * share, 2 * (share + decoding_threads(step.options.workers)))  # see OnlineFeed.batches
+    return trained * (5 if step.options.ema else 4) + views * per_view + n_held_out * features
 
 
 @contextlib.contextmanager

@@ -89,8 +89,9 @@ def test_the_memory_probe_leaves_room_for_what_comes_later(training_set):
     moments = sum(s[n].nbytes for s in adam.state.values() for n in ("exp_avg", "exp_avg_sq"))
     for ema, copies in ((0.0, 2.0), (0.9, 2.5)):
         step = Step(model, options(ema=ema), Group(0, 1, torch.device("cpu")), 0)
-        wanted = copies * moments + 4 * moving + 3 / 8 * features
-        assert reserve(step, view, 8, n_held_out=3) == wanted
+        assert reserve(step, view, 8, n_held_out=3) == copies * moments + 4 * moving + 3 / 8 * features
+        many = Step(model, options(ema=ema, workers=30), step.group, 0)
+        assert reserve(many, view, 2, n_held_out=0) == copies * moments + 8 * moving
 
 
 @pytest.fixture
