@@ -173,7 +173,10 @@ class SamHQPredictor:
             embedded = embed(self.model, frame, [prompt], mask_encoding="logits")
             low, iou = self._decode(embedded, multimask_output, hq_token_only, self.prompts_per_call)
             masks = self.enlarged(low, return_logits=return_logits)
-        return masks[0].cpu().numpy(), iou[0].cpu().numpy(), low[0].cpu().numpy()
+        if return_logits:
+            masks = masks.float()
+        # NumPy knows no bfloat16, which a model or an autocast region of that type gives.
+        return masks[0].cpu().numpy(), iou[0].float().cpu().numpy(), low[0].float().cpu().numpy()
 
     @torch.no_grad()
     def predict_torch(

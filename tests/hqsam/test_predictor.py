@@ -323,6 +323,20 @@ def test_the_model_is_called_like_sam(nano):
         nano([batch[0] | {"original_size": (140, 97)}], multimask_output=False)
 
 
+def test_low_precision_gives_what_float32_gives(nano):
+    """As scripts run it on a GPU: the calls inside an autocast region."""
+    image, box = picture(90, 120), np.array([10, 10, 80, 70])
+    predictor = SamHQPredictor(nano)
+    predictor.set_image(image)
+    wanted, _, logits = predictor.predict(box=box, multimask_output=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        predictor.set_image(image)
+        found = predictor.predict(box=box, multimask_output=False, return_logits=True)
+    assert [part.dtype for part in found] == [np.float32] * 3
+    assert ((found[0] > 0) == wanted).mean() > 0.98
+    assert np.abs(found[2] - logits).mean() < 0.1 * np.abs(logits).mean()
+
+
 def test_batch_names_the_bad_image(model):
     predictor = SamHQPredictor(model)
     images = [picture(20, 20), picture(30, 30)]
