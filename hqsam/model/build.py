@@ -36,9 +36,9 @@ def build_sam_hq(
     path = None if checkpoint is None else Path(checkpoint)
     options = ModelOptions.model_construct(backbone=name, checkpoint=path, variant=variant)
     model = build_model(options, head=None if head is None else Path(head)).eval()
-    if path is not None and not model.head_loaded:
+    if path is not None and not model.head_loaded and variant == variants.DEFAULT:
         warnings.warn(
-            f"{path} holds no HQ parameters: the {variant} head is fresh, its masks mean nothing before it is trained"
+            f"{path} holds no HQ parameters: the HQ head is fresh, its masks mean nothing before it is trained"
             " (vanilla SAM's are those of decode_sam, or output='sam' of predict_batch)",
             stacklevel=2,
         )
