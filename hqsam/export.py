@@ -29,7 +29,7 @@ from hqsam.export_parts import DecoderOptions, DecoderPart, EncoderPart, Part, d
 from hqsam.model import checkpoint, variants
 from hqsam.model.build import build_model
 from hqsam.model.hq_sam import HQSam
-from hqsam.model.load import HEAD, load_any
+from hqsam.model.load import load_any
 from hqsam.model.options import ModelOptions
 
 OPSET = 18  # the newest that every runtime of the last three years reads
@@ -71,12 +71,7 @@ def load_for_export(path: Path, *, head: Path | None, backbone: str | None, need
         UserError: Missing or unfitting files, or an HQ output without HQ parameters.
     """
     if head is None:
-        found = checkpoint.read(path / HEAD if path.is_dir() else path)
-        if needs_hq and not found.head:
-            raise UserError(
-                f"this {found.format} file holds no HQ parameters", file=path, cure="give --head or choose --output sam"
-            )
-        return load_any(path, backbone=backbone)
+        return load_any(path, backbone=backbone, without_hq="give --head or choose --output sam" if needs_hq else None)
     name = backbone or checkpoint.backbone_of(checkpoint.read(path))
     if name is None:
         raise UserError("the backbone of this file cannot be told", file=path, cure="give --backbone")

@@ -253,7 +253,7 @@ def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
         UserError: ``cuda`` was asked for and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("no CUDA device is available", key="device", cure="use `device: auto`")
+        raise UserError("no CUDA device is available", key="device", cure="use auto or cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -66,6 +66,9 @@ class SamHQPredictor:
     Args:
         sam_model: Of ``build_sam_hq``.
 
+    Raises:
+        InputError: Another object, e.g. ``segment_anything``'s own ``Sam``.
+
     Attributes:
         prompts_per_call: Prompts per decoder call of ``predict_torch``; bounds the memory, changes no mask.
     """
@@ -73,6 +76,8 @@ class SamHQPredictor:
     prompts_per_call = 4
 
     def __init__(self, sam_model: HQSam) -> None:
+        if not hasattr(sam_model, "decode_hq"):
+            raise InputError(f"the model is a {type(sam_model).__name__}", cure="give one of hqsam.build_sam_hq")
         self.model = sam_model
         self.transform = ResizeLongestSide(sam_model.backbone.image_size)
         self.reset_image()
@@ -168,7 +173,10 @@ class SamHQPredictor:
             embedded = embed(self.model, frame, [prompt], mask_encoding="logits")
             low, iou = self._decode(embedded, multimask_output, hq_token_only, self.prompts_per_call)
             masks = self.enlarged(low, return_logits=return_logits)
-        return masks[0].cpu().numpy(), iou[0].cpu().numpy(), low[0].cpu().numpy()
+        if return_logits:
+            masks = masks.float()
+        # NumPy knows no bfloat16, which a model or an autocast region of that type gives.
+        return masks[0].cpu().numpy(), iou[0].float().cpu().numpy(), low[0].float().cpu().numpy()
 
     @torch.no_grad()
     def predict_torch(
@@ -227,7 +235,9 @@ class SamHQPredictor:
         size = (0, 1, *(self.original_size or ()))
         # One at a time: floats of the original size exist for one mask only.
         parts = [self._full_size(low_res[n : n + 1], return_logits) for n in range(len(low_res))]
-        return torch.cat(parts) if parts else torch.zeros(size, dtype=torch.float if return_logits else torch.bool)
+        return (
+            torch.cat(parts) if parts else low_res.new_zeros(size, dtype=torch.float if return_logits else torch.bool)
+        )
 
     def get_image_embedding(self) -> Tensor:
         """The image embedding ``[1, C, E, E]`` (256 x 64 x 64 for the published models).

@@ -25,7 +25,7 @@ def build_sam_hq(
 
     Args:
         name: Backbone.
-        checkpoint: A whole model: plain SAM (the HQ head is then fresh, unless ``head`` is given), merged
+        checkpoint: A whole model: plain SAM (the HQ head is then fresh, with a warning, unless ``head`` is given), merged
             HQ-SAM, Light HQ-SAM, Hugging Face ``SamHQModel``. None: random weights.
         head: HQ parameters alone (``hq_head.safetensors``) or the training code's decoder file.
         variant: Which of the paper's systems, a file of ``hqsam/model/variants``.
@@ -35,7 +35,14 @@ def build_sam_hq(
     """
     path = None if checkpoint is None else Path(checkpoint)
     options = ModelOptions.model_construct(backbone=name, checkpoint=path, variant=variant)
-    return build_model(options, head=None if head is None else Path(head)).eval()
+    model = build_model(options, head=None if head is None else Path(head)).eval()
+    if path is not None and not model.head_loaded and variant == variants.DEFAULT:
+        warnings.warn(
+            f"{path} holds no HQ parameters: the HQ head is fresh, its masks mean nothing before it is trained"
+            " (vanilla SAM's are those of decode_sam, or output='sam' of predict_batch)",
+            stacklevel=2,
+        )
+    return model
 
 
 def build_model(options: ModelOptions, *, head: Path | None = None, seed: int = 0) -> HQSam:
@@ -97,6 +104,7 @@ def _load_published_head(model: HQSam, found: Checkpoint) -> None:
     """The HQ parameters of a merged file; another variant takes SAM's weights from it and starts afresh."""
     if model.variant == variants.DEFAULT:
         checkpoint.load_strict(model.head, found.head, path=found.path, what=f"the HQ head of {model.backbone.name}")
+        model.head_loaded = True
 
 
 def load_head(model: HQSam, path: Path) -> None:
@@ -120,6 +128,7 @@ def load_head(model: HQSam, path: Path) -> None:
             raise UserError(f"the head was trained on {noted}, the model is {own}", file=path, key=key)
     checkpoint.load_strict(model.head, found.head, path=path, what=f"the {model.variant} head of {model.backbone.name}")
     _check_same_decoder(model, found)
+    model.head_loaded = True
 
 
 def _noted(found: Checkpoint, key: str, own: str) -> str:

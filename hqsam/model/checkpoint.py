@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ HEAD_VERSION = 1
 _METADATA_KEY = "hqsam"  # one key only: safetensors writes several in random order
 _DECODER = "mask_decoder."
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
+_IN_FOLDERS = ("hq_head.safetensors", "model.safetensors")  # of the train stage, of Hugging Face
 # MobileSAM's files carry the classifier that its encoder was distilled with; no SAM uses it.
 _IGNORED = ("image_encoder.norm_head.", "image_encoder.head.")
 
@@ -88,16 +90,31 @@ class Checkpoint:
         return any(key.startswith("image_encoder.") for key in self.sam)
 
 
+def weights_file(path: Path) -> Path:
+    """The file itself or, of a folder of the train stage or of Hugging Face, the weights in it.
+
+    Raises:
+        UserError: A folder without them.
+    """
+    if not path.is_dir():
+        return path
+    for name in _IN_FOLDERS:
+        if (path / name).is_file():
+            return path / name
+    raise UserError(f"the folder holds neither {' nor '.join(_IN_FOLDERS)}", file=path, cure="give a checkpoint file")
+
+
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint of any known format.
 
     Args:
-        path: ``.safetensors``, or a file of ``torch.save`` (read with ``weights_only=True``: no code is
-            executed).
+        path: A file of safetensors or of ``torch.save`` (read with ``weights_only=True``: no code is executed), or
+            a folder with one (``weights_file``).
 
     Raises:
         UserError: Missing, unreadable, or of no known format.
     """
+    path = weights_file(path)
     if not path.is_file():
         raise UserError(
             "the checkpoint does not exist",
@@ -132,12 +149,12 @@ def classify(path: Path, state: Mapping[str, Tensor], metadata: dict[str, Any] |
     raise UserError(
         f"none of the known checkpoint formats ({', '.join(FORMATS)}); keys: {some}, ...",
         file=path,
-        cure="see --help",
+        cure="give one of these (docs/model.md, Checkpoints); keys need their published names",
     )
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, what: str) -> None:
-    """``load_state_dict`` where every missing, unexpected or wrongly shaped key is an error.
+    """``load_state_dict`` where every missing, unexpected or wrongly shaped key is an error, and so is a NaN.
 
     Args:
         module: Whose parameters to fill.
@@ -146,7 +163,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, w
         what: What is being loaded, e.g. "SAM vit_l".
 
     Raises:
-        UserError: With a table of the offending keys, what was expected and what was found.
+        UserError: With a table of the offending keys, what was expected and what was found; or values that are not
+            finite, with which every mask would be empty.
     """
     expected = module.state_dict()
     rows = [
@@ -160,7 +178,18 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, w
             file=path,
             cure="use the checkpoint of this backbone; `hqsam checkpoint inspect FILE` tells what a file is",
         )
+    broken = [key for key, value in state.items() if not is_finite(value)]
+    if broken:
+        raise UserError(
+            f"{len(broken)} of {len(state)} tensors have values that are not finite", file=path, key=broken[0],
+            cure="use an earlier checkpoint of that training",
+        )  # fmt: skip
     module.load_state_dict(dict(state), strict=True)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are."""
+    return not tensor.numel() or all(math.isfinite(end) for end in tensor.detach().aminmax())
 
 
 def save_head(path: Path, head: nn.Module, *, metadata: Mapping[str, Any]) -> None:
@@ -177,11 +206,12 @@ def save_head(path: Path, head: nn.Module, *, metadata: Mapping[str, Any]) -> No
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file.
+    """Hexadecimal SHA-256 of a file, or of the ``weights_file`` of a folder.
 
     Raises:
         UserError: The file does not exist.
     """
+    path = weights_file(path)
     if not path.is_file():
         raise UserError("the checkpoint does not exist", file=path, cure="correct the path")
     with path.open("rb") as file:
@@ -243,11 +273,18 @@ def _fits_head(backbone: Backbone, head: Mapping[str, Tensor]) -> bool:
 
 def _read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             with safe_open(path, framework="pt") as file:
-                text = (file.metadata() or {}).get(_METADATA_KEY, "{}")
-            return load_file(path), dict(json.loads(text))
+                note = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+            if not isinstance(note, dict):
+                raise ValueError(f"its note {_METADATA_KEY!r} is no JSON object")
+            return load_file(path), note
         return _unwrap(path, torch.load(path, map_location="cpu", weights_only=True)), {}
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            "the file is not a readable checkpoint: not of torch.save, or with objects that need code to load", file=path,
+            cure="download it again, or save its state_dict(); files that need code to load are refused",
+        ) from error  # fmt: skip
     except (
         SafetensorError,
         RuntimeError,
@@ -255,13 +292,18 @@ def _read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
         OSError,
         ValueError,
         KeyError,
-        pickle.UnpicklingError,
     ) as error:
         raise UserError(
             f"the file is not a readable checkpoint ({type(error).__name__}: {str(error).partition(chr(10))[0][:160]})",
             file=path,
-            cure="download or copy it again; files that need code to load are refused",
+            cure="download or copy it again",
         ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the name, as torch does, or by the content: eight bytes of length, then JSON."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def _unwrap(path: Path, found: Any) -> State:
@@ -269,7 +311,7 @@ def _unwrap(path: Path, found: Any) -> State:
     for name in _WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
         raise UserError("the file holds no dictionary of tensors", file=path, cure="give a state dict")
     if found and all(k.startswith("module.") for k in found):
         return {k.removeprefix("module."): v for k, v in found.items()}

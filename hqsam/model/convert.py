@@ -22,6 +22,7 @@ Target = Literal["hq_sam", "sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sa
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 _DECODER = "mask_decoder."
+_HUGGING_FACE = {"model.safetensors", "config.json"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def inspect(path: Path) -> Summary:
         UserError: Missing, unreadable, of no known format, or not what its published name says.
     """
     found = checkpoint.read(path)
-    digest = checkpoint.sha256(path)
+    path, digest = found.path, checkpoint.sha256(found.path)
     parts: dict[str, int] = {}
     for key, tensor in found.sam.items():
         part = key.partition(".")[0]
@@ -96,7 +97,8 @@ def write(model: HQSam, path: Path, target: Target) -> None:
         target: The format.
 
     Raises:
-        UserError: The suffix does not fit the format, or the format has no place for this backbone.
+        UserError: The suffix does not fit the format, the folder holds other files (it is replaced as a whole), or the
+            format has no place for this backbone.
     """
     if model.variant != variants.DEFAULT and target != "hq_head":
         raise UserError(
@@ -133,6 +135,10 @@ def _bytes(state: dict[str, Tensor], path: Path) -> bytes:
 
 
 def _write_hugging_face(model: HQSam, folder: Path) -> None:
+    if folder.suffix in (".pth", ".pt", ".safetensors") or folder.is_file():
+        raise UserError("hf_sam_hq is written as a folder", file=folder, cure="give the path of a folder")
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - _HUGGING_FACE:
+        raise UserError("the folder holds other files", file=folder, cure="give an empty folder, or a new one")
     try:
         state = hf_format.to_hugging_face(merged_state(model))
     except KeyError as error:

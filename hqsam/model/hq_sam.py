@@ -99,6 +99,7 @@ class HQSam(nn.Module):
         backbone: The description that the SAM was built from.
         sam: ``segment_anything`` ``Sam``; its encoder's attention runs fused (see ``attention``: same parameters, same
             result).
+        head_loaded: Whether the head's parameters came from a file; untrained ones mean nothing.
         head: What trains; for ``hq``, ``head.state_dict()`` has the published key names. A variant that copies parts of
             SAM copies them here, so SAM's weights must be loaded before.
     """
@@ -107,6 +108,7 @@ class HQSam(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.sam = sam.requires_grad_(False).eval()
+        self.head_loaded = False
         self.head: Head = head or HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
         fuse_attention(self.sam.image_encoder)
         self.sam.image_encoder.get_submodule(backbone.early).register_forward_hook(_tap)

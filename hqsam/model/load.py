@@ -11,22 +11,26 @@ from hqsam.model.build import build_model
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
 
-HEAD = "hq_head.safetensors"
 
-
-def load_any(path: Path, *, backbone: str | None = None, base: Path | None = None) -> HQSam:
+def load_any(
+    path: Path, *, backbone: str | None = None, base: Path | None = None, without_hq: str | None = None
+) -> HQSam:
     """Load a checkpoint of any format, in eval mode on the CPU.
 
     Args:
-        path: A whole SAM or HQ-SAM; a trained head or decoder; or the folder of the train stage.
+        path: A whole SAM or HQ-SAM; a trained head or decoder; or the folder of the train stage or of Hugging Face.
         backbone: Its name; None: told by the weights.
         base: SAM's weights for a head or decoder; None: those that come with the backbone, if any do.
+        without_hq: What to do about a file without HQ parameters, which is refused; None: its head is fresh, so that
+            only SAM's own masks mean something.
 
     Raises:
         UserError: Missing or unfitting file, a backbone that cannot be told, or a head without its SAM.
     """
-    path = path / HEAD if path.is_dir() else path
     found = checkpoint.read(path)
+    if without_hq is not None and not found.head:
+        raise UserError(f"this {found.format} file holds no HQ parameters", file=found.path, cure=without_hq)
+    path = found.path
     name = backbone or checkpoint.backbone_of(found)
     if name is None:
         raise UserError(f"the backbone of this {found.format} file cannot be told", file=path, cure="give --backbone")

@@ -7,6 +7,7 @@ byte per chunk, `cache.json` says what the features are of.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hqsam_datasets.atomic import json_bytes, write_bytes
+from hqsam_datasets.atomic import disk_full_is_user_error, json_bytes, write_bytes
 from hqsam_datasets.errors import UserError
 from numpy.typing import NDArray
 from torch import Tensor
@@ -101,8 +102,11 @@ def _occupied(folder: Path) -> int:
 
 
 def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray[np.generic]:
-    with path.open("ab") as file:
-        file.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    with disk_full_is_user_error(path), path.open("ab") as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):  # a hole that finds no room on the disk later kills the process: SIGBUS
+            os.posix_fallocate(file.fileno(), 0, size)
     return np.memmap(path, dtype, "r+", shape=shape)
 
 

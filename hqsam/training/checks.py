@@ -52,6 +52,24 @@ def check_processes(n_items: int, options: TrainOptions, processes: int) -> None
         )  # fmt: skip
 
 
+def check_held_out(n_samples: int, n_held_out: int, options: TrainOptions) -> None:
+    """The held-out slice must leave something to train on, and there must be one to find the best epoch with.
+
+    Raises:
+        UserError: it does not, or there is none.
+    """
+    if not n_samples:
+        raise UserError(
+            f"all {n_held_out} samples are held out: none is left to train on", key="train.holdout",
+            cure="make train.holdout or train.holdout_most smaller",
+        )  # fmt: skip
+    if options.best and not n_held_out:
+        raise UserError(
+            "no sample is held out, so no epoch can be called the best", key="train.best",
+            cure="make train.holdout and train.holdout_most larger, or set train.best to false",
+        )  # fmt: skip
+
+
 def check_nodes(options: TrainOptions, processes: int) -> None:
     """Cached features lie in memory-mapped files, which the page caches of several machines do not keep alike.
 

@@ -9,11 +9,14 @@ its past again, byte for byte, and goes on; whoever reads along notices nothing.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
+
+from hqsam_datasets.atomic import disk_full_is_user_error
 
 NAME = "events.out.tfevents.0.hqsam"
 _CASTAGNOLI = 0x82F63B78
@@ -97,10 +100,10 @@ class EventFile:
         self._file: BinaryIO | None = None
         if folder is not None:
             # In place and not by a rename: a TensorBoard that reads along keeps its file open.
-            self._file = (folder / NAME).open("r+b" if (folder / NAME).exists() else "wb")
-            self._file.write(header() + b"".join(scalars(step, values) for step, values in past))
+            self._path = folder / NAME
+            self._file = self._path.open("r+b" if self._path.exists() else "wb")
+            self._append(header() + b"".join(scalars(step, values) for step, values in past))
             self._file.truncate()
-            self._file.flush()
 
     def __enter__(self) -> Self:
         """The file itself."""
@@ -111,10 +114,16 @@ class EventFile:
     ) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # a full disk was reported when the records were appended
+                self._file.close()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Append scalars, for whoever reads along at once."""
         if self._file is not None:
-            self._file.write(scalars(step, values))
+            self._append(scalars(step, values))
+
+    def _append(self, data: bytes) -> None:
+        assert self._file is not None
+        with disk_full_is_user_error(self._path, cure="free some space, then run it again: it goes on from last.pt"):
+            self._file.write(data)
             self._file.flush()

@@ -34,7 +34,7 @@ from hqsam.training.group import Group, device_of, joined
 from hqsam.training.loader import Item, TrainingSet, epoch_items, epoch_plan, epoch_steps, held_out, n_views
 from hqsam.training.options import TrainOptions
 from hqsam.training.probe import micro_batch
-from hqsam.training.state import Progress, RunState, remove
+from hqsam.training.state import LAST, Progress, RunState, remove
 from hqsam.training.step import Step
 from hqsam.training.validate import Validation
 
@@ -67,6 +67,7 @@ class _Run:
     out: Path
     identity: dict[str, object]
     report: Report
+    say: Callable[[str], None]
 
     def items(self, epoch: int) -> list[Item]:
         return epoch_items(self.samples, views=self.views, cycle=self.options.views == "cycle", epoch=epoch)
@@ -120,7 +121,7 @@ def train(
         out: folder to write.
         seed: initial weights, order of the views, loss points.
         report: progress, called as (done, total, what) by the first process.
-        say: gets single lines, such as the estimate of what caching features costs.
+        say: gets the lines of the log: what caching features costs, where a run goes on, each epoch's losses and scores.
 
     Returns:
         The content of `meta.json`; of no meaning in the other processes.
@@ -140,20 +141,21 @@ def train(
             remove(out / results.META)
         data = TrainingSet(shards=shards, prompts=prompts)
         stack.callback(data.close)
-        run = _prepare(data, model, options, group, out, seed, report)
-        state = _start(run, say)
+        run = _prepare(data, model, options, group, out, seed, report, say)
+        state = _start(run)
         step = _step_of(run, state, data)
         batch = _encode_batch(run, step)
         validation = Validation(data, run.held if group.leads else [], run.model, batch=batch)
         scratch = stack.enter_context(guard.scratch(out, group))
-        _epochs(run, state, step, _feed(run, data, step, scratch, say), validation)
+        _epochs(run, state, step, _feed(run, data, step, scratch), validation)
         about = _about(run, data, model) | {"n_held_out": len(validation.cases)}
         return results.finish(run.model, state, about, out, group, options)
 
 
 def _prepare(
-    data: TrainingSet, model: ModelOptions, options: TrainOptions, group: Group, out: Path, seed: int, report: Report
-) -> _Run:
+    data: TrainingSet, model: ModelOptions, options: TrainOptions, group: Group, out: Path, seed: int, report: Report,
+    say: Callable[[str], None],
+) -> _Run:  # fmt: skip
     net = build_model(model, seed=seed).to(group.device).train()
     checks.check_size(data, net)
     checks.check_variant(net, options)
@@ -163,11 +165,12 @@ def _prepare(
     kept_out = held_out(keys, share=options.holdout, most=options.holdout_most)
     samples = [n for n, key in zip(chosen, keys, strict=True) if key not in kept_out]
     views = n_views(data)
+    checks.check_held_out(len(samples), len(kept_out), options)
     checks.check_processes(len(samples) * (1 if options.views == "cycle" else views), options, group.size)
     checks.compile_encoder(net, options)
     held = [n for n, key in zip(chosen, keys, strict=True) if key in kept_out]
     identity = _identity(data, model, options, group, seed)
-    return _Run(net, options, group, seed, samples, views, held, out, identity, report)
+    return _Run(net, options, group, seed, samples, views, held, out, identity, report, say)
 
 
 def _identity(
@@ -187,16 +190,23 @@ def _identity(
 
 
 def _base_digest(model: ModelOptions) -> str | None:
-    return None if model.checkpoint is None else checkpoint.sha256(model.checkpoint)
+    if model.checkpoint is None:
+        return None
+    digest = checkpoint.sha256(model.checkpoint)
+    checkpoint.check_published(model.checkpoint, digest)
+    return digest
 
 
-def _start(run: _Run, say: Callable[[str], None]) -> RunState:
+def _start(run: _Run) -> RunState:
     parameters = run.model.trainable()
     adam = torch.optim.Adam(parameters.values(), lr=run.options.lr)
     # The first process draws what a single one would; each other one has a stream of its own.
     generator = torch.Generator().manual_seed(run.seed + 1_000_003 * run.group.rank)
     state = RunState(parameters, adam, generator, Progress(micro_batch=-1))
-    if state.restore(run.out, run.identity, run.group, say):
+    if state.restore(run.out, run.identity, run.group, run.say):
+        run.say(
+            f"going on from {LAST}: epoch {state.progress.epoch + 1}, {state.progress.step} of {run.steps} steps done"
+        )
         run.report(state.progress.epoch, run.options.epochs, "resumed")
     elif run.group.leads:  # of an earlier run: this one need not write them again
         for name in (results.BEST, results.MERGED):
@@ -210,8 +220,10 @@ def _step_of(run: _Run, state: RunState, data: TrainingSet) -> Step:
     if state.progress.micro_batch < 0:
         wanted = run.options.micro_batch
         share = len(run.plan(0)[0])
-        found = micro_batch(step, data.view(Item(0, 0)), share, frozen=run.frozen) if wanted == "auto" else wanted
-        state.progress.micro_batch = int(found)
+        if wanted == "auto":
+            wanted = micro_batch(step, data.view(Item(0, 0)), share, frozen=run.frozen, n_held_out=len(run.held))
+            run.say(f"micro_batch: auto: {wanted or share} of the {share} views of a process at once")
+        state.progress.micro_batch = wanted
     return Step(run.model, run.options, run.group, state.progress.micro_batch)
 
 
@@ -220,7 +232,7 @@ def _encode_batch(run: _Run, step: Step) -> int:
     return min(run.options.encode_batch, step.micro_batch or run.options.encode_batch)
 
 
-def _feed(run: _Run, data: TrainingSet, step: Step, scratch: Path, say: Callable[[str], None]) -> Feed:
+def _feed(run: _Run, data: TrainingSet, step: Step, scratch: Path) -> Feed:
     options = run.options
     if options.feed == "online":
         bf16, workers = options.precision == "bf16", decoding_threads(options.workers)
@@ -231,7 +243,7 @@ def _feed(run: _Run, data: TrainingSet, step: Step, scratch: Path, say: Callable
     options = options.model_copy(update={"encode_batch": _encode_batch(run, step), "workers": workers})
     return cached_feed(
         data, run.model, items, options, run.group, scratch=scratch, identity=_features_of(run, options), online=online,
-        report=run.report, say=say,
+        report=run.report, say=run.say,
     )  # fmt: skip
 
 
@@ -309,6 +321,7 @@ def _close_epoch(run: _Run, state: RunState, validation: Validation, stop: guard
     progress.best = max(progress.best, score)
     progress.curve.append(row | {k: scores[k] for k in sorted(scores)})
     progress.epoch, progress.step, progress.sums = epoch + 1, 0, [0.0, 0.0]
+    run.say(results.epoch_line(progress.curve[-1], run.options.epochs))
     events.add(_done(run, state), results.epoch_values(progress.curve[-1]))
     if run.group.leads:
         write_text(run.out / results.CURVES, results.csv_text(progress.curve))

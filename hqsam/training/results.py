@@ -38,6 +38,20 @@ def epoch_values(row: Mapping[str, float]) -> dict[str, float]:
     return {f"validation/{name}": value for name, value in row.items() if name.endswith(("_mIoU", "_mBIoU"))}
 
 
+def epoch_line(row: Mapping[str, float], epochs: int) -> str:
+    """What the log says of an epoch.
+
+    Args:
+        row: of the curve.
+        epochs: of the run.
+    """
+    text = f"epoch {row['epoch']:.0f} of {epochs}: lr {row['lr']:g}, loss {row['loss']:.4f}"
+    text += f" (bce {row['loss_bce']:.4f}, dice {row['loss_dice']:.4f})"
+    names = [name for name in ("sam", "hq_token", "hq_sum") if f"{name}_mIoU" in row]
+    scores = [f"{name} {100 * row[f'{name}_mIoU']:.1f} / {100 * row[f'{name}_mBIoU']:.1f}" for name in names]
+    return f"{text}; held out, mIoU / mBIoU: {', '.join(scores)}" if scores else text
+
+
 def past(progress: Progress, steps: int, options: TrainOptions) -> list[tuple[int, dict[str, float]]]:
     """The event file so far, as (steps done, values).
 

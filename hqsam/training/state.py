@@ -17,6 +17,7 @@ from hqsam_datasets.atomic import write_bytes
 from hqsam_datasets.errors import UserError
 from torch import Tensor, nn
 
+from hqsam.model.checkpoint import is_finite
 from hqsam.training.group import Group
 
 LAST = "last.pt"
@@ -83,7 +84,11 @@ class RunState:
             folder: where.
             identity: what the run is.
             generators: the random states of all processes at the cursor.
+
+        Raises:
+            UserError: the parameters are not finite: the file of before, from which the run can go on, is kept.
         """
+        self.check_finite(folder / LAST)
         buffer = io.BytesIO()
         torch.save(
             {
@@ -97,6 +102,21 @@ class RunState:
             buffer,
         )
         write_bytes(folder / LAST, buffer.getvalue())
+
+    def check_finite(self, path: Path) -> None:
+        """Refuse to keep parameters that a gradient without bounds has spoiled; the loss shows it a step later.
+
+        Raises:
+            UserError: naming the file that is not written.
+        """
+        broken = [name for name, parameter in self.parameters.items() if not is_finite(parameter)]
+        if broken:
+            raise UserError(
+                f"{len(broken)} of {len(self.parameters)} trained parameters are no longer finite after epoch "
+                f"{self.progress.epoch}, step {self.progress.step}", file=path, key=broken[0],
+                cure="lower train.lr and delete last.pt to begin anew; last.pt, if there is one, holds the run as it was "
+                "last saved",
+            )  # fmt: skip
 
     def restore(self, folder: Path, identity: Mapping[str, Any], group: Group, say: Callable[[str], None]) -> bool:
         """Take up `last.pt`, if there is one.

@@ -3,15 +3,15 @@ import os
 # Before torch is imported anywhere: its thread pool reads this once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from pathlib import Path
 
 import pytest
 import torch
 from model_testing import randomise, small_model
 
 from hqsam.model.backbones import bundled_weights
-from hqsam.model.build import build_sam_hq
+from hqsam.model.build import build_model
 from hqsam.model.hq_sam import HQSam
+from hqsam.model.options import ModelOptions
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -29,6 +29,6 @@ def nano() -> HQSam:
     """The pretrained miniature with random HQ weights: well conditioned, unlike an all-random model."""
     weights = bundled_weights("nano")
     assert weights is not None
-    model = build_sam_hq("nano", Path(weights))
+    model = build_model(ModelOptions(backbone="nano", checkpoint=weights)).eval()
     randomise(model.head, 0)
     return model

@@ -204,9 +204,14 @@ def test_bad_files_are_refused(tmp_path, nano):
     torch.save({"a": torch.ones(2)}, other)
     evil = tmp_path / "evil.pth"
     torch.save({"a": pytest.approx}, evil)
+    numbers, note = tmp_path / "numbers.pth", tmp_path / "note.safetensors"
+    torch.save({1: torch.ones(2)}, numbers)
+    save_file({"a": torch.ones(1)}, note, metadata={"hqsam": "[1]"})
+    (tmp_path / "folder").mkdir()
     for path, message in (
         (empty, "readable"), (text, "readable"), (cut, "readable"), (other, "none of the known"), (evil, "readable"),
-        (tmp_path / "none.pth", "does not exist"),
+        (tmp_path / "none.pth", "does not exist"), (numbers, "no dictionary"), (note, "no JSON object"),
+        (tmp_path / "folder", "neither hq_head.safetensors nor"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message) as error:
             checkpoint.read(path)
@@ -224,6 +229,50 @@ def test_bad_files_are_refused(tmp_path, nano):
         build_sam_hq("vit_huge")
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path, nano):
+    """They load, and every mask is empty: the file is to blame, and the message names it."""
+    path = tmp_path / "diverged.pth"
+    for value in (float("nan"), float("-inf")):
+        state = convert.merged_state(nano) | {"mask_decoder.hf_token.weight": torch.full((1, 128), value)}
+        torch.save(state, path)
+        with pytest.raises(UserError, match="not finite") as error:
+            load_any(path)
+        assert error.value.key == "hf_token.weight"
+        assert str(path) in str(error.value)
+
+
+def test_a_file_is_told_by_its_content_and_a_folder_by_what_is_in_it(tmp_path, nano):
+    head, folder = tmp_path / "run" / "hq_head.safetensors", tmp_path / "hf"
+    checkpoint.save_head(head, nano.head, metadata={"backbone": "nano"})
+    renamed = tmp_path / "weights.bin"
+    renamed.write_bytes(head.read_bytes())
+    convert.write(nano, folder, "hf_sam_hq")
+    for path, kind in ((head.parent, "hq_head"), (renamed, "hq_head"), (folder, "hf_sam_hq")):
+        assert convert.inspect(path).format == kind
+        assert _same(load_any(path).head, nano.head)
+    assert checkpoint.sha256(folder) == checkpoint.sha256(folder / "model.safetensors")
+
+
+def test_converting_loses_nothing(tmp_path, nano, capsys):
+    from hqsam_pipelines.cli import run
+
+    merged, theirs = tmp_path / "merged.pth", tmp_path / "thesis"
+    convert.write(nano, merged, "hq_sam")
+    theirs.mkdir()
+    (theirs / "chapter.txt").write_text("years of work")
+    digest = checkpoint.sha256(merged)
+    for target, to, message in (
+        (merged, "sam", "the input"), (theirs, "hf_sam_hq", "other files"), (theirs, "sam", "a folder"),
+        (tmp_path / "hf.pth", "hf_sam_hq", "folder"), (merged / "x.pth", "sam", "cannot be written"),
+    ):  # fmt: skip
+        assert run(["checkpoint", "convert", str(merged), str(target), "--to", to]) == 1, (target, to)
+        assert message in capsys.readouterr().err
+    assert checkpoint.sha256(merged) == digest
+    assert (theirs / "chapter.txt").read_text() == "years of work"
+    for _ in range(2):  # its own folder may be replaced
+        assert run(["checkpoint", "convert", str(merged), str(tmp_path / "hf"), "--to", "hf_sam_hq"]) == 0
+
+
 def test_a_published_name_must_have_the_published_content(tmp_path, nano):
     path = tmp_path / "sam_hq_vit_l.pth"
     convert.write(nano, path, "hq_sam")
@@ -231,6 +280,21 @@ def test_a_published_name_must_have_the_published_content(tmp_path, nano):
         convert.inspect(path)
     digest = "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343"
     assert checkpoint.check_published(tmp_path / "renamed.pth", digest) == "sam_hq_vit_l.pth"
+
+
+def test_a_fresh_head_is_told(tmp_path, nano):
+    """What it predicts is noise beside SAM's masks; a drop-in user would not see it."""
+    plain, merged, head = backbones.bundled_weights("nano"), tmp_path / "merged.pth", tmp_path / "hq_head.safetensors"
+    convert.write(nano, merged, "hq_sam")
+    convert.write(nano, head, "hq_head")
+    with pytest.warns(UserWarning, match="no HQ parameters"):
+        build_sam_hq("nano", plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_sam_hq("nano")
+        build_sam_hq("nano", merged)
+        build_sam_hq("nano", plain, head=head)
+        build_model(ModelOptions(backbone="nano", checkpoint=plain))
 
 
 def test_a_fresh_head_is_seeded_and_leaves_the_global_state_alone():

@@ -115,6 +115,8 @@ def test_bad_calls_are_refused(model):
     predictor.reset_image()
     with pytest.raises(RuntimeError):
         predictor.predict(box=np.array([1, 1, 5, 5]))
+    with pytest.raises(InputError, match="build_sam_hq"):
+        SamHQPredictor(model.sam)
 
 
 def test_the_embedded_checkpoint_segments_a_plain_object():
@@ -319,6 +321,20 @@ def test_the_model_is_called_like_sam(nano):
         nano([{"image": batch[0]["image"], "original_size": (97, 140)}], multimask_output=False)
     with pytest.raises(InputError, match="does not become"):
         nano([batch[0] | {"original_size": (140, 97)}], multimask_output=False)
+
+
+def test_low_precision_gives_what_float32_gives(nano):
+    """As scripts run it on a GPU: the calls inside an autocast region."""
+    image, box = picture(90, 120), np.array([10, 10, 80, 70])
+    predictor = SamHQPredictor(nano)
+    predictor.set_image(image)
+    wanted, _, logits = predictor.predict(box=box, multimask_output=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        predictor.set_image(image)
+        found = predictor.predict(box=box, multimask_output=False, return_logits=True)
+    assert [part.dtype for part in found] == [np.float32] * 3
+    assert ((found[0] > 0) == wanted).mean() > 0.98
+    assert np.abs(found[2] - logits).mean() < 0.1 * np.abs(logits).mean()
 
 
 def test_batch_names_the_bad_image(model):

@@ -86,3 +86,24 @@ def test_a_longer_file_of_another_run_is_cut(tmp_path):
     )
     with EventFile(None, []) as silent:
         silent.add(1, {"a": 1.0})
+
+
+def test_the_log_says_how_each_epoch_went_and_where_a_run_goes_on(training_set, tmp_path, capsys):
+    def interrupted(done, _total, what):
+        if (done, what) == (6, "steps"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(training_set, tmp_path / "nano", epochs=2, save_every=1, report=interrupted)
+    first = capsys.readouterr().err.splitlines()
+    run(training_set, tmp_path / "nano", epochs=2, save_every=1)
+    second = capsys.readouterr().err.splitlines()
+    [header, *rows] = csv.reader((tmp_path / "nano" / "curves.csv").open())
+    values = [dict(zip(header, map(float, row), strict=True)) for row in rows]
+    said = [line for line in first + second if line.startswith("epoch")]
+    for number, (line, row) in enumerate(zip(said, values, strict=True), start=1):
+        assert line.startswith(f"epoch {number} of 2: lr 0.001, loss {row['loss']:.4f}")
+        for name in ("sam", "hq_token", "hq_sum"):
+            assert f"{name} {100 * row[f'{name}_mIoU']:.1f} / {100 * row[f'{name}_mBIoU']:.1f}" in line
+    assert any(line.startswith("going on from last.pt: epoch 2, 1 of ") for line in second)
+    assert not any(line.startswith("going on") for line in first)

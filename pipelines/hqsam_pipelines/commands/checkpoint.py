@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from hqsam_pipelines.commands._outputs import check_outputs
+
 app = typer.Typer(no_args_is_help=True, help="Say what a checkpoint is, or write it in another format.")
 
 
@@ -27,7 +29,7 @@ class Target(StrEnum):
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.")],
+    file: Annotated[Path, typer.Argument(help="A .pth or .safetensors file, or the folder of a trained model.")],
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")] = None,
 ) -> None:
     """Print format, backbone, variant, parameter counts, SHA-256 and notes of a checkpoint."""
@@ -35,6 +37,7 @@ def inspect(
 
     from hqsam.model.convert import inspect
 
+    check_outputs({"--json": json_file}, inputs=[file])
     found = inspect(file)
     rows: dict[str, object] = {
         "format": found.format,
@@ -56,23 +59,21 @@ def inspect(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="Checkpoint of any known format, or the folder of a trained model.")],
+    source: Annotated[
+        Path, typer.Argument(help="Checkpoint of any known format, or a folder with one: of training, of Hugging Face.")
+    ],
     target: Annotated[Path, typer.Argument(help=".pth or .safetensors; for hf_sam_hq a folder.")],
     to: Annotated[Target, typer.Option(help="Format to write; hq_sam is the official merged one.")],
     backbone: Annotated[str | None, typer.Option(help="Default: told by the weights.")] = None,
     base: Annotated[Path | None, typer.Option(help="SAM's weights, if SOURCE holds a trained head only.")] = None,
 ) -> None:
     """Write a checkpoint in another format; the weights stay the same."""
-    from hqsam.errors import UserError
-    from hqsam.model import checkpoint
+    from hqsam.model.checkpoint import weights_file
     from hqsam.model.convert import write
-    from hqsam.model.load import HEAD, load_any
+    from hqsam.model.load import load_any
 
-    if to.value.startswith(("hq", "hf")):
-        found = checkpoint.read(source / HEAD if source.is_dir() else source)
-        if not found.head:
-            raise UserError(
-                f"this {found.format} file holds no HQ parameters", file=source, cure=f"choose --to {Target.sam.value}"
-            )
-    write(load_any(source, backbone=backbone, base=base), target, to.value)
+    if to is not Target.hf_sam_hq:
+        check_outputs({"TARGET": target}, inputs=[weights_file(source), base])
+    without_hq = f"choose --to {Target.sam.value}" if to.value.startswith(("hq", "hf")) else None
+    write(load_any(source, backbone=backbone, base=base, without_hq=without_hq), target, to.value)
     typer.echo(f"wrote {target} ({to.value})")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hqsam_pipelines.commands._outputs import check_outputs
+
 if TYPE_CHECKING:
     from hqsam.export import Exported
 
@@ -66,6 +68,7 @@ def onnx(
     from hqsam.export import export_onnx, load_for_export
     from hqsam.export_parts import DecoderOptions, Part
 
+    check_outputs({"--json": json_file}, inputs=[checkpoint, head])
     options = DecoderOptions(output.value, multimask, low_res_only)
     both: tuple[Part, ...] = ("encoder", "decoder")
     parts = [name for name in both if part.value in (name, "both")]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from hqsam_pipelines.commands._outputs import check_outputs
+
 if TYPE_CHECKING:
     from hqsam.model.hq_sam import HQSam
     from hqsam.outputs import MaskPatch
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Segment one image with HQ-SAM.")
 
 
+_NO_HEAD = "choose --output sam, or give a trained head as --checkpoint and this file as --base"
 _DARKEST = 16  # of 256: a 16-bit picture without a single brighter pixel holds 12-bit or 8-bit values
 
 
@@ -30,6 +33,14 @@ class Output(StrEnum):
     hq_sum = "hq_sum"
     hq_token = "hq_token"
     sam = "sam"
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 Box = Annotated[
@@ -62,6 +73,8 @@ def _join_points(args: list[str]) -> list[str]:
         if option and _is_number(word) and rest and _is_number(rest[0]):
             joined += [option, f"{word},{rest.pop(0)}"]
             continue
+        if option and _is_number(word):
+            raise typer.BadParameter(f"{word!r} is left over: points are pairs X Y", param_hint=option)
         option = None
         if word in ("--point", "--negative") and rest and _is_number(rest[0]):
             option = word
@@ -105,6 +118,9 @@ def predict(
     output: Annotated[
         Output, typer.Option(help="SAM + HQ logits, the HQ token alone (best for single objects), or plain SAM.")
     ] = Output.hq_sum,
+    device: Annotated[
+        Device, typer.Option(help="Where the model computes; auto: a GPU if there is one.")
+    ] = Device.auto,
     multimask: Annotated[
         bool, typer.Option("--multimask", help="SAM's best of three masks, for ambiguous points.")
     ] = False,
@@ -115,12 +131,16 @@ def predict(
 ) -> None:
     """Segment the object that a box, points or a coarse mask (or a mixture) show."""
     from hqsam.model.load import load_any
+    from hqsam.prediction import pick_device
     from hqsam.predictor import SamHQPredictor
 
+    outputs = {"--out": out, "--overlay": overlay, "--json": json_file}
+    check_outputs(outputs, inputs=[image, mask, checkpoint, base], png=True)
+    where = pick_device(device.value)
     pixels = _read_image(image)
     prompt = _prompt(box, _parse_points(point or [], "--point"), _parse_points(negative or [], "--negative"), mask)
-    model = load_any(checkpoint, backbone=backbone, base=base)
-    predictor = SamHQPredictor(model)
+    model = load_any(checkpoint, backbone=backbone, base=base, without_hq=None if output is Output.sam else _NO_HEAD)
+    predictor = SamHQPredictor(model.to(where))
     [found] = predictor.predict_batch([pixels], [[prompt]], output=output.value, multimask=multimask)
     patch = found.mask
     _write(image, pixels, prompt, found, patch, model, out=out, overlay=overlay, json_file=json_file, output=output)
