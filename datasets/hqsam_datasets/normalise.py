@@ -37,7 +37,7 @@ from hqsam_datasets.manifest import Reject, SampleRow
 from hqsam_datasets.parallel import keep_freed_memory, ordered_map, worker_count
 from hqsam_datasets.reporting import Report
 from hqsam_datasets.sample import make_key, mask_extension, sample_json
-from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, SourceOptions, read_file
+from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, Segmentation, SourceOptions, read_file
 from hqsam_datasets.tar_writer import ShardWriter
 
 VERSION = 2
@@ -267,7 +267,8 @@ def _fit_mask(loaded: LoadedMask, size: tuple[int, int], found: ImageProbe, pair
 
 def _blame(pair: Pair, error: ImageError) -> str:
     of_image = error.reason in ("unreadable_image", "unsupported_mode", "too_large")
-    return pair.origin_image if of_image else pair.origin_mask
+    shared = isinstance(pair.masks[0], Segmentation)  # one file for all: its name would not say which image
+    return pair.origin_image if of_image or shared else pair.origin_mask
 
 
 def _write_records(

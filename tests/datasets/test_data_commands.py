@@ -113,6 +113,31 @@ def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.startswith("error")
 
 
+def test_doctor_reads_label_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.where(shape() > 0, 2, 0).astype(np.uint8)
+    folder = put(tmp_path / "mine", {"images/a.jpg": jpeg(1), "masks/a.png": encoded(labels)})
+    assert hqsam(["doctor", "data", str(folder)]) == 1
+    assert "label maps: --kind label_maps" in capsys.readouterr().out
+    assert hqsam(["doctor", "data", str(folder), "--kind", "label_maps"]) == 0
+    assert "{kind: label_maps, archive: NAME" in capsys.readouterr().out
+    put(folder, {"masks/a.png": encoded(photo(1))})
+    assert hqsam(["doctor", "data", str(folder), "--kind", "label_maps"]) == 1
+    assert "mode RGB holds no label indices" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (("images/a.jpg", "masks/a.jpg.png"), "differ only in case or by an ending"),
+        (("images/a.jpg", "masks/a_1.png", "masks/a_2.png"), "several masks of a.jpg go into a folder a/"),
+        (("all/a.png", "all/a_mask.png"), "only JPEG and WebP files count as images"),
+    ],
+)
+def test_doctor_guesses_what_was_meant(files: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    put(tmp_path / "mine", {name: encoded(shape(), "JPEG" if name.endswith("jpg") else "PNG") for name in files})
+    assert any(says in text for text in findings(tmp_path / "mine", tmp_path))
+
+
 def test_doctor_asks_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = put(tmp_path / "mine", {"a/1.jpg": jpeg(1), "b/1.png": encoded(shape())})
     assert hqsam(["doctor", "data", str(folder)]) == 1
