@@ -47,6 +47,43 @@ def test_every_source_has_a_data_sheet_and_a_scan() -> None:
         sources.load("nope")
 
 
+def in_other_case(root: Path) -> Path:
+    for folder in sorted((p for p in root.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
+        folder.rename(folder.with_name(folder.name.swapcase()))
+    return root
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_case_of_folders_does_not_matter(normalised: Path, name: str, tmp_path: Path) -> None:
+    options = params()["sources"][name]
+    root = in_other_case(Path(shutil.copytree(tree(options["archive"]), tmp_path / "in")))
+    run(name, root, tmp_path / "out", **options)
+    one, two = (manifest.read_rows(out / "manifest.parquet") for out in (normalised / name, tmp_path / "out"))
+    assert [(r["key"], r["image_digest"]) for r in one] == [(r["key"], r["image_digest"]) for r in two]
+
+
+@pytest.mark.parametrize("folders", [("images", "ground_truth_mask"), ("ecssd/Images", "ECSSD/Ground_Truth_Mask")])
+def test_original_archives_in_another_case(folders: tuple[str, str], tmp_path: Path) -> None:
+    files = {f"{folders[0]}/1.jpg": jpeg(1), f"{folders[1]}/1.png": encoded(shape())}
+    assert run("ecssd", put(tmp_path / "in", files), tmp_path / "out")["n_samples"] == 1
+
+
+def test_original_duts_in_another_case(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for part in ("TR", "TE"):
+        files |= {
+            f"DUTS-{part}/duts-{part}-image/{part}.jpg": jpeg(1),
+            f"DUTS-{part}/duts-{part}-mask/{part}.png": encoded(shape()),
+        }
+    assert run("duts", put(tmp_path / "in", files), tmp_path / "out")["n_samples"] == 2
+
+
+def test_folders_that_differ_only_in_case_are_named(tmp_path: Path) -> None:
+    files = {"Photos/1.jpg": jpeg(1), "PHOTOS/2.jpg": jpeg(1), "masks/1.png": encoded(shape())}
+    with pytest.raises(UserError, match="PHOTOS and Photos differ only in case, and neither is called photos"):
+        run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder", images="photos")
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_embedded_sources_come_out_as_expected(normalised: Path, name: str) -> None:
     record = json.loads((normalised / name / "normalise.json").read_bytes())

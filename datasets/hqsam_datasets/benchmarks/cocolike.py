@@ -16,6 +16,7 @@ from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import find_file, find_folder, find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.extract import below
 from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.sample import make_key
 
@@ -174,7 +175,7 @@ class _Locator:
         if head not in self._folders:
             found = sorted((p for p in self._root.rglob(head) if p.is_dir()), key=lambda p: (-len(p.parts), p))
             self._folders[head] = found[0] if found else find_folder(self._root, head)
-        return self._folders[head] / rest
+        return below(self._folders[head], rest)
 
 
 def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:

@@ -96,11 +96,14 @@ class FolderSource:
         return Scan(tuple(pairs), tuple(rules.rejects), rules.unmatched())
 
     def _find(self, name: str, root: Path) -> tuple[Layout, dict[str, Path]]:
-        for any_case in (False, True):
-            for layout in self._layouts:
-                places = _resolved(root, layout, any_case)
-                if places is not None:
-                    return layout, places
+        found = [
+            (layout, places)
+            for any_case in (False, True)
+            for layout in self._layouts
+            if (places := _resolved(root, layout, any_case)) is not None
+        ]
+        if found:  # the flat layout of one archive is the empty outer folder of another's
+            return next((match for match in found if _has_images(*match)), found[0])
         expected = ", or ".join(" + ".join(layout.needs) for layout in self._layouts)
         there = ", ".join(sorted(path.name for path in root.iterdir())[:20]) if root.is_dir() else "nothing"
         raise UserError(
@@ -234,6 +237,10 @@ def _stem_of(path: Path, nested: bool) -> str:
 def _wanted(listing: Path) -> frozenset[str]:
     lines = listing.read_text(encoding="utf-8").split("\n")
     return frozenset(Path(line.strip()).stem for line in lines if line.strip())
+
+
+def _has_images(layout: Layout, places: Mapping[str, Path]) -> bool:
+    return layout.marker is not None or all(list_files(places[part.images], IMAGE_SUFFIXES) for part in layout.parts)
 
 
 def _resolved(root: Path, layout: Layout, any_case: bool) -> dict[str, Path] | None:
