@@ -12,6 +12,7 @@ from data_trees import encoded, fault_count, jpeg, photo, put, run, shape
 from hqsam_datasets import manifest, tario
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.sample import Sample, parse_sample
+from hqsam_datasets.sources.base import SourceOptions
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -82,6 +83,13 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
             run("own", root, tmp_path / "out", kind="folder", **wrong)
     with pytest.raises(UserError, match="there is no training source 'own'"):
         run("own", root, tmp_path / "out")
+
+
+@pytest.mark.parametrize("path", ["/home/me/photos", "../photos", "~/photos", "C:\\photos", ""])
+@pytest.mark.parametrize("option", ["images", "masks", "annotations"])
+def test_paths_outside_the_archive_are_refused(option: str, path: str) -> None:
+    with pytest.raises(ValueError, match="is no path inside the archive"):
+        SourceOptions.model_validate({"archive": "a", option: path})
 
 
 def test_label_maps_become_one_instance_per_label(tmp_path: Path) -> None:
@@ -359,7 +367,6 @@ def test_the_guide_is_true(tmp_path: Path) -> None:
     import yaml
     from data_trees import quiet
     from hqsam_datasets.archive import ArchiveSpec, extracted, fetch
-    from hqsam_datasets.sources.base import SourceOptions
 
     text = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text()
     for entry in re.findall(r"`(\{kind: .*?\})`", text):

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hqsam_datasets import rle
 from hqsam_datasets.images import ImageError, MaskEncoding, decode_labels, decode_mask, histogram
@@ -48,6 +48,15 @@ class SourceOptions(BaseModel):
     annotations: str | None = None
     limit: int | None = Field(default=None, ge=1)
     max_instances: int = Field(default=1, ge=1)
+
+    @field_validator("images", "masks", "annotations")
+    @classmethod
+    def _inside(cls, value: str | None) -> str | None:
+        if value is not None and (
+            not value or value.startswith(("/", "~")) or ".." in value.split("/") or "\\" in value
+        ):
+            raise ValueError(f"{value!r} is no path inside the archive, as photos or train/photos would be")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
