@@ -154,7 +154,9 @@ def examine(
 
 def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> tuple[Path, Path]:
     if not folder.is_dir():
-        raise UserError("there is no such folder", file=folder, cure="give the folder that holds images and masks")
+        problem = "this is a file, not a folder" if folder.is_file() else "there is no such folder"
+        cure = "unpack it, then give the folder" if folder.is_file() else "give the folder that holds images and masks"
+        raise UserError(problem, file=folder, cure=cure)
     given = [folder / name if name is not None else None for name in (image_folder, mask_folder)]
     for path in given:
         if path is not None and not path.is_dir():
@@ -164,10 +166,11 @@ def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> 
     image_dir, mask_dir = given[0] or guessed[0], given[1] or guessed[1]
     if image_dir is None and mask_dir is None and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir()):
         return folder, folder
+    if mask_dir is None or not any(p.suffix.lower() in SUFFIXES for p in mask_dir.rglob("*")):
+        _say_if_annotated(folder, image_dir)
     if image_dir is None and mask_dir is None and len(children) == 1:
         return _locate(next(iter(children.values())), None, None)  # a folder around everything, as archives have it
     if image_dir is None or mask_dir is None:
-        _say_if_annotated(folder)
         if not any(folder.iterdir()):
             raise UserError("the folder is empty", file=folder, cure="give the folder that holds images and masks")
         what = "images" if image_dir is None else "masks"
@@ -181,12 +184,12 @@ def _subfolders(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith((".", "__MACOSX"))]
 
 
-def _say_if_annotated(folder: Path) -> None:
+def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:
     files = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
     if files:
-        cure = f"use it without this check: {{kind: coco_json, archive: NAME, images: FOLDER, annotations: {files[0].name}}}"
-        problem = "the masks seem to be in an annotation file; only masks that are image files are looked at here"
-        raise UserError(problem, file=files[0], cure=cure)
+        images = f" --images {image_dir.name}" if image_dir else ""
+        cure = f"say so: --annotations {files[0].relative_to(folder).as_posix()}{images}"
+        raise UserError("the masks seem to be in an annotation file", file=files[0], cure=cure)
 
 
 def _listed(image_dir: Path, mask_dir: Path) -> _Folder:

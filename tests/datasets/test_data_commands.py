@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,6 +139,52 @@ def test_doctor_guesses_what_was_meant(files: tuple[str, ...], says: str, tmp_pa
     assert any(says in text for text in findings(tmp_path / "mine", tmp_path))
 
 
+POLYGON = [[5, 5, 25, 5, 25, 15, 5, 15]]
+
+
+def coco_folder(tmp_path: Path, shape_of_b: Any = POLYGON, height: int = 40) -> Path:
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": height, "width": 52} for i in (1, 2)]
+    listed = [{"id": 7, "image_id": 1, "segmentation": POLYGON}, {"id": 8, "image_id": 2, "segmentation": shape_of_b}]
+    record = json.dumps({"images": images, "annotations": listed}).encode()
+    return put(tmp_path / "mine", {"train/1.jpg": jpeg(1), "train/2.jpg": jpeg(2), "notes/inst.json": record})
+
+
+def test_doctor_reads_annotation_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = coco_folder(tmp_path)
+    assert hqsam(["doctor", "data", str(folder)]) == 1
+    assert "--annotations notes/inst.json" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    for given in ("notes/inst.json", "mine/notes/inst.json", str(folder / "notes/inst.json"), "inst.json"):
+        assert hqsam(["doctor", "data", "mine", "--annotations", given, "--images", "train"]) == 0
+        out = capsys.readouterr().out
+        assert "2 objects on 2 images" in out
+        entry = out.partition("{")[2].partition("}")[0]
+        options = dict(word.split(": ") for word in entry.replace('"', "").split(", "))
+        assert run("own", folder, tmp_path / "out", **options)["n_samples"] == 2
+    for wrong in ("/etc/hostname", "../x.json", "none.json"):
+        assert hqsam(["doctor", "data", "mine", "--annotations", wrong, "--images", "train"]) == 1
+        assert capsys.readouterr().err.startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ({"height": 80}, "2 images do not have the size that the file says"),
+        ({"shape_of_b": {"size": [40, 52], "counts": "PP"}}, "1 annotations cannot be drawn"),
+        ({"shape_of_b": [[60, 60, 61, 60, 61, 61]]}, "1 masks lie outside their image or are empty"),
+        ({"shape_of_b": []}, "1 annotations cannot be drawn"),
+    ],
+)
+def test_doctor_names_what_is_wrong_with_annotations(
+    broken: dict[str, Any], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = coco_folder(tmp_path, **broken)
+    assert hqsam(["doctor", "data", str(folder), "--annotations", "notes/inst.json", "--images", "train"]) == 1
+    assert says in capsys.readouterr().out
+
+
 def test_doctor_asks_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = put(tmp_path / "mine", {"a/1.jpg": jpeg(1), "b/1.png": encoded(shape())})
     assert hqsam(["doctor", "data", str(folder)]) == 1
@@ -194,7 +241,7 @@ def test_doctor_on_what_people_have_lying_around(tmp_path: Path, capsys: pytest.
     assert found[f"1 {labels}"] == ("note", ["a"])
     coco = put(tmp_path / "coco", {"train/a.jpg": jpeg(1), "annotations/inst.json": b"{}"})
     assert hqsam(["doctor", "data", str(coco)]) == 1
-    assert "kind: coco_json" in capsys.readouterr().err
+    assert "--annotations annotations/inst.json" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert hqsam(["doctor", "data", str(tmp_path / "empty")]) == 1
     assert "the folder is empty" in capsys.readouterr().err
