@@ -47,6 +47,15 @@ def test_folders_of_any_format(tmp_path: Path) -> None:
     assert found["birds_a"].instances[0].foreground.sum() == (shape() > 0).sum()
 
 
+def test_long_names_get_short_keys(tmp_path: Path) -> None:
+    names = ("x" * 180 + "1", "x" * 180 + "2", "ä" * 110, "/".join(["folder" * 3] * 9), "y" * 80)
+    files = {f"images/{name}.jpg": jpeg(i) for i, name in enumerate(names)}
+    files |= {f"masks/{name}.png": encoded(shape()) for name in names}
+    run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder", expected=len(names))
+    found = list(samples(tmp_path / "out"))
+    assert len(found) == len(names) and max(map(len, found)) == 84 and f"own_{'y' * 80}" in found
+
+
 def test_one_folder_for_both(tmp_path: Path) -> None:
     root = put(tmp_path / "in", {"x/1.jpg": jpeg(1), "x/1.png": encoded(shape()), "x/2.jpg": jpeg(2)})
     with pytest.raises(UserError, match="has no mask") as caught:
