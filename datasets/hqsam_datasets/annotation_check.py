@@ -22,7 +22,7 @@ from hqsam_datasets.reporting import Report
 from hqsam_datasets.sources.base import Pair, SourceOptions
 
 _WORTH_A_PROCESS = 400
-_EXPECTED = ("a crowd region is no instance", "no usable instance")
+_LEFT_OUT = {"crowd": "crowd regions are left out", "no_object": "images have no object and are left out"}
 _TEXTS = {
     "unreadable_image": "images cannot be read (damaged, truncated, or not images)",
     "unsupported_mode": "images have an unsupported pixel type",
@@ -88,8 +88,8 @@ def _look(pair: Pair) -> tuple[int, list[Reject]]:
 def _about(rejects: Sequence[Reject]) -> Iterator[Finding]:
     groups: dict[tuple[Level, str], list[str]] = defaultdict(list)
     for reject in rejects:
-        left_out = reject["detail"] in _EXPECTED
-        text = f"left out: {reject['detail']}" if left_out else _TEXTS.get(reject["reason"], reject["reason"])
+        left_out = _LEFT_OUT.get(reject["reason"])
+        text = left_out or _TEXTS.get(reject["reason"], reject["reason"])
         groups["note" if left_out else "error", text].append(f"{reject['origin']}: {reject['detail']}")
     for (level, text), names in groups.items():
         yield Finding(level, f"{len(names)} {text}", tuple(names))

@@ -50,7 +50,8 @@ FOREIGN = (
 """Pictures and arrays in formats that are not read."""
 _WORTH_A_PROCESS = 400
 _BORDER_SHARE = 0.8
-_TINY_SHARE = 0.001
+_MIN_SIDE = 32
+_TINY_SHARE, _FULL_SHARE = 0.001, 0.98
 _MASK_REASONS = {
     "not_a_mask": "masks are pictures, not masks",
     "ambiguous_mask": "masks have values that do not say what is foreground (use 0 and 255; label maps: --kind label_maps)",
@@ -84,7 +85,9 @@ class _Facts:
     orientation: int = 1
     encoding: str = ""
     problem: str = ""
+    small: bool = False
     tiny: bool = False
+    full: bool = False
     inverted: bool = False
     n_labels: int = 1
     digest: str = ""
@@ -272,7 +275,8 @@ def _look(kind: Kind, pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
     names = [stem] if len(mask_paths) == 1 else [f"{stem}/{path.name}" for path in mask_paths]
     facts = [_look_at_mask(kind, name, path, sizes) for name, path in zip(names, mask_paths, strict=True)]
     digest = hashlib.sha256(rgb.tobytes() + str(rgb.shape).encode()).hexdigest()
-    of_image = _Facts(stem, mode=found.mode, orientation=found.orientation, digest=digest)
+    small = min(rgb.shape[:2]) < _MIN_SIDE
+    of_image = _Facts(stem, mode=found.mode, orientation=found.orientation, small=small, digest=digest)
     return [of_image, *facts]
 
 
@@ -292,6 +296,7 @@ def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...
         encoding="empty" if not foreground.any() else mask.encoding,
         problem=problem,
         tiny=0 < share < _TINY_SHARE,
+        full=share > _FULL_SHARE,
         inverted=float(border.mean()) > _BORDER_SHARE,
         n_labels=_count_labels(data) if kind == "folder" and mask.encoding == "palette" else 1,
     )
@@ -351,9 +356,14 @@ def _about_content(facts: Sequence[_Facts]) -> Iterator[Finding]:
     inverted = tuple(f.stem for f in facts if f.inverted)
     if inverted:
         yield Finding("warning", f"{len(inverted)} masks are white along the border: inverted?", inverted)
-    tiny = tuple(f.stem for f in facts if f.tiny)
-    if tiny:
-        yield Finding("warning", f"{len(tiny)} masks cover less than {_TINY_SHARE:.1%} of their image", tiny)
+    for name, text in (
+        ("tiny", f"masks cover less than {_TINY_SHARE:.1%} of their image"),
+        ("full", f"masks cover more than {_FULL_SHARE:.0%} of their image"),
+        ("small", f"images have a side of less than {_MIN_SIDE} pixels"),
+    ):
+        stems = tuple(f.stem for f in facts if getattr(f, name))
+        if stems:
+            yield Finding("warning", f"{len(stems)} {text}: the quality gate stops there (params quality)", stems)
     by_digest: dict[str, list[str]] = defaultdict(list)
     for fact in facts:
         if fact.digest:

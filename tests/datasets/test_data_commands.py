@@ -83,6 +83,8 @@ def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixtur
         "speck": (jpeg(10, height=400, width=520), encoded(speck)),
         "turned": (encoded(photo(11), "JPEG", exif=exif.tobytes()), encoded(np.rot90(shape(), -1))),
         "grey": (encoded(photo(12)[..., 0], "JPEG"), encoded(shape())),
+        "white": (jpeg(15), encoded(np.full((40, 52), 255, np.uint8))),
+        "stamp": (jpeg(16, height=31, width=90), encoded(shape(31, 90))),
     }
     files = {f"im/{stem}.jpg": image for stem, (image, _) in pairs.items()}
     files |= {f"gt/{stem}.png": mask for stem, (_, mask) in pairs.items()}
@@ -95,8 +97,19 @@ def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixtur
         "1 masks have no image in im/": ("error", ["bird_mask.png"]),
         "1 masks do not have the size of their image": ("error", ["size: image 52x40, mask 20x20"]),
         "1 masks have no foreground (no value above 128)": ("error", ["empty"]),
-        "1 masks are white along the border: inverted?": ("warning", ["inverted"]),
-        "1 masks cover less than 0.1% of their image": ("warning", ["speck"]),
+        "2 masks are white along the border: inverted?": ("warning", ["inverted", "white"]),
+        "1 masks cover less than 0.1% of their image: the quality gate stops there (params quality)": (
+            "warning",
+            ["speck"],
+        ),
+        "1 masks cover more than 98% of their image: the quality gate stops there (params quality)": (
+            "warning",
+            ["white"],
+        ),
+        "1 images have a side of less than 32 pixels: the quality gate stops there (params quality)": (
+            "warning",
+            ["stamp"],
+        ),
         "1 groups of images have exactly the same pixels": ("warning", ["good = same"]),
         "1 images are stored turned (EXIF); they are turned upright here": ("note", ["turned"]),
         "1 images are L, not RGB; they are converted": ("note", ["grey"]),

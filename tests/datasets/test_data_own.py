@@ -169,7 +169,7 @@ def test_coco_files(tmp_path: Path) -> None:
     rle = coco_mask.merge(coco_mask.frPyObjects(POLYGON, 40, 52))
     assert np.array_equal(found["own_a"].instances[0].foreground, coco_mask.decode(rle).astype(bool))
     assert len(found["own_b"].instances) == 1
-    assert result["rejects_by_reason"] == {"empty_mask": 1, "invalid_annotation": 2, "missing_mask": 1}
+    assert result["rejects_by_reason"] == {"crowd": 1, "empty_mask": 1, "invalid_annotation": 1, "no_object": 1}
 
 
 def test_lvis_files_without_file_names(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def _scan(name: str, root: Path, path: Path, options: SourceOptions) -> Scan:
     for number, image in sorted(images.items()):
         stem = PurePosixPath(image.file_name).with_suffix("")
         if number not in by_image:
-            rejects.append(_reject(name, image.file_name, "missing_mask", "no usable instance"))
+            rejects.append(_reject(name, image.file_name, "no_object", "no usable instance"))
         elif normal_name(stem.name) in skip or normal_name(str(stem)) in skip:
             rejects.append(_reject(name, image.file_name, "known_bad", "listed in skip"))
         elif (found := places.find(image.file_name)) is not None:
@@ -138,7 +138,7 @@ def _instances(
             number, shape = int(entry["image_id"]), entry.get("segmentation")
             why = _unusable(entry, shape, number in images)
             if why is not None:
-                rejects.append(_reject(name, f"{origin}#{entry['id']}", "invalid_annotation", why))
+                rejects.append(_reject(name, f"{origin}#{entry['id']}", *why))
                 continue
             category = categories.get(str(entry.get("category_id")))
             mask = Segmentation(canonical(_usable(shape)), category, f"annotation {entry['id']}", images[number].size)
@@ -154,15 +154,15 @@ def _categories(records: Any, path: Path) -> dict[str, str]:
     return found
 
 
-def _unusable(entry: Mapping[str, Any], shape: Any, has_image: bool) -> str | None:
+def _unusable(entry: Mapping[str, Any], shape: Any, has_image: bool) -> tuple[RejectReason, str] | None:
     if not has_image:
-        return f"its image {entry['image_id']} is not among the images"
+        return "invalid_annotation", f"its image {entry['image_id']} is not among the images"
     if int(entry.get("iscrowd") or 0):
-        return "a crowd region is no instance"
+        return "crowd", "a crowd region is no instance"
     if isinstance(shape, list) and shape and not isinstance(shape[0], list):
         raise ValueError("segmentation must be a list of polygons [[x, y, ...], ...]")
     if not shape or (isinstance(shape, list) and all(len(p) < _MIN_COORDINATES for p in shape)):
-        return "no polygon with three corners"
+        return "invalid_annotation", "no polygon with three corners"
     return None
 
 
