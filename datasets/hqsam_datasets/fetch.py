@@ -70,14 +70,16 @@ def fetch(
 
 
 def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]:
-    """Files of an archive that only a person can get and that neither `out` nor the drop folder holds.
+    """Files of an archive that only a person can put in place, and that are neither in `out` nor where they are expected.
+
+    Those are the drop folder, and what a `file://` address names.
 
     Returns:
         Names of those without which its fetch stage fails, and of those without which something is left out.
     """
     found: tuple[list[str], list[str]] = ([], [])
     for file in spec.files:
-        by_hand = all(urlsplit(url).scheme == "drop" for url in file.urls)
+        by_hand = all(urlsplit(url).scheme == "drop" or _is_absent(url) for url in file.urls)
         if by_hand and not (out / file.name).is_file() and not _dropped(_drop_folder(out), out.name, file):
             found[file.optional].append(file.name)
     return found
@@ -214,6 +216,13 @@ def _local(url: str) -> Path:
     return Path(path) if Path(path).exists() else Path(unquote(path))
 
 
+def _is_absent(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme == "file" and not _local(url).is_file()
+    except DownloadError:
+        return True
+
+
 def _copy(source: Path, task: _Task) -> None:
     if source.is_dir():
         raise DownloadError(f"{source} is a folder; pack it as {task.file.name}")
@@ -314,7 +323,8 @@ def _on_this_machine(file: ArchiveFile, out: Path) -> Path | None:
 
 
 def _is_same(source: Path, record: dict[str, Any]) -> bool:
-    return source.stat().st_size == record["bytes"] and _digests(source, {"sha256"})["sha256"] == record["sha256"]
+    same_size: bool = source.stat().st_size == record["bytes"]
+    return same_size and _digests(source, {"sha256"})["sha256"] == str(record["sha256"])
 
 
 def _is_complete(spec: ArchiveSpec, out: Path, known: dict[str, Any]) -> bool:

@@ -126,9 +126,17 @@ def _with_keys(source: str, scan: Scan) -> list[tuple[str, Pair]]:
         key if counts[key] == 1 else f"{key}-{hashlib.sha256(pair.origin_image.encode()).hexdigest()[:8]}"
         for key, pair in zip(keys, scan.pairs, strict=True)
     ]
-    if len(set(unique)) != len(unique):
-        raise UserError("two images give the same key", key=f"sources.{source}", cure="rename one of the files")
+    _check_keys(source, unique, scan)
     return sorted(zip(unique, scan.pairs, strict=True), key=lambda item: item[0])
+
+
+def _check_keys(source: str, keys: list[str], scan: Scan) -> None:
+    seen: dict[str, str] = {}
+    for key, pair in zip(keys, scan.pairs, strict=True):
+        if key in seen:
+            problem = f"{seen[key]} and {pair.origin_image} give the same key {key}"
+            raise UserError(problem, file=pair.image, key=f"sources.{source}", cure="rename one of the files")
+        seen[key] = pair.origin_image
 
 
 def _limited(keyed: list[tuple[str, Pair]], limit: int | None) -> list[tuple[str, Pair]]:

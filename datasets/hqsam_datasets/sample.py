@@ -16,8 +16,8 @@ from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import FOREGROUND, ImageProbe, decode_image, decode_stored_mask
 
 KEY_PATTERN = re.compile(r"[a-z0-9_-]+")
-MAX_KEY = 84
-"""Leaves room for `.mask99999.png` in the 100 characters of a USTAR name."""
+MAX_KEY = 75
+"""Leaves room for a digest's part that tells like names apart and for `.mask99999.png` in the 100 characters of a USTAR name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

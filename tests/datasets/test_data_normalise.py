@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -296,3 +297,11 @@ def test_the_number_of_workers_changes_no_byte(tmp_path: Path, monkeypatch: pyte
     shutil.rmtree(tmp_path / "one")
     run("ecssd", root, tmp_path / "one", workers=1)
     assert contents(tmp_path / "one") == two
+
+
+def test_the_same_key_twice_names_both_files(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"images/a#.jpg").hexdigest()[:8]  # what tells a# and a& apart, as somebody's file name
+    names = ("a#", "a&", f"a-{digest}")
+    files = {f"images/{name}.jpg": jpeg(1) for name in names} | {f"masks/{n}.png": encoded(shape()) for n in names}
+    with pytest.raises(UserError, match=rf"images/a-{digest}\.jpg give the same key own_a-{digest}"):
+        run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder")
