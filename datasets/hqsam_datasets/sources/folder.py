@@ -5,7 +5,7 @@
 
 An image `<images>/a/b.jpg` takes its mask from `<masks>/a/b.<any>`, or its instances from all files of the folder
 `<masks>/a/b/`. Without `images` and `masks`, the folders `images` and `masks` are looked for. If both are the same
-folder, JPEG files are images and the others masks.
+folder, JPEG and WebP files are images and the others masks.
 """
 
 from __future__ import annotations
