@@ -115,22 +115,60 @@ def not_there(problem: str, root: Path, *, key: str | None = None, cure: str) ->
     return NotHadError(problem, file=root, key=key, cure=told)
 
 
-def find_root(root: Path, *candidates: str, depth: int = 3) -> Path:
-    """The folder that holds one of the `candidates` (relative paths, in order of preference), searched from `root`.
+def find_root(root: Path, *candidates: str, depth: int = 3, any_case: bool = True) -> Path:
+    """The folder that holds one of the `candidates`; see `found_below`."""
+    return _find(root, candidates, depth, any_case)[0]
 
-    Repacks of a data set differ in the folders around it; adapters name what they need and get the folder around it.
-    The nearest one to `root` wins, then the first by name.
+
+def found_below(root: Path, *candidates: str, depth: int = 3, any_case: bool = True) -> Path:
+    """One of the `candidates` (relative paths, in order of preference), searched from `root`.
+
+    Repacks of a data set differ in the folders around it; adapters name what they need and get where it is.
+    The nearest one to `root` wins, then the first by name. People unpack and pack again on systems that do not mind the
+    case of names: where no name fits exactly (and unless `any_case` is false), one that differs only in case does.
 
     Raises:
-        UserError: listing what was looked for and what is there; see `not_there`.
+        UserError: listing what was looked for and what is there (see `not_there`), or two that differ only in case.
     """
+    return _find(root, candidates, depth, any_case)[1]
+
+
+def below(folder: Path, path: str) -> Path:
+    """`folder / path`, or what stands there and differs only in case."""
+    return folder / path if (folder / path).exists() else _in_any_case(folder, path) or folder / path
+
+
+def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> tuple[Path, Path]:
+    """The folder around the first candidate that is there, and the candidate."""
     for candidate in candidates:
         for folder in _breadth_first(root, depth):
             if (folder / candidate).exists():
-                return folder
+                return folder, folder / candidate
+    for candidate in candidates if any_case else ():
+        for folder in _breadth_first(root, depth):
+            found = _in_any_case(folder, candidate)
+            if found is not None:
+                return folder, found
     there = ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:20]) if root.is_dir() else "nothing"
     problem = f"none of {', '.join(candidates)} found in the archive; its top level holds: {there}"
     raise not_there(problem, root, cure="check that the archive is the one that the data sheet describes")
+
+
+def _in_any_case(folder: Path, path: str) -> Path | None:
+    found = folder
+    for part in PurePosixPath(path).parts:
+        same = sorted(p for p in (found.iterdir() if found.is_dir() else ()) if _folded(p.name) == _folded(part))
+        if len(same) > 1:
+            problem = f"{' and '.join(p.name for p in same)} differ only in case, and neither is called {part}"
+            raise UserError(problem, file=found, cure="keep one of them, or name one of them so")
+        if not same:
+            return None
+        found = same[0]
+    return found
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def list_files(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
@@ -263,13 +301,13 @@ def _check_names(path: Path, entries: list[_Entry]) -> None:
     """Two files must not fall together on any file system, and no file may stand where a folder is needed."""
     seen: dict[str, str] = {}
     for entry in entries:
-        folded = unicodedata.normalize("NFC", str(entry.path)).casefold()
+        folded = _folded(str(entry.path))
         if folded in seen:
             raise _unsafe(path, str(entry.path), f"it falls together with {seen[folded]}")
         seen[folded] = str(entry.path)
     for entry in entries:
         for parent in entry.path.parents:
-            if unicodedata.normalize("NFC", str(parent)).casefold() in seen:
+            if _folded(str(parent)) in seen:
                 raise _unsafe(path, str(entry.path), f"{parent} is a file and a folder")
 
 

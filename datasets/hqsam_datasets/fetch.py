@@ -43,9 +43,10 @@ def fetch(
 ) -> dict[str, Any]:
     """Fetch and verify every file of an archive into `out` (its folder name is the archive's name).
 
-    Where no digest is known, the first one seen is recorded in fetch.json and holds from then on. A complete `out`
-    of the same files is left alone. `notice` is told, in the words of the error that it would be otherwise, about each
-    optional file that cannot be had.
+    Where no digest is known, the first one seen is recorded in fetch.json and holds from then on, but for files of this
+    machine (`file://`, drop folder): their owner may change them. A complete `out` of the same files is left alone.
+    `notice` is told about such a change, and, in the words of the error that it would be otherwise, about each optional
+    file that cannot be had.
 
     Returns:
         What fetch.json holds: `{"version", "archive", "licence", "files": [{"name", "bytes", "sha256",
@@ -58,7 +59,7 @@ def fetch(
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(out.parent / f".{out.name}.lock"):
-        known = _but_generated(_earlier(out), spec)
+        known = _but_changed(_but_generated(_earlier(out), spec), spec, out, notice)
         if not _is_complete(spec, out, known):
             known = _fetch(spec, out, known, report, policy or RetryPolicy(), sleep, notice)
         # Also what a run that was killed between publishing and tidying up has left.
@@ -69,14 +70,16 @@ def fetch(
 
 
 def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]:
-    """Files of an archive that only a person can get and that neither `out` nor the drop folder holds.
+    """Files of an archive that only a person can put in place, and that are neither in `out` nor where they are expected.
+
+    Those are the drop folder, and what a `file://` address names.
 
     Returns:
         Names of those without which its fetch stage fails, and of those without which something is left out.
     """
     found: tuple[list[str], list[str]] = ([], [])
     for file in spec.files:
-        by_hand = all(urlsplit(url).scheme == "drop" for url in file.urls)
+        by_hand = all(urlsplit(url).scheme == "drop" or _is_absent(url) for url in file.urls)
         if by_hand and not (out / file.name).is_file() and not _dropped(_drop_folder(out), out.name, file):
             found[file.optional].append(file.name)
     return found
@@ -196,7 +199,7 @@ def _get(url: str, task: _Task) -> None:
     elif parts.scheme == "drop":
         raise DownloadError("a person has to put it into the drop folder")
     elif parts.scheme == "file":
-        _copy(Path(unquote(parts.path)), task)
+        _copy(_local(url), task)
     elif parts.scheme in ("http", "https"):
         download(url, task.part, task.transfer)
     elif parts.scheme == "gdrive":
@@ -205,7 +208,24 @@ def _get(url: str, task: _Task) -> None:
         fetch_remote.download_with_fsspec(url, task.part, task.transfer)
 
 
+def _local(url: str) -> Path:
+    """The path of a `file://` URL, percent-encoded or as it is."""
+    path = url.partition(":")[2].removeprefix("//").removeprefix("localhost")
+    if not path.startswith("/"):
+        raise DownloadError("a relative path; write file:///home/me/data.zip, with three slashes")
+    return Path(path) if Path(path).exists() else Path(unquote(path))
+
+
+def _is_absent(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme == "file" and not _local(url).is_file()
+    except DownloadError:
+        return True
+
+
 def _copy(source: Path, task: _Task) -> None:
+    if source.is_dir():
+        raise DownloadError(f"{source} is a folder; pack it as {task.file.name}")
     if not source.is_file():
         raise DownloadError(f"there is no file {source}")
     shutil.copyfile(source, task.part)
@@ -277,6 +297,34 @@ def _but_generated(known: dict[str, Any], spec: ArchiveSpec) -> dict[str, Any]:
     """What is known of downloaded files: what the code of another day generated is not held against today's."""
     generated = {file.name for file in spec.files if file.generated}
     return {**known, "files": [record for record in known.get("files", ()) if record["name"] not in generated]}
+
+
+def _but_changed(known: dict[str, Any], spec: ArchiveSpec, out: Path, notice: Callable[[str], None]) -> dict[str, Any]:
+    """What is known of files that are still the same where a person keeps them on this machine."""
+    kept, files = [], {file.name: file for file in spec.files}
+    for record in known.get("files", ()):
+        file = files.get(record["name"])
+        source = None if file is None or file.digests else _on_this_machine(file, out)
+        if source is None or _is_same(source, record):
+            kept.append(record)
+        else:
+            notice(f"{source} has changed since it was fetched: it is taken again")
+    return {**known, "files": kept}
+
+
+def _on_this_machine(file: ArchiveFile, out: Path) -> Path | None:
+    """Where `_one_file` would copy the file from, if not from elsewhere."""
+    urls = [*_dropped(_drop_folder(out), out.name, file), *file.urls][:1]
+    try:
+        found = [_local(url) for url in urls if urlsplit(url).scheme == "file" and file.only_named_in is None]
+    except DownloadError:
+        return None
+    return found[0] if found and found[0].is_file() else None
+
+
+def _is_same(source: Path, record: dict[str, Any]) -> bool:
+    same_size: bool = source.stat().st_size == record["bytes"]
+    return same_size and _digests(source, {"sha256"})["sha256"] == str(record["sha256"])
 
 
 def _is_complete(spec: ArchiveSpec, out: Path, known: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ Nothing is changed. Every pair is read the way the normalise stage reads it, so 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -18,12 +19,13 @@ import numpy as np
 
 from hqsam_datasets import images
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.images import ImageError, decode_image, decode_labels, decode_mask, probe
+from hqsam_datasets.images import DecodedMask, ImageError, decode_image, decode_labels, decode_mask, probe
 from hqsam_datasets.parallel import ordered_map, worker_count
 from hqsam_datasets.reporting import Report
-from hqsam_datasets.sources.folder import LOSSY, SUFFIXES, masks_of, stem_of
+from hqsam_datasets.sources.folder import LOSSY, SUFFIXES, mask_finder, stem_of
 
 Level = Literal["ok", "note", "warning", "error"]
+Kind = Literal["folder", "label_maps"]
 
 IMAGE_NAMES = ("images", "image", "imgs", "img", "im", "jpegimages", "photos", "input", "inputs", "rgb", "data")
 MASK_NAMES = ("masks", "mask", "gt", "gts", "labels", "label", "annotations", "ground_truth", "groundtruth",
@@ -48,10 +50,11 @@ FOREIGN = (
 """Pictures and arrays in formats that are not read."""
 _WORTH_A_PROCESS = 400
 _BORDER_SHARE = 0.8
-_TINY_SHARE = 0.001
+_MIN_SIDE = 32
+_TINY_SHARE, _FULL_SHARE = 0.001, 0.98
 _MASK_REASONS = {
     "not_a_mask": "masks are pictures, not masks",
-    "ambiguous_mask": "masks have values that do not say what is foreground (use 0 and 255, or kind label_maps)",
+    "ambiguous_mask": "masks have values that do not say what is foreground (use 0 and 255; label maps: --kind label_maps)",
     "unreadable_mask": "masks cannot be read (damaged, truncated, or not images)",
     "too_large": "files are too large to be decoded",
 }
@@ -82,7 +85,9 @@ class _Facts:
     orientation: int = 1
     encoding: str = ""
     problem: str = ""
+    small: bool = False
     tiny: bool = False
+    full: bool = False
     inverted: bool = False
     n_labels: int = 1
     digest: str = ""
@@ -99,18 +104,25 @@ class _Folder:
 
     def pairs(self) -> list[tuple[str, Path, tuple[Path, ...]]]:
         """Stem, image and masks of every image that has masks, as the source `folder` pairs them."""
-        found = {stem: masks_of(stem, self.masks) for stem in sorted(self.images)}
+        masks_of = mask_finder(self.masks)
+        found = {stem: masks_of(stem) for stem in sorted(self.images)}
         return [(s, self.images[s][0], tuple(self.masks[m][0] for m in masks)) for s, masks in found.items() if masks]
 
     def lonely(self) -> tuple[list[str], list[str]]:
         """Stems of images without mask, and of masks without image."""
-        masks = {stem: masks_of(stem, self.masks) for stem in self.images}
+        masks_of = mask_finder(self.masks)
+        masks = {stem: masks_of(stem) for stem in self.images}
         used = {mask for found in masks.values() for mask in found}
         return sorted(s for s, found in masks.items() if not found), sorted(self.masks.keys() - used)
 
 
 def examine(
-    folder: Path, *, image_folder: str | None = None, mask_folder: str | None = None, report: Report
+    folder: Path,
+    *,
+    image_folder: str | None = None,
+    mask_folder: str | None = None,
+    kind: Kind = "folder",
+    report: Report,
 ) -> list[Finding]:
     """Look at a folder of images and masks.
 
@@ -118,6 +130,7 @@ def examine(
         folder: the folder; images and masks lie in two subfolders, or side by side.
         image_folder: subfolder of the images, if its name does not say so.
         mask_folder: subfolder of the masks.
+        kind: the source that is to read it: a mask is one object, or a map of labels.
         report: told about every pair.
 
     Returns:
@@ -133,18 +146,20 @@ def examine(
     pairs = found.pairs()
     facts: list[_Facts] = []
     workers = worker_count(len(pairs), worth=_WORTH_A_PROCESS)
-    for done, of_pair in enumerate(ordered_map(_look, pairs, workers=workers), start=1):
+    for done, of_pair in enumerate(ordered_map(functools.partial(_look, kind), pairs, workers=workers), start=1):
         facts += of_pair
         report(done, len(pairs), "pairs")
     findings += [*_about_images(facts), *_about_masks(facts), *_about_content(facts)]
     order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2, "ok": 3}
-    findings.append(_verdict(findings, folder, image_dir, mask_dir))
+    findings.append(_verdict(findings, folder, kind, image_dir, mask_dir))
     return sorted(findings, key=lambda finding: order[finding.level])
 
 
 def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> tuple[Path, Path]:
     if not folder.is_dir():
-        raise UserError("there is no such folder", file=folder, cure="give the folder that holds images and masks")
+        problem = "this is a file, not a folder" if folder.is_file() else "there is no such folder"
+        cure = "unpack it, then give the folder" if folder.is_file() else "give the folder that holds images and masks"
+        raise UserError(problem, file=folder, cure=cure)
     given = [folder / name if name is not None else None for name in (image_folder, mask_folder)]
     for path in given:
         if path is not None and not path.is_dir():
@@ -154,10 +169,11 @@ def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> 
     image_dir, mask_dir = given[0] or guessed[0], given[1] or guessed[1]
     if image_dir is None and mask_dir is None and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir()):
         return folder, folder
+    if mask_dir is None or not any(p.suffix.lower() in SUFFIXES for p in mask_dir.rglob("*")):
+        _say_if_annotated(folder, image_dir)
     if image_dir is None and mask_dir is None and len(children) == 1:
         return _locate(next(iter(children.values())), None, None)  # a folder around everything, as archives have it
     if image_dir is None or mask_dir is None:
-        _say_if_annotated(folder)
         if not any(folder.iterdir()):
             raise UserError("the folder is empty", file=folder, cure="give the folder that holds images and masks")
         what = "images" if image_dir is None else "masks"
@@ -171,12 +187,12 @@ def _subfolders(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith((".", "__MACOSX"))]
 
 
-def _say_if_annotated(folder: Path) -> None:
+def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:
     files = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
     if files:
-        cure = f"use it without this check: {{kind: coco_json, archive: NAME, images: FOLDER, annotations: {files[0].name}}}"
-        problem = "the masks seem to be in an annotation file; only masks that are image files are looked at here"
-        raise UserError(problem, file=files[0], cure=cure)
+        images = f" --images {image_dir.name}" if image_dir else ""
+        cure = f"say so: --annotations {files[0].relative_to(folder).as_posix()}{images}"
+        raise UserError("the masks seem to be in an annotation file", file=files[0], cure=cure)
 
 
 def _listed(image_dir: Path, mask_dir: Path) -> _Folder:
@@ -219,7 +235,11 @@ def _about_pairing(found: _Folder, image_dir: Path, mask_dir: Path) -> Iterator[
     close = _nearly(no_mask, no_image)
     if close:
         text = f"{len(close)} of the unpaired names differ only in case or by an ending such as _mask: rename them"
+        text += "; several masks of a.jpg go into a folder a/"
         yield Finding("note", text, close)
+    if image_dir == mask_dir and not found.images and found.masks:
+        text = "in one folder for both only JPEG and WebP files count as images: put images and masks into folders of their own"
+        yield Finding("note", text)
     if found.dangling:
         names = tuple(path.name for path in found.dangling)
         yield Finding("error", f"{len(names)} links lead nowhere", names)
@@ -233,18 +253,17 @@ def _about_pairing(found: _Folder, image_dir: Path, mask_dir: Path) -> Iterator[
 
 
 def _nearly(no_mask: Sequence[str], no_image: Sequence[str]) -> tuple[str, ...]:
-    endings = ("_mask", "-mask", "_gt", "_seg", "_label", "_matte", ".mask")
+    endings = r"([_.-](mask|gt|seg|label|matte)|[_-]\d+|\.(jpe?g|png|tiff?|bmp|webp))$"
     lonely = {stem.lower() for stem in no_mask}
     close = []
     for stem in no_image:
         plain = stem.lower()
-        bases = [plain, *(plain.removesuffix(ending) for ending in endings)]
-        if any(base in lonely for base in bases):
+        if plain in lonely or re.sub(endings, "", plain) in lonely:
             close.append(stem)
     return tuple(close)
 
 
-def _look(pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
+def _look(kind: Kind, pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
     """The facts of an image with its first mask, then those of further masks alone."""
     stem, image_path, mask_paths = pair
     try:
@@ -254,17 +273,18 @@ def _look(pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
         return [_Facts(stem, image_error=error)]
     sizes = (rgb.shape[:2], (found.height, found.width))
     names = [stem] if len(mask_paths) == 1 else [f"{stem}/{path.name}" for path in mask_paths]
-    facts = [_look_at_mask(name, path, sizes) for name, path in zip(names, mask_paths, strict=True)]
+    facts = [_look_at_mask(kind, name, path, sizes) for name, path in zip(names, mask_paths, strict=True)]
     digest = hashlib.sha256(rgb.tobytes() + str(rgb.shape).encode()).hexdigest()
-    of_image = _Facts(stem, mode=found.mode, orientation=found.orientation, digest=digest)
+    small = min(rgb.shape[:2]) < _MIN_SIDE
+    of_image = _Facts(stem, mode=found.mode, orientation=found.orientation, small=small, digest=digest)
     return [of_image, *facts]
 
 
-def _look_at_mask(name: str, path: Path, sizes: tuple[tuple[int, ...], tuple[int, int]]) -> _Facts:
+def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...], tuple[int, int]]) -> _Facts:
     """`sizes`: of the image upright, and as stored."""
     try:
         data = path.read_bytes()
-        mask = decode_mask(data)
+        mask = decode_mask(data) if kind == "folder" else _label_map(data)
     except ImageError as error:
         return _Facts(name, mask_error=error)
     foreground = mask.foreground
@@ -276,9 +296,16 @@ def _look_at_mask(name: str, path: Path, sizes: tuple[tuple[int, ...], tuple[int
         encoding="empty" if not foreground.any() else mask.encoding,
         problem=problem,
         tiny=0 < share < _TINY_SHARE,
+        full=share > _FULL_SHARE,
         inverted=float(border.mean()) > _BORDER_SHARE,
-        n_labels=_count_labels(data) if mask.encoding == "palette" else 1,
+        n_labels=_count_labels(data) if kind == "folder" and mask.encoding == "palette" else 1,
     )
+
+
+def _label_map(data: bytes) -> DecodedMask:
+    """All labels together, as kind `label_maps` takes them."""
+    labels = decode_labels(data)
+    return DecodedMask(np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8), "palette", 0.0)
 
 
 def _count_labels(data: bytes) -> int:
@@ -329,9 +356,14 @@ def _about_content(facts: Sequence[_Facts]) -> Iterator[Finding]:
     inverted = tuple(f.stem for f in facts if f.inverted)
     if inverted:
         yield Finding("warning", f"{len(inverted)} masks are white along the border: inverted?", inverted)
-    tiny = tuple(f.stem for f in facts if f.tiny)
-    if tiny:
-        yield Finding("warning", f"{len(tiny)} masks cover less than {_TINY_SHARE:.1%} of their image", tiny)
+    for name, text in (
+        ("tiny", f"masks cover less than {_TINY_SHARE:.1%} of their image"),
+        ("full", f"masks cover more than {_FULL_SHARE:.0%} of their image"),
+        ("small", f"images have a side of less than {_MIN_SIDE} pixels"),
+    ):
+        stems = tuple(f.stem for f in facts if getattr(f, name))
+        if stems:
+            yield Finding("warning", f"{len(stems)} {text}: the quality gate stops there (params quality)", stems)
     by_digest: dict[str, list[str]] = defaultdict(list)
     for fact in facts:
         if fact.digest:
@@ -341,14 +373,14 @@ def _about_content(facts: Sequence[_Facts]) -> Iterator[Finding]:
         yield Finding("warning", f"{len(same)} groups of images have exactly the same pixels", same)
 
 
-def _verdict(findings: Sequence[Finding], folder: Path, image_dir: Path, mask_dir: Path) -> Finding:
+def _verdict(findings: Sequence[Finding], folder: Path, kind: Kind, image_dir: Path, mask_dir: Path) -> Finding:
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
         return Finding(
             "error", f"not usable as it is: {errors} kinds of problems have to be mended or listed under skip"
         )
     where = f"images: {_inside(image_dir, folder)}, masks: {_inside(mask_dir, folder)}"
-    return Finding("ok", f"usable as a training source: {{kind: folder, archive: NAME, {where}}}")
+    return Finding("ok", f"usable as a training source: {{kind: {kind}, archive: NAME, {where}}}")
 
 
 def _inside(path: Path, folder: Path) -> str:

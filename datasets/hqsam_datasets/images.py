@@ -168,17 +168,21 @@ def decode_stored_mask(data: bytes) -> NDArray[np.uint8]:
 
 
 def decode_labels(data: bytes) -> NDArray[np.uint8]:
-    """Decode a label map (palette indices, or 8-bit grey values as they are) to uint8 [H, W].
+    """Decode a label map (palette indices, or grey values as they are, in 8 or 16 bits) to uint8 [H, W].
 
     Raises:
-        ImageError: `unreadable_mask`, or `ambiguous_mask` for colour images, whose values are no labels.
+        ImageError: `unreadable_mask`, or `ambiguous_mask` for colour images, whose values are no labels, and for
+            labels above 255.
     """
     with _opened(data, "unreadable_mask") as image:
         _probe(image)
         _load(image, "unreadable_mask")
-        if image.mode not in ("P", "L", "1"):
-            raise ImageError("ambiguous_mask", f"mode {image.mode} holds no label indices")
-        return np.array(image, dtype=np.uint8)
+        if image.mode not in ("P", "L", "1") and _mode_of(image) != "I;16":
+            raise ImageError("ambiguous_mask", f"mode {image.mode} holds no label indices: use a palette or grey PNG")
+        values = np.asarray(image)
+        if (largest := int(values.max())) > 255:
+            raise ImageError("ambiguous_mask", f"labels up to {largest}: number them 1 to 254")
+        return values.astype(np.uint8)
 
 
 def encode_png(array: NDArray[np.uint8]) -> bytes:

@@ -97,7 +97,7 @@ def _scanner(path: Path, problem: str, cure: str) -> Iterator[_Scanner]:
         return UserError(f"{problem}: {detail}", file=path, cure=cure)
 
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:  # tools on Windows write a byte order mark
             yield _Scanner(file, wrong)
     except FileNotFoundError:
         raise UserError("the file does not exist", file=path, cure="fetch the archive again") from None

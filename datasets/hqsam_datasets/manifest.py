@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 RejectReason = Literal[
     "known_bad",  # on the source's list of known bad files
     "stray_file",  # neither an image nor a mask of a pair, by the source's own rules
+    "crowd",  # a region of many objects in an annotation file, not one of them
+    "no_object",  # an image to which an annotation file gives no object
     "missing_mask",
     "missing_image",
     "unreadable_image",

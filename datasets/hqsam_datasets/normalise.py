@@ -37,7 +37,7 @@ from hqsam_datasets.manifest import Reject, SampleRow
 from hqsam_datasets.parallel import keep_freed_memory, ordered_map, worker_count
 from hqsam_datasets.reporting import Report
 from hqsam_datasets.sample import make_key, mask_extension, sample_json
-from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, SourceOptions, read_file
+from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, Segmentation, SourceOptions, read_file
 from hqsam_datasets.tar_writer import ShardWriter
 
 VERSION = 2
@@ -126,9 +126,17 @@ def _with_keys(source: str, scan: Scan) -> list[tuple[str, Pair]]:
         key if counts[key] == 1 else f"{key}-{hashlib.sha256(pair.origin_image.encode()).hexdigest()[:8]}"
         for key, pair in zip(keys, scan.pairs, strict=True)
     ]
-    if len(set(unique)) != len(unique):
-        raise UserError("two images give the same key", key=f"sources.{source}", cure="rename one of the files")
+    _check_keys(source, unique, scan)
     return sorted(zip(unique, scan.pairs, strict=True), key=lambda item: item[0])
+
+
+def _check_keys(source: str, keys: list[str], scan: Scan) -> None:
+    seen: dict[str, str] = {}
+    for key, pair in zip(keys, scan.pairs, strict=True):
+        if key in seen:
+            problem = f"{seen[key]} and {pair.origin_image} give the same key {key}"
+            raise UserError(problem, file=pair.image, key=f"sources.{source}", cure="rename one of the files")
+        seen[key] = pair.origin_image
 
 
 def _limited(keyed: list[tuple[str, Pair]], limit: int | None) -> list[tuple[str, Pair]]:
@@ -267,7 +275,8 @@ def _fit_mask(loaded: LoadedMask, size: tuple[int, int], found: ImageProbe, pair
 
 def _blame(pair: Pair, error: ImageError) -> str:
     of_image = error.reason in ("unreadable_image", "unsupported_mode", "too_large")
-    return pair.origin_image if of_image else pair.origin_mask
+    shared = isinstance(pair.masks[0], Segmentation)  # one file for all: its name would not say which image
+    return pair.origin_image if of_image or shared else pair.origin_mask
 
 
 def _write_records(

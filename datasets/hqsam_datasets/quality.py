@@ -32,7 +32,8 @@ class QualityOptions(BaseModel):
         min_side: the shorter side of any image, pixels, is at least this.
         fg_fraction: least and largest share of a training image that its foreground (the largest instance) may cover.
         soft_fraction: largest share of a mask that may be neither 0 nor 255.
-        reject_fraction: largest share of a source's pairs that normalise may have rejected, known bad files aside.
+        reject_fraction: largest share of a source's pairs that normalise may have rejected; known bad and stray files, crowd regions and
+            images without objects aside.
         box_tolerance: pixels by which a prompt box may reach over the frame (detectors round).
     """
 

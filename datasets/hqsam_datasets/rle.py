@@ -54,7 +54,7 @@ def from_segmentation(segmentation: Any, *, height: int, width: int) -> str:
 
     Raises:
         ValueError: the entry is none of these, has no polygon of three points or more, or its ``size`` is
-        not the image's.
+        not the image's; run lengths do not add up to the image.
     """
     if isinstance(segmentation, list):
         polygons = [p for p in segmentation if len(p) >= 6]
@@ -67,10 +67,13 @@ def from_segmentation(segmentation: Any, *, height: int, width: int) -> str:
     _check_size(segmentation, height, width)
     counts = segmentation["counts"]
     if isinstance(counts, list):
-        if sum(counts) != height * width:
-            raise ValueError(f"RLE counts add up to {sum(counts)}, not to {height} x {width} pixels")
-        return str(_coco.frPyObjects(segmentation, height, width)["counts"].decode("ascii"))
-    return counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
+        _check_sum(sum(counts), height, width)
+        return str(
+            _coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"].decode("ascii")
+        )
+    text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
+    _check_runs(text, height, width)
+    return text
 
 
 def to_uncompressed(mask: BoolMask) -> dict[str, Any]:
@@ -93,6 +96,39 @@ def _check_size(segmentation: dict[str, Any], height: int, width: int) -> None:
     size = [int(n) for n in segmentation.get("size", [height, width])]
     if size != [height, width]:
         raise ValueError(f"RLE size {size} is not the image's [{height}, {width}]")
+
+
+def _check_sum(total: int, height: int, width: int) -> None:
+    if total != height * width:
+        raise ValueError(f"RLE counts add up to {total}, not to {height} x {width} pixels")
+
+
+def _check_runs(text: str, height: int, width: int) -> None:
+    """Compressed counts must fill the image: pycocotools leaves the pixels after the last run as the memory was."""
+    runs = _runs(text)
+    if (runs < 0).any():
+        raise ValueError("RLE counts hold a negative run")
+    _check_sum(int(runs.sum()), height, width)
+
+
+def _runs(text: str) -> npt.NDArray[np.int64]:
+    """Run lengths of compressed counts, as `rleToString` of the COCO API writes them.
+
+    Five bits a character, 32 says that more follow, 16 in the last one is the sign; from the fourth run on each is
+    stored as the difference to the last but one.
+    """
+    digits = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
+    if digits.size and (digits.min() < 0 or digits.max() > 63 or digits[-1] & 32):
+        raise ValueError("RLE counts hold a character that does not belong there, or are cut off")
+    last = np.flatnonzero((digits & 32) == 0)
+    first = np.concatenate([[0], last[:-1] + 1]).astype(np.int64)[: last.size]
+    place = np.arange(digits.size) - np.repeat(first, last - first + 1)
+    if place.max(initial=0) > 6:  # 35 bits; the C code holds 32
+        raise ValueError("RLE counts hold a run that no image has")
+    values = np.add.reduceat((digits & 31) << (5 * place), first) if last.size else digits
+    values = values - np.where(digits[last] & 16, np.int64(1) << (5 * (place[last] + 1)), 0)
+    values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
+    return values
 
 
 def tight_box(mask: BoolMask) -> tuple[float, float, float, float] | None:

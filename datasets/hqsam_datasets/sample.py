@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -15,6 +16,8 @@ from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import FOREGROUND, ImageProbe, decode_image, decode_stored_mask
 
 KEY_PATTERN = re.compile(r"[a-z0-9_-]+")
+MAX_KEY = 75
+"""Leaves room for a digest's part that tells like names apart and for `.mask99999.png` in the 100 characters of a USTAR name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,11 +93,13 @@ class Sample:
 def make_key(source: str, name: str) -> str:
     """`<source>_<name>` in the alphabet of keys: no accents, lower case, runs of other characters one `-`.
 
-    Different names can give the same key (`a#b` and `a b`); the caller must notice.
+    Different names can give the same key (`a#b` and `a b`); the caller must notice. A long name is cut and ends with a part
+    of its digest: members of the archives have at most 100 characters.
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     cleaned = re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-")
-    return f"{source}_{cleaned or 'unnamed'}"
+    key = f"{source}_{cleaned or 'unnamed'}"
+    return key if len(key) <= MAX_KEY else f"{key[: MAX_KEY - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def mask_extension(instance_id: int) -> str:

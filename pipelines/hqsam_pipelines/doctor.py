@@ -149,7 +149,9 @@ def _archives(root: Path) -> Iterator[Finding]:
         needed, optional = missing_by_hand(spec, root / "data" / "archives" / name)
         how = f"; {spec.instructions}" if spec.instructions else ""
         if needed:
-            yield Finding("fail", "archives", f"{name}: put {', '.join(needed)} into the drop folder{how}")
+            at = [u for f in spec.files if f.name in needed for u in f.urls if u.startswith("file:")]
+            where = f" ({', '.join(at)} is not there)" if at else ""
+            yield Finding("fail", "archives", f"{name}: put {', '.join(needed)} into the drop folder{where}{how}")
         if optional:
             detail = f"{name}: without {', '.join(optional)} what needs them is left out{how}"
             yield Finding("warn", "archives", detail)

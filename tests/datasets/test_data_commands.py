@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,8 @@ def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixtur
         "speck": (jpeg(10, height=400, width=520), encoded(speck)),
         "turned": (encoded(photo(11), "JPEG", exif=exif.tobytes()), encoded(np.rot90(shape(), -1))),
         "grey": (encoded(photo(12)[..., 0], "JPEG"), encoded(shape())),
+        "white": (jpeg(15), encoded(np.full((40, 52), 255, np.uint8))),
+        "stamp": (jpeg(16, height=31, width=90), encoded(shape(31, 90))),
     }
     files = {f"im/{stem}.jpg": image for stem, (image, _) in pairs.items()}
     files |= {f"gt/{stem}.png": mask for stem, (_, mask) in pairs.items()}
@@ -94,8 +97,19 @@ def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixtur
         "1 masks have no image in im/": ("error", ["bird_mask.png"]),
         "1 masks do not have the size of their image": ("error", ["size: image 52x40, mask 20x20"]),
         "1 masks have no foreground (no value above 128)": ("error", ["empty"]),
-        "1 masks are white along the border: inverted?": ("warning", ["inverted"]),
-        "1 masks cover less than 0.1% of their image": ("warning", ["speck"]),
+        "2 masks are white along the border: inverted?": ("warning", ["inverted", "white"]),
+        "1 masks cover less than 0.1% of their image: the quality gate stops there (params quality)": (
+            "warning",
+            ["speck"],
+        ),
+        "1 masks cover more than 98% of their image: the quality gate stops there (params quality)": (
+            "warning",
+            ["white"],
+        ),
+        "1 images have a side of less than 32 pixels: the quality gate stops there (params quality)": (
+            "warning",
+            ["stamp"],
+        ),
         "1 groups of images have exactly the same pixels": ("warning", ["good = same"]),
         "1 images are stored turned (EXIF); they are turned upright here": ("note", ["turned"]),
         "1 images are L, not RGB; they are converted": ("note", ["grey"]),
@@ -111,6 +125,77 @@ def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixtur
         match = [f for text, f in found.items() if text.startswith(start)]
         assert len(match) == 1 and [name.split(":")[0] for name in match[0]["files"]] == names, start
     assert capsys.readouterr().out.startswith("error")
+
+
+def test_doctor_reads_label_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.where(shape() > 0, 2, 0).astype(np.uint8)
+    folder = put(tmp_path / "mine", {"images/a.jpg": jpeg(1), "masks/a.png": encoded(labels)})
+    assert hqsam(["doctor", "data", str(folder)]) == 1
+    assert "label maps: --kind label_maps" in capsys.readouterr().out
+    assert hqsam(["doctor", "data", str(folder), "--kind", "label_maps"]) == 0
+    assert "{kind: label_maps, archive: NAME" in capsys.readouterr().out
+    put(folder, {"masks/a.png": encoded(photo(1))})
+    assert hqsam(["doctor", "data", str(folder), "--kind", "label_maps"]) == 1
+    assert "mode RGB holds no label indices" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (("images/a.jpg", "masks/a.jpg.png"), "differ only in case or by an ending"),
+        (("images/a.jpg", "masks/a_1.png", "masks/a_2.png"), "several masks of a.jpg go into a folder a/"),
+        (("all/a.png", "all/a_mask.png"), "only JPEG and WebP files count as images"),
+    ],
+)
+def test_doctor_guesses_what_was_meant(files: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    put(tmp_path / "mine", {name: encoded(shape(), "JPEG" if name.endswith("jpg") else "PNG") for name in files})
+    assert any(says in text for text in findings(tmp_path / "mine", tmp_path))
+
+
+POLYGON = [[5, 5, 25, 5, 25, 15, 5, 15]]
+
+
+def coco_folder(tmp_path: Path, shape_of_b: Any = POLYGON, height: int = 40) -> Path:
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": height, "width": 52} for i in (1, 2)]
+    listed = [{"id": 7, "image_id": 1, "segmentation": POLYGON}, {"id": 8, "image_id": 2, "segmentation": shape_of_b}]
+    record = json.dumps({"images": images, "annotations": listed}).encode()
+    return put(tmp_path / "mine", {"train/1.jpg": jpeg(1), "train/2.jpg": jpeg(2), "notes/inst.json": record})
+
+
+def test_doctor_reads_annotation_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = coco_folder(tmp_path)
+    assert hqsam(["doctor", "data", str(folder)]) == 1
+    assert "--annotations notes/inst.json" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    for given in ("notes/inst.json", "mine/notes/inst.json", str(folder / "notes/inst.json"), "inst.json"):
+        assert hqsam(["doctor", "data", "mine", "--annotations", given, "--images", "train"]) == 0
+        out = capsys.readouterr().out
+        assert "2 objects on 2 images" in out
+        entry = out.partition("{")[2].partition("}")[0]
+        options = dict(word.split(": ") for word in entry.replace('"', "").split(", "))
+        assert run("own", folder, tmp_path / "out", **options)["n_samples"] == 2
+    for wrong in ("/etc/hostname", "../x.json", "none.json"):
+        assert hqsam(["doctor", "data", "mine", "--annotations", wrong, "--images", "train"]) == 1
+        assert capsys.readouterr().err.startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ({"height": 80}, "2 images do not have the size that the file says"),
+        ({"shape_of_b": {"size": [40, 52], "counts": "PP"}}, "1 annotations cannot be drawn"),
+        ({"shape_of_b": [[60, 60, 61, 60, 61, 61]]}, "1 masks lie outside their image or are empty"),
+        ({"shape_of_b": []}, "1 annotations cannot be drawn"),
+    ],
+)
+def test_doctor_names_what_is_wrong_with_annotations(
+    broken: dict[str, Any], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = coco_folder(tmp_path, **broken)
+    assert hqsam(["doctor", "data", str(folder), "--annotations", "notes/inst.json", "--images", "train"]) == 1
+    assert says in capsys.readouterr().out
 
 
 def test_doctor_asks_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +254,7 @@ def test_doctor_on_what_people_have_lying_around(tmp_path: Path, capsys: pytest.
     assert found[f"1 {labels}"] == ("note", ["a"])
     coco = put(tmp_path / "coco", {"train/a.jpg": jpeg(1), "annotations/inst.json": b"{}"})
     assert hqsam(["doctor", "data", str(coco)]) == 1
-    assert "kind: coco_json" in capsys.readouterr().err
+    assert "--annotations annotations/inst.json" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert hqsam(["doctor", "data", str(tmp_path / "empty")]) == 1
     assert "the folder is empty" in capsys.readouterr().err

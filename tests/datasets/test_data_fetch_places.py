@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from data_server import Behaviour, serving
-from fetch_testing import QUICK, a_zip, get, spec
+from fetch_testing import QUICK, a_zip, get, quiet, spec
 from hqsam_datasets import fetch_remote
-from hqsam_datasets.archive import ArchiveSpec
+from hqsam_datasets.archive import ArchiveSpec, fetch
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_transfer import DownloadError, Transfer
 
@@ -27,6 +27,33 @@ def test_drop_folder_and_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (drop / "set" / "set.zip").read_bytes() == body, "the user's file stays"
     with pytest.raises(UserError, match="there is no file"):
         get(spec("file:///no/such/file.zip"), tmp_path / "out" / "third")
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_a_file_of_this_machine_that_has_changed_is_taken_again(tmp_path: Path, dropped: bool) -> None:
+    source = tmp_path / ("drop/set/set.zip" if dropped else "my set #1 %.zip")
+    source.parent.mkdir(parents=True, exist_ok=True)
+    wanted, out, told = (
+        spec("drop://set.zip" if dropped else f"file://{source}"),
+        tmp_path / "archives/set",
+        list[str](),
+    )
+    for body, notices in ((a_zip(1), 0), (a_zip(1), 0), (a_zip(2), 1), (a_zip(2, size=70_000), 2)):
+        source.write_bytes(body)
+        fetch(wanted, out, report=quiet, notice=told.append)
+        assert (out / "set.zip").read_bytes() == body and len(told) == notices
+    source.unlink()  # what was fetched stays
+    fetch(wanted, out, report=quiet)
+    assert (out / "set.zip").read_bytes() == body
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("file://set.zip", "three slashes"), ("file:set.zip", "three slashes"), ("file:///tmp", "is a folder")],
+)
+def test_file_urls_that_are_none(url: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        get(spec(url), tmp_path / "archives" / "set")
 
 
 def test_files_that_only_a_person_can_get(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -45,6 +46,43 @@ def test_every_source_has_a_data_sheet_and_a_scan() -> None:
     assert sum(sources.load(name).sheet.n_pairs for name in EXPECTED) == 44_320
     with pytest.raises(UserError, match="dut_omron, duts, ecssd"):
         sources.load("nope")
+
+
+def in_other_case(root: Path) -> Path:
+    for folder in sorted((p for p in root.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
+        folder.rename(folder.with_name(folder.name.swapcase()))
+    return root
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_case_of_folders_does_not_matter(normalised: Path, name: str, tmp_path: Path) -> None:
+    options = params()["sources"][name]
+    root = in_other_case(Path(shutil.copytree(tree(options["archive"]), tmp_path / "in")))
+    run(name, root, tmp_path / "out", **options)
+    one, two = (manifest.read_rows(out / "manifest.parquet") for out in (normalised / name, tmp_path / "out"))
+    assert [(r["key"], r["image_digest"]) for r in one] == [(r["key"], r["image_digest"]) for r in two]
+
+
+@pytest.mark.parametrize("folders", [("images", "ground_truth_mask"), ("ecssd/Images", "ECSSD/Ground_Truth_Mask")])
+def test_original_archives_in_another_case(folders: tuple[str, str], tmp_path: Path) -> None:
+    files = {f"{folders[0]}/1.jpg": jpeg(1), f"{folders[1]}/1.png": encoded(shape())}
+    assert run("ecssd", put(tmp_path / "in", files), tmp_path / "out")["n_samples"] == 1
+
+
+def test_original_duts_in_another_case(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for part in ("TR", "TE"):
+        files |= {
+            f"DUTS-{part}/duts-{part}-image/{part}.jpg": jpeg(1),
+            f"DUTS-{part}/duts-{part}-mask/{part}.png": encoded(shape()),
+        }
+    assert run("duts", put(tmp_path / "in", files), tmp_path / "out")["n_samples"] == 2
+
+
+def test_folders_that_differ_only_in_case_are_named(tmp_path: Path) -> None:
+    files = {"Photos/1.jpg": jpeg(1), "PHOTOS/2.jpg": jpeg(1), "masks/1.png": encoded(shape())}
+    with pytest.raises(UserError, match="PHOTOS and Photos differ only in case, and neither is called photos"):
+        run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder", images="photos")
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -259,3 +297,11 @@ def test_the_number_of_workers_changes_no_byte(tmp_path: Path, monkeypatch: pyte
     shutil.rmtree(tmp_path / "one")
     run("ecssd", root, tmp_path / "one", workers=1)
     assert contents(tmp_path / "one") == two
+
+
+def test_the_same_key_twice_names_both_files(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"images/a#.jpg").hexdigest()[:8]  # what tells a# and a& apart, as somebody's file name
+    names = ("a#", "a&", f"a-{digest}")
+    files = {f"images/{name}.jpg": jpeg(1) for name in names} | {f"masks/{n}.png": encoded(shape()) for n in names}
+    with pytest.raises(UserError, match=rf"images/a-{digest}\.jpg give the same key own_a-{digest}"):
+        run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder")

@@ -62,6 +62,10 @@ def test_what_only_a_person_can_get_is_known_beforehand(tmp_path: Path) -> None:
     ]
     spec = ArchiveSpec.model_validate({"files": files})
     assert missing_by_hand(spec, out) == (["a.zip"], ["b.zip"])
+    local = ArchiveSpec.model_validate({"files": [{"name": "d.zip", "urls": [f"file://{tmp_path}/my d.zip"]}]})
+    assert missing_by_hand(local, out) == (["d.zip"], [])
+    (tmp_path / "my d.zip").write_bytes(a_zip())
+    assert missing_by_hand(local, out) == ([], [])
     (tmp_path / "data" / "drop" / "set").mkdir(parents=True)
     (tmp_path / "data" / "drop" / "set" / "a.zip").write_bytes(a_zip())
     out.mkdir(parents=True)

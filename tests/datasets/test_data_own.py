@@ -12,6 +12,7 @@ from data_trees import encoded, fault_count, jpeg, photo, put, run, shape
 from hqsam_datasets import manifest, tario
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.sample import Sample, parse_sample
+from hqsam_datasets.sources.base import SourceOptions
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -46,6 +47,23 @@ def test_folders_of_any_format(tmp_path: Path) -> None:
     assert found["birds_a"].instances[0].foreground.sum() == (shape() > 0).sum()
 
 
+def test_long_names_get_short_keys(tmp_path: Path) -> None:
+    names = (
+        "x" * 180 + "1",
+        "x" * 180 + "2",
+        "ä" * 110,
+        "/".join(["folder" * 3] * 9),
+        "y" * 70,
+        "z" * 70 + "#",
+        "z" * 70 + "&",
+    )
+    files = {f"images/{name}.jpg": jpeg(i) for i, name in enumerate(names)}
+    files |= {f"masks/{name}.png": encoded(shape()) for name in names}
+    run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder", expected=len(names))
+    found = list(samples(tmp_path / "out"))
+    assert len(found) == len(names) and max(map(len, found)) == 83 and f"own_{'y' * 70}" in found
+
+
 def test_one_folder_for_both(tmp_path: Path) -> None:
     root = put(tmp_path / "in", {"x/1.jpg": jpeg(1), "x/1.png": encoded(shape()), "x/2.jpg": jpeg(2)})
     with pytest.raises(UserError, match="has no mask") as caught:
@@ -57,6 +75,24 @@ def test_one_folder_for_both(tmp_path: Path) -> None:
         run("own", root, tmp_path / "out", kind="folder", images="x", masks="x", skip=["2"])
 
 
+def test_all_files_without_partner_are_named(tmp_path: Path) -> None:
+    files = {f"images/{i}.jpg": jpeg(i) for i in range(8)} | {f"masks/m{i}.png": encoded(shape()) for i in range(8)}
+    with pytest.raises(UserError, match="16 files of own have no partner") as caught:
+        run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder")
+    assert "7.jpg has no mask" in str(caught.value) and "and 6 more" in str(caught.value)
+
+
+def test_a_folder_that_is_there_twice_is_no_guess(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for split in ("train", "val"):
+        files |= {f"{split}/Images/{split}.jpg": jpeg(1), f"{split}/masks/{split}.png": encoded(shape())}
+    root = put(tmp_path / "in", files)
+    with pytest.raises(UserError, match="the archive holds train/Images, val/Images"):
+        run("own", root, tmp_path / "out", kind="folder")
+    run("own", root, tmp_path / "out", kind="folder", images="val/images", masks="val/masks")
+    assert list(samples(tmp_path / "out")) == ["own_val"]
+
+
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
     root = put(tmp_path / "in", {"x/1.jpg": jpeg(1)})
     for wrong in ({"images": "y"}, {"images": "x", "masks": "z"}):
@@ -64,6 +100,13 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
             run("own", root, tmp_path / "out", kind="folder", **wrong)
     with pytest.raises(UserError, match="there is no training source 'own'"):
         run("own", root, tmp_path / "out")
+
+
+@pytest.mark.parametrize("path", ["/home/me/photos", "../photos", "~/photos", "C:\\photos", ""])
+@pytest.mark.parametrize("option", ["images", "masks", "annotations"])
+def test_paths_outside_the_archive_are_refused(option: str, path: str) -> None:
+    with pytest.raises(ValueError, match="is no path inside the archive"):
+        SourceOptions.model_validate({"archive": "a", option: path})
 
 
 def test_label_maps_become_one_instance_per_label(tmp_path: Path) -> None:
@@ -84,6 +127,17 @@ def test_label_maps_become_one_instance_per_label(tmp_path: Path) -> None:
     assert result["rejects_by_reason"] == {"empty_mask": 1}
     row = manifest.read_rows(tmp_path / "out" / "manifest.parquet")[0]
     assert (row["n_instances"], row["mask_encoding"]) == (2, "palette") and row["fg_fraction"] == 200 / labels.size
+
+
+def test_label_maps_of_16_bits(tmp_path: Path) -> None:
+    labels = np.zeros((40, 52), np.uint16)
+    labels[2:12], labels[20:30] = 1, 254
+    root = put(tmp_path / "in", {"images/a.jpg": jpeg(1), "masks/a.png": encoded(labels)})
+    assert run("own", root, tmp_path / "out", kind="label_maps")["n_samples"] == 1
+    assert [i.category for i in samples(tmp_path / "out")["own_a"].instances] == ["1", "254"]
+    put(root, {"masks/a.png": encoded(labels * 2)})
+    with pytest.raises(UserError, match="labels up to 508: number them 1 to 254"):
+        run("own", root, tmp_path / "out", kind="label_maps")
 
 
 POLYGON = [[5.0, 5.0, 25.0, 5.0, 25.0, 15.0, 5.0, 15.0]]
@@ -123,7 +177,7 @@ def test_coco_files(tmp_path: Path) -> None:
     rle = coco_mask.merge(coco_mask.frPyObjects(POLYGON, 40, 52))
     assert np.array_equal(found["own_a"].instances[0].foreground, coco_mask.decode(rle).astype(bool))
     assert len(found["own_b"].instances) == 1
-    assert result["rejects_by_reason"] == {"empty_mask": 1, "invalid_annotation": 2, "missing_mask": 1}
+    assert result["rejects_by_reason"] == {"crowd": 1, "empty_mask": 1, "invalid_annotation": 1, "no_object": 1}
 
 
 def test_lvis_files_without_file_names(tmp_path: Path) -> None:
@@ -141,7 +195,10 @@ def test_lvis_files_without_file_names(tmp_path: Path) -> None:
         (b"{", "not a COCO-type annotation file"),
         (b"[]", "not a COCO-type annotation file"),
         (json.dumps({"images": []}).encode(), "annotations is no list"),
-        (json.dumps(annotations(images=[{"id": 1, "file_name": "zzz.jpg"}])).encode(), "zzz.jpg is not there"),
+        (
+            json.dumps(annotations(images=[{"id": 1, "file_name": "zzz.jpg"}])).encode(),
+            r"1 annotated image\(s\) not there: zzz\.jpg",
+        ),
         (json.dumps(annotations(annotations=[{"image_id": 1}])).encode(), "a malformed entry: KeyError: 'id'"),
         (json.dumps(annotations(images=[5])).encode(), "a malformed entry"),
         (json.dumps(annotations(images=[{"id": 1}])).encode(), "neither file_name nor coco_url"),
@@ -185,6 +242,101 @@ def test_fuzzed_annotation_files_are_samples_rejects_or_user_errors(tmp_path: Pa
         except UserError:
             wrong += 1
     assert rounds // 4 < wrong < rounds
+
+
+def coco(
+    tmp_path: Path, listing: list[Any], entries: list[Any], files: dict[str, bytes], **more: Any
+) -> dict[str, Any]:
+    """Normalise a COCO set; images lie in set/train, `entries` are (image id, segmentation)."""
+    listed = [{"id": i, "image_id": image, "category_id": 7, "segmentation": s} for i, (image, s) in enumerate(entries)]
+    record = {"images": listing, "annotations": listed, "categories": [{"id": 7, "name": "bird"}]}
+    root = put(tmp_path / "in", {**files, "set/inst.json": b"\xef\xbb\xbf" + json.dumps(record).encode()})
+    return run("own", root, tmp_path / "out", kind="coco_json", annotations="inst.json", **{"images": "train", **more})
+
+
+def entry(number: int, file_name: str, height: int = 40, width: int = 52) -> dict[str, Any]:
+    return {"id": number, "file_name": file_name, "height": height, "width": width}
+
+
+AB = {"set/train/a.jpg": jpeg(1), "set/train/b.jpg": jpeg(2)}
+
+
+def rejected(tmp_path: Path) -> dict[str, tuple[str, str]]:
+    lines = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
+    return {record["origin"]: (record["reason"], record["detail"]) for record in map(json.loads, lines)}
+
+
+def test_run_lengths_that_do_not_fill_the_image_are_rejects(tmp_path: Path) -> None:
+    coco(tmp_path, [entry(1, "a.jpg"), entry(2, "b.jpg")], [(1, POLYGON), (2, {"size": [40, 52], "counts": ""})], AB)
+    reason, detail = rejected(tmp_path)["set/train/b.jpg"]
+    assert reason == "invalid_annotation" and detail.startswith("annotation 1: ")
+
+
+def test_masks_drawn_on_another_size_are_rejects(tmp_path: Path) -> None:
+    images = [entry(1, "a.jpg", 80, 104), entry(2, "b.jpg"), entry(3, "b2.jpg", 10**9, 10**9)]
+    coco(tmp_path, images, [(1, POLYGON), (2, POLYGON), (3, POLYGON)], {**AB, "set/train/b2.jpg": jpeg(3)})
+    assert list(samples(tmp_path / "out")) == ["own_b"]
+    assert rejected(tmp_path)["set/train/a.jpg"] == (
+        "size_mismatch",
+        "image 52x40, the annotation file says 104x80",
+    )
+
+
+def test_masks_drawn_on_the_unturned_photograph_are_turned_with_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = {"set/train/a.jpg": encoded(photo(1), "JPEG", exif=exif.tobytes())}
+    coco(tmp_path, [entry(1, "a.jpg")], [(1, POLYGON)], turned)
+    sample = samples(tmp_path / "out")["own_a"]
+    drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(POLYGON, 40, 52))).astype(bool)
+    assert sample.image.shape == (52, 40, 3) and np.array_equal(sample.instances[0].foreground, np.rot90(drawn, -1))
+
+
+@pytest.mark.parametrize("images", ["train", None])
+@pytest.mark.parametrize("folder", ["train/", "/home/someone/train/", "C:\\data\\train\\", "../up/train/", "./train//"])
+def test_paths_of_another_machine(tmp_path: Path, folder: str, images: str | None) -> None:
+    names = [entry(1, f"{folder}a.jpg"), entry(2, f"{folder}b.jpg")]
+    result = coco(tmp_path, names, [(1, POLYGON), (2, POLYGON)], AB, images=images)
+    rows = manifest.read_rows(tmp_path / "out" / "manifest.parquet")
+    assert result["n_samples"] == 2 and [r["origin_image"] for r in rows] == ["set/train/a.jpg", "set/train/b.jpg"]
+
+
+def test_no_file_outside_the_archive_is_read(tmp_path: Path) -> None:
+    put(tmp_path, {"secret.jpg": jpeg(9)})
+    for name in (str(tmp_path / "secret.jpg"), "../../../secret.jpg"):
+        with pytest.raises(UserError, match=r"annotated image\(s\) not there"):
+            coco(tmp_path, [entry(1, name)], [(1, POLYGON)], AB)
+
+
+def test_annotations_of_no_image_are_counted(tmp_path: Path) -> None:
+    coco(tmp_path, [entry(1, "a.jpg")], [(1, POLYGON), (77, POLYGON)], AB)
+    assert rejected(tmp_path) == {"set/inst.json#1": ("invalid_annotation", "its image 77 is not among the images")}
+
+
+def test_an_image_listed_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.jpg and b\.jpg have the same id(.|\n)*key: image 1"):
+        coco(tmp_path, [entry(1, "a.jpg"), entry(1, "b.jpg")], [(1, POLYGON)], AB)
+    with pytest.raises(UserError, match=r"x/a\.jpg and y/a\.jpg of the annotation file are one image"):
+        coco(tmp_path, [entry(1, "x/a.jpg"), entry(2, "y/a.jpg")], [(1, POLYGON), (2, POLYGON)], AB)
+
+
+def test_a_wrong_entry_is_named(tmp_path: Path) -> None:
+    for wrong in (POLYGON[0], [[1, 2, 3, "x", None, 6]], 5):
+        try:
+            coco(tmp_path, [entry(1, "a.jpg"), entry(2, "b.jpg")], [(1, POLYGON), (2, wrong)], AB)
+        except UserError as error:
+            assert error.key == "annotation 1"
+        else:
+            assert "annotation 1: " in rejected(tmp_path)["set/train/b.jpg"][1]
+    with pytest.raises(UserError, match="key: annotation 0"):
+        coco(tmp_path, [entry(1, "a.jpg")], [("one", POLYGON)], AB)
+
+
+def test_missing_images_are_all_named(tmp_path: Path) -> None:
+    images = [entry(1, "a.jpg"), *(entry(i, f"{i}.jpg") for i in range(10, 13))]
+    with pytest.raises(UserError, match=r"3 annotated image\(s\) not there: 10\.jpg, 11\.jpg, 12\.jpg"):
+        coco(tmp_path, images, [(r["id"], POLYGON) for r in images], AB)
+    assert coco(tmp_path, images, [(r["id"], POLYGON) for r in images], AB, skip=["10", "11", "12"])["n_samples"] == 1
 
 
 def test_sa1b_subset(tmp_path: Path) -> None:
@@ -232,7 +384,6 @@ def test_the_guide_is_true(tmp_path: Path) -> None:
     import yaml
     from data_trees import quiet
     from hqsam_datasets.archive import ArchiveSpec, extracted, fetch
-    from hqsam_datasets.sources.base import SourceOptions
 
     text = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text()
     for entry in re.findall(r"`(\{kind: .*?\})`", text):

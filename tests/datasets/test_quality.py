@@ -175,6 +175,27 @@ def test_counts_must_be_the_declared_and_expected_ones(folders: Folders, tmp_pat
     assert run(folders, tmp_path / "out")["success"]
 
 
+@pytest.mark.parametrize(("reason", "fails"), [("crowd", False), ("no_object", False), ("invalid_annotation", True)])
+def test_what_an_annotation_file_leaves_out_is_no_damage(
+    reason: str, fails: bool, folders: Folders, tmp_path: Path
+) -> None:
+    path = folders[0]["beta"] / "normalise.json"
+    write_json(path, {**read_json(path), "n_rejects": 20, "rejects_by_reason": {reason: 20}})
+    if fails:
+        with pytest.raises(UserError, match="few pairs were rejected"):
+            run(folders, tmp_path / "out")
+    else:
+        assert run(folders, tmp_path / "out")["success"]
+
+
+def test_doctor_warns_at_the_limits_of_the_gate() -> None:
+    from hqsam_datasets import folder_check
+
+    defaults = QualityOptions()
+    assert defaults.fg_fraction == (folder_check._TINY_SHARE, folder_check._FULL_SHARE)
+    assert defaults.min_side == folder_check._MIN_SIDE
+
+
 def test_a_failure_leaves_the_last_result_alone(folders: Folders, tmp_path: Path) -> None:
     before = run(folders, tmp_path / "out")
     with pytest.raises(UserError, match="large enough"):

@@ -165,6 +165,15 @@ def test_doctor_finds_this_checkout_well_and_names_what_is_not(checkout: Path, t
     assert "did you mean epochs" in broken.stdout
 
 
+def test_doctor_misses_an_archive_of_the_user(checkout: Path) -> None:
+    own = "archives:\n  own: {files: [{name: own.zip, urls: ['file:///nowhere/own.zip']}]}\n"
+    path = checkout / "params.yaml"
+    path.write_text(path.read_text().replace("archives:\n", own, 1))
+    done = call("doctor", cwd=checkout)
+    assert done.returncode == 1
+    assert "own: put own.zip into the drop folder (file:///nowhere/own.zip is not there)" in done.stdout
+
+
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
 def test_doctor_misses_the_gpu_that_the_profile_demands(checkout: Path) -> None:
     text = (checkout / "params.yaml").read_text()

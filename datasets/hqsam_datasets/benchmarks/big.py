@@ -74,7 +74,7 @@ class Big:
 def _test_folder(root: Path) -> Path:
     """``test/``; a repack without ``val`` may have the pairs in any one folder."""
     folders = sorted({p.parent for p in root.rglob(f"*{_TRUTH}")})
-    test = [f for f in folders if f.name == "test"] or folders
+    test = [f for f in folders if f.name.lower() == "test"] or folders
     if not test:
         return find_root(root, "test/*_gt.png")
     if len(test) > 1:

@@ -13,10 +13,10 @@ import numpy as np
 
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
-from hqsam_datasets.benchmarks.common import find_file, find_prompts
+from hqsam_datasets.benchmarks.common import find_file, find_folder, find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import not_there
+from hqsam_datasets.extract import below
 from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.sample import make_key
 
@@ -174,11 +174,8 @@ class _Locator:
         head, _, rest = relative.partition("/")
         if head not in self._folders:
             found = sorted((p for p in self._root.rglob(head) if p.is_dir()), key=lambda p: (-len(p.parts), p))
-            if not found:
-                problem, cure = f"no folder {head} below the extracted archive", "fetch the archive again"
-                raise not_there(problem, self._root, key=relative, cure=cure)
-            self._folders[head] = found[0]
-        return self._folders[head] / rest
+            self._folders[head] = found[0] if found else find_folder(self._root, head)
+        return below(self._folders[head], rest)
 
 
 def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Box, Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import NotHadError, find_root
+from hqsam_datasets.extract import NotHadError, found_below
 from hqsam_datasets.images import ImageError, decode_mask
 from hqsam_datasets.sample import make_key
 
@@ -30,7 +29,7 @@ def find_folder(root: Path, *names: str) -> Path:
         UserError: there is none; the message lists what is there.
     """
     tail = "/".join(names)
-    folder = find_root(root, tail, depth=_DEPTH) / tail
+    folder = found_below(root, tail, depth=_DEPTH)
     if not folder.is_dir():
         raise UserError(f"{tail} is not a folder", file=folder, cure="check that the archive is the published one")
     return folder
@@ -42,10 +41,7 @@ def find_file(root: Path, *names: str) -> Path:
     Raises:
         UserError: there is none; the message lists what is there.
     """
-    for name in names:
-        with contextlib.suppress(UserError):
-            return find_root(root, name, depth=_DEPTH) / name
-    return find_root(root, *names, depth=_DEPTH) / names[0]
+    return found_below(root, *names, depth=_DEPTH)
 
 
 def find_prompts(root: Path, name: str) -> Path | None:

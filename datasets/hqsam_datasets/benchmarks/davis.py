@@ -20,7 +20,7 @@ from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import pairs
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root, list_files, missing_files
+from hqsam_datasets.extract import below, found_below, list_files, missing_files
 from hqsam_datasets.images import ImageError, decode_labels
 from hqsam_datasets.sample import make_key
 
@@ -40,16 +40,17 @@ class Davis:
     def read(self, root: Path) -> Content:
         """Every frame of every sequence of val.txt with XMem's boxes on it."""
         listed = "ImageSets/2017/val.txt"
-        davis = find_root(root, listed, depth=4)
-        sequences = sorted((davis / listed).read_text(encoding="utf-8").split(), key=lambda s: make_key("", s))
-        n_images = sum(len(list_files(davis / "JPEGImages/480p" / s, [".jpg"])) for s in sequences)
+        names = found_below(root, listed, depth=4)
+        davis = names.parents[2]
+        sequences = sorted(names.read_text(encoding="utf-8").split(), key=lambda s: make_key("", s))
+        n_images = sum(len(list_files(below(davis, f"JPEGImages/480p/{s}"), [".jpg"])) for s in sequences)
         return Content(items=self._items(root, davis, sequences), n_images=n_images)
 
     def _items(self, root: Path, davis: Path, sequences: list[str]) -> Iterator[Item]:
         number = 0
         for video, sequence in enumerate(sequences, start=1):
             results = _results(root, davis, sequence)
-            frames = pairs(davis / "JPEGImages" / "480p" / sequence, davis / "Annotations" / "480p" / sequence)
+            frames = pairs(below(davis, f"JPEGImages/480p/{sequence}"), below(davis, f"Annotations/480p/{sequence}"))
             for frame, (stem, image, annotation) in enumerate(frames):
                 number += 1
                 key = make_key(self.name, f"{sequence}-{stem}")

@@ -19,7 +19,7 @@ from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.cocolike import field, read_json
 from hqsam_datasets.benchmarks.common import box_prompt
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root
+from hqsam_datasets.extract import below, found_below
 from hqsam_datasets.images import ImageError, probe
 from hqsam_datasets.sample import make_key
 
@@ -41,20 +41,20 @@ class Ndd20:
         files = []
         for part in _PARTS:
             labels = f"{part}_LABELS.json"
-            base = find_root(root, labels, depth=4)
-            records = read_json(base / labels, dict)
+            path = found_below(root, labels, depth=4)
+            records = read_json(path, dict)
             images = list(records.get("_via_img_metadata", records).values())
-            files += [(self._key(part, image, base / labels), base, part, image) for image in images]
+            files += [(self._key(part, image, path), path, part, image) for image in images]
         return Content(items=self._items(sorted(files, key=lambda f: f[0])), n_images=len(files))
 
     def _key(self, part: str, image: Json, path: Path) -> str:
         return make_key(self.name, f"{part}-{Path(str(field(image, 'filename', path))).stem}")
 
     def _items(self, files: list[tuple[str, Path, str, Json]]) -> Iterator[Item]:
-        for number, (key, base, part, image) in enumerate(files, start=1):
-            path = base / part / str(image["filename"])
+        for number, (key, labels, part, image) in enumerate(files, start=1):
+            path = below(labels.parent, part) / str(image["filename"])
             height, width = _size(path, key)
-            regions = field(image, "regions", base / f"{part}_LABELS.json")
+            regions = field(image, "regions", labels)
             regions = list(regions.values()) if isinstance(regions, dict) else regions
             truths, prompts = _objects(key, regions, height, width)
             yield Item(

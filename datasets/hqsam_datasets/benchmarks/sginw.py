@@ -25,7 +25,7 @@ from hqsam_datasets.benchmarks.cocolike import check_ids, field, group, prompts_
 from hqsam_datasets.benchmarks.common import find_file
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root
+from hqsam_datasets.extract import found_below
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -85,7 +85,7 @@ class Sginw:
                 key = make_key(self.name, f"{part.name}-{original:08d}")
                 yield Item(
                     key=key,
-                    path=part.folder / "valid" / str(field(record, "file_name", part.path)),
+                    path=part.folder / str(field(record, "file_name", part.path)),
                     image_id=part.image_id(original),
                     height=height,
                     width=width,
@@ -98,8 +98,7 @@ class Sginw:
 
 
 def _part(root: Path, name: str, number: int) -> _Part:
-    folder = find_root(root, f"{name}/{_ANNOTATIONS}", depth=4) / name
-    path = folder / _ANNOTATIONS
+    path = found_below(root, f"{name}/{_ANNOTATIONS}", depth=4)
     truth = read_json(path, dict)
     known = {int(field(r, "id", path)) for r in field(truth, "images", path)}
     objects = group(field(truth, "annotations", path), "image_id", path)
@@ -109,7 +108,7 @@ def _part(root: Path, name: str, number: int) -> _Part:
     check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), known, results, "detections on images")
     if len(field(truth, "categories", path)) > _CATEGORIES_A_SET or max(known, default=0) >= _IMAGES_A_SET:
         raise UserError("ids are too large to number the sets through", file=path, key=name)
-    return _Part(name, number, folder, path, truth, objects, boxes)
+    return _Part(name, number, path.parent, path, truth, objects, boxes)
 
 
 def _renumbered(part: _Part, record: Json) -> Json:

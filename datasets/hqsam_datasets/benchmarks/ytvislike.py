@@ -12,7 +12,7 @@ from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.cocolike import check_ids, field, group, read_json
 from hqsam_datasets.benchmarks.common import find_file, find_prompts
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root
+from hqsam_datasets.extract import below, found_below
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -66,7 +66,7 @@ class YtvisLike:
                 key = make_key(self.name, f"{int(video['id']):05d}-{frame:05d}")
                 yield Item(
                     key=key,
-                    path=frames / name,
+                    path=below(frames, str(name)),
                     image_id=number,
                     height=size[0],
                     width=size[1],
@@ -83,7 +83,7 @@ def _frames(root: Path, videos: list[Json], path: Path) -> Path:
     if not videos:
         raise UserError("the file lists no videos", file=path, cure="fetch the archive again")
     first = str(field(videos[0], "file_names", path)[0]).split("/")[0]
-    return find_root(root, f"JPEGImages/{first}", depth=4) / "JPEGImages"
+    return found_below(root, f"JPEGImages/{first}", depth=4).parent
 
 
 def _mask(record: Json, frame: int, size: tuple[int, int], path: Path) -> str | None:

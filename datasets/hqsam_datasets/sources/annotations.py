@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root
+from hqsam_datasets.extract import found_below
 from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, Pair, Scan, Segmentation, SourceOptions, relative
 from hqsam_datasets.sources.folders import normal_name
 
 _MIN_COORDINATES = 6
+_CURE = "give a file in COCO's instances format"
 
 
 class AnnotatedImages:
     """Images with instances of a COCO or LVIS file.
 
     Crowd regions and polygons with fewer than three corners are left out with a reject; images without any instance
-    are no samples.
+    are no samples. An annotation that cannot be drawn, or an image of another size than the file says, rejects the image.
 
     Args:
         sheet: the data sheet.
@@ -41,69 +45,125 @@ class AnnotatedImages:
             raise UserError(
                 "the annotation file is not named", file="params.yaml", key=f"sources.{name}.annotations", cure=cure
             )
-        path = find_root(root, options.annotations) / options.annotations
         try:
-            return _scan(name, root, path, options)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            cure = "give a file in COCO's instances format"
-            raise UserError(f"a malformed entry: {type(error).__name__}: {error}", file=path, cure=cure) from error
+            path = found_below(root, options.annotations)
+        except UserError as error:
+            cure = "name the annotation file inside the archive"
+            raise UserError(error.problem, file=root, key=f"sources.{name}.annotations", cure=cure) from None
+        return _scan(name, root, path, options)
 
 
 def _scan(name: str, root: Path, path: Path, options: SourceOptions) -> Scan:
     record = _read(path)
-    categories = {int(c["id"]): str(c["name"]) for c in record.get("categories", ())}
+    images = _images(record["images"], path)
     rejects: list[Reject] = []
-    by_image = _instances(name, record, categories, rejects, relative(path, root))
+    by_image = _instances(name, record, images, path, rejects, relative(path, root))
     skip = {normal_name(stem) for stem in options.skip}
+    places = _Places(name, root, path, options)
     pairs = []
-    for image in sorted(record["images"], key=lambda entry: int(entry["id"])):
-        file_name = _file_name(image, path)
-        if not by_image.get(int(image["id"])) or normal_name(Path(file_name).stem) in skip:
-            why = "no usable instance" if not by_image.get(int(image["id"])) else "listed in skip"
-            rejects.append(_reject(name, file_name, "missing_mask" if why[0] == "n" else "known_bad", why))
-            continue
-        found = _image_path(name, root, file_name, options)
-        stem = Path(file_name).with_suffix("").as_posix()
-        masks = tuple(by_image[int(image["id"])])
-        pairs.append(Pair(stem, found, masks, relative(found, root), relative(path, root)))
+    for number, image in sorted(images.items()):
+        stem = PurePosixPath(image.file_name).with_suffix("")
+        if number not in by_image:
+            rejects.append(_reject(name, image.file_name, "no_object", "no usable instance"))
+        elif normal_name(stem.name) in skip or normal_name(str(stem)) in skip:
+            rejects.append(_reject(name, image.file_name, "known_bad", "listed in skip"))
+        elif (found := places.find(image.file_name)) is not None:
+            masks = tuple(by_image[number])
+            pairs.append(Pair(str(stem), found, masks, relative(found, root), relative(path, root)))
+    places.check()
     return Scan(tuple(pairs), tuple(rejects))
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An entry of `images`: a relative path with forward slashes, and the size (height, width) if it says one."""
+
+    file_name: str
+    size: tuple[int, int] | None
+
+
+def _images(records: list[Any], path: Path) -> dict[int, _Image]:
+    found: dict[int, _Image] = {}
+    for record in records:
+        with _named("image", record, path):
+            number, size = int(record["id"]), (record.get("height"), record.get("width"))
+            declared = (int(size[0]), int(size[1])) if size[0] and size[1] else None
+            image = _Image(_file_name(record, path), declared)
+        if number in found:
+            problem = f"{found[number].file_name} and {image.file_name} have the same id"
+            raise UserError(problem, file=path, key=f"image {number}", cure="give each image an id of its own")
+        found[number] = image
+    return found
+
+
+@contextmanager
+def _named(what: str, record: Any, path: Path) -> Iterator[None]:
+    """What is wrong with an entry becomes an error that names it."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        key = f"{what} {record.get('id') if isinstance(record, dict) else record!r}"[:100]
+        problem = f"a malformed entry: {type(error).__name__}: {error}"
+        raise UserError(problem, file=path, key=key, cure=_CURE) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The file with its annotations packed: a training set's are gigabytes."""
-    cure, problem = "give a file in COCO's instances format", "not a COCO-type annotation file"
+    problem = "not a COCO-type annotation file"
     record: dict[str, Any] = {}
     packed: list[tuple[int, bytes]] = []
-    for key, value in iterate_members(path, ("annotations",), problem=problem, cure=cure):
+    for key, value in iterate_members(path, ("annotations",), problem=problem, cure=_CURE):
         if key != "annotations":
             record[key] = value
         elif value is None:
             record[key] = packed
         else:
-            packed.append((int(value["id"]), canonical(value)))
+            with _named("annotation", value, path):
+                packed.append((int(value["id"]), canonical(value)))
     for key in ("images", "annotations"):
         if not isinstance(record.get(key), list):
-            raise UserError(f"{problem}: {key} is no list", file=path, cure=cure)
+            raise UserError(f"{problem}: {key} is no list", file=path, cure=_CURE)
     packed.sort(key=lambda item: item[0])
     record["annotations"] = PackedRecords([text for _, text in packed])
     return record
 
 
 def _instances(
-    name: str, record: Mapping[str, Any], categories: Mapping[int, str], rejects: list[Reject], origin: str
+    name: str, record: Mapping[str, Any], images: Mapping[int, _Image], path: Path, rejects: list[Reject], origin: str
 ) -> dict[int, list[Segmentation]]:
     found: dict[int, list[Segmentation]] = {}
+    categories = _categories(record.get("categories"), path)
     for entry in record["annotations"]:
-        where = f"{origin}#{entry['id']}"
-        shape = entry.get("segmentation")
-        if entry.get("iscrowd"):
-            rejects.append(_reject(name, where, "invalid_annotation", "a crowd region is no instance"))
-        elif not shape or (isinstance(shape, list) and all(len(p) < _MIN_COORDINATES for p in shape)):
-            rejects.append(_reject(name, where, "invalid_annotation", "no polygon with three corners"))
-        else:
-            category = categories.get(int(entry.get("category_id", -1)))
-            found.setdefault(int(entry["image_id"]), []).append(Segmentation(canonical(_usable(shape)), category))
+        with _named("annotation", entry, path):
+            number, shape = int(entry["image_id"]), entry.get("segmentation")
+            why = _unusable(entry, shape, number in images)
+            if why is not None:
+                rejects.append(_reject(name, f"{origin}#{entry['id']}", *why))
+                continue
+            category = categories.get(str(entry.get("category_id")))
+            mask = Segmentation(canonical(_usable(shape)), category, f"annotation {entry['id']}", images[number].size)
+            found.setdefault(number, []).append(mask)
     return found
+
+
+def _categories(records: Any, path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for record in records or ():
+        with _named("category", record, path):
+            found[str(record["id"])] = str(record["name"])
+    return found
+
+
+def _unusable(entry: Mapping[str, Any], shape: Any, has_image: bool) -> tuple[RejectReason, str] | None:
+    if not has_image:
+        return "invalid_annotation", f"its image {entry['image_id']} is not among the images"
+    if int(entry.get("iscrowd") or 0):
+        return "crowd", "a crowd region is no instance"
+    if isinstance(shape, list) and shape and not isinstance(shape[0], list):
+        raise ValueError("segmentation must be a list of polygons [[x, y, ...], ...]")
+    if not shape or (isinstance(shape, list) and all(len(p) < _MIN_COORDINATES for p in shape)):
+        return "invalid_annotation", "no polygon with three corners"
+    return None
 
 
 def _usable(shape: Any) -> Any:
@@ -111,27 +171,56 @@ def _usable(shape: Any) -> Any:
 
 
 def _file_name(image: Mapping[str, Any], path: Path) -> str:
-    """`file_name` of a COCO entry; LVIS has none: the last two parts of `coco_url`."""
+    """`file_name` of a COCO entry; LVIS has none: the last two parts of `coco_url`. Never one that leaves the archive."""
     if image.get("file_name"):
-        return str(image["file_name"])
-    if image.get("coco_url"):
-        return "/".join(str(image["coco_url"]).split("/")[-2:])
-    raise UserError("an image has neither file_name nor coco_url", file=path, key=str(image.get("id")))
+        parts = re.split(r"[\\/]+", str(image["file_name"]))
+    elif image.get("coco_url"):
+        parts = str(image["coco_url"]).split("/")[-2:]
+    else:
+        raise UserError(
+            "an image has neither file_name nor coco_url", file=path, key=f"image {image.get('id')}", cure=_CURE
+        )
+    while ".." in parts:
+        parts = parts[parts.index("..") + 1 :]
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
-def _image_path(name: str, root: Path, file_name: str, options: SourceOptions) -> Path:
-    """The file below `options.images` (or anywhere near the root), with and without the folder in its name."""
-    bases = [find_root(root, options.images) / options.images] if options.images else [root]
-    for candidate in dict.fromkeys((file_name, Path(file_name).name)):
-        for base in bases:
-            if (base / candidate).is_file():
-                return base / candidate
-    raise UserError(
-        f"the annotated image {file_name} is not there",
-        file=bases[0],
-        key=f"sources.{name}.images",
-        cure="name the folder that holds the images, or list the stem under skip",
-    )
+class _Places:
+    """Where the images lie: below `options.images`, else beside the annotation file or at the root.
+
+    A `file_name` is tried whole, then without its first folders: annotation tools write paths of their own machine.
+    """
+
+    def __init__(self, name: str, root: Path, annotations: Path, options: SourceOptions) -> None:
+        self._key = f"sources.{name}.images"
+        self._file = annotations
+        self._bases = [found_below(root, options.images)] if options.images else [annotations.parent, root]
+        self._taken: dict[Path, str] = {}
+        self._missing: list[str] = []
+
+    def find(self, file_name: str) -> Path | None:
+        """The image; None, and an error later, if it is not there."""
+        parts = file_name.split("/")
+        tails = ["/".join(parts[start:]) for start in range(len(parts))]
+        found = next((base / tail for tail in tails for base in self._bases if (base / tail).is_file()), None)
+        if found is None:
+            self._missing.append(file_name)
+        elif found in self._taken:
+            problem = f"{self._taken[found]} and {file_name} of the annotation file are one image, {found}"
+            cure = "join the two entries, or pack the images with their folders"
+            raise UserError(problem, file=self._file, key=self._key, cure=cure)
+        else:
+            self._taken[found] = file_name
+        return found
+
+    def check(self) -> None:
+        """Stop if images are not there."""
+        if not self._missing:
+            return
+        shown = ", ".join(self._missing[:10]) + (", ..." if len(self._missing) > 10 else "")
+        problem = f"{len(self._missing)} annotated image(s) not there: {shown}"
+        cure = "name the folder that holds the images, or list the stems under skip"
+        raise UserError(problem, file=self._bases[0], key=self._key, cure=cure)
 
 
 def _reject(name: str, origin: str, reason: RejectReason, detail: str) -> Reject:

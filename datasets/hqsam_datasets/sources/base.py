@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hqsam_datasets import rle
 from hqsam_datasets.images import ImageError, MaskEncoding, decode_labels, decode_mask, histogram
@@ -48,6 +48,15 @@ class SourceOptions(BaseModel):
     annotations: str | None = None
     limit: int | None = Field(default=None, ge=1)
     max_instances: int = Field(default=1, ge=1)
+
+    @field_validator("images", "masks", "annotations")
+    @classmethod
+    def _inside(cls, value: str | None) -> str | None:
+        if value is not None and (
+            not value or value.startswith(("/", "~")) or ".." in value.split("/") or "\\" in value
+        ):
+            raise ValueError(f"{value!r} is no path inside the archive, as photos or train/photos would be")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +154,32 @@ class LabelMap:
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """A polygon or run-length mask of a COCO-type annotation; `value` is its `segmentation` entry, or that as JSON text."""
+    """A polygon or run-length mask of a COCO-type annotation.
+
+    Attributes:
+        value: the `segmentation` entry, or that as JSON text.
+        category: class name, or None.
+        name: what rejects call it.
+        size: (height, width) of the image as the annotation file says, which the mask was drawn on; None: it does not say.
+    """
 
     value: Any
     category: str | None = None
+    name: str = "annotation"
+    size: tuple[int, int] | None = None
 
     def load(self, size: tuple[int, int]) -> list[LoadedMask]:
-        """Rasterise at the image's size, as pycocotools does."""
-        height, width = size
+        """Rasterise at the size that the mask was drawn on, as pycocotools does."""
+        height, width = self.size or size
+        if (height, width) not in (size, size[::-1]):  # swapped: drawn on a photograph as it is stored, turned
+            detail = f"image {size[1]}x{size[0]}, the annotation file says {width}x{height}"
+            raise ImageError("size_mismatch", detail)
         try:
             value = json.loads(self.value) if isinstance(self.value, bytes) else self.value
             counts = rle.from_segmentation(value, height=height, width=width)
             mask = rle.decode(counts, height=height, width=width)
         except Exception as error:  # malformed annotations fail in many ways inside the C code's wrapper
-            raise ImageError("invalid_annotation", f"{type(error).__name__}: {error}") from error
+            raise ImageError("invalid_annotation", f"{self.name}: {type(error).__name__}: {error}") from error
         return [LoadedMask(mask.astype(np.uint8) * np.uint8(255), "0/255", 0.0, self.category)]
 
 

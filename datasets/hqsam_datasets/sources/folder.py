@@ -5,23 +5,25 @@
 
 An image `<images>/a/b.jpg` takes its mask from `<masks>/a/b.<any>`, or its instances from all files of the folder
 `<masks>/a/b/`. Without `images` and `masks`, the folders `images` and `masks` are looked for. If both are the same
-folder, JPEG files are images and the others masks.
+folder, JPEG and WebP files are images and the others masks.
 """
 
 from __future__ import annotations
 
+import glob
 import unicodedata
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path, PurePosixPath
 
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root
+from hqsam_datasets.extract import below, find_root, found_below
 from hqsam_datasets.manifest import Reject
 from hqsam_datasets.sources.base import DataSheet, LabelMap, MaskFile, MaskRef, Pair, Scan, SourceOptions, relative
 from hqsam_datasets.sources.folders import normal_name
 
 LOSSY = (".jpg", ".jpeg", ".webp")
 SUFFIXES = (*LOSSY, ".png", ".bmp", ".tif", ".tiff", ".gif")
+_SHOWN = 10
 
 SHEET = DataSheet(
     title="a folder of images and a folder of masks",
@@ -57,38 +59,51 @@ class AnyFolder:
         images = _by_stem(image_dir, LOSSY if shared else SUFFIXES)
         masks = _by_stem(mask_dir, tuple(s for s in SUFFIXES if s not in LOSSY) if shared else SUFFIXES)
         skip = {normal_name(stem) for stem in options.skip}
-        pairs, rejects, used = [], [], set()
+        pairs, rejects, used, orphans = [], [], set(), {}
+        masks_of = mask_finder(masks)
         for stem, image in sorted(images.items()):
-            files = masks_of(stem, masks)
+            files = masks_of(stem)
             used.update(files)
             if normal_name(stem) in skip:
                 rejects.append(_skipped(name, relative(image, root)))
             elif not files:
-                raise _orphan(name, stem, image, f"has no mask {mask_dir / stem}.png")
+                orphans[image] = f"has no mask {mask_dir / stem}.png"
             else:
                 pairs.append(self._pair(stem, image, [masks[f] for f in files], root))
         for stem in sorted(masks.keys() - used):
             if normal_name(stem) not in skip:
-                raise _orphan(name, stem, masks[stem], f"has no image {image_dir / stem}.jpg")
+                orphans[masks[stem]] = f"has no image {image_dir / stem}.jpg"
             rejects.append(_skipped(name, relative(masks[stem], root)))
+        _check_orphans(name, orphans, shared)
         return Scan(tuple(pairs), tuple(rejects))
 
     def _folders(self, name: str, root: Path, options: SourceOptions) -> tuple[Path, Path]:
         image_dir, mask_dir = options.images or "images", options.masks or "masks"
         try:
-            base = find_root(root, image_dir)
-            found = base / image_dir, base / mask_dir
-            if not found[1].is_dir():
-                found = found[0], find_root(root, mask_dir) / mask_dir
+            base, images = find_root(root, image_dir), found_below(root, image_dir)
+            masks = below(base, mask_dir)
+            found = images, masks if masks.is_dir() else found_below(root, mask_dir)
         except UserError as error:
             cure = f"set images and masks under sources.{name} to folders of the archive"
             raise UserError(error.problem, file=root, key=f"sources.{name}", cure=cure) from None
+        _check_single(f"sources.{name}.images", root, images, image_dir)
         return found
 
     def _pair(self, stem: str, image: Path, masks: list[Path], root: Path) -> Pair:
         reference: type[LabelMap] | type[MaskFile] = LabelMap if self._label_maps else MaskFile
         references: tuple[MaskRef, ...] = tuple(reference(path) for path in masks)
         return Pair(stem, image, references, relative(image, root), relative(masks[0], root))
+
+
+def _check_single(key: str, root: Path, found: Path, wanted: str) -> None:
+    """Stop if the folder is there several times, say for each split: the others would be left out without a word."""
+    parts = found.relative_to(root).parts
+    around = len(parts) - len(PurePosixPath(wanted).parts)
+    same = sorted(p for p in root.glob("*/" * around + glob.escape("/".join(parts[around:])))) if around else []
+    if len(same) > 1:
+        names = ", ".join(relative(path, root) for path in same)
+        cure = "name one of them with the folder around it; each can be a source of its own"
+        raise UserError(f"the archive holds {names}", file=root, key=key, cure=cure)
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -100,7 +115,8 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
-        if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in inner.parts):
+        hidden = any(part.startswith(".") for part in inner.parts)
+        if path.suffix.lower() not in suffixes or hidden or path.is_dir():
             continue
         stem = stem_of(inner)
         if stem in found:
@@ -118,20 +134,30 @@ def stem_of(inner: Path) -> str:
     return unicodedata.normalize("NFC", inner.with_suffix("").as_posix())
 
 
-def masks_of(stem: str, masks: Mapping[str, object]) -> list[str]:
-    """The stems of an image's masks: the same one, or else all in the folder of that name."""
-    if stem in masks:
-        return [stem]
-    return sorted(other for other in masks if other.rpartition("/")[0] == stem)
+def mask_finder(masks: Collection[str]) -> Callable[[str], list[str]]:
+    """Gives the stems of an image's masks: the same one, or else all in the folder of that name."""
+    by_folder: dict[str, list[str]] = {}
+    for stem in sorted(masks):
+        by_folder.setdefault(stem.rpartition("/")[0], []).append(stem)
+    return lambda stem: [stem] if stem in masks else by_folder.get(stem, [])
 
 
 def _skipped(name: str, origin: str) -> Reject:
     return Reject(source=name, origin=origin, reason="known_bad", detail="listed in skip")
 
 
-def _orphan(name: str, stem: str, path: Path, problem: str) -> UserError:
-    cure = f"add the missing file, or list the stem {stem!r} under this key to leave it out"
-    return UserError(f"{path} {problem}", file=path, key=f"sources.{name}.skip", cure=cure)
+def _check_orphans(name: str, orphans: Mapping[Path, str], shared: bool) -> None:
+    """Stop on files without partner."""
+    if not orphans:
+        return
+    lines = [f"{path} {problem}" for path, problem in orphans.items()]
+    shown = "".join(f"\n    {line}" for line in lines[:_SHOWN])
+    more = f"\n    and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    cure = "add the missing files, or list their stems under this key to leave them out"
+    if shared:
+        cure += "; in one folder for both only JPEG and WebP files are images"
+    problem = f"{len(lines)} files of {name} have no partner:{shown}{more}"
+    raise UserError(problem, file=next(iter(orphans)), key=f"sources.{name}.skip", cure=cure)
 
 
 SOURCE = AnyFolder(SHEET)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root, list_files
+from hqsam_datasets.extract import below, find_root, found_below, list_files
 from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
 
@@ -96,10 +96,14 @@ class FolderSource:
         return Scan(tuple(pairs), tuple(rules.rejects), rules.unmatched())
 
     def _find(self, name: str, root: Path) -> tuple[Layout, dict[str, Path]]:
-        for layout in self._layouts:
-            places = _resolved(root, layout)
-            if places is not None:
-                return layout, places
+        found = [
+            (layout, places)
+            for any_case in (False, True)
+            for layout in self._layouts
+            if (places := _resolved(root, layout, any_case)) is not None
+        ]
+        if found:  # the flat layout of one archive is the empty outer folder of another's
+            return next((match for match in found if _has_images(*match)), found[0])
         expected = ", or ".join(" + ".join(layout.needs) for layout in self._layouts)
         there = ", ".join(sorted(path.name for path in root.iterdir())[:20]) if root.is_dir() else "nothing"
         raise UserError(
@@ -235,16 +239,21 @@ def _wanted(listing: Path) -> frozenset[str]:
     return frozenset(Path(line.strip()).stem for line in lines if line.strip())
 
 
-def _resolved(root: Path, layout: Layout) -> dict[str, Path] | None:
+def _has_images(layout: Layout, places: Mapping[str, Path]) -> bool:
+    return layout.marker is not None or all(list_files(places[part.images], IMAGE_SUFFIXES) for part in layout.parts)
+
+
+def _resolved(root: Path, layout: Layout, any_case: bool) -> dict[str, Path] | None:
     """Where each path of the layout lies: together if possible, else wherever (archives published in several files)."""
     try:
-        base = find_root(root, layout.needs[0])
+        base = find_root(root, layout.needs[0], any_case=any_case)
         if layout.marker is not None:
             return {".": base}
-        return {path: _near(base, root, path) for path in layout.needs}
+        return {path: _near(base, root, path, any_case) for path in layout.needs}
     except UserError:
         return None
 
 
-def _near(base: Path, root: Path, path: str) -> Path:
-    return base / path if (base / path).exists() else find_root(root, path) / path
+def _near(base: Path, root: Path, path: str, any_case: bool) -> Path:
+    near = below(base, path) if any_case else base / path
+    return near if near.exists() else found_below(root, path, any_case=any_case)

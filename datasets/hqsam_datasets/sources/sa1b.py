@@ -49,10 +49,10 @@ class _Annotations:
         try:
             record = json.loads(read_file(self.path, "unreadable_mask"))
             entries = sorted(record["annotations"], key=self._order)[: self.max_instances]
-            shapes = [entry["segmentation"] for entry in entries]
+            shapes = [Segmentation(entry["segmentation"], name=f"annotation {entry['id']}") for entry in entries]
         except (ValueError, KeyError, TypeError) as error:
             raise ImageError("invalid_annotation", f"{type(error).__name__}: {error}") from error
-        return [mask for shape in shapes for mask in Segmentation(shape).load(size)]
+        return [mask for shape in shapes for mask in shape.load(size)]
 
     def _order(self, entry: Any) -> bytes:
         return hashlib.sha256(f"{self.path.stem}/{entry['id']}".encode()).digest()

@@ -6,7 +6,7 @@ Exit status 1 if something would fail.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -40,13 +40,23 @@ def data(
     path: Annotated[Path, typer.Argument(help="A folder with images and masks.")],
     images: Annotated[str | None, typer.Option("--images", help="Subfolder of the images.")] = None,
     masks: Annotated[str | None, typer.Option("--masks", help="Subfolder of the masks.")] = None,
+    kind: Annotated[
+        Literal["folder", "label_maps"], typer.Option("--kind", help="A mask is one object, or a map of labels.")
+    ] = "folder",
+    annotations: Annotated[
+        str | None, typer.Option("--annotations", help="COCO or LVIS file in the folder, in place of mask files.")
+    ] = None,
     json_file: Json = None,
 ) -> None:
     """Say in plain words what is wrong with a folder of images and masks. Exit status 1 if it is not usable."""
-    from hqsam_datasets import atomic
-    from hqsam_datasets.folder_check import examine
+    from hqsam_datasets import annotation_check, atomic, folder_check
 
-    findings = examine(path, image_folder=images, mask_folder=masks, report=lambda done, total, what: None)
+    from hqsam_pipelines.progress import silent
+
+    if annotations is not None:
+        findings = annotation_check.examine(path, annotations=annotations, image_folder=images, report=silent)
+    else:
+        findings = folder_check.examine(path, image_folder=images, mask_folder=masks, kind=kind, report=silent)
     for finding in findings:
         _print(finding)
     if json_file is not None:
