@@ -135,7 +135,7 @@ class Params:
     def source(self, name: str) -> SourceOptions:
         """`sources.<name>`."""
         options: SourceOptions = self._named("sources", name)
-        self._check_seam("hqsam_datasets.sources", options.kind or name, "source", f"sources.{name}")
+        self._check_seam("hqsam_datasets.sources", options.kind or name, "source", f"sources.{name}.kind")
         return options
 
     def model(self, name: str) -> ModelOptions:
@@ -230,7 +230,9 @@ class Params:
 
     def _check_seam(self, package: str, name: str, what: str, key: str) -> None:
         """A name that stands for a file of a package: the file must exist."""
-        known = [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+        entries = importlib.import_module(package)
+        every = [module.name for module in pkgutil.iter_modules(entries.__path__)]
+        known = entries.names() if hasattr(entries, "names") else every  # some have helpers among their files
         if name not in known:
             raise schema.unknown(name, known, what=what, file=self.file, key=key)
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hqsam_datasets import benchmarks, sources
 from hqsam_datasets.archive import ArchiveSpec
+from hqsam_datasets.errors import UserError
 from hqsam_datasets.index import BenchmarkOptions
 from hqsam_datasets.sources.base import SourceOptions
 from hqsam_pipelines import overlays
@@ -77,3 +78,10 @@ def test_what_no_program_can_get_is_optional_and_nothing_else(config: dict[str, 
         for file in ArchiveSpec.model_validate(entry).files:
             by_hand = any(url.startswith("drop://") for url in file.urls)
             assert file.optional == by_hand, f"{name}/{file.name}"
+
+
+@pytest.mark.parametrize("option", ["images", "masks", "annotations"])
+def test_a_published_set_is_not_told_where_its_files_are(tmp_path: Path, option: str) -> None:
+    options = SourceOptions.model_validate({"archive": "ecssd", "kind": "ecssd", option: "photos"})
+    with pytest.raises(UserError, match=f"(?s)only own data have this key.*sources.mine.{option}.*kind: folder"):
+        sources.load("ecssd").scan("mine", tmp_path, options)

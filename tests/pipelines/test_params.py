@@ -71,6 +71,7 @@ def test_options_are_frozen() -> None:
         (lambda r: r["sources"]["dis5k"].update(archive="dis5"), ["unknown archive 'dis5'", "sources.dis5k.archive", "dis5k"]),
         (lambda r: r["sources"]["dis5k"].pop("archive"), ["missing", "key: sources.dis5k.archive"]),
         (lambda r: r["sources"]["dis5k"].pop("kind"), ["missing", "key: sources.dis5k.kind", "kind: dis5k"]),
+        (lambda r: r["sources"]["dis5k"].update(kind="foldr"), ["'foldr'", "key: sources.dis5k.kind", "did you mean folder?"]),
         (lambda r: r["benchmarks"]["coco"].pop("score"), ["missing", "key: benchmarks.coco.score"]),
         (lambda r: r["benchmarks"]["coco"].update(scores={}), ["unknown key 'scores'", "did you mean score"]),
         (lambda r: r["benchmarks"]["coco"]["score"].update(metric="cocoo"), ["benchmarks.coco.score", "cocoo"]),

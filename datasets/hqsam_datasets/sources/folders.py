@@ -87,6 +87,7 @@ class FolderSource:
 
     def scan(self, name: str, root: Path, options: SourceOptions) -> Scan:
         """Pair images with masks by stem, strictly; see `base.Source.scan`."""
+        _check_options(name, options)
         layout, places = self._find(name, root)
         rules = _Rules(name, self._sheet, options)
         pairs: list[Pair] = []
@@ -112,6 +113,17 @@ class FolderSource:
             key=f"sources.{name}.archive",
             cure="name the archive that the data sheet describes",
         )
+
+
+def _check_options(name: str, options: SourceOptions) -> None:
+    """A published set lies where its authors put it: what only own data have would be ignored."""
+    for key in ("images", "masks", "annotations"):
+        if getattr(options, key) is not None:
+            cure = f"remove {key}, or say `kind: folder` if these are files of your own"
+            raise UserError(
+                "only own data have this key; this set's folders are known", file="params.yaml",
+                key=f"sources.{name}.{key}", cure=cure,
+            )  # fmt: skip
 
 
 class _Rules:
