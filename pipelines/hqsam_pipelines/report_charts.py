@@ -113,13 +113,12 @@ def scatter_chart(series: Sequence[Series], axes: Axes, label: str) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """One line of a dumbbell chart, in percent; `low` and `high` bound the difference `b` - `a` if it is known."""
+    """One line of a dumbbell chart, in percent; `tone` is the CSS class of the difference `b` - `a`: up, down or flat."""
 
     name: str
     a: float
     b: float
-    low: float | None = None
-    high: float | None = None
+    tone: str = "flat"
 
 
 def dumbbell_chart(pairs: Sequence[Pair], label: str, names: tuple[str, str] = ("SAM", "HQ-SAM")) -> str:
@@ -136,13 +135,13 @@ def dumbbell_chart(pairs: Sequence[Pair], label: str, names: tuple[str, str] = (
     for place, pair in enumerate(pairs):
         y = 8 + row * place + row / 2
         a, b = left + pair.a * scale, left + pair.b * scale
-        better = "up" if pair.b >= pair.a else "down"
+        way = "up" if pair.b >= pair.a else "down"
         body += [
             f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(pair.name)}</text>',
-            f'<line class="way {better}" x1="{a:.1f}" y1="{y:.1f}" x2="{b:.1f}" y2="{y:.1f}"/>',
+            f'<line class="way {way}" x1="{a:.1f}" y1="{y:.1f}" x2="{b:.1f}" y2="{y:.1f}"/>',
             f'<circle class="dot sam" cx="{a:.1f}" cy="{y:.1f}" r="5"><title>{names[0]} {pair.a:.1f}</title></circle>',
             f'<circle class="dot hq" cx="{b:.1f}" cy="{y:.1f}" r="5"><title>{names[1]} {pair.b:.1f}</title></circle>',
-            f'<text class="delta {better}" x="{width - 8}" y="{y + 4:.1f}" text-anchor="end">{_delta(pair)}</text>',
+            f'<text class="delta {pair.tone}" x="{width - 8}" y="{y + 4:.1f}" text-anchor="end">{_delta(pair)}</text>',
         ]
     return _svg(width, height, label, body)
 

@@ -147,7 +147,8 @@ def overview_chart(rows: Sequence[Row]) -> str:
     pairs = []
     for row in shown:
         prompt = f", {row.prompt_set.replace('_', ' ')}" if row.benchmark in several else ""
-        pairs.append(Pair(f"{paper.title(row.benchmark)}{prompt} · {row.metric}", row.sam or 0.0, row.hq or 0.0))
+        name = f"{paper.title(row.benchmark)}{prompt} · {row.metric}"
+        pairs.append(Pair(name, row.sam or 0.0, row.hq or 0.0, tone(row.interval)))
     return dumbbell_chart(pairs, "Boundary quality of SAM and HQ-SAM on every benchmark")
 
 

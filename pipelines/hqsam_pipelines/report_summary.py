@@ -62,7 +62,7 @@ def _is_twin(row: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[str]:
     delta = _number(row["delta"])
-    style = "" if delta is None or abs(delta) < 0.05 else ("green" if delta > 0 else "red")
+    style = _tone(row)
     text = "" if delta is None else f"{delta:+.1f}"
     prompt = f", {row['prompt_set'].replace('_', ' ')}" if several else ""
     return [
@@ -74,6 +74,14 @@ def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[str]:
         _interval(row),
         _fixed(row["paper_delta"], sign=True),
     ]
+
+
+def _tone(row: Mapping[str, str]) -> str:
+    """Green or red only where the interval excludes zero, as in the report."""
+    low, high = (_number(row[f"ci_{side}"]) for side in ("low", "high"))
+    if low is None or high is None or low <= 0 <= high:
+        return ""
+    return "green" if low > 0 else "red"
 
 
 def _interval(row: Mapping[str, str]) -> str:

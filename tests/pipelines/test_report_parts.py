@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 from hqsam_datasets.errors import UserError
 from hqsam_metrics import ap
-from hqsam_pipelines import report_ap, report_charts, report_draw, report_scenes, report_stats
+from hqsam_pipelines import (
+    report_ap,
+    report_charts,
+    report_draw,
+    report_html,
+    report_scenes,
+    report_stats,
+    report_summary,
+)
 from hqsam_pipelines.report_data import load_run
+from hqsam_pipelines.report_rows import Row
 from hqsam_pipelines.report_scenes import Pick
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -339,6 +348,28 @@ def test_charts_are_well_formed_and_escape_names() -> None:
     for page in pages:
         ElementTree.fromstring(f"<div>{page}</div>")
         assert "nan" not in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "tone", "colour"),
+    [(0.5, 3.5, "up", "[green]+2.0[/]"), (-0.5, 4.5, "flat", "+2.0"), (-4.0, -1.0, "down", "[red]+2.0[/]"), (None, None, "flat", "+2.0")],
+)  # fmt: skip
+def test_a_colour_means_that_the_interval_excludes_zero(
+    low: float | None, high: float | None, tone: str, colour: str
+) -> None:
+    interval = None
+    if low is not None and high is not None:
+        interval = report_stats.Difference(mean=(low + high) / 2, low=low, high=high, p=0.01, n=9, clusters=9)
+    row = Row(
+        "coco", "detector_box", "AP_B", "nano", "hq_sum", {"sam": 10.0, "hq_sum": 12.0}, 2.0, interval, None, "", None,
+        None, "vit_l", 9, 9,
+    )  # fmt: skip
+    assert f'class="delta {tone}"' in report_html.overview_chart([row])
+    text = {"ci_low": "" if low is None else str(low), "ci_high": "" if high is None else str(high)}
+    empty = dict.fromkeys(("instance_ci_low", "instance_ci_high", "paper_delta"), "")
+    line = {"benchmark": "coco", "prompt_set": "detector_box", "metric": "AP_B", "sam": "10", "hq_sam": "12"}
+    table = report_summary.overview_table([line | {"delta": "2"} | text | empty])
+    assert list(table.columns[4].cells) == [colour]
 
 
 def test_span_of_a_constant_has_room() -> None:
