@@ -4,7 +4,7 @@ A file is told by its keys, not by its name:
 
 =============== =======================================================================
 ``sam``         a whole plain SAM: sam_vit_l_0b3195.pth, MobileSAM's mobile_sam.pt
-``hq_sam``      a whole SAM with the HQ parameters merged in: sam_hq_vit_l.pth, Light HQ-SAM
+``hq_sam``      a whole SAM with the HQ parameters merged in: sam_hq_vit_l.pth, Light HQ-SAM, an HQSam's state_dict()
 ``hq_decoder``  the HQ decoder alone, SAM's frozen decoder included: epoch_11.pth of the official training code
 ``sam_decoder`` SAM's mask decoder alone: sam_vit_l_maskdecoder.pth
 ``hq_head``     what trains, alone: this project's own hq_head.safetensors; its note tells the variant
@@ -45,6 +45,7 @@ State = dict[str, Tensor]
 HEAD_VERSION = 1
 _METADATA_KEY = "hqsam"  # one key only: safetensors writes several in random order
 _DECODER = "mask_decoder."
+_MODULES = ("sam.", "head.")  # of HQSam
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _IN_FOLDERS = ("hq_head.safetensors", "model.safetensors")  # of the train stage, of Hugging Face
 # MobileSAM's files carry the classifier that its encoder was distilled with; no SAM uses it.
@@ -136,6 +137,8 @@ def classify(path: Path, state: Mapping[str, Tensor], metadata: dict[str, Any] |
     if hf_format.matches(state):
         sam, head = _split(hf_format.to_published(state))
         return Checkpoint(path, "hf_sam_hq" if head else "hf_sam", sam, head)
+    if state and all(k.startswith(_MODULES) for k in state):  # HQSam.state_dict(), as torch.save writes it
+        state = {published_name(k): v for k, v in state.items()}
     if any(k.startswith("image_encoder.") for k in state):
         sam, head = _split(state)
         return Checkpoint(path, "hq_sam" if head else "sam", sam, head)
@@ -307,21 +310,27 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _unwrap(path: Path, found: Any) -> State:
-    """Take the tensors out of ``{"model": {...}}``-like wrappers and strip a DataParallel prefix."""
+    """Take the tensors out of ``{"model": {...}}``-like wrappers; strip what DataParallel and torch.compile put before."""
     for name in _WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
     if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
         raise UserError("the file holds no dictionary of tensors", file=path, cure="give a state dict")
-    if found and all(k.startswith("module.") for k in found):
-        return {k.removeprefix("module."): v for k, v in found.items()}
-    return dict(found)
+    state = {k.replace("_orig_mod.", ""): v for k, v in found.items()}  # torch.compile's, of the whole or of a part
+    if state and all(k.startswith("module.") for k in state):
+        return {k.removeprefix("module."): v for k, v in state.items()}
+    return state
 
 
 def _split(state: Mapping[str, Tensor]) -> tuple[State, State]:
     """Whole-model weights under published names to (SAM's, the HQ head's without prefix)."""
     sam = {k: v for k, v in state.items() if not is_hq(k, _DECODER) and not k.startswith(_IGNORED)}
     return sam, {k.removeprefix(_DECODER): v for k, v in state.items() if is_hq(k, _DECODER)}
+
+
+def published_name(key: str) -> str:
+    """A key of ``HQSam.state_dict()`` as the published ``sam_hq_*.pth`` name it."""
+    return _DECODER + key.removeprefix("head.") if key.startswith("head.") else key.removeprefix("sam.")
 
 
 def is_hq(key: str, prefix: str = "") -> bool:

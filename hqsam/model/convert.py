@@ -82,9 +82,7 @@ def inspect(path: Path) -> Summary:
 
 def merged_state(model: HQSam) -> dict[str, Tensor]:
     """A model's weights in the layout of the published ``sam_hq_*.pth``."""
-    state = {key: value.detach().cpu().contiguous() for key, value in model.sam.state_dict().items()}
-    state |= {_DECODER + key: value.detach().cpu().contiguous() for key, value in model.head.state_dict().items()}
-    return state
+    return {checkpoint.published_name(k): v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
 
 
 def write(model: HQSam, path: Path, target: Target) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 import warnings
@@ -14,7 +15,7 @@ from model_testing import authors_model, gap, picture, randomise, small_model, s
 from safetensors.torch import save_file
 
 from hqsam.errors import UserError
-from hqsam.model import backbones, checkpoint, convert, hf_format
+from hqsam.model import backbones, checkpoint, convert, hf_format, variants
 from hqsam.model.build import build_model, build_sam_hq, load_head
 from hqsam.model.load import load_any
 from hqsam.model.options import ModelOptions
@@ -75,6 +76,32 @@ def test_the_authors_files_load(tmp_path):
             fresh.sam.load_state_dict(model.sam.state_dict())
             load_head(fresh, path)
         assert _same(fresh.head, model.head)
+
+
+@pytest.mark.parametrize("names", ["{}", "module.{}", "_orig_mod.{}", "_orig_mod.module.{}", "module._orig_mod.{}"])
+def test_a_models_own_state_dict_loads(tmp_path, nano, names):
+    """What users of PyTorch save without asking, DistributedDataParallel and torch.compile included."""
+    path = tmp_path / "mine.pt"
+    torch.save({names.format(key): value for key, value in nano.state_dict().items()}, path)
+    assert convert.inspect(path).format == "hq_sam"
+    assert _same(load_any(path), nano)
+
+
+@pytest.mark.parametrize("variant", sorted(set(variants.names()) - {variants.DEFAULT}))
+def test_a_variants_own_state_dict_is_never_taken_for_another_system(tmp_path, variant):
+    path = tmp_path / "mine.pt"
+    torch.save(build_sam_hq("nano", backbones.bundled_weights("nano"), variant=variant).state_dict(), path)
+    with pytest.raises(UserError, match="does not fit"):
+        load_any(path)
+
+
+def test_a_model_can_be_pickled(nano):
+    """For processes that are spawned, and for Ray."""
+    again = pickle.loads(pickle.dumps(nano))
+    assert _same(again, nano)
+    images = torch.rand(1, 3, nano.backbone.image_size, nano.backbone.image_size)
+    with torch.no_grad():
+        assert torch.equal(again.encode(images).early_BVHW, nano.encode(images).early_BVHW)
 
 
 def test_hugging_face_gives_the_same_logits(tmp_path):

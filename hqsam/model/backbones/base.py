@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -97,28 +97,10 @@ def vit_backbone(
         The description; nothing is built yet.
     """
     side = image_size // patch_size
-
-    def build() -> Any:
-        from torch import nn
-
-        from hqsam.model.sam_api import ImageEncoderViT
-
-        encoder = ImageEncoderViT(
-            embed_dim=width,
-            depth=depth,
-            num_heads=heads,
-            global_attn_indexes=global_blocks,
-            img_size=image_size,
-            patch_size=patch_size,
-            window_size=window_size,
-            mlp_ratio=4,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            qkv_bias=True,
-            use_rel_pos=True,
-            out_chans=decoder.width,
-        )
-        return assemble_sam(encoder, image_size=image_size, embedding_size=side, decoder=decoder)
-
+    encoder = {
+        "embed_dim": width, "depth": depth, "num_heads": heads, "global_attn_indexes": global_blocks, "img_size": image_size,
+        "patch_size": patch_size, "window_size": window_size, "out_chans": decoder.width,
+    }  # fmt: skip
     return Backbone(
         name=name,
         image_size=image_size,
@@ -126,8 +108,18 @@ def vit_backbone(
         vit_dim=width,
         decoder_dim=decoder.width,
         early=f"blocks.{global_blocks[0]}",
-        build=build,
+        build=partial(_build_vit, encoder, image_size=image_size, embedding_size=side, decoder=decoder),
     )
+
+
+def _build_vit(encoder: Mapping[str, Any], *, image_size: int, embedding_size: int, decoder: DecoderSizes) -> Any:
+    from torch import nn
+
+    from hqsam.model.sam_api import ImageEncoderViT
+
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    vit = ImageEncoderViT(mlp_ratio=4, norm_layer=norm, qkv_bias=True, use_rel_pos=True, **encoder)
+    return assemble_sam(vit, image_size=image_size, embedding_size=embedding_size, decoder=decoder)
 
 
 def assemble_sam(image_encoder: Any, *, image_size: int, embedding_size: int, decoder: DecoderSizes = PUBLISHED) -> Any:
