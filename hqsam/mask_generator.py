@@ -159,9 +159,10 @@ class SamHQAutomaticMaskGenerator:
         crops = [
             self._of_crop(image, box, self.point_grids[layer], multimask_output, hq_token_only)
             for box, layer in zip(boxes, layers, strict=True)
+            if box[0] < box[2] and box[1] < box[3]  # an image of a few pixels has fewer crops than a layer asks for
         ]
         found = _Masks.concatenated(crops)
-        if len(boxes) > 1:  # masks of smaller crops are the more detailed ones
+        if len(crops) > 1:  # masks of smaller crops are the more detailed ones
             found = found[nms(found.boxes, 1 / box_area(found.crops), self.crop_nms_thresh)]
         if self.min_mask_region_area > 0:
             found = self._without_small_regions(found)

@@ -88,6 +88,14 @@ def test_interface_is_sams():
     assert hqsam.SamHQAutomaticMaskGenerator is SamHQAutomaticMaskGenerator
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (2, 3), (5, 2)])
+def test_crops_of_an_image_of_a_few_pixels(nano, size):
+    options = {**COMMON, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "crop_n_layers": 2}
+    for record in SamHQAutomaticMaskGenerator(nano, **options).generate(picture(*size)):
+        assert record["segmentation"].shape == size
+        assert record["crop_box"][2] > 0 and record["crop_box"][3] > 0
+
+
 def test_bad_arguments_are_refused(nano):
     for options, message in (
         ({"points_per_side": None}, "exactly one"),
