@@ -88,12 +88,26 @@ def _check_ratio(ratio: float) -> None:
         raise UserError(f"--dilation-ratio is {ratio}: it must lie between 0 and 1 (0.02, or 0.01 for strict)")
 
 
+# Pictures that are no PNG: in a folder of masks they are masks that somebody meant to be scored.
+_OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
 def _pictures(folder: Path, option: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder ({option})")
-    found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".png"}
+    files = sorted(folder.iterdir())
+    others = [path for path in files if path.suffix.lower() in _OTHER_PICTURES]
+    if others:
+        raise UserError(
+            f"{others[0]}: is no PNG ({len(others)} such files, {option}); convert the masks to PNG, 0 and 255"
+        )
+    found: dict[str, Path] = {}
+    for path in (path for path in files if path.suffix.lower() == ".png"):
+        if path.stem in found:
+            raise UserError(f"{path}: {found[path.stem].name} lies beside it ({option}); a mask has one file")
+        found[path.stem] = path
     if not found:
-        raise UserError(f"{folder}: has no PNG files ({option})")
+        raise UserError(f"{folder}: has no PNG files ({option}); files in folders below it are not looked for")
     return found
 
 

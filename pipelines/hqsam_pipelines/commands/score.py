@@ -65,6 +65,7 @@ def _run(
     from hqsam_metrics.files import write_json
 
     try:
+        _refuse_input(json_file, arguments["pred"], arguments["gt"])
         with Progress("score") as report:
             result = score(report=report, **arguments)
         checked = None if check is None else check()
@@ -79,6 +80,14 @@ def _run(
     _show(result)
     if checked is not None:
         typer.echo(checked)
+
+
+def _refuse_input(json_file: Path | None, *inputs: Path) -> None:
+    """Raises a UserError if the result would replace a file that is to be scored."""
+    from hqsam_metrics.errors import UserError
+
+    if json_file is not None and json_file.resolve() in [path.resolve() for path in inputs]:
+        raise UserError(f"{json_file}: is an input of this command; give --json another name")
 
 
 def _show(result: Result) -> None:
