@@ -205,4 +205,4 @@ def _leftovers(root: Path) -> Iterator[Finding]:
         return  # params.yaml is broken, which is a finding already
     if found:
         names = ", ".join(str(path) for path in found[:6])
-        yield Finding("warn", "leftovers", f"not part of the profile: {names}; `hqsam profile --prune` removes them")
+        yield Finding("warn", "leftovers", f"not part of the profile: {names}; `hqsam profile --prune` takes them away")

@@ -68,4 +68,5 @@ def _switch(root: Path) -> None:
     name = next((name for name, base in ablations.PROFILES.items() if active in (name, base)), "ablations")
     if profiles.switch(root, name):
         typer.echo(f"params.yaml is now the profile {name}; `hqsam profile {ablations.PROFILES[name]}` goes back")
-        profiles.prune(root)
+        for line in profiles.prune(root):
+            typer.echo(line)
