@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 VERSION = 1
+_KEYS = 6  # differing parameters that the terminal shows
 _STYLES = {"better": "green", "worse": "bold red", "not comparable": "yellow", "missing": "yellow"}
 
 
@@ -82,6 +83,12 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
     console.print(terminal_table(rows))
     for note in dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable"):
         console.print(f"[yellow]not comparable[/] {_plain(note)}", highlight=False)
+    for key, left, right in comparison.params[:_KEYS]:
+        console.print(f"[dim]params[/] {_plain(f'{key}: {left} → {right}')}", highlight=False)
+    if len(comparison.params) > _KEYS:
+        console.print(
+            f"[dim]params[/] and {len(comparison.params) - _KEYS} more keys differ: --html, --json", highlight=False
+        )
     for text in comparison.missing:
         console.print(f"[yellow]missing[/] {_plain(text)}", highlight=False)
     for text in comparison.notes:

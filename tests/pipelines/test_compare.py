@@ -204,6 +204,7 @@ def test_command_line_writes_json_and_html_and_gates(
     assert cli.run(["compare", first[:10], "--json", str(out), "--html", str(page), "--fail-on-regression"]) == 0
     text = capsys.readouterr().out
     assert "better head" not in text and "first run" in text and "Holm" in text and "better" in text
+    assert "params seed: 0 → 1" in text
     content = json.loads(out.read_text())
     assert content["n_regressions"] == 0 and content["n_tested"] > 10
     assert content["b"] == {"name": "workspace", "commit": "", "subject": "files on disk"}
