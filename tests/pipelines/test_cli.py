@@ -181,3 +181,13 @@ def test_doctor_misses_the_gpu_that_the_profile_demands(checkout: Path) -> None:
     done = call("doctor", cwd=checkout)
     assert done.returncode == 1
     assert "nano: `train.device: cuda` demands a GPU" in done.stdout
+
+
+def test_an_output_that_is_a_folder_or_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file").write_text("")
+    for target in ("taken", "file/x.json"):
+        done = call("doctor", "--json", str(tmp_path / target))
+        assert done.returncode == 1
+        assert f"file: {tmp_path / target.split('/')[0]}" in done.stderr
+        assert "Traceback" not in done.stderr

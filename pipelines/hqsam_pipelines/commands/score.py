@@ -75,7 +75,8 @@ def _run(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     except OSError as error:
-        typer.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
+        # Of a file that was opened already, such as the result on a full disk, the system says no name.
+        typer.echo(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
         raise typer.Exit(1) from None
     _show(result)
     if checked is not None:
