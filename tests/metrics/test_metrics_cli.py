@@ -225,6 +225,9 @@ def test_cross_check(tmp_path, monkeypatch):
         words = (command, "--pred", results, "--gt", at / "gt.json", "--iou-type", kind, "--cross-check")
         done = run(*words)
         assert done.exit_code == 0 and sentence in done.output, done.output
+        assert "without" not in done.output
+        done = run(*words, "--max-dets", 7)
+        assert "; without --max-dets, which the reference program was not given" in done.output
     # An annotation of id 0: the reference would take its match for none.
     truth = read_golden("coco/gt.json")
     truth["annotations"] = [row | {"id": n} for n, row in enumerate(truth["annotations"])]
