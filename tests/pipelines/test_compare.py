@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,16 @@ def test_command_line_writes_json_and_html_and_gates(
     assert cli.run(["compare", second, first, "--fail-on-regression"]) == 1
     assert "regression: " in capsys.readouterr().err
     assert cli.run(["compare", second, first]) == 0
+
+
+def test_page_names_the_model_where_there_are_several(repository: Commits) -> None:
+    root, first, second = repository
+    found = compare(root, first, second)
+    assert "DIS-VD (nano)" not in to_html(found)
+    twice = replace(found, changes=(*found.changes, *(replace(c, model="mine") for c in found.changes)))
+    page = to_html(twice)
+    for name in ("nano", "mine"):
+        assert f"<td>DIS-VD ({name})</td>" in page and f"DIS-VD ({name}), gt box" in page
 
 
 def test_page_shows_the_most_changed_masks_of_both_revisions(repository: Commits) -> None:
