@@ -66,8 +66,8 @@ def _changed_stages(revision: Revision) -> list[str]:
 
     try:
         graph = read_graph(revision.repository.root, [])
-    except UserError:
-        return []  # no pipeline that DVC can read, or a run is under way
+    except (UserError, OSError):
+        return []  # no pipeline that DVC can read, a run is under way, or DVC cannot write its lock
     return [name for name in graph.order if name in graph.changed and name != "report"]
 
 

@@ -46,6 +46,9 @@ def examine(start: Path) -> list[Finding]:
         root = env.repository_root(start)
     except UserError as error:
         return [*findings, Finding("fail", "repository", str(error).replace("\n ", ";"))]
+    if not os.access(root, os.W_OK):
+        text = f"{root} cannot be written: a run needs data/, models/, reports/ and {env.STATE_DIR}/ there"
+        return [*findings, Finding("fail", "repository", text)]
     checks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
         _params,
         _archives,

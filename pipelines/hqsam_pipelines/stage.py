@@ -114,6 +114,7 @@ def _in_host(stage: Stage, argv: Sequence[str]) -> int | None:
     """The exit status of the run in the checkout's host, or None where there is none."""
     try:
         root = env.repository_root()
+        env.state_dir(root)
     except UserError:
         return None  # said by `run_here`
     env.prepare()  # before the host compares environments

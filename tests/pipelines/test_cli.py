@@ -191,3 +191,19 @@ def test_an_output_that_is_a_folder_or_cannot_be_written_is_one_message(tmp_path
         assert done.returncode == 1
         assert f"file: {tmp_path / target.split('/')[0]}" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_checkout_that_cannot_be_written_is_one_message(checkout: Path) -> None:
+    (checkout / ".hqsam").write_text("a file where a folder must be")
+    command = [sys.executable, "-m", "hqsam_pipelines.stages.code"]
+    kept = environment(REPOSITORY)
+    done = subprocess.run(command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False)
+    for told in (done, call("server", "status", cwd=checkout), call("repro", cwd=checkout)):
+        assert told.returncode == 1
+        assert "the folder cannot be made" in told.stderr and "Traceback" not in told.stderr
+    checkout.chmod(0o555)
+    try:
+        if not os.access(checkout, os.W_OK):  # root may write anywhere
+            assert "FAIL  repository" in call("doctor", cwd=checkout).stdout
+    finally:
+        checkout.chmod(0o755)
