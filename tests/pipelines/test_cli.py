@@ -165,6 +165,19 @@ def test_doctor_finds_this_checkout_well_and_names_what_is_not(checkout: Path, t
     assert "did you mean epochs" in broken.stdout
 
 
+def test_doctor_knows_the_disk_by_the_archives_not_by_the_name(checkout: Path) -> None:
+    path = checkout / "params.yaml"
+    text = path.read_text().replace("profile: sample", "profile: my_own")
+    path.write_text(text)
+    assert "GB free, the profile wants 2" in call("doctor", cwd=checkout).stdout
+    own = "archives:\n  own: {files: [{name: own.zip, urls: ['https://example.org/own.zip']}]}\n"
+    path.write_text(text.replace("archives:\n", own, 1))
+    assert "own downloads need is not known" in call("doctor", cwd=checkout).stdout
+    path.write_text(text + "\n  : [")
+    broken = call("doctor", cwd=checkout)
+    assert broken.returncode == 1 and "not readable as YAML" in broken.stdout
+
+
 def test_doctor_misses_an_archive_of_the_user(checkout: Path) -> None:
     own = "archives:\n  own: {files: [{name: own.zip, urls: ['file:///nowhere/own.zip']}]}\n"
     path = checkout / "params.yaml"
