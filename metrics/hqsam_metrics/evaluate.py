@@ -274,7 +274,8 @@ def score_coco_files(
         ground_truth_digest=sha256_file(gt)[:16],
     )
     n = len(truth.images)
-    warnings = [*truth.warnings, *_warnings(n, "images", found.image, scored.dropped, scored.tables)]
+    tolerated = _warnings(n, "images", found.image, scored.dropped, scored.tables)
+    warnings = [*truth.warnings, *apscore.copy_warnings(found), *tolerated]
     return Result(names.coco_metrics(scored.tables[0]), n, n, protocol, warnings)
 
 
@@ -309,7 +310,8 @@ def score_lvis_files(
     assert truth.federation is not None
     metrics = names.lvis_metrics(scored.tables[0], truth.federation, max_dets or lvis.MAX_DETS)
     n = len(truth.images)
-    warnings = [*truth.warnings, *_warnings(n, "images", found.image, scored.dropped, scored.tables)]
+    tolerated = _warnings(n, "images", found.image, scored.dropped, scored.tables)
+    warnings = [*truth.warnings, *apscore.copy_warnings(found), *tolerated]
     return Result(metrics, n, n, protocol, warnings)
 
 
