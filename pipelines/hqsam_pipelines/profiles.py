@@ -138,7 +138,7 @@ def _holds(repo: Any, path: Path) -> bool:
     from dvc_data.hashfile import check
     from dvc_data.hashfile.build import build
     from dvc_objects.errors import ObjectFormatError
-    from dvc_objects.fs import localfs
+    from dvc_objects.fs.local import localfs
 
     cache = repo.cache.local
     _, _, found = build(cache, str(path), localfs, cache.hash_name, dry_run=True, ignore=repo.dvcignore)
