@@ -220,3 +220,11 @@ def test_a_checkout_that_cannot_be_written_is_one_message(checkout: Path) -> Non
             assert "FAIL  repository" in call("doctor", cwd=checkout).stdout
     finally:
         checkout.chmod(0o755)
+
+
+@pytest.mark.parametrize("verb", ["start", "status"])
+def test_a_given_server_that_does_not_answer_is_no_success(checkout: Path, verb: str) -> None:
+    command = [sys.executable, "-m", "hqsam_pipelines.cli", "server", verb]
+    kept = environment(REPOSITORY, PREFECT_API_URL="http://127.0.0.1:9/api")
+    done = subprocess.run(command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "does not answer" in done.stderr and not done.stdout
