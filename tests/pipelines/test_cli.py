@@ -228,3 +228,13 @@ def test_a_given_server_that_does_not_answer_is_no_success(checkout: Path, verb:
     kept = environment(REPOSITORY, PREFECT_API_URL="http://127.0.0.1:9/api")
     done = subprocess.run(command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1 and "does not answer" in done.stderr and not done.stdout
+
+
+def test_the_grid_of_ablations_is_not_that_of_other_data(checkout: Path) -> None:
+    text = (checkout / "params.yaml").read_text().replace("profile: sample", "profile: birds")
+    for name in ("params.yaml", "configs/birds.yaml"):
+        (checkout / name).write_text(text)
+    done = call("repro", "ablations", cwd=checkout)
+    assert done.returncode == 1
+    assert "no grid of ablations for the profile 'birds'" in done.stderr
+    assert (checkout / "params.yaml").read_text() == text
