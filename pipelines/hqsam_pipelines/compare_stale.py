@@ -26,7 +26,7 @@ def stale(revision: Revision) -> list[str]:
             f"the metrics at {revision.label} were made with other values of {_short(keys)} than its params.yaml has:"
             f" run `dvc repro`{' and commit what it changes' if revision.sha else ' first'}"
         )
-    stages = [] if revision.sha else _changed_stages(revision)
+    stages = [] if revision.sha else _edited(revision)
     if stages:
         found.append(
             f"the metrics on disk may be of an earlier state: {_short(stages)} out of date, run `dvc repro` first"
@@ -60,15 +60,14 @@ def _same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-def _changed_stages(revision: Revision) -> list[str]:
-    """Stages before the report that differ from dvc.lock, in the order of the pipeline."""
-    from hqsam_pipelines.graph import read_graph
+def _edited(revision: Revision) -> list[str]:
+    """Stages before the report that differ from dvc.lock."""
+    from hqsam_pipelines.graph import edited
 
     try:
-        graph = read_graph(revision.repository.root, [])
+        return [name for name in edited(revision.repository.root) if name != "report"]
     except (UserError, OSError):
         return []  # no pipeline that DVC can read, a run is under way, or DVC cannot write its lock
-    return [name for name in graph.order if name in graph.changed and name != "report"]
 
 
 def _short(names: list[str]) -> str:

@@ -77,6 +77,13 @@ def test_a_run_without_dvc_is_taken_as_it_lies_on_disk(repository: Path) -> None
     assert "may be of an earlier state: score-" in note and "run `dvc repro` first" in note
 
 
+def test_what_was_not_pulled_yet_is_not_out_of_date(repository: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", str(repository), str(tmp_path / "clone"))
+    (note,) = compare(tmp_path / "clone", "HEAD").notes[-1:]
+    assert "`dvc fetch --all-commits" in note or "`dvc pull" in note
+    assert not any("earlier state" in note for note in compare(tmp_path / "clone", "HEAD").notes)
+
+
 def test_parameters_that_changed_after_the_run_are_named(repository: Path) -> None:
     git(repository, "checkout", "--quiet", "whole")
     assert compare(repository, "whole").notes == ()
