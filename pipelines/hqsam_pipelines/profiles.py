@@ -104,8 +104,8 @@ def refuse_leftovers(root: Path) -> None:
 def prune(root: Path) -> Iterator[str]:
     """Take `leftovers` away; yields what happened to each.
 
-    What DVC's cache holds is removed. The rest, such as an unfinished training or download, or a folder of the user's, is put
-    aside: `restore` brings it back with its profile.
+    What DVC's cache holds is removed. The rest, such as metrics, an unfinished training or download, or a folder of the user's,
+    is put aside: `restore` brings it back with its profile.
 
     Raises:
         UserError: something of that name lies aside already.
@@ -123,8 +123,8 @@ def prune(root: Path) -> Iterator[str]:
 
 
 def _cached(root: Path, paths: list[Path]) -> set[Path]:
-    """Those of `paths` that can go: there is nothing in them, git has them, or DVC's cache holds just this content."""
-    known = {path for path in paths if path.parent == Path(METRICS) or not _files(root / path)}
+    """Those of `paths` that can go: there is nothing in them, or DVC's cache holds just this content."""
+    known = {path for path in paths if not _files(root / path)}
     rest = [path for path in paths if path not in known]
     if not rest or not (root / ".dvc").is_dir():
         return known
@@ -160,11 +160,11 @@ def _remove(path: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    if target.exists():
+    if target.is_dir():
         cure = "move one of the two to a place of yours, then try again"
         raise UserError(f"{source} cannot be put aside: there is one already", file=target, cure=cure)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(source, target)
+    shutil.move(source, target)  # an older metrics file is replaced: any of them can be had again from scores
 
 
 def restore(root: Path) -> Iterator[str]:

@@ -43,15 +43,20 @@ def test_only_what_the_cache_holds_is_removed_and_the_rest_comes_back(project: P
     edited.write_text("no longer what the cache holds")
     write(project / "data" / "archives" / "big" / "BIG.zip", "half of a download")
     write(project / "data" / "samples" / "dis5k" / "samples-00000.tar", "of both profiles")
+    write(project / "reports" / "metrics" / "big-nano.json", "{}")
+    write(project / profiles.ASIDE / "reports" / "metrics" / "big-nano.json", "older ones")
     taken, back = switch(project, "tiny")
     assert [line.split(" (")[0] for line in taken] == [
         "put aside data/archives/big", "put aside data/samples/duts", "removed data/samples/ecssd",
+        "put aside reports/metrics/big-nano.json",
     ]  # fmt: skip
     assert back == [] and profiles.leftovers(project) == []
     assert sorted(p.name for p in (project / "data" / "samples").iterdir() if p.is_dir()) == ["dis5k"]
     taken, back = switch(project, "sample")
     assert taken == []
-    assert back == [f"restored data/{name} (from .hqsam/aside)" for name in ("archives/big", "samples/duts")]
+    names = ("data/archives/big", "data/samples/duts", "reports/metrics/big-nano.json")
+    assert back == [f"restored {name} (from .hqsam/aside)" for name in names]
+    assert (project / "reports" / "metrics" / "big-nano.json").read_text() == "{}"
     assert (project / "data" / "archives" / "big" / "BIG.zip").read_text() == "half of a download"
     assert edited.read_text() == "no longer what the cache holds"
 
