@@ -238,3 +238,8 @@ def test_the_grid_of_ablations_is_not_that_of_other_data(checkout: Path) -> None
     assert done.returncode == 1
     assert "no grid of ablations for the profile 'birds'" in done.stderr
     assert (checkout / "params.yaml").read_text() == text
+
+
+def test_refine_looks_at_its_output_before_the_work(checkout: Path) -> None:
+    done = call("refine", "coift", "nano", "--refiner", "grabcut", "--json", str(checkout), cwd=checkout)
+    assert done.returncode == 1 and "this is a folder" in done.stderr

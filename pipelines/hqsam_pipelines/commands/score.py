@@ -65,10 +65,13 @@ def _run(
     from hqsam_metrics.files import write_json
 
     try:
-        _refuse_input(json_file, arguments["pred"], arguments["gt"])
+        _check_output(json_file, arguments["pred"], arguments["gt"])
         with Progress("score") as report:
             result = score(report=report, **arguments)
         checked = None if check is None else check()
+        _show(result)  # first: a file that cannot be written must not cost the numbers
+        if checked is not None:
+            typer.echo(checked)
         if json_file is not None:
             write_json(json_file, result.to_dict())
     except UserError as error:
@@ -78,16 +81,17 @@ def _run(
         # Of a file that was opened already, such as the result on a full disk, the system says no name.
         typer.echo(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
         raise typer.Exit(1) from None
-    _show(result)
-    if checked is not None:
-        typer.echo(checked)
 
 
-def _refuse_input(json_file: Path | None, *inputs: Path) -> None:
-    """Raises a UserError if the result would replace a file that is to be scored."""
+def _check_output(json_file: Path | None, *inputs: Path) -> None:
+    """Raises a UserError if the result would replace a file that is to be scored, or is a folder."""
     from hqsam_metrics.errors import UserError
 
-    if json_file is not None and json_file.resolve() in [path.resolve() for path in inputs]:
+    if json_file is None:
+        return
+    if json_file.is_dir():
+        raise UserError(f"{json_file}: is a folder; give --json the name of a file")
+    if json_file.resolve() in [path.resolve() for path in inputs]:
         raise UserError(f"{json_file}: is an input of this command; give --json another name")
 
 
