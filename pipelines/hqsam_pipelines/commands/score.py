@@ -5,7 +5,8 @@ Needs the base install only (no torch, Prefect or DVC).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,20 +61,29 @@ Area = Annotated[
 def _run(
     score: Callable[..., Result], json_file: Path | None, check: Callable[[], str] | None = None, **arguments: Any
 ) -> None:
-    """Scores, checks, prints the metrics, writes the JSON; a user error is one message and exit code 1."""
-    from hqsam_metrics.errors import UserError
+    """Scores, checks, prints the metrics, writes the JSON."""
     from hqsam_metrics.files import write_json
 
-    try:
+    with _messages(json_file):
         _check_output(json_file, arguments["pred"], arguments["gt"])
         with Progress("score") as report:
             result = score(report=report, **arguments)
         checked = None if check is None else check()
-        _show(result)  # first: a file that cannot be written must not cost the numbers
-        if checked is not None:
-            typer.echo(checked)
-        if json_file is not None:
+    _show(result)  # first: a file that cannot be written must not cost the numbers
+    if checked is not None:
+        typer.echo(checked)
+    if json_file is not None:
+        with _messages(json_file):
             write_json(json_file, result.to_dict())
+
+
+@contextlib.contextmanager
+def _messages(json_file: Path | None) -> Iterator[None]:
+    """A user error, or a file that cannot be read or written, is one message and exit code 1."""
+    from hqsam_metrics.errors import UserError
+
+    try:
+        yield
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
