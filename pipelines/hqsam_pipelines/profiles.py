@@ -12,10 +12,14 @@ from hqsam_datasets.atomic import atomic_file
 from hqsam_datasets.errors import UserError
 
 from hqsam_pipelines import ablations, env, overlays
+from hqsam_pipelines.locks import is_held
 from hqsam_pipelines.params import FILE, Params, parse_yaml
 from hqsam_pipelines.schema import unknown
 
 METRICS = "reports/metrics"
+
+STAGE_LOCKS = Path(env.STATE_DIR) / "stages"
+"""Where each stage run holds a lock as long as it lives (`stage`)."""
 
 ASIDE = Path(env.STATE_DIR) / "aside"
 """Where leftovers go that nothing else keeps, by their path in the repository."""
@@ -39,7 +43,7 @@ def switch(root: Path, name: str, *, force: bool = False) -> bool:
         False if it was that profile already.
 
     Raises:
-        UserError: no such profile, the profile is not valid, or there are edits and not `force`.
+        UserError: no such profile, the profile is not valid, there are edits and not `force`, or a stage is running.
     """
     contents = _contents(root)
     if name not in contents:
@@ -47,6 +51,7 @@ def switch(root: Path, name: str, *, force: bool = False) -> bool:
     new, old = contents[name], _bytes(root / FILE)
     if new == old:
         return False
+    _refuse_while_running(root)
     if old is not None and not force and old not in contents.values():
         raise UserError(
             "params.yaml holds changes that no profile has; they would be lost", file=root / FILE,
@@ -56,6 +61,14 @@ def switch(root: Path, name: str, *, force: bool = False) -> bool:
     with atomic_file(root / FILE) as file:
         file.write(new)
     return True
+
+
+def _refuse_while_running(root: Path) -> None:
+    """Raise a UserError if a stage runs: it reads params.yaml and outputs that would be taken away under it."""
+    running = [path.stem for path in sorted((root / STAGE_LOCKS).glob("*.lock")) if is_held(path)]
+    if running:
+        cure = "wait for it, or end it, then try again"
+        raise UserError(f"a stage is running: {', '.join(running)}", file=root / STAGE_LOCKS, cure=cure)
 
 
 def leftovers(root: Path) -> list[Path]:
@@ -108,9 +121,11 @@ def prune(root: Path) -> Iterator[str]:
     is put aside: `restore` brings it back with its profile.
 
     Raises:
-        UserError: something of that name lies aside already.
+        UserError: something of that name lies aside already, or a stage is running.
     """
     found = leftovers(root)
+    if found:
+        _refuse_while_running(root)
     cached = _cached(root, found) if found else set()
     for path in found:
         whole = root / path

@@ -188,8 +188,10 @@ def _alone(root: Path, name: str) -> Iterator[None]:
         UserError: another process still runs this stage. One that is ending is waited for.
     """
     from hqsam_pipelines.locks import FileLock
+    from hqsam_pipelines.profiles import STAGE_LOCKS
 
-    path = env.state_dir(root) / "stages" / f"{name}.lock"
+    env.state_dir(root)
+    path = root / STAGE_LOCKS / f"{name}.lock"
     path.parent.mkdir(exist_ok=True)
     lock = FileLock(path)
     if not lock.acquire(PATIENCE_S):

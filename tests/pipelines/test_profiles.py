@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hqsam_datasets.errors import UserError
 from hqsam_pipelines import profiles
+from hqsam_pipelines.locks import locked
 from pipe_testing import REPOSITORY, bare_repository, git, run
 
 
@@ -79,3 +80,16 @@ def test_weights_of_the_user_stay(project: Path) -> None:
     with pytest.raises(UserError, match="there is one already"):
         list(profiles.prune(project))
     assert (project / "models" / "of_another_run" / "last.pt").read_text() == "another one"
+
+
+def test_no_switch_under_a_running_stage(project: Path) -> None:
+    (project / "params.yaml").write_bytes((project / "configs" / "sample.yaml").read_bytes())
+    folder = project / profiles.STAGE_LOCKS
+    folder.mkdir(exist_ok=True)
+    write(project / "data" / "scores" / "coco-another" / "scores.json", "{}")
+    with locked(folder / "train-nano.lock"):
+        for call in (lambda: profiles.switch(project, "tiny"), lambda: list(profiles.prune(project))):
+            with pytest.raises(UserError, match="a stage is running: train-nano"):
+                call()
+    assert (project / "data" / "scores" / "coco-another").exists()
+    assert profiles.switch(project, "tiny")
