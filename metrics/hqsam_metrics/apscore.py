@@ -97,6 +97,18 @@ def dropped_warnings(dropped: dict[str, int]) -> list[str]:
     return [f"{count} detections {why} do not count" for why, count in dropped.items()]
 
 
+def copy_warnings(found: Results) -> list[str]:
+    """Warns of detections that are in the file more than once, as after a padded distributed evaluation."""
+    order = np.lexsort((found.score, found.category, found.image))
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for column in (found.image, found.category, found.score):
+        same &= np.diff(column[order]) == 0
+    pairs = zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True)
+    copies = sum(found.masks.string(a) == found.masks.string(b) for a, b in pairs)
+    text = "detections are copies of another of the same image, category, score and mask; they count like any other"
+    return [f"{copies} {text}"] if copies else []
+
+
 def ap_warnings(metrics: dict[str, Any], suffixes: list[str]) -> list[str]:
     """Warns of an AP of boundaries above that of masks (possible, but rare: often a sign of swapped files)."""
     out = []

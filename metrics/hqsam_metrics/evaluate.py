@@ -88,12 +88,26 @@ def _check_ratio(ratio: float) -> None:
         raise UserError(f"--dilation-ratio is {ratio}: it must lie between 0 and 1 (0.02, or 0.01 for strict)")
 
 
+# Pictures that are no PNG: in a folder of masks they are masks that somebody meant to be scored.
+_OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
 def _pictures(folder: Path, option: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder ({option})")
-    found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".png"}
+    files = sorted(folder.iterdir())
+    others = [path for path in files if path.suffix.lower() in _OTHER_PICTURES]
+    if others:
+        raise UserError(
+            f"{others[0]}: is no PNG ({len(others)} such files, {option}); convert the masks to PNG, 0 and 255"
+        )
+    found: dict[str, Path] = {}
+    for path in (path for path in files if path.suffix.lower() == ".png"):
+        if path.stem in found:
+            raise UserError(f"{path}: {found[path.stem].name} lies beside it ({option}); a mask has one file")
+        found[path.stem] = path
     if not found:
-        raise UserError(f"{folder}: has no PNG files ({option})")
+        raise UserError(f"{folder}: has no PNG files ({option}); files in folders below it are not looked for")
     return found
 
 
@@ -260,7 +274,8 @@ def score_coco_files(
         ground_truth_digest=sha256_file(gt)[:16],
     )
     n = len(truth.images)
-    warnings = [*truth.warnings, *_warnings(n, "images", found.image, scored.dropped, scored.tables)]
+    tolerated = _warnings(n, "images", found.image, scored.dropped, scored.tables)
+    warnings = [*truth.warnings, *apscore.copy_warnings(found), *tolerated]
     return Result(names.coco_metrics(scored.tables[0]), n, n, protocol, warnings)
 
 
@@ -295,7 +310,8 @@ def score_lvis_files(
     assert truth.federation is not None
     metrics = names.lvis_metrics(scored.tables[0], truth.federation, max_dets or lvis.MAX_DETS)
     n = len(truth.images)
-    warnings = [*truth.warnings, *_warnings(n, "images", found.image, scored.dropped, scored.tables)]
+    tolerated = _warnings(n, "images", found.image, scored.dropped, scored.tables)
+    warnings = [*truth.warnings, *apscore.copy_warnings(found), *tolerated]
     return Result(metrics, n, n, protocol, warnings)
 
 

@@ -22,6 +22,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PALETTE = 3
 # sam-hq counts a label pixel as foreground above this value (train/utils/misc.py).
 FOREGROUND_ABOVE = 128
+_GREY_TOLERANCE = 2  # between channels of one grey picture that went through a lossy format
 
 
 def _read(path: Path) -> bytes:
@@ -80,15 +81,16 @@ def read_index_png(path: Path) -> NDArray[np.uint8]:
 def read_mask_png(path: Path) -> Mask:
     """Returns a binary mask picture as bool [H, W]: foreground is above 128, as sam-hq reads its labels.
 
-    The first channel counts, or alpha when it alone says something. A picture whose values all lie between 1 and 128
-    is refused: read as it stands, it would silently be an empty mask.
+    Equal colour channels count as one grey channel; where the colours are the same everywhere, alpha counts if it
+    varies. What would silently be an empty or a full mask is refused: other colours, and values that all lie between
+    1 and 128.
 
     Raises:
-        UserError: no picture, or a 0/1 (or other weak) encoding.
+        UserError: no picture, one with colours, or a 0/1 (or other weak) encoding.
     """
     array = _decode(_read(path), path)
     if array.ndim == 3:
-        array = _one_channel(array)
+        array = _one_channel(array, path)
     top = int(array.max(initial=0))
     if 0 < top <= FOREGROUND_ABOVE:
         kind = "0/1" if top == 1 else f"0..{top}"
@@ -99,7 +101,12 @@ def read_mask_png(path: Path) -> Mask:
     return array > FOREGROUND_ABOVE
 
 
-def _one_channel(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if array.shape[2] == 4 and not array[..., :3].any():
+def _one_channel(array: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    colour, alpha = array[..., :3], array[..., 3:]
+    if alpha.size and np.ptp(alpha) and not np.ptp(colour, axis=(0, 1)).any():
         return array[..., 3]
-    return array[..., min(2, array.shape[2] - 1)]  # OpenCV's order is blue, green, red
+    if int(np.ptp(colour, axis=2).max()) > _GREY_TOLERANCE:
+        raise UserError(
+            f"{path}: has colours, which do not say what is foreground; save the mask as grey PNG, 0 and 255"
+        )
+    return array[..., 2]  # red: OpenCV's order is blue, green, red

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import errno
 import importlib
 import sys
 import textwrap
@@ -19,6 +20,8 @@ EXTRAS = {
     "predict": "model", "profile": "pipeline", "refine": "pipeline", "repro": "pipeline", "server": "pipeline",
 }  # fmt: skip
 """The extra of pyproject.toml that a command needs beyond the base install."""
+
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
 
 _COMMANDS = Path(__file__).parent / "commands"
 
@@ -103,6 +106,12 @@ def _exit_status(call: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE or error.filename is None:
+            raise
+        place, cure = error.filename2 or error.filename, "name a file or folder that can be written"
+        print(f"Error: {error.strerror}\n  file: {place}\n  cure: {cure}", file=sys.stderr)
+        return 1
     except Exception as error:
         if not any(kind.__name__ == "UserError" for kind in type(error).__mro__):
             raise

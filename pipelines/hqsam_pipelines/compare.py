@@ -24,6 +24,7 @@ from hqsam_pipelines.compare_rows import (
     Strata,
     differing,
 )
+from hqsam_pipelines.compare_stale import stale
 from hqsam_pipelines.report_stats import holm, stratified
 
 Progress = Callable[[int, int, str], None]
@@ -117,7 +118,7 @@ def compare(
         b=b,
         changes=tuple(_judged(found)),
         missing=tuple(_missing(a, b)),
-        notes=(*_unavailable(lacking), *dict.fromkeys(notes)),
+        notes=(*dict.fromkeys([*stale(a), *stale(b)]), *_unavailable(lacking), *dict.fromkeys(notes)),
         commits=tuple(repository.commits_between(a.sha, b.sha)),
         params=differing(a.params, b.params),
         outputs=tuple(sorted(p for p in {*a.outputs, *b.outputs} if a.outputs.get(p) != b.outputs.get(p))),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hqsam_pipelines import paper
 from hqsam_pipelines.compare import Comparison
-from hqsam_pipelines.compare_rows import UNIT_METRICS, Change, hq_system
+from hqsam_pipelines.compare_rows import UNIT_METRICS, Change, Instance, hq_system
 from hqsam_pipelines.report_data import SYSTEM_TITLES
 from hqsam_pipelines.report_stats import Difference
 from hqsam_pipelines.report_tables import interval_text, number, signed
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 VERSION = 1
+_KEYS = 6  # differing parameters that the terminal shows
 _STYLES = {"better": "green", "worse": "bold red", "not comparable": "yellow", "missing": "yellow"}
 
 
@@ -82,6 +83,12 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
     console.print(terminal_table(rows))
     for note in dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable"):
         console.print(f"[yellow]not comparable[/] {_plain(note)}", highlight=False)
+    for key, left, right in comparison.params[:_KEYS]:
+        console.print(f"[dim]params[/] {_plain(f'{key}: {left} → {right}')}", highlight=False)
+    if len(comparison.params) > _KEYS:
+        console.print(
+            f"[dim]params[/] and {len(comparison.params) - _KEYS} more keys differ: --html, --json", highlight=False
+        )
     for text in comparison.missing:
         console.print(f"[yellow]missing[/] {_plain(text)}", highlight=False)
     for text in comparison.notes:
@@ -164,15 +171,16 @@ def to_html(comparison: Comparison) -> str:
     drawn, notes = pictures(comparison)
     main = [c for c in comparison.changes if is_main(comparison, c)]
     rest = [c for c in comparison.changes if not is_main(comparison, c)]
+    several = len({c.model for c in comparison.changes}) > 1
     context = {
         "title": f"{comparison.a.label} → {comparison.b.label}",
         "a": comparison.a,
         "b": comparison.b,
         "method": comparison.method,
         "line": verdict_line(comparison),
-        "chart": Markup(_chart([c for c in main if c.interval is not None and c.system != "sam"])),
-        "main": [_html_row(c) for c in main],
-        "rest": [_html_row(c) for c in rest],
+        "chart": Markup(_chart([c for c in main if c.interval is not None and c.system != "sam"], several)),
+        "main": [_html_row(c, several) for c in main],
+        "rest": [_html_row(c, several) for c in rest],
         "refused": list(dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable")),
         "missing": comparison.missing,
         "notes": (*comparison.notes, *notes),
@@ -180,31 +188,35 @@ def to_html(comparison: Comparison) -> str:
         "commits": comparison.commits,
         "params": comparison.params,
         "outputs": comparison.outputs,
-        "instances": [_instance(i) for i in comparison.instances],
+        "instances": [_instance(i, several) for i in comparison.instances],
     }
     return render("compare.html.j2", context)
 
 
-def _chart(changes: list[Change]) -> str:
+def _chart(changes: list[Change], several: bool) -> str:
     from hqsam_pipelines.report_charts import interval_chart
 
     tones = {"better": "up", "worse": "down"}
     known = [(c, c.interval) for c in changes if c.interval is not None and not math.isnan(c.interval.low)]
-    lines = [(_name(c), i.low, i.mean, i.high, tones.get(c.verdict, "flat")) for c, i in known]
+    lines = [(_name(c, several), i.low, i.mean, i.high, tones.get(c.verdict, "flat")) for c, i in known]
     return interval_chart(lines, "Differences with 95 % intervals", "B minus A, points") if lines else ""
 
 
-def _name(change: Change) -> str:
+def _benchmark(row: Change | Instance, several: bool) -> str:
+    """The benchmark's title, with the model where there are several."""
+    return paper.title(row.benchmark) + (f" ({row.model})" if several else "")
+
+
+def _name(change: Change, several: bool) -> str:
     metric = change.metric.replace("instance boundary IoU", "inst. BIoU").replace("instance IoU", "inst. IoU")
-    return f"{paper.title(change.benchmark)}, {change.prompt_set.replace('_', ' ')} · {metric}"
+    return f"{_benchmark(change, several)}, {change.prompt_set.replace('_', ' ')} · {metric}"
 
 
-def _html_row(change: Change) -> dict[str, Any]:
+def _html_row(change: Change, several: bool) -> dict[str, Any]:
     tones = {"better": "up", "worse": "down", "not comparable": "down"}
     return {
-        "benchmark": paper.title(change.benchmark),
+        "benchmark": _benchmark(change, several),
         "prompt": change.prompt_set,
-        "model": change.model,
         "system": SYSTEM_TITLES.get(change.system, change.system),
         "metric": change.metric,
         "a": number(change.a),
@@ -223,9 +235,9 @@ def _units(interval: Difference | None) -> str:
     return "" if interval is None else f"{interval.n} in {interval.clusters}"
 
 
-def _instance(instance: Any) -> dict[str, str]:
+def _instance(instance: Instance, several: bool) -> dict[str, str]:
     return {
-        "benchmark": paper.title(instance.benchmark),
+        "benchmark": _benchmark(instance, several),
         "prompt": instance.prompt_set,
         "system": SYSTEM_TITLES.get(instance.system, instance.system),
         "key": instance.key,

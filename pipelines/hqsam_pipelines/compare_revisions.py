@@ -7,6 +7,7 @@ for in the cache through the workspace's dvc.lock.
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import json
 import subprocess
@@ -65,6 +66,8 @@ class Revision:
         results: its metrics.
         params: its params.yaml.
         outputs: DVC output path to MD5 (``.dir`` for folders), from its dvc.lock.
+        metrics: path of each metrics file to the MD5 of its content.
+        made_with: key of params.yaml to the value that its dvc.lock says the metrics were made with.
         repository: where it was read.
     """
 
@@ -74,12 +77,27 @@ class Revision:
     results: tuple[Result, ...]
     params: Mapping[str, Any]
     outputs: Mapping[str, str]
+    metrics: Mapping[str, str]
+    made_with: Mapping[str, Any]
     repository: Repository = field(repr=False)
 
     @property
     def label(self) -> str:
         """The name with the short commit."""
         return self.name if not self.sha or self.sha.startswith(self.name) else f"{self.name} ({self.sha[:9]})"
+
+    def agrees(self, folder: str) -> bool | None:
+        """Whether the metrics of a run are those that dvc.lock speaks of, and so go with the outputs that it names.
+
+        Args:
+            folder: an output of the run, such as data/scores/coco-nano.
+
+        Returns:
+            None if it cannot be told: dvc.lock does not have them, or the folder belongs to no single run.
+        """
+        path = f"{METRICS}/{PurePosixPath(folder).name}.json"
+        found, recorded = self.metrics.get(path), self.outputs.get(path)
+        return None if found is None or recorded is None else found == recorded
 
     def units(self, benchmark: str, model: str) -> pd.DataFrame:
         """The per-instance table of one benchmark.
@@ -117,7 +135,8 @@ class Repository:
             UserError: the revision does not exist, or has no metrics.
         """
         sha, subject = ("", "files on disk") if name == WORKSPACE else self._commit(name)
-        results = [r for path, text in self._metrics(sha) for r in parse_metrics(text, f"{path} at {name}")]
+        files = self._metrics(sha)
+        results = [r for path, text in files for r in parse_metrics(text, f"{path} at {name}")]
         if not results:
             raise UserError(
                 f"there are no metrics at {name}",
@@ -125,8 +144,10 @@ class Repository:
                 cure="run `dvc repro`" if not sha else "choose a revision at which reports/metrics was committed",
             )
         params = _mapping(self._read(sha, "params.yaml"))
-        outputs = lock_outputs(_mapping(self._read(sha, "dvc.lock")))
-        return Revision(name, sha, subject, tuple(results), params, outputs, self)
+        lock = _mapping(self._read(sha, "dvc.lock"))
+        metrics = {path: hashlib.md5(text, usedforsecurity=False).hexdigest() for path, text in files}
+        made_with = lock_params(lock, {(r.benchmark, r.model) for r in results})
+        return Revision(name, sha, subject, tuple(results), params, lock_outputs(lock), metrics, made_with, self)
 
     def output_file(self, revision: Revision, folder: str, name: str) -> Path | io.BytesIO:
         """A file of a DVC output folder at a revision: a path, or the content if it came from a remote.
@@ -134,8 +155,12 @@ class Repository:
         Raises:
             NotAvailableError: it cannot be had here.
         """
-        if not revision.sha and (self.root / folder / name).is_file():
-            return self.root / folder / name
+        disk, agrees = self.root / folder / name, revision.agrees(folder)
+        if not revision.sha and disk.is_file() and self._goes_with_metrics(disk, revision.outputs.get(folder), agrees):
+            return disk
+        if agrees is False:
+            why = "are of another run than its metrics: commit dvc.lock together with reports/, or run `dvc repro`"
+            raise NotAvailableError(folder, revision.label, why)
         md5 = revision.outputs.get(folder)
         if md5 is None:
             raise NotAvailableError(folder, revision.label, "are not in its dvc.lock")
@@ -145,6 +170,17 @@ class Repository:
             command = "dvc fetch --all-commits" if revision.sha else "dvc pull"
             why = f"are not in the local cache ({error})"
             raise NotAvailableError(folder, revision.label, why, command) from error
+
+    def _goes_with_metrics(self, disk: Path, folder_md5: str | None, agrees: bool | None) -> bool:
+        """Whether a file on disk is of the run whose metrics are on disk: both are what dvc.lock records, or neither is."""
+        if folder_md5 is None or agrees is None:
+            return True
+        try:
+            listed = {entry["relpath"]: entry["md5"] for entry in self._listing(folder_md5)}
+        except _AbsentError:
+            return True
+        with disk.open("rb") as file:
+            return (hashlib.file_digest(file, "md5").hexdigest() == listed.get(disk.name)) == agrees
 
     def output_names(self, revision: Revision, folder: str) -> list[str]:
         """Names of the files of a DVC output folder at a revision (see `output_file`)."""
@@ -250,6 +286,23 @@ def lock_outputs(lock: Mapping[str, Any]) -> dict[str, str]:
     stages = lock.get("stages", {})
     outs = [out for stage in stages.values() for out in stage.get("outs", ())]
     return {str(out["path"]): str(out["md5"]) for out in outs if "md5" in out}
+
+
+_WHOLE = ("overlap", "validate", "shard", "augment")
+
+
+def lock_params(lock: Mapping[str, Any], runs: set[tuple[str, str]]) -> dict[str, Any]:
+    """The values of params.yaml that a dvc.lock records of the stages before the metrics of `runs`, by dotted key.
+
+    A dvc.lock keeps stages that the profile no longer has; those are passed over.
+    """
+    names = {f"{verb}@{benchmark}-{model}" for benchmark, model in runs for verb in ("predict", "score")}
+    names |= {f"index@{benchmark}" for benchmark, _ in runs} | {f"train@{model}" for _, model in runs}
+    found: dict[str, Any] = {}
+    for name, stage in lock.get("stages", {}).items():
+        if name in names or name in _WHOLE:
+            found |= stage.get("params", {}).get("params.yaml", {})
+    return found
 
 
 def _mapping(text: bytes | None) -> Mapping[str, Any]:

@@ -17,8 +17,10 @@ from hqsam_datasets.errors import UserError
 
 from hqsam_pipelines import env, provenance, server
 
-NEEDED_GB = {"sample": 2, "tiny": 1, "paper": 250}
-"""Free disk that a profile wants, in GB: archives, extracted trees, samples, shards and DVC's cache."""
+NEEDED_GB = {"embedded": 2, "paper": 250}
+"""Free disk that a profile wants, in GB: archives, extracted trees, samples, shards and DVC's cache. By where its archives are from."""
+
+_ON_THIS_MACHINE = ("embedded://", "file://", "drop://")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ def examine(start: Path) -> list[Finding]:
         root = env.repository_root(start)
     except UserError as error:
         return [*findings, Finding("fail", "repository", str(error).replace("\n ", ";"))]
+    if not os.access(root, os.W_OK):
+        text = f"{root} cannot be written: a run needs data/, models/, reports/ and {env.STATE_DIR}/ there"
+        return [*findings, Finding("fail", "repository", text)]
     checks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
         _params,
         _archives,
@@ -158,14 +163,30 @@ def _archives(root: Path) -> Iterator[Finding]:
 
 
 def _disk(root: Path) -> Iterator[Finding]:
-    from hqsam_pipelines.params import FILE, read_yaml
-
     free = shutil.disk_usage(root).free / 1e9
-    raw = read_yaml(root / FILE) if (root / FILE).exists() else {}
-    profile = raw.get("profile") if isinstance(raw, dict) else None
-    needed = NEEDED_GB.get(str(profile), NEEDED_GB["paper"])
-    level: Literal["ok", "fail"] = "ok" if free >= needed else "fail"
-    yield Finding(level, "disk", f"{free:.0f} GB free, the profile wants {needed}")
+    needed = _needed_gb(root)
+    if needed is None:
+        yield Finding("ok", "disk", f"{free:.0f} GB free; what the profile's own downloads need is not known here")
+        return
+    # What was fetched already takes none of the free space.
+    begun = any((root / "data" / "archives").glob("*/fetch.json"))
+    level: Literal["ok", "warn", "fail"] = "ok" if free >= needed else "warn" if begun else "fail"
+    yield Finding(level, "disk", f"{free:.0f} GB free, the profile wants {needed}" + (" from nothing" if begun else ""))
+
+
+def _needed_gb(root: Path) -> int | None:
+    """What the active profile needs; None where nobody knows: archives of the user that are downloaded."""
+    from hqsam_pipelines.params import FILE, Params
+
+    try:
+        params = Params.load(root / FILE)
+    except UserError:
+        return None  # params.yaml is broken, which is a finding already
+    files = [file for archive in params.raw["archives"].values() for file in archive.get("files", [])]
+    urls = [str(url) for file in files for url in file.get("urls", [])]
+    if all(url.startswith(_ON_THIS_MACHINE) for url in urls):
+        return NEEDED_GB["embedded"]
+    return NEEDED_GB["paper"] if params.profile.startswith("paper") else None
 
 
 def _git(root: Path) -> Iterator[Finding]:
@@ -205,4 +226,4 @@ def _leftovers(root: Path) -> Iterator[Finding]:
         return  # params.yaml is broken, which is a finding already
     if found:
         names = ", ".join(str(path) for path in found[:6])
-        yield Finding("warn", "leftovers", f"not part of the profile: {names}; `hqsam profile --prune` removes them")
+        yield Finding("warn", "leftovers", f"not part of the profile: {names}; `hqsam profile --prune` takes them away")

@@ -68,7 +68,15 @@ def repository_root(start: Path | None = None) -> Path:
 
 
 def state_dir(root: Path) -> Path:
-    """`<root>/.hqsam`, created if needed: locks, the local server's home and its log. Not under version control."""
+    """`<root>/.hqsam`, created if needed: locks, the local server's home and its log. Not under version control.
+
+    Raises:
+        UserError: it cannot be created.
+    """
     folder = root / STATE_DIR
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        cure = "run this in a checkout that can be written"
+        raise UserError(f"the folder cannot be made ({error.strerror})", file=folder, cure=cure) from error
     return folder

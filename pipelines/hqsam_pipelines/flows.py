@@ -57,6 +57,7 @@ class _Outcome(Generic[T]):
     """Carries the library's result or exception past Prefect, which would store or wrap it."""
 
     value: T
+    done: bool = False
     error: BaseException | None = None
 
 
@@ -72,7 +73,8 @@ def run_flow(spec: FlowSpec, work: Callable[[Report], T], *, root: Path) -> T:
         What `work` returned.
 
     Raises:
-        BaseException: what `work` raised; the flow run is marked as failed, with the message.
+        BaseException: what `work` raised; the flow run is marked as failed, with the message. Not so what Prefect raises
+            after the work: that is a line on standard error.
     """
     env.prepare()
     with server.running(root) as place:
@@ -80,7 +82,14 @@ def run_flow(spec: FlowSpec, work: Callable[[Report], T], *, root: Path) -> T:
             print(f"Prefect server: {place.page}  (ends itself when idle; `hqsam server stop`)", file=sys.stderr)
         _refresh_settings()
         outcome: _Outcome[T] = _Outcome()
-        _drive(_make_flow(spec, work, outcome, root)(**spec.parameters))
+        try:
+            _drive(_make_flow(spec, work, outcome, root)(**spec.parameters))
+        except Exception as error:
+            if not outcome.done:
+                raise
+            # The server went away meanwhile. Hours of work are not to be done again for the sake of its record.
+            text = f"the work is done, but the Prefect server could not be told: {type(error).__name__}: {error}"
+            print(f"  {spec.run_name}: {text}", file=sys.stderr, flush=True)
         if outcome.error is not None:
             raise outcome.error
         return outcome.value
@@ -125,6 +134,7 @@ def _make_flow(spec: FlowSpec, work: Callable[[Report], T], outcome: _Outcome[T]
         try:
             with Progress(spec.run_name, artifact=True) as report:
                 outcome.value = work(report)
+            outcome.done = True
         except Exception as error:
             outcome.error = error
             if is_user_error(error):

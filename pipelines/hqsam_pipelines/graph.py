@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,34 @@ def read_graph(root: Path, targets: Sequence[str]) -> Graph:
         raise UserError(f"DVC: {error}", file=root / "dvc.yaml") from error
     kept = {name: needs[name] for name in order}
     return Graph(tuple(order), kept, changed, _weights(kept), tuple(wanted), sorted(stages))
+
+
+def edited(root: Path) -> list[str]:
+    """Stages whose command, code, parameters, inputs or outputs are there and differ from dvc.lock, in dvc.yaml's order.
+
+    Files that are not there say nothing: a fresh clone has none before `dvc pull`.
+
+    Raises:
+        UserError: dvc.yaml is not valid, or another DVC is at work.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            names = [stage.name for stage in repo.index.stages]
+            found = repo.status()
+    except DvcException as error:
+        raise UserError(f"DVC: {error}", file=root / "dvc.yaml") from error
+    short = {address.rpartition(":")[2]: entries for address, entries in found.items()}
+    return [name for name in names if any(map(_differs, short.get(name, ())))]
+
+
+def _differs(entry: Any) -> bool:
+    """Whether an entry of DVC's status is about something that is there: `{"changed deps": {path: word}}`, or a text."""
+    if not isinstance(entry, Mapping):
+        return not isinstance(entry, str) or entry in ("modified", "new", "changed command")
+    return any(map(_differs, entry.values()))
 
 
 def _is_changed(stage: Any) -> bool:

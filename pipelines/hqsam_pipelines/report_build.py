@@ -50,6 +50,7 @@ class Numbers:
     curves: dict[str, dict[str, list[float]]]
     training: tuple[list[str], list[list[str]]]
     ablations: list[report_ablations.AblationRow]
+    models: list[Row]
 
 
 def build(*, root: Path, params: Any, out: Path, report: Progress) -> dict[str, Any]:
@@ -77,13 +78,16 @@ def _numbers(run: Run) -> Numbers:
     model = run.models[0]
     tables = [(spec, spec_rows(run, model, spec)) for spec in paper.TABLES]
     hq4 = [b for b in paper.HQ4 if b in run.benchmarks]
+    ablations = report_ablations.rows(run)
+    more = [] if ablations else run.models[1:]  # the grid has a table of its own
     return Numbers(
         overview=headline_rows(run, model),
         tables=[(spec, rows) for spec, rows in tables if rows],
         others=other_rows(run, model),
         curves=report_tables.recall_curves(run, model, hq4),
         training=report_tables.curve_table(run.root, run.models),
-        ablations=report_ablations.rows(run),
+        ablations=ablations,
+        models=[row for name in more for row in headline_rows(run, name)],
     )
 
 
@@ -95,6 +99,8 @@ def _write_tables(folder: Path, numbers: Numbers) -> None:
             (tmp / f"{spec.name}.csv").write_text(report_tables.table_csv(rows), encoding="utf-8")
         (tmp / "table10_cost.csv").write_text(report_cost.cost_csv(), encoding="utf-8")
         (tmp / "further.csv").write_text(report_tables.table_csv(numbers.others), encoding="utf-8")
+        if numbers.models:
+            (tmp / "models.csv").write_text(report_tables.table_csv(numbers.models), encoding="utf-8")
         if numbers.ablations:
             (tmp / "ablations.csv").write_text(report_ablations.table_csv(numbers.ablations), encoding="utf-8")
             (tmp / "ablations.md").write_text(report_ablations.markdown(numbers.ablations), encoding="utf-8")
@@ -193,7 +199,7 @@ def _page(
     context = {
         "title": "SAM against HQ-SAM",
         "subtitle": f"Profile {run.params.get('profile', '?')}, model {model} ({run.backbone(model)}), "
-        f"{len(run.benchmarks)} benchmarks, zero-shot.",
+        f"{len(run.benchmarks)} benchmarks, zero-shot." + _others(numbers),
         "notices": report_html.notices(run),
         "sections": _sections(galleries, hero is not None),
         "cards": report_html.cards(numbers.overview),
@@ -206,6 +212,7 @@ def _page(
         "paper_backbone": paper.reference_backbone(run.backbone(model)),
         "tables": [report_html.table_context(spec, rows) for spec, rows in numbers.tables],
         "more_tables": report_html.other_context(numbers.others)
+        + report_html.models_context(numbers.models)
         + report_ablations.context(numbers.ablations, str(run.params.get("profile", ""))),
         "cost": report_cost.cost_context(),
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
@@ -214,6 +221,11 @@ def _page(
         **data,
     }
     return report_html.render("report.html.j2", context)
+
+
+def _others(numbers: Numbers) -> str:
+    names = ", ".join(dict.fromkeys(row.model for row in numbers.models))
+    return f" It is the first model of params.yaml; {names}: see “Other models of this run”." if names else ""
 
 
 _HERO_TEXT = (

@@ -227,15 +227,26 @@ def _papers(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def other_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """A plain table of what none of the paper's tables shows."""
+    return [_plain_table("Further benchmarks and prompts", rows)] if rows else []
+
+
+def models_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A plain table of the models that the rest of the page does not show."""
     if not rows:
         return []
+    table = _plain_table("Other models of this run", rows)
+    lines = [[row.model, *line] for row, line in zip(rows, table["lines"], strict=True)]
+    return [{**table, "columns": ["Model", *table["columns"]], "lines": lines}]
+
+
+def _plain_table(title: str, rows: Sequence[Row]) -> dict[str, Any]:
     lines = [
         [paper.title(r.benchmark), r.prompt_set, r.metric, number(r.sam, 1), number(r.hq, 1), signed(r.delta),
          interval_text(r.interval)]
         for r in rows
     ]  # fmt: skip
     columns = ["Benchmark", "Prompt", "Metric", "SAM", "HQ-SAM", "Δ", "95 % interval"]
-    return [{"title": "Further benchmarks and prompts", "columns": columns, "lines": lines}]
+    return {"title": title, "columns": columns, "lines": lines}
 
 
 def recall_chart(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -263,6 +274,9 @@ _X_COLUMNS = ("step", "iteration", "epoch")
 _CURVE_STYLES = {"sam": "sam", "hq_token": "hq", "hq_sum": "extra"}
 
 
+_MODEL_STYLES = ("hq", "truth", "extra", "plain")
+
+
 def training_charts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     """(title, svg) of the curves that training wrote: the losses, and each validation metric of all systems."""
     records = [dict(zip(columns, row, strict=True)) for row in rows]
@@ -286,17 +300,27 @@ def _group(name: str) -> str:
 def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, title: str, names: Sequence[str]) -> str:
     scale = 100.0 if title.startswith("Held-out") else 1.0
     models = list(dict.fromkeys(r["model"] for r in records))
+    several = len(models) > 1
     series = []
-    for model in models:
+    for turn, model in enumerate(models):
         mine = [r for r in records if r["model"] == model]
-        for place, name in enumerate(names):
+        for place, name in enumerate(_telling(names, first=turn == 0) if several else names):
             points = [(_float(r[x_name]) if x_name else float(i), _float(r[name])) for i, r in enumerate(mine)]
             known = [(x, scale * y) for x, y in points if x is not None and y is not None]
-            label = _curve_title(name) if len(models) == 1 else f"{model}: {_curve_title(name)}"
-            series.append(Series(label, _curve_style(name, place), [p[0] for p in known], [p[1] for p in known]))
+            label = f"{model}: {_curve_title(name)}" if several else _curve_title(name)
+            style = _MODEL_STYLES[turn % len(_MODEL_STYLES)] if several and _system(name) != "sam" else None
+            series.append(
+                Series(label, style or _curve_style(name, place), [p[0] for p in known], [p[1] for p in known])
+            )
     limits = [span([v for s in series for v in values(s)], pad) for values, pad in ((_xs, 0.01), (_ys, 0.06))]
     axes = Axes(x_name or "row", "percent" if scale > 1 else "loss", limits[0], limits[1])
     return line_chart(series, axes, title)
+
+
+def _telling(names: Sequence[str], *, first: bool) -> list[str]:
+    """One column a model, so that a colour is a model: the whole loss, the HQ token; SAM once, of the first."""
+    chosen = [name for name in names if name == "loss" or _system(name) == "hq_token"] or list(names[:1])
+    return [name for name in names if _system(name) == "sam" and first] + chosen
 
 
 def _xs(series: Series) -> Sequence[float]:
@@ -307,13 +331,16 @@ def _ys(series: Series) -> Sequence[float]:
     return series.y
 
 
+def _system(name: str) -> str:
+    return name.rpartition("_")[0]
+
+
 def _curve_title(name: str) -> str:
-    system = name.rpartition("_")[0]
-    return SYSTEM_TITLES.get(system, name)
+    return SYSTEM_TITLES.get(_system(name), name)
 
 
 def _curve_style(name: str, place: int) -> str:
-    return _CURVE_STYLES.get(name.rpartition("_")[0], ("hq", "sam", "truth", "extra", "plain")[place % 5])
+    return _CURVE_STYLES.get(_system(name), ("hq", "sam", "truth", "extra", "plain")[place % 5])
 
 
 def _float(text: str | None) -> float | None:

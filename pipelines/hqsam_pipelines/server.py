@@ -126,16 +126,28 @@ def running(root: Path) -> Iterator[Server]:
     Sets `PREFECT_API_URL` and `PREFECT_HOME` in this process unless the caller's environment names a server.
 
     Raises:
-        UserError: the server did not start; the message holds the end of its log.
+        UserError: the server did not start (the message holds the end of its log), or the caller's does not answer.
     """
     given = os.environ.get("PREFECT_API_URL")
     if given:
-        yield Server(api=given, ours=False)
+        with _unreachable_is_user_error(given):
+            yield Server(api=given, ours=False)
         return
     with locked(lease_path(root), shared=True):
         server = ensure(root)
         with _environment(PREFECT_API_URL=server.api, PREFECT_HOME=str(home(root))):
             yield server
+
+
+@contextlib.contextmanager
+def _unreachable_is_user_error(api: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "Failed to reach API" not in str(error):
+            raise
+        cure = "start that server, or unset the variable: a local one is then started"
+        raise UserError("the Prefect server does not answer", file=api, key="PREFECT_API_URL", cure=cure) from error
 
 
 @contextlib.contextmanager

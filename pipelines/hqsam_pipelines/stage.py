@@ -7,10 +7,12 @@ reports/provenance.json. A message for a person is printed without a traceback; 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 Section = Literal["archives", "sources", "benchmarks", "models"]
 
+
+PATIENCE_S = 20.0
+"""How long a run waits for one of the same stage that has been told to end."""
 
 READS_WHOLE_FOLDERS = frozenset({"overlap", "validate", "shard", "report"})
 """Stages whose deps are folders such as data/samples as a whole: nothing of another profile may lie there."""
@@ -114,6 +119,7 @@ def _in_host(stage: Stage, argv: Sequence[str]) -> int | None:
     """The exit status of the run in the checkout's host, or None where there is none."""
     try:
         root = env.repository_root()
+        env.state_dir(root)
     except UserError:
         return None  # said by `run_here`
     env.prepare()  # before the host compares environments
@@ -168,9 +174,35 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
         finally:
             clock.library_end()
 
-    result = _on_server(stage, names, work, root) if stage.on_server else work(silent)
+    with _alone(root, stage.run_name(names)):
+        result = _on_server(stage, names, work, root) if stage.on_server else work(silent)
     provenance.record_stage(root, stage.dvc_name(names), clock.cost())
     return result
+
+
+@contextlib.contextmanager
+def _alone(root: Path, name: str) -> Iterator[None]:
+    """Keep a second run of the same stage out: DVC forgets its own when it is killed, but the stage goes on.
+
+    Raises:
+        UserError: another process still runs this stage. One that is ending is waited for.
+    """
+    from hqsam_pipelines.locks import FileLock
+    from hqsam_pipelines.profiles import STAGE_LOCKS
+
+    env.state_dir(root)
+    path = root / STAGE_LOCKS / f"{name}.lock"
+    path.parent.mkdir(exist_ok=True)
+    lock = FileLock(path)
+    if not lock.acquire(PATIENCE_S):
+        problem = f"another process ({path.read_text().strip() or 'unknown'}) still runs this stage"
+        raise UserError(problem, file=path, key=name, cure="wait for it, or end it, then run again")
+    try:
+        os.ftruncate(lock.fd, 0)
+        os.write(lock.fd, str(os.getpid()).encode())
+        yield
+    finally:
+        lock.release()
 
 
 def _on_server(stage: Stage, names: tuple[str, ...], work: Callable[[Report], Any], root: Path) -> Any:

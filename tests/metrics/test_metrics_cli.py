@@ -141,6 +141,22 @@ def test_pictures(tmp_path):
         read_mask_png(tmp_path / "w.png")
 
 
+@pytest.mark.parametrize("name", ["dt.json", "gt.json"])
+def test_the_result_does_not_replace_what_was_scored(tmp_path, name):
+    truth, rows = detections(np.random.default_rng(5))
+    (tmp_path / "dt.json").write_text(json.dumps(rows))
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    before = (tmp_path / name).read_bytes()
+    done = run("coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", tmp_path / "." / name)
+    assert done.exit_code == 1 and f"{name}: is an input" in done.output
+    assert (tmp_path / name).read_bytes() == before
+    done = run("coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", tmp_path)
+    assert done.exit_code == 1 and "is a folder" in done.output and "AP " not in done.output
+    below = tmp_path / name / "out.json"  # found out late: the numbers are printed all the same
+    done = run("coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", below)
+    assert done.exit_code == 1 and "AP " in done.output and f"error: {tmp_path / name}: " in done.output
+
+
 def test_coco_lvis_ytvis(tmp_path):
     for command, folder, kind, key in [
         ("coco", "coco", "segm", "results_fake.json"),
@@ -174,6 +190,9 @@ def test_cross_check(tmp_path, monkeypatch):
         words = (command, "--pred", results, "--gt", at / "gt.json", "--iou-type", kind, "--cross-check")
         done = run(*words)
         assert done.exit_code == 0 and sentence in done.output, done.output
+        assert "without" not in done.output
+        done = run(*words, "--max-dets", 7)
+        assert "; without --max-dets, which the reference program was not given" in done.output
     # An annotation of id 0: the reference would take its match for none.
     truth = read_golden("coco/gt.json")
     truth["annotations"] = [row | {"id": n} for n, row in enumerate(truth["annotations"])]

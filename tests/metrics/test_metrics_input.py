@@ -120,7 +120,9 @@ def blank(image):
 
 def test_what_cocoeval_tolerates_is_counted(tmp_path, coco_set):
     truth, rows = coco_set
-    rows += [rows[0] | {"image_id": i["id"], "segmentation": blank(i)} for i in truth["images"]]  # none without any
+    rows += [
+        rows[0] | {"image_id": i["id"], "segmentation": blank(i), "score": -1.0} for i in truth["images"]
+    ]  # none without any
     want = score(tmp_path, truth, rows)
     assert want.warnings == []
     first = truth["annotations"][0]
@@ -133,6 +135,23 @@ def test_what_cocoeval_tolerates_is_counted(tmp_path, coco_set):
     got = score(tmp_path, truth, [*rows, rows[0] | {"category_id": 78}])
     assert got.metrics == want.metrics
     assert [w.split()[0] for w in got.warnings] == ["1", "1", "1"]
+
+
+def test_copies_of_detections_are_counted(tmp_path, coco_set):
+    """Results of several processes put together with the samples that pad the last batch."""
+    truth, rows = coco_set
+    near = [rows[3] | {"score": rows[3]["score"] / 2}, rows[4] | {"category_id": 78}]
+    want = score(tmp_path, truth, [*rows, *near])
+    assert not [w for w in want.warnings if "copies" in w]
+    again = [json.loads(json.dumps(rows[n])) for n in (0, 2, 2)]
+    got = score(tmp_path, truth, [*again, *rows, *near])
+    assert got.warnings[0].startswith("3 detections are copies of another of the same image, category, score and mask")
+    assert not [w for w in score(tmp_path, truth, []).warnings if "copies" in w]
+    folder = GOLDEN / "lvis"
+    truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
+    for more, count in ((0, 31), (1, 32)):  # some of this file are copies already
+        got = score(tmp_path, truth, rows + rows[7 : 7 + more], function=evaluate.score_lvis_files)
+        assert got.warnings[0].startswith(f"{count} detections are copies")
 
 
 @pytest.mark.parametrize("first", [0, 1])

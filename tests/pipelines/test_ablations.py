@@ -168,6 +168,7 @@ def test_the_samples_page_shows_the_committed_run_of_the_grid() -> None:
     light = {"light_hq"}  # needs weights that the sample does not have
     assert {row.model for row in rows} == (overlays - light) | {"nano"}
     assert all(value is not None and 0 <= value <= 100 for row in rows for value in row.values)
+    assert report_ablations.markdown(rows) in (REPOSITORY / "docs" / "ablations.md").read_text(encoding="utf-8")
     table = report_ablations.context([], "sample")[0]
     assert table["recorded"] == "hqsam repro ablations"
     assert sum(group["span"] for group in table["groups"]) == len(table["columns"]) == len(table["lines"][0])

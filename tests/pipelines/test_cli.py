@@ -165,6 +165,19 @@ def test_doctor_finds_this_checkout_well_and_names_what_is_not(checkout: Path, t
     assert "did you mean epochs" in broken.stdout
 
 
+def test_doctor_knows_the_disk_by_the_archives_not_by_the_name(checkout: Path) -> None:
+    path = checkout / "params.yaml"
+    text = path.read_text().replace("profile: sample", "profile: my_own")
+    path.write_text(text)
+    assert "GB free, the profile wants 2" in call("doctor", cwd=checkout).stdout
+    own = "archives:\n  own: {files: [{name: own.zip, urls: ['https://example.org/own.zip']}]}\n"
+    path.write_text(text.replace("archives:\n", own, 1))
+    assert "own downloads need is not known" in call("doctor", cwd=checkout).stdout
+    path.write_text(text + "\n  : [")
+    broken = call("doctor", cwd=checkout)
+    assert broken.returncode == 1 and "not readable as YAML" in broken.stdout
+
+
 def test_doctor_misses_an_archive_of_the_user(checkout: Path) -> None:
     own = "archives:\n  own: {files: [{name: own.zip, urls: ['file:///nowhere/own.zip']}]}\n"
     path = checkout / "params.yaml"
@@ -181,3 +194,52 @@ def test_doctor_misses_the_gpu_that_the_profile_demands(checkout: Path) -> None:
     done = call("doctor", cwd=checkout)
     assert done.returncode == 1
     assert "nano: `train.device: cuda` demands a GPU" in done.stdout
+
+
+def test_an_output_that_is_a_folder_or_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file").write_text("")
+    for target in ("taken", "file/x.json"):
+        done = call("doctor", "--json", str(tmp_path / target))
+        assert done.returncode == 1
+        assert f"file: {tmp_path / target.split('/')[0]}" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_checkout_that_cannot_be_written_is_one_message(checkout: Path) -> None:
+    (checkout / ".hqsam").write_text("a file where a folder must be")
+    command = [sys.executable, "-m", "hqsam_pipelines.stages.code"]
+    kept = environment(REPOSITORY)
+    done = subprocess.run(command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False)
+    for told in (done, call("server", "status", cwd=checkout), call("repro", cwd=checkout)):
+        assert told.returncode == 1
+        assert "the folder cannot be made" in told.stderr and "Traceback" not in told.stderr
+    checkout.chmod(0o555)
+    try:
+        if not os.access(checkout, os.W_OK):  # root may write anywhere
+            assert "FAIL  repository" in call("doctor", cwd=checkout).stdout
+    finally:
+        checkout.chmod(0o755)
+
+
+@pytest.mark.parametrize("verb", ["start", "status"])
+def test_a_given_server_that_does_not_answer_is_no_success(checkout: Path, verb: str) -> None:
+    command = [sys.executable, "-m", "hqsam_pipelines.cli", "server", verb]
+    kept = environment(REPOSITORY, PREFECT_API_URL="http://127.0.0.1:9/api")
+    done = subprocess.run(command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "does not answer" in done.stderr and not done.stdout
+
+
+def test_the_grid_of_ablations_is_not_that_of_other_data(checkout: Path) -> None:
+    text = (checkout / "params.yaml").read_text().replace("profile: sample", "profile: birds")
+    for name in ("params.yaml", "configs/birds.yaml"):
+        (checkout / name).write_text(text)
+    done = call("repro", "ablations", cwd=checkout)
+    assert done.returncode == 1
+    assert "no grid of ablations for the profile 'birds'" in done.stderr
+    assert (checkout / "params.yaml").read_text() == text
+
+
+def test_refine_looks_at_its_output_before_the_work(checkout: Path) -> None:
+    done = call("refine", "coift", "nano", "--refiner", "grabcut", "--json", str(checkout), cwd=checkout)
+    assert done.returncode == 1 and "this is a folder" in done.stderr

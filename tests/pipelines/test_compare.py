@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,7 @@ def test_command_line_writes_json_and_html_and_gates(
     assert cli.run(["compare", first[:10], "--json", str(out), "--html", str(page), "--fail-on-regression"]) == 0
     text = capsys.readouterr().out
     assert "better head" not in text and "first run" in text and "Holm" in text and "better" in text
+    assert "params seed: 0 → 1" in text
     content = json.loads(out.read_text())
     assert content["n_regressions"] == 0 and content["n_tested"] > 10
     assert content["b"] == {"name": "workspace", "commit": "", "subject": "files on disk"}
@@ -212,6 +214,16 @@ def test_command_line_writes_json_and_html_and_gates(
     assert cli.run(["compare", second, first, "--fail-on-regression"]) == 1
     assert "regression: " in capsys.readouterr().err
     assert cli.run(["compare", second, first]) == 0
+
+
+def test_page_names_the_model_where_there_are_several(repository: Commits) -> None:
+    root, first, second = repository
+    found = compare(root, first, second)
+    assert "DIS-VD (nano)" not in to_html(found)
+    twice = replace(found, changes=(*found.changes, *(replace(c, model="mine") for c in found.changes)))
+    page = to_html(twice)
+    for name in ("nano", "mine"):
+        assert f"<td>DIS-VD ({name})</td>" in page and f"DIS-VD ({name}), gt box" in page
 
 
 def test_page_shows_the_most_changed_masks_of_both_revisions(repository: Commits) -> None:

@@ -189,6 +189,27 @@ def test_7_switching_profiles_back_brings_the_outputs_back(first: Path) -> None:
     assert digests(first) == before
 
 
+def test_7_a_second_clone_has_nothing_to_do_after_a_pull(first: Path, tmp_path: Path) -> None:
+    git(first, "add", "-A")
+    git(first, "commit", "-qm", "to share", "--allow-empty")
+    second = tmp_path / "second clone"
+    git(tmp_path, "clone", "-q", str(first), str(second))
+    for root in (first, second):
+        words = ("dvc", "remote", "add", "--local", "-d", "store", str(tmp_path / "store"))
+        assert run(root, *words).returncode == 0
+    assert run(first, "dvc", "push").returncode == 0
+    done = run(second, "dvc", "pull")
+    assert done.returncode == 0, done.stderr
+    done = run(second, "dvc", "repro")
+    assert done.returncode == 0 and ran(done.stdout) == [], done.stdout
+    assert digests(second) == digests(first)
+    assert git(second, "status", "--porcelain") == ""
+    found = run(second, "hqsam", "compare", "HEAD", "--json", str(tmp_path / "same.json"))
+    assert found.returncode == 0, found.stderr
+    content = json.loads((tmp_path / "same.json").read_text())
+    assert content["notes"] == [] and {row["verdict"] for row in content["rows"]} == {"same", "untested"}
+
+
 def test_8_bad_input_is_one_message_a_failed_run_and_nothing_half_written(first: Path) -> None:
     archive = first / "data" / "archives" / "coco" / "val2017.zip"
     whole = archive.read_bytes()

@@ -261,6 +261,29 @@ def test_training_curve_holds_every_model(copy: Path) -> None:
     assert rows[-1] == ["vit_b", "1", "", "1.2", "", "", "", "0.5"] and len(rows) == 10
 
 
+def test_a_second_model_is_on_the_page(copy: Path) -> None:
+    """The page is about the first model; the numbers of another one were nowhere on it."""
+    for folder in ("data/scores", "data/predictions"):
+        for path in sorted((copy / folder).iterdir()):
+            shutil.copytree(path, path.with_name(path.name.replace("-nano", "-mine")))
+    for path in sorted((copy / "reports/metrics").iterdir()):
+        content = json.loads(path.read_text()) | {"model": "mine"}
+        path.with_name(path.name.replace("-nano", "-mine")).write_text(json.dumps(content))
+    shutil.copytree(copy / "models/nano", copy / "models/mine")
+    both = params() | {"models": {"nano": {"backbone": "nano"}, "mine": {"backbone": "nano"}}}
+    before = digests(copy / "reports/tables")
+    build_report(root=copy, params=both, out=copy / "reports")
+    assert before.items() <= digests(copy / "reports/tables").items()
+    own, first = (read_csv(copy / f"reports/tables/{name}.csv") for name in ("models", "overview"))
+    assert {row["model"] for row in own} == {"mine"} and {row["model"] for row in first} == {"nano"}
+    assert [row["delta"] for row in own] == [row["delta"] for row in first]
+    page = (copy / "reports/report.html").read_text()
+    assert "Other models of this run" in page and "It is the first model of params.yaml; mine: see" in page
+    loss = page[page.index("<h3>Training loss</h3>") :].split("</ul>")[0]
+    assert '<i class="key hq"></i>nano: loss' in loss and '<i class="key truth"></i>mine: loss' in loss
+    assert "bce" not in loss
+
+
 def test_summary_prints_the_table_and_the_place(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

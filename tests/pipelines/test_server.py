@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 from hqsam_datasets.errors import UserError
-from hqsam_pipelines import server
+from hqsam_pipelines import flows, server
 from hqsam_pipelines.locks import FileLock, is_held, locked
 from pipe_testing import bare_repository, environment
 
 USE = """
 import sys, time
 from pathlib import Path
-from hqsam_pipelines import server
+from hqsam_pipelines import flows, server
 with server.running(Path(sys.argv[1])) as found:
     print(found.pid, found.api, found.started_now, flush=True)
     time.sleep(float(sys.argv[2]))
@@ -167,3 +167,42 @@ def test_a_lock_is_dropped_by_the_death_of_its_holder(tmp_path: Path) -> None:
         assert not FileLock(path, shared=True).acquire(0)
     with locked(path, shared=True, timeout=0), locked(path, shared=True, timeout=0):
         assert not FileLock(path).acquire(0)
+
+
+def test_a_server_of_the_caller_that_does_not_answer_is_one_message(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for api in ("http://127.0.0.1:9/api", "127.0.0.1:4200"):
+        monkeypatch.setenv("PREFECT_API_URL", api)
+        spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={})
+        with pytest.raises(UserError, match="the Prefect server does not answer") as caught:
+            flows.run_flow(spec, lambda report: pytest.fail("the work began"), root=root)
+        assert api in str(caught.value) and "unset the variable" in str(caught.value)
+    with pytest.raises(RuntimeError, match="of the stage"), server.running(root):
+        raise RuntimeError("of the stage")
+
+
+GONE = """
+import os, signal, sys
+from pathlib import Path
+from hqsam_pipelines import flows
+
+def work(report):
+    os.kill(int(sys.argv[2]), signal.SIGKILL)
+    return "result"
+
+spec = flows.FlowSpec(verb="train", run_name="train-x", parameters={})
+print(flows.run_flow(spec, work, root=Path(sys.argv[1])))
+"""
+
+
+def test_a_result_is_not_lost_with_the_callers_server(root: Path, tmp_path: Path) -> None:
+    """A checkout's own server is started again; the one that the caller names is not ours to start."""
+    found, other = server.ensure(root), bare_repository(tmp_path / "other")
+    extra = {"PREFECT_API_URL": found.api, "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    words = [sys.executable, "-c", GONE, str(other), str(found.pid)]
+    kept = environment(Path(__file__).resolve().parents[2], **extra)
+    done = subprocess.run(words, env=kept, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "result"
+    assert "train-x: the work is done, but the Prefect server could not be told" in done.stderr

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hqsam_datasets.errors import UserError
 from hqsam_pipelines import codegraph
+from hqsam_pipelines import stage as stage_module
 from hqsam_pipelines.stage import Stage
-from pipe_testing import REPOSITORY, environment, run
+from pipe_testing import REPOSITORY, bare_repository, environment, run
 
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
 ORDER = (
@@ -95,3 +98,23 @@ def test_a_broken_params_file_stops_a_stage_with_one_message(tmp_path: Path) -> 
     assert "unknown key 'sead'" in done.stderr
     assert "did you mean seed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_stage_that_a_killed_dvc_left_behind_is_not_run_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = bare_repository(tmp_path / "checkout")
+    (root / "params.yaml").write_bytes((REPOSITORY / "configs" / "tiny.yaml").read_bytes())
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(stage_module, "PATIENCE_S", 0.3)
+    inner: list[UserError] = []
+
+    def work(job: stage_module.Job) -> str:
+        with pytest.raises(UserError, match=f"another process \\({os.getpid()}\\) still runs this stage") as caught:
+            stage_module.execute(stage, ())
+        inner.append(caught.value)
+        return "done"
+
+    stage = Stage(verb="code", per=(), run=work, on_server=False)
+    assert stage_module.execute(stage, ()) == "done" and len(inner) == 1
+    assert stage_module.execute(stage, ()) == "done" and len(inner) == 2  # the lock goes with the run

@@ -91,7 +91,7 @@ def _show(comparison: Comparison, *, every: bool) -> None:
 def _gate(comparison: Comparison) -> None:
     """Ends with 1 on a significant regression, or when nothing could be tested."""
     if comparison.regressions:
-        names = ", ".join(f"{c.benchmark} {c.system} {c.metric}" for c in comparison.regressions)
+        names = ", ".join(f"{c.benchmark} {c.model} {c.system} {c.metric}" for c in comparison.regressions)
         typer.echo(f"regression: {names}", err=True)
         raise typer.Exit(1)
     if not comparison.tested:

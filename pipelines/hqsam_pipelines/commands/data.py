@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hqsam_pipelines.progress import silent
+from hqsam_pipelines.progress import Progress
 
 app = typer.Typer(
     help="Look at samples and their prompts, read the data sheets, copy shards to and from object stores."
@@ -51,7 +51,8 @@ def push(
     """Copy shards to an object store; what is there already is not sent again."""
     from hqsam_datasets import remote
 
-    sent = remote.push(folder, url, report=silent)
+    with Progress("push") as report:
+        sent = remote.push(folder, url, report=report)
     typer.echo(f"{sent} shards sent; {url} is complete")
 
 
@@ -63,7 +64,8 @@ def pull(
     """Copy shards from an object store and verify them."""
     from hqsam_datasets import remote
 
-    index = remote.pull(url, folder, report=silent)
+    with Progress("pull") as report:
+        index = remote.pull(url, folder, report=report)
     typer.echo(f"{len(index['shards'])} shards in {folder}")
 
 

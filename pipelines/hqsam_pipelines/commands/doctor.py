@@ -51,12 +51,13 @@ def data(
     """Say in plain words what is wrong with a folder of images and masks. Exit status 1 if it is not usable."""
     from hqsam_datasets import annotation_check, atomic, folder_check
 
-    from hqsam_pipelines.progress import silent
+    from hqsam_pipelines.progress import Progress
 
-    if annotations is not None:
-        findings = annotation_check.examine(path, annotations=annotations, image_folder=images, report=silent)
-    else:
-        findings = folder_check.examine(path, image_folder=images, mask_folder=masks, kind=kind, report=silent)
+    with Progress("doctor") as report:
+        if annotations is not None:
+            findings = annotation_check.examine(path, annotations=annotations, image_folder=images, report=report)
+        else:
+            findings = folder_check.examine(path, image_folder=images, mask_folder=masks, kind=kind, report=report)
     for finding in findings:
         _print(finding)
     if json_file is not None:

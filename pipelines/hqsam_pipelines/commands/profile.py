@@ -24,7 +24,8 @@ def profile(
         bool | None,
         typer.Option(
             "--prune/--no-prune",
-            help="Take away outputs that the profile does not have (DVC's cache keeps them); default: when switching.",
+            help="Take away outputs that the profile does not have: DVC's cache keeps them, or else .hqsam/aside;"
+            " default: when switching.",
         ),
     ] = None,
 ) -> None:
@@ -39,8 +40,8 @@ def profile(
         switched = profiles.switch(root, name, force=force)
         typer.echo(f"params.yaml is now the profile {name}" if switched else f"{name} is active already")
     if prune or (prune is None and name is not None):
-        for path in profiles.prune(root):
-            typer.echo(f"removed {path} (not part of this profile)")
+        for line in profiles.prune(root):
+            typer.echo(line)
     if name is not None:
-        for path in profiles.restore(root):
-            typer.echo(f"restored {path} (from DVC's cache)")
+        for line in profiles.restore(root):
+            typer.echo(line)

@@ -51,10 +51,12 @@ def refine(
 
     from hqsam import refiners
     from hqsam.refine import evaluate
+    from hqsam_pipelines.commands._outputs import check_outputs
     from hqsam_pipelines.env import repository_root
     from hqsam_pipelines.params import Params
     from hqsam_pipelines.progress import Progress
 
+    check_outputs({"--json": json}, inputs=[weights])
     root = repository_root()
     params = Params.load(root / "params.yaml")
     params.entry("models", model)

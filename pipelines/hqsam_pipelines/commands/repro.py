@@ -60,12 +60,23 @@ def repro(
 
 
 def _switch(root: Path) -> None:
-    """Make the profile with all rows of configs/ablations the active one, for the data of the one that is active now."""
+    """Make the profile with all rows of configs/ablations the active one, for the data of the one that is active now.
+
+    Raises:
+        UserError: the active profile is no base of a grid: the sample's would say nothing about its data.
+    """
+    from hqsam_datasets.errors import UserError
+
     from hqsam_pipelines import ablations, profiles
     from hqsam_pipelines.params import FILE, Params
 
     active = Params.load(root / FILE).profile
-    name = next((name for name, base in ablations.PROFILES.items() if active in (name, base)), "ablations")
+    name = next((name for name, base in ablations.PROFILES.items() if active in (name, base)), None)
+    if name is None:
+        bases = " or ".join(f"`hqsam profile {base}`" for base in ablations.PROFILES.values())
+        problem = f"there is no grid of ablations for the profile {active!r}"
+        raise UserError(problem, file=root / FILE, key="profile", cure=f"switch first: {bases}")
     if profiles.switch(root, name):
         typer.echo(f"params.yaml is now the profile {name}; `hqsam profile {ablations.PROFILES[name]}` goes back")
-        profiles.prune(root)
+        for line in profiles.prune(root):
+            typer.echo(line)

@@ -5,7 +5,8 @@ Needs the base install only (no torch, Prefect or DVC).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,25 +61,54 @@ Area = Annotated[
 def _run(
     score: Callable[..., Result], json_file: Path | None, check: Callable[[], str] | None = None, **arguments: Any
 ) -> None:
-    """Scores, checks, prints the metrics, writes the JSON; a user error is one message and exit code 1."""
-    from hqsam_metrics.errors import UserError
+    """Scores, checks, prints the metrics, writes the JSON."""
     from hqsam_metrics.files import write_json
 
-    try:
+    with _messages(json_file):
+        _check_output(json_file, arguments["pred"], arguments["gt"])
         with Progress("score") as report:
             result = score(report=report, **arguments)
         checked = None if check is None else check()
-        if json_file is not None:
+    _show(result)  # first: a file that cannot be written must not cost the numbers
+    if checked is not None:
+        typer.echo(checked)
+    if json_file is not None:
+        with _messages(json_file):
             write_json(json_file, result.to_dict())
+
+
+@contextlib.contextmanager
+def _messages(json_file: Path | None) -> Iterator[None]:
+    """A user error, or a file that cannot be read or written, is one message and exit code 1."""
+    from hqsam_metrics.errors import UserError
+
+    try:
+        yield
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     except OSError as error:
-        typer.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
+        # Of a file that was opened already, such as the result on a full disk, the system says no name.
+        typer.echo(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
         raise typer.Exit(1) from None
-    _show(result)
-    if checked is not None:
-        typer.echo(checked)
+
+
+def _check_output(json_file: Path | None, *inputs: Path) -> None:
+    """Raises a UserError if the result would replace a file that is to be scored, or is a folder."""
+    from hqsam_metrics.errors import UserError
+
+    if json_file is None:
+        return
+    if json_file.is_dir():
+        raise UserError(f"{json_file}: is a folder; give --json the name of a file")
+    if json_file.resolve() in [path.resolve() for path in inputs]:
+        raise UserError(f"{json_file}: is an input of this command; give --json another name")
+
+
+def _by_default(max_dets: int | None, area_rule: AreaRule) -> str:
+    """What a cross-check did not check: both programs run by the protocol's own rules."""
+    own = [*(["--max-dets"] if max_dets is not None else []), *(["--area-rule"] if area_rule != AreaRule.mask else [])]
+    return f"; without {' and '.join(own)}, which the reference program was not given" if own else ""
 
 
 def _show(result: Result) -> None:
@@ -131,9 +161,10 @@ def coco(
     def check() -> str:
         from hqsam_metrics.crosscheck import check_coco
 
-        return check_coco(
+        said = check_coco(
             pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio, class_agnostic=class_agnostic
         )
+        return said + _by_default(max_dets, area_rule)
 
     _run(
         score_coco_files, json, check if cross_check else None,
@@ -160,7 +191,7 @@ def lvis(
     def check() -> str:
         from hqsam_metrics.crosscheck import check_lvis
 
-        return check_lvis(pred=pred, gt=gt)
+        return check_lvis(pred=pred, gt=gt) + _by_default(max_dets, area_rule)
 
     _run(
         score_lvis_files, json, check if cross_check else None,

@@ -24,7 +24,7 @@ def start(
     found = server.status(env.repository_root())
     if found is None:
         found = server.ensure(env.repository_root(), idle_minutes=idle_minutes)
-    typer.echo(_line(found))
+    _show(found)
 
 
 @app.command()
@@ -44,12 +44,12 @@ def status() -> None:
     if found is None:
         typer.echo("no server runs; the next stage starts one")
         raise typer.Exit(3)
+    _show(found)
+
+
+def _show(found: server.Server) -> None:
     if not found.ours and not server.healthy(found.api):
         typer.echo(f"{found.api} (PREFECT_API_URL) does not answer", err=True)
         raise typer.Exit(1)
-    typer.echo(_line(found))
-
-
-def _line(found: server.Server) -> str:
     whose = f"process {found.pid}" if found.ours else "given by PREFECT_API_URL"
-    return f"Prefect server: {found.page} ({whose})"
+    typer.echo(f"Prefect server: {found.page} ({whose})")
