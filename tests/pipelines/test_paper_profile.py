@@ -1,7 +1,7 @@
 """The paper profiles with small archives in the published layouts, under the published names, in a drop folder.
 
-Only what the size decides is changed: digests, lengths and counts. Everything else (archives, file names, layouts, adapters, prompt
-sets, the sets that nobody can download) is what `hqsam profile paper` says.
+Only what the size decides is changed, digests, lengths and counts, and mirrors of optional files are left out.
+Everything else (archives, file names, layouts, adapters, prompt sets, what nobody can download) is as in `hqsam profile paper`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ def small(profile: dict[str, Any]) -> dict[str, Any]:
         for file in entry["files"]:
             for fact in ("bytes", "sha256", "sha1", "md5"):
                 file.pop(fact, None)
+            if file.get("optional"):
+                file["urls"] = [
+                    url for url in file["urls"] if url.startswith("drop://")
+                ]  # mirrors cannot be asked here
     for name, entry in found["sources"].items():
         entry["expected"] = SAMPLE["sources"][name]["expected"]
     for name, entry in found["benchmarks"].items():

@@ -3,9 +3,9 @@
 Source: Cheng et al., CascadePSP, CVPR 2020. Licence: not for commercial purposes; the photographs are from Flickr.
 Layout: `test/<NAME>_im.jpg`, `test/<NAME>_gt.png` (0/255), beside `val/`; several objects may share one photograph,
 each has a pair of its own. Coarse masks (PSPNet, DeepLabV3+, RefineNet, FCN-8s) come in a second archive, a folder
-per network, as `<NAME>_seg.png` at image resolution, foreground above 128. The paper prompts with the ground-truth
-box and with the PSPNet mask; how that mask became SAM's 256-pixel input is unpublished (see `hqsam.predict`). Known
-bad files: none.
+per network, as `<NAME>_seg.png` at image resolution, foreground above 128; copies of the pairs may lie beside them.
+The paper prompts with the ground-truth box and with the PSPNet mask; how that mask became SAM's 256-pixel input is
+unpublished (see `hqsam.predict`). Known bad files: none.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Big:
         """The folder with PSPNet's masks of the test objects; None if their optional archive could not be had."""
         folders = sorted({p.parent for p in root.rglob(f"*{_COARSE}")})
         names = {p.name.removesuffix(_TRUTH) for p in test.glob(f"*{_TRUTH}")}
-        folders = [f for f in folders if any((f / f"{name}{_COARSE}").exists() for name in names)]
+        held = {f: sum((f / f"{name}{_COARSE}").exists() for name in names) for f in folders}
+        folders = [f for f in folders if held[f] == max(held.values()) > 0]  # val has names of test, too, but not all
         if len(folders) > 1:
             folders = [f for f in folders if self.network in str(f.relative_to(root)).lower()]
         if not folders and missing_files(root):
@@ -72,13 +73,16 @@ class Big:
 
 
 def _test_folder(root: Path) -> Path:
-    """``test/``; a repack without ``val`` may have the pairs in any one folder."""
+    """``test/``; a repack without ``val`` may have the pairs in any one folder, coarse masks beside copies of them."""
     folders = sorted({p.parent for p in root.rglob(f"*{_TRUTH}")})
     test = [f for f in folders if f.name.lower() == "test"] or folders
+    test = [f for f in test if next(f.glob(f"*{_COARSE}"), None) is None] or test
     if not test:
         return find_root(root, "test/*_gt.png")
     if len(test) > 1:
-        raise UserError(f"{len(test)} folders with *{_TRUTH}, one `test` expected", file=root, key="test")
+        places = " and ".join(f.relative_to(root).as_posix() for f in test)
+        cure = "keep the photographs and ground truth of BIG's test part, once, in BIG.zip"
+        raise UserError(f"*{_TRUTH} lie in {places}, one `test` expected", file=root, key="test", cure=cure)
     return test[0]
 
 

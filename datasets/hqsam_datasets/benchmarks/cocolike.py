@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,27 @@ def check_ids(groups: Mapping[Any, Any], known: set[Any], path: Path, what: str)
         )
 
 
+def check_categories(found: Iterable[int], truth: Json, path: Path) -> None:
+    """Classes of a prompt file that the annotations do not have: numbered by another list, every box would score as wrong."""
+    known = {int(entry["id"]) for entry in truth.get("categories") or ()}
+    unknown = sorted(set(found) - known)
+    if known and unknown:
+        raise UserError(
+            f"{len(unknown)} category_id that the annotations do not have, first {unknown[0]}; they have "
+            f"{min(known)} to {max(known)}",
+            file=path,
+            key=f"category_id {unknown[0]}",
+            cure="write the annotation file's own category ids (COCO's have gaps), or leave such boxes out",
+        )
+
+
+def check_detections(boxes: Detections, images: set[Any], truth: Json | None, path: Path) -> None:
+    """Every box must be on a known image, and of a known class if `truth` is given."""
+    check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), images, path, "detections on images")
+    if truth is not None:
+        check_categories(np.unique(boxes.categories).tolist(), truth, path)
+
+
 def segmentation(record: Json, height: int, width: int, path: Path) -> str:
     """The record's mask as compressed counts; the error names file and annotation."""
     try:
@@ -134,7 +155,7 @@ class CocoLike:
         found_at = find_prompts(root, self.detections)
         boxes = Detections.none() if found_at is None else read_detections(found_at)
         if found_at is not None:
-            check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), known, found_at, "detections on images")
+            check_detections(boxes, known, None if self.class_agnostic else truth, found_at)
         annotated = (truth["annotations"], objects)
         items = self._items(root, path, images, annotated, boxes)
         return Content(items=items, n_images=len(images), ground_truth=truth)
@@ -174,8 +195,14 @@ class _Locator:
         head, _, rest = relative.partition("/")
         if head not in self._folders:
             found = sorted((p for p in self._root.rglob(head) if p.is_dir()), key=lambda p: (-len(p.parts), p))
-            self._folders[head] = found[0] if found else find_folder(self._root, head)
+            self._folders[head] = _holding(found[0] if found else find_folder(self._root, head), rest)
         return below(self._folders[head], rest)
+
+
+def _holding(folder: Path, first: str) -> Path:
+    """The folder, or the only one in it if that holds the first file: a copy packed with a root folder of another name."""
+    inner = [child for child in folder.iterdir() if child.is_dir()]
+    return inner[0] if len(inner) == 1 and (inner[0] / first).is_file() else folder
 
 
 def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:

@@ -3,8 +3,9 @@
 Source: Zou et al., X-Decoder, CVPR 2023 (Roboflow data sets, licences differ per set); `seginw.zip` of the HQ-SAM
 authors. Layout: `<Set>/valid/*.jpg`, `<Set>/valid/_annotations_min1cat.coco.json` (0-based category ids; the file
 `_annotations.coco.json` beside it has an extra parent category and is not used). Prompts: boxes of GroundingDINO
-Swin-B, one results file a set, `seginw-<Set>_val.json`, the best 100 (box, class) pairs an image; the score is the
-detector's alone.
+Swin-B, one COCO results file a set, `seginw-<Set>_val.json`, the best 100 (box, class) pairs an image; the score is the
+detector's alone. The results that HQ-SAM's authors published under these names (`grounded_sam.zip`,
+`grounded_hqsam.zip`) hold final masks and no boxes: they check an evaluator and are no prompts.
 
 The 25 sets become one benchmark: image and category ids are numbered through, and each category's `supercategory`
 is its set. The headline of SGinW is the mean over the 25 sets of the sets' AP, that is, categories weigh by set.
@@ -18,11 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hqsam_datasets.benchmarks.base import Content, Item, Kind
-from hqsam_datasets.benchmarks.cocolike import check_ids, field, group, prompts_of, read_json, truth_of
-from hqsam_datasets.benchmarks.common import find_file
+from hqsam_datasets.benchmarks.cocolike import (
+    check_detections,
+    check_ids,
+    field,
+    group,
+    prompts_of,
+    read_json,
+    truth_of,
+)
+from hqsam_datasets.benchmarks.common import find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import found_below
@@ -71,7 +78,7 @@ class Sginw:
     sets: tuple[str, ...] = SETS
 
     def read(self, root: Path) -> Content:
-        """Every image of every set with GroundingDINO's boxes on it."""
+        """Every image of every set with GroundingDINO's boxes on it, if their optional archive is there."""
         ordered = sorted(self.sets, key=lambda name: make_key("", name) + "-")
         parts = [_part(root, name, number) for number, name in enumerate(ordered, start=1)]
         n_images = sum(len(part.truth["images"]) for part in parts)
@@ -103,9 +110,10 @@ def _part(root: Path, name: str, number: int) -> _Part:
     known = {int(field(r, "id", path)) for r in field(truth, "images", path)}
     objects = group(field(truth, "annotations", path), "image_id", path)
     check_ids(objects, known, path, "annotations of images")
-    results = find_file(root, f"seginw-{name}_val.json")
-    boxes = read_detections(results)
-    check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), known, results, "detections on images")
+    results = find_prompts(root, f"seginw-{name}_val.json")
+    boxes = Detections.none() if results is None else read_detections(results)
+    if results is not None:
+        check_detections(boxes, known, truth, results)
     if len(field(truth, "categories", path)) > _CATEGORIES_A_SET or max(known, default=0) >= _IMAGES_A_SET:
         raise UserError("ids are too large to number the sets through", file=path, key=name)
     return _Part(name, number, path.parent, path, truth, objects, boxes)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
-from hqsam_datasets.benchmarks.cocolike import check_ids, field, group, read_json
+from hqsam_datasets.benchmarks.cocolike import check_categories, check_ids, field, group, read_json
 from hqsam_datasets.benchmarks.common import find_file, find_prompts
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import below, found_below
@@ -42,10 +42,15 @@ class YtvisLike:
         known = {v["id"] for v in videos}
         objects = group(truth.get("annotations") or [], "video_id", path)  # private for val and test splits
         check_ids(objects, known, path, "annotations of videos")
+        _check_lengths(objects, videos, path)
         tracks: dict[Any, list[Json]] = {}
         if tracks_at is not None:
             tracks = group(read_json(tracks_at, list), "video_id", tracks_at)
             check_ids(tracks, known, tracks_at, "tracks of videos")
+            _check_lengths(tracks, videos, tracks_at)
+            check_categories(
+                (int(field(r, "category_id", tracks_at)) for t in tracks.values() for r in t), truth, tracks_at
+            )
         items = self._items(_frames(root, videos, path), path, tracks_at or path, videos, objects, tracks)
         return Content(items=items, n_images=sum(len(v["file_names"]) for v in videos), ground_truth=truth)
 
@@ -86,9 +91,22 @@ def _frames(root: Path, videos: list[Json], path: Path) -> Path:
     return found_below(root, f"JPEGImages/{first}", depth=4).parent
 
 
+def _check_lengths(groups: dict[Any, list[Json]], videos: list[Json], path: Path) -> None:
+    """Every object needs an entry, mask or null, for each frame that the annotations list."""
+    for video in videos:
+        frames = len(field(video, "file_names", path))
+        for record in groups.get(video["id"], ()):
+            if len(masks := field(record, "segmentations", path)) != frames:
+                raise UserError(
+                    f"{len(masks)} segmentations, but video {video['id']} has {frames} frames",
+                    file=path,
+                    key=f"record {record.get('id', '')} of video {video['id']}",
+                    cure="write one mask, or null, for each of the file_names of the annotation file",
+                )
+
+
 def _mask(record: Json, frame: int, size: tuple[int, int], path: Path) -> str | None:
-    masks = field(record, "segmentations", path)
-    entry = masks[frame] if frame < len(masks) else None
+    entry = field(record, "segmentations", path)[frame]
     if entry is None:
         return None
     try:
