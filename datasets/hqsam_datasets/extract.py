@@ -46,7 +46,6 @@ _PARSER_ERRORS = (
     lzma.LZMAError,
     struct.error,
     EOFError,
-    NotImplementedError,
     RuntimeError,
     ValueError,
     LookupError,
@@ -216,6 +215,9 @@ def _unpack(path: Path, root: Path) -> None:
         if error.errno != errno.EINVAL:  # a damaged directory makes zipfile seek to impossible places
             raise
         raise _damaged(path, error) from error
+    except NotImplementedError as error:  # Windows packs what is larger than 2 GB by a method of its own
+        cure = "unpack it with another program, and pack the files again as a plain zip or tar of this name"
+        raise UserError(f"cannot be unpacked: {error}", file=path, cure=cure) from error
     except _PARSER_ERRORS as error:
         raise _damaged(path, error) from error
 

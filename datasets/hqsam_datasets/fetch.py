@@ -184,11 +184,8 @@ class _WrongContentError(DownloadError):
 
 def _get(url: str, task: _Task) -> None:
     parts = urlsplit(url)
-    if (
-        task.file.only_named_in is not None
-        and parts.path.endswith(".zip")
-        and parts.scheme in ("http", "https", "file")
-    ):
+    by_ranges = parts.scheme not in ("embedded", "drop", "gdrive") and parts.path.endswith(".zip")
+    if task.file.only_named_in is not None and by_ranges:
         names = fetch_members.image_names(task.part.with_name(task.file.only_named_in))
         fetch_members.download_members(url, names, task.part, task.transfer)
     elif parts.scheme == "embedded":
@@ -260,7 +257,7 @@ def _verified(task: _Task, path: Path, remembered: str | None) -> dict[str, Any]
 def _check_structure(path: Path, name: str) -> None:
     """Catch truncated files and pages in place of files where no digest does. Extraction checks every byte."""
     with path.open("rb") as file:
-        head = file.read(512).lstrip()
+        head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte order mark, as Windows tools write it
         file.seek(-min(64, path.stat().st_size), os.SEEK_END)
         tail = file.read().rstrip()
     if head[:1] == b"<" and not name.endswith((".html", ".xml", ".svg")):
@@ -372,5 +369,7 @@ def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str]) -> UserEr
     cure += f"the drop folder for the whole archive:\n    {task.drop / task.archive}/{tree}"
     if spec.instructions:
         cure = f"{spec.instructions}; then {cure}"
+    if not task.file.optional:
+        cure += "\n    Where only an evaluation set needs the file, `optional: true` in its entry lets the run go on without that set"
     problem = f"{task.file.name} of archive {task.archive} cannot be had:{said}"
     return UserError(problem, file=task.done.name, key=f"archives.{task.archive}", cure=cure)

@@ -219,3 +219,15 @@ def test_zips_made_on_windows_may_part_folders_by_backslashes(tmp_path: Path) ->
     source = put(tmp_path / "twice", {"mine.zip": windows_zip("a\\b.jpg", "A\\B.jpg")})
     with pytest.raises(UserError, match="falls together"):
         archive.extracted(source, tmp_path / "extracted")
+
+
+def test_a_method_that_python_lacks_is_not_called_damage(tmp_path: Path) -> None:
+    """Windows Explorer packs what is larger than 2 GB as Deflate64."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive_file:
+        archive_file.writestr("a/b.txt", b"text" * 100)
+    body = bytearray(buffer.getvalue())
+    for header, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        body[body.index(header) + offset] = 9
+    with pytest.raises(UserError, match=r"(?s)not supported.*cure: unpack it with another program"):
+        archive.extracted(put(tmp_path / "set", {"a.zip": bytes(body)}), tmp_path / "e")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
 from data_server import Behaviour, serving
 from fetch_testing import QUICK, a_zip, get, left_over, spec
+from hqsam_datasets import fetch_transfer
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_http import download
 from hqsam_datasets.fetch_transfer import DownloadError, RetryPolicy, Transfer
@@ -158,3 +162,48 @@ def test_rate_and_time_left_are_told() -> None:
     for done in (4_000_000_000, 4_010_000_000, 4_050_000_000, 5_000_000_000):
         progress(done, 5_000_000_000)
     assert told == ["a.zip", "a.zip, 5.0 MB/s, 3 min left", "a.zip, 5.0 MB/s, 3 min left", "a.zip, 33.3 MB/s"]
+
+
+def test_a_server_that_sends_in_circles_is_a_mirror_that_fails(tmp_path: Path) -> None:
+    """Login pages do so to programs that keep no cookies."""
+    around = Behaviour(b"", status=lambda n: 302, headers={"Location": "/around"})
+    with serving({"/around": around, "/good": Behaviour(a_zip())}) as base:
+        get(spec(f"{base}/around", f"{base}/good"), tmp_path / "set")
+        with pytest.raises(UserError, match="TooManyRedirects"):
+            get(spec(f"{base}/around"), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "socks4://127.0.0.1:9"), ("SSL_CERT_FILE", "/no/such/file.pem")]
+)
+def test_an_environment_that_allows_no_connection_is_one_message(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch_transfer._tls.cache_clear()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="no connection with these proxy and certificate variables"):
+        get(spec("http://127.0.0.1:9/x"), tmp_path / "set")
+    fetch_transfer._tls.cache_clear()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_asked_again(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    words = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=here -keyout {key} -out {certificate}"
+    subprocess.run([openssl, *words.split()], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    waits: list[float] = []
+    with (
+        serving({"/x": Behaviour(a_zip())}, tls=context) as base,
+        pytest.raises(UserError, match="clock right") as told,
+    ):
+        get(spec(f"{base}/x"), tmp_path / "set", waits)
+    assert "CERTIFICATE_VERIFY_FAILED" in str(told.value) and waits == []
+
+
+def test_json_from_windows_begins_with_a_mark(tmp_path: Path) -> None:
+    with serving({"/x": Behaviour(b"\xef\xbb\xbf[1]\r\n")}) as base:
+        get(spec(f"{base}/x", name="a.json"), tmp_path / "set")
