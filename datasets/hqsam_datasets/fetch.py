@@ -21,7 +21,7 @@ from hqsam_datasets.archive_spec import ArchiveFile, ArchiveSpec
 from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_http import download
-from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, RetryPolicy, Transfer, check_space
+from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, RetryPolicy, Transfer, check_space, size_of
 from hqsam_datasets.reporting import Report, with_rate
 
 VERSION = 1
@@ -109,7 +109,7 @@ def _fetch(
 ) -> dict[str, Any]:
     staging = _staging(out)
     staging.mkdir(exist_ok=True)
-    there = sum(path.stat().st_size for path in staging.iterdir())
+    there = sum(size_of(path) for path in (*staging.iterdir(), *(out / file.name for file in spec.files if file.bytes)))
     check_space(staging / "all", sum(file.bytes or 0 for file in spec.files) - there)
     records, missing = [], {}
     for number, file in enumerate(spec.files):
