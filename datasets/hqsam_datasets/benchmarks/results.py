@@ -64,7 +64,7 @@ def read_detections(path: Path) -> Detections:
             x, y, w, h = record["bbox"]
             ids.extend((int(record["image_id"]), int(record["category_id"])))
             numbers.extend((float(x), float(y), float(x) + float(w), float(y) + float(h), float(record["score"])))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             cure = _MASKS if "segmentation" in record and "bbox" not in record else _CURE
             raise UserError(f"bad record: {error!r}", file=path, key=f"record {place}", cure=cure) from error
     whole = np.frombuffer(ids, dtype=np.int64).reshape(-1, 2)

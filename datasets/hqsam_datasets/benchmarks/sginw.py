@@ -23,11 +23,14 @@ from hqsam_datasets.benchmarks.base import Content, Item, Kind
 from hqsam_datasets.benchmarks.cocolike import (
     check_detections,
     check_ids,
-    field,
     group,
+    inside,
     prompts_of,
     read_json,
+    records,
+    size_of,
     truth_of,
+    whole,
 )
 from hqsam_datasets.benchmarks.common import find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
@@ -86,13 +89,12 @@ class Sginw:
 
     def _items(self, parts: list[_Part]) -> Iterator[Item]:
         for part in parts:
-            for record in sorted(part.truth["images"], key=lambda r: int(r["id"])):
-                original = int(record["id"])
-                height, width = int(field(record, "height", part.path)), int(field(record, "width", part.path))
+            for record in sorted(part.truth["images"], key=lambda r: whole(r, "id", part.path)):
+                original, (height, width) = whole(record, "id", part.path), size_of(record, part.path)
                 key = make_key(self.name, f"{part.name}-{original:08d}")
                 yield Item(
                     key=key,
-                    path=part.folder / str(field(record, "file_name", part.path)),
+                    path=part.folder / inside(record, "file_name", part.path),
                     image_id=part.image_id(original),
                     height=height,
                     width=width,
@@ -107,14 +109,15 @@ class Sginw:
 def _part(root: Path, name: str, number: int) -> _Part:
     path = found_below(root, f"{name}/{_ANNOTATIONS}", depth=4)
     truth = read_json(path, dict)
-    known = {int(field(r, "id", path)) for r in field(truth, "images", path)}
-    objects = group(field(truth, "annotations", path), "image_id", path)
+    known = {whole(r, "id", path) for r in records(truth, "images", path)}
+    objects = group(records(truth, "annotations", path), "image_id", path)
     check_ids(objects, known, path, "annotations of images")
     results = find_prompts(root, f"seginw-{name}_val.json")
     boxes = Detections.none() if results is None else read_detections(results)
     if results is not None:
-        check_detections(boxes, known, truth, results)
-    if len(field(truth, "categories", path)) > _CATEGORIES_A_SET or max(known, default=0) >= _IMAGES_A_SET:
+        check_detections(boxes, known, results, truth=truth, truth_at=path, class_agnostic=False)
+    classes = [whole(c, "id", path) for c in records(truth, "categories", path)]
+    if not all(0 <= number < _CATEGORIES_A_SET for number in classes) or max(known, default=0) >= _IMAGES_A_SET:
         raise UserError("ids are too large to number the sets through", file=path, key=name)
     return _Part(name, number, path.parent, path, truth, objects, boxes)
 
@@ -122,9 +125,9 @@ def _part(root: Path, name: str, number: int) -> _Part:
 def _renumbered(part: _Part, record: Json) -> Json:
     return {
         **record,
-        "id": part.number * _ANNOTATIONS_A_SET + int(field(record, "id", part.path)),
-        "image_id": part.image_id(int(record["image_id"])),
-        "category_id": part.first_category + int(field(record, "category_id", part.path)),
+        "id": part.number * _ANNOTATIONS_A_SET + whole(record, "id", part.path),
+        "image_id": part.image_id(whole(record, "image_id", part.path)),
+        "category_id": part.first_category + whole(record, "category_id", part.path),
     }
 
 
@@ -132,13 +135,17 @@ def _merged(parts: list[_Part]) -> Json:
     """One COCO file of all sets."""
     return {
         "images": [
-            {**r, "id": part.image_id(int(r["id"])), "file_name": f"{part.name}/valid/{r['file_name']}"}
+            {
+                **r,
+                "id": part.image_id(whole(r, "id", part.path)),
+                "file_name": f"{part.name}/valid/{inside(r, 'file_name', part.path)}",
+            }
             for part in parts
             for r in part.truth["images"]
         ],
         "annotations": [_renumbered(part, r) for part in parts for r in part.truth["annotations"]],
         "categories": [
-            {**c, "id": part.first_category + int(c["id"]), "supercategory": part.name}
+            {**c, "id": part.first_category + whole(c, "id", part.path), "supercategory": part.name}
             for part in parts
             for c in part.truth["categories"]
         ],
