@@ -15,6 +15,8 @@ import pytest
 from data_trees import fault_count
 from hqsam_datasets import archive, atomic
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.sources import load
+from hqsam_datasets.sources.base import SourceOptions
 
 Members = dict[str, bytes]
 
@@ -231,3 +233,22 @@ def test_a_method_that_python_lacks_is_not_called_damage(tmp_path: Path) -> None
         body[body.index(header) + offset] = 9
     with pytest.raises(UserError, match=r"(?s)not supported.*cure: unpack it with another program"):
         archive.extracted(put(tmp_path / "set", {"a.zip": bytes(body)}), tmp_path / "e")
+
+
+@pytest.mark.parametrize("name", ["a.7z", "a.RAR", "a.tar.zst"])
+def test_kinds_of_archives_without_reader_are_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"(?s)no reader for this kind.*{name}.*cure: unpack it, pack the files"):
+        archive.extracted(put(tmp_path / "set", {name: b"x"}), tmp_path / "e")
+
+
+def test_archives_inside_an_archive_are_named_where_the_layout_is_missed(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive_file:
+        archive_file.writestr("shared folder/DIS5K.zip", b"x")
+    root = archive.extracted(put(tmp_path / "set", {"a.zip": buffer.getvalue()}), tmp_path / "e")
+    for look in (
+        lambda: archive.find_root(root, "DIS-TR"),
+        lambda: load("dis5k").scan("dis5k", root, SourceOptions(archive="a")),
+    ):
+        with pytest.raises(UserError, match=r"holds archives itself \(a/shared folder/DIS5K\.zip\): unpack those"):
+            look()

@@ -18,7 +18,7 @@ from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt
 from hqsam_datasets.benchmarks.common import BoolMask, pairs, read_foreground, single_object
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root, missing_files
+from hqsam_datasets.extract import find_root, missing_files, packed_inside
 from hqsam_datasets.sample import make_key
 
 _IMAGE, _TRUTH, _COARSE = "_im.jpg", "_gt.png", "_seg.png"
@@ -60,7 +60,8 @@ class Big:
                 f"{len(folders)} folders with coarse masks of the test objects, one expected",
                 file=root,
                 key=f"<NAME>{_COARSE}",
-                cure="put the PSPNet masks into a folder called pspnet and pack it as BIG_coarse.zip",
+                cure=packed_inside(root)
+                or "put the PSPNet masks into a folder called pspnet and pack it as BIG_coarse.zip",
             )
         return folders[0]
 

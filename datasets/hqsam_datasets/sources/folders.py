@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, find_root, found_below, list_files
+from hqsam_datasets.extract import below, find_root, found_below, list_files, packed_inside
 from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
 
@@ -112,7 +112,7 @@ class FolderSource:
             f"the archive holds {there}; {name} needs {expected}",
             file=root,
             key=f"sources.{name}.archive",
-            cure="name the archive that the data sheet describes",
+            cure=packed_inside(root) or "name the archive that the data sheet describes",
         )
 
 
