@@ -174,6 +174,9 @@ def _retry_after(response: httpx.Response) -> float | None:
 def check_encoding(response: httpx.Response) -> None:
     """Refuse a body that the server compressed on the way although it was asked not to."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    asked = (response.history or [response])[0].url.path
+    if encoding in ("gzip", "x-gzip") and asked.endswith((".gz", ".tgz")):
+        return  # some servers say so of files that are stored compressed
     if encoding not in ("", "identity"):
         raise DownloadError(f"the server sends the file compressed ({encoding}) although it was asked not to")
 

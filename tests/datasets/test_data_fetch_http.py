@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import shutil
@@ -139,6 +140,15 @@ def test_compressed_transfers_are_refused(tmp_path: Path) -> None:
     served = Behaviour(a_zip(), headers={"Content-Encoding": "gzip"})
     with serving({"/x": served}) as base, pytest.raises(UserError, match="sends the file compressed"):
         get(spec(f"{base}/x"), tmp_path / "set")
+
+
+@pytest.mark.parametrize("name", ["set.tar.gz", "set.tgz"])
+def test_a_file_that_is_stored_compressed_may_be_called_so(name: str, tmp_path: Path) -> None:
+    body = gzip.compress(a_zip())
+    served = Behaviour(body, headers={"Content-Encoding": "x-gzip"})
+    with serving({f"/{name}": served}) as base:
+        get(spec(f"{base}/{name}", name=name), tmp_path / "set")
+    assert (tmp_path / "set" / name).read_bytes() == body
 
 
 def test_redirects_to_another_address_are_followed_and_resumed(tmp_path: Path) -> None:
