@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from hqsam_datasets.atomic import disk_full_is_user_error
 from hqsam_datasets.fetch_http import download, part_state, remember, state_file
+from hqsam_datasets.fetch_segments import segments_url
 from hqsam_datasets.fetch_transfer import (
     CHUNK,
     SPACE_CURE,
@@ -34,6 +35,9 @@ def download_from_drive(file_id: str, part: Path, how: Transfer, *, endpoint: st
     Resumes like any HTTP download. A quota page raises DownloadError("got quota exceeded ...").
     """
     url = f"{endpoint}?{urlencode({'id': file_id, 'export': 'download', 'confirm': 't'})}"
+    begun = segments_url(part) or part_state(part)["url"]
+    if begun.startswith(f"{endpoint}?") and parse_qs(urlsplit(begun).query).get("id") == [file_id]:
+        url = begun  # of the earlier run, perhaps from behind the page: another address would begin anew
     try:
         download(url, part, how)
     except DownloadError as error:
