@@ -97,7 +97,7 @@ def test_the_profile_and_one_command_give_shards_without_the_sets_that_nobody_ca
 ) -> None:
     beforehand = run(paper, "hqsam", "doctor").stdout
     assert (
-        "uvo: without uvo_videos_sparse_frames.zip, uvo_instances_results.json what needs them is left out"
+        "uvo: without uvo_videos_sparse_frames.zip, UVO_frame_val.json, uvo_instances_results.json what needs them is left"
         in beforehand
     )
     done = run(paper, "dvc", "repro", "shard", timeout=280)
