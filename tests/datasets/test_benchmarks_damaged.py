@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_trees import fault_count, quiet
+from data_trees import fault_count, jpeg, put, quiet, run
 from embedded_tree import tree
 from hqsam_datasets import benchmarks
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
@@ -79,3 +79,23 @@ def test_a_number_that_json_does_not_have(tmp_path: Path) -> None:
     options = BenchmarkOptions(prompt_sets=("detector_box",))
     with pytest.raises(UserError, match="what JSON does not have"):
         index("sginw", root=root, out=tmp_path / "out", options=options, seed=0, report=quiet, workers=1)
+
+
+@pytest.mark.parametrize("wrong", [None, 1e308, -1e9, float("nan")])
+def test_a_coordinate_that_cannot_be_rejects_the_own_image(wrong: Any, tmp_path: Path) -> None:
+    """pycocotools would take all memory over it."""
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": 40, "width": 52} for n in (1, 2)]
+    shapes = {1: [[wrong, 5, 25, 5, 25, 15]], 2: [[5, 5, 25, 5, 25, 15]]}
+    found = [{"id": n, "image_id": n, "category_id": 1, "segmentation": shape} for n, shape in shapes.items()]
+    record = {"images": images, "annotations": found, "categories": [{"id": 1, "name": "bird"}]}
+    wanted = {"kind": "coco_json", "images": "train", "annotations": "x.json"}
+    root = put(tmp_path / "in", {f"train/{n}.jpg": jpeg(n) for n in (1, 2)} | {"x.json": json.dumps(record).encode()})
+    if wrong != wrong:  # JSON has no such number: the file is refused, not the image
+        with pytest.raises(UserError, match="not JSON compliant"):
+            run("own", root, tmp_path / "out", **wanted)
+    else:
+        result = run("own", root, tmp_path / "out", **wanted)
+        assert result["n_samples"] == 1 and result["rejects_by_reason"] == {"invalid_annotation": 1}
+    put(root, {"x.json": json.dumps(record | {"annotations": found[1:], "categories": 5}).encode()})
+    with pytest.raises(UserError, match="categories is no list"):
+        run("own", root, tmp_path / "again", **wanted)
