@@ -40,6 +40,16 @@ from hqsam_datasets.tar_writer import TarWriter
 
 Read = Callable[[int, int], bytes]
 """Bytes `start` to `end` (exclusive) of the remote file; fewer at its end."""
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
+"""What the standard library raises on damaged zips."""
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _SLACK = 1024  # bytes: the header before a member may have a longer extra field than the directory says
 _BLOCK = 1 << 20
@@ -53,7 +63,7 @@ def image_names(path: Path) -> set[str]:
     """
     if not zipfile.is_zipfile(path):
         return _names_in(path)
-    with zipfile.ZipFile(path) as archive:
+    with _zip_of(path) as archive:
         names = (name for name in archive.namelist() if not name.startswith("__MACOSX/"))
         member = next((name for name in names if name.endswith(".json")), None)
         if member is None:
@@ -64,8 +74,21 @@ def image_names(path: Path) -> set[str]:
                 while chunk := source.read(_BLOCK):
                     target.write(chunk)
             return _names_in(scratch)
+        except _ZIP_ERRORS as error:
+            path.unlink()  # no digest told: the next run fetches it again
+            raise UserError(
+                f"the zip is damaged: {type(error).__name__}: {error}", file=path, cure="run the stage again"
+            ) from error
         finally:
             scratch.unlink(missing_ok=True)
+
+
+def _zip_of(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except _ZIP_ERRORS as error:
+        path.unlink()
+        raise UserError(f"the zip is damaged: {error}", file=path, cure="run the stage again") from error
 
 
 def _names_in(path: Path) -> set[str]:
@@ -161,7 +184,7 @@ def _directory(read: Read, total: int) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(_RemoteFile(read, total)) as archive:
             return {info.filename: info for info in archive.infolist() if not info.is_dir()}
-    except zipfile.BadZipFile as error:
+    except _ZIP_ERRORS as error:
         raise DownloadError(f"not a zip archive: {error}") from error
 
 
