@@ -98,6 +98,17 @@ def test_what_a_list_names_must_be_there(tmp_path: Path) -> None:
     assert [pair.name for pair in load("thinobject5k").scan("thinobject5k", root, options).pairs] == ["a.b"]
 
 
+def test_names_of_evaluation_images_that_give_one_key_are_told_apart(tmp_path: Path) -> None:
+    """Nobody can rename the files of a published archive."""
+    stems = ["wire (1)", "wire 1", "wire2"]
+    files = {f"ThinObject5K/images_test/{stem}.jpg": jpeg(n) for n, stem in enumerate(stems)}
+    files |= {f"ThinObject5K/masks_test/{stem}.png": encoded(shape()) for stem in stems}
+    indexed("thinobject5k_test", put(tmp_path / "in", files), tmp_path / "out", "gt_box")
+    keys = [row["key"] for row in read_rows(tmp_path / "out" / "images.parquet")]
+    assert len(set(keys)) == 3 and keys[2] == "thinobject5k_test_wire2"
+    assert all(key.startswith("thinobject5k_test_wire-1-") for key in keys[:2])
+
+
 # ---- BIG ----
 
 

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt
-from hqsam_datasets.benchmarks.common import BoolMask, pairs, read_foreground, single_object
+from hqsam_datasets.benchmarks.common import BoolMask, keys_of, pairs, read_foreground, single_object
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import find_root, missing_files, packed_inside
-from hqsam_datasets.sample import make_key
 
 _IMAGE, _TRUTH, _COARSE = "_im.jpg", "_gt.png", "_seg.png"
 
@@ -66,7 +65,8 @@ class Big:
         return folders[0]
 
     def _items(self, found: list[tuple[str, Path, Path]], coarse: Path | None) -> Iterator[Item]:
-        keyed = sorted((make_key(self.name, name), name, image, mask) for name, image, mask in found)
+        keys = keys_of(self.name, [name for name, _, _ in found])
+        keyed = sorted((keys[name], name, image, mask) for name, image, mask in found)
         for number, (key, name, image, mask) in enumerate(keyed, start=1):
             truth = read_foreground(mask)
             extra = () if coarse is None else (_mask_prompt(key, truth, coarse / f"{name}{_COARSE}", name),)
