@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tarfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -264,6 +265,8 @@ def _check_structure(path: Path, name: str) -> None:
         raise _WrongContentError("a web page, not the file")
     if name.endswith(".zip") and not zipfile.is_zipfile(path):
         raise _WrongContentError("not a complete zip archive (truncated?)")
+    if name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")) and not tarfile.is_tarfile(path):
+        raise _WrongContentError("not a tar archive")
     if name.endswith(".json") and (head[:1] not in (b"{", b"[") or tail[-1:] not in (b"}", b"]")):
         raise _WrongContentError("not complete JSON (truncated?)")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import json
 import random
 import shutil
 import ssl
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,15 @@ def test_waits_grow_and_differ() -> None:
 
 
 def test_truncated_files_without_digest_are_noticed(tmp_path: Path) -> None:
-    for name, body in (("set.zip", a_zip()[:-100]), ("a.json", b'[{"image_id": 1, "sco'), ("b.json", b"oops")):
+    said = b'{"error": "rate limited"}'
+    wrong = {
+        "set.zip": a_zip()[:-100],
+        "a.json": b'[{"image_id": 1, "sco',
+        "b.json": b"oops",
+        "a.tar": said,
+        "a.tgz": said,
+    }
+    for name, body in wrong.items():
         with serving({"/x": Behaviour(body)}) as base, pytest.raises(UserError, match="not "):
             get(spec(f"{base}/x", name=name), tmp_path / name)
 
@@ -144,7 +153,10 @@ def test_compressed_transfers_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["set.tar.gz", "set.tgz"])
 def test_a_file_that_is_stored_compressed_may_be_called_so(name: str, tmp_path: Path) -> None:
-    body = gzip.compress(a_zip())
+    stored = io.BytesIO()
+    with tarfile.open(fileobj=stored, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a"))
+    body = stored.getvalue()
     served = Behaviour(body, headers={"Content-Encoding": "x-gzip"})
     with serving({f"/{name}": served}) as base:
         get(spec(f"{base}/{name}", name=name), tmp_path / "set")

@@ -154,7 +154,7 @@ def sginw(root: Path, results: dict[str, Any]) -> Path:
     files = {}
     for name in SETS:
         truth = instances([{"id": 0, "file_name": "1_jpg.rf.0a.jpg"}], 0, [0])
-        files[f"seginw/{name}/valid/1_jpg.rf.0a.jpg"] = jpeg(len(name))
+        files[f"seginw/{name}/valid/1_jpg.rf.0a.JPG"] = jpeg(len(name))  # as cameras write it
         files[f"seginw/{name}/valid/_annotations_min1cat.coco.json"] = text(truth)
         files[f"sginw_detections/seginw-{name}_val.json"] = text([{"image_id": 0, "score": 0.5, **results}])
     return put(root, files)

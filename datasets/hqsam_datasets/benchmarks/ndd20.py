@@ -51,7 +51,7 @@ class Ndd20:
 
     def _items(self, files: list[tuple[str, Path, str, Json]]) -> Iterator[Item]:
         for number, (key, labels, part, image) in enumerate(files, start=1):
-            path = below(labels.parent, part) / str(image["filename"])
+            path = below(labels.parent, f"{part}/{image['filename']}")
             height, width = _size(path, key)
             truths, prompts = _objects(key, _polygons(image, labels), (height, width), labels)
             yield Item(

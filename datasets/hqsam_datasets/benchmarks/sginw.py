@@ -35,7 +35,7 @@ from hqsam_datasets.benchmarks.cocolike import (
 from hqsam_datasets.benchmarks.common import find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import found_below
+from hqsam_datasets.extract import below, found_below
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -94,7 +94,7 @@ class Sginw:
                 key = make_key(self.name, f"{part.name}-{original:08d}")
                 yield Item(
                     key=key,
-                    path=part.folder / inside(record, "file_name", part.path),
+                    path=below(part.folder, inside(record, "file_name", part.path)),
                     image_id=part.image_id(original),
                     height=height,
                     width=width,
