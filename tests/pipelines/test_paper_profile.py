@@ -30,7 +30,8 @@ SAMPLE: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "sample.yaml")
 PAPER: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())
 ORIGINALS: dict[str, Any] = yaml.safe_load(overlays.compose(REPOSITORY, "paper_originals"))
 BY_HAND = {
-    name: [file["name"] for file in entry["files"] if file.get("optional")] for name, entry in PAPER["archives"].items()
+    name: [file["name"] for file in entry["files"] if any(url.startswith("drop://") for url in file["urls"])]
+    for name, entry in PAPER["archives"].items()
 }
 
 
@@ -42,14 +43,12 @@ def small(profile: dict[str, Any]) -> dict[str, Any]:
     """The profile without what only files of the real size can pass."""
     text = json.dumps({**profile, "archives": {k: v for k, v in profile["archives"].items() if k != "sam_vit_l"}})
     found: dict[str, Any] = json.loads(text)
-    for entry in found["archives"].values():
+    for name, entry in found["archives"].items():
         for file in entry["files"]:
             for fact in ("bytes", "sha256", "sha1", "md5"):
                 file.pop(fact, None)
-            if file.get("optional"):
-                file["urls"] = [
-                    url for url in file["urls"] if url.startswith("drop://")
-                ]  # mirrors cannot be asked here
+            if file["name"] in BY_HAND.get(name, ()):  # mirrors cannot be asked here
+                file["urls"] = [url for url in file["urls"] if url.startswith("drop://")]
     for name, entry in found["sources"].items():
         entry["expected"] = SAMPLE["sources"][name]["expected"]
     for name, entry in found["benchmarks"].items():
