@@ -99,3 +99,13 @@ def test_a_coordinate_that_cannot_be_rejects_the_own_image(wrong: Any, tmp_path:
     put(root, {"x.json": json.dumps(record | {"annotations": found[1:], "categories": 5}).encode()})
     with pytest.raises(UserError, match="categories is no list"):
         run("own", root, tmp_path / "again", **wanted)
+
+
+def test_a_list_of_sequences_that_is_no_text(tmp_path: Path) -> None:
+    root = published("davis", tmp_path / "root")
+    (path,) = root.rglob("ImageSets/2017/val.txt")
+    path.unlink()
+    path.write_bytes(b"dogs-jump\n\x8f\xff\n")
+    options = BenchmarkOptions(prompt_sets=("tracker_box",))
+    with pytest.raises(UserError, match="does not exist"):
+        index("davis", root=root, out=tmp_path / "out", options=options, seed=0, report=quiet, workers=1)

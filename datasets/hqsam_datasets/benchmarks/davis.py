@@ -42,7 +42,7 @@ class Davis:
         listed = "ImageSets/2017/val.txt"
         names = found_below(root, listed, depth=4)
         davis = names.parents[2]
-        sequences = sorted(names.read_text(encoding="utf-8").split(), key=lambda s: make_key("", s))
+        sequences = sorted(names.read_text(encoding="utf-8", errors="replace").split(), key=lambda s: make_key("", s))
         n_images = sum(len(list_files(below(davis, f"JPEGImages/480p/{s}"), [".jpg"])) for s in sequences)
         return Content(items=self._items(root, davis, sequences), n_images=n_images)
 

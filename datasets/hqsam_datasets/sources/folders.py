@@ -266,7 +266,7 @@ def _stem_of(path: Path, nested: bool) -> str:
 
 
 def _wanted(listing: Path) -> frozenset[str]:
-    lines = listing.read_text(encoding="utf-8").split("\n")
+    lines = listing.read_text(encoding="utf-8", errors="replace").split("\n")
     return frozenset(Path(line.strip()).stem for line in lines if line.strip())
 
 
