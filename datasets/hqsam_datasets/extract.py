@@ -267,10 +267,19 @@ def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
     for info in archive.getmembers():
         if not (info.isreg() or info.isdir()):
             raise _unsafe(path, info.name, "it is a link or a device")
-        member = _clean(path, info.name)
+        member = _clean(path, _as_text(info.name))
         if info.isreg() and not _is_junk(member):
             entries.append(_Entry(member, info.size, info.size, _tar_opener(archive, info)))
     return entries
+
+
+def _as_text(name: str) -> str:
+    """A name that is no UTF-8 (tars from old Chinese or Japanese systems) by the letters that zipfile would take for its bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("cp437")
+    return name
 
 
 def _tar_opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], IO[bytes]]:

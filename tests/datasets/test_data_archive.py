@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from data_trees import fault_count
+from data_trees import encoded, fault_count, jpeg, run, shape
 from hqsam_datasets import archive, atomic
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.sources import load
@@ -252,3 +252,21 @@ def test_archives_inside_an_archive_are_named_where_the_layout_is_missed(tmp_pat
     ):
         with pytest.raises(UserError, match=r"holds archives itself \(a/shared folder/DIS5K\.zip\): unpack those"):
             look()
+
+
+def test_names_in_other_alphabets_encodings_make_samples_too(tmp_path: Path) -> None:
+    files = {
+        "images/测试.jpg": jpeg(1),
+        "masks/测试.png": encoded(shape()),
+        "images/b.jpg": jpeg(2),
+        "masks/b.png": encoded(shape()),
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", encoding="gbk", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    root = archive.extracted(put(tmp_path / "set", {"mine.tar": buffer.getvalue()}), tmp_path / "e")
+    found = run("own", root, tmp_path / "out", kind="folder", images="images", masks="masks")
+    assert found["n_samples"] == 2 and found["rejects_by_reason"] == {}
