@@ -36,9 +36,11 @@ from hqsam_datasets.errors import UserError
 
 VERSION = 1
 COMPLETE = ".complete.json"
+_FOREIGN_SUFFIXES = (".7z", ".rar", ".zst", ".tzst")
 _MAX_RATIO = 1000
 _RATIO_APPLIES_ABOVE = 64 << 20
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_ARCHIVES = (".zip", *_TAR_SUFFIXES, *_FOREIGN_SUFFIXES)
 _PARSER_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -46,7 +48,6 @@ _PARSER_ERRORS = (
     lzma.LZMAError,
     struct.error,
     EOFError,
-    NotImplementedError,
     RuntimeError,
     ValueError,
     LookupError,
@@ -110,9 +111,16 @@ def not_there(problem: str, root: Path, *, key: str | None = None, cure: str) ->
     """The error for something that the tree at `root` lacks; a `NotHadError` if files of the archive could not be had."""
     missing = missing_files(root)
     if not missing:
-        return UserError(problem, file=root, key=key, cure=cure)
+        return UserError(problem, file=root, key=key, cure=packed_inside(root) or cure)
     told = "; ".join(f"{name} could not be had: {to_do}" for name, to_do in sorted(missing.items()))
     return NotHadError(problem, file=root, key=key, cure=told)
+
+
+def packed_inside(root: Path) -> str:
+    """What to do about archives inside the archive, as a shared folder is downloaded; empty if there are none."""
+    found = (path for folder in _breadth_first(root, 2) for path in list_files(folder, _ARCHIVES))
+    inner = [path.relative_to(root).as_posix() for path in found] if root.is_dir() else []
+    return f"it holds archives itself ({', '.join(inner[:3])}): unpack those, and pack their contents" if inner else ""
 
 
 def find_root(root: Path, *candidates: str, depth: int = 3, any_case: bool = True) -> Path:
@@ -201,6 +209,9 @@ def _unpack(path: Path, root: Path) -> None:
         cure = f"delete {path.parent} and run the fetch stage again"
         raise UserError("a fetched file is missing", file=path, cure=cure)
     name = path.name.lower()
+    if name.endswith(_FOREIGN_SUFFIXES):
+        cure = "unpack it, pack the files as a zip or tar, and name that under archives in params.yaml"
+        raise UserError("no reader for this kind of archive", file=path, cure=cure)
     if not name.endswith((".zip", *_TAR_SUFFIXES)):
         link_or_copy(path, root / path.name)
         return
@@ -216,6 +227,9 @@ def _unpack(path: Path, root: Path) -> None:
         if error.errno != errno.EINVAL:  # a damaged directory makes zipfile seek to impossible places
             raise
         raise _damaged(path, error) from error
+    except NotImplementedError as error:  # Windows packs what is larger than 2 GB by a method of its own
+        cure = "unpack it with another program, and pack the files again as a plain zip or tar of this name"
+        raise UserError(f"cannot be unpacked: {error}", file=path, cure=cure) from error
     except _PARSER_ERRORS as error:
         raise _damaged(path, error) from error
 
@@ -253,10 +267,19 @@ def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
     for info in archive.getmembers():
         if not (info.isreg() or info.isdir()):
             raise _unsafe(path, info.name, "it is a link or a device")
-        member = _clean(path, info.name)
+        member = _clean(path, _as_text(info.name))
         if info.isreg() and not _is_junk(member):
             entries.append(_Entry(member, info.size, info.size, _tar_opener(archive, info)))
     return entries
+
+
+def _as_text(name: str) -> str:
+    """A name that is no UTF-8 (tars from old Chinese or Japanese systems) by the letters that zipfile would take for its bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("cp437")
+    return name
 
 
 def _tar_opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], IO[bytes]]:

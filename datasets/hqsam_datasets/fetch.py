@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tarfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from hqsam_datasets.archive_spec import ArchiveFile, ArchiveSpec
 from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_http import download
-from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, RetryPolicy, Transfer, check_space
+from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, RetryPolicy, Transfer, check_space, size_of
 from hqsam_datasets.reporting import Report, with_rate
 
 VERSION = 1
@@ -109,7 +110,7 @@ def _fetch(
 ) -> dict[str, Any]:
     staging = _staging(out)
     staging.mkdir(exist_ok=True)
-    there = sum(path.stat().st_size for path in staging.iterdir())
+    there = sum(size_of(path) for path in (*staging.iterdir(), *(out / file.name for file in spec.files if file.bytes)))
     check_space(staging / "all", sum(file.bytes or 0 for file in spec.files) - there)
     records, missing = [], {}
     for number, file in enumerate(spec.files):
@@ -184,11 +185,8 @@ class _WrongContentError(DownloadError):
 
 def _get(url: str, task: _Task) -> None:
     parts = urlsplit(url)
-    if (
-        task.file.only_named_in is not None
-        and parts.path.endswith(".zip")
-        and parts.scheme in ("http", "https", "file")
-    ):
+    by_ranges = parts.scheme not in ("embedded", "drop", "gdrive") and parts.path.endswith(".zip")
+    if task.file.only_named_in is not None and by_ranges:
         names = fetch_members.image_names(task.part.with_name(task.file.only_named_in))
         fetch_members.download_members(url, names, task.part, task.transfer)
     elif parts.scheme == "embedded":
@@ -260,13 +258,15 @@ def _verified(task: _Task, path: Path, remembered: str | None) -> dict[str, Any]
 def _check_structure(path: Path, name: str) -> None:
     """Catch truncated files and pages in place of files where no digest does. Extraction checks every byte."""
     with path.open("rb") as file:
-        head = file.read(512).lstrip()
+        head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte order mark, as Windows tools write it
         file.seek(-min(64, path.stat().st_size), os.SEEK_END)
         tail = file.read().rstrip()
     if head[:1] == b"<" and not name.endswith((".html", ".xml", ".svg")):
         raise _WrongContentError("a web page, not the file")
     if name.endswith(".zip") and not zipfile.is_zipfile(path):
         raise _WrongContentError("not a complete zip archive (truncated?)")
+    if name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")) and not tarfile.is_tarfile(path):
+        raise _WrongContentError("not a tar archive")
     if name.endswith(".json") and (head[:1] not in (b"{", b"[") or tail[-1:] not in (b"}", b"]")):
         raise _WrongContentError("not complete JSON (truncated?)")
 
@@ -372,5 +372,7 @@ def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str]) -> UserEr
     cure += f"the drop folder for the whole archive:\n    {task.drop / task.archive}/{tree}"
     if spec.instructions:
         cure = f"{spec.instructions}; then {cure}"
+    if not task.file.optional:
+        cure += "\n    Where only an evaluation set needs the file, `optional: true` in its entry lets the run go on without that set"
     problem = f"{task.file.name} of archive {task.archive} cannot be had:{said}"
     return UserError(problem, file=task.done.name, key=f"archives.{task.archive}", cure=cure)

@@ -56,7 +56,7 @@ def download(url: str, part: Path, how: Transfer) -> None:
         except _LargeFile:
             pass
         else:
-            _state_file(part).unlink(missing_ok=True)
+            state_file(part).unlink(missing_ok=True)
             return
     if not download_segments(url, part, how):
         download(url, part, replace(how, segments=1))
@@ -67,7 +67,7 @@ def _request(client: httpx.Client, url: str, part: Path, how: Transfer) -> None:
     headers = {}
     if start:
         headers["Range"] = f"bytes={start}-"
-        if validator := _state(part)["validator"]:
+        if validator := part_state(part)["validator"]:
             headers["If-Range"] = validator
     with client.stream("GET", url, headers=headers) as response:
         check_status(response, start)
@@ -81,7 +81,7 @@ def _request(client: httpx.Client, url: str, part: Path, how: Transfer) -> None:
         check_space(part, max(0, total - start))
         if start == 0 and response.status_code == 200 and worth_segments(response, how):
             raise _LargeFile
-        _remember(part, url, response)
+        remember(part, url, validator_of(response))
         _receive(response, part, start, total, how.progress)
     if total and size_of(part) != total:
         raise RetryError(f"the body ended after {size_of(part)} of {total} bytes")
@@ -136,33 +136,36 @@ def _refuse_html(response: httpx.Response, chunk: bytes, part: Path) -> None:
         raise DownloadError(f"got {why} instead of the file ({response.headers.get('Content-Type', 'no type')})")
 
 
-def _remember(part: Path, url: str, response: httpx.Response) -> None:
-    state = {"url": url, "validator": validator_of(response)}
-    if not _state_file(part).exists() or _state(part) != state:
-        write_json(_state_file(part), state)
+def remember(part: Path, url: str, validator: str) -> None:
+    """Note which version of which file the part holds."""
+    state = {"url": url, "validator": validator}
+    if not state_file(part).exists() or part_state(part) != state:
+        write_json(state_file(part), state)
 
 
 def _resume_point(part: Path, url: str, verified_later: bool) -> int:
     """Bytes that can be kept: all of the part if it came from this URL and mixing versions would be noticed."""
-    state = _state(part)
+    state = part_state(part)
     return size_of(part) if state["url"] == url and (state["validator"] or verified_later) else 0
 
 
-def _state(part: Path) -> dict[str, str]:
+def part_state(part: Path) -> dict[str, str]:
+    """What `remember` noted: address and validator, both empty if nothing was."""
     try:
-        found = json.loads(_state_file(part).read_bytes())
+        found = json.loads(state_file(part).read_bytes())
         return {"url": str(found["url"]), "validator": str(found["validator"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {"url": "", "validator": ""}
 
 
-def _state_file(part: Path) -> Path:
+def state_file(part: Path) -> Path:
+    """Where `remember` writes."""
     return part.with_name(part.name + ".json")
 
 
 def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
-    _state_file(part).unlink(missing_ok=True)
+    state_file(part).unlink(missing_ok=True)
 
 
 def _range_total(response: httpx.Response) -> int:

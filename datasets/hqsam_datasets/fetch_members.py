@@ -7,6 +7,7 @@ whole after one is kept.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 from hqsam_datasets import tario
 from hqsam_datasets.atomic import disk_full_is_user_error, write_json
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch_remote import object_store, version_of
 from hqsam_datasets.fetch_transfer import (
     SPACE_CURE,
     DownloadError,
@@ -38,6 +40,16 @@ from hqsam_datasets.tar_writer import TarWriter
 
 Read = Callable[[int, int], bytes]
 """Bytes `start` to `end` (exclusive) of the remote file; fewer at its end."""
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
+"""What the standard library raises on damaged zips."""
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _SLACK = 1024  # bytes: the header before a member may have a longer extra field than the directory says
 _BLOCK = 1 << 20
@@ -51,8 +63,9 @@ def image_names(path: Path) -> set[str]:
     """
     if not zipfile.is_zipfile(path):
         return _names_in(path)
-    with zipfile.ZipFile(path) as archive:
-        member = next((name for name in archive.namelist() if name.endswith(".json")), None)
+    with _zip_of(path) as archive:
+        names = (name for name in archive.namelist() if not name.startswith("__MACOSX/"))
+        member = next((name for name in names if name.endswith(".json")), None)
         if member is None:
             raise UserError("the zip holds no JSON", file=path, cure="fetch the file again")
         scratch = path.with_name(f"{path.name}.json.part")
@@ -61,8 +74,21 @@ def image_names(path: Path) -> set[str]:
                 while chunk := source.read(_BLOCK):
                     target.write(chunk)
             return _names_in(scratch)
+        except _ZIP_ERRORS as error:
+            path.unlink()  # no digest told: the next run fetches it again
+            raise UserError(
+                f"the zip is damaged: {type(error).__name__}: {error}", file=path, cure="run the stage again"
+            ) from error
         finally:
             scratch.unlink(missing_ok=True)
+
+
+def _zip_of(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except _ZIP_ERRORS as error:
+        path.unlink()
+        raise UserError(f"the zip is damaged: {error}", file=path, cure="run the stage again") from error
 
 
 def _names_in(path: Path) -> set[str]:
@@ -74,16 +100,19 @@ def _names_in(path: Path) -> set[str]:
 
 
 def download_members(url: str, names: set[str], part: Path, how: Transfer) -> None:
-    """Bring `part` up to a tar with those members of the zip at `url` (http, https or file) that `names` holds.
+    """Bring `part` up to a tar with those members of the zip at `url` (http, https, file, or an object store) that `names` holds.
 
     Raises:
         DownloadError: if the server gives no ranges, the file changes on the way, a member is damaged or missing, or it
             fails too often.
         UserError: if the disk is full.
     """
-    if urlsplit(url).scheme == "file":
-        with Path(unquote(urlsplit(url).path)).open("rb") as file:
-            _collect(_local_reader(file), file.seek(0, io.SEEK_END), url, names, part, how)
+    if urlsplit(url).scheme not in ("http", "https"):
+        try:
+            with _opened(url) as (read, total, identity):
+                _collect(read, total, identity, names, part, how)
+        except (RetryError, OSError) as error:  # nothing that another request to the same place would mend
+            raise DownloadError(str(error)) from error
         return
     with http_client(how) as client:
 
@@ -108,8 +137,17 @@ def download_members(url: str, names: set[str], part: Path, how: Transfer) -> No
         persist(attempt, part, how)
 
 
-def _local_reader(file: io.BufferedReader) -> Read:
-    return lambda start, end: os.pread(file.fileno(), end - start, start)
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[tuple[Read, int, str]]:
+    """How to read a zip on this machine or in an object store, its length, and what identifies it."""
+    if urlsplit(url).scheme == "file":
+        with Path(unquote(urlsplit(url).path)).open("rb") as file:
+            yield lambda start, end: os.pread(file.fileno(), end - start, start), file.seek(0, io.SEEK_END), url
+    else:
+        with object_store(url) as (system, path):
+            info = system.info(path)
+            total, identity = int(info["size"]), f"{url} {version_of(info)}"
+            yield lambda start, end: bytes(system.cat_file(path, start=start, end=end)), total, identity
 
 
 def _collect(read: Read, total: int, identity: str, names: set[str], part: Path, how: Transfer) -> None:
@@ -146,7 +184,7 @@ def _directory(read: Read, total: int) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(_RemoteFile(read, total)) as archive:
             return {info.filename: info for info in archive.infolist() if not info.is_dir()}
-    except zipfile.BadZipFile as error:
+    except _ZIP_ERRORS as error:
         raise DownloadError(f"not a zip archive: {error}") from error
 
 

@@ -69,6 +69,12 @@ def segments_begun(part: Path) -> bool:
     return _state_file(part).exists()
 
 
+def segments_url(part: Path) -> str:
+    """The address that an earlier run fetched this file from in segments, or nothing."""
+    earlier = _earlier(part)
+    return "" if earlier is None else earlier.url
+
+
 def download_segments(url: str, part: Path, how: Transfer) -> bool:
     """Fetch `url` into `part` over `how.segments` connections, resuming segments that are there.
 

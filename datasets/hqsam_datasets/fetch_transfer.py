@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 SPACE_CURE = "free some space, then run the stage again: what was downloaded is kept"
+_CERTIFICATE_CURE = (
+    "is this machine's clock right? A proxy's own certificate goes into the file that SSL_CERT_FILE names"
+)
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 Progress = Callable[[int, int], None]
@@ -102,7 +105,11 @@ def persist(attempt: Callable[[], None], part: Path, how: Transfer) -> None:
     while True:
         try:
             attempt()
+        except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.DecodingError) as error:
+            raise DownloadError(f"{type(error).__name__}: {error}") from error
         except (RetryError, httpx.TransportError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise DownloadError(f"{error}; {_CERTIFICATE_CURE}") from error
             reached = size_of(part)
             failures = 1 if reached > farthest else failures + 1
             farthest = max(farthest, reached)
@@ -117,12 +124,22 @@ def persist(attempt: Callable[[], None], part: Path, how: Transfer) -> None:
 
 
 def http_client(how: Transfer) -> httpx.Client:
-    """A client that follows redirects, checks certificates and wants bodies as they are stored."""
+    """A client that follows redirects, checks certificates and wants bodies as they are stored.
+
+    Proxies (`HTTPS_PROXY`, `NO_PROXY`, ...) and certificates (`SSL_CERT_FILE`) come from the environment.
+
+    Raises:
+        DownloadError: the environment asks for what cannot be (a SOCKS proxy without its driver, a file that is not there).
+    """
     import httpx
 
     limits = httpx.Timeout(how.policy.timeout_s)
     headers = {"Accept-Encoding": "identity"}
-    return httpx.Client(timeout=limits, follow_redirects=True, headers=headers, verify=_tls())
+    try:
+        return httpx.Client(timeout=limits, follow_redirects=True, headers=headers, verify=_tls())
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+        text = f"no connection with these proxy and certificate variables of the environment: {error}"
+        raise DownloadError(text) from error
 
 
 @functools.cache
@@ -157,6 +174,9 @@ def _retry_after(response: httpx.Response) -> float | None:
 def check_encoding(response: httpx.Response) -> None:
     """Refuse a body that the server compressed on the way although it was asked not to."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    asked = (response.history or [response])[0].url.path
+    if encoding in ("gzip", "x-gzip") and asked.endswith((".gz", ".tgz")):
+        return  # some servers say so of files that are stored compressed
     if encoding not in ("", "identity"):
         raise DownloadError(f"the server sends the file compressed ({encoding}) although it was asked not to")
 

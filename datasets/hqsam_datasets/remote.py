@@ -17,6 +17,7 @@ from typing import Any
 from hqsam_datasets.atomic import atomic_folder, write_bytes
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.reporting import Report
+from hqsam_datasets.stores import is_of_driver
 from hqsam_datasets.tario import read_index
 
 _CHUNK = 8 << 20
@@ -120,8 +121,8 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
     except ImportError as error:
         cure = "install the driver, for S3: pip install 'hqsam-pipeline[s3]'"
         raise UserError(f"no driver for this kind of address: {error}", file=url, cure=cure) from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
+    except Exception as error:
+        if isinstance(error, UserError) or not (isinstance(error, (OSError, ValueError)) or is_of_driver(error)):
             raise
         cure = "check the address, the credentials and the endpoint in the environment"
         raise UserError(f"the store refuses: {type(error).__name__}: {error}", file=url, cure=cure) from error

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as _coco
 
+_FARTHEST = 100_000
+"""Pixels from the image's corner to any point of a polygon."""
 BoolMask = npt.NDArray[np.bool_]
 
 
@@ -53,13 +55,21 @@ def from_segmentation(segmentation: Any, *, height: int, width: int) -> str:
         The compressed ``counts``.
 
     Raises:
-        ValueError: the entry is none of these, has no polygon of three points or more, or its ``size`` is
-        not the image's; run lengths do not add up to the image.
+        ValueError: the entry is none of these, has no polygon of three points or more, a coordinate that is no number
+        or far outside, or its ``size`` is not the image's; run lengths do not add up to the image.
     """
+    try:
+        return _compressed(segmentation, height, width)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"segmentation holds what does not belong there: {error}") from error
+
+
+def _compressed(segmentation: Any, height: int, width: int) -> str:
     if isinstance(segmentation, list):
         polygons = [p for p in segmentation if len(p) >= 6]
         if not polygons:
             raise ValueError("segmentation has no polygon of at least three points")
+        _check_coordinates(polygons)
         merged = _coco.merge(_coco.frPyObjects(polygons, height, width))
         return str(merged["counts"].decode("ascii"))
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
@@ -90,6 +100,14 @@ def to_uncompressed(mask: BoolMask) -> dict[str, Any]:
     runs = np.diff(np.concatenate([[0], edges, [flat.size]]))
     counts = [int(n) for n in runs]
     return {"size": [int(n) for n in mask.shape], "counts": [0, *counts] if flat.size and flat[0] else counts}
+
+
+def _check_coordinates(polygons: list[Any]) -> None:
+    """The C code walks outlines pixel by pixel and checks nothing: a coordinate of 1e9, or null, ends the process."""
+    for polygon in polygons:
+        values = np.asarray(polygon, np.float64)
+        if values.ndim != 1 or not (np.abs(values) <= _FARTHEST).all():  # false for what is no number, too
+            raise ValueError("a polygon holds a coordinate that is no number or lies far outside the image")
 
 
 def _check_size(segmentation: dict[str, Any], height: int, width: int) -> None:

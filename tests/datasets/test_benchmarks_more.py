@@ -167,7 +167,7 @@ def test_archives_of_the_profile_paper_all(tmp_path: Path, monkeypatch: pytest.M
     drop = tmp_path / "drop"
     sginw = sginw_tree(tmp_path / "sginw")
     packed(sginw / "seginw", drop / "sginw" / "seginw.zip")
-    packed(sginw / "grounded", drop / "sginw" / "grounded_hqsam.zip")
+    packed(sginw / "grounded", drop / "sginw" / "sginw_detections.zip")
     packed(ndd20_tree(tmp_path / "ndd20") / "NDD20", drop / "ndd20" / "NDD20.zip")
     for part in ("TR", "VD", "TE1", "TE2", "TE3", "TE4"):
         source = tree("dis5k") / "DIS5K" / ("DIS-TR" if part == "TR" else "DIS-VD")

@@ -12,9 +12,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from data_trees import fault_count
+from data_trees import encoded, fault_count, jpeg, run, shape
 from hqsam_datasets import archive, atomic
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.sources import load
+from hqsam_datasets.sources.base import SourceOptions
 
 Members = dict[str, bytes]
 
@@ -219,3 +221,52 @@ def test_zips_made_on_windows_may_part_folders_by_backslashes(tmp_path: Path) ->
     source = put(tmp_path / "twice", {"mine.zip": windows_zip("a\\b.jpg", "A\\B.jpg")})
     with pytest.raises(UserError, match="falls together"):
         archive.extracted(source, tmp_path / "extracted")
+
+
+def test_a_method_that_python_lacks_is_not_called_damage(tmp_path: Path) -> None:
+    """Windows Explorer packs what is larger than 2 GB as Deflate64."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive_file:
+        archive_file.writestr("a/b.txt", b"text" * 100)
+    body = bytearray(buffer.getvalue())
+    for header, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        body[body.index(header) + offset] = 9
+    with pytest.raises(UserError, match=r"(?s)not supported.*cure: unpack it with another program"):
+        archive.extracted(put(tmp_path / "set", {"a.zip": bytes(body)}), tmp_path / "e")
+
+
+@pytest.mark.parametrize("name", ["a.7z", "a.RAR", "a.tar.zst"])
+def test_kinds_of_archives_without_reader_are_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"(?s)no reader for this kind.*{name}.*cure: unpack it, pack the files"):
+        archive.extracted(put(tmp_path / "set", {name: b"x"}), tmp_path / "e")
+
+
+def test_archives_inside_an_archive_are_named_where_the_layout_is_missed(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive_file:
+        archive_file.writestr("shared folder/DIS5K.zip", b"x")
+    root = archive.extracted(put(tmp_path / "set", {"a.zip": buffer.getvalue()}), tmp_path / "e")
+    for look in (
+        lambda: archive.find_root(root, "DIS-TR"),
+        lambda: load("dis5k").scan("dis5k", root, SourceOptions(archive="a")),
+    ):
+        with pytest.raises(UserError, match=r"holds archives itself \(a/shared folder/DIS5K\.zip\): unpack those"):
+            look()
+
+
+def test_names_in_other_alphabets_encodings_make_samples_too(tmp_path: Path) -> None:
+    files = {
+        "images/测试.jpg": jpeg(1),
+        "masks/测试.png": encoded(shape()),
+        "images/b.jpg": jpeg(2),
+        "masks/b.png": encoded(shape()),
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", encoding="gbk", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    root = archive.extracted(put(tmp_path / "set", {"mine.tar": buffer.getvalue()}), tmp_path / "e")
+    found = run("own", root, tmp_path / "out", kind="folder", images="images", masks="masks")
+    assert found["n_samples"] == 2 and found["rejects_by_reason"] == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,6 @@ def test_finished_files_of_an_interrupted_archive_are_not_fetched_again(tmp_path
 
 
 def test_not_enough_space_is_said_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
     from collections import namedtuple
 
     usage = namedtuple("usage", "total used free")
@@ -122,6 +122,19 @@ def test_known_lengths_are_added_up_before_the_first_request(tmp_path: Path) -> 
     with serving({"/x": served}) as base, pytest.raises(UserError, match="not enough disk space"):
         get(spec(f"{base}/x", bytes=1 << 60), tmp_path / "set")
     assert served.requests == []
+
+
+def test_what_is_there_already_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another licence text writes the record again, on a disk that is all but full by now."""
+    from collections import namedtuple
+
+    body, usage = a_zip(), namedtuple("usage", "total used free")
+    with serving({"/x": Behaviour(body)}) as base:
+        wanted = spec(f"{base}/x", bytes=len(body))
+        get(wanted, tmp_path / "set")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+        again = get(wanted.model_copy(update={"licence": "other terms"}), tmp_path / "set")
+    assert again["licence"] == "other terms" and (tmp_path / "set" / "set.zip").read_bytes() == body
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import shutil
+import ssl
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 from data_server import Behaviour, serving
 from fetch_testing import QUICK, a_zip, get, left_over, spec
+from hqsam_datasets import fetch_transfer
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch_http import download
 from hqsam_datasets.fetch_transfer import DownloadError, RetryPolicy, Transfer
@@ -99,7 +105,15 @@ def test_waits_grow_and_differ() -> None:
 
 
 def test_truncated_files_without_digest_are_noticed(tmp_path: Path) -> None:
-    for name, body in (("set.zip", a_zip()[:-100]), ("a.json", b'[{"image_id": 1, "sco'), ("b.json", b"oops")):
+    said = b'{"error": "rate limited"}'
+    wrong = {
+        "set.zip": a_zip()[:-100],
+        "a.json": b'[{"image_id": 1, "sco',
+        "b.json": b"oops",
+        "a.tar": said,
+        "a.tgz": said,
+    }
+    for name, body in wrong.items():
         with serving({"/x": Behaviour(body)}) as base, pytest.raises(UserError, match="not "):
             get(spec(f"{base}/x", name=name), tmp_path / name)
 
@@ -137,6 +151,18 @@ def test_compressed_transfers_are_refused(tmp_path: Path) -> None:
         get(spec(f"{base}/x"), tmp_path / "set")
 
 
+@pytest.mark.parametrize("name", ["set.tar.gz", "set.tgz"])
+def test_a_file_that_is_stored_compressed_may_be_called_so(name: str, tmp_path: Path) -> None:
+    stored = io.BytesIO()
+    with tarfile.open(fileobj=stored, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a"))
+    body = stored.getvalue()
+    served = Behaviour(body, headers={"Content-Encoding": "x-gzip"})
+    with serving({f"/{name}": served}) as base:
+        get(spec(f"{base}/{name}", name=name), tmp_path / "set")
+    assert (tmp_path / "set" / name).read_bytes() == body
+
+
 def test_redirects_to_another_address_are_followed_and_resumed(tmp_path: Path) -> None:
     """A model hub's `resolve` address answers each request with the way to its store; ranges must survive that."""
     body = a_zip()
@@ -158,3 +184,48 @@ def test_rate_and_time_left_are_told() -> None:
     for done in (4_000_000_000, 4_010_000_000, 4_050_000_000, 5_000_000_000):
         progress(done, 5_000_000_000)
     assert told == ["a.zip", "a.zip, 5.0 MB/s, 3 min left", "a.zip, 5.0 MB/s, 3 min left", "a.zip, 33.3 MB/s"]
+
+
+def test_a_server_that_sends_in_circles_is_a_mirror_that_fails(tmp_path: Path) -> None:
+    """Login pages do so to programs that keep no cookies."""
+    around = Behaviour(b"", status=lambda n: 302, headers={"Location": "/around"})
+    with serving({"/around": around, "/good": Behaviour(a_zip())}) as base:
+        get(spec(f"{base}/around", f"{base}/good"), tmp_path / "set")
+        with pytest.raises(UserError, match="TooManyRedirects"):
+            get(spec(f"{base}/around"), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "socks4://127.0.0.1:9"), ("SSL_CERT_FILE", "/no/such/file.pem")]
+)
+def test_an_environment_that_allows_no_connection_is_one_message(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch_transfer._tls.cache_clear()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="no connection with these proxy and certificate variables"):
+        get(spec("http://127.0.0.1:9/x"), tmp_path / "set")
+    fetch_transfer._tls.cache_clear()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_asked_again(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    words = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=here -keyout {key} -out {certificate}"
+    subprocess.run([openssl, *words.split()], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    waits: list[float] = []
+    with (
+        serving({"/x": Behaviour(a_zip())}, tls=context) as base,
+        pytest.raises(UserError, match="clock right") as told,
+    ):
+        get(spec(f"{base}/x"), tmp_path / "set", waits)
+    assert "CERTIFICATE_VERIFY_FAILED" in str(told.value) and waits == []
+
+
+def test_json_from_windows_begins_with_a_mark(tmp_path: Path) -> None:
+    with serving({"/x": Behaviour(b"\xef\xbb\xbf[1]\r\n")}) as base:
+        get(spec(f"{base}/x", name="a.json"), tmp_path / "set")

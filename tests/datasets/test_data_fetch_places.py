@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fetch_testing import QUICK, a_zip, get, quiet, spec
 from hqsam_datasets import fetch_remote
 from hqsam_datasets.archive import ArchiveSpec, fetch
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch_http import remember
 from hqsam_datasets.fetch_transfer import DownloadError, Transfer
 
 
@@ -108,6 +110,21 @@ def test_object_stores_through_fsspec(tmp_path: Path) -> None:
     assert (tmp_path / "set" / "set.zip").read_bytes() == body
     with pytest.raises(UserError, match="FileNotFoundError"):
         get(spec("memory://bucket/other.zip"), tmp_path / "other")
+
+
+def test_google_drive_goes_on_behind_the_page_in_the_next_run(tmp_path: Path) -> None:
+    """Each visit of the page gives another address; one that was begun is gone on with."""
+    body, part = a_zip(), tmp_path / "x.zip.part"
+    begun = "id=F1&confirm=t&uuid=u-1"
+    part.write_bytes(body[:20_000])
+    served = Behaviour(body)
+    with serving({"/download": served}) as base:
+        remember(part, f"{base}/download?{begun}", f'"{hashlib.md5(body).hexdigest()}"')
+        fetch_remote.download_from_drive("F1", part, Transfer(policy=QUICK), endpoint=f"{base}/download")
+        assert part.read_bytes() == body and served.requests[0]["Range"] == "bytes=20000-"
+        remember(part, f"{base}/download?{begun}", "")
+        fetch_remote.download_from_drive("F2", part, Transfer(policy=QUICK), endpoint=f"{base}/download")
+    assert "Range" not in served.requests[-1]
 
 
 def test_google_drive_quota_page_is_named(tmp_path: Path) -> None:

@@ -130,6 +130,32 @@ def test_a_whole_zip_from_the_drop_folder_does_too(tmp_path: Path, monkeypatch: 
     assert tars[0] == tars[1]
 
 
+def test_a_damaged_list_of_names_is_fetched_anew(tmp_path: Path) -> None:
+    served = routes()
+    whole = served["/lvis.json.zip"].body
+    place = whole.index(b"images.cocodataset")
+    served["/lvis.json.zip"].body = whole[:place] + b"X" + whole[place + 1 :]
+    with serving(served) as base:
+        with pytest.raises(
+            UserError, match=r"(?s)the zip is damaged: BadZipFile.*lvis\.json\.zip.*run the stage again"
+        ):
+            get(base, tmp_path / "set")
+        served["/lvis.json.zip"].body = whole
+        get(base, tmp_path / "set")
+    assert (tmp_path / "set" / "train2017.tar").is_file()
+
+
+@pytest.mark.parametrize("fault", ["damaged", "gone"])
+def test_a_zip_of_this_machine_that_is_damaged_or_gone_is_one_message(fault: str, tmp_path: Path) -> None:
+    place, body = tmp_path / "train2017.zip", bytearray(images_zip())
+    body[body.index(body_of(next(n for n in NAMED if n % 2)))] ^= 1
+    if fault == "damaged":
+        place.write_bytes(body)
+    says = {"damaged": "not those of the zip's directory", "gone": "No such file"}[fault]
+    with serving({"/lvis.json.zip": Behaviour(lvis_zip())}) as base, pytest.raises(UserError, match=says):
+        get(base, tmp_path / "set", url=place.as_uri())
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hqsam_datasets import rle
@@ -41,3 +43,31 @@ def test_a_cut_off_mask_is_refused_wherever_it_is_cut() -> None:
     for end in range(len(counts)):
         with pytest.raises(ValueError, match="RLE counts"):
             rle.from_segmentation({"counts": counts[:end]}, height=40, width=52)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [[1e308, 1, 5, 5, 9, 9]],
+        [[float("nan"), 1, 5, 5, 9, 9]],
+        [[None, 1, 5, 5, 9, 9]],
+        [[1e9, 1, 5, 5, 9, 9]],
+        [["a", 1, 5, 5, 9, 9]],
+        [[[1, 1], [5, 5], [9, 9], [1, 5], [2, 5], [3, 5]]],
+        [[1, 1, 5, 5, 9, 9], 5],
+        {"size": 5, "counts": [600]},
+        {"size": [20, 30], "counts": [-5, 605]},
+        {"size": [20, 30], "counts": [2**32, 600 - 2**32]},
+        {"size": [20, 30], "counts": [10, "a"]},
+    ],
+)
+def test_what_the_c_code_would_die_of_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"segmentation|polygon|counts|convert"):
+        rle.from_segmentation(wrong, height=20, width=30)
+
+
+def test_polygons_may_reach_over_the_frame() -> None:
+    mask = rle.decode(
+        rle.from_segmentation([[-50, -50, 500, -50, 500, 9.5, -50, 9.5]], height=20, width=30), height=20, width=30
+    )
+    assert mask[:9].all() and not mask[11:].any()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import random
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any
 
 import pytest
 from data_trees import contents, ecssd, quiet, run
-from hqsam_datasets import remote, shards
+from hqsam_datasets import fetch_remote, remote, shards
 from hqsam_datasets.archive import ArchiveSpec, fetch
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch_http import remember
+from hqsam_datasets.fetch_transfer import Transfer
 
 pytest.importorskip("s3fs")
 motoserver = pytest.importorskip("moto.server")
@@ -134,9 +138,68 @@ def test_archives_are_fetched_from_s3(s3: Any, tmp_path: Path) -> None:
     spec = {"files": [{"name": "set.zip", "urls": [f"{BUCKET}/mirror/gone.zip", f"{BUCKET}/mirror/set.zip"]}]}
     part = tmp_path / ".set.download" / "set.zip.part"
     part.parent.mkdir()
-    part.write_bytes(body[:9000])  # of an earlier run: the download goes on behind it
+    part.write_bytes(bytes(9000))  # what another mirror, now gone, has left: no digest would tell a mixture
     fetch(ArchiveSpec.model_validate(spec), tmp_path / "set", report=quiet)
     assert (tmp_path / "set" / "set.zip").read_bytes() == body
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_an_object_is_resumed_as_long_as_it_is_the_same(s3: Any, tmp_path: Path) -> None:
+    url, part, body = f"{BUCKET}/a.bin", tmp_path / "a.bin.part", random.Random(2).randbytes(50_000)
+    s3.pipe_file("bucket/a.bin", body)
+    remember(part, url, fetch_remote.version_of(s3.info("bucket/a.bin")))
+    part.write_bytes(bytes(9000))  # so that it shows what was kept
+    fetch_remote.download_with_fsspec(url, part, Transfer())
+    assert part.read_bytes() == bytes(9000) + body[9000:]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin.part"]
+    remember(part, url, fetch_remote.version_of(s3.info("bucket/a.bin")))
+    part.write_bytes(bytes(9000))
+    s3.pipe_file("bucket/a.bin", body[::-1])
+    fetch_remote.download_with_fsspec(url, part, Transfer())
+    assert part.read_bytes() == body[::-1]
+
+
+def test_single_members_of_a_zip_on_s3(s3: Any, tmp_path: Path) -> None:
+    images = {f"train2017/{n:012d}.jpg": random.Random(n).randbytes(2000) for n in range(40)}
+    base = "http://images.cocodataset.org/train2017"
+    named = [{"id": n, "coco_url": f"{base}/{n:012d}.jpg"} for n in (3, 5, 8)]
+    for name, files in (
+        ("train2017", images),
+        ("lvis", {"__MACOSX/._lvis.json": b"junk", "lvis.json": json.dumps({"images": named}).encode()}),
+    ):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for member, data in files.items():
+                archive.writestr(member, data)
+        s3.pipe_file(f"bucket/{name}.zip", buffer.getvalue())
+    spec = {"files": [
+        {"name": "lvis.zip", "urls": [f"{BUCKET}/lvis.zip"]},
+        {"name": "train2017.tar", "urls": [f"{BUCKET}/train2017.zip"], "only_named_in": "lvis.zip"},
+    ]}  # fmt: skip
+    fetch(ArchiveSpec.model_validate(spec), tmp_path / "lvis", report=quiet)
+    with tarfile.open(tmp_path / "lvis" / "train2017.tar") as tar:
+        found = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert found == {f"train2017/{n:012d}.jpg": images[f"train2017/{n:012d}.jpg"] for n in (3, 5, 8)}
+
+
+@pytest.mark.parametrize("url", [f"{BUCKET}/set.zip", "s3://Not_A_Bucket!/set.zip"])
+def test_a_store_without_credentials_is_a_mirror_that_fails(
+    s3: Any, url: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    spec = {"files": [{"name": "set.zip", "urls": [url]}]}
+    with pytest.raises(UserError, match=r"(Credentials|Validation)Error(?s:.*)FSSPEC_S3_ANON(?s:.*)drop folder"):
+        fetch(ArchiveSpec.model_validate(spec), tmp_path / "set", report=quiet)
+    with pytest.raises(UserError, match="store refuses"):
+        remote.push(local, url, report=quiet)
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_missing_buckets_and_drivers_are_one_message(s3: Any, local: Path, tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 Source: Cheng et al., CascadePSP, CVPR 2020. Licence: not for commercial purposes; the photographs are from Flickr.
 Layout: `test/<NAME>_im.jpg`, `test/<NAME>_gt.png` (0/255), beside `val/`; several objects may share one photograph,
 each has a pair of its own. Coarse masks (PSPNet, DeepLabV3+, RefineNet, FCN-8s) come in a second archive, a folder
-per network, as `<NAME>_seg.png` at image resolution, foreground above 128. The paper prompts with the ground-truth
-box and with the PSPNet mask; how that mask became SAM's 256-pixel input is unpublished (see `hqsam.predict`). Known
-bad files: none.
+per network, as `<NAME>_seg.png` at image resolution, foreground above 128; copies of the pairs may lie beside them.
+The paper prompts with the ground-truth box and with the PSPNet mask; how that mask became SAM's 256-pixel input is
+unpublished (see `hqsam.predict`). Known bad files: none.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from pathlib import Path
 
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt
-from hqsam_datasets.benchmarks.common import BoolMask, pairs, read_foreground, single_object
+from hqsam_datasets.benchmarks.common import BoolMask, keys_of, pairs, read_foreground, single_object
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root, missing_files
-from hqsam_datasets.sample import make_key
+from hqsam_datasets.extract import find_root, missing_files, packed_inside
 
 _IMAGE, _TRUTH, _COARSE = "_im.jpg", "_gt.png", "_seg.png"
 
@@ -49,7 +48,8 @@ class Big:
         """The folder with PSPNet's masks of the test objects; None if their optional archive could not be had."""
         folders = sorted({p.parent for p in root.rglob(f"*{_COARSE}")})
         names = {p.name.removesuffix(_TRUTH) for p in test.glob(f"*{_TRUTH}")}
-        folders = [f for f in folders if any((f / f"{name}{_COARSE}").exists() for name in names)]
+        held = {f: sum((f / f"{name}{_COARSE}").exists() for name in names) for f in folders}
+        folders = [f for f in folders if held[f] == max(held.values()) > 0]  # val has names of test, too, but not all
         if len(folders) > 1:
             folders = [f for f in folders if self.network in str(f.relative_to(root)).lower()]
         if not folders and missing_files(root):
@@ -59,12 +59,14 @@ class Big:
                 f"{len(folders)} folders with coarse masks of the test objects, one expected",
                 file=root,
                 key=f"<NAME>{_COARSE}",
-                cure="put the PSPNet masks into a folder called pspnet and pack it as BIG_coarse.zip",
+                cure=packed_inside(root)
+                or "put the PSPNet masks into a folder called pspnet and pack it as BIG_coarse.zip",
             )
         return folders[0]
 
     def _items(self, found: list[tuple[str, Path, Path]], coarse: Path | None) -> Iterator[Item]:
-        keyed = sorted((make_key(self.name, name), name, image, mask) for name, image, mask in found)
+        keys = keys_of(self.name, [name for name, _, _ in found])
+        keyed = sorted((keys[name], name, image, mask) for name, image, mask in found)
         for number, (key, name, image, mask) in enumerate(keyed, start=1):
             truth = read_foreground(mask)
             extra = () if coarse is None else (_mask_prompt(key, truth, coarse / f"{name}{_COARSE}", name),)
@@ -72,13 +74,16 @@ class Big:
 
 
 def _test_folder(root: Path) -> Path:
-    """``test/``; a repack without ``val`` may have the pairs in any one folder."""
+    """``test/``; a repack without ``val`` may have the pairs in any one folder, coarse masks beside copies of them."""
     folders = sorted({p.parent for p in root.rglob(f"*{_TRUTH}")})
     test = [f for f in folders if f.name.lower() == "test"] or folders
+    test = [f for f in test if next(f.glob(f"*{_COARSE}"), None) is None] or test
     if not test:
         return find_root(root, "test/*_gt.png")
     if len(test) > 1:
-        raise UserError(f"{len(test)} folders with *{_TRUTH}, one `test` expected", file=root, key="test")
+        places = " and ".join(f.relative_to(root).as_posix() for f in test)
+        cure = "keep the photographs and ground truth of BIG's test part, once, in BIG.zip"
+        raise UserError(f"*{_TRUTH} lie in {places}, one `test` expected", file=root, key="test", cure=cure)
     return test[0]
 
 

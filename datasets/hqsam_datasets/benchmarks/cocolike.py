@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from hqsam_datasets.benchmarks.common import find_file, find_folder, find_prompt
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import below
+from hqsam_datasets.images import MAX_PIXELS
 from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
+_CURE = "fetch the file again, or mend the record"
 
 
 def read_json(path: Path, kind: type[Any]) -> Any:
@@ -53,7 +56,7 @@ def read_annotations(path: Path) -> tuple[Json, dict[Any, list[int]]]:
         elif value is None:
             truth[name] = packed
         else:
-            by_image[field(value, "image_id", path)].append(len(packed))
+            by_image[whole(value, "image_id", path)].append(len(packed))
             packed.texts.append(_packed(value, path, cure))
     if truth.get("annotations") is not packed:
         raise UserError("the file has no list of annotations", file=path, cure=cure)
@@ -71,16 +74,71 @@ def _packed(record: Json, path: Path, cure: str) -> bytes:
 
 def field(record: Mapping[str, Any], name: str, path: Path) -> Any:
     """A required key of a record; the error names file and record."""
+    if not isinstance(record, Mapping):
+        raise UserError(f"{str(record)[:80]!r} stands in place of a record", file=path, cure=_CURE)
     if name not in record:
-        raise UserError(f"a record lacks {name!r}", file=path, key=str(record.get("id", dict(record)))[:120])
+        raise UserError(
+            f"a record lacks {name!r}", file=path, key=str(record.get("id", dict(record)))[:120], cure=_CURE
+        )
     return record[name]
 
 
-def group(records: list[Json], by: str, path: Path) -> dict[Any, list[Json]]:
-    """Records by the value of one key, in file order."""
+def whole(record: Mapping[str, Any], name: str, path: Path) -> int:
+    """A required whole number of a record."""
+    value = field(record, name, path)
+    try:
+        if (number := int(value)) == float(value) and abs(number) < 1 << 63:
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise _wrong(record, name, value, path, "a whole number")
+
+
+def real(record: Mapping[str, Any], name: str, path: Path) -> float:
+    """A required finite number of a record."""
+    value = field(record, name, path)
+    try:
+        if math.isfinite(number := float(value)):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise _wrong(record, name, value, path, "a number")
+
+
+def size_of(record: Mapping[str, Any], path: Path) -> tuple[int, int]:
+    """(height, width) of an image or video record; no more than any image that is read may have."""
+    height, width = whole(record, "height", path), whole(record, "width", path)
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+        raise _wrong(record, "height and width", [height, width], path, "the size of an image")
+    return height, width
+
+
+def inside(record: Mapping[str, Any], name: str, path: Path) -> str:
+    """A required path of a record, inside the folder of the images."""
+    value = field(record, name, path)
+    if not isinstance(value, str) or not value or value.startswith(("/", "\\")) or ".." in value.split("/"):
+        raise _wrong(record, name, value, path, "a path inside the archive")
+    return value
+
+
+def records(owner: Mapping[str, Any], name: str, path: Path) -> list[Json]:
+    """A required list of objects."""
+    value = field(owner, name, path)
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise UserError(f"{name} is not a list of objects", file=path, key=name, cure=_CURE)
+    return value
+
+
+def _wrong(record: Mapping[str, Any], name: str, value: Any, path: Path, wanted: str) -> UserError:
+    key = f"{name} of record {str(record.get('id', ''))[:40]}"
+    return UserError(f"{name} is {str(value)[:60]!r}, not {wanted}", file=path, key=key, cure=_CURE)
+
+
+def group(found: list[Json], by: str, path: Path) -> dict[Any, list[Json]]:
+    """Records by the whole number of one key, in file order."""
     groups: dict[Any, list[Json]] = defaultdict(list)
-    for record in records:
-        groups[field(record, by, path)].append(record)
+    for record in found:
+        groups[whole(record, by, path)].append(record)
     return groups
 
 
@@ -94,6 +152,29 @@ def check_ids(groups: Mapping[Any, Any], known: set[Any], path: Path, what: str)
             key=str(unknown[0]),
             cure="use the prompt file that belongs to this annotation file",
         )
+
+
+def check_categories(found: Iterable[int], truth: Json, truth_at: Path, path: Path) -> None:
+    """Classes of a prompt file that the annotations do not have: numbered by another list, every box would score as wrong."""
+    known = {whole(entry, "id", truth_at) for entry in records(truth, "categories", truth_at)}
+    unknown = sorted(set(found) - known)
+    if known and unknown:
+        raise UserError(
+            f"{len(unknown)} category_id that the annotations do not have, first {unknown[0]}; they have "
+            f"{min(known)} to {max(known)}",
+            file=path,
+            key=f"category_id {unknown[0]}",
+            cure="write the annotation file's own category ids (COCO's have gaps), or leave such boxes out",
+        )
+
+
+def check_detections(
+    boxes: Detections, images: set[Any], path: Path, *, truth: Json, truth_at: Path, class_agnostic: bool
+) -> None:
+    """Every box must be on a known image, and of a known class where classes count."""
+    check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), images, path, "detections on images")
+    if not class_agnostic:
+        check_categories(np.unique(boxes.categories).tolist(), truth, truth_at, path)
 
 
 def segmentation(record: Json, height: int, width: int, path: Path) -> str:
@@ -112,6 +193,7 @@ class CocoLike:
         annotations: Name of the annotation file.
         detections: Name of the prompt file: COCO results ``[{image_id, category_id, bbox [x, y, w, h], score}]``.
         locate: Relative path of an image below the root from its record.
+        place: The key of an image record that `locate` makes the path from.
         video_of: Name of the video of an image record, for sets made of video frames.
     """
 
@@ -122,19 +204,22 @@ class CocoLike:
     annotations: str
     detections: str
     locate: Callable[[Json], str]
+    place: str = "file_name"
     video_of: Callable[[Json], str] | None = None
 
     def read(self, root: Path) -> Content:
         """All images of the annotation file with every detection on them."""
         path = find_file(root, self.annotations)
         truth, objects = read_annotations(path)
-        images = sorted(field(truth, "images", path), key=lambda r: int(field(r, "id", path)))
-        known = {r["id"] for r in images}
+        images = sorted(records(truth, "images", path), key=lambda r: whole(r, "id", path))
+        known = {whole(r, "id", path) for r in images}
         check_ids(objects, known, path, "annotations of images")
         found_at = find_prompts(root, self.detections)
         boxes = Detections.none() if found_at is None else read_detections(found_at)
         if found_at is not None:
-            check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), known, found_at, "detections on images")
+            check_detections(
+                boxes, known, found_at, truth=truth, truth_at=path, class_agnostic=self.class_agnostic
+            )  # fmt: skip
         annotated = (truth["annotations"], objects)
         items = self._items(root, path, images, annotated, boxes)
         return Content(items=items, n_images=len(images), ground_truth=truth)
@@ -147,19 +232,20 @@ class CocoLike:
         annotated: tuple[PackedRecords, dict[Any, list[int]]],
         boxes: Detections,
     ) -> Iterator[Item]:
-        where, (records, places) = _Locator(root), annotated
+        where, (packed, places) = _Locator(root), annotated
         for record in images:
-            height, width = int(field(record, "height", path)), int(field(record, "width", path))
-            key = make_key(self.name, f"{int(record['id']):012d}")
+            number, (height, width) = whole(record, "id", path), size_of(record, path)
+            inside(record, self.place, path)
+            key = make_key(self.name, f"{number:012d}")
             yield Item(
                 key=key,
                 path=where(self.locate(record)),
-                image_id=int(record["id"]),
+                image_id=number,
                 height=height,
                 width=width,
                 video=self.video_of(record) if self.video_of else None,
-                truths=tuple(truth_of(records[o], height, width, path) for o in places.get(record["id"], [])),
-                prompts=prompts_of(key, boxes, int(record["id"])),
+                truths=tuple(truth_of(packed[o], height, width, path) for o in places.get(number, [])),
+                prompts=prompts_of(key, boxes, number),
             )
 
 
@@ -174,8 +260,14 @@ class _Locator:
         head, _, rest = relative.partition("/")
         if head not in self._folders:
             found = sorted((p for p in self._root.rglob(head) if p.is_dir()), key=lambda p: (-len(p.parts), p))
-            self._folders[head] = found[0] if found else find_folder(self._root, head)
+            self._folders[head] = _holding(found[0] if found else find_folder(self._root, head), rest)
         return below(self._folders[head], rest)
+
+
+def _holding(folder: Path, first: str) -> Path:
+    """The folder, or the only one in it if that holds the first file: a copy packed with a root folder of another name."""
+    inner = [child for child in folder.iterdir() if child.is_dir()]
+    return inner[0] if len(inner) == 1 and (inner[0] / first).is_file() else folder
 
 
 def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:
@@ -183,8 +275,8 @@ def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:
     return Truth(
         instance_id=str(field(record, "id", path)),
         rle=segmentation(record, height, width, path),
-        area=float(field(record, "area", path)),
-        category_id=int(field(record, "category_id", path)),
+        area=real(record, "area", path),
+        category_id=whole(record, "category_id", path),
         iscrowd=bool(record.get("iscrowd", 0)),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +85,14 @@ def pairs(
     return [(stem, by_stem[0][stem], by_stem[1][stem]) for stem in sorted(by_stem[0])]
 
 
+def keys_of(name: str, stems: list[str]) -> dict[str, str]:
+    """The key of each stem; stems that differ only in what keys cannot hold get a part of their digest added."""
+    keys = {stem: make_key(name, stem) for stem in stems}
+    times = Counter(keys.values())
+    digests = {stem: hashlib.sha256(stem.encode()).hexdigest()[:8] for stem, key in keys.items() if times[key] > 1}
+    return {stem: f"{key}-{digests[stem]}" if stem in digests else key for stem, key in keys.items()}
+
+
 def read_foreground(path: Path) -> BoolMask:
     """Ground truth mask, bool [H, W]: above 128 after the encoding was recognised.
 
@@ -128,7 +138,8 @@ class MaskFolders:
         return Content(items=self._items(found), n_images=len(found))
 
     def _items(self, found: list[tuple[str, Path, Path]]) -> Iterator[Item]:
-        keyed = sorted((make_key(self.name, stem), image, mask) for stem, image, mask in found)
+        keys = keys_of(self.name, [stem for stem, _, _ in found])
+        keyed = sorted((keys[stem], image, mask) for stem, image, mask in found)
         for number, (key, image, mask) in enumerate(keyed, start=1):
             yield single_object(key, number, image, read_foreground(mask))
 

@@ -20,7 +20,7 @@ from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import pairs
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, found_below, list_files, missing_files
+from hqsam_datasets.extract import below, found_below, list_files, missing_files, packed_inside
 from hqsam_datasets.images import ImageError, decode_labels
 from hqsam_datasets.sample import make_key
 
@@ -42,7 +42,7 @@ class Davis:
         listed = "ImageSets/2017/val.txt"
         names = found_below(root, listed, depth=4)
         davis = names.parents[2]
-        sequences = sorted(names.read_text(encoding="utf-8").split(), key=lambda s: make_key("", s))
+        sequences = sorted(names.read_text(encoding="utf-8", errors="replace").split(), key=lambda s: make_key("", s))
         n_images = sum(len(list_files(below(davis, f"JPEGImages/480p/{s}"), [".jpg"])) for s in sequences)
         return Content(items=self._items(root, davis, sequences), n_images=n_images)
 
@@ -75,7 +75,13 @@ def _results(root: Path, davis: Path, sequence: str) -> Path | None:
     if not found and missing_files(root):
         return None
     if len(found) != 1:
-        raise UserError(f"{len(found)} result folders for sequence {sequence}, one expected", file=root, key=sequence)
+        places = "".join(f" {p.relative_to(root).as_posix()}" for p in found)
+        problem = f"{len(found)} result folders for sequence {sequence}, one expected{':' if found else ''}{places}"
+        cure = (
+            packed_inside(root)
+            or "pack the tracker's indexed PNGs once, as <sequence>/00000.png, ..., in xmem_results.zip"
+        )
+        raise UserError(problem, file=root, key=sequence, cure=cure)
     return found[0]
 
 

@@ -26,4 +26,5 @@ BENCHMARK = CocoLike(
     annotations="lvis_v1_val.json",
     detections="lvis_instances_results.json",
     locate=_path,
+    place="coco_url",
 )

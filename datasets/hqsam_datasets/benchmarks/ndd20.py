@@ -16,7 +16,7 @@ from typing import Any
 
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
-from hqsam_datasets.benchmarks.cocolike import field, read_json
+from hqsam_datasets.benchmarks.cocolike import field, inside, read_json
 from hqsam_datasets.benchmarks.common import box_prompt
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import below, found_below
@@ -42,21 +42,18 @@ class Ndd20:
         for part in _PARTS:
             labels = f"{part}_LABELS.json"
             path = found_below(root, labels, depth=4)
-            records = read_json(path, dict)
-            images = list(records.get("_via_img_metadata", records).values())
+            images = _images(read_json(path, dict), path)
             files += [(self._key(part, image, path), path, part, image) for image in images]
         return Content(items=self._items(sorted(files, key=lambda f: f[0])), n_images=len(files))
 
     def _key(self, part: str, image: Json, path: Path) -> str:
-        return make_key(self.name, f"{part}-{Path(str(field(image, 'filename', path))).stem}")
+        return make_key(self.name, f"{part}-{Path(inside(image, 'filename', path)).stem}")
 
     def _items(self, files: list[tuple[str, Path, str, Json]]) -> Iterator[Item]:
         for number, (key, labels, part, image) in enumerate(files, start=1):
-            path = below(labels.parent, part) / str(image["filename"])
+            path = below(labels.parent, f"{part}/{image['filename']}")
             height, width = _size(path, key)
-            regions = field(image, "regions", labels)
-            regions = list(regions.values()) if isinstance(regions, dict) else regions
-            truths, prompts = _objects(key, regions, height, width)
+            truths, prompts = _objects(key, _polygons(image, labels), (height, width), labels)
             yield Item(
                 key=key, path=path, image_id=number, height=height, width=width, truths=truths, prompts=prompts
             )  # fmt: skip
@@ -73,15 +70,38 @@ def _size(path: Path, key: str) -> tuple[int, int]:
         raise UserError(f"the image cannot be used: {error}", file=path, key=key) from error
 
 
-def _objects(key: str, regions: list[Json], height: int, width: int) -> tuple[tuple[Truth, ...], tuple[Prompt, ...]]:
+def _images(labels: Json, path: Path) -> list[Json]:
+    """The entries of a VIA file: a project with its settings, or the entries alone."""
+    entries = labels.get("_via_img_metadata", labels)
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise UserError("not a VIA file: its top level holds something else than entries of images", file=path)
+    return list(entries.values())
+
+
+def _polygons(image: Json, path: Path) -> list[list[float]]:
+    """x0, y0, x1, y1, ... of each region; one of fewer than three points (empty here) is no object."""
+    regions = field(image, "regions", path)
+    try:
+        shapes = [region["shape_attributes"] for region in (regions.values() if isinstance(regions, dict) else regions)]
+        points = [(shape.get("all_points_x", []), shape.get("all_points_y", [])) for shape in shapes]
+        whole = [(xs, ys) if len(xs) == len(ys) > 2 else ((), ()) for xs, ys in points]
+        return [[float(v) for point in zip(xs, ys, strict=True) for v in point] for xs, ys in whole]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"bad region: {error!r}", file=path, key=str(image.get("filename"))) from error
+
+
+def _objects(
+    key: str, polygons: list[list[float]], size: tuple[int, int], path: Path
+) -> tuple[tuple[Truth, ...], tuple[Prompt, ...]]:
     truths, prompts = [], []
-    for place, region in enumerate(regions):
-        shape = region.get("shape_attributes", {})
-        xs, ys = shape.get("all_points_x", []), shape.get("all_points_y", [])
-        if len(xs) != len(ys) or len(xs) < 3:
+    height, width = size
+    for place, polygon in enumerate(polygons):
+        if not polygon:
             continue
-        polygon = [float(v) for point in zip(xs, ys, strict=True) for v in point]
-        counts = rle.from_segmentation([polygon], height=height, width=width)
+        try:
+            counts = rle.from_segmentation([polygon], height=height, width=width)
+        except ValueError as error:
+            raise UserError(f"bad region: {error}", file=path, key=f"{key}, region {place}") from error
         box = rle.tight_box(rle.decode(counts, height=height, width=width))
         if box is not None:
             name = f"{key}-{place:03d}"

@@ -19,6 +19,7 @@ from hqsam_datasets.errors import UserError
 from hqsam_datasets.json_stream import iterate_list
 
 _CURE = "fetch the file again; it must be a JSON list of COCO results"
+_MASKS = "these are results without boxes (final masks?): save the detector's boxes, bbox [x, y, width, height]"
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ def read_detections(path: Path) -> Detections:
             x, y, w, h = record["bbox"]
             ids.extend((int(record["image_id"]), int(record["category_id"])))
             numbers.extend((float(x), float(y), float(x) + float(w), float(y) + float(h), float(record["score"])))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"bad record: {error!r}", file=path, key=f"record {place}", cure=_CURE) from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            cure = _MASKS if "segmentation" in record and "bbox" not in record else _CURE
+            raise UserError(f"bad record: {error!r}", file=path, key=f"record {place}", cure=cure) from error
     whole = np.frombuffer(ids, dtype=np.int64).reshape(-1, 2)
     real = np.frombuffer(numbers, dtype=np.float64).reshape(-1, 5)
     bad = np.flatnonzero(~np.isfinite(real).all(axis=1))

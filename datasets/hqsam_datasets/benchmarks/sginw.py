@@ -3,8 +3,9 @@
 Source: Zou et al., X-Decoder, CVPR 2023 (Roboflow data sets, licences differ per set); `seginw.zip` of the HQ-SAM
 authors. Layout: `<Set>/valid/*.jpg`, `<Set>/valid/_annotations_min1cat.coco.json` (0-based category ids; the file
 `_annotations.coco.json` beside it has an extra parent category and is not used). Prompts: boxes of GroundingDINO
-Swin-B, one results file a set, `seginw-<Set>_val.json`, the best 100 (box, class) pairs an image; the score is the
-detector's alone.
+Swin-B, one COCO results file a set, `seginw-<Set>_val.json`, the best 100 (box, class) pairs an image; the score is the
+detector's alone. The results that HQ-SAM's authors published under these names (`grounded_sam.zip`,
+`grounded_hqsam.zip`) hold final masks and no boxes: they check an evaluator and are no prompts.
 
 The 25 sets become one benchmark: image and category ids are numbered through, and each category's `supercategory`
 is its set. The headline of SGinW is the mean over the 25 sets of the sets' AP, that is, categories weigh by set.
@@ -18,14 +19,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hqsam_datasets.benchmarks.base import Content, Item, Kind
-from hqsam_datasets.benchmarks.cocolike import check_ids, field, group, prompts_of, read_json, truth_of
-from hqsam_datasets.benchmarks.common import find_file
+from hqsam_datasets.benchmarks.cocolike import (
+    check_detections,
+    check_ids,
+    group,
+    inside,
+    prompts_of,
+    read_json,
+    records,
+    size_of,
+    truth_of,
+    whole,
+)
+from hqsam_datasets.benchmarks.common import find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import found_below
+from hqsam_datasets.extract import below, found_below
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -71,7 +81,7 @@ class Sginw:
     sets: tuple[str, ...] = SETS
 
     def read(self, root: Path) -> Content:
-        """Every image of every set with GroundingDINO's boxes on it."""
+        """Every image of every set with GroundingDINO's boxes on it, if their optional archive is there."""
         ordered = sorted(self.sets, key=lambda name: make_key("", name) + "-")
         parts = [_part(root, name, number) for number, name in enumerate(ordered, start=1)]
         n_images = sum(len(part.truth["images"]) for part in parts)
@@ -79,13 +89,12 @@ class Sginw:
 
     def _items(self, parts: list[_Part]) -> Iterator[Item]:
         for part in parts:
-            for record in sorted(part.truth["images"], key=lambda r: int(r["id"])):
-                original = int(record["id"])
-                height, width = int(field(record, "height", part.path)), int(field(record, "width", part.path))
+            for record in sorted(part.truth["images"], key=lambda r: whole(r, "id", part.path)):
+                original, (height, width) = whole(record, "id", part.path), size_of(record, part.path)
                 key = make_key(self.name, f"{part.name}-{original:08d}")
                 yield Item(
                     key=key,
-                    path=part.folder / str(field(record, "file_name", part.path)),
+                    path=below(part.folder, inside(record, "file_name", part.path)),
                     image_id=part.image_id(original),
                     height=height,
                     width=width,
@@ -100,13 +109,15 @@ class Sginw:
 def _part(root: Path, name: str, number: int) -> _Part:
     path = found_below(root, f"{name}/{_ANNOTATIONS}", depth=4)
     truth = read_json(path, dict)
-    known = {int(field(r, "id", path)) for r in field(truth, "images", path)}
-    objects = group(field(truth, "annotations", path), "image_id", path)
+    known = {whole(r, "id", path) for r in records(truth, "images", path)}
+    objects = group(records(truth, "annotations", path), "image_id", path)
     check_ids(objects, known, path, "annotations of images")
-    results = find_file(root, f"seginw-{name}_val.json")
-    boxes = read_detections(results)
-    check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), known, results, "detections on images")
-    if len(field(truth, "categories", path)) > _CATEGORIES_A_SET or max(known, default=0) >= _IMAGES_A_SET:
+    results = find_prompts(root, f"seginw-{name}_val.json")
+    boxes = Detections.none() if results is None else read_detections(results)
+    if results is not None:
+        check_detections(boxes, known, results, truth=truth, truth_at=path, class_agnostic=False)
+    classes = [whole(c, "id", path) for c in records(truth, "categories", path)]
+    if not all(0 <= number < _CATEGORIES_A_SET for number in classes) or max(known, default=0) >= _IMAGES_A_SET:
         raise UserError("ids are too large to number the sets through", file=path, key=name)
     return _Part(name, number, path.parent, path, truth, objects, boxes)
 
@@ -114,9 +125,9 @@ def _part(root: Path, name: str, number: int) -> _Part:
 def _renumbered(part: _Part, record: Json) -> Json:
     return {
         **record,
-        "id": part.number * _ANNOTATIONS_A_SET + int(field(record, "id", part.path)),
-        "image_id": part.image_id(int(record["image_id"])),
-        "category_id": part.first_category + int(field(record, "category_id", part.path)),
+        "id": part.number * _ANNOTATIONS_A_SET + whole(record, "id", part.path),
+        "image_id": part.image_id(whole(record, "image_id", part.path)),
+        "category_id": part.first_category + whole(record, "category_id", part.path),
     }
 
 
@@ -124,13 +135,17 @@ def _merged(parts: list[_Part]) -> Json:
     """One COCO file of all sets."""
     return {
         "images": [
-            {**r, "id": part.image_id(int(r["id"])), "file_name": f"{part.name}/valid/{r['file_name']}"}
+            {
+                **r,
+                "id": part.image_id(whole(r, "id", part.path)),
+                "file_name": f"{part.name}/valid/{inside(r, 'file_name', part.path)}",
+            }
             for part in parts
             for r in part.truth["images"]
         ],
         "annotations": [_renumbered(part, r) for part in parts for r in part.truth["annotations"]],
         "categories": [
-            {**c, "id": part.first_category + int(c["id"]), "supercategory": part.name}
+            {**c, "id": part.first_category + whole(c, "id", part.path), "supercategory": part.name}
             for part in parts
             for c in part.truth["categories"]
         ],

@@ -9,7 +9,18 @@ from typing import Any
 
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
-from hqsam_datasets.benchmarks.cocolike import check_ids, field, group, read_json
+from hqsam_datasets.benchmarks.cocolike import (
+    check_categories,
+    check_ids,
+    field,
+    group,
+    inside,
+    read_json,
+    real,
+    records,
+    size_of,
+    whole,
+)
 from hqsam_datasets.benchmarks.common import find_file, find_prompts
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import below, found_below
@@ -38,16 +49,21 @@ class YtvisLike:
         """Every frame of every video with the tracker's boxes on it."""
         path, tracks_at = find_file(root, self.annotations), find_prompts(root, self.tracks)
         truth = read_json(path, dict)
-        videos = sorted(field(truth, "videos", path), key=lambda v: int(field(v, "id", path)))
-        known = {v["id"] for v in videos}
-        objects = group(truth.get("annotations") or [], "video_id", path)  # private for val and test splits
+        videos = sorted(records(truth, "videos", path), key=lambda v: whole(v, "id", path))
+        known = {whole(v, "id", path) for v in videos}
+        # Null or absent for the val and test splits: their ground truth is private.
+        objects = group(records(truth, "annotations", path) if truth.get("annotations") else [], "video_id", path)
         check_ids(objects, known, path, "annotations of videos")
+        _check_lengths(objects, videos, path)
         tracks: dict[Any, list[Json]] = {}
         if tracks_at is not None:
             tracks = group(read_json(tracks_at, list), "video_id", tracks_at)
             check_ids(tracks, known, tracks_at, "tracks of videos")
+            _check_lengths(tracks, videos, tracks_at)
+            found = (whole(record, "category_id", tracks_at) for some in tracks.values() for record in some)
+            check_categories(found, truth, path, tracks_at)
         items = self._items(_frames(root, videos, path), path, tracks_at or path, videos, objects, tracks)
-        return Content(items=items, n_images=sum(len(v["file_names"]) for v in videos), ground_truth=truth)
+        return Content(items=items, n_images=sum(len(_names(v, path)) for v in videos), ground_truth=truth)
 
     def _items(
         self,
@@ -60,21 +76,21 @@ class YtvisLike:
     ) -> Iterator[Item]:
         number = 0
         for video in videos:
-            size = int(field(video, "height", path)), int(field(video, "width", path))
-            for frame, name in enumerate(field(video, "file_names", path)):
+            size, video_id = size_of(video, path), whole(video, "id", path)
+            for frame, name in enumerate(_names(video, path)):
                 number += 1
-                key = make_key(self.name, f"{int(video['id']):05d}-{frame:05d}")
+                key = make_key(self.name, f"{video_id:05d}-{frame:05d}")
                 yield Item(
                     key=key,
-                    path=below(frames, str(name)),
+                    path=below(frames, name),
                     image_id=number,
                     height=size[0],
                     width=size[1],
-                    video=str(name).split("/")[0],
-                    video_id=int(video["id"]),
+                    video=name.split("/")[0],
+                    video_id=video_id,
                     frame=frame,
-                    truths=tuple(_truths(objects.get(video["id"], []), frame, size, path)),
-                    prompts=tuple(_prompts(key, tracks.get(video["id"], []), frame, size, tracks_at)),
+                    truths=tuple(_truths(objects.get(video_id, []), frame, size, path)),
+                    prompts=tuple(_prompts(key, tracks.get(video_id, []), frame, size, tracks_at)),
                 )
 
 
@@ -82,13 +98,36 @@ def _frames(root: Path, videos: list[Json], path: Path) -> Path:
     """The folder of video folders; archives of several splits may lie side by side, so it is known by its content."""
     if not videos:
         raise UserError("the file lists no videos", file=path, cure="fetch the archive again")
-    first = str(field(videos[0], "file_names", path)[0]).split("/")[0]
+    first = _names(videos[0], path)[0].split("/")[0]
     return found_below(root, f"JPEGImages/{first}", depth=4).parent
 
 
+def _names(video: Json, path: Path) -> list[str]:
+    """The frames' files."""
+    names = field(video, "file_names", path)
+    if not isinstance(names, list) or not names:
+        raise UserError("file_names is no list of frames", file=path, key=f"video {video.get('id')}")
+    return [inside({"id": video.get("id"), "file_names": name}, "file_names", path) for name in names]
+
+
+def _check_lengths(groups: dict[Any, list[Json]], videos: list[Json], path: Path) -> None:
+    """Every object needs an entry, mask or null, for each frame that the annotations list."""
+    for video in videos:
+        frames = len(_names(video, path))
+        for record in groups.get(whole(video, "id", path), ()):
+            masks = field(record, "segmentations", path)
+            if not isinstance(masks, list) or len(masks) != frames:
+                found = len(masks) if isinstance(masks, list) else "no list of"
+                raise UserError(
+                    f"{found} segmentations, but video {video['id']} has {frames} frames",
+                    file=path,
+                    key=f"record {record.get('id', '')} of video {video['id']}",
+                    cure="write one mask, or null, for each of the file_names of the annotation file",
+                )
+
+
 def _mask(record: Json, frame: int, size: tuple[int, int], path: Path) -> str | None:
-    masks = field(record, "segmentations", path)
-    entry = masks[frame] if frame < len(masks) else None
+    entry = field(record, "segmentations", path)[frame]
     if entry is None:
         return None
     try:
@@ -102,11 +141,11 @@ def _truths(objects: list[Json], frame: int, size: tuple[int, int], path: Path) 
         counts = _mask(record, frame, size, path)
         if counts is not None:
             yield Truth(
-                instance_id=f"{record['id']}-{frame:05d}",
+                instance_id=f"{whole(record, 'id', path)}-{frame:05d}",
                 rle=counts,
                 area=float(rle.area(counts, height=size[0], width=size[1])),
-                category_id=int(field(record, "category_id", path)),
-                track_id=int(record["id"]),
+                category_id=whole(record, "category_id", path),
+                track_id=whole(record, "id", path),
                 iscrowd=bool(record.get("iscrowd", 0)),
             )
 
@@ -120,7 +159,7 @@ def _prompts(key: str, tracks: list[Json], frame: int, size: tuple[int, int], pa
                 prompt_id=f"{key}-{track:05d}",
                 prompt_set="tracker_box",
                 box=box,
-                score=float(field(record, "score", path)),
-                category_id=int(field(record, "category_id", path)),
+                score=real(record, "score", path),
+                category_id=whole(record, "category_id", path),
                 track_id=track,
             )

@@ -148,6 +148,8 @@ def _instances(
 
 def _categories(records: Any, path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
+    if not isinstance(records or [], list):
+        raise UserError("categories is no list", file=path, key="categories", cure=_CURE)
     for record in records or ():
         with _named("category", record, path):
             found[str(record["id"])] = str(record["name"])

@@ -72,7 +72,7 @@ class DataSheet:
         layout: folders of the repack and of the original archives.
         checksums: archive file name to SHA-256, where published.
         known_bad: stem to reason; matched without regard to case and punctuation.
-        strays: files that belong to no pair, with the reason.
+        strays: files that belong to no pair, with the reason; `*.jpeg`: any that ends so and has no partner.
         notes: quirks worth knowing.
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, find_root, found_below, list_files
+from hqsam_datasets.extract import below, find_root, found_below, list_files, packed_inside
 from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
 
@@ -60,6 +60,7 @@ class _Files:
     masks: Mapping[str, Path]
     others: tuple[Path, ...]
     wanted: frozenset[str] | None
+    listing: Path | None
 
     def partner(self, stem: str, image_is_missing: bool) -> Path:
         """Where the missing half of a pair should be."""
@@ -111,7 +112,7 @@ class FolderSource:
             f"the archive holds {there}; {name} needs {expected}",
             file=root,
             key=f"sources.{name}.archive",
-            cure="name the archive that the data sheet describes",
+            cure=packed_inside(root) or "name the archive that the data sheet describes",
         )
 
 
@@ -132,20 +133,22 @@ class _Rules:
     def __init__(self, name: str, sheet: DataSheet, options: SourceOptions) -> None:
         self._name = name
         self._known_bad = {normal_name(stem): why for stem, why in sheet.known_bad.items()}
+        self._spelled = {way: normal_name(stem) for stem in sheet.known_bad for way in _spellings(stem)}
         self._strays = {normal_name(stem): why for stem, why in sheet.strays.items()}
+        self._stray_suffixes = {stem.removeprefix("*"): why for stem, why in sheet.strays.items() if stem[0] == "*"}
         self._skip = {normal_name(stem) for stem in options.skip}
         self._drop = options.drop_known_bad
         self._met: set[str] = set()
-        self._orphans: list[str] = []
+        self._orphans: list[tuple[Path, str]] = []
         self.rejects: list[Reject] = []
 
     def drops(self, stem: str, origin: str) -> bool:
         """Whether this pair is left out; the reject is noted."""
         plain = normal_name(stem)
-        if plain in self._known_bad:
-            self._met.add(plain)
+        if (bad := self._spelled.get(plain)) is not None:
+            self._met.add(bad)
             if self._drop:
-                self.reject(origin, "known_bad", self._known_bad[plain])
+                self.reject(origin, "known_bad", self._known_bad[bad])
                 return True
         if plain in self._skip:
             self.reject(origin, "known_bad", "listed in skip")
@@ -154,16 +157,21 @@ class _Rules:
 
     def why_bad(self, stem: str) -> str | None:
         """What the data sheet says against this stem."""
-        return self._known_bad.get(normal_name(stem))
+        bad = self._spelled.get(normal_name(stem))
+        return None if bad is None else self._known_bad[bad]
 
     def orphan(self, path: Path, stem: str, origin: str, missing: Path | None) -> None:
         """A file without partner: noted as stray or bad where the sheet or `skip` lists it, else an error later."""
-        stray = normal_name(stem + path.suffix)
-        if stray in self._strays:
-            self.reject(origin, "stray_file", self._strays[stray])
+        why = self._strays.get(normal_name(stem + path.suffix)) or self._stray_suffixes.get(path.suffix)
+        if why is not None:
+            self.reject(origin, "stray_file", why)
         elif not self.drops(stem, origin):
-            lacks = f"{path} has no {missing}" if missing else f"{path} is neither image nor mask of a pair"
-            self._orphans.append(lacks)
+            self._orphans.append((path, f"has no {missing}" if missing else "is neither image nor mask of a pair"))
+
+    def absent(self, path: Path, stem: str, listing: Path) -> None:
+        """An image that the set's own list names and that is not there: an error later, unless the sheet or `skip` lists it."""
+        if not self.drops(stem, path.name):
+            self._orphans.append((path, f"is named in {listing} and is not there"))
 
     def reject(self, origin: str, reason: RejectReason, detail: str) -> None:
         """Note one file that is left out."""
@@ -173,11 +181,11 @@ class _Rules:
         """Stop on files without partner that nothing lists."""
         if not self._orphans:
             return
-        shown = "".join(f"\n    {line}" for line in self._orphans[:10])
+        shown = "".join(f"\n    {path} {what}" for path, what in self._orphans[:10])
         more = f"\n    and {len(self._orphans) - 10} more" if len(self._orphans) > 10 else ""
         raise UserError(
             f"{len(self._orphans)} files of {self._name} have no partner:{shown}{more}",
-            file=self._orphans[0].split(" has no ")[0].split(" is neither ")[0],
+            file=self._orphans[0][0],
             key=f"sources.{self._name}.skip",
             cure="fetch the archive again, or list the stems under this key to leave them out",
         )
@@ -190,6 +198,13 @@ class _Rules:
 def normal_name(stem: str) -> str:
     """A stem without regard to case and punctuation: `bamboo_slip/7`, `bamboo_slip_7` and `bamboo-slip-7` are one."""
     return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
+
+
+def _spellings(stem: str) -> set[str]:
+    """How a flat repack may call `bamboo_slip/7`; a name without folder has one spelling."""
+    folder, _, name = stem.rpartition("/")
+    ways = (f"{folder}/{name}", f"{folder}{name}", f"{name}/{folder}", f"{name}{folder}") if folder else (stem,)
+    return {normal_name(way) for way in ways}
 
 
 def _pairs_of(files: _Files, root: Path, rules: _Rules) -> Iterator[Pair]:
@@ -212,6 +227,9 @@ def _pairs_of(files: _Files, root: Path, rules: _Rules) -> Iterator[Pair]:
             )
     for path in files.others:
         rules.orphan(path, _stem_of(path, files.nested), relative(path, root), None)
+    if files.wanted is not None and files.listing is not None:
+        for stem in sorted(files.wanted - files.images.keys() - files.masks.keys()):
+            rules.absent(files.partner(stem, True), stem, files.listing)
 
 
 def _files_of(places: Mapping[str, Path], part: Part) -> _Files:
@@ -231,8 +249,9 @@ def _files_of(places: Mapping[str, Path], part: Part) -> _Files:
             masks[_stem_of(path, part.nested)] = path
         elif not shared:
             others.append(path)
-    wanted = _wanted(places[part.listing]) if part.listing else None
-    return _Files(image_dir, mask_dir, part.nested, images, masks, tuple(others), wanted)
+    listing = places[part.listing] if part.listing else None
+    wanted = None if listing is None else _wanted(listing)
+    return _Files(image_dir, mask_dir, part.nested, images, masks, tuple(others), wanted, listing)
 
 
 def _listed(folder: Path, nested: bool) -> list[Path]:
@@ -247,7 +266,7 @@ def _stem_of(path: Path, nested: bool) -> str:
 
 
 def _wanted(listing: Path) -> frozenset[str]:
-    lines = listing.read_text(encoding="utf-8").split("\n")
+    lines = listing.read_text(encoding="utf-8", errors="replace").split("\n")
     return frozenset(Path(line.strip()).stem for line in lines if line.strip())
 
 
