@@ -1,6 +1,6 @@
 """`make bench`: runs benchmarks one after the other, each in its own process, and ends with one table an area.
 
-    python -m benchmarks [metrics|model|data|train] [--full|--quick] [--out FOLDER] [NAME ...]
+    python -m benchmarks [metrics|model|data|train|pipelines] [--full|--quick] [--out FOLDER] [NAME ...]
     python -m benchmarks                       # everything at each script's own, small size (minutes)
     python -m benchmarks metrics --full        # one area, at the sizes that the promises are about (long)
     python -m benchmarks metrics/jf encoder    # single benchmarks, with or without their area
