@@ -12,7 +12,7 @@ import shutil
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -86,17 +86,42 @@ def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]
     return found
 
 
-def arrived(archives: Path) -> list[str]:
-    """Archives below `archives` that lack optional files which the drop folder now holds: worth fetching again."""
-    found = []
-    for record in sorted(archives.glob("*/fetch.json")):
-        out = record.parent
-        drop = _drop_folder(out)
-        if any(
-            (folder / name).is_file() for name in _earlier(out).get("missing", {}) for folder in (drop / out.name, drop)
-        ):
-            found.append(out.name)
+def renewed(archives: Path, specs: Mapping[str, ArchiveSpec]) -> dict[str, Path]:
+    """Archives below `archives` that are worth fetching again though nothing that DVC watches has changed.
+
+    Either the drop folder now holds an optional file that was missing, or a file of this machine has changed since.
+
+    Returns:
+        The archive's name to the file of this machine.
+
+    Raises:
+        UserError: a record of what was fetched is damaged.
+    """
+    found = {}
+    for name, spec in specs.items():
+        if (archives / name / "fetch.json").is_file():
+            news = next(_news(spec, archives / name), None)
+            if news is not None:
+                found[name] = news
     return found
+
+
+def _news(spec: ArchiveSpec, out: Path) -> Iterator[Path]:
+    known, drop = _earlier(out), _drop_folder(out)
+    places = (folder / name for name in known.get("missing", {}) for folder in (drop / out.name, drop))
+    yield from (place for place in places if place.is_file())
+    files = {file.name: file for file in spec.files if not file.digests}
+    for record in known.get("files", ()):
+        source = _on_this_machine(files[record["name"]], out) if record["name"] in files else None
+        copy = out / record["name"]
+        # Reading gigabytes to compare them is for files that somebody has touched since they were copied.
+        is_newer = source is not None and (not copy.is_file() or source.stat().st_ctime > copy.stat().st_mtime)
+        if (
+            source is not None
+            and (is_newer or source.stat().st_size != record["bytes"])
+            and not _is_same(source, record)
+        ):
+            yield source
 
 
 def _fetch(

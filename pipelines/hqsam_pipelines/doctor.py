@@ -140,8 +140,8 @@ def _is_fetched(path: Path) -> bool:
 
 
 def _archives(root: Path) -> Iterator[Finding]:
-    """Files that only a person can get and that are not there yet."""
-    from hqsam_datasets.fetch import missing_by_hand
+    """Files that only a person can get and that are not there yet, or that have changed since they were fetched."""
+    from hqsam_datasets.fetch import missing_by_hand, renewed
 
     from hqsam_pipelines.params import FILE, Params
 
@@ -160,6 +160,14 @@ def _archives(root: Path) -> Iterator[Finding]:
         if optional:
             detail = f"{name}: without {', '.join(optional)} what needs them is left out{how}"
             yield Finding("warn", "archives", detail)
+    try:
+        news = renewed(root / "data" / "archives", specs)
+    except UserError as error:
+        yield Finding("fail", "archives", " ".join(str(error).split()))
+        return
+    for name, source in news.items():
+        how = f"`hqsam repro` takes it; with DVC alone: `dvc repro --force fetch@{name}`, then `dvc repro`"
+        yield Finding("warn", "archives", f"{name}: {source} is newer than what was fetched; {how}")
 
 
 def _disk(root: Path) -> Iterator[Finding]:

@@ -23,11 +23,12 @@ from typing import Any
 
 from hqsam_datasets.atomic import atomic_file, json_bytes
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch import arrived
+from hqsam_datasets.fetch import renewed
 from prefect import flow, task
 
 from hqsam_pipelines import codegraph, env, provenance, server
 from hqsam_pipelines.graph import Graph, read_graph
+from hqsam_pipelines.params import FILE, Params
 
 TAIL_LINES = 30
 
@@ -116,8 +117,8 @@ def reproduce(
     graph = read_graph(root, targets or [])
     with server.running(root):
         forced = set(graph.targets) if force else set()
-        # DVC cannot know that a file which a person had to get lies in the drop folder now.
-        forced |= {f"fetch@{name}" for name in arrived(root / "data" / "archives")} & set(graph.order)
+        # DVC does not watch the drop folder, nor other files outside the checkout.
+        forced |= {f"fetch@{name}" for name in _renewed(root)} & set(graph.order)
         outcome = _Walk(root, graph, workers, forced).walk()
     outcome.wall_s = time.monotonic() - begin
     if outcome.ran:
@@ -125,6 +126,11 @@ def reproduce(
     if outcome.failed and raise_on_failure:
         raise RuntimeError("\n".join(outcome.lines()))
     return outcome
+
+
+def _renewed(root: Path) -> list[str]:
+    params = Params.load(root / FILE)
+    return list(renewed(root / "data" / "archives", {name: params.archive(name) for name in params.archives}))
 
 
 @task(task_run_name="{stage}", persist_result=False)

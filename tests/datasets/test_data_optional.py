@@ -18,7 +18,7 @@ from hqsam_datasets import archive
 from hqsam_datasets.archive import ArchiveSpec
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch import missing_by_hand
+from hqsam_datasets.fetch import missing_by_hand, renewed
 from hqsam_datasets.index import index
 from hqsam_datasets.manifest import read_rows
 from hqsam_datasets.overlap import OverlapOptions, find_overlap
@@ -71,6 +71,31 @@ def test_what_only_a_person_can_get_is_known_beforehand(tmp_path: Path) -> None:
     out.mkdir(parents=True)
     (out / "b.zip").write_bytes(a_zip())
     assert missing_by_hand(spec, out) == ([], [])
+
+
+def test_what_changed_on_this_machine_is_worth_fetching_again(tmp_path: Path) -> None:
+    source, archives = tmp_path / "mine.zip", tmp_path / "data" / "archives"
+    files: list[dict[str, Any]] = [
+        {"name": "a.zip", "urls": [f"file://{source}"]},
+        {"name": "b.zip", "urls": ["drop://b.zip"], "optional": True},
+    ]
+    specs = {"set": ArchiveSpec.model_validate({"files": files})}
+    assert renewed(archives, specs) == {}, "nothing was fetched yet"
+    source.write_bytes(a_zip(1))
+    fetch(files, archives / "set", [])
+    assert renewed(archives, specs) == {}
+    source.write_bytes(a_zip(1))
+    assert renewed(archives, specs) == {}, "written again with the same bytes"
+    source.write_bytes(a_zip(2))
+    assert len(a_zip(1)) == len(a_zip(2)) and renewed(archives, specs) == {"set": source}
+    fetch(files, archives / "set", [])
+    assert renewed(archives, specs) == {} and (archives / "set" / "a.zip").read_bytes() == a_zip(2)
+    source.unlink()
+    assert renewed(archives, specs) == {}, "what was fetched is there still"
+    dropped = tmp_path / "data" / "drop" / "b.zip"
+    dropped.parent.mkdir()
+    dropped.write_bytes(a_zip())
+    assert renewed(archives, specs) == {"set": dropped}
 
 
 def test_an_archive_of_which_nothing_can_be_had_is_empty(tmp_path: Path) -> None:

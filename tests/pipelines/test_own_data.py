@@ -53,6 +53,12 @@ def pack(path: Path) -> None:
         archive.writestr("lvis.json", annotation_file({"coco_url": "http://nowhere.test/photos/a.png"}))
 
 
+def change(path: Path) -> None:
+    """As somebody does who packs the archive again."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"another day"
+
+
 @pytest.fixture
 def own(tmp_path: Path, database: Path) -> Iterator[Path]:
     """A clone whose params.yaml has an own archive and four own sources."""
@@ -76,7 +82,12 @@ def test_archives_can_come_from_a_folder_of_the_user(own: Path) -> None:
     assert done.returncode == 1 and f"{own / 'data' / 'drop' / 'own'}/\n        own.zip" in done.stdout + done.stderr
     done = run(own, "hqsam", "repro", "fetch@own", "--from-dir", str(own.parent))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert (own / "data" / "archives" / "own" / "own.zip").is_file()
+    fetched = own / "data" / "archives" / "own" / "own.zip"
+    change(own.parent / "own.zip")
+    done = run(own, "hqsam", "repro", "fetch@own", "--from-dir", str(own.parent))
+    assert done.returncode == 0 and fetched.read_bytes() == (own.parent / "own.zip").read_bytes()
+    done = run(own, "hqsam", "repro", "fetch@own", "--from-dir", str(own.parent))
+    assert done.returncode == 0 and "fetch@own] Running" not in done.stdout, "what is the same is not taken again"
 
 
 def test_dvc_repro_takes_an_entry_of_each_kind(own: Path) -> None:
@@ -87,6 +98,9 @@ def test_dvc_repro_takes_an_entry_of_each_kind(own: Path) -> None:
     for name in SOURCES:
         result = json.loads((own / "data" / "samples" / name / "normalise.json").read_text())
         assert (result["source"], result["n_samples"], result["n_rejects"]) == (name, 1, 0)
+    change(own.parent / "own.zip")
+    said = " ".join(run(own, "hqsam", "doctor").stdout.split())
+    assert f"own: {own.parent / 'own.zip'} is newer than what was fetched" in said
     # The code of one kind is the business of its own sources only.
     adapter = own / "datasets" / "hqsam_datasets" / "sources" / "label_maps.py"
     adapter.write_text(adapter.read_text() + "# changed\n")
