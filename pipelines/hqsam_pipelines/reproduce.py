@@ -115,10 +115,8 @@ def reproduce(
     root = env.repository_root()
     begin = time.monotonic()
     graph = read_graph(root, targets or [])
+    forced = _renewed(root, graph) | (set(graph.targets) if force else set())
     with server.running(root):
-        forced = set(graph.targets) if force else set()
-        # DVC does not watch the drop folder, nor other files outside the checkout.
-        forced |= {f"fetch@{name}" for name in _renewed(root)} & set(graph.order)
         outcome = _Walk(root, graph, workers, forced).walk()
     outcome.wall_s = time.monotonic() - begin
     if outcome.ran:
@@ -128,9 +126,12 @@ def reproduce(
     return outcome
 
 
-def _renewed(root: Path) -> list[str]:
-    params = Params.load(root / FILE)
-    return list(renewed(root / "data" / "archives", {name: params.archive(name) for name in params.archives}))
+def _renewed(root: Path, graph: Graph) -> set[str]:
+    """Fetch stages to run although DVC sees no reason: it watches neither the drop folder nor other files outside the checkout."""
+    wanted = {stage.partition("@")[2] for stage in graph.order if stage.startswith("fetch@")}
+    params = Params.load(root / FILE) if wanted else None
+    specs = {name: params.archive(name) for name in params.archives if name in wanted} if params else {}
+    return {f"fetch@{name}" for name in renewed(root / "data" / "archives", specs)}
 
 
 @task(task_run_name="{stage}", persist_result=False)
