@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tarfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from hqsam_datasets import fetch_members, fetch_remote
 from hqsam_datasets.archive_spec import ArchiveFile, ArchiveSpec
 from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.fetch_content import WrongContentError, check_structure
 from hqsam_datasets.fetch_http import download
 from hqsam_datasets.fetch_transfer import CHUNK, DownloadError, RetryPolicy, Transfer, check_space, size_of
 from hqsam_datasets.reporting import Report, with_rate
@@ -110,18 +109,15 @@ def _news(spec: ArchiveSpec, out: Path) -> Iterator[Path]:
     known, drop = _earlier(out), _drop_folder(out)
     places = (folder / name for name in known.get("missing", {}) for folder in (drop / out.name, drop))
     yield from (place for place in places if place.is_file())
-    files = {file.name: file for file in spec.files if not file.digests}
-    for record in known.get("files", ()):
-        source = _on_this_machine(files[record["name"]], out) if record["name"] in files else None
-        copy = out / record["name"]
+    for record, source in _with_sources(known, spec, out):
         # Reading gigabytes to compare them is for files that somebody has touched since they were copied.
-        is_newer = source is not None and (not copy.is_file() or source.stat().st_ctime > copy.stat().st_mtime)
-        if (
-            source is not None
-            and (is_newer or source.stat().st_size != record["bytes"])
-            and not _is_same(source, record)
-        ):
+        if source is not None and _is_touched(source, out / record["name"], record) and not _is_same(source, record):
             yield source
+
+
+def _is_touched(source: Path, copy: Path, record: dict[str, Any]) -> bool:
+    facts = source.stat()
+    return facts.st_size != record["bytes"] or not copy.is_file() or facts.st_ctime > copy.stat().st_mtime
 
 
 def _fetch(
@@ -192,7 +188,7 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
                 record = _verified(task, task.part, remembered)
             except DownloadError as error:
                 failures.append(f"{url}: {error}")
-                if not isinstance(error, _WrongContentError):
+                if not isinstance(error, WrongContentError):
                     break
                 # A resumed part may mix two versions: once more from the first byte.
                 _forget_part(task)
@@ -202,10 +198,6 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
                 task.part.replace(task.done)
                 return record
     raise _unobtainable(spec, task, failures)
-
-
-class _WrongContentError(DownloadError):
-    """The mirror sent a file, but not the right one."""
 
 
 def _get(url: str, task: _Task) -> None:
@@ -266,34 +258,18 @@ def _dropped(drop: Path, archive: str, file: ArchiveFile) -> list[str]:
 def _verified(task: _Task, path: Path, remembered: str | None) -> dict[str, Any]:
     file, size = task.file, path.stat().st_size
     if size == 0:
-        raise _WrongContentError("the file is empty")
+        raise WrongContentError("the file is empty")
     if file.bytes and size != file.bytes:
-        raise _WrongContentError(f"{size} bytes, {file.bytes} were expected")
+        raise WrongContentError(f"{size} bytes, {file.bytes} were expected")
     found = _digests(path, {"sha256", *file.digests})
     for algorithm, expected in file.digests.items():
         if found[algorithm] != expected:
-            raise _WrongContentError(f"{algorithm} is {found[algorithm]}, {expected} was expected")
+            raise WrongContentError(f"{algorithm} is {found[algorithm]}, {expected} was expected")
     if remembered and not file.digests and found["sha256"] != remembered:
-        raise _WrongContentError(f"sha256 is {found['sha256']}, but {remembered} was recorded at first use")
-    _check_structure(path, file.name)
+        raise WrongContentError(f"sha256 is {found['sha256']}, but {remembered} was recorded at first use")
+    check_structure(path, file.name)
     checked_by = sorted(file.digests) or ["first-use"]
     return {"name": file.name, "bytes": size, "sha256": found["sha256"], "checked_by": checked_by}
-
-
-def _check_structure(path: Path, name: str) -> None:
-    """Catch truncated files and pages in place of files where no digest does. Extraction checks every byte."""
-    with path.open("rb") as file:
-        head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte order mark, as Windows tools write it
-        file.seek(-min(64, path.stat().st_size), os.SEEK_END)
-        tail = file.read().rstrip()
-    if head[:1] == b"<" and not name.endswith((".html", ".xml", ".svg")):
-        raise _WrongContentError("a web page, not the file")
-    if name.endswith(".zip") and not zipfile.is_zipfile(path):
-        raise _WrongContentError("not a complete zip archive (truncated?)")
-    if name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")) and not tarfile.is_tarfile(path):
-        raise _WrongContentError("not a tar archive")
-    if name.endswith(".json") and (head[:1] not in (b"{", b"[") or tail[-1:] not in (b"}", b"]")):
-        raise _WrongContentError("not complete JSON (truncated?)")
 
 
 def _digests(path: Path, algorithms: set[str]) -> dict[str, str]:
@@ -326,15 +302,21 @@ def _but_generated(known: dict[str, Any], spec: ArchiveSpec) -> dict[str, Any]:
 
 def _but_changed(known: dict[str, Any], spec: ArchiveSpec, out: Path, notice: Callable[[str], None]) -> dict[str, Any]:
     """What is known of files that are still the same where a person keeps them on this machine."""
-    kept, files = [], {file.name: file for file in spec.files}
-    for record in known.get("files", ()):
-        file = files.get(record["name"])
-        source = None if file is None or file.digests else _on_this_machine(file, out)
+    kept = []
+    for record, source in _with_sources(known, spec, out):
         if source is None or _is_same(source, record):
             kept.append(record)
         else:
             notice(f"{source} has changed since it was fetched: it is taken again")
     return {**known, "files": kept}
+
+
+def _with_sources(known: dict[str, Any], spec: ArchiveSpec, out: Path) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    """Each fetched file with where a person keeps it on this machine; None where the specification tells its content."""
+    files = {file.name: file for file in spec.files if not file.digests}
+    for record in known.get("files", ()):
+        file = files.get(record["name"])
+        yield record, None if file is None else _on_this_machine(file, out)
 
 
 def _on_this_machine(file: ArchiveFile, out: Path) -> Path | None:

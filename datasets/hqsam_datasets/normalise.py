@@ -33,10 +33,11 @@ from hqsam_datasets.atomic import atomic_folder, write_json, write_jsonl
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.hashing import digest, hash_image
 from hqsam_datasets.images import ImageError, ImageProbe
+from hqsam_datasets.keys import distinct_keys
 from hqsam_datasets.manifest import Reject, SampleRow
 from hqsam_datasets.parallel import keep_freed_memory, ordered_map, worker_count
 from hqsam_datasets.reporting import Report
-from hqsam_datasets.sample import make_key, mask_extension, sample_json
+from hqsam_datasets.sample import mask_extension, sample_json
 from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, Segmentation, SourceOptions, read_file
 from hqsam_datasets.tar_writer import ShardWriter
 
@@ -117,15 +118,8 @@ def _tasks(source: str, folder: Path, keyed: list[tuple[str, Pair]]) -> Iterator
 
 
 def _with_keys(source: str, scan: Scan) -> list[tuple[str, Pair]]:
-    """Pairs sorted by key. Names that differ only in what keys cannot hold get a part of their digest added."""
-    keys = [make_key(source, pair.name) for pair in scan.pairs]
-    counts: dict[str, int] = {}
-    for key in keys:
-        counts[key] = counts.get(key, 0) + 1
-    unique = [
-        key if counts[key] == 1 else f"{key}-{hashlib.sha256(pair.origin_image.encode()).hexdigest()[:8]}"
-        for key, pair in zip(keys, scan.pairs, strict=True)
-    ]
+    """Pairs sorted by key."""
+    unique = distinct_keys(source, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs])
     _check_keys(source, unique, scan)
     return sorted(zip(unique, scan.pairs, strict=True), key=lambda item: item[0])
 

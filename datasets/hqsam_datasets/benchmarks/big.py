@@ -16,9 +16,10 @@ from pathlib import Path
 
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt
-from hqsam_datasets.benchmarks.common import BoolMask, keys_of, pairs, read_foreground, single_object
+from hqsam_datasets.benchmarks.common import BoolMask, pairs, read_foreground, single_object
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import find_root, missing_files, packed_inside
+from hqsam_datasets.keys import distinct_keys
 
 _IMAGE, _TRUTH, _COARSE = "_im.jpg", "_gt.png", "_seg.png"
 
@@ -65,8 +66,8 @@ class Big:
         return folders[0]
 
     def _items(self, found: list[tuple[str, Path, Path]], coarse: Path | None) -> Iterator[Item]:
-        keys = keys_of(self.name, [name for name, _, _ in found])
-        keyed = sorted((keys[name], name, image, mask) for name, image, mask in found)
+        names = [name for name, _, _ in found]
+        keyed = sorted((key, *pair) for key, pair in zip(distinct_keys(self.name, names, names), found, strict=True))
         for number, (key, name, image, mask) in enumerate(keyed, start=1):
             truth = read_foreground(mask)
             extra = () if coarse is None else (_mask_prompt(key, truth, coarse / f"{name}{_COARSE}", name),)

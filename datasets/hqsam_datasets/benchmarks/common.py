@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from hqsam_datasets.benchmarks.base import Box, Content, Item, Kind, Prompt, Tru
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import NotHadError, found_below
 from hqsam_datasets.images import ImageError, decode_mask
-from hqsam_datasets.sample import make_key
+from hqsam_datasets.keys import distinct_keys
 
 BoolMask = npt.NDArray[np.bool_]
 
@@ -85,14 +83,6 @@ def pairs(
     return [(stem, by_stem[0][stem], by_stem[1][stem]) for stem in sorted(by_stem[0])]
 
 
-def keys_of(name: str, stems: list[str]) -> dict[str, str]:
-    """The key of each stem; stems that differ only in what keys cannot hold get a part of their digest added."""
-    keys = {stem: make_key(name, stem) for stem in stems}
-    times = Counter(keys.values())
-    digests = {stem: hashlib.sha256(stem.encode()).hexdigest()[:8] for stem, key in keys.items() if times[key] > 1}
-    return {stem: f"{key}-{digests[stem]}" if stem in digests else key for stem, key in keys.items()}
-
-
 def read_foreground(path: Path) -> BoolMask:
     """Ground truth mask, bool [H, W]: above 128 after the encoding was recognised.
 
@@ -138,8 +128,9 @@ class MaskFolders:
         return Content(items=self._items(found), n_images=len(found))
 
     def _items(self, found: list[tuple[str, Path, Path]]) -> Iterator[Item]:
-        keys = keys_of(self.name, [stem for stem, _, _ in found])
-        keyed = sorted((keys[stem], image, mask) for stem, image, mask in found)
+        stems = [stem for stem, _, _ in found]
+        keys = distinct_keys(self.name, stems, stems)
+        keyed = sorted((key, image, mask) for key, (_, image, mask) in zip(keys, found, strict=True))
         for number, (key, image, mask) in enumerate(keyed, start=1):
             yield single_object(key, number, image, read_foreground(mask))
 

@@ -23,6 +23,7 @@ from hqsam_datasets.extract import below, found_below
 from hqsam_datasets.images import ImageError, probe
 from hqsam_datasets.sample import make_key
 
+_CURE = "fetch the file again, or mend the record"
 Json = dict[str, Any]
 _PARTS = ("ABOVE", "BELOW")
 
@@ -74,7 +75,9 @@ def _images(labels: Json, path: Path) -> list[Json]:
     """The entries of a VIA file: a project with its settings, or the entries alone."""
     entries = labels.get("_via_img_metadata", labels)
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise UserError("not a VIA file: its top level holds something else than entries of images", file=path)
+        raise UserError(
+            "not a VIA file: its top level holds something else than entries of images", file=path, cure=_CURE
+        )
     return list(entries.values())
 
 
@@ -87,7 +90,7 @@ def _polygons(image: Json, path: Path) -> list[list[float]]:
         whole = [(xs, ys) if len(xs) == len(ys) > 2 else ((), ()) for xs, ys in points]
         return [[float(v) for point in zip(xs, ys, strict=True) for v in point] for xs, ys in whole]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"bad region: {error!r}", file=path, key=str(image.get("filename"))) from error
+        raise UserError(f"bad region: {error!r}", file=path, key=str(image.get("filename")), cure=_CURE) from error
 
 
 def _objects(
@@ -101,7 +104,7 @@ def _objects(
         try:
             counts = rle.from_segmentation([polygon], height=height, width=width)
         except ValueError as error:
-            raise UserError(f"bad region: {error}", file=path, key=f"{key}, region {place}") from error
+            raise UserError(f"bad region: {error}", file=path, key=f"{key}, region {place}", cure=_CURE) from error
         box = rle.tight_box(rle.decode(counts, height=height, width=width))
         if box is not None:
             name = f"{key}-{place:03d}"

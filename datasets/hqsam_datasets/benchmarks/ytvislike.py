@@ -106,7 +106,9 @@ def _names(video: Json, path: Path) -> list[str]:
     """The frames' files."""
     names = field(video, "file_names", path)
     if not isinstance(names, list) or not names:
-        raise UserError("file_names is no list of frames", file=path, key=f"video {video.get('id')}")
+        raise UserError(
+            "file_names is no list of frames", file=path, key=f"video {video.get('id')}", cure="fetch the file again"
+        )
     return [inside({"id": video.get("id"), "file_names": name}, "file_names", path) for name in names]
 
 
