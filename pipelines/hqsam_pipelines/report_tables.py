@@ -27,6 +27,10 @@ _DETAIL = re.compile(r"AR.*|[JF]_.*|AP[rcf]|AP_B(_strict)?[smlrcf]")
 THRESHOLDS = np.round(np.arange(0.5, 0.951, 0.05), 2)
 
 
+_EXACT = 4
+"""Digits of what the terminal rounds again; with two, 8.4529 would be 8.5 in the report and 8.4 there."""
+
+
 def number(value: float | None, digits: int = 2) -> str:
     """A number for a CSV cell: fixed digits, empty when undefined."""
     return "" if value is None or not np.isfinite(value) else f"{value + 0.0:.{digits}f}"
@@ -51,9 +55,9 @@ def _cells(row: Row) -> list[str]:
     known = row.interval or row.stand_in
     return [
         row.benchmark, row.prompt_set, row.metric, row.model, row.hq_system,
-        number(row.sam), number(row.hq), number(row.delta), *main[1:],
+        number(row.sam, _EXACT), number(row.hq, _EXACT), number(row.delta, _EXACT), *main[1:],
         row.stand_in_of, *other,
-        number(row.values.get("hq_token")), number(row.values.get("hq_sum")),
+        number(row.values.get("hq_token"), _EXACT), number(row.values.get("hq_sum"), _EXACT),
         str(row.n_scored), str(row.n_expected), str(known.clusters) if known else "",
         row.paper_backbone if row.paper_sam is not None else "",
         number(row.paper_sam, 1), number(row.paper_hq, 1), number(row.paper_delta, 1),
@@ -63,7 +67,7 @@ def _cells(row: Row) -> list[str]:
 def _bounds(difference: Difference | None) -> list[str]:
     if difference is None:
         return ["", "", ""]
-    return [number(difference.mean), number(difference.low), number(difference.high)]
+    return [number(difference.mean, _EXACT), number(difference.low, _EXACT), number(difference.high, _EXACT)]
 
 
 def metrics_tree(run: Run) -> dict[str, Any]:

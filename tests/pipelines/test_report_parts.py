@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 from xml.etree import ElementTree
 
@@ -17,6 +19,7 @@ from hqsam_pipelines import (
     report_scenes,
     report_stats,
     report_summary,
+    report_tables,
 )
 from hqsam_pipelines.report_data import load_run
 from hqsam_pipelines.report_rows import Row
@@ -370,6 +373,18 @@ def test_a_colour_means_that_the_interval_excludes_zero(
     line = {"benchmark": "coco", "prompt_set": "detector_box", "metric": "AP_B", "sam": "10", "hq_sam": "12"}
     table = report_summary.overview_table([line | {"delta": "2"} | text | empty])
     assert list(table.columns[4].cells) == [colour]
+
+
+def test_terminal_and_report_round_a_number_alike() -> None:
+    """8.4529 is 8.5 everywhere, not 8.45 in a file and 8.4 from there."""
+    row = Row(
+        "uvo", "detector_box", "AP_B", "nano", "hq_sum", {"sam": 7.2901, "hq_sum": 8.4529}, 1.1628, None, None, "", None,
+        None, "vit_l", 6, 6,
+    )  # fmt: skip
+    [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row])))
+    table = report_summary.overview_table([line])
+    assert list(table.columns[3].cells) == ["[bold]8.5[/]"]
+    assert "| 7.3 | 8.5 | +1.2 |" in report_tables.summary_markdown([row])
 
 
 def test_span_of_a_constant_has_room() -> None:

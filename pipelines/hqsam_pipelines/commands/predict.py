@@ -156,9 +156,11 @@ def _read_image(path: Path) -> Any:
         data = path.read_bytes()
         pixels = decode_image(data)
     except OSError as error:
-        raise UserError(f"the image cannot be read ({error.strerror})", file=path) from error
+        cure = "give the path of a picture"
+        raise UserError(f"the image cannot be read ({error.strerror})", file=path, cure=cure) from error
     except ImageError as error:
-        raise UserError(f"the image cannot be read ({error.detail})", file=path) from error
+        cure = "give a whole JPEG, PNG, TIFF, BMP, WebP or GIF"
+        raise UserError(f"the image cannot be read ({error.detail})", file=path, cure=cure) from error
     if int(pixels.max()) < _DARKEST and _is_16_bit(data):
         raise UserError(
             f"the 16-bit image uses values below {256 * _DARKEST} only: its high bytes, which are what the model sees, are"
@@ -200,7 +202,8 @@ def _read_mask(path: Path) -> Any:
     try:
         mask = decode_mask(path.read_bytes()).foreground
     except OSError as error:
-        raise UserError(f"the mask cannot be read ({error.strerror})", file=path) from error
+        cure = "give the path of a 0/255 PNG"
+        raise UserError(f"the mask cannot be read ({error.strerror})", file=path, cure=cure) from error
     except ImageError as error:
         raise UserError(f"the mask cannot be used ({error.detail})", file=path, cure="give a 0/255 PNG") from error
     if not mask.any():
