@@ -9,6 +9,7 @@ from hqsam_datasets.errors import UserError
 from torch import nn
 
 from hqsam.model.hq_sam import HQSam
+from hqsam.model.options import ModelOptions
 from hqsam.training.loader import Item, TrainingSet
 from hqsam.training.options import TrainOptions
 
@@ -67,6 +68,20 @@ def check_held_out(n_samples: int, n_held_out: int, options: TrainOptions) -> No
         raise UserError(
             "no sample is held out, so no epoch can be called the best", key="train.best",
             cure="make train.holdout and train.holdout_most larger, or set train.best to false",
+        )  # fmt: skip
+
+
+def check_given(net: HQSam, model: ModelOptions) -> None:
+    """Without an epoch, the HQ parameters must come with the checkpoint.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not net.head_loaded:
+        raise UserError(
+            f"with 0 epochs the HQ parameters in the checkpoint are evaluated as they are, and it has none for the variant "
+            f"{model.variant}", file=model.checkpoint, key="train.epochs",
+            cure="give an HQ-SAM checkpoint (sam_hq_vit_l.pth, or what hqsam checkpoint convert makes), or train",
         )  # fmt: skip
 
 

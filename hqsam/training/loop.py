@@ -93,7 +93,7 @@ class _Run:
     @property
     def total(self) -> int:
         """Steps of the whole run."""
-        return self.options.epochs * self.steps
+        return self.options.epochs * self.steps if self.options.epochs else 0
 
 
 def train(
@@ -108,6 +108,8 @@ def train(
     say: Callable[[str], None] = _say,
 ) -> dict[str, object]:
     """Train the HQ head and write `hq_head.safetensors`, `curves.csv` and, last, `meta.json`.
+
+    With `epochs: 0` nothing trains and no GPU is needed: the HQ parameters of the checkpoint are written as they are.
 
     A run that was stopped goes on from `last.pt` in `out` and ends with the same bits as one that was never stopped.
     SIGTERM saves `last.pt` and ends the process with 143. Under torchrun all processes call this; the first one
@@ -128,9 +130,10 @@ def train(
 
     Raises:
         UserError: empty or unpaired shards, missing or unfitting checkpoint, a plan for another model size, more
-            processes than views, a stopped training of another kind in `out`, or a loss that is not finite.
+            processes than views, a stopped training of another kind in `out`, a loss that is not finite, or no epochs
+            for a checkpoint without HQ parameters.
     """
-    device = device_of(options.device)
+    device = device_of(options.device if options.epochs else "cpu")
     with contextlib.ExitStack() as stack:
         stack.enter_context(guard.deterministic(options.threads))
         group = stack.enter_context(joined(device, timeout_s=options.hang_timeout_s))
@@ -143,13 +146,21 @@ def train(
         stack.callback(data.close)
         run = _prepare(data, model, options, group, out, seed, report, say)
         state = _start(run)
-        step = _step_of(run, state, data)
-        batch = _encode_batch(run, step)
-        validation = Validation(data, run.held if group.leads else [], run.model, batch=batch)
-        scratch = stack.enter_context(guard.scratch(out, group))
-        _epochs(run, state, step, _feed(run, data, step, scratch), validation)
-        about = _about(run, data, model) | {"n_held_out": len(validation.cases)}
+        n_held_out = 0
+        if options.epochs:
+            scratch = stack.enter_context(guard.scratch(out, group))
+            n_held_out = _learn(run, state, data, scratch)
+        about = _about(run, data, model) | {"n_held_out": n_held_out}
         return results.finish(run.model, state, about, out, group, options)
+
+
+def _learn(run: _Run, state: RunState, data: TrainingSet, scratch: Path) -> int:
+    """All steps that are left, each epoch validated; the number of samples that it is validated on."""
+    step = _step_of(run, state, data)
+    batch = _encode_batch(run, step)
+    validation = Validation(data, run.held if run.group.leads else [], run.model, batch=batch)
+    _epochs(run, state, step, _feed(run, data, step, scratch), validation)
+    return len(validation.cases)
 
 
 def _prepare(
@@ -157,8 +168,12 @@ def _prepare(
     say: Callable[[str], None],
 ) -> _Run:  # fmt: skip
     net = build_model(model, seed=seed).to(group.device).train()
-    checks.check_size(data, net)
     checks.check_variant(net, options)
+    identity = _identity(data, model, options, group, seed)
+    if not options.epochs:
+        checks.check_given(net, model)
+        return _Run(net, options, group, seed, [], 0, [], out, identity, report, say)
+    checks.check_size(data, net)
     checks.check_nodes(options, group.size)
     chosen = data.of_sources(options.sources)
     keys = [data.places[n].key for n in chosen]
@@ -169,7 +184,6 @@ def _prepare(
     checks.check_processes(len(samples) * (1 if options.views == "cycle" else views), options, group.size)
     checks.compile_encoder(net, options)
     held = [n for n, key in zip(chosen, keys, strict=True) if key in kept_out]
-    identity = _identity(data, model, options, group, seed)
     return _Run(net, options, group, seed, samples, views, held, out, identity, report, say)
 
 

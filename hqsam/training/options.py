@@ -16,7 +16,8 @@ class TrainOptions(BaseModel):
     """How the HQ head is trained. Defaults are the official recipe (paper section 3.3).
 
     Attributes:
-        epochs: passes over the data.
+        epochs: passes over the data; 0: nothing trains, the HQ parameters in the model's checkpoint are evaluated as they
+            are (a published HQ-SAM file).
         batch_size: views per optimiser step, over all processes.
         micro_batch: views per forward and backward pass of one process, whose gradients add up to those of its whole
             share of the batch; 0: the share at once; `auto`: as many as fit, tried out on the GPU at the start.
@@ -59,7 +60,7 @@ class TrainOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(default=12, ge=1)
+    epochs: int = Field(default=12, ge=0)
     batch_size: int = Field(default=32, ge=1)
     micro_batch: int | Literal["auto"] = 0
     lr: float = Field(default=1e-3, gt=0)

@@ -17,12 +17,14 @@ from hqsam.training.state import LAST, Progress, RunState, head_digest, remove
 
 VERSION = 1
 HEAD, BEST, MERGED, CURVES, META = "hq_head.safetensors", "best.safetensors", "sam_hq.pth", "curves.csv", "meta.json"
+COLUMNS = ("epoch", "lr", "loss", "loss_bce", "loss_dice")
+"""Of the curve; a held-out slice adds its scores."""
 
 
 def csv_text(rows: Sequence[dict[str, float]]) -> str:
-    """The curve as `dvc plots` reads it: a header, then one row per epoch."""
+    """The curve as `dvc plots` reads it: a header, then one row per epoch, of which there may be none."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0] if rows else COLUMNS), lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()} for row in rows)
     return text.getvalue()
@@ -92,7 +94,7 @@ def finish(
     """
     with state.averaged():
         digest = head_digest(model.head.state_dict())
-        last = {k: float(f"{v:.6g}") for k, v in state.progress.curve[-1].items()}
+        last = {k: float(f"{v:.6g}") for row in state.progress.curve[-1:] for k, v in row.items()}
         meta = {"version": VERSION, **about, "final": last, "digest": digest}
         if group.leads:
             note = {k: meta[k] for k in ("backbone", "variant", "base_sha256", "digest")}

@@ -1,8 +1,9 @@
 """Train in child processes: start the training program, pass its lines and progress on, end all of it when told to.
 
 One CPU process trains in the stage's own process: it can wait for nobody, and a second interpreter would only cost its
-start. On a GPU, and for several processes, `hqsam.training.run` runs as a child in a session of its own, under torchrun
-if there are several. `HQSAM_LAUNCHER=ray` hands the whole to `launch_ray`.
+start; a run without epochs, which only takes over a checkpoint, stays there, too. On a GPU, and for several
+processes, `hqsam.training.run` runs as a child in a session of its own, under torchrun if there are several.
+`HQSAM_LAUNCHER=ray` hands the whole to `launch_ray`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def train(spec: Spec, report: Report) -> dict[str, Any]:
         UserError: what the training says to a person; or that it hung and was ended.
         RuntimeError: a child failed otherwise; its last lines are in the message.
     """
+    if not spec.options.epochs:
+        return _here(spec, report)
     if _launcher() == "ray":
         from hqsam_pipelines import launch_ray
 
@@ -60,18 +63,22 @@ def train(spec: Spec, report: Report) -> dict[str, Any]:
         return _meta(spec)
     processes = count(spec)
     if processes == 1 and not _on_gpu(spec):
-        from hqsam.training import loop
-
-        return loop.train(
-            shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out,
-            seed=spec.seed, report=report,
-        )  # fmt: skip
+        return _here(spec, report)
     _refuse(spec, processes)
     with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
         file = Path(folder) / "spec.json"
         spec.write(file)
         _Child(command(file, processes), report, hang_timeout_s=spec.options.hang_timeout_s).run()
     return _meta(spec)
+
+
+def _here(spec: Spec, report: Report) -> dict[str, Any]:
+    from hqsam.training import loop
+
+    return loop.train(
+        shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out,
+        seed=spec.seed, report=report,
+    )  # fmt: skip
 
 
 def _launcher() -> str:

@@ -116,9 +116,9 @@ def curve_table(root: Path, models: Sequence[str]) -> tuple[list[str], list[list
     for model in models:
         path = root / "models" / model / "curves.csv"
         if path.is_file():
-            lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-            records += [{"model": model, **line} for line in lines]
-    columns += dict.fromkeys(name for record in records for name in record if name != "model")
+            reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+            columns += [name for name in reader.fieldnames or () if name not in columns]
+            records += [{"model": model, **line} for line in reader]
     return columns, [[record.get(name, "") or "" for name in columns] for record in records]
 
 

@@ -15,17 +15,21 @@ from hqsam_datasets.index import BenchmarkOptions
 from hqsam_datasets.sources.base import SourceOptions
 from hqsam_pipelines import overlays
 
+from hqsam.model import checkpoint
+
 REPOSITORY = Path(__file__).parents[2]
 PAPER: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())
 _TEXT = (REPOSITORY / "docs" / "archives.md").read_text()
 BLOCKS: list[dict[str, Any]] = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", _TEXT, re.DOTALL)]
-ORIGINALS, ALL = (yaml.safe_load(overlays.compose(REPOSITORY, name)) for name in ("paper_originals", "paper_all"))
-CONFIGS = [PAPER, ORIGINALS, ALL, *BLOCKS]
+ORIGINALS, ALL, HQ_SAM = (
+    yaml.safe_load(overlays.compose(REPOSITORY, name)) for name in ("paper_originals", "paper_all", "paper_published")
+)
+CONFIGS = [PAPER, ORIGINALS, ALL, HQ_SAM, *BLOCKS]
 # Of one and the same archive, whatever the address.
 PUBLISHED = {"DIS5K.zip": 3529707387, "cascade_psp.zip": 1365490019, "thin_object_detection.zip": 2445237905}
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["paper", "originals", "all", "further"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["paper", "originals", "all", "published", "further"])
 def test_entries_are_valid_and_complete(config: dict[str, Any]) -> None:
     archives = {
         name: ArchiveSpec.model_validate(entry) for block in CONFIGS for name, entry in block["archives"].items()
@@ -74,7 +78,7 @@ def test_every_evaluation_set_has_an_entry() -> None:
     assert ALL["benchmarks"]["sginw"]["score"]["metric"] == "sginw"
 
 
-@pytest.mark.parametrize("config", [PAPER, ORIGINALS, ALL], ids=["paper", "originals", "all"])
+@pytest.mark.parametrize("config", [PAPER, ORIGINALS, ALL, HQ_SAM], ids=["paper", "originals", "all", "published"])
 def test_what_no_program_can_get_for_sure_is_optional_and_nothing_else(config: dict[str, Any]) -> None:
     trained_on = {entry["archive"] for entry in config["sources"].values()}
     for name, entry in config["archives"].items():
@@ -82,6 +86,17 @@ def test_what_no_program_can_get_for_sure_is_optional_and_nothing_else(config: d
             by_hand = any(url.startswith("drop://") for url in file.urls)
             by_quota = name not in trained_on and all(url.startswith("gdrive://") for url in file.urls)
             assert file.optional == (by_hand or by_quota), f"{name}/{file.name}"
+
+
+def test_published_weights_are_those_that_the_loader_knows() -> None:
+    """One archive a model, of the name and the digest that `hqsam checkpoint inspect` tells as published."""
+    assert HQ_SAM["train"]["epochs"] == 0
+    assert {entry["backbone"] for entry in HQ_SAM["models"].values()} == {"vit_b", "vit_l", "vit_h", "vit_tiny"}
+    for name, entry in HQ_SAM["models"].items():
+        path = Path(entry["checkpoint"])
+        (file,) = HQ_SAM["archives"][path.parent.name]["files"]
+        assert file["name"] == path.name == f"sam_hq_{entry['backbone']}.pth", name
+        assert checkpoint.KNOWN_SHA256[file["sha256"]] == file["name"]
 
 
 @pytest.mark.parametrize("option", ["images", "masks", "annotations"])

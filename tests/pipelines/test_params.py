@@ -66,7 +66,7 @@ def test_options_are_frozen() -> None:
         (lambda r: r["train"].update(epoch=3), ["unknown key 'epoch'", "key: train.epoch", "did you mean epochs"]),
         (lambda r: r["train"].update(lr="fast"), ["found 'fast' (str)", "key: train.lr", "a number"]),
         (lambda r: r["train"].update(feed="cache"), ["key: train.feed", "one of: cached, online"]),
-        (lambda r: r["train"].update(epochs=0), ["key: train.epochs", "greater than or equal to 1"]),
+        (lambda r: r["train"].update(epochs=-1), ["key: train.epochs", "greater than or equal to 0"]),
         (lambda r: r["models"]["nano"].update(backbone="nanno"), ["unknown backbone 'nanno'", "models.nano.backbone"]),
         (lambda r: r["sources"]["dis5k"].update(archive="dis5"), ["unknown archive 'dis5'", "sources.dis5k.archive", "dis5k"]),
         (lambda r: r["sources"]["dis5k"].pop("archive"), ["missing", "key: sources.dis5k.archive"]),

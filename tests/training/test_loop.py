@@ -155,7 +155,7 @@ def test_clear_errors(training_set, tmp_path, monkeypatch):
             training_set, tmp_path / "b", model=ModelOptions(backbone="nano", checkpoint=tmp_path / "wrong.safetensors")
         )
     with pytest.raises(ValidationError):
-        TrainOptions(epochs=0)
+        TrainOptions(epochs=-1)
     with pytest.raises(ValidationError):
         TrainOptions(epoch=3)
     with pytest.raises(UserError, match="loss is nan"):
