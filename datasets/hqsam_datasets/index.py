@@ -55,17 +55,19 @@ def index(
     options: BenchmarkOptions,
     seed: int,
     report: Report,
+    kind: str | None = None,
     workers: int | None = None,
 ) -> Row:
     """Write ``data/benchmarks/<benchmark>/``.
 
     Args:
-        benchmark: Name of the adapter.
+        benchmark: Section of `benchmarks` in params.yaml; it prefixes the keys of most sets.
         root: The extracted archive.
         out: Folder to write, replaced as a whole.
         options: ``benchmarks.<name>.index``.
         seed: Kept for adapters whose prompts are drawn; none of the present ones draws.
         report: Progress.
+        kind: Name of the adapter; None: that of the section.
         workers: Processes that decode and hash; None: as many as pay off (`parallel.worker_count`). Changes no byte.
 
     Returns:
@@ -78,10 +80,11 @@ def index(
     What depends on optional files that could not be had is left out, and `index.json` says so under "missing": prompt
     sets, or, where images or ground truth need those files, everything.
     """
+    adapter = benchmarks.of_section(benchmark, kind or benchmark, options)
     try:
-        return _index(benchmarks.load(benchmark), root, out, options, report, workers)
+        return _index(adapter, root, out, options, report, workers)
     except NotHadError:
-        return _index(_Nothing.of(benchmarks.load(benchmark)), root, out, options, report, workers)
+        return _index(_Nothing.of(adapter), root, out, options, report, workers)
 
 
 @dataclass

@@ -51,7 +51,7 @@ SEAMS = {
 
 OWN_FILES = {
     "normalise": (("hqsam_datasets.sources", "SOURCE", "${item.kind}"),),
-    "index": (("hqsam_datasets.benchmarks", "BENCHMARK", "${key}"),),
+    "index": (("hqsam_datasets.benchmarks", "BENCHMARK", "${item.kind}"),),
     "train": (
         ("hqsam.model.backbones", "BACKBONE", "${item.backbone}"),
         ("hqsam.model.variants", "VARIANT", "${item.variant}"),

@@ -42,7 +42,7 @@ NAMED = ("archives", "sources", "benchmarks", "models")
 PLAIN = ("overlap", "quality", "shard", "augment", "train", "predict", "report")
 """Sections that are one options object."""
 
-BENCHMARK_KEYS = ("archive", "index", "predict", "score")
+BENCHMARK_KEYS = ("kind", "archive", "index", "predict", "score")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
@@ -145,8 +145,17 @@ class Params:
 
     def index(self, benchmark: str) -> BenchmarkOptions:
         """`benchmarks.<name>.index`."""
+        from hqsam_datasets import (
+            benchmarks,
+        )  # NumPy and the image libraries behind it: not for every reader of params.yaml
+
         options: BenchmarkOptions = self._benchmark_part(benchmark, "index", {})
-        self._check_seam("hqsam_datasets.benchmarks", benchmark, "benchmark", f"benchmarks.{benchmark}")
+        kind = str(self.entry("benchmarks", benchmark)["kind"])
+        self._check_seam("hqsam_datasets.benchmarks", kind, "benchmark", f"benchmarks.{benchmark}.kind")
+        try:
+            benchmarks.of_section(benchmark, kind, options)
+        except UserError as error:
+            raise UserError(error.problem, file=self.file, key=error.key, cure=error.cure) from None
         return options
 
     def predict(self, benchmark: str) -> PredictOptions:
@@ -296,8 +305,9 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
         _check_names(raw[section], section, file)
     for section in ("sources", "benchmarks"):
         _check_archives(raw, section, file)
-    for name, entry in raw["sources"].items():
-        _check_kind(entry, name, file)
+    for section in ("sources", "benchmarks"):
+        for name, entry in raw[section].items():
+            _check_kind(entry, section, name, file)
     for name, entry in raw["benchmarks"].items():
         _check_benchmark(entry, name, file)
 
@@ -322,11 +332,11 @@ def _check_archives(raw: Mapping[str, Any], section: str, file: Path) -> None:
             raise schema.unknown(str(entry["archive"]), raw["archives"], what="archive", file=file, key=key)
 
 
-def _check_kind(entry: Mapping[str, Any], name: str, file: Path) -> None:
+def _check_kind(entry: Mapping[str, Any], section: str, name: str, file: Path) -> None:
     """DVC takes the stage's code dependency from `kind` and knows no defaults."""
     if "kind" not in entry:
-        cure = f"add `kind: {name}` for a set with a file of its own in datasets/hqsam_datasets/sources, else folder, label_maps, ..."
-        raise UserError("a required key is missing", file=file, key=f"sources.{name}.kind", cure=cure)
+        cure = f"add `kind: {name}` for a set with a file of its own in datasets/hqsam_datasets/{section}, else folder, label_maps, ..."
+        raise UserError("a required key is missing", file=file, key=f"{section}.{name}.kind", cure=cure)
 
 
 def _check_benchmark(entry: Mapping[str, Any], name: str, file: Path) -> None:

@@ -114,7 +114,8 @@ def test_a_benchmark_has_a_data_sheet_and_the_protocol(name: str) -> None:
     text = (BENCHMARKS.module(name).__doc__ or "").lower()
     missing = [word for word in ("licence", "layout") if word not in text]
     assert not missing, f"{name}: the data sheet in the docstring does not speak of {missing}"
-    assert re.search(r"\d", text), f"{name}: the data sheet gives no count"
+    own = hasattr(benchmark, "of_section")  # a person's own data have no known count
+    assert own or re.search(r"\d", text), f"{name}: the data sheet gives no count"
 
 
 @pytest.mark.parametrize("name", SCORES.entries())

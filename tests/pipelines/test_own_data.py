@@ -23,6 +23,13 @@ SOURCES: dict[str, dict[str, Any]] = {
     "own_coco": {"kind": "coco_json", "images": "photos", "annotations": "instances.json"},
     "own_lvis": {"kind": "lvis_json", "images": "photos", "annotations": "lvis.json"},
 }
+BENCHMARK = {
+    "kind": "label_maps",
+    "archive": "own",
+    "index": {"prompt_sets": ["gt_box"], "images": "photos", "masks": "labels"},
+    "predict": {"resize": "longest_side"},
+    "score": {"metric": "masks", "version": 1, "output": "hq_token", "dilation_ratio": 0.02},
+}
 BOX = [[10.0, 10.0, 40.0, 10.0, 40.0, 30.0, 10.0, 30.0]]
 
 
@@ -61,13 +68,14 @@ def change(path: Path) -> None:
 
 @pytest.fixture
 def own(tmp_path: Path, database: Path) -> Iterator[Path]:
-    """A clone whose params.yaml has an own archive and four own sources."""
+    """A clone whose params.yaml has an own archive, four own sources and an evaluation set."""
     root = clone(tmp_path / "clone")
     shutil.copytree(database, server.home(root))
     pack(tmp_path / "own.zip")
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["archives"]["own"] = {"files": [{"name": "own.zip", "urls": [(tmp_path / "own.zip").as_uri()]}]}
     params["sources"] |= {name: {"archive": "own", "expected": 1, **entry} for name, entry in SOURCES.items()}
+    params["benchmarks"]["own_test"] = BENCHMARK
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     yield root
     host_client.stop(root)
@@ -91,18 +99,24 @@ def test_archives_can_come_from_a_folder_of_the_user(own: Path) -> None:
 
 
 def test_dvc_repro_takes_an_entry_of_each_kind(own: Path) -> None:
-    stages = [f"normalise@{name}" for name in SOURCES]
+    stages = [*(f"normalise@{name}" for name in SOURCES), "index@own_test"]
     done = run(own, "dvc", "repro", *stages)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert sorted(re.findall(r"Running stage '([^']+)'", done.stdout)) == sorted(["code", "fetch@own", *stages])
     for name in SOURCES:
         result = json.loads((own / "data" / "samples" / name / "normalise.json").read_text())
         assert (result["source"], result["n_samples"], result["n_rejects"]) == (name, 1, 0)
+    found = json.loads((own / "data" / "benchmarks" / "own_test" / "index.json").read_text())
+    assert (found["benchmark"], found["n_images"], found["n_prompts"]) == ("own_test", 1, {"gt_box": 1})
     change(own.parent / "own.zip")
     said = " ".join(run(own, "hqsam", "doctor").stdout.split())
     assert f"own: {own.parent / 'own.zip'} is newer than what was fetched" in said
-    # The code of one kind is the business of its own sources only.
+    # The code of one kind is the business of its own entries only.
     adapter = own / "datasets" / "hqsam_datasets" / "sources" / "label_maps.py"
     adapter.write_text(adapter.read_text() + "# changed\n")
     status = json.loads(run(own, "dvc", "status", "--json", *stages).stdout)
     assert set(status) == {"normalise@own_labels"}
+    adapter = own / "datasets" / "hqsam_datasets" / "benchmarks" / "label_maps.py"
+    adapter.write_text(adapter.read_text() + "# changed\n")
+    status = json.loads(run(own, "dvc", "status", "--json", *stages).stdout)
+    assert set(status) == {"normalise@own_labels", "index@own_test"}

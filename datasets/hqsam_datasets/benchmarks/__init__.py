@@ -1,8 +1,8 @@
-"""Evaluation sets: one adapter file each, found by its name in ``params.yaml``."""
+"""Evaluation sets: one adapter file each, found by the ``kind`` of a section of ``params.yaml``."""
 
 from __future__ import annotations
 
-from hqsam_datasets.benchmarks.base import Benchmark
+from hqsam_datasets.benchmarks.base import OWN_DATA, Benchmark, BenchmarkOptions
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.seam import Seam
 
@@ -11,7 +11,7 @@ _SEAM = Seam(
     what="benchmark",
     constant="BENCHMARK",
     kind=Benchmark,  # type: ignore[type-abstract]
-    helpers=frozenset({"base", "cocolike", "common", "results", "ytvislike"}),
+    helpers=frozenset({"base", "cocolike", "common", "own", "results", "ytvislike"}),
 )
 names = _SEAM.names
 
@@ -30,3 +30,33 @@ def load(name: str) -> Benchmark:
             cure="correct the name or add datasets/hqsam_datasets/benchmarks/<name>.py",
         )
     return _SEAM.load(name)
+
+
+def of_section(name: str, kind: str, options: BenchmarkOptions) -> Benchmark:
+    """The evaluation set that ``benchmarks.<name>`` describes.
+
+    Args:
+        name: The section.
+        kind: Its adapter: the set's own, or that of a kind of own data (``folder``, ...), which takes any name.
+        options: Its ``index``.
+
+    Raises:
+        UserError: no such adapter, or a published set under another name or with keys that only own data have.
+    """
+    adapter = load(kind)
+    bind = getattr(adapter, "of_section", None)
+    if bind is not None:
+        bound: Benchmark = bind(name, options)
+        return bound
+    if name != kind:
+        raise UserError(
+            f"{kind} is a published set", file="params.yaml", key=f"benchmarks.{name}.kind",
+            cure=f"call the section {kind}, or say folder, label_maps, coco_json or lvis_json for data of your own",
+        )  # fmt: skip
+    for key in OWN_DATA:
+        if getattr(options, key):
+            raise UserError(
+                "only own data have this key; this set's files are known", file="params.yaml",
+                key=f"benchmarks.{name}.index.{key}", cure=f"remove {key}, or say `kind: folder` if these are files of your own",
+            )  # fmt: skip
+    return adapter

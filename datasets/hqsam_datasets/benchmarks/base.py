@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hqsam_datasets.sources.base import InnerPath
+
 Kind = Literal["masks", "coco", "lvis", "ytvis", "davis"]
 PromptSet = Literal["gt_box", "detector_box", "tracker_box", "coarse_mask"]
 Box = tuple[float, float, float, float]
@@ -21,6 +23,11 @@ class BenchmarkOptions(BaseModel):
         expected_images: Number of images (frames) that the set must have; None switches the check off.
         prompt_sets: Which prompts to write.
         images_per_shard: Images per tar.
+        images: For own data, the folder of the images inside the archive.
+        masks: For own data, the folder of the masks (it may be the same).
+        annotations: For own data, the annotation file inside the archive.
+        detections: For own data with an annotation file, boxes in the COCO results format inside the archive.
+        skip: For own data, stems of files to leave out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,6 +35,15 @@ class BenchmarkOptions(BaseModel):
     expected_images: int | None = Field(default=None, ge=1)
     prompt_sets: tuple[PromptSet, ...] = Field(min_length=1)
     images_per_shard: int = Field(default=1024, ge=1)
+    images: InnerPath | None = None
+    masks: InnerPath | None = None
+    annotations: InnerPath | None = None
+    detections: InnerPath | None = None
+    skip: tuple[str, ...] = ()
+
+
+OWN_DATA = ("images", "masks", "annotations", "detections", "skip")
+"""Options that only own data have: the adapter of a published set knows its files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +139,10 @@ class Content:
 
 @runtime_checkable
 class Benchmark(Protocol):
-    """An evaluation set. Its file opens with the data sheet."""
+    """An evaluation set. Its file opens with the data sheet.
+
+    One whose files may lie anywhere also has ``of_section(name, options) -> Benchmark`` (see `own.OwnSet`).
+    """
 
     name: str
     kind: Kind

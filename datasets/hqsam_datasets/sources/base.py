@@ -6,15 +6,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from hqsam_datasets import rle
 from hqsam_datasets.images import ImageError, MaskEncoding, decode_labels, decode_mask, histogram
 from hqsam_datasets.manifest import Reject
+
+
+def _inside(value: str) -> str:
+    if not value or value.startswith(("/", "~")) or ".." in value.split("/") or "\\" in value:
+        raise ValueError(f"{value!r} is no path inside the archive, as photos or train/photos would be")
+    return value
+
+
+InnerPath = Annotated[str, AfterValidator(_inside)]
+"""A path inside an archive."""
 
 
 class SourceOptions(BaseModel):
@@ -43,20 +53,11 @@ class SourceOptions(BaseModel):
     drop_known_bad: bool = True
     skip: tuple[str, ...] = ()
     kind: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
-    images: str | None = None
-    masks: str | None = None
-    annotations: str | None = None
+    images: InnerPath | None = None
+    masks: InnerPath | None = None
+    annotations: InnerPath | None = None
     limit: int | None = Field(default=None, ge=1)
     max_instances: int = Field(default=1, ge=1)
-
-    @field_validator("images", "masks", "annotations")
-    @classmethod
-    def _inside(cls, value: str | None) -> str | None:
-        if value is not None and (
-            not value or value.startswith(("/", "~")) or ".." in value.split("/") or "\\" in value
-        ):
-            raise ValueError(f"{value!r} is no path inside the archive, as photos or train/photos would be")
-        return value
 
 
 @dataclass(frozen=True, slots=True)

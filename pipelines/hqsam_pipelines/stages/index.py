@@ -1,6 +1,6 @@
 """index BENCHMARK: one evaluation set as images, ground truth and prompts in one schema.
 
-Reads: `data/archives/<archive>/`, params `benchmarks.<benchmark>.index` and `seed`. Writes: `data/benchmarks/<benchmark>/`.
+Reads: `data/archives/<archive>/`, params `benchmarks.<benchmark>.{kind,archive,index}` and `seed`. Writes: `data/benchmarks/<benchmark>/`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ def run(job: Job) -> Any:
     from hqsam_datasets import extract, index
 
     data = job.root / "data"
-    name = job.params.entry("benchmarks", job.name)["archive"]
-    tree = extract.extracted(data / "archives" / name, data / "extracted")
-    out = data / "benchmarks" / job.name
+    section = job.params.entry("benchmarks", job.name)
+    tree = extract.extracted(data / "archives" / section["archive"], data / "extracted")
     return index.index(
-        job.name, root=tree, out=out, options=job.params.index(job.name), seed=job.params.seed, report=job.report
-    )
+        job.name, root=tree, out=data / "benchmarks" / job.name, options=job.params.index(job.name),
+        seed=job.params.seed, report=job.report, kind=section["kind"],
+    )  # fmt: skip
 
 
 STAGE = Stage("index", ("benchmarks",), run, imports=("hqsam_datasets.index", "pyarrow.parquet"))

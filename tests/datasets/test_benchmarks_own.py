@@ -1,0 +1,177 @@
+"""Evaluation on one's own data: every kind of files, and what is said where they do not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from data_trees import encoded, jpeg, photo, put, shape
+from hqsam_datasets import rle
+from hqsam_datasets.benchmarks.base import BenchmarkOptions
+from hqsam_datasets.errors import UserError
+from hqsam_datasets.index import index
+from hqsam_datasets.manifest import read_rows
+from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
+from PIL import Image
+from test_benchmarks_scored import oracle
+
+GUIDE = Path(__file__).parents[2] / "docs" / "own-data.md"
+HEIGHT, WIDTH = shape().shape
+
+
+def run(root: Path, out: Path, kind: str, prompt_set: str = "gt_box", **options: Any) -> dict[str, Any]:
+    chosen = BenchmarkOptions.model_validate({"prompt_sets": [prompt_set], **options})
+    return index("birds", root=root, out=out, options=chosen, seed=0, report=lambda *_: None, kind=kind)
+
+
+def scored(folder: Path, tmp_path: Path, metric: str) -> dict[str, Any]:
+    """What perfect predictions get."""
+    oracle(folder, tmp_path / "predictions")
+    score_benchmark(
+        benchmark=folder, predictions=tmp_path / "predictions", out_json=tmp_path / "metrics.json", out=tmp_path / "scores",
+        options=ScoreOptions(metric=metric, version=1, output="hq_token", dilation_ratio=0.02), report=lambda *_: None,
+    )  # fmt: skip
+    (result,) = json.loads((tmp_path / "metrics.json").read_text())["results"]
+    return dict(result)
+
+
+def foreground(folder: Path) -> dict[str, int]:
+    rows = read_rows(folder / "instances.parquet")
+    return {
+        row["instance_id"]: int(rle.area(row["rle"], height=row["height"], width=row["width"])) for row in rows
+    }  # fmt: skip
+
+
+def test_folders_with_several_masks_an_image(tmp_path: Path) -> None:
+    root = put(
+        tmp_path / "in",
+        {
+            "x/photos/a.JPEG": jpeg(1),
+            "x/photos/b.webp": encoded(photo(3), "WEBP"),
+            "x/masks/a.png": encoded(shape() // 255),
+            "x/masks/b/1.png": encoded(shape()),
+            "x/masks/b/2.bmp": encoded(shape()[::-1].copy(), "BMP"),
+            "x/masks/b/3.png": encoded(np.zeros_like(shape())),
+        },
+    )
+    summary = run(root, tmp_path / "out", "folder", images="photos", masks="masks", expected_images=2)
+    n = int((shape() > 128).sum())
+    assert foreground(tmp_path / "out") == {
+        "birds_a-000": n, "birds_b-000": n, "birds_b-001": n, "birds_b-002": 0,
+    }  # fmt: skip
+    assert (summary["benchmark"], summary["kind"], summary["n_prompts"]) == ("birds", "masks", {"gt_box": 3})
+    prompts = read_rows(tmp_path / "out" / "prompts.parquet")
+    ys, xs = np.nonzero(shape() > 128)
+    assert [prompts[0][name] for name in ("x0", "y0", "x1", "y1")] == [xs.min(), ys.min(), xs.max(), ys.max()]
+    result = scored(tmp_path / "out", tmp_path, "masks")
+    assert (result["metrics"]["mIoU"], result["metrics"]["mBIoU"], result["n_scored"]) == (1.0, 1.0, 3)
+
+
+def test_label_maps_are_one_object_a_label(tmp_path: Path) -> None:
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[5:20, 5:25], labels[30:40, 10:30], labels[0, 0] = 1, 7, 255
+    root = put(tmp_path / "in", {"images/a.jpg": jpeg(1), "masks/a.png": encoded(labels)})
+    run(root, tmp_path / "out", "label_maps")
+    assert foreground(tmp_path / "out") == {"birds_a-000": 300, "birds_a-001": 200}
+
+
+def coco(place: str = "file_name", where: str = "a.jpg", **more: Any) -> bytes:
+    image = {
+        "id": 5,
+        "height": HEIGHT,
+        "width": WIDTH,
+        place: where,
+        "neg_category_ids": [],
+        "not_exhaustive_category_ids": [],
+    }
+    box = [[5.0, 5.0, 25.0, 5.0, 25.0, 20.0, 5.0, 20.0]]
+    annotation = {"id": 3, "image_id": 5, "category_id": 2, "segmentation": box, "area": 300.0, "bbox": [5, 5, 20, 15]}
+    categories = [{"id": 2, "name": "bird", "frequency": "f"}]
+    return json.dumps({"images": [image], "annotations": [annotation], "categories": categories} | more).encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "where"),
+    [("coco_json", "file_name", "a.jpg"), ("lvis_json", "coco_url", "http://x.test/val/a.jpg")],
+)
+def test_annotation_files_with_and_without_detections(tmp_path: Path, kind: str, place: str, where: str) -> None:
+    inner = "val/a.jpg" if kind == "lvis_json" else "a.jpg"
+    boxes = [{"image_id": 5, "category_id": 2, "bbox": [6, 5, 20, 15], "score": 0.9}]
+    root = put(
+        tmp_path / "in",
+        {f"photos/{inner}": jpeg(1), "gt/inst.json": coco(place, where), "boxes.json": json.dumps(boxes).encode()},
+    )
+    named = {"images": "photos", "annotations": "gt/inst.json"}
+    summary = run(root, tmp_path / "boxes", kind, **named)
+    assert (summary["kind"], summary["n_prompts"]) == ("masks", {"gt_box": 1})
+    assert foreground(tmp_path / "boxes") == {f"birds_{inner.replace('/', '-').removesuffix('.jpg')}-000": 300}
+    summary = run(root, tmp_path / "detected", kind, "detector_box", detections="boxes.json", **named)
+    metric = kind.partition("_")[0]
+    assert (summary["kind"], summary["benchmark"], summary["n_prompts"]) == (metric, "birds", {"detector_box": 1})
+    assert scored(tmp_path / "detected", tmp_path, metric)["metrics"]["AP"] == pytest.approx(1.0)
+
+
+def test_a_turned_photograph_and_a_mask_drawn_on_either_side_of_the_turn(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(photo(1), "JPEG", exif=exif)
+    for name, mask in (("upright", np.rot90(shape(), -1).copy()), ("stored", shape())):
+        root = put(tmp_path / name, {"images/a.jpg": turned, "masks/a.png": encoded(mask)})
+        run(root, tmp_path / f"out-{name}", "folder")
+        (image,) = read_rows(tmp_path / f"out-{name}" / "images.parquet")
+        assert (image["height"], image["width"]) == mask.shape
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "words"),
+    [
+        ({"masks/a.png": encoded(shape()[:-3])}, {}, ["images/a.jpg is", "its masks", "masks/a.png", "index.skip"]),
+        ({"masks/a.png": b"\x89PNG nothing"}, {}, ["masks/a.png", "key: birds_a", "index.skip"]),
+        ({"images/a.jpg": jpeg(1)[:200]}, {}, ["images/a.jpg", "key: birds_a"]),
+        ({"images/b.jpg": jpeg(2)}, {}, ["b.jpg", "has no mask", "key: benchmarks.birds.index.skip"]),
+        ({}, {"images": "pictures"}, ["pictures", "images and masks under benchmarks.birds.index"]),
+        ({}, {"prompt_sets": ["detector_box"]}, ["no prompts of the set detector_box"]),
+        ({}, {"skip": ["a"]}, ["no image has ground truth", "key: benchmarks.birds.index"]),
+        ({}, {"detections": "boxes.json"}, ["detections need an annotation file", "coco_json"]),
+        ({}, {"expected_images": 2}, ["birds has 1 images, expected 2"]),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(tmp_path: Path, files: Any, options: dict[str, Any], words: list[str]) -> None:
+    root = put(tmp_path / "in", {"images/a.jpg": jpeg(1), "masks/a.png": encoded(shape()), **files})
+    with pytest.raises(UserError) as caught:
+        run(root, tmp_path / "out", "folder", **options)
+    for word in words:
+        assert word in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_detections_want_both_their_files_and_published_sets_keep_their_names(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"(?s)missing.*benchmarks\.birds\.index\.images"):
+        run(tmp_path, tmp_path / "out", "coco_json", "detector_box", annotations="a.json", detections="b.json")
+    with pytest.raises(UserError, match=r"(?s)coco is a published set.*benchmarks\.birds\.kind"):
+        run(tmp_path, tmp_path / "out", "coco")
+    options = BenchmarkOptions(prompt_sets=("gt_box",), masks="masks")
+    with pytest.raises(UserError, match=r"(?s)only own data have this key.*benchmarks\.coift\.index\.masks"):
+        index("coift", root=tmp_path, out=tmp_path / "out", options=options, seed=0, report=lambda *_: None)
+    with pytest.raises(ValueError, match="no path inside the archive"):
+        BenchmarkOptions.model_validate({"prompt_sets": ["gt_box"], "detections": "../boxes.json"})
+
+
+def test_the_guide_is_true() -> None:
+    """Every evaluation entry of the guide is one that the stages take."""
+    text = GUIDE.read_text().partition("## Evaluate on your own data")[2]
+    entries = [
+        yaml.safe_load(block)["benchmarks"]
+        for block in text.split("```yaml\n")[1:]
+        for block in [block.split("```")[0]]
+    ]
+    assert len(entries) == 2
+    for name, entry in (item for found in entries for item in found.items()):
+        BenchmarkOptions.model_validate(entry["index"])
+        assert ScoreOptions(**entry["score"]).metric == (
+            "masks" if "gt_box" in entry["index"]["prompt_sets"] else "coco"
+        ), name
