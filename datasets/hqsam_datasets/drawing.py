@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_datasets import rle
 from hqsam_datasets.augment import apply_view
 from hqsam_datasets.images import FOREGROUND
 from hqsam_datasets.sample import Sample
@@ -50,6 +51,39 @@ def draw_sample(
     return _stack(rows)
 
 
+def draw_evaluation(
+    image: NDArray[np.uint8], truths: Sequence[Mapping[str, Any]], prompts: Sequence[Mapping[str, Any]]
+) -> NDArray[np.uint8]:
+    """A row of tiles: the image, its ground truth, and the prompts of each set.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        truths: its rows of `instances.parquet`.
+        prompts: its rows of `prompts.parquet`.
+
+    Returns:
+        uint8 [`TILE`, W, 3] RGB.
+    """
+    tiles = [_tile(image), _labelled(_tile(_with_masks(image, truths)), f"ground truth: {len(truths)}")]
+    for name in sorted({prompt["prompt_set"] for prompt in prompts}):
+        chosen = [prompt for prompt in prompts if prompt["prompt_set"] == name]
+        tile = _tile(_with_masks(image, [prompt for prompt in chosen if prompt["kind"] == "mask"]))
+        factor = TILE / max(image.shape[:2])
+        for place, prompt in enumerate(prompt for prompt in chosen if prompt["kind"] == "box"):
+            x0, y0, x1, y1 = (round(prompt[side] * factor) for side in ("x0", "y0", "x1", "y1"))
+            cv2.rectangle(tile, (x0, y0), (x1, y1), _TINTS[place % len(_TINTS)], 2)
+        tiles.append(_labelled(tile, f"{name}: {len(chosen)}"))
+    return _row(tiles)
+
+
+def _with_masks(image: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
+    shown = image.copy()
+    for place, row in enumerate(rows):
+        mask = rle.decode(row["rle"], height=row["height"], width=row["width"])
+        shown = tinted(shown, mask.astype(np.uint8) * np.uint8(255), _TINTS[place % len(_TINTS)])
+    return shown
+
+
 def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
     """The image with the mask in colour: half transparent inside, its outline solid."""
     weight = (mask.astype(np.float32) / 255 * 0.45)[..., None]
@@ -86,10 +120,15 @@ def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], size: int) -
     radius = 6 if view["prompt"] == "point" else 3
     for x, y in view["points"]:
         cv2.circle(tile, (int((x + 0.5) * factor), int((y + 0.5) * factor)), radius, _POINT, -1)
-    text = f"view {view['view']}: {view['prompt']}, scale {view['jitter']['scale']:.2f}"
+    _labelled(tile, f"view {view['view']}: {view['prompt']}, scale {view['jitter']['scale']:.2f}")
+
+
+def _labelled(tile: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """The tile with a line of text in its corner, drawn in place."""
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
     tile[: height + 16, : width + 16] //= 3
     cv2.putText(tile, text, (8, height + 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    return tile
 
 
 def _tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

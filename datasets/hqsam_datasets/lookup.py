@@ -1,4 +1,4 @@
-"""Find one sample by its key in the outputs of the data stages."""
+"""Find one training sample, or one evaluation image, by its key in the outputs of the data stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hqsam_datasets import manifest
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.images import decode_mask
+from hqsam_datasets.images import decode_image, decode_mask
 from hqsam_datasets.sample import Sample, parse_sample
 from hqsam_datasets.tario import TarReader, places, read_index
 
@@ -36,6 +36,47 @@ class Found:
     views: list[dict[str, Any]]
     noises: list[NDArray[np.uint8]]
     row: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundImage:
+    """An evaluation image with its ground truth and prompts.
+
+    Attributes:
+        image: uint8 [H, W, 3].
+        where: the archive that holds it.
+        row: its row of `images.parquet`.
+        truths: its rows of `instances.parquet`.
+        prompts: its rows of `prompts.parquet`.
+    """
+
+    image: NDArray[np.uint8]
+    where: Path
+    row: dict[str, Any]
+    truths: list[dict[str, Any]]
+    prompts: list[dict[str, Any]]
+
+
+def find_image(key: str, data: Path) -> FoundImage | None:
+    """Look for `key` in `data/benchmarks/*`; None if no evaluation set has it."""
+    for path in sorted(data.glob("benchmarks/*/images.parquet")):
+        rows = _rows_of(key, path)
+        if rows:
+            folder, row = path.parent, rows[0]
+            with TarReader(folder / row["shard"]) as reader:
+                image = decode_image(reader.read(row["member"]))
+            truths, prompts = (_rows_of(key, folder / f"{name}.parquet") for name in ("instances", "prompts"))
+            return FoundImage(image, folder / row["shard"], row, truths, prompts)
+    return None
+
+
+def _rows_of(key: str, path: Path) -> list[dict[str, Any]]:
+    """Its rows of a table, which is not read whole: LVIS has millions."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(path, filters=pc.field("key") == key).to_pylist()
+    return rows
 
 
 def find_sample(key: str, data: Path) -> Found:
@@ -88,12 +129,18 @@ def _plan(key: str, folder: Path) -> tuple[list[dict[str, Any]], list[NDArray[np
 
 
 def _unknown(key: str, data: Path) -> UserError:
-    keys = sorted(set(_keys(data)))
+    keys = sorted({*_keys(data), *_evaluation_keys(data)})
     close = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
     if not keys:
-        return UserError("no samples are here yet", file=data, key=key, cure="run the normalise stage")
+        return UserError("no samples are here yet", file=data, key=key, cure="run the normalise or the index stage")
     hint = f"similar keys: {', '.join(close)}" if close else f"keys look like {keys[0]}"
     return UserError("there is no sample of this key", file=data, key=key, cure=hint)
+
+
+def _evaluation_keys(data: Path) -> Iterator[str]:
+    for path in sorted(data.glob("benchmarks/*/images.parquet")):
+        for row in manifest.read_rows(path, ["key"]):
+            yield row["key"]
 
 
 def _keys(data: Path) -> Iterator[str]:

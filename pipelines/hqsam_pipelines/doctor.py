@@ -124,7 +124,8 @@ def _params(root: Path) -> Iterator[Finding]:
         return
     sizes = f"{len(params.sources)} sources, {len(params.benchmarks)} benchmarks, {len(params.models)} models"
     yield Finding("ok", "params", f"profile {params.profile}: {sizes}, {count} sections valid")
-    demanding = [name for name in params.models if params.train(name).device == "cuda"]
+    trained = {name: params.train(name) for name in params.models}
+    demanding = [name for name, options in trained.items() if options.epochs and options.device == "cuda"]
     if demanding and shutil.which("nvidia-smi") is None:
         text = f"{', '.join(demanding)}: `train.device: cuda` demands a GPU, and no nvidia-smi was found"
         yield Finding("fail", "training", text)

@@ -11,6 +11,8 @@ import pytest
 from data_trees import contents, encoded, jpeg, photo, put, quiet, run, shape
 from hqsam_datasets import images
 from hqsam_datasets.augment import AugmentOptions, write_prompts
+from hqsam_datasets.benchmarks.base import BenchmarkOptions
+from hqsam_datasets.index import index
 from hqsam_datasets.shards import ShardOptions, write_shards
 from hqsam_pipelines.cli import run as hqsam
 from PIL import Image
@@ -52,7 +54,31 @@ def test_show_finds_excluded_samples_and_suggests_keys(
     assert hqsam(["data", "show", "ecssd_002", "--data", str(data)]) == 1
     assert "similar keys: ecssd_0002" in capsys.readouterr().err
     assert hqsam(["data", "show", "x", "--data", str(tmp_path)]) == 1
-    assert "run the normalise stage" in capsys.readouterr().err
+    assert "run the normalise or the index stage" in capsys.readouterr().err
+
+
+def test_show_draws_an_evaluation_image_with_its_prompts(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"images/a.jpg": jpeg(1), "masks/a/1.png": encoded(shape()), "masks/a/2.png": encoded(shape()[::-1].copy())}
+    index(
+        "birds", root=put(tmp_path / "in", files), out=data / "benchmarks" / "birds", seed=0, report=quiet, kind="folder",
+        options=BenchmarkOptions(prompt_sets=("gt_box",)),
+    )  # fmt: skip
+    target, record = tmp_path / "x.png", tmp_path / "x.json"
+    arguments = ["data", "show", "birds_a", "--data", str(data), "--out", str(target), "--json", str(record)]
+    assert hqsam(arguments) == 0
+    assert "2 ground-truth object(s), 2 gt_box" in capsys.readouterr().out
+    assert json.loads(record.read_bytes())["prompts"] == {"gt_box": 2}
+    drawn = np.asarray(Image.open(target))
+    assert drawn.shape == (512, 3 * 512 + 16, 3), "the image, its ground truth, one set of prompts"
+    plain, truth, boxes = (drawn[:, k * 520 : k * 520 + 512].astype(int) for k in range(3))
+    inside = np.asarray(Image.fromarray(shape()).resize((512, 394), Image.Resampling.NEAREST)) > 128
+    changed = np.abs(truth - plain).sum(axis=2)[: len(inside)] > 0
+    assert changed[inside].mean() > 0.95
+    assert 0 < (np.abs(boxes - plain).sum(axis=2) > 0).mean() < 0.1, "outlines only"
+    assert hqsam(["data", "show", "birds_b", "--data", str(data)]) == 1
+    assert "similar keys: birds_a" in capsys.readouterr().err
 
 
 def test_doctor_passes_what_the_normalise_stage_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,10 +190,13 @@ def test_doctor_misses_an_archive_of_the_user(checkout: Path) -> None:
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
 def test_doctor_misses_the_gpu_that_the_profile_demands(checkout: Path) -> None:
     text = (checkout / "params.yaml").read_text()
-    (checkout / "params.yaml").write_text(text.replace("\n  epochs: ", "\n  device: cuda\n  epochs: "))
+    demanding = text.replace("\n  epochs: ", "\n  device: cuda\n  epochs: ")
+    (checkout / "params.yaml").write_text(demanding)
     done = call("doctor", cwd=checkout)
     assert done.returncode == 1
     assert "nano: `train.device: cuda` demands a GPU" in done.stdout
+    (checkout / "params.yaml").write_text(demanding.replace("\n  epochs: 12", "\n  epochs: 0"))
+    assert "demands a GPU" not in call("doctor", cwd=checkout).stdout, "nothing trains"
 
 
 def test_an_output_that_is_a_folder_or_cannot_be_written_is_one_message(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hqsam_pipelines.progress import Progress
+
+if TYPE_CHECKING:
+    from hqsam_datasets.lookup import FoundImage
 
 app = typer.Typer(
     help="Look at samples and their prompts, read the data sheets, copy shards to and from object stores."
@@ -19,16 +23,22 @@ Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write
 
 @app.command()
 def show(
-    key: Annotated[str, typer.Argument(help="Key of a training sample, e.g. ecssd_0001.")],
+    key: Annotated[str, typer.Argument(help="Key of a training sample or an evaluation image, e.g. ecssd_0001.")],
     out: Annotated[Path | None, typer.Option("--out", metavar="PNG", help="Where to draw; default: KEY.png.")] = None,
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The pipeline's data folder.")] = Path("data"),
     json_file: Json = None,
 ) -> None:
-    """Draw a training sample: picture, masks, and each augmented view with box, points and noisy mask."""
+    """Draw a training sample: picture, masks, and each augmented view with box, points and noisy mask.
+
+    Of an evaluation image: picture, ground truth, and the prompts of each set.
+    """
     from hqsam_datasets import atomic, drawing, images, lookup
 
-    found = lookup.find_sample(key, data)
     target = out or Path(f"{key}.png")
+    if (evaluated := lookup.find_image(key, data)) is not None:
+        _show_image(key, evaluated, target, json_file)
+        return
+    found = lookup.find_sample(key, data)
     atomic.write_bytes(target, images.encode_png(drawing.draw_sample(found.sample, found.views, found.noises)))
     sample = found.sample
     facts = {name: value for name, value in found.row.items() if not isinstance(value, bytes)}
@@ -41,6 +51,21 @@ def show(
     typer.echo(f"drawn to {target}")
     if json_file is not None:
         atomic.write_json(json_file, {"key": key, "manifest": facts, "views": found.views, "drawing": str(target)})
+
+
+def _show_image(key: str, found: FoundImage, target: Path, json_file: Path | None) -> None:
+    from hqsam_datasets import atomic, drawing, images
+
+    drawing_of = drawing.draw_evaluation(found.image, found.truths, found.prompts)
+    atomic.write_bytes(target, images.encode_png(drawing_of))
+    facts = {name: value for name, value in found.row.items() if not isinstance(value, bytes) and value is not None}
+    sets = Counter(prompt["prompt_set"] for prompt in found.prompts)
+    told = ", ".join(f"{n} {name}" for name, n in sorted(sets.items())) or "no prompt"
+    size = f"{facts['width']}x{facts['height']}"
+    typer.echo(f"{key}: {size}, {len(found.truths)} ground-truth object(s), {told}, in {found.where}")
+    typer.echo(f"drawn to {target}")
+    if json_file is not None:
+        atomic.write_json(json_file, {"key": key, "image": facts, "prompts": dict(sets), "drawing": str(target)})
 
 
 @app.command()
