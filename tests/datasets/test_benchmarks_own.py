@@ -129,9 +129,9 @@ def test_a_turned_photograph_and_a_mask_drawn_on_either_side_of_the_turn(tmp_pat
 @pytest.mark.parametrize(
     ("files", "options", "words"),
     [
-        ({"masks/a.png": encoded(shape()[:-3])}, {}, ["images/a.jpg is", "its masks", "masks/a.png", "index.skip"]),
-        ({"masks/a.png": b"\x89PNG nothing"}, {}, ["masks/a.png", "key: birds_a", "index.skip"]),
-        ({"images/a.jpg": jpeg(1)[:200]}, {}, ["images/a.jpg", "key: birds_a"]),
+        ({"masks/a.png": encoded(shape()[:-3])}, {}, ["images/a.jpg is 52x40, its mask 52x37", "file: masks/a.png", "index.skip"]),
+        ({"masks/a.png": b"\x89PNG nothing"}, {}, ["file: masks/a.png", "key: birds_a", "index.skip"]),
+        ({"images/a.jpg": jpeg(1)[:200]}, {}, ["file: images/a.jpg", "key: birds_a"]),
         ({"images/b.jpg": jpeg(2)}, {}, ["b.jpg", "has no mask", "key: benchmarks.birds.index.skip"]),
         ({}, {"images": "pictures"}, ["pictures", "images and masks under benchmarks.birds.index"]),
         ({}, {"prompt_sets": ["detector_box"]}, ["no prompts of the set detector_box"]),

@@ -107,30 +107,43 @@ def _keys_of_section(name: str) -> Iterator[None]:
 def _item(key: str, number: int, pair: Pair) -> Item:
     try:
         found = probe(read_file(pair.image, "unreadable_image"))
-        masks = [loaded.mask for reference in pair.masks for loaded in reference.load(found.upright_size)]
     except ImageError as error:
-        raise UserError(f"{pair.origin_image}: {error}", file=pair.origin_mask, key=key, cure=_CURE) from error
-    sizes: set[Any] = {mask.shape for mask in masks}
+        raise UserError(f"the image cannot be used: {error}", file=pair.origin_image, key=key, cure=_CURE) from error
     # A mask of the stored size was drawn on a turned photograph as it lies in the file: the index stage stores it so.
-    if sizes not in ({found.upright_size}, {(found.height, found.width)}):
-        (height, width), shown = found.upright_size, ", ".join(sorted(f"{w}x{h}" for h, w in sizes))
-        problem = f"{pair.origin_image} is {width}x{height}, its masks {shown or 'are none'}"
+    fitting = (found.upright_size, (found.height, found.width))
+    objects = list(_objects(key, pair, fitting))
+    sizes = {(height, width) for height, width, _, _ in objects}
+    if len(sizes) != 1:
+        problem = f"the masks of {pair.origin_image} are drawn partly on the turned photograph" if sizes else "no mask"
         raise UserError(problem, file=pair.origin_mask, key=key, cure=_CURE)
     height, width = sizes.pop()
-    truths, prompts = _objects(key, [mask > FOREGROUND for mask in masks])
     return Item(
-        key=key, path=pair.image, image_id=number, height=height, width=width, truths=truths, prompts=prompts
+        key=key, path=pair.image, image_id=number, height=height, width=width,
+        truths=tuple(truth for _, _, truth, _ in objects),
+        prompts=tuple(prompt for _, _, _, prompt in objects if prompt is not None),
     )  # fmt: skip
 
 
 def _objects(
-    key: str, masks: list[np.ndarray[Any, np.dtype[np.bool_]]]
-) -> tuple[tuple[Truth, ...], tuple[Prompt, ...]]:
-    """Each mask as ground truth with the prompt of its box; an empty one has none."""
-    truths, prompts = [], []
-    for place, mask in enumerate(masks):
-        name = f"{key}-{place:03d}"
-        truths.append(Truth(instance_id=name, rle=rle.encode(mask), area=float(np.count_nonzero(mask))))
-        if (box := rle.tight_box(mask)) is not None:
-            prompts.append(box_prompt(f"{name}-box", box, name))
-    return tuple(truths), tuple(prompts)
+    key: str, pair: Pair, fitting: tuple[tuple[int, int], ...]
+) -> Iterator[tuple[int, int, Truth, Prompt | None]]:
+    """Height, width, ground truth and box prompt of each mask, one at a time; an empty mask has no prompt."""
+    for place, mask in enumerate(_masks(key, pair, fitting[0])):
+        height, width = mask.shape
+        if (height, width) not in fitting:
+            problem = f"{pair.origin_image} is {fitting[0][1]}x{fitting[0][0]}, its mask {width}x{height}"
+            raise UserError(problem, file=pair.origin_mask, key=key, cure=_CURE)
+        name, foreground = f"{key}-{place:03d}", mask > FOREGROUND
+        truth = Truth(instance_id=name, rle=rle.encode(foreground), area=float(np.count_nonzero(foreground)))
+        box = rle.tight_box(foreground)
+        yield height, width, truth, None if box is None else box_prompt(f"{name}-box", box, name)
+
+
+def _masks(key: str, pair: Pair, size: tuple[int, int]) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+    try:
+        for reference in pair.masks:
+            for loaded in reference.load(size):
+                yield loaded.mask
+    except ImageError as error:
+        problem = f"the ground truth of {pair.origin_image} cannot be used: {error}"
+        raise UserError(problem, file=pair.origin_mask, key=key, cure=_CURE) from error
