@@ -64,10 +64,11 @@ def draw_evaluation(
     Returns:
         uint8 [`TILE`, W, 3] RGB.
     """
-    tiles = [_tile(image), _labelled(_tile(_with_masks(image, truths)), f"ground truth: {len(truths)}")]
+    plain = _tile(image)
+    tiles = [plain, _labelled(_with_masks(plain.copy(), truths), f"ground truth: {len(truths)}")]
     for name in sorted({prompt["prompt_set"] for prompt in prompts}):
         chosen = [prompt for prompt in prompts if prompt["prompt_set"] == name]
-        tile = _tile(_with_masks(image, [prompt for prompt in chosen if prompt["kind"] == "mask"]))
+        tile = _with_masks(plain.copy(), [prompt for prompt in chosen if prompt["kind"] == "mask"])
         factor = TILE / max(image.shape[:2])
         for place, prompt in enumerate(prompt for prompt in chosen if prompt["kind"] == "box"):
             x0, y0, x1, y1 = (round(prompt[side] * factor) for side in ("x0", "y0", "x1", "y1"))
@@ -76,12 +77,12 @@ def draw_evaluation(
     return _row(tiles)
 
 
-def _with_masks(image: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
-    shown = image.copy()
+def _with_masks(tile: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
+    """A tile with the masks of its image; they are drawn at its size, for there may be hundreds of large ones."""
     for place, row in enumerate(rows):
-        mask = rle.decode(row["rle"], height=row["height"], width=row["width"])
-        shown = tinted(shown, mask.astype(np.uint8) * np.uint8(255), _TINTS[place % len(_TINTS)])
-    return shown
+        mask = rle.decode(row["rle"], height=row["height"], width=row["width"]).view(np.uint8) * np.uint8(255)
+        tile = tinted(tile, _fitted(mask), _TINTS[place % len(_TINTS)])
+    return tile
 
 
 def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -133,11 +134,17 @@ def _labelled(tile: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
 
 def _tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Fit into a square of `TILE` pixels, keeping the shape; grey around it."""
+    return _fitted(image, around=48)
+
+
+def _fitted(image: NDArray[np.uint8], *, around: int = 0) -> NDArray[np.uint8]:
+    """An image or mask, enlarged or reduced to `TILE` pixels, in the upper left corner of a square."""
     factor = TILE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST)
-    canvas = np.full((TILE, TILE, 3), 48, np.uint8)
-    canvas[: size[1], : size[0]] = resized
+    canvas = np.full((TILE, TILE, *image.shape[2:]), around, np.uint8)
+    canvas[: size[1], : size[0]] = cv2.resize(
+        image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    )
     return canvas
 
 

@@ -120,6 +120,8 @@ def _index(
             # Compact: with one number a line, LVIS's polygons would take three times the room.
             _write_truth(folder / "gt.json", content.ground_truth, benchmark)
         summary = _summary(adapter, folder, tables, options, missing_files(root))
+        if content.left_out:
+            summary["left_out"] = dict(sorted(content.left_out.items()))
         atomic.write_json(folder / "index.json", summary)
     return summary
 

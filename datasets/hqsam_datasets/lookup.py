@@ -72,10 +72,15 @@ def find_image(key: str, data: Path) -> FoundImage | None:
 
 def _rows_of(key: str, path: Path) -> list[dict[str, Any]]:
     """Its rows of a table, which is not read whole: LVIS has millions."""
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    rows: list[dict[str, Any]] = pq.read_table(path, filters=pc.field("key") == key).to_pylist()
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path, filters=pc.field("key") == key).to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        problem = f"the table cannot be read: {str(error).splitlines()[0][:120]}"
+        raise UserError(problem, file=path, key=key, cure="run the index stage again") from error
     return rows
 
 

@@ -138,5 +138,6 @@ def _failure(failed: list[dict[str, Any]], folder: Path) -> UserError:
     return UserError(
         f"{len(failed)} quality expectations fail. " + "; ".join(lines),
         file=folder / "data_docs.html", key=first,
-        cure="mend or skip these files in the source (sources.<name>.skip), or change the limit in params quality",
+        cure="mend these files, skip them (sources.<name>.skip, benchmarks.<name>.index.skip of own data), or change the limit in "
+        "params quality",
     )  # fmt: skip

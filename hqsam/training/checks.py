@@ -8,6 +8,7 @@ import torch
 from hqsam_datasets.errors import UserError
 from torch import nn
 
+from hqsam.model import variants
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
 from hqsam.training.loader import Item, TrainingSet
@@ -71,17 +72,21 @@ def check_held_out(n_samples: int, n_held_out: int, options: TrainOptions) -> No
         )  # fmt: skip
 
 
-def check_given(net: HQSam, model: ModelOptions) -> None:
-    """Without an epoch, the HQ parameters must come with the checkpoint.
+def check_given(net: HQSam, model: ModelOptions, options: TrainOptions) -> None:
+    """Without an epoch, the HQ parameters must come with the checkpoint, and no epoch can be the best.
 
     Raises:
-        UserError: they do not.
+        UserError: they do not, or there is to be a best epoch.
     """
+    if options.best:
+        raise UserError("with 0 epochs none can be the best", key="train.best", cure="set train.best to false")
     if not net.head_loaded:
+        cure = "give an HQ-SAM checkpoint (sam_hq_vit_l.pth, or what hqsam checkpoint convert makes), or train"
+        if model.variant != variants.DEFAULT:
+            cure = f"set the model's variant to {variants.DEFAULT}, the only one that checkpoints hold, or train"
         raise UserError(
             f"with 0 epochs the HQ parameters in the checkpoint are evaluated as they are, and it has none for the variant "
-            f"{model.variant}", file=model.checkpoint, key="train.epochs",
-            cure="give an HQ-SAM checkpoint (sam_hq_vit_l.pth, or what hqsam checkpoint convert makes), or train",
+            f"{model.variant}", file=model.checkpoint, key="train.epochs", cure=cure,
         )  # fmt: skip
 
 

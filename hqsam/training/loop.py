@@ -28,6 +28,7 @@ from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
 from hqsam.training import checks, guard, results
 from hqsam.training.cache import cached_feed
+from hqsam.training.events import NAME as EVENTS
 from hqsam.training.events import EventFile
 from hqsam.training.feed import Feed, OnlineFeed, decoding_threads
 from hqsam.training.group import Group, device_of, joined
@@ -140,12 +141,14 @@ def train(
         if not group.leads:
             report, say = _quiet, lambda _line: None
         out.mkdir(parents=True, exist_ok=True)
-        if group.leads:
-            remove(out / results.META)
         data = TrainingSet(shards=shards, prompts=prompts)
         stack.callback(data.close)
         run = _prepare(data, model, options, group, out, seed, report, say)
         state = _start(run)
+        if group.leads:  # only now: what was refused has not cost a finished model
+            remove(out / results.META)
+            if not options.epochs:
+                remove(out / EVENTS)
         n_held_out = 0
         if options.epochs:
             scratch = stack.enter_context(guard.scratch(out, group))
@@ -168,11 +171,11 @@ def _prepare(
     say: Callable[[str], None],
 ) -> _Run:  # fmt: skip
     net = build_model(model, seed=seed).to(group.device).train()
-    checks.check_variant(net, options)
     identity = _identity(data, model, options, group, seed)
     if not options.epochs:
-        checks.check_given(net, model)
+        checks.check_given(net, model, options)
         return _Run(net, options, group, seed, [], 0, [], out, identity, report, say)
+    checks.check_variant(net, options)
     checks.check_size(data, net)
     checks.check_nodes(options, group.size)
     chosen = data.of_sources(options.sources)

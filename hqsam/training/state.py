@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import pickle
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,7 +179,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error, pickle.UnpicklingError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -153,9 +153,10 @@ class Params:
         kind = str(self.entry("benchmarks", benchmark)["kind"])
         self._check_seam("hqsam_datasets.benchmarks", kind, "benchmark", f"benchmarks.{benchmark}.kind")
         try:
-            benchmarks.of_section(benchmark, kind, options)
+            found = benchmarks.of_section(benchmark, kind, options)
         except UserError as error:
             raise UserError(error.problem, file=self.file, key=error.key, cure=error.cure) from None
+        self._check_metric(benchmark, found.kind)
         return options
 
     def predict(self, benchmark: str) -> PredictOptions:
@@ -167,6 +168,17 @@ class Params:
         options: ScoreOptions = self._benchmark_part(benchmark, "score", {})
         self._check_seam("hqsam_metrics.scores", options.metric, "metric", f"benchmarks.{benchmark}.score.metric")
         return options
+
+    def _check_metric(self, benchmark: str, kind: str) -> None:
+        """The metric must be one for this kind of ground truth: found out by the score stage, it would cost all predictions."""
+        from hqsam_metrics.base import load_score
+
+        options = self.score(benchmark)
+        if load_score(options.metric).kind != kind:
+            raise UserError(
+                f"the metric {options.metric} is not for this set, whose ground truth is of kind {kind}", file=self.file,
+                key=f"benchmarks.{benchmark}.score.metric", cure=f"say metric: {kind}",
+            )  # fmt: skip
 
     @property
     def overlap(self) -> OverlapOptions:
@@ -305,6 +317,9 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
         _check_names(raw[section], section, file)
     for section in ("sources", "benchmarks"):
         _check_archives(raw, section, file)
+    for name in raw["benchmarks"].keys() & raw["sources"].keys():
+        cure = "rename one of them: their keys would be the same"
+        raise UserError(f"a source is called {name}, too", file=file, key=f"benchmarks.{name}", cure=cure)
     for section in ("sources", "benchmarks"):
         for name, entry in raw[section].items():
             _check_kind(entry, section, name, file)

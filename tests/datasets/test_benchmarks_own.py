@@ -129,14 +129,16 @@ def test_a_turned_photograph_and_a_mask_drawn_on_either_side_of_the_turn(tmp_pat
 @pytest.mark.parametrize(
     ("files", "options", "words"),
     [
-        ({"masks/a.png": encoded(shape()[:-3])}, {}, ["images/a.jpg is 52x40, its mask 52x37", "file: masks/a.png", "index.skip"]),
-        ({"masks/a.png": b"\x89PNG nothing"}, {}, ["file: masks/a.png", "key: birds_a", "index.skip"]),
+        ({"masks/a.png": encoded(shape()[:-3])}, {}, ["images/a.jpg is 52x40, its mask 52x37", "/masks/a.png\n", "index.skip"]),
+        ({"masks/a.png": b"\x89PNG nothing"}, {}, ["/masks/a.png\n", "key: birds_a", "index.skip"]),
         ({"images/a.jpg": jpeg(1)[:200]}, {}, ["file: images/a.jpg", "key: birds_a"]),
         ({"images/b.jpg": jpeg(2)}, {}, ["b.jpg", "has no mask", "key: benchmarks.birds.index.skip"]),
         ({}, {"images": "pictures"}, ["pictures", "images and masks under benchmarks.birds.index"]),
-        ({}, {"prompt_sets": ["detector_box"]}, ["no prompts of the set detector_box"]),
+        ({}, {"prompt_sets": ["detector_box"]}, ["boxes of the ground truth", "benchmarks.birds.index.prompt_sets", "[gt_box]"]),
         ({}, {"skip": ["a"]}, ["no image has ground truth", "key: benchmarks.birds.index"]),
-        ({}, {"detections": "boxes.json"}, ["detections need an annotation file", "coco_json"]),
+        ({}, {"skip": ["a", "b"]}, ["no file is called b", "key: benchmarks.birds.index.skip"]),
+        ({}, {"detections": "boxes.json"}, ["kind folder has no detections", "coco_json"]),
+        ({}, {"annotations": "inst.json"}, ["kind folder has no annotations"]),
         ({}, {"expected_images": 2}, ["birds has 1 images, expected 2"]),
     ],
 )  # fmt: skip
@@ -149,9 +151,128 @@ def test_what_does_not_fit_is_named(tmp_path: Path, files: Any, options: dict[st
     assert not (tmp_path / "out").exists()
 
 
-def test_detections_want_both_their_files_and_published_sets_keep_their_names(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"(?s)missing.*benchmarks\.birds\.index\.images"):
-        run(tmp_path, tmp_path / "out", "coco_json", "detector_box", annotations="a.json", detections="b.json")
+def detected(tmp_path: Path, files: dict[str, bytes], kind: str = "coco_json", **options: Any) -> dict[str, Any]:
+    """The index of a set with detections beside an annotation file."""
+    boxes = [{"image_id": 5, "category_id": 2, "bbox": [6, 5, 20, 15], "score": 0.9}]
+    root = put(tmp_path / "in", {"inst.json": coco(), "boxes.json": json.dumps(boxes).encode(), **files})
+    named = {"annotations": "inst.json", "detections": "boxes.json", **options}
+    return run(root, tmp_path / "out", kind, "detector_box", **named)
+
+
+@pytest.mark.parametrize(
+    ("files", "options"),
+    [
+        ({"val/a.jpg": jpeg(1), "masks/png/val/a.png": b""}, {"images": "val/"}),
+        ({"a.jpg": jpeg(1)}, {}),
+        ({"in/a.JPG": jpeg(1)}, {"images": "in"}),
+        ({"in/a.jpg": jpeg(1), "inst.json": coco(where="C:\\data\\in\\a.jpg")}, {"images": "in"}),
+        ({"in/a.jpg": jpeg(1), "inst.json": coco(where="/home/me/in/a.jpg")}, {"images": "in"}),
+        ({"val/a.jpg": jpeg(1), "inst.json": coco("coco_url", "http://x.test/val/a.jpg")}, {"images": "val"}),
+        ({"in/ä.jpg": jpeg(1), "inst.json": coco(where="a\u0308.jpg")}, {"images": "in"}),
+    ],
+)  # fmt: skip
+def test_images_of_a_set_with_detections_are_found_as_without(
+    tmp_path: Path, files: dict[str, bytes], options: dict[str, Any]
+) -> None:
+    assert detected(tmp_path, files, **options)["n_prompts"] == {"detector_box": 1}
+    assert run(tmp_path / "in", tmp_path / "plain", "coco_json", annotations="inst.json", **options)["n_images"] == 1
+
+
+def test_what_ap_needs_and_the_file_lacks_is_filled_in(tmp_path: Path) -> None:
+    box = [[5.0, 5.0, 25.0, 5.0, 25.0, 20.0, 5.0, 20.0]]
+    sparse = {
+        "images": [{"id": 5, "file_name": "a.jpg"}],
+        "annotations": [{"id": 3, "image_id": 5, "category_id": 2, "segmentation": box}],
+        "categories": [{"id": 2, "name": "bird"}],
+    }
+    detected(tmp_path, {"a.jpg": jpeg(1), "inst.json": json.dumps(sparse).encode()})
+    truth = json.loads((tmp_path / "out" / "gt.json").read_text())
+    (annotation,), (image,) = truth["annotations"], truth["images"]
+    assert (annotation["area"], annotation["iscrowd"]) == (300.0, 0)
+    assert (image["height"], image["width"]) == (HEIGHT, WIDTH)
+    assert scored(tmp_path / "out", tmp_path, "coco")["metrics"]["AP"] == pytest.approx(1.0)
+
+
+def test_skip_leaves_out_the_image_its_objects_and_its_detections(tmp_path: Path) -> None:
+    other = {"id": 6, "height": HEIGHT, "width": WIDTH, "file_name": "b.jpg"}
+    whole = json.loads(coco())
+    whole["images"].append(other)
+    whole["annotations"].append({**whole["annotations"][0], "id": 4, "image_id": 6})
+    boxes = [{"image_id": n, "category_id": 2, "bbox": [6, 5, 20, 15], "score": 0.9} for n in (5, 6)]
+    files = {
+        "a.jpg": jpeg(1),
+        "b.jpg": b"damaged",
+        "inst.json": json.dumps(whole).encode(),
+        "boxes.json": json.dumps(boxes).encode(),
+    }
+    with pytest.raises(UserError, match="cannot be used"):
+        detected(tmp_path, files)
+    summary = detected(tmp_path, files, skip=["b.jpg"])
+    assert (summary["n_images"], summary["n_instances"], summary["n_prompts"]) == (1, 1, {"detector_box": 1})
+    assert summary["left_out"] == {"listed in skip": 1}
+    truth = json.loads((tmp_path / "out" / "gt.json").read_text())
+    assert ([i["id"] for i in truth["images"]], [a["id"] for a in truth["annotations"]]) == ([5], [3])
+
+
+OF_NO_IMAGE = {"id": 1, "image_id": 9, "category_id": 2, "segmentation": [[0.0] * 6]}
+PLAIN = {"id": 5, "height": HEIGHT, "width": WIDTH, "file_name": "a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"categories": []}, "coco_json", ["no categories", "inst.json"]),
+        ({"annotations": [OF_NO_IMAGE]}, "coco_json", ["annotations of images"]),
+        ({"images": [PLAIN]}, "lvis_json", ["neg_category_ids", "image 5", "coco_json"]),
+        ({"categories": [{"id": 2, "name": "bird"}]}, "lvis_json", ["frequency", "category 2"]),
+    ],
+)  # fmt: skip
+def test_an_annotation_file_that_cannot_be_scored_is_named(
+    tmp_path: Path, change: dict[str, Any], kind: str, words: list[str]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        detected(tmp_path, {"a.jpg": jpeg(1), "inst.json": coco(**change)}, kind)
+    for word in (*words, "inst.json"):
+        assert word in str(caught.value)
+
+
+def test_unusable_annotations_stop_the_stage_and_crowds_are_counted(tmp_path: Path) -> None:
+    whole = json.loads(coco())
+    whole["images"].append({"id": 6, "height": HEIGHT, "width": WIDTH, "file_name": "b.jpg"})
+    crowd = {"id": 7, "image_id": 5, "category_id": 2, "iscrowd": 1, "segmentation": {"size": [1, 1], "counts": [1]}}
+    whole["annotations"].append(crowd)
+    root = put(tmp_path / "in", {"a.jpg": jpeg(1), "b.jpg": jpeg(2), "inst.json": json.dumps(whole).encode()})
+    summary = run(root, tmp_path / "out", "coco_json", annotations="inst.json")
+    assert summary["left_out"] == {"crowds": 1, "images without object": 1}
+    for bad in ({"image_id": 99}, {"image_id": 6, "segmentation": [[1.0, 1.0, 2.0, 2.0]]}):
+        wrong = {**whole, "annotations": [*whole["annotations"], {**whole["annotations"][0], "id": 9, **bad}]}
+        put(root, {"inst.json": json.dumps(wrong).encode()})
+        with pytest.raises(UserError, match=r"1 annotations cannot be used(?s:.*)inst\.json#9"):
+            run(root, tmp_path / "out", "coco_json", annotations="inst.json")
+
+
+def test_one_mask_of_several_is_named_and_can_be_left_out(tmp_path: Path) -> None:
+    root = put(
+        tmp_path / "in",
+        {"images/a.jpg": jpeg(1), "masks/a/1.png": encoded(shape()), "masks/a/2.png": b"damaged"},
+    )
+    with pytest.raises(UserError, match=r"file: .*masks/a/2\.png"):
+        run(root, tmp_path / "out", "folder")
+    assert run(root, tmp_path / "out", "folder", skip=["a/2"])["n_instances"] == 1
+
+
+def test_without_an_optional_archive_the_set_is_left_out(tmp_path: Path) -> None:
+    for kind, options in (("folder", {}), ("coco_json", {"annotations": "inst.json"})):
+        root = put(tmp_path / kind, {".complete.json": b""})
+        (root / ".complete.json").write_text(json.dumps({"missing": {"my.zip": "log in and drop it"}}))
+        assert run(root, tmp_path / f"{kind}-out", kind, **options)["missing"]["files"] == {
+            "my.zip": "log in and drop it"
+        }
+
+
+def test_published_sets_keep_their_names_and_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"(?s)missing.*benchmarks\.birds\.index\.annotations"):
+        run(tmp_path, tmp_path / "out", "coco_json", "detector_box", detections="b.json")
     with pytest.raises(UserError, match=r"(?s)coco is a published set.*benchmarks\.birds\.kind"):
         run(tmp_path, tmp_path / "out", "coco")
     options = BenchmarkOptions(prompt_sets=("gt_box",), masks="masks")

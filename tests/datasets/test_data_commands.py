@@ -77,6 +77,9 @@ def test_show_draws_an_evaluation_image_with_its_prompts(
     changed = np.abs(truth - plain).sum(axis=2)[: len(inside)] > 0
     assert changed[inside].mean() > 0.95
     assert 0 < (np.abs(boxes - plain).sum(axis=2) > 0).mean() < 0.1, "outlines only"
+    (data / "benchmarks" / "birds" / "prompts.parquet").write_bytes(b"")
+    assert hqsam(arguments) == 1
+    assert "prompts.parquet" in (said := capsys.readouterr().err) and "run the index stage again" in said
     assert hqsam(["data", "show", "birds_b", "--data", str(data)]) == 1
     assert "similar keys: birds_a" in capsys.readouterr().err
 

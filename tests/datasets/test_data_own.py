@@ -75,6 +75,32 @@ def test_one_folder_for_both(tmp_path: Path) -> None:
         run("own", root, tmp_path / "out", kind="folder", images="x", masks="x", skip=["2"])
 
 
+@pytest.mark.parametrize(
+    ("skip", "left"),
+    [
+        (["写真"], "鳥"),
+        (["a_1"], "a-1"),
+        (["a-1.jpg"], "a_1"),
+        (["img 1.1"], "img11"),
+        (["sub/x"], "x"),
+        (["a\u0308"], "鳥"),
+    ],
+)
+def test_skip_means_the_files_that_it_names(tmp_path: Path, skip: list[str], left: str) -> None:
+    names = ["写真", "鳥", "a_1", "a-1", "a1", "img 1.1", "img11", "x", "sub/x", "ä"]
+    files = {f"images/{name}.jpg": jpeg(i) for i, name in enumerate(names)}
+    root = put(tmp_path / "in", files | {f"masks/{name}.png": encoded(shape()) for name in names})
+    run("own", root, tmp_path / "out", kind="folder", expected=len(names) - 1, skip=skip)
+    origins = {row["origin_image"] for row in manifest.read_rows(tmp_path / "out" / "manifest.parquet")}
+    assert f"images/{left}.jpg" in origins and f"images/{skip[0]}.jpg" not in origins
+
+
+def test_an_entry_of_skip_that_meets_no_file_is_named(tmp_path: Path) -> None:
+    root = put(tmp_path / "in", {"images/a.jpg": jpeg(1), "masks/a.png": encoded(shape())})
+    with pytest.raises(UserError, match=r"(?s)no file is called own_a.*sources\.own\.skip"):
+        run("own", root, tmp_path / "out", kind="folder", skip=["own_a"])
+
+
 def test_all_files_without_partner_are_named(tmp_path: Path) -> None:
     files = {f"images/{i}.jpg": jpeg(i) for i in range(8)} | {f"masks/m{i}.png": encoded(shape()) for i in range(8)}
     with pytest.raises(UserError, match="16 files of own have no partner") as caught:

@@ -159,7 +159,7 @@ def test_hq_decoder_of_every_backbone_takes_any_number_of_prompts(tmp_path, name
     for prompts in (1, 7, 64) if FULL or name == "nano" else (7,):
         case = PromptCase(points=2, boxes=True, masks=False, prompts=prompts, size=(300, 451))
         found = compare_case(model, runtime, encoded, case, DecoderOptions(), seed=prompts)
-        assert found.scale > 1
+        assert found.scale > 0.5, "logits that say something"
         assert found.share < TOLERANCE, prompts
 
 

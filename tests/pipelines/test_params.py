@@ -75,6 +75,8 @@ def test_options_are_frozen() -> None:
         (lambda r: r["benchmarks"]["coco"].pop("score"), ["missing", "key: benchmarks.coco.score"]),
         (lambda r: r["benchmarks"]["coco"].pop("kind"), ["missing", "key: benchmarks.coco.kind", "kind: coco"]),
         (lambda r: r["benchmarks"]["coco"].update(kind="foldr"), ["'foldr'", "key: benchmarks.coco.kind", "did you mean folder"]),
+        (lambda r: r["benchmarks"]["coco"]["score"].update(metric="masks"), ["not for this set", "coco.score.metric", "metric: coco"]),
+        (lambda r: r["benchmarks"].update(ecssd=r["benchmarks"]["coift"]), ["a source is called ecssd", "key: benchmarks.ecssd"]),
         (lambda r: r["benchmarks"]["coco"].update(kind="lvis"), ["published set", "key: benchmarks.coco.kind"]),
         (lambda r: r["benchmarks"]["coco"]["index"].update(masks="m"), ["only own data", "benchmarks.coco.index.masks"]),
         (lambda r: r["benchmarks"]["coco"].update(scores={}), ["unknown key 'scores'", "did you mean score"]),

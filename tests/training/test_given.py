@@ -59,8 +59,23 @@ def test_a_checkpoint_without_hq_parameters_is_refused(training_set, tmp_path, m
     with pytest.raises(UserError, match=f"none for the variant {model.variant}") as caught:
         run(training_set, tmp_path / "nano", model=model, epochs=0)
     assert caught.value.key == "train.epochs"
+    assert ("variant to hq" if model.variant != "hq" else "HQ-SAM checkpoint") in caught.value.cure
     assert caught.value.file == str(BASE.checkpoint)
     assert not (tmp_path / "nano" / "hq_head.safetensors").exists()
+
+
+def test_a_refused_run_costs_no_finished_model_and_a_given_one_shows_no_old_curves(published, training_set, tmp_path):
+    out = tmp_path / "nano"
+    run(training_set, out, epochs=1)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert "events.out.tfevents.0.hqsam" in before
+    with pytest.raises(UserError, match="0 epochs"):
+        run(training_set, out, epochs=0)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    with pytest.raises(UserError, match="none can be the best"):
+        run(training_set, out, model=published[0], epochs=0, best=True)
+    run(training_set, out, model=published[0], epochs=0)
+    assert sorted(p.name for p in out.iterdir()) == ["curves.csv", "hq_head.safetensors", "meta.json"]
 
 
 def test_the_views_may_be_planned_for_another_size(training_set, tmp_path):

@@ -11,7 +11,7 @@ _SEAM = Seam(
     what="benchmark",
     constant="BENCHMARK",
     kind=Benchmark,  # type: ignore[type-abstract]
-    helpers=frozenset({"base", "cocolike", "common", "own", "results", "ytvislike"}),
+    helpers=frozenset({"base", "cocolike", "common", "own", "own_detected", "results", "ytvislike"}),
 )
 names = _SEAM.names
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -130,11 +130,13 @@ class Content:
         n_images: How many, for the progress display.
         ground_truth: The official annotation file cut down to these images, or None for sets of plain masks. Long lists
             may be `PackedRecords`.
+        left_out: Reason to number of what the annotations hold and no item shows (crowds, images without object).
     """
 
     items: Iterator[Item]
     n_images: int
     ground_truth: dict[str, Any] | None = field(default=None)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @runtime_checkable

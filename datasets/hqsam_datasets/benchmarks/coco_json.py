@@ -11,4 +11,4 @@ those under `skip`. With `detections`, a file in the COCO results format, the pr
 from hqsam_datasets.benchmarks.own import OwnSet
 from hqsam_datasets.sources.coco_json import SOURCE
 
-BENCHMARK = OwnSet(name="coco_json", source=SOURCE, detected=("coco", "file_name", str))
+BENCHMARK = OwnSet(name="coco_json", source=SOURCE, detected="coco")

@@ -11,9 +11,4 @@ prompts are `detector_box` and the metric is `lvis`; without, every object is pr
 from hqsam_datasets.benchmarks.own import OwnSet
 from hqsam_datasets.sources.lvis_json import SOURCE
 
-
-def _path(url: str) -> str:
-    return "/".join(url.split("/")[-2:])
-
-
-BENCHMARK = OwnSet(name="lvis_json", source=SOURCE, detected=("lvis", "coco_url", _path))
+BENCHMARK = OwnSet(name="lvis_json", source=SOURCE, detected="lvis")

@@ -1,29 +1,29 @@
 """Evaluation sets of one's own: read like training sources of one's own, each object prompted by its ground-truth box.
 
-With detections beside a COCO or LVIS file, the set is read like COCO or LVIS instead, for AP.
+With detections beside a COCO or LVIS file, the set is scored like COCO or LVIS instead (`own_detected`).
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from hqsam_datasets import rle
 from hqsam_datasets.benchmarks.base import BenchmarkOptions, Content, Item, Kind, Prompt, Truth
-from hqsam_datasets.benchmarks.cocolike import CocoLike
 from hqsam_datasets.benchmarks.common import box_prompt
+from hqsam_datasets.benchmarks.own_detected import VERSION, DetectedSet, keys_of_section, source_options
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import FOREGROUND, ImageError, probe
 from hqsam_datasets.keys import distinct_keys
-from hqsam_datasets.sources.base import Pair, Source, SourceOptions, read_file
+from hqsam_datasets.sources.base import LabelMap, MaskFile, MaskRef, Pair, Source, read_file
 
-VERSION = "own data"
-_CURE = "mend the file, or list its name under index.skip: evaluation leaves nothing out by itself"
+_CURE = "mend the file, or list it under index.skip: evaluation leaves nothing out by itself"
+_LEFT_OUT = {"crowd": "crowds", "no_object": "images without object", "known_bad": "listed in skip"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,76 +32,66 @@ class OwnSet:
 
     Attributes:
         source: Reads the archive.
-        detected: How detections make it a COCO-like set: kind, the key of an image record that holds its path, and the path
-            below the folder of the images from that value. None: the files cannot have detections.
+        detected: What detections make it: `coco`, `lvis`; None: its files cannot have detections.
         options: `benchmarks.<name>.index`; None: of no section yet.
     """
 
     name: str
     source: Source
-    detected: tuple[Kind, str, Callable[[str], str]] | None = None
+    detected: Literal["coco", "lvis"] | None = None
     options: BenchmarkOptions | None = None
     kind: Kind = "masks"
     dataset_version: str = VERSION
     class_agnostic: bool = True
 
-    def of_section(self, name: str, options: BenchmarkOptions) -> OwnSet | CocoLike:
+    def of_section(self, name: str, options: BenchmarkOptions) -> OwnSet | DetectedSet:
         """The set that `benchmarks.<name>` describes.
 
         Raises:
-            UserError: detections are named where there can be none, or without what belongs to them.
+            UserError: a key is missing, or means nothing for these files.
         """
-        if options.detections is None:
+        _check_keys(name, self.name, options, annotated=self.detected is not None)
+        if options.detections is None or self.detected is None:
             return replace(self, name=name, options=options)
-        key = f"benchmarks.{name}.index"
-        if self.detected is None:
-            cure = "remove it, or bring a COCO or LVIS file and say kind: coco_json or lvis_json"
-            raise UserError(
-                "detections need an annotation file", file="params.yaml", key=f"{key}.detections", cure=cure
-            )
-        for needed in ("annotations", "images"):
-            if getattr(options, needed) is None:
-                raise UserError(
-                    "a required key is missing",
-                    file="params.yaml",
-                    key=f"{key}.{needed}",
-                    cure="add it: see docs/own-data.md",
-                )
-        kind, place, path = self.detected
-        return CocoLike(
-            name=name, kind=kind, dataset_version=VERSION, class_agnostic=False, annotations=str(options.annotations),
-            detections=options.detections, locate=lambda image: f"{options.images}/{path(str(image[place]))}", place=place,
-        )  # fmt: skip
+        return DetectedSet(name=name, kind=self.detected, options=options)
 
     def read(self, root: Path) -> Content:
         """Every image that has ground truth."""
-        names = {"images", "masks", "annotations", "skip"}
-        values = {} if self.options is None else self.options.model_dump(include=names)
-        with _keys_of_section(self.name):
-            scan = self.source.scan(self.name, root, SourceOptions(archive=self.name, **values))
+        with keys_of_section(self.name):
+            scan = self.source.scan(self.name, root, source_options(self.name, self.options))
+        bad = [reject for reject in scan.rejects if reject["reason"] not in _LEFT_OUT]
+        if bad:
+            problem = f"{len(bad)} annotations cannot be used; the first: {bad[0]['detail']}"
+            raise UserError(problem, file=bad[0]["origin"], key=f"benchmarks.{self.name}.index", cure=_CURE)
         if not scan.pairs:
             raise UserError("no image has ground truth", file=root, key=f"benchmarks.{self.name}.index")
         keys = distinct_keys(self.name, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs])
         keyed = sorted(zip(keys, scan.pairs, strict=True), key=lambda item: item[0])
-        return Content(items=self._items(keyed), n_images=len(keyed))
-
-    @staticmethod
-    def _items(keyed: list[tuple[str, Pair]]) -> Iterator[Item]:
-        for number, (key, pair) in enumerate(keyed, start=1):
-            yield _item(key, number, pair)
+        items = (_item(key, number, pair) for number, (key, pair) in enumerate(keyed, start=1))
+        return Content(
+            items=items, n_images=len(keyed), left_out=Counter(_LEFT_OUT[r["reason"]] for r in scan.rejects)
+        )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _keys_of_section(name: str) -> Iterator[None]:
-    """What a source says about `sources.<name>` is about `benchmarks.<name>.index` here."""
-
-    def here(text: str | None) -> str | None:
-        return None if text is None else text.replace(f"sources.{name}", f"benchmarks.{name}.index")
-
-    try:
-        yield
-    except UserError as error:
-        raise UserError(error.problem, file=error.file, key=here(error.key), cure=here(error.cure)) from error
+def _check_keys(name: str, kind: str, options: BenchmarkOptions, *, annotated: bool) -> None:
+    """Each kind of files has keys of its own, and prompts follow from whether there are detections."""
+    section = f"benchmarks.{name}.index"
+    for key in ("masks",) if annotated else ("annotations", "detections"):
+        if getattr(options, key) is not None:
+            raise UserError(
+                f"kind {kind} has no {key}", file="params.yaml", key=f"{section}.{key}",
+                cure="remove it, or say the kind of your files: folder, label_maps, coco_json, lvis_json",
+            )  # fmt: skip
+    if annotated and options.annotations is None:
+        cure = "name the annotation file inside the archive"
+        raise UserError("a required key is missing", file="params.yaml", key=f"{section}.annotations", cure=cure)
+    wanted = "gt_box" if options.detections is None else "detector_box"
+    if options.prompt_sets != (wanted,):
+        boxes = "the boxes of the ground truth" if wanted == "gt_box" else "the detections"
+        cure = f"say prompt_sets: [{wanted}]" + (", or name detections" if annotated and wanted == "gt_box" else "")
+        raise UserError(
+            f"its prompts are {boxes}", file="params.yaml", key=f"{section}.prompt_sets", cure=cure
+        )  # fmt: skip
 
 
 def _item(key: str, number: int, pair: Pair) -> Item:
@@ -128,22 +118,29 @@ def _objects(
     key: str, pair: Pair, fitting: tuple[tuple[int, int], ...]
 ) -> Iterator[tuple[int, int, Truth, Prompt | None]]:
     """Height, width, ground truth and box prompt of each mask, one at a time; an empty mask has no prompt."""
-    for place, mask in enumerate(_masks(key, pair, fitting[0])):
+    for place, (reference, mask) in enumerate(_masks(key, pair, fitting[0])):
         height, width = mask.shape
         if (height, width) not in fitting:
             problem = f"{pair.origin_image} is {fitting[0][1]}x{fitting[0][0]}, its mask {width}x{height}"
-            raise UserError(problem, file=pair.origin_mask, key=key, cure=_CURE)
+            raise UserError(problem, file=_file_of(reference, pair), key=key, cure=_CURE)
         name, foreground = f"{key}-{place:03d}", mask > FOREGROUND
         truth = Truth(instance_id=name, rle=rle.encode(foreground), area=float(np.count_nonzero(foreground)))
         box = rle.tight_box(foreground)
         yield height, width, truth, None if box is None else box_prompt(f"{name}-box", box, name)
 
 
-def _masks(key: str, pair: Pair, size: tuple[int, int]) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
-    try:
-        for reference in pair.masks:
+def _masks(
+    key: str, pair: Pair, size: tuple[int, int]
+) -> Iterator[tuple[MaskRef, np.ndarray[Any, np.dtype[np.uint8]]]]:
+    for reference in pair.masks:
+        try:
             for loaded in reference.load(size):
-                yield loaded.mask
-    except ImageError as error:
-        problem = f"the ground truth of {pair.origin_image} cannot be used: {error}"
-        raise UserError(problem, file=pair.origin_mask, key=key, cure=_CURE) from error
+                yield reference, loaded.mask
+        except ImageError as error:
+            problem = f"the ground truth of {pair.origin_image} cannot be used: {error}"
+            raise UserError(problem, file=_file_of(reference, pair), key=key, cure=_CURE) from error
+
+
+def _file_of(reference: MaskRef, pair: Pair) -> Path | str:
+    """The file with a mask: of several of an image, the one that is meant."""
+    return reference.path if isinstance(reference, MaskFile | LabelMap) else pair.origin_mask

@@ -16,7 +16,7 @@ _SEAM = Seam(
     what="training source",
     constant="SOURCE",
     kind=Source,  # type: ignore[type-abstract]
-    helpers=frozenset({"base", "folders", "annotations"}),
+    helpers=frozenset({"base", "folders", "annotations", "skip"}),
 )
 names = _SEAM.names
 

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import found_below
+from hqsam_datasets.extract import NotHadError, below, found_below
 from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, Pair, Scan, Segmentation, SourceOptions, relative
-from hqsam_datasets.sources.folders import normal_name
+from hqsam_datasets.sources.skip import Skip
 
 _MIN_COORDINATES = 6
 _CURE = "give a file in COCO's instances format"
@@ -47,6 +47,8 @@ class AnnotatedImages:
             )
         try:
             path = found_below(root, options.annotations)
+        except NotHadError:
+            raise
         except UserError as error:
             cure = "name the annotation file inside the archive"
             raise UserError(error.problem, file=root, key=f"sources.{name}.annotations", cure=cure) from None
@@ -58,19 +60,20 @@ def _scan(name: str, root: Path, path: Path, options: SourceOptions) -> Scan:
     images = _images(record["images"], path)
     rejects: list[Reject] = []
     by_image = _instances(name, record, images, path, rejects, relative(path, root))
-    skip = {normal_name(stem) for stem in options.skip}
-    places = _Places(name, root, path, options)
+    skip = Skip(options.skip)
+    places = Places(name, root, path, options)
     pairs = []
     for number, image in sorted(images.items()):
         stem = PurePosixPath(image.file_name).with_suffix("")
-        if number not in by_image:
-            rejects.append(_reject(name, image.file_name, "no_object", "no usable instance"))
-        elif normal_name(stem.name) in skip or normal_name(str(stem)) in skip:
+        if str(stem) in skip:
             rejects.append(_reject(name, image.file_name, "known_bad", "listed in skip"))
+        elif number not in by_image:
+            rejects.append(_reject(name, image.file_name, "no_object", "no usable instance"))
         elif (found := places.find(image.file_name)) is not None:
             masks = tuple(by_image[number])
             pairs.append(Pair(str(stem), found, masks, relative(found, root), relative(path, root)))
     places.check()
+    skip.check(f"sources.{name}.skip")
     return Scan(tuple(pairs), tuple(rejects))
 
 
@@ -88,7 +91,7 @@ def _images(records: list[Any], path: Path) -> dict[int, _Image]:
         with _named("image", record, path):
             number, size = int(record["id"]), (record.get("height"), record.get("width"))
             declared = (int(size[0]), int(size[1])) if size[0] and size[1] else None
-            image = _Image(_file_name(record, path), declared)
+            image = _Image(file_name(record, path), declared)
         if number in found:
             problem = f"{found[number].file_name} and {image.file_name} have the same id"
             raise UserError(problem, file=path, key=f"image {number}", cure="give each image an id of its own")
@@ -172,7 +175,7 @@ def _usable(shape: Any) -> Any:
     return [p for p in shape if len(p) >= _MIN_COORDINATES] if isinstance(shape, list) else shape
 
 
-def _file_name(image: Mapping[str, Any], path: Path) -> str:
+def file_name(image: Mapping[str, Any], path: Path) -> str:
     """`file_name` of a COCO entry; LVIS has none: the last two parts of `coco_url`. Never one that leaves the archive."""
     if image.get("file_name"):
         parts = re.split(r"[\\/]+", str(image["file_name"]))
@@ -187,7 +190,7 @@ def _file_name(image: Mapping[str, Any], path: Path) -> str:
     return "/".join(part for part in parts if part not in ("", "."))
 
 
-class _Places:
+class Places:
     """Where the images lie: below `options.images`, else beside the annotation file or at the root.
 
     A `file_name` is tried whole, then without its first folders: annotation tools write paths of their own machine.
@@ -204,7 +207,11 @@ class _Places:
         """The image; None, and an error later, if it is not there."""
         parts = file_name.split("/")
         tails = ["/".join(parts[start:]) for start in range(len(parts))]
-        found = next((base / tail for tail in tails for base in self._bases if (base / tail).is_file()), None)
+        paths = [(base, tail) for tail in tails for base in self._bases]
+        found = next((base / tail for base, tail in paths if (base / tail).is_file()), None)
+        if found is None:  # another case or Unicode form; only now, for it reads whole folders
+            folded = (below(base, tail) for base, tail in paths)
+            found = next((path for path in folded if path.is_file()), None)
         if found is None:
             self._missing.append(file_name)
         elif found in self._taken:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
@@ -18,9 +18,9 @@ from hqsam_datasets.manifest import Reject
 
 
 def _inside(value: str) -> str:
-    if not value or value.startswith(("/", "~")) or ".." in value.split("/") or "\\" in value:
+    if not value.strip("/") or value.startswith(("/", "~")) or ".." in value.split("/") or "\\" in value:
         raise ValueError(f"{value!r} is no path inside the archive, as photos or train/photos would be")
-    return value
+    return value.rstrip("/")
 
 
 InnerPath = Annotated[str, AfterValidator(_inside)]
@@ -111,8 +111,8 @@ class LoadedMask:
 class MaskRef(Protocol):
     """Where masks are stored, and how to read them."""
 
-    def load(self, size: tuple[int, int]) -> list[LoadedMask]:
-        """Read the masks; `size` is the image's (height, width), for annotations that know none.
+    def load(self, size: tuple[int, int]) -> Iterable[LoadedMask]:
+        """Read the masks, one at a time where they are many; `size` is the image's (height, width), for annotations that know none.
 
         Raises:
             ImageError: with the reject reason.
@@ -141,16 +141,14 @@ class LabelMap:
 
     path: Path
 
-    def load(self, size: tuple[int, int]) -> list[LoadedMask]:
+    def load(self, size: tuple[int, int]) -> Iterator[LoadedMask]:
         """One mask per label, in ascending order; the label is the category."""
         labels = decode_labels(read_file(self.path, "unreadable_mask"))
         values = [int(value) for value in np.flatnonzero(histogram(labels)) if 0 < value < 255]
         if not values:
             raise ImageError("empty_mask", "no label but 0 and 255")
-        return [
-            LoadedMask(np.where(labels == value, 255, 0).astype(np.uint8), "palette", 0.0, str(value))
-            for value in values
-        ]
+        for value in values:
+            yield LoadedMask((labels == value).view(np.uint8) * np.uint8(255), "palette", 0.0, str(value))
 
 
 @dataclass(frozen=True, slots=True)

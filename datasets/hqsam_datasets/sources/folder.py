@@ -16,10 +16,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, find_root, found_below
+from hqsam_datasets.extract import NotHadError, below, find_root, found_below
 from hqsam_datasets.manifest import Reject
 from hqsam_datasets.sources.base import DataSheet, LabelMap, MaskFile, MaskRef, Pair, Scan, SourceOptions, relative
-from hqsam_datasets.sources.folders import normal_name
+from hqsam_datasets.sources.skip import Skip
 
 LOSSY = (".jpg", ".jpeg", ".webp")
 SUFFIXES = (*LOSSY, ".png", ".bmp", ".tif", ".tiff", ".gif")
@@ -58,23 +58,28 @@ class AnyFolder:
         shared = image_dir == mask_dir
         images = _by_stem(image_dir, LOSSY if shared else SUFFIXES)
         masks = _by_stem(mask_dir, tuple(s for s in SUFFIXES if s not in LOSSY) if shared else SUFFIXES)
-        skip = {normal_name(stem) for stem in options.skip}
+        skip = Skip(options.skip)
         pairs, rejects, used, orphans = [], [], set(), {}
         masks_of = mask_finder(masks)
         for stem, image in sorted(images.items()):
             files = masks_of(stem)
             used.update(files)
-            if normal_name(stem) in skip:
+            if stem in skip:
                 rejects.append(_skipped(name, relative(image, root)))
-            elif not files:
+                continue
+            left_out = [f for f in files if f in skip]
+            rejects += [_skipped(name, relative(masks[f], root)) for f in left_out]
+            files = [f for f in files if f not in left_out]
+            if not files:
                 orphans[image] = f"has no mask {mask_dir / stem}.png"
             else:
                 pairs.append(self._pair(stem, image, [masks[f] for f in files], root))
         for stem in sorted(masks.keys() - used):
-            if normal_name(stem) not in skip:
+            if stem not in skip:
                 orphans[masks[stem]] = f"has no image {image_dir / stem}.jpg"
             rejects.append(_skipped(name, relative(masks[stem], root)))
         _check_orphans(name, orphans, shared)
+        skip.check(f"sources.{name}.skip")
         return Scan(tuple(pairs), tuple(rejects))
 
     def _folders(self, name: str, root: Path, options: SourceOptions) -> tuple[Path, Path]:
@@ -83,6 +88,8 @@ class AnyFolder:
             base, images = find_root(root, image_dir), found_below(root, image_dir)
             masks = below(base, mask_dir)
             found = images, masks if masks.is_dir() else found_below(root, mask_dir)
+        except NotHadError:
+            raise
         except UserError as error:
             cure = f"set images and masks under sources.{name} to folders of the archive"
             raise UserError(error.problem, file=root, key=f"sources.{name}", cure=cure) from None

@@ -1,0 +1,57 @@
+"""`skip` of data of one's own: files to leave out, named as they are."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+from hqsam_datasets.errors import UserError
+
+_SUFFIXES = (".jpg", ".jpeg", ".webp", ".png", ".bmp", ".tif", ".tiff", ".gif")
+
+
+class Skip:
+    """Tells whether a file is to be left out, and which names met no file.
+
+    An entry is a path below the folder of the images or masks, or the last part of it, with or without the extension. Case,
+    punctuation and letters of any alphabet count; the two Unicode forms of one name do not.
+
+    Args:
+        names: the entries of `skip`.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._entries = {form: name for name in names for form in _forms(name)}
+        self._met: set[str] = set()
+
+    def __contains__(self, stem: str) -> bool:
+        """Whether a file is meant; `stem` is its path below the folder, without extension."""
+        whole = unicodedata.normalize("NFC", stem)
+        for form in (whole, whole.rpartition("/")[2]):
+            if form in self._entries:
+                self._met.add(self._entries[form])
+                return True
+        return False
+
+    def check(self, key: str) -> None:
+        """Stop on entries that met no file: a slip would be noticed late, or never.
+
+        Args:
+            key: the parameter, for the message.
+
+        Raises:
+            UserError: there are some.
+        """
+        missed = sorted(set(self._entries.values()) - self._met)
+        if missed:
+            raise UserError(
+                f"no file is called {', '.join(missed[:10])}", file="params.yaml", key=key,
+                cure="write the path below the folder as it is, say cats/7 or 7, or remove the entry",
+            )  # fmt: skip
+
+
+def _forms(name: str) -> Iterable[str]:
+    text = unicodedata.normalize("NFC", name).replace("\\", "/")
+    yield text
+    if text.lower().endswith(_SUFFIXES):
+        yield text[: text.rindex(".")]
