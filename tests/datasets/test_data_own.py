@@ -95,6 +95,15 @@ def test_skip_means_the_files_that_it_names(tmp_path: Path, skip: list[str], lef
     assert f"images/{left}.jpg" in origins and f"images/{skip[0]}.jpg" not in origins
 
 
+def test_a_mask_of_several_is_left_out_by_its_whole_path_only(tmp_path: Path) -> None:
+    files = {"images/1.jpg": jpeg(1), "images/a.jpg": jpeg(2), "masks/1.png": encoded(shape())}
+    root = put(tmp_path / "in", files | {f"masks/a/{n}.png": encoded(shape()) for n in (1, 2)})
+    run("own", root, tmp_path / "image", kind="folder", skip=["1"])
+    assert [len(sample.instances) for sample in samples(tmp_path / "image").values()] == [2]
+    run("own", root, tmp_path / "mask", kind="folder", skip=["a/1"])
+    assert [len(sample.instances) for sample in samples(tmp_path / "mask").values()] == [1, 1]
+
+
 def test_an_entry_of_skip_that_meets_no_file_is_named(tmp_path: Path) -> None:
     root = put(tmp_path / "in", {"images/a.jpg": jpeg(1), "masks/a.png": encoded(shape())})
     with pytest.raises(UserError, match=r"(?s)no file is called own_a.*sources\.own\.skip"):

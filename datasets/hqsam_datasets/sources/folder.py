@@ -67,7 +67,7 @@ class AnyFolder:
             if stem in skip:
                 rejects.append(_skipped(name, relative(image, root)))
                 continue
-            left_out = [f for f in files if f in skip]
+            left_out = [f for f in files if skip.names(f)]
             rejects += [_skipped(name, relative(masks[f], root)) for f in left_out]
             files = [f for f in files if f not in left_out]
             if not files:

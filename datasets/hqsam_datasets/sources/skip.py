@@ -14,7 +14,8 @@ class Skip:
     """Tells whether a file is to be left out, and which names met no file.
 
     An entry is a path below the folder of the images or masks, or the last part of it, with or without the extension. Case,
-    punctuation and letters of any alphabet count; the two Unicode forms of one name do not.
+    punctuation and letters of any alphabet count; the two Unicode forms of one name do not. One mask of several of an image
+    goes by its whole path alone.
 
     Args:
         names: the entries of `skip`.
@@ -26,12 +27,14 @@ class Skip:
 
     def __contains__(self, stem: str) -> bool:
         """Whether a file is meant; `stem` is its path below the folder, without extension."""
-        whole = unicodedata.normalize("NFC", stem)
-        for form in (whole, whole.rpartition("/")[2]):
-            if form in self._entries:
-                self._met.add(self._entries[form])
-                return True
-        return False
+        return self.names(stem) or self.names(stem.rpartition("/")[2])
+
+    def names(self, stem: str) -> bool:
+        """Whether a file is meant by its whole path: one mask of several, whose last part many images may share."""
+        form = unicodedata.normalize("NFC", stem)
+        if form in self._entries:
+            self._met.add(self._entries[form])
+        return form in self._entries
 
     def check(self, key: str) -> None:
         """Stop on entries that met no file: a slip would be noticed late, or never.
