@@ -143,6 +143,7 @@ def speed_up(n: int, workers: int, rounds: int) -> dict[str, Any]:
         "pairs": n, "workers": workers, "rounds": rounds, "wall_s": [round(one[0], 2), round(several[0], 2)],
         "cpu_s": {"one": round(one[1], 2), "main": round(several[1], 2), "workers": round(several[2], 2)},
         "speed_up": round(one[0] / several[0], 2), "speed_up_of_decoding": round(alone[0] / together[0], 2),
+        "speed_up_of_rounds": [round(first[0] / both[0], 2) for first, both, *_ in laps],
         "of_free_cores": round(one[1] / (several[1] + several[2] / workers), 2),
         "peak_mb_of_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
     }  # fmt: skip

@@ -198,6 +198,15 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def fsync_file(path: Path) -> None:
+    """Flush a file's content to disk; for large ones best while other processes still compute."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def fsync_folder(path: Path) -> None:
     """Flush a folder's entries, so that a rename survives a power cut; quietly skipped where unsupported."""
     with contextlib.suppress(OSError):
@@ -234,11 +243,7 @@ def _replace_folder(tmp: Path, path: Path) -> None:
 def _fsync_tree(folder: Path) -> None:
     for root, _, files in os.walk(folder):
         for name in files:
-            descriptor = os.open(Path(root) / name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            fsync_file(Path(root) / name)
         fsync_folder(Path(root))
 
 

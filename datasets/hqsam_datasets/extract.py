@@ -185,12 +185,23 @@ def list_files(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
     Raises:
         UserError: if there is no such folder.
     """
+    return [folder / name for name in sorted(_names(folder, suffixes))]
+
+
+def has_files(folder: Path, suffixes: Sequence[str] = ()) -> bool:
+    """Whether `list_files` would list any; it stops at the first."""
+    return any(True for _ in _names(folder, suffixes))
+
+
+def _names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
     if not folder.is_dir():
         cure = "check that the archive is the one that the data sheet describes"
         raise UserError("the folder does not exist", file=folder, cure=cure)
+    wanted = tuple(suffixes) or ("",)
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_file())
-    return [folder / name for name in names if not suffixes or name.lower().endswith(tuple(suffixes))]
+        for entry in entries:
+            if entry.name.lower().endswith(wanted) and entry.is_file():
+                yield entry.name
 
 
 def _fetched(archive_dir: Path) -> tuple[list[list[str]], dict[str, str]]:

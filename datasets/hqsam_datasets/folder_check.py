@@ -22,7 +22,8 @@ from hqsam_datasets.errors import UserError
 from hqsam_datasets.images import DecodedMask, ImageError, decode_image, decode_labels, decode_mask, probe
 from hqsam_datasets.parallel import ordered_map, worker_count
 from hqsam_datasets.reporting import Report
-from hqsam_datasets.sources.folder import LOSSY, SUFFIXES, mask_finder, stem_of
+from hqsam_datasets.sources.folder import mask_finder, stem_of
+from hqsam_datasets.sources.own import LOSSY, SUFFIXES
 
 Level = Literal["ok", "note", "warning", "error"]
 Kind = Literal["folder", "label_maps"]

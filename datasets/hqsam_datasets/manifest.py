@@ -164,9 +164,31 @@ def schema(name: TableName) -> pa.Schema:
     )
 
 
-def write_rows(path: Path, name: TableName, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, name: TableName, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
     """Write one of the contract's tables, sorted as the contract says."""
     write_table(path, rows, schema=schema(name), sort_by=_SORT_BY[name])
+
+
+class RowsWriter:
+    """Collects the rows of one of the contract's tables as arrow columns, which take less memory than dicts, and writes them."""
+
+    def __init__(self, path: Path, name: TableName) -> None:
+        self._path = path
+        self._name = name
+        self._parts = [schema(name).empty_table()]
+
+    def __len__(self) -> int:
+        return sum(part.num_rows for part in self._parts)
+
+    def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take in rows; raises as `write_table` does."""
+        self._parts.append(_from_rows(self._path, rows, schema(self._name)))
+
+    def write(self) -> None:
+        """Write the file; see `write_rows`."""
+        import pyarrow as pa
+
+        write_rows(self._path, self._name, pa.concat_tables(self._parts))
 
 
 def write_table(

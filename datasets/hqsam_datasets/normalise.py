@@ -29,13 +29,13 @@ import xxhash
 from numpy.typing import NDArray
 
 from hqsam_datasets import images, manifest, sources
-from hqsam_datasets.atomic import atomic_folder, write_json, write_jsonl
+from hqsam_datasets.atomic import atomic_folder, fsync_file, write_json, write_jsonl
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.hashing import digest, hash_image
 from hqsam_datasets.images import ImageError, ImageProbe
 from hqsam_datasets.keys import distinct_keys
 from hqsam_datasets.manifest import Reject, SampleRow
-from hqsam_datasets.parallel import keep_freed_memory, ordered_map, worker_count
+from hqsam_datasets.parallel import Crew, keep_freed_memory, worker_count
 from hqsam_datasets.reporting import Report
 from hqsam_datasets.sample import mask_extension, sample_json
 from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, Segmentation, SourceOptions, read_file
@@ -65,6 +65,7 @@ class _Done:
 
     rows: list[SampleRow] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    archive: str = ""
     digest: str = ""
 
 
@@ -94,20 +95,23 @@ def normalise(
         UserError: for an unknown source or layout, files without partner, or a number of samples that is not
             `options.expected`.
     """
-    scan = sources.load(options.kind or source).scan(source, root, options)
-    keyed = _limited(_with_keys(source, scan), options.limit)
-    workers = workers or worker_count(len(keyed), worth=_PAIRS_WORTH_A_PROCESS)
-    rows: list[SampleRow] = []
-    rejects = list(scan.rejects)
-    digests = []
-    with atomic_folder(out) as folder:
-        for done in ordered_map(_make_shard, _tasks(source, folder, keyed), workers=workers):
+    with atomic_folder(out) as folder, Crew(_make_shard) as crew:
+        crew.start(workers or worker_count(options.expected or 0, worth=_PAIRS_WORTH_A_PROCESS))
+        scan = sources.load(options.kind or source).scan(source, root, options)
+        keyed = _limited(_with_keys(source, scan), options.limit)
+        crew.start(workers or worker_count(len(keyed), worth=_PAIRS_WORTH_A_PROCESS))
+        rows = manifest.RowsWriter(folder / "manifest.parquet", "samples")
+        rejects = list(scan.rejects)
+        digests = []
+        for done in crew.map(_tasks(source, folder, keyed)):
+            if done.archive:
+                fsync_file(folder / done.archive)  # now, while the others compute
             rows.extend(done.rows)
             rejects.extend(done.rejects)
             digests.append(done.digest)
             report(len(rows) + len(rejects), len(keyed) + len(scan.rejects), f"{source}: samples")
         rejects.sort(key=lambda reject: (reject["origin"], reject["reason"]))
-        _check_count(source, rows, rejects, options, scan)
+        _check_count(source, len(rows), rejects, options, scan)
         return _write_records(folder, source, rows, rejects, options, digests)
 
 
@@ -162,7 +166,8 @@ def _make_shard(task: _Task) -> _Done:
             done.rejects.extend(rejects)
             row["shard"] = writer.add(key, files)
             done.rows.append(row)
-    done.digest = writer.shards[0].digest if writer.shards else ""
+    for shard in writer.shards:  # one, or none if every pair is a reject
+        done.archive, done.digest = shard.name, shard.digest
     return done
 
 
@@ -276,12 +281,12 @@ def _blame(pair: Pair, error: ImageError) -> str:
 def _write_records(
     folder: Path,
     source: str,
-    rows: list[SampleRow],
+    rows: manifest.RowsWriter,
     rejects: list[Reject],
     options: SourceOptions,
     digests: list[str],
 ) -> dict[str, Any]:
-    manifest.write_rows(folder / "manifest.parquet", "samples", rows)
+    rows.write()
     write_jsonl(folder / "rejects.jsonl", rejects)
     result = {
         "version": VERSION,
@@ -296,12 +301,12 @@ def _write_records(
     return result
 
 
-def _check_count(source: str, rows: list[SampleRow], rejects: list[Reject], options: SourceOptions, scan: Scan) -> None:
-    if rows and options.expected in (None, len(rows)):
+def _check_count(source: str, n_rows: int, rejects: list[Reject], options: SourceOptions, scan: Scan) -> None:
+    if n_rows and options.expected in (None, n_rows):
         return
     wanted = "at least 1" if options.expected is None else str(options.expected)
     reasons = ", ".join(f"{reason}: {n}" for reason, n in manifest.count_by_reason(rejects).items()) or "none"
-    lines = [f"{source} gives {len(rows)} samples, expected {wanted}; rejects by reason: {reasons}"]
+    lines = [f"{source} gives {n_rows} samples, expected {wanted}; rejects by reason: {reasons}"]
     # What the data sheet announces is no news: the unexpected rejects first.
     announced = ("known_bad", "stray_file")
     shown = sorted(rejects, key=lambda reject: (reject["reason"] in announced, reject["origin"]))

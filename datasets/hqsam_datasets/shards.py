@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from hqsam_datasets import manifest, remote
-from hqsam_datasets.atomic import atomic_folder, read_json, read_jsonl, write_json
+from hqsam_datasets.atomic import atomic_folder, fsync_file, read_json, read_jsonl, write_json
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.parallel import ordered_map, worker_count
+from hqsam_datasets.parallel import Crew, worker_count
 from hqsam_datasets.reporting import Report
 from hqsam_datasets.tar_writer import ShardInfo, ShardWriter
 from hqsam_datasets.tario import TarReader
@@ -88,19 +88,18 @@ def write_shards(
         UserError: if an input is missing or damaged, a key is not unique, an exclusion names no sample, or no sample
             is left.
     """
-    places = _all_places(samples)
-    excluded = _excluded_keys(exclusions, places)
-    kept = _mixed([place for key, place in places.items() if key not in excluded], options.seed)
-    if not kept:
-        cure = "look at rejects.jsonl of the sources and at exclusions.jsonl"
-        raise UserError("no training sample is left", file=exclusions, cure=cure)
     infos: list[ShardInfo] = []
-    workers = workers or worker_count(len(kept), worth=_SAMPLES_WORTH_A_PROCESS)
-    with atomic_folder(out) as folder:
-        size = options.samples_per_shard
-        chunks = [tuple(kept[start : start + size]) for start in range(0, len(kept), size)]
-        tasks = (_Task(folder, number, chunk) for number, chunk in enumerate(chunks))
-        for info in ordered_map(_write_shard, tasks, workers=workers):
+    n = _n_samples(samples)
+    with atomic_folder(out) as folder, Crew(_write_shard) as crew:
+        crew.start(workers or worker_count(n, worth=_SAMPLES_WORTH_A_PROCESS))
+        places = _all_places(samples)
+        excluded = _excluded_keys(exclusions, places)
+        kept = _mixed([place for key, place in places.items() if key not in excluded], options.seed)
+        if not kept:
+            cure = "look at rejects.jsonl of the sources and at exclusions.jsonl"
+            raise UserError("no training sample is left", file=exclusions, cure=cure)
+        for info in crew.map(_tasks(folder, kept, options.samples_per_shard)):
+            fsync_file(folder / info.name)  # now, while the others compute
             infos.append(info)
             report(sum(len(i.keys) for i in infos), len(kept), "samples in shards")
         result = _index(infos, kept, sorted(excluded))
@@ -110,14 +109,28 @@ def write_shards(
     return result
 
 
+def _tasks(folder: Path, kept: list[_Place], size: int) -> Iterator[_Task]:
+    for number, start in enumerate(range(0, len(kept), size)):
+        yield _Task(folder, number, tuple(kept[start : start + size]))
+
+
+def _n_samples(samples: Mapping[str, Path]) -> int:
+    records = [
+        read_json(folder / "normalise.json", cure=f"run the normalise stage of {source}")
+        for source, folder in sorted(samples.items())
+    ]
+    return sum(int(record["n_samples"]) for record in records)
+
+
 def _all_places(samples: Mapping[str, Path]) -> dict[str, _Place]:
     places: dict[str, _Place] = {}
     for source, folder in sorted(samples.items()):
-        read_json(folder / "normalise.json", cure=f"run the normalise stage of {source}")
-        for row in manifest.read_rows(folder / "manifest.parquet", ["key", "shard"]):
-            if row["key"] in places:
-                raise UserError("two sources have the same key", file=folder, key=row["key"], cure="rename a source")
-            places[row["key"]] = _Place(row["key"], source, folder / row["shard"])
+        columns = manifest.read_table(folder / "manifest.parquet", ["key", "shard"])
+        archive = functools.cache(folder.joinpath)  # one object for all its samples: also what is sent to processes
+        for key, shard in zip(columns["key"].to_pylist(), columns["shard"].to_pylist(), strict=True):
+            if key in places:
+                raise UserError("two sources have the same key", file=folder, key=key, cure="rename a source")
+            places[key] = _Place(key, source, archive(shard))
     return places
 
 

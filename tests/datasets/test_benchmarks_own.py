@@ -178,6 +178,38 @@ def test_images_of_a_set_with_detections_are_found_as_without(
     assert run(tmp_path / "in", tmp_path / "plain", "coco_json", annotations="inst.json", **options)["n_images"] == 1
 
 
+@pytest.mark.parametrize(
+    ("files", "options", "words"),
+    [
+        (
+            {"train/images/a.jpg": jpeg(2), "val/images/a.jpg": jpeg(1)},
+            {"images": "images"},
+            ["the archive holds train/images, val/images", "key: benchmarks.birds.index.images"],
+        ),
+        (
+            {"a.jpg": jpeg(1), "train/inst.json": coco(), "val/inst.json": coco()},
+            {"annotations": "inst.json"},
+            ["the archive holds train/inst.json, val/inst.json", "key: benchmarks.birds.index.annotations"],
+        ),
+        (
+            {"a.jpg": jpeg(1), "inst.json": coco(), "train/boxes.json": b"[]", "val/boxes.json": b"[]"},
+            {"annotations": "inst.json"},
+            ["the archive holds train/boxes.json, val/boxes.json", "key: benchmarks.birds.index.detections"],
+        ),
+    ],
+)
+def test_what_is_there_once_for_each_split_is_no_guess(
+    tmp_path: Path, files: dict[str, bytes], options: dict[str, str], words: list[str]
+) -> None:
+    boxes = {} if any("boxes" in name for name in files) else {"boxes.json": b"[]"}
+    truth = {} if any("inst" in name for name in files) else {"inst.json": coco()}
+    root = put(tmp_path / "in", {**boxes, **truth, **files})
+    named = {"annotations": "inst.json", "detections": "boxes.json", **options}
+    with pytest.raises(UserError) as caught:
+        run(root, tmp_path / "out", "coco_json", "detector_box", **named)
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
 def test_what_ap_needs_and_the_file_lacks_is_filled_in(tmp_path: Path) -> None:
     box = [[5.0, 5.0, 25.0, 5.0, 25.0, 20.0, 5.0, 20.0]]
     sparse = {

@@ -128,6 +128,23 @@ def test_a_folder_that_is_there_twice_is_no_guess(tmp_path: Path) -> None:
     assert list(samples(tmp_path / "out")) == ["own_val"]
 
 
+def test_images_or_annotations_that_are_there_twice_are_no_guess(tmp_path: Path) -> None:
+    record = json.dumps(annotations()).encode()
+    files = {f"{split}/photos/{name}.jpg": jpeg(1) for split in ("train", "val") for name in "ab"}
+    root = put(tmp_path / "in", {**files, "train/inst.json": record})
+    with pytest.raises(UserError, match=r"(?s)the archive holds train/photos, val/photos.*sources\.own\.images"):
+        run("own", root, tmp_path / "out", kind="coco_json", images="photos", annotations="inst.json")
+    (root / "val" / "inst.json").write_bytes(record)
+    with pytest.raises(
+        UserError, match=r"(?s)the archive holds train/inst.json, val/inst.json.*own\.annotations.*folder"
+    ):
+        run("own", root, tmp_path / "out", kind="coco_json", images="photos", annotations="inst.json")
+    run(
+        "own", root, tmp_path / "out", kind="coco_json", images="val/photos", annotations="val/inst.json"
+    )  # fmt: skip
+    assert list(samples(tmp_path / "out")) == ["own_a", "own_b"]
+
+
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
     root = put(tmp_path / "in", {"x/1.jpg": jpeg(1)})
     for wrong in ({"images": "y"}, {"images": "x", "masks": "z"}):

@@ -25,12 +25,13 @@ from hqsam_datasets.benchmarks.cocolike import (
 )
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import NotHadError, found_below
+from hqsam_datasets.extract import NotHadError
 from hqsam_datasets.images import ImageError, probe
 from hqsam_datasets.json_stream import PackedRecords, canonical
 from hqsam_datasets.sample import make_key
-from hqsam_datasets.sources.annotations import Places, file_name
+from hqsam_datasets.sources.annotations import Places, annotation_file, file_name
 from hqsam_datasets.sources.base import SourceOptions, read_file
+from hqsam_datasets.sources.own import found_single
 from hqsam_datasets.sources.skip import Skip
 
 VERSION = "own data"
@@ -80,8 +81,8 @@ class DetectedSet:
         """All images but those under `skip`, with every detection on them."""
         with keys_of_section(self.name):
             options = source_options(self.name, self.options)
-            path = found_below(root, str(options.annotations))
-            boxes_at = _had(root, str(self.options.detections))
+            path = annotation_file(self.name, root, str(options.annotations))
+            boxes_at = _had(root, str(self.options.detections), f"benchmarks.{self.name}.index.detections")
             truth, objects = read_annotations(path)
             images = {whole(record, "id", path): record for record in records(truth, "images", path)}
             check_ids(objects, set(images), path, "annotations of images")
@@ -129,10 +130,10 @@ class DetectedSet:
                 raise UserError("a category has no frequency r, c or f", file=path, key=key, cure=cure)
 
 
-def _had(root: Path, name: str) -> Path | None:
+def _had(root: Path, name: str, key: str) -> Path | None:
     """The file; None if it is optional and could not be had: the set has no prompts then."""
     try:
-        return found_below(root, name)
+        return found_single(root, name, key=key)
     except NotHadError:
         return None
 

@@ -16,7 +16,7 @@ _SEAM = Seam(
     what="training source",
     constant="SOURCE",
     kind=Source,  # type: ignore[type-abstract]
-    helpers=frozenset({"base", "folders", "annotations", "skip"}),
+    helpers=frozenset({"base", "folders", "annotations", "own", "skip"}),
 )
 names = _SEAM.names
 

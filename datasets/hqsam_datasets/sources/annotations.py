@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import NotHadError, below, found_below
+from hqsam_datasets.extract import NotHadError, below
 from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, Pair, Scan, Segmentation, SourceOptions, relative
+from hqsam_datasets.sources.own import found_single
 from hqsam_datasets.sources.skip import Skip
 
 _MIN_COORDINATES = 6
@@ -45,14 +46,19 @@ class AnnotatedImages:
             raise UserError(
                 "the annotation file is not named", file="params.yaml", key=f"sources.{name}.annotations", cure=cure
             )
-        try:
-            path = found_below(root, options.annotations)
-        except NotHadError:
-            raise
-        except UserError as error:
-            cure = "name the annotation file inside the archive"
-            raise UserError(error.problem, file=root, key=f"sources.{name}.annotations", cure=cure) from None
-        return _scan(name, root, path, options)
+        return _scan(name, root, annotation_file(name, root, options.annotations), options)
+
+
+def annotation_file(name: str, root: Path, wanted: str) -> Path:
+    """The annotation file of `sources.<name>`."""
+    key = f"sources.{name}.annotations"
+    try:
+        return found_single(root, wanted, key=key)
+    except NotHadError:
+        raise
+    except UserError as error:
+        cure = error.cure if error.key == key else "name the annotation file inside the archive"
+        raise UserError(error.problem, file=root, key=key, cure=cure) from None
 
 
 def _scan(name: str, root: Path, path: Path, options: SourceOptions) -> Scan:
@@ -199,7 +205,9 @@ class Places:
     def __init__(self, name: str, root: Path, annotations: Path, options: SourceOptions) -> None:
         self._key = f"sources.{name}.images"
         self._file = annotations
-        self._bases = [found_below(root, options.images)] if options.images else [annotations.parent, root]
+        self._bases = [annotations.parent, root]
+        if options.images:
+            self._bases = [found_single(root, options.images, key=self._key)]
         self._taken: dict[Path, str] = {}
         self._missing: list[str] = []
 

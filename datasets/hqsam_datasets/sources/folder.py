@@ -10,19 +10,17 @@ folder, JPEG and WebP files are images and the others masks.
 
 from __future__ import annotations
 
-import glob
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.extract import NotHadError, below, find_root, found_below
 from hqsam_datasets.manifest import Reject
 from hqsam_datasets.sources.base import DataSheet, LabelMap, MaskFile, MaskRef, Pair, Scan, SourceOptions, relative
+from hqsam_datasets.sources.own import LOSSY, SUFFIXES, found_single
 from hqsam_datasets.sources.skip import Skip
 
-LOSSY = (".jpg", ".jpeg", ".webp")
-SUFFIXES = (*LOSSY, ".png", ".bmp", ".tif", ".tiff", ".gif")
 _SHOWN = 10
 
 SHEET = DataSheet(
@@ -93,24 +91,13 @@ class AnyFolder:
         except UserError as error:
             cure = f"set images and masks under sources.{name} to folders of the archive"
             raise UserError(error.problem, file=root, key=f"sources.{name}", cure=cure) from None
-        _check_single(f"sources.{name}.images", root, images, image_dir)
+        found_single(root, image_dir, key=f"sources.{name}.images")
         return found
 
     def _pair(self, stem: str, image: Path, masks: list[Path], root: Path) -> Pair:
         reference: type[LabelMap] | type[MaskFile] = LabelMap if self._label_maps else MaskFile
         references: tuple[MaskRef, ...] = tuple(reference(path) for path in masks)
         return Pair(stem, image, references, relative(image, root), relative(masks[0], root))
-
-
-def _check_single(key: str, root: Path, found: Path, wanted: str) -> None:
-    """Stop if the folder is there several times, say for each split: the others would be left out without a word."""
-    parts = found.relative_to(root).parts
-    around = len(parts) - len(PurePosixPath(wanted).parts)
-    same = sorted(p for p in root.glob("*/" * around + glob.escape("/".join(parts[around:])))) if around else []
-    if len(same) > 1:
-        names = ", ".join(relative(path, root) for path in same)
-        cure = "name one of them with the folder around it; each can be a source of its own"
-        raise UserError(f"the archive holds {names}", file=root, key=key, cure=cure)
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, find_root, found_below, list_files, packed_inside
+from hqsam_datasets.extract import below, find_root, found_below, has_files, list_files, packed_inside
 from hqsam_datasets.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
 
@@ -98,14 +99,14 @@ class FolderSource:
         return Scan(tuple(pairs), tuple(rules.rejects), rules.unmatched())
 
     def _find(self, name: str, root: Path) -> tuple[Layout, dict[str, Path]]:
-        found = [
-            (layout, places)
-            for any_case in (False, True)
-            for layout in self._layouts
-            if (places := _resolved(root, layout, any_case)) is not None
-        ]
+        found: list[tuple[Layout, dict[str, Path]]] = []
+        for any_case, layout in itertools.product((False, True), self._layouts):
+            if (places := _resolved(root, layout, any_case)) is not None:
+                if _has_images(layout, places):
+                    return layout, places
+                found.append((layout, places))
         if found:  # the flat layout of one archive is the empty outer folder of another's
-            return next((match for match in found if _has_images(*match)), found[0])
+            return found[0]
         expected = ", or ".join(" + ".join(layout.needs) for layout in self._layouts)
         there = ", ".join(sorted(path.name for path in root.iterdir())[:20]) if root.is_dir() else "nothing"
         raise UserError(
@@ -271,7 +272,7 @@ def _wanted(listing: Path) -> frozenset[str]:
 
 
 def _has_images(layout: Layout, places: Mapping[str, Path]) -> bool:
-    return layout.marker is not None or all(list_files(places[part.images], IMAGE_SUFFIXES) for part in layout.parts)
+    return layout.marker is not None or all(has_files(places[part.images], IMAGE_SUFFIXES) for part in layout.parts)
 
 
 def _resolved(root: Path, layout: Layout, any_case: bool) -> dict[str, Path] | None:

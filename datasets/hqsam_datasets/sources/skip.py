@@ -6,8 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from hqsam_datasets.errors import UserError
-
-_SUFFIXES = (".jpg", ".jpeg", ".webp", ".png", ".bmp", ".tif", ".tiff", ".gif")
+from hqsam_datasets.sources.own import SUFFIXES
 
 
 class Skip:
@@ -56,5 +55,5 @@ class Skip:
 def _forms(name: str) -> Iterable[str]:
     text = unicodedata.normalize("NFC", name).replace("\\", "/")
     yield text
-    if text.lower().endswith(_SUFFIXES):
+    if text.lower().endswith(SUFFIXES):
         yield text[: text.rindex(".")]
