@@ -10,8 +10,8 @@ Baseline: OpenCV, which the stages themselves use and which is the quickest deco
 `--speed-up`: wall time of the stages with one process over that with `--workers`, start of the processes included, on
 that many pairs of 400x300, the quickest of rounds in turns; the same for just decoding, which is what the machine itself
 allows; and `of_free_cores`, what the processor times say of a machine with nothing
-else to do: the time of one process over that of the main process, which nothing overlaps at worst, plus an equal share
-of the workers'.
+else to do: the time of one process over that of the main process and of the servers that the workers are forked from,
+which nothing overlaps at worst, plus an equal share of the workers'.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -35,6 +36,8 @@ from hqsam_datasets.normalise import normalise
 from hqsam_datasets.shards import ShardOptions, write_shards
 from hqsam_datasets.sources.base import SourceOptions
 from PIL import Image
+
+Result = TypeVar("Result")
 
 
 def quiet(done: int, total: int, what: str) -> None:
@@ -81,19 +84,30 @@ def decode_seconds(folder: Path) -> float:
     return time.process_time() - start
 
 
-def stages(root: Path, out: Path, workers: int) -> tuple[float, float]:
-    """Run normalise, then shard, on the source in `root`; CPU time of this process for each."""
+def end_server() -> float:
+    """End the server that processes were forked from, as the end of a stage does; processor time of its own, in seconds."""
+    server = forkserver._forkserver
+    if server._forkserver_pid is None:
+        return 0.0
+    fields = Path(f"/proc/{server._forkserver_pid}/stat").read_text().rpartition(")")[2].split()
+    server._stop()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stages(root: Path, out: Path, workers: int) -> tuple[float, float, float]:
+    """Run normalise, then shard, on the source in `root`; CPU time of this process for each, and of the servers of both."""
     start = time.process_time()
     normalise(
         "ecssd", root=root, out=out / "samples", options=SourceOptions(archive="a"), report=quiet, workers=workers
     )
+    server = end_server()
     between = time.process_time()
     (out / "exclusions.jsonl").touch()
     write_shards(
         samples={"ecssd": out / "samples"}, exclusions=out / "exclusions.jsonl", out=out / "shards",
         options=ShardOptions(), report=quiet, workers=workers,
     )  # fmt: skip
-    return between - start, time.process_time() - between
+    return between - start, time.process_time() - between, server + end_server()
 
 
 def measure(n: int, height: int, width: int, rounds: int) -> dict[str, Any]:
@@ -103,7 +117,7 @@ def measure(n: int, height: int, width: int, rounds: int) -> dict[str, Any]:
         write_source(home / "ecssd", n, height, width)
         laps = [(decode_seconds(home / "ecssd"), *stages(home, home, 1)) for _ in range(rounds + 1)][1:]
     decoded = min(lap[0] for lap in laps)
-    normalised, sharded = min((lap[1:] for lap in laps), key=sum)
+    normalised, sharded, _ = min((lap[1:] for lap in laps), key=sum)
     return {
         "pairs": n,
         "size": f"{width}x{height}",
@@ -115,13 +129,13 @@ def measure(n: int, height: int, width: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def lap(work: Callable[[], Any]) -> tuple[float, float, float]:
-    """Wall time of one call, processor time of this process and of those that it started and ended."""
+def lap(work: Callable[[], Result]) -> tuple[float, float, float, Result]:
+    """Wall time of one call, processor time of this process and of those that it started and ended, and what it gave."""
     start, before = time.perf_counter(), os.times()
-    work()
+    result = work()
     wall, after = time.perf_counter() - start, os.times()
     children = after.children_user + after.children_system - before.children_user - before.children_system
-    return wall, after.user + after.system - before.user - before.system, children
+    return wall, after.user + after.system - before.user - before.system, children, result
 
 
 def speed_up(n: int, workers: int, rounds: int) -> dict[str, Any]:
@@ -139,12 +153,16 @@ def speed_up(n: int, workers: int, rounds: int) -> dict[str, Any]:
             for r in range(rounds)
         ]  # fmt: skip
     one, several, alone, together = (min(column) for column in zip(*laps, strict=True))
+    server = several[3][2]
     return {
         "pairs": n, "workers": workers, "rounds": rounds, "wall_s": [round(one[0], 2), round(several[0], 2)],
-        "cpu_s": {"one": round(one[1], 2), "main": round(several[1], 2), "workers": round(several[2], 2)},
+        "cpu_s": {
+            "one": round(one[1], 2), "main": round(several[1], 2), "servers": round(server, 2),
+            "workers": round(several[2] - server, 2),
+        },
         "speed_up": round(one[0] / several[0], 2), "speed_up_of_decoding": round(alone[0] / together[0], 2),
         "speed_up_of_rounds": [round(first[0] / both[0], 2) for first, both, *_ in laps],
-        "of_free_cores": round(one[1] / (several[1] + several[2] / workers), 2),
+        "of_free_cores": round(one[1] / (several[1] + server + (several[2] - server) / workers), 2),
         "peak_mb_of_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
     }  # fmt: skip
 

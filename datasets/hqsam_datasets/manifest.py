@@ -296,8 +296,7 @@ def _sorted(table: pa.Table, sort_by: Sequence[str]) -> pa.Table:
     import pyarrow.compute as pc
 
     # Arrow's sort is not stable: the row number settles ties.
-    order = pa.table({name: table.column(name) for name in sort_by}).append_column(
-        "row_number_", pa.array(range(table.num_rows))
-    )
-    keys = [(name, "ascending") for name in (*sort_by, "row_number_")]
-    return table.take(pc.sort_indices(order, sort_keys=keys))
+    number = pa.array(range(table.num_rows), pa.uint64())
+    order = pa.table({name: table.column(name) for name in sort_by}).append_column("row_number_", number)
+    indices = pc.sort_indices(order, sort_keys=[(name, "ascending") for name in (*sort_by, "row_number_")])
+    return table if indices.equals(number) else table.take(indices)

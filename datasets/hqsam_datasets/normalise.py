@@ -12,7 +12,8 @@ Rules, beyond those of `hqsam_datasets.images`:
   written and the error shows the rejects.
 
 Shards are cut by the position of the pair before rejects, so that each can be made on its own: the result does not
-depend on the number of workers, and memory holds one image at a time per worker.
+depend on the number of workers, and memory holds one image at a time per worker. A few of the last shards are made in
+parts and then joined: otherwise some processes would wait for as long as a whole shard takes at the end.
 """
 
 from __future__ import annotations
@@ -40,28 +41,40 @@ from hqsam_datasets.reporting import Report
 from hqsam_datasets.sample import mask_extension, sample_json
 from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, Segmentation, SourceOptions, read_file
 from hqsam_datasets.tar_writer import ShardWriter
+from hqsam_datasets.tario import TarReader
 
 VERSION = 2
+_PREFIX = "samples"
 MIN_SHARD = 256
 MAX_SHARDS = 48
 """DVC is to see tens of files per source: at most so many shards, of at least `MIN_SHARD` samples."""
 _PAIRS_WORTH_A_PROCESS = 400
+_PARTS = 4
+_JOINED = 8  # one shard in so many is made in parts, at most one per process: to join them is the main process's work
 _SHOWN_REJECTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One shard's work, small enough to be sent to another process."""
+    """A shard's work, or a part of it, small enough to be sent to another process."""
 
     source: str
     folder: Path
     number: int
     keyed: tuple[tuple[str, Pair], ...]
+    part: int | None = None
+    last: bool = True
+    """Whether the shard is complete with this part."""
+
+    @property
+    def prefix(self) -> str:
+        """What the name of the archive begins with."""
+        return _PREFIX if self.part is None else f"part{self.part}"
 
 
 @dataclass(slots=True)
 class _Done:
-    """What came of one shard."""
+    """What came of one task: `archive` is the file's name, empty if every pair is a reject."""
 
     rows: list[SampleRow] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
@@ -95,15 +108,15 @@ def normalise(
         UserError: for an unknown source or layout, files without partner, or a number of samples that is not
             `options.expected`.
     """
-    with atomic_folder(out) as folder, Crew(_make_shard) as crew:
-        crew.start(workers or worker_count(options.expected or 0, worth=_PAIRS_WORTH_A_PROCESS))
+    with atomic_folder(out) as folder, Crew(_make_shard, ahead=4) as crew:
+        crew.prepare(workers or worker_count(options.expected or 0, worth=_PAIRS_WORTH_A_PROCESS))
         scan = sources.load(options.kind or source).scan(source, root, options)
         keyed = _limited(_with_keys(source, scan), options.limit)
-        crew.start(workers or worker_count(len(keyed), worth=_PAIRS_WORTH_A_PROCESS))
+        crew.prepare(workers or worker_count(len(keyed), worth=_PAIRS_WORTH_A_PROCESS))
         rows = manifest.RowsWriter(folder / "manifest.parquet", "samples")
         rejects = list(scan.rejects)
         digests = []
-        for done in crew.map(_tasks(source, folder, keyed)):
+        for done in _shards(crew, _tasks(source, folder, keyed, crew.workers)):
             if done.archive:
                 fsync_file(folder / done.archive)  # now, while the others compute
             rows.extend(done.rows)
@@ -115,10 +128,60 @@ def normalise(
         return _write_records(folder, source, rows, rejects, options, digests)
 
 
-def _tasks(source: str, folder: Path, keyed: list[tuple[str, Pair]]) -> Iterator[_Task]:
+def _tasks(source: str, folder: Path, keyed: list[tuple[str, Pair]], workers: int) -> list[_Task]:
     size = max(MIN_SHARD, -(-len(keyed) // MAX_SHARDS))
-    for number, start in enumerate(range(0, len(keyed), size)):
-        yield _Task(source, folder, number, tuple(keyed[start : start + size]))
+    whole = [
+        _Task(source, folder, number, tuple(keyed[start : start + size]))
+        for number, start in enumerate(range(0, len(keyed), size))
+    ]
+    if workers <= 1 or not whole:
+        return whole
+    first = len(whole) - min(workers, max(1, len(whole) // _JOINED))
+    return whole[:first] + [part for task in whole[first:] for part in _parts(task)]
+
+
+def _parts(task: _Task) -> Iterator[_Task]:
+    size = -(-len(task.keyed) // _PARTS)
+    for part, start in enumerate(range(0, len(task.keyed), size)):
+        end = start + size
+        yield replace(task, keyed=task.keyed[start:end], part=part, last=end >= len(task.keyed))
+
+
+def _shards(crew: Crew[_Task, _Done], tasks: list[_Task]) -> Iterator[_Done]:
+    """What came of each shard, in order."""
+    parts: list[_Done] = []
+    for task, done in zip(tasks, crew.map(tasks), strict=True):
+        parts.append(done)
+        if task.last:
+            yield done if task.part is None else _joined(task, parts)
+            parts = []
+
+
+def _joined(task: _Task, parts: list[_Done]) -> _Done:
+    """One shard from its parts, whose files are removed; `task` is any of theirs."""
+    whole = _Done()
+    with _writer(task, _PREFIX, sum(len(part.rows) for part in parts)) as writer:
+        for part in parts:
+            whole.rejects.extend(part.rejects)
+            whole.rows.extend(part.rows)
+            if part.archive:
+                with TarReader(task.folder / part.archive) as reader:
+                    for (key, span), row in zip(reader.spans().items(), part.rows, strict=True):
+                        row["shard"] = writer.append(key, reader.read_span(*span))
+                (task.folder / part.archive).unlink()
+    _name(whole, writer)
+    return whole
+
+
+def _writer(task: _Task, prefix: str, n: int) -> ShardWriter:
+    return ShardWriter(
+        task.folder, prefix=prefix, samples_per_shard=max(1, n), first_shard=task.number, hasher=xxhash.xxh3_128
+    )
+
+
+def _name(done: _Done, writer: ShardWriter) -> None:
+    for shard in writer.shards:  # one, or none if every pair is a reject
+        done.archive, done.digest = shard.name, shard.digest
 
 
 def _with_keys(source: str, scan: Scan) -> list[tuple[str, Pair]]:
@@ -149,11 +212,7 @@ def _make_shard(task: _Task) -> _Done:
     cv2.setNumThreads(1)  # the processes are the parallelism
     keep_freed_memory()
     done = _Done()
-    size = max(1, len(task.keyed))
-    writer = ShardWriter(
-        task.folder, prefix="samples", samples_per_shard=size, first_shard=task.number, hasher=xxhash.xxh3_128
-    )
-    with writer:
+    with _writer(task, task.prefix, len(task.keyed)) as writer:
         for key, pair in task.keyed:
             try:
                 row, files, rejects = make_sample(task.source, key, pair)
@@ -166,8 +225,7 @@ def _make_shard(task: _Task) -> _Done:
             done.rejects.extend(rejects)
             row["shard"] = writer.add(key, files)
             done.rows.append(row)
-    for shard in writer.shards:  # one, or none if every pair is a reject
-        done.archive, done.digest = shard.name, shard.digest
+    _name(done, writer)
     return done
 
 

@@ -6,13 +6,15 @@ import collections
 import contextlib
 import ctypes
 import functools
-import importlib
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import Generic, TypeVar
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,6 +23,7 @@ WORKERS_VARIABLE = "HQSAM_WORKERS"
 """Environment variable: how many processes the data stages may use. It changes no result, so it is no parameter."""
 
 
+_SAFE_PATH = "PYTHONSAFEPATH"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
@@ -45,16 +48,25 @@ def keep_freed_memory() -> None:
 
 
 class Crew(Generic[Item, Result]):
-    """Processes that apply one function to items, in order; started as soon as it is known that they will pay off.
+    """Processes that apply one function to items, in order; prepared as soon as it is known that they will pay off.
 
-    Processes are spawned, not forked: the caller may have threads. They need a third of a second to import what the
-    function needs, which is best spent while the caller is still finding out what there is to do. The function and the
-    items must be picklable. Use it as a context: its end waits for the processes, whose work is cancelled if it failed.
+    They are forked from a server (`multiprocessing.forkserver`), not from the caller, who may have threads. The server
+    needs a quarter of a second to import what the function needs, once for all processes and for all crews of this
+    process; that is best spent while the caller is still finding out what there is to do. The function and the items
+    must be picklable. Use it as a context: its end waits for the processes, whose work is cancelled if it failed. They
+    end by themselves if the caller is killed.
+
+    Args:
+        function: applied to each item.
+        ahead: items in flight, for each process, in work or with a result that the caller has not taken yet. More
+            than two bridge a caller that does something slow with a result, and are memory where results are large.
     """
 
-    def __init__(self, function: Callable[[Item], Result]) -> None:
+    def __init__(self, function: Callable[[Item], Result], *, ahead: int = 2) -> None:
         self._function = function
-        self._workers = 1
+        self._ahead = ahead
+        self.workers = 1
+        self._context: BaseContext | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._ending: threading.Thread | None = None
 
@@ -67,36 +79,33 @@ class Crew(Generic[Item, Result]):
         elif self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def start(self, workers: int) -> None:
-        """Start `workers` processes, unless some are there already; 1: the work is done in this process."""
-        if workers <= 1 or self._pool is not None:
-            return
-        # NumPy reads it when the new processes load it: with threads of its own they run at a fifth of the speed.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        self._workers = workers
-        self._pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-        for _ in range(workers):  # each finds all processes busy, and so starts one more
-            self._pool.submit(_import, self._function.__module__)
+    def prepare(self, workers: int) -> None:
+        """Have `workers` processes do the work, and the server that they are forked from start already; 1: this process."""
+        self.workers = workers
+        if workers > 1:
+            # NumPy reads it when the server loads it: with threads of its own they run at a fifth of the speed.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            self._context = _context(self._function)
 
     def map(self, items: Iterable[Item]) -> Iterator[Result]:
-        """The function over `items` in order, at most twice as many of them in flight as there are processes.
+        """The function over `items` in order.
 
         Once the last result is there, the processes end while the caller goes on.
         """
-        if self._pool is None:
+        if self.workers <= 1:
             yield from map(self._function, items)
             return
+        self._pool = pool = ProcessPoolExecutor(self.workers, self._context, initializer=_begin)
         pending: collections.deque[Future[Result]] = collections.deque()
         for item in items:
-            pending.append(self._pool.submit(self._function, item))
-            if len(pending) >= 2 * self._workers:
+            pending.append(pool.submit(self._function, item))
+            if len(pending) >= self._ahead * self.workers:
                 yield pending.popleft().result()
         while pending:
             result = pending.popleft().result()
             if not pending:
-                self._ending = threading.Thread(
-                    target=self._pool.shutdown
-                )  # `wait=False` could not be waited for later
+                # Not `shutdown(wait=False)`: that could not be waited for later.
+                self._ending = threading.Thread(target=pool.shutdown)
                 self._ending.start()
             yield result
 
@@ -104,10 +113,39 @@ class Crew(Generic[Item, Result]):
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:
     """`function` over `items` in order, in `workers` processes (1: in this one); see `Crew`."""
     with Crew(function) as crew:
-        crew.start(workers)
+        crew.prepare(workers)
         yield from crew.map(items)
 
 
-def _import(module: str) -> None:
-    if module != "__main__":
-        importlib.import_module(module)
+def _context(function: Callable[..., Any]) -> BaseContext:
+    """How processes begin: forked from a server, which imports the function's module if it is not running yet."""
+    module = getattr(function, "func", function).__module__  # of a partial: what it calls
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"{__package__}.parallel_server", module])
+    with contextlib.ExitStack() as stack:
+        if _SAFE_PATH not in os.environ:  # or the server would import a `socket.py` of the current folder
+            os.environ[_SAFE_PATH] = "1"
+            stack.callback(os.environ.pop, _SAFE_PATH)
+        try:
+            forkserver.ensure_running()
+        except OSError:  # no place for its socket, whose path may have 107 characters: TMPDIR is longer
+            return multiprocessing.get_context("spawn")
+    return context
+
+
+def _begin() -> None:
+    """Tie this process to its parent: it gets what is sent to the parent's group, and ends with it.
+
+    Without, it would wait for work for ever when the parent is killed, or write on unseen.
+    """
+    os.environ.pop(_SAFE_PATH, None)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, os.getpgid(parent.pid))
+        threading.Thread(target=_await, args=(parent,), daemon=True).start()
+
+
+def _await(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

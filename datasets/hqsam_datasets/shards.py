@@ -90,8 +90,8 @@ def write_shards(
     """
     infos: list[ShardInfo] = []
     n = _n_samples(samples)
-    with atomic_folder(out) as folder, Crew(_write_shard) as crew:
-        crew.start(workers or worker_count(n, worth=_SAMPLES_WORTH_A_PROCESS))
+    with atomic_folder(out) as folder, Crew(_write_shard, ahead=4) as crew:
+        crew.prepare(workers or worker_count(n, worth=_SAMPLES_WORTH_A_PROCESS))
         places = _all_places(samples)
         excluded = _excluded_keys(exclusions, places)
         kept = _mixed([place for key, place in places.items() if key not in excluded], options.seed)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from hqsam_metrics.instances import Report
@@ -29,6 +32,17 @@ def _one_opencv_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(threads)
+
+
+def _end_with_parent() -> None:
+    """Let this process end when its parent does, even killed: it would wait for work for ever."""
+    if (parent := parent_process()) is not None:
+        threading.Thread(target=_await, args=(parent,), daemon=True).start()
+
+
+def _await(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _task(number: int) -> Any:
@@ -58,7 +72,8 @@ def run_parts(
     try:
         # Several parts at a time, so that small ones are not eaten up by the exchange between processes.
         chunk = max(1, min(32, total // (4 * workers)))
-        with _one_opencv_thread(), ProcessPoolExecutor(min(workers, total), mp_context=get_context("fork")) as pool:
+        pool = ProcessPoolExecutor(min(workers, total), get_context("fork"), initializer=_end_with_parent)
+        with _one_opencv_thread(), pool:
             for number, result in enumerate(pool.map(_task, range(total), chunksize=chunk)):
                 yield result
                 report(number + 1, total, what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from hqsam_datasets.errors import UserError
 
+from hqsam_pipelines.params import FILE, read_yaml
 from hqsam_pipelines.schema import unknown
 
 
@@ -56,7 +58,7 @@ def read_graph(root: Path, targets: Sequence[str]) -> Graph:
             with repo.lock:
                 changed = frozenset(name for name in order if _is_changed(stages[name]))
     except DvcException as error:
-        raise UserError(f"DVC: {error}", file=root / "dvc.yaml") from error
+        raise _clear(error, root) from error
     kept = {name: needs[name] for name in order}
     return Graph(tuple(order), kept, changed, _weights(kept), tuple(wanted), sorted(stages))
 
@@ -77,9 +79,21 @@ def edited(root: Path) -> list[str]:
             names = [stage.name for stage in repo.index.stages]
             found = repo.status()
     except DvcException as error:
-        raise UserError(f"DVC: {error}", file=root / "dvc.yaml") from error
+        raise _clear(error, root) from error
     short = {address.rpartition(":")[2]: entries for address, entries in found.items()}
     return [name for name in names if any(map(_differs, short.get(name, ())))]
+
+
+def _clear(error: Exception, root: Path) -> UserError:
+    """DVC's error; if one of the files that it reads is no YAML, that file and the line instead."""
+    for name in (FILE, "dvc.yaml", "dvc.lock"):
+        with contextlib.suppress(OSError):  # DVC's message says so then
+            if (root / name).is_file():
+                try:
+                    read_yaml(root / name)
+                except UserError as found:
+                    return found
+    return UserError(f"DVC: {error}", file=root / "dvc.yaml")
 
 
 def _differs(entry: Any) -> bool:

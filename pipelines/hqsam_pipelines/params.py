@@ -291,8 +291,9 @@ def parse_yaml(content: bytes, file: Path) -> object:
 
     try:
         return YAML(typ="safe", pure=True).load(content.decode())
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"not readable as YAML: {_one_line(error)}", file=file) from error
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date with a month 13
+        cure = f"mend that place; `git diff -- {file}` shows what was changed"
+        raise UserError(f"not readable as YAML: {_one_line(error)}", file=file, cure=cure) from error
 
 
 def _one_line(error: Exception) -> str:

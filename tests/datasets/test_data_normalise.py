@@ -286,17 +286,21 @@ def test_keys_that_fall_together_are_told_apart(tmp_path: Path) -> None:
     assert len(set(keys)) == 4 and "ecssd_c" in keys and sum(key.startswith("ecssd_a-b-") for key in keys) == 3
 
 
-def test_the_number_of_workers_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [2, 9])
+@pytest.mark.parametrize(("bad", "archives"), [((3, 10), 4), ((3, 13, 14), 3), ((1, 2, 3, 4, 9, 10, 11, 14), 3)])
+def test_the_number_of_workers_changes_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, bad: tuple[int, ...], archives: int
+) -> None:
+    """Rejects in shards made whole, in shards made in parts, whole parts and whole shards of them."""
     monkeypatch.setattr(normalise, "MIN_SHARD", 4)
     root = ecssd(tmp_path / "in", n=14)
-    put(root, {"cascade_psp/ecssd/0002.png": encoded(np.zeros((40, 52), np.uint8))})
+    put(root, {f"cascade_psp/ecssd/{n:04d}.png": encoded(np.zeros((40, 52), np.uint8)) for n in bad})
     run("ecssd", root, tmp_path / "one", workers=1)
-    run("ecssd", root, tmp_path / "two", workers=2)
-    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
-    assert one == two and sum(name.endswith(".tar") for name in one) == 4
-    shutil.rmtree(tmp_path / "one")
-    run("ecssd", root, tmp_path / "one", workers=1)
-    assert contents(tmp_path / "one") == two
+    run("ecssd", root, tmp_path / "several", workers=workers)
+    one, several = contents(tmp_path / "one"), contents(tmp_path / "several")
+    assert one == several and sum(name.endswith(".tar") for name in one) == archives
+    rows = manifest.read_rows(tmp_path / "several" / "manifest.parquet", ["key", "shard"])
+    assert {row["shard"] for row in rows} == {name for name in several if name.endswith(".tar")}
 
 
 def test_the_same_key_twice_names_both_files(tmp_path: Path) -> None:

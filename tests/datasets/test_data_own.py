@@ -139,9 +139,8 @@ def test_images_or_annotations_that_are_there_twice_are_no_guess(tmp_path: Path)
         UserError, match=r"(?s)the archive holds train/inst.json, val/inst.json.*own\.annotations.*folder"
     ):
         run("own", root, tmp_path / "out", kind="coco_json", images="photos", annotations="inst.json")
-    run(
-        "own", root, tmp_path / "out", kind="coco_json", images="val/photos", annotations="val/inst.json"
-    )  # fmt: skip
+    places = {"images": "val/photos", "annotations": "val/inst.json"}
+    run("own", root, tmp_path / "out", kind="coco_json", **places)
     assert list(samples(tmp_path / "out")) == ["own_a", "own_b"]
 
 

@@ -148,13 +148,14 @@ def test_the_result_does_not_replace_what_was_scored(tmp_path, name):
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     before = (tmp_path / name).read_bytes()
     done = run("coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", tmp_path / "." / name)
-    assert done.exit_code == 1 and f"{name}: is an input" in done.output
+    assert done.exit_code == 1 and "this file is the input already" in done.output and name in done.output
     assert (tmp_path / name).read_bytes() == before
     done = run("coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", tmp_path)
     assert done.exit_code == 1 and "is a folder" in done.output and "AP " not in done.output
-    below = tmp_path / name / "out.json"  # found out late: the numbers are printed all the same
+    below = tmp_path / name / "out.json"
     done = run("coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", below)
-    assert done.exit_code == 1 and "AP " in done.output and f"error: {tmp_path / name}: " in done.output
+    assert done.exit_code == 1 and f"cannot be written (File exists)\n  file: {below}" in done.output
+    assert "AP " not in done.output, "found out before the work"
 
 
 def test_coco_lvis_ytvis(tmp_path):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -185,3 +190,27 @@ def test_json_is_plain_and_complete_or_absent(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "y.json", {"x": object()})
     assert not list(tmp_path.glob("*y.json*"))
+
+
+KILLED = """
+import os, time
+from hqsam_metrics.parallel import run_parts
+
+def work(job, number):
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(0.02)
+
+for _ in run_parts(work, None, 200, workers=2, report=lambda done, total, what: done == 30 and os.kill(os.getpid(), 9)):
+    pass
+"""
+
+
+def test_no_process_outlives_a_scorer_that_is_killed(tmp_path):
+    """They would end their work and then wait for more."""
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    found = {int(pid) for pid in done.stdout.split()}
+    assert done.returncode == -9 and len(found) == 2
+    deadline = time.monotonic() + 20
+    while (left := [pid for pid in found if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left

@@ -42,6 +42,15 @@ def test_the_active_profile_is_the_sample() -> None:
     assert (REPOSITORY / "params.yaml").read_bytes() == SAMPLE.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "content", [b"a: {b: 1\nc: 2\n", b"a: 2024-13-45\n", b"a: !!int x\n", b"a: \xff\n", b"a: " + b"[" * 1500]
+)
+def test_what_is_no_yaml_is_one_message(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"(?s)^not readable as YAML: .*params\.yaml.*cure: mend that place"):
+        read_yaml(tmp_path / "params.yaml")
+
+
 def test_options_are_frozen() -> None:
     params = Params.load(SAMPLE)
     for options in (

@@ -69,6 +69,19 @@ def test_the_graph_is_dvcs_own(pipeline: Path) -> None:
         read_graph(pipeline, ["part@x"])
 
 
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "dvc.lock"])
+def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path, database: Path, name: str) -> None:
+    stages = "stages:\n  one:\n    cmd: touch done\n    params: [seed]\n    outs: [done]\n"
+    dvc_repository(tmp_path, stages, database)
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    assert read_graph(tmp_path, []).order == ("one",)
+    there = (tmp_path / name).read_text() if (tmp_path / name).exists() else "schema: '2.0'\n"
+    (tmp_path / name).write_text(there + "<<<<<<< HEAD\nseed: {1\n=======\n")
+    with pytest.raises(UserError, match="not readable as YAML: line") as caught:
+        read_graph(tmp_path, [])
+    assert caught.value.file == str(tmp_path / name) and f"git diff -- {tmp_path / name}" in str(caught.value)
+
+
 def test_independent_stages_overlap_a_failure_blocks_only_its_own_and_a_second_run_does_nothing(
     pipeline: Path, tmp_path: Path
 ) -> None:

@@ -8,14 +8,26 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 
 from hqsam.training.run import Spec
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["hqsam.training.loop", "hqsam.training.run", "torch.distributed", "torch._dynamo", "PIL.Image"]
-)
+PRELOAD = ["hqsam.training.loop", "hqsam.training.run", "torch.distributed", "torch._dynamo", "PIL.Image"]
+
+
+STARTED: list[int | None] = []
+
+
+def start_server() -> None:
+    """Have the server run that has torch imported, instead of one that the data part's tests may have started."""
+    server = forkserver._forkserver
+    if server._forkserver_pid is None or server._forkserver_pid not in STARTED:
+        server._stop()
+        CONTEXT.set_forkserver_preload(PRELOAD)
+        forkserver.ensure_running()
+        STARTED.append(server._forkserver_pid)
 
 
 def child(text: str, environ: dict[str, str], steps) -> None:
@@ -48,6 +60,7 @@ class Training:
     size: int
 
     def start(self) -> None:
+        start_server()
         port = str(free_port())
         self.steps, theirs = CONTEXT.Pipe(duplex=False)
         self.processes = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hqsam_pipelines.commands._outputs import check_outputs
 from hqsam_pipelines.progress import Progress
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _run(
     from hqsam_metrics.files import write_json
 
     with _messages(json_file):
-        _check_output(json_file, arguments["pred"], arguments["gt"])
+        check_outputs({"--json": json_file}, inputs=[arguments["pred"], arguments["gt"]])
         with Progress("score") as report:
             result = score(report=report, **arguments)
         checked = None if check is None else check()
@@ -80,29 +81,18 @@ def _run(
 @contextlib.contextmanager
 def _messages(json_file: Path | None) -> Iterator[None]:
     """A user error, or a file that cannot be read or written, is one message and exit code 1."""
-    from hqsam_metrics.errors import UserError
+    from hqsam_datasets.errors import UserError
+    from hqsam_metrics import errors
 
     try:
         yield
-    except UserError as error:
+    except (UserError, errors.UserError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     except OSError as error:
         # Of a file that was opened already, such as the result on a full disk, the system says no name.
         typer.echo(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
         raise typer.Exit(1) from None
-
-
-def _check_output(json_file: Path | None, *inputs: Path) -> None:
-    """Raises a UserError if the result would replace a file that is to be scored, or is a folder."""
-    from hqsam_metrics.errors import UserError
-
-    if json_file is None:
-        return
-    if json_file.is_dir():
-        raise UserError(f"{json_file}: is a folder; give --json the name of a file")
-    if json_file.resolve() in [path.resolve() for path in inputs]:
-        raise UserError(f"{json_file}: is an input of this command; give --json another name")
 
 
 def _by_default(max_dets: int | None, area_rule: AreaRule) -> str:
