@@ -26,18 +26,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
-from hqsam_datasets.normalise import normalise
-from hqsam_datasets.shards import ShardOptions, write_shards
+from hqsam_datasets import normalise, shards
+from hqsam_datasets.parallel import Crew
 from hqsam_datasets.sources.base import SourceOptions
 from PIL import Image
-
-Result = TypeVar("Result")
 
 
 def quiet(done: int, total: int, what: str) -> None:
@@ -84,30 +81,30 @@ def decode_seconds(folder: Path) -> float:
     return time.process_time() - start
 
 
-def end_server() -> float:
-    """End the server that processes were forked from, as the end of a stage does; processor time of its own, in seconds."""
-    server = forkserver._forkserver
-    if server._forkserver_pid is None:
-        return 0.0
-    fields = Path(f"/proc/{server._forkserver_pid}/stat").read_text().rpartition(")")[2].split()
-    server._stop()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def server_seconds() -> float:
+    """Processor time of the servers that the processes of both stages are forked from: the imports, mostly."""
+    seconds = 0.0
+    for function in (normalise._make_shard, shards._write_shard):
+        with Crew[Any, Any](function) as crew:
+            seconds -= sum(os.times()[2:4])
+            crew.prepare(2)
+        seconds += sum(os.times()[2:4])
+    return seconds
 
 
-def stages(root: Path, out: Path, workers: int) -> tuple[float, float, float]:
-    """Run normalise, then shard, on the source in `root`; CPU time of this process for each, and of the servers of both."""
+def stages(root: Path, out: Path, workers: int) -> tuple[float, float]:
+    """Run normalise, then shard, on the source in `root`; CPU time of this process for each."""
     start = time.process_time()
-    normalise(
+    normalise.normalise(
         "ecssd", root=root, out=out / "samples", options=SourceOptions(archive="a"), report=quiet, workers=workers
     )
-    server = end_server()
     between = time.process_time()
     (out / "exclusions.jsonl").touch()
-    write_shards(
+    shards.write_shards(
         samples={"ecssd": out / "samples"}, exclusions=out / "exclusions.jsonl", out=out / "shards",
-        options=ShardOptions(), report=quiet, workers=workers,
+        options=shards.ShardOptions(), report=quiet, workers=workers,
     )  # fmt: skip
-    return between - start, time.process_time() - between, server + end_server()
+    return between - start, time.process_time() - between
 
 
 def measure(n: int, height: int, width: int, rounds: int) -> dict[str, Any]:
@@ -117,7 +114,7 @@ def measure(n: int, height: int, width: int, rounds: int) -> dict[str, Any]:
         write_source(home / "ecssd", n, height, width)
         laps = [(decode_seconds(home / "ecssd"), *stages(home, home, 1)) for _ in range(rounds + 1)][1:]
     decoded = min(lap[0] for lap in laps)
-    normalised, sharded, _ = min((lap[1:] for lap in laps), key=sum)
+    normalised, sharded = min((lap[1:] for lap in laps), key=sum)
     return {
         "pairs": n,
         "size": f"{width}x{height}",
@@ -129,13 +126,13 @@ def measure(n: int, height: int, width: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def lap(work: Callable[[], Result]) -> tuple[float, float, float, Result]:
-    """Wall time of one call, processor time of this process and of those that it started and ended, and what it gave."""
+def lap(work: Callable[[], Any]) -> tuple[float, float, float]:
+    """Wall time of one call, processor time of this process and of those that it started and ended."""
     start, before = time.perf_counter(), os.times()
-    result = work()
+    work()
     wall, after = time.perf_counter() - start, os.times()
     children = after.children_user + after.children_system - before.children_user - before.children_system
-    return wall, after.user + after.system - before.user - before.system, children, result
+    return wall, after.user + after.system - before.user - before.system, children
 
 
 def speed_up(n: int, workers: int, rounds: int) -> dict[str, Any]:
@@ -153,7 +150,7 @@ def speed_up(n: int, workers: int, rounds: int) -> dict[str, Any]:
             for r in range(rounds)
         ]  # fmt: skip
     one, several, alone, together = (min(column) for column in zip(*laps, strict=True))
-    server = several[3][2]
+    server = server_seconds()
     return {
         "pairs": n, "workers": workers, "rounds": rounds, "wall_s": [round(one[0], 2), round(several[0], 2)],
         "cpu_s": {

@@ -51,10 +51,10 @@ class Crew(Generic[Item, Result]):
     """Processes that apply one function to items, in order; prepared as soon as it is known that they will pay off.
 
     They are forked from a server (`multiprocessing.forkserver`), not from the caller, who may have threads. The server
-    needs a quarter of a second to import what the function needs, once for all processes and for all crews of this
-    process; that is best spent while the caller is still finding out what there is to do. The function and the items
-    must be picklable. Use it as a context: its end waits for the processes, whose work is cancelled if it failed. They
-    end by themselves if the caller is killed.
+    needs a quarter of a second to import what the function needs, once for all processes; that is best spent while the
+    caller is still finding out what there is to do. The function and the items must be picklable. Use it as a context:
+    its end waits for the processes, whose work is cancelled if it failed, and for the server, so that what they used
+    counts as used by the caller's children. They end by themselves if the caller is killed.
 
     Args:
         function: applied to each item.
@@ -69,6 +69,7 @@ class Crew(Generic[Item, Result]):
         self._context: BaseContext | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._ending: threading.Thread | None = None
+        self._server: int | None = None
 
     def __enter__(self) -> Crew[Item, Result]:
         return self
@@ -76,8 +77,15 @@ class Crew(Generic[Item, Result]):
     def __exit__(self, *_: object) -> None:
         if self._ending is not None:
             self._ending.join()
-        elif self._pool is not None:
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+        if self._server is not None and self._server == _server():
+            with contextlib.suppress(OSError):  # somebody has emptied the temporary folder, where its socket was
+                forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
     def prepare(self, workers: int) -> None:
         """Have `workers` processes do the work, and the server that they are forked from start already; 1: this process."""
@@ -85,7 +93,9 @@ class Crew(Generic[Item, Result]):
         if workers > 1:
             # NumPy reads it when the server loads it: with threads of its own they run at a fifth of the speed.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            before = _server()
             self._context = _context(self._function)
+            self._server = self._server or (_server() if _server() != before else None)
 
     def map(self, items: Iterable[Item]) -> Iterator[Result]:
         """The function over `items` in order.
@@ -104,8 +114,7 @@ class Crew(Generic[Item, Result]):
         while pending:
             result = pending.popleft().result()
             if not pending:
-                # Not `shutdown(wait=False)`: that could not be waited for later.
-                self._ending = threading.Thread(target=pool.shutdown)
+                self._ending = threading.Thread(target=self._end)
                 self._ending.start()
             yield result
 
@@ -115,6 +124,12 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], *, wo
     with Crew(function) as crew:
         crew.prepare(workers)
         yield from crew.map(items)
+
+
+def _server() -> int | None:
+    """Process number of the server that is running, if one is."""
+    number: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return number
 
 
 def _context(function: Callable[..., Any]) -> BaseContext:

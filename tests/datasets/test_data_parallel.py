@@ -32,6 +32,35 @@ def test_results_come_in_order_from_processes_of_one_thread(monkeypatch: pytest.
     assert found == [(number, 0) for number in range(8)]
 
 
+def use_much(number: int) -> int:
+    """Take 200 MB and a fifth of a second."""
+    end = time.process_time() + 0.2
+    much = bytearray(200 << 20)
+    while time.process_time() < end:
+        much[::4096] = bytes(len(much[::4096]))
+    return number
+
+
+USE = """
+import resource
+import test_data_parallel
+from hqsam_datasets.parallel import ordered_map
+
+if __name__ == "__main__":
+    assert len(list(ordered_map(test_data_parallel.use_much, range(4), workers=2))) == 4
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert used.ru_utime + used.ru_stime > 0.8 and used.ru_maxrss > 200 << 10, used
+"""
+
+
+def test_what_processes_use_counts_as_used_by_the_callers_children(tmp_path: Path) -> None:
+    """The provenance of a stage is made of it."""
+    (tmp_path / "use.py").write_text(USE)
+    kept = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, tmp_path / "use.py"], env=kept, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def write_late(path: Path) -> int:
     """Write a file after a while; the process that did."""
     time.sleep(0.3)
