@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -120,7 +122,11 @@ def test_nothing_outlives_a_caller_that_is_killed(tmp_path: Path, how: str, stat
     (tmp_path / "killed.py").write_text(SCRIPT)
     (tmp_path / "t").mkdir()
     words, kept = [sys.executable, tmp_path / "killed.py", how], {**os.environ, "TMPDIR": str(tmp_path / "t")}
-    done = subprocess.run(words, env=kept, capture_output=True, text=True, timeout=60, start_new_session=True)
+    # A shell starts its background jobs with SIGINT ignored, and whatever runs in them inherits that.
+    done = subprocess.run(
+        words, env=kept, capture_output=True, text=True, timeout=60, start_new_session=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     found = {int(pid) for pid in done.stdout.split()}
     assert done.returncode == status and len(found) == 3, done.stderr
     deadline = time.monotonic() + 20
