@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hqsam_datasets import atomic, manifest, tar_writer, tario
-from hqsam_datasets.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from hqsam_base import atomic
+from hqsam_base.errors import UserError
+from hqsam_datasets.formats import manifest, tar_writer
+from hqsam_datasets.formats import tar as tario
 
 
 def hidden(folder: Path) -> list[str]:

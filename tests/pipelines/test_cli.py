@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hqsam_pipelines import cli
 from pipe_testing import REPOSITORY, bare_repository, environment, git, run
+
+from hqsam_pipelines import cli
 
 
 def call(*words: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:

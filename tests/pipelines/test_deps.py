@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from hqsam_pipelines import codegraph
-from hqsam_pipelines.locks import is_held
-from hqsam_pipelines.params import Params
 from pipe_testing import REPOSITORY, git, run
+
+from hqsam_base.locks import is_held
+from hqsam_pipelines.config.params import Params
+from hqsam_pipelines.runner import codegraph
 
 GRAPH = codegraph.CodeGraph(REPOSITORY)
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
@@ -92,21 +93,21 @@ def test_the_digests_are_those_of_the_files_and_the_same_bytes_each_time(sources
     ("name", "moved"),
     [
         ("metrics/hqsam_metrics/davis.py", {"score"}),
-        ("metrics/hqsam_metrics/ap.py", {"score", "report"}),
-        ("metrics/hqsam_metrics/masks.py", {"score", "report", "train"}),
-        ("datasets/hqsam_datasets/overlap_verify.py", {"overlap"}),
+        ("metrics/hqsam_metrics/ap/accumulate.py", {"score", "report"}),
+        ("metrics/hqsam_metrics/masks/iou.py", {"score", "report", "train"}),
+        ("datasets/hqsam_datasets/overlap/verify.py", {"overlap"}),
         ("datasets/hqsam_datasets/embedded/scenes.py", {"fetch"}),
-        ("hqsam/predict.py", {"predict"}),
+        ("hqsam/prediction/benchmark.py", {"predict"}),
         ("hqsam/training/loss.py", {"train"}),
         ("hqsam/model/hq_decoder.py", {"train", "predict"}),
-        ("pipelines/hqsam_pipelines/templates/report.html.j2", {"report"}),
+        ("pipelines/hqsam_pipelines/report/templates/report.html.j2", {"report"}),
         ("pipelines/hqsam_pipelines/stages/shard.py", {"shard"}),
         # Named in dvc.yaml for their own entry alone, found by name, plumbing, other commands:
         ("datasets/hqsam_datasets/sources/dis5k.py", set()),
         ("datasets/hqsam_datasets/benchmarks/coco.py", set()),
         ("hqsam/model/variants/hq.py", set()),
-        ("pipelines/hqsam_pipelines/progress.py", set()),
-        ("pipelines/hqsam_pipelines/compare.py", set()),
+        ("pipelines/hqsam_pipelines/runner/progress.py", set()),
+        ("pipelines/hqsam_pipelines/compare/comparison.py", set()),
         ("hqsam/refiners/grabcut.py", set()),
     ],
 )
@@ -173,8 +174,8 @@ def test_static_imports_cover_what_really_gets_loaded(verb: str) -> None:
     plumbing = {f"pipelines/{name.replace('.', '/')}.py" for name in codegraph.PLUMBING}
     known = GRAPH.code_of(verb) | plumbing
     plumbing |= {
-        "datasets/hqsam_datasets/errors.py",
-        "datasets/hqsam_datasets/atomic.py",
+        "datasets/hqsam_base/errors.py",
+        "datasets/hqsam_base/atomic.py",
     }  # used by the plumbing itself
     empty = {path for path in loaded if path.endswith("__init__.py")}
     assert loaded - known - empty - plumbing == set()

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hqsam_pipelines import host_client
-from hqsam_pipelines.locks import is_held
 from pipe_testing import bare_repository, environment
+
+from hqsam_base.locks import is_held
+from hqsam_pipelines.runner import host_client
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the stage host is for Linux; elsewhere stages run in place"

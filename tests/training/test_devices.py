@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.fx.experimental import _config
 
+from hqsam.api.predictor import SamHQPredictor
 from hqsam.model import backbones, variants
 from hqsam.model.hq_sam import HQSam
-from hqsam.predictor import SamHQPredictor
 from hqsam.training import step as steps
 from hqsam.training.batch import PROMPT_KINDS, Batch
 from hqsam.training.feed import encode

@@ -10,10 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import launch
 from processes import Training, free_port, weights
 from test_processes import spec_of
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.runner import launch
 
 ROOT = Path(__file__).parents[2]
 PARENT = """

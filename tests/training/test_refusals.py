@@ -6,7 +6,6 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets.errors import UserError
 from safetensors.torch import load_file
 from test_loop import BASE, WEIGHTS, options, run
 
@@ -20,6 +19,7 @@ from hqsam.training.loop import ModelOptions
 from hqsam.training.probe import reserve
 from hqsam.training.state import LAST, Progress, RunState
 from hqsam.training.step import Step
+from hqsam_base.errors import UserError
 
 
 def _state() -> RunState:
