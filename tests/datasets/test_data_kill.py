@@ -26,7 +26,7 @@ KILLS = fault_count(3, 20)
 PRELUDE = """
 import sys
 from pathlib import Path
-from hqsam_datasets import augment, normalise, shards
+from hqsam_datasets.prepare import augment, normalise, shards
 from hqsam_datasets.fetch.spec import ArchiveSpec
 from hqsam_datasets.fetch.extract import extracted
 from hqsam_datasets.fetch.archive import fetch

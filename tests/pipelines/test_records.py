@@ -57,7 +57,7 @@ def test_reporting_is_cheap() -> None:
 
 def test_the_clock_begins_before_the_interpreter() -> None:
     before = time.time()
-    code = "import time; from hqsam_pipelines import clock; print(clock.process_start_time(), time.time())"
+    code = "import time; from hqsam_pipelines.runner import clock; print(clock.process_start_time(), time.time())"
     done = run(REPOSITORY, "python", "-c", code)
     started, now = map(float, done.stdout.split())
     assert before - 0.05 <= started < now
@@ -78,7 +78,7 @@ def test_cost_splits_library_and_framework() -> None:
 
 def _record(root: Path, name: str) -> subprocess.Popen[bytes]:
     code = (
-        "import sys; from pathlib import Path; from hqsam_pipelines import provenance as p;"
+        "import sys; from pathlib import Path; from hqsam_pipelines.runner import provenance as p;"
         "p.record_stage(Path(sys.argv[1]), sys.argv[2], p.Cost(2.0, 1.5, 100.0, 1.5, 0.5))"
     )
     return subprocess.Popen([sys.executable, "-c", code, str(root), name], env=environment(REPOSITORY))

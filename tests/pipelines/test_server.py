@@ -23,7 +23,7 @@ from hqsam_pipelines.runner import flows, server
 USE = """
 import sys, time
 from pathlib import Path
-from hqsam_pipelines import flows, server
+from hqsam_pipelines.runner import flows, server
 with server.running(Path(sys.argv[1])) as found:
     print(found.pid, found.api, found.started_now, flush=True)
     time.sleep(float(sys.argv[2]))
@@ -186,7 +186,7 @@ def test_a_server_of_the_caller_that_does_not_answer_is_one_message(
 GONE = """
 import os, signal, sys
 from pathlib import Path
-from hqsam_pipelines import flows
+from hqsam_pipelines.runner import flows
 
 def work(report):
     os.kill(int(sys.argv[2]), signal.SIGKILL)

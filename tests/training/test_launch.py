@@ -21,7 +21,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from hqsam.training.run import Spec
-from hqsam_pipelines import launch
+from hqsam_pipelines.runner import launch
 launch.train(Spec.read(Path(sys.argv[1])), lambda done, total, what: print(done, what, flush=True))
 """
 

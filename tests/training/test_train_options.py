@@ -113,10 +113,10 @@ def test_ema_best_and_merged(training_set, tmp_path):
 
 
 def test_average_follows_the_parameters():
-    from hqsam.training.state import Progress, RunState
+    from hqsam.training.state import RunState, TrainProgress
 
     weight = torch.nn.Parameter(torch.tensor([0.0]))
-    state = RunState({"w": weight}, torch.optim.Adam([weight]), torch.Generator(), Progress())
+    state = RunState({"w": weight}, torch.optim.Adam([weight]), torch.Generator(), TrainProgress())
     for value in (8.0, 0.0, 0.0):
         with torch.no_grad():
             weight.fill_(value)
