@@ -29,7 +29,7 @@ def main(argv):
     if what == "tell":
         from hqsam_pipelines.runner import clock, host_client
         parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode()
-        print(host_client.inside, os.environ.get("COLOUR"), Path.cwd().name, "pipelines.host" in parent, VERSION, argv[1:])
+        print(host_client.inside, os.environ.get("COLOUR"), Path.cwd().name, "runner.host" in parent, VERSION, argv[1:])
         print("to stderr", file=sys.stderr)
         return 7
     if what == "read":
