@@ -28,7 +28,7 @@ def options(**changes):
 
 
 def run(training_set, out, *, seed=0, model=BASE, progress=None, **changes):
-    extra = {} if progress is None else {"report": progress}
+    extra = {} if progress is None else {"progress": progress}
     return train(
         shards=training_set[0], prompts=training_set[1], model=model, options=options(**changes), out=out, seed=seed,
         **extra,
