@@ -7,6 +7,8 @@ and outputs; here a stage is accepted only if nothing but its code differs.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +50,12 @@ def accept_code(root: Path) -> Accepted:
         raise UserError("nothing has run yet", file=root / "dvc.lock", cure="run `hqsam repro`")
     write_digests(root, root / CODE_FOLDER)
     try:
-        with Repo(str(root)) as repo:
+        # DVC reads the names of stages from the current folder.
+        with contextlib.chdir(root), Repo(str(root)) as repo:
             found = {name.rpartition(":")[2]: entries for name, entries in repo.status().items()}
             other = {name: why for name, entries in found.items() if (why := _other_changes(entries))}
             accepted = [name for name in found if name not in other]
+            logging.getLogger("dvc").setLevel(logging.WARNING)  # a line for each stage otherwise
             for name in accepted:
                 repo.commit(name, force=True)
     except DvcException as error:
