@@ -51,6 +51,7 @@ names that file beside the digests, so that a new entry runs nothing but itself.
 file (models/<model>/ with the backbone's and the variant's, see dvc.yaml)."""
 
 DATA = {
+    "validate": ("datasets/hqsam_datasets/quality/templates",),
     "report": (
         "pipelines/hqsam_pipelines/report/data", "pipelines/hqsam_pipelines/report/templates",
     )
