@@ -194,8 +194,9 @@ def test_cross_check(tmp_path, monkeypatch):
         done = run(*words)
         assert done.exit_code == 0 and sentence in done.output, done.output
         assert "without" not in done.output
-        done = run(*words, "--max-dets", 7)
-        assert "; without --max-dets, which the reference program was not given" in done.output
+    done = run("coco", "--pred", GOLDEN / "coco" / "results_perturbed.json", "--gt", GOLDEN / "coco" / "gt.json",
+               "--max-dets", 7, "--cross-check")  # fmt: skip
+    assert "; without --max-dets, which the reference program was not given" in done.output
     # An annotation of id 0: the reference would take its match for none.
     truth = read_golden("coco/gt.json")
     truth["annotations"] = [row | {"id": n} for n, row in enumerate(truth["annotations"])]
