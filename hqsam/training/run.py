@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import importlib
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from hqsam_datasets import own_code
 from hqsam_datasets.atomic import write_text
 from hqsam_datasets.errors import UserError
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -121,6 +123,11 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1 or argv[0] in ("-h", "--help"):
         print(__doc__, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
+    try:
+        if own_code.use_here():
+            return int(importlib.import_module("hqsam.training.run").main(argv))
+    except UserError as error:
+        return _explain(error)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     if os.environ.get(WATCH_STDIN) == "1":
         _end_with_parent()

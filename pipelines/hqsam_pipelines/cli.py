@@ -122,6 +122,14 @@ def _exit_status(call: Callable[[], object]) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    sys.exit(_exit_status(_main))
+
+
+def _main() -> None:
+    from hqsam_datasets import own_code
+
+    if own_code.use_here():
+        importlib.import_module("hqsam_pipelines.cli").main()
     sys.exit(run(sys.argv[1:]))
 
 

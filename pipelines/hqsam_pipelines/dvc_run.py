@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
+
+from hqsam_datasets import own_code
 
 from hqsam_pipelines import env, host_client
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `dvc <argv>` in the checkout's host, or here if there is none. Returns DVC's exit status."""
+    if own_code.use_here():
+        return int(importlib.import_module("hqsam_pipelines.dvc_run").main(argv))
     env.prepare()
     status = host_client.run(env.repository_root(), "hqsam_pipelines.dvc_run:run_here", argv)
     return status if status is not None else run_here(argv)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hqsam_datasets import own_code
 from hqsam_datasets.errors import UserError
 
 from hqsam_pipelines import env
@@ -134,12 +135,14 @@ def _work(config: dict[str, Any]) -> None:
     """One worker: the training of `hqsam.training.run`, what it has to tell put into the inbox."""
     import ray.train.torch
 
+    os.chdir(config["folder"])  # Ray changes it; paths of the params may be relative to the repository
+    own_code.use_here()  # a node's environment may hold another checkout
+
     from hqsam.training import loop
     from hqsam.training.run import Spec, Throttled
 
     # Which of the visible GPUs is this worker's own is known to Ray alone: it need not be that of its local rank.
     os.environ["LOCAL_RANK"] = str(ray.train.torch.get_device().index or 0)
-    os.chdir(config["folder"])  # Ray changes it; paths of the params may be relative to the repository
     spec, put = Spec.model_validate_json(config["spec"]), config["inbox"].put
     try:
         loop.train(

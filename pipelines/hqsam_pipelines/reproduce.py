@@ -9,6 +9,7 @@ shares the checkout's file system (`RAY_ADDRESS`).
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import queue
 import signal
@@ -19,8 +20,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from hqsam_datasets import own_code
 from hqsam_datasets.atomic import atomic_file, json_bytes
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch import renewed
@@ -111,6 +113,10 @@ def reproduce(
         UserError: an unknown target.
         RuntimeError: a stage failed and `raise_on_failure`.
     """
+    if own_code.use_here():
+        # A worker imports the flow from its environment before it knows which checkout the run is for.
+        own = importlib.import_module("hqsam_pipelines.reproduce").reproduce.fn
+        return cast(Outcome, own(targets, workers, force, raise_on_failure))
     env.prepare()
     root = env.repository_root()
     begin = time.monotonic()
