@@ -34,7 +34,7 @@ PLUMBING = frozenset(
         "clock", "codegraph", "dvc_run", "env", "flows", "graph", "host", "host_client", "launch", "launch_ray", "locks",
         "params", "profiles", "progress", "provenance", "schema", "reproduce", "server", "server_daemon", "stage",
     )
-) | {"hqsam_datasets.own_code"}  # fmt: skip
+)  # fmt: skip
 """Modules that start, watch and record a stage or check its parameters, and cannot move a number. They are left out: an
 edit of the progress bar must not train a model again. The values of the parameters themselves are tracked by DVC."""
 
