@@ -26,8 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hqsam_datasets.atomic import write_bytes
-from hqsam_datasets.errors import UserError
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -35,6 +33,8 @@ from hqsam.model import backbones, hf_format, weight_files
 from hqsam.model.backbones.base import Backbone
 from hqsam.model.hq_decoder import HQ_PREFIXES
 from hqsam.model.weight_files import State
+from hqsam_base.atomic import write_bytes
+from hqsam_base.errors import UserError
 
 Format = Literal["sam", "hq_sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq", "hf_sam"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from hqsam_datasets.errors import UserError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+
+from hqsam_base.errors import UserError
 
 State = dict[str, Tensor]
 

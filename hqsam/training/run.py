@@ -12,7 +12,6 @@ parent is gone, and it ends as after SIGTERM. SIGUSR1 prints the stacks of all t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import importlib
 import json
@@ -25,13 +24,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from hqsam_datasets import own_code
-from hqsam_datasets.atomic import write_text
-from hqsam_datasets.errors import UserError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hqsam.model.options import ModelOptions
 from hqsam.training.options import TrainOptions
+from hqsam_base import own_code
+from hqsam_base.atomic import write_text
+from hqsam_base.errors import UserError
+from hqsam_base.processes import end_with_parent
 
 WATCH_STDIN = "HQSAM_TRAIN_STDIN"
 GRACE_S = 10.0
@@ -144,7 +144,7 @@ def main(argv: list[str]) -> int:
 def _train(train: Callable[..., dict[str, object]], spec: Spec) -> None:
     train(
         shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out, seed=spec.seed,
-        report=Throttled(lambda *told: tell("progress", told)), say=_say,
+        progress=Throttled(lambda *told: tell("progress", told)), say=_say,
     )  # fmt: skip
 
 
@@ -156,8 +156,7 @@ def _explain(error: UserError) -> int:
 
 def _end_with_parent() -> None:
     """End when the standard input does; where the kernel offers it, at once when torchrun is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    end_with_parent()
 
     def watch() -> None:
         while os.read(0, 1):

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_testing import authors_model, gap, picture, randomise, small_model, soften
 from safetensors.torch import load_file, save_file
 
 from hqsam.errors import UserError
@@ -22,6 +21,7 @@ from hqsam.model import backbones, checkpoint, convert, hf_format, variants
 from hqsam.model.build import build_model, build_sam_hq, load_head
 from hqsam.model.load import load_any
 from hqsam.model.options import ModelOptions
+from tests.hqsam.models import authors_model, gap, picture, randomise, small_model, soften
 
 
 def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -479,7 +479,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 def test_the_model_needs_no_torchvision():
     code = """
-import sys, hqsam.predict, hqsam.training.loop
+import sys, hqsam.prediction.benchmark, hqsam.training.loop
 from hqsam import build_sam_hq
 build_sam_hq("nano")
 assert not [m for m in sys.modules if m.startswith(("torchvision", "segment_anything.", "transformers", "timm"))]

@@ -13,14 +13,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hqsam_datasets import own_code
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import server
-from hqsam_pipelines.locks import locked
-from pipe_testing import REPOSITORY, bare_repository, clone, git
+
+from hqsam_base import own_code
+from hqsam_base.errors import UserError
+from hqsam_base.locks import locked
+from hqsam_pipelines.runner import server
+from tests import REPOSITORY
+from tests.pipelines.working_copy import bare_repository, clone, git
 
 MARK = "the code of the second checkout"
-METRIC = "metrics/hqsam_metrics/masks.py"
+METRIC = "metrics/hqsam_metrics/masks/iou.py"
 SCORE = "python -m hqsam_pipelines.cli score masks --pred pred --gt gt --json out.json"
 
 
@@ -89,13 +91,13 @@ FLOW = "from hqsam_pipelines.reproduce import reproduce; reproduce.fn(['none'])"
 @pytest.mark.parametrize(
     ("words", "packages"),
     [
-        (("-c", SCRIPT, "--version"), "pipelines datasets"),
-        (("-m", "hqsam_pipelines.stages.code"), "pipelines datasets"),
-        (("-m", "hqsam_pipelines.dvc_run", "--version"), "pipelines datasets"),
-        (("-m", "hqsam_pipelines.server_daemon", ".", "x", "1"), "pipelines datasets"),
-        (("-m", "hqsam_pipelines.host", "."), "pipelines datasets"),
-        (("-m", "hqsam.training.run", "none.json"), "datasets"),
-        (("-c", FLOW), "pipelines datasets"),
+        (("-c", SCRIPT, "--version"), "pipelines base"),
+        (("-m", "hqsam_pipelines.stages.code"), "pipelines base"),
+        (("-m", "hqsam_pipelines.runner.dvc_run", "--version"), "pipelines base"),
+        (("-m", "hqsam_pipelines.runner.server_daemon", ".", "x", "1"), "pipelines base"),
+        (("-m", "hqsam_pipelines.runner.host", "."), "pipelines base"),
+        (("-m", "hqsam.training.run", "none.json"), "base"),
+        (("-c", FLOW), "pipelines base"),
     ],
     ids=["command", "stage", "dvc", "server", "host", "training", "deployment"],
 )

@@ -8,11 +8,11 @@ import time
 
 import pytest
 import torch
-from test_loop import run
 
 from hqsam.training import guard
 from hqsam.training.results import BEST, MERGED
 from hqsam.training.validate import Validation
+from tests.training.test_loop import run
 
 SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "points": 64, "epochs": 4}
 
@@ -55,7 +55,7 @@ def test_stopped_at_many_instants_ends_with_the_same_bytes(training_set, tmp_pat
 
         before = signal.getsignal(signal.SIGTERM)
         try:
-            run(training_set, out, report=later, **SMALL)
+            run(training_set, out, progress=later, **SMALL)
             break
         except SystemExit as error:
             assert error.code == 143
@@ -111,7 +111,7 @@ def test_a_stopped_run_with_every_option_ends_with_the_same_bytes(training_set, 
                 os.kill(os.getpid(), signal.SIGTERM)
 
         with pytest.raises(SystemExit):
-            run(training_set, out, report=told, **every)
+            run(training_set, out, progress=told, **every)
     run(training_set, out, **every)
     assert {BEST, MERGED} <= outputs(whole).keys()
     assert outputs(out) == outputs(whole)
@@ -137,9 +137,8 @@ def test_what_an_earlier_run_left_is_not_passed_on(training_set, tmp_path):
 
 @pytest.mark.parametrize("junk", [b"", b"damaged", b"\x80\x02X\x01", b"PK\x03\x04" + bytes(40)])
 def test_a_damaged_state_is_told(training_set, tmp_path, junk):
-    from test_loop import BASE, options
-
     from hqsam.training.loop import train
+    from tests.training.test_loop import BASE, options
 
     said, out = [], tmp_path / "nano"
     out.mkdir()

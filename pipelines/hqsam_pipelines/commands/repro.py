@@ -36,16 +36,26 @@ def repro(
             help="Archives that you downloaded yourself, as ARCHIVE/FILE or FILE; default: data/drop.",
         ),
     ] = None,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept-code",
+            help="Run nothing: what the last run made counts as made by today's code. For updates that move no number.",
+        ),
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what happened here.")] = None,
 ) -> None:
     """Bring the targets up to date."""
-    from hqsam_datasets.fetch import DROP_FOLDER_VARIABLE
-
-    from hqsam_pipelines import env, reproduce
+    from hqsam_datasets.fetch.archive import DROP_FOLDER_VARIABLE
+    from hqsam_pipelines.config import env
+    from hqsam_pipelines.runner import reproduce
 
     if from_dir is not None:
         os.environ[DROP_FOLDER_VARIABLE] = str(from_dir)
     root, grid = env.repository_root(), targets == ["ablations"]
+    if accept:
+        _accept(root)
+        return
     if grid:
         _switch(root)
     outcome = reproduce.run(root, [] if grid else targets or [], workers=workers, force=force)
@@ -59,16 +69,25 @@ def repro(
         typer.echo((root / "reports" / "tables" / "ablations.md").read_text(encoding="utf-8"))
 
 
+def _accept(root: Path) -> None:
+    from hqsam_pipelines.runner.accept import accept_code
+
+    found = accept_code(root)
+    typer.echo(f"{len(found.accepted)} stages count as made by today's code: {', '.join(found.accepted) or 'none'}")
+    for name, why in found.left.items():
+        typer.echo(f"{name} runs again: {why}")
+
+
 def _switch(root: Path) -> None:
     """Make the profile with all rows of configs/ablations the active one, for the data of the one that is active now.
 
     Raises:
         UserError: the active profile is no base of a grid: the sample's would say nothing about its data.
     """
-    from hqsam_datasets.errors import UserError
-
-    from hqsam_pipelines import ablations, profiles
-    from hqsam_pipelines.params import FILE, Params
+    from hqsam_base.errors import UserError
+    from hqsam_pipelines import ablations
+    from hqsam_pipelines.config import profiles
+    from hqsam_pipelines.config.params import FILE, Params
 
     active = Params.load(root / FILE).profile
     name = next((name for name, base in ablations.PROFILES.items() if active in (name, base)), None)

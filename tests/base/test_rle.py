@@ -1,0 +1,74 @@
+"""Run-length masks that do not fill their image are refused: pycocotools would leave pixels as the memory was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from hqsam_base import rle
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays.arrays(np.bool_, st.tuples(st.integers(1, 70), st.integers(1, 70))))
+def test_what_pycocotools_writes_is_taken(mask: np.ndarray) -> None:
+    height, width = mask.shape
+    counts, listed = rle.encode(mask), rle.to_uncompressed(mask)
+    for spelling in ({"counts": counts, "size": [height, width]}, {"counts": counts.encode()}, listed):
+        assert rle.from_segmentation(spelling, height=height, width=width) == counts
+    assert rle._runs(counts).tolist() == listed["counts"]
+
+
+def test_runs_of_large_images() -> None:
+    mask = np.zeros((9000, 12_000), bool)
+    mask[100:8000, 1:11_000:1000] = True
+    counts = rle.encode(mask)
+    assert rle.from_segmentation({"counts": counts}, height=9000, width=12_000) == counts
+
+
+@pytest.mark.parametrize(
+    "counts", ["", "0", "P1", "zz~~", "1o`c0PWh_f\\", "é", "0" * 9 + "PPPPPPPP1", "P2", [10, -5, 2075], [3]]
+)
+def test_runs_that_do_not_fill_the_image_are_refused(counts: object) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        rle.from_segmentation({"size": [40, 52], "counts": counts}, height=40, width=52)
+
+
+def test_a_cut_off_mask_is_refused_wherever_it_is_cut() -> None:
+    mask = np.random.default_rng(0).random((40, 52)) < 0.3
+    counts = rle.encode(mask)
+    for end in range(len(counts)):
+        with pytest.raises(ValueError, match="RLE counts"):
+            rle.from_segmentation({"counts": counts[:end]}, height=40, width=52)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [[1e308, 1, 5, 5, 9, 9]],
+        [[float("nan"), 1, 5, 5, 9, 9]],
+        [[None, 1, 5, 5, 9, 9]],
+        [[1e9, 1, 5, 5, 9, 9]],
+        [["a", 1, 5, 5, 9, 9]],
+        [[[1, 1], [5, 5], [9, 9], [1, 5], [2, 5], [3, 5]]],
+        [[1, 1, 5, 5, 9, 9], 5],
+        {"size": 5, "counts": [600]},
+        {"size": [20, 30], "counts": [-5, 605]},
+        {"size": [20, 30], "counts": [2**32, 600 - 2**32]},
+        {"size": [20, 30], "counts": [10, "a"]},
+    ],
+)
+def test_what_the_c_code_would_die_of_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"segmentation|polygon|counts|convert"):
+        rle.from_segmentation(wrong, height=20, width=30)
+
+
+def test_polygons_may_reach_over_the_frame() -> None:
+    mask = rle.decode(
+        rle.from_segmentation([[-50, -50, 500, -50, 500, 9.5, -50, 9.5]], height=20, width=30), height=20, width=30
+    )
+    assert mask[:9].all() and not mask[11:].any()
