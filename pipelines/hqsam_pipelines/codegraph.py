@@ -33,6 +33,7 @@ PLUMBING = frozenset(
     for name in (
         "clock", "codegraph", "dvc_run", "env", "flows", "graph", "host", "host_client", "launch", "launch_ray", "locks",
         "params", "profiles", "progress", "provenance", "schema", "reproduce", "server", "server_daemon", "stage",
+        "terminal",
     )
 )  # fmt: skip
 """Modules that start, watch and record a stage or check its parameters, and cannot move a number. They are left out: an

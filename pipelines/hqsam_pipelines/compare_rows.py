@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from hqsam_datasets.safe_text import shown
 
 from hqsam_pipelines import paper
 from hqsam_pipelines.compare_revisions import NotAvailableError, Revision
@@ -238,7 +239,7 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[tuple[str, st
     """Keys (dotted) whose values differ, with both values as text; ``–`` where a side has none."""
     left, right = dict(_flat(a)), dict(_flat(b))
     keys = sorted(key for key in {*left, *right} if left.get(key, _NONE) != right.get(key, _NONE))
-    return tuple((key, str(left.get(key, "–")), str(right.get(key, "–"))) for key in keys)
+    return tuple((key, shown(left.get(key, "–")), shown(right.get(key, "–"))) for key in keys)
 
 
 _NONE = object()

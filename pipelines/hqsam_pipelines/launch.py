@@ -27,6 +27,7 @@ from hqsam_datasets.atomic import read_json
 from hqsam_datasets.errors import UserError
 
 from hqsam_pipelines.progress import Report
+from hqsam_pipelines.terminal import say
 
 if TYPE_CHECKING:
     from hqsam.training.run import Spec
@@ -235,7 +236,7 @@ class _Child:
             self.error = self.error or UserError(**json.loads(rest))
         elif self.error is None:  # what torchrun adds to an error is no help to a person
             self.tail = [*self.tail[-TAIL_LINES:], line]
-            print(f"  {line}", file=sys.stderr, flush=True)
+            say(f"  {line}", err=True)
 
     def _dump_stacks(self) -> None:
         for pid in self.workers:

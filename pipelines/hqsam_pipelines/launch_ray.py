@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from hqsam_datasets.errors import UserError
 
 from hqsam_pipelines import env
 from hqsam_pipelines.progress import Report
+from hqsam_pipelines.terminal import say
 
 if TYPE_CHECKING:
     from hqsam.training.run import Spec
@@ -188,6 +188,6 @@ class _Inbox:
             if word == "progress":
                 self._report(*value)
             elif word == "say":
-                print(f"  {value}", file=sys.stderr, flush=True)
+                say(f"  {value}", err=True)
             elif word == "error":
                 self.error = self.error or value

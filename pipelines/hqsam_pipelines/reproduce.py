@@ -29,6 +29,7 @@ from prefect import flow, task
 from hqsam_pipelines import codegraph, env, provenance, server
 from hqsam_pipelines.graph import Graph, read_graph
 from hqsam_pipelines.params import FILE, Params
+from hqsam_pipelines.terminal import say
 
 TAIL_LINES = 30
 
@@ -89,7 +90,7 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
     env.prepare()
     with server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
-            print(f"Prefect server: {place.page}", file=sys.stderr)
+            say(f"Prefect server: {place.page}", err=True)
         _refresh_settings()
         outcome: Outcome = reproduce(targets=list(targets), workers=workers, force=force, raise_on_failure=False)
     return outcome
@@ -144,7 +145,7 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
         for line in process.stdout:
             lines.append(line.rstrip())
             if line.strip() and not line.strip().startswith(_ADVICE):
-                print(f"[{stage}] {line.rstrip()}", flush=True)
+                say(f"[{stage}] {line.rstrip()}")
         status = process.wait()
     ran = any(line.startswith("Running stage") for line in lines)
     return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from hqsam_datasets.errors import UserError
 
 from hqsam_pipelines import env, host_client
 from hqsam_pipelines.progress import Report, silent
+from hqsam_pipelines.terminal import say, say_traceback
 
 if TYPE_CHECKING:
     from hqsam_pipelines.params import Params
@@ -106,10 +105,10 @@ def main(stage: Stage, argv: Sequence[str]) -> int:
         unexpected is printed with its traceback and gives 1.
     """
     if any(word in ("-h", "--help") for word in argv):
-        print(_usage(stage))
+        say(_usage(stage))
         return 0
     if len(argv) != len(stage.per):
-        print(_usage(stage), file=sys.stderr)
+        say(_usage(stage), err=True)
         return 2
     status = _in_host(stage, argv)
     return status if status is not None else run_here(stage, argv)
@@ -137,7 +136,7 @@ def run_here(stage: Stage, argv: Sequence[str]) -> int:
     try:
         execute(stage, tuple(argv))
     except KeyboardInterrupt:
-        print(f"{stage.run_name(argv)}: interrupted", file=sys.stderr)
+        say(f"{stage.run_name(argv)}: interrupted", err=True)
         return 130
     except Exception as error:
         return _explain(stage.run_name(argv), error)
@@ -224,7 +223,7 @@ def _explain(name: str, error: Exception) -> int:
     from hqsam_pipelines.flows import is_user_error
 
     if is_user_error(error):
-        print(f"{name}: {error}", file=sys.stderr)
+        say(f"{name}: {error}", err=True, lines=True)
     else:
-        traceback.print_exception(error)
+        say_traceback(error)
     return 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hqsam_pipelines.progress import Progress
+from hqsam_pipelines.terminal import say
 
 if TYPE_CHECKING:
     from hqsam_datasets.lookup import FoundImage
@@ -42,13 +43,13 @@ def show(
     atomic.write_bytes(target, images.encode_png(drawing.draw_sample(found.sample, found.views, found.noises)))
     sample = found.sample
     facts = {name: value for name, value in found.row.items() if not isinstance(value, bytes)}
-    typer.echo(f"{key}: {sample.width}x{sample.height}, {len(sample.instances)} instance(s), in {found.where}")
+    say(f"{key}: {sample.width}x{sample.height}, {len(sample.instances)} instance(s), in {found.where}")
     for name in ("origin_image", "origin_mask", "image_mode", "exif_orientation", "mask_encoding", "fg_fraction"):
         if name in facts:
-            typer.echo(f"  {name:<17}{facts[name]}")
+            say(f"  {name:<17}{facts[name]}")
     for view in found.views:
-        typer.echo(f"  view {view['view']}: prompt {view['prompt']}, {view['n_foreground']} foreground pixels")
-    typer.echo(f"drawn to {target}")
+        say(f"  view {view['view']}: prompt {view['prompt']}, {view['n_foreground']} foreground pixels")
+    say(f"drawn to {target}")
     if json_file is not None:
         atomic.write_json(json_file, {"key": key, "manifest": facts, "views": found.views, "drawing": str(target)})
 
@@ -62,8 +63,8 @@ def _show_image(key: str, found: FoundImage, target: Path, json_file: Path | Non
     sets = Counter(prompt["prompt_set"] for prompt in found.prompts)
     told = ", ".join(f"{n} {name}" for name, n in sorted(sets.items())) or "no prompt"
     size = f"{facts['width']}x{facts['height']}"
-    typer.echo(f"{key}: {size}, {len(found.truths)} ground-truth object(s), {told}, in {found.where}")
-    typer.echo(f"drawn to {target}")
+    say(f"{key}: {size}, {len(found.truths)} ground-truth object(s), {told}, in {found.where}")
+    say(f"drawn to {target}")
     if json_file is not None:
         atomic.write_json(json_file, {"key": key, "image": facts, "prompts": dict(sets), "drawing": str(target)})
 
@@ -78,7 +79,7 @@ def push(
 
     with Progress("push") as report:
         sent = remote.push(folder, url, report=report)
-    typer.echo(f"{sent} shards sent; {url} is complete")
+    say(f"{sent} shards sent; {url} is complete")
 
 
 @app.command()
@@ -91,7 +92,7 @@ def pull(
 
     with Progress("pull") as report:
         index = remote.pull(url, folder, report=report)
-    typer.echo(f"{len(index['shards'])} shards in {folder}")
+    say(f"{len(index['shards'])} shards in {folder}")
 
 
 @app.command()
@@ -103,11 +104,11 @@ def sheet(
 
     if source is None:
         for name in sources.names():
-            typer.echo(f"{name:<14}{sources.load(name).sheet.title}")
+            say(f"{name:<14}{sources.load(name).sheet.title}")
         return
     facts = sources.load(source).sheet
     for name in ("title", "url", "licence", "citation", "n_pairs", "layout", "notes"):
-        typer.echo(f"{name:<10}{getattr(facts, name)}")
+        say(f"{name:<10}{getattr(facts, name)}", lines=True)
     for title, table in (("checksums", facts.checksums), ("known bad", facts.known_bad), ("strays", facts.strays)):
         for name, text in table.items():
-            typer.echo(f"{title:<10}{name}: {text}")
+            say(f"{title:<10}{name}: {text}", lines=True)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hqsam_pipelines.terminal import say
+
 if TYPE_CHECKING:
     from hqsam_datasets.folder_check import Finding
 
@@ -28,7 +30,7 @@ def doctor(context: typer.Context, json_file: Json = None) -> None:
 
     findings = checks.examine(Path.cwd())
     for finding in findings:
-        typer.echo(f"{finding.mark:<5} {finding.what:<14} {finding.detail}")
+        say(f"{finding.mark:<5} {finding.what:<14} {finding.detail}")
     if json_file is not None:
         checks.write(findings, json_file)
     if any(finding.level == "fail" for finding in findings):
@@ -68,8 +70,8 @@ def data(
 
 
 def _print(finding: Finding) -> None:
-    typer.echo(f"{finding.level:<8}{finding.text}")
+    say(f"{finding.level:<8}{finding.text}")
     for name in finding.files[:_SHOWN]:
-        typer.echo(f"           {name}")
+        say(f"           {name}")
     if len(finding.files) > _SHOWN:
-        typer.echo(f"           and {len(finding.files) - _SHOWN} more")
+        say(f"           and {len(finding.files) - _SHOWN} more")

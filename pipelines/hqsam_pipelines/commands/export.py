@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hqsam_pipelines.commands._outputs import check_outputs
+from hqsam_pipelines.terminal import say
 
 if TYPE_CHECKING:
     from hqsam.export import Exported
@@ -76,7 +77,7 @@ def onnx(
     model = load_for_export(checkpoint, head=head, backbone=backbone, needs_hq=needs_hq)
     written = export_onnx(model, out, parts=parts, options=options)
     for file in written:
-        typer.echo(_line(file))
+        say(_line(file))
     if json_file is not None:
         write_json(json_file, {"backbone": model.backbone.name, "files": [_row(file) for file in written]})
 

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from hqsam_pipelines.terminal import say
+
 app = typer.Typer(help="Run what is out of date, independent stages side by side.")
 
 
@@ -52,11 +54,11 @@ def repro(
     if json_file is not None:
         reproduce.write(outcome, json_file)
     for line in outcome.lines():
-        typer.echo(line)
+        say(line, lines=True)
     if outcome.failed:
         raise typer.Exit(1)
     if grid:
-        typer.echo((root / "reports" / "tables" / "ablations.md").read_text(encoding="utf-8"))
+        say((root / "reports" / "tables" / "ablations.md").read_text(encoding="utf-8"), lines=True)
 
 
 def _switch(root: Path) -> None:
@@ -77,6 +79,6 @@ def _switch(root: Path) -> None:
         problem = f"there is no grid of ablations for the profile {active!r}"
         raise UserError(problem, file=root / FILE, key="profile", cure=f"switch first: {bases}")
     if profiles.switch(root, name):
-        typer.echo(f"params.yaml is now the profile {name}; `hqsam profile {ablations.PROFILES[name]}` goes back")
+        say(f"params.yaml is now the profile {name}; `hqsam profile {ablations.PROFILES[name]}` goes back")
         for line in profiles.prune(root):
-            typer.echo(line)
+            say(line)

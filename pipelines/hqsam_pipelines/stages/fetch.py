@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.terminal import say
 
 
 def run(job: Job) -> Any:
@@ -17,9 +18,9 @@ def run(job: Job) -> Any:
 
     spec = job.params.archive(job.name)
     if spec.licence:
-        print(f"{job.name}: licence: {spec.licence}", flush=True)
+        say(f"{job.name}: licence: {spec.licence}")
     out = job.root / "data" / "archives" / job.name
-    return archive.fetch(spec, out, report=job.report, notice=lambda text: print(f"{job.name}: {text}", flush=True))
+    return archive.fetch(spec, out, report=job.report, notice=lambda text: say(f"{job.name}: {text}", lines=True))
 
 
 STAGE = Stage("fetch", ("archives",), run, imports=("hqsam_datasets.archive", "numpy"), retries=2)
