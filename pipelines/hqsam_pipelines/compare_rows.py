@@ -141,8 +141,8 @@ class BenchmarkRows:
                 found |= {(prompt_set, system, name): d for name, d in ap_differences(a, b).items()}
             except NotAvailableError as error:
                 self.lacking.append(error)
-            except ValueError as error:
-                self.notes.append(f"{self.benchmark}: no bootstrap of AP: {error}")
+            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+                self.notes.append(f"{self.benchmark}: no bootstrap of AP: {type(error).__name__}: {error}")
         return [replace(c, interval=found.get((c.prompt_set, c.system, c.metric), c.interval)) for c in changes]
 
     def _instances(self, result: Result, name: str, column: str) -> Change | None:

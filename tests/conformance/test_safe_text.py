@@ -26,7 +26,9 @@ OWN_WORDS = {
 }
 """Files that may print by themselves, with the reason."""
 
-hostile = st.text(st.sampled_from("\\[]/a#@\x1b\n\u202e\u2028\udc80\x9b") | st.characters(exclude_categories=()), max_size=20)
+hostile = st.text(
+    st.sampled_from("\\[]/a#@\x1b\n\u202e\u2028\udc80\x9b") | st.characters(exclude_categories=()), max_size=20
+)
 
 
 @given(hostile)
@@ -98,4 +100,6 @@ def test_everything_is_printed_by_the_one_function() -> None:
 
 
 def _is_text(argument: ast.expr) -> bool:
-    return isinstance(argument, ast.JoinedStr) or (isinstance(argument, ast.Call) and ast.unparse(argument.func) == "str")
+    return isinstance(argument, ast.JoinedStr) or (
+        isinstance(argument, ast.Call) and ast.unparse(argument.func) == "str"
+    )
