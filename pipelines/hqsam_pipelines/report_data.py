@@ -100,7 +100,7 @@ def parse_metrics(text: bytes, where: str) -> list[Result]:
     return [_result(found, item) for item in found.results]
 
 
-_Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_&@.+-]{1,60}$")]
+_Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_&@.+-]{1,80}$")]
 
 
 class _Item(Outline):
