@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from hqsam_datasets.safe_text import sanitize
-
-from hqsam_pipelines.terminal import say
+from hqsam_base.errors import UserError
+from hqsam_base.safe_text import sanitize
+from hqsam_base.terminal import say
 
 EXTRAS = {
     "checkpoint": "model", "compare": "pipeline", "data": "data", "doctor": "pipeline", "export": "onnx",
@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     Returns:
         The exit status: 0; 1 after a message for a person; 2 for a wrong command line; 130 after Ctrl-C.
     """
-    from hqsam_pipelines import env
+    from hqsam_pipelines.config import env
 
     env.prepare()
     if not argv or argv[0] in ("-h", "--help"):
@@ -116,9 +116,7 @@ def _exit_status(call: Callable[[], object]) -> int:
         place, cure = error.filename2 or error.filename, "name a file or folder that can be written"
         say(f"Error: {error.strerror}\n  file: {sanitize(str(place))}\n  cure: {cure}", err=True, lines=True)
         return 1
-    except Exception as error:
-        if not any(kind.__name__ == "UserError" for kind in type(error).__mro__):
-            raise
+    except UserError as error:
         say(f"Error: {error}", err=True, lines=True)
         return 1
     return 0

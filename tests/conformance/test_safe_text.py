@@ -7,18 +7,18 @@ import io
 from pathlib import Path
 
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.safe_text import redact, sanitize, shown
-from hqsam_pipelines.progress import Progress
-from hqsam_pipelines.terminal import say, styled
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from hqsam_base.errors import UserError
+from hqsam_base.safe_text import redact, sanitize, shown
+from hqsam_base.terminal import say, styled
+from hqsam_pipelines.runner.progress import ProgressDisplay
+
 ROOT = Path(__file__).resolve().parents[2]
 
 OWN_WORDS = {
-    "terminal.py": "where everything is printed",
     "progress.py": "what it is told went through `shown` when it was told",
     "host.py": "its log holds nothing from outside",
     "host_client.py": "imports nothing but the standard library, and says one sentence of its own",
@@ -72,7 +72,7 @@ def test_an_error_is_safe_wherever_it_ends_up() -> None:
 def test_messages_and_progress_are_safe(capsys: pytest.CaptureFixture[str]) -> None:
     say("name\nforged https://u:word@h/x?k=v")
     assert capsys.readouterr().out == "name\\nforged https://***@h/x?k=***\n"
-    with Progress("x", stream=io.StringIO()) as report:
+    with ProgressDisplay("x", stream=io.StringIO()) as report:
         report(1, 2, "a\x1b[0m https://u:word@h")
         assert report._shown() == (1, 2, "a\\x1b[0m https://***@h")
 

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import strict
-from hqsam_pipelines.compare import compare
-from hqsam_pipelines.compare_render import show, to_json
-from hqsam_pipelines.compare_revisions import Repository, Revision
-from hqsam_pipelines.report_data import units_frame
-from pipe_testing import git
 from rich.console import Console
+from tests.pipelines.working_copy import git
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.compare.comparison import compare
+from hqsam_pipelines.compare.render import show, to_json
+from hqsam_pipelines.compare.revisions import Repository, Revision
+from hqsam_pipelines.config import strict
+from hqsam_pipelines.report.results import units_frame
 
 PLACE = "reports/metrics/coift-nano.json"
 ITEM = {

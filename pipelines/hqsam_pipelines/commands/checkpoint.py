@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
+from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
-from hqsam_pipelines.terminal import say
 
 app = typer.Typer(no_args_is_help=True, help="Say what a checkpoint is, or write it in another format.")
 
@@ -34,9 +34,8 @@ def inspect(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")] = None,
 ) -> None:
     """Print format, backbone, variant, parameter counts, SHA-256 and notes of a checkpoint."""
-    from hqsam_datasets.atomic import write_json
-
     from hqsam.model.convert import inspect
+    from hqsam_base.atomic import write_json
 
     check_outputs({"--json": json_file}, inputs=[file])
     found = inspect(file)

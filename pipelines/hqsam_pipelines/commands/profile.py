@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hqsam_pipelines.terminal import say
+from hqsam_base.terminal import say
 
 app = typer.Typer(help="Switch to another ready profile of configs/.")
 
@@ -32,7 +32,7 @@ def profile(
     ] = None,
 ) -> None:
     """Make a profile the active one; without a name, list them (with --prune: tidy up after an edit of params.yaml)."""
-    from hqsam_pipelines import env, profiles
+    from hqsam_pipelines.config import env, profiles
 
     root = env.repository_root()
     if name is None:
