@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from pipe_testing import git
 from rich.console import Console
-from tests.pipelines.working_copy import git
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.compare.comparison import compare
