@@ -17,6 +17,10 @@ class WrongContentError(DownloadError):
     """The mirror sent a file, but not the right one."""
 
 
+class ChangedContentError(WrongContentError):
+    """The mirror sent another file than at the first download, of which nobody publishes a digest."""
+
+
 def check_structure(path: Path, name: str) -> None:
     """Catch truncated files and pages in place of files where no digest does. Extraction checks every byte.
 

@@ -41,7 +41,7 @@ def repro(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what happened here.")] = None,
 ) -> None:
     """Bring the targets up to date."""
-    from hqsam_datasets.fetch.archive import DROP_FOLDER_VARIABLE
+    from hqsam_datasets.fetch.places import DROP_FOLDER_VARIABLE
     from hqsam_pipelines.config import env
     from hqsam_pipelines.runner import reproduce
 
