@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
+from hqsam_base.locks import locked
 from hqsam_datasets.formats import manifest, tar_writer
 from hqsam_datasets.formats import tar as tario
 
@@ -87,10 +88,10 @@ def test_temporaries_of_the_dead_are_cleared_and_those_of_the_living_kept(tmp_pa
 COUNT = """
 import sys
 from pathlib import Path
-from hqsam_base import atomic
+from hqsam_base.locks import locked
 folder = Path(sys.argv[1])
 for _ in range(100):
-    with atomic.locked(folder / ".lock"):
+    with locked(folder / ".lock", remove=True):
         number = int((folder / "n").read_text())
         (folder / "n").write_text(str(number + 1))
 """
@@ -268,13 +269,13 @@ def test_reasons_are_counted() -> None:
 
 
 def test_a_dead_holder_does_not_block_the_lock(tmp_path: Path) -> None:
-    code = "import sys,time\nfrom pathlib import Path\nfrom hqsam_base import atomic\n"
-    code += "with atomic.locked(Path(sys.argv[1])):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+    code = "import sys,time\nfrom pathlib import Path\nfrom hqsam_base.locks import locked\n"
+    code += "with locked(Path(sys.argv[1]), remove=True):\n    print('ready', flush=True)\n    time.sleep(60)\n"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / ".lock")], stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     start = time.monotonic()
-    with atomic.locked(tmp_path / ".lock"):
+    with locked(tmp_path / ".lock", remove=True):
         pass
     assert time.monotonic() - start < 5 and hidden(tmp_path) == []

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from hqsam_base.atomic import locked, read_json, write_text
+from hqsam_base.atomic import read_json, write_text
 from hqsam_base.errors import UserError
+from hqsam_base.locks import locked
 
 FILE = "archives.sha256"
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9_.-]*/[^/\\\0-\x1f]+)")
