@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -283,19 +283,14 @@ def _read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
                 raise ValueError(f"its note {_METADATA_KEY!r} is no JSON object")
             return load_file(path), note
         return _unwrap(path, torch.load(path, map_location="cpu", weights_only=True)), {}
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             "the file is not a readable checkpoint: not of torch.save, or with objects that need code to load", file=path,
             cure="download it again, or save its state_dict(); files that need code to load are refused",
         ) from error  # fmt: skip
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:
+    except Exception as error:  # on damaged bytes the unpickler raises almost anything
         raise UserError(
             f"the file is not a readable checkpoint ({type(error).__name__}: {str(error).partition(chr(10))[0][:160]})",
             file=path,

@@ -8,6 +8,7 @@ whole after one is kept.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -79,7 +80,9 @@ def image_names(path: Path) -> set[str]:
                     if target.tell() > most_bytes(path):
                         raise too_large(path, "its JSON has more than", target.tell(), most_bytes(path))
             return _names_in(scratch)
-        except _ZIP_ERRORS as error:
+        except (*_ZIP_ERRORS, OSError) as error:
+            if not is_damage(error):
+                raise
             path.unlink()  # no digest told: the next run fetches it again
             raise UserError(
                 f"the zip is damaged: {type(error).__name__}: {error}", file=path, cure="run the stage again"
@@ -88,10 +91,17 @@ def image_names(path: Path) -> set[str]:
             scratch.unlink(missing_ok=True)
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether an error of reading an archive tells of its bytes: a damaged directory makes `zipfile` seek to impossible places."""
+    return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
+
+
 def _zip_of(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except _ZIP_ERRORS as error:
+    except (*_ZIP_ERRORS, OSError) as error:
+        if not is_damage(error):
+            raise
         path.unlink()
         raise UserError(f"the zip is damaged: {error}", file=path, cure="run the stage again") from error
 
@@ -202,7 +212,9 @@ def _directory(read: Read, total: int) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(_RemoteFile(read, total)) as archive:
             return {info.filename: info for info in archive.infolist() if not info.is_dir()}
-    except _ZIP_ERRORS as error:
+    except (*_ZIP_ERRORS, OSError) as error:
+        if not is_damage(error):
+            raise
         raise DownloadError(f"not a zip archive: {error}") from error
 
 
