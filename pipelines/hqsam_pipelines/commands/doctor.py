@@ -1,5 +1,7 @@
 """doctor: Check that this machine and this checkout can run the pipeline; `doctor data PATH`: check a folder of yours.
 
+`doctor licences` lists the licences of all dependencies.
+
 Exit status 1 if something would fail.
 """
 
@@ -35,6 +37,19 @@ def doctor(context: typer.Context, json_file: Json = None) -> None:
         checks.write(findings, json_file)
     if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def licences(json_file: Json = None) -> None:
+    """List the licence of every package that this installation uses, as its metadata tells it."""
+    from hqsam_base import atomic
+    from hqsam_pipelines.runner.licences import licences as found
+
+    rows = found()
+    for row in rows:
+        say(f"{row.name:<32} {row.version:<18} {row.licence}")
+    if json_file is not None:
+        atomic.write_json(json_file, {"packages": [vars(row) for row in rows]})
 
 
 @app.command()
