@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pipe_testing import git, run
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.runner.accept import accept_code
 from hqsam_pipelines.runner.codegraph import write_digests
+from tests.pipelines.working_copy import git, run
 
 PIPELINE = """
 stages:

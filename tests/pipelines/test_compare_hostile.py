@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from pipe_testing import git
 from rich.console import Console
 
 from hqsam_base.errors import UserError
@@ -21,6 +20,7 @@ from hqsam_pipelines.compare.render import show, to_json
 from hqsam_pipelines.compare.revisions import Repository, Revision
 from hqsam_pipelines.config import strict
 from hqsam_pipelines.report.results import units_frame
+from tests.pipelines.working_copy import git
 
 PLACE = "reports/metrics/coift-nano.json"
 ITEM = {

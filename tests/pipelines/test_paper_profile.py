@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import yaml
-from pipe_testing import REPOSITORY, clone, run
 
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
@@ -31,6 +30,8 @@ from hqsam_datasets.sources.base import SourceOptions
 from hqsam_pipelines.config import overlays
 from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.runner import doctor, host_client, server
+from tests import REPOSITORY
+from tests.pipelines.working_copy import clone, run
 
 SAMPLE: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "sample.yaml").read_text())
 PAPER: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())

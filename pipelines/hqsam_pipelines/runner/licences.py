@@ -26,7 +26,10 @@ class Licence:
 def licences() -> list[Licence]:
     """The licence of every installed package that the project needs, by all of its extras; sorted by name."""
     found: dict[str, Licence] = {}
-    waiting = [*_needs(PROJECT, None), ("lvis", set[str]())]  # lvis is installed without what it says it needs (Makefile)
+    waiting = [
+        *_needs(PROJECT, None),
+        ("lvis", set[str]()),
+    ]  # lvis is installed without what it says it needs (Makefile)
     while waiting:
         name, extras = waiting.pop()
         key = re.sub(r"[-_.]+", "-", name).lower()
