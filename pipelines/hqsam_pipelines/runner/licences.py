@@ -45,9 +45,9 @@ def licences() -> list[Licence]:
 
 def licence_of(about: metadata.PackageMetadata) -> str:
     """The licence that a package's metadata tells: its expression, its short name, or its classifiers."""
-    if about.get("License-Expression"):
+    if "License-Expression" in about:
         return about["License-Expression"]
-    told = re.sub("^UNKNOWN$", "", (about.get("License") or "").strip())
+    told = re.sub("^UNKNOWN$", "", about["License"].strip() if "License" in about else "")
     if told and len(told) <= _LONGEST and "\n" not in told:
         return told
     classified = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or () if c.startswith("License ::")]
