@@ -75,9 +75,9 @@ def _accept(root: Path) -> None:
     from hqsam_pipelines.runner.accept import accept_code
 
     found = accept_code(root)
-    typer.echo(f"{len(found.accepted)} stages count as made by today's code: {', '.join(found.accepted) or 'none'}")
+    say(f"{len(found.accepted)} stages count as made by today's code: {', '.join(found.accepted) or 'none'}")
     for name, why in found.left.items():
-        typer.echo(f"{name} runs again: {why}")
+        say(f"{name} runs again: {why}")
 
 
 def _switch(root: Path) -> None:
