@@ -22,6 +22,7 @@ STRICT_DILATION_RATIO = 0.01
 # Polygons may leave the image a little; a coordinate far outside would only make the rasteriser allocate.
 _POLYGON_MARGIN = 16
 _LONGEST = rle.MAX_SIDE**2
+_LONGEST_OUTLINE = 2_000_000  # pixels along all outlines of one object; the rasteriser takes time and memory for each
 
 
 class Rle(TypedDict):
@@ -279,6 +280,7 @@ def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int
         raise rle.RleError(0, "the list of polygons is empty")
     limit = _POLYGON_MARGIN * (max(height, width) + 1)
     arrays: list[list[float]] = []
+    outline = 0.0
     for polygon in polygons:
         values = _polygon_array(polygon)
         if len(values) < 6 or len(values) % 2:
@@ -286,6 +288,9 @@ def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int
         if not np.isfinite(values).all() or np.abs(values).max() > limit:
             raise rle.RleError(0, "a polygon has a coordinate that is no number or far outside the image")
         arrays.append(values.tolist())
+        outline += float(np.abs(np.diff(values.reshape(-1, 2), axis=0)).sum())
+    if outline > _LONGEST_OUTLINE:
+        raise rle.RleError(0, "the outlines of the polygons are longer than those of any object")
     merged = coco_mask.merge(coco_mask.frPyObjects(arrays, height, width))
     counts = merged["counts"]
     return counts if isinstance(counts, bytes) else str(counts).encode("ascii")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
+from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 
 if TYPE_CHECKING:
@@ -190,6 +190,6 @@ class _Inbox:
             if word == "progress":
                 self._progress(*value)
             elif word == "say":
-                print(f"  {value}", file=sys.stderr, flush=True)
+                say(f"  {value}", err=True)
             elif word == "error":
                 self.error = self.error or value
