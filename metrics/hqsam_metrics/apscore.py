@@ -9,7 +9,7 @@ import numpy as np
 from hqsam_metrics.base import Outcome, ScoreOptions, Units
 from hqsam_metrics.detection import BestMatches, Scored
 from hqsam_metrics.errors import UserError
-from hqsam_metrics.instances import GroundTruth, Results, read_ground_truth
+from hqsam_metrics.instances import GroundTruth, Results, check_countable, read_ground_truth
 from hqsam_metrics.rle import RleBatch
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ EMPTY_MASK_RULE = "a detection without a pixel is a false positive; 0/0 is 0"
 def ground_truth(data: Predictions, *, lvis: bool) -> GroundTruth:
     """Reads the benchmark's `gt.json` and checks it against its images."""
     gt = read_ground_truth(data.benchmark.ground_truth, lvis=lvis)
+    check_countable(gt, boundary=False)
     from hqsam_metrics.benchdata import integers
 
     missing = np.setdiff1d(integers(data.benchmark.images, "image_id"), gt.images.ids)
@@ -38,9 +39,7 @@ def results(data: Predictions, gt: GroundTruth, options: ScoreOptions) -> Result
     if options.class_agnostic:
         category = np.zeros(len(given), np.int64)
     else:
-        place = np.searchsorted(gt.category_ids, given)
-        place[place == len(gt.category_ids)] = 0
-        category = np.where(gt.category_ids[place] == given, place, -1)
+        category = gt.categories.place(given)
     masks = RleBatch(data.masks.data, data.masks.offsets, gt.images.heights[image], gt.images.widths[image])
     _check_ground_truth_sizes(data, masks, gt)
     row = np.arange(len(given))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from hqsam_base.filenames import one_form, visible
 
 from hqsam_metrics import apscore, names
 from hqsam_metrics.base import protocol_hash, rules
@@ -93,9 +94,10 @@ _OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 def _pictures(folder: Path, option: str) -> dict[str, Path]:
+    """Returns the pictures of a folder by their stem in one Unicode form."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder ({option})")
-    files = sorted(folder.iterdir())
+    files = visible(folder.iterdir())
     others = [path for path in files if path.suffix.lower() in _OTHER_PICTURES]
     if others:
         raise UserError(
@@ -103,9 +105,10 @@ def _pictures(folder: Path, option: str) -> dict[str, Path]:
         )
     found: dict[str, Path] = {}
     for path in (path for path in files if path.suffix.lower() == ".png"):
-        if path.stem in found:
-            raise UserError(f"{path}: {found[path.stem].name} lies beside it ({option}); a mask has one file")
-        found[path.stem] = path
+        stem = one_form(path.stem)
+        if stem in found:
+            raise UserError(f"{path}: {found[stem].name} lies beside it ({option}); a mask has one file")
+        found[stem] = path
     if not found:
         raise UserError(f"{folder}: has no PNG files ({option}); files in folders below it are not looked for")
     return found
@@ -174,6 +177,8 @@ def score_mask_folders(
     )
     metrics = {"mIoU": mean(i.iou for i in items), "mBIoU": mean(i.biou for i in items), **_cascade(items)}
     n_scored = sum(not math.isnan(item.iou) for item in items)
+    if not n_scored:
+        raise UserError(f"{gt}: no mask has a pixel, nor has one of {pred}: there is nothing to score")
     empty = len(items) - n_scored
     warnings = [f"{empty} pairs of empty masks are undefined and left out of the means"] if empty else []
     rows = [{"key": i.key, "iou": i.iou, "biou": i.biou} for i in items]
@@ -257,11 +262,12 @@ def score_coco_files(
         UserError: see `hqsam_metrics.instances`.
     """
     from hqsam_metrics.detection import score_detections
-    from hqsam_metrics.instances import read_ground_truth, read_results
+    from hqsam_metrics.instances import check_countable, read_ground_truth, read_results
     from hqsam_metrics.scores import coco
 
     ratio = _measure(iou_type, dilation_ratio)
     truth = read_ground_truth(gt, report=report)
+    check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, report=report)
     plan = coco.make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=False)
     scored = score_detections(truth, found, _with_mask_ap(plan), workers=workers, report=report)
@@ -292,11 +298,12 @@ def score_lvis_files(
 ) -> Result:
     """Scores a results file against LVIS annotations (arguments as `score_coco_files`; 300 detections an image)."""
     from hqsam_metrics.detection import score_detections
-    from hqsam_metrics.instances import read_ground_truth, read_results
+    from hqsam_metrics.instances import check_countable, read_ground_truth, read_results
     from hqsam_metrics.scores import lvis
 
     ratio = _measure(iou_type, dilation_ratio)
     truth = read_ground_truth(gt, lvis=True, report=report)
+    check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, report=report)
     plan = lvis.make_plan((ratio,), max_dets=max_dets, per_instance=False)
     scored = score_detections(truth, found, _with_mask_ap(plan), workers=workers, report=report)
@@ -327,10 +334,11 @@ def score_ytvis_files(
     """Scores a results file in YouTube-VIS format: tube mask AP, or tube boundary AP at the protocol's ratio 0.02."""
     from hqsam_metrics.scores import ytvis
     from hqsam_metrics.tubes import DILATION_RATIO, score_tubes
-    from hqsam_metrics.tubes_io import length_warnings, read_tube_results, read_ytvis
+    from hqsam_metrics.tubes_io import check_countable, length_warnings, read_tube_results, read_ytvis
 
     report(0, 0, "reading ground truth")
     truth = read_ytvis(gt)
+    check_countable(truth)
     report(0, 0, "reading results")
     found = read_tube_results(pred, truth)
     boundary = iou_type == "boundary"
@@ -351,14 +359,13 @@ def score_davis_folders(
     *, pred: Path, gt: Path, split: str = "val", workers: int = 1, report: Report = silent
 ) -> Result:
     """Scores a DAVIS results folder: `<pred>/<sequence>/<frame>.png` against the DAVIS folder `gt`."""
-    from hqsam_metrics.davis import find_sequences, global_metrics, per_object, score_folders
+    from hqsam_metrics.davis import check_objects, find_sequences, global_metrics, per_object, score_folders
     from hqsam_metrics.scores import davis
 
-    folders = find_sequences(pred, gt, split)
-    scores = score_folders(folders, workers=workers, report=report)
-    digest = _folder_digest(
-        folders.target / name / f"{frame}.png" for name, frames in folders.sequences for frame in frames
-    )
+    sequences = find_sequences(pred, gt, split)
+    scores = score_folders(sequences, workers=workers, report=report)
+    check_objects(scores, gt)
+    digest = _folder_digest(path for one in sequences for path in one.target)
     protocol = davis.protocol(split=split, ground_truth_digest=digest)
     rows = per_object(scores)
     return Result(dict(global_metrics(scores)), len(rows), len(rows), protocol, [], {"per_object": rows})

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from hqsam_base.texts import open_text
+
 from hqsam_metrics.errors import UserError
 
 _BLOCK = 1 << 24
@@ -54,9 +56,9 @@ def iter_list(path: Path, *, block: int = _BLOCK) -> Iterator[list[Any]]:
         yield content
         return
     try:
-        with path.open(encoding="utf-8") as file:
+        with open_text(path) as file:
             yield from _iter_blocks(file, path, block)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise UserError(f"{path}: is not valid JSON ({error})") from None
 
 

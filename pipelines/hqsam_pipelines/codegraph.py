@@ -19,6 +19,7 @@ from hqsam_datasets.atomic import atomic_folder, write_json
 
 PACKAGES = {
     "hqsam": ".",
+    "hqsam_base": "datasets",
     "hqsam_datasets": "datasets",
     "hqsam_metrics": "metrics",
     "hqsam_pipelines": "pipelines",

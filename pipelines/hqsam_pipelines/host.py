@@ -249,7 +249,7 @@ def _work(request: dict[str, Any]) -> int:
 
 def _forget_own_modules() -> None:
     """The project's modules are read anew in each run; this module stays, it is running."""
-    own = ("hqsam", "hqsam_datasets", "hqsam_metrics", "hqsam_pipelines")
+    own = ("hqsam", "hqsam_base", "hqsam_datasets", "hqsam_metrics", "hqsam_pipelines")
     for name in [name for name in sys.modules if name.partition(".")[0] in own]:
         del sys.modules[name]
     importlib.invalidate_caches()

@@ -200,7 +200,7 @@ def test_ap_without_resampling_is_the_evaluators(run) -> None:  # type: ignore[n
         once = np.ones((1, len(found.image_ids)))
         metrics = run.find("coco", "nano", "detector_box", system).metrics
         for name, partial in found.partials.items():
-            value = report_ap.weighted_ap(partial, found.positives, once, found.limit)
+            value = report_ap.weighted_ap(partial, found.positives[name], once, found.limit)
             assert value[0] == pytest.approx(metrics[name], abs=1e-12)
 
 

@@ -60,13 +60,14 @@ class YtvisScore:
         from hqsam_metrics.apscore import ap_warnings, dropped_warnings
         from hqsam_metrics.names import coco_metrics
         from hqsam_metrics.tubes import DILATION_RATIO, LIMITS, score_tubes
-        from hqsam_metrics.tubes_io import read_ytvis
+        from hqsam_metrics.tubes_io import check_countable, read_ytvis
 
         if options.dilation_ratio != DILATION_RATIO or options.strict_dilation_ratio is not None:
             raise UserError(f"score.dilation_ratio: the HQ-YTVIS protocol is fixed at {DILATION_RATIO}, without strict")
         if options.max_dets not in (None, LIMITS[-1]):
             raise UserError(f"score.max_dets: the HQ-YTVIS protocol is fixed at {LIMITS[-1]} a video and category")
         truth = read_ytvis(data.benchmark.ground_truth)
+        check_countable(truth)
         places = _frame_places(data, truth)
         dt = _tubes(data, truth, options, places)
         scored = score_tubes(truth, dt, class_agnostic=options.class_agnostic, per_instance=True, report=report)
@@ -98,9 +99,8 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
 def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: list[tuple[int, int]]) -> Tubes:
     """Joins the predictions of each track to one tube."""
     from hqsam_metrics.benchdata import integers
-    from hqsam_metrics.columns import place_of
     from hqsam_metrics.rle import RleBatch
-    from hqsam_metrics.tubes_io import Tubes, blank_string
+    from hqsam_metrics.tubes_io import Frames, Tubes, blank_string
 
     track, given = (integers(data.prompts, column) for column in ("track_id", "category_id"))
     score = data.scores(options.score_rule)
@@ -122,9 +122,9 @@ def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: l
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     each = np.repeat(owner, sizes)
     masks = RleBatch.of(strings, truth.heights[each], truth.widths[each])
-    category = place_of(truth.category_ids, np.array(categories, np.int64))
+    category = truth.categories.place(np.array(categories, np.int64))
     none = np.zeros(len(keys), bool)
-    return Tubes(str(data.folder), owner, category, scores, none, np.full(len(keys), np.nan), offsets, masks)
+    return Tubes(str(data.folder), owner, category, scores, none, np.full(len(keys), np.nan), Frames(offsets, masks))
 
 
 def _mean(values: Any) -> float:
