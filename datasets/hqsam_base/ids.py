@@ -31,6 +31,11 @@ def plain_id(value: Any) -> int | str:
     raise ValueError(f"an id must be a whole number or text, is {value!r:.60}")
 
 
+def in_order(one: int | str) -> tuple[bool, int, str]:
+    """Returns what ids are sorted by: numbers first, then names."""
+    return (False, one, "") if isinstance(one, int) else (True, 0, one)
+
+
 def whole_number(value: Any) -> int:
     """Returns a whole number that may be written as text or as a float; ValueError for anything else."""
     number = plain_id(value)
@@ -43,8 +48,8 @@ def flag(value: Any) -> bool:
     """Returns a yes/no value of an annotation: 0, 1, a bool, or None for no; ValueError for anything else."""
     if value is None:
         return False
-    if isinstance(value, int | float) and value in (0, 1):
-        return bool(value)
+    if isinstance(value, int | float | str) and value in (0, 1, "0", "1"):
+        return value not in (0, "0")
     raise ValueError(f"must be 0 or 1, is {value!r:.60}")
 
 

@@ -99,7 +99,8 @@ def test_annotation_files_are_packed_and_written_back_the_same(
     path, copy = tmp_path / "a.json", tmp_path / "b.json"
     copy.unlink(missing_ok=True)
     path.write_text(json.dumps(value, indent=indent))
-    truth, by_image = read_annotations(path)
+    found = read_annotations(path)
+    truth, by_image = found.truth, found.by_image
     assert {**truth, "annotations": list(truth["annotations"])} == value
     for image, places in by_image.items():
         assert [truth["annotations"][place] for place in places] == [r for r in rows if r["image_id"] == image]
