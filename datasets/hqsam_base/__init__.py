@@ -1,4 +1,1 @@
-"""The ground floor: what the data side and the metrics share and neither owns.
-
-NumPy, OpenCV, pycocotools and the standard library, nothing else: the base install has no more.
-"""
+"""The ground floor: what every package of this repository needs, on NumPy, pycocotools and the standard library."""

@@ -14,8 +14,9 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from hqsam_datasets.errors import UserError
 from torch import Tensor
+
+from hqsam_base.errors import UserError
 
 
 @dataclass(frozen=True)

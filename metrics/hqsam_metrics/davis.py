@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hqsam_base.filenames import AmbiguousNameError, meant, visible
-from hqsam_base.texts import read_lines
 from numpy.typing import NDArray
 
-from hqsam_metrics.errors import UserError
-from hqsam_metrics.instances import Report, silent
-from hqsam_metrics.jf import Statistics, region_and_contour, statistics
+from hqsam_base.errors import UserError
+from hqsam_base.filenames import AmbiguousNameError, meant, visible
+from hqsam_base.progress import Progress, silent
+from hqsam_base.texts import read_lines
+from hqsam_metrics.masks.jf import Statistics, region_and_contour, statistics
 from hqsam_metrics.parallel import run_parts
 
 Labels = NDArray[np.uint8]
@@ -156,7 +156,7 @@ def _sequence(name: str, annotations: Path, pred: Path, listing: Path) -> DavisS
 
 
 def _score_folder(sequences: Sequence[DavisSequence], number: int) -> list[ObjectScore]:
-    from hqsam_metrics.png import read_index_png
+    from hqsam_metrics.masks.png import read_index_png
 
     one = sequences[number]
 
@@ -171,11 +171,11 @@ def _score_folder(sequences: Sequence[DavisSequence], number: int) -> list[Objec
 
 
 def score_folders(
-    sequences: Sequence[DavisSequence], *, workers: int = 1, report: Report = silent
+    sequences: Sequence[DavisSequence], *, workers: int = 1, progress: Progress = silent
 ) -> list[ObjectScore]:
     """Scores all sequences, in the order of the split's list; `workers` processes change no number."""
     total = len(sequences)
-    parts = run_parts(_score_folder, sequences, total, workers=workers, report=report, what="scoring sequences")
+    parts = run_parts(_score_folder, sequences, total, workers=workers, progress=progress, what="scoring sequences")
     return [score for part in parts for score in part]
 
 

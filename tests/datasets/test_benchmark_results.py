@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hqsam_datasets import json_stream
-from hqsam_datasets.benchmarks.cocolike import read_annotations
-from hqsam_datasets.benchmarks.results import iterate_records, read_detections
-from hqsam_datasets.errors import UserError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from hqsam_base import json_stream
+from hqsam_base.errors import UserError
+from hqsam_datasets.benchmarks.cocolike import read_annotations
+from hqsam_datasets.benchmarks.results import iterate_records, read_detections
 
 number = st.floats(0, 2000, allow_nan=False, width=32)
 record = st.fixed_dictionaries(
@@ -91,6 +92,7 @@ def test_annotation_files_are_packed_and_written_back_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    rows = [{"id": number} | row for number, row in enumerate(rows)]
     value = (
         {"annotations": rows, "images": [], "zinfo": info}
         if first
@@ -109,7 +111,7 @@ def test_annotation_files_are_packed_and_written_back_the_same(
 
 
 def test_every_truncation_of_an_annotation_file_is_an_error(tmp_path: Path) -> None:
-    text = json.dumps({"images": [{"id": 1}], "annotations": [{"image_id": 1}], "info": 12})
+    text = json.dumps({"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1}], "info": 12})
     path = tmp_path / "a.json"
     for length in range(len(text)):
         path.write_text(text[:length])

@@ -8,11 +8,12 @@ import math
 
 import numpy as np
 import pytest
-from hqsam_metrics import UserError, evaluate
-from hqsam_metrics.jsonlist import iter_list
-from hqsam_metrics.masks import encode_rle
 from metrics_synthetic import detections
 from metrics_testing import GOLDEN
+
+from hqsam_base.json_list import iter_list
+from hqsam_metrics import UserError, evaluate
+from hqsam_metrics.masks.iou import encode_rle
 
 
 @pytest.fixture
@@ -236,7 +237,7 @@ def test_nothing_to_score_is_no_success(tmp_path, coco_set, iou_type):
     """A hidden ground truth, crowds only, objects without masks: everything was undefined, and the exit status 0."""
     truth, rows = coco_set
     crowds = [row | {"iscrowd": 1} for row in truth["annotations"]]
-    for annotations, words in [
+    for rows_of_file, words in [
         ([], "not public"),
         (None, "not public"),
         (crowds, "set `iscrowd` to 0"),
@@ -244,7 +245,7 @@ def test_nothing_to_score_is_no_success(tmp_path, coco_set, iou_type):
         ([row | {"image_id": 77} for row in crowds], "not in `images`"),
     ]:
         with pytest.raises(UserError, match=words):
-            score(tmp_path, truth | {"annotations": annotations}, rows, iou_type=iou_type)
+            score(tmp_path, truth | {"annotations": rows_of_file}, rows, iou_type=iou_type)
     folder = GOLDEN / "video_ytvis"
     truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
     hidden = {key: value for key, value in truth.items() if key != "annotations"}

@@ -37,12 +37,12 @@ def child(text: str, environ: dict[str, str], steps) -> None:
 
     spec = Spec.model_validate_json(text)
 
-    def report(done: int, total: int, what: str) -> None:
+    def progress(done: int, total: int, what: str) -> None:
         steps.send((done, total, what))
 
     loop.train(
         shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out, seed=spec.seed,
-        report=report, say=lambda _line: None,
+        progress=progress, say=lambda _line: None,
     )  # fmt: skip
 
 

@@ -10,17 +10,18 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import launch
 from processes import Training, free_port, weights
 from test_processes import spec_of
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.runner import launch
 
 ROOT = Path(__file__).parents[2]
 PARENT = """
 import sys
 from pathlib import Path
 from hqsam.training.run import Spec
-from hqsam_pipelines import launch
+from hqsam_pipelines.runner import launch
 launch.train(Spec.read(Path(sys.argv[1])), lambda done, total, what: print(done, what, flush=True))
 """
 

@@ -12,19 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from hqsam_base import rle
+from hqsam_base.errors import UserError
 from hqsam_base.ids import in_order
-
-from hqsam_datasets import rle
-from hqsam_datasets.benchmarks import canonical
+from hqsam_base.json_stream import PackedRecords, iterate_members
+from hqsam_base.json_stream import canonical as as_text
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
-from hqsam_datasets.benchmarks.canonical import id_of
 from hqsam_datasets.benchmarks.common import find_file, find_folder, find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below
-from hqsam_datasets.images import MAX_PIXELS
-from hqsam_datasets.json_stream import PackedRecords, iterate_members
-from hqsam_datasets.json_stream import canonical as as_text
+from hqsam_datasets.fetch.extract import below
+from hqsam_datasets.formats import ground_truth
+from hqsam_datasets.formats.ground_truth import id_of
+from hqsam_datasets.formats.images import MAX_PIXELS
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -88,7 +87,7 @@ def read_annotations(path: Path) -> Annotated:
             packed.texts.append(_packed(value, path, cure))
     if truth.get("annotations") is not packed:
         raise UserError("the file has no list of annotations", file=path, cure=cure)
-    canonical.check_once(ids, path, "annotations")
+    ground_truth.check_once(ids, path, "annotations")
     return Annotated(truth, by_image, ids)
 
 
@@ -310,7 +309,7 @@ def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:
         rle=counts,
         area=float(rle.area(counts, height=height, width=width)) if counted else real(record, "area", path),
         category_id=whole(record, "category_id", path),
-        iscrowd=canonical.yes(record, "iscrowd", path),
+        iscrowd=ground_truth.yes(record, "iscrowd", path),
     )
 
 
@@ -318,7 +317,7 @@ def written(
     packed: PackedRecords, place: int, image: int, size: tuple[int, int], path: Path,
     renumbered: Callable[[Json], Json] = dict,
 ) -> Truth:  # fmt: skip
-    """An annotation as ground truth; `gt.json` gets it in the one form (see `canonical`).
+    """An annotation as ground truth; `gt.json` gets it in the one form (see `formats.ground_truth`).
 
     Args:
         packed: the annotations; the one at `place` is replaced.
@@ -331,7 +330,7 @@ def written(
     record = renumbered(packed[place])
     truth = truth_of(record, *size, path)
     known = {"id": whole(record, "id", path), "image_id": image, "category_id": truth.category_id, "area": truth.area}
-    whole_record = canonical.annotation(record, path, segmentation=canonical.mask(truth.rle, *size), **known)
+    whole_record = ground_truth.annotation(record, path, segmentation=ground_truth.mask(truth.rle, *size), **known)
     packed.texts[place] = as_text(whole_record)
     return truth
 
@@ -341,7 +340,7 @@ def check_categories_once(truth: Json, path: Path) -> None:
     found = records(truth, "categories", path)
     for record in found:
         record["id"] = whole(record, "id", path)
-    canonical.check_once((record["id"] for record in found), path, "categories")
+    ground_truth.check_once((record["id"] for record in found), path, "categories")
 
 
 def prompts_of(key: str, boxes: Detections, image_id: int, *, first_category: int = 0) -> tuple[Prompt, ...]:

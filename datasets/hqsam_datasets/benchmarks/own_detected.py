@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
-from hqsam_base.ids import numbered, plain_id
 
+from hqsam_base.errors import UserError
+from hqsam_base.ids import numbered, plain_id
+from hqsam_base.json_stream import PackedRecords
 from hqsam_datasets.benchmarks.base import BenchmarkOptions, Content, Item
-from hqsam_datasets.benchmarks.canonical import check_once, id_of
 from hqsam_datasets.benchmarks.cocolike import (
     Annotated,
     check_detections,
@@ -25,10 +26,9 @@ from hqsam_datasets.benchmarks.cocolike import (
     written,
 )
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import NotHadError
-from hqsam_datasets.images import ImageError, probe
-from hqsam_datasets.json_stream import PackedRecords
+from hqsam_datasets.fetch.extract import NotHadError
+from hqsam_datasets.formats.ground_truth import check_once, id_of
+from hqsam_datasets.formats.images import ImageError, probe
 from hqsam_datasets.sample import make_key
 from hqsam_datasets.sources.annotations import Places, annotation_file, file_name
 from hqsam_datasets.sources.base import SourceOptions, read_file
@@ -226,4 +226,4 @@ def _numbers(annotated: Annotated, path: Path) -> _Numbers:
             record["id"] = maps[-1][one]
     if not annotated.truth.get("images"):
         raise UserError("the file has no images", file=path, key="images", cure=_MEND)
-    return _Numbers(*maps, numbered(annotated.ids))
+    return _Numbers(maps[0], maps[1], numbered(annotated.ids))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqsam_datasets.benchmarks import canonical
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Truth
 from hqsam_datasets.benchmarks.cocolike import (
     check_categories_once,
@@ -36,8 +36,8 @@ from hqsam_datasets.benchmarks.cocolike import (
 )
 from hqsam_datasets.benchmarks.common import find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, found_below
+from hqsam_datasets.fetch.extract import below, found_below
+from hqsam_datasets.formats import ground_truth
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -134,8 +134,8 @@ def _renumbered(part: _Part, record: Json, size: tuple[int, int]) -> tuple[Truth
         "category_id": part.first_category + whole(record, "category_id", part.path),
     }
     truth = truth_of(record | numbers, *size, part.path)
-    known = {"area": truth.area, "segmentation": canonical.mask(truth.rle, *size)}
-    return truth, canonical.annotation(record, part.path, **numbers, **known)
+    known = {"area": truth.area, "segmentation": ground_truth.mask(truth.rle, *size)}
+    return truth, ground_truth.annotation(record, part.path, **numbers, **known)
 
 
 def _merged(parts: list[_Part]) -> Json:

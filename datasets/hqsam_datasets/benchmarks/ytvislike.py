@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqsam_datasets import rle
-from hqsam_datasets.benchmarks import canonical
+from hqsam_base import rle
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.cocolike import (
     check_categories,
@@ -23,8 +23,8 @@ from hqsam_datasets.benchmarks.cocolike import (
     whole,
 )
 from hqsam_datasets.benchmarks.common import find_file, find_prompts
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, found_below
+from hqsam_datasets.fetch.extract import below, found_below
+from hqsam_datasets.formats import ground_truth
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -134,7 +134,7 @@ def _check_lengths(groups: dict[Any, list[Json]], videos: list[Json], path: Path
 
 
 def _canonical(record: Json, sizes: dict[int, tuple[int, int]], path: Path) -> Json:
-    """An annotation as `gt.json` has it (see `canonical`)."""
+    """An annotation as `gt.json` has it (see `formats.ground_truth`)."""
     numbers = {name: whole(record, name, path) for name in ("id", "video_id", "category_id")}
     size = sizes[numbers["video_id"]]
     masks: dict[str, Any] = {}
@@ -144,11 +144,11 @@ def _canonical(record: Json, sizes: dict[int, tuple[int, int]], path: Path) -> J
             if not isinstance(shown["segmentations"], list):
                 raise UserError(f"{name} is no list", file=path, key=f"record {record.get('id')}")
             counts = [_mask(shown, frame, size, path) for frame in range(len(shown["segmentations"]))]
-            masks[name] = [None if one is None else canonical.mask(one, *size) for one in counts]
+            masks[name] = [None if one is None else ground_truth.mask(one, *size) for one in counts]
     if record.get("areas") is None:
         found = (None if m is None else m["counts"] for m in masks["segmentations"])
         masks["areas"] = [None if c is None else float(rle.area(c, height=size[0], width=size[1])) for c in found]
-    return canonical.annotation(record, path, **numbers, **masks)
+    return ground_truth.annotation(record, path, **numbers, **masks)
 
 
 def _mask(record: Json, frame: int, size: tuple[int, int], path: Path) -> str | None:
@@ -171,7 +171,7 @@ def _truths(objects: list[Json], frame: int, size: tuple[int, int], path: Path) 
                 area=float(rle.area(counts, height=size[0], width=size[1])),
                 category_id=whole(record, "category_id", path),
                 track_id=whole(record, "id", path),
-                iscrowd=canonical.yes(record, "iscrowd", path),
+                iscrowd=ground_truth.yes(record, "iscrowd", path),
             )
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hqsam_base.errors import UserError
 from hqsam_base.ids import flag, in_order, plain_id
-
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import NotHadError, below
-from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
-from hqsam_datasets.manifest import Reject, RejectReason
+from hqsam_base.json_stream import PackedRecords, canonical, iterate_members
+from hqsam_datasets.fetch.extract import NotHadError, below
+from hqsam_datasets.formats.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, Pair, Scan, Segmentation, SourceOptions, relative
 from hqsam_datasets.sources.own import found_single
 from hqsam_datasets.sources.skip import Skip
@@ -26,8 +25,9 @@ _CURE = "give a file in COCO's instances format"
 class AnnotatedImages:
     """Images with instances of a COCO or LVIS file.
 
-    Crowd regions, annotations without a mask and polygons with fewer than three corners are left out with a reject; images without any instance
-    are no samples. An annotation that cannot be drawn, or an image of another size than the file says, rejects the image.
+    Crowd regions, annotations without a mask and polygons with fewer than three corners are left out with a reject;
+    images without any instance are no samples.
+    An annotation that cannot be drawn, or an image of another size than the file says, rejects the image.
 
     Args:
         sheet: the data sheet.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hqsam_base.errors import UserError
 from hqsam_base.filenames import one_form
-
-from hqsam_datasets.errors import UserError
 from hqsam_datasets.sources.own import SUFFIXES
 
 

@@ -1,0 +1,424 @@
+"""COCO and LVIS annotation files and result files as columns, checked on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsam_base.errors import UserError
+from hqsam_base.json_list import iter_list, read_json
+from hqsam_base.progress import Progress, silent
+from hqsam_metrics.ap.columns import (
+    Ids,
+    IdTable,
+    finite,
+    flag,
+    id_list,
+    integers,
+    numbers,
+    read_ids,
+    rows_of,
+    unique,
+    zero_id_warning,
+)
+from hqsam_metrics.masks.iou import segmentation_string
+from hqsam_metrics.masks.rle import Int, RleBatch, RleError, decode_runs
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+AreaRule = Literal["mask", "bbox"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a set, in the order of their ids: the ids, and heights and widths, int64 [i]."""
+
+    table: IdTable
+    heights: Int
+    widths: Int
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self.table)
+
+    @property
+    def ids(self) -> Int:
+        """The ids, int64 [i], rising; where they are names: their places."""
+        return self.table.numbers
+
+    def place(self, ids: Ids) -> Int:
+        """Returns the place of each id, -1 for an unknown one: int64 [n]."""
+        return self.table.place(ids)
+
+
+@dataclass(frozen=True)
+class Federation:
+    """What LVIS says about the categories of an image, as image_place * K + category_place, sorted int64.
+
+    Attributes:
+        checked: pairs for which the image was searched (ground truth there, or named as negative).
+        not_exhaustive: pairs whose annotation is known to be incomplete.
+        frequency: `r`, `c` or `f` of each category [K].
+    """
+
+    checked: Int
+    not_exhaustive: Int
+    frequency: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Annotations in the order of the file, one row each.
+
+    Attributes:
+        name: the file, for messages.
+        images: the images.
+        categories: ids of the K categories.
+        image: int64 [g], place in `images`.
+        category: int64 [g], place in `categories`.
+        area: float64 [g], the annotation's own field; where it has none, the mask's pixels.
+        crowd: bool [g], the field `iscrowd`.
+        marked: bool [g], the field `ignore`. What both mean differs by measure: see `treated`.
+        ids: annotation ids [g], int64 or objects.
+        masks: run-length codes [g].
+        federation: LVIS only.
+        warnings: what the official loader tolerates, counted.
+    """
+
+    name: str
+    images: Images
+    categories: IdTable
+    image: Int
+    category: Int
+    area: Float
+    crowd: Bool
+    marked: Bool
+    ids: NDArray[Any]
+    masks: RleBatch
+    federation: Federation | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def category_ids(self) -> Int:
+        """The ids of the categories, int64 [K], rising; where they are names: their places."""
+        return self.categories.numbers
+
+    def treated(self, *, boundary: bool) -> tuple[Bool, Bool]:
+        """Returns which annotations a measure ignores, and which of them are crowds, bool [g] each.
+
+        Ignored objects are no misses, and detections that match them no false alarms; crowds may be matched often and
+        have an IoU of their own (see `hqsam_metrics.pairs`). The official programs differ: pycocotools overwrites
+        `ignore` with `iscrowd`; the Boundary IoU API honours both, in COCO and in LVIS; lvis-api honours `ignore` and
+        does not know `iscrowd`.
+
+        Args:
+            boundary: boundary AP; else mask AP.
+        """
+        if boundary:
+            return self.crowd | self.marked, self.crowd
+        return (self.crowd, self.crowd) if self.federation is None else (self.marked, np.zeros_like(self.crowd))
+
+
+@dataclass(frozen=True)
+class Results:
+    """Detections in the order of the file, one row each.
+
+    Attributes:
+        name: the file, for messages.
+        image: int64 [n], place in the ground truth's images.
+        category: int64 [n], place in its categories, -1 for an unknown one.
+        score: float64 [n].
+        area: float64 [n], given area (`bbox` rule), or None: count the mask's pixels.
+        masks: run-length codes [n].
+        row: int64 [n], number in the file, for messages.
+    """
+
+    name: str
+    image: Int
+    category: Int
+    score: Float
+    area: Float | None
+    masks: RleBatch
+    row: Int = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        """Returns the number of detections."""
+        return len(self.score)
+
+
+def read_images(content: Mapping[str, Any], name: str) -> Images:
+    """Reads the list `images` (ids unique, sizes positive)."""
+    rows = rows_of(content, "images", name)
+    if not rows:
+        raise UserError(f"{name}: `images` is empty; there is nothing to score")
+    table, order = IdTable.of(rows, name, "image")
+    heights, widths = (integers(rows, key, name, "image") for key in ("height", "width"))
+    bad = np.flatnonzero((heights < 1) | (widths < 1))
+    if len(bad):
+        raise UserError(f"{name}: image id {rows[bad[0]]['id']} has no positive `height` and `width`")
+    return Images(table, heights[order], widths[order])
+
+
+def parse_ground_truth(content: Any, name: str, *, lvis: bool = False, progress: Progress = silent) -> GroundTruth:
+    """Reads a COCO or LVIS annotation file.
+
+    Args:
+        content: the parsed JSON.
+        name: file name for messages.
+        lvis: read the federated keys too.
+        progress: told how far the work is.
+
+    Raises:
+        UserError: duplicate ids, malformed masks, missing keys, wrong sizes.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{name}: must be a JSON object with `images`, `annotations`, `categories`")
+    images = read_images(content, name)
+    categories, _ = IdTable.of(rows_of(content, "categories", name), name, "category")
+    rows = annotation_rows(content, name)
+    ids = read_ids(rows, "id", name, "annotation")
+    unique(ids, name, "annotation id")
+    image = images.place(read_ids(rows, "image_id", name, "annotation"))
+    category = categories.place(read_ids(rows, "category_id", name, "annotation"))
+    drawn = np.array([row.get("segmentation") != [] for row in rows], bool)
+    keep = np.flatnonzero((image >= 0) & (category >= 0) & drawn)
+    warnings = _tolerated(ids, image, category, drawn)
+    kept = [rows[i] for i in keep]
+    image, category = image[keep], category[keep]
+    crowd, marked = (np.array([flag(row, key, name) for row in kept], bool) for key in ("iscrowd", "ignore"))
+    warnings += _treatment(crowd, marked, lvis=lvis)
+    masks = _gt_masks(kept, images, image, name, progress)
+    area = _areas(kept, masks, name)
+    # An LVIS annotation without area is none: it does not say that its category was looked for, either.
+    real = area > 0
+    federation = read_federation(content, images, categories, image[real], category[real], name) if lvis else None
+    of_kept = np.asarray(ids, None if isinstance(ids, np.ndarray) else object)[keep]
+    return GroundTruth(
+        name, images, categories, image, category, area, crowd, marked, of_kept, masks, federation, tuple(warnings)
+    )
+
+
+def annotation_rows(content: Mapping[str, Any], name: str) -> list[Any]:
+    """Returns the list `annotations`.
+
+    Raises:
+        UserError: it has none, as the files of test splits.
+    """
+    if content.get("annotations"):
+        return rows_of(content, "annotations", name)
+    raise UserError(
+        f"{name}: has no annotations, so there is nothing to score: is it the file of a test split, whose ground truth is"
+        " not public? Results for it are scored by the benchmark's server only"
+    )
+
+
+def check_countable(gt: GroundTruth, *, boundary: bool) -> None:
+    """Checks that something can be scored.
+
+    Args:
+        gt: the annotations.
+        boundary: for boundary AP; else for mask AP.
+
+    Raises:
+        UserError: every annotation is left out or ignored; the text says why.
+    """
+    ignore, _ = gt.treated(boundary=boundary)
+    if (~ignore & ((gt.area > 0) | (gt.federation is None))).any():
+        return
+    if not len(ignore):
+        why = "; ".join(gt.warnings) or "it has no annotations"
+    elif gt.crowd.all() and ignore.all():
+        why = (
+            f"all {len(ignore)} annotations are crowd regions (`iscrowd`: 1), which are ignored. CVAT writes brush masks so,"
+            " and Rectlabel all run-length masks: set `iscrowd` to 0 if they are objects"
+        )
+    else:
+        why = f"all {len(ignore)} annotations are ignored (`ignore`, `iscrowd`) or have no area"
+    raise UserError(f"{gt.name}: has no object that counts: {why}")
+
+
+def _tolerated(ids: Ids, image: Int, category: Int, drawn: Bool) -> list[str]:
+    out = zero_id_warning(ids)
+    for wrong, what in (
+        (image < 0, "of images that are not in `images`"),
+        (category < 0, "of unknown categories"),
+        (~drawn, "without a mask (`segmentation: []`; the official programs stop at them)"),
+    ):
+        if wrong.any():
+            out.append(f"{int(wrong.sum())} annotations {what} were left out")
+    return out
+
+
+def _treatment(crowd: Bool, marked: Bool, *, lvis: bool) -> list[str]:
+    """Says which annotations count by one measure and are ignored by the other, as the official programs do."""
+    program, flagged, key = ("lvis-api", crowd, "iscrowd") if lvis else ("pycocotools", marked & ~crowd, "ignore")
+    if not flagged.any():
+        return []
+    return [
+        f"{int(flagged.sum())} annotations have `{key}`: mask AP counts them, as {program} does not look at it;"
+        " boundary AP ignores them, as the Boundary IoU API does"
+    ]
+
+
+def _areas(rows: Sequence[Any], masks: RleBatch, name: str) -> Float:
+    """Returns the annotations' own areas; where there is none, the mask's pixels."""
+    without = np.flatnonzero([row.get("area") is None for row in rows])
+    if not len(without):
+        return numbers(rows, "area", name, "annotation")
+    try:
+        counted = decode_runs(masks.take(without)).areas()
+    except RleError as error:
+        wrong = rows[int(without[error.index])]["id"]
+        raise UserError(f"{name}: annotation id {wrong}: malformed run-length code: {error.reason}") from None
+    given = dict(zip(without.tolist(), counted.tolist(), strict=True))
+    filled = [row if i not in given else {"area": given[i]} for i, row in enumerate(rows)]
+    return numbers(filled, "area", name, "annotation")
+
+
+def _gt_masks(rows: Sequence[Any], images: Images, image: Int, name: str, progress: Progress) -> RleBatch:
+    strings: list[bytes] = []
+    heights, widths = images.heights[image], images.widths[image]
+    sizes = np.stack([heights, widths], axis=1).tolist()
+    for i, row in enumerate(rows):
+        code = row.get("segmentation")
+        if type(code) is dict and code.get("size") == sizes[i] and type(code.get("counts")) is str:
+            strings.append(code["counts"].encode())
+            continue
+        try:
+            strings.append(segmentation_string(code, *sizes[i]))
+        except RleError as error:
+            raise UserError(f"{name}: annotation id {row['id']}: {error.reason}") from None
+        if i % 1024 == 1023:
+            progress(i + 1, len(rows), "reading ground truth")
+    return RleBatch.of(strings, heights, widths)
+
+
+def read_federation(
+    content: Mapping[str, Any], images: Images, categories: IdTable, image: Int, category: Int, name: str
+) -> Federation:
+    """Reads what LVIS adds: negative and not exhaustive categories of the images, frequencies of the categories."""
+    n = len(categories)
+    owners = images.place(read_ids(content["images"], "id", name, "image"))
+    pairs: dict[str, Int] = {}
+    rows = content["images"]
+    for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+        if any(key not in row for row in rows):
+            raise UserError(f"{name}: an image has no list `{key}`; is this an LVIS file? (COCO: `hqsam score coco`)")
+        lists = [id_list(row[key], f"{name}: image id {row['id']}: `{key}`") for row in rows]
+        at = np.repeat(owners, list(map(len, lists)))
+        place = categories.place([value for one in lists for value in one])
+        pairs[key] = np.unique((at * n + place)[place >= 0])
+    bad = [row["id"] for row in content["categories"] if row.get("frequency") not in ("r", "c", "f")]
+    if bad:
+        raise UserError(f"{name}: category id {bad[0]} has no `frequency` r, c or f; is this an LVIS file?")
+    frequency = np.empty(n, "U1")
+    place = categories.place(read_ids(content["categories"], "id", name, "category"))
+    frequency[place] = [row["frequency"] for row in content["categories"]]
+    checked = np.union1d(image * n + category, pairs["neg_category_ids"])
+    return Federation(checked, pairs["not_exhaustive_category_ids"], frequency)
+
+
+def read_ground_truth(path: Path, *, lvis: bool = False, progress: Progress = silent) -> GroundTruth:
+    """Reads an annotation file (see `parse_ground_truth`)."""
+    progress(0, 0, "reading ground truth")
+    return parse_ground_truth(read_json(path), str(path), lvis=lvis, progress=progress)
+
+
+def parse_results(
+    blocks: Iterable[list[Any]], gt: GroundTruth, name: str, *, area_rule: AreaRule = "mask",
+    progress: Progress = silent,
+) -> Results:  # fmt: skip
+    """Reads detections.
+
+    Args:
+        blocks: lists of result objects `{image_id, category_id, segmentation, score}`.
+        gt: the ground truth they belong to.
+        name: file name for messages.
+        area_rule: "mask": the area of a detection is its pixel count, whatever else the file says. "bbox": as the
+            official loader does, width x height of `bbox` when the first result has one.
+        progress: told how far the work is.
+
+    Raises:
+        UserError: unknown image ids, scores that are no finite numbers, masks of another size, missing keys.
+    """
+    parts: list[Results] = []
+    boxed: bool | None = None
+    first = 0
+    for block in blocks:
+        if boxed is None and block:
+            boxed = area_rule == "bbox" and isinstance(block[0], Mapping) and bool(block[0].get("bbox"))
+        parts.append(_parse_block(block, gt, name, first, bool(boxed)))
+        first += len(block)
+        progress(first, 0, "reading results")
+    return join_results(parts, name)
+
+
+def join_results(parts: Sequence[Results], name: str) -> Results:
+    """Joins blocks of one result file."""
+    if not parts:
+        empty = np.zeros(0, np.int64)
+        return Results(name, empty, empty, np.zeros(0), None, RleBatch.of([], [], []))
+    area = None if any(p.area is None for p in parts) else np.concatenate([_area(p) for p in parts])
+    image, category = (np.concatenate([getattr(p, key) for p in parts]) for key in ("image", "category"))
+    score = np.concatenate([p.score for p in parts])
+    row = np.concatenate([p.row for p in parts])
+    return Results(name, image, category, score, area, RleBatch.concat([p.masks for p in parts]), row)
+
+
+def _area(part: Results) -> Float:
+    assert part.area is not None
+    return part.area
+
+
+def _parse_block(rows: list[Any], gt: GroundTruth, name: str, first: int, boxed: bool) -> Results:
+    ids = read_ids(rows, "image_id", name, "result", first)
+    image = gt.images.place(ids)
+    unknown = np.flatnonzero(image < 0)
+    if len(unknown):
+        at = int(unknown[0])
+        raise UserError(
+            f"{name}: result {first + at}: image_id {ids[at]} is not in {gt.name}"
+            f" ({len(unknown)} such results); score it against the annotation file it was made for"
+        )
+    category = gt.categories.place(read_ids(rows, "category_id", name, "result", first))
+    score = numbers(rows, "score", name, "result", first)
+    masks = _result_masks(rows, gt, image, name, first)
+    area = np.array([_box_area(row, name, first + i) for i, row in enumerate(rows)]) if boxed else None
+    return Results(name, image, category, score, area, masks, np.arange(first, first + len(rows)))
+
+
+def _box_area(row: Mapping[str, Any], name: str, at: int) -> float:
+    box = row.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        raise UserError(f"{name}: result {at}: `bbox` must be [x, y, width, height], as the first result has one")
+    width, height = (finite(side, f"{name}: result {at}: a side of `bbox`") for side in box[2:])
+    return width * height
+
+
+def _result_masks(rows: list[Any], gt: GroundTruth, image: Int, name: str, first: int) -> RleBatch:
+    heights, widths = gt.images.heights[image], gt.images.widths[image]
+    try:
+        codes = [row["segmentation"] for row in rows]
+        sizes = np.array([code["size"] for code in codes], np.int64).reshape(-1, 2)
+        strings = [code["counts"].encode("ascii") for code in codes]
+        if (sizes[:, 0] == heights).all() and (sizes[:, 1] == widths).all():
+            return RleBatch.of(strings, heights, widths)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        pass
+    strings = []
+    for i, row in enumerate(rows):
+        try:
+            strings.append(segmentation_string(row.get("segmentation"), int(heights[i]), int(widths[i])))
+        except RleError as error:
+            raise UserError(f"{name}: result {first + i}: {error.reason}") from None
+    return RleBatch.of(strings, heights, widths)
+
+
+def read_results(path: Path, gt: GroundTruth, *, area_rule: AreaRule = "mask", progress: Progress = silent) -> Results:
+    """Reads a result file (see `parse_results`); a large one is read block by block."""
+    return parse_results(iter_list(path), gt, str(path), area_rule=area_rule, progress=progress)

@@ -1,0 +1,27 @@
+"""DVC's command line as a function, so that the stage host can fork a run of it: `python -m hqsam_pipelines.runner.dvc_run ARGS`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from hqsam_pipelines.config import env
+from hqsam_pipelines.runner import host_client
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `dvc <argv>` in the checkout's host, or here if there is none. Returns DVC's exit status."""
+    env.prepare()
+    status = host_client.run(env.repository_root(), "hqsam_pipelines.runner.dvc_run:run_here", argv)
+    return status if status is not None else run_here(argv)
+
+
+def run_here(argv: Sequence[str]) -> int:
+    """Run `dvc <argv>` in this process. Returns DVC's exit status."""
+    from dvc.cli import main as dvc_main
+
+    return int(dvc_main(list(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,283 @@
+"""One local Prefect server per checkout: found, started, reused, stopped.
+
+A Prefect process without a server starts a temporary one, which costs about ten seconds each time. So the first
+stage that finds none starts one for the repository and the later ones reuse it. The state lies in
+`<root>/.hqsam`:
+
+* `server.lock` is held by the server process as long as it lives: "is it running" is a question to the kernel,
+  so a stale note or a reused process number cannot mislead anybody.
+* `start.lock` is held by whoever is starting a server: two stages never start two.
+* `lease.lock` is held, shared, by every process that uses the server. When nobody has held it for the idle time,
+  the server ends (see `server_daemon`).
+* `server.json` is the note with the address; `prefect/` is the server's home; `server.log` is its log.
+
+With `PREFECT_API_URL` set, that server is used and none of this happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hqsam_base.errors import UserError
+from hqsam_base.locks import FileLock, is_held, locked
+from hqsam_pipelines.config import env
+
+DEFAULT_IDLE_MINUTES = 10.0
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A reachable Prefect server: `api` is its API address, `page` its user interface, `ours` whether we run it."""
+
+    api: str
+    ours: bool
+    pid: int | None = None
+    started_now: bool = False
+
+    @property
+    def page(self) -> str:
+        """The address that a person opens in a browser."""
+        return self.api.removesuffix("/").removesuffix("/api")
+
+
+def note_path(root: Path) -> Path:
+    """Where the running server writes its address."""
+    return env.state_dir(root) / "server.json"
+
+
+def lock_path(root: Path) -> Path:
+    """The lock that the server process holds for life."""
+    return env.state_dir(root) / "server.lock"
+
+
+def lease_path(root: Path) -> Path:
+    """The lock that every user of the server holds, shared."""
+    return env.state_dir(root) / "lease.lock"
+
+
+def log_path(root: Path) -> Path:
+    """The server's own log."""
+    return env.state_dir(root) / "server.log"
+
+
+def home(root: Path) -> Path:
+    """The server's data base and settings: `PREFECT_HOME` of every process of this checkout."""
+    return env.state_dir(root) / "prefect"
+
+
+def read_note(root: Path) -> dict[str, Any] | None:
+    """The note of the last server (running or not), or None if there is none or it is not readable."""
+    try:
+        note = json.loads(note_path(root).read_text())
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) and {"port", "pid"} <= note.keys() else None
+
+
+def healthy(api: str, timeout: float = 2.0) -> bool:
+    """Whether a Prefect server answers at `api` (`http://host:port/api`)."""
+    try:
+        # No proxy for a loopback address, whatever the environment says.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{api}/health", timeout=timeout) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+def status(root: Path) -> Server | None:
+    """The server of this checkout (or the one of `PREFECT_API_URL`) if it runs and answers, else None."""
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        return Server(api=given, ours=False)
+    return _running(root)
+
+
+def _running(root: Path) -> Server | None:
+    if not is_held(lock_path(root)):
+        return None
+    note = read_note(root)
+    if note is None:
+        return None
+    api = f"http://127.0.0.1:{note['port']}/api"
+    return Server(api=api, ours=True, pid=int(note["pid"])) if healthy(api) else None
+
+
+@contextlib.contextmanager
+def running(root: Path) -> Iterator[Server]:
+    """Use a Prefect server for the block: start one if there is none, and keep it from ending itself meanwhile.
+
+    Sets `PREFECT_API_URL` and `PREFECT_HOME` in this process unless the caller's environment names a server.
+
+    Raises:
+        UserError: the server did not start (the message holds the end of its log), or the caller's does not answer.
+    """
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        with _unreachable_is_user_error(given):
+            yield Server(api=given, ours=False)
+        return
+    with locked(lease_path(root), shared=True):
+        server = ensure(root)
+        with _environment(PREFECT_API_URL=server.api, PREFECT_HOME=str(home(root))):
+            yield server
+
+
+@contextlib.contextmanager
+def _unreachable_is_user_error(api: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "Failed to reach API" not in str(error):
+            raise
+        cure = "start that server, or unset the variable: a local one is then started"
+        raise UserError("the Prefect server does not answer", file=api, key="PREFECT_API_URL", cure=cure) from error
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    old = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def ensure(root: Path, *, idle_minutes: float | None = None) -> Server:
+    """The checkout's server, started if it does not run. The caller holds a lease if it wants to keep it."""
+    server = _running(root)
+    if server is not None:
+        return server
+    try:
+        with locked(env.state_dir(root) / "start.lock", timeout=START_TIMEOUT_S):
+            server = _running(root)  # somebody else may have started it while we waited
+            return server if server is not None else _start(root, idle_minutes)
+    except TimeoutError as error:
+        raise UserError(
+            "another process has been starting the Prefect server for too long",
+            file=log_path(root),
+            cure="look into the log, then run `hqsam server stop` and try again",
+        ) from error
+
+
+def _start(root: Path, idle_minutes: float | None) -> Server:
+    """Start the daemon and wait until it answers. Called with `start.lock` held."""
+    _end_old(root)
+    if idle_minutes is None:
+        idle_minutes = float(os.environ.get("HQSAM_SERVER_IDLE_MINUTES", DEFAULT_IDLE_MINUTES))
+    port = _free_port(preferred=(read_note(root) or {}).get("port"))
+    command = [sys.executable, "-m", "hqsam_pipelines.runner.server_daemon", str(root), str(port), str(idle_minutes)]
+    with log_path(root).open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env=_daemon_environment(root),
+        )  # fmt: skip
+    end = time.monotonic() + START_TIMEOUT_S
+    api = f"http://127.0.0.1:{port}/api"
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise _start_error(root, f"the Prefect server ended at once (exit {process.returncode})")
+        if healthy(api) and _is_noted(root, process.pid):
+            return Server(api=api, ours=True, pid=process.pid, started_now=True)
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    raise _start_error(root, f"the Prefect server did not answer within {START_TIMEOUT_S:.0f} s")
+
+
+def _is_noted(root: Path, pid: int) -> bool:
+    note = read_note(root)
+    return note is not None and note["pid"] == pid
+
+
+def _daemon_environment(root: Path) -> dict[str, str]:
+    """The caller's environment without what belongs to its own flow run or address."""
+    drop = ("PREFECT_API_", "PREFECT__", "PREFECT_SERVER_API_", "PREFECT_CLIENT_", "COVERAGE_", "PYTEST_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
+    return {**kept, "PREFECT_HOME": str(home(root)), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+def _start_error(root: Path, problem: str) -> UserError:
+    try:
+        tail = "\n    ".join(log_path(root).read_text(errors="replace").splitlines()[-8:])
+    except OSError:
+        tail = ""
+    return UserError(
+        f"{problem}; the end of its log:\n    {tail}",
+        file=log_path(root),
+        cure="free the disk or the port, or set PREFECT_API_URL to a server that runs",
+    )
+
+
+def _end_old(root: Path) -> None:
+    """A server that holds its lock but does not answer is ended before a new one starts on the same data base."""
+    if is_held(lock_path(root)) and not _wait_unlocked(root, 15.0):
+        note = read_note(root)
+        if note is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(note["pid"]), signal.SIGKILL)
+        _wait_unlocked(root, 5.0)
+
+
+def _wait_unlocked(root: Path, timeout: float) -> bool:
+    lock = FileLock(lock_path(root))
+    free = lock.acquire(timeout)
+    lock.release()
+    return free
+
+
+def _free_port(preferred: int | None) -> int:
+    """The preferred port if it is free (so that a page left open in a browser still works), else any free one."""
+    for port in (preferred or 0, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise UserError("no free TCP port on 127.0.0.1", cure="set PREFECT_API_URL to a server that runs")
+
+
+def stop(root: Path) -> bool:
+    """End this checkout's server, whoever uses it.
+
+    Returns:
+        Whether one was running.
+
+    Raises:
+        UserError: it did not end.
+    """
+    if not is_held(lock_path(root)):
+        return False
+    note = read_note(root)
+    if note is None:
+        raise UserError(
+            "a server runs but its note is gone", file=note_path(root), cure="end it by hand; see server.log"
+        )
+    for sig, patience in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(note["pid"]), sig)
+        if _wait_unlocked(root, patience):
+            return True
+    raise UserError(f"the Prefect server (process {note['pid']}) does not end", file=log_path(root))
