@@ -78,7 +78,7 @@ def written(folder: Path, truth: Json, rows: list[Json]) -> dict[str, Path]:
 def same(function: Any, want: Json, where: Any, **arguments: Any) -> None:
     """The evaluator gives the wanted numbers; where nothing counts, it says so."""
     if all(value in (None, -1) for name, value in want.items() if name.startswith("AP")):
-        with pytest.raises(UserError, match="no object that counts|no annotations"):
+        with pytest.raises(UserError, match=r"no object that counts|no annotations"):
             function(**arguments)
         return
     got = function(**arguments).metrics
