@@ -27,7 +27,7 @@ from hqsam_datasets.overlap.hashing import ImageHashes, hash_image
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 2
+VERSION = 3
 Row = dict[str, Any]
 _SHARD_BYTES = 4 << 30
 _BATCH = 32_768

@@ -74,6 +74,24 @@ def _show_image(key: str, found: FoundImage, target: Path, json_file: Path | Non
 
 
 @app.command()
+def labelme(
+    folder: Annotated[Path, typer.Argument(help="Folder with images and labelme's JSON files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.json", help="The COCO file to write, best in that folder.")],
+) -> None:
+    """Write the shapes of a labelme folder as one COCO file, which sources, evaluation sets and doctor read."""
+    from hqsam_base import atomic
+    from hqsam_datasets.formats.labelme import convert
+    from hqsam_pipelines.commands._outputs import check_outputs
+
+    check_outputs({"OUT.json": out})
+    found = convert(folder)
+    atomic.write_json(out, found.content)
+    typer.echo(f"{len(found.content['annotations'])} objects on {len(found.content['images'])} images: {out}")
+    for kind, number in sorted(found.left_out.items()):
+        typer.echo(f"  {number} shapes of type {kind} have no area and were left out")
+
+
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="A folder of shards: data/shards or data/prompts.")],
     url: Url,
