@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from test_loop import BASE, WEIGHTS, options, run
 
 from hqsam.model.build import build_model
+from hqsam.model.options import ModelOptions
 from hqsam.training.batch import collate
 from hqsam.training.cache import _mapped
 from hqsam.training.events import NAME, EventFile
 from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet
-from hqsam.training.loop import ModelOptions
 from hqsam.training.probe import reserve
 from hqsam.training.state import LAST, RunState, TrainProgress
 from hqsam.training.step import Step

@@ -15,18 +15,19 @@ from test_loop import BASE, ROOT, options, run
 
 from hqsam.model.build import build_model
 from hqsam.model.load import load_any
+from hqsam.model.options import ModelOptions
 from hqsam.training.batch import PROMPT_KINDS, collate
 from hqsam.training.cache import CachePlan
 from hqsam.training.checks import check_nodes, check_processes, compile_encoder
 from hqsam.training.feed import encode
 from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet, epoch_plan
-from hqsam.training.loop import ModelOptions, TrainOptions
 from hqsam.training.loss import boundary_band, loss_at_points
+from hqsam.training.options import TrainOptions
 from hqsam.training.probe import largest_fitting
-from hqsam.training.run import Spec
 from hqsam.training.state import LAST
 from hqsam.training.step import Step, mask_logits, predict
+from hqsam.training.train_run import TrainRun
 from hqsam_base.errors import UserError
 from hqsam_datasets.prepare import augment
 
@@ -336,14 +337,14 @@ def test_variants_that_change_the_encoder_need_the_online_feed(training_set, tmp
 
 def test_the_program_says_what_is_wrong_with_its_file(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
-        Spec.read(tmp_path / "none.json")
+        TrainRun.read(tmp_path / "none.json")
     (tmp_path / "spec.json").write_text('{"shards": "x"}')
     with pytest.raises(UserError, match="Field required"):
-        Spec.read(tmp_path / "spec.json")
+        TrainRun.read(tmp_path / "spec.json")
 
 
 def test_the_plain_program(training_set, tmp_path):
-    spec = Spec(
+    spec = TrainRun(
         shards=training_set[0],
         prompts=training_set[1],
         model=BASE,
@@ -352,7 +353,7 @@ def test_the_plain_program(training_set, tmp_path):
         seed=0,
     )
     spec.write(tmp_path / "spec.json")
-    assert Spec.read(tmp_path / "spec.json") == spec
+    assert TrainRun.read(tmp_path / "spec.json") == spec
     paths = os.pathsep.join(str(ROOT / p) for p in (".", "datasets", "metrics", "pipelines"))
     done = subprocess.run(
         [sys.executable, "-m", "hqsam.training.run", str(tmp_path / "spec.json")], env=os.environ | {"PYTHONPATH": paths},
