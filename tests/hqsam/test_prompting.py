@@ -11,8 +11,9 @@ from model_testing import picture
 from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import InputError
 from hqsam.model.preprocess import Frame
+from hqsam.model.prompt_inputs import group
 from hqsam.prediction.postprocess import MaskPatch, mask_patch
-from hqsam.prediction.prompt import Prompt, group
+from hqsam.prediction.prompt import Prompt
 from hqsam_base import rle
 
 sides = st.integers(1, 400)
