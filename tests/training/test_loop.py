@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,9 +21,9 @@ from hqsam.training.step import Step, predict_hq
 from hqsam.training.train_run import TrainRun
 from hqsam_base.errors import UserError
 from hqsam_base.progress import silent
+from tests import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
-WEIGHTS = ROOT / "hqsam" / "model" / "backbones" / "nano.safetensors"
+WEIGHTS = REPOSITORY / "hqsam" / "model" / "backbones" / "nano.safetensors"
 BASE = ModelOptions(backbone="nano", checkpoint=WEIGHTS)
 
 
