@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _codecs
 import argparse
+import importlib
 import json
 import pathlib
 import pickle
@@ -146,7 +147,7 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
 
 def _safe() -> list[Any]:
     """What trainers put beside the weights and what runs no code of the file's when it is made."""
-    arrays = [getattr(np._core.multiarray, name) for name in ("scalar", "_reconstruct")]
+    arrays = [getattr(importlib.import_module("numpy._core.multiarray"), name) for name in ("scalar", "_reconstruct")]
     before_numpy_2 = [(function, f"numpy.core.multiarray.{function.__name__}") for function in arrays]
     kinds = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     paths = [pathlib.PosixPath, pathlib.PurePosixPath]

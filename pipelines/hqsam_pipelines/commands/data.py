@@ -42,7 +42,7 @@ def show(
         _show_image(key, evaluated, target, json_file)
         return
     found = lookup.find_sample(key, data)
-    atomic.write_bytes(target, images.encode_png(drawing.draw_sample(found.sample, found.views, found.noises)))
+    atomic.write_bytes(target, images.encode_png(drawing.draw_sample(found.sample, found.views, found.pictures)))
     sample = found.sample
     facts = {name: value for name, value in found.row.items() if not isinstance(value, bytes)}
     say(f"{key}: {sample.width}x{sample.height}, {len(sample.instances)} instance(s), in {found.where}")
