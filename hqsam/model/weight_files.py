@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -123,18 +123,11 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
             return load_file(path), note
         with torch.serialization.safe_globals(_safe()):
             return _unwrapped(path, torch.load(path, map_location="cpu", weights_only=True)), {}
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise _refusal(path, error) from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # on damaged bytes the unpickler raises almost anything
         if "TorchScript" in str(error):
             cure = "give the state_dict() of the model that it was scripted from"
             raise UserError("the file is a TorchScript program, not a checkpoint", file=path, cure=cure) from error

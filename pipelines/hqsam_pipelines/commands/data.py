@@ -86,9 +86,9 @@ def labelme(
     check_outputs({"OUT.json": out})
     found = convert(folder)
     atomic.write_json(out, found.content)
-    typer.echo(f"{len(found.content['annotations'])} objects on {len(found.content['images'])} images: {out}")
+    say(f"{len(found.content['annotations'])} objects on {len(found.content['images'])} images: {out}")
     for kind, number in sorted(found.left_out.items()):
-        typer.echo(f"  {number} shapes of type {kind} have no area and were left out")
+        say(f"  {number} shapes of type {kind} have no area and were left out")
 
 
 @app.command()
