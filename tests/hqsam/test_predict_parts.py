@@ -98,6 +98,7 @@ def test_a_killed_process_is_one_message_and_the_next_run_goes_on(shared, tmp_pa
     finally:
         killer.join()
     assert list(out.parent.glob(".toy-nano.partial/part-*.parquet")) and not out.exists()
+    monkeypatch.setenv(PROCESSES_VARIABLE, "1")
     _run(shared, out)
     assert _contents(out) == _contents(tmp_path / "one" / "toy-nano")
     assert json.loads((out / "predict.json").read_bytes())["n_images"] == 5
