@@ -141,14 +141,14 @@ def test_5_a_metrics_version_scores_again_and_nothing_else(first: Path) -> None:
 
 def test_5b_an_edit_that_can_move_no_number_runs_the_code_stage_alone(first: Path, tmp_path: Path) -> None:
     """A file that only starts and watches stages, and one that a single stage imports: its outputs stay, so nothing follows."""
-    for name in ("pipelines/hqsam_pipelines/runner/progress.py", "datasets/hqsam_datasets/quality/docs.py"):
+    for name in ("pipelines/hqsam_pipelines/runner/progress.py", "datasets/hqsam_datasets/prepare/shards.py"):
         assert (first / name).is_file()
         with (first / name).open("a") as file:
             file.write("\n# nothing\n")
     done = run(first, "hqsam", "repro", "--json", str(tmp_path / "out.json"))
     assert done.returncode == 0, done.stdout + done.stderr
     outcome = json.loads((tmp_path / "out.json").read_text())
-    assert (outcome["ran"], len(outcome["fresh"])) == (["code", "validate"], 14)
+    assert (outcome["ran"], len(outcome["fresh"])) == (["code", "shard"], 14)
 
 
 def test_5c_back_at_earlier_code_dvc_knows_the_earlier_results(first: Path) -> None:
