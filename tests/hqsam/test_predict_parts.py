@@ -65,6 +65,7 @@ def test_any_number_of_processes_writes_the_same_bytes(shared, tmp_path, monkeyp
         assert [path.name for path in (tmp_path / str(world)).iterdir()] == ["toy-nano"]
 
 
+@pytest.mark.full("the message of a process comes through in the test below, too; two imports of torch")
 def test_a_damaged_image_is_one_message_from_any_process(shared, tmp_path, monkeypatch) -> None:  # noqa: F811
     broken = _write_benchmark(tmp_path / "toy")
     archive = broken / "images-00000.tar"

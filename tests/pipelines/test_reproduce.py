@@ -138,10 +138,8 @@ def test_the_same_bytes_as_plain_dvc(whole: Path, tmp_path: Path) -> None:
         assert (other / name).read_bytes() == (whole / name).read_bytes()
 
 
-ALONE = pytest.mark.full("without the stage host, which is on unless somebody switches it off")
-
-
-@pytest.mark.parametrize("hosted", ["1", pytest.param("0", marks=ALONE)])
+@pytest.mark.full("a server, a host and a run for one signal; the host's own tests send it, too")
+@pytest.mark.parametrize("hosted", ["1", "0"])
 def test_an_interrupt_ends_the_stages_too(tmp_path: Path, database: Path, hosted: str) -> None:
     root = dvc_repository(tmp_path / "long", LONG_STAGE, database)
     if hosted == "1":
