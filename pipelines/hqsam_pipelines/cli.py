@@ -124,6 +124,14 @@ def _exit_status(call: Callable[[], object]) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    sys.exit(_exit_status(_main))
+
+
+def _main() -> None:
+    from hqsam_base import own_code
+
+    if own_code.use_here():
+        importlib.import_module("hqsam_pipelines.cli").main()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -193,7 +193,7 @@ def test_ap_without_resampling_is_the_evaluators(run) -> None:  # type: ignore[n
         once = np.ones((1, len(found.image_ids)))
         metrics = run.find("coco", "nano", "detector_box", system).metrics
         for name, partial in found.partials.items():
-            value = ap.weighted_ap(partial, found.positives, once, found.limit)
+            value = ap.weighted_ap(partial, found.positives[name], once, found.limit)
             assert value[0] == pytest.approx(metrics[name], abs=1e-12)
 
 
@@ -215,15 +215,17 @@ def test_a_resample_is_what_the_evaluator_gives_for_copied_images(run) -> None: 
     found = coco_matches(run, "sam")
     images = len(found.image_ids)
     rng = np.random.default_rng(5)
-    for partial in found.partials.values():
+    for name, partial in found.partials.items():
         for _ in range(5):
             weights = rng.multinomial(images, np.full(images, 1 / images))
             # Without interpolation at ties (two copies of a detection are two points of the evaluator's curve, one
             # here) both would be equal; a tie moves the mean precision by less than a point.
             tables = accumulate.finish(
-                copied(partial, found.positives, weights), limits=(found.limit,), bins=accumulate.size_bins(32, 96)
+                copied(partial, found.positives[name], weights),
+                limits=(found.limit,),
+                bins=accumulate.size_bins(32, 96),
             )
-            value = ap.weighted_ap(partial, found.positives, weights[None].astype(float), found.limit)
+            value = ap.weighted_ap(partial, found.positives[name], weights[None].astype(float), found.limit)
             assert value[0] == pytest.approx(tables.ap(), abs=1e-2)
 
 

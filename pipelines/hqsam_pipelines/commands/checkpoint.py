@@ -68,12 +68,12 @@ def convert(
     base: Annotated[Path | None, typer.Option(help="SAM's weights, if SOURCE holds a trained head only.")] = None,
 ) -> None:
     """Write a checkpoint in another format; the weights stay the same."""
-    from hqsam.model.checkpoint import weights_file
     from hqsam.model.convert import write
     from hqsam.model.load import load_any
+    from hqsam.model.weight_files import files_of, weights_file
 
     if to is not Target.hf_sam_hq:
-        check_outputs({"TARGET": target}, inputs=[weights_file(source), base])
+        check_outputs({"TARGET": target}, inputs=[*files_of(weights_file(source)), base])
     without_hq = f"choose --to {Target.sam.value}" if to.value.startswith(("hq", "hf")) else None
     write(load_any(source, backbone=backbone, base=base, without_hq=without_hq), target, to.value)
     say(f"wrote {target} ({to.value})")

@@ -42,7 +42,7 @@ def show(
         _show_image(key, evaluated, target, json_file)
         return
     found = lookup.find_sample(key, data)
-    atomic.write_bytes(target, images.encode_png(drawing.draw_sample(found.sample, found.views, found.noises)))
+    atomic.write_bytes(target, images.encode_png(drawing.draw_sample(found.sample, found.views, found.pictures)))
     sample = found.sample
     facts = {name: value for name, value in found.row.items() if not isinstance(value, bytes)}
     say(f"{key}: {sample.width}x{sample.height}, {len(sample.instances)} instance(s), in {found.where}")
@@ -71,6 +71,24 @@ def _show_image(key: str, found: FoundImage, target: Path, json_file: Path | Non
     say(f"drawn to {target}")
     if json_file is not None:
         atomic.write_json(json_file, {"key": key, "image": facts, "prompts": dict(sets), "drawing": str(target)})
+
+
+@app.command()
+def labelme(
+    folder: Annotated[Path, typer.Argument(help="Folder with images and labelme's JSON files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.json", help="The COCO file to write, best in that folder.")],
+) -> None:
+    """Write the shapes of a labelme folder as one COCO file, which sources, evaluation sets and doctor read."""
+    from hqsam_base import atomic
+    from hqsam_datasets.formats.labelme import convert
+    from hqsam_pipelines.commands._outputs import check_outputs
+
+    check_outputs({"OUT.json": out})
+    found = convert(folder)
+    atomic.write_json(out, found.content)
+    say(f"{len(found.content['annotations'])} objects on {len(found.content['images'])} images: {out}")
+    for kind, number in sorted(found.left_out.items()):
+        say(f"  {number} shapes of type {kind} have no area and were left out")
 
 
 @app.command()

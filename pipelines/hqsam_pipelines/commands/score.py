@@ -95,12 +95,6 @@ def _messages(json_file: Path | None) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _by_default(max_dets: int | None, area_rule: AreaRule) -> str:
-    """What a cross-check did not check: both programs run by the protocol's own rules."""
-    own = [*(["--max-dets"] if max_dets is not None else []), *(["--area-rule"] if area_rule != AreaRule.mask else [])]
-    return f"; without {' and '.join(own)}, which the reference program was not given" if own else ""
-
-
 def _show(result: Result) -> None:
     for name, value in result.metrics.items():
         say(f"{name:<10} {'undefined' if value is None else f'{value:.4f}'}")
@@ -151,10 +145,10 @@ def coco(
     def check() -> str:
         from hqsam_metrics.crosscheck import check_coco
 
-        said = check_coco(
-            pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio, class_agnostic=class_agnostic
-        )
-        return said + _by_default(max_dets, area_rule)
+        return check_coco(
+            pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio, class_agnostic=class_agnostic,
+            max_dets=max_dets, area_rule=area_rule.value,
+        )  # fmt: skip
 
     _run(
         score_coco_files, json, check if cross_check else None,
@@ -181,7 +175,10 @@ def lvis(
     def check() -> str:
         from hqsam_metrics.crosscheck import check_lvis
 
-        return check_lvis(pred=pred, gt=gt) + _by_default(max_dets, area_rule)
+        return check_lvis(
+            pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio, max_dets=max_dets,
+            area_rule=area_rule.value,
+        )  # fmt: skip
 
     _run(
         score_lvis_files, json, check if cross_check else None,

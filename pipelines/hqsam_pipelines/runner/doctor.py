@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from hqsam_base import own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import env
@@ -55,6 +57,7 @@ def examine(start: Path) -> list[Finding]:
         text = f"{root} cannot be written: a run needs data/, models/, reports/ and {env.STATE_DIR}/ there"
         return [*findings, Finding("fail", "repository", text)]
     checks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+        _code,
         _params,
         _archives,
         _disk,
@@ -114,6 +117,40 @@ def _gpu() -> Iterator[Finding]:
     yield Finding(
         "ok" if done.returncode == 0 else "warn", "gpu", "; ".join((done.stdout or done.stderr).split("\n")).strip("; ")
     )
+
+
+def _code(root: Path) -> Iterator[Finding]:
+    """Whether commands and stages run this checkout's packages, and whether those are what the environment has installed."""
+    try:
+        own_code.refuse_foreign(root)
+    except UserError as error:
+        yield Finding("fail", "code", " ".join(str(error).split()))
+        return
+    wanted = own_code.packages(root)
+    if not wanted:
+        yield Finding("ok", "code", f"{root} holds none of the packages: the installed ones run")
+        return
+    installed = {
+        name: folder for name, folder in _installed(wanted).items() if folder.resolve() != wanted[name].resolve()
+    }
+    if not installed:
+        yield Finding("ok", "code", f"{', '.join(sorted(wanted))} come from {root}")
+        return
+    name, folder = next(iter(installed.items()))
+    detail = (
+        f"the environment has {name} of {folder} installed; `hqsam` and the stages run this checkout's own all the same"
+    )
+    yield Finding("warn", "code", f"{detail}, other programs do not until `pip install --no-deps -e .` here")
+
+
+def _installed(names: Iterable[str]) -> dict[str, Path]:
+    """Where the environment alone, without PYTHONPATH and the current folder, finds the project's packages."""
+    program = (
+        "import importlib.util as u, json, sys; found = {n: u.find_spec(n) for n in sys.argv[1:]};"
+        "print(json.dumps({n: s.origin for n, s in found.items() if s and s.origin}))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", program, *names], capture_output=True, text=True, check=True)
+    return {name: Path(origin).parent for name, origin in json.loads(done.stdout).items()}
 
 
 def _params(root: Path) -> Iterator[Finding]:

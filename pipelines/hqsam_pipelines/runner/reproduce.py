@@ -9,6 +9,7 @@ shares the checkout's file system (`RAY_ADDRESS`).
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import queue
 import signal
@@ -19,10 +20,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, task
 
+from hqsam_base import own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_base.processes import send_signal
@@ -114,6 +116,10 @@ def reproduce(
         UserError: an unknown target.
         RuntimeError: a stage failed and `raise_on_failure`.
     """
+    if own_code.use_here():
+        # A worker imports the flow from its environment before it knows which checkout the run is for.
+        own = importlib.import_module("hqsam_pipelines.runner.reproduce").reproduce.fn
+        return cast(Outcome, own(targets, workers, force, raise_on_failure))
     env.prepare()
     root = env.repository_root()
     begin = time.monotonic()
