@@ -118,3 +118,14 @@ def test_an_address_on_the_command_line_is_shown_without_its_secrets(
     said = "".join(capfd.readouterr())
     assert "ftp://***@127.0.0.1:9/shards?signature=***" in said and "Traceback" not in said
     assert "passw0rd" not in said and "s1gned" not in said
+
+
+def test_a_traceback_is_safe_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> None:
+        raise RuntimeError("no answer\x1b[2J from https://me:passw0rd@host/x?signature=s1gned")
+
+    monkeypatch.setattr(cli, "_main", fails)
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    said = capsys.readouterr().err
+    assert "RuntimeError: no answer\\x1b[2J from https://***@host/x?signature=***" in said and "in fails" in said
