@@ -1,7 +1,8 @@
 """The training program: `python -m hqsam.training.run SPEC.json`, or the same under torchrun.
 
-SPEC.json is a `Spec`. Without torchrun it trains in one process, on the CPU or one GPU, with no process group. Under
-`torchrun --nproc-per-node N -m hqsam.training.run SPEC.json`, on one machine or several, N processes per machine share
+SPEC.json is a `Spec`; with `-` in its place the text is in the environment, as HQSAM_TRAIN_SPEC. Without torchrun it
+trains in one process, on the CPU or one GPU, with no process group. Under `torchrun --nproc-per-node N -m
+hqsam.training.run SPEC.json`, on one machine or several, N processes per machine share
 the batches; all must see the same folders.
 
 On the standard output, each line that begins with `@` is for a program that started this one: `@worker`, `@progress`,
@@ -34,6 +35,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.processes import end_with_parent
 
 WATCH_STDIN = "HQSAM_TRAIN_STDIN"
+SPEC = "HQSAM_TRAIN_SPEC"
 GRACE_S = 10.0
 PROGRESS_S = 0.2
 
@@ -61,13 +63,13 @@ class Spec(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file.
+        """Read a file, or, for the path `-`, the environment.
 
         Raises:
             UserError: it is missing or does not fit.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(os.environ.get(SPEC, "") if str(path) == "-" else path.read_bytes())
         except OSError as error:
             raise UserError(f"the file cannot be read: {error.strerror}", file=path) from error
         except ValidationError as error:
@@ -115,7 +117,7 @@ def main(argv: list[str]) -> int:
     """Train as a file says.
 
     Args:
-        argv: its path.
+        argv: its path, or `-`: its text is in HQSAM_TRAIN_SPEC.
 
     Returns:
         Exit status: 0, 1 after a message for a person, 2 for wrong arguments. After SIGTERM the status is 143.
