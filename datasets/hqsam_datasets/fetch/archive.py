@@ -6,6 +6,7 @@ archive's folder appears when every file is there and verified, with `fetch.json
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -161,6 +162,7 @@ class _Task:
 
     def __init__(self, out: Path, file: ArchiveFile, transfer: Transfer) -> None:
         staging = _staging(out)
+        self.out = out
         self.archive = out.name
         self.file = file
         self.drop = _drop_folder(out)
@@ -182,7 +184,7 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
             return _verified(task, task.done, remembered)
         except DownloadError:
             task.done.unlink()
-    for url in (*_dropped(task.drop, task.archive, task.file), *task.file.urls):
+    for url in (*_dropped(task.drop, task.archive, task.file), *_beside(task), *task.file.urls):
         for attempt in (1, 2):
             try:
                 _get(url, task)
@@ -254,6 +256,17 @@ def _dropped(drop: Path, archive: str, file: ArchiveFile) -> list[str]:
         names += [url.rpartition("/")[2] for url in file.urls]
     places = [folder / name for name in dict.fromkeys(names) for folder in (drop / archive, drop)]
     return [place.resolve().as_uri() for place in places if place.is_file()]
+
+
+def _beside(task: _Task) -> list[str]:
+    """The same file in archives that are there already, such as COCO's images, which LVIS names, too.
+
+    Only where its digest is known beforehand: the bytes are then those that a mirror would give.
+    """
+    if not task.file.digests:
+        return []
+    places = sorted(task.out.parent.glob(f"[!.]*/{glob.escape(task.file.name)}"))
+    return [place.resolve().as_uri() for place in places if place.parent != task.out and place.is_file()]
 
 
 def _verified(task: _Task, path: Path, remembered: str | None) -> dict[str, Any]:
