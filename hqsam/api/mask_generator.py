@@ -294,7 +294,8 @@ def _stability(logits_Nhw: Tensor, threshold: float, offset: float) -> npt.NDArr
         (logits_Nhw > level).sum((1, 2), dtype=torch.int32).cpu().numpy()
         for level in (threshold + offset, threshold - offset)
     )
-    return (above / np.maximum(below, 1)).astype(np.float32)
+    stability: npt.NDArray[np.float32] = (above / np.maximum(below, 1)).astype(np.float32)
+    return stability
 
 
 def _patch(mask_hw: npt.NDArray[np.bool_], corner: Sequence[int], size: tuple[int, int]) -> MaskPatch:
@@ -315,7 +316,8 @@ def _leans(boxes_N4: npt.NDArray[np.int64], crop: list[int], size: tuple[int, in
     """Which boxes touch, within 20 pixels, an edge of the crop that is none of the image: a neighbouring crop has them whole."""
     at_crop = np.abs(boxes_N4 - np.array([crop])) <= _EDGE
     at_image = np.abs(boxes_N4 - np.array([[0, 0, size[1], size[0]]])) <= _EDGE
-    return (at_crop & ~at_image).any(axis=1)
+    leaning: npt.NDArray[np.bool_] = (at_crop & ~at_image).any(axis=1)
+    return leaning
 
 
 def _rle(patch: MaskPatch) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from hqsam.errors import InputError
 from hqsam.model.hq_decoder import Prompts, SamMasks, best_mask
 from hqsam.model.hq_sam import Encoded, HQSam
 from hqsam.model.preprocess import Frame, MaskEncoding, Resize
+from hqsam.model.prompt_inputs import group
 from hqsam.model.tensor_input import PromptTensors, check_transformed
 from hqsam.prediction.postprocess import MaskPatch, mask_patch
-from hqsam.prediction.prompt import Prompt, embed, group
+from hqsam.prediction.prompt import Prompt, embed
 
 Output = Literal["hq_sum", "hq_token", "sam"]
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]

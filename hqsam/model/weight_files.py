@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _codecs
 import argparse
+import importlib
 import json
 import pathlib
 import pickle
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -122,18 +123,11 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
             return load_file(path), note
         with torch.serialization.safe_globals(_safe()):
             return _unwrapped(path, torch.load(path, map_location="cpu", weights_only=True)), {}
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise _refusal(path, error) from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # on damaged bytes the unpickler raises almost anything
         if "TorchScript" in str(error):
             cure = "give the state_dict() of the model that it was scripted from"
             raise UserError("the file is a TorchScript program, not a checkpoint", file=path, cure=cure) from error
@@ -146,7 +140,7 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
 
 def _safe() -> list[Any]:
     """What trainers put beside the weights and what runs no code of the file's when it is made."""
-    arrays = [getattr(np._core.multiarray, name) for name in ("scalar", "_reconstruct")]
+    arrays = [getattr(importlib.import_module("numpy._core.multiarray"), name) for name in ("scalar", "_reconstruct")]
     before_numpy_2 = [(function, f"numpy.core.multiarray.{function.__name__}") for function in arrays]
     kinds = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     paths = [pathlib.PosixPath, pathlib.PurePosixPath]

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 
 app = typer.Typer(no_args_is_help=True, help="Say what a checkpoint is, or write it in another format.")
@@ -53,7 +54,7 @@ def inspect(
     for name, value in rows.items():
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items())
-        typer.echo(f"{name:<13} {value or '-'}")
+        say(f"{name:<13} {value or '-'}")
 
 
 @app.command()
@@ -75,4 +76,4 @@ def convert(
         check_outputs({"TARGET": target}, inputs=[*files_of(weights_file(source)), base])
     without_hq = f"choose --to {Target.sam.value}" if to.value.startswith(("hq", "hf")) else None
     write(load_any(source, backbone=backbone, base=base, without_hq=without_hq), target, to.value)
-    typer.echo(f"wrote {target} ({to.value})")
+    say(f"wrote {target} ({to.value})")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hqsam_base import own_code
 from hqsam_base.errors import UserError
+from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import host_client, provenance, server
 
@@ -37,7 +38,7 @@ def main() -> int:
         if found is None:  # a server that ran before is somebody else's to stop
             server.stop(root)
     if status:
-        print(f"dvc repro ended with status {status}; the message of the stage is above", file=sys.stderr)
+        say(f"dvc repro ended with status {status}; the message of the stage is above", err=True)
         return status
     seconds = time.monotonic() - begin
     after = provenance.read(root)["stages"]
@@ -53,9 +54,9 @@ def _show(root: Path, seconds: float) -> int:
     try:
         print_summary(root)
     except UserError as error:
-        print(error, file=sys.stderr)
+        say(error, err=True, lines=True)
         return 1
-    print(f"\n{seconds:.0f} s. The report: {root / 'reports' / 'report.html'}")
+    say(f"\n{seconds:.0f} s. The report: {root / 'reports' / 'report.html'}", lines=True)
     return 0
 
 

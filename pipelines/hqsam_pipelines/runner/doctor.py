@@ -7,17 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hqsam_base import own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import provenance, server
+
+if TYPE_CHECKING:
+    from hqsam_datasets.fetch.spec import ArchiveSpec
 
 NEEDED_GB = {"embedded": 2, "paper": 250}
 """Free disk that a profile wants, in GB: archives, extracted trees, samples, shards and DVC's cache. By where its archives are from."""
@@ -197,6 +200,7 @@ def _archives(root: Path) -> Iterator[Finding]:
         if optional:
             detail = f"{name}: without {', '.join(optional)} what needs them is left out{how}"
             yield Finding("warn", "archives", detail)
+    yield from _digests(root, specs)
     try:
         news = renewed(root / "data" / "archives", specs)
     except UserError as error:
@@ -205,6 +209,28 @@ def _archives(root: Path) -> Iterator[Finding]:
     for name, source in news.items():
         how = f"`hqsam repro` takes it; with DVC alone: `dvc repro --force fetch@{name}`, then `dvc repro`"
         yield Finding("warn", "archives", f"{name}: {source} is newer than what was fetched; {how}")
+
+
+def _digests(root: Path, specs: Mapping[str, ArchiveSpec]) -> Iterator[Finding]:
+    """Downloads whose content nobody vouches for, or that are here but not those of `archives.sha256`."""
+    from hqsam_datasets.fetch import first_use
+    from hqsam_datasets.fetch.places import untold
+
+    try:
+        told = first_use.read(root / first_use.FILE)
+    except UserError as error:
+        yield Finding("fail", "digests", " ".join(str(error).split()))
+        return
+    names = {f"{name}/{f.name}": f for name, spec in specs.items() for f in untold(spec, root / "data/archives" / name)}
+    trusted = [name for name in names if name not in told]
+    if trusted:
+        plain = [name for name in trusted if any(url.startswith("http:") for url in names[name].urls)]
+        how = f"; without encryption: {', '.join(plain)}" if plain else ""
+        text = f"the first download of {', '.join(trusted)} will be trusted and noted in {first_use.FILE}{how}"
+        yield Finding("warn", "digests", text)
+    for name in first_use.others(told, root / "data" / "archives"):
+        text = f"data/archives/{name} has another digest than in {first_use.FILE}"
+        yield Finding("fail", "digests", f"{text}: `dvc repro --force fetch@{name.partition('/')[0]}`")
 
 
 def _disk(root: Path) -> Iterator[Finding]:

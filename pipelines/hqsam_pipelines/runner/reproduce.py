@@ -28,6 +28,7 @@ from hqsam_base import own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_base.processes import send_signal
+from hqsam_base.terminal import say
 from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import env
 from hqsam_pipelines.config.graph import Graph, read_graph
@@ -93,7 +94,7 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
     env.prepare()
     with server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
-            print(f"Prefect server: {place.page}", file=sys.stderr)
+            say(f"Prefect server: {place.page}", err=True)
         _refresh_settings()
         outcome: Outcome = reproduce(targets=list(targets), workers=workers, force=force, raise_on_failure=False)
     return outcome
@@ -152,7 +153,7 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
         for line in process.stdout:
             lines.append(line.rstrip())
             if line.strip() and not line.strip().startswith(_ADVICE):
-                print(f"[{stage}] {line.rstrip()}", flush=True)
+                say(f"[{stage}] {line.rstrip()}")
         status = process.wait()
     ran = any(line.startswith("Running stage") for line in lines)
     return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress, silent
+from hqsam_base.terminal import say, say_traceback
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import host_client
 
@@ -113,10 +112,10 @@ def main(stage: Stage, argv: Sequence[str]) -> int:
     except UserError as error:
         return _explain(stage.run_name(argv), error)
     if any(word in ("-h", "--help") for word in argv):
-        print(_usage(stage))
+        say(_usage(stage))
         return 0
     if len(argv) != len(stage.per):
-        print(_usage(stage), file=sys.stderr)
+        say(_usage(stage), err=True)
         return 2
     status = _in_host(stage, argv)
     return status if status is not None else run_here(stage, argv)
@@ -144,7 +143,7 @@ def run_here(stage: Stage, argv: Sequence[str]) -> int:
     try:
         execute(stage, tuple(argv))
     except KeyboardInterrupt:
-        print(f"{stage.run_name(argv)}: interrupted", file=sys.stderr)
+        say(f"{stage.run_name(argv)}: interrupted", err=True)
         return 130
     except Exception as error:
         return _explain(stage.run_name(argv), error)
@@ -231,7 +230,7 @@ def _usage(stage: Stage) -> str:
 
 def _explain(name: str, error: Exception) -> int:
     if isinstance(error, UserError):
-        print(f"{name}: {error}", file=sys.stderr)
+        say(f"{name}: {error}", err=True, lines=True)
     else:
-        traceback.print_exception(error)
+        say_traceback(error)
     return 1
