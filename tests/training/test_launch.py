@@ -63,9 +63,12 @@ def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(trai
 def test_nothing_survives_the_parent(training_set, tmp_path, number):
     spec = spec_of(training_set, tmp_path / "nano", epochs=400, processes=2)
     spec.write(tmp_path / "spec.json")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path / "spec.json")], stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", PARENT, str(tmp_path / "spec.json")], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )  # fmt: skip
     assert parent.stdout is not None
     next(line for line in parent.stdout if line.endswith("steps\n"))
     children = psutil.Process(parent.pid).children(recursive=True)
@@ -77,6 +80,7 @@ def test_nothing_survives_the_parent(training_set, tmp_path, number):
     assert not alive
     assert time.monotonic() - begin < 15
     assert (spec.out / "last.pt").exists()
+    assert [path.name for path in temporary.iterdir() if "inductor" not in path.name] == []  # torch's own cache stays
     parent.stdout.close()
 
 
