@@ -166,6 +166,8 @@ class _Scanner:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
+            except RecursionError as error:
+                raise self._wrong(f"{what} is nested too deeply") from error
             except ValueError as error:
                 if len(self._text) - self._at > _MAX_VALUE or not self._more():
                     raise self._wrong(f"{what} is damaged or cut off: {error}") from error

@@ -33,11 +33,13 @@ from safetensors.torch import save
 from hqsam.model import checkpoint
 from hqsam_base import atomic, json_list, json_stream, rle
 from hqsam_base.errors import UserError
+from hqsam_datasets.benchmarks import cocolike
 from hqsam_datasets.fetch import content, extract, first_use, members
 from hqsam_datasets.fetch.transfer import DownloadError, Transfer
 from hqsam_datasets.formats import images, tar
 from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 from hqsam_datasets.formats.png_chunks import png_damage
+from hqsam_datasets.sources.annotations import _read as read_own_annotations
 from hqsam_metrics.masks import iou, png
 from hqsam_metrics.masks import rle as metrics_rle
 from hqsam_pipelines.compare import revisions
@@ -257,6 +259,14 @@ BORDERS = {
     "JSON members": Border(
         (dumped({"info": {}, "images": RECORDS}),),
         at("a.json", lambda p: drained(json_stream.iterate_members(p, ("images",), problem="x", cure="y"))),
+    ),
+    "annotations of own data": Border(
+        (dumped({"images": [{"id": 1, "file_name": "a"}], "annotations": RECORDS, "categories": [{"id": 1, "name": "x"}]}),),
+        at("a.json", read_own_annotations),
+    ),
+    "annotations of a set": Border(
+        (dumped({"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1}], "categories": []}),),
+        at("a.json", cocolike.read_annotations),
     ),
     "JSON file": Border((dumped(RECORDS),), at("a.json", atomic.read_json)),
     "JSON lines": Border((b'{"a": 1}\n{"b": [2]}\n',), at("a.jsonl", atomic.read_jsonl)),

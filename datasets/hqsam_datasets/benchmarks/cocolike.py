@@ -38,7 +38,7 @@ def read_json(path: Path, kind: type[Any]) -> Any:
     """
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"not valid JSON: {error}", file=path, cure="fetch the file again") from error
     if not isinstance(value, kind):
         raise UserError(f"the top level is a {type(value).__name__}, not a {kind.__name__}", file=path)
