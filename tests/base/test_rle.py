@@ -20,7 +20,8 @@ def test_what_pycocotools_writes_is_taken(mask: np.ndarray) -> None:
     counts, listed = rle.encode(mask), rle.to_uncompressed(mask)
     for spelling in ({"counts": counts, "size": [height, width]}, {"counts": counts.encode()}, listed):
         assert rle.from_segmentation(spelling, height=height, width=width) == counts
-    assert rle._runs(counts).tolist() == listed["counts"]
+    assert np.array_equal(rle.decode(counts, height=height, width=width), mask)
+    assert rle.area(counts, height=height, width=width) == mask.sum()
 
 
 def test_runs_of_large_images() -> None:
@@ -42,7 +43,7 @@ def test_a_cut_off_mask_is_refused_wherever_it_is_cut() -> None:
     mask = np.random.default_rng(0).random((40, 52)) < 0.3
     counts = rle.encode(mask)
     for end in range(len(counts)):
-        with pytest.raises(ValueError, match="RLE counts"):
+        with pytest.raises(ValueError, match=r"run length|the last number is cut off"):
             rle.from_segmentation({"counts": counts[:end]}, height=40, width=52)
 
 
@@ -63,7 +64,7 @@ def test_a_cut_off_mask_is_refused_wherever_it_is_cut() -> None:
     ],
 )
 def test_what_the_c_code_would_die_of_is_refused(wrong: Any) -> None:
-    with pytest.raises(ValueError, match=r"segmentation|polygon|counts|convert"):
+    with pytest.raises(ValueError, match=r"segmentation|polygon|counts|size|run length"):
         rle.from_segmentation(wrong, height=20, width=30)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hqsam_metrics.masks.iou import encode_rle
+from hqsam_base.rle import encode_rle
 
 Json = dict[str, Any]
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hqsam_base.rle import encode_rle, rle_string
 from hqsam_metrics import UserError
 from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
 from hqsam_metrics.evaluate import score_coco_files
-from hqsam_metrics.masks.iou import encode_rle, rle_string
 from hqsam_metrics.masks.png import read_index_png
 from hqsam_metrics.sginw import SETS
 from tests import GOLDEN

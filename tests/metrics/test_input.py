@@ -9,9 +9,10 @@ import math
 import numpy as np
 import pytest
 
-from hqsam_base.json_list import iter_list
+from hqsam_base import json_stream
+from hqsam_base.json_stream import iterate_results
+from hqsam_base.rle import encode_rle
 from hqsam_metrics import UserError, evaluate
-from hqsam_metrics.masks.iou import encode_rle
 from tests import GOLDEN
 from tests.metrics.synthetic import detections
 
@@ -290,16 +291,21 @@ def test_tubes(tmp_path):
     assert result.warnings and "shorter list" in result.warnings[0]
 
 
-@pytest.mark.parametrize("block", [64, 1000, 1 << 20])
-def test_large_lists_are_read_in_blocks(tmp_path, block):
+@pytest.mark.parametrize("window", [64, 1000, 1 << 20])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_large_lists_are_read_in_parts(tmp_path, monkeypatch, window, encoding):
+    """Tools on Windows write byte order marks: a large file with one was refused, a small one read."""
+    monkeypatch.setattr(json_stream, "_CHUNK", window)
+    monkeypatch.setattr(json_stream, "_TOGETHER", 7)
     rows = [{"a": i, "b": {"c": "}],[{" * (i % 3)}, "d": [{"e": [1, {}]}]} for i in range(200)]
     for text in (json.dumps(rows), json.dumps(rows, indent=1), " " + json.dumps(rows, separators=(",", ":")) + "\n"):
-        (tmp_path / "x.json").write_text(text)
-        assert [row for part in iter_list(tmp_path / "x.json", block=block) for row in part] == rows
+        (tmp_path / "x.json").write_text(text, encoding)
+        assert [row for part in iterate_results(tmp_path / "x.json", whole=0) for row in part] == rows
+        assert list(iterate_results(tmp_path / "x.json")) == [rows]
     for broken in (json.dumps(rows)[:-1], json.dumps(rows) + "]", json.dumps(rows).replace('"a": 77', '"a" 77')):
-        (tmp_path / "x.json").write_text(broken)
+        (tmp_path / "x.json").write_text(broken, encoding)
         with pytest.raises(UserError, match="not valid JSON"):
-            list(iter_list(tmp_path / "x.json", block=block))
+            list(iterate_results(tmp_path / "x.json", whole=0))
 
 
 def test_arrays_that_are_no_masks():

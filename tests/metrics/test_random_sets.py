@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from hqsam_base.errors import UserError
+from hqsam_base.rle import encode_rle
 from hqsam_metrics import evaluate
-from hqsam_metrics.masks.iou import encode_rle
 from hqsam_metrics.reference import coco_reference, lvis_reference
 from tests.metrics import definitions as plain
 from tests.metrics.synthetic import detections, random_masks

@@ -99,9 +99,9 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
 
 def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: list[tuple[int, int]]) -> Tubes:
     """Joins the predictions of each track to one tube."""
+    from hqsam_base.runs import RleBatch
     from hqsam_metrics.ap.tubes_io import Frames, Tubes, blank_string
     from hqsam_metrics.benchmark_data import integers
-    from hqsam_metrics.masks.rle import RleBatch
 
     track, given = (integers(data.prompts, column) for column in ("track_id", "category_id"))
     score = data.scores(options.score_rule)
