@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pycocotools import mask as coco_mask
 
 from hqsam_base import rle
 
@@ -73,3 +74,22 @@ def test_polygons_may_reach_over_the_frame() -> None:
         rle.from_segmentation([[-50, -50, 500, -50, 500, 9.5, -50, 9.5]], height=20, width=30), height=20, width=30
     )
     assert mask[:9].all() and not mask[11:].any()
+
+
+def test_stray_pieces_of_polygons_draw_nothing() -> None:
+    """Pieces of one or two points and an odd last value: the same bytes as pycocotools, which takes them."""
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        height, width = (int(side) for side in rng.integers(2, 60, 2))
+        polygon = rng.uniform(-5, 65, 2 * int(rng.integers(3, 9))).round(int(rng.integers(0, 3))).tolist()
+        odd = [*polygon, float(rng.uniform(0, 60))]
+        pieces = [rng.uniform(0, 60, n).tolist() for n in rng.choice([2, 3, 4, 5], int(rng.integers(0, 3)))]
+        theirs = coco_mask.merge(coco_mask.frPyObjects([odd, *pieces], height, width))["counts"].decode()
+        assert rle.from_segmentation([odd, *pieces], height=height, width=width) == theirs
+
+
+def test_a_polygon_that_goes_round_twice_is_empty() -> None:
+    """As in pycocotools: what is drawn over twice is outside again."""
+    square = [2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]
+    assert rle.area(rle.from_segmentation([square], height=20, width=20), height=20, width=20) == 100
+    assert rle.area(rle.from_segmentation([square * 2], height=20, width=20), height=20, width=20) == 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hqsam_metrics.benchmark_data import Predictions
     from hqsam_metrics.davis import ObjectScore
 
-VERSION = 1
+VERSION = 2
 Labels = NDArray[np.uint8]
 MOST_OBJECTS = 254
 
@@ -39,6 +39,7 @@ def protocol(**own: Any) -> dict[str, Any]:
         objects="of the first annotated frame",
         contour_tolerance=0.008,
         void="background",
+        frame_order="by file name; a sequence counts once",
         averaging="mean over objects of all sequences",
         empty_mask_rule="both empty: J = F = 1; one empty: 0",
         **own,

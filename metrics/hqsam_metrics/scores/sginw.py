@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hqsam_metrics.ap.accumulate import Tables
     from hqsam_metrics.benchmark_data import Predictions
 
-VERSION = 1
+VERSION = 2
 
 
 def set_places(ground_truth: Any, category_ids: Int, name: str) -> dict[str, Int]:
