@@ -61,8 +61,8 @@ def _lengths(mask: BoolMask) -> Int:
     """Run lengths in column-major order, background first: int64 [m]."""
     flat = np.asarray(mask, np.bool_).T.reshape(-1)
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    lengths = np.diff(np.concatenate([[0], changes, [flat.size]]).astype(np.int64))
-    return np.concatenate([[0], lengths]) if flat.size and flat[0] else lengths
+    lengths = np.diff(np.concatenate([[0], changes, [flat.size]]))
+    return np.asarray(np.append(0, lengths) if flat.size and flat[0] else lengths, np.int64)
 
 
 def decode(counts: str | bytes, *, height: int, width: int) -> BoolMask:

@@ -178,7 +178,7 @@ def lvis_reference(
 def _boundary_lvis(base: type, ratio: float) -> type:
     """Returns LVISEval by the rules of the Boundary IoU API: its IoU, crowds, half-open size bins."""
 
-    class BoundaryLVISEval(base):  # type: ignore[misc, valid-type]
+    class BoundaryLVISEval(base):  # type: ignore[misc]
         def _prepare(self) -> None:
             super()._prepare()
             for row in (row for rows in self._gts.values() for row in rows):
