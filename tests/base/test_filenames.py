@@ -8,7 +8,7 @@ import pytest
 
 from hqsam_base.filenames import AmbiguousNameError, meant, visible
 
-NAMES = ("Photos/Vo\u0308gel 1.png", "100%.png", "d%C3%A9.png", "caf\u00e9 2.png")
+NAMES = ("Photos/Vo\u0308gel 1.png", "100%.png", "d%C3%A9.png", "\u00e9t\u00e9 2.png")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
         ("100%.png", 1),
         ("d\u00e9.png", 2),
         ("d%C3%A9.png", 2),
-        ("CAF%C3%89%202.png", 3),
+        ("%C3%89T%C3%89%202.png", 3),
         ("Photos/none.png", None),
         ("..%2FPhotos", None),
     ],
