@@ -30,6 +30,8 @@ from hqsam_base.runs import (
 BoolMask = NDArray[np.bool_]
 # The C code walks outlines pixel by pixel: a coordinate of 1e9, or null, would take all memory.
 _FARTHEST = 100_000
+# Pixels along all outlines of one object; the C code takes time and memory for each.
+_LONGEST_OUTLINE = 2_000_000
 _LONGEST = MAX_SIDE**2
 
 
@@ -161,11 +163,13 @@ def rle_string(code: Mapping[str, Any]) -> tuple[bytes, int, int]:
 
 def _whole(values: Any, most: int) -> list[int] | None:
     """Returns a list of whole numbers from 0 to `most`, None where it is none."""
+    if not isinstance(values, list | tuple) or any(isinstance(v, str) for v in values):
+        return None
     try:
         numbers = [whole_number(v.item() if isinstance(v, np.generic) else v) for v in values]
     except (TypeError, ValueError):
         return None
-    return numbers if isinstance(values, list | tuple) and all(0 <= n <= most for n in numbers) else None
+    return numbers if all(0 <= n <= most for n in numbers) else None
 
 
 def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> bytes:
@@ -182,12 +186,14 @@ def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int
     """
     from pycocotools import mask as coco_mask
 
-    arrays = [_polygon_array(polygon).tolist() for polygon in polygons]
+    arrays = [_polygon_array(polygon) for polygon in polygons]
     arrays = [values[: len(values) // 2 * 2] for values in arrays if len(values) >= 6]
     if not arrays:
         raise RleError(0, "`segmentation` has no polygon of at least three points: [[x, y, x, y, x, y, ...], ...]")
-    counts = coco_mask.merge(coco_mask.frPyObjects(arrays, height, width))["counts"]
-    return _ascii(counts)
+    if sum(float(np.abs(np.diff(values.reshape(-1, 2), axis=0)).sum()) for values in arrays) > _LONGEST_OUTLINE:
+        raise RleError(0, "the outlines of the polygons are longer than those of any object")
+    merged = coco_mask.merge(coco_mask.frPyObjects([values.tolist() for values in arrays], height, width))
+    return _ascii(merged["counts"])
 
 
 def _polygon_array(polygon: Sequence[float]) -> NDArray[np.float64]:

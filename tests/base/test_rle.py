@@ -93,3 +93,13 @@ def test_a_polygon_that_goes_round_twice_is_empty() -> None:
     square = [2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]
     assert rle.area(rle.from_segmentation([square], height=20, width=20), height=20, width=20) == 100
     assert rle.area(rle.from_segmentation([square * 2], height=20, width=20), height=20, width=20) == 0
+
+
+def test_run_lengths_are_whole_numbers_and_outlines_no_endless_walk() -> None:
+    for counts in ([0.5, 0.5, 8], [-1, 10], [2**40, 9 - 2**40], [[9]], ["9"]):
+        with pytest.raises(ValueError, match="`counts` must be"):
+            rle.from_segmentation({"size": [3, 3], "counts": counts}, height=3, width=3)
+    far = [[0, 0, 90_000, 90_000] * 20]
+    with pytest.raises(ValueError, match="longer than those of any object"):
+        rle.from_segmentation(far, height=3, width=3)
+    assert rle.area(rle.from_segmentation([far[0][:12]], height=3, width=3), height=3, width=3) >= 0

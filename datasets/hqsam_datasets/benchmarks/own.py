@@ -20,6 +20,7 @@ from hqsam_datasets.benchmarks.common import box_prompt
 from hqsam_datasets.benchmarks.own_detected import NO_MASK, VERSION, DetectedSet, keys_of_section, source_options
 from hqsam_datasets.formats.images import FOREGROUND, ImageError, probe
 from hqsam_datasets.keys import distinct_keys
+from hqsam_datasets.prompts import drawn_kind
 from hqsam_datasets.sources.base import LabelMap, MaskFile, MaskRef, Pair, Source, read_file
 
 _CURE = "mend the file, or list it under index.skip: evaluation leaves nothing out by itself"
@@ -90,7 +91,7 @@ def _check_keys(name: str, kind: str, options: BenchmarkOptions, *, annotated: b
         cure = "name the annotation file inside the archive"
         raise UserError("a required key is missing", file="params.yaml", key=f"{section}.annotations", cure=cure)
     wanted = "gt_box" if options.detections is None else "detector_box"
-    if options.prompt_sets != (wanted,):
+    if tuple(name for name in options.prompt_sets if drawn_kind(name) is None) != (wanted,):
         boxes = "the boxes of the ground truth" if wanted == "gt_box" else "the detections"
         cure = f"say prompt_sets: [{wanted}]" + (", or name detections" if annotated and wanted == "gt_box" else "")
         raise UserError(

@@ -34,12 +34,12 @@ from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, read_jso
 from hqsam_base.errors import UserError
 from hqsam_base.filenames import AmbiguousNameError, folded, is_hidden, meant
 from hqsam_base.locks import locked
+from hqsam_datasets.fetch import tar_headers
 
 VERSION = 1
 COMPLETE = ".complete.json"
 _FOREIGN_SUFFIXES = (".7z", ".rar", ".zst", ".tzst")
-_MAX_RATIO = 1000
-_RATIO_APPLIES_ABOVE = 64 << 20
+_MOST_NAME, _MOST_PATH, _MOST_FOLDERS = 255, 2000, 64  # bytes of a name, of all names of a path; how many names
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _ARCHIVES = (".zip", *_TAR_SUFFIXES, *_FOREIGN_SUFFIXES)
 _PARSER_ERRORS = (
@@ -224,9 +224,11 @@ def _unpack(path: Path, root: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 _write_all(path, _zip_entries(path, archive), root, stem)
         else:
-            with tarfile.open(path) as archive:
+            with tar_headers.opened(path) as archive:
                 _write_all(path, _tar_entries(path, archive), root, stem)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError("a name is too long for this folder", file=path, cure="work in a shorter path") from error
         if error.errno != errno.EINVAL:  # a damaged directory makes zipfile seek to impossible places
             raise
         raise _damaged(path, error) from error
@@ -267,7 +269,7 @@ def _opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[
 
 def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
     entries = []
-    for info in archive.getmembers():
+    for info in tar_headers.members(archive, path):
         if not (info.isreg() or info.isdir()):
             raise _unsafe(path, info.name, "it is a link or a device")
         member = _clean(path, _as_text(info.name))
@@ -300,6 +302,9 @@ def _clean(path: Path, name: str) -> PurePosixPath:
     member = PurePosixPath(name)
     if ".." in member.parts:
         raise _unsafe(path, name, "its path leaves the folder")
+    sizes = [len(part.encode("utf-8", "replace")) for part in member.parts]
+    if sum(sizes) > _MOST_PATH or len(sizes) > _MOST_FOLDERS or max(sizes, default=0) > _MOST_NAME:
+        raise _unsafe(path, f"{name[:80]}...", "its name is too long")
     return member
 
 
@@ -339,9 +344,11 @@ def _check_names(path: Path, entries: list[_Entry]) -> None:
 
 def _check_sizes(path: Path, entries: list[_Entry], root: Path) -> None:
     for entry in entries:
-        if entry.size > max(_RATIO_APPLIES_ABOVE, _MAX_RATIO * entry.stored):
+        if entry.size > max(tar_headers.RATIO_APPLIES_ABOVE, tar_headers.MAX_RATIO * entry.stored):
             raise _unsafe(path, str(entry.path), f"it expands from {entry.stored} to {entry.size} bytes")
-    total, free = sum(entry.size for entry in entries), shutil.disk_usage(root).free
+    total, free, most = sum(e.size for e in entries), shutil.disk_usage(root).free, tar_headers.most_bytes(path)
+    if total > most:
+        raise tar_headers.too_large(path, "its members have", total, most)  # those of a zip may share their bytes
     if total > free:
         gib = 1 << 30
         problem = f"not enough disk space: {total / gib:.2f} GiB to unpack, {free / gib:.2f} GiB free"
