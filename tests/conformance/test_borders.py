@@ -1,7 +1,7 @@
 """Malformed input at every border: what comes back is a value or one error, soon, and nothing is written anywhere else.
 
 Good files are damaged (bytes changed, cut, doubled, replaced by what parsers trip over), and some input is junk from the start.
-A hundred of each by default, ten thousand with HQSAM_TEST_ALL=1.
+A hundred of each by default, ten thousand with `make test-all`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ from hqsam_metrics.masks import rle as metrics_rle
 from hqsam_pipelines.compare import revisions
 from hqsam_pipelines.config import strict
 from hqsam_pipelines.report.results import parse_metrics, units_frame
+from tests import FULL
 
-EXAMPLES = 10_000 if os.environ.get("HQSAM_TEST_ALL") == "1" else 100
+EXAMPLES = 10_000 if FULL else 100
 SIDE = 12
 
 Read = Callable[[bytes, Path], Any]
