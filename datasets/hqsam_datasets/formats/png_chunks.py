@@ -10,13 +10,12 @@ from collections import deque
 
 from hqsam_base import png
 
-
 _TELLING = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})  # EXIF, and XMP or EXIF as text
 
 
 def tells_after_pixels(data: bytes) -> bool:
     """Whether a PNG file has chunks behind its image data that may hold an orientation; imaging libraries read them last."""
-    position, pixels = _SIGNATURE_BYTES, False
+    position, pixels = len(png.SIGNATURE), False
     while position + 12 <= len(data):
         kind = data[position + 4 : position + 8]
         if pixels and kind in _TELLING:
