@@ -23,7 +23,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ from typing import IO, Any
 
 from hqsam_datasets.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
 from hqsam_datasets.errors import UserError
+from hqsam_datasets.foreign_names import NameRefusedError, TwinError, folded, refuse_twins, relative_path
 
 VERSION = 1
 COMPLETE = ".complete.json"
@@ -165,7 +165,7 @@ def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> 
 def _in_any_case(folder: Path, path: str) -> Path | None:
     found = folder
     for part in PurePosixPath(path).parts:
-        same = sorted(p for p in (found.iterdir() if found.is_dir() else ()) if _folded(p.name) == _folded(part))
+        same = sorted(p for p in (found.iterdir() if found.is_dir() else ()) if folded(p.name) == folded(part))
         if len(same) > 1:
             problem = f"{' and '.join(p.name for p in same)} differ only in case, and neither is called {part}"
             raise UserError(problem, file=found, cure="keep one of them, or name one of them so")
@@ -173,10 +173,6 @@ def _in_any_case(folder: Path, path: str) -> Path | None:
             return None
         found = same[0]
     return found
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def list_files(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
@@ -303,18 +299,19 @@ def _tar_opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[],
 
 
 def _clean(path: Path, name: str) -> PurePosixPath:
-    if name.startswith(("/", "\\")) or "\\" in name or "\0" in name or (len(name) > 1 and name[1] == ":"):
-        raise _unsafe(path, name, "its path is absolute or foreign")
-    member = PurePosixPath(name)
-    if ".." in member.parts:
-        raise _unsafe(path, name, "its path leaves the folder")
-    return member
+    try:
+        return relative_path(name)
+    except NameRefusedError as error:
+        raise _unsafe(path, name, str(error)) from None
 
 
 def _write_all(path: Path, entries: list[_Entry], root: Path, stem: str) -> None:
     if not entries:
         raise UserError("the archive is empty", file=path, cure="fetch it from another mirror")
-    _check_names(path, entries)
+    try:
+        refuse_twins(str(entry.path) for entry in entries)
+    except TwinError as error:
+        raise _unsafe(path, error.name, str(error)) from None
     _check_sizes(path, entries, root)
     single = len(entries) == 1 and str(entries[0].path) == stem
     has_root = all(len(entry.path.parts) > 1 and entry.path.parts[0] == stem for entry in entries)
@@ -329,20 +326,6 @@ def _write_all(path: Path, entries: list[_Entry], root: Path, stem: str) -> None
             shutil.copyfileobj(source, file, 1 << 20)
             if file.tell() != entry.size:
                 raise _unsafe(path, str(entry.path), "its length differs from the directory's")
-
-
-def _check_names(path: Path, entries: list[_Entry]) -> None:
-    """Two files must not fall together on any file system, and no file may stand where a folder is needed."""
-    seen: dict[str, str] = {}
-    for entry in entries:
-        folded = _folded(str(entry.path))
-        if folded in seen:
-            raise _unsafe(path, str(entry.path), f"it falls together with {seen[folded]}")
-        seen[folded] = str(entry.path)
-    for entry in entries:
-        for parent in entry.path.parents:
-            if _folded(str(parent)) in seen:
-                raise _unsafe(path, str(entry.path), f"{parent} is a file and a folder")
 
 
 def _check_sizes(path: Path, entries: list[_Entry], root: Path) -> None:

@@ -19,11 +19,10 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 from hqsam_datasets import augment
-from hqsam_datasets.atomic import read_json
 from hqsam_datasets.errors import UserError
 from hqsam_datasets.parallel import keep_freed_memory
 from hqsam_datasets.sample import Sample, parse_sample
-from hqsam_datasets.tario import TarReader, places
+from hqsam_datasets.tario import TarReader, places, read_index
 from numpy.typing import NDArray
 
 from hqsam.training.batch import PROMPT_KINDS, View
@@ -53,15 +52,6 @@ class Item:
     view: int
 
 
-def _index(folder: Path, stage: str) -> dict[str, Any]:
-    index = read_json(folder / "index.json", cure=f"run the {stage} stage")
-    if not isinstance(index, dict) or not isinstance(index.get("shards"), list):
-        raise UserError(
-            "the index has no list of shards", file=folder / "index.json", cure=f"run the {stage} stage again"
-        )
-    return index
-
-
 class TrainingSet:
     """Random access to the samples of `data/shards` with their plans of `data/prompts`.
 
@@ -75,7 +65,7 @@ class TrainingSet:
 
     def __init__(self, *, shards: Path, prompts: Path) -> None:
         self.shards, self.prompts = shards, prompts
-        images, plans = _index(shards, "shard"), _index(prompts, "augment")
+        images, plans = read_index(shards), read_index(prompts, stage="augment")
         self.digests = {"shards": str(images.get("digest", "")), "prompts": str(plans.get("digest", ""))}
         self.by_source: dict[str, int] = dict(images.get("by_source", {}))
         self.places = self._paired(list(places(images)), list(places(plans)))

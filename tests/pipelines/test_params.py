@@ -51,6 +51,18 @@ def test_what_is_no_yaml_is_one_message(tmp_path: Path, content: bytes) -> None:
         read_yaml(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize("section", ["archives", "shard"])
+def test_an_address_without_a_bucket_is_one_message_with_the_cure(section: str) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        if section == "shard":
+            raw["shard"]["copy_to"] = "s3://"
+        else:
+            next(iter(raw["archives"].values()))["files"][0]["urls"] = ["s3:///x.zip"]
+
+    told = message(change)
+    assert "names no bucket" in told and f"key: {section}." in told and "cure: write it like s3://BUCKET/" in told
+
+
 def test_options_are_frozen() -> None:
     params = Params.load(SAMPLE)
     for options in (
