@@ -31,7 +31,7 @@ STAGE = "code"
 PLUMBING = frozenset(
     f"hqsam_pipelines.{name}"
     for name in (
-        "clock", "codegraph", "dvc_run", "env", "flows", "graph", "host", "host_client", "launch", "launch_ray", "locks",
+        "clock", "codegraph", "dvc_run", "dvc_site", "env", "flows", "graph", "host", "host_client", "launch", "launch_ray", "locks",
         "params", "profiles", "progress", "provenance", "schema", "reproduce", "server", "server_daemon", "stage",
     )
 )  # fmt: skip

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from hqsam_datasets.errors import UserError
 
-from hqsam_pipelines import env, host_client, provenance, server
+from hqsam_pipelines import dvc_site, env, host_client, provenance, server
 
 
 def main() -> int:
     """Run, print, clean up; the exit status is DVC's."""
     env.prepare()
     root = env.repository_root()
+    dvc_site.configure(root)
     before = provenance.read(root)["stages"]
     found = server.status(root)
     begin = time.monotonic()
@@ -27,7 +28,9 @@ def main() -> int:
         # The stages' commands say `python`: this one must come first on PATH.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         command = [sys.executable, "-m", "dvc", "repro"]
-        status = subprocess.run(command, cwd=root, env={**os.environ, "PATH": path}, check=False).returncode
+        status = subprocess.run(
+            command, cwd=root, env=dvc_site.environment(root, {**os.environ, "PATH": path}), check=False
+        ).returncode
     finally:
         host_client.stop(root)
         if found is None:  # a server that ran before is somebody else's to stop

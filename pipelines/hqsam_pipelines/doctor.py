@@ -1,4 +1,7 @@
-"""What `hqsam doctor` looks at. Each check is a function that yields findings; none changes anything."""
+"""What `hqsam doctor` looks at. Each check is a function that yields findings.
+
+None changes anything but `_site_cache`, which has DVC keep its site cache in the checkout.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import Literal
 from hqsam_datasets.atomic import atomic_file, json_bytes
 from hqsam_datasets.errors import UserError
 
-from hqsam_pipelines import env, provenance, server
+from hqsam_pipelines import dvc_site, env, provenance, server
 
 NEEDED_GB = {"embedded": 2, "paper": 250}
 """Free disk that a profile wants, in GB: archives, extracted trees, samples, shards and DVC's cache. By where its archives are from."""
@@ -57,6 +60,7 @@ def examine(start: Path) -> list[Finding]:
         _disk,
         _git,
         _dvc,
+        _site_cache,
         _server,
         _leftovers,
     )
@@ -209,11 +213,25 @@ def _git(root: Path) -> Iterator[Finding]:
 
 def _dvc(root: Path) -> Iterator[Finding]:
     command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False, timeout=120,
+        env=dvc_site.environment(root, os.environ),
+    )  # fmt: skip
     if done.returncode:
         yield Finding("fail", "dvc", " ".join((done.stderr or done.stdout).split()))
     else:
         yield Finding("ok", "dvc", f"{len(done.stdout.split())} stages")
+
+
+def _site_cache(root: Path) -> Iterator[Finding]:
+    mended = dvc_site.configure(root)
+    found = dvc_site.fault(root)
+    if found is not None:
+        yield Finding("warn", "site cache", found)
+    else:
+        yield Finding(
+            "ok", "site cache", "of DVC: this user's alone" + (", set in .dvc/config.local now" if mended else "")
+        )
 
 
 def _server(root: Path) -> Iterator[Finding]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
-from hqsam_pipelines import env, host_client
+from hqsam_pipelines import dvc_site, env, host_client
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `dvc <argv>` in the checkout's host, or here if there is none. Returns DVC's exit status."""
     env.prepare()
-    status = host_client.run(env.repository_root(), "hqsam_pipelines.dvc_run:run_here", argv)
+    root = env.repository_root()
+    os.environ.update(dvc_site.environment(root, os.environ))
+    status = host_client.run(root, "hqsam_pipelines.dvc_run:run_here", argv)
     return status if status is not None else run_here(argv)
 
 

@@ -26,7 +26,7 @@ from hqsam_datasets.errors import UserError
 from hqsam_datasets.fetch import renewed
 from prefect import flow, task
 
-from hqsam_pipelines import codegraph, env, provenance, server
+from hqsam_pipelines import codegraph, dvc_site, env, provenance, server
 from hqsam_pipelines.graph import Graph, read_graph
 from hqsam_pipelines.params import FILE, Params
 
@@ -113,6 +113,7 @@ def reproduce(
     """
     env.prepare()
     root = env.repository_root()
+    dvc_site.configure(root)
     begin = time.monotonic()
     graph = read_graph(root, targets or [])
     forced = _renewed(root, graph) | (set(graph.targets) if force else set())

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hqsam_datasets.errors import UserError
 
-from hqsam_pipelines import env, host_client
+from hqsam_pipelines import dvc_site, env, host_client
 from hqsam_pipelines.progress import Report, silent
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
     env.prepare()
     clock = provenance.Clock()
     root = env.repository_root()
+    dvc_site.configure(root)
     job = Job(root=root, params=Params.load(root / FILE), names=names)
     for section, name in zip(stage.per, names, strict=True):
         job.params.entry(section, name)
