@@ -79,7 +79,8 @@ def run_flow(spec: FlowSpec, work: Callable[[Report], T], *, root: Path) -> T:
     env.prepare()
     with server.running(root) as place:
         if place.started_now:
-            print(f"Prefect server: {place.page}  (ends itself when idle; `hqsam server stop`)", file=sys.stderr)
+            how = f"log in with the content of {server.auth_path(root)}"
+            print(f"Prefect server: {place.page}  ({how}; ends itself when idle)", file=sys.stderr)
         _refresh_settings()
         outcome: _Outcome[T] = _Outcome()
         try:

@@ -89,7 +89,9 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
     env.prepare()
     with server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
-            print(f"Prefect server: {place.page}", file=sys.stderr)
+            print(
+                f"Prefect server: {place.page}  (log in with the content of {server.auth_path(root)})", file=sys.stderr
+            )
         _refresh_settings()
         outcome: Outcome = reproduce(targets=list(targets), workers=workers, force=force, raise_on_failure=False)
     return outcome
