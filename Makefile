@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 ## demo: set up, run the whole pipeline on the embedded sample, print the result table
 demo: $(STAMP)
-	$(BIN)/python -m hqsam_pipelines.demo
+	$(BIN)/python -m hqsam_pipelines.runner.demo
 
 ## test: set up if needed, then the whole test suite, a file at a time on each of two processes with one compute thread
 test: $(STAMP)
@@ -43,7 +43,7 @@ compare: $(STAMP)
 
 ## bench: the benchmark tables, small sizes (minutes); make bench BENCH="metrics --full" for one area at the promised sizes
 bench: $(BENCH_STAMP)
-	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m perf $(BENCH)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
@@ -55,7 +55,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps lvis
-	$(BIN)/python -m hqsam_pipelines.dvc_site
+	$(BIN)/python -m hqsam_pipelines.config.dvc_site
 	touch $(STAMP)
 
 # The programs that the benchmarks compare with.

@@ -10,15 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hqsam.mask_generator import SamHQAutomaticMaskGenerator
+    from hqsam.api.mask_generator import SamHQAutomaticMaskGenerator
+    from hqsam.api.predictor import SamHQPredictor
     from hqsam.model.build import build_sam_hq
-    from hqsam.predictor import SamHQPredictor
 
 __all__ = ["SamHQAutomaticMaskGenerator", "SamHQPredictor", "build_sam_hq"]
 
 _HOMES = {
-    "SamHQAutomaticMaskGenerator": "hqsam.mask_generator",
-    "SamHQPredictor": "hqsam.predictor",
+    "SamHQAutomaticMaskGenerator": "hqsam.api.mask_generator",
+    "SamHQPredictor": "hqsam.api.predictor",
     "build_sam_hq": "hqsam.model.build",
 }
 

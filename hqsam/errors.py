@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hqsam_datasets.errors import UserError
+from hqsam_base.errors import UserError
 
 __all__ = ["InputError", "UserError"]
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, render_scene
 from numpy.random import Generator
 from numpy.typing import NDArray
+
+from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, render_scene
 
 SIZE, LOW = 128, 64  # network input and low-resolution mask of the nano backbone, pixels
 MAX_OBJECTS = 4

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.images import FOREGROUND, ImageProbe, decode_image, decode_stored_mask
+from hqsam_base.errors import UserError
+from hqsam_datasets.formats.images import FOREGROUND, ImageProbe, decode_image, decode_stored_mask
 
 KEY_PATTERN = re.compile(r"[a-z0-9_-]+")
 MAX_KEY = 75

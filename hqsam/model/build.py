@@ -6,12 +6,12 @@ import warnings
 from pathlib import Path
 
 import torch
-from hqsam_datasets.errors import UserError
 
 from hqsam.model import backbones, checkpoint, variants
 from hqsam.model.checkpoint import Checkpoint
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
+from hqsam_base.errors import UserError
 
 
 def build_sam_hq(

@@ -28,8 +28,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from hqsam_datasets.atomic import write_bytes
-from hqsam_datasets.errors import UserError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -37,6 +35,8 @@ from torch import Tensor, nn
 from hqsam.model import backbones, hf_format
 from hqsam.model.backbones.base import Backbone
 from hqsam.model.hq_decoder import HQ_PREFIXES
+from hqsam_base.atomic import write_bytes
+from hqsam_base.errors import UserError
 
 Format = Literal["sam", "hq_sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq", "hf_sam"]
 FORMATS: tuple[Format, ...] = get_args(Format)

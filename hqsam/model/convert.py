@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from hqsam_datasets import atomic
-from hqsam_datasets.errors import UserError
 from safetensors.torch import save
 from torch import Tensor
 
 from hqsam.model import checkpoint, hf_format, variants
 from hqsam.model.hq_sam import HQSam
+from hqsam_base import atomic
+from hqsam_base.errors import UserError
 
 Target = Literal["hq_sam", "sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq"]
 TARGETS: tuple[Target, ...] = get_args(Target)

@@ -7,14 +7,26 @@ a variant that tunes SAM's own parameters holds its copies of them.
 Shape letters as in ``hq_decoder``.
 """
 
+# ruff: noqa: N815 -- shape suffixes are the house style, attributes included
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from hqsam.model.hq_decoder import TokenOutput
+
+@dataclass(frozen=True)
+class TokenOutput:
+    """What the two-way transformer leaves behind.
+
+    Attributes:
+        tokens_PTC: The output tokens in order: IoU, SAM's mask tokens, then extra tokens.
+        upscaled_PFhw: SAM's upscaled mask feature.
+    """
+
+    tokens_PTC: Tensor
+    upscaled_PFhw: Tensor
 
 
 class Head(nn.Module):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hqsam.model.head import Head
+from hqsam.model.head import Head, TokenOutput
 from hqsam.model.sam_api import MLP, LayerNorm2d
 from hqsam.model.two_way import two_way
 
@@ -230,19 +230,6 @@ class Prompts:
     def for_hq(self) -> Prompts:
         """The embeddings for the HQ decoder."""
         return self if self.hq is None else self.hq
-
-
-@dataclass(frozen=True)
-class TokenOutput:
-    """What the two-way transformer leaves behind.
-
-    Attributes:
-        tokens_PTC: The output tokens in order: IoU, SAM's mask tokens, then extra tokens.
-        upscaled_PFhw: SAM's upscaled mask feature.
-    """
-
-    tokens_PTC: Tensor
-    upscaled_PFhw: Tensor
 
 
 def run_transformer(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hqsam_datasets.errors import UserError
-
 from hqsam.model import backbones, checkpoint, variants
 from hqsam.model.build import build_model
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
+from hqsam_base.errors import UserError
 
 
 def load_any(

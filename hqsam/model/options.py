@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hqsam_datasets.errors import UserError
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from hqsam.model import backbones, variants
+from hqsam_base.errors import UserError
 
 
 class ModelOptions(BaseModel):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hqsam.errors import InputError
-from hqsam.prompting import Frame
+from hqsam.model.preprocess import Frame
 
 _ROUNDING = 1.0  # pixels of the network's frame by which a point on the border may seem to lie outside
 

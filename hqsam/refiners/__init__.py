@@ -7,9 +7,8 @@ runs one on predictions that exist; nothing here takes part in a stage of the pi
 
 from __future__ import annotations
 
-from hqsam_datasets.seam import Seam
-
 from hqsam.refiners._base import Opened, Refiner, RefinerOptions
+from hqsam_base.seam import Seam
 
 __all__ = ["Opened", "Refiner", "RefinerOptions", "load", "names"]
 

@@ -9,8 +9,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from hqsam_datasets.errors import UserError
 from pydantic import BaseModel, ConfigDict, Field
+
+from hqsam_base.errors import UserError
 
 Image = npt.NDArray[np.uint8]
 BoolMask = npt.NDArray[np.bool_]

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hqsam_datasets.errors import UserError
 
 from hqsam.refiners._base import BoolMask, Image, Opened, RefinerOptions, device_of, weights_of
+from hqsam_base.errors import UserError
 
 PUBLISHED_MD5 = "7478d4a9c42ab52beb6d7e9683402fe0"
 CURE = (

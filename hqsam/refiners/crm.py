@@ -32,11 +32,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from hqsam_datasets.errors import UserError
 from torch import Tensor
 from torch.nn import functional
 
 from hqsam.refiners._base import BoolMask, Image, Opened, RefinerOptions, device_of, weights_of
+from hqsam_base.errors import UserError
 
 MODULE = "models.network.crm_transferCoord_transferFeat"
 FILE = Path("models") / "network" / "crm_transferCoord_transferFeat.py"

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hqsam_datasets.atomic import disk_full_is_user_error, json_bytes, write_bytes
-from hqsam_datasets.errors import UserError
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,8 +25,10 @@ from hqsam.training.feed import CachedFeed, decoding_threads, encode, without_im
 from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet, prefetch
 from hqsam.training.options import TrainOptions
+from hqsam_base.atomic import disk_full_is_user_error, json_bytes, write_bytes
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
 
-Report = Callable[[int, int, str], None]
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 MARK, DONE = "cache.json", "done.bin"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -118,7 +118,7 @@ def _array(shape: tuple[int, ...], path: Path | None, dtype: torch.dtype) -> Ten
 
 def cached_feed(
     data: TrainingSet, model: HQSam, items: Sequence[Item], options: TrainOptions, group: Group, *,
-    scratch: Path, identity: Mapping[str, object], online: int, report: Report, say: Callable[[str], None],
+    scratch: Path, identity: Mapping[str, object], online: int, progress: Progress, say: Callable[[str], None],
 ) -> CachedFeed:  # fmt: skip
     """Encode all `items` once, or as far as that was not done before.
 
@@ -132,7 +132,7 @@ def cached_feed(
             them; they are the caller's to remove.
         identity: what the run is; a cache of another one is thrown away.
         online: views that all epochs together show, for the estimate.
-        report: progress.
+        progress: told how far the work is.
         say: gets the estimate before the bulk is encoded.
 
     Raises:
@@ -167,7 +167,7 @@ def cached_feed(
             views |= {items[i]: without_image(v) for i, v in zip(chunks[number], found, strict=True)}
         if number == mine[0]:
             say(plan.text((time.perf_counter() - begin) / len(found) / group.size / encoders))
-        report(at.stop, len(items), "encode")
+        progress(at.stop, len(items), "encode")
     group.wait()
     rows = {item: n for n, item in enumerate(items)}
     return CachedFeed(data, rows, views, final, early, model.device, options.workers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import torch
-from hqsam_datasets.errors import UserError
 from torch import nn
 
 from hqsam.model import variants
@@ -13,6 +12,7 @@ from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
 from hqsam.training.loader import Item, TrainingSet
 from hqsam.training.options import TrainOptions
+from hqsam_base.errors import UserError
 
 
 def check_size(data: TrainingSet, net: HQSam) -> None:

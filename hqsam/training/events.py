@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from hqsam_datasets.atomic import disk_full_is_user_error
+from hqsam_base.atomic import disk_full_is_user_error
 
 NAME = "events.out.tfevents.0.hqsam"
 _CASTAGNOLI = 0x82F63B78

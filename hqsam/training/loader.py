@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from hqsam_datasets import augment
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.parallel import keep_freed_memory
-from hqsam_datasets.sample import Sample, parse_sample
-from hqsam_datasets.tario import TarReader, places, read_index
 from numpy.typing import NDArray
 
 from hqsam.training.batch import PROMPT_KINDS, View
+from hqsam_base.errors import UserError
+from hqsam_base.processes import keep_freed_memory
+from hqsam_datasets.formats.tar import TarReader, places, read_index
+from hqsam_datasets.prepare import augment
+from hqsam_datasets.sample import Sample, parse_sample
 
 In = TypeVar("In")
 Out = TypeVar("Out")

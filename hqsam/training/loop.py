@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from hqsam_datasets.atomic import write_text
 
 from hqsam.model import checkpoint
 from hqsam.model.build import build_model
@@ -35,19 +34,16 @@ from hqsam.training.group import Group, device_of, joined
 from hqsam.training.loader import Item, TrainingSet, epoch_items, epoch_plan, epoch_steps, held_out, n_views
 from hqsam.training.options import TrainOptions
 from hqsam.training.probe import micro_batch
-from hqsam.training.state import LAST, Progress, RunState, remove
+from hqsam.training.state import LAST, RunState, TrainProgress, remove
 from hqsam.training.step import Step
 from hqsam.training.validate import Validation
+from hqsam_base.atomic import write_text
+from hqsam_base.progress import Progress, silent
 
 __all__ = ["ModelOptions", "TrainOptions", "train"]
 
-Report = Callable[[int, int, str], None]
 STOP = 0
 """The first of the questions that a process asks at each step: whether to end. The answer is the same for all."""
-
-
-def _quiet(_done: int, _total: int, _what: str) -> None:
-    """Default progress: none."""
 
 
 def _say(line: str) -> None:
@@ -67,7 +63,7 @@ class _Run:
     held: Sequence[int]
     out: Path
     identity: dict[str, object]
-    report: Report
+    progress: Progress
     say: Callable[[str], None]
 
     def items(self, epoch: int) -> list[Item]:
@@ -105,7 +101,7 @@ def train(
     options: TrainOptions,
     out: Path,
     seed: int,
-    report: Report = _quiet,
+    progress: Progress = silent,
     say: Callable[[str], None] = _say,
 ) -> dict[str, object]:
     """Train the HQ head and write `hq_head.safetensors`, `curves.csv` and, last, `meta.json`.
@@ -123,7 +119,7 @@ def train(
         options: the `train` section.
         out: folder to write.
         seed: initial weights, order of the views, loss points.
-        report: progress, called as (done, total, what) by the first process.
+        progress: told how far the work is, called as (done, total, what) by the first process.
         say: gets the lines of the log: what caching features costs, where a run goes on, each epoch's losses and scores.
 
     Returns:
@@ -139,11 +135,11 @@ def train(
         stack.enter_context(guard.deterministic(options.threads))
         group = stack.enter_context(joined(device, timeout_s=options.hang_timeout_s))
         if not group.leads:
-            report, say = _quiet, lambda _line: None
+            progress, say = silent, lambda _line: None
         out.mkdir(parents=True, exist_ok=True)
         data = TrainingSet(shards=shards, prompts=prompts)
         stack.callback(data.close)
-        run = _prepare(data, model, options, group, out, seed, report, say)
+        run = _prepare(data, model, options, group, out, seed, progress, say)
         state = _start(run)
         if group.leads:  # only now: what was refused has not cost a finished model
             remove(out / results.META)
@@ -167,14 +163,14 @@ def _learn(run: _Run, state: RunState, data: TrainingSet, scratch: Path) -> int:
 
 
 def _prepare(
-    data: TrainingSet, model: ModelOptions, options: TrainOptions, group: Group, out: Path, seed: int, report: Report,
+    data: TrainingSet, model: ModelOptions, options: TrainOptions, group: Group, out: Path, seed: int, progress: Progress,
     say: Callable[[str], None],
 ) -> _Run:  # fmt: skip
     net = build_model(model, seed=seed).to(group.device).train()
     identity = _identity(data, model, options, group, seed)
     if not options.epochs:
         checks.check_given(net, model, options)
-        return _Run(net, options, group, seed, [], 0, [], out, identity, report, say)
+        return _Run(net, options, group, seed, [], 0, [], out, identity, progress, say)
     checks.check_variant(net, options)
     checks.check_size(data, net)
     checks.check_nodes(options, group.size)
@@ -187,7 +183,7 @@ def _prepare(
     checks.check_processes(len(samples) * (1 if options.views == "cycle" else views), options, group.size)
     checks.compile_encoder(net, options)
     held = [n for n, key in zip(chosen, keys, strict=True) if key in kept_out]
-    return _Run(net, options, group, seed, samples, views, held, out, identity, report, say)
+    return _Run(net, options, group, seed, samples, views, held, out, identity, progress, say)
 
 
 def _identity(
@@ -219,12 +215,12 @@ def _start(run: _Run) -> RunState:
     adam = torch.optim.Adam(parameters.values(), lr=run.options.lr)
     # The first process draws what a single one would; each other one has a stream of its own.
     generator = torch.Generator().manual_seed(run.seed + 1_000_003 * run.group.rank)
-    state = RunState(parameters, adam, generator, Progress(micro_batch=-1))
+    state = RunState(parameters, adam, generator, TrainProgress(micro_batch=-1))
     if state.restore(run.out, run.identity, run.group, run.say):
         run.say(
             f"going on from {LAST}: epoch {state.progress.epoch + 1}, {state.progress.step} of {run.steps} steps done"
         )
-        run.report(state.progress.epoch, run.options.epochs, "resumed")
+        run.progress(state.progress.epoch, run.options.epochs, "resumed")
     elif run.group.leads:  # of an earlier run: this one need not write them again
         for name in (results.BEST, results.MERGED):
             remove(run.out / name)
@@ -260,7 +256,7 @@ def _feed(run: _Run, data: TrainingSet, step: Step, scratch: Path) -> Feed:
     options = options.model_copy(update={"encode_batch": _encode_batch(run, step), "workers": workers})
     return cached_feed(
         data, run.model, items, options, run.group, scratch=scratch, identity=_features_of(run, options), online=online,
-        report=run.report, say=run.say,
+        progress=run.progress, say=run.say,
     )  # fmt: skip
 
 
@@ -306,7 +302,7 @@ def _steps(run: _Run, state: RunState, step: Step, feed: Feed, stop: guard.Stop,
         progress.add(float(loss.bce), float(loss.dice))
         done = _done(run, state)
         events.add(done, results.step_values(*progress.losses[-1], lr=options.lr_at(progress.epoch)))
-        run.report(done, run.total, "steps")
+        run.progress(done, run.total, "steps")
         if any(answers):
             state.save(run.out, run.identity, run.group)
             saved = time.monotonic()

@@ -7,13 +7,12 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hqsam_datasets.atomic import write_json, write_text
-
 from hqsam.model import checkpoint, convert
 from hqsam.model.hq_sam import HQSam
 from hqsam.training.group import Group
 from hqsam.training.options import TrainOptions
-from hqsam.training.state import LAST, Progress, RunState, head_digest, remove
+from hqsam.training.state import LAST, RunState, TrainProgress, head_digest, remove
+from hqsam_base.atomic import write_json, write_text
 
 VERSION = 1
 HEAD, BEST, MERGED, CURVES, META = "hq_head.safetensors", "best.safetensors", "sam_hq.pth", "curves.csv", "meta.json"
@@ -54,7 +53,7 @@ def epoch_line(row: Mapping[str, float], epochs: int) -> str:
     return f"{text}; held out, mIoU / mBIoU: {', '.join(scores)}" if scores else text
 
 
-def past(progress: Progress, steps: int, options: TrainOptions) -> list[tuple[int, dict[str, float]]]:
+def past(progress: TrainProgress, steps: int, options: TrainOptions) -> list[tuple[int, dict[str, float]]]:
     """The event file so far, as (steps done, values).
 
     Args:

@@ -24,12 +24,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from hqsam_datasets.atomic import write_text
-from hqsam_datasets.errors import UserError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hqsam.model.options import ModelOptions
 from hqsam.training.options import TrainOptions
+from hqsam_base.atomic import write_text
+from hqsam_base.errors import UserError
 
 WATCH_STDIN = "HQSAM_TRAIN_STDIN"
 GRACE_S = 10.0
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> int:
 def _train(train: Callable[..., dict[str, object]], spec: Spec) -> None:
     train(
         shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out, seed=spec.seed,
-        report=Throttled(lambda *told: tell("progress", told)), say=_say,
+        progress=Throttled(lambda *told: tell("progress", told)), say=_say,
     )  # fmt: skip
 
 

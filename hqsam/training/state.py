@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hqsam_datasets.atomic import write_bytes
-from hqsam_datasets.errors import UserError
 from torch import Tensor, nn
 
 from hqsam.model.checkpoint import is_finite
 from hqsam.training.group import Group
+from hqsam_base.atomic import write_bytes
+from hqsam_base.errors import UserError
 
 LAST = "last.pt"
 _SHOWN = 6
 
 
 @dataclass
-class Progress:
+class TrainProgress:
     """The cursor and the sums of the epoch under way.
 
     Attributes:
@@ -69,7 +69,7 @@ class RunState:
     parameters: dict[str, nn.Parameter]
     adam: torch.optim.Adam
     generator: torch.Generator
-    progress: Progress
+    progress: TrainProgress
     average: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, folder: Path, identity: Mapping[str, Any], group: Group) -> None:
@@ -146,7 +146,7 @@ class RunState:
                 parameter.copy_(found["parameters"][name])
         self.adam.load_state_dict(found["adam"])
         self.generator.set_state(found["generators"][group.rank])
-        self.progress = Progress(**found["progress"])
+        self.progress = TrainProgress(**found["progress"])
         self.average = {k: v.to(self.parameters[k].device) for k, v in found["average"].items()}
         return True
 

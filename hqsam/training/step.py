@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from hqsam_datasets.errors import UserError
 from torch import Tensor
 
 from hqsam.model.hq_decoder import SamMasks
@@ -21,6 +20,7 @@ from hqsam.training.group import Group
 from hqsam.training.loss import Draw, MaskLoss, boundary_band, draw, loss_at_points
 from hqsam.training.options import TrainOptions
 from hqsam.training.state import RunState
+from hqsam_base.errors import UserError
 
 MASK_LOGIT = 10.0
 """What a noisy mask's 255 becomes with `mask_prompt: logits`; its 0 becomes minus that."""

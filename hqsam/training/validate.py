@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from hqsam_metrics.masks import boundary_iou, mask_iou
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -20,6 +19,7 @@ from torch.nn import functional
 from hqsam.model.hq_decoder import Prompts
 from hqsam.model.hq_sam import Encoded, HQSam
 from hqsam.training.loader import TrainingSet
+from hqsam_metrics.masks.iou import boundary_iou, mask_iou
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hqsam_metrics.errors import UserError
-    from hqsam_metrics.masks import boundary_band, boundary_iou, mask_iou
+    from hqsam_base.errors import UserError
+    from hqsam_metrics.masks.iou import boundary_band, boundary_iou, mask_iou
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "__version__", "boundary_band", "boundary_iou", "mask_iou"]
 
 _HOMES = {
-    "UserError": "hqsam_metrics.errors",
-    "boundary_band": "hqsam_metrics.masks",
-    "boundary_iou": "hqsam_metrics.masks",
-    "mask_iou": "hqsam_metrics.masks",
+    "UserError": "hqsam_base.errors",
+    "boundary_band": "hqsam_metrics.masks.iou",
+    "boundary_iou": "hqsam_metrics.masks.iou",
+    "mask_iou": "hqsam_metrics.masks.iou",
 }
 
 

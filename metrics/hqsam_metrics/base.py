@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import pkgutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -18,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_metrics.errors import UserError
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
 
 if TYPE_CHECKING:
-    from hqsam_metrics.benchdata import Predictions
+    from hqsam_metrics.benchmark_data import Predictions
 
 ScoreRule = Literal["none", "detector", "detector_x_iou"]
 System = Literal["sam", "hq_token", "hq_sum"]
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Score(Protocol):
         """Returns everything in this metric's rules that can move a number, for the protocol block."""
         ...
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, report: Report) -> Outcome:
+    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """Scores the predictions of one system for one set of prompts."""
         ...
 

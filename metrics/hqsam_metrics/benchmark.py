@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
 from hqsam_metrics.base import Outcome, Score, ScoreOptions, load_score, protocol_hash
-from hqsam_metrics.errors import UserError
 
 __all__ = ["ScoreOptions", "score_benchmark"]
 
 VERSION = 1
-Report = Callable[[int, int, str], None]
 
 
 def check_version(score: Score, options: ScoreOptions, where: str) -> None:
@@ -34,7 +33,7 @@ def check_version(score: Score, options: ScoreOptions, where: str) -> None:
 
 
 def score_benchmark(
-    *, benchmark: Path, predictions: Path, options: ScoreOptions, out_json: Path, out: Path, report: Report
+    *, benchmark: Path, predictions: Path, options: ScoreOptions, out_json: Path, out: Path, progress: Progress
 ) -> dict[str, Any]:
     """Scores all systems and prompt sets of one benchmark and model.
 
@@ -44,7 +43,7 @@ def score_benchmark(
         options: the benchmark's `score` section.
         out_json: `reports/metrics/<benchmark>-<model>.json`.
         out: `data/scores/<benchmark>-<model>`, replaced as a whole.
-        report: progress.
+        progress: told how far the work is.
 
     Returns:
         The content of `scores.json`.
@@ -53,7 +52,7 @@ def score_benchmark(
         UserError: predictions that are missing, double, unknown, of the wrong size or malformed; a metric that does not
             fit the benchmark; another version in params.yaml than in the code.
     """
-    from hqsam_metrics.benchdata import Benchmark, load_predictions, prompts_digest
+    from hqsam_metrics.benchmark_data import Benchmark, load_predictions, prompts_digest
 
     data = Benchmark(benchmark)
     name = str(data.index.get("benchmark", benchmark.name))
@@ -69,7 +68,7 @@ def score_benchmark(
     for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
         for system in info["systems"]:
             rows = load_predictions(data, predictions, prompt_set, system)
-            outcome = score.evaluate(rows, options, report=_prefixed(report, f"{prompt_set}/{system}"))
+            outcome = score.evaluate(rows, options, progress=_prefixed(progress, f"{prompt_set}/{system}"))
             protocol = _protocol(score, options, data.index, info, prompt_set, system, prompts_digest(rows.prompts))
             results.append(_result(prompt_set, system, outcome, protocol))
             outcomes.append((prompt_set, system, outcome))
@@ -93,7 +92,7 @@ def _prompt_sets(index: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _read_info(folder: Path) -> dict[str, Any]:
-    from hqsam_metrics.jsonlist import read_json
+    from hqsam_base.json_list import read_json
 
     info = read_json(folder / "predict.json")
     if not isinstance(info, dict) or not info.get("systems") or "model" not in info:
@@ -101,8 +100,8 @@ def _read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _prefixed(report: Report, prefix: str) -> Report:
-    return lambda done, total, what: report(done, total, f"{prefix}: {what}")
+def _prefixed(progress: Progress, prefix: str) -> Progress:
+    return lambda done, total, what: progress(done, total, f"{prefix}: {what}")
 
 
 def _protocol(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hqsam_metrics.masks import Mask, mask_box
+from hqsam_metrics.masks.iou import Mask, mask_box
 
 _STEPS = 5
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_metrics.masks import Mask
+from hqsam_metrics.masks.iou import Mask
 
 MAX_CLICKS = 20
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hqsam_metrics.errors import UserError
+from hqsam_base.errors import UserError
+from hqsam_base.json_list import iter_list, read_json
 from hqsam_metrics.evaluate import IouType, score_coco_files, score_lvis_files
-from hqsam_metrics.jsonlist import iter_list, read_json
 
 TOLERANCE = 1e-9
 Stats = dict[str, float | None]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_metrics.errors import UserError
-from hqsam_metrics.instances import Report, silent
-from hqsam_metrics.jf import Statistics, region_and_contour, statistics
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress, silent
+from hqsam_metrics.masks.jf import Statistics, region_and_contour, statistics
 from hqsam_metrics.parallel import run_parts
 
 Labels = NDArray[np.uint8]
@@ -132,7 +132,7 @@ def find_sequences(pred: Path, root: Path, split: str = "val") -> DavisFolders:
 
 
 def _score_folder(folders: DavisFolders, number: int) -> list[ObjectScore]:
-    from hqsam_metrics.png import read_index_png
+    from hqsam_metrics.masks.png import read_index_png
 
     name, frames = folders.sequences[number]
     return score_sequence(
@@ -143,10 +143,10 @@ def _score_folder(folders: DavisFolders, number: int) -> list[ObjectScore]:
     )
 
 
-def score_folders(folders: DavisFolders, *, workers: int = 1, report: Report = silent) -> list[ObjectScore]:
+def score_folders(folders: DavisFolders, *, workers: int = 1, progress: Progress = silent) -> list[ObjectScore]:
     """Scores all sequences, in the order of the split's list; `workers` processes change no number."""
     total = len(folders.sequences)
-    parts = run_parts(_score_folder, folders, total, workers=workers, report=report, what="scoring sequences")
+    parts = run_parts(_score_folder, folders, total, workers=workers, progress=progress, what="scoring sequences")
     return [score for part in parts for score in part]
 
 

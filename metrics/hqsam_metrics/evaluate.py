@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hqsam_metrics import apscore, names
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress, silent
+from hqsam_metrics.ap import names, score
+from hqsam_metrics.ap.instances import AreaRule
 from hqsam_metrics.base import protocol_hash, rules
-from hqsam_metrics.errors import UserError
 from hqsam_metrics.files import plain, sha256_file
-from hqsam_metrics.instances import AreaRule, Report, silent
 from hqsam_metrics.parallel import run_parts
 
 if TYPE_CHECKING:
-    from hqsam_metrics.ap import Tables
+    from hqsam_metrics.ap.accumulate import Tables
+    from hqsam_metrics.ap.detection import Plan
     from hqsam_metrics.cascadepsp import Cascade
-    from hqsam_metrics.detection import Plan
-    from hqsam_metrics.rle import Int
+    from hqsam_metrics.masks.rle import Int
 
 IouType = Literal["segm", "boundary"]
 
@@ -112,8 +113,8 @@ def _pictures(folder: Path, option: str) -> dict[str, Path]:
 
 
 def _score_pair(pairs: list[_Pair], number: int) -> _Item:
-    from hqsam_metrics.masks import boundary_iou, mask_iou
-    from hqsam_metrics.png import read_mask_png
+    from hqsam_metrics.masks.iou import boundary_iou, mask_iou
+    from hqsam_metrics.masks.png import read_mask_png
 
     pair = pairs[number]
     pred, target = read_mask_png(pair.pred), read_mask_png(pair.gt)
@@ -134,7 +135,7 @@ def _score_pair(pairs: list[_Pair], number: int) -> _Item:
 
 def score_mask_folders(
     *, pred: Path, gt: Path, dilation_ratio: float = 0.02, cascadepsp: bool = False, curve: bool = False,
-    workers: int = 1, report: Report = silent,
+    workers: int = 1, progress: Progress = silent,
 ) -> Result:  # fmt: skip
     """Scores PNG masks paired by file stem.
 
@@ -145,7 +146,7 @@ def score_mask_folders(
         cascadepsp: add the metrics `IoU_pooled` and `mBA` of CascadePSP.
         curve: add the share of pairs above each boundary-IoU threshold (`recall_curve`).
         workers: processes; changes no number.
-        report: progress.
+        progress: told how far the work is.
 
     Raises:
         UserError: a ground-truth mask without prediction or the other way round, sizes that differ, 0/1 masks, files
@@ -160,7 +161,7 @@ def score_mask_folders(
         if orphans:
             raise UserError(f"{here / one[orphans[0]].name}: has no partner in {there} ({len(orphans)} such files)")
     pairs = [_Pair(key, found[key], real[key], dilation_ratio, cascadepsp) for key in sorted(real)]
-    items = list(run_parts(_score_pair, pairs, len(pairs), workers=workers, report=report, what="scoring masks"))
+    items = list(run_parts(_score_pair, pairs, len(pairs), workers=workers, progress=progress, what="scoring masks"))
     digest = hashlib.sha256(b"".join(item.key.encode() + b"\0" + item.digest for item in items)).hexdigest()
     protocol = rules(
         "masks",
@@ -203,7 +204,7 @@ def _measure(iou_type: IouType, dilation_ratio: float) -> float | None:
 
 def _with_mask_ap(plan: Plan) -> Plan:
     """Adds mask AP over all sizes behind boundary AP, for the comparison of the two: the IoUs are computed anyway."""
-    from hqsam_metrics.detection import Measure
+    from hqsam_metrics.ap.detection import Measure
 
     first = plan.measures[0]
     return plan if first.ratio is None else replace(plan, measures=(first, Measure(None, first.bins[:1])))
@@ -219,12 +220,12 @@ def _warnings(n_units: int, unit: str, used: Int, dropped: dict[str, int], table
         dropped: why and how many detections do not count.
         tables: of the AP that was asked for and, when that is of boundaries, of mask AP.
     """
-    out = apscore.dropped_warnings(dropped)
+    out = score.dropped_warnings(dropped)
     without = n_units - len(np.unique(used))
     if without:
         out.append(f"{without} of {n_units} {unit} have no detection: their objects count as missed")
     if len(tables) > 1:
-        out += apscore.ap_warnings({"AP": tables[1].ap(), "AP_B": tables[0].ap()}, ["_B"])
+        out += score.ap_warnings({"AP": tables[1].ap(), "AP_B": tables[0].ap()}, ["_B"])
     return out
 
 
@@ -238,7 +239,7 @@ def score_coco_files(
     max_dets: int | None = None,
     area_rule: AreaRule = "mask",
     workers: int = 1,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> Result:
     """Scores a COCO results file.
 
@@ -249,22 +250,22 @@ def score_coco_files(
         dilation_ratio: width of the boundary band.
         class_agnostic: match whatever the category.
         max_dets: detections that count per image and category (per image when class-agnostic); 100.
-        area_rule: how the area of detections is found, see `hqsam_metrics.instances.parse_results`.
+        area_rule: how the area of detections is found, see `hqsam_metrics.ap.instances.parse_results`.
         workers: processes; changes no number.
-        report: progress.
+        progress: told how far the work is.
 
     Raises:
-        UserError: see `hqsam_metrics.instances`.
+        UserError: see `hqsam_metrics.ap.instances`.
     """
-    from hqsam_metrics.detection import score_detections
-    from hqsam_metrics.instances import read_ground_truth, read_results
+    from hqsam_metrics.ap.detection import score_detections
+    from hqsam_metrics.ap.instances import read_ground_truth, read_results
     from hqsam_metrics.scores import coco
 
     ratio = _measure(iou_type, dilation_ratio)
-    truth = read_ground_truth(gt, report=report)
-    found = read_results(pred, truth, area_rule=area_rule, report=report)
+    truth = read_ground_truth(gt, progress=progress)
+    found = read_results(pred, truth, area_rule=area_rule, progress=progress)
     plan = coco.make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=False)
-    scored = score_detections(truth, found, _with_mask_ap(plan), workers=workers, report=report)
+    scored = score_detections(truth, found, _with_mask_ap(plan), workers=workers, progress=progress)
     protocol = coco.protocol(
         class_agnostic=class_agnostic,
         max_dets=max_dets,
@@ -275,7 +276,7 @@ def score_coco_files(
     )
     n = len(truth.images)
     tolerated = _warnings(n, "images", found.image, scored.dropped, scored.tables)
-    warnings = [*truth.warnings, *apscore.copy_warnings(found), *tolerated]
+    warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
     return Result(names.coco_metrics(scored.tables[0]), n, n, protocol, warnings)
 
 
@@ -288,18 +289,18 @@ def score_lvis_files(
     max_dets: int | None = None,
     area_rule: AreaRule = "mask",
     workers: int = 1,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> Result:
     """Scores a results file against LVIS annotations (arguments as `score_coco_files`; 300 detections an image)."""
-    from hqsam_metrics.detection import score_detections
-    from hqsam_metrics.instances import read_ground_truth, read_results
+    from hqsam_metrics.ap.detection import score_detections
+    from hqsam_metrics.ap.instances import read_ground_truth, read_results
     from hqsam_metrics.scores import lvis
 
     ratio = _measure(iou_type, dilation_ratio)
-    truth = read_ground_truth(gt, lvis=True, report=report)
-    found = read_results(pred, truth, area_rule=area_rule, report=report)
+    truth = read_ground_truth(gt, lvis=True, progress=progress)
+    found = read_results(pred, truth, area_rule=area_rule, progress=progress)
     plan = lvis.make_plan((ratio,), max_dets=max_dets, per_instance=False)
-    scored = score_detections(truth, found, _with_mask_ap(plan), workers=workers, report=report)
+    scored = score_detections(truth, found, _with_mask_ap(plan), workers=workers, progress=progress)
     protocol = lvis.protocol(
         max_dets=max_dets,
         area_rule=area_rule,
@@ -311,7 +312,7 @@ def score_lvis_files(
     metrics = names.lvis_metrics(scored.tables[0], truth.federation, max_dets or lvis.MAX_DETS)
     n = len(truth.images)
     tolerated = _warnings(n, "images", found.image, scored.dropped, scored.tables)
-    warnings = [*truth.warnings, *apscore.copy_warnings(found), *tolerated]
+    warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
     return Result(metrics, n, n, protocol, warnings)
 
 
@@ -322,19 +323,21 @@ def score_ytvis_files(
     iou_type: IouType = "segm",
     class_agnostic: bool = False,
     workers: int = 1,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> Result:
     """Scores a results file in YouTube-VIS format: tube mask AP, or tube boundary AP at the protocol's ratio 0.02."""
+    from hqsam_metrics.ap.tubes import DILATION_RATIO, score_tubes
+    from hqsam_metrics.ap.tubes_io import length_warnings, read_tube_results, read_ytvis
     from hqsam_metrics.scores import ytvis
-    from hqsam_metrics.tubes import DILATION_RATIO, score_tubes
-    from hqsam_metrics.tubes_io import length_warnings, read_tube_results, read_ytvis
 
-    report(0, 0, "reading ground truth")
+    progress(0, 0, "reading ground truth")
     truth = read_ytvis(gt)
-    report(0, 0, "reading results")
+    progress(0, 0, "reading results")
     found = read_tube_results(pred, truth)
     boundary = iou_type == "boundary"
-    scored = score_tubes(truth, found, boundary=boundary, class_agnostic=class_agnostic, workers=workers, report=report)
+    scored = score_tubes(
+        truth, found, boundary=boundary, class_agnostic=class_agnostic, workers=workers, progress=progress
+    )
     protocol = ytvis.protocol(
         class_agnostic=class_agnostic,
         iou_type=iou_type,
@@ -348,14 +351,14 @@ def score_ytvis_files(
 
 
 def score_davis_folders(
-    *, pred: Path, gt: Path, split: str = "val", workers: int = 1, report: Report = silent
+    *, pred: Path, gt: Path, split: str = "val", workers: int = 1, progress: Progress = silent
 ) -> Result:
     """Scores a DAVIS results folder: `<pred>/<sequence>/<frame>.png` against the DAVIS folder `gt`."""
     from hqsam_metrics.davis import find_sequences, global_metrics, per_object, score_folders
     from hqsam_metrics.scores import davis
 
     folders = find_sequences(pred, gt, split)
-    scores = score_folders(folders, workers=workers, report=report)
+    scores = score_folders(folders, workers=workers, progress=progress)
     digest = _folder_digest(
         folders.target / name / f"{frame}.png" for name, frames in folders.sequences for frame in frames
     )

@@ -12,7 +12,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from hqsam_metrics.instances import Report
+from hqsam_base.progress import Progress
 
 R = TypeVar("R")
 # What the forked processes inherit: large columns reach them without a copy.
@@ -51,7 +51,7 @@ def _task(number: int) -> Any:
 
 
 def run_parts(
-    function: Callable[[Any, int], R], job: Any, total: int, *, workers: int, report: Report, what: str = "scoring"
+    function: Callable[[Any, int], R], job: Any, total: int, *, workers: int, progress: Progress, what: str = "scoring"
 ) -> Iterator[R]:
     """Yields ``function(job, n)`` for n = 0 .. total - 1, in that order.
 
@@ -60,13 +60,13 @@ def run_parts(
         job: what it works on; processes share it by fork.
         total: number of parts.
         workers: processes; 1 computes here.
-        report: progress.
+        progress: told how far the work is.
         what: word for the progress.
     """
     if workers <= 1 or total < 2:
         for number in range(total):
             yield function(job, number)
-            report(number + 1, total, what)
+            progress(number + 1, total, what)
         return
     _STATE[:] = [(function, job)]
     try:
@@ -76,6 +76,6 @@ def run_parts(
         with _one_opencv_thread(), pool:
             for number, result in enumerate(pool.map(_task, range(total), chunksize=chunk)):
                 yield result
-                report(number + 1, total, what)
+                progress(number + 1, total, what)
     finally:
         _STATE.clear()

@@ -1,6 +1,6 @@
 """The reference programs themselves, as cross-check and as the yardstick of the benchmarks.
 
-pycocotools' COCOeval and lvis-api define what AP means here; `hqsam_metrics.detection` computes the same faster. The
+pycocotools' COCOeval and lvis-api define what AP means here; `hqsam_metrics.ap.detection` computes the same faster. The
 boundary version is COCOeval with the original algorithm: full-size masks, a 3x3 erosion repeated as often as the band
 is wide. Nothing else imports this module; lvis is needed for `lvis_reference` only.
 """
@@ -20,8 +20,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from hqsam_metrics.errors import UserError
-from hqsam_metrics.masks import dilation_pixels
+from hqsam_base.errors import UserError
+from hqsam_metrics.masks.iou import dilation_pixels
 
 Stats = dict[str, float]
 COCO_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")

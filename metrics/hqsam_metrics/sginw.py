@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress, silent
 from hqsam_metrics.base import rules
-from hqsam_metrics.errors import UserError
 from hqsam_metrics.evaluate import IouType, Result, score_coco_files
-from hqsam_metrics.instances import Report, silent
 
 # Folder names of seginw.zip (sam-hq, seginw/).
 SETS = (
@@ -51,7 +51,7 @@ def sginw_mean(per_set: Mapping[str, float | None]) -> float:
 
 def score_sginw_folders(
     *, pred: Path, gt: Path, iou_type: IouType = "segm", dilation_ratio: float = 0.02, workers: int = 1,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> Result:  # fmt: skip
     """Scores SGinW.
 
@@ -61,7 +61,7 @@ def score_sginw_folders(
         iou_type: mask AP or boundary AP.
         dilation_ratio: width of the boundary band.
         workers: processes; changes no number.
-        report: progress.
+        progress: told how far the work is.
 
     Returns:
         `AP` is the mean; `per_set` in the details.
@@ -83,8 +83,8 @@ def score_sginw_folders(
         per_set[name] = one.metrics["AP"]
         digests[name] = str(one.protocol["ground_truth_digest"])
         warnings += [f"{name}: {text}" for text in one.warnings]
-        report(number + 1, len(SETS), "scoring sets")
-    from hqsam_metrics.apscore import EMPTY_MASK_RULE
+        progress(number + 1, len(SETS), "scoring sets")
+    from hqsam_metrics.ap.score import EMPTY_MASK_RULE
 
     protocol = rules(
         "sginw",

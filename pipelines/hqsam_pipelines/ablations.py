@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqsam_datasets.errors import UserError
-
-from hqsam_pipelines.params import read_yaml
+from hqsam_base.errors import UserError
+from hqsam_pipelines.config.params import read_yaml
 
 FOLDER = Path("configs") / "ablations"
 PROFILES = {"ablations": "sample", "paper_ablations": "paper"}

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from hqsam_base.errors import UserError
+
 EXTRAS = {
     "checkpoint": "model", "compare": "pipeline", "data": "data", "doctor": "pipeline", "export": "onnx",
     "predict": "model", "profile": "pipeline", "refine": "pipeline", "repro": "pipeline", "server": "pipeline",
@@ -48,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
     Returns:
         The exit status: 0; 1 after a message for a person; 2 for a wrong command line; 130 after Ctrl-C.
     """
-    from hqsam_pipelines import env
+    from hqsam_pipelines.config import env
 
     env.prepare()
     if not argv or argv[0] in ("-h", "--help"):
@@ -112,9 +114,7 @@ def _exit_status(call: Callable[[], object]) -> int:
         place, cure = error.filename2 or error.filename, "name a file or folder that can be written"
         print(f"Error: {error.strerror}\n  file: {place}\n  cure: {cure}", file=sys.stderr)
         return 1
-    except Exception as error:
-        if not any(kind.__name__ == "UserError" for kind in type(error).__mro__):
-            raise
+    except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0

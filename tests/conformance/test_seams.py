@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hqsam_pipelines.params import Params
+
+from hqsam_pipelines.config.params import Params
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE = Params.load(REPOSITORY / "configs" / "sample.yaml")
@@ -185,7 +186,7 @@ def test_hq_parameter_counts_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize("name", STAGES.entries())
 def test_a_stage_exposes_its_constant(name: str) -> None:
-    from hqsam_pipelines.stage import Stage
+    from hqsam_pipelines.runner.stage import Stage
 
     stage = STAGES.module(name).STAGE
     assert isinstance(stage, Stage)

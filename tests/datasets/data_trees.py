@@ -9,9 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from hqsam_datasets.normalise import normalise
-from hqsam_datasets.sources.base import SourceOptions
 from PIL import Image
+
+from hqsam_datasets.prepare.normalise import normalise
+from hqsam_datasets.sources.base import SourceOptions
 
 
 def fault_count(few: int, many: int) -> int:
@@ -64,7 +65,7 @@ def ecssd(root: Path, n: int = 6) -> Path:
 def run(source: str, root: Path, out: Path, *, workers: int = 1, **options: Any) -> dict[str, Any]:
     """The normalise stage."""
     chosen = SourceOptions.model_validate({"archive": "a", **options})
-    return normalise(source, root=root, out=out, options=chosen, report=quiet, workers=workers)
+    return normalise(source, root=root, out=out, options=chosen, progress=quiet, workers=workers)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hqsam_datasets import archive, atomic
+
+from hqsam_base import atomic
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.embedded import archives
-from hqsam_datasets.index import index
+from hqsam_datasets.fetch.extract import extracted
+from hqsam_datasets.prepare.index import index
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -36,7 +38,7 @@ def fetched(name: str) -> Path:
 @functools.cache
 def tree(name: str) -> Path:
     """The extracted tree."""
-    return archive.extracted(fetched(name), Path(_home().name) / "extracted")
+    return extracted(fetched(name), Path(_home().name) / "extracted")
 
 
 @functools.cache
@@ -50,7 +52,7 @@ def indexed(name: str) -> Path:
         out=out,
         options=BenchmarkOptions(**section["index"]),
         seed=0,
-        report=lambda done, total, what: None,
+        progress=lambda done, total, what: None,
     )
     return out
 

@@ -8,8 +8,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from hqsam_datasets.archive import ArchiveSpec, fetch
-from hqsam_datasets.fetch_transfer import RetryPolicy
+from hqsam_datasets.fetch.archive import fetch
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from hqsam_datasets.fetch.transfer import RetryPolicy
 
 QUICK = RetryPolicy(attempts=4, base_s=0.0, timeout_s=5.0)
 
@@ -35,7 +36,7 @@ def spec(*urls: str, name: str = "set.zip", **facts: Any) -> ArchiveSpec:
 
 def get(spec: ArchiveSpec, out: Path, waits: list[float] | None = None) -> dict[str, Any]:
     waits = [] if waits is None else waits
-    return fetch(spec, out, report=quiet, policy=QUICK, sleep=waits.append)
+    return fetch(spec, out, progress=quiet, policy=QUICK, sleep=waits.append)
 
 
 def left_over(folder: Path) -> list[str]:

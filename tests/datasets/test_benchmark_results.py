@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hqsam_datasets import json_stream
-from hqsam_datasets.benchmarks.cocolike import read_annotations
-from hqsam_datasets.benchmarks.results import iterate_records, read_detections
-from hqsam_datasets.errors import UserError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from hqsam_base import json_stream
+from hqsam_base.errors import UserError
+from hqsam_datasets.benchmarks.cocolike import read_annotations
+from hqsam_datasets.benchmarks.results import iterate_records, read_detections
 
 number = st.floats(0, 2000, allow_nan=False, width=32)
 record = st.fixed_dictionaries(

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from data_trees import fault_count, jpeg, put, quiet, run
 from embedded_tree import tree
+from test_benchmarks_more import ndd20_tree, sginw_tree
+
+from hqsam_base.errors import UserError
 from hqsam_datasets import benchmarks
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.index import index
-from test_benchmarks_more import ndd20_tree, sginw_tree
+from hqsam_datasets.prepare.index import index
 
 WRONG = (None, "x", "5", -1, 0, 3.7, 1e308, float("nan"), 2**70, True, [], {}, [[1, 2]], "../../../etc/passwd")
 FILES = [
@@ -78,7 +79,7 @@ def test_a_number_that_json_does_not_have(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"caorau"', "NaN", 1))
     options = BenchmarkOptions(prompt_sets=("detector_box",))
     with pytest.raises(UserError, match="what JSON does not have"):
-        index("sginw", root=root, out=tmp_path / "out", options=options, seed=0, report=quiet, workers=1)
+        index("sginw", root=root, out=tmp_path / "out", options=options, seed=0, progress=quiet, workers=1)
 
 
 @pytest.mark.parametrize("wrong", [None, 1e308, -1e9, float("nan")])
@@ -108,4 +109,4 @@ def test_a_list_of_sequences_that_is_no_text(tmp_path: Path) -> None:
     path.write_bytes(b"dogs-jump\n\x8f\xff\n")
     options = BenchmarkOptions(prompt_sets=("tracker_box",))
     with pytest.raises(UserError, match="does not exist"):
-        index("davis", root=root, out=tmp_path / "out", options=options, seed=0, report=quiet, workers=1)
+        index("davis", root=root, out=tmp_path / "out", options=options, seed=0, progress=quiet, workers=1)

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from embedded_tree import indexed, params, tree
-from hqsam_datasets import benchmarks, rle
+
+from hqsam_base import rle
+from hqsam_base.errors import UserError
+from hqsam_datasets import benchmarks
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.images import decode_image, decode_labels, decode_mask
-from hqsam_datasets.index import index
-from hqsam_datasets.manifest import read_rows
+from hqsam_datasets.formats.images import decode_image, decode_labels, decode_mask
+from hqsam_datasets.formats.manifest import read_rows
+from hqsam_datasets.formats.tar import TarReader
+from hqsam_datasets.prepare.index import index
 from hqsam_datasets.sample import KEY_PATTERN
-from hqsam_datasets.tario import TarReader
 
 SECTIONS = params()["benchmarks"]
 NAMES = sorted(SECTIONS)
@@ -27,7 +29,7 @@ MASK_SETS = ["big", "coift", "dis_vd", "hrsod", "thinobject5k_test"]
 
 def run(name: str, root: Path, out: Path, **changes: Any) -> dict[str, Any]:
     options = BenchmarkOptions(**{**SECTIONS[name]["index"], **changes})
-    return index(name, root=root, out=out, options=options, seed=0, report=lambda done, total, what: None)
+    return index(name, root=root, out=out, options=options, seed=0, progress=lambda done, total, what: None)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

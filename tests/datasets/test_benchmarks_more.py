@@ -13,22 +13,27 @@ import numpy as np
 import pytest
 import yaml
 from embedded_tree import REPOSITORY, tree
-from hqsam_datasets import archive, benchmarks, rle
-from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.benchmarks.sginw import SETS
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.index import index
-from hqsam_datasets.manifest import read_rows
-from hqsam_pipelines import overlays
 from PIL import Image
 from pycocotools.coco import COCO
+
+from hqsam_base import rle
+from hqsam_base.errors import UserError
+from hqsam_datasets import benchmarks
+from hqsam_datasets.benchmarks.base import BenchmarkOptions
+from hqsam_datasets.benchmarks.sginw import SETS
+from hqsam_datasets.fetch.archive import fetch
+from hqsam_datasets.fetch.extract import extracted
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from hqsam_datasets.formats.manifest import read_rows
+from hqsam_datasets.prepare.index import index
+from hqsam_pipelines.config import overlays
 
 RNG = np.random.default_rng(5)
 
 
 def run(name: str, root: Path, out: Path, prompt_set: str) -> dict[str, Any]:
     options = BenchmarkOptions(prompt_sets=(prompt_set,))  # type: ignore[arg-type]
-    return index(name, root=root, out=out, options=options, seed=0, report=lambda done, total, what: None)
+    return index(name, root=root, out=out, options=options, seed=0, progress=lambda done, total, what: None)
 
 
 def picture(height: int, width: int) -> bytes:
@@ -180,8 +185,8 @@ def test_archives_of_the_profile_paper_all(tmp_path: Path, monkeypatch: pytest.M
         spec = profile["archives"][archive_name]
         spec["files"] = [{k: v for k, v in file.items() if k in ("name", "urls")} for file in spec["files"]]
         folder = tmp_path / "archives" / archive_name
-        archive.fetch(archive.ArchiveSpec.model_validate(spec), folder, report=lambda done, total, what: None)
-        root = archive.extracted(folder, tmp_path / "extracted")
+        fetch(ArchiveSpec.model_validate(spec), folder, progress=lambda done, total, what: None)
+        root = extracted(folder, tmp_path / "extracted")
         (prompt_set,) = profile["benchmarks"][name]["index"]["prompt_sets"]
         counts[name] = run(name, root, tmp_path / "out" / name, prompt_set)["n_images"]
     te = {f"dis_te{part}": 16 for part in (1, 2, 3, 4)}

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import yaml
 from data_trees import encoded, jpeg, photo, put, shape
-from hqsam_datasets import rle
-from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.index import index
-from hqsam_datasets.manifest import read_rows
-from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
 from PIL import Image
 from test_benchmarks_scored import oracle
+
+from hqsam_base import rle
+from hqsam_base.errors import UserError
+from hqsam_datasets.benchmarks.base import BenchmarkOptions
+from hqsam_datasets.formats.manifest import read_rows
+from hqsam_datasets.prepare.index import index
+from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
 
 GUIDE = Path(__file__).parents[2] / "docs" / "own-data.md"
 HEIGHT, WIDTH = shape().shape
@@ -25,7 +26,7 @@ HEIGHT, WIDTH = shape().shape
 
 def run(root: Path, out: Path, kind: str, prompt_set: str = "gt_box", **options: Any) -> dict[str, Any]:
     chosen = BenchmarkOptions.model_validate({"prompt_sets": [prompt_set], **options})
-    return index("birds", root=root, out=out, options=chosen, seed=0, report=lambda *_: None, kind=kind)
+    return index("birds", root=root, out=out, options=chosen, seed=0, progress=lambda *_: None, kind=kind)
 
 
 def scored(folder: Path, tmp_path: Path, metric: str) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def scored(folder: Path, tmp_path: Path, metric: str) -> dict[str, Any]:
     oracle(folder, tmp_path / "predictions")
     score_benchmark(
         benchmark=folder, predictions=tmp_path / "predictions", out_json=tmp_path / "metrics.json", out=tmp_path / "scores",
-        options=ScoreOptions(metric=metric, version=1, output="hq_token", dilation_ratio=0.02), report=lambda *_: None,
+        options=ScoreOptions(metric=metric, version=1, output="hq_token", dilation_ratio=0.02), progress=lambda *_: None,
     )  # fmt: skip
     (result,) = json.loads((tmp_path / "metrics.json").read_text())["results"]
     return dict(result)
@@ -309,7 +310,7 @@ def test_published_sets_keep_their_names_and_files(tmp_path: Path) -> None:
         run(tmp_path, tmp_path / "out", "coco")
     options = BenchmarkOptions(prompt_sets=("gt_box",), masks="masks")
     with pytest.raises(UserError, match=r"(?s)only own data have this key.*benchmarks\.coift\.index\.masks"):
-        index("coift", root=tmp_path, out=tmp_path / "out", options=options, seed=0, report=lambda *_: None)
+        index("coift", root=tmp_path, out=tmp_path / "out", options=options, seed=0, progress=lambda *_: None)
     with pytest.raises(ValueError, match="no path inside the archive"):
         BenchmarkOptions.model_validate({"prompt_sets": ["gt_box"], "detections": "../boxes.json"})
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from embedded_tree import indexed, params, tree
-from hqsam_datasets import rle
+
+from hqsam_base import rle
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.index import index
-from hqsam_datasets.manifest import read_rows, write_table
+from hqsam_datasets.formats.manifest import read_rows, write_table
+from hqsam_datasets.prepare.index import index
 
 pytest.importorskip("hqsam_metrics.benchmark")
 from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
@@ -81,7 +82,7 @@ def test_perfect_predictions_score_high(name: str, tmp_path: Path) -> None:
         options=ScoreOptions(**PARAMS["benchmarks"][name]["score"]),
         out_json=tmp_path / "metrics.json",
         out=tmp_path / "scores",
-        report=lambda done, total, what: None,
+        progress=lambda done, total, what: None,
     )
     results = json.loads((tmp_path / "metrics.json").read_text())["results"]
     assert {r["prompt_set"] for r in results} == set(PARAMS["benchmarks"][name]["index"]["prompt_sets"])
@@ -101,7 +102,7 @@ def test_a_set_with_private_ground_truth_has_predictions_and_no_score(tmp_path: 
     (root / "valid.json").write_text(json.dumps({**truth, "annotations": None}))
     options = BenchmarkOptions(prompt_sets=("tracker_box",))
     folder = tmp_path / "ytvis19"
-    index("ytvis19", root=root, out=folder, options=options, seed=0, report=lambda done, total, what: None)
+    index("ytvis19", root=root, out=folder, options=options, seed=0, progress=lambda done, total, what: None)
     oracle(folder, tmp_path / "predictions")
     score_benchmark(
         benchmark=folder,
@@ -109,7 +110,7 @@ def test_a_set_with_private_ground_truth_has_predictions_and_no_score(tmp_path: 
         options=ScoreOptions(**PARAMS["benchmarks"]["hq_ytvis"]["score"]),
         out_json=tmp_path / "metrics.json",
         out=tmp_path / "scores",
-        report=lambda done, total, what: None,
+        progress=lambda done, total, what: None,
     )
     assert json.loads((tmp_path / "metrics.json").read_text())["results"] == []
     assert read_rows(tmp_path / "scores" / "instances.parquet") == []

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from data_trees import encoded, fault_count, jpeg, run, shape
-from hqsam_datasets import archive, atomic
-from hqsam_datasets.errors import UserError
+
+from hqsam_base import atomic
+from hqsam_base.errors import UserError
+from hqsam_datasets.fetch.extract import extracted, find_root
 from hqsam_datasets.sources import load
 from hqsam_datasets.sources.base import SourceOptions
 
@@ -61,7 +63,7 @@ def test_layout_rules(tmp_path: Path) -> None:
             "more.tar.gz": inner.getvalue(),
         },
     )
-    root = archive.extracted(source, tmp_path / "extracted")
+    root = extracted(source, tmp_path / "extracted")
     assert tree(root) == [
         ".complete.json",
         "DIS5K/DIS-TR/im/a#1.jpg",
@@ -71,34 +73,34 @@ def test_layout_rules(tmp_path: Path) -> None:
         "lvis_v1_val.json",
         "more/x/y.txt",
     ]
-    assert archive.find_root(root, "DIS-TR/im") == root / "DIS5K"
-    assert archive.find_root(root, "nothing", "ecssd") == root / "cascade_psp"
+    assert find_root(root, "DIS-TR/im") == root / "DIS5K"
+    assert find_root(root, "nothing", "ecssd") == root / "cascade_psp"
     with pytest.raises(UserError, match="its top level holds"):
-        archive.find_root(root, "nothing")
+        find_root(root, "nothing")
 
 
 def test_extraction_is_done_once_and_again_when_the_archive_changes(tmp_path: Path) -> None:
     source = put(tmp_path / "set", {"a.zip": zip_of({"x.txt": b"1"})})
-    root = archive.extracted(source, tmp_path / "e")
+    root = extracted(source, tmp_path / "e")
     (root / "mark").touch()
-    assert archive.extracted(source, tmp_path / "e") == root and (root / "mark").exists()
+    assert extracted(source, tmp_path / "e") == root and (root / "mark").exists()
     put(tmp_path / "set", {"a.zip": zip_of({"x.txt": b"2"})})
-    archive.extracted(source, tmp_path / "e")
+    extracted(source, tmp_path / "e")
     assert not (root / "mark").exists() and (root / "a" / "x.txt").read_bytes() == b"2"
     assert [p.name for p in (tmp_path / "e").iterdir()] == ["set"]
 
 
 def test_an_interrupted_extraction_is_not_complete(tmp_path: Path) -> None:
     source = put(tmp_path / "set", {"a.zip": zip_of({"x.txt": b"1"})})
-    root = archive.extracted(source, tmp_path / "e")
+    root = extracted(source, tmp_path / "e")
     (root / ".complete.json").unlink()
     (root / "a" / "x.txt").unlink()
-    archive.extracted(source, tmp_path / "e")
+    extracted(source, tmp_path / "e")
     assert (root / "a" / "x.txt").read_bytes() == b"1"
 
 
 def _extract(arguments: tuple[Path, Path]) -> str:
-    return str(archive.extracted(*arguments))
+    return str(extracted(*arguments))
 
 
 def test_several_processes_share_one_extraction(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_several_processes_share_one_extraction(tmp_path: Path) -> None:
 def test_unsafe_zips_are_refused(tmp_path: Path, members: Members, says: str) -> None:
     source = put(tmp_path / "set", {"a.zip": zip_of(members)})
     with pytest.raises(UserError, match=says) as caught:
-        archive.extracted(source, tmp_path / "e")
+        extracted(source, tmp_path / "e")
     assert "a.zip" in str(caught.value)
     assert list((tmp_path / "e").iterdir()) == [] and not (tmp_path / "evil.txt").exists()
 
@@ -145,36 +147,36 @@ def test_links_and_devices_are_refused(tmp_path: Path) -> None:
             member.type, member.linkname = kind, "/etc/passwd"
             tar.addfile(member)
         with pytest.raises(UserError, match="link or a device"):
-            archive.extracted(put(tmp_path / name, {"a.tar": inner.getvalue()}), tmp_path / "e")
+            extracted(put(tmp_path / name, {"a.tar": inner.getvalue()}), tmp_path / "e")
     with pytest.raises(UserError, match="link or a device"):
-        archive.extracted(put(tmp_path / "set", {"a.zip": buffer.getvalue()}), tmp_path / "e")
+        extracted(put(tmp_path / "set", {"a.zip": buffer.getvalue()}), tmp_path / "e")
 
 
 def test_bombs_and_encryption_are_refused(tmp_path: Path) -> None:
     bomb = zip_of({"zeros": bytes(100 << 20)})
     assert len(bomb) < 200_000
     with pytest.raises(UserError, match="expands from"):
-        archive.extracted(put(tmp_path / "bomb", {"a.zip": bomb}), tmp_path / "e")
+        extracted(put(tmp_path / "bomb", {"a.zip": bomb}), tmp_path / "e")
     secret = bytearray(zip_of({"x": b"1"}, zipfile.ZIP_STORED))
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         at = secret.find(signature) + offset
         secret[at : at + 2] = struct.pack("<H", 1)
     with pytest.raises(UserError, match="encrypted"):
-        archive.extracted(put(tmp_path / "secret", {"a.zip": bytes(secret)}), tmp_path / "e")
+        extracted(put(tmp_path / "secret", {"a.zip": bytes(secret)}), tmp_path / "e")
 
 
 def test_damage_anywhere_is_noticed(tmp_path: Path) -> None:
     good = zip_of({f"d/{i}.bin": hashlib.sha256(bytes([i])).digest() * 40 for i in range(20)}, zipfile.ZIP_STORED)
     for cut in (10, len(good) // 2, len(good) - 5):
         with pytest.raises(UserError, match="run the fetch stage again"):
-            archive.extracted(put(tmp_path / f"cut{cut}", {"a.zip": good[:cut]}), tmp_path / "e")
+            extracted(put(tmp_path / f"cut{cut}", {"a.zip": good[:cut]}), tmp_path / "e")
     damaged = bytearray(good)
     damaged[len(good) // 3] ^= 255
     with pytest.raises(UserError, match="run the fetch stage again"):
-        archive.extracted(put(tmp_path / "flip", {"a.zip": bytes(damaged)}), tmp_path / "e")
+        extracted(put(tmp_path / "flip", {"a.zip": bytes(damaged)}), tmp_path / "e")
     (tmp_path / "cut10" / "a.zip").unlink()
     with pytest.raises(UserError, match="a fetched file is missing"):
-        archive.extracted(tmp_path / "cut10", tmp_path / "e")
+        extracted(tmp_path / "cut10", tmp_path / "e")
     assert list((tmp_path / "e").iterdir()) == []
 
 
@@ -189,7 +191,7 @@ def test_fuzzed_zips_give_a_user_error_or_the_right_bytes(tmp_path: Path) -> Non
         for _ in range(dice.choice((1, 1, 4))):
             damaged[dice.randrange(len(damaged))] = dice.randrange(256)
         try:
-            root = archive.extracted(put(tmp_path / f"{number}", {"a.zip": bytes(damaged)}), tmp_path / "e")
+            root = extracted(put(tmp_path / f"{number}", {"a.zip": bytes(damaged)}), tmp_path / "e")
         except UserError:
             refused += 1
         else:
@@ -211,16 +213,16 @@ def test_zips_made_on_windows_may_part_folders_by_backslashes(tmp_path: Path) ->
     source = put(
         tmp_path / "set", {"mine.zip": windows_zip("photos\\", "photos\\a b.jpg", "masks\\Thumbs.db", "x.txt")}
     )
-    assert tree(archive.extracted(source, tmp_path / "extracted")) == [
+    assert tree(extracted(source, tmp_path / "extracted")) == [
         ".complete.json", "mine/photos/a b.jpg", "mine/x.txt",
     ]  # fmt: skip
     for number, name in enumerate(("..\\evil", "a\\..\\..\\evil", "C:\\evil", "\\\\server\\evil")):
         source = put(tmp_path / f"bad{number}", {"mine.zip": windows_zip(name)})
         with pytest.raises(UserError, match="is refused"):
-            archive.extracted(source, tmp_path / "extracted")
+            extracted(source, tmp_path / "extracted")
     source = put(tmp_path / "twice", {"mine.zip": windows_zip("a\\b.jpg", "A\\B.jpg")})
     with pytest.raises(UserError, match="falls together"):
-        archive.extracted(source, tmp_path / "extracted")
+        extracted(source, tmp_path / "extracted")
 
 
 def test_a_method_that_python_lacks_is_not_called_damage(tmp_path: Path) -> None:
@@ -232,22 +234,22 @@ def test_a_method_that_python_lacks_is_not_called_damage(tmp_path: Path) -> None
     for header, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
         body[body.index(header) + offset] = 9
     with pytest.raises(UserError, match=r"(?s)not supported.*cure: unpack it with another program"):
-        archive.extracted(put(tmp_path / "set", {"a.zip": bytes(body)}), tmp_path / "e")
+        extracted(put(tmp_path / "set", {"a.zip": bytes(body)}), tmp_path / "e")
 
 
 @pytest.mark.parametrize("name", ["a.7z", "a.RAR", "a.tar.zst"])
 def test_kinds_of_archives_without_reader_are_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"(?s)no reader for this kind.*{name}.*cure: unpack it, pack the files"):
-        archive.extracted(put(tmp_path / "set", {name: b"x"}), tmp_path / "e")
+        extracted(put(tmp_path / "set", {name: b"x"}), tmp_path / "e")
 
 
 def test_archives_inside_an_archive_are_named_where_the_layout_is_missed(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive_file:
         archive_file.writestr("shared folder/DIS5K.zip", b"x")
-    root = archive.extracted(put(tmp_path / "set", {"a.zip": buffer.getvalue()}), tmp_path / "e")
+    root = extracted(put(tmp_path / "set", {"a.zip": buffer.getvalue()}), tmp_path / "e")
     for look in (
-        lambda: archive.find_root(root, "DIS-TR"),
+        lambda: find_root(root, "DIS-TR"),
         lambda: load("dis5k").scan("dis5k", root, SourceOptions(archive="a")),
     ):
         with pytest.raises(UserError, match=r"holds archives itself \(a/shared folder/DIS5K\.zip\): unpack those"):
@@ -267,6 +269,6 @@ def test_names_in_other_alphabets_encodings_make_samples_too(tmp_path: Path) -> 
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    root = archive.extracted(put(tmp_path / "set", {"mine.tar": buffer.getvalue()}), tmp_path / "e")
+    root = extracted(put(tmp_path / "set", {"mine.tar": buffer.getvalue()}), tmp_path / "e")
     found = run("own", root, tmp_path / "out", kind="folder", images="images", masks="masks")
     assert found["n_samples"] == 2 and found["rejects_by_reason"] == {}

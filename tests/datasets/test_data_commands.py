@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from data_trees import contents, encoded, jpeg, photo, put, quiet, run, shape
-from hqsam_datasets import images
-from hqsam_datasets.augment import AugmentOptions, write_prompts
-from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.index import index
-from hqsam_datasets.shards import ShardOptions, write_shards
-from hqsam_pipelines.cli import run as hqsam
 from PIL import Image
+
+from hqsam_datasets.benchmarks.base import BenchmarkOptions
+from hqsam_datasets.formats import images
+from hqsam_datasets.prepare.augment import AugmentOptions, write_prompts
+from hqsam_datasets.prepare.index import index
+from hqsam_datasets.prepare.shards import ShardOptions, write_shards
+from hqsam_pipelines.cli import run as hqsam
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +28,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "exclusions.jsonl").write_text('{"key": "ecssd_0004"}\n')
     write_shards(
         samples={"ecssd": home / "samples" / "ecssd"}, exclusions=home / "exclusions.jsonl", out=home / "shards",
-        options=ShardOptions(), report=quiet,
+        options=ShardOptions(), progress=quiet,
     )  # fmt: skip
     options = AugmentOptions(views=2, image_size=64, mask_input_size=32)
-    write_prompts(shards=home / "shards", out=home / "prompts", options=options, seed=0, report=quiet)
+    write_prompts(shards=home / "shards", out=home / "prompts", options=options, seed=0, progress=quiet)
     return home
 
 
@@ -62,7 +63,7 @@ def test_show_draws_an_evaluation_image_with_its_prompts(
 ) -> None:
     files = {"images/a.jpg": jpeg(1), "masks/a/1.png": encoded(shape()), "masks/a/2.png": encoded(shape()[::-1].copy())}
     index(
-        "birds", root=put(tmp_path / "in", files), out=data / "benchmarks" / "birds", seed=0, report=quiet, kind="folder",
+        "birds", root=put(tmp_path / "in", files), out=data / "benchmarks" / "birds", seed=0, progress=quiet, kind="folder",
         options=BenchmarkOptions(prompt_sets=("gt_box",)),
     )  # fmt: skip
     target, record = tmp_path / "x.png", tmp_path / "x.json"
@@ -301,7 +302,7 @@ def test_sheets(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_masks_are_drawn_in_colour() -> None:
-    from hqsam_datasets.drawing import tinted
+    from hqsam_datasets.diagnose.drawing import tinted
 
     image = np.zeros((40, 52, 3), np.uint8)
     drawn = tinted(image, shape(), (255, 0, 0))
@@ -311,9 +312,9 @@ def test_masks_are_drawn_in_colour() -> None:
 
 def test_the_crop_is_what_the_view_shows(data: Path) -> None:
     """Beside the padding, a view is that part of the image, resized and perhaps mirrored."""
-    from hqsam_datasets import lookup
-    from hqsam_datasets.augment import apply_view
-    from hqsam_datasets.drawing import crop_box
+    from hqsam_datasets.diagnose import lookup
+    from hqsam_datasets.diagnose.drawing import crop_box
+    from hqsam_datasets.prepare.augment import apply_view
 
     seen = 0
     for key in ("ecssd_0001", "ecssd_0002", "ecssd_0003"):

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from data_server import Behaviour, serving
 from fetch_testing import a_zip, get, left_over, spec
-from hqsam_datasets.archive import ArchiveSpec
-from hqsam_datasets.errors import UserError
+
+from hqsam_base.errors import UserError
+from hqsam_datasets.fetch.spec import ArchiveSpec
 
 
 def test_plain_download_is_verified_and_recorded(tmp_path: Path) -> None:

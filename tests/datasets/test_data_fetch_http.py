@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from data_server import Behaviour, serving
 from fetch_testing import QUICK, a_zip, get, left_over, spec
-from hqsam_datasets import fetch_transfer
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch_http import download
-from hqsam_datasets.fetch_transfer import DownloadError, RetryPolicy, Transfer
-from hqsam_datasets.reporting import with_rate
+
+from hqsam_base.errors import UserError
+from hqsam_base.progress import with_rate
+from hqsam_datasets.fetch import transfer
+from hqsam_datasets.fetch.http import download
+from hqsam_datasets.fetch.transfer import DownloadError, RetryPolicy, Transfer
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -201,11 +202,11 @@ def test_a_server_that_sends_in_circles_is_a_mirror_that_fails(tmp_path: Path) -
 def test_an_environment_that_allows_no_connection_is_one_message(
     name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetch_transfer._tls.cache_clear()
+    transfer._tls.cache_clear()
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="no connection with these proxy and certificate variables"):
         get(spec("http://127.0.0.1:9/x"), tmp_path / "set")
-    fetch_transfer._tls.cache_clear()
+    transfer._tls.cache_clear()
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_asked_again(tmp_path: Path) -> None:

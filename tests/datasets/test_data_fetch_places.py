@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from data_server import Behaviour, serving
 from fetch_testing import QUICK, a_zip, get, quiet, spec
-from hqsam_datasets import fetch_remote
-from hqsam_datasets.archive import ArchiveSpec, fetch
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch_http import remember
-from hqsam_datasets.fetch_transfer import DownloadError, Transfer
+
+from hqsam_base.errors import UserError
+from hqsam_datasets.fetch import cloud
+from hqsam_datasets.fetch.archive import fetch
+from hqsam_datasets.fetch.http import remember
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from hqsam_datasets.fetch.transfer import DownloadError, Transfer
 
 
 def test_drop_folder_and_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,10 +44,10 @@ def test_a_file_of_this_machine_that_has_changed_is_taken_again(tmp_path: Path, 
     )
     for body, notices in ((a_zip(1), 0), (a_zip(1), 0), (a_zip(2), 1), (a_zip(2, size=70_000), 2)):
         source.write_bytes(body)
-        fetch(wanted, out, report=quiet, notice=told.append)
+        fetch(wanted, out, progress=quiet, notice=told.append)
         assert (out / "set.zip").read_bytes() == body and len(told) == notices
     source.unlink()  # what was fetched stays
-    fetch(wanted, out, report=quiet)
+    fetch(wanted, out, progress=quiet)
     assert (out / "set.zip").read_bytes() == body
 
 
@@ -94,9 +96,7 @@ def test_google_drive_confirmation_page(tmp_path: Path) -> None:
             return what
 
     with serving(Answers()) as base:
-        fetch_remote.download_from_drive(
-            "F1", tmp_path / "x.zip.part", Transfer(policy=QUICK), endpoint=f"{base}/download"
-        )
+        cloud.download_from_drive("F1", tmp_path / "x.zip.part", Transfer(policy=QUICK), endpoint=f"{base}/download")
     assert (tmp_path / "x.zip.part").read_bytes() == body
 
 
@@ -120,10 +120,10 @@ def test_google_drive_goes_on_behind_the_page_in_the_next_run(tmp_path: Path) ->
     served = Behaviour(body)
     with serving({"/download": served}) as base:
         remember(part, f"{base}/download?{begun}", f'"{hashlib.md5(body).hexdigest()}"')
-        fetch_remote.download_from_drive("F1", part, Transfer(policy=QUICK), endpoint=f"{base}/download")
+        cloud.download_from_drive("F1", part, Transfer(policy=QUICK), endpoint=f"{base}/download")
         assert part.read_bytes() == body and served.requests[0]["Range"] == "bytes=20000-"
         remember(part, f"{base}/download?{begun}", "")
-        fetch_remote.download_from_drive("F2", part, Transfer(policy=QUICK), endpoint=f"{base}/download")
+        cloud.download_from_drive("F2", part, Transfer(policy=QUICK), endpoint=f"{base}/download")
     assert "Range" not in served.requests[-1]
 
 
@@ -132,9 +132,7 @@ def test_google_drive_quota_page_is_named(tmp_path: Path) -> None:
         b"<!DOCTYPE html><html><body>Sorry, too many users have viewed or downloaded this file recently.</body></html>"
     )
     with serving({"/download": Behaviour(page)}) as base, pytest.raises(DownloadError, match="got quota exceeded"):
-        fetch_remote.download_from_drive(
-            "F1", tmp_path / "x.zip.part", Transfer(policy=QUICK), endpoint=f"{base}/download"
-        )
+        cloud.download_from_drive("F1", tmp_path / "x.zip.part", Transfer(policy=QUICK), endpoint=f"{base}/download")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,5 +141,5 @@ def test_google_drive_downloads_are_resumed(tmp_path: Path) -> None:
     served = Behaviour(body, cut=lambda n: 20_000 if n == 0 else None)
     how = Transfer(policy=QUICK, sleep=lambda s: None)
     with serving({"/download": served}) as base:
-        fetch_remote.download_from_drive("F1", tmp_path / "x.zip.part", how, endpoint=f"{base}/download")
+        cloud.download_from_drive("F1", tmp_path / "x.zip.part", how, endpoint=f"{base}/download")
     assert (tmp_path / "x.zip.part").read_bytes() == body and served.requests[1]["Range"] == "bytes=20000-"

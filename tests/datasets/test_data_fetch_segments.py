@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from data_server import Behaviour, serving
 from fetch_testing import QUICK, blob
-from hqsam_datasets.fetch_http import download
-from hqsam_datasets.fetch_transfer import DownloadError, RetryPolicy, Transfer
+
+from hqsam_datasets.fetch.http import download
+from hqsam_datasets.fetch.transfer import DownloadError, RetryPolicy, Transfer
 
 BYTES = {"Accept-Ranges": "bytes"}
 SEGMENTS = Transfer(policy=QUICK, sleep=lambda s: None, segments=3, segment_bytes=10_000)

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hqsam_datasets import atomic, manifest, tar_writer, tario
-from hqsam_datasets.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from hqsam_base import atomic
+from hqsam_base.errors import UserError
+from hqsam_datasets.formats import manifest, tar_writer
+from hqsam_datasets.formats import tar as tario
 
 
 def hidden(folder: Path) -> list[str]:
@@ -61,7 +64,7 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from hqsam_datasets import atomic
+from hqsam_base import atomic
 with atomic.atomic_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_bytes(b"x" * 1000)
     print("ready", flush=True)
@@ -84,7 +87,7 @@ def test_temporaries_of_the_dead_are_cleared_and_those_of_the_living_kept(tmp_pa
 COUNT = """
 import sys
 from pathlib import Path
-from hqsam_datasets import atomic
+from hqsam_base import atomic
 folder = Path(sys.argv[1])
 for _ in range(100):
     with atomic.locked(folder / ".lock"):
@@ -265,7 +268,7 @@ def test_reasons_are_counted() -> None:
 
 
 def test_a_dead_holder_does_not_block_the_lock(tmp_path: Path) -> None:
-    code = "import sys,time\nfrom pathlib import Path\nfrom hqsam_datasets import atomic\n"
+    code = "import sys,time\nfrom pathlib import Path\nfrom hqsam_base import atomic\n"
     code += "with atomic.locked(Path(sys.argv[1])):\n    print('ready', flush=True)\n    time.sleep(60)\n"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / ".lock")], stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"

@@ -10,7 +10,11 @@ import cv2
 import numpy as np
 import pytest
 from data_trees import fault_count
-from hqsam_datasets.images import (
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from hqsam_datasets.formats.images import (
     ImageError,
     decode_image,
     decode_labels,
@@ -20,9 +24,6 @@ from hqsam_datasets.images import (
     upright,
 )
 from hqsam_datasets.sample import Instance, Sample, make_key, parse_sample, sample_json
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image, ImageOps
 
 FUZZ = fault_count(150, 1000)
 RNG = np.random.default_rng(0)

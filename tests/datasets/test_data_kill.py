@@ -26,7 +26,10 @@ KILLS = fault_count(3, 20)
 PRELUDE = """
 import sys
 from pathlib import Path
-from hqsam_datasets import archive, augment, normalise, shards
+from hqsam_datasets.prepare import augment, normalise, shards
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from hqsam_datasets.fetch.extract import extracted
+from hqsam_datasets.fetch.archive import fetch
 from hqsam_datasets.sources.base import SourceOptions
 normalise.MIN_SHARD = 4
 def report(done, total, what): pass
@@ -37,23 +40,23 @@ print("ready", flush=True)
 STAGES = {
     "fetch": """
 files = [{"name": n, "urls": [url + "/" + n]} for n in ("one.zip", "two.zip")]
-archive.fetch(archive.ArchiveSpec(files=files), here / "archives" / "set", report=report)
+fetch(ArchiveSpec(files=files), here / "archives" / "set", progress=report)
 """,
     "extract": """
-archive.extracted(here / "archives" / "set", here / "extracted")
+extracted(here / "archives" / "set", here / "extracted")
 """,
     "normalise": """
 options = SourceOptions(archive="set", expected=120)
 normalise.normalise("ecssd", root=here / "in", out=here / "samples" / "ecssd", options=options,
-report=report, workers=1)
+progress=report, workers=1)
 """,
     "shard": """
 shards.write_shards(samples={"ecssd": here / "samples" / "ecssd"}, exclusions=here / "exclusions.jsonl",
-    out=here / "shards", options=shards.ShardOptions(samples_per_shard=2), report=report, workers=1)
+    out=here / "shards", options=shards.ShardOptions(samples_per_shard=2), progress=report, workers=1)
 """,
     "augment": """
 options = augment.AugmentOptions(image_size=64, mask_input_size=32, views=3)
-augment.write_prompts(shards=here / "shards", out=here / "prompts", options=options, seed=0, report=report, workers=1)
+augment.write_prompts(shards=here / "shards", out=here / "prompts", options=options, seed=0, progress=report, workers=1)
 """,
 }
 OUTPUTS = {
@@ -128,7 +131,7 @@ def test_killed_and_restarted(stage: str, undisturbed: Reference, tmp_path: Path
 
 
 FULL = """
-from hqsam_datasets.errors import UserError
+from hqsam_base.errors import UserError
 try:
     exec(CODE)
 except UserError as error:

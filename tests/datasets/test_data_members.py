@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 from data_server import Behaviour, serving
-from hqsam_datasets.archive import ArchiveSpec, extracted, fetch
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch_transfer import RetryPolicy
+
+from hqsam_base.errors import UserError
+from hqsam_datasets.fetch.archive import fetch
+from hqsam_datasets.fetch.extract import extracted
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from hqsam_datasets.fetch.transfer import RetryPolicy
 
 QUICK = RetryPolicy(attempts=4, base_s=0.0, timeout_s=5.0)
 NAMED = sorted(random.Random(0).sample(range(300), 40))
@@ -51,7 +54,7 @@ def get(base: str, out: Path, *, url: str | None = None) -> dict[str, Any]:
         {"name": "train2017.tar", "urls": [url or f"{base}/train2017.zip"], "only_named_in": "lvis.json.zip"},
     ]}  # fmt: skip
     return fetch(
-        ArchiveSpec.model_validate(spec), out, report=lambda *_: None, policy=QUICK, sleep=lambda seconds: None
+        ArchiveSpec.model_validate(spec), out, progress=lambda *_: None, policy=QUICK, sleep=lambda seconds: None
     )
 
 

@@ -14,11 +14,14 @@ import pytest
 import xxhash
 from data_trees import contents, ecssd, encoded, jpeg, photo, put, run, shape
 from embedded_tree import params, tree
-from hqsam_datasets import manifest, normalise, sources, tario
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.images import decode_image
-from hqsam_datasets.sample import parse_sample
 from PIL import Image
+
+from hqsam_base.errors import UserError
+from hqsam_datasets import sources
+from hqsam_datasets.formats import manifest, tar
+from hqsam_datasets.formats.images import decode_image
+from hqsam_datasets.prepare import normalise
+from hqsam_datasets.sample import parse_sample
 
 EXPECTED = {"dis5k": 60, "thinobject5k": 70, "fss1000": 60, "ecssd": 40, "msra10k": 60, "duts": 70}
 
@@ -26,7 +29,7 @@ EXPECTED = {"dis5k": 60, "thinobject5k": 70, "fss1000": 60, "ecssd": 40, "msra10
 def samples(out: Path) -> dict[str, Any]:
     found = {}
     for path in sorted(out.glob("samples-*.tar")):
-        found.update({key: parse_sample(key, files) for key, files in tario.iterate_samples(path)})
+        found.update({key: parse_sample(key, files) for key, files in tar.iterate_samples(path)})
     return found
 
 
@@ -272,7 +275,7 @@ def test_image_rules(tmp_path: Path) -> None:
     assert np.array_equal(upright.instances[0].mask, stored.instances[0].mask)
     assert np.array_equal(upright.image, decode_image(turned))
     assert np.array_equal(found["ecssd_grey"].image, decode_image(grey))
-    with tario.TarReader(tmp_path / "out" / "samples-00000.tar") as reader:
+    with tar.TarReader(tmp_path / "out" / "samples-00000.tar") as reader:
         assert reader.read("ecssd_plain.jpg") == jpeg(3), "JPEG bytes are kept"
         assert Image.open(io.BytesIO(reader.read("ecssd_grey.png"))).mode == "RGB"
         assert set(np.unique(np.asarray(Image.open(io.BytesIO(reader.read("ecssd_plain.mask.png")))))) == {0, 255}

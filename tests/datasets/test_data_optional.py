@@ -14,22 +14,25 @@ from data_trees import ecssd
 from data_trees import run as normalised
 from embedded_tree import fetched, params
 from fetch_testing import QUICK, a_zip, quiet
-from hqsam_datasets import archive
-from hqsam_datasets.archive import ArchiveSpec
+
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch import missing_by_hand, renewed
-from hqsam_datasets.index import index
-from hqsam_datasets.manifest import read_rows
-from hqsam_datasets.overlap import OverlapOptions, find_overlap
-from hqsam_datasets.quality import QualityOptions, validate
+from hqsam_datasets.fetch import archive
+from hqsam_datasets.fetch.archive import missing_by_hand, renewed
+from hqsam_datasets.fetch.extract import extracted
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from hqsam_datasets.formats.manifest import read_rows
+from hqsam_datasets.overlap.gate import OverlapOptions, find_overlap
+from hqsam_datasets.prepare.index import index
+from hqsam_datasets.quality.gate import validate
+from hqsam_datasets.quality.options import QualityOptions
 
 BENCHMARKS: dict[str, Any] = params()["benchmarks"]
 
 
 def fetch(files: list[dict[str, Any]], out: Path, said: list[str]) -> dict[str, Any]:
     spec = ArchiveSpec.model_validate({"files": files, "instructions": "sign in at example.org"})
-    return archive.fetch(spec, out, report=quiet, policy=QUICK, sleep=lambda s: None, notice=said.append)
+    return archive.fetch(spec, out, progress=quiet, policy=QUICK, sleep=lambda s: None, notice=said.append)
 
 
 def test_an_optional_file_is_recorded_as_missing_and_fetched_later(tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_an_archive_of_which_nothing_can_be_had_is_empty(tmp_path: Path) -> None
     out, said = tmp_path / "archives" / "set", list[str]()
     result = fetch([{"name": "a.json", "urls": ["drop://a.json"], "optional": True}], out, said)
     assert result["files"] == [] and [p.name for p in out.iterdir()] == ["fetch.json"]
-    root = archive.extracted(out, tmp_path / "extracted")
+    root = extracted(out, tmp_path / "extracted")
     assert [p.name for p in root.iterdir()] == [".complete.json"]
 
 
@@ -133,14 +136,14 @@ def lacking(tmp_path: Path) -> Make:
         record["files"] = [entry for entry in record["files"] if entry["name"] not in files]
         record["missing"] = dict.fromkeys(files, "ask the authors")
         (folder / "fetch.json").write_text(json.dumps(record))
-        return archive.extracted(folder, tmp_path / "extracted")
+        return extracted(folder, tmp_path / "extracted")
 
     return make
 
 
 def indexed(name: str, root: Path, out: Path) -> dict[str, Any]:
     options = BenchmarkOptions(**BENCHMARKS[name]["index"])
-    return index(name, root=root, out=out, options=options, seed=0, report=quiet)
+    return index(name, root=root, out=out, options=options, seed=0, progress=quiet)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,7 @@ def test_what_is_damaged_is_no_less_an_error(lacking: Make, tmp_path: Path) -> N
     next(root.rglob("val2017/*.jpg")).write_bytes(b"no image")
     with pytest.raises(UserError, match="cannot be used"):
         indexed("coco", root, tmp_path / "out")
-    whole = archive.extracted(fetched("coco"), tmp_path / "whole")
+    whole = extracted(fetched("coco"), tmp_path / "whole")
     next(whole.rglob("coco_instances_results.json")).unlink()
     with pytest.raises(UserError, match=r"none of coco_instances_results\.json found"):
         indexed("coco", whole, tmp_path / "out")
@@ -197,11 +200,11 @@ def test_the_gates_go_on_and_say_what_they_did_not_see(lacking: Make, tmp_path: 
     indexed("uvo", lacking("uvo", ["uvo_videos_sparse_frames.zip"]), benchmarks["uvo"])
     indexed("coco", lacking("coco", ["coco_instances_results.json"]), benchmarks["coco"])
     found = find_overlap(
-        samples=samples, benchmarks=benchmarks, out=tmp_path / "overlap", options=OverlapOptions(), report=quiet
+        samples=samples, benchmarks=benchmarks, out=tmp_path / "overlap", options=OverlapOptions(), progress=quiet
     )
     assert found["not_compared"] == ["uvo"] and list(found["by_benchmark"]) == ["coco"]
     checked = validate(
-        samples=samples, benchmarks=benchmarks, out=tmp_path / "checked", options=QualityOptions(), report=quiet
+        samples=samples, benchmarks=benchmarks, out=tmp_path / "checked", options=QualityOptions(), progress=quiet
     )
     assert checked["success"] and sorted(checked["missing"]) == ["coco", "uvo"]
     page = (tmp_path / "checked" / "data_docs.html").read_text()

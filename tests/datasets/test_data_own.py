@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 from data_trees import encoded, fault_count, jpeg, photo, put, run, shape
-from hqsam_datasets import manifest, tario
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.sample import Sample, parse_sample
-from hqsam_datasets.sources.base import SourceOptions
 from PIL import Image
 from pycocotools import mask as coco_mask
+
+from hqsam_base.errors import UserError
+from hqsam_datasets.formats import manifest, tar
+from hqsam_datasets.sample import Sample, parse_sample
+from hqsam_datasets.sources.base import SourceOptions
 
 
 def samples(out: Path) -> dict[str, Sample]:
     return {
         key: parse_sample(key, files)
         for path in sorted(out.glob("samples-*.tar"))
-        for key, files in tario.iterate_samples(path)
+        for key, files in tar.iterate_samples(path)
     }
 
 
@@ -434,7 +435,10 @@ def test_the_guide_is_true(tmp_path: Path) -> None:
 
     import yaml
     from data_trees import quiet
-    from hqsam_datasets.archive import ArchiveSpec, extracted, fetch
+
+    from hqsam_datasets.fetch.archive import fetch
+    from hqsam_datasets.fetch.extract import extracted
+    from hqsam_datasets.fetch.spec import ArchiveSpec
 
     text = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text()
     for entry in re.findall(r"`(\{kind: .*?\})`", text):
@@ -444,7 +448,7 @@ def test_the_guide_is_true(tmp_path: Path) -> None:
     packed = shutil.make_archive(str(tmp_path / "my_birds"), "zip", tmp_path / "birds")
     spec = block["archives"]["my_birds"]
     spec["files"][0]["urls"] = [Path(packed).as_uri()]
-    fetch(ArchiveSpec.model_validate(spec), tmp_path / "archives" / "my_birds", report=quiet)
+    fetch(ArchiveSpec.model_validate(spec), tmp_path / "archives" / "my_birds", progress=quiet)
     root = extracted(tmp_path / "archives" / "my_birds", tmp_path / "extracted")
     options = {**block["sources"]["my_birds"], "expected": 1}
     assert run("my_birds", root, tmp_path / "out", **options)["n_samples"] == 1

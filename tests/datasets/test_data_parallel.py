@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hqsam_datasets.parallel import Crew, ordered_map
+
+from hqsam_base.processes import Crew, ordered_map
 
 
 def threads_of_a_product(number: int) -> tuple[int, int]:
@@ -46,7 +47,7 @@ def use_much(number: int) -> int:
 USE = """
 import resource
 import test_data_parallel
-from hqsam_datasets.parallel import ordered_map
+from hqsam_base.processes import ordered_map
 
 if __name__ == "__main__":
     assert len(list(ordered_map(test_data_parallel.use_much, range(4), workers=2))) == 4
@@ -100,7 +101,7 @@ def test_without_processes_the_caller_works(tmp_path: Path) -> None:
 
 SCRIPT = """
 import os, sys, time
-from hqsam_datasets.parallel import ordered_map
+from hqsam_base.processes import ordered_map
 
 def work(number):
     os.write(1, b"%d %d\\n" % (os.getpid(), os.getppid()))

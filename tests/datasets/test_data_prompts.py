@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hqsam_datasets import augment, prompts
-from hqsam_datasets.augment import AugmentOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
+
+from hqsam_datasets.prepare import augment
+from hqsam_datasets.prepare.augment import AugmentOptions
+from hqsam_datasets.prompts import sampling
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hqsam_train"
 
@@ -28,25 +30,25 @@ def expected() -> Any:
 
 
 def test_boxes_equal_the_official_ones(data: Any) -> None:
-    found = [prompts.mask_box(mask) for mask in data["points_labels_u8"]]
+    found = [sampling.mask_box(mask) for mask in data["points_labels_u8"]]
     assert np.array_equal(np.array(found), data["boxes_expected"][:4])
-    assert prompts.mask_box(np.zeros((5, 5), np.uint8)) is None
+    assert sampling.mask_box(np.zeros((5, 5), np.uint8)) is None
 
 
 @pytest.mark.parametrize("k", [3, 10])
 def test_points_equal_the_official_ones(data: Any, k: int) -> None:
     for i, mask in enumerate(data["points_labels_u8"]):
-        found = prompts.sample_points(mask, n=k, permutation=data[f"points_perm_{i}"])
+        found = sampling.sample_points(mask, n=k, permutation=data[f"points_perm_{i}"])
         assert np.array_equal(found, data[f"points_expected_k{k}"][i])
 
 
 def test_points_lie_strictly_above_128_and_do_not_repeat() -> None:
     mask = np.full((20, 20), 128, np.uint8)
     mask[3:6, 7:12] = 129
-    points = prompts.sample_points(mask, n=10, rng=np.random.default_rng(0))
+    points = sampling.sample_points(mask, n=10, rng=np.random.default_rng(0))
     assert len({tuple(p) for p in points}) == 10
     assert all(mask[y, x] == 129 for x, y in points)
-    assert len(prompts.sample_points(mask, n=99, rng=np.random.default_rng(0))) == 15
+    assert len(sampling.sample_points(mask, n=99, rng=np.random.default_rng(0))) == 15
 
 
 def test_points_are_uniform(expected: Any) -> None:
@@ -56,7 +58,7 @@ def test_points_are_uniform(expected: Any) -> None:
     rng = np.random.default_rng(7)
     hits = np.zeros((9, 9), int)
     for _ in range(4000):
-        for x, y in prompts.sample_points(mask, n=10, rng=rng):
+        for x, y in sampling.sample_points(mask, n=10, rng=rng):
             hits[y, x] += 1
     inside = hits[2:7, 2:7]
     assert hits.sum() == inside.sum() and inside.mean() == reference["expected_mean"]
@@ -65,14 +67,14 @@ def test_points_are_uniform(expected: Any) -> None:
 
 def test_band_equals_the_official_one(data: Any) -> None:
     for i, mask in enumerate(data["noise_in_u8"]):
-        band = prompts.boundary_band(mask.astype(np.float32) / 255)
+        band = sampling.boundary_band(mask.astype(np.float32) / 255)
         official = np.unpackbits(data["noise_band"][i], axis=-1).astype(bool)
         assert np.count_nonzero(band != official) == 0
 
 
 def test_noisy_mask_equals_the_official_one(data: Any) -> None:
     for i in range(3):
-        found = prompts.noisy_mask(data["noise_in_u8"][i], noise=data["noise_fixed_f32"][i])
+        found = sampling.noisy_mask(data["noise_in_u8"][i], noise=data["noise_fixed_f32"][i])
         official = np.unpackbits(data["noise_fixed_out"][i], axis=-1) * 255
         assert np.array_equal(found, official)
 
@@ -83,7 +85,7 @@ def test_noise_has_the_official_flip_rates(data: Any, expected: Any) -> None:
     for record in (reference[0], reference[6]):
         mask = data["noise_in_u8"][record["mask"]]
         clean = mask.astype(np.float32) / 255 > 0.5
-        flips = np.mean([(prompts.noisy_mask(mask, rng=rng) > 0) != clean for _ in range(50)], axis=0)
+        flips = np.mean([(sampling.noisy_mask(mask, rng=rng) > 0) != clean for _ in range(50)], axis=0)
         distance = np.where(clean, distance_transform_edt(clean), distance_transform_edt(~clean))
         for ring in record["by_distance"]:
             inside = (distance > ring["d_from"]) & (distance <= ring["d_to"])
@@ -159,7 +161,7 @@ def test_prompts_fit_the_view(height: int, width: int, view: int) -> None:
     assert shown.shape == (64, 64) and noise.shape == (32, 32) and set(np.unique(noise)) <= {0, 255}
     assert plan["n_foreground"] == np.count_nonzero(shown > 128)
     if plan["n_foreground"]:
-        assert tuple(plan["box"]) == prompts.mask_box(shown)
+        assert tuple(plan["box"]) == sampling.mask_box(shown)
     assert min(plan["box"]) >= 0 and max(plan["box"]) < 64
     assert len(plan["points"]) == (10 if plan["n_foreground"] >= 10 else 0)
     assert all(shown[y, x] > 128 for x, y in plan["points"])
@@ -207,7 +209,7 @@ def test_prompts_are_drawn_evenly() -> None:
 @given(scale=st.floats(0.0, 0.9), seed=st.integers(0, 2**32))
 def test_box_noise_is_bounded(scale: float, seed: int) -> None:
     box = (10.0, 20.0, 40.0, 60.0)
-    x0, y0, x1, y1 = prompts.noisy_box(box, scale=scale, size=(64, 64), rng=np.random.default_rng(seed))
+    x0, y0, x1, y1 = sampling.noisy_box(box, scale=scale, size=(64, 64), rng=np.random.default_rng(seed))
     assert 0 <= x0 <= x1 <= 64 and 0 <= y0 <= y1 <= 64
     assert abs(x0 - 10.0) <= scale * 30 + 1e-9 or x0 == 0.0
     assert abs((x1 - x0) - 30) <= scale * 30 + 1e-9 or 0.0 in (x0, y0) or 64.0 in (x1, y1)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from data_server import Behaviour, serving
 from data_trees import contents, quiet
-from hqsam_datasets import remote, shard_index
-from hqsam_datasets.archive_spec import ArchiveSpec
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.foreign_names import NameRefusedError, PlainName
-from hqsam_datasets.shards import ShardOptions
 from pydantic import ValidationError
+
+from hqsam_base.errors import UserError
+from hqsam_base.foreign_names import NameRefusedError, PlainName
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from hqsam_datasets.formats import remote, shard_index
+from hqsam_datasets.prepare.shards import ShardOptions
 
 BODY = b"a shard" * 9000
 
@@ -51,7 +52,7 @@ def test_a_shard_is_a_plain_file_name_or_nothing_is_written(tmp_path: Path, name
     (tmp_path / "here").mkdir()
     before = everything(tmp_path)
     with pytest.raises(UserError, match="no shard index") as caught:
-        remote.pull(url, tmp_path / "here" / "new" / "set", report=quiet)
+        remote.pull(url, tmp_path / "here" / "new" / "set", progress=quiet)
     assert caught.value.file == f"{url}/index.json" and caught.value.key and caught.value.cure
     assert everything(tmp_path) == before
 
@@ -60,7 +61,7 @@ def test_an_absolute_name_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "elsewhere.tar"
     url = store(tmp_path / "store", record(str(target)))
     with pytest.raises(UserError, match="absolute"):
-        remote.pull(url, tmp_path / "set", report=quiet)
+        remote.pull(url, tmp_path / "set", progress=quiet)
     assert not target.exists() and not (tmp_path / "set").exists()
 
 
@@ -76,7 +77,7 @@ def test_the_whole_index_is_checked_before_the_first_write(tmp_path: Path, shard
     url = store(tmp_path / "store", *shards)
     before = everything(tmp_path)
     with pytest.raises(UserError, match="no shard index"):
-        remote.pull(url, tmp_path / "set", report=quiet)
+        remote.pull(url, tmp_path / "set", progress=quiet)
     assert everything(tmp_path) == before
 
 
@@ -85,14 +86,14 @@ def test_what_is_no_index_is_one_message(tmp_path: Path, text: str) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "index.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(UserError, match="no shard index"):
-        remote.pull(f"file://{tmp_path}/store", tmp_path / "set", report=quiet)
+        remote.pull(f"file://{tmp_path}/store", tmp_path / "set", progress=quiet)
     assert not (tmp_path / "set").exists()
 
 
 def test_an_index_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_index, "MAX_BYTES", 100)
     with pytest.raises(UserError, match="larger than"):
-        remote.pull(store(tmp_path / "store", record()), tmp_path / "set", report=quiet)
+        remote.pull(store(tmp_path / "store", record()), tmp_path / "set", progress=quiet)
 
 
 @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"bytes": len(BODY) - 1}, {"bytes": len(BODY) + 1}])
@@ -105,7 +106,7 @@ def test_nothing_is_left_of_other_bytes(tmp_path: Path, wrong: dict[str, object]
     (tmp_path / "store" / "deep" / "set" / "index.json").write_text(json.dumps(index))
     before = everything(tmp_path)
     with pytest.raises(UserError, match="not the one of its index"):
-        remote.pull(f"file://{tmp_path}/store/deep/set", tmp_path / "set", report=quiet)
+        remote.pull(f"file://{tmp_path}/store/deep/set", tmp_path / "set", progress=quiet)
     assert everything(tmp_path) == before
 
 
@@ -115,10 +116,10 @@ def test_nothing_is_left_of_a_cut_connection_and_another_try_is_whole(tmp_path: 
     index = json.dumps({"shards": [record()]}).encode()
     with serving({"/set/index.json": Behaviour(index), "/set/train-00000.tar": cut}) as base:
         with pytest.raises(UserError, match=r"the store refuses|not the one of its index"):
-            remote.pull(f"{base}/set", tmp_path / "set", report=quiet)
+            remote.pull(f"{base}/set", tmp_path / "set", progress=quiet)
         assert everything(tmp_path) == set()
         cut.cut = lambda request: None
-        remote.pull(f"{base}/set", tmp_path / "set", report=quiet)
+        remote.pull(f"{base}/set", tmp_path / "set", progress=quiet)
     assert contents(tmp_path / "set").keys() == {"index.json", "train-00000.tar"}
 
 
@@ -127,10 +128,10 @@ def test_a_folder_with_something_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis" / "thesis.tex").write_text("years")
     url = store(tmp_path / "store", record())
     with pytest.raises(UserError, match="something else than shards"):
-        remote.pull(url, tmp_path / "thesis", report=quiet)
+        remote.pull(url, tmp_path / "thesis", progress=quiet)
     assert (tmp_path / "thesis" / "thesis.tex").read_text() == "years"
     for _ in range(2):  # an earlier copy is replaced
-        remote.pull(url, tmp_path / "set", report=quiet)
+        remote.pull(url, tmp_path / "set", progress=quiet)
 
 
 def test_push_sends_no_file_from_outside_of_its_folder(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_push_sends_no_file_from_outside_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(BODY)
     (tmp_path / "set" / "index.json").write_text(json.dumps({"shards": [record("../secret")]}))
     with pytest.raises(UserError, match="no shard index"):
-        remote.push(tmp_path / "set", f"file://{tmp_path}/store", report=quiet)
+        remote.push(tmp_path / "set", f"file://{tmp_path}/store", progress=quiet)
     assert not (tmp_path / "store").exists()
 
 
@@ -158,8 +159,8 @@ def test_an_address_without_a_place_is_one_message(tmp_path: Path, url: str, lac
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "index.json").write_text(json.dumps({"shards": []}))
     for call in (
-        lambda: remote.pull(url, tmp_path / "new", report=quiet),
-        lambda: remote.push(tmp_path / "set", url, report=quiet),
+        lambda: remote.pull(url, tmp_path / "new", progress=quiet),
+        lambda: remote.push(tmp_path / "set", url, progress=quiet),
     ):
         with pytest.raises(UserError, match=lacks) as caught:
             call()

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hqsam_datasets import rle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
+from hqsam_base import rle
 
 
 @settings(max_examples=200, deadline=None)

@@ -13,11 +13,15 @@ from typing import Any
 
 import pytest
 from data_trees import contents, ecssd, quiet, run
-from hqsam_datasets import fetch_remote, remote, shards
-from hqsam_datasets.archive import ArchiveSpec, fetch
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch_http import remember
-from hqsam_datasets.fetch_transfer import Transfer
+
+from hqsam_base.errors import UserError
+from hqsam_datasets.fetch import cloud
+from hqsam_datasets.fetch.archive import fetch
+from hqsam_datasets.fetch.http import remember
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from hqsam_datasets.fetch.transfer import Transfer
+from hqsam_datasets.formats import remote
+from hqsam_datasets.prepare import shards
 
 pytest.importorskip("s3fs")
 motoserver = pytest.importorskip("moto.server")
@@ -61,24 +65,24 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = shards.ShardOptions(samples_per_shard=2)
     shards.write_shards(
         samples={"ecssd": here / "samples"}, exclusions=here / "exclusions.jsonl", out=here / "shards", options=options,
-        report=quiet,
+        progress=quiet,
     )  # fmt: skip
     return here / "shards"
 
 
 def test_shards_go_to_s3_and_come_back_the_same(s3: Any, local: Path, tmp_path: Path) -> None:
     url = f"{BUCKET}/sets/hqseg"
-    assert remote.push(local, url, report=quiet) == 3
+    assert remote.push(local, url, progress=quiet) == 3
     assert sorted(Path(name).name for name in s3.ls("bucket/sets/hqseg")) == sorted(contents(local))
-    assert remote.pull(url, tmp_path / "back", report=quiet)["n_samples"] == 6
+    assert remote.pull(url, tmp_path / "back", progress=quiet)["n_samples"] == 6
     assert contents(tmp_path / "back") == contents(local)
-    assert remote.push(local, url, report=quiet) == 0
+    assert remote.push(local, url, progress=quiet) == 0
 
 
 def test_webdataset_reads_a_shard_from_s3(s3: Any, local: Path) -> None:
     from webdataset import tariterators
 
-    remote.push(local, BUCKET, report=quiet)
+    remote.push(local, BUCKET, progress=quiet)
     with s3.open("bucket/train-00000.tar", "rb") as file:
         found = [sample["__key__"] for sample in tariterators.group_by_keys(tariterators.tar_file_expander(
             [{"url": "train-00000.tar", "stream": io.BytesIO(file.read())}]
@@ -95,23 +99,23 @@ def test_an_interrupted_copy_is_not_complete_and_goes_on(s3: Any, local: Path, t
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        remote.push(local, BUCKET, report=stop)
+        remote.push(local, BUCKET, progress=stop)
     with pytest.raises(UserError, match="no complete set of shards"):
-        remote.pull(BUCKET, tmp_path / "back", report=quiet)
-    assert remote.push(local, BUCKET, report=quiet) == 1
-    assert remote.pull(BUCKET, tmp_path / "back", report=quiet)["n_samples"] == 6
+        remote.pull(BUCKET, tmp_path / "back", progress=quiet)
+    assert remote.push(local, BUCKET, progress=quiet) == 1
+    assert remote.pull(BUCKET, tmp_path / "back", progress=quiet)["n_samples"] == 6
 
 
 def test_damage_on_the_store_is_noticed_and_mended(s3: Any, local: Path, tmp_path: Path) -> None:
-    remote.push(local, BUCKET, report=quiet)
+    remote.push(local, BUCKET, progress=quiet)
     data = bytearray((local / "train-00001.tar").read_bytes())
     data[700] ^= 1
     s3.pipe_file("bucket/train-00001.tar", bytes(data))
     with pytest.raises(UserError, match="not the one of its index"):
-        remote.pull(BUCKET, tmp_path / "back", report=quiet)
+        remote.pull(BUCKET, tmp_path / "back", progress=quiet)
     assert not (tmp_path / "back").exists()
-    assert remote.push(local, BUCKET, report=quiet) == 1
-    remote.pull(BUCKET, tmp_path / "back", report=quiet)
+    assert remote.push(local, BUCKET, progress=quiet) == 1
+    remote.pull(BUCKET, tmp_path / "back", progress=quiet)
     assert contents(tmp_path / "back") == contents(local)
 
 
@@ -119,7 +123,7 @@ def test_the_shard_stage_can_copy_its_result(s3: Any, local: Path, tmp_path: Pat
     (tmp_path / "exclusions.jsonl").touch()
     shards.write_shards(
         samples={"ecssd": local.parent / "samples"}, exclusions=tmp_path / "exclusions.jsonl", out=tmp_path / "shards",
-        options=shards.ShardOptions(samples_per_shard=2, copy_to=f"{BUCKET}/copy"), report=quiet,
+        options=shards.ShardOptions(samples_per_shard=2, copy_to=f"{BUCKET}/copy"), progress=quiet,
     )  # fmt: skip
     assert contents(tmp_path / "shards") == contents(local)
     assert {Path(name).name for name in s3.ls("bucket/copy")} == set(contents(local))
@@ -139,7 +143,7 @@ def test_archives_are_fetched_from_s3(s3: Any, tmp_path: Path) -> None:
     part = tmp_path / ".set.download" / "set.zip.part"
     part.parent.mkdir()
     part.write_bytes(bytes(9000))  # what another mirror, now gone, has left: no digest would tell a mixture
-    fetch(ArchiveSpec.model_validate(spec), tmp_path / "set", report=quiet)
+    fetch(ArchiveSpec.model_validate(spec), tmp_path / "set", progress=quiet)
     assert (tmp_path / "set" / "set.zip").read_bytes() == body
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
@@ -147,15 +151,15 @@ def test_archives_are_fetched_from_s3(s3: Any, tmp_path: Path) -> None:
 def test_an_object_is_resumed_as_long_as_it_is_the_same(s3: Any, tmp_path: Path) -> None:
     url, part, body = f"{BUCKET}/a.bin", tmp_path / "a.bin.part", random.Random(2).randbytes(50_000)
     s3.pipe_file("bucket/a.bin", body)
-    remember(part, url, fetch_remote.version_of(s3.info("bucket/a.bin")))
+    remember(part, url, cloud.version_of(s3.info("bucket/a.bin")))
     part.write_bytes(bytes(9000))  # so that it shows what was kept
-    fetch_remote.download_with_fsspec(url, part, Transfer())
+    cloud.download_with_fsspec(url, part, Transfer())
     assert part.read_bytes() == bytes(9000) + body[9000:]
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin.part"]
-    remember(part, url, fetch_remote.version_of(s3.info("bucket/a.bin")))
+    remember(part, url, cloud.version_of(s3.info("bucket/a.bin")))
     part.write_bytes(bytes(9000))
     s3.pipe_file("bucket/a.bin", body[::-1])
-    fetch_remote.download_with_fsspec(url, part, Transfer())
+    cloud.download_with_fsspec(url, part, Transfer())
     assert part.read_bytes() == body[::-1]
 
 
@@ -176,7 +180,7 @@ def test_single_members_of_a_zip_on_s3(s3: Any, tmp_path: Path) -> None:
         {"name": "lvis.zip", "urls": [f"{BUCKET}/lvis.zip"]},
         {"name": "train2017.tar", "urls": [f"{BUCKET}/train2017.zip"], "only_named_in": "lvis.zip"},
     ]}  # fmt: skip
-    fetch(ArchiveSpec.model_validate(spec), tmp_path / "lvis", report=quiet)
+    fetch(ArchiveSpec.model_validate(spec), tmp_path / "lvis", progress=quiet)
     with tarfile.open(tmp_path / "lvis" / "train2017.tar") as tar:
         found = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     assert found == {f"train2017/{n:012d}.jpg": images[f"train2017/{n:012d}.jpg"] for n in (3, 5, 8)}
@@ -196,14 +200,14 @@ def test_a_store_without_credentials_is_a_mirror_that_fails(
     s3fs.S3FileSystem.clear_instance_cache()
     spec = {"files": [{"name": "set.zip", "urls": [url]}]}
     with pytest.raises(UserError, match=r"(Credentials|Validation)Error(?s:.*)FSSPEC_S3_ANON(?s:.*)drop folder"):
-        fetch(ArchiveSpec.model_validate(spec), tmp_path / "set", report=quiet)
+        fetch(ArchiveSpec.model_validate(spec), tmp_path / "set", progress=quiet)
     with pytest.raises(UserError, match="store refuses"):
-        remote.push(local, url, report=quiet)
+        remote.push(local, url, progress=quiet)
     s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_missing_buckets_and_drivers_are_one_message(s3: Any, local: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no complete set of shards"):
-        remote.pull("s3://nowhere/x", tmp_path / "back", report=quiet)
+        remote.pull("s3://nowhere/x", tmp_path / "back", progress=quiet)
     with pytest.raises(UserError, match="store refuses"):
-        remote.push(local, "nosuchstore://x", report=quiet)
+        remote.push(local, "nosuchstore://x", progress=quiet)

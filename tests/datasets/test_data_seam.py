@@ -4,8 +4,9 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.seam import Seam
+
+from hqsam_base.errors import UserError
+from hqsam_base.seam import Seam
 
 
 @dataclass(frozen=True)

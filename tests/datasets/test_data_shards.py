@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from data_trees import contents, encoded, jpeg, put, quiet, run, shape
-from hqsam_datasets import augment, shards, tar_writer, tario
-from hqsam_datasets.augment import AugmentOptions, write_prompts
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.sample import parse_sample
-from hqsam_datasets.shards import ShardOptions, write_shards
 from PIL import Image
+
+from hqsam_base.errors import UserError
+from hqsam_datasets.formats import tar, tar_writer
+from hqsam_datasets.prepare import augment, shards
+from hqsam_datasets.prepare.augment import AugmentOptions, write_prompts
+from hqsam_datasets.prepare.shards import ShardOptions, write_shards
+from hqsam_datasets.sample import parse_sample
 
 OPTIONS = AugmentOptions(views=2, image_size=48, mask_input_size=24)
 
@@ -45,7 +47,7 @@ def write(sources: dict[str, Path], home: Path, *, excluded: tuple[str, ...] = (
         exclusions=home / "exclusions.jsonl",
         out=home / "shards",
         options=ShardOptions.model_validate({"samples_per_shard": 10, **options}),
-        report=quiet,
+        progress=quiet,
         workers=1,
     )
 
@@ -61,8 +63,8 @@ def test_shards_hold_every_sample_once_but_the_excluded(sources: dict[str, Path]
         path = tmp_path / "shards" / shard["name"]
         assert hashlib.sha256(path.read_bytes()).hexdigest() == shard["sha256"]
         assert path.stat().st_size == shard["bytes"]
-        with tario.TarReader(path) as reader:
-            for key, _, offset, end in tario.places({"shards": [shard]}):
+        with tar.TarReader(path) as reader:
+            for key, _, offset, end in tar.places({"shards": [shard]}):
                 found, files = reader.read_sample(offset, end)
                 assert found == key and parse_sample(key, files).source == key.split("_")[0]
                 assert sorted(files) == ["jpg", "json", "mask.png"]
@@ -86,7 +88,7 @@ def test_shards_are_the_same_bytes_for_any_number_of_workers(sources: dict[str, 
         exclusions=tmp_path / "a" / "exclusions.jsonl",
         out=tmp_path / "two",
         options=ShardOptions(samples_per_shard=10),
-        report=quiet,
+        progress=quiet,
         workers=2,
     )
     assert contents(tmp_path / "a" / "shards") == contents(tmp_path / "two")
@@ -95,7 +97,7 @@ def test_shards_are_the_same_bytes_for_any_number_of_workers(sources: dict[str, 
 def test_webdataset_reads_shards_and_prompts(sources: dict[str, Path], tmp_path: Path) -> None:
     wds = pytest.importorskip("webdataset")
     index = write(sources, tmp_path)
-    write_prompts(shards=tmp_path / "shards", out=tmp_path / "prompts", options=OPTIONS, seed=0, report=quiet)
+    write_prompts(shards=tmp_path / "shards", out=tmp_path / "prompts", options=OPTIONS, seed=0, progress=quiet)
     expected = [key for shard in index["shards"] for key in shard["keys"]]
     for name, members in (("shards", {"jpg", "json", "mask.png"}), ("prompts", {"json", "noise0.png", "noise1.png"})):
         urls = [str(path) for path in sorted((tmp_path / name).glob("*.tar"))]
@@ -118,7 +120,7 @@ def test_wrong_inputs_are_user_errors(sources: dict[str, Path], tmp_path: Path) 
     with pytest.raises(UserError, match="run the normalise stage of gone"):
         write({"gone": tmp_path / "gone"}, tmp_path)
     with pytest.raises(UserError, match="run the shard stage"):
-        write_prompts(shards=tmp_path / "none", out=tmp_path / "p", options=OPTIONS, seed=0, report=quiet)
+        write_prompts(shards=tmp_path / "none", out=tmp_path / "p", options=OPTIONS, seed=0, progress=quiet)
     assert not (tmp_path / "shards").exists() and not (tmp_path / "p").exists()
 
 
@@ -129,7 +131,7 @@ def test_a_shard_that_does_not_read_back_is_an_error(at: int, tmp_path: Path) ->
         with tar_writer.ShardWriter(tmp_path, prefix=prefix, samples_per_shard=3) as writer:
             for key, files in samples.items():
                 writer.add(key, files)
-    with tario.TarReader(tmp_path / "samples-00000.tar") as source:
+    with tar.TarReader(tmp_path / "samples-00000.tar") as source:
         written = [source.read_span(*span) for span in source.spans().values()]
     path = tmp_path / "train-00000.tar"
     shards._verify(path, writer.shards[0], written)
@@ -147,7 +149,7 @@ def test_a_shard_that_does_not_read_back_is_an_error(at: int, tmp_path: Path) ->
 def planned(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("planned")
     write(sources, home)
-    write_prompts(shards=home / "shards", out=home / "prompts", options=OPTIONS, seed=0, report=quiet, workers=1)
+    write_prompts(shards=home / "shards", out=home / "prompts", options=OPTIONS, seed=0, progress=quiet, workers=1)
     return home
 
 
@@ -160,8 +162,8 @@ def test_prompt_shards_join_the_image_shards(planned: Path) -> None:
     assert (plans["image_size"], plans["mask_input_size"], plans["views"]) == (48, 24, 2)
     for shard, plan in zip(images["shards"], plans["shards"], strict=True):
         both = zip(
-            tario.iterate_samples(planned / "shards" / shard["name"]),
-            tario.iterate_samples(planned / "prompts" / plan["name"]),
+            tar.iterate_samples(planned / "shards" / shard["name"]),
+            tar.iterate_samples(planned / "prompts" / plan["name"]),
             strict=True,
         )
         for (key, files), (plan_key, members) in both:
@@ -178,16 +180,16 @@ def test_prompt_shards_join_the_image_shards(planned: Path) -> None:
 def test_plans_do_not_depend_on_workers_or_on_other_samples(
     sources: dict[str, Path], planned: Path, tmp_path: Path
 ) -> None:
-    write_prompts(shards=planned / "shards", out=tmp_path / "two", options=OPTIONS, seed=0, report=quiet, workers=2)
+    write_prompts(shards=planned / "shards", out=tmp_path / "two", options=OPTIONS, seed=0, progress=quiet, workers=2)
     assert contents(planned / "prompts") == contents(tmp_path / "two")
     write(sources, tmp_path, excluded=("ecssd_0001",), samples_per_shard=7, seed=3)
-    write_prompts(shards=tmp_path / "shards", out=tmp_path / "p", options=OPTIONS, seed=0, report=quiet)
+    write_prompts(shards=tmp_path / "shards", out=tmp_path / "p", options=OPTIONS, seed=0, progress=quiet)
 
     def plans(folder: Path) -> dict[str, bytes]:
         return {
             key: files["json"] + files["noise0.png"] + files["noise1.png"]
             for path in sorted(folder.glob("*.tar"))
-            for key, files in tario.iterate_samples(path)
+            for key, files in tar.iterate_samples(path)
         }
 
     before, after = plans(planned / "prompts"), plans(tmp_path / "p")
@@ -199,12 +201,12 @@ def test_a_damaged_shard_names_the_key(planned: Path, tmp_path: Path) -> None:
     for path in (planned / "shards").iterdir():
         (tmp_path / "shards" / path.name).write_bytes(path.read_bytes())
     first = tmp_path / "shards" / "train-00000.tar"
-    with tario.TarReader(first) as reader:
+    with tar.TarReader(first) as reader:
         name = next(name for name in reader.members if name.endswith(".mask.png"))
         member = reader.members[name]
     data = bytearray(first.read_bytes())
     data[member.data_offset + 40] ^= 255
     first.write_bytes(data)
     with pytest.raises(UserError, match="the sample is damaged") as caught:
-        write_prompts(shards=tmp_path / "shards", out=tmp_path / "p", options=OPTIONS, seed=0, report=quiet)
+        write_prompts(shards=tmp_path / "shards", out=tmp_path / "p", options=OPTIONS, seed=0, progress=quiet)
     assert name.partition(".")[0] in str(caught.value)

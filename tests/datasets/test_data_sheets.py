@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
-from hqsam_datasets import benchmarks, sources
-from hqsam_datasets.archive import ArchiveSpec
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.index import BenchmarkOptions
-from hqsam_datasets.sources.base import SourceOptions
-from hqsam_pipelines import overlays
 
 from hqsam.model import checkpoint
+from hqsam_base.errors import UserError
+from hqsam_datasets import benchmarks, sources
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from hqsam_datasets.prepare.index import BenchmarkOptions
+from hqsam_datasets.sources.base import SourceOptions
+from hqsam_pipelines.config import overlays
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())

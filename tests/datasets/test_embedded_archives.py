@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import yaml
 from embedded_tree import REPOSITORY, fetched, params
-from hqsam_datasets import rle
-from hqsam_datasets.embedded import archives, evaluation, hq_ytvis, names, uvo
-from hqsam_datasets.embedded.families import EVAL_FAMILIES, EVERYDAY_FAMILIES, TRAIN_FAMILIES
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.images import ImageError, decode_image, decode_mask
 from PIL import Image
 from pycocotools.coco import COCO
+
+from hqsam_base import rle
+from hqsam_base.errors import UserError
+from hqsam_datasets.embedded import archives, evaluation, hq_ytvis, names, uvo
+from hqsam_datasets.embedded.families import EVAL_FAMILIES, EVERYDAY_FAMILIES, TRAIN_FAMILIES
+from hqsam_datasets.formats.images import ImageError, decode_image, decode_mask
 
 
 def unzip(archive: str, name: str) -> zipfile.ZipFile:

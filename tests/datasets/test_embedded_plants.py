@@ -9,12 +9,13 @@ from collections import Counter
 import numpy as np
 import pytest
 from embedded_tree import fetched, indexed
+from PIL import Image
+
 from hqsam_datasets.embedded import names, plants, training
 from hqsam_datasets.embedded.plants import PLANTS, planted_pairs
-from hqsam_datasets.hashing import digest, hash_image
-from hqsam_datasets.images import decode_image
-from hqsam_datasets.manifest import read_rows
-from PIL import Image
+from hqsam_datasets.formats.images import decode_image
+from hqsam_datasets.formats.manifest import read_rows
+from hqsam_datasets.overlap.hashing import digest, hash_image
 
 ZIPS = {"dis5k": ("dis5k", "DIS5K.zip"), "thinobject5k": ("thin_object_detection", "thin_object_detection.zip")}
 

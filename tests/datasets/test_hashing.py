@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import xxhash
-from hqsam_datasets import hashing
-from hqsam_datasets.embedded.scenes import EVAL_FAMILIES
-from hqsam_datasets.hashing import MAGIC, MAX_TILES, RECORD, hash_image, read_tiles
-from hqsam_datasets.overlap_index import descriptor_variants, pdq_variants, position_variants, variant_image
-from hqsam_datasets.overlap_tiles import TileTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.data.overlap_recall import scene
+from hqsam_datasets.embedded.scenes import EVAL_FAMILIES
+from hqsam_datasets.overlap import hashing
+from hqsam_datasets.overlap.candidates import descriptor_variants, pdq_variants, position_variants, variant_image
+from hqsam_datasets.overlap.hashing import MAGIC, MAX_TILES, RECORD, hash_image, read_tiles
+from hqsam_datasets.overlap.tiles import TileTable
+from perf.data.overlap_recall import scene
 
 SCENES = [scene((5, i), EVAL_FAMILIES)[0] for i in range(8)]
 

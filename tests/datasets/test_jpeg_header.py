@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from data_trees import fault_count
-from hqsam_datasets import images
-from hqsam_datasets.images import ImageError, ImageProbe, decode_image
-from hqsam_datasets.jpeg_header import plain_jpeg_size
 from PIL import Image
+
+from hqsam_datasets.formats import images
+from hqsam_datasets.formats.images import ImageError, ImageProbe, decode_image
+from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8))
 TURNED = Image.Exif()

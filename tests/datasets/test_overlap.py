@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hqsam_datasets.atomic import read_json, read_jsonl
-from hqsam_datasets.embedded.scenes import EVAL_FAMILIES, TRAIN_FAMILIES
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.manifest import read_rows, read_table, write_table
-from hqsam_datasets.overlap import OverlapOptions, find_overlap
 from pydantic import ValidationError
 
-from benchmarks.data.overlap_folders import Picture, quiet, write_benchmark, write_source
-from benchmarks.data.overlap_recall import DISGUISES, scene
+from hqsam_base.atomic import read_json, read_jsonl
+from hqsam_base.errors import UserError
+from hqsam_datasets.embedded.scenes import EVAL_FAMILIES, TRAIN_FAMILIES
+from hqsam_datasets.formats.manifest import read_rows, read_table, write_table
+from hqsam_datasets.overlap.gate import OverlapOptions, find_overlap
+from perf.data.overlap_folders import Picture, quiet, write_benchmark, write_source
+from perf.data.overlap_recall import DISGUISES, scene
 
 N_SCENES = 4
 KIND_OF = {
@@ -57,7 +57,7 @@ def folders() -> tuple[dict[str, Path], dict[str, Path]]:
 def run(out: Path, **options: Any) -> dict[str, Any]:
     samples, benchmarks = folders()
     return find_overlap(
-        samples=samples, benchmarks=benchmarks, out=out, options=OverlapOptions(**options), report=quiet
+        samples=samples, benchmarks=benchmarks, out=out, options=OverlapOptions(**options), progress=quiet
     )
 
 
@@ -82,7 +82,7 @@ def small(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def search(root: Path, samples: dict[str, Path], benchmarks: dict[str, Path], **options: Any) -> dict[str, Any]:
     chosen = OverlapOptions(**options)
-    return find_overlap(samples=samples, benchmarks=benchmarks, out=root / "out", options=chosen, report=quiet)
+    return find_overlap(samples=samples, benchmarks=benchmarks, out=root / "out", options=chosen, progress=quiet)
 
 
 def test_finds_every_disguise_and_nothing_else() -> None:

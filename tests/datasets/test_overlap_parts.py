@@ -7,16 +7,16 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-from hqsam_datasets import overlap_gallery as gallery
-from hqsam_datasets import overlap_tiles
-from hqsam_datasets.embedded.scenes import EVAL_FAMILIES
-from hqsam_datasets.hashing import hash_image
-from hqsam_datasets.overlap_index import Candidate, pdq_candidates, variant_image
-from hqsam_datasets.overlap_shapes import Cutout, compare_outlines, complexity_of, is_same_object, shape_of
-from hqsam_datasets.overlap_tiles import TileTable, tile_candidates
-from hqsam_datasets.overlap_verify import View, compare, judge, pixel_affine
 
-from benchmarks.data.overlap_recall import scene
+from hqsam_datasets.embedded.scenes import EVAL_FAMILIES
+from hqsam_datasets.overlap import gallery
+from hqsam_datasets.overlap import tiles as overlap_tiles
+from hqsam_datasets.overlap.candidates import Candidate, pdq_candidates, variant_image
+from hqsam_datasets.overlap.hashing import hash_image
+from hqsam_datasets.overlap.shapes import Cutout, compare_outlines, complexity_of, is_same_object, shape_of
+from hqsam_datasets.overlap.tiles import TileTable, tile_candidates
+from hqsam_datasets.overlap.verify import View, compare, judge, pixel_affine
+from perf.data.overlap_recall import scene
 
 SCENES = [scene((41, i), EVAL_FAMILIES)[:2] for i in range(12)]
 

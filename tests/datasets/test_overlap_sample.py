@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from embedded_tree import indexed, params, tree
-from hqsam_datasets.embedded.plants import planted_pairs
-from hqsam_datasets.manifest import read_rows
-from hqsam_datasets.normalise import normalise
-from hqsam_datasets.overlap import OverlapOptions, find_overlap
-from hqsam_datasets.sources.base import SourceOptions
 
-from benchmarks.data.overlap_folders import quiet
+from hqsam_datasets.embedded.plants import planted_pairs
+from hqsam_datasets.formats.manifest import read_rows
+from hqsam_datasets.overlap.gate import OverlapOptions, find_overlap
+from hqsam_datasets.prepare.normalise import normalise
+from hqsam_datasets.sources.base import SourceOptions
+from perf.data.overlap_folders import quiet
 
 KIND_OF = {"exact": "exact", "crop70": "crop", "composite": "background", "foreground": "foreground"}
 
@@ -22,12 +22,12 @@ def test_finds_exactly_the_planted_pairs(tmp_path: Path) -> None:
     for name, section in sections["sources"].items():
         samples[name] = tmp_path / "samples" / name
         normalise(
-            name, root=tree(section["archive"]), out=samples[name], options=SourceOptions(**section), report=quiet
+            name, root=tree(section["archive"]), out=samples[name], options=SourceOptions(**section), progress=quiet
         )
     benchmarks = {name: indexed(name) for name in sections["benchmarks"]}
     summary = find_overlap(
         samples=samples, benchmarks=benchmarks, out=tmp_path / "out", options=OverlapOptions(**sections["overlap"]),
-        report=quiet,
+        progress=quiet,
     )  # fmt: skip
     origin = {
         row["key"]: Path(row["origin_image"]).name

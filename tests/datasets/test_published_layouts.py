@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from data_trees import encoded, jpeg, put, quiet, run, shape
+
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.benchmarks.sginw import SETS
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.index import index
-from hqsam_datasets.manifest import read_rows
+from hqsam_datasets.formats.manifest import read_rows
+from hqsam_datasets.prepare.index import index
 from hqsam_datasets.sources import load
 from hqsam_datasets.sources.base import SourceOptions
 
@@ -23,7 +24,7 @@ BOX = [10, 10, 20, 14]
 
 def indexed(name: str, root: Path, out: Path, *prompt_sets: str) -> dict[str, Any]:
     options = BenchmarkOptions(prompt_sets=prompt_sets)  # type: ignore[arg-type]
-    return index(name, root=root, out=out, options=options, seed=0, report=quiet, workers=1)
+    return index(name, root=root, out=out, options=options, seed=0, progress=quiet, workers=1)
 
 
 def text(value: Any) -> bytes:

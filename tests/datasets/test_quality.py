@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hqsam_datasets import manifest
-from hqsam_datasets.atomic import read_json, write_json
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.quality import QualityOptions, validate
 from pydantic import ValidationError
 
-from benchmarks.data.overlap_folders import Picture, quiet, write_benchmark, write_source
+from hqsam_base.atomic import read_json, write_json
+from hqsam_base.errors import UserError
+from hqsam_datasets.formats import manifest
+from hqsam_datasets.quality.gate import validate
+from hqsam_datasets.quality.options import QualityOptions
+from perf.data.overlap_folders import Picture, quiet, write_benchmark, write_source
 
 Folders = tuple[dict[str, Path], dict[str, Path]]
 
@@ -37,7 +38,9 @@ def folders(tmp_path: Path) -> Folders:
 
 
 def run(folders: Folders, out: Path, **options: Any) -> dict[str, Any]:
-    return validate(samples=folders[0], benchmarks=folders[1], out=out, options=QualityOptions(**options), report=quiet)
+    return validate(
+        samples=folders[0], benchmarks=folders[1], out=out, options=QualityOptions(**options), progress=quiet
+    )
 
 
 def edit(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -189,7 +192,7 @@ def test_what_an_annotation_file_leaves_out_is_no_damage(
 
 
 def test_doctor_warns_at_the_limits_of_the_gate() -> None:
-    from hqsam_datasets import folder_check
+    from hqsam_datasets.diagnose import folder as folder_check
 
     defaults = QualityOptions()
     assert defaults.fg_fraction == (folder_check._TINY_SHARE, folder_check._FULL_SHARE)
@@ -230,7 +233,9 @@ def test_options_refuse_nonsense() -> None:
 
 
 def test_importing_the_gate_imports_neither_pandas_nor_great_expectations() -> None:
-    code = "import sys, hqsam_datasets.quality; sys.exit(bool({'pandas', 'great_expectations'} & set(sys.modules)))"
+    code = (
+        "import sys, hqsam_datasets.quality.gate; sys.exit(bool({'pandas', 'great_expectations'} & set(sys.modules)))"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], check=False, env={"PYTHONPATH": ":".join(sys.path)}).returncode
         == 0

@@ -6,12 +6,13 @@ from itertools import combinations, pairwise
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hqsam_datasets.embedded import scenes
 from hqsam_datasets.embedded.families import FAMILIES
 from hqsam_datasets.embedded.shapes import Pose, circle, cut, fill, loop, paint, proportion, rasterise, segment, stroke
 from hqsam_datasets.embedded.texture import noise
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 ALL = scenes.TRAIN_FAMILIES + scenes.EVAL_FAMILIES + scenes.EVERYDAY_FAMILIES + scenes.DEV_FAMILIES
 

@@ -377,7 +377,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 def test_the_model_needs_no_torchvision():
     code = """
-import sys, hqsam.predict, hqsam.training.loop
+import sys, hqsam.prediction.benchmark, hqsam.training.loop
 from hqsam import build_sam_hq
 build_sam_hq("nano")
 assert not [m for m in sys.modules if m.startswith(("torchvision", "segment_anything.", "transformers", "timm"))]

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hqsam_pipelines import cli
 from model_testing import picture, small_model
 
-from hqsam import export
+from hqsam.api.predictor import SamHQPredictor
+from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import UserError
-from hqsam.export import export_onnx, load_for_export
-from hqsam.export_check import (
+from hqsam.export import onnx_files as export
+from hqsam.export.check import (
     CASES,
     PromptCase,
     compare_case,
@@ -23,13 +23,13 @@ from hqsam.export_check import (
     random_features,
     session,
 )
-from hqsam.export_parts import DecoderOptions, decoder_inputs, upscale
+from hqsam.export.onnx_files import export_onnx, load_for_export
+from hqsam.export.parts import DecoderOptions, decoder_inputs, upscale
 from hqsam.model import backbones, checkpoint
 from hqsam.model.backbones.base import vit_backbone
 from hqsam.model.build import build_sam_hq
 from hqsam.model.convert import write
-from hqsam.predictor import SamHQPredictor
-from hqsam.transforms import ResizeLongestSide
+from hqsam_pipelines import cli
 
 TOLERANCE = 1e-4
 
@@ -195,7 +195,7 @@ def test_vanilla_sam_of_vit_b_with_three_masks_at_low_resolution(tmp_path):
 
 @pytest.mark.parametrize("size", [(300, 451), (97, 64), (1, 500), (1024, 1024), (3000, 17)])
 def test_upscaling_equals_postprocess_masks(nano, size):
-    from hqsam.prompting import Frame
+    from hqsam.model.preprocess import Frame
 
     low = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = nano.sam.postprocess_masks(low, Frame(*size, 128).resized, size)

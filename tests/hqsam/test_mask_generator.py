@@ -5,15 +5,15 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets import rle
 from model_testing import authors_model, authors_package, picture
 from torch import Tensor
 
 import hqsam
+from hqsam.api.mask_generator import SamHQAutomaticMaskGenerator
+from hqsam.api.nms import nms
 from hqsam.errors import InputError
-from hqsam.mask_generator import SamHQAutomaticMaskGenerator
 from hqsam.model._torchvision import ensure_torchvision
-from hqsam.nms import nms
+from hqsam_base import rle
 
 # Low thresholds: the masks of a random head are not good, and they have to differ.
 COMMON = {"points_per_side": 5, "points_per_batch": 7, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.5}

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from benchmarks.model import bench_gpu, bench_precision
+from perf.model import bench_gpu, bench_precision
 
 
 def test_the_gpu_benchmark_runs_on_a_cpu_and_promises_nothing_there(tmp_path, monkeypatch, capsys):

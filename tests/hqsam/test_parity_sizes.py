@@ -35,10 +35,10 @@ from model_testing import (
     soften,
 )
 
+from hqsam.api.predictor import SamHQPredictor
 from hqsam.model import backbones, checkpoint
 from hqsam.model.backbones.base import vit_backbone
 from hqsam.model.hq_sam import HQSam
-from hqsam.predictor import SamHQPredictor
 
 TOLERANCE = 1e-4
 FULL = os.environ.get("HQSAM_PARITY") == "full"

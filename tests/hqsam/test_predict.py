@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets import atomic, manifest, rle
-from hqsam_datasets.images import encode_png
-from hqsam_datasets.tar_writer import write_tar
 from model_testing import picture
 
-from hqsam import predict as stage
-from hqsam import prediction
+from hqsam.api.predictor import SamHQPredictor
 from hqsam.errors import InputError, UserError
 from hqsam.model import checkpoint, convert
 from hqsam.model.backbones import bundled_weights
 from hqsam.model.build import build_sam_hq
 from hqsam.model.options import ModelOptions
-from hqsam.predict import PredictOptions, predict
-from hqsam.predictor import SamHQPredictor
+from hqsam.prediction import benchmark as stage
+from hqsam.prediction import passes
+from hqsam.prediction.benchmark import PredictOptions, predict
+from hqsam_base import atomic, rle
+from hqsam_datasets.formats import manifest
+from hqsam_datasets.formats.images import encode_png
+from hqsam_datasets.formats.tar_writer import write_tar
 
 SIZES = [(60, 90), (90, 60), (50, 50), (40, 120), (70, 70)]
 
@@ -81,7 +82,7 @@ def _quiet(done: int, total: int, what: str) -> None:
 
 
 def _run(shared, out: Path, **options):
-    return predict(**shared, options=PredictOptions(**{"threads": 1, **options}), out=out, report=_quiet)
+    return predict(**shared, options=PredictOptions(**{"threads": 1, **options}), out=out, progress=_quiet)
 
 
 def _rows(folder: Path):
@@ -139,7 +140,7 @@ def test_a_killed_run_goes_on_after_its_last_part(shared, tmp_path, monkeypatch)
     whole = _run(shared, tmp_path / "whole" / "toy-nano", images_per_part=2)
     read: list[int] = []
     killed: list[int] = []
-    original = prediction.Engine._read
+    original = passes.Engine._read
 
     def counted(self, images, number):
         read.append(number)
@@ -148,7 +149,7 @@ def test_a_killed_run_goes_on_after_its_last_part(shared, tmp_path, monkeypatch)
             raise _KilledError
         return original(self, images, number)
 
-    monkeypatch.setattr(prediction.Engine, "_read", counted)
+    monkeypatch.setattr(passes.Engine, "_read", counted)
     with pytest.raises(_KilledError):
         _run(shared, out, images_per_part=2, batch_images=1)
     assert not out.exists()
@@ -180,7 +181,7 @@ def test_only_one_process_writes(shared, tmp_path):
         entered.set()
         leave.wait(30)
 
-    job = threading.Thread(target=lambda: predict(**shared, options=PredictOptions(threads=1), out=out, report=slow))
+    job = threading.Thread(target=lambda: predict(**shared, options=PredictOptions(threads=1), out=out, progress=slow))
     job.start()
     entered.wait(30)
     with pytest.raises(UserError, match="another process"):

@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
-from hqsam_datasets import manifest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_predict import _quiet, _write_benchmark, shared  # noqa: F401  (the fixture of the predict stage's tests)
 
-from hqsam import predict_parts
 from hqsam.errors import UserError
-from hqsam.predict import PredictOptions, predict
-from hqsam.predict_parts import PROCESSES_VARIABLE, process_count, spans
+from hqsam.prediction import parts
+from hqsam.prediction.benchmark import PredictOptions, predict
+from hqsam.prediction.parts import PROCESSES_VARIABLE, process_count, spans
+from hqsam_datasets.formats import manifest
 
 
 @given(st.integers(0, 500), st.integers(1, 70))
@@ -45,7 +45,7 @@ def test_a_wrong_number_of_processes_is_named(wrong: str, monkeypatch) -> None:
 
 def _run(shared, out: Path):  # noqa: F811
     options = PredictOptions(threads=1, images_per_part=1, batch_images=2, device="cpu")
-    return predict(**shared, options=options, out=out, report=_quiet)
+    return predict(**shared, options=options, out=out, progress=_quiet)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -114,4 +114,4 @@ def _children() -> set[int]:
 
 
 def test_the_parts_have_one_schema() -> None:
-    assert predict_parts._schema().names[:4] == ["prompt_id", "key", "prompt_set", "system"]
+    assert parts._schema().names[:4] == ["prompt_id", "key", "prompt_set", "system"]

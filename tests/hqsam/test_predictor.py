@@ -7,17 +7,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets.images import MAX_PIXELS
-from hqsam_metrics.masks import mask_iou
 from model_testing import gap, picture
 
 import hqsam
+from hqsam.api.inputs import check_image
+from hqsam.api.predictor import SamHQPredictor
+from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import InputError
-from hqsam.inputs import check_image
 from hqsam.model.backbones import bundled_weights
-from hqsam.predictor import SamHQPredictor
-from hqsam.prompts import Prompt
-from hqsam.transforms import ResizeLongestSide
+from hqsam.prediction.prompt import Prompt
+from hqsam_datasets.formats.images import MAX_PIXELS
+from hqsam_metrics.masks.iou import mask_iou
 
 
 def test_public_names_are_lazy():

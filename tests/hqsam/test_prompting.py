@@ -4,16 +4,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets import rle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_testing import picture
 
+from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import InputError
-from hqsam.outputs import MaskPatch, mask_patch
-from hqsam.prompting import Frame
-from hqsam.prompts import Prompt, group
-from hqsam.transforms import ResizeLongestSide
+from hqsam.model.preprocess import Frame
+from hqsam.prediction.postprocess import MaskPatch, mask_patch
+from hqsam.prediction.prompt import Prompt, group
+from hqsam_base import rle
 
 sides = st.integers(1, 400)
 

@@ -8,16 +8,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets import atomic, manifest, rle
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.images import encode_png
-from hqsam_datasets.tar_writer import write_tar
-from hqsam_metrics.base import ScoreOptions
-from hqsam_pipelines import cli
 
-from hqsam import refine, refiners
+from hqsam import refiners
+from hqsam.prediction import refine
 from hqsam.refiners import RefinerOptions, crm
 from hqsam.refiners._base import Opened
+from hqsam_base import atomic, rle
+from hqsam_base.errors import UserError
+from hqsam_datasets.formats import manifest
+from hqsam_datasets.formats.images import encode_png
+from hqsam_datasets.formats.tar_writer import write_tar
+from hqsam_metrics.base import ScoreOptions
+from hqsam_pipelines import cli
 
 HEIGHT, WIDTH = 90, 120
 BOOTSTRAP = 200
@@ -281,7 +283,7 @@ def test_no_difference_is_none(checkout):
     data = checkout / "data"
     found = refine.evaluate(
         benchmark=data / "benchmarks" / "coift", predictions=data / "predictions" / "coift-nano", system="hq_token",
-        opened=same, options=ScoreOptions(metric="masks", version=1), report=lambda *_: None, draws=BOOTSTRAP,
+        opened=same, options=ScoreOptions(metric="masks", version=1), progress=lambda *_: None, draws=BOOTSTRAP,
     )  # fmt: skip
     [result] = found["results"]
     assert result["original"]["metrics"] == result["refined"]["metrics"] == {"mIoU": 1.0, "mBIoU": 1.0}

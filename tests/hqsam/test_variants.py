@@ -11,14 +11,14 @@ import pytest
 import torch
 from model_testing import gap, picture, randomise, small_backbone
 
+from hqsam.api.predictor import SamHQPredictor
 from hqsam.errors import UserError
 from hqsam.model import backbones, checkpoint, convert, variants
 from hqsam.model.build import build_model, build_sam_hq, load_head
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.load import load_any
 from hqsam.model.options import ModelOptions
-from hqsam.predictor import SamHQPredictor
-from hqsam.prompts import Prompt
+from hqsam.prediction.prompt import Prompt
 
 TOKEN = {"hf_token.weight"} | {f"hf_mlp.layers.{n}.{part}" for n in range(3) for part in ("weight", "bias")}
 EARLY, FINAL, MASK = (
@@ -173,7 +173,7 @@ def test_the_predictor_takes_every_variant(name):
 
 def test_every_row_of_the_papers_ablations_has_a_file():
     """Tables 2, 3, 4 and 9; what is not a model of ours: SAM itself, a loss, two post-refinement networks."""
-    table = resources.files("hqsam_pipelines").joinpath("data", "paper_tables.csv").read_text()
+    table = resources.files("hqsam_pipelines.report").joinpath("data", "paper_tables.csv").read_text()
     rows = {row for name in NAMES for row in variants.load(name).paper}
     known = {f"{row['table']}: {row['system']}" for row in csv.DictReader(table.splitlines())}
     assert rows <= known

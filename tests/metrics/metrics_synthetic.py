@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hqsam_metrics.masks import encode_rle
+
+from hqsam_metrics.masks.iou import encode_rle
 
 Json = dict[str, Any]
 

@@ -12,14 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from metrics_synthetic import detections
+from metrics_testing import GOLDEN, read_golden
+
 from hqsam_metrics import UserError
 from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
 from hqsam_metrics.evaluate import score_coco_files
-from hqsam_metrics.masks import encode_rle, rle_string
-from hqsam_metrics.png import read_index_png
+from hqsam_metrics.masks.iou import encode_rle, rle_string
+from hqsam_metrics.masks.png import read_index_png
 from hqsam_metrics.sginw import SETS
-from metrics_synthetic import detections
-from metrics_testing import GOLDEN, read_golden
 
 SCHEMAS = {
     "images": "key:string height:int32 width:int32 image_id:int64 video:string video_id:int64 frame:int64",
@@ -80,7 +81,7 @@ class Set:
     def score(self, **options: Any) -> dict[str, Any]:
         at = self.write()
         out = {"out_json": self.root / "b-m.json", "out": self.root / "scores"}
-        score_benchmark(**at, **out, options=ScoreOptions(**{"version": 1} | options), report=lambda *words: None)
+        score_benchmark(**at, **out, options=ScoreOptions(**{"version": 1} | options), progress=lambda *words: None)
         return json.loads(out["out_json"].read_text())
 
 
@@ -374,12 +375,12 @@ def test_bad_options_and_folders(masks_set):
         for content in (None, b"", b"{}"):
             path.unlink() if content is None else path.write_bytes(content)
             with pytest.raises(UserError, match=path.name):
-                score_benchmark(**at, **out, options=options, report=lambda *words: None)
+                score_benchmark(**at, **out, options=options, progress=lambda *words: None)
         path.write_bytes(kept)
     for part in at["predictions"].glob("part-*"):
         part.unlink()
     with pytest.raises(UserError, match="run the predict stage"):
-        score_benchmark(**at, **out, options=options, report=lambda *words: None)
+        score_benchmark(**at, **out, options=options, progress=lambda *words: None)
     assert not (masks_set.root / "x.json").exists()
 
 

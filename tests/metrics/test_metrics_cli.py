@@ -11,15 +11,16 @@ from importlib import metadata
 import cv2
 import numpy as np
 import pytest
-from hqsam_metrics import UserError, boundary_iou, mask_iou
-from hqsam_metrics.base import protocol_hash
-from hqsam_metrics.masks import encode_rle
-from hqsam_metrics.png import read_index_png, read_mask_png
-from hqsam_metrics.sginw import SETS
-from hqsam_pipelines.commands.score import app
 from metrics_synthetic import detections, random_masks
 from metrics_testing import GOLDEN, read_golden
 from typer.testing import CliRunner
+
+from hqsam_metrics import UserError, boundary_iou, mask_iou
+from hqsam_metrics.base import protocol_hash
+from hqsam_metrics.masks.iou import encode_rle
+from hqsam_metrics.masks.png import read_index_png, read_mask_png
+from hqsam_metrics.sginw import SETS
+from hqsam_pipelines.commands.score import app
 
 BASE = {"metrics", "n_expected", "n_scored", "protocol", "protocol_hash", "warnings"}
 
@@ -274,7 +275,7 @@ def imported(code):
 
 
 def test_import_is_light():
-    # Its time is measured by `python -m benchmarks metrics/import`.
+    # Its time is measured by `python -m perf metrics/import`.
     assert imported("import hqsam_metrics") == set()
     assert imported("from hqsam_metrics import boundary_band, boundary_iou, mask_iou") == {"numpy"}
     assert imported("from hqsam_metrics import evaluate") == {"numpy"}

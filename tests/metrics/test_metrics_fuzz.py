@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hqsam_metrics import UserError
-from hqsam_metrics.detection import score_detections
-from hqsam_metrics.instances import parse_ground_truth, parse_results
-from hqsam_metrics.scores import coco, lvis
-from hqsam_metrics.tubes import score_tubes
-from hqsam_metrics.tubes_io import parse_tube_results, parse_ytvis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metrics_synthetic import detections
 from metrics_testing import read_golden
+
+from hqsam_metrics import UserError
+from hqsam_metrics.ap.detection import score_detections
+from hqsam_metrics.ap.instances import parse_ground_truth, parse_results
+from hqsam_metrics.ap.tubes import score_tubes
+from hqsam_metrics.ap.tubes_io import parse_tube_results, parse_ytvis
+from hqsam_metrics.scores import coco, lvis
 
 JUNK = [
     None, True, -1, 0, 3, 2**40, 2**63, 2**80, -(2**70), 0.5, 1e308, float("nan"), float("inf"), "", "x", "12", "\u2028",

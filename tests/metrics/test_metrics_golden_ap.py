@@ -6,17 +6,19 @@ import json
 
 import numpy as np
 import pytest
-from hqsam_metrics import ap, evaluate
-from hqsam_metrics.detection import score_detections
-from hqsam_metrics.instances import parse_ground_truth, parse_results, read_ground_truth, read_results
-from hqsam_metrics.masks import dilation_pixels
-from hqsam_metrics.names import lvis_metrics
-from hqsam_metrics.packed import Shapes
-from hqsam_metrics.rle import decode_runs
-from hqsam_metrics.scores import coco, lvis
-from hqsam_metrics.tubes import DILATION_RATIO, score_tubes, side_of, tube_ious
-from hqsam_metrics.tubes_io import read_tube_results, read_ytvis
 from metrics_testing import GOLDEN, read_golden
+
+from hqsam_metrics import evaluate
+from hqsam_metrics.ap import accumulate
+from hqsam_metrics.ap.detection import score_detections
+from hqsam_metrics.ap.instances import parse_ground_truth, parse_results, read_ground_truth, read_results
+from hqsam_metrics.ap.names import lvis_metrics
+from hqsam_metrics.ap.tubes import DILATION_RATIO, score_tubes, side_of, tube_ious
+from hqsam_metrics.ap.tubes_io import read_tube_results, read_ytvis
+from hqsam_metrics.masks.iou import dilation_pixels
+from hqsam_metrics.masks.packed import Shapes
+from hqsam_metrics.masks.rle import decode_runs
+from hqsam_metrics.scores import coco, lvis
 
 KINDS = {"segm": None, "boundary_0.02": 0.02, "boundary_0.01": 0.01}
 
@@ -113,7 +115,7 @@ def test_lvis_bbox_rule_and_half_open_bins(tmp_path):
     gt = read_ground_truth(folder / "gt.json", lvis=True)
     dt = read_results(folder / "results.json", gt)
     plan = lvis.make_plan((None,), max_dets=None, per_instance=False)
-    measure = type(plan.measures[0])(None, ap.size_bins(32, 96, closed=False))
+    measure = type(plan.measures[0])(None, accumulate.size_bins(32, 96, closed=False))
     scored = score_detections(gt, dt, type(plan)((measure,), plan.limits, image_limit=300))
     same(lvis_metrics(scored.tables[0], gt.federation, 300), expected["boundary_iou_api/segm"]["stats"])
 
@@ -185,7 +187,7 @@ def test_best_tubes():
 def test_size_bins_are_closed_or_half_open():
     areas = np.array([0.0, 1023.0, 1024.0, 9216.0, 9217.0])
     inside = {
-        closed: [(~area.outside(areas)).tolist() for area in ap.size_bins(32, 96, closed=closed)]
+        closed: [(~area.outside(areas)).tolist() for area in accumulate.size_bins(32, 96, closed=closed)]
         for closed in (True, False)
     }
     assert inside[True][1:] == [

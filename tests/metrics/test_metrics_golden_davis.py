@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hqsam_metrics.davis import VOID, find_sequences, global_metrics, per_object, score_folders, score_sequence
-from hqsam_metrics.jf import statistics
 from metrics_testing import GOLDEN, read_golden
+
+from hqsam_metrics.davis import VOID, find_sequences, global_metrics, per_object, score_folders, score_sequence
+from hqsam_metrics.masks.jf import statistics
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hqsam_metrics.evaluate import score_lvis_files
-from hqsam_metrics.jf import region_and_contour
-from hqsam_metrics.masks import boundary_band, encode_rle, mask_iou
-from hqsam_metrics.reference import lvis_reference
-from hqsam_metrics.tubes import DILATION_RATIO, pair_tubes, side_of
-from hqsam_metrics.tubes_io import parse_tube_results, parse_ytvis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from metrics_synthetic import detections, random_masks
+
+from hqsam_metrics.ap.tubes import DILATION_RATIO, pair_tubes, side_of
+from hqsam_metrics.ap.tubes_io import parse_tube_results, parse_ytvis
+from hqsam_metrics.evaluate import score_lvis_files
+from hqsam_metrics.masks.iou import boundary_band, encode_rle, mask_iou
+from hqsam_metrics.masks.jf import region_and_contour
+from hqsam_metrics.reference import lvis_reference
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -142,7 +143,7 @@ def test_tube_ious_equal_sums_over_decoded_frames(seed):
 
 def test_an_opencv_disk_is_the_euclidean_one():
     """F looks contours up in a dilation by a disk: it must hold exactly the pixels within the radius."""
-    from hqsam_metrics.jf import _disk
+    from hqsam_metrics.masks.jf import _disk
 
     for radius in (1, 4, 8, 27):
         point = np.zeros((61, 61), np.uint8)

@@ -8,11 +8,12 @@ import math
 
 import numpy as np
 import pytest
-from hqsam_metrics import UserError, evaluate
-from hqsam_metrics.jsonlist import iter_list
-from hqsam_metrics.masks import encode_rle
 from metrics_synthetic import detections
 from metrics_testing import GOLDEN
+
+from hqsam_base.json_list import iter_list
+from hqsam_metrics import UserError, evaluate
+from hqsam_metrics.masks.iou import encode_rle
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hqsam_metrics import UserError
-from hqsam_metrics.png import read_mask_png
 from PIL import Image
 from test_metrics_cli import run
+
+from hqsam_metrics import UserError
+from hqsam_metrics.masks.png import read_mask_png
 
 
 def test_a_mask_in_colours_is_no_empty_mask(tmp_path):

@@ -10,16 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hqsam_metrics import base
-from hqsam_metrics.bootstrap import paired_bootstrap
-from hqsam_metrics.cascadepsp import boundary_accuracy, measure, radii, total
-from hqsam_metrics.clicks import clicks_to, failures, miou_at, next_click, noc
-from hqsam_metrics.errors import UserError
-from hqsam_metrics.files import to_json, write_json
-from hqsam_metrics.sginw import SETS, sginw_mean
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metrics_synthetic import random_masks
+
+from hqsam_base.errors import UserError
+from hqsam_metrics import base
+from hqsam_metrics.cascadepsp import boundary_accuracy, measure, radii, total
+from hqsam_metrics.clicks import clicks_to, failures, miou_at, next_click, noc
+from hqsam_metrics.files import to_json, write_json
+from hqsam_metrics.sginw import SETS, sginw_mean
+from hqsam_metrics.stats import paired_bootstrap
 
 
 def boot(a, b, clusters, seed=0, **arguments):
@@ -200,7 +201,7 @@ def work(job, number):
     os.write(1, b"%d\\n" % os.getpid())
     time.sleep(0.02)
 
-for _ in run_parts(work, None, 200, workers=2, report=lambda done, total, what: done == 30 and os.kill(os.getpid(), 9)):
+for _ in run_parts(work, None, 200, workers=2, progress=lambda done, total, what: done == 30 and os.kill(os.getpid(), 9)):
     pass
 """
 

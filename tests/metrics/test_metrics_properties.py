@@ -8,19 +8,21 @@ import json
 import cv2
 import numpy as np
 import pytest
-from hqsam_metrics import ap, detection, evaluate
-from hqsam_metrics.instances import parse_ground_truth, parse_results
-from hqsam_metrics.jf import region_and_contour
-from hqsam_metrics.masks import boundary_band, boundary_iou, decode_rle, encode_rle, mask_iou
-from hqsam_metrics.paired import paired_ious
-from hqsam_metrics.reference import coco_reference, original_band
-from hqsam_metrics.rle import RleBatch
-from hqsam_metrics.scores import coco
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from metrics_synthetic import detections, random_masks
 from metrics_testing import read_golden
+
+from hqsam_metrics import evaluate
+from hqsam_metrics.ap import accumulate, detection
+from hqsam_metrics.ap.instances import parse_ground_truth, parse_results
+from hqsam_metrics.masks.iou import boundary_band, boundary_iou, decode_rle, encode_rle, mask_iou
+from hqsam_metrics.masks.jf import region_and_contour
+from hqsam_metrics.masks.one_to_one import paired_ious
+from hqsam_metrics.masks.rle import RleBatch
+from hqsam_metrics.reference import coco_reference, original_band
+from hqsam_metrics.scores import coco
 
 SIDE = st.integers(1, 70)
 SHAPE = st.tuples(SIDE, st.integers(1, 140))
@@ -186,8 +188,12 @@ def test_merge_of_partials_is_the_whole(seed, random):
         parts.append(detection.partial_results(some_gt, some_dt, plan)[0])
     random.shuffle(parts)
     half = len(parts) // 2
-    merged = ap.merge([ap.merge(parts[:half]), ap.merge(parts[half:])]) if half else ap.merge(parts)
-    got = ap.finish(merged, limits=plan.limits, bins=plan.measures[0].bins)
+    merged = (
+        accumulate.merge([accumulate.merge(parts[:half]), accumulate.merge(parts[half:])])
+        if half
+        else accumulate.merge(parts)
+    )
+    got = accumulate.finish(merged, limits=plan.limits, bins=plan.measures[0].bins)
     np.testing.assert_array_equal(got.precision, want.precision)
     np.testing.assert_array_equal(got.recall, want.recall)
 

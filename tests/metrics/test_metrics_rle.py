@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hqsam_metrics.masks import decode_rle, encode_rle, polygons_to_rle, rle_string, segmentation_string
-from hqsam_metrics.packed import Shapes
-from hqsam_metrics.rle import RleBatch, RleError, Runs, decode_runs, encode_lengths
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from metrics_synthetic import random_masks
 from pycocotools import mask as coco_mask
+
+from hqsam_metrics.masks.iou import decode_rle, encode_rle, polygons_to_rle, rle_string, segmentation_string
+from hqsam_metrics.masks.packed import Shapes
+from hqsam_metrics.masks.rle import RleBatch, RleError, Runs, decode_runs, encode_lengths
 
 SEEDS = st.integers(0, 2**32 - 1)
 MASKS = st.builds(

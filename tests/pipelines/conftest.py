@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local server's home with its tables made: making them takes most of a server's first start."""
-    from hqsam_pipelines import server
     from pipe_testing import bare_repository
+
+    from hqsam_pipelines.runner import server
 
     root = bare_repository(tmp_path_factory.mktemp("database"))
     server.ensure(root, idle_minutes=1)

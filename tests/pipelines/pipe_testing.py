@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hqsam_pipelines import host_client, server
+
+from hqsam_pipelines.runner import host_client, server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE_FOLDERS = (".", "datasets", "metrics", "pipelines")

@@ -12,11 +12,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from hqsam_datasets.atomic import write_json, write_jsonl
-from hqsam_datasets.images import encode_png
-from hqsam_datasets.manifest import write_rows, write_table
-from hqsam_datasets.rle import decode, encode
-from hqsam_datasets.tar_writer import write_tar
+
+from hqsam_base.atomic import write_json, write_jsonl
+from hqsam_base.rle import decode, encode
+from hqsam_datasets.formats.images import encode_png
+from hqsam_datasets.formats.manifest import write_rows, write_table
+from hqsam_datasets.formats.tar_writer import write_tar
 from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
 
 HQ4 = ("dis_vd", "coift", "hrsod", "thinobject5k_test")
@@ -175,7 +176,7 @@ class Repo:
             options=ScoreOptions(**self.params["benchmarks"][name]["score"]),
             out_json=self.root / "reports/metrics" / f"{name}-nano.json",
             out=self.root / "data/scores" / f"{name}-nano",
-            report=lambda done, total, what: None,
+            progress=lambda done, total, what: None,
         )
 
     def training_side(self) -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import ablations, paper, profiles, report_ablations
-from hqsam_pipelines.params import Params, parse_yaml, read_yaml
-from hqsam_pipelines.report_data import Result, Run
 from pipe_testing import REPOSITORY
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines import ablations
+from hqsam_pipelines.config import profiles
+from hqsam_pipelines.config.params import Params, parse_yaml, read_yaml
+from hqsam_pipelines.report import ablations as report_ablations
+from hqsam_pipelines.report import paper
+from hqsam_pipelines.report.results import Result, Run
 
 SAMPLE = REPOSITORY / "configs" / "sample.yaml"
 ROWS = ablations.rows(REPOSITORY)

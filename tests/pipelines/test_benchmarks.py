@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import run, scripts, selected
-from benchmarks.table import Row, render
+from perf.__main__ import run, scripts, selected
+from perf.table import Row, render
 
 KNOWN = ["data/hash", "metrics/jf", "metrics/lvis", "model/encoder"]
 
@@ -43,7 +43,7 @@ def test_every_script_is_found_and_every_helper_is_not() -> None:
 
 HEAD = """
 import argparse, pathlib, sys
-from benchmarks.table import Row, finish
+from perf.table import Row, finish
 parser = argparse.ArgumentParser()
 parser.add_argument("--json", type=pathlib.Path)
 parser.add_argument("--full", action="store_true")

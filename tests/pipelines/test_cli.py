@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hqsam_pipelines import cli
 from pipe_testing import REPOSITORY, bare_repository, environment, git, run
+
+from hqsam_pipelines import cli
 
 
 def call(*words: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
@@ -47,7 +48,7 @@ def test_numpy_starts_no_threads_of_its_own() -> None:
         "import numpy as np; a = np.ones((512, 512), np.float32); a @ a; print(len(os.listdir('/proc/self/task')))"
     )
     alone = run(REPOSITORY, "python", "-c", free + product)
-    ours = run(REPOSITORY, "python", "-c", free + "from hqsam_pipelines import env; env.prepare(); " + product)
+    ours = run(REPOSITORY, "python", "-c", free + "from hqsam_pipelines.config import env; env.prepare(); " + product)
     assert int(ours.stdout) == 1
     assert int(alone.stdout) > 1 or len(os.sched_getaffinity(0)) == 1  # the setting is what did it
 

@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hqsam_datasets.errors import UserError
-from hqsam_metrics.masks import boundary_iou
-from hqsam_pipelines import cli
-from hqsam_pipelines.compare import Comparison, compare
-from hqsam_pipelines.compare_ap import folders
-from hqsam_pipelines.compare_gallery import pictures
-from hqsam_pipelines.compare_render import to_html, to_json
-from hqsam_pipelines.report_data import Run
-from hqsam_pipelines.report_scenes import Pick, SceneReader
 from report_repo import HQ4, Repo, digest
+
+from hqsam_base.errors import UserError
+from hqsam_metrics.masks.iou import boundary_iou
+from hqsam_pipelines import cli
+from hqsam_pipelines.compare.ap import folders
+from hqsam_pipelines.compare.comparison import Comparison, compare
+from hqsam_pipelines.compare.gallery import pictures
+from hqsam_pipelines.compare.render import to_html, to_json
+from hqsam_pipelines.report.results import Run
+from hqsam_pipelines.report.scenes import Pick, SceneReader
 
 ENVIRONMENT = {
     **os.environ,

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hqsam_pipelines import cli
-from hqsam_pipelines.compare import compare
-from hqsam_pipelines.compare_stale import _same
 from report_repo import HQ4
 from test_compare import by_row, commit, dvc, git, make_repository, write_run
+
+from hqsam_pipelines import cli
+from hqsam_pipelines.compare.comparison import compare
+from hqsam_pipelines.compare.stale import _same
 
 RUNS = (*HQ4, "coco", "davis")
 

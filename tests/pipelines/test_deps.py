@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from hqsam_pipelines import codegraph
-from hqsam_pipelines.locks import is_held
-from hqsam_pipelines.params import Params
 from pipe_testing import REPOSITORY, git, run
+
+from hqsam_base.locks import is_held
+from hqsam_pipelines.config.params import Params
+from hqsam_pipelines.runner import codegraph
 
 GRAPH = codegraph.CodeGraph(REPOSITORY)
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
@@ -92,21 +93,21 @@ def test_the_digests_are_those_of_the_files_and_the_same_bytes_each_time(sources
     ("name", "moved"),
     [
         ("metrics/hqsam_metrics/davis.py", {"score"}),
-        ("metrics/hqsam_metrics/ap.py", {"score", "report"}),
-        ("metrics/hqsam_metrics/masks.py", {"score", "report", "train"}),
-        ("datasets/hqsam_datasets/overlap_verify.py", {"overlap"}),
+        ("metrics/hqsam_metrics/ap/accumulate.py", {"score", "report"}),
+        ("metrics/hqsam_metrics/masks/iou.py", {"score", "report", "train"}),
+        ("datasets/hqsam_datasets/overlap/verify.py", {"overlap"}),
         ("datasets/hqsam_datasets/embedded/scenes.py", {"fetch"}),
-        ("hqsam/predict.py", {"predict"}),
+        ("hqsam/prediction/benchmark.py", {"predict"}),
         ("hqsam/training/loss.py", {"train"}),
         ("hqsam/model/hq_decoder.py", {"train", "predict"}),
-        ("pipelines/hqsam_pipelines/templates/report.html.j2", {"report"}),
+        ("pipelines/hqsam_pipelines/report/templates/report.html.j2", {"report"}),
         ("pipelines/hqsam_pipelines/stages/shard.py", {"shard"}),
         # Named in dvc.yaml for their own entry alone, found by name, plumbing, other commands:
         ("datasets/hqsam_datasets/sources/dis5k.py", set()),
         ("datasets/hqsam_datasets/benchmarks/coco.py", set()),
         ("hqsam/model/variants/hq.py", set()),
-        ("pipelines/hqsam_pipelines/progress.py", set()),
-        ("pipelines/hqsam_pipelines/compare.py", set()),
+        ("pipelines/hqsam_pipelines/runner/progress.py", set()),
+        ("pipelines/hqsam_pipelines/compare/comparison.py", set()),
         ("hqsam/refiners/grabcut.py", set()),
     ],
 )
@@ -125,16 +126,16 @@ def test_a_changed_file_moves_the_digests_of_the_stages_that_import_it(
 
 
 def test_a_new_module_needs_no_edit_of_dvc_yaml(sources: Path) -> None:
-    module = sources / "datasets" / "hqsam_datasets" / "overlap_new.py"
-    user = sources / "datasets" / "hqsam_datasets" / "overlap_shapes.py"
+    module = sources / "datasets" / "hqsam_datasets" / "overlap" / "new.py"
+    user = sources / "datasets" / "hqsam_datasets" / "overlap" / "shapes.py"
     before, old = written(sources), user.read_bytes()
     try:
         module.write_text("VALUE = 1\n")
         command(sources)
         assert written(sources) == before, "nobody imports it yet"
-        user.write_bytes(old + b"\nfrom hqsam_datasets.overlap_new import VALUE\n")
+        user.write_bytes(old + b"\nfrom hqsam_datasets.overlap.new import VALUE\n")
         command(sources)
-        assert "datasets/hqsam_datasets/overlap_new.py" in json.loads(written(sources)["overlap"])
+        assert "datasets/hqsam_datasets/overlap/new.py" in json.loads(written(sources)["overlap"])
     finally:
         module.unlink()
         user.write_bytes(old)
@@ -142,7 +143,7 @@ def test_a_new_module_needs_no_edit_of_dvc_yaml(sources: Path) -> None:
 
 
 def test_a_file_that_is_no_python_holds_up_only_the_stages_that_import_it(sources: Path) -> None:
-    file = sources / "pipelines" / "hqsam_pipelines" / "report_html.py"
+    file = sources / "pipelines" / "hqsam_pipelines" / "report" / "html.py"
     before, old = written(sources), file.read_bytes()
     try:
         file.write_text("def half(:\n")
@@ -162,7 +163,7 @@ def test_a_file_that_is_no_python_holds_up_only_the_stages_that_import_it(source
 def test_static_imports_cover_what_really_gets_loaded(verb: str) -> None:
     """The graph is read from source text; here Python itself says which of our files an import of the stage's library loads."""
     code = (
-        "import importlib, sys; from hqsam_pipelines import stage;"
+        "import importlib, sys; from hqsam_pipelines.runner import stage;"
         f"m = importlib.import_module('hqsam_pipelines.stages.{verb}');"
         "[importlib.import_module(name) for name in m.STAGE.imports];"
         "print('\\n'.join(m.__file__ for n, m in sys.modules.items() if n.startswith('hqsam') and m.__file__))"
@@ -170,19 +171,17 @@ def test_static_imports_cover_what_really_gets_loaded(verb: str) -> None:
     done = run(REPOSITORY, "python", "-c", code)
     assert done.returncode == 0, done.stderr
     loaded = {Path(line).relative_to(REPOSITORY).as_posix() for line in done.stdout.split()}
-    plumbing = {f"pipelines/{name.replace('.', '/')}.py" for name in codegraph.PLUMBING}
-    known = GRAPH.code_of(verb) | plumbing
-    plumbing |= {
-        "datasets/hqsam_datasets/errors.py",
-        "datasets/hqsam_datasets/atomic.py",
-    }  # used by the plumbing itself
+    rooms = tuple(f"pipelines/{name.replace('.', '/')}/" for name in codegraph.PLUMBING)
+    plumbing = {path for path in loaded if path.startswith(rooms)}
+    # Used by the plumbing itself.
+    plumbing |= {f"datasets/hqsam_base/{name}.py" for name in ("errors", "atomic", "locks", "progress")}
     empty = {path for path in loaded if path.endswith("__init__.py")}
-    assert loaded - known - empty - plumbing == set()
+    assert loaded - GRAPH.code_of(verb) - empty - plumbing == set()
 
 
-def test_every_plumbing_module_exists_and_no_library_imports_it() -> None:
+def test_every_plumbing_package_exists_and_no_library_imports_it() -> None:
     for name in codegraph.PLUMBING:
-        assert (REPOSITORY / "pipelines" / f"{name.replace('.', '/')}.py").is_file(), name
+        assert (REPOSITORY / "pipelines" / name.replace(".", "/") / "__init__.py").is_file(), name
     for verb in DIGESTED:
         for path in GRAPH.code_of(verb):
             if not path.startswith("pipelines/"):

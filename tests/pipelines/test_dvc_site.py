@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hqsam_pipelines import doctor, dvc_site
 from pipe_testing import bare_repository, run
+
+from hqsam_pipelines.config import dvc_site
+from hqsam_pipelines.runner import doctor
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_set_up_puts_it_into_the_checkout_and_dvc_uses_it(root: Path) -> None:
         "[core]\n    remote = mine\n['remote \"mine\"']\n    url = /mnt/store\n"
     )
     assert dvc_site.fault(root) is not None
-    assert run(root, "python", "-m", "hqsam_pipelines.dvc_site").returncode == 0
+    assert run(root, "python", "-m", "hqsam_pipelines.config.dvc_site").returncode == 0
     place = root / ".hqsam" / "dvc"
     assert (
         f"site_cache_dir = {place}\n" in local(root) and "remote = mine" in local(root) and "/mnt/store" in local(root)
@@ -50,7 +52,7 @@ def test_set_up_puts_it_into_the_checkout_and_dvc_uses_it(root: Path) -> None:
 def test_our_own_commands_use_it_where_nothing_is_configured(root: Path) -> None:
     with dvc_site.open_repo(root) as repo:
         assert Path(repo.site_cache_dir).is_relative_to(root / ".hqsam" / "dvc")
-    done = run(root, sys.executable, "-m", "hqsam_pipelines.dvc_run", "doctor", HQSAM_HOST="0")
+    done = run(root, sys.executable, "-m", "hqsam_pipelines.runner.dvc_run", "doctor", HQSAM_HOST="0")
     assert f"Repo.site_cache_dir: {root / '.hqsam' / 'dvc'}" in done.stdout, done.stdout + done.stderr
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hqsam_pipelines import host_client, server
-from hqsam_pipelines.locks import is_held
 from pipe_testing import clone, environment, git, run
+
+from hqsam_base.locks import is_held
+from hqsam_pipelines.runner import host_client, server
 
 STAGES = (
     "code", "fetch@dis5k", "fetch@coco", "normalise@dis5k", "index@dis_vd", "index@coco", "overlap", "validate", "shard",

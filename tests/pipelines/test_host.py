@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import env, host_client
-from hqsam_pipelines.locks import is_held
 from pipe_testing import NOBODY, as_another_user, bare_repository, environment, needs_root
+
+from hqsam_base.errors import UserError
+from hqsam_base.locks import is_held
+from hqsam_pipelines.config import env
+from hqsam_pipelines.runner import host_client
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the stage host is for Linux; elsewhere stages run in place"
@@ -30,9 +32,9 @@ from pathlib import Path
 def main(argv):
     what = argv[0]
     if what == "tell":
-        from hqsam_pipelines import clock, host_client
+        from hqsam_pipelines.runner import clock, host_client
         parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode()
-        print(host_client.inside, os.environ.get("COLOUR"), Path.cwd().name, "pipelines.host" in parent, VERSION, argv[1:])
+        print(host_client.inside, os.environ.get("COLOUR"), Path.cwd().name, "runner.host" in parent, VERSION, argv[1:])
         print("to stderr", file=sys.stderr)
         return 7
     if what == "read":
@@ -67,7 +69,7 @@ VERSION = 1
 CALL = """
 import sys
 from pathlib import Path
-from hqsam_pipelines import env, host_client
+from hqsam_pipelines.config import env; from hqsam_pipelines.runner import host_client
 env.prepare()
 status = host_client.run(Path(sys.argv[1]), "hqsam_work:main", sys.argv[2:])
 sys.exit(99 if status is None else status)

@@ -15,16 +15,18 @@ from typing import Any
 
 import pytest
 import yaml
-from hqsam_datasets import archive
-from hqsam_datasets.archive import ArchiveSpec
-from hqsam_datasets.embedded import archives
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.fetch import DROP_FOLDER_VARIABLE
-from hqsam_datasets.normalise import normalise
-from hqsam_datasets.sources.base import SourceOptions
-from hqsam_pipelines import host_client, overlays, server
-from hqsam_pipelines.params import Params
 from pipe_testing import REPOSITORY, clone, run
+
+from hqsam_base.errors import UserError
+from hqsam_datasets.embedded import archives
+from hqsam_datasets.fetch.archive import DROP_FOLDER_VARIABLE, fetch
+from hqsam_datasets.fetch.extract import extracted
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from hqsam_datasets.prepare.normalise import normalise
+from hqsam_datasets.sources.base import SourceOptions
+from hqsam_pipelines.config import overlays
+from hqsam_pipelines.config.params import Params
+from hqsam_pipelines.runner import host_client, server
 
 SAMPLE: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "sample.yaml").read_text())
 PAPER: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())
@@ -200,10 +202,10 @@ def test_a_source_from_its_own_authors_gives_the_samples_of_the_repack(
         entry = small(profile)["sources"][name]
         spec = ArchiveSpec.model_validate(small(profile)["archives"][entry["archive"]])
         fetched = tmp_path / "archives" / entry["archive"]
-        archive.fetch(spec, fetched, report=quiet)
-        root = archive.extracted(fetched, tmp_path / "extracted")
+        fetch(spec, fetched, progress=quiet)
+        root = extracted(fetched, tmp_path / "extracted")
         out = tmp_path / "samples" / entry["archive"]
         options = SourceOptions.model_validate(entry)
-        found.append(normalise(name, root=root, out=out, options=options, report=quiet, workers=1))
+        found.append(normalise(name, root=root, out=out, options=options, progress=quiet, workers=1))
     assert found[0]["n_samples"] == found[1]["n_samples"] == SAMPLE["sources"][name]["expected"]
     assert found[0]["rejects_by_reason"] == found[1]["rejects_by_reason"]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import schema
-from hqsam_pipelines.params import OPTIONS, Params, options_class, read_yaml
 from pipe_testing import REPOSITORY, run
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.config import schema
+from hqsam_pipelines.config.params import OPTIONS, Params, options_class, read_yaml
 
 SAMPLE = REPOSITORY / "configs" / "sample.yaml"
 
@@ -155,7 +156,7 @@ def test_every_section_has_its_own_options_class() -> None:
 
 def test_a_fetch_stage_does_not_import_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from hqsam_pipelines.params import Params;"
+        "import sys; from pathlib import Path; from hqsam_pipelines.config.params import Params;"
         f"p = Params.load(Path({str(SAMPLE)!r})); p.archive('dis5k'); p.source('dis5k'); p.index('coco'); p.score('coco');"
         "sys.exit('torch' in sys.modules)"
     )

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import profiles
-from hqsam_pipelines.locks import locked
 from pipe_testing import REPOSITORY, bare_repository, git, run
+
+from hqsam_base.errors import UserError
+from hqsam_base.locks import locked
+from hqsam_pipelines.config import profiles
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,15 @@ import sys
 import time
 from pathlib import Path
 
-from hqsam_pipelines import clock, progress, provenance
 from pipe_testing import REPOSITORY, bare_repository, environment, git, run
+
+from hqsam_pipelines.runner import clock, progress, provenance
 
 
 def test_progress_prints_a_line_now_and_then_and_nothing_for_quick_work(monkeypatch: object) -> None:
     quick = io.StringIO()
-    with progress.Progress("fetch-dis5k", stream=quick) as report:
-        report(1, 2, "files")
+    with progress.ProgressDisplay("fetch-dis5k", stream=quick) as told:
+        told(1, 2, "files")
     assert quick.getvalue() == ""
     slow = io.StringIO()
     lines = progress._Lines("fetch-dis5k", slow)
@@ -47,16 +48,16 @@ def test_the_time_left_is_that_of_the_work_under_way() -> None:
 
 
 def test_reporting_is_cheap() -> None:
-    with progress.Progress("x", stream=io.StringIO()) as report:
+    with progress.ProgressDisplay("x", stream=io.StringIO()) as told:
         begin = time.perf_counter()
         for n in range(100_000):
-            report(n, 100_000, "images")
+            told(n, 100_000, "images")
         assert time.perf_counter() - begin < 1.0
 
 
 def test_the_clock_begins_before_the_interpreter() -> None:
     before = time.time()
-    code = "import time; from hqsam_pipelines import clock; print(clock.process_start_time(), time.time())"
+    code = "import time; from hqsam_pipelines.runner import clock; print(clock.process_start_time(), time.time())"
     done = run(REPOSITORY, "python", "-c", code)
     started, now = map(float, done.stdout.split())
     assert before - 0.05 <= started < now
@@ -77,7 +78,7 @@ def test_cost_splits_library_and_framework() -> None:
 
 def _record(root: Path, name: str) -> subprocess.Popen[bytes]:
     code = (
-        "import sys; from pathlib import Path; from hqsam_pipelines import provenance as p;"
+        "import sys; from pathlib import Path; from hqsam_pipelines.runner import provenance as p;"
         "p.record_stage(Path(sys.argv[1]), sys.argv[2], p.Cost(2.0, 1.5, 100.0, 1.5, 0.5))"
     )
     return subprocess.Popen([sys.executable, "-c", code, str(root), name], env=environment(REPOSITORY))

@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import paper, report_data, report_tables
-from hqsam_pipelines.report import ReportOptions, build_report, print_summary
 from PIL import Image
 from pydantic import ValidationError
 from report_repo import HQ4, Repo, params
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.report import paper, tables
+from hqsam_pipelines.report import results as report_data
+from hqsam_pipelines.report.options import ReportOptions
+from hqsam_pipelines.report.run import build_report, print_summary
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +97,9 @@ def test_metrics_json_is_a_tree_of_the_metrics_files(built: Path) -> None:
 def test_a_second_model_moves_no_key(built: Path) -> None:
     results = report_data.load_metrics(built / "reports/metrics")
     twin = [r.__class__(**{**vars(r), "model": "vit_l"}) for r in results]
-    one = report_tables.metrics_tree(report_data.Run(built, params(), results))
+    one = tables.metrics_tree(report_data.Run(built, params(), results))
     both = {**params(), "models": {"nano": {}, "vit_l": {}}}
-    two = report_tables.metrics_tree(report_data.Run(built, both, [*twin, *results]))
+    two = tables.metrics_tree(report_data.Run(built, both, [*twin, *results]))
     assert two["coift"]["gt_box"]["vit_l:sam"] == one["coift"]["gt_box"]["sam"]
     for benchmark, sets in one.items():
         for prompt_set, systems in sets.items():
@@ -244,7 +247,7 @@ def test_a_run_of_scores_alone_still_has_a_report(copy: Path) -> None:
 
 def test_recall_curve_counts_images_above_the_threshold(built: Path) -> None:
     rows = read_csv(built / "reports/plots/recall_biou.csv")
-    assert [r["biou_threshold"] for r in rows] == [f"{t:.2f}" for t in report_tables.THRESHOLDS]
+    assert [r["biou_threshold"] for r in rows] == [f"{t:.2f}" for t in tables.THRESHOLDS]
     frame = report_data.units_frame(built / "data/scores/coift-nano/instances.parquet", "x")
     sam = frame[frame["system"] == "sam"]["biou"]
     for row in rows:
@@ -256,7 +259,7 @@ def test_recall_curve_counts_images_above_the_threshold(built: Path) -> None:
 def test_training_curve_holds_every_model(copy: Path) -> None:
     (copy / "models/vit_b").mkdir()
     (copy / "models/vit_b/curves.csv").write_text("step,loss,val_mIoU\n0,1.5,\n1,1.2,0.5\n")
-    columns, rows = report_tables.curve_table(copy, ["nano", "vit_b"])
+    columns, rows = tables.curve_table(copy, ["nano", "vit_b"])
     assert columns == ["model", "step", "epoch", "loss", "bce", "dice", "lr", "val_mIoU"]
     assert rows[-1] == ["vit_b", "1", "", "1.2", "", "", "", "0.5"] and len(rows) == 10
 
@@ -351,5 +354,5 @@ def test_options_are_checked(section: dict[str, Any]) -> None:
 
 def test_progress_is_reported(copy: Path) -> None:
     seen: list[tuple[int, int, str]] = []
-    build_report(root=copy, params=params(), out=copy / "reports", report=lambda *what: seen.append(what))
+    build_report(root=copy, params=params(), out=copy / "reports", progress=lambda *what: seen.append(what))
     assert seen[0][0] == 0 and seen[-1][:2] == (5, 5)

@@ -7,10 +7,10 @@ import io
 
 import pytest
 import torch
-from hqsam_pipelines import paper, report_cost
 
 from hqsam.model import backbones
 from hqsam.model.hq_decoder import HQHead
+from hqsam_pipelines.report import cost, paper
 
 PUBLISHED = {"vit_b": 1_071_104, "vit_l": 1_333_248, "vit_h": 1_595_392, "vit_tiny": 448_512}
 
@@ -25,7 +25,7 @@ def counts(name: str) -> tuple[int, int]:
 
 
 def test_committed_parameters_are_those_of_the_code() -> None:
-    rows = report_cost.rows()
+    rows = cost.rows()
     assert {row.backbone for row in rows} >= set(PUBLISHED)
     for sam, hq in zip(rows[::2], rows[1::2], strict=True):
         assert (sam.system, hq.system, sam.backbone) == ("SAM", "HQ-SAM", hq.backbone)
@@ -38,7 +38,7 @@ def test_committed_parameters_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("backbone", ["vit_b", "vit_l", "vit_h"])
 def test_parameters_are_the_papers(backbone: str) -> None:
     """Table 10 prints mebibytes, rounded."""
-    for row in report_cost.rows():
+    for row in cost.rows():
         if row.backbone == backbone:
             learnable, total, *_ = row.ours()
             assert learnable == pytest.approx(paper.cost(row.system, backbone, "learnable_MiB"), abs=0.6)
@@ -52,16 +52,14 @@ def test_paper_names_and_gaps() -> None:
 
 
 def test_table_has_a_line_per_system() -> None:
-    lines = list(csv.DictReader(io.StringIO(report_cost.cost_csv())))
-    assert [(line["backbone"], line["system"]) for line in lines] == [
-        (r.backbone, r.system) for r in report_cost.rows()
-    ]
+    lines = list(csv.DictReader(io.StringIO(cost.cost_csv())))
+    assert [(line["backbone"], line["system"]) for line in lines] == [(r.backbone, r.system) for r in cost.rows()]
     vit_l = next(line for line in lines if line["backbone"] == "vit_l" and line["system"] == "HQ-SAM")
     assert (vit_l["paper_fps"], vit_l["learnable_parameters"]) == ("4.8", "1333248")
     assert float(vit_l["fps"]) > 0 and float(vit_l["memory_GB"]) > 1.2  # its weights alone
 
 
 def test_context_fits_the_template() -> None:
-    context = report_cost.cost_context()
+    context = cost.cost_context()
     assert all(len(line["cells"]) == 4 for line in context["lines"])
     assert {line["system"] for line in context["lines"]} >= {"SAM", "HQ-SAM", "MobileSAM", "Light HQ-SAM"}

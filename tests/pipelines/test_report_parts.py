@@ -9,24 +9,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_metrics import ap
-from hqsam_pipelines import (
-    report_ap,
-    report_charts,
-    report_draw,
-    report_html,
-    report_scenes,
-    report_stats,
-    report_summary,
-    report_tables,
-)
-from hqsam_pipelines.report_data import load_run
-from hqsam_pipelines.report_rows import Row
-from hqsam_pipelines.report_scenes import Pick
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_repo import Repo, predictions, wheel
+
+from hqsam_base.errors import UserError
+from hqsam_metrics.ap import accumulate
+from hqsam_pipelines.report import ap, charts, draw, html, scenes, stats, summary
+from hqsam_pipelines.report import tables as report_tables
+from hqsam_pipelines.report.results import load_run
+from hqsam_pipelines.report.rows import Row
+from hqsam_pipelines.report.scenes import Pick
 
 # --- statistics
 
@@ -34,7 +27,7 @@ from report_repo import Repo, predictions, wheel
 def test_interval_is_the_normal_one_for_many_clusters() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(0.5, 2.0, 2000)
-    found = report_stats.paired(values, np.arange(2000))
+    found = stats.paired(values, np.arange(2000))
     assert found is not None
     half = 1.96 * values.std() / np.sqrt(2000)
     assert found.mean == pytest.approx(values.mean())
@@ -45,49 +38,49 @@ def test_interval_is_the_normal_one_for_many_clusters() -> None:
 def test_clusters_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
     values = np.repeat(rng.normal(0, 1, 40), 25)
-    apart = report_stats.paired(values, np.arange(1000))
-    together = report_stats.paired(values, np.repeat(np.arange(40), 25))
+    apart = stats.paired(values, np.arange(1000))
+    together = stats.paired(values, np.repeat(np.arange(40), 25))
     assert apart is not None and together is not None
     assert together.high - together.low > 4 * (apart.high - apart.low)
 
 
 def test_undefined_pairs_are_left_out_and_zero_is_not_significant() -> None:
-    found = report_stats.paired(np.array([1.0, np.nan, 3.0]), np.array(["a", "b", "c"]))
+    found = stats.paired(np.array([1.0, np.nan, 3.0]), np.array(["a", "b", "c"]))
     assert found is not None and (found.mean, found.n, found.clusters) == (2.0, 2, 2)
-    assert report_stats.paired(np.array([np.nan]), np.array(["a"])) is None
-    zero = report_stats.paired(np.zeros(9), np.arange(9))
+    assert stats.paired(np.array([np.nan]), np.array(["a"])) is None
+    zero = stats.paired(np.zeros(9), np.arange(9))
     assert zero is not None and (zero.low, zero.high, zero.p) == (0, 0, 1)
-    one = report_stats.paired(np.ones(9), np.zeros(9))
+    one = stats.paired(np.ones(9), np.zeros(9))
     assert one is not None and np.isnan(one.low) and np.isnan(one.p)
 
 
 @pytest.mark.parametrize("clusters", [2, 3, 4])
 def test_few_agreeing_clusters_are_no_proof(clusters: int) -> None:
-    found = report_stats.paired(np.linspace(5, 6, clusters), np.arange(clusters))
-    assert found is not None and found.p >= 2.0 ** (1 - clusters) > report_stats.LEVEL / 10
+    found = stats.paired(np.linspace(5, 6, clusters), np.arange(clusters))
+    assert found is not None and found.p >= 2.0 ** (1 - clusters) > stats.LEVEL / 10
 
 
 def test_mean_of_sets_weighs_sets_equally() -> None:
-    found = report_stats.stratified([(np.full(100, 1.0), np.arange(100)), (np.full(4, 3.0), np.arange(4))])
+    found = stats.stratified([(np.full(100, 1.0), np.arange(100)), (np.full(4, 3.0), np.arange(4))])
     assert found is not None and found.mean == 2.0 and found.n == 104
 
 
 def test_false_positive_rate_is_near_the_level() -> None:
     rng = np.random.default_rng(11)
-    hits = sum(report_stats.paired(rng.normal(0, 1, 60), np.arange(60)).p < 0.05 for _ in range(200))  # type: ignore[union-attr]
+    hits = sum(stats.paired(rng.normal(0, 1, 60), np.arange(60)).p < 0.05 for _ in range(200))  # type: ignore[union-attr]
     assert 2 <= hits <= 22
 
 
 def test_holm_by_hand() -> None:
     # Sorted 0.01, 0.02, 0.03, 0.04: times 4, 3, 2, 1 and running maximum.
-    assert report_stats.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert report_stats.holm([0.5, 0.6]) == [1.0, 1.0]
-    assert np.isnan(report_stats.holm([np.nan, 0.04])[0]) and report_stats.holm([np.nan, 0.04])[1] == 0.04
+    assert stats.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert stats.holm([0.5, 0.6]) == [1.0, 1.0]
+    assert np.isnan(stats.holm([np.nan, 0.04])[0]) and stats.holm([np.nan, 0.04])[1] == 0.04
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_never_lowers_and_keeps_the_order(p: list[float]) -> None:
-    corrected = report_stats.holm(p)
+    corrected = stats.holm(p)
     assert all(a <= b + 1e-12 <= 1 + 1e-9 for a, b in zip(p, corrected, strict=True))
     order = np.argsort(p, kind="stable")
     assert np.all(np.diff(np.array(corrected)[order]) >= -1e-12)
@@ -111,25 +104,25 @@ picks_of = st.lists(
 @given(picks_of, st.integers(0, 8))
 def test_galleries_are_spread_ranked_and_free_of_repeats(picks: list[Pick], count: int) -> None:
     for choose, key in (
-        (report_scenes.best, lambda p: -p.hq),
-        (report_scenes.worst, lambda p: p.hq),
-        (report_scenes.improved, lambda p: -p.gain),
-        (report_scenes.worsened, lambda p: p.gain),
+        (scenes.best, lambda p: -p.hq),
+        (scenes.worst, lambda p: p.hq),
+        (scenes.improved, lambda p: -p.gain),
+        (scenes.worsened, lambda p: p.gain),
     ):
         chosen = choose(picks, count)
         assert len(chosen) <= count and len({(p.benchmark, p.cluster) for p in chosen}) == len(chosen)
         assert [key(p) for p in chosen] == sorted(key(p) for p in chosen)
         numbers = [sum(p.benchmark == b for p in chosen) for b in "abc"]
-        if count and chosen and choose in (report_scenes.best, report_scenes.worst):
+        if count and chosen and choose in (scenes.best, scenes.worst):
             available = [len({p.cluster for p in picks if p.benchmark == b}) for b in "abc"]
             for (n, have), (m, _) in itertools.permutations(zip(numbers, available, strict=True), 2):
                 assert n >= m - 1 or n == have
-    assert all(p.gain > 0 for p in report_scenes.improved(picks, count))
-    assert all(p.gain < 0 for p in report_scenes.worsened(picks, count))
+    assert all(p.gain > 0 for p in scenes.improved(picks, count))
+    assert all(p.gain < 0 for p in scenes.worsened(picks, count))
 
 
 def test_typical_is_the_median() -> None:
-    chosen = report_scenes.typical([pick("a", i, 0.0, g) for i, g in enumerate((0.9, 0.1, 0.3, 0.2, 0.8))])
+    chosen = scenes.typical([pick("a", i, 0.0, g) for i, g in enumerate((0.9, 0.1, 0.3, 0.2, 0.8))])
     assert [p.hq for p in chosen] == [0.3]
 
 
@@ -152,8 +145,8 @@ def scene_masks(name: str, i: int):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize(("name", "output"), [("dis_vd", "hq_token"), ("coco", "hq_sum")])
 def test_scene_is_what_was_scored(run, name: str, output: str) -> None:  # type: ignore[no-untyped-def]
-    reader = report_scenes.SceneReader(run)
-    for chosen in report_scenes.candidates(run, "nano", name)[:3]:
+    reader = scenes.SceneReader(run)
+    for chosen in scenes.candidates(run, "nano", name)[:3]:
         truth, masks = scene_masks(name, int(chosen.key[-2:]))
         scene = reader.read(chosen)
         assert np.array_equal(scene.truth, truth)
@@ -165,8 +158,8 @@ def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:
     def iou(a: np.ndarray, b: np.ndarray) -> float:
         return float((a & b).sum() / (a | b).sum())
 
-    reader = report_scenes.SceneReader(run)
-    chosen = report_scenes.candidates(run, "nano", "davis")[0]
+    reader = scenes.SceneReader(run)
+    chosen = scenes.candidates(run, "nano", "davis")[0]
     assert chosen.cluster == "clip-0" and chosen.quantity == "J&F"
     scene = reader.read(chosen)
     frames = [scene_masks("davis", i) for i in range(1, 4)]  # of five: the first and the last are not evaluated
@@ -178,14 +171,14 @@ def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:
 def test_unknown_unit_is_an_error(run) -> None:  # type: ignore[no-untyped-def]
     lost = Pick("dis_vd", "nano", "gt_box", "dis_vd_00", "dis_vd_00", "nobody", 0.1, 0.2)
     with pytest.raises(UserError, match="nobody"):
-        report_scenes.SceneReader(run).read(lost)
+        scenes.SceneReader(run).read(lost)
 
 
 # --- AP
 
 
 def coco_matches(run, system: str):  # type: ignore[no-untyped-def]
-    return report_ap.matched(
+    return ap.matched(
         benchmark=run.root / "data/benchmarks/coco",
         predictions=run.root / "data/predictions/coco-nano",
         prompt_set="detector_box",
@@ -200,11 +193,11 @@ def test_ap_without_resampling_is_the_evaluators(run) -> None:  # type: ignore[n
         once = np.ones((1, len(found.image_ids)))
         metrics = run.find("coco", "nano", "detector_box", system).metrics
         for name, partial in found.partials.items():
-            value = report_ap.weighted_ap(partial, found.positives, once, found.limit)
+            value = ap.weighted_ap(partial, found.positives, once, found.limit)
             assert value[0] == pytest.approx(metrics[name], abs=1e-12)
 
 
-def copied(partial: ap.Partial, positives: np.ndarray, weights: np.ndarray) -> ap.Partial:
+def copied(partial: accumulate.Partial, positives: np.ndarray, weights: np.ndarray) -> accumulate.Partial:
     """The matches of a set in which image i stands weights[i] times."""
     parts = []
     for place, i in enumerate(np.repeat(np.arange(len(weights)), weights)):
@@ -214,8 +207,8 @@ def copied(partial: ap.Partial, positives: np.ndarray, weights: np.ndarray) -> a
         own |= {name: getattr(partial, name)[rows] for name in ("category", "score", "rank")}
         own |= {"outside": partial.outside[:, rows]}
         own |= {name: getattr(partial, name)[:, :, active] for name in ("matched", "ignored")}
-        parts.append(ap.Partial(**own, positives=np.repeat(positives[i][None], len(partial.outside), axis=0)))
-    return ap.merge(parts)
+        parts.append(accumulate.Partial(**own, positives=np.repeat(positives[i][None], len(partial.outside), axis=0)))
+    return accumulate.merge(parts)
 
 
 def test_a_resample_is_what_the_evaluator_gives_for_copied_images(run) -> None:  # type: ignore[no-untyped-def]
@@ -227,44 +220,44 @@ def test_a_resample_is_what_the_evaluator_gives_for_copied_images(run) -> None: 
             weights = rng.multinomial(images, np.full(images, 1 / images))
             # Without interpolation at ties (two copies of a detection are two points of the evaluator's curve, one
             # here) both would be equal; a tie moves the mean precision by less than a point.
-            tables = ap.finish(
-                copied(partial, found.positives, weights), limits=(found.limit,), bins=ap.size_bins(32, 96)
+            tables = accumulate.finish(
+                copied(partial, found.positives, weights), limits=(found.limit,), bins=accumulate.size_bins(32, 96)
             )
-            value = report_ap.weighted_ap(partial, found.positives, weights[None].astype(float), found.limit)
+            value = ap.weighted_ap(partial, found.positives, weights[None].astype(float), found.limit)
             assert value[0] == pytest.approx(tables.ap(), abs=1e-2)
 
 
 def test_ap_of_detections_that_match_nothing_is_zero() -> None:
     empty = np.zeros((4, 10, 0), bool)
-    partial = ap.Partial(
+    partial = accumulate.Partial(
         image=np.arange(3), category=np.zeros(3, int), score=np.array([0.9, 0.8, 0.7]), rank=np.zeros(3, int),
         outside=np.zeros((4, 3), bool), active=np.zeros(0, int), matched=empty, ignored=empty,
         positives=np.ones((4, 1), int),
     )  # fmt: skip
     weights = np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0]])
-    assert report_ap.weighted_ap(partial, np.array([[1], [0], [0]]), weights, 100).tolist()[0] == 0.0
-    assert np.isnan(report_ap.weighted_ap(partial, np.array([[1], [0], [0]]), weights, 100)[1])
+    assert ap.weighted_ap(partial, np.array([[1], [0], [0]]), weights, 100).tolist()[0] == 0.0
+    assert np.isnan(ap.weighted_ap(partial, np.array([[1], [0], [0]]), weights, 100)[1])
 
 
 def test_ap_difference_is_antisymmetric_and_zero_against_itself(run) -> None:  # type: ignore[no-untyped-def]
     sam, hq = coco_matches(run, "sam"), coco_matches(run, "hq_sum")
-    forth, back = report_ap.ap_differences(sam, hq), report_ap.ap_differences(hq, sam)
+    forth, back = ap.ap_differences(sam, hq), ap.ap_differences(hq, sam)
     assert list(forth) == ["AP", "AP_B"]
     for name, difference in forth.items():
         assert (difference.low, difference.high) == pytest.approx((-back[name].high, -back[name].low))
-    assert all((d.mean, d.low, d.high, d.p) == (0, 0, 0, 1) for d in report_ap.ap_differences(sam, sam).values())
-    other = report_ap.Matched(**{**vars(hq), "image_ids": hq.image_ids + 1})
+    assert all((d.mean, d.low, d.high, d.p) == (0, 0, 0, 1) for d in ap.ap_differences(sam, sam).values())
+    other = ap.Matched(**{**vars(hq), "image_ids": hq.image_ids + 1})
     with pytest.raises(ValueError, match="same images"):
-        report_ap.ap_differences(sam, other)
+        ap.ap_differences(sam, other)
 
 
 # --- drawing
 
 
-def scene(height: int, width: int, box: tuple[int, int, int, int]) -> report_draw.Scene:
+def scene(height: int, width: int, box: tuple[int, int, int, int]) -> draw.Scene:
     truth = np.zeros((height, width), bool)
     truth[box[1] : box[3], box[0] : box[2]] = True
-    return report_draw.Scene(np.full((height, width, 3), 120, np.uint8), truth, truth, truth)
+    return draw.Scene(np.full((height, width, 3), 120, np.uint8), truth, truth, truth)
 
 
 @settings(deadline=None, max_examples=40)
@@ -272,7 +265,7 @@ def scene(height: int, width: int, box: tuple[int, int, int, int]) -> report_dra
 def test_window_shows_the_whole_object(height: int, width: int, data: st.DataObject) -> None:
     x0, y0 = data.draw(st.integers(0, width - 2)), data.draw(st.integers(0, height - 2))
     x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
-    window = report_draw.window_of(scene(height, width, (x0, y0, x1, y1)))
+    window = draw.window_of(scene(height, width, (x0, y0, x1, y1)))
     assert window.x <= x0 and window.y <= y0
     assert window.x + window.side >= x1 - 1e-6 and window.y + window.side >= y1 - 1e-6
 
@@ -282,7 +275,7 @@ def test_errors_have_their_colours() -> None:
     truth[10:30, 10:20] = True
     pred = np.zeros((40, 40), bool)
     pred[10:30, 15:25] = True
-    picture = report_draw.Painter(report_draw.Scene(np.zeros((40, 40, 3), np.uint8), truth, truth, pred), 160)
+    picture = draw.Painter(draw.Scene(np.zeros((40, 40, 3), np.uint8), truth, truth, pred), 160)
     window, panel = picture.window, picture.errors(pred)
 
     def colour(x: float, y: float) -> np.ndarray:
@@ -290,8 +283,8 @@ def test_errors_have_their_colours() -> None:
         return panel[int(at[0]), int(at[1])].astype(float)
 
     for (x, y), wanted in {
-        (12, 20): report_draw.MISSED,
-        (22, 20): report_draw.ADDED,
+        (12, 20): draw.MISSED,
+        (22, 20): draw.ADDED,
         (17, 20): (235, 235, 235),
     }.items():
         assert np.abs(colour(x, y) - 0.92 * np.array(wanted)).max() < 6
@@ -302,7 +295,7 @@ def test_thin_structures_survive_shrinking() -> None:
     image = np.zeros((2000, 2000, 3), np.uint8)
     truth = np.zeros((2000, 2000), bool)
     truth[::100, :] = True
-    panel = report_draw.Painter(report_draw.Scene(image, truth, truth, truth), 200).errors(truth)
+    panel = draw.Painter(draw.Scene(image, truth, truth, truth), 200).errors(truth)
     lines = panel[:, 100].astype(int).sum(axis=1)
     assert (lines > 20).sum() >= 18  # twenty lines of one pixel each, shrunk tenfold
 
@@ -310,7 +303,7 @@ def test_thin_structures_survive_shrinking() -> None:
 def test_empty_and_full_masks_are_drawn() -> None:
     for value in (False, True):
         mask = np.full((30, 50), value)
-        picture = report_draw.overlay(report_draw.Scene(np.zeros((30, 50, 3), np.uint8), mask, ~mask, mask), 64)
+        picture = draw.overlay(draw.Scene(np.zeros((30, 50, 3), np.uint8), mask, ~mask, mask), 64)
         assert picture.shape == (2 * 64 + 4, 3 * 64 + 8, 3) and picture.dtype == np.uint8
 
 
@@ -320,10 +313,10 @@ def test_png_has_no_metadata_and_keeps_the_picture() -> None:
     from PIL import Image
 
     picture = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
-    data = report_draw.png_bytes(picture)
+    data = draw.png_bytes(picture)
     opened = Image.open(io.BytesIO(data))
     assert np.array_equal(np.asarray(opened), picture) and not opened.info
-    assert report_draw.png_bytes(picture, 64) == report_draw.png_bytes(picture, 64)
+    assert draw.png_bytes(picture, 64) == draw.png_bytes(picture, 64)
 
 
 # --- charts
@@ -334,19 +327,19 @@ def test_ticks_are_few_rising_and_inside(low: float, size: float) -> None:
     high = low + size
     if high <= low:
         return
-    values = report_charts.ticks(low, high)
+    values = charts.ticks(low, high)
     assert 1 <= len(values) <= 13 and values == sorted(set(values))
     assert values[0] >= low - size * 1e-6 and values[-1] <= high + size * 1e-6
 
 
 def test_charts_are_well_formed_and_escape_names() -> None:
-    axes = report_charts.Axes("a < b", "y", (0, 1), (0, 1))
-    line = report_charts.Series("x & <y>", "hq", [0.0, 0.5, float("nan")], [0.1, 0.2, 0.3])
+    axes = charts.Axes("a < b", "y", (0, 1), (0, 1))
+    line = charts.Series("x & <y>", "hq", [0.0, 0.5, float("nan")], [0.1, 0.2, 0.3])
     pages = [
-        report_charts.line_chart([line], axes, "a < b"),
-        report_charts.scatter_chart([report_charts.Series("x", "hq", [0.1], [0.2])], axes, "s"),
-        report_charts.dumbbell_chart([report_charts.Pair("<i>", 10, 20)], "d"),
-        report_charts.interval_chart([("n & m", -1.0, 0.5, 2.0, "flat")], "i", "points"),
+        charts.line_chart([line], axes, "a < b"),
+        charts.scatter_chart([charts.Series("x", "hq", [0.1], [0.2])], axes, "s"),
+        charts.dumbbell_chart([charts.Pair("<i>", 10, 20)], "d"),
+        charts.interval_chart([("n & m", -1.0, 0.5, 2.0, "flat")], "i", "points"),
     ]
     for page in pages:
         ElementTree.fromstring(f"<div>{page}</div>")
@@ -362,16 +355,16 @@ def test_a_colour_means_that_the_interval_excludes_zero(
 ) -> None:
     interval = None
     if low is not None and high is not None:
-        interval = report_stats.Difference(mean=(low + high) / 2, low=low, high=high, p=0.01, n=9, clusters=9)
+        interval = stats.Difference(mean=(low + high) / 2, low=low, high=high, p=0.01, n=9, clusters=9)
     row = Row(
         "coco", "detector_box", "AP_B", "nano", "hq_sum", {"sam": 10.0, "hq_sum": 12.0}, 2.0, interval, None, "", None,
         None, "vit_l", 9, 9,
     )  # fmt: skip
-    assert f'class="delta {tone}"' in report_html.overview_chart([row])
+    assert f'class="delta {tone}"' in html.overview_chart([row])
     text = {"ci_low": "" if low is None else str(low), "ci_high": "" if high is None else str(high)}
     empty = dict.fromkeys(("instance_ci_low", "instance_ci_high", "paper_delta"), "")
     line = {"benchmark": "coco", "prompt_set": "detector_box", "metric": "AP_B", "sam": "10", "hq_sam": "12"}
-    table = report_summary.overview_table([line | {"delta": "2"} | text | empty])
+    table = summary.overview_table([line | {"delta": "2"} | text | empty])
     assert list(table.columns[4].cells) == [colour]
 
 
@@ -382,18 +375,18 @@ def test_terminal_and_report_round_a_number_alike() -> None:
         None, "vit_l", 6, 6,
     )  # fmt: skip
     [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row])))
-    table = report_summary.overview_table([line])
+    table = summary.overview_table([line])
     assert list(table.columns[3].cells) == ["[bold]8.5[/]"]
     assert "| 7.3 | 8.5 | +1.2 |" in report_tables.summary_markdown([row])
 
 
 def test_span_of_a_constant_has_room() -> None:
-    assert report_charts.span([2.0, 2.0])[0] < 2.0 < report_charts.span([2.0])[1]
-    assert report_charts.span([]) == (0.0, 1.0)
+    assert charts.span([2.0, 2.0])[0] < 2.0 < charts.span([2.0])[1]
+    assert charts.span([]) == (0.0, 1.0)
 
 
 def test_metrics_are_listed_in_reading_order() -> None:
-    from hqsam_pipelines.report_data import metric_place
+    from hqsam_pipelines.report.results import metric_place
 
     wanted = [
         "mIoU",

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import host_client, server
-from hqsam_pipelines.graph import read_graph
 from pipe_testing import LONG_STAGE, dvc_repository, interrupt_long_stage, run
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.config.graph import read_graph
+from hqsam_pipelines.runner import host_client, server
 
 # Each stage notes when it began and ended. `slow` is 3 s so that `other` can only overlap it if they run side by side.
 STAGES = """
@@ -146,6 +147,6 @@ def test_the_same_bytes_as_plain_dvc(pipeline: Path, tmp_path: Path) -> None:
 def test_an_interrupt_ends_the_stages_too(tmp_path: Path, database: Path, hosted: str) -> None:
     root = dvc_repository(tmp_path / "long", LONG_STAGE, database)
     if hosted == "1":
-        run(root, sys.executable, "-m", "hqsam_pipelines.dvc_run", "version")  # starts the host
+        run(root, sys.executable, "-m", "hqsam_pipelines.runner.dvc_run", "version")  # starts the host
         time.sleep(3)
     interrupt_long_stage(root, HQSAM_HOST=hosted)

@@ -19,17 +19,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import flows, server
-from hqsam_pipelines.locks import FileLock, is_held, locked
 from pipe_testing import as_another_user, bare_repository, environment, needs_root
 from websockets import ConnectionClosed, Subprotocol
 from websockets.sync.client import ClientConnection, connect
 
+from hqsam_base.errors import UserError
+from hqsam_base.locks import FileLock, is_held, locked
+from hqsam_pipelines.runner import flows, server
+
 USE = """
 import sys, time
 from pathlib import Path
-from hqsam_pipelines import flows, server
+from hqsam_pipelines.runner import flows, server
 with server.running(Path(sys.argv[1])) as found:
     print(found.pid, found.api, found.started_now, flush=True)
     time.sleep(float(sys.argv[2]))
@@ -243,7 +244,7 @@ def test_a_password_of_the_users_is_kept(root: Path, monkeypatch: pytest.MonkeyP
 def test_a_lock_is_dropped_by_the_death_of_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
-        "import sys, time; from pathlib import Path; from hqsam_pipelines.locks import FileLock;"
+        "import sys, time; from pathlib import Path; from hqsam_base.locks import FileLock;"
         "lock = FileLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
@@ -267,7 +268,7 @@ def test_a_server_of_the_caller_that_does_not_answer_is_one_message(
         monkeypatch.setenv("PREFECT_API_URL", api)
         spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={})
         with pytest.raises(UserError, match="the Prefect server does not answer") as caught:
-            flows.run_flow(spec, lambda report: pytest.fail("the work began"), root=root)
+            flows.run_flow(spec, lambda progress: pytest.fail("the work began"), root=root)
         assert api in str(caught.value) and "unset the variable" in str(caught.value)
     with pytest.raises(RuntimeError, match="of the stage"), server.running(root):
         raise RuntimeError("of the stage")
@@ -276,7 +277,7 @@ def test_a_server_of_the_caller_that_does_not_answer_is_one_message(
 GONE = """
 import os, signal, sys
 from pathlib import Path
-from hqsam_pipelines import flows
+from hqsam_pipelines.runner import flows
 
 def work(report):
     os.kill(int(sys.argv[2]), signal.SIGKILL)

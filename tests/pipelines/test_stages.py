@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import codegraph
-from hqsam_pipelines import stage as stage_module
-from hqsam_pipelines.stage import Stage
 from pipe_testing import REPOSITORY, bare_repository, environment, run
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.runner import codegraph
+from hqsam_pipelines.runner import stage as stage_module
+from hqsam_pipelines.runner.stage import Stage
 
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
 ORDER = (

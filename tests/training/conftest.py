@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets import augment
-from hqsam_datasets.atomic import atomic_folder, write_json
+
+from hqsam_base.atomic import atomic_folder, write_json
 from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, render_scene
-from hqsam_datasets.images import encode_png
+from hqsam_datasets.formats.images import encode_png
+from hqsam_datasets.formats.tar_writer import ShardWriter
+from hqsam_datasets.prepare import augment
 from hqsam_datasets.sample import sample_json
-from hqsam_datasets.tar_writer import ShardWriter
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "hqsam" / "model" / "backbones" / "nano.safetensors"
@@ -60,7 +61,7 @@ def training_set(tmp_path_factory, augment_options):
     """Folders of 14 samples with 2 views each: (shards, prompts)."""
     root = tmp_path_factory.mktemp("training")
     shards = write_shards(root / "shards", n=14)
-    augment.write_prompts(shards=shards, out=root / "prompts", options=augment_options, seed=0, report=quiet)
+    augment.write_prompts(shards=shards, out=root / "prompts", options=augment_options, seed=0, progress=quiet)
     assert json.loads((root / "prompts" / "index.json").read_text())["shards"]
     return shards, root / "prompts"
 

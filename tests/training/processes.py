@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 
+import psutil
+
 from hqsam.training.run import Spec
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -37,13 +39,23 @@ def child(text: str, environ: dict[str, str], steps) -> None:
 
     spec = Spec.model_validate_json(text)
 
-    def report(done: int, total: int, what: str) -> None:
+    def progress(done: int, total: int, what: str) -> None:
         steps.send((done, total, what))
 
     loop.train(
         shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out, seed=spec.seed,
-        report=report, say=lambda _line: None,
+        progress=progress, say=lambda _line: None,
     )  # fmt: skip
+
+
+def listening(processes: list[psutil.Process]) -> set[tuple[str | None, str]]:
+    """Rank (None: no training process) and local address of every TCP socket that processes listen on."""
+    return {
+        (process.environ().get("RANK"), connection.laddr.ip)
+        for process in processes
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
 
 
 def free_port() -> int:

@@ -17,7 +17,7 @@ from hqsam.model.backbones.base import vit_backbone
 @pytest.mark.parametrize("name", ["nano", "vit_l"])
 def test_count_of_flops(name):
     """At vit_l's widths and window, with two of its 24 blocks on a smaller picture."""
-    from benchmarks.train.bench_gpu import encoder_flops
+    from perf.train.bench_gpu import encoder_flops
 
     shape = {"width": 1024, "depth": 2, "heads": 16, "global_blocks": (1,), "image_size": 512, "window_size": 14}
     backbone = backbones.load("nano") if name == "nano" else vit_backbone("two_blocks", **shape)
@@ -32,7 +32,7 @@ def test_count_of_flops(name):
 def test_the_script_runs_at_a_tiny_size(tmp_path):
     paths = os.pathsep.join(str(ROOT / p) for p in (".", "datasets", "metrics", "pipelines"))
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.train.bench_gpu", "--dry", "--json", str(tmp_path / "out.json")],
+        [sys.executable, "-m", "perf.train.bench_gpu", "--dry", "--json", str(tmp_path / "out.json")],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -45,7 +45,7 @@ def test_the_script_runs_at_a_tiny_size(tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so():
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.train.bench_gpu"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "perf.train.bench_gpu"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0
     assert "not measured: torch finds no CUDA device" in done.stdout

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch.fx.experimental import _config
 
+from hqsam.api.predictor import SamHQPredictor
 from hqsam.model import backbones, variants
 from hqsam.model.hq_sam import HQSam
-from hqsam.predictor import SamHQPredictor
 from hqsam.training import step as steps
 from hqsam.training.batch import PROMPT_KINDS, Batch
 from hqsam.training.feed import encode
 from hqsam.training.group import Group
 from hqsam.training.options import TrainOptions
-from hqsam.training.state import Progress, RunState
+from hqsam.training.state import RunState, TrainProgress
 
 META = torch.device("meta")
 
@@ -52,7 +52,7 @@ def host_batch(model: HQSam, n: int) -> Batch:
 def test_a_step_keeps_to_the_models_device(backbone, variant):
     model = model_of(backbone, variant).train()
     parameters = model.trainable()
-    state = RunState(parameters, torch.optim.Adam(parameters.values()), torch.Generator(), Progress())
+    state = RunState(parameters, torch.optim.Adam(parameters.values()), torch.Generator(), TrainProgress())
     options = TrainOptions(points=64, loss_region="boundary", supervise="both", mask_prompt="logits", ema=0.5)
     step, batch = steps.Step(model, options, Group(0, 1, META), 2), host_batch(model, 3)
     features = None if model.head.changes_encoder else encode(model, batch)

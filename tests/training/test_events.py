@@ -69,7 +69,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(training_set, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(training_set, tmp_path / "nano", save_every=2, report=at_six)
+        run(training_set, tmp_path / "nano", save_every=2, progress=at_six)
     assert len(read(tmp_path / "nano" / NAME)) == 1 + 6 + 1, "steps and the first epoch, before the run has ended"
     run(training_set, tmp_path / "nano", save_every=2)
     for name in (NAME, "curves.csv", "hq_head.safetensors"):
@@ -94,7 +94,7 @@ def test_the_log_says_how_each_epoch_went_and_where_a_run_goes_on(training_set, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(training_set, tmp_path / "nano", epochs=2, save_every=1, report=interrupted)
+        run(training_set, tmp_path / "nano", epochs=2, save_every=1, progress=interrupted)
     first = capsys.readouterr().err.splitlines()
     run(training_set, tmp_path / "nano", epochs=2, save_every=1)
     second = capsys.readouterr().err.splitlines()

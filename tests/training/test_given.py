@@ -4,14 +4,14 @@ import csv
 import json
 
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import launch
-from hqsam_pipelines.report_tables import curve_table
 from safetensors.torch import load_file
 from test_loop import BASE, options, run
 
 from hqsam.model.options import ModelOptions
 from hqsam.training.run import Spec
+from hqsam_base.errors import UserError
+from hqsam_pipelines.report.tables import curve_table
+from hqsam_pipelines.runner import launch
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,9 @@ def test_the_checkpoints_own_head_is_written_as_a_training_writes_its(published,
 
 
 def test_no_gpu_and_no_second_process_is_needed(published, training_set, tmp_path, monkeypatch):
-    monkeypatch.setattr("hqsam_pipelines.launch.subprocess.Popen", lambda *_, **__: pytest.fail("a child was started"))
+    monkeypatch.setattr(
+        "hqsam_pipelines.runner.launch.subprocess.Popen", lambda *_, **__: pytest.fail("a child was started")
+    )
     wanted = options(epochs=0, device="cuda", processes=3, feed="online")
     spec = Spec(
         shards=training_set[0],

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets import augment
 
 from hqsam.training.validate import compare
+from hqsam_datasets.prepare import augment
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hqsam_train"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())

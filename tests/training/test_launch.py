@@ -10,17 +10,18 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import launch
-from processes import Training, free_port, weights
+from processes import Training, free_port, listening, weights
 from test_processes import spec_of
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.runner import launch
 
 ROOT = Path(__file__).parents[2]
 PARENT = """
 import sys
 from pathlib import Path
 from hqsam.training.run import Spec
-from hqsam_pipelines import launch
+from hqsam_pipelines.runner import launch
 launch.train(Spec.read(Path(sys.argv[1])), lambda done, total, what: print(done, what, flush=True))
 """
 
@@ -59,7 +60,7 @@ def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(trai
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_survives_the_parent(training_set, tmp_path, number):
+def test_nobody_else_reaches_the_processes_and_nothing_survives_the_parent(training_set, tmp_path, number):
     spec = spec_of(training_set, tmp_path / "nano", epochs=400, processes=2)
     spec.write(tmp_path / "spec.json")
     parent = subprocess.Popen(
@@ -69,6 +70,9 @@ def test_nothing_survives_the_parent(training_set, tmp_path, number):
     next(line for line in parent.stdout if line.endswith("steps\n"))
     children = psutil.Process(parent.pid).children(recursive=True)
     assert {p.environ().get("RANK") for p in children} == {None, "0", "1"}
+    open_doors = listening([psutil.Process(parent.pid), *children])
+    assert {address for _, address in open_doors} <= {"127.0.0.1"}
+    assert {rank for rank, _ in open_doors} <= {"0", "1"}, "gloo's pairs alone need a port"
     begin = time.monotonic()
     parent.send_signal(number)
     assert parent.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)

@@ -4,14 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
-from hqsam_datasets.errors import UserError
-from hqsam_pipelines import launch
 from processes import Training, weights
 from test_processes import spec_of
 
+from hqsam_base.errors import UserError
+from hqsam_pipelines.runner import launch
+
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before its import: Ray stays on the loopback interface
 pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
-from hqsam_pipelines import launch_ray
+from hqsam_pipelines.runner import launch_ray
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +42,7 @@ def cluster():
 def test_two_nodes_give_the_bits_of_two_processes(training_set, tmp_path, cluster):
     told = []
     spec = spec_of(training_set, tmp_path / "ray" / "nano", epochs=2, processes=2)
-    meta = launch.train(spec, lambda *report: told.append(report))
+    meta = launch.train(spec, lambda *progress: told.append(progress))
     assert len(cluster.list_all_nodes()) == 2, "with one CPU each: the two workers are on two nodes"
     assert meta["steps"] == 14
     assert (14, 14, "steps") in told

@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 import pytest
-from hqsam_datasets.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from hqsam.training.loader import (
     n_views,
     prefetch,
 )
+from hqsam_base.errors import UserError
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hqsam_datasets.errors import UserError
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
@@ -17,6 +16,7 @@ from hqsam.training.feed import encode
 from hqsam.training.loader import Item, TrainingSet
 from hqsam.training.loop import ModelOptions, TrainOptions, train
 from hqsam.training.step import Step, predict_hq
+from hqsam_base.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "hqsam" / "model" / "backbones" / "nano.safetensors"
@@ -28,8 +28,8 @@ def options(**changes):
     return TrainOptions(**(small | changes))
 
 
-def run(training_set, out, *, seed=0, model=BASE, report=None, **changes):
-    extra = {} if report is None else {"report": report}
+def run(training_set, out, *, seed=0, model=BASE, progress=None, **changes):
+    extra = {} if progress is None else {"report": progress}
     return train(
         shards=training_set[0], prompts=training_set[1], model=model, options=options(**changes), out=out, seed=seed,
         **extra,
@@ -113,7 +113,7 @@ def test_resume_after_an_interruption_gives_the_same_bits(trained, training_set,
     assert not (out / "meta.json").exists()
     monkeypatch.setattr(Step, "update", real)
     said = []
-    meta = run(training_set, out, report=lambda *a: said.append(a))
+    meta = run(training_set, out, progress=lambda *a: said.append(a))
     assert (1, 2, "resumed") in said
     assert meta == trained[1]
     assert (out / "hq_head.safetensors").read_bytes() == (trained[0] / "hq_head.safetensors").read_bytes()
@@ -166,11 +166,11 @@ def test_clear_errors(training_set, tmp_path, monkeypatch):
 
 
 def test_plan_for_another_model_size(training_set, tmp_path, augment_options):
-    from hqsam_datasets import augment
+    from hqsam_datasets.prepare import augment
 
     small = augment_options.model_copy(update={"image_size": 96, "mask_input_size": 48})
     augment.write_prompts(
-        shards=training_set[0], out=tmp_path / "prompts", options=small, seed=0, report=lambda *_: None
+        shards=training_set[0], out=tmp_path / "prompts", options=small, seed=0, progress=lambda *_: None
     )
     with pytest.raises(UserError, match=r"augment\.image_size"):
         run((training_set[0], tmp_path / "prompts"), tmp_path / "nano")

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from hqsam_datasets import augment
-from hqsam_pipelines.params import Params
 from test_loop import ROOT, run
 
 from hqsam.training.loader import epoch_steps
 from hqsam.training.loss import MaskLoss
+from hqsam_datasets.prepare import augment
+from hqsam_pipelines.config.params import Params
 
 PAPER = Params.load(ROOT / "configs" / "paper.yaml")
 
@@ -84,7 +84,7 @@ def test_the_optimiser_is_adam_with_its_defaults(training_set, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(training_set, tmp_path / "nano", save_every=1, report=stop)
+        run(training_set, tmp_path / "nano", save_every=1, progress=stop)
     (group,) = torch.load(tmp_path / "nano" / "last.pt", weights_only=True)["adam"]["param_groups"]
     wanted = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False, "maximize": False}
     assert {key: group[key] for key in wanted} == wanted

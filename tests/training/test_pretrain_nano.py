@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, render_scene
 from safetensors.torch import load_file
 
 from hqsam.model.build import build_model
 from hqsam.model.options import ModelOptions
+from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, render_scene
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,12 +6,12 @@ import time
 
 import pytest
 import torch
-from hqsam_datasets.errors import UserError
 from processes import Training, killed_again_and_again, weights
 from test_loop import BASE, options
 
 from hqsam.model.build import build_model
 from hqsam.training.run import Spec
+from hqsam_base.errors import UserError
 
 SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "holdout": 0.0, "points": 64}
 """Little to do before the first step: seven steps an epoch."""

@@ -6,7 +6,6 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets.errors import UserError
 from safetensors.torch import load_file
 from test_loop import BASE, WEIGHTS, options, run
 
@@ -18,13 +17,14 @@ from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet
 from hqsam.training.loop import ModelOptions
 from hqsam.training.probe import reserve
-from hqsam.training.state import LAST, Progress, RunState
+from hqsam.training.state import LAST, RunState, TrainProgress
 from hqsam.training.step import Step
+from hqsam_base.errors import UserError
 
 
 def _state() -> RunState:
     weight = torch.nn.Parameter(torch.ones(3))
-    return RunState({"w": weight}, torch.optim.Adam([weight]), torch.Generator(), Progress())
+    return RunState({"w": weight}, torch.optim.Adam([weight]), torch.Generator(), TrainProgress())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

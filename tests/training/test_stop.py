@@ -55,7 +55,7 @@ def test_stopped_at_many_instants_ends_with_the_same_bytes(training_set, tmp_pat
 
         before = signal.getsignal(signal.SIGTERM)
         try:
-            run(training_set, out, report=later, **SMALL)
+            run(training_set, out, progress=later, **SMALL)
             break
         except SystemExit as error:
             assert error.code == 143
@@ -111,7 +111,7 @@ def test_a_stopped_run_with_every_option_ends_with_the_same_bytes(training_set, 
                 os.kill(os.getpid(), signal.SIGTERM)
 
         with pytest.raises(SystemExit):
-            run(training_set, out, report=told, **every)
+            run(training_set, out, progress=told, **every)
     run(training_set, out, **every)
     assert {BEST, MERGED} <= outputs(whole).keys()
     assert outputs(out) == outputs(whole)

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hqsam_datasets import augment
-from hqsam_datasets.errors import UserError
 from safetensors.torch import load_file
 from test_loop import BASE, ROOT, options, run
 
@@ -29,6 +27,8 @@ from hqsam.training.probe import largest_fitting
 from hqsam.training.run import Spec
 from hqsam.training.state import LAST
 from hqsam.training.step import Step, mask_logits, predict
+from hqsam_base.errors import UserError
+from hqsam_datasets.prepare import augment
 
 ALONE = Group(0, 1, torch.device("cpu"))
 
@@ -113,10 +113,10 @@ def test_ema_best_and_merged(training_set, tmp_path):
 
 
 def test_average_follows_the_parameters():
-    from hqsam.training.state import Progress, RunState
+    from hqsam.training.state import RunState, TrainProgress
 
     weight = torch.nn.Parameter(torch.tensor([0.0]))
-    state = RunState({"w": weight}, torch.optim.Adam([weight]), torch.Generator(), Progress())
+    state = RunState({"w": weight}, torch.optim.Adam([weight]), torch.Generator(), TrainProgress())
     for value in (8.0, 0.0, 0.0):
         with torch.no_grad():
             weight.fill_(value)
@@ -183,7 +183,7 @@ def test_mask_prompts_as_picture_or_logits(batch):
 def test_a_view_with_too_few_pixels_costs_only_itself_its_points(training_set, tmp_path, augment_options):
     """The official code takes the point prompt from the whole batch; the plan takes it from that view alone."""
     many = augment_options.model_copy(update={"points": 600})
-    augment.write_prompts(shards=training_set[0], out=tmp_path / "p", options=many, seed=0, report=lambda *_: None)
+    augment.write_prompts(shards=training_set[0], out=tmp_path / "p", options=many, seed=0, progress=lambda *_: None)
     data = TrainingSet(shards=training_set[0], prompts=tmp_path / "p")
     views = [data.view(Item(n, v)) for n in range(14) for v in (0, 1)]
     few = [view for view in views if not len(view.points)]
@@ -198,7 +198,7 @@ def test_empty_crops_are_drawn_again_or_replaced(training_set, tmp_path, augment
     for redraws in (0, 16):
         small = augment_options.model_copy(update={"scale": (1.9, 2.0), "max_redraws": redraws, "min_foreground": 6000})
         out = tmp_path / str(redraws)
-        augment.write_prompts(shards=training_set[0], out=out, options=small, seed=0, report=lambda *_: None)
+        augment.write_prompts(shards=training_set[0], out=out, options=small, seed=0, progress=lambda *_: None)
         index = json.loads((out / "index.json").read_text())
         data = TrainingSet(shards=training_set[0], prompts=out)
         boxes = np.stack([data.view(Item(n, v)).box for n in range(14) for v in (0, 1)])
@@ -249,12 +249,12 @@ def test_a_killed_run_encodes_only_what_is_missing(training_set, tmp_path):
 
     def encoded(out, **changes):
         said = []
-        meta = run(training_set, out, epochs=1, encode_batch=6, report=lambda *a: said.append(a), **changes)
+        meta = run(training_set, out, epochs=1, encode_batch=6, progress=lambda *a: said.append(a), **changes)
         return meta["digest"], [done for done, _, what in said if what == "encode"]
 
     for name in ("a", "b"):
         with pytest.raises(KeyboardInterrupt):
-            run(training_set, tmp_path / name, epochs=1, encode_batch=6, cache_gib=0.0, report=interrupt)
+            run(training_set, tmp_path / name, epochs=1, encode_batch=6, cache_gib=0.0, progress=interrupt)
         assert (tmp_path / f".{name}.features" / "done.bin").read_bytes() == bytes([1, 1, 0, 0])
     whole = encoded(tmp_path / "whole")
     assert whole[1] == [6, 12, 18, 24]
@@ -278,11 +278,11 @@ def test_a_stopped_training_is_not_mixed_with_another(training_set, tmp_path, au
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(training_set, out, report=second_epoch)
+        run(training_set, out, progress=second_epoch)
     kept = (out / LAST).read_bytes()
 
     augment.write_prompts(
-        shards=training_set[0], out=tmp_path / "prompts", options=augment_options, seed=1, report=lambda *_: None
+        shards=training_set[0], out=tmp_path / "prompts", options=augment_options, seed=1, progress=lambda *_: None
     )
     with pytest.raises(UserError, match=r"another one \(data\.prompts: (?s:.*) delete last\.pt"):
         run((training_set[0], tmp_path / "prompts"), out)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hqsam_base.errors import UserError
+from hqsam_base.seam import Seam
 from hqsam_datasets.benchmarks.base import OWN_DATA, Benchmark, BenchmarkOptions
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.seam import Seam
 
 _SEAM = Seam(
     package=__name__,

@@ -5,7 +5,7 @@ Layout: `test/<NAME>_im.jpg`, `test/<NAME>_gt.png` (0/255), beside `val/`; sever
 each has a pair of its own. Coarse masks (PSPNet, DeepLabV3+, RefineNet, FCN-8s) come in a second archive, a folder
 per network, as `<NAME>_seg.png` at image resolution, foreground above 128; copies of the pairs may lie beside them.
 The paper prompts with the ground-truth box and with the PSPNet mask; how that mask became SAM's 256-pixel input is
-unpublished (see `hqsam.predict`). Known bad files: none.
+unpublished (see `hqsam.prediction.benchmark`). Known bad files: none.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqsam_datasets import rle
+from hqsam_base import rle
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt
 from hqsam_datasets.benchmarks.common import BoolMask, pairs, read_foreground, single_object
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import find_root, missing_files, packed_inside
+from hqsam_datasets.fetch.extract import find_root, missing_files, packed_inside
 from hqsam_datasets.keys import distinct_keys
 
 _IMAGE, _TRUTH, _COARSE = "_im.jpg", "_gt.png", "_seg.png"

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from hqsam_datasets import rle
+from hqsam_base import rle
+from hqsam_base.errors import UserError
+from hqsam_base.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import find_file, find_folder, find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below
-from hqsam_datasets.images import MAX_PIXELS
-from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
+from hqsam_datasets.fetch.extract import below
+from hqsam_datasets.formats.images import MAX_PIXELS
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hqsam_datasets import rle
+from hqsam_base import rle
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Box, Content, Item, Kind, Prompt, Truth
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import NotHadError, found_below
-from hqsam_datasets.images import ImageError, decode_mask
+from hqsam_datasets.fetch.extract import NotHadError, found_below
+from hqsam_datasets.formats.images import ImageError, decode_mask
 from hqsam_datasets.keys import distinct_keys
 
 BoolMask = npt.NDArray[np.bool_]

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hqsam_datasets import rle
+from hqsam_base import rle
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import pairs
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, found_below, list_files, missing_files, packed_inside
-from hqsam_datasets.images import ImageError, decode_labels
+from hqsam_datasets.fetch.extract import below, found_below, list_files, missing_files, packed_inside
+from hqsam_datasets.formats.images import ImageError, decode_labels
 from hqsam_datasets.sample import make_key
 
 VOID = 255

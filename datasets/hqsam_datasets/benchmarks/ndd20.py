@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqsam_datasets import rle
+from hqsam_base import rle
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.cocolike import field, inside, read_json
 from hqsam_datasets.benchmarks.common import box_prompt
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, found_below
-from hqsam_datasets.images import ImageError, probe
+from hqsam_datasets.fetch.extract import below, found_below
+from hqsam_datasets.formats.images import ImageError, probe
 from hqsam_datasets.sample import make_key
 
 _CURE = "fetch the file again, or mend the record"

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hqsam_datasets import rle
+from hqsam_base import rle
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import BenchmarkOptions, Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import box_prompt
 from hqsam_datasets.benchmarks.own_detected import VERSION, DetectedSet, keys_of_section, source_options
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.images import FOREGROUND, ImageError, probe
+from hqsam_datasets.formats.images import FOREGROUND, ImageError, probe
 from hqsam_datasets.keys import distinct_keys
 from hqsam_datasets.sources.base import LabelMap, MaskFile, MaskRef, Pair, Source, read_file
 

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hqsam_datasets import rle
+from hqsam_base import rle
+from hqsam_base.errors import UserError
+from hqsam_base.json_stream import PackedRecords, canonical
 from hqsam_datasets.benchmarks.base import BenchmarkOptions, Content, Item
 from hqsam_datasets.benchmarks.cocolike import (
     check_detections,
@@ -24,10 +26,8 @@ from hqsam_datasets.benchmarks.cocolike import (
     whole,
 )
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import NotHadError
-from hqsam_datasets.images import ImageError, probe
-from hqsam_datasets.json_stream import PackedRecords, canonical
+from hqsam_datasets.fetch.extract import NotHadError
+from hqsam_datasets.formats.images import ImageError, probe
 from hqsam_datasets.sample import make_key
 from hqsam_datasets.sources.annotations import Places, annotation_file, file_name
 from hqsam_datasets.sources.base import SourceOptions, read_file

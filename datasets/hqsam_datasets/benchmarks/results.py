@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.json_stream import iterate_list
+from hqsam_base.errors import UserError
+from hqsam_base.json_stream import iterate_list
 
 _CURE = "fetch the file again; it must be a JSON list of COCO results"
 _MASKS = "these are results without boxes (final masks?): save the detector's boxes, bbox [x, y, width, height]"

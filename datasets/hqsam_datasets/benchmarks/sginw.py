@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Content, Item, Kind
 from hqsam_datasets.benchmarks.cocolike import (
     check_detections,
@@ -34,8 +35,7 @@ from hqsam_datasets.benchmarks.cocolike import (
 )
 from hqsam_datasets.benchmarks.common import find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, found_below
+from hqsam_datasets.fetch.extract import below, found_below
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqsam_datasets import rle
+from hqsam_base import rle
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.cocolike import (
     check_categories,
@@ -22,8 +23,7 @@ from hqsam_datasets.benchmarks.cocolike import (
     whole,
 )
 from hqsam_datasets.benchmarks.common import find_file, find_prompts
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, found_below
+from hqsam_datasets.fetch.extract import below, found_below
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]

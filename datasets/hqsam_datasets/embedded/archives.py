@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import cast
 
 import hqsam_datasets.embedded
-from hqsam_datasets import atomic
-from hqsam_datasets.errors import UserError
+from hqsam_base import atomic
+from hqsam_base.errors import UserError
 
 Maker = Callable[[], bytes]
 

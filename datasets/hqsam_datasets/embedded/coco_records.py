@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hqsam_datasets import rle
+from hqsam_base import rle
 from hqsam_datasets.embedded.detectors import Detectable, Frame, detections
 from hqsam_datasets.embedded.evaluation import Photo, visible
 from hqsam_datasets.embedded.packing import rng_of

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hqsam_datasets import rle
+from hqsam_base import rle
 from hqsam_datasets.embedded import coco_records, names
 from hqsam_datasets.embedded.coco_records import Json
 from hqsam_datasets.embedded.detectors import BoolMask, tracked

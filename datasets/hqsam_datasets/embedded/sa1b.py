@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from hqsam_datasets import rle
+from hqsam_base import rle
 from hqsam_datasets.embedded.evaluation import Alpha, size_of
 from hqsam_datasets.embedded.packing import Member, jpeg, rng_of
 from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, render_scene

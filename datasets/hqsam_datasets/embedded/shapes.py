@@ -6,7 +6,7 @@ when a shape is posed, so one shape keeps its identity over the frames of a clip
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -219,8 +219,3 @@ def _draw(canvas: NDArray[np.uint8], primitive: Primitive, xy: NDArray[np.int32]
         cv2.polylines(canvas, [xy], False, 255, thickness, cv2.LINE_8, 4)
     else:
         cv2.fillPoly(canvas, [xy], 0 if primitive.kind == "cut" else 255, cv2.LINE_8, 4)
-
-
-def outline_strokes(polygons: Iterable[Points], width: float) -> Shape:
-    """Closed strokes along polygons."""
-    return [stroke(closed(p), width) for p in polygons]

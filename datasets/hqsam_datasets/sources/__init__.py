@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.seam import Seam
+from hqsam_base.errors import UserError
+from hqsam_base.seam import Seam
 from hqsam_datasets.sources.base import Source
 
 _SEAM = Seam(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import NotHadError, below
-from hqsam_datasets.json_stream import PackedRecords, canonical, iterate_members
-from hqsam_datasets.manifest import Reject, RejectReason
+from hqsam_base.errors import UserError
+from hqsam_base.json_stream import PackedRecords, canonical, iterate_members
+from hqsam_datasets.fetch.extract import NotHadError, below
+from hqsam_datasets.formats.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, Pair, Scan, Segmentation, SourceOptions, relative
 from hqsam_datasets.sources.own import found_single
 from hqsam_datasets.sources.skip import Skip

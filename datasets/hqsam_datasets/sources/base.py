@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from hqsam_datasets import rle
-from hqsam_datasets.images import ImageError, MaskEncoding, decode_labels, decode_mask, histogram
-from hqsam_datasets.manifest import Reject
+from hqsam_base import rle
+from hqsam_datasets.formats.images import ImageError, MaskEncoding, decode_labels, decode_mask, histogram
+from hqsam_datasets.formats.manifest import Reject
 
 
 def _inside(value: str) -> str:
@@ -127,7 +127,7 @@ class MaskFile:
     category: str | None = None
 
     def load(self, size: tuple[int, int]) -> list[LoadedMask]:
-        """Decode the file by the rules of `hqsam_datasets.images`."""
+        """Decode the file by the rules of `hqsam_datasets.formats.images`."""
         data = read_file(self.path, "unreadable_mask")
         found = decode_mask(data)
         plain = data[24:26] == b"\x08\x00" and data[:4] == b"\x89PNG" and found.encoding in ("0/255", "soft")

@@ -14,9 +14,9 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import NotHadError, below, find_root, found_below
-from hqsam_datasets.manifest import Reject
+from hqsam_base.errors import UserError
+from hqsam_datasets.fetch.extract import NotHadError, below, find_root, found_below
+from hqsam_datasets.formats.manifest import Reject
 from hqsam_datasets.sources.base import DataSheet, LabelMap, MaskFile, MaskRef, Pair, Scan, SourceOptions, relative
 from hqsam_datasets.sources.own import LOSSY, SUFFIXES, found_single
 from hqsam_datasets.sources.skip import Skip

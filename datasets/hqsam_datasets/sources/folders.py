@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import below, find_root, found_below, has_files, list_files, packed_inside
-from hqsam_datasets.manifest import Reject, RejectReason
+from hqsam_base.errors import UserError
+from hqsam_datasets.fetch.extract import below, find_root, found_below, has_files, list_files, packed_inside
+from hqsam_datasets.formats.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
 
 IMAGE_SUFFIXES = (".jpg",)

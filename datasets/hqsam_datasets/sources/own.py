@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 from pathlib import Path, PurePosixPath
 
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.extract import found_below
+from hqsam_base.errors import UserError
+from hqsam_datasets.fetch.extract import found_below
 from hqsam_datasets.sources.base import relative
 
 LOSSY = (".jpg", ".jpeg", ".webp")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqsam_datasets.errors import UserError
-from hqsam_datasets.images import ImageError
-from hqsam_datasets.manifest import Reject
+from hqsam_base.errors import UserError
+from hqsam_datasets.formats.images import ImageError
+from hqsam_datasets.formats.manifest import Reject
 from hqsam_datasets.sources.base import (
     DataSheet,
     LoadedMask,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from hqsam_datasets.errors import UserError
+from hqsam_base.errors import UserError
 from hqsam_datasets.sources.own import SUFFIXES
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hqsam_datasets.seam import Seam
-
 from hqsam.model.backbones.base import Backbone
+from hqsam_base.seam import Seam
 
 __all__ = ["Backbone", "bundled_weights", "load", "names"]
 

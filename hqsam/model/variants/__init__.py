@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hqsam_datasets.seam import Seam
-
 from hqsam.model.backbones.base import Backbone
 from hqsam.model.variants._base import Variant
+from hqsam_base.seam import Seam
 
 if TYPE_CHECKING:
     from hqsam.model.head import Head

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hqsam.model.backbones.base import Backbone
-from hqsam.model.head import Head
-from hqsam.model.hq_decoder import TokenHead, TokenOutput, conv3x3_per_prompt
+from hqsam.model.head import Head, TokenOutput
+from hqsam.model.hq_decoder import TokenHead, conv3x3_per_prompt
 from hqsam.model.variants._base import Variant
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hqsam.model.backbones.base import Backbone
-from hqsam.model.head import Head
-from hqsam.model.hq_decoder import TokenHead, TokenOutput, dot_channels
+from hqsam.model.head import Head, TokenOutput
+from hqsam.model.hq_decoder import TokenHead, dot_channels
 from hqsam.model.variants._base import Variant
 
 

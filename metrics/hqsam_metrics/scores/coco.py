@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hqsam_metrics.base import Outcome, Report, ScoreOptions, rules
+from hqsam_base.progress import Progress
+from hqsam_metrics.base import Outcome, ScoreOptions, rules
 
 if TYPE_CHECKING:
-    from hqsam_metrics.benchdata import Predictions
-    from hqsam_metrics.detection import Plan
+    from hqsam_metrics.ap.detection import Plan
+    from hqsam_metrics.benchmark_data import Predictions
 
 VERSION = 1
 MAX_DETS = 100
@@ -29,8 +30,8 @@ def make_plan(
     ratios: tuple[float | None, ...], *, class_agnostic: bool, max_dets: int | None, per_instance: bool
 ) -> Plan:
     """Returns the plan of the COCO protocol; `ratios`: None for mask AP, a dilation ratio for boundary AP."""
-    from hqsam_metrics.ap import size_bins
-    from hqsam_metrics.detection import Measure, Plan
+    from hqsam_metrics.ap.accumulate import size_bins
+    from hqsam_metrics.ap.detection import Measure, Plan
 
     bins = size_bins(32, 96)
     measures = tuple(Measure(ratio, bins) for ratio in ratios)
@@ -39,7 +40,7 @@ def make_plan(
 
 def protocol(*, class_agnostic: bool, max_dets: int | None, area_rule: str, **own: Any) -> dict[str, Any]:
     """Returns the rules of the COCO protocol for the protocol block."""
-    from hqsam_metrics.apscore import EMPTY_MASK_RULE
+    from hqsam_metrics.ap.score import EMPTY_MASK_RULE
 
     return rules(
         "coco",
@@ -74,25 +75,25 @@ class CocoScore:
             metric="AP AP_B" + ("" if options.strict_dilation_ratio is None else " AP_B_strict"),
         )
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, report: Report) -> Outcome:
+    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_metrics import apscore
-        from hqsam_metrics.detection import score_detections
-        from hqsam_metrics.names import coco_metrics
+        from hqsam_metrics.ap import score
+        from hqsam_metrics.ap.detection import score_detections
+        from hqsam_metrics.ap.names import coco_metrics
 
-        gt = apscore.ground_truth(data, lvis=False)
-        dt = apscore.results(data, gt, options)
+        gt = score.ground_truth(data, lvis=False)
+        dt = score.results(data, gt, options)
         plan = make_plan(
             (None, *options.ratios.values()),
             class_agnostic=options.class_agnostic,
             max_dets=options.max_dets,
             per_instance=True,
         )
-        scored = score_detections(gt, dt, plan, report=report)
+        scored = score_detections(gt, dt, plan, progress=progress)
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= coco_metrics(tables, suffix)
-        return apscore.outcome(metrics, data, gt, scored, list(options.ratios))
+        return score.outcome(metrics, data, gt, scored, list(options.ratios))
 
 
 SCORE = CocoScore()

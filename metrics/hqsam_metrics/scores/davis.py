@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_metrics.base import Outcome, Report, ScoreOptions, Units, rules
-from hqsam_metrics.errors import UserError
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
+from hqsam_metrics.base import Outcome, ScoreOptions, Units, rules
 
 if TYPE_CHECKING:
-    from hqsam_metrics.benchdata import Predictions
+    from hqsam_metrics.benchmark_data import Predictions
     from hqsam_metrics.davis import ObjectScore
-    from hqsam_metrics.rle import RleBatch
+    from hqsam_metrics.masks.rle import RleBatch
 
 VERSION = 1
 Labels = NDArray[np.uint8]
@@ -65,9 +66,9 @@ class DavisScore:
         """See `hqsam_metrics.base.Score`."""
         return protocol(overlaps="higher predicted IoU wins, then the lower track number")
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, report: Report) -> Outcome:
+    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_metrics.benchdata import rle_column
+        from hqsam_metrics.benchmark_data import rle_column
         from hqsam_metrics.davis import global_metrics, score_sequence
 
         target = rle_column(data.benchmark.instances, data.benchmark.folder / "instances.parquet")
@@ -83,13 +84,13 @@ class DavisScore:
                 pred=partial(read, layers=predicted, masks=data.masks),
                 target=partial(read, layers=real, masks=target),
             )
-            report(number + 1, len(videos), "scoring sequences")
+            progress(number + 1, len(videos), "scoring sequences")
         return Outcome(dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings)
 
 
 def _videos(data: Predictions) -> dict[str, list[tuple[str, tuple[int, int]]]]:
     """Returns key and (height, width) of the frames of each video, in order."""
-    from hqsam_metrics.benchdata import integers, strings
+    from hqsam_metrics.benchmark_data import integers, strings
 
     images = data.benchmark.images
     columns = (integers(images, name) for name in ("frame", "height", "width"))
@@ -103,7 +104,7 @@ def _videos(data: Predictions) -> dict[str, list[tuple[str, tuple[int, int]]]]:
 
 
 def _real_layers(data: Predictions) -> dict[str, list[_Layer]]:
-    from hqsam_metrics.benchdata import integers, strings
+    from hqsam_metrics.benchmark_data import integers, strings
 
     table = data.benchmark.instances
     out: dict[str, list[_Layer]] = defaultdict(list)
@@ -113,7 +114,7 @@ def _real_layers(data: Predictions) -> dict[str, list[_Layer]]:
 
 
 def _predicted_layers(data: Predictions) -> dict[str, list[_Layer]]:
-    from hqsam_metrics.benchdata import integers
+    from hqsam_metrics.benchmark_data import integers
 
     out: dict[str, list[_Layer]] = defaultdict(list)
     quality = np.nan_to_num(data.iou_pred, nan=-1.0)
@@ -149,7 +150,7 @@ def _label(track: int, data: Predictions) -> int:
 def _label_map(
     at: int, *, frames: list[tuple[str, tuple[int, int]]], layers: dict[str, list[_Layer]], masks: RleBatch
 ) -> Labels:
-    from hqsam_metrics.masks import decode_counts
+    from hqsam_metrics.masks.iou import decode_counts
 
     key, size = frames[at]
     out = np.zeros(size, np.uint8)

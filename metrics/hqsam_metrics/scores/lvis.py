@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hqsam_metrics.base import Outcome, Report, ScoreOptions, rules
-from hqsam_metrics.errors import UserError
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
+from hqsam_metrics.base import Outcome, ScoreOptions, rules
 
 if TYPE_CHECKING:
-    from hqsam_metrics.benchdata import Predictions
-    from hqsam_metrics.detection import Plan
+    from hqsam_metrics.ap.detection import Plan
+    from hqsam_metrics.benchmark_data import Predictions
 
 VERSION = 1
 MAX_DETS = 300
@@ -24,8 +25,8 @@ _NO_LIMIT = 1 << 40
 
 def make_plan(ratios: tuple[float | None, ...], *, max_dets: int | None, per_instance: bool) -> Plan:
     """Returns the plan of the LVIS protocol; `ratios`: None for mask AP, a dilation ratio for boundary AP."""
-    from hqsam_metrics.ap import size_bins
-    from hqsam_metrics.detection import Measure, Plan
+    from hqsam_metrics.ap.accumulate import size_bins
+    from hqsam_metrics.ap.detection import Measure, Plan
 
     measures = tuple(Measure(ratio, size_bins(32, 96, closed=ratio is None)) for ratio in ratios)
     return Plan(measures, (_NO_LIMIT,), image_limit=max_dets or MAX_DETS, per_instance=per_instance)
@@ -65,26 +66,26 @@ class LvisScore:
             metric="AP AP_B" + ("" if options.strict_dilation_ratio is None else " AP_B_strict"),
         )
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, report: Report) -> Outcome:
+    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_metrics import apscore
-        from hqsam_metrics.detection import score_detections
-        from hqsam_metrics.names import lvis_metrics
+        from hqsam_metrics.ap import score
+        from hqsam_metrics.ap.detection import score_detections
+        from hqsam_metrics.ap.names import lvis_metrics
 
         if options.class_agnostic:
             raise UserError(
                 "score.class_agnostic: LVIS is federated by class; use the metric `coco` for class-agnostic AP"
             )
-        gt = apscore.ground_truth(data, lvis=True)
+        gt = score.ground_truth(data, lvis=True)
         assert gt.federation is not None
-        dt = apscore.results(data, gt, options)
+        dt = score.results(data, gt, options)
         ratios = options.ratios
         plan = make_plan((None, *ratios.values()), max_dets=options.max_dets, per_instance=True)
-        scored = score_detections(gt, dt, plan, report=report)
+        scored = score_detections(gt, dt, plan, progress=progress)
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *ratios), scored.tables, strict=True):
             metrics |= lvis_metrics(tables, gt.federation, options.max_dets or MAX_DETS, suffix)
-        return apscore.outcome(metrics, data, gt, scored, list(ratios))
+        return score.outcome(metrics, data, gt, scored, list(ratios))
 
 
 SCORE = LvisScore()

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hqsam_metrics.base import Outcome, Report, ScoreOptions, Units, rules
-from hqsam_metrics.errors import UserError
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
+from hqsam_metrics.base import Outcome, ScoreOptions, Units, rules
 
 if TYPE_CHECKING:
-    from hqsam_metrics.benchdata import Predictions
-    from hqsam_metrics.rle import Int
+    from hqsam_metrics.benchmark_data import Predictions
+    from hqsam_metrics.masks.rle import Int
 
 VERSION = 1
 
@@ -50,10 +51,10 @@ class MasksScore:
             empty_mask_rule="both empty: undefined and left out; one empty: 0",
         )
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, report: Report) -> Outcome:
+    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_metrics.benchdata import rle_column, strings
-        from hqsam_metrics.paired import paired_ious
+        from hqsam_metrics.benchmark_data import rle_column, strings
+        from hqsam_metrics.masks.one_to_one import paired_ious
 
         truth = data.benchmark.instances
         target = rle_column(truth, data.benchmark.folder / "instances.parquet").take(_targets(data))
@@ -63,7 +64,7 @@ class MasksScore:
             raise UserError(f"{data.folder}: {prompt_ids[wrong[0]]}: prediction and ground truth differ in size")
         ratios = options.ratios
         names = (f"{data.folder}: prediction", f"{data.benchmark.folder}: ground truth of prediction")
-        found = paired_ious(data.masks, target, tuple(ratios.values()), names=names, report=report)
+        found = paired_ious(data.masks, target, tuple(ratios.values()), names=names, progress=progress)
         metrics = {"mIoU": mean(found.iou)}
         for name, values in zip(("mBIoU", "mBIoU_strict"), found.biou, strict=False):
             metrics[name] = mean(values)
@@ -78,7 +79,7 @@ class MasksScore:
 
 def _targets(data: Predictions) -> Int:
     """Returns the ground-truth row of each prompt: the instance it names, else the only one of its image."""
-    from hqsam_metrics.benchdata import lookup, strings
+    from hqsam_metrics.benchmark_data import lookup, strings
 
     truth = data.benchmark.instances
     row = lookup(data.prompts["instance_id"], truth["instance_id"])

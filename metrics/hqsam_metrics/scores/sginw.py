@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hqsam_metrics.base import Outcome, Report, ScoreOptions
-from hqsam_metrics.errors import UserError
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
+from hqsam_metrics.base import Outcome, ScoreOptions
 
 if TYPE_CHECKING:
-    from hqsam_metrics.ap import Tables
-    from hqsam_metrics.benchdata import Predictions
-    from hqsam_metrics.rle import Int
+    from hqsam_metrics.ap.accumulate import Tables
+    from hqsam_metrics.benchmark_data import Predictions
+    from hqsam_metrics.masks.rle import Int
 
 VERSION = 1
 
@@ -71,28 +72,28 @@ class SginwScore:
         own = {"evaluator": "hqsam_metrics.sginw", "evaluator_version": VERSION}
         return CocoScore().protocol(options) | own | {"averaging": "unweighted mean over 25 sets"}
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, report: Report) -> Outcome:
+    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_metrics import apscore
-        from hqsam_metrics.detection import score_detections
-        from hqsam_metrics.jsonlist import read_json
+        from hqsam_base.json_list import read_json
+        from hqsam_metrics.ap import score
+        from hqsam_metrics.ap.detection import score_detections
         from hqsam_metrics.scores.coco import make_plan
 
         if options.class_agnostic:
             raise UserError(
                 "score.class_agnostic: SGinW is scored by class; use the metric `coco` for class-agnostic AP"
             )
-        gt = apscore.ground_truth(data, lvis=False)
+        gt = score.ground_truth(data, lvis=False)
         places = set_places(read_json(data.benchmark.ground_truth), gt.category_ids, gt.name)
-        dt = apscore.results(data, gt, options)
+        dt = score.results(data, gt, options)
         plan = make_plan(
             (None, *options.ratios.values()), class_agnostic=False, max_dets=options.max_dets, per_instance=True
         )
-        scored = score_detections(gt, dt, plan, report=report)
+        scored = score_detections(gt, dt, plan, progress=progress)
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= _metrics(tables, places, suffix)
-        return apscore.outcome(metrics, data, gt, scored, list(options.ratios))
+        return score.outcome(metrics, data, gt, scored, list(options.ratios))
 
 
 SCORE = SginwScore()

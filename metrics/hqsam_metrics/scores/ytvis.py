@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hqsam_metrics.base import Outcome, Report, ScoreOptions, Units, rules
-from hqsam_metrics.errors import UserError
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
+from hqsam_metrics.base import Outcome, ScoreOptions, Units, rules
 
 if TYPE_CHECKING:
-    from hqsam_metrics.benchdata import Predictions
-    from hqsam_metrics.detection import BestMatches
-    from hqsam_metrics.tubes_io import Tubes, TubeTruth
+    from hqsam_metrics.ap.detection import BestMatches
+    from hqsam_metrics.ap.tubes_io import Tubes, TubeTruth
+    from hqsam_metrics.benchmark_data import Predictions
 
 VERSION = 1
 
@@ -55,12 +56,12 @@ class YtvisScore:
             tube_score="mean over the frames of the track",
         )
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, report: Report) -> Outcome:
+    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_metrics.apscore import ap_warnings, dropped_warnings
-        from hqsam_metrics.names import coco_metrics
-        from hqsam_metrics.tubes import DILATION_RATIO, LIMITS, score_tubes
-        from hqsam_metrics.tubes_io import read_ytvis
+        from hqsam_metrics.ap.names import coco_metrics
+        from hqsam_metrics.ap.score import ap_warnings, dropped_warnings
+        from hqsam_metrics.ap.tubes import DILATION_RATIO, LIMITS, score_tubes
+        from hqsam_metrics.ap.tubes_io import read_ytvis
 
         if options.dilation_ratio != DILATION_RATIO or options.strict_dilation_ratio is not None:
             raise UserError(f"score.dilation_ratio: the HQ-YTVIS protocol is fixed at {DILATION_RATIO}, without strict")
@@ -69,7 +70,7 @@ class YtvisScore:
         truth = read_ytvis(data.benchmark.ground_truth)
         places = _frame_places(data, truth)
         dt = _tubes(data, truth, options, places)
-        scored = score_tubes(truth, dt, class_agnostic=options.class_agnostic, per_instance=True, report=report)
+        scored = score_tubes(truth, dt, class_agnostic=options.class_agnostic, per_instance=True, progress=progress)
         metrics = coco_metrics(scored.tables[0]) | coco_metrics(scored.tables[1], "_B")
         warnings = [*truth.warnings, *dropped_warnings(scored.dropped), *ap_warnings(metrics, ["_B"])]
         n = len(truth.video_ids)
@@ -79,7 +80,7 @@ class YtvisScore:
 
 def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
     """Returns (video, frame) of every image, frames numbered from 0 in the order of their `frame` column."""
-    from hqsam_metrics.benchdata import integers
+    from hqsam_metrics.benchmark_data import integers
 
     video, frame = (integers(data.benchmark.images, column) for column in ("video_id", "frame"))
     out: list[tuple[int, int]] = [(-1, -1)] * len(video)
@@ -97,10 +98,10 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
 
 def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: list[tuple[int, int]]) -> Tubes:
     """Joins the predictions of each track to one tube."""
-    from hqsam_metrics.benchdata import integers
-    from hqsam_metrics.columns import place_of
-    from hqsam_metrics.rle import RleBatch
-    from hqsam_metrics.tubes_io import Tubes, blank_string
+    from hqsam_metrics.ap.columns import place_of
+    from hqsam_metrics.ap.tubes_io import Tubes, blank_string
+    from hqsam_metrics.benchmark_data import integers
+    from hqsam_metrics.masks.rle import RleBatch
 
     track, given = (integers(data.prompts, column) for column in ("track_id", "category_id"))
     score = data.scores(options.score_rule)
@@ -143,7 +144,7 @@ def _category(values: Any, key: tuple[int, int], truth: TubeTruth, data: Predict
 
 def _units(data: Predictions, truth: TubeTruth, best: BestMatches) -> Units:
     """Returns one row a ground-truth tube; its key is the first frame, its unit ends in the annotation's id."""
-    from hqsam_metrics.benchdata import integers, strings
+    from hqsam_metrics.benchmark_data import integers, strings
 
     images = data.benchmark.images
     names = strings(images, "video")

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from hqsam_datasets.errors import UserError
+from hqsam_base.errors import UserError
 
 
 def check_outputs(outputs: Mapping[str, Path | None], *, inputs: Iterable[Path | None] = (), png: bool = False) -> None:

@@ -33,9 +33,8 @@ def inspect(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")] = None,
 ) -> None:
     """Print format, backbone, variant, parameter counts, SHA-256 and notes of a checkpoint."""
-    from hqsam_datasets.atomic import write_json
-
     from hqsam.model.convert import inspect
+    from hqsam_base.atomic import write_json
 
     check_outputs({"--json": json_file}, inputs=[file])
     found = inspect(file)

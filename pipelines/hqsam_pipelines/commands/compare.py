@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from hqsam_pipelines.compare import Comparison
+    from hqsam_pipelines.compare.comparison import Comparison
 
 app = typer.Typer(help="Is this commit better than that one, by how much, and is it noise?")
 
@@ -55,10 +55,9 @@ def compare(
 
 
 def _compared(rev_a: str, rev_b: str, *, ap_bootstrap: bool) -> Comparison:
-    from hqsam_datasets.errors import UserError
-
-    from hqsam_pipelines.compare import compare as run
-    from hqsam_pipelines.env import repository_root
+    from hqsam_base.errors import UserError
+    from hqsam_pipelines.compare.comparison import compare as run
+    from hqsam_pipelines.config.env import repository_root
 
     try:
         root = repository_root()
@@ -68,9 +67,8 @@ def _compared(rev_a: str, rev_b: str, *, ap_bootstrap: bool) -> Comparison:
 
 
 def _write(comparison: Comparison, html: Path | None, json: Path | None) -> None:
-    from hqsam_datasets.atomic import write_json, write_text
-
-    from hqsam_pipelines.compare_render import to_html, to_json
+    from hqsam_base.atomic import write_json, write_text
+    from hqsam_pipelines.compare.render import to_html, to_json
 
     if json is not None:
         write_json(json, to_json(comparison))
@@ -81,7 +79,7 @@ def _write(comparison: Comparison, html: Path | None, json: Path | None) -> None
 def _show(comparison: Comparison, *, every: bool) -> None:
     from rich.console import Console
 
-    from hqsam_pipelines.compare_render import show
+    from hqsam_pipelines.compare.render import show
 
     console = Console()
     # A pipe or a CI log has no width of its own; 80 columns would cut the numbers.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hqsam_pipelines.progress import Progress
+from hqsam_pipelines.runner.progress import ProgressDisplay
 
 if TYPE_CHECKING:
-    from hqsam_datasets.lookup import FoundImage
+    from hqsam_datasets.diagnose.lookup import FoundImage
 
 app = typer.Typer(
     help="Look at samples and their prompts, read the data sheets, copy shards to and from object stores."
@@ -32,7 +32,9 @@ def show(
 
     Of an evaluation image: picture, ground truth, and the prompts of each set.
     """
-    from hqsam_datasets import atomic, drawing, images, lookup
+    from hqsam_base import atomic
+    from hqsam_datasets.diagnose import drawing, lookup
+    from hqsam_datasets.formats import images
 
     target = out or Path(f"{key}.png")
     if (evaluated := lookup.find_image(key, data)) is not None:
@@ -54,7 +56,9 @@ def show(
 
 
 def _show_image(key: str, found: FoundImage, target: Path, json_file: Path | None) -> None:
-    from hqsam_datasets import atomic, drawing, images
+    from hqsam_base import atomic
+    from hqsam_datasets.diagnose import drawing
+    from hqsam_datasets.formats import images
 
     drawing_of = drawing.draw_evaluation(found.image, found.truths, found.prompts)
     atomic.write_bytes(target, images.encode_png(drawing_of))
@@ -74,10 +78,10 @@ def push(
     url: Url,
 ) -> None:
     """Copy shards to an object store; what is there already is not sent again."""
-    from hqsam_datasets import remote
+    from hqsam_datasets.formats import remote
 
-    with Progress("push") as report:
-        sent = remote.push(folder, url, report=report)
+    with ProgressDisplay("push") as progress:
+        sent = remote.push(folder, url, progress=progress)
     typer.echo(f"{sent} shards sent; {url} is complete")
 
 
@@ -87,10 +91,10 @@ def pull(
     folder: Annotated[Path, typer.Argument(help="Folder to write; appears whole and verified or not at all.")],
 ) -> None:
     """Copy shards from an object store and verify them."""
-    from hqsam_datasets import remote
+    from hqsam_datasets.formats import remote
 
-    with Progress("pull") as report:
-        index = remote.pull(url, folder, report=report)
+    with ProgressDisplay("pull") as progress:
+        index = remote.pull(url, folder, progress=progress)
     typer.echo(f"{len(index['shards'])} shards in {folder}")
 
 

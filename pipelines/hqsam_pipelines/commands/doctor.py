@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from hqsam_datasets.folder_check import Finding
+    from hqsam_datasets.diagnose.folder import Finding
 
 app = typer.Typer(help="Check that this machine and this checkout can run the pipeline, or a folder of your own data.")
 
@@ -24,7 +24,7 @@ def doctor(context: typer.Context, json_file: Json = None) -> None:
     """Look at Python, libraries, disk, memory, GPU, git, DVC, the Prefect server, params.yaml and left-over outputs."""
     if context.invoked_subcommand is not None:
         return
-    from hqsam_pipelines import doctor as checks
+    from hqsam_pipelines.runner import doctor as checks
 
     findings = checks.examine(Path.cwd())
     for finding in findings:
@@ -49,15 +49,16 @@ def data(
     json_file: Json = None,
 ) -> None:
     """Say in plain words what is wrong with a folder of images and masks. Exit status 1 if it is not usable."""
-    from hqsam_datasets import annotation_check, atomic, folder_check
+    from hqsam_base import atomic
+    from hqsam_datasets.diagnose import annotations as annotation_check
+    from hqsam_datasets.diagnose import folder
+    from hqsam_pipelines.runner.progress import ProgressDisplay
 
-    from hqsam_pipelines.progress import Progress
-
-    with Progress("doctor") as report:
+    with ProgressDisplay("doctor") as progress:
         if annotations is not None:
-            findings = annotation_check.examine(path, annotations=annotations, image_folder=images, report=report)
+            findings = annotation_check.examine(path, annotations=annotations, image_folder=images, progress=progress)
         else:
-            findings = folder_check.examine(path, image_folder=images, mask_folder=masks, kind=kind, report=report)
+            findings = folder.examine(path, image_folder=images, mask_folder=masks, kind=kind, progress=progress)
     for finding in findings:
         _print(finding)
     if json_file is not None:

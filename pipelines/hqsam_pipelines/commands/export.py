@@ -14,7 +14,7 @@ import typer
 from hqsam_pipelines.commands._outputs import check_outputs
 
 if TYPE_CHECKING:
-    from hqsam.export import Exported
+    from hqsam.export.onnx_files import Exported
 
 app = typer.Typer(no_args_is_help=True, help="Write a model for another runtime.")
 
@@ -63,10 +63,9 @@ def onnx(
     ] = None,
 ) -> None:
     """Write ONNX files and compare them with PyTorch: any number of images, of prompts, of points per prompt."""
-    from hqsam_datasets.atomic import write_json
-
-    from hqsam.export import export_onnx, load_for_export
-    from hqsam.export_parts import DecoderOptions, Part
+    from hqsam.export.onnx_files import export_onnx, load_for_export
+    from hqsam.export.parts import DecoderOptions, Part
+    from hqsam_base.atomic import write_json
 
     check_outputs({"--json": json_file}, inputs=[checkpoint, head])
     options = DecoderOptions(output.value, multimask, low_res_only)

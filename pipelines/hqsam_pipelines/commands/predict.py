@@ -15,10 +15,10 @@ from typer.core import TyperCommand
 from hqsam_pipelines.commands._outputs import check_outputs
 
 if TYPE_CHECKING:
+    from hqsam.api.predictor import Prediction
     from hqsam.model.hq_sam import HQSam
-    from hqsam.outputs import MaskPatch
-    from hqsam.predictor import Prediction
-    from hqsam.prompts import Prompt
+    from hqsam.prediction.postprocess import MaskPatch
+    from hqsam.prediction.prompt import Prompt
 
 app = typer.Typer(help="Segment one image with HQ-SAM.")
 
@@ -130,9 +130,9 @@ def predict(
     ] = None,
 ) -> None:
     """Segment the object that a box, points or a coarse mask (or a mixture) show."""
+    from hqsam.api.predictor import SamHQPredictor
     from hqsam.model.load import load_any
-    from hqsam.prediction import pick_device
-    from hqsam.predictor import SamHQPredictor
+    from hqsam.prediction.passes import pick_device
 
     outputs = {"--out": out, "--overlay": overlay, "--json": json_file}
     check_outputs(outputs, inputs=[image, mask, checkpoint, base], png=True)
@@ -148,9 +148,8 @@ def predict(
 
 
 def _read_image(path: Path) -> Any:
-    from hqsam_datasets.images import ImageError, decode_image
-
     from hqsam.errors import UserError
+    from hqsam_datasets.formats.images import ImageError, decode_image
 
     try:
         data = path.read_bytes()
@@ -172,7 +171,7 @@ def _read_image(path: Path) -> Any:
 
 
 def _is_16_bit(data: bytes) -> bool:
-    from hqsam_datasets.images import probe
+    from hqsam_datasets.formats.images import probe
 
     png_depth = data[24] if data[:8] == b"\x89PNG\r\n\x1a\n" else 0
     return png_depth == 16 or probe(data).mode == "I;16"
@@ -184,7 +183,7 @@ def _prompt(
     negatives: list[tuple[float, float]],
     mask: Path | None,
 ) -> Prompt:
-    from hqsam.prompts import Prompt
+    from hqsam.prediction.prompt import Prompt
 
     return Prompt(
         box=box,
@@ -195,9 +194,8 @@ def _prompt(
 
 
 def _read_mask(path: Path) -> Any:
-    from hqsam_datasets.images import ImageError, decode_mask
-
     from hqsam.errors import UserError
+    from hqsam_datasets.formats.images import ImageError, decode_mask
 
     try:
         mask = decode_mask(path.read_bytes()).foreground
@@ -216,10 +214,10 @@ def _write(
     out: Path, overlay: Path | None, json_file: Path | None, output: Output,
 ) -> None:  # fmt: skip
     import numpy as np
-    from hqsam_datasets import atomic, rle
-    from hqsam_datasets.images import encode_png
 
-    from hqsam.overlay import overlay as draw
+    from hqsam.prediction.overlay import overlay as draw
+    from hqsam_base import atomic, rle
+    from hqsam_datasets.formats.images import encode_png
 
     mask = patch.full()
     atomic.write_bytes(out, encode_png(np.where(mask, np.uint8(255), np.uint8(0))))

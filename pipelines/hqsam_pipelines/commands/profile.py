@@ -30,7 +30,7 @@ def profile(
     ] = None,
 ) -> None:
     """Make a profile the active one; without a name, list them (with --prune: tidy up after an edit of params.yaml)."""
-    from hqsam_pipelines import env, profiles
+    from hqsam_pipelines.config import env, profiles
 
     root = env.repository_root()
     if name is None:

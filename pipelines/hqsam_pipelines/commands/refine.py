@@ -47,14 +47,13 @@ def refine(
 
     Only reads what the stages wrote; no output of the pipeline changes.
     """
-    from hqsam_datasets.atomic import write_json
-
     from hqsam import refiners
-    from hqsam.refine import evaluate
+    from hqsam.prediction.refine import evaluate
+    from hqsam_base.atomic import write_json
     from hqsam_pipelines.commands._outputs import check_outputs
-    from hqsam_pipelines.env import repository_root
-    from hqsam_pipelines.params import Params
-    from hqsam_pipelines.progress import Progress
+    from hqsam_pipelines.config.env import repository_root
+    from hqsam_pipelines.config.params import Params
+    from hqsam_pipelines.runner.progress import ProgressDisplay
 
     check_outputs({"--json": json}, inputs=[weights])
     root = repository_root()
@@ -65,11 +64,11 @@ def refine(
         weights=weights, repository=repository, device=device.value, long_side=long_side, fast=fast
     )
     opened = refiners.load(refiner).open(options)
-    with Progress(f"refine-{benchmark}-{model}") as report:
+    with ProgressDisplay(f"refine-{benchmark}-{model}") as progress:
         found = evaluate(
             benchmark=root / "data" / "benchmarks" / benchmark,
             predictions=root / "data" / "predictions" / f"{benchmark}-{model}",
-            system=system.value, opened=opened, options=score, report=report,
+            system=system.value, opened=opened, options=score, progress=progress,
         )  # fmt: skip
     if json is not None:
         write_json(json, found)

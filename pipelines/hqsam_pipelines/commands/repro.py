@@ -39,9 +39,9 @@ def repro(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what happened here.")] = None,
 ) -> None:
     """Bring the targets up to date."""
-    from hqsam_datasets.fetch import DROP_FOLDER_VARIABLE
-
-    from hqsam_pipelines import env, reproduce
+    from hqsam_datasets.fetch.archive import DROP_FOLDER_VARIABLE
+    from hqsam_pipelines.config import env
+    from hqsam_pipelines.runner import reproduce
 
     if from_dir is not None:
         os.environ[DROP_FOLDER_VARIABLE] = str(from_dir)
@@ -65,10 +65,10 @@ def _switch(root: Path) -> None:
     Raises:
         UserError: the active profile is no base of a grid: the sample's would say nothing about its data.
     """
-    from hqsam_datasets.errors import UserError
-
-    from hqsam_pipelines import ablations, profiles
-    from hqsam_pipelines.params import FILE, Params
+    from hqsam_base.errors import UserError
+    from hqsam_pipelines import ablations
+    from hqsam_pipelines.config import profiles
+    from hqsam_pipelines.config.params import FILE, Params
 
     active = Params.load(root / FILE).profile
     name = next((name for name, base in ablations.PROFILES.items() if active in (name, base)), None)

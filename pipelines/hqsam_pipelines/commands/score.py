@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hqsam_pipelines.commands._outputs import check_outputs
-from hqsam_pipelines.progress import Progress
+from hqsam_pipelines.runner.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from hqsam_metrics.evaluate import Result
@@ -67,8 +67,8 @@ def _run(
 
     with _messages(json_file):
         check_outputs({"--json": json_file}, inputs=[arguments["pred"], arguments["gt"]])
-        with Progress("score") as report:
-            result = score(report=report, **arguments)
+        with ProgressDisplay("score") as progress:
+            result = score(progress=progress, **arguments)
         checked = None if check is None else check()
     _show(result)  # first: a file that cannot be written must not cost the numbers
     if checked is not None:
@@ -81,7 +81,7 @@ def _run(
 @contextlib.contextmanager
 def _messages(json_file: Path | None) -> Iterator[None]:
     """A user error, or a file that cannot be read or written, is one message and exit code 1."""
-    from hqsam_datasets.errors import UserError
+    from hqsam_base.errors import UserError
     from hqsam_metrics import errors
 
     try:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from hqsam_pipelines import env, server
+from hqsam_pipelines.config import env
+from hqsam_pipelines.runner import server
 
 app = typer.Typer(no_args_is_help=True, help="The local Prefect server of this checkout.")
 
@@ -30,7 +31,7 @@ def start(
 @app.command()
 def stop() -> None:
     """End the server, whoever uses it, and the stage host."""
-    from hqsam_pipelines import host_client
+    from hqsam_pipelines.runner import host_client
 
     root = env.repository_root()
     host_client.stop(root)

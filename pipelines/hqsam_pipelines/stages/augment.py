@@ -8,21 +8,21 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Write one prompt shard per training shard."""
-    from hqsam_datasets import augment
+    from hqsam_datasets.prepare import augment
 
     data = job.root / "data"
     return augment.write_prompts(
         shards=data / "shards", out=data / "prompts", options=job.params.augment, seed=job.params.seed,
-        report=job.report,
+        progress=job.progress,
     )  # fmt: skip
 
 
-STAGE = Stage("augment", (), run, imports=("hqsam_datasets.augment", "cv2"))
+STAGE = Stage("augment", (), run, imports=("hqsam_datasets.prepare.augment", "cv2"))
 
 
 if __name__ == "__main__":

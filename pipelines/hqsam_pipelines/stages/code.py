@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Write one file for each of the other stages."""
-    from hqsam_pipelines import codegraph
+    from hqsam_pipelines.runner import codegraph
 
     return codegraph.write_digests(job.root, job.root / "data" / "code")
 

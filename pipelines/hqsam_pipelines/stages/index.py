@@ -8,23 +8,24 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Extract the benchmark's archive if nobody has yet, and index the benchmark."""
-    from hqsam_datasets import extract, index
+    from hqsam_datasets.fetch import extract
+    from hqsam_datasets.prepare import index
 
     data = job.root / "data"
     section = job.params.entry("benchmarks", job.name)
     tree = extract.extracted(data / "archives" / section["archive"], data / "extracted")
     return index.index(
         job.name, root=tree, out=data / "benchmarks" / job.name, options=job.params.index(job.name),
-        seed=job.params.seed, report=job.report, kind=section["kind"],
+        seed=job.params.seed, progress=job.progress, kind=section["kind"],
     )  # fmt: skip
 
 
-STAGE = Stage("index", ("benchmarks",), run, imports=("hqsam_datasets.index", "pyarrow.parquet"))
+STAGE = Stage("index", ("benchmarks",), run, imports=("hqsam_datasets.prepare.index", "pyarrow.parquet"))
 
 
 if __name__ == "__main__":

@@ -8,21 +8,24 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Extract the source's archive if nobody has yet, and normalise the source."""
-    from hqsam_datasets import extract, normalise
+    from hqsam_datasets.fetch import extract
+    from hqsam_datasets.prepare import normalise
 
     data = job.root / "data"
     name = job.params.entry("sources", job.name)["archive"]
     tree = extract.extracted(data / "archives" / name, data / "extracted")
     options = job.params.source(job.name)
-    return normalise.normalise(job.name, root=tree, out=data / "samples" / job.name, options=options, report=job.report)
+    return normalise.normalise(
+        job.name, root=tree, out=data / "samples" / job.name, options=options, progress=job.progress
+    )
 
 
-STAGE = Stage("normalise", ("sources",), run, imports=("hqsam_datasets.normalise", "pyarrow.parquet"))
+STAGE = Stage("normalise", ("sources",), run, imports=("hqsam_datasets.prepare.normalise", "pyarrow.parquet"))
 
 
 if __name__ == "__main__":

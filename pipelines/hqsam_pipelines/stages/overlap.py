@@ -8,20 +8,20 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Compare every training image with every evaluation image."""
-    from hqsam_datasets import overlap
+    from hqsam_datasets.overlap import gate
 
-    return overlap.find_overlap(
+    return gate.find_overlap(
         samples=job.samples(), benchmarks=job.benchmarks(), out=job.root / "data" / "overlap",
-        options=job.params.overlap, report=job.report,
+        options=job.params.overlap, progress=job.progress,
     )  # fmt: skip
 
 
-STAGE = Stage("overlap", (), run, imports=("hqsam_datasets.overlap", "faiss", "pyarrow.parquet"))
+STAGE = Stage("overlap", (), run, imports=("hqsam_datasets.overlap.gate", "faiss", "pyarrow.parquet"))
 
 
 if __name__ == "__main__":

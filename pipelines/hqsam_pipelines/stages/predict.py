@@ -9,22 +9,24 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Predict all prompts, one image encoding for all systems."""
-    from hqsam import predict
+    from hqsam.prediction import benchmark as predict
 
     benchmark, model = job.names
     return predict.predict(
         benchmark=job.root / "data" / "benchmarks" / benchmark, model=job.params.model(model),
         head=job.root / "models" / model, options=job.params.predict(benchmark),
-        out=job.root / "data" / "predictions" / f"{benchmark}-{model}", report=job.report,
+        out=job.root / "data" / "predictions" / f"{benchmark}-{model}", progress=job.progress,
     )  # fmt: skip
 
 
-STAGE = Stage("predict", ("benchmarks", "models"), run, imports=("torch", "hqsam.predict", "pyarrow.parquet"))
+STAGE = Stage(
+    "predict", ("benchmarks", "models"), run, imports=("torch", "hqsam.prediction.benchmark", "pyarrow.parquet")
+)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Build the report of the run."""
-    from hqsam_pipelines import report
+    from hqsam_pipelines.report import run as report
 
-    return report.build_report(root=job.root, params=job.params, out=job.root / "reports", report=job.report)
+    return report.build_report(root=job.root, params=job.params, out=job.root / "reports", progress=job.progress)
 
 
-STAGE = Stage("report", (), run, imports=("hqsam_pipelines.report", "pandas"))
+STAGE = Stage("report", (), run, imports=("hqsam_pipelines.report.run", "pandas"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
@@ -22,7 +22,7 @@ def run(job: Job) -> Any:
     return scoring.score_benchmark(
         benchmark=data / "benchmarks" / benchmark, predictions=data / "predictions" / name,
         options=job.params.score(benchmark), out_json=job.root / "reports" / "metrics" / f"{name}.json",
-        out=data / "scores" / name, report=job.report,
+        out=data / "scores" / name, progress=job.progress,
     )  # fmt: skip
 
 

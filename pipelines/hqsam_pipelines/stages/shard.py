@@ -8,21 +8,21 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Write the shards."""
-    from hqsam_datasets import shards
+    from hqsam_datasets.prepare import shards
 
     data = job.root / "data"
     return shards.write_shards(
         samples=job.samples(), exclusions=data / "overlap" / "exclusions.jsonl", out=data / "shards",
-        options=job.params.shard, report=job.report,
+        options=job.params.shard, progress=job.progress,
     )  # fmt: skip
 
 
-STAGE = Stage("shard", (), run, imports=("hqsam_datasets.shards", "pyarrow.parquet"))
+STAGE = Stage("shard", (), run, imports=("hqsam_datasets.prepare.shards", "pyarrow.parquet"))
 
 
 if __name__ == "__main__":

@@ -8,20 +8,20 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Train; a run that was stopped goes on where it was."""
     from hqsam.training.run import Spec
-    from hqsam_pipelines import launch
+    from hqsam_pipelines.runner import launch
 
     data, params = job.root / "data", job.params
     spec = Spec(
         shards=data / "shards", prompts=data / "prompts", model=params.model(job.name), options=params.train(job.name),
         out=job.root / "models" / job.name, seed=params.seed,
     )  # fmt: skip
-    return launch.train(spec, job.report)
+    return launch.train(spec, job.progress)
 
 
 STAGE = Stage("train", ("models",), run, imports=("torch", "hqsam.training.loop"))

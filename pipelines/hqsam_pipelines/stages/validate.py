@@ -8,20 +8,20 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from hqsam_pipelines.stage import Job, Stage, main
+from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Check every manifest with Great Expectations."""
-    from hqsam_datasets import quality
+    from hqsam_datasets.quality import gate
 
-    return quality.validate(
+    return gate.validate(
         samples=job.samples(), benchmarks=job.benchmarks(), out=job.root / "data" / "validation",
-        options=job.params.quality, report=job.report,
+        options=job.params.quality, progress=job.progress,
     )  # fmt: skip
 
 
-STAGE = Stage("validate", (), run, imports=("hqsam_datasets.quality", "great_expectations", "pandas"))
+STAGE = Stage("validate", (), run, imports=("hqsam_datasets.quality.gate", "great_expectations", "pandas"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,166 @@
+"""Ordered work in processes: results come back in the order of the items, whatever the number of workers."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ctypes
+import functools
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WORKERS_VARIABLE = "HQSAM_WORKERS"
+"""Environment variable: how many processes the data stages may use. It changes no result, so it is no parameter."""
+
+
+_SAFE_PATH = "PYTHONSAFEPATH"
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+
+
+def worker_count(n_items: int, *, worth: int = 1) -> int:
+    """Processes to use for `n_items`: the environment's number, else the cores, at least `worth` items for each."""
+    given = os.environ.get(WORKERS_VARIABLE, "")
+    limit = int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
+    return max(1, min(limit, n_items // max(1, worth)))
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have the C library keep what pictures free for the next picture, instead of giving it back to the system.
+
+    A decoded picture that is handed from one thread to another costs a fifth of its decoding in page faults
+    otherwise. Up to 256 MB stay; without glibc nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        allocator = ctypes.CDLL(None).mallopt
+        allocator(_M_MMAP_THRESHOLD, 1 << 25)  # the most that glibc takes; setting one ends the tuning of both
+        allocator(_M_TRIM_THRESHOLD, 1 << 28)
+
+
+class Crew(Generic[Item, Result]):
+    """Processes that apply one function to items, in order; prepared as soon as it is known that they will pay off.
+
+    They are forked from a server (`multiprocessing.forkserver`), not from the caller, who may have threads. The server
+    needs a quarter of a second to import what the function needs, once for all processes; that is best spent while the
+    caller is still finding out what there is to do. The function and the items must be picklable. Use it as a context:
+    its end waits for the processes, whose work is cancelled if it failed, and for the server, so that what they used
+    counts as used by the caller's children. They end by themselves if the caller is killed.
+
+    Args:
+        function: applied to each item.
+        ahead: items in flight, for each process, in work or with a result that the caller has not taken yet. More
+            than two bridge a caller that does something slow with a result, and are memory where results are large.
+    """
+
+    def __init__(self, function: Callable[[Item], Result], *, ahead: int = 2) -> None:
+        self._function = function
+        self._ahead = ahead
+        self.workers = 1
+        self._context: BaseContext | None = None
+        self._pool: ProcessPoolExecutor | None = None
+        self._ending: threading.Thread | None = None
+        self._server: int | None = None
+
+    def __enter__(self) -> Crew[Item, Result]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ending is not None:
+            self._ending.join()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        if self._server is not None and self._server == _server():
+            with contextlib.suppress(OSError):  # somebody has emptied the temporary folder, where its socket was
+                forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+    def prepare(self, workers: int) -> None:
+        """Have `workers` processes do the work, and the server that they are forked from start already; 1: this process."""
+        self.workers = workers
+        if workers > 1:
+            # NumPy reads it when the server loads it: with threads of its own they run at a fifth of the speed.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            before = _server()
+            self._context = _context(self._function)
+            self._server = self._server or (_server() if _server() != before else None)
+
+    def map(self, items: Iterable[Item]) -> Iterator[Result]:
+        """The function over `items` in order.
+
+        Once the last result is there, the processes end while the caller goes on.
+        """
+        if self.workers <= 1:
+            yield from map(self._function, items)
+            return
+        self._pool = pool = ProcessPoolExecutor(self.workers, self._context, initializer=_begin)
+        pending: collections.deque[Future[Result]] = collections.deque()
+        for item in items:
+            pending.append(pool.submit(self._function, item))
+            if len(pending) >= self._ahead * self.workers:
+                yield pending.popleft().result()
+        while pending:
+            result = pending.popleft().result()
+            if not pending:
+                self._ending = threading.Thread(target=self._end)
+                self._ending.start()
+            yield result
+
+
+def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:
+    """`function` over `items` in order, in `workers` processes (1: in this one); see `Crew`."""
+    with Crew(function) as crew:
+        crew.prepare(workers)
+        yield from crew.map(items)
+
+
+def _server() -> int | None:
+    """Process number of the server that is running, if one is."""
+    number: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return number
+
+
+def _context(function: Callable[..., Any]) -> BaseContext:
+    """How processes begin: forked from a server, which imports the function's module if it is not running yet."""
+    module = getattr(function, "func", function).__module__  # of a partial: what it calls
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"{__package__}.fork_server", module])
+    with contextlib.ExitStack() as stack:
+        if _SAFE_PATH not in os.environ:  # or the server would import a `socket.py` of the current folder
+            os.environ[_SAFE_PATH] = "1"
+            stack.callback(os.environ.pop, _SAFE_PATH)
+        try:
+            forkserver.ensure_running()
+        except OSError:  # no place for its socket, whose path may have 107 characters: TMPDIR is longer
+            return multiprocessing.get_context("spawn")
+    return context
+
+
+def _begin() -> None:
+    """Tie this process to its parent: it gets what is sent to the parent's group, and ends with it.
+
+    Without, it would wait for work for ever when the parent is killed, or write on unseen.
+    """
+    os.environ.pop(_SAFE_PATH, None)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, os.getpgid(parent.pid))
+        threading.Thread(target=_await, args=(parent,), daemon=True).start()
+
+
+def _await(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""Looking at data for people: `hqsam doctor data` and `hqsam data show`."""

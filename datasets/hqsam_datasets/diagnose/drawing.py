@@ -1,0 +1,162 @@
+"""Pictures of samples, masks and prompts for people: `hqsam data show KEY`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsam_base import rle
+from hqsam_datasets.formats.images import FOREGROUND
+from hqsam_datasets.prepare.augment import apply_view
+from hqsam_datasets.sample import Sample
+
+TILE = 512
+_GAP = 8
+_TINTS = ((255, 64, 64), (64, 160, 255), (64, 220, 96), (255, 200, 0), (200, 96, 255), (0, 210, 210))
+_BOX = (255, 235, 0)
+_POINT = (0, 255, 80)
+
+
+def draw_sample(
+    sample: Sample, views: Sequence[Mapping[str, Any]], noises: Sequence[NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """A sheet of tiles: the sample with its masks and the views' crops; then per view the prompts, and the noisy mask.
+
+    Args:
+        sample: the sample.
+        views: entries of the plan's `views`; may be empty.
+        noises: the noisy mask of each view, uint8 [m, m].
+
+    Returns:
+        uint8 [H, W, 3] RGB: one row for the sample, one for each view.
+    """
+    first = sample.image.copy()
+    for instance in sample.instances:
+        first = tinted(first, instance.mask, _TINTS[instance.id % len(_TINTS)])
+    union = np.max([instance.mask for instance in sample.instances], axis=0)
+    overview = _tile(first)
+    for view in views:
+        _draw_crop(overview, view, sample.image.shape[:2])
+    rows = [_row([_tile(sample.image), overview, _tile(_grey(union))])]
+    for view, noise in zip(views, noises, strict=True):
+        mask = sample.instances[int(view["instance"])].mask
+        image, label = apply_view(image=sample.image, mask=mask, view=view)
+        shown = _tile(tinted(image, label, _TINTS[0]))
+        _draw_prompts(shown, view, image.shape[0])
+        rows.append(_row([_tile(image), shown, _tile(_grey(noise))]))
+    return _stack(rows)
+
+
+def draw_evaluation(
+    image: NDArray[np.uint8], truths: Sequence[Mapping[str, Any]], prompts: Sequence[Mapping[str, Any]]
+) -> NDArray[np.uint8]:
+    """A row of tiles: the image, its ground truth, and the prompts of each set.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        truths: its rows of `instances.parquet`.
+        prompts: its rows of `prompts.parquet`.
+
+    Returns:
+        uint8 [`TILE`, W, 3] RGB.
+    """
+    plain = _tile(image)
+    tiles = [plain, _labelled(_with_masks(plain.copy(), truths), f"ground truth: {len(truths)}")]
+    for name in sorted({prompt["prompt_set"] for prompt in prompts}):
+        chosen = [prompt for prompt in prompts if prompt["prompt_set"] == name]
+        tile = _with_masks(plain.copy(), [prompt for prompt in chosen if prompt["kind"] == "mask"])
+        factor = TILE / max(image.shape[:2])
+        for place, prompt in enumerate(prompt for prompt in chosen if prompt["kind"] == "box"):
+            x0, y0, x1, y1 = (round(prompt[side] * factor) for side in ("x0", "y0", "x1", "y1"))
+            cv2.rectangle(tile, (x0, y0), (x1, y1), _TINTS[place % len(_TINTS)], 2)
+        tiles.append(_labelled(tile, f"{name}: {len(chosen)}"))
+    return _row(tiles)
+
+
+def _with_masks(tile: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
+    """A tile with the masks of its image; they are drawn at its size, for there may be hundreds of large ones."""
+    for place, row in enumerate(rows):
+        mask = rle.decode(row["rle"], height=row["height"], width=row["width"]).view(np.uint8) * np.uint8(255)
+        tile = tinted(tile, _fitted(mask), _TINTS[place % len(_TINTS)])
+    return tile
+
+
+def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The image with the mask in colour: half transparent inside, its outline solid."""
+    weight = (mask.astype(np.float32) / 255 * 0.45)[..., None]
+    mixed = (image * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.uint8)
+    inside = (mask > FOREGROUND).astype(np.uint8)
+    outline = inside.astype(bool) & ~cv2.erode(inside, np.ones((3, 3), np.uint8)).astype(bool)
+    mixed[outline] = colour
+    return mixed
+
+
+def crop_box(view: Mapping[str, Any], size: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """What a view shows of its image, xyxy in pixels of the image; size is (height, width)."""
+    jitter, (height, width) = view["jitter"], size
+    across, down = width / jitter["width"], height / jitter["height"]
+    x0, x1 = jitter["crop_x"] * across, (jitter["crop_x"] + jitter["crop_w"]) * across
+    y0, y1 = jitter["crop_y"] * down, (jitter["crop_y"] + jitter["crop_h"]) * down
+    return (width - x1, y0, width - x0, y1) if view["flip"] else (x0, y0, x1, y1)
+
+
+def _draw_crop(tile: NDArray[np.uint8], view: Mapping[str, Any], size: tuple[int, ...]) -> None:
+    factor = TILE / max(size)
+    x0, y0, x1, y1 = (round(v * factor) for v in crop_box(view, size))
+    colour = _TINTS[(int(view["view"]) + 1) % len(_TINTS)]
+    cv2.rectangle(tile, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
+    text = f"{view['view']}{' mirrored' if view['flip'] else ''}"
+    cv2.putText(tile, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+
+
+def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], size: int) -> None:
+    """Draw box and points where they fall on the tile; the prompt that trains is drawn thick."""
+    factor = tile.shape[0] / size
+    x0, y0, x1, y1 = (int((v + 0.5) * factor) for v in view["box"])
+    cv2.rectangle(tile, (x0, y0), (x1, y1), _BOX, 3 if view["prompt"] == "box" else 1)
+    radius = 6 if view["prompt"] == "point" else 3
+    for x, y in view["points"]:
+        cv2.circle(tile, (int((x + 0.5) * factor), int((y + 0.5) * factor)), radius, _POINT, -1)
+    _labelled(tile, f"view {view['view']}: {view['prompt']}, scale {view['jitter']['scale']:.2f}")
+
+
+def _labelled(tile: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """The tile with a line of text in its corner, drawn in place."""
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+    tile[: height + 16, : width + 16] //= 3
+    cv2.putText(tile, text, (8, height + 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    return tile
+
+
+def _tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Fit into a square of `TILE` pixels, keeping the shape; grey around it."""
+    return _fitted(image, around=48)
+
+
+def _fitted(image: NDArray[np.uint8], *, around: int = 0) -> NDArray[np.uint8]:
+    """An image or mask, enlarged or reduced to `TILE` pixels, in the upper left corner of a square."""
+    factor = TILE / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    canvas = np.full((TILE, TILE, *image.shape[2:]), around, np.uint8)
+    canvas[: size[1], : size[0]] = cv2.resize(
+        image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    )
+    return canvas
+
+
+def _grey(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(mask[..., None], 3, axis=2)
+
+
+def _row(tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    gap = np.full((TILE, _GAP, 3), 255, np.uint8)
+    return np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
+
+
+def _stack(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    gap = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([part for row in rows for part in (row, gap)][:-1], axis=0)

@@ -1,0 +1,1 @@
+"""The overlap gate: no training image may show what a benchmark is evaluated on."""

@@ -1,0 +1,350 @@
+"""The index stage: an evaluation set's images, ground truth and prompts in one schema (docs/formats.md).
+
+Images pass one at a time and rows become Arrow columns in batches, so that memory stays small for LVIS too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hqsam_base import atomic, json_stream
+from hqsam_base.errors import UserError
+from hqsam_base.processes import ordered_map, worker_count
+from hqsam_base.progress import Progress
+from hqsam_datasets import benchmarks
+from hqsam_datasets.benchmarks.base import Benchmark, BenchmarkOptions, Content, Item, Kind, Prompt, Truth
+from hqsam_datasets.fetch.extract import NotHadError, missing_files
+from hqsam_datasets.formats import manifest
+from hqsam_datasets.formats.images import ImageError, decode_image, encode_png, probe
+from hqsam_datasets.formats.tar_writer import ShardWriter
+from hqsam_datasets.overlap.hashing import ImageHashes, hash_image
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERSION = 2
+Row = dict[str, Any]
+_SHARD_BYTES = 4 << 30
+_BATCH = 32_768
+_WORTH = 256
+"""Images that make another process pay."""
+_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}
+"""Formats whose bytes are kept (MPO is a JPEG with a second picture behind it)."""
+_SORT_BY: dict[manifest.TableName, tuple[str, ...]] = {
+    "images": ("key",),
+    "instances": ("key", "instance_id"),
+    "prompts": ("key", "prompt_id"),
+}
+
+
+def index(
+    benchmark: str,
+    *,
+    root: Path,
+    out: Path,
+    options: BenchmarkOptions,
+    seed: int,
+    progress: Progress,
+    kind: str | None = None,
+    workers: int | None = None,
+) -> Row:
+    """Write ``data/benchmarks/<benchmark>/``.
+
+    Args:
+        benchmark: Section of `benchmarks` in params.yaml; it prefixes the keys of most sets.
+        root: The extracted archive.
+        out: Folder to write, replaced as a whole.
+        options: ``benchmarks.<name>.index``.
+        seed: Kept for adapters whose prompts are drawn; none of the present ones draws.
+        progress: told how far the work is.
+        kind: Name of the adapter; None: that of the section.
+        workers: Processes that decode and hash; None: as many as pay off (`parallel.worker_count`). Changes no byte.
+
+    Returns:
+        What ``index.json`` holds.
+
+    Raises:
+        UserError: the layout is wrong, an image does not match its ground truth, a key or id occurs twice, a prompt
+            set is empty, or the count is not the expected one. Nothing is written then.
+
+    What depends on optional files that could not be had is left out, and `index.json` says so under "missing": prompt
+    sets, or, where images or ground truth need those files, everything.
+    """
+    adapter = benchmarks.of_section(benchmark, kind or benchmark, options)
+    try:
+        return _index(adapter, root, out, options, progress, workers)
+    except NotHadError:
+        return _index(_Nothing.of(adapter), root, out, options, progress, workers)
+
+
+@dataclass
+class _Nothing:
+    """A benchmark of which nothing could be had."""
+
+    name: str
+    kind: Kind
+    dataset_version: str
+    class_agnostic: bool
+
+    @classmethod
+    def of(cls, adapter: Benchmark) -> _Nothing:
+        return cls(adapter.name, adapter.kind, adapter.dataset_version, adapter.class_agnostic)
+
+    def read(self, root: Path) -> Content:
+        return Content(items=iter(()), n_images=0)
+
+
+def _index(
+    adapter: Benchmark, root: Path, out: Path, options: BenchmarkOptions, progress: Progress, workers: int | None
+) -> Row:
+    content, benchmark = adapter.read(root), adapter.name
+    with atomic.atomic_folder(out) as folder:
+        n_workers = worker_count(content.n_images, worth=_WORTH) if workers is None else workers
+        loaded = _loaded(_in_order(content.items), n_workers)
+        tables = _write_images(loaded, folder, options, lambda done: progress(done, content.n_images, benchmark))
+        if not isinstance(adapter, _Nothing):
+            _check_count(tables["images"].n_rows, options, benchmark)
+        for name, rows in tables.items():
+            rows.write(folder / f"{name}.parquet")
+        if content.ground_truth is not None:
+            # Compact: with one number a line, LVIS's polygons would take three times the room.
+            _write_truth(folder / "gt.json", content.ground_truth, benchmark)
+        summary = _summary(adapter, folder, tables, options, missing_files(root))
+        if content.left_out:
+            summary["left_out"] = dict(sorted(content.left_out.items()))
+        atomic.write_json(folder / "index.json", summary)
+    return summary
+
+
+def _write_truth(path: Path, truth: Row, benchmark: str) -> None:
+    try:
+        json_stream.write_packed(path, truth)
+    except ValueError as error:
+        problem = f"the annotation file holds what JSON does not have: {error}"
+        raise UserError(problem, key=f"benchmarks.{benchmark}", cure="fetch the archive again") from error
+
+
+class _Rows:
+    """Rows of one table, turned into Arrow columns batch by batch; the values of its id column must be unique."""
+
+    def __init__(self, name: manifest.TableName, unique: str) -> None:
+        self.counts: Counter[str] = Counter()
+        self.n_rows = 0
+        self._name: manifest.TableName = name
+        self._unique = unique
+        self._pending: list[Row] = []
+        self._chunks: list[pa.Table] = []
+
+    def add(self, row: Row, *, count_as: str = "") -> None:
+        self.counts[count_as] += 1
+        self.n_rows += 1
+        self._pending.append(row)
+        if len(self._pending) >= _BATCH:
+            self._flush()
+
+    def write(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self._flush()
+        table = pa.concat_tables(self._chunks)
+        self._check_unique(table, path)
+        manifest.write_table(path, table, schema=manifest.schema(self._name), sort_by=_SORT_BY[self._name])
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self._chunks.append(pa.Table.from_pylist(self._pending, schema=manifest.schema(self._name)))
+        self._pending = []
+
+    def _check_unique(self, table: pa.Table, path: Path) -> None:
+        import pyarrow.compute as pc
+
+        counts = pc.value_counts(table.column(self._unique))
+        double = counts.filter(pc.greater(counts.field("counts"), 1))
+        if len(double):
+            raise UserError(
+                f"{self._unique} occurs {double[0]['counts'].as_py()} times",
+                file=path.name,
+                key=str(double[0]["values"].as_py()),
+                cure="rename the files, or mend the ids of the annotation file",
+            )
+
+
+def _write_images(
+    loaded: Iterator[tuple[Item, _Image]], folder: Path, options: BenchmarkOptions, progress: Callable[[int], None]
+) -> dict[manifest.TableName, _Rows]:
+    images, instances, prompts = (
+        _Rows("images", "key"),
+        _Rows("instances", "instance_id"),
+        _Rows("prompts", "prompt_id"),
+    )
+    size = options.images_per_shard
+    with ShardWriter(folder, prefix="images", samples_per_shard=size, max_bytes=_SHARD_BYTES) as writer:
+        for done, (item, image) in enumerate(loaded, start=1):
+            shard = writer.add(item.key, {image.extension: image.data})
+            images.add(_image_row(item, f"{item.key}.{image.extension}", shard, image.hashes))
+            for truth in item.truths:
+                instances.add(_instance_row(item, truth))
+            for prompt in item.prompts:
+                if prompt.prompt_set in options.prompt_sets:
+                    prompts.add(_prompt_row(item, prompt), count_as=prompt.prompt_set)
+            progress(done)
+    return {"images": images, "instances": instances, "prompts": prompts}
+
+
+def _in_order(items: Iterator[Item]) -> Iterator[Item]:
+    """The items; keys must ascend, so that tars and tables have one order (and no key twice)."""
+    last = ""
+    for item in items:
+        if item.key <= last:
+            problem = "two images give the same key" if item.key == last else f"the key comes after {last}"
+            raise UserError(problem, file=item.path, key=item.key, cure="rename one of the files")
+        last = item.key
+        yield item
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to read one image."""
+
+    path: Path
+    key: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class _Image:
+    """File bytes as they are stored, their extension, and the hashes of the pixels."""
+
+    data: bytes
+    extension: str
+    hashes: ImageHashes
+
+
+def _loaded(items: Iterator[Item], workers: int) -> Iterator[tuple[Item, _Image]]:
+    """Each item with its image, in order; the items themselves stay in this process."""
+    waiting: deque[Item] = deque()
+
+    def jobs() -> Iterator[_Job]:
+        for item in items:
+            waiting.append(item)
+            yield _Job(item.path, item.key, item.height, item.width)
+
+    for image in ordered_map(_load, jobs(), workers=workers):
+        yield waiting.popleft(), image
+
+
+def _load(job: _Job) -> _Image:
+    """Read, decode and hash one image.
+
+    The published bytes are kept, except for a turned photograph whose ground truth was drawn on the unturned pixels: it
+    is stored as PNG without the tag, so that every later reader gets what the ground truth shows.
+    """
+    try:
+        data = job.path.read_bytes()
+        extension = _EXTENSIONS.get(probe(data).format)
+        pixels = decode_image(data)
+        if pixels.shape[:2] != (job.height, job.width):
+            pixels, extension = decode_image(data, apply_exif=False), None
+    except FileNotFoundError:
+        cure = "fetch the archive again"
+        raise UserError("the image does not exist", file=job.path, key=job.key, cure=cure) from None
+    except ImageError as error:
+        cure = "fetch the archive again, or mend the file; of own data, list it under index.skip"
+        raise UserError(f"the image cannot be used: {error}", file=job.path, key=job.key, cure=cure) from error
+    if pixels.shape[:2] != (job.height, job.width):
+        raise UserError(
+            f"the image is {pixels.shape[1]}x{pixels.shape[0]}, its ground truth {job.width}x{job.height}",
+            file=job.path,
+            key=job.key,
+            cure="fetch the archive again; evaluation skips nothing",
+        )
+    return _Image(data if extension else encode_png(pixels), extension or "png", hash_image(pixels))
+
+
+def _image_row(item: Item, member: str, shard: str, hashes: ImageHashes) -> Row:
+    return {
+        "key": item.key, "member": member, "shard": shard, "height": item.height, "width": item.width,
+        "image_id": item.image_id, "video": item.video, "video_id": item.video_id, "frame": item.frame,
+        "pixel_digest": hashes.pixel_digest, "pdq": hashes.pdq, "pdq_quality": hashes.pdq_quality,
+        "tiles": hashes.tiles,
+    }  # fmt: skip
+
+
+def _instance_row(item: Item, truth: Truth) -> Row:
+    return {
+        "instance_id": truth.instance_id, "key": item.key, "image_id": item.image_id, "category_id": truth.category_id,
+        "track_id": truth.track_id, "iscrowd": int(truth.iscrowd), "area": truth.area, "rle": truth.rle,
+        "height": item.height, "width": item.width,
+    }  # fmt: skip
+
+
+def _prompt_row(item: Item, prompt: Prompt) -> Row:
+    x0, y0, x1, y1 = prompt.box if prompt.box is not None else (None, None, None, None)
+    return {
+        "prompt_id": prompt.prompt_id, "key": item.key, "prompt_set": prompt.prompt_set,
+        "kind": "box" if prompt.box is not None else "mask", "x0": x0, "y0": y0, "x1": x1, "y1": y1,
+        "points": None, "labels": None, "rle": prompt.rle, "height": item.height, "width": item.width,
+        "score": prompt.score, "category_id": prompt.category_id, "track_id": prompt.track_id,
+        "instance_id": prompt.instance_id,
+    }  # fmt: skip
+
+
+def _check_count(n_images: int, options: BenchmarkOptions, name: str) -> None:
+    if options.expected_images is not None and n_images != options.expected_images:
+        raise UserError(
+            f"{name} has {n_images} images, expected {options.expected_images}",
+            file="params.yaml",
+            key=f"benchmarks.{name}.index.expected_images",
+            cure="fetch the archive again, or correct the number if this is another release",
+        )
+
+
+def _summary(
+    adapter: Benchmark,
+    folder: Path,
+    tables: dict[manifest.TableName, _Rows],
+    options: BenchmarkOptions,
+    missing: dict[str, str],
+) -> Row:
+    counts = tables["prompts"].counts
+    empty = [name for name in options.prompt_sets if not counts[name]]
+    if empty and not missing:
+        raise UserError(
+            f"{adapter.name} has no prompts of the set {empty[0]}",
+            file="params.yaml",
+            key=f"benchmarks.{adapter.name}.index.prompt_sets",
+            cure="name the sets that this benchmark has (its data sheet says which)",
+        )
+    return {
+        "version": VERSION,
+        "benchmark": adapter.name,
+        "kind": adapter.kind,
+        "class_agnostic": adapter.class_agnostic,
+        "dataset_version": adapter.dataset_version,
+        "n_images": tables["images"].n_rows,
+        "n_instances": tables["instances"].n_rows,
+        "n_prompts": {name: counts[name] for name in sorted(options.prompt_sets) if counts[name]},
+        "prompt_sets": sorted(name for name in options.prompt_sets if counts[name]),
+        "digest": _digest(folder),
+        **(
+            {"missing": {"prompt_sets": sorted(empty), "files": missing}}
+            if empty or not tables["images"].n_rows
+            else {}
+        ),
+    }
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over names and contents of all files."""
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()

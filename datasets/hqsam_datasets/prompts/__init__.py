@@ -1,0 +1,1 @@
+"""Prompts from masks: boxes, points, noisy masks."""

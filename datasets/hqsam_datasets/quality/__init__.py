@@ -1,0 +1,1 @@
+"""The quality gate: Great Expectations on the manifests, and its page."""

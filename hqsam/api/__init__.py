@@ -1,0 +1,1 @@
+"""Classes for people who come from ``segment_anything``; ``from hqsam import ...`` gives them."""

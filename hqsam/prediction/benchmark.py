@@ -1,0 +1,183 @@
+"""The predict stage: SAM and HQ-SAM on every prompt of a benchmark, one image encoding for both.
+
+Three systems come out (docs/formats.md): ``sam`` from SAM's own decoder, ``hq_token`` and ``hq_sum`` from HQ-SAM's.
+Parts are written as they are done, by one process or several (`hqsam.prediction.parts`); a run that was killed goes on with what is missing
+if nothing that it reads has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hqsam.model import checkpoint
+from hqsam.model.options import ModelOptions
+from hqsam.prediction import passes
+from hqsam.prediction.parts import Job, write_parts
+from hqsam.prediction.passes import SYSTEMS, PredictOptions
+from hqsam_base import atomic
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
+
+__all__ = ["SYSTEMS", "PredictOptions", "predict"]
+
+VERSION = 1
+HEAD = "hq_head.safetensors"
+_INPUTS = "inputs.json"
+Row = dict[str, Any]
+
+
+def predict(
+    *, benchmark: Path, model: ModelOptions, head: Path, options: PredictOptions, out: Path, progress: Progress
+) -> Row:
+    """Predict every prompt of a benchmark with every system.
+
+    Args:
+        benchmark: Folder of the index stage.
+        model: The frozen base.
+        head: Folder of the train stage, or its ``hq_head.safetensors``.
+        options: Protocol and sizes.
+        out: Folder to write, named ``<benchmark>-<model>``; it appears when it is complete. Until then its parts lie in
+            the hidden sibling ``.<name>.partial``, where the next call finds them.
+        progress: told how far the work is in images.
+
+    Returns:
+        The content of ``predict.json``.
+
+    Raises:
+        UserError: An input is missing, damaged or does not fit; or another process predicts the same.
+    """
+    inputs = _check_inputs(benchmark, model, head, options)
+    with _partial_folder(out, inputs.fingerprint) as work, _threads(options.threads):
+        with passes.BenchmarkImages(benchmark) as images:
+            job = Job(benchmark, model, inputs.head, options)
+            write_parts(job, images, work, what=out.name, progress=progress)
+            summary = _summary(inputs, images, job, work, out.name)
+        atomic.write_json(work / "predict.json", summary)
+        (work / _INPUTS).unlink()
+        shutil.rmtree(out, ignore_errors=True)
+        work.replace(out)
+    atomic.fsync_folder(out.parent)
+    return summary
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    head: Path
+    index: Row
+    checkpoint_digest: str
+    prompts_digest: str
+    fingerprint: str
+
+
+def _check_inputs(benchmark: Path, model: ModelOptions, head: Path, options: PredictOptions) -> _Inputs:
+    """Everything that can be missing is looked for before the first image is encoded."""
+    index = atomic.read_json(benchmark / "index.json", cure="run `dvc repro index` first")
+    head_file = head / HEAD if head.is_dir() or head.suffix == "" else head
+    if not head_file.is_file():
+        raise UserError("the trained HQ head does not exist", file=head_file, cure="run `dvc repro train` first")
+    prompts = benchmark / "prompts.parquet"
+    if not prompts.is_file():
+        raise UserError("the table does not exist", file=prompts, cure="run `dvc repro index` first")
+    weights = [checkpoint.sha256(head_file)]
+    if model.checkpoint is not None:
+        weights.insert(0, checkpoint.sha256(model.checkpoint))
+        checkpoint.check_published(model.checkpoint, weights[0])
+    digests = {"weights": weights, "prompts": checkpoint.sha256(prompts)}
+    seen = {
+        **digests,
+        "index": index,
+        "model": model.model_dump(mode="json"),
+        "options": options.model_dump(mode="json"),
+        "code": _code_digest(),
+    }
+    return _Inputs(
+        head=head_file,
+        index=index,
+        checkpoint_digest=hashlib.sha256("".join(weights).encode()).hexdigest(),
+        prompts_digest=str(digests["prompts"]),
+        fingerprint=hashlib.sha256(atomic.json_bytes(seen)).hexdigest(),
+    )
+
+
+def _code_digest() -> str:
+    """Parts of a killed run are only worth keeping if the same code would write them again."""
+    total = hashlib.sha256()
+    for name in ("torch", "numpy", "segment-anything", "pillow", "opencv-python-headless"):
+        total.update(f"{name}={metadata.version(name)}\n".encode())
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+@contextlib.contextmanager
+def _partial_folder(out: Path, fingerprint: str) -> Iterator[Path]:
+    """The folder of unfinished work, emptied unless it was made from the same inputs; held by one process at a time."""
+    work = out.with_name(f".{out.name}.partial")
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(out.with_name(f".{out.name}.lock"), out):
+        note = work / _INPUTS
+        if not note.is_file() or note.read_bytes() != atomic.json_bytes({"fingerprint": fingerprint}):
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            atomic.write_json(note, {"fingerprint": fingerprint})
+        yield work
+
+
+@contextlib.contextmanager
+def _locked(path: Path, what: Path) -> Iterator[None]:
+    """Hold a lock file, which the kernel frees when the process dies; it is removed at the end."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between open and lock the holder may have removed the file: then this lock guards nothing.
+            held = path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino
+        except BlockingIOError:
+            held = False
+        if not held:
+            raise UserError("another process is writing these predictions", file=what, cure="wait for it, or end it")
+        yield
+        path.unlink()
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _summary(inputs: _Inputs, images: passes.BenchmarkImages, job: Job, work: Path, name: str) -> Row:
+    benchmark = str(inputs.index["benchmark"])
+    return {
+        "version": VERSION,
+        "benchmark": benchmark,
+        "model": name.removeprefix(f"{benchmark}-"),
+        "backbone": job.model.backbone,
+        "systems": list(SYSTEMS),
+        "n_images": len(images),
+        "n_prompts": images.n_prompts,
+        "resize": job.options.resize,
+        "mask_prompt": job.options.mask_prompt,
+        "precision": job.options.precision,
+        "checkpoint_digest": inputs.checkpoint_digest,
+        "prompts_digest": inputs.prompts_digest,
+        "digest": _digest(sorted(work.glob("part-*.parquet"))),
+    }
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    return hashlib.sha256("".join(checkpoint.sha256(path) for path in paths).encode()).hexdigest()

@@ -1,0 +1,167 @@
+"""The parts of a predict stage: which images each holds, and writing them in one process or in several.
+
+A part is a fixed span of the images in key order, whatever the number of processes: each image is in exactly one part, each part
+is written by exactly one process, and its bytes depend on nothing but the span.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hqsam.model.build import build_model
+from hqsam.model.options import ModelOptions
+from hqsam.prediction.passes import BenchmarkImages, Engine, PredictOptions
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
+from hqsam_datasets.formats import manifest
+
+PROCESSES_VARIABLE = "HQSAM_PREDICT_PROCESSES"
+"""Environment variable: how many processes predict; by default one per GPU, or one. It changes no byte, so it is no parameter."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to predict: folder of the index stage, frozen base, file of the trained head, options."""
+
+    benchmark: Path
+    model: ModelOptions
+    head: Path
+    options: PredictOptions
+
+
+def spans(n_images: int, images_per_part: int) -> list[range]:
+    """The images of each part; at least one part, empty if there are no images."""
+    starts = range(0, max(1, n_images), images_per_part)
+    return [range(start, min(start + images_per_part, n_images)) for start in starts]
+
+
+def process_count(options: PredictOptions, n_parts: int) -> int:
+    """Processes to use: the environment's number, else one per GPU, or one; no more than there are parts.
+
+    Raises:
+        UserError: the environment holds no positive number.
+    """
+    given = os.environ.get(PROCESSES_VARIABLE)
+    if given is not None and not (given.isdigit() and int(given)):
+        raise UserError(f"{given!r} is no number of processes", key=PROCESSES_VARIABLE, cure="set it to 1 or more")
+    gpus = torch.cuda.device_count() if options.device != "cpu" else 0
+    return max(1, min(int(given) if given else gpus, n_parts))
+
+
+def write_parts(job: Job, images: BenchmarkImages, folder: Path, *, what: str, progress: Progress) -> None:
+    """Write every part that `folder` lacks; `images` are those of `job.benchmark`.
+
+    Raises:
+        UserError: an input is damaged, or a process died.
+    """
+    planned = dict(enumerate(spans(len(images), job.options.images_per_part)))
+    todo = {number: span for number, span in planned.items() if not part_path(folder, number).is_file()}
+    done = len(images) - sum(len(span) for span in todo.values())
+    progress(done, len(images), what)
+    count = process_count(job.options, len(todo))
+    if count > 1:
+        for span in _in_processes(job, folder, todo, count):
+            done += len(span)
+            progress(done, len(images), what)
+    elif todo:
+        writer = _Writer(job, images)
+        for number, span in todo.items():
+            writer.write(folder, number, span, partial(_tell, progress, done, len(images), what))
+            done += len(span)
+
+
+def _tell(progress: Progress, done: int, total: int, what: str, some: int) -> None:
+    progress(done + some, total, what)
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """The file of a part."""
+    return folder / f"part-{number:05d}.parquet"
+
+
+class _Writer:
+    """A model and the images, ready to write parts."""
+
+    def __init__(self, job: Job, images: BenchmarkImages) -> None:
+        torch.set_num_threads(job.options.threads or torch.get_num_threads())
+        self._images = images
+        self._engine = Engine(build_model(job.model, head=job.head).eval(), job.options)
+
+    def write(self, folder: Path, number: int, span: range, told: Callable[[int], None]) -> None:
+        """Predict a span and write it; `told` hears how many of its images are done."""
+        rows: list[dict[str, Any]] = []
+        for some, of_image in enumerate(self._engine.run(self._images, span), start=1):
+            rows.extend(of_image)
+            told(some)
+        path = part_path(folder, number)
+        manifest.write_table(path, rows, schema=_schema(), sort_by=("key", "prompt_id", "system"))
+
+
+# ---- several processes ----
+
+_mine: list[_Writer] = []
+"""The writer of this process, where it is one of several."""
+
+
+def _in_processes(job: Job, folder: Path, todo: Mapping[int, range], count: int) -> Iterator[range]:
+    """Hand the parts to processes as they become free; gives each span when it is written."""
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor torch's threads
+    numbers = context.Value("i", 0)
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(job, numbers)) as pool:
+        tasks = {pool.submit(_write, folder, number, span): span for number, span in todo.items()}
+        try:
+            for task in as_completed(tasks):
+                task.result()
+                yield tasks[task]
+        except BrokenProcessPool as error:
+            cure = f"look for its message above; with too little memory set {PROCESSES_VARIABLE} to a smaller number"
+            raise UserError("a predicting process died", file=folder, cure=cure) from error
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _begin(job: Job, numbers: Any) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: parts are atomic, nothing needs to be tidied
+    with numbers.get_lock():
+        number = numbers.value
+        numbers.value += 1
+    if job.options.device != "cpu" and torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    _mine.append(_Writer(job, BenchmarkImages(job.benchmark)))
+
+
+def _write(folder: Path, number: int, span: range) -> None:
+    _mine[0].write(folder, number, span, lambda some: None)
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.int32()
+    fields = {
+        "prompt_id": text,
+        "key": text,
+        "prompt_set": text,
+        "system": text,
+        "rle": text,
+        "height": number,
+        "width": number,
+        "iou_pred": pa.float64(),
+        "mask_area": pa.int64(),
+    }
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields.items()])

@@ -1,0 +1,257 @@
+"""Average precision and recall in the manner of COCOeval, from partial results that can be merged.
+
+`evaluate` turns a set of images into a `Partial`; partials of disjoint sets of images are merged in any order;
+`finish` sorts, accumulates and averages. So the numbers cannot depend on chunks, workers or order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsam_metrics.ap.matching import match
+from hqsam_metrics.masks.pairs import PairTable
+from hqsam_metrics.masks.rle import Int
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+IOU_THRESHOLDS: Float = np.linspace(0.5, 0.95, 10)
+RECALL_THRESHOLDS: Float = np.linspace(0.0, 1.0, 101)
+
+
+@dataclass(frozen=True)
+class AreaRange:
+    """A size bin in pixels; `closed` tells whether an area equal to `high` belongs to it (`low` always does)."""
+
+    name: str
+    low: float
+    high: float
+    closed: bool = True
+
+    def outside(self, area: Float) -> Bool:
+        """Returns which areas lie outside: bool, shape of `area`."""
+        above = area > self.high if self.closed else area >= self.high
+        return (area < self.low) | above
+
+
+def size_bins(small: float, medium: float, *, closed: bool = True) -> tuple[AreaRange, ...]:
+    """Returns the bins all, s, m, l with borders `small`^2 and `medium`^2 pixels."""
+    top = 1e10
+    return (
+        AreaRange("", 0.0, top, closed),
+        AreaRange("s", 0.0, small**2, closed),
+        AreaRange("m", small**2, medium**2, closed),
+        AreaRange("l", medium**2, top, closed),
+    )
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is matched: detections and ground truth of some images (or videos), sorted and numbered.
+
+    Attributes:
+        dt_image: int64 [n], place of the image in the sorted list of all images.
+        dt_category: int64 [n], place of the category; 0 for all when class-agnostic.
+        dt_score: float64 [n].
+        dt_rank: int64 [n], place by falling score inside its group; groups are neighbours, ranks rise.
+        dt_area: float64 [n], pixels.
+        dt_lenient: bool [n], ignored when unmatched (LVIS: category not exhaustively annotated in that image).
+        gt_category: int64 [g].
+        gt_area: float64 [g].
+        gt_ignore: bool [g].
+        gt_crowd: bool [g], may be matched more than once.
+    """
+
+    dt_image: Int
+    dt_category: Int
+    dt_score: Float
+    dt_rank: Int
+    dt_area: Float
+    dt_lenient: Bool
+    gt_category: Int
+    gt_area: Float
+    gt_ignore: Bool
+    gt_crowd: Bool
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Matches of some images.
+
+    Attributes:
+        image, category, score, rank: of each detection, [n] (see `Units`).
+        outside: bool [A, n], ignored when unmatched.
+        active: int64 [m], the detections that could match.
+        matched: bool [A, T, m].
+        ignored: bool [A, T, m], matched to an ignored ground truth.
+        positives: int64 [A, K], ground truth that counts.
+    """
+
+    image: Int
+    category: Int
+    score: Float
+    rank: Int
+    outside: Bool
+    active: Int
+    matched: Bool
+    ignored: Bool
+    positives: Int
+
+
+def evaluate(units: Units, pairs: PairTable, value: Float, *, n_categories: int, bins: Sequence[AreaRange]) -> Partial:
+    """Matches one set of images.
+
+    Args:
+        units: detections and ground truth.
+        pairs: candidate pairs (numbers refer to `units`).
+        value: float64 [pairs], the IoU that counts (min of mask and boundary IoU for boundary AP).
+        n_categories: K.
+        bins: area ranges.
+
+    Returns:
+        The partial result.
+    """
+    gt_ignore = np.stack([units.gt_ignore | area.outside(units.gt_area) for area in bins])
+    outside = np.stack([units.dt_lenient | area.outside(units.dt_area) for area in bins])
+    group = units.dt_image * n_categories + units.dt_category
+    found = match(
+        dt=pairs.dt, gt=pairs.gt, value=value, group=group,
+        gt_ignore=gt_ignore, gt_crowd=units.gt_crowd, thresholds=IOU_THRESHOLDS,
+    )  # fmt: skip
+    matched = found.gt >= 0
+    ignored = np.zeros_like(matched)
+    for a in range(len(bins)):
+        ignored[a] = matched[a] & gt_ignore[a][found.gt[a]] if gt_ignore.shape[1] else False
+    positives = np.stack([np.bincount(units.gt_category[~row], minlength=n_categories) for row in gt_ignore])
+    return Partial(
+        units.dt_image, units.dt_category, units.dt_score, units.dt_rank,
+        outside, found.dt, matched, ignored, positives,
+    )  # fmt: skip
+
+
+def merge(parts: Sequence[Partial]) -> Partial:
+    """Joins partial results of disjoint sets of images; `finish` gives the same for any order and any division."""
+    shift = np.cumsum([0, *(len(part.score) for part in parts)])
+    return Partial(
+        image=np.concatenate([p.image for p in parts]),
+        category=np.concatenate([p.category for p in parts]),
+        score=np.concatenate([p.score for p in parts]),
+        rank=np.concatenate([p.rank for p in parts]),
+        outside=np.concatenate([p.outside for p in parts], axis=1),
+        active=np.concatenate([p.active + s for p, s in zip(parts, shift[:-1], strict=True)]),
+        matched=np.concatenate([p.matched for p in parts], axis=2),
+        ignored=np.concatenate([p.ignored for p in parts], axis=2),
+        positives=np.sum([p.positives for p in parts], axis=0),
+    )
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Precision and recall; NaN where a cell has no ground truth.
+
+    Attributes:
+        precision: float64 [A, K, T, R] at the largest limit of detections.
+        recall: float64 [M, A, K, T] for each limit.
+        limits: M limits of detections per group.
+        bins: the area ranges A.
+    """
+
+    precision: Float
+    recall: Float
+    limits: tuple[int, ...]
+    bins: tuple[AreaRange, ...]
+
+    def ap(self, *, bin_name: str = "", iou: float | None = None, categories: Int | None = None) -> float | None:
+        """Returns the mean precision over thresholds, recalls and categories; None without ground truth."""
+        cells = self.precision[self._bin(bin_name)]
+        cells = cells if categories is None else cells[categories]
+        return mean_defined(cells if iou is None else cells[:, [self._threshold(iou)]])
+
+    def ar(self, *, bin_name: str = "", limit: int | None = None) -> float | None:
+        """Returns the mean recall over thresholds and categories; None without ground truth."""
+        m = len(self.limits) - 1 if limit is None else self.limits.index(limit)
+        return mean_defined(self.recall[m, self._bin(bin_name)])
+
+    def per_category(self) -> Float:
+        """Returns the AP of each category, NaN where undefined: float64 [K]."""
+        means = [mean_defined(cells) for cells in self.precision[0]]
+        return np.array([np.nan if mean is None else mean for mean in means], np.float64)
+
+    def _bin(self, name: str) -> int:
+        return [area.name for area in self.bins].index(name)
+
+    def _threshold(self, iou: float) -> int:
+        return int(np.flatnonzero(np.isclose(IOU_THRESHOLDS, iou))[0])
+
+
+def mean_defined(values: Float) -> float | None:
+    """Returns the mean of the values that are not NaN, None when there is none."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else None
+
+
+def finish(partial: Partial, *, limits: tuple[int, ...], bins: Sequence[AreaRange]) -> Tables:
+    """Accumulates precision and recall.
+
+    Args:
+        partial: matches of all images.
+        limits: numbers of detections per group for which recall is wanted, rising; precision uses the last.
+        bins: the area ranges given to `evaluate`.
+
+    Returns:
+        The tables.
+    """
+    n_bins, n_categories = partial.positives.shape
+    shape = (len(limits), n_bins, n_categories, len(IOU_THRESHOLDS))
+    recall = np.full(shape, np.nan)
+    precision = np.full((*shape[1:], len(RECALL_THRESHOLDS)), np.nan)
+    order = np.lexsort((partial.rank, partial.image, -partial.score, partial.category))
+    borders = np.searchsorted(partial.category[order], np.arange(n_categories + 1))
+    place = np.full(len(partial.score), -1, np.int64)
+    place[partial.active] = np.arange(len(partial.active))
+    for k in np.flatnonzero(partial.positives.any(axis=0)):
+        mine = order[borders[k] : borders[k + 1]]
+        hit, counted = _flags(partial, mine, place[mine])
+        for m, limit in enumerate(limits):
+            caught = hit[:, :, partial.rank[mine] < limit].sum(axis=2)
+            recall[m, :, k] = caught / np.where(partial.positives[:, k] > 0, partial.positives[:, k], np.nan)[:, None]
+        inside = partial.rank[mine] < limits[-1]
+        for a in np.flatnonzero(partial.positives[:, k]):
+            positives = int(partial.positives[a, k])
+            precision[a, k] = _precision(hit[a][:, inside], counted[a][:, inside], positives)
+    return Tables(precision, recall, limits, tuple(bins))
+
+
+def _flags(partial: Partial, mine: Int, place: Int) -> tuple[Bool, Bool]:
+    """Returns which detections are true positives and which count at all: bool [A, T, n]."""
+    n_bins, n_thresholds = partial.matched.shape[:2]
+    hit = np.zeros((n_bins, n_thresholds, len(mine)), bool)
+    counted = np.repeat(~partial.outside[:, None, mine], n_thresholds, axis=1)
+    at = np.flatnonzero(place >= 0)
+    matched, ignored = partial.matched[:, :, place[at]], partial.ignored[:, :, place[at]]
+    hit[:, :, at] = matched & ~ignored
+    counted[:, :, at] = np.where(matched, ~ignored, counted[:, :, at])
+    return hit, counted
+
+
+def _precision(hit: Bool, counted: Bool, positives: int) -> Float:
+    """Returns the interpolated precision at the 101 recalls: float64 [T, R], from bool [T, n] in falling score."""
+    if not hit.shape[1]:
+        return np.zeros((len(hit), len(RECALL_THRESHOLDS)))
+    true = np.cumsum(hit, axis=1, dtype=np.float64)
+    seen = np.cumsum(counted, axis=1, dtype=np.float64)
+    precision = true / (seen + np.spacing(1))
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    # The first place where the recall reaches a threshold is that of the n-th hit, n being the same for all rows.
+    wanted = np.searchsorted(np.arange(positives + 1) / positives, RECALL_THRESHOLDS, side="left")
+    row, place = np.nonzero(hit)
+    n_hits = np.bincount(row, minlength=len(hit))
+    reached = wanted <= n_hits[:, None]
+    nth = (np.cumsum(n_hits) - n_hits)[:, None] + wanted - 1
+    # Recall 0 is reached at once.
+    at = np.where(wanted > 0, np.append(place, 0)[np.where(reached, nth, -1)], 0)
+    return np.where(reached, np.take_along_axis(precision, at, axis=1), 0.0)

@@ -1,0 +1,370 @@
+"""AP of instance masks against COCO or LVIS ground truth: order, cuts, chunks, workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress, silent
+from hqsam_metrics.ap import accumulate
+from hqsam_metrics.ap.grouping import candidate_pairs, first_best, keep_best_per_image, order_detections
+from hqsam_metrics.ap.instances import Bool, Float, GroundTruth, Results
+from hqsam_metrics.masks.packed import Shapes
+from hqsam_metrics.masks.pairs import PairTable, pair_ious
+from hqsam_metrics.masks.rle import Int, RleBatch, RleError, Runs, decode_runs
+from hqsam_metrics.parallel import run_parts
+
+# A chunk is bounded by masks, by the bytes of their codes (so that its arrays stay in the processor's cache: ten times
+# the size is 1.4 times as slow) and by pixels of whole images (an upper bound of what is drawn).
+_CHUNK_MASKS = 1024
+_CHUNK_BYTES = 160_000
+_CHUNK_PIXELS = 1 << 29
+_CHECK_MASKS = 8192
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One AP that is wanted: mask AP (`ratio` None) or boundary AP at a dilation ratio, with its size bins."""
+
+    ratio: float | None
+    bins: tuple[accumulate.AreaRange, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How detections are scored.
+
+    Attributes:
+        measures: the APs wanted; they share decoding and IoUs.
+        limits: limits of detections per group at which recall is given, rising; the last one cuts.
+        class_agnostic: match within an image whatever the category.
+        image_limit: keep only the best so many detections of an image over all categories, before anything else (LVIS).
+        per_instance: also find the best detection of each ground truth.
+    """
+
+    measures: tuple[Measure, ...]
+    limits: tuple[int, ...]
+    class_agnostic: bool = False
+    image_limit: int | None = None
+    per_instance: bool = False
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The distinct dilation ratios."""
+        return tuple(dict.fromkeys(m.ratio for m in self.measures if m.ratio is not None))
+
+
+@dataclass(frozen=True)
+class BestMatches:
+    """For each ground truth that is no crowd: the best detection of its group by mask IoU.
+
+    Attributes:
+        gt: int64 [m], row in the ground truth.
+        iou: float64 [m], 0 without any.
+        biou: float64 [m], boundary IoU of the same pair at the first ratio of the plan.
+    """
+
+    gt: Int
+    iou: Float
+    biou: Float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Tables for each measure of the plan, best matches (if wanted), and how many detections were left out why."""
+
+    tables: tuple[accumulate.Tables, ...]
+    best: BestMatches | None
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Sorted rows: everything a chunk needs. Chunks are ranges of images."""
+
+    gt: GroundTruth
+    dt: Results
+    plan: Plan
+    dt_rows: Int
+    dt_group: Int
+    dt_rank: Int
+    gt_rows: Int
+    gt_group: Int
+    chunks: list[tuple[int, int]]
+
+
+def _select(gt: GroundTruth, dt: Results, plan: Plan) -> tuple[Int, dict[str, int]]:
+    """Returns the rows of the detections that take part, and counts of those that do not."""
+    keep = np.ones(len(dt), bool)
+    dropped: dict[str, int] = {}
+    if plan.image_limit is not None:
+        keep &= keep_best_per_image(dt.image, dt.score, plan.image_limit)
+        dropped[f"below the best {plan.image_limit} of their image"] = int((~keep).sum())
+    unknown = keep & (dt.category < 0)
+    dropped["of a category that the ground truth does not have"] = int(unknown.sum())
+    keep &= ~unknown
+    if gt.federation is not None:
+        code = dt.image * len(gt.category_ids) + dt.category
+        unverified = keep & ~np.isin(code, gt.federation.checked)
+        dropped["of a category that was not verified in the image"] = int(unverified.sum())
+        keep &= ~unverified
+    return np.flatnonzero(keep), {key: value for key, value in dropped.items() if value}
+
+
+def _prepare(gt: GroundTruth, dt: Results, plan: Plan) -> tuple[_Job, dict[str, int]]:
+    rows, dropped = _select(gt, dt, plan)
+    n = 1 if plan.class_agnostic else len(gt.category_ids)
+    category = dt.category[rows]
+    group = dt.image[rows] * n + (0 if plan.class_agnostic else category)
+    rows, group, rank = order_detections(rows, group, category, dt.score[rows], plan.limits[-1])
+    gt_group = gt.image * n + (0 if plan.class_agnostic else gt.category)
+    gt_rows = np.lexsort((np.arange(len(gt.image)), gt.category, gt_group))
+    chunks = _chunks(gt, dt, rows, gt_rows)
+    return _Job(gt, dt, plan, rows, group, rank, gt_rows, gt_group[gt_rows], chunks), dropped
+
+
+def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tuple[int, int]]:
+    """Divides the images into ranges of bounded work; an image is never divided."""
+    n = len(gt.images)
+    masks, n_bytes = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    for image, codes, rows in ((dt.image, dt.masks, dt_rows), (gt.image, gt.masks, gt_rows)):
+        masks += np.bincount(image[rows], minlength=n)
+        n_bytes += np.bincount(image[rows], np.diff(codes.offsets)[rows], minlength=n).astype(np.int64)
+    work = np.stack([masks, n_bytes, masks * gt.images.heights * gt.images.widths], axis=1)
+    limits = np.array([_CHUNK_MASKS, _CHUNK_BYTES, _CHUNK_PIXELS])
+    out: list[tuple[int, int]] = []
+    begin, done = 0, np.zeros(3, np.int64)
+    for i in range(n):
+        if i > begin and (done + work[i] > limits).any():
+            out.append((begin, i))
+            begin, done = i, np.zeros(3, np.int64)
+        done = done + work[i]
+    return [*out, (begin, n)]
+
+
+def decode_rows(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Runs:
+    """Decodes some masks of a file.
+
+    Args:
+        masks: all masks.
+        rows: int64 [m], which.
+        describe: what to say before the number of a malformed one ("results.json: result").
+        numbers: int64 [n], the number of each mask in that message.
+
+    Raises:
+        UserError: a malformed run-length code.
+    """
+    try:
+        return decode_runs(masks.take(rows))
+    except RleError as error:
+        number = numbers[rows[error.index]]
+        raise UserError(f"{describe} {number}: malformed run-length code: {error.reason}") from None
+
+
+def decode_shapes(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Shapes:
+    """Decodes and measures some masks of a file (arguments and errors as `decode_rows`)."""
+    return Shapes.of(decode_rows(masks, rows, describe, numbers))
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Masks that take no part: `rows` of `masks`."""
+
+    masks: RleBatch
+    rows: Int
+    describe: str
+    numbers: Int
+
+
+def _check_part(job: _Check, part: int) -> None:
+    rows = job.rows[part * _CHECK_MASKS : (part + 1) * _CHECK_MASKS]
+    decode_rows(job.masks, rows, job.describe, job.numbers)
+
+
+def check_unused(
+    masks: RleBatch, used: Int, describe: str, numbers: Int, *, workers: int = 1, progress: Progress = silent
+) -> None:
+    """Checks the masks that the protocol's cuts leave out: a broken file is broken wherever it is.
+
+    Args:
+        masks: all masks of a file.
+        used: int64 [m], the rows that are scored (and checked there).
+        describe: see `decode_rows`.
+        numbers: see `decode_rows`.
+        workers: processes.
+        progress: told how far the work is.
+
+    Raises:
+        UserError: a malformed run-length code.
+    """
+    left = np.ones(len(masks), bool)
+    left[used] = False
+    job = _Check(masks, np.flatnonzero(left), describe, numbers)
+    n_parts = -(-len(job.rows) // _CHECK_MASKS)
+    for _ in run_parts(_check_part, job, n_parts, workers=workers, progress=progress, what="checking masks"):
+        pass
+
+
+def _chunk(job: _Job, number: int) -> tuple[list[accumulate.Partial], BestMatches | None]:
+    """Scores one range of images."""
+    gt, dt, plan = job.gt, job.dt, job.plan
+    n = 1 if plan.class_agnostic else len(gt.category_ids)
+    first, last = (border * n for border in job.chunks[number])
+    d = slice(*np.searchsorted(job.dt_group, [first, last]))
+    g = slice(*np.searchsorted(job.gt_group, [first, last]))
+    dt_rows, gt_rows = job.dt_rows[d], job.gt_rows[g]
+    found = _decode(dt.masks, dt_rows, f"{dt.name}: result", dt.row)
+    real = _decode(gt.masks, gt_rows, f"{gt.name}: annotation id", gt.ids)
+    areas = found.shapes.areas[found.place]
+    i, j = candidate_pairs(job.dt_group[d], job.gt_group[g])
+    if gt.federation is not None:
+        # Detections and annotations without area vanish in LVIS.
+        keep = (areas[i] > 0) & (gt.area[gt_rows][j] > 0)
+        i, j = i[keep], j[keep]
+    pairs = _pairs(found, real, i, j, gt.crowd[gt_rows], plan)
+    units = _units(job, d, dt_rows, gt_rows, areas)
+    if gt.federation is not None:
+        units, pairs = drop_empty(units, pairs, areas > 0, gt.area[gt_rows] > 0)
+    parts = []
+    for measure in plan.measures:
+        ratio = None if measure.ratio is None else plan.ratios.index(measure.ratio)
+        parts.append(accumulate.evaluate(units, pairs, pairs.value(ratio), n_categories=n, bins=measure.bins))
+    return parts, best_of(pairs, gt_rows, gt.crowd[gt_rows]) if plan.per_instance else None
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Masks in the order of their file (so that no bytes are moved), and where each wanted one is: int64 [m]."""
+
+    shapes: Shapes
+    place: Int
+
+    def wanted(self) -> Int:
+        """Returns which wanted mask each of `shapes` is."""
+        out = np.empty_like(self.place)
+        out[self.place] = np.arange(len(self.place))
+        return out
+
+
+def _decode(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> _Decoded:
+    order = np.sort(rows)
+    return _Decoded(decode_shapes(masks, order, describe, numbers), np.searchsorted(order, rows))
+
+
+def _pairs(found: _Decoded, real: _Decoded, i: Int, j: Int, crowd: Bool, plan: Plan) -> PairTable:
+    """Computes the IoUs of the pairs (i, j) of wanted masks."""
+    floor = 0.0 if plan.per_instance else float(accumulate.IOU_THRESHOLDS[0])
+    wanted = _wanted if plan.per_instance else None
+    at = real.wanted()
+    table = pair_ious(
+        found.shapes, real.shapes, found.place[i], real.place[j],
+        crowd=crowd[at], floor=floor, ratios=plan.ratios, wanted=wanted,
+    )  # fmt: skip
+    return PairTable(found.wanted()[table.dt], at[table.gt], table.iou, table.biou)
+
+
+def drop_empty(
+    units: accumulate.Units, pairs: PairTable, dt_keep: Bool, gt_keep: Bool
+) -> tuple[accumulate.Units, PairTable]:
+    """Removes detections and ground truth (LVIS: those without area); no pair may name one of them."""
+    columns: dict[str, Any] = {}
+    for key, values in vars(units).items():
+        columns[key] = values[dt_keep if key.startswith("dt_") else gt_keep]
+    dt, gt = np.cumsum(dt_keep) - 1, np.cumsum(gt_keep) - 1
+    return accumulate.Units(**columns), PairTable(dt[pairs.dt], gt[pairs.gt], pairs.iou, pairs.biou)
+
+
+def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, areas: Int) -> accumulate.Units:
+    gt, dt = job.gt, job.dt
+    lenient = np.zeros(len(dt_rows), bool)
+    if gt.federation is not None:
+        code = dt.image[dt_rows] * len(gt.category_ids) + dt.category[dt_rows]
+        lenient = np.isin(code, gt.federation.not_exhaustive)
+    agnostic = job.plan.class_agnostic
+    return accumulate.Units(
+        dt_image=dt.image[dt_rows],
+        dt_category=np.zeros(len(dt_rows), np.int64) if agnostic else dt.category[dt_rows],
+        dt_score=dt.score[dt_rows],
+        dt_rank=job.dt_rank[d],
+        dt_area=areas.astype(np.float64) if dt.area is None else dt.area[dt_rows],
+        dt_lenient=lenient,
+        gt_category=np.zeros(len(gt_rows), np.int64) if agnostic else gt.category[gt_rows],
+        gt_area=gt.area[gt_rows],
+        gt_ignore=gt.ignore[gt_rows],
+        gt_crowd=gt.crowd[gt_rows],
+    )
+
+
+def _wanted(i: Int, j: Int, iou: Float) -> Bool:
+    need: Bool = iou >= accumulate.IOU_THRESHOLDS[0]
+    need[first_best(j, iou)] = True
+    return need
+
+
+def best_of(pairs: PairTable, gt_rows: Int, crowd: Bool) -> BestMatches:
+    """Returns the best match of each ground truth `gt_rows` (int64 [g], rows) that is no crowd."""
+    iou, biou = np.zeros(len(gt_rows)), np.zeros(len(gt_rows))
+    at = first_best(pairs.gt, pairs.iou)
+    iou[pairs.gt[at]] = pairs.iou[at]
+    if len(pairs.biou):
+        biou[pairs.gt[at]] = pairs.biou[0, at]
+    return BestMatches(gt_rows[~crowd], iou[~crowd], biou[~crowd])
+
+
+def score_detections(
+    gt: GroundTruth, dt: Results, plan: Plan, *, workers: int = 1, progress: Progress = silent
+) -> Scored:
+    """Scores detections.
+
+    Args:
+        gt: annotations.
+        dt: results.
+        plan: what is wanted.
+        workers: processes; changes no number.
+        progress: told how far the work is.
+
+    Returns:
+        Tables for each measure, and the best matches when the plan wants them.
+
+    Raises:
+        UserError: malformed masks.
+    """
+    partials, best, dropped = _collect(gt, dt, plan, workers, progress)
+    tables = tuple(
+        accumulate.finish(partial, limits=plan.limits, bins=measure.bins)
+        for partial, measure in zip(partials, plan.measures, strict=True)
+    )
+    return Scored(tables, join_best(best) if plan.per_instance else None, dropped)
+
+
+def partial_results(
+    gt: GroundTruth, dt: Results, plan: Plan, *, workers: int = 1, progress: Progress = silent
+) -> list[accumulate.Partial]:
+    """Returns one partial result a measure, to be merged with those of other images (arguments as `score_detections`).
+
+    `gt` keeps the whole set's images and categories, so that places mean the same in every part, and holds only the
+    annotations of its own images.
+    """
+    return _collect(gt, dt, plan, workers, progress)[0]
+
+
+def _collect(
+    gt: GroundTruth, dt: Results, plan: Plan, workers: int, progress: Progress
+) -> tuple[list[accumulate.Partial], list[BestMatches], dict[str, int]]:
+    job, dropped = _prepare(gt, dt, plan)
+    check_unused(dt.masks, job.dt_rows, f"{dt.name}: result", dt.row, workers=workers, progress=progress)
+    done = list(run_parts(_chunk, job, len(job.chunks), workers=workers, progress=progress))
+    partials = [accumulate.merge([parts[k] for parts, _ in done]) for k in range(len(plan.measures))]
+    return partials, [best for _, best in done if best is not None], dropped
+
+
+def join_best(parts: Sequence[BestMatches]) -> BestMatches:
+    """Joins best matches of disjoint images, in the order of the ground truth."""
+    gt = np.concatenate([part.gt for part in parts])
+    order = np.argsort(gt)
+    iou, biou = (np.concatenate([getattr(part, key) for part in parts]) for key in ("iou", "biou"))
+    return BestMatches(gt[order], iou[order], biou[order])

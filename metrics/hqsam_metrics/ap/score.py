@@ -1,0 +1,119 @@
+"""What the AP metrics of the pipeline (`scores/coco.py`, `scores/lvis.py`) share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hqsam_base.errors import UserError
+from hqsam_metrics.ap.detection import BestMatches, Scored
+from hqsam_metrics.ap.instances import GroundTruth, Results, read_ground_truth
+from hqsam_metrics.base import Outcome, ScoreOptions, Units
+from hqsam_metrics.masks.rle import RleBatch
+
+if TYPE_CHECKING:
+    from hqsam_metrics.benchmark_data import Predictions
+
+EMPTY_MASK_RULE = "a detection without a pixel is a false positive; 0/0 is 0"
+
+
+def ground_truth(data: Predictions, *, lvis: bool) -> GroundTruth:
+    """Reads the benchmark's `gt.json` and checks it against its images."""
+    gt = read_ground_truth(data.benchmark.ground_truth, lvis=lvis)
+    from hqsam_metrics.benchmark_data import integers
+
+    missing = np.setdiff1d(integers(data.benchmark.images, "image_id"), gt.images.ids)
+    if len(missing):
+        raise UserError(f"{gt.name}: has no image id {missing[0]}, which images.parquet lists; index again")
+    return gt
+
+
+def results(data: Predictions, gt: GroundTruth, options: ScoreOptions) -> Results:
+    """Returns the predictions as detections of `gt`'s images and categories, in the order of the prompt ids."""
+    from hqsam_metrics.benchmark_data import integers
+
+    image = gt.images.place(integers(data.benchmark.images, "image_id")[data.image])
+    given = integers(data.prompts, "category_id", default=np.iinfo(np.int64).min)
+    if options.class_agnostic:
+        category = np.zeros(len(given), np.int64)
+    else:
+        place = np.searchsorted(gt.category_ids, given)
+        place[place == len(gt.category_ids)] = 0
+        category = np.where(gt.category_ids[place] == given, place, -1)
+    masks = RleBatch(data.masks.data, data.masks.offsets, gt.images.heights[image], gt.images.widths[image])
+    _check_ground_truth_sizes(data, masks, gt)
+    row = np.arange(len(given))
+    return Results(str(data.folder), image, category, data.scores(options.score_rule), None, masks, row)
+
+
+def _check_ground_truth_sizes(data: Predictions, masks: RleBatch, gt: GroundTruth) -> None:
+    wrong = np.flatnonzero((masks.heights != data.masks.heights) | (masks.widths != data.masks.widths))
+    if len(wrong):
+        i = int(wrong[0])
+        raise UserError(
+            f"{gt.name}: image {data.prompts['key'][i]} is {masks.heights[i]} x {masks.widths[i]} there,"
+            f" {data.masks.heights[i]} x {data.masks.widths[i]} in images.parquet (height x width); index again"
+        )
+
+
+def first_keys(data: Predictions) -> dict[int, str]:
+    """Returns the image key of each image id."""
+    from hqsam_metrics.benchmark_data import integers, strings
+
+    ids = integers(data.benchmark.images, "image_id").tolist()
+    return dict(zip(ids, map(str, strings(data.benchmark.images, "key")), strict=True))
+
+
+def units(data: Predictions, gt: GroundTruth, best: BestMatches | None) -> Units:
+    """Returns one row for each ground truth that is no crowd: its best detection."""
+    assert best is not None
+    keys = first_keys(data)
+    key = [keys[int(i)] for i in gt.images.ids[gt.image[best.gt]]]
+    cluster = _clusters(data, key)
+    return Units(key, cluster, [str(i) for i in gt.ids[best.gt]], {"iou": best.iou, "biou": best.biou})
+
+
+def _clusters(data: Predictions, key: list[str]) -> list[str]:
+    """Returns what is resampled: the video where the image has one, else the image."""
+    from hqsam_metrics.benchmark_data import strings
+
+    images = data.benchmark.images
+    videos = dict(zip(strings(images, "key"), strings(images, "video"), strict=True))
+    return [videos.get(k) or k for k in key]
+
+
+def outcome(
+    metrics: dict[str, float | None], data: Predictions, gt: GroundTruth, scored: Scored, suffixes: list[str]
+) -> Outcome:
+    """Assembles the outcome with its warnings."""
+    warnings = [*gt.warnings, *dropped_warnings(scored.dropped), *ap_warnings(metrics, suffixes)]
+    n = len(gt.images)
+    return Outcome(metrics, n, n, units(data, gt, scored.best), warnings)
+
+
+def dropped_warnings(dropped: dict[str, int]) -> list[str]:
+    """Says how many detections were left out by the evaluator's own rules."""
+    return [f"{count} detections {why} do not count" for why, count in dropped.items()]
+
+
+def copy_warnings(found: Results) -> list[str]:
+    """Warns of detections that are in the file more than once, as after a padded distributed evaluation."""
+    order = np.lexsort((found.score, found.category, found.image))
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for column in (found.image, found.category, found.score):
+        same &= np.diff(column[order]) == 0
+    pairs = zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True)
+    copies = sum(found.masks.string(a) == found.masks.string(b) for a, b in pairs)
+    text = "detections are copies of another of the same image, category, score and mask; they count like any other"
+    return [f"{copies} {text}"] if copies else []
+
+
+def ap_warnings(metrics: dict[str, Any], suffixes: list[str]) -> list[str]:
+    """Warns of an AP of boundaries above that of masks (possible, but rare: often a sign of swapped files)."""
+    out = []
+    for suffix in suffixes:
+        low, high = metrics.get("AP"), metrics.get(f"AP{suffix}")
+        if low is not None and high is not None and high > low + 1e-12:
+            out.append(f"AP{suffix} ({high:.4f}) is above AP ({low:.4f})")
+    return out

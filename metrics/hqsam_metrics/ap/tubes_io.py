@@ -1,0 +1,198 @@
+"""Reading YouTube-VIS / HQ-YTVIS annotations and results: tubes of one mask a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hqsam_base.errors import UserError
+from hqsam_base.json_list import read_json
+from hqsam_metrics.ap.columns import finite, flag, integers, numbers, place_of, rows_of, unique, zero_id_warning
+from hqsam_metrics.ap.instances import Bool, Float
+from hqsam_metrics.masks.iou import segmentation_string
+from hqsam_metrics.masks.rle import Int, RleBatch, RleError, encode_lengths, ragged_arange
+
+
+@dataclass(frozen=True)
+class Tubes:
+    """Object tubes; frame f of tube i is mask ``offsets[i] + f``, an empty one where the object is away.
+
+    Attributes:
+        name: the file, for messages.
+        video: int64 [n], place of the video.
+        category: int64 [n], place of the category, -1 for an unknown one.
+        score: float64 [n], zeros for ground truth.
+        crowd: bool [n].
+        area: float64 [n], given mean area (ground truth), NaN: count.
+        offsets: int64 [n + 1], frames of each tube.
+        masks: codes of all frames.
+    """
+
+    name: str
+    video: Int
+    category: Int
+    score: Float
+    crowd: Bool
+    area: Float
+    offsets: Int
+    masks: RleBatch
+
+    def __len__(self) -> int:
+        """Returns n."""
+        return len(self.video)
+
+    def take(self, rows: Int) -> tuple[Int, Int]:
+        """Returns the frames of some tubes: the masks' numbers int64 [f], new offsets int64 [len(rows) + 1]."""
+        sizes = np.diff(self.offsets)[rows]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(sizes, out=offsets[1:])
+        return np.repeat(self.offsets[rows], sizes) + ragged_arange(sizes), offsets
+
+
+@dataclass(frozen=True)
+class TubeTruth:
+    """Ground truth of a video set: ids of videos and categories (rising), sizes and lengths of videos, the tubes."""
+
+    video_ids: Int
+    heights: Int
+    widths: Int
+    lengths: Int
+    category_ids: Int
+    ids: Int
+    tubes: Tubes
+    warnings: tuple[str, ...] = ()
+
+
+def blank_string(height: int, width: int) -> bytes:
+    """Returns the compressed code of an empty mask."""
+    lengths = np.array([height * width], np.int64)
+    return encode_lengths(lengths, np.array([0, 1], np.int64))[0].tobytes()
+
+
+def _frames(rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, what: str) -> tuple[Int, RleBatch]:
+    """Reads `segmentations` of all rows: offsets and codes."""
+    heights, widths = truth
+    strings: list[bytes] = []
+    counts: list[int] = []
+    empty: dict[tuple[int, int], bytes] = {}
+    for i, row in enumerate(rows):
+        size = int(heights[video[i]]), int(widths[video[i]])
+        frames = row.get("segmentations")
+        if not isinstance(frames, list):
+            raise UserError(f"{name}: {what} {i}: `segmentations` must be a list with one entry a frame")
+        blank = empty.setdefault(size, blank_string(*size))
+        for f, frame in enumerate(frames):
+            try:
+                strings.append(blank if frame is None else segmentation_string(frame, *size))
+            except RleError as error:
+                raise UserError(f"{name}: {what} {i}, frame {f}: {error.reason}") from None
+        counts.append(len(frames))
+    sizes = np.array(counts, np.int64)
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    owner = np.repeat(video, sizes)
+    return offsets, RleBatch.of(strings, heights[owner], widths[owner])
+
+
+def _mean_area(row: Mapping[str, Any], name: str) -> float:
+    areas = row.get("areas")
+    if not isinstance(areas, list):
+        raise UserError(f"{name}: annotation id {row.get('id')}: `areas` must be a list with one entry a frame")
+    values = [finite(v, f"{name}: annotation id {row.get('id')}: an area") for v in areas if v is not None]
+    present = [v for v in values if v > 0]
+    return float(np.mean(present)) if present else 0.0
+
+
+def parse_ytvis(content: Any, name: str) -> TubeTruth:
+    """Reads an annotation file in YouTube-VIS format.
+
+    Raises:
+        UserError: duplicate ids, malformed or wrongly sized masks, missing keys.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{name}: must be a JSON object with `videos`, `annotations`, `categories`")
+    videos = rows_of(content, "videos", name)
+    if not videos:
+        raise UserError(f"{name}: `videos` is empty; there is nothing to score")
+    ids = integers(videos, "id", name, "video")
+    unique(ids, name, "video id")
+    order = np.argsort(ids)
+    heights, widths = (integers(videos, key, name, "video")[order] for key in ("height", "width"))
+    lengths = np.array([_length(row, name) for row in videos], np.int64)[order]
+    ids = ids[order]
+    category_ids = integers(rows_of(content, "categories", name), "id", name, "category")
+    unique(category_ids, name, "category id")
+    category_ids = np.sort(category_ids)
+    rows = rows_of(content, "annotations", name)
+    own = integers(rows, "id", name, "annotation")
+    unique(own, name, "annotation id")
+    video = place_of(ids, integers(rows, "video_id", name, "annotation"))
+    category = place_of(category_ids, integers(rows, "category_id", name, "annotation"))
+    keep = np.flatnonzero((video >= 0) & (category >= 0))
+    warnings = zero_id_warning(own)
+    if len(keep) < len(rows):
+        warnings.append(f"{len(rows) - len(keep)} annotations of unknown videos or categories were left out")
+    kept = [rows[i] for i in keep]
+    offsets, masks = _frames(kept, video[keep], (heights, widths), name, "annotation")
+    tubes = Tubes(
+        name, video[keep], category[keep], np.zeros(len(keep)),
+        np.array([flag(row, "iscrowd", name) for row in kept], bool),
+        np.array([_mean_area(row, name) for row in kept], np.float64), offsets, masks,
+    )  # fmt: skip
+    return TubeTruth(ids, heights, widths, lengths, category_ids, own[keep], tubes, tuple(warnings))
+
+
+def _length(row: Any, name: str) -> int:
+    names = row.get("file_names")
+    if isinstance(names, list):
+        return len(names)
+    if isinstance(row.get("length"), int):
+        return int(row["length"])
+    raise UserError(f"{name}: video id {row.get('id')} has neither `file_names` nor `length`")
+
+
+def parse_tube_results(rows: Any, truth: TubeTruth, name: str) -> Tubes:
+    """Reads results in YouTube-VIS format; a frame may be null, `height` and `width` are not needed.
+
+    Raises:
+        UserError: unknown video ids, scores that are no finite numbers, malformed or wrongly sized masks.
+    """
+    if not isinstance(rows, list):
+        raise UserError(f"{name}: must be a JSON list of results")
+    ids = integers(rows, "video_id", name, "result")
+    video = place_of(truth.video_ids, ids)
+    unknown = np.flatnonzero(video < 0)
+    if len(unknown):
+        raise UserError(
+            f"{name}: result {unknown[0]}: video_id {ids[unknown[0]]} is not in {truth.tubes.name}"
+            f" ({len(unknown)} such results); score it against the annotation file it was made for"
+        )
+    category = place_of(truth.category_ids, integers(rows, "category_id", name, "result"))
+    score = numbers(rows, "score", name, "result")
+    offsets, masks = _frames(rows, video, (truth.heights, truth.widths), name, "result")
+    none = np.zeros(len(rows), bool)
+    return Tubes(name, video, category, score, none, np.full(len(rows), np.nan), offsets, masks)
+
+
+def read_ytvis(path: Path) -> TubeTruth:
+    """Reads an annotation file (see `parse_ytvis`)."""
+    return parse_ytvis(read_json(path), str(path))
+
+
+def read_tube_results(path: Path, truth: TubeTruth) -> Tubes:
+    """Reads a result file (see `parse_tube_results`)."""
+    return parse_tube_results(read_json(path), truth, str(path))
+
+
+def length_warnings(truth: TubeTruth, dt: Tubes) -> list[str]:
+    """Counts tubes whose list of frames is not as long as their video."""
+    out = []
+    for tubes, what in ((truth.tubes, "annotations"), (dt, "results")):
+        wrong = int((np.diff(tubes.offsets) != truth.lengths[tubes.video]).sum())
+        if wrong:
+            out.append(f"{wrong} {what} have not one mask a frame; frames beyond the shorter list do not count")
+    return out

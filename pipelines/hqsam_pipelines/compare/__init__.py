@@ -1,0 +1,1 @@
+"""Two revisions compared: how much better or worse, and is it noise?"""

@@ -1,0 +1,201 @@
+"""Compares the results of two revisions: how much better or worse, and is it noise?
+
+For every benchmark, model, prompt set, system and metric: both values, their difference, a paired bootstrap interval
+over the instances that both revisions scored (clustered by image or video), a p-value corrected by Holm's method over
+the benchmarks, and a verdict. AP is no mean over instances: it is compared as a point, and the mean IoU and boundary
+IoU of the same instances are compared beside it, with intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hqsam_base.progress import Progress
+from hqsam_pipelines.compare.revisions import WORKSPACE, NotAvailableError, Repository, Revision, unavailable
+from hqsam_pipelines.compare.rows import (
+    INSTANCE_ROWS,
+    UNIT_METRICS,
+    BenchmarkRows,
+    Change,
+    Instance,
+    Strata,
+    differing,
+)
+from hqsam_pipelines.compare.stale import stale
+from hqsam_pipelines.report import paper
+from hqsam_pipelines.report.stats import holm, stratified
+
+ALPHA = 0.05
+METHOD = (
+    "B minus A in points (values times 100). Intervals: 95 % percentile intervals of a paired bootstrap over the "
+    "instances that both revisions scored, resampling whole images (videos for video sets). p-values: Holm-corrected "
+    "over benchmarks and prompt sets for each model, system and quantity. AP is not a mean over instances: it is "
+    "compared as a point; the rows 'instance IoU' and 'instance boundary IoU' test the masks behind it."
+)
+METHOD_AP = (
+    " AP over all sizes and thresholds of COCO-type and LVIS-type sets has intervals of its own: whole images are "
+    "resampled, their matches kept, and precision and recall accumulated again."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All changes between two revisions.
+
+    Attributes:
+        a, b: the revisions.
+        changes: the rows.
+        missing: benchmarks (and prompt sets, systems) that only one side has, as sentences.
+        notes: what could not be read, once each.
+        commits: short log from A to B.
+        params: differing keys of params.yaml with both values.
+        outputs: DVC outputs whose content differs.
+        instances: the most changed instances, largest change first.
+        method: how to read the rows.
+    """
+
+    a: Revision
+    b: Revision
+    changes: tuple[Change, ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+    commits: tuple[str, ...]
+    params: tuple[tuple[str, str, str], ...]
+    outputs: tuple[str, ...]
+    instances: tuple[Instance, ...]
+    method: str = METHOD
+
+    @property
+    def regressions(self) -> tuple[Change, ...]:
+        """Rows that became significantly worse."""
+        return tuple(c for c in self.changes if c.verdict == "worse")
+
+    @property
+    def tested(self) -> int:
+        """Rows with a verdict."""
+        return sum(c.verdict in ("better", "worse", "noise", "same") for c in self.changes)
+
+
+def compare(
+    root: Path, rev_a: str, rev_b: str = WORKSPACE, *, ap_bootstrap: bool = False, progress: Progress | None = None
+) -> Comparison:
+    """Compares two revisions of the repository at `root`.
+
+    Args:
+        root: folder with dvc.yaml, inside a git repository.
+        rev_a: a git revision (or ``workspace``).
+        rev_b: the same; what is judged.
+        ap_bootstrap: give AP intervals of its own (COCO, LVIS, UVO), from the predictions of both revisions.
+        progress: called with (done, total, what).
+
+    Raises:
+        UserError: no git repository, unknown revision, no metrics at a revision, damaged files.
+    """
+    repository = Repository(root)
+    a, b = repository.revision(rev_a), repository.revision(rev_b)
+    found: list[Change] = []
+    notes: list[str] = []
+    lacking: list[NotAvailableError] = []
+    instances: list[Instance] = []
+    strata: Strata = {}
+    pairs = _pairs(a, b)
+    for place, (benchmark, model) in enumerate(pairs):
+        if progress is not None:
+            progress(place, len(pairs), benchmark)
+        one = BenchmarkRows(a, b, benchmark, model)
+        rows = one.changes(strata)
+        found += one.with_ap_intervals(rows) if ap_bootstrap else rows
+        instances += one.instances()
+        notes += one.notes
+        lacking += one.lacking
+    found = _hq4_rows(found, strata) + found
+    return Comparison(
+        a=a,
+        b=b,
+        changes=tuple(_judged(found)),
+        missing=tuple(_missing(a, b)),
+        notes=(*dict.fromkeys([*stale(a), *stale(b)]), *_unavailable(lacking), *dict.fromkeys(notes)),
+        commits=tuple(repository.commits_between(a.sha, b.sha)),
+        params=differing(a.params, b.params),
+        outputs=tuple(sorted(p for p in {*a.outputs, *b.outputs} if a.outputs.get(p) != b.outputs.get(p))),
+        instances=tuple(sorted(instances, key=lambda i: (-abs(i.b - i.a), i.benchmark, i.key, i.unit))[:24]),
+        method=METHOD + METHOD_AP if ap_bootstrap else METHOD,
+    )
+
+
+def _pairs(a: Revision, b: Revision) -> list[tuple[str, str]]:
+    """(benchmark, model) of both sides, in the order of B's params.yaml."""
+    order = {name: place for place, name in enumerate(b.params.get("benchmarks", {}))}
+    found = {(r.benchmark, r.model) for side in (a, b) for r in side.results}
+    return sorted(found, key=lambda p: (order.get(p[0], len(order)), p))
+
+
+def _unavailable(errors: Sequence[NotAvailableError]) -> list[str]:
+    """One sentence for each revision and reason."""
+    groups: dict[tuple[str, str], list[NotAvailableError]] = {}
+    for error in errors:
+        groups.setdefault((error.where, error.why), []).append(error)
+    return [unavailable(group) for group in groups.values()]
+
+
+def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:
+    """The mean over the four HQ sets, for each system and metric that all four have."""
+    table = {(c.benchmark, c.model, c.prompt_set, c.system, c.metric): c for c in changes}
+    rows = []
+    for (model, prompt_set, name), parts in strata.items():
+        system, metric = name.split(" ")
+        found = [table.get((b, model, prompt_set, system, metric)) for b in paper.HQ4]
+        known = [c for c in found if c is not None and c.a is not None and c.b is not None]
+        if len(known) == len(paper.HQ4) == len(parts):
+            a, b = (sum(getattr(c, side) for c in known) / len(known) for side in ("a", "b"))
+            interval = stratified([parts[name] for name in paper.HQ4])
+            rows.append(Change(paper.HQ4_MEAN, model, prompt_set, system, metric, a, b, b - a, interval))
+    return rows
+
+
+def _judged(changes: Sequence[Change]) -> list[Change]:
+    """Adds corrected p-values and verdicts. The mean of the HQ sets is a family of its own: it repeats their data."""
+    families: dict[tuple[str, str, str, bool], list[int]] = {}
+    for place, change in enumerate(changes):
+        if change.interval is not None:
+            column = UNIT_METRICS.get(change.metric) or dict(INSTANCE_ROWS).get(change.metric, change.metric)
+            family = (change.model, change.system, column, change.benchmark == paper.HQ4_MEAN)
+            families.setdefault(family, []).append(place)
+    judged = list(changes)
+    for places in families.values():
+        corrected = holm([_p(changes[place]) for place in places])
+        for place, p in zip(places, corrected, strict=True):
+            judged[place] = _with_verdict(changes[place], p)
+    return judged
+
+
+def _p(change: Change) -> float:
+    return math.nan if change.interval is None else change.interval.p
+
+
+def _with_verdict(change: Change, p: float) -> Change:
+    assert change.interval is not None
+    difference = change.difference
+    if difference == 0 and change.interval.mean == change.interval.low == change.interval.high == 0:
+        return replace(change, p_holm=p, verdict="same")
+    if math.isnan(p):
+        return replace(change, note="fewer than two images or videos")
+    if p >= ALPHA:
+        return replace(change, p_holm=p, verdict="noise")
+    return replace(change, p_holm=p, verdict="better" if change.interval.mean > 0 else "worse")
+
+
+def _missing(a: Revision, b: Revision) -> list[str]:
+    """What only one side has: whole benchmarks first, then single prompt sets and systems."""
+    found = []
+    rows = [{r.row for r in side.results} for side in (a, b)]
+    for own, other, side, opposite in ((rows[0], rows[1], a, b), (rows[1], rows[0], b, a)):
+        sets, other_sets = ({row[:2] for row in part} for part in (own, other))
+        for benchmark, model in sorted(sets - other_sets):
+            found.append(f"{benchmark} ({model}) is missing at {opposite.label}, it is only at {side.label}")
+        for row in sorted(r for r in own - other if r[:2] in other_sets):
+            found.append(f"{' '.join(row)} is missing at {opposite.label}, it is only at {side.label}")
+    return found

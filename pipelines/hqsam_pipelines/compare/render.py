@@ -1,0 +1,249 @@
+"""Shows a comparison: on the terminal, as JSON, as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from hqsam_pipelines.compare.comparison import Comparison
+from hqsam_pipelines.compare.rows import UNIT_METRICS, Change, Instance, hq_system
+from hqsam_pipelines.report import paper
+from hqsam_pipelines.report.results import SYSTEM_TITLES
+from hqsam_pipelines.report.stats import Difference
+from hqsam_pipelines.report.tables import interval_text, number, signed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+VERSION = 1
+_KEYS = 6  # differing parameters that the terminal shows
+_STYLES = {"better": "green", "worse": "bold red", "not comparable": "yellow", "missing": "yellow"}
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as plain values; NaN and unknown become null."""
+    return {
+        "version": VERSION,
+        "a": _revision(comparison, "a"),
+        "b": _revision(comparison, "b"),
+        "method": comparison.method,
+        "rows": [_row(change) for change in comparison.changes],
+        "missing": list(comparison.missing),
+        "notes": list(comparison.notes),
+        "commits": list(comparison.commits),
+        "params": [dict(zip(("key", "a", "b"), entry, strict=True)) for entry in comparison.params],
+        "outputs": list(comparison.outputs),
+        "instances": [vars(instance) for instance in comparison.instances],
+        "n_tested": comparison.tested,
+        "n_regressions": len(comparison.regressions),
+    }
+
+
+def _revision(comparison: Comparison, side: str) -> dict[str, str]:
+    revision = getattr(comparison, side)
+    return {"name": revision.name, "commit": revision.sha, "subject": revision.subject}
+
+
+def _row(change: Change) -> dict[str, Any]:
+    interval = change.interval
+    return {
+        "benchmark": change.benchmark,
+        "model": change.model,
+        "prompt_set": change.prompt_set,
+        "system": change.system,
+        "metric": change.metric,
+        "a": change.a,
+        "b": change.b,
+        "difference": change.difference,
+        "interval": None if interval is None or math.isnan(interval.low) else [interval.low, interval.high],
+        "p": None if interval is None or math.isnan(interval.p) else interval.p,
+        "p_holm": None if math.isnan(change.p_holm) else change.p_holm,
+        "n": None if interval is None else interval.n,
+        "clusters": None if interval is None else interval.clusters,
+        "verdict": change.verdict,
+        "note": change.note,
+        "protocol": [dict(zip(("key", "a", "b"), entry, strict=True)) for entry in change.protocol],
+    }
+
+
+def show(comparison: Comparison, console: Console, *, every: bool = False) -> None:
+    """Prints the comparison.
+
+    Args:
+        comparison: what to print.
+        console: where to.
+        every: also rows without a test (AP at single thresholds and sizes) and further systems.
+    """
+    a, b = comparison.a, comparison.b
+    console.print(f"A  [bold]{_plain(a.label)}[/]  {_plain(a.subject)}", highlight=False)
+    console.print(f"B  [bold]{_plain(b.label)}[/]  {_plain(b.subject)}", highlight=False)
+    console.print(comparison.method, style="dim", highlight=False)
+    rows = [c for c in comparison.changes if every or is_main(comparison, c)]
+    console.print(terminal_table(rows))
+    for note in dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable"):
+        console.print(f"[yellow]not comparable[/] {_plain(note)}", highlight=False)
+    for key, left, right in comparison.params[:_KEYS]:
+        console.print(f"[dim]params[/] {_plain(f'{key}: {left} → {right}')}", highlight=False)
+    if len(comparison.params) > _KEYS:
+        console.print(
+            f"[dim]params[/] and {len(comparison.params) - _KEYS} more keys differ: --html, --json", highlight=False
+        )
+    for text in comparison.missing:
+        console.print(f"[yellow]missing[/] {_plain(text)}", highlight=False)
+    for text in comparison.notes:
+        console.print(f"[yellow]note[/] {_plain(text)}", highlight=False)
+    console.print(verdict_line(comparison), highlight=False)
+
+
+def is_main(comparison: Comparison, change: Change) -> bool:
+    """Whether a row belongs into the short table: SAM and the benchmark's HQ-SAM; means, AP, AP_B and tested rows."""
+    output = hq_system(comparison.b, change.benchmark)
+    main = change.metric in ("AP", "AP_B", *UNIT_METRICS) or change.interval is not None
+    return main and change.system in ("sam", output)
+
+
+def verdict_line(comparison: Comparison) -> str:
+    """One sentence: how many rows are better, worse, noise."""
+    counts = {name: sum(c.verdict == name for c in comparison.changes) for name in ("better", "worse", "noise", "same")}
+    refused = sum(c.verdict == "not comparable" for c in comparison.changes)
+    text = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{comparison.tested} rows tested: {text}." + (f" {refused} rows not comparable." if refused else "")
+
+
+def terminal_table(changes: list[Change]) -> Table:
+    """Rows as a table, benchmarks separated."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("benchmark", "system", "metric"):
+        table.add_column(name, no_wrap=True)
+    for name in ("A", "B", "B-A"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("95 % interval", "p", "verdict"):
+        table.add_column(name, no_wrap=True)
+    several = len({c.model for c in changes}) > 1
+    before: tuple[str, ...] = ()
+    for change in changes:
+        group = (change.benchmark, change.model, change.prompt_set)
+        if before and group != before:
+            table.add_section()
+        table.add_row(*_cells(change, group != before, several))
+        before = group
+    return table
+
+
+def _cells(change: Change, first: bool, several_models: bool) -> list[str]:
+    name = f"{paper.title(change.benchmark)} {change.prompt_set}" + (f" {change.model}" if several_models else "")
+    style = _STYLES.get(change.verdict, "")
+    verdict = "–" if change.verdict == "untested" else change.verdict
+    return [
+        name if first else "",
+        SYSTEM_TITLES.get(change.system, change.system),
+        change.metric,
+        number(change.a),
+        number(change.b),
+        signed(change.difference, 2),
+        _plain(interval_text(change.interval, 2)),
+        _p(change.p_holm),
+        f"[{style}]{verdict}[/]" if style else verdict,
+    ]
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return "<0.001" if value < 0.0005 else f"{value:.3f}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def to_html(comparison: Comparison) -> str:
+    """The comparison as a page that needs no network."""
+    from markupsafe import Markup
+
+    from hqsam_pipelines.compare.gallery import pictures
+    from hqsam_pipelines.report.html import embed, render
+
+    drawn, notes = pictures(comparison)
+    main = [c for c in comparison.changes if is_main(comparison, c)]
+    rest = [c for c in comparison.changes if not is_main(comparison, c)]
+    several = len({c.model for c in comparison.changes}) > 1
+    context = {
+        "title": f"{comparison.a.label} → {comparison.b.label}",
+        "a": comparison.a,
+        "b": comparison.b,
+        "method": comparison.method,
+        "line": verdict_line(comparison),
+        "chart": Markup(_chart([c for c in main if c.interval is not None and c.system != "sam"], several)),
+        "main": [_html_row(c, several) for c in main],
+        "rest": [_html_row(c, several) for c in rest],
+        "refused": list(dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable")),
+        "missing": comparison.missing,
+        "notes": (*comparison.notes, *notes),
+        "pictures": [embed(picture) for picture in drawn],
+        "commits": comparison.commits,
+        "params": comparison.params,
+        "outputs": comparison.outputs,
+        "instances": [_instance(i, several) for i in comparison.instances],
+    }
+    return render("compare.html.j2", context)
+
+
+def _chart(changes: list[Change], several: bool) -> str:
+    from hqsam_pipelines.report.charts import interval_chart
+
+    tones = {"better": "up", "worse": "down"}
+    known = [(c, c.interval) for c in changes if c.interval is not None and not math.isnan(c.interval.low)]
+    lines = [(_name(c, several), i.low, i.mean, i.high, tones.get(c.verdict, "flat")) for c, i in known]
+    return interval_chart(lines, "Differences with 95 % intervals", "B minus A, points") if lines else ""
+
+
+def _benchmark(row: Change | Instance, several: bool) -> str:
+    """The benchmark's title, with the model where there are several."""
+    return paper.title(row.benchmark) + (f" ({row.model})" if several else "")
+
+
+def _name(change: Change, several: bool) -> str:
+    metric = change.metric.replace("instance boundary IoU", "inst. BIoU").replace("instance IoU", "inst. IoU")
+    return f"{_benchmark(change, several)}, {change.prompt_set.replace('_', ' ')} . {metric}"
+
+
+def _html_row(change: Change, several: bool) -> dict[str, Any]:
+    tones = {"better": "up", "worse": "down", "not comparable": "down"}
+    return {
+        "benchmark": _benchmark(change, several),
+        "prompt": change.prompt_set,
+        "system": SYSTEM_TITLES.get(change.system, change.system),
+        "metric": change.metric,
+        "a": number(change.a),
+        "b": number(change.b),
+        "difference": signed(change.difference, 2),
+        "interval": interval_text(change.interval, 2),
+        "p": _p(change.p_holm),
+        "units": _units(change.interval),
+        "verdict": "–" if change.verdict == "untested" else change.verdict,
+        "tone": tones.get(change.verdict, "flat"),
+        "note": change.note,
+    }
+
+
+def _units(interval: Difference | None) -> str:
+    return "" if interval is None else f"{interval.n} in {interval.clusters}"
+
+
+def _instance(instance: Instance, several: bool) -> dict[str, str]:
+    return {
+        "benchmark": _benchmark(instance, several),
+        "prompt": instance.prompt_set,
+        "system": SYSTEM_TITLES.get(instance.system, instance.system),
+        "key": instance.key,
+        "unit": instance.unit,
+        "a": number(instance.a, 1),
+        "b": number(instance.b, 1),
+        "difference": signed(instance.b - instance.a),
+        "tone": "up" if instance.b > instance.a else "down",
+    }

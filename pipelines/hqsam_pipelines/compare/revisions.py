@@ -1,0 +1,316 @@
+"""Reads a run at a git revision without a checkout: files from git, DVC outputs from the cache through dvc.lock.
+
+The workspace (``WORKSPACE``) is a revision too: its files are read from disk, and a table that is not there is looked
+for in the cache through the workspace's dvc.lock.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.config import dvc_site
+from hqsam_pipelines.report.results import Result, parse_metrics, units_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORKSPACE = "workspace"
+METRICS = "reports/metrics"
+
+
+class NotAvailableError(Exception):
+    """A DVC output of a revision that cannot be had here.
+
+    Attributes:
+        folder: the output.
+        where: the revision.
+        why: the reason.
+        command: what would bring the output, without its name; empty if nothing would.
+    """
+
+    def __init__(self, folder: str, where: str, why: str, command: str = "") -> None:
+        self.folder, self.where, self.why, self.command = folder, where, why, command
+        super().__init__(unavailable([self]))
+
+
+def unavailable(errors: Sequence[NotAvailableError]) -> str:
+    """One sentence for outputs of one revision that are missing for the same reason."""
+    first, folders = errors[0], " ".join(e.folder for e in errors)
+    cure = f"; `{first.command} {folders}` would bring {'it' if len(errors) == 1 else 'them'}" if first.command else ""
+    names = ", ".join(e.folder.rpartition("/")[2] for e in errors)
+    return f"no intervals for {names}: the per-instance tables at {first.where} {first.why}{cure}"
+
+
+class _AbsentError(Exception):
+    """An object that neither the cache nor the remote has."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A run at one revision.
+
+    Attributes:
+        name: as the user gave it.
+        sha: the commit; empty for the workspace.
+        subject: first line of the commit message.
+        results: its metrics.
+        params: its params.yaml.
+        outputs: DVC output path to MD5 (``.dir`` for folders), from its dvc.lock.
+        metrics: path of each metrics file to the MD5 of its content.
+        made_with: key of params.yaml to the value that its dvc.lock says the metrics were made with.
+        repository: where it was read.
+    """
+
+    name: str
+    sha: str
+    subject: str
+    results: tuple[Result, ...]
+    params: Mapping[str, Any]
+    outputs: Mapping[str, str]
+    metrics: Mapping[str, str]
+    made_with: Mapping[str, Any]
+    repository: Repository = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        """The name with the short commit."""
+        return self.name if not self.sha or self.sha.startswith(self.name) else f"{self.name} ({self.sha[:9]})"
+
+    def agrees(self, folder: str) -> bool | None:
+        """Whether the metrics of a run are those that dvc.lock speaks of, and so go with the outputs that it names.
+
+        Args:
+            folder: an output of the run, such as data/scores/coco-nano.
+
+        Returns:
+            None if it cannot be told: dvc.lock does not have them, or the folder belongs to no single run.
+        """
+        path = f"{METRICS}/{PurePosixPath(folder).name}.json"
+        found, recorded = self.metrics.get(path), self.outputs.get(path)
+        return None if found is None or recorded is None else found == recorded
+
+    def units(self, benchmark: str, model: str) -> pd.DataFrame:
+        """The per-instance table of one benchmark.
+
+        Raises:
+            NotAvailableError: neither the workspace nor the cache nor a remote has it.
+            UserError: it is damaged.
+        """
+        folder = f"data/scores/{benchmark}-{model}"
+        source = self.repository.output_file(self, folder, "instances.parquet")
+        return units_frame(source, f"{folder}/instances.parquet at {self.label}")
+
+
+class Repository:
+    """A DVC project inside a git repository.
+
+    Args:
+        root: the folder with dvc.yaml (may be below the git repository's top).
+
+    Raises:
+        UserError: git is not installed, or the folder is not in a git repository.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        done = _git(root, "rev-parse", "--show-prefix")
+        if done.returncode:
+            raise UserError("this is not a git repository", file=root, cure="run the command inside the repository")
+        self._prefix = PurePosixPath(done.stdout.decode().strip())
+
+    def revision(self, name: str) -> Revision:
+        """Reads a run.
+
+        Raises:
+            UserError: the revision does not exist, or has no metrics.
+        """
+        sha, subject = ("", "files on disk") if name == WORKSPACE else self._commit(name)
+        files = self._metrics(sha)
+        results = [r for path, text in files for r in parse_metrics(text, f"{path} at {name}")]
+        if not results:
+            raise UserError(
+                f"there are no metrics at {name}",
+                file=METRICS,
+                cure="run `dvc repro`" if not sha else "choose a revision at which reports/metrics was committed",
+            )
+        params = _mapping(self._read(sha, "params.yaml"))
+        lock = _mapping(self._read(sha, "dvc.lock"))
+        metrics = {path: hashlib.md5(text, usedforsecurity=False).hexdigest() for path, text in files}
+        made_with = lock_params(lock, {(r.benchmark, r.model) for r in results})
+        return Revision(name, sha, subject, tuple(results), params, lock_outputs(lock), metrics, made_with, self)
+
+    def output_file(self, revision: Revision, folder: str, name: str) -> Path | io.BytesIO:
+        """A file of a DVC output folder at a revision: a path, or the content if it came from a remote.
+
+        Raises:
+            NotAvailableError: it cannot be had here.
+        """
+        disk, agrees = self.root / folder / name, revision.agrees(folder)
+        if not revision.sha and disk.is_file() and self._goes_with_metrics(disk, revision.outputs.get(folder), agrees):
+            return disk
+        if agrees is False:
+            why = "are of another run than its metrics: commit dvc.lock together with reports/, or run `dvc repro`"
+            raise NotAvailableError(folder, revision.label, why)
+        md5 = revision.outputs.get(folder)
+        if md5 is None:
+            raise NotAvailableError(folder, revision.label, "are not in its dvc.lock")
+        try:
+            return self._from_folder(md5, name)
+        except _AbsentError as error:
+            command = "dvc fetch --all-commits" if revision.sha else "dvc pull"
+            why = f"are not in the local cache ({error})"
+            raise NotAvailableError(folder, revision.label, why, command) from error
+
+    def _goes_with_metrics(self, disk: Path, folder_md5: str | None, agrees: bool | None) -> bool:
+        """Whether a file on disk is of the run whose metrics are on disk: both are what dvc.lock records, or neither is."""
+        if folder_md5 is None or agrees is None:
+            return True
+        try:
+            listed = {entry["relpath"]: entry["md5"] for entry in self._listing(folder_md5)}
+        except _AbsentError:
+            return True
+        with disk.open("rb") as file:
+            return (hashlib.file_digest(file, "md5").hexdigest() == listed.get(disk.name)) == agrees
+
+    def output_names(self, revision: Revision, folder: str) -> list[str]:
+        """Names of the files of a DVC output folder at a revision (see `output_file`)."""
+        if not revision.sha and (self.root / folder).is_dir():
+            return sorted(path.name for path in (self.root / folder).iterdir() if path.is_file())
+        md5 = revision.outputs.get(folder)
+        if md5 is None:
+            raise NotAvailableError(folder, revision.label, "are not in its dvc.lock")
+        try:
+            return sorted(entry["relpath"] for entry in self._listing(md5))
+        except _AbsentError as error:
+            raise NotAvailableError(folder, revision.label, f"are not in the local cache ({error})") from error
+
+    def commits_between(self, a: str, b: str) -> list[str]:
+        """Short lines of the commits in b that are not in a, newest first; empty if either is the workspace."""
+        if not a or not b:
+            return []
+        done = _git(self.root, "log", "--no-decorate", "--format=%h %s", f"{a}..{b}", "--max-count=50")
+        return done.stdout.decode(errors="replace").splitlines() if not done.returncode else []
+
+    def _commit(self, name: str) -> tuple[str, str]:
+        if name.startswith("-"):
+            raise UserError("a revision cannot begin with a dash", key=name)
+        done = _git(self.root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        if done.returncode:
+            raise UserError(
+                "git knows no such revision",
+                file=self.root,
+                key=name,
+                cure="name a commit, branch or tag; a shallow clone needs `git fetch --unshallow`",
+            )
+        sha = done.stdout.decode().strip().splitlines()[-1]
+        subject = _git(self.root, "show", "--no-patch", "--format=%s", sha).stdout.decode(errors="replace").strip()
+        return sha, subject
+
+    def _metrics(self, sha: str) -> list[tuple[str, bytes]]:
+        if not sha:
+            files = sorted((self.root / METRICS).glob("*.json"))
+            return [(f"{METRICS}/{f.name}", f.read_bytes()) for f in files]
+        listed = _git(self.root, "ls-tree", "--name-only", sha, f"{METRICS}/").stdout.decode().splitlines()
+        names = sorted(PurePosixPath(path).name for path in listed if path.endswith(".json"))
+        return [(f"{METRICS}/{n}", self._read(sha, f"{METRICS}/{n}") or b"") for n in names]
+
+    def _read(self, sha: str, path: str) -> bytes | None:
+        if not sha:
+            file = self.root / path
+            return file.read_bytes() if file.is_file() else None
+        done = _git(self.root, "show", f"{sha}:{self._prefix / path}")
+        return done.stdout if not done.returncode else None
+
+    @functools.cached_property
+    def _cache(self) -> Path:
+        from dvc.config import Config
+
+        folder = self.root / ".dvc"
+        given = Config(dvc_dir=str(folder), validate=False).get("cache", {}).get("dir") if folder.is_dir() else None
+        return Path(folder / "cache" if given is None else given)
+
+    def _from_folder(self, md5: str, name: str) -> Path | io.BytesIO:
+        """A file of a cached folder, given the MD5 of its listing."""
+        found = next((entry["md5"] for entry in self._listing(md5) if entry["relpath"] == name), None)
+        if found is None:
+            raise _AbsentError(f"it holds no {name}")
+        return self._object(found)
+
+    def _listing(self, md5: str) -> list[dict[str, str]]:
+        source = self._object(md5)
+        text = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+        entries: list[dict[str, str]] = json.loads(text)
+        return entries
+
+    def _object(self, md5: str) -> Path | io.BytesIO:
+        """An object of the local cache, or of the remote that the workspace is configured for."""
+        # DVC 3 keeps objects below files/md5; caches made by DVC 2 have them at the top.
+        places = (self._cache / "files" / "md5" / md5[:2] / md5[2:], self._cache / md5[:2] / md5[2:])
+        found = next((place for place in places if place.is_file()), None)
+        if found is not None:
+            return found
+        if self._remote is None:
+            raise _AbsentError("no remote is configured")
+        try:
+            return io.BytesIO(self._remote.fs.cat_file(self._remote.oid_to_path(md5)))
+        except Exception as error:  # whatever the remote's client raises: the comparison goes on without the table
+            raise _AbsentError(f"nor on the remote: {type(error).__name__}") from error
+
+    @functools.cached_property
+    def _remote(self) -> Any:
+        """DVC's object database of the default remote, None without one."""
+        from dvc.config import Config
+
+        if not (self.root / ".dvc").is_dir() or not Config(dvc_dir=str(self.root / ".dvc"), validate=False)["remote"]:
+            return None
+        try:
+            return dvc_site.open_repo(self.root).cloud.get_remote_odb(hash_name="md5")
+        except Exception as error:  # no default among several remotes, a missing extra, bad credentials
+            raise _AbsentError(f"the remote cannot be used: {type(error).__name__}: {error}") from error
+
+
+def lock_outputs(lock: Mapping[str, Any]) -> dict[str, str]:
+    """Output path to MD5 of every stage in a dvc.lock."""
+    stages = lock.get("stages", {})
+    outs = [out for stage in stages.values() for out in stage.get("outs", ())]
+    return {str(out["path"]): str(out["md5"]) for out in outs if "md5" in out}
+
+
+_WHOLE = ("overlap", "validate", "shard", "augment")
+
+
+def lock_params(lock: Mapping[str, Any], runs: set[tuple[str, str]]) -> dict[str, Any]:
+    """The values of params.yaml that a dvc.lock records of the stages before the metrics of `runs`, by dotted key.
+
+    A dvc.lock keeps stages that the profile no longer has; those are passed over.
+    """
+    names = {f"{verb}@{benchmark}-{model}" for benchmark, model in runs for verb in ("predict", "score")}
+    names |= {f"index@{benchmark}" for benchmark, _ in runs} | {f"train@{model}" for _, model in runs}
+    found: dict[str, Any] = {}
+    for name, stage in lock.get("stages", {}).items():
+        if name in names or name in _WHOLE:
+            found |= stage.get("params", {}).get("params.yaml", {})
+    return found
+
+
+def _mapping(text: bytes | None) -> Mapping[str, Any]:
+    content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if text else {}
+    return content if isinstance(content, Mapping) else {}
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=False)
+    except FileNotFoundError:
+        raise UserError("git is not installed", cure="install git") from None

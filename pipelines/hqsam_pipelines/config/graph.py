@@ -1,0 +1,142 @@
+"""DVC's own graph of stages, reduced to names: what waits for what, and what is out of date."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.config import dvc_site
+from hqsam_pipelines.config.params import FILE, read_yaml
+from hqsam_pipelines.config.schema import unknown
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The part of the pipeline that the targets need.
+
+    Attributes:
+        order: Stage names, each after everything that it needs.
+        needs: Stage to the stages directly before it.
+        changed: Stages whose own command, code, parameters, inputs or outputs differ from dvc.lock.
+        weight: Stage to the number of stages that wait for it, directly or not.
+        targets: The stages that were asked for.
+        known: Every stage of the pipeline.
+    """
+
+    order: tuple[str, ...]
+    needs: dict[str, frozenset[str]]
+    changed: frozenset[str]
+    weight: dict[str, int]
+    targets: tuple[str, ...]
+    known: list[str]
+
+
+def read_graph(root: Path, targets: Sequence[str]) -> Graph:
+    """Read dvc.yaml and compare the workspace with dvc.lock.
+
+    Args:
+        root: The repository.
+        targets: Stage names, or groups: `score` stands for every `score@...`; empty: all stages.
+
+    Raises:
+        UserError: an unknown target, or dvc.yaml is not valid.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        with dvc_site.open_repo(root) as repo:
+            graph = repo.index.graph
+            stages = {stage.name: stage for stage in graph.nodes}  # `addressing` depends on the current folder
+            needs = {name: frozenset(n.name for n in graph.successors(stages[name])) for name in stages}
+            wanted = _resolve(targets, list(stages), root)
+            order = _ordered(needs, wanted)
+            with repo.lock:
+                changed = frozenset(name for name in order if _is_changed(stages[name]))
+    except DvcException as error:
+        raise _clear(error, root) from error
+    kept = {name: needs[name] for name in order}
+    return Graph(tuple(order), kept, changed, _weights(kept), tuple(wanted), sorted(stages))
+
+
+def edited(root: Path) -> list[str]:
+    """Stages whose command, code, parameters, inputs or outputs are there and differ from dvc.lock, in dvc.yaml's order.
+
+    Files that are not there say nothing: a fresh clone has none before `dvc pull`.
+
+    Raises:
+        UserError: dvc.yaml is not valid, or another DVC is at work.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        with dvc_site.open_repo(root) as repo:
+            names = [stage.name for stage in repo.index.stages]
+            found = repo.status()
+    except DvcException as error:
+        raise _clear(error, root) from error
+    short = {address.rpartition(":")[2]: entries for address, entries in found.items()}
+    return [name for name in names if any(map(_differs, short.get(name, ())))]
+
+
+def _clear(error: Exception, root: Path) -> UserError:
+    """DVC's error; if one of the files that it reads is no YAML, that file and the line instead."""
+    for name in (FILE, "dvc.yaml", "dvc.lock"):
+        with contextlib.suppress(OSError):  # DVC's message says so then
+            if (root / name).is_file():
+                try:
+                    read_yaml(root / name)
+                except UserError as found:
+                    return found
+    return UserError(f"DVC: {error}", file=root / "dvc.yaml")
+
+
+def _differs(entry: Any) -> bool:
+    """Whether an entry of DVC's status is about something that is there: `{"changed deps": {path: word}}`, or a text."""
+    if not isinstance(entry, Mapping):
+        return not isinstance(entry, str) or entry in ("modified", "new", "changed command")
+    return any(map(_differs, entry.values()))
+
+
+def _is_changed(stage: Any) -> bool:
+    """Whether the stage differs from the lock in itself; a change further up is the walk's business."""
+    return bool(stage.changed())
+
+
+def _resolve(targets: Sequence[str], names: list[str], root: Path) -> list[str]:
+    if not targets:
+        return names
+    found: list[str] = []
+    for target in targets:
+        members = [name for name in names if name == target or name.partition("@")[0] == target]
+        if not members:
+            groups = {name.partition("@")[0] for name in names}
+            raise unknown(target, {*names, *groups}, what="stage", file=root / "dvc.yaml", key=target)
+        found += [name for name in members if name not in found]
+    return found
+
+
+def _ordered(needs: dict[str, frozenset[str]], wanted: Iterable[str]) -> list[str]:
+    """The wanted stages and all before them, each after what it needs; ties in dvc.yaml's order."""
+    order: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name not in order:
+            for before in (other for other in needs if other in needs[name]):
+                visit(before)
+            order[name] = None
+
+    for name in wanted:
+        visit(name)
+    return list(order)
+
+
+def _weights(needs: dict[str, frozenset[str]]) -> dict[str, int]:
+    followers: dict[str, set[str]] = {name: set() for name in needs}
+    for name in reversed(list(needs)):
+        for before in needs[name]:
+            followers[before] |= {name} | followers[name]
+    return {name: len(later) for name, later in followers.items()}

@@ -1,0 +1,161 @@
+"""The table of ablations: one row per model of the profile, beside the paper's numbers for the same system.
+
+Files are only written when the profile has rows of `configs/ablations`. Values are means over the four HQ sets (where all
+were run) and COCO's, times 100, for the system that HQ-SAM is in each benchmark's protocol. The grid takes several times as long as
+the sample itself, so the sample's page shows a committed run of it (``data/ablations_sample.csv``, a copy of that run's
+`reports/tables/ablations.csv`) and says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hqsam_pipelines import ablations
+from hqsam_pipelines.report import paper
+from hqsam_pipelines.report.results import SAM, Run
+from hqsam_pipelines.report.tables import csv_text, number
+
+COLUMNS = (
+    "model", "title", "paper_row", "variant", "trained_parameters", "mIoU", "mBIoU", "coco_AP_B", "coco_AP",
+    "paper_mIoU", "paper_mBIoU", "paper_coco_AP_B", "paper_coco_AP",
+)  # fmt: skip
+
+_CELLS = ((paper.HQ4_MEAN, "mIoU"), (paper.HQ4_MEAN, "mBIoU"), ("coco", "AP_B"), ("coco", "AP"))
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """One system of the table.
+
+    Attributes:
+        model: its entry of `models`.
+        title: what it is.
+        paper_row: `table: system` of the paper.
+        variant: what trains.
+        parameters: how many numbers train; None: unknown.
+        values: HQ4 mIoU and mBIoU, COCO AP_B and AP; None where it was not scored.
+        published: the paper's numbers for these.
+    """
+
+    model: str
+    title: str
+    paper_row: str
+    variant: str
+    parameters: int | None
+    values: tuple[float | None, ...]
+    published: tuple[float | None, ...]
+
+
+def rows(run: Run) -> list[AblationRow]:
+    """SAM, HQ-SAM and the rows of `configs/ablations` that the profile holds; none if it holds no such row."""
+    overlays = {row.name: row for row in ablations.rows(run.root)} if (run.root / ablations.FOLDER).is_dir() else {}
+    if not any(model in overlays for model in run.models):
+        return []
+    return list(_rows(run, overlays))
+
+
+def _rows(run: Run, overlays: dict[str, ablations.Row]) -> Iterator[AblationRow]:
+    base = run.models[0]
+    yield AblationRow(base, "SAM", "4: SAM", "", 0, _values(run, base, vanilla=True), _published("4: SAM"))
+    for model in run.models:
+        overlay = overlays.get(model)
+        title, source = (overlay.title, overlay.paper) if overlay else ("HQ-SAM", "4: HQ-SAM")
+        variant = str(run.params.get("models", {}).get(model, {}).get("variant", "hq"))
+        yield AblationRow(
+            model, title, source, variant, _parameters(run.root, model), _values(run, model), _published(source)
+        )
+
+
+def _values(run: Run, model: str, *, vanilla: bool = False) -> tuple[float | None, ...]:
+    return tuple(_value(run, model, benchmark, metric, vanilla) for benchmark, metric in _CELLS)
+
+
+def _value(run: Run, model: str, benchmark: str, metric: str, vanilla: bool) -> float | None:
+    """One number, times 100; the mean of the four HQ sets only where all four have it."""
+    names = paper.HQ4 if benchmark == paper.HQ4_MEAN else (benchmark,)
+    found = []
+    for name in names:
+        sets = run.prompt_sets(name, model)
+        result = run.find(name, model, sets[0], SAM if vanilla else run.hq_system(name)) if sets else None
+        if result is None or metric not in result.metrics:
+            return None
+        found.append(result.metrics[metric])
+    return 100 * sum(found) / len(found)
+
+
+def _published(row: str) -> tuple[float | None, ...]:
+    table, _, system = row.partition(": ")
+    return tuple(paper.row_value(table, system, benchmark, metric) for benchmark, metric in _CELLS)
+
+
+def _parameters(root: Path, model: str) -> int | None:
+    path = root / "models" / model / "meta.json"
+    return int(json.loads(path.read_bytes())["n_parameters"]) if path.is_file() else None
+
+
+def table_csv(found: Sequence[AblationRow]) -> str:
+    """The table with the columns `COLUMNS`."""
+    return csv_text(COLUMNS, [_cells(row) for row in found])
+
+
+def _cells(row: AblationRow) -> list[str]:
+    return [
+        row.model, row.title, row.paper_row, row.variant, "" if row.parameters is None else str(row.parameters),
+        *(number(v) for v in row.values), *(number(v, 1) for v in row.published),
+    ]  # fmt: skip
+
+
+HEADS = (
+    "System", "Trained parameters", "mIoU", "mBIoU", "COCO AP_B", "COCO AP", "paper: mIoU", "mBIoU", "COCO AP_B", "COCO AP"
+)  # fmt: skip
+
+
+def shown(found: Sequence[AblationRow]) -> list[list[str]]:
+    """The cells of the table that a person reads, columns `HEADS`."""
+    return [
+        [row.title, "" if row.parameters is None else f"{row.parameters:,}", *(number(v, 1) for v in row.values),
+         *(number(v, 1) for v in row.published)]
+        for row in found
+    ]  # fmt: skip
+
+
+def context(found: Sequence[AblationRow], profile: str) -> list[dict[str, Any]]:
+    """The table for the page: of this run, or the committed one of the profile; nothing if there is neither."""
+    table = {
+        "title": "Ablations and rivals: means over the four HQ sets, and COCO",
+        "groups": [{"name": "", "span": 2}, {"name": "ours", "span": 4}, {"name": "paper's", "span": 4}],
+        "columns": [name.removeprefix("paper: ") for name in HEADS],
+    }
+    if found:
+        return [{**table, "lines": shown(found)}]
+    earlier = recorded(profile)
+    return [{**table, "lines": shown(earlier), "recorded": "hqsam repro ablations"}] if earlier else []
+
+
+def recorded(profile: str) -> list[AblationRow]:
+    """The committed run of the grid on a profile's data; none for a profile without one."""
+    file = resources.files("hqsam_pipelines.report").joinpath(f"data/ablations_{profile}.csv")
+    if not file.is_file():
+        return []
+    lines = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
+    return [
+        AblationRow(
+            line["model"], line["title"], line["paper_row"], line["variant"],
+            int(line["trained_parameters"]) if line["trained_parameters"] else None,
+            *(tuple(float(line[name]) if line[name] else None for name in names) for names in (COLUMNS[5:9], COLUMNS[9:])),
+        )
+        for line in lines
+    ]  # fmt: skip
+
+
+def markdown(found: Sequence[AblationRow]) -> str:
+    """The table for a terminal or a README."""
+    lines = [HEADS, ["---", *["--:"] * (len(HEADS) - 1)], *shown(found)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

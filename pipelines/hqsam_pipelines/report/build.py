@@ -1,0 +1,267 @@
+"""Builds the report: reads the run once, writes tables, plots and pictures, then the page, then `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
+from hqsam_base.progress import Progress
+from hqsam_pipelines.report import ablations as report_ablations
+from hqsam_pipelines.report import cost, html, paper, scenes, sources
+from hqsam_pipelines.report import tables as report_tables
+from hqsam_pipelines.report.ap import RESAMPLES
+from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
+from hqsam_pipelines.report.html import Picture
+from hqsam_pipelines.report.options import ReportOptions
+from hqsam_pipelines.report.results import Run, load_run
+from hqsam_pipelines.report.rows import Row, headline_rows, other_rows, spec_rows
+from hqsam_pipelines.report.scenes import Pick, SceneReader
+from hqsam_pipelines.report.stats import REPLICATES
+
+_PALETTE = 256
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """One kind of picture."""
+
+    id: str
+    title: str
+    text: str
+    picks: tuple[Pick, ...]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Everything that is computed from metrics and per-instance tables."""
+
+    overview: list[Row]
+    tables: list[tuple[paper.TableSpec, list[Row]]]
+    others: list[Row]
+    curves: dict[str, dict[str, list[float]]]
+    training: tuple[list[str], list[list[str]]]
+    ablations: list[report_ablations.AblationRow]
+    models: list[Row]
+
+
+def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
+    """See `hqsam_pipelines.report.run.build_report`."""
+    run = load_run(root, params)
+    options = ReportOptions.model_validate(dict(run.params.get("report", {})))
+    progress(0, 5, "numbers")
+    numbers = _numbers(run)
+    _write_tables(out / "tables", numbers)
+    _write_plots(out / "plots", numbers)
+    progress(1, 5, "choosing instances")
+    picks = [p for b in run.benchmarks for p in scenes.candidates(run, run.models[0], b)]
+    galleries = _galleries(picks, options)
+    progress(2, 5, "pictures")
+    pictures, hero = _write_figures(out / "figures", run, galleries, picks, options)
+    progress(3, 5, "page")
+    page = _page(run, numbers, picks, galleries, pictures, hero)
+    write_text(out / "report.html", page)
+    write_bytes(out / "metrics.json", json_bytes(report_tables.metrics_tree(run)))
+    progress(5, 5, "done")
+    return {"n_benchmarks": len(run.benchmarks), "n_pictures": len(pictures), "bytes": len(page.encode())}
+
+
+def _numbers(run: Run) -> Numbers:
+    model = run.models[0]
+    tables = [(spec, spec_rows(run, model, spec)) for spec in paper.TABLES]
+    hq4 = [b for b in paper.HQ4 if b in run.benchmarks]
+    ablations = report_ablations.rows(run)
+    more = [] if ablations else run.models[1:]  # the grid has a table of its own
+    return Numbers(
+        overview=headline_rows(run, model),
+        tables=[(spec, rows) for spec, rows in tables if rows],
+        others=other_rows(run, model),
+        curves=report_tables.recall_curves(run, model, hq4),
+        training=report_tables.curve_table(run.root, run.models),
+        ablations=ablations,
+        models=[row for name in more for row in headline_rows(run, name)],
+    )
+
+
+def _write_tables(folder: Path, numbers: Numbers) -> None:
+    with atomic_folder(folder) as tmp:
+        (tmp / "overview.md").write_text(report_tables.summary_markdown(numbers.overview), encoding="utf-8")
+        (tmp / "overview.csv").write_text(report_tables.table_csv(numbers.overview), encoding="utf-8")
+        for spec, rows in numbers.tables:
+            (tmp / f"{spec.name}.csv").write_text(report_tables.table_csv(rows), encoding="utf-8")
+        (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
+        (tmp / "further.csv").write_text(report_tables.table_csv(numbers.others), encoding="utf-8")
+        if numbers.models:
+            (tmp / "models.csv").write_text(report_tables.table_csv(numbers.models), encoding="utf-8")
+        if numbers.ablations:
+            (tmp / "ablations.csv").write_text(report_ablations.table_csv(numbers.ablations), encoding="utf-8")
+            (tmp / "ablations.md").write_text(report_ablations.markdown(numbers.ablations), encoding="utf-8")
+
+
+def _write_plots(folder: Path, numbers: Numbers) -> None:
+    with atomic_folder(folder) as tmp:
+        text = report_tables.csv_text(*numbers.training)
+        (tmp / "training_curve.csv").write_text(text, encoding="utf-8")
+        (tmp / "recall_biou.csv").write_text(report_tables.recall_csv(numbers.curves), encoding="utf-8")
+
+
+_KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
+    ("improved", "Most improved", "The largest gains in boundary IoU over SAM.", scenes.improved),
+    ("worsened", "Most worsened", "The largest losses against SAM.", scenes.worsened),
+    ("best", "Best", "HQ-SAM's highest boundary IoU.", scenes.best),
+    ("worst", "Worst", "HQ-SAM's lowest boundary IoU.", scenes.worst),
+)
+"""Galleries: identifier (and name of the option with their number), title, text, choice."""
+
+
+def _galleries(picks: Sequence[Pick], options: ReportOptions) -> list[Gallery]:
+    spread = " Spread over the benchmarks: none has a second picture before each had one."
+    found = [
+        Gallery(name, title, text + spread, tuple(choose(picks, getattr(options, name))))
+        for name, title, text, choose in _KINDS
+    ]
+    if options.typical:
+        text = "One picture per benchmark, chosen by rule: the instance whose gain over SAM is the median."
+        found.append(Gallery("typical", "Typical", text, tuple(scenes.typical(picks))))
+    return [gallery for gallery in found if gallery.picks]
+
+
+def _write_figures(
+    folder: Path, run: Run, galleries: Sequence[Gallery], picks: Sequence[Pick], options: ReportOptions
+) -> tuple[dict[tuple[str, int], Picture], Picture | None]:
+    reader = SceneReader(run)
+    pictures: dict[tuple[str, int], Picture] = {}
+    with atomic_folder(folder) as tmp:
+        for gallery in galleries:
+            for place, pick in enumerate(gallery.picks):
+                picture = _picture(reader, pick, options.panel)
+                pictures[gallery.id, place] = picture
+                name = f"{gallery.id}_{place + 1:02d}_{pick.benchmark}.png"
+                (tmp / name).write_bytes(png_bytes(picture.image, _PALETTE))
+        hero = _hero(reader, picks, options)
+        if hero is not None:
+            (tmp / "hero.png").write_bytes(png_bytes(hero.image, _PALETTE, careful=True))
+    return pictures, hero
+
+
+def _picture(reader: SceneReader, pick: Pick, panel: int) -> Picture:
+    image = overlay(reader.read(pick), panel)
+    scores = f"{pick.quantity} {100 * pick.sam:.1f} → {100 * pick.hq:.1f}"
+    caption = f"{paper.title(pick.benchmark)}, {pick.prompt_set.replace('_', ' ')} . {scores} . {pick.place}"
+    return Picture(image, f"Masks of SAM and HQ-SAM for {pick.unit}", caption)
+
+
+def _hero(reader: SceneReader, picks: Sequence[Pick], options: ReportOptions) -> Picture | None:
+    """A row per scene: the largest gains among the four HQ sets (all benchmarks if none of them was run)."""
+    chosen = [p for p in picks if p.benchmark in paper.HQ4] or list(picks)
+    shown = scenes.improved(chosen, options.hero)
+    if not shown:
+        return None
+    rows = [strip(reader.read(pick), 232) for pick in shown]
+    captions = [
+        [paper.title(p.benchmark), f"{p.quantity} {100 * p.sam:.0f}", f"{p.quantity} {100 * p.hq:.0f}", ""]
+        for p in shown
+    ]
+    heads = ["Image and prompt", "SAM", "HQ-SAM", "Ground truth"]
+    return Picture(captioned(rows, heads, captions), "SAM and HQ-SAM on scenes with thin structures", "")
+
+
+def _page(
+    run: Run,
+    numbers: Numbers,
+    picks: Sequence[Pick],
+    galleries: Sequence[Gallery],
+    pictures: Mapping[tuple[str, int], Picture],
+    hero: Picture | None,
+) -> str:
+    from markupsafe import Markup
+
+    charts = [(title, svg, "") for title, svg in html.training_charts(*numbers.training)]
+    if numbers.curves:
+        text = "Bold: mean of the four HQ sets; thin: each set. As in the paper's Figure 4."
+        charts.append(("Images above a boundary-IoU threshold", html.recall_chart(numbers.curves), text))
+    if picks:
+        sam, hq = [p.sam for p in picks], [p.hq for p in picks]
+        ahead = sum(p.gain > 0 for p in picks)
+        text = f"All benchmarks; above the diagonal HQ-SAM is better ({ahead} of {len(picks)} instances)."
+        charts.append(("Every instance", html.gain_chart(sam, hq), text))
+    data = _data_context(run)
+    shown = [_gallery_context(g, pictures) for g in galleries]
+    model = run.models[0]
+    context = {
+        "title": "SAM against HQ-SAM",
+        "subtitle": f"Profile {run.params.get('profile', '?')}, model {model} ({run.backbone(model)}), "
+        f"{len(run.benchmarks)} benchmarks, zero-shot." + _others(numbers),
+        "notices": html.notices(run),
+        "sections": _sections(galleries, hero is not None),
+        "cards": html.cards(numbers.overview),
+        "overview_chart": Markup(html.overview_chart(numbers.overview)),
+        "overview_legend": Markup(html.overview_legend()),
+        "replicates": f"{REPLICATES:,}",
+        "ap_resamples": RESAMPLES,
+        "overview": html.overview(numbers.overview),
+        "hero": None if hero is None else {**html.embed(hero), "text": _HERO_TEXT},
+        "paper_backbone": paper.reference_backbone(run.backbone(model)),
+        "tables": [html.table_context(spec, rows) for spec, rows in numbers.tables],
+        "more_tables": html.other_context(numbers.others)
+        + html.models_context(numbers.models)
+        + report_ablations.context(numbers.ablations, str(run.params.get("profile", ""))),
+        "cost": cost.cost_context(),
+        "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
+        "galleries": shown,
+        "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
+        **data,
+    }
+    return html.render("report.html.j2", context)
+
+
+def _others(numbers: Numbers) -> str:
+    names = ", ".join(dict.fromkeys(row.model for row in numbers.models))
+    return f" It is the first model of params.yaml; {names}: see “Other models of this run”." if names else ""
+
+
+_HERO_TEXT = (
+    "The largest gains among the four HQ sets, one scene of each; the galleries below also hold losses, failures "
+    "and typical instances."
+)
+
+
+def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]:
+    found = [("results", "Results at a glance")]
+    found += [("pictures", "What it looks like")] if hero else []
+    found += [("tables", "Tables in the paper's layout"), ("cost", "Parameters, speed, memory"), ("curves", "Curves")]
+    found += [(g.id, g.title) for g in galleries]
+    return [*found, ("data", "Data"), ("protocols", "Protocols"), ("provenance", "Provenance")]
+
+
+def _gallery_context(gallery: Gallery, pictures: Mapping[tuple[str, int], Picture]) -> dict[str, Any]:
+    items = [html.embed(pictures[gallery.id, place]) for place in range(len(gallery.picks))]
+    return {"id": gallery.id, "title": gallery.title, "text": gallery.text, "pictures": items}
+
+
+def _data_context(run: Run) -> dict[str, Any]:
+    overlap = html.overlap_context(run)
+    if overlap:
+        overlap = {**overlap, "pictures": [_file_picture(path, text) for path, text in overlap["gallery"]]}
+    protocols = [{**b, "title": paper.title(b["benchmark"])} for b in sources.protocols(run)]
+    return {
+        "sources": sources.sources(run),
+        "training_set": sources.training_set(run),
+        "evaluation_sets": sources.evaluation_sets(run),
+        "quality": sources.quality(run),
+        "overlap": overlap,
+        "protocols": protocols,
+        "versions": sources.versions(),
+        "models": sources.models(run),
+        "digests": sources.digests(run),
+        "archives": sources.archives(run),
+        "params_text": html.params_text(run),
+    }
+
+
+def _file_picture(path: Path, text: str) -> dict[str, Any]:
+    from hqsam_datasets.formats.images import decode_image
+
+    return html.embed(Picture(decode_image(path.read_bytes()), f"Overlapping pair, {text}", text))

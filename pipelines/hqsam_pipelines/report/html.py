@@ -1,0 +1,394 @@
+"""Renders report.html: one file, no network, the same bytes for the same inputs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+
+from hqsam_pipelines.report import paper, sources
+from hqsam_pipelines.report.charts import Axes, Pair, Series, dumbbell_chart, legend, line_chart, scatter_chart, span
+from hqsam_pipelines.report.draw import webp_bytes
+from hqsam_pipelines.report.results import SYSTEM_TITLES, Run
+from hqsam_pipelines.report.rows import Row
+from hqsam_pipelines.report.stats import Difference
+from hqsam_pipelines.report.tables import THRESHOLDS, interval_text, number, signed
+
+_CLOUD = 1500  # more points than this make the scatter plot a blot
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page: uint8 [H, W, 3], alternative text, caption."""
+
+    image: Any
+    alt: str
+    caption: str
+
+
+def render(name: str, context: Mapping[str, Any]) -> str:
+    """Renders one of the package's templates; undefined names are errors, values are escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hqsam_pipelines.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=False,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name).render(**context)
+
+
+def embed(picture: Picture, shown: int | None = None) -> dict[str, Any]:
+    """A picture as a data URI with its shown size (half its pixels unless `shown` gives the width)."""
+    height, width = picture.image.shape[:2]
+    data = base64.b64encode(webp_bytes(picture.image)).decode("ascii")
+    wide = width if shown is None else shown
+    return {
+        "src": f"data:image/webp;base64,{data}",
+        "alt": picture.alt,
+        "caption": picture.caption,
+        "width": wide,
+        "height": round(height * wide / width),
+    }
+
+
+def notices(run: Run) -> list[str]:
+    """What the reader must know before the first number."""
+    texts = []
+    model = run.models[0]
+    backbone = run.backbone(model)
+    if paper.reference_backbone(backbone) != backbone:
+        texts.append(
+            f"The model “{model}” is a miniature for checking the pipeline. It was pretrained on a small set of drawn "
+            "scenes with deliberately coarse masks; its numbers prove nothing about SAM or HQ-SAM."
+        )
+    urls = [u for a in run.params.get("archives", {}).values() for f in a.get("files", []) for u in f.get("urls", [])]
+    if urls and all(str(url).startswith("embedded://") for url in urls):
+        texts.append(
+            "The data are the embedded sample: procedurally drawn pictures in the published archive layouts of the "
+            "real sets, whose names they carry. They are not these sets."
+        )
+    if run.params.get("overlap", {}).get("unresolved") == "keep":
+        texts.append("Overlap between training and evaluation images was found and kept (overlap.unresolved: keep).")
+    for name, text in sources.missing(run).items():
+        texts.append(f"Not evaluated, or not with every prompt: {name} ({text}).")
+    unscored = [r for r in run.results if r.n_scored != r.n_expected]
+    if unscored:
+        names = ", ".join(sorted({f"{r.benchmark}/{r.prompt_set}" for r in unscored}))
+        texts.append(f"Not every expected unit was scored: {names}.")
+    return texts
+
+
+def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """The large numbers at the top."""
+    found = []
+    for row in rows:
+        if row.benchmark == paper.HQ4_MEAN:
+            found.append(
+                {
+                    "what": f"{row.metric}, mean of the four HQ sets",
+                    "value": number(row.hq, 1),
+                    "unit": f"HQ-SAM, {signed(row.delta)} points",
+                    "more": f"SAM {number(row.sam, 1)} . 95 % interval of the gain {interval_text(row.interval)}",
+                }
+            )
+    boundary = [r for r in rows if r.metric in ("mBIoU", "AP_B", "J&F") and r.benchmark != paper.HQ4_MEAN]
+    up, down = (sum(sign * (r.delta or 0.0) > 0 for r in boundary) for sign in (1, -1))
+    found.append(
+        {
+            "what": "Boundary metrics where HQ-SAM is ahead",
+            "value": f"{up} of {len(boundary)}",
+            "unit": "benchmarks and prompts",
+            "more": f"behind in {down}, equal in {len(boundary) - up - down}; mBIoU, AP of boundaries, J&F",
+        }
+    )
+    return found
+
+
+def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Lines of the table at a glance."""
+    lines = []
+    before = None
+    for row in rows:
+        group = (row.benchmark, row.prompt_set)
+        known = row.interval or row.stand_in
+        lines.append(
+            {
+                "first": group != before,
+                "benchmark": paper.title(row.benchmark),
+                "prompt": row.prompt_set,
+                "metric": row.metric,
+                "sam": number(row.sam, 1),
+                "hq": number(row.hq, 1),
+                "delta": signed(row.delta),
+                "delta_tone": tone(row.interval),
+                "interval": interval_text(row.interval),
+                "instance": signed(row.stand_in.mean) if row.stand_in else "",
+                "instance_tone": tone(row.stand_in),
+                "instance_interval": interval_text(row.stand_in) if row.stand_in else "",
+                "units": f"{known.n} in {known.clusters}" if known else "",
+                "paper_delta": signed(row.paper_delta),
+            }
+        )
+        before = group
+    return lines
+
+
+def overview_chart(rows: Sequence[Row]) -> str:
+    """Dumbbells: boundary metric of every benchmark."""
+    shown = [r for r in rows if r.metric in ("mBIoU", "AP_B", "J&F") and r.sam is not None and r.hq is not None]
+    several = {r.benchmark for r in shown if sum(o.benchmark == r.benchmark for o in shown) > 1}
+    pairs = []
+    for row in shown:
+        prompt = f", {row.prompt_set.replace('_', ' ')}" if row.benchmark in several else ""
+        name = f"{paper.title(row.benchmark)}{prompt} . {row.metric}"
+        pairs.append(Pair(name, row.sam or 0.0, row.hq or 0.0, tone(row.interval)))
+    return dumbbell_chart(pairs, "Boundary quality of SAM and HQ-SAM on every benchmark")
+
+
+def table_context(spec: paper.TableSpec, rows: Sequence[Row]) -> dict[str, Any]:
+    """One table in the paper's layout: systems down, benchmarks and metrics across."""
+    groups: list[dict[str, Any]] = []
+    for row in rows:
+        name = paper.title(row.benchmark)
+        if any(b.prompt_set != spec.blocks[0].prompt_set for b in spec.blocks):
+            name += f", {row.prompt_set.replace('_', ' ')}"
+        if groups and groups[-1]["name"] == name:
+            groups[-1]["span"] += 1
+        else:
+            groups.append({"name": name, "span": 1})
+    return {
+        "title": spec.title,
+        "source": spec.source,
+        "groups": groups,
+        "columns": [row.metric for row in rows],
+        "lines": _ours(rows) + _papers(rows),
+    }
+
+
+def _cell(text: str, tone: str = "", more: str = "") -> dict[str, str]:
+    return {"text": text, "tone": tone, "more": more}
+
+
+def tone(difference: Difference | None) -> str:
+    """CSS class of a difference: green or red only where the interval excludes zero."""
+    if difference is None or not difference.excludes_zero:
+        return "flat"
+    return "up" if difference.mean > 0 else "down"
+
+
+def _ours(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    output = rows[0].hq_system
+    other = "hq_sum" if output == "hq_token" else "hq_token"
+    lines = [
+        {"name": "SAM", "style": "", "cells": [_cell(number(r.sam, 1)) for r in rows]},
+        {
+            "name": f"HQ-SAM ({SYSTEM_TITLES[output]})",
+            "style": "ours",
+            "cells": [_cell(number(r.hq, 1)) for r in rows],
+        },
+        {
+            "name": "Δ, 95 % interval",
+            "style": "",
+            "cells": [_cell(signed(r.delta), tone(r.interval), _more(r)) for r in rows],
+        },
+    ]
+    if any(other in r.values for r in rows):
+        cells = [_cell(number(r.values.get(other), 1)) for r in rows]
+        lines.append({"name": f"other output ({SYSTEM_TITLES[other]})", "style": "muted", "cells": cells})
+    return lines
+
+
+def _more(row: Row) -> str:
+    """The interval without plus signs: ten columns side by side have no room for them."""
+    return "" if row.interval is None else interval_text(row.interval).replace("+", "")
+
+
+def _papers(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    if all(r.paper_sam is None for r in rows):
+        return []
+    backbone = rows[0].paper_backbone
+    return [
+        {
+            "name": f"Paper, {backbone}: SAM",
+            "style": "muted split",
+            "cells": [_cell(number(r.paper_sam, 1)) for r in rows],
+        },
+        {"name": f"Paper, {backbone}: HQ-SAM", "style": "muted", "cells": [_cell(number(r.paper_hq, 1)) for r in rows]},
+        {"name": "Δ", "style": "muted", "cells": [_cell(signed(r.paper_delta)) for r in rows]},
+    ]
+
+
+def other_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A plain table of what none of the paper's tables shows."""
+    return [_plain_table("Further benchmarks and prompts", rows)] if rows else []
+
+
+def models_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A plain table of the models that the rest of the page does not show."""
+    if not rows:
+        return []
+    table = _plain_table("Other models of this run", rows)
+    lines = [[row.model, *line] for row, line in zip(rows, table["lines"], strict=True)]
+    return [{**table, "columns": ["Model", *table["columns"]], "lines": lines}]
+
+
+def _plain_table(title: str, rows: Sequence[Row]) -> dict[str, Any]:
+    lines = [
+        [paper.title(r.benchmark), r.prompt_set, r.metric, number(r.sam, 1), number(r.hq, 1), signed(r.delta),
+         interval_text(r.interval)]
+        for r in rows
+    ]  # fmt: skip
+    columns = ["Benchmark", "Prompt", "Metric", "SAM", "HQ-SAM", "Δ", "95 % interval"]
+    return {"title": title, "columns": columns, "lines": lines}
+
+
+def recall_chart(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Share of images over the boundary-IoU threshold: bold the mean, thin each set."""
+    x = [float(t) for t in THRESHOLDS]
+    series = []
+    for system, style, name in (("sam", "sam", "SAM"), ("hq_sam", "hq", "HQ-SAM")):
+        sets = curves.get(system, {})
+        series += [Series(f"{name}, {paper.title(b)}", style, x, y, faint=True) for b, y in sets.items()]
+        if sets:
+            series.append(Series(f"{name}, mean", style, x, np.mean(list(sets.values()), axis=0).tolist()))
+    axes = Axes("boundary IoU threshold", "images above it, %", (0.5, 0.95), (0.0, 100.0))
+    return line_chart(series, axes, "Share of images whose boundary IoU exceeds a threshold")
+
+
+def gain_chart(sam: Sequence[float], hq: Sequence[float]) -> str:
+    """Each instance: SAM's boundary IoU against HQ-SAM's."""
+    step = -(-len(sam) // _CLOUD) if sam else 1
+    cloud = Series("instances", "hq", [100 * v for v in sam[::step]], [100 * v for v in hq[::step]])
+    axes = Axes("SAM, boundary IoU", "HQ-SAM, boundary IoU", (0.0, 100.0), (0.0, 100.0))
+    return scatter_chart([cloud], axes, "Boundary IoU of every instance, SAM against HQ-SAM")
+
+
+_X_COLUMNS = ("step", "iteration", "epoch")
+_CURVE_STYLES = {"sam": "sam", "hq_token": "hq", "hq_sum": "extra"}
+
+
+_MODEL_STYLES = ("hq", "truth", "extra", "plain")
+
+
+def training_charts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """(title, svg) of the curves that training wrote: the losses, and each validation metric of all systems."""
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
+    x_name = next((name for name in _X_COLUMNS if name in columns), "")
+    names = [n for n in columns if n not in ("model", "lr", *_X_COLUMNS)]
+    numeric = [n for n in names if any(_float(r[n]) is not None for r in records)]
+    groups: dict[str, list[str]] = {}
+    for name in numeric:
+        groups.setdefault(_group(name), []).append(name)
+    return [(title, _training_chart(records, x_name, title, group)) for title, group in groups.items()]
+
+
+def _group(name: str) -> str:
+    """The chart that a column belongs to."""
+    if "loss" in name or name in ("bce", "dice"):
+        return "Training loss"
+    metric = name.rpartition("_")[2]
+    return f"Held-out {metric} while training" if metric in ("mIoU", "mBIoU") else name
+
+
+def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, title: str, names: Sequence[str]) -> str:
+    scale = 100.0 if title.startswith("Held-out") else 1.0
+    models = list(dict.fromkeys(r["model"] for r in records))
+    several = len(models) > 1
+    series = []
+    for turn, model in enumerate(models):
+        mine = [r for r in records if r["model"] == model]
+        for place, name in enumerate(_telling(names, first=turn == 0) if several else names):
+            points = [(_float(r[x_name]) if x_name else float(i), _float(r[name])) for i, r in enumerate(mine)]
+            known = [(x, scale * y) for x, y in points if x is not None and y is not None]
+            label = f"{model}: {_curve_title(name)}" if several else _curve_title(name)
+            style = _MODEL_STYLES[turn % len(_MODEL_STYLES)] if several and _system(name) != "sam" else None
+            series.append(
+                Series(label, style or _curve_style(name, place), [p[0] for p in known], [p[1] for p in known])
+            )
+    limits = [span([v for s in series for v in values(s)], pad) for values, pad in ((_xs, 0.01), (_ys, 0.06))]
+    axes = Axes(x_name or "row", "percent" if scale > 1 else "loss", limits[0], limits[1])
+    return line_chart(series, axes, title)
+
+
+def _telling(names: Sequence[str], *, first: bool) -> list[str]:
+    """One column a model, so that a colour is a model: the whole loss, the HQ token; SAM once, of the first."""
+    chosen = [name for name in names if name == "loss" or _system(name) == "hq_token"] or list(names[:1])
+    return [name for name in names if _system(name) == "sam" and first] + chosen
+
+
+def _xs(series: Series) -> Sequence[float]:
+    return series.x
+
+
+def _ys(series: Series) -> Sequence[float]:
+    return series.y
+
+
+def _system(name: str) -> str:
+    return name.rpartition("_")[0]
+
+
+def _curve_title(name: str) -> str:
+    return SYSTEM_TITLES.get(_system(name), name)
+
+
+def _curve_style(name: str, place: int) -> str:
+    return _CURVE_STYLES.get(_system(name), ("hq", "sam", "truth", "extra", "plain")[place % 5])
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def overlap_context(run: Run) -> dict[str, Any]:
+    """The overlap gate's findings with a matrix of evaluation sets and kinds, and a choice of its pictures."""
+    found = sources.overlap(run)
+    if not found:
+        return {}
+    kinds = sorted(found["counts"])
+    lines = [
+        (paper.title(name), [counts.get(kind) or "" for kind in kinds])
+        for name, counts in sorted(found["by_benchmark"].items(), key=lambda item: _place(run, item[0]))
+    ]
+    return {**found, "matrix": {"columns": kinds, "lines": lines}, "gallery": _one_of_each(found["gallery"], 8)}
+
+
+def _place(run: Run, benchmark: str) -> tuple[int, str]:
+    listed = list(run.params.get("benchmarks", {}))
+    return (listed.index(benchmark) if benchmark in listed else len(listed), benchmark)
+
+
+def _one_of_each(gallery: Sequence[tuple[Any, str]], count: int) -> list[tuple[Any, str]]:
+    """Pictures of every kind of overlap (the text before the colon), as evenly as `count` allows, in their order."""
+    kinds = list(dict.fromkeys(text.partition(":")[0] for _, text in gallery))
+    rows = [[item for item in gallery if item[1].partition(":")[0] == kind] for kind in kinds]
+    turns = [row[turn] for turn in range(count) for row in rows if turn < len(row)]
+    return sorted(turns[:count], key=gallery.index)
+
+
+def params_text(run: Run) -> str:
+    """The parameters as YAML, sorted."""
+    return yaml.safe_dump(_plain(run.params), sort_keys=True, allow_unicode=True, width=110)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def overview_legend() -> str:
+    """Colour keys of the overview chart."""
+    return legend([Series("SAM", "sam", [], []), Series("HQ-SAM", "hq", [], [])])

@@ -1,0 +1,257 @@
+"""What the report reads: metrics files and per-instance tables of a run, as typed records.
+
+Formats: docs/formats.md. Everything is read lazily, so that a report of a large run never holds more than one
+benchmark's table at a time beside the metrics.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hqsam_base.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hqsam_pipelines.report.stats import Difference
+
+SAM = "sam"
+SYSTEMS = ("sam", "hq_token", "hq_sum")
+SYSTEM_TITLES = {"sam": "SAM", "hq_token": "HQ token", "hq_sum": "SAM + HQ"}
+UNIT_COLUMNS = ("prompt_set", "system", "key", "cluster", "unit", "iou", "biou", "j", "f")
+
+
+_FIRST = ("mIoU", "mBIoU", "J&F", "J", "F")
+_AP_NAME = re.compile(r"(AP|AR)(_B)?(_strict)?(.*)")
+_CELLS = ("", "50", "75", "s", "m", "l", "r", "c", "f")
+
+
+def metric_place(name: str) -> tuple[int, int, int, int, str]:
+    """Sorting key of metric names: means and AP first, mask before boundary before strict, AR last."""
+    if name in _FIRST:
+        return (0, 0, 0, _FIRST.index(name), name)
+    found = _AP_NAME.fullmatch(name)
+    if found is None:
+        return (3, 0, 0, 0, name)
+    kind, boundary, strict, cell = found.groups()
+    place = _CELLS.index(cell) if cell in _CELLS else len(_CELLS)
+    return (2 if kind == "AR" else 1, bool(boundary), bool(strict), place, name)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One system's metrics on one benchmark under one prompt set.
+
+    Attributes:
+        benchmark: name as in ``params.yaml``.
+        model: name as in ``params.yaml``.
+        prompt_set: ``gt_box``, ``detector_box``, ...
+        system: ``sam``, ``hq_token`` or ``hq_sum``.
+        metrics: finite values only; AP and IoU types are fractions 0..1. An undefined metric is absent.
+        n_expected: units that the protocol asks for.
+        n_scored: units that were scored.
+        protocol: the protocol block.
+        protocol_hash: its hash.
+        warnings: what the evaluator wants a person to know.
+    """
+
+    benchmark: str
+    model: str
+    prompt_set: str
+    system: str
+    metrics: Mapping[str, float]
+    n_expected: int
+    n_scored: int
+    protocol: Mapping[str, Any]
+    protocol_hash: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """What identifies the result: benchmark, model, prompt set, system."""
+        return (self.benchmark, self.model, self.prompt_set, self.system)
+
+
+def parse_metrics(text: bytes, where: str) -> list[Result]:
+    """Reads one ``reports/metrics/<benchmark>-<model>.json``.
+
+    Args:
+        text: the file's bytes.
+        where: its name for error messages.
+
+    Raises:
+        UserError: it is no metrics file.
+    """
+    try:
+        payload = json.loads(text)
+        return [_result(payload, item) for item in payload["results"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"this is not a metrics file: {type(error).__name__}: {error}",
+            file=where,
+            cure="run `dvc repro score`",
+        ) from error
+
+
+def _result(payload: Mapping[str, Any], item: Mapping[str, Any]) -> Result:
+    return Result(
+        benchmark=str(payload["benchmark"]),
+        model=str(payload["model"]),
+        prompt_set=str(item["prompt_set"]),
+        system=str(item["system"]),
+        metrics=finite(item["metrics"]),
+        n_expected=int(item["n_expected"]),
+        n_scored=int(item["n_scored"]),
+        protocol=dict(item["protocol"]),
+        protocol_hash=str(item["protocol_hash"]),
+        warnings=tuple(str(text) for text in item.get("warnings", ())),
+    )
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Keeps the finite numbers."""
+    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, (int, float))}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def load_metrics(folder: Path) -> list[Result]:
+    """Reads every metrics file of a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UserError("there are no metrics to report", file=folder, cure="run `dvc repro score`")
+    return [result for file in files for result in parse_metrics(file.read_bytes(), str(file))]
+
+
+def units_frame(source: Any, where: str) -> pd.DataFrame:
+    """Reads a per-instance table (``instances.parquet``).
+
+    Args:
+        source: path or binary file object.
+        where: name for error messages.
+
+    Returns:
+        A frame with the columns `UNIT_COLUMNS`; ``j`` and ``f`` are NaN where the table has none.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        frame: pd.DataFrame = pq.read_table(source, use_threads=False).to_pandas()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"the per-instance table cannot be read: {error}",
+            file=where,
+            cure="run `dvc repro score` or `dvc pull`",
+        ) from error
+    missing = sorted({"prompt_set", "system", "key", "cluster", "unit"} - set(frame.columns))
+    if missing:
+        raise UserError(f"the per-instance table lacks the columns {missing}", file=where, cure="score again")
+    return frame.reindex(columns=pd.Index(UNIT_COLUMNS))
+
+
+def as_mapping(params: Any) -> Mapping[str, Any]:
+    """The sections of ``params.yaml`` as plain mappings, from a mapping or from the validated `Params`."""
+    sections: Mapping[str, Any] = params if isinstance(params, Mapping) else params.raw
+    return sections
+
+
+class Run:
+    """One run's results, in the order of ``params.yaml``.
+
+    Args:
+        root: the repository.
+        params: the sections of ``params.yaml``.
+        results: all metrics rows.
+    """
+
+    def __init__(self, root: Path, params: Mapping[str, Any], results: Sequence[Result]) -> None:
+        self.root = root
+        self.params = params
+        self.results = tuple(results)
+        self._by_row = {result.row: result for result in results}
+        self.units = functools.lru_cache(maxsize=4)(self._read_units)
+        self.ap_differences = functools.lru_cache(maxsize=None)(self._ap_differences)
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Benchmarks with results, in the order of ``params.yaml``; unlisted ones follow by name."""
+        return _in_order({r.benchmark for r in self.results}, self.params.get("benchmarks", {}))
+
+    @property
+    def models(self) -> list[str]:
+        """Models with results; the first is the one that the headline is about."""
+        return _in_order({r.model for r in self.results}, self.params.get("models", {}))
+
+    def prompt_sets(self, benchmark: str, model: str) -> list[str]:
+        """Prompt sets with results, in the order of ``params.yaml``."""
+        found = {r.prompt_set for r in self.results if (r.benchmark, r.model) == (benchmark, model)}
+        listed = self.benchmark_params(benchmark).get("index", {}).get("prompt_sets", ())
+        return _in_order(found, listed)
+
+    def benchmark_params(self, benchmark: str) -> Mapping[str, Any]:
+        """The benchmark's section of ``params.yaml``; empty if it has none."""
+        section: Mapping[str, Any] = self.params.get("benchmarks", {}).get(benchmark, {})
+        return section
+
+    def hq_system(self, benchmark: str) -> str:
+        """Which system is HQ-SAM in this benchmark's protocol (``score.output``)."""
+        return str(self.benchmark_params(benchmark).get("score", {}).get("output", "hq_token"))
+
+    def backbone(self, model: str) -> str:
+        """The model's backbone; its own name if ``params.yaml`` does not say."""
+        return str(self.params.get("models", {}).get(model, {}).get("backbone", model))
+
+    def find(self, benchmark: str, model: str, prompt_set: str, system: str) -> Result | None:
+        """The result of one system, if it was scored."""
+        return self._by_row.get((benchmark, model, prompt_set, system))
+
+    def folder(self, kind: str, benchmark: str, model: str) -> Path:
+        """``data/<kind>/<benchmark>-<model>``."""
+        return self.root / "data" / kind / f"{benchmark}-{model}"
+
+    def _ap_differences(self, benchmark: str, model: str, prompt_set: str) -> dict[str, Difference]:
+        """Bootstrapped differences of AP, AP_B, ...: HQ-SAM minus SAM; empty for metrics that cannot be resampled."""
+        from hqsam_pipelines.report.ap import KINDS, ap_differences, matched
+
+        score = self.benchmark_params(benchmark).get("score", {})
+        if score.get("metric") not in KINDS:
+            return {}
+        truth = self.root / "data" / "benchmarks" / benchmark
+        predictions = self.folder("predictions", benchmark, model)
+        sides = [
+            matched(benchmark=truth, predictions=predictions, prompt_set=prompt_set, system=system, score=score)
+            for system in (SAM, self.hq_system(benchmark))
+        ]
+        return ap_differences(*sides)
+
+    def _read_units(self, benchmark: str, model: str) -> pd.DataFrame:
+        path = self.folder("scores", benchmark, model) / "instances.parquet"
+        if not path.is_file():
+            raise UserError("the per-instance table does not exist", file=path, cure="run `dvc repro score`")
+        return units_frame(path, str(path))
+
+
+def _in_order(found: Iterable[str], listed: Iterable[str]) -> list[str]:
+    places = {name: place for place, name in enumerate(listed)}
+    return sorted(found, key=lambda name: (places.get(name, len(places)), name))
+
+
+def load_run(root: Path, params: Any) -> Run:
+    """Reads the metrics of a repository's last run.
+
+    Raises:
+        UserError: there are no metrics, or a file is not one.
+    """
+    return Run(root, as_mapping(params), load_metrics(root / "reports" / "metrics"))

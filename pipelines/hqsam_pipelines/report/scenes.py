@@ -1,0 +1,291 @@
+"""Which instances the report shows, and what is needed to draw them.
+
+The choice is made from the per-instance tables alone; images and masks are read for the chosen few only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.report.draw import Mask, Scene
+from hqsam_pipelines.report.results import SAM, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+_BEST_OF = ("coco", "lvis", "ytvis")
+"""Metrics whose per-instance score is that of the best detection of the class."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One chosen instance.
+
+    Attributes:
+        benchmark, model, prompt_set: where it is from.
+        key, cluster, unit: as in the per-instance table.
+        sam, hq: its scores, fractions.
+        quantity: what the scores are: boundary IoU, or J&F (mean of both) where a benchmark has no boundary IoU.
+    """
+
+    benchmark: str
+    model: str
+    prompt_set: str
+    key: str
+    cluster: str
+    unit: str
+    sam: float
+    hq: float
+    quantity: str = "boundary IoU"
+
+    @property
+    def place(self) -> str:
+        """Image and object for a caption."""
+        known = self.unit.startswith((self.key, self.cluster))
+        return self.unit if known else f"{self.key}, object {self.unit}"
+
+    @property
+    def gain(self) -> float:
+        """HQ-SAM minus SAM."""
+        return self.hq - self.sam
+
+
+def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
+    """Every instance of a benchmark that both systems have a defined score for.
+
+    Where the score is that of the best detection of the class, an object without any is left out: there is no mask to
+    look at. `missed` counts them.
+    """
+    frame = run.units(benchmark, model)
+    quantity = "J&F" if frame["biou"].isna().all() else "boundary IoU"
+    frame = frame.assign(score=_score(frame))
+    keys = ["prompt_set", "key", "cluster", "unit"]
+    sam = frame[frame["system"] == SAM].set_index(keys)["score"]
+    hq = frame[frame["system"] == run.hq_system(benchmark)].set_index(keys)["score"]
+    both = sam.to_frame("sam").join(hq.to_frame("hq"), how="inner").dropna().sort_index()
+    if run.benchmark_params(benchmark).get("score", {}).get("metric") in _BEST_OF:
+        both = both[both.max(axis=1) > 0]
+    return [
+        Pick(benchmark, model, str(p), str(k), str(c), str(u), float(s), float(h), quantity)
+        for (p, k, c, u), s, h in zip(both.index, both["sam"], both["hq"], strict=True)
+    ]
+
+
+def missed(run: Run, model: str, benchmark: str) -> int:
+    """Number of annotated objects that no detection of their class touches."""
+    if run.benchmark_params(benchmark).get("score", {}).get("metric") not in _BEST_OF:
+        return 0
+    frame = run.units(benchmark, model)
+    mine = frame[frame["system"].isin([SAM, run.hq_system(benchmark)])]
+    return int((mine.groupby(["prompt_set", "key", "unit"])["biou"].max() == 0).sum())
+
+
+def _score(frame: pd.DataFrame) -> pd.Series[float]:
+    return frame["biou"].fillna((frame["j"] + frame["f"]) / 2)
+
+
+def best(picks: Iterable[Pick], count: int) -> list[Pick]:
+    """The highest HQ-SAM scores, spread over the benchmarks."""
+    return _spread(sorted(picks, key=lambda p: (-p.hq, -p.gain, _name(p))), count)
+
+
+def worst(picks: Iterable[Pick], count: int) -> list[Pick]:
+    """The lowest HQ-SAM scores, spread over the benchmarks."""
+    return _spread(sorted(picks, key=lambda p: (p.hq, p.gain, _name(p))), count)
+
+
+def improved(picks: Iterable[Pick], count: int) -> list[Pick]:
+    """The largest gains over SAM, spread over the benchmarks."""
+    return _spread(sorted((p for p in picks if p.gain > 0), key=lambda p: (-p.gain, _name(p))), count)
+
+
+def worsened(picks: Iterable[Pick], count: int) -> list[Pick]:
+    """The largest losses against SAM, spread over the benchmarks."""
+    return _spread(sorted((p for p in picks if p.gain < 0), key=lambda p: (p.gain, _name(p))), count)
+
+
+def typical(picks: Sequence[Pick]) -> list[Pick]:
+    """One instance per benchmark: the one whose gain is the median."""
+    chosen = []
+    for benchmark in dict.fromkeys(p.benchmark for p in picks):
+        mine = sorted((p for p in picks if p.benchmark == benchmark), key=lambda p: (p.gain, _name(p)))
+        chosen.append(mine[(len(mine) - 1) // 2])
+    return chosen
+
+
+def _name(pick: Pick) -> tuple[str, ...]:
+    return (pick.benchmark, pick.prompt_set, pick.key, pick.unit)
+
+
+def _spread(ranked: Sequence[Pick], count: int) -> list[Pick]:
+    """The first `count`, one image at most once, no benchmark a second time before each had its turn."""
+    taken: list[Pick] = []
+    for turn in range(1, count + 1):
+        for pick in ranked:
+            mine = [t for t in taken if t.benchmark == pick.benchmark]
+            if len(taken) < count and len(mine) < turn and all(t.cluster != pick.cluster for t in mine):
+                taken.append(pick)
+    return sorted(taken, key=ranked.index)
+
+
+Sides = Callable[[Pick], tuple[tuple[Path, str], tuple[Path, str]]]
+"""The two masks of a picture: for each the folder of the predictions and the system."""
+
+
+def run_sides(run: Run) -> Sides:
+    """SAM and HQ-SAM of one run."""
+
+    def sides(pick: Pick) -> tuple[tuple[Path, str], tuple[Path, str]]:
+        folder = run.folder("predictions", pick.benchmark, pick.model)
+        return (folder, SAM), (folder, run.hq_system(pick.benchmark))
+
+    return sides
+
+
+class SceneReader:
+    """Reads what a picture of an instance needs from one benchmark's folders.
+
+    Args:
+        run: the results; its root holds ``data/benchmarks``.
+        sides: where the two masks come from; default: SAM and HQ-SAM of the run.
+    """
+
+    def __init__(self, run: Run, sides: Sides | None = None) -> None:
+        self.root = run.root
+        self.run = run
+        self.sides = run_sides(run) if sides is None else sides
+
+    def read(self, pick: Pick) -> Scene:
+        """The scene of one instance; of a track, the frame in which the two systems differ most.
+
+        Raises:
+            UserError: a table or an image is missing, or the instance is in none of them.
+        """
+        folder = self.root / "data" / "benchmarks" / pick.benchmark
+        targets = self._targets(folder, pick)
+        if not targets:
+            raise UserError(
+                "the per-instance table names a unit that the benchmark does not have",
+                file=folder / "instances.parquet",
+                key=pick.unit,
+                cure="run `dvc repro score`",
+            )
+        found = [self._masks(folder, pick, target, prompt) for target, prompt in targets]
+        sign = 1 if pick.gain >= 0 else -1
+        gains = [sign * (_iou(hq, truth) - _iou(sam, truth)) for truth, sam, hq, _ in found]
+        chosen = int(np.argmax(gains))
+        return self._scene(folder, targets[chosen][0]["key"], found[chosen])
+
+    def _targets(self, folder: Path, pick: Pick) -> list[tuple[Mapping[str, Any], str | None]]:
+        """Ground-truth rows of the unit, each with the prompt it was scored for (None: the best of the image)."""
+        prompts = _rows(folder / "prompts.parquet", None, _PROMPT_NAMES, prompt_id=pick.unit)
+        here = _rows(folder / "instances.parquet", prompts[0]["key"] if prompts else pick.key, _INSTANCE_NAMES)
+        if prompts:
+            mine = [row for row in here if row["instance_id"] == prompts[0]["instance_id"]]
+            return [(row, pick.unit) for row in (mine or here)[:1]]
+        direct = [row for row in here if row["instance_id"] == pick.unit]
+        return [(row, None) for row in direct or _track(folder, pick)]
+
+    def _masks(
+        self, folder: Path, pick: Pick, place: Mapping[str, Any], prompt: str | None
+    ) -> tuple[Mask, Mask, Mask, str]:
+        """Ground truth, the masks of both sides, and the prompt that the second is for."""
+        here = _rows(folder / "instances.parquet", place["key"])
+        target = next(row for row in here if row["instance_id"] == place["instance_id"])
+        truth = _decode(target)
+        masks = []
+        chosen = ""
+        for predictions, system in self.sides(pick):
+            parts = sorted(predictions.glob("part-*.parquet"))
+            rows = [r for p in parts for r in _rows(p, target["key"])]
+            rows = [r for r in rows if (r["prompt_set"], r["system"]) == (pick.prompt_set, system)]
+            scored = [r for r in rows if r["prompt_id"] == prompt]
+            rows = self._same_class(pick, target, rows) if prompt is None else scored
+            mine = [(r["prompt_id"], _decode(r)) for r in rows]
+            ranked = sorted(mine, key=lambda item: (-_iou(item[1], truth), item[0]))
+            chosen = ranked[0][0] if ranked else ""
+            masks.append(ranked[0][1] if ranked else np.zeros_like(truth))
+        return truth, masks[0], masks[1], chosen
+
+    def _same_class(self, pick: Pick, target: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        agnostic = bool(self.run.benchmark_params(pick.benchmark).get("score", {}).get("class_agnostic"))
+        if agnostic:
+            return rows
+        path = self.root / "data" / "benchmarks" / pick.benchmark / "prompts.parquet"
+        prompts = _rows(path, target["key"], ["prompt_id", "key", "category_id"])
+        category = {r["prompt_id"]: r["category_id"] for r in prompts}
+        same = {p for p, c in category.items() if c is None or c == target["category_id"]}
+        return [r for r in rows if r["prompt_id"] in same]
+
+    def _scene(self, folder: Path, key: str, masks: tuple[Mask, Mask, Mask, str]) -> Scene:
+        from hqsam_datasets.formats.images import decode_image
+        from hqsam_datasets.formats.tar import TarReader
+
+        truth, sam, hq, prompt_id = masks
+        row = next(iter(_rows(folder / "images.parquet", key, ["key", "member", "shard"])), None)
+        if row is None:
+            raise UserError("an image is missing in the table", file=folder / "images.parquet", key=key)
+        with TarReader(folder / row["shard"]) as reader:
+            image = decode_image(reader.read(row["member"]))
+        prompts = [r for r in _rows(folder / "prompts.parquet", key) if r["prompt_id"] == prompt_id]
+        prompt = prompts[0] if prompts else {}
+        corners = [prompt.get(name) for name in ("x0", "y0", "x1", "y1")]
+        box = None if None in corners else tuple(float(v) for v in corners if v is not None)
+        points = tuple(
+            (float(x), float(y), int(label))
+            for (x, y), label in zip(prompt.get("points") or (), prompt.get("labels") or (), strict=False)
+        )
+        mask = _decode(prompt) if prompt.get("rle") else None
+        return Scene(image, truth, sam, hq, box if box is None or len(box) == 4 else None, points, mask)
+
+
+_PROMPT_NAMES = ["prompt_id", "instance_id", "key"]
+_INSTANCE_NAMES = ["instance_id", "key", "track_id"]
+
+
+def _track(folder: Path, pick: Pick) -> list[dict[str, Any]]:
+    """The frames of one object of a video: unit ``<...><track id>``, cluster the video's name or id."""
+    digits = re.search(r"(\d+)$", pick.unit)
+    if digits is None:
+        return []
+    images = _rows(folder / "images.parquet", None, ["key", "video", "video_id"])
+    frames = {row["key"] for row in images if pick.cluster in (row["video"], str(row["video_id"]))}
+    tracked = _rows(folder / "instances.parquet", None, _INSTANCE_NAMES, track_id=int(digits.group(1)))
+    mine = sorted((row for row in tracked if row["key"] in frames), key=lambda row: str(row["key"]))
+    # DAVIS does not evaluate the first and the last frame.
+    inner = mine[1:-1] if pick.quantity == "J&F" else []
+    return inner or mine
+
+
+def _rows(path: Path, key: str | None, columns: list[str] | None = None, **equal: str | int) -> list[dict[str, Any]]:
+    """Rows of a table: those of one image, those with given values (row groups that cannot hold them are skipped)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = {**equal, **({} if key is None else {"key": key})}
+    filters = [(name, "=", value) for name, value in wanted.items()] or None
+    try:
+        table = pq.read_table(path, columns=columns, filters=filters, use_threads=False)
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise UserError(f"the table cannot be read: {error}", file=path, cure="run `dvc repro`") from error
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _decode(row: Mapping[str, Any]) -> Mask:
+    from hqsam_base.rle import decode
+
+    return decode(row["rle"], height=row["height"], width=row["width"])
+
+
+def _iou(a: Mask, b: Mask) -> float:
+    union = np.count_nonzero(a | b)
+    return float(np.count_nonzero(a & b) / union) if union else 0.0

@@ -1,0 +1,103 @@
+"""The result table on the terminal, read from the report's own files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.report import paper
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def show(root: Path, console: Console | None = None) -> None:
+    """Prints ``reports/tables/overview.csv`` and where ``report.html`` lies."""
+    from rich.console import Console
+
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(width=110)  # a pipe or a log has no width of its own
+    path = root / "reports" / "tables" / "overview.csv"
+    if not path.is_file():
+        raise UserError("there is no report yet", file=path, cure="run `dvc repro`")
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    console.print(overview_table(rows))
+    console.print("Δ: HQ-SAM minus SAM, points. Intervals: 95 %, paired bootstrap over images or videos;", style="dim")
+    if any(row["instance_ci_low"] and not row["ci_low"] for row in rows):
+        console.print("marked ~: of the mean instance IoU (or boundary IoU) instead of the AP.", style="dim")
+    console.print(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}", soft_wrap=True)
+
+
+def overview_table(rows: list[dict[str, str]]) -> Table:
+    """The table: a line per metric, benchmarks separated."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="SAM against HQ-SAM", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("benchmark", "metric"):
+        table.add_column(name, no_wrap=True)
+    for name in ("SAM", "HQ-SAM", "Δ", "95 % interval", "paper's Δ"):
+        table.add_column(name, justify="right", no_wrap=True)
+    several = {r["benchmark"] for r in rows if any(_is_twin(r, other) for other in rows)}
+    before = ""
+    for row in rows:
+        group = f"{row['benchmark']} {row['prompt_set']}"
+        if before and group != before:
+            table.add_section()
+        table.add_row(*_cells(row, group != before, row["benchmark"] in several))
+        before = group
+    return table
+
+
+def _is_twin(row: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    return row["benchmark"] == other["benchmark"] and row["prompt_set"] != other["prompt_set"]
+
+
+def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[str]:
+    delta = _number(row["delta"])
+    style = _tone(row)
+    text = "" if delta is None else f"{delta:+.1f}"
+    prompt = f", {row['prompt_set'].replace('_', ' ')}" if several else ""
+    return [
+        paper.title(row["benchmark"]) + prompt if first else "",
+        row["metric"],
+        _fixed(row["sam"]),
+        f"[bold]{_fixed(row['hq_sam'])}[/]",
+        f"[{style}]{text}[/]" if style else text,
+        _interval(row),
+        _fixed(row["paper_delta"], sign=True),
+    ]
+
+
+def _tone(row: Mapping[str, str]) -> str:
+    """Green or red only where the interval excludes zero, as in the report."""
+    low, high = (_number(row[f"ci_{side}"]) for side in ("low", "high"))
+    if low is None or high is None or low <= 0 <= high:
+        return ""
+    return "green" if low > 0 else "red"
+
+
+def _interval(row: Mapping[str, str]) -> str:
+    if row["ci_low"]:
+        return f"\\[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]"
+    if row["instance_ci_low"]:
+        low, high = (_fixed(row[f"instance_ci_{side}"], sign=True) for side in ("low", "high"))
+        return f"~\\[{low}, {high}]"
+    return ""
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _fixed(text: str, *, sign: bool = False) -> str:
+    value = _number(text)
+    if value is None:
+        return ""
+    return f"{value:+.1f}" if sign else f"{value:.1f}"

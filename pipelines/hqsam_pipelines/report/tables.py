@@ -1,0 +1,183 @@
+"""Tables and curves as files: CSV in the paper's layout, `metrics.json`, data of the plots, the summary in Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hqsam_pipelines.report import paper
+from hqsam_pipelines.report.results import SAM, SYSTEMS, Run
+from hqsam_pipelines.report.rows import Row
+from hqsam_pipelines.report.stats import Difference
+
+COLUMNS = (
+    "benchmark", "prompt_set", "metric", "model", "hq_output", "sam", "hq_sam", "delta", "ci_low", "ci_high",
+    "instance_quantity", "instance_delta", "instance_ci_low", "instance_ci_high", "hq_token", "hq_sum",
+    "n_scored", "n_expected", "clusters", "paper_backbone", "paper_sam", "paper_hq_sam", "paper_delta",
+)  # fmt: skip
+
+_DETAIL = re.compile(r"AR.*|[JF]_.*|AP[rcf]|AP_B(_strict)?[smlrcf]")
+
+THRESHOLDS = np.round(np.arange(0.5, 0.951, 0.05), 2)
+
+
+_EXACT = 4
+"""Digits of what the terminal rounds again; with two, 8.4529 would be 8.5 in the report and 8.4 there."""
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number for a CSV cell: fixed digits, empty when undefined."""
+    return "" if value is None or not np.isfinite(value) else f"{value + 0.0:.{digits}f}"
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """CSV with a header line and Unix line ends."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def table_csv(rows: Sequence[Row]) -> str:
+    """One table as CSV with the columns `COLUMNS`."""
+    return csv_text(COLUMNS, [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    main, other = _bounds(row.interval), _bounds(row.stand_in)
+    known = row.interval or row.stand_in
+    return [
+        row.benchmark, row.prompt_set, row.metric, row.model, row.hq_system,
+        number(row.sam, _EXACT), number(row.hq, _EXACT), number(row.delta, _EXACT), *main[1:],
+        row.stand_in_of, *other,
+        number(row.values.get("hq_token"), _EXACT), number(row.values.get("hq_sum"), _EXACT),
+        str(row.n_scored), str(row.n_expected), str(known.clusters) if known else "",
+        row.paper_backbone if row.paper_sam is not None else "",
+        number(row.paper_sam, 1), number(row.paper_hq, 1), number(row.paper_delta, 1),
+    ]  # fmt: skip
+
+
+def _bounds(difference: Difference | None) -> list[str]:
+    if difference is None:
+        return ["", "", ""]
+    return [number(difference.mean, _EXACT), number(difference.low, _EXACT), number(difference.high, _EXACT)]
+
+
+def metrics_tree(run: Run) -> dict[str, Any]:
+    """The content of ``reports/metrics.json``: ``{benchmark: {prompt_set: {system: {metric: value}}}}``.
+
+    For `dvc metrics show` and `diff`, so without what nobody reads there: average recall, decay, boundary AP by size or
+    frequency (these are in ``reports/metrics/``).
+
+    Fractions as in the metrics files, six digits. The systems of a second and further model are named
+    ``<model>:<system>``, so that adding one moves no existing key. ``HQ4-mean`` is the
+    unweighted mean of the four HQ sets.
+    """
+    tree: dict[str, Any] = {}
+    for result in run.results:
+        name = _system_key(run, result.model, result.system)
+        values: dict[str, float] = {m: round(v, 6) for m, v in result.metrics.items() if not _DETAIL.fullmatch(m)}
+        values |= {"n_scored": result.n_scored, "n_expected": result.n_expected}
+        tree.setdefault(result.benchmark, {}).setdefault(result.prompt_set, {})[name] = values
+    means = _hq4_means(run)
+    if means:
+        tree[paper.HQ4_MEAN] = {"gt_box": means}
+    return tree
+
+
+def _system_key(run: Run, model: str, system: str) -> str:
+    return system if model == run.models[0] else f"{model}:{system}"
+
+
+def _hq4_means(run: Run) -> dict[str, dict[str, float]]:
+    means = {}
+    for model in run.models:
+        for system in SYSTEMS:
+            found = [run.find(name, model, "gt_box", system) for name in paper.HQ4]
+            metrics = [r.metrics for r in found if r is not None and {"mIoU", "mBIoU"} <= r.metrics.keys()]
+            if len(metrics) == len(paper.HQ4):
+                means[_system_key(run, model, system)] = {
+                    metric: round(sum(m[metric] for m in metrics) / len(metrics), 6) for metric in ("mIoU", "mBIoU")
+                }
+    return means
+
+
+def curve_table(root: Path, models: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The training curves of all models, one below the other: a column ``model``, then those of ``curves.csv``."""
+    columns: list[str] = ["model"]
+    records: list[dict[str, str]] = []
+    for model in models:
+        path = root / "models" / model / "curves.csv"
+        if path.is_file():
+            reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+            columns += [name for name in reader.fieldnames or () if name not in columns]
+            records += [{"model": model, **line} for line in reader]
+    return columns, [[record.get(name, "") or "" for name in columns] for record in records]
+
+
+def recall_curves(run: Run, model: str, benchmarks: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """Share of units whose boundary IoU reaches each threshold, in percent: ``{system: {benchmark: [T values]}}``.
+
+    As in the paper's Figure 4 (thresholds 0.5 to 0.95). Undefined units count as not reaching it.
+    """
+    curves: dict[str, dict[str, list[float]]] = {}
+    for benchmark in benchmarks:
+        frame = run.units(benchmark, model)
+        frame = frame[frame["prompt_set"] == run.prompt_sets(benchmark, model)[0]]
+        for system in (SAM, run.hq_system(benchmark)):
+            values = frame.loc[frame["system"] == system, "biou"].to_numpy(float)
+            if len(values):
+                shares = [100 * float(np.mean(values >= t)) for t in THRESHOLDS]
+                curves.setdefault("sam" if system == SAM else "hq_sam", {})[benchmark] = shares
+    return curves
+
+
+def recall_csv(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """The curves as CSV: threshold, then SAM and HQ-SAM averaged over benchmarks, then one column per pair."""
+    names = sorted(curves.get("sam", {}))
+    columns = ["biou_threshold", "sam", "hq_sam"] + [f"{b}_{s}" for b in names for s in ("sam", "hq_sam")]
+    rows = []
+    for place, threshold in enumerate(THRESHOLDS):
+        means = [float(np.mean([curves[s][b][place] for b in names])) for s in ("sam", "hq_sam")] if names else []
+        single = [curves[s][b][place] for b in names for s in ("sam", "hq_sam")]
+        rows.append([f"{threshold:.2f}", *(number(v) for v in (*means, *single))])
+    return csv_text(columns, rows if names else [])
+
+
+def summary_markdown(rows: Sequence[Row]) -> str:
+    """The overview as a Markdown table."""
+    head = "| benchmark | prompt | metric | SAM | HQ-SAM | Δ | 95 % interval | paper's Δ |"
+    lines = [head, "|---|---|---|--:|--:|--:|:-:|--:|"]
+    for row in rows:
+        cells = [
+            paper.title(row.benchmark),
+            row.prompt_set,
+            row.metric,
+            number(row.sam, 1),
+            number(row.hq, 1),
+        ]
+        cells += [signed(row.delta), interval_text(row.interval), signed(row.paper_delta)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """A difference with its sign, empty when undefined."""
+    if value is None or not np.isfinite(value):
+        return ""
+    rounded = round(value, digits) + 0.0
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
+
+
+def interval_text(difference: Difference | None, digits: int = 1) -> str:
+    """``[low, high]``, or a dash where there is none."""
+    if difference is None or not np.isfinite(difference.low):
+        return "–"
+    return f"[{signed(difference.low, digits)}, {signed(difference.high, digits)}]"

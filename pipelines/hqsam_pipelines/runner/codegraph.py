@@ -1,0 +1,272 @@
+"""Which files of this repository a stage's code consists of, and their digests: what the stage `code` writes.
+
+`data/code/<verb>.json` is the code dependency of every stage of that verb in dvc.yaml. It names exactly the files that can move what the
+stage writes, so a changed file runs again the stages that import it and no other; a new module needs no edit of dvc.yaml.
+Imports are read from the syntax trees, so those inside functions count and nothing is executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hqsam_base.atomic import atomic_folder, write_json
+
+PACKAGES = {
+    "hqsam": ".",
+    "hqsam_base": "datasets",
+    "hqsam_datasets": "datasets",
+    "hqsam_metrics": "metrics",
+    "hqsam_pipelines": "pipelines",
+}
+"""Package name and the folder that holds it."""
+
+STAGE = "code"
+"""The stage that writes the digests; all others wait for it."""
+
+PLUMBING = ("hqsam_pipelines.config", "hqsam_pipelines.runner")
+"""Packages whose modules start, watch and record a stage or check its parameters, and cannot move a
+number. They are left out: an edit of the progress bar must not train a model again. The values of the
+parameters themselves are tracked by DVC."""
+
+SEAMS = {
+    "fetch": ("hqsam_datasets.embedded",),
+    "normalise": ("hqsam_datasets.sources",),
+    "index": ("hqsam_datasets.benchmarks",),
+    "train": ("hqsam.model.backbones", "hqsam.model.variants"),
+    "predict": ("hqsam.model.backbones", "hqsam.model.variants"),
+    "score": ("hqsam_metrics.scores",),
+}
+"""Packages whose modules a stage finds by name: no import statement shows them."""
+
+
+OWN_FILES = {
+    "normalise": (("hqsam_datasets.sources", "SOURCE", "${item.kind}"),),
+    "index": (("hqsam_datasets.benchmarks", "BENCHMARK", "${item.kind}"),),
+    "train": (
+        ("hqsam.model.backbones", "BACKBONE", "${item.backbone}"),
+        ("hqsam.model.variants", "VARIANT", "${item.variant}"),
+    ),
+    "predict": (("hqsam.model.backbones", "BACKBONE", None), ("hqsam.model.variants", "VARIANT", None)),
+}
+"""Stages that run per entry of one or more seams: the package, the constant that marks an entry's file, and how dvc.yaml
+names that file beside the digests, so that a new entry runs nothing but itself. None: another stage's output changes with the
+file (models/<model>/ with the backbone's and the variant's, see dvc.yaml)."""
+
+DATA = {
+    "report": (
+        "pipelines/hqsam_pipelines/report/data", "pipelines/hqsam_pipelines/report/templates",
+    )
+}  # fmt: skip
+"""Folders of files that are no modules but are read as part of the code."""
+
+
+@dataclass(frozen=True)
+class _Module:
+    """One parsed file.
+
+    Attributes:
+        path: The file.
+        imports: Names that it imports, as written or resolved; modules and members of modules alike.
+        homes: The module behind each public name that the package resolves on first use (`_HOMES`).
+        empty: It holds nothing but a docstring.
+    """
+
+    path: Path
+    imports: frozenset[str]
+    homes: Mapping[str, str]
+    empty: bool
+
+
+class CodeGraph:
+    """The import graph of a checkout as it is now; each file is parsed once.
+
+    Args:
+        root: The repository.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._modules: dict[str, _Module | None] = {}
+
+    def verbs(self) -> list[str]:
+        """The stages that have digests: all but the one that writes them."""
+        return [verb for verb in modules_of(self._root, "hqsam_pipelines.stages") if verb != STAGE]
+
+    def digested(self, verb: str) -> list[str]:
+        """The files of a stage's code that dvc.yaml does not name itself, sorted; paths relative to the repository."""
+        entries = {package: self._entries(package, mark) for package, mark, _ in OWN_FILES.get(verb, ())}
+        own = {f"{self._place(package)}/{name}.py" for package, names in entries.items() for name in names}
+        data = {path for folder in DATA.get(verb, ()) for path in self._files_in(folder)}
+        return sorted((self.code_of(verb, entries if entries else None) - own) | data)
+
+    def named(self, verb: str) -> list[str]:
+        """The code files that dvc.yaml names itself for a stage: those of its entry, with DVC's placeholders."""
+        places = [(self._place(package), name) for package, _, name in OWN_FILES.get(verb, ()) if name is not None]
+        return [f"{place}/{name}.py" for place, name in places]
+
+    def code_of(self, verb: str, names: Mapping[str, Iterable[str]] | None = None) -> set[str]:
+        """The modules that a stage's code consists of, plumbing left out.
+
+        Args:
+            verb: The stage.
+            names: Modules to include of each of the stage's seams (`dis5k`); None: all of them.
+
+        Returns:
+            Paths relative to the repository, `/`-separated. `__init__.py` files that hold nothing but a docstring are left out.
+        """
+        start = [f"hqsam_pipelines.stages.{verb}"]
+        for seam in SEAMS.get(verb, ()):
+            chosen = modules_of(self._root, seam) if names is None else names.get(seam, ())
+            start += [f"{seam}.{name}" for name in chosen]
+        found = {module for module in start if self._module(module) is not None}
+        queue = list(found)
+        while queue:
+            for module in self._imports(queue.pop()) - found:
+                found.add(module)
+                queue.append(module)
+        paths = {path for module in found for path in self._files(module)}
+        return {path.relative_to(self._root).as_posix() for path in paths}
+
+    def _entries(self, package: str, constant: str) -> set[str]:
+        """Modules of a seam that are entries of it, not helpers: those that define its constant."""
+        mark = re.compile(rf"^{constant}\b", re.MULTILINE)
+        files = _folder(self._root, package).glob("*.py")
+        return {path.stem for path in files if mark.search(path.read_text(encoding="utf-8"))}
+
+    def _place(self, package: str) -> str:
+        return _folder(self._root, package).relative_to(self._root).as_posix()
+
+    def _files_in(self, folder: str) -> Iterator[str]:
+        for path in (self._root / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path.relative_to(self._root).as_posix()
+
+    def _files(self, module: str) -> Iterator[Path]:
+        """The module's own file and those `__init__.py` above it that hold code."""
+        parts = module.split(".")
+        for n in range(1, len(parts) + 1):
+            found = self._module(".".join(parts[:n]))
+            if found is not None and not (found.path.name == "__init__.py" and found.empty):
+                yield found.path
+
+    def _imports(self, module: str) -> set[str]:
+        """Modules of this repository that a module imports anywhere, `if TYPE_CHECKING` left out."""
+        found = self._module(module)
+        assert found is not None
+        named = found.imports | {home for name in found.imports for home in self._home(name)}
+        parents = {".".join(name.split(".")[:n]) for name in named for n in range(1, name.count(".") + 1)}
+        every = {name for name in named | parents if self._module(name) is not None}
+        return {name for name in every if not _is_plumbing(name)}
+
+    def _home(self, name: str) -> Iterator[str]:
+        """The module behind `package.name` where the package resolves the name on first use."""
+        package, _, member = name.rpartition(".")
+        found = self._module(package) if package else None
+        if found is not None and member in found.homes:
+            yield found.homes[member]
+
+    def _module(self, name: str) -> _Module | None:
+        if name not in self._modules:
+            path = _file(self._root, name)
+            self._modules[name] = None if path is None else _parse(path, name)
+        return self._modules[name]
+
+
+def _is_plumbing(module: str) -> bool:
+    return module in PLUMBING or module.startswith(tuple(f"{package}." for package in PLUMBING))
+
+
+def write_digests(root: Path, out: Path) -> dict[str, int]:
+    """Write `<verb>.json` for every stage: path to SHA-256 of each file of its code, sorted.
+
+    Args:
+        root: The repository.
+        out: The folder; it is replaced as a whole.
+
+    Returns:
+        Verb to the number of files.
+    """
+
+    @functools.cache
+    def digest(path: str) -> str:
+        return hashlib.sha256((root / path).read_bytes()).hexdigest()
+
+    graph, counts = CodeGraph(root), {}
+    with atomic_folder(out, durable=False) as folder:
+        for verb in graph.verbs():
+            files = {path: digest(path) for path in graph.digested(verb)}
+            write_json(folder / f"{verb}.json", files)
+            counts[verb] = len(files)
+    return counts
+
+
+def modules_of(root: Path, package: str) -> list[str]:
+    """Names of the public modules and packages directly inside a package, sorted."""
+    folder = _folder(root, package)
+    if not folder.is_dir():
+        return []
+    names = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _folder(root: Path, module: str) -> Path:
+    return root / PACKAGES[module.partition(".")[0]] / module.replace(".", "/")
+
+
+def _file(root: Path, module: str) -> Path | None:
+    if module.partition(".")[0] not in PACKAGES:
+        return None
+    base = _folder(root, module)
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _parse(path: Path, name: str) -> _Module:
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError):
+        # The stages that import it will say so; those that do not must not be held up by a file that is being edited.
+        return _Module(path, frozenset(), {}, empty=False)
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    imports = frozenset(found for node in _running(tree) for found in _names(node, package))
+    empty = all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in tree.body)
+    return _Module(path, imports, _homes(tree), empty)
+
+
+def _homes(tree: ast.Module) -> dict[str, str]:
+    """The table `_HOMES` of a package that imports its public names on first use (PEP 562)."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_HOMES" for t in node.targets):
+            return dict(ast.literal_eval(node.value))
+    return {}
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes that can run: the bodies of `if TYPE_CHECKING:` cannot."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            for other in child.orelse:
+                yield other
+                yield from _running(other)
+            continue
+        yield child
+        yield from _running(child)
+
+
+def _names(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        parts = package.split(".")
+        base = ".".join([*parts[: len(parts) - node.level + 1], node.module or ""]) if node.level else node.module or ""
+        base = base.rstrip(".")
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names)

@@ -1,0 +1,62 @@
+"""What `make demo` runs: the whole pipeline on the active profile, then the result table.
+
+The same work as `dvc repro`; around it the total in reports/provenance.json, the table, and no server left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.config import dvc_site, env
+from hqsam_pipelines.runner import host_client, provenance, server
+
+
+def main() -> int:
+    """Run, print, clean up; the exit status is DVC's."""
+    env.prepare()
+    root = env.repository_root()
+    dvc_site.configure(root)
+    before = provenance.read(root)["stages"]
+    found = server.status(root)
+    begin = time.monotonic()
+    try:
+        # The stages' commands say `python`: this one must come first on PATH.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        command = [sys.executable, "-m", "dvc", "repro"]
+        status = subprocess.run(
+            command, cwd=root, env=dvc_site.environment(root, {**os.environ, "PATH": path}), check=False
+        ).returncode
+    finally:
+        host_client.stop(root)
+        if found is None:  # a server that ran before is somebody else's to stop
+            server.stop(root)
+    if status:
+        print(f"dvc repro ended with status {status}; the message of the stage is above", file=sys.stderr)
+        return status
+    seconds = time.monotonic() - begin
+    after = provenance.read(root)["stages"]
+    ran = [name for name, cost in after.items() if cost != before.get(name)]
+    if ran:
+        provenance.record_run(root, "demo", wall_s=seconds, stages=ran)
+    return _show(root, seconds)
+
+
+def _show(root: Path, seconds: float) -> int:
+    from hqsam_pipelines.report.run import print_summary
+
+    try:
+        print_summary(root)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"\n{seconds:.0f} s. The report: {root / 'reports' / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

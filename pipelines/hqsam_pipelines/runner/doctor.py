@@ -1,0 +1,255 @@
+"""What `hqsam doctor` looks at. Each check is a function that yields findings.
+
+None changes anything but `_site_cache`, which has DVC keep its site cache in the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from hqsam_base.atomic import atomic_file, json_bytes
+from hqsam_base.errors import UserError
+from hqsam_pipelines.config import dvc_site, env
+from hqsam_pipelines.runner import provenance, server
+
+NEEDED_GB = {"embedded": 2, "paper": 250}
+"""Free disk that a profile wants, in GB: archives, extracted trees, samples, shards and DVC's cache. By where its archives are from."""
+
+_ON_THIS_MACHINE = ("embedded://", "file://", "drop://")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination: `fail` means that a run would fail, `warn` that it may disappoint."""
+
+    level: Literal["ok", "warn", "fail"]
+    what: str
+    detail: str
+
+    @property
+    def mark(self) -> str:
+        """The level as it is printed."""
+        return {"ok": "ok", "warn": "WARN", "fail": "FAIL"}[self.level]
+
+
+def examine(start: Path) -> list[Finding]:
+    """Run every check.
+
+    Args:
+        start: A folder inside the repository.
+    """
+    findings = [*_python(), *_libraries(), *_machine(), *_gpu()]
+    try:
+        root = env.repository_root(start)
+    except UserError as error:
+        return [*findings, Finding("fail", "repository", str(error).replace("\n ", ";"))]
+    if not os.access(root, os.W_OK):
+        text = f"{root} cannot be written: a run needs data/, models/, reports/ and {env.STATE_DIR}/ there"
+        return [*findings, Finding("fail", "repository", text)]
+    checks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+        _params,
+        _archives,
+        _disk,
+        _git,
+        _dvc,
+        _site_cache,
+        _server,
+        _leftovers,
+    )
+    return findings + [finding for check in checks for finding in check(root)]
+
+
+def write(findings: list[Finding], path: Path) -> None:
+    """Write the findings as JSON."""
+    with atomic_file(path) as file:
+        file.write(json_bytes({"findings": [asdict(finding) for finding in findings]}))
+
+
+def _python() -> Iterator[Finding]:
+    level: Literal["ok", "fail"] = "ok" if sys.version_info >= (3, 11) else "fail"
+    yield Finding(level, "python", f"{sys.version.split()[0]} at {sys.executable} (3.11 or newer is needed)")
+    found = shutil.which("python")
+    if found is None or Path(found).resolve() != Path(sys.executable).resolve():
+        detail = f"`python` is {found or 'not on PATH'}, this is {sys.executable}: activate the environment before `dvc repro`"
+        yield Finding("warn", "python", detail)
+
+
+def _libraries() -> Iterator[Finding]:
+    found = provenance.libraries()
+    missing = [name for name in provenance.LIBRARIES if name not in found]
+    if missing:
+        yield Finding(
+            "fail", "libraries", f"not installed: {', '.join(missing)}; pip install -c constraints.txt '.[pipeline]'"
+        )
+    yield Finding("ok", "libraries", ", ".join(f"{name} {version}" for name, version in found.items()))
+    try:
+        metadata.version("lightning")
+    except metadata.PackageNotFoundError:
+        return
+    yield Finding(
+        "warn", "libraries", "`lightning` is installed; releases of 2026-04 were malicious, check its version"
+    )
+
+
+def _machine() -> Iterator[Finding]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    level: Literal["ok", "warn"] = "ok" if memory >= 6 else "warn"
+    yield Finding(level, "machine", f"{provenance.host()['cores']} cores, {memory:.0f} GB memory (the sample needs 4)")
+
+
+def _gpu() -> Iterator[Finding]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        yield Finding("ok", "gpu", "none found; the sample needs none")
+        return
+    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+    yield Finding(
+        "ok" if done.returncode == 0 else "warn", "gpu", "; ".join((done.stdout or done.stderr).split("\n")).strip("; ")
+    )
+
+
+def _params(root: Path) -> Iterator[Finding]:
+    from hqsam_pipelines.config.params import FILE, Params
+
+    try:
+        params = Params.load(root / FILE)
+        count = params.check()
+    except UserError as error:
+        yield Finding("fail", "params", str(error).replace("\n ", ";"))
+        return
+    sizes = f"{len(params.sources)} sources, {len(params.benchmarks)} benchmarks, {len(params.models)} models"
+    yield Finding("ok", "params", f"profile {params.profile}: {sizes}, {count} sections valid")
+    trained = {name: params.train(name) for name in params.models}
+    demanding = [name for name, options in trained.items() if options.epochs and options.device == "cuda"]
+    if demanding and shutil.which("nvidia-smi") is None:
+        text = f"{', '.join(demanding)}: `train.device: cuda` demands a GPU, and no nvidia-smi was found"
+        yield Finding("fail", "training", text)
+    for name in params.models:
+        checkpoint = params.model(name).checkpoint
+        if checkpoint is not None and not (root / checkpoint).exists() and not _is_fetched(checkpoint):
+            yield Finding("fail", "params", f"models.{name}.checkpoint: {checkpoint} does not exist")
+
+
+def _is_fetched(path: Path) -> bool:
+    """Whether the file is one that the fetch stage brings."""
+    return path.parts[:2] == ("data", "archives")
+
+
+def _archives(root: Path) -> Iterator[Finding]:
+    """Files that only a person can get and that are not there yet, or that have changed since they were fetched."""
+    from hqsam_datasets.fetch.archive import missing_by_hand, renewed
+    from hqsam_pipelines.config.params import FILE, Params
+
+    try:
+        params = Params.load(root / FILE)
+        specs = {name: params.archive(name) for name in params.archives}
+    except UserError:
+        return  # a finding of `_params` already
+    for name, spec in specs.items():
+        needed, optional = missing_by_hand(spec, root / "data" / "archives" / name)
+        how = f"; {spec.instructions}" if spec.instructions else ""
+        if needed:
+            at = [u for f in spec.files if f.name in needed for u in f.urls if u.startswith("file:")]
+            where = f" ({', '.join(at)} is not there)" if at else ""
+            yield Finding("fail", "archives", f"{name}: put {', '.join(needed)} into the drop folder{where}{how}")
+        if optional:
+            detail = f"{name}: without {', '.join(optional)} what needs them is left out{how}"
+            yield Finding("warn", "archives", detail)
+    try:
+        news = renewed(root / "data" / "archives", specs)
+    except UserError as error:
+        yield Finding("fail", "archives", " ".join(str(error).split()))
+        return
+    for name, source in news.items():
+        how = f"`hqsam repro` takes it; with DVC alone: `dvc repro --force fetch@{name}`, then `dvc repro`"
+        yield Finding("warn", "archives", f"{name}: {source} is newer than what was fetched; {how}")
+
+
+def _disk(root: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(root).free / 1e9
+    needed = _needed_gb(root)
+    if needed is None:
+        yield Finding("ok", "disk", f"{free:.0f} GB free; what the profile's own downloads need is not known here")
+        return
+    # What was fetched already takes none of the free space.
+    begun = any((root / "data" / "archives").glob("*/fetch.json"))
+    level: Literal["ok", "warn", "fail"] = "ok" if free >= needed else "warn" if begun else "fail"
+    yield Finding(level, "disk", f"{free:.0f} GB free, the profile wants {needed}" + (" from nothing" if begun else ""))
+
+
+def _needed_gb(root: Path) -> int | None:
+    """What the active profile needs; None where nobody knows: archives of the user that are downloaded."""
+    from hqsam_pipelines.config.params import FILE, Params
+
+    try:
+        params = Params.load(root / FILE)
+    except UserError:
+        return None  # params.yaml is broken, which is a finding already
+    files = [file for archive in params.raw["archives"].values() for file in archive.get("files", [])]
+    urls = [str(url) for file in files for url in file.get("urls", [])]
+    if all(url.startswith(_ON_THIS_MACHINE) for url in urls):
+        return NEEDED_GB["embedded"]
+    return NEEDED_GB["paper"] if params.profile.startswith("paper") else None
+
+
+def _git(root: Path) -> Iterator[Finding]:
+    state = provenance.git_state(root)
+    if state["commit"] is None:
+        yield Finding("fail", "git", "not a git repository, or git is not installed: DVC needs one")
+        return
+    changed = ", code differs from it" if state["code_changed"] else ""
+    yield Finding("ok", "git", f"commit {state['commit'][:12]}{changed}")
+
+
+def _dvc(root: Path) -> Iterator[Finding]:
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False, timeout=120,
+        env=dvc_site.environment(root, os.environ),
+    )  # fmt: skip
+    if done.returncode:
+        yield Finding("fail", "dvc", " ".join((done.stderr or done.stdout).split()))
+    else:
+        yield Finding("ok", "dvc", f"{len(done.stdout.split())} stages")
+
+
+def _site_cache(root: Path) -> Iterator[Finding]:
+    mended = dvc_site.configure(root)
+    found = dvc_site.fault(root)
+    if found is not None:
+        yield Finding("warn", "site cache", found)
+    else:
+        yield Finding(
+            "ok", "site cache", "of DVC: this user's alone" + (", set in .dvc/config.local now" if mended else "")
+        )
+
+
+def _server(root: Path) -> Iterator[Finding]:
+    found = server.status(root)
+    if found is None:
+        yield Finding("ok", "server", "none runs; the first stage starts one")
+    elif server.healthy(found.api):
+        yield Finding("ok", "server", f"{found.page} ({'this checkout' if found.ours else 'PREFECT_API_URL'})")
+    else:
+        yield Finding("fail", "server", f"{found.api} (PREFECT_API_URL) does not answer")
+
+
+def _leftovers(root: Path) -> Iterator[Finding]:
+    from hqsam_pipelines.config import profiles
+
+    try:
+        found = profiles.leftovers(root)
+    except UserError:
+        return  # params.yaml is broken, which is a finding already
+    if found:
+        names = ", ".join(str(path) for path in found[:6])
+        yield Finding("warn", "leftovers", f"not part of the profile: {names}; `hqsam profile --prune` takes them away")

@@ -1,0 +1,164 @@
+"""One stage run as one Prefect flow.
+
+The flow holds one task, which holds one library call: coarse on purpose, because each call to the server costs about
+ten milliseconds and the libraries report their own progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
+from hqsam_pipelines.config import env
+from hqsam_pipelines.runner import server
+from hqsam_pipelines.runner.progress import ProgressDisplay
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FlowSpec:
+    """What a flow run is called and how stubborn it is.
+
+    Attributes:
+        verb: The stage, which is the flow's name.
+        run_name: The run's name, for example `fetch-dis5k`.
+        parameters: Shown on the server.
+        retries: How often a transient failure (network, disk) is tried again.
+        delays: Seconds before each further try.
+    """
+
+    verb: str
+    run_name: str
+    parameters: dict[str, str]
+    retries: int = 0
+    delays: tuple[float, ...] = (2.0, 8.0, 30.0)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again may help: trouble with a connection, a time-out; never a message for a person."""
+    if isinstance(error, UserError):
+        return False
+    httpx = sys.modules.get("httpx")
+    kinds: tuple[type[BaseException], ...] = (ConnectionError, TimeoutError)
+    return isinstance(error, (*kinds, httpx.TransportError) if httpx is not None else kinds)
+
+
+class _Outcome(Generic[T]):
+    """Carries the library's result or exception past Prefect, which would store or wrap it."""
+
+    value: T
+    done: bool = False
+    error: BaseException | None = None
+
+
+def run_flow(spec: FlowSpec, work: Callable[[Progress], T], *, root: Path) -> T:
+    """Run `work` as a Prefect flow run on the checkout's server.
+
+    Args:
+        spec: Name and retries.
+        work: Gets a progress callable.
+        root: The repository.
+
+    Returns:
+        What `work` returned.
+
+    Raises:
+        BaseException: what `work` raised; the flow run is marked as failed, with the message. Not so what Prefect raises
+            after the work: that is a line on standard error.
+    """
+    env.prepare()
+    with server.running(root) as place:
+        if place.started_now:
+            how = f"log in with the content of {server.auth_path(root)}"
+            print(f"Prefect server: {place.page}  ({how}; ends itself when idle)", file=sys.stderr)
+        _refresh_settings()
+        outcome: _Outcome[T] = _Outcome()
+        try:
+            _drive(_make_flow(spec, work, outcome, root)(**spec.parameters))
+        except Exception as error:
+            if not outcome.done:
+                raise
+            # The server went away meanwhile. Hours of work are not to be done again for the sake of its record.
+            text = f"the work is done, but the Prefect server could not be told: {type(error).__name__}: {error}"
+            print(f"  {spec.run_name}: {text}", file=sys.stderr, flush=True)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+
+def _refresh_settings() -> None:
+    """Prefect read the environment when it was imported; where that was earlier, it must read it again."""
+    if "prefect.context" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
+
+
+def _drive(run: Any) -> None:
+    """Run the flow's coroutine without `asyncio.run`, whose handler would swallow the first Ctrl-C of a busy stage."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(run)
+    finally:
+        with contextlib.suppress(Exception):
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _make_flow(spec: FlowSpec, work: Callable[[Progress], T], outcome: _Outcome[T], root: Path) -> Callable[..., Any]:
+    from prefect import flow, task
+    from prefect.states import Completed, Failed
+
+    def again(task_: Any, run: Any, state: Any) -> bool:
+        error = outcome.error
+        retry = error is not None and is_transient(error)
+        if retry and run.run_count <= spec.retries:
+            print(f"  {spec.run_name}: {type(error).__name__}: {error}; trying again", file=sys.stderr, flush=True)
+        return retry
+
+    @task(
+        name=spec.verb, task_run_name=spec.run_name, retries=spec.retries, retry_condition_fn=again,
+        retry_delay_seconds=list(spec.delays[: spec.retries]) or None, persist_result=False,
+    )  # fmt: skip
+    def call() -> Any:
+        outcome.error = None
+        try:
+            with ProgressDisplay(spec.run_name, artifact=True) as progress:
+                outcome.value = work(progress)
+            outcome.done = True
+        except Exception as error:
+            outcome.error = error
+            if isinstance(error, UserError):
+                return Failed(message=str(error))  # a state instead of an exception: no traceback in the log
+            raise
+        return Completed(message="done")
+
+    # Asynchronous only in form: a synchronous flow waits up to a second for its heartbeat thread when it ends.
+    @flow(name=spec.verb, flow_run_name=spec.run_name, validate_parameters=False, persist_result=False)
+    async def stage(**parameters: str) -> Any:
+        state = call(return_state=True)
+        server_of_flow(root)
+        return state if state.is_completed() else Failed(message=state.message)
+
+    def run(**parameters: str) -> Any:
+        return stage(**parameters, return_state=True)
+
+    return run
+
+
+def server_of_flow(root: Path) -> None:
+    """Bring the checkout's server back if it died during the work: the result must not be lost with it."""
+    import os
+
+    api = os.environ.get("PREFECT_API_URL", "")
+    note = server.read_note(root)
+    if note is not None and api == f"http://127.0.0.1:{note['port']}/api" and not server.healthy(api):
+        server.ensure(root)

@@ -1,0 +1,297 @@
+"""Train in child processes: start the training program, pass its lines and progress on, end all of it when told to.
+
+One CPU process trains in the stage's own process: it can wait for nobody, and a second interpreter would only cost its
+start; a run without epochs, which only takes over a checkpoint, stays there, too. On a GPU, and for several
+processes, `hqsam.training.run` runs as a child in a session of its own, under torchrun if there are several.
+`HQSAM_LAUNCHER=ray` hands the whole to `launch_ray`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from hqsam_base.atomic import read_json
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
+
+if TYPE_CHECKING:
+    from hqsam.training.run import Spec
+
+PROGRAM = "hqsam.training.run"
+GRACE_S = 20.0
+"""How long a training has to save its state after SIGTERM; it is made to need less than ten."""
+DUMP_S = 3.0
+START_S = 120.0
+"""How long the processes may take until their first line: they import torch meanwhile."""
+TAIL_LINES = 40
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+"""The interface that processes of one machine talk through."""
+
+
+def train(spec: Spec, progress: Progress) -> dict[str, Any]:
+    """Train as `spec` says, here or in children.
+
+    Args:
+        spec: what to train.
+        progress: told how far the work is.
+
+    Returns:
+        The content of meta.json.
+
+    Raises:
+        UserError: what the training says to a person; or that it hung and was ended.
+        RuntimeError: a child failed otherwise; its last lines are in the message.
+    """
+    if not spec.options.epochs:
+        return _here(spec, progress)
+    if _launcher() == "ray":
+        from hqsam_pipelines.runner import launch_ray
+
+        launch_ray.train(spec, progress)
+        return _meta(spec)
+    processes = count(spec)
+    if processes == 1 and not _on_gpu(spec):
+        return _here(spec, progress)
+    _refuse(spec, processes)
+    with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
+        file = Path(folder) / "spec.json"
+        spec.write(file)
+        _Child(command(file, processes), environment(file), progress, hang_timeout_s=spec.options.hang_timeout_s).run()
+    return _meta(spec)
+
+
+def _here(spec: Spec, progress: Progress) -> dict[str, Any]:
+    from hqsam.training import loop
+
+    return loop.train(
+        shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out,
+        seed=spec.seed, progress=progress,
+    )  # fmt: skip
+
+
+def _launcher() -> str:
+    """Who starts the processes: a setting of the environment, because it changes no number."""
+    found = os.environ.get("HQSAM_LAUNCHER", "torchrun")
+    if found not in ("torchrun", "ray"):
+        raise UserError(f"unknown launcher {found!r}", key="HQSAM_LAUNCHER", cure="one of: torchrun, ray")
+    return found
+
+
+def _meta(spec: Spec) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(spec.out / "meta.json")
+    return found
+
+
+def count(spec: Spec) -> int:
+    """How many processes train.
+
+    Raises:
+        UserError: a GPU is demanded and there is none, or there are too few for the processes wanted.
+    """
+    import torch
+
+    wanted = spec.options.processes
+    if not _on_gpu(spec):
+        return wanted or 1
+    there = torch.cuda.device_count()
+    if wanted > there:
+        raise UserError(
+            f"{wanted} training processes need a GPU each, this machine has {there}", key="train.processes",
+            cure="set it to 0: one per GPU",
+        )  # fmt: skip
+    return wanted or there
+
+
+def _refuse(spec: Spec, processes: int) -> None:
+    """What each process would find out for itself, before they are started: there may be thousands."""
+    from hqsam.training import checks
+
+    views = 1 if spec.options.views == "cycle" else read_json(spec.prompts / "index.json").get("views", 1)
+    n_items = views * read_json(spec.shards / "index.json").get("n_samples", 0)
+    checks.check_processes(n_items, spec.options, processes)
+
+
+def _on_gpu(spec: Spec) -> bool:
+    from hqsam.training.group import device_of
+
+    return device_of(spec.options.device).type == "cuda"
+
+
+def command(file: Path, processes: int) -> list[str]:
+    """The words that start the training program: under torchrun if there are several processes, which meet through files."""
+    words = ["-m", PROGRAM, str(file)]
+    if processes == 1:
+        return [sys.executable, *words]
+    meet = ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file", f"--rdzv-endpoint={file.with_name('rendezvous')}"]
+    here = ["--nnodes=1", f"--nproc-per-node={processes}", "--max-restarts=0", "--local-addr=127.0.0.1"]
+    return [sys.executable, "-m", "torch.distributed.run", *meet, *here, *words]
+
+
+def environment(file: Path) -> dict[str, str]:
+    """The children's environment: whoever can reach a port of theirs could take part, so there is none but on loopback.
+
+    By default torchrun and the process group would each listen on all interfaces, and ask nobody who they are.
+    """
+    from hqsam.training.group import STORE
+
+    return os.environ | {
+        "HQSAM_TRAIN_STDIN": "1",
+        "PYTHONUNBUFFERED": "1",
+        STORE: str(file.with_name("store")),
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "GLOO_SOCKET_IFNAME": LOOPBACK,
+        "NCCL_SOCKET_IFNAME": f"={LOOPBACK}",
+    }
+
+
+@dataclass
+class _Child:
+    """The training program and everything that it starts.
+
+    Attributes:
+        words: its command.
+        environment: what it is started with.
+        progress: told how far the work is.
+        hang_timeout_s: without progress for so long it is ended; 0: never.
+        hung: whether that happened.
+        workers: process ids of the training processes, each of which leads a session of its own under torchrun.
+        error: what it has to say to a person.
+        tail: its last lines.
+        lines: what came from it, None at its end.
+    """
+
+    words: list[str]
+    environment: dict[str, str]
+    progress: Progress
+    hang_timeout_s: float
+    hung: bool = False
+    workers: list[int] = field(default_factory=list)
+    error: UserError | None = None
+    tail: list[str] = field(default_factory=list)
+    lines: queue.Queue[str | None] = field(default_factory=queue.Queue)
+
+    def run(self) -> None:
+        """Run to the end, whatever it is; nothing of it is left then."""
+        with self._started() as process:
+            self.hung = not self._follow()
+            status = None if self.hung else process.wait()
+        if self.hung:
+            raise UserError(
+                f"the training showed no progress for {self.hang_timeout_s:.0f} s and was ended; the stacks of its "
+                "processes are in the log above",
+                key="train.hang_timeout_s", cure="run it again: it goes on from last.pt; or allow more time",
+            )  # fmt: skip
+        if self.error is not None:
+            raise self.error
+        if status == 128 + signal.SIGTERM or status == -signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        if status:
+            raise RuntimeError(f"the training ended with status {status}:\n" + "\n".join(self.tail))
+
+    @contextlib.contextmanager
+    def _started(self) -> Iterator[subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", start_new_session=True, env=self.environment,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True, name="training output")
+        reader.start()
+        try:
+            with _sigterm_as_exit():
+                yield process
+        finally:
+            self._end(process)
+            process.stdin.close()
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self.lines.put(line.rstrip("\n"))
+        self.lines.put(None)
+
+    def _follow(self) -> bool:
+        """Pass everything on until the output ends; False if there was no progress for too long."""
+        heard = time.monotonic()
+        while True:
+            try:
+                line = self.lines.get(timeout=0.2)
+            except queue.Empty:
+                patience = self.hang_timeout_s if self.workers else max(START_S, self.hang_timeout_s)
+                if self.hang_timeout_s and time.monotonic() - heard > patience:
+                    self._dump_stacks()
+                    return False
+                continue
+            heard = time.monotonic()
+            if line is None:
+                return True
+            self._take(line)
+
+    def _take(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word == "@progress":
+            done, total, what = json.loads(rest)
+            self.progress(done, total, what)
+        elif word == "@worker":
+            self.workers.append(json.loads(rest)["pid"])
+        elif word == "@error":
+            self.error = self.error or UserError(**json.loads(rest))
+        elif self.error is None:  # what torchrun adds to an error is no help to a person
+            self.tail = [*self.tail[-TAIL_LINES:], line]
+            print(f"  {line}", file=sys.stderr, flush=True)
+
+    def _dump_stacks(self) -> None:
+        for pid in self.workers:
+            _signal(os.kill, pid, signal.SIGUSR1)
+        end = time.monotonic() + DUMP_S
+        while time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):
+                line = self.lines.get(timeout=0.2)
+                if line is not None:
+                    self._take(line)
+
+    def _end(self, process: subprocess.Popen[str]) -> None:
+        """End the program, first with SIGTERM so that it saves its state, then for good, and all that it started."""
+        if process.poll() is None:
+            _signal(os.killpg, process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S if not self.hung else DUMP_S)
+        _signal(os.killpg, process.pid, signal.SIGKILL)
+        if process.wait() < 0:  # torchrun had no time to end its workers
+            for pid in self.workers:
+                _signal(os.killpg, pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Leave by SystemExit(143) on SIGTERM, so that the children are ended before this process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(_number: int, _frame: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _signal(send: Any, pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        send(pid, number)

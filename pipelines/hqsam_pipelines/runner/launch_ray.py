@@ -1,0 +1,192 @@
+"""Train on a Ray cluster: one `ray.train.torch.TorchTrainer` worker for each process that torchrun would start.
+
+`HQSAM_LAUNCHER=ray` chooses it, `RAY_ADDRESS` names the cluster (without one a local Ray is started and ended). All nodes
+must see the folders of the run under the same paths. Ray makes the process group and the training joins it, so the
+weights are those of the same number of torchrun's processes, bit for bit.
+
+A Ray worker trains in a thread, where no signal arrives: a run that is cancelled goes on from the last `last.pt`
+(`train.save_every`), not from the very step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress
+from hqsam_pipelines.config import env
+
+if TYPE_CHECKING:
+    from hqsam.training.run import Spec
+
+NO_LIMIT_S = 7 * 24 * 3600
+"""How long a collective operation may take when `train.hang_timeout_s` is 0; torch wants a number."""
+
+
+def train(spec: Spec, progress: Progress) -> None:
+    """Train as `spec` says on the cluster; `spec.out` is complete then.
+
+    Args:
+        spec: what to train.
+        progress: told how far the work is, from a thread of this function's own.
+
+    Raises:
+        UserError: Ray is not installed, the cluster is too small, or what the training says to a person.
+        RuntimeError: a worker failed otherwise.
+    """
+    ray = _ray()
+    with _cluster(ray, spec):
+        resources = ray.cluster_resources()
+        workers = count(spec, resources)
+        with _Inbox(progress) as inbox, tempfile.TemporaryDirectory(prefix=".ray-", dir=_parent(spec)) as storage:
+            try:
+                _trainer(spec, workers, _on_gpu(spec, resources), inbox.queue, storage).fit()
+            except ray.train.TrainingFailedError as error:
+                inbox.close()
+                raise inbox.error or RuntimeError(f"the training on Ray failed: {error}") from error
+
+
+def count(spec: Spec, resources: dict[str, float]) -> int:
+    """How many workers train.
+
+    Args:
+        spec: what to train; 0 processes mean one per GPU of the cluster, or one without GPUs.
+        resources: of the cluster, as `ray.cluster_resources()` gives them.
+
+    Raises:
+        UserError: more workers than the cluster has room for (Ray would wait for ever).
+    """
+    kind = "GPU" if _on_gpu(spec, resources) else "CPU"
+    there = int(resources.get(kind, 0))
+    wanted = spec.options.processes or (max(there, 1) if kind == "GPU" else 1)
+    if wanted > there:
+        raise UserError(
+            f"{wanted} training processes need a {kind} each, the Ray cluster has {there}", key="train.processes",
+            cure="start more nodes, or ask for fewer processes",
+        )  # fmt: skip
+    return wanted
+
+
+def _on_gpu(spec: Spec, resources: dict[str, float]) -> bool:
+    wanted = spec.options.device
+    return wanted == "cuda" or (wanted == "auto" and resources.get("GPU", 0) >= 1)
+
+
+def _ray() -> Any:
+    env.keep_ray_local()
+    try:
+        import ray
+        import ray.train.torch
+    except ImportError as error:
+        raise UserError(
+            f"HQSAM_LAUNCHER=ray needs the module {error.name!r}", cure="pip install 'hqsam-pipeline[ray]'"
+        ) from error
+    return ray
+
+
+@contextlib.contextmanager
+def _cluster(ray: Any, spec: Spec) -> Iterator[None]:
+    """The cluster that is connected already, that `RAY_ADDRESS` names, or a local one of the size needed."""
+    if ray.is_initialized():
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level="WARNING")
+    else:
+        size = max(spec.options.processes, os.cpu_count() or 1)
+        ray.init(address="local", num_cpus=size, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _parent(spec: Spec) -> Path:
+    """Where Ray keeps its notes of a run: beside the outputs, which all nodes see. Nothing of them is kept."""
+    folder = spec.out.absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _trainer(spec: Spec, workers: int, on_gpu: bool, inbox: Any, storage: str) -> Any:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    limit = int(spec.options.hang_timeout_s) or NO_LIMIT_S
+    return TorchTrainer(
+        _work,
+        train_loop_config={"spec": spec.model_dump_json(), "folder": str(Path.cwd()), "inbox": inbox},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=limit),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpu, resources_per_worker={"CPU": 0 if on_gpu else 1}),
+        run_config=RunConfig(name="train", storage_path=storage),
+    )  # fmt: skip
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker: the training of `hqsam.training.run`, what it has to tell put into the inbox."""
+    import ray.train.torch
+
+    from hqsam.training import loop
+    from hqsam.training.run import Spec, Throttled
+
+    # Which of the visible GPUs is this worker's own is known to Ray alone: it need not be that of its local rank.
+    os.environ["LOCAL_RANK"] = str(ray.train.torch.get_device().index or 0)
+    os.chdir(config["folder"])  # Ray changes it; paths of the params may be relative to the repository
+    spec, put = Spec.model_validate_json(config["spec"]), config["inbox"].put
+    try:
+        loop.train(
+            shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out,
+            seed=spec.seed, progress=Throttled(lambda *told: put(("progress", told))), say=lambda line: put(("say", line)),
+        )  # fmt: skip
+    except UserError as error:
+        put(("error", error))
+        raise
+
+
+class _Inbox:
+    """What the workers tell: a queue in the cluster, emptied by a thread here.
+
+    Attributes:
+        queue: `ray.util.queue.Queue` of (word, value).
+        error: the first error for a person.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        from ray.util.queue import Queue
+
+        self.queue = Queue(actor_options={"num_cpus": 0})
+        self.error: UserError | None = None
+        self._progress = progress
+        self._thread = threading.Thread(target=self._read, daemon=True, name="ray inbox")
+
+    def __enter__(self) -> _Inbox:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+        self.queue.shutdown(force=True)
+
+    def close(self) -> None:
+        """Wait until everything that was told has been taken."""
+        if self._thread.is_alive():
+            self.queue.put(("end", None))
+            self._thread.join()
+
+    def _read(self) -> None:
+        word = ""
+        while word != "end":
+            word, value = self.queue.get()
+            if word == "progress":
+                self._progress(*value)
+            elif word == "say":
+                print(f"  {value}", file=sys.stderr, flush=True)
+            elif word == "error":
+                self.error = self.error or value

@@ -1,0 +1,327 @@
+"""The top flow: bring the pipeline up to date, independent stages side by side.
+
+DVC stays the judge of what is out of date and the keeper of what came out: each stage runs as `dvc repro --single-item`, in the
+order of DVC's own graph, so the result equals `dvc repro` byte for byte. Where the stages run is a setting of the
+environment and never a parameter: `HQSAM_EXECUTOR=threads` (default) on this machine, `ray` on a Ray cluster that
+shares the checkout's file system (`RAY_ADDRESS`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+
+from hqsam_base.atomic import atomic_file, json_bytes
+from hqsam_base.errors import UserError
+from hqsam_datasets.fetch.archive import renewed
+from hqsam_pipelines.config import dvc_site, env
+from hqsam_pipelines.config.graph import Graph, read_graph
+from hqsam_pipelines.config.params import FILE, Params
+from hqsam_pipelines.runner import codegraph, provenance, server
+
+TAIL_LINES = 30
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        ran: Stages whose command ran.
+        fresh: Stages that were up to date.
+        failed: Stage to the end of its output.
+        blocked: Stages that did not run because something before them failed.
+        wall_s: Wall time of the whole run.
+    """
+
+    ran: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    blocked: list[str] = field(default_factory=list)
+    wall_s: float = 0.0
+
+    def lines(self) -> Iterator[str]:
+        """The summary, line by line."""
+        for name, tail in self.failed.items():
+            yield f"\n{name} failed; the end of its output:\n{tail}\n"
+        if self.blocked:
+            yield f"not run, because something before them failed: {', '.join(self.blocked)}"
+        if not (self.ran or self.failed):
+            yield f"everything is up to date ({len(self.fresh)} stages)"
+        else:
+            counts = f"{len(self.ran)} ran, {len(self.fresh)} up to date"
+            yield f"{counts}, {len(self.failed)} failed, {len(self.blocked)} not run, {self.wall_s:.0f} s"
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of one `dvc repro --single-item`."""
+
+    stage: str
+    status: int
+    tail: str
+    ran: bool
+
+
+def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = False) -> Outcome:
+    """Run the flow `reproduce` on the checkout's server.
+
+    Args:
+        root: The repository.
+        targets: Stage names (`score@coco-nano`) or groups (`score`); empty: everything.
+        workers: Stages at the same time.
+        force: Run the targets even if they are up to date.
+
+    Raises:
+        UserError: an unknown target.
+    """
+    env.prepare()
+    with server.running(root) as place, contextlib.chdir(root):
+        if place.started_now:
+            how = f"log in with the content of {server.auth_path(root)}"
+            print(f"Prefect server: {place.page}  ({how})", file=sys.stderr)
+        _refresh_settings()
+        outcome: Outcome = reproduce(targets=list(targets), workers=workers, force=force, raise_on_failure=False)
+    return outcome
+
+
+@flow(name="reproduce", validate_parameters=False, persist_result=False)
+def reproduce(
+    targets: list[str] | None = None, workers: int = 2, force: bool = False, raise_on_failure: bool = True
+) -> Outcome:
+    """Bring the targets up to date in the repository around the current folder. What a deployment calls.
+
+    Args:
+        targets: See `run`; None: everything.
+        workers: Stages at the same time.
+        force: See `run`.
+        raise_on_failure: Raise when a stage failed, so that the flow run is marked as failed.
+
+    Raises:
+        UserError: an unknown target.
+        RuntimeError: a stage failed and `raise_on_failure`.
+    """
+    env.prepare()
+    root = env.repository_root()
+    dvc_site.configure(root)
+    begin = time.monotonic()
+    graph = read_graph(root, targets or [])
+    forced = _renewed(root, graph) | (set(graph.targets) if force else set())
+    with server.running(root):
+        outcome = _Walk(root, graph, workers, forced).walk()
+    outcome.wall_s = time.monotonic() - begin
+    if outcome.ran:
+        provenance.record_run(root, "repro", wall_s=outcome.wall_s, stages=outcome.ran, known=graph.known)
+    if outcome.failed and raise_on_failure:
+        raise RuntimeError("\n".join(outcome.lines()))
+    return outcome
+
+
+def _renewed(root: Path, graph: Graph) -> set[str]:
+    """Fetch stages to run although DVC sees no reason: it watches neither the drop folder nor other files outside the checkout."""
+    wanted = {stage.partition("@")[2] for stage in graph.order if stage.startswith("fetch@")}
+    params = Params.load(root / FILE) if wanted else None
+    specs = {name: params.archive(name) for name in params.archives if name in wanted} if params else {}
+    return {f"fetch@{name}" for name in renewed(root / "data" / "archives", specs)}
+
+
+@task(task_run_name="{stage}", persist_result=False)
+def repro_stage(stage: str, root: str, force: bool) -> Done:
+    """Run `dvc repro --single-item` for one stage in a process group of its own, its output passed on line by line."""
+    words = [*_DVC, "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
+    lines: list[str] = []
+    with _child(words, root) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if line.strip() and not line.strip().startswith(_ADVICE):
+                print(f"[{stage}] {line.rstrip()}", flush=True)
+        status = process.wait()
+    ran = any(line.startswith("Running stage") for line in lines)
+    return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)
+
+
+_ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
+"""What DVC says at the end of every run; once for each stage would be noise."""
+
+_DVC = [sys.executable, "-m", "hqsam_pipelines.runner.dvc_run"]
+_children: set[subprocess.Popen[str]] = set()
+_children_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _child(words: list[str], root: str) -> Iterator[subprocess.Popen[str]]:
+    """A child in a group of its own: a run that is cancelled ends the whole group, not only DVC's process."""
+    process = subprocess.Popen(
+        words, cwd=root, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+    )  # fmt: skip
+    with _children_lock:
+        _children.add(process)
+    try:
+        yield process
+    finally:
+        _end_group(process)
+        with _children_lock:
+            _children.discard(process)
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    for number, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+
+
+def _environment() -> dict[str, str]:
+    """The stages' environment: this interpreter first on PATH, and nothing of this flow run's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+    kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
+    return kept
+
+
+class _Walk:
+    """Hands ready stages to the task runner until nothing is left.
+
+    Args:
+        root: The repository.
+        graph: The stages to consider and what they wait for.
+        workers: Stages at the same time.
+        forced: Stages to run whatever DVC thinks.
+    """
+
+    def __init__(self, root: Path, graph: Graph, workers: int, forced: set[str]) -> None:
+        self._root = root
+        self._graph = graph
+        self._workers = workers
+        self._forced = forced
+        self._waiting = dict(graph.needs)
+        self._done: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self._running = 0
+        self._touched: set[str] = set()  # ran, so that what follows must be looked at
+        self._outcome = Outcome()
+
+    def walk(self) -> Outcome:
+        with _runner(self._workers) as runner:
+            try:
+                self._start_ready(runner)
+                while self._running:
+                    stage, future = self._done.get()
+                    self._running -= 1
+                    self._finish(stage, future)
+                    self._start_ready(runner)
+            except BaseException:
+                self._end_children()
+                raise
+        self._outcome.blocked = [name for name in self._graph.order if name in self._waiting]
+        return self._outcome
+
+    def _start_ready(self, runner: Any) -> None:
+        progress = True
+        while progress:
+            progress = False
+            for stage in self._ready():
+                if not self._is_stale(stage):
+                    self._settle(stage)
+                    self._outcome.fresh.append(stage)
+                    progress = True
+                elif self._running < self._workers:
+                    self._start(stage, runner)
+
+    def _ready(self) -> list[str]:
+        """Stages with nothing left to wait for; those that most others wait for come first."""
+        gone = self._outcome.failed
+        ready = [name for name in self._graph.order if name in self._waiting and not self._waiting[name]]
+        return sorted((n for n in ready if n not in gone), key=lambda n: -self._graph.weight[n])
+
+    def _is_stale(self, stage: str) -> bool:
+        changed_before = any(name in self._touched for name in self._graph.needs[stage])
+        return stage in self._graph.changed or stage in self._forced or changed_before
+
+    def _start(self, stage: str, runner: Any) -> None:
+        del self._waiting[stage]
+        self._running += 1
+        parameters = {"stage": stage, "root": str(self._root), "force": stage in self._forced}
+        future = runner.submit(repro_stage, parameters=parameters)
+        future.add_done_callback(lambda done, stage=stage: self._done.put((stage, done)))
+
+    def _finish(self, stage: str, future: Any) -> None:
+        try:
+            done: Done = future.result()
+        except Exception as error:
+            done = Done(stage, 1, f"{type(error).__name__}: {error}", ran=False)
+        if done.status:
+            self._outcome.failed[stage] = done.tail
+            return
+        (self._outcome.ran if done.ran else self._outcome.fresh).append(stage)
+        if stage == codegraph.STAGE:
+            self._look_again()
+        else:
+            self._touched.add(stage)
+        self._settle(stage)
+
+    def _look_again(self) -> None:
+        """Every stage follows the one that writes the digests of the code, and few of these change: one look in place of many runs."""
+        now = read_graph(self._root, self._graph.targets)
+        self._graph = replace(self._graph, changed=now.changed)
+
+    def _settle(self, stage: str) -> None:
+        self._waiting.pop(stage, None)
+        self._waiting = {name: needs - {stage} for name, needs in self._waiting.items()}
+
+    def _end_children(self) -> None:
+        with _children_lock:
+            children = list(_children)
+        for process in children:
+            _end_group(process)
+
+
+def _runner(workers: int) -> Any:
+    """The task runner that the environment asks for.
+
+    Raises:
+        UserError: an unknown executor, or Ray is not installed.
+    """
+    executor = os.environ.get("HQSAM_EXECUTOR", "threads")
+    if executor == "threads":
+        from prefect.task_runners import ThreadPoolTaskRunner
+
+        return ThreadPoolTaskRunner(max_workers=workers)
+    if executor == "ray":
+        env.keep_ray_local()
+        try:
+            from prefect_ray import RayTaskRunner
+        except ImportError as error:
+            raise UserError(
+                f"HQSAM_EXECUTOR=ray needs the module {error.name!r}", cure="pip install 'hqsam-pipeline[ray]'"
+            ) from error
+        return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"))
+    raise UserError(f"unknown executor {executor!r}", key="HQSAM_EXECUTOR", cure="one of: threads, ray")
+
+
+def _refresh_settings() -> None:
+    """Prefect was imported before the server's address was known."""
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
+
+
+def write(outcome: Outcome, path: Path) -> None:
+    """Write the outcome as JSON."""
+    with atomic_file(path) as file:
+        file.write(json_bytes(asdict(outcome)))

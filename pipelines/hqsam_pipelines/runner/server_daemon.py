@@ -1,0 +1,151 @@
+"""The local Prefect server as one process that ends itself: `python -m hqsam_pipelines.runner.server_daemon ROOT PORT IDLE_MINUTES`.
+
+Started by `server.ensure`. It holds `server.lock` for life and runs Prefect's application under uvicorn in this very
+process, so there is no child that could be left behind. A watchdog thread ends it when nobody has held the lease for
+the idle time, and at once when the repository's folder or the note has gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hqsam_base.locks import FileLock
+from hqsam_pipelines.config import env
+from hqsam_pipelines.runner import server
+
+if TYPE_CHECKING:
+    import uvicorn
+
+HOSTS = ("127.0.0.1", "localhost")
+"""What a browser may have in its address line."""
+
+WATCH_S = 1.0
+GRACE_S = 8.0
+
+
+class Watchdog:
+    """Decides when the server ends.
+
+    Args:
+        root: The repository.
+        idle_s: Seconds without any lease after which it ends; 0 or less: never by idleness.
+        quit_: Called once when it is time.
+    """
+
+    def __init__(self, root: Path, idle_s: float, quit_: Callable[[], None]) -> None:
+        self._root = root
+        self._idle_s = idle_s
+        self._quit = quit_
+        self._last_used = time.monotonic()
+
+    def run(self) -> None:
+        """Watch until it is time to end; the lease stays taken from the decision on, so nobody slips in."""
+        state = self._root / env.STATE_DIR
+        while True:
+            time.sleep(WATCH_S)
+            if not (self._root / "dvc.yaml").exists() or not (state / "server.json").exists():
+                break
+            lease = FileLock(state / "lease.lock")
+            if not lease.acquire(0):
+                self._last_used = time.monotonic()
+            elif self._idle_s > 0 and time.monotonic() - self._last_used >= self._idle_s:
+                (state / "server.json").unlink(missing_ok=True)
+                break  # the lease is kept until the process ends
+            else:
+                lease.release()
+        self._quit()
+
+
+def main(argv: list[str]) -> int:
+    """Run the server until the watchdog or a signal ends it. Returns the exit status."""
+    root, idle_s = Path(argv[0]), float(argv[2]) * 60
+    env.prepare()
+    lock = FileLock(server.lock_path(root))
+    if not lock.acquire(server.STOP_TIMEOUT_S):
+        print("another Prefect server of this checkout is running", file=sys.stderr)
+        return 3
+    door = _open_door(preferred=int(argv[1]))
+    port = door.getsockname()[1]
+    web = _web_server(port)
+    threading.Thread(target=_note_when_healthy, args=(root, port, web), daemon=True).start()
+    threading.Thread(target=_watch_when_noted, args=(root, idle_s, web), daemon=True).start()
+    web.run(sockets=[door])
+    _remove_own_note(root)
+    return 0
+
+
+def _open_door(preferred: int) -> socket.socket:
+    """A socket on the preferred port if it is free (so that a page left open in a browser still works), else on any free one.
+
+    It is this process that binds it, and the port is told afterwards: nobody else can answer there in the meantime.
+    """
+    for port in (preferred, 0):
+        door = socket.socket()
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            door.close()
+            continue
+        return door
+    raise OSError("no free TCP port on 127.0.0.1")
+
+
+def _web_server(port: int) -> uvicorn.Server:
+    """The application for callers that know the password (`PREFECT_SERVER_API_AUTH_STRING`) and for pages of its own origin.
+
+    A page of another site is kept out even where its name has been made to lead here: the Host header must name this machine.
+    """
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    own = [f"http://{host}:{port}" for host in HOSTS]
+    os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(own)
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    app = TrustedHostMiddleware(create_app(final=True), allowed_hosts=HOSTS)
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, timeout_graceful_shutdown=2))
+
+
+def _note_when_healthy(root: Path, port: int, web: uvicorn.Server) -> None:
+    """Publish the address once the server answers."""
+    while not web.should_exit and not server.healthy(f"http://127.0.0.1:{port}/api", timeout=5):
+        time.sleep(0.03)
+    path = server.note_path(root)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"pid": os.getpid(), "port": port}) + "\n")
+    temporary.replace(path)
+
+
+def _watch_when_noted(root: Path, idle_s: float, web: uvicorn.Server) -> None:
+    while True:
+        note = server.read_note(root) if root.exists() else {"pid": os.getpid()}
+        if note is not None and note["pid"] == os.getpid():
+            break
+        time.sleep(0.1)
+
+    def quit_() -> None:
+        web.should_exit = True
+        time.sleep(GRACE_S)
+        os._exit(0)  # a background service of the server did not end in time
+
+    Watchdog(root, idle_s, quit_).run()
+
+
+def _remove_own_note(root: Path) -> None:
+    if root.exists():
+        note = server.read_note(root)
+        if note is not None and note["pid"] == os.getpid():
+            server.note_path(root).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,230 @@
+"""What all stages share: from the command line to the library call and back to an exit status.
+
+A stage module is `stages/<verb>.py` with the constant `STAGE`; its command is `python -m hqsam_pipelines.stages.<verb>
+[NAME ...]`. It reads params.yaml, makes one library call inside one Prefect flow, and leaves its cost in
+reports/provenance.json. A message for a person is printed without a traceback; the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hqsam_base.errors import UserError
+from hqsam_base.progress import Progress, silent
+from hqsam_pipelines.config import dvc_site, env
+from hqsam_pipelines.runner import host_client
+
+if TYPE_CHECKING:
+    from hqsam_pipelines.config.params import Params
+
+Section = Literal["archives", "sources", "benchmarks", "models"]
+
+
+PATIENCE_S = 20.0
+"""How long a run waits for one of the same stage that has been told to end."""
+
+READS_WHOLE_FOLDERS = frozenset({"overlap", "validate", "shard", "report"})
+"""Stages whose deps are folders such as data/samples as a whole: nothing of another profile may lie there."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage run.
+
+    Attributes:
+        root: The repository. The process's current folder is this one, too.
+        params: The active profile.
+        names: The entries that the run is for, in the order of `Stage.per`: `("dis_vd", "nano")`.
+        progress: told how far the work is.
+    """
+
+    root: Path
+    params: Params
+    names: tuple[str, ...] = ()
+    progress: Progress = silent
+
+    @property
+    def name(self) -> str:
+        """The first name."""
+        return self.names[0]
+
+    def samples(self) -> dict[str, Path]:
+        """The folder of every training source, in the order of params.yaml."""
+        return {name: self.root / "data" / "samples" / name for name in self.params.sources}
+
+    def benchmarks(self) -> dict[str, Path]:
+        """The folder of every evaluation set, in the order of params.yaml."""
+        return {name: self.root / "data" / "benchmarks" / name for name in self.params.benchmarks}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage module exposes as `STAGE`.
+
+    Attributes:
+        verb: The stage's name in dvc.yaml, which is the module's name.
+        per: The sections of params.yaml whose entries it runs for; empty: it runs once.
+        run: Calls the library.
+        imports: Modules that the library call needs, imported ahead so that their time counts as framework time.
+        retries: How often a transient failure is tried again.
+        on_server: The run is a Prefect flow run. Not so for bookkeeping that takes less time than the server's start.
+    """
+
+    verb: str
+    per: tuple[Section, ...]
+    run: Callable[[Job], Any]
+    imports: tuple[str, ...] = ()
+    retries: int = 0
+    on_server: bool = True
+
+    def dvc_name(self, names: Sequence[str]) -> str:
+        """The name of this run's stage in DVC: `predict@dis_vd-nano`."""
+        return f"{self.verb}@{'-'.join(names)}" if names else self.verb
+
+    def run_name(self, names: Sequence[str]) -> str:
+        """The name of this run's Prefect flow run: `predict-dis_vd-nano`."""
+        return "-".join((self.verb, *names))
+
+
+def main(stage: Stage, argv: Sequence[str]) -> int:
+    """Run a stage from its command line.
+
+    Args:
+        stage: The module's `STAGE`.
+        argv: Arguments without the program's name: one name per section of `stage.per`.
+
+    Returns:
+        Exit status: 0, 1 after a message for a person, 2 for wrong arguments, 130 after an interrupt. Anything
+        unexpected is printed with its traceback and gives 1.
+    """
+    if any(word in ("-h", "--help") for word in argv):
+        print(_usage(stage))
+        return 0
+    if len(argv) != len(stage.per):
+        print(_usage(stage), file=sys.stderr)
+        return 2
+    status = _in_host(stage, argv)
+    return status if status is not None else run_here(stage, argv)
+
+
+def _in_host(stage: Stage, argv: Sequence[str]) -> int | None:
+    """The exit status of the run in the checkout's host, or None where there is none."""
+    try:
+        root = env.repository_root()
+        env.state_dir(root)
+    except UserError:
+        return None  # said by `run_here`
+    env.prepare()  # before the host compares environments
+    return host_client.run(root, "hqsam_pipelines.runner.stage:run_named", [stage.verb, *argv])
+
+
+def run_named(argv: Sequence[str]) -> int:
+    """Run the stage `argv[0]` for the names that follow, in this process. Returns the exit status."""
+    module = importlib.import_module(f"hqsam_pipelines.stages.{argv[0]}")
+    return run_here(module.STAGE, argv[1:])
+
+
+def run_here(stage: Stage, argv: Sequence[str]) -> int:
+    """Run a stage in this process. Returns the exit status, see `main`."""
+    try:
+        execute(stage, tuple(argv))
+    except KeyboardInterrupt:
+        print(f"{stage.run_name(argv)}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _explain(stage.run_name(argv), error)
+    return 0
+
+
+def execute(stage: Stage, names: tuple[str, ...]) -> Any:
+    """Run a stage, as a Prefect flow unless it says otherwise, in the repository around the current folder.
+
+    Returns:
+        What the library returned.
+
+    Raises:
+        UserError: a mistake in params.yaml, in a name or in the data.
+    """
+    from hqsam_pipelines.config import profiles
+    from hqsam_pipelines.config.params import FILE, Params
+    from hqsam_pipelines.runner import provenance
+
+    env.prepare()
+    clock = provenance.Clock()
+    root = env.repository_root()
+    dvc_site.configure(root)
+    job = Job(root=root, params=Params.load(root / FILE), names=names)
+    for section, name in zip(stage.per, names, strict=True):
+        job.params.entry(section, name)
+    if stage.verb in READS_WHOLE_FOLDERS:
+        profiles.refuse_leftovers(root)
+
+    def work(progress: Progress) -> Any:
+        for module in stage.imports:
+            importlib.import_module(module)
+        clock.library_begin()
+        try:
+            return stage.run(replace(job, progress=progress))
+        finally:
+            clock.library_end()
+
+    with _alone(root, stage.run_name(names)):
+        result = _on_server(stage, names, work, root) if stage.on_server else work(silent)
+    provenance.record_stage(root, stage.dvc_name(names), clock.cost())
+    return result
+
+
+@contextlib.contextmanager
+def _alone(root: Path, name: str) -> Iterator[None]:
+    """Keep a second run of the same stage out: DVC forgets its own when it is killed, but the stage goes on.
+
+    Raises:
+        UserError: another process still runs this stage. One that is ending is waited for.
+    """
+    from hqsam_base.locks import FileLock
+    from hqsam_pipelines.config.profiles import STAGE_LOCKS
+
+    env.state_dir(root)
+    path = root / STAGE_LOCKS / f"{name}.lock"
+    path.parent.mkdir(exist_ok=True)
+    lock = FileLock(path)
+    if not lock.acquire(PATIENCE_S):
+        problem = f"another process ({path.read_text().strip() or 'unknown'}) still runs this stage"
+        raise UserError(problem, file=path, key=name, cure="wait for it, or end it, then run again")
+    try:
+        os.ftruncate(lock.fd, 0)
+        os.write(lock.fd, str(os.getpid()).encode())
+        yield
+    finally:
+        lock.release()
+
+
+def _on_server(stage: Stage, names: tuple[str, ...], work: Callable[[Progress], Any], root: Path) -> Any:
+    from hqsam_pipelines.runner import flows
+
+    spec = flows.FlowSpec(
+        verb=stage.verb, run_name=stage.run_name(names), parameters=dict(zip(stage.per, names, strict=True)),
+        retries=stage.retries,
+    )  # fmt: skip
+    return flows.run_flow(spec, work, root=root)
+
+
+def _usage(stage: Stage) -> str:
+    words = " ".join(section.removesuffix("s").upper() for section in stage.per)
+    return f"usage: python -m hqsam_pipelines.stages.{stage.verb} {words}".rstrip()
+
+
+def _explain(name: str, error: Exception) -> int:
+    if isinstance(error, UserError):
+        print(f"{name}: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    return 1
