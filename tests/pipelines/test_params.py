@@ -13,7 +13,7 @@ from pipe_testing import REPOSITORY, run
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import schema
-from hqsam_pipelines.config.params import OPTIONS, Params, options_class, read_yaml
+from hqsam_pipelines.config.params import FILE_NAMES, OPTIONS, Params, check_names, options_class, read_yaml
 
 SAMPLE = REPOSITORY / "configs" / "sample.yaml"
 
@@ -62,6 +62,40 @@ def test_an_address_without_a_bucket_is_one_message_with_the_cure(section: str) 
 
     told = message(change)
     assert "names no bucket" in told and f"key: {section}." in told and "cure: write it like s3://BUCKET/" in told
+
+
+HOSTILE = [
+    "a; touch x",
+    "$(touch x)",
+    "`touch x`",
+    "a\nb",
+    "a b",
+    "../x",
+    "/x",
+    "-x",
+    "A",
+    "",
+    "a'b",
+    "a@b",
+    "a-b",
+    "ä",
+    7,
+    None,
+    True,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("section", ["archives", "sources", "benchmarks", "models"])
+def test_names_are_checked_whatever_else_the_file_holds(section: str, name: object) -> None:
+    with pytest.raises(UserError, match="bad name") as caught:
+        check_names({"unknown": 1, section: {"fine": {}, name: {}}}, SAMPLE)
+    assert (caught.value.file, caught.value.key) == (str(SAMPLE), section)
+    for key in FILE_NAMES.get(section, ()):
+        with pytest.raises(UserError, match="bad name") as caught:
+            check_names({section: {"fine": {key: name}}}, SAMPLE)
+        assert caught.value.key == f"{section}.fine.{key}"
+    check_names({section: {"fine_1": {}}}, SAMPLE)
 
 
 def test_options_are_frozen() -> None:

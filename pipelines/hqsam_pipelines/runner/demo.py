@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site, env
+from hqsam_pipelines.config.params import FILE, check_names, read_yaml
 from hqsam_pipelines.runner import host_client, provenance, server
 
 
@@ -20,7 +21,12 @@ def main() -> int:
     """Run, print, clean up; the exit status is DVC's."""
     env.prepare()
     root = env.repository_root()
-    dvc_site.configure(root)
+    try:
+        check_names(read_yaml(root / FILE), root / FILE)
+        dvc_site.configure(root)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
     before = provenance.read(root)["stages"]
     found = server.status(root)
     begin = time.monotonic()

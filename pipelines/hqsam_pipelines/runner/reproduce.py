@@ -28,7 +28,7 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import dvc_site, env
 from hqsam_pipelines.config.graph import Graph, read_graph
-from hqsam_pipelines.config.params import FILE, Params
+from hqsam_pipelines.config.params import FILE, Params, check_names, read_yaml
 from hqsam_pipelines.runner import codegraph, provenance, server
 
 TAIL_LINES = 30
@@ -85,9 +85,10 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
         force: Run the targets even if they are up to date.
 
     Raises:
-        UserError: an unknown target.
+        UserError: an unknown target, or a name in params.yaml that is none.
     """
     env.prepare()
+    check_names(read_yaml(root / FILE), root / FILE)
     with server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
             how = f"log in with the content of {server.auth_path(root)}"
@@ -110,12 +111,13 @@ def reproduce(
         raise_on_failure: Raise when a stage failed, so that the flow run is marked as failed.
 
     Raises:
-        UserError: an unknown target.
+        UserError: an unknown target, or a name in params.yaml that is none.
         RuntimeError: a stage failed and `raise_on_failure`.
     """
     env.prepare()
     root = env.repository_root()
     dvc_site.configure(root)
+    check_names(read_yaml(root / FILE), root / FILE)
     begin = time.monotonic()
     graph = read_graph(root, targets or [])
     forced = _renewed(root, graph) | (set(graph.targets) if force else set())
