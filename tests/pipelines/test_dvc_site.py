@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipe_testing import bare_repository, run
 
 from hqsam_pipelines.config import dvc_site
 from hqsam_pipelines.runner import doctor
+from tests.pipelines.working_copy import bare_repository, run
 
 
 @pytest.fixture

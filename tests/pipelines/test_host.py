@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from pipe_testing import NOBODY, as_another_user, bare_repository, environment, needs_root
 
 from hqsam_base.errors import UserError
 from hqsam_base.locks import is_held
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import host_client
+from tests import REPOSITORY
+from tests.pipelines.working_copy import NOBODY, as_another_user, bare_repository, environment, needs_root
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the stage host is for Linux; elsewhere stages run in place"
@@ -90,7 +91,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def start(root: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
-    kept = environment(Path(__file__).resolve().parents[2], **extra)
+    kept = environment(REPOSITORY, **extra)
     kept["PYTHONPATH"] = os.pathsep.join([str(root), kept["PYTHONPATH"]])
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", CALL, str(root), *words]

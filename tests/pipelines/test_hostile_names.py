@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from pipe_testing import clone, run
 
 from hqsam_pipelines.runner.stage import _names_from_dvc
 from hqsam_pipelines.stages import fetch, predict
+from tests.pipelines.working_copy import clone, run
 
 NAME = "x; touch hacked; true"
 

@@ -82,11 +82,10 @@ def _run(
 def _messages(json_file: Path | None) -> Iterator[None]:
     """A user error, or a file that cannot be read or written, is one message and exit code 1."""
     from hqsam_base.errors import UserError
-    from hqsam_metrics import errors
 
     try:
         yield
-    except (UserError, errors.UserError) as error:
+    except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     except OSError as error:
