@@ -38,8 +38,9 @@ DUMP_S = 3.0
 START_S = 120.0
 """How long the processes may take until their first line: they import torch meanwhile."""
 TAIL_LINES = 40
-LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
-"""The interface that processes of one machine talk through."""
+_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": f"={_LOOPBACK}"}
+"""Has processes of one machine talk through its loopback interface."""
 
 
 def train(spec: Spec, progress: Progress) -> dict[str, Any]:
@@ -153,8 +154,7 @@ def environment(file: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         STORE: str(file.with_name("store")),
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        "GLOO_SOCKET_IFNAME": LOOPBACK,
-        "NCCL_SOCKET_IFNAME": f"={LOOPBACK}",
+        **ON_LOOPBACK,
     }
 
 
