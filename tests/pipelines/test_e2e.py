@@ -28,6 +28,11 @@ STAGES = (
 FOLDERS = ("data", "models", "reports")
 
 
+def password(root: Path) -> dict[str, str]:
+    """What a client of the checkout's server needs in its environment."""
+    return {server.AUTH: server.auth_path(root).read_text()}
+
+
 def ran(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)
 
@@ -109,7 +114,9 @@ def test_4_every_run_is_on_the_server_with_the_name_of_its_data(first: Path) -> 
         "with get_client(sync_client=True) as c: runs = c.read_flow_runs(limit=200)\n"
         "print(json.dumps([[r.name, r.state_type] for r in runs]))"
     )
-    done = run(first, "python", "-c", code, PREFECT_API_URL=found.api, PREFECT_HOME=str(server.home(first)))
+    done = run(
+        first, "python", "-c", code, PREFECT_API_URL=found.api, PREFECT_HOME=str(server.home(first)), **password(first)
+    )
     runs = dict(json.loads(done.stdout.splitlines()[-1]))
     expected = {
         name.replace("@", "-") for name in STAGES if name != "code"
@@ -242,7 +249,7 @@ def test_9_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> 
     place = server.ensure(first, idle_minutes=5)
     extra = {
         "PREFECT_API_URL": place.api, "PREFECT_HOME": str(server.home(first)), "HQSAM_CHECKOUT": str(first),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", **password(first),
     }  # fmt: skip
     assert (
         run(first, "prefect", "--no-prompt", "work-pool", "create", "hqsam", "--type", "process", **extra).returncode
