@@ -5,12 +5,13 @@ The one place that judges them: no absolute or foreign path, no `..`, and no two
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Self
 
-_LONGEST = 255  # bytes of a file name; the usual file systems allow no more
+from hqsam_base.filenames import folded
+
+_MOST_NAME, _MOST_PATH, _MOST_FOLDERS = 255, 2000, 64  # bytes of a name, of all names of a path; how many names
 
 
 class NameRefusedError(ValueError):
@@ -24,7 +25,7 @@ class PlainName(str):
         text: as it came; anything but a text is refused.
 
     Raises:
-        NameRefusedError: it is empty, hidden, too long, has folders or control characters, or is no text.
+        NameRefusedError: it is empty, hidden, too long for a file system, has folders or control characters, or is no text.
     """
 
     __slots__ = ()
@@ -36,8 +37,8 @@ class PlainName(str):
         path = relative_path(text)
         if str(path) != text or len(path.parts) != 1:
             raise NameRefusedError("it is no plain file name")
-        if text.startswith(".") or not text.isprintable() or len(text.encode()) > _LONGEST:
-            raise NameRefusedError("it is hidden, too long, or holds characters that cannot be shown")
+        if text.startswith(".") or not text.isprintable():
+            raise NameRefusedError("it is hidden, or holds characters that cannot be shown")
         return super().__new__(cls, text)
 
 
@@ -45,19 +46,18 @@ def relative_path(name: str) -> PurePosixPath:
     """A `/`-separated path from outside that stays below the folder it is put into.
 
     Raises:
-        NameRefusedError: it is absolute, holds `..`, or is written as another system would (backslash, drive letter, NUL).
+        NameRefusedError: it is absolute, holds `..`, is too long for a file system, or is written as another system would
+            (backslash, drive letter, NUL).
     """
     if name.startswith(("/", "\\")) or "\\" in name or "\0" in name or (len(name) > 1 and name[1] == ":"):
         raise NameRefusedError("its path is absolute or foreign")
     path = PurePosixPath(name)
     if ".." in path.parts:
         raise NameRefusedError("its path leaves the folder")
+    sizes = [len(part.encode("utf-8", "replace")) for part in path.parts]
+    if sum(sizes) > _MOST_PATH or len(sizes) > _MOST_FOLDERS or max(sizes, default=0) > _MOST_NAME:
+        raise NameRefusedError("its name is too long")
     return path
-
-
-def folded(name: str) -> str:
-    """The name as a file system sees it that minds neither case nor Unicode form."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def refuse_twins(names: Iterable[str]) -> None:

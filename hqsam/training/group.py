@@ -117,4 +117,5 @@ def _meeting_point() -> dict[str, Any]:
     if not file:
         return {}
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    return {"store": dist.FileStore(file, size), "rank": rank, "world_size": size}
+    store = dist.FileStore(file, size)  # type: ignore[attr-defined]
+    return {"store": store, "rank": rank, "world_size": size}

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from hqsam.training.run import Spec
+from hqsam.training.train_run import TrainRun
 from hqsam_pipelines.runner import launch
 
 seen = set()
@@ -34,7 +34,7 @@ def look(done, total, what):
         doors = [(p.name(), c.laddr.ip) for p in processes for c in p.net_connections("tcp") if c.status == "LISTEN"]
         seen.update(doors)
 
-launch.train(Spec.read(Path(sys.argv[1])), look)
+launch.train(TrainRun.read(Path(sys.argv[1])), look)
 print(json.dumps(sorted(seen)))
 """
 

@@ -32,14 +32,15 @@ from typing import IO, Any
 
 from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, read_json, write_json
 from hqsam_base.errors import UserError
-from hqsam_base.foreign_names import NameRefusedError, TwinError, folded, refuse_twins, relative_path
+from hqsam_base.filenames import AmbiguousNameError, is_hidden, meant
+from hqsam_base.foreign_names import NameRefusedError, TwinError, refuse_twins, relative_path
 from hqsam_base.locks import locked
+from hqsam_datasets.fetch import tar_headers
 
 VERSION = 1
+_SHOWN = 80  # characters of a name in a message
 COMPLETE = ".complete.json"
 _FOREIGN_SUFFIXES = (".7z", ".rar", ".zst", ".tzst")
-_MAX_RATIO = 1000
-_RATIO_APPLIES_ABOVE = 64 << 20
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _ARCHIVES = (".zip", *_TAR_SUFFIXES, *_FOREIGN_SUFFIXES)
 _PARSER_ERRORS = (
@@ -144,8 +145,8 @@ def found_below(root: Path, *candidates: str, depth: int = 3, any_case: bool = T
 
 
 def below(folder: Path, path: str) -> Path:
-    """`folder / path`, or what stands there and differs only in case."""
-    return folder / path if (folder / path).exists() else _in_any_case(folder, path) or folder / path
+    """`folder / path`, or what stands there and is meant by it (see `hqsam_base.filenames`)."""
+    return _meant(folder, path) or folder / path
 
 
 def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> tuple[Path, Path]:
@@ -156,7 +157,7 @@ def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> 
                 return folder, folder / candidate
     for candidate in candidates if any_case else ():
         for folder in _breadth_first(root, depth):
-            found = _in_any_case(folder, candidate)
+            found = _meant(folder, candidate)
             if found is not None:
                 return folder, found
     there = ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:20]) if root.is_dir() else "nothing"
@@ -164,17 +165,11 @@ def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> 
     raise not_there(problem, root, cure="check that the archive is the one that the data sheet describes")
 
 
-def _in_any_case(folder: Path, path: str) -> Path | None:
-    found = folder
-    for part in PurePosixPath(path).parts:
-        same = sorted(p for p in (found.iterdir() if found.is_dir() else ()) if folded(p.name) == folded(part))
-        if len(same) > 1:
-            problem = f"{' and '.join(p.name for p in same)} differ only in case, and neither is called {part}"
-            raise UserError(problem, file=found, cure="keep one of them, or name one of them so")
-        if not same:
-            return None
-        found = same[0]
-    return found
+def _meant(folder: Path, path: str) -> Path | None:
+    try:
+        return meant(folder, path)
+    except AmbiguousNameError as error:
+        raise UserError(str(error), file=folder, cure="keep one of them, or name one of them so") from None
 
 
 def list_files(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
@@ -198,7 +193,7 @@ def _names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
     wanted = tuple(suffixes) or ("",)
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.lower().endswith(wanted) and entry.is_file():
+            if entry.name.lower().endswith(wanted) and not is_hidden(entry.name) and entry.is_file():
                 yield entry.name
 
 
@@ -230,9 +225,11 @@ def _unpack(path: Path, root: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 _write_all(path, _zip_entries(path, archive), root, stem)
         else:
-            with tarfile.open(path) as archive:
+            with tar_headers.opened(path) as archive:
                 _write_all(path, _tar_entries(path, archive), root, stem)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError("a name is too long for this folder", file=path, cure="work in a shorter path") from error
         if error.errno != errno.EINVAL:  # a damaged directory makes zipfile seek to impossible places
             raise
         raise _damaged(path, error) from error
@@ -273,7 +270,7 @@ def _opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[
 
 def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
     entries = []
-    for info in archive.getmembers():
+    for info in tar_headers.members(archive, path):
         if not (info.isreg() or info.isdir()):
             raise _unsafe(path, info.name, "it is a link or a device")
         member = _clean(path, _as_text(info.name))
@@ -304,7 +301,7 @@ def _clean(path: Path, name: str) -> PurePosixPath:
     try:
         return relative_path(name)
     except NameRefusedError as error:
-        raise _unsafe(path, name, str(error)) from None
+        raise _unsafe(path, name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...", str(error)) from None
 
 
 def _write_all(path: Path, entries: list[_Entry], root: Path, stem: str) -> None:
@@ -332,9 +329,11 @@ def _write_all(path: Path, entries: list[_Entry], root: Path, stem: str) -> None
 
 def _check_sizes(path: Path, entries: list[_Entry], root: Path) -> None:
     for entry in entries:
-        if entry.size > max(_RATIO_APPLIES_ABOVE, _MAX_RATIO * entry.stored):
+        if entry.size > max(tar_headers.RATIO_APPLIES_ABOVE, tar_headers.MAX_RATIO * entry.stored):
             raise _unsafe(path, str(entry.path), f"it expands from {entry.stored} to {entry.size} bytes")
-    total, free = sum(entry.size for entry in entries), shutil.disk_usage(root).free
+    total, free, most = sum(e.size for e in entries), shutil.disk_usage(root).free, tar_headers.most_bytes(path)
+    if total > most:
+        raise tar_headers.too_large(path, "its members have", total, most)  # those of a zip may share their bytes
     if total > free:
         gib = 1 << 30
         problem = f"not enough disk space: {total / gib:.2f} GiB to unpack, {free / gib:.2f} GiB free"

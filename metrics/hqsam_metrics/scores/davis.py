@@ -69,7 +69,7 @@ class DavisScore:
     def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.benchmark_data import rle_column
-        from hqsam_metrics.davis import global_metrics, score_sequence
+        from hqsam_metrics.davis import check_objects, global_metrics, score_sequence
 
         target = rle_column(data.benchmark.instances, data.benchmark.folder / "instances.parquet")
         predicted, real = _predicted_layers(data), _real_layers(data)
@@ -85,6 +85,7 @@ class DavisScore:
                 target=partial(read, layers=real, masks=target),
             )
             progress(number + 1, len(videos), "scoring sequences")
+        check_objects(scores, data.benchmark.folder)
         return Outcome(dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings)
 
 

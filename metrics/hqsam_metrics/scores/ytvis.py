@@ -61,13 +61,14 @@ class YtvisScore:
         from hqsam_metrics.ap.names import coco_metrics
         from hqsam_metrics.ap.score import ap_warnings, dropped_warnings
         from hqsam_metrics.ap.tubes import DILATION_RATIO, LIMITS, score_tubes
-        from hqsam_metrics.ap.tubes_io import read_ytvis
+        from hqsam_metrics.ap.tubes_io import check_countable, read_ytvis
 
         if options.dilation_ratio != DILATION_RATIO or options.strict_dilation_ratio is not None:
             raise UserError(f"score.dilation_ratio: the HQ-YTVIS protocol is fixed at {DILATION_RATIO}, without strict")
         if options.max_dets not in (None, LIMITS[-1]):
             raise UserError(f"score.max_dets: the HQ-YTVIS protocol is fixed at {LIMITS[-1]} a video and category")
         truth = read_ytvis(data.benchmark.ground_truth)
+        check_countable(truth)
         places = _frame_places(data, truth)
         dt = _tubes(data, truth, options, places)
         scored = score_tubes(truth, dt, class_agnostic=options.class_agnostic, per_instance=True, progress=progress)
@@ -98,8 +99,7 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
 
 def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: list[tuple[int, int]]) -> Tubes:
     """Joins the predictions of each track to one tube."""
-    from hqsam_metrics.ap.columns import place_of
-    from hqsam_metrics.ap.tubes_io import Tubes, blank_string
+    from hqsam_metrics.ap.tubes_io import Frames, Tubes, blank_string
     from hqsam_metrics.benchmark_data import integers
     from hqsam_metrics.masks.rle import RleBatch
 
@@ -123,9 +123,9 @@ def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: l
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     each = np.repeat(owner, sizes)
     masks = RleBatch.of(strings, truth.heights[each], truth.widths[each])
-    category = place_of(truth.category_ids, np.array(categories, np.int64))
+    category = truth.categories.place(np.array(categories, np.int64))
     none = np.zeros(len(keys), bool)
-    return Tubes(str(data.folder), owner, category, scores, none, np.full(len(keys), np.nan), offsets, masks)
+    return Tubes(str(data.folder), owner, category, scores, none, np.full(len(keys), np.nan), Frames(offsets, masks))
 
 
 def _mean(values: Any) -> float:

@@ -9,6 +9,7 @@ of the DVC processes that our own commands start. A place that the user chose is
 from __future__ import annotations
 
 import configparser
+import importlib
 import os
 import stat
 import sys
@@ -16,8 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.locks import locked
+from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 
 VARIABLE = "DVC_SITE_CACHE_DIR"
@@ -102,13 +105,15 @@ def _is_private(place: Path) -> bool:
 def main() -> int:
     """Set up the checkout around the current folder. Returns the exit status."""
     try:
+        if own_code.use_here():
+            return int(importlib.import_module("hqsam_pipelines.config.dvc_site").main())
         root = env.repository_root()
         configure(root)
     except UserError as error:
-        print(error, file=sys.stderr)
+        say(str(error), err=True)
         return 1
     if (found := fault(root)) is not None:
-        print(found, file=sys.stderr)
+        say(found, err=True)
     return 0
 
 

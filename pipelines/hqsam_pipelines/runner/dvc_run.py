@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
+from hqsam_base import own_code
 from hqsam_pipelines.config import dvc_site, env
 from hqsam_pipelines.runner import host_client
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `dvc <argv>` in the checkout's host, or here if there is none. Returns DVC's exit status."""
+    if own_code.use_here():
+        return int(importlib.import_module("hqsam_pipelines.runner.dvc_run").main(argv))
     env.prepare()
     root = env.repository_root()
     os.environ.update(dvc_site.environment(root, os.environ))
