@@ -247,7 +247,7 @@ def test_another_user_is_refused_by_the_host_whatever_the_modes_allow(open_folde
 @needs_root
 def test_the_host_of_another_user_gets_no_request(open_folder: Path) -> None:
     folder = bare_repository(open_folder / "checkout")
-    state = env.state_dir(folder)
+    state = env.make_state_dir(folder)
     state.chmod(0o777)
 
     def pretend() -> str:
@@ -266,15 +266,15 @@ def test_the_host_of_another_user_gets_no_request(open_folder: Path) -> None:
 
 def test_the_state_folder_is_its_owners_alone(tmp_path: Path) -> None:
     folder = bare_repository(tmp_path / "checkout")
-    assert stat.S_IMODE(env.state_dir(folder).stat().st_mode) == 0o700
+    assert stat.S_IMODE(env.make_state_dir(folder).stat().st_mode) == 0o700
     (folder / ".hqsam").chmod(0o775)  # made by an earlier version
-    assert stat.S_IMODE(env.state_dir(folder).stat().st_mode) == 0o700
+    assert stat.S_IMODE(env.make_state_dir(folder).stat().st_mode) == 0o700
 
 
 @needs_root
 def test_a_state_folder_that_somebody_else_made_is_refused(tmp_path: Path) -> None:
     folder = bare_repository(tmp_path / "checkout")
-    os.chown(env.state_dir(folder), NOBODY, NOBODY)
+    os.chown(env.make_state_dir(folder), NOBODY, NOBODY)
     with pytest.raises(UserError, match=f"another user .number {NOBODY}.") as caught:
-        env.state_dir(folder)
+        env.make_state_dir(folder)
     assert caught.value.file == str(folder / ".hqsam") and caught.value.cure

@@ -29,7 +29,7 @@ FOLDER = "dvc"
 
 def folder(root: Path) -> Path:
     """The folder of a checkout, made if needed, mode 0700."""
-    found = env.state_dir(root) / FOLDER
+    found = env.make_state_dir(root) / FOLDER
     found.mkdir(mode=0o700, exist_ok=True)
     found.chmod(0o700)
     return found

@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hqsam_base.atomic import read_json
@@ -69,10 +68,9 @@ def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
     if processes == 1 and not _on_gpu(run):
         return _here(run, progress)
     _refuse(run, processes)
-    with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
-        file = Path(folder) / "run.json"
-        run.write(file)
-        _Child(command(file, processes), environment(file), progress, hang_timeout_s=run.options.hang_timeout_s).run()
+    with _meeting_places() as places:
+        given = environment(run, places[1])
+        _Child(command(processes, places[0]), given, progress, hang_timeout_s=run.options.hang_timeout_s).run()
     return _meta(run)
 
 
@@ -130,30 +128,54 @@ def _on_gpu(run: TrainRun) -> bool:
     return device_of(run.options.device).type == "cuda"
 
 
-def command(file: Path, processes: int) -> list[str]:
-    """The words that start the training program: under torchrun if there are several processes, which meet through files."""
-    words = ["-m", PROGRAM, str(file)]
+def command(processes: int, meet_at: str) -> list[str]:
+    """The words that start the training program: under torchrun if there are several processes, which meet through a file."""
+    words = ["-m", PROGRAM, "-"]
     if processes == 1:
         return [sys.executable, *words]
-    meet = ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file", f"--rdzv-endpoint={file.with_name('rendezvous')}"]
-    here = ["--nnodes=1", f"--nproc-per-node={processes}", "--max-restarts=0", "--local-addr=127.0.0.1"]
+    meet = [
+        "--rdzv-backend=c10d",
+        "--rdzv-conf=store_type=file",
+        f"--rdzv-endpoint={meet_at}",
+        "--local-addr=127.0.0.1",
+    ]
+    here = ["--nnodes=1", f"--nproc-per-node={processes}", "--max-restarts=0"]
+    # Without a place for logs, which nobody reads, it leaves a folder among the temporary files, however it ends.
+    here.append(f"--log-dir={os.devnull}")
     return [sys.executable, "-m", "torch.distributed.run", *meet, *here, *words]
 
 
-def environment(file: Path) -> dict[str, str]:
+def environment(run: TrainRun, store: str) -> dict[str, str]:
     """The children's environment: whoever can reach a port of theirs could take part, so there is none but on loopback.
 
-    By default torchrun and the process group would each listen on all interfaces, and ask nobody who they are.
+    By default torchrun and the process group would each listen on all interfaces, and ask nobody who they are. What is
+    trained goes along here, too: a file of it would stay when this process is killed.
     """
     from hqsam.training.group import STORE
 
     return os.environ | {
         "HQSAM_TRAIN_STDIN": "1",
+        "HQSAM_TRAIN_RUN": run.model_dump_json(),
         "PYTHONUNBUFFERED": "1",
-        STORE: str(file.with_name("store")),
+        STORE: store,
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         **ON_LOOPBACK,
     }
+
+
+@contextlib.contextmanager
+def _meeting_places() -> Iterator[list[str]]:
+    """Paths of two files: where torchrun's rendezvous and where the process group meets. Nothing of them stays, however this ends."""
+    if sys.platform != "linux":
+        with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
+            yield [f"{folder}/rendezvous", f"{folder}/store"]
+        return
+    files = [os.memfd_create(name) for name in ("rendezvous", "store")]
+    try:
+        yield [f"/proc/{os.getpid()}/fd/{file}" for file in files]
+    finally:
+        for file in files:
+            os.close(file)
 
 
 @dataclass
