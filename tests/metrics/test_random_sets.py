@@ -1,6 +1,6 @@
 """Random sets, scored by this package, by the official programs, and by their definitions written down plainly.
 
-A dozen sets of each by default, 2,000 with HQSAM_TEST_ALL=1. Among them are the kinds of file on which readers go wrong:
+A dozen sets of each by default, 2,000 with `make test-all`. Among them are the kinds of file on which readers go wrong:
 annotations marked `ignore`, crowds in LVIS, detections with a box and no pixel, label pictures of every depth, lists that
 name a sequence twice or with spaces, frames whose names share a stem, refined tubes, ids that are texts.
 """
@@ -8,7 +8,6 @@ name a sequence twice or with spaces, frames whose names share a stem, refined t
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ from hqsam_base.errors import UserError
 from hqsam_base.rle import encode_rle
 from hqsam_metrics import evaluate
 from hqsam_metrics.reference import coco_reference, lvis_reference
+from tests import FULL
 from tests.metrics import definitions as plain
 from tests.metrics.synthetic import detections, label_png, random_masks
 
-EVERYTHING = os.environ.get("HQSAM_TEST_ALL") == "1"
-BLOCKS, BLOCK = (20, 100) if EVERYTHING else (1, 12)
+BLOCKS, BLOCK = (20, 100) if FULL else (1, 12)
 blocks = pytest.mark.parametrize("block", range(BLOCKS))
 Json = dict[str, Any]
 COCO_LIMITS = {"1": 1, "10": 10, "100": 100, "s": 100, "m": 100, "l": 100}

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -93,6 +94,27 @@ def test_doctor_passes_what_the_normalise_stage_takes(tmp_path: Path, capsys: py
     out = capsys.readouterr().out
     assert "3 pairs" in out and "{kind: folder, archive: NAME, images: images, masks: masks}" in out
     assert run("own", folder, tmp_path / "out", kind="folder", images="images", masks="masks")["n_samples"] == 3
+
+
+def test_doctor_says_of_a_picture_what_the_normalise_stage_does_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """12-bit values in 16-bit files, grey and colour: nearly black for a model; a 32-bit one has no range at all."""
+    grey, masks = photo(0)[..., 0].astype(np.uint16) * 16, {f"masks/{n}.png": encoded(shape()) for n in "abcd"}
+    files = {
+        "images/a.png": encoded(grey),
+        "images/b.tif": cv2.imencode(".tif", np.dstack([grey] * 3))[1].tobytes(),
+        "images/c.tif": cv2.imencode(".tif", grey.astype(np.float32))[1].tobytes(),
+        "images/d.png": encoded(photo(1)),
+    }
+    folder = put(tmp_path / "mine", files | masks)
+    assert hqsam(["doctor", "data", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "3 images have an unsupported pixel type" in out
+    for stem, text in (("a", "nearly black"), ("b", "nearly black"), ("c", "scale its values to 0..255")):
+        assert [line for line in out.splitlines() if line.strip().startswith(f"{stem}:") and text in line], out
+    rejects = run("own", folder, tmp_path / "out", kind="folder", images="images", masks="masks")["rejects_by_reason"]
+    assert rejects == {"unsupported_mode": 3}
 
 
 def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
