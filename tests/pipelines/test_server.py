@@ -182,11 +182,20 @@ def test_this_machine_is_asked_without_the_proxy_and_others_through_it(
     assert asked == ["http://prefect.example:4200/api/health"]
 
 
+def test_an_address_of_the_other_scheme_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = server.ensure(root)
+    monkeypatch.setenv("PREFECT_API_URL", found.api.replace("http://", "https://"))
+    with pytest.raises(UserError, match="does not answer") as caught, server.running(root):
+        raise RuntimeError("Failed to reach API at ...")  # what Prefect raises there
+    assert caught.value.cure == f"set it to {found.api}, where one answers"
+
+
 def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = server.ensure(root)
     assert server.healthy(f"{found.api}/") and not server.healthy(found.page)  # a page, not an answer
     for address, message in (
         (found.page, r"pages; its API has /api at the end"),
+        (f"{found.page}/dashboard", r"pages; its API has /api at the end"),
         (found.api.removeprefix("http://"), "no http:// or https://"),
         ("localhost:4200/api", "no http:// or https://"),
     ):
