@@ -247,7 +247,7 @@ def test_a_lock_is_dropped_by_the_death_of_its_holder(tmp_path: Path) -> None:
 def test_a_server_of_the_caller_that_does_not_answer_is_one_message(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for api in ("http://127.0.0.1:9/api", "127.0.0.1:4200"):
+    for api in ("http://127.0.0.1:9/api", "http://127.0.0.1:9"):
         monkeypatch.setenv("PREFECT_API_URL", api)
         spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={})
         with pytest.raises(UserError, match="the Prefect server does not answer") as caught:
