@@ -43,7 +43,6 @@ from hqsam_datasets.formats.png_chunks import png_damage, tells_after_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
-    from PIL.ImageFile import ImageFile
     from PIL.TiffImagePlugin import TiffImageFile
 
 ImageMode = Literal["RGB", "L", "LA", "RGBA", "P", "1", "I;16", "CMYK", "YCbCr", "LAB", "other"]
@@ -259,7 +258,7 @@ def _deep_jpeg2000(data: bytes, depth: int) -> NDArray[np.uint8] | None:
     deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
         return None
-    colours = np.asarray(deep[..., 2::-1], np.uint16)
+    colours = deep[..., 2::-1].astype(np.uint16, copy=False)
     return np.ascontiguousarray((colours >> (depth - 8)).astype(np.uint8))
 
 
@@ -435,7 +434,7 @@ def _depth_of(image: Image.Image, data: bytes) -> int:
         size = data.find(_JPEG2000_SIZE)
         return (data[size + 42] & 0x7F) + 1 if 0 <= size < len(data) - 42 else 8
     if image.format == "PPM":
-        arguments = cast("ImageFile", image).tile[0].args
+        arguments = cast("Any", image).tile[0].args
         largest = arguments[1] if isinstance(arguments, tuple) else 255
         return 16 if image.mode == "I" or largest > 255 else 8
     return 16 if image.mode.startswith("I;16") else 8

@@ -27,6 +27,7 @@ from hqsam_datasets.formats.images import (
 )
 from hqsam_datasets.sample import Instance, Sample, make_key, parse_sample, sample_json
 from tests.datasets.trees import fault_count
+from tests.metrics.synthetic import label_png
 
 FUZZ = fault_count(150, 1000)
 RNG = np.random.default_rng(0)
@@ -245,6 +246,13 @@ def test_what_is_no_mask_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError) as caught:
         decode_mask(data)
     assert caught.value.reason == reason and caught.value.detail
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_labels_of_any_depth(depth: int) -> None:
+    """Pillow stretches grey values of 2 and 4 bits to 0..255, and 255 is void: the highest label was lost."""
+    labels = np.arange(20).reshape(4, 5) % min(1 << depth, 255)
+    assert np.array_equal(decode_labels(label_png(labels, depth, palette=False)), labels)
 
 
 def test_labels_are_indices() -> None:
