@@ -174,14 +174,6 @@ def test_this_machine_is_asked_without_the_proxy_and_others_through_it(
     assert asked == ["http://prefect.example:4200/api/health"]
 
 
-def test_an_address_of_the_other_scheme_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = server.ensure(root)
-    monkeypatch.setenv("PREFECT_API_URL", found.api.replace("http://", "https://"))
-    with pytest.raises(UserError, match="does not answer") as caught, server.running(root):
-        raise RuntimeError("Failed to reach API at ...")  # what Prefect raises there
-    assert caught.value.cure == f"set it to {found.api}, where one answers"
-
-
 def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = server.ensure(root)
     assert server.healthy(f"{found.api}/") and not server.healthy(found.page)  # a page, not an answer
@@ -198,6 +190,10 @@ def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(root: Path, mo
             assert caught.value.key == "PREFECT_API_URL" and "/api" in str(caught.value.cure)
         [finding] = doctor._server(root)
         assert finding.level == "fail" and "/api" in finding.detail
+    monkeypatch.setenv("PREFECT_API_URL", found.api.replace("http://", "https://"))
+    with pytest.raises(UserError, match="does not answer") as caught, server.running(root):
+        raise RuntimeError("Failed to reach API at ...")  # what Prefect raises there
+    assert caught.value.cure == f"set it to {found.api}, where one answers"
 
 
 def test_a_given_server_is_used_and_nothing_is_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
