@@ -126,7 +126,7 @@ def iterate_members(path: Path, lists: tuple[str, ...], *, problem: str, cure: s
     A list of `lists` is announced by (key, None) before its first record.
 
     Raises:
-        UserError: as `iterate_list`.
+        UserError: as `iterate_list`, or a member that `lists` names is no list.
     """
     with _scanner(path, problem, cure) as scanner:
         yield from scanner.whole(lambda: scanner.members(lists))
@@ -182,7 +182,9 @@ class _Scanner:
             if not isinstance(name, str) or self._next() != ":":
                 raise self._wrong("a key is damaged or cut off")
             self._at += 1
-            if name in lists and self._next() == "[":
+            if name in lists and self._next() != "[":
+                raise self._wrong(f"{name} is no list")
+            if name in lists:
                 yield name, None
                 yield from ((name, record) for record in self.records())
             else:
