@@ -186,6 +186,7 @@ def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(root: Path, mo
     assert server.healthy(f"{found.api}/") and not server.healthy(found.page)  # a page, not an answer
     for address, message in (
         (found.page, r"pages; its API has /api at the end"),
+        (f"{found.page}/dashboard", r"pages; its API has /api at the end"),
         (found.api.removeprefix("http://"), "no http:// or https://"),
         ("localhost:4200/api", "no http:// or https://"),
     ):
@@ -196,6 +197,10 @@ def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(root: Path, mo
             assert caught.value.key == "PREFECT_API_URL" and "/api" in str(caught.value.cure)
         [finding] = doctor._server(root)
         assert finding.level == "fail" and "/api" in finding.detail
+    monkeypatch.setenv("PREFECT_API_URL", found.api.replace("http://", "https://"))
+    with pytest.raises(UserError, match="does not answer") as caught, server.running(root):
+        raise RuntimeError("Failed to reach API at ...")  # what Prefect raises there
+    assert caught.value.cure == f"set it to {found.api}, where one answers"
 
 
 def test_a_given_server_is_used_and_nothing_is_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,12 +326,12 @@ def test_a_lock_is_dropped_by_the_death_of_its_holder(tmp_path: Path) -> None:
 def test_a_server_of_the_caller_that_does_not_answer_is_one_message(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api = "http://127.0.0.1:9/api"
-    monkeypatch.setenv("PREFECT_API_URL", api)
-    spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={})
-    with pytest.raises(UserError, match="the Prefect server does not answer") as caught:
-        flows.run_flow(spec, lambda progress: pytest.fail("the work began"), root=root)
-    assert api in str(caught.value) and "unset the variable" in str(caught.value)
+    for api in ("http://127.0.0.1:9/api", "http://127.0.0.1:9"):
+        monkeypatch.setenv("PREFECT_API_URL", api)
+        spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={})
+        with pytest.raises(UserError, match="the Prefect server does not answer") as caught:
+            flows.run_flow(spec, lambda progress: pytest.fail("the work began"), root=root)
+        assert api in str(caught.value) and "unset the variable" in str(caught.value)
     with pytest.raises(RuntimeError, match="of the stage"), server.running(root):
         raise RuntimeError("of the stage")
 

@@ -124,11 +124,18 @@ def given() -> Server | None:
     if not api.startswith(("http://", "https://")):
         cure = "set it to http://HOST:PORT/api, or to what your server's settings name"
         raise UserError("the address has no http:// or https://", file=api, key="PREFECT_API_URL", cure=cure)
-    path = urllib.parse.urlsplit(api).path.strip("/").split("/")
-    if "api" not in path and healthy(f"{api.rstrip('/')}/api"):
+    if "api" not in urllib.parse.urlsplit(api).path.split("/") and (right := _right_address(api)):
         problem = "this is the address of the server's pages; its API has /api at the end"
-        raise UserError(problem, file=api, key="PREFECT_API_URL", cure=f"set it to {api.rstrip('/')}/api")
+        raise UserError(problem, file=api, key="PREFECT_API_URL", cure=f"set it to {right}")
     return Server(api=api, ours=False)
+
+
+def _right_address(api: str) -> str | None:
+    """The address near a wrong one at which a server does answer: with /api, for that of a page, or with the other scheme."""
+    scheme, rest = api.rstrip("/").split("://", 1)
+    other = {"http": "https", "https": "http"}[scheme]
+    near = [f"{scheme}://{rest}/api", f"{scheme}://{rest.partition('/')[0]}/api", f"{other}://{rest}"]
+    return next((address for address in near if healthy(address)), None)
 
 
 def status(root: Path) -> Server | None:
@@ -180,7 +187,9 @@ def _refusal_is_user_error(api: str) -> Iterator[None]:
             raise UserError("the Prefect server refuses the password", file=api, key=AUTH, cure=cure) from None
         if not isinstance(error, RuntimeError) or "Failed to reach API" not in str(error):
             raise
+        right = _right_address(api)
         cure = "start that server, or unset the variable: a local one is then started"
+        cure = f"set it to {right}, where one answers" if right else cure
         raise UserError("the Prefect server does not answer", file=api, key="PREFECT_API_URL", cure=cure) from error
 
 
