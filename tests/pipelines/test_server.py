@@ -212,6 +212,7 @@ def test_a_given_server_is_used_and_nothing_is_started(root: Path, monkeypatch: 
     assert not server.log_path(root).exists()
 
 
+@pytest.mark.full("a start of Prefect, to fail; that no server is one message is tested below, without one")
 def test_a_server_that_cannot_start_is_one_message_with_the_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(server.home(root))
     server.home(root).write_text("a file where a folder must be")
