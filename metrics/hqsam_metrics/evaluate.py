@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import one_form, visible
 from hqsam_base.progress import Progress, silent
 from hqsam_metrics.ap import names, score
 from hqsam_metrics.ap.instances import AreaRule
@@ -23,10 +24,10 @@ from hqsam_metrics.files import plain, sha256_file
 from hqsam_metrics.parallel import run_parts
 
 if TYPE_CHECKING:
+    from hqsam_base.runs import Int
     from hqsam_metrics.ap.accumulate import Tables
     from hqsam_metrics.ap.detection import Plan
     from hqsam_metrics.cascadepsp import Cascade
-    from hqsam_metrics.masks.rle import Int
 
 IouType = Literal["segm", "boundary"]
 
@@ -94,9 +95,10 @@ _OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 def _pictures(folder: Path, option: str) -> dict[str, Path]:
+    """Returns the pictures of a folder by their stem in one Unicode form."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder ({option})")
-    files = sorted(folder.iterdir())
+    files = visible(folder.iterdir())
     others = [path for path in files if path.suffix.lower() in _OTHER_PICTURES]
     if others:
         raise UserError(
@@ -104,9 +106,10 @@ def _pictures(folder: Path, option: str) -> dict[str, Path]:
         )
     found: dict[str, Path] = {}
     for path in (path for path in files if path.suffix.lower() == ".png"):
-        if path.stem in found:
-            raise UserError(f"{path}: {found[path.stem].name} lies beside it ({option}); a mask has one file")
-        found[path.stem] = path
+        stem = one_form(path.stem)
+        if stem in found:
+            raise UserError(f"{path}: {found[stem].name} lies beside it ({option}); a mask has one file")
+        found[stem] = path
     if not found:
         raise UserError(f"{folder}: has no PNG files ({option}); files in folders below it are not looked for")
     return found
@@ -175,6 +178,8 @@ def score_mask_folders(
     )
     metrics = {"mIoU": mean(i.iou for i in items), "mBIoU": mean(i.biou for i in items), **_cascade(items)}
     n_scored = sum(not math.isnan(item.iou) for item in items)
+    if not n_scored:
+        raise UserError(f"{gt}: no mask has a pixel, nor has one of {pred}: there is nothing to score")
     empty = len(items) - n_scored
     warnings = [f"{empty} pairs of empty masks are undefined and left out of the means"] if empty else []
     rows = [{"key": i.key, "iou": i.iou, "biou": i.biou} for i in items]
@@ -258,11 +263,12 @@ def score_coco_files(
         UserError: see `hqsam_metrics.ap.instances`.
     """
     from hqsam_metrics.ap.detection import score_detections
-    from hqsam_metrics.ap.instances import read_ground_truth, read_results
+    from hqsam_metrics.ap.instances import check_countable, read_ground_truth, read_results
     from hqsam_metrics.scores import coco
 
     ratio = _measure(iou_type, dilation_ratio)
     truth = read_ground_truth(gt, progress=progress)
+    check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, progress=progress)
     plan = coco.make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=False)
     scored = score_detections(truth, found, _with_mask_ap(plan), workers=workers, progress=progress)
@@ -293,11 +299,12 @@ def score_lvis_files(
 ) -> Result:
     """Scores a results file against LVIS annotations (arguments as `score_coco_files`; 300 detections an image)."""
     from hqsam_metrics.ap.detection import score_detections
-    from hqsam_metrics.ap.instances import read_ground_truth, read_results
+    from hqsam_metrics.ap.instances import check_countable, read_ground_truth, read_results
     from hqsam_metrics.scores import lvis
 
     ratio = _measure(iou_type, dilation_ratio)
     truth = read_ground_truth(gt, lvis=True, progress=progress)
+    check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, progress=progress)
     plan = lvis.make_plan((ratio,), max_dets=max_dets, per_instance=False)
     scored = score_detections(truth, found, _with_mask_ap(plan), workers=workers, progress=progress)
@@ -327,11 +334,12 @@ def score_ytvis_files(
 ) -> Result:
     """Scores a results file in YouTube-VIS format: tube mask AP, or tube boundary AP at the protocol's ratio 0.02."""
     from hqsam_metrics.ap.tubes import DILATION_RATIO, score_tubes
-    from hqsam_metrics.ap.tubes_io import length_warnings, read_tube_results, read_ytvis
+    from hqsam_metrics.ap.tubes_io import check_countable, length_warnings, read_tube_results, read_ytvis
     from hqsam_metrics.scores import ytvis
 
     progress(0, 0, "reading ground truth")
     truth = read_ytvis(gt)
+    check_countable(truth)
     progress(0, 0, "reading results")
     found = read_tube_results(pred, truth)
     boundary = iou_type == "boundary"
@@ -354,14 +362,13 @@ def score_davis_folders(
     *, pred: Path, gt: Path, split: str = "val", workers: int = 1, progress: Progress = silent
 ) -> Result:
     """Scores a DAVIS results folder: `<pred>/<sequence>/<frame>.png` against the DAVIS folder `gt`."""
-    from hqsam_metrics.davis import find_sequences, global_metrics, per_object, score_folders
+    from hqsam_metrics.davis import check_objects, find_sequences, global_metrics, per_object, score_folders
     from hqsam_metrics.scores import davis
 
-    folders = find_sequences(pred, gt, split)
-    scores = score_folders(folders, workers=workers, progress=progress)
-    digest = _folder_digest(
-        folders.target / name / f"{frame}.png" for name, frames in folders.sequences for frame in frames
-    )
+    sequences = find_sequences(pred, gt, split)
+    scores = score_folders(sequences, workers=workers, progress=progress)
+    check_objects(scores, gt)
+    digest = _folder_digest(path for one in sequences for path in one.target)
     protocol = davis.protocol(split=split, ground_truth_digest=digest)
     rows = per_object(scores)
     return Result(dict(global_metrics(scores)), len(rows), len(rows), protocol, [], {"per_object": rows})

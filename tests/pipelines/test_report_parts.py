@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_repo import Repo, predictions, wheel
 
 from hqsam_base.errors import UserError
 from hqsam_metrics.ap import accumulate
@@ -20,6 +19,7 @@ from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.results import load_run
 from hqsam_pipelines.report.rows import Row
 from hqsam_pipelines.report.scenes import Pick
+from tests.pipelines.report_repo import Repo, predictions, wheel
 
 # --- statistics
 
@@ -136,7 +136,7 @@ def run(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-de
 
 
 def scene_masks(name: str, i: int):  # type: ignore[no-untyped-def]
-    from report_repo import digest
+    from tests.pipelines.report_repo import digest
 
     rng = np.random.default_rng([0, i, int(digest(name)[:6], 16)])
     truth = wheel(rng)
@@ -193,7 +193,7 @@ def test_ap_without_resampling_is_the_evaluators(run) -> None:  # type: ignore[n
         once = np.ones((1, len(found.image_ids)))
         metrics = run.find("coco", "nano", "detector_box", system).metrics
         for name, partial in found.partials.items():
-            value = ap.weighted_ap(partial, found.positives, once, found.limit)
+            value = ap.weighted_ap(partial, found.positives[name], once, found.limit)
             assert value[0] == pytest.approx(metrics[name], abs=1e-12)
 
 
@@ -215,15 +215,17 @@ def test_a_resample_is_what_the_evaluator_gives_for_copied_images(run) -> None: 
     found = coco_matches(run, "sam")
     images = len(found.image_ids)
     rng = np.random.default_rng(5)
-    for partial in found.partials.values():
+    for name, partial in found.partials.items():
         for _ in range(5):
             weights = rng.multinomial(images, np.full(images, 1 / images))
             # Without interpolation at ties (two copies of a detection are two points of the evaluator's curve, one
             # here) both would be equal; a tie moves the mean precision by less than a point.
             tables = accumulate.finish(
-                copied(partial, found.positives, weights), limits=(found.limit,), bins=accumulate.size_bins(32, 96)
+                copied(partial, found.positives[name], weights),
+                limits=(found.limit,),
+                bins=accumulate.size_bins(32, 96),
             )
-            value = ap.weighted_ap(partial, found.positives, weights[None].astype(float), found.limit)
+            value = ap.weighted_ap(partial, found.positives[name], weights[None].astype(float), found.limit)
             assert value[0] == pytest.approx(tables.ap(), abs=1e-2)
 
 
@@ -348,7 +350,10 @@ def test_charts_are_well_formed_and_escape_names() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "tone", "colour"),
-    [(0.5, 3.5, "up", "[green]+2.0[/]"), (-0.5, 4.5, "flat", "+2.0"), (-4.0, -1.0, "down", "[red]+2.0[/]"), (None, None, "flat", "+2.0")],
+    [
+        (0.5, 3.5, "up", "[green]+2.0[/green]"), (-0.5, 4.5, "flat", "+2.0"), (-4.0, -1.0, "down", "[red]+2.0[/red]"),
+        (None, None, "flat", "+2.0"),
+    ],
 )  # fmt: skip
 def test_a_colour_means_that_the_interval_excludes_zero(
     low: float | None, high: float | None, tone: str, colour: str
@@ -365,7 +370,7 @@ def test_a_colour_means_that_the_interval_excludes_zero(
     empty = dict.fromkeys(("instance_ci_low", "instance_ci_high", "paper_delta"), "")
     line = {"benchmark": "coco", "prompt_set": "detector_box", "metric": "AP_B", "sam": "10", "hq_sam": "12"}
     table = summary.overview_table([line | {"delta": "2"} | text | empty])
-    assert list(table.columns[4].cells) == [colour]
+    assert [cell.markup for cell in table.columns[4].cells] == [colour]
 
 
 def test_terminal_and_report_round_a_number_alike() -> None:
@@ -376,7 +381,7 @@ def test_terminal_and_report_round_a_number_alike() -> None:
     )  # fmt: skip
     [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row])))
     table = summary.overview_table([line])
-    assert list(table.columns[3].cells) == ["[bold]8.5[/]"]
+    assert [cell.markup for cell in table.columns[3].cells] == ["[bold]8.5[/bold]"]
     assert "| 7.3 | 8.5 | +1.2 |" in report_tables.summary_markdown([row])
 
 

@@ -6,20 +6,22 @@ import time
 
 import pytest
 import torch
-from processes import Training, killed_again_and_again, weights
-from test_loop import BASE, options
 
 from hqsam.model.build import build_model
-from hqsam.training.run import Spec
+from hqsam.training.train_run import TrainRun
 from hqsam_base.errors import UserError
+from tests import FULL
+from tests.training.processes import Training, killed_again_and_again, weights
+from tests.training.test_loop import BASE, options
 
+KILLS, EPOCHS = (10, 12) if FULL else (3, 4)
 SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "holdout": 0.0, "points": 64}
 """Little to do before the first step: seven steps an epoch."""
 
 
 def spec_of(training_set, out, **changes):
     changes = SMALL | changes
-    return Spec(
+    return TrainRun(
         shards=training_set[0], prompts=training_set[1], model=BASE, options=options(**changes), out=out, seed=0
     )
 
@@ -37,14 +39,14 @@ def trained(training_set, out, size, **changes):
 @pytest.fixture(scope="module")
 def uninterrupted(training_set, tmp_path_factory):
     """The weights of long runs by number of processes."""
-    return {n: trained(training_set, tmp_path_factory.mktemp("whole") / "nano", n, epochs=12) for n in (1, 2)}
+    return {n: trained(training_set, tmp_path_factory.mktemp("whole") / "nano", n, epochs=EPOCHS) for n in (1, 2)}
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_killed_at_random_steps_ends_with_the_same_bits(training_set, tmp_path, uninterrupted, size):
-    spec = spec_of(training_set, tmp_path / "nano", epochs=12, save_every=2, save_every_s=0)
-    kills = killed_again_and_again(spec, size, times=10, rng=random.Random(size))
-    assert kills == 10, "all of them in the middle of the run"
+    spec = spec_of(training_set, tmp_path / "nano", epochs=EPOCHS, save_every=2, save_every_s=0)
+    kills = killed_again_and_again(spec, size, times=KILLS, rng=random.Random(size))
+    assert kills == KILLS, "all of them in the middle of the run"
     assert weights(spec.out) == uninterrupted[size]
     assert not (spec.out / "last.pt").exists()
 
@@ -91,4 +93,4 @@ def test_a_run_is_not_taken_up_by_another_number_of_processes(training_set, tmp_
     training.signal(signal.SIGTERM)
     training.join()
     with pytest.raises(UserError, match=r"processes: 2 there, 1 now"):
-        train(shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out, seed=0)
+        train(spec)

@@ -8,11 +8,11 @@ import time
 
 import pytest
 import torch
-from test_loop import run
 
 from hqsam.training import guard
 from hqsam.training.results import BEST, MERGED
 from hqsam.training.validate import Validation
+from tests.training.test_loop import run
 
 SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "points": 64, "epochs": 4}
 
@@ -100,11 +100,11 @@ def test_long_work_is_given_up_at_once(training_set, tmp_path, whole, monkeypatc
 def test_a_stopped_run_with_every_option_ends_with_the_same_bytes(training_set, tmp_path):
     """Moving average, best epoch, merged file, micro-batches, bfloat16, saves by step: all of it is in `last.pt`."""
     every = SMALL | {
-        "ema": 0.8, "best": True, "merged": True, "micro_batch": 1, "precision": "bf16", "save_every": 4, "epochs": 3,
+        "ema": 0.8, "best": True, "merged": True, "micro_batch": 1, "precision": "bf16", "save_every": 4, "epochs": 2,
     }  # fmt: skip
     whole, out = tmp_path / "whole" / "nano", tmp_path / "stopped" / "nano"
     run(training_set, whole, **every)
-    for stop in (5, 14):
+    for stop in (5, 11):
 
         def told(done, _total, what, stop=stop):
             if what == "steps" and done == stop:
@@ -129,21 +129,23 @@ def test_a_signal_is_noted_where_work_must_go_on():
 def test_what_an_earlier_run_left_is_not_passed_on(training_set, tmp_path):
     """The folder outlives a run (DVC: persist): files that this run was not asked for would be another one's weights."""
     out = tmp_path / "nano"
-    run(training_set, out, best=True, merged=True, **SMALL)
+    short = SMALL | {"epochs": 1}
+    run(training_set, out, best=True, merged=True, **short)
     assert {BEST, MERGED} <= outputs(out).keys()
-    run(training_set, out, seed=1, **SMALL)
+    run(training_set, out, seed=1, **short)
     assert not {BEST, MERGED} & outputs(out).keys()
 
 
 @pytest.mark.parametrize("junk", [b"", b"damaged", b"\x80\x02X\x01", b"PK\x03\x04" + bytes(40)])
 def test_a_damaged_state_is_told(training_set, tmp_path, junk):
-    from test_loop import BASE, options
-
     from hqsam.training.loop import train
+    from hqsam.training.train_run import TrainRun
+    from tests.training.test_loop import BASE, options
 
     said, out = [], tmp_path / "nano"
     out.mkdir()
     (out / "last.pt").write_bytes(junk)
     wanted = options(**(SMALL | {"epochs": 1}))
-    train(shards=training_set[0], prompts=training_set[1], model=BASE, options=wanted, out=out, seed=0, say=said.append)
+    given = {"shards": training_set[0], "prompts": training_set[1], "model": BASE, "options": wanted}
+    train(TrainRun(**given, out=out, seed=0), say=said.append)
     assert [line for line in said if "last.pt is damaged" in line]

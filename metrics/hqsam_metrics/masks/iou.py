@@ -1,34 +1,18 @@
-"""Masks of one image: bool arrays, run-length codes, boundary bands, IoU and boundary IoU.
-
-The only module that calls the C code of pycocotools (`polygons_to_rle`), and only after a check of what it is given.
-"""
+"""Masks of one image: bool arrays, boundary bands, IoU and boundary IoU."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-from hqsam_metrics.masks import rle
 
 Mask = NDArray[np.bool_]
 EmptyRule = Literal["nan", "zero", "one"]
 
 DEFAULT_DILATION_RATIO = 0.02
 STRICT_DILATION_RATIO = 0.01
-# Polygons may leave the image a little; a coordinate far outside would only make the rasteriser allocate.
-_POLYGON_MARGIN = 16
-_LONGEST = rle.MAX_SIDE**2
-
-
-class Rle(TypedDict):
-    """A COCO compressed run-length mask: ``size`` is [height, width], ``counts`` an ASCII str."""
-
-    size: list[int]
-    counts: str
 
 
 def _as_mask(mask: Any, name: str) -> Mask:
@@ -193,130 +177,3 @@ def boundary_iou(
     pred, target = _as_pair(pred, target)
     bands = [boundary_band(m, dilation_ratio=dilation_ratio, dilation=dilation) for m in (pred, target)]
     return mask_iou(pred=bands[0], target=bands[1], empty=empty)
-
-
-def encode_rle(mask: Any) -> Rle:
-    """Returns the COCO compressed run-length code of a bool [H, W] mask (bytes equal to pycocotools')."""
-    mask = _as_mask(mask, "mask")
-    height, width = mask.shape
-    flat = mask.T.reshape(-1)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = np.concatenate([[0], changes, [flat.size]]).astype(np.int64)
-    lengths = np.diff(edges)
-    if flat.size and flat[0]:
-        lengths = np.concatenate([[0], lengths])
-    data, _ = rle.encode_lengths(lengths, np.array([0, len(lengths)], np.int64))
-    return Rle(size=[height, width], counts=data.tobytes().decode("ascii"))
-
-
-def decode_rle(code: Mapping[str, Any]) -> Mask:
-    """Returns the bool [H, W] mask of a COCO run-length code, compressed (str or bytes) or not (list of int).
-
-    Args:
-        code: mapping with ``size`` [height, width] and ``counts``.
-
-    Raises:
-        ValueError: malformed code (`hqsam_metrics.masks.rle.RleError` is a ValueError).
-    """
-    string, height, width = rle_string(code)
-    batch = rle.RleBatch.of([string], [height], [width])
-    runs = rle.decode_runs(batch)
-    edges = np.concatenate([[0], np.stack([runs.starts, runs.ends], axis=1).reshape(-1), [height * width]])
-    values = (np.arange(len(edges) - 1) & 1).astype(np.bool_)
-    flat = np.repeat(values, np.diff(edges))
-    return np.ascontiguousarray(flat.reshape(width, height).T)
-
-
-def decode_counts(counts: str | bytes, height: int, width: int) -> Mask:
-    """Returns the bool [H, W] mask of a compressed ``counts`` string (see `decode_rle`)."""
-    return decode_rle({"size": [height, width], "counts": counts})
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def rle_string(code: Mapping[str, Any]) -> tuple[bytes, int, int]:
-    """Returns (compressed counts, height, width) of a run-length code in either form.
-
-    The compressed string is returned as it is; it is checked when it is decoded.
-
-    Raises:
-        RleError: no run-length code at all, or an uncompressed one that does not fill its image.
-    """
-    size, counts = code.get("size"), code.get("counts")
-    if not isinstance(size, list | tuple) or len(size) != 2 or not all(_is_int(v) and v >= 0 for v in size):
-        raise rle.RleError(0, f"`size` must be [height, width], is {size!r}")
-    height, width = int(size[0]), int(size[1])
-    if isinstance(counts, bytes):
-        return counts, height, width
-    if isinstance(counts, str):
-        try:
-            return counts.encode("ascii"), height, width
-        except UnicodeEncodeError:
-            raise rle.RleError(0, "`counts` has characters that are not ASCII") from None
-    if not isinstance(counts, list | tuple) or not all(_is_int(v) and 0 <= v <= _LONGEST for v in counts):
-        raise rle.RleError(0, "`counts` must be a string or a list of run lengths that are not negative")
-    rle.check_sizes(np.array([height]), np.array([width]))
-    return rle.encode_uncompressed(np.array(counts, np.int64), height, width), height, width
-
-
-def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> bytes:
-    """Rasterises COCO polygons exactly as pycocotools does and returns the compressed counts of their union.
-
-    Args:
-        polygons: lists x0, y0, x1, y1, ... in pixels, at least three points each.
-        height: image height.
-        width: image width.
-
-    Raises:
-        RleError: a polygon with fewer than three points, an odd number of values, or values that are no numbers or far
-            outside the image.
-    """
-    from pycocotools import mask as coco_mask
-
-    if not polygons:
-        raise rle.RleError(0, "the list of polygons is empty")
-    limit = _POLYGON_MARGIN * (max(height, width) + 1)
-    arrays: list[list[float]] = []
-    for polygon in polygons:
-        values = _polygon_array(polygon)
-        if len(values) < 6 or len(values) % 2:
-            raise rle.RleError(0, f"a polygon has {len(values)} values; it needs x, y of at least three points")
-        if not np.isfinite(values).all() or np.abs(values).max() > limit:
-            raise rle.RleError(0, "a polygon has a coordinate that is no number or far outside the image")
-        arrays.append(values.tolist())
-    merged = coco_mask.merge(coco_mask.frPyObjects(arrays, height, width))
-    counts = merged["counts"]
-    return counts if isinstance(counts, bytes) else str(counts).encode("ascii")
-
-
-def _polygon_array(polygon: Sequence[float]) -> NDArray[np.float64]:
-    try:
-        values = np.asarray(polygon, np.float64)
-    except (TypeError, ValueError):
-        raise rle.RleError(0, "a polygon must be a list of numbers") from None
-    if values.ndim != 1:
-        raise rle.RleError(0, "a polygon must be a flat list of numbers")
-    return values
-
-
-def segmentation_string(segmentation: Any, height: int, width: int) -> bytes:
-    """Returns the compressed counts of a COCO ``segmentation``: polygons, compressed or uncompressed RLE.
-
-    Args:
-        segmentation: as found in an annotation or a result.
-        height: height of its image, from the images list.
-        width: width of its image.
-
-    Raises:
-        RleError: malformed, or an RLE of another size than the image.
-    """
-    if isinstance(segmentation, Mapping):
-        string, h, w = rle_string(segmentation)
-        if (h, w) != (height, width):
-            raise rle.RleError(0, f"the mask is {h} x {w}, its image is {height} x {width} (height x width)")
-        return string
-    if isinstance(segmentation, list):
-        return polygons_to_rle(segmentation, height, width)
-    raise rle.RleError(0, f"`segmentation` must be polygons or a run-length code, is {type(segmentation).__name__}")

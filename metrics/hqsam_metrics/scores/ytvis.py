@@ -1,6 +1,7 @@
 """Tube mask AP and tube boundary AP of HQ-YTVIS / YouTube-VIS.
 
-Tube IoU: sum of intersections over sum of unions over all frames. Boundary: each frame's own band at ratio 0.02.
+Tube IoU: sum of intersections over sum of unions over all frames. Boundary: each frame's own band at ratio 0.02, of
+`segmentations_refined` where an annotation has it (as the official program).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from hqsam_metrics.ap.tubes_io import Tubes, TubeTruth
     from hqsam_metrics.benchmark_data import Predictions
 
-VERSION = 1
+VERSION = 2
 
 
 def protocol(*, class_agnostic: bool, **own: Any) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def protocol(*, class_agnostic: bool, **own: Any) -> dict[str, Any]:
         max_dets_per="video" if class_agnostic else "video and category",
         area_rule="mean over frames with the object; detections: mask; bins 128^2 256^2, closed",
         boundary_match="min(tube mask IoU, tube boundary IoU); crowd: mask alone, plain IoU",
+        boundaries="of segmentations_refined where an annotation has it",
         empty_mask_rule="a tube without a pixel is a false positive; 0/0 is 0",
         **own,
     )
@@ -61,13 +63,14 @@ class YtvisScore:
         from hqsam_metrics.ap.names import coco_metrics
         from hqsam_metrics.ap.score import ap_warnings, dropped_warnings
         from hqsam_metrics.ap.tubes import DILATION_RATIO, LIMITS, score_tubes
-        from hqsam_metrics.ap.tubes_io import read_ytvis
+        from hqsam_metrics.ap.tubes_io import check_countable, read_ytvis
 
         if options.dilation_ratio != DILATION_RATIO or options.strict_dilation_ratio is not None:
             raise UserError(f"score.dilation_ratio: the HQ-YTVIS protocol is fixed at {DILATION_RATIO}, without strict")
         if options.max_dets not in (None, LIMITS[-1]):
             raise UserError(f"score.max_dets: the HQ-YTVIS protocol is fixed at {LIMITS[-1]} a video and category")
         truth = read_ytvis(data.benchmark.ground_truth)
+        check_countable(truth)
         places = _frame_places(data, truth)
         dt = _tubes(data, truth, options, places)
         scored = score_tubes(truth, dt, class_agnostic=options.class_agnostic, per_instance=True, progress=progress)
@@ -98,10 +101,9 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
 
 def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: list[tuple[int, int]]) -> Tubes:
     """Joins the predictions of each track to one tube."""
-    from hqsam_metrics.ap.columns import place_of
-    from hqsam_metrics.ap.tubes_io import Tubes, blank_string
+    from hqsam_base.runs import RleBatch
+    from hqsam_metrics.ap.tubes_io import Frames, Tubes, blank_string
     from hqsam_metrics.benchmark_data import integers
-    from hqsam_metrics.masks.rle import RleBatch
 
     track, given = (integers(data.prompts, column) for column in ("track_id", "category_id"))
     score = data.scores(options.score_rule)
@@ -123,9 +125,9 @@ def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: l
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     each = np.repeat(owner, sizes)
     masks = RleBatch.of(strings, truth.heights[each], truth.widths[each])
-    category = place_of(truth.category_ids, np.array(categories, np.int64))
+    category = truth.categories.place(np.array(categories, np.int64))
     none = np.zeros(len(keys), bool)
-    return Tubes(str(data.folder), owner, category, scores, none, np.full(len(keys), np.nan), offsets, masks)
+    return Tubes(str(data.folder), owner, category, scores, none, np.full(len(keys), np.nan), Frames(offsets, masks))
 
 
 def _mean(values: Any) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ app = typer.Typer(help="Segment one image with HQ-SAM.")
 
 
 _NO_HEAD = "choose --output sam, or give a trained head as --checkpoint and this file as --base"
-_DARKEST = 16  # of 256: a 16-bit picture without a single brighter pixel holds 12-bit or 8-bit values
 
 
 class Output(StrEnum):
@@ -144,7 +144,7 @@ def predict(
     [found] = predictor.predict_batch([pixels], [[prompt]], output=output.value, multimask=multimask)
     patch = found.mask
     _write(image, pixels, prompt, found, patch, model, out=out, overlay=overlay, json_file=json_file, output=output)
-    typer.echo(f"{out}: {patch.area} of {pixels.shape[0] * pixels.shape[1]} pixels, predicted IoU {found.iou:.3f}")
+    say(f"{out}: {patch.area} of {pixels.shape[0] * pixels.shape[1]} pixels, predicted IoU {found.iou:.3f}")
 
 
 def _read_image(path: Path) -> Any:
@@ -152,29 +152,13 @@ def _read_image(path: Path) -> Any:
     from hqsam_datasets.formats.images import ImageError, decode_image
 
     try:
-        data = path.read_bytes()
-        pixels = decode_image(data)
+        return decode_image(path.read_bytes())
     except OSError as error:
         cure = "give the path of a picture"
         raise UserError(f"the image cannot be read ({error.strerror})", file=path, cure=cure) from error
     except ImageError as error:
-        cure = "give a whole JPEG, PNG, TIFF, BMP, WebP or GIF"
-        raise UserError(f"the image cannot be read ({error.detail})", file=path, cure=cure) from error
-    if int(pixels.max()) < _DARKEST and _is_16_bit(data):
-        raise UserError(
-            f"the 16-bit image uses values below {256 * _DARKEST} only: its high bytes, which are what the model sees, are"
-            " nearly black",
-            file=path,
-            cure="scale its values to 0..65535, or convert it to 8 bit",
-        )
-    return pixels
-
-
-def _is_16_bit(data: bytes) -> bool:
-    from hqsam_datasets.formats.images import probe
-
-    png_depth = data[24] if data[:8] == b"\x89PNG\r\n\x1a\n" else 0
-    return png_depth == 16 or probe(data).mode == "I;16"
+        cure = error.cure or "give a whole JPEG, PNG, TIFF, BMP, WebP or GIF"
+        raise UserError(f"the image cannot be used ({error.detail})", file=path, cure=cure) from error
 
 
 def _prompt(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 from hqsam_pipelines.runner.progress import ProgressDisplay
 
@@ -72,7 +73,7 @@ def _run(
         checked = None if check is None else check()
     _show(result)  # first: a file that cannot be written must not cost the numbers
     if checked is not None:
-        typer.echo(checked)
+        say(checked)
     if json_file is not None:
         with _messages(json_file):
             write_json(json_file, result.to_dict())
@@ -82,31 +83,24 @@ def _run(
 def _messages(json_file: Path | None) -> Iterator[None]:
     """A user error, or a file that cannot be read or written, is one message and exit code 1."""
     from hqsam_base.errors import UserError
-    from hqsam_metrics import errors
 
     try:
         yield
-    except (UserError, errors.UserError) as error:
-        typer.echo(f"error: {error}", err=True)
+    except UserError as error:
+        say(f"error: {error}", err=True, lines=True)
         raise typer.Exit(1) from None
     except OSError as error:
         # Of a file that was opened already, such as the result on a full disk, the system says no name.
-        typer.echo(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
+        say(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
         raise typer.Exit(1) from None
-
-
-def _by_default(max_dets: int | None, area_rule: AreaRule) -> str:
-    """What a cross-check did not check: both programs run by the protocol's own rules."""
-    own = [*(["--max-dets"] if max_dets is not None else []), *(["--area-rule"] if area_rule != AreaRule.mask else [])]
-    return f"; without {' and '.join(own)}, which the reference program was not given" if own else ""
 
 
 def _show(result: Result) -> None:
     for name, value in result.metrics.items():
-        typer.echo(f"{name:<10} {'undefined' if value is None else f'{value:.4f}'}")
-    typer.echo(f"scored {result.n_scored} of {result.n_expected}, protocol {result.to_dict()['protocol_hash']}")
+        say(f"{name:<10} {'undefined' if value is None else f'{value:.4f}'}")
+    say(f"scored {result.n_scored} of {result.n_expected}, protocol {result.to_dict()['protocol_hash']}")
     for warning in result.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
 
 
 @app.command()
@@ -151,10 +145,10 @@ def coco(
     def check() -> str:
         from hqsam_metrics.crosscheck import check_coco
 
-        said = check_coco(
-            pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio, class_agnostic=class_agnostic
-        )
-        return said + _by_default(max_dets, area_rule)
+        return check_coco(
+            pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio, class_agnostic=class_agnostic,
+            max_dets=max_dets, area_rule=area_rule.value,
+        )  # fmt: skip
 
     _run(
         score_coco_files, json, check if cross_check else None,
@@ -181,7 +175,10 @@ def lvis(
     def check() -> str:
         from hqsam_metrics.crosscheck import check_lvis
 
-        return check_lvis(pred=pred, gt=gt) + _by_default(max_dets, area_rule)
+        return check_lvis(
+            pred=pred, gt=gt, iou_type=iou_type.value, dilation_ratio=dilation_ratio, max_dets=max_dets,
+            area_rule=area_rule.value,
+        )  # fmt: skip
 
     _run(
         score_lvis_files, json, check if cross_check else None,

@@ -5,9 +5,11 @@ Standard library only: it runs first in each of about fifty short processes.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 
+from hqsam_base import own_code
 from hqsam_base.errors import UserError
 
 # Libraries that would otherwise report usage to their makers. `setdefault`: a user may switch one back on.
@@ -34,11 +36,21 @@ THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 STATE_DIR = ".hqsam"
 
+PACKAGES = {
+    "hqsam": ".",
+    "hqsam_base": "datasets",
+    "hqsam_datasets": "datasets",
+    "hqsam_metrics": "metrics",
+    "hqsam_pipelines": "pipelines",
+}
+"""The packages of a checkout and the folder that holds each."""
+
 
 def prepare() -> None:
     """Set the defaults above in `os.environ`; call before importing prefect, dvc, ray or great_expectations."""
     for name, value in {**QUIET, **PREFECT_CLIENT, **THREADS}.items():
         os.environ.setdefault(name, value)
+    keep_loopback_direct()
 
 
 def keep_ray_local() -> None:
@@ -60,23 +72,59 @@ def repository_root(start: Path | None = None) -> Path:
     Raises:
         UserError: no such folder up to the file system's root.
     """
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
-            return folder
-    raise UserError("no dvc.yaml and params.yaml here or above", file=here, cure="run this inside the repository")
+    here = start or Path.cwd()
+    root = own_code.repository_of(here)
+    if root is None:
+        cure = "run this inside the repository"
+        raise UserError("no dvc.yaml and params.yaml here or above", file=here.resolve(), cure=cure)
+    return root
 
 
 def state_dir(root: Path) -> Path:
-    """`<root>/.hqsam`, created if needed: locks, the local server's home and its log. Not under version control.
+    """`<root>/.hqsam`: locks, the local server's home and its log. Not under version control, and perhaps not there.
+
+    Whoever starts something makes it (`make_state_dir`). Who reads, watches or ends does not: the checkout may be
+    on its way out, as at the end of `dvc exp run --temp`, and a folder that comes back cannot be removed with it.
+    """
+    return root / STATE_DIR
+
+
+def make_state_dir(root: Path) -> Path:
+    """`state_dir`, created if needed.
 
     Raises:
         UserError: it cannot be created.
     """
-    folder = root / STATE_DIR
+    folder = state_dir(root)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         cure = "run this in a checkout that can be written"
         raise UserError(f"the folder cannot be made ({error.strerror})", file=folder, cure=cure) from error
     return folder
+
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def keep_loopback_direct() -> None:
+    """Have no program ask a proxy for this machine's own servers; other hosts go the way that the environment says.
+
+    A proxy for all addresses (HTTPS_PROXY without NO_PROXY) is common where the archives are behind one, and none of them
+    can reach the 127.0.0.1 that the local server listens on.
+    """
+    if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
+        return
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    if "*" not in hosts:
+        hosts += [host for host in LOOPBACK if host not in hosts]
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(hosts)  # programs read the one or the other
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host of an address is this machine itself."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -35,14 +35,14 @@ class Matched:
 
     Attributes:
         partials: by metric name (``AP``, ``AP_B``, ``AP_B_strict``).
-        positives: int64 [I, K], ground truth that counts, by image and category.
+        positives: int64 [I, K], ground truth that counts, by image and category, for each metric name.
         cluster: int64 [I], what is resampled (the image, or its video).
         limit: detections that count per group.
         image_ids: int64 [I].
     """
 
     partials: Mapping[str, accumulate.Partial]
-    positives: Int
+    positives: Mapping[str, Int]
     cluster: Int
     limit: int
     image_ids: Int
@@ -64,13 +64,14 @@ def ap_differences(a: Matched, b: Matched) -> dict[str, Difference]:
     found = {}
     for name in a.partials.keys() & b.partials.keys():
         sides = [
-            weighted_ap(side.partials[name], side.positives, weights[:, side.cluster], side.limit) for side in (a, b)
+            weighted_ap(side.partials[name], side.positives[name], weights[:, side.cluster], side.limit)
+            for side in (a, b)
         ]
         difference = 100 * (sides[1] - sides[0])
         defined = difference[~np.isnan(difference)]
         if len(defined) > RESAMPLES // 2:
             found[name] = percentile_difference(
-                float(defined[0]), defined[1:], n=int(a.positives.sum()), clusters=clusters
+                float(defined[0]), defined[1:], n=int(a.positives[name].sum()), clusters=clusters
             )
     return dict(sorted(found.items()))
 
@@ -80,7 +81,7 @@ def weighted_ap(partial: accumulate.Partial, positives: Int, weights: Float, lim
 
     Args:
         partial: the matches.
-        positives: int64 [I, K], see `Matched`.
+        positives: int64 [I, K], ground truth that counts, by image and category.
         weights: float64 [R, I], how often each image counts, for R resamples.
         limit: detections that count per group.
 
@@ -153,7 +154,8 @@ def matched(*, benchmark: Path, predictions: Path, prompt_set: str, system: str,
     plan = _plan(options)
     partials = partial_results(gt, apscore.results(data, gt, options), plan)
     names = ["AP", *(f"AP{suffix}" for suffix in options.ratios)]
-    positives = _positives(gt, agnostic=options.class_agnostic)
+    agnostic = options.class_agnostic
+    positives = {name: _positives(gt, agnostic=agnostic, boundary=name != "AP") for name in names}
     cluster = _clusters(data.benchmark, gt)
     return Matched(dict(zip(names, partials, strict=True)), positives, cluster, plan.limits[-1], gt.images.ids)
 
@@ -167,9 +169,10 @@ def _plan(options: Any) -> Any:
     return coco.make_plan(ratios, class_agnostic=options.class_agnostic, max_dets=options.max_dets, per_instance=False)
 
 
-def _positives(gt: GroundTruth, *, agnostic: bool) -> Int:
-    """Ground truth that counts (no crowd; LVIS: with an area), by image and category: int64 [I, K]."""
-    keep = ~gt.ignore & ((gt.area > 0) | (gt.federation is None))
+def _positives(gt: GroundTruth, *, agnostic: bool, boundary: bool) -> Int:
+    """Ground truth that counts (not ignored; LVIS: with an area), by image and category: int64 [I, K]."""
+    ignore, _ = gt.treated(boundary=boundary)
+    keep = ~ignore & ((gt.area > 0) | (gt.federation is None))
     table = np.zeros((len(gt.images), 1 if agnostic else len(gt.category_ids)), np.int64)
     np.add.at(table, (gt.image[keep], np.zeros(keep.sum(), np.int64) if agnostic else gt.category[keep]), 1)
     return table

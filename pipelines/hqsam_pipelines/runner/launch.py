@@ -15,20 +15,20 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
+from hqsam_base.processes import send_signal
 from hqsam_base.progress import Progress
+from hqsam_base.terminal import say
 
 if TYPE_CHECKING:
-    from hqsam.training.run import Spec
+    from hqsam.training.train_run import TrainRun
 
 PROGRAM = "hqsam.training.run"
 GRACE_S = 20.0
@@ -39,11 +39,11 @@ START_S = 120.0
 TAIL_LINES = 40
 
 
-def train(spec: Spec, progress: Progress) -> dict[str, Any]:
-    """Train as `spec` says, here or in children.
+def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
+    """Train as `run` says, here or in children.
 
     Args:
-        spec: what to train.
+        run: what to train.
         progress: told how far the work is.
 
     Returns:
@@ -53,31 +53,25 @@ def train(spec: Spec, progress: Progress) -> dict[str, Any]:
         UserError: what the training says to a person; or that it hung and was ended.
         RuntimeError: a child failed otherwise; its last lines are in the message.
     """
-    if not spec.options.epochs:
-        return _here(spec, progress)
+    if not run.options.epochs:
+        return _here(run, progress)
     if _launcher() == "ray":
         from hqsam_pipelines.runner import launch_ray
 
-        launch_ray.train(spec, progress)
-        return _meta(spec)
-    processes = count(spec)
-    if processes == 1 and not _on_gpu(spec):
-        return _here(spec, progress)
-    _refuse(spec, processes)
-    with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
-        file = Path(folder) / "spec.json"
-        spec.write(file)
-        _Child(command(file, processes), progress, hang_timeout_s=spec.options.hang_timeout_s).run()
-    return _meta(spec)
+        launch_ray.train(run, progress)
+        return _meta(run)
+    processes = count(run)
+    if processes == 1 and not _on_gpu(run):
+        return _here(run, progress)
+    _refuse(run, processes)
+    _Child(command(processes), run.model_dump_json(), progress, hang_timeout_s=run.options.hang_timeout_s).run()
+    return _meta(run)
 
 
-def _here(spec: Spec, progress: Progress) -> dict[str, Any]:
+def _here(run: TrainRun, progress: Progress) -> dict[str, Any]:
     from hqsam.training import loop
 
-    return loop.train(
-        shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out,
-        seed=spec.seed, progress=progress,
-    )  # fmt: skip
+    return loop.train(run, progress=progress)
 
 
 def _launcher() -> str:
@@ -88,12 +82,12 @@ def _launcher() -> str:
     return found
 
 
-def _meta(spec: Spec) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(spec.out / "meta.json")
+def _meta(run: TrainRun) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(run.out / "meta.json")
     return found
 
 
-def count(spec: Spec) -> int:
+def count(run: TrainRun) -> int:
     """How many processes train.
 
     Raises:
@@ -101,8 +95,8 @@ def count(spec: Spec) -> int:
     """
     import torch
 
-    wanted = spec.options.processes
-    if not _on_gpu(spec):
+    wanted = run.options.processes
+    if not _on_gpu(run):
         return wanted or 1
     there = torch.cuda.device_count()
     if wanted > there:
@@ -113,27 +107,29 @@ def count(spec: Spec) -> int:
     return wanted or there
 
 
-def _refuse(spec: Spec, processes: int) -> None:
+def _refuse(run: TrainRun, processes: int) -> None:
     """What each process would find out for itself, before they are started: there may be thousands."""
     from hqsam.training import checks
 
-    views = 1 if spec.options.views == "cycle" else read_json(spec.prompts / "index.json").get("views", 1)
-    n_items = views * read_json(spec.shards / "index.json").get("n_samples", 0)
-    checks.check_processes(n_items, spec.options, processes)
+    views = 1 if run.options.views == "cycle" else read_json(run.prompts / "index.json").get("views", 1)
+    n_items = views * read_json(run.shards / "index.json").get("n_samples", 0)
+    checks.check_processes(n_items, run.options, processes)
 
 
-def _on_gpu(spec: Spec) -> bool:
+def _on_gpu(run: TrainRun) -> bool:
     from hqsam.training.group import device_of
 
-    return device_of(spec.options.device).type == "cuda"
+    return device_of(run.options.device).type == "cuda"
 
 
-def command(file: Path, processes: int) -> list[str]:
+def command(processes: int) -> list[str]:
     """The words that start the training program: under torchrun if there are several processes."""
-    words = ["-m", PROGRAM, str(file)]
+    words = ["-m", PROGRAM, "-"]
     if processes == 1:
         return [sys.executable, *words]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=0"]
+    # Without a place for logs, which nobody reads, it leaves a folder among the temporary files, however it ends.
+    torchrun.append(f"--log-dir={os.devnull}")
     return [sys.executable, *torchrun, *words]
 
 
@@ -143,6 +139,7 @@ class _Child:
 
     Attributes:
         words: its command.
+        training: what it trains, in its environment: a file of it would stay when this process is killed.
         progress: told how far the work is.
         hang_timeout_s: without progress for so long it is ended; 0: never.
         hung: whether that happened.
@@ -153,6 +150,7 @@ class _Child:
     """
 
     words: list[str]
+    training: str
     progress: Progress
     hang_timeout_s: float
     hung: bool = False
@@ -183,6 +181,7 @@ class _Child:
     def _started(self) -> Iterator[subprocess.Popen[str]]:
         environment = os.environ | {
             "HQSAM_TRAIN_STDIN": "1",
+            "HQSAM_TRAIN_RUN": self.training,
             "PYTHONUNBUFFERED": "1",
             "GLOO_SOCKET_IFNAME": _loopback(),
         }
@@ -234,11 +233,11 @@ class _Child:
             self.error = self.error or UserError(**json.loads(rest))
         elif self.error is None:  # what torchrun adds to an error is no help to a person
             self.tail = [*self.tail[-TAIL_LINES:], line]
-            print(f"  {line}", file=sys.stderr, flush=True)
+            say(f"  {line}", err=True)
 
     def _dump_stacks(self) -> None:
         for pid in self.workers:
-            _signal(os.kill, pid, signal.SIGUSR1)
+            send_signal(pid, signal.SIGUSR1)
         end = time.monotonic() + DUMP_S
         while time.monotonic() < end:
             with contextlib.suppress(queue.Empty):
@@ -249,13 +248,13 @@ class _Child:
     def _end(self, process: subprocess.Popen[str]) -> None:
         """End the program, first with SIGTERM so that it saves its state, then for good, and all that it started."""
         if process.poll() is None:
-            _signal(os.killpg, process.pid, signal.SIGTERM)
+            send_signal(process.pid, signal.SIGTERM, group=True)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_S if not self.hung else DUMP_S)
-        _signal(os.killpg, process.pid, signal.SIGKILL)
+        send_signal(process.pid, signal.SIGKILL, group=True)
         if process.wait() < 0:  # torchrun had no time to end its workers
             for pid in self.workers:
-                _signal(os.killpg, pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGKILL, group=True)
 
 
 @contextlib.contextmanager
@@ -273,11 +272,6 @@ def _sigterm_as_exit() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _signal(send: Any, pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        send(pid, number)
 
 
 def _loopback() -> str:
