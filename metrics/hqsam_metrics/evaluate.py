@@ -24,10 +24,10 @@ from hqsam_metrics.files import plain, sha256_file
 from hqsam_metrics.parallel import run_parts
 
 if TYPE_CHECKING:
+    from hqsam_base.runs import Int
     from hqsam_metrics.ap.accumulate import Tables
     from hqsam_metrics.ap.detection import Plan
     from hqsam_metrics.cascadepsp import Cascade
-    from hqsam_metrics.masks.rle import Int
 
 IouType = Literal["segm", "boundary"]
 

@@ -85,10 +85,11 @@ def score_sginw_folders(
         warnings += [f"{name}: {text}" for text in one.warnings]
         progress(number + 1, len(SETS), "scoring sets")
     from hqsam_metrics.ap.score import EMPTY_MASK_RULE
+    from hqsam_metrics.scores.sginw import VERSION
 
     protocol = rules(
         "sginw",
-        1,
+        VERSION,
         metric="mean AP over 25 sets",
         iou_type=iou_type,
         dilation_ratio=dilation_ratio if iou_type == "boundary" else None,

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from hqsam_base.runs import decode_runs
 from hqsam_metrics import evaluate
 from hqsam_metrics.ap import accumulate
 from hqsam_metrics.ap.detection import score_detections
@@ -16,7 +17,6 @@ from hqsam_metrics.ap.tubes import DILATION_RATIO, score_tubes, side_of, tube_io
 from hqsam_metrics.ap.tubes_io import read_tube_results, read_ytvis
 from hqsam_metrics.masks.iou import dilation_pixels
 from hqsam_metrics.masks.packed import Shapes
-from hqsam_metrics.masks.rle import decode_runs
 from hqsam_metrics.scores import coco, lvis
 from tests import GOLDEN
 from tests.metrics.golden import read_golden

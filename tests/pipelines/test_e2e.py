@@ -33,6 +33,11 @@ FOLDERS = ("data", "models", "reports")
 AGAIN = STAGES if FULL else ("normalise@dis5k", "index@dis_vd", "index@coco", "score@dis_vd-nano", "score@coco-nano")
 
 
+def password(root: Path) -> dict[str, str]:
+    """What a client of the checkout's server needs in its environment."""
+    return {server.AUTH: server.auth_path(root).read_text()}
+
+
 def ran(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)
 
@@ -114,7 +119,9 @@ def test_4_every_run_is_on_the_server_with_the_name_of_its_data(first: Path) -> 
         "with get_client(sync_client=True) as c: runs = c.read_flow_runs(limit=200)\n"
         "print(json.dumps([[r.name, r.state_type] for r in runs]))"
     )
-    done = run(first, "python", "-c", code, PREFECT_API_URL=found.api, PREFECT_HOME=str(server.home(first)))
+    done = run(
+        first, "python", "-c", code, PREFECT_API_URL=found.api, PREFECT_HOME=str(server.home(first)), **password(first)
+    )
     runs = dict(json.loads(done.stdout.splitlines()[-1]))
     expected = {
         name.replace("@", "-") for name in STAGES if name != "code"
@@ -127,10 +134,10 @@ def test_5_edits_run_what_depends_on_them_and_nothing_else(first: Path) -> None:
     module = first / "metrics" / "hqsam_metrics" / "scores" / "coco.py"
     code = module.read_text()
     assert re.search(r"^VERSION = 1$", code, re.MULTILINE)
-    # The parameter alone: only this benchmark's score, then the report.
+    # The parameter alone: only this benchmark's score, then the report (and `code`, which looks at the names).
     set_version(first, "coco", 2)
     done = run(first, "dvc", "status", "--json")
-    assert set(json.loads(done.stdout)) == {"score@coco-nano", "report"}
+    assert set(json.loads(done.stdout)) == {"code", "score@coco-nano", "report"}
     # The code, with it: scores and report, and never a prediction. An edit of what only starts and watches stages runs nothing more,
     # and one of what a single stage imports runs that stage alone: its outputs stay, so nothing follows.
     module.write_text(re.sub(r"^VERSION = 1$", "VERSION = 2", code, flags=re.MULTILINE))
@@ -257,7 +264,7 @@ def test_9_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> 
     place = server.ensure(first, idle_minutes=5)
     extra = {
         "PREFECT_API_URL": place.api, "PREFECT_HOME": str(server.home(first)), "HQSAM_CHECKOUT": str(first),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", **password(first),
     }  # fmt: skip
     assert (
         run(first, "prefect", "--no-prompt", "work-pool", "create", "hqsam", "--type", "process", **extra).returncode

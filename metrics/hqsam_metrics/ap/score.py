@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hqsam_base.errors import UserError
+from hqsam_base.runs import RleBatch
 from hqsam_metrics.ap.detection import BestMatches, Scored
 from hqsam_metrics.ap.instances import GroundTruth, Results, check_countable, read_ground_truth
 from hqsam_metrics.base import Outcome, ScoreOptions, Units
-from hqsam_metrics.masks.rle import RleBatch
 
 if TYPE_CHECKING:
     from hqsam_metrics.benchmark_data import Predictions

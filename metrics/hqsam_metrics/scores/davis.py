@@ -20,11 +20,11 @@ from hqsam_base.progress import Progress
 from hqsam_metrics.base import Outcome, ScoreOptions, Units, rules
 
 if TYPE_CHECKING:
+    from hqsam_base.runs import RleBatch
     from hqsam_metrics.benchmark_data import Predictions
     from hqsam_metrics.davis import ObjectScore
-    from hqsam_metrics.masks.rle import RleBatch
 
-VERSION = 1
+VERSION = 2
 Labels = NDArray[np.uint8]
 MOST_OBJECTS = 254
 
@@ -39,6 +39,7 @@ def protocol(**own: Any) -> dict[str, Any]:
         objects="of the first annotated frame",
         contour_tolerance=0.008,
         void="background",
+        frame_order="by file name; a sequence counts once",
         averaging="mean over objects of all sequences",
         empty_mask_rule="both empty: J = F = 1; one empty: 0",
         **own,
@@ -151,13 +152,13 @@ def _label(track: int, data: Predictions) -> int:
 def _label_map(
     at: int, *, frames: list[tuple[str, tuple[int, int]]], layers: dict[str, list[_Layer]], masks: RleBatch
 ) -> Labels:
-    from hqsam_metrics.masks.iou import decode_counts
+    from hqsam_base.rle import decode
 
     key, size = frames[at]
     out = np.zeros(size, np.uint8)
     for layer in layers.get(key, []):
         try:
-            out[decode_counts(masks.string(layer.row), *size)] = layer.label
+            out[decode(masks.string(layer.row), height=size[0], width=size[1])] = layer.label
         except ValueError as error:
             raise UserError(f"frame {key}, object {layer.label}: malformed run-length code: {error}") from None
     return out

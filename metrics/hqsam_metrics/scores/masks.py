@@ -18,8 +18,8 @@ from hqsam_base.progress import Progress
 from hqsam_metrics.base import Outcome, ScoreOptions, Units, rules
 
 if TYPE_CHECKING:
+    from hqsam_base.runs import Int
     from hqsam_metrics.benchmark_data import Predictions
-    from hqsam_metrics.masks.rle import Int
 
 VERSION = 1
 

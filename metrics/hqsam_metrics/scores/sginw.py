@@ -17,11 +17,11 @@ from hqsam_base.progress import Progress
 from hqsam_metrics.base import Outcome, ScoreOptions
 
 if TYPE_CHECKING:
+    from hqsam_base.runs import Int
     from hqsam_metrics.ap.accumulate import Tables
     from hqsam_metrics.benchmark_data import Predictions
-    from hqsam_metrics.masks.rle import Int
 
-VERSION = 1
+VERSION = 2
 
 
 def set_places(ground_truth: Any, category_ids: Int, name: str) -> dict[str, Int]:
@@ -74,7 +74,7 @@ class SginwScore:
 
     def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_base.json_list import read_json
+        from hqsam_base.json_stream import read_json
         from hqsam_metrics.ap import score
         from hqsam_metrics.ap.detection import score_detections
         from hqsam_metrics.scores.coco import make_plan
