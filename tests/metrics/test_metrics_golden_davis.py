@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from metrics_testing import GOLDEN, read_golden
 
-from hqsam_metrics.davis import VOID, find_sequences, global_metrics, per_object, score_folders, score_sequence
 from hqsam_metrics.masks.jf import statistics
+from hqsam_metrics.scores._davis import VOID, find_sequences, global_metrics, per_object, score_folders, score_sequence
 
 
 @pytest.fixture(scope="module")

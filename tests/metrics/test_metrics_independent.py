@@ -15,10 +15,10 @@ from metrics_synthetic import detections, random_masks
 
 from hqsam_metrics.ap.tubes import DILATION_RATIO, pair_tubes, side_of
 from hqsam_metrics.ap.tubes_io import parse_tube_results, parse_ytvis
-from hqsam_metrics.evaluate import score_lvis_files
 from hqsam_metrics.masks.iou import boundary_band, encode_rle, mask_iou
 from hqsam_metrics.masks.jf import region_and_contour
 from hqsam_metrics.reference import lvis_reference
+from hqsam_metrics.scores.lvis import score_lvis_files
 
 SEEDS = st.integers(0, 2**32 - 1)
 

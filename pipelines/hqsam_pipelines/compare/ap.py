@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hqsam_pipelines.compare.revisions import Revision
-from hqsam_pipelines.report.ap import Matched, matched
+from hqsam_metrics.ap.resample import Matched, matched
 
 _TABLES = ("images.parquet", "instances.parquet", "prompts.parquet", "index.json", "gt.json")
 
