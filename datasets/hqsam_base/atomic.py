@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import secrets
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hqsam_base.errors import UserError
+from hqsam_base.locks import is_held, try_lock
 
 _TMP = ".tmp-"
 _OLD = ".old-"
@@ -52,7 +52,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     tmp = temporary_sibling(path)
     try:
         with disk_full_is_user_error(path), tmp.open("xb") as file:
-            _lock(file.fileno())
+            try_lock(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -153,31 +153,10 @@ def clear_stale(path: Path) -> list[Path]:
     if not path.parent.is_dir():
         return removed
     for leftover in sorted(path.parent.iterdir()):
-        if leftover.name.startswith(prefixes) and not _is_held(leftover):
+        if leftover.name.startswith(prefixes) and not is_held(leftover):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
             removed.append(leftover)
     return removed
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, waiting for another process that holds it; the file is removed afterwards.
-
-    A process that dies, however it dies, holds no lock any more. On file systems without locks nobody waits.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if _is_same_file(descriptor, path):
-            break
-        os.close(descriptor)  # the former holder removed the file while this process waited
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -207,13 +186,6 @@ def fsync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _replace_folder(tmp: Path, path: Path) -> None:
     old = temporary_sibling(path, _OLD)
     had_old = path.exists() or path.is_symlink()
@@ -241,30 +213,7 @@ def _fsync_tree(folder: Path) -> None:
 def _locked_folder(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor)
+        try_lock(descriptor)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    # Some network file systems refuse locks; the temporary then merely looks stale to other processes.
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    else:
-        return False
     finally:
         os.close(descriptor)

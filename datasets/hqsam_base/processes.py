@@ -12,6 +12,7 @@ import ctypes
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,20 @@ WORKERS_VARIABLE = "HQSAM_WORKERS"
 
 
 _SAFE_PATH = "PYTHONSAFEPATH"
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have the kernel send this process a signal as soon as its parent dies, however it dies (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def send_signal(process: int, number: int, *, group: bool = False) -> None:
+    """Send a signal to a process, or to its group; nothing happens if it is gone or somebody else's."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        (os.killpg if group else os.kill)(process, number)
 
 
 def worker_count(n_items: int, *, worth: int = 1) -> int:

@@ -31,6 +31,7 @@ from hqsam.model.load import load_any
 from hqsam.model.options import ModelOptions
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
+from hqsam_base.locks import locked
 
 OPSET = 18  # the newest that every runtime of the last three years reads
 TOLERANCE = 1e-3
@@ -244,7 +245,8 @@ def metadata(model: HQSam, part: Part, options: DecoderOptions) -> dict[str, Any
 @contextlib.contextmanager
 def _work_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path``; what a killed run left behind is removed first."""
-    with atomic.locked(path.parent / f".{path.name}.lock"), atomic.disk_full_is_user_error(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent / f".{path.name}.lock", remove=True), atomic.disk_full_is_user_error(path):
         atomic.clear_stale(path)
         work = atomic.temporary_sibling(path)
         work.mkdir()

@@ -8,9 +8,7 @@ if nothing that it reads has changed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from hqsam.prediction.parts import Job, write_parts
 from hqsam.prediction.passes import SYSTEMS, PredictOptions
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
+from hqsam_base.locks import FileLock
 from hqsam_base.progress import Progress
 
 __all__ = ["SYSTEMS", "PredictOptions", "predict"]
@@ -125,29 +124,18 @@ def _partial_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     """The folder of unfinished work, emptied unless it was made from the same inputs; held by one process at a time."""
     work = out.with_name(f".{out.name}.partial")
     work.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(out.with_name(f".{out.name}.lock"), out):
+    lock = FileLock(out.with_name(f".{out.name}.lock"), remove=True)
+    if not lock.acquire(0):
+        raise UserError("another process is writing these predictions", file=out, cure="wait for it, or end it")
+    try:
         note = work / _INPUTS
         if not note.is_file() or note.read_bytes() != atomic.json_bytes({"fingerprint": fingerprint}):
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
             atomic.write_json(note, {"fingerprint": fingerprint})
         yield work
-
-
-@contextlib.contextmanager
-def _locked(path: Path, what: Path) -> Iterator[None]:
-    """Hold a lock file, which the kernel frees when the process dies; it is removed at the end."""
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between open and lock the holder may have removed the file: then this lock guards nothing.
-            held = path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino
-        except BlockingIOError:
-            held = False
-        if not held:
-            raise UserError("another process is writing these predictions", file=what, cure="wait for it, or end it")
-        yield
-        path.unlink()
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -6,11 +6,9 @@ is written by exactly one process, and its bytes depend on nothing but the span.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +23,7 @@ from hqsam.model.build import build_model
 from hqsam.model.options import ModelOptions
 from hqsam.prediction.passes import BenchmarkImages, Engine, PredictOptions
 from hqsam_base.errors import UserError
+from hqsam_base.processes import end_with_parent
 from hqsam_base.progress import Progress
 from hqsam_datasets.formats import manifest
 
@@ -135,8 +134,7 @@ def _in_processes(job: Job, folder: Path, todo: Mapping[int, range], count: int)
 
 
 def _begin(job: Job, numbers: Any) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: parts are atomic, nothing needs to be tidied
+    end_with_parent(signal.SIGKILL)  # parts are atomic, nothing needs to be tidied
     with numbers.get_lock():
         number = numbers.value
         numbers.value += 1

@@ -7,6 +7,10 @@ The file is a function of the numbers in it: the time of an event is its step, i
 its past again, byte for byte, and goes on; whoever reads along notices nothing.
 """
 
+# Why not TensorBoard's own writer: tensorboard 2.21 puts the time, the host's name and the time of its version event
+# into name and file, so two equal runs leave different outputs and DVC would store both, and a resumed run begins a
+# second file. It also brings 161 MB of packages (0.29 s and 42 MB to import; tensorboardX 2.6.5 takes 1.2 s and
+# 220 MB), this file 0.02 s and 6 MB.
 from __future__ import annotations
 
 import contextlib

@@ -12,7 +12,6 @@ parent is gone, and it ends as after SIGTERM. SIGUSR1 prints the stacks of all t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import json
 import os
@@ -30,6 +29,7 @@ from hqsam.model.options import ModelOptions
 from hqsam.training.options import TrainOptions
 from hqsam_base.atomic import write_text
 from hqsam_base.errors import UserError
+from hqsam_base.processes import end_with_parent
 
 WATCH_STDIN = "HQSAM_TRAIN_STDIN"
 GRACE_S = 10.0
@@ -149,8 +149,7 @@ def _explain(error: UserError) -> int:
 
 def _end_with_parent() -> None:
     """End when the standard input does; where the kernel offers it, at once when torchrun is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    end_with_parent()
 
     def watch() -> None:
         while os.read(0, 1):

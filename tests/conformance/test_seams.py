@@ -9,15 +9,14 @@ import ast
 import importlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from hqsam_pipelines.config.params import Params
+from tests import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE = Params.load(REPOSITORY / "configs" / "sample.yaml")
 
 

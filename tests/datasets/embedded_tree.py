@@ -15,8 +15,7 @@ from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.embedded import archives
 from hqsam_datasets.fetch.extract import extracted
 from hqsam_datasets.prepare.index import index
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests import REPOSITORY
 
 
 @functools.cache

@@ -6,12 +6,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from model_testing import randomise, small_model
 
 from hqsam.model.backbones import bundled_weights
 from hqsam.model.build import build_model
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
+from tests.hqsam.models import randomise, small_model
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_testing import authors_model, gap, picture, randomise, small_model, soften
 from safetensors.torch import save_file
 
 from hqsam.errors import UserError
@@ -19,6 +18,7 @@ from hqsam.model import backbones, checkpoint, convert, hf_format, variants
 from hqsam.model.build import build_model, build_sam_hq, load_head
 from hqsam.model.load import load_any
 from hqsam.model.options import ModelOptions
+from tests.hqsam.models import authors_model, gap, picture, randomise, small_model, soften
 
 
 def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_testing import picture, small_model
 
 from hqsam.api.predictor import SamHQPredictor
 from hqsam.api.transforms import ResizeLongestSide
@@ -30,6 +29,7 @@ from hqsam.model.backbones.base import vit_backbone
 from hqsam.model.build import build_sam_hq
 from hqsam.model.convert import write
 from hqsam_pipelines import cli
+from tests.hqsam.models import picture, small_model
 
 TOLERANCE = 1e-4
 

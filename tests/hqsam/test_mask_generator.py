@@ -5,7 +5,6 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from model_testing import authors_model, authors_package, picture
 from torch import Tensor
 
 import hqsam
@@ -14,6 +13,7 @@ from hqsam.api.nms import nms
 from hqsam.errors import InputError
 from hqsam.model._torchvision import ensure_torchvision
 from hqsam_base import rle
+from tests.hqsam.models import authors_model, authors_package, picture
 
 # Low thresholds: the masks of a random head are not good, and they have to differ.
 COMMON = {"points_per_side": 5, "points_per_batch": 7, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.5}

@@ -5,11 +5,20 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from model_testing import KINDS, authors_model, authors_package, gap, picture, prompt_tensors, randomise, small_model
 
 from hqsam.api.predictor import SamHQPredictor
 from hqsam.model.convert import merged_state
 from hqsam.model.hq_decoder import HQHead
+from tests.hqsam.models import (
+    KINDS,
+    authors_model,
+    authors_package,
+    gap,
+    picture,
+    prompt_tensors,
+    randomise,
+    small_model,
+)
 
 TOLERANCE = 1e-4
 

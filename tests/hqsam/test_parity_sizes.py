@@ -23,7 +23,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_testing import (
+
+from hqsam.api.predictor import SamHQPredictor
+from hqsam.model import backbones, checkpoint
+from hqsam.model.backbones.base import vit_backbone
+from hqsam.model.hq_sam import HQSam
+from tests.hqsam.models import (
     KINDS,
     authors_model,
     authors_package,
@@ -34,11 +39,6 @@ from model_testing import (
     small_model,
     soften,
 )
-
-from hqsam.api.predictor import SamHQPredictor
-from hqsam.model import backbones, checkpoint
-from hqsam.model.backbones.base import vit_backbone
-from hqsam.model.hq_sam import HQSam
 
 TOLERANCE = 1e-4
 FULL = os.environ.get("HQSAM_PARITY") == "full"

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_testing import picture
 
 from hqsam.api.predictor import SamHQPredictor
 from hqsam.errors import InputError, UserError
@@ -22,6 +21,7 @@ from hqsam_base import atomic, rle
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import encode_png
 from hqsam_datasets.formats.tar_writer import write_tar
+from tests.hqsam.models import picture
 
 SIZES = [(60, 90), (90, 60), (50, 50), (40, 120), (70, 70)]
 

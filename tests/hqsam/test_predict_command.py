@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from model_testing import picture
 from PIL import Image
 
 from hqsam.model import convert
 from hqsam.model.backbones import bundled_weights
 from hqsam_base import rle
 from hqsam_datasets.formats.images import encode_png
+from tests.hqsam.models import picture
 
 
 def _command(*words: str) -> subprocess.CompletedProcess[str]:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_predict import _quiet, _write_benchmark, shared  # noqa: F401  (the fixture of the predict stage's tests)
 
 from hqsam.errors import UserError
 from hqsam.prediction import parts
 from hqsam.prediction.benchmark import PredictOptions, predict
 from hqsam.prediction.parts import PROCESSES_VARIABLE, process_count, spans
 from hqsam_datasets.formats import manifest
+from tests.hqsam.test_predict import _quiet, _write_benchmark, shared  # noqa: F401  (the fixture of the predict stage's tests)
 
 
 @given(st.integers(0, 500), st.integers(1, 70))

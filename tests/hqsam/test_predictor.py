@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from model_testing import gap, picture
 
 import hqsam
 from hqsam.api.inputs import check_image
@@ -18,6 +17,7 @@ from hqsam.model.backbones import bundled_weights
 from hqsam.prediction.prompt import Prompt
 from hqsam_datasets.formats.images import MAX_PIXELS
 from hqsam_metrics.masks.iou import mask_iou
+from tests.hqsam.models import gap, picture
 
 
 def test_public_names_are_lazy():

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_testing import picture
 
 from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import InputError
@@ -14,6 +13,7 @@ from hqsam.model.preprocess import Frame
 from hqsam.prediction.postprocess import MaskPatch, mask_patch
 from hqsam.prediction.prompt import Prompt, group
 from hqsam_base import rle
+from tests.hqsam.models import picture
 
 sides = st.integers(1, 400)
 

@@ -188,7 +188,7 @@ def test_crm_says_what_is_missing(crm_checkout, tmp_path):
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """A repository of the sample profile in which COIFT is four ellipses and the predictions are coarse."""
-    from test_predict import _prompt
+    from tests.hqsam.test_predict import _prompt
 
     root = tmp_path_factory.mktemp("checkout")
     benchmark, predictions = root / "data" / "benchmarks" / "coift", root / "data" / "predictions" / "coift-nano"

@@ -4,12 +4,10 @@ import csv
 import warnings
 from dataclasses import replace
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from model_testing import gap, picture, randomise, small_backbone
 
 from hqsam.api.predictor import SamHQPredictor
 from hqsam.errors import UserError
@@ -19,6 +17,8 @@ from hqsam.model.hq_sam import HQSam
 from hqsam.model.load import load_any
 from hqsam.model.options import ModelOptions
 from hqsam.prediction.prompt import Prompt
+from tests import REPOSITORY
+from tests.hqsam.models import gap, picture, randomise, small_backbone
 
 TOKEN = {"hf_token.weight"} | {f"hf_mlp.layers.{n}.{part}" for n in range(3) for part in ("weight", "bias")}
 EARLY, FINAL, MASK = (
@@ -211,7 +211,7 @@ def test_every_backbone_takes_every_variant(name):
 
 def _documented_counts() -> dict[str, dict[str, int]]:
     """Variant to backbone to count, from the table of docs/model.md."""
-    lines = (Path(__file__).parents[2] / "docs" / "model.md").read_text().splitlines()
+    lines = (REPOSITORY / "docs" / "model.md").read_text().splitlines()
     rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     start = next(n for n, row in enumerate(rows) if row[0] == "variant")
     stop = next(n for n, row in enumerate(rows) if row[0] == "what")

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from metrics_testing import GOLDEN, read_golden
+
+from tests import GOLDEN
+from tests.metrics.golden import read_golden
 
 
 @pytest.fixture(scope="session")

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local server's home with its tables made: making them takes most of a server's first start."""
-    from pipe_testing import bare_repository
-
     from hqsam_pipelines.runner import server
+    from tests.pipelines.working_copy import bare_repository
 
     root = bare_repository(tmp_path_factory.mktemp("database"))
     server.ensure(root, idle_minutes=1)

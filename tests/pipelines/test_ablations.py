@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipe_testing import REPOSITORY
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines import ablations
@@ -16,6 +15,7 @@ from hqsam_pipelines.config.params import Params, parse_yaml, read_yaml
 from hqsam_pipelines.report import ablations as report_ablations
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import Result, Run
+from tests import REPOSITORY
 
 SAMPLE = REPOSITORY / "configs" / "sample.yaml"
 ROWS = ablations.rows(REPOSITORY)

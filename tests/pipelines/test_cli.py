@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from pipe_testing import REPOSITORY, bare_repository, environment, git, run
 
 from hqsam_pipelines import cli
+from tests import REPOSITORY
+from tests.pipelines.working_copy import bare_repository, environment, git, run
 
 
 def call(*words: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:

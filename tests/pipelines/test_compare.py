@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from report_repo import HQ4, Repo, digest
 
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity
@@ -27,6 +26,7 @@ from hqsam_pipelines.compare.gallery import folders, pictures
 from hqsam_pipelines.compare.render import to_html, to_json
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.scenes import Pick, SceneReader
+from tests.pipelines.report_repo import HQ4, Repo, digest
 
 ENVIRONMENT = {
     **os.environ,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_repo import HQ4
-from test_compare import by_row, commit, dvc, git, make_repository, write_run
 
 from hqsam_pipelines import cli
 from hqsam_pipelines.compare.comparison import compare
 from hqsam_pipelines.compare.stale import _same
+from tests.pipelines.report_repo import HQ4
+from tests.pipelines.test_compare import by_row, commit, dvc, git, make_repository, write_run
 
 RUNS = (*HQ4, "coco", "davis")
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from pipe_testing import REPOSITORY, git, run
 
 from hqsam_base.locks import is_held
 from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.runner import codegraph
+from tests import REPOSITORY
+from tests.pipelines.working_copy import git, run
 
 GRAPH = codegraph.CodeGraph(REPOSITORY)
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipe_testing import clone, environment, git, run
 
 from hqsam_base.locks import is_held
 from hqsam_pipelines.runner import host_client, server
+from tests.pipelines.working_copy import clone, environment, git, run
 
 STAGES = (
     "code", "fetch@dis5k", "fetch@coco", "normalise@dis5k", "index@dis_vd", "index@coco", "overlap", "validate", "shard",

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pipe_testing import bare_repository, environment
 
 from hqsam_base.locks import is_held
 from hqsam_pipelines.runner import host_client
+from tests import REPOSITORY
+from tests.pipelines.working_copy import bare_repository, environment
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the stage host is for Linux; elsewhere stages run in place"
@@ -85,7 +86,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def start(root: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
-    kept = environment(Path(__file__).resolve().parents[2], **extra)
+    kept = environment(REPOSITORY, **extra)
     kept["PYTHONPATH"] = os.pathsep.join([str(root), kept["PYTHONPATH"]])
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", CALL, str(root), *words]

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from pipe_testing import clone, run
 
 from hqsam_pipelines.runner import host_client, server
+from tests.pipelines.working_copy import clone, run
 
 SOURCES: dict[str, dict[str, Any]] = {
     "own_folder": {"kind": "folder", "images": "photos", "masks": "masks"},

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from pipe_testing import REPOSITORY, clone, run
 
 from hqsam_base.errors import UserError
 from hqsam_datasets.embedded import archives
@@ -27,6 +26,8 @@ from hqsam_datasets.sources.base import SourceOptions
 from hqsam_pipelines.config import overlays
 from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.runner import host_client, server
+from tests import REPOSITORY
+from tests.pipelines.working_copy import clone, run
 
 SAMPLE: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "sample.yaml").read_text())
 PAPER: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from pipe_testing import REPOSITORY, run
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import schema
 from hqsam_pipelines.config.params import OPTIONS, Params, options_class, read_yaml
+from tests import REPOSITORY
+from tests.pipelines.working_copy import run
 
 SAMPLE = REPOSITORY / "configs" / "sample.yaml"
 

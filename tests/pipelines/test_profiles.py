@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pipe_testing import REPOSITORY, bare_repository, git, run
 
 from hqsam_base.errors import UserError
 from hqsam_base.locks import locked
 from hqsam_pipelines.config import profiles
+from tests import REPOSITORY
+from tests.pipelines.working_copy import bare_repository, git, run
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from pipe_testing import REPOSITORY, bare_repository, environment, git, run
-
 from hqsam_pipelines.runner import clock, progress, provenance
+from tests import REPOSITORY
+from tests.pipelines.working_copy import bare_repository, environment, git, run
 
 
 def test_progress_prints_a_line_now_and_then_and_nothing_for_quick_work(monkeypatch: object) -> None:

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
-from report_repo import HQ4, Repo, params
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.report import paper, tables
 from hqsam_pipelines.report import results as report_data
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.run import build_report, print_summary
+from tests.pipelines.report_repo import HQ4, Repo, params
 
 
 @pytest.fixture(scope="module")

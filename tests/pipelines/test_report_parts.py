@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_repo import Repo, predictions, wheel
 
 from hqsam_base.errors import UserError
 from hqsam_metrics import stats
@@ -22,6 +21,7 @@ from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.results import load_run
 from hqsam_pipelines.report.rows import Row
 from hqsam_pipelines.report.scenes import Pick
+from tests.pipelines.report_repo import Repo, predictions, wheel
 
 # --- statistics
 
@@ -146,7 +146,7 @@ def run(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-de
 
 
 def scene_masks(name: str, i: int):  # type: ignore[no-untyped-def]
-    from report_repo import digest
+    from tests.pipelines.report_repo import digest
 
     rng = np.random.default_rng([0, i, int(digest(name)[:6], 16)])
     truth = wheel(rng)

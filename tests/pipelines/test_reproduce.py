@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pipe_testing import LONG_STAGE, dvc_repository, interrupt_long_stage, run
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config.graph import read_graph
 from hqsam_pipelines.runner import host_client, server
+from tests.pipelines.working_copy import LONG_STAGE, dvc_repository, interrupt_long_stage, run
 
 # Each stage notes when it began and ended. `slow` is 3 s so that `other` can only overlap it if they run side by side.
 STAGES = """

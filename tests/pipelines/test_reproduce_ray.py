@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pipe_testing import LONG_STAGE, REPOSITORY, dvc_repository, environment, interrupt_long_stage, run
 
 from hqsam_pipelines.runner import host_client, server
+from tests import REPOSITORY
+from tests.pipelines.working_copy import LONG_STAGE, dvc_repository, environment, interrupt_long_stage, run
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before its import: Ray stays on the loopback interface
 pytest.importorskip("prefect_ray", reason="prefect-ray is not installed (extra `ray`)")

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pipe_testing import bare_repository, environment
 
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock, is_held, locked
 from hqsam_pipelines.runner import flows, server
+from tests import REPOSITORY
+from tests.pipelines.working_copy import bare_repository, environment
 
 USE = """
 import sys, time
@@ -44,7 +45,7 @@ def root(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def user(root: Path, seconds: float) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", USE, str(root), str(seconds)]
-    kept = environment(Path(__file__).resolve().parents[2])
+    kept = environment(REPOSITORY)
     return subprocess.Popen(words, env=kept, stdout=subprocess.PIPE, text=True)
 
 
@@ -202,7 +203,7 @@ def test_a_result_is_not_lost_with_the_callers_server(root: Path, tmp_path: Path
     found, other = server.ensure(root), bare_repository(tmp_path / "other")
     extra = {"PREFECT_API_URL": found.api, "PREFECT_CLIENT_MAX_RETRIES": "0"}
     words = [sys.executable, "-c", GONE, str(other), str(found.pid)]
-    kept = environment(Path(__file__).resolve().parents[2], **extra)
+    kept = environment(REPOSITORY, **extra)
     done = subprocess.run(words, env=kept, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "result"

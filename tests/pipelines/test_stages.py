@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipe_testing import REPOSITORY, bare_repository, environment, run
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.runner import codegraph
 from hqsam_pipelines.runner import stage as stage_module
 from hqsam_pipelines.runner.stage import Stage
+from tests import REPOSITORY
+from tests.pipelines.working_copy import bare_repository, environment, run
 
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
 ORDER = (

@@ -13,9 +13,9 @@ from hqsam_datasets.formats.images import encode_png
 from hqsam_datasets.formats.tar_writer import ShardWriter
 from hqsam_datasets.prepare import augment
 from hqsam_datasets.sample import sample_json
+from tests import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
-WEIGHTS = ROOT / "hqsam" / "model" / "backbones" / "nano.safetensors"
+WEIGHTS = REPOSITORY / "hqsam" / "model" / "backbones" / "nano.safetensors"
 
 
 def quiet(_done, _total, _what):

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
-from test_loop import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 from hqsam.model import backbones
 from hqsam.model.backbones.base import vit_backbone
+from tests import REPOSITORY
 
 
 @pytest.mark.parametrize("name", ["nano", "vit_l"])
@@ -30,10 +30,10 @@ def test_count_of_flops(name):
 
 
 def test_the_script_runs_at_a_tiny_size(tmp_path):
-    paths = os.pathsep.join(str(ROOT / p) for p in (".", "datasets", "metrics", "pipelines"))
+    paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics", "pipelines"))
     done = subprocess.run(
         [sys.executable, "-m", "perf.train.bench_gpu", "--dry", "--json", str(tmp_path / "out.json")],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False,
+        cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     out = json.loads((tmp_path / "out.json").read_text())
@@ -45,7 +45,7 @@ def test_the_script_runs_at_a_tiny_size(tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so():
     done = subprocess.run(
-        [sys.executable, "-m", "perf.train.bench_gpu"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "perf.train.bench_gpu"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0
     assert "not measured: torch finds no CUDA device" in done.stdout

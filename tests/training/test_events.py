@@ -5,10 +5,10 @@ import struct
 
 import pytest
 from safetensors.torch import load_file
-from test_loop import run
 
 from hqsam.training import events
 from hqsam.training.events import NAME, EventFile
+from tests.training.test_loop import run
 
 TAGS = {"train/loss", "train/loss_bce", "train/loss_dice", "train/lr"}
 

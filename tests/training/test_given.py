@@ -5,13 +5,13 @@ import json
 
 import pytest
 from safetensors.torch import load_file
-from test_loop import BASE, options, run
 
 from hqsam.model.options import ModelOptions
 from hqsam.training.run import Spec
 from hqsam_base.errors import UserError
 from hqsam_pipelines.report.tables import curve_table
 from hqsam_pipelines.runner import launch
+from tests.training.test_loop import BASE, options, run
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +9,15 @@ import torch
 
 from hqsam.training.validate import compare
 from hqsam_datasets.prepare import augment
+from tests import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "hqsam_train"
-EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+OFFICIAL = GOLDEN / "hqsam_train"
+EXPECTED = json.loads((OFFICIAL / "expected.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def data():
-    with np.load(GOLDEN / "data.npz") as file:
+    with np.load(OFFICIAL / "data.npz") as file:
         return {k: file[k] for k in file.files if k.startswith("eval_")}
 
 

@@ -5,18 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from processes import Training, free_port, weights
-from test_processes import spec_of
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.runner import launch
+from tests import REPOSITORY
+from tests.training.processes import Training, free_port, weights
+from tests.training.test_processes import spec_of
 
-ROOT = Path(__file__).parents[2]
 PARENT = """
 import sys
 from pathlib import Path
@@ -28,7 +27,8 @@ launch.train(Spec.read(Path(sys.argv[1])), lambda done, total, what: print(done,
 
 @pytest.fixture(autouse=True)
 def own_tree(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(str(ROOT / p) for p in (".", "datasets", "metrics", "pipelines")))
+    paths = (str(REPOSITORY / p) for p in (".", "datasets", "metrics", "pipelines"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
 def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(training_set, tmp_path, capfd):

@@ -1,20 +1,18 @@
 """The launcher with Ray on a local cluster of two nodes: the bits of two torchrun processes, and what is refused."""
 
 import os
-from pathlib import Path
 
 import pytest
-from processes import Training, weights
-from test_processes import spec_of
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.runner import launch
+from tests import REPOSITORY
+from tests.training.processes import Training, weights
+from tests.training.test_processes import spec_of
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before its import: Ray stays on the loopback interface
 pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
 from hqsam_pipelines.runner import launch_ray
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +20,7 @@ def cluster():
     """Two nodes with one CPU each, on the loopback interface."""
     from ray.cluster_utils import Cluster
 
-    paths = os.pathsep.join(str(ROOT / p) for p in (".", "datasets", "metrics", "pipelines"))
+    paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics", "pipelines"))
     settings = {"PYTHONPATH": paths, "GLOO_SOCKET_IFNAME": "lo", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +16,9 @@ from hqsam.training.loader import Item, TrainingSet
 from hqsam.training.loop import ModelOptions, TrainOptions, train
 from hqsam.training.step import Step, predict_hq
 from hqsam_base.errors import UserError
+from tests import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
-WEIGHTS = ROOT / "hqsam" / "model" / "backbones" / "nano.safetensors"
+WEIGHTS = REPOSITORY / "hqsam" / "model" / "backbones" / "nano.safetensors"
 BASE = ModelOptions(backbone="nano", checkpoint=WEIGHTS)
 
 

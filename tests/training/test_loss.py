@@ -1,7 +1,6 @@
 """The loss against the official program's numbers (tests/golden/hqsam_train/README.md says how they were made)."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,19 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hqsam.training import loss
+from tests import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "hqsam_train"
+OFFICIAL = GOLDEN / "hqsam_train"
 
 
 @pytest.fixture(scope="module")
 def data():
-    with np.load(GOLDEN / "data.npz") as file:
+    with np.load(OFFICIAL / "data.npz") as file:
         return {k: file[k] for k in file.files if k.startswith("loss_")}
 
 
 @pytest.fixture(scope="module")
 def expected():
-    return json.loads((GOLDEN / "expected.json").read_text())["loss_mask"]
+    return json.loads((OFFICIAL / "expected.json").read_text())["loss_mask"]
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from test_loop import ROOT, run
 
 from hqsam.training.loader import epoch_steps
 from hqsam.training.loss import MaskLoss
 from hqsam_datasets.prepare import augment
 from hqsam_pipelines.config.params import Params
+from tests import REPOSITORY
+from tests.training.test_loop import run
 
-PAPER = Params.load(ROOT / "configs" / "paper.yaml")
+PAPER = Params.load(REPOSITORY / "configs" / "paper.yaml")
 
 OFFICIAL = {
     "epochs": 12,
@@ -56,7 +57,7 @@ def test_what_the_profile_adds_changes_no_effective_batch():
     found = PAPER.train("vit_l")
     assert (found.device, found.processes, found.micro_batch, found.workers) == ("cuda", 0, "auto", 0)
     assert found.precision == "bf16"
-    told = (ROOT / "docs" / "training.md").read_text()
+    told = (REPOSITORY / "docs" / "training.md").read_text()
     for word in ("`precision: bf16`", "`holdout`", "`drop_known_bad`"):
         assert word in told
 

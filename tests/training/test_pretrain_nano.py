@@ -1,35 +1,23 @@
 """The script that made the nano weights still runs, and its targets are coarse in the way meant."""
 
-import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from hqsam.model.build import build_model
 from hqsam.model.options import ModelOptions
 from hqsam_datasets.embedded.scenes import TRAIN_FAMILIES, render_scene
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def nano_data():
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        yield importlib.import_module("nano_data")
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+from scripts import nano_data
+from tests import REPOSITORY
 
 
 def test_script_trains_exports_and_resumes_to_the_same_weights(tmp_path):
-    paths = os.pathsep.join(str(ROOT / p) for p in (".", "datasets", "metrics"))
-    script = str(ROOT / "scripts" / "pretrain_nano.py")
+    paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics"))
+    script = str(REPOSITORY / "scripts" / "pretrain_nano.py")
 
     def run(work, steps):
         words = ["--scenes", "4", "--batch", "4", "--steps", str(steps), "--out", f"{work}.safetensors"]
@@ -49,14 +37,14 @@ def test_script_trains_exports_and_resumes_to_the_same_weights(tmp_path):
 
 
 def test_weights_in_the_repository_fit_the_backbone_and_are_small():
-    path = ROOT / "hqsam" / "model" / "backbones" / "nano.safetensors"
+    path = REPOSITORY / "hqsam" / "model" / "backbones" / "nano.safetensors"
     assert path.stat().st_size <= 8_000_000
     model = build_model(ModelOptions(backbone="nano", checkpoint=path))
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert 3.0e6 < sum(p.numel() for p in model.sam.parameters()) < 3.5e6
 
 
-def test_coarse_targets_bridge_gaps_and_stay_on_the_object(nano_data):
+def test_coarse_targets_bridge_gaps_and_stay_on_the_object():
     bars = np.zeros((128, 128), np.uint8)
     bars[30:98, 30:98:6] = bars[30:98, 31:98:6] = 255
     target = nano_data.coarsen(bars)
@@ -69,7 +57,7 @@ def test_coarse_targets_bridge_gaps_and_stay_on_the_object(nano_data):
     assert outside.max() < 0.1
 
 
-def test_steps_are_a_function_of_seed_and_number(nano_data, tmp_path):
+def test_steps_are_a_function_of_seed_and_number(tmp_path):
     cache = nano_data.render_cache(tmp_path, n=8, seed=3)
     again = nano_data.render_cache(tmp_path, n=8, seed=3)
     assert np.array_equal(cache.images, again.images)
@@ -82,7 +70,7 @@ def test_steps_are_a_function_of_seed_and_number(nano_data, tmp_path):
     assert (first.boxes[:, 2:] >= first.boxes[:, :2]).all()
 
 
-def test_cache_holds_training_families_only(nano_data, monkeypatch, tmp_path):
+def test_cache_holds_training_families_only(monkeypatch, tmp_path):
     seen = set()
 
     def spy(*, rng, families, **options):

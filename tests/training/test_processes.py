@@ -6,12 +6,12 @@ import time
 
 import pytest
 import torch
-from processes import Training, killed_again_and_again, weights
-from test_loop import BASE, options
 
 from hqsam.model.build import build_model
 from hqsam.training.run import Spec
 from hqsam_base.errors import UserError
+from tests.training.processes import Training, killed_again_and_again, weights
+from tests.training.test_loop import BASE, options
 
 SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "holdout": 0.0, "points": 64}
 """Little to do before the first step: seven steps an epoch."""

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_loop import BASE, WEIGHTS, options, run
 
 from hqsam.model.build import build_model
 from hqsam.training.batch import collate
@@ -20,6 +19,7 @@ from hqsam.training.probe import reserve
 from hqsam.training.state import LAST, RunState, TrainProgress
 from hqsam.training.step import Step
 from hqsam_base.errors import UserError
+from tests.training.test_loop import BASE, WEIGHTS, options, run
 
 
 def _state() -> RunState:

@@ -8,11 +8,11 @@ import time
 
 import pytest
 import torch
-from test_loop import run
 
 from hqsam.training import guard
 from hqsam.training.results import BEST, MERGED
 from hqsam.training.validate import Validation
+from tests.training.test_loop import run
 
 SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "points": 64, "epochs": 4}
 
@@ -137,9 +137,8 @@ def test_what_an_earlier_run_left_is_not_passed_on(training_set, tmp_path):
 
 @pytest.mark.parametrize("junk", [b"", b"damaged", b"\x80\x02X\x01", b"PK\x03\x04" + bytes(40)])
 def test_a_damaged_state_is_told(training_set, tmp_path, junk):
-    from test_loop import BASE, options
-
     from hqsam.training.loop import train
+    from tests.training.test_loop import BASE, options
 
     said, out = [], tmp_path / "nano"
     out.mkdir()

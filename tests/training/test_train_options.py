@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_loop import BASE, ROOT, options, run
 
 from hqsam.model.build import build_model
 from hqsam.model.load import load_any
@@ -29,6 +28,8 @@ from hqsam.training.state import LAST
 from hqsam.training.step import Step, mask_logits, predict
 from hqsam_base.errors import UserError
 from hqsam_datasets.prepare import augment
+from tests import REPOSITORY
+from tests.training.test_loop import BASE, options, run
 
 ALONE = Group(0, 1, torch.device("cpu"))
 
@@ -353,7 +354,7 @@ def test_the_plain_program(training_set, tmp_path):
     )
     spec.write(tmp_path / "spec.json")
     assert Spec.read(tmp_path / "spec.json") == spec
-    paths = os.pathsep.join(str(ROOT / p) for p in (".", "datasets", "metrics", "pipelines"))
+    paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics", "pipelines"))
     done = subprocess.run(
         [sys.executable, "-m", "hqsam.training.run", str(tmp_path / "spec.json")], env=os.environ | {"PYTHONPATH": paths},
         capture_output=True, text=True, check=False,

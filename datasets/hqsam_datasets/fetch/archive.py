@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
+from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, read_json, write_json
 from hqsam_base.errors import UserError
+from hqsam_base.locks import locked
 from hqsam_base.progress import Progress, with_rate
 from hqsam_datasets.fetch import cloud, members
 from hqsam_datasets.fetch.content import WrongContentError, check_structure
@@ -58,7 +59,7 @@ def fetch(
             put a file fetched by hand.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with locked(out.parent / f".{out.name}.lock"):
+    with locked(out.parent / f".{out.name}.lock", remove=True):
         known = _but_changed(_but_generated(_earlier(out), spec), spec, out, notice)
         if not _is_complete(spec, out, known):
             known = _fetch(spec, out, known, progress, policy or RetryPolicy(), sleep, notice)

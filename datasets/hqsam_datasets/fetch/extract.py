@@ -31,8 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, locked, read_json, write_json
+from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, read_json, write_json
 from hqsam_base.errors import UserError
+from hqsam_base.locks import locked
 
 VERSION = 1
 COMPLETE = ".complete.json"
@@ -85,7 +86,8 @@ def extracted(archive_dir: Path, work: Path) -> Path:
     files, missing = _fetched(archive_dir)
     wanted = {"version": VERSION, "files": files} | ({"missing": missing} if missing else {})
     root = work / archive_dir.name
-    with locked(work / f".{archive_dir.name}.lock"):
+    work.mkdir(parents=True, exist_ok=True)
+    with locked(work / f".{archive_dir.name}.lock", remove=True):
         if _marker(root) == wanted:
             clear_stale(root)
             return root

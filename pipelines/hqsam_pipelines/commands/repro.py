@@ -36,6 +36,13 @@ def repro(
             help="Archives that you downloaded yourself, as ARCHIVE/FILE or FILE; default: data/drop.",
         ),
     ] = None,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept-code",
+            help="Run nothing: what the last run made counts as made by today's code. For updates that move no number.",
+        ),
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what happened here.")] = None,
 ) -> None:
     """Bring the targets up to date."""
@@ -46,6 +53,9 @@ def repro(
     if from_dir is not None:
         os.environ[DROP_FOLDER_VARIABLE] = str(from_dir)
     root, grid = env.repository_root(), targets == ["ablations"]
+    if accept:
+        _accept(root)
+        return
     if grid:
         _switch(root)
     outcome = reproduce.run(root, [] if grid else targets or [], workers=workers, force=force)
@@ -57,6 +67,15 @@ def repro(
         raise typer.Exit(1)
     if grid:
         typer.echo((root / "reports" / "tables" / "ablations.md").read_text(encoding="utf-8"))
+
+
+def _accept(root: Path) -> None:
+    from hqsam_pipelines.runner.accept import accept_code
+
+    found = accept_code(root)
+    typer.echo(f"{len(found.accepted)} stages count as made by today's code: {', '.join(found.accepted) or 'none'}")
+    for name, why in found.left.items():
+        typer.echo(f"{name} runs again: {why}")
 
 
 def _switch(root: Path) -> None:

@@ -34,6 +34,15 @@ THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 STATE_DIR = ".hqsam"
 
+PACKAGES = {
+    "hqsam": ".",
+    "hqsam_base": "datasets",
+    "hqsam_datasets": "datasets",
+    "hqsam_metrics": "metrics",
+    "hqsam_pipelines": "pipelines",
+}
+"""The packages of a checkout and the folder that holds each."""
+
 
 def prepare() -> None:
     """Set the defaults above in `os.environ`; call before importing prefect, dvc, ray or great_expectations."""

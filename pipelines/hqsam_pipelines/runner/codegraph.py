@@ -16,15 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsam_base.atomic import atomic_folder, write_json
-
-PACKAGES = {
-    "hqsam": ".",
-    "hqsam_base": "datasets",
-    "hqsam_datasets": "datasets",
-    "hqsam_metrics": "metrics",
-    "hqsam_pipelines": "pipelines",
-}
-"""Package name and the folder that holds it."""
+from hqsam_pipelines.config.env import PACKAGES
 
 STAGE = "code"
 """The stage that writes the digests; all others wait for it."""
@@ -59,6 +51,7 @@ names that file beside the digests, so that a new entry runs nothing but itself.
 file (models/<model>/ with the backbone's and the variant's, see dvc.yaml)."""
 
 DATA = {
+    "validate": ("datasets/hqsam_datasets/quality/templates",),
     "report": (
         "pipelines/hqsam_pipelines/report/data", "pipelines/hqsam_pipelines/report/templates",
     )

@@ -8,7 +8,6 @@ repository has gone, and when a client comes with another interpreter, other lib
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hqsam_base.locks import FileLock
+from hqsam_base.processes import end_with_parent, send_signal
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import host_client
 
@@ -136,7 +136,7 @@ class Host:
         if word == host_client.GO and run.pid is None:
             self._fork(run)
         elif word.startswith(b"signal ") and run.pid is not None:
-            _signal(run.pid, int(word[7:]))
+            send_signal(run.pid, int(word[7:]), group=True)
         elif not word:
             self._client_left(run)
 
@@ -144,7 +144,7 @@ class Host:
         if run.pid is None:
             self._forget(run)
         elif run.kill_at is None:
-            _signal(run.pid, signal.SIGTERM)
+            send_signal(run.pid, signal.SIGTERM, group=True)
             run.kill_at = time.monotonic() + KILL_AFTER_S
             run.link.close()
             run.link = _dead_link()
@@ -178,7 +178,7 @@ class Host:
     def _leave(self, run: Run) -> None:
         """Turn the fork into the caller's process: streams, group, signals, environment."""
         os.setpgid(0, 0)
-        _die_with_parent()
+        end_with_parent()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -198,10 +198,12 @@ class Host:
             if pid:
                 with contextlib.suppress(OSError):
                     run.link.send(b"exit %d" % os.waitstatus_to_exitcode(status))
-                _signal(run.pid, signal.SIGKILL)  # what is left of its group, such as workers of a killed stage
+                send_signal(
+                    run.pid, signal.SIGKILL, group=True
+                )  # what is left of its group, such as workers of a killed stage
                 self._forget(run)
             elif run.kill_at is not None and time.monotonic() > run.kill_at:
-                _signal(run.pid, signal.SIGKILL)
+                send_signal(run.pid, signal.SIGKILL, group=True)
 
     def _forget(self, run: Run) -> None:
         self._runs.remove(run)
@@ -250,8 +252,7 @@ def _work(request: dict[str, Any]) -> int:
 
 def _forget_own_modules() -> None:
     """The project's modules are read anew in each run; this module stays, it is running."""
-    own = ("hqsam", "hqsam_datasets", "hqsam_metrics", "hqsam_pipelines")
-    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in env.PACKAGES]:
         del sys.modules[name]
     importlib.invalidate_caches()
 
@@ -276,16 +277,6 @@ def _end_of(pid: int) -> list[int]:
         return [os.pidfd_open(pid)]
     except OSError:
         return []
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end this child when the host dies (Linux: PR_SET_PDEATHSIG = 1)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
 
 
 def _close(fds: list[int]) -> None:

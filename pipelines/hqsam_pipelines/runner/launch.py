@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
+from hqsam_base.processes import send_signal
 from hqsam_base.progress import Progress
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class _Child:
 
     def _dump_stacks(self) -> None:
         for pid in self.workers:
-            _signal(os.kill, pid, signal.SIGUSR1)
+            send_signal(pid, signal.SIGUSR1)
         end = time.monotonic() + DUMP_S
         while time.monotonic() < end:
             with contextlib.suppress(queue.Empty):
@@ -249,13 +250,13 @@ class _Child:
     def _end(self, process: subprocess.Popen[str]) -> None:
         """End the program, first with SIGTERM so that it saves its state, then for good, and all that it started."""
         if process.poll() is None:
-            _signal(os.killpg, process.pid, signal.SIGTERM)
+            send_signal(process.pid, signal.SIGTERM, group=True)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_S if not self.hung else DUMP_S)
-        _signal(os.killpg, process.pid, signal.SIGKILL)
+        send_signal(process.pid, signal.SIGKILL, group=True)
         if process.wait() < 0:  # torchrun had no time to end its workers
             for pid in self.workers:
-                _signal(os.killpg, pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGKILL, group=True)
 
 
 @contextlib.contextmanager
@@ -273,11 +274,6 @@ def _sigterm_as_exit() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _signal(send: Any, pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        send(pid, number)
 
 
 def _loopback() -> str:

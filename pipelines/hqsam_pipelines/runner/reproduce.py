@@ -25,6 +25,7 @@ from prefect import flow, task
 
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
+from hqsam_base.processes import send_signal
 from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import env
 from hqsam_pipelines.config.graph import Graph, read_graph
@@ -180,8 +181,7 @@ def _end_group(process: subprocess.Popen[str]) -> None:
     for number, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
         if process.poll() is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+        send_signal(process.pid, number, group=True)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
 

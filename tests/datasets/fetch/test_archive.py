@@ -1,0 +1,170 @@
+"""Fetching a whole archive: mirrors, verification, what is kept, and what is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hqsam_base.errors import UserError
+from hqsam_datasets.fetch.spec import ArchiveSpec
+from tests.datasets.fetch.archives import a_zip, get, left_over, spec
+from tests.datasets.fetch.server import Behaviour, serving
+
+
+def test_plain_download_is_verified_and_recorded(tmp_path: Path) -> None:
+    body = a_zip()
+    digest = hashlib.sha256(body).hexdigest()
+    with serving({"/set.zip": Behaviour(body)}) as base:
+        facts = {"sha256": digest, "bytes": len(body), "md5": hashlib.md5(body).hexdigest()}
+        result = get(spec(f"{base}/set.zip", **facts), tmp_path / "set")
+    assert (tmp_path / "set" / "set.zip").read_bytes() == body
+    assert json.loads((tmp_path / "set" / "fetch.json").read_bytes()) == result
+    record = {"name": "set.zip", "bytes": len(body), "sha256": digest, "checked_by": ["md5", "sha256"]}
+    assert result["files"] == [record]
+    assert left_over(tmp_path) == []
+
+
+def test_the_second_mirror_helps(tmp_path: Path) -> None:
+    body = a_zip()
+    digest = hashlib.sha256(body).hexdigest()
+    page = b"<!DOCTYPE html><html><body>Quota exceeded: too many users</body></html>"
+    routes = {
+        "/gone": Behaviour(body, status=lambda n: 403),
+        "/html": Behaviour(page, headers={"Content-Type": "text/html"}),
+        "/other": Behaviour(a_zip(seed=5)),
+        "/good": Behaviour(body),
+    }
+    with serving(routes) as base:
+        urls = [f"{base}/{name}" for name in ("missing", "gone", "html", "other", "good")]
+        get(spec(*urls, sha256=digest), tmp_path / "set")
+    assert (tmp_path / "set" / "set.zip").read_bytes() == body
+    assert len(routes["/other"].requests) == 2, "a wrong digest is tried once more from the first byte"
+
+
+def test_all_mirrors_failing_says_what_each_one_said(tmp_path: Path) -> None:
+    page = b"  <html><body>sorry, the download quota is used up</body></html>"
+    routes = {
+        "/html": Behaviour(page),
+        "/short": Behaviour(a_zip()[:-30]),
+        "/empty": Behaviour(b""),
+        "/wrong": Behaviour(a_zip(seed=9)),
+    }
+    with serving(routes) as base:
+        urls = [f"{base}/{name}" for name in ("nothing", "html", "short", "empty", "wrong")]
+        with pytest.raises(UserError) as caught:
+            get(spec(*urls, md5="0" * 32), tmp_path / "set")
+    text = str(caught.value)
+    for said in ("HTTP 404", "quota exceeded instead of the file", "the file is empty", "md5 is", "drop/set/set.zip"):
+        assert said in text, said
+    assert "archives.set" in text and not (tmp_path / "set").exists()
+
+
+def test_first_use_is_trusted_and_remembered(tmp_path: Path) -> None:
+    first, second = a_zip(seed=1), a_zip(seed=2)
+    out = tmp_path / "set"
+    with serving({"/x": Behaviour(first)}) as base:
+        assert get(spec(f"{base}/x"), out)["files"][0]["checked_by"] == ["first-use"]
+    (out / "set.zip").write_bytes(b"damaged later")
+    with serving({"/x": Behaviour(second)}) as base, pytest.raises(UserError, match="recorded at first use"):
+        get(spec(f"{base}/x"), out)
+    with serving({"/x": Behaviour(first)}) as base:
+        get(spec(f"{base}/x"), out)
+    assert (out / "set.zip").read_bytes() == first
+
+
+def test_a_complete_archive_is_left_alone(tmp_path: Path) -> None:
+    served = Behaviour(a_zip())
+    with serving({"/x": served}) as base:
+        get(spec(f"{base}/x"), tmp_path / "set")
+        before = (tmp_path / "set" / "set.zip").stat().st_mtime_ns
+        get(spec(f"{base}/x"), tmp_path / "set")
+        assert (tmp_path / "set" / "set.zip").stat().st_mtime_ns == before
+        assert len(served.requests) == 1
+        digest = hashlib.sha256(served.body).hexdigest()
+        checked = get(spec(f"{base}/x", sha256=digest), tmp_path / "set")
+        assert checked["files"][0]["checked_by"] == ["sha256"] and len(served.requests) == 1
+        with pytest.raises(UserError, match="sha256 is"):
+            get(spec(f"{base}/x", sha256="0" * 64), tmp_path / "set")
+    assert len(served.requests) == 3, (
+        "a digest that was not checked yet is compared with the file; fetched if it differs"
+    )
+
+
+def test_finished_files_of_an_interrupted_archive_are_not_fetched_again(tmp_path: Path) -> None:
+    one, two = Behaviour(a_zip(1)), Behaviour(a_zip(2), status=lambda n: 404 if n == 0 else 200)
+    with serving({"/1": one, "/2": two}) as base:
+        both = ArchiveSpec.model_validate(
+            {"files": [{"name": "1.zip", "urls": [f"{base}/1"]}, {"name": "2.zip", "urls": [f"{base}/2"]}]}
+        )
+        with pytest.raises(UserError, match="HTTP 404"):
+            get(both, tmp_path / "set")
+        assert not (tmp_path / "set").exists()
+        get(both, tmp_path / "set")
+    assert len(one.requests) == 1 and len(two.requests) == 2
+    assert left_over(tmp_path) == []
+
+
+def test_not_enough_space_is_said_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    with serving({"/x": Behaviour(a_zip())}) as base, pytest.raises(UserError, match="not enough disk space"):
+        get(spec(f"{base}/x"), tmp_path / "set")
+
+
+def test_known_lengths_are_added_up_before_the_first_request(tmp_path: Path) -> None:
+    served = Behaviour(a_zip())
+    with serving({"/x": served}) as base, pytest.raises(UserError, match="not enough disk space"):
+        get(spec(f"{base}/x", bytes=1 << 60), tmp_path / "set")
+    assert served.requests == []
+
+
+def test_what_is_there_already_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another licence text writes the record again, on a disk that is all but full by now."""
+    from collections import namedtuple
+
+    body, usage = a_zip(), namedtuple("usage", "total used free")
+    with serving({"/x": Behaviour(body)}) as base:
+        wanted = spec(f"{base}/x", bytes=len(body))
+        get(wanted, tmp_path / "set")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+        again = get(wanted.model_copy(update={"licence": "other terms"}), tmp_path / "set")
+    assert again["licence"] == "other terms" and (tmp_path / "set" / "set.zip").read_bytes() == body
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"files": []},
+        {"files": [{"name": "../x.zip"}]},
+        {"files": [{"name": "x.zip", "urls": ["ftp://example.org/x"]}]},
+        {"files": [{"name": "x.zip", "sha256": "abc"}]},
+        {"files": [{"name": "x.zip"}, {"name": "X.ZIP"}]},
+        {"files": [{"name": "x.zip", "mirror": "http://example.org"}]},
+    ],
+)
+def test_wrong_specifications_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"validation error"):
+        ArchiveSpec.model_validate(wrong)
+
+
+def test_generated_files_follow_the_code_that_generates_them(tmp_path: Path) -> None:
+    """Trust on first use is for downloads: an archive that an older checkout generated is not kept, nor an error."""
+    generated = ArchiveSpec.model_validate(
+        {"files": [{"name": "UVO_frame_val.json", "urls": ["embedded://uvo/UVO_frame_val.json"]}]}
+    )
+    out = tmp_path / "uvo"
+    today = get(generated, out)
+    written = (out / "UVO_frame_val.json").read_bytes()
+    older = b"[]"
+    record = {**today["files"][0], "bytes": len(older), "sha256": hashlib.sha256(older).hexdigest()}
+    (out / "UVO_frame_val.json").write_bytes(older)
+    (out / "fetch.json").write_text(json.dumps({**today, "files": [record]}))
+    assert get(generated, out) == today
+    assert (out / "UVO_frame_val.json").read_bytes() == written

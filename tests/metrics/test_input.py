@@ -1,0 +1,302 @@
+"""Bad input: each gives one clear error that names file and cure; what the protocols tolerate is counted."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+
+from hqsam_base.json_list import iter_list
+from hqsam_metrics import UserError, evaluate
+from hqsam_metrics.masks.iou import encode_rle
+from tests import GOLDEN
+from tests.metrics.synthetic import detections
+
+
+@pytest.fixture
+def coco_set():
+    truth, rows = detections(np.random.default_rng(5))
+    return copy.deepcopy(truth), copy.deepcopy(rows)
+
+
+def score(tmp_path, truth, rows, function=evaluate.score_coco_files, **arguments):
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "dt.json").write_text(json.dumps(rows))
+    return function(pred=tmp_path / "dt.json", gt=tmp_path / "gt.json", **arguments)
+
+
+def change(rows, at, **values):
+    rows[at] = {**rows[at], **values}
+
+
+BAD_RESULTS = [
+    ({"image_id": 999}, "image_id 999 is not in"),
+    ({"image_id": "1"}, "image_id"),
+    ({"image_id": True}, "image_id"),
+    ({"image_id": None}, "image_id"),
+    ({"category_id": 1.5}, "category_id"),
+    ({"score": math.nan}, "score"),
+    ({"score": math.inf}, "score"),
+    ({"score": "0.9"}, "score"),
+    ({"segmentation": {"size": [1, 1], "counts": "1"}}, "its image is"),
+    ({"segmentation": "x"}, "segmentation"),
+    ({"segmentation": None}, "segmentation"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), BAD_RESULTS)
+def test_results(tmp_path, coco_set, values, words):
+    truth, rows = coco_set
+    change(rows, 2, **values)
+    with pytest.raises(UserError, match=words) as caught:
+        score(tmp_path, truth, rows)
+    assert "result 2" in str(caught.value) and "dt.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id", "score", "segmentation"])
+def test_missing_keys_of_results(tmp_path, coco_set, key):
+    truth, rows = coco_set
+    del rows[1][key]
+    with pytest.raises(UserError, match=key):
+        score(tmp_path, truth, rows)
+
+
+def test_malformed_masks_are_named(tmp_path, coco_set):
+    truth, rows = coco_set
+    size = rows[3]["segmentation"]["size"]
+    for counts in ("zzz\x7f", "", "5555", "\u00e4"):
+        change(rows, 3, segmentation={"size": size, "counts": counts})
+        with pytest.raises(UserError, match=r"dt.json: result 3"):
+            score(tmp_path, truth, rows)
+        with pytest.raises(UserError, match=r"dt.json: result 3"):
+            score(tmp_path, truth, rows, workers=2)
+    truth["annotations"][1]["segmentation"] = {"size": truth["annotations"][1]["segmentation"]["size"], "counts": "0"}
+    with pytest.raises(UserError, match=r"gt.json: annotation id 2"):
+        score(tmp_path, truth, [])
+
+
+@pytest.mark.parametrize("where", ["below the limit", "unknown category"])
+def test_malformed_masks_that_take_no_part_are_named_too(tmp_path, coco_set, where):
+    truth, rows = coco_set
+    bad = {"size": rows[3]["segmentation"]["size"], "counts": "zz"}
+    category = 78 if where == "unknown category" else rows[3]["category_id"]
+    rows.append(rows[3] | {"segmentation": bad, "category_id": category, "score": -1.0})
+    with pytest.raises(UserError, match=f"dt.json: result {len(rows) - 1}: malformed"):
+        score(tmp_path, truth, rows, max_dets=1)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("images", 1, "id"), "same", "more than once"),
+        (("annotations", 1, "id"), "same", "more than once"),
+        (("categories", 1, "id"), "same", "more than once"),
+        (("images", 0, "height"), 0, "positive"),
+        (("images", 0, "width"), None, "width"),
+        (("annotations", 0, "area"), "big", "area"),
+        (("annotations", 0, "iscrowd"), 2, "iscrowd"),
+        (("annotations", 0, "segmentation"), [[1, 2]], "three points"),
+        (("images",), [], "nothing to score"),
+        (("images",), None, "COCO format"),
+    ],
+)
+def test_annotations(tmp_path, coco_set, path, value, words):
+    truth, rows = coco_set
+    *way, last = path
+    target = truth
+    for step in way:
+        target = target[step]
+    target[last] = truth[path[0]][0]["id"] if value == "same" else value
+    with pytest.raises(UserError, match=words) as caught:
+        score(tmp_path, truth, rows)
+    assert "gt.json" in str(caught.value)
+
+
+def blank(image):
+    return encode_rle(np.zeros((image["height"], image["width"]), bool))
+
+
+def test_what_cocoeval_tolerates_is_counted(tmp_path, coco_set):
+    truth, rows = coco_set
+    rows += [
+        rows[0] | {"image_id": i["id"], "segmentation": blank(i), "score": -1.0} for i in truth["images"]
+    ]  # none without any
+    want = score(tmp_path, truth, rows)
+    assert want.warnings == []
+    first = truth["annotations"][0]
+    first["ignore"] = 1
+    (said,) = score(tmp_path, truth, rows).warnings
+    assert said.startswith("1 annotations have `ignore`")
+    assert score(tmp_path, truth, rows).metrics == want.metrics
+    del first["ignore"]
+    truth["annotations"] += [first | {"id": 900, "image_id": 77}, first | {"id": 901, "category_id": 77}]
+    got = score(tmp_path, truth, [*rows, rows[0] | {"category_id": 78}])
+    assert got.metrics == want.metrics
+    assert [w.split()[0] for w in got.warnings] == ["1", "1", "1"]
+
+
+def test_copies_of_detections_are_counted(tmp_path, coco_set):
+    """Results of several processes put together with the samples that pad the last batch."""
+    truth, rows = coco_set
+    near = [rows[3] | {"score": rows[3]["score"] / 2}, rows[4] | {"category_id": 78}]
+    want = score(tmp_path, truth, [*rows, *near])
+    assert not [w for w in want.warnings if "copies" in w]
+    again = [json.loads(json.dumps(rows[n])) for n in (0, 2, 2)]
+    got = score(tmp_path, truth, [*again, *rows, *near])
+    assert got.warnings[0].startswith("3 detections are copies of another of the same image, category, score and mask")
+    assert not [w for w in score(tmp_path, truth, []).warnings if "copies" in w]
+    folder = GOLDEN / "lvis"
+    truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
+    for more, count in ((0, 31), (1, 32)):  # some of this file are copies already
+        got = score(tmp_path, truth, rows + rows[7 : 7 + more], function=evaluate.score_lvis_files)
+        assert got.warnings[0].startswith(f"{count} detections are copies")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_annotation_of_id_0_counts_and_is_named(tmp_path, first):
+    code = encode_rle(np.eye(20, dtype=bool))
+    row = {"image_id": 1, "category_id": 1, "segmentation": code}
+    truth = {"images": [{"id": 1, "height": 20, "width": 20}], "categories": [{"id": 1}]}
+    truth["annotations"] = [row | {"id": first, "iscrowd": 0, "area": 20.0}]
+    result = score(tmp_path, truth, [row | {"score": 0.9}])
+    assert result.metrics["AP"] == pytest.approx(1)
+    assert [w.startswith("annotation id 0") for w in result.warnings] == [True] * (1 - first)
+
+
+def test_images_and_videos_without_a_detection_are_counted(tmp_path, coco_set):
+    truth, rows = coco_set
+    first = truth["images"][0]["id"]
+    some = [row for row in rows if row["image_id"] != first]
+    used = len({row["image_id"] for row in some})
+    result = score(tmp_path, truth, some)
+    assert result.warnings == [
+        f"{len(truth['images']) - used} of 5 images have no detection: their objects count as missed"
+    ]
+    folder = GOLDEN / "video_ytvis"
+    truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
+    some = [row for row in rows if row["video_id"] != truth["videos"][0]["id"]]
+    assert "1 of 6 videos" in score(tmp_path, truth, some, function=evaluate.score_ytvis_files).warnings[0]
+
+
+def test_boundary_ap_above_mask_ap_is_a_warning(tmp_path):
+    """By masks the best detection takes the only object that the second could have; by boundaries it takes the other."""
+    solid = np.zeros((100, 200), bool)
+    solid[10:90, 20:180] = True
+    notched, holed = solid.copy(), solid.copy()
+    for x in range(20, 180, 8):
+        notched[10:34, x : x + 4] = notched[66:90, x : x + 4] = False
+    y, x = np.ogrid[:100, :200]
+    holed[(y - 50) ** 2 + (x - 70) ** 2 < 36**2] = False
+    half = notched.copy()
+    half[:, 155:] = False
+    truth = {
+        "images": [{"id": 1, "height": 100, "width": 200}],
+        "categories": [{"id": 1}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 9000.0, "segmentation": encode_rle(mask)}
+            for n, mask in ((1, notched), (2, holed))
+        ],
+    }
+    rows = [
+        {"image_id": 1, "category_id": 1, "score": value, "segmentation": encode_rle(mask)}
+        for value, mask in ((0.9, solid), (0.8, half))
+    ]
+    mask, boundary = (score(tmp_path, truth, rows, iou_type=kind) for kind in ("segm", "boundary"))
+    assert boundary.metrics["AP"] > mask.metrics["AP"] > 0.2
+    assert [w for w in boundary.warnings if "AP_B" in w and "is above AP" in w] and not mask.warnings
+
+
+def test_files(tmp_path):
+    gt = GOLDEN / "coco" / "gt.json"
+    for text, words in [("[", "valid JSON"), ("{}", "JSON list"), ("[1]", "image_id"), ('["a"]', "no object")]:
+        (tmp_path / "r.json").write_text(text)
+        with pytest.raises(UserError, match=words):
+            evaluate.score_coco_files(pred=tmp_path / "r.json", gt=gt)
+    with pytest.raises(UserError, match="no such file"):
+        evaluate.score_coco_files(pred=tmp_path / "none.json", gt=gt)
+    with pytest.raises(UserError, match="cannot be read"):
+        evaluate.score_coco_files(pred=gt, gt=tmp_path / "none.json")
+    with pytest.raises(UserError, match="JSON object"):
+        evaluate.score_coco_files(pred=gt, gt=tmp_path / "r.json")
+    with pytest.raises(UserError, match="between 0 and 1"):
+        evaluate.score_coco_files(pred=gt, gt=gt, iou_type="boundary", dilation_ratio=0)
+
+
+def test_empty_results_give_zero(tmp_path, coco_set):
+    truth, _ = coco_set
+    result = score(tmp_path, truth, [])
+    assert result.metrics["AP"] == 0 and result.metrics["AR100"] == 0
+
+
+def test_no_ground_truth_is_undefined(tmp_path, coco_set):
+    truth, rows = coco_set
+    truth["annotations"] = []
+    result = score(tmp_path, truth, rows)
+    assert all(value is None for value in result.metrics.values())
+    assert result.to_dict()["metrics"]["AP"] is None
+
+
+def test_coco_file_given_to_lvis(tmp_path, coco_set):
+    with pytest.raises(UserError, match="LVIS file"):
+        score(tmp_path, *coco_set, function=evaluate.score_lvis_files)
+
+
+def test_tubes(tmp_path):
+    folder = GOLDEN / "video_ytvis"
+    truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
+    cases = [
+        ({"video_id": 99}, "video_id 99"),
+        ({"score": math.nan}, "score"),
+        ({"segmentations": None}, "one entry a frame"),
+        ({"segmentations": [{"size": [1, 1], "counts": "1"}]}, "frame 0"),
+    ]
+    for values, words in cases:
+        changed = [rows[0] | values, *rows[1:]]
+        with pytest.raises(UserError, match=words):
+            score(tmp_path, truth, changed, function=evaluate.score_ytvis_files)
+    size = rows[0]["segmentations"][12]["size"]
+    broken = rows[0] | {"segmentations": [{"size": size, "counts": "zz\x01"}] * len(rows[0]["segmentations"])}
+    with pytest.raises(UserError, match="result 0"):
+        score(tmp_path, truth, [broken, *rows[1:]], function=evaluate.score_ytvis_files)
+    cut = broken | {"category_id": 99}
+    with pytest.raises(UserError, match=f"result {len(rows)}: malformed"):
+        score(tmp_path, truth, [*rows, cut], function=evaluate.score_ytvis_files)
+    without = [{k: v for k, v in row.items() if k not in ("height", "width")} for row in rows]
+    full = score(tmp_path, truth, rows, function=evaluate.score_ytvis_files, iou_type="boundary")
+    same = score(tmp_path, truth, without, function=evaluate.score_ytvis_files, iou_type="boundary", workers=2)
+    assert same.metrics == full.metrics
+    short = [row | {"segmentations": row["segmentations"][:3]} for row in rows]
+    result = score(tmp_path, truth, short, function=evaluate.score_ytvis_files)
+    assert result.warnings and "shorter list" in result.warnings[0]
+
+
+@pytest.mark.parametrize("block", [64, 1000, 1 << 20])
+def test_large_lists_are_read_in_blocks(tmp_path, block):
+    rows = [{"a": i, "b": {"c": "}],[{" * (i % 3)}, "d": [{"e": [1, {}]}]} for i in range(200)]
+    for text in (json.dumps(rows), json.dumps(rows, indent=1), " " + json.dumps(rows, separators=(",", ":")) + "\n"):
+        (tmp_path / "x.json").write_text(text)
+        assert [row for part in iter_list(tmp_path / "x.json", block=block) for row in part] == rows
+    for broken in (json.dumps(rows)[:-1], json.dumps(rows) + "]", json.dumps(rows).replace('"a": 77', '"a" 77')):
+        (tmp_path / "x.json").write_text(broken)
+        with pytest.raises(UserError, match="not valid JSON"):
+            list(iter_list(tmp_path / "x.json", block=block))
+
+
+def test_arrays_that_are_no_masks():
+    from hqsam_metrics import boundary_band, boundary_iou, mask_iou
+
+    good = np.zeros((4, 5), bool)
+    for bad in (np.zeros((4, 5, 1), bool), np.zeros((4, 5)), np.full((4, 5), 255, np.uint8)):
+        with pytest.raises(ValueError, match="mask"):
+            mask_iou(pred=good, target=bad)
+    with pytest.raises(ValueError, match="differ in size"):
+        boundary_iou(pred=good, target=good.T)
+    for ratio in (0, -1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="dilation_ratio"):
+            boundary_band(good, dilation_ratio=ratio)
+    with pytest.raises(ValueError, match="at least 1"):
+        boundary_band(good, dilation=0)
+    assert encode_rle(good.astype(np.uint8)) == encode_rle(good)
