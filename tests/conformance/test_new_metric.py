@@ -84,7 +84,9 @@ def test_the_report_shows_pixels_and_that_less_is_better(repository: tuple[Path,
     assert f"| MBD [px] ↓ | {mine['sam']:.1f} | {mine['hq_token']:.1f} | −{-delta:.1f} |" in text
     further = (reports / "tables" / "further.csv").read_text()
     assert "share_near" in further
-    assert json.loads((reports / "metrics.json").read_bytes())["wheels"]["gt_box"]["sam"]["MBD"] == round(mine["sam"], 6)
+    assert json.loads((reports / "metrics.json").read_bytes())["wheels"]["gt_box"]["sam"]["MBD"] == round(
+        mine["sam"], 6
+    )
 
 
 def test_the_page_and_the_terminal_call_less_an_improvement(reports: Path) -> None:

@@ -99,7 +99,9 @@ def pick(benchmark: str, unit: int, sam: float, hq: float) -> Pick:
 def test_where_lower_is_better_the_largest_gain_is_the_largest_fall() -> None:
     distance = Quantity("distance", ("distance",), Scale(1.0, "px", lower_is_better=True, limits=None))
     picks = [dataclasses.replace(pick("a", 2 * i, 5.0, h), quantity=distance) for i, h in enumerate((9.0, 4.0, 1.0))]
-    assert [p.hq for p in scenes.improved(picks, 3)] == [1.0, 4.0] and [p.hq for p in scenes.worsened(picks, 3)] == [9.0]
+    assert [p.hq for p in scenes.improved(picks, 3)] == [1.0, 4.0] and [p.hq for p in scenes.worsened(picks, 3)] == [
+        9.0
+    ]
     assert [p.hq for p in scenes.best(picks, 3)] == [1.0, 4.0, 9.0] == [p.hq for p in scenes.worst(picks, 3)][::-1]
 
 
@@ -320,7 +322,20 @@ def test_span_of_a_constant_has_room() -> None:
 
 
 def test_values_are_listed_in_reading_order() -> None:
-    wanted = ["AP", "AP50", "AP75", "APs", "APr", "AP_B", "AP_B50", "AP_Bl", "AP_B_strict", "AP_B_strict75", "AR1", "AR_B1"]
+    wanted = [
+        "AP",
+        "AP50",
+        "AP75",
+        "APs",
+        "APr",
+        "AP_B",
+        "AP_B50",
+        "AP_Bl",
+        "AP_B_strict",
+        "AP_B_strict75",
+        "AR1",
+        "AR_B1",
+    ]
     assert sorted(sorted(wanted), key=load_score("lvis").place) == wanted
     assert sorted(["other", "mBIoU", "mIoU"], key=load_score("masks").place) == ["mIoU", "mBIoU", "other"]
     assert sorted(["F", "J", "J_decay", "J&F"], key=load_score("davis").place) == ["J&F", "J", "F", "J_decay"]

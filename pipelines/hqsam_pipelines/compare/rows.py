@@ -159,9 +159,7 @@ class BenchmarkRows:
         interval = stratified([(np.asarray(b - a, np.float64), frames[0]["cluster"].to_numpy())])
         left, right = float(a.mean()), float(b.mean())
         family = "+".join(quantity.columns)
-        return Change(
-            *result.row, quantity.title, quantity.scale, family, False, left, right, right - left, interval
-        )
+        return Change(*result.row, quantity.title, quantity.scale, family, False, left, right, right - left, interval)
 
     def _paired(self, result: Result, quantity: Quantity) -> tuple[Any, Any] | None:
         frames = self._frames(result)

@@ -21,6 +21,7 @@ from hqsam_pipelines.report.results import SAM, SYSTEMS, Run, quantity_values
 if TYPE_CHECKING:
     import pandas as pd
 
+
 @dataclass(frozen=True)
 class Row:
     """One metric of one benchmark: SAM against HQ-SAM, ours and the paper's.

@@ -99,14 +99,19 @@ class BoundaryDistance(Score):
         values = np.empty(len(rows))
         for i, row in enumerate(rows.tolist()):
             size = int(data.masks.heights[i]), int(data.masks.widths[i])
-            pair = {"pred": decode_counts(data.masks.string(i), *size), "target": decode_counts(target.string(row), *size)}
+            pair = {
+                "pred": decode_counts(data.masks.string(i), *size),
+                "target": decode_counts(target.string(row), *size),
+            }
             values[i] = boundary_distance(**pair, most=options.at_most)
             progress(i + 1, len(rows), "measuring")
         metrics: dict[str, float | None] = {
             "MBD": float(np.nanmean(values)), "share_near": float(np.mean(values < 1.0)),
         }  # fmt: skip
         keys, units = data.keys(), [str(name) for name in strings(data.prompts, "prompt_id")]
-        return Outcome(metrics, len(rows), int((~np.isnan(values)).sum()), Units(keys, keys, units, {"distance": values}))
+        return Outcome(
+            metrics, len(rows), int((~np.isnan(values)).sum()), Units(keys, keys, units, {"distance": values})
+        )
 
 
 SCORE = BoundaryDistance()
