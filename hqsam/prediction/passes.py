@@ -21,8 +21,9 @@ from torch import Tensor
 
 from hqsam.model.hq_sam import Encoded, HQSam
 from hqsam.model.preprocess import Frame, MaskEncoding, Resize
+from hqsam.model.prompt_inputs import group
 from hqsam.prediction.postprocess import mask_patch
-from hqsam.prediction.prompt import Prompt, embed, group
+from hqsam.prediction.prompt import Prompt, embed
 from hqsam_base.errors import UserError
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import ImageError, decode_image

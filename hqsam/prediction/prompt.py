@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from hqsam.errors import InputError
+from hqsam.model import prompt_inputs
 from hqsam.model.hq_decoder import Prompts
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.preprocess import BoolMask, Frame, MaskEncoding
-from hqsam_base import rle
+from hqsam.model.tensor_input import check_logits
+from hqsam_base.errors import UserError
+from hqsam_datasets import prompts as kinds
+from hqsam_datasets.prompts.base import PromptArrays
 
 _XY = tuple[float, float]
 
@@ -35,12 +37,12 @@ class Prompt:
         points: (x, y) each.
         labels: Per point: 1 foreground, 0 background.
         mask: bool ``[H, W]`` of the original size; brought to the decoder's mask input by ``Frame.mask_prompt``.
-        mask_input: float ``[m, m]``, given to the decoder as it is (``SamPredictor``'s ``mask_input``); not with
+        mask_input: float logits ``[m, m]``, given to the decoder as it is (``SamPredictor``'s ``mask_input``); not with
             ``mask``.
 
     Raises:
         InputError: Nothing given, a coordinate that is not finite, a reversed box, points and labels of different
-            number, or unknown labels.
+            number, unknown labels, or a mask input that is no logits.
     """
 
     box: tuple[float, float, float, float] | None = None
@@ -61,11 +63,14 @@ class Prompt:
             points = tuple((float(x), float(y)) for x, y in self.points)
             box = None if self.box is None else tuple(float(v) for v in self.box)
             labels = tuple(float(n) for n in self.labels)
-            low = None if self.mask_input is None else np.asarray(self.mask_input, np.float32)
+            low = None if self.mask_input is None else np.asarray(self.mask_input)
         except (TypeError, ValueError) as error:
             raise InputError("prompt: not numbers: a box is x0 y0 x1 y1, a point x y, a label 1 or 0") from error
         if set(labels) <= {0.0, 1.0}:
             labels = tuple(int(n) for n in labels)
+        if low is not None:
+            check_logits(low)
+            low = low.astype(np.float32)
         mask = None if self.mask is None else np.asarray(self.mask)
         values = {"points": points, "box": box, "labels": labels, "mask": mask, "mask_input": low}
         for name, value in values.items():
@@ -78,8 +83,6 @@ class Prompt:
             return "both a mask of the image's size and a low-resolution mask input"
         if self.mask is not None and (self.mask.dtype != np.bool_ or self.mask.ndim != 2):
             return f"the mask is {self.mask.dtype} {list(self.mask.shape)}, not bool [H, W]"
-        if self.mask_input is not None and not np.isfinite(self.mask_input).all():
-            return "the mask input has values that are not finite"
         return self._box_problem() or self._point_problem()
 
     def _box_problem(self) -> str | None:
@@ -122,6 +125,29 @@ class Prompt:
         if self.mask is not None and self.mask.shape != (frame.height, frame.width):
             raise InputError(f"prompt: the mask is {self.mask.shape[1]} x {self.mask.shape[0]}, not of {size}")
 
+    def in_frame(self, frame: Frame, *, side: int, mask_encoding: MaskEncoding) -> PromptArrays:
+        """Bring the prompt into the input frame.
+
+        Args:
+            frame: The image's place in the input square.
+            side: m, of the decoder's mask input.
+            mask_encoding: What a ``mask`` becomes.
+
+        Raises:
+            InputError: A mask input of a wrong size.
+        """
+        if self.mask_input is not None and self.mask_input.shape != (side, side):
+            raise InputError(f"prompt: a mask input is {self.mask_input.shape}, the model takes ({side}, {side})")
+        mask = self.mask_input
+        if self.mask is not None:
+            mask = frame.mask_prompt(self.mask, side=side, encoding=mask_encoding)
+        return PromptArrays(
+            box=None if self.box is None else frame.boxes(np.array(self.box, np.float64)),
+            points=frame.points(np.array(self.points, np.float64).reshape(-1, 2)),
+            labels=np.array(self.labels, np.int64),
+            mask=mask,
+        )
+
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> Prompt:
         """A row of ``prompts.parquet``.
@@ -130,36 +156,25 @@ class Prompt:
             InputError: Naming the prompt's id and the image's key.
         """
         try:
-            return _from_row(row)
-        except (InputError, TypeError) as error:
-            problem = error.problem if isinstance(error, InputError) else "prompt: a coordinate is missing"
+            return _of_arrays(kinds.of_row(row))
+        except (UserError, ValueError) as error:
+            problem = error.problem if isinstance(error, UserError) else f"prompt: {error}"
             raise InputError(
                 f"{problem} ({row['prompt_id']})", key=row["key"], cure="correct the benchmark's prompt file"
             ) from error
 
 
-def _from_row(row: Mapping[str, Any]) -> Prompt:
-    kind = row["kind"]
-    if kind == "box":
-        return Prompt(box=(float(row["x0"]), float(row["y0"]), float(row["x1"]), float(row["y1"])))
-    if kind == "point":
-        points = tuple((float(x), float(y)) for x, y in row["points"] or ())
-        return Prompt(points=points, labels=tuple(int(n) for n in row["labels"] or ()))
-    if kind == "mask" and row["rle"]:
-        return Prompt(mask=rle.decode(row["rle"], height=row["height"], width=row["width"]))
-    raise InputError(f"prompt: a {kind!r} prompt without content or of unknown kind")
+def _of_arrays(given: PromptArrays) -> Prompt:
+    return Prompt(
+        box=None if given.box is None else tuple(given.box.tolist()),
+        points=tuple(map(tuple, given.points.tolist())),
+        labels=tuple(given.labels.tolist()),
+        mask=given.mask,  # type: ignore[arg-type]
+    )
 
 
 def _finite(value: float) -> bool:
     return bool(np.isfinite(value))
-
-
-def group(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Indices of the prompts that can be embedded together, in a fixed order."""
-    groups: dict[tuple[bool, int, bool, bool], list[int]] = {}
-    for number, prompt in enumerate(prompts):
-        groups.setdefault(prompt.signature, []).append(number)
-    return [groups[key] for key in sorted(groups)]
 
 
 def embed(model: HQSam, frame: Frame, prompts: Sequence[Prompt], *, mask_encoding: MaskEncoding) -> Prompts:
@@ -177,36 +192,7 @@ def embed(model: HQSam, frame: Frame, prompts: Sequence[Prompt], *, mask_encodin
     Raises:
         InputError: A mask input of a wrong size.
     """
-    first = prompts[0]
-    boxes, points, labels = None, None, None
-    if first.box is not None:
-        boxes = _tensor(frame.boxes(np.array([p.box for p in prompts], np.float64)), model)
-    if first.points:
-        points = _tensor(frame.points(np.array([p.points for p in prompts], np.float64)), model)
-        labels = torch.tensor([p.labels for p in prompts], device=model.device)
-    masks = _mask_inputs(model.backbone.mask_size, frame, prompts, mask_encoding)
-    return model.embed_prompts(
-        points_PN2=points,
-        labels_PN=labels,
-        boxes_P4=boxes,
-        masks_P1hw=None if masks is None else _tensor(masks[:, None], model),
+    side = model.backbone.mask_size
+    return prompt_inputs.embed(
+        model, [prompt.in_frame(frame, side=side, mask_encoding=mask_encoding) for prompt in prompts]
     )
-
-
-def _mask_inputs(
-    side: int, frame: Frame, prompts: Sequence[Prompt], encoding: MaskEncoding
-) -> npt.NDArray[np.float32] | None:
-    if prompts[0].mask is not None:
-        masks = [p.mask for p in prompts if p.mask is not None]
-        return np.stack([frame.mask_prompt(mask, side=side, encoding=encoding) for mask in masks])
-    if prompts[0].mask_input is None:
-        return None
-    inputs = [p.mask_input for p in prompts if p.mask_input is not None]
-    wrong = [m.shape for m in inputs if m.shape != (side, side)]
-    if wrong:
-        raise InputError(f"prompt: a mask input is {wrong[0]}, the model takes ({side}, {side})")
-    return np.stack(inputs)
-
-
-def _tensor(values: npt.NDArray[Any], model: HQSam) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32, device=model.device)

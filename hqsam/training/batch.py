@@ -1,6 +1,6 @@
 """`View`, one training example as the loader makes it, and `Batch`, what the model sees. `collate` is the only bridge.
 
-Shape letters: B views; S side of the network input; m side of mask prompts; N points, padded.
+Shape letters: B views; S side of the network input.
 """
 
 # ruff: noqa: N815 -- shape suffixes are the house style, attributes included
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-PromptKind = Literal["box", "point", "noise_mask"]
-PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
+from hqsam_datasets.prompts.base import PromptArrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,45 +28,35 @@ class View:
         view: number of the view.
         image: uint8 [S, S, 3] RGB.
         mask: soft label, uint8 [S, S], 0..255.
-        prompt: which of the three prompts trains.
-        box: xyxy, maxima inclusive, float32 [4], pixels of the view.
-        points: foreground points (x, y), float32 [N, 2], pixels of the view.
-        noise: coarse mask, uint8 [m, m], 0/255.
+        prompt: the kind of the prompt that trains.
+        given: that prompt, in pixels of the view.
     """
 
     key: str
     view: int
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8]
-    prompt: PromptKind
-    box: NDArray[np.float32]
-    points: NDArray[np.float32]
-    noise: NDArray[np.uint8]
+    prompt: str
+    given: PromptArrays
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Views as tensors.
+    """Views as tensors, with their prompts.
 
     Attributes:
         keys: sample keys.
         image_B3SS: uint8 RGB.
         label_B1SS: soft label, float32 in 0..1: in-between values are used by the loss.
         prompts: kind per view.
-        box_B4: float32.
-        points_BN2: float32; padding is 0.
-        point_labels_BN: 1 foreground, -1 padding.
-        noise_B1mm: float32 0/255: the official recipe feeds the binary picture itself, not logits.
+        given: prompt per view: kinds differ in their parts, so they are stacked only where they are embedded.
     """
 
     keys: tuple[str, ...]
     image_B3SS: Tensor
     label_B1SS: Tensor
-    prompts: tuple[PromptKind, ...]
-    box_B4: Tensor
-    points_BN2: Tensor
-    point_labels_BN: Tensor
-    noise_B1mm: Tensor
+    prompts: tuple[str, ...]
+    given: tuple[PromptArrays, ...]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -75,9 +64,8 @@ class Batch:
     def __getitem__(self, rows: slice) -> Batch:
         """Some of the views."""
         return Batch(
-            self.keys[rows], self.image_B3SS[rows], self.label_B1SS[rows], self.prompts[rows], self.box_B4[rows],
-            self.points_BN2[rows], self.point_labels_BN[rows], self.noise_B1mm[rows],
-        )  # fmt: skip
+            self.keys[rows], self.image_B3SS[rows], self.label_B1SS[rows], self.prompts[rows], self.given[rows]
+        )
 
     def on(self, device: torch.device) -> Batch:
         """The batch with its large tensors on a device; meant for a thread beside the one that computes.
@@ -86,28 +74,15 @@ class Batch:
         """
         if device.type != "cuda":
             return self
-        large = (self.image_B3SS, self.label_B1SS, self.noise_B1mm)
+        large = (self.image_B3SS, self.label_B1SS)
         stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with torch.cuda.device(device), torch.cuda.stream(stream):
             copied = [tensor.pin_memory().to(device, non_blocking=True) for tensor in large]
         stream.synchronize()
         for tensor in copied:  # they were made on that stream, but are used and freed on the default one
             tensor.record_stream(torch.cuda.default_stream(device))
-        image, label, noise = copied
-        return replace(self, image_B3SS=image, label_B1SS=label, noise_B1mm=noise)
-
-    def rows(self, kind: PromptKind) -> Tensor:
-        """Indices of the views with this kind of prompt, int64."""
-        return torch.tensor([i for i, k in enumerate(self.prompts) if k == kind], dtype=torch.int64)
-
-
-def _pad_points(views: Sequence[View]) -> tuple[Tensor, Tensor]:
-    n = max(1, *(len(v.points) for v in views))
-    points, labels = torch.zeros(len(views), n, 2), torch.full((len(views), n), -1.0)
-    for i, view in enumerate(views):
-        points[i, : len(view.points)] = torch.from_numpy(view.points)
-        labels[i, : len(view.points)] = 1
-    return points, labels
+        image, label = copied
+        return replace(self, image_B3SS=image, label_B1SS=label)
 
 
 def collate(views: Sequence[View]) -> Batch:
@@ -118,14 +93,10 @@ def collate(views: Sequence[View]) -> Batch:
     """
     if not views:
         raise ValueError("a batch needs at least one view")
-    points, labels = _pad_points(views)
     return Batch(
         keys=tuple(v.key for v in views),
         image_B3SS=torch.from_numpy(np.stack([v.image for v in views])).permute(0, 3, 1, 2).contiguous(),
         label_B1SS=torch.from_numpy(np.stack([v.mask for v in views]))[:, None].float() / 255,
         prompts=tuple(v.prompt for v in views),
-        box_B4=torch.from_numpy(np.stack([v.box for v in views])),
-        points_BN2=points,
-        point_labels_BN=labels,
-        noise_B1mm=torch.from_numpy(np.stack([v.noise for v in views]))[:, None].float(),
+        given=tuple(v.given for v in views),
     )

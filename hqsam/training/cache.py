@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,11 @@ from hqsam.model.hq_sam import HQSam
 from hqsam.training.batch import View, collate
 from hqsam.training.feed import CachedFeed, decoding_threads, encode, without_image
 from hqsam.training.group import Group
-from hqsam.training.loader import Item, TrainingSet, prefetch
+from hqsam.training.loader import Item, epoch_items, prefetch
 from hqsam.training.options import TrainOptions
+from hqsam.training.ready import Ready
 from hqsam_base.atomic import disk_full_is_user_error, json_bytes, write_bytes
 from hqsam_base.errors import UserError
-from hqsam_base.progress import Progress
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 MARK, DONE = "cache.json", "done.bin"
@@ -116,29 +116,24 @@ def _array(shape: tuple[int, ...], path: Path | None, dtype: torch.dtype) -> Ten
     return torch.from_numpy(_mapped(path, np.int16, shape)).view(dtype)
 
 
-def cached_feed(
-    data: TrainingSet, model: HQSam, items: Sequence[Item], options: TrainOptions, group: Group, *,
-    scratch: Path, identity: Mapping[str, object], online: int, progress: Progress, say: Callable[[str], None],
-) -> CachedFeed:  # fmt: skip
-    """Encode all `items` once, or as far as that was not done before.
+def cached_feed(ready: Ready, options: TrainOptions, *, scratch: Path, identity: Mapping[str, object]) -> CachedFeed:
+    """Encode every view that any epoch will ask for once, or as far as that was not done before.
+
+    The estimate of what that costs is told before the bulk is encoded.
 
     Args:
-        data: the training set.
-        model: the frozen encoder.
-        items: every view that any epoch will ask for.
-        options: the `train` section.
-        group: the processes, which share the work and `scratch`.
+        ready: the run.
+        options: its `train` section, with the number of threads and views per encoder call found out.
         scratch: folder for the memory-mapped files when the features exceed `cache_gib` or several processes need
             them; they are the caller's to remove.
-        identity: what the run is; a cache of another one is thrown away.
-        online: views that all epochs together show, for the estimate.
-        progress: told how far the work is.
-        say: gets the estimate before the bulk is encoded.
+        identity: what the features are of; a cache of another one is thrown away.
 
     Raises:
         UserError: the features do not fit on the disk.
     """
-    plan = plan_cache(model, items, options, scratch, online=online)
+    data, model, group = ready.data, ready.model, ready.group
+    items = epoch_items(ready.samples, views=ready.views, cycle=False, epoch=0)
+    plan = plan_cache(model, items, options, scratch, online=options.epochs * len(ready.items(0)))
     plan.check(scratch)
     dtype = DTYPES[options.cache_dtype]
     kept = None if plan.in_memory and group.size == 1 else scratch
@@ -166,8 +161,8 @@ def cached_feed(
         if kept is None:
             views |= {items[i]: without_image(v) for i, v in zip(chunks[number], found, strict=True)}
         if number == mine[0]:
-            say(plan.text((time.perf_counter() - begin) / len(found) / group.size / encoders))
-        progress(at.stop, len(items), "encode")
+            ready.say(plan.text((time.perf_counter() - begin) / len(found) / group.size / encoders))
+        ready.progress(at.stop, len(items), "encode")
     group.wait()
     rows = {item: n for n, item in enumerate(items)}
     return CachedFeed(data, rows, views, final, early, model.device, options.workers)

@@ -16,13 +16,13 @@ from hqsam_base.errors import UserError
 
 
 def check_size(data: TrainingSet, net: HQSam) -> None:
-    """The plan's views and noise masks must have the sizes that this backbone takes.
+    """The plan's views and mask prompts must have the sizes that this backbone takes.
 
     Raises:
         UserError: they have not.
     """
     view = data.view(Item(0, 0))
-    found, wanted = (view.image.shape[0], view.noise.shape[0]), (net.backbone.image_size, net.backbone.mask_size)
+    found, wanted = (view.image.shape[0], data.mask_input_size), (net.backbone.image_size, net.backbone.mask_size)
     if found != wanted:
         raise UserError(
             f"the plan is for views of {found[0]} and mask prompts of {found[1]} pixels, backbone {net.backbone.name} "

@@ -20,10 +20,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam.training.batch import PROMPT_KINDS, View
+from hqsam.training.batch import View
 from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
 from hqsam_base.processes import keep_freed_memory
+from hqsam_datasets import prompts as prompt_kinds
 from hqsam_datasets.formats.tar import TarReader, places
 from hqsam_datasets.prepare import augment
 from hqsam_datasets.sample import Sample, parse_sample
@@ -77,6 +78,7 @@ class TrainingSet:
         self.shards, self.prompts = shards, prompts
         images, plans = _index(shards, "shard"), _index(prompts, "augment")
         self.digests = {"shards": str(images.get("digest", "")), "prompts": str(plans.get("digest", ""))}
+        self.mask_input_size = plans.get("mask_input_size")
         self.by_source: dict[str, int] = dict(images.get("by_source", {}))
         self.places = self._paired(list(places(images)), list(places(plans)))
         self._images = {shard["name"]: TarReader(shards / shard["name"]) for shard in images["shards"]}
@@ -154,19 +156,13 @@ class TrainingSet:
         place = self.places[item.sample]
         try:
             record = plan["views"][item.view]
-            noise = _grey(files[f"noise{item.view}.png"])
-            prompt = record["prompt"]
-            if prompt not in PROMPT_KINDS:
-                raise ValueError(f"unknown prompt {prompt!r}")
+            kind = prompt_kinds.load(record["prompt"])
+            given = kind.planned(record, lambda name: _grey(files[f"{name}{item.view}.png"]))
             image, mask = augment.apply_view(
                 image=sample.image, mask=sample.instances[record["instance"]].mask, view=record
             )
-            return View(
-                key=place.key, view=item.view, image=image, mask=mask, prompt=prompt,
-                box=np.asarray(record["box"], np.float32),
-                points=np.asarray(record["points"], np.float32).reshape(-1, 2), noise=noise,
-            )  # fmt: skip
-        except (KeyError, IndexError, ValueError) as error:
+            return View(key=place.key, view=item.view, image=image, mask=mask, prompt=kind.name, given=given)
+        except (KeyError, IndexError, ValueError, UserError) as error:
             raise UserError(
                 f"view {item.view} of the plan cannot be used: {error!r}", file=self.prompts / place.prompt_shard,
                 key=place.key, cure="run the augment stage again",
@@ -186,7 +182,7 @@ class TrainingSet:
 def _grey(data: bytes) -> NDArray[np.uint8]:
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     if array is None:
-        raise ValueError("noise mask is no PNG")
+        raise ValueError("the picture of the prompt is no PNG")
     return np.asarray(array, np.uint8)
 
 

@@ -42,8 +42,8 @@ def reserve(step: Step, view: View, share: int, *, n_held_out: int) -> int:
     """
     model, backbone = step.model, step.model.backbone
     trained = sum(p.numel() * p.element_size() for p in model.trainable().values())
-    # Of a batch, the picture (a byte a value), its label and its coarse mask (four bytes each) are on the device.
-    per_view = view.image.nbytes + 4 * (view.mask.size + view.noise.size)
+    # Of a batch, the picture (a byte a value) and its label (four bytes) are on the device.
+    per_view = view.image.nbytes + 4 * view.mask.size
     features = 4 * (backbone.decoder_dim + backbone.vit_dim) * backbone.embedding_size**2
     if model.head.changes_encoder:
         features *= 2

@@ -12,6 +12,7 @@ from hqsam.model.hq_sam import HQSam
 from hqsam.training.group import Group
 from hqsam.training.options import TrainOptions
 from hqsam.training.state import LAST, RunState, TrainProgress, head_digest, remove
+from hqsam.training.train_run import TrainRun
 from hqsam_base.atomic import write_json, write_text
 
 VERSION = 1
@@ -75,22 +76,20 @@ def save_best(model: HQSam, out: Path, epoch: int) -> None:
     checkpoint.save_head(out / BEST, model.head, metadata=note)
 
 
-def finish(
-    model: HQSam, state: RunState, about: dict[str, object], out: Path, group: Group, options: TrainOptions
-) -> dict[str, object]:
+def finish(model: HQSam, state: RunState, about: dict[str, object], run: TrainRun, group: Group) -> dict[str, object]:
     """Write weights and curve, then meta.json; `last.pt` goes before it, so a complete folder holds no running state.
 
     Args:
         model: the trained model.
         state: of the run.
         about: the content of meta.json but for what is known only now.
-        out: folder to write.
+        run: what was asked for.
         group: the first process writes.
-        options: the `train` section.
 
     Returns:
         The content of meta.json.
     """
+    options, out = run.options, run.out
     with state.averaged():
         digest = head_digest(model.head.state_dict())
         last = {k: float(f"{v:.6g}") for row in state.progress.curve[-1:] for k, v in row.items()}

@@ -1,7 +1,7 @@
-"""The training program: `python -m hqsam.training.run SPEC.json`, or the same under torchrun.
+"""The training program: `python -m hqsam.training.run RUN.json`, or the same under torchrun.
 
-SPEC.json is a `Spec`. Without torchrun it trains in one process, on the CPU or one GPU, with no process group. Under
-`torchrun --nproc-per-node N -m hqsam.training.run SPEC.json`, on one machine or several, N processes per machine share
+RUN.json is a `TrainRun`. Without torchrun it trains in one process, on the CPU or one GPU, with no process group. Under
+`torchrun --nproc-per-node N -m hqsam.training.run RUN.json`, on one machine or several, N processes per machine share
 the batches; all must see the same folders.
 
 On the standard output, each line that begins with `@` is for a program that started this one: `@worker`, `@progress`,
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import json
 import os
 import signal
@@ -21,61 +22,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from hqsam.model.options import ModelOptions
-from hqsam.training.options import TrainOptions
-from hqsam_base.atomic import write_text
+from hqsam.training.train_run import TrainRun
+from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.processes import end_with_parent
 
 WATCH_STDIN = "HQSAM_TRAIN_STDIN"
 GRACE_S = 10.0
 PROGRESS_S = 0.2
-
-
-class Spec(BaseModel):
-    """What `loop.train` needs, as a file.
-
-    Attributes:
-        shards: folder of the shard stage.
-        prompts: folder of the augment stage.
-        model: the base.
-        options: the `train` section.
-        out: folder to write.
-        seed: of everything random.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    shards: Path
-    prompts: Path
-    model: ModelOptions
-    options: TrainOptions
-    out: Path
-    seed: int
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a file.
-
-        Raises:
-            UserError: it is missing or does not fit.
-        """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise UserError(f"the file cannot be read: {error.strerror}", file=path) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or None
-            raise UserError(first["msg"], file=path, key=key, cure="correct it") from error
-
-    def write(self, path: Path) -> None:
-        """Write a file, atomically."""
-        write_text(path, self.model_dump_json(indent=1))
 
 
 def tell(word: str, value: object) -> None:
@@ -121,6 +76,11 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1 or argv[0] in ("-h", "--help"):
         print(__doc__, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
+    try:
+        if own_code.use_here():
+            return int(importlib.import_module("hqsam.training.run").main(argv))
+    except UserError as error:
+        return _explain(error)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     if os.environ.get(WATCH_STDIN) == "1":
         _end_with_parent()
@@ -128,17 +88,11 @@ def main(argv: list[str]) -> int:
 
     tell("worker", {"pid": os.getpid(), "rank": int(os.environ.get("RANK", "0"))})
     try:
-        _train(loop.train, Spec.read(Path(argv[0])))
+        run = TrainRun.read(Path(argv[0]))
+        loop.train(run, progress=Throttled(lambda *told: tell("progress", told)), say=_say)
     except UserError as error:
         return _explain(error)
     return 0
-
-
-def _train(train: Callable[..., dict[str, object]], spec: Spec) -> None:
-    train(
-        shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out, seed=spec.seed,
-        progress=Throttled(lambda *told: tell("progress", told)), say=_say,
-    )  # fmt: skip
 
 
 def _explain(error: UserError) -> int:

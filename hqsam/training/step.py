@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hqsam.model.hq_decoder import SamMasks
 from hqsam.model.hq_sam import Encoded, HQMasks, HQSam
-from hqsam.training.batch import PROMPT_KINDS, Batch, PromptKind
+from hqsam.model.prompt_inputs import embed, group
+from hqsam.training.batch import Batch
 from hqsam.training.group import Group
 from hqsam.training.loss import Draw, MaskLoss, boundary_band, draw, loss_at_points
 from hqsam.training.options import TrainOptions
@@ -166,7 +170,7 @@ def _check_finite(loss: MaskLoss, batch: Batch, at: str) -> None:
 def predict(model: HQSam, batch: Batch, encoded: Encoded, *, mask_prompt: str = "picture") -> HQMasks:
     """The model's masks for each view under its own prompt.
 
-    The views are decoded in groups by kind of prompt, because kinds differ in their number of tokens.
+    The views are decoded in groups of one signature (parts of the prompt, number of points): others have other tokens.
 
     Args:
         model: gradients flow to its trained parameters only.
@@ -177,9 +181,9 @@ def predict(model: HQSam, batch: Batch, encoded: Encoded, *, mask_prompt: str = 
     Returns:
         Masks in the order of the batch.
     """
-    groups = [(rows, kind) for kind in PROMPT_KINDS if len(rows := batch.rows(kind))]
-    found = [_decode(model, batch, encoded, rows, kind, mask_prompt) for rows, kind in groups]
-    order = torch.cat([rows for rows, _ in groups]).argsort().to(model.device)
+    groups = group(batch.given)
+    found = [_decode(model, batch, encoded, rows, mask_prompt) for rows in groups]
+    order = torch.tensor([row for rows in groups for row in rows]).argsort().to(model.device)
     return _in_order(found, order)
 
 
@@ -195,19 +199,13 @@ def _in_order(found: Sequence[HQMasks], order: Tensor) -> HQMasks:
     return HQMasks(torch.cat([m.hq_P1hw for m in found])[order], sam, own_token=found[0].own_token)
 
 
-def _decode(model: HQSam, batch: Batch, encoded: Encoded, rows: Tensor, kind: PromptKind, mask_prompt: str) -> HQMasks:
-    device = model.device
-    if kind == "box":
-        prompts = model.embed_prompts(boxes_P4=batch.box_B4[rows].to(device))
-    elif kind == "point":
-        points, labels = batch.points_BN2[rows].to(device), batch.point_labels_BN[rows].to(device)
-        prompts = model.embed_prompts(points_PN2=points, labels_PN=labels)
-    else:
-        noise = batch.noise_B1mm[rows].to(device)
-        prompts = model.embed_prompts(masks_P1hw=noise if mask_prompt == "picture" else mask_logits(noise))
-    return model.decode_hq(encoded[rows.to(device)], prompts)
+def _decode(model: HQSam, batch: Batch, encoded: Encoded, rows: list[int], mask_prompt: str) -> HQMasks:
+    given = [batch.given[row] for row in rows]
+    if mask_prompt == "logits":
+        given = [one if one.mask is None else replace(one, mask=mask_logits(one.mask)) for one in given]
+    return model.decode_hq(encoded[torch.tensor(rows, device=model.device)], embed(model, given))
 
 
-def mask_logits(noise_B1mm: Tensor) -> Tensor:
-    """A 0/255 mask picture as logits of the kind that SAM's mask prompts are."""
-    return (noise_B1mm / 127.5 - 1) * MASK_LOGIT
+def mask_logits(mask: NDArray[Any]) -> NDArray[np.float32]:
+    """Turn a 0/255 mask picture into logits of the kind that SAM's mask prompts are."""
+    return (mask.astype(np.float32) / np.float32(127.5) - 1) * np.float32(MASK_LOGIT)

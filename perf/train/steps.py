@@ -23,6 +23,7 @@ from hqsam.training.loss import mask_loss
 from hqsam.training.options import TrainOptions
 from hqsam.training.state import RunState, TrainProgress
 from hqsam.training.step import Step
+from hqsam_datasets.prompts import PromptArrays
 
 POINTS = 12544
 
@@ -43,10 +44,8 @@ def views(n: int, size: int) -> Batch:
                 view=0,
                 image=rng.integers(0, 256, (size, size, 3), np.uint8),
                 mask=mask,
-                prompt="box" if number % 2 == 0 else "noise_mask",
-                box=box,
-                points=np.zeros((0, 2), np.float32),
-                noise=np.ascontiguousarray(mask[::4, ::4]),
+                prompt=("box", "noise_mask")[number % 2],
+                given=(PromptArrays(box=box), PromptArrays(mask=mask[::4, ::4]))[number % 2],
             )
         )
     return collate(made)
@@ -119,8 +118,9 @@ class Theirs:
         embeddings, early = self.sam.image_encoder(torch.stack([self.sam.preprocess(x) for x in inputs]))
         prompts = []
         for n in range(len(batch)):
-            box = batch.box_B4[n : n + 1] if batch.prompts[n] == "box" else None
-            noise = batch.noise_B1mm[n : n + 1] if box is None else None
+            given = batch.given[n]
+            box = None if given.box is None else torch.from_numpy(given.box)[None]
+            noise = None if given.mask is None else torch.from_numpy(given.mask.astype(np.float32))[None, None]
             sparse, dense = self.sam.prompt_encoder(points=None, boxes=box, masks=noise)
             low, _ = self.decoder(
                 image_embeddings=embeddings[n : n + 1], image_pe=self.sam.prompt_encoder.get_dense_pe(),

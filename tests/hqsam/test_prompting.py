@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import InputError
 from hqsam.model.preprocess import Frame
+from hqsam.model.prompt_inputs import group
 from hqsam.prediction.postprocess import MaskPatch, mask_patch
-from hqsam.prediction.prompt import Prompt, group
+from hqsam.prediction.prompt import Prompt
 from hqsam_base import rle
 from tests.hqsam.models import picture
 

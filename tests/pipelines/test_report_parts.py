@@ -283,7 +283,10 @@ def test_charts_are_well_formed_and_escape_names() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "tone", "colour"),
-    [(0.5, 3.5, "up", "[green]+2.0[/]"), (-0.5, 4.5, "flat", "+2.0"), (-4.0, -1.0, "down", "[red]+2.0[/]"), (None, None, "flat", "+2.0")],
+    [
+        (0.5, 3.5, "up", "[green]+2.0[/green]"), (-0.5, 4.5, "flat", "+2.0"), (-4.0, -1.0, "down", "[red]+2.0[/red]"),
+        (None, None, "flat", "+2.0"),
+    ],
 )  # fmt: skip
 def test_a_colour_means_that_the_interval_excludes_zero(
     low: float | None, high: float | None, tone: str, colour: str
@@ -301,7 +304,7 @@ def test_a_colour_means_that_the_interval_excludes_zero(
     line = {"benchmark": "coco", "prompt_set": "detector_box", "metric": "AP_B", "sam": "10", "hq_sam": "12"}
     line |= {"unit": "points", "better": "higher"}
     table = summary.overview_table([line | {"delta": "2"} | text | empty])
-    assert list(table.columns[4].cells) == [colour]
+    assert [cell.markup for cell in table.columns[4].cells] == [colour]
 
 
 def test_terminal_and_report_round_a_number_alike() -> None:
@@ -312,7 +315,7 @@ def test_terminal_and_report_round_a_number_alike() -> None:
     )  # fmt: skip
     [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row])))
     table = summary.overview_table([line])
-    assert list(table.columns[3].cells) == ["[bold]8.5[/]"]
+    assert [cell.markup for cell in table.columns[3].cells] == ["[bold]8.5[/bold]"]
     assert "| 7.3 | 8.5 | +1.2 |" in report_tables.summary_markdown([row])
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 
-from hqsam.training.run import Spec
+from hqsam.training.train_run import TrainRun
 
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOAD = ["hqsam.training.loop", "hqsam.training.run", "torch.distributed", "torch._dynamo", "PIL.Image"]
@@ -35,15 +35,12 @@ def child(text: str, environ: dict[str, str], steps) -> None:
     os.environ.update(environ)
     from hqsam.training import loop
 
-    spec = Spec.model_validate_json(text)
+    spec = TrainRun.model_validate_json(text)
 
     def progress(done: int, total: int, what: str) -> None:
         steps.send((done, total, what))
 
-    loop.train(
-        shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out, seed=spec.seed,
-        progress=progress, say=lambda _line: None,
-    )  # fmt: skip
+    loop.train(spec, progress=progress, say=lambda _line: None)
 
 
 def free_port() -> int:
@@ -56,7 +53,7 @@ def free_port() -> int:
 class Training:
     """`size` processes that train together, as torchrun would start them."""
 
-    spec: Spec
+    spec: TrainRun
     size: int
 
     def start(self) -> None:
@@ -97,7 +94,7 @@ class Training:
         return codes
 
 
-def killed_again_and_again(spec: Spec, size: int, *, times: int, rng: random.Random) -> int:
+def killed_again_and_again(spec: TrainRun, size: int, *, times: int, rng: random.Random) -> int:
     """Train, killed `times` times after a random number of steps, and then to the end. Returns how often it was killed."""
     kills = 0
     for _ in range(times):

@@ -6,6 +6,7 @@ error, as beside a GPU. The attention takes the form that it has there.
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 from torch.fx.experimental import _config
@@ -14,11 +15,12 @@ from hqsam.api.predictor import SamHQPredictor
 from hqsam.model import backbones, variants
 from hqsam.model.hq_sam import HQSam
 from hqsam.training import step as steps
-from hqsam.training.batch import PROMPT_KINDS, Batch
+from hqsam.training.batch import Batch
 from hqsam.training.feed import encode
 from hqsam.training.group import Group
 from hqsam.training.options import TrainOptions
 from hqsam.training.state import RunState, TrainProgress
+from hqsam_datasets.prompts import PromptArrays
 
 META = torch.device("meta")
 
@@ -40,11 +42,15 @@ def model_of(backbone: str, variant: str) -> HQSam:
 def host_batch(model: HQSam, n: int) -> Batch:
     """A batch where the loader leaves it on a CPU: every kind of prompt."""
     side, small = model.backbone.image_size, model.backbone.mask_size
+    kinds = {
+        "box": PromptArrays(box=np.ones(4, np.float32)),
+        "point": PromptArrays(points=np.ones((10, 2), np.float32), labels=np.ones(10, np.int64)),
+        "noise_mask": PromptArrays(mask=np.zeros((small, small), np.uint8)),
+    }
+    names = tuple(list(kinds)[i % 3] for i in range(n))
     return Batch(
         keys=tuple(map(str, range(n))), image_B3SS=torch.zeros(n, 3, side, side, dtype=torch.uint8),
-        label_B1SS=torch.zeros(n, 1, side, side), prompts=tuple(PROMPT_KINDS[i % 3] for i in range(n)),
-        box_B4=torch.ones(n, 4), points_BN2=torch.ones(n, 10, 2), point_labels_BN=torch.ones(n, 10),
-        noise_B1mm=torch.zeros(n, 1, small, small),
+        label_B1SS=torch.zeros(n, 1, side, side), prompts=names, given=tuple(kinds[name] for name in names),
     )  # fmt: skip
 
 

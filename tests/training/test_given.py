@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hqsam.model.options import ModelOptions
-from hqsam.training.run import Spec
+from hqsam.training.train_run import TrainRun
 from hqsam_base.errors import UserError
 from hqsam_pipelines.report.tables import curve_table
 from hqsam_pipelines.runner import launch
@@ -43,7 +43,7 @@ def test_no_gpu_and_no_second_process_is_needed(published, training_set, tmp_pat
         "hqsam_pipelines.runner.launch.subprocess.Popen", lambda *_, **__: pytest.fail("a child was started")
     )
     wanted = options(epochs=0, device="cuda", processes=3, feed="online")
-    spec = Spec(
+    spec = TrainRun(
         shards=training_set[0],
         prompts=training_set[1],
         model=published[0],

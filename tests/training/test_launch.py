@@ -19,9 +19,9 @@ from tests.training.test_processes import spec_of
 PARENT = """
 import sys
 from pathlib import Path
-from hqsam.training.run import Spec
+from hqsam.training.train_run import TrainRun
 from hqsam_pipelines.runner import launch
-launch.train(Spec.read(Path(sys.argv[1])), lambda done, total, what: print(done, what, flush=True))
+launch.train(TrainRun.read(Path(sys.argv[1])), lambda done, total, what: print(done, what, flush=True))
 """
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hqsam.model.prompt_inputs import group
 from hqsam.training.batch import collate
 from hqsam.training.loader import (
     Item,
@@ -78,6 +79,10 @@ def test_prefetch_keeps_order_and_passes_errors_on():
     assert results == [x * x for x in range(7)]
 
 
+PARTS = {"box": (True, 0, False), "point": (False, 10, False), "noise_mask": (False, 0, True)}
+"""Box, number of points and mask of each kind."""
+
+
 def test_views_are_rebuilt_from_the_plan(training_set):
     data = TrainingSet(shards=training_set[0], prompts=training_set[1])
     assert len(data) == 14
@@ -89,26 +94,29 @@ def test_views_are_rebuilt_from_the_plan(training_set):
             kinds.add(view.prompt)
             assert view.image.shape == (128, 128, 3)
             assert view.mask.shape == (128, 128)
-            assert view.noise.shape == (64, 64)
-            assert set(np.unique(view.noise)) <= {0, 255}
             ys, xs = np.nonzero(view.mask > 128)
             assert len(ys) >= 10
-            np.testing.assert_array_equal(view.box, [xs.min(), ys.min(), xs.max(), ys.max()])
-            for x, y in view.points.astype(int):
-                assert view.mask[y, x] > 128
-    assert len(kinds) >= 2
+            given = view.given
+            assert (given.box is not None, len(given.points), given.mask is not None) == PARTS[view.prompt]
+            if given.box is not None:
+                np.testing.assert_array_equal(given.box, [xs.min(), ys.min(), xs.max(), ys.max()])
+            assert all(view.mask[y, x] > 128 for x, y in given.points.astype(int))
+            if given.mask is not None:
+                assert given.mask.shape == (64, 64) and set(np.unique(given.mask)) <= {0, 255}
+    assert kinds == set(PARTS)
     data.close()
 
 
-def test_collate_pads_points_and_scales_labels(training_set):
+def test_collate_scales_labels_and_prompts_group_by_their_parts(training_set):
     data = TrainingSet(shards=training_set[0], prompts=training_set[1])
     views = [data.view(Item(n, 0)) for n in range(3)]
     batch = collate(views)
     assert batch.image_B3SS.shape == (3, 3, 128, 128)
     assert batch.label_B1SS.min() >= 0 and batch.label_B1SS.max() <= 1
     np.testing.assert_allclose(batch.label_B1SS[1, 0].numpy() * 255, views[1].mask, atol=1e-4)
-    assert (batch.point_labels_BN == 1).sum() == sum(len(v.points) for v in views)
-    assert sorted(i for k in ("box", "point", "noise_mask") for i in batch.rows(k).tolist()) == [0, 1, 2]
+    groups = group(batch.given)
+    assert sorted(row for rows in groups for row in rows) == [0, 1, 2]
+    assert len(groups) == len(set(batch.prompts))
     with pytest.raises(ValueError, match="at least one"):
         collate([])
     data.close()

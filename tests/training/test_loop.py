@@ -8,14 +8,19 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from hqsam.model import checkpoint
 from hqsam.model.build import build_model
+from hqsam.model.options import ModelOptions
 from hqsam.training.batch import collate
 from hqsam.training.events import NAME
 from hqsam.training.feed import encode
 from hqsam.training.loader import Item, TrainingSet
-from hqsam.training.loop import ModelOptions, TrainOptions, train
+from hqsam.training.loop import train
+from hqsam.training.options import TrainOptions
 from hqsam.training.step import Step, predict_hq
+from hqsam.training.train_run import TrainRun
 from hqsam_base.errors import UserError
+from hqsam_base.progress import silent
 from tests import REPOSITORY
 
 WEIGHTS = REPOSITORY / "hqsam" / "model" / "backbones" / "nano.safetensors"
@@ -28,11 +33,10 @@ def options(**changes):
 
 
 def run(training_set, out, *, seed=0, model=BASE, progress=None, **changes):
-    extra = {} if progress is None else {"report": progress}
-    return train(
-        shards=training_set[0], prompts=training_set[1], model=model, options=options(**changes), out=out, seed=seed,
-        **extra,
-    )  # fmt: skip
+    wanted = TrainRun(
+        shards=training_set[0], prompts=training_set[1], model=model, options=options(**changes), out=out, seed=seed
+    )
+    return train(wanted, progress=progress or silent)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,15 @@ def test_outputs(trained):
     assert meta["steps"] == 2 * (12 * 2 // 6)
     assert meta["n_held_out"] == 2
     assert not list(out.parent.glob(".*")), "no scratch folder is left"
+
+
+def test_the_base_is_hashed_once(training_set, tmp_path, monkeypatch):
+    """A ViT-H takes 2.6 GB: twice the digest is seconds of reading before the first step."""
+    real, read = checkpoint.sha256, []
+    monkeypatch.setattr(checkpoint, "sha256", lambda path: read.append(path) or real(path))
+    meta = run(training_set, tmp_path / "nano", epochs=1, points=16)
+    assert read == [WEIGHTS]
+    assert meta["base_sha256"] == real(WEIGHTS)
 
 
 def test_only_the_hq_head_trains(trained):

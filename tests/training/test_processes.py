@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hqsam.model.build import build_model
-from hqsam.training.run import Spec
+from hqsam.training.train_run import TrainRun
 from hqsam_base.errors import UserError
 from tests.training.processes import Training, killed_again_and_again, weights
 from tests.training.test_loop import BASE, options
@@ -19,7 +19,7 @@ SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "holdout": 0.0, "p
 
 def spec_of(training_set, out, **changes):
     changes = SMALL | changes
-    return Spec(
+    return TrainRun(
         shards=training_set[0], prompts=training_set[1], model=BASE, options=options(**changes), out=out, seed=0
     )
 
@@ -91,4 +91,4 @@ def test_a_run_is_not_taken_up_by_another_number_of_processes(training_set, tmp_
     training.signal(signal.SIGTERM)
     training.join()
     with pytest.raises(UserError, match=r"processes: 2 there, 1 now"):
-        train(shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out, seed=0)
+        train(spec)

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from hqsam.model.build import build_model
+from hqsam.model.options import ModelOptions
 from hqsam.training.batch import collate
 from hqsam.training.cache import _mapped
 from hqsam.training.events import NAME, EventFile
 from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet
-from hqsam.training.loop import ModelOptions
 from hqsam.training.probe import reserve
 from hqsam.training.state import LAST, RunState, TrainProgress
 from hqsam.training.step import Step
@@ -80,7 +80,7 @@ def test_the_memory_probe_leaves_room_for_what_comes_later(training_set):
     view, model = data.view(Item(0, 0)), build_model(BASE)
     data.close()
     batch = collate([view] * 8)
-    moving = sum(t.nbytes for t in (batch.image_B3SS, batch.label_B1SS, batch.noise_B1mm))
+    moving = sum(t.nbytes for t in (batch.image_B3SS, batch.label_B1SS))
     features = sum(t.nbytes for t in vars(model.encode(model.preprocess(batch.image_B3SS))).values() if t is not None)
     adam = torch.optim.Adam(model.trainable().values())
     for parameter in model.trainable().values():

@@ -138,11 +138,13 @@ def test_what_an_earlier_run_left_is_not_passed_on(training_set, tmp_path):
 @pytest.mark.parametrize("junk", [b"", b"damaged", b"\x80\x02X\x01", b"PK\x03\x04" + bytes(40)])
 def test_a_damaged_state_is_told(training_set, tmp_path, junk):
     from hqsam.training.loop import train
+    from hqsam.training.train_run import TrainRun
     from tests.training.test_loop import BASE, options
 
     said, out = [], tmp_path / "nano"
     out.mkdir()
     (out / "last.pt").write_bytes(junk)
     wanted = options(**(SMALL | {"epochs": 1}))
-    train(shards=training_set[0], prompts=training_set[1], model=BASE, options=wanted, out=out, seed=0, say=said.append)
+    given = {"shards": training_set[0], "prompts": training_set[1], "model": BASE, "options": wanted}
+    train(TrainRun(**given, out=out, seed=0), say=said.append)
     assert [line for line in said if "last.pt is damaged" in line]

@@ -14,19 +14,21 @@ from safetensors.torch import load_file
 
 from hqsam.model.build import build_model
 from hqsam.model.load import load_any
-from hqsam.training.batch import PROMPT_KINDS, collate
+from hqsam.model.options import ModelOptions
+from hqsam.training.batch import collate
 from hqsam.training.cache import CachePlan
 from hqsam.training.checks import check_nodes, check_processes, compile_encoder
 from hqsam.training.feed import encode
 from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet, epoch_plan
-from hqsam.training.loop import ModelOptions, TrainOptions
 from hqsam.training.loss import boundary_band, loss_at_points
+from hqsam.training.options import TrainOptions
 from hqsam.training.probe import largest_fitting
-from hqsam.training.run import Spec
 from hqsam.training.state import LAST
 from hqsam.training.step import Step, mask_logits, predict
+from hqsam.training.train_run import TrainRun
 from hqsam_base.errors import UserError
+from hqsam_datasets import prompts
 from hqsam_datasets.prepare import augment
 from tests import REPOSITORY
 from tests.training.test_loop import BASE, options, run
@@ -156,7 +158,7 @@ def test_boundary_loss_sees_the_band_only():
 
 @pytest.mark.parametrize("changes", [{"loss_region": "boundary"}, {"supervise": "both"}, {"mask_prompt": "logits"}])
 def test_options_of_the_loss_reach_the_gradient(model, batch, changes):
-    assert set(batch.prompts) == set(PROMPT_KINDS), "the batch has each kind of prompt"
+    assert set(batch.prompts) == set(prompts.DEFAULT), "the batch has each kind of prompt"
     plain, _ = gradients(model, batch)
     other, _ = gradients(model, batch, **changes)
     assert not torch.equal(plain, other)
@@ -177,8 +179,9 @@ def test_supervising_both_is_the_mean_of_token_and_sum(model, batch):
 def test_mask_prompts_as_picture_or_logits(batch):
     """The official code feeds 0/255 where SAM was trained with logits: that is the default, `logits` the option."""
     assert TrainOptions().mask_prompt == "picture"
-    assert set(batch.noise_B1mm.unique().tolist()) == {0.0, 255.0}
-    assert set(mask_logits(batch.noise_B1mm).unique().tolist()) == {-10.0, 10.0}
+    noises = np.stack([given.mask for given in batch.given if given.mask is not None])
+    assert set(np.unique(noises)) == {0, 255}
+    assert set(np.unique(mask_logits(noises))) == {-10.0, 10.0}
 
 
 def test_a_view_with_too_few_pixels_costs_only_itself_its_points(training_set, tmp_path, augment_options):
@@ -187,7 +190,8 @@ def test_a_view_with_too_few_pixels_costs_only_itself_its_points(training_set, t
     augment.write_prompts(shards=training_set[0], out=tmp_path / "p", options=many, seed=0, progress=lambda *_: None)
     data = TrainingSet(shards=training_set[0], prompts=tmp_path / "p")
     views = [data.view(Item(n, v)) for n in range(14) for v in (0, 1)]
-    few = [view for view in views if not len(view.points)]
+    plans = [data.plan(n)[0]["views"][v] for n in range(14) for v in (0, 1)]
+    few = [view for view, plan in zip(views, plans, strict=True) if not plan["points"]]
     assert 0 < len(few) < len(views)
     assert all(view.prompt != "point" for view in few)
     assert any(view.prompt == "point" for view in views)
@@ -337,14 +341,14 @@ def test_variants_that_change_the_encoder_need_the_online_feed(training_set, tmp
 
 def test_the_program_says_what_is_wrong_with_its_file(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
-        Spec.read(tmp_path / "none.json")
+        TrainRun.read(tmp_path / "none.json")
     (tmp_path / "spec.json").write_text('{"shards": "x"}')
     with pytest.raises(UserError, match="Field required"):
-        Spec.read(tmp_path / "spec.json")
+        TrainRun.read(tmp_path / "spec.json")
 
 
 def test_the_plain_program(training_set, tmp_path):
-    spec = Spec(
+    spec = TrainRun(
         shards=training_set[0],
         prompts=training_set[1],
         model=BASE,
@@ -353,7 +357,7 @@ def test_the_plain_program(training_set, tmp_path):
         seed=0,
     )
     spec.write(tmp_path / "spec.json")
-    assert Spec.read(tmp_path / "spec.json") == spec
+    assert TrainRun.read(tmp_path / "spec.json") == spec
     paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics", "pipelines"))
     done = subprocess.run(
         [sys.executable, "-m", "hqsam.training.run", str(tmp_path / "spec.json")], env=os.environ | {"PYTHONPATH": paths},

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from hqsam_datasets.prompts import drawn_kind, names
+from hqsam_datasets.prompts.base import DRAWN_PREFIX
 from hqsam_datasets.sources.base import InnerPath
 
 Kind = Literal["masks", "coco", "lvis", "ytvis", "davis"]
 PromptSet = Literal["gt_box", "detector_box", "tracker_box", "coarse_mask"]
+"""Prompt sets that adapters make; others, ``gt_<kind>``, are drawn from the ground truth (`hqsam_datasets.prompts`)."""
 Box = tuple[float, float, float, float]
 
 
@@ -21,7 +24,8 @@ class BenchmarkOptions(BaseModel):
 
     Attributes:
         expected_images: Number of images (frames) that the set must have; None switches the check off.
-        prompt_sets: Which prompts to write.
+        prompt_sets: Which prompts to write: those of the set (``gt_box``, ``detector_box``, ``tracker_box``,
+            ``coarse_mask``), and ``gt_<kind>`` for prompts of a kind that are drawn from the ground-truth masks.
         images_per_shard: Images per tar.
         images: For own data, the folder of the images inside the archive.
         masks: For own data, the folder of the masks (it may be the same).
@@ -33,13 +37,24 @@ class BenchmarkOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     expected_images: int | None = Field(default=None, ge=1)
-    prompt_sets: tuple[PromptSet, ...] = Field(min_length=1)
+    prompt_sets: tuple[str, ...] = Field(min_length=1)
     images_per_shard: int = Field(default=1024, ge=1)
     images: InnerPath | None = None
     masks: InnerPath | None = None
     annotations: InnerPath | None = None
     detections: InnerPath | None = None
     skip: tuple[str, ...] = ()
+
+    @field_validator("prompt_sets")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in get_args(PromptSet) and drawn_kind(name) is None:
+                drawn = [f"{DRAWN_PREFIX}{kind}" for kind in names() if kind != "box"]
+                raise ValueError(
+                    f"there is no prompt set {name}; use some of {', '.join((*get_args(PromptSet), *drawn))}"
+                )
+        return value
 
 
 OWN_DATA = ("images", "masks", "annotations", "detections", "skip")

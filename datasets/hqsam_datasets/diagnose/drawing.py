@@ -10,26 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base import rle
+from hqsam_datasets import prompts as kinds
 from hqsam_datasets.formats.images import FOREGROUND
 from hqsam_datasets.prepare.augment import apply_view
+from hqsam_datasets.prompts import Marks, marks_of_row
 from hqsam_datasets.sample import Sample
 
 TILE = 512
 _GAP = 8
 _TINTS = ((255, 64, 64), (64, 160, 255), (64, 220, 96), (255, 200, 0), (200, 96, 255), (0, 210, 210))
+_Colour = tuple[int, int, int]
 _BOX = (255, 235, 0)
 _POINT = (0, 255, 80)
 
 
 def draw_sample(
-    sample: Sample, views: Sequence[Mapping[str, Any]], noises: Sequence[NDArray[np.uint8]]
+    sample: Sample, views: Sequence[Mapping[str, Any]], pictures: Sequence[Mapping[str, NDArray[np.uint8]]]
 ) -> NDArray[np.uint8]:
-    """A sheet of tiles: the sample with its masks and the views' crops; then per view the prompts, and the noisy mask.
+    """Draw a sheet of tiles: the sample with its masks and the views' crops; then per view the prompts and their pictures.
 
     Args:
         sample: the sample.
         views: entries of the plan's `views`; may be empty.
-        noises: the noisy mask of each view, uint8 [m, m].
+        pictures: the pictures of each view's prompts by name, uint8 [m, m]: the noisy mask.
 
     Returns:
         uint8 [H, W, 3] RGB: one row for the sample, one for each view.
@@ -42,12 +45,12 @@ def draw_sample(
     for view in views:
         _draw_crop(overview, view, sample.image.shape[:2])
     rows = [_row([_tile(sample.image), overview, _tile(_grey(union))])]
-    for view, noise in zip(views, noises, strict=True):
+    for view, own in zip(views, pictures, strict=True):
         mask = sample.instances[int(view["instance"])].mask
         image, label = apply_view(image=sample.image, mask=mask, view=view)
         shown = _tile(tinted(image, label, _TINTS[0]))
-        _draw_prompts(shown, view, image.shape[0])
-        rows.append(_row([_tile(image), shown, _tile(_grey(noise))]))
+        _draw_prompts(shown, view, own)
+        rows.append(_row([_tile(image), shown, *(_tile(_grey(picture)) for picture in own.values())]))
     return _stack(rows)
 
 
@@ -68,11 +71,11 @@ def draw_evaluation(
     tiles = [plain, _labelled(_with_masks(plain.copy(), truths), f"ground truth: {len(truths)}")]
     for name in sorted({prompt["prompt_set"] for prompt in prompts}):
         chosen = [prompt for prompt in prompts if prompt["prompt_set"] == name]
-        tile = _with_masks(plain.copy(), [prompt for prompt in chosen if prompt["kind"] == "mask"])
+        tile = _with_masks(plain.copy(), [prompt for prompt in chosen if prompt["rle"]])
         factor = TILE / max(image.shape[:2])
-        for place, prompt in enumerate(prompt for prompt in chosen if prompt["kind"] == "box"):
-            x0, y0, x1, y1 = (round(prompt[side] * factor) for side in ("x0", "y0", "x1", "y1"))
-            cv2.rectangle(tile, (x0, y0), (x1, y1), _TINTS[place % len(_TINTS)], 2)
+        for place, prompt in enumerate(row for row in chosen if not row["rle"]):
+            colour = _TINTS[place % len(_TINTS)]
+            _draw_marks(tile, marks_of_row(prompt), factor, colours=(colour, colour), thick=2, radius=3)
         tiles.append(_labelled(tile, f"{name}: {len(chosen)}"))
     return _row(tiles)
 
@@ -113,15 +116,35 @@ def _draw_crop(tile: NDArray[np.uint8], view: Mapping[str, Any], size: tuple[int
     cv2.putText(tile, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
 
 
-def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], size: int) -> None:
-    """Draw box and points where they fall on the tile; the prompt that trains is drawn thick."""
-    factor = tile.shape[0] / size
-    x0, y0, x1, y1 = (int((v + 0.5) * factor) for v in view["box"])
-    cv2.rectangle(tile, (x0, y0), (x1, y1), _BOX, 3 if view["prompt"] == "box" else 1)
-    radius = 6 if view["prompt"] == "point" else 3
-    for x, y in view["points"]:
-        cv2.circle(tile, (int((x + 0.5) * factor), int((y + 0.5) * factor)), radius, _POINT, -1)
+def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Draw the view's prompts where they fall on the tile; the one that trains is drawn thick."""
+    factor = tile.shape[0] / view["image_size"]
+    for kind in (kinds.load(name) for name in kinds.names()):
+        try:
+            marks = kind.marks(kind.planned(view, pictures.__getitem__))
+        except KeyError:  # the plan was made without this kind
+            continue
+        thick, radius = (3, 6) if view["prompt"] == kind.name else (1, 3)
+        _draw_marks(tile, marks, factor, colours=(_BOX, _POINT), thick=thick, radius=radius, centre=0.5)
     _labelled(tile, f"view {view['view']}: {view['prompt']}, scale {view['jitter']['scale']:.2f}")
+
+
+def _draw_marks(
+    tile: NDArray[np.uint8], marks: Marks, factor: float, *, colours: tuple[_Colour, _Colour], thick: int, radius: int,
+    centre: float = 0.0,
+) -> None:  # fmt: skip
+    """Draw boxes and lines in the first colour and points in the second; `centre` is where in a pixel a coordinate is."""
+
+    def at(x: float, y: float) -> tuple[int, int]:
+        place = (x + centre) * factor, (y + centre) * factor
+        return (int(place[0]), int(place[1])) if centre else (round(place[0]), round(place[1]))
+
+    for x0, y0, x1, y1 in marks.boxes:
+        cv2.rectangle(tile, at(x0, y0), at(x1, y1), colours[0], thick)
+    for line in marks.lines:
+        cv2.polylines(tile, [np.array([at(x, y) for x, y in line], np.int32)], False, colours[0], thick)
+    for x, y, _ in marks.points:
+        cv2.circle(tile, at(x, y), radius, colours[1], -1)
 
 
 def _labelled(tile: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,14 @@ class Found:
         sample: the decoded sample.
         where: the archive that holds it.
         views: the plan's views; empty without a plan.
-        noises: noisy mask of each view, uint8 [m, m].
+        pictures: pictures of each view's prompts by name, uint8 [m, m].
         row: its row of the manifest; empty if the normalise stage's output is not there.
     """
 
     sample: Sample
     where: Path
     views: list[dict[str, Any]]
-    noises: list[NDArray[np.uint8]]
+    pictures: list[dict[str, NDArray[np.uint8]]]
     row: dict[str, Any]
 
 
@@ -102,8 +102,8 @@ def find_sample(key: str, data: Path) -> Found:
             files = reader.read_sample(*spans[key])[1] if key in spans else {}
     else:
         raise _unknown(key, data)
-    views, noises = _plan(key, data / "prompts")
-    return Found(parse_sample(key, files), archive, views, noises, row)
+    views, pictures = _plan(key, data / "prompts")
+    return Found(parse_sample(key, files), archive, views, pictures, row)
 
 
 def _manifest_row(key: str, data: Path) -> tuple[dict[str, Any], Path | None]:
@@ -123,14 +123,20 @@ def _in_shards(key: str, folder: Path) -> tuple[Path, int, int] | None:
     return next(((folder / name, offset, end) for _, name, offset, end in found), None)
 
 
-def _plan(key: str, folder: Path) -> tuple[list[dict[str, Any]], list[NDArray[np.uint8]]]:
+def _plan(key: str, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, NDArray[np.uint8]]]]:
     place = _in_shards(key, folder)
     if place is None:
         return [], []
     with TarReader(place[0]) as reader:
         files = reader.read_sample(*place[1:])[1]
     views: list[dict[str, Any]] = json.loads(files["json"])["views"]
-    return views, [decode_mask(files[f"noise{view['view']}.png"]).mask for view in views]
+    return views, [_pictures(files, f"{view['view']}.png") for view in views]
+
+
+def _pictures(files: Mapping[str, bytes], tail: str) -> dict[str, NDArray[np.uint8]]:
+    """A view's pictures by name: `noise0.png` is the picture `noise` of view 0."""
+    named = {name.removesuffix(tail): data for name, data in files.items() if name.endswith(tail)}
+    return {name: decode_mask(data).mask for name, data in named.items() if not name[-1:].isdigit()}
 
 
 def _unknown(key: str, data: Path) -> UserError:

@@ -5,8 +5,8 @@ and bottom), as in the official loader. The plan holds numbers only; `apply_view
 view come from one generator seeded by (key, view, seed), so no view depends on another, on order or on workers.
 
 Crops that show fewer than `min_foreground` pixels of the object are drawn again, at most `max_redraws` times; then the
-whole picture is taken. Points are a possible prompt only for views with enough foreground pixels: the official code
-drops the point prompt for the whole batch instead.
+whole picture is taken. Which prompts are drawn is the option `prompts`; how, and for which views, each kind's file says
+(`hqsam_datasets/prompts/`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import cv2
 import numpy as np
@@ -28,11 +29,16 @@ from hqsam_base.atomic import atomic_folder, write_json
 from hqsam_base.errors import UserError
 from hqsam_base.processes import ordered_map, worker_count
 from hqsam_base.progress import Progress
+from hqsam_datasets import prompts
 from hqsam_datasets.formats import images
+from hqsam_datasets.formats.resize import resize_bilinear
 from hqsam_datasets.formats.tar import iterate_samples, read_index
 from hqsam_datasets.formats.tar_writer import ShardWriter
-from hqsam_datasets.prompts import sampling
+from hqsam_datasets.prompts.base import Target
+from hqsam_datasets.prompts.box import mask_box
 from hqsam_datasets.sample import mask_extension
+
+T = TypeVar("T")
 
 VERSION = 1
 PAD_IMAGE = 128
@@ -40,14 +46,13 @@ PAD_IMAGE = 128
 _VIEWS_WORTH_A_PROCESS = 2000
 _ROUNDING = 0.01
 
-PromptKind = Literal["box", "point", "noise_mask"]
-
 
 class AugmentOptions(BaseModel):
     """Section `augment` of params.yaml.
 
     Attributes:
         views: augmented views per sample.
+        prompts: kinds of prompts, files of `hqsam_datasets/prompts`: each view gets all of them, and is trained with one.
         image_size: side of a view in pixels: the network's input size.
         mask_input_size: side of the mask prompt in pixels.
         points: points of the point prompt.
@@ -60,6 +65,7 @@ class AugmentOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     views: int = Field(default=1, ge=1)
+    prompts: tuple[str, ...] = prompts.DEFAULT
     image_size: int = Field(default=1024, ge=16)
     mask_input_size: int = Field(default=256, ge=8)
     points: int = Field(default=10, ge=1)
@@ -73,6 +79,15 @@ class AugmentOptions(BaseModel):
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0.0 < value[0] <= value[1]:
             raise ValueError("scale must be two positive numbers in order")
+        return value
+
+    @field_validator("prompts")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(value) - set(prompts.names()))
+        if unknown or not value or len(set(value)) < len(value):
+            problem = f"there is no kind {unknown[0]}" if unknown else "name at least one kind, each once"
+            raise ValueError(f"prompts: {problem}; the kinds are {', '.join(prompts.names())}")
         return value
 
 
@@ -89,7 +104,7 @@ class Jitter(TypedDict):
 
 
 class ViewPlan(TypedDict):
-    """One entry of `views` in a plan; coordinates are pixels of the view."""
+    """One entry of `views` in a plan, beside what each kind of prompt adds; coordinates are pixels of the view."""
 
     view: int
     seed: int
@@ -97,10 +112,8 @@ class ViewPlan(TypedDict):
     image_size: int
     flip: bool
     jitter: Jitter
-    box: list[float]
-    points: list[list[int]]
     n_foreground: int
-    prompt: PromptKind
+    prompt: str
     redraws: int
 
 
@@ -146,7 +159,7 @@ def render(values: NDArray[np.uint8], *, flip: bool, jitter: Jitter, image_size:
     """Flip, resize, crop and pad [H, W] or [H, W, C] values; float32 [image_size, image_size(, C)]."""
     if flip:
         values = values[:, ::-1]
-    resized = sampling.resize_bilinear(values, jitter["height"], jitter["width"])
+    resized = resize_bilinear(values, jitter["height"], jitter["width"])
     y, x = jitter["crop_y"], jitter["crop_x"]
     crop = resized[y : y + jitter["crop_h"], x : x + jitter["crop_w"]]
     canvas = np.full((image_size, image_size, *values.shape[2:]), pad, dtype=np.float32)
@@ -187,7 +200,7 @@ def render_mask(mask: NDArray[np.uint8], *, flip: bool, jitter: Jitter, image_si
 
 def plan_view(
     masks: list[NDArray[np.uint8]], *, key: str, view: int, seed: int, options: AugmentOptions
-) -> tuple[ViewPlan, NDArray[np.uint8]]:
+) -> tuple[dict[str, Any], dict[str, NDArray[np.uint8]]]:
     """Draw one view and its prompts.
 
     Args:
@@ -198,19 +211,28 @@ def plan_view(
         options: sizes and bounds.
 
     Returns:
-        The plan's entry, and the noisy mask, uint8 [mask_input_size, mask_input_size], 0/255.
+        The plan's entry, a `ViewPlan` with what the kinds of prompts add, and their pictures by name.
+
+    Raises:
+        UserError: none of the kinds gives a prompt for this view.
     """
     number = view_seed(key, view, seed)
     rng = np.random.default_rng(number)
     instance = int(rng.integers(len(masks))) if len(masks) > 1 else 0
     flip = bool(rng.random() >= 0.5)
     jitter, shown, redraws = _draw_crop(masks[instance], flip, rng, options)
-    n_foreground = int(np.count_nonzero(shown > images.FOREGROUND))
-    points: list[list[int]] = []
-    if n_foreground >= options.points:
-        points = sampling.sample_points(shown, n=options.points, rng=rng).tolist()
-    noise = _noise(shown, rng, options)
-    kinds: list[PromptKind] = ["box", "point", "noise_mask"] if points else ["box", "noise_mask"]
+    target = Target(
+        shown=shown,
+        n_foreground=int(np.count_nonzero(shown > images.FOREGROUND)),
+        place=partial(_projected_box, masks[instance], flip, jitter),
+    )
+    # Kinds share the view's generator: their turns fix the order, whatever the order of the option.
+    kinds = sorted((prompts.load(name) for name in options.prompts), key=lambda kind: (kind.turn, kind.name))
+    drawn = {kind.name: kind.plan(target, rng=rng, options=options) for kind in kinds}
+    offered = [name for name in options.prompts if drawn[name].offered]
+    if not offered:
+        cure = "name a kind in augment.prompts that every view has: box"
+        raise UserError(f"view {view} has none of the prompts {', '.join(drawn)}", key=key, cure=cure)
     plan = ViewPlan(
         view=view,
         seed=number,
@@ -218,13 +240,21 @@ def plan_view(
         image_size=options.image_size,
         flip=flip,
         jitter=jitter,
-        box=_box(shown, masks[instance], flip, jitter, rng, options),
-        points=points,
-        n_foreground=n_foreground,
-        prompt=kinds[int(rng.integers(len(kinds)))],
+        n_foreground=target.n_foreground,
+        prompt=offered[int(rng.integers(len(offered)))],
         redraws=redraws,
     )
-    return plan, noise
+    values = [dict(plan), *(dict(one.values) for one in drawn.values())]
+    return _united(values), _united([dict(one.pictures) for one in drawn.values()])
+
+
+def _united(parts: list[dict[str, T]]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for part in parts:
+        if found.keys() & part.keys():
+            raise ValueError(f"two kinds of prompts write {sorted(found.keys() & part.keys())}")
+        found |= part
+    return found
 
 
 def _draw_crop(
@@ -245,30 +275,9 @@ def _draw_crop(
     return whole, shown, options.max_redraws + 1
 
 
-def _noise(shown: NDArray[np.uint8], rng: np.random.Generator, options: AugmentOptions) -> NDArray[np.uint8]:
-    size = options.mask_input_size
-    return sampling.noisy_mask(sampling.resize_bilinear(shown, size, size), rng=rng)
-
-
-def _box(
-    shown: NDArray[np.uint8],
-    mask: NDArray[np.uint8],
-    flip: bool,
-    jitter: Jitter,
-    rng: np.random.Generator,
-    options: AugmentOptions,
-) -> list[float]:
-    """The box of the visible foreground; of the object's place where a thin object has vanished in the resize."""
-    box = sampling.mask_box(shown) or _projected_box(mask, flip, jitter)
-    if options.box_noise == 0.0:
-        return [float(value) for value in box]
-    size = (options.image_size, options.image_size)
-    return list(sampling.noisy_box(box, scale=options.box_noise, size=size, rng=rng))
-
-
 def _projected_box(mask: NDArray[np.uint8], flip: bool, jitter: Jitter) -> tuple[int, int, int, int]:
     height, width = mask.shape
-    box = sampling.mask_box(mask[:, ::-1] if flip else mask) or (0, 0, width - 1, height - 1)
+    box = mask_box(mask[:, ::-1] if flip else mask) or (0, 0, width - 1, height - 1)
     scale_x, scale_y = jitter["width"] / width, jitter["height"] / height
     x0, x1 = (int(x * scale_x) - jitter["crop_x"] for x in (box[0], box[2]))
     y0, y1 = (int(y * scale_y) - jitter["crop_y"] for y in (box[1], box[3]))
@@ -345,7 +354,7 @@ def _index(
         "image_size": options.image_size,
         "mask_input_size": options.mask_input_size,
         "seed": seed,
-        "prompts": {kind: counts[kind] for kind in ("box", "noise_mask", "point")},
+        "prompts": {kind: counts[kind] for kind in sorted(options.prompts)},
         "redraws": counts["redraws"],
         "fallbacks": counts["fallbacks"],
         "empty": counts["empty"],
@@ -374,9 +383,9 @@ def _plan_sample(task: _Task, key: str, files: Mapping[str, bytes], counts: Coun
     members: dict[str, bytes] = {}
     plans = []
     for view in range(task.options.views):
-        plan, noise = plan_view(masks, key=key, view=view, seed=task.seed, options=task.options)
+        plan, pictures = plan_view(masks, key=key, view=view, seed=task.seed, options=task.options)
         plans.append(plan)
-        members[f"noise{view}.png"] = images.encode_png(noise)
+        members |= {f"{name}{view}.png": images.encode_png(picture) for name, picture in pictures.items()}
         counts[plan["prompt"]] += 1
         counts["redraws"] += plan["redraws"]
         counts["fallbacks"] += plan["redraws"] > task.options.max_redraws

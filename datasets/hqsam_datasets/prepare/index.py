@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hqsam_base import atomic, json_stream
+import numpy as np
+
+from hqsam_base import atomic, json_stream, rle
 from hqsam_base.errors import UserError
 from hqsam_base.processes import ordered_map, worker_count
 from hqsam_base.progress import Progress
@@ -23,11 +25,12 @@ from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import ImageError, decode_image, encode_png, probe
 from hqsam_datasets.formats.tar_writer import ShardWriter
 from hqsam_datasets.overlap.hashing import ImageHashes, hash_image
+from hqsam_datasets.prompts import PromptKind, drawn_kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 2
+VERSION = 3
 Row = dict[str, Any]
 _SHARD_BYTES = 4 << 30
 _BATCH = 32_768
@@ -60,7 +63,7 @@ def index(
         root: The extracted archive.
         out: Folder to write, replaced as a whole.
         options: ``benchmarks.<name>.index``.
-        seed: Kept for adapters whose prompts are drawn; none of the present ones draws.
+        seed: Of prompts that are drawn from the ground truth (``gt_<kind>``); the adapters' own are not drawn.
         progress: told how far the work is.
         kind: Name of the adapter; None: that of the section.
         workers: Processes that decode and hash; None: as many as pay off (`parallel.worker_count`). Changes no byte.
@@ -77,9 +80,9 @@ def index(
     """
     adapter = benchmarks.of_section(benchmark, kind or benchmark, options)
     try:
-        return _index(adapter, root, out, options, progress, workers)
+        return _index(adapter, root, out, options, seed, progress, workers)
     except NotHadError:
-        return _index(_Nothing.of(adapter), root, out, options, progress, workers)
+        return _index(_Nothing.of(adapter), root, out, options, seed, progress, workers)
 
 
 @dataclass
@@ -100,13 +103,19 @@ class _Nothing:
 
 
 def _index(
-    adapter: Benchmark, root: Path, out: Path, options: BenchmarkOptions, progress: Progress, workers: int | None
+    adapter: Benchmark,
+    root: Path,
+    out: Path,
+    options: BenchmarkOptions,
+    seed: int,
+    progress: Progress,
+    workers: int | None,
 ) -> Row:
     content, benchmark = adapter.read(root), adapter.name
     with atomic.atomic_folder(out) as folder:
         n_workers = worker_count(content.n_images, worth=_WORTH) if workers is None else workers
         loaded = _loaded(_in_order(content.items), n_workers)
-        tables = _write_images(loaded, folder, options, lambda done: progress(done, content.n_images, benchmark))
+        tables = _write_images(loaded, folder, options, seed, lambda done: progress(done, content.n_images, benchmark))
         if not isinstance(adapter, _Nothing):
             _check_count(tables["images"].n_rows, options, benchmark)
         for name, rows in tables.items():
@@ -176,7 +185,11 @@ class _Rows:
 
 
 def _write_images(
-    loaded: Iterator[tuple[Item, _Image]], folder: Path, options: BenchmarkOptions, progress: Callable[[int], None]
+    loaded: Iterator[tuple[Item, _Image]],
+    folder: Path,
+    options: BenchmarkOptions,
+    seed: int,
+    progress: Callable[[int], None],
 ) -> dict[manifest.TableName, _Rows]:
     images, instances, prompts = (
         _Rows("images", "key"),
@@ -184,6 +197,7 @@ def _write_images(
         _Rows("prompts", "prompt_id"),
     )
     size = options.images_per_shard
+    drawn = {name: kind for name in options.prompt_sets if (kind := drawn_kind(name)) is not None}
     with ShardWriter(folder, prefix="images", samples_per_shard=size, max_bytes=_SHARD_BYTES) as writer:
         for done, (item, image) in enumerate(loaded, start=1):
             shard = writer.add(item.key, {image.extension: image.data})
@@ -193,6 +207,9 @@ def _write_images(
             for prompt in item.prompts:
                 if prompt.prompt_set in options.prompt_sets:
                     prompts.add(_prompt_row(item, prompt), count_as=prompt.prompt_set)
+            for name, kind in drawn.items():
+                for row in _drawn_rows(item, name, kind, seed):
+                    prompts.add(row, count_as=name)
             progress(done)
     return {"images": images, "instances": instances, "prompts": prompts}
 
@@ -283,6 +300,20 @@ def _instance_row(item: Item, truth: Truth) -> Row:
         "track_id": truth.track_id, "iscrowd": int(truth.iscrowd), "area": truth.area, "rle": truth.rle,
         "height": item.height, "width": item.width,
     }  # fmt: skip
+
+
+def _drawn_rows(item: Item, prompt_set: str, kind: PromptKind, seed: int) -> Iterator[Row]:
+    """Prompts that are drawn from the masks of an image, each from (seed, set, instance) alone; crowds get none."""
+    for truth in (truth for truth in item.truths if not truth.iscrowd):
+        number = hashlib.sha256(f"{seed}/{prompt_set}/{item.key}/{truth.instance_id}".encode()).digest()[:8]
+        mask = rle.decode(truth.rle, height=item.height, width=item.width)
+        found = kind.of_mask(mask, rng=np.random.default_rng(int.from_bytes(number)))
+        if found is not None:
+            yield {
+                "prompt_id": f"{truth.instance_id}-{prompt_set}", "key": item.key, "prompt_set": prompt_set,
+                **kind.columns(found), "height": item.height, "width": item.width, "score": None,
+                "category_id": truth.category_id, "track_id": truth.track_id, "instance_id": truth.instance_id,
+            }  # fmt: skip
 
 
 def _prompt_row(item: Item, prompt: Prompt) -> Row:

@@ -1,1 +1,64 @@
-"""Prompts from masks: boxes, points, noisy masks."""
+"""Kinds of prompts, one file each, found by name: ``load("box")`` returns the constant ``PROMPT`` of ``prompts/box.py``.
+
+There is no list to edit: a new kind is one new file. A kind says how its prompt is drawn from a mask, how it is kept in a
+plan and in a table, what SAM's prompt encoder gets (`PromptArrays`) and what a picture shows (`Marks`); sampling, reading
+and embedding are the same code for all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from hqsam_base.seam import Seam
+from hqsam_datasets.prompts.base import DRAWN_PREFIX, Drawn, Marks, PlanOptions, PromptArrays, PromptKind, Target
+
+__all__ = [
+    "DEFAULT", "Drawn", "Marks", "PlanOptions", "PromptArrays", "PromptKind", "Target", "drawn_kind", "load", "marks_of_row",
+    "names", "of_row", "of_table",
+]  # fmt: skip
+
+DEFAULT = ("box", "point", "noise_mask")
+"""The kinds of the official training (paper, section 3.3)."""
+
+_SEAM = Seam(package=__name__, what="prompt kind", constant="PROMPT", kind=PromptKind, helpers=frozenset({"base"}))  # type: ignore[type-abstract]
+names = _SEAM.names
+load = functools.cache(_SEAM.load)  # the loader asks for every view
+
+
+def drawn_kind(prompt_set: str) -> PromptKind | None:
+    """Find the kind whose prompts the index stage draws from ground truth for a set: ``gt_point`` is `point`.
+
+    ``gt_box`` is no such set: its boxes come from the benchmark's adapter.
+    """
+    name = prompt_set.removeprefix(DRAWN_PREFIX)
+    drawn = prompt_set.startswith(DRAWN_PREFIX) and name in names() and name != "box"
+    return load(name) if drawn else None
+
+
+@functools.cache
+def of_table(kind: str) -> PromptKind:
+    """Find a kind by what the column ``kind`` of ``prompts.parquet`` says.
+
+    Raises:
+        UserError: there is none; the message lists the kinds.
+    """
+    found = (load(name) for name in names())
+    return next((one for one in found if one.in_tables == kind), None) or load(kind)
+
+
+def of_row(row: Mapping[str, Any]) -> PromptArrays:
+    """Read a row of ``prompts.parquet``, in pixels of the image.
+
+    Raises:
+        UserError: the kind is unknown.
+        ValueError: the columns of its kind are empty.
+    """
+    return of_table(row["kind"]).of_row(row)
+
+
+def marks_of_row(row: Mapping[str, Any]) -> Marks:
+    """Say what a picture shows of a row of ``prompts.parquet``; see `of_row`."""
+    kind = of_table(row["kind"])
+    return kind.marks(kind.of_row(row))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
+from hqsam_datasets import prompts
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.overlap.hashing import MAGIC, RECORD
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 I64 = NDArray[np.int64]
 Examples = dict[tuple[str, str], list[str]]
 EXAMPLES = 20
-_LISTED = ("known_bad", "stray_file", "crowd", "no_object")
+_LISTED = ("known_bad", "stray_file", "crowd", "no_object", "no_mask")
 """Rejects that the data sheet of a source lists: no surprise."""
 
 
@@ -218,8 +219,11 @@ class _Children:
         self._offenders("n_unknown_instances", given.filter(pc.invert(pc.is_in(given, value_set=self._instances))))
         kind = table.column("kind")
         sound = np.zeros(table.num_rows, np.bool_)
-        for name, column in (("box", "x0"), ("point", "points"), ("mask", "rle")):
-            sound |= _flags(pc.and_(pc.equal(kind, name), pc.is_valid(table.column(column))))
+        for one in (prompts.load(name) for name in prompts.names()):
+            mine = pc.equal(kind, one.in_tables)
+            for column in one.content:
+                mine = pc.and_(mine, pc.is_valid(table.column(column)))
+            sound |= _flags(mine)
         self._offenders("n_prompts_without_content", table.column("prompt_id").filter(_mask(~sound)))
 
     def _attribute(self, table: pa.Table, counter: str, orphans: str, id_column: str) -> I64:

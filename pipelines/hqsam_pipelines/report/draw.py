@@ -8,11 +8,13 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hqsam_datasets.prompts.base import Marks
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -56,24 +58,20 @@ class Scene:
     Attributes:
         image: uint8 [H, W, 3] RGB.
         truth, sam, hq: bool [H, W].
-        box: prompt box, pixels of the image, if the prompt is a box.
-        points: prompt points (x, y, label).
-        prompt_mask: bool [H, W], if the prompt is a mask.
+        prompt: what is drawn of the prompt, pixels of the image.
     """
 
     image: U8
     truth: Mask
     sam: Mask
     hq: Mask
-    box: Box | None = None
-    points: tuple[tuple[float, float, int], ...] = ()
-    prompt_mask: Mask | None = None
+    prompt: Marks = field(default_factory=Marks)
 
 
 def window_of(scene: Scene, margin: float = 0.12) -> Window:
     """The square around everything that matters in a scene, moved into the image where it fits."""
     boxes = [_extent(m) for m in (scene.truth, scene.sam, scene.hq)]
-    found = [b for b in [*boxes, scene.box] if b is not None]
+    found = [b for b in [*boxes, *scene.prompt.boxes] if b is not None]
     height, width = scene.image.shape[:2]
     if not found:
         return Window(0.0, 0.0, float(max(height, width)))
@@ -132,13 +130,15 @@ class Painter:
         self._grey = self._image @ np.full((3, 1), 1 / 3, np.float32)
 
     def prompt(self) -> U8:
-        """The image with its prompt: box, points or the contour of the prompt mask."""
+        """The image with its prompt: box, lines, points, the contour of a prompt mask."""
         canvas = self._image.copy()
-        if self.scene.prompt_mask is not None:
-            canvas = self._outline(canvas, self._mask(self.scene.prompt_mask), PROMPT)
-        if self.scene.box is not None:
-            self._draw_box(canvas, self.scene.box)
-        for x, y, label in self.scene.points:
+        for mask in self.scene.prompt.masks:
+            canvas = self._outline(canvas, self._mask(mask), PROMPT)
+        for box in self.scene.prompt.boxes:
+            self._draw_box(canvas, box)
+        for line in self.scene.prompt.lines:
+            self._draw_line(canvas, line)
+        for x, y, label in self.scene.prompt.points:
             self._draw_point(canvas, x, y, PROMPT if label else MISSED)
         return self._finish(canvas)
 
@@ -179,6 +179,14 @@ class Painter:
         scaled = [tuple(round(float(v)) for v in c * self._size / self.window.side) for c in corners]
         for colour, width in (((255, 255, 255), 4 * _SUPER), (PROMPT, 2 * _SUPER)):
             cv2.rectangle(canvas, scaled[0], scaled[1], colour, width, cv2.LINE_8)
+
+    def _draw_line(self, canvas: F32, line: NDArray[np.floating]) -> None:
+        import cv2
+
+        scaled = (line - (self.window.x, self.window.y) + 0.5) * self._size / self.window.side
+        corners = [np.rint(scaled).astype(np.int32)]
+        for colour, width in (((255, 255, 255), 4 * _SUPER), (PROMPT, 2 * _SUPER)):
+            cv2.polylines(canvas, corners, False, colour, width, cv2.LINE_8)
 
     def _draw_point(self, canvas: F32, x: float, y: float, colour: Colour) -> None:
         import cv2

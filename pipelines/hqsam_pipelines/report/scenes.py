@@ -229,6 +229,7 @@ class SceneReader:
     def _scene(self, folder: Path, key: str, masks: tuple[Mask, Mask, Mask, str]) -> Scene:
         from hqsam_datasets.formats.images import decode_image
         from hqsam_datasets.formats.tar import TarReader
+        from hqsam_datasets.prompts import Marks, marks_of_row
 
         truth, sam, hq, prompt_id = masks
         row = next(iter(_rows(folder / "images.parquet", key, ["key", "member", "shard"])), None)
@@ -237,15 +238,7 @@ class SceneReader:
         with TarReader(folder / row["shard"]) as reader:
             image = decode_image(reader.read(row["member"]))
         prompts = [r for r in _rows(folder / "prompts.parquet", key) if r["prompt_id"] == prompt_id]
-        prompt = prompts[0] if prompts else {}
-        corners = [prompt.get(name) for name in ("x0", "y0", "x1", "y1")]
-        box = None if None in corners else tuple(float(v) for v in corners if v is not None)
-        points = tuple(
-            (float(x), float(y), int(label))
-            for (x, y), label in zip(prompt.get("points") or (), prompt.get("labels") or (), strict=False)
-        )
-        mask = _decode(prompt) if prompt.get("rle") else None
-        return Scene(image, truth, sam, hq, box if box is None or len(box) == 4 else None, points, mask)
+        return Scene(image, truth, sam, hq, marks_of_row(prompts[0]) if prompts else Marks())
 
 
 _PROMPT_NAMES = ["prompt_id", "instance_id", "key"]

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hqsam_base.errors import UserError
+from hqsam_base.terminal import styled
 from hqsam_metrics.base import Scale
 from hqsam_pipelines.report import paper
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 
 def show(root: Path, console: Console | None = None) -> None:
@@ -35,7 +37,7 @@ def show(root: Path, console: Console | None = None) -> None:
     )
     if any(row["instance_ci_low"] and not row["ci_low"] for row in rows):
         console.print("marked ~: of the mean of a quantity of the instances instead of the metric.", style="dim")
-    console.print(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}", soft_wrap=True)
+    console.print(styled(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}"), soft_wrap=True)
 
 
 def overview_table(rows: list[dict[str, str]]) -> Table:
@@ -63,21 +65,18 @@ def _is_twin(row: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return row["benchmark"] == other["benchmark"] and row["prompt_set"] != other["prompt_set"]
 
 
-def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[str]:
-    from rich.markup import escape
-
+def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[Text]:
     delta = _number(row["delta"])
-    style = _tone(row)
     text = "" if delta is None else f"{delta:+.1f}"
     prompt = f", {row['prompt_set'].replace('_', ' ')}" if several else ""
     return [
-        paper.title(row["benchmark"]) + prompt if first else "",
-        escape(Scale(unit=row["unit"], lower_is_better=row["better"] == "lower").label(row["metric"])),
-        _fixed(row["sam"]),
-        f"[bold]{_fixed(row['hq_sam'])}[/]",
-        f"[{style}]{text}[/]" if style else text,
-        _interval(row),
-        _fixed(row["paper_delta"], sign=True),
+        styled(paper.title(row["benchmark"]) + prompt if first else ""),
+        styled(Scale(unit=row["unit"], lower_is_better=row["better"] == "lower").label(row["metric"])),
+        styled(_fixed(row["sam"])),
+        styled((_fixed(row["hq_sam"]), "bold")),
+        styled((text, _tone(row))),
+        styled(_interval(row)),
+        styled(_fixed(row["paper_delta"], sign=True)),
     ]
 
 
@@ -91,10 +90,10 @@ def _tone(row: Mapping[str, str]) -> str:
 
 def _interval(row: Mapping[str, str]) -> str:
     if row["ci_low"]:
-        return f"\\[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]"
+        return f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]"
     if row["instance_ci_low"]:
         low, high = (_fixed(row[f"instance_ci_{side}"], sign=True) for side in ("low", "high"))
-        return f"~\\[{low}, {high}]"
+        return f"~[{low}, {high}]"
     return ""
 
 

@@ -27,9 +27,10 @@ from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
 from hqsam_base.processes import send_signal
 from hqsam_base.progress import Progress
+from hqsam_base.terminal import say
 
 if TYPE_CHECKING:
-    from hqsam.training.run import Spec
+    from hqsam.training.train_run import TrainRun
 
 PROGRAM = "hqsam.training.run"
 GRACE_S = 20.0
@@ -40,11 +41,11 @@ START_S = 120.0
 TAIL_LINES = 40
 
 
-def train(spec: Spec, progress: Progress) -> dict[str, Any]:
-    """Train as `spec` says, here or in children.
+def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
+    """Train as `run` says, here or in children.
 
     Args:
-        spec: what to train.
+        run: what to train.
         progress: told how far the work is.
 
     Returns:
@@ -54,31 +55,28 @@ def train(spec: Spec, progress: Progress) -> dict[str, Any]:
         UserError: what the training says to a person; or that it hung and was ended.
         RuntimeError: a child failed otherwise; its last lines are in the message.
     """
-    if not spec.options.epochs:
-        return _here(spec, progress)
+    if not run.options.epochs:
+        return _here(run, progress)
     if _launcher() == "ray":
         from hqsam_pipelines.runner import launch_ray
 
-        launch_ray.train(spec, progress)
-        return _meta(spec)
-    processes = count(spec)
-    if processes == 1 and not _on_gpu(spec):
-        return _here(spec, progress)
-    _refuse(spec, processes)
+        launch_ray.train(run, progress)
+        return _meta(run)
+    processes = count(run)
+    if processes == 1 and not _on_gpu(run):
+        return _here(run, progress)
+    _refuse(run, processes)
     with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
-        file = Path(folder) / "spec.json"
-        spec.write(file)
-        _Child(command(file, processes), progress, hang_timeout_s=spec.options.hang_timeout_s).run()
-    return _meta(spec)
+        file = Path(folder) / "run.json"
+        run.write(file)
+        _Child(command(file, processes), progress, hang_timeout_s=run.options.hang_timeout_s).run()
+    return _meta(run)
 
 
-def _here(spec: Spec, progress: Progress) -> dict[str, Any]:
+def _here(run: TrainRun, progress: Progress) -> dict[str, Any]:
     from hqsam.training import loop
 
-    return loop.train(
-        shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out,
-        seed=spec.seed, progress=progress,
-    )  # fmt: skip
+    return loop.train(run, progress=progress)
 
 
 def _launcher() -> str:
@@ -89,12 +87,12 @@ def _launcher() -> str:
     return found
 
 
-def _meta(spec: Spec) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(spec.out / "meta.json")
+def _meta(run: TrainRun) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(run.out / "meta.json")
     return found
 
 
-def count(spec: Spec) -> int:
+def count(run: TrainRun) -> int:
     """How many processes train.
 
     Raises:
@@ -102,8 +100,8 @@ def count(spec: Spec) -> int:
     """
     import torch
 
-    wanted = spec.options.processes
-    if not _on_gpu(spec):
+    wanted = run.options.processes
+    if not _on_gpu(run):
         return wanted or 1
     there = torch.cuda.device_count()
     if wanted > there:
@@ -114,19 +112,19 @@ def count(spec: Spec) -> int:
     return wanted or there
 
 
-def _refuse(spec: Spec, processes: int) -> None:
+def _refuse(run: TrainRun, processes: int) -> None:
     """What each process would find out for itself, before they are started: there may be thousands."""
     from hqsam.training import checks
 
-    views = 1 if spec.options.views == "cycle" else read_json(spec.prompts / "index.json").get("views", 1)
-    n_items = views * read_json(spec.shards / "index.json").get("n_samples", 0)
-    checks.check_processes(n_items, spec.options, processes)
+    views = 1 if run.options.views == "cycle" else read_json(run.prompts / "index.json").get("views", 1)
+    n_items = views * read_json(run.shards / "index.json").get("n_samples", 0)
+    checks.check_processes(n_items, run.options, processes)
 
 
-def _on_gpu(spec: Spec) -> bool:
+def _on_gpu(run: TrainRun) -> bool:
     from hqsam.training.group import device_of
 
-    return device_of(spec.options.device).type == "cuda"
+    return device_of(run.options.device).type == "cuda"
 
 
 def command(file: Path, processes: int) -> list[str]:
@@ -235,7 +233,7 @@ class _Child:
             self.error = self.error or UserError(**json.loads(rest))
         elif self.error is None:  # what torchrun adds to an error is no help to a person
             self.tail = [*self.tail[-TAIL_LINES:], line]
-            print(f"  {line}", file=sys.stderr, flush=True)
+            say(f"  {line}", err=True)
 
     def _dump_stacks(self) -> None:
         for pid in self.workers:

@@ -12,29 +12,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
+from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 
 if TYPE_CHECKING:
-    from hqsam.training.run import Spec
+    from hqsam.training.train_run import TrainRun
 
 NO_LIMIT_S = 7 * 24 * 3600
 """How long a collective operation may take when `train.hang_timeout_s` is 0; torch wants a number."""
 
 
-def train(spec: Spec, progress: Progress) -> None:
-    """Train as `spec` says on the cluster; `spec.out` is complete then.
+def train(run: TrainRun, progress: Progress) -> None:
+    """Train as `run` says on the cluster; `run.out` is complete then.
 
     Args:
-        spec: what to train.
+        run: what to train.
         progress: told how far the work is, from a thread of this function's own.
 
     Raises:
@@ -42,30 +43,30 @@ def train(spec: Spec, progress: Progress) -> None:
         RuntimeError: a worker failed otherwise.
     """
     ray = _ray()
-    with _cluster(ray, spec):
+    with _cluster(ray, run):
         resources = ray.cluster_resources()
-        workers = count(spec, resources)
-        with _Inbox(progress) as inbox, tempfile.TemporaryDirectory(prefix=".ray-", dir=_parent(spec)) as storage:
+        workers = count(run, resources)
+        with _Inbox(progress) as inbox, tempfile.TemporaryDirectory(prefix=".ray-", dir=_parent(run)) as storage:
             try:
-                _trainer(spec, workers, _on_gpu(spec, resources), inbox.queue, storage).fit()
+                _trainer(run, workers, _on_gpu(run, resources), inbox.queue, storage).fit()
             except ray.train.TrainingFailedError as error:
                 inbox.close()
                 raise inbox.error or RuntimeError(f"the training on Ray failed: {error}") from error
 
 
-def count(spec: Spec, resources: dict[str, float]) -> int:
+def count(run: TrainRun, resources: dict[str, float]) -> int:
     """How many workers train.
 
     Args:
-        spec: what to train; 0 processes mean one per GPU of the cluster, or one without GPUs.
+        run: what to train; 0 processes mean one per GPU of the cluster, or one without GPUs.
         resources: of the cluster, as `ray.cluster_resources()` gives them.
 
     Raises:
         UserError: more workers than the cluster has room for (Ray would wait for ever).
     """
-    kind = "GPU" if _on_gpu(spec, resources) else "CPU"
+    kind = "GPU" if _on_gpu(run, resources) else "CPU"
     there = int(resources.get(kind, 0))
-    wanted = spec.options.processes or (max(there, 1) if kind == "GPU" else 1)
+    wanted = run.options.processes or (max(there, 1) if kind == "GPU" else 1)
     if wanted > there:
         raise UserError(
             f"{wanted} training processes need a {kind} each, the Ray cluster has {there}", key="train.processes",
@@ -74,8 +75,8 @@ def count(spec: Spec, resources: dict[str, float]) -> int:
     return wanted
 
 
-def _on_gpu(spec: Spec, resources: dict[str, float]) -> bool:
-    wanted = spec.options.device
+def _on_gpu(run: TrainRun, resources: dict[str, float]) -> bool:
+    wanted = run.options.device
     return wanted == "cuda" or (wanted == "auto" and resources.get("GPU", 0) >= 1)
 
 
@@ -92,7 +93,7 @@ def _ray() -> Any:
 
 
 @contextlib.contextmanager
-def _cluster(ray: Any, spec: Spec) -> Iterator[None]:
+def _cluster(ray: Any, run: TrainRun) -> Iterator[None]:
     """The cluster that is connected already, that `RAY_ADDRESS` names, or a local one of the size needed."""
     if ray.is_initialized():
         yield
@@ -100,7 +101,7 @@ def _cluster(ray: Any, spec: Spec) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level="WARNING")
     else:
-        size = max(spec.options.processes, os.cpu_count() or 1)
+        size = max(run.options.processes, os.cpu_count() or 1)
         ray.init(address="local", num_cpus=size, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
     try:
         yield
@@ -108,21 +109,21 @@ def _cluster(ray: Any, spec: Spec) -> Iterator[None]:
         ray.shutdown()
 
 
-def _parent(spec: Spec) -> Path:
+def _parent(run: TrainRun) -> Path:
     """Where Ray keeps its notes of a run: beside the outputs, which all nodes see. Nothing of them is kept."""
-    folder = spec.out.absolute().parent
+    folder = run.out.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _trainer(spec: Spec, workers: int, on_gpu: bool, inbox: Any, storage: str) -> Any:
+def _trainer(run: TrainRun, workers: int, on_gpu: bool, inbox: Any, storage: str) -> Any:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    limit = int(spec.options.hang_timeout_s) or NO_LIMIT_S
+    limit = int(run.options.hang_timeout_s) or NO_LIMIT_S
     return TorchTrainer(
         _work,
-        train_loop_config={"spec": spec.model_dump_json(), "folder": str(Path.cwd()), "inbox": inbox},
+        train_loop_config={"run": run.model_dump_json(), "folder": str(Path.cwd()), "inbox": inbox},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=limit),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpu, resources_per_worker={"CPU": 0 if on_gpu else 1}),
         run_config=RunConfig(name="train", storage_path=storage),
@@ -133,18 +134,19 @@ def _work(config: dict[str, Any]) -> None:
     """One worker: the training of `hqsam.training.run`, what it has to tell put into the inbox."""
     import ray.train.torch
 
+    os.chdir(config["folder"])  # Ray changes it; paths of the params may be relative to the repository
+    own_code.use_here()  # a node's environment may hold another checkout
+
     from hqsam.training import loop
-    from hqsam.training.run import Spec, Throttled
+    from hqsam.training.run import Throttled
+    from hqsam.training.train_run import TrainRun
 
     # Which of the visible GPUs is this worker's own is known to Ray alone: it need not be that of its local rank.
     os.environ["LOCAL_RANK"] = str(ray.train.torch.get_device().index or 0)
-    os.chdir(config["folder"])  # Ray changes it; paths of the params may be relative to the repository
-    spec, put = Spec.model_validate_json(config["spec"]), config["inbox"].put
+    run, put = TrainRun.model_validate_json(config["run"]), config["inbox"].put
     try:
-        loop.train(
-            shards=spec.shards, prompts=spec.prompts, model=spec.model, options=spec.options, out=spec.out,
-            seed=spec.seed, progress=Throttled(lambda *told: put(("progress", told))), say=lambda line: put(("say", line)),
-        )  # fmt: skip
+        progress = Throttled(lambda *told: put(("progress", told)))
+        loop.train(run, progress=progress, say=lambda line: put(("say", line)))
     except UserError as error:
         put(("error", error))
         raise
@@ -187,6 +189,6 @@ class _Inbox:
             if word == "progress":
                 self._progress(*value)
             elif word == "say":
-                print(f"  {value}", file=sys.stderr, flush=True)
+                say(f"  {value}", err=True)
             elif word == "error":
                 self.error = self.error or value

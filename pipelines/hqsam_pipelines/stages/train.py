@@ -13,15 +13,17 @@ from hqsam_pipelines.runner.stage import Job, Stage, main
 
 def run(job: Job) -> Any:
     """Train; a run that was stopped goes on where it was."""
-    from hqsam.training.run import Spec
+    # The launcher starts this program, here or in children: its code is this stage's.
+    import hqsam.training.run  # noqa: F401
+    from hqsam.training.train_run import TrainRun
     from hqsam_pipelines.runner import launch
 
     data, params = job.root / "data", job.params
-    spec = Spec(
+    train_run = TrainRun(
         shards=data / "shards", prompts=data / "prompts", model=params.model(job.name), options=params.train(job.name),
         out=job.root / "models" / job.name, seed=params.seed,
     )  # fmt: skip
-    return launch.train(spec, job.progress)
+    return launch.train(train_run, job.progress)
 
 
 STAGE = Stage("train", ("models",), run, imports=("torch", "hqsam.training.loop"))

@@ -13,7 +13,7 @@ from scipy.ndimage import distance_transform_edt
 
 from hqsam_datasets.prepare import augment
 from hqsam_datasets.prepare.augment import AugmentOptions
-from hqsam_datasets.prompts import sampling
+from hqsam_datasets.prompts import box, noise_mask, point
 from tests import GOLDEN
 
 OFFICIAL = GOLDEN / "hqsam_train"
@@ -30,25 +30,25 @@ def expected() -> Any:
 
 
 def test_boxes_equal_the_official_ones(data: Any) -> None:
-    found = [sampling.mask_box(mask) for mask in data["points_labels_u8"]]
+    found = [box.mask_box(mask) for mask in data["points_labels_u8"]]
     assert np.array_equal(np.array(found), data["boxes_expected"][:4])
-    assert sampling.mask_box(np.zeros((5, 5), np.uint8)) is None
+    assert box.mask_box(np.zeros((5, 5), np.uint8)) is None
 
 
 @pytest.mark.parametrize("k", [3, 10])
 def test_points_equal_the_official_ones(data: Any, k: int) -> None:
     for i, mask in enumerate(data["points_labels_u8"]):
-        found = sampling.sample_points(mask, n=k, permutation=data[f"points_perm_{i}"])
+        found = point.sample_points(mask, n=k, permutation=data[f"points_perm_{i}"])
         assert np.array_equal(found, data[f"points_expected_k{k}"][i])
 
 
 def test_points_lie_strictly_above_128_and_do_not_repeat() -> None:
     mask = np.full((20, 20), 128, np.uint8)
     mask[3:6, 7:12] = 129
-    points = sampling.sample_points(mask, n=10, rng=np.random.default_rng(0))
+    points = point.sample_points(mask, n=10, rng=np.random.default_rng(0))
     assert len({tuple(p) for p in points}) == 10
     assert all(mask[y, x] == 129 for x, y in points)
-    assert len(sampling.sample_points(mask, n=99, rng=np.random.default_rng(0))) == 15
+    assert len(point.sample_points(mask, n=99, rng=np.random.default_rng(0))) == 15
 
 
 def test_points_are_uniform(expected: Any) -> None:
@@ -58,7 +58,7 @@ def test_points_are_uniform(expected: Any) -> None:
     rng = np.random.default_rng(7)
     hits = np.zeros((9, 9), int)
     for _ in range(4000):
-        for x, y in sampling.sample_points(mask, n=10, rng=rng):
+        for x, y in point.sample_points(mask, n=10, rng=rng):
             hits[y, x] += 1
     inside = hits[2:7, 2:7]
     assert hits.sum() == inside.sum() and inside.mean() == reference["expected_mean"]
@@ -67,14 +67,14 @@ def test_points_are_uniform(expected: Any) -> None:
 
 def test_band_equals_the_official_one(data: Any) -> None:
     for i, mask in enumerate(data["noise_in_u8"]):
-        band = sampling.boundary_band(mask.astype(np.float32) / 255)
+        band = noise_mask.boundary_band(mask.astype(np.float32) / 255)
         official = np.unpackbits(data["noise_band"][i], axis=-1).astype(bool)
         assert np.count_nonzero(band != official) == 0
 
 
 def test_noisy_mask_equals_the_official_one(data: Any) -> None:
     for i in range(3):
-        found = sampling.noisy_mask(data["noise_in_u8"][i], noise=data["noise_fixed_f32"][i])
+        found = noise_mask.noisy_mask(data["noise_in_u8"][i], noise=data["noise_fixed_f32"][i])
         official = np.unpackbits(data["noise_fixed_out"][i], axis=-1) * 255
         assert np.array_equal(found, official)
 
@@ -85,7 +85,7 @@ def test_noise_has_the_official_flip_rates(data: Any, expected: Any) -> None:
     for record in (reference[0], reference[6]):
         mask = data["noise_in_u8"][record["mask"]]
         clean = mask.astype(np.float32) / 255 > 0.5
-        flips = np.mean([(sampling.noisy_mask(mask, rng=rng) > 0) != clean for _ in range(50)], axis=0)
+        flips = np.mean([(noise_mask.noisy_mask(mask, rng=rng) > 0) != clean for _ in range(50)], axis=0)
         distance = np.where(clean, distance_transform_edt(clean), distance_transform_edt(~clean))
         for ring in record["by_distance"]:
             inside = (distance > ring["d_from"]) & (distance <= ring["d_to"])
@@ -142,8 +142,8 @@ def blob(height: int = 50, width: int = 70) -> np.ndarray:
 
 def test_plan_depends_on_key_view_and_seed_only() -> None:
     def plan(key: str, view: int, seed: int) -> tuple[Any, bytes]:
-        entry, noise = augment.plan_view([blob()], key=key, view=view, seed=seed, options=OPTIONS)
-        return entry, noise.tobytes()
+        entry, pictures = augment.plan_view([blob()], key=key, view=view, seed=seed, options=OPTIONS)
+        return entry, pictures["noise"].tobytes()
 
     first = plan("a_1", 0, 0)
     plan("b_2", 0, 0)
@@ -156,12 +156,13 @@ def test_plan_depends_on_key_view_and_seed_only() -> None:
 def test_prompts_fit_the_view(height: int, width: int, view: int) -> None:
     mask = blob(height, width)
     image = np.repeat(mask[..., None], 3, axis=2)
-    plan, noise = augment.plan_view([mask], key="s_k", view=view, seed=5, options=OPTIONS)
+    plan, pictures = augment.plan_view([mask], key="s_k", view=view, seed=5, options=OPTIONS)
+    noise = pictures["noise"]
     _, shown = augment.apply_view(image=image, mask=mask, view=plan)
     assert shown.shape == (64, 64) and noise.shape == (32, 32) and set(np.unique(noise)) <= {0, 255}
     assert plan["n_foreground"] == np.count_nonzero(shown > 128)
     if plan["n_foreground"]:
-        assert tuple(plan["box"]) == sampling.mask_box(shown)
+        assert tuple(plan["box"]) == box.mask_box(shown)
     assert min(plan["box"]) >= 0 and max(plan["box"]) < 64
     assert len(plan["points"]) == (10 if plan["n_foreground"] >= 10 else 0)
     assert all(shown[y, x] > 128 for x, y in plan["points"])
@@ -198,6 +199,19 @@ def test_views_of_several_instances_show_each_of_them() -> None:
     assert {plan["instance"] for plan in plans} == {0, 1}
 
 
+def test_a_kind_that_is_not_asked_for_is_not_drawn_and_a_view_without_any_prompt_is_told() -> None:
+    from hqsam_base.errors import UserError
+
+    options = AugmentOptions(image_size=64, mask_input_size=32, prompts=("point",))
+    plan, pictures = augment.plan_view([blob()], key="k", view=0, seed=0, options=options)
+    assert plan["prompt"] == "point" and "box" not in plan and not pictures
+    thin = np.zeros((200, 200), np.uint8)
+    thin[150, 40:44] = 255
+    with pytest.raises(UserError, match="none of the prompts point") as caught:
+        augment.plan_view([thin], key="s_k", view=0, seed=0, options=options)
+    assert caught.value.key == "s_k"
+
+
 def test_prompts_are_drawn_evenly() -> None:
     counts = {"box": 0, "point": 0, "noise_mask": 0}
     for view in range(600):
@@ -208,16 +222,18 @@ def test_prompts_are_drawn_evenly() -> None:
 
 @given(scale=st.floats(0.0, 0.9), seed=st.integers(0, 2**32))
 def test_box_noise_is_bounded(scale: float, seed: int) -> None:
-    box = (10.0, 20.0, 40.0, 60.0)
-    x0, y0, x1, y1 = sampling.noisy_box(box, scale=scale, size=(64, 64), rng=np.random.default_rng(seed))
+    given = (10.0, 20.0, 40.0, 60.0)
+    x0, y0, x1, y1 = box.noisy_box(given, scale=scale, size=(64, 64), rng=np.random.default_rng(seed))
     assert 0 <= x0 <= x1 <= 64 and 0 <= y0 <= y1 <= 64
     assert abs(x0 - 10.0) <= scale * 30 + 1e-9 or x0 == 0.0
     assert abs((x1 - x0) - 30) <= scale * 30 + 1e-9 or 0.0 in (x0, y0) or 64.0 in (x1, y1)
     if scale == 0.0:
-        assert (x0, y0, x1, y1) == box
+        assert (x0, y0, x1, y1) == given
 
 
-@pytest.mark.parametrize("change", [{"scale": [2.0, 1.0]}, {"scale": [0, 1]}, {"views": 0}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "change", [{"scale": [2.0, 1.0]}, {"scale": [0, 1]}, {"views": 0}, {"unknown": 1}, {"prompts": ["circle"]}]
+)
 def test_options_are_checked(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         AugmentOptions(**change)
