@@ -184,7 +184,7 @@ def test_merge_of_partials_is_the_whole(seed, random):
         )  # fmt: skip
         some_gt = dataclasses.replace(
             gt, image=gt.image[own], category=gt.category[own], area=gt.area[own], crowd=gt.crowd[own],
-            ignore=gt.ignore[own], ids=gt.ids[own], masks=gt.masks.take(own),
+            marked=gt.marked[own], ids=gt.ids[own], masks=gt.masks.take(own),
         )  # fmt: skip
         parts.append(detection.partial_results(some_gt, some_dt, plan)[0])
     random.shuffle(parts)
