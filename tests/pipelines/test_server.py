@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock, is_held, locked
-from hqsam_pipelines.runner import flows, server
+from hqsam_pipelines.runner import doctor, flows, host, host_client, server, server_daemon
 from tests import REPOSITORY
 from tests.pipelines.working_copy import bare_repository, environment
 
@@ -79,39 +81,43 @@ def test_four_users_at_once_start_one_server_which_outlives_them(root: Path) -> 
     assert not server.stop(root)
 
 
-def test_the_home_lies_in_the_checkout_and_the_port_is_kept(root: Path) -> None:
+def test_a_server_comes_back_after_its_death_a_taken_port_and_damaged_notes_and_ends_with_its_checkout(
+    root: Path,
+) -> None:
+    """One life with three starts, each of which costs seconds of processor time."""
+    server.note_path(root).write_text("{not json")
+    assert server.status(root) is None
     first = server.ensure(root)
+    assert first.started_now and first.pid is not None
     assert (root / ".hqsam" / "prefect" / "prefect.db").exists()
-    assert server.stop(root)
-    server.note_path(root).write_text(json.dumps({"pid": 1, "port": int(first.page.rpartition(":")[2])}))
-    assert server.ensure(root).api == first.api
 
-
-def test_a_killed_server_is_replaced_in_spite_of_its_note(root: Path) -> None:
-    first = server.ensure(root)
-    assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
     assert wait_until(lambda: not is_held(server.lock_path(root)), 10)
     assert server.read_note(root) is not None  # stale
     assert server.status(root) is None
     second = server.ensure(root)
-    assert second.pid != first.pid
+    assert second.pid != first.pid and second.api == first.api, "another process at the port that pages are open on"
     assert server.healthy(second.api)
+    assert server.stop(root)
 
-
-def test_a_taken_port_and_a_damaged_note_do_no_harm(root: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         server.note_path(root).write_text(json.dumps({"pid": os.getpid(), "port": port}))
         assert server.status(root) is None  # the note alone proves nothing
-        found = server.ensure(root)
-        assert found.page != f"http://127.0.0.1:{port}"
-    assert server.stop(root)
-    server.note_path(root).write_text("{not json")
-    assert server.status(root) is None
-    assert server.ensure(root).started_now
+        third = server.ensure(root)
+        assert third.page != f"http://127.0.0.1:{port}"
+
+    # The checkout is removed, in the order of a removal that takes a while: nothing that reads, watches or
+    # ends brings a folder back.
+    assert third.pid is not None
+    shutil.rmtree(root / ".hqsam")
+    assert server.status(root) is None and server.read_note(root) is None
+    assert not server.stop(root) and not host_client.stop(root)
+    assert host.main([str(root)]) == server_daemon.main([str(root), "0", "1"]) == 0
+    assert wait_until(lambda: not alive(third.pid or 0), 20)
+    assert sorted(path.name for path in root.iterdir()) == ["dvc.yaml", "params.yaml"]
 
 
 def test_an_idle_server_ends_itself_but_never_under_a_user(root: Path) -> None:
@@ -128,11 +134,61 @@ def test_an_idle_server_ends_itself_but_never_under_a_user(root: Path) -> None:
     assert wait_until(lambda: not alive(found.pid or 0), 10)
 
 
-def test_a_server_ends_when_its_checkout_vanishes(root: Path) -> None:
+ASK = """
+import sys
+from pathlib import Path
+from hqsam_pipelines.config import env
+from hqsam_pipelines.runner import server
+env.prepare()
+with server.running(Path(sys.argv[1])):
+    from prefect.client.orchestration import get_client
+    with get_client(sync_client=True) as client:
+        print(client.hello().json())
+"""
+
+
+def test_this_machine_is_asked_without_the_proxy_and_others_through_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.ensure(root)
+    proxies = dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")  # nothing listens there
+    kept = environment(REPOSITORY, **proxies, no_proxy="intranet.example")
+    done = subprocess.run([sys.executable, "-c", ASK, str(root)], env=kept, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    asked: list[str] = []
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"true")
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        assert server.healthy("http://prefect.example:4200/api")
+        proxy.shutdown()
+    assert asked == ["http://prefect.example:4200/api/health"]
+
+
+def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = server.ensure(root)
-    assert found.pid is not None
-    shutil.rmtree(root)
-    assert wait_until(lambda: not alive(found.pid or 0), 20)
+    assert server.healthy(f"{found.api}/") and not server.healthy(found.page)  # a page, not an answer
+    for address, message in (
+        (found.page, r"pages; its API has /api at the end"),
+        (found.api.removeprefix("http://"), "no http:// or https://"),
+        ("localhost:4200/api", "no http:// or https://"),
+    ):
+        monkeypatch.setenv("PREFECT_API_URL", address)
+        for call in (lambda: server.status(root), lambda: server.running(root).__enter__()):
+            with pytest.raises(UserError, match=message) as caught:
+                call()
+            assert caught.value.key == "PREFECT_API_URL" and "/api" in str(caught.value.cure)
+        [finding] = doctor._server(root)
+        assert finding.level == "fail" and "/api" in finding.detail
 
 
 def test_a_given_server_is_used_and_nothing_is_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hqsam_base.errors import UserError
 from hqsam_base.ids import flag as plain_flag
 from hqsam_base.ids import plain_id, whole_number
-from hqsam_metrics.masks.rle import Int
+from hqsam_base.runs import Int
 
 Float = NDArray[np.float64]
 

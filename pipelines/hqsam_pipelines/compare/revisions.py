@@ -31,6 +31,7 @@ WORKSPACE = "workspace"
 METRICS = "reports/metrics"
 _METRICS_NAME = re.compile(r"[A-Za-z0-9_.-]+\.json")
 _MOST_METRICS = 2000
+_SUBJECT = 300  # characters of a commit's subject that are shown
 
 
 class NotAvailableError(Exception):
@@ -220,7 +221,8 @@ class Repository:
         if not a or not b:
             return []
         done = _git(self.root, "log", "--no-decorate", "--format=%h %s", f"{a}..{b}", "--max-count=50")
-        return done.stdout.decode(errors="replace").splitlines() if not done.returncode else []
+        lines = done.stdout.decode(errors="replace").split("\n") if not done.returncode else []
+        return [line[:_SUBJECT] for line in lines if line]
 
     def _commit(self, name: str) -> tuple[str, str]:
         if name.startswith("-"):
@@ -235,7 +237,7 @@ class Repository:
             )
         sha = done.stdout.decode().strip().splitlines()[-1]
         subject = _git(self.root, "show", "--no-patch", "--format=%s", sha).stdout.decode(errors="replace").strip()
-        return sha, subject
+        return sha, subject[:_SUBJECT]
 
     def _metrics(self, sha: str) -> list[tuple[str, bytes]]:
         if not sha:

@@ -279,7 +279,11 @@ def _dvc(root: Path) -> Iterator[Finding]:
 
 
 def _server(root: Path) -> Iterator[Finding]:
-    found = server.status(root)
+    try:
+        found = server.status(root)
+    except UserError as error:
+        yield Finding("fail", "server", " ".join(str(error).split()))
+        return
     if found is None:
         yield Finding("ok", "server", "none runs; the first stage starts one")
     elif server.healthy(found.api):

@@ -296,6 +296,8 @@ def main(argv: list[str]) -> int:
         return int(importlib.import_module("hqsam_pipelines.runner.host").main(argv))
     env.prepare()
     state = env.state_dir(root)
+    if not state.is_dir():
+        return 0  # the checkout was removed while this process began
     lock = FileLock(state / "host.lock")
     if not lock.acquire(0):
         return 0

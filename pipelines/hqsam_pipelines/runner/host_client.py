@@ -130,7 +130,7 @@ def start(root: Path) -> None:
     """Start a host in the background and do not wait for it; several at once sort themselves out by its lock."""
     command = [sys.executable, "-m", "hqsam_pipelines.runner.host", str(root)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT__")}
-    with contextlib.suppress(OSError), (env.state_dir(root) / "host.log").open("ab") as log:
+    with contextlib.suppress(OSError), (env.make_state_dir(root) / "host.log").open("ab") as log:
         subprocess.Popen(
             command, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
         )

@@ -15,12 +15,10 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hqsam_base.atomic import read_json
@@ -66,10 +64,7 @@ def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
     if processes == 1 and not _on_gpu(run):
         return _here(run, progress)
     _refuse(run, processes)
-    with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
-        file = Path(folder) / "run.json"
-        run.write(file)
-        _Child(command(file, processes), progress, hang_timeout_s=run.options.hang_timeout_s).run()
+    _Child(command(processes), run.model_dump_json(), progress, hang_timeout_s=run.options.hang_timeout_s).run()
     return _meta(run)
 
 
@@ -127,12 +122,14 @@ def _on_gpu(run: TrainRun) -> bool:
     return device_of(run.options.device).type == "cuda"
 
 
-def command(file: Path, processes: int) -> list[str]:
+def command(processes: int) -> list[str]:
     """The words that start the training program: under torchrun if there are several processes."""
-    words = ["-m", PROGRAM, str(file)]
+    words = ["-m", PROGRAM, "-"]
     if processes == 1:
         return [sys.executable, *words]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=0"]
+    # Without a place for logs, which nobody reads, it leaves a folder among the temporary files, however it ends.
+    torchrun.append(f"--log-dir={os.devnull}")
     return [sys.executable, *torchrun, *words]
 
 
@@ -142,6 +139,7 @@ class _Child:
 
     Attributes:
         words: its command.
+        training: what it trains, in its environment: a file of it would stay when this process is killed.
         progress: told how far the work is.
         hang_timeout_s: without progress for so long it is ended; 0: never.
         hung: whether that happened.
@@ -152,6 +150,7 @@ class _Child:
     """
 
     words: list[str]
+    training: str
     progress: Progress
     hang_timeout_s: float
     hung: bool = False
@@ -182,6 +181,7 @@ class _Child:
     def _started(self) -> Iterator[subprocess.Popen[str]]:
         environment = os.environ | {
             "HQSAM_TRAIN_STDIN": "1",
+            "HQSAM_TRAIN_RUN": self.training,
             "PYTHONUNBUFFERED": "1",
             "GLOO_SOCKET_IFNAME": _loopback(),
         }

@@ -17,6 +17,7 @@ With `PREFECT_API_URL` set, that server is used and none of this happens.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,20 +93,37 @@ def read_note(root: Path) -> dict[str, Any] | None:
 def healthy(api: str, timeout: float = 2.0) -> bool:
     """Whether a Prefect server answers at `api` (`http://host:port/api`)."""
     try:
-        # No proxy for a loopback address, whatever the environment says.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{api}/health", timeout=timeout) as answer:
-            return bool(answer.status == 200)
-    except (OSError, ValueError):
+        direct = env.is_loopback(urllib.parse.urlsplit(api).hostname or "")
+        opener = urllib.request.build_opener(*[urllib.request.ProxyHandler({})] * direct)
+        with opener.open(f"{api.rstrip('/')}/health", timeout=timeout) as answer:
+            # A server's pages answer every address, also one without /api, with a page.
+            return bool(answer.status == 200 and not answer.read(64).lstrip().startswith(b"<"))
+    except (OSError, ValueError, http.client.HTTPException):
         return False
+
+
+def given() -> Server | None:
+    """The server that PREFECT_API_URL names, or None where it names none.
+
+    Raises:
+        UserError: it is no address of a server's API: without http:// or https://, or without the /api at its end.
+    """
+    api = os.environ.get("PREFECT_API_URL")
+    if not api:
+        return None
+    if not api.startswith(("http://", "https://")):
+        cure = "set it to http://HOST:PORT/api, or to what your server's settings name"
+        raise UserError("the address has no http:// or https://", file=api, key="PREFECT_API_URL", cure=cure)
+    path = urllib.parse.urlsplit(api).path.strip("/").split("/")
+    if "api" not in path and healthy(f"{api.rstrip('/')}/api"):
+        problem = "this is the address of the server's pages; its API has /api at the end"
+        raise UserError(problem, file=api, key="PREFECT_API_URL", cure=f"set it to {api.rstrip('/')}/api")
+    return Server(api=api, ours=False)
 
 
 def status(root: Path) -> Server | None:
     """The server of this checkout (or the one of `PREFECT_API_URL`) if it runs and answers, else None."""
-    given = os.environ.get("PREFECT_API_URL")
-    if given:
-        return Server(api=given, ours=False)
-    return _running(root)
+    return given() or _running(root)
 
 
 def _running(root: Path) -> Server | None:
@@ -127,11 +145,12 @@ def running(root: Path) -> Iterator[Server]:
     Raises:
         UserError: the server did not start (the message holds the end of its log), or the caller's does not answer.
     """
-    given = os.environ.get("PREFECT_API_URL")
-    if given:
-        with _unreachable_is_user_error(given):
-            yield Server(api=given, ours=False)
+    theirs = given()
+    if theirs is not None:
+        with _unreachable_is_user_error(theirs.api):
+            yield theirs
         return
+    env.make_state_dir(root)
     with locked(lease_path(root), shared=True):
         server = ensure(root)
         with _environment(PREFECT_API_URL=server.api, PREFECT_HOME=str(home(root))):
@@ -169,7 +188,7 @@ def ensure(root: Path, *, idle_minutes: float | None = None) -> Server:
     if server is not None:
         return server
     try:
-        with locked(env.state_dir(root) / "start.lock", timeout=START_TIMEOUT_S):
+        with locked(env.make_state_dir(root) / "start.lock", timeout=START_TIMEOUT_S):
             server = _running(root)  # somebody else may have started it while we waited
             return server if server is not None else _start(root, idle_minutes)
     except TimeoutError as error:
@@ -183,6 +202,7 @@ def ensure(root: Path, *, idle_minutes: float | None = None) -> Server:
 def _start(root: Path, idle_minutes: float | None) -> Server:
     """Start the daemon and wait until it answers. Called with `start.lock` held."""
     _end_old(root)
+    lease_path(root).touch()
     if idle_minutes is None:
         idle_minutes = float(os.environ.get("HQSAM_SERVER_IDLE_MINUTES", DEFAULT_IDLE_MINUTES))
     port = _free_port(preferred=(read_note(root) or {}).get("port"))
@@ -241,7 +261,10 @@ def _end_old(root: Path) -> None:
 
 def _wait_unlocked(root: Path, timeout: float) -> bool:
     lock = FileLock(lock_path(root))
-    free = lock.acquire(timeout)
+    try:
+        free = lock.acquire(timeout)
+    except FileNotFoundError:
+        return True  # the checkout went meanwhile
     lock.release()
     return free
 

@@ -7,6 +7,7 @@ the idle time, and at once when the repository's folder or the note has gone.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -51,8 +52,12 @@ class Watchdog:
             time.sleep(WATCH_S)
             if not (self._root / "dvc.yaml").exists() or not (state / "server.json").exists():
                 break
-            lease = FileLock(state / "lease.lock")
-            if not lease.acquire(0):
+            lease = FileLock(state / "lease.lock", create=False)
+            try:
+                free = lease.acquire(0)
+            except FileNotFoundError:
+                break
+            if not free:
                 self._last_used = time.monotonic()
             elif self._idle_s > 0 and time.monotonic() - self._last_used >= self._idle_s:
                 (state / "server.json").unlink(missing_ok=True)
@@ -68,6 +73,8 @@ def main(argv: list[str]) -> int:
         return int(importlib.import_module("hqsam_pipelines.runner.server_daemon").main(argv))
     root, port, idle_s = Path(argv[0]), int(argv[1]), float(argv[2]) * 60
     env.prepare()
+    if not env.state_dir(root).is_dir():
+        return 0  # the checkout was removed while this process began
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     lock = FileLock(server.lock_path(root))
     if not lock.acquire(server.STOP_TIMEOUT_S):
@@ -98,13 +105,14 @@ def _note_when_healthy(root: Path, port: int, web: uvicorn.Server) -> None:
         time.sleep(0.03)
     path = server.note_path(root)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"pid": os.getpid(), "port": port}) + "\n")
-    temporary.replace(path)
+    with contextlib.suppress(FileNotFoundError):  # the checkout went meanwhile, which the watchdog sees
+        temporary.write_text(json.dumps({"pid": os.getpid(), "port": port}) + "\n")
+        temporary.replace(path)
 
 
 def _watch_when_noted(root: Path, idle_s: float, web: uvicorn.Server) -> None:
-    while True:
-        note = server.read_note(root) if root.exists() else {"pid": os.getpid()}
+    while env.state_dir(root).is_dir():
+        note = server.read_note(root)
         if note is not None and note["pid"] == os.getpid():
             break
         time.sleep(0.1)
@@ -118,10 +126,9 @@ def _watch_when_noted(root: Path, idle_s: float, web: uvicorn.Server) -> None:
 
 
 def _remove_own_note(root: Path) -> None:
-    if root.exists():
-        note = server.read_note(root)
-        if note is not None and note["pid"] == os.getpid():
-            server.note_path(root).unlink(missing_ok=True)
+    note = server.read_note(root)
+    if note is not None and note["pid"] == os.getpid():
+        server.note_path(root).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

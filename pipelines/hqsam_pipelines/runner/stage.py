@@ -125,7 +125,7 @@ def _in_host(stage: Stage, argv: Sequence[str]) -> int | None:
     """The exit status of the run in the checkout's host, or None where there is none."""
     try:
         root = env.repository_root()
-        env.state_dir(root)
+        env.make_state_dir(root)
     except UserError:
         return None  # said by `run_here`
     env.prepare()  # before the host compares environments
@@ -198,7 +198,7 @@ def _alone(root: Path, name: str) -> Iterator[None]:
     from hqsam_base.locks import FileLock
     from hqsam_pipelines.config.profiles import STAGE_LOCKS
 
-    env.state_dir(root)
+    env.make_state_dir(root)
     path = root / STAGE_LOCKS / f"{name}.lock"
     path.parent.mkdir(exist_ok=True)
     lock = FileLock(path)
