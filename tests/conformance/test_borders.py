@@ -6,6 +6,7 @@ A hundred of each by default, ten thousand with `make test-all`.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import lzma
@@ -36,7 +37,7 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks import cocolike
 from hqsam_datasets.fetch import content, extract, first_use, members
 from hqsam_datasets.fetch.transfer import DownloadError, Transfer
-from hqsam_datasets.formats import images, tar
+from hqsam_datasets.formats import images, labelme, tar
 from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 from hqsam_datasets.formats.png_chunks import png_damage
 from hqsam_datasets.sources.annotations import _read as read_own_annotations
@@ -232,6 +233,14 @@ ITEM = {
 }  # fmt: skip
 LOCK = {"stages": {"a@b": {"outs": [{"path": "x", "md5": "0" * 32}], "params": {"params.yaml": {"k": 1}}}}}
 NAMES = dumped({"images": [{"coco_url": "http://x/d/0.jpg"}]})
+PART = base64.b64encode(images.encode_png(np.full((2, 3), 255, np.uint8))).decode()
+LABELME = {
+    "imagePath": "a.jpg", "imageHeight": SIDE, "imageWidth": SIDE,
+    "shapes": [
+        {"label": "a", "shape_type": kind, "group_id": group, "points": [[1, 1], [6, 2], [5, 9]][:n], "mask": PART}
+        for kind, group, n in (("polygon", None, 3), ("circle", 1, 2), ("rectangle", 1, 2), ("mask", None, 1))
+    ],
+}  # fmt: skip
 RECORDS = [{"id": 1, "segmentation": {"size": [2, 2], "counts": [1, 2, 1]}}, {"id": 2, "bbox": [0.5, 1e9]}]
 
 BORDERS = {
@@ -260,6 +269,7 @@ BORDERS = {
         (dumped({"info": {}, "images": RECORDS}),),
         at("a.json", lambda p: drained(json_stream.iterate_members(p, ("images",), problem="x", cure="y"))),
     ),
+    "labelme": Border((dumped(LABELME),), at("a.json", lambda p: labelme.convert(p.parent))),
     "annotations of own data": Border(
         (dumped({"images": [{"id": 1, "file_name": "a"}], "annotations": RECORDS, "categories": [{"id": 1, "name": "x"}]}),),
         at("a.json", read_own_annotations),

@@ -64,6 +64,9 @@ def federated(rng: np.random.Generator) -> tuple[Json, list[Json]]:
     for row in truth["annotations"]:
         row["bbox"] = [0, 0, 1, 1]
         row["area"] = 0.0 if rng.random() < 0.1 else row["area"]
+        row["iscrowd"] = int(rng.random() < 0.4)
+        again = {key: row[key] for key in ("image_id", "category_id", "segmentation", "bbox")}
+        rows += [again | {"score": 1.0}] * (2 * row["iscrowd"])  # a crowd may be matched often
     return truth, rows
 
 

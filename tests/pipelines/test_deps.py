@@ -235,7 +235,9 @@ def test_every_dep_in_the_repository_exists(profile: str) -> None:
 def test_each_command_runs_its_own_stage() -> None:
     assert sorted(PIPELINE) == VERBS
     for verb in VERBS:
-        assert body(verb)["cmd"].startswith(f"python -m hqsam_pipelines.stages.{verb}")
+        assert body(verb)["cmd"] == f"python -m hqsam_pipelines.stages.{verb}", (
+            "no word of params.yaml may reach the shell"
+        )
 
 
 def test_large_outputs_are_not_in_git_and_reports_are() -> None:

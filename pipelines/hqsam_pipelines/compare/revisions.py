@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from hqsam_base.errors import UserError
+from hqsam_pipelines.config import dvc_site
 from hqsam_pipelines.config.strict import MAX_BYTES, Digest, Name, Outline, outlined, parse_json, parse_yaml
 from hqsam_pipelines.report.results import Result, parse_metrics, units_frame
 
@@ -317,10 +318,8 @@ class Repository:
 
         if not (self.root / ".dvc").is_dir() or not Config(dvc_dir=str(self.root / ".dvc"), validate=False)["remote"]:
             return None
-        from dvc.repo import Repo
-
         try:
-            return Repo(str(self.root)).cloud.get_remote_odb(hash_name="md5")
+            return dvc_site.open_repo(self.root).cloud.get_remote_odb(hash_name="md5")
         except Exception as error:  # no default among several remotes, a missing extra, bad credentials
             raise _AbsentError(f"the remote cannot be used: {type(error).__name__}: {error}") from error
 
