@@ -99,7 +99,7 @@ def test_the_digests_are_those_of_the_files_and_the_same_bytes_each_time(sources
 @pytest.mark.parametrize(
     ("name", "moved"),
     [
-        ("metrics/hqsam_metrics/davis.py", {"score"}),
+        ("metrics/hqsam_metrics/scores/_davis.py", {"score", "report"}),
         ("metrics/hqsam_metrics/ap/accumulate.py", {"score", "report"}),
         ("metrics/hqsam_metrics/masks/iou.py", {"score", "report", "train"}),
         ("datasets/hqsam_datasets/overlap/verify.py", {"overlap"}),

@@ -33,6 +33,7 @@ SEAMS = {
     "train": ("hqsam.model.backbones", "hqsam.model.variants"),
     "predict": ("hqsam.model.backbones", "hqsam.model.variants"),
     "score": ("hqsam_metrics.scores",),
+    "report": ("hqsam_metrics.scores",),
 }
 """Packages whose modules a stage finds by name: no import statement shows them."""
 
