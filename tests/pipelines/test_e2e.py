@@ -133,14 +133,15 @@ def test_4_every_run_is_on_the_server_with_the_name_of_its_data(first: Path) -> 
 def test_5_edits_run_what_depends_on_them_and_nothing_else(first: Path) -> None:
     module = first / "metrics" / "hqsam_metrics" / "scores" / "coco.py"
     code = module.read_text()
-    assert re.search(r"^VERSION = 1$", code, re.MULTILINE)
+    [version] = re.findall(r"^VERSION = (\d+)$", code, re.MULTILINE)
+    bumped = int(version) + 1
     # The parameter alone: only this benchmark's score, then the report (and `code`, which looks at the names).
-    set_version(first, "coco", 2)
+    set_version(first, "coco", bumped)
     done = run(first, "dvc", "status", "--json")
     assert set(json.loads(done.stdout)) == {"code", "score@coco-nano", "report"}
     # The code, with it: scores and report, and never a prediction. An edit of what only starts and watches stages runs nothing more,
     # and one of what a single stage imports runs that stage alone: its outputs stay, so nothing follows.
-    module.write_text(re.sub(r"^VERSION = 1$", "VERSION = 2", code, flags=re.MULTILINE))
+    module.write_text(code.replace(f"\nVERSION = {version}\n", f"\nVERSION = {bumped}\n"))
     for name in ("pipelines/hqsam_pipelines/runner/progress.py", "datasets/hqsam_datasets/prepare/shards.py"):
         assert (first / name).is_file()
         with (first / name).open("a") as file:
