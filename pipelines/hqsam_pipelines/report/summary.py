@@ -32,9 +32,8 @@ def show(root: Path, console: Console | None = None) -> None:
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     console.print(overview_table(rows))
     units = " or ".join(dict.fromkeys(row["unit"] for row in rows))
-    console.print(
-        f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;", style="dim"
-    )
+    explained = f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;"
+    console.print(styled((explained, "dim")))
     if any(row["instance_ci_low"] and not row["ci_low"] for row in rows):
         console.print("marked ~: of the mean of a quantity of the instances instead of the metric.", style="dim")
     console.print(styled(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}"), soft_wrap=True)
