@@ -62,9 +62,9 @@ def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(trai
     assert weights(spec.out) == weights(tmp_path / "whole")
 
 
-@pytest.mark.full(
-    "a parent's death is tested with the stage host, SIGTERM with forked processes; four imports of torch each"
-)
+SUDDEN = pytest.mark.full("a parent's death is tested with the stage host, SIGTERM here; four more imports of torch")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=SUDDEN)])
 def test_nobody_else_reaches_the_processes_and_nothing_survives_the_parent(training_set, tmp_path, number):
     spec = spec_of(training_set, tmp_path / "nano", epochs=400, processes=2)
