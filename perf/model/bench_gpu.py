@@ -99,7 +99,8 @@ def prepare(backbone: str, batch: int, device: str) -> Race:
     """Random weights, the same on both sides."""
     from hqsam.model._torchvision import ensure_torchvision
     from hqsam.model.build import build_sam_hq
-    from hqsam.prediction.passes import Engine, PredictOptions
+    from hqsam.prediction.options import PredictOptions
+    from hqsam.prediction.passes import Engine
 
     ensure_torchvision()
     from segment_anything import SamPredictor

@@ -131,8 +131,8 @@ def predict(
 ) -> None:
     """Segment the object that a box, points or a coarse mask (or a mixture) show."""
     from hqsam.api.predictor import SamHQPredictor
+    from hqsam.model.device import pick_device
     from hqsam.model.load import load_any
-    from hqsam.prediction.passes import pick_device
 
     outputs = {"--out": out, "--overlay": overlay, "--json": json_file}
     check_outputs(outputs, inputs=[image, mask, checkpoint, base], png=True)

@@ -20,7 +20,7 @@ from hqsam_pipelines.config import schema
 
 if TYPE_CHECKING:
     from hqsam.model.options import ModelOptions
-    from hqsam.prediction.benchmark import PredictOptions
+    from hqsam.prediction.options import PredictOptions
     from hqsam.training.options import TrainOptions
     from hqsam_datasets.benchmarks.base import BenchmarkOptions
     from hqsam_datasets.fetch.spec import ArchiveSpec
@@ -55,7 +55,7 @@ OPTIONS = {
     "shard": "hqsam_datasets.prepare.shards:ShardOptions",
     "augment": "hqsam_datasets.prepare.augment:AugmentOptions",
     "train": "hqsam.training.options:TrainOptions",
-    "predict": "hqsam.prediction.benchmark:PredictOptions",
+    "predict": "hqsam.prediction.options:PredictOptions",
     "report": "hqsam_pipelines.report.options:ReportOptions",
 }
 """Which class a section is validated by, as `module:name`; imported when the section is asked for."""
