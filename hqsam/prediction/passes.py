@@ -1,6 +1,7 @@
 """Predict the prompts of benchmark images with every system of a run.
 
-Images are read ahead, encoded in batches and decoded in passes; masks are upscaled on threads. `predict` turns this into the files of a stage.
+Images are read ahead, encoded in batches and decoded in passes; masks are upscaled on threads. `benchmark` turns this into
+the files of a stage.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import math
 import pkgutil
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from hqsam_metrics.benchmark_data import Predictions
 
 ScoreRule = Literal["none", "detector", "detector_x_iou"]
-System = Literal["sam", "hq_token", "hq_sum"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class ScoreOptions:
     Attributes:
         metric: name of the file in `scores/`.
         version: the metric's version; a change to the metric's code raises it, so that only scores are redone.
-        output: which system is HQ-SAM in this benchmark's protocol.
+        output: which system of the run is HQ-SAM in this benchmark's protocol.
         dilation_ratio: width of the boundary band as a fraction of the image diagonal.
         strict_dilation_ratio: a second ratio, reported with the suffix `_strict`.
         score_rule: confidence of a detection: the detector's, or the detector's times the predicted IoU.
@@ -44,7 +43,7 @@ class ScoreOptions:
 
     metric: str
     version: int
-    output: System = "hq_token"
+    output: str = "hq_token"
     dilation_ratio: float = 0.02
     strict_dilation_ratio: float | None = None
     score_rule: ScoreRule = "none"
@@ -57,11 +56,9 @@ class ScoreOptions:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and 0 < value < 1):
                 raise UserError(f"score.{name} is {value}: it must lie between 0 and 1")
-        choices = {"output": System, "score_rule": ScoreRule}
-        for name, choice in choices.items():
-            if getattr(self, name) not in choice.__args__:  # type: ignore[attr-defined]
-                allowed = ", ".join(choice.__args__)  # type: ignore[attr-defined]
-                raise UserError(f"score.{name} is {getattr(self, name)!r}: it must be one of {allowed}")
+        if self.score_rule not in get_args(ScoreRule):
+            allowed = ", ".join(get_args(ScoreRule))
+            raise UserError(f"score.score_rule is {self.score_rule!r}: it must be one of {allowed}")
         if self.max_dets is not None and self.max_dets < 1:
             raise UserError(f"score.max_dets is {self.max_dets}: it must be at least 1")
 

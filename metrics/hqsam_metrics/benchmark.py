@@ -66,7 +66,7 @@ def score_benchmark(
     info = _read_info(predictions)
     results, outcomes = [], []
     for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
-        for system in info["systems"]:
+        for system in _scorable(info, prompt_set):
             rows = load_predictions(data, predictions, prompt_set, system)
             outcome = score.evaluate(rows, options, progress=_prefixed(progress, f"{prompt_set}/{system}"))
             protocol = _protocol(score, options, data.index, info, prompt_set, system, prompts_digest(rows.prompts))
@@ -100,6 +100,12 @@ def _read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
+def _scorable(info: dict[str, Any], prompt_set: str) -> list[str]:
+    """The systems that could use the prompts of a set; `predict.json` names those that could not."""
+    lacking: dict[str, list[str]] = info.get("unsupported", {})
+    return [system for system in info["systems"] if prompt_set not in lacking.get(system, ())]
+
+
 def _prefixed(progress: Progress, prefix: str) -> Progress:
     return lambda done, total, what: progress(done, total, f"{prefix}: {what}")
 
@@ -117,6 +123,8 @@ def _protocol(
         "score_rule": options.score_rule,
         "system": system,
         "output": options.output,
+        # What a system's own code has in its rules: other people's models and refiners say it in predict.json.
+        **info.get("protocols", {}).get(system, {}),
     }
 
 

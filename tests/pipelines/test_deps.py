@@ -36,7 +36,7 @@ def code_deps(verb: str) -> set[str]:
 def test_the_code_stage_reads_every_package_and_writes_the_digests_of_every_stage() -> None:
     assert set(DIGESTED) == set(VERBS) - {codegraph.STAGE}
     folders = {(Path(folder) / package).as_posix() for package, folder in codegraph.PACKAGES.items()}
-    assert code_deps(codegraph.STAGE) == set(body(codegraph.STAGE)["deps"]) == folders
+    assert code_deps(codegraph.STAGE) | {"params.yaml"} == set(body(codegraph.STAGE)["deps"]) == folders | {"params.yaml"}
     assert body(codegraph.STAGE)["outs"] == ["data/code"]
 
 
@@ -109,7 +109,10 @@ def test_the_digests_are_those_of_the_files_and_the_same_bytes_each_time(sources
         ("hqsam/model/variants/hq.py", set()),
         ("pipelines/hqsam_pipelines/runner/progress.py", set()),
         ("pipelines/hqsam_pipelines/compare/comparison.py", set()),
-        ("hqsam/refiners/grabcut.py", set()),
+        ("hqsam/refiners/grabcut.py", set()),  # of the section `systems`, which the sample does not have
+        ("hqsam/systems/refined.py", set()),
+        ("hqsam/systems/sam_hq.py", {"predict", "report"}),
+        ("datasets/hqsam_datasets/prompts/point.py", {"index", "validate", "augment", "train", "predict", "report"}),
     ],
 )
 def test_a_changed_file_moves_the_digests_of_the_stages_that_import_it(
@@ -124,6 +127,30 @@ def test_a_changed_file_moves_the_digests_of_the_stages_that_import_it(
         (sources / name).write_bytes(old)
         command(sources)
     assert written(sources) == before
+
+
+def test_a_new_prompt_kind_or_system_moves_nothing_until_params_names_it(sources: Path) -> None:
+    kind = sources / "datasets" / "hqsam_datasets" / "prompts" / "circle.py"
+    params = sources / "params.yaml"
+    before, old = written(sources), params.read_text()
+    try:
+        kind.write_text("PROMPT = 1\n")
+        command(sources)
+        assert written(sources) == before
+        refined = "  grabcut: {kind: refined, of: sam, refiner: grabcut}\n"
+        params.write_text(f"{old.replace('views: 2,', 'views: 2, prompts: [box, circle],')}\nsystems:\n  sam: {{kind: sam_hq}}\n{refined}")
+        command(sources)
+        after = written(sources)
+        assert {verb for verb in before if after[verb] != before[verb]} == {
+            "index", "validate", "augment", "train", "predict", "report",
+        }  # fmt: skip
+        assert {"hqsam/refiners/grabcut.py", "hqsam/systems/refined.py"} <= json.loads(after["predict"]).keys()
+        assert "params.yaml:systems" in json.loads(after["predict"])
+        assert "params.yaml:systems" in json.loads(after["report"])
+    finally:
+        kind.unlink()
+        params.write_text(old)
+        command(sources)
 
 
 def test_a_new_module_needs_no_edit_of_dvc_yaml(sources: Path) -> None:

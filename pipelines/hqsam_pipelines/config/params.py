@@ -21,6 +21,7 @@ from hqsam_pipelines.config import schema
 if TYPE_CHECKING:
     from hqsam.model.options import ModelOptions
     from hqsam.prediction.options import PredictOptions
+    from hqsam.systems import Entry
     from hqsam.training.options import TrainOptions
     from hqsam_datasets.benchmarks.base import BenchmarkOptions
     from hqsam_datasets.fetch.spec import ArchiveSpec
@@ -39,6 +40,9 @@ NAMED = ("archives", "sources", "benchmarks", "models")
 
 PLAIN = ("overlap", "quality", "shard", "augment", "train", "predict", "report")
 """Sections that are one options object."""
+
+OPTIONAL = ("systems",)
+"""Sections that need not be there: their default is what every run has."""
 
 BENCHMARK_KEYS = ("kind", "archive", "index", "predict", "score")
 
@@ -165,6 +169,7 @@ class Params:
         """`benchmarks.<name>.score`."""
         options: ScoreOptions = self._benchmark_part(benchmark, "score", {})
         self._check_seam("hqsam_metrics.scores", options.metric, "metric", f"benchmarks.{benchmark}.score.metric")
+        self._check_output(benchmark, options.output)
         return options
 
     def _check_metric(self, benchmark: str, kind: str) -> None:
@@ -177,6 +182,45 @@ class Params:
                 f"the metric {options.metric} is not for this set, whose ground truth is of kind {kind}", file=self.file,
                 key=f"benchmarks.{benchmark}.score.metric", cure=f"say metric: {kind}",
             )  # fmt: skip
+
+    @functools.cached_property
+    def systems(self) -> tuple[Entry, ...]:
+        """The entries of `systems`; those of every run if there is no such section.
+
+        Raises:
+            UserError: an entry is not valid, two give a system of one name, or one names a system that is not there.
+        """
+        from hqsam import systems
+
+        entries = []
+        for name, values in self.raw.get("systems", systems.SECTION).items():
+            kind = str(values.get("kind"))
+            self._check_seam("hqsam.systems", kind, "system kind", f"systems.{name}.kind")
+            key = f"systems.{name}"
+            options = schema.build(systems.load(kind).options, values, file=self.file, key=key)
+            for model in options.models:
+                if model not in self.models:
+                    raise schema.unknown(model, self.models, what="model", file=self.file, key=f"{key}.models")
+            entries.append(systems.Entry(name, options))
+        try:
+            systems.check(entries)
+        except UserError as error:
+            raise UserError(error.problem, file=self.file, key=error.key, cure=error.cure) from None
+        return tuple(entries)
+
+    def systems_of(self, model: str) -> tuple[Entry, ...]:
+        """The entries that are predicted for a model."""
+        from hqsam import systems
+
+        return systems.applying(self.systems, model, self.models)
+
+    def _check_output(self, benchmark: str, output: str) -> None:
+        from hqsam import systems
+
+        known = [system.name for system in systems.of_entries(self.systems)]
+        if output not in known:
+            key = f"benchmarks.{benchmark}.score.output"
+            raise schema.unknown(output, known, what="system", file=self.file, key=key)
 
     @property
     def overlap(self) -> OverlapOptions:
@@ -235,6 +279,7 @@ class Params:
         for name in self.benchmarks:
             parts += [self.index(name), self.predict(name), self.score(name)]
         parts += [getattr(self, name) for name in PLAIN if name not in ("predict", "train")]
+        parts += self.systems if "systems" in self.raw else ()
         return len(parts)
 
     def _named(self, section: str, name: str) -> Any:
@@ -301,7 +346,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
-    known = ("profile", "seed", *NAMED, *PLAIN)
+    known = ("profile", "seed", *NAMED, *PLAIN, *OPTIONAL)
     for key in raw:
         if key not in known:
             raise schema.unknown(str(key), known, what="key", file=file, key=str(key))
@@ -312,7 +357,9 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
         if not isinstance(raw[key], kind) or isinstance(raw[key], bool):
             cure = f"expected {schema.describe(kind)}"
             raise UserError(f"wrong type: found {schema.show(raw[key])}", file=file, key=key, cure=cure)
-    for section in NAMED:
+    for section in (*NAMED, *(name for name in OPTIONAL if name in raw)):
+        if not isinstance(raw[section], Mapping):
+            raise UserError(f"expected a mapping, found {schema.show(raw[section])}", file=file, key=section)
         _check_names(raw[section], section, file)
     for section in ("sources", "benchmarks"):
         _check_archives(raw, section, file)
