@@ -18,7 +18,6 @@ under the published names without prefix.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import pickle
@@ -36,6 +35,7 @@ from hqsam.model import backbones, hf_format
 from hqsam.model.backbones.base import Backbone
 from hqsam.model.hq_decoder import HQ_PREFIXES
 from hqsam_base.atomic import write_bytes
+from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 
 Format = Literal["sam", "hq_sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq", "hf_sam"]
@@ -217,8 +217,7 @@ def sha256(path: Path) -> str:
     path = weights_file(path)
     if not path.is_file():
         raise UserError("the checkpoint does not exist", file=path, cure="correct the path")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_file(path)
 
 
 def check_published(path: Path, digest: str) -> str | None:

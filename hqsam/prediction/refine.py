@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from hqsam_base.progress import Progress
 from hqsam_datasets.formats import manifest
 from hqsam_metrics.base import ScoreOptions, protocol_hash
 from hqsam_metrics.benchmark import score_benchmark
-from hqsam_metrics.stats import paired_bootstrap
+from hqsam_metrics.stats import paired
 
 VERSION = 1
 VALUES = ("iou", "biou", "j", "f")
@@ -144,11 +143,14 @@ def _differences(units: list[Row], system: str, refined: str, draws: int) -> dic
     out = {}
     for value in VALUES:
         a, b = (np.array([_number(u.get(value)) for u in side]) for side in zip(*pairs, strict=True))
-        if not np.isnan(a).all():
-            # The same draws for every value and in every run.
-            rng = np.random.default_rng(0)
-            clusters = [unit["cluster"] for unit, _ in pairs]
-            out[value] = asdict(paired_bootstrap(a=a, b=b, clusters=clusters, n=draws, rng=rng))
+        # The same draws for every value and in every run.
+        found = paired(b - a, [unit["cluster"] for unit, _ in pairs], replicates=draws, seed=0)
+        if found is not None:
+            both = ~np.isnan(b - a)
+            out[value] = {
+                "a": float(a[both].mean()), "b": float(b[both].mean()), "difference": found.mean, "low": found.low,
+                "high": found.high, "p_value": found.p, "n_pairs": found.n, "n_clusters": found.clusters,
+            }  # fmt: skip
     return out
 
 

@@ -15,7 +15,9 @@ from typing import Any
 
 from hqsam_base.errors import UserError
 from hqsam_base.json_list import iter_list, read_json
-from hqsam_metrics.evaluate import IouType, score_coco_files, score_lvis_files
+from hqsam_metrics.ap.options import AreaRule, IouType
+from hqsam_metrics.scores.coco import score_coco_files
+from hqsam_metrics.scores.lvis import score_lvis_files
 
 TOLERANCE = 1e-9
 Stats = dict[str, float | None]
@@ -88,6 +90,12 @@ def check_lvis(*, pred: Path, gt: Path, images: int = 200) -> str:
         return score_lvis_files(pred=some, gt=truth).metrics
 
     return _compare(pred, gt, images, "lvis-api", ours, theirs, "mask AP and AR")
+
+
+def by_default(max_dets: int | None, area_rule: AreaRule) -> str:
+    """Returns what a cross-check did not check: both programs run by the protocol's own rules."""
+    own = [*(["--max-dets"] if max_dets is not None else []), *(["--area-rule"] if area_rule != "mask" else [])]
+    return f"; without {' and '.join(own)}, which the reference program was not given" if own else ""
 
 
 def _compare(

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from hqsam_metrics import UserError
-from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
-from hqsam_metrics.evaluate import score_coco_files
+from hqsam_metrics.base import score_options
+from hqsam_metrics.benchmark import score_benchmark
 from hqsam_metrics.masks.iou import encode_rle, rle_string
 from hqsam_metrics.masks.png import read_index_png
-from hqsam_metrics.sginw import SETS
+from hqsam_metrics.scores.coco import score_coco_files
+from hqsam_metrics.scores.sginw import SETS
 from tests import GOLDEN
 from tests.metrics.golden import read_golden
 from tests.metrics.synthetic import detections
@@ -82,7 +83,7 @@ class Set:
     def score(self, **options: Any) -> dict[str, Any]:
         at = self.write()
         out = {"out_json": self.root / "b-m.json", "out": self.root / "scores"}
-        score_benchmark(**at, **out, options=ScoreOptions(**{"version": 1} | options), progress=lambda *words: None)
+        score_benchmark(**at, **out, options=score_options({"version": 1} | options), progress=lambda *words: None)
         return json.loads(out["out_json"].read_text())
 
 
@@ -369,7 +370,7 @@ def test_bad_options_and_folders(masks_set):
     refuse(masks_set, "of kind 'masks'", metric="coco")
     at = masks_set.write()
     out = {"out_json": masks_set.root / "x.json", "out": masks_set.root / "x"}
-    options = ScoreOptions("masks", 1)
+    options = score_options({"metric": "masks", "version": 1})
     for victim in ("benchmark/prompts.parquet", "predictions/predict.json", "benchmark/index.json"):
         path = masks_set.root / victim
         kept = path.read_bytes()

@@ -17,7 +17,7 @@ from hqsam_metrics import UserError, boundary_iou, mask_iou
 from hqsam_metrics.base import protocol_hash
 from hqsam_metrics.masks.iou import encode_rle
 from hqsam_metrics.masks.png import read_index_png, read_mask_png
-from hqsam_metrics.sginw import SETS
+from hqsam_metrics.scores.sginw import SETS
 from hqsam_pipelines.commands.score import app
 from tests import GOLDEN
 from tests.metrics.golden import read_golden
@@ -279,7 +279,7 @@ def test_import_is_light():
     # Its time is measured by `python -m perf metrics/import`.
     assert imported("import hqsam_metrics") == set()
     assert imported("from hqsam_metrics import boundary_band, boundary_iou, mask_iou") == {"numpy"}
-    assert imported("from hqsam_metrics import evaluate") == {"numpy"}
+    assert imported("from hqsam_metrics.scores import coco") == set()
 
 
 def test_commands_need_the_base_install_only(tmp_path):

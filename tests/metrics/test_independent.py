@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from hqsam_metrics.ap.tubes import DILATION_RATIO, pair_tubes, side_of
 from hqsam_metrics.ap.tubes_io import parse_tube_results, parse_ytvis
-from hqsam_metrics.evaluate import score_lvis_files
 from hqsam_metrics.masks.iou import boundary_band, encode_rle, mask_iou
 from hqsam_metrics.masks.jf import region_and_contour
 from hqsam_metrics.reference import lvis_reference
+from hqsam_metrics.scores.lvis import score_lvis_files
 from tests.metrics.synthetic import detections, random_masks
 
 SEEDS = st.integers(0, 2**32 - 1)

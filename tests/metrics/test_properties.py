@@ -193,7 +193,7 @@ def test_merge_of_partials_is_the_whole(seed, random):
         if half
         else accumulate.merge(parts)
     )
-    got = accumulate.finish(merged, limits=plan.limits, bins=plan.measures[0].bins)
+    got = accumulate.finish(merged, n_categories=len(gt.category_ids), limits=plan.limits, bins=plan.measures[0].bins)
     np.testing.assert_array_equal(got.precision, want.precision)
     np.testing.assert_array_equal(got.recall, want.recall)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hqsam_metrics.ap.resample import Matched, matched
 from hqsam_pipelines.compare.revisions import Revision
-from hqsam_pipelines.report.ap import Matched, matched
 
 _TABLES = ("images.parquet", "instances.parquet", "prompts.parquet", "index.json", "gt.json")
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hqsam_base.progress import Progress
+from hqsam_metrics.stats import holm, stratified
 from hqsam_pipelines.compare.revisions import WORKSPACE, NotAvailableError, Repository, Revision, unavailable
 from hqsam_pipelines.compare.rows import (
     INSTANCE_ROWS,
@@ -26,7 +27,6 @@ from hqsam_pipelines.compare.rows import (
 )
 from hqsam_pipelines.compare.stale import stale
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.stats import holm, stratified
 
 ALPHA = 0.05
 METHOD = (

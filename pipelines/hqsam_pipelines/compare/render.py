@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from hqsam_metrics.stats import Difference
 from hqsam_pipelines.compare.comparison import Comparison
 from hqsam_pipelines.compare.rows import UNIT_METRICS, Change, Instance, hq_system
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import SYSTEM_TITLES
-from hqsam_pipelines.report.stats import Difference
 from hqsam_pipelines.report.tables import interval_text, number, signed
 
 if TYPE_CHECKING:

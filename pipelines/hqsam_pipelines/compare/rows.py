@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hqsam_metrics.stats import Difference, stratified
 from hqsam_pipelines.compare.revisions import NotAvailableError, Revision
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import Result, metric_place
-from hqsam_pipelines.report.stats import Difference, stratified
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,8 +128,8 @@ class BenchmarkRows:
 
     def with_ap_intervals(self, changes: Sequence[Change]) -> list[Change]:
         """The rows, those of AP over all sizes and thresholds with intervals of their own."""
+        from hqsam_metrics.ap.resample import KINDS, ap_differences
         from hqsam_pipelines.compare.ap import matched_at
-        from hqsam_pipelines.report.ap import KINDS, ap_differences
 
         section = self._b.params.get("benchmarks", {}).get(self.benchmark, {}).get("score", {})
         rows = {(c.prompt_set, c.system) for c in changes if c.metric == "AP" and c.verdict != "not comparable"}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hqsam_datasets.prepare.shards import ShardOptions
     from hqsam_datasets.quality.options import QualityOptions
     from hqsam_datasets.sources.base import SourceOptions
-    from hqsam_metrics.benchmark import ScoreOptions
+    from hqsam_metrics.base import Score, ScoreOptions
     from hqsam_pipelines.report.options import ReportOptions
 
 FILE = "params.yaml"
@@ -53,7 +53,6 @@ OPTIONS = {
     "sources": "hqsam_datasets.sources.base:SourceOptions",
     "models": "hqsam.model.options:ModelOptions",
     "index": "hqsam_datasets.benchmarks.base:BenchmarkOptions",
-    "score": "hqsam_metrics.benchmark:ScoreOptions",
     "overlap": "hqsam_datasets.overlap.gate:OverlapOptions",
     "quality": "hqsam_datasets.quality.options:QualityOptions",
     "shard": "hqsam_datasets.prepare.shards:ShardOptions",
@@ -62,7 +61,10 @@ OPTIONS = {
     "predict": "hqsam.prediction.options:PredictOptions",
     "report": "hqsam_pipelines.report.options:ReportOptions",
 }
-"""Which class a section is validated by, as `module:name`; imported when the section is asked for."""
+"""Which class a section is validated by, as `module:name`; imported when the section is asked for.
+
+A benchmark's `score` section has the class that its metric states (`hqsam_metrics.base.Score.options`).
+"""
 
 
 @dataclass(frozen=True)
@@ -166,21 +168,34 @@ class Params:
         return self._benchmark_part(benchmark, "predict", self.raw["predict"])  # type: ignore[no-any-return]
 
     def score(self, benchmark: str) -> ScoreOptions:
-        """`benchmarks.<name>.score`."""
-        options: ScoreOptions = self._benchmark_part(benchmark, "score", {})
-        self._check_seam("hqsam_metrics.scores", options.metric, "metric", f"benchmarks.{benchmark}.score.metric")
+        """`benchmarks.<name>.score`, of the class that its metric states."""
+        options = self._score(benchmark)[1]
         self._check_output(benchmark, options.output)
         return options
 
+    def _score(self, benchmark: str) -> tuple[Score, ScoreOptions]:
+        from hqsam_metrics.base import SCORES, ScoreOptions
+
+        own, key = self.entry("benchmarks", benchmark)["score"], f"benchmarks.{benchmark}.score"
+        name = own.get("metric") if isinstance(own, Mapping) else None
+        if not isinstance(name, str):
+            only = {k: v for k, v in own.items() if k == "metric"} if isinstance(own, Mapping) else own
+            schema.build(ScoreOptions, only, file=self.file, key=key)  # says what is wrong with it
+        elif name not in SCORES.names():
+            raise schema.unknown(name, SCORES.names(), what="metric", file=self.file, key=f"{key}.metric")
+        score = SCORES.load(str(name))
+        return score, schema.build(score.options, own, file=self.file, key=key)
+
     def _check_metric(self, benchmark: str, kind: str) -> None:
         """The metric must be one for this kind of ground truth: found out by the score stage, it would cost all predictions."""
-        from hqsam_metrics.base import load_score
+        from hqsam_metrics.base import SCORES
 
-        options = self.score(benchmark)
-        if load_score(options.metric).kind != kind:
+        score, _ = self._score(benchmark)
+        if score.kind != kind:
+            fitting = [name for name in SCORES.names() if SCORES.load(name).kind == kind]
             raise UserError(
-                f"the metric {options.metric} is not for this set, whose ground truth is of kind {kind}", file=self.file,
-                key=f"benchmarks.{benchmark}.score.metric", cure=f"say metric: {kind}",
+                f"the metric {score.name} is not for this set, whose ground truth is of kind {kind}", file=self.file,
+                key=f"benchmarks.{benchmark}.score.metric", cure=f"say metric: {' or '.join(fitting)}",
             )  # fmt: skip
 
     @functools.cached_property

@@ -9,17 +9,17 @@ from typing import Any
 
 from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
+from hqsam_metrics.ap.resample import RESAMPLES
+from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
 from hqsam_pipelines.report import cost, html, paper, scenes, sources
 from hqsam_pipelines.report import tables as report_tables
-from hqsam_pipelines.report.ap import RESAMPLES
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.results import Run, load_run
 from hqsam_pipelines.report.rows import Row, headline_rows, other_rows, spec_rows
 from hqsam_pipelines.report.scenes import Pick, SceneReader
-from hqsam_pipelines.report.stats import REPLICATES
 
 _PALETTE = 256
 
@@ -108,10 +108,10 @@ def _write_plots(folder: Path, numbers: Numbers) -> None:
 
 
 _KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
-    ("improved", "Most improved", "The largest gains in boundary IoU over SAM.", scenes.improved),
+    ("improved", "Most improved", "The largest gains in boundary quality over SAM.", scenes.improved),
     ("worsened", "Most worsened", "The largest losses against SAM.", scenes.worsened),
-    ("best", "Best", "HQ-SAM's highest boundary IoU.", scenes.best),
-    ("worst", "Worst", "HQ-SAM's lowest boundary IoU.", scenes.worst),
+    ("best", "Best", "HQ-SAM's best boundaries.", scenes.best),
+    ("worst", "Worst", "HQ-SAM's worst boundaries.", scenes.worst),
 )
 """Galleries: identifier (and name of the option with their number), title, text, choice."""
 
@@ -148,7 +148,8 @@ def _write_figures(
 
 def _picture(reader: SceneReader, pick: Pick, panel: int) -> Picture:
     image = overlay(reader.read(pick), panel)
-    scores = f"{pick.quantity} {100 * pick.sam:.1f} → {100 * pick.hq:.1f}"
+    scale = pick.quantity.scale
+    scores = f"{scale.label(pick.quantity.title)} {scale.factor * pick.sam:.1f} → {scale.factor * pick.hq:.1f}"
     caption = f"{paper.title(pick.benchmark)}, {pick.prompt_set.replace('_', ' ')} . {scores} . {pick.place}"
     return Picture(image, f"Masks of SAM and HQ-SAM for {pick.unit}", caption)
 
@@ -161,7 +162,7 @@ def _hero(reader: SceneReader, picks: Sequence[Pick], options: ReportOptions) ->
         return None
     rows = [strip(reader.read(pick), 232) for pick in shown]
     captions = [
-        [paper.title(p.benchmark), f"{p.quantity} {100 * p.sam:.0f}", f"{p.quantity} {100 * p.hq:.0f}", ""]
+        [paper.title(p.benchmark), *(f"{p.quantity.title} {p.quantity.scale.factor * v:.0f}" for v in (p.sam, p.hq)), ""]
         for p in shown
     ]
     heads = ["Image and prompt", "SAM", "HQ-SAM", "Ground truth"]
@@ -182,11 +183,7 @@ def _page(
     if numbers.curves:
         text = "Bold: mean of the four HQ sets; thin: each set. As in the paper's Figure 4."
         charts.append(("Images above a boundary-IoU threshold", html.recall_chart(numbers.curves), text))
-    if picks:
-        sam, hq = [p.sam for p in picks], [p.hq for p in picks]
-        ahead = sum(p.gain > 0 for p in picks)
-        text = f"All benchmarks; above the diagonal HQ-SAM is better ({ahead} of {len(picks)} instances)."
-        charts.append(("Every instance", html.gain_chart(sam, hq), text))
+    charts += _gain_charts(picks)
     data = _data_context(run)
     shown = [_gallery_context(g, pictures) for g in galleries]
     model = run.models[0]
@@ -215,6 +212,21 @@ def _page(
         **data,
     }
     return html.render("report.html.j2", context)
+
+
+def _gain_charts(picks: Sequence[Pick]) -> list[tuple[str, str, str]]:
+    """(title, svg, text) of each scale that the pictured quantities have, named by the first of them."""
+    scales: dict[Any, list[Pick]] = {}
+    for pick in picks:
+        scales.setdefault(pick.quantity.scale, []).append(pick)
+    found = []
+    for scale, mine in scales.items():
+        ahead, side = sum(p.gain > 0 for p in mine), "below" if scale.lower_is_better else "above"
+        where = "All benchmarks" if len(scales) == 1 else paper.titles(p.benchmark for p in mine)
+        text = f"{where}; {side} the diagonal HQ-SAM is better ({ahead} of {len(mine)} instances)."
+        chart = html.gain_chart([p.sam for p in mine], [p.hq for p in mine], mine[0].quantity)
+        found.append((scale.label("Every instance"), chart, text))
+    return found
 
 
 def _others(numbers: Numbers) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import yaml
 
+from hqsam_metrics.base import Quantity, Scale
+from hqsam_metrics.stats import Difference
 from hqsam_pipelines.report import paper, sources
 from hqsam_pipelines.report.charts import Axes, Pair, Series, dumbbell_chart, legend, line_chart, scatter_chart, span
 from hqsam_pipelines.report.draw import webp_bytes
 from hqsam_pipelines.report.results import SYSTEM_TITLES, Run
 from hqsam_pipelines.report.rows import Row
-from hqsam_pipelines.report.stats import Difference
 from hqsam_pipelines.report.tables import THRESHOLDS, interval_text, number, signed
 
 _CLOUD = 1500  # more points than this make the scatter plot a blot
@@ -92,20 +93,21 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
         if row.benchmark == paper.HQ4_MEAN:
             found.append(
                 {
-                    "what": f"{row.metric}, mean of the four HQ sets",
+                    "what": f"{row.label}, mean of the four HQ sets",
                     "value": number(row.hq, 1),
-                    "unit": f"HQ-SAM, {signed(row.delta)} points",
+                    "unit": f"HQ-SAM, {signed(row.delta)} {row.scale.unit}",
                     "more": f"SAM {number(row.sam, 1)} . 95 % interval of the gain {interval_text(row.interval)}",
                 }
             )
-    boundary = [r for r in rows if r.metric in ("mBIoU", "AP_B", "J&F") and r.benchmark != paper.HQ4_MEAN]
-    up, down = (sum(sign * (r.delta or 0.0) > 0 for r in boundary) for sign in (1, -1))
+    boundary = [r for r in rows if r.main and r.benchmark != paper.HQ4_MEAN]
+    up, down = (sum(sign * r.gain > 0 for r in boundary) for sign in (1, -1))
+    names = ", ".join(dict.fromkeys(r.metric for r in boundary))
     found.append(
         {
-            "what": "Boundary metrics where HQ-SAM is ahead",
+            "what": "Main metrics where HQ-SAM is ahead",
             "value": f"{up} of {len(boundary)}",
             "unit": "benchmarks and prompts",
-            "more": f"behind in {down}, equal in {len(boundary) - up - down}; mBIoU, AP of boundaries, J&F",
+            "more": f"behind in {down}, equal in {len(boundary) - up - down}; {names}",
         }
     )
     return found
@@ -123,14 +125,14 @@ def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "first": group != before,
                 "benchmark": paper.title(row.benchmark),
                 "prompt": row.prompt_set,
-                "metric": row.metric,
+                "metric": row.label,
                 "sam": number(row.sam, 1),
                 "hq": number(row.hq, 1),
                 "delta": signed(row.delta),
-                "delta_tone": tone(row.interval),
+                "delta_tone": tone(row.interval, row.scale),
                 "interval": interval_text(row.interval),
                 "instance": signed(row.stand_in.mean) if row.stand_in else "",
-                "instance_tone": tone(row.stand_in),
+                "instance_tone": tone(row.stand_in, row.stand_in_of.scale if row.stand_in_of else row.scale),
                 "instance_interval": interval_text(row.stand_in) if row.stand_in else "",
                 "units": f"{known.n} in {known.clusters}" if known else "",
                 "paper_delta": signed(row.paper_delta),
@@ -141,15 +143,17 @@ def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def overview_chart(rows: Sequence[Row]) -> str:
-    """Dumbbells: boundary metric of every benchmark."""
-    shown = [r for r in rows if r.metric in ("mBIoU", "AP_B", "J&F") and r.sam is not None and r.hq is not None]
+    """Dumbbells: main metric of every benchmark; one chart for each scale."""
+    shown = [r for r in rows if r.main and r.sam is not None and r.hq is not None]
     several = {r.benchmark for r in shown if sum(o.benchmark == r.benchmark for o in shown) > 1}
-    pairs = []
+    charts: dict[Scale, list[Pair]] = {}
     for row in shown:
         prompt = f", {row.prompt_set.replace('_', ' ')}" if row.benchmark in several else ""
-        name = f"{paper.title(row.benchmark)}{prompt} . {row.metric}"
-        pairs.append(Pair(name, row.sam or 0.0, row.hq or 0.0, tone(row.interval)))
-    return dumbbell_chart(pairs, "Boundary quality of SAM and HQ-SAM on every benchmark")
+        name = f"{paper.title(row.benchmark)}{prompt} . {row.label}"
+        pair = Pair(name, row.sam or 0.0, row.hq or 0.0, tone(row.interval, row.scale), row.gain >= 0)
+        charts.setdefault(row.scale, []).append(pair)
+    label = "Boundary quality of SAM and HQ-SAM on every benchmark"
+    return "".join(dumbbell_chart(pairs, scale.label(label), scale.limits) for scale, pairs in charts.items())
 
 
 def table_context(spec: paper.TableSpec, rows: Sequence[Row]) -> dict[str, Any]:
@@ -167,7 +171,7 @@ def table_context(spec: paper.TableSpec, rows: Sequence[Row]) -> dict[str, Any]:
         "title": spec.title,
         "source": spec.source,
         "groups": groups,
-        "columns": [row.metric for row in rows],
+        "columns": [row.label for row in rows],
         "lines": _ours(rows) + _papers(rows),
     }
 
@@ -176,11 +180,11 @@ def _cell(text: str, tone: str = "", more: str = "") -> dict[str, str]:
     return {"text": text, "tone": tone, "more": more}
 
 
-def tone(difference: Difference | None) -> str:
-    """CSS class of a difference: green or red only where the interval excludes zero."""
+def tone(difference: Difference | None, scale: Scale) -> str:
+    """CSS class of a difference: green (better) or red only where the interval excludes zero."""
     if difference is None or not difference.excludes_zero:
         return "flat"
-    return "up" if difference.mean > 0 else "down"
+    return "up" if scale.gain(difference.mean) > 0 else "down"
 
 
 def _ours(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -196,7 +200,7 @@ def _ours(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "name": "Δ, 95 % interval",
             "style": "",
-            "cells": [_cell(signed(r.delta), tone(r.interval), _more(r)) for r in rows],
+            "cells": [_cell(signed(r.delta), tone(r.interval, r.scale), _more(r)) for r in rows],
         },
     ]
     if any(other in r.values for r in rows):
@@ -241,7 +245,7 @@ def models_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _plain_table(title: str, rows: Sequence[Row]) -> dict[str, Any]:
     lines = [
-        [paper.title(r.benchmark), r.prompt_set, r.metric, number(r.sam, 1), number(r.hq, 1), signed(r.delta),
+        [paper.title(r.benchmark), r.prompt_set, r.label, number(r.sam, 1), number(r.hq, 1), signed(r.delta),
          interval_text(r.interval)]
         for r in rows
     ]  # fmt: skip
@@ -262,12 +266,14 @@ def recall_chart(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     return line_chart(series, axes, "Share of images whose boundary IoU exceeds a threshold")
 
 
-def gain_chart(sam: Sequence[float], hq: Sequence[float]) -> str:
-    """Each instance: SAM's boundary IoU against HQ-SAM's."""
+def gain_chart(sam: Sequence[float], hq: Sequence[float], quantity: Quantity) -> str:
+    """Each instance: SAM's value of a quantity against HQ-SAM's, both as stored."""
     step = -(-len(sam) // _CLOUD) if sam else 1
-    cloud = Series("instances", "hq", [100 * v for v in sam[::step]], [100 * v for v in hq[::step]])
-    axes = Axes("SAM, boundary IoU", "HQ-SAM, boundary IoU", (0.0, 100.0), (0.0, 100.0))
-    return scatter_chart([cloud], axes, "Boundary IoU of every instance, SAM against HQ-SAM")
+    x, y = ([quantity.scale.factor * v for v in side[::step]] for side in (sam, hq))
+    name, limits = quantity.scale.label(quantity.title), quantity.scale.limits or span([*x, *y])
+    axes = Axes(f"SAM, {name}", f"HQ-SAM, {name}", limits, limits)
+    title = name[:1].upper() + name[1:]
+    return scatter_chart([Series("instances", "hq", x, y)], axes, f"{title} of every instance, SAM against HQ-SAM")
 
 
 _X_COLUMNS = ("step", "iteration", "epoch")

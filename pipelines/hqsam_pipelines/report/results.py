@@ -9,40 +9,22 @@ from __future__ import annotations
 import functools
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hqsam_base.errors import UserError
+from hqsam_metrics.base import Quantity, Score, score_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hqsam_pipelines.report.stats import Difference
+    from hqsam_metrics.stats import Difference
 
 SAM = "sam"
 SYSTEMS = ("sam", "hq_token", "hq_sum")
 SYSTEM_TITLES = {"sam": "SAM", "hq_token": "HQ token", "hq_sum": "SAM + HQ"}
-UNIT_COLUMNS = ("prompt_set", "system", "key", "cluster", "unit", "iou", "biou", "j", "f")
-
-
-_FIRST = ("mIoU", "mBIoU", "J&F", "J", "F")
-_AP_NAME = re.compile(r"(AP|AR)(_B)?(_strict)?(.*)")
-_CELLS = ("", "50", "75", "s", "m", "l", "r", "c", "f")
-
-
-def metric_place(name: str) -> tuple[int, int, int, int, str]:
-    """Sorting key of metric names: means and AP first, mask before boundary before strict, AR last."""
-    if name in _FIRST:
-        return (0, 0, 0, _FIRST.index(name), name)
-    found = _AP_NAME.fullmatch(name)
-    if found is None:
-        return (3, 0, 0, 0, name)
-    kind, boundary, strict, cell = found.groups()
-    place = _CELLS.index(cell) if cell in _CELLS else len(_CELLS)
-    return (2 if kind == "AR" else 1, bool(boundary), bool(strict), place, name)
 
 
 @dataclass(frozen=True)
@@ -54,7 +36,7 @@ class Result:
         model: name as in ``params.yaml``.
         prompt_set: ``gt_box``, ``detector_box``, ...
         system: ``sam``, ``hq_token`` or ``hq_sum``.
-        metrics: finite values only; AP and IoU types are fractions 0..1. An undefined metric is absent.
+        metrics: finite values only, as stored (`hqsam_metrics.base.Scale`). An undefined metric is absent.
         n_expected: units that the protocol asks for.
         n_scored: units that were scored.
         protocol: the protocol block.
@@ -72,6 +54,15 @@ class Result:
     protocol: Mapping[str, Any]
     protocol_hash: str
     warnings: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def score(self) -> Score:
+        """The metric that it is of, by its protocol."""
+        return score_of(self.protocol)
+
+    def shown(self, metric: str) -> float | None:
+        """A value as people read it, None if it is undefined."""
+        return self.score.value(metric).scale.factor * self.metrics[metric] if metric in self.metrics else None
 
     @property
     def row(self) -> tuple[str, str, str, str]:
@@ -141,9 +132,8 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
         where: name for error messages.
 
     Returns:
-        A frame with the columns `UNIT_COLUMNS`; ``j`` and ``f`` are NaN where the table has none.
+        The table: prompt_set, system, key, cluster, unit and the columns of the metric.
     """
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -158,7 +148,14 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
     missing = sorted({"prompt_set", "system", "key", "cluster", "unit"} - set(frame.columns))
     if missing:
         raise UserError(f"the per-instance table lacks the columns {missing}", file=where, cure="score again")
-    return frame.reindex(columns=pd.Index(UNIT_COLUMNS))
+    return frame
+
+
+def quantity_values(frame: pd.DataFrame, quantity: Quantity) -> pd.Series[float]:
+    """A quantity of every row of a per-instance table, as stored; NaN where the table lacks a column."""
+    columns = frame.reindex(columns=list(quantity.columns))
+    total: pd.Series[float] = sum((columns[name] for name in quantity.columns[1:]), columns[quantity.columns[0]])
+    return total / len(quantity.columns)
 
 
 def as_mapping(params: Any) -> Mapping[str, Any]:
@@ -182,7 +179,7 @@ class Run:
         self.results = tuple(results)
         self._by_row = {result.row: result for result in results}
         self.units = functools.lru_cache(maxsize=4)(self._read_units)
-        self.ap_differences = functools.lru_cache(maxsize=None)(self._ap_differences)
+        self.resampled = functools.lru_cache(maxsize=None)(self._resampled)
 
     @property
     def benchmarks(self) -> list[str]:
@@ -209,6 +206,10 @@ class Run:
         """Which system is HQ-SAM in this benchmark's protocol (``score.output``)."""
         return str(self.benchmark_params(benchmark).get("score", {}).get("output", "hq_token"))
 
+    def score(self, benchmark: str) -> Score:
+        """The metric of a benchmark with results."""
+        return next(r.score for r in self.results if r.benchmark == benchmark)
+
     def backbone(self, model: str) -> str:
         """The model's backbone; its own name if ``params.yaml`` does not say."""
         return str(self.params.get("models", {}).get(model, {}).get("backbone", model))
@@ -221,20 +222,19 @@ class Run:
         """``data/<kind>/<benchmark>-<model>``."""
         return self.root / "data" / kind / f"{benchmark}-{model}"
 
-    def _ap_differences(self, benchmark: str, model: str, prompt_set: str) -> dict[str, Difference]:
-        """Bootstrapped differences of AP, AP_B, ...: HQ-SAM minus SAM; empty for metrics that cannot be resampled."""
-        from hqsam_pipelines.report.ap import KINDS, ap_differences, matched
+    def _resampled(self, benchmark: str, model: str, prompt_set: str) -> dict[str, Difference]:
+        """HQ-SAM minus SAM of the values that are resampled from matches, as shown; empty for a metric without any."""
+        from hqsam_metrics.ap.resample import differences
+        from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
 
-        score = self.benchmark_params(benchmark).get("score", {})
-        if score.get("metric") not in KINDS:
+        results = [self.find(benchmark, model, prompt_set, s) for s in (SAM, self.hq_system(benchmark))]
+        score, folder = self.score(benchmark), self.folder("scores", benchmark, model)
+        names = [m for r in results if r is not None for m in r.metrics if score.value(m).resampled]
+        if None in results or not names:
             return {}
-        truth = self.root / "data" / "benchmarks" / benchmark
-        predictions = self.folder("predictions", benchmark, model)
-        sides = [
-            matched(benchmark=truth, predictions=predictions, prompt_set=prompt_set, system=system, score=score)
-            for system in (SAM, self.hq_system(benchmark))
-        ]
-        return ap_differences(*sides)
+        files = {name: folder / name for name in (MATCHES, TRUTH)}
+        sides = [read_matches(files, prompt_set, r.system, str(folder)) for r in results if r is not None]
+        return differences(*sides, dict.fromkeys(names))
 
     def _read_units(self, benchmark: str, model: str) -> pd.DataFrame:
         path = self.folder("scores", benchmark, model) / "instances.parquet"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hqsam_base.errors import UserError
+from hqsam_metrics.base import Scale
 from hqsam_pipelines.report import paper
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ def show(root: Path, console: Console | None = None) -> None:
         raise UserError("there is no report yet", file=path, cure="run `dvc repro`")
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     console.print(overview_table(rows))
-    console.print("Δ: HQ-SAM minus SAM, points. Intervals: 95 %, paired bootstrap over images or videos;", style="dim")
+    units = " or ".join(dict.fromkeys(row["unit"] for row in rows))
+    console.print(f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;", style="dim")
     if any(row["instance_ci_low"] and not row["ci_low"] for row in rows):
-        console.print("marked ~: of the mean instance IoU (or boundary IoU) instead of the AP.", style="dim")
+        console.print("marked ~: of the mean of a quantity of the instances instead of the metric.", style="dim")
     console.print(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}", soft_wrap=True)
 
 
@@ -60,13 +62,15 @@ def _is_twin(row: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 
 def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[str]:
+    from rich.markup import escape
+
     delta = _number(row["delta"])
     style = _tone(row)
     text = "" if delta is None else f"{delta:+.1f}"
     prompt = f", {row['prompt_set'].replace('_', ' ')}" if several else ""
     return [
         paper.title(row["benchmark"]) + prompt if first else "",
-        row["metric"],
+        escape(Scale(unit=row["unit"], lower_is_better=row["better"] == "lower").label(row["metric"])),
         _fixed(row["sam"]),
         f"[bold]{_fixed(row['hq_sam'])}[/]",
         f"[{style}]{text}[/]" if style else text,
@@ -80,7 +84,7 @@ def _tone(row: Mapping[str, str]) -> str:
     low, high = (_number(row[f"ci_{side}"]) for side in ("low", "high"))
     if low is None or high is None or low <= 0 <= high:
         return ""
-    return "green" if low > 0 else "red"
+    return "green" if (low > 0) == (row["better"] == "higher") else "red"
 
 
 def _interval(row: Mapping[str, str]) -> str:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hqsam_metrics.base import FRACTION
+from hqsam_metrics.stats import Difference
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import SAM, SYSTEMS, Run
+from hqsam_pipelines.report.results import SAM, SYSTEMS, Run, quantity_values
 from hqsam_pipelines.report.rows import Row
-from hqsam_pipelines.report.stats import Difference
 
 COLUMNS = (
     "benchmark", "prompt_set", "metric", "model", "hq_output", "sam", "hq_sam", "delta", "ci_low", "ci_high",
     "instance_quantity", "instance_delta", "instance_ci_low", "instance_ci_high", "hq_token", "hq_sum",
     "n_scored", "n_expected", "clusters", "paper_backbone", "paper_sam", "paper_hq_sam", "paper_delta",
+    "unit", "better",
 )  # fmt: skip
-
-_DETAIL = re.compile(r"AR.*|[JF]_.*|AP[rcf]|AP_B(_strict)?[smlrcf]")
 
 THRESHOLDS = np.round(np.arange(0.5, 0.951, 0.05), 2)
 
@@ -56,11 +55,12 @@ def _cells(row: Row) -> list[str]:
     return [
         row.benchmark, row.prompt_set, row.metric, row.model, row.hq_system,
         number(row.sam, _EXACT), number(row.hq, _EXACT), number(row.delta, _EXACT), *main[1:],
-        row.stand_in_of, *other,
+        row.stand_in_of.title if row.stand_in_of else "", *other,
         number(row.values.get("hq_token"), _EXACT), number(row.values.get("hq_sum"), _EXACT),
         str(row.n_scored), str(row.n_expected), str(known.clusters) if known else "",
         row.paper_backbone if row.paper_sam is not None else "",
         number(row.paper_sam, 1), number(row.paper_hq, 1), number(row.paper_delta, 1),
+        row.scale.unit, "lower" if row.scale.lower_is_better else "higher",
     ]  # fmt: skip
 
 
@@ -83,7 +83,8 @@ def metrics_tree(run: Run) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for result in run.results:
         name = _system_key(run, result.model, result.system)
-        values: dict[str, float] = {m: round(v, 6) for m, v in result.metrics.items() if not _DETAIL.fullmatch(m)}
+        shown = {m: v for m, v in result.metrics.items() if not result.score.value(m).detail}
+        values: dict[str, float] = {m: round(v, 6) for m, v in shown.items()}
         values |= {"n_scored": result.n_scored, "n_expected": result.n_expected}
         tree.setdefault(result.benchmark, {}).setdefault(result.prompt_set, {})[name] = values
     means = _hq4_means(run)
@@ -98,13 +99,14 @@ def _system_key(run: Run, model: str, system: str) -> str:
 
 def _hq4_means(run: Run) -> dict[str, dict[str, float]]:
     means = {}
+    headline = run.score(paper.HQ4[0]).headline if paper.HQ4[0] in run.benchmarks else ()
     for model in run.models:
         for system in SYSTEMS:
             found = [run.find(name, model, "gt_box", system) for name in paper.HQ4]
-            metrics = [r.metrics for r in found if r is not None and {"mIoU", "mBIoU"} <= r.metrics.keys()]
-            if len(metrics) == len(paper.HQ4):
+            metrics = [r.metrics for r in found if r is not None and set(headline) <= r.metrics.keys()]
+            if headline and len(metrics) == len(paper.HQ4):
                 means[_system_key(run, model, system)] = {
-                    metric: round(sum(m[metric] for m in metrics) / len(metrics), 6) for metric in ("mIoU", "mBIoU")
+                    metric: round(sum(m[metric] for m in metrics) / len(metrics), 6) for metric in headline
                 }
     return means
 
@@ -125,14 +127,18 @@ def curve_table(root: Path, models: Sequence[str]) -> tuple[list[str], list[list
 def recall_curves(run: Run, model: str, benchmarks: Sequence[str]) -> dict[str, dict[str, list[float]]]:
     """Share of units whose boundary IoU reaches each threshold, in percent: ``{system: {benchmark: [T values]}}``.
 
-    As in the paper's Figure 4 (thresholds 0.5 to 0.95). Undefined units count as not reaching it.
+    As in the paper's Figure 4 (thresholds 0.5 to 0.95). Undefined units count as not reaching it. A benchmark whose
+    metric pictures no fraction has no such curve.
     """
     curves: dict[str, dict[str, list[float]]] = {}
     for benchmark in benchmarks:
+        quantity = run.score(benchmark).pictured
+        if quantity is None or quantity.scale != FRACTION:
+            continue
         frame = run.units(benchmark, model)
         frame = frame[frame["prompt_set"] == run.prompt_sets(benchmark, model)[0]]
         for system in (SAM, run.hq_system(benchmark)):
-            values = frame.loc[frame["system"] == system, "biou"].to_numpy(float)
+            values = quantity_values(frame[frame["system"] == system], quantity).to_numpy(float)
             if len(values):
                 shares = [100 * float(np.mean(values >= t)) for t in THRESHOLDS]
                 curves.setdefault("sam" if system == SAM else "hq_sam", {})[benchmark] = shares
@@ -159,7 +165,7 @@ def summary_markdown(rows: Sequence[Row]) -> str:
         cells = [
             paper.title(row.benchmark),
             row.prompt_set,
-            row.metric,
+            row.label,
             number(row.sam, 1),
             number(row.hq, 1),
         ]

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
+from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_metrics.masks.jf import Statistics, region_and_contour, statistics
-from hqsam_metrics.parallel import run_parts
 
 Labels = NDArray[np.uint8]
 VOID = 255
