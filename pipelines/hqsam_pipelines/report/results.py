@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hqsam.systems import System, listed
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity, Score, score_of
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from hqsam_metrics.stats import Difference
 
-SAM = "sam"
-SYSTEMS = ("sam", "hq_token", "hq_sum")
-SYSTEM_TITLES = {"sam": "SAM", "hq_token": "HQ token", "hq_sum": "SAM + HQ"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Result:
         benchmark: name as in ``params.yaml``.
         model: name as in ``params.yaml``.
         prompt_set: ``gt_box``, ``detector_box``, ...
-        system: ``sam``, ``hq_token`` or ``hq_sum``.
+        system: a name of the run's list (`hqsam.systems`).
         metrics: finite values only, as stored (`hqsam_metrics.base.Scale`). An undefined metric is absent.
         n_expected: units that the protocol asks for.
         n_scored: units that were scored.
@@ -202,6 +200,28 @@ class Run:
         section: Mapping[str, Any] = self.params.get("benchmarks", {}).get(benchmark, {})
         return section
 
+    @functools.cached_property
+    def systems(self) -> tuple[System, ...]:
+        """The systems of the run: the list of ``params.yaml``, then those that only the results have, by name."""
+        known = listed(self.params.get("systems"))
+        names = {system.name for system in known}
+        more = sorted({result.system for result in self.results} - names)
+        return (*known, *(System(name=name, label=name, owner=name) for name in more))
+
+    def system(self, name: str) -> System:
+        """A system of the run by its name."""
+        return next(system for system in self.systems if system.name == name)
+
+    def baseline(self, benchmark: str) -> str:
+        """What HQ-SAM is compared with in this benchmark's protocol: SAM."""
+        output = self.hq_system(benchmark)
+        return self.system(output).versus or output
+
+    def further(self, benchmark: str) -> tuple[System, ...]:
+        """The systems beside HQ-SAM, its other outputs and its baseline."""
+        shown = [self.system(name) for name in (self.hq_system(benchmark), self.baseline(benchmark))]
+        return tuple(s for s in self.systems if s.owner not in {one.owner for one in shown})
+
     def hq_system(self, benchmark: str) -> str:
         """Which system is HQ-SAM in this benchmark's protocol (``score.output``)."""
         return str(self.benchmark_params(benchmark).get("score", {}).get("output", "hq_token"))
@@ -222,12 +242,12 @@ class Run:
         """``data/<kind>/<benchmark>-<model>``."""
         return self.root / "data" / kind / f"{benchmark}-{model}"
 
-    def _resampled(self, benchmark: str, model: str, prompt_set: str) -> dict[str, Difference]:
-        """HQ-SAM minus SAM of the values that are resampled from matches, as shown; empty for a metric without any."""
+    def _resampled(self, benchmark: str, model: str, prompt_set: str, system: str) -> dict[str, Difference]:
+        """A system minus its baseline, of the values that are resampled from matches, as shown; empty if there are none."""
         from hqsam_metrics.ap.resample import differences
         from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
 
-        results = [self.find(benchmark, model, prompt_set, s) for s in (SAM, self.hq_system(benchmark))]
+        results = [self.find(benchmark, model, prompt_set, s) for s in (self.system(system).versus or system, system)]
         score, folder = self.score(benchmark), self.folder("scores", benchmark, model)
         names = [m for r in results if r is not None for m in r.metrics if score.value(m).resampled]
         if None in results or not names:
