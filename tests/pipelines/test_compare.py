@@ -18,11 +18,11 @@ import pytest
 import yaml
 
 from hqsam_base.errors import UserError
+from hqsam_metrics.base import Quantity
 from hqsam_metrics.masks.iou import boundary_iou
 from hqsam_pipelines import cli
-from hqsam_pipelines.compare.ap import folders
 from hqsam_pipelines.compare.comparison import Comparison, compare
-from hqsam_pipelines.compare.gallery import pictures
+from hqsam_pipelines.compare.gallery import folders, pictures
 from hqsam_pipelines.compare.render import to_html, to_json
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.scenes import Pick, SceneReader
@@ -100,6 +100,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
     write_run(root, strength=0.03, edit=lambda p: p.update(seed=1))
     second = commit(root, "better head")
     yield root, first, second
+
+
+BOUNDARY = Quantity("boundary IoU", ("biou",))
 
 
 def by_row(found: Comparison) -> dict[tuple[str, str, str], Any]:
@@ -239,7 +242,7 @@ def test_page_shows_the_most_changed_masks_of_both_revisions(repository: Commits
         reader = SceneReader(
             Run(truth.parents[2], found.b.params, found.b.results), lambda _: ((a, "hq_token"), (b, "hq_token"))
         )
-        pick = Pick("dis_vd", "nano", "gt_box", instance.key, instance.cluster, instance.unit, 0, 0)
+        pick = Pick("dis_vd", "nano", "gt_box", instance.key, instance.cluster, instance.unit, 0, 0, BOUNDARY)
         scene = reader.read(pick)
     for mask, value in ((scene.sam, instance.a), (scene.hq, instance.b)):
         assert 100 * boundary_iou(pred=mask, target=scene.truth) == pytest.approx(value, abs=1e-6)

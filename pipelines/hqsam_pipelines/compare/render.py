@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from hqsam_metrics.base import Scale
 from hqsam_metrics.stats import Difference
 from hqsam_pipelines.compare.comparison import Comparison
-from hqsam_pipelines.compare.rows import UNIT_METRICS, Change, Instance, hq_system
+from hqsam_pipelines.compare.rows import Change, Instance, hq_system
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import SYSTEM_TITLES
 from hqsam_pipelines.report.tables import interval_text, number, signed
@@ -53,6 +54,8 @@ def _row(change: Change) -> dict[str, Any]:
         "prompt_set": change.prompt_set,
         "system": change.system,
         "metric": change.metric,
+        "unit": change.scale.unit,
+        "better": "lower" if change.scale.lower_is_better else "higher",
         "a": change.a,
         "b": change.b,
         "difference": change.difference,
@@ -97,10 +100,9 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
 
 
 def is_main(comparison: Comparison, change: Change) -> bool:
-    """Whether a row belongs into the short table: SAM and the benchmark's HQ-SAM; means, AP, AP_B and tested rows."""
+    """Whether a row belongs into the short table: SAM and the benchmark's HQ-SAM; headline metrics, means, tested rows."""
     output = hq_system(comparison.b, change.benchmark)
-    main = change.metric in ("AP", "AP_B", *UNIT_METRICS) or change.interval is not None
-    return main and change.system in ("sam", output)
+    return (change.main or change.interval is not None) and change.system in ("sam", output)
 
 
 def verdict_line(comparison: Comparison) -> str:
@@ -141,7 +143,7 @@ def _cells(change: Change, first: bool, several_models: bool) -> list[str]:
     return [
         name if first else "",
         SYSTEM_TITLES.get(change.system, change.system),
-        change.metric,
+        _plain(change.scale.label(change.metric)),
         number(change.a),
         number(change.b),
         signed(change.difference, 2),
@@ -197,9 +199,15 @@ def _chart(changes: list[Change], several: bool) -> str:
     from hqsam_pipelines.report.charts import interval_chart
 
     tones = {"better": "up", "worse": "down"}
-    known = [(c, c.interval) for c in changes if c.interval is not None and not math.isnan(c.interval.low)]
-    lines = [(_name(c, several), i.low, i.mean, i.high, tones.get(c.verdict, "flat")) for c, i in known]
-    return interval_chart(lines, "Differences with 95 % intervals", "B minus A, points") if lines else ""
+    charts: dict[Scale, list[tuple[str, float, float, float, str]]] = {}
+    for c in changes:
+        if c.interval is not None and not math.isnan(c.interval.low):
+            line = (_name(c, several), c.interval.low, c.interval.mean, c.interval.high, tones.get(c.verdict, "flat"))
+            charts.setdefault(c.scale, []).append(line)
+    return "".join(
+        interval_chart(lines, "Differences with 95 % intervals", f"B minus A, {scale.unit}")
+        for scale, lines in charts.items()
+    )
 
 
 def _benchmark(row: Change | Instance, several: bool) -> str:
@@ -208,7 +216,7 @@ def _benchmark(row: Change | Instance, several: bool) -> str:
 
 
 def _name(change: Change, several: bool) -> str:
-    metric = change.metric.replace("instance boundary IoU", "inst. BIoU").replace("instance IoU", "inst. IoU")
+    metric = change.scale.label(change.metric).replace("instance", "inst.").replace("boundary IoU", "BIoU")
     return f"{_benchmark(change, several)}, {change.prompt_set.replace('_', ' ')} . {metric}"
 
 
@@ -218,7 +226,7 @@ def _html_row(change: Change, several: bool) -> dict[str, Any]:
         "benchmark": _benchmark(change, several),
         "prompt": change.prompt_set,
         "system": SYSTEM_TITLES.get(change.system, change.system),
-        "metric": change.metric,
+        "metric": change.scale.label(change.metric),
         "a": number(change.a),
         "b": number(change.b),
         "difference": signed(change.difference, 2),
@@ -245,5 +253,5 @@ def _instance(instance: Instance, several: bool) -> dict[str, str]:
         "a": number(instance.a, 1),
         "b": number(instance.b, 1),
         "difference": signed(instance.b - instance.a),
-        "tone": "up" if instance.b > instance.a else "down",
+        "tone": "up" if instance.gain > 0 else "down",
     }

@@ -24,6 +24,8 @@ from hqsam_pipelines.report.results import Result, parse_metrics, units_frame
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hqsam_metrics.ap.resample import Matches
+
 WORKSPACE = "workspace"
 METRICS = "reports/metrics"
 
@@ -109,6 +111,22 @@ class Revision:
         folder = f"data/scores/{benchmark}-{model}"
         source = self.repository.output_file(self, folder, "instances.parquet")
         return units_frame(source, f"{folder}/instances.parquet at {self.label}")
+
+    def matches(self, benchmark: str, model: str, prompt_set: str, system: str) -> Matches:
+        """The matches of one system: what its AP is resampled from.
+
+        Raises:
+            NotAvailableError: neither the workspace nor the cache nor a remote has them.
+            UserError: they are damaged.
+        """
+        from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
+
+        folder = f"data/scores/{benchmark}-{model}"
+        if MATCHES not in self.repository.output_names(self, folder):
+            why = "were written before matches were kept beside them: score that revision again"
+            raise NotAvailableError(folder, self.label, why)
+        files = {name: self.repository.output_file(self, folder, name) for name in (MATCHES, TRUTH)}
+        return read_matches(files, prompt_set, system, f"{folder} at {self.label}")
 
 
 class Repository:

@@ -169,11 +169,13 @@ class Params:
 
     def score(self, benchmark: str) -> ScoreOptions:
         """`benchmarks.<name>.score`, of the class that its metric states."""
-        options = self._score(benchmark)[1]
+        own = self.entry("benchmarks", benchmark)["score"]
+        key = f"benchmarks.{benchmark}.score"
+        options: ScoreOptions = schema.build(self._metric(benchmark).options, own, file=self.file, key=key)
         self._check_output(benchmark, options.output)
         return options
 
-    def _score(self, benchmark: str) -> tuple[Score, ScoreOptions]:
+    def _metric(self, benchmark: str) -> Score:
         from hqsam_metrics.base import SCORES, ScoreOptions
 
         own, key = self.entry("benchmarks", benchmark)["score"], f"benchmarks.{benchmark}.score"
@@ -183,14 +185,13 @@ class Params:
             schema.build(ScoreOptions, only, file=self.file, key=key)  # says what is wrong with it
         elif name not in SCORES.names():
             raise schema.unknown(name, SCORES.names(), what="metric", file=self.file, key=f"{key}.metric")
-        score = SCORES.load(str(name))
-        return score, schema.build(score.options, own, file=self.file, key=key)
+        return SCORES.load(str(name))
 
     def _check_metric(self, benchmark: str, kind: str) -> None:
         """The metric must be one for this kind of ground truth: found out by the score stage, it would cost all predictions."""
         from hqsam_metrics.base import SCORES
 
-        score, _ = self._score(benchmark)
+        score = self._metric(benchmark)
         if score.kind != kind:
             fitting = [name for name in SCORES.names() if SCORES.load(name).kind == kind]
             raise UserError(
