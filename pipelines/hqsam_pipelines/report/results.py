@@ -162,6 +162,21 @@ def as_mapping(params: Any) -> Mapping[str, Any]:
     return sections
 
 
+def systems_of(params: Mapping[str, Any], results: Iterable[Result]) -> tuple[System, ...]:
+    """The systems of a run: the list of its ``params.yaml``, then those that only its results have, by name."""
+    known = listed(params.get("systems"))
+    more = sorted({result.system for result in results} - {system.name for system in known})
+    return (*known, *(System(name=name, label=name, owner=name) for name in more))
+
+
+def further(systems: Sequence[System], output: str) -> tuple[System, ...]:
+    """The systems beside those of the owners of `output` (what HQ-SAM is in a protocol) and of its baseline."""
+    of_name = {system.name: system for system in systems}
+    hq = of_name[output]
+    shown = {hq.owner, of_name[hq.versus or output].owner}
+    return tuple(system for system in systems if system.owner not in shown)
+
+
 class Run:
     """One run's results, in the order of ``params.yaml``.
 
@@ -203,10 +218,7 @@ class Run:
     @functools.cached_property
     def systems(self) -> tuple[System, ...]:
         """The systems of the run: the list of ``params.yaml``, then those that only the results have, by name."""
-        known = listed(self.params.get("systems"))
-        names = {system.name for system in known}
-        more = sorted({result.system for result in self.results} - names)
-        return (*known, *(System(name=name, label=name, owner=name) for name in more))
+        return systems_of(self.params, self.results)
 
     def system(self, name: str) -> System:
         """A system of the run by its name."""
@@ -219,8 +231,7 @@ class Run:
 
     def further(self, benchmark: str) -> tuple[System, ...]:
         """The systems beside HQ-SAM, its other outputs and its baseline."""
-        shown = [self.system(name) for name in (self.hq_system(benchmark), self.baseline(benchmark))]
-        return tuple(s for s in self.systems if s.owner not in {one.owner for one in shown})
+        return further(self.systems, self.hq_system(benchmark))
 
     def hq_system(self, benchmark: str) -> str:
         """Which system is HQ-SAM in this benchmark's protocol (``score.output``)."""
