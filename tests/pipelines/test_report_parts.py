@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hqsam.systems import listed
 from hqsam_base.errors import UserError
 from hqsam_metrics import stats
 from hqsam_metrics.base import FRACTION, Quantity, Scale, load_score
@@ -305,10 +306,10 @@ def test_a_colour_means_that_the_interval_excludes_zero(
 def test_terminal_and_report_round_a_number_alike() -> None:
     """8.4529 is 8.5 everywhere, not 8.45 in a file and 8.4 from there."""
     row = Row(
-        "uvo", "detector_box", "AP_B", "nano", "hq_sum", FRACTION, True, {"sam": 7.2901, "hq_sum": 8.4529}, 1.1628, None,
+        "uvo", "detector_box", "AP_B", "nano", "hq_sum", "sam", FRACTION, True, {"sam": 7.2901, "hq_sum": 8.4529}, 1.1628, None,
         None, None, None, None, "vit_l", 6, 6,
     )  # fmt: skip
-    [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row])))
+    [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row], listed(None))))
     table = summary.overview_table([line])
     assert list(table.columns[3].cells) == ["[bold]8.5[/]"]
     assert "| 7.3 | 8.5 | +1.2 |" in report_tables.summary_markdown([row])
