@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
+
+OutputName = Literal["hq_sum", "hq_token", "sam"]
+"""The names as those give them who call from Python."""
 
 
 class Output(StrEnum):

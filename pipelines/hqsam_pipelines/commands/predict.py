@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from hqsam.model.outputs import Output
 from hqsam_pipelines.commands._outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -25,14 +26,6 @@ app = typer.Typer(help="Segment one image with HQ-SAM.")
 
 _NO_HEAD = "choose --output sam, or give a trained head as --checkpoint and this file as --base"
 _DARKEST = 16  # of 256: a 16-bit picture without a single brighter pixel holds 12-bit or 8-bit values
-
-
-class Output(StrEnum):
-    """Which mask."""
-
-    hq_sum = "hq_sum"
-    hq_token = "hq_token"
-    sam = "sam"
 
 
 class Device(StrEnum):
