@@ -8,7 +8,6 @@ import hashlib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from metrics_synthetic import detections
 
 from hqsam_base.errors import UserError
 from hqsam_metrics.ap import accumulate, detection
@@ -16,6 +15,7 @@ from hqsam_metrics.ap.instances import parse_ground_truth, parse_results
 from hqsam_metrics.ap.resample import Matches, differences, draw, matches_of, weighted_ap
 from hqsam_metrics.matches_file import MATCHES, TRUTH, MatchesWriter, read_matches
 from hqsam_metrics.scores import coco
+from tests.metrics.synthetic import detections
 
 IMAGES = 10
 

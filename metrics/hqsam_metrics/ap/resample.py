@@ -94,7 +94,8 @@ def matches_of(
             there = partial.gt_counts[a].astype(np.float64)
             objects[name + area.name] = np.bincount(place[name], there, len(cells[0])).astype(np.int32)
     parts = np.zeros(len(cluster), np.int64) if stratum is None else stratum
-    truth = Truth([str(i) for i in ids], _small(cluster), _small(parts), *map(_small, cells), objects)
+    image, category = cells
+    truth = Truth([str(i) for i in ids], _small(cluster), _small(parts), _small(image), _small(category), objects)
     return Matches(truth, _small(first.image[order]), _small(first.category[order]), hit, void)
 
 
@@ -188,6 +189,7 @@ def weighted_ap(matches: Matches, name: str, weights: Float) -> Float:
     by_category = np.argsort(truth.category, kind="stable")
     categories, begins = np.unique(truth.category[by_category], return_index=True)
     cells = np.split(by_category, begins[1:])
+    nothing = np.zeros(len(weights))
     total: dict[int, Float] = {}
     defined: dict[int, Float] = {}
     for k, mine in zip(categories.tolist(), cells, strict=True):
@@ -199,12 +201,11 @@ def weighted_ap(matches: Matches, name: str, weights: Float) -> Float:
         own = weights[:, matches.image[rows]]
         pairs = zip(_unpack(hit[rows]), ~_unpack(void[rows]), strict=True)
         values = np.mean([_interpolated(hits, counted, own, count) for hits, counted in pairs], axis=0)
-        total[part] = total.get(part, 0.0) + np.where(count > 0, values, 0.0)
-        defined[part] = defined.get(part, 0.0) + (count > 0)
+        total[part] = total.get(part, nothing) + np.where(count > 0, values, 0.0)
+        defined[part] = defined.get(part, nothing) + (count > 0)
     if not total:
         return np.full(len(weights), np.nan)
-    nothing = np.full(len(weights), np.nan)
-    parts = [np.divide(total[p], defined[p], out=nothing.copy(), where=defined[p] > 0) for p in total]
+    parts = [np.divide(total[p], defined[p], out=np.full(len(weights), np.nan), where=defined[p] > 0) for p in total]
     return np.asarray(np.mean(parts, axis=0))
 
 

@@ -211,7 +211,7 @@ def _label_map(
 
 def _units(scores: list[ObjectScore]) -> Units:
     """Returns one row an object; its key is the first evaluated frame, its unit ends in the object's number."""
-    values: ClassVar = {"j": np.array([s.j.mean() for s in scores]), "f": np.array([s.f.mean() for s in scores])}
+    values = {"j": np.array([s.j.mean() for s in scores]), "f": np.array([s.f.mean() for s in scores])}
     nothing = np.full(len(scores), np.nan)
     return Units(
         [s.frames[0] for s in scores],

@@ -92,7 +92,7 @@ def _picture(run: Run, before: Path, after: Path, instance: Instance) -> Picture
     assert quantity is not None  # or it would not have been chosen
     pick = Pick(
         instance.benchmark, instance.model, instance.prompt_set, instance.key, instance.cluster, instance.unit,
-        *(shown / quantity.scale.factor for shown in (instance.a, instance.b)), quantity,
+        instance.a / quantity.scale.factor, instance.b / quantity.scale.factor, quantity,
     )  # fmt: skip
     reader = SceneReader(run, lambda _: ((before, instance.system), (after, instance.system)))
     scores = f"{instance.quantity} {instance.a:.1f} → {instance.b:.1f}"

@@ -140,9 +140,10 @@ class BenchmarkRows:
             if a is None or b is None or a.protocol_hash != b.protocol_hash:
                 continue
             names = [name for name in _names(a, b) if b.score.value(name).resampled]
+            if not names:
+                continue
             try:
-                sides = [revision.matches(*row) for revision in (self._a, self._b)] if names else []
-                new = differences(*sides, names) if sides else {}
+                new = differences(self._a.matches(*row), self._b.matches(*row), names)
                 found |= {(*row[2:], name): difference for name, difference in new.items()}
             except NotAvailableError as error:
                 self.lacking.append(error)

@@ -264,8 +264,8 @@ class Run:
         if None in results or not names:
             return {}
         files = {name: folder / name for name in (MATCHES, TRUTH)}
-        sides = [read_matches(files, prompt_set, r.system, str(folder)) for r in results if r is not None]
-        return differences(*sides, dict.fromkeys(names))
+        a, b = (read_matches(files, prompt_set, r.system, str(folder)) for r in results if r is not None)
+        return differences(a, b, dict.fromkeys(names))
 
     def _read_units(self, benchmark: str, model: str) -> pd.DataFrame:
         path = self.folder("scores", benchmark, model) / "instances.parquet"
