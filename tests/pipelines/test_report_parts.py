@@ -162,7 +162,7 @@ def test_scene_is_what_was_scored(run, name: str, output: str) -> None:  # type:
         scene = reader.read(chosen)
         assert np.array_equal(scene.truth, truth)
         assert np.array_equal(scene.sam, masks["sam"]) and np.array_equal(scene.hq, masks[output])
-        assert scene.image.shape == (*truth.shape, 3) and scene.box is not None
+        assert scene.image.shape == (*truth.shape, 3) and len(scene.prompt.boxes) == 1
 
 
 def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:  # type: ignore[no-untyped-def]
