@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hqsam_base.safe_text import shown
+
 
 class UserError(Exception):
     """Bad input or a state that a person has to mend: one message that names file, key and cure.
@@ -27,13 +29,14 @@ class UserError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        parts = [self.problem]
+        """The message; what comes from outside in it is made harmless (`safe_text`), a name cannot forge a line."""
+        parts = [shown(self.problem, lines=True)]
         if self.file is not None:
-            parts.append(f"file: {self.file}")
+            parts.append(f"file: {shown(self.file)}")
         if self.key is not None:
-            parts.append(f"key: {self.key}")
+            parts.append(f"key: {shown(self.key)}")
         if self.cure is not None:
-            parts.append(f"cure: {self.cure}")
+            parts.append(f"cure: {shown(self.cure, lines=True)}")
         return "\n  ".join(parts)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:

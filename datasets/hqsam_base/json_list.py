@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hqsam_base.errors import UserError
+from hqsam_base.texts import open_text
 
 _BLOCK = 1 << 24
 # One element longer than this many blocks is no detection; the file is broken.
@@ -54,9 +55,9 @@ def iter_list(path: Path, *, block: int = _BLOCK) -> Iterator[list[Any]]:
         yield content
         return
     try:
-        with path.open(encoding="utf-8") as file:
+        with open_text(path) as file:
             yield from _iter_blocks(file, path, block)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise UserError(f"{path}: is not valid JSON ({error})") from None
 
 

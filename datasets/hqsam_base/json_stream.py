@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hqsam_base.errors import UserError
+from hqsam_base.texts import open_text
 
 _CHUNK = 1 << 20
 _MAX_VALUE = 256 << 20
@@ -97,11 +98,11 @@ def _scanner(path: Path, problem: str, cure: str) -> Iterator[_Scanner]:
         return UserError(f"{problem}: {detail}", file=path, cure=cure)
 
     try:
-        with path.open(encoding="utf-8-sig") as file:  # tools on Windows write a byte order mark
+        with open_text(path) as file:
             yield _Scanner(file, wrong)
     except FileNotFoundError:
         raise UserError("the file does not exist", file=path, cure="fetch the archive again") from None
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise UserError(f"not a text file: {error}", file=path, cure=cure) from error
 
 

@@ -16,6 +16,8 @@ from pycocotools import mask as _coco
 
 _FARTHEST = 100_000
 """Pixels from the image's corner to any point of a polygon."""
+_LONGEST_OUTLINE = 2_000_000
+"""Pixels along all outlines of one object; the C code takes time and memory for each."""
 BoolMask = npt.NDArray[np.bool_]
 
 
@@ -77,7 +79,7 @@ def _compressed(segmentation: Any, height: int, width: int) -> str:
     _check_size(segmentation, height, width)
     counts = segmentation["counts"]
     if isinstance(counts, list):
-        _check_sum(sum(counts), height, width)
+        _check_list(counts, height, width)
         return str(
             _coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"].decode("ascii")
         )
@@ -104,16 +106,28 @@ def to_uncompressed(mask: BoolMask) -> dict[str, Any]:
 
 def _check_coordinates(polygons: list[Any]) -> None:
     """The C code walks outlines pixel by pixel and checks nothing: a coordinate of 1e9, or null, ends the process."""
+    outline = 0.0
     for polygon in polygons:
         values = np.asarray(polygon, np.float64)
         if values.ndim != 1 or not (np.abs(values) <= _FARTHEST).all():  # false for what is no number, too
             raise ValueError("a polygon holds a coordinate that is no number or lies far outside the image")
+        outline += float(np.abs(np.diff(values[0::2])).sum() + np.abs(np.diff(values[1::2])).sum())
+    if outline > _LONGEST_OUTLINE:
+        raise ValueError("the outlines of the polygons are longer than those of any object")
 
 
 def _check_size(segmentation: dict[str, Any], height: int, width: int) -> None:
     size = [int(n) for n in segmentation.get("size", [height, width])]
     if size != [height, width]:
         raise ValueError(f"RLE size {size} is not the image's [{height}, {width}]")
+
+
+def _check_list(counts: list[Any], height: int, width: int) -> None:
+    """The C code takes the whole part of each number: halves that add up to the image would leave pixels undecided."""
+    runs = np.asarray(counts)
+    if runs.ndim != 1 or runs.dtype.kind not in "iu" or (runs < 0).any():
+        raise ValueError("RLE counts hold what is no run length")
+    _check_sum(sum(counts), height, width)
 
 
 def _check_sum(total: int, height: int, width: int) -> None:

@@ -11,6 +11,8 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from hqsam.errors import InputError
 from hqsam.prediction.prompt import Prompt
@@ -39,6 +41,17 @@ def check_image(image: Any) -> npt.NDArray[np.uint8]:
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
         raise InputError(f"the image has more than {MAX_PIXELS:,} pixels", cure="tile it or make it smaller")
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
+
+
+def check_encoded(features: Tensor) -> None:
+    """An image embedding in half precision, whose largest number is 65,504.
+
+    Raises:
+        InputError: It overflowed: every mask would be empty.
+    """
+    if features.dtype == torch.float16 and not bool(features.isfinite().all()):
+        cure = "use torch.bfloat16 in place of float16, or keep the model in float32 inside torch.autocast"
+        raise InputError("the model overflows in float16 on this image", cure=cure)
 
 
 def check_choices(**given: tuple[Any, Any]) -> None:
@@ -116,12 +129,8 @@ def _labels(values: npt.NDArray[np.float64]) -> tuple[int, ...]:
     return tuple(int(v) for v in values)
 
 
-def _mask_input(values: Any) -> npt.NDArray[np.float32]:
+def _mask_input(values: Any) -> npt.NDArray[Any]:
     low = np.asarray(values)
-    if low.dtype == np.bool_:
-        raise InputError(
-            "prompt: mask_input is a bool mask, not logits", cure="give it as Prompt(mask=...) to predict_batch"
-        )
     if low.ndim != 3 or low.shape[0] != 1:
         raise InputError(f"prompt: mask_input has the shape {list(low.shape)}", cure="give [1, m, m]")
-    return np.asarray(_floats("mask_input", low[0]), np.float32)
+    return np.asarray(low[0])

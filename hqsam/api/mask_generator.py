@@ -1,8 +1,10 @@
 """``SamHQAutomaticMaskGenerator``: every object of an image from a grid of points, with HQ-SAM's masks.
 
-Source of the procedure: Segment Anything (arXiv 2304.02643), section 5 and appendix B; its geometry and run-length helpers
-are used as installed (``segment_anything.utils.amg``). What is done here is the order of things: masks are filtered by
-predicted IoU while they are small, and enlarged a few at a time.
+Source of the procedure: Segment Anything (arXiv 2304.02643), section 5 and appendix B. Of ``segment_anything.utils.amg``
+the crops, the grids and the clean-up are used as installed. What works on logits is written anew, because there it makes
+64-bit floats on the model's device (Apple's GPUs have none), counts pixels of a row in 16 bits, gives a mask without a
+pixel a stability of 0/0, and pads every mask of a crop to the whole image. Masks are filtered by predicted IoU while they
+are small, and enlarged a few at a time.
 
 Shape letters: P points of one pass; N masks; H, W image; h, w crop.
 """
@@ -10,7 +12,7 @@ Shape letters: P points of one pass; N masks; H, W image; h, w crop.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,38 +21,40 @@ import torch
 from torch import Tensor
 
 from hqsam.api.inputs import check_choices, check_counts, check_image
-from hqsam.api.nms import box_area, nms
+from hqsam.api.nms import nms
 from hqsam.api.predictor import SamHQPredictor
 from hqsam.errors import InputError
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.sam_api import amg
 from hqsam.model.tensor_input import PromptTensors
+from hqsam.prediction.postprocess import MaskPatch
 
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
 _ENLARGED = 1 << 25  # logits of the crop's size that exist at one time: 128 MB
+_EDGE = 20  # pixels
 
 
 @dataclass(frozen=True)
 class _Masks:
-    """Masks of one image or crop, in the frame of the whole image.
+    """Masks of one image or crop, in the frame of the whole image. On the CPU, so that 64-bit numbers are at hand.
 
     Attributes:
         boxes: int64 ``[N, 4]`` xyxy, maxima inclusive.
-        iou: Predicted IoU ``[N]``.
-        stability: Stability score ``[N]``.
+        iou: Predicted IoU, float32 ``[N]``.
+        stability: Stability score, float32 ``[N]``.
         points: float64 ``[N, 2]``, the point that gave each.
         crops: int64 ``[N, 4]`` xyxy, the crop that it was found in.
         rles: Uncompressed run lengths of the whole image.
     """
 
-    boxes: Tensor
-    iou: Tensor
-    stability: Tensor
-    points: Tensor
-    crops: Tensor
+    boxes: npt.NDArray[np.int64]
+    iou: npt.NDArray[np.float32]
+    stability: npt.NDArray[np.float32]
+    points: npt.NDArray[np.float64]
+    crops: npt.NDArray[np.int64]
     rles: list[dict[str, Any]]
 
-    def __getitem__(self, rows: Tensor) -> _Masks:
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> _Masks:
         return _Masks(
             boxes=self.boxes[rows],
             iou=self.iou[rows],
@@ -63,22 +67,26 @@ class _Masks:
     @staticmethod
     def concatenated(parts: Sequence[_Masks]) -> _Masks:
         """All masks of several parts in order; none of no parts."""
-        no_boxes, no_points, none = torch.zeros(0, 4, dtype=torch.int64), torch.zeros(0, 2).double(), torch.zeros(0)
+        no_boxes, none = np.zeros((0, 4), np.int64), np.zeros(0, np.float32)
         return _Masks(
-            boxes=torch.cat([no_boxes, *(p.boxes for p in parts)]),
-            iou=torch.cat([none, *(p.iou for p in parts)]),
-            stability=torch.cat([none, *(p.stability for p in parts)]),
-            points=torch.cat([no_points, *(p.points for p in parts)]),
-            crops=torch.cat([no_boxes, *(p.crops for p in parts)]),
+            boxes=np.concatenate([no_boxes, *(p.boxes for p in parts)]),
+            iou=np.concatenate([none, *(p.iou for p in parts)]),
+            stability=np.concatenate([none, *(p.stability for p in parts)]),
+            points=np.concatenate([np.zeros((0, 2)), *(p.points for p in parts)]),
+            crops=np.concatenate([no_boxes, *(p.crops for p in parts)]),
             rles=[rle for p in parts for rle in p.rles],
         )
+
+    def suppressed(self, scores: npt.NDArray[np.float32], iou_threshold: float) -> _Masks:
+        """What non-maximum suppression leaves, best scores first."""
+        return self[nms(torch.from_numpy(self.boxes), torch.from_numpy(scores), iou_threshold).numpy()]
 
 
 class SamHQAutomaticMaskGenerator:
     """Drop-in for ``SamAutomaticMaskGenerator``: the same arguments and records, with HQ-SAM's masks.
 
     Like the authors' generator it gives one mask per point where SAM's gives three: the best of SAM's three plus the HQ
-    token's.
+    token's. Unlike SAM's it gives no record without a pixel, and every number of a record is a plain, finite one.
 
     Args:
         model: Of ``build_sam_hq``.
@@ -98,7 +106,7 @@ class SamHQAutomaticMaskGenerator:
 
     Raises:
         InputError: Not exactly one of ``points_per_side`` and ``point_grids``, an unknown ``output_mode``, or a number of
-            points or layers that makes no sense.
+            points or layers, or an overlap, that makes no sense.
     """
 
     def __init__(
@@ -121,6 +129,8 @@ class SamHQAutomaticMaskGenerator:
         check_choices(output_mode=(output_mode, OutputMode))
         check_counts(points_per_batch=points_per_batch, crop_n_points_downscale_factor=crop_n_points_downscale_factor)
         check_counts(0, crop_n_layers=crop_n_layers)
+        if not 0 <= crop_overlap_ratio <= 1:
+            raise InputError(f"crop_overlap_ratio is {crop_overlap_ratio!r}", cure="give a number from 0 to 1")
         if points_per_side is not None:
             check_counts(points_per_side=points_per_side)
         self.point_grids = _grids(points_per_side, point_grids, crop_n_layers, crop_n_points_downscale_factor)
@@ -163,7 +173,8 @@ class SamHQAutomaticMaskGenerator:
         ]
         found = _Masks.concatenated(crops)
         if len(crops) > 1:  # masks of smaller crops are the more detailed ones
-            found = found[nms(found.boxes, 1 / box_area(found.crops), self.crop_nms_thresh)]
+            sides = found.crops[:, 2:] - found.crops[:, :2]
+            found = found.suppressed((1 / sides.prod(axis=1)).astype(np.float32), self.crop_nms_thresh)
         if self.min_mask_region_area > 0:
             found = self._without_small_regions(found)
         return [self._record(found, n) for n in range(len(found.rles))]
@@ -183,10 +194,10 @@ class SamHQAutomaticMaskGenerator:
         for start in range(0, len(points_n2), self.points_per_batch):
             some = points_n2[start : start + self.points_per_batch]
             low, iou = self._decode(some, (y1 - y0, x1 - x0), multimask, hq_token_only)
-            parts += list(self._kept(low, iou, torch.as_tensor(some), crop, image.shape[:2]))
+            parts += list(self._kept(low, iou.float().cpu().numpy(), some, crop, image.shape[:2]))
         self.predictor.reset_image()
         found = _Masks.concatenated(parts)
-        return found[nms(found.boxes, found.iou, self.box_nms_thresh)]
+        return found.suppressed(found.iou, self.box_nms_thresh)
 
     def _decode(
         self, points_P2: npt.NDArray[Any], size: tuple[int, int], multimask: bool, hq_token_only: bool
@@ -194,7 +205,7 @@ class SamHQAutomaticMaskGenerator:
         """Low-resolution logits ``[P,1,m,m]`` and predicted IoUs ``[P]``."""
         moved = self.predictor.transform.apply_coords(points_P2, size)
         device = self.predictor.device
-        points = torch.as_tensor(moved, device=device)[:, None]
+        points = torch.from_numpy(moved.astype(np.float32)).to(device)[:, None]
         low, iou = self.predictor.decode_torch(
             PromptTensors(points, torch.ones(len(moved), 1, dtype=torch.int, device=device)),
             multimask_output=multimask,
@@ -204,55 +215,58 @@ class SamHQAutomaticMaskGenerator:
         return low, iou[:, 0]
 
     def _kept(
-        self, low_P1mm: Tensor, iou_P: Tensor, points_P2: Tensor, crop: list[int], size: tuple[int, int]
+        self,
+        low_P1mm: Tensor,
+        iou_P: npt.NDArray[np.float32],
+        points_P2: npt.NDArray[np.float64],
+        crop: list[int],
+        size: tuple[int, int],
     ) -> Iterator[_Masks]:
         """What passes the filters, a few masks at a time."""
-        good = torch.arange(len(iou_P))
+        good = np.isfinite(iou_P)
         if self.pred_iou_thresh > 0:
-            good = good[(iou_P > self.pred_iou_thresh).cpu()]
-        step = max(1, _ENLARGED // ((crop[2] - crop[0]) * (crop[3] - crop[1])))
-        for rows in torch.split(good, step):
-            if len(rows):
-                logits_Nhw = self.predictor.enlarged(low_P1mm[rows])[:, 0]
-                yield self._filtered(logits_Nhw, iou_P[rows].cpu(), points_P2[rows], crop, size)
+            good &= iou_P > self.pred_iou_thresh
+        rows, step = np.flatnonzero(good), max(1, _ENLARGED // ((crop[2] - crop[0]) * (crop[3] - crop[1])))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            logits_Nhw = self.predictor.enlarged(low_P1mm[torch.from_numpy(some)])[:, 0]
+            yield self._filtered(logits_Nhw, iou_P[some], points_P2[some], crop, size)
 
     def _filtered(
-        self, logits_Nhw: Tensor, iou_N: Tensor, points_N2: Tensor, crop: list[int], size: tuple[int, int]
+        self,
+        logits_Nhw: Tensor,
+        iou_N: npt.NDArray[np.float32],
+        points_N2: npt.NDArray[np.float64],
+        crop: list[int],
+        size: tuple[int, int],
     ) -> _Masks:
         """Stable masks that do not lean on an inner edge of the crop, in the frame of the whole image."""
-        helpers, threshold = amg(), self.predictor.model.sam.mask_threshold
-        stability = helpers.calculate_stability_score(logits_Nhw, threshold, self.stability_score_offset)
-        masks = logits_Nhw > threshold
-        boxes = helpers.batched_mask_to_box(masks)
-        height, width = size
-        keep = ~helpers.is_box_near_crop_edge(boxes, crop, [0, 0, width, height])
+        threshold = self.predictor.model.sam.mask_threshold
+        stability = _stability(logits_Nhw, threshold, self.stability_score_offset)
+        patches = [_patch(mask, crop[:2], size) for mask in (logits_Nhw > threshold).cpu().numpy()]
+        boxes = np.array([_box(patch) for patch in patches]).reshape(-1, 4)
+        keep = np.array([patch.area > 0 for patch in patches]) & ~_leans(boxes, crop, size)
         if self.stability_score_thresh > 0:
             keep &= stability >= self.stability_score_thresh
-        whole = helpers.uncrop_masks(masks[keep], crop, height, width)
-        kept = keep.cpu()
         return _Masks(
-            boxes=helpers.uncrop_boxes_xyxy(boxes[keep].cpu(), crop),
-            iou=iou_N[kept],
-            stability=stability[keep].cpu(),
-            points=helpers.uncrop_points(points_N2[kept], crop),
-            crops=torch.tensor([crop] * int(kept.sum()), dtype=torch.int64).reshape(-1, 4),
-            rles=helpers.mask_to_rle_pytorch(whole),
+            boxes=boxes[keep],
+            iou=iou_N[keep],
+            stability=stability[keep],
+            points=points_N2[keep] + np.array([crop[:2]]),
+            crops=np.array([crop] * int(keep.sum()), np.int64).reshape(-1, 4),
+            rles=[_rle(patch) for patch, kept in zip(patches, keep, strict=True) if kept],
         )
 
     def _without_small_regions(self, found: _Masks) -> _Masks:
         """Fill small holes and remove small islands; then masks that became alike go, changed ones first."""
-        if not found.rles:
-            return found
         helpers = amg()
         cleaned = [self._cleaned(helpers.rle_to_mask(rle)) for rle in found.rles]
-        boxes = [_box(mask) if changed else box for (mask, changed), box in zip(cleaned, found.boxes, strict=True)]
-        rles = [
-            helpers.mask_to_rle_pytorch(torch.from_numpy(mask)[None])[0] if changed else rle
-            for (mask, changed), rle in zip(cleaned, found.rles, strict=True)
-        ]
-        unchanged = torch.tensor([float(not changed) for _, changed in cleaned])
-        new = _Masks(torch.stack(boxes), found.iou, found.stability, found.points, found.crops, rles)
-        return new[nms(new.boxes, unchanged, max(self.box_nms_thresh, self.crop_nms_thresh))]
+        patches = [_patch(mask, [0, 0], mask.shape) if changed else None for mask, changed in cleaned]
+        boxes = [box if patch is None else _box(patch) for patch, box in zip(patches, found.boxes, strict=True)]
+        rles = [rle if patch is None else _rle(patch) for patch, rle in zip(patches, found.rles, strict=True)]
+        unchanged = np.array([float(patch is None) for patch in patches], np.float32)
+        new = replace(found, boxes=np.array(boxes, np.int64).reshape(-1, 4), rles=rles)
+        return new.suppressed(unchanged, max(self.box_nms_thresh, self.crop_nms_thresh))
 
     def _cleaned(self, mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], bool]:
         helpers, area = amg(), self.min_mask_region_area
@@ -266,17 +280,53 @@ class SamHQAutomaticMaskGenerator:
         return {
             "segmentation": rle if make is None else make(rle),
             "area": helpers.area_from_rle(rle),
-            "bbox": helpers.box_xyxy_to_xywh(found.boxes[n]).tolist(),
+            "bbox": _xywh(found.boxes[n]),
             "predicted_iou": found.iou[n].item(),
             "point_coords": [found.points[n].tolist()],
             "stability_score": found.stability[n].item(),
-            "crop_box": helpers.box_xyxy_to_xywh(found.crops[n]).tolist(),
+            "crop_box": _xywh(found.crops[n]),
         }
 
 
-def _box(mask: npt.NDArray[np.bool_]) -> Tensor:
-    box: Tensor = amg().batched_mask_to_box(torch.from_numpy(mask)[None])[0]
-    return box
+def _stability(logits_Nhw: Tensor, threshold: float, offset: float) -> npt.NDArray[np.float32]:
+    """IoU of each mask at a higher and at a lower threshold, ``[N]``; 0 where neither has a pixel."""
+    above, below = (
+        (logits_Nhw > level).sum((1, 2), dtype=torch.int32).cpu().numpy()
+        for level in (threshold + offset, threshold - offset)
+    )
+    stability: npt.NDArray[np.float32] = (above / np.maximum(below, 1)).astype(np.float32)
+    return stability
+
+
+def _patch(mask_hw: npt.NDArray[np.bool_], corner: Sequence[int], size: tuple[int, int]) -> MaskPatch:
+    """A mask of a crop whose upper left pixel is ``corner`` (x, y), cut to its own box, in the whole image."""
+    ys, xs = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
+    y, x = (slice(s[0], s[-1] + 1) if len(s) else slice(0, 0) for s in (ys, xs))
+    inside_xy = np.ascontiguousarray(mask_hw[y, x].T)
+    return MaskPatch(inside_xy, corner[0] + int(x.start), corner[1] + int(y.start), size[0], size[1])
+
+
+def _box(patch: MaskPatch) -> tuple[int, int, int, int]:
+    """xyxy, maxima inclusive."""
+    w, h = patch.inside_xy.shape
+    return patch.x0, patch.y0, patch.x0 + max(w, 1) - 1, patch.y0 + max(h, 1) - 1
+
+
+def _leans(boxes_N4: npt.NDArray[np.int64], crop: list[int], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Which boxes touch, within 20 pixels, an edge of the crop that is none of the image: a neighbouring crop has them whole."""
+    at_crop = np.abs(boxes_N4 - np.array([crop])) <= _EDGE
+    at_image = np.abs(boxes_N4 - np.array([[0, 0, size[1], size[0]]])) <= _EDGE
+    leaning: npt.NDArray[np.bool_] = (at_crop & ~at_image).any(axis=1)
+    return leaning
+
+
+def _rle(patch: MaskPatch) -> dict[str, Any]:
+    return {"size": [patch.height, patch.width], "counts": patch.counts()}
+
+
+def _xywh(box_4: npt.NDArray[np.int64]) -> list[int]:
+    x0, y0, x1, y1 = box_4.tolist()
+    return [x0, y0, x1 - x0, y1 - y0]
 
 
 def _grids(
@@ -285,9 +335,9 @@ def _grids(
     """Points in 0..1 for the image and for each layer of crops."""
     if (points_per_side is None) == (grids is None):
         raise InputError("points_per_side and point_grids: exactly one must be given", cure="set the other to None")
-    if grids is None:
-        found: list[npt.NDArray[Any]] = amg().build_all_layer_point_grids(points_per_side, layers, factor)
-        return found
-    if len(grids) <= layers or any(np.ndim(g) != 2 or np.shape(g)[1] != 2 for g in grids):
+    if points_per_side is not None:
+        # A deep layer keeps one point at least, where SAM's own grid divides by zero.
+        return [amg().build_point_grid(max(1, points_per_side // factor**layer)) for layer in range(layers + 1)]
+    if grids is None or len(grids) <= layers or any(np.ndim(g) != 2 or np.shape(g)[1] != 2 for g in grids):
         raise InputError(f"point_grids: {layers + 1} arrays [n, 2] are needed", cure="one per layer of crops")
     return list(grids)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hqsam.api.inputs import check_batch, check_choices, check_counts, check_image, checked_prompt
+from hqsam.api.inputs import check_batch, check_choices, check_counts, check_encoded, check_image, checked_prompt
 from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import InputError
 from hqsam.model.hq_decoder import Prompts, SamMasks, best_mask
@@ -125,7 +125,7 @@ class SamHQPredictor:
             original_image_size: (H, W) before resizing.
 
         Raises:
-            InputError: Another shape or range of values.
+            InputError: Another shape or range of values; or the model overflows in the type that it was moved to.
         """
         size = (int(original_image_size[0]), int(original_image_size[1]))
         check_transformed(transformed_image, size, self.model.backbone.image_size)
@@ -133,6 +133,7 @@ class SamHQPredictor:
         self.original_size = size
         self.input_size = (transformed_image.shape[2], transformed_image.shape[3])
         self._encoded = self.model.encode(self.model.preprocess(transformed_image))
+        check_encoded(self._encoded.final_BCHW)
         self._fused = self.model.fuse(self._encoded)
         self.features = self._encoded.final_BCHW
         self.interm_features = [self._encoded.early_BVHW.permute(0, 2, 3, 1)]
@@ -174,8 +175,6 @@ class SamHQPredictor:
             embedded = embed(self.model, frame, [prompt], mask_encoding="logits")
             low, iou = self._decode(embedded, multimask_output, hq_token_only, self.prompts_per_call)
             masks = self.enlarged(low, return_logits=return_logits)
-        if return_logits:
-            masks = masks.float()
         # NumPy knows no bfloat16, which a model or an autocast region of that type gives.
         return masks[0].cpu().numpy(), iou[0].float().cpu().numpy(), low[0].float().cpu().numpy()
 
@@ -295,6 +294,7 @@ class SamHQPredictor:
                     _with_index(n, prompt.check_inside, frame)
             inputs = [self.model.preprocess(f.image(p)[None]) for f, p in zip(frames, pixels, strict=True)]
             encoded = self.model.encode(torch.cat(inputs))
+            check_encoded(encoded.final_BCHW)
             for row, (n, frame) in enumerate(zip(some, frames, strict=True)):
                 yield from self._of_image(n, frame, encoded[row : row + 1], prompts[n], wanted)
 
@@ -342,7 +342,7 @@ class SamHQPredictor:
         return torch.cat([part.logits_PKhw for part in found]), torch.cat([part.iou_PK for part in found])
 
     def _full_size(self, low_11hw: Tensor, return_logits: bool) -> Tensor:
-        mask: Tensor = self.model.sam.postprocess_masks(low_11hw, self.input_size, self.original_size)
+        mask: Tensor = self.model.sam.postprocess_masks(low_11hw.float(), self.input_size, self.original_size)
         return mask if return_logits else mask > self.model.sam.mask_threshold
 
 

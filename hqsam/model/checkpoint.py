@@ -18,36 +18,31 @@ under the published names without prefix.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from hqsam.model import backbones, hf_format
+from hqsam.model import backbones, hf_format, weight_files
 from hqsam.model.backbones.base import Backbone
 from hqsam.model.hq_decoder import HQ_PREFIXES
+from hqsam.model.weight_files import State
 from hqsam_base.atomic import write_bytes
 from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 
 Format = Literal["sam", "hq_sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq", "hf_sam"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-State = dict[str, Tensor]
 
 HEAD_VERSION = 1
-_METADATA_KEY = "hqsam"  # one key only: safetensors writes several in random order
 _DECODER = "mask_decoder."
 _MODULES = ("sam.", "head.")  # of HQSam
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
-_IN_FOLDERS = ("hq_head.safetensors", "model.safetensors")  # of the train stage, of Hugging Face
 # MobileSAM's files carry the classifier that its encoder was distilled with; no SAM uses it.
 _IGNORED = ("image_encoder.norm_head.", "image_encoder.head.")
 
@@ -91,38 +86,24 @@ class Checkpoint:
         return any(key.startswith("image_encoder.") for key in self.sam)
 
 
-def weights_file(path: Path) -> Path:
-    """The file itself or, of a folder of the train stage or of Hugging Face, the weights in it.
-
-    Raises:
-        UserError: A folder without them.
-    """
-    if not path.is_dir():
-        return path
-    for name in _IN_FOLDERS:
-        if (path / name).is_file():
-            return path / name
-    raise UserError(f"the folder holds neither {' nor '.join(_IN_FOLDERS)}", file=path, cure="give a checkpoint file")
-
-
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint of any known format.
 
     Args:
-        path: A file of safetensors or of ``torch.save`` (read with ``weights_only=True``: no code is executed), or
-            a folder with one (``weights_file``).
+        path: A file of safetensors or of ``torch.save`` (read with ``weights_only=True``: no code is executed), the
+            index of several, or a folder with one (``weight_files``).
 
     Raises:
         UserError: Missing, unreadable, or of no known format.
     """
-    path = weights_file(path)
+    path = weight_files.weights_file(path)
     if not path.is_file():
         raise UserError(
             "the checkpoint does not exist",
             file=path,
             cure="download it (README, section on the paper's data) or correct `checkpoint` in params.yaml",
         )
-    state, metadata = _read_tensors(path)
+    state, metadata = weight_files.read_tensors(path)
     return classify(path, state, metadata)
 
 
@@ -205,19 +186,20 @@ def save_head(path: Path, head: nn.Module, *, metadata: Mapping[str, Any]) -> No
     """
     state = {k: v.detach().cpu().contiguous() for k, v in sorted(head.state_dict().items())}
     text = json.dumps({"format": "hq_head", "version": HEAD_VERSION, **metadata}, sort_keys=True)
-    write_bytes(path, save(state, metadata={_METADATA_KEY: text}))
+    write_bytes(path, save(state, metadata={weight_files.METADATA_KEY: text}))
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, or of the ``weights_file`` of a folder.
+    """Hexadecimal SHA-256 of a file or of the weights in a folder; of several parts, that of their digests.
 
     Raises:
         UserError: The file does not exist.
     """
-    path = weights_file(path)
+    path = weight_files.weights_file(path)
     if not path.is_file():
         raise UserError("the checkpoint does not exist", file=path, cure="correct the path")
-    return sha256_file(path)
+    digests = [sha256_file(part) for part in weight_files.files_of(path)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def check_published(path: Path, digest: str) -> str | None:
@@ -271,54 +253,6 @@ def _fits_encoder(backbone: Backbone, sam: Mapping[str, Tensor]) -> bool:
 def _fits_head(backbone: Backbone, head: Mapping[str, Tensor]) -> bool:
     first = head.get("compress_vit_feat.0.weight")
     return first is not None and tuple(first.shape[:2]) == (backbone.vit_dim, backbone.decoder_dim)
-
-
-def _read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
-    try:
-        if _is_safetensors(path):
-            with safe_open(path, framework="pt") as file:
-                note = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
-            if not isinstance(note, dict):
-                raise ValueError(f"its note {_METADATA_KEY!r} is no JSON object")
-            return load_file(path), note
-        return _unwrap(path, torch.load(path, map_location="cpu", weights_only=True)), {}
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            "the file is not a readable checkpoint: not of torch.save, or with objects that need code to load", file=path,
-            cure="download it again, or save its state_dict(); files that need code to load are refused",
-        ) from error  # fmt: skip
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:
-        raise UserError(
-            f"the file is not a readable checkpoint ({type(error).__name__}: {str(error).partition(chr(10))[0][:160]})",
-            file=path,
-            cure="download or copy it again",
-        ) from error
-
-
-def _is_safetensors(path: Path) -> bool:
-    """By the name, as torch does, or by the content: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
-        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
-
-
-def _unwrap(path: Path, found: Any) -> State:
-    """Take the tensors out of ``{"model": {...}}``-like wrappers; strip what DataParallel and torch.compile put before."""
-    for name in _WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
-    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
-        raise UserError("the file holds no dictionary of tensors", file=path, cure="give a state dict")
-    state = {k.replace("_orig_mod.", ""): v for k, v in found.items()}  # torch.compile's, of the whole or of a part
-    if state and all(k.startswith("module.") for k in state):
-        return {k.removeprefix("module."): v for k, v in state.items()}
-    return state
 
 
 def _split(state: Mapping[str, Tensor]) -> tuple[State, State]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hqsam.errors import InputError
 from hqsam.model.attention import fuse_attention
 from hqsam.model.backbones.base import Backbone
 from hqsam.model.head import Head
@@ -31,6 +32,27 @@ def _tap(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
     taps = _TAP.get()
     if taps is not None:
         taps.append(output)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
+
+
+def _exact(x: Tensor) -> Tensor:
+    """Coordinates in more than half precision, in which neighbouring pixels are one."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _in_float32(module: nn.Module, *inputs: Any, **named: Any) -> Any:
+    """Call a module in float32 whatever type the model was moved to.
+
+    SAM's prompt encoder makes its grids and coordinates in float32 itself and fails with weights of another type. It is tiny.
+    """
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    if all(value.dtype == torch.float32 for value in state.values()):
+        return module(*inputs, **named)
+    exact = {name: value.float() for name, value in state.items()}
+    return torch.func.functional_call(module, exact, inputs, named)
 
 
 @dataclass(frozen=True)
@@ -57,8 +79,12 @@ class Encoded:
 
     def float(self) -> Encoded:
         """The same in float32."""
-        hq = None if self.hq is None else self.hq.float()
-        return Encoded(self.final_BCHW.float(), self.early_BVHW.float(), hq=hq)
+        return self.to(torch.float32)
+
+    def to(self, dtype: torch.dtype) -> Encoded:
+        """The same in another type."""
+        hq = None if self.hq is None else self.hq.to(dtype)
+        return Encoded(self.final_BCHW.to(dtype), self.early_BVHW.to(dtype), hq=hq)
 
     @property
     def for_hq(self) -> Encoded:
@@ -137,8 +163,24 @@ class HQSam(nn.Module):
     @property
     def dense_pe_1CHW(self) -> Tensor:
         """Positional encoding of the image grid."""
-        pe: Tensor = self.sam.prompt_encoder.get_dense_pe()
-        return pe
+        encoder = self.sam.prompt_encoder
+        pe: Tensor = _in_float32(encoder.pe_layer, encoder.image_embedding_size).unsqueeze(0)
+        return self._for_decoder(pe)
+
+    def _as(self, module: nn.Module, x: Tensor) -> Tensor:
+        """A tensor in a module's floating-point type; as it is inside an autocast region, which sees to that itself."""
+        return x if torch.is_autocast_enabled(x.device.type) else x.to(_dtype(module))
+
+    def _for_decoder(self, x: Tensor) -> Tensor:
+        return self._as(self.sam.mask_decoder, x)
+
+    def _check_types(self) -> None:
+        decoder, head = _dtype(self.sam.mask_decoder), _dtype(self.head)
+        if decoder != head:
+            raise InputError(
+                f"SAM's decoder is {decoder}, the head {head}",
+                cure="move the whole model (model.to(torch.bfloat16)), or keep it and predict inside torch.autocast",
+            )
 
     @property
     def image_encoder(self) -> Any:
@@ -194,7 +236,7 @@ class HQSam(nn.Module):
         )
         found = self.decode_hq(encoded, prompts, multimask=multimask)
         logits = found.hq_P1hw if hq_token_only else found.sum_P1hw
-        masks = self.sam.postprocess_masks(logits, size, tuple(record["original_size"])) > self.mask_threshold
+        masks = self.sam.postprocess_masks(logits.float(), size, tuple(record["original_size"])) > self.mask_threshold
         return {"masks": masks, "iou_predictions": best_mask(found.sam).iou_PK, "low_res_logits": logits}
 
     def preprocess(self, image_B3HW: Tensor) -> Tensor:
@@ -204,10 +246,10 @@ class HQSam(nn.Module):
             image_B3HW: RGB, any dtype, values 0..255, sides at most S.
 
         Returns:
-            float32 ``[B,3,S,S]``.
+            ``[B,3,S,S]`` of the image encoder's type, float32 by default.
         """
         x: Tensor = self.sam.preprocess(image_B3HW.to(self.device))
-        return x
+        return self._as(self.sam.image_encoder, x)
 
     def encode(self, input_B3SS: Tensor) -> Encoded:
         """Encode images once, for SAM and HQ-SAM; twice if the variant changes the encoder.
@@ -218,7 +260,11 @@ class HQSam(nn.Module):
         Returns:
             Final and early features. No gradients are needed by the frozen encoder: callers that only predict
             wrap this in ``torch.inference_mode`` or ``torch.no_grad``.
+
+        Raises:
+            InputError: Only one of the decoder and the head was moved to another floating-point type.
         """
+        self._check_types()
         encoded = self._features(self.sam.image_encoder, input_B3SS)
         return replace(encoded, hq=self.encode_hq(input_B3SS)) if self.head.changes_encoder else encoded
 
@@ -235,7 +281,7 @@ class HQSam(nn.Module):
             _TAP.reset(token)
         if len(taps) != 1:
             raise RuntimeError(f"{self.backbone.name}: module {self.backbone.early!r} ran {len(taps)} times, not once")
-        return Encoded(final, self._early_map(taps[0]))
+        return Encoded(self._for_decoder(final), self._for_decoder(self._early_map(taps[0])))
 
     def _early_map(self, early: Tensor) -> Tensor:
         return early.permute(0, 3, 1, 2) if self.backbone.early_layout == "BHWC" else early
@@ -259,13 +305,15 @@ class HQSam(nn.Module):
         Returns:
             Embedded prompts; the dense part has batch 1 when there are no masks.
         """
-        points = None if points_PN2 is None else (points_PN2, labels_PN)
+        points = None if points_PN2 is None else (_exact(points_PN2), labels_PN)
+        boxes_P4 = None if boxes_P4 is None else _exact(boxes_P4)
         masks_P1hw = None if masks_P1hw is None else masks_P1hw.float()
         encoders = (self.sam.prompt_encoder, self.head.use_prompt_encoder(self.sam))
 
         def embed(encoder: Any) -> Prompts:
-            sparse, dense = encoder(points=points, boxes=boxes_P4, masks=masks_P1hw)
-            return Prompts(sparse, dense if masks_P1hw is not None else dense[:1])
+            sparse, dense = _in_float32(encoder, points=points, boxes=boxes_P4, masks=masks_P1hw)
+            dense = dense if masks_P1hw is not None else dense[:1]
+            return Prompts(self._for_decoder(sparse), self._for_decoder(dense))
 
         return replace(embed(encoders[0]), hq=None if encoders[0] is encoders[1] else embed(encoders[1]))
 

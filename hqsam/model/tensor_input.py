@@ -6,7 +6,10 @@ Shape letters: B prompts; N points; S input side; h, w resized image; m side of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -103,13 +106,27 @@ class PromptTensors:
             _check_masks(self.masks, mask_size)
 
 
+def check_logits(mask_input: Tensor | npt.NDArray[Any]) -> None:
+    """Low-resolution logits, as every entry that takes a ``mask_input`` wants them.
+
+    Raises:
+        InputError: Whole numbers or bools, which are a mask and would silently be wrong as logits; values not finite.
+    """
+    dtype = mask_input.dtype
+    if not (dtype.is_floating_point if isinstance(dtype, torch.dtype) else np.issubdtype(dtype, np.floating)):
+        cure = (
+            "give an earlier prediction's logits; a mask of the image's size goes to predict_batch as Prompt(mask=...)"
+        )
+        raise InputError(f"prompt: mask_input is {dtype}, not logits", cure=cure)
+    finite = mask_input.isfinite() if isinstance(mask_input, Tensor) else np.isfinite(mask_input)
+    if not bool(finite.all()):
+        raise InputError("prompt: mask_input has values that are not finite")
+
+
 def _check_masks(masks: Tensor, side: int) -> None:
     if list(masks.shape[1:]) != [1, side, side]:
         raise InputError(f"prompt: mask_input has the shape {list(masks.shape)}", cure=f"give [B, 1, {side}, {side}]")
-    if not masks.is_floating_point():
-        raise InputError(f"prompt: mask_input is {masks.dtype}, not logits", cure="give an earlier prediction's logits")
-    if not bool(masks.isfinite().all()):
-        raise InputError("prompt: mask_input has values that are not finite")
+    check_logits(masks)
 
 
 def _check_points(coords: Tensor, labels: Tensor, size: tuple[int, int]) -> None:

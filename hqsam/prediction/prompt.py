@@ -18,6 +18,7 @@ from hqsam.model import prompt_inputs
 from hqsam.model.hq_decoder import Prompts
 from hqsam.model.hq_sam import HQSam
 from hqsam.model.preprocess import BoolMask, Frame, MaskEncoding
+from hqsam.model.tensor_input import check_logits
 from hqsam_base.errors import UserError
 from hqsam_datasets import prompts as kinds
 from hqsam_datasets.prompts.base import PromptArrays
@@ -36,12 +37,12 @@ class Prompt:
         points: (x, y) each.
         labels: Per point: 1 foreground, 0 background.
         mask: bool ``[H, W]`` of the original size; brought to the decoder's mask input by ``Frame.mask_prompt``.
-        mask_input: float ``[m, m]``, given to the decoder as it is (``SamPredictor``'s ``mask_input``); not with
+        mask_input: float logits ``[m, m]``, given to the decoder as it is (``SamPredictor``'s ``mask_input``); not with
             ``mask``.
 
     Raises:
         InputError: Nothing given, a coordinate that is not finite, a reversed box, points and labels of different
-            number, or unknown labels.
+            number, unknown labels, or a mask input that is no logits.
     """
 
     box: tuple[float, float, float, float] | None = None
@@ -62,11 +63,14 @@ class Prompt:
             points = tuple((float(x), float(y)) for x, y in self.points)
             box = None if self.box is None else tuple(float(v) for v in self.box)
             labels = tuple(float(n) for n in self.labels)
-            low = None if self.mask_input is None else np.asarray(self.mask_input, np.float32)
+            low = None if self.mask_input is None else np.asarray(self.mask_input)
         except (TypeError, ValueError) as error:
             raise InputError("prompt: not numbers: a box is x0 y0 x1 y1, a point x y, a label 1 or 0") from error
         if set(labels) <= {0.0, 1.0}:
             labels = tuple(int(n) for n in labels)
+        if low is not None:
+            check_logits(low)
+            low = low.astype(np.float32)
         mask = None if self.mask is None else np.asarray(self.mask)
         values = {"points": points, "box": box, "labels": labels, "mask": mask, "mask_input": low}
         for name, value in values.items():
@@ -79,8 +83,6 @@ class Prompt:
             return "both a mask of the image's size and a low-resolution mask input"
         if self.mask is not None and (self.mask.dtype != np.bool_ or self.mask.ndim != 2):
             return f"the mask is {self.mask.dtype} {list(self.mask.shape)}, not bool [H, W]"
-        if self.mask_input is not None and not np.isfinite(self.mask_input).all():
-            return "the mask input has values that are not finite"
         return self._box_problem() or self._point_problem()
 
     def _box_problem(self) -> str | None:
@@ -164,7 +166,7 @@ class Prompt:
 
 def _of_arrays(given: PromptArrays) -> Prompt:
     return Prompt(
-        box=None if given.box is None else tuple(given.box.tolist()),  # type: ignore[arg-type]
+        box=None if given.box is None else tuple(given.box.tolist()),
         points=tuple(map(tuple, given.points.tolist())),
         labels=tuple(given.labels.tolist()),
         mask=given.mask,  # type: ignore[arg-type]

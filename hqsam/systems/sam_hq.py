@@ -85,7 +85,7 @@ class SamHQ(Promptable):
             Output.hq_sum: (hq.sum_P1hw, hq.sam.iou_PK),
         }
         return {
-            name.value: Decoded(logits.float().cpu().numpy()[:, 0], iou.float().cpu()[:, 0].tolist())
+            name.value: Decoded(list(logits.float().cpu().numpy()[:, 0]), iou.float().cpu()[:, 0].tolist())
             for name, (logits, iou) in masks.items()
         }
 

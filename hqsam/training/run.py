@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hqsam.training.train_run import TrainRun
+from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.processes import end_with_parent
 
@@ -74,6 +76,11 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1 or argv[0] in ("-h", "--help"):
         print(__doc__, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
+    try:
+        if own_code.use_here():
+            return int(importlib.import_module("hqsam.training.run").main(argv))
+    except UserError as error:
+        return _explain(error)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     if os.environ.get(WATCH_STDIN) == "1":
         _end_with_parent()

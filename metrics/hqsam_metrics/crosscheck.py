@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.errors import UserError
+from hqsam_base.ids import flag, plain_id, whole_number
 from hqsam_base.json_list import iter_list, read_json
 from hqsam_metrics.ap.options import AreaRule, IouType
+from hqsam_metrics.masks.iou import decode_counts, segmentation_string
 from hqsam_metrics.scores.coco import score_coco_files
 from hqsam_metrics.scores.lvis import score_lvis_files
 
@@ -26,22 +28,54 @@ Stats = dict[str, float | None]
 def sample_files(pred: Path, gt: Path, folder: Path, images: int) -> tuple[Path, Path]:
     """Writes annotations and results of the first `images` images (by id) and returns both files.
 
-    Annotations are numbered from 1: the reference programs take a match with the id 0 for none.
+    The reference programs stop at what home-made files lack or write otherwise; that is put right here: areas and
+    `iscrowd`, the spelling of ids, masks that are neither compressed nor plain polygons. Annotations are numbered
+    from 1: the programs take a match with the id 0 for none.
     """
     truth = read_json(gt)
-    keep = set(sorted(image["id"] for image in truth["images"])[:images])
-    some = truth | {
-        "images": [image for image in truth["images"] if image["id"] in keep],
-        "annotations": [
-            row | {"id": number}
-            for number, row in enumerate((r for r in truth["annotations"] if r["image_id"] in keep), start=1)
-        ],
+    ids = [plain_id(image["id"]) for image in truth["images"]]
+    spelled = str if any(isinstance(one, str) for one in ids) else int
+    keep = set(sorted(ids, key=spelled)[:images])
+    sizes = {
+        one: (whole_number(image["height"]), whole_number(image["width"]))
+        for one, image in zip(ids, truth["images"], strict=True)
     }
-    rows = [row for block in iter_list(pred) for row in block if row["image_id"] in keep]
+
+    def written(row: dict[str, Any]) -> dict[str, Any]:
+        image = plain_id(row["image_id"])
+        out = row | {"image_id": spelled(image), "category_id": plain_id(row["category_id"])}
+        return out | {"segmentation": _official(row["segmentation"], *sizes[image])}
+
+    some = [row for row in truth["annotations"] if plain_id(row["image_id"]) in keep and row["segmentation"] != []]
+    annotations = [written(row) | {"id": number} for number, row in enumerate(some, start=1)]
+    for row in annotations:
+        row["iscrowd"] = int(flag(row.get("iscrowd")))
+        if row.get("area") is None:
+            height, width = sizes[plain_id(row["image_id"])]
+            row["area"] = int(
+                decode_counts(segmentation_string(row["segmentation"], height, width), height, width).sum()
+            )
+    content = truth | {
+        "images": [
+            image | {"id": spelled(one), "height": sizes[one][0], "width": sizes[one][1]}
+            for one, image in zip(ids, truth["images"], strict=True) if one in keep
+        ],
+        "annotations": annotations,
+        "categories": [row | {"id": plain_id(row["id"])} for row in truth["categories"]],
+    }  # fmt: skip
+    rows = [written(row) for block in iter_list(pred) for row in block if plain_id(row["image_id"]) in keep]
     files = folder / "results.json", folder / "annotations.json"
-    for path, content in zip(files, (rows, some), strict=True):
-        path.write_text(json.dumps(content))
+    for path, value in zip(files, (rows, content), strict=True):
+        path.write_text(json.dumps(value))
     return files
+
+
+def _official(segmentation: Any, height: int, width: int) -> Any:
+    """Returns a mask as the reference programs read it: polygons of three points or more stay as they are."""
+    polygons = isinstance(segmentation, list) and all(len(p) >= 6 and len(p) % 2 == 0 for p in segmentation)
+    if polygons:
+        return segmentation
+    return {"size": [height, width], "counts": segmentation_string(segmentation, height, width).decode("ascii")}
 
 
 def largest_difference(ours: Stats, theirs: dict[str, float]) -> float:
@@ -54,9 +88,23 @@ def largest_difference(ours: Stats, theirs: dict[str, float]) -> float:
 
 
 def check_coco(
-    *, pred: Path, gt: Path, iou_type: IouType, dilation_ratio: float, class_agnostic: bool, images: int = 200
-) -> str:
-    """Compares with COCOeval on the first images.
+    *, pred: Path, gt: Path, iou_type: IouType, dilation_ratio: float, class_agnostic: bool = False,
+    max_dets: int | None = None, area_rule: AreaRule = "mask", images: int = 200,
+) -> str:  # fmt: skip
+    """Compares with COCOeval on the first images, by the rules and the measure in use.
+
+    For boundaries it is COCOeval with the rules of the Boundary IoU API: its bands, computed by the original algorithm
+    on whole pictures, the smaller of mask and boundary IoU, and annotations with `ignore` ignored.
+
+    Args:
+        pred: results.
+        gt: annotations.
+        iou_type: see `evaluate.score_coco_files`, as the rest.
+        dilation_ratio: width of the boundary band.
+        class_agnostic: match whatever the category.
+        max_dets: detections that count.
+        area_rule: how the area of detections is found.
+        images: how many.
 
     Returns:
         One sentence for the user.
@@ -65,42 +113,47 @@ def check_coco(
         UserError: the numbers differ by more than 1e-9.
     """
     from hqsam_metrics.reference import coco_reference
+    from hqsam_metrics.scores.coco import limits
+
+    ratio = dilation_ratio if iou_type == "boundary" else None
+    shared: dict[str, Any] = {"class_agnostic": class_agnostic, "area_rule": area_rule}
+
+    def theirs(some: Path, truth: Path) -> dict[str, float]:
+        rows = json.loads(some.read_text())
+        return coco_reference(truth, rows, dilation_ratio=ratio, limits=limits(max_dets), **shared)
+
+    def ours(some: Path, truth: Path) -> Stats:
+        named: dict[str, Any] = {"iou_type": iou_type, "dilation_ratio": dilation_ratio, "max_dets": max_dets}
+        return score_coco_files(pred=some, gt=truth, **named, **shared).metrics
+
+    return _compare(pred, gt, images, "COCOeval", ours, theirs)
+
+
+def check_lvis(
+    *, pred: Path, gt: Path, iou_type: IouType, dilation_ratio: float, max_dets: int | None = None,
+    area_rule: AreaRule = "mask", images: int = 200,
+) -> str:  # fmt: skip
+    """Compares with lvis-api on the first images (see `check_coco`)."""
+    from hqsam_metrics.reference import lvis_reference
+    from hqsam_metrics.scores.lvis import MAX_DETS
 
     ratio = dilation_ratio if iou_type == "boundary" else None
 
     def theirs(some: Path, truth: Path) -> dict[str, float]:
         rows = json.loads(some.read_text())
-        return coco_reference(truth, rows, dilation_ratio=ratio, class_agnostic=class_agnostic)
+        most = max_dets or MAX_DETS
+        return lvis_reference(truth, rows, dilation_ratio=ratio, max_dets=most, area_rule=area_rule)
 
     def ours(some: Path, truth: Path) -> Stats:
-        named: dict[str, Any] = {"iou_type": iou_type, "dilation_ratio": dilation_ratio}
-        return score_coco_files(pred=some, gt=truth, class_agnostic=class_agnostic, **named).metrics
+        named: dict[str, Any] = {"iou_type": iou_type, "dilation_ratio": dilation_ratio, "max_dets": max_dets}
+        return score_lvis_files(pred=some, gt=truth, area_rule=area_rule, **named).metrics
 
-    return _compare(pred, gt, images, "COCOeval", ours, theirs)
-
-
-def check_lvis(*, pred: Path, gt: Path, images: int = 200) -> str:
-    """Compares the mask AP with lvis-api on the first images (see `check_coco`)."""
-    from hqsam_metrics.reference import lvis_reference
-
-    def theirs(some: Path, truth: Path) -> dict[str, float]:
-        return lvis_reference(truth, json.loads(some.read_text()))
-
-    def ours(some: Path, truth: Path) -> Stats:
-        return score_lvis_files(pred=some, gt=truth).metrics
-
-    return _compare(pred, gt, images, "lvis-api", ours, theirs, "mask AP and AR")
-
-
-def by_default(max_dets: int | None, area_rule: AreaRule) -> str:
-    """Returns what a cross-check did not check: both programs run by the protocol's own rules."""
-    own = [*(["--max-dets"] if max_dets is not None else []), *(["--area-rule"] if area_rule != "mask" else [])]
-    return f"; without {' and '.join(own)}, which the reference program was not given" if own else ""
+    return _compare(pred, gt, images, "lvis-api", ours, theirs)
 
 
 def _compare(
     pred: Path, gt: Path, images: int, program: str,
-    ours: Callable[[Path, Path], Stats], theirs: Callable[[Path, Path], dict[str, float]], what: str = "numbers",
+    ours: Callable[[Path, Path], Stats], theirs: Callable[[Path, Path], dict[str, float]],
 ) -> str:  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         files = sample_files(pred, gt, Path(folder), images)
@@ -112,4 +165,4 @@ def _compare(
             f"{pred}: on the first {images} images {program} gives other numbers (by {difference:.3g});"
             " do not use them: please report this with the files"
         )
-    return f"cross-check: {program} gives the same {what} on the first {images} images (within {TOLERANCE})"
+    return f"cross-check: {program} gives the same numbers on the first {images} images (within {TOLERANCE})"

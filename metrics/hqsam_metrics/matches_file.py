@@ -99,13 +99,16 @@ def read_matches(files: Mapping[str, Any], prompt_set: str, system: str, where: 
     try:
         truth = _read_truth(pq.read_table(files[TRUTH], use_threads=False))
         table = pq.read_table(files[MATCHES], filters=wanted, use_threads=False)
-    except (pa.ArrowException, OSError, KeyError) as error:
+        hit = {name: _column(table, name, "uint16") for name in truth.objects}
+        void = {name: _column(table, name + _VOID, "uint16") for name in truth.objects}
+        image, category = _column(table, "image"), _column(table, "category")
+        if not _within(image, len(truth.ids)) or (np.diff(category) < 0).any():
+            raise ValueError("a place that does not exist, or rows out of order")
+    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
         raise UserError(
             f"the matches cannot be read: {error}", file=where, cure="run `dvc repro score` or `dvc pull`"
         ) from error
-    hit = {name: _column(table, name) for name in truth.objects}
-    void = {name: _column(table, name + _VOID) for name in truth.objects}
-    return Matches(truth, _column(table, "image"), _column(table, "category"), hit, void)
+    return Matches(truth, image, category, hit, void)
 
 
 _PLACES = ("image", "image_id", "cluster", "stratum", "category")
@@ -114,7 +117,9 @@ _PLACES = ("image", "image_id", "cluster", "stratum", "category")
 def _read_truth(table: Any) -> Truth:
     image = _column(table, "image")
     ids = table["image_id"].to_pylist()
-    first = np.unique(image, return_index=True)[1]
+    places, first = np.unique(image, return_index=True)
+    if not np.array_equal(places, np.arange(len(places))) or None in ids:
+        raise ValueError("the images are not numbered through")
     category = table["category"]
     there = np.flatnonzero(np.asarray(category.is_valid()))
     return Truth(
@@ -127,5 +132,13 @@ def _read_truth(table: Any) -> Truth:
     )
 
 
-def _column(table: Any, name: str) -> Any:
-    return table[name].to_numpy()
+def _column(table: Any, name: str, kind: str = "int32") -> Any:
+    """A column without gaps, of the type that the score stage writes."""
+    column = table[name]
+    if str(column.type) != kind or column.null_count:
+        raise TypeError(f"column {name} is {column.type} with {column.null_count} gaps, not {kind}")
+    return column.to_numpy()
+
+
+def _within(places: Any, size: int) -> bool:
+    return not len(places) or (int(places.min()) >= 0 and int(places.max()) < size)

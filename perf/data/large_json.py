@@ -56,7 +56,8 @@ def measure(n_images: int, n_annotations: int, vertices: int) -> dict[str, Any]:
         write_file(path, n_images, n_annotations, vertices)
         size = path.stat().st_size
         start = time.process_time()
-        truth, places = read_annotations(path)
+        annotated = read_annotations(path)
+        truth, places = annotated.truth, annotated.by_image
         n = sum(len(truth["annotations"][place]["segmentation"]) for group in places.values() for place in group)
         json_stream.write_packed(Path(name) / "gt.json", truth)
         seconds = time.process_time() - start

@@ -23,7 +23,7 @@ from skimage.morphology import disk, isotropic_dilation
 
 from hqsam_metrics.masks.jf import bound_pixels
 from hqsam_metrics.masks.png import read_index_png
-from hqsam_metrics.scores._davis import DavisFolders, ObjectScore, find_sequences, score_sequence
+from hqsam_metrics.scores._davis import DavisSequence, ObjectScore, find_sequences, score_sequence
 from perf.metrics.workloads import make_davis
 from perf.table import Row, finish
 
@@ -67,39 +67,39 @@ def official(pred: np.ndarray, target: np.ndarray, dilate: Dilate) -> tuple[floa
     return j, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def theirs(folders: DavisFolders, name: str, frames: tuple[str, ...], dilate: Dilate) -> Values:
+def theirs(one: DavisSequence, dilate: Dilate) -> Values:
     """J and F of the objects of one sequence by the official formulation."""
     values: Values = {label: [] for label in range(1, OBJECTS + 1)}
-    for frame in frames[1:-1]:
-        found, real = (read_index_png(side / name / f"{frame}.png") for side in (folders.pred, folders.target))
+    for paths in zip(one.pred[1:-1], one.target[1:-1], strict=True):
+        found, real = (read_index_png(path) for path in paths)
         for label, rows in values.items():
             rows.append(official(found == label, real == label, dilate))
     return values
 
 
-def ours(folders: DavisFolders, name: str, frames: tuple[str, ...]) -> list[ObjectScore]:
+def ours(one: DavisSequence) -> list[ObjectScore]:
     """The same by this package, in this process."""
-    sides = {"pred": folders.pred, "target": folders.target}
-    read = {key: lambda at, side=side: read_index_png(side / name / f"{frames[at]}.png") for key, side in sides.items()}
-    return score_sequence(name, frames, **read)
+    sides = {"pred": one.pred, "target": one.target}
+    read = {key: lambda at, side=side: read_index_png(side[at]) for key, side in sides.items()}
+    return score_sequence(one.name, one.frames, **read)
 
 
 def run(root: Path) -> list[Row]:
     """Times all programs in turn, sequence by sequence."""
-    folders = find_sequences(root / "results", root / "DAVIS")
+    sequences = find_sequences(root / "results", root / "DAVIS")
     seconds = dict.fromkeys(("ours (1 process)", *DILATIONS), 0.0)
     worst = 0.0
-    for name, frames in folders.sequences:
+    for one in sequences:
         begin = time.perf_counter()
-        scores = ours(folders, name, frames)
+        scores = ours(one)
         seconds["ours (1 process)"] += time.perf_counter() - begin
         for program, dilate in DILATIONS.items():
             begin = time.perf_counter()
-            values = theirs(folders, name, frames, dilate)
+            values = theirs(one, dilate)
             seconds[program] += time.perf_counter() - begin
             gaps = [np.abs(np.array(values[s.object]) - np.stack([s.j, s.f], 1)).max() for s in scores]
             worst = max(worst, *map(float, gaps))
-    return table(sum(len(frames) - 2 for _, frames in folders.sequences), seconds, worst)
+    return table(sum(len(one.frames) - 2 for one in sequences), seconds, worst)
 
 
 def table(frames: int, seconds: dict[str, float], worst: float) -> list[Row]:

@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 
 from hqsam_base.errors import UserError
+from hqsam_base.safe_text import sanitize
+from hqsam_base.terminal import say
 
 EXTRAS = {
     "checkpoint": "model", "compare": "pipeline", "data": "data", "doctor": "pipeline", "export": "onnx",
@@ -54,15 +56,15 @@ def run(argv: Sequence[str]) -> int:
 
     env.prepare()
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        say(usage(), lines=True)
         return 0 if argv else 2
     if argv[0] == "--version":
-        print(f"hqsam {metadata.version('hqsam-pipeline')}")
+        say(f"hqsam {metadata.version('hqsam-pipeline')}")
         return 0
     if argv[0] not in commands():
         close = difflib.get_close_matches(argv[0], commands(), n=1)
         hint = f"did you mean {close[0]}?" if close else "see `hqsam --help`"
-        print(f"hqsam: no such command {argv[0]!r}; {hint}", file=sys.stderr)
+        say(f"hqsam: no such command {argv[0]!r}; {hint}", err=True)
         return 2
     return _run_command(argv[0], argv[1:])
 
@@ -87,7 +89,7 @@ def _run_command(name: str, argv: Sequence[str]) -> int:
             raise
         extra = EXTRAS.get(name)
         cure = f"pip install 'hqsam-pipeline[{extra}]'" if extra else "pip install hqsam-pipeline"
-        print(f"hqsam {name}: the module {missing!r} is not installed: {cure}", file=sys.stderr)
+        say(f"hqsam {name}: the module {missing!r} is not installed: {cure}", err=True)
         return 1
 
 
@@ -106,22 +108,30 @@ def _exit_status(call: Callable[[], object]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", err=True)
         return 130
     except OSError as error:
         if error.errno not in _NOT_WRITABLE or error.filename is None:
             raise
         place, cure = error.filename2 or error.filename, "name a file or folder that can be written"
-        print(f"Error: {error.strerror}\n  file: {place}\n  cure: {cure}", file=sys.stderr)
+        say(f"Error: {error.strerror}\n  file: {sanitize(str(place))}\n  cure: {cure}", err=True, lines=True)
         return 1
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        say(f"Error: {error}", err=True, lines=True)
         return 1
     return 0
 
 
 def main() -> None:
     """Entry point of the console script."""
+    sys.exit(_exit_status(_main))
+
+
+def _main() -> None:
+    from hqsam_base import own_code
+
+    if own_code.use_here():
+        importlib.import_module("hqsam_pipelines.cli").main()
     sys.exit(run(sys.argv[1:]))
 
 

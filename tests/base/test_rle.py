@@ -72,3 +72,13 @@ def test_polygons_may_reach_over_the_frame() -> None:
         rle.from_segmentation([[-50, -50, 500, -50, 500, 9.5, -50, 9.5]], height=20, width=30), height=20, width=30
     )
     assert mask[:9].all() and not mask[11:].any()
+
+
+def test_run_lengths_are_whole_numbers_and_outlines_no_endless_walk() -> None:
+    for counts in ([0.5, 0.5, 8], [-1, 10], [2**40, 9 - 2**40], [[9]], ["9"]):
+        with pytest.raises(ValueError, match="RLE counts"):
+            rle.from_segmentation({"size": [3, 3], "counts": counts}, height=3, width=3)
+    far = [[0, 0, 90_000, 90_000] * 20]
+    with pytest.raises(ValueError, match="longer than those of any object"):
+        rle.from_segmentation(far, height=3, width=3)
+    assert rle.area(rle.from_segmentation([far[0][:12]], height=3, width=3), height=3, width=3) >= 0

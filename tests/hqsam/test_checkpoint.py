@@ -1,17 +1,20 @@
 """Checkpoint formats: told apart, loaded strictly, written back."""
 
+import argparse
 import hashlib
 import itertools
 import json
 import pickle
+import re
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from hqsam.errors import UserError
 from hqsam.model import backbones, checkpoint, convert, hf_format, variants
@@ -238,7 +241,7 @@ def test_bad_files_are_refused(tmp_path, nano):
     for path, message in (
         (empty, "readable"), (text, "readable"), (cut, "readable"), (other, "none of the known"), (evil, "readable"),
         (tmp_path / "none.pth", "does not exist"), (numbers, "no dictionary"), (note, "no JSON object"),
-        (tmp_path / "folder", "neither hq_head.safetensors nor"),
+        (tmp_path / "folder", "none of hq_head.safetensors"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message) as error:
             checkpoint.read(path)
@@ -298,6 +301,105 @@ def test_converting_loses_nothing(tmp_path, nano, capsys):
     assert (theirs / "chapter.txt").read_text() == "years of work"
     for _ in range(2):  # its own folder may be replaced
         assert run(["checkpoint", "convert", str(merged), str(tmp_path / "hf"), "--to", "hf_sam_hq"]) == 0
+
+
+def _saved(folder, value):
+    path = folder / "x.pth"
+    torch.save(value, path)
+    return path
+
+
+def test_what_trainers_wrap_around_a_model_comes_off(tmp_path, nano):
+    """DataParallel, torch.compile, FSDP, Lightning, torch_em and loops of one's own; numbers beside the weights."""
+    plain, own = convert.merged_state(nano), nano.state_dict()
+    prefixed = lambda prefix: {prefix + key: value for key, value in plain.items()}  # noqa: E731
+    colours = {
+        "pixel_mean": torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1),
+        "pixel_std": torch.tensor([58.395, 57.12, 57.375]),
+    }
+    extras = {
+        "epoch": 3, "best": np.float64(0.5), "curve": np.arange(3.0), "args": argparse.Namespace(lr=1e-3, out=Path("runs")),
+        "step": torch.tensor(7), "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-3}]},
+    }  # fmt: skip
+    encoder_only = {k.replace("image_encoder.", "image_encoder.module."): v for k, v in plain.items()}
+    for found in (
+        prefixed("module."),
+        prefixed("module._orig_mod."),
+        prefixed("_fsdp_wrapped_module.net.sam."),
+        encoder_only,
+        {**plain, **extras},
+        {"state_dict": prefixed("model."), **extras},
+        {"model_state": prefixed("sam."), **extras},
+        {"state_dict": {"model": plain}},
+        {"network": plain, **extras},
+        {**plain, **colours},
+        {"model": {f"model.{key}": value for key, value in own.items()}},
+        {"model": prefixed("sam.") | {f"sam.{k}": v / 255 for k, v in colours.items()}},
+    ):
+        assert _same(load_any(_saved(tmp_path, found)), nano), list(found)[:3]
+    decoder = {k: v for k, v in plain.items() if k.startswith("mask_decoder.")}
+    assert checkpoint.read(_saved(tmp_path, decoder)).format == "hq_decoder"
+
+
+def test_a_file_that_cannot_be_told_apart_or_run_says_why(tmp_path, nano):
+    plain = convert.merged_state(nano)
+    for found, message in (
+        ({"student": plain, "teacher": plain}, "several dictionaries of tensors: student, teacher"),
+        ({**plain, "pixel_mean": torch.tensor([0.5, 0.5, 0.5])}, "SAM's is"),
+        ({**plain, **{f"module.{k}": v for k, v in plain.items()}}, "same name"),
+        ({"epoch": 3}, "no dictionary of tensors"),
+        (
+            {"state_dict": plain, "scheduler": torch.optim.lr_scheduler.StepLR},
+            "holds a torch.optim.lr_scheduler.StepLR",
+        ),
+        ({"state_dict": plain, "config": pytest.approx}, "which needs code to load"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            checkpoint.read(_saved(tmp_path, found))
+    program = tmp_path / "program.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.Linear(2, 2)).save(program)
+    with pytest.raises(UserError, match="TorchScript"):
+        checkpoint.read(program)
+
+
+def test_folders_of_transformers_in_parts_and_as_bin(tmp_path, nano):
+    """As `save_pretrained(max_shard_size=...)` and older versions of transformers leave them."""
+    convert.write(nano, tmp_path / "one", "hf_sam_hq")
+    state = load_file(tmp_path / "one" / "model.safetensors")
+    keys, shards = sorted(state), tmp_path / "shards"
+    for name, save_part, ending in (("shards", save_file, "safetensors"), ("bins", torch.save, "bin")):
+        folder, stem = tmp_path / name, "model" if ending == "safetensors" else "pytorch_model"
+        folder.mkdir()
+        files = [f"{stem}-0000{n}-of-00003.{ending}" for n in (1, 2, 3)]
+        places = {key: files[n % 3] for n, key in enumerate(keys)}
+        for file in files:
+            save_part({key: state[key] for key in keys if places[key] == file}, folder / file)
+        (folder / f"{stem}.{ending}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (tmp_path / "bin").mkdir()
+    torch.save(state, tmp_path / "bin" / "pytorch_model.bin")
+    (tmp_path / "lightning").mkdir()
+    torch.save({"state_dict": {f"model.{k}": v for k, v in state.items()}}, tmp_path / "lightning" / "epoch=1.ckpt")
+    for name in ("shards", "bins", "bin", "lightning"):
+        assert _same(load_any(tmp_path / name), nano), name
+        assert convert.inspect(tmp_path / name).format == "hf_sam_hq"
+    whole = checkpoint.sha256(shards)
+    part = shards / "model-00002-of-00003.safetensors"
+    save_file({key: value + 1 for key, value in load_file(part).items()}, part)
+    assert checkpoint.sha256(shards) != whole
+    with pytest.raises(UserError, match="one part") as caught:
+        load_any(part)
+    assert str(shards) in str(caught.value.cure)
+    part.unlink()
+    with pytest.raises(UserError, match=r"model-00002-of-00003\.safetensors is missing"):
+        load_any(shards)
+    (shards / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../one/model.safetensors"}}')
+    with pytest.raises(UserError, match="is missing"):
+        load_any(shards)
+    (shards / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(UserError, match="no index"):
+        load_any(shards)
 
 
 def test_a_published_name_must_have_the_published_content(tmp_path, nano):

@@ -1,17 +1,20 @@
 """SamHQAutomaticMaskGenerator against the authors' generator, and its suppression against the definition."""
 
 import inspect
+import json
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 import hqsam
-from hqsam.api.mask_generator import SamHQAutomaticMaskGenerator
+from hqsam.api.mask_generator import SamHQAutomaticMaskGenerator, _patch, _rle, _stability
 from hqsam.api.nms import nms
 from hqsam.errors import InputError
 from hqsam.model._torchvision import ensure_torchvision
+from hqsam.model.sam_api import amg
 from hqsam_base import rle
 from tests.hqsam.models import authors_model, authors_package, picture
 
@@ -96,6 +99,46 @@ def test_crops_of_an_image_of_a_few_pixels(nano, size):
         assert record["crop_box"][2] > 0 and record["crop_box"][3] > 0
 
 
+class _NoFloat64OnDevice(TorchFunctionMode):
+    """What Apple's GPUs do, with the CPU in the device's place: 64-bit floats cannot be made there."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        to = func is Tensor.to and any(isinstance(a, torch.device) for a in args)
+        if (to or (kwargs or {}).get("device") is not None) and out.dtype == torch.float64:
+            raise TypeError(f"no float64 on this device ({func.__name__})")
+        return out
+
+
+def test_records_are_finite_whole_and_plain_on_a_device_without_float64(nano):
+    """Every mask is kept by the thresholds: also those without a pixel at the upper or at both thresholds."""
+    everything = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1.0, "output_mode": "coco_rle"}
+    image = np.full((60, 90, 3), 30, np.uint8)
+    image[20:40, 30:60] = (220, 60, 60)
+    generator = SamHQAutomaticMaskGenerator(nano, points_per_side=6, crop_n_layers=1, **everything)
+    with _NoFloat64OnDevice():
+        records = generator.generate(image)
+    assert len(json.loads(json.dumps(records, allow_nan=False))) == len(records) > 10
+    assert all(record["area"] > 0 and 0 <= record["stability_score"] <= 1 for record in records)
+    logits = torch.tensor([-5.0, 0.5, 5.0])[:, None, None].expand(3, 2, 40_000)  # 16 bits end at 32,767 pixels of a row
+    assert _stability(logits, 0.0, 1.0).tolist() == [0.0, 0.0, 1.0]
+
+
+def test_masks_of_a_crop_are_coded_in_the_frame_of_the_image():
+    rng = np.random.default_rng(0)
+    for share in (0.0, 0.4, 1.0):
+        whole = np.zeros((40, 50), bool)
+        whole[10:30, 5:45] = part = rng.random((20, 40)) < share
+        coded = _rle(_patch(part, [5, 10], (40, 50)))
+        assert np.array_equal(amg().rle_to_mask(coded), whole)
+        assert coded == amg().mask_to_rle_pytorch(torch.from_numpy(whole)[None])[0]
+
+
+def test_a_deep_layer_of_crops_has_a_point_left(nano):
+    generator = SamHQAutomaticMaskGenerator(nano, points_per_side=2, crop_n_layers=2, crop_n_points_downscale_factor=2)
+    assert [len(grid) for grid in generator.point_grids] == [4, 1, 1]
+
+
 def test_bad_arguments_are_refused(nano):
     for options, message in (
         ({"points_per_side": None}, "exactly one"),
@@ -106,6 +149,7 @@ def test_bad_arguments_are_refused(nano):
         ({"points_per_batch": 0}, "points_per_batch"),
         ({"crop_n_layers": -1}, "crop_n_layers"),
         ({"crop_n_points_downscale_factor": 0}, "downscale"),
+        ({"crop_overlap_ratio": 1.5}, "overlap"),
     ):
         with pytest.raises(InputError, match=message):
             SamHQAutomaticMaskGenerator(nano, **options)

@@ -1,5 +1,6 @@
 """SamHQPredictor: interface and bad input. (Numbers: test_parity.)"""
 
+import copy
 import inspect
 import itertools
 
@@ -67,6 +68,26 @@ def test_bad_images_are_refused(model, image, message):
     with pytest.raises(InputError, match=message):
         predictor.set_image(image)
     assert not predictor.is_image_set
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64])
+def test_a_mask_in_place_of_logits_is_refused_by_every_entry(model, kind):
+    """A 0/1 or 0/255 mask as logits silently gives a wrong mask."""
+    predictor, image = SamHQPredictor(model), picture(60, 80)
+    predictor.set_image(image)
+    side = model.backbone.mask_size
+    low = np.eye(side).astype(kind)
+    tensor = torch.from_numpy(low)[None, None]
+    resized = torch.from_numpy(predictor.transform.apply_image(image)).permute(2, 0, 1)
+    record = {"image": resized, "original_size": (60, 80), "mask_inputs": tensor}
+    for call in (
+        lambda: predictor.predict(mask_input=low[None]),
+        lambda: predictor.predict_torch(None, None, mask_input=tensor),
+        lambda: Prompt(mask_input=low),
+        lambda: model([record], multimask_output=False),
+    ):
+        with pytest.raises(InputError, match=r"mask_input is .*, not logits"):
+            call()
 
 
 def test_bad_calls_are_refused(model):
@@ -335,6 +356,63 @@ def test_low_precision_gives_what_float32_gives(nano):
     assert [part.dtype for part in found] == [np.float32] * 3
     assert ((found[0] > 0) == wanted).mean() > 0.98
     assert np.abs(found[2] - logits).mean() < 0.1 * np.abs(logits).mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_moved_to_another_type_predicts_what_float32_does(dtype):
+    """All kinds of prompt by every entry, from the embedded weights, whose masks are sharp."""
+    torch.manual_seed(0)
+    model = hqsam.build_sam_hq("nano", checkpoint=bundled_weights("nano"))
+    image, box = np.full((100, 160, 3), 40, np.uint8), np.array([40, 25, 120, 75])
+    image[25:75, 40:120] = (200, 60, 60)
+    exact = SamHQPredictor(model)
+    exact.set_image(image)
+    _, _, low = exact.predict(box=box, multimask_output=False)
+    given = [
+        {"box": box},
+        {"point_coords": [[80, 50]], "point_labels": [1]},
+        {"box": box, "mask_input": low},
+    ]
+    wanted = [exact.predict(**prompt, multimask_output=False)[0][0] for prompt in given]
+    predictor = SamHQPredictor(copy.deepcopy(model).to(dtype))
+    predictor.set_image(image)
+    prompts = [
+        Prompt(box=tuple(box)),
+        Prompt(points=((80, 50),), labels=(1,)),
+        Prompt(box=tuple(box), mask_input=low[0]),
+    ]
+    batch = predictor.predict_batch([image], [prompts])
+    for prompt, mask, other in zip(given, wanted, batch, strict=True):
+        found, iou, logits = predictor.predict(**prompt, multimask_output=False)
+        assert mask_iou(pred=found[0], target=mask) > 0.97
+        assert mask_iou(pred=other.mask.full(), target=mask) > 0.97
+        assert (found.dtype, iou.dtype, logits.dtype) == (bool, np.float32, np.float32)
+    boxes = predictor.transform.apply_boxes_torch(torch.from_numpy(box), (100, 160)).to(dtype)
+    masks = predictor.predict_torch(None, None, boxes, multimask_output=False, return_logits=True)[0]
+    assert mask_iou(pred=(masks[0, 0] > 0).numpy(), target=wanted[0]) > 0.9
+    resized = torch.from_numpy(predictor.transform.apply_image(image)).permute(2, 0, 1)
+    record = {"image": resized, "original_size": (100, 160), "boxes": boxes}
+    assert mask_iou(pred=predictor.model([record], False)[0]["masks"][0, 0].numpy(), target=wanted[0]) > 0.9
+
+
+def test_a_half_moved_or_overflowing_model_is_refused_before_a_prompt(nano):
+    predictor, image = SamHQPredictor(copy.deepcopy(nano)), picture(40, 50)
+    predictor.model.head.half()
+    with pytest.raises(InputError, match=r"the head torch\.float16"):
+        predictor.set_image(image)
+    predictor.model.half()
+    with torch.no_grad():
+        predictor.model.sam.image_encoder.neck[0].weight.fill_(60_000)
+    for call in (lambda: predictor.set_image(image), lambda: list(predictor.predict_batch([image], [[]]))):
+        with pytest.raises(InputError, match="overflows") as caught:
+            call()
+        assert "bfloat16" in str(caught.value) and "autocast" in str(caught.value)
+    predictor.model.float()
+    predictor.model.sam.image_encoder.to(torch.bfloat16)  # the encoder alone, where the memory is
+    with torch.no_grad():
+        predictor.model.sam.image_encoder.neck[0].weight.fill_(0.01)
+    predictor.set_image(image)
+    assert predictor.predict(box=np.array([5, 5, 30, 30]))[2].dtype == np.float32
 
 
 def test_batch_names_the_bad_image(model):

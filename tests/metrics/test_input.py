@@ -34,7 +34,8 @@ def change(rows, at, **values):
 
 BAD_RESULTS = [
     ({"image_id": 999}, "image_id 999 is not in"),
-    ({"image_id": "1"}, "image_id"),
+    ({"image_id": "1"}, "image_id 1 is not in"),
+    ({"image_id": "a"}, "image_id a is not in"),
     ({"image_id": True}, "image_id"),
     ({"image_id": None}, "image_id"),
     ({"category_id": 1.5}, "category_id"),
@@ -231,12 +232,28 @@ def test_empty_results_give_zero(tmp_path, coco_set):
     assert result.metrics["AP"] == 0 and result.metrics["AR100"] == 0
 
 
-def test_no_ground_truth_is_undefined(tmp_path, coco_set):
+@pytest.mark.parametrize("iou_type", ["segm", "boundary"])
+def test_nothing_to_score_is_no_success(tmp_path, coco_set, iou_type):
+    """A hidden ground truth, crowds only, objects without masks: everything was undefined, and the exit status 0."""
     truth, rows = coco_set
-    truth["annotations"] = []
-    result = score(tmp_path, truth, rows)
-    assert all(value is None for value in result.metrics.values())
-    assert result.to_dict()["metrics"]["AP"] is None
+    crowds = [row | {"iscrowd": 1} for row in truth["annotations"]]
+    for rows_of_file, words in [
+        ([], "not public"),
+        (None, "not public"),
+        (crowds, "set `iscrowd` to 0"),
+        ([row | {"segmentation": []} for row in crowds], "without a mask"),
+        ([row | {"image_id": 77} for row in crowds], "not in `images`"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            score(tmp_path, truth | {"annotations": rows_of_file}, rows, iou_type=iou_type)
+    folder = GOLDEN / "video_ytvis"
+    truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
+    hidden = {key: value for key, value in truth.items() if key != "annotations"}
+    crowds = [row | {"iscrowd": 1} for row in truth["annotations"]]
+    for content, words in [(hidden, "not public"), (truth | {"annotations": crowds}, "are crowds")]:
+        with pytest.raises(UserError, match=words) as caught:
+            score(tmp_path, content, rows, function=evaluate.score_ytvis_files, iou_type=iou_type)
+        assert "COCO" not in str(caught.value)
 
 
 def test_coco_file_given_to_lvis(tmp_path, coco_set):

@@ -82,9 +82,7 @@ def test_a_few_agreeing_clusters_are_no_proof(clusters):
     assert found.low > 0 and found.p == 2.0 ** (1 - clusters)
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"clusters": ["x"]}, {"a": [[1.0, 2.0]], "b": [[1.0, 2.0]]}]
-)
+@pytest.mark.parametrize("arguments", [{"clusters": ["x"]}, {"a": [[1.0, 2.0]], "b": [[1.0, 2.0]]}])
 def test_bootstrap_refuses(arguments):
     full = {"a": [0.0, 1.0], "b": [1.0, 1.0], "clusters": ["x", "y"]} | arguments
     with pytest.raises(ValueError):

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -145,6 +146,18 @@ def test_files_hold_the_matches_of_each_system(tmp_path) -> None:  # type: ignor
         weights = draw(a.truth, 5)
         np.testing.assert_array_equal(weighted_ap(found, "AP", weights), weighted_ap(want, "AP", weights))
     assert pq.ParquetFile(files[MATCHES]).num_row_groups == 2
-    files[MATCHES].write_bytes(b"PAR1 cut off")
-    with pytest.raises(UserError, match="matches cannot be read"):
-        read_matches(files, "box", "sam", "scores")
+    table = pq.read_table(files[MATCHES])
+    for wrong in (
+        table.set_column(2, "image", pa.array(np.full(len(table), IMAGES, np.int32))),
+        table.set_column(2, "image", pa.array([None] * len(table), pa.int32())),
+        table.set_column(3, "category", pa.array(np.arange(len(table), dtype=np.int32)[::-1])),
+        table.set_column(4, "AP", pa.array(["1"] * len(table))),
+        table.drop_columns(["AP_void"]),
+        b"PAR1 cut off",
+    ):
+        if isinstance(wrong, bytes):
+            files[MATCHES].write_bytes(wrong)
+        else:
+            pq.write_table(wrong, files[MATCHES])
+        with pytest.raises(UserError, match="matches cannot be read"):
+            read_matches(files, "box", "sam", "scores")

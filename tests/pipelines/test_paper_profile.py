@@ -7,6 +7,7 @@ Everything else (archives, file names, layouts, adapters, prompt sets, what nobo
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -16,16 +17,19 @@ from typing import Any
 import pytest
 import yaml
 
+from hqsam_base import atomic
 from hqsam_base.errors import UserError
 from hqsam_datasets.embedded import archives
-from hqsam_datasets.fetch.archive import DROP_FOLDER_VARIABLE, fetch
+from hqsam_datasets.fetch import first_use
+from hqsam_datasets.fetch.archive import fetch
 from hqsam_datasets.fetch.extract import extracted
+from hqsam_datasets.fetch.places import DROP_FOLDER_VARIABLE
 from hqsam_datasets.fetch.spec import ArchiveSpec
 from hqsam_datasets.prepare.normalise import normalise
 from hqsam_datasets.sources.base import SourceOptions
 from hqsam_pipelines.config import overlays
 from hqsam_pipelines.config.params import Params
-from hqsam_pipelines.runner import host_client, server
+from hqsam_pipelines.runner import doctor, host_client, server
 from tests import REPOSITORY
 from tests.pipelines.working_copy import clone, run
 
@@ -210,3 +214,19 @@ def test_a_source_from_its_own_authors_gives_the_samples_of_the_repack(
         found.append(normalise(name, root=root, out=out, options=options, progress=quiet, workers=1))
     assert found[0]["n_samples"] == found[1]["n_samples"] == SAMPLE["sources"][name]["expected"]
     assert found[0]["rejects_by_reason"] == found[1]["rejects_by_reason"]
+
+
+def test_doctor_names_the_downloads_without_a_digest(tmp_path: Path) -> None:
+    params = Params.load(REPOSITORY / "configs" / "paper.yaml")
+    specs = {name: params.archive(name) for name in params.archives}
+    [found] = doctor._digests(tmp_path, specs)
+    assert found.level == "warn" and "without encryption: lvis/train2017.tar" in found.detail
+    assert "big/BIG.zip" in found.detail and "dis5k" not in found.detail and "val2017" not in found.detail
+    names = re.findall(r"(\w+/[\w.-]+)[,\s]", found.detail.partition(" will be")[0] + " ")
+    first_use.add(tmp_path / first_use.FILE, dict.fromkeys(names, "0" * 64))
+    assert list(doctor._digests(tmp_path, specs)) == []
+
+    record = {"files": [{"name": "BIG.zip", "sha256": "1" * 64}]}
+    atomic.write_json(tmp_path / "data/archives/big/fetch.json", record)
+    [found] = doctor._digests(tmp_path, specs)
+    assert found.level == "fail" and "data/archives/big/BIG.zip has another digest than in" in found.detail

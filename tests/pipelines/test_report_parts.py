@@ -100,7 +100,9 @@ def pick(benchmark: str, unit: int, sam: float, hq: float) -> Pick:
 def test_where_lower_is_better_the_largest_gain_is_the_largest_fall() -> None:
     distance = Quantity("distance", ("distance",), Scale(1.0, "px", lower_is_better=True, limits=None))
     picks = [dataclasses.replace(pick("a", 2 * i, 5.0, h), quantity=distance) for i, h in enumerate((9.0, 4.0, 1.0))]
-    assert [p.hq for p in scenes.improved(picks, 3)] == [1.0, 4.0] and [p.hq for p in scenes.worsened(picks, 3)] == [9.0]
+    assert [p.hq for p in scenes.improved(picks, 3)] == [1.0, 4.0] and [p.hq for p in scenes.worsened(picks, 3)] == [
+        9.0
+    ]
     assert [p.hq for p in scenes.best(picks, 3)] == [1.0, 4.0, 9.0] == [p.hq for p in scenes.worst(picks, 3)][::-1]
 
 
@@ -282,7 +284,10 @@ def test_charts_are_well_formed_and_escape_names() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "tone", "colour"),
-    [(0.5, 3.5, "up", "[green]+2.0[/]"), (-0.5, 4.5, "flat", "+2.0"), (-4.0, -1.0, "down", "[red]+2.0[/]"), (None, None, "flat", "+2.0")],
+    [
+        (0.5, 3.5, "up", "[green]+2.0[/green]"), (-0.5, 4.5, "flat", "+2.0"), (-4.0, -1.0, "down", "[red]+2.0[/red]"),
+        (None, None, "flat", "+2.0"),
+    ],
 )  # fmt: skip
 def test_a_colour_means_that_the_interval_excludes_zero(
     low: float | None, high: float | None, tone: str, colour: str
@@ -300,7 +305,7 @@ def test_a_colour_means_that_the_interval_excludes_zero(
     line = {"benchmark": "coco", "prompt_set": "detector_box", "metric": "AP_B", "sam": "10", "hq_sam": "12"}
     line |= {"unit": "points", "better": "higher"}
     table = summary.overview_table([line | {"delta": "2"} | text | empty])
-    assert list(table.columns[4].cells) == [colour]
+    assert [cell.markup for cell in table.columns[4].cells] == [colour]
 
 
 def test_terminal_and_report_round_a_number_alike() -> None:
@@ -311,7 +316,7 @@ def test_terminal_and_report_round_a_number_alike() -> None:
     )  # fmt: skip
     [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row], listed(None))))
     table = summary.overview_table([line])
-    assert list(table.columns[3].cells) == ["[bold]8.5[/]"]
+    assert [cell.markup for cell in table.columns[3].cells] == ["[bold]8.5[/bold]"]
     assert "| 7.3 | 8.5 | +1.2 |" in report_tables.summary_markdown([row])
 
 
@@ -321,7 +326,20 @@ def test_span_of_a_constant_has_room() -> None:
 
 
 def test_values_are_listed_in_reading_order() -> None:
-    wanted = ["AP", "AP50", "AP75", "APs", "APr", "AP_B", "AP_B50", "AP_Bl", "AP_B_strict", "AP_B_strict75", "AR1", "AR_B1"]
+    wanted = [
+        "AP",
+        "AP50",
+        "AP75",
+        "APs",
+        "APr",
+        "AP_B",
+        "AP_B50",
+        "AP_Bl",
+        "AP_B_strict",
+        "AP_B_strict75",
+        "AR1",
+        "AR_B1",
+    ]
     assert sorted(sorted(wanted), key=load_score("lvis").place) == wanted
     assert sorted(["other", "mBIoU", "mIoU"], key=load_score("masks").place) == ["mIoU", "mBIoU", "other"]
     assert sorted(["F", "J", "J_decay", "J&F"], key=load_score("davis").place) == ["J&F", "J", "F", "J_decay"]

@@ -208,3 +208,22 @@ def test_a_result_is_not_lost_with_the_callers_server(root: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "result"
     assert "train-x: the work is done, but the Prefect server could not be told" in done.stderr
+
+
+def test_no_secret_of_an_address_reaches_the_database(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    address = "https://me:passw0rd@127.0.0.1/a.zip?signature=s1gned"
+    spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={"archives": "x"})
+    for error in (UserError("refused", key=address), RuntimeError(f"refused by {address}")):
+
+        def work(report: object, error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises(type(error)) as caught:
+            flows.run_flow(spec, work, root=root)
+        assert caught.value is error, "the caller gets the exception itself"
+    server.stop(root)
+    stored = b"".join(path.read_bytes() for path in server.home(root).rglob("*") if path.is_file())
+    printed = "".join(capfd.readouterr())
+    assert b"https://***@127.0.0.1/a.zip?signature=***" in stored
+    for secret in ("passw0rd", "s1gned"):
+        assert secret.encode() not in stored and secret not in printed

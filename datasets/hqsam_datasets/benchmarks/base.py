@@ -51,7 +51,9 @@ class BenchmarkOptions(BaseModel):
         for name in value:
             if name not in get_args(PromptSet) and drawn_kind(name) is None:
                 drawn = [f"{DRAWN_PREFIX}{kind}" for kind in names() if kind != "box"]
-                raise ValueError(f"there is no prompt set {name}; use some of {', '.join((*get_args(PromptSet), *drawn))}")
+                raise ValueError(
+                    f"there is no prompt set {name}; use some of {', '.join((*get_args(PromptSet), *drawn))}"
+                )
         return value
 
 

@@ -14,11 +14,15 @@ import numpy as np
 
 from hqsam_base import rle
 from hqsam_base.errors import UserError
-from hqsam_base.json_stream import PackedRecords, canonical, iterate_members
+from hqsam_base.ids import in_order
+from hqsam_base.json_stream import PackedRecords, iterate_members
+from hqsam_base.json_stream import canonical as as_text
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import find_file, find_folder, find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.fetch.extract import below
+from hqsam_datasets.formats import ground_truth
+from hqsam_datasets.formats.ground_truth import id_of
 from hqsam_datasets.formats.images import MAX_PIXELS
 from hqsam_datasets.sample import make_key
 
@@ -41,14 +45,36 @@ def read_json(path: Path, kind: type[Any]) -> Any:
     return value
 
 
-def read_annotations(path: Path) -> tuple[Json, dict[Any, list[int]]]:
-    """A file in the COCO instances format, its annotations packed, and their places by image.
+@dataclass(frozen=True)
+class Annotated:
+    """A file in the COCO instances format.
+
+    Attributes:
+        truth: Its content, the annotations packed.
+        by_image: Places of the annotations of each image, by its id.
+        ids: Ids of the annotations in the file's order.
+    """
+
+    truth: Json
+    by_image: dict[Any, list[int]]
+    ids: list[int | str]
+
+    @property
+    def packed(self) -> PackedRecords:
+        """The annotations."""
+        found: PackedRecords = self.truth["annotations"]
+        return found
+
+
+def read_annotations(path: Path) -> Annotated:
+    """A file in the COCO instances format.
 
     Raises:
-        UserError: not JSON (truncated download?), without annotations, or an annotation without image.
+        UserError: not JSON (truncated download?), without annotations, an annotation without image, or an id twice.
     """
     cure = "fetch the file again"
     truth: Json = {}
+    ids: list[int | str] = []
     packed, by_image = PackedRecords(), defaultdict[Any, list[int]](list)
     for name, value in iterate_members(path, ("annotations",), problem="not valid JSON", cure=cure):
         if name != "annotations":
@@ -56,16 +82,18 @@ def read_annotations(path: Path) -> tuple[Json, dict[Any, list[int]]]:
         elif value is None:
             truth[name] = packed
         else:
-            by_image[whole(value, "image_id", path)].append(len(packed))
+            by_image[id_of(value, "image_id", path)].append(len(packed))
+            ids.append(id_of(value, "id", path))
             packed.texts.append(_packed(value, path, cure))
     if truth.get("annotations") is not packed:
         raise UserError("the file has no list of annotations", file=path, cure=cure)
-    return truth, by_image
+    ground_truth.check_once(ids, path, "annotations")
+    return Annotated(truth, by_image, ids)
 
 
 def _packed(record: Json, path: Path, cure: str) -> bytes:
     try:
-        return canonical(record)
+        return as_text(record)
     except ValueError as error:
         raise UserError(
             f"not valid JSON: {error}", file=path, key=f"annotation {record.get('id')}", cure=cure
@@ -144,7 +172,7 @@ def group(found: list[Json], by: str, path: Path) -> dict[Any, list[Json]]:
 
 def check_ids(groups: Mapping[Any, Any], known: set[Any], path: Path, what: str) -> None:
     """Every group must belong to a known image or video."""
-    unknown = sorted(set(groups) - known)
+    unknown = sorted(set(groups) - known, key=in_order)
     if unknown:
         raise UserError(
             f"{len(unknown)} {what} that the annotations do not have, first {unknown[0]}",
@@ -210,17 +238,18 @@ class CocoLike:
     def read(self, root: Path) -> Content:
         """All images of the annotation file with every detection on them."""
         path = find_file(root, self.annotations)
-        truth, objects = read_annotations(path)
+        annotated = read_annotations(path)
+        truth = annotated.truth
         images = sorted(records(truth, "images", path), key=lambda r: whole(r, "id", path))
         known = {whole(r, "id", path) for r in images}
-        check_ids(objects, known, path, "annotations of images")
+        check_ids(annotated.by_image, known, path, "annotations of images")
         found_at = find_prompts(root, self.detections)
         boxes = Detections.none() if found_at is None else read_detections(found_at)
         if found_at is not None:
             check_detections(
                 boxes, known, found_at, truth=truth, truth_at=path, class_agnostic=self.class_agnostic
             )  # fmt: skip
-        annotated = (truth["annotations"], objects)
+        check_categories_once(truth, path)
         items = self._items(root, path, images, annotated, boxes)
         return Content(items=items, n_images=len(images), ground_truth=truth)
 
@@ -229,12 +258,13 @@ class CocoLike:
         root: Path,
         path: Path,
         images: list[Json],
-        annotated: tuple[PackedRecords, dict[Any, list[int]]],
+        annotated: Annotated,
         boxes: Detections,
     ) -> Iterator[Item]:
-        where, (packed, places) = _Locator(root), annotated
+        where, packed, places = _Locator(root), annotated.packed, annotated.by_image
         for record in images:
             number, (height, width) = whole(record, "id", path), size_of(record, path)
+            record |= {"id": number, "height": height, "width": width}
             inside(record, self.place, path)
             key = make_key(self.name, f"{number:012d}")
             yield Item(
@@ -244,7 +274,7 @@ class CocoLike:
                 height=height,
                 width=width,
                 video=self.video_of(record) if self.video_of else None,
-                truths=tuple(truth_of(packed[o], height, width, path) for o in places.get(number, [])),
+                truths=tuple(written(packed, o, number, (height, width), path) for o in places.get(number, [])),
                 prompts=prompts_of(key, boxes, number),
             )
 
@@ -271,14 +301,46 @@ def _holding(folder: Path, first: str) -> Path:
 
 
 def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:
-    """An annotation record as ground truth; the error names file and annotation."""
+    """An annotation record as ground truth, its area counted where it has none; the error names file and annotation."""
+    counts = segmentation(record, height, width, path)
+    counted = record.get("area") is None
     return Truth(
-        instance_id=str(field(record, "id", path)),
-        rle=segmentation(record, height, width, path),
-        area=real(record, "area", path),
+        instance_id=str(id_of(record, "id", path)),
+        rle=counts,
+        area=float(rle.area(counts, height=height, width=width)) if counted else real(record, "area", path),
         category_id=whole(record, "category_id", path),
-        iscrowd=bool(record.get("iscrowd", 0)),
+        iscrowd=ground_truth.yes(record, "iscrowd", path),
     )
+
+
+def written(
+    packed: PackedRecords, place: int, image: int, size: tuple[int, int], path: Path,
+    renumbered: Callable[[Json], Json] = dict,
+) -> Truth:  # fmt: skip
+    """An annotation as ground truth; `gt.json` gets it in the one form (see `formats.ground_truth`).
+
+    Args:
+        packed: the annotations; the one at `place` is replaced.
+        place: which.
+        image: number of its image.
+        size: (height, width) of its image.
+        path: the file, for messages.
+        renumbered: gives an annotation numbers in place of ids that are names.
+    """
+    record = renumbered(packed[place])
+    truth = truth_of(record, *size, path)
+    known = {"id": whole(record, "id", path), "image_id": image, "category_id": truth.category_id, "area": truth.area}
+    whole_record = ground_truth.annotation(record, path, segmentation=ground_truth.mask(truth.rle, *size), **known)
+    packed.texts[place] = as_text(whole_record)
+    return truth
+
+
+def check_categories_once(truth: Json, path: Path) -> None:
+    """Stop on two classes with one id, and write the ids as numbers."""
+    found = records(truth, "categories", path)
+    for record in found:
+        record["id"] = whole(record, "id", path)
+    ground_truth.check_once((record["id"] for record in found), path, "categories")
 
 
 def prompts_of(key: str, boxes: Detections, image_id: int, *, first_category: int = 0) -> tuple[Prompt, ...]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from hqsam_base import rle
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import visible
 from hqsam_datasets.benchmarks.base import Box, Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.fetch.extract import NotHadError, found_below
 from hqsam_datasets.formats.images import ImageError, decode_mask
@@ -65,7 +66,7 @@ def pairs(
         UserError: an image without mask or a mask without image; both paths are named.
     """
     by_stem = [
-        {p.name.removesuffix(suffix): p for p in folder.iterdir() if p.is_file() and p.name.endswith(suffix)}
+        {p.name.removesuffix(suffix): p for p in visible(folder.iterdir()) if p.is_file() and p.name.endswith(suffix)}
         for folder, suffix in ((images, image_suffix), (masks, mask_suffix))
     ]
     orphans = sorted(by_stem[0].keys() ^ by_stem[1].keys())

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from hqsam_base import rle
 from hqsam_base.errors import UserError
+from hqsam_base.texts import read_lines
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import pairs
 from hqsam_datasets.fetch.extract import below, found_below, list_files, missing_files, packed_inside
@@ -42,7 +43,8 @@ class Davis:
         listed = "ImageSets/2017/val.txt"
         names = found_below(root, listed, depth=4)
         davis = names.parents[2]
-        sequences = sorted(names.read_text(encoding="utf-8", errors="replace").split(), key=lambda s: make_key("", s))
+        # A list may name a sequence twice: it is there once, as in the official program.
+        sequences = sorted(dict.fromkeys(read_lines(names)), key=lambda s: make_key("", s))
         n_images = sum(len(list_files(below(davis, f"JPEGImages/480p/{s}"), [".jpg"])) for s in sequences)
         return Content(items=self._items(root, davis, sequences), n_images=n_images)
 
@@ -51,6 +53,8 @@ class Davis:
         for video, sequence in enumerate(sequences, start=1):
             results = _results(root, davis, sequence)
             frames = pairs(below(davis, f"JPEGImages/480p/{sequence}"), below(davis, f"Annotations/480p/{sequence}"))
+            # By file name and not by stem, as the official program: `img-1.png` comes before `img.png`.
+            frames.sort(key=lambda frame: frame[2].name)
             for frame, (stem, image, annotation) in enumerate(frames):
                 number += 1
                 key = make_key(self.name, f"{sequence}-{stem}")

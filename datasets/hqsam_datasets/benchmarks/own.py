@@ -17,14 +17,16 @@ from hqsam_base import rle
 from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import BenchmarkOptions, Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import box_prompt
-from hqsam_datasets.benchmarks.own_detected import VERSION, DetectedSet, keys_of_section, source_options
+from hqsam_datasets.benchmarks.own_detected import NO_MASK, VERSION, DetectedSet, keys_of_section, source_options
 from hqsam_datasets.formats.images import FOREGROUND, ImageError, probe
 from hqsam_datasets.keys import distinct_keys
 from hqsam_datasets.prompts import drawn_kind
 from hqsam_datasets.sources.base import LabelMap, MaskFile, MaskRef, Pair, Source, read_file
 
 _CURE = "mend the file, or list it under index.skip: evaluation leaves nothing out by itself"
-_LEFT_OUT = {"crowd": "crowds", "no_object": "images without object", "known_bad": "listed in skip"}
+_LEFT_OUT = {
+    "crowd": "crowds", "no_object": "images without object", "no_mask": NO_MASK, "known_bad": "listed in skip",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,9 @@ class OwnSet:
             problem = f"{len(bad)} annotations cannot be used; the first: {bad[0]['detail']}"
             raise UserError(problem, file=bad[0]["origin"], key=f"benchmarks.{self.name}.index", cure=_CURE)
         if not scan.pairs:
-            raise UserError("no image has ground truth", file=root, key=f"benchmarks.{self.name}.index")
+            crowds = all(reject["reason"] in ("crowd", "no_object") for reject in scan.rejects) and scan.rejects
+            cure = "set iscrowd to 0 if the crowd regions are objects" if crowds else None
+            raise UserError("no image has ground truth", file=root, key=f"benchmarks.{self.name}.index", cure=cure)
         keys = distinct_keys(self.name, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs])
         keyed = sorted(zip(keys, scan.pairs, strict=True), key=lambda item: item[0])
         items = (_item(key, number, pair) for number, (key, pair) in enumerate(keyed, start=1))

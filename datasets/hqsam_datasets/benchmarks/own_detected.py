@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 
-from hqsam_base import rle
 from hqsam_base.errors import UserError
-from hqsam_base.json_stream import PackedRecords, canonical
+from hqsam_base.ids import numbered, plain_id
+from hqsam_base.json_stream import PackedRecords
 from hqsam_datasets.benchmarks.base import BenchmarkOptions, Content, Item
 from hqsam_datasets.benchmarks.cocolike import (
+    Annotated,
     check_detections,
     check_ids,
     prompts_of,
     read_annotations,
     records,
-    segmentation,
     size_of,
-    truth_of,
-    whole,
+    written,
 )
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.fetch.extract import NotHadError
+from hqsam_datasets.formats.ground_truth import check_once, id_of
 from hqsam_datasets.formats.images import ImageError, probe
 from hqsam_datasets.sample import make_key
 from hqsam_datasets.sources.annotations import Places, annotation_file, file_name
@@ -35,6 +36,8 @@ from hqsam_datasets.sources.own import found_single
 from hqsam_datasets.sources.skip import Skip
 
 VERSION = "own data"
+NO_MASK = "annotations without a mask"
+_MASKLESS = b'"segmentation":[]'
 _MEND = "mend the record, or list the image under index.skip"
 _FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 Json = dict[str, Any]
@@ -83,34 +86,34 @@ class DetectedSet:
             options = source_options(self.name, self.options)
             path = annotation_file(self.name, root, str(options.annotations))
             boxes_at = _had(root, str(self.options.detections), f"benchmarks.{self.name}.index.detections")
-            truth, objects = read_annotations(path)
-            images = {whole(record, "id", path): record for record in records(truth, "images", path)}
+            annotated = read_annotations(path)
+            truth, numbers = annotated.truth, _numbers(annotated, path)
+            images = {record["id"]: record for record in truth["images"]}
+            objects = {numbers.image(one): places for one, places in annotated.by_image.items()}
             check_ids(objects, set(images), path, "annotations of images")
             skipped = _skipped(images, path, Skip(options.skip), f"sources.{self.name}.skip")
             found = _find(images, skipped, Places(self.name, root, path, options), path)
         self._check_classes(truth, images, path)
-        boxes = Detections.none() if boxes_at is None else _without(read_detections(boxes_at), skipped)
+        boxes = Detections.none()
         if boxes_at is not None:
+            boxes = _without(read_detections(boxes_at, image=numbers.image, category=numbers.category), skipped)
             check_detections(boxes, set(found), boxes_at, truth=truth, truth_at=path, class_agnostic=False)
-        _fill(truth["annotations"], images, found, path)
-        places = [n for number in sorted(found) for n in objects.get(number, [])]
-        kept = PackedRecords([truth["annotations"].texts[n] for n in places])
-        items = self._items({n: images[n] for n in sorted(found)}, found, truth["annotations"], objects, boxes, path)
-        shown = {**truth, "images": [images[n] for n in sorted(found)], "annotations": kept}
-        left_out = {"listed in skip": len(skipped)} if skipped else {}
-        return Content(items=items, n_images=len(found), ground_truth=shown, left_out=left_out)
+        _fill_sizes(images, found, path)
+        some = {number: images[number] for number in sorted(found)}
+        kept, places, maskless = _with_mask(some, objects, annotated.packed)
+        left_out = Counter({"listed in skip": len(skipped), NO_MASK: maskless})
 
-    def _items(
-        self, images: dict[int, Json], found: dict[int, Path], packed: PackedRecords, objects: dict[Any, list[int]],
-        boxes: Detections, path: Path,
-    ) -> Iterator[Item]:  # fmt: skip
-        for number, record in images.items():
-            key, (height, width) = make_key(self.name, f"{number:012d}"), size_of(record, path)
-            yield Item(
-                key=key, path=found[number], image_id=number, height=height, width=width,
-                truths=tuple(truth_of(packed[n], height, width, path) for n in objects.get(number, [])),
-                prompts=prompts_of(key, boxes, number),
-            )  # fmt: skip
+        def items() -> Iterator[Item]:
+            for number, record in some.items():
+                key, size = make_key(self.name, f"{number:012d}"), size_of(record, path)
+                truths = tuple(written(kept, n, number, size, path, numbers.of_annotation) for n in places[number])
+                yield Item(
+                    key=key, path=found[number], image_id=number, height=size[0], width=size[1], truths=truths,
+                    prompts=prompts_of(key, boxes, number),
+                )  # fmt: skip
+
+        shown = {**truth, "images": list(some.values()), "annotations": kept}
+        return Content(items=items(), n_images=len(found), ground_truth=shown, left_out=+left_out)
 
     def _check_classes(self, truth: Json, images: dict[int, Json], path: Path) -> None:
         """AP is a mean over classes; LVIS also wants to know which were looked for in an image."""
@@ -159,8 +162,22 @@ def _without(boxes: Detections, skipped: set[int]) -> Detections:
     )  # fmt: skip
 
 
-def _fill(packed: PackedRecords, images: dict[int, Json], found: dict[int, Path], path: Path) -> None:
-    """Add what the file may leave out, in place."""
+def _with_mask(
+    images: Iterable[int], objects: Mapping[int | str, list[int]], packed: PackedRecords
+) -> tuple[PackedRecords, dict[int, range], int]:
+    """The annotations of some images, image by image, their places by image, and the number of those without a mask."""
+    kept, places, maskless = PackedRecords(), {}, 0
+    for number in images:
+        texts = [packed.texts[n] for n in objects.get(number, ())]
+        drawn = [text for text in texts if _MASKLESS not in text]
+        places[number] = range(len(kept), len(kept) + len(drawn))
+        kept.texts.extend(drawn)
+        maskless += len(texts) - len(drawn)
+    return kept, places, maskless
+
+
+def _fill_sizes(images: dict[int, Json], found: dict[int, Path], path: Path) -> None:
+    """Add the sizes that the file may leave out, and write the others as numbers; in place."""
     for number, place in found.items():
         record = images[number]
         if record.get("height") is None or record.get("width") is None:
@@ -170,13 +187,43 @@ def _fill(packed: PackedRecords, images: dict[int, Json], found: dict[int, Path]
                 raise UserError(
                     f"the image cannot be used: {error}", file=place, key=f"image {number}", cure=_MEND
                 ) from error
-    for n, text in enumerate(packed.texts):
-        if b'"area"' in text and b'"iscrowd"' in text:
-            continue
-        record = packed[n]
-        number = whole(record, "image_id", path)
-        if number in found:
-            height, width = size_of(images[number], path)
-            counts = segmentation(record, height, width, path)
-            area = float(rle.area(counts, height=height, width=width))
-            packed.texts[n] = canonical({"area": area, "iscrowd": 0} | record)
+        record["height"], record["width"] = size_of(record, path)
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Numbers of images, categories and annotations; ids that are numbers stay as they are."""
+
+    images: Mapping[int | str, int]
+    categories: Mapping[int | str, int]
+    annotations: Mapping[int | str, int]
+
+    def image(self, value: Any) -> int | str:
+        """The number of an image id; an unknown id as it is, for the message."""
+        one = plain_id(value)
+        return self.images.get(one, one)
+
+    def category(self, value: Any) -> int | str:
+        """The number of a category id; an unknown id as it is."""
+        one = plain_id(value)
+        return self.categories.get(one, one)
+
+    def of_annotation(self, record: Json) -> Json:
+        """An annotation with the numbers in place of its own and its category's id."""
+        out = {**record, "id": self.annotations[plain_id(record["id"])]}
+        return out | ({"category_id": self.category(record["category_id"])} if "category_id" in record else {})
+
+
+def _numbers(annotated: Annotated, path: Path) -> _Numbers:
+    """Number the ids of a file through where some are names, and write those of images and categories; in place."""
+    maps = []
+    for name in ("images", "categories"):
+        found = records(annotated.truth, name, path) if annotated.truth.get(name) else []
+        ids = [id_of(record, "id", path) for record in found]
+        check_once(ids, path, name)
+        maps.append(numbered(ids))
+        for record, one in zip(found, ids, strict=True):
+            record["id"] = maps[-1][one]
+    if not annotated.truth.get("images"):
+        raise UserError("the file has no images", file=path, key="images", cure=_MEND)
+    return _Numbers(maps[0], maps[1], numbered(annotated.ids))

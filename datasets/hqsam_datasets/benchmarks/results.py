@@ -7,7 +7,7 @@ times that; here records are decoded one by one and kept as numbers.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hqsam_base.errors import UserError
+from hqsam_base.ids import whole_number
 from hqsam_base.json_stream import iterate_list
 
 _CURE = "fetch the file again; it must be a JSON list of COCO results"
@@ -52,8 +53,15 @@ class Detections:
             yield int(self.categories[i]), (x0, y0, x1, y1), float(self.scores[i])
 
 
-def read_detections(path: Path) -> Detections:
+def read_detections(
+    path: Path, *, image: Callable[[Any], Any] = whole_number, category: Callable[[Any], Any] = whole_number
+) -> Detections:
     """Read a result file ``[{image_id, category_id, bbox [x, y, width, height], score}, ...]``; other keys are ignored.
+
+    Args:
+        path: The file.
+        image: Gives the number of an `image_id`.
+        category: Gives the number of a `category_id`.
 
     Raises:
         UserError: no such file, not a JSON list (truncated?), or a record that lacks a key or holds no finite number.
@@ -62,7 +70,7 @@ def read_detections(path: Path) -> Detections:
     for place, record in enumerate(iterate_records(path)):
         try:
             x, y, w, h = record["bbox"]
-            ids.extend((int(record["image_id"]), int(record["category_id"])))
+            ids.extend((image(record["image_id"]), category(record["category_id"])))
             numbers.extend((float(x), float(y), float(x) + float(w), float(y) + float(h), float(record["score"])))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             cure = _MASKS if "segmentation" in record and "bbox" not in record else _CURE

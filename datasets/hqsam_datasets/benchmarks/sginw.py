@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.errors import UserError
-from hqsam_datasets.benchmarks.base import Content, Item, Kind
+from hqsam_datasets.benchmarks.base import Content, Item, Kind, Truth
 from hqsam_datasets.benchmarks.cocolike import (
+    check_categories_once,
     check_detections,
     check_ids,
     group,
@@ -36,6 +37,7 @@ from hqsam_datasets.benchmarks.cocolike import (
 from hqsam_datasets.benchmarks.common import find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
 from hqsam_datasets.fetch.extract import below, found_below
+from hqsam_datasets.formats import ground_truth
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -59,7 +61,7 @@ class _Part:
     folder: Path
     path: Path
     truth: Json
-    objects: dict[Any, list[Json]]
+    objects: dict[int, list[tuple[Truth, Json]]]
     boxes: Detections
 
     def image_id(self, original: int) -> int:
@@ -98,10 +100,7 @@ class Sginw:
                     image_id=part.image_id(original),
                     height=height,
                     width=width,
-                    truths=tuple(
-                        truth_of(r, height, width, part.path)
-                        for r in (_renumbered(part, a) for a in part.objects.get(original, []))
-                    ),
+                    truths=tuple(truth for truth, _ in part.objects.get(original, [])),
                     prompts=prompts_of(key, part.boxes, original, first_category=part.first_category),
                 )
 
@@ -109,7 +108,9 @@ class Sginw:
 def _part(root: Path, name: str, number: int) -> _Part:
     path = found_below(root, f"{name}/{_ANNOTATIONS}", depth=4)
     truth = read_json(path, dict)
-    known = {whole(r, "id", path) for r in records(truth, "images", path)}
+    sizes = {whole(r, "id", path): size_of(r, path) for r in records(truth, "images", path)}
+    known = set(sizes)
+    check_categories_once(truth, path)
     objects = group(records(truth, "annotations", path), "image_id", path)
     check_ids(objects, known, path, "annotations of images")
     results = find_prompts(root, f"seginw-{name}_val.json")
@@ -119,16 +120,22 @@ def _part(root: Path, name: str, number: int) -> _Part:
     classes = [whole(c, "id", path) for c in records(truth, "categories", path)]
     if not all(0 <= number < _CATEGORIES_A_SET for number in classes) or max(known, default=0) >= _IMAGES_A_SET:
         raise UserError("ids are too large to number the sets through", file=path, key=name)
-    return _Part(name, number, path.parent, path, truth, objects, boxes)
+    part = _Part(name, number, path.parent, path, truth, {}, boxes)
+    for image, found in objects.items():
+        part.objects[image] = [_renumbered(part, record, sizes[image]) for record in found]
+    return part
 
 
-def _renumbered(part: _Part, record: Json) -> Json:
-    return {
-        **record,
+def _renumbered(part: _Part, record: Json, size: tuple[int, int]) -> tuple[Truth, Json]:
+    """An annotation as ground truth, and as `gt.json` has it."""
+    numbers = {
         "id": part.number * _ANNOTATIONS_A_SET + whole(record, "id", part.path),
         "image_id": part.image_id(whole(record, "image_id", part.path)),
         "category_id": part.first_category + whole(record, "category_id", part.path),
     }
+    truth = truth_of(record | numbers, *size, part.path)
+    known = {"area": truth.area, "segmentation": ground_truth.mask(truth.rle, *size)}
+    return truth, ground_truth.annotation(record, part.path, **numbers, **known)
 
 
 def _merged(parts: list[_Part]) -> Json:
@@ -137,13 +144,14 @@ def _merged(parts: list[_Part]) -> Json:
         "images": [
             {
                 **r,
+                **dict(zip(("height", "width"), size_of(r, part.path), strict=True)),
                 "id": part.image_id(whole(r, "id", part.path)),
                 "file_name": f"{part.name}/valid/{inside(r, 'file_name', part.path)}",
             }
             for part in parts
             for r in part.truth["images"]
         ],
-        "annotations": [_renumbered(part, r) for part in parts for r in part.truth["annotations"]],
+        "annotations": [row for part in parts for some in part.objects.values() for _, row in some],
         "categories": [
             {**c, "id": part.first_category + whole(c, "id", part.path), "supercategory": part.name}
             for part in parts

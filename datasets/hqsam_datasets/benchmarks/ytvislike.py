@@ -24,6 +24,7 @@ from hqsam_datasets.benchmarks.cocolike import (
 )
 from hqsam_datasets.benchmarks.common import find_file, find_prompts
 from hqsam_datasets.fetch.extract import below, found_below
+from hqsam_datasets.formats import ground_truth
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -55,6 +56,10 @@ class YtvisLike:
         objects = group(records(truth, "annotations", path) if truth.get("annotations") else [], "video_id", path)
         check_ids(objects, known, path, "annotations of videos")
         _check_lengths(objects, videos, path)
+        if truth.get("annotations"):
+            sizes = {whole(video, "id", path): size_of(video, path) for video in videos}
+            truth["annotations"] = [_canonical(record, sizes, path) for record in truth["annotations"]]
+            objects = group(truth["annotations"], "video_id", path)
         tracks: dict[Any, list[Json]] = {}
         if tracks_at is not None:
             tracks = group(read_json(tracks_at, list), "video_id", tracks_at)
@@ -128,6 +133,24 @@ def _check_lengths(groups: dict[Any, list[Json]], videos: list[Json], path: Path
                 )
 
 
+def _canonical(record: Json, sizes: dict[int, tuple[int, int]], path: Path) -> Json:
+    """An annotation as `gt.json` has it (see `formats.ground_truth`)."""
+    numbers = {name: whole(record, name, path) for name in ("id", "video_id", "category_id")}
+    size = sizes[numbers["video_id"]]
+    masks: dict[str, Any] = {}
+    for name in ("segmentations", "segmentations_refined"):
+        if name in record:
+            shown = {"id": record.get("id"), "segmentations": field(record, name, path)}
+            if not isinstance(shown["segmentations"], list):
+                raise UserError(f"{name} is no list", file=path, key=f"record {record.get('id')}")
+            counts = [_mask(shown, frame, size, path) for frame in range(len(shown["segmentations"]))]
+            masks[name] = [None if one is None else ground_truth.mask(one, *size) for one in counts]
+    if record.get("areas") is None:
+        found = (None if m is None else m["counts"] for m in masks["segmentations"])
+        masks["areas"] = [None if c is None else float(rle.area(c, height=size[0], width=size[1])) for c in found]
+    return ground_truth.annotation(record, path, **numbers, **masks)
+
+
 def _mask(record: Json, frame: int, size: tuple[int, int], path: Path) -> str | None:
     entry = field(record, "segmentations", path)[frame]
     if entry is None:
@@ -148,7 +171,7 @@ def _truths(objects: list[Json], frame: int, size: tuple[int, int], path: Path) 
                 area=float(rle.area(counts, height=size[0], width=size[1])),
                 category_id=whole(record, "category_id", path),
                 track_id=whole(record, "id", path),
-                iscrowd=bool(record.get("iscrowd", 0)),
+                iscrowd=ground_truth.yes(record, "iscrowd", path),
             )
 
 

@@ -22,7 +22,11 @@ from hqsam_datasets.prepare.normalise import make_sample
 from hqsam_datasets.sources.base import Pair, SourceOptions
 
 _WORTH_A_PROCESS = 400
-_LEFT_OUT = {"crowd": "crowd regions are left out", "no_object": "images have no object and are left out"}
+_LEFT_OUT = {
+    "crowd": "crowd regions are left out",
+    "no_object": "images have no object and are left out",
+    "no_mask": "annotations have no mask (segmentation is empty) and are left out",
+}
 _TEXTS = {
     "unreadable_image": "images cannot be read (damaged, truncated, or not images)",
     "unsupported_mode": "images have an unsupported pixel type",
@@ -60,7 +64,7 @@ def examine(folder: Path, *, annotations: str, image_folder: str | None, progres
         rejects += of_pair
         progress(done, len(scan.pairs), "images")
     findings = [Finding("ok" if n_instances else "error", f"{n_instances} objects on {len(scan.pairs)} images")]
-    findings += _about(rejects)
+    findings += [*_all_crowds(rejects, n_instances), *_about(rejects)]
     findings.append(_verdict(findings, options))
     order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2, "ok": 3}
     return sorted(findings, key=lambda finding: order[finding.level])
@@ -85,6 +89,14 @@ def _look(pair: Pair) -> tuple[int, list[Reject]]:
     return row["n_instances"], rejects
 
 
+def _all_crowds(rejects: Sequence[Reject], n_instances: int) -> list[Finding]:
+    """CVAT marks brush masks as crowds, some tools every run-length mask: nothing would be left."""
+    crowds = sum(reject["reason"] == "crowd" for reject in rejects)
+    if n_instances or not crowds:
+        return []
+    return [Finding("error", f"all {crowds} annotations are crowd regions: if they are objects, set iscrowd to 0")]
+
+
 def _about(rejects: Sequence[Reject]) -> Iterator[Finding]:
     groups: dict[tuple[Level, str], list[str]] = defaultdict(list)
     for reject in rejects:
@@ -100,7 +112,7 @@ def _verdict(findings: Sequence[Finding], options: SourceOptions) -> Finding:
     if errors:
         return Finding(
             "error",
-            f"not usable as it is: {errors} kinds of problems have to be mended, else their images are rejected",
+            f"not usable as it is: {errors} kinds of problems have to be mended; until then what they name is left out",
         )
     quoted = functools.partial(json.dumps, ensure_ascii=False)
     images = f"images: {quoted(options.images)}, " if options.images else ""

@@ -116,9 +116,7 @@ def _draw_crop(tile: NDArray[np.uint8], view: Mapping[str, Any], size: tuple[int
     cv2.putText(tile, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
 
 
-def _draw_prompts(
-    tile: NDArray[np.uint8], view: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]
-) -> None:
+def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> None:
     """Draw the view's prompts where they fall on the tile; the one that trains is drawn thick."""
     factor = tile.shape[0] / view["image_size"]
     for kind in (kinds.load(name) for name in kinds.names()):

@@ -18,10 +18,13 @@ from typing import Literal
 import numpy as np
 
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import is_hidden
 from hqsam_base.processes import ordered_map, worker_count
 from hqsam_base.progress import Progress
+from hqsam_base.texts import open_text
 from hqsam_datasets.formats import images
 from hqsam_datasets.formats.images import DecodedMask, ImageError, decode_image, decode_labels, decode_mask, probe
+from hqsam_datasets.formats.labelme import labelme_files
 from hqsam_datasets.sources.folder import mask_finder, stem_of
 from hqsam_datasets.sources.own import LOSSY, SUFFIXES
 
@@ -50,6 +53,7 @@ FOREIGN = (
 )
 """Pictures and arrays in formats that are not read."""
 _WORTH_A_PROCESS = 400
+_LARGE = 64 << 20
 _BORDER_SHARE = 0.8
 _MIN_SIDE = 32
 _TINY_SHARE, _FULL_SHARE = 0.001, 0.98
@@ -169,6 +173,8 @@ def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> 
     guessed = [next((children[n] for n in names if n in children), None) for names in (IMAGE_NAMES, MASK_NAMES)]
     image_dir, mask_dir = given[0] or guessed[0], given[1] or guessed[1]
     if image_dir is None and mask_dir is None and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir()):
+        if not _listed(folder, folder).pairs():
+            _say_if_annotated(folder, None)
         return folder, folder
     if mask_dir is None or not any(p.suffix.lower() in SUFFIXES for p in mask_dir.rglob("*")):
         _say_if_annotated(folder, image_dir)
@@ -189,11 +195,38 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:
-    files = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
-    if files:
+    """Stop where the objects are in annotation files, with what to do about their kind."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt") and not is_hidden(path.name))
+    if of_labelme := labelme_files(folder):
+        cure = f"write them as one COCO file: hqsam data labelme {folder} {folder / 'coco.json'}; then check that file here"
+        raise UserError(f"the objects are in {len(of_labelme)} files of labelme", file=of_labelme[0], cure=cure)
+    if coco := [path for path in found if path.suffix == ".json" and _is_coco(path)]:
         images = f" --images {image_dir.name}" if image_dir else ""
-        cure = f"say so: --annotations {files[0].relative_to(folder).as_posix()}{images}"
-        raise UserError("the masks seem to be in an annotation file", file=files[0], cure=cure)
+        cure = f"say so: --annotations {coco[0].relative_to(folder).as_posix()}{images}"
+        raise UserError("the masks seem to be in an annotation file", file=coco[0], cure=cure)
+    if yolo := [path for path in found if path.suffix == ".txt" and _is_yolo(path)]:
+        problem = f"the objects seem to be in {len(yolo)} files of YOLO, which are not read"
+        cure = "convert them to one COCO file, as the library supervision does; files of boxes alone have no masks"
+        raise UserError(problem, file=yolo[0], cure=cure)
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether a JSON file has COCO's keys; a large one is taken for such a file unread."""
+    if path.stat().st_size > _LARGE:
+        return True
+    try:
+        with open_text(path) as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return True  # what is wrong with it is said when it is named
+    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
+
+
+def _is_yolo(path: Path) -> bool:
+    """Whether a text file begins with an object of YOLO: a class and at least two points as fractions."""
+    with open_text(path, errors="replace") as file:
+        first = file.readline(10_000)
+    return re.fullmatch(r"\d+(\s+[01]?\.?\d+(e-\d+)?){4,}\s*", first) is not None
 
 
 def _listed(image_dir: Path, mask_dir: Path) -> _Folder:

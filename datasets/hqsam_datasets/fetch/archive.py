@@ -7,7 +7,6 @@ archive's folder appears when every file is there and verified, with `fetch.json
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,18 +18,14 @@ from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, read_jso
 from hqsam_base.errors import UserError
 from hqsam_base.locks import locked
 from hqsam_base.progress import Progress, with_rate
-from hqsam_datasets.fetch import cloud, members
-from hqsam_datasets.fetch.content import WrongContentError, check_structure
+from hqsam_datasets.fetch import cloud, first_use, members
+from hqsam_datasets.fetch.content import ChangedContentError, WrongContentError, check_structure
 from hqsam_datasets.fetch.http import download
+from hqsam_datasets.fetch.places import drop_folder, dropped, is_absent, local_path, on_this_machine, untold
 from hqsam_datasets.fetch.spec import ArchiveFile, ArchiveSpec
 from hqsam_datasets.fetch.transfer import CHUNK, DownloadError, RetryPolicy, Transfer, check_space, size_of
 
 VERSION = 1
-DROP_FOLDER_VARIABLE = "HQSAM_DROP_DIR"
-"""Environment variable: the drop folder, with files that a person has downloaded; by default `data/drop`.
-
-`<drop folder>/<archive>/<file>` and `<drop folder>/<file>` are looked at before any mirror, and verified alike.
-"""
 
 
 def fetch(
@@ -41,11 +36,13 @@ def fetch(
     policy: RetryPolicy | None = None,
     sleep: Callable[[float], None] = time.sleep,
     notice: Callable[[str], None] = lambda text: None,
+    digests: Path | None = None,
 ) -> dict[str, Any]:
     """Fetch and verify every file of an archive into `out` (its folder name is the archive's name).
 
     Where no digest is known, the first one seen is recorded in fetch.json and holds from then on, but for files of this
     machine (`file://`, drop folder): their owner may change them. A complete `out` of the same files is left alone.
+    `digests` is where first digests of downloads are kept for all clones (`first_use`); without it this folder's fetch.json does.
     `notice` is told about such a change, and, in the words of the error that it would be otherwise, about each optional
     file that cannot be had.
 
@@ -61,13 +58,29 @@ def fetch(
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(out.parent / f".{out.name}.lock", remove=True):
         known = _but_changed(_but_generated(_earlier(out), spec), spec, out, notice)
-        if not _is_complete(spec, out, known):
-            known = _fetch(spec, out, known, progress, policy or RetryPolicy(), sleep, notice)
+        told = {} if digests is None else first_use.of(digests, out.name, [file.name for file in untold(spec, out)])
+        if not _is_complete(spec, out, known, told):
+            known = _fetch(spec, out, known, told, progress, policy or RetryPolicy(), sleep, notice)
+        if digests is not None:
+            _write_down(known, spec, out, digests, notice)
         # Also what a run that was killed between publishing and tidying up has left.
         shutil.rmtree(_staging(out), ignore_errors=True)
         clear_stale(out)
     progress(len(spec.files), len(spec.files), out.name)
     return known
+
+
+def _write_down(
+    known: dict[str, Any], spec: ArchiveSpec, out: Path, digests: Path, notice: Callable[[str], None]
+) -> None:
+    """Keep the digests of a first download for all clones."""
+    names = {file.name for file in untold(spec, out)}
+    found = {f"{out.name}/{r['name']}": r["sha256"] for r in known["files"] if r["name"] in names}
+    new = first_use.add(digests, found) if found else []
+    if new:
+        notice(
+            f"nobody publishes a digest of {', '.join(new)}: that of this download is in {digests.name} now; commit it"
+        )
 
 
 def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]:
@@ -80,8 +93,8 @@ def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]
     """
     found: tuple[list[str], list[str]] = ([], [])
     for file in spec.files:
-        by_hand = all(urlsplit(url).scheme == "drop" or _is_absent(url) for url in file.urls)
-        if by_hand and not (out / file.name).is_file() and not _dropped(_drop_folder(out), out.name, file):
+        by_hand = all(urlsplit(url).scheme == "drop" or is_absent(url) for url in file.urls)
+        if by_hand and not (out / file.name).is_file() and not dropped(drop_folder(out), out.name, file):
             found[file.optional].append(file.name)
     return found
 
@@ -107,7 +120,7 @@ def renewed(archives: Path, specs: Mapping[str, ArchiveSpec]) -> dict[str, Path]
 
 
 def _news(spec: ArchiveSpec, out: Path) -> Iterator[Path]:
-    known, drop = _earlier(out), _drop_folder(out)
+    known, drop = _earlier(out), drop_folder(out)
     places = (folder / name for name in known.get("missing", {}) for folder in (drop / out.name, drop))
     yield from (place for place in places if place.is_file())
     for record, source in _with_sources(known, spec, out):
@@ -125,19 +138,21 @@ def _fetch(
     spec: ArchiveSpec,
     out: Path,
     known: dict[str, Any],
+    told: Mapping[str, str],
     progress: Progress,
     policy: RetryPolicy,
     sleep: Callable[[float], None],
     notice: Callable[[str], None],
 ) -> dict[str, Any]:
     staging = _staging(out)
-    staging.mkdir(exist_ok=True)
+    staging.mkdir(mode=0o700, exist_ok=True)  # what is noted there for a resumption holds whole addresses
     there = sum(size_of(path) for path in (*staging.iterdir(), *(out / file.name for file in spec.files if file.bytes)))
     check_space(staging / "all", sum(file.bytes or 0 for file in spec.files) - there)
     records, missing = [], {}
     for number, file in enumerate(spec.files):
         progress(number, len(spec.files), file.name)
-        remembered = next((r["sha256"] for r in known.get("files", ()) if r["name"] == file.name), None)
+        earlier = next((r["sha256"] for r in known.get("files", ()) if r["name"] == file.name), None)
+        remembered = told.get(file.name, earlier)
         transfer = Transfer(file.bytes, bool(file.digests), policy, with_rate(progress, file.name), sleep)
         task = _Task(out, file, transfer)
         if remembered and not task.done.exists() and (out / file.name).is_file():
@@ -163,18 +178,14 @@ class _Task:
         staging = _staging(out)
         self.archive = out.name
         self.file = file
-        self.drop = _drop_folder(out)
+        self.drop = drop_folder(out)
         self.part = staging / f"{file.name}.part"
         self.done = staging / file.name
         self.transfer = transfer
 
 
-def _drop_folder(out: Path) -> Path:
-    return Path(os.environ.get(DROP_FOLDER_VARIABLE) or out.parent.parent / "drop")
-
-
 def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[str, Any]:
-    failures = []
+    failures, changed = [], False
     if task.done.exists() and task.file.generated:
         task.done.unlink()  # by the code of then
     if task.done.exists():  # verified before an interruption, but the specification may have changed since
@@ -182,13 +193,14 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
             return _verified(task, task.done, remembered)
         except DownloadError:
             task.done.unlink()
-    for url in (*_dropped(task.drop, task.archive, task.file), *task.file.urls):
+    for url in (*dropped(task.drop, task.archive, task.file), *task.file.urls):
         for attempt in (1, 2):
             try:
                 _get(url, task)
                 record = _verified(task, task.part, remembered)
             except DownloadError as error:
                 failures.append(f"{url}: {error}")
+                changed = changed or isinstance(error, ChangedContentError)
                 if not isinstance(error, WrongContentError):
                     break
                 # A resumed part may mix two versions: once more from the first byte.
@@ -198,7 +210,7 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
             else:
                 task.part.replace(task.done)
                 return record
-    raise _unobtainable(spec, task, failures)
+    raise _unobtainable(spec, task, failures, changed)
 
 
 def _get(url: str, task: _Task) -> None:
@@ -215,7 +227,7 @@ def _get(url: str, task: _Task) -> None:
     elif parts.scheme == "drop":
         raise DownloadError("a person has to put it into the drop folder")
     elif parts.scheme == "file":
-        _copy(_local(url), task)
+        _copy(local_path(url), task)
     elif parts.scheme in ("http", "https"):
         download(url, task.part, task.transfer)
     elif parts.scheme == "gdrive":
@@ -224,36 +236,12 @@ def _get(url: str, task: _Task) -> None:
         cloud.download_with_fsspec(url, task.part, task.transfer)
 
 
-def _local(url: str) -> Path:
-    """The path of a `file://` URL, percent-encoded or as it is."""
-    path = url.partition(":")[2].removeprefix("//").removeprefix("localhost")
-    if not path.startswith("/"):
-        raise DownloadError("a relative path; write file:///home/me/data.zip, with three slashes")
-    return Path(path) if Path(path).exists() else Path(unquote(path))
-
-
-def _is_absent(url: str) -> bool:
-    try:
-        return urlsplit(url).scheme == "file" and not _local(url).is_file()
-    except DownloadError:
-        return True
-
-
 def _copy(source: Path, task: _Task) -> None:
     if source.is_dir():
         raise DownloadError(f"{source} is a folder; pack it as {task.file.name}")
     if not source.is_file():
         raise DownloadError(f"there is no file {source}")
     shutil.copyfile(source, task.part)
-
-
-def _dropped(drop: Path, archive: str, file: ArchiveFile) -> list[str]:
-    names = [file.name]
-    names += [url.removeprefix("drop://") for url in file.urls if url.startswith("drop://")]
-    if file.only_named_in is not None:
-        names += [url.rpartition("/")[2] for url in file.urls]
-    places = [folder / name for name in dict.fromkeys(names) for folder in (drop / archive, drop)]
-    return [place.resolve().as_uri() for place in places if place.is_file()]
 
 
 def _verified(task: _Task, path: Path, remembered: str | None) -> dict[str, Any]:
@@ -267,7 +255,7 @@ def _verified(task: _Task, path: Path, remembered: str | None) -> dict[str, Any]
         if found[algorithm] != expected:
             raise WrongContentError(f"{algorithm} is {found[algorithm]}, {expected} was expected")
     if remembered and not file.digests and found["sha256"] != remembered:
-        raise WrongContentError(f"sha256 is {found['sha256']}, but {remembered} was recorded at first use")
+        raise ChangedContentError(f"sha256 is {found['sha256']}, but {remembered} was recorded at first use")
     check_structure(path, file.name)
     checked_by = sorted(file.digests) or ["first-use"]
     return {"name": file.name, "bytes": size, "sha256": found["sha256"], "checked_by": checked_by}
@@ -317,17 +305,7 @@ def _with_sources(known: dict[str, Any], spec: ArchiveSpec, out: Path) -> Iterat
     files = {file.name: file for file in spec.files if not file.digests}
     for record in known.get("files", ()):
         file = files.get(record["name"])
-        yield record, None if file is None else _on_this_machine(file, out)
-
-
-def _on_this_machine(file: ArchiveFile, out: Path) -> Path | None:
-    """Where `_one_file` would copy the file from, if not from elsewhere."""
-    urls = [*_dropped(_drop_folder(out), out.name, file), *file.urls][:1]
-    try:
-        found = [_local(url) for url in urls if urlsplit(url).scheme == "file" and file.only_named_in is None]
-    except DownloadError:
-        return None
-    return found[0] if found and found[0].is_file() else None
+        yield record, None if file is None else on_this_machine(file, out)
 
 
 def _is_same(source: Path, record: dict[str, Any]) -> bool:
@@ -335,7 +313,7 @@ def _is_same(source: Path, record: dict[str, Any]) -> bool:
     return same_size and _digests(source, {"sha256"})["sha256"] == str(record["sha256"])
 
 
-def _is_complete(spec: ArchiveSpec, out: Path, known: dict[str, Any]) -> bool:
+def _is_complete(spec: ArchiveSpec, out: Path, known: dict[str, Any], told: Mapping[str, str]) -> bool:
     records = {record["name"]: record for record in known.get("files", ())}
     if set(records) != {file.name for file in spec.files} or known.get("licence") != spec.licence:
         return False
@@ -344,6 +322,8 @@ def _is_complete(spec: ArchiveSpec, out: Path, known: dict[str, Any]) -> bool:
         if not path.is_file() or path.stat().st_size != record["bytes"]:
             return False
         if record["checked_by"] != (sorted(file.digests) or ["first-use"]):
+            return False
+        if told.get(file.name, record["sha256"]) != record["sha256"]:
             return False
         if file.sha256 not in (None, record["sha256"]) or file.bytes not in (None, record["bytes"]):
             return False
@@ -373,7 +353,7 @@ def _to_do(spec: ArchiveSpec, archive: str, name: str) -> str:
     return f"{spec.instructions}; {place}" if spec.instructions else place
 
 
-def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str]) -> UserError:
+def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str], changed: bool) -> UserError:
     said = "".join(f"\n    - {line}" for line in failures) or " no mirror is listed"
     tree = "".join(f"\n        {file.name}" for file in spec.files)
     cure = f"put the file at {task.drop / task.archive / task.file.name} and run the stage again (another folder: --from-dir); "
@@ -382,5 +362,8 @@ def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str]) -> UserEr
         cure = f"{spec.instructions}; then {cure}"
     if not task.file.optional:
         cure += "\n    Where only an evaluation set needs the file, `optional: true` in its entry lets the run go on without that set"
+    if changed:
+        line = f"the line `{task.archive}/{task.file.name}` of {first_use.FILE}, and {task.part.parent.with_name(task.archive)}"
+        cure = f"if its publisher has replaced the file and you trust the new one, delete {line}, then run the stage again; else {cure}"
     problem = f"{task.file.name} of archive {task.archive} cannot be had:{said}"
     return UserError(problem, file=task.done.name, key=f"archives.{task.archive}", cure=cure)

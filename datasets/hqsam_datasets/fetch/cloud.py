@@ -15,10 +15,9 @@ from hqsam_datasets.fetch.segments import segments_url
 from hqsam_datasets.fetch.transfer import (
     CHUNK,
     SPACE_CURE,
-    ByteProgress,
     DownloadError,
     Transfer,
-    check_space,
+    check_length,
     http_client,
     persist,
     size_of,
@@ -118,7 +117,7 @@ def download_with_fsspec(url: str, part: Path, how: Transfer) -> None:
         before = size_of(part)
         try:
             with object_store(url) as (system, path):
-                _copy_rest(system, path, url, part, how.progress)
+                _copy_rest(system, path, url, part, how)
         except OSError as error:
             failures = 1 if size_of(part) > before else failures + 1
             if failures >= how.policy.attempts:
@@ -129,7 +128,7 @@ def download_with_fsspec(url: str, part: Path, how: Transfer) -> None:
             return
 
 
-def _copy_rest(system: Any, path: str, url: str, part: Path, progress: ByteProgress) -> None:
+def _copy_rest(system: Any, path: str, url: str, part: Path, how: Transfer) -> None:
     system.invalidate_cache()
     info = system.info(path)
     total, version = int(info["size"]), version_of(info)
@@ -137,7 +136,7 @@ def _copy_rest(system: Any, path: str, url: str, part: Path, progress: ByteProgr
         part.unlink(missing_ok=True)
     remember(part, url, version)
     start = size_of(part)
-    check_space(part, total - start)
+    check_length(part, total - start, how)
     with (
         disk_full_is_user_error(part, SPACE_CURE),
         system.open(path, "rb", block_size=8 * CHUNK) as source,
@@ -147,6 +146,6 @@ def _copy_rest(system: Any, path: str, url: str, part: Path, progress: ByteProgr
         while chunk := source.read(8 * CHUNK):
             target.write(chunk)
             start += len(chunk)
-            progress(start, total)
+            how.progress(start, total)
     if start != total:
         raise OSError(f"the object ended after {start} of {total} bytes")

@@ -23,7 +23,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -33,13 +32,14 @@ from typing import IO, Any
 
 from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, read_json, write_json
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import AmbiguousNameError, folded, is_hidden, meant
 from hqsam_base.locks import locked
+from hqsam_datasets.fetch import tar_headers
 
 VERSION = 1
 COMPLETE = ".complete.json"
 _FOREIGN_SUFFIXES = (".7z", ".rar", ".zst", ".tzst")
-_MAX_RATIO = 1000
-_RATIO_APPLIES_ABOVE = 64 << 20
+_MOST_NAME, _MOST_PATH, _MOST_FOLDERS = 255, 2000, 64  # bytes of a name, of all names of a path; how many names
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _ARCHIVES = (".zip", *_TAR_SUFFIXES, *_FOREIGN_SUFFIXES)
 _PARSER_ERRORS = (
@@ -144,8 +144,8 @@ def found_below(root: Path, *candidates: str, depth: int = 3, any_case: bool = T
 
 
 def below(folder: Path, path: str) -> Path:
-    """`folder / path`, or what stands there and differs only in case."""
-    return folder / path if (folder / path).exists() else _in_any_case(folder, path) or folder / path
+    """`folder / path`, or what stands there and is meant by it (see `hqsam_base.filenames`)."""
+    return _meant(folder, path) or folder / path
 
 
 def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> tuple[Path, Path]:
@@ -156,7 +156,7 @@ def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> 
                 return folder, folder / candidate
     for candidate in candidates if any_case else ():
         for folder in _breadth_first(root, depth):
-            found = _in_any_case(folder, candidate)
+            found = _meant(folder, candidate)
             if found is not None:
                 return folder, found
     there = ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:20]) if root.is_dir() else "nothing"
@@ -164,21 +164,11 @@ def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> 
     raise not_there(problem, root, cure="check that the archive is the one that the data sheet describes")
 
 
-def _in_any_case(folder: Path, path: str) -> Path | None:
-    found = folder
-    for part in PurePosixPath(path).parts:
-        same = sorted(p for p in (found.iterdir() if found.is_dir() else ()) if _folded(p.name) == _folded(part))
-        if len(same) > 1:
-            problem = f"{' and '.join(p.name for p in same)} differ only in case, and neither is called {part}"
-            raise UserError(problem, file=found, cure="keep one of them, or name one of them so")
-        if not same:
-            return None
-        found = same[0]
-    return found
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+def _meant(folder: Path, path: str) -> Path | None:
+    try:
+        return meant(folder, path)
+    except AmbiguousNameError as error:
+        raise UserError(str(error), file=folder, cure="keep one of them, or name one of them so") from None
 
 
 def list_files(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
@@ -202,7 +192,7 @@ def _names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
     wanted = tuple(suffixes) or ("",)
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.lower().endswith(wanted) and entry.is_file():
+            if entry.name.lower().endswith(wanted) and not is_hidden(entry.name) and entry.is_file():
                 yield entry.name
 
 
@@ -234,9 +224,11 @@ def _unpack(path: Path, root: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 _write_all(path, _zip_entries(path, archive), root, stem)
         else:
-            with tarfile.open(path) as archive:
+            with tar_headers.opened(path) as archive:
                 _write_all(path, _tar_entries(path, archive), root, stem)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError("a name is too long for this folder", file=path, cure="work in a shorter path") from error
         if error.errno != errno.EINVAL:  # a damaged directory makes zipfile seek to impossible places
             raise
         raise _damaged(path, error) from error
@@ -277,7 +269,7 @@ def _opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[
 
 def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
     entries = []
-    for info in archive.getmembers():
+    for info in tar_headers.members(archive, path):
         if not (info.isreg() or info.isdir()):
             raise _unsafe(path, info.name, "it is a link or a device")
         member = _clean(path, _as_text(info.name))
@@ -310,6 +302,9 @@ def _clean(path: Path, name: str) -> PurePosixPath:
     member = PurePosixPath(name)
     if ".." in member.parts:
         raise _unsafe(path, name, "its path leaves the folder")
+    sizes = [len(part.encode("utf-8", "replace")) for part in member.parts]
+    if sum(sizes) > _MOST_PATH or len(sizes) > _MOST_FOLDERS or max(sizes, default=0) > _MOST_NAME:
+        raise _unsafe(path, f"{name[:80]}...", "its name is too long")
     return member
 
 
@@ -337,21 +332,23 @@ def _check_names(path: Path, entries: list[_Entry]) -> None:
     """Two files must not fall together on any file system, and no file may stand where a folder is needed."""
     seen: dict[str, str] = {}
     for entry in entries:
-        folded = _folded(str(entry.path))
-        if folded in seen:
-            raise _unsafe(path, str(entry.path), f"it falls together with {seen[folded]}")
-        seen[folded] = str(entry.path)
+        name = folded(str(entry.path))
+        if name in seen:
+            raise _unsafe(path, str(entry.path), f"it falls together with {seen[name]}")
+        seen[name] = str(entry.path)
     for entry in entries:
         for parent in entry.path.parents:
-            if _folded(str(parent)) in seen:
+            if folded(str(parent)) in seen:
                 raise _unsafe(path, str(entry.path), f"{parent} is a file and a folder")
 
 
 def _check_sizes(path: Path, entries: list[_Entry], root: Path) -> None:
     for entry in entries:
-        if entry.size > max(_RATIO_APPLIES_ABOVE, _MAX_RATIO * entry.stored):
+        if entry.size > max(tar_headers.RATIO_APPLIES_ABOVE, tar_headers.MAX_RATIO * entry.stored):
             raise _unsafe(path, str(entry.path), f"it expands from {entry.stored} to {entry.size} bytes")
-    total, free = sum(entry.size for entry in entries), shutil.disk_usage(root).free
+    total, free, most = sum(e.size for e in entries), shutil.disk_usage(root).free, tar_headers.most_bytes(path)
+    if total > most:
+        raise tar_headers.too_large(path, "its members have", total, most)  # those of a zip may share their bytes
     if total > free:
         gib = 1 << 30
         problem = f"not enough disk space: {total / gib:.2f} GiB to unpack, {free / gib:.2f} GiB free"

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 from hqsam_base.atomic import disk_full_is_user_error, write_json
 from hqsam_datasets.fetch.segments import download_segments, segments_begun, worth_segments
 from hqsam_datasets.fetch.transfer import (
+    CONTENT_RANGE,
     SPACE_CURE,
     ByteProgress,
     DownloadError,
     RetryError,
     Transfer,
     check_encoding,
-    check_space,
+    check_length,
     check_status,
     http_client,
     persist,
@@ -78,7 +79,7 @@ def _request(client: httpx.Client, url: str, part: Path, how: Transfer) -> None:
             raise RetryError("the server has no bytes where the part ends")
         check_encoding(response)
         start, total = _placement(response, start, part, how.expected_bytes)
-        check_space(part, max(0, total - start))
+        check_length(part, max(0, total - start), how)
         if start == 0 and response.status_code == 200 and worth_segments(response, how):
             raise _LargeFile
         remember(part, url, validator_of(response))
@@ -90,7 +91,7 @@ def _request(client: httpx.Client, url: str, part: Path, how: Transfer) -> None:
 def _placement(response: httpx.Response, start: int, part: Path, expected: int | None) -> tuple[int, int]:
     """Where the body goes (0 for a whole one) and how long the file is in all (0 if the server does not say)."""
     if response.status_code == 206:
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         if not match or int(match[1]) != start:
             _discard(part)
             raise RetryError("the server answered with another range than the one asked for")
@@ -169,5 +170,5 @@ def _discard(part: Path) -> None:
 
 
 def _range_total(response: httpx.Response) -> int:
-    match = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", "").strip())
+    match = re.fullmatch(r"bytes \*/([0-9]{1,18})", response.headers.get("Content-Range", "").strip())
     return int(match[1]) if match else -1

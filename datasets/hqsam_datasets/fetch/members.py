@@ -8,6 +8,7 @@ whole after one is kept.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -25,7 +26,9 @@ from hqsam_base.atomic import disk_full_is_user_error, write_json
 from hqsam_base.errors import UserError
 from hqsam_base.json_stream import iterate_members
 from hqsam_datasets.fetch.cloud import object_store, version_of
+from hqsam_datasets.fetch.tar_headers import most_bytes, too_large
 from hqsam_datasets.fetch.transfer import (
+    CONTENT_RANGE,
     SPACE_CURE,
     DownloadError,
     RetryError,
@@ -53,6 +56,7 @@ _ZIP_ERRORS = (
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _SLACK = 1024  # bytes: the header before a member may have a longer extra field than the directory says
 _BLOCK = 1 << 20
+_MOST_MEMBER = 256 << 20  # bytes; they are in memory, a few at a time
 
 
 def image_names(path: Path) -> set[str]:
@@ -73,8 +77,12 @@ def image_names(path: Path) -> set[str]:
             with archive.open(member) as source, scratch.open("wb") as target:
                 while chunk := source.read(_BLOCK):
                     target.write(chunk)
+                    if target.tell() > most_bytes(path):
+                        raise too_large(path, "its JSON has more than", target.tell(), most_bytes(path))
             return _names_in(scratch)
-        except _ZIP_ERRORS as error:
+        except (*_ZIP_ERRORS, OSError) as error:
+            if not is_damage(error):
+                raise
             path.unlink()  # no digest told: the next run fetches it again
             raise UserError(
                 f"the zip is damaged: {type(error).__name__}: {error}", file=path, cure="run the stage again"
@@ -83,10 +91,17 @@ def image_names(path: Path) -> set[str]:
             scratch.unlink(missing_ok=True)
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether an error of reading an archive tells of its bytes: a damaged directory makes `zipfile` seek to impossible places."""
+    return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
+
+
 def _zip_of(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except _ZIP_ERRORS as error:
+    except (*_ZIP_ERRORS, OSError) as error:
+        if not is_damage(error):
+            raise
         path.unlink()
         raise UserError(f"the zip is damaged: {error}", file=path, cure="run the stage again") from error
 
@@ -119,20 +134,21 @@ def download_members(url: str, names: set[str], part: Path, how: Transfer) -> No
         def attempt() -> None:
             with client.stream("GET", url, headers={"Range": "bytes=0-0"}) as first:
                 check_status(first, 0)
-                total = first.headers.get("Content-Range", "").rpartition("/")[2]
-                if first.status_code != 206 or not total.isdigit():
+                told = CONTENT_RANGE.fullmatch(first.headers.get("Content-Range", "").strip())
+                if first.status_code != 206 or told is None or told[3] == "*":
                     raise DownloadError("the server gives no ranges, so single members cannot be had")
+                total = int(told[3])
                 validator = validator_of(first)
 
             def read(start: int, end: int) -> bytes:
                 headers = {"Range": f"bytes={start}-{end - 1}"} | ({"If-Range": validator} if validator else {})
-                answer = client.get(url, headers=headers)
-                check_status(answer, start)
-                if answer.status_code != 206:
-                    raise DownloadError("the file changed on the server while its members were fetched")
-                return answer.content
+                with client.stream("GET", url, headers=headers) as answer:
+                    check_status(answer, start)
+                    if answer.status_code != 206:
+                        raise DownloadError("the file changed on the server while its members were fetched")
+                    return _no_more_than(end - start, answer.iter_raw())
 
-            _collect(read, int(total), f"{url} {validator}", names, part, how)
+            _collect(read, total, f"{url} {validator}", names, part, how)
 
         persist(attempt, part, how)
 
@@ -148,6 +164,15 @@ def _opened(url: str) -> Iterator[tuple[Read, int, str]]:
             info = system.info(path)
             total, identity = int(info["size"]), f"{url} {version_of(info)}"
             yield lambda start, end: bytes(system.cat_file(path, start=start, end=end)), total, identity
+
+
+def _no_more_than(size: int, chunks: Iterator[bytes]) -> bytes:
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > size:
+            raise DownloadError(f"the server sends more than the {size} bytes that it was asked for")
+    return bytes(data)
 
 
 def _collect(read: Read, total: int, identity: str, names: set[str], part: Path, how: Transfer) -> None:
@@ -170,7 +195,10 @@ def _collect(read: Read, total: int, identity: str, names: set[str], part: Path,
         try:
             had, in_all = (sum(info.file_size for info in some) for some in (wanted[:done], wanted))
             for name, data in _fetched(read, total, wanted[done:], how.segments):
-                writer.add(name, data)
+                try:
+                    writer.add(name, data)
+                except ValueError as error:  # a name that no tar can hold
+                    raise DownloadError(str(error)) from error
                 had += len(data)
                 how.progress(had, in_all)
             writer.close()
@@ -184,7 +212,9 @@ def _directory(read: Read, total: int) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(_RemoteFile(read, total)) as archive:
             return {info.filename: info for info in archive.infolist() if not info.is_dir()}
-    except _ZIP_ERRORS as error:
+    except (*_ZIP_ERRORS, OSError) as error:
+        if not is_damage(error):
+            raise
         raise DownloadError(f"not a zip archive: {error}") from error
 
 
@@ -237,8 +267,11 @@ def _member(read: Read, total: int, info: zipfile.ZipInfo) -> bytes:
     fields = _LOCAL_HEADER.unpack_from(raw)
     begin = _LOCAL_HEADER.size + fields[9] + fields[10]
     body = raw[begin : begin + info.compress_size]
+    if info.file_size > _MOST_MEMBER:
+        raise DownloadError(f"{info.filename}: {info.file_size} bytes are no picture")
     try:
-        data = zlib.decompress(body, -15) if info.compress_type == zipfile.ZIP_DEFLATED else body
+        inflate = zlib.decompressobj(-15)
+        data = inflate.decompress(body, info.file_size + 1) if info.compress_type == zipfile.ZIP_DEFLATED else body
     except zlib.error as error:
         raise RetryError(f"{info.filename}: {error}") from error
     if len(data) != info.file_size or zlib.crc32(data) != info.CRC:

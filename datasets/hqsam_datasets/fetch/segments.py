@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from hqsam_base.atomic import disk_full_is_user_error, write_json
 from hqsam_datasets.fetch.transfer import (
     CHUNK,
+    CONTENT_RANGE,
     SPACE_CURE,
     DownloadError,
     RetryError,
@@ -175,8 +175,8 @@ def _request(
 
 def _total_of(response: httpx.Response, start: int) -> int:
     """Length of the whole file by the answer to a range that begins at `start`."""
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", "").strip())
-    if response.status_code != 206 or not match or int(match[1]) != start:
+    match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if response.status_code != 206 or not match or int(match[1]) != start or match[3] == "*":
         raise _NoSegmentsError
     return int(match[3])
 

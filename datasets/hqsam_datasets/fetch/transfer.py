@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import re
 import shutil
 import ssl
 import time
@@ -136,10 +137,20 @@ def http_client(how: Transfer) -> httpx.Client:
     limits = httpx.Timeout(how.policy.timeout_s)
     headers = {"Accept-Encoding": "identity"}
     try:
-        return httpx.Client(timeout=limits, follow_redirects=True, headers=headers, verify=_tls())
+        return httpx.Client(
+            timeout=limits, follow_redirects=True, headers=headers, verify=_tls(),
+            event_hooks={"response": [_stay_encrypted]},
+        )  # fmt: skip
     except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
         text = f"no connection with these proxy and certificate variables of the environment: {error}"
         raise DownloadError(text) from error
+
+
+def _stay_encrypted(response: httpx.Response) -> None:
+    """Refuse to be sent on from https to http, where anybody on the way can put another file in place."""
+    target = response.url.join(response.headers.get("Location", "")) if response.has_redirect_location else response.url
+    if response.url.scheme == "https" and target.scheme != "https":
+        raise DownloadError(f"the server sends on to an address without encryption: {target}")
 
 
 @functools.cache
@@ -164,9 +175,9 @@ def check_status(response: httpx.Response, start: int) -> None:
 
 def _retry_after(response: httpx.Response) -> float | None:
     value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value)
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     return None
 
@@ -187,6 +198,24 @@ def validator_of(response: httpx.Response) -> str:
     if etag and not etag.startswith("W/"):  # a weak one must not be used with If-Range (RFC 9110, 13.1.5)
         return etag
     return str(response.headers.get("Last-Modified", ""))
+
+
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+"""The header of an answer to a request for a part: first and last byte, and the length of the whole."""
+
+
+def check_length(part: Path, needed: int, how: Transfer) -> None:
+    """Stop before a download that cannot fit: for good if its length is known, else at this mirror, which may be lying.
+
+    Raises:
+        UserError, DownloadError: There are fewer than `needed` free bytes.
+    """
+    try:
+        check_space(part, needed)
+    except UserError as error:
+        if how.expected_bytes:
+            raise
+        raise DownloadError(f"{error.problem}, if it is as long as the server says") from error
 
 
 def check_space(part: Path, needed: int) -> None:

@@ -28,12 +28,13 @@ import functools
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base import png
 from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 from hqsam_datasets.formats.manifest import RejectReason
 from hqsam_datasets.formats.png_chunks import png_damage
@@ -168,7 +169,7 @@ def decode_stored_mask(data: bytes) -> NDArray[np.uint8]:
 
 
 def decode_labels(data: bytes) -> NDArray[np.uint8]:
-    """Decode a label map (palette indices, or grey values as they are, in 8 or 16 bits) to uint8 [H, W].
+    """Decode a label map (palette indices or grey values, as they are stored in any depth) to uint8 [H, W].
 
     Raises:
         ImageError: `unreadable_mask`, or `ambiguous_mask` for colour images, whose values are no labels, and for
@@ -176,13 +177,25 @@ def decode_labels(data: bytes) -> NDArray[np.uint8]:
     """
     with _opened(data, "unreadable_mask") as image:
         _probe(image)
+        values = _stored_values(data, image)
+    if (largest := int(values.max())) > 255:
+        raise ImageError("ambiguous_mask", f"labels up to {largest}: number them 1 to 254")
+    return values.astype(np.uint8)
+
+
+def _stored_values(data: bytes, image: Image.Image) -> NDArray[Any]:
+    if image.mode not in ("P", "L", "1") and _mode_of(image) != "I;16":
+        raise ImageError("ambiguous_mask", f"mode {image.mode} holds no label indices: use a palette or grey PNG")
+    if image.format != "PNG":
         _load(image, "unreadable_mask")
-        if image.mode not in ("P", "L", "1") and _mode_of(image) != "I;16":
-            raise ImageError("ambiguous_mask", f"mode {image.mode} holds no label indices: use a palette or grey PNG")
-        values = np.asarray(image)
-        if (largest := int(values.max())) > 255:
-            raise ImageError("ambiguous_mask", f"labels up to {largest}: number them 1 to 254")
-        return values.astype(np.uint8)
+        return np.asarray(image)
+    try:  # Pillow stretches grey values of 2 and 4 bits to 0..255
+        values = png.decode_values(data)
+    except ValueError as error:
+        raise ImageError("unreadable_mask", str(error)) from error
+    if values is None:
+        raise ImageError("unreadable_mask", "the PNG cannot be decoded")
+    return values
 
 
 def encode_png(array: NDArray[np.uint8]) -> bytes:

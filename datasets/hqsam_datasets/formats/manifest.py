@@ -22,6 +22,7 @@ RejectReason = Literal[
     "stray_file",  # neither an image nor a mask of a pair, by the source's own rules
     "crowd",  # a region of many objects in an annotation file, not one of them
     "no_object",  # an image to which an annotation file gives no object
+    "no_mask",  # an annotation without a mask, of a box alone
     "missing_mask",
     "missing_image",
     "unreadable_image",

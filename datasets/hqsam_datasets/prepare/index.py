@@ -30,7 +30,7 @@ from hqsam_datasets.prompts import PromptKind, drawn_kind
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 2
+VERSION = 3
 Row = dict[str, Any]
 _SHARD_BYTES = 4 << 30
 _BATCH = 32_768
@@ -103,7 +103,12 @@ class _Nothing:
 
 
 def _index(
-    adapter: Benchmark, root: Path, out: Path, options: BenchmarkOptions, seed: int, progress: Progress,
+    adapter: Benchmark,
+    root: Path,
+    out: Path,
+    options: BenchmarkOptions,
+    seed: int,
+    progress: Progress,
     workers: int | None,
 ) -> Row:
     content, benchmark = adapter.read(root), adapter.name

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 I64 = NDArray[np.int64]
 Examples = dict[tuple[str, str], list[str]]
 EXAMPLES = 20
-_LISTED = ("known_bad", "stray_file", "crowd", "no_object")
+_LISTED = ("known_bad", "stray_file", "crowd", "no_object", "no_mask")
 """Rejects that the data sheet of a source lists: no surprise."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hqsam_base.errors import UserError
+from hqsam_base.ids import flag, in_order, plain_id
 from hqsam_base.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.fetch.extract import NotHadError, below
 from hqsam_datasets.formats.manifest import Reject, RejectReason
@@ -24,8 +25,9 @@ _CURE = "give a file in COCO's instances format"
 class AnnotatedImages:
     """Images with instances of a COCO or LVIS file.
 
-    Crowd regions and polygons with fewer than three corners are left out with a reject; images without any instance
-    are no samples. An annotation that cannot be drawn, or an image of another size than the file says, rejects the image.
+    Crowd regions, annotations without a mask and polygons with fewer than three corners are left out with a reject;
+    images without any instance are no samples.
+    An annotation that cannot be drawn, or an image of another size than the file says, rejects the image.
 
     Args:
         sheet: the data sheet.
@@ -69,7 +71,7 @@ def _scan(name: str, root: Path, path: Path, options: SourceOptions) -> Scan:
     skip = Skip(options.skip)
     places = Places(name, root, path, options)
     pairs = []
-    for number, image in sorted(images.items()):
+    for number, image in sorted(images.items(), key=lambda item: in_order(item[0])):
         stem = PurePosixPath(image.file_name).with_suffix("")
         if str(stem) in skip:
             rejects.append(_reject(name, image.file_name, "known_bad", "listed in skip"))
@@ -91,11 +93,11 @@ class _Image:
     size: tuple[int, int] | None
 
 
-def _images(records: list[Any], path: Path) -> dict[int, _Image]:
-    found: dict[int, _Image] = {}
+def _images(records: list[Any], path: Path) -> dict[int | str, _Image]:
+    found: dict[int | str, _Image] = {}
     for record in records:
         with _named("image", record, path):
-            number, size = int(record["id"]), (record.get("height"), record.get("width"))
+            number, size = plain_id(record["id"]), (record.get("height"), record.get("width"))
             declared = (int(size[0]), int(size[1])) if size[0] and size[1] else None
             image = _Image(file_name(record, path), declared)
         if number in found:
@@ -120,7 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
     """The file with its annotations packed: a training set's are gigabytes."""
     problem = "not a COCO-type annotation file"
     record: dict[str, Any] = {}
-    packed: list[tuple[int, bytes]] = []
+    packed: list[tuple[int | str, bytes]] = []
     for key, value in iterate_members(path, ("annotations",), problem=problem, cure=_CURE):
         if key != "annotations":
             record[key] = value
@@ -128,23 +130,24 @@ def _read(path: Path) -> dict[str, Any]:
             record[key] = packed
         else:
             with _named("annotation", value, path):
-                packed.append((int(value["id"]), canonical(value)))
+                packed.append((plain_id(value["id"]), canonical(value)))
     for key in ("images", "annotations"):
         if not isinstance(record.get(key), list):
             raise UserError(f"{problem}: {key} is no list", file=path, cure=_CURE)
-    packed.sort(key=lambda item: item[0])
+    packed.sort(key=lambda item: in_order(item[0]))
     record["annotations"] = PackedRecords([text for _, text in packed])
     return record
 
 
 def _instances(
-    name: str, record: Mapping[str, Any], images: Mapping[int, _Image], path: Path, rejects: list[Reject], origin: str
-) -> dict[int, list[Segmentation]]:
-    found: dict[int, list[Segmentation]] = {}
+    name: str, record: Mapping[str, Any], images: Mapping[int | str, _Image], path: Path, rejects: list[Reject],
+    origin: str,
+) -> dict[int | str, list[Segmentation]]:  # fmt: skip
+    found: dict[int | str, list[Segmentation]] = {}
     categories = _categories(record.get("categories"), path)
     for entry in record["annotations"]:
         with _named("annotation", entry, path):
-            number, shape = int(entry["image_id"]), entry.get("segmentation")
+            number, shape = plain_id(entry["image_id"]), entry.get("segmentation")
             why = _unusable(entry, shape, number in images)
             if why is not None:
                 rejects.append(_reject(name, f"{origin}#{entry['id']}", *why))
@@ -168,17 +171,19 @@ def _categories(records: Any, path: Path) -> dict[str, str]:
 def _unusable(entry: Mapping[str, Any], shape: Any, has_image: bool) -> tuple[RejectReason, str] | None:
     if not has_image:
         return "invalid_annotation", f"its image {entry['image_id']} is not among the images"
-    if int(entry.get("iscrowd") or 0):
+    if flag(entry.get("iscrowd")):
         return "crowd", "a crowd region is no instance"
-    if isinstance(shape, list) and shape and not isinstance(shape[0], list):
+    if not shape:
+        return "no_mask", "segmentation is empty"
+    if isinstance(shape, list) and not isinstance(shape[0], list):
         raise ValueError("segmentation must be a list of polygons [[x, y, ...], ...]")
-    if not shape or (isinstance(shape, list) and all(len(p) < _MIN_COORDINATES for p in shape)):
+    if isinstance(shape, list) and all(len(p) < _MIN_COORDINATES for p in shape):
         return "invalid_annotation", "no polygon with three corners"
     return None
 
 
 def _usable(shape: Any) -> Any:
-    return [p for p in shape if len(p) >= _MIN_COORDINATES] if isinstance(shape, list) else shape
+    return [p[: len(p) // 2 * 2] for p in shape if len(p) >= _MIN_COORDINATES] if isinstance(shape, list) else shape
 
 
 def file_name(image: Mapping[str, Any], path: Path) -> str:

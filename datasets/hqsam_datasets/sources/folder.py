@@ -10,11 +10,11 @@ folder, JPEG and WebP files are images and the others masks.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import is_hidden, one_form
 from hqsam_datasets.fetch.extract import NotHadError, below, find_root, found_below
 from hqsam_datasets.formats.manifest import Reject
 from hqsam_datasets.sources.base import DataSheet, LabelMap, MaskFile, MaskRef, Pair, Scan, SourceOptions, relative
@@ -109,7 +109,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inner.parts)
+        hidden = any(is_hidden(part) for part in inner.parts)
         if path.suffix.lower() not in suffixes or hidden or path.is_dir():
             continue
         stem = stem_of(inner)
@@ -125,7 +125,7 @@ def stem_of(inner: Path) -> str:
 
     macOS writes `ö` as two characters, most others as one: a mask made on another system must still be found.
     """
-    return unicodedata.normalize("NFC", inner.with_suffix("").as_posix())
+    return one_form(inner.with_suffix("").as_posix())
 
 
 def mask_finder(masks: Collection[str]) -> Callable[[str], list[str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsam_base.errors import UserError
+from hqsam_base.texts import read_lines
 from hqsam_datasets.fetch.extract import below, find_root, found_below, has_files, list_files, packed_inside
 from hqsam_datasets.formats.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
@@ -267,8 +268,7 @@ def _stem_of(path: Path, nested: bool) -> str:
 
 
 def _wanted(listing: Path) -> frozenset[str]:
-    lines = listing.read_text(encoding="utf-8", errors="replace").split("\n")
-    return frozenset(Path(line.strip()).stem for line in lines if line.strip())
+    return frozenset(Path(line).stem for line in read_lines(listing))
 
 
 def _has_images(layout: Layout, places: Mapping[str, Path]) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import one_form
 from hqsam_datasets.sources.own import SUFFIXES
 
 
@@ -30,7 +30,7 @@ class Skip:
 
     def names(self, stem: str) -> bool:
         """Whether a file is meant by its whole path: one mask of several, whose last part many images may share."""
-        form = unicodedata.normalize("NFC", stem)
+        form = one_form(stem)
         if form in self._entries:
             self._met.add(self._entries[form])
         return form in self._entries
@@ -53,7 +53,7 @@ class Skip:
 
 
 def _forms(name: str) -> Iterable[str]:
-    text = unicodedata.normalize("NFC", name).replace("\\", "/")
+    text = one_form(name).replace("\\", "/")
     yield text
     if text.lower().endswith(SUFFIXES):
         yield text[: text.rindex(".")]

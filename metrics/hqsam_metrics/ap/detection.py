@@ -227,21 +227,24 @@ def _chunk(job: _Job, number: int) -> tuple[list[accumulate.Partial], BestMatche
     dt_rows, gt_rows = job.dt_rows[d], job.gt_rows[g]
     found = _decode(dt.masks, dt_rows, f"{dt.name}: result", dt.row)
     real = _decode(gt.masks, gt_rows, f"{gt.name}: annotation id", gt.ids)
-    areas = found.shapes.areas[found.place]
+    areas = np.asarray(found.shapes.areas[found.place], np.float64) if dt.area is None else dt.area[dt_rows]
     i, j = candidate_pairs(job.dt_group[d], job.gt_group[g])
+    there = np.ones(len(dt_rows), bool), np.ones(len(gt_rows), bool)
     if gt.federation is not None:
-        # Detections and annotations without area vanish in LVIS.
-        keep = (areas[i] > 0) & (gt.area[gt_rows][j] > 0)
+        # Detections and annotations without area vanish in LVIS, whatever the area rule: a box without a mask stays.
+        there = areas > 0, gt.area[gt_rows] > 0
+        keep = there[0][i] & there[1][j]
         i, j = i[keep], j[keep]
     pairs = _pairs(found, real, i, j, gt.crowd[gt_rows], plan)
-    units = _units(job, d, dt_rows, gt_rows, areas)
-    if gt.federation is not None:
-        units, pairs = drop_empty(units, pairs, areas > 0, gt.area[gt_rows] > 0)
+    best = best_of(pairs, gt_rows, gt.crowd[gt_rows]) if plan.per_instance else None
+    pairs = pairs.numbered(*(np.cumsum(side) - 1 for side in there))
     parts = []
     for measure in plan.measures:
-        ratio = None if measure.ratio is None else plan.ratios.index(measure.ratio)
-        parts.append(accumulate.evaluate(units, pairs, pairs.value(ratio), n_categories=n, bins=measure.bins))
-    return parts, best_of(pairs, gt_rows, gt.crowd[gt_rows]) if plan.per_instance else None
+        boundary = measure.ratio is not None
+        units = drop_empty(_units(job, d, dt_rows, gt_rows, areas, boundary=boundary), *there)
+        value = pairs.value(plan.ratios.index(measure.ratio) if boundary else None, crowds=gt.federation is None)
+        parts.append(accumulate.evaluate(units, pairs, value, n_categories=n, bins=measure.bins))
+    return parts, best
 
 
 @dataclass(frozen=True)
@@ -272,22 +275,20 @@ def _pairs(found: _Decoded, real: _Decoded, i: Int, j: Int, crowd: Bool, plan: P
         found.shapes, real.shapes, found.place[i], real.place[j],
         crowd=crowd[at], floor=floor, ratios=plan.ratios, wanted=wanted,
     )  # fmt: skip
-    return PairTable(found.wanted()[table.dt], at[table.gt], table.iou, table.biou)
+    return table.numbered(found.wanted(), at)
 
 
-def drop_empty(
-    units: accumulate.Units, pairs: PairTable, dt_keep: Bool, gt_keep: Bool
-) -> tuple[accumulate.Units, PairTable]:
-    """Removes detections and ground truth (LVIS: those without area); no pair may name one of them."""
+def drop_empty(units: accumulate.Units, dt_keep: Bool, gt_keep: Bool) -> accumulate.Units:
+    """Removes detections and ground truth (LVIS: those without area)."""
     columns: dict[str, Any] = {}
     for key, values in vars(units).items():
         columns[key] = values[dt_keep if key.startswith("dt_") else gt_keep]
-    dt, gt = np.cumsum(dt_keep) - 1, np.cumsum(gt_keep) - 1
-    return accumulate.Units(**columns), PairTable(dt[pairs.dt], gt[pairs.gt], pairs.iou, pairs.biou)
+    return accumulate.Units(**columns)
 
 
-def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, areas: Int) -> accumulate.Units:
+def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, areas: Float, *, boundary: bool) -> accumulate.Units:
     gt, dt = job.gt, job.dt
+    ignore, crowd = gt.treated(boundary=boundary)
     lenient = np.zeros(len(dt_rows), bool)
     if gt.federation is not None:
         code = dt.image[dt_rows] * len(gt.category_ids) + dt.category[dt_rows]
@@ -298,13 +299,13 @@ def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, areas: Int) -> accum
         dt_category=np.zeros(len(dt_rows), np.int64) if agnostic else dt.category[dt_rows],
         dt_score=dt.score[dt_rows],
         dt_rank=job.dt_rank[d],
-        dt_area=areas.astype(np.float64) if dt.area is None else dt.area[dt_rows],
+        dt_area=areas,
         dt_lenient=lenient,
         gt_image=gt.image[gt_rows],
         gt_category=np.zeros(len(gt_rows), np.int64) if agnostic else gt.category[gt_rows],
         gt_area=gt.area[gt_rows],
-        gt_ignore=gt.ignore[gt_rows],
-        gt_crowd=gt.crowd[gt_rows],
+        gt_ignore=ignore[gt_rows],
+        gt_crowd=crowd[gt_rows],
     )
 
 

@@ -14,19 +14,21 @@ from hqsam_base.errors import UserError
 from hqsam_base.json_list import iter_list, read_json
 from hqsam_base.progress import Progress, silent
 from hqsam_metrics.ap.columns import (
+    Ids,
+    IdTable,
     finite,
     flag,
     id_list,
     integers,
     numbers,
-    place_of,
+    read_ids,
     rows_of,
     unique,
     zero_id_warning,
 )
 from hqsam_metrics.ap.options import AreaRule
 from hqsam_metrics.masks.iou import segmentation_string
-from hqsam_metrics.masks.rle import Int, RleBatch, RleError
+from hqsam_metrics.masks.rle import Int, RleBatch, RleError, decode_runs
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -34,19 +36,24 @@ Bool = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a set, by rising id: ids, heights, widths, int64 [i]."""
+    """The images of a set, in the order of their ids: the ids, and heights and widths, int64 [i]."""
 
-    ids: Int
+    table: IdTable
     heights: Int
     widths: Int
 
     def __len__(self) -> int:
         """Returns the number of images."""
-        return len(self.ids)
+        return len(self.table)
 
-    def place(self, ids: Int) -> Int:
-        """Returns the place of each id, -1 for an unknown one: int64, shape of `ids`."""
-        return place_of(self.ids, ids)
+    @property
+    def ids(self) -> Int:
+        """The ids, int64 [i], rising; where they are names: their places."""
+        return self.table.numbers
+
+    def place(self, ids: Ids) -> Int:
+        """Returns the place of each id, -1 for an unknown one: int64 [n]."""
+        return self.table.place(ids)
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,13 @@ class GroundTruth:
     Attributes:
         name: the file, for messages.
         images: the images.
-        category_ids: int64 [K], rising.
+        categories: ids of the K categories.
         image: int64 [g], place in `images`.
-        category: int64 [g], place in `category_ids`.
-        area: float64 [g], the annotation's own field.
-        crowd: bool [g].
-        ignore: bool [g].
-        ids: int64 [g], annotation ids.
+        category: int64 [g], place in `categories`.
+        area: float64 [g], the annotation's own field; where it has none, the mask's pixels.
+        crowd: bool [g], the field `iscrowd`.
+        marked: bool [g], the field `ignore`. What both mean differs by measure: see `treated`.
+        ids: annotation ids [g], int64 or objects.
         masks: run-length codes [g].
         federation: LVIS only.
         warnings: what the official loader tolerates, counted.
@@ -85,16 +92,36 @@ class GroundTruth:
 
     name: str
     images: Images
-    category_ids: Int
+    categories: IdTable
     image: Int
     category: Int
     area: Float
     crowd: Bool
-    ignore: Bool
-    ids: Int
+    marked: Bool
+    ids: NDArray[Any]
     masks: RleBatch
     federation: Federation | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def category_ids(self) -> Int:
+        """The ids of the categories, int64 [K], rising; where they are names: their places."""
+        return self.categories.numbers
+
+    def treated(self, *, boundary: bool) -> tuple[Bool, Bool]:
+        """Returns which annotations a measure ignores, and which of them are crowds, bool [g] each.
+
+        Ignored objects are no misses, and detections that match them no false alarms; crowds may be matched often and
+        have an IoU of their own (see `hqsam_metrics.pairs`). The official programs differ: pycocotools overwrites
+        `ignore` with `iscrowd`; the Boundary IoU API honours both, in COCO and in LVIS; lvis-api honours `ignore` and
+        does not know `iscrowd`.
+
+        Args:
+            boundary: boundary AP; else mask AP.
+        """
+        if boundary:
+            return self.crowd | self.marked, self.crowd
+        return (self.crowd, self.crowd) if self.federation is None else (self.marked, np.zeros_like(self.crowd))
 
 
 @dataclass(frozen=True)
@@ -129,14 +156,12 @@ def read_images(content: Mapping[str, Any], name: str) -> Images:
     rows = rows_of(content, "images", name)
     if not rows:
         raise UserError(f"{name}: `images` is empty; there is nothing to score")
-    ids = integers(rows, "id", name, "image")
-    unique(ids, name, "image id")
+    table, order = IdTable.of(rows, name, "image")
     heights, widths = (integers(rows, key, name, "image") for key in ("height", "width"))
     bad = np.flatnonzero((heights < 1) | (widths < 1))
     if len(bad):
-        raise UserError(f"{name}: image id {ids[bad[0]]} has no positive `height` and `width`")
-    order = np.argsort(ids)
-    return Images(ids[order], heights[order], widths[order])
+        raise UserError(f"{name}: image id {rows[bad[0]]['id']} has no positive `height` and `width`")
+    return Images(table, heights[order], widths[order])
 
 
 def parse_ground_truth(content: Any, name: str, *, lvis: bool = False, progress: Progress = silent) -> GroundTruth:
@@ -154,40 +179,105 @@ def parse_ground_truth(content: Any, name: str, *, lvis: bool = False, progress:
     if not isinstance(content, Mapping):
         raise UserError(f"{name}: must be a JSON object with `images`, `annotations`, `categories`")
     images = read_images(content, name)
-    category_ids = integers(rows_of(content, "categories", name), "id", name, "category")
-    unique(category_ids, name, "category id")
-    category_ids = np.sort(category_ids)
-    rows = rows_of(content, "annotations", name)
-    ids = integers(rows, "id", name, "annotation")
+    categories, _ = IdTable.of(rows_of(content, "categories", name), name, "category")
+    rows = annotation_rows(content, name)
+    ids = read_ids(rows, "id", name, "annotation")
     unique(ids, name, "annotation id")
-    image = images.place(integers(rows, "image_id", name, "annotation"))
-    category = place_of(category_ids, integers(rows, "category_id", name, "annotation"))
-    keep = np.flatnonzero((image >= 0) & (category >= 0))
-    warnings = _tolerated(ids, image, category)
+    image = images.place(read_ids(rows, "image_id", name, "annotation"))
+    category = categories.place(read_ids(rows, "category_id", name, "annotation"))
+    drawn = np.array([row.get("segmentation") != [] for row in rows], bool)
+    keep = np.flatnonzero((image >= 0) & (category >= 0) & drawn)
+    warnings = _tolerated(ids, image, category, drawn)
     kept = [rows[i] for i in keep]
-    marked = 0 if lvis else sum(bool(row.get("ignore")) for row in kept)
-    if marked:
-        warnings.append(f"{marked} annotations have `ignore`: pycocotools does not look at it, so they count here")
-    masks = _gt_masks(kept, images, image[keep], name, progress)
-    crowd = np.array([flag(row, "iscrowd", name) for row in kept], bool)
-    ignore = np.array([flag(row, "ignore", name) for row in kept], bool) if lvis else crowd
-    image, category, area = image[keep], category[keep], numbers(kept, "area", name, "annotation")
+    image, category = image[keep], category[keep]
+    crowd, marked = (np.array([flag(row, key, name) for row in kept], bool) for key in ("iscrowd", "ignore"))
+    warnings += _treatment(crowd, marked, lvis=lvis)
+    masks = _gt_masks(kept, images, image, name, progress)
+    area = _areas(kept, masks, name)
     # An LVIS annotation without area is none: it does not say that its category was looked for, either.
     real = area > 0
+    federation = read_federation(content, images, categories, image[real], category[real], name) if lvis else None
+    of_kept = np.asarray(ids, None if isinstance(ids, np.ndarray) else object)[keep]
     return GroundTruth(
-        name, images, category_ids, image, category, area, np.zeros_like(crowd) if lvis else crowd, ignore, ids[keep],
-        masks, read_federation(content, images, category_ids, image[real], category[real], name) if lvis else None,
-        tuple(warnings),
-    )  # fmt: skip
+        name, images, categories, image, category, area, crowd, marked, of_kept, masks, federation, tuple(warnings)
+    )
 
 
-def _tolerated(ids: Int, image: Int, category: Int) -> list[str]:
+def annotation_rows(content: Mapping[str, Any], name: str) -> list[Any]:
+    """Returns the list `annotations`.
+
+    Raises:
+        UserError: it has none, as the files of test splits.
+    """
+    if content.get("annotations"):
+        return rows_of(content, "annotations", name)
+    raise UserError(
+        f"{name}: has no annotations, so there is nothing to score: is it the file of a test split, whose ground truth is"
+        " not public? Results for it are scored by the benchmark's server only"
+    )
+
+
+def check_countable(gt: GroundTruth, *, boundary: bool) -> None:
+    """Checks that something can be scored.
+
+    Args:
+        gt: the annotations.
+        boundary: for boundary AP; else for mask AP.
+
+    Raises:
+        UserError: every annotation is left out or ignored; the text says why.
+    """
+    ignore, _ = gt.treated(boundary=boundary)
+    if (~ignore & ((gt.area > 0) | (gt.federation is None))).any():
+        return
+    if not len(ignore):
+        why = "; ".join(gt.warnings) or "it has no annotations"
+    elif gt.crowd.all() and ignore.all():
+        why = (
+            f"all {len(ignore)} annotations are crowd regions (`iscrowd`: 1), which are ignored. CVAT writes brush masks so,"
+            " and Rectlabel all run-length masks: set `iscrowd` to 0 if they are objects"
+        )
+    else:
+        why = f"all {len(ignore)} annotations are ignored (`ignore`, `iscrowd`) or have no area"
+    raise UserError(f"{gt.name}: has no object that counts: {why}")
+
+
+def _tolerated(ids: Ids, image: Int, category: Int, drawn: Bool) -> list[str]:
     out = zero_id_warning(ids)
-    if (image < 0).any():
-        out.append(f"{int((image < 0).sum())} annotations of images that are not in `images` were left out")
-    if (category < 0).any():
-        out.append(f"{int((category < 0).sum())} annotations of unknown categories were left out")
+    for wrong, what in (
+        (image < 0, "of images that are not in `images`"),
+        (category < 0, "of unknown categories"),
+        (~drawn, "without a mask (`segmentation: []`; the official programs stop at them)"),
+    ):
+        if wrong.any():
+            out.append(f"{int(wrong.sum())} annotations {what} were left out")
     return out
+
+
+def _treatment(crowd: Bool, marked: Bool, *, lvis: bool) -> list[str]:
+    """Says which annotations count by one measure and are ignored by the other, as the official programs do."""
+    program, flagged, key = ("lvis-api", crowd, "iscrowd") if lvis else ("pycocotools", marked & ~crowd, "ignore")
+    if not flagged.any():
+        return []
+    return [
+        f"{int(flagged.sum())} annotations have `{key}`: mask AP counts them, as {program} does not look at it;"
+        " boundary AP ignores them, as the Boundary IoU API does"
+    ]
+
+
+def _areas(rows: Sequence[Any], masks: RleBatch, name: str) -> Float:
+    """Returns the annotations' own areas; where there is none, the mask's pixels."""
+    without = np.flatnonzero([row.get("area") is None for row in rows])
+    if not len(without):
+        return numbers(rows, "area", name, "annotation")
+    try:
+        counted = decode_runs(masks.take(without)).areas()
+    except RleError as error:
+        wrong = rows[int(without[error.index])]["id"]
+        raise UserError(f"{name}: annotation id {wrong}: malformed run-length code: {error.reason}") from None
+    given = dict(zip(without.tolist(), counted.tolist(), strict=True))
+    filled = [row if i not in given else {"area": given[i]} for i, row in enumerate(rows)]
+    return numbers(filled, "area", name, "annotation")
 
 
 def _gt_masks(rows: Sequence[Any], images: Images, image: Int, name: str, progress: Progress) -> RleBatch:
@@ -209,27 +299,28 @@ def _gt_masks(rows: Sequence[Any], images: Images, image: Int, name: str, progre
 
 
 def read_federation(
-    content: Mapping[str, Any], images: Images, category_ids: Int, image: Int, category: Int, name: str
+    content: Mapping[str, Any], images: Images, categories: IdTable, image: Int, category: Int, name: str
 ) -> Federation:
     """Reads what LVIS adds: negative and not exhaustive categories of the images, frequencies of the categories."""
-    n = len(category_ids)
+    n = len(categories)
+    owners = images.place(read_ids(content["images"], "id", name, "image"))
     pairs: dict[str, Int] = {}
     rows = content["images"]
     for key in ("neg_category_ids", "not_exhaustive_category_ids"):
         if any(key not in row for row in rows):
             raise UserError(f"{name}: an image has no list `{key}`; is this an LVIS file? (COCO: `hqsam score coco`)")
         lists = [id_list(row[key], f"{name}: image id {row['id']}: `{key}`") for row in rows]
-        values = np.array([v for one in lists for v in one], np.int64)
-        at = images.place(np.repeat(np.array([row["id"] for row in rows], np.int64), list(map(len, lists))))
-        place = place_of(category_ids, values)
+        at = np.repeat(owners, list(map(len, lists)))
+        place = categories.place([value for one in lists for value in one])
         pairs[key] = np.unique((at * n + place)[place >= 0])
-    frequency = {row["id"]: str(row.get("frequency", "")) for row in content["categories"]}
-    bad = [key for key, value in frequency.items() if value not in ("r", "c", "f")]
+    bad = [row["id"] for row in content["categories"] if row.get("frequency") not in ("r", "c", "f")]
     if bad:
         raise UserError(f"{name}: category id {bad[0]} has no `frequency` r, c or f; is this an LVIS file?")
+    frequency = np.empty(n, "U1")
+    place = categories.place(read_ids(content["categories"], "id", name, "category"))
+    frequency[place] = [row["frequency"] for row in content["categories"]]
     checked = np.union1d(image * n + category, pairs["neg_category_ids"])
-    order = np.array([frequency[int(i)] for i in category_ids])
-    return Federation(checked, pairs["not_exhaustive_category_ids"], order)
+    return Federation(checked, pairs["not_exhaustive_category_ids"], frequency)
 
 
 def read_ground_truth(path: Path, *, lvis: bool = False, progress: Progress = silent) -> GroundTruth:
@@ -285,7 +376,7 @@ def _area(part: Results) -> Float:
 
 
 def _parse_block(rows: list[Any], gt: GroundTruth, name: str, first: int, boxed: bool) -> Results:
-    ids = integers(rows, "image_id", name, "result", first)
+    ids = read_ids(rows, "image_id", name, "result", first)
     image = gt.images.place(ids)
     unknown = np.flatnonzero(image < 0)
     if len(unknown):
@@ -294,7 +385,7 @@ def _parse_block(rows: list[Any], gt: GroundTruth, name: str, first: int, boxed:
             f"{name}: result {first + at}: image_id {ids[at]} is not in {gt.name}"
             f" ({len(unknown)} such results); score it against the annotation file it was made for"
         )
-    category = place_of(gt.category_ids, integers(rows, "category_id", name, "result", first))
+    category = gt.categories.place(read_ids(rows, "category_id", name, "result", first))
     score = numbers(rows, "score", name, "result", first)
     masks = _result_masks(rows, gt, image, name, first)
     area = np.array([_box_area(row, name, first + i) for i, row in enumerate(rows)]) if boxed else None

@@ -10,7 +10,7 @@ import numpy as np
 
 from hqsam_base.errors import UserError
 from hqsam_metrics.ap.detection import BestMatches, Measure, Plan, Scored
-from hqsam_metrics.ap.instances import GroundTruth, Results, read_ground_truth
+from hqsam_metrics.ap.instances import GroundTruth, Results, check_countable, read_ground_truth
 from hqsam_metrics.ap.options import DetectionOptions, IouType
 from hqsam_metrics.ap.resample import Matches, matches_of
 from hqsam_metrics.base import Outcome, Units, check_ratio
@@ -26,6 +26,7 @@ EMPTY_MASK_RULE = "a detection without a pixel is a false positive; 0/0 is 0"
 def ground_truth(data: Predictions, *, lvis: bool) -> GroundTruth:
     """Reads the benchmark's `gt.json` and checks it against its images."""
     gt = read_ground_truth(data.benchmark.ground_truth, lvis=lvis)
+    check_countable(gt, boundary=False)
     from hqsam_metrics.benchmark_data import integers
 
     missing = np.setdiff1d(integers(data.benchmark.images, "image_id"), gt.images.ids)
@@ -40,12 +41,7 @@ def results(data: Predictions, gt: GroundTruth, options: DetectionOptions, *, cl
 
     image = gt.images.place(integers(data.benchmark.images, "image_id")[data.image])
     given = integers(data.prompts, "category_id", default=np.iinfo(np.int64).min)
-    if class_agnostic:
-        category = np.zeros(len(given), np.int64)
-    else:
-        place = np.searchsorted(gt.category_ids, given)
-        place[place == len(gt.category_ids)] = 0
-        category = np.where(gt.category_ids[place] == given, place, -1)
+    category = np.zeros(len(given), np.int64) if class_agnostic else gt.categories.place(given)
     masks = RleBatch(data.masks.data, data.masks.offsets, gt.images.heights[image], gt.images.widths[image])
     _check_ground_truth_sizes(data, masks, gt)
     row = np.arange(len(given))

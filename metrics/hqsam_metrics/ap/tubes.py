@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from hqsam_metrics.ap.detection import BestMatches, Scored, best_of, check_unuse
 from hqsam_metrics.ap.grouping import candidate_pairs, first_best, order_detections
 from hqsam_metrics.ap.instances import Bool, Float
 from hqsam_metrics.ap.options import TUBE_DILATION_RATIO
-from hqsam_metrics.ap.tubes_io import Tubes, TubeTruth
+from hqsam_metrics.ap.tubes_io import Frames, Tubes, TubeTruth
 from hqsam_metrics.masks.packed import Drawing, Shapes, intersections
 from hqsam_metrics.masks.pairs import PairTable, divide, draw_for_bands, make_bands
 from hqsam_metrics.masks.rle import Int, ragged_arange
@@ -24,12 +24,16 @@ BINS = accumulate.size_bins(128, 256)
 
 @dataclass(frozen=True)
 class Side:
-    """Frames of the tubes of a video: masks, their drawing, band widths int64 [frames], frames of each tube."""
+    """Frames of the tubes of a video: masks, their drawing, band widths int64 [frames], frames of each tube.
+
+    `banded` holds the frames whose bands count, None where they are these.
+    """
 
     shapes: Shapes
     drawing: Drawing
     width: Int
     offsets: Int
+    banded: Side | None = None
 
     def sums(self, values: Int, tube: Int, frames: Int) -> Int:
         """Sums `values` (one a frame) over the first `frames` frames of each tube."""
@@ -60,11 +64,13 @@ def tube_ious(a: Side, b: Side, i: Int, j: Int, *, boundary: bool) -> Float:
         b: second tubes.
         i: int64 [m], tube of `a`.
         j: int64 [m], tube of `b`.
-        boundary: use the boundary band of each frame instead of its mask.
+        boundary: use the boundary band of each (refined) frame instead of its mask.
 
     Returns:
         float64 [m], 0 where both tubes are empty.
     """
+    if boundary:
+        a, b = a.banded or a, b.banded or b
     frames = np.minimum(np.diff(a.offsets)[i], np.diff(b.offsets)[j])
     pair, fa, fb = _frame_pairs(a, b, i, j, frames)
     if boundary:
@@ -88,9 +94,14 @@ def side_of(tubes: Tubes, rows: Int, what: str) -> Side:
     Raises:
         UserError: a malformed run-length code.
     """
-    frames, offsets = tubes.take(rows)
-    owner = np.repeat(np.arange(len(tubes)), np.diff(tubes.offsets))
-    shapes = decode_shapes(tubes.masks, frames, f"{tubes.name}: a frame of {what}", owner)
+    where = f"{tubes.name}: a frame of {what}"
+    refined = None if tubes.refined is None else _drawn(tubes.refined, rows, where)
+    return replace(_drawn(tubes.frames, rows, where), banded=refined)
+
+
+def _drawn(frames: Frames, rows: Int, where: str) -> Side:
+    places, offsets = frames.take(rows)
+    shapes = decode_shapes(frames.masks, places, where, frames.owner())
     drawing, widths = draw_for_bands(shapes, [TUBE_DILATION_RATIO])
     return Side(shapes, drawing, widths[0], offsets)
 
@@ -116,7 +127,7 @@ def pair_tubes(
             need[first_best(j, iou)] = True
         at = np.flatnonzero(need & ~crowd[j])
         biou[0, at] = tube_ious(found, real, i[at], j[at], boundary=True)
-    return PairTable(i, j, iou, biou)
+    return PairTable(i, j, iou, biou, iou)
 
 
 @dataclass(frozen=True)
@@ -182,8 +193,8 @@ def score_tubes(
     known = np.flatnonzero(dt.category >= 0)
     group = dt.video[known] * n + (0 if class_agnostic else dt.category[known])
     rows, group, rank = order_detections(known, group, dt.category[known], dt.score[known], LIMITS[-1])
-    owner = np.repeat(np.arange(len(dt)), np.diff(dt.offsets))
-    check_unused(dt.masks, dt.take(rows)[0], f"{dt.name}: a frame of result", owner, workers=workers, progress=progress)
+    where, used = f"{dt.name}: a frame of result", dt.frames.take(rows)[0]
+    check_unused(dt.frames.masks, used, where, dt.frames.owner(), workers=workers, progress=progress)
     gt_group = gt.video * n + (0 if class_agnostic else gt.category)
     gt_rows = np.lexsort((np.arange(len(gt)), gt.category, gt_group))
     job = _Job(truth, dt, rows, group, rank, gt_rows, gt_group[gt_rows], boundary, class_agnostic, per_instance)

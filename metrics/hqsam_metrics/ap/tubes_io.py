@@ -2,48 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
 from hqsam_base.json_list import read_json
-from hqsam_metrics.ap.columns import finite, flag, integers, numbers, place_of, rows_of, unique, zero_id_warning
-from hqsam_metrics.ap.instances import Bool, Float
+from hqsam_metrics.ap.columns import (
+    IdTable,
+    finite,
+    flag,
+    integers,
+    numbers,
+    read_ids,
+    rows_of,
+    unique,
+    zero_id_warning,
+)
+from hqsam_metrics.ap.instances import Bool, Float, annotation_rows
 from hqsam_metrics.masks.iou import segmentation_string
-from hqsam_metrics.masks.rle import Int, RleBatch, RleError, encode_lengths, ragged_arange
+from hqsam_metrics.masks.rle import Int, RleBatch, RleError, decode_runs, encode_lengths, ragged_arange
 
 
 @dataclass(frozen=True)
-class Tubes:
-    """Object tubes; frame f of tube i is mask ``offsets[i] + f``, an empty one where the object is away.
+class Frames:
+    """One mask a frame of n tubes: frame f of tube i is mask ``offsets[i] + f``, an empty one where it is away.
 
     Attributes:
-        name: the file, for messages.
-        video: int64 [n], place of the video.
-        category: int64 [n], place of the category, -1 for an unknown one.
-        score: float64 [n], zeros for ground truth.
-        crowd: bool [n].
-        area: float64 [n], given mean area (ground truth), NaN: count.
         offsets: int64 [n + 1], frames of each tube.
         masks: codes of all frames.
     """
 
-    name: str
-    video: Int
-    category: Int
-    score: Float
-    crowd: Bool
-    area: Float
     offsets: Int
     masks: RleBatch
-
-    def __len__(self) -> int:
-        """Returns n."""
-        return len(self.video)
 
     def take(self, rows: Int) -> tuple[Int, Int]:
         """Returns the frames of some tubes: the masks' numbers int64 [f], new offsets int64 [len(rows) + 1]."""
@@ -52,19 +48,63 @@ class Tubes:
         np.cumsum(sizes, out=offsets[1:])
         return np.repeat(self.offsets[rows], sizes) + ragged_arange(sizes), offsets
 
+    def owner(self) -> Int:
+        """Returns the tube of each mask: int64 [masks]."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+
+@dataclass(frozen=True)
+class Tubes:
+    """Object tubes.
+
+    Attributes:
+        name: the file, for messages.
+        video: int64 [n], place of the video.
+        category: int64 [n], place of the category, -1 for an unknown one.
+        score: float64 [n], zeros for ground truth.
+        crowd: bool [n].
+        area: float64 [n], mean area (ground truth), NaN: count.
+        frames: the masks.
+        refined: masks whose boundary counts in place of that of `frames` (HQ-YTVIS: `segmentations_refined`); None: the
+            same.
+    """
+
+    name: str
+    video: Int
+    category: Int
+    score: Float
+    crowd: Bool
+    area: Float
+    frames: Frames
+    refined: Frames | None = None
+
+    def __len__(self) -> int:
+        """Returns n."""
+        return len(self.video)
+
 
 @dataclass(frozen=True)
 class TubeTruth:
-    """Ground truth of a video set: ids of videos and categories (rising), sizes and lengths of videos, the tubes."""
+    """Ground truth of a video set: ids of videos and categories, sizes and lengths of videos, the tubes and their ids."""
 
-    video_ids: Int
+    videos: IdTable
     heights: Int
     widths: Int
     lengths: Int
-    category_ids: Int
-    ids: Int
+    categories: IdTable
+    ids: NDArray[Any]
     tubes: Tubes
     warnings: tuple[str, ...] = ()
+
+    @property
+    def video_ids(self) -> Int:
+        """The ids of the videos, int64, rising; where they are names: their places."""
+        return self.videos.numbers
+
+    @property
+    def category_ids(self) -> Int:
+        """The ids of the categories, int64, rising; where they are names: their places."""
+        return self.categories.numbers
 
 
 def blank_string(height: int, width: int) -> bytes:
@@ -73,8 +113,19 @@ def blank_string(height: int, width: int) -> bytes:
     return encode_lengths(lengths, np.array([0, 1], np.int64))[0].tobytes()
 
 
-def _frames(rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, what: str) -> tuple[Int, RleBatch]:
-    """Reads `segmentations` of all rows: offsets and codes."""
+_REFINED = "segmentations_refined"
+
+
+def _refined(rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, what: str) -> Frames | None:
+    """Reads `segmentations_refined` where any row has it; the others' boundaries are those of their `segmentations`."""
+    if not any(_REFINED in row for row in rows):
+        return None
+    shown = [row if _REFINED not in row else {"segmentations": row[_REFINED]} for row in rows]
+    return _frames(shown, video, truth, name, f"`{_REFINED}` of {what}")
+
+
+def _frames(rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, what: str) -> Frames:
+    """Reads `segmentations` of all rows."""
     heights, widths = truth
     strings: list[bytes] = []
     counts: list[int] = []
@@ -95,11 +146,14 @@ def _frames(rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, 
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(sizes, out=offsets[1:])
     owner = np.repeat(video, sizes)
-    return offsets, RleBatch.of(strings, heights[owner], widths[owner])
+    return Frames(offsets, RleBatch.of(strings, heights[owner], widths[owner]))
 
 
 def _mean_area(row: Mapping[str, Any], name: str) -> float:
+    """Returns the mean of the areas that are not 0, NaN where the row has no areas."""
     areas = row.get("areas")
+    if areas is None:
+        return math.nan
     if not isinstance(areas, list):
         raise UserError(f"{name}: annotation id {row.get('id')}: `areas` must be a list with one entry a frame")
     values = [finite(v, f"{name}: annotation id {row.get('id')}: an area") for v in areas if v is not None]
@@ -118,32 +172,53 @@ def parse_ytvis(content: Any, name: str) -> TubeTruth:
     videos = rows_of(content, "videos", name)
     if not videos:
         raise UserError(f"{name}: `videos` is empty; there is nothing to score")
-    ids = integers(videos, "id", name, "video")
-    unique(ids, name, "video id")
-    order = np.argsort(ids)
+    table, order = IdTable.of(videos, name, "video")
     heights, widths = (integers(videos, key, name, "video")[order] for key in ("height", "width"))
     lengths = np.array([_length(row, name) for row in videos], np.int64)[order]
-    ids = ids[order]
-    category_ids = integers(rows_of(content, "categories", name), "id", name, "category")
-    unique(category_ids, name, "category id")
-    category_ids = np.sort(category_ids)
-    rows = rows_of(content, "annotations", name)
-    own = integers(rows, "id", name, "annotation")
+    categories, _ = IdTable.of(rows_of(content, "categories", name), name, "category")
+    rows = annotation_rows(content, name)
+    own = read_ids(rows, "id", name, "annotation")
     unique(own, name, "annotation id")
-    video = place_of(ids, integers(rows, "video_id", name, "annotation"))
-    category = place_of(category_ids, integers(rows, "category_id", name, "annotation"))
+    video = table.place(read_ids(rows, "video_id", name, "annotation"))
+    category = categories.place(read_ids(rows, "category_id", name, "annotation"))
     keep = np.flatnonzero((video >= 0) & (category >= 0))
     warnings = zero_id_warning(own)
     if len(keep) < len(rows):
         warnings.append(f"{len(rows) - len(keep)} annotations of unknown videos or categories were left out")
     kept = [rows[i] for i in keep]
-    offsets, masks = _frames(kept, video[keep], (heights, widths), name, "annotation")
-    tubes = Tubes(
-        name, video[keep], category[keep], np.zeros(len(keep)),
-        np.array([flag(row, "iscrowd", name) for row in kept], bool),
-        np.array([_mean_area(row, name) for row in kept], np.float64), offsets, masks,
-    )  # fmt: skip
-    return TubeTruth(ids, heights, widths, lengths, category_ids, own[keep], tubes, tuple(warnings))
+    what = kept, video[keep], (heights, widths), name, "annotation"
+    frames, refined = _frames(*what), _refined(*what)
+    crowd = np.array([flag(row, "iscrowd", name) for row in kept], bool)
+    area = _counted(np.array([_mean_area(row, name) for row in kept], np.float64), frames, name)
+    tubes = Tubes(name, video[keep], category[keep], np.zeros(len(keep)), crowd, area, frames, refined)
+    of_kept = np.asarray(own, None if isinstance(own, np.ndarray) else object)[keep]
+    return TubeTruth(table, heights, widths, lengths, categories, of_kept, tubes, tuple(warnings))
+
+
+def check_countable(truth: TubeTruth) -> None:
+    """Checks that something can be scored; UserError when every tube is left out or a crowd, which is ignored."""
+    if truth.tubes.crowd.all():
+        why = (
+            f"all {len(truth.tubes)} annotations are crowds (`iscrowd`: 1)" if len(truth.tubes) else truth.warnings[-1]
+        )
+        raise UserError(f"{truth.tubes.name}: has no object that counts: {why}")
+
+
+def _counted(area: Float, frames: Frames, name: str) -> Float:
+    """Returns the areas with the missing ones counted: the mean over the frames with the object."""
+    missing = np.flatnonzero(np.isnan(area))
+    if not len(missing):
+        return area
+    places, offsets = frames.take(missing)
+    try:
+        pixels = decode_runs(frames.masks.take(places)).areas().astype(np.float64)
+    except RleError as error:
+        where = f"annotation {missing[np.searchsorted(offsets, error.index, side='right') - 1]}"
+        raise UserError(f"{name}: a frame of {where}: malformed run-length code: {error.reason}") from None
+    for row, first, last in zip(missing, offsets[:-1], offsets[1:], strict=True):
+        there = pixels[first:last][pixels[first:last] > 0]
+        area[row] = there.mean() if len(there) else 0.0
+    return area
 
 
 def _length(row: Any, name: str) -> int:
@@ -163,19 +238,19 @@ def parse_tube_results(rows: Any, truth: TubeTruth, name: str) -> Tubes:
     """
     if not isinstance(rows, list):
         raise UserError(f"{name}: must be a JSON list of results")
-    ids = integers(rows, "video_id", name, "result")
-    video = place_of(truth.video_ids, ids)
+    ids = read_ids(rows, "video_id", name, "result")
+    video = truth.videos.place(ids)
     unknown = np.flatnonzero(video < 0)
     if len(unknown):
         raise UserError(
             f"{name}: result {unknown[0]}: video_id {ids[unknown[0]]} is not in {truth.tubes.name}"
             f" ({len(unknown)} such results); score it against the annotation file it was made for"
         )
-    category = place_of(truth.category_ids, integers(rows, "category_id", name, "result"))
+    category = truth.categories.place(read_ids(rows, "category_id", name, "result"))
     score = numbers(rows, "score", name, "result")
-    offsets, masks = _frames(rows, video, (truth.heights, truth.widths), name, "result")
+    what = rows, video, (truth.heights, truth.widths), name, "result"
     none = np.zeros(len(rows), bool)
-    return Tubes(name, video, category, score, none, np.full(len(rows), np.nan), offsets, masks)
+    return Tubes(name, video, category, score, none, np.full(len(rows), np.nan), _frames(*what), _refined(*what))
 
 
 def read_ytvis(path: Path) -> TubeTruth:
@@ -192,7 +267,7 @@ def length_warnings(truth: TubeTruth, dt: Tubes) -> list[str]:
     """Counts tubes whose list of frames is not as long as their video."""
     out = []
     for tubes, what in ((truth.tubes, "annotations"), (dt, "results")):
-        wrong = int((np.diff(tubes.offsets) != truth.lengths[tubes.video]).sum())
+        wrong = int((np.diff(tubes.frames.offsets) != truth.lengths[tubes.video]).sum())
         if wrong:
             out.append(f"{wrong} {what} have not one mask a frame; frames beyond the shorter list do not count")
     return out

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base.ids import whole_number
 from hqsam_metrics.masks import rle
 
 Mask = NDArray[np.bool_]
@@ -19,9 +20,10 @@ EmptyRule = Literal["nan", "zero", "one"]
 
 DEFAULT_DILATION_RATIO = 0.02
 STRICT_DILATION_RATIO = 0.01
-# Polygons may leave the image a little; a coordinate far outside would only make the rasteriser allocate.
-_POLYGON_MARGIN = 16
+# The C code walks outlines pixel by pixel: a coordinate far outside the image would only make it allocate.
+_FARTHEST = 100_000
 _LONGEST = rle.MAX_SIDE**2
+_LONGEST_OUTLINE = 2_000_000  # pixels along all outlines of one object; the rasteriser takes time and memory for each
 
 
 class Rle(TypedDict):
@@ -232,8 +234,13 @@ def decode_counts(counts: str | bytes, height: int, width: int) -> Mask:
     return decode_rle({"size": [height, width], "counts": counts})
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def _whole(values: Any, most: int) -> list[int] | None:
+    """Returns a list of whole numbers from 0 to `most`, None where it is none."""
+    try:
+        numbers = [whole_number(v.item() if isinstance(v, np.generic) else v) for v in values]
+    except (TypeError, ValueError):
+        return None
+    return numbers if isinstance(values, list | tuple) and all(0 <= n <= most for n in numbers) else None
 
 
 def rle_string(code: Mapping[str, Any]) -> tuple[bytes, int, int]:
@@ -244,10 +251,10 @@ def rle_string(code: Mapping[str, Any]) -> tuple[bytes, int, int]:
     Raises:
         RleError: no run-length code at all, or an uncompressed one that does not fill its image.
     """
-    size, counts = code.get("size"), code.get("counts")
-    if not isinstance(size, list | tuple) or len(size) != 2 or not all(_is_int(v) and v >= 0 for v in size):
-        raise rle.RleError(0, f"`size` must be [height, width], is {size!r}")
-    height, width = int(size[0]), int(size[1])
+    size, counts = _whole(code.get("size"), _LONGEST), code.get("counts")
+    if size is None or len(size) != 2:
+        raise rle.RleError(0, f"`size` must be [height, width], is {code.get('size')!r:.60}")
+    height, width = size
     if isinstance(counts, bytes):
         return counts, height, width
     if isinstance(counts, str):
@@ -255,38 +262,35 @@ def rle_string(code: Mapping[str, Any]) -> tuple[bytes, int, int]:
             return counts.encode("ascii"), height, width
         except UnicodeEncodeError:
             raise rle.RleError(0, "`counts` has characters that are not ASCII") from None
-    if not isinstance(counts, list | tuple) or not all(_is_int(v) and 0 <= v <= _LONGEST for v in counts):
+    lengths = _whole(counts, _LONGEST)
+    if lengths is None:
         raise rle.RleError(0, "`counts` must be a string or a list of run lengths that are not negative")
     rle.check_sizes(np.array([height]), np.array([width]))
-    return rle.encode_uncompressed(np.array(counts, np.int64), height, width), height, width
+    return rle.encode_uncompressed(np.array(lengths, np.int64), height, width), height, width
 
 
 def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> bytes:
     """Rasterises COCO polygons exactly as pycocotools does and returns the compressed counts of their union.
 
     Args:
-        polygons: lists x0, y0, x1, y1, ... in pixels, at least three points each.
+        polygons: lists x0, y0, x1, y1, ... in pixels. Pieces of one or two points and an odd last value are left out:
+            they draw nothing.
         height: image height.
         width: image width.
 
     Raises:
-        RleError: a polygon with fewer than three points, an odd number of values, or values that are no numbers or far
-            outside the image.
+        RleError: no polygon of three points, or values that are no numbers or far outside the image.
     """
     from pycocotools import mask as coco_mask
 
-    if not polygons:
-        raise rle.RleError(0, "the list of polygons is empty")
-    limit = _POLYGON_MARGIN * (max(height, width) + 1)
-    arrays: list[list[float]] = []
-    for polygon in polygons:
-        values = _polygon_array(polygon)
-        if len(values) < 6 or len(values) % 2:
-            raise rle.RleError(0, f"a polygon has {len(values)} values; it needs x, y of at least three points")
-        if not np.isfinite(values).all() or np.abs(values).max() > limit:
-            raise rle.RleError(0, "a polygon has a coordinate that is no number or far outside the image")
-        arrays.append(values.tolist())
-    merged = coco_mask.merge(coco_mask.frPyObjects(arrays, height, width))
+    arrays = [_polygon_array(polygon) for polygon in polygons]
+    arrays = [values[: len(values) // 2 * 2] for values in arrays if len(values) >= 6]
+    if not arrays:
+        raise rle.RleError(0, "`segmentation` has no polygon of at least three points: [[x, y, x, y, x, y, ...], ...]")
+    outline = sum(float(np.abs(np.diff(values.reshape(-1, 2), axis=0)).sum()) for values in arrays)
+    if outline > _LONGEST_OUTLINE:
+        raise rle.RleError(0, "the outlines of the polygons are longer than those of any object")
+    merged = coco_mask.merge(coco_mask.frPyObjects([values.tolist() for values in arrays], height, width))
     counts = merged["counts"]
     return counts if isinstance(counts, bytes) else str(counts).encode("ascii")
 
@@ -296,8 +300,12 @@ def _polygon_array(polygon: Sequence[float]) -> NDArray[np.float64]:
         values = np.asarray(polygon, np.float64)
     except (TypeError, ValueError):
         raise rle.RleError(0, "a polygon must be a list of numbers") from None
+    if values.ndim == 0:
+        raise rle.RleError(0, "`segmentation` must be a list of polygons [[x, y, ...], ...], is one flat list")
     if values.ndim != 1:
-        raise rle.RleError(0, "a polygon must be a flat list of numbers")
+        raise rle.RleError(0, "a polygon must be a flat list of numbers [x, y, x, y, ...], not of points [x, y]")
+    if not (np.abs(values) <= _FARTHEST).all():  # false for what is no number, too
+        raise rle.RleError(0, "a polygon has a coordinate that is no number or far outside the image")
     return values
 
 
@@ -305,7 +313,7 @@ def segmentation_string(segmentation: Any, height: int, width: int) -> bytes:
     """Returns the compressed counts of a COCO ``segmentation``: polygons, compressed or uncompressed RLE.
 
     Args:
-        segmentation: as found in an annotation or a result.
+        segmentation: as found in an annotation or a result. An RLE without `size` has that of its image.
         height: height of its image, from the images list.
         width: width of its image.
 
@@ -313,7 +321,7 @@ def segmentation_string(segmentation: Any, height: int, width: int) -> bytes:
         RleError: malformed, or an RLE of another size than the image.
     """
     if isinstance(segmentation, Mapping):
-        string, h, w = rle_string(segmentation)
+        string, h, w = rle_string({"size": [height, width], **segmentation})
         if (h, w) != (height, width):
             raise rle.RleError(0, f"the mask is {h} x {w}, its image is {height} x {width} (height x width)")
         return string

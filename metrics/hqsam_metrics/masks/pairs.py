@@ -32,21 +32,31 @@ class PairTable:
         iou: float64 [m], mask IoU (crowd: intersection over the detection's area).
         biou: float64 [ratios, m], boundary IoU of the two bands at each dilation ratio; NaN where it was not wanted
             (crowd, or left out by the caller).
+        plain: float64 [m], mask IoU over the union, crowd or not.
     """
 
     dt: Int
     gt: Int
     iou: Float
     biou: Float
+    plain: Float
 
-    def value(self, ratio: int | None) -> Float:
+    def value(self, ratio: int | None, *, crowds: bool = True) -> Float:
         """Returns the IoU that AP matching uses: float64 [m].
 
         Args:
             ratio: place of the dilation ratio, None for mask AP. With one, the value is the smaller of mask and
                 boundary IoU, and the mask IoU alone for crowd (Boundary IoU API).
+            crowds: whether the measure knows crowds; lvis-api does not.
         """
-        return self.iou if ratio is None else np.fmin(self.iou, self.biou[ratio])
+        if ratio is None:
+            return self.iou if crowds else self.plain
+        smaller: Float = np.fmin(self.iou, self.biou[ratio])
+        return smaller
+
+    def numbered(self, dt: Int, gt: Int) -> PairTable:
+        """Returns the same pairs with other numbers: those that `dt` and `gt` hold for the present ones."""
+        return PairTable(dt[self.dt], gt[self.gt], self.iou, self.biou, self.plain)
 
 
 def divide(intersection: Int, union: Int) -> Float:
@@ -151,10 +161,10 @@ def pair_ious(
     (di, li), (gj, lj) = _local(i), _local(j)
     (a, wide_a), (b, wide_b) = draw_for_bands(dt.take(di), ratios), draw_for_bands(gt.take(gj), ratios)
     common = packed.intersections(a.planes, b.planes, li, lj)
-    union = np.where(crowd[j], dt.areas[i], dt.areas[i] + gt.areas[j] - common)
-    iou = divide(common, union)
+    plain = divide(common, dt.areas[i] + gt.areas[j] - common)
+    iou = np.where(crowd[j], divide(common, dt.areas[i]), plain)
     keep = np.flatnonzero((iou >= floor) & (common > 0))
-    i, j, iou, li, lj = i[keep], j[keep], iou[keep], li[keep], lj[keep]
+    i, j, iou, plain, li, lj = i[keep], j[keep], iou[keep], plain[keep], li[keep], lj[keep]
     biou = np.full((len(ratios), len(i)), np.nan)
     need = ~crowd[j] if wanted is None else ~crowd[j] & wanted(i, j, iou)
     at = np.flatnonzero(need)
@@ -163,4 +173,4 @@ def pair_ious(
         right = make_bands(b, wide_b[r], _needed(lj[at], len(gj)))
         both = packed.intersections(left.planes, right.planes, li[at], lj[at])
         biou[r, at] = divide(both, left.counts[li[at]] + right.counts[lj[at]] - both)
-    return PairTable(i, j, iou, biou)
+    return PairTable(i, j, iou, biou, plain)

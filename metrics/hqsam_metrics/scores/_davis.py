@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import AmbiguousNameError, meant, visible
 from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
+from hqsam_base.texts import read_lines
 from hqsam_metrics.masks.jf import Statistics, region_and_contour, statistics
 
 Labels = NDArray[np.uint8]
@@ -58,12 +60,19 @@ def score_sequence(
         One score an object.
 
     Raises:
-        UserError: fewer than three frames, label maps of different sizes, more objects than the ground truth has.
+        UserError: fewer than three frames, a first frame of nothing but void, label maps of different sizes, more
+            objects than the ground truth has.
     """
     if len(frames) < 3:
         raise UserError(f"sequence {sequence}: has {len(frames)} frames; the first and the last do not count")
     first = target(0)
     n_objects = int(first[first != VOID].max(initial=0))
+    if not n_objects and (first == VOID).any():
+        raise UserError(
+            f"sequence {sequence}, frame {frames[0]}: the ground truth has no object, only 0 and 255, and 255 is void in"
+            " DAVIS 2017. These look like the annotations of DAVIS 2016, one object a sequence: take the 2017 files, or"
+            " write the object as 1 (in the results, too)"
+        )
     values = np.zeros((2, n_objects, len(frames) - 2))
     for at in range(1, len(frames) - 1):
         real, found = target(at), pred(at)
@@ -88,66 +97,92 @@ def _check_frame(sequence: str, frame: str, pred: Labels, target: Labels, n_obje
 
 
 @dataclass(frozen=True)
-class DavisFolders:
-    """Where the pictures of a split are: `sequences` with their frames, `pred` and `target` folders."""
+class DavisSequence:
+    """A sequence of a split: its name, and its ground-truth and result pictures, [frames] each.
 
-    sequences: tuple[tuple[str, tuple[str, ...]], ...]
-    pred: Path
-    target: Path
+    The results of the first and the last frame, which do not count, need not be there: None.
+    """
+
+    name: str
+    target: tuple[Path, ...]
+    pred: tuple[Path | None, ...]
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """The names of the frames."""
+        return tuple(path.stem for path in self.target)
 
 
-def find_sequences(pred: Path, root: Path, split: str = "val") -> DavisFolders:
+def find_sequences(pred: Path, root: Path, split: str = "val") -> list[DavisSequence]:
     """Lists sequences and frames, and checks that every result picture is there.
+
+    A list may name a sequence more than once: it counts once. Frames are in the order of their file names.
 
     Args:
         pred: results, `<pred>/<sequence>/<frame>.png`.
         root: the folder with `Annotations/480p` and `ImageSets/2017`.
-        split: name of the list of sequences.
+        split: name of the list of sequences, one a line.
 
     Raises:
         UserError: a missing list, sequence or frame.
     """
     listing = root / "ImageSets" / "2017" / f"{split}.txt"
-    target = root / "Annotations" / "480p"
     if not listing.is_file():
         raise UserError(f"{listing}: no such file; --gt must be the DAVIS folder, --split one of its lists")
     if not pred.is_dir():
         raise UserError(f"{pred}: no such folder of results")
-    names = listing.read_text(encoding="utf-8").split()
-    sequences = []
-    for name in names:
-        frames = tuple(sorted(path.stem for path in (target / name).glob("*.png")))
-        if not frames:
-            raise UserError(f"{target / name}: no ground truth pictures for this sequence of {listing.name}")
-        missing = [frame for frame in frames[1:-1] if not (pred / name / f"{frame}.png").is_file()]
-        if missing:
-            raise UserError(
-                f"{pred / name / missing[0]}.png: no such result ({len(missing)} frames of {name} missing);"
-                " every frame but the first and the last must be there"
-            )
-        sequences.append((name, frames))
-    if not sequences:
+    names = dict.fromkeys(read_lines(listing))
+    if not names:
         raise UserError(f"{listing}: names no sequence")
-    return DavisFolders(tuple(sequences), pred, target)
+    return [_sequence(name, root / "Annotations" / "480p", pred, listing) for name in names]
 
 
-def _score_folder(folders: DavisFolders, number: int) -> list[ObjectScore]:
+def _sequence(name: str, annotations: Path, pred: Path, listing: Path) -> DavisSequence:
+    try:
+        folder, results = meant(annotations, name), meant(pred, name)
+    except AmbiguousNameError as error:
+        raise UserError(f"{listing}: sequence {name}: {error}") from None
+    files = visible((folder or annotations / name).glob("*.png"))
+    if not files:
+        raise UserError(f"{annotations / name}: no ground truth pictures for this sequence of {listing.name}")
+    found = [None if results is None else meant(results, file.name) for file in files]
+    missing = [file.name for file, there in zip(files[1:-1], found[1:-1], strict=True) if there is None]
+    if missing:
+        raise UserError(
+            f"{pred / name / missing[0]}: no such result ({len(missing)} frames of {name} missing);"
+            " every frame but the first and the last must be there"
+        )
+    return DavisSequence(name, tuple(files), tuple(found))
+
+
+def _score_folder(sequences: Sequence[DavisSequence], number: int) -> list[ObjectScore]:
     from hqsam_metrics.masks.png import read_index_png
 
-    name, frames = folders.sequences[number]
+    one = sequences[number]
+
+    def found(at: int) -> Labels:
+        path = one.pred[at]
+        assert path is not None  # every frame that counts is there
+        return read_index_png(path)
+
     return score_sequence(
-        name,
-        frames,
-        pred=lambda at: read_index_png(folders.pred / name / f"{frames[at]}.png"),
-        target=lambda at: read_index_png(folders.target / name / f"{frames[at]}.png"),
-    )
+        one.name, one.frames, pred=found, target=lambda at: read_index_png(one.target[at])
+    )  # fmt: skip
 
 
-def score_folders(folders: DavisFolders, *, workers: int = 1, progress: Progress = silent) -> list[ObjectScore]:
+def score_folders(
+    sequences: Sequence[DavisSequence], *, workers: int = 1, progress: Progress = silent
+) -> list[ObjectScore]:
     """Scores all sequences, in the order of the split's list; `workers` processes change no number."""
-    total = len(folders.sequences)
-    parts = run_parts(_score_folder, folders, total, workers=workers, progress=progress, what="scoring sequences")
+    total = len(sequences)
+    parts = run_parts(_score_folder, sequences, total, workers=workers, progress=progress, what="scoring sequences")
     return [score for part in parts for score in part]
+
+
+def check_objects(scores: Sequence[ObjectScore], where: Path) -> None:
+    """Checks that something was scored; UserError for a ground truth without any object."""
+    if not scores:
+        raise UserError(f"{where}: no sequence has an object in its first annotated frame: there is nothing to score")
 
 
 def global_metrics(scores: Sequence[ObjectScore]) -> dict[str, float | None]:

@@ -95,10 +95,11 @@ def score_coco_files(
     from hqsam_base.digest import sha256_file
     from hqsam_metrics.ap import score
     from hqsam_metrics.ap.detection import score_detections
-    from hqsam_metrics.ap.instances import read_ground_truth, read_results
+    from hqsam_metrics.ap.instances import check_countable, read_ground_truth, read_results
 
     ratio = score.measure_of(iou_type, dilation_ratio)
     truth = read_ground_truth(gt, progress=progress)
+    check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, progress=progress)
     plan = make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=False)
     scored = score_detections(truth, found, score.with_mask_ap(plan), workers=workers, progress=progress)
@@ -121,10 +122,12 @@ def cross_check(
     area_rule: AreaRule,
 ) -> str:  # fmt: skip
     """Compares with COCOeval on the first images of the files."""
-    from hqsam_metrics.crosscheck import by_default, check_coco
+    from hqsam_metrics.crosscheck import check_coco
 
-    said = check_coco(pred=pred, gt=gt, iou_type=iou_type, dilation_ratio=dilation_ratio, class_agnostic=class_agnostic)
-    return said + by_default(max_dets, area_rule)
+    return check_coco(
+        pred=pred, gt=gt, iou_type=iou_type, dilation_ratio=dilation_ratio, class_agnostic=class_agnostic,
+        max_dets=max_dets, area_rule=area_rule,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -67,13 +67,12 @@ def score_davis_folders(
     progress: Progress = silent,
 ) -> Result:
     """DAVIS 2017 semi-supervised J, F and J&F, per object."""
-    from hqsam_metrics.scores._davis import find_sequences, global_metrics, per_object, score_folders
+    from hqsam_metrics.scores._davis import check_objects, find_sequences, global_metrics, per_object, score_folders
 
-    folders = find_sequences(pred, gt, split)
-    scores = score_folders(folders, workers=workers, progress=progress)
-    digest = _folder_digest(
-        folders.target / name / f"{frame}.png" for name, frames in folders.sequences for frame in frames
-    )
+    sequences = find_sequences(pred, gt, split)
+    scores = score_folders(sequences, workers=workers, progress=progress)
+    check_objects(scores, gt)
+    digest = _folder_digest(path for one in sequences for path in one.target)
     block = protocol(split=split, ground_truth_digest=digest)
     rows = per_object(scores)
     return Result(dict(global_metrics(scores)), len(rows), len(rows), block, [], {"per_object": rows})
@@ -116,7 +115,7 @@ class DavisScore(Score):
     def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.benchmark_data import rle_column
-        from hqsam_metrics.scores._davis import global_metrics, score_sequence
+        from hqsam_metrics.scores._davis import check_objects, global_metrics, score_sequence
 
         target = rle_column(data.benchmark.instances, data.benchmark.folder / "instances.parquet")
         predicted, real = _predicted_layers(data), _real_layers(data)
@@ -132,6 +131,7 @@ class DavisScore(Score):
                 target=partial(read, layers=real, masks=target),
             )
             progress(number + 1, len(videos), "scoring sequences")
+        check_objects(scores, data.benchmark.folder)
         return Outcome(dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings)
 
 

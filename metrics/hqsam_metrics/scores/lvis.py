@@ -15,6 +15,7 @@ from hqsam_metrics.ap.options import (
     Area,
     AreaRule,
     DetectionOptions,
+    IouType,
     Kind,
     MaxDets,
     Ratio,
@@ -70,10 +71,11 @@ def score_lvis_files(
     from hqsam_base.digest import sha256_file
     from hqsam_metrics.ap import score
     from hqsam_metrics.ap.detection import score_detections
-    from hqsam_metrics.ap.instances import read_ground_truth, read_results
+    from hqsam_metrics.ap.instances import check_countable, read_ground_truth, read_results
 
     ratio = score.measure_of(iou_type, dilation_ratio)
     truth = read_ground_truth(gt, lvis=True, progress=progress)
+    check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, progress=progress)
     plan = make_plan((ratio,), max_dets=max_dets, per_instance=False)
     scored = score_detections(truth, found, score.with_mask_ap(plan), workers=workers, progress=progress)
@@ -92,11 +94,15 @@ def score_lvis_files(
     return Result(metrics, n, n, block, warnings)
 
 
-def cross_check(*, pred: Path, gt: Path, max_dets: int | None, area_rule: AreaRule) -> str:
-    """Compares the mask AP with lvis-api on the first images of the files."""
-    from hqsam_metrics.crosscheck import by_default, check_lvis
+def cross_check(
+    *, pred: Path, gt: Path, iou_type: IouType, dilation_ratio: float, max_dets: int | None, area_rule: AreaRule
+) -> str:
+    """Compares with lvis-api on the first images of the files."""
+    from hqsam_metrics.crosscheck import check_lvis
 
-    return check_lvis(pred=pred, gt=gt) + by_default(max_dets, area_rule)
+    return check_lvis(
+        pred=pred, gt=gt, iou_type=iou_type, dilation_ratio=dilation_ratio, max_dets=max_dets, area_rule=area_rule
+    )
 
 
 class LvisScore(ApScore):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import one_form, visible
 from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_metrics.ap.options import Ratio, Workers
@@ -58,9 +59,10 @@ _OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 def _pictures(folder: Path, option: str) -> dict[str, Path]:
+    """Returns the pictures of a folder by their stem in one Unicode form."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder ({option})")
-    files = sorted(folder.iterdir())
+    files = visible(folder.iterdir())
     others = [path for path in files if path.suffix.lower() in _OTHER_PICTURES]
     if others:
         raise UserError(
@@ -68,9 +70,10 @@ def _pictures(folder: Path, option: str) -> dict[str, Path]:
         )
     found: dict[str, Path] = {}
     for path in (path for path in files if path.suffix.lower() == ".png"):
-        if path.stem in found:
-            raise UserError(f"{path}: {found[path.stem].name} lies beside it ({option}); a mask has one file")
-        found[path.stem] = path
+        stem = one_form(path.stem)
+        if stem in found:
+            raise UserError(f"{path}: {found[stem].name} lies beside it ({option}); a mask has one file")
+        found[stem] = path
     if not found:
         raise UserError(f"{folder}: has no PNG files ({option}); files in folders below it are not looked for")
     return found
@@ -147,6 +150,8 @@ def score_mask_folders(
     )
     metrics = {"mIoU": mean(i.iou for i in items), "mBIoU": mean(i.biou for i in items), **_cascade(items)}
     n_scored = sum(not math.isnan(item.iou) for item in items)
+    if not n_scored:
+        raise UserError(f"{gt}: no mask has a pixel, nor has one of {pred}: there is nothing to score")
     empty = len(items) - n_scored
     warnings = [f"{empty} pairs of empty masks are undefined and left out of the means"] if empty else []
     rows = [{"key": i.key, "iou": i.iou, "biou": i.biou} for i in items]

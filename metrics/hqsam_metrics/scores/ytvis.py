@@ -57,10 +57,11 @@ def score_ytvis_files(
     from hqsam_base.digest import sha256_file
     from hqsam_metrics.ap import score
     from hqsam_metrics.ap.tubes import score_tubes
-    from hqsam_metrics.ap.tubes_io import length_warnings, read_tube_results, read_ytvis
+    from hqsam_metrics.ap.tubes_io import check_countable, length_warnings, read_tube_results, read_ytvis
 
     progress(0, 0, "reading ground truth")
     truth = read_ytvis(gt)
+    check_countable(truth)
     progress(0, 0, "reading results")
     found = read_tube_results(pred, truth)
     boundary = iou_type == "boundary"
@@ -127,9 +128,10 @@ class YtvisScore(ApScore):
         from hqsam_metrics.ap.resample import matches_of
         from hqsam_metrics.ap.score import ap_warnings, dropped_warnings
         from hqsam_metrics.ap.tubes import BINS, LIMITS, score_tubes
-        from hqsam_metrics.ap.tubes_io import read_ytvis
+        from hqsam_metrics.ap.tubes_io import check_countable, read_ytvis
 
         truth = read_ytvis(data.benchmark.ground_truth)
+        check_countable(truth)
         places = _frame_places(data, truth)
         dt = _tubes(data, truth, options, places)
         scored = score_tubes(truth, dt, class_agnostic=options.class_agnostic, per_instance=True, progress=progress)
@@ -164,8 +166,7 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
 
 def _tubes(data: Predictions, truth: TubeTruth, options: YtvisOptions, places: list[tuple[int, int]]) -> Tubes:
     """Joins the predictions of each track to one tube."""
-    from hqsam_metrics.ap.columns import place_of
-    from hqsam_metrics.ap.tubes_io import Tubes, blank_string
+    from hqsam_metrics.ap.tubes_io import Frames, Tubes, blank_string
     from hqsam_metrics.benchmark_data import integers
     from hqsam_metrics.masks.rle import RleBatch
 
@@ -189,9 +190,9 @@ def _tubes(data: Predictions, truth: TubeTruth, options: YtvisOptions, places: l
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     each = np.repeat(owner, sizes)
     masks = RleBatch.of(strings, truth.heights[each], truth.widths[each])
-    category = place_of(truth.category_ids, np.array(categories, np.int64))
+    category = truth.categories.place(np.array(categories, np.int64))
     none = np.zeros(len(keys), bool)
-    return Tubes(str(data.folder), owner, category, scores, none, np.full(len(keys), np.nan), offsets, masks)
+    return Tubes(str(data.folder), owner, category, scores, none, np.full(len(keys), np.nan), Frames(offsets, masks))
 
 
 def _mean(values: Any) -> float:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 
 app = typer.Typer(no_args_is_help=True, help="Say what a checkpoint is, or write it in another format.")
@@ -53,7 +54,7 @@ def inspect(
     for name, value in rows.items():
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items())
-        typer.echo(f"{name:<13} {value or '-'}")
+        say(f"{name:<13} {value or '-'}")
 
 
 @app.command()
@@ -67,12 +68,12 @@ def convert(
     base: Annotated[Path | None, typer.Option(help="SAM's weights, if SOURCE holds a trained head only.")] = None,
 ) -> None:
     """Write a checkpoint in another format; the weights stay the same."""
-    from hqsam.model.checkpoint import weights_file
     from hqsam.model.convert import write
     from hqsam.model.load import load_any
+    from hqsam.model.weight_files import files_of, weights_file
 
     if to is not Target.hf_sam_hq:
-        check_outputs({"TARGET": target}, inputs=[weights_file(source), base])
+        check_outputs({"TARGET": target}, inputs=[*files_of(weights_file(source)), base])
     without_hq = f"choose --to {Target.sam.value}" if to.value.startswith(("hq", "hf")) else None
     write(load_any(source, backbone=backbone, base=base, without_hq=without_hq), target, to.value)
-    typer.echo(f"wrote {target} ({to.value})")
+    say(f"wrote {target} ({to.value})")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hqsam_base.terminal import say
+
 if TYPE_CHECKING:
     from hqsam_pipelines.compare.comparison import Comparison
 
@@ -90,8 +92,8 @@ def _gate(comparison: Comparison) -> None:
     """Ends with 1 on a significant regression, or when nothing could be tested."""
     if comparison.regressions:
         names = ", ".join(f"{c.benchmark} {c.model} {c.system} {c.metric}" for c in comparison.regressions)
-        typer.echo(f"regression: {names}", err=True)
+        say(f"regression: {names}", err=True)
         raise typer.Exit(1)
     if not comparison.tested:
-        typer.echo("no row could be tested: see the notes above", err=True)
+        say("no row could be tested: see the notes above", err=True)
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hqsam_base.terminal import say
 from hqsam_pipelines.runner.progress import ProgressDisplay
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ def show(
     atomic.write_bytes(target, images.encode_png(drawing.draw_sample(found.sample, found.views, found.pictures)))
     sample = found.sample
     facts = {name: value for name, value in found.row.items() if not isinstance(value, bytes)}
-    typer.echo(f"{key}: {sample.width}x{sample.height}, {len(sample.instances)} instance(s), in {found.where}")
+    say(f"{key}: {sample.width}x{sample.height}, {len(sample.instances)} instance(s), in {found.where}")
     for name in ("origin_image", "origin_mask", "image_mode", "exif_orientation", "mask_encoding", "fg_fraction"):
         if name in facts:
-            typer.echo(f"  {name:<17}{facts[name]}")
+            say(f"  {name:<17}{facts[name]}")
     for view in found.views:
-        typer.echo(f"  view {view['view']}: prompt {view['prompt']}, {view['n_foreground']} foreground pixels")
-    typer.echo(f"drawn to {target}")
+        say(f"  view {view['view']}: prompt {view['prompt']}, {view['n_foreground']} foreground pixels")
+    say(f"drawn to {target}")
     if json_file is not None:
         atomic.write_json(json_file, {"key": key, "manifest": facts, "views": found.views, "drawing": str(target)})
 
@@ -66,10 +67,28 @@ def _show_image(key: str, found: FoundImage, target: Path, json_file: Path | Non
     sets = Counter(prompt["prompt_set"] for prompt in found.prompts)
     told = ", ".join(f"{n} {name}" for name, n in sorted(sets.items())) or "no prompt"
     size = f"{facts['width']}x{facts['height']}"
-    typer.echo(f"{key}: {size}, {len(found.truths)} ground-truth object(s), {told}, in {found.where}")
-    typer.echo(f"drawn to {target}")
+    say(f"{key}: {size}, {len(found.truths)} ground-truth object(s), {told}, in {found.where}")
+    say(f"drawn to {target}")
     if json_file is not None:
         atomic.write_json(json_file, {"key": key, "image": facts, "prompts": dict(sets), "drawing": str(target)})
+
+
+@app.command()
+def labelme(
+    folder: Annotated[Path, typer.Argument(help="Folder with images and labelme's JSON files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.json", help="The COCO file to write, best in that folder.")],
+) -> None:
+    """Write the shapes of a labelme folder as one COCO file, which sources, evaluation sets and doctor read."""
+    from hqsam_base import atomic
+    from hqsam_datasets.formats.labelme import convert
+    from hqsam_pipelines.commands._outputs import check_outputs
+
+    check_outputs({"OUT.json": out})
+    found = convert(folder)
+    atomic.write_json(out, found.content)
+    say(f"{len(found.content['annotations'])} objects on {len(found.content['images'])} images: {out}")
+    for kind, number in sorted(found.left_out.items()):
+        say(f"  {number} shapes of type {kind} have no area and were left out")
 
 
 @app.command()
@@ -82,7 +101,7 @@ def push(
 
     with ProgressDisplay("push") as progress:
         sent = remote.push(folder, url, progress=progress)
-    typer.echo(f"{sent} shards sent; {url} is complete")
+    say(f"{sent} shards sent; {url} is complete")
 
 
 @app.command()
@@ -95,7 +114,7 @@ def pull(
 
     with ProgressDisplay("pull") as progress:
         index = remote.pull(url, folder, progress=progress)
-    typer.echo(f"{len(index['shards'])} shards in {folder}")
+    say(f"{len(index['shards'])} shards in {folder}")
 
 
 @app.command()
@@ -107,11 +126,11 @@ def sheet(
 
     if source is None:
         for name in sources.names():
-            typer.echo(f"{name:<14}{sources.load(name).sheet.title}")
+            say(f"{name:<14}{sources.load(name).sheet.title}")
         return
     facts = sources.load(source).sheet
     for name in ("title", "url", "licence", "citation", "n_pairs", "layout", "notes"):
-        typer.echo(f"{name:<10}{getattr(facts, name)}")
+        say(f"{name:<10}{getattr(facts, name)}", lines=True)
     for title, table in (("checksums", facts.checksums), ("known bad", facts.known_bad), ("strays", facts.strays)):
         for name, text in table.items():
-            typer.echo(f"{title:<10}{name}: {text}")
+            say(f"{title:<10}{name}: {text}", lines=True)

@@ -1,5 +1,7 @@
 """doctor: Check that this machine and this checkout can run the pipeline; `doctor data PATH`: check a folder of yours.
 
+`doctor licences` lists the licences of all dependencies.
+
 Exit status 1 if something would fail.
 """
 
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from hqsam_base.terminal import say
 
 if TYPE_CHECKING:
     from hqsam_datasets.diagnose.folder import Finding
@@ -28,11 +32,24 @@ def doctor(context: typer.Context, json_file: Json = None) -> None:
 
     findings = checks.examine(Path.cwd())
     for finding in findings:
-        typer.echo(f"{finding.mark:<5} {finding.what:<14} {finding.detail}")
+        say(f"{finding.mark:<5} {finding.what:<14} {finding.detail}")
     if json_file is not None:
         checks.write(findings, json_file)
     if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def licences(json_file: Json = None) -> None:
+    """List the licence of every package that this installation uses, as its metadata tells it."""
+    from hqsam_base import atomic
+    from hqsam_pipelines.runner.licences import licences as found
+
+    rows = found()
+    for row in rows:
+        say(f"{row.name:<32} {row.version:<18} {row.licence}")
+    if json_file is not None:
+        atomic.write_json(json_file, {"packages": [vars(row) for row in rows]})
 
 
 @app.command()
@@ -69,8 +86,8 @@ def data(
 
 
 def _print(finding: Finding) -> None:
-    typer.echo(f"{finding.level:<8}{finding.text}")
+    say(f"{finding.level:<8}{finding.text}")
     for name in finding.files[:_SHOWN]:
-        typer.echo(f"           {name}")
+        say(f"           {name}")
     if len(finding.files) > _SHOWN:
-        typer.echo(f"           and {len(finding.files) - _SHOWN} more")
+        say(f"           and {len(finding.files) - _SHOWN} more")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hqsam.model.outputs import Output
+from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def onnx(
     model = load_for_export(checkpoint, head=head, backbone=backbone, needs_hq=needs_hq)
     written = export_onnx(model, out, parts=parts, options=options)
     for file in written:
-        typer.echo(_line(file))
+        say(_line(file))
     if json_file is not None:
         write_json(json_file, {"backbone": model.backbone.name, "files": [_row(file) for file in written]})
 

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from hqsam.model.outputs import Output
+from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def predict(
     [found] = predictor.predict_batch([pixels], [[prompt]], output=output.value, multimask=multimask)
     patch = found.mask
     _write(image, pixels, prompt, found, patch, model, out=out, overlay=overlay, json_file=json_file, output=output)
-    typer.echo(f"{out}: {patch.area} of {pixels.shape[0] * pixels.shape[1]} pixels, predicted IoU {found.iou:.3f}")
+    say(f"{out}: {patch.area} of {pixels.shape[0] * pixels.shape[1]} pixels, predicted IoU {found.iou:.3f}")
 
 
 def _read_image(path: Path) -> Any:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from hqsam_base.terminal import say
+
 app = typer.Typer(help="Switch to another ready profile of configs/.")
 
 
@@ -35,13 +37,13 @@ def profile(
     root = env.repository_root()
     if name is None:
         for known, active in profiles.listing(root):
-            typer.echo(f"{'*' if active else ' '} {known}")
+            say(f"{'*' if active else ' '} {known}")
     else:
         switched = profiles.switch(root, name, force=force)
-        typer.echo(f"params.yaml is now the profile {name}" if switched else f"{name} is active already")
+        say(f"params.yaml is now the profile {name}" if switched else f"{name} is active already")
     if prune or (prune is None and name is not None):
         for line in profiles.prune(root):
-            typer.echo(line)
+            say(line)
     if name is not None:
         for line in profiles.restore(root):
-            typer.echo(line)
+            say(line)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from hqsam.model.outputs import Output
+from hqsam_base.terminal import say
 
 app = typer.Typer(help="Refine predictions with CascadePSP, CRM or GrabCut and score them beside the original ones.")
 
@@ -68,19 +69,19 @@ def refine(
     if json is not None:
         write_json(json, found)
     if not found["refiner"].get("weights_published", True):
-        typer.echo("note: these are not the published weights of the refiner", err=True)
+        say("note: these are not the published weights of the refiner", err=True)
     for result in found["results"]:
         _show(result, f"{benchmark}-{model}", system, refiner)
 
 
 def _show(result: dict[str, Any], name: str, system: str, refiner: str) -> None:
-    typer.echo(f"{name}, {result['prompt_set']}, {result['refined']['n_scored']} scored (times 100)")
+    say(f"{name}, {result['prompt_set']}, {result['refined']['n_scored']} scored (times 100)")
     for label, key in ((system, "original"), (f"{system} + {refiner}", "refined")):
         values = {k: v for k, v in result[key]["metrics"].items() if v is not None}
-        typer.echo(f"  {label:<24} " + "  ".join(f"{k} {100 * v:.1f}" for k, v in values.items()))
+        say(f"  {label:<24} " + "  ".join(f"{k} {100 * v:.1f}" for k, v in values.items()))
     for value, d in result["differences"].items():
         interval = f"[{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
-        typer.echo(
+        say(
             f"  difference of {value}: {100 * d['difference']:+.1f} {interval}, p = {d['p_value']:.3g}, "
             f"{d['n_pairs']} instances in {d['n_clusters']} clusters"
         )

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from hqsam_base.terminal import say
+
 app = typer.Typer(help="Run what is out of date, independent stages side by side.")
 
 
@@ -46,7 +48,7 @@ def repro(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what happened here.")] = None,
 ) -> None:
     """Bring the targets up to date."""
-    from hqsam_datasets.fetch.archive import DROP_FOLDER_VARIABLE
+    from hqsam_datasets.fetch.places import DROP_FOLDER_VARIABLE
     from hqsam_pipelines.config import env
     from hqsam_pipelines.runner import reproduce
 
@@ -62,20 +64,20 @@ def repro(
     if json_file is not None:
         reproduce.write(outcome, json_file)
     for line in outcome.lines():
-        typer.echo(line)
+        say(line, lines=True)
     if outcome.failed:
         raise typer.Exit(1)
     if grid:
-        typer.echo((root / "reports" / "tables" / "ablations.md").read_text(encoding="utf-8"))
+        say((root / "reports" / "tables" / "ablations.md").read_text(encoding="utf-8"), lines=True)
 
 
 def _accept(root: Path) -> None:
     from hqsam_pipelines.runner.accept import accept_code
 
     found = accept_code(root)
-    typer.echo(f"{len(found.accepted)} stages count as made by today's code: {', '.join(found.accepted) or 'none'}")
+    say(f"{len(found.accepted)} stages count as made by today's code: {', '.join(found.accepted) or 'none'}")
     for name, why in found.left.items():
-        typer.echo(f"{name} runs again: {why}")
+        say(f"{name} runs again: {why}")
 
 
 def _switch(root: Path) -> None:
@@ -96,6 +98,6 @@ def _switch(root: Path) -> None:
         problem = f"there is no grid of ablations for the profile {active!r}"
         raise UserError(problem, file=root / FILE, key="profile", cure=f"switch first: {bases}")
     if profiles.switch(root, name):
-        typer.echo(f"params.yaml is now the profile {name}; `hqsam profile {ablations.PROFILES[name]}` goes back")
+        say(f"params.yaml is now the profile {name}; `hqsam profile {ablations.PROFILES[name]}` goes back")
         for line in profiles.prune(root):
-            typer.echo(line)
+            say(line)

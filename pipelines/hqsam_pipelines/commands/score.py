@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from hqsam_base.terminal import say
 from hqsam_metrics.base import SCORES, Option, Result, Score
 from hqsam_pipelines.commands._outputs import check_outputs
 from hqsam_pipelines.runner.progress import ProgressDisplay
@@ -119,7 +120,7 @@ def _run(
         checked = None if check is None else check()
     _show(result)  # first: a file that cannot be written must not cost the numbers
     if checked is not None:
-        typer.echo(checked)
+        say(checked)
     if json_file is not None:
         with _messages(json_file):
             write_json(json_file, result.to_dict(), ascii_only=True)
@@ -133,17 +134,17 @@ def _messages(json_file: Path | None) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True, lines=True)
         raise typer.Exit(1) from None
     except OSError as error:
         # Of a file that was opened already, such as the result on a full disk, the system says no name.
-        typer.echo(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
+        say(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
         raise typer.Exit(1) from None
 
 
 def _show(result: Result) -> None:
     for name, value in result.metrics.items():
-        typer.echo(f"{name:<10} {'undefined' if value is None else f'{value:.4f}'}")
-    typer.echo(f"scored {result.n_scored} of {result.n_expected}, protocol {result.to_dict()['protocol_hash']}")
+        say(f"{name:<10} {'undefined' if value is None else f'{value:.4f}'}")
+    say(f"scored {result.n_scored} of {result.n_expected}, protocol {result.to_dict()['protocol_hash']}")
     for warning in result.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
 
@@ -35,7 +36,7 @@ def stop() -> None:
 
     root = env.repository_root()
     host_client.stop(root)
-    typer.echo("stopped" if server.stop(root) else "no server of this checkout runs")
+    say("stopped" if server.stop(root) else "no server of this checkout runs")
 
 
 @app.command()
@@ -43,14 +44,14 @@ def status() -> None:
     """Say whether a server runs and where; exit status 3 if none does."""
     found = server.status(env.repository_root())
     if found is None:
-        typer.echo("no server runs; the next stage starts one")
+        say("no server runs; the next stage starts one")
         raise typer.Exit(3)
     _show(found)
 
 
 def _show(found: server.Server) -> None:
     if not found.ours and not server.healthy(found.api):
-        typer.echo(f"{found.api} (PREFECT_API_URL) does not answer", err=True)
+        say(f"{found.api} (PREFECT_API_URL) does not answer", err=True)
         raise typer.Exit(1)
     whose = f"process {found.pid}" if found.ours else "given by PREFECT_API_URL"
-    typer.echo(f"Prefect server: {found.page} ({whose})")
+    say(f"Prefect server: {found.page} ({whose})")

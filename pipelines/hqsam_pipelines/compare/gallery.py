@@ -73,8 +73,9 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
         mine = [i for i in chosen if (i.benchmark, i.model) == (benchmark, model)]
         try:
             found += _drawn(comparison, benchmark, model, mine)
-        except (NotAvailableError, UserError) as error:
-            notes.append(f"no pictures of {benchmark}: {error}")
+        except Exception as error:  # whatever strangers' tables raise: the comparison goes on without the pictures
+            known = isinstance(error, (NotAvailableError, UserError))
+            notes.append(f"no pictures of {benchmark}: {error if known else f'{type(error).__name__}: {error}'}")
     return found, notes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from hqsam_base.terminal import styled
 from hqsam_metrics.base import Scale
 from hqsam_metrics.stats import Difference
 from hqsam_pipelines.compare.comparison import Comparison
@@ -16,6 +17,7 @@ from hqsam_pipelines.report.tables import interval_text, number, signed
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from hqsam.systems import System
 
@@ -83,23 +85,23 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
         every: also rows without a test (AP at single thresholds and sizes) and further systems.
     """
     a, b = comparison.a, comparison.b
-    console.print(f"A  [bold]{_plain(a.label)}[/]  {_plain(a.subject)}", highlight=False)
-    console.print(f"B  [bold]{_plain(b.label)}[/]  {_plain(b.subject)}", highlight=False)
+    console.print(styled("A  ", (a.label, "bold"), "  ", a.subject))
+    console.print(styled("B  ", (b.label, "bold"), "  ", b.subject))
     console.print(comparison.method, style="dim", highlight=False)
     rows = [c for c in comparison.changes if every or is_main(comparison, c)]
     console.print(terminal_table(rows, comparison))
     for note in dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable"):
-        console.print(f"[yellow]not comparable[/] {_plain(note)}", highlight=False)
+        console.print(styled(("not comparable", "yellow"), f" {note}"))
     for key, left, right in comparison.params[:_KEYS]:
-        console.print(f"[dim]params[/] {_plain(f'{key}: {left} → {right}')}", highlight=False)
+        console.print(styled(("params", "dim"), f" {key}: {left} → {right}"))
     if len(comparison.params) > _KEYS:
         console.print(
-            f"[dim]params[/] and {len(comparison.params) - _KEYS} more keys differ: --html, --json", highlight=False
+            styled(("params", "dim"), f" and {len(comparison.params) - _KEYS} more keys differ: --html, --json")
         )
     for text in comparison.missing:
-        console.print(f"[yellow]missing[/] {_plain(text)}", highlight=False)
+        console.print(styled(("missing", "yellow"), f" {text}"))
     for text in comparison.notes:
-        console.print(f"[yellow]note[/] {_plain(text)}", highlight=False)
+        console.print(styled(("note", "yellow"), f" {text}"))
     console.print(verdict_line(comparison), highlight=False)
 
 
@@ -146,31 +148,26 @@ def terminal_table(changes: list[Change], comparison: Comparison) -> Table:
     return table
 
 
-def _cells(change: Change, label: str, first: bool, several_models: bool) -> list[str]:
+def _cells(change: Change, label: str, first: bool, several_models: bool) -> list[Text]:
     name = f"{paper.title(change.benchmark)} {change.prompt_set}" + (f" {change.model}" if several_models else "")
-    style = _STYLES.get(change.verdict, "")
     verdict = "–" if change.verdict == "untested" else change.verdict
-    return [
+    cells = [
         name if first else "",
         label,
-        _plain(change.scale.label(change.metric)),
+        change.scale.label(change.metric),
         number(change.a),
         number(change.b),
         signed(change.difference, 2),
-        _plain(interval_text(change.interval, 2)),
+        interval_text(change.interval, 2),
         _p(change.p_holm),
-        f"[{style}]{verdict}[/]" if style else verdict,
     ]
+    return [*map(styled, cells), styled((verdict, _STYLES.get(change.verdict, "")))]
 
 
 def _p(value: float) -> str:
     if math.isnan(value):
         return ""
     return "<0.001" if value < 0.0005 else f"{value:.3f}"
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 def to_html(comparison: Comparison) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import json
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import yaml
+from pydantic import Field, field_validator
 
 from hqsam_base.errors import UserError
+from hqsam_pipelines.config.strict import MAX_BYTES, Digest, Name, Outline, outlined, parse_json, parse_yaml
 from hqsam_pipelines.report.results import Result, parse_metrics, units_frame
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 WORKSPACE = "workspace"
 METRICS = "reports/metrics"
+_METRICS_NAME = re.compile(r"[A-Za-z0-9_.-]+\.json")
+_MOST_METRICS = 2000
 
 
 class NotAvailableError(Exception):
@@ -161,8 +164,8 @@ class Repository:
                 file=METRICS,
                 cure="run `dvc repro`" if not sha else "choose a revision at which reports/metrics was committed",
             )
-        params = _mapping(self._read(sha, "params.yaml"))
-        lock = _mapping(self._read(sha, "dvc.lock"))
+        params = self._yaml(_Params, sha, "params.yaml", name)
+        lock = self._yaml(_Lock, sha, "dvc.lock", name)
         metrics = {path: hashlib.md5(text, usedforsecurity=False).hexdigest() for path, text in files}
         made_with = lock_params(lock, {(r.benchmark, r.model) for r in results})
         return Revision(name, sha, subject, tuple(results), params, lock_outputs(lock), metrics, made_with, self)
@@ -238,15 +241,33 @@ class Repository:
         if not sha:
             files = sorted((self.root / METRICS).glob("*.json"))
             return [(f"{METRICS}/{f.name}", f.read_bytes()) for f in files]
-        listed = _git(self.root, "ls-tree", "--name-only", sha, f"{METRICS}/").stdout.decode().splitlines()
-        names = sorted(PurePosixPath(path).name for path in listed if path.endswith(".json"))
+        listed = _git(self.root, "ls-tree", "-z", "--name-only", sha, f"{METRICS}/").stdout.decode(errors="replace")
+        names = sorted(PurePosixPath(path).name for path in listed.split("\0") if path.endswith(".json"))
+        strange = next((name for name in names if not _METRICS_NAME.fullmatch(name)), None)
+        if strange is not None or len(names) > _MOST_METRICS:
+            problem = f"{len(names)} metrics files" if strange is None else "no name of a metrics file"
+            raise UserError(f"{problem} at {sha[:12]}", file=METRICS, key=strange, cure="choose another revision")
         return [(f"{METRICS}/{n}", self._read(sha, f"{METRICS}/{n}") or b"") for n in names]
+
+    def _yaml(self, kind: type[Outline], sha: str, path: str, name: str) -> Mapping[str, Any]:
+        """A YAML file of a revision as it is, once it is known to look like `kind`; empty if there is none."""
+        where = f"{path} at {name}"
+        content = parse_yaml(self._read(sha, path) or b"", where)
+        outlined(kind, content or {}, where)
+        return content or {}
 
     def _read(self, sha: str, path: str) -> bytes | None:
         if not sha:
             file = self.root / path
             return file.read_bytes() if file.is_file() else None
-        done = _git(self.root, "show", f"{sha}:{self._prefix / path}")
+        place = f"{sha}:{self._prefix / path}"
+        size = _git(self.root, "cat-file", "-s", place)
+        if size.returncode:
+            return None
+        if int(size.stdout) > MAX_BYTES:
+            problem = f"the file has {int(size.stdout)} bytes, {MAX_BYTES} are the most"
+            raise UserError(problem, file=f"{path} at {sha[:12]}", cure="choose another revision")
+        done = _git(self.root, "cat-file", "blob", place)
         return done.stdout if not done.returncode else None
 
     @functools.cached_property
@@ -265,10 +286,10 @@ class Repository:
         return self._object(found)
 
     def _listing(self, md5: str) -> list[dict[str, str]]:
-        source = self._object(md5)
+        source, where = self._object(md5), f"DVC's listing {md5}"
         text = source.read_bytes() if isinstance(source, Path) else source.getvalue()
-        entries: list[dict[str, str]] = json.loads(text)
-        return entries
+        found = outlined(_Listing, {"entries": parse_json(text, where)}, where)
+        return [{"relpath": entry.relpath, "md5": entry.md5} for entry in found.entries]
 
     def _object(self, md5: str) -> Path | io.BytesIO:
         """An object of the local cache, or of the remote that the workspace is configured for."""
@@ -280,9 +301,12 @@ class Repository:
         if self._remote is None:
             raise _AbsentError("no remote is configured")
         try:
-            return io.BytesIO(self._remote.fs.cat_file(self._remote.oid_to_path(md5)))
+            data = self._remote.fs.cat_file(self._remote.oid_to_path(md5))
         except Exception as error:  # whatever the remote's client raises: the comparison goes on without the table
             raise _AbsentError(f"nor on the remote: {type(error).__name__}") from error
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
+            raise _AbsentError("what the remote has under its digest are other bytes")
+        return io.BytesIO(data)
 
     @functools.cached_property
     def _remote(self) -> Any:
@@ -299,11 +323,55 @@ class Repository:
             raise _AbsentError(f"the remote cannot be used: {type(error).__name__}: {error}") from error
 
 
+class _Out(Outline):
+    path: str
+    md5: Digest | None = None
+
+
+class _LockStage(Outline):
+    outs: tuple[_Out, ...] = ()
+    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class _Lock(Outline):
+    """What is read of a dvc.lock: digests become paths of the cache."""
+
+    stages: dict[str, _LockStage] = Field(default_factory=dict)
+
+
+class _Benchmark(Outline):
+    index: dict[str, Any] = Field(default_factory=dict)
+    score: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Params(Outline):
+    """What is read of the params.yaml of any age."""
+
+    benchmarks: dict[Name, _Benchmark] = Field(default_factory=dict)
+    models: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+
+
+class _Entry(Outline):
+    relpath: str
+    md5: Digest
+
+    @field_validator("relpath")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        if PurePosixPath(path).is_absolute() or ".." in path.split("/") or "\\" in path or not path.isprintable():
+            raise ValueError("its path leaves the folder")
+        return path
+
+
+class _Listing(Outline):
+    entries: tuple[_Entry, ...]
+
+
 def lock_outputs(lock: Mapping[str, Any]) -> dict[str, str]:
     """Output path to MD5 of every stage in a dvc.lock."""
     stages = lock.get("stages", {})
     outs = [out for stage in stages.values() for out in stage.get("outs", ())]
-    return {str(out["path"]): str(out["md5"]) for out in outs if "md5" in out}
+    return {out["path"]: out["md5"] for out in outs if out.get("md5") is not None}
 
 
 _WHOLE = ("overlap", "validate", "shard", "augment")
@@ -321,11 +389,6 @@ def lock_params(lock: Mapping[str, Any], runs: set[tuple[str, str]]) -> dict[str
         if name in names or name in _WHOLE:
             found |= stage.get("params", {}).get("params.yaml", {})
     return found
-
-
-def _mapping(text: bytes | None) -> Mapping[str, Any]:
-    content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if text else {}
-    return content if isinstance(content, Mapping) else {}
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hqsam_base.safe_text import shown
 from hqsam_metrics.base import Quantity, Scale
 from hqsam_metrics.stats import Difference, stratified
 from hqsam_pipelines.compare.revisions import NotAvailableError, Revision
@@ -147,8 +148,8 @@ class BenchmarkRows:
                 found |= {(*row[2:], name): difference for name, difference in new.items()}
             except NotAvailableError as error:
                 self.lacking.append(error)
-            except ValueError as error:
-                self.notes.append(f"{self.benchmark}: no bootstrap of AP: {error}")
+            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+                self.notes.append(f"{self.benchmark}: no bootstrap of AP: {type(error).__name__}: {error}")
         return [replace(c, interval=found.get((c.prompt_set, c.system, c.metric), c.interval)) for c in changes]
 
     def _instances(self, result: Result, quantity: Quantity) -> Change | None:
@@ -159,9 +160,7 @@ class BenchmarkRows:
         interval = stratified([(np.asarray(b - a, np.float64), frames[0]["cluster"].to_numpy())])
         left, right = float(a.mean()), float(b.mean())
         family = "+".join(quantity.columns)
-        return Change(
-            *result.row, quantity.title, quantity.scale, family, False, left, right, right - left, interval
-        )
+        return Change(*result.row, quantity.title, quantity.scale, family, False, left, right, right - left, interval)
 
     def _paired(self, result: Result, quantity: Quantity) -> tuple[Any, Any] | None:
         frames = self._frames(result)
@@ -251,7 +250,7 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[tuple[str, st
     """Keys (dotted) whose values differ, with both values as text; ``–`` where a side has none."""
     left, right = dict(_flat(a)), dict(_flat(b))
     keys = sorted(key for key in {*left, *right} if left.get(key, _NONE) != right.get(key, _NONE))
-    return tuple((key, str(left.get(key, "–")), str(right.get(key, "–"))) for key in keys)
+    return tuple((key, shown(left.get(key, "–")), shown(right.get(key, "–"))) for key in keys)
 
 
 _NONE = object()

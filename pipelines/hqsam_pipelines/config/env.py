@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hqsam_base import own_code
 from hqsam_base.errors import UserError
 
 # Libraries that would otherwise report usage to their makers. `setdefault`: a user may switch one back on.
@@ -69,11 +70,12 @@ def repository_root(start: Path | None = None) -> Path:
     Raises:
         UserError: no such folder up to the file system's root.
     """
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
-            return folder
-    raise UserError("no dvc.yaml and params.yaml here or above", file=here, cure="run this inside the repository")
+    here = start or Path.cwd()
+    root = own_code.repository_of(here)
+    if root is None:
+        cure = "run this inside the repository"
+        raise UserError("no dvc.yaml and params.yaml here or above", file=here.resolve(), cure=cure)
+    return root
 
 
 def state_dir(root: Path) -> Path:

@@ -155,12 +155,7 @@ def _build_dataclass(kind: Any, values: Mapping[str, Any], file: Path, key: str)
 def _call(make: Callable[[], T], file: Path, key: str) -> T:
     try:
         return make()
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error), file=file, key=key) from error
-    except Exception as error:
-        # `hqsam_metrics` has a UserError of its own, because it depends on nothing of ours.
-        if type(error).__name__ != "UserError":
-            raise
+    except (ValueError, TypeError, UserError) as error:  # a class knows neither file nor section
         raise UserError(str(error), file=file, key=key) from error
 
 

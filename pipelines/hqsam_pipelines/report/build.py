@@ -166,7 +166,11 @@ def _hero(reader: SceneReader, picks: Sequence[Pick], options: ReportOptions) ->
         return None
     rows = [strip(reader.read(pick), 232) for pick in shown]
     captions = [
-        [paper.title(p.benchmark), *(f"{p.quantity.title} {p.quantity.scale.factor * v:.0f}" for v in (p.sam, p.hq)), ""]
+        [
+            paper.title(p.benchmark),
+            *(f"{p.quantity.title} {p.quantity.scale.factor * v:.0f}" for v in (p.sam, p.hq)),
+            "",
+        ]
         for p in shown
     ]
     heads = ["Image and prompt", "SAM", "HQ-SAM", "Ground truth"]

@@ -297,7 +297,7 @@ def gain_chart(sam: Sequence[float], hq: Sequence[float], quantity: Quantity) ->
 
 
 _X_COLUMNS = ("step", "iteration", "epoch")
-_CURVE_STYLES = {Output.sam: "sam", Output.hq_token: "hq", Output.hq_sum: "extra"}
+_CURVE_STYLES: dict[str, str] = {Output.sam: "sam", Output.hq_token: "hq", Output.hq_sum: "extra"}
 _CURVE_TITLES = {system.name: system.label for system in listed(None)}
 
 

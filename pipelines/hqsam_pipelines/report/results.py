@@ -7,22 +7,25 @@ benchmark's table at a time beside the metrics.
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import StringConstraints
 
 from hqsam.systems import System, listed
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity, Score, score_of
+from hqsam_pipelines.config.strict import Name, Outline, outlined, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hqsam_metrics.stats import Difference
 
+_TEXTS = ("prompt_set", "system", "key", "cluster", "unit")
 
 
 @dataclass(frozen=True)
@@ -79,29 +82,40 @@ def parse_metrics(text: bytes, where: str) -> list[Result]:
         UserError: it is no metrics file.
     """
     try:
-        payload = json.loads(text)
-        return [_result(payload, item) for item in payload["results"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"this is not a metrics file: {type(error).__name__}: {error}",
-            file=where,
-            cure="run `dvc repro score`",
-        ) from error
+        found = outlined(_MetricsFile, parse_json(text, where), where)
+    except UserError as error:
+        problem = f"this is not a metrics file: {error.problem}"
+        raise UserError(problem, file=where, key=error.key, cure="run `dvc repro score`") from error
+    return [_result(found, item) for item in found.results]
 
 
-def _result(payload: Mapping[str, Any], item: Mapping[str, Any]) -> Result:
-    return Result(
-        benchmark=str(payload["benchmark"]),
-        model=str(payload["model"]),
-        prompt_set=str(item["prompt_set"]),
-        system=str(item["system"]),
-        metrics=finite(item["metrics"]),
-        n_expected=int(item["n_expected"]),
-        n_scored=int(item["n_scored"]),
-        protocol=dict(item["protocol"]),
-        protocol_hash=str(item["protocol_hash"]),
-        warnings=tuple(str(text) for text in item.get("warnings", ())),
-    )
+_Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_&@.+-]{1,80}$")]
+
+
+class _Item(Outline):
+    """One system's entry of a metrics file."""
+
+    prompt_set: Name
+    system: Name
+    metrics: dict[_Word, Any]
+    n_expected: int
+    n_scored: int
+    protocol: dict[str, Any]
+    protocol_hash: _Word
+    warnings: tuple[str, ...] = ()
+
+
+class _MetricsFile(Outline):
+    """Its names become parts of paths."""
+
+    benchmark: Name
+    model: Name
+    results: tuple[_Item, ...]
+
+
+def _result(found: _MetricsFile, item: _Item) -> Result:
+    given = {name: getattr(item, name) for name in _Item.model_fields if name != "metrics"}
+    return Result(benchmark=found.benchmark, model=found.model, metrics=finite(item.metrics), **given)
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -136,17 +150,29 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        frame: pd.DataFrame = pq.read_table(source, use_threads=False).to_pandas()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"the per-instance table cannot be read: {error}",
-            file=where,
-            cure="run `dvc repro score` or `dvc pull`",
-        ) from error
-    missing = sorted({"prompt_set", "system", "key", "cluster", "unit"} - set(frame.columns))
-    if missing:
-        raise UserError(f"the per-instance table lacks the columns {missing}", file=where, cure="score again")
+        table = pq.read_table(source, use_threads=False)
+        missing = sorted({*_TEXTS} - set(table.column_names))
+        if missing:
+            raise UserError(f"the per-instance table lacks the columns {missing}", file=where, cure="score again")
+        strange = [name for name in table.column_names if not _is_ours(table[name], name)]
+        frame: pd.DataFrame = table.to_pandas()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        cure = "run `dvc repro score` or `dvc pull`"
+        raise UserError(f"the per-instance table cannot be read: {error}", file=where, cure=cure) from error
+    if strange or frame.duplicated(["prompt_set", "system", "key", "unit"]).any():
+        why = f"columns of another type: {strange}" if strange else "an instance twice"
+        raise UserError(f"the per-instance table has {why}", file=where, cure="score again")
     return frame
+
+
+def _is_ours(column: Any, name: str) -> bool:
+    """Whether a column holds texts without gaps, or numbers, as the score stage writes them."""
+    import pyarrow as pa
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if name in _TEXTS:
+        return (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not column.null_count
+    return bool(pa.types.is_floating(kind) or pa.types.is_null(kind))
 
 
 def quantity_values(frame: pd.DataFrame, quantity: Quantity) -> pd.Series[float]:

@@ -21,6 +21,7 @@ from hqsam_pipelines.report.results import Run, quantity_values
 if TYPE_CHECKING:
     import pandas as pd
 
+
 @dataclass(frozen=True)
 class Row:
     """One metric of one benchmark: a system against its baseline (HQ-SAM against SAM), ours and the paper's.

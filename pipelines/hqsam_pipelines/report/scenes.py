@@ -191,7 +191,9 @@ class SceneReader:
             mine = [row for row in here if row["instance_id"] == prompts[0]["instance_id"]]
             return [(row, pick.unit) for row in (mine or here)[:1]]
         direct = [row for row in here if row["instance_id"] == pick.unit]
-        return [(row, None) for row in direct or _track(folder, pick, inner=self.run.score(pick.benchmark).inner_frames)]
+        return [
+            (row, None) for row in direct or _track(folder, pick, inner=self.run.score(pick.benchmark).inner_frames)
+        ]
 
     def _masks(
         self, folder: Path, pick: Pick, place: Mapping[str, Any], prompt: str | None

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hqsam_base.errors import UserError
+from hqsam_base.terminal import styled
 from hqsam_metrics.base import Scale
 from hqsam_pipelines.report import paper
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 
 def show(root: Path, console: Console | None = None) -> None:
@@ -33,10 +35,12 @@ def show(root: Path, console: Console | None = None) -> None:
     if systems.is_file():
         console.print(systems_table(list(csv.DictReader(io.StringIO(systems.read_text(encoding="utf-8"))))))
     units = " or ".join(dict.fromkeys(row["unit"] for row in rows))
-    console.print(f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;", style="dim")
+    console.print(
+        f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;", style="dim"
+    )
     if any(row["instance_ci_low"] and not row["ci_low"] for row in rows):
         console.print("marked ~: of the mean of a quantity of the instances instead of the metric.", style="dim")
-    console.print(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}", soft_wrap=True)
+    console.print(styled(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}"), soft_wrap=True)
 
 
 def overview_table(rows: list[dict[str, str]]) -> Table:
@@ -71,11 +75,12 @@ def systems_table(rows: list[dict[str, str]]) -> Table:
     for name in ("value", "against", "Δ", "95 % interval"):
         table.add_column(name, justify="right")
     for row in rows:
-        interval = f"\\[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]" if row["ci_low"] else ""
-        table.add_row(
+        interval = f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]" if row["ci_low"] else ""
+        cells = [
             paper.title(row["benchmark"]), row["prompt_set"], row["metric"], row["label"], _fixed(row["value"]),
             row["versus"], _fixed(row["delta"], sign=True), interval,
-        )  # fmt: skip
+        ]  # fmt: skip
+        table.add_row(*(styled(cell) for cell in cells))
     return table
 
 
@@ -83,21 +88,18 @@ def _is_twin(row: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return row["benchmark"] == other["benchmark"] and row["prompt_set"] != other["prompt_set"]
 
 
-def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[str]:
-    from rich.markup import escape
-
+def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[Text]:
     delta = _number(row["delta"])
-    style = _tone(row)
     text = "" if delta is None else f"{delta:+.1f}"
     prompt = f", {row['prompt_set'].replace('_', ' ')}" if several else ""
     return [
-        paper.title(row["benchmark"]) + prompt if first else "",
-        escape(Scale(unit=row["unit"], lower_is_better=row["better"] == "lower").label(row["metric"])),
-        _fixed(row["sam"]),
-        f"[bold]{_fixed(row['hq_sam'])}[/]",
-        f"[{style}]{text}[/]" if style else text,
-        _interval(row),
-        _fixed(row["paper_delta"], sign=True),
+        styled(paper.title(row["benchmark"]) + prompt if first else ""),
+        styled(Scale(unit=row["unit"], lower_is_better=row["better"] == "lower").label(row["metric"])),
+        styled(_fixed(row["sam"])),
+        styled((_fixed(row["hq_sam"]), "bold")),
+        styled((text, _tone(row))),
+        styled(_interval(row)),
+        styled(_fixed(row["paper_delta"], sign=True)),
     ]
 
 
@@ -111,10 +113,10 @@ def _tone(row: Mapping[str, str]) -> str:
 
 def _interval(row: Mapping[str, str]) -> str:
     if row["ci_low"]:
-        return f"\\[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]"
+        return f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]"
     if row["instance_ci_low"]:
         low, high = (_fixed(row[f"instance_ci_{side}"], sign=True) for side in ("low", "high"))
-        return f"~\\[{low}, {high}]"
+        return f"~[{low}, {high}]"
     return ""
 
 

@@ -42,7 +42,7 @@ SEAMS = {
         "hqsam.model.backbones", "hqsam.model.variants", "hqsam_datasets.prompts", "hqsam.systems", "hqsam.refiners",
     ),
     "score": ("hqsam_metrics.scores",),
-    "report": ("hqsam_datasets.prompts",),
+    "report": ("hqsam_datasets.prompts", "hqsam_metrics.scores"),
 }  # fmt: skip
 """Packages whose modules a stage finds by name: no import statement shows them."""
 

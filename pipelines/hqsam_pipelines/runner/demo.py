@@ -5,19 +5,24 @@ The same work as `dvc repro`; around it the total in reports/provenance.json, th
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from hqsam_base import own_code
 from hqsam_base.errors import UserError
+from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import host_client, provenance, server
 
 
 def main() -> int:
     """Run, print, clean up; the exit status is DVC's."""
+    if own_code.use_here():
+        return int(importlib.import_module("hqsam_pipelines.runner.demo").main())
     env.prepare()
     root = env.repository_root()
     before = provenance.read(root)["stages"]
@@ -33,7 +38,7 @@ def main() -> int:
         if found is None:  # a server that ran before is somebody else's to stop
             server.stop(root)
     if status:
-        print(f"dvc repro ended with status {status}; the message of the stage is above", file=sys.stderr)
+        say(f"dvc repro ended with status {status}; the message of the stage is above", err=True)
         return status
     seconds = time.monotonic() - begin
     after = provenance.read(root)["stages"]
@@ -49,9 +54,9 @@ def _show(root: Path, seconds: float) -> int:
     try:
         print_summary(root)
     except UserError as error:
-        print(error, file=sys.stderr)
+        say(error, err=True, lines=True)
         return 1
-    print(f"\n{seconds:.0f} s. The report: {root / 'reports' / 'report.html'}")
+    say(f"\n{seconds:.0f} s. The report: {root / 'reports' / 'report.html'}", lines=True)
     return 0
 
 

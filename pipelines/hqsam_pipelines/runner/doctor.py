@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from hqsam_base import own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import provenance, server
+
+if TYPE_CHECKING:
+    from hqsam_datasets.fetch.spec import ArchiveSpec
 
 NEEDED_GB = {"embedded": 2, "paper": 250}
 """Free disk that a profile wants, in GB: archives, extracted trees, samples, shards and DVC's cache. By where its archives are from."""
@@ -52,6 +57,7 @@ def examine(start: Path) -> list[Finding]:
         text = f"{root} cannot be written: a run needs data/, models/, reports/ and {env.STATE_DIR}/ there"
         return [*findings, Finding("fail", "repository", text)]
     checks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+        _code,
         _params,
         _archives,
         _disk,
@@ -113,6 +119,40 @@ def _gpu() -> Iterator[Finding]:
     )
 
 
+def _code(root: Path) -> Iterator[Finding]:
+    """Whether commands and stages run this checkout's packages, and whether those are what the environment has installed."""
+    try:
+        own_code.refuse_foreign(root)
+    except UserError as error:
+        yield Finding("fail", "code", " ".join(str(error).split()))
+        return
+    wanted = own_code.packages(root)
+    if not wanted:
+        yield Finding("ok", "code", f"{root} holds none of the packages: the installed ones run")
+        return
+    installed = {
+        name: folder for name, folder in _installed(wanted).items() if folder.resolve() != wanted[name].resolve()
+    }
+    if not installed:
+        yield Finding("ok", "code", f"{', '.join(sorted(wanted))} come from {root}")
+        return
+    name, folder = next(iter(installed.items()))
+    detail = (
+        f"the environment has {name} of {folder} installed; `hqsam` and the stages run this checkout's own all the same"
+    )
+    yield Finding("warn", "code", f"{detail}, other programs do not until `pip install --no-deps -e .` here")
+
+
+def _installed(names: Iterable[str]) -> dict[str, Path]:
+    """Where the environment alone, without PYTHONPATH and the current folder, finds the project's packages."""
+    program = (
+        "import importlib.util as u, json, sys; found = {n: u.find_spec(n) for n in sys.argv[1:]};"
+        "print(json.dumps({n: s.origin for n, s in found.items() if s and s.origin}))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", program, *names], capture_output=True, text=True, check=True)
+    return {name: Path(origin).parent for name, origin in json.loads(done.stdout).items()}
+
+
 def _params(root: Path) -> Iterator[Finding]:
     from hqsam_pipelines.config.params import FILE, Params
 
@@ -160,6 +200,7 @@ def _archives(root: Path) -> Iterator[Finding]:
         if optional:
             detail = f"{name}: without {', '.join(optional)} what needs them is left out{how}"
             yield Finding("warn", "archives", detail)
+    yield from _digests(root, specs)
     try:
         news = renewed(root / "data" / "archives", specs)
     except UserError as error:
@@ -168,6 +209,28 @@ def _archives(root: Path) -> Iterator[Finding]:
     for name, source in news.items():
         how = f"`hqsam repro` takes it; with DVC alone: `dvc repro --force fetch@{name}`, then `dvc repro`"
         yield Finding("warn", "archives", f"{name}: {source} is newer than what was fetched; {how}")
+
+
+def _digests(root: Path, specs: Mapping[str, ArchiveSpec]) -> Iterator[Finding]:
+    """Downloads whose content nobody vouches for, or that are here but not those of `archives.sha256`."""
+    from hqsam_datasets.fetch import first_use
+    from hqsam_datasets.fetch.places import untold
+
+    try:
+        told = first_use.read(root / first_use.FILE)
+    except UserError as error:
+        yield Finding("fail", "digests", " ".join(str(error).split()))
+        return
+    names = {f"{name}/{f.name}": f for name, spec in specs.items() for f in untold(spec, root / "data/archives" / name)}
+    trusted = [name for name in names if name not in told]
+    if trusted:
+        plain = [name for name in trusted if any(url.startswith("http:") for url in names[name].urls)]
+        how = f"; without encryption: {', '.join(plain)}" if plain else ""
+        text = f"the first download of {', '.join(trusted)} will be trusted and noted in {first_use.FILE}{how}"
+        yield Finding("warn", "digests", text)
+    for name in first_use.others(told, root / "data" / "archives"):
+        text = f"data/archives/{name} has another digest than in {first_use.FILE}"
+        yield Finding("fail", "digests", f"{text}: `dvc repro --force fetch@{name.partition('/')[0]}`")
 
 
 def _disk(root: Path) -> Iterator[Finding]:

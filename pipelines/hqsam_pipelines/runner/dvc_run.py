@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
+from hqsam_base import own_code
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import host_client
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `dvc <argv>` in the checkout's host, or here if there is none. Returns DVC's exit status."""
+    if own_code.use_here():
+        return int(importlib.import_module("hqsam_pipelines.runner.dvc_run").main(argv))
     env.prepare()
     status = host_client.run(env.repository_root(), "hqsam_pipelines.runner.dvc_run:run_here", argv)
     return status if status is not None else run_here(argv)

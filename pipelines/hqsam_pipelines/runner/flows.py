@@ -16,6 +16,8 @@ from typing import Any, Generic, TypeVar
 
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
+from hqsam_base.safe_text import shown
+from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
 from hqsam_pipelines.runner.progress import ProgressDisplay
@@ -51,6 +53,10 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, (*kinds, httpx.TransportError) if httpx is not None else kinds)
 
 
+class _StoredError(Exception):
+    """Stands for an exception of the library in Prefect's log and database, without secrets in its text."""
+
+
 class _Outcome(Generic[T]):
     """Carries the library's result or exception past Prefect, which would store or wrap it."""
 
@@ -77,7 +83,7 @@ def run_flow(spec: FlowSpec, work: Callable[[Progress], T], *, root: Path) -> T:
     env.prepare()
     with server.running(root) as place:
         if place.started_now:
-            print(f"Prefect server: {place.page}  (ends itself when idle; `hqsam server stop`)", file=sys.stderr)
+            say(f"Prefect server: {place.page}  (ends itself when idle; `hqsam server stop`)", err=True)
         _refresh_settings()
         outcome: _Outcome[T] = _Outcome()
         try:
@@ -87,7 +93,7 @@ def run_flow(spec: FlowSpec, work: Callable[[Progress], T], *, root: Path) -> T:
                 raise
             # The server went away meanwhile. Hours of work are not to be done again for the sake of its record.
             text = f"the work is done, but the Prefect server could not be told: {type(error).__name__}: {error}"
-            print(f"  {spec.run_name}: {text}", file=sys.stderr, flush=True)
+            say(f"  {spec.run_name}: {text}", err=True)
         if outcome.error is not None:
             raise outcome.error
         return outcome.value
@@ -120,7 +126,7 @@ def _make_flow(spec: FlowSpec, work: Callable[[Progress], T], outcome: _Outcome[
         error = outcome.error
         retry = error is not None and is_transient(error)
         if retry and run.run_count <= spec.retries:
-            print(f"  {spec.run_name}: {type(error).__name__}: {error}; trying again", file=sys.stderr, flush=True)
+            say(f"  {spec.run_name}: {type(error).__name__}: {error}; trying again", err=True)
         return retry
 
     @task(
@@ -136,8 +142,10 @@ def _make_flow(spec: FlowSpec, work: Callable[[Progress], T], outcome: _Outcome[
         except Exception as error:
             outcome.error = error
             if isinstance(error, UserError):
-                return Failed(message=str(error))  # a state instead of an exception: no traceback in the log
-            raise
+                # A state instead of an exception: no traceback in the log.
+                return Failed(message=shown(error, lines=True))
+            # Prefect prints and stores the text of what is raised here; the caller gets the exception itself.
+            raise _StoredError(shown(f"{type(error).__name__}: {error}")).with_traceback(error.__traceback__) from None
         return Completed(message="done")
 
     # Asynchronous only in form: a synchronous flow waits up to a second for its heartbeat thread when it ends.

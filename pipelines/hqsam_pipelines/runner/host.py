@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hqsam_base import own_code
 from hqsam_base.locks import FileLock
 from hqsam_base.processes import end_with_parent, send_signal
 from hqsam_pipelines.config import env
@@ -243,18 +244,11 @@ def _work(request: dict[str, Any]) -> int:
     module, _, function = request["entry"].partition(":")
     sys.argv = [module, *request["argv"]]
     random.seed()
-    _forget_own_modules()
+    own_code.forget()  # all but this module, which is running
     # From here on, `import` reads the project's files as they are now.
     importlib.import_module("hqsam_pipelines.runner.clock").set_process_start_time(request["started"])
     vars(importlib.import_module("hqsam_pipelines.runner.host_client"))["inside"] = True
     return int(getattr(importlib.import_module(module), function)(request["argv"]) or 0)
-
-
-def _forget_own_modules() -> None:
-    """The project's modules are read anew in each run; this module stays, it is running."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in env.PACKAGES]:
-        del sys.modules[name]
-    importlib.invalidate_caches()
 
 
 def _end(status: int) -> NoReturn:
@@ -298,6 +292,8 @@ _KEPT: list[socket.socket] = []
 def main(argv: list[str]) -> int:
     """Serve the checkout at `argv[0]` unless another host does."""
     root = Path(argv[0])
+    if own_code.use(root):
+        return int(importlib.import_module("hqsam_pipelines.runner.host").main(argv))
     env.prepare()
     state = env.state_dir(root)
     lock = FileLock(state / "host.lock")

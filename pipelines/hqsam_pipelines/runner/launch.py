@@ -27,6 +27,7 @@ from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
 from hqsam_base.processes import send_signal
 from hqsam_base.progress import Progress
+from hqsam_base.terminal import say
 
 if TYPE_CHECKING:
     from hqsam.training.train_run import TrainRun
@@ -232,7 +233,7 @@ class _Child:
             self.error = self.error or UserError(**json.loads(rest))
         elif self.error is None:  # what torchrun adds to an error is no help to a person
             self.tail = [*self.tail[-TAIL_LINES:], line]
-            print(f"  {line}", file=sys.stderr, flush=True)
+            say(f"  {line}", err=True)
 
     def _dump_stacks(self) -> None:
         for pid in self.workers:

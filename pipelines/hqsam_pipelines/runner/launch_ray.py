@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
+from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 
 if TYPE_CHECKING:
@@ -133,13 +134,15 @@ def _work(config: dict[str, Any]) -> None:
     """One worker: the training of `hqsam.training.run`, what it has to tell put into the inbox."""
     import ray.train.torch
 
+    os.chdir(config["folder"])  # Ray changes it; paths of the params may be relative to the repository
+    own_code.use_here()  # a node's environment may hold another checkout
+
     from hqsam.training import loop
     from hqsam.training.run import Throttled
     from hqsam.training.train_run import TrainRun
 
     # Which of the visible GPUs is this worker's own is known to Ray alone: it need not be that of its local rank.
     os.environ["LOCAL_RANK"] = str(ray.train.torch.get_device().index or 0)
-    os.chdir(config["folder"])  # Ray changes it; paths of the params may be relative to the repository
     run, put = TrainRun.model_validate_json(config["run"]), config["inbox"].put
     try:
         progress = Throttled(lambda *told: put(("progress", told)))
@@ -186,6 +189,6 @@ class _Inbox:
             if word == "progress":
                 self._progress(*value)
             elif word == "say":
-                print(f"  {value}", file=sys.stderr, flush=True)
+                say(f"  {value}", err=True)
             elif word == "error":
                 self.error = self.error or value

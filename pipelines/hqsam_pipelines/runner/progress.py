@@ -13,6 +13,9 @@ import time
 from types import TracebackType
 from typing import Self, TextIO
 
+from hqsam_base.safe_text import shown
+from hqsam_base.terminal import say
+
 DRAW_S = 0.25
 LINE_S = 15.0
 ARTIFACT_S = 3.0
@@ -58,15 +61,23 @@ class ProgressDisplay:
     def _show(self) -> None:
         begin = published = time.monotonic()
         while not self._over.wait(DRAW_S):
-            latest, now = self._latest, time.monotonic()
+            latest, now = self._shown(), time.monotonic()
             if latest is None:
                 continue
             self._view.draw(*latest, now - begin)
             if self._artifact is not None and now - published >= ARTIFACT_S:
                 self._artifact.publish(*latest)
                 published = now
-        if self._artifact is not None and self._latest is not None:
-            self._artifact.finish(*self._latest)
+        latest = self._shown()
+        if self._artifact is not None and latest is not None:
+            self._artifact.finish(*latest)
+
+    def _shown(self) -> tuple[int, int, str] | None:
+        """The latest report; it names files and addresses from outside."""
+        if self._latest is None:
+            return None
+        done, total, what = self._latest
+        return done, total, shown(what)
 
 
 class _Bar:
@@ -77,8 +88,8 @@ class _Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[what]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[what]}", markup=False), TimeRemainingColumn(),
         )  # fmt: skip
         self._bars = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
         self._task = self._bars.add_task(name, total=None, what="")
@@ -146,7 +157,7 @@ class _Artifact:
                 update_progress_artifact(self._id, percent)  # type: ignore[arg-type]
         except Exception as error:
             # A picture of the progress is not worth the work that it shows.
-            print(f"  {self._key}: no progress artifact: {error}", file=sys.stderr)
+            say(f"  {self._key}: no progress artifact: {error}", err=True)
 
     def finish(self, done: int, total: int, what: str) -> None:
         if self._id is not None:

@@ -9,6 +9,7 @@ shares the checkout's file system (`RAY_ADDRESS`).
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import queue
 import signal
@@ -19,13 +20,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, task
 
+from hqsam_base import own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_base.processes import send_signal
+from hqsam_base.terminal import say
 from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import env
 from hqsam_pipelines.config.graph import Graph, read_graph
@@ -91,7 +94,7 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
     env.prepare()
     with server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
-            print(f"Prefect server: {place.page}", file=sys.stderr)
+            say(f"Prefect server: {place.page}", err=True)
         _refresh_settings()
         outcome: Outcome = reproduce(targets=list(targets), workers=workers, force=force, raise_on_failure=False)
     return outcome
@@ -113,6 +116,10 @@ def reproduce(
         UserError: an unknown target.
         RuntimeError: a stage failed and `raise_on_failure`.
     """
+    if own_code.use_here():
+        # A worker imports the flow from its environment before it knows which checkout the run is for.
+        own = importlib.import_module("hqsam_pipelines.runner.reproduce").reproduce.fn
+        return cast(Outcome, own(targets, workers, force, raise_on_failure))
     env.prepare()
     root = env.repository_root()
     begin = time.monotonic()
@@ -146,7 +153,7 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
         for line in process.stdout:
             lines.append(line.rstrip())
             if line.strip() and not line.strip().startswith(_ADVICE):
-                print(f"[{stage}] {line.rstrip()}", flush=True)
+                say(f"[{stage}] {line.rstrip()}")
         status = process.wait()
     ran = any(line.startswith("Running stage") for line in lines)
     return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)

@@ -7,6 +7,7 @@ the idle time, and at once when the repository's folder or the note has gone.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hqsam_base import own_code
 from hqsam_base.locks import FileLock
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
@@ -62,6 +64,8 @@ class Watchdog:
 
 def main(argv: list[str]) -> int:
     """Run the server until the watchdog or a signal ends it. Returns the exit status."""
+    if own_code.use(Path(argv[0])):
+        return int(importlib.import_module("hqsam_pipelines.runner.server_daemon").main(argv))
     root, port, idle_s = Path(argv[0]), int(argv[1]), float(argv[2]) * 60
     env.prepare()
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"

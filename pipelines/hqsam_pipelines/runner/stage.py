@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress, silent
+from hqsam_base.terminal import say, say_traceback
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import host_client
 
@@ -105,11 +105,17 @@ def main(stage: Stage, argv: Sequence[str]) -> int:
         Exit status: 0, 1 after a message for a person, 2 for wrong arguments, 130 after an interrupt. Anything
         unexpected is printed with its traceback and gives 1.
     """
+    try:
+        if own_code.use_here():
+            own = importlib.import_module(f"hqsam_pipelines.stages.{stage.verb}")
+            return int(importlib.import_module("hqsam_pipelines.runner.stage").main(own.STAGE, argv))
+    except UserError as error:
+        return _explain(stage.run_name(argv), error)
     if any(word in ("-h", "--help") for word in argv):
-        print(_usage(stage))
+        say(_usage(stage))
         return 0
     if len(argv) != len(stage.per):
-        print(_usage(stage), file=sys.stderr)
+        say(_usage(stage), err=True)
         return 2
     status = _in_host(stage, argv)
     return status if status is not None else run_here(stage, argv)
@@ -137,7 +143,7 @@ def run_here(stage: Stage, argv: Sequence[str]) -> int:
     try:
         execute(stage, tuple(argv))
     except KeyboardInterrupt:
-        print(f"{stage.run_name(argv)}: interrupted", file=sys.stderr)
+        say(f"{stage.run_name(argv)}: interrupted", err=True)
         return 130
     except Exception as error:
         return _explain(stage.run_name(argv), error)
@@ -151,7 +157,7 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
         What the library returned.
 
     Raises:
-        UserError: a mistake in params.yaml, in a name or in the data.
+        UserError: a mistake in params.yaml, in a name or in the data; or the code is another checkout's.
     """
     from hqsam_pipelines.config import profiles
     from hqsam_pipelines.config.params import FILE, Params
@@ -160,6 +166,7 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
     env.prepare()
     clock = provenance.Clock()
     root = env.repository_root()
+    own_code.refuse_foreign(root)  # what runs is what DVC records the digests of
     job = Job(root=root, params=Params.load(root / FILE), names=names)
     for section, name in zip(stage.per, names, strict=True):
         job.params.entry(section, name)
@@ -223,7 +230,7 @@ def _usage(stage: Stage) -> str:
 
 def _explain(name: str, error: Exception) -> int:
     if isinstance(error, UserError):
-        print(f"{name}: {error}", file=sys.stderr)
+        say(f"{name}: {error}", err=True, lines=True)
     else:
-        traceback.print_exception(error)
+        say_traceback(error)
     return 1

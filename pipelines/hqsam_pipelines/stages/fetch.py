@@ -1,6 +1,7 @@
 """fetch ARCHIVE: download (or, for `embedded://`, write) one archive's files and verify them.
 
-Reads: params `archives.<archive>`. Writes: `data/archives/<archive>/`.
+Reads: params `archives.<archive>`, and `archives.sha256`, which can refuse a file but changes none. Writes:
+`data/archives/<archive>/`, and `archives.sha256` where nobody publishes a digest.
 """
 
 from __future__ import annotations
@@ -8,18 +9,23 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from hqsam_base.terminal import say
 from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
     """Fetch one archive. Resume, mirrors and back-off within one try are the library's; whole tries are repeated here."""
+    from hqsam_datasets.fetch import first_use
     from hqsam_datasets.fetch.archive import fetch
 
     spec = job.params.archive(job.name)
     if spec.licence:
-        print(f"{job.name}: licence: {spec.licence}", flush=True)
+        say(f"{job.name}: licence: {spec.licence}")
     out = job.root / "data" / "archives" / job.name
-    return fetch(spec, out, progress=job.progress, notice=lambda text: print(f"{job.name}: {text}", flush=True))
+    return fetch(
+        spec, out, progress=job.progress, notice=lambda text: say(f"{job.name}: {text}", lines=True),
+        digests=job.root / first_use.FILE,
+    )  # fmt: skip
 
 
 STAGE = Stage("fetch", ("archives",), run, imports=("hqsam_datasets.fetch.archive", "numpy"), retries=2)

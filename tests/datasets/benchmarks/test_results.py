@@ -92,6 +92,7 @@ def test_annotation_files_are_packed_and_written_back_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    rows = [{"id": number} | row for number, row in enumerate(rows)]
     value = (
         {"annotations": rows, "images": [], "zinfo": info}
         if first
@@ -100,7 +101,8 @@ def test_annotation_files_are_packed_and_written_back_the_same(
     path, copy = tmp_path / "a.json", tmp_path / "b.json"
     copy.unlink(missing_ok=True)
     path.write_text(json.dumps(value, indent=indent))
-    truth, by_image = read_annotations(path)
+    found = read_annotations(path)
+    truth, by_image = found.truth, found.by_image
     assert {**truth, "annotations": list(truth["annotations"])} == value
     for image, places in by_image.items():
         assert [truth["annotations"][place] for place in places] == [r for r in rows if r["image_id"] == image]
@@ -109,7 +111,7 @@ def test_annotation_files_are_packed_and_written_back_the_same(
 
 
 def test_every_truncation_of_an_annotation_file_is_an_error(tmp_path: Path) -> None:
-    text = json.dumps({"images": [{"id": 1}], "annotations": [{"image_id": 1}], "info": 12})
+    text = json.dumps({"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1}], "info": 12})
     path = tmp_path / "a.json"
     for length in range(len(text)):
         path.write_text(text[:length])

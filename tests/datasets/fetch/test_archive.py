@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from hqsam_base.errors import UserError
+from hqsam_datasets.fetch import first_use
+from hqsam_datasets.fetch.archive import fetch
 from hqsam_datasets.fetch.spec import ArchiveSpec
-from tests.datasets.fetch.archives import a_zip, get, left_over, spec
+from tests.datasets.fetch.archives import QUICK, a_zip, get, left_over, quiet, spec
 from tests.datasets.fetch.server import Behaviour, serving
 
 
@@ -168,3 +170,57 @@ def test_generated_files_follow_the_code_that_generates_them(tmp_path: Path) -> 
     (out / "fetch.json").write_text(json.dumps({**today, "files": [record]}))
     assert get(generated, out) == today
     assert (out / "UVO_frame_val.json").read_bytes() == written
+
+
+def test_the_first_digest_holds_in_every_clone(tmp_path: Path) -> None:
+    """What nobody publishes a digest of: the second clone and the second user do not trust anew."""
+    told: list[str] = []
+
+    def fetched(clone: str, *urls: str, **facts: Any) -> dict[str, Any]:
+        out = tmp_path / clone / "data/archives/set"
+        words = {"progress": quiet, "policy": QUICK, "sleep": lambda s: None, "notice": told.append}
+        return fetch(spec(*urls, **facts), out, digests=tmp_path / clone / first_use.FILE, **words)
+
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    served, other = Behaviour(a_zip(1)), Behaviour(a_zip(2))
+    digest = hashlib.sha256(served.body).hexdigest()
+    with serving({"/x": served, "/y": other}) as base:
+        first = fetched("one", f"{base}/x")
+        assert f"set/set.zip: that of this download is in {first_use.FILE} now; commit it" in told[0]
+        noted = (tmp_path / "one" / first_use.FILE).read_bytes()
+        assert noted.decode().splitlines()[1:] == [f"{digest}  set/set.zip"]
+        (tmp_path / "two" / first_use.FILE).write_bytes(noted)
+        assert fetched("two", f"{base}/y", f"{base}/x") == first, "the mirror that has another file is passed over"
+        assert len(told) == 1 and (tmp_path / "two" / first_use.FILE).read_bytes() == noted
+
+        (tmp_path / "one" / first_use.FILE).write_text(f"{'0' * 64}  set/set.zip\n")
+        assert first_use.others(first_use.read(tmp_path / "one" / first_use.FILE), tmp_path / "one/data/archives") == [
+            "set/set.zip"
+        ]
+        with pytest.raises(
+            UserError, match=r"(?s)was recorded at first use.*cure: if its publisher has replaced"
+        ) as error:
+            fetched("one", f"{base}/x")
+        assert f"delete the line `set/set.zip` of {first_use.FILE}" in str(error.value)
+
+        known = {"sha256": hashlib.sha256(other.body).hexdigest()}
+        fetched("one", f"{base}/y", **known)
+    assert len(told) == 1, "a published digest is the only one that counts"
+
+
+def test_a_damaged_list_of_first_digests_is_one_message(tmp_path: Path) -> None:
+    for content in (
+        "x  a/b\n",
+        f"{'0' * 64}  a/../b\n",
+        f"{'0' * 64}  ../b\n",
+        f"{'0' * 64}  a/b\n{'1' * 64}  a/b\n",
+        "\xff",
+    ):
+        (tmp_path / first_use.FILE).write_bytes(content.encode("latin-1"))
+        with pytest.raises(UserError, match=r"line \d (is no|gives)"):
+            first_use.read(tmp_path / first_use.FILE)
+    (tmp_path / first_use.FILE).unlink()
+    assert first_use.add(tmp_path / first_use.FILE, {"b/2": "1" * 64, "a/1": "0" * 64}) == ["a/1", "b/2"]
+    assert first_use.add(tmp_path / first_use.FILE, {"b/2": "2" * 64}) == []
+    assert list(first_use.read(tmp_path / first_use.FILE).items()) == [("a/1", "0" * 64), ("b/2", "1" * 64)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import multiprocessing
 import stat
 import struct
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -272,3 +274,74 @@ def test_names_in_other_alphabets_encodings_make_samples_too(tmp_path: Path) -> 
     root = extracted(put(tmp_path / "set", {"mine.tar": buffer.getvalue()}), tmp_path / "e")
     found = run("own", root, tmp_path / "out", kind="folder", images="images", masks="masks")
     assert found["n_samples"] == 2 and found["rejects_by_reason"] == {}
+
+
+def tar_of(*parts: bytes, end: bytes = bytes(1024)) -> bytes:
+    return b"".join(parts) + end
+
+
+def member(name: str, data: bytes = b"", **facts: object) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in facts.items():
+        setattr(info, key, value)
+    return info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512)
+
+
+def pax(records: bytes, size: int | None = None) -> bytes:
+    return member("x", records, type=tarfile.XHDTYPE, **({} if size is None else {"size": size}))
+
+
+HARMFUL_TARS = {
+    "expands": (tar_of(member("a", bytes(70 << 20))), "expands absurdly"),
+    "says that it expands": (tar_of(member("a", b"x", size=1 << 50)), "expands absurdly"),
+    "a large header": (tar_of(pax(b"6 a=b\n" * 20_000), member("a", b"x")), "an extended header of"),
+    "a header that claims to be large": (
+        tar_of(pax(b"6 a=b\n", size=1 << 40), member("a", b"x")),
+        "an extended header of",
+    ),
+    "a long name": (tar_of(member("@", b"n" * 40_000, type=tarfile.GNUTYPE_LONGNAME)), "an extended header of"),
+    "a name too long for a file": (tar_of(member("n" * 300, b"x")), "its name is too long"),
+    "very many folders": (tar_of(member("a/" * 400 + "b", b"x")), "its name is too long"),
+    "a negative length": (tar_of(member("a", b"x", size=512)), "a header with a negative length"),
+    "a length that leads backwards": (tar_of(pax(b"14 size=5120\n"), member("a", b"x")), "leads backwards"),
+    "damage in the middle": (
+        tar_of(member("a", b"x"), b"\xff" * 512, member("b", b"y")),
+        "a damaged header at byte 1024",
+    ),
+    "cut in a header": (tar_of(member("a", b"x"), member("b", b"y")[:300], end=b""), "a damaged header at byte 1024"),
+    "no end": (tar_of(member("a", b"x"), end=b""), "or the archive is cut off there"),
+}
+
+
+# The tar that expands has all of its bytes as long as it is not packed.
+@pytest.mark.parametrize(
+    ("name", "suffix"), [(n, s) for n in HARMFUL_TARS for s in ("tar", "tar.xz") if (n, s) != ("expands", "tar")]
+)
+def test_a_tar_that_asks_for_too_much_is_one_message(name: str, suffix: str, tmp_path: Path) -> None:
+    body, says = HARMFUL_TARS[name]
+    packed = body if suffix == "tar" else lzma.compress(body, preset=0)
+    begin = time.process_time()
+    with pytest.raises(UserError, match=says):
+        extracted(put(tmp_path / "set", {f"a.{suffix}": packed}), tmp_path / "e")
+    assert time.process_time() - begin < 1.0
+    assert list((tmp_path / "e").iterdir()) == []
+
+
+def test_a_zip_whose_members_share_their_bytes_is_refused(tmp_path: Path) -> None:
+    """Each of them expands by less than the limit; all of them together do not."""
+    good = bytearray(zip_of({"a": bytes(30 << 20)}))
+    start = good.index(b"PK\x01\x02")
+    entry, end = bytes(good[start : good.index(b"PK\x05\x06")]), bytearray(good[good.index(b"PK\x05\x06") :])
+    entries = b"".join(entry[:46] + bytes([97 + n]) + entry[47:] for n in range(9))
+    struct.pack_into("<HHLL", end, 8, 9, 9, len(entries), start)
+    with pytest.raises(UserError, match=r"its members have 283,115,520, 67,108,864 are the most"):
+        extracted(put(tmp_path / "set", {"a.zip": bytes(good[:start]) + entries + bytes(end)}), tmp_path / "e")
+
+
+def test_a_name_that_no_file_can_have_is_one_message_in_a_zip_too(tmp_path: Path) -> None:
+    for name in ("n" * 300, "ä" * 200, "a/" * 100 + "b"):
+        with pytest.raises(UserError, match="its name is too long") as told:
+            extracted(put(tmp_path / "set", {"a.zip": zip_of({name: b"x"})}), tmp_path / "e")
+        assert len(str(told.value)) < 400
+    extracted(put(tmp_path / "fits", {"a.zip": zip_of({"n" * 255: b"x"})}), tmp_path / "e")

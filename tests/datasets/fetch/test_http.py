@@ -209,15 +209,21 @@ def test_an_environment_that_allows_no_connection_is_one_message(
     transfer._tls.cache_clear()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not_asked_again(tmp_path: Path) -> None:
+def certificate(folder: Path) -> ssl.SSLContext:
+    """A server's context with a certificate for 127.0.0.1, at `cert.pem`, that vouches for itself."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl makes the certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    words = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=here -keyout {key} -out {certificate}"
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    words = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=here -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {cert}"
     subprocess.run([openssl, *words.split()], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(cert, key)
+    return context
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_asked_again(tmp_path: Path) -> None:
+    context = certificate(tmp_path)
     waits: list[float] = []
     with (
         serving({"/x": Behaviour(a_zip())}, tls=context) as base,
@@ -230,3 +236,57 @@ def test_a_certificate_that_nobody_vouches_for_is_not_asked_again(tmp_path: Path
 def test_json_from_windows_begins_with_a_mark(tmp_path: Path) -> None:
     with serving({"/x": Behaviour(b"\xef\xbb\xbf[1]\r\n")}) as base:
         get(spec(f"{base}/x", name="a.json"), tmp_path / "set")
+
+
+def test_a_mirror_that_lies_about_the_length_is_a_mirror_that_fails(tmp_path: Path) -> None:
+    body = a_zip()
+    lies = {
+        "/more": Behaviour(body, announced=1 << 60),
+        "/range": Behaviour(b"", headers={"Content-Range": "bytes ²-²/²"}),
+    }
+    with serving({**lies, "/good": Behaviour(body)}) as base:
+        get(spec(f"{base}/more", f"{base}/range", f"{base}/good"), tmp_path / "set")
+        assert (tmp_path / "set" / "set.zip").read_bytes() == body
+        with pytest.raises(UserError, match=r"(?s)/more: not enough disk space.*if it is as long as the server says"):
+            get(spec(f"{base}/more"), tmp_path / "other")
+
+
+def test_headers_that_are_no_numbers_are_waits_like_any_other(tmp_path: Path) -> None:
+    strange = iter(["²", "9" * 400, "Fri, 99 Foo 2020 00:00:00 GMT", "Thu, 01 Jan 0001 00:00:00 -2359"])
+    later = Behaviour(a_zip(), status=lambda n: 503 if n < 4 else 200)
+    waits: list[float] = []
+    with serving({"/x": later}) as base:
+        later.status = lambda n: later.headers.update({"Retry-After": next(strange, "0")}) or (503 if n < 4 else 200)
+        with pytest.raises(UserError, match="HTTP 503"):
+            get(spec(f"{base}/x"), tmp_path / "set", waits)
+    assert waits == [0.0, 300.0, 0.0]
+
+
+def test_nobody_is_sent_on_from_https_to_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    transfer._tls.cache_clear()
+    plain = Behaviour(a_zip())
+    try:
+        with serving({"/plain": plain}) as base:
+            down = Behaviour(b"", status=lambda n: 302, headers={"Location": f"{base}/plain?sig=s1gned"})
+            stay = Behaviour(b"", status=lambda n: 302, headers={"Location": "/good"})
+            with serving({"/down": down, "/stay": stay, "/good": plain}, tls=context) as safe:
+                with pytest.raises(
+                    UserError, match=r"an address without encryption: http://127.0.0.1:\d+/plain\?sig=\*\*\*"
+                ):
+                    get(spec(f"{safe}/down"), tmp_path / "set")
+                assert plain.requests == []
+                get(spec(f"{safe}/down", f"{safe}/stay"), tmp_path / "set")
+    finally:
+        transfer._tls.cache_clear()
+
+
+def test_a_failing_address_is_told_without_its_secrets(tmp_path: Path) -> None:
+    with serving({}) as base:
+        address = base.replace("://", "://me:passw0rd@") + "/x.zip?signature=s1gned"
+        with pytest.raises(UserError, match=r"x\.zip\?signature=\*\*\*: HTTP 404") as told:
+            get(spec(address), tmp_path / "set")
+    assert "passw0rd" not in str(told.value) and "s1gned" not in str(told.value)
+    noted = tmp_path / ".set.download"
+    assert not noted.exists() or noted.stat().st_mode & 0o077 == 0

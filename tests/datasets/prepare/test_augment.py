@@ -231,7 +231,9 @@ def test_box_noise_is_bounded(scale: float, seed: int) -> None:
         assert (x0, y0, x1, y1) == given
 
 
-@pytest.mark.parametrize("change", [{"scale": [2.0, 1.0]}, {"scale": [0, 1]}, {"views": 0}, {"unknown": 1}, {"prompts": ["circle"]}])
+@pytest.mark.parametrize(
+    "change", [{"scale": [2.0, 1.0]}, {"scale": [0, 1]}, {"views": 0}, {"unknown": 1}, {"prompts": ["circle"]}]
+)
 def test_options_are_checked(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         AugmentOptions(**change)

@@ -84,7 +84,9 @@ def test_original_duts_in_another_case(tmp_path: Path) -> None:
 
 def test_folders_that_differ_only_in_case_are_named(tmp_path: Path) -> None:
     files = {"Photos/1.jpg": jpeg(1), "PHOTOS/2.jpg": jpeg(1), "masks/1.png": encoded(shape())}
-    with pytest.raises(UserError, match="PHOTOS and Photos differ only in case, and neither is called photos"):
+    with pytest.raises(
+        UserError, match="PHOTOS and Photos differ only in case or spelling, and neither is called photos"
+    ):
         run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder", images="photos")
 
 

@@ -382,7 +382,7 @@ def test_a_wrong_entry_is_named(tmp_path: Path) -> None:
         else:
             assert "annotation 1: " in rejected(tmp_path)["set/train/b.jpg"][1]
     with pytest.raises(UserError, match="key: annotation 0"):
-        coco(tmp_path, [entry(1, "a.jpg")], [("one", POLYGON)], AB)
+        coco(tmp_path, [entry(1, "a.jpg")], [(1.5, POLYGON)], AB)
 
 
 def test_missing_images_are_all_named(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""Text from outside, made fit to print and to store.
+
+File names, tensor names, commit subjects, a server's reason phrase and addresses come from strangers. Printed as they are,
+they can move a terminal's cursor, hide what stands beside them, forge a line of a log, or tell a password.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0 and C1: ESC, backspace, carriage return, ...
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # other line ends, and what turns the direction of writing
+    "\ud800-\udfff]"  # bytes of a file name that are no UTF-8; printing them raises an error
+)
+_ADDRESS = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^\s/?#<>\"]*)@)?(?P<path>[^\s?#<>\"]*)(?P<secret>[?#][^\s<>\"]*)?"
+)
+_NO_SECRETS = frozenset({"embedded", "drop", "file"})
+"""Schemes of files on this machine, whose names may hold `?` and `#`."""
+_CLOSING = re.compile(r"[)\]}'`,.;:!]*$")
+_MASK = "***"
+
+
+def sanitize(text: str, *, lines: bool = False) -> str:
+    r"""Replace control characters by visible escapes such as `\x1b` or `\u202e`.
+
+    Args:
+        text: Any text, with lone surrogates, too.
+        lines: Keep line feeds and tabs: the text is a message of several lines, not a name inside one.
+    """
+    kept = "\n\t" if lines else ""
+    return _CONTROL.sub(lambda found: found[0] if found[0] in kept else _escape(found[0]), text)
+
+
+def redact(text: str) -> str:
+    """Take the user info out of every address in a text (`scheme://...`), and mask the values of its query and fragment.
+
+    `https://me:word@host/a.zip?sig=abc` becomes `https://***@host/a.zip?sig=***`.
+    """
+    return _ADDRESS.sub(_redacted, text)
+
+
+def shown(text: object, *, lines: bool = False) -> str:
+    """A message as it may be printed and stored: `sanitize` and `redact`."""
+    return redact(sanitize(str(text), lines=lines))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _redacted(found: re.Match[str]) -> str:
+    if found["scheme"].lower() in _NO_SECRETS:
+        return found[0]
+    user = f"{_MASK}@" if found["user"] else ""
+    return f"{found['scheme']}://{user}{found['path']}{_masked(found['secret'] or '')}"
+
+
+def _masked(secret: str) -> str:
+    """`?a=1&b=2#c` as `?a=***&b=***#***`; punctuation of the sentence around it is kept."""
+    closing = _CLOSING.search(secret)
+    end = closing[0] if closing else ""
+    parts = re.split(r"([?#&;])", secret[: len(secret) - len(end)])
+    return "".join(part if part in ("", "?", "#", "&", ";") else _mask(part) for part in parts) + end
+
+
+def _mask(part: str) -> str:
+    name, equals, _ = part.partition("=")
+    return f"{name}={_MASK}" if equals else _MASK

@@ -1,0 +1,43 @@
+"""Opening text files as other people's programs write them."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+from typing import TextIO
+
+# The longer marks first: that of UTF-16 begins like that of UTF-32.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def open_text(path: Path, *, errors: str = "strict") -> TextIO:
+    """Opens a text file of any size for reading: UTF-8, or what its byte order mark says.
+
+    Tools on Windows write such marks (PowerShell's `>` UTF-16, many editors UTF-8 with a mark).
+
+    Args:
+        path: the file.
+        errors: what to do with bytes that are no text, as for `open`.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+    encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
+    return path.open(encoding=encoding, errors=errors)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Returns the lines of a list, without the spaces around them and without empty ones.
+
+    Names keep the spaces inside; bytes that are no text become the replacement character.
+    """
+    with open_text(path, errors="replace") as file:
+        return [line.strip() for line in file if line.strip()]

@@ -1,0 +1,165 @@
+"""Folders of labelme: one JSON file beside each image, with the shapes drawn on it. Written as one COCO file.
+
+Layout (labelme 3 to 5): `shapes` with `label`, `points` [[x, y], ...], `shape_type` and `group_id`; `imagePath`,
+`imageHeight`, `imageWidth`. Shapes of one label and one group are the parts of one object. Polygons, rectangles,
+circles and masks are objects; points and lines have no area and are left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hqsam_base import rle
+from hqsam_base.errors import UserError
+from hqsam_base.filenames import is_hidden
+from hqsam_base.texts import open_text
+
+_CURE = "open and save it with labelme, or take it out of the folder"
+_LARGEST = 64 << 20
+_CIRCLE = 12
+_KEYS = {"shapes", "imagePath"}
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A folder's content in COCO's format, and the numbers of shapes by type that were left out."""
+
+    content: Json
+    left_out: Mapping[str, int]
+
+
+def labelme_files(folder: Path) -> list[Path]:
+    """Returns the files of labelme below a folder, sorted; they are known by their keys."""
+    found = (path for path in folder.rglob("*.json") if not any(is_hidden(p) for p in path.relative_to(folder).parts))
+    return sorted(path for path in found if path.is_file() and is_labelme(path))
+
+
+def is_labelme(path: Path) -> bool:
+    """Returns whether a JSON file is labelme's."""
+    if path.stat().st_size > _LARGEST:
+        return False
+    try:
+        with open_text(path) as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() >= _KEYS
+
+
+def convert(folder: Path) -> Converted:
+    """Reads all files of labelme below a folder.
+
+    Args:
+        folder: holds the images and their JSON files; image names become relative to it.
+
+    Returns:
+        COCO's `images`, `annotations`, `categories` (labels in alphabetical order, numbered from 1).
+
+    Raises:
+        UserError: there are none, or one is malformed.
+    """
+    files = labelme_files(folder)
+    if not files:
+        raise UserError("no files of labelme here", file=folder, cure="give the folder with the images and JSON files")
+    images, objects = [], []
+    left_out: Counter[str] = Counter()
+    for number, path in enumerate(files, start=1):
+        with open_text(path) as file:
+            content = json.load(file)
+        try:
+            image = _image(content, number, path, folder)
+            found = list(_objects(content["shapes"], (image["height"], image["width"]), left_out))
+        except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+            problem = f"a malformed file of labelme: {type(error).__name__}: {error}"
+            raise UserError(problem, file=path, cure=_CURE) from error
+        images.append(image)
+        objects += [(number, label, code, (image["height"], image["width"])) for label, code in found]
+    labels = {label: place for place, label in enumerate(sorted({label for _, label, _, _ in objects}), start=1)}
+    annotations = [
+        _annotation(n, image, labels[label], code, size)
+        for n, (image, label, code, size) in enumerate(objects, start=1)
+    ]
+    categories = [{"id": number, "name": label} for label, number in labels.items()]
+    return Converted({"images": images, "annotations": annotations, "categories": categories}, dict(left_out))
+
+
+def _image(content: Json, number: int, path: Path, folder: Path) -> Json:
+    name = (path.parent / Path(content["imagePath"].replace("\\", "/")).name).relative_to(folder).as_posix()
+    return {"id": number, "file_name": name, "height": int(content["imageHeight"]), "width": int(content["imageWidth"])}
+
+
+def _objects(shapes: list[Json], size: tuple[int, int], left_out: Counter[str]) -> Iterator[tuple[str, Any]]:
+    """Label and `segmentation` of each object: polygons, or a run-length code where a part is a mask."""
+    groups: dict[tuple[str, Any], list[Json]] = defaultdict(list)
+    for place, shape in enumerate(shapes):
+        group = shape.get("group_id")
+        groups[str(shape["label"]), ("alone", place) if group is None else group].append(shape)
+    for (label, _), parts in groups.items():
+        drawn = [(part, polygon) for part in parts if (polygon := _polygon(part)) is not None]
+        masks = [part for part in parts if part.get("shape_type") == "mask"]
+        left_out.update(p.get("shape_type", "polygon") for p in parts if p not in masks and _polygon(p) is None)
+        polygons = [polygon for _, polygon in drawn]
+        if masks:
+            yield label, _united(polygons, masks, size)
+        elif polygons:
+            yield label, polygons
+
+
+def _polygon(shape: Json) -> list[float] | None:
+    """The outline x0, y0, x1, y1, ... of a shape; None for one without area."""
+    points = [(float(x), float(y)) for x, y in shape["points"]]
+    kind = shape.get("shape_type") or "polygon"
+    if kind == "rectangle" and len(points) >= 2:
+        (x0, y0), (x1, y1) = points[0], points[-1 if len(points) == 2 else 2]
+        points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+    elif kind == "circle" and len(points) == 2:
+        points = _circle(*points)
+    elif kind != "polygon" or len(points) < 3:
+        return None
+    return [value for point in points for value in point]
+
+
+def _circle(centre: tuple[float, float], edge: tuple[float, float]) -> list[tuple[float, float]]:
+    """A circle as a polygon less than a pixel away from it, as labelme's own conversion draws it."""
+    radius = math.dist(centre, edge)
+    n = max(int(math.pi / math.acos(1 - 1 / radius)), _CIRCLE) if radius > 1 else _CIRCLE
+    angles = np.linspace(0, 2 * math.pi, n, endpoint=False).tolist()
+    return [(centre[0] + radius * math.sin(a), centre[1] + radius * math.cos(a)) for a in angles]
+
+
+def _united(polygons: list[list[float]], masks: list[Json], size: tuple[int, int]) -> Json:
+    height, width = size
+    whole = np.zeros(size, bool)
+    if polygons:
+        whole |= rle.decode(rle.from_segmentation(polygons, height=height, width=width), height=height, width=width)
+    for shape in masks:
+        part = cv2.imdecode(np.frombuffer(base64.b64decode(shape["mask"]), np.uint8), cv2.IMREAD_GRAYSCALE)
+        if part is None:
+            raise ValueError("a mask is no picture")
+        x, y = (round(float(v)) for v in shape["points"][0])
+        whole[y : y + part.shape[0], x : x + part.shape[1]] |= part > 0
+    return {"size": [height, width], "counts": rle.encode(whole)}
+
+
+def _annotation(number: int, image: int, category: int, segmentation: Any, size: tuple[int, int]) -> Json:
+    height, width = size
+    counts = rle.from_segmentation(segmentation, height=height, width=width)
+    box = rle.tight_box(rle.decode(counts, height=height, width=width))
+    x0, y0, x1, y1 = box or (0.0, 0.0, -1.0, -1.0)
+    area = float(rle.area(counts, height=height, width=width))
+    return {
+        "id": number, "image_id": image, "category_id": category, "segmentation": segmentation, "iscrowd": 0,
+        "area": area, "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1],
+    }  # fmt: skip

@@ -1,0 +1,105 @@
+"""Text from outside: what is printed and stored of it, and that everything printed goes that way."""
+
+from __future__ import annotations
+
+import ast
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from hqsam_base.errors import UserError
+from hqsam_base.safe_text import redact, sanitize, shown
+from hqsam_base.terminal import say, styled
+from hqsam_pipelines.runner.progress import ProgressDisplay
+
+ROOT = Path(__file__).resolve().parents[2]
+
+OWN_WORDS = {
+    "progress.py": "what it is told went through `shown` when it was told",
+    "host.py": "its log holds nothing from outside",
+    "host_client.py": "imports nothing but the standard library, and says one sentence of its own",
+    "server_daemon.py": "says one sentence of its own",
+}
+"""Files that may print by themselves, with the reason."""
+
+hostile = st.text(
+    st.sampled_from("\\[]/a#@\x1b\n\u202e\u2028\udc80\x9b") | st.characters(exclude_categories=()), max_size=20
+)
+
+
+@given(hostile)
+def test_no_control_character_is_left_and_nothing_else_changes(text: str) -> None:
+    safe = sanitize(text)
+    safe.encode()
+    assert safe == sanitize(safe) and not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in safe)
+    assert "\u202e" not in safe and "\u2028" not in safe
+    if text.isascii() and text.isprintable():
+        assert safe == text
+
+
+def test_escapes_can_be_read() -> None:
+    assert sanitize("a\x1b[2Jb\u202ec\udc80\n") == r"a\x1b[2Jb\u202ec\udc80\n"
+    assert sanitize("two\n\tlines\r", lines=True) == "two\n\tlines\\r"
+
+
+@pytest.mark.parametrize(
+    ("address", "safe"),
+    [
+        ("https://me:p@ss'w@host:8/a%20b.zip?sig=abc&n=1#tok", "https://***@host:8/a%20b.zip?sig=***&n=***#***"),
+        ("'s3://key:word@bucket/x', see", "'s3://***@bucket/x', see"),
+        ("get https://host/a?token, then", "get https://host/a?***, then"),
+        ("simplecache::ftp://u@h/x (no)", "simplecache::ftp://***@h/x (no)"),
+        ("file:///a/b?c#d@e.jpg and embedded://x/y?z", "file:///a/b?c#d@e.jpg and embedded://x/y?z"),
+        ("https://host/plain/a@b.zip", "https://host/plain/a@b.zip"),
+        ("no address: a@b?c=d", "no address: a@b?c=d"),
+        ("HTTPS://u:p@[::1", "HTTPS://***@[::1"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(address: str, safe: str) -> None:
+    assert redact(address) == safe == redact(safe)
+
+
+def test_an_error_is_safe_wherever_it_ends_up() -> None:
+    error = UserError("bad\x1b[31m", file="a\n  cure: obey", key="https://u:word@h/x", cure="one\ntwo")
+    assert str(error) == "bad\\x1b[31m\n  file: a\\n  cure: obey\n  key: https://***@h/x\n  cure: one\ntwo"
+    assert error.file == "a\n  cure: obey", "the program still has the name as it is"
+
+
+def test_messages_and_progress_are_safe(capsys: pytest.CaptureFixture[str]) -> None:
+    say("name\nforged https://u:word@h/x?k=v")
+    assert capsys.readouterr().out == "name\\nforged https://***@h/x?k=***\n"
+    with ProgressDisplay("x", stream=io.StringIO()) as report:
+        report(1, 2, "a\x1b[0m https://u:word@h")
+        assert report._shown() == (1, 2, "a\\x1b[0m https://***@h")
+
+
+@given(hostile)
+def test_rich_shows_what_it_is_given(text: str) -> None:
+    """Whatever stands before a bracket, nothing is taken for markup."""
+    out = io.StringIO()
+    Console(file=out, width=1000, color_system=None).print(styled(text, ("x", "bold"), "[/]"), soft_wrap=True)
+    assert out.getvalue() == f"{shown(text)}x[/]\n"
+
+
+def test_everything_is_printed_by_the_one_function() -> None:
+    """In the commands, stages and flows; `rich` gets `styled` text or literals only."""
+    found = []
+    for path in sorted((ROOT / "pipelines/hqsam_pipelines").rglob("*.py")):
+        calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+        for call in calls:
+            name = ast.unparse(call.func)
+            raw = name in ("print", "typer.echo", "click.echo", "traceback.print_exc", "traceback.print_exception")
+            marked = name in ("console.print", "table.add_row") and any(_is_text(argument) for argument in call.args)
+            if (raw and path.name not in OWN_WORDS) or marked:
+                found.append(f"{path.name}:{call.lineno} {ast.unparse(call)}")
+    assert found == []
+
+
+def _is_text(argument: ast.expr) -> bool:
+    return isinstance(argument, ast.JoinedStr) or (
+        isinstance(argument, ast.Call) and ast.unparse(argument.func) == "str"
+    )
