@@ -296,7 +296,7 @@ def test_a_colour_means_that_the_interval_excludes_zero(
     if low is not None and high is not None:
         interval = stats.Difference(mean=(low + high) / 2, low=low, high=high, p=0.01, n=9, clusters=9)
     row = Row(
-        "coco", "detector_box", "AP_B", "nano", "hq_sum", FRACTION, True, {"sam": 10.0, "hq_sum": 12.0}, 2.0, interval,
+        "coco", "detector_box", "AP_B", "nano", "hq_sum", "sam", FRACTION, True, {"sam": 10.0, "hq_sum": 12.0}, 2.0, interval,
         None, None, None, None, "vit_l", 9, 9,
     )  # fmt: skip
     assert f'class="delta {tone}"' in html.overview_chart([row])
