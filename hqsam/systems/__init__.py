@@ -1,8 +1,9 @@
-"""Whose masks a run predicts and compares: kinds of systems, one file each, found by name; and the list of a run.
+"""Whose masks a run predicts and compares: kinds of systems, one file each, found by name.
 
-``load("sam_hq")`` returns the constant ``SYSTEM`` of ``hqsam/systems/sam_hq.py``. A run's list comes from the optional
-section ``systems`` of params.yaml; without it the run has SAM and the two outputs of HQ-SAM, from one encoding. Predictions,
-scores, report and comparison follow the list: a new system is one file of a new kind, or one entry of a kind that is there.
+``load("sam_hq")`` returns the constant ``SYSTEM`` of ``hqsam/systems/sam_hq.py``. A run's list
+comes from the optional section ``systems`` of params.yaml; without it the run has SAM and the two
+outputs of HQ-SAM, from one encoding. Predictions, scores, report and comparison follow the list: a
+new system is one file of a new kind, or one entry of a kind that is there.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ DEFAULT = (Entry("sam_hq", SystemOptions(kind="sam_hq")),)
 
 
 def of_entries(entries: Iterable[Entry]) -> tuple[System, ...]:
-    """List the systems of some entries, in their order; what an entry is compared with by default is ``sam``, if it is there."""
+    """List the systems of some entries, in their order.
+
+    What an entry is compared with by default is ``sam``, if it is there.
+    """
     found = [system for entry in entries for system in load(entry.options.kind).systems(entry)]
     baseline = next((system.name for system in found if system.name == "sam"), None)
     known = {system.name for system in found}
@@ -84,7 +88,8 @@ def listed(section: Mapping[str, Any] | None) -> tuple[System, ...]:
     """List a run's systems for whoever shows results: entries that cannot be read here are left out.
 
     Args:
-        section: ``systems`` of params.yaml as it was read, perhaps at another revision; None: there is none.
+        section: ``systems`` of params.yaml as it was read, perhaps at another revision; None: there
+            is none.
     """
     entries = []
     for name, values in (section or SECTION).items():

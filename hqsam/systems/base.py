@@ -1,4 +1,4 @@
-"""What a system of a run is: the record that tables show, the kind that its file exposes, and the opened model behind it.
+"""What a system of a run is: what tables show of it, its kind, and the opened model behind it.
 
 Nothing here imports torch: report and comparison read these records, too.
 """
@@ -34,7 +34,8 @@ class System:
     Attributes:
         name: what predictions, scores and `score.output` call it.
         label: what tables call it.
-        owner: whose masks they are: systems of one owner are variants of one another, and short tables show one of them.
+        owner: whose masks they are: systems of one owner are variants of one another, and short
+            tables show one of them.
         versus: name of the system that it is compared with; None: it is a baseline.
     """
 
@@ -50,9 +51,10 @@ class SystemOptions(BaseModel):
     Attributes:
         kind: A file of ``hqsam/systems``.
         label: What tables call the system; default: the kind's choice.
-        versus: The system that it is compared with; default: the kind's choice, else ``sam`` if the run has it.
-        models: Models of params.yaml beside whose masks it is predicted; default: the first one, so that a run of many
-            models predicts it once.
+        versus: The system that it is compared with; default: the kind's choice, else ``sam`` if the
+            run has it.
+        models: Models of params.yaml beside whose masks it is predicted; default: the first one, so
+            that a run of many models predicts it once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -100,15 +102,16 @@ class Decoded:
 
 
 class Promptable(ABC):
-    """An opened model that turns an image and prompts into masks, of one system or several from one encoding.
+    """An opened model: an image and prompts to masks, of one system or several from one encoding.
 
-    Prompts reach it checked, in pixels of the image, and grouped: those of one call have the same parts and number of
-    points, so that nothing needs to be padded.
+    Prompts reach it checked, in pixels of the image, and grouped: those of one call have the same
+    parts and number of points, so that nothing needs to be padded.
 
     Attributes:
         takes: the parts of prompts that it can use.
-        protocol: what can move the numbers of its systems, for the protocol block: versions, digests, sizes, rules. What
-            the block holds already (``resize``) is overridden by an entry of the same name.
+        protocol: what can move the numbers of its systems, for the protocol block: versions,
+            digests, sizes, rules. What the block holds already (``resize``) is overridden by an
+            entry of the same name.
     """
 
     takes: frozenset[Part] = ALL_PARTS
@@ -161,7 +164,8 @@ class SystemKind(ABC):
     Attributes:
         name: the file's stem.
         options: class of its entry in params.yaml.
-        every_model: whether its masks are those of the run's models, so that it is predicted for each of them.
+        every_model: whether its masks are those of the run's models, so that it is predicted for
+            each of them.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Another system's masks after a refiner of ``hqsam/refiners``: the rows "post-refinement" of the paper's Table 4.
+"""Another system's masks after a refiner: the rows "post-refinement" of the paper's Table 4.
 
 systems:
 sam_hq: {kind: sam_hq}
@@ -17,7 +17,8 @@ class RefinedOptions(SystemOptions, refiners.RefinerOptions):
     """``systems.<name>`` of this kind; see also `RefinerOptions`.
 
     Attributes:
-        of: The system whose masks are refined; what the result is compared with unless ``versus`` says otherwise.
+        of: The system whose masks are refined; what the result is compared with unless ``versus``
+            says otherwise.
         refiner: A file of ``hqsam/refiners``.
     """
 

@@ -1,6 +1,7 @@
 """SAM and HQ-SAM from one encoding of the image: the systems ``sam``, ``hq_token`` and ``hq_sum``.
 
-SAM's masks come from its own decoder, HQ-SAM's from its own pass; what a mask prompt becomes differs (`PredictOptions`).
+SAM's masks come from its own decoder, HQ-SAM's from its own pass; what a mask prompt becomes
+differs (`PredictOptions`).
 """
 
 from __future__ import annotations

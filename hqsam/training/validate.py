@@ -58,7 +58,9 @@ class Validation:
         self.cases = [c for c in found if c is not None]
         self._chunks = [self.cases[i : i + batch] for i in range(0, len(self.cases), batch)]
         self._encoded = [self._encode(model, chunk) for chunk in self._chunks]
-        self._sam = self._means(model, lambda e, p: {Output.sam.value: model.decode_sam(e, p).logits_PKhw}, vanilla=True)
+        self._sam = self._means(
+            model, lambda e, p: {Output.sam.value: model.decode_sam(e, p).logits_PKhw}, vanilla=True
+        )
 
     @staticmethod
     @torch.inference_mode()

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from hqsam_metrics.benchmark_data import Predictions
 
 
-
 def check_ratio(ratio: float, where: str) -> None:
     """Checks that the width of a boundary band is a fraction of the diagonal.
 

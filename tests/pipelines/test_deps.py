@@ -36,7 +36,9 @@ def code_deps(verb: str) -> set[str]:
 def test_the_code_stage_reads_every_package_and_writes_the_digests_of_every_stage() -> None:
     assert set(DIGESTED) == set(VERBS) - {codegraph.STAGE}
     folders = {(Path(folder) / package).as_posix() for package, folder in codegraph.PACKAGES.items()}
-    assert code_deps(codegraph.STAGE) | {"params.yaml"} == set(body(codegraph.STAGE)["deps"]) == folders | {"params.yaml"}
+    assert (
+        code_deps(codegraph.STAGE) | {"params.yaml"} == set(body(codegraph.STAGE)["deps"]) == folders | {"params.yaml"}
+    )
     assert body(codegraph.STAGE)["outs"] == ["data/code"]
 
 
@@ -138,7 +140,9 @@ def test_a_new_prompt_kind_or_system_moves_nothing_until_params_names_it(sources
         command(sources)
         assert written(sources) == before
         refined = "  grabcut: {kind: refined, of: sam, refiner: grabcut}\n"
-        params.write_text(f"{old.replace('views: 2,', 'views: 2, prompts: [box, circle],')}\nsystems:\n  sam: {{kind: sam_hq}}\n{refined}")
+        params.write_text(
+            f"{old.replace('views: 2,', 'views: 2, prompts: [box, circle],')}\nsystems:\n  sam: {{kind: sam_hq}}\n{refined}"
+        )
         command(sources)
         after = written(sources)
         assert {verb for verb in before if after[verb] != before[verb]} == {

@@ -158,7 +158,7 @@ def test_what_it_cannot_take_is_said(run: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert told["unsupported"] == {"boxes": ["masks", "points"], "cut": ["masks", "points"]}
     rows = [r for p in (tmp_path / "toy-nano").glob("part-*.parquet") for r in read_rows(p)]
-    assert {r["prompt_set"] for r in rows if r["system"] in ("boxes", "cut")} == {"boxs"}
+    assert {r["prompt_set"] for r in rows if r["system"] in ("boxes", "cut")} == {f"{kind}s" for kind in ("box",)}
     assert len(rows) == 20 * 3 + 8 * 2
 
 
@@ -170,7 +170,9 @@ def test_the_default_is_todays_three_for_every_model() -> None:
         ("sam", "SAM", "SAM", None), ("hq_token", "HQ token", "HQ-SAM", "sam"), ("hq_sum", "SAM + HQ", "HQ-SAM", "sam"),
     ]  # fmt: skip
     many = with_systems(SECTION).systems
-    assert [e.name for e in systems.applying(many, "b", ("a", "b"))] == ["sam_hq"], "the others once, beside the first model"
+    assert [e.name for e in systems.applying(many, "b", ("a", "b"))] == ["sam_hq"], (
+        "the others once, beside the first model"
+    )
     assert len(systems.applying(many, "a", ("a", "b"))) == 3
 
 
@@ -183,7 +185,7 @@ def test_the_default_is_todays_three_for_every_model() -> None:
         ({**SECTION, "x": {"kind": "boxes", "versus": "y"}}, "systems.x.versus", "no system y"),
         ({"cut": {**SECTION["cut"]}, "boxes": {"kind": "boxes"}}, "systems.cut.of", "no system boxes before it"),
         ({**SECTION, "x": {"kind": "boxes", "models": ["vit"]}}, "systems.x.models", "unknown model"),
-        ({**SECTION, "x": {"kind": "boxes", "sise": 1}}, "systems.x.sise", "unknown key"),
+        ({**SECTION, "x": {"kind": "boxes", "color": 1}}, "systems.x.color", "unknown key"),
         ({"boxes": {"kind": "boxes"}}, "benchmarks.dis_vd.score.output", "unknown system 'hq_token'"),
         ([], "systems", "expected a mapping"),
     ],

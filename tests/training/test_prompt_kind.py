@@ -56,7 +56,9 @@ def test_the_others_draw_what_they_drew_without_it(scribbles, augment_options):
     before, pictures = augment.plan_view([mask], **given, options=augment_options)
     more = augment_options.model_copy(update={"prompts": ("scribble", *augment_options.prompts)})
     after, others = augment.plan_view([mask], **given, options=more)
-    assert {name: after[name] for name in ("box", "points", "jitter")} == {n: before[n] for n in ("box", "points", "jitter")}
+    assert {name: after[name] for name in ("box", "points", "jitter")} == {
+        n: before[n] for n in ("box", "points", "jitter")
+    }
     np.testing.assert_array_equal(pictures["noise"], others["noise"])
     assert after["scribble"]
 
@@ -74,7 +76,9 @@ def test_it_is_trained_with(planned, training_set):
     before = {name: p.detach().clone() for name, p in parameters.items()}
     state = RunState(parameters, torch.optim.Adam(parameters.values()), torch.Generator(), TrainProgress())
     batch = collate(mine[:4])
-    loss, _ = Step(model, options(points=64), Group(0, 1, torch.device("cpu")), 0).take(state, batch, encode(model, batch))
+    loss, _ = Step(model, options(points=64), Group(0, 1, torch.device("cpu")), 0).take(
+        state, batch, encode(model, batch)
+    )
     assert torch.isfinite(loss.total)
     assert any(not torch.equal(before[name], p) for name, p in parameters.items())
 

@@ -187,7 +187,9 @@ def to_html(comparison: Comparison) -> str:
         "b": comparison.b,
         "method": comparison.method,
         "line": verdict_line(comparison),
-        "chart": Markup(_chart([c for c in main if c.interval is not None and comparison.system(c.system).versus], several)),
+        "chart": Markup(
+            _chart([c for c in main if c.interval is not None and comparison.system(c.system).versus], several)
+        ),
         "main": [_html_row(c, comparison.system(c.system).label, several) for c in main],
         "rest": [_html_row(c, comparison.system(c.system).label, several) for c in rest],
         "refused": list(dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable")),

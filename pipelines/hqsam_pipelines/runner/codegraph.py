@@ -151,7 +151,9 @@ class CodeGraph:
                 found.add(module)
                 queue.append(module)
         for seam in RECORDS.get(verb, ()):
-            found |= {f"{seam}.{name}" for name in self._used.get(seam, ()) if self._module(f"{seam}.{name}") is not None}
+            found |= {
+                f"{seam}.{name}" for name in self._used.get(seam, ()) if self._module(f"{seam}.{name}") is not None
+            }
         paths = {path for module in found for path in self._files(module)}
         return {path.relative_to(self._root).as_posix() for path in paths}
 
