@@ -122,10 +122,10 @@ def test_5_a_metrics_version_scores_again_and_nothing_else(first: Path) -> None:
     module = first / "metrics" / "hqsam_metrics" / "scores" / "coco.py"
     code = module.read_text()
     assert re.search(r"^VERSION = 1$", code, re.MULTILINE)
-    # The parameter alone: only this benchmark's score, then the report.
+    # The parameter alone: only this benchmark's score, then the report; and the digests are looked at.
     set_version(first, "coco", 2)
     done = run(first, "dvc", "status", "--json")
-    assert set(json.loads(done.stdout)) == {"score@coco-nano", "report"}
+    assert set(json.loads(done.stdout)) == {"code", "score@coco-nano", "report"}
     # The code alone, with it: scores and report, and never a prediction.
     module.write_text(re.sub(r"^VERSION = 1$", "VERSION = 2", code, flags=re.MULTILINE))
     done = run(first, "dvc", "repro")

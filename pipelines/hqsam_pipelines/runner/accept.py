@@ -16,7 +16,7 @@ from typing import Any
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config.env import PACKAGES
-from hqsam_pipelines.runner.codegraph import write_digests
+from hqsam_pipelines.runner.codegraph import STAGE, write_digests
 
 CODE_FOLDER = "data/code"
 
@@ -53,7 +53,9 @@ def accept_code(root: Path) -> Accepted:
         # DVC reads the names of stages from the current folder.
         with contextlib.chdir(root), Repo(str(root)) as repo:
             found = {name.rpartition(":")[2]: entries for name, entries in repo.status().items()}
-            other = {name: why for name, entries in found.items() if (why := _other_changes(entries))}
+            # The stage of the digests reads params.yaml, too; what it writes was written a moment ago.
+            mine = {name: entries for name, entries in found.items() if name != STAGE}
+            other = {name: why for name, entries in mine.items() if (why := _other_changes(entries))}
             accepted = [name for name in found if name not in other]
             logging.getLogger("dvc").setLevel(logging.WARNING)  # a line for each stage otherwise
             for name in accepted:
