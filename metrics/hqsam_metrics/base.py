@@ -286,6 +286,11 @@ class Score(ABC):
         """Returns what the value of that name is; an unknown one is a fraction."""
         return self.values.get(metric, Value())
 
+    def column_scale(self, column: str) -> Scale:
+        """Returns how a column of the per-instance table is shown: as the quantity that it belongs to."""
+        quantities = [self.pictured, *(value.mean_of for value in self.values.values())]
+        return next((q.scale for q in quantities if q is not None and column in q.columns), FRACTION)
+
     def place(self, metric: str) -> tuple[Any, ...]:
         """Returns the sorting key of a value's name in reading order."""
         names = list(self.values)

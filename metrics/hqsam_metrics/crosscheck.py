@@ -99,7 +99,7 @@ def check_coco(
     Args:
         pred: results.
         gt: annotations.
-        iou_type: see `evaluate.score_coco_files`, as the rest.
+        iou_type: see `hqsam_metrics.scores.coco.score_coco_files`, as the rest.
         dilation_ratio: width of the boundary band.
         class_agnostic: match whatever the category.
         max_dets: detections that count.

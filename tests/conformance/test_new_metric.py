@@ -152,6 +152,7 @@ def test_params_check_its_own_keys(repository: tuple[Path, str, str]) -> None:
         made.index("dis_vd")
         return made.score("dis_vd")
 
+    assert load_score(NEW.stem).column_scale("distance").unit == "px"
     assert options(at_most=7.0) == load_score(NEW.stem).options(metric=NEW.stem, version=3, at_most=7.0)
     for wrong, words in (({"at_most": -1.0}, "above 0"), ({"dilation_ratio": 0.02}, "unknown key 'dilation_ratio'")):
         with pytest.raises(UserError, match=words):

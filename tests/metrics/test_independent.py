@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hqsam_metrics.ap.tubes import DILATION_RATIO, pair_tubes, side_of
+from hqsam_metrics.ap.options import TUBE_DILATION_RATIO
+from hqsam_metrics.ap.tubes import pair_tubes, side_of
 from hqsam_metrics.ap.tubes_io import parse_tube_results, parse_ytvis
 from hqsam_metrics.masks.iou import boundary_band, encode_rle, mask_iou
 from hqsam_metrics.masks.jf import region_and_contour
@@ -129,7 +130,8 @@ def test_tube_ious_equal_sums_over_decoded_frames(seed):
     pairs = pair_tubes(*sides, i, j, gt.tubes.crowd, boundary=True, per_instance=True)
     value = pairs.value(0)
     bands = [
-        [[boundary_band(m, dilation_ratio=DILATION_RATIO) for m in tube] for tube in side] for side in (found, real)
+        [[boundary_band(m, dilation_ratio=TUBE_DILATION_RATIO) for m in tube] for tube in side]
+        for side in (found, real)
     ]
     assert len(pairs.dt) == 9
     for d, g, iou, biou, used in zip(pairs.dt, pairs.gt, pairs.iou, pairs.biou[0], value, strict=True):

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hqsam_metrics import evaluate
 from hqsam_metrics.ap import accumulate, detection
 from hqsam_metrics.ap.instances import parse_ground_truth, parse_results
 from hqsam_metrics.masks.iou import boundary_band, boundary_iou, decode_rle, encode_rle, mask_iou
@@ -21,6 +20,8 @@ from hqsam_metrics.masks.one_to_one import paired_ious
 from hqsam_metrics.masks.rle import RleBatch
 from hqsam_metrics.reference import coco_reference, original_band
 from hqsam_metrics.scores import coco
+from hqsam_metrics.scores.lvis import score_lvis_files
+from hqsam_metrics.scores.ytvis import score_ytvis_files
 from tests.metrics.golden import read_golden
 from tests.metrics.synthetic import detections, random_masks
 
@@ -198,9 +199,7 @@ def test_merge_of_partials_is_the_whole(seed, random):
     np.testing.assert_array_equal(got.recall, want.recall)
 
 
-@pytest.mark.parametrize(
-    ("function", "folder"), [(evaluate.score_lvis_files, "lvis"), (evaluate.score_ytvis_files, "video_ytvis")]
-)
+@pytest.mark.parametrize(("function", "folder"), [(score_lvis_files, "lvis"), (score_ytvis_files, "video_ytvis")])
 def test_order_and_workers_change_nothing_in_lvis_and_tubes(tmp_path, function, folder):
     rng = np.random.default_rng(9)
     truth, rows = (read_golden(f"{folder}/{name}.json") for name in ("gt", "results"))

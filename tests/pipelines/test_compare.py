@@ -168,6 +168,18 @@ def test_ap_bootstrap_gives_ap_its_own_interval(repository: Commits) -> None:
     assert by_row(found)["coco", "hq_sum", "AP50"].interval is None
 
 
+def test_scores_without_matches_are_named(repository: Commits) -> None:
+    root, first, _ = repository
+    file = root / "data/scores/coco-nano/matches.parquet"
+    away = file.rename(root / "away.parquet")
+    try:
+        found = compare(root, first, ap_bootstrap=True)
+    finally:
+        away.rename(file)
+    assert [note for note in found.notes if "coco-nano" in note and "before matches were kept" in note]
+    assert by_row(found)["coco", "hq_sum", "AP"].interval is None
+
+
 def test_same_revision_is_all_zero(repository: Commits) -> None:
     root, _, second = repository
     for other in (second, "workspace"):

@@ -75,13 +75,17 @@ def refine(
 
 
 def _show(result: dict[str, Any], name: str, system: str, refiner: str) -> None:
-    say(f"{name}, {result['prompt_set']}, {result['refined']['n_scored']} scored (times 100)")
+    from hqsam_metrics.base import score_of
+
+    score = score_of(result["original"]["protocol"])
+    say(f"{name}, {result['prompt_set']}, {result['refined']['n_scored']} scored (fractions times 100)")
     for label, key in ((system, "original"), (f"{system} + {refiner}", "refined")):
-        values = {k: v for k, v in result[key]["metrics"].items() if v is not None}
-        say(f"  {label:<24} " + "  ".join(f"{k} {100 * v:.1f}" for k, v in values.items()))
+        values = [(k, v, score.value(k).scale) for k, v in result[key]["metrics"].items() if v is not None]
+        say(f"  {label:<24} " + "  ".join(f"{scale.label(k)} {scale.factor * v:.1f}" for k, v, scale in values))
     for value, d in result["differences"].items():
-        interval = f"[{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
+        scale = score.column_scale(value)
+        low, middle, high = (scale.factor * d[name] for name in ("low", "difference", "high"))
         say(
-            f"  difference of {value}: {100 * d['difference']:+.1f} {interval}, p = {d['p_value']:.3g}, "
+            f"  difference of {scale.label(value)}: {middle:+.1f} [{low:+.1f}, {high:+.1f}], p = {d['p_value']:.3g}, "
             f"{d['n_pairs']} instances in {d['n_clusters']} clusters"
         )

@@ -55,7 +55,7 @@ def _source(name: str) -> str:
 app = typer.Typer(
     cls=MetricCommands,
     no_args_is_help=True,
-    help="Score masks, COCO, LVIS, YouTube-VIS or DAVIS results: mask and boundary metrics.",
+    help="Score results in the formats of public benchmarks: mask and boundary metrics.",
 )
 
 
