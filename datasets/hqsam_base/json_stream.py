@@ -6,6 +6,7 @@ six to ten times that.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from hqsam_base.errors import UserError
 from hqsam_base.texts import open_text
 
 _CHUNK = 1 << 20
+_WHOLE = 1 << 24
+_TOGETHER = 1 << 14
 _MAX_VALUE = 256 << 20
 _SPACE = " \t\r\n"
 
@@ -63,6 +66,45 @@ def write_packed(path: Path, value: Mapping[str, Any]) -> None:
         file.write(b"}\n")
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, decoded at once.
+
+    Raises:
+        UserError: the file cannot be read or is no JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            return json.load(file)
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", file=path, cure="give an existing JSON file") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"is not valid JSON ({error})", file=path, cure="write or fetch the file again") from None
+
+
+def iterate_results(path: Path, *, whole: int = _WHOLE) -> Iterator[list[Any]]:
+    """The elements of a JSON file whose top level is a list, some at a time, in the order of the file.
+
+    Args:
+        path: the file.
+        whole: bytes up to which a file is decoded at once, which is faster.
+
+    Raises:
+        UserError: the file cannot be read, is no JSON, or no list.
+    """
+    if not path.is_file():
+        raise UserError("no such file", file=path, cure="give an existing JSON file")
+    cure = "give a JSON list of results: of a whole COCO file, the list `annotations`"
+    if path.stat().st_size <= whole:
+        content = read_json(path)
+        if not isinstance(content, list):
+            raise UserError(f"must be a JSON list of results, is a {type(content).__name__}", file=path, cure=cure)
+        yield content
+        return
+    records = iterate_list(path, problem="is not valid JSON", cure=cure)
+    while some := list(itertools.islice(records, _TOGETHER)):
+        yield some
+
+
 def iterate_list(path: Path, *, problem: str, cure: str) -> Iterator[Mapping[str, Any]]:
     """The objects of a file that is a JSON list, decoded one at a time.
 
@@ -84,7 +126,7 @@ def iterate_members(path: Path, lists: tuple[str, ...], *, problem: str, cure: s
     A list of `lists` is announced by (key, None) before its first record.
 
     Raises:
-        UserError: as `iterate_list`.
+        UserError: as `iterate_list`, or a member that `lists` names is no list.
     """
     with _scanner(path, problem, cure) as scanner:
         yield from scanner.whole(lambda: scanner.members(lists))
@@ -140,7 +182,9 @@ class _Scanner:
             if not isinstance(name, str) or self._next() != ":":
                 raise self._wrong("a key is damaged or cut off")
             self._at += 1
-            if name in lists and self._next() == "[":
+            if name in lists and self._next() != "[":
+                raise self._wrong(f"{name} is no list")
+            if name in lists:
                 yield name, None
                 yield from ((name, record) for record in self.records())
             else:
@@ -166,6 +210,8 @@ class _Scanner:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
+            except RecursionError as error:
+                raise self._wrong(f"{what} is nested too deeply") from error
             except ValueError as error:
                 if len(self._text) - self._at > _MAX_VALUE or not self._more():
                     raise self._wrong(f"{what} is damaged or cut off: {error}") from error

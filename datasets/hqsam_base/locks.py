@@ -20,12 +20,14 @@ class FileLock:
         shared: A shared lock (many holders) instead of an exclusive one.
         remove: Remove the file when the lock is released; for exclusive locks in folders that are
             somebody else's, such as outputs. Every user of one file must say the same.
+        create: Make the file if it is missing; otherwise `acquire` raises FileNotFoundError then.
     """
 
-    def __init__(self, path: Path, *, shared: bool = False, remove: bool = False) -> None:
+    def __init__(self, path: Path, *, shared: bool = False, remove: bool = False, create: bool = True) -> None:
         self._path = path
         self._mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._remove = remove
+        self._flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         self._fd: int | None = None
 
     def acquire(self, timeout: float | None = None) -> bool:
@@ -46,7 +48,7 @@ class FileLock:
         return True
 
     def _try(self, *, wait: bool) -> bool:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(self._path, self._flags, 0o644)
         # Between open and lock the former holder may have removed the file: that lock guards nothing.
         if not _flock(fd, self._mode if wait else self._mode | fcntl.LOCK_NB) or (
             self._remove and not _is_file(fd, self._path)

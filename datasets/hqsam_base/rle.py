@@ -1,165 +1,212 @@
-"""COCO run-length masks: the one module of this package that calls pycocotools.
+"""COCO run-length masks, one at a time, and the three spellings of a mask in annotation and result files.
 
-A mask in a table is COCO compressed RLE: the ``counts`` as ASCII text, with height and width in the same
-row. Ground-truth files hold three spellings of a mask (polygons, uncompressed ``counts`` as a list,
-compressed ``counts`` as text); all of them become the compressed one here, by the code that defines their
-meaning (pycocotools' C functions).
+A mask in a table is COCO compressed RLE: the ``counts`` as ASCII text, with height and width in the same row. Files hold
+polygons, uncompressed ``counts`` (a list) or compressed ``counts`` (text); all of them become the compressed one here.
+The codec is `hqsam_base.runs`; only polygons go through the C code that defines their meaning, after a check of what it
+is given.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
-import numpy.typing as npt
-from pycocotools import mask as _coco
+from numpy.typing import NDArray
 
+from hqsam_base.ids import whole_number
+from hqsam_base.runs import (
+    MAX_SIDE,
+    Int,
+    RleBatch,
+    RleError,
+    Runs,
+    check_sizes,
+    decode_runs,
+    encode_lengths,
+    encode_uncompressed,
+)
+
+BoolMask = NDArray[np.bool_]
+# The C code walks outlines pixel by pixel: a coordinate of 1e9, or null, would take all memory.
 _FARTHEST = 100_000
-"""Pixels from the image's corner to any point of a polygon."""
+# Pixels along all outlines of one object; the C code takes time and memory for each.
 _LONGEST_OUTLINE = 2_000_000
-"""Pixels along all outlines of one object; the C code takes time and memory for each."""
-BoolMask = npt.NDArray[np.bool_]
+_LONGEST = MAX_SIDE**2
+
+
+class Rle(TypedDict):
+    """A COCO compressed run-length mask: ``size`` is [height, width], ``counts`` an ASCII str."""
+
+    size: list[int]
+    counts: str
 
 
 def encode(mask: BoolMask) -> str:
-    """Encodes a mask.
-
-    Args:
-        mask: bool [H, W].
-
-    Returns:
-        The compressed ``counts``.
-    """
-    return str(_coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode("ascii"))
+    """Returns the compressed ``counts`` of a mask [H, W], bool or 0 and anything else (bytes equal to pycocotools')."""
+    lengths = _lengths(mask)
+    data, _ = encode_lengths(lengths, np.array([0, len(lengths)], np.int64))
+    return data.tobytes().decode("ascii")
 
 
-def decode(counts: str, *, height: int, width: int) -> BoolMask:
-    """Decodes compressed ``counts`` into a bool [height, width] mask."""
-    decoded: npt.NDArray[np.uint8] = _coco.decode({"size": [height, width], "counts": counts.encode("ascii")})
-    return decoded.astype(bool)
-
-
-def area(counts: str, *, height: int, width: int) -> int:
-    """Number of foreground pixels."""
-    return int(_coco.area({"size": [height, width], "counts": counts.encode("ascii")}))
-
-
-def from_segmentation(segmentation: Any, *, height: int, width: int) -> str:
-    """Compresses a ``segmentation`` entry of a COCO-type file.
-
-    Args:
-        segmentation: a list of polygons ``[x0, y0, x1, y1, ...]`` (united), or an RLE object with
-            ``counts`` as list or text.
-        height: image height in pixels.
-        width: image width in pixels.
-
-    Returns:
-        The compressed ``counts``.
-
-    Raises:
-        ValueError: the entry is none of these, has no polygon of three points or more, a coordinate that is no number
-        or far outside, or its ``size`` is not the image's; run lengths do not add up to the image.
-    """
-    try:
-        return _compressed(segmentation, height, width)
-    except (TypeError, OverflowError) as error:
-        raise ValueError(f"segmentation holds what does not belong there: {error}") from error
-
-
-def _compressed(segmentation: Any, height: int, width: int) -> str:
-    if isinstance(segmentation, list):
-        polygons = [p for p in segmentation if len(p) >= 6]
-        if not polygons:
-            raise ValueError("segmentation has no polygon of at least three points")
-        _check_coordinates(polygons)
-        merged = _coco.merge(_coco.frPyObjects(polygons, height, width))
-        return str(merged["counts"].decode("ascii"))
-    if not isinstance(segmentation, dict) or "counts" not in segmentation:
-        raise ValueError(f"segmentation is neither polygons nor RLE but {type(segmentation).__name__}")
-    _check_size(segmentation, height, width)
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        _check_list(counts, height, width)
-        return str(
-            _coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"].decode("ascii")
-        )
-    text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
-    _check_runs(text, height, width)
-    return text
+def encode_rle(mask: BoolMask) -> Rle:
+    """Returns a mask [H, W] as the COCO formats have it."""
+    return Rle(size=[int(side) for side in mask.shape], counts=encode(mask))
 
 
 def to_uncompressed(mask: BoolMask) -> dict[str, Any]:
-    """Writes a mask as *uncompressed* RLE, as COCO's crowd regions and all masks of HQ-YTVIS are published.
+    """Returns a mask [H, W] as *uncompressed* RLE, as COCO's crowd regions and all masks of HQ-YTVIS are published."""
+    return {"size": [int(side) for side in mask.shape], "counts": _lengths(mask).tolist()}
+
+
+def _lengths(mask: BoolMask) -> Int:
+    """Run lengths in column-major order, background first: int64 [m]."""
+    flat = np.asarray(mask, np.bool_).T.reshape(-1)
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    lengths = np.diff(np.concatenate([[0], changes, [flat.size]]))
+    return np.asarray(np.append(0, lengths) if flat.size and flat[0] else lengths, np.int64)
+
+
+def decode(counts: str | bytes, *, height: int, width: int) -> BoolMask:
+    """Returns the mask of compressed ``counts``: bool [height, width].
+
+    Raises:
+        RleError: they do not fill the image, or are malformed otherwise (a ValueError).
+    """
+    runs = _runs(counts, height, width)
+    edges = np.concatenate([[0], np.stack([runs.starts, runs.ends], axis=1).reshape(-1), [height * width]])
+    flat = np.repeat((np.arange(len(edges) - 1) & 1).astype(np.bool_), np.diff(edges))
+    return np.ascontiguousarray(flat.reshape(width, height).T)
+
+
+def decode_rle(code: Mapping[str, Any]) -> BoolMask:
+    """Returns the mask of a COCO run-length code, compressed (str or bytes) or not (list of int); errors as `decode`."""
+    string, height, width = rle_string(code)
+    return decode(string, height=height, width=width)
+
+
+def area(counts: str, *, height: int, width: int) -> int:
+    """Returns the number of foreground pixels of compressed ``counts``; errors as `decode`."""
+    return int(_runs(counts, height, width).areas()[0])
+
+
+def _runs(counts: str | bytes, height: int, width: int) -> Runs:
+    return decode_runs(RleBatch.of([_ascii(counts)], [height], [width]))
+
+
+def _ascii(counts: str | bytes) -> bytes:
+    try:
+        return counts if isinstance(counts, bytes) else counts.encode("ascii")
+    except UnicodeEncodeError:
+        raise RleError(0, "`counts` has characters that are not ASCII") from None
+
+
+def from_segmentation(segmentation: Any, *, height: int, width: int) -> str:
+    """Returns the compressed ``counts`` of a ``segmentation`` entry, checked to fill the image.
 
     Args:
-        mask: bool [H, W].
+        segmentation: see `segmentation_string`.
+        height: image height in pixels.
+        width: image width in pixels.
 
-    Returns:
-        ``{"size": [H, W], "counts": [...]}``: run lengths in column-major order, the first run is background.
+    Raises:
+        RleError: malformed (a ValueError).
     """
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(np.diff(flat.astype(np.int8))) + 1
-    runs = np.diff(np.concatenate([[0], edges, [flat.size]]))
-    counts = [int(n) for n in runs]
-    return {"size": [int(n) for n in mask.shape], "counts": [0, *counts] if flat.size and flat[0] else counts}
+    string = segmentation_string(segmentation, height, width)
+    _runs(string, height, width)
+    return string.decode("ascii")
 
 
-def _check_coordinates(polygons: list[Any]) -> None:
-    """The C code walks outlines pixel by pixel and checks nothing: a coordinate of 1e9, or null, ends the process."""
-    outline = 0.0
-    for polygon in polygons:
+def segmentation_string(segmentation: Any, height: int, width: int) -> bytes:
+    """Returns the compressed counts of a COCO ``segmentation``: polygons, compressed or uncompressed RLE.
+
+    A compressed code is returned as it is; it is checked when it is decoded.
+
+    Args:
+        segmentation: as found in an annotation or a result. An RLE without `size` has that of its image.
+        height: height of its image, from the images list.
+        width: width of its image.
+
+    Raises:
+        RleError: malformed, or an RLE of another size than the image.
+    """
+    if isinstance(segmentation, Mapping):
+        string, h, w = rle_string({"size": [height, width], **segmentation})
+        if (h, w) != (height, width):
+            raise RleError(0, f"the mask is {h} x {w}, its image is {height} x {width} (height x width)")
+        return string
+    if isinstance(segmentation, list):
+        return polygons_to_rle(segmentation, height, width)
+    raise RleError(0, f"`segmentation` must be polygons or a run-length code, is {type(segmentation).__name__}")
+
+
+def rle_string(code: Mapping[str, Any]) -> tuple[bytes, int, int]:
+    """Returns (compressed counts, height, width) of a run-length code in either form.
+
+    The compressed string is returned as it is; it is checked when it is decoded.
+
+    Raises:
+        RleError: no run-length code at all, or an uncompressed one that does not fill its image.
+    """
+    size, counts = _whole(code.get("size"), _LONGEST), code.get("counts")
+    if size is None or len(size) != 2:
+        raise RleError(0, f"`size` must be [height, width], is {code.get('size')!r:.60}")
+    height, width = size
+    if isinstance(counts, str | bytes):
+        return _ascii(counts), height, width
+    lengths = _whole(counts, _LONGEST)
+    if lengths is None:
+        raise RleError(0, "`counts` must be a string or a list of run lengths that are not negative")
+    check_sizes(np.array([height]), np.array([width]))
+    return encode_uncompressed(np.array(lengths, np.int64), height, width), height, width
+
+
+def _whole(values: Any, most: int) -> list[int] | None:
+    """Returns a list of whole numbers from 0 to `most`, None where it is none."""
+    if not isinstance(values, list | tuple) or any(isinstance(v, str) for v in values):
+        return None
+    try:
+        numbers = [whole_number(v.item() if isinstance(v, np.generic) else v) for v in values]
+    except (TypeError, ValueError):
+        return None
+    return numbers if all(0 <= n <= most for n in numbers) else None
+
+
+def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> bytes:
+    """Rasterises COCO polygons exactly as pycocotools does and returns the compressed counts of their union.
+
+    Args:
+        polygons: lists x0, y0, x1, y1, ... in pixels. Pieces of one or two points and an odd last value are left out:
+            they draw nothing.
+        height: image height.
+        width: image width.
+
+    Raises:
+        RleError: no polygon of three points, or values that are no numbers or far outside the image.
+    """
+    from pycocotools import mask as coco_mask
+
+    arrays = [_polygon_array(polygon) for polygon in polygons]
+    arrays = [values[: len(values) // 2 * 2] for values in arrays if len(values) >= 6]
+    if not arrays:
+        raise RleError(0, "`segmentation` has no polygon of at least three points: [[x, y, x, y, x, y, ...], ...]")
+    if sum(float(np.abs(np.diff(values.reshape(-1, 2), axis=0)).sum()) for values in arrays) > _LONGEST_OUTLINE:
+        raise RleError(0, "the outlines of the polygons are longer than those of any object")
+    merged = coco_mask.merge(coco_mask.frPyObjects([values.tolist() for values in arrays], height, width))
+    return _ascii(merged["counts"])
+
+
+def _polygon_array(polygon: Sequence[float]) -> NDArray[np.float64]:
+    try:
         values = np.asarray(polygon, np.float64)
-        if values.ndim != 1 or not (np.abs(values) <= _FARTHEST).all():  # false for what is no number, too
-            raise ValueError("a polygon holds a coordinate that is no number or lies far outside the image")
-        outline += float(np.abs(np.diff(values[0::2])).sum() + np.abs(np.diff(values[1::2])).sum())
-    if outline > _LONGEST_OUTLINE:
-        raise ValueError("the outlines of the polygons are longer than those of any object")
-
-
-def _check_size(segmentation: dict[str, Any], height: int, width: int) -> None:
-    size = [int(n) for n in segmentation.get("size", [height, width])]
-    if size != [height, width]:
-        raise ValueError(f"RLE size {size} is not the image's [{height}, {width}]")
-
-
-def _check_list(counts: list[Any], height: int, width: int) -> None:
-    """The C code takes the whole part of each number: halves that add up to the image would leave pixels undecided."""
-    runs = np.asarray(counts)
-    if runs.ndim != 1 or runs.dtype.kind not in "iu" or (runs < 0).any():
-        raise ValueError("RLE counts hold what is no run length")
-    _check_sum(sum(counts), height, width)
-
-
-def _check_sum(total: int, height: int, width: int) -> None:
-    if total != height * width:
-        raise ValueError(f"RLE counts add up to {total}, not to {height} x {width} pixels")
-
-
-def _check_runs(text: str, height: int, width: int) -> None:
-    """Compressed counts must fill the image: pycocotools leaves the pixels after the last run as the memory was."""
-    runs = _runs(text)
-    if (runs < 0).any():
-        raise ValueError("RLE counts hold a negative run")
-    _check_sum(int(runs.sum()), height, width)
-
-
-def _runs(text: str) -> npt.NDArray[np.int64]:
-    """Run lengths of compressed counts, as `rleToString` of the COCO API writes them.
-
-    Five bits a character, 32 says that more follow, 16 in the last one is the sign; from the fourth run on each is
-    stored as the difference to the last but one.
-    """
-    digits = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
-    if digits.size and (digits.min() < 0 or digits.max() > 63 or digits[-1] & 32):
-        raise ValueError("RLE counts hold a character that does not belong there, or are cut off")
-    last = np.flatnonzero((digits & 32) == 0)
-    first = np.concatenate([[0], last[:-1] + 1]).astype(np.int64)[: last.size]
-    place = np.arange(digits.size) - np.repeat(first, last - first + 1)
-    if place.max(initial=0) > 6:  # 35 bits; the C code holds 32
-        raise ValueError("RLE counts hold a run that no image has")
-    values = np.add.reduceat((digits & 31) << (5 * place), first) if last.size else digits
-    values = values - np.where(digits[last] & 16, np.int64(1) << (5 * (place[last] + 1)), 0)
-    values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
+    except (TypeError, ValueError):
+        raise RleError(0, "a polygon must be a list of numbers") from None
+    if values.ndim == 0:
+        raise RleError(0, "`segmentation` must be a list of polygons [[x, y, ...], ...], is one flat list")
+    if values.ndim != 1:
+        raise RleError(0, "a polygon must be a flat list of numbers [x, y, x, y, ...], not of points [x, y]")
+    if not (np.abs(values) <= _FARTHEST).all():  # false for what is no number, too
+        raise RleError(0, "a polygon has a coordinate that is no number or far outside the image")
     return values
 
 

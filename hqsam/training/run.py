@@ -1,7 +1,8 @@
 """The training program: `python -m hqsam.training.run RUN.json`, or the same under torchrun.
 
-RUN.json is a `TrainRun`. Without torchrun it trains in one process, on the CPU or one GPU, with no process group. Under
-`torchrun --nproc-per-node N -m hqsam.training.run RUN.json`, on one machine or several, N processes per machine share
+RUN.json is a `TrainRun`; with `-` in its place the text is in the environment, as HQSAM_TRAIN_RUN. Without torchrun it
+trains in one process, on the CPU or one GPU, with no process group. Under `torchrun --nproc-per-node N -m
+hqsam.training.run RUN.json`, on one machine or several, N processes per machine share
 the batches; all must see the same folders.
 
 On the standard output, each line that begins with `@` is for a program that started this one: `@worker`, `@progress`,
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
     """Train as a file says.
 
     Args:
-        argv: its path.
+        argv: its path, or `-`: its text is in HQSAM_TRAIN_RUN.
 
     Returns:
         Exit status: 0, 1 after a message for a person, 2 for wrong arguments. After SIGTERM the status is 143.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +12,8 @@ from hqsam.model.options import ModelOptions
 from hqsam.training.options import TrainOptions
 from hqsam_base.atomic import write_text
 from hqsam_base.errors import UserError
+
+VARIABLE = "HQSAM_TRAIN_RUN"
 
 
 class TrainRun(BaseModel):
@@ -36,13 +39,13 @@ class TrainRun(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file.
+        """Read a file, or, for the path `-`, what the environment holds as HQSAM_TRAIN_RUN.
 
         Raises:
             UserError: it is missing or does not fit.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(os.environ.get(VARIABLE, "") if str(path) == "-" else path.read_bytes())
         except OSError as error:
             raise UserError(f"the file cannot be read: {error.strerror}", file=path) from error
         except ValidationError as error:

@@ -101,7 +101,7 @@ def _prompt_sets(index: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _read_info(folder: Path) -> dict[str, Any]:
-    from hqsam_base.json_list import read_json
+    from hqsam_base.json_stream import read_json
 
     info = read_json(folder / "predict.json")
     if not isinstance(info, dict) or not info.get("systems") or "model" not in info:

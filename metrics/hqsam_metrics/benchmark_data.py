@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
-from hqsam_base.json_list import read_json
-from hqsam_metrics.masks.rle import Int, RleBatch
+from hqsam_base.json_stream import read_json
+from hqsam_base.runs import Int, RleBatch
 
 Table = Any  # pyarrow.Table; the library ships no types
 _PROMPT_CONTENT = (

@@ -15,9 +15,9 @@ from typing import Any
 
 from hqsam_base.errors import UserError
 from hqsam_base.ids import flag, plain_id, whole_number
-from hqsam_base.json_list import iter_list, read_json
+from hqsam_base.json_stream import iterate_results, read_json
+from hqsam_base.rle import area, from_segmentation
 from hqsam_metrics.ap.options import AreaRule, IouType
-from hqsam_metrics.masks.iou import decode_counts, segmentation_string
 from hqsam_metrics.scores.coco import score_coco_files
 from hqsam_metrics.scores.lvis import score_lvis_files
 
@@ -52,9 +52,8 @@ def sample_files(pred: Path, gt: Path, folder: Path, images: int) -> tuple[Path,
         row["iscrowd"] = int(flag(row.get("iscrowd")))
         if row.get("area") is None:
             height, width = sizes[plain_id(row["image_id"])]
-            row["area"] = int(
-                decode_counts(segmentation_string(row["segmentation"], height, width), height, width).sum()
-            )
+            counts = from_segmentation(row["segmentation"], height=height, width=width)
+            row["area"] = area(counts, height=height, width=width)
     content = truth | {
         "images": [
             image | {"id": spelled(one), "height": sizes[one][0], "width": sizes[one][1]}
@@ -63,7 +62,7 @@ def sample_files(pred: Path, gt: Path, folder: Path, images: int) -> tuple[Path,
         "annotations": annotations,
         "categories": [row | {"id": plain_id(row["id"])} for row in truth["categories"]],
     }  # fmt: skip
-    rows = [written(row) for block in iter_list(pred) for row in block if plain_id(row["image_id"]) in keep]
+    rows = [written(row) for block in iterate_results(pred) for row in block if plain_id(row["image_id"]) in keep]
     files = folder / "results.json", folder / "annotations.json"
     for path, value in zip(files, (rows, content), strict=True):
         path.write_text(json.dumps(value))
@@ -75,7 +74,7 @@ def _official(segmentation: Any, height: int, width: int) -> Any:
     polygons = isinstance(segmentation, list) and all(len(p) >= 6 and len(p) % 2 == 0 for p in segmentation)
     if polygons:
         return segmentation
-    return {"size": [height, width], "counts": segmentation_string(segmentation, height, width).decode("ascii")}
+    return {"size": [height, width], "counts": from_segmentation(segmentation, height=height, width=width)}
 
 
 def largest_difference(ours: Stats, theirs: dict[str, float]) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hqsam_metrics.masks.iou import encode_rle
+from hqsam_base.rle import encode_rle
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hqsam_base.errors import UserError
 from hqsam_base.safe_text import sanitize
-from hqsam_base.terminal import say
+from hqsam_base.terminal import say, say_traceback
 
 EXTRAS = {
     "checkpoint": "model", "compare": "pipeline", "data": "data", "doctor": "pipeline", "export": "onnx",
@@ -124,7 +124,12 @@ def _exit_status(call: Callable[[], object]) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(_exit_status(_main))
+    try:
+        status = _exit_status(_main)
+    except Exception as error:  # not left to the interpreter: the message may hold text from outside, or a secret
+        say_traceback(error)
+        status = 1
+    sys.exit(status)
 
 
 def _main() -> None:

@@ -1,11 +1,12 @@
 """Malformed input at every border: what comes back is a value or one error, soon, and nothing is written anywhere else.
 
 Good files are damaged (bytes changed, cut, doubled, replaced by what parsers trip over), and some input is junk from the start.
-A hundred of each by default, ten thousand with HQSAM_TEST_ALL=1.
+A hundred of each by default, ten thousand with `make test-all`.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import lzma
@@ -31,20 +32,22 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from hqsam.model import checkpoint
-from hqsam_base import atomic, json_list, json_stream, rle
+from hqsam_base import atomic, json_stream, rle, runs
 from hqsam_base.errors import UserError
+from hqsam_datasets.benchmarks import cocolike
 from hqsam_datasets.fetch import content, extract, first_use, members
 from hqsam_datasets.fetch.transfer import DownloadError, Transfer
-from hqsam_datasets.formats import images, tar
+from hqsam_datasets.formats import images, labelme, tar
 from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 from hqsam_datasets.formats.png_chunks import png_damage
-from hqsam_metrics.masks import iou, png
-from hqsam_metrics.masks import rle as metrics_rle
+from hqsam_datasets.sources.annotations import _read as read_own_annotations
+from hqsam_metrics.masks import png
 from hqsam_pipelines.compare import revisions
 from hqsam_pipelines.config import strict
 from hqsam_pipelines.report.results import parse_metrics, units_frame
+from tests import FULL
 
-EXAMPLES = 10_000 if os.environ.get("HQSAM_TEST_ALL") == "1" else 100
+EXAMPLES = 10_000 if FULL else 100
 SIDE = 12
 
 Read = Callable[[bytes, Path], Any]
@@ -108,12 +111,12 @@ def scored_segmentation(data: bytes, folder: Path) -> None:
         value = json.loads(data)
     except RecursionError:
         return
-    run_lengths(iou.segmentation_string(value, SIDE, SIDE), folder)
+    run_lengths(rle.segmentation_string(value, SIDE, SIDE), folder)
 
 
 def run_lengths(data: bytes, folder: Path) -> None:
-    runs = metrics_rle.decode_runs(metrics_rle.RleBatch.of([data, b""], [SIDE, 0], [SIDE, 0]))
-    assert 0 <= int(runs.areas()[0]) <= SIDE * SIDE
+    decoded = runs.decode_runs(runs.RleBatch.of([data, b""], [SIDE, 0], [SIDE, 0]))
+    assert 0 <= int(decoded.areas()[0]) <= SIDE * SIDE
 
 
 def picture(data: bytes, folder: Path) -> None:
@@ -230,6 +233,14 @@ ITEM = {
 }  # fmt: skip
 LOCK = {"stages": {"a@b": {"outs": [{"path": "x", "md5": "0" * 32}], "params": {"params.yaml": {"k": 1}}}}}
 NAMES = dumped({"images": [{"coco_url": "http://x/d/0.jpg"}]})
+PART = base64.b64encode(images.encode_png(np.full((2, 3), 255, np.uint8))).decode()
+LABELME = {
+    "imagePath": "a.jpg", "imageHeight": SIDE, "imageWidth": SIDE,
+    "shapes": [
+        {"label": "a", "shape_type": kind, "group_id": group, "points": [[1, 1], [6, 2], [5, 9]][:n], "mask": PART}
+        for kind, group, n in (("polygon", None, 3), ("circle", 1, 2), ("rectangle", 1, 2), ("mask", None, 1))
+    ],
+}  # fmt: skip
 RECORDS = [{"id": 1, "segmentation": {"size": [2, 2], "counts": [1, 2, 1]}}, {"id": 2, "bbox": [0.5, 1e9]}]
 
 BORDERS = {
@@ -247,16 +258,25 @@ BORDERS = {
         ),
         scored_segmentation, (ValueError,),
     ),
-    "run lengths": Border((COUNTS.encode(),), run_lengths, (metrics_rle.RleError,)),
+    "run lengths": Border((COUNTS.encode(),), run_lengths, (runs.RleError,)),
     "pictures": Border(pictures(), picture),
     "mask files": Border(pictures(), mask_files),
-    "JSON list": Border((dumped(RECORDS),), at("a.json", lambda p: drained(json_list.iter_list(p, block=16)))),
+    "JSON list": Border((dumped(RECORDS),), at("a.json", lambda p: drained(json_stream.iterate_results(p, whole=0)))),
     "JSON records": Border(
         (dumped(RECORDS),), at("a.json", lambda p: drained(json_stream.iterate_list(p, problem="x", cure="y")))
     ),
     "JSON members": Border(
         (dumped({"info": {}, "images": RECORDS}),),
         at("a.json", lambda p: drained(json_stream.iterate_members(p, ("images",), problem="x", cure="y"))),
+    ),
+    "labelme": Border((dumped(LABELME),), at("a.json", lambda p: labelme.convert(p.parent))),
+    "annotations of own data": Border(
+        (dumped({"images": [{"id": 1, "file_name": "a"}], "annotations": RECORDS, "categories": [{"id": 1, "name": "x"}]}),),
+        at("a.json", read_own_annotations),
+    ),
+    "annotations of a set": Border(
+        (dumped({"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1}], "categories": []}),),
+        at("a.json", cocolike.read_annotations),
     ),
     "JSON file": Border((dumped(RECORDS),), at("a.json", atomic.read_json)),
     "JSON lines": Border((b'{"a": 1}\n{"b": [2]}\n',), at("a.jsonl", atomic.read_jsonl)),

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from hqsam_base import atomic
 from hqsam_base.errors import UserError
 from hqsam_base.safe_text import redact, sanitize, shown
 from hqsam_base.terminal import say, styled
+from hqsam_pipelines import cli
 from hqsam_pipelines.runner.progress import ProgressDisplay
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,3 +105,27 @@ def _is_text(argument: ast.expr) -> bool:
     return isinstance(argument, ast.JoinedStr) or (
         isinstance(argument, ast.Call) and ast.unparse(argument.func) == "str"
     )
+
+
+@pytest.mark.parametrize("command", ["push", "pull"])
+def test_an_address_on_the_command_line_is_shown_without_its_secrets(
+    command: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    atomic.write_json(tmp_path / "index.json", {"shards": []})
+    address = "ftp://me:passw0rd@127.0.0.1:9/shards?signature=s1gned"
+    places = {"push": [str(tmp_path), address], "pull": [address, str(tmp_path / "new")]}
+    assert cli.run(["data", command, *places[command]]) == 1
+    said = "".join(capfd.readouterr())
+    assert "ftp://***@127.0.0.1:9/shards?signature=***" in said and "Traceback" not in said
+    assert "passw0rd" not in said and "s1gned" not in said
+
+
+def test_a_traceback_is_safe_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> None:
+        raise RuntimeError("no answer\x1b[2J from https://me:passw0rd@host/x?signature=s1gned")
+
+    monkeypatch.setattr(cli, "_main", fails)
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    said = capsys.readouterr().err
+    assert "RuntimeError: no answer\\x1b[2J from https://***@host/x?signature=***" in said and "in fails" in said

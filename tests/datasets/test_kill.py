@@ -1,6 +1,6 @@
 """kill -9 at random moments: after a restart the bytes are those of an undisturbed run and nothing else is left.
 
-Three kills per stage, to keep the suite short; `HQSAM_FAULTS=full`: twenty.
+Three kills per stage, to keep the suite short; `make test-all`: twenty.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from PIL import Image
 
 from hqsam_datasets.prepare.normalise import normalise
 from hqsam_datasets.sources.base import SourceOptions
+from tests import FULL
 
 
 def fault_count(few: int, many: int) -> int:
-    """How often a fault is injected: `few` times, or `many` (what the project promises) with HQSAM_FAULTS=full."""
-    return many if os.environ.get("HQSAM_FAULTS") == "full" else few
+    """How often a fault is injected: `few` times, or `many` (what the project promises) with `make test-all`."""
+    return many if FULL else few
 
 
 def quiet(done: int, total: int, what: str) -> None:

@@ -1,7 +1,6 @@
 """ONNX files against PyTorch, through onnxruntime."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from hqsam.model.backbones.base import vit_backbone
 from hqsam.model.build import build_sam_hq
 from hqsam.model.convert import write
 from hqsam_pipelines import cli
+from tests import FULL
 from tests.hqsam.models import picture, small_model
 
 TOLERANCE = 1e-4
@@ -138,7 +138,6 @@ def test_cases_cover_every_kind_of_prompt():
 
 # (width, heads, depth) of the published ViTs.
 VITS = {"vit_b": (768, 12, 12), "vit_l": (1024, 16, 24), "vit_h": (1280, 16, 32)}
-FULL = os.environ.get("HQSAM_ONNX") == "full"
 
 
 def shortened(name, *, depth, image_size=1024):
@@ -148,41 +147,53 @@ def shortened(name, *, depth, image_size=1024):
     return vit_backbone(name, width=width, depth=depth, heads=heads, global_blocks=blocks, image_size=image_size)
 
 
-@pytest.mark.parametrize("name", ["nano", "vit_tiny", *VITS])
-def test_hq_decoder_of_every_backbone_takes_any_number_of_prompts(tmp_path, name):
-    """At full size: a decoder sees of its encoder only the sizes of two features."""
-    model = calm_model(shortened(name, depth=1) if name in VITS else backbones.load(name))
-    [file] = export_onnx(model, tmp_path, parts=["decoder"])
-    assert [path.name for path in tmp_path.iterdir()] == [f"{name}_decoder_hq_sum.onnx"]
-    assert file.difference.share < TOLERANCE
-    runtime, encoded = session(file.path), random_features(model)
-    for prompts in (1, 7, 64) if FULL or name == "nano" else (7,):
+def takes_any_number_of_prompts(model, path):
+    runtime, encoded = session(path), random_features(model)
+    for prompts in (1, 7, 64):
         case = PromptCase(points=2, boxes=True, masks=False, prompts=prompts, size=(300, 451))
         found = compare_case(model, runtime, encoded, case, DecoderOptions(), seed=prompts)
         assert found.scale > 0.5, "logits that say something"
         assert found.share < TOLERANCE, prompts
 
 
+def test_hq_decoder_takes_any_number_of_prompts(files, nano):
+    takes_any_number_of_prompts(nano, files / "nano_decoder_hq_sum.onnx")
+
+
+@pytest.mark.full("of its encoder a decoder sees the sizes of two features, and every export checks its own file")
+@pytest.mark.parametrize("name", ["vit_tiny", *VITS])
+def test_hq_decoder_of_every_backbone_takes_any_number_of_prompts(tmp_path, name):
+    model = calm_model(shortened(name, depth=1) if name in VITS else backbones.load(name))
+    [file] = export_onnx(model, tmp_path, parts=["decoder"])
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}_decoder_hq_sum.onnx"]
+    assert file.difference.share < TOLERANCE
+    takes_any_number_of_prompts(model, file.path)
+
+
+@pytest.mark.full("tracing its many layers takes a quarter of a minute, and every export checks its own file")
 def test_light_hq_sams_encoder_at_full_size(tmp_path):
     [file] = export_onnx(calm_model(backbones.load("vit_tiny")), tmp_path, parts=["encoder"])
     assert file.path.name == "vit_tiny_encoder.onnx"
     assert file.difference.share < TOLERANCE
 
 
-@pytest.mark.timeout(1800 if FULL else 300)
-@pytest.mark.parametrize("name", VITS)
-def test_encoder_of_every_vit(tmp_path, name):
-    """A block with global attention at each published width; for vit_b behind one with windows that need padding.
+WIDER = pytest.mark.full("ViT-B's blocks with other widths")
 
-    `HQSAM_ONNX=full` takes the published depth and size instead: 7 GB of memory and minutes for ViT-L, 10 GB for ViT-H.
+
+@pytest.mark.timeout(1800 if FULL else 300)
+@pytest.mark.parametrize("name", ["vit_b", *(pytest.param(name, marks=WIDER) for name in ("vit_l", "vit_h"))])
+def test_encoder_of_every_vit(tmp_path, name):
+    """A block with global attention at a published width behind one with windows that need padding.
+
+    `make test-all` takes the published depth and size: 7 GB of memory and minutes for ViT-L, 10 GB for ViT-H.
     """
-    short = shortened(name, depth=2 if name == "vit_b" else 1, image_size=256)
-    model = small_model(backbones.load(name) if FULL else short)
+    model = small_model(backbones.load(name) if FULL else shortened(name, depth=2, image_size=256))
     [file] = export_onnx(model, tmp_path, parts=["encoder"])
     assert file.difference.share < TOLERANCE
     assert file.path.with_name(f"{name}_encoder.onnx.data").exists() == (FULL and name == "vit_h")
 
 
+@pytest.mark.full("the decoder's other options; tracing takes seconds, and every export checks its own file")
 def test_vanilla_sam_of_vit_b_with_three_masks_at_low_resolution(tmp_path):
     model = calm_model(vit_backbone("vit_b", width=768, depth=1, heads=12, global_blocks=(0,), image_size=256))
     options = DecoderOptions("sam", multimask=True, low_res_only=True)
@@ -207,31 +218,32 @@ ONE_BLOCK = vit_backbone("one", width=64, depth=1, heads=2, global_blocks=(0,), 
 
 def test_a_large_part_keeps_its_weights_beside_the_file(tmp_path, monkeypatch):
     """The part's own weights count, not its model's; and whatever was there before is replaced as a whole."""
-    monkeypatch.setattr(export, "_LARGEST_FILE", 5_000_000)
-    model, other = calm_model(ONE_BLOCK), calm_model(ONE_BLOCK, seed=1)
-    encoder, decoder = export_onnx(model, tmp_path, options=DecoderOptions("sam", low_res_only=True))
-    names = ["one_decoder_sam_low_res.onnx", "one_decoder_sam_low_res.onnx.data", "one_encoder.onnx"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == names
-    assert decoder.size == sum((tmp_path / name).stat().st_size for name in names[:2])
-    assert encoder.size < 5_000_000 < decoder.size
+    model, other, path = calm_model(ONE_BLOCK), calm_model(ONE_BLOCK, seed=1), tmp_path / "one_encoder.onnx"
     monkeypatch.setattr(export, "_LARGEST_FILE", 0)
-    export_onnx(other, tmp_path, parts=["encoder"])
-    assert compare_encoder(other, tmp_path / names[2]).share < TOLERANCE
-    monkeypatch.undo()
-    export_onnx(model, tmp_path, parts=["encoder"])
-    assert sorted(p.name for p in tmp_path.iterdir()) == names  # no weights without their file
-    assert compare_encoder(model, tmp_path / names[2]).share < TOLERANCE
+    [large] = export_onnx(other, tmp_path, parts=["encoder"])
+    names = ["one_encoder.onnx", "one_encoder.onnx.data"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert large.size == sum((tmp_path / name).stat().st_size for name in names)
+    assert compare_encoder(other, path).share < TOLERANCE
+    monkeypatch.setattr(export, "_LARGEST_FILE", 5_000_000)
+    [small] = export_onnx(model, tmp_path, parts=["encoder"])
+    whole = sum(parameter.nbytes for parameter in model.parameters())
+    assert small.size < 5_000_000 < whole
+    assert [p.name for p in tmp_path.iterdir()] == names[:1]  # no weights without their file
+    assert compare_encoder(model, path).share < TOLERANCE
 
 
 def test_an_export_killed_between_its_two_files_leaves_no_wrong_one(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_LARGEST_FILE", 0)
-    export_onnx(small_model(ONE_BLOCK), tmp_path, parts=["encoder"])
-    replace, target = Path.replace, tmp_path / "one_encoder.onnx"
+    target = tmp_path / "one_encoder.onnx"
+    for name in (target.name, f"{target.name}.data"):
+        (tmp_path / name).write_bytes(b"of an earlier export")
+    rename = Path.replace
 
     def killed(self, to):
         if Path(to) == target:
             raise KeyboardInterrupt
-        return replace(self, to)
+        return rename(self, to)
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):

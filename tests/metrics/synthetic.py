@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import Any
 
+import cv2
 import numpy as np
 
-from hqsam_metrics.masks.iou import encode_rle
+from hqsam_base.rle import encode_rle
 
 Json = dict[str, Any]
 
@@ -61,3 +64,20 @@ def detections(
                 rows.append({"image_id": image, "category_id": other, "score": score, "segmentation": code})
     order = rng.permutation(len(rows))
     return truth, [rows[i] for i in order]
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def label_png(labels: np.ndarray, depth: int, *, palette: bool) -> bytes:
+    """A grey or palette PNG of any depth, with a chunk that is right for a palette only."""
+    if depth == 16:
+        return cv2.imencode(".png", labels.astype(np.uint16))[1].tobytes()
+    bits = np.unpackbits(labels.astype(np.uint8)[..., None], axis=2)[..., 8 - depth :].reshape(len(labels), -1)
+    lines = b"".join(b"\0" + line.tobytes() for line in np.packbits(bits, axis=1))
+    head = struct.pack(">IIBBBBB", labels.shape[1], labels.shape[0], depth, 3 if palette else 0, 0, 0, 0)
+    extra = chunk(b"PLTE", bytes(range(3)) * (1 << depth)) + chunk(b"bKGD", b"\0") if palette else b""
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    )

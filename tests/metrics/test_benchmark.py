@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hqsam_base.rle import encode_rle, rle_string
 from hqsam_metrics import UserError
 from hqsam_metrics.ap.resample import Matches, draw, weighted_ap
-from hqsam_metrics.base import score_options
+from hqsam_metrics.base import load_score, score_options
 from hqsam_metrics.benchmark import score_benchmark
-from hqsam_metrics.masks.iou import encode_rle, rle_string
 from hqsam_metrics.masks.png import read_index_png
 from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
 from hqsam_metrics.scores.coco import score_coco_files
@@ -85,7 +85,8 @@ class Set:
     def score(self, **options: Any) -> dict[str, Any]:
         at = self.write()
         out = {"out_json": self.root / "b-m.json", "out": self.root / "scores"}
-        score_benchmark(**at, **out, options=score_options({"version": 1} | options), progress=lambda *words: None)
+        chosen = score_options({"version": load_score(options["metric"]).version} | options)
+        score_benchmark(**at, **out, options=chosen, progress=lambda *words: None)
         return json.loads(out["out_json"].read_text())
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from hqsam_base.rle import encode_rle
 from hqsam_metrics import UserError, boundary_iou, mask_iou
 from hqsam_metrics.base import protocol_hash
-from hqsam_metrics.masks.iou import encode_rle
 from hqsam_metrics.masks.png import read_index_png, read_mask_png
 from hqsam_metrics.scores.sginw import SETS
 from hqsam_pipelines.commands.score import app
@@ -184,24 +184,31 @@ def test_coco_lvis_ytvis(tmp_path):
 
 
 def test_cross_check(tmp_path, monkeypatch):
-    for command, folder, kind, sentence in [
-        ("coco", "coco", "boundary", "COCOeval gives the same numbers"),
-        ("lvis", "lvis", "segm", "lvis-api gives the same numbers"),
+    """It checks the rule and the measure in use: size areas by box, other limits, boundaries in LVIS."""
+    for command, kind, sentence in [
+        ("coco", "boundary", "COCOeval gives the same numbers"),
+        ("lvis", "segm", "lvis-api gives the same numbers"),
+        ("lvis", "boundary", "lvis-api gives the same numbers"),
     ]:
-        at = GOLDEN / folder
-        results = at / ("results.json" if folder == "lvis" else "results_perturbed.json")
-        words = (command, "--pred", results, "--gt", at / "gt.json", "--iou-type", kind, "--cross-check")
-        done = run(*words)
-        assert done.exit_code == 0 and sentence in done.output, done.output
-        done = run(*words, "--max-dets", 7)
-        assert done.exit_code == 0 and sentence in done.output, done.output
-    # An annotation of id 0: the reference would take its match for none.
+        at = GOLDEN / command
+        rows = read_golden(f"{command}/{'results' if command == 'lvis' else 'results_perturbed'}.json")
+        (tmp_path / "dt.json").write_text(
+            json.dumps([row | {"bbox": [0, 0, n % 150, 40]} for n, row in enumerate(rows)])
+        )
+        words = (command, "--pred", tmp_path / "dt.json", "--gt", at / "gt.json", "--iou-type", kind, "--cross-check")
+        for rules in ([], ["--max-dets", 7, "--area-rule", "bbox"]):
+            done = run(*words, *rules)
+            assert done.exit_code == 0 and sentence in done.output, done.output
+    # What the reference programs stop at: an annotation of id 0, no `iscrowd`, no area, ids that are texts.
     truth = read_golden("coco/gt.json")
-    truth["annotations"] = [row | {"id": n} for n, row in enumerate(truth["annotations"])]
+    truth["annotations"] = [row | {"id": n} for n, row in enumerate(truth["annotations"]) if not row["iscrowd"]]
+    for row in truth["annotations"]:
+        row["image_id"] = str(row["image_id"])
+        del row["iscrowd"], row["area"]
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     at = GOLDEN / "coco" / "results_fake.json"
     done = run("coco", "--pred", at, "--gt", tmp_path / "gt.json", "--cross-check")
-    assert done.exit_code == 0 and "annotation id 0" in done.output, done.output
+    assert done.exit_code == 0 and "annotation id 0" in done.output and "same numbers" in done.output, done.output
     from hqsam_metrics import reference
 
     monkeypatch.setattr(reference, "lvis_reference", lambda gt, rows, **rules: {"AP": 0.5, "AP50": 0.5})

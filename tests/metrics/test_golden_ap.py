@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from hqsam_base.runs import decode_runs
 from hqsam_metrics.ap import accumulate
 from hqsam_metrics.ap.detection import score_detections
 from hqsam_metrics.ap.instances import parse_ground_truth, parse_results, read_ground_truth, read_results
@@ -16,7 +17,6 @@ from hqsam_metrics.ap.tubes import score_tubes, side_of, tube_ious
 from hqsam_metrics.ap.tubes_io import read_tube_results, read_ytvis
 from hqsam_metrics.masks.iou import dilation_pixels
 from hqsam_metrics.masks.packed import Shapes
-from hqsam_metrics.masks.rle import decode_runs
 from hqsam_metrics.scores import coco, lvis
 from hqsam_metrics.scores.coco import score_coco_files
 from hqsam_metrics.scores.lvis import score_lvis_files

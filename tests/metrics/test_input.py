@@ -9,9 +9,10 @@ import math
 import numpy as np
 import pytest
 
-from hqsam_base.json_list import iter_list
+from hqsam_base import json_stream
+from hqsam_base.json_stream import iterate_results
+from hqsam_base.rle import encode_rle
 from hqsam_metrics import UserError
-from hqsam_metrics.masks.iou import encode_rle
 from hqsam_metrics.scores.coco import score_coco_files
 from hqsam_metrics.scores.lvis import score_lvis_files
 from hqsam_metrics.scores.ytvis import score_ytvis_files
@@ -259,6 +260,102 @@ def test_nothing_to_score_is_no_success(tmp_path, coco_set, iou_type):
         assert "COCO" not in str(caught.value)
 
 
+def square(count=3):
+    """`count` images with one square each, and results that are a pixel wider."""
+    corners = [[2, 2, 12, 2, 12, 12, 2, 12], [2, 2, 13, 2, 13, 12, 2, 12]]
+    head = [{"image_id": n, "category_id": 1, "segmentation": [list(corners[0])]} for n in range(1, count + 1)]
+    truth = {
+        "images": [{"id": n, "height": 20, "width": 30} for n in range(1, count + 1)],
+        "categories": [{"id": 1}],
+        "annotations": [row | {"id": n, "iscrowd": 0, "area": 100.0} for n, row in enumerate(head, start=1)],
+    }
+    return truth, [row | {"score": 0.5, "segmentation": [list(corners[1])]} for row in head]
+
+
+def spelled(truth, rows, how):
+    first = truth["annotations"][0]
+    if how == "no iscrowd and area":
+        for row in truth["annotations"]:
+            del row["iscrowd"], row["area"]
+    elif how == "null":
+        first |= {"iscrowd": None, "ignore": None, "area": None}
+    elif how == "bools":
+        first |= {"iscrowd": False}
+    elif how == "a stray point":
+        first["segmentation"].append([5.0, 5.0])
+    elif how == "a stray line before it":
+        first["segmentation"].insert(0, [5.0, 5.0, 9.0, 9.0])
+    elif how == "an odd value":
+        first["segmentation"][0].append(7.0)
+    elif how == "an empty object":
+        truth["annotations"].append(first | {"id": 99, "area": 0, "segmentation": []})
+    elif how == "other spellings of ids":
+        truth["images"][0]["id"], first["image_id"], rows[0]["image_id"] = "000001", 1, 1.0
+        rows[1]["category_id"] = "1"
+        truth["images"][0]["height"] = "20"
+    elif how == "names":
+        for row in (*truth["annotations"], *rows):
+            row["image_id"] = f"bus {row['image_id']}"
+            row["category_id"] = "bus"
+        for image in truth["images"]:
+            image["id"] = f"bus {image['id']}"
+        truth["categories"] = [{"id": "bus"}]
+        truth["annotations"][0]["id"] = "a"
+
+
+SPELLINGS = (
+    "no iscrowd and area", "null", "bools", "a stray point", "a stray line before it", "an odd value", "an empty object",
+    "other spellings of ids", "names",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("how", SPELLINGS)
+@pytest.mark.parametrize("iou_type", ["segm", "boundary"])
+def test_home_made_files_have_the_numbers_of_clean_ones(tmp_path, how, iou_type):
+    truth, rows = square()
+    want = score(tmp_path, truth, rows, iou_type=iou_type)
+    assert 0 < want.metrics["AP"] < 1
+    spelled(truth, rows, how)
+    got = score(tmp_path, truth, rows, iou_type=iou_type)
+    assert got.metrics == want.metrics
+    assert len(got.warnings) == (how == "an empty object")
+
+
+def test_tubes_without_areas_are_counted(tmp_path):
+    folder = GOLDEN / "video_ytvis"
+    truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
+    want = score(tmp_path, truth, rows, function=score_ytvis_files).metrics
+    truth["annotations"] = [{k: v for k, v in row.items() if k != "areas"} for row in truth["annotations"]]
+    assert score(tmp_path, truth, rows, function=score_ytvis_files).metrics == want
+
+
+def test_a_flat_polygon_is_named_as_one(tmp_path):
+    truth, rows = square()
+    truth["annotations"][0]["segmentation"] = truth["annotations"][0]["segmentation"][0]
+    with pytest.raises(UserError, match=r"must be a list of polygons \[\[x, y, ...\], ...\], is one flat list"):
+        score(tmp_path, truth, rows)
+
+
+def test_two_images_whose_ids_are_one_number_are_named(tmp_path):
+    truth, rows = square()
+    truth["images"][1]["id"] = "01"
+    with pytest.raises(UserError, match="image id 1 is there more than once"):
+        score(tmp_path, truth, rows)
+
+
+def test_marks_of_one_measure_only_are_told(tmp_path, coco_set):
+    """Two objects, one marked `ignore`, one hit: by the Boundary IoU API all is found, by pycocotools half of it."""
+    truth, rows = square(2)
+    rows = [row | {"segmentation": truth["annotations"][0]["segmentation"]} for row in rows[:1]]
+    truth["annotations"][1]["ignore"] = 1
+    mask, boundary = (score(tmp_path, truth, rows, iou_type=kind) for kind in ("segm", "boundary"))
+    assert mask.metrics["AP"] == pytest.approx(51 / 101) and boundary.metrics["AP"] == pytest.approx(1)
+    said = (
+        "1 annotations have `ignore`: mask AP counts them, as pycocotools does not look at it; boundary AP ignores them"
+    )
+    assert any(w.startswith(said) for w in mask.warnings) and any(w.startswith(said) for w in boundary.warnings)
+
+
 def test_coco_file_given_to_lvis(tmp_path, coco_set):
     with pytest.raises(UserError, match="LVIS file"):
         score(tmp_path, *coco_set, function=score_lvis_files)
@@ -293,16 +390,21 @@ def test_tubes(tmp_path):
     assert result.warnings and "shorter list" in result.warnings[0]
 
 
-@pytest.mark.parametrize("block", [64, 1000, 1 << 20])
-def test_large_lists_are_read_in_blocks(tmp_path, block):
+@pytest.mark.parametrize("window", [64, 1000, 1 << 20])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_large_lists_are_read_in_parts(tmp_path, monkeypatch, window, encoding):
+    """Tools on Windows write byte order marks: a large file with one was refused, a small one read."""
+    monkeypatch.setattr(json_stream, "_CHUNK", window)
+    monkeypatch.setattr(json_stream, "_TOGETHER", 7)
     rows = [{"a": i, "b": {"c": "}],[{" * (i % 3)}, "d": [{"e": [1, {}]}]} for i in range(200)]
     for text in (json.dumps(rows), json.dumps(rows, indent=1), " " + json.dumps(rows, separators=(",", ":")) + "\n"):
-        (tmp_path / "x.json").write_text(text)
-        assert [row for part in iter_list(tmp_path / "x.json", block=block) for row in part] == rows
+        (tmp_path / "x.json").write_text(text, encoding)
+        assert [row for part in iterate_results(tmp_path / "x.json", whole=0) for row in part] == rows
+        assert list(iterate_results(tmp_path / "x.json")) == [rows]
     for broken in (json.dumps(rows)[:-1], json.dumps(rows) + "]", json.dumps(rows).replace('"a": 77', '"a" 77')):
-        (tmp_path / "x.json").write_text(broken)
+        (tmp_path / "x.json").write_text(broken, encoding)
         with pytest.raises(UserError, match="not valid JSON"):
-            list(iter_list(tmp_path / "x.json", block=block))
+            list(iterate_results(tmp_path / "x.json", whole=0))
 
 
 def test_arrays_that_are_no_masks():

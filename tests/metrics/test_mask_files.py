@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 
 from hqsam_metrics import UserError
-from hqsam_metrics.masks.png import read_mask_png
+from hqsam_metrics.masks.png import read_index_png, read_mask_png
+from hqsam_metrics.scores.davis import score_davis_folders
+from hqsam_metrics.scores.masks import score_mask_folders
+from tests.metrics.synthetic import label_png
 from tests.metrics.test_cli import run
 
 
@@ -53,3 +56,59 @@ def test_no_mask_file_is_passed_over(tmp_path):
     assert run("masks", "--pred", tmp_path / "pred", "--gt", tmp_path / "gt").exit_code == 0
     (tmp_path / "pred" / "01.png").write_bytes((tmp_path / "pred" / "02.png").read_bytes())
     assert "lies beside it (--pred)" in message()
+
+
+def test_companions_and_unicode_forms_of_names(tmp_path):
+    """macOS puts a `._x.png` beside each x.png on other disks, and writes `ö` as two characters."""
+    for folder, name in (("pred", "Vo\u0308gel.png"), ("gt", "V\u00f6gel.png")):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / name), 255 * np.eye(9, dtype=np.uint8))
+        (tmp_path / folder / f"._{name}").write_bytes(b"Mac OS X")
+        (tmp_path / folder / "._02.jpg").write_bytes(b"Mac OS X")
+    result = score_mask_folders(pred=tmp_path / "pred", gt=tmp_path / "gt")
+    assert result.metrics["mIoU"] == 1 and result.n_expected == 1
+
+
+def test_masks_without_any_pixel_are_no_success(tmp_path):
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), np.zeros((9, 9), np.uint8))
+    with pytest.raises(UserError, match="nothing to score"):
+        score_mask_folders(pred=tmp_path / "masks", gt=tmp_path / "masks")
+
+
+@pytest.mark.parametrize("palette", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_object_numbers_are_read_as_they_are_stored(tmp_path, capfd, depth, palette):
+    """OpenCV stretches few bits to 0..255, so object 1 of a two-level file was void; 16 bits were shifted."""
+    labels = np.arange(24).reshape(4, 6) % min(1 << depth, 255)
+    (tmp_path / "a.png").write_bytes(label_png(labels, depth, palette=palette and depth < 16))
+    assert (read_index_png(tmp_path / "a.png") == labels).all()
+    assert not capfd.readouterr().err, "libpng finds a chunk that is right for a palette only"
+
+
+def test_object_numbers_beyond_8_bits_are_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 4), 257, np.uint16))
+    with pytest.raises(UserError, match="has the value 257"):
+        read_index_png(tmp_path / "a.png")
+
+
+def davis_tree(root, **sequences):
+    """Ground truth and results of 4 frames, each full of one value."""
+    (root / "D" / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "D" / "ImageSets" / "2017" / "val.txt").write_text("\n".join(sequences))
+    for name, value in sequences.items():
+        for folder in (root / "D" / "Annotations" / "480p" / name, root / "P" / name):
+            folder.mkdir(parents=True)
+            for frame in range(4):
+                cv2.imwrite(str(folder / f"{frame}.png"), np.diag([value] * 5).astype(np.uint8))
+    return {"pred": root / "P", "gt": root / "D"}
+
+
+def test_a_davis_ground_truth_without_objects_is_named(tmp_path):
+    """DAVIS 2016 writes its one object as 255, which is void in DAVIS 2017: it was scored as nothing, with exit status 0."""
+    with pytest.raises(UserError, match=r"sequence bear, frame 0: .* DAVIS 2016"):
+        score_davis_folders(**davis_tree(tmp_path / "2016", goat=1, bear=255))
+    with pytest.raises(UserError, match="no sequence has an object"):
+        score_davis_folders(**davis_tree(tmp_path / "none", bear=0))
+    mixed = score_davis_folders(**davis_tree(tmp_path / "mixed", goat=1, bear=0))
+    assert mixed.metrics["J&F"] == 1 and mixed.n_scored == 1

@@ -1,6 +1,6 @@
 """Random sets, scored by this package, by the official programs, and by their definitions written down plainly.
 
-A dozen sets of each by default, 2,000 with HQSAM_TEST_ALL=1. Among them are the kinds of file on which readers go wrong:
+A dozen sets of each by default, 2,000 with `make test-all`. Among them are the kinds of file on which readers go wrong:
 annotations marked `ignore`, crowds in LVIS, detections with a box and no pixel, label pictures of every depth, lists that
 name a sequence twice or with spaces, frames whose names share a stem, refined tubes, ids that are texts.
 """
@@ -8,29 +8,25 @@ name a sequence twice or with spaces, frames whose names share a stem, refined t
 from __future__ import annotations
 
 import json
-import os
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from hqsam_base.errors import UserError
-from hqsam_metrics.masks.iou import encode_rle
+from hqsam_base.rle import encode_rle
 from hqsam_metrics.reference import coco_reference, lvis_reference
 from hqsam_metrics.scores.coco import score_coco_files
 from hqsam_metrics.scores.davis import score_davis_folders
 from hqsam_metrics.scores.lvis import score_lvis_files
 from hqsam_metrics.scores.ytvis import score_ytvis_files
+from tests import FULL
 from tests.metrics import definitions as plain
-from tests.metrics.synthetic import detections, random_masks
+from tests.metrics.synthetic import detections, label_png, random_masks
 
-EVERYTHING = os.environ.get("HQSAM_TEST_ALL") == "1"
-BLOCKS, BLOCK = (20, 100) if EVERYTHING else (1, 12)
+BLOCKS, BLOCK = (20, 100) if FULL else (1, 12)
 blocks = pytest.mark.parametrize("block", range(BLOCKS))
 Json = dict[str, Any]
 COCO_LIMITS = {"1": 1, "10": 10, "100": 100, "s": 100, "m": 100, "l": 100}
@@ -68,6 +64,9 @@ def federated(rng: np.random.Generator) -> tuple[Json, list[Json]]:
     for row in truth["annotations"]:
         row["bbox"] = [0, 0, 1, 1]
         row["area"] = 0.0 if rng.random() < 0.1 else row["area"]
+        row["iscrowd"] = int(rng.random() < 0.4)
+        again = {key: row[key] for key in ("image_id", "category_id", "segmentation", "bbox")}
+        rows += [again | {"score": 1.0}] * (2 * row["iscrowd"])  # a crowd may be matched often
     return truth, rows
 
 
@@ -293,23 +292,6 @@ def test_tubes_equal_the_definition(tmp_path, block):
             want = plain.summary(plain.tables(groups, iou, plain.Bins(128**2, 256**2), limit=100), COCO_LIMITS)
             named = {"iou_type": kind, "class_agnostic": agnostic}
             same(score_ytvis_files, want, (seed, kind), **files, **named)
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def label_png(labels: np.ndarray, depth: int, *, palette: bool) -> bytes:
-    """A grey or palette PNG of any depth, with a chunk that is right for a palette only."""
-    if depth == 16:
-        return cv2.imencode(".png", labels.astype(np.uint16))[1].tobytes()
-    bits = np.unpackbits(labels.astype(np.uint8)[..., None], axis=2)[..., 8 - depth :].reshape(len(labels), -1)
-    lines = b"".join(b"\0" + line.tobytes() for line in np.packbits(bits, axis=1))
-    head = struct.pack(">IIBBBBB", labels.shape[1], labels.shape[0], depth, 3 if palette else 0, 0, 0, 0)
-    extra = chunk(b"PLTE", bytes(range(3)) * (1 << depth)) + chunk(b"bKGD", b"\0") if palette else b""
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-    )
 
 
 def davis_set(rng: np.random.Generator, root: Path) -> dict[str, list[dict[str, float]]]:

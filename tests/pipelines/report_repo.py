@@ -18,7 +18,7 @@ from hqsam_base.rle import decode, encode
 from hqsam_datasets.formats.images import encode_png
 from hqsam_datasets.formats.manifest import write_rows, write_table
 from hqsam_datasets.formats.tar_writer import write_tar
-from hqsam_metrics.base import score_options
+from hqsam_metrics.base import load_score, score_options
 from hqsam_metrics.benchmark import score_benchmark
 
 HQ4 = ("dis_vd", "coift", "hrsod", "thinobject5k_test")
@@ -31,7 +31,8 @@ def params(benchmarks: tuple[str, ...] = (*HQ4, "coco", "davis")) -> dict[str, A
     def score(name: str) -> dict[str, Any]:
         rule = {"score_rule": "detector"} if name == "coco" else {}
         output = "hq_sum" if name in ("coco", "davis") else "hq_token"
-        return {"metric": name if name in ("coco", "davis") else "masks", "version": 1, "output": output, **rule}
+        metric = name if name in ("coco", "davis") else "masks"
+        return {"metric": metric, "version": load_score(metric).version, "output": output, **rule}
 
     sets = {"coco": "detector_box", "davis": "tracker_box"}
     return {

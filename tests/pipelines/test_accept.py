@@ -69,6 +69,18 @@ def test_the_stage_of_the_digests_may_have_new_parameters(checkout: Path) -> Non
     assert (found.accepted, found.left) == (["code"], {})
 
 
+def test_a_command_that_no_longer_repeats_its_own_names_is_accepted(checkout: Path) -> None:
+    new = (
+        PIPELINE
+        + "  three:\n    foreach: {a_b: 1, c: 1}\n    do:\n      cmd: touch three-${key}\n      outs: ['three-${key}']\n"
+    )
+    (checkout / "dvc.yaml").write_text(new.replace("touch three-${key}", "touch three-${key} a_b"))
+    assert run(checkout, "dvc", "repro", "-q").returncode == 0
+    (checkout / "dvc.yaml").write_text(new)
+    found = accept_code(checkout)
+    assert (found.accepted, found.left) == (["one", "two", "three@a_b"], {"three@c": "changed command"})
+
+
 @pytest.mark.parametrize(
     ("file", "text", "stage", "why"),
     [

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import pytest
 from hqsam_pipelines import cli
 from tests import REPOSITORY
 from tests.pipelines.working_copy import bare_repository, environment, git, run
+
+Here = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def call(*words: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
@@ -55,10 +58,9 @@ def test_numpy_starts_no_threads_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", cli.commands())
-def test_every_command_has_help(name: str) -> None:
-    done = call(name, "--help")
-    assert done.returncode == 0, done.stderr
-    assert "Usage" in done.stdout
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([name, "--help"]) == 0
+    assert "Usage" in capsys.readouterr().out
 
 
 def test_wrong_command_lines() -> None:
@@ -113,6 +115,20 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def here(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """Runs a command line in the checkout, in this process: most of a command's time is its imports."""
+    monkeypatch.chdir(checkout)
+    for name in os.environ.keys() - environment(REPOSITORY).keys():
+        monkeypatch.delenv(name)
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        code = cli.run(words)
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return command
+
+
 def test_a_profile_is_a_diff_of_params_and_takes_its_outputs_away(checkout: Path) -> None:
     for name in ("data/samples/dis5k", "data/samples/ecssd", "data/scores/lvis-nano", "data/scores/coco-nano"):
         (checkout / name).mkdir(parents=True)
@@ -155,57 +171,57 @@ def test_edits_of_params_are_not_lost(checkout: Path) -> None:
     assert "unknown profile 'papr'" in unknown.stderr
 
 
-def test_doctor_finds_this_checkout_well_and_names_what_is_not(checkout: Path, tmp_path: Path) -> None:
+def test_doctor_finds_this_checkout_well_and_names_what_is_not(checkout: Path, here: Here, tmp_path: Path) -> None:
     done = call("doctor", "--json", str(tmp_path / "doctor.json"))
     levels = {f["what"]: f["level"] for f in json.loads((tmp_path / "doctor.json").read_text())["findings"]}
     assert done.returncode == 0, done.stdout
     assert {"python", "libraries", "machine", "gpu", "params", "disk", "git", "dvc", "server"} <= set(levels)
     (checkout / "params.yaml").write_text((checkout / "params.yaml").read_text().replace("epochs: ", "epocs: "))
-    broken = call("doctor", cwd=checkout)
+    broken = here("doctor")
     assert broken.returncode == 1
     assert "train.epocs" in broken.stdout
     assert "did you mean epochs" in broken.stdout
 
 
-def test_doctor_knows_the_disk_by_the_archives_not_by_the_name(checkout: Path) -> None:
+def test_doctor_knows_the_disk_by_the_archives_not_by_the_name(checkout: Path, here: Here) -> None:
     path = checkout / "params.yaml"
     text = path.read_text().replace("profile: sample", "profile: my_own")
     path.write_text(text)
-    assert "GB free, the profile wants 2" in call("doctor", cwd=checkout).stdout
+    assert "GB free, the profile wants 2" in here("doctor").stdout
     own = "archives:\n  own: {files: [{name: own.zip, urls: ['https://example.org/own.zip']}]}\n"
     path.write_text(text.replace("archives:\n", own, 1))
-    assert "own downloads need is not known" in call("doctor", cwd=checkout).stdout
+    assert "own downloads need is not known" in here("doctor").stdout
     path.write_text(text + "\n  : [")
-    broken = call("doctor", cwd=checkout)
+    broken = here("doctor")
     assert broken.returncode == 1 and "not readable as YAML" in broken.stdout
 
 
-def test_doctor_misses_an_archive_of_the_user(checkout: Path) -> None:
+def test_doctor_misses_an_archive_of_the_user(checkout: Path, here: Here) -> None:
     own = "archives:\n  own: {files: [{name: own.zip, urls: ['file:///nowhere/own.zip']}]}\n"
     path = checkout / "params.yaml"
     path.write_text(path.read_text().replace("archives:\n", own, 1))
-    done = call("doctor", cwd=checkout)
+    done = here("doctor")
     assert done.returncode == 1
     assert "own: put own.zip into the drop folder (file:///nowhere/own.zip is not there)" in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
-def test_doctor_misses_the_gpu_that_the_profile_demands(checkout: Path) -> None:
+def test_doctor_misses_the_gpu_that_the_profile_demands(checkout: Path, here: Here) -> None:
     text = (checkout / "params.yaml").read_text()
     demanding = text.replace("\n  epochs: ", "\n  device: cuda\n  epochs: ")
     (checkout / "params.yaml").write_text(demanding)
-    done = call("doctor", cwd=checkout)
+    done = here("doctor")
     assert done.returncode == 1
     assert "nano: `train.device: cuda` demands a GPU" in done.stdout
     (checkout / "params.yaml").write_text(demanding.replace("\n  epochs: 12", "\n  epochs: 0"))
-    assert "demands a GPU" not in call("doctor", cwd=checkout).stdout, "nothing trains"
+    assert "demands a GPU" not in here("doctor").stdout, "nothing trains"
 
 
-def test_an_output_that_is_a_folder_or_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+def test_an_output_that_is_a_folder_or_cannot_be_written_is_one_message(here: Here, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").write_text("")
     for target in ("taken", "file/x.json"):
-        done = call("doctor", "--json", str(tmp_path / target))
+        done = here("doctor", "--json", str(tmp_path / target))
         assert done.returncode == 1
         assert f"file: {tmp_path / target.split('/')[0]}" in done.stderr
         assert "Traceback" not in done.stderr
@@ -235,16 +251,16 @@ def test_a_given_server_that_does_not_answer_is_no_success(checkout: Path, verb:
     assert done.returncode == 1 and "does not answer" in done.stderr and not done.stdout
 
 
-def test_the_grid_of_ablations_is_not_that_of_other_data(checkout: Path) -> None:
+def test_the_grid_of_ablations_is_not_that_of_other_data(checkout: Path, here: Here) -> None:
     text = (checkout / "params.yaml").read_text().replace("profile: sample", "profile: birds")
     for name in ("params.yaml", "configs/birds.yaml"):
         (checkout / name).write_text(text)
-    done = call("repro", "ablations", cwd=checkout)
+    done = here("repro", "ablations")
     assert done.returncode == 1
     assert "no grid of ablations for the profile 'birds'" in done.stderr
     assert (checkout / "params.yaml").read_text() == text
 
 
-def test_refine_looks_at_its_output_before_the_work(checkout: Path) -> None:
-    done = call("refine", "coift", "nano", "--refiner", "grabcut", "--json", str(checkout), cwd=checkout)
+def test_refine_looks_at_its_output_before_the_work(checkout: Path, here: Here) -> None:
+    done = here("refine", "coift", "nano", "--refiner", "grabcut", "--json", str(checkout))
     assert done.returncode == 1 and "this is a folder" in done.stderr

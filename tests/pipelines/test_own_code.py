@@ -17,6 +17,7 @@ import pytest
 from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.locks import locked
+from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
 from tests import REPOSITORY
 from tests.pipelines.working_copy import bare_repository, clone, git
@@ -104,6 +105,7 @@ FLOW = "from hqsam_pipelines.reproduce import reproduce; reproduce.fn(['none'])"
 def test_an_entry_point_runs_the_code_of_the_checkout_that_it_is_called_in(
     words: tuple[str, ...], packages: str, python: Path, first: Path, second: Path
 ) -> None:
+    env.make_state_dir(second)
     with locked(server.lock_path(second)), locked(server.lock_path(second).with_name("host.lock")):  # neither stays
         done = call(python, second, *words)
     for package in packages.split():

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hqsam_base.errors import UserError
 from hqsam_base.locks import locked
-from hqsam_pipelines.config import profiles
+from hqsam_pipelines.config import overlays, profiles
 from tests import REPOSITORY
 from tests.pipelines.working_copy import bare_repository, git, run
 
@@ -95,3 +96,12 @@ def test_no_switch_under_a_running_stage(project: Path) -> None:
                 call()
     assert (project / "data" / "scores" / "coco-another").exists()
     assert profiles.switch(project, "tiny")
+
+
+def test_an_overlay_with_other_sources_trains_models_of_other_names() -> None:
+    """A model's name is its entry in dvc.lock: of two trainings of one name, only the last could be brought back."""
+    for name in overlays.names(REPOSITORY):
+        layered = yaml.safe_load(overlays.compose(REPOSITORY, name))
+        base = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())
+        if layered["sources"] != base["sources"]:
+            assert not set(layered["models"]) & set(base["models"]), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import re
@@ -10,12 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hqsam_base.errors import UserError
+from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.runner import codegraph
 from hqsam_pipelines.runner import stage as stage_module
 from hqsam_pipelines.runner.stage import Stage
+from hqsam_pipelines.stages import fetch
 from tests import REPOSITORY
+from tests.datasets.fetch.archives import a_zip
+from tests.datasets.fetch.server import Behaviour, serving
 from tests.pipelines.working_copy import bare_repository, environment, run
 
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
@@ -78,6 +84,8 @@ def test_an_unknown_name_is_one_message_and_status_1(words: tuple[str, ...], par
 
 def test_wrong_arguments_are_status_2() -> None:
     assert call("hqsam_pipelines.stages.fetch").returncode == 2
+    assert call("hqsam_pipelines.stages.fetch", DVC_STAGE="index@dis5k").returncode == 2
+    assert call("hqsam_pipelines.stages.predict", DVC_STAGE="predict@coco").returncode == 2
     assert call("hqsam_pipelines.stages.overlap", "x").returncode == 2
     done = call("hqsam_pipelines.stages.predict", "--help")
     assert done.returncode == 0
@@ -120,3 +128,15 @@ def test_a_stage_that_a_killed_dvc_left_behind_is_not_run_beside(
     stage = Stage(verb="code", per=(), run=work, on_server=False)
     assert stage_module.execute(stage, ()) == "done" and len(inner) == 1
     assert stage_module.execute(stage, ()) == "done" and len(inner) == 2  # the lock goes with the run
+
+
+def test_the_fetch_stage_keeps_first_digests_for_all_clones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
+    with serving({"/x.zip": Behaviour(a_zip())}) as base:
+        raw["archives"]["own"] = {"files": [{"name": "x.zip", "urls": [f"{base}/x.zip?signature=s1gned"]}]}
+        job = stage_module.Job(root=tmp_path, params=Params.of(raw, tmp_path / "params.yaml"), names=("own",))
+        fetch.run(job)
+    digest = hashlib.sha256(a_zip()).hexdigest()
+    assert (tmp_path / "archives.sha256").read_text().splitlines()[1:] == [f"{digest}  own/x.zip"]
+    said = capsys.readouterr().out
+    assert "own: nobody publishes a digest of own/x.zip" in said and "commit it" in said

@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from hqsam_pipelines.runner import host_client, server
 from tests import REPOSITORY
 
 PACKAGE_FOLDERS = (".", "datasets", "metrics", "pipelines")
+PACKAGES = ("hqsam", "datasets", "metrics", "pipelines")
 
 
 def environment(root: Path, **extra: str) -> dict[str, str]:
@@ -58,11 +61,20 @@ def clone(target: Path, profile: str = "tiny") -> Path:
         if source.is_file() and not name.startswith(("tests/", "reports/", "dvc.lock")):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name)
+    copy_bytecode(target)
     shutil.copy2(REPOSITORY / "configs" / f"{profile}.yaml", target / "params.yaml")
     git(target, "init", "-q")
     git(target, "add", "-A")
     git(target, "commit", "-qm", "start")
     return target
+
+
+def copy_bytecode(target: Path) -> None:
+    """Give a copy what Python compiled here: it holds for files of the same time and size, and takes seconds to make."""
+    for package in PACKAGES:
+        for cache in (REPOSITORY / package).rglob("__pycache__"):
+            if (target / cache.parent.relative_to(REPOSITORY)).is_dir():
+                shutil.copytree(cache, target / cache.relative_to(REPOSITORY), dirs_exist_ok=True)
 
 
 def bare_repository(root: Path) -> Path:
@@ -111,6 +123,32 @@ def interrupt_long_stage(root: Path, **extra: str) -> None:
         process.kill()
         host_client.stop(root)
         server.stop(root)
+
+
+NOBODY = 65534
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
+
+
+def as_another_user(work: Callable[[], str]) -> str:
+    """What `work` returns in a child that has become the user `nobody`; an exception's text if it raises."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            told = work()
+        except BaseException as error:
+            told = repr(error)
+        os.write(theirs, told.encode())
+        os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours, encoding="utf-8") as answer:
+        told = answer.read()
+    os.waitpid(pid, 0)
+    return told
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:

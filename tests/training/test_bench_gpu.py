@@ -29,6 +29,7 @@ def test_count_of_flops(name):
     assert 1.0 <= counter.get_total_flops() / encoder_flops(encoder) < (1.05 if name == "vit_l" else 1.2)
 
 
+@pytest.mark.full("a script for a machine with a GPU; its count of FLOPs is checked above")
 def test_the_script_runs_at_a_tiny_size(tmp_path):
     paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics", "pipelines"))
     done = subprocess.run(

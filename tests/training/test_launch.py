@@ -13,7 +13,7 @@ import torch
 from hqsam_base.errors import UserError
 from hqsam_pipelines.runner import launch
 from tests import REPOSITORY
-from tests.training.processes import Training, free_port, weights
+from tests.training.processes import Training, free_port, listening, weights
 from tests.training.test_processes import spec_of
 
 PARENT = """
@@ -31,6 +31,7 @@ def own_tree(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
+@pytest.mark.full("a watch over torchrun; five imports of torch")
 def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(training_set, tmp_path, capfd):
     spec = spec_of(training_set, tmp_path / "nano", epochs=3, processes=2, hang_timeout_s=8, save_every=2)
     stopped = []
@@ -49,27 +50,38 @@ def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(trai
     told = capfd.readouterr().err
     assert "most recent call first" in told
     assert "distributed_c10d.py" in told  # the other one waits in a collective, whichever it is
+    assert (spec.out / "last.pt").exists()
+    # Forked ones from here on: two more processes that import torch would double what this test costs.
     patient = spec.model_copy(update={"options": spec.options.model_copy(update={"hang_timeout_s": 90.0})})
-    assert launch.train(patient, lambda *_: None)["steps"] == 21
-    whole = Training(spec_of(training_set, tmp_path / "whole", epochs=3), 2)
-    whole.start()
-    while whole.wait_for(1):
-        pass
-    assert whole.join() == [0, 0]
+    for again in (patient, spec_of(training_set, tmp_path / "whole", epochs=3)):
+        training = Training(again, 2)
+        training.start()
+        while training.wait_for(1):
+            pass
+        assert training.join() == [0, 0]
     assert weights(spec.out) == weights(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_survives_the_parent(training_set, tmp_path, number):
+SUDDEN = pytest.mark.full("a parent's death is tested with the stage host, SIGTERM here; four more imports of torch")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=SUDDEN)])
+def test_nobody_else_reaches_the_processes_and_nothing_survives_the_parent(training_set, tmp_path, number):
     spec = spec_of(training_set, tmp_path / "nano", epochs=400, processes=2)
     spec.write(tmp_path / "spec.json")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path / "spec.json")], stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", PARENT, str(tmp_path / "spec.json")], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )  # fmt: skip
     assert parent.stdout is not None
     next(line for line in parent.stdout if line.endswith("steps\n"))
     children = psutil.Process(parent.pid).children(recursive=True)
     assert {p.environ().get("RANK") for p in children} == {None, "0", "1"}
+    open_doors = listening([psutil.Process(parent.pid), *children])
+    assert {address for _, address in open_doors} <= {"127.0.0.1"}
+    assert {rank for rank, _ in open_doors} <= {"0", "1"}, "gloo's pairs alone need a port"
     begin = time.monotonic()
     parent.send_signal(number)
     assert parent.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
@@ -77,9 +89,11 @@ def test_nothing_survives_the_parent(training_set, tmp_path, number):
     assert not alive
     assert time.monotonic() - begin < 15
     assert (spec.out / "last.pt").exists()
+    assert [path.name for path in temporary.iterdir() if "inductor" not in path.name] == []  # torch's own cache stays
     parent.stdout.close()
 
 
+@pytest.mark.full("torchrun's own rendezvous; four processes that import torch")
 def test_two_nodes_that_meet_by_torchruns_rendezvous(training_set, tmp_path):
     spec = spec_of(training_set, tmp_path / "nano", epochs=1)
     spec.write(tmp_path / "spec.json")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -15,6 +16,7 @@ from scripts import nano_data
 from tests import REPOSITORY
 
 
+@pytest.mark.full("three processes that import torch; the weights that the script made are in the repository")
 def test_script_trains_exports_and_resumes_to_the_same_weights(tmp_path):
     paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics"))
     script = str(REPOSITORY / "scripts" / "pretrain_nano.py")

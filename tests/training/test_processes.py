@@ -10,9 +10,11 @@ import torch
 from hqsam.model.build import build_model
 from hqsam.training.train_run import TrainRun
 from hqsam_base.errors import UserError
+from tests import FULL
 from tests.training.processes import Training, killed_again_and_again, weights
 from tests.training.test_loop import BASE, options
 
+KILLS, EPOCHS = (10, 12) if FULL else (3, 4)
 SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "holdout": 0.0, "points": 64}
 """Little to do before the first step: seven steps an epoch."""
 
@@ -37,14 +39,14 @@ def trained(training_set, out, size, **changes):
 @pytest.fixture(scope="module")
 def uninterrupted(training_set, tmp_path_factory):
     """The weights of long runs by number of processes."""
-    return {n: trained(training_set, tmp_path_factory.mktemp("whole") / "nano", n, epochs=12) for n in (1, 2)}
+    return {n: trained(training_set, tmp_path_factory.mktemp("whole") / "nano", n, epochs=EPOCHS) for n in (1, 2)}
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_killed_at_random_steps_ends_with_the_same_bits(training_set, tmp_path, uninterrupted, size):
-    spec = spec_of(training_set, tmp_path / "nano", epochs=12, save_every=2, save_every_s=0)
-    kills = killed_again_and_again(spec, size, times=10, rng=random.Random(size))
-    assert kills == 10, "all of them in the middle of the run"
+    spec = spec_of(training_set, tmp_path / "nano", epochs=EPOCHS, save_every=2, save_every_s=0)
+    kills = killed_again_and_again(spec, size, times=KILLS, rng=random.Random(size))
+    assert kills == KILLS, "all of them in the middle of the run"
     assert weights(spec.out) == uninterrupted[size]
     assert not (spec.out / "last.pt").exists()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hqsam_base import rle
+from hqsam_base import json_stream, rle
 from hqsam_base.errors import UserError
 from hqsam_base.ids import in_order
 from hqsam_base.json_stream import PackedRecords, iterate_members
@@ -36,10 +35,7 @@ def read_json(path: Path, kind: type[Any]) -> Any:
     Raises:
         UserError: not JSON (truncated download?) or of another shape.
     """
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"not valid JSON: {error}", file=path, cure="fetch the file again") from error
+    value = json_stream.read_json(path)
     if not isinstance(value, kind):
         raise UserError(f"the top level is a {type(value).__name__}, not a {kind.__name__}", file=path)
     return value

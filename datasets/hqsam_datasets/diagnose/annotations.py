@@ -85,7 +85,7 @@ def _look(pair: Pair) -> tuple[int, list[Reject]]:
     try:
         row, _, rejects = make_sample("NAME", "NAME_x", pair)
     except ImageError as error:
-        return 0, [Reject(source="", origin=pair.origin_image, reason=error.reason, detail=error.detail)]
+        return 0, [Reject(source="", origin=pair.origin_image, reason=error.reason, detail=error.told)]
     return row["n_instances"], rejects
 
 

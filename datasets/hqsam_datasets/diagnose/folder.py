@@ -349,9 +349,9 @@ def _count_labels(data: bytes) -> int:
 
 def _about_images(facts: Sequence[_Facts]) -> Iterator[Finding]:
     for reason, text in _IMAGE_REASONS.items():
-        wrong = [f"{f.stem}: {f.image_error.detail}" for f in facts if f.image_error and f.image_error.reason == reason]
-        if wrong:
-            yield Finding("error", f"{len(wrong)} {text}", tuple(wrong))
+        errors = [(f.stem, f.image_error) for f in facts if f.image_error and f.image_error.reason == reason]
+        if errors:
+            yield Finding("error", f"{len(errors)} {text}", tuple(f"{stem}: {error.told}" for stem, error in errors))
     turned = tuple(f.stem for f in facts if f.orientation != 1)
     if turned:
         yield Finding("note", f"{len(turned)} images are stored turned (EXIF); they are turned upright here", turned)

@@ -6,6 +6,7 @@ archive's folder appears when every file is there and verified, with `fetch.json
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import shutil
 import time
@@ -176,6 +177,7 @@ class _Task:
 
     def __init__(self, out: Path, file: ArchiveFile, transfer: Transfer) -> None:
         staging = _staging(out)
+        self.out = out
         self.archive = out.name
         self.file = file
         self.drop = drop_folder(out)
@@ -193,7 +195,7 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
             return _verified(task, task.done, remembered)
         except DownloadError:
             task.done.unlink()
-    for url in (*dropped(task.drop, task.archive, task.file), *task.file.urls):
+    for url in (*dropped(task.drop, task.archive, task.file), *_beside(task), *task.file.urls):
         for attempt in (1, 2):
             try:
                 _get(url, task)
@@ -242,6 +244,17 @@ def _copy(source: Path, task: _Task) -> None:
     if not source.is_file():
         raise DownloadError(f"there is no file {source}")
     shutil.copyfile(source, task.part)
+
+
+def _beside(task: _Task) -> list[str]:
+    """The same file in archives that are there already, such as COCO's images, which LVIS names, too.
+
+    Only where its digest is known beforehand: the bytes are then those that a mirror would give.
+    """
+    if not task.file.digests:
+        return []
+    places = sorted(task.out.parent.glob(f"[!.]*/{glob.escape(task.file.name)}"))
+    return [place.resolve().as_uri() for place in places if place.parent != task.out and place.is_file()]
 
 
 def _verified(task: _Task, path: Path, remembered: str | None) -> dict[str, Any]:

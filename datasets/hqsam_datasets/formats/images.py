@@ -2,11 +2,13 @@
 
 Images become ``uint8 [H, W, 3]`` RGB, upright:
 
-- the EXIF orientation is applied;
+- the EXIF orientation is applied, wherever in the file it stands, and one that only XMP tells;
 - grey (``L``, ``1``) is replicated to three channels; ``LA`` and ``RGBA`` lose their alpha (the colour
-  channels are taken as stored, nothing is composited); a palette is looked up; ``CMYK`` is converted by
-  Pillow, Adobe's inversion included;
-- 16-bit samples keep their high byte. 32-bit integer and float images are refused.
+  channels are taken as stored, nothing is composited); a palette is looked up; ``CMYK`` (Adobe's inversion
+  included), ``YCbCr`` and ``LAB`` are converted by Pillow;
+- samples of more than 8 bits keep their high byte, relative to the largest value that the file declares. A
+  picture that uses only the lowest sixteenth of that range is refused: it holds 12-bit values in a 16-bit file, and
+  would be nearly black. 32-bit integer and float images are refused, because their range is unknown.
 
 Masks become soft ``uint8 [H, W]`` in 0..255 (foreground above 128) together with the name of the encoding
 found:
@@ -28,7 +30,7 @@ import functools
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import cv2
 import numpy as np
@@ -37,12 +39,13 @@ from numpy.typing import NDArray
 from hqsam_base import png
 from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 from hqsam_datasets.formats.manifest import RejectReason
-from hqsam_datasets.formats.png_chunks import png_damage
+from hqsam_datasets.formats.png_chunks import png_damage, tells_after_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
+    from PIL.TiffImagePlugin import TiffImageFile
 
-ImageMode = Literal["RGB", "L", "LA", "RGBA", "P", "1", "I;16", "CMYK", "other"]
+ImageMode = Literal["RGB", "L", "LA", "RGBA", "P", "1", "I;16", "CMYK", "YCbCr", "LAB", "other"]
 MaskEncoding = Literal["0/255", "0/1", "soft", "palette", "alpha", "rgb"]
 MASK_ENCODINGS: tuple[MaskEncoding, ...] = get_args(MaskEncoding)
 
@@ -52,30 +55,45 @@ MAX_PIXELS = 178_000_000
 """Larger images are refused before they are decoded: only decompression bombs come near."""
 _SWAPPING = frozenset({5, 6, 7, 8})
 _GREY_TOLERANCE = 2
+_DARKEST = 16
+"""Of 256: a deep picture without a single brighter pixel holds 12-bit or 8-bit values."""
 _PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BITS_PER_SAMPLE = 258  # TIFF's tag
+_JPEG2000_SIZE = (
+    b"\xff\x4f\xff\x51"  # start of codestream, size marker; 38 bytes on: components, then their bits less one
+)
+_UNKNOWN_RANGE = {"F": "floating-point samples", "I": "32-bit samples"}
 
 
 class ImageError(ValueError):
-    """An image or mask that cannot be used; `reason` is the reject reason, the text the detail."""
+    """An image or mask that cannot be used; `reason` is the reject reason, the text the detail, `cure` what to do."""
 
-    def __init__(self, reason: RejectReason, detail: str) -> None:
-        super().__init__(reason, detail)
+    def __init__(self, reason: RejectReason, detail: str, cure: str | None = None) -> None:
+        super().__init__(reason, detail, cure)
         self.reason: RejectReason = reason
         self.detail = detail
+        self.cure = cure
 
     def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
+        return f"{self.reason}: {self.told}"
+
+    @property
+    def told(self) -> str:
+        """Detail and cure."""
+        return f"{self.detail}; {self.cure}" if self.cure else self.detail
 
 
 @dataclass(frozen=True, slots=True)
 class ImageProbe:
-    """What the header says: format (`JPEG`, ...), mode as found, EXIF orientation 1..8, size as stored."""
+    """What the header says: format (`JPEG`, ...), mode as found, EXIF orientation 1..8, size as stored, bits a sample."""
 
     format: str
     mode: ImageMode
     orientation: int
     height: int
     width: int
+    depth: int = 8
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -108,7 +126,7 @@ def probe(data: bytes) -> ImageProbe:
     if size is not None:
         return ImageProbe("JPEG", "RGB", 1, *size)
     with _opened(data) as image:
-        return _probe(image)
+        return _probe(image, data)
 
 
 def decode_image(data: bytes, *, apply_exif: bool = True, found: ImageProbe | None = None) -> NDArray[np.uint8]:
@@ -117,12 +135,19 @@ def decode_image(data: bytes, *, apply_exif: bool = True, found: ImageProbe | No
     `found` is the result of `probe`, where the caller has it already.
 
     Raises:
-        ImageError: `unreadable_image` (damaged, truncated), `unsupported_mode`, `too_large`.
+        ImageError: `unreadable_image` (damaged, truncated), `unsupported_mode` (also 12-bit values in a 16-bit file),
+            `too_large`.
     """
     found = found or probe(data)
     rgb = _decode_fast(data, found)
     if rgb is None:
         rgb = _decode_slow(data)
+    if found.depth > 8 and int(rgb.max()) < _DARKEST + (found.format == "PPM"):  # whose values Pillow rounds
+        raise ImageError(
+            "unsupported_mode",
+            f"{found.depth}-bit samples below {_DARKEST << (found.depth - 8)} only: its high bytes are nearly black",
+            f"scale its values to 0..{(1 << found.depth) - 1}, or convert it to 8 bit",
+        )
     return upright(rgb, found.orientation) if apply_exif else rgb
 
 
@@ -147,7 +172,7 @@ def decode_mask(data: bytes) -> DecodedMask:
     if values is not None:
         return _from_grey(values)
     with _opened(data, "unreadable_mask") as image:
-        _probe(image)
+        _check_size(image)
         _load(image, "unreadable_mask")
         if image.mode == "P":
             return _from_palette(image)
@@ -176,7 +201,7 @@ def decode_labels(data: bytes) -> NDArray[np.uint8]:
             labels above 255.
     """
     with _opened(data, "unreadable_mask") as image:
-        _probe(image)
+        _check_size(image)
         values = _stored_values(data, image)
     if (largest := int(values.max())) > 255:
         raise ImageError("ambiguous_mask", f"labels up to {largest}: number them 1 to 254")
@@ -220,19 +245,36 @@ def _decode_fast(data: bytes, found: ImageProbe) -> NDArray[np.uint8] | None:
     # streams.
     if found.format == "PNG":
         _check_png(data, "unreadable_image")
+    if found.format == "JPEG2000" and found.mode == "RGB" and found.depth > 8:
+        return _deep_jpeg2000(data, found.depth)
     if found.format not in ("JPEG", "PNG") or found.mode not in ("RGB", "L"):
         return None
     return _opencv_decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _deep_jpeg2000(data: bytes, depth: int) -> NDArray[np.uint8] | None:
+    """The high byte of deep colours: Pillow 13 rounds it, so that the brightest values overflow to 0, white to black."""
+    _silence_opencv()
+    deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
+        return None
+    colours = deep[..., 2::-1].astype(np.uint16, copy=False)
+    return np.ascontiguousarray((colours >> (depth - 8)).astype(np.uint8))
 
 
 def _decode_slow(data: bytes) -> NDArray[np.uint8]:
     with _opened(data) as image:
         mode = _mode_of(image)
         if mode == "other":
-            raise ImageError("unsupported_mode", f"{image.format} image of mode {image.mode}")
+            kind = _UNKNOWN_RANGE.get(image.mode)
+            cure = "scale its values to 0..255 and save it as 8-bit grey or RGB" if kind else "convert it to 8-bit RGB"
+            text = f"{image.format} image of mode {image.mode}" + (f", {kind} of unknown range" if kind else "")
+            raise ImageError("unsupported_mode", text, cure)
         _load(image, "unreadable_image")
         if mode in ("I;16", "L", "1"):
-            return np.repeat(_high_byte(np.asarray(image))[..., None], 3, axis=2)
+            values = np.asarray(image)
+            grey = _high_byte(values.astype(np.uint16) if mode == "I;16" else values)
+            return np.repeat(grey[..., None], 3, axis=2)
         return np.array(image.convert("RGBA").convert("RGB") if mode == "P" else image.convert("RGB"))
 
 
@@ -353,31 +395,58 @@ def _opened(data: bytes, reason: RejectReason = "unreadable_image") -> Iterator[
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", str(error)) from error
     except Exception as error:  # Pillow's parsers raise almost anything on damaged headers
-        raise ImageError(reason, _text(error, data)) from error
+        raise ImageError(reason, *_text(error, data)) from error
     with image:
         yield image
 
 
-def _probe(image: Image.Image) -> ImageProbe:
+def _probe(image: Image.Image, data: bytes) -> ImageProbe:
+    width, height = _check_size(image)
+    orientation, depth = _orientation_of(image, data), _depth_of(image, data)
+    return ImageProbe(image.format or "unknown", _mode_of(image), orientation, height, width, depth)
+
+
+def _check_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError("too_large", f"{width}x{height} pixels")
-    return ImageProbe(image.format or "unknown", _mode_of(image), _orientation_of(image), height, width)
+    return width, height
 
 
 def _mode_of(image: Image.Image) -> ImageMode:
     mode = image.mode
-    if mode in ("RGB", "L", "LA", "RGBA", "P", "1", "CMYK"):
+    if mode in ("RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "YCbCr", "LAB"):
         return mode  # type: ignore[return-value]
-    return "I;16" if mode.startswith("I;16") else "other"
+    # Pillow brings the values of a deep PGM to 0..65535 by its largest value, in 32 bits.
+    is_16_bit = mode.startswith("I;16") or (mode == "I" and image.format == "PPM")
+    return "I;16" if is_16_bit else "other"
 
 
-def _orientation_of(image: Image.Image) -> int:
-    # Asking Pillow for the EXIF of a PNG decodes the whole image: look only at what the header brought.
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
+def _depth_of(image: Image.Image, data: bytes) -> int:
+    """Bits a sample as the file has them: Pillow keeps only the high byte of deep colours and does not say so."""
+    if image.format == "PNG":
+        return data[24]
+    if image.format == "TIFF":
+        bits = cast("TiffImageFile", image).tag_v2.get(_BITS_PER_SAMPLE)
+        return max(bits) if isinstance(bits, tuple) and bits else 8
+    if image.format == "JPEG2000":
+        size = data.find(_JPEG2000_SIZE)
+        return (data[size + 42] & 0x7F) + 1 if 0 <= size < len(data) - 42 else 8
+    if image.format == "PPM":
+        arguments = cast("Any", image).tile[0].args
+        largest = arguments[1] if isinstance(arguments, tuple) else 255
+        return 16 if image.mode == "I" or largest > 255 else 8
+    return 16 if image.mode.startswith("I;16") else 8
+
+
+def _orientation_of(image: Image.Image, data: bytes) -> int:
+    from PIL import Image
+
+    # Asked for the EXIF of a PNG, Pillow decodes all pixels to get at what may follow them.
+    read = Image.Image.getexif if image.format == "PNG" and not tells_after_pixels(data) else type(image).getexif
     try:
-        value = image.getexif().get(0x0112, 1)
+        value = read(image).get(0x0112, 1)
     except Exception:  # a damaged EXIF block is no reason to refuse the picture
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -390,12 +459,17 @@ def _load(image: Image.Image, reason: RejectReason) -> None:
         raise ImageError(reason, f"{type(error).__name__}: {error}") from error
 
 
-def _text(error: Exception, data: bytes) -> str:
+def _text(error: Exception, data: bytes) -> tuple[str, str | None]:
+    """What is wrong with bytes that Pillow does not open, and what to do, where that is known."""
     if not data:
-        return "the file is empty"
+        return "the file is empty", None
     if data.lstrip()[:1] == b"<":
-        return "the file is HTML or XML, not an image"
-    return f"{type(error).__name__}: {error}" if "BytesIO" not in str(error) else "not an image of a known format"
+        return "the file is HTML or XML, not an image", None
+    if "BytesIO" not in str(error):
+        return f"{type(error).__name__}: {error}", None
+    if data[:4] in _TIFF:
+        return "a TIFF of bands or samples that are not read", "convert it to 8-bit RGB or grey, three bands or one"
+    return "not an image of a known format", None
 
 
 def _opencv_decode(data: bytes, flags: int) -> NDArray[np.uint8] | None:

@@ -1,22 +1,34 @@
-"""Whether a PNG file arrived whole: libpng complains on stderr, and Pillow does not look at the pixels' checksums."""
+"""What the chunks of a PNG file say before its pixels are decoded.
+
+Whether it arrived whole: libpng complains on stderr, and Pillow does not look at the pixels' checksums. And whether
+something that may turn the picture stands behind them, which the specification allows and ImageMagick 6 does.
+"""
 
 from __future__ import annotations
 
-import zlib
+from collections import deque
 
-_SIGNATURE_BYTES = 8
+from hqsam_base import png
+
+_TELLING = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})  # EXIF, and XMP or EXIF as text
+
+
+def tells_after_pixels(data: bytes) -> bool:
+    """Whether a PNG file has chunks behind its image data that may hold an orientation; imaging libraries read them last."""
+    position, pixels = len(png.SIGNATURE), False
+    while position + 12 <= len(data):
+        kind = data[position + 4 : position + 8]
+        if pixels and kind in _TELLING:
+            return True
+        pixels = pixels or kind == b"IDAT"
+        position += 12 + int.from_bytes(data[position : position + 4])
+    return False
 
 
 def png_damage(data: bytes) -> str | None:
     """What is wrong with the chunks of a PNG file, by their lengths and CRCs; None if nothing is."""
-    position = _SIGNATURE_BYTES
-    while position + 12 <= len(data):
-        end = position + 12 + int.from_bytes(data[position : position + 4])
-        kind = data[position + 4 : position + 8]
-        stored = data[end - 4 : end]
-        if end > len(data) or zlib.crc32(memoryview(data)[position + 4 : end - 4]) != int.from_bytes(stored):
-            return f"PNG chunk {kind!r} at byte {position} is damaged or cut off"
-        if kind == b"IEND":
-            return None
-        position = end
-    return "the PNG file is truncated"
+    try:
+        deque(png.chunks(data), maxlen=0)
+    except ValueError as error:
+        return str(error)
+    return None

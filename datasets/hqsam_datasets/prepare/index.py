@@ -273,8 +273,11 @@ def _load(job: _Job) -> _Image:
         cure = "fetch the archive again"
         raise UserError("the image does not exist", file=job.path, key=job.key, cure=cure) from None
     except ImageError as error:
-        cure = "fetch the archive again, or mend the file; of own data, list it under index.skip"
-        raise UserError(f"the image cannot be used: {error}", file=job.path, key=job.key, cure=cure) from error
+        cure = error.cure or "fetch the archive again, or mend the file"
+        cure += "; of own data, list it under index.skip"
+        raise UserError(
+            f"the image cannot be used: {error.reason}: {error.detail}", file=job.path, key=job.key, cure=cure
+        ) from error
     if pixels.shape[:2] != (job.height, job.width):
         raise UserError(
             f"the image is {pixels.shape[1]}x{pixels.shape[0]}, its ground truth {job.width}x{job.height}",

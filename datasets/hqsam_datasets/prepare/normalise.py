@@ -218,9 +218,7 @@ def _make_shard(task: _Task) -> _Done:
             try:
                 row, files, rejects = make_sample(task.source, key, pair)
             except ImageError as error:
-                reject = Reject(
-                    source=task.source, origin=_blame(pair, error), reason=error.reason, detail=error.detail
-                )
+                reject = Reject(source=task.source, origin=_blame(pair, error), reason=error.reason, detail=error.told)
                 done.rejects.append(reject)
                 continue
             done.rejects.extend(rejects)

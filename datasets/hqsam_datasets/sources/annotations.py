@@ -112,7 +112,7 @@ def _named(what: str, record: Any, path: Path) -> Iterator[None]:
     """What is wrong with an entry becomes an error that names it."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         key = f"{what} {record.get('id') if isinstance(record, dict) else record!r}"[:100]
         problem = f"a malformed entry: {type(error).__name__}: {error}"
         raise UserError(problem, file=path, key=key, cure=_CURE) from error

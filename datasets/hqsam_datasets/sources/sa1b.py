@@ -50,7 +50,7 @@ class _Annotations:
             record = json.loads(read_file(self.path, "unreadable_mask"))
             entries = sorted(record["annotations"], key=self._order)[: self.max_instances]
             shapes = [Segmentation(entry["segmentation"], name=f"annotation {entry['id']}") for entry in entries]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ImageError("invalid_annotation", f"{type(error).__name__}: {error}") from error
         return [mask for shape in shapes for mask in shape.load(size)]
 

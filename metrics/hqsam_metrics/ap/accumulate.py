@@ -13,9 +13,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base.runs import Int
 from hqsam_metrics.ap.matching import match
 from hqsam_metrics.masks.pairs import PairTable
-from hqsam_metrics.masks.rle import Int
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]

@@ -11,12 +11,12 @@ import numpy as np
 from hqsam_base.errors import UserError
 from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
+from hqsam_base.runs import Int, RleBatch, RleError, Runs, decode_runs
 from hqsam_metrics.ap import accumulate
 from hqsam_metrics.ap.grouping import candidate_pairs, first_best, keep_best_per_image, order_detections
 from hqsam_metrics.ap.instances import Bool, Float, GroundTruth, Results
 from hqsam_metrics.masks.packed import Shapes
 from hqsam_metrics.masks.pairs import PairTable, pair_ious
-from hqsam_metrics.masks.rle import Int, RleBatch, RleError, Runs, decode_runs
 
 # A chunk is bounded by masks, by the bytes of their codes (so that its arrays stay in the processor's cache: ten times
 # the size is 1.4 times as slow) and by pixels of whole images (an upper bound of what is drawn).

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hqsam_base.runs import Int, ragged_arange
 from hqsam_metrics.ap.instances import Bool, Float
-from hqsam_metrics.masks.rle import Int, ragged_arange
 
 
 def rank_in_runs(group: Int) -> Int:

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
-from hqsam_base.json_list import iter_list, read_json
+from hqsam_base.json_stream import iterate_results, read_json
 from hqsam_base.progress import Progress, silent
+from hqsam_base.rle import segmentation_string
+from hqsam_base.runs import Int, RleBatch, RleError, decode_runs
 from hqsam_metrics.ap.columns import (
     Ids,
     IdTable,
@@ -27,8 +29,6 @@ from hqsam_metrics.ap.columns import (
     zero_id_warning,
 )
 from hqsam_metrics.ap.options import AreaRule
-from hqsam_metrics.masks.iou import segmentation_string
-from hqsam_metrics.masks.rle import Int, RleBatch, RleError, decode_runs
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -421,4 +421,4 @@ def _result_masks(rows: list[Any], gt: GroundTruth, image: Int, name: str, first
 
 def read_results(path: Path, gt: GroundTruth, *, area_rule: AreaRule = "mask", progress: Progress = silent) -> Results:
     """Reads a result file (see `parse_results`); a large one is read block by block."""
-    return parse_results(iter_list(path), gt, str(path), area_rule=area_rule, progress=progress)
+    return parse_results(iterate_results(path), gt, str(path), area_rule=area_rule, progress=progress)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_metrics.masks.rle import Int
+from hqsam_base.runs import Int
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]

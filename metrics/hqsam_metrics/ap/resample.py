@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base.runs import Int
 from hqsam_metrics.ap import accumulate
-from hqsam_metrics.masks.rle import Int
 from hqsam_metrics.stats import SEED, Difference, percentile_difference
 
 Float = NDArray[np.float64]

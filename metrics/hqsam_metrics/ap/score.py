@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hqsam_base.errors import UserError
+from hqsam_base.runs import Int, RleBatch
 from hqsam_metrics.ap.detection import BestMatches, Measure, Plan, Scored
 from hqsam_metrics.ap.instances import GroundTruth, Results, check_countable, read_ground_truth
 from hqsam_metrics.ap.options import DetectionOptions, IouType
 from hqsam_metrics.ap.resample import Matches, matches_of
 from hqsam_metrics.base import Outcome, Units, check_ratio
-from hqsam_metrics.masks.rle import Int, RleBatch
 
 if TYPE_CHECKING:
     from hqsam_metrics.ap.accumulate import Tables

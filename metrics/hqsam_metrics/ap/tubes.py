@@ -8,6 +8,7 @@ import numpy as np
 
 from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
+from hqsam_base.runs import Int, ragged_arange
 from hqsam_metrics.ap import accumulate
 from hqsam_metrics.ap.detection import BestMatches, Scored, best_of, check_unused, decode_shapes, join_best
 from hqsam_metrics.ap.grouping import candidate_pairs, first_best, order_detections
@@ -16,7 +17,6 @@ from hqsam_metrics.ap.options import TUBE_DILATION_RATIO
 from hqsam_metrics.ap.tubes_io import Frames, Tubes, TubeTruth
 from hqsam_metrics.masks.packed import Drawing, Shapes, intersections
 from hqsam_metrics.masks.pairs import PairTable, divide, draw_for_bands, make_bands
-from hqsam_metrics.masks.rle import Int, ragged_arange
 
 LIMITS = (1, 10, 100)
 BINS = accumulate.size_bins(128, 256)

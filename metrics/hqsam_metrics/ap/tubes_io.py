@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
-from hqsam_base.json_list import read_json
+from hqsam_base.json_stream import read_json
+from hqsam_base.rle import segmentation_string
+from hqsam_base.runs import Int, RleBatch, RleError, decode_runs, encode_lengths, ragged_arange
 from hqsam_metrics.ap.columns import (
     IdTable,
     finite,
@@ -25,8 +27,6 @@ from hqsam_metrics.ap.columns import (
     zero_id_warning,
 )
 from hqsam_metrics.ap.instances import Bool, Float, annotation_rows
-from hqsam_metrics.masks.iou import segmentation_string
-from hqsam_metrics.masks.rle import Int, RleBatch, RleError, decode_runs, encode_lengths, ragged_arange
 
 
 @dataclass(frozen=True)

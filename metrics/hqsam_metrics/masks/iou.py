@@ -1,36 +1,18 @@
-"""Masks of one image: bool arrays, run-length codes, boundary bands, IoU and boundary IoU.
-
-The only module that calls the C code of pycocotools (`polygons_to_rle`), and only after a check of what it is given.
-"""
+"""Masks of one image: bool arrays, boundary bands, IoU and boundary IoU."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-from hqsam_base.ids import whole_number
-from hqsam_metrics.masks import rle
 
 Mask = NDArray[np.bool_]
 EmptyRule = Literal["nan", "zero", "one"]
 
 DEFAULT_DILATION_RATIO = 0.02
 STRICT_DILATION_RATIO = 0.01
-# The C code walks outlines pixel by pixel: a coordinate far outside the image would only make it allocate.
-_FARTHEST = 100_000
-_LONGEST = rle.MAX_SIDE**2
-_LONGEST_OUTLINE = 2_000_000  # pixels along all outlines of one object; the rasteriser takes time and memory for each
-
-
-class Rle(TypedDict):
-    """A COCO compressed run-length mask: ``size`` is [height, width], ``counts`` an ASCII str."""
-
-    size: list[int]
-    counts: str
 
 
 def _as_mask(mask: Any, name: str) -> Mask:
@@ -195,136 +177,3 @@ def boundary_iou(
     pred, target = _as_pair(pred, target)
     bands = [boundary_band(m, dilation_ratio=dilation_ratio, dilation=dilation) for m in (pred, target)]
     return mask_iou(pred=bands[0], target=bands[1], empty=empty)
-
-
-def encode_rle(mask: Any) -> Rle:
-    """Returns the COCO compressed run-length code of a bool [H, W] mask (bytes equal to pycocotools')."""
-    mask = _as_mask(mask, "mask")
-    height, width = mask.shape
-    flat = mask.T.reshape(-1)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = np.concatenate([[0], changes, [flat.size]]).astype(np.int64)
-    lengths = np.diff(edges)
-    if flat.size and flat[0]:
-        lengths = np.concatenate([[0], lengths])
-    data, _ = rle.encode_lengths(lengths, np.array([0, len(lengths)], np.int64))
-    return Rle(size=[height, width], counts=data.tobytes().decode("ascii"))
-
-
-def decode_rle(code: Mapping[str, Any]) -> Mask:
-    """Returns the bool [H, W] mask of a COCO run-length code, compressed (str or bytes) or not (list of int).
-
-    Args:
-        code: mapping with ``size`` [height, width] and ``counts``.
-
-    Raises:
-        ValueError: malformed code (`hqsam_metrics.masks.rle.RleError` is a ValueError).
-    """
-    string, height, width = rle_string(code)
-    batch = rle.RleBatch.of([string], [height], [width])
-    runs = rle.decode_runs(batch)
-    edges = np.concatenate([[0], np.stack([runs.starts, runs.ends], axis=1).reshape(-1), [height * width]])
-    values = (np.arange(len(edges) - 1) & 1).astype(np.bool_)
-    flat = np.repeat(values, np.diff(edges))
-    return np.ascontiguousarray(flat.reshape(width, height).T)
-
-
-def decode_counts(counts: str | bytes, height: int, width: int) -> Mask:
-    """Returns the bool [H, W] mask of a compressed ``counts`` string (see `decode_rle`)."""
-    return decode_rle({"size": [height, width], "counts": counts})
-
-
-def _whole(values: Any, most: int) -> list[int] | None:
-    """Returns a list of whole numbers from 0 to `most`, None where it is none."""
-    try:
-        numbers = [whole_number(v.item() if isinstance(v, np.generic) else v) for v in values]
-    except (TypeError, ValueError):
-        return None
-    return numbers if isinstance(values, list | tuple) and all(0 <= n <= most for n in numbers) else None
-
-
-def rle_string(code: Mapping[str, Any]) -> tuple[bytes, int, int]:
-    """Returns (compressed counts, height, width) of a run-length code in either form.
-
-    The compressed string is returned as it is; it is checked when it is decoded.
-
-    Raises:
-        RleError: no run-length code at all, or an uncompressed one that does not fill its image.
-    """
-    size, counts = _whole(code.get("size"), _LONGEST), code.get("counts")
-    if size is None or len(size) != 2:
-        raise rle.RleError(0, f"`size` must be [height, width], is {code.get('size')!r:.60}")
-    height, width = size
-    if isinstance(counts, bytes):
-        return counts, height, width
-    if isinstance(counts, str):
-        try:
-            return counts.encode("ascii"), height, width
-        except UnicodeEncodeError:
-            raise rle.RleError(0, "`counts` has characters that are not ASCII") from None
-    lengths = _whole(counts, _LONGEST)
-    if lengths is None:
-        raise rle.RleError(0, "`counts` must be a string or a list of run lengths that are not negative")
-    rle.check_sizes(np.array([height]), np.array([width]))
-    return rle.encode_uncompressed(np.array(lengths, np.int64), height, width), height, width
-
-
-def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> bytes:
-    """Rasterises COCO polygons exactly as pycocotools does and returns the compressed counts of their union.
-
-    Args:
-        polygons: lists x0, y0, x1, y1, ... in pixels. Pieces of one or two points and an odd last value are left out:
-            they draw nothing.
-        height: image height.
-        width: image width.
-
-    Raises:
-        RleError: no polygon of three points, or values that are no numbers or far outside the image.
-    """
-    from pycocotools import mask as coco_mask
-
-    arrays = [_polygon_array(polygon) for polygon in polygons]
-    arrays = [values[: len(values) // 2 * 2] for values in arrays if len(values) >= 6]
-    if not arrays:
-        raise rle.RleError(0, "`segmentation` has no polygon of at least three points: [[x, y, x, y, x, y, ...], ...]")
-    outline = sum(float(np.abs(np.diff(values.reshape(-1, 2), axis=0)).sum()) for values in arrays)
-    if outline > _LONGEST_OUTLINE:
-        raise rle.RleError(0, "the outlines of the polygons are longer than those of any object")
-    merged = coco_mask.merge(coco_mask.frPyObjects([values.tolist() for values in arrays], height, width))
-    counts = merged["counts"]
-    return counts if isinstance(counts, bytes) else str(counts).encode("ascii")
-
-
-def _polygon_array(polygon: Sequence[float]) -> NDArray[np.float64]:
-    try:
-        values = np.asarray(polygon, np.float64)
-    except (TypeError, ValueError):
-        raise rle.RleError(0, "a polygon must be a list of numbers") from None
-    if values.ndim == 0:
-        raise rle.RleError(0, "`segmentation` must be a list of polygons [[x, y, ...], ...], is one flat list")
-    if values.ndim != 1:
-        raise rle.RleError(0, "a polygon must be a flat list of numbers [x, y, x, y, ...], not of points [x, y]")
-    if not (np.abs(values) <= _FARTHEST).all():  # false for what is no number, too
-        raise rle.RleError(0, "a polygon has a coordinate that is no number or far outside the image")
-    return values
-
-
-def segmentation_string(segmentation: Any, height: int, width: int) -> bytes:
-    """Returns the compressed counts of a COCO ``segmentation``: polygons, compressed or uncompressed RLE.
-
-    Args:
-        segmentation: as found in an annotation or a result. An RLE without `size` has that of its image.
-        height: height of its image, from the images list.
-        width: width of its image.
-
-    Raises:
-        RleError: malformed, or an RLE of another size than the image.
-    """
-    if isinstance(segmentation, Mapping):
-        string, h, w = rle_string({"size": [height, width], **segmentation})
-        if (h, w) != (height, width):
-            raise rle.RleError(0, f"the mask is {h} x {w}, its image is {height} x {width} (height x width)")
-        return string
-    if isinstance(segmentation, list):
-        return polygons_to_rle(segmentation, height, width)
-    raise rle.RleError(0, f"`segmentation` must be polygons or a run-length code, is {type(segmentation).__name__}")

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.progress import Progress, silent
+from hqsam_base.runs import Int, RleBatch
 from hqsam_metrics.ap.detection import decode_shapes
 from hqsam_metrics.masks.pairs import pair_ious
-from hqsam_metrics.masks.rle import Int, RleBatch
 
 _CHUNK = 1024
 _CHUNK_PIXELS = 1 << 29

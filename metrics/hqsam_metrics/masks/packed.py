@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from hqsam_metrics.masks.rle import Int, Runs, ragged_arange
+from hqsam_base.runs import Int, Runs, ragged_arange
 
 Words = NDArray[np.uint64]
 Int32 = NDArray[np.int32]

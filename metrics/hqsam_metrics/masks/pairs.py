@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base.runs import Int
 from hqsam_metrics.masks import packed
 from hqsam_metrics.masks.iou import dilation_pixels
 from hqsam_metrics.masks.packed import Shapes
-from hqsam_metrics.masks.rle import Int
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]

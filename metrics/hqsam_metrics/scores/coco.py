@@ -1,7 +1,7 @@
 """COCO mask AP and boundary AP, class-aware or class-agnostic (UVO).
 
 Mask AP as pycocotools, boundary AP as the Boundary IoU API (matching with min(mask IoU, boundary IoU), crowd by mask
-alone). Size bins by mask area.
+alone; annotations with `ignore` are ignored, which pycocotools does not look at). Size bins by mask area.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hqsam_metrics.ap.detection import Plan
     from hqsam_metrics.benchmark_data import Predictions
 
-VERSION = 1
+VERSION = 2
 MAX_DETS = 100
 
 
@@ -66,6 +66,7 @@ def protocol(*, class_agnostic: bool, max_dets: int | None, area_rule: str, **ow
         max_dets_per="image" if class_agnostic else "image and category",
         area_rule=f"detections: {area_rule}; ground truth: annotation; bins 32^2 96^2, closed",
         boundary_match="min(mask IoU, boundary IoU); crowd: mask IoU over the detection's area",
+        ignored="mask: iscrowd; boundary: iscrowd, ignore",
         empty_mask_rule=EMPTY_MASK_RULE,
         **own,
     )

@@ -24,11 +24,11 @@ from hqsam_metrics.ap.options import Workers
 from hqsam_metrics.base import Option, Outcome, Quantity, Result, Scale, Score, ScoreOptions, Units, Value, rules
 
 if TYPE_CHECKING:
+    from hqsam_base.runs import RleBatch
     from hqsam_metrics.benchmark_data import Predictions
-    from hqsam_metrics.masks.rle import RleBatch
     from hqsam_metrics.scores._davis import ObjectScore
 
-VERSION = 1
+VERSION = 2
 Labels = NDArray[np.uint8]
 MOST_OBJECTS = 254
 
@@ -43,6 +43,7 @@ def protocol(**own: Any) -> dict[str, Any]:
         objects="of the first annotated frame",
         contour_tolerance=0.008,
         void="background",
+        frame_order="by file name; a sequence counts once",
         averaging="mean over objects of all sequences",
         empty_mask_rule="both empty: J = F = 1; one empty: 0",
         **own,
@@ -197,13 +198,13 @@ def _label(track: int, data: Predictions) -> int:
 def _label_map(
     at: int, *, frames: list[tuple[str, tuple[int, int]]], layers: dict[str, list[_Layer]], masks: RleBatch
 ) -> Labels:
-    from hqsam_metrics.masks.iou import decode_counts
+    from hqsam_base.rle import decode
 
     key, size = frames[at]
     out = np.zeros(size, np.uint8)
     for layer in layers.get(key, []):
         try:
-            out[decode_counts(masks.string(layer.row), *size)] = layer.label
+            out[decode(masks.string(layer.row), height=size[0], width=size[1])] = layer.label
         except ValueError as error:
             raise UserError(f"frame {key}, object {layer.label}: malformed run-length code: {error}") from None
     return out

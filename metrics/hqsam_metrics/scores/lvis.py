@@ -1,7 +1,7 @@
 """LVIS v1 federated AP, by mask and by boundary.
 
-Mask AP as lvis-api (size bins closed at both ends), boundary AP as the Boundary IoU API's LVIS evaluator (bins
-half-open): the two programs differ so, and this follows each.
+Mask AP as lvis-api (size bins closed at both ends, `iscrowd` not looked at), boundary AP as the Boundary IoU API's LVIS
+evaluator (bins half-open, crowds as in COCO): the two programs differ so, and this follows each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hqsam_metrics.ap.detection import Plan
     from hqsam_metrics.benchmark_data import Predictions
 
-VERSION = 1
+VERSION = 2
 MAX_DETS = 300
 # There is no second cut: every detection that is left of an image counts in its category.
 _NO_LIMIT = 1 << 40
@@ -54,7 +54,8 @@ def protocol(*, max_dets: int | None, area_rule: str, **own: Any) -> dict[str, A
         max_dets=max_dets or MAX_DETS,
         max_dets_per="image",
         area_rule=f"detections: {area_rule}; ground truth: annotation; bins 32^2 96^2, mask closed, boundary half-open",
-        boundary_match="min(mask IoU, boundary IoU)",
+        boundary_match="min(mask IoU, boundary IoU); crowd: mask IoU over the detection's area",
+        ignored="mask: ignore; boundary: iscrowd, ignore",
         empty_mask_rule="detections and annotations without area vanish; 0/0 is 0",
         **own,
     )

@@ -23,8 +23,8 @@ from hqsam_metrics.ap.options import Ratio, Workers
 from hqsam_metrics.base import BandOptions, Option, Outcome, Quantity, Result, Score, Units, Value, check_ratio, rules
 
 if TYPE_CHECKING:
+    from hqsam_base.runs import Int
     from hqsam_metrics.benchmark_data import Predictions
-    from hqsam_metrics.masks.rle import Int
     from hqsam_metrics.scores._cascadepsp import Cascade
 
 VERSION = 1

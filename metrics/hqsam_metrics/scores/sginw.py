@@ -21,12 +21,12 @@ from hqsam_metrics.ap.options import DetectionOptions, Kind, Ratio, Workers
 from hqsam_metrics.base import Option, Outcome, Result, rules
 
 if TYPE_CHECKING:
+    from hqsam_base.runs import Int
     from hqsam_metrics.ap.accumulate import Tables
     from hqsam_metrics.ap.instances import GroundTruth
     from hqsam_metrics.benchmark_data import Predictions
-    from hqsam_metrics.masks.rle import Int
 
-VERSION = 1
+VERSION = 2
 
 # Folder names of seginw.zip (sam-hq, seginw/).
 SETS = (
@@ -111,7 +111,7 @@ def score_sginw_folders(
         progress(number + 1, len(SETS), "scoring sets")
     protocol = rules(
         "sginw",
-        1,
+        VERSION,
         metric="mean AP over 25 sets",
         iou_type=iou_type,
         dilation_ratio=dilation_ratio if iou_type == "boundary" else None,
@@ -186,7 +186,7 @@ class SginwScore(ApScore):
 
     def evaluate(self, data: Predictions, options: DetectionOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_base.json_list import read_json
+        from hqsam_base.json_stream import read_json
         from hqsam_metrics.ap import score
         from hqsam_metrics.ap.detection import score_detections
         from hqsam_metrics.scores.coco import make_plan

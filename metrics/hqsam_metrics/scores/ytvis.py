@@ -1,6 +1,7 @@
 """Tube mask AP and tube boundary AP of HQ-YTVIS / YouTube-VIS.
 
-Tube IoU: sum of intersections over sum of unions over all frames. Boundary: each frame's own band at ratio 0.02.
+Tube IoU: sum of intersections over sum of unions over all frames. Boundary: each frame's own band at ratio 0.02, of
+`segmentations_refined` where an annotation has it (as the official program).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from hqsam_metrics.ap.tubes_io import Tubes, TubeTruth
     from hqsam_metrics.benchmark_data import Predictions
 
-VERSION = 1
+VERSION = 2
 
 
 def protocol(*, class_agnostic: bool, **own: Any) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def protocol(*, class_agnostic: bool, **own: Any) -> dict[str, Any]:
         max_dets_per="video" if class_agnostic else "video and category",
         area_rule="mean over frames with the object; detections: mask; bins 128^2 256^2, closed",
         boundary_match="min(tube mask IoU, tube boundary IoU); crowd: mask alone, plain IoU",
+        boundaries="of segmentations_refined where an annotation has it",
         empty_mask_rule="a tube without a pixel is a false positive; 0/0 is 0",
         **own,
     )
@@ -166,9 +168,9 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
 
 def _tubes(data: Predictions, truth: TubeTruth, options: YtvisOptions, places: list[tuple[int, int]]) -> Tubes:
     """Joins the predictions of each track to one tube."""
+    from hqsam_base.runs import RleBatch
     from hqsam_metrics.ap.tubes_io import Frames, Tubes, blank_string
     from hqsam_metrics.benchmark_data import integers
-    from hqsam_metrics.masks.rle import RleBatch
 
     track, given = (integers(data.prompts, column) for column in ("track_id", "category_id"))
     score = data.scores(options.score_rule)

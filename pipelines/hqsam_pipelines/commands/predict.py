@@ -26,7 +26,6 @@ app = typer.Typer(help="Segment one image with HQ-SAM.")
 
 
 _NO_HEAD = "choose --output sam, or give a trained head as --checkpoint and this file as --base"
-_DARKEST = 16  # of 256: a 16-bit picture without a single brighter pixel holds 12-bit or 8-bit values
 
 
 class Device(StrEnum):
@@ -146,29 +145,13 @@ def _read_image(path: Path) -> Any:
     from hqsam_datasets.formats.images import ImageError, decode_image
 
     try:
-        data = path.read_bytes()
-        pixels = decode_image(data)
+        return decode_image(path.read_bytes())
     except OSError as error:
         cure = "give the path of a picture"
         raise UserError(f"the image cannot be read ({error.strerror})", file=path, cure=cure) from error
     except ImageError as error:
-        cure = "give a whole JPEG, PNG, TIFF, BMP, WebP or GIF"
-        raise UserError(f"the image cannot be read ({error.detail})", file=path, cure=cure) from error
-    if int(pixels.max()) < _DARKEST and _is_16_bit(data):
-        raise UserError(
-            f"the 16-bit image uses values below {256 * _DARKEST} only: its high bytes, which are what the model sees, are"
-            " nearly black",
-            file=path,
-            cure="scale its values to 0..65535, or convert it to 8 bit",
-        )
-    return pixels
-
-
-def _is_16_bit(data: bytes) -> bool:
-    from hqsam_datasets.formats.images import probe
-
-    png_depth = data[24] if data[:8] == b"\x89PNG\r\n\x1a\n" else 0
-    return png_depth == 16 or probe(data).mode == "I;16"
+        cure = error.cure or "give a whole JPEG, PNG, TIFF, BMP, WebP or GIF"
+        raise UserError(f"the image cannot be used ({error.detail})", file=path, cure=cure) from error
 
 
 def _prompt(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from hqsam_base.errors import UserError
+from hqsam_pipelines.config import dvc_site
 from hqsam_pipelines.config.strict import MAX_BYTES, Digest, Name, Outline, outlined, parse_json, parse_yaml
 from hqsam_pipelines.report.results import Result, parse_metrics, units_frame
 
@@ -31,6 +32,7 @@ WORKSPACE = "workspace"
 METRICS = "reports/metrics"
 _METRICS_NAME = re.compile(r"[A-Za-z0-9_.-]+\.json")
 _MOST_METRICS = 2000
+_SUBJECT = 300  # characters of a commit's subject that are shown
 
 
 class NotAvailableError(Exception):
@@ -220,7 +222,8 @@ class Repository:
         if not a or not b:
             return []
         done = _git(self.root, "log", "--no-decorate", "--format=%h %s", f"{a}..{b}", "--max-count=50")
-        return done.stdout.decode(errors="replace").splitlines() if not done.returncode else []
+        lines = done.stdout.decode(errors="replace").split("\n") if not done.returncode else []
+        return [line[:_SUBJECT] for line in lines if line]
 
     def _commit(self, name: str) -> tuple[str, str]:
         if name.startswith("-"):
@@ -235,7 +238,7 @@ class Repository:
             )
         sha = done.stdout.decode().strip().splitlines()[-1]
         subject = _git(self.root, "show", "--no-patch", "--format=%s", sha).stdout.decode(errors="replace").strip()
-        return sha, subject
+        return sha, subject[:_SUBJECT]
 
     def _metrics(self, sha: str) -> list[tuple[str, bytes]]:
         if not sha:
@@ -315,10 +318,8 @@ class Repository:
 
         if not (self.root / ".dvc").is_dir() or not Config(dvc_dir=str(self.root / ".dvc"), validate=False)["remote"]:
             return None
-        from dvc.repo import Repo
-
         try:
-            return Repo(str(self.root)).cloud.get_remote_odb(hash_name="md5")
+            return dvc_site.open_repo(self.root).cloud.get_remote_odb(hash_name="md5")
         except Exception as error:  # no default among several remotes, a missing extra, bad credentials
             raise _AbsentError(f"the remote cannot be used: {type(error).__name__}: {error}") from error
 

@@ -5,6 +5,7 @@ Standard library only: it runs first in each of about fifty short processes.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def prepare() -> None:
     """Set the defaults above in `os.environ`; call before importing prefect, dvc, ray or great_expectations."""
     for name, value in {**QUIET, **PREFECT_CLIENT, **THREADS}.items():
         os.environ.setdefault(name, value)
+    keep_loopback_direct()
 
 
 def keep_ray_local() -> None:
@@ -79,15 +81,56 @@ def repository_root(start: Path | None = None) -> Path:
 
 
 def state_dir(root: Path) -> Path:
-    """`<root>/.hqsam`, created if needed: locks, the local server's home and its log. Not under version control.
+    """`<root>/.hqsam`: locks, the local server's home, its password and log. Not under version control, and perhaps not there.
+
+    Whoever starts something makes it (`make_state_dir`). Who reads, watches or ends does not: the checkout may be
+    on its way out, as at the end of `dvc exp run --temp`, and a folder that comes back cannot be removed with it.
+    """
+    return root / STATE_DIR
+
+
+def make_state_dir(root: Path) -> Path:
+    """`state_dir`, created if needed. It is this user's alone (mode 0700): whoever writes there decides what runs.
 
     Raises:
-        UserError: it cannot be created.
+        UserError: it cannot be created, or belongs to somebody who is neither this user nor the owner of the checkout.
     """
-    folder = root / STATE_DIR
+    folder = state_dir(root)
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            folder.chmod(0o700)
     except OSError as error:
         cure = "run this in a checkout that can be written"
         raise UserError(f"the folder cannot be made ({error.strerror})", file=folder, cure=cure) from error
+    if found.st_uid not in (os.geteuid(), root.stat().st_uid) or not os.access(folder, os.W_OK | os.X_OK):
+        cure = "work in a clone of your own; if this one is yours, take the folder away after a look at who made it"
+        raise UserError(f"the folder belongs to another user (number {found.st_uid})", file=folder, cure=cure)
     return folder
+
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def keep_loopback_direct() -> None:
+    """Have no program ask a proxy for this machine's own servers; other hosts go the way that the environment says.
+
+    A proxy for all addresses (HTTPS_PROXY without NO_PROXY) is common where the archives are behind one, and none of them
+    can reach the 127.0.0.1 that the local server listens on.
+    """
+    if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
+        return
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    if "*" not in hosts:
+        hosts += [host for host in LOOPBACK if host not in hosts]
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(hosts)  # programs read the one or the other
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host of an address is this machine itself."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

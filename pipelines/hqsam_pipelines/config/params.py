@@ -48,6 +48,9 @@ BENCHMARK_KEYS = ("kind", "archive", "index", "predict", "score")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
+FILE_NAMES = {"sources": ("kind", "archive"), "benchmarks": ("kind", "archive"), "models": ("backbone", "variant")}
+"""Keys of an entry whose value is part of a path in dvc.yaml."""
+
 OPTIONS = {
     "archives": "hqsam_datasets.fetch.spec:ArchiveSpec",
     "sources": "hqsam_datasets.sources.base:SourceOptions",
@@ -373,10 +376,14 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
         if not isinstance(raw[key], kind) or isinstance(raw[key], bool):
             cure = f"expected {schema.describe(kind)}"
             raise UserError(f"wrong type: found {schema.show(raw[key])}", file=file, key=key, cure=cure)
-    for section in (*NAMED, *(name for name in OPTIONAL if name in raw)):
-        if not isinstance(raw[section], Mapping):
-            raise UserError(f"expected a mapping, found {schema.show(raw[section])}", file=file, key=section)
-        _check_names(raw[section], section, file)
+    for section in NAMED:
+        if not raw[section]:
+            raise UserError("there is no entry", file=file, key=section, cure="name at least one")
+    for section in (name for name in OPTIONAL if name in raw):
+        if not isinstance(raw[section], Mapping) or not raw[section]:
+            cure = "name at least one entry, or leave the section out"
+            raise UserError(f"expected a mapping, found {schema.show(raw[section])}", file=file, key=section, cure=cure)
+    check_names(raw, file)
     for section in ("sources", "benchmarks"):
         _check_archives(raw, section, file)
     for name in raw["benchmarks"].keys() & raw["sources"].keys():
@@ -389,15 +396,30 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
         _check_benchmark(entry, name, file)
 
 
-def _check_names(entries: Mapping[str, Any], section: str, file: Path) -> None:
-    if not entries:
-        raise UserError("there is no entry", file=file, key=section, cure="name at least one")
-    for name, entry in entries.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            cure = "use lower-case letters, digits and underscores: it becomes a file, folder and stage name"
-            raise UserError(f"bad name {name!r}", file=file, key=section, cure=cure)
-        if not isinstance(entry, Mapping):
-            raise UserError(f"expected a mapping, found {schema.show(entry)}", file=file, key=f"{section}.{name}")
+def check_names(raw: object, file: Path) -> None:
+    """Refuse names that must not become part of a path, a stage name or a word of a command, whatever else the file holds.
+
+    Quick, so that every entry point can ask before DVC acts on the names.
+
+    Raises:
+        UserError: a name of an entry, or one that an entry gives for a file (`FILE_NAMES`), is none.
+    """
+    sections = raw if isinstance(raw, Mapping) else {}
+    for section in (*NAMED, *OPTIONAL):
+        entries = sections.get(section, {})
+        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+            _check_name(name, file, section)
+            if not isinstance(entry, Mapping):
+                raise UserError(f"expected a mapping, found {schema.show(entry)}", file=file, key=f"{section}.{name}")
+            for key in FILE_NAMES.get(section, ()):
+                if key in entry:
+                    _check_name(entry[key], file, f"{section}.{name}.{key}")
+
+
+def _check_name(name: object, file: Path, key: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        cure = "use lower-case letters, digits and underscores: it becomes a file, folder and stage name"
+        raise UserError(f"bad name {name!r}", file=file, key=key, cure=cure)
 
 
 def _check_archives(raw: Mapping[str, Any], section: str, file: Path) -> None:

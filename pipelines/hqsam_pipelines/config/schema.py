@@ -78,7 +78,8 @@ def _explain(problems: list[Any], kind: type, file: Path, key: str) -> UserError
         expected = _type_at(kind, place)
         return UserError(f"a required key is missing{more}", file=file, key=dotted, cure=f"add it: {expected}")
     if first["type"] == "value_error":  # a validator's own words are complete
-        return UserError(str(first["ctx"]["error"]) + more, file=file, key=dotted)
+        found = first["ctx"]["error"]
+        return UserError(str(found) + more, file=file, key=dotted, cure=getattr(found, "cure", None))
     problem = f"{first['msg']}, found {show(first['input'])}{more}"
     return UserError(problem, file=file, key=dotted, cure=f"expected {_type_at(kind, place)}")
 

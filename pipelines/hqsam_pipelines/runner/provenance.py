@@ -116,7 +116,7 @@ def record_stage(root: Path, name: str, cost: Cost) -> None:
     """
     # Outside the lock: the slow part.
     about = {"git": git_state(root), "host": host(), "libraries": libraries()}
-    with locked(env.state_dir(root) / "provenance.lock", timeout=60):
+    with locked(env.make_state_dir(root) / "provenance.lock", timeout=60):
         value = read(root)
         value["stages"][name] = {**asdict(cost), "git": about["git"]["commit"]}
         value |= about
@@ -133,7 +133,7 @@ def record_run(root: Path, name: str, *, wall_s: float, stages: list[str], known
         stages: The stages that ran, as DVC names.
         known: All stages of the pipeline, or None to keep every entry.
     """
-    with locked(env.state_dir(root) / "provenance.lock", timeout=60):
+    with locked(env.make_state_dir(root) / "provenance.lock", timeout=60):
         value = read(root)
         if known is not None:
             value["stages"] = {key: cost for key, cost in value["stages"].items() if key in known}

@@ -90,19 +90,17 @@ class BoundaryDistance(Score):
 
     def evaluate(self, data: Predictions, options: DistanceOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
+        from hqsam_base.rle import decode
         from hqsam_metrics.benchmark_data import lookup, rle_column, strings
-        from hqsam_metrics.masks.iou import decode_counts
 
         truth = data.benchmark.instances
         target = rle_column(truth, data.benchmark.folder / "instances.parquet")
         rows = lookup(data.prompts["instance_id"], truth["instance_id"])
         values = np.empty(len(rows))
         for i, row in enumerate(rows.tolist()):
-            size = int(data.masks.heights[i]), int(data.masks.widths[i])
-            pair = {
-                "pred": decode_counts(data.masks.string(i), *size),
-                "target": decode_counts(target.string(row), *size),
-            }
+            size = {"height": int(data.masks.heights[i]), "width": int(data.masks.widths[i])}
+            codes = {"pred": data.masks.string(i), "target": target.string(row)}
+            pair = {side: decode(code, **size) for side, code in codes.items()}
             values[i] = boundary_distance(**pair, most=options.at_most)
             progress(i + 1, len(rows), "measuring")
         metrics: dict[str, float | None] = {

@@ -14,6 +14,7 @@ import pytest
 
 from hqsam_base.errors import UserError
 from hqsam_datasets import benchmarks
+from hqsam_datasets.benchmarks import cocolike
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.prepare.index import index
 from tests.datasets.benchmarks.test_more import ndd20_tree, sginw_tree
@@ -110,3 +111,10 @@ def test_a_list_of_sequences_that_is_no_text(tmp_path: Path) -> None:
     options = BenchmarkOptions(prompt_sets=("tracker_box",))
     with pytest.raises(UserError, match="does not exist"):
         index("davis", root=root, out=tmp_path / "out", options=options, seed=0, progress=quiet, workers=1)
+
+
+@pytest.mark.parametrize("value", ["5", "null", "{}", '"x"'])
+def test_annotations_that_are_no_list(value: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(f'{{"images": [], "annotations": {value}}}')
+    with pytest.raises(UserError, match="annotations is no list"):
+        cocolike.read_annotations(tmp_path / "a.json")

@@ -16,7 +16,7 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.formats.manifest import read_rows
 from hqsam_datasets.prepare.index import index
-from hqsam_metrics.base import score_options
+from hqsam_metrics.base import load_score, score_options
 from hqsam_metrics.benchmark import score_benchmark
 from tests import REPOSITORY
 from tests.datasets.benchmarks.test_scored import oracle
@@ -36,7 +36,7 @@ def scored(folder: Path, tmp_path: Path, metric: str) -> dict[str, Any]:
     oracle(folder, tmp_path / "predictions")
     score_benchmark(
         benchmark=folder, predictions=tmp_path / "predictions", out_json=tmp_path / "metrics.json", out=tmp_path / "scores",
-        options=score_options({"metric": metric, "version": 1, "output": "hq_token", "dilation_ratio": 0.02}), progress=lambda *_: None,
+        options=score_options({"metric": metric, "version": load_score(metric).version}), progress=lambda *_: None,
     )  # fmt: skip
     (result,) = json.loads((tmp_path / "metrics.json").read_text())["results"]
     return dict(result)
@@ -226,6 +226,69 @@ def test_what_ap_needs_and_the_file_lacks_is_filled_in(tmp_path: Path) -> None:
     assert (annotation["area"], annotation["iscrowd"]) == (300.0, 0)
     assert (image["height"], image["width"]) == (HEIGHT, WIDTH)
     assert scored(tmp_path / "out", tmp_path, "coco")["metrics"]["AP"] == pytest.approx(1.0)
+
+
+BOX = [[5.0, 5.0, 25.0, 5.0, 25.0, 20.0, 5.0, 20.0]]
+DRAWN = rle.decode(rle.from_segmentation(BOX, height=HEIGHT, width=WIDTH), height=HEIGHT, width=WIDTH)
+COUNTS = rle.to_uncompressed(DRAWN)["counts"]
+WAYS: dict[str, dict[str, Any]] = {
+    "a stray piece": {"segmentation": [*BOX, [7.0, 7.0, 9.0, 9.0]]},
+    "an odd value": {"segmentation": [[*BOX[0], 3.0]]},
+    "a point far outside": {"segmentation": [[*BOX[0][:4], 25.0, 5000.0, *BOX[0][6:]]]},
+    "no size": {"segmentation": {"counts": rle.encode(DRAWN)}},
+    "lengths as floats": {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [float(n) for n in COUNTS]}},
+    "texts for numbers": {"image_id": "5", "category_id": "2", "id": "3"},
+    "nulls": {"iscrowd": None, "ignore": None, "area": None},
+    "a crowd": {"iscrowd": True},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_index_takes_the_scorer_takes(way: str, tmp_path: Path) -> None:
+    """gt.json has one form; the scorer refused it after the whole of predict."""
+    plain = {"image_id": 5, "category_id": 2, "segmentation": BOX, "iscrowd": 0, "area": 300.0}
+    odd = {
+        "images": [{"id": 5, "file_name": "a.jpg", "height": str(HEIGHT), "width": float(WIDTH)}],
+        "annotations": [{"id": 4} | plain, {"id": 3} | plain | WAYS[way]],
+        "categories": [{"id": "2", "name": "bird"}],
+    }
+    detected(tmp_path, {"a.jpg": jpeg(1), "inst.json": json.dumps(odd).encode()})
+    truth = json.loads((tmp_path / "out" / "gt.json").read_text())
+    assert {type(row[key]) for row in truth["annotations"] for key in ("id", "image_id", "category_id", "iscrowd")} == {
+        int
+    }
+    assert {type(row["segmentation"]["counts"]) for row in truth["annotations"]} == {str}
+    assert {type(row["area"]) for row in truth["annotations"]} == {float}
+    assert [truth["images"][0][side] for side in ("height", "width")] == [HEIGHT, WIDTH]
+    assert scored(tmp_path / "out", tmp_path, "coco")["metrics"]["AP"] > 0
+
+
+def test_ids_that_are_names_are_numbered_and_objects_without_a_mask_left_out(tmp_path: Path) -> None:
+    plain = {"category_id": "bird", "segmentation": BOX}
+    named = {
+        "images": [{"id": name, "file_name": f"{name}.jpg"} for name in ("bus 3", "000139")],
+        "annotations": [
+            {"id": "x", "image_id": "000139"} | plain,
+            {"id": "y", "image_id": "bus 3"} | plain,
+            {"id": "z", "image_id": "bus 3"} | plain | {"segmentation": []},
+        ],
+        "categories": [{"id": "bird", "name": "bird"}],
+    }
+    boxes = [{"image_id": "bus 3", "category_id": "bird", "bbox": [5, 5, 20, 15], "score": 0.9}]
+    files = {f"{row['file_name']}": jpeg(1) for row in named["images"]}
+    files |= {"inst.json": json.dumps(named).encode(), "boxes.json": json.dumps(boxes).encode()}
+    made = run(
+        put(tmp_path / "in", files), tmp_path / "out", "coco_json", "detector_box", annotations="inst.json",
+        detections="boxes.json",
+    )  # fmt: skip
+    assert made["left_out"] == {"annotations without a mask": 1}
+    rows = read_rows(tmp_path / "out" / "images.parquet")
+    assert [row["image_id"] for row in rows] == [1, 2]
+    truth = json.loads((tmp_path / "out" / "gt.json").read_text())
+    assert {image["id"]: image["file_name"] for image in truth["images"]} == {1: "000139.jpg", 2: "bus 3.jpg"}
+    assert [(row["id"], row["image_id"], row["category_id"]) for row in truth["annotations"]] == [(1, 1, 1), (2, 2, 1)]
+    (prompt,) = read_rows(tmp_path / "out" / "prompts.parquet")
+    assert prompt["category_id"] == 1 and "000000000002" in prompt["key"]
 
 
 def test_skip_leaves_out_the_image_its_objects_and_its_detections(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,6 +94,27 @@ def test_doctor_passes_what_the_normalise_stage_takes(tmp_path: Path, capsys: py
     out = capsys.readouterr().out
     assert "3 pairs" in out and "{kind: folder, archive: NAME, images: images, masks: masks}" in out
     assert run("own", folder, tmp_path / "out", kind="folder", images="images", masks="masks")["n_samples"] == 3
+
+
+def test_doctor_says_of_a_picture_what_the_normalise_stage_does_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """12-bit values in 16-bit files, grey and colour: nearly black for a model; a 32-bit one has no range at all."""
+    grey, masks = photo(0)[..., 0].astype(np.uint16) * 16, {f"masks/{n}.png": encoded(shape()) for n in "abcd"}
+    files = {
+        "images/a.png": encoded(grey),
+        "images/b.tif": cv2.imencode(".tif", np.dstack([grey] * 3))[1].tobytes(),
+        "images/c.tif": cv2.imencode(".tif", grey.astype(np.float32))[1].tobytes(),
+        "images/d.png": encoded(photo(1)),
+    }
+    folder = put(tmp_path / "mine", files | masks)
+    assert hqsam(["doctor", "data", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "3 images have an unsupported pixel type" in out
+    for stem, text in (("a", "nearly black"), ("b", "nearly black"), ("c", "scale its values to 0..255")):
+        assert [line for line in out.splitlines() if line.strip().startswith(f"{stem}:") and text in line], out
+    rejects = run("own", folder, tmp_path / "out", kind="folder", images="images", masks="masks")["rejects_by_reason"]
+    assert rejects == {"unsupported_mode": 3}
 
 
 def test_doctor_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,6 +248,84 @@ def test_doctor_names_what_is_wrong_with_annotations(
     folder = coco_folder(tmp_path, **broken)
     assert hqsam(["doctor", "data", str(folder), "--annotations", "notes/inst.json", "--images", "train"]) == 1
     assert says in capsys.readouterr().out
+
+
+def test_doctor_says_what_is_left_out_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the normalise stage: an object without a mask costs no image. CVAT marks every brush mask as a crowd."""
+    folder = coco_folder(tmp_path, shape_of_b=[])
+    command = ["doctor", "data", str(folder), "--annotations", "notes/inst.json", "--images", "train"]
+    assert hqsam(command) == 0
+    assert "1 annotations have no mask (segmentation is empty) and are left out" in capsys.readouterr().out
+    assert (
+        run("own", folder, tmp_path / "out", kind="coco_json", images="train", annotations="notes/inst.json")[
+            "n_samples"
+        ]
+        == 1
+    )
+    record = json.loads((folder / "notes/inst.json").read_text())
+    for row in record["annotations"]:
+        row |= {"iscrowd": 1, "segmentation": POLYGON}
+    (folder / "notes/inst.json").write_text(json.dumps(record))
+    assert hqsam(command) == 1
+    assert "all 2 annotations are crowd regions: if they are objects, set iscrowd to 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("named", "there"), [("d%C3%A9 1", "d\u00e9 1"), ("d\u00e9 1", "d%C3%A9%201")])
+def test_images_are_found_by_percent_encoded_names(named: str, there: str, tmp_path: Path) -> None:
+    folder = coco_folder(tmp_path)
+    (folder / "train/1.jpg").rename(folder / "train" / f"{there}.jpg")
+    text = (folder / "notes/inst.json").read_text()
+    (folder / "notes/inst.json").write_text(text.replace('"1.jpg"', json.dumps(f"train/{named}.jpg")))
+    assert hqsam(["doctor", "data", str(folder), "--annotations", "notes/inst.json", "--images", "train"]) == 0
+
+
+def labelme_folder(tmp_path: Path) -> Path:
+    """Two images: two polygons that are one object, a rectangle, a circle, a point; and a mask."""
+    head = {"version": "5.4.1", "imageHeight": 40, "imageWidth": 52}
+    parts = [
+        {"label": "cat", "group_id": 3, "shape_type": "polygon", "points": [[x, 5], [x + 8, 5], [x + 8, 15]]}
+        for x in (5, 25)
+    ]
+    shapes = [
+        *parts,
+        {"label": "dog", "shape_type": "rectangle", "points": [[10, 20], [30, 35]]},
+        {"label": "dog", "shape_type": "circle", "points": [[40, 30], [40, 36]], "group_id": None},
+        {"label": "eye", "shape_type": "point", "points": [[4, 4]]},
+    ]
+    drawn = base64.b64encode(encoded(np.full((6, 9), 255, np.uint8))).decode()
+    mask = [{"label": "dog", "shape_type": "mask", "points": [[3, 4], [11, 9]], "mask": drawn}]
+    files = {f"photos/{n}.jpg": jpeg(n) for n in (1, 2)}
+    for n, some in ((1, shapes), (2, mask)):
+        content = head | {"imagePath": f"C:\\data\\{n}.jpg", "shapes": some}
+        files[f"photos/{n}.json"] = b"\xef\xbb\xbf" + json.dumps(content).encode()
+    return put(tmp_path / "mine", files)
+
+
+@pytest.mark.parametrize("around", [True, False])
+def test_a_labelme_folder_becomes_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], around: bool) -> None:
+    folder = labelme_folder(tmp_path)
+    given = folder if around else folder / "photos"
+    assert hqsam(["doctor", "data", str(given)]) == 1
+    said = capsys.readouterr().err
+    assert "the objects are in 2 files of labelme" in said
+    command = said.partition("hqsam data labelme ")[2].partition(";")[0]
+    assert hqsam(["data", "labelme", *command.split()]) == 0
+    assert "4 objects on 2 images" in (out := capsys.readouterr().out) and "1 shapes of type point" in out
+    content = json.loads((given / "coco.json").read_text())
+    assert [category["name"] for category in content["categories"]] == ["cat", "dog"]
+    assert [round(row["area"]) for row in content["annotations"][1:]] == [300, pytest.approx(113, abs=6), 54]
+    assert content["annotations"][3]["bbox"] == [3, 4, 9, 6]
+    options = {"kind": "coco_json", "annotations": "coco.json"} | ({"images": "photos"} if around else {})
+    assert run("own", given, tmp_path / "out", **options)["n_samples"] == 2
+    (folder / "photos/1.json").write_text('{"shapes": [{}], "imagePath": "1.jpg"}')
+    assert hqsam(["data", "labelme", str(given), str(tmp_path / "x.json")]) == 1
+    assert "a malformed file of labelme" in capsys.readouterr().err and not (tmp_path / "x.json").exists()
+
+
+def test_doctor_names_yolo_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {"images/1.jpg": jpeg(1), "labels/1.txt": b"0 0.1 0.1 0.5 0.1 0.5 0.5\n", "notes.txt": b"see 3 below"}
+    assert hqsam(["doctor", "data", str(put(tmp_path / "mine", files))]) == 1
+    assert "1 files of YOLO" in capsys.readouterr().err
 
 
 def test_doctor_asks_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

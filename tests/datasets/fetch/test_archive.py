@@ -31,6 +31,21 @@ def test_plain_download_is_verified_and_recorded(tmp_path: Path) -> None:
     assert left_over(tmp_path) == []
 
 
+def test_a_file_of_another_archive_is_not_downloaded_again(tmp_path: Path) -> None:
+    """Only with a digest known beforehand; another file of the same name is passed over."""
+    body = a_zip()
+    facts = {"sha1": hashlib.sha1(body).hexdigest()}
+    with serving({"/set.zip": Behaviour(body)}) as base:
+        get(spec(f"{base}/set.zip", **facts), tmp_path / "coco")
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "set.zip").write_bytes(a_zip(seed=3))
+        nowhere = f"{base}/not-there.zip"
+        get(spec(nowhere, **facts), tmp_path / "lvis")
+        with pytest.raises(UserError, match="not-there"):
+            get(spec(nowhere), tmp_path / "other")
+    assert (tmp_path / "lvis" / "set.zip").read_bytes() == body
+
+
 def test_the_second_mirror_helps(tmp_path: Path) -> None:
     body = a_zip()
     digest = hashlib.sha256(body).hexdigest()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import pickle
 import random
+import struct
+import zlib
 from typing import Any
 
 import cv2
@@ -24,6 +27,7 @@ from hqsam_datasets.formats.images import (
 )
 from hqsam_datasets.sample import Instance, Sample, make_key, parse_sample, sample_json
 from tests.datasets.trees import fault_count
+from tests.metrics.synthetic import label_png
 
 FUZZ = fault_count(150, 1000)
 RNG = np.random.default_rng(0)
@@ -88,10 +92,86 @@ def test_alpha_is_dropped_not_composited() -> None:
     assert np.array_equal(decode_image(encode(np.dstack([PHOTO, SHAPE]))), PHOTO)
 
 
-def test_unsupported_modes_are_named() -> None:
-    with pytest.raises(ImageError, match="mode F") as caught:
-        decode_image(encode(Image.fromarray(SHAPE.astype(np.float32)), "TIFF"))
-    assert caught.value.reason == "unsupported_mode"
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def turned(where: str, what: str) -> bytes:
+    """A PNG of PHOTO with an orientation of 6 in one of the ways that a PNG can hold it, before or behind its pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = exif.tobytes().removeprefix(b"Exif\0\0")
+    hexed = f"\nexif\n{len(raw) + 6:8d}\n{(b'Exif' + bytes(2) + raw).hex()}\n".encode()
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    content = {
+        "exif": chunk(b"eXIf", raw),
+        "xmp": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),
+        "raw text": chunk(b"tEXt", b"Raw profile type exif\0" + hexed),
+        "raw compressed": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(hexed)),
+    }[what]
+    data = encode(PHOTO)
+    at = data.index(b"IDAT") - 4 if where == "before" else len(data) - 12
+    return data[:at] + content + data[at:]
+
+
+@pytest.mark.parametrize("where", ["before", "behind"])
+@pytest.mark.parametrize("what", ["exif", "xmp", "raw text", "raw compressed"])
+def test_a_png_is_turned_wherever_it_says_so(where: str, what: str) -> None:
+    data = turned(where, what)
+    reference = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert reference.shape[:2] == PHOTO.shape[1::-1]
+    assert probe(data).orientation == 6 and np.array_equal(decode_image(data), reference)
+
+
+def test_unsupported_modes_are_named_with_a_cure_that_fits() -> None:
+    grey = SHAPE.astype(np.float32)
+    for data, problem, cure in (
+        (encode(Image.fromarray(grey), "TIFF"), "mode F, floating-point samples", "scale its values to 0..255"),
+        (encode(Image.fromarray(grey.astype(np.int32)), "TIFF"), "mode I, 32-bit samples", "scale its values"),
+        (cv2.imencode(".tif", np.dstack([grey] * 3))[1].tobytes(), "a TIFF of bands", "convert it to 8-bit RGB"),
+    ):
+        with pytest.raises(ImageError, match=problem) as caught:
+            decode_image(data)
+        assert cure in str(caught.value.cure) and cure in str(caught.value)
+        assert pickle.loads(pickle.dumps(caught.value)).told == caught.value.told
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "LAB"])
+def test_other_colour_spaces_are_converted(mode: str) -> None:
+    data = encode(PHOTO, "TIFF", mode=mode)
+    assert probe(data).mode == mode
+    assert abs(decode_image(data).astype(int) - PHOTO).mean() < 4
+
+
+def deep(extension: str, samples: np.ndarray) -> bytes:
+    done, data = cv2.imencode(extension, samples)
+    assert done
+    return data.tobytes()
+
+
+def pnm(samples: np.ndarray, largest: int) -> bytes:
+    kind = "P6" if samples.ndim == 3 else "P5"
+    return f"{kind} {samples.shape[1]} {samples.shape[0]} {largest}\n".encode() + samples.astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("extension", [".png", ".tif", ".jp2", ".pnm"])
+def test_deep_samples_keep_their_high_byte_and_dark_ones_are_refused(extension: str, colours: int) -> None:
+    """12-bit values in a 16-bit file would be a nearly black picture; in one of 12 bits they are what they are."""
+    whole = PHOTO.astype(np.uint16) * 257
+    whole = whole if colours == 3 else whole[..., 0]
+    make = (lambda s: pnm(s, 65535)) if extension == ".pnm" else (lambda s: deep(extension, s))
+    assert probe(make(whole)).depth == 16 and PHOTO.max() == 255
+    wanted = np.repeat(PHOTO[..., :1], 3, axis=2) if colours == 1 else PHOTO
+    wanted = wanted.astype(int) if extension == ".pnm" else wanted[..., ::-1].astype(int)  # OpenCV writes BGR
+    assert abs(decode_image(make(whole)) - wanted).max() <= (
+        2 if extension == ".jp2" else 1
+    )  # OpenCV's JPEG 2000 is lossy
+    with pytest.raises(ImageError, match="16-bit samples below 4096 only: its high bytes are nearly black") as caught:
+        decode_image(make(whole // 17))
+    assert "scale its values to 0..65535" in str(caught.value.cure)
+    if extension == ".pnm":
+        assert abs(decode_image(pnm(whole >> 4, 4095)) - wanted).max() <= 1
 
 
 def voc_palette() -> Image.Image:
@@ -168,6 +248,13 @@ def test_what_is_no_mask_is_refused(data: bytes, reason: str) -> None:
     assert caught.value.reason == reason and caught.value.detail
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_labels_of_any_depth(depth: int) -> None:
+    """Pillow stretches grey values of 2 and 4 bits to 0..255, and 255 is void: the highest label was lost."""
+    labels = np.arange(20).reshape(4, 5) % min(1 << depth, 255)
+    assert np.array_equal(decode_labels(label_png(labels, depth, palette=False)), labels)
+
+
 def test_labels_are_indices() -> None:
     assert np.array_equal(decode_labels(encode(voc_palette())), SHAPE)
     assert np.array_equal(decode_labels(encode(SHAPE * 7)), SHAPE * 7)
@@ -209,9 +296,6 @@ def test_truncation_is_never_taken_for_an_image(fmt: str) -> None:
 
 
 def test_a_picture_too_large_is_refused_before_it_is_decoded() -> None:
-    import struct
-    import zlib
-
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header
     data += struct.pack(">I", zlib.crc32(b"IHDR" + header)) + encode(SHAPE)[33:]

@@ -29,7 +29,7 @@ def jpeg(mode: str = "RGB", fmt: str = "JPEG", **options: Any) -> bytes:
 
 def by_pillow(data: bytes) -> ImageProbe:
     with images._opened(data) as image:
-        return images._probe(image)
+        return images._probe(image, data)
 
 
 PLAIN = [

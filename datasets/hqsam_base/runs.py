@@ -35,7 +35,7 @@ class RleError(ValueError):
     """
 
     def __init__(self, index: int, reason: str) -> None:
-        super().__init__(f"mask {index}: {reason}")
+        super().__init__(reason)
         self.index = index
         self.reason = reason
 
