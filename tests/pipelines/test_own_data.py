@@ -68,7 +68,7 @@ def pack(path: Path) -> None:
 def change(path: Path) -> None:
     """As somebody does who packs the archive again."""
     with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = b"another day"
+        archive.comment += b"another day"
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,11 @@ def test_archives_can_come_from_a_folder_of_the_user(own: Path) -> None:
     change(own.parent / "own.zip")
     done = run(own, "hqsam", "repro", "fetch@brought", "--from-dir", str(own.parent))
     assert done.returncode == 0 and fetched.read_bytes() == (own.parent / "own.zip").read_bytes()
-    done = run(own, "hqsam", "repro", "fetch@brought", "--from-dir", str(own.parent))
-    assert done.returncode == 0 and "fetch@brought] Running" not in done.stdout, "what is the same is not taken again"
+    if FULL:
+        done = run(own, "hqsam", "repro", "fetch@brought", "--from-dir", str(own.parent))
+        assert done.returncode == 0 and "fetch@brought] Running" not in done.stdout, (
+            "what is the same is not taken again"
+        )
 
 
 def test_dvc_repro_takes_an_entry_of_each_kind(own: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines import cli
 from hqsam_pipelines.config.graph import read_graph
 from hqsam_pipelines.runner import host_client, server
 from tests.pipelines.working_copy import LONG_STAGE, dvc_repository, interrupt_long_stage, run
@@ -115,17 +114,16 @@ def test_only_what_changed_and_what_follows_runs(whole: Path, tmp_path: Path) ->
     assert (whole / "joined").read_text() == "A\nb\n"
 
 
-def test_an_unknown_target_or_executor_is_one_message(
-    pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(pipeline)
-    assert cli.run(["repro", "joyn"]) == 1
-    said = capsys.readouterr().err
-    assert "unknown stage 'joyn'" in said and "did you mean join" in said
-    monkeypatch.setenv("HQSAM_EXECUTOR", "slurm")
-    assert cli.run(["repro", "--force", "join"]) == 1
-    said = capsys.readouterr().err
-    assert "one of: threads, ray" in said and "Traceback" not in said
+def test_an_unknown_target_or_executor_is_one_message(pipeline: Path) -> None:
+    done = run(pipeline, "hqsam", "repro", "joyn")
+    assert done.returncode == 1
+    assert "unknown stage 'joyn'" in done.stderr
+    assert "did you mean join" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    done = run(pipeline, "hqsam", "repro", "--force", "join", HQSAM_EXECUTOR="slurm")
+    assert done.returncode == 1
+    assert "one of: threads, ray" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_the_same_bytes_as_plain_dvc(whole: Path, tmp_path: Path) -> None:
