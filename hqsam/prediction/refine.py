@@ -38,7 +38,7 @@ def evaluate(
     Args:
         benchmark: ``data/benchmarks/<benchmark>``.
         predictions: ``data/predictions/<benchmark>-<model>``.
-        system: ``sam``, ``hq_token`` or ``hq_sum``.
+        system: One of the systems that were predicted.
         opened: The refiner.
         options: The benchmark's ``score`` section.
         progress: told how far the work is, in images and then in masks scored.

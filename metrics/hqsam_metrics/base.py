@@ -15,7 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from hqsam_metrics.ap.resample import Matches
     from hqsam_metrics.benchmark_data import Predictions
-
-System = Literal["sam", "hq_token", "hq_sum"]
 
 
 def check_ratio(ratio: float, where: str) -> None:
@@ -58,16 +56,15 @@ class ScoreOptions:
     Attributes:
         metric: name of the file in `scores/`.
         version: the metric's version; a change to the metric's code raises it, so that only scores are redone.
-        output: which system is HQ-SAM in this benchmark's protocol.
+        output: which system of the run is HQ-SAM in this benchmark's protocol.
     """
 
     metric: str
     version: int
-    output: System = "hq_token"
+    output: str = "hq_token"
 
     def __post_init__(self) -> None:
-        """Checks values; types beyond these are the caller's."""
-        check_choice(self.output, System, "score.output")
+        """Checks values; those that are checked here are the deriving classes' own."""
 
 
 @dataclass(frozen=True)

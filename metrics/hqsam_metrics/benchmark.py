@@ -72,7 +72,7 @@ def score_benchmark(
     with atomic_folder(out) as folder:
         with MatchesWriter(folder) as writer:
             for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
-                for system in info["systems"]:
+                for system in _scorable(info, prompt_set):
                     rows = load_predictions(data, predictions, prompt_set, system)
                     outcome = score.evaluate(rows, options, progress=_prefixed(progress, f"{prompt_set}/{system}"))
                     digest = prompts_digest(rows.prompts)
@@ -109,6 +109,12 @@ def _read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
+def _scorable(info: dict[str, Any], prompt_set: str) -> list[str]:
+    """The systems that could use the prompts of a set; `predict.json` names those that could not."""
+    lacking: dict[str, list[str]] = info.get("unsupported", {})
+    return [system for system in info["systems"] if prompt_set not in lacking.get(system, ())]
+
+
 def _prefixed(progress: Progress, prefix: str) -> Progress:
     return lambda done, total, what: progress(done, total, f"{prefix}: {what}")
 
@@ -125,6 +131,8 @@ def _protocol(
         "prompts_digest": digest,
         "system": system,
         "output": options.output,
+        # What a system's own code has in its rules: other people's models and refiners say it in predict.json.
+        **info.get("protocols", {}).get(system, {}),
     }
 
 

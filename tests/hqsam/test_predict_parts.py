@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hqsam.errors import UserError
 from hqsam.prediction import parts
-from hqsam.prediction.benchmark import PredictOptions, predict
+from hqsam.prediction.benchmark import predict
+from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.parts import PROCESSES_VARIABLE, process_count, spans
 from hqsam_datasets.formats import manifest
 from tests import FULL

@@ -36,7 +36,9 @@ def code_deps(verb: str) -> set[str]:
 def test_the_code_stage_reads_every_package_and_writes_the_digests_of_every_stage() -> None:
     assert set(DIGESTED) == set(VERBS) - {codegraph.STAGE}
     folders = {(Path(folder) / package).as_posix() for package, folder in codegraph.PACKAGES.items()}
-    assert code_deps(codegraph.STAGE) == set(body(codegraph.STAGE)["deps"]) == folders
+    assert (
+        code_deps(codegraph.STAGE) | {"params.yaml"} == set(body(codegraph.STAGE)["deps"]) == folders | {"params.yaml"}
+    )
     assert body(codegraph.STAGE)["outs"] == ["data/code"]
 
 
@@ -112,9 +114,12 @@ def test_the_digests_are_those_of_the_files_and_the_same_bytes_each_time(sources
         # Named in dvc.yaml for their own entry alone, found by name, plumbing, other commands:
         (
             "datasets/hqsam_datasets/sources/dis5k.py datasets/hqsam_datasets/benchmarks/coco.py hqsam/model/variants/hq.py "
-            "pipelines/hqsam_pipelines/runner/progress.py pipelines/hqsam_pipelines/compare/comparison.py hqsam/refiners/grabcut.py",
+            "pipelines/hqsam_pipelines/runner/progress.py pipelines/hqsam_pipelines/compare/comparison.py hqsam/refiners/grabcut.py "
+            "hqsam/systems/refined.py",
             set(),
         ),
+        ("hqsam/systems/sam_hq.py", {"predict", "report"}),
+        ("datasets/hqsam_datasets/prompts/point.py", {"index", "validate", "augment", "train", "predict", "report"}),
     ],
 )
 def test_a_changed_file_moves_the_digests_of_the_stages_that_import_it(
@@ -129,6 +134,29 @@ def test_a_changed_file_moves_the_digests_of_the_stages_that_import_it(
     finally:
         for file, text in old.items():
             file.write_bytes(text)
+
+
+def test_a_new_prompt_kind_or_system_moves_nothing_until_params_names_it(sources: Path, tmp_path: Path) -> None:
+    kind = sources / "datasets" / "hqsam_datasets" / "prompts" / "circle.py"
+    params = sources / "params.yaml"
+    before, old = written(sources), params.read_text()
+    try:
+        kind.write_text("PROMPT = 1\n")
+        assert now(sources, tmp_path / "code") == before
+        refined = "  grabcut: {kind: refined, of: sam, refiner: grabcut}\n"
+        params.write_text(
+            f"{old.replace('views: 2,', 'views: 2, prompts: [box, circle],')}\nsystems:\n  sam: {{kind: sam_hq}}\n{refined}"
+        )
+        after = now(sources, tmp_path / "code")
+        assert {verb for verb in before if after[verb] != before[verb]} == {
+            "index", "validate", "augment", "train", "predict", "report",
+        }  # fmt: skip
+        assert {"hqsam/refiners/grabcut.py", "hqsam/systems/refined.py"} <= json.loads(after["predict"]).keys()
+        assert "params.yaml:systems" in json.loads(after["predict"])
+        assert "params.yaml:systems" in json.loads(after["report"])
+    finally:
+        kind.unlink()
+        params.write_text(old)
 
 
 def test_a_new_module_needs_no_edit_of_dvc_yaml(sources: Path, tmp_path: Path) -> None:

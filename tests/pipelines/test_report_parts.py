@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hqsam.systems import listed
 from hqsam_base.errors import UserError
 from hqsam_metrics import stats
 from hqsam_metrics.base import FRACTION, Quantity, Scale, load_score
@@ -163,7 +164,7 @@ def test_scene_is_what_was_scored(run, name: str, output: str) -> None:  # type:
         scene = reader.read(chosen)
         assert np.array_equal(scene.truth, truth)
         assert np.array_equal(scene.sam, masks["sam"]) and np.array_equal(scene.hq, masks[output])
-        assert scene.image.shape == (*truth.shape, 3) and scene.prompt.boxes
+        assert scene.image.shape == (*truth.shape, 3) and len(scene.prompt.boxes) == 1
 
 
 def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:  # type: ignore[no-untyped-def]
@@ -295,7 +296,7 @@ def test_a_colour_means_that_the_interval_excludes_zero(
     if low is not None and high is not None:
         interval = stats.Difference(mean=(low + high) / 2, low=low, high=high, p=0.01, n=9, clusters=9)
     row = Row(
-        "coco", "detector_box", "AP_B", "nano", "hq_sum", FRACTION, True, {"sam": 10.0, "hq_sum": 12.0}, 2.0, interval,
+        "coco", "detector_box", "AP_B", "nano", "hq_sum", "sam", FRACTION, True, {"sam": 10.0, "hq_sum": 12.0}, 2.0, interval,
         None, None, None, None, "vit_l", 9, 9,
     )  # fmt: skip
     assert f'class="delta {tone}"' in html.overview_chart([row])
@@ -310,10 +311,10 @@ def test_a_colour_means_that_the_interval_excludes_zero(
 def test_terminal_and_report_round_a_number_alike() -> None:
     """8.4529 is 8.5 everywhere, not 8.45 in a file and 8.4 from there."""
     row = Row(
-        "uvo", "detector_box", "AP_B", "nano", "hq_sum", FRACTION, True, {"sam": 7.2901, "hq_sum": 8.4529}, 1.1628, None,
+        "uvo", "detector_box", "AP_B", "nano", "hq_sum", "sam", FRACTION, True, {"sam": 7.2901, "hq_sum": 8.4529}, 1.1628, None,
         None, None, None, None, "vit_l", 6, 6,
     )  # fmt: skip
-    [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row])))
+    [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row], listed(None))))
     table = summary.overview_table([line])
     assert [cell.markup for cell in table.columns[3].cells] == ["[bold]8.5[/bold]"]
     assert "| 7.3 | 8.5 | +1.2 |" in report_tables.summary_markdown([row])

@@ -9,11 +9,13 @@ better is a trait of the metric (`hqsam_metrics.base.Score`).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hqsam.systems import System
 from hqsam_base.progress import Progress
 from hqsam_metrics.stats import holm, stratified
 from hqsam_pipelines.compare.revisions import WORKSPACE, NotAvailableError, Repository, Revision, unavailable
@@ -26,6 +28,7 @@ from hqsam_pipelines.compare.rows import (
 )
 from hqsam_pipelines.compare.stale import stale
 from hqsam_pipelines.report import paper
+from hqsam_pipelines.report.results import systems_of
 
 ALPHA = 0.05
 METHOD = (
@@ -67,6 +70,16 @@ class Comparison:
     outputs: tuple[str, ...]
     instances: tuple[Instance, ...]
     method: str = METHOD
+
+    @functools.cached_property
+    def systems(self) -> tuple[System, ...]:
+        """The systems of B, then those that only A has."""
+        now, before = (systems_of(side.params, side.results) for side in (self.b, self.a))
+        return (*now, *(system for system in before if system.name not in {other.name for other in now}))
+
+    def system(self, name: str) -> System:
+        """A system by its name."""
+        return next(system for system in self.systems if system.name == name)
 
     @property
     def regressions(self) -> tuple[Change, ...]:

@@ -20,7 +20,8 @@ from hqsam_pipelines.config import schema
 
 if TYPE_CHECKING:
     from hqsam.model.options import ModelOptions
-    from hqsam.prediction.benchmark import PredictOptions
+    from hqsam.prediction.options import PredictOptions
+    from hqsam.systems import Entry
     from hqsam.training.options import TrainOptions
     from hqsam_datasets.benchmarks.base import BenchmarkOptions
     from hqsam_datasets.fetch.spec import ArchiveSpec
@@ -40,6 +41,9 @@ NAMED = ("archives", "sources", "benchmarks", "models")
 PLAIN = ("overlap", "quality", "shard", "augment", "train", "predict", "report")
 """Sections that are one options object."""
 
+OPTIONAL = ("systems",)
+"""Sections that need not be there: their default is what every run has."""
+
 BENCHMARK_KEYS = ("kind", "archive", "index", "predict", "score")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
@@ -57,7 +61,7 @@ OPTIONS = {
     "shard": "hqsam_datasets.prepare.shards:ShardOptions",
     "augment": "hqsam_datasets.prepare.augment:AugmentOptions",
     "train": "hqsam.training.options:TrainOptions",
-    "predict": "hqsam.prediction.benchmark:PredictOptions",
+    "predict": "hqsam.prediction.options:PredictOptions",
     "report": "hqsam_pipelines.report.options:ReportOptions",
 }
 """Which class a section is validated by, as `module:name`; imported when the section is asked for.
@@ -169,7 +173,10 @@ class Params:
     def score(self, benchmark: str) -> ScoreOptions:
         """`benchmarks.<name>.score`, of the class that its metric states."""
         own = self.entry("benchmarks", benchmark)["score"]
-        return schema.build(self._metric(benchmark).options, own, file=self.file, key=f"benchmarks.{benchmark}.score")
+        key = f"benchmarks.{benchmark}.score"
+        options: ScoreOptions = schema.build(self._metric(benchmark).options, own, file=self.file, key=key)
+        self._check_output(benchmark, options.output)
+        return options
 
     def _metric(self, benchmark: str) -> Score:
         from hqsam_metrics.base import SCORES, ScoreOptions
@@ -194,6 +201,45 @@ class Params:
                 f"the metric {score.name} is not for this set, whose ground truth is of kind {kind}", file=self.file,
                 key=f"benchmarks.{benchmark}.score.metric", cure=f"say metric: {' or '.join(fitting)}",
             )  # fmt: skip
+
+    @functools.cached_property
+    def systems(self) -> tuple[Entry, ...]:
+        """The entries of `systems`; those of every run if there is no such section.
+
+        Raises:
+            UserError: an entry is not valid, two give a system of one name, or one names a system that is not there.
+        """
+        from hqsam import systems
+
+        entries = []
+        for name, values in self.raw.get("systems", systems.SECTION).items():
+            kind = str(values.get("kind"))
+            self._check_seam("hqsam.systems", kind, "system kind", f"systems.{name}.kind")
+            key = f"systems.{name}"
+            options = schema.build(systems.load(kind).options, values, file=self.file, key=key)
+            for model in options.models:
+                if model not in self.models:
+                    raise schema.unknown(model, self.models, what="model", file=self.file, key=f"{key}.models")
+            entries.append(systems.Entry(name, options))
+        try:
+            systems.check(entries)
+        except UserError as error:
+            raise UserError(error.problem, file=self.file, key=error.key, cure=error.cure) from None
+        return tuple(entries)
+
+    def systems_of(self, model: str) -> tuple[Entry, ...]:
+        """The entries that are predicted for a model."""
+        from hqsam import systems
+
+        return systems.applying(self.systems, model, self.models)
+
+    def _check_output(self, benchmark: str, output: str) -> None:
+        from hqsam import systems
+
+        known = [system.name for system in systems.of_entries(self.systems)]
+        if output not in known:
+            key = f"benchmarks.{benchmark}.score.output"
+            raise schema.unknown(output, known, what="system", file=self.file, key=key)
 
     @property
     def overlap(self) -> OverlapOptions:
@@ -252,6 +298,7 @@ class Params:
         for name in self.benchmarks:
             parts += [self.index(name), self.predict(name), self.score(name)]
         parts += [getattr(self, name) for name in PLAIN if name not in ("predict", "train")]
+        parts += self.systems if "systems" in self.raw else ()
         return len(parts)
 
     def _named(self, section: str, name: str) -> Any:
@@ -318,7 +365,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
-    known = ("profile", "seed", *NAMED, *PLAIN)
+    known = ("profile", "seed", *NAMED, *PLAIN, *OPTIONAL)
     for key in raw:
         if key not in known:
             raise schema.unknown(str(key), known, what="key", file=file, key=str(key))
@@ -332,6 +379,10 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
     for section in NAMED:
         if not raw[section]:
             raise UserError("there is no entry", file=file, key=section, cure="name at least one")
+    for section in (name for name in OPTIONAL if name in raw):
+        if not isinstance(raw[section], Mapping) or not raw[section]:
+            cure = "name at least one entry, or leave the section out"
+            raise UserError(f"expected a mapping, found {schema.show(raw[section])}", file=file, key=section, cure=cure)
     check_names(raw, file)
     for section in ("sources", "benchmarks"):
         _check_archives(raw, section, file)
@@ -354,7 +405,7 @@ def check_names(raw: object, file: Path) -> None:
         UserError: a name of an entry, or one that an entry gives for a file (`FILE_NAMES`), is none.
     """
     sections = raw if isinstance(raw, Mapping) else {}
-    for section in NAMED:
+    for section in (*NAMED, *OPTIONAL):
         entries = sections.get(section, {})
         for name, entry in entries.items() if isinstance(entries, Mapping) else ():
             _check_name(name, file, section)

@@ -19,7 +19,7 @@ from typing import Any
 
 from hqsam_pipelines import ablations
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import SAM, Run
+from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.tables import csv_text, number
 
 COLUMNS = (
@@ -83,7 +83,9 @@ def _value(run: Run, model: str, benchmark: str, metric: str, vanilla: bool) -> 
     found = []
     for name in names:
         sets = run.prompt_sets(name, model)
-        result = run.find(name, model, sets[0], SAM if vanilla else run.hq_system(name)) if sets else None
+        result = (
+            run.find(name, model, sets[0], run.baseline(name) if vanilla else run.hq_system(name)) if sets else None
+        )
         if result is None or metric not in result.metrics:
             return None
         found.append(result.metrics[metric] * result.score.value(metric).scale.factor)

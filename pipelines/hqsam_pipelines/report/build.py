@@ -18,7 +18,7 @@ from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.results import Run, load_run
-from hqsam_pipelines.report.rows import Row, headline_rows, other_rows, spec_rows
+from hqsam_pipelines.report.rows import Row, headline_rows, other_rows, spec_rows, system_rows
 from hqsam_pipelines.report.scenes import Pick, SceneReader
 
 _PALETTE = 256
@@ -45,6 +45,7 @@ class Numbers:
     training: tuple[list[str], list[list[str]]]
     ablations: list[report_ablations.AblationRow]
     models: list[Row]
+    systems: list[Row]
 
 
 def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     options = ReportOptions.model_validate(dict(run.params.get("report", {})))
     progress(0, 5, "numbers")
     numbers = _numbers(run)
-    _write_tables(out / "tables", numbers)
+    _write_tables(out / "tables", numbers, run)
     _write_plots(out / "plots", numbers)
     progress(1, 5, "choosing instances")
     picks = [p for b in run.benchmarks for p in scenes.candidates(run, run.models[0], b)]
@@ -82,19 +83,22 @@ def _numbers(run: Run) -> Numbers:
         training=report_tables.curve_table(run.root, run.models),
         ablations=ablations,
         models=[row for name in more for row in headline_rows(run, name)],
+        systems=system_rows(run, model),
     )
 
 
-def _write_tables(folder: Path, numbers: Numbers) -> None:
+def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
     with atomic_folder(folder) as tmp:
         (tmp / "overview.md").write_text(report_tables.summary_markdown(numbers.overview), encoding="utf-8")
-        (tmp / "overview.csv").write_text(report_tables.table_csv(numbers.overview), encoding="utf-8")
+        (tmp / "overview.csv").write_text(report_tables.table_csv(numbers.overview, run.systems), encoding="utf-8")
         for spec, rows in numbers.tables:
-            (tmp / f"{spec.name}.csv").write_text(report_tables.table_csv(rows), encoding="utf-8")
+            (tmp / f"{spec.name}.csv").write_text(report_tables.table_csv(rows, run.systems), encoding="utf-8")
         (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
-        (tmp / "further.csv").write_text(report_tables.table_csv(numbers.others), encoding="utf-8")
+        (tmp / "further.csv").write_text(report_tables.table_csv(numbers.others, run.systems), encoding="utf-8")
+        if numbers.systems:
+            (tmp / "systems.csv").write_text(report_tables.systems_csv(numbers.systems, run), encoding="utf-8")
         if numbers.models:
-            (tmp / "models.csv").write_text(report_tables.table_csv(numbers.models), encoding="utf-8")
+            (tmp / "models.csv").write_text(report_tables.table_csv(numbers.models, run.systems), encoding="utf-8")
         if numbers.ablations:
             (tmp / "ablations.csv").write_text(report_ablations.table_csv(numbers.ablations), encoding="utf-8")
             (tmp / "ablations.md").write_text(report_ablations.markdown(numbers.ablations), encoding="utf-8")
@@ -205,8 +209,9 @@ def _page(
         "overview": html.overview(numbers.overview),
         "hero": None if hero is None else {**html.embed(hero), "text": _HERO_TEXT},
         "paper_backbone": paper.reference_backbone(run.backbone(model)),
-        "tables": [html.table_context(spec, rows) for spec, rows in numbers.tables],
+        "tables": [html.table_context(spec, rows, run) for spec, rows in numbers.tables],
         "more_tables": html.other_context(numbers.others)
+        + html.systems_context(numbers.systems, run)
         + html.models_context(numbers.models)
         + report_ablations.context(numbers.ablations, str(run.params.get("profile", ""))),
         "cost": cost.cost_context(),

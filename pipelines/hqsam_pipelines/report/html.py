@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import yaml
 
+from hqsam.model.outputs import Output
+from hqsam.systems import listed
 from hqsam_metrics.base import Quantity, Scale
 from hqsam_metrics.stats import Difference
 from hqsam_pipelines.report import paper, sources
 from hqsam_pipelines.report.charts import Axes, Pair, Series, dumbbell_chart, legend, line_chart, scatter_chart, span
 from hqsam_pipelines.report.draw import webp_bytes
-from hqsam_pipelines.report.results import SYSTEM_TITLES, Run
+from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.rows import Row
-from hqsam_pipelines.report.tables import THRESHOLDS, interval_text, number, signed
+from hqsam_pipelines.report.tables import THRESHOLDS, interval_text, number, signed, versus
 
 _CLOUD = 1500  # more points than this make the scatter plot a blot
 
@@ -79,6 +81,11 @@ def notices(run: Run) -> list[str]:
         texts.append("Overlap between training and evaluation images was found and kept (overlap.unresolved: keep).")
     for name, text in sources.missing(run).items():
         texts.append(f"Not evaluated, or not with every prompt: {name} ({text}).")
+    texts += [
+        f"{run.system(system).label} cannot take the prompts {', '.join(sets)} of {paper.title(benchmark)}: it has no row there."
+        for benchmark in run.benchmarks
+        for system, sets in sources.unsupported(run, benchmark).items()
+    ]
     unscored = [r for r in run.results if r.n_scored != r.n_expected]
     if unscored:
         names = ", ".join(sorted({f"{r.benchmark}/{r.prompt_set}" for r in unscored}))
@@ -156,7 +163,7 @@ def overview_chart(rows: Sequence[Row]) -> str:
     return "".join(dumbbell_chart(pairs, scale.label(label), scale.limits) for scale, pairs in charts.items())
 
 
-def table_context(spec: paper.TableSpec, rows: Sequence[Row]) -> dict[str, Any]:
+def table_context(spec: paper.TableSpec, rows: Sequence[Row], run: Run) -> dict[str, Any]:
     """One table in the paper's layout: systems down, benchmarks and metrics across."""
     groups: list[dict[str, Any]] = []
     for row in rows:
@@ -172,7 +179,7 @@ def table_context(spec: paper.TableSpec, rows: Sequence[Row]) -> dict[str, Any]:
         "source": spec.source,
         "groups": groups,
         "columns": [row.label for row in rows],
-        "lines": _ours(rows) + _papers(rows),
+        "lines": _ours(rows, run) + _papers(rows),
     }
 
 
@@ -187,13 +194,12 @@ def tone(difference: Difference | None, scale: Scale) -> str:
     return "up" if scale.gain(difference.mean) > 0 else "down"
 
 
-def _ours(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    output = rows[0].hq_system
-    other = "hq_sum" if output == "hq_token" else "hq_token"
+def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
+    output, baseline = run.system(rows[0].hq_system), run.system(rows[0].baseline)
     lines = [
-        {"name": "SAM", "style": "", "cells": [_cell(number(r.sam, 1)) for r in rows]},
+        {"name": baseline.label, "style": "", "cells": [_cell(number(r.sam, 1)) for r in rows]},
         {
-            "name": f"HQ-SAM ({SYSTEM_TITLES[output]})",
+            "name": f"{output.owner} ({output.label})",
             "style": "ours",
             "cells": [_cell(number(r.hq, 1)) for r in rows],
         },
@@ -203,9 +209,10 @@ def _ours(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "cells": [_cell(signed(r.delta), tone(r.interval, r.scale), _more(r)) for r in rows],
         },
     ]
-    if any(other in r.values for r in rows):
-        cells = [_cell(number(r.values.get(other), 1)) for r in rows]
-        lines.append({"name": f"other output ({SYSTEM_TITLES[other]})", "style": "muted", "cells": cells})
+    for other in (s for s in run.systems if s not in (output, baseline) and any(s.name in r.values for r in rows)):
+        cells = [_cell(number(r.values.get(other.name), 1)) for r in rows]
+        name = f"other output ({other.label})" if other.owner == output.owner else other.label
+        lines.append({"name": name, "style": "muted", "cells": cells})
     return lines
 
 
@@ -232,6 +239,19 @@ def _papers(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def other_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """A plain table of what none of the paper's tables shows."""
     return [_plain_table("Further benchmarks and prompts", rows)] if rows else []
+
+
+def systems_context(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
+    """A plain table of the systems beside SAM and HQ-SAM, each against its own baseline."""
+    if not rows:
+        return []
+    lines = [
+        [paper.title(r.benchmark), r.prompt_set, r.label, run.system(r.hq_system).label, number(r.hq, 1), versus(r, run),
+         number(r.sam, 1) if versus(r, run) else "", signed(r.delta), interval_text(r.interval)]
+        for r in rows
+    ]  # fmt: skip
+    names = ["Benchmark", "Prompt", "Metric", "System", "Value", "Against", "Its value", "Δ", "95 % interval"]
+    return [{"title": "Other systems of this run", "columns": names, "lines": lines}]
 
 
 def models_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -277,7 +297,8 @@ def gain_chart(sam: Sequence[float], hq: Sequence[float], quantity: Quantity) ->
 
 
 _X_COLUMNS = ("step", "iteration", "epoch")
-_CURVE_STYLES = {"sam": "sam", "hq_token": "hq", "hq_sum": "extra"}
+_CURVE_STYLES: dict[str, str] = {Output.sam: "sam", Output.hq_token: "hq", Output.hq_sum: "extra"}
+_CURVE_TITLES = {system.name: system.label for system in listed(None)}
 
 
 _MODEL_STYLES = ("hq", "truth", "extra", "plain")
@@ -314,7 +335,7 @@ def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, title: st
             points = [(_float(r[x_name]) if x_name else float(i), _float(r[name])) for i, r in enumerate(mine)]
             known = [(x, scale * y) for x, y in points if x is not None and y is not None]
             label = f"{model}: {_curve_title(name)}" if several else _curve_title(name)
-            style = _MODEL_STYLES[turn % len(_MODEL_STYLES)] if several and _system(name) != "sam" else None
+            style = _MODEL_STYLES[turn % len(_MODEL_STYLES)] if several and _system(name) != Output.sam else None
             series.append(
                 Series(label, style or _curve_style(name, place), [p[0] for p in known], [p[1] for p in known])
             )
@@ -325,8 +346,8 @@ def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, title: st
 
 def _telling(names: Sequence[str], *, first: bool) -> list[str]:
     """One column a model, so that a colour is a model: the whole loss, the HQ token; SAM once, of the first."""
-    chosen = [name for name in names if name == "loss" or _system(name) == "hq_token"] or list(names[:1])
-    return [name for name in names if _system(name) == "sam" and first] + chosen
+    chosen = [name for name in names if name == "loss" or _system(name) == Output.hq_token] or list(names[:1])
+    return [name for name in names if _system(name) == Output.sam and first] + chosen
 
 
 def _xs(series: Series) -> Sequence[float]:
@@ -342,7 +363,7 @@ def _system(name: str) -> str:
 
 
 def _curve_title(name: str) -> str:
-    return SYSTEM_TITLES.get(_system(name), name)
+    return _CURVE_TITLES.get(_system(name), name)
 
 
 def _curve_style(name: str, place: int) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import StringConstraints
 
+from hqsam.systems import System, listed
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity, Score, score_of
 from hqsam_pipelines.config.strict import Name, Outline, outlined, parse_json
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
     from hqsam_metrics.stats import Difference
 
-SAM = "sam"
-SYSTEMS = ("sam", "hq_token", "hq_sum")
-SYSTEM_TITLES = {"sam": "SAM", "hq_token": "HQ token", "hq_sum": "SAM + HQ"}
 _TEXTS = ("prompt_set", "system", "key", "cluster", "unit")
 
 
@@ -38,7 +36,7 @@ class Result:
         benchmark: name as in ``params.yaml``.
         model: name as in ``params.yaml``.
         prompt_set: ``gt_box``, ``detector_box``, ...
-        system: ``sam``, ``hq_token`` or ``hq_sum``.
+        system: a name of the run's list (`hqsam.systems`).
         metrics: finite values only, as stored (`hqsam_metrics.base.Scale`). An undefined metric is absent.
         n_expected: units that the protocol asks for.
         n_scored: units that were scored.
@@ -190,6 +188,21 @@ def as_mapping(params: Any) -> Mapping[str, Any]:
     return sections
 
 
+def systems_of(params: Mapping[str, Any], results: Iterable[Result]) -> tuple[System, ...]:
+    """The systems of a run: the list of its ``params.yaml``, then those that only its results have, by name."""
+    known = listed(params.get("systems"))
+    more = sorted({result.system for result in results} - {system.name for system in known})
+    return (*known, *(System(name=name, label=name, owner=name) for name in more))
+
+
+def further(systems: Sequence[System], output: str) -> tuple[System, ...]:
+    """The systems beside those of the owners of `output` (what HQ-SAM is in a protocol) and of its baseline."""
+    of_name = {system.name: system for system in systems}
+    hq = of_name[output]
+    shown = {hq.owner, of_name[hq.versus or output].owner}
+    return tuple(system for system in systems if system.owner not in shown)
+
+
 class Run:
     """One run's results, in the order of ``params.yaml``.
 
@@ -228,6 +241,24 @@ class Run:
         section: Mapping[str, Any] = self.params.get("benchmarks", {}).get(benchmark, {})
         return section
 
+    @functools.cached_property
+    def systems(self) -> tuple[System, ...]:
+        """The systems of the run: the list of ``params.yaml``, then those that only the results have, by name."""
+        return systems_of(self.params, self.results)
+
+    def system(self, name: str) -> System:
+        """A system of the run by its name."""
+        return next(system for system in self.systems if system.name == name)
+
+    def baseline(self, benchmark: str) -> str:
+        """What HQ-SAM is compared with in this benchmark's protocol: SAM."""
+        output = self.hq_system(benchmark)
+        return self.system(output).versus or output
+
+    def further(self, benchmark: str) -> tuple[System, ...]:
+        """The systems beside HQ-SAM, its other outputs and its baseline."""
+        return further(self.systems, self.hq_system(benchmark))
+
     def hq_system(self, benchmark: str) -> str:
         """Which system is HQ-SAM in this benchmark's protocol (``score.output``)."""
         return str(self.benchmark_params(benchmark).get("score", {}).get("output", "hq_token"))
@@ -248,12 +279,12 @@ class Run:
         """``data/<kind>/<benchmark>-<model>``."""
         return self.root / "data" / kind / f"{benchmark}-{model}"
 
-    def _resampled(self, benchmark: str, model: str, prompt_set: str) -> dict[str, Difference]:
-        """HQ-SAM minus SAM of the values that are resampled from matches, as shown; empty for a metric without any."""
+    def _resampled(self, benchmark: str, model: str, prompt_set: str, system: str) -> dict[str, Difference]:
+        """A system minus its baseline, of the values that are resampled from matches, as shown; empty if there are none."""
         from hqsam_metrics.ap.resample import differences
         from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
 
-        results = [self.find(benchmark, model, prompt_set, s) for s in (SAM, self.hq_system(benchmark))]
+        results = [self.find(benchmark, model, prompt_set, s) for s in (self.system(system).versus or system, system)]
         score, folder = self.score(benchmark), self.folder("scores", benchmark, model)
         names = [m for r in results if r is not None for m in r.metrics if score.value(m).resampled]
         if None in results or not names:

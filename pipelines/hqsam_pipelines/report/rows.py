@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hqsam_metrics.base import Quantity, Scale, Value
 from hqsam_metrics.stats import Difference, paired, stratified
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import SAM, SYSTEMS, Run, quantity_values
+from hqsam_pipelines.report.results import Run, quantity_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one benchmark: SAM against HQ-SAM, ours and the paper's.
+    """One metric of one benchmark: a system against its baseline (HQ-SAM against SAM), ours and the paper's.
 
     Attributes:
         benchmark, prompt_set, metric, model: what is measured.
-        hq_system: which system is HQ-SAM here.
+        hq_system: the system that the row is about: by default what HQ-SAM is in the benchmark's protocol.
+        baseline: what it is compared with.
         scale: how values are shown, and which way is better.
         main: whether charts and the count of gains are about this metric of the benchmark.
         values: by system, as shown.
@@ -45,6 +46,7 @@ class Row:
     metric: str
     model: str
     hq_system: str
+    baseline: str
     scale: Scale
     main: bool
     values: dict[str, float]
@@ -70,12 +72,12 @@ class Row:
 
     @property
     def sam(self) -> float | None:
-        """SAM's value."""
-        return self.values.get(SAM)
+        """The baseline's value: SAM's."""
+        return self.values.get(self.baseline)
 
     @property
     def hq(self) -> float | None:
-        """HQ-SAM's value."""
+        """The system's value: HQ-SAM's."""
         return self.values.get(self.hq_system)
 
     @property
@@ -90,18 +92,23 @@ def minus(a: float | None, b: float | None) -> float | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def make_row(run: Run, model: str, benchmark: str, prompt_set: str, metric: str) -> Row | None:
-    """One row; None if no system has the metric. Several tables show the same one: it is computed once."""
+def make_row(
+    run: Run, model: str, benchmark: str, prompt_set: str, metric: str, system: str | None = None
+) -> Row | None:
+    """One row of a system (default: what HQ-SAM is here); None if no system has the metric.
+
+    Several tables show the same one: it is computed once.
+    """
     if benchmark == paper.HQ4_MEAN:
         return _mean_row(run, model, prompt_set, metric)
-    results = {s: run.find(benchmark, model, prompt_set, s) for s in SYSTEMS}
+    results = {s.name: run.find(benchmark, model, prompt_set, s.name) for s in run.systems}
     shown = {s: None if r is None else r.shown(metric) for s, r in results.items()}
     values = {s: number for s, number in shown.items() if number is not None}
     if not values:
         return None
-    hq, score = run.hq_system(benchmark), run.score(benchmark)
+    hq, score = system or run.hq_system(benchmark), run.score(benchmark)
     value = score.value(metric)
-    own = run.resampled(benchmark, model, prompt_set).get(metric) if value.resampled else None
+    own = run.resampled(benchmark, model, prompt_set, hq).get(metric) if value.resampled else None
     counted = next(r for r in results.values() if r is not None)
     return _row(
         run,
@@ -130,18 +137,21 @@ def _row(
 ) -> Row:
     benchmark, prompt_set, metric, model = what
     backbone = paper.reference_backbone(run.backbone(model))
+    baseline = run.system(hq).versus or hq
+    ours = hq == run.hq_system(paper.HQ4[0] if benchmark == paper.HQ4_MEAN else benchmark)
     return Row(
         *what,
         hq_system=hq,
+        baseline=baseline,
         scale=value.scale,
         main=main,
         values=values,
-        delta=minus(values.get(hq), values.get(SAM)),
+        delta=minus(values.get(hq), values.get(baseline)) if hq != baseline else None,
         interval=interval,
         stand_in=stand_in,
         stand_in_of=value.stand_in,
-        paper_sam=paper.value("SAM", benchmark, prompt_set, metric, backbone),
-        paper_hq=paper.value("HQ-SAM", benchmark, prompt_set, metric, backbone),
+        paper_sam=paper.value("SAM", benchmark, prompt_set, metric, backbone) if ours else None,
+        paper_hq=paper.value("HQ-SAM", benchmark, prompt_set, metric, backbone) if ours else None,
         paper_backbone=backbone,
         n_scored=counts[0],
         n_expected=counts[1],
@@ -149,10 +159,10 @@ def _row(
 
 
 def _pair(run: Run, benchmark: str, model: str, prompt_set: str, hq: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The per-instance rows of SAM and of HQ-SAM, in the same order."""
+    """The per-instance rows of a system's baseline and of the system, in the same order."""
     frame = run.units(benchmark, model)
     chosen = frame[frame["prompt_set"] == prompt_set].set_index(["key", "unit"]).sort_index()
-    sam, head = chosen[chosen["system"] == SAM], chosen[chosen["system"] == hq]
+    sam, head = (chosen[chosen["system"] == name] for name in (run.system(hq).versus or hq, hq))
     both = sam.index.intersection(head.index)
     return sam.loc[both], head.loc[both]
 
@@ -160,13 +170,15 @@ def _pair(run: Run, benchmark: str, model: str, prompt_set: str, hq: str) -> tup
 def _interval(
     run: Run, benchmark: str, model: str, prompt_set: str, hq: str, quantity: Quantity | None
 ) -> Difference | None:
-    return None if quantity is None else paired(*_differences(run, benchmark, model, prompt_set, hq, quantity))
+    if quantity is None or run.system(hq).versus is None:
+        return None
+    return paired(*_differences(run, benchmark, model, prompt_set, hq, quantity))
 
 
 def _differences(
     run: Run, benchmark: str, model: str, prompt_set: str, hq: str, quantity: Quantity
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """HQ-SAM minus SAM of every instance, as shown, and its cluster."""
+    """A system minus its baseline, of every instance, as shown, and its cluster."""
     sam, head = _pair(run, benchmark, model, prompt_set, hq)
     difference = quantity.scale.factor * (quantity_values(head, quantity) - quantity_values(sam, quantity))
     return np.asarray(difference, np.float64), sam["cluster"].to_numpy()
@@ -178,7 +190,7 @@ def _mean_row(run: Run, model: str, prompt_set: str, metric: str) -> Row | None:
     rows = [part for part in parts if part is not None]
     if len(rows) < len(paper.HQ4) or len({row.scale for row in rows}) > 1:
         return None
-    systems = [s for s in SYSTEMS if all(s in row.values for row in rows)]
+    systems = [s.name for s in run.systems if all(s.name in row.values for row in rows)]
     hq, value = rows[0].hq_system, run.score(paper.HQ4[0]).value(metric)
     strata = value.mean_of and [_differences(run, name, model, prompt_set, hq, value.mean_of) for name in paper.HQ4]
     return _row(
@@ -226,7 +238,7 @@ def _all_metrics(run: Run, model: str, pairs: Iterable[tuple[str, str]]) -> Iter
 
 def metric_names(run: Run, model: str, benchmark: str, prompt_set: str) -> list[str]:
     """Names of all defined metrics, in reading order."""
-    results = [run.find(benchmark, model, prompt_set, s) for s in SYSTEMS]
+    results = [run.find(benchmark, model, prompt_set, s.name) for s in run.systems]
     return sorted({name for r in results if r is not None for name in r.metrics}, key=run.score(benchmark).place)
 
 
@@ -238,4 +250,16 @@ def headline_rows(run: Run, model: str) -> list[Row]:
         for prompt_set in run.prompt_sets(benchmark, model):
             headline = run.score(benchmark).headline
             rows += [make_row(run, model, benchmark, prompt_set, metric) for metric in headline]
+    return [row for row in rows if row is not None]
+
+
+def system_rows(run: Run, model: str) -> list[Row]:
+    """The headline metrics of the systems beside SAM and HQ-SAM: a refiner's, other people's models."""
+    places = [(b, p, s.name) for b in run.benchmarks for p in run.prompt_sets(b, model) for s in run.further(b)]
+    rows = [
+        make_row(run, model, benchmark, prompt_set, metric, system)
+        for benchmark, prompt_set, system in places
+        if run.find(benchmark, model, prompt_set, system) is not None
+        for metric in run.score(benchmark).headline
+    ]
     return [row for row in rows if row is not None]

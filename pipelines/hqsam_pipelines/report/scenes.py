@@ -16,7 +16,7 @@ import numpy as np
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity
 from hqsam_pipelines.report.draw import Mask, Scene
-from hqsam_pipelines.report.results import SAM, Run, quantity_values
+from hqsam_pipelines.report.results import Run, quantity_values
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
     frame = run.units(benchmark, model)
     frame = frame.assign(score=quantity_values(frame, quantity))
     keys = ["prompt_set", "key", "cluster", "unit"]
-    sam = frame[frame["system"] == SAM].set_index(keys)["score"]
+    sam = frame[frame["system"] == run.baseline(benchmark)].set_index(keys)["score"]
     hq = frame[frame["system"] == run.hq_system(benchmark)].set_index(keys)["score"]
     both = sam.to_frame("sam").join(hq.to_frame("hq"), how="inner").dropna().sort_index()
     if run.score(benchmark).best_of_class:
@@ -87,7 +87,7 @@ def missed(run: Run, model: str, benchmark: str) -> int:
         return 0
     frame = run.units(benchmark, model)
     frame = frame.assign(score=quantity_values(frame, quantity))
-    mine = frame[frame["system"].isin([SAM, run.hq_system(benchmark)])]
+    mine = frame[frame["system"].isin([run.baseline(benchmark), run.hq_system(benchmark)])]
     return int((mine.groupby(["prompt_set", "key", "unit"])["score"].max() == 0).sum())
 
 
@@ -144,7 +144,7 @@ def run_sides(run: Run) -> Sides:
 
     def sides(pick: Pick) -> tuple[tuple[Path, str], tuple[Path, str]]:
         folder = run.folder("predictions", pick.benchmark, pick.model)
-        return (folder, SAM), (folder, run.hq_system(pick.benchmark))
+        return (folder, run.baseline(pick.benchmark)), (folder, run.hq_system(pick.benchmark))
 
     return sides
 

@@ -31,10 +31,12 @@ def show(root: Path, console: Console | None = None) -> None:
         raise UserError("there is no report yet", file=path, cure="run `dvc repro`")
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     console.print(overview_table(rows))
+    systems = path.with_name("systems.csv")
+    if systems.is_file():
+        console.print(systems_table(list(csv.DictReader(io.StringIO(systems.read_text(encoding="utf-8"))))))
     units = " or ".join(dict.fromkeys(row["unit"] for row in rows))
-    console.print(
-        f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;", style="dim"
-    )
+    explained = f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;"
+    console.print(styled((explained, "dim")))
     if any(row["instance_ci_low"] and not row["ci_low"] for row in rows):
         console.print("marked ~: of the mean of a quantity of the instances instead of the metric.", style="dim")
     console.print(styled(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}"), soft_wrap=True)
@@ -58,6 +60,26 @@ def overview_table(rows: list[dict[str, str]]) -> Table:
             table.add_section()
         table.add_row(*_cells(row, group != before, row["benchmark"] in several))
         before = group
+    return table
+
+
+def systems_table(rows: list[dict[str, str]]) -> Table:
+    """The table of the systems beside SAM and HQ-SAM: a line per system and metric, each against its own baseline."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="Other systems", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("benchmark", "prompt", "metric", "system"):
+        table.add_column(name)
+    for name in ("value", "against", "Δ", "95 % interval"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        interval = f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]" if row["ci_low"] else ""
+        cells = [
+            paper.title(row["benchmark"]), row["prompt_set"], row["metric"], row["label"], _fixed(row["value"]),
+            row["versus"], _fixed(row["delta"], sign=True), interval,
+        ]  # fmt: skip
+        table.add_row(*(styled(cell) for cell in cells))
     return table
 
 
