@@ -290,6 +290,19 @@ def test_another_user_of_the_machine_is_refused(open_folder: Path, database: Pat
         server.stop(root)
 
 
+@needs_root
+def test_no_other_user_can_listen_at_the_servers_port_before_it_answers() -> None:
+    with server_daemon._open_door(0) as door, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def listen() -> str:
+            other.bind(door.getsockname())
+            other.listen()
+            return "listens"
+
+        assert "Address already in use" in as_another_user(listen)
+
+
 def test_a_password_of_the_users_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:my own")
     found = server.ensure(root)
