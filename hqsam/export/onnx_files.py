@@ -124,8 +124,10 @@ def file_name(model: HQSam, part: Part, options: DecoderOptions) -> str:
 def _export(model: HQSam, out: Path, part: Part, options: DecoderOptions) -> Exported:
     path = out / file_name(model, part, options)
     with _work_folder(path) as work:
-        _write(model, work / path.name, part, options)
-        difference = _check(model, work / path.name, part, options)
+        file = work / path.name
+        _write(model, file, part, options)
+        encoder = part == "encoder"
+        difference = compare_encoder(model, file) if encoder else compare_decoder(model, file, options)
         if not difference.share <= TOLERANCE:
             raise UserError(
                 f"the exported {part} differs from PyTorch by {difference.largest:.1e} (values up to {difference.scale:.1e})",
@@ -156,10 +158,6 @@ def _publish(work: Path, path: Path) -> int:
     return size
 
 
-def _check(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> Difference:
-    return compare_encoder(model, path) if part == "encoder" else compare_decoder(model, path, options)
-
-
 def _write(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> None:
     module, inputs, names, axes = _encoder(model) if part == "encoder" else _decoder(model, options)
     outputs = ("image_embeddings", "early_features") if part == "encoder" else decoder_outputs(options)
@@ -171,13 +169,10 @@ def _write(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> Non
         )
     assert program is not None
     program.model.metadata_props[METADATA] = json.dumps(metadata(model, part, options), sort_keys=True)
-    program.save(str(path), external_data=_weights(program) > _LARGEST_FILE)
-
-
-def _weights(program: Any) -> int:
-    """Bytes of the constants that a traced part keeps: far less than its model's for a decoder."""
+    # A traced decoder keeps far fewer bytes than its model has.
     constants = (value.const_value for value in program.model.graph.initializers.values())
-    return sum(constant.nbytes for constant in constants if constant is not None)
+    n_bytes = sum(constant.nbytes for constant in constants if constant is not None)
+    program.save(str(path), external_data=n_bytes > _LARGEST_FILE)
 
 
 def _encoder(model: HQSam) -> tuple[nn.Module, list[Tensor], tuple[str, ...], Any]:

@@ -74,19 +74,18 @@ class CascadePSP:
             found = network.refine(image, grey, fast=options.fast, L=options.long_side)
             return np.asarray(found > 127, bool)
 
-        return Opened(run, self._protocol(options, weights.read_bytes()))
-
-    def _protocol(self, options: RefinerOptions, weights: bytes) -> dict[str, Any]:
-        return {
+        content = weights.read_bytes()
+        protocol = {
             "name": self.name,
             "version": self.version,
             "package": f"segmentation-refinement {metadata.version('segmentation-refinement')}",
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
-            "weights_published": hashlib.md5(weights, usedforsecurity=False).hexdigest() == PUBLISHED_MD5,
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            "weights_published": hashlib.md5(content, usedforsecurity=False).hexdigest() == PUBLISHED_MD5,
             "long_side": options.long_side,
             "fast": options.fast,
             "crop": "whole image",
         }
+        return Opened(run, protocol)
 
 
 REFINER = CascadePSP()

@@ -43,7 +43,13 @@ def draw_sample(
     union = np.max([instance.mask for instance in sample.instances], axis=0)
     overview = _tile(first)
     for view in views:
-        _draw_crop(overview, view, sample.image.shape[:2])
+        size = sample.image.shape[:2]
+        factor = TILE / max(size)
+        x0, y0, x1, y1 = (round(v * factor) for v in crop_box(view, size))
+        colour = _TINTS[(int(view["view"]) + 1) % len(_TINTS)]
+        cv2.rectangle(overview, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
+        text = f"{view['view']}{' mirrored' if view['flip'] else ''}"
+        cv2.putText(overview, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
     rows = [_row([_tile(sample.image), overview, _tile(_grey(union))])]
     for view, own in zip(views, pictures, strict=True):
         mask = sample.instances[int(view["instance"])].mask
@@ -51,7 +57,8 @@ def draw_sample(
         shown = _tile(tinted(image, label, _TINTS[0]))
         _draw_prompts(shown, view, own)
         rows.append(_row([_tile(image), shown, *(_tile(_grey(picture)) for picture in own.values())]))
-    return _stack(rows)
+    gap = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([part for row in rows for part in (row, gap)][:-1], axis=0)
 
 
 def draw_evaluation(
@@ -105,15 +112,6 @@ def crop_box(view: Mapping[str, Any], size: tuple[int, ...]) -> tuple[float, flo
     x0, x1 = jitter["crop_x"] * across, (jitter["crop_x"] + jitter["crop_w"]) * across
     y0, y1 = jitter["crop_y"] * down, (jitter["crop_y"] + jitter["crop_h"]) * down
     return (width - x1, y0, width - x0, y1) if view["flip"] else (x0, y0, x1, y1)
-
-
-def _draw_crop(tile: NDArray[np.uint8], view: Mapping[str, Any], size: tuple[int, ...]) -> None:
-    factor = TILE / max(size)
-    x0, y0, x1, y1 = (round(v * factor) for v in crop_box(view, size))
-    colour = _TINTS[(int(view["view"]) + 1) % len(_TINTS)]
-    cv2.rectangle(tile, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
-    text = f"{view['view']}{' mirrored' if view['flip'] else ''}"
-    cv2.putText(tile, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
 
 
 def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> None:
@@ -178,8 +176,3 @@ def _grey(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _row(tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     gap = np.full((TILE, _GAP, 3), 255, np.uint8)
     return np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
-
-
-def _stack(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    gap = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
-    return np.concatenate([part for row in rows for part in (row, gap)][:-1], axis=0)

@@ -169,7 +169,8 @@ def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> 
     for path in given:
         if path is not None and not path.is_dir():
             raise UserError("there is no such folder", file=path, cure="name a subfolder of the folder")
-    children = {child.name.lower(): child for child in _subfolders(folder)}
+    subfolders = (path for path in sorted(folder.iterdir()) if path.is_dir())
+    children = {p.name.lower(): p for p in subfolders if not p.name.startswith((".", "__MACOSX"))}
     guessed = [next((children[n] for n in names if n in children), None) for names in (IMAGE_NAMES, MASK_NAMES)]
     image_dir, mask_dir = given[0] or guessed[0], given[1] or guessed[1]
     if image_dir is None and mask_dir is None and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir()):
@@ -188,10 +189,6 @@ def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> 
         cure = "name the subfolders with --images and --masks"
         raise UserError(f"it is not clear where the {what} are; the folder holds {there}", file=folder, cure=cure)
     return image_dir, mask_dir
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith((".", "__MACOSX"))]
 
 
 def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:

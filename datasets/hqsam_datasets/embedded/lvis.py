@@ -47,12 +47,6 @@ _ID_OF_FAMILY = {family: number for number, _, _, family in _CATEGORIES if famil
 _MIN_INSTANCES = {"r": (3, 7), "c": (40, 90), "f": (800, 2400)}
 
 
-def _photos() -> list[tuple[Photo, str]]:
-    """(photograph, COCO folder), by image id."""
-    photos = [(p, "val2017") for p in lvis_val()] + [(p, "train2017") for p in lvis_train()]
-    return sorted(photos, key=lambda item: int(item[0].name))
-
-
 def _categories() -> list[Json]:
     return [
         {
@@ -93,7 +87,8 @@ def _records(photo: Photo) -> list[Json]:
 def truth() -> Json:
     """``lvis_v1_val.json``."""
     images, records = [], []
-    for photo, folder in _photos():
+    photos = [(p, "val2017") for p in lvis_val()] + [(p, "train2017") for p in lvis_train()]
+    for photo, folder in sorted(photos, key=lambda item: int(item[0].name)):
         mine = _records(photo)
         images.append(_image(photo, folder, {r["category_id"] for r in mine}))
         records += mine

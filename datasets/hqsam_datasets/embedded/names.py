@@ -107,12 +107,9 @@ def thin(split: str, n: int) -> list[str]:
 def fss(n: int) -> list[str]:
     """FSS-1000 stems in the flat ``fss_all`` folder (``<class>_<number>``), known bad files left out."""
     bad = {FSS_PICTURE_AS_MASK, FSS_UNLABELLED, *FSS_STRAYS, *FSS_ODD_MASKS}
-    stems = [f"{name}_{k}" for k in range(1, 11) for name in _more_classes() if (name, k) not in bad]
+    classes = (*FSS_CLASSES, "shower_curtain", "crt_screen", "rocking_chair", "screw")
+    stems = [f"{name}_{k}" for k in range(1, 11) for name in classes if (name, k) not in bad]
     return sorted(stems[:n])
-
-
-def _more_classes() -> tuple[str, ...]:
-    return (*FSS_CLASSES, "shower_curtain", "crt_screen", "rocking_chair", "screw")
 
 
 def ecssd(n: int) -> list[str]:

@@ -107,12 +107,8 @@ def zip_bytes(members: Iterable[Member], *, folders: bool = False) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(names):
-            archive.writestr(_zip_info(name), files.get(name, b""))
+            info = zipfile.ZipInfo(name, date_time=_ZIP_EPOCH)
+            info.create_system = 3  # Unix, whatever machine this runs on
+            info.external_attr = ((0o40755 << 16) | 0x10) if name.endswith("/") else (0o100644 << 16)
+            archive.writestr(info, files.get(name, b""))
     return buffer.getvalue()
-
-
-def _zip_info(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, date_time=_ZIP_EPOCH)
-    info.create_system = 3  # Unix, whatever machine this runs on
-    info.external_attr = ((0o40755 << 16) | 0x10) if name.endswith("/") else (0o100644 << 16)
-    return info

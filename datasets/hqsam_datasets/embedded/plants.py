@@ -123,26 +123,18 @@ def planted(plant: Plant) -> tuple[UInt8Image | bytes, Alpha]:
     if plant.kind == "exact":
         return photo.file(), photo.union()
     if plant.kind == "foreground":
-        return _same_cut_out(plant, photo)
+        # Its cut-out on another background: ThinObject-5K's splits share sources of cut-outs.
+        rng = rng_of("plant", plant.source, plant.index)
+        background = render_background(rng=rng, height=photo.height, width=photo.width)
+        return compose(background=background, objects=photo.scene().objects), photo.union()
     published = np.asarray(Image.open(io.BytesIO(photo.file())).convert("RGB"))
     if plant.kind == "composite":
-        return _composite(plant, published)
+        # A training object on the photograph: ThinObject-5K was made from HRSOD and COCO so.
+        rng = rng_of("plant", plant.source, plant.index)
+        height, width = published.shape[:2]
+        scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width, fill=(0.45, 0.65), clutter=0)
+        return compose(background=published, objects=scene.objects), scene.objects[0].alpha
     return _DISGUISES[plant.kind](published, photo.union())
-
-
-def _composite(plant: Plant, background: UInt8Image) -> tuple[UInt8Image, Alpha]:
-    """A training object on the photograph, as ThinObject-5K was made from HRSOD and COCO."""
-    rng = rng_of("plant", plant.source, plant.index)
-    height, width = background.shape[:2]
-    scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width, fill=(0.45, 0.65), clutter=0)
-    return compose(background=background, objects=scene.objects), scene.objects[0].alpha
-
-
-def _same_cut_out(plant: Plant, photo: Photo) -> tuple[UInt8Image, Alpha]:
-    """The photograph's cut-out on another background: ThinObject-5K's splits share sources of cut-outs."""
-    rng = rng_of("plant", plant.source, plant.index)
-    background = render_background(rng=rng, height=photo.height, width=photo.width)
-    return compose(background=background, objects=photo.scene().objects), photo.union()
 
 
 Disguise = Callable[[UInt8Image, Alpha], tuple[UInt8Image, Alpha]]

@@ -32,7 +32,8 @@ def polygons_of(alpha: Alpha) -> list[list[float]]:
         to (x + 1, y + 1). Parts below two pixels of area are left out, as annotators do. Empty if nothing
         is left.
     """
-    fine = _upsampled(alpha) > 0.5
+    size = (alpha.shape[1] * _SUBPIXELS, alpha.shape[0] * _SUBPIXELS)
+    fine = cv2.resize(alpha.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
     found, tree = cv2.findContours(fine.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     rings: list[Contour] = [np.asarray(ring, dtype=np.int32) for ring in found]
     if not rings:
@@ -43,11 +44,6 @@ def polygons_of(alpha: Alpha) -> list[list[float]]:
             holes = [rings[k] for k in range(len(rings)) if tree[0][k][3] == index and _area(rings[k]) >= 1.0]
             outlines.append(_joined(_simple(rings[index]), [_simple(hole) for hole in holes]))
     return [outline for outline in outlines if len(outline) >= 6]
-
-
-def _upsampled(alpha: Alpha) -> npt.NDArray[np.float32]:
-    size = (alpha.shape[1] * _SUBPIXELS, alpha.shape[0] * _SUBPIXELS)
-    return np.asarray(cv2.resize(alpha.astype(np.float32), size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
 def _area(ring: Contour) -> float:

@@ -141,14 +141,6 @@ def _actor(
     )
 
 
-def _shade(surface: Field, alpha: Field, light: float) -> Field:
-    """Relief shading: the slope of the blurred coverage along the light direction."""
-    soft = cv2.GaussianBlur(alpha, (0, 0), max(1.0, 0.012 * max(alpha.shape)))
-    dx, dy = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3)
-    relief = np.float32(np.cos(light)) * dx + np.float32(np.sin(light)) * dy
-    return surface * (1 + np.float32(0.35) * np.clip(relief, -1, 1))[..., None]
-
-
 def _surface(actor: _Actor, pose: Pose, alpha: Field) -> Field:
     """The object's colours: its pattern with the marks on it (darker on a bright object, brighter on a dark one), lit."""
     surface = actor.surface
@@ -157,7 +149,11 @@ def _surface(actor: _Actor, pose: Pose, alpha: Field) -> Field:
         marks = rasterise(actor.shape, pose=pose, height=height, width=width, marks=True)
         tone = np.float32(0.35) if surface.mean() > 90 else np.float32(2.2)
         surface = _over(surface, surface * tone, marks)
-    return _shade(surface, alpha, actor.light)
+    # Relief: the slope of the blurred coverage along the direction of the light.
+    soft = cv2.GaussianBlur(alpha, (0, 0), max(1.0, 0.012 * max(alpha.shape)))
+    dx, dy = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3)
+    relief = np.float32(np.cos(actor.light)) * dx + np.float32(np.sin(actor.light)) * dy
+    return surface * (1 + np.float32(0.35) * np.clip(relief, -1, 1))[..., None]
 
 
 def _over(canvas: Field, colour_layer: Field, alpha: Field) -> Field:

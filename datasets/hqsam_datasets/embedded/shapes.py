@@ -206,16 +206,12 @@ def rasterise(shape: Shape, *, pose: Pose, height: int, width: int, marks: bool 
     canvas = np.zeros((height * SUPERSAMPLE, width * SUPERSAMPLE), np.uint8)
     for primitive, points in zip(shape, posed, strict=True):
         if (primitive.kind in MARKS) == marks:
+            # In 1/16 of a supersampled pixel.
             xy = np.rint((points * scale + shift) * SUPERSAMPLE * 16).astype(np.int32)
-            _draw(canvas, primitive, xy, stroke_scale)
+            if primitive.kind in ("stroke", "paint_stroke"):
+                thickness = round(max(primitive.width * stroke_scale, _MIN_STROKE_PX) * SUPERSAMPLE)
+                cv2.polylines(canvas, [xy], False, 255, thickness, cv2.LINE_8, 4)
+            else:
+                cv2.fillPoly(canvas, [xy], 0 if primitive.kind == "cut" else 255, cv2.LINE_8, 4)
     small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / np.float32(255)
-
-
-def _draw(canvas: NDArray[np.uint8], primitive: Primitive, xy: NDArray[np.int32], stroke_scale: float) -> None:
-    """Draw one primitive; `xy` in 1/16 of a supersampled pixel."""
-    if primitive.kind in ("stroke", "paint_stroke"):
-        thickness = round(max(primitive.width * stroke_scale, _MIN_STROKE_PX) * SUPERSAMPLE)
-        cv2.polylines(canvas, [xy], False, 255, thickness, cv2.LINE_8, 4)
-    else:
-        cv2.fillPoly(canvas, [xy], 0 if primitive.kind == "cut" else 255, cv2.LINE_8, 4)

@@ -94,8 +94,8 @@ def find_overlap(
     _check_lists(options, train)
     try:
         pairs, candidates = _search(train, other, options, progress)
-        excluded = _excluded(pairs, train, options)
-        open_keys = _unresolved(pairs, train, options)
+        open_keys = _overlapping(pairs, train) - set(options.keep) - set(options.drop)
+        excluded = set(options.drop) | (open_keys if options.unresolved == "exclude" else set())
         stopped = options.unresolved == "stop" and bool(open_keys)
         folder = out.with_name(f"{out.name}-unresolved") if stopped else out
         with atomic_folder(folder) as tmp:
@@ -105,7 +105,19 @@ def find_overlap(
         train.close()
         other.close()
     if stopped:
-        raise _stop(pairs, train, other, open_keys, folder)
+        lines = [
+            f"{train.key[p.train]} ~ {other.group[p.other]}/{other.key[p.other]} ({p.kind})"
+            for p in pairs
+            if p.scope == "eval" and train.key[p.train] in open_keys
+        ]
+        more = f" and {len(lines) - 10} more pairs" if len(lines) > 10 else ""
+        raise UserError(
+            f"{len(open_keys)} training images share content with evaluation images: {'; '.join(lines[:10])}{more}",
+            file=folder,
+            key=sorted(open_keys)[0],
+            cure="look at its gallery, then list each key under overlap.drop or overlap.keep, "
+            "or set overlap.unresolved to exclude or keep",
+        )
     return summary
 
 
@@ -242,31 +254,6 @@ def _overlapping(pairs: Iterable[Pair], train: ImageList) -> set[str]:
     return {train.key[pair.train] for pair in pairs if pair.scope == "eval"}
 
 
-def _unresolved(pairs: Iterable[Pair], train: ImageList, options: OverlapOptions) -> set[str]:
-    return _overlapping(pairs, train) - set(options.keep) - set(options.drop)
-
-
-def _excluded(pairs: Iterable[Pair], train: ImageList, options: OverlapOptions) -> set[str]:
-    if options.unresolved == "exclude":
-        return set(options.drop) | _unresolved(pairs, train, options)
-    return set(options.drop)
-
-
-def _stop(pairs: list[Pair], train: ImageList, other: ImageList, open_keys: set[str], folder: Path) -> UserError:
-    lines = [
-        f"{train.key[p.train]} ~ {other.group[p.other]}/{other.key[p.other]} ({p.kind})"
-        for p in pairs
-        if p.scope == "eval" and train.key[p.train] in open_keys
-    ]
-    more = f" and {len(lines) - 10} more pairs" if len(lines) > 10 else ""
-    return UserError(
-        f"{len(open_keys)} training images share content with evaluation images: {'; '.join(lines[:10])}{more}",
-        file=folder, key=sorted(open_keys)[0],
-        cure="look at its gallery, then list each key under overlap.drop or overlap.keep, "
-        "or set overlap.unresolved to exclude or keep",
-    )  # fmt: skip
-
-
 # ---- output ----
 
 
@@ -277,7 +264,26 @@ def _write(
     write_pairs(folder / "pairs.parquet", pairs, train, other, excluded)
     write_jsonl(folder / "exclusions.jsonl", _exclusions(pairs, train, other, excluded))
     shown = _write_gallery(folder / "gallery", pairs, train, other)
-    summary = _summary(pairs, train, other, options, excluded) | {"candidates": candidates, "gallery": shown}
+    outside = [pair for pair in pairs if pair.scope == "eval"]
+    within = [pair for pair in pairs if pair.scope == "train"]
+    left = _overlapping(pairs, train) - excluded
+    summary = {
+        "version": VERSION,
+        "n_train": len(train),
+        "n_eval": len(other),
+        "n_pairs": len(outside),
+        "counts": _counts(outside),
+        "by_benchmark": {g: _counts(p for p in outside if other.group[p.other] == g) for g in sorted(set(other.group))},
+        "by_source": {g: _counts(p for p in outside if train.group[p.train] == g) for g in sorted(set(train.group))},
+        "train_train": _counts(within),
+        "n_excluded": len(excluded),
+        "n_kept": len(left),
+        "kept": sorted(left),
+        "policy": options.model_dump(mode="json"),
+        "gate": "kept" if left else "excluded" if excluded else "clean",
+        "candidates": candidates,
+        "gallery": shown,
+    }
     if unseen:  # benchmarks whose archives could not be had
         summary["not_compared"] = unseen
     digest = hashlib.sha256()
@@ -298,30 +304,6 @@ def _exclusions(pairs: list[Pair], train: ImageList, other: ImageList, excluded:
     for key in excluded - lines.keys():
         lines[key] = {"key": key, "reason": "listed", "pair": ""}
     return [lines[key] for key in sorted(lines)]
-
-
-def _summary(
-    pairs: list[Pair], train: ImageList, other: ImageList, options: OverlapOptions, excluded: set[str]
-) -> dict[str, Any]:
-    """Counts by kind, benchmark and source, the policy, and the gate's result."""
-    outside = [pair for pair in pairs if pair.scope == "eval"]
-    within = [pair for pair in pairs if pair.scope == "train"]
-    left = _overlapping(pairs, train) - excluded
-    return {
-        "version": VERSION,
-        "n_train": len(train),
-        "n_eval": len(other),
-        "n_pairs": len(outside),
-        "counts": _counts(outside),
-        "by_benchmark": {g: _counts(p for p in outside if other.group[p.other] == g) for g in sorted(set(other.group))},
-        "by_source": {g: _counts(p for p in outside if train.group[p.train] == g) for g in sorted(set(train.group))},
-        "train_train": _counts(within),
-        "n_excluded": len(excluded),
-        "n_kept": len(left),
-        "kept": sorted(left),
-        "policy": options.model_dump(mode="json"),
-        "gate": "kept" if left else "excluded" if excluded else "clean",
-    }
 
 
 def _counts(pairs: Iterable[Pair]) -> dict[str, int]:

@@ -148,7 +148,11 @@ def pdq_of(grey: U8) -> tuple[bytes, int]:
     # Rounded, so that coefficients that are equal by symmetry stay so whatever the order of the sums.
     coefficients = np.rint((cosines @ small.astype(np.float64) @ cosines.T).ravel()[::-1] * 1e4)
     bits = coefficients > np.partition(coefficients, 127)[127]
-    return np.packbits(bits).tobytes(), _pdq_quality(small)
+    # The quality is PDQ's measure of texture: the sum of the steps between neighbours, each in whole
+    # percent of white, at most 100.
+    down, right = cv2.absdiff(small[1:], small[:-1]), cv2.absdiff(small[:, 1:], small[:, :-1])
+    quality = min(100, int(_PERCENT[down].sum() + _PERCENT[right].sum()) // 90)
+    return np.packbits(bits).tobytes(), quality
 
 
 @lru_cache(maxsize=1)
@@ -156,12 +160,6 @@ def _pdq_cosines() -> NDArray[np.float64]:
     """The sixteen lowest cosines but the constant, float64 [16, PDQ_SIDE]."""
     frequency, place = np.arange(1, 17)[:, None], np.arange(PDQ_SIDE)[None, :]
     return np.asarray(np.sqrt(2 / PDQ_SIDE) * np.cos(np.pi / 2 / PDQ_SIDE * frequency * (2 * place + 1)), np.float64)
-
-
-def _pdq_quality(small: U8) -> int:
-    """PDQ's measure of texture: the sum of the steps between neighbours, each in whole percent of white, at most 100."""
-    down, right = cv2.absdiff(small[1:], small[:-1]), cv2.absdiff(small[:, 1:], small[:, :-1])
-    return min(100, int(_PERCENT[down].sum() + _PERCENT[right].sum()) // 90)
 
 
 # ---- local features ----

@@ -89,8 +89,10 @@ class ImageList:
         Raises:
             UserError: if the image is not in its archive or is damaged.
         """
-        tar = self._tar(row)
-        name = self._image_name(row, tar)
+        tar, key = self._tar(row), self.key[row]
+        name = f"{key}.png" if f"{key}.png" in tar.members else f"{key}.jpg"
+        if self._member is not None:
+            name = self._member[row]
         try:
             return decode_image(tar.read(name))
         except (ImageError, KeyError) as error:
@@ -106,7 +108,10 @@ class ImageList:
             UserError: if a mask is damaged.
         """
         try:
-            return self._sample_masks(row) if self._member is None else self._instance_masks(row)
+            if self._member is None:
+                return self._sample_masks(row)
+            known = self._benchmark_instances(self.group[row])
+            return [rle.decode(counts, height=h, width=w) for counts, h, w in known.get(self.key[row], [])]
         except ValueError as error:  # ImageError is one
             raise UserError(
                 f"a mask cannot be decoded: {error}", file=self._folder[self.group[row]], key=self.key[row],
@@ -119,10 +124,6 @@ class ImageList:
         while (more := f"{self.key[row]}.mask{len(names)}.png") in tar.members:
             names.append(more)
         return [decode_mask(tar.read(name)).foreground for name in names if name in tar.members]
-
-    def _instance_masks(self, row: int) -> list[Mask]:
-        known = self._benchmark_instances(self.group[row])
-        return [rle.decode(counts, height=h, width=w) for counts, h, w in known.get(self.key[row], [])]
 
     def foreground(self, row: int) -> Mask:
         """Union of `masks`, bool [H, W]."""
@@ -153,12 +154,6 @@ class ImageList:
             if path not in self._tars:
                 self._tars[path] = TarReader(path)
             return self._tars[path]
-
-    def _image_name(self, row: int, tar: TarReader) -> str:
-        if self._member is not None:
-            return self._member[row]
-        key = self.key[row]
-        return f"{key}.png" if f"{key}.png" in tar.members else f"{key}.jpg"
 
     def _benchmark_instances(self, benchmark: str) -> dict[str, list[tuple[str, int, int]]]:
         with self._lock:

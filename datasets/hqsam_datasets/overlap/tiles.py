@@ -156,7 +156,9 @@ def _batch_candidates(train: TileTable, other: TileTable, index: Any, min_tiles:
     if not len(train.image):
         return []
     matches = _matches(train, other, index)
-    matches = _in_groups_of(matches, min_tiles)
+    # An image pair with fewer matches cannot have enough that agree.
+    _, inverse, counts = np.unique(matches.pair, return_inverse=True, return_counts=True)
+    matches = matches.take(counts[inverse] >= min_tiles)
     if not len(matches.pair):
         return []
     best: dict[tuple[int, int], Candidate] = {}
@@ -183,12 +185,6 @@ def _matches(train: TileTable, other: TileTable, index: Any) -> _Matches:
         parts.append(_Matches(pair, x[query], y[query], other.x[to], other.y[to], scale))
     joined = _Matches(*(np.concatenate([getattr(p, name) for p in parts]) for name in _Matches.__dataclass_fields__))
     return joined.take(np.argsort(joined.pair, kind="stable"))
-
-
-def _in_groups_of(matches: _Matches, size: int) -> _Matches:
-    """Only the matches of image pairs that have at least `size` of them."""
-    _, inverse, counts = np.unique(matches.pair, return_inverse=True, return_counts=True)
-    return matches.take(counts[inverse] >= size)
 
 
 def _consistent(matches: _Matches, min_tiles: int) -> Iterator[tuple[int, int, tuple[float, float, float]]]:

@@ -210,11 +210,6 @@ def _inverse(affine: F64) -> F64:
     return np.asarray(cv2.invertAffineTransform(affine), np.float64)
 
 
-def _chain(first: F64, second: F64) -> F64:
-    """The affine map that applies `first`, then `second`."""
-    return np.asarray((np.vstack([second, [0, 0, 1]]) @ np.vstack([first, [0, 0, 1]]))[:2], np.float64)
-
-
 def _warp(image: U8, affine: F64, shape: tuple[int, ...]) -> tuple[U8, Mask]:
     """The image in the target frame, and where it covers it. Shrinking blurs first."""
     scale = _scale(affine)
@@ -247,7 +242,7 @@ def _refine(source: U8, target: U8, affine: F64) -> F64 | None:
         correction = _track(warped, normal_target, cover, count, levels, tolerance)
         if correction is None:
             return affine
-        affine = _chain(affine, correction)
+        affine = np.asarray((np.vstack([correction, [0, 0, 1]]) @ np.vstack([affine, [0, 0, 1]]))[:2], np.float64)
     return affine
 
 

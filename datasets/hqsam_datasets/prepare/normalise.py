@@ -112,7 +112,9 @@ def normalise(
     with atomic_folder(out) as folder, Crew(_make_shard, ahead=4) as crew:
         crew.prepare(workers or worker_count(options.expected or 0, worth=_PAIRS_WORTH_A_PROCESS))
         scan = sources.load(options.kind or source).scan(source, root, options)
-        keyed = _limited(_with_keys(source, scan), options.limit)
+        keys = distinct_keys(source, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs])
+        _check_keys(source, keys, scan)
+        keyed = _limited(sorted(zip(keys, scan.pairs, strict=True), key=lambda item: item[0]), options.limit)
         crew.prepare(workers or worker_count(len(keyed), worth=_PAIRS_WORTH_A_PROCESS))
         rows = manifest.RowsWriter(folder / "manifest.parquet", "samples")
         rejects = list(scan.rejects)
@@ -185,13 +187,6 @@ def _name(done: _Done, writer: ShardWriter) -> None:
         done.archive, done.digest = shard.name, shard.digest
 
 
-def _with_keys(source: str, scan: Scan) -> list[tuple[str, Pair]]:
-    """Pairs sorted by key."""
-    unique = distinct_keys(source, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs])
-    _check_keys(source, unique, scan)
-    return sorted(zip(unique, scan.pairs, strict=True), key=lambda item: item[0])
-
-
 def _check_keys(source: str, keys: list[str], scan: Scan) -> None:
     seen: dict[str, str] = {}
     for key, pair in zip(keys, scan.pairs, strict=True):
@@ -218,7 +213,14 @@ def _make_shard(task: _Task) -> _Done:
             try:
                 row, files, rejects = make_sample(task.source, key, pair)
             except ImageError as error:
-                reject = Reject(source=task.source, origin=_blame(pair, error), reason=error.reason, detail=error.told)
+                of_image = error.reason in ("unreadable_image", "unsupported_mode", "too_large")
+                shared = isinstance(pair.masks[0], Segmentation)  # one file for all: its name would not say which image
+                reject = Reject(
+                    source=task.source,
+                    origin=pair.origin_image if of_image or shared else pair.origin_mask,
+                    reason=error.reason,
+                    detail=error.told,
+                )
                 done.rejects.append(reject)
                 continue
             done.rejects.extend(rejects)
@@ -327,12 +329,6 @@ def _fit_mask(loaded: LoadedMask, size: tuple[int, int], found: ImageProbe, pair
         detail = f"image {width}x{height}, mask {mask_width}x{mask_height}"
         raise ImageError("size_mismatch", detail)
     return replace(loaded, mask=mask, png=None)
-
-
-def _blame(pair: Pair, error: ImageError) -> str:
-    of_image = error.reason in ("unreadable_image", "unsupported_mode", "too_large")
-    shared = isinstance(pair.masks[0], Segmentation)  # one file for all: its name would not say which image
-    return pair.origin_image if of_image or shared else pair.origin_mask
 
 
 def _write_records(

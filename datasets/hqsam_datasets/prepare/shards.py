@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,11 @@ def write_shards(
             is left.
     """
     infos: list[ShardInfo] = []
-    n = _n_samples(samples)
+    records = [
+        read_json(folder / "normalise.json", cure=f"run the normalise stage of {source}")
+        for source, folder in sorted(samples.items())
+    ]
+    n = sum(int(record["n_samples"]) for record in records)
     with atomic_folder(out) as folder, Crew(_write_shard, ahead=4) as crew:
         crew.prepare(workers or worker_count(n, worth=_SAMPLES_WORTH_A_PROCESS))
         places = _all_places(samples)
@@ -98,7 +102,10 @@ def write_shards(
         if not kept:
             cure = "look at rejects.jsonl of the sources and at exclusions.jsonl"
             raise UserError("no training sample is left", file=exclusions, cure=cure)
-        for info in crew.map(_tasks(folder, kept, options.samples_per_shard)):
+        size = options.samples_per_shard
+        starts = enumerate(range(0, len(kept), size))
+        tasks = (_Task(folder, number, tuple(kept[start : start + size])) for number, start in starts)
+        for info in crew.map(tasks):
             fsync_file(folder / info.name)  # now, while the others compute
             infos.append(info)
             progress(sum(len(i.keys) for i in infos), len(kept), "samples in shards")
@@ -107,19 +114,6 @@ def write_shards(
     if options.copy_to is not None:
         remote.push(out, options.copy_to, progress=progress)
     return result
-
-
-def _tasks(folder: Path, kept: list[_Place], size: int) -> Iterator[_Task]:
-    for number, start in enumerate(range(0, len(kept), size)):
-        yield _Task(folder, number, tuple(kept[start : start + size]))
-
-
-def _n_samples(samples: Mapping[str, Path]) -> int:
-    records = [
-        read_json(folder / "normalise.json", cure=f"run the normalise stage of {source}")
-        for source, folder in sorted(samples.items())
-    ]
-    return sum(int(record["n_samples"]) for record in records)
 
 
 def _all_places(samples: Mapping[str, Path]) -> dict[str, _Place]:

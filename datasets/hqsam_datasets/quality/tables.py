@@ -65,7 +65,11 @@ def read_tables(samples: dict[str, Path], benchmarks: dict[str, Path], options: 
     examples: Examples = {}
     sample_frames = [_source(name, samples[name], sets) for name in sorted(samples)]
     missing = {name: text for name in sorted(benchmarks) if (text := _missing(benchmarks[name]))}
-    there = [name for name in sorted(benchmarks) if name not in missing or _n_images(benchmarks[name])]
+    there = [
+        name
+        for name in sorted(benchmarks)
+        if name not in missing or int(read_json(benchmarks[name] / "index.json")["n_images"])
+    ]
     image_frames = [_benchmark(name, benchmarks[name], sets, examples, options) for name in there]
     return Tables(
         samples=_joined(sample_frames, _SAMPLE_COLUMNS),
@@ -83,10 +87,6 @@ def _missing(folder: Path) -> str:
     what = f"no prompts {', '.join(found.get('prompt_sets', ()))}; " if found.get("prompt_sets") else ""
     files = "; ".join(f"{name} - {to_do}" for name, to_do in sorted(found.get("files", {}).items()))
     return what + files
-
-
-def _n_images(folder: Path) -> int:
-    return int(read_json(folder / "index.json")["n_images"])
 
 
 _SAMPLE_COLUMNS = (

@@ -48,7 +48,26 @@ class AnnotatedImages:
             raise UserError(
                 "the annotation file is not named", file="params.yaml", key=f"sources.{name}.annotations", cure=cure
             )
-        return _scan(name, root, annotation_file(name, root, options.annotations), options)
+        path = annotation_file(name, root, options.annotations)
+        record = _read(path)
+        images = _images(record["images"], path)
+        rejects: list[Reject] = []
+        by_image = _instances(name, record, images, path, rejects, relative(path, root))
+        skip = Skip(options.skip)
+        places = Places(name, root, path, options)
+        pairs = []
+        for number, image in sorted(images.items(), key=lambda item: in_order(item[0])):
+            stem = PurePosixPath(image.file_name).with_suffix("")
+            if str(stem) in skip:
+                rejects.append(_reject(name, image.file_name, "known_bad", "listed in skip"))
+            elif number not in by_image:
+                rejects.append(_reject(name, image.file_name, "no_object", "no usable instance"))
+            elif (found := places.find(image.file_name)) is not None:
+                masks = tuple(by_image[number])
+                pairs.append(Pair(str(stem), found, masks, relative(found, root), relative(path, root)))
+        places.check()
+        skip.check(f"sources.{name}.skip")
+        return Scan(tuple(pairs), tuple(rejects))
 
 
 def annotation_file(name: str, root: Path, wanted: str) -> Path:
@@ -61,28 +80,6 @@ def annotation_file(name: str, root: Path, wanted: str) -> Path:
     except UserError as error:
         cure = error.cure if error.key == key else "name the annotation file inside the archive"
         raise UserError(error.problem, file=root, key=key, cure=cure) from None
-
-
-def _scan(name: str, root: Path, path: Path, options: SourceOptions) -> Scan:
-    record = _read(path)
-    images = _images(record["images"], path)
-    rejects: list[Reject] = []
-    by_image = _instances(name, record, images, path, rejects, relative(path, root))
-    skip = Skip(options.skip)
-    places = Places(name, root, path, options)
-    pairs = []
-    for number, image in sorted(images.items(), key=lambda item: in_order(item[0])):
-        stem = PurePosixPath(image.file_name).with_suffix("")
-        if str(stem) in skip:
-            rejects.append(_reject(name, image.file_name, "known_bad", "listed in skip"))
-        elif number not in by_image:
-            rejects.append(_reject(name, image.file_name, "no_object", "no usable instance"))
-        elif (found := places.find(image.file_name)) is not None:
-            masks = tuple(by_image[number])
-            pairs.append(Pair(str(stem), found, masks, relative(found, root), relative(path, root)))
-    places.check()
-    skip.check(f"sources.{name}.skip")
-    return Scan(tuple(pairs), tuple(rejects))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +150,10 @@ def _instances(
                 rejects.append(_reject(name, f"{origin}#{entry['id']}", *why))
                 continue
             category = categories.get(str(entry.get("category_id")))
-            mask = Segmentation(canonical(_usable(shape)), category, f"annotation {entry['id']}", images[number].size)
+            if isinstance(shape, list):
+                shape = [p[: len(p) // 2 * 2] for p in shape if len(p) >= _MIN_COORDINATES]
+            what = f"annotation {entry['id']}"
+            mask = Segmentation(canonical(shape), category, what, images[number].size)
             found.setdefault(number, []).append(mask)
     return found
 
@@ -180,10 +180,6 @@ def _unusable(entry: Mapping[str, Any], shape: Any, has_image: bool) -> tuple[Re
     if isinstance(shape, list) and all(len(p) < _MIN_COORDINATES for p in shape):
         return "invalid_annotation", "no polygon with three corners"
     return None
-
-
-def _usable(shape: Any) -> Any:
-    return [p[: len(p) // 2 * 2] for p in shape if len(p) >= _MIN_COORDINATES] if isinstance(shape, list) else shape
 
 
 def file_name(image: Mapping[str, Any], path: Path) -> str:

@@ -90,7 +90,14 @@ class FolderSource:
 
     def scan(self, name: str, root: Path, options: SourceOptions) -> Scan:
         """Pair images with masks by stem, strictly; see `base.Source.scan`."""
-        _check_options(name, options)
+        # A published set lies where its authors put it: keys of own data would be ignored.
+        for key in ("images", "masks", "annotations"):
+            if getattr(options, key) is not None:
+                cure = f"remove {key}, or say `kind: folder` if these are files of your own"
+                raise UserError(
+                    "only own data have this key; this set's folders are known", file="params.yaml",
+                    key=f"sources.{name}.{key}", cure=cure,
+                )  # fmt: skip
         layout, places = self._find(name, root)
         rules = _Rules(name, self._sheet, options)
         pairs: list[Pair] = []
@@ -103,7 +110,9 @@ class FolderSource:
         found: list[tuple[Layout, dict[str, Path]]] = []
         for any_case, layout in itertools.product((False, True), self._layouts):
             if (places := _resolved(root, layout, any_case)) is not None:
-                if _has_images(layout, places):
+                if layout.marker is not None or all(
+                    has_files(places[part.images], IMAGE_SUFFIXES) for part in layout.parts
+                ):
                     return layout, places
                 found.append((layout, places))
         if found:  # the flat layout of one archive is the empty outer folder of another's
@@ -116,17 +125,6 @@ class FolderSource:
             key=f"sources.{name}.archive",
             cure=packed_inside(root) or "name the archive that the data sheet describes",
         )
-
-
-def _check_options(name: str, options: SourceOptions) -> None:
-    """A published set lies where its authors put it: what only own data have would be ignored."""
-    for key in ("images", "masks", "annotations"):
-        if getattr(options, key) is not None:
-            cure = f"remove {key}, or say `kind: folder` if these are files of your own"
-            raise UserError(
-                "only own data have this key; this set's folders are known", file="params.yaml",
-                key=f"sources.{name}.{key}", cure=cure,
-            )  # fmt: skip
 
 
 class _Rules:
@@ -252,7 +250,7 @@ def _files_of(places: Mapping[str, Path], part: Part) -> _Files:
         elif not shared:
             others.append(path)
     listing = places[part.listing] if part.listing else None
-    wanted = None if listing is None else _wanted(listing)
+    wanted = None if listing is None else frozenset(Path(line).stem for line in read_lines(listing))
     return _Files(image_dir, mask_dir, part.nested, images, masks, tuple(others), wanted, listing)
 
 
@@ -265,14 +263,6 @@ def _listed(folder: Path, nested: bool) -> list[Path]:
 
 def _stem_of(path: Path, nested: bool) -> str:
     return f"{path.parent.name}/{path.stem}" if nested else path.stem
-
-
-def _wanted(listing: Path) -> frozenset[str]:
-    return frozenset(Path(line).stem for line in read_lines(listing))
-
-
-def _has_images(layout: Layout, places: Mapping[str, Path]) -> bool:
-    return layout.marker is not None or all(has_files(places[part.images], IMAGE_SUFFIXES) for part in layout.parts)
 
 
 def _resolved(root: Path, layout: Layout, any_case: bool) -> dict[str, Path] | None:

@@ -95,7 +95,9 @@ class CodeGraph:
         """The files of a stage's code that dvc.yaml does not name itself, sorted; paths relative to the repository."""
         entries = {package: self._entries(package, mark) for package, mark, _ in OWN_FILES.get(verb, ())}
         own = {f"{self._place(package)}/{name}.py" for package, names in entries.items() for name in names}
-        data = {path for folder in DATA.get(verb, ()) for path in self._files_in(folder)}
+        inside = (path for folder in DATA.get(verb, ()) for path in (self._root / folder).rglob("*"))
+        files = (path for path in inside if path.is_file() and "__pycache__" not in path.parts)
+        data = {path.relative_to(self._root).as_posix() for path in files}
         return sorted((self.code_of(verb, entries if entries else None) - own) | data)
 
     def named(self, verb: str) -> list[str]:
@@ -134,11 +136,6 @@ class CodeGraph:
 
     def _place(self, package: str) -> str:
         return _folder(self._root, package).relative_to(self._root).as_posix()
-
-    def _files_in(self, folder: str) -> Iterator[str]:
-        for path in (self._root / folder).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                yield path.relative_to(self._root).as_posix()
 
     def _files(self, module: str) -> Iterator[Path]:
         """The module's own file and those `__init__.py` above it that hold code."""
