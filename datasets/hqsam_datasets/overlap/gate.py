@@ -127,7 +127,7 @@ def find_overlap(
 def _search(
     train: ImageList, other: ImageList, options: OverlapOptions, progress: Progress
 ) -> tuple[list[Pair], dict[str, int]]:
-    """All proved pairs in a fixed order, and how many candidates each search gave."""
+    """Return all proved pairs in a fixed order, and how many candidates each search gave."""
     pairs, counts = [], {}
     exact = list(_exact(train, other, "eval"))
     known = {(pair.train, pair.other) for pair in exact}
@@ -167,7 +167,7 @@ def _shape_search(train: ImageList, other: ImageList, options: OverlapOptions, p
 
 
 def _exact(train: ImageList, other: ImageList, scope: Literal["eval", "train"]) -> Iterator[Pair]:
-    """Pairs with the same decoded pixels."""
+    """Yield pairs with the same decoded pixels."""
     places: dict[tuple[str, int, int], list[int]] = {}
     for column, key in enumerate(zip(other.pixels, other.height.tolist(), other.width.tolist(), strict=True)):
         places.setdefault(key, []).append(column)
@@ -181,7 +181,7 @@ def _exact(train: ImageList, other: ImageList, scope: Literal["eval", "train"]) 
 def _verified(
     candidates: list[Candidate], train: ImageList, other: ImageList, scope: Literal["eval", "train"], progress: Progress
 ) -> list[Pair]:
-    """Candidates that hold on the pixels, one pair per two images: the first of its candidates that does."""
+    """Return the candidates that the pixels prove, one per pair of images: the first that holds."""
     by_train: dict[int, dict[int, list[Candidate]]] = {}
     for candidate in candidates:
         by_train.setdefault(candidate.train, {}).setdefault(candidate.other, []).append(candidate)
@@ -210,7 +210,7 @@ class _Judge:
         self._other_view = lru_cache(maxsize=2048)(lambda row: View.of(other.image(row)))
 
     def first_proof(self, rivals: list[Candidate]) -> tuple[Candidate, Kind, Evidence] | None:
-        """The first candidate of one pair of images whose evidence proves something."""
+        """Return the first candidate of one pair of images with evidence that proves something."""
         for candidate in rivals:
             evidence = self._look(candidate)
             kind = None if evidence is None else self._verdict(candidate, evidence)
@@ -284,7 +284,7 @@ def _write(
         "candidates": candidates,
         "gallery": shown,
     }
-    if unseen:  # benchmarks whose archives could not be had
+    if unseen:  # benchmarks with unavailable archives
         summary["not_compared"] = unseen
     digest = hashlib.sha256()
     for name in ("pairs.parquet", "exclusions.jsonl"):
@@ -295,7 +295,10 @@ def _write(
 
 
 def _exclusions(pairs: list[Pair], train: ImageList, other: ImageList, excluded: set[str]) -> list[dict[str, str]]:
-    """One line per excluded image with its strongest pair; `drop` may name images without one."""
+    """Return one line per excluded image with its strongest pair.
+
+    `drop` may name images without one.
+    """
     lines: dict[str, dict[str, str]] = {}
     for pair in pairs:
         key = train.key[pair.train]
@@ -312,7 +315,7 @@ def _counts(pairs: Iterable[Pair]) -> dict[str, int]:
 
 
 def _write_gallery(folder: Path, pairs: list[Pair], train: ImageList, other: ImageList) -> list[dict[str, str]]:
-    """At most `gallery.MAX_PICTURES` pictures, training twins only where room is left."""
+    """Draw at most `gallery.MAX_PICTURES` pictures, training twins only where room is left."""
     folder.mkdir()
     by_scope = [[p for p in pairs if p.scope == scope] for scope in ("eval", "train")]
     shown: list[dict[str, str]] = []

@@ -35,7 +35,7 @@ class ImageList:
     Attributes:
         key, group: per image its key, and the training source or benchmark it belongs to.
         height, width: int64 [N] pixels.
-        sha: SHA-256 of the pixels, hexadecimal.
+        pixels: XXH3-128 of the pixels, hexadecimal.
         pdq: uint8 [N, 32].
         tiles: packed local features.
     """
@@ -56,12 +56,12 @@ class ImageList:
 
     @classmethod
     def of_samples(cls, samples: dict[str, Path]) -> ImageList:
-        """The training images of `data/samples/<source>` folders, by source name."""
+        """Return the training images of `data/samples/<source>` folders, by source name."""
         return cls._read(samples, "manifest.parquet", _COLUMNS)
 
     @classmethod
     def of_benchmarks(cls, benchmarks: dict[str, Path]) -> ImageList:
-        """The evaluation images of `data/benchmarks/<benchmark>` folders, by benchmark name."""
+        """Return the evaluation images of `data/benchmarks/<benchmark>` folders, by benchmark name."""
         return cls._read(benchmarks, "images.parquet", [*_COLUMNS, "member"])
 
     @classmethod
@@ -102,7 +102,7 @@ class ImageList:
             ) from error  # fmt: skip
 
     def masks(self, row: int) -> list[Mask]:
-        """Foregrounds of an image, bool [H, W] each: the sample's masks, or the set's instances without crowds.
+        """Return foregrounds of an image, bool [H, W] each: the sample's masks, or the set's instances without crowds.
 
         Raises:
             UserError: if a mask is damaged.
@@ -126,7 +126,7 @@ class ImageList:
         return [decode_mask(tar.read(name)).foreground for name in names if name in tar.members]
 
     def foreground(self, row: int) -> Mask:
-        """Union of `masks`, bool [H, W]."""
+        """Return the union of `masks`, bool [H, W]."""
         union = np.zeros((int(self.height[row]), int(self.width[row])), np.bool_)
         for mask in self.masks(row):
             if mask.shape == union.shape:
@@ -134,7 +134,10 @@ class ImageList:
         return union
 
     def shapes(self, progress: Callable[[int, int], None]) -> Shapes:
-        """The outlines of all foregrounds, image by image; `report` hears (done, total) now and then."""
+        """Return the outlines of all foregrounds, image by image.
+
+        `progress` receives (done, total) now and then.
+        """
         found: list[tuple[int, int, Shape, float]] = []
         with ThreadPoolExecutor(worker_count(len(self), worth=64)) as pool:
             for done, shapes in enumerate(pool.map(self._shapes, range(len(self))), start=1):
