@@ -38,7 +38,10 @@ def _fss() -> list[Member]:
 
 
 def _fss_odd() -> list[Member]:
-    """Pairs whose mask does not have the nominal size; the image of some has the mask's size."""
+    """Return pairs with a mask that does not have the nominal size.
+
+    The image of some has the mask's size.
+    """
     members = []
     for (name, number), (width, height) in names.FSS_ODD_MASKS.items():
         stem = f"{name}_{number}"
@@ -58,7 +61,7 @@ def _stretched(alpha: Alpha, height: int, width: int) -> Alpha:
 
 
 def _fss_bad() -> list[Member]:
-    """A picture in place of a mask, an unlabelled mask, and the stray files."""
+    """Return a picture in place of a mask, an unlabelled mask, and the stray files."""
     picture, empty = ("_".join(map(str, item)) for item in (names.FSS_PICTURE_AS_MASK, names.FSS_UNLABELLED))
     shown, blank = scene_of("fss1000", picture).image, scene_of("fss1000", empty).image
     other = render_background(rng=rng_of("fss", picture), height=180, width=240)
@@ -109,7 +112,7 @@ def _duts() -> list[Member]:
 
 
 def cascade_psp_zip() -> bytes:
-    """The archive's one file."""
+    """Return the archive's one file."""
     return zip_bytes([*_fss(), *_ecssd(), *_msra(), *_duts()])
 
 

@@ -53,7 +53,7 @@ def detections(
     category_ids: Sequence[int],
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    """Simulates a detector on one image.
+    """Simulate a detector on one image.
 
     Args:
         objects: what is there.
@@ -91,7 +91,7 @@ def detections(
 
 
 def _jittered(box: Box, spread: float, frame: Frame, rng: np.random.Generator) -> Box:
-    """Moves each side by a normal error of ``spread`` times the extent, at least half a pixel, inside the frame."""
+    """Move each side by a normal error of ``spread`` times the extent, at least half a pixel, inside the frame."""
     x, y, w, h = box
     dx, dy = max(0.5, spread * w), max(0.5, spread * h)
     left, right = np.clip(np.sort([x + rng.normal(0, dx), x + w + rng.normal(0, dx)]), 0, frame.width)
@@ -105,7 +105,7 @@ def _anywhere(frame: Frame, rng: np.random.Generator) -> Box:
 
 
 def coarse_mask(mask: BoolMask, *, stride: int, rng: np.random.Generator) -> BoolMask:
-    """The mask as a segmentation network gives it: fine structure gone, gaps closed, outline off.
+    """Return the mask as a segmentation network gives it: fine structure gone, gaps closed, outline off.
 
     Args:
         mask: bool [H, W], the exact mask.
@@ -133,7 +133,7 @@ def tracked(
     rng: np.random.Generator,
     first_is_given: bool = False,
 ) -> list[BoolMask]:
-    """One object's masks over a clip as a tracker gives them.
+    """Return one object's masks over a clip as a tracker gives them.
 
     Args:
         masks: exact masks, bool [H, W] per frame; all-false where the object is away.

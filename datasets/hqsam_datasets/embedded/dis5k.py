@@ -16,7 +16,7 @@ _TERMS = b"%PDF-1.4\n% Stand-in for the terms of use of DIS5K. These pictures ar
 
 
 def dis5k_zip() -> bytes:
-    """The archive's one file."""
+    """Return the archive's one file."""
     terms = ("DIS5K/DIS5K Dataset Terms of Use.pdf", _TERMS)
     training = []
     for i in range(TRAINING_COUNTS["dis5k"]):

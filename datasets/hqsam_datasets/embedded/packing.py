@@ -28,13 +28,13 @@ _STORED_TURNS = {1: 0, 3: 2, 6: 1, 8: 3}
 
 
 def rng_of(*parts: object) -> np.random.Generator:
-    """A generator that depends only on the given parts (archive, item name, ...), not on any call made before."""
+    """Return a generator that depends only on the given parts (archive, item name, ...), not on any call made before."""
     text = "\x1f".join(str(part) for part in parts)
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
 
 
 def jpeg(image: UInt8Image, *, quality: int = 92, orientation: int = 1, mode: str | None = None) -> bytes:
-    """Encodes a JPEG.
+    """Encode a JPEG.
 
     Args:
         image: uint8 [H, W, 3] RGB, upright.
@@ -58,12 +58,12 @@ def jpeg(image: UInt8Image, *, quality: int = 92, orientation: int = 1, mode: st
 
 
 def png(array: UInt8Image) -> bytes:
-    """Encodes uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGBA) as PNG."""
+    """Encode uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGBA) as PNG."""
     return _saved(Image.fromarray(np.ascontiguousarray(array)), "PNG")
 
 
 def palette_png(labels: UInt8Image) -> bytes:
-    """Encodes a label map uint8 [H, W] as a palette PNG (mode P) with the colours that PASCAL and DAVIS use."""
+    """Encode a label map uint8 [H, W] as a palette PNG (mode P) with the colours that PASCAL and DAVIS use."""
     picture = Image.fromarray(np.ascontiguousarray(labels))
     picture.putpalette(_voc_palette().tobytes())
     return _saved(picture, "PNG")
@@ -76,7 +76,7 @@ def _saved(picture: Image.Image, file_format: str, **options: Any) -> bytes:
 
 
 def _voc_palette() -> UInt8Image:
-    """The PASCAL VOC colour map, uint8 [256, 3]: the label's bits dealt out to R, G and B from the top bit down."""
+    """Return the PASCAL VOC colour map, uint8 [256, 3]: the label's bits dealt to R, G and B from the top bit down."""
     label = np.arange(256)
     palette = np.zeros((256, 3), dtype=np.uint8)
     for bit in range(8):
@@ -86,12 +86,12 @@ def _voc_palette() -> UInt8Image:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Compact JSON, as annotation files are published, with the keys in the given order."""
+    """Return compact JSON, as annotation files are published, with the keys in the given order."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def zip_bytes(members: Iterable[Member], *, folders: bool = False) -> bytes:
-    """Packs members into a zip file.
+    """Pack members into a zip file.
 
     Args:
         members: (name, bytes) pairs in any order; names with forward slashes.

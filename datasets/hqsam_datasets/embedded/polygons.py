@@ -22,7 +22,7 @@ _MIN_PART_PX = 2.0
 
 
 def polygons_of(alpha: Alpha) -> list[list[float]]:
-    """Outlines the region where ``alpha`` is above one half.
+    """Outline the region where ``alpha`` is above one half.
 
     Args:
         alpha: float [H, W] coverage in 0..1.
@@ -51,13 +51,16 @@ def _area(ring: Contour) -> float:
 
 
 def _simple(ring: Contour) -> Ring:
-    """Drops points that lie within the tolerance of the outline; float [N, 2] in COCO's frame."""
+    """Drop points that lie within the tolerance of the outline; float [N, 2] in COCO's frame."""
     simplified = cv2.approxPolyDP(ring, _TOLERANCE_PX * _SUBPIXELS, closed=True)
     return np.asarray((simplified.reshape(-1, 2) + 0.5) / _SUBPIXELS, dtype=np.float64)
 
 
 def _joined(outer: Ring, holes: list[Ring]) -> list[float]:
-    """Joins holes to their outline by cuts between the nearest points; flat, two decimals as published."""
+    """Join holes to their outline by cuts between the nearest points.
+
+    Flat, two decimals as published.
+    """
     for hole in holes:
         distance = ((outer[:, None] - hole[None]) ** 2).sum(axis=2)
         here, there = np.unravel_index(int(distance.argmin()), distance.shape)

@@ -81,7 +81,7 @@ class _Actor:
 def _half_size(
     rng: Generator, family: str, shape: Shape, height: int, width: int, fill: tuple[float, float]
 ) -> NDArray[np.float64]:
-    """Half extents (x, y) in pixels, inside the image: about square, or in proportion for everyday things."""
+    """Return half extents (x, y) in pixels, inside the image: about square, or in proportion for everyday things."""
     half = 0.5 * min(height, width) * rng.uniform(*fill)
     aspect = float(np.exp(rng.uniform(-0.25, 0.25)))
     limit = np.array([0.48 * width, 0.48 * height])
@@ -95,7 +95,7 @@ def _half_size(
 def _pose(
     rng: Generator, family: str, shape: Shape, height: int, width: int, fill: tuple[float, float], centred: bool
 ) -> Pose:
-    """A random pose: the extent is `fill` of the image's shorter side, the box lies inside."""
+    """Draw a random pose: the extent is `fill` of the image's shorter side, the box lies inside."""
     half_size = _half_size(rng, family, shape, height, width, fill)
     room = np.array([width, height]) / 2 - half_size
     offset = rng.uniform(-1, 1, 2) * room * (0.8 if centred else 1.0)
@@ -112,7 +112,10 @@ def _pose(
 
 
 def _object_colour(rng: Generator, around: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A colour at some distance (RGB, Euclidean) from `around`; nearer ones are harder to find."""
+    """Draw a colour at some distance (RGB, Euclidean) from `around`.
+
+    Nearer ones are harder to find.
+    """
     wanted = rng.uniform(45, 110)
     options = np.stack([colour(rng) for _ in range(12)])
     distance = np.linalg.norm(options - around, axis=1)
@@ -142,7 +145,7 @@ def _actor(
 
 
 def _surface(actor: _Actor, pose: Pose, alpha: Field) -> Field:
-    """The object's colours: its pattern with the marks on it (darker on a bright object, brighter on a dark one), lit."""
+    """Return the object's lit colours: its pattern with the marks on it (darker on bright objects, brighter on dark ones)."""
     surface = actor.surface
     if any(p.kind in MARKS for p in actor.shape):
         height, width = alpha.shape
@@ -157,7 +160,7 @@ def _surface(actor: _Actor, pose: Pose, alpha: Field) -> Field:
 
 
 def _over(canvas: Field, colour_layer: Field, alpha: Field) -> Field:
-    """Source-over compositing."""
+    """Composite a layer over a canvas (source-over)."""
     a = alpha[..., None]
     return canvas * (1 - a) + colour_layer * a
 
@@ -172,7 +175,7 @@ def _shadow(rng: Generator, canvas: Field, alpha: Field) -> Field:
 
 
 def _backdrop(rng: Generator, height: int, width: int) -> Field:
-    """Textured ground, at times two textures on either side of a soft or hard border."""
+    """Draw a textured ground, at times two textures on either side of a soft or hard border."""
     first = colour(rng)
     second = np.clip(first + rng.normal(0, rng.uniform(10, 70), 3), 5, 250)
     ground = pattern(rng, height, width, first=first, second=second)
@@ -185,7 +188,7 @@ def _backdrop(rng: Generator, height: int, width: int) -> Field:
 
 
 def _add_clutter(rng: Generator, canvas: Field, families: Sequence[str], n: int) -> Field:
-    """Distractors: small shapes of other colours behind the objects."""
+    """Draw distractors: small shapes of other colours behind the objects."""
     height, width = canvas.shape[:2]
     for _ in range(n):
         around = canvas.mean(axis=(0, 1)).astype(np.float64)
@@ -222,7 +225,7 @@ def _camera(rng: Generator, height: int, width: int) -> _Camera:
 
 
 def _expose(rng: Generator, canvas: Field, camera: _Camera) -> Image:
-    """Light, blur, sensor noise and quantisation."""
+    """Apply light, blur, sensor noise and quantisation."""
     height, width = canvas.shape[:2]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
@@ -251,7 +254,10 @@ def _render(rng: Generator, backdrop: Field, actors: Sequence[_Actor], camera: _
 def _cast(
     rng: Generator, families: Sequence[str], backdrop: Field, n_objects: int, fill: tuple[float, float]
 ) -> list[_Actor]:
-    """The objects of a scene; several objects are smaller and keep some distance from each other."""
+    """Draw the objects of a scene.
+
+    Several objects are smaller and keep some distance from each other.
+    """
     height, width = backdrop.shape[:2]
     around = backdrop.mean(axis=(0, 1)).astype(np.float64)
     if n_objects == 1:
@@ -265,7 +271,10 @@ def _cast(
 
 
 def _clearance(actor: _Actor, others: Sequence[_Actor]) -> float:
-    """Smallest gap to the other objects' boxes along x or y, pixels; negative when the boxes overlap."""
+    """Return the smallest gap to the other objects' boxes along x or y, pixels.
+
+    Negative when the boxes overlap.
+    """
     gaps = [
         max(
             abs(actor.pose.center[k] - o.pose.center[k]) - actor.pose.half_size[k] - o.pose.half_size[k] for k in (0, 1)
@@ -321,7 +330,7 @@ def render_scene(
 
 
 def _moved(actor: _Actor, frame: int) -> _Actor:
-    """The actor's pose some frames later: drift, turn and a travelling bend."""
+    """Return the actor's pose some frames later: drift, turn and a travelling bend."""
     p = actor.pose
     center = (p.center[0] + frame * actor.velocity[0], p.center[1] + frame * actor.velocity[1])
     phase = (p.phase[0] + 0.25 * frame, p.phase[1] - 0.2 * frame, p.phase[2] + 0.3 * frame, p.phase[3])
@@ -365,7 +374,7 @@ def render_clip(
 
 
 def render_background(*, rng: Generator, height: int, width: int, clutter: int = 3) -> Image:
-    """A textured, cluttered image without any object, uint8 [H, W, 3] RGB."""
+    """Render a textured, cluttered image without any object, uint8 [H, W, 3] RGB."""
     canvas = _add_clutter(rng, _backdrop(rng, height, width), TRAIN_FAMILIES, clutter)
     return _expose(rng, canvas, _camera(rng, height, width))
 

@@ -22,7 +22,7 @@ def _set(photos: list[Photo], images: str, masks: str, style: MaskStyle) -> list
 
 
 def thin_object_detection_zip() -> bytes:
-    """The archive's one file."""
+    """Return the archive's one file."""
     training = []
     for i in range(TRAINING_COUNTS["thinobject5k"]):
         made = pair("thinobject5k", i)
