@@ -45,8 +45,7 @@ def validate(
 
     Raises:
         UserError: if a table is missing, or an expectation fails. In the latter case results and data docs are
-            written to
-            the sibling folder `<out>-failed`, and `out` is left as it was.
+            written to the sibling folder `<out>-failed`, and `out` is left as it was.
     """
     # Great Expectations takes seconds to import: not before it is needed.
     from hqsam_datasets.quality.docs import render
@@ -108,6 +107,6 @@ def _failure(failed: list[dict[str, Any]], folder: Path) -> UserError:
     return UserError(
         f"{len(failed)} quality expectations fail. " + "; ".join(lines),
         file=folder / "data_docs.html", key=first,
-        cure="mend these files, skip them (sources.<name>.skip, benchmarks.<name>.index.skip of own data), or change the limit in "
+        cure="fix these files, skip them (sources.<name>.skip, benchmarks.<name>.index.skip of own data), or change the limit in "
         "params quality",
     )  # fmt: skip

@@ -54,7 +54,7 @@ def check(tables: Tables, options: QualityOptions) -> list[dict[str, Any]]:
 
 
 def expectations(tables: Tables, options: QualityOptions) -> Iterator[Check]:
-    """Every expectation of the gate, by table."""
+    """Yield every expectation of the gate, by table."""
     yield from _image_checks("samples", options)
     yield from _sample_checks(sorted(tables.sets.loc[tables.sets["role"] == "source", "set"]), options)
     yield from _image_checks("images", options)
@@ -63,7 +63,7 @@ def expectations(tables: Tables, options: QualityOptions) -> Iterator[Check]:
 
 
 def _image_checks(table: str, options: QualityOptions) -> Iterator[Check]:
-    """What holds for every image, of training or evaluation."""
+    """Yield what holds for every image, of training or evaluation."""
     what = {"samples": "training", "images": "evaluation"}[table]
     yield Check(table, f"{what} keys are unique over all sets", "ExpectColumnValuesToBeUnique", {"column": "key"})
     yield _matches(table, "key", _KEY, f"{what} keys are safe in file names, URLs and tars")
@@ -147,7 +147,10 @@ def _matches(table: str, column: str, regex: str, title: str) -> Check:
 
 
 def _evaluate(name: str, frame: pd.DataFrame, checks: list[Check], tables: Tables) -> list[dict[str, Any]]:
-    """Run one table's suite. The library ignores nulls in most expectations: a null fails its own, added here."""
+    """Run one table's suite.
+
+    The library ignores nulls in most expectations: a null fails its own, added here.
+    """
     gx = _library()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
@@ -175,7 +178,7 @@ def _evaluate(name: str, frame: pd.DataFrame, checks: list[Check], tables: Table
 
 
 def _null_checks(name: str, checks: list[Check]) -> list[Check]:
-    """One expectation of no nulls per manifest column that any other expectation is about."""
+    """Return one expectation of no nulls per manifest column that any other expectation is about."""
     have = {c.arguments["column"] for c in checks if c.expectation == "ExpectColumnValuesToNotBeNull"}
     columns = dict.fromkeys(c.arguments["column"] for c in checks if "column" in c.arguments)
     wanted = [column for column in columns if column not in have and not _is_derived(name, column)]
@@ -186,7 +189,7 @@ def _null_checks(name: str, checks: list[Check]) -> list[Check]:
 
 
 def _is_derived(table: str, column: str) -> bool:
-    """Whether `quality_tables` computes the column, which then has a value in every row."""
+    """Return whether `quality_tables` computes the column, which then has a value in every row."""
     return table == "sets" or column.startswith("n_") or column in ("key_has_prefix", "shard_exists", "tiles_ok")
 
 
@@ -201,7 +204,7 @@ def _library() -> Any:
 
 
 def _plain(item: Check, outcome: Any, frame: pd.DataFrame, tables: Tables) -> dict[str, Any]:
-    """The lasting part of one result."""
+    """Return the lasting part of one result."""
     if outcome.exception_info.get("raised_exception"):
         raise RuntimeError(f"{item.title}: {outcome.exception_info.get('exception_message')}")
     result = outcome.result

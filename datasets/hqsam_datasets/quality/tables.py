@@ -36,9 +36,9 @@ _LISTED = ("known_bad", "stray_file", "crowd", "no_object", "no_mask")
 
 @dataclass
 class Tables:
-    """The tables, keys to name when an expectation on `sets` fails: (set, column) -> examples, and what could not be had.
+    """The tables, keys to name when an expectation on `sets` fails: (set, column) -> examples, and what is missing.
 
-    A benchmark without images because optional files of its archive could not be had is in no table, only in `missing`
+    A benchmark without images because optional files of its archive are unavailable is in no table, only in `missing`
     (benchmark -> what is missing and how to get it); so are benchmarks that lack only some prompts, which are checked.
     """
 
@@ -49,7 +49,7 @@ class Tables:
     missing: dict[str, str] = field(default_factory=dict)
 
     def frames(self) -> dict[str, pd.DataFrame]:
-        """By name, in the order of checking."""
+        """Return the tables by name, in the order of checking."""
         return {"samples": self.samples, "images": self.images, "sets": self.sets}
 
 
@@ -81,7 +81,10 @@ def read_tables(samples: dict[str, Path], benchmarks: dict[str, Path], options: 
 
 
 def _missing(folder: Path) -> str:
-    """What the index says about optional files that could not be had; "" if nothing is missing."""
+    """Return what the index says about optional files that are unavailable.
+
+    "" if nothing is missing.
+    """
     path = folder / "index.json"
     found = (read_json(path) if path.is_file() else {}).get("missing", {})
     what = f"no prompts {', '.join(found.get('prompt_sets', ()))}; " if found.get("prompt_sets") else ""
@@ -227,7 +230,10 @@ class _Children:
         self._offenders("n_prompts_without_content", table.column("prompt_id").filter(_mask(~sound)))
 
     def _attribute(self, table: pa.Table, counter: str, orphans: str, id_column: str) -> I64:
-        """Row of each child's image (-1: unknown); counts children, orphans, repeated ids and deviating sizes."""
+        """Return the row of each child's image (-1: unknown).
+
+        Count children, orphans, repeated ids and deviating sizes.
+        """
         import pyarrow.compute as pc
 
         found = pc.fill_null(pc.index_in(table.column("key"), value_set=self._keys), -1)
@@ -273,7 +279,7 @@ class _Children:
 
 
 def _flags(column: Any) -> NDArray[np.bool_]:
-    """A boolean arrow column as numpy; null is false."""
+    """Return a boolean arrow column as numpy; null is false."""
     import pyarrow.compute as pc
 
     return np.asarray(pc.fill_null(column, False).to_numpy(), np.bool_)
@@ -295,7 +301,7 @@ def _set_row(name: str, role: str, schema: str, **counts: Any) -> dict[str, Any]
 
 
 def _schema(table: pa.Table, name: manifest.TableName) -> str:
-    """`ok`, or what deviates from the contract's column types."""
+    """Return `ok`, or what deviates from the contract's column types."""
     wanted = manifest.schema(name)
     wrong = [
         f"{f.name} is {table.schema.field(f.name).type}, not {f.type}"
