@@ -42,7 +42,7 @@ class AnnotatedImages:
         return self._sheet
 
     def scan(self, name: str, root: Path, options: SourceOptions) -> Scan:
-        """One pair per annotated image; see `base.Source.scan`."""
+        """Return one pair per annotated image; see `base.Source.scan`."""
         if not options.annotations:
             cure = "name the annotation file inside the archive"
             raise UserError(
@@ -71,7 +71,7 @@ class AnnotatedImages:
 
 
 def annotation_file(name: str, root: Path, wanted: str) -> Path:
-    """The annotation file of `sources.<name>`."""
+    """Return the annotation file of `sources.<name>`."""
     key = f"sources.{name}.annotations"
     try:
         return found_single(root, wanted, key=key)
@@ -106,7 +106,7 @@ def _images(records: list[Any], path: Path) -> dict[int | str, _Image]:
 
 @contextmanager
 def _named(what: str, record: Any, path: Path) -> Iterator[None]:
-    """What is wrong with an entry becomes an error that names it."""
+    """Turn what is wrong with an entry into an error that names it."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
@@ -116,7 +116,7 @@ def _named(what: str, record: Any, path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The file with its annotations packed: a training set's are gigabytes."""
+    """Read the file and pack its annotations: a training set's are gigabytes."""
     problem = "not a COCO-type annotation file"
     record: dict[str, Any] = {}
     packed: list[tuple[int | str, bytes]] = []
@@ -183,7 +183,10 @@ def _unusable(entry: Mapping[str, Any], shape: Any, has_image: bool) -> tuple[Re
 
 
 def file_name(image: Mapping[str, Any], path: Path) -> str:
-    """`file_name` of a COCO entry; LVIS has none: the last two parts of `coco_url`. Never one that leaves the archive."""
+    """Return `file_name` of a COCO entry, or the last two parts of LVIS's `coco_url`.
+
+    Never a path that leaves the archive.
+    """
     if image.get("file_name"):
         parts = re.split(r"[\\/]+", str(image["file_name"]))
     elif image.get("coco_url"):
@@ -213,7 +216,7 @@ class Places:
         self._missing: list[str] = []
 
     def find(self, file_name: str) -> Path | None:
-        """The image; None, and an error later, if it is not there."""
+        """Find the image; None, and an error later, if it is not there."""
         parts = file_name.split("/")
         tails = ["/".join(parts[start:]) for start in range(len(parts))]
         paths = [(base, tail) for tail in tails for base in self._bases]

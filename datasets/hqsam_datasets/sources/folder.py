@@ -101,7 +101,7 @@ class AnyFolder:
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files by their path below `folder` without extension; hidden ones are left out.
+    """List files by their path below `folder` without extension; hidden ones are left out.
 
     Raises:
         UserError: if two files have the same stem: which one counts would be a guess.
@@ -121,7 +121,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def stem_of(inner: Path) -> str:
-    """What pairs an image with its masks: the path below the folder without extension, in one Unicode form.
+    """Return what pairs an image with its masks: the path below the folder without extension, in one Unicode form.
 
     macOS writes `ö` as two characters, most others as one: a mask made on another system must still be found.
     """
@@ -129,7 +129,7 @@ def stem_of(inner: Path) -> str:
 
 
 def mask_finder(masks: Collection[str]) -> Callable[[str], list[str]]:
-    """Gives the stems of an image's masks: the same one, or else all in the folder of that name."""
+    """Return the stems of an image's masks: the same one, or else all in the folder of that name."""
     by_folder: dict[str, list[str]] = {}
     for stem in sorted(masks):
         by_folder.setdefault(stem.rpartition("/")[0], []).append(stem)

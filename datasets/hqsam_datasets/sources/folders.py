@@ -65,7 +65,7 @@ class _Files:
     listing: Path | None
 
     def partner(self, stem: str, image_is_missing: bool) -> Path:
-        """Where the missing half of a pair should be."""
+        """Return where the missing half of a pair should be."""
         if image_is_missing:
             return self.image_dir / f"{stem}{IMAGE_SUFFIXES[0]}"
         return self.mask_dir / f"{stem}{MASK_SUFFIXES[0]}"
@@ -143,7 +143,7 @@ class _Rules:
         self.rejects: list[Reject] = []
 
     def drops(self, stem: str, origin: str) -> bool:
-        """Whether this pair is left out; the reject is noted."""
+        """Return whether this pair is left out, and note the reject."""
         plain = normal_name(stem)
         if (bad := self._spelled.get(plain)) is not None:
             self._met.add(bad)
@@ -156,12 +156,12 @@ class _Rules:
         return False
 
     def why_bad(self, stem: str) -> str | None:
-        """What the data sheet says against this stem."""
+        """Return what the data sheet says against this stem."""
         bad = self._spelled.get(normal_name(stem))
         return None if bad is None else self._known_bad[bad]
 
     def orphan(self, path: Path, stem: str, origin: str, missing: Path | None) -> None:
-        """A file without partner: noted as stray or bad where the sheet or `skip` lists it, else an error later."""
+        """Note a file without partner: stray or bad where the sheet or `skip` lists it, else an error later."""
         why = self._strays.get(normal_name(stem + path.suffix)) or self._stray_suffixes.get(path.suffix)
         if why is not None:
             self.reject(origin, "stray_file", why)
@@ -169,7 +169,7 @@ class _Rules:
             self._orphans.append((path, f"has no {missing}" if missing else "is neither image nor mask of a pair"))
 
     def absent(self, path: Path, stem: str, listing: Path) -> None:
-        """An image that the set's own list names and that is not there: an error later, unless the sheet or `skip` lists it."""
+        """Note an image of the set's own list that is not there: an error later unless the sheet or `skip` lists it."""
         if not self.drops(stem, path.name):
             self._orphans.append((path, f"is named in {listing} and is not there"))
 
@@ -191,17 +191,20 @@ class _Rules:
         )
 
     def unmatched(self) -> tuple[str, ...]:
-        """Known bad stems that no file had: the archive names its files differently, or was cleaned."""
+        """Return known bad stems that no file had: the archive names its files differently, or was cleaned."""
         return tuple(sorted(set(self._known_bad) - self._met))
 
 
 def normal_name(stem: str) -> str:
-    """A stem without regard to case and punctuation: `bamboo_slip/7`, `bamboo_slip_7` and `bamboo-slip-7` are one."""
+    """Return a stem without case and punctuation: `bamboo_slip/7`, `bamboo_slip_7` and `bamboo-slip-7` are one."""
     return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
 
 
 def _spellings(stem: str) -> set[str]:
-    """How a flat repack may call `bamboo_slip/7`; a name without folder has one spelling."""
+    """Return how a flat repack may spell `bamboo_slip/7`.
+
+    A name without folder has one spelling.
+    """
     folder, _, name = stem.rpartition("/")
     ways = (f"{folder}/{name}", f"{folder}{name}", f"{name}/{folder}", f"{name}{folder}") if folder else (stem,)
     return {normal_name(way) for way in ways}
@@ -266,7 +269,7 @@ def _stem_of(path: Path, nested: bool) -> str:
 
 
 def _resolved(root: Path, layout: Layout, any_case: bool) -> dict[str, Path] | None:
-    """Where each path of the layout lies: together if possible, else wherever (archives published in several files)."""
+    """Return where each path of the layout lies: together if possible, else anywhere (archives of several files)."""
     try:
         base = find_root(root, layout.needs[0], any_case=any_case)
         if layout.marker is not None:
