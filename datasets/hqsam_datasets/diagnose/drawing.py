@@ -64,7 +64,7 @@ def draw_sample(
 def draw_evaluation(
     image: NDArray[np.uint8], truths: Sequence[Mapping[str, Any]], prompts: Sequence[Mapping[str, Any]]
 ) -> NDArray[np.uint8]:
-    """A row of tiles: the image, its ground truth, and the prompts of each set.
+    """Draw a row of tiles: the image, its ground truth, and the prompts of each set.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -88,7 +88,7 @@ def draw_evaluation(
 
 
 def _with_masks(tile: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
-    """A tile with the masks of its image; they are drawn at its size, for there may be hundreds of large ones."""
+    """Draw the masks of an image at the tile's size: there may be hundreds of large ones."""
     for place, row in enumerate(rows):
         mask = rle.decode(row["rle"], height=row["height"], width=row["width"]).view(np.uint8) * np.uint8(255)
         tile = tinted(tile, _fitted(mask), _TINTS[place % len(_TINTS)])
@@ -96,7 +96,7 @@ def _with_masks(tile: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> N
 
 
 def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The image with the mask in colour: half transparent inside, its outline solid."""
+    """Tint an image with a mask: half transparent inside, its outline solid."""
     weight = (mask.astype(np.float32) / 255 * 0.45)[..., None]
     mixed = (image * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.uint8)
     inside = (mask > FOREGROUND).astype(np.uint8)
@@ -106,7 +106,10 @@ def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int,
 
 
 def crop_box(view: Mapping[str, Any], size: tuple[int, ...]) -> tuple[float, float, float, float]:
-    """What a view shows of its image, xyxy in pixels of the image; size is (height, width)."""
+    """Return what a view shows of its image, xyxy in pixels of the image.
+
+    `size` is (height, width).
+    """
     jitter, (height, width) = view["jitter"], size
     across, down = width / jitter["width"], height / jitter["height"]
     x0, x1 = jitter["crop_x"] * across, (jitter["crop_x"] + jitter["crop_w"]) * across
@@ -131,7 +134,10 @@ def _draw_marks(
     tile: NDArray[np.uint8], marks: Marks, factor: float, *, colours: tuple[_Colour, _Colour], thick: int, radius: int,
     centre: float = 0.0,
 ) -> None:  # fmt: skip
-    """Draw boxes and lines in the first colour and points in the second; `centre` is where in a pixel a coordinate is."""
+    """Draw boxes and lines in the first colour and points in the second.
+
+    `centre` is where in a pixel a coordinate is.
+    """
 
     def at(x: float, y: float) -> tuple[int, int]:
         place = (x + centre) * factor, (y + centre) * factor
@@ -146,7 +152,7 @@ def _draw_marks(
 
 
 def _labelled(tile: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    """The tile with a line of text in its corner, drawn in place."""
+    """Write a line of text into the tile's corner, in place."""
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
     tile[: height + 16, : width + 16] //= 3
     cv2.putText(tile, text, (8, height + 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
@@ -154,12 +160,12 @@ def _labelled(tile: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
 
 
 def _tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Fit into a square of `TILE` pixels, keeping the shape; grey around it."""
+    """Fit an image into a square of `TILE` pixels, keeping its shape; grey around it."""
     return _fitted(image, around=48)
 
 
 def _fitted(image: NDArray[np.uint8], *, around: int = 0) -> NDArray[np.uint8]:
-    """An image or mask, enlarged or reduced to `TILE` pixels, in the upper left corner of a square."""
+    """Return an image or mask, enlarged or reduced to `TILE` pixels, in the upper left corner of a square."""
     factor = TILE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     canvas = np.full((TILE, TILE, *image.shape[2:]), around, np.uint8)

@@ -108,13 +108,13 @@ class _Folder:
     dangling: list[Path] = field(default_factory=list)
 
     def pairs(self) -> list[tuple[str, Path, tuple[Path, ...]]]:
-        """Stem, image and masks of every image that has masks, as the source `folder` pairs them."""
+        """Return stem, image and masks of every image that has masks, as the source `folder` pairs them."""
         masks_of = mask_finder(self.masks)
         found = {stem: masks_of(stem) for stem in sorted(self.images)}
         return [(s, self.images[s][0], tuple(self.masks[m][0] for m in masks)) for s, masks in found.items() if masks]
 
     def lonely(self) -> tuple[list[str], list[str]]:
-        """Stems of images without mask, and of masks without image."""
+        """Return stems of images without mask, and of masks without image."""
         masks_of = mask_finder(self.masks)
         masks = {stem: masks_of(stem) for stem in self.images}
         used = {mask for found in masks.values() for mask in found}
@@ -136,7 +136,7 @@ def examine(
         image_folder: subfolder of the images, if its name does not say so.
         mask_folder: subfolder of the masks.
         kind: the source that is to read it: a mask is one object, or a map of labels.
-        progress: told about every pair.
+        progress: called for every pair.
 
     Returns:
         Findings, worst first within the order of looking. No `error` among them means that the normalise stage takes
@@ -208,19 +208,19 @@ def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a JSON file has COCO's keys; a large one is taken for such a file unread."""
+    """Return whether a JSON file has COCO's keys; a large one is taken for such a file unread."""
     if path.stat().st_size > _LARGE:
         return True
     try:
         with open_text(path) as file:
             content = json.load(file)
     except (OSError, ValueError, RecursionError):
-        return True  # what is wrong with it is said when it is named
+        return True  # reading it by its name will report what is wrong with it
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
 def _is_yolo(path: Path) -> bool:
-    """Whether a text file begins with an object of YOLO: a class and at least two points as fractions."""
+    """Return whether a text file begins with an object of YOLO: a class and at least two points as fractions."""
     with open_text(path, errors="replace") as file:
         first = file.readline(10_000)
     return re.fullmatch(r"\d+(\s+[01]?\.?\d+(e-\d+)?){4,}\s*", first) is not None
@@ -295,7 +295,7 @@ def _nearly(no_mask: Sequence[str], no_image: Sequence[str]) -> tuple[str, ...]:
 
 
 def _look(kind: Kind, pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
-    """The facts of an image with its first mask, then those of further masks alone."""
+    """Return the facts of an image with its first mask, then those of further masks alone."""
     stem, image_path, mask_paths = pair
     try:
         data = image_path.read_bytes()
@@ -312,7 +312,7 @@ def _look(kind: Kind, pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
 
 
 def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...], tuple[int, int]]) -> _Facts:
-    """`sizes`: of the image upright, and as stored."""
+    """Return the facts of one mask; `sizes` are those of the image, upright and as stored."""
     try:
         data = path.read_bytes()
         mask = decode_mask(data) if kind == "folder" else _label_map(data)
@@ -334,13 +334,13 @@ def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...
 
 
 def _label_map(data: bytes) -> DecodedMask:
-    """All labels together, as kind `label_maps` takes them."""
+    """Return all labels as one mask, as kind `label_maps` reads them."""
     labels = decode_labels(data)
     return DecodedMask(np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8), "palette", 0.0)
 
 
 def _count_labels(data: bytes) -> int:
-    """Labels of a palette image beside background (0) and void (255)."""
+    """Count the labels of a palette image beside background (0) and void (255)."""
     return len(set(np.unique(decode_labels(data)).tolist()) - {0, 255})
 
 
@@ -371,8 +371,8 @@ def _about_masks(facts: Sequence[_Facts]) -> Iterator[Finding]:
         yield Finding("error", f"{len(empty)} masks have no foreground (no value above {images.FOREGROUND})", empty)
     kinds = Counter(f.encoding for f in facts if f.encoding not in ("", "empty"))
     if len(kinds) > 1:
-        told = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-        yield Finding("note", f"the masks are encoded in several ways: {told}; all become 0..255 here")
+        counts = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+        yield Finding("note", f"the masks are encoded in several ways: {counts}; all become 0..255 here")
     maps = tuple(f.stem for f in facts if f.n_labels > 1)
     if maps:
         text = "masks hold several labels, here taken for one object: kind label_maps makes an instance of each"
@@ -408,7 +408,7 @@ def _verdict(findings: Sequence[Finding], folder: Path, kind: Kind, image_dir: P
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
         return Finding(
-            "error", f"not usable as it is: {errors} kinds of problems have to be mended or listed under skip"
+            "error", f"not usable as it is: {errors} kinds of problems have to be fixed or listed under skip"
         )
     where = f"images: {_inside(image_dir, folder)}, masks: {_inside(mask_dir, folder)}"
     return Finding("ok", f"usable as a training source: {{kind: {kind}, archive: NAME, {where}}}")

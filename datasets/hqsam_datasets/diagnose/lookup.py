@@ -71,7 +71,7 @@ def find_image(key: str, data: Path) -> FoundImage | None:
 
 
 def _rows_of(key: str, path: Path) -> list[dict[str, Any]]:
-    """Its rows of a table, which is not read whole: LVIS has millions."""
+    """Read the rows of one key; the table is not read whole: LVIS has millions."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -134,7 +134,7 @@ def _plan(key: str, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, 
 
 
 def _pictures(files: Mapping[str, bytes], tail: str) -> dict[str, NDArray[np.uint8]]:
-    """A view's pictures by name: `noise0.png` is the picture `noise` of view 0."""
+    """Return a view's pictures by name: `noise0.png` is the picture `noise` of view 0."""
     named = {name.removesuffix(tail): data for name, data in files.items() if name.endswith(tail)}
     return {name: decode_mask(data).mask for name, data in named.items() if not name[-1:].isdigit()}
 
