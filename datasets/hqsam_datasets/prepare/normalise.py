@@ -48,10 +48,11 @@ VERSION = 2
 _PREFIX = "samples"
 MIN_SHARD = 256
 MAX_SHARDS = 48
-"""DVC is to see tens of files per source: at most so many shards, of at least `MIN_SHARD` samples."""
+"""At most this many shards per source, of at least `MIN_SHARD` samples: DVC shall see tens of files."""
 _PAIRS_WORTH_A_PROCESS = 400
 _PARTS = 4
-_JOINED = 8  # one shard in so many is made in parts, at most one per process: to join them is the main process's work
+# One shard in this many is made in parts, at most one per process: the main process must join them.
+_JOINED = 8
 _SHOWN_REJECTS = 20
 
 
@@ -99,7 +100,7 @@ def normalise(
         root: extracted tree (`archive.extracted`).
         out: folder to write.
         options: the section's values.
-        progress: told about every finished shard.
+        progress: called for every finished shard.
         workers: processes; None: as many as pay off (see `parallel.worker_count`). It changes no byte.
 
     Returns:
@@ -151,7 +152,7 @@ def _parts(task: _Task) -> Iterator[_Task]:
 
 
 def _shards(crew: Crew[_Task, _Done], tasks: list[_Task]) -> Iterator[_Done]:
-    """What came of each shard, in order."""
+    """Yield what came of each shard, in order."""
     parts: list[_Done] = []
     for task, done in zip(tasks, crew.map(tasks), strict=True):
         parts.append(done)
@@ -161,7 +162,7 @@ def _shards(crew: Crew[_Task, _Done], tasks: list[_Task]) -> Iterator[_Done]:
 
 
 def _joined(task: _Task, parts: list[_Done]) -> _Done:
-    """One shard from its parts, whose files are removed; `task` is any of theirs."""
+    """Join the parts of a shard and remove their files; `task` is any of theirs."""
     whole = _Done()
     with _writer(task, _PREFIX, sum(len(part.rows) for part in parts)) as writer:
         for part in parts:
@@ -197,7 +198,7 @@ def _check_keys(source: str, keys: list[str], scan: Scan) -> None:
 
 
 def _limited(keyed: list[tuple[str, Pair]], limit: int | None) -> list[tuple[str, Pair]]:
-    """A subset that does not depend on which other files are there: the smallest hashes of the keys."""
+    """Choose a subset that does not depend on which other files are there: the smallest hashes of the keys."""
     if limit is None or len(keyed) <= limit:
         return keyed
     chosen = sorted(keyed, key=lambda item: hashlib.sha256(item[0].encode()).digest())[:limit]
@@ -360,7 +361,7 @@ def _check_count(source: str, n_rows: int, rejects: list[Reject], options: Sourc
     wanted = "at least 1" if options.expected is None else str(options.expected)
     reasons = ", ".join(f"{reason}: {n}" for reason, n in manifest.count_by_reason(rejects).items()) or "none"
     lines = [f"{source} gives {n_rows} samples, expected {wanted}; rejects by reason: {reasons}"]
-    # What the data sheet announces is no news: the unexpected rejects first.
+    # Unexpected rejects first, then those that the data sheet announces.
     announced = ("known_bad", "stray_file")
     shown = sorted(rejects, key=lambda reject: (reject["reason"] in announced, reject["origin"]))
     lines += [f"    {r['origin']}: {r['reason']} ({r['detail']})" for r in shown[:_SHOWN_REJECTS]]
@@ -371,7 +372,7 @@ def _check_count(source: str, n_rows: int, rejects: list[Reject], options: Sourc
             "    known bad files are kept where they can be samples: see `hqsam data sheet` for those that cannot"
         )
     if scan.unmatched_known_bad:
-        lines.append(f"    known bad files that were not met: {', '.join(scan.unmatched_known_bad)}")
+        lines.append(f"    known bad files that were not found: {', '.join(scan.unmatched_known_bad)}")
     raise UserError(
         "\n".join(lines),
         file="params.yaml",

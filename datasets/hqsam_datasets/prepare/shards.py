@@ -78,7 +78,7 @@ def write_shards(
         exclusions: the overlap stage's `exclusions.jsonl`: one `{"key", "reason", "pair"}` per line.
         out: folder to write.
         options: section `shard`.
-        progress: told about every finished shard.
+        progress: called for every finished shard.
         workers: processes; None: as many as pay off. It changes no byte.
 
     Returns:
@@ -140,7 +140,10 @@ def _excluded_keys(exclusions: Path, places: Mapping[str, _Place]) -> set[str]:
 
 
 def _mixed(places: list[_Place], seed: int) -> list[_Place]:
-    """Interleave the sources in proportion to their sizes; within a source, order by a hash of the key."""
+    """Interleave the sources in proportion to their sizes.
+
+    Within a source, order by a hash of the key.
+    """
     by_source: dict[str, list[tuple[bytes, _Place]]] = {}
     for place in places:
         digest = hashlib.sha256(f"{seed}/{place.key}".encode()).digest()
@@ -164,7 +167,7 @@ def _write_shard(task: _Task) -> ShardInfo:
 
 
 def _read_sample(place: _Place) -> bytes:
-    """A sample's members as they lie in its source's archive: headers name the key, so they serve here, too."""
+    """Read a sample's members as its source's archive holds them: their headers name the key, so they fit here."""
     reader, spans = _reader(place.archive)
     if place.key not in spans:
         cure = f"run the normalise stage of {place.source} again"
@@ -176,7 +179,7 @@ def _read_sample(place: _Place) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _reader(archive: Path) -> tuple[TarReader, dict[str, tuple[int, int]]]:
-    """An open archive and where each key's sample lies in it."""
+    """Open an archive, and list where each key's sample lies in it."""
     reader = TarReader(archive)
     return reader, reader.spans()
 
