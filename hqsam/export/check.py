@@ -67,7 +67,7 @@ CASES = (
 
 
 def session(path: Path) -> Any:
-    """An onnxruntime session on the CPU."""
+    """Open an onnxruntime session on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -98,7 +98,7 @@ def compare_decoder(model: HQSam, path: Path, options: DecoderOptions) -> Differ
 def compare_case(
     model: HQSam, runtime: Any, encoded: Encoded, case: PromptCase, options: DecoderOptions, seed: int
 ) -> Difference:
-    """One case through the file and through prompt encoder, decoder and ``postprocess_masks``.
+    """Run one case through the file and through prompt encoder, decoder and ``postprocess_masks``.
 
     Args:
         model: What the file was made of.
@@ -130,7 +130,7 @@ def onnx_inputs(
     boxes_P4: Tensor | None = None,
     masks_P1hw: Tensor | None = None,
 ) -> Arrays:
-    """The arguments of ``HQSam.embed_prompts`` as inputs of a decoder file.
+    """Return the arguments of ``HQSam.embed_prompts`` as inputs of a decoder file.
 
     Args:
         encoded: Features of one image.
@@ -164,7 +164,7 @@ def onnx_inputs(
 
 
 def random_features(model: HQSam) -> Encoded:
-    """Features of no image, of the size that a neck with layer norm gives."""
+    """Return random features of the size that a neck with layer norm gives."""
     backbone, generator = model.backbone, torch.Generator().manual_seed(0)
     side = backbone.embedding_size
     shapes = ((1, backbone.decoder_dim, side, side), (1, backbone.vit_dim, side, side))

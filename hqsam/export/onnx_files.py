@@ -35,10 +35,10 @@ from hqsam_base.locks import locked
 
 OPSET = 18  # the newest that every runtime of the last three years reads
 TOLERANCE = 1e-3
-"""Largest difference from PyTorch that is let pass, in logits, or as a share of the largest value where that is above 1."""
+"""Largest difference from PyTorch that is accepted, in logits, or as a share of the largest value where that is above 1."""
 
 METADATA = "hqsam"
-"""Key of the file's metadata whose value is a JSON object: backbone, part, image_size, pixel_mean, pixel_std, ..."""
+"""Key of the file's metadata that holds a JSON object: backbone, part, image_size, pixel_mean, pixel_std, ..."""
 
 _WEIGHTS = ".data"  # added to a file's name by the exporter
 _LARGEST_FILE = 1_800_000_000  # protobuf ends at 2 GiB: larger models keep their weights beside the file
@@ -60,12 +60,12 @@ class Exported:
 
 
 def load_for_export(path: Path, *, head: Path | None, backbone: str | None, needs_hq: bool) -> HQSam:
-    """A model from files; never one whose HQ parameters are random although the decoder uses them.
+    """Load a model from files; never one whose HQ parameters are random although the decoder uses them.
 
     Args:
         path: A whole SAM or HQ-SAM, or (for backbones that bring their own SAM) a trained head.
         head: Trained HQ parameters for ``path``.
-        backbone: Its name; None: told by the weights.
+        backbone: Its name; None: detected from the weights.
         needs_hq: Whether HQ parameters must be there.
 
     Raises:
@@ -75,7 +75,7 @@ def load_for_export(path: Path, *, head: Path | None, backbone: str | None, need
         return load_any(path, backbone=backbone, without_hq="give --head or choose --output sam" if needs_hq else None)
     name = backbone or checkpoint.backbone_of(checkpoint.read(path))
     if name is None:
-        raise UserError("the backbone of this file cannot be told", file=path, cure="give --backbone")
+        raise UserError("the backbone cannot be detected from this file", file=path, cure="give --backbone")
     return build_model(ModelOptions.model_construct(backbone=name, checkpoint=path), head=head).eval()
 
 
@@ -100,7 +100,7 @@ def export_onnx(
         UserError: Another variant than ``hq``, a folder that cannot be written, or a file's results differ from the model's.
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
-        importlib.import_module(name)  # what is not installed is told before minutes of work
+        importlib.import_module(name)  # a missing package is reported before minutes of work
     options = options or DecoderOptions()
     if model.variant != variants.DEFAULT:
         raise UserError(
@@ -114,7 +114,7 @@ def export_onnx(
 
 
 def file_name(model: HQSam, part: Part, options: DecoderOptions) -> str:
-    """The name of a part's file."""
+    """Return the name of a part's file."""
     if part == "encoder":
         return f"{model.backbone.name}_encoder.onnx"
     extra = ("_multimask" if options.multimask else "") + ("_low_res" if options.low_res_only else "")
@@ -200,7 +200,7 @@ def _decoder(model: HQSam, options: DecoderOptions) -> tuple[nn.Module, list[Ten
 
 
 def example_inputs(model: HQSam, *, prompts: int, points: int) -> dict[str, Tensor]:
-    """Inputs of the right shapes for every decoder file, by name."""
+    """Return inputs of the right shapes for every decoder file, by name."""
     backbone = model.backbone
     side = backbone.embedding_size
     return {
@@ -215,7 +215,7 @@ def example_inputs(model: HQSam, *, prompts: int, points: int) -> dict[str, Tens
 
 
 def metadata(model: HQSam, part: Part, options: DecoderOptions) -> dict[str, Any]:
-    """What somebody who has only the file needs to know."""
+    """Return what somebody who has only the file needs to know."""
     backbone = model.backbone
     known: dict[str, Any] = {
         "backbone": backbone.name,
@@ -239,7 +239,7 @@ def metadata(model: HQSam, part: Part, options: DecoderOptions) -> dict[str, Any
 
 @contextlib.contextmanager
 def _work_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path``; what a killed run left behind is removed first."""
+    """Make a temporary folder beside ``path``; what a killed run left behind is removed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent / f".{path.name}.lock", remove=True), atomic.disk_full_is_user_error(path):
         atomic.clear_stale(path)
@@ -253,7 +253,7 @@ def _work_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints its progress and warns about what its own code does; errors still propagate."""
+    """Hide the exporter's progress and its warnings about its own code; errors still propagate."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

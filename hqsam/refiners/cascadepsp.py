@@ -4,8 +4,7 @@ The whole image and the mask go to the package's ``Refiner.refine``: a global st
 then, unless ``fast``, a local step on windows of ``L`` pixels at full resolution; above 127 of 255 is object. How the
 paper's authors cropped and resized is not published.
 
-The package fetches its weights from the internet when it is not told otherwise. Here they are a file that the caller
-has: 67.7 M parameters, a state dict of ``torch.nn.DataParallel``.
+By default the package downloads its weights. Here the caller names a file: 67.7 M parameters, a state dict of ``torch.nn.DataParallel``.
 """
 
 from __future__ import annotations
@@ -44,7 +43,10 @@ def _package() -> Any:
 
 
 def _network(package: Any, weights: Path, device: str) -> Any:
-    """The package's refiner with weights from a file; it looks for a file named ``model`` in a folder."""
+    """Load the package's refiner with weights from a file.
+
+    It looks for a file named ``model`` in a folder.
+    """
     with tempfile.TemporaryDirectory(prefix="cascadepsp-") as folder:
         (Path(folder) / "model").symlink_to(weights.absolute())
         try:

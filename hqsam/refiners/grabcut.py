@@ -20,7 +20,10 @@ ROUNDS = 3
 
 
 def refine(image: Image, mask: BoolMask) -> BoolMask:
-    """See ``Opened.run``. A mask that leaves no certain pixel inside or outside comes back as it is."""
+    """See ``Opened.run``.
+
+    A mask that leaves no certain pixel inside or outside comes back as it is.
+    """
     radius = max(1, round(BAND * math.hypot(*mask.shape)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     # Beyond the frame the object may go on: the frame is no border of the mask.
