@@ -44,7 +44,7 @@ class Row:
 
 
 def rows(root: Path) -> list[Row]:
-    """All rows, by the paper's tables, then by name.
+    """Return all rows, by the paper's tables, then by name.
 
     Raises:
         UserError: an overlay is not one.
@@ -71,7 +71,7 @@ def _row(path: Path) -> Row:
 
 
 def compose(root: Path, profile: str) -> bytes:
-    """The content of params.yaml for a composed profile: the same overlays give the same bytes.
+    """Return the content of params.yaml for a composed profile: the same overlays give the same bytes.
 
     Args:
         root: The repository.
@@ -91,7 +91,7 @@ def compose(root: Path, profile: str) -> bytes:
 
 
 def written(content: Mapping[str, Any], profile: str, made_from: str) -> bytes:
-    """The bytes of a params.yaml that was put together: its first line says from what."""
+    """Return the bytes of a composed params.yaml; its first line says what it is made from."""
     from ruamel.yaml import YAML
 
     yaml: Any = YAML(typ="safe", pure=True)
@@ -109,7 +109,7 @@ def _overlay(root: Path, base: str) -> Mapping[str, Any]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes`, mapping by mapping; None takes a key away."""
+    """Merge `changes` into `base`, mapping by mapping; None takes a key away."""
     merged = dict(base)
     for key, value in changes.items():
         if value is None:
@@ -122,7 +122,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def mapping(value: object, path: Path) -> Mapping[str, Any]:
-    """The content of an overlay.
+    """Return the content of an overlay.
 
     Raises:
         UserError: it is no mapping.

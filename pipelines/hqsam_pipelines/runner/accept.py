@@ -26,7 +26,7 @@ class Accepted:
     """What became of the stages.
 
     Attributes:
-        accepted: Stages whose code alone had changed; dvc.lock now has the digests of today's code.
+        accepted: Stages with no change but their code; dvc.lock now has the digests of today's code.
         left: Stage to what else differs from dvc.lock; these are unchanged and run again.
     """
 
@@ -64,7 +64,7 @@ def accept_code(root: Path) -> Accepted:
 
 
 def _other_changes(entries: Iterable[Any]) -> str:
-    """What differs besides code, in DVC's words; empty if nothing does.
+    """Return what differs besides code, in DVC's words; empty if nothing does.
 
     Args:
         entries: DVC's status of a stage: `{"changed deps": {path: word}}`, or a text.

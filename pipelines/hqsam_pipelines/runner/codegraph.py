@@ -22,7 +22,7 @@ STAGE = "code"
 """The stage that writes the digests; all others wait for it."""
 
 PLUMBING = ("hqsam_pipelines.config", "hqsam_pipelines.runner")
-"""Packages whose modules start, watch and record a stage or check its parameters, and cannot move a
+"""Packages of modules that start, watch and record a stage or check its parameters, and cannot move a
 number. They are left out: an edit of the progress bar must not train a model again. The values of the
 parameters themselves are tracked by DVC."""
 
@@ -34,7 +34,7 @@ SEAMS = {
     "predict": ("hqsam.model.backbones", "hqsam.model.variants"),
     "score": ("hqsam_metrics.scores",),
 }
-"""Packages whose modules a stage finds by name: no import statement shows them."""
+"""Packages of modules that a stage finds by name: no import statement shows them."""
 
 
 OWN_FILES = {
@@ -88,11 +88,11 @@ class CodeGraph:
         self._modules: dict[str, _Module | None] = {}
 
     def verbs(self) -> list[str]:
-        """The stages that have digests: all but the one that writes them."""
+        """Return the stages that have digests: all but the one that writes them."""
         return [verb for verb in modules_of(self._root, "hqsam_pipelines.stages") if verb != STAGE]
 
     def digested(self, verb: str) -> list[str]:
-        """The files of a stage's code that dvc.yaml does not name itself, sorted; paths relative to the repository."""
+        """Return the files of a stage's code that dvc.yaml does not name itself: sorted, relative to the repository."""
         entries = {package: self._entries(package, mark) for package, mark, _ in OWN_FILES.get(verb, ())}
         own = {f"{self._place(package)}/{name}.py" for package, names in entries.items() for name in names}
         inside = (path for folder in DATA.get(verb, ()) for path in (self._root / folder).rglob("*"))
@@ -101,12 +101,12 @@ class CodeGraph:
         return sorted((self.code_of(verb, entries if entries else None) - own) | data)
 
     def named(self, verb: str) -> list[str]:
-        """The code files that dvc.yaml names itself for a stage: those of its entry, with DVC's placeholders."""
+        """Return the code files that dvc.yaml itself names for a stage: its entry's, with DVC's placeholders."""
         places = [(self._place(package), name) for package, _, name in OWN_FILES.get(verb, ()) if name is not None]
         return [f"{place}/{name}.py" for place, name in places]
 
     def code_of(self, verb: str, names: Mapping[str, Iterable[str]] | None = None) -> set[str]:
-        """The modules that a stage's code consists of, plumbing left out.
+        """Return the files that a stage's code consists of, plumbing left out.
 
         Args:
             verb: The stage.
@@ -129,7 +129,7 @@ class CodeGraph:
         return {path.relative_to(self._root).as_posix() for path in paths}
 
     def _entries(self, package: str, constant: str) -> set[str]:
-        """Modules of a seam that are entries of it, not helpers: those that define its constant."""
+        """Return modules of a seam that are entries of it, not helpers: those that define its constant."""
         mark = re.compile(rf"^{constant}\b", re.MULTILINE)
         files = _folder(self._root, package).glob("*.py")
         return {path.stem for path in files if mark.search(path.read_text(encoding="utf-8"))}
@@ -138,7 +138,7 @@ class CodeGraph:
         return _folder(self._root, package).relative_to(self._root).as_posix()
 
     def _files(self, module: str) -> Iterator[Path]:
-        """The module's own file and those `__init__.py` above it that hold code."""
+        """Yield the module's own file and those `__init__.py` above it that hold code."""
         parts = module.split(".")
         for n in range(1, len(parts) + 1):
             found = self._module(".".join(parts[:n]))
@@ -146,7 +146,7 @@ class CodeGraph:
                 yield found.path
 
     def _imports(self, module: str) -> set[str]:
-        """Modules of this repository that a module imports anywhere, `if TYPE_CHECKING` left out."""
+        """Return modules of this repository that a module imports anywhere, `if TYPE_CHECKING` left out."""
         found = self._module(module)
         assert found is not None
         named = found.imports | {home for name in found.imports for home in self._home(name)}
@@ -155,7 +155,7 @@ class CodeGraph:
         return {name for name in every if not _is_plumbing(name)}
 
     def _home(self, name: str) -> Iterator[str]:
-        """The module behind `package.name` where the package resolves the name on first use."""
+        """Yield the module behind `package.name` where the package resolves the name on first use."""
         package, _, member = name.rpartition(".")
         found = self._module(package) if package else None
         if found is not None and member in found.homes:
@@ -197,7 +197,7 @@ def write_digests(root: Path, out: Path) -> dict[str, int]:
 
 
 def modules_of(root: Path, package: str) -> list[str]:
-    """Names of the public modules and packages directly inside a package, sorted."""
+    """Return names of the public modules and packages directly inside a package, sorted."""
     folder = _folder(root, package)
     if not folder.is_dir():
         return []
@@ -223,7 +223,7 @@ def _parse(path: Path, name: str) -> _Module:
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (SyntaxError, ValueError):
-        # The stages that import it will say so; those that do not must not be held up by a file that is being edited.
+        # Stages that import it will fail and say so; a file that is being edited must not stop the others.
         return _Module(path, frozenset(), {}, empty=False)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     imports = frozenset(found for node in _running(tree) for found in _names(node, package))
@@ -232,7 +232,7 @@ def _parse(path: Path, name: str) -> _Module:
 
 
 def _homes(tree: ast.Module) -> dict[str, str]:
-    """The table `_HOMES` of a package that imports its public names on first use (PEP 562)."""
+    """Return the table `_HOMES` of a package that imports its public names on first use (PEP 562)."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_HOMES" for t in node.targets):
             return dict(ast.literal_eval(node.value))
@@ -240,7 +240,7 @@ def _homes(tree: ast.Module) -> dict[str, str]:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes that can run: the bodies of `if TYPE_CHECKING:` cannot."""
+    """Yield all nodes that can run: the bodies of `if TYPE_CHECKING:` cannot."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
             for other in child.orelse:
