@@ -96,7 +96,12 @@ def compare_decoder(model: HQSam, path: Path, options: DecoderOptions) -> Differ
 
 @torch.no_grad()
 def compare_case(
-    model: HQSam, runtime: Any, encoded: Encoded, case: PromptCase, options: DecoderOptions, seed: int
+    model: HQSam,
+    runtime: Any,
+    encoded: Encoded,
+    case: PromptCase,
+    options: DecoderOptions,
+    seed: int,
 ) -> Difference:
     """Run one case through the file and through prompt encoder, decoder and ``postprocess_masks``.
 

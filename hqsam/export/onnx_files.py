@@ -23,7 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from hqsam.export.check import Difference, compare_decoder, compare_encoder
-from hqsam.export.parts import DecoderOptions, DecoderPart, EncoderPart, Part, decoder_inputs, decoder_outputs
+from hqsam.export.parts import (
+    DecoderOptions,
+    DecoderPart,
+    EncoderPart,
+    Part,
+    decoder_inputs,
+    decoder_outputs,
+)
 from hqsam.model import checkpoint, variants
 from hqsam.model.build import build_model
 from hqsam.model.hq_sam import HQSam
@@ -72,7 +79,11 @@ def load_for_export(path: Path, *, head: Path | None, backbone: str | None, need
         UserError: Missing or unfitting files, or an HQ output without HQ parameters.
     """
     if head is None:
-        return load_any(path, backbone=backbone, without_hq="give --head or choose --output sam" if needs_hq else None)
+        return load_any(
+            path,
+            backbone=backbone,
+            without_hq="give --head or choose --output sam" if needs_hq else None,
+        )
     name = backbone or checkpoint.backbone_of(checkpoint.read(path))
     if name is None:
         raise UserError("the backbone cannot be detected from this file", file=path, cure="give --backbone")
@@ -80,7 +91,11 @@ def load_for_export(path: Path, *, head: Path | None, backbone: str | None, need
 
 
 def export_onnx(
-    model: HQSam, out: Path, *, parts: Sequence[Part] = ("encoder", "decoder"), options: DecoderOptions | None = None
+    model: HQSam,
+    out: Path,
+    *,
+    parts: Sequence[Part] = ("encoder", "decoder"),
+    options: DecoderOptions | None = None,
 ) -> list[Exported]:
     """Write ``<backbone>_encoder.onnx`` and ``<backbone>_decoder_<output>.onnx``.
 
@@ -104,7 +119,8 @@ def export_onnx(
     options = options or DecoderOptions()
     if model.variant != variants.DEFAULT:
         raise UserError(
-            f"the model is the variant {model.variant}; ONNX export knows {variants.DEFAULT}", key="variant"
+            f"the model is the variant {model.variant}; ONNX export knows {variants.DEFAULT}",
+            key="variant",
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -165,7 +181,11 @@ def _write(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> Non
         # Traced here: left to itself, the exporter would go on with fixed sizes where dynamic ones fail.
         traced = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=axes, strict=False)
         program = torch.onnx.export(
-            traced, input_names=list(names), output_names=list(outputs), opset_version=OPSET, dynamo=True
+            traced,
+            input_names=list(names),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            dynamo=True,
         )
     assert program is not None
     program.model.metadata_props[METADATA] = json.dumps(metadata(model, part, options), sort_keys=True)
@@ -177,7 +197,12 @@ def _write(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> Non
 
 def _encoder(model: HQSam) -> tuple[nn.Module, list[Tensor], tuple[str, ...], Any]:
     size = model.backbone.image_size
-    return EncoderPart(model), [torch.zeros(2, 3, size, size)], ("image",), ({0: torch.export.Dim("images")},)
+    return (
+        EncoderPart(model),
+        [torch.zeros(2, 3, size, size)],
+        ("image",),
+        ({0: torch.export.Dim("images")},),
+    )
 
 
 def _decoder(model: HQSam, options: DecoderOptions) -> tuple[nn.Module, list[Tensor], tuple[str, ...], Any]:
@@ -241,7 +266,10 @@ def metadata(model: HQSam, part: Part, options: DecoderOptions) -> dict[str, Any
 def _work_folder(path: Path) -> Iterator[Path]:
     """Make a temporary folder beside ``path``; what a killed run left behind is removed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent / f".{path.name}.lock", remove=True), atomic.disk_full_is_user_error(path):
+    with (
+        locked(path.parent / f".{path.name}.lock", remove=True),
+        atomic.disk_full_is_user_error(path),
+    ):
         atomic.clear_stale(path)
         work = atomic.temporary_sibling(path)
         work.mkdir()

@@ -74,7 +74,11 @@ class DecoderPart(nn.Module):
         early = values.get("early_features", final)
         prompts = Prompts(self._sparse(values["point_coords"], values["point_labels"]), self._dense(values))
         found = decode(
-            self.model, Encoded(final, early), prompts, self.options.output, multimask=self.options.multimask
+            self.model,
+            Encoded(final, early),
+            prompts,
+            self.options.output,
+            multimask=self.options.multimask,
         )
         if self.options.low_res_only:
             return found.iou_PK, found.logits_PKhw

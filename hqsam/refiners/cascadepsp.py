@@ -37,7 +37,8 @@ def _package() -> Any:
         import segmentation_refinement
     except ImportError as error:
         raise UserError(
-            f"the refiner cascadepsp needs the module {error.name!r}", cure="pip install 'hqsam-pipeline[refine]'"
+            f"the refiner cascadepsp needs the module {error.name!r}",
+            cure="pip install 'hqsam-pipeline[refine]'",
         ) from error
     return segmentation_refinement
 

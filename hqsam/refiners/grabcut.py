@@ -35,7 +35,14 @@ def refine(image: Image, mask: BoolMask) -> BoolMask:
     labels[inside], labels[outside] = cv2.GC_FGD, cv2.GC_BGD
     cv2.setRNGSeed(0)  # its colour models begin with k-means
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(np.ascontiguousarray(image[..., ::-1]), labels, (0, 0, 0, 0), *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(
+        np.ascontiguousarray(image[..., ::-1]),
+        labels,
+        (0, 0, 0, 0),
+        *models,
+        ROUNDS,
+        cv2.GC_INIT_WITH_MASK,
+    )
     return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 

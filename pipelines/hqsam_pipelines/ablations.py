@@ -63,9 +63,11 @@ def _row(path: Path) -> Row:
     missing = [key for key in ("title", "paper", "models") if key not in raw]
     if missing or list(raw["models"]) != [path.stem]:
         raise UserError(
-            "an ablation needs a title, a paper and one entry of models with the file's name", file=path,
-            key=missing[0] if missing else "models", cure="compare it with the other files of this folder",
-        )  # fmt: skip
+            "an ablation needs a title, a paper and one entry of models with the file's name",
+            file=path,
+            key=missing[0] if missing else "models",
+            cure="compare it with the other files of this folder",
+        )
     changes = {key: value for key, value in raw.items() if key not in _OWN}
     return Row(path.stem, str(raw["title"]), str(raw["paper"]), tuple(raw.get("profiles", ())), changes)
 
@@ -86,7 +88,10 @@ def compose(root: Path, profile: str) -> bytes:
     first = next(iter(merged["models"].values()))
     for row in rows(root):
         if not row.profiles or base in row.profiles:
-            merged = merge(merged, {**row.changes, "models": {row.name: {**first, **row.changes["models"][row.name]}}})
+            merged = merge(
+                merged,
+                {**row.changes, "models": {row.name: {**first, **row.changes["models"][row.name]}}},
+            )
     return written(merged, profile, f"configs/{base}.yaml with the overlays of {FOLDER.as_posix()}")
 
 

@@ -53,7 +53,11 @@ def examine(folder: Path, *, annotations: str, image_folder: str | None, progres
         UserError: for what stops the normalise stage: a malformed file, images that are not there.
     """
     if not folder.is_dir():
-        raise UserError("there is no such folder", file=folder, cure="give the folder around images and annotations")
+        raise UserError(
+            "there is no such folder",
+            file=folder,
+            cure="give the folder around images and annotations",
+        )
     inside = [None if name is None else _inside(folder, name) for name in (image_folder, annotations)]
     options = SourceOptions(archive="NAME", images=inside[0], annotations=inside[1])
     scan = sources.load("coco_json").scan("NAME", folder, options)
@@ -95,7 +99,12 @@ def _all_crowds(rejects: Sequence[Reject], n_instances: int) -> list[Finding]:
     crowds = sum(reject["reason"] == "crowd" for reject in rejects)
     if n_instances or not crowds:
         return []
-    return [Finding("error", f"all {crowds} annotations are crowd regions: if they are objects, set iscrowd to 0")]
+    return [
+        Finding(
+            "error",
+            f"all {crowds} annotations are crowd regions: if they are objects, set iscrowd to 0",
+        )
+    ]
 
 
 def _about(rejects: Sequence[Reject]) -> Iterator[Finding]:

@@ -18,14 +18,23 @@ from hqsam_datasets.sample import Sample
 
 TILE = 512
 _GAP = 8
-_TINTS = ((255, 64, 64), (64, 160, 255), (64, 220, 96), (255, 200, 0), (200, 96, 255), (0, 210, 210))
+_TINTS = (
+    (255, 64, 64),
+    (64, 160, 255),
+    (64, 220, 96),
+    (255, 200, 0),
+    (200, 96, 255),
+    (0, 210, 210),
+)
 _Colour = tuple[int, int, int]
 _BOX = (255, 235, 0)
 _POINT = (0, 255, 80)
 
 
 def draw_sample(
-    sample: Sample, views: Sequence[Mapping[str, Any]], pictures: Sequence[Mapping[str, NDArray[np.uint8]]]
+    sample: Sample,
+    views: Sequence[Mapping[str, Any]],
+    pictures: Sequence[Mapping[str, NDArray[np.uint8]]],
 ) -> NDArray[np.uint8]:
     """Draw a sheet of tiles: the sample with its masks and the views' crops; then per view the prompts and their pictures.
 
@@ -62,7 +71,9 @@ def draw_sample(
 
 
 def draw_evaluation(
-    image: NDArray[np.uint8], truths: Sequence[Mapping[str, Any]], prompts: Sequence[Mapping[str, Any]]
+    image: NDArray[np.uint8],
+    truths: Sequence[Mapping[str, Any]],
+    prompts: Sequence[Mapping[str, Any]],
 ) -> NDArray[np.uint8]:
     """Draw a row of tiles: the image, its ground truth, and the prompts of each set.
 
@@ -131,9 +142,15 @@ def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], pictures: Ma
 
 
 def _draw_marks(
-    tile: NDArray[np.uint8], marks: Marks, factor: float, *, colours: tuple[_Colour, _Colour], thick: int, radius: int,
+    tile: NDArray[np.uint8],
+    marks: Marks,
+    factor: float,
+    *,
+    colours: tuple[_Colour, _Colour],
+    thick: int,
+    radius: int,
     centre: float = 0.0,
-) -> None:  # fmt: skip
+) -> None:
     """Draw boxes and lines in the first colour and points in the second.
 
     `centre` is where in a pixel a coordinate is.

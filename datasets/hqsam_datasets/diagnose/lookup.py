@@ -143,7 +143,12 @@ def _unknown(key: str, data: Path) -> UserError:
     keys = sorted({*_keys(data), *_evaluation_keys(data)})
     close = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
     if not keys:
-        return UserError("no samples are here yet", file=data, key=key, cure="run the normalise or the index stage")
+        return UserError(
+            "no samples are here yet",
+            file=data,
+            key=key,
+            cure="run the normalise or the index stage",
+        )
     hint = f"similar keys: {', '.join(close)}" if close else f"keys look like {keys[0]}"
     return UserError("there is no sample of this key", file=data, key=key, cure=hint)
 

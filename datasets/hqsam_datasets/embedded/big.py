@@ -32,7 +32,10 @@ def photographs_zip() -> bytes:
     members: list[Member] = []
     for split in ("test", "val"):
         for name, photo, mask in _objects(split):
-            members += [(f"BIG/{split}/{name}_im.jpg", photo), (f"BIG/{split}/{name}_gt.png", _grey(mask))]
+            members += [
+                (f"BIG/{split}/{name}_im.jpg", photo),
+                (f"BIG/{split}/{name}_gt.png", _grey(mask)),
+            ]
     return zip_bytes(members, folders=True)
 
 

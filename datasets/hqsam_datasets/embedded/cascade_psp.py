@@ -80,7 +80,12 @@ def _fss_bad() -> list[Member]:
 def _ecssd() -> list[Member]:
     members = []
     for i in range(TRAINING_COUNTS["ecssd"]):
-        made = pair("ecssd", i, orientation=_ECSSD_TURNED.get(i, 1), mode="CMYK" if i == _ECSSD_CMYK else None)
+        made = pair(
+            "ecssd",
+            i,
+            orientation=_ECSSD_TURNED.get(i, 1),
+            mode="CMYK" if i == _ECSSD_CMYK else None,
+        )
         members.append((f"ecssd/{made.stem}.jpg", made.image))
         members.append((f"ecssd/{made.stem}.png", mask_file(made.alpha, "binary")))
     return members

@@ -31,7 +31,11 @@ def categories() -> list[Json]:
     """Return the 80 categories with their ids 1..90, of which ten are unused."""
     ids = [i for i in range(1, 91) if i not in _UNUSED_IDS]
     return [
-        {"supercategory": next(s for s, last in _SUPER if number <= last), "id": number, "name": name}
+        {
+            "supercategory": next(s for s, last in _SUPER if number <= last),
+            "id": number,
+            "name": name,
+        }
         for number, name in zip(ids, _NAMES.split(","), strict=True)
     ]
 

@@ -18,7 +18,10 @@ from hqsam_datasets.embedded.scenes import SceneObject
 Json = dict[str, Any]
 BoolMask = npt.NDArray[np.bool_]
 
-_INFO = {"description": "Generated scenes in the layout of the published annotations", "version": "1.0"}
+_INFO = {
+    "description": "Generated scenes in the layout of the published annotations",
+    "version": "1.0",
+}
 
 
 def info(name: str) -> Json:
@@ -42,7 +45,10 @@ def with_polygons(obj: SceneObject) -> Json | None:
     if not polygons:
         return None
     counts = rle.from_segmentation(polygons, height=height, width=width)
-    xs, ys = np.concatenate([p[0::2] for p in polygons]), np.concatenate([p[1::2] for p in polygons])
+    xs, ys = (
+        np.concatenate([p[0::2] for p in polygons]),
+        np.concatenate([p[1::2] for p in polygons]),
+    )
     box = [xs.min(), ys.min(), xs.max() - xs.min(), ys.max() - ys.min()]
     return {
         "segmentation": polygons,

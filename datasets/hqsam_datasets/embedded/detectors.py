@@ -85,7 +85,12 @@ def detections(
         found.append((int(rng.choice(category_ids)), _anywhere(frame, rng), float(rng.uniform(0.01, 0.25))))
     found.sort(key=lambda row: -row[2])
     return [
-        {"image_id": image_id, "category_id": c, "bbox": [round(v, 3) for v in box], "score": round(score, 6)}
+        {
+            "image_id": image_id,
+            "category_id": c,
+            "bbox": [round(v, 3) for v in box],
+            "score": round(score, 6),
+        }
         for c, box, score in found
     ]
 
@@ -101,7 +106,12 @@ def _jittered(box: Box, spread: float, frame: Frame, rng: np.random.Generator) -
 
 def _anywhere(frame: Frame, rng: np.random.Generator) -> Box:
     w, h = rng.uniform(0.08, 0.5) * frame.width, rng.uniform(0.08, 0.5) * frame.height
-    return float(rng.uniform(0, frame.width - w)), float(rng.uniform(0, frame.height - h)), float(w), float(h)
+    return (
+        float(rng.uniform(0, frame.width - w)),
+        float(rng.uniform(0, frame.height - h)),
+        float(w),
+        float(h),
+    )
 
 
 def coarse_mask(mask: BoolMask, *, stride: int, rng: np.random.Generator) -> BoolMask:

@@ -26,7 +26,12 @@ def dis5k_zip() -> bytes:
     validation = []
     for photo in evaluation.dis_vd():
         validation.append((f"DIS5K/DIS-VD/im/{photo.name}.jpg", photo.file()))
-        validation.append((f"DIS5K/DIS-VD/gt/{photo.name}.png", png(np.rint(photo.union() * 255).astype(np.uint8))))
+        validation.append(
+            (
+                f"DIS5K/DIS-VD/gt/{photo.name}.png",
+                png(np.rint(photo.union() * 255).astype(np.uint8)),
+            )
+        )
     return zip_bytes([terms, *training, *validation], folders=True)
 
 

@@ -119,9 +119,13 @@ def _scene(photo: Photo) -> Scene:
     if photo.composite:
         return pasted(rng, families=photo.families, height=photo.height, width=photo.width)
     return render_scene(
-        rng=rng, families=photo.families, height=photo.height, width=photo.width, n_objects=photo.n_objects,
+        rng=rng,
+        families=photo.families,
+        height=photo.height,
+        width=photo.width,
+        n_objects=photo.n_objects,
         scenery=photo.scenery,
-    )  # fmt: skip
+    )
 
 
 def pasted(rng: np.random.Generator, *, families: tuple[str, ...], height: int, width: int) -> Scene:
@@ -190,10 +194,17 @@ def coco_val() -> list[Photo]:
         n = 7 if crowd else int(rng.integers(1, 4))
         photos.append(
             Photo(
-                "coco", f"{number:012d}", height, width, n, COCO_FAMILIES, grey=i == 6, crowd_from=3 if crowd else None,
+                "coco",
+                f"{number:012d}",
+                height,
+                width,
+                n,
+                COCO_FAMILIES,
+                grey=i == 6,
+                crowd_from=3 if crowd else None,
                 scenery=TRAIN_FAMILIES,
             )
-        )  # fmt: skip
+        )
     return photos
 
 

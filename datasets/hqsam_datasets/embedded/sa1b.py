@@ -45,7 +45,10 @@ def _members() -> list[Member]:
         scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width)
         masks = [_coarse(o.alpha) for o in scene.objects if (o.alpha > 0.5).any()]
         stem = f"sa_{number + 1}"
-        members += [(f"{stem}.jpg", jpeg(scene.image)), (f"{stem}.json", _record(number + 1, masks, height, width))]
+        members += [
+            (f"{stem}.jpg", jpeg(scene.image)),
+            (f"{stem}.json", _record(number + 1, masks, height, width)),
+        ]
     return members
 
 

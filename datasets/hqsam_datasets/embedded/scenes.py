@@ -124,9 +124,14 @@ def _object_colour(rng: Generator, around: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _actor(
-    rng: Generator, families: Sequence[str], around: NDArray[np.float64], height: int, width: int,
-    fill: tuple[float, float], centred: bool,
-) -> _Actor:  # fmt: skip
+    rng: Generator,
+    families: Sequence[str],
+    around: NDArray[np.float64],
+    height: int,
+    width: int,
+    fill: tuple[float, float],
+    centred: bool,
+) -> _Actor:
     """Draw an object: shape, pose, surface and motion."""
     family = families[int(rng.integers(len(families)))]
     shape = FAMILIES[family](rng)
@@ -339,9 +344,15 @@ def _moved(actor: _Actor, frame: int) -> _Actor:
 
 
 def render_clip(
-    *, rng: Generator, families: Sequence[str], height: int, width: int, n_frames: int, n_objects: int,
+    *,
+    rng: Generator,
+    families: Sequence[str],
+    height: int,
+    width: int,
+    n_frames: int,
+    n_objects: int,
     scenery: Sequence[str] | None = None,
-) -> list[Scene]:  # fmt: skip
+) -> list[Scene]:
     """Render a clip: the same objects, in the same order, move, turn and bend over a slowly panning ground.
 
     Objects may cover each other and leave the image; then their `alpha` gets smaller or all zero.

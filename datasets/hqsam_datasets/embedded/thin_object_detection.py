@@ -32,7 +32,12 @@ def thin_object_detection_zip() -> bytes:
         [
             *_set(evaluation.coift(), "COIFT/images", "COIFT/masks", "binary"),
             *_set(evaluation.hrsod(), "HRSOD/images", "HRSOD/masks_max255", "binary"),
-            *_set(evaluation.thinobject5k_test(), "ThinObject5K/images_test", "ThinObject5K/masks_test", "soft"),
+            *_set(
+                evaluation.thinobject5k_test(),
+                "ThinObject5K/images_test",
+                "ThinObject5K/masks_test",
+                "soft",
+            ),
             *training,
         ]
     )

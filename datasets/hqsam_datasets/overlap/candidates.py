@@ -180,4 +180,8 @@ def _within(index: Any, queries: U8, radius: int) -> tuple[I64, I64, I64]:
     # faiss returns distances below its limit, not at it.
     bounds, distances, found = index.range_search(np.ascontiguousarray(queries), radius + 1)
     counts = bounds[1:].astype(np.int64) - bounds[:-1].astype(np.int64)
-    return np.repeat(np.arange(len(queries)), counts), found.astype(np.int64), distances.astype(np.int64)
+    return (
+        np.repeat(np.arange(len(queries)), counts),
+        found.astype(np.int64),
+        distances.astype(np.int64),
+    )

@@ -55,7 +55,16 @@ def picture(train: U8, other: U8, *, affine: F64, region: NDArray[np.bool_], lin
     start = left.shape[1] + _GAP
     canvas[top : top + right.shape[0], start : start + right.shape[1]] = right
     for row, line in enumerate(lines):
-        cv2.putText(canvas, line, (4, 14 + _LINE * row), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
+        cv2.putText(
+            canvas,
+            line,
+            (4, 14 + _LINE * row),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.42,
+            _INK,
+            1,
+            cv2.LINE_AA,
+        )
     done, data = cv2.imencode(".png", cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR))
     if not done:
         raise RuntimeError("OpenCV could not encode a PNG")

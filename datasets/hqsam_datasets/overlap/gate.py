@@ -179,7 +179,11 @@ def _exact(train: ImageList, other: ImageList, scope: Literal["eval", "train"]) 
 
 
 def _verified(
-    candidates: list[Candidate], train: ImageList, other: ImageList, scope: Literal["eval", "train"], progress: Progress
+    candidates: list[Candidate],
+    train: ImageList,
+    other: ImageList,
+    scope: Literal["eval", "train"],
+    progress: Progress,
 ) -> list[Pair]:
     """Return the candidates that the pixels prove, one per pair of images: the first that holds."""
     by_train: dict[int, dict[int, list[Candidate]]] = {}
@@ -221,7 +225,10 @@ class _Judge:
     def _look(self, candidate: Candidate) -> Evidence | None:
         if candidate.masks is None:
             return compare(self._train_view(candidate.train), self._other_view(candidate.other), candidate)
-        sides = ((self._train, candidate.train, candidate.masks[0]), (self._other, candidate.other, candidate.masks[1]))
+        sides = (
+            (self._train, candidate.train, candidate.masks[0]),
+            (self._other, candidate.other, candidate.masks[1]),
+        )
         cutouts = [Cutout(side.image(row), side.masks(row)[number]) for side, row, number in sides]
         return compare_outlines(cutouts[0], cutouts[1], candidate)
 
@@ -239,15 +246,19 @@ def _check_lists(options: OverlapOptions, train: ImageList) -> None:
         unknown = sorted(set(getattr(options, name)) - set(train.key))
         if unknown:
             raise UserError(
-                f"overlap.{name} names training images that do not exist", file="params.yaml",
-                key=", ".join(unknown[:5]), cure=f"remove them from overlap.{name} or correct them",
-            )  # fmt: skip
+                f"overlap.{name} names training images that do not exist",
+                file="params.yaml",
+                key=", ".join(unknown[:5]),
+                cure=f"remove them from overlap.{name} or correct them",
+            )
     both = sorted(set(options.keep) & set(options.drop))
     if both:
         raise UserError(
-            "training images are listed in overlap.keep and in overlap.drop", file="params.yaml",
-            key=", ".join(both[:5]), cure="decide for one of the two",
-        )  # fmt: skip
+            "training images are listed in overlap.keep and in overlap.drop",
+            file="params.yaml",
+            key=", ".join(both[:5]),
+            cure="decide for one of the two",
+        )
 
 
 def _overlapping(pairs: Iterable[Pair], train: ImageList) -> set[str]:
@@ -258,9 +269,15 @@ def _overlapping(pairs: Iterable[Pair], train: ImageList) -> set[str]:
 
 
 def _write(
-    folder: Path, pairs: list[Pair], train: ImageList, other: ImageList, options: OverlapOptions,
-    excluded: set[str], candidates: dict[str, int], unseen: list[str],
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path,
+    pairs: list[Pair],
+    train: ImageList,
+    other: ImageList,
+    options: OverlapOptions,
+    excluded: set[str],
+    candidates: dict[str, int],
+    unseen: list[str],
+) -> dict[str, Any]:
     write_pairs(folder / "pairs.parquet", pairs, train, other, excluded)
     write_jsonl(folder / "exclusions.jsonl", _exclusions(pairs, train, other, excluded))
     shown = _write_gallery(folder / "gallery", pairs, train, other)
@@ -303,7 +320,11 @@ def _exclusions(pairs: list[Pair], train: ImageList, other: ImageList, excluded:
     for pair in pairs:
         key = train.key[pair.train]
         if pair.scope == "eval" and key in excluded and key not in lines:
-            lines[key] = {"key": key, "reason": pair.kind, "pair": f"{other.group[pair.other]}/{other.key[pair.other]}"}
+            lines[key] = {
+                "key": key,
+                "reason": pair.kind,
+                "pair": f"{other.group[pair.other]}/{other.key[pair.other]}",
+            }
     for key in excluded - lines.keys():
         lines[key] = {"key": key, "reason": "listed", "pair": ""}
     return [lines[key] for key in sorted(lines)]

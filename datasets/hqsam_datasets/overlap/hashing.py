@@ -162,7 +162,10 @@ def pdq_of(grey: U8) -> tuple[bytes, int]:
 def _pdq_cosines() -> NDArray[np.float64]:
     """Return the sixteen lowest cosines but the constant, float64 [16, PDQ_SIDE]."""
     frequency, place = np.arange(1, 17)[:, None], np.arange(PDQ_SIDE)[None, :]
-    return np.asarray(np.sqrt(2 / PDQ_SIDE) * np.cos(np.pi / 2 / PDQ_SIDE * frequency * (2 * place + 1)), np.float64)
+    return np.asarray(
+        np.sqrt(2 / PDQ_SIDE) * np.cos(np.pi / 2 / PDQ_SIDE * frequency * (2 * place + 1)),
+        np.float64,
+    )
 
 
 # ---- local features ----
@@ -196,7 +199,11 @@ class _Scratch(threading.local):
         """Return three float32 canvases, zero wherever no level lies."""
         if shape != self.shape:
             self.shape = shape
-            self._held = (np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+            self._held = (
+                np.zeros(shape, np.float32),
+                np.zeros(shape, np.float32),
+                np.zeros(shape, np.float32),
+            )
         return self._held
 
 

@@ -16,7 +16,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_datasets.overlap.candidates import DERIVED_SLACK, Candidate, pdq_candidates, position_variants, variant_image
+from hqsam_datasets.overlap.candidates import (
+    DERIVED_SLACK,
+    Candidate,
+    pdq_candidates,
+    position_variants,
+    variant_image,
+)
 from hqsam_datasets.overlap.hashing import pdq_of
 from hqsam_datasets.overlap.verify import Evidence, in_fractions, thumbnail
 
@@ -152,7 +158,13 @@ def _box_to_box(pair: Candidate, train: Shapes, other: Shapes, frame: F64) -> Ca
     shift = (float(to[0] - scale_x * x.min()), float(to[1] - scale_y * y.min()))
     masks = (int(train.number[pair.train]), int(other.number[pair.other]))
     return Candidate(
-        row, column, pair.variant, "mask", hamming=pair.hamming, transform=(scale_x, scale_y, *shift), masks=masks
+        row,
+        column,
+        pair.variant,
+        "mask",
+        hamming=pair.hamming,
+        transform=(scale_x, scale_y, *shift),
+        masks=masks,
     )
 
 
@@ -193,7 +205,9 @@ def compare_outlines(train: Cutout, other: Cutout, candidate: Candidate) -> Evid
     colour, ncc = _colours(first, second, a & b)
     # OpenCV's map goes from the second canvas back to the first.
     affine = _chain(
-        first_map, cv2.invertAffineTransform(refined.astype(np.float64)), cv2.invertAffineTransform(second_map)
+        first_map,
+        cv2.invertAffineTransform(refined.astype(np.float64)),
+        cv2.invertAffineTransform(second_map),
     )
     shared = float((a & b).sum()) / max(1, int(b.sum()))
     return Evidence(

@@ -97,9 +97,11 @@ class ImageList:
             return decode_image(tar.read(name))
         except (ImageError, KeyError) as error:
             raise UserError(
-                f"the image cannot be decoded: {error}", file=tar.path, key=self.key[row],
+                f"the image cannot be decoded: {error}",
+                file=tar.path,
+                key=self.key[row],
                 cure="run the stage that wrote it again",
-            ) from error  # fmt: skip
+            ) from error
 
     def masks(self, row: int) -> list[Mask]:
         """Return foregrounds of an image, bool [H, W] each: the sample's masks, or the set's instances without crowds.
@@ -114,9 +116,11 @@ class ImageList:
             return [rle.decode(counts, height=h, width=w) for counts, h, w in known.get(self.key[row], [])]
         except ValueError as error:  # ImageError is one
             raise UserError(
-                f"a mask cannot be decoded: {error}", file=self._folder[self.group[row]], key=self.key[row],
+                f"a mask cannot be decoded: {error}",
+                file=self._folder[self.group[row]],
+                key=self.key[row],
                 cure="run the stage that wrote it again",
-            ) from error  # fmt: skip
+            ) from error
 
     def _sample_masks(self, row: int) -> list[Mask]:
         tar = self._tar(row)
@@ -184,6 +188,8 @@ def _check_hashes(path: Path, rows: Any) -> None:
             raise UserError(str(error), file=path, key=key, cure="run the stage that writes the table again") from error
         if len(pdq) != 32:
             raise UserError(
-                f"a PDQ hash has {len(pdq)} bytes instead of 32", file=path, key=key,
+                f"a PDQ hash has {len(pdq)} bytes instead of 32",
+                file=path,
+                key=key,
                 cure="run the stage that writes the table again",
-            )  # fmt: skip
+            )

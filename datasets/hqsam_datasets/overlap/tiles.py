@@ -152,7 +152,14 @@ class _Matches:
 
     def take(self, rows: NDArray[Any] | slice) -> _Matches:
         """Return a subset."""
-        return _Matches(self.pair[rows], self.x[rows], self.y[rows], self.to_x[rows], self.to_y[rows], self.scale[rows])
+        return _Matches(
+            self.pair[rows],
+            self.x[rows],
+            self.y[rows],
+            self.to_x[rows],
+            self.to_y[rows],
+            self.scale[rows],
+        )
 
 
 def _batch_candidates(train: TileTable, other: TileTable, index: Any, min_tiles: int) -> list[Candidate]:
@@ -200,7 +207,8 @@ def _consistent(matches: _Matches, min_tiles: int) -> Iterator[tuple[int, int, t
             continue
         transform, inliers = fit
         count = min(
-            _n_distinct(group.x[inliers], group.y[inliers]), _n_distinct(group.to_x[inliers], group.to_y[inliers])
+            _n_distinct(group.x[inliers], group.y[inliers]),
+            _n_distinct(group.to_x[inliers], group.to_y[inliers]),
         )
         if count >= min_tiles:
             yield int(matches.pair[first]), count, transform

@@ -42,7 +42,14 @@ from hqsam_datasets.formats.tar_writer import ShardWriter
 from hqsam_datasets.keys import distinct_keys
 from hqsam_datasets.overlap.hashing import digest, hash_image
 from hqsam_datasets.sample import mask_extension, sample_json
-from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, Segmentation, SourceOptions, read_file
+from hqsam_datasets.sources.base import (
+    LoadedMask,
+    Pair,
+    Scan,
+    Segmentation,
+    SourceOptions,
+    read_file,
+)
 
 VERSION = 2
 _PREFIX = "samples"
@@ -179,7 +186,11 @@ def _joined(task: _Task, parts: list[_Done]) -> _Done:
 
 def _writer(task: _Task, prefix: str, n: int) -> ShardWriter:
     return ShardWriter(
-        task.folder, prefix=prefix, samples_per_shard=max(1, n), first_shard=task.number, hasher=xxhash.xxh3_128
+        task.folder,
+        prefix=prefix,
+        samples_per_shard=max(1, n),
+        first_shard=task.number,
+        hasher=xxhash.xxh3_128,
     )
 
 
@@ -252,7 +263,10 @@ def make_sample(source: str, key: str, pair: Pair) -> tuple[SampleRow, dict[str,
         raise ImageError("empty_mask", "no pixel above 128")
     rejects = [
         Reject(
-            source=source, origin=pair.origin_mask, reason="empty_mask", detail=f"instance {i} of {pair.origin_image}"
+            source=source,
+            origin=pair.origin_mask,
+            reason="empty_mask",
+            detail=f"instance {i} of {pair.origin_image}",
         )
         for i, n in enumerate(foreground)
         if not n

@@ -172,7 +172,10 @@ def _read_sample(place: _Place) -> bytes:
     if place.key not in spans:
         cure = f"run the normalise stage of {place.source} again"
         raise UserError(
-            "the manifest lists a sample that the archive lacks", file=place.archive, key=place.key, cure=cure
+            "the manifest lists a sample that the archive lacks",
+            file=place.archive,
+            key=place.key,
+            cure=cure,
         )
     return reader.read_span(*spans[place.key])
 
@@ -193,7 +196,11 @@ def _verify(path: Path, info: ShardInfo, samples: Iterable[bytes]) -> None:
             whole = whole and offset == end and reader.read_span(offset, end := offset + len(sample)) == sample
         whole = whole and not any(reader.read_span(end, info.bytes))
     if not whole:
-        raise UserError("the shard does not read back as written", file=path, cure="check the disk, then run again")
+        raise UserError(
+            "the shard does not read back as written",
+            file=path,
+            cure="check the disk, then run again",
+        )
 
 
 def _index(infos: list[ShardInfo], kept: list[_Place], excluded: list[str]) -> dict[str, Any]:

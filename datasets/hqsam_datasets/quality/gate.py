@@ -62,7 +62,8 @@ def validate(
     summary = _summary(tables, results)
     with atomic_folder(folder) as tmp:
         write_json(
-            tmp / "results.json", {"version": VERSION, "options": options.model_dump(mode="json"), "results": results}
+            tmp / "results.json",
+            {"version": VERSION, "options": options.model_dump(mode="json"), "results": results},
         )
         write_text(tmp / "data_docs.html", render(tables, results, summary))
         summary["digest"] = hashlib.sha256((tmp / "results.json").read_bytes()).hexdigest()
@@ -106,7 +107,8 @@ def _failure(failed: list[dict[str, Any]], folder: Path) -> UserError:
     first = next((key for row in failed for key in row["keys"]), None)
     return UserError(
         f"{len(failed)} quality expectations fail. " + "; ".join(lines),
-        file=folder / "data_docs.html", key=first,
+        file=folder / "data_docs.html",
+        key=first,
         cure="fix these files, skip them (sources.<name>.skip, benchmarks.<name>.index.skip of own data), or change the limit in "
         "params quality",
-    )  # fmt: skip
+    )

@@ -65,7 +65,12 @@ def expectations(tables: Tables, options: QualityOptions) -> Iterator[Check]:
 def _image_checks(table: str, options: QualityOptions) -> Iterator[Check]:
     """Yield what holds for every image, of training or evaluation."""
     what = {"samples": "training", "images": "evaluation"}[table]
-    yield Check(table, f"{what} keys are unique over all sets", "ExpectColumnValuesToBeUnique", {"column": "key"})
+    yield Check(
+        table,
+        f"{what} keys are unique over all sets",
+        "ExpectColumnValuesToBeUnique",
+        {"column": "key"},
+    )
     yield _matches(table, "key", _KEY, f"{what} keys are safe in file names, URLs and tars")
     yield _is_true(table, "key_has_prefix", f"{what} keys start with the name of their set")
     yield _is_true(table, "shard_exists", f"the archive of every {what} image is there")
@@ -80,14 +85,37 @@ def _image_checks(table: str, options: QualityOptions) -> Iterator[Check]:
 
 def _sample_checks(sources: list[str], options: QualityOptions) -> Iterator[Check]:
     low, high = options.fg_fraction
-    for column in ("source", "mask_encoding", "image_mode", "origin_image", "origin_mask", "n_instances"):
-        yield Check("samples", f"column {column} has no nulls", "ExpectColumnValuesToNotBeNull", {"column": column})
+    for column in (
+        "source",
+        "mask_encoding",
+        "image_mode",
+        "origin_image",
+        "origin_mask",
+        "n_instances",
+    ):
+        yield Check(
+            "samples",
+            f"column {column} has no nulls",
+            "ExpectColumnValuesToNotBeNull",
+            {"column": column},
+        )
     yield _in_set("samples", "source", sources, "every training image names its source")
-    yield _in_set("samples", "mask_encoding", list(MASK_ENCODINGS), "the encoding of every mask is a known one")
+    yield _in_set(
+        "samples",
+        "mask_encoding",
+        list(MASK_ENCODINGS),
+        "the encoding of every mask is a known one",
+    )
     yield _in_set("samples", "image_mode", list(_IMAGE_MODES), "the mode of every image is a known one")
     yield _between("samples", "exif_orientation", 1, 8, "EXIF orientations are 1 to 8")
     yield _between("samples", "n_instances", 1, 10_000, "every training image has a foreground")
-    yield _between("samples", "fg_fraction", low, high, "the foreground is neither a speck nor all of the image")
+    yield _between(
+        "samples",
+        "fg_fraction",
+        low,
+        high,
+        "the foreground is neither a speck nor all of the image",
+    )
     yield _between("samples", "soft_fraction", 0, options.soft_fraction, "masks are masks, not pictures")
     yield _matches("samples", "image_digest", _XXH128, "training files have a digest")
 
@@ -106,20 +134,32 @@ def _set_checks(options: QualityOptions) -> Iterator[Check]:
     for first, second, title in (
         ("n_rows", "n_declared", "the number of rows is the one that the stage declared"),
         ("n_declared", "n_expected", "the number of images is the expected one"),
-        ("n_instances", "n_instances_declared", "the number of instances is the one that index declared"),
+        (
+            "n_instances",
+            "n_instances_declared",
+            "the number of instances is the one that index declared",
+        ),
         ("n_prompts", "n_prompts_declared", "the number of prompts is the one that index declared"),
     ):
         arguments = {"column_A": first, "column_B": second}
         yield Check("sets", title, "ExpectColumnPairValuesToBeEqual", arguments)
     yield _between(
-        "sets", "reject_fraction", 0, options.reject_fraction, "few pairs were rejected beyond the known bad ones"
+        "sets",
+        "reject_fraction",
+        0,
+        options.reject_fraction,
+        "few pairs were rejected beyond the known bad ones",
     )
     yield _is_zero("sets", "n_orphan_instances", "every instance belongs to an image of its set")
     yield _is_zero("sets", "n_orphan_prompts", "every prompt belongs to an image of its set")
     yield _is_zero("sets", "n_unknown_instances", "prompts name instances that exist")
     yield _is_zero("sets", "n_duplicate_ids", "ids of instances and prompts are unique in their set")
     yield _is_zero("sets", "n_duplicate_image_ids", "official image ids are unique in their set")
-    yield _is_zero("sets", "n_prompts_without_content", "every prompt has the box, points or mask that its kind says")
+    yield _is_zero(
+        "sets",
+        "n_prompts_without_content",
+        "every prompt has the box, points or mask that its kind says",
+    )
 
 
 def _between(table: str, column: str, low: float, high: float, title: str) -> Check:
@@ -183,7 +223,12 @@ def _null_checks(name: str, checks: list[Check]) -> list[Check]:
     columns = dict.fromkeys(c.arguments["column"] for c in checks if "column" in c.arguments)
     wanted = [column for column in columns if column not in have and not _is_derived(name, column)]
     return [
-        Check(name, f"column {column} has no nulls", "ExpectColumnValuesToNotBeNull", {"column": column})
+        Check(
+            name,
+            f"column {column} has no nulls",
+            "ExpectColumnValuesToNotBeNull",
+            {"column": column},
+        )
         for column in wanted
     ]
 

@@ -130,11 +130,17 @@ def _source(name: str, folder: Path, sets: list[dict[str, Any]]) -> pd.DataFrame
     surprises = rejects - listed
     sets.append(
         _set_row(
-            name, "source", _schema(table, "samples"), n_rows=table.num_rows, n_declared=declared["n_samples"],
-            n_expected=declared.get("n_expected") or declared["n_samples"], n_rejects=rejects,
-            n_listed_rejects=listed, reject_fraction=surprises / max(1, surprises + table.num_rows),
+            name,
+            "source",
+            _schema(table, "samples"),
+            n_rows=table.num_rows,
+            n_declared=declared["n_samples"],
+            n_expected=declared.get("n_expected") or declared["n_samples"],
+            n_rejects=rejects,
+            n_listed_rejects=listed,
+            reject_fraction=surprises / max(1, surprises + table.num_rows),
         )
-    )  # fmt: skip
+    )
     frame = table.drop_columns(["pdq", "tiles", "shard"]).to_pandas()
     return _with_common(frame, table, name, folder)
 
@@ -159,14 +165,20 @@ def _with_common(frame: pd.DataFrame, table: pa.Table, name: str, folder: Path) 
 
 
 def _benchmark(
-    name: str, folder: Path, sets: list[dict[str, Any]], examples: Examples,
+    name: str,
+    folder: Path,
+    sets: list[dict[str, Any]],
+    examples: Examples,
     options: QualityOptions,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     table = manifest.read_table(folder / "images.parquet")
     _check_columns(folder / "images.parquet", table, "images")
     declared = read_json(folder / "index.json")
     frame = _with_common(
-        table.drop_columns(["pdq", "tiles", "shard", "video", "video_id", "frame"]).to_pandas(), table, name, folder
+        table.drop_columns(["pdq", "tiles", "shard", "video", "video_id", "frame"]).to_pandas(),
+        table,
+        name,
+        folder,
     )
     children = _Children(name, table, options, examples)
     children.add_instances(manifest.read_table(folder / "instances.parquet", _INSTANCE_READ))
@@ -177,17 +189,36 @@ def _benchmark(
     examples[name, "n_duplicate_image_ids"] = repeated.astype(str).tolist()[:EXAMPLES]
     sets.append(
         _set_row(
-            name, "benchmark", _schema(table, "images"), n_rows=table.num_rows, n_declared=declared["n_images"],
-            n_expected=declared["n_images"], n_instances_declared=declared["n_instances"],
-            n_prompts_declared=sum(declared["n_prompts"].values()), n_duplicate_image_ids=len(repeated),
+            name,
+            "benchmark",
+            _schema(table, "images"),
+            n_rows=table.num_rows,
+            n_declared=declared["n_images"],
+            n_expected=declared["n_images"],
+            n_instances_declared=declared["n_instances"],
+            n_prompts_declared=sum(declared["n_prompts"].values()),
+            n_duplicate_image_ids=len(repeated),
             **children.per_set,
         )
-    )  # fmt: skip
+    )
     return frame
 
 
 _INSTANCE_READ = ["instance_id", "key", "height", "width", "area"]
-_PROMPT_READ = ["prompt_id", "key", "kind", "x0", "y0", "x1", "y1", "points", "rle", "height", "width", "instance_id"]
+_PROMPT_READ = [
+    "prompt_id",
+    "key",
+    "kind",
+    "x0",
+    "y0",
+    "x1",
+    "y1",
+    "points",
+    "rle",
+    "height",
+    "width",
+    "instance_id",
+]
 
 
 class _Children:
@@ -202,7 +233,14 @@ class _Children:
         self._height = images.column("height").to_numpy().astype(np.float64)
         self._width = images.column("width").to_numpy().astype(np.float64)
         self._instances: pa.ChunkedArray | None = None
-        columns = ("n_instances", "n_prompts", "n_sizes_wrong", "n_boxes_outside", "n_boxes_empty", "n_areas_negative")
+        columns = (
+            "n_instances",
+            "n_prompts",
+            "n_sizes_wrong",
+            "n_boxes_outside",
+            "n_boxes_empty",
+            "n_areas_negative",
+        )
         self.per_image: dict[str, I64] = {column: np.zeros(images.num_rows, np.int64) for column in columns}
         self.per_set: dict[str, int] = {"n_duplicate_ids": 0}
 
@@ -219,7 +257,10 @@ class _Children:
         rows = self._attribute(table, "n_prompts", "n_orphan_prompts", "prompt_id")
         self._boxes(table, rows)
         given = table.column("instance_id").drop_null()
-        self._offenders("n_unknown_instances", given.filter(pc.invert(pc.is_in(given, value_set=self._instances))))
+        self._offenders(
+            "n_unknown_instances",
+            given.filter(pc.invert(pc.is_in(given, value_set=self._instances))),
+        )
         kind = table.column("kind")
         sound = np.zeros(table.num_rows, np.bool_)
         for one in (prompts.load(name) for name in prompts.names()):
@@ -249,7 +290,11 @@ class _Children:
 
     def _boxes(self, table: pa.Table, rows: I64) -> None:
         x0, y0, x1, y1 = (table.column(c).to_numpy() for c in ("x0", "y0", "x1", "y1"))
-        width, height, reach = self._at(self._width, rows), self._at(self._height, rows), self._tolerance
+        width, height, reach = (
+            self._at(self._width, rows),
+            self._at(self._height, rows),
+            self._tolerance,
+        )
         inside = (x0 >= -reach) & (y0 >= -reach) & (x1 <= width + reach) & (y1 <= height + reach)
         is_box = ~np.isnan(x0)
         self._count("n_boxes_outside", rows, is_box & ~inside)
@@ -315,5 +360,7 @@ def _check_columns(path: Path, table: pa.Table, name: manifest.TableName) -> Non
     missing = sorted(set(manifest.schema(name).names) - set(table.column_names))
     if missing:
         raise UserError(
-            f"the table lacks columns: {', '.join(missing)}", file=path, cure="run the stage that writes it again"
+            f"the table lacks columns: {', '.join(missing)}",
+            file=path,
+            cure="run the stage that writes it again",
         )

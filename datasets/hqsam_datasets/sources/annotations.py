@@ -46,7 +46,10 @@ class AnnotatedImages:
         if not options.annotations:
             cure = "name the annotation file inside the archive"
             raise UserError(
-                "the annotation file is not named", file="params.yaml", key=f"sources.{name}.annotations", cure=cure
+                "the annotation file is not named",
+                file="params.yaml",
+                key=f"sources.{name}.annotations",
+                cure=cure,
             )
         path = annotation_file(name, root, options.annotations)
         record = _read(path)
@@ -109,7 +112,14 @@ def _named(what: str, record: Any, path: Path) -> Iterator[None]:
     """Turn what is wrong with an entry into an error that names it."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         key = f"{what} {record.get('id') if isinstance(record, dict) else record!r}"[:100]
         problem = f"a malformed entry: {type(error).__name__}: {error}"
         raise UserError(problem, file=path, key=key, cure=_CURE) from error
@@ -137,9 +147,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _instances(
-    name: str, record: Mapping[str, Any], images: Mapping[int | str, _Image], path: Path, rejects: list[Reject],
+    name: str,
+    record: Mapping[str, Any],
+    images: Mapping[int | str, _Image],
+    path: Path,
+    rejects: list[Reject],
     origin: str,
-) -> dict[int | str, list[Segmentation]]:  # fmt: skip
+) -> dict[int | str, list[Segmentation]]:
     found: dict[int | str, list[Segmentation]] = {}
     categories = _categories(record.get("categories"), path)
     for entry in record["annotations"]:
@@ -193,7 +207,10 @@ def file_name(image: Mapping[str, Any], path: Path) -> str:
         parts = str(image["coco_url"]).split("/")[-2:]
     else:
         raise UserError(
-            "an image has neither file_name nor coco_url", file=path, key=f"image {image.get('id')}", cure=_CURE
+            "an image has neither file_name nor coco_url",
+            file=path,
+            key=f"image {image.get('id')}",
+            cure=_CURE,
         )
     while ".." in parts:
         parts = parts[parts.index("..") + 1 :]

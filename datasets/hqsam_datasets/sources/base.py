@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from hqsam_base import rle
-from hqsam_datasets.formats.images import ImageError, MaskEncoding, decode_labels, decode_mask, histogram
+from hqsam_datasets.formats.images import (
+    ImageError,
+    MaskEncoding,
+    decode_labels,
+    decode_mask,
+    histogram,
+)
 from hqsam_datasets.formats.manifest import Reject
 
 
@@ -170,7 +176,10 @@ class Segmentation:
     def load(self, size: tuple[int, int]) -> list[LoadedMask]:
         """Rasterise at the size that the mask was drawn on, as pycocotools does."""
         height, width = self.size or size
-        if (height, width) not in (size, size[::-1]):  # swapped: drawn on a photograph as it is stored, turned
+        if (height, width) not in (
+            size,
+            size[::-1],
+        ):  # swapped: drawn on a photograph as it is stored, turned
             detail = f"image {size[1]}x{size[0]}, the annotation file says {width}x{height}"
             raise ImageError("size_mismatch", detail)
         try:

@@ -17,7 +17,16 @@ from hqsam_base.errors import UserError
 from hqsam_base.filenames import is_hidden, one_form
 from hqsam_datasets.fetch.extract import NotHadError, below, find_root, found_below
 from hqsam_datasets.formats.manifest import Reject
-from hqsam_datasets.sources.base import DataSheet, LabelMap, MaskFile, MaskRef, Pair, Scan, SourceOptions, relative
+from hqsam_datasets.sources.base import (
+    DataSheet,
+    LabelMap,
+    MaskFile,
+    MaskRef,
+    Pair,
+    Scan,
+    SourceOptions,
+    relative,
+)
 from hqsam_datasets.sources.own import LOSSY, SUFFIXES, found_single
 from hqsam_datasets.sources.skip import Skip
 
@@ -115,7 +124,12 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         stem = stem_of(inner)
         if stem in found:
             cure = "keep one of them"
-            raise UserError(f"{found[stem].name} and {path.name} have the same stem", file=path, key=stem, cure=cure)
+            raise UserError(
+                f"{found[stem].name} and {path.name} have the same stem",
+                file=path,
+                key=stem,
+                cure=cure,
+            )
         found[stem] = path
     return found
 

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from hqsam_base.errors import UserError
 from hqsam_base.texts import read_lines
-from hqsam_datasets.fetch.extract import below, find_root, found_below, has_files, list_files, packed_inside
+from hqsam_datasets.fetch.extract import (
+    below,
+    find_root,
+    found_below,
+    has_files,
+    list_files,
+    packed_inside,
+)
 from hqsam_datasets.formats.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
 
@@ -95,9 +102,11 @@ class FolderSource:
             if getattr(options, key) is not None:
                 cure = f"remove {key}, or say `kind: folder` if these are files of your own"
                 raise UserError(
-                    "only own data have this key; this set's folders are known", file="params.yaml",
-                    key=f"sources.{name}.{key}", cure=cure,
-                )  # fmt: skip
+                    "only own data have this key; this set's folders are known",
+                    file="params.yaml",
+                    key=f"sources.{name}.{key}",
+                    cure=cure,
+                )
         layout, places = self._find(name, root)
         rules = _Rules(name, self._sheet, options)
         pairs: list[Pair] = []

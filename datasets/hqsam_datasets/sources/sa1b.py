@@ -76,13 +76,21 @@ class _Sa1b:
                 rejects.append(Reject(source=name, origin=origin, reason="known_bad", detail="listed in skip"))
             elif not annotations.is_file():
                 cure = "unpack the archive again, or list the stem under this key"
-                raise UserError(f"{image} has no {annotations.name}", file=image, key=f"sources.{name}.skip", cure=cure)
+                raise UserError(
+                    f"{image} has no {annotations.name}",
+                    file=image,
+                    key=f"sources.{name}.skip",
+                    cure=cure,
+                )
             else:
                 reference = _Annotations(annotations, options.max_instances)
                 pairs.append(Pair(image.stem, image, (reference,), origin, relative(annotations, root)))
         if not pairs:
             raise UserError(
-                "the archive holds no images", file=root, key=f"sources.{name}.archive", cure="see its data sheet"
+                "the archive holds no images",
+                file=root,
+                key=f"sources.{name}.archive",
+                cure="see its data sheet",
             )
         return Scan(tuple(pairs), tuple(rejects))
 

@@ -50,9 +50,11 @@ class Skip:
         missed = sorted(set(self._entries.values()) - self._met)
         if missed:
             raise UserError(
-                f"no file is called {', '.join(missed[:10])}", file="params.yaml", key=key,
+                f"no file is called {', '.join(missed[:10])}",
+                file="params.yaml",
+                key=key,
                 cure="write the path below the folder as it is, say cats/7 or 7, or remove the entry",
-            )  # fmt: skip
+            )
 
 
 def _forms(name: str) -> Iterable[str]:

@@ -82,5 +82,9 @@ def _other_changes(entries: Iterable[Any]) -> str:
 
 
 def _is_code(path: str, word: Any) -> bool:
-    folders = (CODE_FOLDER, *(f"{folder}/{name}" for name, folder in PACKAGES.items() if folder != "."), "hqsam")
+    folders = (
+        CODE_FOLDER,
+        *(f"{folder}/{name}" for name, folder in PACKAGES.items() if folder != "."),
+        "hqsam",
+    )
     return word in ("modified", "new") and any(path == f or path.startswith(f"{f}/") for f in folders)

@@ -44,7 +44,10 @@ OWN_FILES = {
         ("hqsam.model.backbones", "BACKBONE", "${item.backbone}"),
         ("hqsam.model.variants", "VARIANT", "${item.variant}"),
     ),
-    "predict": (("hqsam.model.backbones", "BACKBONE", None), ("hqsam.model.variants", "VARIANT", None)),
+    "predict": (
+        ("hqsam.model.backbones", "BACKBONE", None),
+        ("hqsam.model.variants", "VARIANT", None),
+    ),
 }
 """Stages that run per entry of one or more seams: the package, the constant that marks an entry's file, and how dvc.yaml
 names that file beside the digests, so that a new entry runs nothing but itself. None: another stage's output changes with the
