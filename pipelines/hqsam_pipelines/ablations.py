@@ -83,8 +83,8 @@ def compose(root: Path, profile: str) -> bytes:
         UserError: an overlay or the base profile is not valid.
     """
     base = PROFILES[profile]
-    path = root / "configs" / f"{base}.yaml"
-    merged = merge(mapping(read_yaml(path), path), _overlay(root, base))
+    path, overlay = root / "configs" / f"{base}.yaml", root / FOLDER / f"_{base}.yaml"
+    merged = merge(mapping(read_yaml(path), path), mapping(read_yaml(overlay), overlay))
     first = next(iter(merged["models"].values()))
     for row in rows(root):
         if not row.profiles or base in row.profiles:
@@ -106,11 +106,6 @@ def written(content: Mapping[str, Any], profile: str, made_from: str) -> bytes:
     out.write(f"# {made_from}, put together by `hqsam profile {profile}`.\n".encode())
     yaml.dump({**content, "profile": profile}, out)
     return out.getvalue()
-
-
-def _overlay(root: Path, base: str) -> Mapping[str, Any]:
-    path = root / FOLDER / f"_{base}.yaml"
-    return mapping(read_yaml(path), path)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -322,6 +322,9 @@ def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...
     problem = "" if mask.mask.shape in sizes else f"{name}: image {_size(sizes[0])}, mask {_size(mask.mask.shape)}"
     border = np.concatenate([foreground[0], foreground[-1], foreground[:, 0], foreground[:, -1]])
     share = float(foreground.mean())
+    n_labels = 1
+    if kind == "folder" and mask.encoding == "palette":
+        n_labels = len(set(np.unique(decode_labels(data)).tolist()) - {0, 255})  # without background and void
     return _Facts(
         name,
         encoding="empty" if not foreground.any() else mask.encoding,
@@ -329,7 +332,7 @@ def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...
         tiny=0 < share < _TINY_SHARE,
         full=share > _FULL_SHARE,
         inverted=float(border.mean()) > _BORDER_SHARE,
-        n_labels=_count_labels(data) if kind == "folder" and mask.encoding == "palette" else 1,
+        n_labels=n_labels,
     )
 
 
@@ -337,11 +340,6 @@ def _label_map(data: bytes) -> DecodedMask:
     """Return all labels as one mask, as kind `label_maps` reads them."""
     labels = decode_labels(data)
     return DecodedMask(np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8), "palette", 0.0)
-
-
-def _count_labels(data: bytes) -> int:
-    """Count the labels of a palette image beside background (0) and void (255)."""
-    return len(set(np.unique(decode_labels(data)).tolist()) - {0, 255})
 
 
 def _about_images(facts: Sequence[_Facts]) -> Iterator[Finding]:

@@ -140,7 +140,7 @@ def _pictures(files: Mapping[str, bytes], tail: str) -> dict[str, NDArray[np.uin
 
 
 def _unknown(key: str, data: Path) -> UserError:
-    keys = sorted({*_keys(data), *_evaluation_keys(data)})
+    keys = sorted(set(_keys(data)))
     close = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
     if not keys:
         return UserError(
@@ -153,14 +153,9 @@ def _unknown(key: str, data: Path) -> UserError:
     return UserError("there is no sample of this key", file=data, key=key, cure=hint)
 
 
-def _evaluation_keys(data: Path) -> Iterator[str]:
-    for path in sorted(data.glob("benchmarks/*/images.parquet")):
-        for row in manifest.read_rows(path, ["key"]):
-            yield row["key"]
-
-
 def _keys(data: Path) -> Iterator[str]:
-    for path in sorted(data.glob("samples/*/manifest.parquet")):
+    tables = [*data.glob("samples/*/manifest.parquet"), *data.glob("benchmarks/*/images.parquet")]
+    for path in sorted(tables):
         for row in manifest.read_rows(path, ["key"]):
             yield row["key"]
     if (data / "shards" / "index.json").is_file():

@@ -27,16 +27,6 @@ _MSRA_ZERO_ONE = 20
 _FSS_IMAGE_IS_ODD_TOO = (("shower_curtain", 3), ("crt_screen", 6), ("rocking_chair", 9))
 
 
-def _fss() -> list[Member]:
-    members = []
-    for i in range(TRAINING_COUNTS["fss1000"]):
-        made = pair("fss1000", i)
-        style: MaskStyle = "rgba" if i % _FSS_RGBA_EVERY == 5 else "rgb"
-        members.append((f"fss_all/{made.stem}.jpg", made.image))
-        members.append((f"fss_all/{made.stem}.png", mask_file(made.alpha, style)))
-    return members + _fss_odd() + _fss_bad()
-
-
 def _fss_odd() -> list[Member]:
     """Return pairs with a mask that does not have the nominal size.
 
@@ -77,20 +67,6 @@ def _fss_bad() -> list[Member]:
     return members
 
 
-def _ecssd() -> list[Member]:
-    members = []
-    for i in range(TRAINING_COUNTS["ecssd"]):
-        made = pair(
-            "ecssd",
-            i,
-            orientation=_ECSSD_TURNED.get(i, 1),
-            mode="CMYK" if i == _ECSSD_CMYK else None,
-        )
-        members.append((f"ecssd/{made.stem}.jpg", made.image))
-        members.append((f"ecssd/{made.stem}.png", mask_file(made.alpha, "binary")))
-    return members
-
-
 def _msra() -> list[Member]:
     members = []
     for i in range(TRAINING_COUNTS["msra10k"]):
@@ -106,19 +82,25 @@ def _msra() -> list[Member]:
     return members
 
 
-def _duts() -> list[Member]:
-    members = []
+def cascade_psp_zip() -> bytes:
+    """Return the archive's one file."""
+    members = [*_fss_odd(), *_fss_bad(), *_msra()]
+    for i in range(TRAINING_COUNTS["fss1000"]):
+        made = pair("fss1000", i)
+        style: MaskStyle = "rgba" if i % _FSS_RGBA_EVERY == 5 else "rgb"
+        members.append((f"fss_all/{made.stem}.jpg", made.image))
+        members.append((f"fss_all/{made.stem}.png", mask_file(made.alpha, style)))
+    for i in range(TRAINING_COUNTS["ecssd"]):
+        mode = "CMYK" if i == _ECSSD_CMYK else None
+        made = pair("ecssd", i, orientation=_ECSSD_TURNED.get(i, 1), mode=mode)
+        members.append((f"ecssd/{made.stem}.jpg", made.image))
+        members.append((f"ecssd/{made.stem}.png", mask_file(made.alpha, "binary")))
     for i in range(TRAINING_COUNTS["duts"]):
         made = pair("duts", i, mode="L" if i in _DUTS_GREY else None)
         folder = "DUTS-TR" if i < DUTS_TRAIN else "DUTS-TE"
         members.append((f"{folder}/{made.stem}.jpg", made.image))
         members.append((f"{folder}/{made.stem}.png", mask_file(made.alpha, "soft")))
-    return members
-
-
-def cascade_psp_zip() -> bytes:
-    """Return the archive's one file."""
-    return zip_bytes([*_fss(), *_ecssd(), *_msra(), *_duts()])
+    return zip_bytes(members)
 
 
 FILES = {"cascade_psp.zip": cascade_psp_zip}

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from hqsam_datasets.embedded.detectors import tracked
 from hqsam_datasets.embedded.evaluation import Clip
-from hqsam_datasets.embedded.packing import Member, jpeg, palette_png, rng_of, zip_bytes
+from hqsam_datasets.embedded.packing import jpeg, palette_png, rng_of, zip_bytes
 
 _VAL = (
     Clip("davis", "bike-packing", 120, 160, 2),
@@ -40,23 +40,18 @@ def _with_void(labels: Labels) -> Labels:
     return np.where(band > 0, np.uint8(_VOID), labels).astype(np.uint8)
 
 
-def _sequence(clip: Clip) -> list[Member]:
-    members: list[Member] = []
-    for k, (scene, labels) in enumerate(zip(clip.scenes(), _labels(clip), strict=True)):
-        marked = _with_void(labels) if (clip, k) == (_VAL[1], _VOID_FRAME) else labels
-        members.append((f"DAVIS/JPEGImages/480p/{clip.name}/{k:05d}.jpg", jpeg(scene.image)))
-        members.append((f"DAVIS/Annotations/480p/{clip.name}/{k:05d}.png", palette_png(marked)))
-    return members
-
-
 def trainval_zip() -> bytes:
     """Return ``DAVIS-2017-trainval-480p.zip``."""
-    lists = [
+    members = [
         (f"DAVIS/ImageSets/2017/{split}.txt", "".join(f"{clip.name}\n" for clip in clips).encode())
         for split, clips in (("train", _TRAIN), ("val", _VAL))
     ]
-    members = [member for clip in (*_VAL, *_TRAIN) for member in _sequence(clip)]
-    return zip_bytes([*lists, *members], folders=True)
+    for clip in (*_VAL, *_TRAIN):
+        for k, (scene, labels) in enumerate(zip(clip.scenes(), _labels(clip), strict=True)):
+            marked = _with_void(labels) if (clip, k) == (_VAL[1], _VOID_FRAME) else labels
+            members.append((f"DAVIS/JPEGImages/480p/{clip.name}/{k:05d}.jpg", jpeg(scene.image)))
+            members.append((f"DAVIS/Annotations/480p/{clip.name}/{k:05d}.png", palette_png(marked)))
+    return zip_bytes(members, folders=True)
 
 
 def _tracked(clip: Clip) -> list[Labels]:

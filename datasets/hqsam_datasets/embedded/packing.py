@@ -65,7 +65,13 @@ def png(array: UInt8Image) -> bytes:
 def palette_png(labels: UInt8Image) -> bytes:
     """Encode a label map uint8 [H, W] as a palette PNG (mode P) with the colours that PASCAL and DAVIS use."""
     picture = Image.fromarray(np.ascontiguousarray(labels))
-    picture.putpalette(_voc_palette().tobytes())
+    # PASCAL VOC's colour map: the label's bits dealt to R, G and B from the top bit down.
+    label = np.arange(256)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((label >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    picture.putpalette(palette.tobytes())
     return _saved(picture, "PNG")
 
 
@@ -73,16 +79,6 @@ def _saved(picture: Image.Image, file_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **options)
     return buffer.getvalue()
-
-
-def _voc_palette() -> UInt8Image:
-    """Return the PASCAL VOC colour map, uint8 [256, 3]: the label's bits dealt to R, G and B from the top bit down."""
-    label = np.arange(256)
-    palette = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((label >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
 
 
 def json_bytes(value: Any) -> bytes:

@@ -358,17 +358,14 @@ def _write_gallery(folder: Path, pairs: list[Pair], train: ImageList, other: Ima
 def _picture(pair: Pair, train: ImageList, other: ImageList) -> bytes:
     left, right = train.image(pair.train), other.image(pair.other)
     evidence = pair.evidence
+    measures = f"ncc {evidence.ncc:.3f}, textured area matched {evidence.matched_fraction:.2f}"
+    if np.isfinite(evidence.outline):
+        measures = f"outlines agree to {evidence.outline:.2f}"
     lines = (
         f"{pair.kind}: {train.key[pair.train]}",
         f"{other.group[pair.other]}: {other.key[pair.other]}",
-        f"{VARIANTS[pair.candidate.variant]}, found by {pair.candidate.found_by}, " + _measures(evidence),
+        f"{VARIANTS[pair.candidate.variant]}, found by {pair.candidate.found_by}, {measures}",
     )
     affine = pixel_affine(evidence, pair.candidate.variant, left.shape, right.shape)
     region: NDArray[np.bool_] = evidence.region
     return gallery.picture(left, right, affine=affine, region=region, lines=lines)
-
-
-def _measures(evidence: Evidence) -> str:
-    if np.isfinite(evidence.outline):
-        return f"outlines agree to {evidence.outline:.2f}"
-    return f"ncc {evidence.ncc:.3f}, textured area matched {evidence.matched_fraction:.2f}"

@@ -175,10 +175,7 @@ def _benchmark(
     _check_columns(folder / "images.parquet", table, "images")
     declared = read_json(folder / "index.json")
     frame = _with_common(
-        table.drop_columns(["pdq", "tiles", "shard", "video", "video_id", "frame"]).to_pandas(),
-        table,
-        name,
-        folder,
+        table.drop_columns(["pdq", "tiles", "shard", "video", "video_id", "frame"]).to_pandas(), table, name, folder
     )
     children = _Children(name, table, options, examples)
     children.add_instances(manifest.read_table(folder / "instances.parquet", _INSTANCE_READ))
@@ -205,20 +202,7 @@ def _benchmark(
 
 
 _INSTANCE_READ = ["instance_id", "key", "height", "width", "area"]
-_PROMPT_READ = [
-    "prompt_id",
-    "key",
-    "kind",
-    "x0",
-    "y0",
-    "x1",
-    "y1",
-    "points",
-    "rle",
-    "height",
-    "width",
-    "instance_id",
-]
+_PROMPT_READ = ["prompt_id", "key", "kind", "x0", "y0", "x1", "y1", "points", "rle", "height", "width", "instance_id"]
 
 
 class _Children:
@@ -233,14 +217,7 @@ class _Children:
         self._height = images.column("height").to_numpy().astype(np.float64)
         self._width = images.column("width").to_numpy().astype(np.float64)
         self._instances: pa.ChunkedArray | None = None
-        columns = (
-            "n_instances",
-            "n_prompts",
-            "n_sizes_wrong",
-            "n_boxes_outside",
-            "n_boxes_empty",
-            "n_areas_negative",
-        )
+        columns = ("n_instances", "n_prompts", "n_sizes_wrong", "n_boxes_outside", "n_boxes_empty", "n_areas_negative")
         self.per_image: dict[str, I64] = {column: np.zeros(images.num_rows, np.int64) for column in columns}
         self.per_set: dict[str, int] = {"n_duplicate_ids": 0}
 
@@ -257,17 +234,14 @@ class _Children:
         rows = self._attribute(table, "n_prompts", "n_orphan_prompts", "prompt_id")
         self._boxes(table, rows)
         given = table.column("instance_id").drop_null()
-        self._offenders(
-            "n_unknown_instances",
-            given.filter(pc.invert(pc.is_in(given, value_set=self._instances))),
-        )
+        self._offenders("n_unknown_instances", given.filter(pc.invert(pc.is_in(given, value_set=self._instances))))
         kind = table.column("kind")
         sound = np.zeros(table.num_rows, np.bool_)
         for one in (prompts.load(name) for name in prompts.names()):
             mine = pc.equal(kind, one.in_tables)
             for column in one.content:
                 mine = pc.and_(mine, pc.is_valid(table.column(column)))
-            sound |= _flags(mine)
+            sound |= np.asarray(pc.fill_null(mine, False).to_numpy(), np.bool_)
         self._offenders("n_prompts_without_content", table.column("prompt_id").filter(_mask(~sound)))
 
     def _attribute(self, table: pa.Table, counter: str, orphans: str, id_column: str) -> I64:
@@ -290,11 +264,7 @@ class _Children:
 
     def _boxes(self, table: pa.Table, rows: I64) -> None:
         x0, y0, x1, y1 = (table.column(c).to_numpy() for c in ("x0", "y0", "x1", "y1"))
-        width, height, reach = (
-            self._at(self._width, rows),
-            self._at(self._height, rows),
-            self._tolerance,
-        )
+        width, height, reach = self._at(self._width, rows), self._at(self._height, rows), self._tolerance
         inside = (x0 >= -reach) & (y0 >= -reach) & (x1 <= width + reach) & (y1 <= height + reach)
         is_box = ~np.isnan(x0)
         self._count("n_boxes_outside", rows, is_box & ~inside)
@@ -321,13 +291,6 @@ class _Children:
             twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
             self._examples.setdefault((self._name, "n_duplicate_ids"), []).extend(sorted(twice)[:EXAMPLES])
             self.per_set["n_duplicate_ids"] += extra
-
-
-def _flags(column: Any) -> NDArray[np.bool_]:
-    """Return a boolean arrow column as numpy; null is false."""
-    import pyarrow.compute as pc
-
-    return np.asarray(pc.fill_null(column, False).to_numpy(), np.bool_)
 
 
 def _mask(flags: NDArray[np.bool_]) -> Any:
@@ -360,7 +323,5 @@ def _check_columns(path: Path, table: pa.Table, name: manifest.TableName) -> Non
     missing = sorted(set(manifest.schema(name).names) - set(table.column_names))
     if missing:
         raise UserError(
-            f"the table lacks columns: {', '.join(missing)}",
-            file=path,
-            cure="run the stage that writes it again",
+            f"the table lacks columns: {', '.join(missing)}", file=path, cure="run the stage that writes it again"
         )
