@@ -8,4 +8,7 @@ trap 'rm -rf "$work"' EXIT
 "$host" -m venv --without-pip "$work/venv"
 export PATH="$work/venv/bin:$PATH" OMP_NUM_THREADS=1 PYTHONWARNINGS=ignore PYTHONDONTWRITEBYTECODE=1
 cd "$work"
-install() { "$host" -m pip --python "$work/venv/bin/python" install --quiet --no-compile --disable-pip-version-check --root-user-action ignore "$@"; }
+install() {
+    "$host" -m pip --python "$work/venv/bin/python" install --quiet --no-compile --disable-pip-version-check \
+        --root-user-action ignore "$@"
+}

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # opencv-python-headless 5.0.0.93: imwrite stores a boolean mask as a picture of 0 and 1.
 # Guess: an error, as in 4.12 ("img data type = bool is not supported").
-# What happens: imwrite returns True (its log has a line about a fall-back to 8 bits); the PNG holds 0 and 1, so whoever reads masks at "> 127" reads nothing.
+# What happens: imwrite returns True (its log has a line about a fall-back to 8 bits); the PNG holds 0 and 1, so whoever reads
+#   masks at "> 127" reads nothing.
 # Seen: opencv 5.0.0: imwrite True, values [0, 1], pixels above 127: 0 of 96
 # Hurts: code that saved `mask.astype(np.uint8) * 255` only because OpenCV insisted, and lost the cast since.
 

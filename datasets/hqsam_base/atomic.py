@@ -24,9 +24,12 @@ _TMP = ".tmp-"
 _OLD = ".old-"
 
 
-def json_bytes(value: Any) -> bytes:
-    """Canonical JSON of this project: sorted keys, indent 1, UTF-8, newline at the end; NaN is refused."""
-    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+def json_bytes(value: Any, *, ascii_only: bool = False) -> bytes:
+    """Canonical JSON of this project: sorted keys, indent 1, UTF-8, newline at the end; NaN is refused.
+
+    With `ascii_only`, other characters are escaped, as they always have been in the metrics files.
+    """
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=ascii_only, allow_nan=False)
     return (text + "\n").encode()
 
 
@@ -104,9 +107,9 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, ascii_only: bool = False) -> None:
     """Write `value` as canonical JSON (see `json_bytes`) atomically."""
-    write_bytes(path, json_bytes(value))
+    write_bytes(path, json_bytes(value, ascii_only=ascii_only))
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

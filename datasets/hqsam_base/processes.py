@@ -1,4 +1,8 @@
-"""Ordered work in processes: results come back in the order of the items, whatever the number of workers."""
+"""Ordered work in processes: results come back in the order of the items, whatever the number of workers.
+
+`Crew` forks from a server and is for items that are read on the way; `run_parts` forks from the caller, so that large
+columns in its memory reach the processes without a copy.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
+
+from hqsam_base.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -141,6 +147,63 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], *, wo
         yield from crew.map(items)
 
 
+# What the processes of `run_parts` inherit.
+_INHERITED: list[tuple[Callable[[Any, int], Any], Any]] = []
+
+
+def run_parts(
+    function: Callable[[Any, int], Result], job: Any, total: int, *, workers: int, progress: Progress,
+    what: str = "scoring",
+) -> Iterator[Result]:  # fmt: skip
+    """Yields ``function(job, n)`` for n = 0 .. total - 1, in that order.
+
+    Args:
+        function: a module-level function.
+        job: what it works on; processes share it by fork.
+        total: number of parts.
+        workers: processes; 1 computes here.
+        progress: told how far the work is.
+        what: word for the progress.
+    """
+    if workers <= 1 or total < 2:
+        for number in range(total):
+            yield function(job, number)
+            progress(number + 1, total, what)
+        return
+    _INHERITED[:] = [(function, job)]
+    try:
+        # Several parts at a time, so that small ones are not eaten up by the exchange between processes.
+        chunk = max(1, min(32, total // (4 * workers)))
+        context = multiprocessing.get_context("fork")
+        pool = ProcessPoolExecutor(min(workers, total), context, initializer=_end_with_parent)
+        with _one_opencv_thread(), pool:
+            for number, result in enumerate(pool.map(_part, range(total), chunksize=chunk)):
+                yield result
+                progress(number + 1, total, what)
+    finally:
+        _INHERITED.clear()
+
+
+def _part(number: int) -> Any:
+    function, job = _INHERITED[0]
+    return function(job, number)
+
+
+@contextlib.contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Ends OpenCV's threads for the time of the block: a fork would inherit their locks but not the threads."""
+    cv2 = sys.modules.get("cv2")
+    if cv2 is None:
+        yield
+        return
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def _server() -> int | None:
     """Process number of the server that is running, if one is."""
     number: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
@@ -173,6 +236,12 @@ def _begin() -> None:
     if parent is not None and parent.pid is not None:
         with contextlib.suppress(OSError):
             os.setpgid(0, os.getpgid(parent.pid))
+    _end_with_parent()
+
+
+def _end_with_parent() -> None:
+    """Let this process end when its parent does, even killed: it would wait for work for ever."""
+    if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_await, args=(parent,), daemon=True).start()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,13 @@ from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import InputError
 from hqsam.model.hq_decoder import Prompts, SamMasks, best_mask
 from hqsam.model.hq_sam import Encoded, HQSam
+from hqsam.model.outputs import Output, OutputName
 from hqsam.model.preprocess import Frame, MaskEncoding, Resize
 from hqsam.model.prompt_inputs import group
 from hqsam.model.tensor_input import PromptTensors, check_transformed
 from hqsam.prediction.postprocess import MaskPatch, mask_patch
 from hqsam.prediction.prompt import Prompt, embed
 
-Output = Literal["hq_sum", "hq_token", "sam"]
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]
 Tensors = tuple[Tensor, Tensor, Tensor]
 
@@ -253,7 +253,7 @@ class SamHQPredictor:
         images: Sequence[npt.NDArray[np.uint8]],
         prompts: Sequence[Sequence[Prompt]],
         *,
-        output: Output = "hq_sum",
+        output: OutputName = "hq_sum",
         multimask: bool = False,
         resize: Resize = "longest_side",
         mask_encoding: MaskEncoding | None = None,
@@ -280,9 +280,9 @@ class SamHQPredictor:
             InputError: An image or a prompt makes no sense (the message gives its index), or an unknown option.
         """
         check_batch(images, prompts)
-        check_choices(output=(output, Output), resize=(resize, Resize))
+        check_choices(output=(output, OutputName), resize=(resize, Resize))
         check_counts(images_per_call=images_per_call, prompts_per_call=prompts_per_call)
-        encoding: MaskEncoding = mask_encoding or ("logits" if output == "sam" else "binary_255")
+        encoding: MaskEncoding = mask_encoding or ("logits" if output == Output.sam else "binary_255")
         check_choices(mask_encoding=(encoding, MaskEncoding))
         wanted = _Wanted(output, multimask, encoding, prompts_per_call)
         for start in range(0, len(images), images_per_call):
@@ -301,7 +301,7 @@ class SamHQPredictor:
     def _of_image(
         self, image: int, frame: Frame, encoded: Encoded, prompts: Sequence[Prompt], wanted: _Wanted
     ) -> Iterator[Prediction]:
-        fused = None if wanted.output == "sam" else self.model.fuse(encoded)
+        fused = None if wanted.output == Output.sam else self.model.fuse(encoded)
         found: dict[int, tuple[npt.NDArray[np.float32], float]] = {}
         for numbers in group(prompts):
             for start in range(0, len(numbers), wanted.prompts_per_call):
@@ -331,7 +331,7 @@ class SamHQPredictor:
     ) -> tuple[Tensor, Tensor]:
         """Logits ``[P, 1, m, m]`` and predicted IoUs ``[P, 1]`` of all prompts."""
         encoded, fused = self._image()
-        output: Output = "hq_token" if hq_token_only else "hq_sum"
+        output: OutputName = "hq_token" if hq_token_only else "hq_sum"
         if not len(prompts):
             side = self.model.backbone.mask_size
             return encoded.final_BCHW.new_zeros(0, 1, side, side), encoded.final_BCHW.new_zeros(0, 1)
@@ -353,7 +353,7 @@ def _parts(prompts: Prompts, size: int) -> Iterator[Prompts]:
 
 @dataclass(frozen=True)
 class _Wanted:
-    output: Output
+    output: OutputName
     multimask: bool
     encoding: MaskEncoding
     prompts_per_call: int
@@ -363,7 +363,7 @@ def decode(
     model: HQSam,
     encoded: Encoded,
     prompts: Prompts,
-    output: Output,
+    output: OutputName,
     *,
     multimask: bool = False,
     fused_BFhw: Tensor | None = None,
@@ -381,10 +381,10 @@ def decode(
     Returns:
         Logits ``[P, 1, m, m]`` and SAM's predicted IoUs ``[P, 1]``.
     """
-    if output == "sam":
+    if output == Output.sam:
         return best_mask(model.decode_sam(encoded, prompts, multimask=multimask))
     hq = model.decode_hq(encoded, prompts, multimask=multimask, fused_BFhw=fused_BFhw)
-    return SamMasks(hq.hq_P1hw if output == "hq_token" else hq.sum_P1hw, best_mask(hq.sam).iou_PK)
+    return SamMasks(hq.hq_P1hw if output == Output.hq_token else hq.sum_P1hw, best_mask(hq.sam).iou_PK)
 
 
 def _with_index(number: int, check: Any, value: Any) -> Any:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hqsam.api.predictor import Output, decode
+from hqsam.api.predictor import decode
 from hqsam.model.hq_decoder import Prompts
 from hqsam.model.hq_sam import Encoded, HQSam
+from hqsam.model.outputs import Output, OutputName
 
 Part = Literal["encoder", "decoder"]
 
@@ -31,14 +32,14 @@ class DecoderOptions:
             fit into memory.
     """
 
-    output: Output = "hq_sum"
+    output: OutputName = "hq_sum"
     multimask: bool = False
     low_res_only: bool = False
 
     @property
     def needs_early(self) -> bool:
         """Whether the early feature is an input: SAM alone does not look at it."""
-        return self.output != "sam"
+        return self.output != Output.sam
 
 
 class EncoderPart(nn.Module):

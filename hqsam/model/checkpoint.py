@@ -34,6 +34,7 @@ from hqsam.model.backbones.base import Backbone
 from hqsam.model.hq_decoder import HQ_PREFIXES
 from hqsam.model.weight_files import State
 from hqsam_base.atomic import write_bytes
+from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 
 Format = Literal["sam", "hq_sam", "hq_decoder", "sam_decoder", "hq_head", "hf_sam_hq", "hf_sam"]
@@ -197,13 +198,8 @@ def sha256(path: Path) -> str:
     path = weight_files.weights_file(path)
     if not path.is_file():
         raise UserError("the checkpoint does not exist", file=path, cure="correct the path")
-    digests = [_digest(part) for part in weight_files.files_of(path)]
+    digests = [sha256_file(part) for part in weight_files.files_of(path)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_published(path: Path, digest: str) -> str | None:

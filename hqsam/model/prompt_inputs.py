@@ -1,4 +1,4 @@
-"""From prompts as arrays to tokens: the one place where prompts of any kind become what SAM's decoder gets."""
+"""From prompts as arrays to tokens: the one place where prompts of any kind are embedded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def embed(model: HQSam, prompts: Sequence[PromptArrays]) -> Prompts:
 
     Args:
         model: Whose prompt encoder to use.
-        prompts: P of them, in pixels of the S x S network input; masks [m, m] as the decoder is to get them.
+        prompts: P of them, in pixels of the S x S network input; masks [m, m] as the decoder is to
+            get them.
 
     Returns:
         Sparse and dense embeddings.

@@ -1,6 +1,6 @@
-"""The predict stage: SAM and HQ-SAM on every prompt of a benchmark, one image encoding for both.
+"""The predict stage: the systems of a run on every prompt of a benchmark (docs/formats.md).
 
-Three systems come out (docs/formats.md): ``sam`` from SAM's own decoder, ``hq_token`` and ``hq_sum`` from HQ-SAM's.
+By default they are three from one image encoding: ``sam`` from SAM's own decoder, ``hq_token`` and ``hq_sum`` from HQ-SAM's.
 Parts are written as they are done, by one process or several (`hqsam.prediction.parts`); a run that was killed goes on with what is missing
 if nothing that it reads has changed.
 """
@@ -18,17 +18,16 @@ from typing import Any
 
 import torch
 
+from hqsam import systems
 from hqsam.model import checkpoint
 from hqsam.model.options import ModelOptions
 from hqsam.prediction import passes
-from hqsam.prediction.parts import Job, write_parts
-from hqsam.prediction.passes import SYSTEMS, PredictOptions
+from hqsam.prediction.options import PredictOptions
+from hqsam.prediction.parts import ABOUT, Job, write_parts
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock
 from hqsam_base.progress import Progress
-
-__all__ = ["SYSTEMS", "PredictOptions", "predict"]
 
 VERSION = 1
 HEAD = "hq_head.safetensors"
@@ -37,7 +36,14 @@ Row = dict[str, Any]
 
 
 def predict(
-    *, benchmark: Path, model: ModelOptions, head: Path, options: PredictOptions, out: Path, progress: Progress
+    *,
+    benchmark: Path,
+    model: ModelOptions,
+    head: Path,
+    options: PredictOptions,
+    out: Path,
+    progress: Progress,
+    entries: tuple[systems.Entry, ...] = systems.DEFAULT,
 ) -> Row:
     """Predict every prompt of a benchmark with every system.
 
@@ -49,6 +55,7 @@ def predict(
         out: Folder to write, named ``<benchmark>-<model>``; it appears when it is complete. Until then its parts lie in
             the hidden sibling ``.<name>.partial``, where the next call finds them.
         progress: told how far the work is in images.
+        entries: The systems of the run that are predicted for this model.
 
     Returns:
         The content of ``predict.json``.
@@ -56,14 +63,16 @@ def predict(
     Raises:
         UserError: An input is missing, damaged or does not fit; or another process predicts the same.
     """
-    inputs = _check_inputs(benchmark, model, head, options)
+    systems.check(entries)
+    inputs = _check_inputs(benchmark, model, head, options, entries)
     with _partial_folder(out, inputs.fingerprint) as work, _threads(options.threads):
         with passes.BenchmarkImages(benchmark) as images:
-            job = Job(benchmark, model, inputs.head, options)
+            job = Job(benchmark, systems.Context(model, inputs.head, options), entries)
             write_parts(job, images, work, what=out.name, progress=progress)
             summary = _summary(inputs, images, job, work, out.name)
         atomic.write_json(work / "predict.json", summary)
-        (work / _INPUTS).unlink()
+        for name in (_INPUTS, ABOUT):
+            (work / name).unlink()
         shutil.rmtree(out, ignore_errors=True)
         work.replace(out)
     atomic.fsync_folder(out.parent)
@@ -79,7 +88,9 @@ class _Inputs:
     fingerprint: str
 
 
-def _check_inputs(benchmark: Path, model: ModelOptions, head: Path, options: PredictOptions) -> _Inputs:
+def _check_inputs(
+    benchmark: Path, model: ModelOptions, head: Path, options: PredictOptions, entries: tuple[systems.Entry, ...]
+) -> _Inputs:
     """Everything that can be missing is looked for before the first image is encoded."""
     index = atomic.read_json(benchmark / "index.json", cure="run `dvc repro index` first")
     head_file = head / HEAD if head.is_dir() or head.suffix == "" else head
@@ -100,6 +111,8 @@ def _check_inputs(benchmark: Path, model: ModelOptions, head: Path, options: Pre
         "options": options.model_dump(mode="json"),
         "code": _code_digest(),
     }
+    if entries != systems.DEFAULT:
+        seen["systems"] = {e.name: e.options.model_dump(mode="json") for e in entries}
     return _Inputs(
         head=head_file,
         index=index,
@@ -150,12 +163,13 @@ def _threads(number: int) -> Iterator[None]:
 
 def _summary(inputs: _Inputs, images: passes.BenchmarkImages, job: Job, work: Path, name: str) -> Row:
     benchmark = str(inputs.index["benchmark"])
+    about = {name: found for name, found in atomic.read_json(work / ABOUT).items() if found}
     return {
         "version": VERSION,
         "benchmark": benchmark,
         "model": name.removeprefix(f"{benchmark}-"),
-        "backbone": job.model.backbone,
-        "systems": list(SYSTEMS),
+        "backbone": job.context.model.backbone,
+        "systems": [system.name for system in systems.of_entries(job.entries)],
         "n_images": len(images),
         "n_prompts": images.n_prompts,
         "resize": job.options.resize,
@@ -164,6 +178,7 @@ def _summary(inputs: _Inputs, images: passes.BenchmarkImages, job: Job, work: Pa
         "checkpoint_digest": inputs.checkpoint_digest,
         "prompts_digest": inputs.prompts_digest,
         "digest": _digest(sorted(work.glob("part-*.parquet"))),
+        **about,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,13 +19,17 @@ from typing import Any
 
 import torch
 
-from hqsam.model.build import build_model
-from hqsam.model.options import ModelOptions
-from hqsam.prediction.passes import BenchmarkImages, Engine, PredictOptions
+from hqsam import systems
+from hqsam.prediction.options import PredictOptions
+from hqsam.prediction.passes import BenchmarkImages, Engine
+from hqsam_base.atomic import write_json
 from hqsam_base.errors import UserError
 from hqsam_base.processes import end_with_parent
 from hqsam_base.progress import Progress
 from hqsam_datasets.formats import manifest
+
+ABOUT = "systems.json"
+"""What the summary says of the systems, until it is written."""
 
 PROCESSES_VARIABLE = "HQSAM_PREDICT_PROCESSES"
 """Environment variable: how many processes predict; by default one per GPU, or one. It changes no byte, so it is no parameter."""
@@ -33,12 +37,16 @@ PROCESSES_VARIABLE = "HQSAM_PREDICT_PROCESSES"
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to predict: folder of the index stage, frozen base, file of the trained head, options."""
+    """What a process needs to predict: folder of the index stage, what the systems are opened with, and their entries."""
 
     benchmark: Path
-    model: ModelOptions
-    head: Path
-    options: PredictOptions
+    context: systems.Context
+    entries: tuple[systems.Entry, ...]
+
+    @property
+    def options(self) -> PredictOptions:
+        """Protocol and sizes."""
+        return self.context.options
 
 
 def spans(n_images: int, images_per_part: int) -> list[range]:
@@ -76,7 +84,7 @@ def write_parts(job: Job, images: BenchmarkImages, folder: Path, *, what: str, p
             done += len(span)
             progress(done, len(images), what)
     elif todo:
-        writer = _Writer(job, images)
+        writer = _Writer(job, images, folder)
         for number, span in todo.items():
             writer.write(folder, number, span, partial(_tell, progress, done, len(images), what))
             done += len(span)
@@ -92,12 +100,14 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 class _Writer:
-    """A model and the images, ready to write parts."""
+    """The systems and the images, ready to write parts; and `ABOUT`, which only opened systems know."""
 
-    def __init__(self, job: Job, images: BenchmarkImages) -> None:
+    def __init__(self, job: Job, images: BenchmarkImages, folder: Path) -> None:
         torch.set_num_threads(job.options.threads or torch.get_num_threads())
         self._images = images
-        self._engine = Engine(build_model(job.model, head=job.head).eval(), job.options)
+        opened = [(e.name, systems.load(e.options.kind).open(e, job.context)) for e in job.entries]
+        self._engine = Engine(opened, job.options)
+        write_json(folder / ABOUT, _about(job.entries, dict(opened), images))
 
     def write(self, folder: Path, number: int, span: range, told: Callable[[int], None]) -> None:
         """Predict a span and write it; `told` hears how many of its images are done."""
@@ -107,6 +117,25 @@ class _Writer:
             told(some)
         path = part_path(folder, number)
         manifest.write_table(path, rows, schema=_schema(), sort_by=("key", "prompt_id", "system"))
+
+
+def _about(entries: Sequence[systems.Entry], opened: Mapping[str, Any], images: BenchmarkImages) -> dict[str, Any]:
+    """Protocol blocks by system, and the prompt sets that a system cannot use."""
+    protocols: dict[str, Any] = {}
+    unsupported: dict[str, list[str]] = {}
+    for entry in entries:
+        one = opened[entry.name]
+        for system in systems.load(entry.options.kind).systems(entry):
+            if one.protocol:
+                protocols[system.name] = dict(one.protocol)
+            lacking = (
+                unsupported.get(one.of, [])
+                if isinstance(one, systems.Derived)
+                else [name for name, parts in images.parts.items() if not parts <= one.takes]
+            )
+            if lacking:
+                unsupported[system.name] = sorted(lacking)
+    return {"protocols": protocols, "unsupported": unsupported}
 
 
 # ---- several processes ----
@@ -119,7 +148,7 @@ def _in_processes(job: Job, folder: Path, todo: Mapping[int, range], count: int)
     """Hand the parts to processes as they become free; gives each span when it is written."""
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor torch's threads
     numbers = context.Value("i", 0)
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(job, numbers)) as pool:
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(job, numbers, folder)) as pool:
         tasks = {pool.submit(_write, folder, number, span): span for number, span in todo.items()}
         try:
             for task in as_completed(tasks):
@@ -133,14 +162,14 @@ def _in_processes(job: Job, folder: Path, todo: Mapping[int, range], count: int)
                 task.cancel()
 
 
-def _begin(job: Job, numbers: Any) -> None:
+def _begin(job: Job, numbers: Any, folder: Path) -> None:
     end_with_parent(signal.SIGKILL)  # parts are atomic, nothing needs to be tidied
     with numbers.get_lock():
         number = numbers.value
         numbers.value += 1
     if job.options.device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
-    _mine.append(_Writer(job, BenchmarkImages(job.benchmark)))
+    _mine.append(_Writer(job, BenchmarkImages(job.benchmark), folder))
 
 
 def _write(folder: Path, number: int, span: range) -> None:

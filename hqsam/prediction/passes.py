@@ -1,71 +1,37 @@
-"""Predict the prompts of benchmark images: reading, encoding in batches, decoding in passes, upscaling on threads.
+"""Predict the prompts of benchmark images with every system of a run.
 
-`predict` turns this into the files of a stage.
+Images are read ahead, encoded in batches and decoded in passes; masks are upscaled on threads. `benchmark` turns this into
+the files of a stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
-from hqsam.model.hq_sam import Encoded, HQSam
-from hqsam.model.preprocess import Frame, MaskEncoding, Resize
 from hqsam.model.prompt_inputs import group
-from hqsam.prediction.postprocess import mask_patch
-from hqsam.prediction.prompt import Prompt, embed
+from hqsam.prediction.options import PredictOptions
+from hqsam.prediction.postprocess import MaskPatch
+from hqsam.prediction.prompt import Prompt
+from hqsam.systems import Derived, Promptable
+from hqsam_base import rle
 from hqsam_base.errors import UserError
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import ImageError, decode_image
 from hqsam_datasets.formats.tar import TarReader
 
-SYSTEMS = ("sam", "hq_token", "hq_sum")
 Row = dict[str, Any]
-MaskPrompt = Literal["as_trained", "binary_255", "logits"]
-
-
-class PredictOptions(BaseModel):
-    """``predict`` and ``benchmarks.<name>.predict`` of params.yaml together.
-
-    Attributes:
-        resize: ``stretch``: to the input square, aspect not kept (protocol of the four HQ sets); ``longest_side``:
-            SAM's own resizing with padding.
-        mask_prompt: What a mask prompt becomes. ``as_trained``: for each decoder what it was trained on, that is logits
-            for SAM and 0/255 for the HQ decoder; ``binary_255`` or ``logits``: the same for both.
-        precision: Of the image encoder; ``bfloat16`` is for GPUs.
-        device: ``auto`` takes a GPU if there is one.
-        batch_images: Images per encoder call.
-        prompts_per_pass: Prompts per decoder call: bounds the memory of images with hundreds of prompts.
-        images_per_part: Images per part file: what a killed run loses at most.
-        threads: Compute threads; fixed, because the last bits of a sum depend on it. 0: leave torch's setting.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    resize: Resize = "longest_side"
-    mask_prompt: MaskPrompt = "as_trained"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_images: int = Field(default=8, ge=1)
-    prompts_per_pass: int = Field(default=16, ge=1)
-    images_per_part: int = Field(default=64, ge=1)
-    threads: int = Field(default=2, ge=0)
-
-    def mask_encoding(self, decoder: Literal["sam", "hq"]) -> MaskEncoding:
-        """What a mask prompt becomes for one of the two decoders."""
-        if self.mask_prompt != "as_trained":
-            return self.mask_prompt
-        return "logits" if decoder == "sam" else "binary_255"
+_PARTS = {"box": "x0", "points": "points", "mask": "rle"}
+"""Parts of a prompt and the column of ``prompts.parquet`` that tells whether it is there."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +79,16 @@ class BenchmarkImages:
         """Number of prompts of all images."""
         return int(self._prompts.num_rows)
 
+    @cached_property
+    def parts(self) -> dict[str, frozenset[str]]:
+        """The parts that the prompts of each set have: ``box``, ``points``, ``mask``."""
+        sets = self._prompts.column("prompt_set").to_numpy(zero_copy_only=False)
+        there = {part: self._prompts.column(name).is_valid().to_numpy() for part, name in _PARTS.items()}
+        return {
+            str(name): frozenset(part for part, valid in there.items() if valid[sets == name].any())
+            for name in np.unique(sets)
+        }
+
     def task(self, number: int) -> Task:
         """The image of that number in key order and its prompts in the order of their ids."""
         first, stop = int(self._first[number]), int(self._stop[number])
@@ -152,25 +128,33 @@ class BenchmarkImages:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A task whose image was read: its place in the input square and the resized pixels."""
+    """A task whose image was read.
+
+    Attributes:
+        task: the image and its prompts.
+        prompts: the prompts, checked.
+        pixels: uint8 ``[H, W, 3]``; None where nobody needs them any more.
+        inputs: what each promptable system made of the pixels.
+    """
 
     task: Task
     prompts: list[Prompt]
-    frame: Frame
-    pixels_3hw: Tensor
+    pixels: npt.NDArray[np.uint8] | None
+    inputs: list[Any]
 
 
 class Engine:
-    """A model, ready to predict.
+    """The systems of a run, ready to predict.
 
     Args:
-        model: In eval mode; moved to the device of the options.
+        opened: The systems, those that change other systems' masks after these.
         options: How.
     """
 
-    def __init__(self, model: HQSam, options: PredictOptions) -> None:
+    def __init__(self, opened: Sequence[tuple[str, Promptable | Derived]], options: PredictOptions) -> None:
         self.options = options
-        self.model = model.to(pick_device(options.device))
+        self._promptable = [one for _, one in opened if isinstance(one, Promptable)]
+        self._derived = [(name, one) for name, one in opened if isinstance(one, Derived)]
 
     def run(self, images: BenchmarkImages, numbers: Iterable[int]) -> Iterator[list[Row]]:
         """The rows of some images, image by image in the order asked for; one row per prompt and system.
@@ -185,89 +169,79 @@ class Engine:
             for start in range(0, len(numbers), size):
                 batch = [future.result() for future in ahead]
                 ahead = [pool.submit(read, n) for n in numbers[start + size : start + 2 * size]]
-                yield from self._predict_batch(batch, pool)
+                yield from self._predict_batch(images, batch, pool)
 
     def _read(self, images: BenchmarkImages, number: int) -> _Prepared | None:
         task = images.task(number)
         if not task.prompts:
             return None
         pixels = images.pixels(task.image)
-        frame = Frame(pixels.shape[0], pixels.shape[1], self.model.backbone.image_size, self.options.resize)
-        return _Prepared(task, [Prompt.from_row(row) for row in task.prompts], frame, frame.image(pixels))
+        inputs = [one.prepare(pixels) for one in self._promptable]
+        prompts = [Prompt.from_row(row) for row in task.prompts]
+        return _Prepared(task, prompts, pixels if self._derived else None, inputs)
 
-    def _predict_batch(self, batch: Sequence[_Prepared | None], pool: ThreadPoolExecutor) -> Iterator[list[Row]]:
+    def _predict_batch(
+        self, images: BenchmarkImages, batch: Sequence[_Prepared | None], pool: ThreadPoolExecutor
+    ) -> Iterator[list[Row]]:
         found = [item for item in batch if item is not None]
-        encoded = self._encode([item.pixels_3hw for item in found]) if found else None
-        number = 0
+        encoded = [
+            one.encode([item.inputs[k] for item in found]) if found else [] for k, one in enumerate(self._promptable)
+        ]
+        turns = iter(range(len(found)))
         for item in batch:
-            if item is None or encoded is None:
+            if item is None:
                 yield []
                 continue
-            yield self._decode(item, encoded[number : number + 1], pool)
-            number += 1
+            turn = next(turns)
+            futures = [
+                future
+                for k, one in enumerate(self._promptable)
+                for future in self._decode(one, encoded[k][turn], item, images.parts, pool)
+            ]
+            rows = [future.result() for future in futures]
+            for name, derived in self._derived:
+                rows += _refined(name, derived, item, rows)
+            yield rows
 
-    @torch.inference_mode()
-    def _encode(self, images_3hw: Sequence[Tensor]) -> Encoded:
-        # Padding is part of preprocess, so images of different sizes meet at the input square.
-        inputs = torch.cat([self.model.preprocess(image[None]) for image in images_3hw])
-        low = self.options.precision == "bfloat16"
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=low):
-            encoded = self.model.encode(inputs)
-        return encoded.float()
-
-    @torch.inference_mode()
-    def _decode(self, item: _Prepared, encoded: Encoded, pool: ThreadPoolExecutor) -> list[Row]:
-        fused = self.model.fuse(encoded)
-        futures: list[Future[Row]] = []
-        for numbers in group(item.prompts):
-            for start in range(0, len(numbers), self.options.prompts_per_pass):
-                some = numbers[start : start + self.options.prompts_per_pass]
-                results = self._pass(item.frame, encoded, fused, [item.prompts[n] for n in some])
-                for system, (logits, iou) in results.items():
-                    rows = [item.task.prompts[n] for n in some]
-                    futures += [
-                        pool.submit(_row, row, system, item.frame, logits[k, 0], float(iou[k, 0]))
-                        for k, row in enumerate(rows)
-                    ]
-        return [future.result() for future in futures]
-
-    def _pass(
-        self, frame: Frame, encoded: Encoded, fused: Tensor, prompts: Sequence[Prompt]
-    ) -> dict[str, tuple[npt.NDArray[np.float32], Tensor]]:
-        """Low-resolution logits ``[P, 1, m, m]`` and predicted IoUs ``[P, 1]`` of every system."""
-        for_sam = embed(self.model, frame, prompts, mask_encoding=self.options.mask_encoding("sam"))
-        for_hq = embed(self.model, frame, prompts, mask_encoding=self.options.mask_encoding("hq"))
-        sam = self.model.decode_sam(encoded, for_sam)
-        hq = self.model.decode_hq(encoded, for_hq, fused_BFhw=fused)
-        results = {
-            "sam": (sam.logits_PKhw, sam.iou_PK),
-            "hq_token": (hq.hq_P1hw, hq.sam.iou_PK),
-            "hq_sum": (hq.sum_P1hw, hq.sam.iou_PK),
-        }
-        return {name: (logits.float().cpu().numpy(), iou.float().cpu()) for name, (logits, iou) in results.items()}
+    def _decode(
+        self,
+        one: Promptable,
+        image: Any,
+        item: _Prepared,
+        parts: Mapping[str, frozenset[str]],
+        pool: ThreadPoolExecutor,
+    ) -> Iterator[Future[Row]]:
+        """The rows of one opened model for one image, in passes; of sets that it can use all prompts of."""
+        mine = [n for n, row in enumerate(item.task.prompts) if parts[row["prompt_set"]] <= one.takes]
+        for places in group([item.prompts[n] for n in mine]):
+            for start in range(0, len(places), self.options.prompts_per_pass):
+                some = [mine[place] for place in places[start : start + self.options.prompts_per_pass]]
+                for system, decoded in one.decode(image, [item.prompts[n] for n in some]).items():
+                    for n, values, iou in zip(some, decoded.values, decoded.iou, strict=True):
+                        yield pool.submit(_row, item.task.prompts[n], system, partial(one.to_image, image, values), iou)
 
 
-def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device of that name; ``auto``: a GPU if there is one.
+def _refined(name: str, derived: Derived, item: _Prepared, rows: Sequence[Row]) -> list[Row]:
+    """The rows of a system that changes another one's masks."""
+    found = []
+    for row in [row for row in rows if row["system"] == derived.of]:
+        mask = rle.decode(row["rle"], height=row["height"], width=row["width"])
+        assert item.pixels is not None
+        better = derived.refine(item.pixels, mask)
+        found.append({**row, "system": name, "rle": rle.encode(better), "mask_area": int(better.sum())})
+    return found
 
-    Raises:
-        UserError: ``cuda`` was asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("no CUDA device is available", key="device", cure="use auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
-
-def _row(prompt: Row, system: str, frame: Frame, logits: npt.NDArray[np.float32], iou: float) -> Row:
-    patch = mask_patch(logits, frame)
+def _row(prompt: Row, system: str, to_image: Callable[[], MaskPatch], iou: float) -> Row:
+    patch = to_image()
     return {
         "prompt_id": prompt["prompt_id"],
         "key": prompt["key"],
         "prompt_set": prompt["prompt_set"],
         "system": system,
         "rle": patch.rle(),
-        "height": frame.height,
-        "width": frame.width,
+        "height": patch.height,
+        "width": patch.width,
         "iou_pred": round(iou, 6),  # the last bits depend on how many prompts share a pass
         "mask_area": patch.area,
     }

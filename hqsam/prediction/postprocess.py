@@ -71,6 +71,11 @@ class MaskPatch:
     height: int
     width: int
 
+    @classmethod
+    def of(cls, mask: BoolMask) -> MaskPatch:
+        """Take a whole mask, bool ``[H, W]``."""
+        return cls(mask.T, 0, 0, mask.shape[0], mask.shape[1])
+
     @property
     def area(self) -> int:
         """Number of foreground pixels."""

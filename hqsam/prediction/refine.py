@@ -7,8 +7,7 @@ The result is a folder of predictions like the predict stage's (docs/formats.md)
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,11 @@ from hqsam_base import atomic, rle
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
 from hqsam_datasets.formats import manifest
-from hqsam_metrics.base import ScoreOptions, protocol_hash
+from hqsam_metrics.base import ScoreOptions, load_score, protocol_hash
 from hqsam_metrics.benchmark import score_benchmark
-from hqsam_metrics.stats import paired_bootstrap
+from hqsam_metrics.stats import paired
 
 VERSION = 1
-VALUES = ("iou", "biou", "j", "f")
 Row = dict[str, Any]
 
 
@@ -40,7 +38,7 @@ def evaluate(
     Args:
         benchmark: ``data/benchmarks/<benchmark>``.
         predictions: ``data/predictions/<benchmark>-<model>``.
-        system: ``sam``, ``hq_token`` or ``hq_sum``.
+        system: One of the systems that were predicted.
         opened: The refiner.
         options: The benchmark's ``score`` section.
         progress: told how far the work is, in images and then in masks scored.
@@ -62,8 +60,9 @@ def evaluate(
         )  # fmt: skip
         scored = atomic.read_json(folder / "metrics.json")
         units = manifest.read_rows(folder / "scores" / "instances.parquet")
+    columns = load_score(options.metric).columns
     sets = sorted({row["prompt_set"] for row in scored["results"]})
-    results = [_result(scored["results"], units, name, system, refined, opened, draws) for name in sets]
+    results = [_result(scored["results"], units, name, system, refined, opened, columns, draws) for name in sets]
     head = {"version": VERSION, "benchmark": scored["benchmark"], "model": scored["model"], "system": system}
     return {**head, "refiner": opened.protocol, "results": results}
 
@@ -123,7 +122,8 @@ def _refined(
 
 
 def _result(
-    scored: list[Row], units: list[Row], prompt_set: str, system: str, refined: str, opened: Opened, draws: int
+    scored: list[Row], units: list[Row], prompt_set: str, system: str, refined: str, opened: Opened,
+    columns: Sequence[str], draws: int,
 ) -> Row:  # fmt: skip
     found = {row["system"]: row for row in scored if row["prompt_set"] == prompt_set}
     # The rule that made the masks belongs to the numbers: these are never taken for SAM's own.
@@ -134,21 +134,24 @@ def _result(
         "prompt_set": prompt_set,
         "original": found[system],
         "refined": found[refined],
-        "differences": _differences(here, system, refined, draws),
+        "differences": _differences(here, system, refined, columns, draws),
     }
 
 
-def _differences(units: list[Row], system: str, refined: str, draws: int) -> dict[str, Row]:
+def _differences(units: list[Row], system: str, refined: str, columns: Sequence[str], draws: int) -> dict[str, Row]:
     of_system = {s: {(u["key"], u["unit"]): u for u in units if u["system"] == s} for s in (system, refined)}
     pairs = [(unit, of_system[refined][name]) for name, unit in of_system[system].items()]
     out = {}
-    for value in VALUES:
+    for value in columns:
         a, b = (np.array([_number(u.get(value)) for u in side]) for side in zip(*pairs, strict=True))
-        if not np.isnan(a).all():
-            # The same draws for every value and in every run.
-            rng = np.random.default_rng(0)
-            clusters = [unit["cluster"] for unit, _ in pairs]
-            out[value] = asdict(paired_bootstrap(a=a, b=b, clusters=clusters, n=draws, rng=rng))
+        # The same draws for every value and in every run.
+        found = paired(b - a, [unit["cluster"] for unit, _ in pairs], replicates=draws, seed=0)
+        if found is not None:
+            both = ~np.isnan(b - a)
+            out[value] = {
+                "a": float(a[both].mean()), "b": float(b[both].mean()), "difference": found.mean, "low": found.low,
+                "high": found.high, "p_value": found.p, "n_pairs": found.n, "n_clusters": found.clusters,
+            }  # fmt: skip
     return out
 
 

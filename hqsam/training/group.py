@@ -1,7 +1,9 @@
 """The processes that train together: one, or those that torchrun (or Ray) started.
 
 A process knows its place from the environment alone (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`), as torchrun sets it. Without
-it there is no process group and nothing to wait for.
+it there is no process group and nothing to wait for. On one machine the processes meet through the file `HQSAM_TRAIN_STORE`
+and talk over the loopback interface; on several, through torchrun's `MASTER_ADDR` and `MASTER_PORT`, where nobody is asked who
+he is (docs/training.md).
 """
 
 from __future__ import annotations
@@ -11,12 +13,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from hqsam_base.errors import UserError
+
+STORE = "HQSAM_TRAIN_STORE"
+"""The variable that names the file."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,18 @@ def joined(device: torch.device, *, timeout_s: float) -> Iterator[Group]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     limit = timedelta(seconds=60 + 2 * timeout_s) if timeout_s else None
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=limit)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=limit, **_meeting_point())
     try:
         yield Group(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_point() -> dict[str, Any]:
+    """Where `init_process_group` finds the other processes: a file of this user's, or else (nothing said) torchrun's port."""
+    file = os.environ.get(STORE)
+    if not file:
+        return {}
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.FileStore(file, size)  # type: ignore[attr-defined]
+    return {"store": store, "rank": rank, "world_size": size}

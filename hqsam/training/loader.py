@@ -21,11 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam.training.batch import View
-from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
 from hqsam_base.processes import keep_freed_memory
 from hqsam_datasets import prompts as prompt_kinds
-from hqsam_datasets.formats.tar import TarReader, places
+from hqsam_datasets.formats.tar import TarReader, places, read_index
 from hqsam_datasets.prepare import augment
 from hqsam_datasets.sample import Sample, parse_sample
 
@@ -54,15 +53,6 @@ class Item:
     view: int
 
 
-def _index(folder: Path, stage: str) -> dict[str, Any]:
-    index = read_json(folder / "index.json", cure=f"run the {stage} stage")
-    if not isinstance(index, dict) or not isinstance(index.get("shards"), list):
-        raise UserError(
-            "the index has no list of shards", file=folder / "index.json", cure=f"run the {stage} stage again"
-        )
-    return index
-
-
 class TrainingSet:
     """Random access to the samples of `data/shards` with their plans of `data/prompts`.
 
@@ -76,7 +66,7 @@ class TrainingSet:
 
     def __init__(self, *, shards: Path, prompts: Path) -> None:
         self.shards, self.prompts = shards, prompts
-        images, plans = _index(shards, "shard"), _index(prompts, "augment")
+        images, plans = read_index(shards), read_index(prompts, stage="augment")
         self.digests = {"shards": str(images.get("digest", "")), "prompts": str(plans.get("digest", ""))}
         self.mask_input_size = plans.get("mask_input_size")
         self.by_source: dict[str, int] = dict(images.get("by_source", {}))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from hqsam.model.outputs import Output
 from hqsam.training import guard, results
 from hqsam.training.cache import cached_feed
 from hqsam.training.events import NAME as EVENTS
@@ -207,7 +208,7 @@ def _close_epoch(ready: Ready, state: RunState, validation: Validation, stop: gu
     try:
         with stop.at_once(ready.group.leads), state.averaged():
             scores = validation.scores(ready.model)
-            score = scores.get("hq_token_mBIoU", float("-inf"))
+            score = scores.get(f"{Output.hq_token}_mBIoU", float("-inf"))
             if ready.run.options.best and ready.group.leads and score > progress.best:
                 results.save_best(ready.model, ready.run.out, epoch + 1)
     except guard.Stopped:  # the steps of the epoch are done: the next run begins with its validation

@@ -1,4 +1,4 @@
-"""`Ready`: a run whose inputs were read and checked, with its model; and what follows from it: views, steps, identity."""
+"""`Ready`: a run whose inputs were read and checked, with its model, views, steps and identity."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Ready:
 
 
 def prepare(run: TrainRun, data: TrainingSet, group: Group, *, progress: Progress, say: Callable[[str], None]) -> Ready:
-    """Build the model, choose the samples, and refuse what does not fit together, before a step is taken.
+    """Build the model, choose the samples, and refuse what does not fit together.
 
     Raises:
         UserError: see `loop.train`.

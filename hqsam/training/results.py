@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hqsam.model import checkpoint, convert
 from hqsam.model.hq_sam import HQSam
+from hqsam.model.outputs import Output
 from hqsam.training.group import Group
 from hqsam.training.options import TrainOptions
 from hqsam.training.state import LAST, RunState, TrainProgress, head_digest, remove
@@ -49,7 +50,7 @@ def epoch_line(row: Mapping[str, float], epochs: int) -> str:
     """
     text = f"epoch {row['epoch']:.0f} of {epochs}: lr {row['lr']:g}, loss {row['loss']:.4f}"
     text += f" (bce {row['loss_bce']:.4f}, dice {row['loss_dice']:.4f})"
-    names = [name for name in ("sam", "hq_token", "hq_sum") if f"{name}_mIoU" in row]
+    names = [name for name in (Output.sam, Output.hq_token, Output.hq_sum) if f"{name}_mIoU" in row]
     scores = [f"{name} {100 * row[f'{name}_mIoU']:.1f} / {100 * row[f'{name}_mBIoU']:.1f}" for name in names]
     return f"{text}; held out, mIoU / mBIoU: {', '.join(scores)}" if scores else text
 

@@ -1,4 +1,4 @@
-"""`TrainRun`: one training, as an object that the train stage makes and every launcher hands on whole, to the loop."""
+"""`TrainRun`: one training as one object, from the train stage through every launcher to the loop."""
 
 from __future__ import annotations
 

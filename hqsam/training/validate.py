@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from hqsam.model.hq_decoder import Prompts
 from hqsam.model.hq_sam import Encoded, HQSam
+from hqsam.model.outputs import Output
 from hqsam.training.loader import TrainingSet
 from hqsam_metrics.masks.iou import boundary_iou, mask_iou
 
@@ -57,7 +58,9 @@ class Validation:
         self.cases = [c for c in found if c is not None]
         self._chunks = [self.cases[i : i + batch] for i in range(0, len(self.cases), batch)]
         self._encoded = [self._encode(model, chunk) for chunk in self._chunks]
-        self._sam = self._means(model, lambda e, p: {"sam": model.decode_sam(e, p).logits_PKhw}, vanilla=True)
+        self._sam = self._means(
+            model, lambda e, p: {Output.sam.value: model.decode_sam(e, p).logits_PKhw}, vanilla=True
+        )
 
     @staticmethod
     @torch.inference_mode()
@@ -70,7 +73,7 @@ class Validation:
 
         def decode(encoded: Encoded, prompts: Prompts) -> dict[str, Tensor]:
             hq = model.decode_hq(encoded, prompts)
-            return {"hq_token": hq.hq_P1hw, "hq_sum": hq.sum_P1hw}
+            return {Output.hq_token.value: hq.hq_P1hw, Output.hq_sum.value: hq.sum_P1hw}
 
         return self._sam | self._means(model, decode)
 

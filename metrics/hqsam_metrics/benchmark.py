@@ -5,14 +5,16 @@ File formats: docs/formats.md.
 
 from __future__ import annotations
 
-import os
-import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hqsam_base.atomic import atomic_folder, write_json
+from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
-from hqsam_metrics.base import Outcome, Score, ScoreOptions, load_score, protocol_hash
+from hqsam_metrics.base import Outcome, Score, ScoreOptions, load_score, plain, protocol_hash
 
 __all__ = ["ScoreOptions", "score_benchmark"]
 
@@ -53,6 +55,7 @@ def score_benchmark(
             fit the benchmark; another version in params.yaml than in the code.
     """
     from hqsam_metrics.benchmark_data import Benchmark, load_predictions, prompts_digest
+    from hqsam_metrics.matches_file import MatchesWriter
 
     data = Benchmark(benchmark)
     name = str(data.index.get("benchmark", benchmark.name))
@@ -64,19 +67,25 @@ def score_benchmark(
             f" {data.index['kind']!r}"
         )
     info = _read_info(predictions)
-    results, outcomes = [], []
-    for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
-        for system in info["systems"]:
-            rows = load_predictions(data, predictions, prompt_set, system)
-            outcome = score.evaluate(rows, options, progress=_prefixed(progress, f"{prompt_set}/{system}"))
-            protocol = _protocol(score, options, data.index, info, prompt_set, system, prompts_digest(rows.prompts))
-            results.append(_result(prompt_set, system, outcome, protocol))
-            outcomes.append((prompt_set, system, outcome))
     head = {"version": VERSION, "benchmark": name, "model": info["model"]}
-    summary = _write_units(out, outcomes, head)
-    from hqsam_metrics.files import write_json
-
-    write_json(out_json, {**head, "results": results})
+    results, outcomes = [], []
+    with atomic_folder(out) as folder:
+        with MatchesWriter(folder) as writer:
+            for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
+                for system in _scorable(info, prompt_set):
+                    rows = load_predictions(data, predictions, prompt_set, system)
+                    outcome = score.evaluate(rows, options, progress=_prefixed(progress, f"{prompt_set}/{system}"))
+                    digest = prompts_digest(rows.prompts)
+                    protocol = _protocol(score, options, data.index, info, prompt_set, system, digest)
+                    results.append(_result(prompt_set, system, outcome, protocol))
+                    if outcome.matches is not None:
+                        writer.add(prompt_set, system, outcome.matches)
+                    # The matches of a large set are as large as its predictions: one system's at a time.
+                    outcomes.append((prompt_set, system, replace(outcome, matches=None)))
+        n_rows = _write_table(folder / "instances.parquet", outcomes, score.columns)
+        summary = {**head, "n_rows": n_rows, "digest": sha256_file(folder / "instances.parquet")}
+        write_json(folder / "scores.json", summary, ascii_only=True)
+    write_json(out_json, plain({**head, "results": results}), ascii_only=True)
     return summary
 
 
@@ -100,6 +109,12 @@ def _read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
+def _scorable(info: dict[str, Any], prompt_set: str) -> list[str]:
+    """The systems that could use the prompts of a set; `predict.json` names those that could not."""
+    lacking: dict[str, list[str]] = info.get("unsupported", {})
+    return [system for system in info["systems"] if prompt_set not in lacking.get(system, ())]
+
+
 def _prefixed(progress: Progress, prefix: str) -> Progress:
     return lambda done, total, what: progress(done, total, f"{prefix}: {what}")
 
@@ -114,9 +129,10 @@ def _protocol(
         "resize": info.get("resize"),
         "prompt_set": prompt_set,
         "prompts_digest": digest,
-        "score_rule": options.score_rule,
         "system": system,
         "output": options.output,
+        # What a system's own code has in its rules: other people's models and refiners say it in predict.json.
+        **info.get("protocols", {}).get(system, {}),
     }
 
 
@@ -133,33 +149,14 @@ def _result(prompt_set: str, system: str, outcome: Outcome, protocol: dict[str, 
     }
 
 
-def _write_units(out: Path, outcomes: list[tuple[str, str, Outcome]], head: dict[str, Any]) -> dict[str, Any]:
-    """Writes `instances.parquet` and, last, `scores.json` into a new folder that then takes the place of `out`."""
-    from hqsam_metrics.files import sha256_file, write_json
-
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        n_rows = _write_table(temporary / "instances.parquet", outcomes)
-        summary = {**head, "n_rows": n_rows, "digest": sha256_file(temporary / "instances.parquet")}
-        write_json(temporary / "scores.json", summary)
-        shutil.rmtree(out, ignore_errors=True)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return summary
-
-
-def _write_table(path: Path, outcomes: list[tuple[str, str, Outcome]]) -> int:
+def _write_table(path: Path, outcomes: list[tuple[str, str, Outcome]], numbers: Sequence[str]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts, numbers = ("prompt_set", "system", "key", "cluster", "unit"), ("iou", "biou")
+    texts = ("prompt_set", "system", "key", "cluster", "unit")
     fields = [(name, pa.string()) for name in texts] + [(name, pa.float64()) for name in numbers]
     # Without an outcome (no prompt set could be had) the table has its columns all the same.
     tables = [] if outcomes else [pa.schema(fields).empty_table()]
-    extra = any("j" in outcome.units.values for _, _, outcome in outcomes)
     for prompt_set, system, outcome in outcomes:
         units = outcome.units
         columns: dict[str, Any] = {
@@ -169,13 +166,11 @@ def _write_table(path: Path, outcomes: list[tuple[str, str, Outcome]]) -> int:
             "cluster": pa.array(units.cluster, pa.string()),
             "unit": pa.array(units.unit, pa.string()),
         }
-        for name in (*numbers, *(("j", "f") if extra else ())):
+        for name in numbers:
             # NaN is written as null: "undefined" must not depend on how a reader treats NaN.
             columns[name] = pa.array(units.values[name], pa.float64(), from_pandas=True)
         tables.append(pa.table(columns))
     order = [(name, "ascending") for name in ("prompt_set", "system", "key", "unit")]
     table = pa.concat_tables(tables).sort_by(order).combine_chunks()
     pq.write_table(table, path, compression="zstd")
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
     return len(table)

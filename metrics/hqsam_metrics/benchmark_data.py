@@ -154,7 +154,7 @@ class Predictions:
     Attributes:
         benchmark: the benchmark.
         prompt_set: name of the set.
-        system: sam, hq_token or hq_sum.
+        system: name of the system.
         prompts: the prompts (pyarrow Table, sorted by prompt id).
         masks: predicted masks [n].
         iou_pred: float64 [n], predicted IoU.

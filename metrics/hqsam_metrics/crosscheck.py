@@ -17,8 +17,9 @@ from hqsam_base.errors import UserError
 from hqsam_base.ids import flag, plain_id, whole_number
 from hqsam_base.json_stream import iterate_results, read_json
 from hqsam_base.rle import area, from_segmentation
-from hqsam_metrics.ap.instances import AreaRule
-from hqsam_metrics.evaluate import IouType, score_coco_files, score_lvis_files
+from hqsam_metrics.ap.options import AreaRule, IouType
+from hqsam_metrics.scores.coco import score_coco_files
+from hqsam_metrics.scores.lvis import score_lvis_files
 
 TOLERANCE = 1e-9
 Stats = dict[str, float | None]
@@ -97,7 +98,7 @@ def check_coco(
     Args:
         pred: results.
         gt: annotations.
-        iou_type: see `evaluate.score_coco_files`, as the rest.
+        iou_type: see `hqsam_metrics.scores.coco.score_coco_files`, as the rest.
         dilation_ratio: width of the boundary band.
         class_agnostic: match whatever the category.
         max_dets: detections that count.

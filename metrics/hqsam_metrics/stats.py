@@ -1,7 +1,12 @@
-"""Paired bootstrap of the difference of two systems, by whole images or videos."""
+"""Differences between two systems and how sure they are: paired bootstrap by whole images or videos.
+
+The resampled unit is the cluster (an image, or a video for video sets), because instances of one image share
+their difficulty. Seeds are fixed: the same values give the same interval.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -10,50 +15,97 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
+Stratum = tuple[Float, NDArray[Any]]
+
+REPLICATES = 4000
+LEVEL = 0.95
+SEED = 20230602
 # Weights drawn at a time: bounds the memory to some tens of MB.
 _BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A difference b - a with its percentile interval.
+class Difference:
+    """A mean paired difference and how sure it is.
 
     Attributes:
-        a: mean of the first system.
-        b: mean of the second system.
-        difference: mean of b - a over the pairs that are defined in both.
-        low: lower end of the interval.
-        high: upper end.
-        p_value: two-sided, see `p_value`.
-        n_pairs: pairs used.
-        n_clusters: images or videos resampled.
+        mean: of the differences, in their unit.
+        low, high: bounds of the 95 % percentile interval; NaN with fewer than two clusters.
+        p: two-sided bootstrap p-value (see `p_value`), NaN with fewer than two clusters.
+        n: units.
+        clusters: images or videos.
     """
 
-    a: float
-    b: float
-    difference: float
+    mean: float
     low: float
     high: float
-    p_value: float
-    n_pairs: int
-    n_clusters: int
+    p: float
+    n: int
+    clusters: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
 
 
-def cluster_numbers(clusters: Any, size: int) -> NDArray[np.int64]:
-    """Numbers the clusters 0..k-1: int64 [size].
+def paired(difference: Float, cluster: Any, *, replicates: int = REPLICATES, seed: int = SEED) -> Difference | None:
+    """Bootstraps the mean of paired differences.
 
     Args:
-        clusters: [size] names or numbers of the images or videos.
-        size: number of values that they belong to.
+        difference: float64 [n], one value per unit; NaN (undefined) units are left out.
+        cluster: [n], the image or video of each unit.
+        replicates: resamples.
+        seed: of the draws.
+
+    Returns:
+        The difference, None without any defined unit.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there are not as many clusters as differences.
     """
-    _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    index = index.reshape(-1).astype(np.int64)
-    if len(index) != size:
-        raise ValueError(f"{len(index)} clusters for {size} values")
-    return index
+    return stratified([(difference, cluster)], replicates=replicates, seed=seed)
+
+
+def stratified(strata: Sequence[Stratum], *, replicates: int = REPLICATES, seed: int = SEED) -> Difference | None:
+    """Bootstraps the unweighted mean over several sets of the mean paired difference; each set is resampled on its own.
+
+    Args:
+        strata: (difference, cluster) of each set, see `paired`.
+        replicates: resamples.
+        seed: of the draws.
+
+    Returns:
+        The difference, None if a set has no defined unit.
+    """
+    defined = [_defined(np.asarray(d, np.float64), c) for d, c in strata]
+    if not defined or any(not len(d) for d, _ in defined):
+        return None
+    mean = float(np.mean([d.mean() for d, _ in defined]))
+    n = sum(len(d) for d, _ in defined)
+    clusters = [int(c.max()) + 1 for _, c in defined]
+    if min(clusters) < 2:
+        return Difference(mean, nan, nan, nan, n, sum(clusters))
+    rng = np.random.default_rng(seed)
+    draws = np.mean([resample_means(d, c, replicates, rng) for d, c in defined], axis=0)
+    return percentile_difference(mean, draws, n=n, clusters=sum(clusters))
+
+
+def _defined(difference: Float, cluster: Any) -> tuple[Float, NDArray[np.int64]]:
+    """Leaves out undefined values; numbers the clusters of the others."""
+    names = np.asarray(cluster)
+    if names.shape != difference.shape or difference.ndim != 1:
+        raise ValueError(f"clusters {names.shape} and differences {difference.shape} must be equally long lists")
+    keep = ~np.isnan(difference)
+    index = np.unique(names[keep], return_inverse=True)[1]
+    return difference[keep], index.reshape(-1).astype(np.int64)
+
+
+def percentile_difference(mean: float, draws: Float, *, n: int, clusters: int) -> Difference:
+    """Returns a difference with the percentile interval of its bootstrap draws (float64 [R])."""
+    p = p_value(draws, clusters) if clusters > 1 else nan
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Difference(mean, float(low), float(high), p, n, clusters)
 
 
 def resample_means(values: Float, cluster: NDArray[np.int64], n: int, rng: np.random.Generator) -> Float:
@@ -77,12 +129,6 @@ def resample_means(values: Float, cluster: NDArray[np.int64], n: int, rng: np.ra
     return out
 
 
-def percentile_interval(draws: Float, level: float = 0.95) -> tuple[float, float]:
-    """Returns the ends of the percentile interval of bootstrap draws (float64 [n])."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def p_value(draws: Float, clusters: int) -> float:
     """Returns the two-sided p-value of "the difference is zero" from bootstrap draws; ties count for both sides.
 
@@ -98,48 +144,12 @@ def p_value(draws: Float, clusters: int) -> float:
     return min(1.0, max(2 * min(below, above) / size, 2.0 ** (1 - clusters)))
 
 
-def paired_bootstrap(
-    *,
-    a: Any,
-    b: Any,
-    clusters: Any,
-    n: int = 10_000,
-    rng: np.random.Generator,
-    level: float = 0.95,
-) -> Interval:
-    """Returns the mean difference b - a of paired values with a bootstrap interval.
-
-    Clusters (images, videos) are resampled as a whole, because the instances of one image are not independent.
-
-    Args:
-        a: [m] values of the first system, one an instance; NaN where undefined.
-        b: [m] values of the second system for the same instances.
-        clusters: [m] names or numbers of what is resampled.
-        n: resamples.
-        rng: source of randomness; the same state gives the same interval.
-        level: coverage of the interval.
-
-    Returns:
-        The interval; NaN ends with fewer than two clusters, NaN everywhere without a pair.
-
-    Raises:
-        ValueError: lengths differ, or n or level make no sense.
-    """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"a {a.shape} and b {b.shape} must be equally long lists")
-    if n < 1 or not 0 < level < 1:
-        raise ValueError(f"n = {n} and level = {level}: n must be at least 1, level between 0 and 1")
-    cluster = cluster_numbers(clusters, len(a))
-    defined = np.flatnonzero(~(np.isnan(a) | np.isnan(b)))
-    a, b = a[defined], b[defined]
-    cluster = cluster_numbers(cluster[defined], len(defined))
-    if not len(a):
-        return Interval(nan, nan, nan, nan, nan, nan, 0, 0)
-    mean_a, mean_b, difference = float(a.mean()), float(b.mean()), float((b - a).mean())
-    k = int(cluster.max()) + 1
-    if k < 2:
-        return Interval(mean_a, mean_b, difference, nan, nan, nan, len(a), k)
-    draws = resample_means(b - a, cluster, n, rng)
-    low, high = percentile_interval(draws, level)
-    return Interval(mean_a, mean_b, difference, low, high, p_value(draws, k), len(a), k)
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values after Holm's step-down correction; NaN entries stay NaN and do not count as tests."""
+    p = np.asarray(p_values, float)
+    tests = np.flatnonzero(~np.isnan(p))
+    order = tests[np.argsort(p[tests], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    corrected = p.copy()
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors))
+    return [float(value) for value in corrected]

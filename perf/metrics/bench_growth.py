@@ -23,7 +23,7 @@ GROWTH = {"twice the masks": 2.5, "four times the pixels": 5.0, "four times the 
 _CODE = """
 import json, resource, sys, time
 from pathlib import Path
-from hqsam_metrics.evaluate import score_coco_files
+from hqsam_metrics.scores.coco import score_coco_files
 pred, gt, ratio = sys.argv[1:]
 best = 1e9
 for _ in range(5):

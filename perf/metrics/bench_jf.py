@@ -21,9 +21,9 @@ import numpy as np
 from skimage.morphology import dilation as footprint_dilation
 from skimage.morphology import disk, isotropic_dilation
 
-from hqsam_metrics.davis import DavisSequence, ObjectScore, find_sequences, score_sequence
 from hqsam_metrics.masks.jf import bound_pixels
 from hqsam_metrics.masks.png import read_index_png
+from hqsam_metrics.scores._davis import DavisSequence, ObjectScore, find_sequences, score_sequence
 from perf.metrics.workloads import make_davis
 from perf.table import Row, finish
 

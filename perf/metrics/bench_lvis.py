@@ -26,7 +26,7 @@ INTERVAL_S, SHARE = 0.25, 20
 _CODE = """
 import json, sys
 from pathlib import Path
-from hqsam_metrics.evaluate import score_lvis_files
+from hqsam_metrics.scores.lvis import score_lvis_files
 pred, gt, kind, workers = sys.argv[1:]
 found = score_lvis_files(pred=Path(pred), gt=Path(gt), iou_type=kind, workers=int(workers))
 print(json.dumps(found.metrics))

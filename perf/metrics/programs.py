@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hqsam_metrics import evaluate
 from hqsam_metrics.reference import coco_reference
+from hqsam_metrics.scores.coco import score_coco_files
 
 Numbers = tuple[float, float, float]
 Program = Callable[[Path, Path, float], Numbers]
@@ -21,9 +21,7 @@ def ours(workers: int) -> Program:
     """This package with that many processes."""
 
     def run(gt: Path, dt: Path, ratio: float) -> Numbers:
-        found = evaluate.score_coco_files(
-            pred=dt, gt=gt, iou_type="boundary", dilation_ratio=ratio, workers=workers
-        ).metrics
+        found = score_coco_files(pred=dt, gt=gt, iou_type="boundary", dilation_ratio=ratio, workers=workers).metrics
         return tuple(-1.0 if found[name] is None else float(found[name]) for name in ("AP", "AP50", "AP75"))  # type: ignore[arg-type, return-value]
 
     return run

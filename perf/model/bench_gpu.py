@@ -66,7 +66,10 @@ class Race:
         from hqsam.model.preprocess import Frame
 
         frame = Frame(HEIGHT, WIDTH, self.engine.model.backbone.image_size)
-        return self.engine._encode([frame.image(image) for image in self.images]).final_BCHW
+        import torch
+
+        found = self.engine.encode([(frame, frame.image(image)) for image in self.images])
+        return torch.cat([image.encoded.final_BCHW for image in found])
 
     def encoders(self) -> dict[str, Callable[[], Any]]:
         """Both encoders alone, on inputs that are on the device."""
@@ -99,7 +102,8 @@ def prepare(backbone: str, batch: int, device: str) -> Race:
     """Random weights, the same on both sides."""
     from hqsam.model._torchvision import ensure_torchvision
     from hqsam.model.build import build_sam_hq
-    from hqsam.prediction.passes import Engine, PredictOptions
+    from hqsam.prediction.options import PredictOptions
+    from hqsam.systems.sam_hq import SamHQ
 
     ensure_torchvision()
     from segment_anything import SamPredictor
@@ -107,7 +111,7 @@ def prepare(backbone: str, batch: int, device: str) -> Race:
     model = build_sam_hq(backbone)
     sam = model.backbone.build()
     sam.load_state_dict(model.sam.state_dict())
-    engine = Engine(model, PredictOptions(precision="bfloat16", device="cuda" if device == "cuda" else "cpu"))
+    engine = SamHQ(model, PredictOptions(precision="bfloat16", device="cuda" if device == "cuda" else "cpu"))
     images = list(np.random.default_rng(0).integers(0, 256, (batch, HEIGHT, WIDTH, 3), dtype=np.uint8))
     return Race(SamPredictor(sam.to(engine.model.device).eval()), engine, images)
 

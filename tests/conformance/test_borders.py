@@ -6,6 +6,7 @@ A hundred of each by default, ten thousand with `make test-all`.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import lzma
@@ -14,6 +15,7 @@ import shutil
 import struct
 import sys
 import tarfile
+import tempfile
 import time
 import zipfile
 import zlib
@@ -36,11 +38,13 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks import cocolike
 from hqsam_datasets.fetch import content, extract, first_use, members
 from hqsam_datasets.fetch.transfer import DownloadError, Transfer
-from hqsam_datasets.formats import images, tar
+from hqsam_datasets.formats import images, labelme, tar
 from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 from hqsam_datasets.formats.png_chunks import png_damage
 from hqsam_datasets.sources.annotations import _read as read_own_annotations
+from hqsam_metrics.ap.resample import Matches, Truth
 from hqsam_metrics.masks import png
+from hqsam_metrics.matches_file import MATCHES, TRUTH, MatchesWriter, read_matches
 from hqsam_pipelines.compare import revisions
 from hqsam_pipelines.config import strict
 from hqsam_pipelines.report.results import parse_metrics, units_frame
@@ -214,6 +218,31 @@ def a_table() -> bytes:
     return out.getvalue()
 
 
+def some_matches(folder: Path) -> dict[str, bytes]:
+    """Both files of a small set, as the score stage writes them."""
+    names = ("AP", "AP_B")
+    numbers = np.arange(3, dtype=np.int32)
+    truth = Truth(["1", "2", "3"], numbers, 0 * numbers, numbers, 0 * numbers, dict.fromkeys(names, numbers))
+    bits = {name: numbers.astype(np.uint16) for name in names}
+    with MatchesWriter(folder) as writer:
+        writer.add("box", "sam", Matches(truth, numbers, 0 * numbers, bits, bits))
+    return {name: (folder / name).read_bytes() for name in (MATCHES, TRUTH)}
+
+
+def matches_reader(name: str, good: dict[str, bytes]) -> Read:
+    """Reads the matches with one file damaged."""
+
+    def read(data: bytes, folder: Path) -> Any:
+        files = {key: io.BytesIO(content) for key, content in (good | {name: data}).items()}
+        return read_matches(files, "box", "sam", "x")
+
+    return read
+
+
+with tempfile.TemporaryDirectory() as _folder:
+    MATCHED = some_matches(Path(_folder))
+
+
 def dumped(value: Any) -> bytes:
     return json.dumps(value).encode()
 
@@ -232,6 +261,14 @@ ITEM = {
 }  # fmt: skip
 LOCK = {"stages": {"a@b": {"outs": [{"path": "x", "md5": "0" * 32}], "params": {"params.yaml": {"k": 1}}}}}
 NAMES = dumped({"images": [{"coco_url": "http://x/d/0.jpg"}]})
+PART = base64.b64encode(images.encode_png(np.full((2, 3), 255, np.uint8))).decode()
+LABELME = {
+    "imagePath": "a.jpg", "imageHeight": SIDE, "imageWidth": SIDE,
+    "shapes": [
+        {"label": "a", "shape_type": kind, "group_id": group, "points": [[1, 1], [6, 2], [5, 9]][:n], "mask": PART}
+        for kind, group, n in (("polygon", None, 3), ("circle", 1, 2), ("rectangle", 1, 2), ("mask", None, 1))
+    ],
+}  # fmt: skip
 RECORDS = [{"id": 1, "segmentation": {"size": [2, 2], "counts": [1, 2, 1]}}, {"id": 2, "bbox": [0.5, 1e9]}]
 
 BORDERS = {
@@ -260,6 +297,7 @@ BORDERS = {
         (dumped({"info": {}, "images": RECORDS}),),
         at("a.json", lambda p: drained(json_stream.iterate_members(p, ("images",), problem="x", cure="y"))),
     ),
+    "labelme": Border((dumped(LABELME),), at("a.json", lambda p: labelme.convert(p.parent))),
     "annotations of own data": Border(
         (dumped({"images": [{"id": 1, "file_name": "a"}], "annotations": RECORDS, "categories": [{"id": 1, "name": "x"}]}),),
         at("a.json", read_own_annotations),
@@ -288,6 +326,8 @@ BORDERS = {
     ),
     "listing of DVC": Border((dumped([{"relpath": "a/b.parquet", "md5": "0" * 32}]),), listing),
     "table of a revision": Border((a_table(),), lambda data, folder: units_frame(io.BytesIO(data), "x")),
+    "matches of a revision": Border((MATCHED[MATCHES],), matches_reader(MATCHES, MATCHED)),
+    "ground truth of a revision": Border((MATCHED[TRUTH],), matches_reader(TRUTH, MATCHED)),
     "first digests": Border((f"# x\n{'0' * 64}  a/b.zip\n".encode(),), at("a.sha256", first_use.read)),
 }  # fmt: skip
 

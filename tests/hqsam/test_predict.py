@@ -16,7 +16,8 @@ from hqsam.model.build import build_sam_hq
 from hqsam.model.options import ModelOptions
 from hqsam.prediction import benchmark as stage
 from hqsam.prediction import passes
-from hqsam.prediction.benchmark import PredictOptions, predict
+from hqsam.prediction.benchmark import predict
+from hqsam.prediction.options import PredictOptions
 from hqsam_base import atomic, rle
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import encode_png

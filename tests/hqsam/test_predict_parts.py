@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hqsam.errors import UserError
 from hqsam.prediction import parts
-from hqsam.prediction.benchmark import PredictOptions, predict
+from hqsam.prediction.benchmark import predict
+from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.parts import PROCESSES_VARIABLE, process_count, spans
 from hqsam_datasets.formats import manifest
 from tests import FULL
@@ -65,6 +66,7 @@ def test_any_number_of_processes_writes_the_same_bytes(shared, tmp_path, monkeyp
         assert [path.name for path in (tmp_path / str(world)).iterdir()] == ["toy-nano"]
 
 
+@pytest.mark.full("the message of a process comes through in the test below, too; two imports of torch")
 def test_a_damaged_image_is_one_message_from_any_process(shared, tmp_path, monkeypatch) -> None:  # noqa: F811
     broken = _write_benchmark(tmp_path / "toy")
     archive = broken / "images-00000.tar"
@@ -98,6 +100,7 @@ def test_a_killed_process_is_one_message_and_the_next_run_goes_on(shared, tmp_pa
     finally:
         killer.join()
     assert list(out.parent.glob(".toy-nano.partial/part-*.parquet")) and not out.exists()
+    monkeypatch.setenv(PROCESSES_VARIABLE, "1")
     _run(shared, out)
     assert _contents(out) == _contents(tmp_path / "one" / "toy-nano")
     assert json.loads((out / "predict.json").read_bytes())["n_images"] == 5

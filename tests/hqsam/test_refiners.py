@@ -18,7 +18,7 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import encode_png
 from hqsam_datasets.formats.tar_writer import write_tar
-from hqsam_metrics.base import ScoreOptions
+from hqsam_metrics.base import score_options
 from hqsam_pipelines import cli
 
 HEIGHT, WIDTH = 90, 120
@@ -283,7 +283,7 @@ def test_no_difference_is_none(checkout):
     data = checkout / "data"
     found = refine.evaluate(
         benchmark=data / "benchmarks" / "coift", predictions=data / "predictions" / "coift-nano", system="hq_token",
-        opened=same, options=ScoreOptions(metric="masks", version=1), progress=lambda *_: None, draws=BOOTSTRAP,
+        opened=same, options=score_options({"metric": "masks", "version": 1}), progress=lambda *_: None, draws=BOOTSTRAP,
     )  # fmt: skip
     [result] = found["results"]
     assert result["original"]["metrics"] == result["refined"]["metrics"] == {"mIoU": 1.0, "mBIoU": 1.0}

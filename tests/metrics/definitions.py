@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-THRESHOLDS = [0.5 + 0.05 * k for k in range(10)]
+# The numbers themselves matter: 0.5 + 0.05 * 7 is not 0.85, and an IoU may be 17/20.
+THRESHOLDS = np.linspace(0.5, 0.95, 10).tolist()
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 

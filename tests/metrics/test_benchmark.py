@@ -15,11 +15,13 @@ import pytest
 
 from hqsam_base.rle import encode_rle, rle_string
 from hqsam_metrics import UserError
-from hqsam_metrics.base import load_score
-from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
-from hqsam_metrics.evaluate import score_coco_files
+from hqsam_metrics.ap.resample import Matches, draw, weighted_ap
+from hqsam_metrics.base import load_score, score_options
+from hqsam_metrics.benchmark import score_benchmark
 from hqsam_metrics.masks.png import read_index_png
-from hqsam_metrics.sginw import SETS
+from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
+from hqsam_metrics.scores.coco import score_coco_files
+from hqsam_metrics.scores.sginw import SETS
 from tests import GOLDEN
 from tests.metrics.golden import read_golden
 from tests.metrics.synthetic import detections
@@ -83,7 +85,7 @@ class Set:
     def score(self, **options: Any) -> dict[str, Any]:
         at = self.write()
         out = {"out_json": self.root / "b-m.json", "out": self.root / "scores"}
-        chosen = ScoreOptions(**{"version": load_score(options["metric"]).version} | options)
+        chosen = score_options({"version": load_score(options["metric"]).version} | options)
         score_benchmark(**at, **out, options=chosen, progress=lambda *words: None)
         return json.loads(out["out_json"].read_text())
 
@@ -95,6 +97,19 @@ def metrics(content, system="sam"):
 
 def units(one: Set) -> Rows:
     return pq.read_table(one.root / "scores" / "instances.parquet").to_pylist()
+
+
+def matches_of(one: Set, content: dict[str, Any], system: str = "sam") -> Matches:
+    """The matches that were written; every AP that they are of is the metric's when each image counts once."""
+    files = {name: one.root / "scores" / name for name in (MATCHES, TRUTH)}
+    found = read_matches(files, "boxes", system, "scores")
+    once = np.ones((1, len(found.truth.ids)))
+    for name, want in metrics(content, system).items():
+        if name in found.hit:
+            assert weighted_ap(found, name, once) == pytest.approx(
+                np.nan if want is None else want, nan_ok=True, abs=1e-12
+            )
+    return found
 
 
 @pytest.fixture
@@ -183,6 +198,7 @@ def test_lvis(tmp_path):
     check(metrics(content), expected["boundary_iou_api/boundary_0.02"]["stats"], "_B")
     check(metrics(content), expected["boundary_iou_api/boundary_0.01"]["stats"], "_B_strict")
     assert len(units(one)) == 2 * 977
+    assert {"AP", "AP_Bs", "AP_B_strict"} <= set(matches_of(one, content).hit)
 
 
 def numbered_through(sets: dict[str, tuple[Any, Rows]]) -> tuple[Any, Rows]:
@@ -191,7 +207,8 @@ def numbered_through(sets: dict[str, tuple[Any, Rows]]) -> tuple[Any, Rows]:
     results: Rows = []
     for number, (name, (truth, rows)) in enumerate(sets.items(), start=1):
         shift = 1000 * number
-        whole["images"] += [row | {"id": shift + row["id"]} for row in truth["images"]]
+        folder = {"file_name": f"{name}/valid/x.jpg"}
+        whole["images"] += [row | folder | {"id": shift + row["id"]} for row in truth["images"]]
         whole["categories"] += [{"id": shift + row["id"], "supercategory": name} for row in truth["categories"]]
         for row, into in [(r, whole["annotations"]) for r in truth["annotations"]] + [(r, results) for r in rows]:
             moved = {key: shift + row[key] for key in ("id", "image_id", "category_id") if key in row}
@@ -222,7 +239,10 @@ def test_sginw_is_the_mean_of_the_sets_scored_alone(tmp_path):
     for n, row in enumerate(rows):
         code, rest = row["segmentation"], {"score": row["score"], "category_id": row["category_id"]}
         one.add(f"{n:06d}", f"k{row['image_id']}", code["counts"], tuple(code["size"]), **rest)
-    found = metrics(one.score(metric="sginw", score_rule="detector"))
+    content = one.score(metric="sginw", score_rule="detector")
+    found, matches = metrics(content), matches_of(one, content)
+    assert [np.unique(part).size for part in np.split(matches.truth.stratum, len(SETS))] == [1] * len(SETS)
+    assert (draw(matches.truth, 9).reshape(9, len(SETS), 2).sum(axis=2) == 2).all()  # each set on its own
     for name, values in want.items():
         assert found[name] == pytest.approx(np.mean(values), abs=1e-12)
         each = [found[f"{name}/{one_set}"] for one_set in SETS]
@@ -233,7 +253,7 @@ def test_sginw_is_the_mean_of_the_sets_scored_alone(tmp_path):
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     with pytest.raises(UserError, match="sets missing: Rail"):
         one.score(metric="sginw", score_rule="detector")
-    with pytest.raises(UserError, match="class_agnostic"):
+    with pytest.raises(TypeError, match="class_agnostic"):
         one.score(metric="sginw", class_agnostic=True)
 
 
@@ -259,6 +279,7 @@ def test_ytvis(tmp_path):
     check(metrics(content), expected["tube_mask/class_aware"]["stats"], "")
     check(metrics(content), expected["tube_boundary/class_aware"]["stats"], "_B")
     assert {r["cluster"] for r in units(one)} == {f"v{i}" for i in videos}
+    assert matches_of(one, content).truth.ids == [str(i) for i in sorted(videos)]
     with pytest.raises(UserError, match="fixed at"):
         one.score(metric="ytvis", dilation_ratio=0.01)
     tracks = [prompt["track_id"] for prompt in one.prompts]
@@ -367,11 +388,11 @@ def test_bad_predictions(masks_set):
 
 def test_bad_options_and_folders(masks_set):
     refuse(masks_set, "version is 7, the code of metric 'masks' is version 1", version=7)
-    refuse(masks_set, "no such metric", metric="iou")
+    refuse(masks_set, "unknown metric 'iou'", metric="iou")
     refuse(masks_set, "of kind 'masks'", metric="coco")
     at = masks_set.write()
     out = {"out_json": masks_set.root / "x.json", "out": masks_set.root / "x"}
-    options = ScoreOptions("masks", 1)
+    options = score_options({"metric": "masks", "version": 1})
     for victim in ("benchmark/prompts.parquet", "predictions/predict.json", "benchmark/index.json"):
         path = masks_set.root / victim
         kept = path.read_bytes()

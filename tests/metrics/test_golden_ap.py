@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 
 from hqsam_base.runs import decode_runs
-from hqsam_metrics import evaluate
 from hqsam_metrics.ap import accumulate
 from hqsam_metrics.ap.detection import score_detections
 from hqsam_metrics.ap.instances import parse_ground_truth, parse_results, read_ground_truth, read_results
 from hqsam_metrics.ap.names import lvis_metrics
-from hqsam_metrics.ap.tubes import DILATION_RATIO, score_tubes, side_of, tube_ious
+from hqsam_metrics.ap.options import TUBE_DILATION_RATIO
+from hqsam_metrics.ap.tubes import score_tubes, side_of, tube_ious
 from hqsam_metrics.ap.tubes_io import read_tube_results, read_ytvis
 from hqsam_metrics.masks.iou import dilation_pixels
 from hqsam_metrics.masks.packed import Shapes
 from hqsam_metrics.scores import coco, lvis
+from hqsam_metrics.scores.coco import score_coco_files
+from hqsam_metrics.scores.lvis import score_lvis_files
+from hqsam_metrics.scores.ytvis import score_ytvis_files
 from tests import GOLDEN
 from tests.metrics.golden import read_golden
 
@@ -43,7 +46,7 @@ def score(kind, **arguments):
 def test_coco(kind, classes, results):
     want = read_golden("coco/expected.json")["files"][results]["expected"][f"{kind}/{classes}"]
     metrics = score(
-        kind, program=evaluate.score_coco_files, pred=GOLDEN / "coco" / results, gt=GOLDEN / "coco" / "gt.json",
+        kind, program=score_coco_files, pred=GOLDEN / "coco" / results, gt=GOLDEN / "coco" / "gt.json",
         class_agnostic=classes == "class_agnostic",
     )  # fmt: skip
     same(metrics, want["stats"])
@@ -93,7 +96,7 @@ def with_tight_boxes(path, out):
 def test_a_bbox_key_changes_nothing_unless_asked(tmp_path, kind, results):
     pred = with_tight_boxes(GOLDEN / "coco" / results, tmp_path / "r.json")
     want = read_golden("coco/expected.json")["files"][results]["expected"]
-    arguments = {"program": evaluate.score_coco_files, "pred": pred, "gt": GOLDEN / "coco" / "gt.json"}
+    arguments = {"program": score_coco_files, "pred": pred, "gt": GOLDEN / "coco" / "gt.json"}
     same(score(kind, **arguments), want[f"{kind}/class_aware"]["stats"])
     same(score(kind, **arguments, area_rule="bbox"), want[f"with_tight_bbox_key/{kind}/class_aware"]["stats"])
 
@@ -103,7 +106,7 @@ def test_lvis(kind):
     want = read_golden("lvis/expected.json")["expected"]
     want = want["lvis_api/segm" if kind == "segm" else f"boundary_iou_api/{kind}"]
     folder = GOLDEN / "lvis"
-    metrics = score(kind, program=evaluate.score_lvis_files, pred=folder / "results.json", gt=folder / "gt.json")
+    metrics = score(kind, program=score_lvis_files, pred=folder / "results.json", gt=folder / "gt.json")
     same(metrics, want["stats"])
 
 
@@ -111,7 +114,7 @@ def test_lvis_bbox_rule_and_half_open_bins(tmp_path):
     folder = GOLDEN / "lvis"
     expected = read_golden("lvis/expected.json")["expected"]
     pred = with_tight_boxes(folder / "results.json", tmp_path / "r.json")
-    boxed = evaluate.score_lvis_files(pred=pred, gt=folder / "gt.json", area_rule="bbox")
+    boxed = score_lvis_files(pred=pred, gt=folder / "gt.json", area_rule="bbox")
     same(boxed.metrics, expected["with_tight_bbox_key/lvis_api/segm"]["stats"])
     gt = read_ground_truth(folder / "gt.json", lvis=True)
     dt = read_results(folder / "results.json", gt)
@@ -126,7 +129,7 @@ def test_lvis_bbox_rule_and_half_open_bins(tmp_path):
 def test_ytvis(iou_type, classes):
     folder = GOLDEN / "video_ytvis"
     want = read_golden("video_ytvis/expected.json")["expected"]
-    result = evaluate.score_ytvis_files(
+    result = score_ytvis_files(
         pred=folder / "results.json", gt=folder / "gt.json", iou_type=iou_type, class_agnostic=classes != "class_aware"
     )
     same(result.metrics, want[f"tube_{'mask' if iou_type == 'segm' else 'boundary'}/{classes}"]["stats"])
@@ -143,7 +146,7 @@ def test_tube_areas_bands_and_categories():
         at = truth.video_ids.tolist().index(int(video))
         size = int(truth.heights[at]), int(truth.widths[at])
         assert size == (want["height"], want["width"])
-        assert dilation_pixels(*size, DILATION_RATIO) == want["dilation_px"]
+        assert dilation_pixels(*size, TUBE_DILATION_RATIO) == want["dilation_px"]
     found = read_tube_results(folder / "results.json", truth)
     for kind, tables in zip(("mask", "boundary"), score_tubes(truth, found).tables, strict=True):
         want = expected["expected"][f"tube_{kind}/class_aware"]["per_category_AP"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hqsam_metrics.davis import VOID, find_sequences, global_metrics, per_object, score_folders, score_sequence
 from hqsam_metrics.masks.jf import statistics
+from hqsam_metrics.scores._davis import VOID, find_sequences, global_metrics, per_object, score_folders, score_sequence
 from tests import GOLDEN
 from tests.metrics.golden import read_golden
 

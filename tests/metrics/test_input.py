@@ -12,7 +12,10 @@ import pytest
 from hqsam_base import json_stream
 from hqsam_base.json_stream import iterate_results
 from hqsam_base.rle import encode_rle
-from hqsam_metrics import UserError, evaluate
+from hqsam_metrics import UserError
+from hqsam_metrics.scores.coco import score_coco_files
+from hqsam_metrics.scores.lvis import score_lvis_files
+from hqsam_metrics.scores.ytvis import score_ytvis_files
 from tests import GOLDEN
 from tests.metrics.synthetic import detections
 
@@ -23,7 +26,7 @@ def coco_set():
     return copy.deepcopy(truth), copy.deepcopy(rows)
 
 
-def score(tmp_path, truth, rows, function=evaluate.score_coco_files, **arguments):
+def score(tmp_path, truth, rows, function=score_coco_files, **arguments):
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     (tmp_path / "dt.json").write_text(json.dumps(rows))
     return function(pred=tmp_path / "dt.json", gt=tmp_path / "gt.json", **arguments)
@@ -153,7 +156,7 @@ def test_copies_of_detections_are_counted(tmp_path, coco_set):
     folder = GOLDEN / "lvis"
     truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
     for more, count in ((0, 31), (1, 32)):  # some of this file are copies already
-        got = score(tmp_path, truth, rows + rows[7 : 7 + more], function=evaluate.score_lvis_files)
+        got = score(tmp_path, truth, rows + rows[7 : 7 + more], function=score_lvis_files)
         assert got.warnings[0].startswith(f"{count} detections are copies")
 
 
@@ -180,7 +183,7 @@ def test_images_and_videos_without_a_detection_are_counted(tmp_path, coco_set):
     folder = GOLDEN / "video_ytvis"
     truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
     some = [row for row in rows if row["video_id"] != truth["videos"][0]["id"]]
-    assert "1 of 6 videos" in score(tmp_path, truth, some, function=evaluate.score_ytvis_files).warnings[0]
+    assert "1 of 6 videos" in score(tmp_path, truth, some, function=score_ytvis_files).warnings[0]
 
 
 def test_boundary_ap_above_mask_ap_is_a_warning(tmp_path):
@@ -216,15 +219,15 @@ def test_files(tmp_path):
     for text, words in [("[", "valid JSON"), ("{}", "JSON list"), ("[1]", "image_id"), ('["a"]', "no object")]:
         (tmp_path / "r.json").write_text(text)
         with pytest.raises(UserError, match=words):
-            evaluate.score_coco_files(pred=tmp_path / "r.json", gt=gt)
+            score_coco_files(pred=tmp_path / "r.json", gt=gt)
     with pytest.raises(UserError, match="no such file"):
-        evaluate.score_coco_files(pred=tmp_path / "none.json", gt=gt)
+        score_coco_files(pred=tmp_path / "none.json", gt=gt)
     with pytest.raises(UserError, match="cannot be read"):
-        evaluate.score_coco_files(pred=gt, gt=tmp_path / "none.json")
+        score_coco_files(pred=gt, gt=tmp_path / "none.json")
     with pytest.raises(UserError, match="JSON object"):
-        evaluate.score_coco_files(pred=gt, gt=tmp_path / "r.json")
+        score_coco_files(pred=gt, gt=tmp_path / "r.json")
     with pytest.raises(UserError, match="between 0 and 1"):
-        evaluate.score_coco_files(pred=gt, gt=gt, iou_type="boundary", dilation_ratio=0)
+        score_coco_files(pred=gt, gt=gt, iou_type="boundary", dilation_ratio=0)
 
 
 def test_empty_results_give_zero(tmp_path, coco_set):
@@ -253,7 +256,7 @@ def test_nothing_to_score_is_no_success(tmp_path, coco_set, iou_type):
     crowds = [row | {"iscrowd": 1} for row in truth["annotations"]]
     for content, words in [(hidden, "not public"), (truth | {"annotations": crowds}, "are crowds")]:
         with pytest.raises(UserError, match=words) as caught:
-            score(tmp_path, content, rows, function=evaluate.score_ytvis_files, iou_type=iou_type)
+            score(tmp_path, content, rows, function=score_ytvis_files, iou_type=iou_type)
         assert "COCO" not in str(caught.value)
 
 
@@ -321,9 +324,9 @@ def test_home_made_files_have_the_numbers_of_clean_ones(tmp_path, how, iou_type)
 def test_tubes_without_areas_are_counted(tmp_path):
     folder = GOLDEN / "video_ytvis"
     truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
-    want = score(tmp_path, truth, rows, function=evaluate.score_ytvis_files).metrics
+    want = score(tmp_path, truth, rows, function=score_ytvis_files).metrics
     truth["annotations"] = [{k: v for k, v in row.items() if k != "areas"} for row in truth["annotations"]]
-    assert score(tmp_path, truth, rows, function=evaluate.score_ytvis_files).metrics == want
+    assert score(tmp_path, truth, rows, function=score_ytvis_files).metrics == want
 
 
 def test_a_flat_polygon_is_named_as_one(tmp_path):
@@ -355,7 +358,7 @@ def test_marks_of_one_measure_only_are_told(tmp_path, coco_set):
 
 def test_coco_file_given_to_lvis(tmp_path, coco_set):
     with pytest.raises(UserError, match="LVIS file"):
-        score(tmp_path, *coco_set, function=evaluate.score_lvis_files)
+        score(tmp_path, *coco_set, function=score_lvis_files)
 
 
 def test_tubes(tmp_path):
@@ -370,20 +373,20 @@ def test_tubes(tmp_path):
     for values, words in cases:
         changed = [rows[0] | values, *rows[1:]]
         with pytest.raises(UserError, match=words):
-            score(tmp_path, truth, changed, function=evaluate.score_ytvis_files)
+            score(tmp_path, truth, changed, function=score_ytvis_files)
     size = rows[0]["segmentations"][12]["size"]
     broken = rows[0] | {"segmentations": [{"size": size, "counts": "zz\x01"}] * len(rows[0]["segmentations"])}
     with pytest.raises(UserError, match="result 0"):
-        score(tmp_path, truth, [broken, *rows[1:]], function=evaluate.score_ytvis_files)
+        score(tmp_path, truth, [broken, *rows[1:]], function=score_ytvis_files)
     cut = broken | {"category_id": 99}
     with pytest.raises(UserError, match=f"result {len(rows)}: malformed"):
-        score(tmp_path, truth, [*rows, cut], function=evaluate.score_ytvis_files)
+        score(tmp_path, truth, [*rows, cut], function=score_ytvis_files)
     without = [{k: v for k, v in row.items() if k not in ("height", "width")} for row in rows]
-    full = score(tmp_path, truth, rows, function=evaluate.score_ytvis_files, iou_type="boundary")
-    same = score(tmp_path, truth, without, function=evaluate.score_ytvis_files, iou_type="boundary", workers=2)
+    full = score(tmp_path, truth, rows, function=score_ytvis_files, iou_type="boundary")
+    same = score(tmp_path, truth, without, function=score_ytvis_files, iou_type="boundary", workers=2)
     assert same.metrics == full.metrics
     short = [row | {"segmentations": row["segmentations"][:3]} for row in rows]
-    result = score(tmp_path, truth, short, function=evaluate.score_ytvis_files)
+    result = score(tmp_path, truth, short, function=score_ytvis_files)
     assert result.warnings and "shorter list" in result.warnings[0]
 
 

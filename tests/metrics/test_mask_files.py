@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from hqsam_metrics import UserError
-from hqsam_metrics.evaluate import score_davis_folders, score_mask_folders
 from hqsam_metrics.masks.png import read_index_png, read_mask_png
+from hqsam_metrics.scores.davis import score_davis_folders
+from hqsam_metrics.scores.masks import score_mask_folders
 from tests.metrics.synthetic import label_png
 from tests.metrics.test_cli import run
 

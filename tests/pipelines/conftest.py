@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,3 +29,11 @@ def _no_given_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if name.startswith(("PREFECT_API", "HQSAM_SERVER")):
             monkeypatch.delenv(name)
     yield
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user of the machine can enter, unlike those that pytest makes."""
+    with tempfile.TemporaryDirectory(prefix="hqsam-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)

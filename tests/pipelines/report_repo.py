@@ -18,8 +18,8 @@ from hqsam_base.rle import decode, encode
 from hqsam_datasets.formats.images import encode_png
 from hqsam_datasets.formats.manifest import write_rows, write_table
 from hqsam_datasets.formats.tar_writer import write_tar
-from hqsam_metrics.base import load_score
-from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
+from hqsam_metrics.base import load_score, score_options
+from hqsam_metrics.benchmark import score_benchmark
 
 HQ4 = ("dis_vd", "coift", "hrsod", "thinobject5k_test")
 SYSTEMS = ("sam", "hq_token", "hq_sum")
@@ -175,7 +175,7 @@ class Repo:
         score_benchmark(
             benchmark=self.root / "data/benchmarks" / name,
             predictions=self.root / "data/predictions" / f"{name}-nano",
-            options=ScoreOptions(**self.params["benchmarks"][name]["score"]),
+            options=score_options(self.params["benchmarks"][name]["score"]),
             out_json=self.root / "reports/metrics" / f"{name}-nano.json",
             out=self.root / "data/scores" / f"{name}-nano",
             progress=lambda done, total, what: None,

@@ -53,6 +53,34 @@ def test_changed_code_alone_is_accepted(checkout: Path) -> None:
     assert "one.json" in run(checkout, "dvc", "status").stdout, "the next edit counts again"
 
 
+def test_the_stage_of_the_digests_may_have_new_parameters(checkout: Path) -> None:
+    """It reads all of params.yaml, and its file of dvc.yaml may be new to dvc.lock: no reason to call it left."""
+    (checkout / "kept").mkdir()
+    write_digests(checkout, checkout / "data" / "code")
+    for path in (checkout / "data" / "code").iterdir():
+        (checkout / "kept" / path.name).write_bytes(path.read_bytes())
+    code = (
+        "  code:\n    cmd: mkdir -p data/code && cp kept/* data/code\n    deps: [params.yaml]\n    outs: [data/code]\n"
+    )
+    (checkout / "dvc.yaml").write_text(PIPELINE + code)
+    assert run(checkout, "dvc", "repro", "-q").returncode == 0
+    (checkout / "params.yaml").write_text("size: 1\nmore: 1\n")
+    found = accept_code(checkout)
+    assert (found.accepted, found.left) == (["code"], {})
+
+
+def test_a_command_that_no_longer_repeats_its_own_names_is_accepted(checkout: Path) -> None:
+    new = (
+        PIPELINE
+        + "  three:\n    foreach: {a_b: 1, c: 1}\n    do:\n      cmd: touch three-${key}\n      outs: ['three-${key}']\n"
+    )
+    (checkout / "dvc.yaml").write_text(new.replace("touch three-${key}", "touch three-${key} a_b"))
+    assert run(checkout, "dvc", "repro", "-q").returncode == 0
+    (checkout / "dvc.yaml").write_text(new)
+    found = accept_code(checkout)
+    assert (found.accepted, found.left) == (["one", "two", "three@a_b"], {"three@c": "changed command"})
+
+
 @pytest.mark.parametrize(
     ("file", "text", "stage", "why"),
     [

@@ -58,10 +58,9 @@ def test_numpy_starts_no_threads_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", cli.commands())
-def test_every_command_has_help(name: str) -> None:
-    done = call(name, "--help")
-    assert done.returncode == 0, done.stderr
-    assert "Usage" in done.stdout
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([name, "--help"]) == 0
+    assert "Usage" in capsys.readouterr().out
 
 
 def test_wrong_command_lines() -> None:

@@ -18,11 +18,11 @@ import pytest
 import yaml
 
 from hqsam_base.errors import UserError
+from hqsam_metrics.base import Quantity
 from hqsam_metrics.masks.iou import boundary_iou
 from hqsam_pipelines import cli
-from hqsam_pipelines.compare.ap import folders
 from hqsam_pipelines.compare.comparison import Comparison, compare
-from hqsam_pipelines.compare.gallery import pictures
+from hqsam_pipelines.compare.gallery import folders, pictures
 from hqsam_pipelines.compare.render import to_html, to_json
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.scenes import Pick, SceneReader
@@ -102,6 +102,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
     yield root, first, second
 
 
+BOUNDARY = Quantity("boundary IoU", ("biou",))
+
+
 def by_row(found: Comparison) -> dict[tuple[str, str, str], Any]:
     return {(c.benchmark, c.system, c.metric): c for c in found.changes}
 
@@ -163,6 +166,18 @@ def test_ap_bootstrap_gives_ap_its_own_interval(repository: Commits) -> None:
         assert change.verdict in ("better", "noise")
     assert by_row(found)["coco", "sam", "AP"].verdict == "same"
     assert by_row(found)["coco", "hq_sum", "AP50"].interval is None
+
+
+def test_scores_without_matches_are_named(repository: Commits) -> None:
+    root, first, _ = repository
+    file = root / "data/scores/coco-nano/matches.parquet"
+    away = file.rename(root / "away.parquet")
+    try:
+        found = compare(root, first, ap_bootstrap=True)
+    finally:
+        away.rename(file)
+    assert [note for note in found.notes if "coco-nano" in note and "before matches were kept" in note]
+    assert by_row(found)["coco", "hq_sum", "AP"].interval is None
 
 
 def test_same_revision_is_all_zero(repository: Commits) -> None:
@@ -239,7 +254,7 @@ def test_page_shows_the_most_changed_masks_of_both_revisions(repository: Commits
         reader = SceneReader(
             Run(truth.parents[2], found.b.params, found.b.results), lambda _: ((a, "hq_token"), (b, "hq_token"))
         )
-        pick = Pick("dis_vd", "nano", "gt_box", instance.key, instance.cluster, instance.unit, 0, 0)
+        pick = Pick("dis_vd", "nano", "gt_box", instance.key, instance.cluster, instance.unit, 0, 0, BOUNDARY)
         scene = reader.read(pick)
     for mask, value in ((scene.sam, instance.a), (scene.hq, instance.b)):
         assert 100 * boundary_iou(pred=mask, target=scene.truth) == pytest.approx(value, abs=1e-6)

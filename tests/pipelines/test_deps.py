@@ -36,7 +36,9 @@ def code_deps(verb: str) -> set[str]:
 def test_the_code_stage_reads_every_package_and_writes_the_digests_of_every_stage() -> None:
     assert set(DIGESTED) == set(VERBS) - {codegraph.STAGE}
     folders = {(Path(folder) / package).as_posix() for package, folder in codegraph.PACKAGES.items()}
-    assert code_deps(codegraph.STAGE) == set(body(codegraph.STAGE)["deps"]) == folders
+    assert (
+        code_deps(codegraph.STAGE) | {"params.yaml"} == set(body(codegraph.STAGE)["deps"]) == folders | {"params.yaml"}
+    )
     assert body(codegraph.STAGE)["outs"] == ["data/code"]
 
 
@@ -99,7 +101,7 @@ def test_the_digests_are_those_of_the_files_and_the_same_bytes_each_time(sources
 @pytest.mark.parametrize(
     ("name", "moved"),
     [
-        ("metrics/hqsam_metrics/davis.py", {"score"}),
+        ("metrics/hqsam_metrics/scores/_davis.py", {"score", "report"}),
         ("metrics/hqsam_metrics/ap/accumulate.py", {"score", "report"}),
         ("metrics/hqsam_metrics/masks/iou.py", {"score", "report", "train"}),
         ("datasets/hqsam_datasets/overlap/verify.py", {"overlap"}),
@@ -112,9 +114,12 @@ def test_the_digests_are_those_of_the_files_and_the_same_bytes_each_time(sources
         # Named in dvc.yaml for their own entry alone, found by name, plumbing, other commands:
         (
             "datasets/hqsam_datasets/sources/dis5k.py datasets/hqsam_datasets/benchmarks/coco.py hqsam/model/variants/hq.py "
-            "pipelines/hqsam_pipelines/runner/progress.py pipelines/hqsam_pipelines/compare/comparison.py hqsam/refiners/grabcut.py",
+            "pipelines/hqsam_pipelines/runner/progress.py pipelines/hqsam_pipelines/compare/comparison.py hqsam/refiners/grabcut.py "
+            "hqsam/systems/refined.py",
             set(),
         ),
+        ("hqsam/systems/sam_hq.py", {"predict", "report"}),
+        ("datasets/hqsam_datasets/prompts/point.py", {"index", "validate", "augment", "train", "predict", "report"}),
     ],
 )
 def test_a_changed_file_moves_the_digests_of_the_stages_that_import_it(
@@ -129,6 +134,29 @@ def test_a_changed_file_moves_the_digests_of_the_stages_that_import_it(
     finally:
         for file, text in old.items():
             file.write_bytes(text)
+
+
+def test_a_new_prompt_kind_or_system_moves_nothing_until_params_names_it(sources: Path, tmp_path: Path) -> None:
+    kind = sources / "datasets" / "hqsam_datasets" / "prompts" / "circle.py"
+    params = sources / "params.yaml"
+    before, old = written(sources), params.read_text()
+    try:
+        kind.write_text("PROMPT = 1\n")
+        assert now(sources, tmp_path / "code") == before
+        refined = "  grabcut: {kind: refined, of: sam, refiner: grabcut}\n"
+        params.write_text(
+            f"{old.replace('views: 2,', 'views: 2, prompts: [box, circle],')}\nsystems:\n  sam: {{kind: sam_hq}}\n{refined}"
+        )
+        after = now(sources, tmp_path / "code")
+        assert {verb for verb in before if after[verb] != before[verb]} == {
+            "index", "validate", "augment", "train", "predict", "report",
+        }  # fmt: skip
+        assert {"hqsam/refiners/grabcut.py", "hqsam/systems/refined.py"} <= json.loads(after["predict"]).keys()
+        assert "params.yaml:systems" in json.loads(after["predict"])
+        assert "params.yaml:systems" in json.loads(after["report"])
+    finally:
+        kind.unlink()
+        params.write_text(old)
 
 
 def test_a_new_module_needs_no_edit_of_dvc_yaml(sources: Path, tmp_path: Path) -> None:
@@ -235,7 +263,9 @@ def test_every_dep_in_the_repository_exists(profile: str) -> None:
 def test_each_command_runs_its_own_stage() -> None:
     assert sorted(PIPELINE) == VERBS
     for verb in VERBS:
-        assert body(verb)["cmd"].startswith(f"python -m hqsam_pipelines.stages.{verb}")
+        assert body(verb)["cmd"] == f"python -m hqsam_pipelines.stages.{verb}", (
+            "no word of params.yaml may reach the shell"
+        )
 
 
 def test_large_outputs_are_not_in_git_and_reports_are() -> None:

@@ -33,6 +33,11 @@ FOLDERS = ("data", "models", "reports")
 AGAIN = STAGES if FULL else ("normalise@dis5k", "index@dis_vd", "index@coco", "score@dis_vd-nano", "score@coco-nano")
 
 
+def password(root: Path) -> dict[str, str]:
+    """What a client of the checkout's server needs in its environment."""
+    return {server.AUTH: server.auth_path(root).read_text()}
+
+
 def ran(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)
 
@@ -114,7 +119,9 @@ def test_4_every_run_is_on_the_server_with_the_name_of_its_data(first: Path) -> 
         "with get_client(sync_client=True) as c: runs = c.read_flow_runs(limit=200)\n"
         "print(json.dumps([[r.name, r.state_type] for r in runs]))"
     )
-    done = run(first, "python", "-c", code, PREFECT_API_URL=found.api, PREFECT_HOME=str(server.home(first)))
+    done = run(
+        first, "python", "-c", code, PREFECT_API_URL=found.api, PREFECT_HOME=str(server.home(first)), **password(first)
+    )
     runs = dict(json.loads(done.stdout.splitlines()[-1]))
     expected = {
         name.replace("@", "-") for name in STAGES if name != "code"
@@ -123,35 +130,28 @@ def test_4_every_run_is_on_the_server_with_the_name_of_its_data(first: Path) -> 
     assert {runs[name] for name in expected} == {"COMPLETED"}
 
 
-def test_5_a_metrics_version_scores_again_and_nothing_else(first: Path) -> None:
+def test_5_edits_run_what_depends_on_them_and_nothing_else(first: Path) -> None:
     module = first / "metrics" / "hqsam_metrics" / "scores" / "coco.py"
     code = module.read_text()
-    assert re.search(r"^VERSION = 1$", code, re.MULTILINE)
-    # The parameter alone: only this benchmark's score, then the report.
-    set_version(first, "coco", 2)
+    [version] = re.findall(r"^VERSION = (\d+)$", code, re.MULTILINE)
+    bumped = int(version) + 1
+    # The parameter alone: only this benchmark's score, then the report (and `code`, which looks at the names).
+    set_version(first, "coco", bumped)
     done = run(first, "dvc", "status", "--json")
-    assert set(json.loads(done.stdout)) == {"score@coco-nano", "report"}
-    # The code alone, with it: scores and report, and never a prediction.
-    module.write_text(re.sub(r"^VERSION = 1$", "VERSION = 2", code, flags=re.MULTILINE))
-    done = run(first, "dvc", "repro")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert {name.partition("@")[0] for name in ran(done.stdout)} == {"code", "score", "report"}
-    assert "score@coco-nano" in ran(done.stdout)
-
-
-def test_5b_an_edit_that_can_move_no_number_runs_the_code_stage_alone(first: Path, tmp_path: Path) -> None:
-    """A file that only starts and watches stages, and one that a single stage imports: its outputs stay, so nothing follows."""
-    for name in ("pipelines/hqsam_pipelines/runner/progress.py", "datasets/hqsam_datasets/quality/docs.py"):
+    assert set(json.loads(done.stdout)) == {"code", "score@coco-nano", "report"}
+    # The code, with it: scores and report, and never a prediction. An edit of what only starts and watches stages runs nothing more,
+    # and one of what a single stage imports runs that stage alone: its outputs stay, so nothing follows.
+    module.write_text(code.replace(f"\nVERSION = {version}\n", f"\nVERSION = {bumped}\n"))
+    for name in ("pipelines/hqsam_pipelines/runner/progress.py", "datasets/hqsam_datasets/prepare/shards.py"):
         assert (first / name).is_file()
         with (first / name).open("a") as file:
             file.write("\n# nothing\n")
-    done = run(first, "hqsam", "repro", "--json", str(tmp_path / "out.json"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    outcome = json.loads((tmp_path / "out.json").read_text())
-    assert (outcome["ran"], len(outcome["fresh"])) == (["code", "validate"], 14)
+    done = run(first, "dvc", "repro")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert sorted(ran(done.stdout)) == ["code", "report", "score@coco-nano", "score@dis_vd-nano", "shard"]
 
 
-def test_5c_back_at_earlier_code_dvc_knows_the_earlier_results(first: Path) -> None:
+def test_5b_back_at_earlier_code_dvc_knows_the_earlier_results(first: Path) -> None:
     git(first, "checkout", "-q", "--", "datasets", "metrics", "params.yaml", "pipelines")
     assert run(first, "dvc", "repro").returncode == 0
     assert git(first, "status", "--porcelain", "--", "reports/metrics", "dvc.lock") == ""
@@ -169,13 +169,14 @@ def without(root: Path, stages: tuple[str, ...]) -> None:
     shutil.rmtree(root / "data" / "extracted")
 
 
-def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path, database: Path) -> None:
+def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path) -> None:
     second = tmp_path / "second"
     shutil.copytree(first, second, symlinks=True, ignore=shutil.ignore_patterns(".hqsam"))
     without(second, AGAIN)
-    shutil.copytree(database, server.home(second))
+    # One server is enough.
+    given = {"PREFECT_API_URL": server.ensure(first).api, "PREFECT_HOME": str(server.home(first)), **password(first)}
     try:
-        done = run(second, "hqsam", "repro", timeout=400)
+        done = run(second, "hqsam", "repro", timeout=400, **given)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         assert f"{len(AGAIN)} ran, {16 - len(AGAIN)} up to date, 0 failed" in done.stdout
         ours, theirs = digests(second), digests(first)
@@ -183,10 +184,8 @@ def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path, databa
         assert [name for name in ours if ours[name] != theirs[name]] == []
         locks = [yaml.safe_load((root / "dvc.lock").read_text())["stages"] for root in (second, first)]
         assert locks[0] == locks[1]
-        assert run(second, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
     finally:
         host_client.stop(second)
-        server.stop(second)
 
 
 def test_7_switching_profiles_back_brings_the_outputs_back(first: Path) -> None:
@@ -236,6 +235,8 @@ def test_8_bad_input_is_one_message_a_failed_run_and_nothing_half_written(first:
     assert "val2017.zip" in done.stderr
     assert "Traceback" not in done.stderr
     assert digests(first) == before
+    if not FULL:  # what is missing is told by the tests of `hqsam.model`; this is one more start of torch
+        return
     missing = (first / "params.yaml").read_text().replace("nano.safetensors", "absent.safetensors")
     (first / "params.yaml").write_text(missing)
     done = run(first, "python", "-m", "hqsam_pipelines.stages.predict", "coco", "nano")
@@ -262,7 +263,7 @@ def test_9_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> 
     place = server.ensure(first, idle_minutes=5)
     extra = {
         "PREFECT_API_URL": place.api, "PREFECT_HOME": str(server.home(first)), "HQSAM_CHECKOUT": str(first),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", **password(first),
     }  # fmt: skip
     assert (
         run(first, "prefect", "--no-prompt", "work-pool", "create", "hqsam", "--type", "process", **extra).returncode

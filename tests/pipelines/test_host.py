@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from hqsam_base.errors import UserError
 from hqsam_base.locks import is_held
+from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import host_client
 from tests import REPOSITORY
-from tests.pipelines.working_copy import bare_repository, environment
+from tests.pipelines.working_copy import NOBODY, as_another_user, bare_repository, environment, needs_root
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the stage host is for Linux; elsewhere stages run in place"
@@ -205,3 +210,71 @@ def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
     finally:
         host_client.stop(folder)
     assert wait_until(lambda: not is_held(folder / ".hqsam" / "host.lock"))
+
+
+@needs_root
+def test_another_user_is_refused_by_the_host_whatever_the_modes_allow(open_folder: Path) -> None:
+    folder = bare_repository(open_folder / "checkout")
+    (folder / "hqsam_work.py").write_text(WORK)
+    door = folder / ".hqsam" / "host.sock"
+
+    def knock() -> str:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        link.settimeout(30)
+        link.connect(str(door))
+        try:
+            link.send(host_client.QUIT)
+            return f"answer {link.recv(64)!r}"
+        except ConnectionError:  # it hung up before it read
+            return "answer b''"
+
+    try:
+        assert call(folder, "tell")[0] == 7
+        assert stat.S_IMODE(door.parent.stat().st_mode) == 0o700
+        assert "PermissionError" in as_another_user(knock)
+        door.parent.chmod(0o755)
+        door.chmod(0o666)
+        assert as_another_user(knock) == "answer b''"
+        log = (folder / ".hqsam" / "host.log").read_text()
+        assert f"refused a connection of user {NOBODY}" in log and "asked to" not in log
+        assert call(folder, "tell")[0] == 7
+        assert (folder / ".hqsam" / "host.log").read_text().count("begins") == log.count("begins")
+    finally:
+        host_client.stop(folder)
+    assert wait_until(lambda: not is_held(folder / ".hqsam" / "host.lock"))
+
+
+@needs_root
+def test_the_host_of_another_user_gets_no_request(open_folder: Path) -> None:
+    folder = bare_repository(open_folder / "checkout")
+    state = env.make_state_dir(folder)
+    state.chmod(0o777)
+
+    def pretend() -> str:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+            door.bind(str(state / "host.sock"))
+            door.listen()
+            door.settimeout(30)
+            return f"heard {door.accept()[0].recv(64)!r}"
+
+    with ThreadPoolExecutor() as pool:
+        heard = pool.submit(as_another_user, pretend)
+        assert wait_until((state / "host.sock").exists)
+        assert host_client.connect(folder) is None
+        assert heard.result() == "heard b''"
+
+
+def test_the_state_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    folder = bare_repository(tmp_path / "checkout")
+    assert stat.S_IMODE(env.make_state_dir(folder).stat().st_mode) == 0o700
+    (folder / ".hqsam").chmod(0o775)  # made by an earlier version
+    assert stat.S_IMODE(env.make_state_dir(folder).stat().st_mode) == 0o700
+
+
+@needs_root
+def test_a_state_folder_that_somebody_else_made_is_refused(tmp_path: Path) -> None:
+    folder = bare_repository(tmp_path / "checkout")
+    os.chown(env.make_state_dir(folder), NOBODY, NOBODY)
+    with pytest.raises(UserError, match=f"another user .number {NOBODY}.") as caught:
+        env.make_state_dir(folder)
+    assert caught.value.file == str(folder / ".hqsam") and caught.value.cure

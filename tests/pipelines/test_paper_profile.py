@@ -21,7 +21,6 @@ import yaml
 
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
-from hqsam_datasets.embedded import archives
 from hqsam_datasets.fetch import first_use
 from hqsam_datasets.fetch.archive import fetch
 from hqsam_datasets.fetch.extract import extracted
@@ -33,6 +32,7 @@ from hqsam_pipelines.config import overlays
 from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.runner import doctor, host_client, server
 from tests import FULL, REPOSITORY
+from tests.datasets.embedded_tree import fetched
 from tests.pipelines.working_copy import clone, run
 
 SAMPLE: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "sample.yaml").read_text())
@@ -86,7 +86,7 @@ def drop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in entry["files"] if name != "sam_vit_l" else ():
             published = file["urls"][0].rpartition("/")[2] if "only_named_in" in file else file["name"]
             (folder / name).mkdir(exist_ok=True)
-            archives.write(name, published, folder / name / published)
+            shutil.copy2(fetched(name) / published, folder / name)  # made once, for the data tests, too
     return folder
 
 
@@ -225,9 +225,9 @@ def test_a_source_from_its_own_authors_gives_the_samples_of_the_repack(
         monkeypatch.setenv(DROP_FOLDER_VARIABLE, str(folder))
         entry = small(profile)["sources"][name]
         spec = ArchiveSpec.model_validate(small(profile)["archives"][entry["archive"]])
-        fetched = tmp_path / "archives" / entry["archive"]
-        fetch(spec, fetched, progress=quiet)
-        root = extracted(fetched, tmp_path / "extracted")
+        place = tmp_path / "archives" / entry["archive"]
+        fetch(spec, place, progress=quiet)
+        root = extracted(place, tmp_path / "extracted")
         out = tmp_path / "samples" / entry["archive"]
         options = SourceOptions.model_validate(entry)
         found.append(normalise(name, root=root, out=out, options=options, progress=quiet, workers=1))

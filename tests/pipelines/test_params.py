@@ -12,7 +12,7 @@ import pytest
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import schema
-from hqsam_pipelines.config.params import OPTIONS, Params, options_class, read_yaml
+from hqsam_pipelines.config.params import FILE_NAMES, OPTIONS, Params, check_names, options_class, read_yaml
 from tests import REPOSITORY
 from tests.pipelines.working_copy import run
 
@@ -51,6 +51,52 @@ def test_what_is_no_yaml_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"(?s)^not readable as YAML: .*params\.yaml.*cure: mend that place"):
         read_yaml(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("section", ["archives", "shard"])
+def test_an_address_without_a_bucket_is_one_message_with_the_cure(section: str) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        if section == "shard":
+            raw["shard"]["copy_to"] = "s3://"
+        else:
+            next(iter(raw["archives"].values()))["files"][0]["urls"] = ["s3:///x.zip"]
+
+    told = message(change)
+    assert "names no bucket" in told and f"key: {section}." in told and "cure: write it like s3://BUCKET/" in told
+
+
+HOSTILE = [
+    "a; touch x",
+    "$(touch x)",
+    "`touch x`",
+    "a\nb",
+    "a b",
+    "../x",
+    "/x",
+    "-x",
+    "A",
+    "",
+    "a'b",
+    "a@b",
+    "a-b",
+    "ä",
+    7,
+    None,
+    True,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("section", ["archives", "sources", "benchmarks", "models"])
+def test_names_are_checked_whatever_else_the_file_holds(section: str, name: object) -> None:
+    with pytest.raises(UserError, match="bad name") as caught:
+        check_names({"unknown": 1, section: {"fine": {}, name: {}}}, SAMPLE)
+    assert (caught.value.file, caught.value.key) == (str(SAMPLE), section)
+    for key in FILE_NAMES.get(section, ()):
+        with pytest.raises(UserError, match="bad name") as caught:
+            check_names({section: {"fine": {key: name}}}, SAMPLE)
+        assert caught.value.key == f"{section}.fine.{key}"
+    check_names({section: {"fine_1": {}}}, SAMPLE)
 
 
 def test_options_are_frozen() -> None:

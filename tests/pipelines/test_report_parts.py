@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 from xml.etree import ElementTree
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hqsam.systems import listed
 from hqsam_base.errors import UserError
-from hqsam_metrics.ap import accumulate
-from hqsam_pipelines.report import ap, charts, draw, html, scenes, stats, summary
+from hqsam_metrics import stats
+from hqsam_metrics.base import FRACTION, Quantity, Scale, load_score
+from hqsam_pipelines.report import charts, draw, html, scenes, summary
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.results import load_run
 from hqsam_pipelines.report.rows import Row
@@ -90,7 +93,17 @@ def test_holm_never_lowers_and_keeps_the_order(p: list[float]) -> None:
 
 
 def pick(benchmark: str, unit: int, sam: float, hq: float) -> Pick:
-    return Pick(benchmark, "nano", "gt_box", f"k{unit}", f"{benchmark}{unit // 2}", f"u{unit}", sam, hq)
+    place = (benchmark, "nano", "gt_box", f"k{unit}", f"{benchmark}{unit // 2}", f"u{unit}")
+    return Pick(*place, sam, hq, Quantity("boundary IoU", ("biou",)))
+
+
+def test_where_lower_is_better_the_largest_gain_is_the_largest_fall() -> None:
+    distance = Quantity("distance", ("distance",), Scale(1.0, "px", lower_is_better=True, limits=None))
+    picks = [dataclasses.replace(pick("a", 2 * i, 5.0, h), quantity=distance) for i, h in enumerate((9.0, 4.0, 1.0))]
+    assert [p.hq for p in scenes.improved(picks, 3)] == [1.0, 4.0] and [p.hq for p in scenes.worsened(picks, 3)] == [
+        9.0
+    ]
+    assert [p.hq for p in scenes.best(picks, 3)] == [1.0, 4.0, 9.0] == [p.hq for p in scenes.worst(picks, 3)][::-1]
 
 
 picks_of = st.lists(
@@ -151,7 +164,7 @@ def test_scene_is_what_was_scored(run, name: str, output: str) -> None:  # type:
         scene = reader.read(chosen)
         assert np.array_equal(scene.truth, truth)
         assert np.array_equal(scene.sam, masks["sam"]) and np.array_equal(scene.hq, masks[output])
-        assert scene.image.shape == (*truth.shape, 3) and scene.box is not None
+        assert scene.image.shape == (*truth.shape, 3) and len(scene.prompt.boxes) == 1
 
 
 def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:  # type: ignore[no-untyped-def]
@@ -160,7 +173,7 @@ def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:
 
     reader = scenes.SceneReader(run)
     chosen = scenes.candidates(run, "nano", "davis")[0]
-    assert chosen.cluster == "clip-0" and chosen.quantity == "J&F"
+    assert chosen.cluster == "clip-0" and chosen.quantity.title == "J&F"
     scene = reader.read(chosen)
     frames = [scene_masks("davis", i) for i in range(1, 4)]  # of five: the first and the last are not evaluated
     sign = 1 if chosen.gain >= 0 else -1
@@ -169,88 +182,9 @@ def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:
 
 
 def test_unknown_unit_is_an_error(run) -> None:  # type: ignore[no-untyped-def]
-    lost = Pick("dis_vd", "nano", "gt_box", "dis_vd_00", "dis_vd_00", "nobody", 0.1, 0.2)
+    lost = Pick("dis_vd", "nano", "gt_box", "dis_vd_00", "dis_vd_00", "nobody", 0.1, 0.2, Quantity("x", ()))
     with pytest.raises(UserError, match="nobody"):
         scenes.SceneReader(run).read(lost)
-
-
-# --- AP
-
-
-def coco_matches(run, system: str):  # type: ignore[no-untyped-def]
-    return ap.matched(
-        benchmark=run.root / "data/benchmarks/coco",
-        predictions=run.root / "data/predictions/coco-nano",
-        prompt_set="detector_box",
-        system=system,
-        score=run.benchmark_params("coco")["score"],
-    )
-
-
-def test_ap_without_resampling_is_the_evaluators(run) -> None:  # type: ignore[no-untyped-def]
-    for system in ("sam", "hq_token", "hq_sum"):
-        found = coco_matches(run, system)
-        once = np.ones((1, len(found.image_ids)))
-        metrics = run.find("coco", "nano", "detector_box", system).metrics
-        for name, partial in found.partials.items():
-            value = ap.weighted_ap(partial, found.positives[name], once, found.limit)
-            assert value[0] == pytest.approx(metrics[name], abs=1e-12)
-
-
-def copied(partial: accumulate.Partial, positives: np.ndarray, weights: np.ndarray) -> accumulate.Partial:
-    """The matches of a set in which image i stands weights[i] times."""
-    parts = []
-    for place, i in enumerate(np.repeat(np.arange(len(weights)), weights)):
-        rows = np.flatnonzero(partial.image == i)
-        active = np.flatnonzero(np.isin(partial.active, rows))
-        own = {"image": np.full(len(rows), place), "active": np.searchsorted(rows, partial.active[active])}
-        own |= {name: getattr(partial, name)[rows] for name in ("category", "score", "rank")}
-        own |= {"outside": partial.outside[:, rows]}
-        own |= {name: getattr(partial, name)[:, :, active] for name in ("matched", "ignored")}
-        parts.append(accumulate.Partial(**own, positives=np.repeat(positives[i][None], len(partial.outside), axis=0)))
-    return accumulate.merge(parts)
-
-
-def test_a_resample_is_what_the_evaluator_gives_for_copied_images(run) -> None:  # type: ignore[no-untyped-def]
-    found = coco_matches(run, "sam")
-    images = len(found.image_ids)
-    rng = np.random.default_rng(5)
-    for name, partial in found.partials.items():
-        for _ in range(5):
-            weights = rng.multinomial(images, np.full(images, 1 / images))
-            # Without interpolation at ties (two copies of a detection are two points of the evaluator's curve, one
-            # here) both would be equal; a tie moves the mean precision by less than a point.
-            tables = accumulate.finish(
-                copied(partial, found.positives[name], weights),
-                limits=(found.limit,),
-                bins=accumulate.size_bins(32, 96),
-            )
-            value = ap.weighted_ap(partial, found.positives[name], weights[None].astype(float), found.limit)
-            assert value[0] == pytest.approx(tables.ap(), abs=1e-2)
-
-
-def test_ap_of_detections_that_match_nothing_is_zero() -> None:
-    empty = np.zeros((4, 10, 0), bool)
-    partial = accumulate.Partial(
-        image=np.arange(3), category=np.zeros(3, int), score=np.array([0.9, 0.8, 0.7]), rank=np.zeros(3, int),
-        outside=np.zeros((4, 3), bool), active=np.zeros(0, int), matched=empty, ignored=empty,
-        positives=np.ones((4, 1), int),
-    )  # fmt: skip
-    weights = np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0]])
-    assert ap.weighted_ap(partial, np.array([[1], [0], [0]]), weights, 100).tolist()[0] == 0.0
-    assert np.isnan(ap.weighted_ap(partial, np.array([[1], [0], [0]]), weights, 100)[1])
-
-
-def test_ap_difference_is_antisymmetric_and_zero_against_itself(run) -> None:  # type: ignore[no-untyped-def]
-    sam, hq = coco_matches(run, "sam"), coco_matches(run, "hq_sum")
-    forth, back = ap.ap_differences(sam, hq), ap.ap_differences(hq, sam)
-    assert list(forth) == ["AP", "AP_B"]
-    for name, difference in forth.items():
-        assert (difference.low, difference.high) == pytest.approx((-back[name].high, -back[name].low))
-    assert all((d.mean, d.low, d.high, d.p) == (0, 0, 0, 1) for d in ap.ap_differences(sam, sam).values())
-    other = ap.Matched(**{**vars(hq), "image_ids": hq.image_ids + 1})
-    with pytest.raises(ValueError, match="same images"):
-        ap.ap_differences(sam, other)
 
 
 # --- drawing
@@ -362,13 +296,14 @@ def test_a_colour_means_that_the_interval_excludes_zero(
     if low is not None and high is not None:
         interval = stats.Difference(mean=(low + high) / 2, low=low, high=high, p=0.01, n=9, clusters=9)
     row = Row(
-        "coco", "detector_box", "AP_B", "nano", "hq_sum", {"sam": 10.0, "hq_sum": 12.0}, 2.0, interval, None, "", None,
-        None, "vit_l", 9, 9,
+        "coco", "detector_box", "AP_B", "nano", "hq_sum", "sam", FRACTION, True, {"sam": 10.0, "hq_sum": 12.0}, 2.0, interval,
+        None, None, None, None, "vit_l", 9, 9,
     )  # fmt: skip
     assert f'class="delta {tone}"' in html.overview_chart([row])
     text = {"ci_low": "" if low is None else str(low), "ci_high": "" if high is None else str(high)}
     empty = dict.fromkeys(("instance_ci_low", "instance_ci_high", "paper_delta"), "")
     line = {"benchmark": "coco", "prompt_set": "detector_box", "metric": "AP_B", "sam": "10", "hq_sam": "12"}
+    line |= {"unit": "points", "better": "higher"}
     table = summary.overview_table([line | {"delta": "2"} | text | empty])
     assert [cell.markup for cell in table.columns[4].cells] == [colour]
 
@@ -376,10 +311,10 @@ def test_a_colour_means_that_the_interval_excludes_zero(
 def test_terminal_and_report_round_a_number_alike() -> None:
     """8.4529 is 8.5 everywhere, not 8.45 in a file and 8.4 from there."""
     row = Row(
-        "uvo", "detector_box", "AP_B", "nano", "hq_sum", {"sam": 7.2901, "hq_sum": 8.4529}, 1.1628, None, None, "", None,
-        None, "vit_l", 6, 6,
+        "uvo", "detector_box", "AP_B", "nano", "hq_sum", "sam", FRACTION, True, {"sam": 7.2901, "hq_sum": 8.4529}, 1.1628, None,
+        None, None, None, None, "vit_l", 6, 6,
     )  # fmt: skip
-    [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row])))
+    [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row], listed(None))))
     table = summary.overview_table([line])
     assert [cell.markup for cell in table.columns[3].cells] == ["[bold]8.5[/bold]"]
     assert "| 7.3 | 8.5 | +1.2 |" in report_tables.summary_markdown([row])
@@ -390,12 +325,8 @@ def test_span_of_a_constant_has_room() -> None:
     assert charts.span([]) == (0.0, 1.0)
 
 
-def test_metrics_are_listed_in_reading_order() -> None:
-    from hqsam_pipelines.report.results import metric_place
-
+def test_values_are_listed_in_reading_order() -> None:
     wanted = [
-        "mIoU",
-        "mBIoU",
         "AP",
         "AP50",
         "AP75",
@@ -406,6 +337,9 @@ def test_metrics_are_listed_in_reading_order() -> None:
         "AP_Bl",
         "AP_B_strict",
         "AP_B_strict75",
+        "AR1",
+        "AR_B1",
     ]
-    wanted += ["AR1", "AR_B1", "other"]
-    assert sorted(sorted(wanted), key=metric_place) == wanted
+    assert sorted(sorted(wanted), key=load_score("lvis").place) == wanted
+    assert sorted(["other", "mBIoU", "mIoU"], key=load_score("masks").place) == ["mIoU", "mBIoU", "other"]
+    assert sorted(["F", "J", "J_decay", "J&F"], key=load_score("davis").place) == ["J&F", "J", "F", "J_decay"]

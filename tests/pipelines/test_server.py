@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from websockets import ConnectionClosed, Subprotocol
+from websockets.sync.client import ClientConnection, connect
 
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock, is_held, locked
 from hqsam_pipelines.runner import doctor, flows, host, host_client, server, server_daemon
 from tests import REPOSITORY
-from tests.pipelines.working_copy import bare_repository, environment
+from tests.pipelines.working_copy import as_another_user, bare_repository, environment, needs_root
 
 USE = """
 import sys, time
@@ -179,6 +186,7 @@ def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(root: Path, mo
     assert server.healthy(f"{found.api}/") and not server.healthy(found.page)  # a page, not an answer
     for address, message in (
         (found.page, r"pages; its API has /api at the end"),
+        (f"{found.page}/dashboard", r"pages; its API has /api at the end"),
         (found.api.removeprefix("http://"), "no http:// or https://"),
         ("localhost:4200/api", "no http:// or https://"),
     ):
@@ -189,6 +197,10 @@ def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(root: Path, mo
             assert caught.value.key == "PREFECT_API_URL" and "/api" in str(caught.value.cure)
         [finding] = doctor._server(root)
         assert finding.level == "fail" and "/api" in finding.detail
+    monkeypatch.setenv("PREFECT_API_URL", found.api.replace("http://", "https://"))
+    with pytest.raises(UserError, match="does not answer") as caught, server.running(root):
+        raise RuntimeError("Failed to reach API at ...")  # what Prefect raises there
+    assert caught.value.cure == f"set it to {found.api}, where one answers"
 
 
 def test_a_given_server_is_used_and_nothing_is_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,10 +212,95 @@ def test_a_given_server_is_used_and_nothing_is_started(root: Path, monkeypatch: 
     assert not server.log_path(root).exists()
 
 
+@pytest.mark.full("a start of Prefect, to fail; that no server is one message is tested below, without one")
 def test_a_server_that_cannot_start_is_one_message_with_the_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(server.home(root))
     server.home(root).write_text("a file where a folder must be")
     with pytest.raises(UserError, match=r"server\.log"):
+        server.ensure(root)
+
+
+def get(api: str, path: str, *, auth: str | None = None, **headers: str) -> tuple[int, str | None]:
+    """The status of a request to the server, and whose pages may read the answer."""
+    request = urllib.request.Request(f"{api}{path}", headers=headers)
+    if auth is not None:
+        request.add_header("Authorization", "Basic " + base64.b64encode(auth.encode()).decode())
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+            return answer.status, answer.headers.get("Access-Control-Allow-Origin")
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers.get("Access-Control-Allow-Origin")
+
+
+def test_the_server_answers_who_knows_the_password_on_this_machine_and_no_other_page(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = server.ensure(root)
+    password = server.auth_path(root).read_text()
+    assert stat.S_IMODE(server.auth_path(root).stat().st_mode) == 0o600 and len(password) > 40
+    assert get(found.api, "/version", auth=password)[0] == 200
+    assert [get(found.api, "/version", auth=wrong)[0] for wrong in (None, "", "hqsam:", password[:-1])] == [401] * 4
+    port = found.page.rpartition(":")[2]
+    for name in ("evil.example", f"evil.example:{port}", "10.0.0.1", "127.0.0.1.evil.example", ""):
+        assert get(found.api, "/version", auth=password, Host=name)[0] == 400, name
+        assert get(found.page, "/", Host=name)[0] == 400, name
+    assert get(found.page, "/", Host=f"localhost:{port}")[0] == 200
+    for origin, allowed in ((found.page, found.page), ("http://evil.example", None), ("null", None)):
+        assert get(found.api, "/version", auth=password, Origin=origin) == (200, allowed)
+
+    with pytest.raises(ConnectionClosed), websocket(found, "guess") as link:
+        link.recv(30)
+    with websocket(found, password) as link:
+        assert json.loads(link.recv(30))["type"] == "auth_success"
+    process = psutil.Process(found.pid)
+    doors = [
+        c.laddr.ip for p in (process, *process.children(True)) for c in p.net_connections() if c.status == "LISTEN"
+    ]
+    assert doors == ["127.0.0.1"]
+
+    monkeypatch.setenv("PREFECT_API_URL", found.api)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:wrong")
+    spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={})
+    with pytest.raises(UserError, match="refuses the password") as caught:
+        flows.run_flow(spec, lambda report: pytest.fail("the work began"), root=root)
+    assert caught.value.key == "PREFECT_API_AUTH_STRING" and caught.value.cure
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", password)
+    assert flows.run_flow(spec, lambda report: "done", root=root) == "done"
+
+
+def websocket(found: server.Server, token: str) -> ClientConnection:
+    link = connect(f"ws{found.api.removeprefix('http')}/logs/out", subprotocols=[Subprotocol("prefect")], proxy=None)
+    link.send(json.dumps({"type": "auth", "token": token}))
+    return link
+
+
+@needs_root
+def test_another_user_of_the_machine_is_refused(open_folder: Path, database: Path) -> None:
+    root = bare_repository(open_folder / "checkout")
+    shutil.copytree(database, server.home(root))
+    found = server.ensure(root)
+    try:
+        assert as_another_user(lambda: str(get(found.api, "/health")[0])) == "200"  # it reaches the port
+        assert as_another_user(lambda: str(get(found.api, "/admin/settings")[0])) == "401"
+        path = server.auth_path(root)
+        assert "PermissionError" in as_another_user(path.read_text)
+        path.parent.chmod(0o755)  # somebody widened it: the file itself is closed, too
+        assert "PermissionError" in as_another_user(path.read_text)
+    finally:
+        server.stop(root)
+
+
+def test_a_password_of_the_users_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:my own")
+    found = server.ensure(root)
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
+    assert get(found.api, "/version", auth="me:my own")[0] == 200
+    assert server.auth_path(root).read_text() == "me:my own"
+    spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={})
+    assert flows.run_flow(spec, lambda report: os.environ["PREFECT_API_AUTH_STRING"], root=root) == "me:my own"
+    assert server.stop(root)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:pässword")
+    with pytest.raises(UserError, match="not ASCII"):
         server.ensure(root)
 
 
@@ -230,7 +327,7 @@ def test_a_lock_is_dropped_by_the_death_of_its_holder(tmp_path: Path) -> None:
 def test_a_server_of_the_caller_that_does_not_answer_is_one_message(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for api in ("http://127.0.0.1:9/api", "127.0.0.1:4200"):
+    for api in ("http://127.0.0.1:9/api", "http://127.0.0.1:9"):
         monkeypatch.setenv("PREFECT_API_URL", api)
         spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={})
         with pytest.raises(UserError, match="the Prefect server does not answer") as caught:

@@ -84,6 +84,8 @@ def test_an_unknown_name_is_one_message_and_status_1(words: tuple[str, ...], par
 
 def test_wrong_arguments_are_status_2() -> None:
     assert call("hqsam_pipelines.stages.fetch").returncode == 2
+    assert call("hqsam_pipelines.stages.fetch", DVC_STAGE="index@dis5k").returncode == 2
+    assert call("hqsam_pipelines.stages.predict", DVC_STAGE="predict@coco").returncode == 2
     assert call("hqsam_pipelines.stages.overlap", "x").returncode == 2
     done = call("hqsam_pipelines.stages.predict", "--help")
     assert done.returncode == 0

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from hqsam_pipelines.runner import host_client, server
 from tests import REPOSITORY
 
@@ -121,6 +123,32 @@ def interrupt_long_stage(root: Path, **extra: str) -> None:
         process.kill()
         host_client.stop(root)
         server.stop(root)
+
+
+NOBODY = 65534
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
+
+
+def as_another_user(work: Callable[[], str]) -> str:
+    """What `work` returns in a child that has become the user `nobody`; an exception's text if it raises."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            told = work()
+        except BaseException as error:
+            told = repr(error)
+        os.write(theirs, told.encode())
+        os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours, encoding="utf-8") as answer:
+        told = answer.read()
+    os.waitpid(pid, 0)
+    return told
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:

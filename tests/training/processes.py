@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 
+import psutil
+
 from hqsam.training.train_run import TrainRun
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -41,6 +43,16 @@ def child(text: str, environ: dict[str, str], steps) -> None:
         steps.send((done, total, what))
 
     loop.train(spec, progress=progress, say=lambda _line: None)
+
+
+def listening(processes: list[psutil.Process]) -> set[tuple[str | None, str]]:
+    """Rank (None: no training process) and local address of every TCP socket that processes listen on."""
+    return {
+        (process.environ().get("RANK"), connection.laddr.ip)
+        for process in processes
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
 
 
 def free_port() -> int:

@@ -30,6 +30,7 @@ def _without_values(monkeypatch):
     """What needs values to be decided: whether the loss is finite, and which labels there are (all kinds)."""
     monkeypatch.setattr(steps, "_check_finite", lambda *_: None)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _device: False)  # torch knows no autocast for `meta`
     with _config.patch(meta_nonzero_assume_all_nonzero=True):
         yield
 

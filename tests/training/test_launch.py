@@ -13,7 +13,7 @@ import torch
 from hqsam_base.errors import UserError
 from hqsam_pipelines.runner import launch
 from tests import REPOSITORY
-from tests.training.processes import Training, free_port, weights
+from tests.training.processes import Training, free_port, listening, weights
 from tests.training.test_processes import spec_of
 
 PARENT = """
@@ -62,13 +62,11 @@ def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(trai
     assert weights(spec.out) == weights(tmp_path / "whole")
 
 
-SUDDEN = pytest.mark.full(
-    "the death signal that `hqsam_base.processes` is tested with; four processes that import torch"
-)
+SUDDEN = pytest.mark.full("a parent's death is tested with the stage host, SIGTERM here; four more imports of torch")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=SUDDEN)])
-def test_nothing_survives_the_parent(training_set, tmp_path, number):
+def test_nobody_else_reaches_the_processes_and_nothing_survives_the_parent(training_set, tmp_path, number):
     spec = spec_of(training_set, tmp_path / "nano", epochs=400, processes=2)
     spec.write(tmp_path / "spec.json")
     temporary = tmp_path / "temporary"
@@ -81,6 +79,9 @@ def test_nothing_survives_the_parent(training_set, tmp_path, number):
     next(line for line in parent.stdout if line.endswith("steps\n"))
     children = psutil.Process(parent.pid).children(recursive=True)
     assert {p.environ().get("RANK") for p in children} == {None, "0", "1"}
+    open_doors = listening([psutil.Process(parent.pid), *children])
+    assert {address for _, address in open_doors} <= {"127.0.0.1"}
+    assert {rank for rank, _ in open_doors} <= {"0", "1"}, "gloo's pairs alone need a port"
     begin = time.monotonic()
     parent.send_signal(number)
     assert parent.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)

@@ -1,6 +1,9 @@
 """The launcher with Ray on a local cluster of two nodes: the bits of two torchrun processes, and what is refused."""
 
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -13,6 +16,44 @@ from tests.training.test_processes import spec_of
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before its import: Ray stays on the loopback interface
 pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
 from hqsam_pipelines.runner import launch_ray
+
+LOCAL = """
+import json, os, sys
+from pathlib import Path
+
+import psutil
+
+from hqsam.training.train_run import TrainRun
+from hqsam_pipelines.runner import launch
+
+seen = set()
+
+def look(done, total, what):
+    if what == "steps" and not seen:
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        doors = [(p.name(), c.laddr.ip) for p in processes for c in p.net_connections("tcp") if c.status == "LISTEN"]
+        seen.update(doors)
+
+launch.train(TrainRun.read(Path(sys.argv[1])), look)
+print(json.dumps(sorted(seen)))
+"""
+
+
+def test_a_local_cluster_listens_on_the_loopback_interface_alone(training_set, tmp_path):
+    spec = spec_of(training_set, tmp_path / "nano", epochs=1, processes=2)
+    spec.write(tmp_path / "spec.json")
+    paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics", "pipelines"))
+    dropped = ("RAY_", "GLOO_", "NCCL_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    path = os.pathsep.join([paths, kept.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", LOCAL, str(tmp_path / "spec.json")], capture_output=True, text=True, check=False, timeout=300,
+        env=kept | {"PYTHONPATH": path, "HQSAM_LAUNCHER": "ray", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    doors = json.loads(done.stdout.splitlines()[-1])
+    assert doors, "Ray's own processes listen somewhere"
+    assert not [door for door in doors if door[1] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")]
 
 
 @pytest.fixture(scope="module")

@@ -206,7 +206,7 @@ def test_empty_crops_are_drawn_again_or_replaced(training_set, tmp_path, augment
         augment.write_prompts(shards=training_set[0], out=out, options=small, seed=0, progress=lambda *_: None)
         index = json.loads((out / "index.json").read_text())
         data = TrainingSet(shards=training_set[0], prompts=out)
-        boxes = np.stack([data.view(Item(n, v)).box for n in range(14) for v in (0, 1)])
+        boxes = np.array([data.plan(n)[0]["views"][v]["box"] for n in range(14) for v in (0, 1)])
         assert (boxes[:, 2:] >= boxes[:, :2]).all()
         assert boxes.max() <= 128
         assert index["fallbacks" if redraws == 0 else "redraws"] > 0

@@ -66,8 +66,7 @@ def draw_sample(
         shown = _tile(tinted(image, label, _TINTS[0]))
         _draw_prompts(shown, view, own)
         rows.append(_row([_tile(image), shown, *(_tile(_grey(picture)) for picture in own.values())]))
-    gap = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
-    return np.concatenate([part for row in rows for part in (row, gap)][:-1], axis=0)
+    return _stack(rows)
 
 
 def draw_evaluation(
@@ -199,3 +198,11 @@ def _grey(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _row(tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     gap = np.full((TILE, _GAP, 3), 255, np.uint8)
     return np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
+
+
+def _stack(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Put rows below each other; a row of fewer tiles is filled up with white."""
+    width = max(row.shape[1] for row in rows)
+    full = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    gap = np.full((_GAP, width, 3), 255, np.uint8)
+    return np.concatenate([part for row in full for part in (row, gap)][:-1], axis=0)

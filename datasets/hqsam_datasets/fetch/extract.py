@@ -32,14 +32,15 @@ from typing import IO, Any
 
 from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, read_json, write_json
 from hqsam_base.errors import UserError
-from hqsam_base.filenames import AmbiguousNameError, folded, is_hidden, meant
+from hqsam_base.filenames import AmbiguousNameError, is_hidden, meant
+from hqsam_base.foreign_names import NameRefusedError, TwinError, refuse_twins, relative_path
 from hqsam_base.locks import locked
 from hqsam_datasets.fetch import tar_headers
 
 VERSION = 1
+_SHOWN = 80  # characters of a name in a message
 COMPLETE = ".complete.json"
 _FOREIGN_SUFFIXES = (".7z", ".rar", ".zst", ".tzst")
-_MOST_NAME, _MOST_PATH, _MOST_FOLDERS = 255, 2000, 64  # bytes of a name, of all names of a path; how many names
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _ARCHIVES = (".zip", *_TAR_SUFFIXES, *_FOREIGN_SUFFIXES)
 _PARSER_ERRORS = (
@@ -297,21 +298,19 @@ def _tar_opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[],
 
 
 def _clean(path: Path, name: str) -> PurePosixPath:
-    if name.startswith(("/", "\\")) or "\\" in name or "\0" in name or (len(name) > 1 and name[1] == ":"):
-        raise _unsafe(path, name, "its path is absolute or foreign")
-    member = PurePosixPath(name)
-    if ".." in member.parts:
-        raise _unsafe(path, name, "its path leaves the folder")
-    sizes = [len(part.encode("utf-8", "replace")) for part in member.parts]
-    if sum(sizes) > _MOST_PATH or len(sizes) > _MOST_FOLDERS or max(sizes, default=0) > _MOST_NAME:
-        raise _unsafe(path, f"{name[:80]}...", "its name is too long")
-    return member
+    try:
+        return relative_path(name)
+    except NameRefusedError as error:
+        raise _unsafe(path, name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...", str(error)) from None
 
 
 def _write_all(path: Path, entries: list[_Entry], root: Path, stem: str) -> None:
     if not entries:
         raise UserError("the archive is empty", file=path, cure="fetch it from another mirror")
-    _check_names(path, entries)
+    try:
+        refuse_twins(str(entry.path) for entry in entries)
+    except TwinError as error:
+        raise _unsafe(path, error.name, str(error)) from None
     _check_sizes(path, entries, root)
     single = len(entries) == 1 and str(entries[0].path) == stem
     has_root = all(len(entry.path.parts) > 1 and entry.path.parts[0] == stem for entry in entries)
@@ -326,20 +325,6 @@ def _write_all(path: Path, entries: list[_Entry], root: Path, stem: str) -> None
             shutil.copyfileobj(source, file, 1 << 20)
             if file.tell() != entry.size:
                 raise _unsafe(path, str(entry.path), "its length differs from the directory's")
-
-
-def _check_names(path: Path, entries: list[_Entry]) -> None:
-    """Two files must not fall together on any file system, and no file may stand where a folder is needed."""
-    seen: dict[str, str] = {}
-    for entry in entries:
-        name = folded(str(entry.path))
-        if name in seen:
-            raise _unsafe(path, str(entry.path), f"it falls together with {seen[name]}")
-        seen[name] = str(entry.path)
-    for entry in entries:
-        for parent in entry.path.parents:
-            if folded(str(parent)) in seen:
-                raise _unsafe(path, str(entry.path), f"{parent} is a file and a folder")
 
 
 def _check_sizes(path: Path, entries: list[_Entry], root: Path) -> None:

@@ -7,6 +7,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hqsam_base.foreign_names import NameRefusedError, PlainName
+from hqsam_datasets.formats.stores import check_address
+
 Scheme = Literal["embedded", "drop", "http", "https", "file", "gdrive", "s3", "gs", "az", "memory"]
 _SCHEMES: tuple[str, ...] = get_args(Scheme)
 
@@ -38,14 +41,17 @@ class ArchiveFile(BaseModel):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
-        if not value or value.startswith(".") or "/" in value or "\\" in value:
-            raise ValueError(f"{value!r} is no plain file name")
+        try:
+            PlainName(value)
+        except NameRefusedError as error:
+            raise ValueError(f"{value!r} is no plain file name: {error}") from None
         return value
 
     @field_validator("urls")
     @classmethod
     def _known_schemes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for url in value:
+            check_address(url)
             if urlsplit(url).scheme not in _SCHEMES:
                 raise ValueError(f"{url!r}: the scheme must be one of {', '.join(_SCHEMES)}")
         return value

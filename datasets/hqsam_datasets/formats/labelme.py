@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from hqsam_base import rle
+from hqsam_base import png, rle
 from hqsam_base.errors import UserError
 from hqsam_base.filenames import is_hidden
 from hqsam_base.texts import open_text
@@ -145,12 +144,20 @@ def _united(polygons: list[list[float]], masks: list[Json], size: tuple[int, int
     if polygons:
         whole |= rle.decode(rle.from_segmentation(polygons, height=height, width=width), height=height, width=width)
     for shape in masks:
-        part = cv2.imdecode(np.frombuffer(base64.b64decode(shape["mask"]), np.uint8), cv2.IMREAD_GRAYSCALE)
-        if part is None:
-            raise ValueError("a mask is no picture")
+        part = _picture(base64.b64decode(shape["mask"]), size)
         x, y = (round(float(v)) for v in shape["points"][0])
         whole[y : y + part.shape[0], x : x + part.shape[1]] |= part > 0
     return {"size": [height, width], "counts": rle.encode(whole)}
+
+
+def _picture(data: bytes, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[Any]]:
+    """The part that a mask fills, [h, w]; one larger than its image is refused before it is decoded."""
+    if png.depth_and_colour(data) is None or max(data[16:20], data[20:24]) > max(size).to_bytes(4):
+        raise ValueError("a mask is no PNG that fits into its image")
+    part = png.decode_values(data)
+    if part is None or part.ndim != 2:
+        raise ValueError("a mask is no grey PNG")
+    return part
 
 
 def _annotation(number: int, image: int, category: int, segmentation: Any, size: tuple[int, int]) -> Json:

@@ -8,7 +8,6 @@ Credentials and endpoints come from the store's own environment variables (`AWS_
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +16,12 @@ from typing import Any
 from hqsam_base.atomic import atomic_folder, write_bytes
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
-from hqsam_datasets.formats.stores import is_of_driver
+from hqsam_datasets.formats import shard_index
+from hqsam_datasets.formats.stores import AddressError, check_address, is_of_driver
 from hqsam_datasets.formats.tar import read_index
 
 _CHUNK = 8 << 20
-_INDEX = "index.json"
+_INDEX = shard_index.FILE
 
 
 def push(folder: Path, url: str, *, progress: Progress) -> int:
@@ -59,23 +59,26 @@ def push(folder: Path, url: str, *, progress: Progress) -> int:
 def pull(url: str, folder: Path, *, progress: Progress) -> dict[str, Any]:
     """Copy shards from `url` to a local folder, which appears whole and verified or not at all.
 
+    The index is checked as a whole before anything is written; see `shard_index.parse` for what it may say.
+
     Returns:
         The content of `index.json`.
 
     Raises:
-        UserError: if the remote folder is incomplete, a shard has other bytes than its index says, or the store refuses.
+        UserError: if the remote folder is incomplete, its index is refused, a shard has other bytes than its index says,
+            the store refuses, or `folder` holds something that is no set of shards.
     """
+    if folder.exists() and not (folder / _INDEX).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        cure = "name a folder that is new, empty, or an earlier copy of shards: it is replaced as a whole"
+        raise UserError("the folder holds something else than shards", file=folder, cure=cure)
     with _store(url) as (system, base):
         data = _index_bytes(system, f"{base}/{_INDEX}", url)
-        index: dict[str, Any] = json.loads(data)
+        index = shard_index.parse(
+            data, file=f"{url}/{_INDEX}", cure="push the shards again, from a checkout that you trust"
+        )
         with atomic_folder(folder) as tmp:
             for number, shard in enumerate(index["shards"], start=1):
-                with (tmp / shard["name"]).open("xb") as file:
-                    digest = hashlib.sha256()
-                    for chunk in _chunks(system, f"{base}/{shard['name']}"):
-                        file.write(chunk)
-                        digest.update(chunk)
-                if digest.hexdigest() != shard["sha256"]:
+                if not _is_copied(system, f"{base}/{shard['name']}", tmp / shard["name"], shard):
                     raise UserError(
                         "the shard is not the one of its index", file=f"{url}/{shard['name']}", cure="push it again"
                     )
@@ -86,9 +89,27 @@ def pull(url: str, folder: Path, *, progress: Progress) -> dict[str, Any]:
 
 def _index_bytes(system: Any, path: str, url: str) -> bytes:
     try:
-        return bytes(system.cat_file(path))
+        with system.open(path, "rb") as file:
+            data = bytes(file.read(shard_index.MAX_BYTES + 1))
     except FileNotFoundError:
         raise UserError("there is no complete set of shards", file=url, key=_INDEX, cure="push it again") from None
+    if len(data) > shard_index.MAX_BYTES:
+        problem = f"the index is larger than {shard_index.MAX_BYTES >> 20} MiB"
+        raise UserError(problem, file=url, key=_INDEX, cure="use larger shards, or fewer samples")
+    return data
+
+
+def _is_copied(system: Any, path: str, target: Path, shard: Mapping[str, Any]) -> bool:
+    """Copy one shard; whether it has the size and digest of its index. Of a larger one no more than that is written."""
+    digest, left = hashlib.sha256(), shard["bytes"]
+    with target.open("xb") as file:
+        for chunk in _chunks(system, path):
+            left -= len(chunk)
+            if left < 0:
+                return False
+            file.write(chunk)
+            digest.update(chunk)
+    return left == 0 and digest.hexdigest() == str(shard["sha256"])
 
 
 def _is_there(system: Any, path: str, shard: Mapping[str, Any]) -> bool:
@@ -115,6 +136,10 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
     """The file system behind a URL and the path in it; what it raises becomes one message."""
     import fsspec  # type: ignore[import-untyped]
 
+    try:
+        check_address(url)
+    except AddressError as error:
+        raise UserError(str(error), file=url, key="URL", cure=error.cure) from None
     try:
         system, base = fsspec.core.url_to_fs(url.rstrip("/"))
         yield system, base

@@ -1,10 +1,40 @@
-"""Object stores behind fsspec: whose errors are whose."""
+"""Object stores behind fsspec: whose errors are whose, and addresses that name no place."""
 
 from __future__ import annotations
 
-_DRIVERS = frozenset({"adlfs", "aiobotocore", "azure", "botocore", "gcsfs", "google", "s3fs"})
+from urllib.parse import urlsplit
+
+_DRIVERS = frozenset({"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"})
+
+_WITH_HOST = {
+    "s3": "bucket", "s3a": "bucket", "gs": "bucket", "gcs": "bucket", "az": "container", "abfs": "container",
+    "http": "host", "https": "host", "gdrive": "file",
+}  # fmt: skip
+"""What stands between `://` and the next slash, by the scheme."""
 
 
 def is_of_driver(error: Exception) -> bool:
     """Whether a store's driver raised an error of its own kind: no credentials, a name that cannot be, no endpoint."""
     return type(error).__module__.partition(".")[0] in _DRIVERS
+
+
+class AddressError(ValueError):
+    """An address that cannot be used whatever the store says; `cure` says what to write instead."""
+
+    cure = "write it like s3://BUCKET/FOLDER or https://HOST/FILE"
+
+
+def check_address(url: str) -> None:
+    """Refuse an address that names no place, such as `s3://` without a bucket.
+
+    Raises:
+        AddressError: with the address and what it lacks.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.scheme in ("http", "https") else parts.netloc
+    except ValueError as error:  # half an IPv6 address
+        raise AddressError(f"the address {url!r} cannot be read: {error}") from None
+    what = _WITH_HOST.get(parts.scheme)
+    if what is not None and not host:
+        raise AddressError(f"the address {url!r} names no {what}")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
+from hqsam_datasets.formats import shard_index
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -136,15 +136,16 @@ def places(index: Mapping[str, Any]) -> Iterator[tuple[str, str, int, int]]:
 
 
 def read_index(folder: Path, *, stage: str = "shard") -> dict[str, Any]:
-    """The `index.json` of a folder of shards.
+    """The `index.json` of a folder of shards, checked (see `shard_index.parse`).
 
     Raises:
         UserError: if it is missing or damaged; `stage` names the stage to run.
     """
-    index = read_json(folder / "index.json", cure=f"run the {stage} stage")
-    if not isinstance(index, dict) or "shards" not in index:
-        raise UserError("this is no shard index", file=folder / "index.json", cure=f"run the {stage} stage")
-    return index
+    path, cure = folder / shard_index.FILE, f"run the {stage} stage"
+    try:
+        return shard_index.parse(path.read_bytes(), file=path, cure=cure)
+    except FileNotFoundError:
+        raise UserError("the file does not exist", file=path, cure=cure) from None
 
 
 def walk(descriptor: int, path: Path) -> Iterator[Member]:

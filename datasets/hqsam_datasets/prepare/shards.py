@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hqsam_base.atomic import atomic_folder, fsync_file, read_json, read_jsonl, write_json
 from hqsam_base.errors import UserError
 from hqsam_base.processes import Crew, worker_count
 from hqsam_base.progress import Progress
 from hqsam_datasets.formats import manifest, remote
+from hqsam_datasets.formats.stores import check_address
 from hqsam_datasets.formats.tar import TarReader
 from hqsam_datasets.formats.tar_writer import ShardInfo, ShardWriter
 
@@ -42,6 +43,13 @@ class ShardOptions(BaseModel):
     samples_per_shard: int = Field(default=1024, ge=1)
     seed: int = 0
     copy_to: str | None = None
+
+    @field_validator("copy_to")
+    @classmethod
+    def _a_place(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_address(value)
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""Kinds of prompts, one file each, found by name: ``load("box")`` returns the constant ``PROMPT`` of ``prompts/box.py``.
+"""Kinds of prompts, one file each, found by name.
 
-There is no list to edit: a new kind is one new file. A kind says how its prompt is drawn from a mask, how it is kept in a
-plan and in a table, what SAM's prompt encoder gets (`PromptArrays`) and what a picture shows (`Marks`); sampling, reading
-and embedding are the same code for all of them.
+``load("box")`` returns the constant ``PROMPT`` of ``prompts/box.py``. There is no list to edit: a
+new kind is one new file. A kind says how its prompt is drawn from a mask, how it is kept in a plan
+and in a table, what SAM's prompt encoder gets (`PromptArrays`) and what a picture shows (`Marks`);
+sampling, reading and embedding are the same code for all of them.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ load = functools.cache(_SEAM.load)  # the loader asks for every view
 
 
 def drawn_kind(prompt_set: str) -> PromptKind | None:
-    """Find the kind whose prompts the index stage draws from ground truth for a set: ``gt_point`` is `point`.
+    """Find the kind whose prompts the index stage draws from ground truth for a set.
 
-    ``gt_box`` is no such set: its boxes come from the benchmark's adapter.
+    That of ``gt_point`` is `point`. ``gt_box`` is no such set: its boxes come from the benchmark's
+    adapter.
     """
     name = prompt_set.removeprefix(DRAWN_PREFIX)
     drawn = prompt_set.startswith(DRAWN_PREFIX) and name in names() and name != "box"

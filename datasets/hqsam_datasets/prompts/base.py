@@ -1,4 +1,4 @@
-"""What a kind of prompt is, and what all of them share: arrays for SAM's prompt encoder, columns, marks on a picture."""
+"""What a kind of prompt is, and what all share: arrays for SAM's prompt encoder, columns, marks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ DRAWN_PREFIX = "gt_"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptArrays:
-    """What SAM's prompt encoder gets of one prompt: a box, points, a mask, or a mixture of them for one object.
+    """What SAM's prompt encoder gets of one prompt: a box, points, a mask, or a mixture.
 
     Attributes:
         box: xyxy, maxima inclusive, float32 or float64 [4].
         points: (x, y), [N, 2].
         labels: int64 [N]: 1 foreground, 0 background.
-        mask: bool [H, W] of the picture's size; or at the size of the model's mask input [m, m], uint8 0/255 from a plan,
-            float32 as the decoder is to get it.
+        mask: bool [H, W] of the picture's size; or at the size of the model's mask input [m, m],
+            uint8 0/255 from a plan, float32 as the decoder is to get it.
     """
 
     box: NDArray[np.floating] | None = None
@@ -40,13 +40,16 @@ class PromptArrays:
 
     @property
     def signature(self) -> tuple[bool, int, bool]:
-        """Order and compare by this: prompts of one signature are embedded together. Padded points would move the masks."""
+        """Order and compare by this: prompts of one signature are embedded together.
+
+        Points padded to one number would move the masks.
+        """
         return self.mask is not None, len(self.points), self.box is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """What a picture shows of a prompt, in pixels of the picture; each painter has a style of its own for them.
+    """What a picture shows of a prompt, in its pixels; each painter has a style of its own.
 
     Attributes:
         boxes: xyxy.
@@ -68,7 +71,8 @@ class Target:
     Attributes:
         shown: soft mask, uint8 [S, S], foreground above 128.
         n_foreground: number of its foreground pixels.
-        place: gives the box in the view where the object lies, for one that has vanished in the resize.
+        place: gives the box in the view where the object lies, for one that has vanished in the
+            resize.
     """
 
     shown: U8
@@ -82,7 +86,8 @@ class Drawn:
 
     Attributes:
         values: entries of the view's plan; their names are the kind's own.
-        pictures: pictures that are kept beside the plan as PNG, uint8 [h, w]; ``noise`` becomes ``noise0.png`` for view 0.
+        pictures: pictures that are kept beside the plan as PNG, uint8 [h, w]; ``noise`` becomes
+            ``noise0.png`` for view 0.
         offered: whether the view may be trained with this prompt.
     """
 
@@ -123,8 +128,8 @@ class PromptKind(ABC):
         name: the file's stem, letters and underscores; what a plan's ``prompt`` says.
         in_tables: what the column ``kind`` of ``prompts.parquet`` says.
         content: columns of ``prompts.parquet`` that a row of this kind must have.
-        turn: place in the order in which the kinds draw from a view's generator. A new kind draws after those that are
-            there, so that theirs stay what they are.
+        turn: place in the order in which the kinds draw from a view's generator. A new kind draws
+            after those that are there, so that theirs stay what they are.
     """
 
     name: str

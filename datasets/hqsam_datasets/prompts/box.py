@@ -20,7 +20,8 @@ def mask_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:
         mask: [H, W], values 0..255, integer or float.
 
     Returns:
-        (x0, y0, x1, y1) in pixels, or None for an empty mask (the official code gives 1e8, 1e8, 0, 0).
+        (x0, y0, x1, y1) in pixels, or None for an empty mask (the official code gives 1e8, 1e8, 0,
+        0).
 
     Source: SysCV/sam-hq, train/utils/misc.py, `masks_to_boxes`.
     """
@@ -32,7 +33,9 @@ def mask_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:
 
 
 def noisy_box(box: Box, *, scale: float, size: tuple[int, int], rng: np.random.Generator) -> Box:
-    """Jitter a box as DN-DETR does: the centre by up to `scale` x half the size, the size by up to `scale` x itself.
+    """Jitter a box as DN-DETR does.
+
+    The centre moves by up to `scale` x half the size, the size changes by up to `scale` x itself.
 
     Args:
         box: xyxy in pixels.
@@ -63,7 +66,7 @@ class BoxPrompt(PromptKind):
     """See the module."""
 
     def plan(self, target: Target, *, rng: np.random.Generator, options: PlanOptions) -> Drawn:
-        """Take the box of the visible foreground; of the object's place where a thin object has vanished in the resize."""
+        """Take the box of the visible foreground; of a thin object that has vanished, its place."""
         x0, y0, x1, y1 = mask_box(target.shown) or target.place()
         box: Box = (float(x0), float(y0), float(x1), float(y1))
         if options.box_noise:

@@ -1,4 +1,4 @@
-"""The mask prompt: the object's mask with noise in a band about its boundary, as in the official training code.
+"""The mask prompt: the object's mask with noise about its boundary, as in the official training.
 
 In the tables a mask prompt is any coarse mask, whoever made it (``kind``: ``mask``).
 """
@@ -19,7 +19,7 @@ BAND_FACTOR = 8
 
 
 def boundary_band(mask: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Find the pixels that are lost when the mask is reduced eightfold and enlarged again: a band about the boundary.
+    """Find the band about the boundary: what is lost when a mask is reduced eightfold and enlarged.
 
     Args:
         mask: float32 [H, W], 0..1; H and W at least 8.

@@ -49,7 +49,7 @@ class PointPrompt(PromptKind):
     """See the module."""
 
     def plan(self, target: Target, *, rng: np.random.Generator, options: PlanOptions) -> Drawn:
-        """Draw points where there are enough pixels: the official code drops the prompt for the whole batch instead."""
+        """Draw points where there are enough pixels; the official code drops those of the whole batch."""
         points: list[list[int]] = []
         if target.n_foreground >= options.points:
             points = sample_points(target.shown, n=options.points, rng=rng).tolist()

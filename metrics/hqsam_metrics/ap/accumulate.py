@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,7 @@ class Units:
         dt_rank: int64 [n], place by falling score inside its group; groups are neighbours, ranks rise.
         dt_area: float64 [n], pixels.
         dt_lenient: bool [n], ignored when unmatched (LVIS: category not exhaustively annotated in that image).
+        gt_image: int64 [g].
         gt_category: int64 [g].
         gt_area: float64 [g].
         gt_ignore: bool [g].
@@ -72,6 +74,7 @@ class Units:
     dt_rank: Int
     dt_area: Float
     dt_lenient: Bool
+    gt_image: Int
     gt_category: Int
     gt_area: Float
     gt_ignore: Bool
@@ -88,7 +91,8 @@ class Partial:
         active: int64 [m], the detections that could match.
         matched: bool [A, T, m].
         ignored: bool [A, T, m], matched to an ignored ground truth.
-        positives: int64 [A, K], ground truth that counts.
+        gt_image, gt_category: of each ground truth, [g].
+        gt_counts: bool [A, g], ground truth that is not ignored.
     """
 
     image: Int
@@ -99,7 +103,28 @@ class Partial:
     active: Int
     matched: Bool
     ignored: Bool
-    positives: Int
+    gt_image: Int
+    gt_category: Int
+    gt_counts: Bool
+
+    @cached_property
+    def _place(self) -> Int:
+        """Where each detection is in `active`: int64 [n], -1 for one that could not match."""
+        place = np.full(len(self.score), -1, np.int64)
+        place[self.active] = np.arange(len(self.active))
+        return place
+
+    def flags(self, rows: Int) -> tuple[Bool, Bool]:
+        """Returns which detections are true positives and which count at all: bool [A, T, len(rows)]."""
+        n_bins, n_thresholds = self.matched.shape[:2]
+        hit = np.zeros((n_bins, n_thresholds, len(rows)), bool)
+        counted = np.repeat(~self.outside[:, None, rows], n_thresholds, axis=1)
+        place = self._place[rows]
+        at = np.flatnonzero(place >= 0)
+        matched, ignored = self.matched[:, :, place[at]], self.ignored[:, :, place[at]]
+        hit[:, :, at] = matched & ~ignored
+        counted[:, :, at] = np.where(matched, ~ignored, counted[:, :, at])
+        return hit, counted
 
 
 def evaluate(units: Units, pairs: PairTable, value: Float, *, n_categories: int, bins: Sequence[AreaRange]) -> Partial:
@@ -126,10 +151,9 @@ def evaluate(units: Units, pairs: PairTable, value: Float, *, n_categories: int,
     ignored = np.zeros_like(matched)
     for a in range(len(bins)):
         ignored[a] = matched[a] & gt_ignore[a][found.gt[a]] if gt_ignore.shape[1] else False
-    positives = np.stack([np.bincount(units.gt_category[~row], minlength=n_categories) for row in gt_ignore])
     return Partial(
         units.dt_image, units.dt_category, units.dt_score, units.dt_rank,
-        outside, found.dt, matched, ignored, positives,
+        outside, found.dt, matched, ignored, units.gt_image, units.gt_category, ~gt_ignore,
     )  # fmt: skip
 
 
@@ -145,7 +169,9 @@ def merge(parts: Sequence[Partial]) -> Partial:
         active=np.concatenate([p.active + s for p, s in zip(parts, shift[:-1], strict=True)]),
         matched=np.concatenate([p.matched for p in parts], axis=2),
         ignored=np.concatenate([p.ignored for p in parts], axis=2),
-        positives=np.sum([p.positives for p in parts], axis=0),
+        gt_image=np.concatenate([p.gt_image for p in parts]),
+        gt_category=np.concatenate([p.gt_category for p in parts]),
+        gt_counts=np.concatenate([p.gt_counts for p in parts], axis=1),
     )
 
 
@@ -194,48 +220,35 @@ def mean_defined(values: Float) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def finish(partial: Partial, *, limits: tuple[int, ...], bins: Sequence[AreaRange]) -> Tables:
+def finish(partial: Partial, *, n_categories: int, limits: tuple[int, ...], bins: Sequence[AreaRange]) -> Tables:
     """Accumulates precision and recall.
 
     Args:
         partial: matches of all images.
+        n_categories: K.
         limits: numbers of detections per group for which recall is wanted, rising; precision uses the last.
         bins: the area ranges given to `evaluate`.
 
     Returns:
         The tables.
     """
-    n_bins, n_categories = partial.positives.shape
-    shape = (len(limits), n_bins, n_categories, len(IOU_THRESHOLDS))
+    counts = partial.gt_counts
+    totals = np.stack([np.bincount(partial.gt_category[row], minlength=n_categories) for row in counts])
+    shape = (len(limits), len(counts), n_categories, len(IOU_THRESHOLDS))
     recall = np.full(shape, np.nan)
     precision = np.full((*shape[1:], len(RECALL_THRESHOLDS)), np.nan)
     order = np.lexsort((partial.rank, partial.image, -partial.score, partial.category))
     borders = np.searchsorted(partial.category[order], np.arange(n_categories + 1))
-    place = np.full(len(partial.score), -1, np.int64)
-    place[partial.active] = np.arange(len(partial.active))
-    for k in np.flatnonzero(partial.positives.any(axis=0)):
+    for k in np.flatnonzero(totals.any(axis=0)):
         mine = order[borders[k] : borders[k + 1]]
-        hit, counted = _flags(partial, mine, place[mine])
+        hit, counted = partial.flags(mine)
         for m, limit in enumerate(limits):
             caught = hit[:, :, partial.rank[mine] < limit].sum(axis=2)
-            recall[m, :, k] = caught / np.where(partial.positives[:, k] > 0, partial.positives[:, k], np.nan)[:, None]
+            recall[m, :, k] = caught / np.where(totals[:, k] > 0, totals[:, k], np.nan)[:, None]
         inside = partial.rank[mine] < limits[-1]
-        for a in np.flatnonzero(partial.positives[:, k]):
-            positives = int(partial.positives[a, k])
-            precision[a, k] = _precision(hit[a][:, inside], counted[a][:, inside], positives)
+        for a in np.flatnonzero(totals[:, k]):
+            precision[a, k] = _precision(hit[a][:, inside], counted[a][:, inside], int(totals[a, k]))
     return Tables(precision, recall, limits, tuple(bins))
-
-
-def _flags(partial: Partial, mine: Int, place: Int) -> tuple[Bool, Bool]:
-    """Returns which detections are true positives and which count at all: bool [A, T, n]."""
-    n_bins, n_thresholds = partial.matched.shape[:2]
-    hit = np.zeros((n_bins, n_thresholds, len(mine)), bool)
-    counted = np.repeat(~partial.outside[:, None, mine], n_thresholds, axis=1)
-    at = np.flatnonzero(place >= 0)
-    matched, ignored = partial.matched[:, :, place[at]], partial.ignored[:, :, place[at]]
-    hit[:, :, at] = matched & ~ignored
-    counted[:, :, at] = np.where(matched, ~ignored, counted[:, :, at])
-    return hit, counted
 
 
 def _precision(hit: Bool, counted: Bool, positives: int) -> Float:

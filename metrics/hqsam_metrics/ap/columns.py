@@ -84,7 +84,7 @@ def _column(rows: Sequence[Any], key: str) -> Int | None:
     try:
         column = [row[key] for row in rows]
         array = np.array(column) if column else np.zeros(0, np.int64)
-        if array.dtype.kind == "i" and not any(value is True or value is False for value in column):
+        if array.dtype.kind == "i" and array.ndim == 1 and not any(value is True or value is False for value in column):
             return array.astype(np.int64)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
@@ -127,7 +127,7 @@ def numbers(rows: Sequence[Any], key: str, name: str, what: str, first: int = 0)
     try:
         column = [row[key] for row in rows]
         array = np.array(column) if column else np.zeros(0)
-        if array.dtype.kind in "if" and np.isfinite(array).all():
+        if array.dtype.kind in "if" and array.ndim == 1 and np.isfinite(array).all():
             return array.astype(np.float64)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass

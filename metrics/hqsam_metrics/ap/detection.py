@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hqsam_base.errors import UserError
+from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_base.runs import Int, RleBatch, RleError, Runs, decode_runs
 from hqsam_metrics.ap import accumulate
@@ -16,7 +17,6 @@ from hqsam_metrics.ap.grouping import candidate_pairs, first_best, keep_best_per
 from hqsam_metrics.ap.instances import Bool, Float, GroundTruth, Results
 from hqsam_metrics.masks.packed import Shapes
 from hqsam_metrics.masks.pairs import PairTable, pair_ious
-from hqsam_metrics.parallel import run_parts
 
 # A chunk is bounded by masks, by the bytes of their codes (so that its arrays stay in the processor's cache: ten times
 # the size is 1.4 times as slow) and by pixels of whole images (an upper bound of what is drawn).
@@ -75,11 +75,19 @@ class BestMatches:
 
 @dataclass(frozen=True)
 class Scored:
-    """Tables for each measure of the plan, best matches (if wanted), and how many detections were left out why."""
+    """What scoring gives.
+
+    Attributes:
+        tables: for each measure of the plan.
+        best: best matches, if wanted.
+        dropped: how many detections were left out, by reason.
+        partials: the matches of all images, for each measure.
+    """
 
     tables: tuple[accumulate.Tables, ...]
     best: BestMatches | None
     dropped: dict[str, int]
+    partials: tuple[accumulate.Partial, ...]
 
 
 @dataclass(frozen=True)
@@ -293,6 +301,7 @@ def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, areas: Float, *, bou
         dt_rank=job.dt_rank[d],
         dt_area=areas,
         dt_lenient=lenient,
+        gt_image=gt.image[gt_rows],
         gt_category=np.zeros(len(gt_rows), np.int64) if agnostic else gt.category[gt_rows],
         gt_area=gt.area[gt_rows],
         gt_ignore=ignore[gt_rows],
@@ -335,11 +344,12 @@ def score_detections(
         UserError: malformed masks.
     """
     partials, best, dropped = _collect(gt, dt, plan, workers, progress)
+    n = 1 if plan.class_agnostic else len(gt.category_ids)
     tables = tuple(
-        accumulate.finish(partial, limits=plan.limits, bins=measure.bins)
+        accumulate.finish(partial, n_categories=n, limits=plan.limits, bins=measure.bins)
         for partial, measure in zip(partials, plan.measures, strict=True)
     )
-    return Scored(tables, join_best(best) if plan.per_instance else None, dropped)
+    return Scored(tables, join_best(best) if plan.per_instance else None, dropped, tuple(partials))
 
 
 def partial_results(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,10 @@ from hqsam_metrics.ap.columns import (
     unique,
     zero_id_warning,
 )
+from hqsam_metrics.ap.options import AreaRule
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-AreaRule = Literal["mask", "bbox"]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,54 @@
-"""Names of AP and AR values, as the evaluators and the reports write them."""
+"""Names of AP and AR values, as the evaluators and the reports write them, and what they are."""
 
 from __future__ import annotations
 
-import numpy as np
+import re
+from typing import TYPE_CHECKING, Any
 
-from hqsam_metrics.ap.accumulate import Tables
-from hqsam_metrics.ap.instances import Federation
+from hqsam_metrics.base import Quantity, Score, Value
+
+if TYPE_CHECKING:
+    from hqsam_metrics.ap.accumulate import Tables
+    from hqsam_metrics.ap.instances import Federation
 
 Metrics = dict[str, float | None]
+
+IOU = Quantity("instance IoU", ("iou",))
+BOUNDARY_IOU = Quantity("instance boundary IoU", ("biou",))
+
+_NAME = re.compile(r"(AP|AR)(_B)?(_strict)?(.*)")
+_CELLS = ("", "50", "75", "s", "m", "l", "r", "c", "f")
+_DETAIL = re.compile(r"AR.*|AP[rcf]|AP_B(_strict)?[smlrcf]")
+
+
+class ApScore(Score):
+    """Traits of a metric of AP: the best detection of each object stands for it in the per-instance table."""
+
+    columns = ("iou", "biou")
+    headline = ("AP", "AP_B")
+    pictured = Quantity("boundary IoU", ("biou",))
+    best_of_class = True
+
+    def value(self, metric: str) -> Value:
+        """See `hqsam_metrics.base.Score`; AP over all sizes and thresholds can be resampled."""
+        kind, boundary, _, cell = _parts(metric)
+        stand_in = BOUNDARY_IOU if boundary else IOU
+        return Value(
+            stand_in=stand_in if kind == "AP" else None,
+            resampled=kind == "AP" and not cell,
+            detail=_DETAIL.fullmatch(metric) is not None,
+        )
+
+    def place(self, metric: str) -> tuple[Any, ...]:
+        """See `hqsam_metrics.base.Score`: AP before AR, mask before boundary before strict."""
+        kind, boundary, strict, cell = _parts(metric)
+        place = _CELLS.index(cell) if cell in _CELLS else len(_CELLS)
+        return (kind == "AR", bool(boundary), bool(strict), place, metric)
+
+
+def _parts(metric: str) -> tuple[str, str | None, str | None, str]:
+    found = _NAME.fullmatch(metric)
+    return ("", None, None, metric) if found is None else found.groups()  # type: ignore[return-value]
 
 
 def coco_metrics(tables: Tables, suffix: str = "") -> Metrics:
@@ -33,5 +74,5 @@ def lvis_metrics(tables: Tables, federation: Federation, limit: int, suffix: str
     ap, ar = f"AP{suffix}", f"AR{suffix}"
     out = _ap(tables, ap)
     for letter in "rcf":
-        out[f"{ap}{letter}"] = tables.ap(categories=np.flatnonzero(federation.frequency == letter))
+        out[f"{ap}{letter}"] = tables.ap(categories=(federation.frequency == letter).nonzero()[0])
     return out | {f"{ar}{size}@{limit}": tables.ar(bin_name=size) for size in ("", "s", "m", "l")}

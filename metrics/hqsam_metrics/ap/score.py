@@ -1,18 +1,23 @@
-"""What the AP metrics of the pipeline (`scores/coco.py`, `scores/lvis.py`) share."""
+"""What the metrics of instance AP share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hqsam_base.errors import UserError
-from hqsam_base.runs import RleBatch
-from hqsam_metrics.ap.detection import BestMatches, Scored
+from hqsam_base.runs import Int, RleBatch
+from hqsam_metrics.ap.detection import BestMatches, Measure, Plan, Scored
 from hqsam_metrics.ap.instances import GroundTruth, Results, check_countable, read_ground_truth
-from hqsam_metrics.base import Outcome, ScoreOptions, Units
+from hqsam_metrics.ap.options import DetectionOptions, IouType
+from hqsam_metrics.ap.resample import Matches, matches_of
+from hqsam_metrics.base import Outcome, Units, check_ratio
 
 if TYPE_CHECKING:
+    from hqsam_metrics.ap.accumulate import Tables
     from hqsam_metrics.benchmark_data import Predictions
 
 EMPTY_MASK_RULE = "a detection without a pixel is a false positive; 0/0 is 0"
@@ -30,13 +35,13 @@ def ground_truth(data: Predictions, *, lvis: bool) -> GroundTruth:
     return gt
 
 
-def results(data: Predictions, gt: GroundTruth, options: ScoreOptions) -> Results:
+def results(data: Predictions, gt: GroundTruth, options: DetectionOptions, *, class_agnostic: bool = False) -> Results:
     """Returns the predictions as detections of `gt`'s images and categories, in the order of the prompt ids."""
     from hqsam_metrics.benchmark_data import integers
 
     image = gt.images.place(integers(data.benchmark.images, "image_id")[data.image])
     given = integers(data.prompts, "category_id", default=np.iinfo(np.int64).min)
-    category = np.zeros(len(given), np.int64) if options.class_agnostic else gt.categories.place(given)
+    category = np.zeros(len(given), np.int64) if class_agnostic else gt.categories.place(given)
     masks = RleBatch(data.masks.data, data.masks.offsets, gt.images.heights[image], gt.images.widths[image])
     _check_ground_truth_sizes(data, masks, gt)
     row = np.arange(len(given))
@@ -80,12 +85,39 @@ def _clusters(data: Predictions, key: list[str]) -> list[str]:
 
 
 def outcome(
-    metrics: dict[str, float | None], data: Predictions, gt: GroundTruth, scored: Scored, suffixes: list[str]
-) -> Outcome:
-    """Assembles the outcome with its warnings."""
+    metrics: dict[str, float | None], data: Predictions, gt: GroundTruth, scored: Scored, plan: Plan,
+    suffixes: Sequence[str], *, stratum: Int | None = None,
+) -> Outcome:  # fmt: skip
+    """Assembles the outcome with its warnings and matches.
+
+    Args:
+        metrics: values by name.
+        data: the predictions.
+        gt: the ground truth.
+        scored: what scoring gave.
+        plan: by which they were scored.
+        suffixes: behind `AP` for each boundary measure.
+        stratum: int64 [I], see `hqsam_metrics.ap.resample.Truth`.
+    """
     warnings = [*gt.warnings, *dropped_warnings(scored.dropped), *ap_warnings(metrics, suffixes)]
     n = len(gt.images)
-    return Outcome(metrics, n, n, units(data, gt, scored.best), warnings)
+    matches = _matches(data, gt, scored, plan, suffixes, stratum)
+    return Outcome(metrics, n, n, units(data, gt, scored.best), warnings, matches)
+
+
+def _matches(
+    data: Predictions, gt: GroundTruth, scored: Scored, plan: Plan, suffixes: Sequence[str], stratum: Int | None
+) -> Matches:
+    from hqsam_metrics.benchmark_data import integers, strings
+
+    images = data.benchmark.images
+    videos = dict(zip(integers(images, "image_id").tolist(), strings(images, "video"), strict=True))
+    names = [videos.get(int(i)) or f"image {i}" for i in gt.images.ids]
+    partials = {f"AP{suffix}": part for suffix, part in zip(("", *suffixes), scored.partials, strict=True)}
+    return matches_of(
+        partials, plan.measures[0].bins, limit=plan.limits[-1], ids=gt.images.ids, stratum=stratum,
+        cluster=np.unique(names, return_inverse=True)[1].reshape(-1),
+    )  # fmt: skip
 
 
 def dropped_warnings(dropped: dict[str, int]) -> list[str]:
@@ -105,7 +137,42 @@ def copy_warnings(found: Results) -> list[str]:
     return [f"{copies} {text}"] if copies else []
 
 
-def ap_warnings(metrics: dict[str, Any], suffixes: list[str]) -> list[str]:
+def measure_of(iou_type: IouType, dilation_ratio: float) -> float | None:
+    """Returns the dilation ratio of boundary AP, None for mask AP.
+
+    Raises:
+        UserError: the ratio is not between 0 and 1.
+    """
+    check_ratio(dilation_ratio, "--dilation-ratio")
+    return dilation_ratio if iou_type == "boundary" else None
+
+
+def with_mask_ap(plan: Plan) -> Plan:
+    """Adds mask AP over all sizes behind boundary AP, for the comparison of the two: the IoUs are computed anyway."""
+    first = plan.measures[0]
+    return plan if first.ratio is None else replace(plan, measures=(first, Measure(None, first.bins[:1])))
+
+
+def file_warnings(n_units: int, unit: str, used: Int, dropped: dict[str, int], tables: tuple[Tables, ...]) -> list[str]:
+    """Returns what the protocols tolerate: units without a detection, detections that do not count, an AP_B above AP.
+
+    Args:
+        n_units: images or videos of the ground truth.
+        unit: their name.
+        used: place of the image or video of each detection.
+        dropped: why and how many detections do not count.
+        tables: of the AP that was asked for and, when that is of boundaries, of mask AP.
+    """
+    out = dropped_warnings(dropped)
+    without = n_units - len(np.unique(used))
+    if without:
+        out.append(f"{without} of {n_units} {unit} have no detection: their objects count as missed")
+    if len(tables) > 1:
+        out += ap_warnings({"AP": tables[1].ap(), "AP_B": tables[0].ap()}, ["_B"])
+    return out
+
+
+def ap_warnings(metrics: dict[str, Any], suffixes: Sequence[str]) -> list[str]:
     """Warns of an AP of boundaries above that of masks (possible, but rare: often a sign of swapped files)."""
     out = []
     for suffix in suffixes:

@@ -6,21 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_base.runs import Int, ragged_arange
 from hqsam_metrics.ap import accumulate
 from hqsam_metrics.ap.detection import BestMatches, Scored, best_of, check_unused, decode_shapes, join_best
 from hqsam_metrics.ap.grouping import candidate_pairs, first_best, order_detections
 from hqsam_metrics.ap.instances import Bool, Float
+from hqsam_metrics.ap.options import TUBE_DILATION_RATIO
 from hqsam_metrics.ap.tubes_io import Frames, Tubes, TubeTruth
 from hqsam_metrics.masks.packed import Drawing, Shapes, intersections
 from hqsam_metrics.masks.pairs import PairTable, divide, draw_for_bands, make_bands
-from hqsam_metrics.parallel import run_parts
 
 LIMITS = (1, 10, 100)
 BINS = accumulate.size_bins(128, 256)
-# The official code takes predictions at this ratio whatever the ground truth was loaded with.
-DILATION_RATIO = 0.02
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def side_of(tubes: Tubes, rows: Int, what: str) -> Side:
 def _drawn(frames: Frames, rows: Int, where: str) -> Side:
     places, offsets = frames.take(rows)
     shapes = decode_shapes(frames.masks, places, where, frames.owner())
-    drawing, widths = draw_for_bands(shapes, [DILATION_RATIO])
+    drawing, widths = draw_for_bands(shapes, [TUBE_DILATION_RATIO])
     return Side(shapes, drawing, widths[0], offsets)
 
 
@@ -200,14 +199,12 @@ def score_tubes(
     gt_rows = np.lexsort((np.arange(len(gt)), gt.category, gt_group))
     job = _Job(truth, dt, rows, group, rank, gt_rows, gt_group[gt_rows], boundary, class_agnostic, per_instance)
     done = list(run_parts(_score_video, job, len(truth.video_ids), workers=workers, progress=progress))
-    tables = tuple(
-        accumulate.finish(accumulate.merge([parts[kind] for parts, _ in done]), limits=LIMITS, bins=BINS)
-        for kind in range(1 + boundary)
-    )
+    partials = tuple(accumulate.merge([parts[kind] for parts, _ in done]) for kind in range(1 + boundary))
+    tables = tuple(accumulate.finish(partial, n_categories=n, limits=LIMITS, bins=BINS) for partial in partials)
     best = join_best([matches for _, matches in done if matches is not None]) if per_instance else None
     unknown = len(dt) - len(known)
     dropped = {"of a category that the ground truth does not have": unknown} if unknown else {}
-    return Scored(tables, best, dropped)
+    return Scored(tables, best, dropped, partials)
 
 
 def _units(dt: Tubes, gt: Tubes, rows: Int, g: Int, rank: Int, area: Float, class_agnostic: bool) -> accumulate.Units:
@@ -219,6 +216,7 @@ def _units(dt: Tubes, gt: Tubes, rows: Int, g: Int, rank: Int, area: Float, clas
         dt_rank=rank,
         dt_area=area,
         dt_lenient=np.zeros(len(rows), bool),
+        gt_image=gt.video[g],
         gt_category=zeros[1] if class_agnostic else gt.category[g],
         gt_area=gt.area[g],
         gt_ignore=gt.crowd[g],

@@ -7,10 +7,25 @@ alone; annotations with `ignore` are ignored, which pycocotools does not look at
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hqsam_base.progress import Progress
-from hqsam_metrics.base import Outcome, ScoreOptions, rules
+from hqsam_base.progress import Progress, silent
+from hqsam_metrics.ap.names import ApScore, coco_metrics
+from hqsam_metrics.ap.options import (
+    Agnostic,
+    Area,
+    AreaRule,
+    DetectionOptions,
+    IouType,
+    Kind,
+    MaxDets,
+    Ratio,
+    Results,
+    Truth,
+    Workers,
+)
+from hqsam_metrics.base import Outcome, Result, rules
 
 if TYPE_CHECKING:
     from hqsam_metrics.ap.detection import Plan
@@ -57,33 +72,105 @@ def protocol(*, class_agnostic: bool, max_dets: int | None, area_rule: str, **ow
     )
 
 
+def score_coco_files(
+    *, pred: Results, gt: Truth, iou_type: Kind = "segm", dilation_ratio: Ratio = 0.02,
+    class_agnostic: Agnostic = False, max_dets: MaxDets = None, area_rule: Area = "mask", workers: Workers = 1,
+    progress: Progress = silent,
+) -> Result:  # fmt: skip
+    """COCO AP and AR of masks or boundaries.
+
+    Args:
+        pred: results `[{image_id, category_id, segmentation, score}]`.
+        gt: annotations.
+        iou_type: mask AP or boundary AP.
+        dilation_ratio: width of the boundary band.
+        class_agnostic: match whatever the category.
+        max_dets: detections that count per image and category (per image when class-agnostic); 100.
+        area_rule: how the area of detections is found, see `hqsam_metrics.ap.instances.parse_results`.
+        workers: processes; changes no number.
+        progress: told how far the work is.
+
+    Raises:
+        UserError: see `hqsam_metrics.ap.instances`.
+    """
+    from hqsam_base.digest import sha256_file
+    from hqsam_metrics.ap import score
+    from hqsam_metrics.ap.detection import score_detections
+    from hqsam_metrics.ap.instances import check_countable, read_ground_truth, read_results
+
+    ratio = score.measure_of(iou_type, dilation_ratio)
+    truth = read_ground_truth(gt, progress=progress)
+    check_countable(truth, boundary=ratio is not None)
+    found = read_results(pred, truth, area_rule=area_rule, progress=progress)
+    plan = make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=False)
+    scored = score_detections(truth, found, score.with_mask_ap(plan), workers=workers, progress=progress)
+    block = protocol(
+        class_agnostic=class_agnostic,
+        max_dets=max_dets,
+        area_rule=area_rule,
+        iou_type=iou_type,
+        dilation_ratio=ratio,
+        ground_truth_digest=sha256_file(gt)[:16],
+    )
+    n = len(truth.images)
+    tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
+    warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
+    return Result(coco_metrics(scored.tables[0]), n, n, block, warnings)
+
+
+def cross_check(
+    *, pred: Path, gt: Path, iou_type: IouType, dilation_ratio: float, class_agnostic: bool, max_dets: int | None,
+    area_rule: AreaRule,
+) -> str:  # fmt: skip
+    """Compares with COCOeval on the first images of the files."""
+    from hqsam_metrics.crosscheck import check_coco
+
+    return check_coco(
+        pred=pred, gt=gt, iou_type=iou_type, dilation_ratio=dilation_ratio, class_agnostic=class_agnostic,
+        max_dets=max_dets, area_rule=area_rule,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
-class CocoScore:
+class CocoOptions(DetectionOptions):
+    """Options of `coco`.
+
+    Attributes:
+        class_agnostic: match whatever the category.
+    """
+
+    class_agnostic: bool = False
+
+
+class CocoScore(ApScore):
     """The metric `coco`."""
 
-    name: str = "coco"
-    version: int = VERSION
-    kind: str = "coco"
+    name = "coco"
+    version = VERSION
+    kind = "coco"
+    options = CocoOptions
+    score_files = staticmethod(score_coco_files)
+    cross_check = staticmethod(cross_check)
 
-    def protocol(self, options: ScoreOptions) -> dict[str, Any]:
+    def protocol(self, options: CocoOptions) -> dict[str, Any]:
         """See `hqsam_metrics.base.Score`."""
         return protocol(
             class_agnostic=options.class_agnostic,
             max_dets=options.max_dets,
+            score_rule=options.score_rule,
             area_rule="mask",
             dilation_ratio=options.dilation_ratio,
             strict_dilation_ratio=options.strict_dilation_ratio,
             metric="AP AP_B" + ("" if options.strict_dilation_ratio is None else " AP_B_strict"),
         )
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
+    def evaluate(self, data: Predictions, options: CocoOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.ap import score
         from hqsam_metrics.ap.detection import score_detections
-        from hqsam_metrics.ap.names import coco_metrics
 
         gt = score.ground_truth(data, lvis=False)
-        dt = score.results(data, gt, options)
+        dt = score.results(data, gt, options, class_agnostic=options.class_agnostic)
         plan = make_plan(
             (None, *options.ratios.values()),
             class_agnostic=options.class_agnostic,
@@ -94,7 +181,7 @@ class CocoScore:
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= coco_metrics(tables, suffix)
-        return score.outcome(metrics, data, gt, scored, list(options.ratios))
+        return score.outcome(metrics, data, gt, scored, plan, list(options.ratios))
 
 
 SCORE = CocoScore()

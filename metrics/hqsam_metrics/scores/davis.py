@@ -7,22 +7,26 @@ frame left out, objects of the first annotated frame, void as background, mean o
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
-from hqsam_base.progress import Progress
-from hqsam_metrics.base import Outcome, ScoreOptions, Units, rules
+from hqsam_base.progress import Progress, silent
+from hqsam_metrics.ap.options import Workers
+from hqsam_metrics.base import Option, Outcome, Quantity, Result, Scale, Score, ScoreOptions, Units, Value, rules
 
 if TYPE_CHECKING:
     from hqsam_base.runs import RleBatch
     from hqsam_metrics.benchmark_data import Predictions
-    from hqsam_metrics.davis import ObjectScore
+    from hqsam_metrics.scores._davis import ObjectScore
 
 VERSION = 2
 Labels = NDArray[np.uint8]
@@ -55,22 +59,64 @@ class _Layer:
     order: float = 0.0
 
 
-@dataclass(frozen=True)
-class DavisScore:
-    """The metric `davis`."""
+def score_davis_folders(
+    *,
+    pred: Annotated[Path, Option("Results: <sequence>/<frame>.png.", name="--pred", metavar="DIR")],
+    gt: Annotated[Path, Option("The DAVIS folder (Annotations, ImageSets).", name="--gt", metavar="DIR")],
+    split: Annotated[str, Option("The list in ImageSets/2017.")] = "val",
+    workers: Workers = 1,
+    progress: Progress = silent,
+) -> Result:
+    """DAVIS 2017 semi-supervised J, F and J&F, per object."""
+    from hqsam_metrics.scores._davis import check_objects, find_sequences, global_metrics, per_object, score_folders
 
-    name: str = "davis"
-    version: int = VERSION
-    kind: str = "davis"
+    sequences = find_sequences(pred, gt, split)
+    scores = score_folders(sequences, workers=workers, progress=progress)
+    check_objects(scores, gt)
+    digest = _folder_digest(path for one in sequences for path in one.target)
+    block = protocol(split=split, ground_truth_digest=digest)
+    rows = per_object(scores)
+    return Result(dict(global_metrics(scores)), len(rows), len(rows), block, [], {"per_object": rows})
+
+
+def _folder_digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+_J = Quantity("J", ("j",))
+_F = Quantity("F", ("f",))
+_BOTH = Quantity("J&F", ("j", "f"))
+_DETAIL = Value(detail=True)
+_DECAY = Value(Scale(lower_is_better=True), detail=True)
+
+
+class DavisScore(Score):
+    """The metric `davis`. The columns iou (J) and biou (empty) are there for readers of every set's table."""
+
+    name = "davis"
+    version = VERSION
+    kind = "davis"
+    columns = ("iou", "biou", "j", "f")
+    values: ClassVar = {
+        "J&F": Value(mean_of=_BOTH), "J": Value(mean_of=_J), "F": Value(mean_of=_F),
+        "F_decay": _DECAY, "F_recall": _DETAIL, "J_decay": _DECAY, "J_recall": _DETAIL,
+    }  # fmt: skip
+    headline = ("J&F",)
+    pictured = _BOTH
+    inner_frames = True
+    score_files = staticmethod(score_davis_folders)
 
     def protocol(self, options: ScoreOptions) -> dict[str, Any]:
         """See `hqsam_metrics.base.Score`."""
-        return protocol(overlaps="higher predicted IoU wins, then the lower track number")
+        return protocol(score_rule="none", overlaps="higher predicted IoU wins, then the lower track number")
 
     def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.benchmark_data import rle_column
-        from hqsam_metrics.davis import check_objects, global_metrics, score_sequence
+        from hqsam_metrics.scores._davis import check_objects, global_metrics, score_sequence
 
         target = rle_column(data.benchmark.instances, data.benchmark.folder / "instances.parquet")
         predicted, real = _predicted_layers(data), _real_layers(data)

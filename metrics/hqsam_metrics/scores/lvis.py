@@ -6,12 +6,24 @@ evaluator (bins half-open, crowds as in COCO): the two programs differ so, and t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hqsam_base.errors import UserError
-from hqsam_base.progress import Progress
-from hqsam_metrics.base import Outcome, ScoreOptions, rules
+from hqsam_base.progress import Progress, silent
+from hqsam_metrics.ap.names import ApScore, lvis_metrics
+from hqsam_metrics.ap.options import (
+    Area,
+    AreaRule,
+    DetectionOptions,
+    IouType,
+    Kind,
+    MaxDets,
+    Ratio,
+    Results,
+    Truth,
+    Workers,
+)
+from hqsam_metrics.base import Outcome, Result, rules
 
 if TYPE_CHECKING:
     from hqsam_metrics.ap.detection import Plan
@@ -49,17 +61,65 @@ def protocol(*, max_dets: int | None, area_rule: str, **own: Any) -> dict[str, A
     )
 
 
-@dataclass(frozen=True)
-class LvisScore:
-    """The metric `lvis`."""
+def score_lvis_files(
+    *, pred: Results, gt: Truth, iou_type: Kind = "segm", dilation_ratio: Ratio = 0.02, max_dets: MaxDets = None,
+    area_rule: Area = "mask", workers: Workers = 1, progress: Progress = silent,
+) -> Result:  # fmt: skip
+    """LVIS v1 federated AP and AR of masks or boundaries, 300 detections an image.
 
-    name: str = "lvis"
-    version: int = VERSION
-    kind: str = "lvis"
+    Arguments as `hqsam_metrics.scores.coco.score_coco_files`.
+    """
+    from hqsam_base.digest import sha256_file
+    from hqsam_metrics.ap import score
+    from hqsam_metrics.ap.detection import score_detections
+    from hqsam_metrics.ap.instances import check_countable, read_ground_truth, read_results
 
-    def protocol(self, options: ScoreOptions) -> dict[str, Any]:
+    ratio = score.measure_of(iou_type, dilation_ratio)
+    truth = read_ground_truth(gt, lvis=True, progress=progress)
+    check_countable(truth, boundary=ratio is not None)
+    found = read_results(pred, truth, area_rule=area_rule, progress=progress)
+    plan = make_plan((ratio,), max_dets=max_dets, per_instance=False)
+    scored = score_detections(truth, found, score.with_mask_ap(plan), workers=workers, progress=progress)
+    block = protocol(
+        max_dets=max_dets,
+        area_rule=area_rule,
+        iou_type=iou_type,
+        dilation_ratio=ratio,
+        ground_truth_digest=sha256_file(gt)[:16],
+    )
+    assert truth.federation is not None
+    metrics = lvis_metrics(scored.tables[0], truth.federation, max_dets or MAX_DETS)
+    n = len(truth.images)
+    tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
+    warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
+    return Result(metrics, n, n, block, warnings)
+
+
+def cross_check(
+    *, pred: Path, gt: Path, iou_type: IouType, dilation_ratio: float, max_dets: int | None, area_rule: AreaRule
+) -> str:
+    """Compares with lvis-api on the first images of the files."""
+    from hqsam_metrics.crosscheck import check_lvis
+
+    return check_lvis(
+        pred=pred, gt=gt, iou_type=iou_type, dilation_ratio=dilation_ratio, max_dets=max_dets, area_rule=area_rule
+    )
+
+
+class LvisScore(ApScore):
+    """The metric `lvis`; it is federated by class, so there is no class-agnostic one."""
+
+    name = "lvis"
+    version = VERSION
+    kind = "lvis"
+    options = DetectionOptions
+    score_files = staticmethod(score_lvis_files)
+    cross_check = staticmethod(cross_check)
+
+    def protocol(self, options: DetectionOptions) -> dict[str, Any]:
         """See `hqsam_metrics.base.Score`."""
         return protocol(
+            score_rule=options.score_rule,
             max_dets=options.max_dets,
             area_rule="mask",
             dilation_ratio=options.dilation_ratio,
@@ -67,16 +127,11 @@ class LvisScore:
             metric="AP AP_B" + ("" if options.strict_dilation_ratio is None else " AP_B_strict"),
         )
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
+    def evaluate(self, data: Predictions, options: DetectionOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.ap import score
         from hqsam_metrics.ap.detection import score_detections
-        from hqsam_metrics.ap.names import lvis_metrics
 
-        if options.class_agnostic:
-            raise UserError(
-                "score.class_agnostic: LVIS is federated by class; use the metric `coco` for class-agnostic AP"
-            )
         gt = score.ground_truth(data, lvis=True)
         assert gt.federation is not None
         dt = score.results(data, gt, options)
@@ -86,7 +141,7 @@ class LvisScore:
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *ratios), scored.tables, strict=True):
             metrics |= lvis_metrics(tables, gt.federation, options.max_dets or MAX_DETS, suffix)
-        return score.outcome(metrics, data, gt, scored, list(ratios))
+        return score.outcome(metrics, data, gt, scored, plan, list(ratios))
 
 
 SCORE = LvisScore()

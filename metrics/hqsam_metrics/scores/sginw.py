@@ -7,21 +7,120 @@ been scored alone (sam-hq, seginw/test_ap_on_seginw.py). The headline weighs set
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from hqsam_base.errors import UserError
-from hqsam_base.progress import Progress
-from hqsam_metrics.base import Outcome, ScoreOptions
+from hqsam_base.progress import Progress, silent
+from hqsam_metrics.ap.names import ApScore
+from hqsam_metrics.ap.options import DetectionOptions, Kind, Ratio, Workers
+from hqsam_metrics.base import Option, Outcome, Result, rules
 
 if TYPE_CHECKING:
     from hqsam_base.runs import Int
     from hqsam_metrics.ap.accumulate import Tables
+    from hqsam_metrics.ap.instances import GroundTruth
     from hqsam_metrics.benchmark_data import Predictions
 
 VERSION = 2
+
+# Folder names of seginw.zip (sam-hq, seginw/).
+SETS = (
+    "Airplane-Parts", "Bottles", "Brain-Tumor", "Chicken", "Cows", "Electric-Shaver", "Elephants", "Fruits", "Garbage",
+    "Ginger-Garlic", "Hand", "Hand-Metal", "House-Parts", "HouseHold-Items", "Nutterfly-Squireel", "Phones", "Poles",
+    "Puppies", "Rail", "Salmon-Fillet", "Strawberry", "Tablets", "Toolkits", "Trash", "Watermelon",
+)  # fmt: skip
+
+
+def check_sets(names: Iterable[str], where: str) -> None:
+    """Checks that the sets are the 25: the mean over fewer is another number.
+
+    Raises:
+        UserError: a set is missing or unknown.
+    """
+    there = set(names)
+    missing, unknown = sorted(set(SETS) - there), sorted(there - set(SETS))
+    if missing or unknown:
+        raise UserError(
+            f"{where}: SGinW sets missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+        )
+
+
+def sginw_mean(per_set: Mapping[str, float | None]) -> float:
+    """Returns the unweighted mean AP over the 25 sets.
+
+    Args:
+        per_set: AP by set name.
+
+    Raises:
+        UserError: a set is missing, unknown or undefined; the mean over fewer sets is another number.
+    """
+    check_sets(per_set, "the AP of each set")
+    values = [per_set[name] for name in SETS]
+    if any(value is None or math.isnan(value) for value in values):
+        raise UserError("SGinW: a set has no AP; every set needs ground truth and results")
+    return math.fsum(value for value in values if value is not None) / len(SETS)
+
+
+def score_sginw_folders(
+    *,
+    pred: Annotated[Path, Option("Results: seginw-<Set>_val.json.", name="--pred", metavar="DIR")],
+    gt: Annotated[Path, Option("The unpacked seginw folder.", name="--gt", metavar="DIR")],
+    iou_type: Kind = "segm",
+    dilation_ratio: Ratio = 0.02,
+    workers: Workers = 1,
+    progress: Progress = silent,
+) -> Result:
+    """SGinW: mean AP over its 25 sets.
+
+    Args:
+        pred: results, `seginw-<Set>_val.json`.
+        gt: the unpacked seginw folder, `<Set>/valid/_annotations_min1cat.coco.json`.
+        iou_type: mask AP or boundary AP.
+        dilation_ratio: width of the boundary band.
+        workers: processes; changes no number.
+        progress: told how far the work is.
+
+    Returns:
+        `AP` is the mean; `per_set` in the details.
+
+    Raises:
+        UserError: a file is missing or bad.
+    """
+    from hqsam_metrics.ap.score import EMPTY_MASK_RULE
+    from hqsam_metrics.scores.coco import score_coco_files
+
+    per_set: dict[str, float | None] = {}
+    digests: dict[str, str] = {}
+    warnings: list[str] = []
+    for number, name in enumerate(SETS):
+        one = score_coco_files(
+            pred=pred / f"seginw-{name}_val.json",
+            gt=gt / name / "valid" / "_annotations_min1cat.coco.json",
+            iou_type=iou_type,
+            dilation_ratio=dilation_ratio,
+            workers=workers,
+        )
+        per_set[name] = one.metrics["AP"]
+        digests[name] = str(one.protocol["ground_truth_digest"])
+        warnings += [f"{name}: {text}" for text in one.warnings]
+        progress(number + 1, len(SETS), "scoring sets")
+    protocol = rules(
+        "sginw",
+        VERSION,
+        metric="mean AP over 25 sets",
+        iou_type=iou_type,
+        dilation_ratio=dilation_ratio if iou_type == "boundary" else None,
+        max_dets=[1, 10, 100],
+        averaging="unweighted mean over 25 sets",
+        empty_mask_rule=EMPTY_MASK_RULE,
+        ground_truth_digest=digests,
+    )
+    return Result({"AP": sginw_mean(per_set)}, len(SETS), len(SETS), protocol, warnings, {"per_set": per_set})
 
 
 def set_places(ground_truth: Any, category_ids: Int, name: str) -> dict[str, Int]:
@@ -35,8 +134,6 @@ def set_places(ground_truth: Any, category_ids: Int, name: str) -> dict[str, Int
     Raises:
         UserError: a category without a set, or the sets are not the 25.
     """
-    from hqsam_metrics.sginw import check_sets
-
     owner = {row["id"]: row.get("supercategory") for row in ground_truth["categories"]}
     owners = np.array([str(owner[int(i)]) for i in category_ids])
     check_sets(owners.tolist(), name)
@@ -45,8 +142,6 @@ def set_places(ground_truth: Any, category_ids: Int, name: str) -> dict[str, Int
 
 def _metrics(tables: Tables, places: dict[str, Int], suffix: str) -> dict[str, float | None]:
     """Returns AP, AP50 and AP75 (means over the sets, None if a set has none) and `AP/<set>`."""
-    from hqsam_metrics.sginw import sginw_mean
-
     ap = f"AP{suffix}"
     out: dict[str, float | None] = {}
     for name, iou in ((ap, None), (f"{ap}50", 0.5), (f"{ap}75", 0.75)):
@@ -57,34 +152,48 @@ def _metrics(tables: Tables, places: dict[str, Int], suffix: str) -> dict[str, f
     return out
 
 
-@dataclass(frozen=True)
-class SginwScore:
-    """The metric `sginw`."""
+def _image_sets(gt: GroundTruth, truth: Any, places: dict[str, Int]) -> Int:
+    """Returns the set of each image, as a place in `places`: that of its objects, else the first folder of its file name.
 
-    name: str = "sginw"
-    version: int = VERSION
-    kind: str = "coco"
+    -1 for an image that neither tells of.
+    """
+    names = list(places)
+    folder = {row["id"]: str(row.get("file_name", "")).partition("/")[0] for row in truth["images"]}
+    found = [names.index(folder[i]) if folder.get(i) in names else -1 for i in gt.images.ids.tolist()]
+    out = np.array(found, np.int64)
+    for number, categories in enumerate(places.values()):
+        out[gt.image[np.isin(gt.category, categories)]] = number
+    return out
 
-    def protocol(self, options: ScoreOptions) -> dict[str, Any]:
+
+class SginwScore(ApScore):
+    """The metric `sginw`; it is scored by class, so there is no class-agnostic one."""
+
+    name = "sginw"
+    version = VERSION
+    kind = "coco"
+    options = DetectionOptions
+    score_files = staticmethod(score_sginw_folders)
+
+    def protocol(self, options: DetectionOptions) -> dict[str, Any]:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_metrics.scores.coco import CocoScore
+        from hqsam_metrics.scores.coco import SCORE as COCO
+        from hqsam_metrics.scores.coco import CocoOptions
 
         own = {"evaluator": "hqsam_metrics.sginw", "evaluator_version": VERSION}
-        return CocoScore().protocol(options) | own | {"averaging": "unweighted mean over 25 sets"}
+        rules_of_coco = COCO.protocol(CocoOptions(**vars(options)))
+        return rules_of_coco | own | {"averaging": "unweighted mean over 25 sets"}
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
+    def evaluate(self, data: Predictions, options: DetectionOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_base.json_stream import read_json
         from hqsam_metrics.ap import score
         from hqsam_metrics.ap.detection import score_detections
         from hqsam_metrics.scores.coco import make_plan
 
-        if options.class_agnostic:
-            raise UserError(
-                "score.class_agnostic: SGinW is scored by class; use the metric `coco` for class-agnostic AP"
-            )
         gt = score.ground_truth(data, lvis=False)
-        places = set_places(read_json(data.benchmark.ground_truth), gt.category_ids, gt.name)
+        truth = read_json(data.benchmark.ground_truth)
+        places = set_places(truth, gt.category_ids, gt.name)
         dt = score.results(data, gt, options)
         plan = make_plan(
             (None, *options.ratios.values()), class_agnostic=False, max_dets=options.max_dets, per_instance=True
@@ -93,7 +202,9 @@ class SginwScore:
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= _metrics(tables, places, suffix)
-        return score.outcome(metrics, data, gt, scored, list(options.ratios))
+        return score.outcome(
+            metrics, data, gt, scored, plan, list(options.ratios), stratum=_image_sets(gt, truth, places)
+        )
 
 
 SCORE = SginwScore()

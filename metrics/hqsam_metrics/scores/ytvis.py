@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hqsam_base.errors import UserError
-from hqsam_base.progress import Progress
-from hqsam_metrics.base import Outcome, ScoreOptions, Units, rules
+from hqsam_base.progress import Progress, silent
+from hqsam_metrics.ap.names import ApScore, coco_metrics
+from hqsam_metrics.ap.options import (
+    TUBE_DILATION_RATIO,
+    Agnostic,
+    Kind,
+    Results,
+    ScoreRule,
+    Truth,
+    Workers,
+)
+from hqsam_metrics.base import Outcome, Result, ScoreOptions, Units, check_choice, rules
 
 if TYPE_CHECKING:
     from hqsam_metrics.ap.detection import BestMatches
@@ -41,34 +51,87 @@ def protocol(*, class_agnostic: bool, **own: Any) -> dict[str, Any]:
     )
 
 
+def score_ytvis_files(
+    *, pred: Results, gt: Truth, iou_type: Kind = "segm", class_agnostic: Agnostic = False, workers: Workers = 1,
+    progress: Progress = silent,
+) -> Result:  # fmt: skip
+    """HQ-YTVIS / YouTube-VIS tube AP and AR of masks or boundaries (band 0.02, fixed by the protocol)."""
+    from hqsam_base.digest import sha256_file
+    from hqsam_metrics.ap import score
+    from hqsam_metrics.ap.tubes import score_tubes
+    from hqsam_metrics.ap.tubes_io import check_countable, length_warnings, read_tube_results, read_ytvis
+
+    progress(0, 0, "reading ground truth")
+    truth = read_ytvis(gt)
+    check_countable(truth)
+    progress(0, 0, "reading results")
+    found = read_tube_results(pred, truth)
+    boundary = iou_type == "boundary"
+    scored = score_tubes(
+        truth, found, boundary=boundary, class_agnostic=class_agnostic, workers=workers, progress=progress
+    )
+    block = protocol(
+        class_agnostic=class_agnostic,
+        iou_type=iou_type,
+        dilation_ratio=TUBE_DILATION_RATIO if boundary else None,
+        ground_truth_digest=sha256_file(gt)[:16],
+    )
+    n = len(truth.video_ids)
+    tolerated = score.file_warnings(n, "videos", found.video, scored.dropped, scored.tables[::-1])
+    warnings = [*truth.warnings, *length_warnings(truth, found), *tolerated]
+    return Result(coco_metrics(scored.tables[-1]), n, n, block, warnings)
+
+
 @dataclass(frozen=True)
-class YtvisScore:
+class YtvisOptions(ScoreOptions):
+    """Options of `ytvis`.
+
+    Attributes:
+        dilation_ratio: 0.02, which the protocol fixes: here so that it is said.
+        score_rule: confidence of a frame's mask: the detector's, or the detector's times the predicted IoU.
+        class_agnostic: match whatever the category.
+    """
+
+    dilation_ratio: float = TUBE_DILATION_RATIO
+    score_rule: ScoreRule = "none"
+    class_agnostic: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks values."""
+        super().__post_init__()
+        check_choice(self.score_rule, ScoreRule, "score.score_rule")
+        if self.dilation_ratio != TUBE_DILATION_RATIO:
+            raise UserError(
+                f"score.dilation_ratio: the HQ-YTVIS protocol is fixed at {TUBE_DILATION_RATIO}, without strict"
+            )
+
+
+class YtvisScore(ApScore):
     """The metric `ytvis`."""
 
-    name: str = "ytvis"
-    version: int = VERSION
-    kind: str = "ytvis"
+    name = "ytvis"
+    version = VERSION
+    kind = "ytvis"
+    options = YtvisOptions
+    score_files = staticmethod(score_ytvis_files)
 
-    def protocol(self, options: ScoreOptions) -> dict[str, Any]:
+    def protocol(self, options: YtvisOptions) -> dict[str, Any]:
         """See `hqsam_metrics.base.Score`."""
         return protocol(
+            score_rule=options.score_rule,
             class_agnostic=options.class_agnostic,
             metric="AP AP_B",
             dilation_ratio=options.dilation_ratio,
             tube_score="mean over the frames of the track",
         )
 
-    def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
+    def evaluate(self, data: Predictions, options: YtvisOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_metrics.ap.names import coco_metrics
+        from hqsam_metrics.ap.resample import matches_of
         from hqsam_metrics.ap.score import ap_warnings, dropped_warnings
-        from hqsam_metrics.ap.tubes import DILATION_RATIO, LIMITS, score_tubes
+        from hqsam_metrics.ap.tubes import BINS, LIMITS, score_tubes
         from hqsam_metrics.ap.tubes_io import check_countable, read_ytvis
 
-        if options.dilation_ratio != DILATION_RATIO or options.strict_dilation_ratio is not None:
-            raise UserError(f"score.dilation_ratio: the HQ-YTVIS protocol is fixed at {DILATION_RATIO}, without strict")
-        if options.max_dets not in (None, LIMITS[-1]):
-            raise UserError(f"score.max_dets: the HQ-YTVIS protocol is fixed at {LIMITS[-1]} a video and category")
         truth = read_ytvis(data.benchmark.ground_truth)
         check_countable(truth)
         places = _frame_places(data, truth)
@@ -78,7 +141,11 @@ class YtvisScore:
         warnings = [*truth.warnings, *dropped_warnings(scored.dropped), *ap_warnings(metrics, ["_B"])]
         n = len(truth.video_ids)
         assert scored.best is not None
-        return Outcome(metrics, n, n, _units(data, truth, scored.best), warnings)
+        matches = matches_of(
+            dict(zip(("AP", "AP_B"), scored.partials, strict=True)), BINS, limit=LIMITS[-1], ids=truth.video_ids,
+            cluster=np.arange(n),
+        )  # fmt: skip
+        return Outcome(metrics, n, n, _units(data, truth, scored.best), warnings, matches)
 
 
 def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
@@ -99,7 +166,7 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
     return out
 
 
-def _tubes(data: Predictions, truth: TubeTruth, options: ScoreOptions, places: list[tuple[int, int]]) -> Tubes:
+def _tubes(data: Predictions, truth: TubeTruth, options: YtvisOptions, places: list[tuple[int, int]]) -> Tubes:
     """Joins the predictions of each track to one tube."""
     from hqsam_base.runs import RleBatch
     from hqsam_metrics.ap.tubes_io import Frames, Tubes, blank_string

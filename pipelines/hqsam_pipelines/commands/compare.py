@@ -30,7 +30,7 @@ Every = Annotated[bool, typer.Option("--all", help="Print every system, threshol
 
 ApBootstrap = Annotated[
     bool,
-    typer.Option("--ap-bootstrap", help="Give AP intervals of its own: needs the predictions of both revisions."),
+    typer.Option("--ap-bootstrap", help="Give AP intervals of its own: needs the matches of both revisions."),
 ]
 
 

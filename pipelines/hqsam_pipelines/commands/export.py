@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hqsam.model.outputs import Output
 from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 
@@ -26,14 +27,6 @@ class PartName(StrEnum):
     encoder = "encoder"
     decoder = "decoder"
     both = "both"
-
-
-class Output(StrEnum):
-    """Which mask the decoder gives."""
-
-    hq_sum = "hq_sum"
-    hq_token = "hq_token"
-    sam = "sam"
 
 
 @app.callback()

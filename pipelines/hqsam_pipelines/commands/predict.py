@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from hqsam.model.outputs import Output
 from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 
@@ -25,14 +26,6 @@ app = typer.Typer(help="Segment one image with HQ-SAM.")
 
 
 _NO_HEAD = "choose --output sam, or give a trained head as --checkpoint and this file as --base"
-
-
-class Output(StrEnum):
-    """Which mask."""
-
-    hq_sum = "hq_sum"
-    hq_token = "hq_token"
-    sam = "sam"
 
 
 class Device(StrEnum):
@@ -131,8 +124,8 @@ def predict(
 ) -> None:
     """Segment the object that a box, points or a coarse mask (or a mixture) show."""
     from hqsam.api.predictor import SamHQPredictor
+    from hqsam.model.device import pick_device
     from hqsam.model.load import load_any
-    from hqsam.prediction.passes import pick_device
 
     outputs = {"--out": out, "--overlay": overlay, "--json": json_file}
     check_outputs(outputs, inputs=[image, mask, checkpoint, base], png=True)

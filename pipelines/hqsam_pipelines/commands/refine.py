@@ -11,17 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from hqsam.model.outputs import Output
 from hqsam_base.terminal import say
 
 app = typer.Typer(help="Refine predictions with CascadePSP, CRM or GrabCut and score them beside the original ones.")
-
-
-class System(StrEnum):
-    """Whose predictions."""
-
-    sam = "sam"
-    hq_token = "hq_token"
-    hq_sum = "hq_sum"
 
 
 class Device(StrEnum):
@@ -37,7 +30,7 @@ def refine(
     benchmark: Annotated[str, typer.Argument(help="Its predictions must exist: data/predictions/BENCHMARK-MODEL.")],
     model: Annotated[str, typer.Argument(help="A model of params.yaml.")],
     refiner: Annotated[str, typer.Option(help="A file of hqsam/refiners/: cascadepsp, crm, grabcut, ...")],
-    system: Annotated[System, typer.Option(help="Whose masks are refined; the paper refines SAM's.")] = System.sam,
+    system: Annotated[str, typer.Option(help="Whose masks are refined; the paper refines SAM's.")] = Output.sam.value,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="The refiner's weights.")] = None,
     repository: Annotated[Path | None, typer.Option(metavar="DIR", help="crm: checkout of the authors' code.")] = None,
     device: Annotated[Device, typer.Option(help="Where a network computes.")] = Device.auto,
@@ -47,7 +40,8 @@ def refine(
 ) -> None:
     """Refine each mask of one system and print the scores before and after, with the paired difference.
 
-    Only reads what the stages wrote; no output of the pipeline changes.
+    Only reads what the stages wrote; no output of the pipeline changes. For a refiner in the tables of the report give params.yaml
+    a section `systems` with an entry of kind `refined`.
     """
     from hqsam import refiners
     from hqsam.prediction.refine import evaluate
@@ -70,24 +64,28 @@ def refine(
         found = evaluate(
             benchmark=root / "data" / "benchmarks" / benchmark,
             predictions=root / "data" / "predictions" / f"{benchmark}-{model}",
-            system=system.value, opened=opened, options=score, progress=progress,
+            system=system, opened=opened, options=score, progress=progress,
         )  # fmt: skip
     if json is not None:
         write_json(json, found)
     if not found["refiner"].get("weights_published", True):
         say("note: these are not the published weights of the refiner", err=True)
     for result in found["results"]:
-        _show(result, f"{benchmark}-{model}", system.value, refiner)
+        _show(result, f"{benchmark}-{model}", system, refiner)
 
 
 def _show(result: dict[str, Any], name: str, system: str, refiner: str) -> None:
-    say(f"{name}, {result['prompt_set']}, {result['refined']['n_scored']} scored (times 100)")
+    from hqsam_metrics.base import score_of
+
+    score = score_of(result["original"]["protocol"])
+    say(f"{name}, {result['prompt_set']}, {result['refined']['n_scored']} scored (fractions times 100)")
     for label, key in ((system, "original"), (f"{system} + {refiner}", "refined")):
-        values = {k: v for k, v in result[key]["metrics"].items() if v is not None}
-        say(f"  {label:<24} " + "  ".join(f"{k} {100 * v:.1f}" for k, v in values.items()))
+        values = [(k, v, score.value(k).scale) for k, v in result[key]["metrics"].items() if v is not None]
+        say(f"  {label:<24} " + "  ".join(f"{scale.label(k)} {scale.factor * v:.1f}" for k, v, scale in values))
     for value, d in result["differences"].items():
-        interval = f"[{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
+        scale = score.column_scale(value)
+        low, middle, high = (scale.factor * d[name] for name in ("low", "difference", "high"))
         say(
-            f"  difference of {value}: {100 * d['difference']:+.1f} {interval}, p = {d['p_value']:.3g}, "
+            f"  difference of {scale.label(value)}: {middle:+.1f} [{low:+.1f}, {high:+.1f}], p = {d['p_value']:.3g}, "
             f"{d['n_pairs']} instances in {d['n_clusters']} clusters"
         )

@@ -55,3 +55,5 @@ def _show(found: server.Server) -> None:
         raise typer.Exit(1)
     whose = f"process {found.pid}" if found.ours else "given by PREFECT_API_URL"
     say(f"Prefect server: {found.page} ({whose})")
+    if found.ours:
+        say(f"its page asks for a password: the content of {server.auth_path(env.repository_root())}")

@@ -2,22 +2,24 @@
 
 For every benchmark, model, prompt set, system and metric: both values, their difference, a paired bootstrap interval
 over the instances that both revisions scored (clustered by image or video), a p-value corrected by Holm's method over
-the benchmarks, and a verdict. AP is no mean over instances: it is compared as a point, and the mean IoU and boundary
-IoU of the same instances are compared beside it, with intervals.
+the benchmarks, and a verdict. A value that is no mean over instances (AP) is compared as a point, and the mean of a
+quantity of the same instances is compared beside it, with intervals. Which value is what, its unit, and which way is
+better is a trait of the metric (`hqsam_metrics.base.Score`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hqsam.systems import System
 from hqsam_base.progress import Progress
+from hqsam_metrics.stats import holm, stratified
 from hqsam_pipelines.compare.revisions import WORKSPACE, NotAvailableError, Repository, Revision, unavailable
 from hqsam_pipelines.compare.rows import (
-    INSTANCE_ROWS,
-    UNIT_METRICS,
     BenchmarkRows,
     Change,
     Instance,
@@ -26,18 +28,19 @@ from hqsam_pipelines.compare.rows import (
 )
 from hqsam_pipelines.compare.stale import stale
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.stats import holm, stratified
+from hqsam_pipelines.report.results import systems_of
 
 ALPHA = 0.05
 METHOD = (
-    "B minus A in points (values times 100). Intervals: 95 % percentile intervals of a paired bootstrap over the "
-    "instances that both revisions scored, resampling whole images (videos for video sets). p-values: Holm-corrected "
-    "over benchmarks and prompt sets for each model, system and quantity. AP is not a mean over instances: it is "
-    "compared as a point; the rows 'instance IoU' and 'instance boundary IoU' test the masks behind it."
+    "B minus A, in points (fractions times 100) unless a unit is named; ↓: lower is better. Intervals: 95 % percentile "
+    "intervals of a paired bootstrap over the instances that both revisions scored, resampling whole images (videos for "
+    "video sets). p-values: Holm-corrected over benchmarks and prompt sets for each model, system and quantity. AP is "
+    "not a mean over instances: it is compared as a point; the rows 'instance IoU' and 'instance boundary IoU' test the "
+    "masks behind it."
 )
 METHOD_AP = (
-    " AP over all sizes and thresholds of COCO-type and LVIS-type sets has intervals of its own: whole images are "
-    "resampled, their matches kept, and precision and recall accumulated again."
+    " AP over all sizes and thresholds has intervals of its own: whole images (videos) are resampled, their matches "
+    "kept, and precision and recall accumulated again."
 )
 
 
@@ -68,6 +71,16 @@ class Comparison:
     instances: tuple[Instance, ...]
     method: str = METHOD
 
+    @functools.cached_property
+    def systems(self) -> tuple[System, ...]:
+        """The systems of B, then those that only A has."""
+        now, before = (systems_of(side.params, side.results) for side in (self.b, self.a))
+        return (*now, *(system for system in before if system.name not in {other.name for other in now}))
+
+    def system(self, name: str) -> System:
+        """A system by its name."""
+        return next(system for system in self.systems if system.name == name)
+
     @property
     def regressions(self) -> tuple[Change, ...]:
         """Rows that became significantly worse."""
@@ -88,7 +101,7 @@ def compare(
         root: folder with dvc.yaml, inside a git repository.
         rev_a: a git revision (or ``workspace``).
         rev_b: the same; what is judged.
-        ap_bootstrap: give AP intervals of its own (COCO, LVIS, UVO), from the predictions of both revisions.
+        ap_bootstrap: give AP intervals of its own, from the matches of both revisions.
         progress: called with (done, total, what).
 
     Raises:
@@ -107,7 +120,7 @@ def compare(
             progress(place, len(pairs), benchmark)
         one = BenchmarkRows(a, b, benchmark, model)
         rows = one.changes(strata)
-        found += one.with_ap_intervals(rows) if ap_bootstrap else rows
+        found += one.resampled(rows) if ap_bootstrap else rows
         instances += one.instances()
         notes += one.notes
         lacking += one.lacking
@@ -152,7 +165,8 @@ def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:
         if len(known) == len(paper.HQ4) == len(parts):
             a, b = (sum(getattr(c, side) for c in known) / len(known) for side in ("a", "b"))
             interval = stratified([parts[name] for name in paper.HQ4])
-            rows.append(Change(paper.HQ4_MEAN, model, prompt_set, system, metric, a, b, b - a, interval))
+            mean = replace(known[0], benchmark=paper.HQ4_MEAN, a=a, b=b, difference=b - a, interval=interval)
+            rows.append(mean)
     return rows
 
 
@@ -161,8 +175,7 @@ def _judged(changes: Sequence[Change]) -> list[Change]:
     families: dict[tuple[str, str, str, bool], list[int]] = {}
     for place, change in enumerate(changes):
         if change.interval is not None:
-            column = UNIT_METRICS.get(change.metric) or dict(INSTANCE_ROWS).get(change.metric, change.metric)
-            family = (change.model, change.system, column, change.benchmark == paper.HQ4_MEAN)
+            family = (change.model, change.system, change.family, change.benchmark == paper.HQ4_MEAN)
             families.setdefault(family, []).append(place)
     judged = list(changes)
     for places in families.values():
@@ -185,7 +198,7 @@ def _with_verdict(change: Change, p: float) -> Change:
         return replace(change, note="fewer than two images or videos")
     if p >= ALPHA:
         return replace(change, p_holm=p, verdict="noise")
-    return replace(change, p_holm=p, verdict="better" if change.interval.mean > 0 else "worse")
+    return replace(change, p_holm=p, verdict="better" if change.scale.gain(change.interval.mean) > 0 else "worse")
 
 
 def _missing(a: Revision, b: Revision) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines.compare.ap import folders
 from hqsam_pipelines.compare.comparison import Comparison
-from hqsam_pipelines.compare.revisions import NotAvailableError
+from hqsam_pipelines.compare.revisions import NotAvailableError, Revision
 from hqsam_pipelines.compare.rows import Instance
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.draw import overlay
@@ -19,6 +21,40 @@ from hqsam_pipelines.report.scenes import Pick, SceneReader
 
 COUNT = 8
 _PANEL = 208
+
+
+@contextmanager
+def folders(
+    revision: Revision, benchmark: str, model: str, tables: Sequence[str] | None
+) -> Iterator[tuple[Path, Path]]:
+    """The benchmark's and the predictions' folders of a revision, put together from the workspace or the cache.
+
+    Args:
+        revision: the revision.
+        benchmark: its name.
+        model: its name.
+        tables: the files of the benchmark that are wanted; None: all of them.
+
+    Raises:
+        NotAvailableError: a file cannot be had here.
+    """
+    truth, predictions = f"data/benchmarks/{benchmark}", f"data/predictions/{benchmark}-{model}"
+    repository = revision.repository
+    with tempfile.TemporaryDirectory(prefix="hqsam-compare-") as temporary:
+        for folder, wanted in ((truth, tables), (predictions, None)):
+            for name in wanted or repository.output_names(revision, folder):
+                place = Path(temporary) / folder / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                _put(repository.output_file(revision, folder, name), place)
+        yield Path(temporary) / truth, Path(temporary) / predictions
+
+
+def _put(source: Path | io.BytesIO, place: Path) -> None:
+    if isinstance(source, Path):
+        place.symlink_to(source.resolve())
+    else:
+        with place.open("wb") as file:
+            shutil.copyfileobj(source, file)
 
 
 def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
@@ -53,9 +89,11 @@ def _drawn(comparison: Comparison, benchmark: str, model: str, instances: Sequen
 
 
 def _picture(run: Run, before: Path, after: Path, instance: Instance) -> Picture:
+    quantity = run.score(instance.benchmark).pictured
+    assert quantity is not None  # or it would not have been chosen
     pick = Pick(
         instance.benchmark, instance.model, instance.prompt_set, instance.key, instance.cluster, instance.unit,
-        instance.a / 100, instance.b / 100, instance.quantity,
+        instance.a / quantity.scale.factor, instance.b / quantity.scale.factor, quantity,
     )  # fmt: skip
     reader = SceneReader(run, lambda _: ((before, instance.system), (after, instance.system)))
     scores = f"{instance.quantity} {instance.a:.1f} → {instance.b:.1f}"

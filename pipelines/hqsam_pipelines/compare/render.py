@@ -6,17 +6,20 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hqsam_base.terminal import styled
+from hqsam_metrics.base import Scale
+from hqsam_metrics.stats import Difference
 from hqsam_pipelines.compare.comparison import Comparison
-from hqsam_pipelines.compare.rows import UNIT_METRICS, Change, Instance, hq_system
+from hqsam_pipelines.compare.rows import Change, Instance, hq_system
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import SYSTEM_TITLES
-from hqsam_pipelines.report.stats import Difference
+from hqsam_pipelines.report.results import further
 from hqsam_pipelines.report.tables import interval_text, number, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from hqsam.systems import System
 
 VERSION = 1
 _KEYS = 6  # differing parameters that the terminal shows
@@ -30,7 +33,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "a": _revision(comparison, "a"),
         "b": _revision(comparison, "b"),
         "method": comparison.method,
-        "rows": [_row(change) for change in comparison.changes],
+        "rows": [_row(change, comparison.system(change.system)) for change in comparison.changes],
         "missing": list(comparison.missing),
         "notes": list(comparison.notes),
         "commits": list(comparison.commits),
@@ -47,14 +50,18 @@ def _revision(comparison: Comparison, side: str) -> dict[str, str]:
     return {"name": revision.name, "commit": revision.sha, "subject": revision.subject}
 
 
-def _row(change: Change) -> dict[str, Any]:
+def _row(change: Change, system: System) -> dict[str, Any]:
     interval = change.interval
     return {
         "benchmark": change.benchmark,
         "model": change.model,
         "prompt_set": change.prompt_set,
         "system": change.system,
+        "label": system.label,
+        "versus": system.versus,
         "metric": change.metric,
+        "unit": change.scale.unit,
+        "better": "lower" if change.scale.lower_is_better else "higher",
         "a": change.a,
         "b": change.b,
         "difference": change.difference,
@@ -82,7 +89,7 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
     console.print(styled("B  ", (b.label, "bold"), "  ", b.subject))
     console.print(comparison.method, style="dim", highlight=False)
     rows = [c for c in comparison.changes if every or is_main(comparison, c)]
-    console.print(terminal_table(rows))
+    console.print(terminal_table(rows, comparison))
     for note in dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable"):
         console.print(styled(("not comparable", "yellow"), f" {note}"))
     for key, left, right in comparison.params[:_KEYS]:
@@ -99,10 +106,14 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
 
 
 def is_main(comparison: Comparison, change: Change) -> bool:
-    """Whether a row belongs into the short table: SAM and the benchmark's HQ-SAM; means, AP, AP_B and tested rows."""
-    output = hq_system(comparison.b, change.benchmark)
-    main = change.metric in ("AP", "AP_B", *UNIT_METRICS) or change.interval is not None
-    return main and change.system in ("sam", output)
+    """Whether a row belongs into the short table: headline metrics, means, tested rows, of one system of each owner.
+
+    Of SAM and HQ-SAM that is what the benchmark's protocol says.
+    """
+    output = comparison.system(hq_system(comparison.b, change.benchmark))
+    others = further(comparison.systems, output.name)
+    shown = {output.name, output.versus, *(system.name for system in others)}
+    return (change.main or change.interval is not None) and change.system in shown
 
 
 def verdict_line(comparison: Comparison) -> str:
@@ -113,7 +124,7 @@ def verdict_line(comparison: Comparison) -> str:
     return f"{comparison.tested} rows tested: {text}." + (f" {refused} rows not comparable." if refused else "")
 
 
-def terminal_table(changes: list[Change]) -> Table:
+def terminal_table(changes: list[Change], comparison: Comparison) -> Table:
     """Rows as a table, benchmarks separated."""
     from rich import box
     from rich.table import Table
@@ -131,18 +142,19 @@ def terminal_table(changes: list[Change]) -> Table:
         group = (change.benchmark, change.model, change.prompt_set)
         if before and group != before:
             table.add_section()
-        table.add_row(*_cells(change, group != before, several))
+        label = comparison.system(change.system).label
+        table.add_row(*_cells(change, label, group != before, several))
         before = group
     return table
 
 
-def _cells(change: Change, first: bool, several_models: bool) -> list[Text]:
+def _cells(change: Change, label: str, first: bool, several_models: bool) -> list[Text]:
     name = f"{paper.title(change.benchmark)} {change.prompt_set}" + (f" {change.model}" if several_models else "")
     verdict = "–" if change.verdict == "untested" else change.verdict
     cells = [
         name if first else "",
-        SYSTEM_TITLES.get(change.system, change.system),
-        change.metric,
+        label,
+        change.scale.label(change.metric),
         number(change.a),
         number(change.b),
         signed(change.difference, 2),
@@ -175,9 +187,11 @@ def to_html(comparison: Comparison) -> str:
         "b": comparison.b,
         "method": comparison.method,
         "line": verdict_line(comparison),
-        "chart": Markup(_chart([c for c in main if c.interval is not None and c.system != "sam"], several)),
-        "main": [_html_row(c, several) for c in main],
-        "rest": [_html_row(c, several) for c in rest],
+        "chart": Markup(
+            _chart([c for c in main if c.interval is not None and comparison.system(c.system).versus], several)
+        ),
+        "main": [_html_row(c, comparison.system(c.system).label, several) for c in main],
+        "rest": [_html_row(c, comparison.system(c.system).label, several) for c in rest],
         "refused": list(dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable")),
         "missing": comparison.missing,
         "notes": (*comparison.notes, *notes),
@@ -185,7 +199,7 @@ def to_html(comparison: Comparison) -> str:
         "commits": comparison.commits,
         "params": comparison.params,
         "outputs": comparison.outputs,
-        "instances": [_instance(i, several) for i in comparison.instances],
+        "instances": [_instance(i, comparison.system(i.system).label, several) for i in comparison.instances],
     }
     return render("compare.html.j2", context)
 
@@ -194,9 +208,15 @@ def _chart(changes: list[Change], several: bool) -> str:
     from hqsam_pipelines.report.charts import interval_chart
 
     tones = {"better": "up", "worse": "down"}
-    known = [(c, c.interval) for c in changes if c.interval is not None and not math.isnan(c.interval.low)]
-    lines = [(_name(c, several), i.low, i.mean, i.high, tones.get(c.verdict, "flat")) for c, i in known]
-    return interval_chart(lines, "Differences with 95 % intervals", "B minus A, points") if lines else ""
+    charts: dict[Scale, list[tuple[str, float, float, float, str]]] = {}
+    for c in changes:
+        if c.interval is not None and not math.isnan(c.interval.low):
+            line = (_name(c, several), c.interval.low, c.interval.mean, c.interval.high, tones.get(c.verdict, "flat"))
+            charts.setdefault(c.scale, []).append(line)
+    return "".join(
+        interval_chart(lines, "Differences with 95 % intervals", f"B minus A, {scale.unit}")
+        for scale, lines in charts.items()
+    )
 
 
 def _benchmark(row: Change | Instance, several: bool) -> str:
@@ -205,17 +225,17 @@ def _benchmark(row: Change | Instance, several: bool) -> str:
 
 
 def _name(change: Change, several: bool) -> str:
-    metric = change.metric.replace("instance boundary IoU", "inst. BIoU").replace("instance IoU", "inst. IoU")
+    metric = change.scale.label(change.metric).replace("instance", "inst.").replace("boundary IoU", "BIoU")
     return f"{_benchmark(change, several)}, {change.prompt_set.replace('_', ' ')} . {metric}"
 
 
-def _html_row(change: Change, several: bool) -> dict[str, Any]:
+def _html_row(change: Change, label: str, several: bool) -> dict[str, Any]:
     tones = {"better": "up", "worse": "down", "not comparable": "down"}
     return {
         "benchmark": _benchmark(change, several),
         "prompt": change.prompt_set,
-        "system": SYSTEM_TITLES.get(change.system, change.system),
-        "metric": change.metric,
+        "system": label,
+        "metric": change.scale.label(change.metric),
         "a": number(change.a),
         "b": number(change.b),
         "difference": signed(change.difference, 2),
@@ -232,15 +252,15 @@ def _units(interval: Difference | None) -> str:
     return "" if interval is None else f"{interval.n} in {interval.clusters}"
 
 
-def _instance(instance: Instance, several: bool) -> dict[str, str]:
+def _instance(instance: Instance, label: str, several: bool) -> dict[str, str]:
     return {
         "benchmark": _benchmark(instance, several),
         "prompt": instance.prompt_set,
-        "system": SYSTEM_TITLES.get(instance.system, instance.system),
+        "system": label,
         "key": instance.key,
         "unit": instance.unit,
         "a": number(instance.a, 1),
         "b": number(instance.b, 1),
         "difference": signed(instance.b - instance.a),
-        "tone": "up" if instance.b > instance.a else "down",
+        "tone": "up" if instance.gain > 0 else "down",
     }

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from hqsam_base.errors import UserError
+from hqsam_pipelines.config import dvc_site
 from hqsam_pipelines.config.strict import MAX_BYTES, Digest, Name, Outline, outlined, parse_json, parse_yaml
 from hqsam_pipelines.report.results import Result, parse_metrics, units_frame
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from hqsam_metrics.ap.resample import Matches
 
 WORKSPACE = "workspace"
 METRICS = "reports/metrics"
@@ -113,6 +116,22 @@ class Revision:
         folder = f"data/scores/{benchmark}-{model}"
         source = self.repository.output_file(self, folder, "instances.parquet")
         return units_frame(source, f"{folder}/instances.parquet at {self.label}")
+
+    def matches(self, benchmark: str, model: str, prompt_set: str, system: str) -> Matches:
+        """The matches of one system: what its AP is resampled from.
+
+        Raises:
+            NotAvailableError: neither the workspace nor the cache nor a remote has them.
+            UserError: they are damaged.
+        """
+        from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
+
+        folder = f"data/scores/{benchmark}-{model}"
+        if MATCHES not in self.repository.output_names(self, folder):
+            why = "were written before matches were kept beside them: score that revision again"
+            raise NotAvailableError(folder, self.label, why)
+        files = {name: self.repository.output_file(self, folder, name) for name in (MATCHES, TRUTH)}
+        return read_matches(files, prompt_set, system, f"{folder} at {self.label}")
 
 
 class Repository:
@@ -299,10 +318,8 @@ class Repository:
 
         if not (self.root / ".dvc").is_dir() or not Config(dvc_dir=str(self.root / ".dvc"), validate=False)["remote"]:
             return None
-        from dvc.repo import Repo
-
         try:
-            return Repo(str(self.root)).cloud.get_remote_odb(hash_name="md5")
+            return dvc_site.open_repo(self.root).cloud.get_remote_odb(hash_name="md5")
         except Exception as error:  # no default among several remotes, a missing extra, bad credentials
             raise _AbsentError(f"the remote cannot be used: {type(error).__name__}: {error}") from error
 

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hqsam_base.safe_text import shown
+from hqsam_metrics.base import Quantity, Scale
+from hqsam_metrics.stats import Difference, stratified
 from hqsam_pipelines.compare.revisions import NotAvailableError, Revision
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import Result, metric_place
-from hqsam_pipelines.report.stats import Difference, stratified
+from hqsam_pipelines.report.results import Result, quantity_values
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Verdict = Literal["better", "worse", "noise", "same", "untested", "not comparable"]
 
-UNIT_METRICS = {"mIoU": "iou", "mBIoU": "biou", "J": "j", "F": "f", "J&F": "j&f"}
-INSTANCE_ROWS = (("instance IoU", "iou"), ("instance boundary IoU", "biou"))
 _INSTANCES = 24  # of a benchmark, at most, are listed
 Strata = dict[tuple[str, str, str], dict[str, tuple[Any, Any]]]
 """Paired differences and clusters of the HQ sets, by (model, prompt set, "system metric") and benchmark."""
@@ -33,9 +32,12 @@ class Change:
 
     Attributes:
         benchmark, model, prompt_set, system, metric: what.
-        a, b: values times 100; None if that side has none.
-        difference: b - a, points.
-        interval: paired bootstrap, points; None if the quantity has none or a table could not be had.
+        scale: how its values are shown, and which way is better.
+        family: what is tested together (Holm's correction): the quantity that the value is the mean of, or its name.
+        main: whether it belongs into the short table even without a test.
+        a, b: values as shown; None if that side has none.
+        difference: b - a.
+        interval: paired bootstrap of the difference; None if the quantity has none or a table could not be had.
         p_holm: corrected p-value, NaN if untested.
         verdict: ``same``: every instance is equal; ``untested``: no interval; ``not comparable``: other protocol.
         note: why there is no interval, or what differs.
@@ -47,6 +49,9 @@ class Change:
     prompt_set: str
     system: str
     metric: str
+    scale: Scale
+    family: str
+    main: bool
     a: float | None
     b: float | None
     difference: float | None = None
@@ -59,9 +64,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance whose HQ-SAM mask changed: its score (times 100) at both revisions.
+    """An instance whose HQ-SAM mask changed: its score, as shown, at both revisions.
 
-    The score is boundary IoU, J&F where a benchmark has no boundary IoU (`quantity`).
+    The score is the quantity that the benchmark's metric pictures (`quantity`); `gain` is positive where B is better.
     """
 
     benchmark: str
@@ -74,6 +79,7 @@ class Instance:
     a: float
     b: float
     quantity: str
+    gain: float
 
 
 class BenchmarkRows:
@@ -108,58 +114,60 @@ class BenchmarkRows:
                 found += _refused(a, b)
                 continue
             found += [self._change(a, b, metric, strata) for metric in _names(a, b)]
-            if any(metric.startswith("AP") for metric in _names(a, b)):
-                rows = [self._instances(a, name, column) for name, column in INSTANCE_ROWS]
-                found += [change for change in rows if change is not None]
+            stand_ins = [b.score.value(metric).stand_in for metric in _names(a, b)]
+            rows = [self._instances(a, quantity) for quantity in dict.fromkeys(stand_ins) if quantity is not None]
+            found += [change for change in rows if change is not None]
         return found
 
     def _change(self, a: Result, b: Result, metric: str, strata: Strata) -> Change:
-        left, right = (None if m not in r.metrics else 100 * r.metrics[m] for r, m in ((a, metric), (b, metric)))
+        left, right = a.shown(metric), b.shown(metric)
         difference = None if left is None or right is None else right - left
-        change = Change(*a.row, metric, left, right, difference)
-        column = UNIT_METRICS.get(metric)
-        if column is None:
-            return change
-        paired = self._paired(a, column)
+        change = replace(_bare(a, b, metric), a=left, b=right, difference=difference)
+        quantity = b.score.value(metric).mean_of
+        paired = None if quantity is None else self._paired(a, quantity)
         if paired is None:
             return change
         if self.benchmark in paper.HQ4:
             strata.setdefault((self.model, a.prompt_set, f"{a.system} {metric}"), {})[self.benchmark] = paired
         return replace(change, interval=stratified([paired]))
 
-    def with_ap_intervals(self, changes: Sequence[Change]) -> list[Change]:
-        """The rows, those of AP over all sizes and thresholds with intervals of their own."""
-        from hqsam_pipelines.compare.ap import matched_at
-        from hqsam_pipelines.report.ap import KINDS, ap_differences
+    def resampled(self, changes: Sequence[Change]) -> list[Change]:
+        """The rows, those whose values have matches at both revisions with intervals of their own."""
+        from hqsam_metrics.ap.resample import differences
 
-        section = self._b.params.get("benchmarks", {}).get(self.benchmark, {}).get("score", {})
-        rows = {(c.prompt_set, c.system) for c in changes if c.metric == "AP" and c.verdict != "not comparable"}
         found: dict[tuple[str, str, str], Difference] = {}
-        for prompt_set, system in sorted(rows) if section.get("metric") in KINDS else ():
+        for row in dict.fromkeys((*self._sides[0], *self._sides[1])):
+            a, b = (side.get(row) for side in self._sides)
+            if a is None or b is None or a.protocol_hash != b.protocol_hash:
+                continue
+            names = [name for name in _names(a, b) if b.score.value(name).resampled]
+            if not names:
+                continue
             try:
-                a, b = (matched_at(side, self.benchmark, self.model, prompt_set, system) for side in (self._a, self._b))
-                found |= {(prompt_set, system, name): d for name, d in ap_differences(a, b).items()}
+                new = differences(self._a.matches(*row), self._b.matches(*row), names)
+                found |= {(*row[2:], name): difference for name, difference in new.items()}
             except NotAvailableError as error:
                 self.lacking.append(error)
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 self.notes.append(f"{self.benchmark}: no bootstrap of AP: {type(error).__name__}: {error}")
         return [replace(c, interval=found.get((c.prompt_set, c.system, c.metric), c.interval)) for c in changes]
 
-    def _instances(self, result: Result, name: str, column: str) -> Change | None:
+    def _instances(self, result: Result, quantity: Quantity) -> Change | None:
         frames = self._frames(result)
         if frames is None:
             return None
-        a, b = (100 * unit_values(frame, column) for frame in frames)
+        a, b = (quantity.scale.factor * quantity_values(frame, quantity) for frame in frames)
         interval = stratified([(np.asarray(b - a, np.float64), frames[0]["cluster"].to_numpy())])
         left, right = float(a.mean()), float(b.mean())
-        return Change(*result.row, name, left, right, right - left, interval)
+        family = "+".join(quantity.columns)
+        return Change(*result.row, quantity.title, quantity.scale, family, False, left, right, right - left, interval)
 
-    def _paired(self, result: Result, column: str) -> tuple[Any, Any] | None:
+    def _paired(self, result: Result, quantity: Quantity) -> tuple[Any, Any] | None:
         frames = self._frames(result)
         if frames is None:
             return None
-        difference = 100 * (unit_values(frames[1], column) - unit_values(frames[0], column))
-        return np.asarray(difference, np.float64), frames[0]["cluster"].to_numpy()
+        a, b = (quantity_values(frame, quantity) for frame in frames)
+        return np.asarray(quantity.scale.factor * (b - a), np.float64), frames[0]["cluster"].to_numpy()
 
     def _frames(self, result: Result) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         """Both sides' rows of one system, the same instances in the same order; None if a table is missing."""
@@ -182,18 +190,19 @@ class BenchmarkRows:
         for row in [r for r in self._sides[0] if r in self._sides[1] and r[3] == self._output]:
             a, b = self._sides[0][row], self._sides[1][row]
             frames = self._frames(a) if a.protocol_hash == b.protocol_hash else None
-            if frames is None:
+            quantity = b.score.pictured
+            if frames is None or quantity is None:
                 continue
-            quantity = "J&F" if frames[0]["biou"].isna().all() else "boundary IoU"
-            left, right = (100 * f["biou"].fillna((f["j"] + f["f"]) / 2) for f in frames)
+            scale = quantity.scale
+            left, right = (scale.factor * quantity_values(frame, quantity) for frame in frames)
             change = (right - left).abs()
             largest = change[change > 1e-9].sort_values(ascending=False, kind="stable").index[:_INSTANCES]
             for place in largest:
                 key, unit = place
                 cluster = str(frames[0].at[place, "cluster"])
-                found.append(
-                    Instance(*row, str(key), cluster, str(unit), _at(left, place), _at(right, place), quantity)
-                )
+                shown = _at(left, place), _at(right, place)
+                gain = scale.gain(shown[1] - shown[0])
+                found.append(Instance(*row, str(key), cluster, str(unit), *shown, quantity.title, gain))
         return found
 
 
@@ -201,13 +210,16 @@ def _at(values: pd.Series[float], place: Any) -> float:
     return float(np.asarray(values.loc[[place]], np.float64)[0])
 
 
-def unit_values(frame: pd.DataFrame, column: str) -> pd.Series[float]:
-    """One per-instance quantity; ``j&f`` is the mean of both."""
-    return (frame["j"] + frame["f"]) / 2 if column == "j&f" else frame[column]
+def _bare(a: Result, b: Result, metric: str) -> Change:
+    """The row of a metric without numbers."""
+    value = b.score.value(metric)
+    family = metric if value.mean_of is None else "+".join(value.mean_of.columns)
+    main = metric in b.score.headline or value.mean_of is not None
+    return Change(*a.row, metric, value.scale, family, main, None, None)
 
 
 def _names(a: Result, b: Result) -> list[str]:
-    return sorted({*a.metrics, *b.metrics}, key=metric_place)
+    return sorted({*a.metrics, *b.metrics}, key=b.score.place)
 
 
 def _refused(a: Result, b: Result) -> list[Change]:
@@ -215,11 +227,10 @@ def _refused(a: Result, b: Result) -> list[Change]:
     keys = differing(a.protocol, b.protocol)
     note = "other protocol: " + "; ".join(f"{key} {left} → {right}" for key, left, right in keys)
     return [
-        Change(
-            *a.row,
-            metric,
-            None if metric not in a.metrics else 100 * a.metrics[metric],
-            None if metric not in b.metrics else 100 * b.metrics[metric],
+        replace(
+            _bare(a, b, metric),
+            a=a.shown(metric),
+            b=b.shown(metric),
             verdict="not comparable",
             note=note,
             protocol=keys,

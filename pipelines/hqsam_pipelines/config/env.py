@@ -81,7 +81,7 @@ def repository_root(start: Path | None = None) -> Path:
 
 
 def state_dir(root: Path) -> Path:
-    """`<root>/.hqsam`: locks, the local server's home and its log. Not under version control, and perhaps not there.
+    """`<root>/.hqsam`: locks, the local server's home, its password and log. Not under version control, and perhaps not there.
 
     Whoever starts something makes it (`make_state_dir`). Who reads, watches or ends does not: the checkout may be
     on its way out, as at the end of `dvc exp run --temp`, and a folder that comes back cannot be removed with it.
@@ -90,17 +90,23 @@ def state_dir(root: Path) -> Path:
 
 
 def make_state_dir(root: Path) -> Path:
-    """`state_dir`, created if needed.
+    """`state_dir`, created if needed. It is this user's alone (mode 0700): whoever writes there decides what runs.
 
     Raises:
-        UserError: it cannot be created.
+        UserError: it cannot be created, or belongs to somebody who is neither this user nor the owner of the checkout.
     """
     folder = state_dir(root)
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            folder.chmod(0o700)
     except OSError as error:
         cure = "run this in a checkout that can be written"
         raise UserError(f"the folder cannot be made ({error.strerror})", file=folder, cure=cure) from error
+    if found.st_uid not in (os.geteuid(), root.stat().st_uid) or not os.access(folder, os.W_OK | os.X_OK):
+        cure = "work in a clone of your own; if this one is yours, take the folder away after a look at who made it"
+        raise UserError(f"the folder belongs to another user (number {found.st_uid})", file=folder, cure=cure)
     return folder
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.errors import UserError
+from hqsam_pipelines.config import dvc_site
 from hqsam_pipelines.config.params import FILE, read_yaml
 from hqsam_pipelines.config.schema import unknown
 
@@ -45,10 +46,9 @@ def read_graph(root: Path, targets: Sequence[str]) -> Graph:
         UserError: an unknown target, or dvc.yaml is not valid.
     """
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     try:
-        with Repo(str(root)) as repo:
+        with dvc_site.open_repo(root) as repo:
             graph = repo.index.graph
             stages = {stage.name: stage for stage in graph.nodes}  # `addressing` depends on the current folder
             needs = {name: frozenset(n.name for n in graph.successors(stages[name])) for name in stages}
@@ -71,10 +71,9 @@ def edited(root: Path) -> list[str]:
         UserError: dvc.yaml is not valid, or another DVC is at work.
     """
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     try:
-        with Repo(str(root)) as repo:
+        with dvc_site.open_repo(root) as repo:
             names = [stage.name for stage in repo.index.stages]
             found = repo.status()
     except DvcException as error:

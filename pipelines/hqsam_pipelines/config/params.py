@@ -20,7 +20,8 @@ from hqsam_pipelines.config import schema
 
 if TYPE_CHECKING:
     from hqsam.model.options import ModelOptions
-    from hqsam.prediction.benchmark import PredictOptions
+    from hqsam.prediction.options import PredictOptions
+    from hqsam.systems import Entry
     from hqsam.training.options import TrainOptions
     from hqsam_datasets.benchmarks.base import BenchmarkOptions
     from hqsam_datasets.fetch.spec import ArchiveSpec
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hqsam_datasets.prepare.shards import ShardOptions
     from hqsam_datasets.quality.options import QualityOptions
     from hqsam_datasets.sources.base import SourceOptions
-    from hqsam_metrics.benchmark import ScoreOptions
+    from hqsam_metrics.base import Score, ScoreOptions
     from hqsam_pipelines.report.options import ReportOptions
 
 FILE = "params.yaml"
@@ -40,25 +41,33 @@ NAMED = ("archives", "sources", "benchmarks", "models")
 PLAIN = ("overlap", "quality", "shard", "augment", "train", "predict", "report")
 """Sections that are one options object."""
 
+OPTIONAL = ("systems",)
+"""Sections that need not be there: their default is what every run has."""
+
 BENCHMARK_KEYS = ("kind", "archive", "index", "predict", "score")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+
+FILE_NAMES = {"sources": ("kind", "archive"), "benchmarks": ("kind", "archive"), "models": ("backbone", "variant")}
+"""Keys of an entry whose value is part of a path in dvc.yaml."""
 
 OPTIONS = {
     "archives": "hqsam_datasets.fetch.spec:ArchiveSpec",
     "sources": "hqsam_datasets.sources.base:SourceOptions",
     "models": "hqsam.model.options:ModelOptions",
     "index": "hqsam_datasets.benchmarks.base:BenchmarkOptions",
-    "score": "hqsam_metrics.benchmark:ScoreOptions",
     "overlap": "hqsam_datasets.overlap.gate:OverlapOptions",
     "quality": "hqsam_datasets.quality.options:QualityOptions",
     "shard": "hqsam_datasets.prepare.shards:ShardOptions",
     "augment": "hqsam_datasets.prepare.augment:AugmentOptions",
     "train": "hqsam.training.options:TrainOptions",
-    "predict": "hqsam.prediction.benchmark:PredictOptions",
+    "predict": "hqsam.prediction.options:PredictOptions",
     "report": "hqsam_pipelines.report.options:ReportOptions",
 }
-"""Which class a section is validated by, as `module:name`; imported when the section is asked for."""
+"""Which class a section is validated by, as `module:name`; imported when the section is asked for.
+
+A benchmark's `score` section has the class that its metric states (`hqsam_metrics.base.Score.options`).
+"""
 
 
 @dataclass(frozen=True)
@@ -162,21 +171,75 @@ class Params:
         return self._benchmark_part(benchmark, "predict", self.raw["predict"])  # type: ignore[no-any-return]
 
     def score(self, benchmark: str) -> ScoreOptions:
-        """`benchmarks.<name>.score`."""
-        options: ScoreOptions = self._benchmark_part(benchmark, "score", {})
-        self._check_seam("hqsam_metrics.scores", options.metric, "metric", f"benchmarks.{benchmark}.score.metric")
+        """`benchmarks.<name>.score`, of the class that its metric states."""
+        own = self.entry("benchmarks", benchmark)["score"]
+        key = f"benchmarks.{benchmark}.score"
+        options: ScoreOptions = schema.build(self._metric(benchmark).options, own, file=self.file, key=key)
+        self._check_output(benchmark, options.output)
         return options
+
+    def _metric(self, benchmark: str) -> Score:
+        from hqsam_metrics.base import SCORES, ScoreOptions
+
+        own, key = self.entry("benchmarks", benchmark)["score"], f"benchmarks.{benchmark}.score"
+        name = own.get("metric") if isinstance(own, Mapping) else None
+        if not isinstance(name, str):
+            only = {k: v for k, v in own.items() if k == "metric"} if isinstance(own, Mapping) else own
+            schema.build(ScoreOptions, only, file=self.file, key=key)  # says what is wrong with it
+        elif name not in SCORES.names():
+            raise schema.unknown(name, SCORES.names(), what="metric", file=self.file, key=f"{key}.metric")
+        return SCORES.load(str(name))
 
     def _check_metric(self, benchmark: str, kind: str) -> None:
         """The metric must be one for this kind of ground truth: found out by the score stage, it would cost all predictions."""
-        from hqsam_metrics.base import load_score
+        from hqsam_metrics.base import SCORES
 
-        options = self.score(benchmark)
-        if load_score(options.metric).kind != kind:
+        score = self._metric(benchmark)
+        if score.kind != kind:
+            fitting = [name for name in SCORES.names() if SCORES.load(name).kind == kind]
             raise UserError(
-                f"the metric {options.metric} is not for this set, whose ground truth is of kind {kind}", file=self.file,
-                key=f"benchmarks.{benchmark}.score.metric", cure=f"say metric: {kind}",
+                f"the metric {score.name} is not for this set, whose ground truth is of kind {kind}", file=self.file,
+                key=f"benchmarks.{benchmark}.score.metric", cure=f"say metric: {' or '.join(fitting)}",
             )  # fmt: skip
+
+    @functools.cached_property
+    def systems(self) -> tuple[Entry, ...]:
+        """The entries of `systems`; those of every run if there is no such section.
+
+        Raises:
+            UserError: an entry is not valid, two give a system of one name, or one names a system that is not there.
+        """
+        from hqsam import systems
+
+        entries = []
+        for name, values in self.raw.get("systems", systems.SECTION).items():
+            kind = str(values.get("kind"))
+            self._check_seam("hqsam.systems", kind, "system kind", f"systems.{name}.kind")
+            key = f"systems.{name}"
+            options = schema.build(systems.load(kind).options, values, file=self.file, key=key)
+            for model in options.models:
+                if model not in self.models:
+                    raise schema.unknown(model, self.models, what="model", file=self.file, key=f"{key}.models")
+            entries.append(systems.Entry(name, options))
+        try:
+            systems.check(entries)
+        except UserError as error:
+            raise UserError(error.problem, file=self.file, key=error.key, cure=error.cure) from None
+        return tuple(entries)
+
+    def systems_of(self, model: str) -> tuple[Entry, ...]:
+        """The entries that are predicted for a model."""
+        from hqsam import systems
+
+        return systems.applying(self.systems, model, self.models)
+
+    def _check_output(self, benchmark: str, output: str) -> None:
+        from hqsam import systems
+
+        known = [system.name for system in systems.of_entries(self.systems)]
+        if output not in known:
+            key = f"benchmarks.{benchmark}.score.output"
+            raise schema.unknown(output, known, what="system", file=self.file, key=key)
 
     @property
     def overlap(self) -> OverlapOptions:
@@ -235,6 +298,7 @@ class Params:
         for name in self.benchmarks:
             parts += [self.index(name), self.predict(name), self.score(name)]
         parts += [getattr(self, name) for name in PLAIN if name not in ("predict", "train")]
+        parts += self.systems if "systems" in self.raw else ()
         return len(parts)
 
     def _named(self, section: str, name: str) -> Any:
@@ -301,7 +365,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
-    known = ("profile", "seed", *NAMED, *PLAIN)
+    known = ("profile", "seed", *NAMED, *PLAIN, *OPTIONAL)
     for key in raw:
         if key not in known:
             raise schema.unknown(str(key), known, what="key", file=file, key=str(key))
@@ -313,7 +377,13 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
             cure = f"expected {schema.describe(kind)}"
             raise UserError(f"wrong type: found {schema.show(raw[key])}", file=file, key=key, cure=cure)
     for section in NAMED:
-        _check_names(raw[section], section, file)
+        if not raw[section]:
+            raise UserError("there is no entry", file=file, key=section, cure="name at least one")
+    for section in (name for name in OPTIONAL if name in raw):
+        if not isinstance(raw[section], Mapping) or not raw[section]:
+            cure = "name at least one entry, or leave the section out"
+            raise UserError(f"expected a mapping, found {schema.show(raw[section])}", file=file, key=section, cure=cure)
+    check_names(raw, file)
     for section in ("sources", "benchmarks"):
         _check_archives(raw, section, file)
     for name in raw["benchmarks"].keys() & raw["sources"].keys():
@@ -326,15 +396,30 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
         _check_benchmark(entry, name, file)
 
 
-def _check_names(entries: Mapping[str, Any], section: str, file: Path) -> None:
-    if not entries:
-        raise UserError("there is no entry", file=file, key=section, cure="name at least one")
-    for name, entry in entries.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            cure = "use lower-case letters, digits and underscores: it becomes a file, folder and stage name"
-            raise UserError(f"bad name {name!r}", file=file, key=section, cure=cure)
-        if not isinstance(entry, Mapping):
-            raise UserError(f"expected a mapping, found {schema.show(entry)}", file=file, key=f"{section}.{name}")
+def check_names(raw: object, file: Path) -> None:
+    """Refuse names that must not become part of a path, a stage name or a word of a command, whatever else the file holds.
+
+    Quick, so that every entry point can ask before DVC acts on the names.
+
+    Raises:
+        UserError: a name of an entry, or one that an entry gives for a file (`FILE_NAMES`), is none.
+    """
+    sections = raw if isinstance(raw, Mapping) else {}
+    for section in (*NAMED, *OPTIONAL):
+        entries = sections.get(section, {})
+        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+            _check_name(name, file, section)
+            if not isinstance(entry, Mapping):
+                raise UserError(f"expected a mapping, found {schema.show(entry)}", file=file, key=f"{section}.{name}")
+            for key in FILE_NAMES.get(section, ()):
+                if key in entry:
+                    _check_name(entry[key], file, f"{section}.{name}.{key}")
+
+
+def _check_name(name: object, file: Path, key: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        cure = "use lower-case letters, digits and underscores: it becomes a file, folder and stage name"
+        raise UserError(f"bad name {name!r}", file=file, key=key, cure=cure)
 
 
 def _check_archives(raw: Mapping[str, Any], section: str, file: Path) -> None:

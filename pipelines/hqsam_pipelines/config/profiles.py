@@ -12,7 +12,7 @@ from hqsam_base.atomic import atomic_file
 from hqsam_base.errors import UserError
 from hqsam_base.locks import is_held
 from hqsam_pipelines import ablations
-from hqsam_pipelines.config import env, overlays
+from hqsam_pipelines.config import dvc_site, env, overlays
 from hqsam_pipelines.config.params import FILE, Params, parse_yaml
 from hqsam_pipelines.config.schema import unknown
 
@@ -143,9 +143,7 @@ def _cached(root: Path, paths: list[Path]) -> set[Path]:
     rest = [path for path in paths if path not in known]
     if not rest or not (root / ".dvc").is_dir():
         return known
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
+    with dvc_site.open_repo(root) as repo:
         return known | {path for path in rest if _holds(repo, root / path)}
 
 
@@ -196,9 +194,7 @@ def restore(root: Path) -> Iterator[str]:
                 yield f"restored {path} (from {ASIDE})"
     if not (root / ".dvc").is_dir():
         return  # no cache to bring anything from
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
+    with dvc_site.open_repo(root) as repo:
         lost = [Path(out.fs_path) for out in repo.index.outs if out.use_cache and out.hash_info and not out.exists]
         if lost:
             repo.checkout(targets=[str(path) for path in lost], allow_missing=True)

@@ -78,7 +78,8 @@ def _explain(problems: list[Any], kind: type, file: Path, key: str) -> UserError
         expected = _type_at(kind, place)
         return UserError(f"a required key is missing{more}", file=file, key=dotted, cure=f"add it: {expected}")
     if first["type"] == "value_error":  # a validator's own words are complete
-        return UserError(str(first["ctx"]["error"]) + more, file=file, key=dotted)
+        found = first["ctx"]["error"]
+        return UserError(str(found) + more, file=file, key=dotted, cure=getattr(found, "cure", None))
     problem = f"{first['msg']}, found {show(first['input'])}{more}"
     return UserError(problem, file=file, key=dotted, cure=f"expected {_type_at(kind, place)}")
 
@@ -155,12 +156,7 @@ def _build_dataclass(kind: Any, values: Mapping[str, Any], file: Path, key: str)
 def _call(make: Callable[[], T], file: Path, key: str) -> T:
     try:
         return make()
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error), file=file, key=key) from error
-    except Exception as error:
-        # `hqsam_metrics` has a UserError of its own, because it depends on nothing of ours.
-        if type(error).__name__ != "UserError":
-            raise
+    except (ValueError, TypeError, UserError) as error:  # a class knows neither file nor section
         raise UserError(str(error), file=file, key=key) from error
 
 

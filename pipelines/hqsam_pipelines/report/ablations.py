@@ -19,7 +19,7 @@ from typing import Any
 
 from hqsam_pipelines import ablations
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import SAM, Run
+from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.tables import csv_text, number
 
 COLUMNS = (
@@ -78,16 +78,18 @@ def _values(run: Run, model: str, *, vanilla: bool = False) -> tuple[float | Non
 
 
 def _value(run: Run, model: str, benchmark: str, metric: str, vanilla: bool) -> float | None:
-    """One number, times 100; the mean of the four HQ sets only where all four have it."""
+    """One number as shown; the mean of the four HQ sets only where all four have it."""
     names = paper.HQ4 if benchmark == paper.HQ4_MEAN else (benchmark,)
     found = []
     for name in names:
         sets = run.prompt_sets(name, model)
-        result = run.find(name, model, sets[0], SAM if vanilla else run.hq_system(name)) if sets else None
+        result = (
+            run.find(name, model, sets[0], run.baseline(name) if vanilla else run.hq_system(name)) if sets else None
+        )
         if result is None or metric not in result.metrics:
             return None
-        found.append(result.metrics[metric])
-    return 100 * sum(found) / len(found)
+        found.append(result.metrics[metric] * result.score.value(metric).scale.factor)
+    return sum(found) / len(found)
 
 
 def _published(row: str) -> tuple[float | None, ...]:

@@ -9,17 +9,17 @@ from typing import Any
 
 from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
+from hqsam_metrics.ap.resample import RESAMPLES
+from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
 from hqsam_pipelines.report import cost, html, paper, scenes, sources
 from hqsam_pipelines.report import tables as report_tables
-from hqsam_pipelines.report.ap import RESAMPLES
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.results import Run, load_run
-from hqsam_pipelines.report.rows import Row, headline_rows, other_rows, spec_rows
+from hqsam_pipelines.report.rows import Row, headline_rows, other_rows, spec_rows, system_rows
 from hqsam_pipelines.report.scenes import Pick, SceneReader
-from hqsam_pipelines.report.stats import REPLICATES
 
 _PALETTE = 256
 
@@ -45,6 +45,7 @@ class Numbers:
     training: tuple[list[str], list[list[str]]]
     ablations: list[report_ablations.AblationRow]
     models: list[Row]
+    systems: list[Row]
 
 
 def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     options = ReportOptions.model_validate(dict(run.params.get("report", {})))
     progress(0, 5, "numbers")
     numbers = _numbers(run)
-    _write_tables(out / "tables", numbers)
+    _write_tables(out / "tables", numbers, run)
     _write_plots(out / "plots", numbers)
     progress(1, 5, "choosing instances")
     picks = [p for b in run.benchmarks for p in scenes.candidates(run, run.models[0], b)]
@@ -82,19 +83,22 @@ def _numbers(run: Run) -> Numbers:
         training=report_tables.curve_table(run.root, run.models),
         ablations=ablations,
         models=[row for name in more for row in headline_rows(run, name)],
+        systems=system_rows(run, model),
     )
 
 
-def _write_tables(folder: Path, numbers: Numbers) -> None:
+def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
     with atomic_folder(folder) as tmp:
         (tmp / "overview.md").write_text(report_tables.summary_markdown(numbers.overview), encoding="utf-8")
-        (tmp / "overview.csv").write_text(report_tables.table_csv(numbers.overview), encoding="utf-8")
+        (tmp / "overview.csv").write_text(report_tables.table_csv(numbers.overview, run.systems), encoding="utf-8")
         for spec, rows in numbers.tables:
-            (tmp / f"{spec.name}.csv").write_text(report_tables.table_csv(rows), encoding="utf-8")
+            (tmp / f"{spec.name}.csv").write_text(report_tables.table_csv(rows, run.systems), encoding="utf-8")
         (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
-        (tmp / "further.csv").write_text(report_tables.table_csv(numbers.others), encoding="utf-8")
+        (tmp / "further.csv").write_text(report_tables.table_csv(numbers.others, run.systems), encoding="utf-8")
+        if numbers.systems:
+            (tmp / "systems.csv").write_text(report_tables.systems_csv(numbers.systems, run), encoding="utf-8")
         if numbers.models:
-            (tmp / "models.csv").write_text(report_tables.table_csv(numbers.models), encoding="utf-8")
+            (tmp / "models.csv").write_text(report_tables.table_csv(numbers.models, run.systems), encoding="utf-8")
         if numbers.ablations:
             (tmp / "ablations.csv").write_text(report_ablations.table_csv(numbers.ablations), encoding="utf-8")
             (tmp / "ablations.md").write_text(report_ablations.markdown(numbers.ablations), encoding="utf-8")
@@ -108,10 +112,10 @@ def _write_plots(folder: Path, numbers: Numbers) -> None:
 
 
 _KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
-    ("improved", "Most improved", "The largest gains in boundary IoU over SAM.", scenes.improved),
+    ("improved", "Most improved", "The largest gains in boundary quality over SAM.", scenes.improved),
     ("worsened", "Most worsened", "The largest losses against SAM.", scenes.worsened),
-    ("best", "Best", "HQ-SAM's highest boundary IoU.", scenes.best),
-    ("worst", "Worst", "HQ-SAM's lowest boundary IoU.", scenes.worst),
+    ("best", "Best", "HQ-SAM's best boundaries.", scenes.best),
+    ("worst", "Worst", "HQ-SAM's worst boundaries.", scenes.worst),
 )
 """Galleries: identifier (and name of the option with their number), title, text, choice."""
 
@@ -148,7 +152,8 @@ def _write_figures(
 
 def _picture(reader: SceneReader, pick: Pick, panel: int) -> Picture:
     image = overlay(reader.read(pick), panel)
-    scores = f"{pick.quantity} {100 * pick.sam:.1f} → {100 * pick.hq:.1f}"
+    scale = pick.quantity.scale
+    scores = f"{scale.label(pick.quantity.title)} {scale.factor * pick.sam:.1f} → {scale.factor * pick.hq:.1f}"
     caption = f"{paper.title(pick.benchmark)}, {pick.prompt_set.replace('_', ' ')} . {scores} . {pick.place}"
     return Picture(image, f"Masks of SAM and HQ-SAM for {pick.unit}", caption)
 
@@ -161,7 +166,11 @@ def _hero(reader: SceneReader, picks: Sequence[Pick], options: ReportOptions) ->
         return None
     rows = [strip(reader.read(pick), 232) for pick in shown]
     captions = [
-        [paper.title(p.benchmark), f"{p.quantity} {100 * p.sam:.0f}", f"{p.quantity} {100 * p.hq:.0f}", ""]
+        [
+            paper.title(p.benchmark),
+            *(f"{p.quantity.title} {p.quantity.scale.factor * v:.0f}" for v in (p.sam, p.hq)),
+            "",
+        ]
         for p in shown
     ]
     heads = ["Image and prompt", "SAM", "HQ-SAM", "Ground truth"]
@@ -182,11 +191,7 @@ def _page(
     if numbers.curves:
         text = "Bold: mean of the four HQ sets; thin: each set. As in the paper's Figure 4."
         charts.append(("Images above a boundary-IoU threshold", html.recall_chart(numbers.curves), text))
-    if picks:
-        sam, hq = [p.sam for p in picks], [p.hq for p in picks]
-        ahead = sum(p.gain > 0 for p in picks)
-        text = f"All benchmarks; above the diagonal HQ-SAM is better ({ahead} of {len(picks)} instances)."
-        charts.append(("Every instance", html.gain_chart(sam, hq), text))
+    charts += _gain_charts(picks)
     data = _data_context(run)
     shown = [_gallery_context(g, pictures) for g in galleries]
     model = run.models[0]
@@ -204,8 +209,9 @@ def _page(
         "overview": html.overview(numbers.overview),
         "hero": None if hero is None else {**html.embed(hero), "text": _HERO_TEXT},
         "paper_backbone": paper.reference_backbone(run.backbone(model)),
-        "tables": [html.table_context(spec, rows) for spec, rows in numbers.tables],
+        "tables": [html.table_context(spec, rows, run) for spec, rows in numbers.tables],
         "more_tables": html.other_context(numbers.others)
+        + html.systems_context(numbers.systems, run)
         + html.models_context(numbers.models)
         + report_ablations.context(numbers.ablations, str(run.params.get("profile", ""))),
         "cost": cost.cost_context(),
@@ -215,6 +221,21 @@ def _page(
         **data,
     }
     return html.render("report.html.j2", context)
+
+
+def _gain_charts(picks: Sequence[Pick]) -> list[tuple[str, str, str]]:
+    """(title, svg, text) of each scale that the pictured quantities have, named by the first of them."""
+    scales: dict[Any, list[Pick]] = {}
+    for pick in picks:
+        scales.setdefault(pick.quantity.scale, []).append(pick)
+    found = []
+    for scale, mine in scales.items():
+        ahead, side = sum(p.gain > 0 for p in mine), "below" if scale.lower_is_better else "above"
+        where = "All benchmarks" if len(scales) == 1 else paper.titles(p.benchmark for p in mine)
+        text = f"{where}; {side} the diagonal HQ-SAM is better ({ahead} of {len(mine)} instances)."
+        chart = html.gain_chart([p.sam for p in mine], [p.hq for p in mine], mine[0].quantity)
+        found.append((scale.label("Every instance"), chart, text))
+    return found
 
 
 def _others(numbers: Numbers) -> str:

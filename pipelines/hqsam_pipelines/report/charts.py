@@ -113,29 +113,47 @@ def scatter_chart(series: Sequence[Series], axes: Axes, label: str) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """One line of a dumbbell chart, in percent; `tone` is the CSS class of the difference `b` - `a`: up, down or flat."""
+    """One line of a dumbbell chart.
+
+    Attributes:
+        name: what is measured.
+        a, b: SAM's and HQ-SAM's value.
+        tone: CSS class of the difference `b` - `a`: up (better beyond noise), down or flat.
+        better: whether `b` is at least as good as `a`.
+    """
 
     name: str
     a: float
     b: float
     tone: str = "flat"
+    better: bool = True
 
 
-def dumbbell_chart(pairs: Sequence[Pair], label: str, names: tuple[str, str] = ("SAM", "HQ-SAM")) -> str:
-    """For each line a dot for SAM, one for HQ-SAM, and the way between them; the number is the difference."""
+def dumbbell_chart(
+    pairs: Sequence[Pair], label: str, limits: tuple[float, float] | None = (0.0, 100.0),
+    names: tuple[str, str] = ("SAM", "HQ-SAM"),
+) -> str:  # fmt: skip
+    """For each line a dot for SAM, one for HQ-SAM, and the way between them; the number is the difference.
+
+    Args:
+        pairs: the lines.
+        label: what the chart shows, for screen readers.
+        limits: ends of the axis; None: around the values.
+        names: of the two dots.
+    """
     row, left, right = 26, 190, 70
     width, height = 720, 30 + row * len(pairs)
-    low, high = 0.0, 100.0
+    low, high = limits or span([v for pair in pairs for v in (pair.a, pair.b)], 0.1)
     scale = (width - left - right) / (high - low)
     body = []
-    for tick in range(0, 101, 20):
-        x = left + tick * scale
+    for tick in ticks(low, high, 5):
+        x = left + (tick - low) * scale
         body.append(f'<line class="grid" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{height - 22}"/>')
-        body.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{tick}</text>')
+        body.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{_short(tick)}</text>')
     for place, pair in enumerate(pairs):
         y = 8 + row * place + row / 2
-        a, b = left + pair.a * scale, left + pair.b * scale
-        way = "up" if pair.b >= pair.a else "down"
+        a, b = left + (pair.a - low) * scale, left + (pair.b - low) * scale
+        way = "up" if pair.better else "down"
         body += [
             f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(pair.name)}</text>',
             f'<line class="way {way}" x1="{a:.1f}" y1="{y:.1f}" x2="{b:.1f}" y2="{y:.1f}"/>',

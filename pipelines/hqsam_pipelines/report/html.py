@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import yaml
 
+from hqsam.model.outputs import Output
+from hqsam.systems import listed
+from hqsam_metrics.base import Quantity, Scale
+from hqsam_metrics.stats import Difference
 from hqsam_pipelines.report import paper, sources
 from hqsam_pipelines.report.charts import Axes, Pair, Series, dumbbell_chart, legend, line_chart, scatter_chart, span
 from hqsam_pipelines.report.draw import webp_bytes
-from hqsam_pipelines.report.results import SYSTEM_TITLES, Run
+from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.rows import Row
-from hqsam_pipelines.report.stats import Difference
-from hqsam_pipelines.report.tables import THRESHOLDS, interval_text, number, signed
+from hqsam_pipelines.report.tables import THRESHOLDS, interval_text, number, signed, versus
 
 _CLOUD = 1500  # more points than this make the scatter plot a blot
 
@@ -78,6 +81,11 @@ def notices(run: Run) -> list[str]:
         texts.append("Overlap between training and evaluation images was found and kept (overlap.unresolved: keep).")
     for name, text in sources.missing(run).items():
         texts.append(f"Not evaluated, or not with every prompt: {name} ({text}).")
+    texts += [
+        f"{run.system(system).label} cannot take the prompts {', '.join(sets)} of {paper.title(benchmark)}: it has no row there."
+        for benchmark in run.benchmarks
+        for system, sets in sources.unsupported(run, benchmark).items()
+    ]
     unscored = [r for r in run.results if r.n_scored != r.n_expected]
     if unscored:
         names = ", ".join(sorted({f"{r.benchmark}/{r.prompt_set}" for r in unscored}))
@@ -92,20 +100,21 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
         if row.benchmark == paper.HQ4_MEAN:
             found.append(
                 {
-                    "what": f"{row.metric}, mean of the four HQ sets",
+                    "what": f"{row.label}, mean of the four HQ sets",
                     "value": number(row.hq, 1),
-                    "unit": f"HQ-SAM, {signed(row.delta)} points",
+                    "unit": f"HQ-SAM, {signed(row.delta)} {row.scale.unit}",
                     "more": f"SAM {number(row.sam, 1)} . 95 % interval of the gain {interval_text(row.interval)}",
                 }
             )
-    boundary = [r for r in rows if r.metric in ("mBIoU", "AP_B", "J&F") and r.benchmark != paper.HQ4_MEAN]
-    up, down = (sum(sign * (r.delta or 0.0) > 0 for r in boundary) for sign in (1, -1))
+    boundary = [r for r in rows if r.main and r.benchmark != paper.HQ4_MEAN]
+    up, down = (sum(sign * r.gain > 0 for r in boundary) for sign in (1, -1))
+    names = ", ".join(dict.fromkeys(r.metric for r in boundary))
     found.append(
         {
-            "what": "Boundary metrics where HQ-SAM is ahead",
+            "what": "Main metrics where HQ-SAM is ahead",
             "value": f"{up} of {len(boundary)}",
             "unit": "benchmarks and prompts",
-            "more": f"behind in {down}, equal in {len(boundary) - up - down}; mBIoU, AP of boundaries, J&F",
+            "more": f"behind in {down}, equal in {len(boundary) - up - down}; {names}",
         }
     )
     return found
@@ -123,14 +132,14 @@ def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "first": group != before,
                 "benchmark": paper.title(row.benchmark),
                 "prompt": row.prompt_set,
-                "metric": row.metric,
+                "metric": row.label,
                 "sam": number(row.sam, 1),
                 "hq": number(row.hq, 1),
                 "delta": signed(row.delta),
-                "delta_tone": tone(row.interval),
+                "delta_tone": tone(row.interval, row.scale),
                 "interval": interval_text(row.interval),
                 "instance": signed(row.stand_in.mean) if row.stand_in else "",
-                "instance_tone": tone(row.stand_in),
+                "instance_tone": tone(row.stand_in, row.stand_in_of.scale if row.stand_in_of else row.scale),
                 "instance_interval": interval_text(row.stand_in) if row.stand_in else "",
                 "units": f"{known.n} in {known.clusters}" if known else "",
                 "paper_delta": signed(row.paper_delta),
@@ -141,18 +150,20 @@ def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def overview_chart(rows: Sequence[Row]) -> str:
-    """Dumbbells: boundary metric of every benchmark."""
-    shown = [r for r in rows if r.metric in ("mBIoU", "AP_B", "J&F") and r.sam is not None and r.hq is not None]
+    """Dumbbells: main metric of every benchmark; one chart for each scale."""
+    shown = [r for r in rows if r.main and r.sam is not None and r.hq is not None]
     several = {r.benchmark for r in shown if sum(o.benchmark == r.benchmark for o in shown) > 1}
-    pairs = []
+    charts: dict[Scale, list[Pair]] = {}
     for row in shown:
         prompt = f", {row.prompt_set.replace('_', ' ')}" if row.benchmark in several else ""
-        name = f"{paper.title(row.benchmark)}{prompt} . {row.metric}"
-        pairs.append(Pair(name, row.sam or 0.0, row.hq or 0.0, tone(row.interval)))
-    return dumbbell_chart(pairs, "Boundary quality of SAM and HQ-SAM on every benchmark")
+        name = f"{paper.title(row.benchmark)}{prompt} . {row.label}"
+        pair = Pair(name, row.sam or 0.0, row.hq or 0.0, tone(row.interval, row.scale), row.gain >= 0)
+        charts.setdefault(row.scale, []).append(pair)
+    label = "Boundary quality of SAM and HQ-SAM on every benchmark"
+    return "".join(dumbbell_chart(pairs, scale.label(label), scale.limits) for scale, pairs in charts.items())
 
 
-def table_context(spec: paper.TableSpec, rows: Sequence[Row]) -> dict[str, Any]:
+def table_context(spec: paper.TableSpec, rows: Sequence[Row], run: Run) -> dict[str, Any]:
     """One table in the paper's layout: systems down, benchmarks and metrics across."""
     groups: list[dict[str, Any]] = []
     for row in rows:
@@ -167,8 +178,8 @@ def table_context(spec: paper.TableSpec, rows: Sequence[Row]) -> dict[str, Any]:
         "title": spec.title,
         "source": spec.source,
         "groups": groups,
-        "columns": [row.metric for row in rows],
-        "lines": _ours(rows) + _papers(rows),
+        "columns": [row.label for row in rows],
+        "lines": _ours(rows, run) + _papers(rows),
     }
 
 
@@ -176,32 +187,32 @@ def _cell(text: str, tone: str = "", more: str = "") -> dict[str, str]:
     return {"text": text, "tone": tone, "more": more}
 
 
-def tone(difference: Difference | None) -> str:
-    """CSS class of a difference: green or red only where the interval excludes zero."""
+def tone(difference: Difference | None, scale: Scale) -> str:
+    """CSS class of a difference: green (better) or red only where the interval excludes zero."""
     if difference is None or not difference.excludes_zero:
         return "flat"
-    return "up" if difference.mean > 0 else "down"
+    return "up" if scale.gain(difference.mean) > 0 else "down"
 
 
-def _ours(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    output = rows[0].hq_system
-    other = "hq_sum" if output == "hq_token" else "hq_token"
+def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
+    output, baseline = run.system(rows[0].hq_system), run.system(rows[0].baseline)
     lines = [
-        {"name": "SAM", "style": "", "cells": [_cell(number(r.sam, 1)) for r in rows]},
+        {"name": baseline.label, "style": "", "cells": [_cell(number(r.sam, 1)) for r in rows]},
         {
-            "name": f"HQ-SAM ({SYSTEM_TITLES[output]})",
+            "name": f"{output.owner} ({output.label})",
             "style": "ours",
             "cells": [_cell(number(r.hq, 1)) for r in rows],
         },
         {
             "name": "Δ, 95 % interval",
             "style": "",
-            "cells": [_cell(signed(r.delta), tone(r.interval), _more(r)) for r in rows],
+            "cells": [_cell(signed(r.delta), tone(r.interval, r.scale), _more(r)) for r in rows],
         },
     ]
-    if any(other in r.values for r in rows):
-        cells = [_cell(number(r.values.get(other), 1)) for r in rows]
-        lines.append({"name": f"other output ({SYSTEM_TITLES[other]})", "style": "muted", "cells": cells})
+    for other in (s for s in run.systems if s not in (output, baseline) and any(s.name in r.values for r in rows)):
+        cells = [_cell(number(r.values.get(other.name), 1)) for r in rows]
+        name = f"other output ({other.label})" if other.owner == output.owner else other.label
+        lines.append({"name": name, "style": "muted", "cells": cells})
     return lines
 
 
@@ -230,6 +241,19 @@ def other_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [_plain_table("Further benchmarks and prompts", rows)] if rows else []
 
 
+def systems_context(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
+    """A plain table of the systems beside SAM and HQ-SAM, each against its own baseline."""
+    if not rows:
+        return []
+    lines = [
+        [paper.title(r.benchmark), r.prompt_set, r.label, run.system(r.hq_system).label, number(r.hq, 1), versus(r, run),
+         number(r.sam, 1) if versus(r, run) else "", signed(r.delta), interval_text(r.interval)]
+        for r in rows
+    ]  # fmt: skip
+    names = ["Benchmark", "Prompt", "Metric", "System", "Value", "Against", "Its value", "Δ", "95 % interval"]
+    return [{"title": "Other systems of this run", "columns": names, "lines": lines}]
+
+
 def models_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """A plain table of the models that the rest of the page does not show."""
     if not rows:
@@ -241,7 +265,7 @@ def models_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _plain_table(title: str, rows: Sequence[Row]) -> dict[str, Any]:
     lines = [
-        [paper.title(r.benchmark), r.prompt_set, r.metric, number(r.sam, 1), number(r.hq, 1), signed(r.delta),
+        [paper.title(r.benchmark), r.prompt_set, r.label, number(r.sam, 1), number(r.hq, 1), signed(r.delta),
          interval_text(r.interval)]
         for r in rows
     ]  # fmt: skip
@@ -262,16 +286,19 @@ def recall_chart(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     return line_chart(series, axes, "Share of images whose boundary IoU exceeds a threshold")
 
 
-def gain_chart(sam: Sequence[float], hq: Sequence[float]) -> str:
-    """Each instance: SAM's boundary IoU against HQ-SAM's."""
+def gain_chart(sam: Sequence[float], hq: Sequence[float], quantity: Quantity) -> str:
+    """Each instance: SAM's value of a quantity against HQ-SAM's, both as stored."""
     step = -(-len(sam) // _CLOUD) if sam else 1
-    cloud = Series("instances", "hq", [100 * v for v in sam[::step]], [100 * v for v in hq[::step]])
-    axes = Axes("SAM, boundary IoU", "HQ-SAM, boundary IoU", (0.0, 100.0), (0.0, 100.0))
-    return scatter_chart([cloud], axes, "Boundary IoU of every instance, SAM against HQ-SAM")
+    x, y = ([quantity.scale.factor * v for v in side[::step]] for side in (sam, hq))
+    name, limits = quantity.scale.label(quantity.title), quantity.scale.limits or span([*x, *y])
+    axes = Axes(f"SAM, {name}", f"HQ-SAM, {name}", limits, limits)
+    title = name[:1].upper() + name[1:]
+    return scatter_chart([Series("instances", "hq", x, y)], axes, f"{title} of every instance, SAM against HQ-SAM")
 
 
 _X_COLUMNS = ("step", "iteration", "epoch")
-_CURVE_STYLES = {"sam": "sam", "hq_token": "hq", "hq_sum": "extra"}
+_CURVE_STYLES: dict[str, str] = {Output.sam: "sam", Output.hq_token: "hq", Output.hq_sum: "extra"}
+_CURVE_TITLES = {system.name: system.label for system in listed(None)}
 
 
 _MODEL_STYLES = ("hq", "truth", "extra", "plain")
@@ -308,7 +335,7 @@ def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, title: st
             points = [(_float(r[x_name]) if x_name else float(i), _float(r[name])) for i, r in enumerate(mine)]
             known = [(x, scale * y) for x, y in points if x is not None and y is not None]
             label = f"{model}: {_curve_title(name)}" if several else _curve_title(name)
-            style = _MODEL_STYLES[turn % len(_MODEL_STYLES)] if several and _system(name) != "sam" else None
+            style = _MODEL_STYLES[turn % len(_MODEL_STYLES)] if several and _system(name) != Output.sam else None
             series.append(
                 Series(label, style or _curve_style(name, place), [p[0] for p in known], [p[1] for p in known])
             )
@@ -319,8 +346,8 @@ def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, title: st
 
 def _telling(names: Sequence[str], *, first: bool) -> list[str]:
     """One column a model, so that a colour is a model: the whole loss, the HQ token; SAM once, of the first."""
-    chosen = [name for name in names if name == "loss" or _system(name) == "hq_token"] or list(names[:1])
-    return [name for name in names if _system(name) == "sam" and first] + chosen
+    chosen = [name for name in names if name == "loss" or _system(name) == Output.hq_token] or list(names[:1])
+    return [name for name in names if _system(name) == Output.sam and first] + chosen
 
 
 def _xs(series: Series) -> Sequence[float]:
@@ -336,7 +363,7 @@ def _system(name: str) -> str:
 
 
 def _curve_title(name: str) -> str:
-    return SYSTEM_TITLES.get(_system(name), name)
+    return _CURVE_TITLES.get(_system(name), name)
 
 
 def _curve_style(name: str, place: int) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
@@ -160,6 +161,11 @@ TITLES = {
 def title(benchmark: str) -> str:
     """The name of a benchmark as people write it; an unknown one keeps its own."""
     return TITLES.get(benchmark, benchmark)
+
+
+def titles(benchmarks: Iterable[str]) -> str:
+    """The names of some benchmarks, each once."""
+    return ", ".join(dict.fromkeys(title(name) for name in benchmarks))
 
 
 @functools.cache

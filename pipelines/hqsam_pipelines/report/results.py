@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,36 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import StringConstraints
 
+from hqsam.systems import System, listed
 from hqsam_base.errors import UserError
+from hqsam_metrics.base import Quantity, Score, score_of
 from hqsam_pipelines.config.strict import Name, Outline, outlined, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hqsam_pipelines.report.stats import Difference
+    from hqsam_metrics.stats import Difference
 
-SAM = "sam"
-SYSTEMS = ("sam", "hq_token", "hq_sum")
-SYSTEM_TITLES = {"sam": "SAM", "hq_token": "HQ token", "hq_sum": "SAM + HQ"}
 _TEXTS = ("prompt_set", "system", "key", "cluster", "unit")
-UNIT_COLUMNS = ("prompt_set", "system", "key", "cluster", "unit", "iou", "biou", "j", "f")
-
-
-_FIRST = ("mIoU", "mBIoU", "J&F", "J", "F")
-_AP_NAME = re.compile(r"(AP|AR)(_B)?(_strict)?(.*)")
-_CELLS = ("", "50", "75", "s", "m", "l", "r", "c", "f")
-
-
-def metric_place(name: str) -> tuple[int, int, int, int, str]:
-    """Sorting key of metric names: means and AP first, mask before boundary before strict, AR last."""
-    if name in _FIRST:
-        return (0, 0, 0, _FIRST.index(name), name)
-    found = _AP_NAME.fullmatch(name)
-    if found is None:
-        return (3, 0, 0, 0, name)
-    kind, boundary, strict, cell = found.groups()
-    place = _CELLS.index(cell) if cell in _CELLS else len(_CELLS)
-    return (2 if kind == "AR" else 1, bool(boundary), bool(strict), place, name)
 
 
 @dataclass(frozen=True)
@@ -56,8 +36,8 @@ class Result:
         benchmark: name as in ``params.yaml``.
         model: name as in ``params.yaml``.
         prompt_set: ``gt_box``, ``detector_box``, ...
-        system: ``sam``, ``hq_token`` or ``hq_sum``.
-        metrics: finite values only; AP and IoU types are fractions 0..1. An undefined metric is absent.
+        system: a name of the run's list (`hqsam.systems`).
+        metrics: finite values only, as stored (`hqsam_metrics.base.Scale`). An undefined metric is absent.
         n_expected: units that the protocol asks for.
         n_scored: units that were scored.
         protocol: the protocol block.
@@ -75,6 +55,15 @@ class Result:
     protocol: Mapping[str, Any]
     protocol_hash: str
     warnings: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def score(self) -> Score:
+        """The metric that it is of, by its protocol."""
+        return score_of(self.protocol)
+
+    def shown(self, metric: str) -> float | None:
+        """A value as people read it, None if it is undefined."""
+        return self.score.value(metric).scale.factor * self.metrics[metric] if metric in self.metrics else None
 
     @property
     def row(self) -> tuple[str, str, str, str]:
@@ -155,9 +144,8 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
         where: name for error messages.
 
     Returns:
-        A frame with the columns `UNIT_COLUMNS`; ``j`` and ``f`` are NaN where the table has none.
+        The table: prompt_set, system, key, cluster, unit and the columns of the metric.
     """
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -166,8 +154,8 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
         missing = sorted({*_TEXTS} - set(table.column_names))
         if missing:
             raise UserError(f"the per-instance table lacks the columns {missing}", file=where, cure="score again")
-        strange = [name for name in UNIT_COLUMNS if name in table.column_names and not _is_ours(table[name], name)]
-        frame: pd.DataFrame = table.to_pandas().reindex(columns=pd.Index(UNIT_COLUMNS))
+        strange = [name for name in table.column_names if not _is_ours(table[name], name)]
+        frame: pd.DataFrame = table.to_pandas()
     except (pa.ArrowException, OSError, ValueError) as error:
         cure = "run `dvc repro score` or `dvc pull`"
         raise UserError(f"the per-instance table cannot be read: {error}", file=where, cure=cure) from error
@@ -187,10 +175,32 @@ def _is_ours(column: Any, name: str) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_null(kind))
 
 
+def quantity_values(frame: pd.DataFrame, quantity: Quantity) -> pd.Series[float]:
+    """A quantity of every row of a per-instance table, as stored; NaN where the table lacks a column."""
+    columns = frame.reindex(columns=list(quantity.columns))
+    total: pd.Series[float] = sum((columns[name] for name in quantity.columns[1:]), columns[quantity.columns[0]])
+    return total / len(quantity.columns)
+
+
 def as_mapping(params: Any) -> Mapping[str, Any]:
     """The sections of ``params.yaml`` as plain mappings, from a mapping or from the validated `Params`."""
     sections: Mapping[str, Any] = params if isinstance(params, Mapping) else params.raw
     return sections
+
+
+def systems_of(params: Mapping[str, Any], results: Iterable[Result]) -> tuple[System, ...]:
+    """The systems of a run: the list of its ``params.yaml``, then those that only its results have, by name."""
+    known = listed(params.get("systems"))
+    more = sorted({result.system for result in results} - {system.name for system in known})
+    return (*known, *(System(name=name, label=name, owner=name) for name in more))
+
+
+def further(systems: Sequence[System], output: str) -> tuple[System, ...]:
+    """The systems beside those of the owners of `output` (what HQ-SAM is in a protocol) and of its baseline."""
+    of_name = {system.name: system for system in systems}
+    hq = of_name[output]
+    shown = {hq.owner, of_name[hq.versus or output].owner}
+    return tuple(system for system in systems if system.owner not in shown)
 
 
 class Run:
@@ -208,7 +218,7 @@ class Run:
         self.results = tuple(results)
         self._by_row = {result.row: result for result in results}
         self.units = functools.lru_cache(maxsize=4)(self._read_units)
-        self.ap_differences = functools.lru_cache(maxsize=None)(self._ap_differences)
+        self.resampled = functools.lru_cache(maxsize=None)(self._resampled)
 
     @property
     def benchmarks(self) -> list[str]:
@@ -231,9 +241,31 @@ class Run:
         section: Mapping[str, Any] = self.params.get("benchmarks", {}).get(benchmark, {})
         return section
 
+    @functools.cached_property
+    def systems(self) -> tuple[System, ...]:
+        """The systems of the run: the list of ``params.yaml``, then those that only the results have, by name."""
+        return systems_of(self.params, self.results)
+
+    def system(self, name: str) -> System:
+        """A system of the run by its name."""
+        return next(system for system in self.systems if system.name == name)
+
+    def baseline(self, benchmark: str) -> str:
+        """What HQ-SAM is compared with in this benchmark's protocol: SAM."""
+        output = self.hq_system(benchmark)
+        return self.system(output).versus or output
+
+    def further(self, benchmark: str) -> tuple[System, ...]:
+        """The systems beside HQ-SAM, its other outputs and its baseline."""
+        return further(self.systems, self.hq_system(benchmark))
+
     def hq_system(self, benchmark: str) -> str:
         """Which system is HQ-SAM in this benchmark's protocol (``score.output``)."""
         return str(self.benchmark_params(benchmark).get("score", {}).get("output", "hq_token"))
+
+    def score(self, benchmark: str) -> Score:
+        """The metric of a benchmark with results."""
+        return next(r.score for r in self.results if r.benchmark == benchmark)
 
     def backbone(self, model: str) -> str:
         """The model's backbone; its own name if ``params.yaml`` does not say."""
@@ -247,20 +279,19 @@ class Run:
         """``data/<kind>/<benchmark>-<model>``."""
         return self.root / "data" / kind / f"{benchmark}-{model}"
 
-    def _ap_differences(self, benchmark: str, model: str, prompt_set: str) -> dict[str, Difference]:
-        """Bootstrapped differences of AP, AP_B, ...: HQ-SAM minus SAM; empty for metrics that cannot be resampled."""
-        from hqsam_pipelines.report.ap import KINDS, ap_differences, matched
+    def _resampled(self, benchmark: str, model: str, prompt_set: str, system: str) -> dict[str, Difference]:
+        """A system minus its baseline, of the values that are resampled from matches, as shown; empty if there are none."""
+        from hqsam_metrics.ap.resample import differences
+        from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
 
-        score = self.benchmark_params(benchmark).get("score", {})
-        if score.get("metric") not in KINDS:
+        results = [self.find(benchmark, model, prompt_set, s) for s in (self.system(system).versus or system, system)]
+        score, folder = self.score(benchmark), self.folder("scores", benchmark, model)
+        names = [m for r in results if r is not None for m in r.metrics if score.value(m).resampled]
+        if None in results or not names:
             return {}
-        truth = self.root / "data" / "benchmarks" / benchmark
-        predictions = self.folder("predictions", benchmark, model)
-        sides = [
-            matched(benchmark=truth, predictions=predictions, prompt_set=prompt_set, system=system, score=score)
-            for system in (SAM, self.hq_system(benchmark))
-        ]
-        return ap_differences(*sides)
+        files = {name: folder / name for name in (MATCHES, TRUTH)}
+        a, b = (read_matches(files, prompt_set, r.system, str(folder)) for r in results if r is not None)
+        return differences(a, b, dict.fromkeys(names))
 
     def _read_units(self, benchmark: str, model: str) -> pd.DataFrame:
         path = self.folder("scores", benchmark, model) / "instances.parquet"

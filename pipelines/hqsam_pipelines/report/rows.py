@@ -1,44 +1,42 @@
 """The numbers of the report: one `Row` per benchmark, prompt set and metric, ours beside the paper's.
 
-All values in a `Row` are as people print them: AP, IoU, J and F times 100, differences in points.
+All values in a `Row` are as people print them (`hqsam_metrics.base.Scale`): fractions times 100, differences in points.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hqsam_metrics.base import Quantity, Scale, Value
+from hqsam_metrics.stats import Difference, paired, stratified
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import SAM, SYSTEMS, Run, metric_place
-from hqsam_pipelines.report.stats import Difference, paired, stratified
+from hqsam_pipelines.report.results import Run, quantity_values
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Which per-instance column a metric is the mean of; for the others the interval is that of a stand-in (below).
-UNIT_COLUMN = {"mIoU": "iou", "mBIoU": "biou", "J": "j", "F": "f", "J&F": "j&f"}
-COLUMN_TITLES = {"iou": "instance IoU", "biou": "instance boundary IoU", "j": "J", "f": "F", "j&f": "J&F"}
-
-HEADLINE = ("mIoU", "mBIoU", "AP", "AP_B", "J&F")
-"""The metrics of the overview; a benchmark shows those it has."""
-
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one benchmark: SAM against HQ-SAM, ours and the paper's.
+    """One metric of one benchmark: a system against its baseline (HQ-SAM against SAM), ours and the paper's.
 
     Attributes:
         benchmark, prompt_set, metric, model: what is measured.
-        hq_system: which system is HQ-SAM here.
-        values: by system, times 100.
-        delta: HQ-SAM minus SAM, points; None if one is undefined.
-        interval: paired bootstrap of `delta` itself: for means over units, and for AP over all sizes and thresholds.
-        stand_in: for AP types: paired bootstrap of the mean per-instance (boundary) IoU; AP itself is no such mean.
-        stand_in_of: name of that quantity.
+        hq_system: the system that the row is about: by default what HQ-SAM is in the benchmark's protocol.
+        baseline: what it is compared with.
+        scale: how values are shown, and which way is better.
+        main: whether charts and the count of gains are about this metric of the benchmark.
+        values: by system, as shown.
+        delta: HQ-SAM minus SAM, as shown; None if one is undefined.
+        interval: paired bootstrap of `delta` itself: for means over units, and for values that have matches.
+        stand_in: for values that are no mean over units: paired bootstrap of a quantity of the instances.
+        stand_in_of: that quantity.
         paper_sam, paper_hq: the paper's values on `paper_backbone`.
         n_scored, n_expected: units.
     """
@@ -48,11 +46,14 @@ class Row:
     metric: str
     model: str
     hq_system: str
+    baseline: str
+    scale: Scale
+    main: bool
     values: dict[str, float]
     delta: float | None
     interval: Difference | None
     stand_in: Difference | None
-    stand_in_of: str
+    stand_in_of: Quantity | None
     paper_sam: float | None
     paper_hq: float | None
     paper_backbone: str
@@ -60,13 +61,23 @@ class Row:
     n_expected: int
 
     @property
+    def label(self) -> str:
+        """The metric's name, with its unit and direction where they are not the usual ones."""
+        return self.scale.label(self.metric)
+
+    @property
+    def gain(self) -> float:
+        """The difference with the sign that makes positive better for HQ-SAM; 0 if one value is undefined."""
+        return self.scale.gain(self.delta or 0.0)
+
+    @property
     def sam(self) -> float | None:
-        """SAM's value."""
-        return self.values.get(SAM)
+        """The baseline's value: SAM's."""
+        return self.values.get(self.baseline)
 
     @property
     def hq(self) -> float | None:
-        """HQ-SAM's value."""
+        """The system's value: HQ-SAM's."""
         return self.values.get(self.hq_system)
 
     @property
@@ -80,42 +91,34 @@ def minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def stand_in_column(metric: str) -> str | None:
-    """The per-instance column that tells whether an AP-type metric moved beyond noise."""
-    if not metric.startswith("AP"):
-        return None
-    return "biou" if metric.startswith("AP_B") else "iou"
-
-
-def unit_values(frame: pd.DataFrame, column: str) -> pd.Series[float]:
-    """One per-instance quantity; ``j&f`` is the mean of both."""
-    if column == "j&f":
-        return (frame["j"] + frame["f"]) / 2
-    return frame[column]
-
-
 @functools.lru_cache(maxsize=4096)
-def make_row(run: Run, model: str, benchmark: str, prompt_set: str, metric: str) -> Row | None:
-    """One row; None if no system has the metric. Several tables show the same one: it is computed once."""
+def make_row(
+    run: Run, model: str, benchmark: str, prompt_set: str, metric: str, system: str | None = None
+) -> Row | None:
+    """One row of a system (default: what HQ-SAM is here); None if no system has the metric.
+
+    Several tables show the same one: it is computed once.
+    """
     if benchmark == paper.HQ4_MEAN:
         return _mean_row(run, model, prompt_set, metric)
-    results = {s: run.find(benchmark, model, prompt_set, s) for s in SYSTEMS}
-    values = {s: 100 * r.metrics[metric] for s, r in results.items() if r is not None and metric in r.metrics}
+    results = {s.name: run.find(benchmark, model, prompt_set, s.name) for s in run.systems}
+    shown = {s: None if r is None else r.shown(metric) for s, r in results.items()}
+    values = {s: number for s, number in shown.items() if number is not None}
     if not values:
         return None
-    hq = run.hq_system(benchmark)
-    column = UNIT_COLUMN.get(metric)
-    own = run.ap_differences(benchmark, model, prompt_set).get(metric) if metric.startswith("AP") else None
-    other = stand_in_column(metric)
+    hq, score = system or run.hq_system(benchmark), run.score(benchmark)
+    value = score.value(metric)
+    own = run.resampled(benchmark, model, prompt_set, hq).get(metric) if value.resampled else None
     counted = next(r for r in results.values() if r is not None)
     return _row(
         run,
         (benchmark, prompt_set, metric, model),
+        value,
         values,
         hq,
-        interval=own or _interval(run, benchmark, model, prompt_set, hq, column),
-        stand_in=_interval(run, benchmark, model, prompt_set, hq, other),
-        stand_in_of=COLUMN_TITLES.get(other or "", ""),
+        main=(metric,) == score.headline[-1:],
+        interval=own or _interval(run, benchmark, model, prompt_set, hq, value.mean_of),
+        stand_in=_interval(run, benchmark, model, prompt_set, hq, value.stand_in),
         counts=(counted.n_scored, counted.n_expected),
     )
 
@@ -123,26 +126,32 @@ def make_row(run: Run, model: str, benchmark: str, prompt_set: str, metric: str)
 def _row(
     run: Run,
     what: tuple[str, str, str, str],
+    value: Value,
     values: dict[str, float],
     hq: str,
     *,
+    main: bool,
     interval: Difference | None,
     stand_in: Difference | None,
-    stand_in_of: str,
     counts: tuple[int, int],
 ) -> Row:
     benchmark, prompt_set, metric, model = what
     backbone = paper.reference_backbone(run.backbone(model))
+    baseline = run.system(hq).versus or hq
+    ours = hq == run.hq_system(paper.HQ4[0] if benchmark == paper.HQ4_MEAN else benchmark)
     return Row(
         *what,
         hq_system=hq,
+        baseline=baseline,
+        scale=value.scale,
+        main=main,
         values=values,
-        delta=minus(values.get(hq), values.get(SAM)),
+        delta=minus(values.get(hq), values.get(baseline)) if hq != baseline else None,
         interval=interval,
         stand_in=stand_in,
-        stand_in_of=stand_in_of,
-        paper_sam=paper.value("SAM", benchmark, prompt_set, metric, backbone),
-        paper_hq=paper.value("HQ-SAM", benchmark, prompt_set, metric, backbone),
+        stand_in_of=value.stand_in,
+        paper_sam=paper.value("SAM", benchmark, prompt_set, metric, backbone) if ours else None,
+        paper_hq=paper.value("HQ-SAM", benchmark, prompt_set, metric, backbone) if ours else None,
         paper_backbone=backbone,
         n_scored=counts[0],
         n_expected=counts[1],
@@ -150,49 +159,51 @@ def _row(
 
 
 def _pair(run: Run, benchmark: str, model: str, prompt_set: str, hq: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The per-instance rows of SAM and of HQ-SAM, in the same order."""
+    """The per-instance rows of a system's baseline and of the system, in the same order."""
     frame = run.units(benchmark, model)
     chosen = frame[frame["prompt_set"] == prompt_set].set_index(["key", "unit"]).sort_index()
-    sam, head = chosen[chosen["system"] == SAM], chosen[chosen["system"] == hq]
+    sam, head = (chosen[chosen["system"] == name] for name in (run.system(hq).versus or hq, hq))
     both = sam.index.intersection(head.index)
     return sam.loc[both], head.loc[both]
 
 
-def _interval(run: Run, benchmark: str, model: str, prompt_set: str, hq: str, column: str | None) -> Difference | None:
-    if column is None:
+def _interval(
+    run: Run, benchmark: str, model: str, prompt_set: str, hq: str, quantity: Quantity | None
+) -> Difference | None:
+    if quantity is None or run.system(hq).versus is None:
         return None
+    return paired(*_differences(run, benchmark, model, prompt_set, hq, quantity))
+
+
+def _differences(
+    run: Run, benchmark: str, model: str, prompt_set: str, hq: str, quantity: Quantity
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """A system minus its baseline, of every instance, as shown, and its cluster."""
     sam, head = _pair(run, benchmark, model, prompt_set, hq)
-    difference = 100 * (unit_values(head, column) - unit_values(sam, column))
-    return paired(np.asarray(difference, np.float64), sam["cluster"].to_numpy())
+    difference = quantity.scale.factor * (quantity_values(head, quantity) - quantity_values(sam, quantity))
+    return np.asarray(difference, np.float64), sam["cluster"].to_numpy()
 
 
 def _mean_row(run: Run, model: str, prompt_set: str, metric: str) -> Row | None:
     """The unweighted mean of the four sets; its interval resamples each set on its own."""
     parts = [make_row(run, model, name, prompt_set, metric) for name in paper.HQ4]
     rows = [part for part in parts if part is not None]
-    if len(rows) < len(paper.HQ4):
+    if len(rows) < len(paper.HQ4) or len({row.scale for row in rows}) > 1:
         return None
-    systems = [s for s in SYSTEMS if all(s in row.values for row in rows)]
-    hq = rows[0].hq_system
+    systems = [s.name for s in run.systems if all(s.name in row.values for row in rows)]
+    hq, value = rows[0].hq_system, run.score(paper.HQ4[0]).value(metric)
+    strata = value.mean_of and [_differences(run, name, model, prompt_set, hq, value.mean_of) for name in paper.HQ4]
     return _row(
         run,
         (paper.HQ4_MEAN, prompt_set, metric, model),
+        value,
         {s: sum(row.values[s] for row in rows) / len(rows) for s in systems},
         hq,
-        interval=_mean_interval(run, model, prompt_set, hq, UNIT_COLUMN[metric]),
+        main=rows[0].main,
+        interval=stratified(strata or []),
         stand_in=None,
-        stand_in_of="",
         counts=(sum(row.n_scored for row in rows), sum(row.n_expected for row in rows)),
     )
-
-
-def _mean_interval(run: Run, model: str, prompt_set: str, hq: str, column: str) -> Difference | None:
-    strata = []
-    for name in paper.HQ4:
-        sam, head = _pair(run, name, model, prompt_set, hq)
-        difference = 100 * (unit_values(head, column) - unit_values(sam, column))
-        strata.append((np.asarray(difference, np.float64), sam["cluster"].to_numpy()))
-    return stratified(strata)
 
 
 def spec_rows(run: Run, model: str, spec: paper.TableSpec) -> list[Row]:
@@ -227,14 +238,28 @@ def _all_metrics(run: Run, model: str, pairs: Iterable[tuple[str, str]]) -> Iter
 
 def metric_names(run: Run, model: str, benchmark: str, prompt_set: str) -> list[str]:
     """Names of all defined metrics, in reading order."""
-    results = [run.find(benchmark, model, prompt_set, s) for s in SYSTEMS]
-    return sorted({name for r in results if r is not None for name in r.metrics}, key=metric_place)
+    results = [run.find(benchmark, model, prompt_set, s.name) for s in run.systems]
+    return sorted({name for r in results if r is not None for name in r.metrics}, key=run.score(benchmark).place)
 
 
-def headline_rows(run: Run, model: str, metrics: Sequence[str] = HEADLINE) -> list[Row]:
-    """The overview: the main metrics of every benchmark, the mean of the four HQ sets first."""
-    rows = [make_row(run, model, paper.HQ4_MEAN, "gt_box", m) for m in ("mIoU", "mBIoU")]
+def headline_rows(run: Run, model: str) -> list[Row]:
+    """The overview: the headline metrics of every benchmark, the mean of the four HQ sets first."""
+    means = run.score(paper.HQ4[0]).headline if paper.HQ4[0] in run.benchmarks else ()
+    rows = [make_row(run, model, paper.HQ4_MEAN, "gt_box", metric) for metric in means]
     for benchmark in run.benchmarks:
         for prompt_set in run.prompt_sets(benchmark, model):
-            rows += [make_row(run, model, benchmark, prompt_set, metric) for metric in metrics]
+            headline = run.score(benchmark).headline
+            rows += [make_row(run, model, benchmark, prompt_set, metric) for metric in headline]
+    return [row for row in rows if row is not None]
+
+
+def system_rows(run: Run, model: str) -> list[Row]:
+    """The headline metrics of the systems beside SAM and HQ-SAM: a refiner's, other people's models."""
+    places = [(b, p, s.name) for b in run.benchmarks for p in run.prompt_sets(b, model) for s in run.further(b)]
+    rows = [
+        make_row(run, model, benchmark, prompt_set, metric, system)
+        for benchmark, prompt_set, system in places
+        if run.find(benchmark, model, prompt_set, system) is not None
+        for metric in run.score(benchmark).headline
+    ]
     return [row for row in rows if row is not None]

@@ -9,20 +9,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hqsam_base.errors import UserError
+from hqsam_metrics.base import Quantity
 from hqsam_pipelines.report.draw import Mask, Scene
-from hqsam_pipelines.report.results import SAM, Run
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-_BEST_OF = ("coco", "lvis", "ytvis")
-"""Metrics whose per-instance score is that of the best detection of the class."""
+from hqsam_pipelines.report.results import Run, quantity_values
 
 
 @dataclass(frozen=True)
@@ -32,8 +26,8 @@ class Pick:
     Attributes:
         benchmark, model, prompt_set: where it is from.
         key, cluster, unit: as in the per-instance table.
-        sam, hq: its scores, fractions.
-        quantity: what the scores are: boundary IoU, or J&F (mean of both) where a benchmark has no boundary IoU.
+        sam, hq: its scores, as stored.
+        quantity: what the scores are: what the benchmark's metric pictures.
     """
 
     benchmark: str
@@ -44,7 +38,7 @@ class Pick:
     unit: str
     sam: float
     hq: float
-    quantity: str = "boundary IoU"
+    quantity: Quantity
 
     @property
     def place(self) -> str:
@@ -54,8 +48,13 @@ class Pick:
 
     @property
     def gain(self) -> float:
-        """HQ-SAM minus SAM."""
-        return self.hq - self.sam
+        """By how much HQ-SAM is better than SAM."""
+        return self.quantity.scale.gain(self.hq - self.sam)
+
+    @property
+    def merit(self) -> float:
+        """HQ-SAM's score with the sign that makes more better."""
+        return self.quantity.scale.gain(self.hq)
 
 
 def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
@@ -64,14 +63,16 @@ def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
     Where the score is that of the best detection of the class, an object without any is left out: there is no mask to
     look at. `missed` counts them.
     """
+    quantity = run.score(benchmark).pictured
+    if quantity is None:
+        return []
     frame = run.units(benchmark, model)
-    quantity = "J&F" if frame["biou"].isna().all() else "boundary IoU"
-    frame = frame.assign(score=_score(frame))
+    frame = frame.assign(score=quantity_values(frame, quantity))
     keys = ["prompt_set", "key", "cluster", "unit"]
-    sam = frame[frame["system"] == SAM].set_index(keys)["score"]
+    sam = frame[frame["system"] == run.baseline(benchmark)].set_index(keys)["score"]
     hq = frame[frame["system"] == run.hq_system(benchmark)].set_index(keys)["score"]
     both = sam.to_frame("sam").join(hq.to_frame("hq"), how="inner").dropna().sort_index()
-    if run.benchmark_params(benchmark).get("score", {}).get("metric") in _BEST_OF:
+    if run.score(benchmark).best_of_class:
         both = both[both.max(axis=1) > 0]
     return [
         Pick(benchmark, model, str(p), str(k), str(c), str(u), float(s), float(h), quantity)
@@ -81,25 +82,23 @@ def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
 
 def missed(run: Run, model: str, benchmark: str) -> int:
     """Number of annotated objects that no detection of their class touches."""
-    if run.benchmark_params(benchmark).get("score", {}).get("metric") not in _BEST_OF:
+    quantity = run.score(benchmark).pictured
+    if quantity is None or not run.score(benchmark).best_of_class:
         return 0
     frame = run.units(benchmark, model)
-    mine = frame[frame["system"].isin([SAM, run.hq_system(benchmark)])]
-    return int((mine.groupby(["prompt_set", "key", "unit"])["biou"].max() == 0).sum())
-
-
-def _score(frame: pd.DataFrame) -> pd.Series[float]:
-    return frame["biou"].fillna((frame["j"] + frame["f"]) / 2)
+    frame = frame.assign(score=quantity_values(frame, quantity))
+    mine = frame[frame["system"].isin([run.baseline(benchmark), run.hq_system(benchmark)])]
+    return int((mine.groupby(["prompt_set", "key", "unit"])["score"].max() == 0).sum())
 
 
 def best(picks: Iterable[Pick], count: int) -> list[Pick]:
-    """The highest HQ-SAM scores, spread over the benchmarks."""
-    return _spread(sorted(picks, key=lambda p: (-p.hq, -p.gain, _name(p))), count)
+    """The best HQ-SAM scores, spread over the benchmarks."""
+    return _spread(sorted(picks, key=lambda p: (-p.merit, -p.gain, _name(p))), count)
 
 
 def worst(picks: Iterable[Pick], count: int) -> list[Pick]:
-    """The lowest HQ-SAM scores, spread over the benchmarks."""
-    return _spread(sorted(picks, key=lambda p: (p.hq, p.gain, _name(p))), count)
+    """The worst HQ-SAM scores, spread over the benchmarks."""
+    return _spread(sorted(picks, key=lambda p: (p.merit, p.gain, _name(p))), count)
 
 
 def improved(picks: Iterable[Pick], count: int) -> list[Pick]:
@@ -145,7 +144,7 @@ def run_sides(run: Run) -> Sides:
 
     def sides(pick: Pick) -> tuple[tuple[Path, str], tuple[Path, str]]:
         folder = run.folder("predictions", pick.benchmark, pick.model)
-        return (folder, SAM), (folder, run.hq_system(pick.benchmark))
+        return (folder, run.baseline(pick.benchmark)), (folder, run.hq_system(pick.benchmark))
 
     return sides
 
@@ -192,7 +191,9 @@ class SceneReader:
             mine = [row for row in here if row["instance_id"] == prompts[0]["instance_id"]]
             return [(row, pick.unit) for row in (mine or here)[:1]]
         direct = [row for row in here if row["instance_id"] == pick.unit]
-        return [(row, None) for row in direct or _track(folder, pick)]
+        return [
+            (row, None) for row in direct or _track(folder, pick, inner=self.run.score(pick.benchmark).inner_frames)
+        ]
 
     def _masks(
         self, folder: Path, pick: Pick, place: Mapping[str, Any], prompt: str | None
@@ -244,8 +245,11 @@ _PROMPT_NAMES = ["prompt_id", "instance_id", "key"]
 _INSTANCE_NAMES = ["instance_id", "key", "track_id"]
 
 
-def _track(folder: Path, pick: Pick) -> list[dict[str, Any]]:
-    """The frames of one object of a video: unit ``<...><track id>``, cluster the video's name or id."""
+def _track(folder: Path, pick: Pick, *, inner: bool) -> list[dict[str, Any]]:
+    """The frames of one object of a video: unit ``<...><track id>``, cluster the video's name or id.
+
+    With `inner`, without the first and the last, which the metric does not evaluate.
+    """
     digits = re.search(r"(\d+)$", pick.unit)
     if digits is None:
         return []
@@ -253,9 +257,7 @@ def _track(folder: Path, pick: Pick) -> list[dict[str, Any]]:
     frames = {row["key"] for row in images if pick.cluster in (row["video"], str(row["video_id"]))}
     tracked = _rows(folder / "instances.parquet", None, _INSTANCE_NAMES, track_id=int(digits.group(1)))
     mine = sorted((row for row in tracked if row["key"] in frames), key=lambda row: str(row["key"]))
-    # DAVIS does not evaluate the first and the last frame.
-    inner = mine[1:-1] if pick.quantity == "J&F" else []
-    return inner or mine
+    return (mine[1:-1] if inner else []) or mine
 
 
 def _rows(path: Path, key: str | None, columns: list[str] | None = None, **equal: str | int) -> list[dict[str, Any]]:

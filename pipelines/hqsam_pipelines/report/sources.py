@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.atomic import read_json, read_jsonl
-from hqsam_pipelines.report.results import SYSTEMS, Result, Run
+from hqsam_pipelines.report.results import Result, Run
 
 LIBRARIES = (
     "hqsam-pipeline", "torch", "segment-anything", "numpy", "opencv-python-headless", "pycocotools", "pillow",
@@ -214,6 +214,12 @@ def versions() -> list[tuple[str, str]]:
     return found
 
 
+def unsupported(run: Run, benchmark: str) -> dict[str, list[str]]:
+    """The prompt sets that systems could not be given, by system."""
+    found = read_optional(run.folder("predictions", benchmark, run.models[0]) / "predict.json").get("unsupported", {})
+    return {str(system): [str(name) for name in sets] for system, sets in found.items()}
+
+
 def protocols(run: Run) -> list[dict[str, Any]]:
     """Protocol blocks of every benchmark and prompt set: the entries that all systems share, and each system's hash."""
     groups: dict[tuple[str, str], list[Result]] = {}
@@ -221,7 +227,8 @@ def protocols(run: Run) -> list[dict[str, Any]]:
         for result in run.results:
             if result.benchmark == benchmark and result.model == run.models[0]:
                 groups.setdefault((benchmark, result.prompt_set), []).append(result)
-    return [_protocol(benchmark, prompt_set, results) for (benchmark, prompt_set), results in groups.items()]
+    order = {system.name: place for place, system in enumerate(run.systems)}
+    return [_protocol(*group, sorted(results, key=lambda r: order[r.system])) for group, results in groups.items()]
 
 
 def _protocol(benchmark: str, prompt_set: str, results: Sequence[Result]) -> dict[str, Any]:
@@ -232,7 +239,7 @@ def _protocol(benchmark: str, prompt_set: str, results: Sequence[Result]) -> dic
     return {
         "benchmark": benchmark,
         "prompt_set": prompt_set,
-        "systems": sorted(systems, key=lambda s: SYSTEMS.index(s[0]) if s[0] in SYSTEMS else len(SYSTEMS)),
+        "systems": systems,
         "entries": sorted(shared.items()),
         "warnings": sorted({text for r in results for text in r.warnings}),
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hqsam_base.errors import UserError
 from hqsam_base.terminal import styled
+from hqsam_metrics.base import Scale
 from hqsam_pipelines.report import paper
 
 if TYPE_CHECKING:
@@ -30,9 +31,14 @@ def show(root: Path, console: Console | None = None) -> None:
         raise UserError("there is no report yet", file=path, cure="run `dvc repro`")
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     console.print(overview_table(rows))
-    console.print("Δ: HQ-SAM minus SAM, points. Intervals: 95 %, paired bootstrap over images or videos;", style="dim")
+    systems = path.with_name("systems.csv")
+    if systems.is_file():
+        console.print(systems_table(list(csv.DictReader(io.StringIO(systems.read_text(encoding="utf-8"))))))
+    units = " or ".join(dict.fromkeys(row["unit"] for row in rows))
+    explained = f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;"
+    console.print(styled((explained, "dim")))
     if any(row["instance_ci_low"] and not row["ci_low"] for row in rows):
-        console.print("marked ~: of the mean instance IoU (or boundary IoU) instead of the AP.", style="dim")
+        console.print("marked ~: of the mean of a quantity of the instances instead of the metric.", style="dim")
     console.print(styled(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}"), soft_wrap=True)
 
 
@@ -57,6 +63,26 @@ def overview_table(rows: list[dict[str, str]]) -> Table:
     return table
 
 
+def systems_table(rows: list[dict[str, str]]) -> Table:
+    """The table of the systems beside SAM and HQ-SAM: a line per system and metric, each against its own baseline."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="Other systems", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("benchmark", "prompt", "metric", "system"):
+        table.add_column(name)
+    for name in ("value", "against", "Δ", "95 % interval"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        interval = f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]" if row["ci_low"] else ""
+        cells = [
+            paper.title(row["benchmark"]), row["prompt_set"], row["metric"], row["label"], _fixed(row["value"]),
+            row["versus"], _fixed(row["delta"], sign=True), interval,
+        ]  # fmt: skip
+        table.add_row(*(styled(cell) for cell in cells))
+    return table
+
+
 def _is_twin(row: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return row["benchmark"] == other["benchmark"] and row["prompt_set"] != other["prompt_set"]
 
@@ -67,7 +93,7 @@ def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[Text]:
     prompt = f", {row['prompt_set'].replace('_', ' ')}" if several else ""
     return [
         styled(paper.title(row["benchmark"]) + prompt if first else ""),
-        styled(row["metric"]),
+        styled(Scale(unit=row["unit"], lower_is_better=row["better"] == "lower").label(row["metric"])),
         styled(_fixed(row["sam"])),
         styled((_fixed(row["hq_sam"]), "bold")),
         styled((text, _tone(row))),
@@ -81,7 +107,7 @@ def _tone(row: Mapping[str, str]) -> str:
     low, high = (_number(row[f"ci_{side}"]) for side in ("low", "high"))
     if low is None or high is None or low <= 0 <= high:
         return ""
-    return "green" if low > 0 else "red"
+    return "green" if (low > 0) == (row["better"] == "higher") else "red"
 
 
 def _interval(row: Mapping[str, str]) -> str:

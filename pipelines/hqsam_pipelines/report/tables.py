@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hqsam.systems import System
+from hqsam_metrics.base import FRACTION
+from hqsam_metrics.stats import Difference
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import SAM, SYSTEMS, Run
+from hqsam_pipelines.report.results import Run, quantity_values
 from hqsam_pipelines.report.rows import Row
-from hqsam_pipelines.report.stats import Difference
 
-COLUMNS = (
+_COLUMNS = (
     "benchmark", "prompt_set", "metric", "model", "hq_output", "sam", "hq_sam", "delta", "ci_low", "ci_high",
-    "instance_quantity", "instance_delta", "instance_ci_low", "instance_ci_high", "hq_token", "hq_sum",
-    "n_scored", "n_expected", "clusters", "paper_backbone", "paper_sam", "paper_hq_sam", "paper_delta",
+    "instance_quantity", "instance_delta", "instance_ci_low", "instance_ci_high",
 )  # fmt: skip
-
-_DETAIL = re.compile(r"AR.*|[JF]_.*|AP[rcf]|AP_B(_strict)?[smlrcf]")
+_MORE = (
+    "n_scored", "n_expected", "clusters", "paper_backbone", "paper_sam", "paper_hq_sam", "paper_delta",
+    "unit", "better",
+)  # fmt: skip
 
 THRESHOLDS = np.round(np.arange(0.5, 0.951, 0.05), 2)
 
@@ -45,22 +47,28 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return out.getvalue()
 
 
-def table_csv(rows: Sequence[Row]) -> str:
-    """One table as CSV with the columns `COLUMNS`."""
-    return csv_text(COLUMNS, [_cells(row) for row in rows])
+def columns(systems: Sequence[System]) -> list[str]:
+    """Columns of a table's CSV; among them the value of every system that is compared with another."""
+    return [*_COLUMNS, *(system.name for system in systems if system.versus is not None), *_MORE]
 
 
-def _cells(row: Row) -> list[str]:
+def table_csv(rows: Sequence[Row], systems: Sequence[System]) -> str:
+    """One table as CSV with the `columns` of a run's systems."""
+    return csv_text(columns(systems), [_cells(row, systems) for row in rows])
+
+
+def _cells(row: Row, systems: Sequence[System]) -> list[str]:
     main, other = _bounds(row.interval), _bounds(row.stand_in)
     known = row.interval or row.stand_in
     return [
         row.benchmark, row.prompt_set, row.metric, row.model, row.hq_system,
         number(row.sam, _EXACT), number(row.hq, _EXACT), number(row.delta, _EXACT), *main[1:],
-        row.stand_in_of, *other,
-        number(row.values.get("hq_token"), _EXACT), number(row.values.get("hq_sum"), _EXACT),
+        row.stand_in_of.title if row.stand_in_of else "", *other,
+        *(number(row.values.get(system.name), _EXACT) for system in systems if system.versus is not None),
         str(row.n_scored), str(row.n_expected), str(known.clusters) if known else "",
         row.paper_backbone if row.paper_sam is not None else "",
         number(row.paper_sam, 1), number(row.paper_hq, 1), number(row.paper_delta, 1),
+        row.scale.unit, "lower" if row.scale.lower_is_better else "higher",
     ]  # fmt: skip
 
 
@@ -83,7 +91,8 @@ def metrics_tree(run: Run) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for result in run.results:
         name = _system_key(run, result.model, result.system)
-        values: dict[str, float] = {m: round(v, 6) for m, v in result.metrics.items() if not _DETAIL.fullmatch(m)}
+        shown = {m: v for m, v in result.metrics.items() if not result.score.value(m).detail}
+        values: dict[str, float] = {m: round(v, 6) for m, v in shown.items()}
         values |= {"n_scored": result.n_scored, "n_expected": result.n_expected}
         tree.setdefault(result.benchmark, {}).setdefault(result.prompt_set, {})[name] = values
     means = _hq4_means(run)
@@ -98,13 +107,14 @@ def _system_key(run: Run, model: str, system: str) -> str:
 
 def _hq4_means(run: Run) -> dict[str, dict[str, float]]:
     means = {}
+    headline = run.score(paper.HQ4[0]).headline if paper.HQ4[0] in run.benchmarks else ()
     for model in run.models:
-        for system in SYSTEMS:
+        for system in (system.name for system in run.systems):
             found = [run.find(name, model, "gt_box", system) for name in paper.HQ4]
-            metrics = [r.metrics for r in found if r is not None and {"mIoU", "mBIoU"} <= r.metrics.keys()]
-            if len(metrics) == len(paper.HQ4):
+            metrics = [r.metrics for r in found if r is not None and set(headline) <= r.metrics.keys()]
+            if headline and len(metrics) == len(paper.HQ4):
                 means[_system_key(run, model, system)] = {
-                    metric: round(sum(m[metric] for m in metrics) / len(metrics), 6) for metric in ("mIoU", "mBIoU")
+                    metric: round(sum(m[metric] for m in metrics) / len(metrics), 6) for metric in headline
                 }
     return means
 
@@ -125,17 +135,22 @@ def curve_table(root: Path, models: Sequence[str]) -> tuple[list[str], list[list
 def recall_curves(run: Run, model: str, benchmarks: Sequence[str]) -> dict[str, dict[str, list[float]]]:
     """Share of units whose boundary IoU reaches each threshold, in percent: ``{system: {benchmark: [T values]}}``.
 
-    As in the paper's Figure 4 (thresholds 0.5 to 0.95). Undefined units count as not reaching it.
+    As in the paper's Figure 4 (thresholds 0.5 to 0.95). Undefined units count as not reaching it. A benchmark whose
+    metric pictures no fraction has no such curve.
     """
     curves: dict[str, dict[str, list[float]]] = {}
     for benchmark in benchmarks:
+        quantity = run.score(benchmark).pictured
+        if quantity is None or quantity.scale != FRACTION:
+            continue
         frame = run.units(benchmark, model)
         frame = frame[frame["prompt_set"] == run.prompt_sets(benchmark, model)[0]]
-        for system in (SAM, run.hq_system(benchmark)):
-            values = frame.loc[frame["system"] == system, "biou"].to_numpy(float)
+        baseline = run.baseline(benchmark)
+        for system in (baseline, run.hq_system(benchmark)):
+            values = quantity_values(frame[frame["system"] == system], quantity).to_numpy(float)
             if len(values):
                 shares = [100 * float(np.mean(values >= t)) for t in THRESHOLDS]
-                curves.setdefault("sam" if system == SAM else "hq_sam", {})[benchmark] = shares
+                curves.setdefault("sam" if system == baseline else "hq_sam", {})[benchmark] = shares
     return curves
 
 
@@ -151,6 +166,25 @@ def recall_csv(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     return csv_text(columns, rows if names else [])
 
 
+def systems_csv(rows: Sequence[Row], run: Run) -> str:
+    """The systems beside SAM and HQ-SAM, each against its baseline, as CSV."""
+    names = ("benchmark", "prompt_set", "metric", "model", "system", "label", "versus", "value", "baseline", "delta",
+             "ci_low", "ci_high", "n_scored", "n_expected", "unit", "better")  # fmt: skip
+    cells = [
+        [row.benchmark, row.prompt_set, row.metric, row.model, row.hq_system, run.system(row.hq_system).label,
+         versus(row, run), number(row.hq, _EXACT), number(row.sam, _EXACT) if row.baseline != row.hq_system else "",
+         number(row.delta, _EXACT), *_bounds(row.interval)[1:], str(row.n_scored), str(row.n_expected), row.scale.unit,
+         "lower" if row.scale.lower_is_better else "higher"]
+        for row in rows
+    ]  # fmt: skip
+    return csv_text(names, cells)
+
+
+def versus(row: Row, run: Run) -> str:
+    """Label of what a row's system is compared with; empty for a baseline."""
+    return run.system(row.baseline).label if row.baseline != row.hq_system else ""
+
+
 def summary_markdown(rows: Sequence[Row]) -> str:
     """The overview as a Markdown table."""
     head = "| benchmark | prompt | metric | SAM | HQ-SAM | Δ | 95 % interval | paper's Δ |"
@@ -159,7 +193,7 @@ def summary_markdown(rows: Sequence[Row]) -> str:
         cells = [
             paper.title(row.benchmark),
             row.prompt_set,
-            row.metric,
+            row.label,
             number(row.sam, 1),
             number(row.hq, 1),
         ]

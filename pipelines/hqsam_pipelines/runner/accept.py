@@ -2,7 +2,8 @@
 
 For an update that rearranged or reworded code: every digest of code is another one, and a finished run
 would start again from the first download. DVC's own `dvc commit` would also take changed data, parameters
-and outputs; here a stage is accepted only if nothing but its code differs.
+and outputs; here a stage is accepted only if nothing but its code differs. Its command is code, too: earlier
+versions of dvc.yaml repeated the stage's names there.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.errors import UserError
+from hqsam_pipelines.config import dvc_site
 from hqsam_pipelines.config.env import PACKAGES
-from hqsam_pipelines.runner.codegraph import write_digests
+from hqsam_pipelines.config.params import read_yaml
+from hqsam_pipelines.runner.codegraph import STAGE, write_digests
 
 CODE_FOLDER = "data/code"
 
@@ -44,16 +47,18 @@ def accept_code(root: Path) -> Accepted:
         UserError: There is no finished run, or DVC cannot read the pipeline.
     """
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     if not (root / "dvc.lock").is_file():
         raise UserError("nothing has run yet", file=root / "dvc.lock", cure="run `hqsam repro`")
     write_digests(root, root / CODE_FOLDER)
     try:
         # DVC reads the names of stages from the current folder.
-        with contextlib.chdir(root), Repo(str(root)) as repo:
+        with contextlib.chdir(root), dvc_site.open_repo(root) as repo:
             found = {name.rpartition(":")[2]: entries for name, entries in repo.status().items()}
-            other = {name: why for name, entries in found.items() if (why := _other_changes(entries))}
+            reworded = _reworded(root / "dvc.lock", {stage.name: stage.cmd for stage in repo.index.stages})
+            # What `code` writes was written just now; its parameters are there so that names are looked at.
+            rest = {name: entries for name, entries in found.items() if name != STAGE}
+            other = {name: why for name, entries in rest.items() if (why := _other_changes(entries, name in reworded))}
             accepted = [name for name in found if name not in other]
             logging.getLogger("dvc").setLevel(logging.WARNING)  # a line for each stage otherwise
             for name in accepted:
@@ -63,17 +68,28 @@ def accept_code(root: Path) -> Accepted:
     return Accepted(accepted, other)
 
 
-def _other_changes(entries: Iterable[Any]) -> str:
+def _reworded(lock: Path, commands: Mapping[str, Any]) -> set[str]:
+    """Return stages with today's command in dvc.lock plus the stage's own names, as dvc.yaml once had them."""
+    content: Any = read_yaml(lock)
+    locked = {name: str(stage.get("cmd")) for name, stage in content.get("stages", {}).items()}
+    return {
+        name for name, now in commands.items()
+        if locked.get(name) == f"{now} {name.partition('@')[2].replace('-', ' ')}"
+    }  # fmt: skip
+
+
+def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
     """Return what differs besides code, in DVC's words; empty if nothing does.
 
     Args:
         entries: DVC's status of a stage: `{"changed deps": {path: word}}`, or a text.
+        reworded: Whether its command says the same as before.
     """
     other = []
     for entry in entries:
         for what, paths in entry.items() if isinstance(entry, Mapping) else [(str(entry), {})]:
             if not isinstance(paths, Mapping) or not paths:
-                other.append(what)
+                other += [what] if not (reworded and what == "changed command") else []
             elif what == "changed outs" and set(paths) == {CODE_FOLDER}:
                 continue
             else:

@@ -14,9 +14,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hqsam_base.atomic import atomic_folder, write_json
+from hqsam.systems import SECTION
+from hqsam_base.atomic import atomic_folder, json_bytes, write_json
+from hqsam_datasets.prompts import DEFAULT
+from hqsam_datasets.prompts.base import DRAWN_PREFIX
 from hqsam_pipelines.config.env import PACKAGES
+from hqsam_pipelines.config.params import read_yaml
 
 STAGE = "code"
 """The stage that writes the digests; all others wait for it."""
@@ -29,12 +34,24 @@ parameters themselves are tracked by DVC."""
 SEAMS = {
     "fetch": ("hqsam_datasets.embedded",),
     "normalise": ("hqsam_datasets.sources",),
-    "index": ("hqsam_datasets.benchmarks",),
-    "train": ("hqsam.model.backbones", "hqsam.model.variants"),
-    "predict": ("hqsam.model.backbones", "hqsam.model.variants"),
+    "index": ("hqsam_datasets.benchmarks", "hqsam_datasets.prompts"),
+    "validate": ("hqsam_datasets.prompts",),
+    "augment": ("hqsam_datasets.prompts",),
+    "train": ("hqsam.model.backbones", "hqsam.model.variants", "hqsam_datasets.prompts"),
+    "predict": (
+        "hqsam.model.backbones", "hqsam.model.variants", "hqsam_datasets.prompts", "hqsam.systems", "hqsam.refiners",
+    ),
     "score": ("hqsam_metrics.scores",),
-}
+    "report": ("hqsam_datasets.prompts", "hqsam_metrics.scores"),
+}  # fmt: skip
 """Packages of modules that a stage finds by name: no import statement shows them."""
+
+RECORDS = {"report": ("hqsam.systems",)}
+"""Packages of which a stage reads what the files say of themselves, and runs nothing: what they import does not matter to it."""
+
+SECTIONS = {"predict": ("systems",), "report": ("systems",)}
+"""Sections of params.yaml that need not be there, by the stages that read them. DVC knows no such parameter: it would refuse a
+params.yaml without it. So their digest stands among those of the code."""
 
 
 OWN_FILES = {
@@ -89,6 +106,10 @@ class CodeGraph:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._modules: dict[str, _Module | None] = {}
+        params = root / "params.yaml"
+        found = read_yaml(params) if params.is_file() else {}
+        self._params: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+        self._used = _used(self._params)
 
     def verbs(self) -> list[str]:
         """Return the stages that have digests: all but the one that writes them."""
@@ -102,6 +123,11 @@ class CodeGraph:
         files = (path for path in inside if path.is_file() and "__pycache__" not in path.parts)
         data = {path.relative_to(self._root).as_posix() for path in files}
         return sorted((self.code_of(verb, entries if entries else None) - own) | data)
+
+    def sections(self, verb: str) -> dict[str, str]:
+        """Digests of the sections of params.yaml that a stage reads and that DVC cannot watch, where they are there."""
+        there = [name for name in SECTIONS.get(verb, ()) if name in self._params]
+        return {f"params.yaml:{name}": hashlib.sha256(json_bytes(self._params[name])).hexdigest() for name in there}
 
     def named(self, verb: str) -> list[str]:
         """Return the code files that dvc.yaml itself names for a stage: its entry's, with DVC's placeholders."""
@@ -120,7 +146,8 @@ class CodeGraph:
         """
         start = [f"hqsam_pipelines.stages.{verb}"]
         for seam in SEAMS.get(verb, ()):
-            chosen = modules_of(self._root, seam) if names is None else names.get(seam, ())
+            every = modules_of(self._root, seam) if names is None else names.get(seam, ())
+            chosen = self._used.get(seam, every)
             start += [f"{seam}.{name}" for name in chosen]
         found = {module for module in start if self._module(module) is not None}
         queue = list(found)
@@ -128,6 +155,10 @@ class CodeGraph:
             for module in self._imports(queue.pop()) - found:
                 found.add(module)
                 queue.append(module)
+        for seam in RECORDS.get(verb, ()):
+            found |= {
+                f"{seam}.{name}" for name in self._used.get(seam, ()) if self._module(f"{seam}.{name}") is not None
+            }
         paths = {path for module in found for path in self._files(module)}
         return {path.relative_to(self._root).as_posix() for path in paths}
 
@@ -171,6 +202,18 @@ class CodeGraph:
         return self._modules[name]
 
 
+def _used(params: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The entries of those seams of which a run uses what params.yaml names: a new file runs nothing again until it is used."""
+    systems = [entry for entry in params.get("systems", SECTION).values() if isinstance(entry, Mapping)]
+    sets = [name for entry in params.get("benchmarks", {}).values() for name in entry["index"].get("prompt_sets", ())]
+    kinds = (*DEFAULT, *params.get("augment", {}).get("prompts", ()))
+    return {
+        "hqsam.systems": {str(entry.get("kind")) for entry in systems},
+        "hqsam.refiners": {str(entry["refiner"]) for entry in systems if "refiner" in entry},
+        "hqsam_datasets.prompts": {*kinds, *(str(name).removeprefix(DRAWN_PREFIX) for name in sets)},
+    }
+
+
 def _is_plumbing(module: str) -> bool:
     return module in PLUMBING or module.startswith(tuple(f"{package}." for package in PLUMBING))
 
@@ -193,8 +236,8 @@ def write_digests(root: Path, out: Path) -> dict[str, int]:
     graph, counts = CodeGraph(root), {}
     with atomic_folder(out, durable=False) as folder:
         for verb in graph.verbs():
-            files = {path: digest(path) for path in graph.digested(verb)}
-            write_json(folder / f"{verb}.json", files)
+            files = {path: digest(path) for path in graph.digested(verb)} | graph.sections(verb)
+            write_json(folder / f"{verb}.json", dict(sorted(files.items())))
             counts[verb] = len(files)
     return counts
 

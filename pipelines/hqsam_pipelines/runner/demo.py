@@ -15,7 +15,8 @@ from pathlib import Path
 from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.terminal import say
-from hqsam_pipelines.config import env
+from hqsam_pipelines.config import dvc_site, env
+from hqsam_pipelines.config.params import FILE, check_names, read_yaml
 from hqsam_pipelines.runner import host_client, provenance, server
 
 
@@ -25,6 +26,12 @@ def main() -> int:
         return int(importlib.import_module("hqsam_pipelines.runner.demo").main())
     env.prepare()
     root = env.repository_root()
+    try:
+        check_names(read_yaml(root / FILE), root / FILE)
+        dvc_site.configure(root)
+    except UserError as error:
+        say(str(error), err=True)
+        return 1
     before = provenance.read(root)["stages"]
     found = server.status(root)
     begin = time.monotonic()
@@ -32,7 +39,9 @@ def main() -> int:
         # The stages' commands say `python`: this one must come first on PATH.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         command = [sys.executable, "-m", "dvc", "repro"]
-        status = subprocess.run(command, cwd=root, env={**os.environ, "PATH": path}, check=False).returncode
+        status = subprocess.run(
+            command, cwd=root, env=dvc_site.environment(root, {**os.environ, "PATH": path}), check=False
+        ).returncode
     finally:
         host_client.stop(root)
         if found is None:  # a server that ran before is somebody else's to stop

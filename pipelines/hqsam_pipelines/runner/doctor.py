@@ -1,4 +1,7 @@
-"""What `hqsam doctor` looks at. Each check is a function that yields findings; none changes anything."""
+"""What `hqsam doctor` looks at. Each check is a function that yields findings.
+
+None changes anything but `_site_cache`, which has DVC keep its site cache in the checkout.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from hqsam_base import own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
-from hqsam_pipelines.config import env
+from hqsam_pipelines.config import dvc_site, env
 from hqsam_pipelines.runner import provenance, server
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ def examine(start: Path) -> list[Finding]:
         _disk,
         _git,
         _dvc,
+        _site_cache,
         _server,
         _leftovers,
     )
@@ -271,11 +275,25 @@ def _git(root: Path) -> Iterator[Finding]:
 
 def _dvc(root: Path) -> Iterator[Finding]:
     command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False, timeout=120,
+        env=dvc_site.environment(root, os.environ),
+    )  # fmt: skip
     if done.returncode:
         yield Finding("fail", "dvc", " ".join((done.stderr or done.stdout).split()))
     else:
         yield Finding("ok", "dvc", f"{len(done.stdout.split())} stages")
+
+
+def _site_cache(root: Path) -> Iterator[Finding]:
+    mended = dvc_site.configure(root)
+    found = dvc_site.fault(root)
+    if found is not None:
+        yield Finding("warn", "site cache", found)
+    else:
+        yield Finding(
+            "ok", "site cache", "of DVC: this user's alone" + (", set in .dvc/config.local now" if mended else "")
+        )
 
 
 def _server(root: Path) -> Iterator[Finding]:

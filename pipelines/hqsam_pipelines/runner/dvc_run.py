@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from hqsam_base import own_code
-from hqsam_pipelines.config import env
+from hqsam_pipelines.config import dvc_site, env
 from hqsam_pipelines.runner import host_client
 
 
@@ -16,7 +17,9 @@ def main(argv: Sequence[str]) -> int:
     if own_code.use_here():
         return int(importlib.import_module("hqsam_pipelines.runner.dvc_run").main(argv))
     env.prepare()
-    status = host_client.run(env.repository_root(), "hqsam_pipelines.runner.dvc_run:run_here", argv)
+    root = env.repository_root()
+    os.environ.update(dvc_site.environment(root, os.environ))
+    status = host_client.run(root, "hqsam_pipelines.runner.dvc_run:run_here", argv)
     return status if status is not None else run_here(argv)
 
 

@@ -83,7 +83,8 @@ def run_flow(spec: FlowSpec, work: Callable[[Progress], T], *, root: Path) -> T:
     env.prepare()
     with server.running(root) as place:
         if place.started_now:
-            say(f"Prefect server: {place.page}  (ends itself when idle; `hqsam server stop`)", err=True)
+            how = f"log in with the content of {server.auth_path(root)}"
+            say(f"Prefect server: {place.page}  ({how}; ends itself when idle)", err=True)
         _refresh_settings()
         outcome: _Outcome[T] = _Outcome()
         try:

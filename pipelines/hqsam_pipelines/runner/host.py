@@ -96,13 +96,22 @@ class Host:
     def _hear(self, link: socket.socket) -> None:
         if link is self._door:
             with contextlib.suppress(OSError):
-                self._waiting.append(self._door.accept()[0])
+                self._admit(self._door.accept()[0])
         elif link in self._waiting:
             self._waiting.remove(link)
             self._greet(link)
         else:
             for run in [run for run in self._runs if run.link is link]:
                 self._attend(run)
+
+    def _admit(self, link: socket.socket) -> None:
+        """Keep a new connection if it is of this very user: a run has all of this user's rights."""
+        uid = host_client.peer_uid(link)
+        if uid == os.geteuid():
+            self._waiting.append(link)
+            return
+        print(f"{time.strftime('%H:%M:%S')} refused a connection of user {uid}", flush=True)
+        link.close()
 
     def _greet(self, link: socket.socket) -> None:
         """The first packet of a connection."""

@@ -17,6 +17,7 @@ import os
 import signal
 import site
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -104,7 +105,7 @@ def run(root: Path, entry: str, argv: Sequence[str]) -> int | None:
 
 
 def connect(root: Path) -> socket.socket | None:
-    """A connection to the checkout's host, or None."""
+    """A connection to the checkout's host, or None; a host of another user is none: it would get this environment."""
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link.settimeout(PATIENCE_S)
     try:
@@ -113,7 +114,16 @@ def connect(root: Path) -> socket.socket | None:
     except OSError:
         link.close()
         return None
+    if peer_uid(link) != os.geteuid():
+        link.close()
+        return None
     return link
+
+
+def peer_uid(link: socket.socket) -> int:
+    """The user number of the process at the other end of a Unix socket, as the kernel noted it when they connected."""
+    _pid, uid, _gid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(uid)
 
 
 @contextlib.contextmanager

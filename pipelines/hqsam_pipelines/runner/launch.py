@@ -15,6 +15,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ DUMP_S = 3.0
 START_S = 120.0
 """How long the processes may take until their first line: they import torch meanwhile."""
 TAIL_LINES = 40
+_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": f"={_LOOPBACK}"}
+"""Has processes of one machine talk through its loopback interface."""
 
 
 def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
@@ -64,7 +68,9 @@ def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
     if processes == 1 and not _on_gpu(run):
         return _here(run, progress)
     _refuse(run, processes)
-    _Child(command(processes), run.model_dump_json(), progress, hang_timeout_s=run.options.hang_timeout_s).run()
+    with _meeting_places() as places:
+        given = environment(run, places[1])
+        _Child(command(processes, places[0]), given, progress, hang_timeout_s=run.options.hang_timeout_s).run()
     return _meta(run)
 
 
@@ -122,15 +128,54 @@ def _on_gpu(run: TrainRun) -> bool:
     return device_of(run.options.device).type == "cuda"
 
 
-def command(processes: int) -> list[str]:
-    """The words that start the training program: under torchrun if there are several processes."""
+def command(processes: int, meet_at: str) -> list[str]:
+    """The words that start the training program: under torchrun if there are several processes, which meet through a file."""
     words = ["-m", PROGRAM, "-"]
     if processes == 1:
         return [sys.executable, *words]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=0"]
+    meet = [
+        "--rdzv-backend=c10d",
+        "--rdzv-conf=store_type=file",
+        f"--rdzv-endpoint={meet_at}",
+        "--local-addr=127.0.0.1",
+    ]
+    here = ["--nnodes=1", f"--nproc-per-node={processes}", "--max-restarts=0"]
     # Without a place for logs, which nobody reads, it leaves a folder among the temporary files, however it ends.
-    torchrun.append(f"--log-dir={os.devnull}")
-    return [sys.executable, *torchrun, *words]
+    here.append(f"--log-dir={os.devnull}")
+    return [sys.executable, "-m", "torch.distributed.run", *meet, *here, *words]
+
+
+def environment(run: TrainRun, store: str) -> dict[str, str]:
+    """The children's environment: whoever can reach a port of theirs could take part, so there is none but on loopback.
+
+    By default torchrun and the process group would each listen on all interfaces, and ask nobody who they are. What is
+    trained goes along here, too: a file of it would stay when this process is killed.
+    """
+    from hqsam.training.group import STORE
+
+    return os.environ | {
+        "HQSAM_TRAIN_STDIN": "1",
+        "HQSAM_TRAIN_RUN": run.model_dump_json(),
+        "PYTHONUNBUFFERED": "1",
+        STORE: store,
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        **ON_LOOPBACK,
+    }
+
+
+@contextlib.contextmanager
+def _meeting_places() -> Iterator[list[str]]:
+    """Paths of two files: where torchrun's rendezvous and where the process group meets. Nothing of them stays, however this ends."""
+    if sys.platform != "linux":
+        with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
+            yield [f"{folder}/rendezvous", f"{folder}/store"]
+        return
+    files = [os.memfd_create(name) for name in ("rendezvous", "store")]
+    try:
+        yield [f"/proc/{os.getpid()}/fd/{file}" for file in files]
+    finally:
+        for file in files:
+            os.close(file)
 
 
 @dataclass
@@ -139,7 +184,7 @@ class _Child:
 
     Attributes:
         words: its command.
-        training: what it trains, in its environment: a file of it would stay when this process is killed.
+        environment: what it is started with.
         progress: told how far the work is.
         hang_timeout_s: without progress for so long it is ended; 0: never.
         hung: whether that happened.
@@ -150,7 +195,7 @@ class _Child:
     """
 
     words: list[str]
-    training: str
+    environment: dict[str, str]
     progress: Progress
     hang_timeout_s: float
     hung: bool = False
@@ -179,15 +224,9 @@ class _Child:
 
     @contextlib.contextmanager
     def _started(self) -> Iterator[subprocess.Popen[str]]:
-        environment = os.environ | {
-            "HQSAM_TRAIN_STDIN": "1",
-            "HQSAM_TRAIN_RUN": self.training,
-            "PYTHONUNBUFFERED": "1",
-            "GLOO_SOCKET_IFNAME": _loopback(),
-        }
         process = subprocess.Popen(
             self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            errors="replace", start_new_session=True, env=environment,
+            errors="replace", start_new_session=True, env=self.environment,
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
@@ -272,8 +311,3 @@ def _sigterm_as_exit() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _loopback() -> str:
-    """The interface that processes of one machine talk through."""
-    return os.environ.get("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")

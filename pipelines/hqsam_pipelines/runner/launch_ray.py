@@ -1,8 +1,8 @@
 """Train on a Ray cluster: one `ray.train.torch.TorchTrainer` worker for each process that torchrun would start.
 
 `HQSAM_LAUNCHER=ray` chooses it, `RAY_ADDRESS` names the cluster (without one a local Ray is started and ended). All nodes
-must see the folders of the run under the same paths. Ray makes the process group and the training joins it, so the
-weights are those of the same number of torchrun's processes, bit for bit.
+must see the folders of the run under the same paths. Ray makes the process group (on a local cluster
+`hqsam.training.group` does) and the training joins it, so the weights are those of the same number of torchrun's processes, bit for bit.
 
 A Ray worker trains in a thread, where no signal arrives: a run that is cancelled goes on from the last `last.pt`
 (`train.save_every`), not from the very step.
@@ -43,12 +43,12 @@ def train(run: TrainRun, progress: Progress) -> None:
         RuntimeError: a worker failed otherwise.
     """
     ray = _ray()
-    with _cluster(ray, run):
+    with _cluster(ray, run) as meeting_point:
         resources = ray.cluster_resources()
         workers = count(run, resources)
         with _Inbox(progress) as inbox, tempfile.TemporaryDirectory(prefix=".ray-", dir=_parent(run)) as storage:
             try:
-                _trainer(run, workers, _on_gpu(run, resources), inbox.queue, storage).fit()
+                _trainer(run, workers, _on_gpu(run, resources), inbox.queue, storage, meeting_point).fit()
             except ray.train.TrainingFailedError as error:
                 inbox.close()
                 raise inbox.error or RuntimeError(f"the training on Ray failed: {error}") from error
@@ -93,10 +93,14 @@ def _ray() -> Any:
 
 
 @contextlib.contextmanager
-def _cluster(ray: Any, run: TrainRun) -> Iterator[None]:
-    """The cluster that is connected already, that `RAY_ADDRESS` names, or a local one of the size needed."""
+def _cluster(ray: Any, run: TrainRun) -> Iterator[Path | None]:
+    """The cluster that is connected already, that `RAY_ADDRESS` names, or a local one of the size needed.
+
+    Gives the file through which the workers of a local one meet. Ray itself would have them meet at a port that is open to
+    all interfaces; workers on several machines cannot do without.
+    """
     if ray.is_initialized():
-        yield
+        yield None
         return
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level="WARNING")
@@ -104,7 +108,8 @@ def _cluster(ray: Any, run: TrainRun) -> Iterator[None]:
         size = max(run.options.processes, os.cpu_count() or 1)
         ray.init(address="local", num_cpus=size, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
     try:
-        yield
+        with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
+            yield None if os.environ.get("RAY_ADDRESS") else Path(folder) / "store"
     finally:
         ray.shutdown()
 
@@ -116,15 +121,26 @@ def _parent(run: TrainRun) -> Path:
     return folder
 
 
-def _trainer(run: TrainRun, workers: int, on_gpu: bool, inbox: Any, storage: str) -> Any:
+def _trainer(run: TrainRun, workers: int, on_gpu: bool, inbox: Any, storage: str, meeting_point: Path | None) -> Any:
     from ray.train import RunConfig, ScalingConfig
+    from ray.train.backend import Backend
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    class NoGroup(Backend):  # type: ignore[misc]
+        """Leaves the process group to `hqsam.training.group`."""
+
+        share_cuda_visible_devices = True  # like Ray's own: NCCL is faster where the GPUs see each other
+
+    class Alone(TorchConfig):  # type: ignore[misc]
+        backend_cls = NoGroup
+
     limit = int(run.options.hang_timeout_s) or NO_LIMIT_S
+    kind = TorchConfig if meeting_point is None else Alone
+    store = "" if meeting_point is None else str(meeting_point)
     return TorchTrainer(
         _work,
-        train_loop_config={"run": run.model_dump_json(), "folder": str(Path.cwd()), "inbox": inbox},
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=limit),
+        train_loop_config={"run": run.model_dump_json(), "folder": str(Path.cwd()), "inbox": inbox, "store": store},
+        torch_config=kind(backend="nccl" if on_gpu else "gloo", timeout_s=limit),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpu, resources_per_worker={"CPU": 0 if on_gpu else 1}),
         run_config=RunConfig(name="train", storage_path=storage),
     )  # fmt: skip
@@ -143,6 +159,8 @@ def _work(config: dict[str, Any]) -> None:
 
     # Which of the visible GPUs is this worker's own is known to Ray alone: it need not be that of its local rank.
     os.environ["LOCAL_RANK"] = str(ray.train.torch.get_device().index or 0)
+    if config["store"]:
+        _meet_through(config["store"], ray.train.get_context())
     run, put = TrainRun.model_validate_json(config["run"]), config["inbox"].put
     try:
         progress = Throttled(lambda *told: put(("progress", told)))
@@ -150,6 +168,15 @@ def _work(config: dict[str, Any]) -> None:
     except UserError as error:
         put(("error", error))
         raise
+
+
+def _meet_through(store: str, context: Any) -> None:
+    """Tell `hqsam.training.group` where the workers of one machine meet: a file, and the loopback interface."""
+    from hqsam.training.group import STORE
+    from hqsam_pipelines.runner.launch import ON_LOOPBACK
+
+    place = {"RANK": str(context.get_world_rank()), "WORLD_SIZE": str(context.get_world_size()), STORE: store}
+    os.environ.update(place | ON_LOOPBACK)
 
 
 class _Inbox:

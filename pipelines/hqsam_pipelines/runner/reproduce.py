@@ -30,9 +30,9 @@ from hqsam_base.errors import UserError
 from hqsam_base.processes import send_signal
 from hqsam_base.terminal import say
 from hqsam_datasets.fetch.archive import renewed
-from hqsam_pipelines.config import env
+from hqsam_pipelines.config import dvc_site, env
 from hqsam_pipelines.config.graph import Graph, read_graph
-from hqsam_pipelines.config.params import FILE, Params
+from hqsam_pipelines.config.params import FILE, Params, check_names, read_yaml
 from hqsam_pipelines.runner import codegraph, provenance, server
 
 TAIL_LINES = 30
@@ -89,12 +89,14 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
         force: Run the targets even if they are up to date.
 
     Raises:
-        UserError: an unknown target.
+        UserError: an unknown target, or a name in params.yaml that is none.
     """
     env.prepare()
+    check_names(read_yaml(root / FILE), root / FILE)
     with server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
-            say(f"Prefect server: {place.page}", err=True)
+            how = f"log in with the content of {server.auth_path(root)}"
+            say(f"Prefect server: {place.page}  ({how})", err=True)
         _refresh_settings()
         outcome: Outcome = reproduce(targets=list(targets), workers=workers, force=force, raise_on_failure=False)
     return outcome
@@ -113,7 +115,7 @@ def reproduce(
         raise_on_failure: Raise when a stage failed, so that the flow run is marked as failed.
 
     Raises:
-        UserError: an unknown target.
+        UserError: an unknown target, or a name in params.yaml that is none.
         RuntimeError: a stage failed and `raise_on_failure`.
     """
     if own_code.use_here():
@@ -122,6 +124,8 @@ def reproduce(
         return cast(Outcome, own(targets, workers, force, raise_on_failure))
     env.prepare()
     root = env.repository_root()
+    dvc_site.configure(root)
+    check_names(read_yaml(root / FILE), root / FILE)
     begin = time.monotonic()
     graph = read_graph(root, targets or [])
     forced = _renewed(root, graph) | (set(graph.targets) if force else set())

@@ -10,6 +10,8 @@ stage that finds none starts one for the repository and the later ones reuse it.
 * `lease.lock` is held, shared, by every process that uses the server. When nobody has held it for the idle time,
   the server ends (see `server_daemon`).
 * `server.json` is the note with the address; `prefect/` is the server's home; `server.log` is its log.
+* `server.auth` (mode 0600) is the password, made once for the checkout, or the user's own from the environment. Prefect's API
+  answers nobody without it: other users of the machine reach the port as well, and who may write to the API may run commands.
 
 With `PREFECT_API_URL` set, that server is used and none of this happens.
 """
@@ -20,21 +22,24 @@ import contextlib
 import http.client
 import json
 import os
+import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock, is_held, locked
 from hqsam_pipelines.config import env
+
+SERVER_AUTH, AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
+"""The variables by which Prefect's server and its clients learn the password."""
 
 DEFAULT_IDLE_MINUTES = 10.0
 START_TIMEOUT_S = 120.0
@@ -81,6 +86,11 @@ def home(root: Path) -> Path:
     return env.state_dir(root) / "prefect"
 
 
+def auth_path(root: Path) -> Path:
+    """The password of the server, as `user:password`, for this user's eyes: Prefect's page asks for this text."""
+    return env.state_dir(root) / "server.auth"
+
+
 def read_note(root: Path) -> dict[str, Any] | None:
     """The note of the last server (running or not), or None if there is none or it is not readable."""
     try:
@@ -114,11 +124,18 @@ def given() -> Server | None:
     if not api.startswith(("http://", "https://")):
         cure = "set it to http://HOST:PORT/api, or to what your server's settings name"
         raise UserError("the address has no http:// or https://", file=api, key="PREFECT_API_URL", cure=cure)
-    path = urllib.parse.urlsplit(api).path.strip("/").split("/")
-    if "api" not in path and healthy(f"{api.rstrip('/')}/api"):
+    if "api" not in urllib.parse.urlsplit(api).path.split("/") and (right := _right_address(api)):
         problem = "this is the address of the server's pages; its API has /api at the end"
-        raise UserError(problem, file=api, key="PREFECT_API_URL", cure=f"set it to {api.rstrip('/')}/api")
+        raise UserError(problem, file=api, key="PREFECT_API_URL", cure=f"set it to {right}")
     return Server(api=api, ours=False)
+
+
+def _right_address(api: str) -> str | None:
+    """The address near a wrong one at which a server does answer: with /api, for that of a page, or with the other scheme."""
+    scheme, rest = api.rstrip("/").split("://", 1)
+    other = {"http": "https", "https": "http"}[scheme]
+    near = [f"{scheme}://{rest}/api", f"{scheme}://{rest.partition('/')[0]}/api", f"{other}://{rest}"]
+    return next((address for address in near if healthy(address)), None)
 
 
 def status(root: Path) -> Server | None:
@@ -130,7 +147,7 @@ def _running(root: Path) -> Server | None:
     if not is_held(lock_path(root)):
         return None
     note = read_note(root)
-    if note is None:
+    if note is None or not auth_path(root).is_file():  # an earlier version's server has no password: it is replaced
         return None
     api = f"http://127.0.0.1:{note['port']}/api"
     return Server(api=api, ours=True, pid=int(note["pid"])) if healthy(api) else None
@@ -140,31 +157,39 @@ def _running(root: Path) -> Server | None:
 def running(root: Path) -> Iterator[Server]:
     """Use a Prefect server for the block: start one if there is none, and keep it from ending itself meanwhile.
 
-    Sets `PREFECT_API_URL` and `PREFECT_HOME` in this process unless the caller's environment names a server.
+    Sets `PREFECT_API_URL`, `PREFECT_API_AUTH_STRING` and `PREFECT_HOME` in this process unless the caller's environment names a server.
 
     Raises:
         UserError: the server did not start (the message holds the end of its log), or the caller's does not answer.
     """
     theirs = given()
     if theirs is not None:
-        with _unreachable_is_user_error(theirs.api):
+        with _refusal_is_user_error(theirs.api):
             yield theirs
         return
     env.make_state_dir(root)
     with locked(lease_path(root), shared=True):
         server = ensure(root)
-        with _environment(PREFECT_API_URL=server.api, PREFECT_HOME=str(home(root))):
+        with _environment(
+            PREFECT_API_URL=server.api, PREFECT_HOME=str(home(root)), **{AUTH: auth_path(root).read_text()}
+        ):
             yield server
 
 
 @contextlib.contextmanager
-def _unreachable_is_user_error(api: str) -> Iterator[None]:
+def _refusal_is_user_error(api: str) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        if "Failed to reach API" not in str(error):
+    except Exception as error:
+        response = getattr(error, "response", None)  # of httpx, which is not imported for this
+        if getattr(response, "status_code", None) == 401 and str(response.url).startswith(api):  # type: ignore[union-attr]
+            cure = f"set {AUTH} to the server's password; of a checkout's own server that is the content of .hqsam/server.auth"
+            raise UserError("the Prefect server refuses the password", file=api, key=AUTH, cure=cure) from None
+        if not isinstance(error, RuntimeError) or "Failed to reach API" not in str(error):
             raise
+        right = _right_address(api)
         cure = "start that server, or unset the variable: a local one is then started"
+        cure = f"set it to {right}, where one answers" if right else cure
         raise UserError("the Prefect server does not answer", file=api, key="PREFECT_API_URL", cure=cure) from error
 
 
@@ -205,20 +230,26 @@ def _start(root: Path, idle_minutes: float | None) -> Server:
     lease_path(root).touch()
     if idle_minutes is None:
         idle_minutes = float(os.environ.get("HQSAM_SERVER_IDLE_MINUTES", DEFAULT_IDLE_MINUTES))
-    port = _free_port(preferred=(read_note(root) or {}).get("port"))
-    command = [sys.executable, "-m", "hqsam_pipelines.runner.server_daemon", str(root), str(port), str(idle_minutes)]
+    preferred = (read_note(root) or {}).get("port", 0)
+    command = [
+        sys.executable,
+        "-m",
+        "hqsam_pipelines.runner.server_daemon",
+        str(root),
+        str(preferred),
+        str(idle_minutes),
+    ]
     with log_path(root).open("ab") as log:
         process = subprocess.Popen(
             command, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             env=_daemon_environment(root),
         )  # fmt: skip
     end = time.monotonic() + START_TIMEOUT_S
-    api = f"http://127.0.0.1:{port}/api"
     while time.monotonic() < end:
         if process.poll() is not None:
             raise _start_error(root, f"the Prefect server ended at once (exit {process.returncode})")
-        if healthy(api) and _is_noted(root, process.pid):
-            return Server(api=api, ours=True, pid=process.pid, started_now=True)
+        if _is_noted(root, process.pid) and (server := _running(root)) is not None:
+            return replace(server, started_now=True)
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -231,10 +262,34 @@ def _is_noted(root: Path, pid: int) -> bool:
 
 
 def _daemon_environment(root: Path) -> dict[str, str]:
-    """The caller's environment without what belongs to its own flow run or address."""
+    """The caller's environment without what belongs to its own flow run or address, but with the password."""
     drop = ("PREFECT_API_", "PREFECT__", "PREFECT_SERVER_API_", "PREFECT_CLIENT_", "COVERAGE_", "PYTEST_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
-    return {**kept, "PREFECT_HOME": str(home(root)), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    password = _password(root)
+    ours = {"PREFECT_HOME": str(home(root)), SERVER_AUTH: password, AUTH: password}
+    return {**kept, **ours, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+def _password(root: Path) -> str:
+    """The user's password from the environment, or that of the checkout, made now if there is none; `auth_path` holds it then.
+
+    Raises:
+        UserError: the user's has characters that Prefect cannot compare.
+    """
+    path = auth_path(root)
+    named = next((name for name in (SERVER_AUTH, AUTH) if os.environ.get(name)), None)
+    if named is None and path.is_file() and (found := path.read_text()):
+        path.chmod(0o600)
+        return found
+    password = os.environ[named] if named else f"hqsam:{secrets.token_urlsafe(32)}"
+    if not password.isascii():
+        raise UserError("the password holds letters that are not ASCII", key=named, cure="choose another one")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(password)
+    temporary.replace(path)
+    return password
 
 
 def _start_error(root: Path, problem: str) -> UserError:
@@ -267,19 +322,6 @@ def _wait_unlocked(root: Path, timeout: float) -> bool:
         return True  # the checkout went meanwhile
     lock.release()
     return free
-
-
-def _free_port(preferred: int | None) -> int:
-    """The preferred port if it is free (so that a page left open in a browser still works), else any free one."""
-    for port in (preferred or 0, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise UserError("no free TCP port on 127.0.0.1", cure="set PREFECT_API_URL to a server that runs")
 
 
 def stop(root: Path) -> bool:

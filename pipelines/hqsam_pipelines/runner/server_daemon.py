@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -25,6 +26,9 @@ from hqsam_pipelines.runner import server
 
 if TYPE_CHECKING:
     import uvicorn
+
+HOSTS = ("127.0.0.1", "localhost")
+"""What a browser may have in its address line."""
 
 WATCH_S = 1.0
 GRACE_S = 8.0
@@ -71,32 +75,55 @@ def main(argv: list[str]) -> int:
     """Run the server until the watchdog or a signal ends it. Returns the exit status."""
     if own_code.use(Path(argv[0])):
         return int(importlib.import_module("hqsam_pipelines.runner.server_daemon").main(argv))
-    root, port, idle_s = Path(argv[0]), int(argv[1]), float(argv[2]) * 60
+    root, idle_s = Path(argv[0]), float(argv[2]) * 60
     env.prepare()
     if not env.state_dir(root).is_dir():
         return 0  # the checkout was removed while this process began
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     lock = FileLock(server.lock_path(root))
     if not lock.acquire(server.STOP_TIMEOUT_S):
         print("another Prefect server of this checkout is running", file=sys.stderr)
         return 3
+    door = _open_door(preferred=int(argv[1]))
+    port = door.getsockname()[1]
     web = _web_server(port)
     threading.Thread(target=_note_when_healthy, args=(root, port, web), daemon=True).start()
     threading.Thread(target=_watch_when_noted, args=(root, idle_s, web), daemon=True).start()
-    web.run()
+    web.run(sockets=[door])
     _remove_own_note(root)
     return 0
 
 
+def _open_door(preferred: int) -> socket.socket:
+    """A socket on the preferred port if it is free (so that a page left open in a browser still works), else on any free one.
+
+    It is this process that binds it, and the port is told afterwards: nobody else can answer there in the meantime.
+    """
+    for port in (preferred, 0):
+        door = socket.socket()
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            door.close()
+            continue
+        return door
+    raise OSError("no free TCP port on 127.0.0.1")
+
+
 def _web_server(port: int) -> uvicorn.Server:
+    """The application for callers that know the password (`PREFECT_SERVER_API_AUTH_STRING`) and for pages of its own origin.
+
+    A page of another site is kept out even where its name has been made to lead here: the Host header must name this machine.
+    """
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    own = [f"http://{host}:{port}" for host in HOSTS]
+    os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(own)
     import uvicorn
     from prefect.server.api.server import create_app
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    config = uvicorn.Config(
-        create_app(final=True), host="127.0.0.1", port=port, log_level="warning", timeout_keep_alive=5,
-        timeout_graceful_shutdown=2,
-    )  # fmt: skip
-    return uvicorn.Server(config)
+    app = TrustedHostMiddleware(create_app(final=True), allowed_hosts=HOSTS)
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, timeout_graceful_shutdown=2))
 
 
 def _note_when_healthy(root: Path, port: int, web: uvicorn.Server) -> None:

@@ -1,8 +1,8 @@
 """What all stages share: from the command line to the library call and back to an exit status.
 
 A stage module is `stages/<verb>.py` with the constant `STAGE`; its command is `python -m hqsam_pipelines.stages.<verb>
-[NAME ...]`. It reads params.yaml, makes one library call inside one Prefect flow, and leaves its cost in
-reports/provenance.json. A message for a person is printed without a traceback; the exit status is then 1.
+[NAME ...]`, the names left out where DVC runs it. It reads params.yaml, makes one library call inside one Prefect flow,
+and leaves its cost in reports/provenance.json. A message for a person is printed without a traceback; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress, silent
 from hqsam_base.terminal import say, say_traceback
-from hqsam_pipelines.config import env
+from hqsam_pipelines.config import dvc_site, env
 from hqsam_pipelines.runner import host_client
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def main(stage: Stage, argv: Sequence[str]) -> int:
 
     Args:
         stage: The module's `STAGE`.
-        argv: Arguments without the program's name: one name per section of `stage.per`.
+        argv: Arguments without the program's name: one name per section of `stage.per`; none where DVC runs the stage.
 
     Returns:
         Exit status: 0, 1 after a message for a person, 2 for wrong arguments, 130 after an interrupt. Anything
@@ -114,11 +114,18 @@ def main(stage: Stage, argv: Sequence[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
         say(_usage(stage))
         return 0
+    argv = argv or _names_from_dvc(stage)
     if len(argv) != len(stage.per):
         say(_usage(stage), err=True)
         return 2
     status = _in_host(stage, argv)
     return status if status is not None else run_here(stage, argv)
+
+
+def _names_from_dvc(stage: Stage) -> Sequence[str]:
+    """The names of the stage that DVC is running (`DVC_STAGE`: `predict@dis_vd-nano`): its shell gets to see none of them."""
+    verb, _, names = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")
+    return names.split("-", len(stage.per) - 1) if verb == stage.verb and names else ()
 
 
 def _in_host(stage: Stage, argv: Sequence[str]) -> int | None:
@@ -167,6 +174,7 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
     clock = provenance.Clock()
     root = env.repository_root()
     own_code.refuse_foreign(root)  # what runs is what DVC records the digests of
+    dvc_site.configure(root)
     job = Job(root=root, params=Params.load(root / FILE), names=names)
     for section, name in zip(stage.per, names, strict=True):
         job.params.entry(section, name)

@@ -1,6 +1,7 @@
 """code: which files each stage's code consists of, with their digests. The other stages depend on these instead of on the files.
 
-Reads: the four source folders. Writes: `data/code/<verb>.json`, path to SHA-256.
+Reads: the source folders, and params.yaml, which names those files of the seams that are used.
+Writes: `data/code/<verb>.json`, path to SHA-256.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""predict BENCHMARK MODEL: the masks of SAM and HQ-SAM for every prompt of a benchmark.
+"""predict BENCHMARK MODEL: the masks of every system, by default SAM and HQ-SAM, for every prompt of a benchmark.
 
 Reads: `data/benchmarks/<benchmark>/`, `models/<model>/`, the checkpoint, params `predict`,
-`benchmarks.<benchmark>.predict` and `models.<model>`. Writes: `data/predictions/<benchmark>-<model>/`.
+`benchmarks.<benchmark>.predict`, `models.<model>` and `systems`. Writes: `data/predictions/<benchmark>-<model>/`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def run(job: Job) -> Any:
         benchmark=job.root / "data" / "benchmarks" / benchmark, model=job.params.model(model),
         head=job.root / "models" / model, options=job.params.predict(benchmark),
         out=job.root / "data" / "predictions" / f"{benchmark}-{model}", progress=job.progress,
+        entries=job.params.systems_of(model),
     )  # fmt: skip
 
 

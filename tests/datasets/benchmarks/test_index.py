@@ -83,7 +83,7 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
         "root": tree("thin_object_detection"),
         "options": options,
         "seed": 0,
-        "report": lambda done, total, what: None,
+        "progress": lambda done, total, what: None,
     }
     index("hrsod", out=tmp_path / "out", workers=2, **what)
     assert files_of(tmp_path / "out") == files_of(indexed("hrsod"))

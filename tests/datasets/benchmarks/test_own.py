@@ -16,8 +16,8 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.formats.manifest import read_rows
 from hqsam_datasets.prepare.index import index
-from hqsam_metrics.base import load_score
-from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
+from hqsam_metrics.base import load_score, score_options
+from hqsam_metrics.benchmark import score_benchmark
 from tests import REPOSITORY
 from tests.datasets.benchmarks.test_scored import oracle
 from tests.datasets.trees import encoded, jpeg, photo, put, shape
@@ -36,7 +36,7 @@ def scored(folder: Path, tmp_path: Path, metric: str) -> dict[str, Any]:
     oracle(folder, tmp_path / "predictions")
     score_benchmark(
         benchmark=folder, predictions=tmp_path / "predictions", out_json=tmp_path / "metrics.json", out=tmp_path / "scores",
-        options=ScoreOptions(metric=metric, version=load_score(metric).version), progress=lambda *_: None,
+        options=score_options({"metric": metric, "version": load_score(metric).version}), progress=lambda *_: None,
     )  # fmt: skip
     (result,) = json.loads((tmp_path / "metrics.json").read_text())["results"]
     return dict(result)
@@ -391,6 +391,6 @@ def test_the_guide_is_true() -> None:
     assert len(entries) == 2
     for name, entry in (item for found in entries for item in found.items()):
         BenchmarkOptions.model_validate(entry["index"])
-        assert ScoreOptions(**entry["score"]).metric == (
+        assert score_options(entry["score"]).metric == (
             "masks" if "gt_box" in entry["index"]["prompt_sets"] else "coco"
         ), name

@@ -21,7 +21,8 @@ from hqsam_datasets.prepare.index import index
 from tests.datasets.embedded_tree import indexed, params, tree
 
 pytest.importorskip("hqsam_metrics.benchmark")
-from hqsam_metrics.benchmark import ScoreOptions, score_benchmark
+from hqsam_metrics.base import score_options
+from hqsam_metrics.benchmark import score_benchmark
 
 Row = dict[str, Any]
 PARAMS = params()
@@ -79,7 +80,7 @@ def test_perfect_predictions_score_high(name: str, tmp_path: Path) -> None:
     score_benchmark(
         benchmark=folder,
         predictions=tmp_path / "predictions",
-        options=ScoreOptions(**PARAMS["benchmarks"][name]["score"]),
+        options=score_options(PARAMS["benchmarks"][name]["score"]),
         out_json=tmp_path / "metrics.json",
         out=tmp_path / "scores",
         progress=lambda done, total, what: None,
@@ -107,7 +108,7 @@ def test_a_set_with_private_ground_truth_has_predictions_and_no_score(tmp_path: 
     score_benchmark(
         benchmark=folder,
         predictions=tmp_path / "predictions",
-        options=ScoreOptions(**PARAMS["benchmarks"]["hq_ytvis"]["score"]),
+        options=score_options(PARAMS["benchmarks"]["hq_ytvis"]["score"]),
         out_json=tmp_path / "metrics.json",
         out=tmp_path / "scores",
         progress=lambda done, total, what: None,

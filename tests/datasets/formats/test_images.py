@@ -43,6 +43,20 @@ def encode(content: np.ndarray | Image.Image, fmt: str = "PNG", mode: str | None
     return buffer.getvalue()
 
 
+LONG_EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x04\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
+    b' xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize("block", [{"exif": LONG_EXIF}, {"xmp": XMP}], ids=lambda block: next(iter(block)))
+def test_orientations_that_other_readers_pass_over(block: dict[str, bytes]) -> None:
+    """EXIF may hold the orientation as a number of 32 bits, and some cameras write it as XMP alone."""
+    data = encode(PHOTO, "JPEG", **block)
+    assert probe(data).orientation == 6 and decode_image(data).shape == (50, 40, 3)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation(orientation: int) -> None:
     exif = Image.Exif()

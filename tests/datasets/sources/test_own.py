@@ -49,6 +49,15 @@ def test_folders_of_any_format(tmp_path: Path) -> None:
     assert found["birds_a"].instances[0].foreground.sum() == (shape() > 0).sum()
 
 
+def test_names_with_dots_stay_apart(tmp_path: Path) -> None:
+    """Readers of tar samples take what follows the first dot of a name for the member's kind."""
+    names = ("a.1", "a.2", "b.jpg")
+    files = {f"images/{name}.jpg": jpeg(n) for n, name in enumerate(names)}
+    files |= {f"masks/{name}.png": encoded(shape()) for name in names}
+    assert run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder")["n_samples"] == 3
+    assert not any("." in key for key in samples(tmp_path / "out"))
+
+
 def test_long_names_get_short_keys(tmp_path: Path) -> None:
     names = (
         "x" * 180 + "1",

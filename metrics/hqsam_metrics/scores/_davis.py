@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
 from hqsam_base.filenames import AmbiguousNameError, meant, visible
+from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_base.texts import read_lines
 from hqsam_metrics.masks.jf import Statistics, region_and_contour, statistics
-from hqsam_metrics.parallel import run_parts
 
 Labels = NDArray[np.uint8]
 VOID = 255

@@ -1,0 +1,189 @@
+"""What a system of a run is: what tables show of it, its kind, and the opened model behind it.
+
+Nothing here imports torch: report and comparison read these records, too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from hqsam.model.options import ModelOptions
+    from hqsam.prediction.options import PredictOptions
+    from hqsam.prediction.postprocess import MaskPatch
+    from hqsam.prediction.prompt import Prompt
+
+U8 = NDArray[np.uint8]
+BoolMask = NDArray[np.bool_]
+Part = Literal["box", "points", "mask"]
+ALL_PARTS: frozenset[Part] = frozenset({"box", "points", "mask"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One set of masks for every prompt of a run.
+
+    Attributes:
+        name: what predictions, scores and `score.output` call it.
+        label: what tables call it.
+        owner: whose masks they are: systems of one owner are variants of one another, and short
+            tables show one of them.
+        versus: name of the system that it is compared with; None: it is a baseline.
+    """
+
+    name: str
+    label: str
+    owner: str
+    versus: str | None = None
+
+
+class SystemOptions(BaseModel):
+    """``systems.<name>`` of params.yaml; a kind with keys of its own derives from this.
+
+    Attributes:
+        kind: A file of ``hqsam/systems``.
+        label: What tables call the system; default: the kind's choice.
+        versus: The system that it is compared with; default: the kind's choice, else ``sam`` if the
+            run has it.
+        models: Models of params.yaml beside whose masks it is predicted; default: the first one, so
+            that a run of many models predicts it once.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    label: str | None = None
+    versus: str | None = None
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of ``systems``: its name and its checked options."""
+
+    name: str
+    options: SystemOptions
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the predict stage has to offer a system.
+
+    Attributes:
+        model: The model of params.yaml whose predictions are made.
+        head: File of its trained head.
+        options: Protocol and sizes of the benchmark.
+    """
+
+    model: ModelOptions
+    head: Path
+    options: PredictOptions
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The masks of P prompts.
+
+    Attributes:
+        values: P of whatever `Promptable.to_image` takes: low-resolution logits, or whole masks.
+        iou: P predicted IoUs, 0..1.
+    """
+
+    values: Sequence[Any]
+    iou: Sequence[float]
+
+
+class Promptable(ABC):
+    """An opened model: an image and prompts to masks, of one system or several from one encoding.
+
+    Prompts reach it checked, in pixels of the image, and grouped: those of one call have the same
+    parts and number of points, so that nothing needs to be padded.
+
+    Attributes:
+        takes: the parts of prompts that it can use.
+        protocol: what can move the numbers of its systems, for the protocol block: versions,
+            digests, sizes, rules. What the block holds already (``resize``) is overridden by an
+            entry of the same name.
+    """
+
+    takes: frozenset[Part] = ALL_PARTS
+    protocol: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def prepare(self, image: U8) -> Any:
+        """Resize an image, uint8 [H, W, 3] RGB; called from several threads."""
+
+    @abstractmethod
+    def encode(self, prepared: Sequence[Any]) -> Sequence[Any]:
+        """Encode images together.
+
+        Args:
+            prepared: what `prepare` gave for each.
+
+        Returns:
+            One object per image, which `decode` and `to_image` get.
+        """
+
+    @abstractmethod
+    def decode(self, image: Any, prompts: Sequence[Prompt]) -> Mapping[str, Decoded]:
+        """Predict prompts of one signature in an encoded image, for every system (by name)."""
+
+    @abstractmethod
+    def to_image(self, image: Any, values: Any) -> MaskPatch:
+        """Bring one of `Decoded.values` to the image's own size; called from several threads."""
+
+
+class Derived(ABC):
+    """An opened system that changes another system's masks, such as a refiner.
+
+    Attributes:
+        of: name of that system.
+        protocol: see `Promptable`.
+    """
+
+    of: str
+    protocol: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def refine(self, image: U8, mask: BoolMask) -> BoolMask:
+        """Change one mask: image uint8 [H, W, 3] RGB, mask bool [H, W] in and out."""
+
+
+@dataclass(frozen=True)
+class SystemKind(ABC):
+    """A kind of system: the constant ``SYSTEM`` of a file.
+
+    Attributes:
+        name: the file's stem.
+        options: class of its entry in params.yaml.
+        every_model: whether its masks are those of the run's models, so that it is predicted for
+            each of them.
+    """
+
+    name: str
+    options: type[SystemOptions] = field(default=SystemOptions)
+    every_model: bool = False
+
+    def systems(self, entry: Entry) -> tuple[System, ...]:
+        """Say which systems an entry gives: one of its own name, unless the kind knows better.
+
+        Needs no model and imports no torch.
+        """
+        label = entry.options.label or entry.name
+        return (System(name=entry.name, label=label, owner=label, versus=entry.options.versus),)
+
+    @abstractmethod
+    def open(self, entry: Entry, context: Context) -> Promptable | Derived:
+        """Load what is needed to predict.
+
+        Raises:
+            UserError: a package, a folder or weights are missing or do not fit together.
+        """

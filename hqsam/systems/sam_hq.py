@@ -1,0 +1,119 @@
+"""SAM and HQ-SAM from one encoding of the image: the systems ``sam``, ``hq_token`` and ``hq_sum``.
+
+SAM's masks come from its own decoder, HQ-SAM's from its own pass; what a mask prompt becomes
+differs (`PredictOptions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hqsam.model.outputs import Output
+from hqsam.systems.base import U8, Context, Decoded, Entry, Promptable, System, SystemKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hqsam.model.hq_sam import Encoded, HQSam
+    from hqsam.model.preprocess import Frame
+    from hqsam.prediction.options import PredictOptions
+    from hqsam.prediction.postprocess import MaskPatch
+    from hqsam.prediction.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image in the model: its place in the input square, its features, and the fused HQ features."""
+
+    frame: Frame
+    encoded: Encoded
+    fused: Tensor
+
+
+class SamHQ(Promptable):
+    """The opened model.
+
+    Args:
+        model: In eval mode; moved to the device of the options.
+        options: How.
+    """
+
+    def __init__(self, model: HQSam, options: PredictOptions) -> None:
+        from hqsam.model.device import pick_device
+
+        self.model = model.to(pick_device(options.device))
+        self._options = options
+
+    def prepare(self, image: U8) -> tuple[Frame, Tensor]:
+        """See `Promptable.prepare`."""
+        from hqsam.model.preprocess import Frame
+
+        frame = Frame(image.shape[0], image.shape[1], self.model.backbone.image_size, self._options.resize)
+        return frame, frame.image(image)
+
+    def encode(self, prepared: Sequence[tuple[Frame, Tensor]]) -> Sequence[_Image]:
+        """See `Promptable.encode`."""
+        import torch
+
+        # Padding is part of preprocess, so images of different sizes meet at the input square.
+        with torch.inference_mode():
+            inputs = torch.cat([self.model.preprocess(pixels[None]) for _, pixels in prepared])
+            low = self._options.precision == "bfloat16"
+            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=low):
+                encoded = self.model.encode(inputs)
+            encoded = encoded.float()
+            mine = [encoded[n : n + 1] for n in range(len(prepared))]
+            return [_Image(frame, one, self.model.fuse(one)) for (frame, _), one in zip(prepared, mine, strict=True)]
+
+    def decode(self, image: _Image, prompts: Sequence[Prompt]) -> Mapping[str, Decoded]:
+        """See `Promptable.decode`."""
+        import torch
+
+        from hqsam.prediction.prompt import embed
+
+        with torch.inference_mode():
+            embedded = [
+                embed(self.model, image.frame, prompts, mask_encoding=self._options.mask_encoding(decoder))
+                for decoder in ("sam", "hq")
+            ]
+            sam = self.model.decode_sam(image.encoded, embedded[0])
+            hq = self.model.decode_hq(image.encoded, embedded[1], fused_BFhw=image.fused)
+        masks = {
+            Output.sam: (sam.logits_PKhw, sam.iou_PK),
+            Output.hq_token: (hq.hq_P1hw, hq.sam.iou_PK),
+            Output.hq_sum: (hq.sum_P1hw, hq.sam.iou_PK),
+        }
+        return {
+            name.value: Decoded(list(logits.float().cpu().numpy()[:, 0]), iou.float().cpu()[:, 0].tolist())
+            for name, (logits, iou) in masks.items()
+        }
+
+    def to_image(self, image: _Image, values: Any) -> MaskPatch:
+        """See `Promptable.to_image`."""
+        from hqsam.prediction.postprocess import mask_patch
+
+        return mask_patch(values, image.frame)
+
+
+class SamHQKind(SystemKind):
+    """See the module."""
+
+    def systems(self, entry: Entry) -> tuple[System, ...]:
+        """List the three; the entry's own name is not theirs."""
+        sam = Output.sam.value
+        return (
+            System(name=sam, label="SAM", owner="SAM"),
+            System(name=Output.hq_token.value, label="HQ token", owner="HQ-SAM", versus=sam),
+            System(name=Output.hq_sum.value, label="SAM + HQ", owner="HQ-SAM", versus=sam),
+        )
+
+    def open(self, entry: Entry, context: Context) -> Promptable:
+        """Build the model with its trained head."""
+        from hqsam.model.build import build_model
+
+        return SamHQ(build_model(context.model, head=context.head).eval(), context.options)
+
+
+SYSTEM = SamHQKind("sam_hq", every_model=True)

@@ -1,0 +1,224 @@
+"""AP of resamples: images (or videos) are drawn again, their matches are kept, precision and recall accumulated again.
+
+Matching happens inside an image (and category), so it need not be done again for a resample: an image that is drawn
+twice counts twice, one that is not drawn does not count. AP of a resample is then exact, but for the order of equal
+scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsam_base.runs import Int
+from hqsam_metrics.ap import accumulate
+from hqsam_metrics.stats import SEED, Difference, percentile_difference
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+Bits = NDArray[np.uint16]
+Small = NDArray[np.int32]
+
+RESAMPLES = 400
+_BLOCK = 1 << 20  # detections whose flags are unpacked at a time
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is drawn, and how much ground truth it holds.
+
+    Attributes:
+        ids: of the images (videos) [I], as text.
+        cluster: int32 [I], what is drawn as a whole: the image, or its video.
+        stratum: int32 [I], the part of the set that is drawn on its own (a set of SGinW); AP is the mean over the parts.
+            Negative: of no part, always counted once.
+        image, category: int32 [c], places of the image and of the category of each cell with ground truth.
+        objects: by name of an AP: int32 [c], ground truth that counts.
+    """
+
+    ids: list[str]
+    cluster: Small
+    stratum: Small
+    image: Small
+    category: Small
+    objects: Mapping[str, Small]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which detections of one system are right, sorted by category and falling score.
+
+    Bit t of a number stands for `accumulate.IOU_THRESHOLDS` [t].
+
+    Attributes:
+        truth: what they were matched with.
+        image, category: int32 [n], places.
+        hit: by name of an AP: uint16 [n], true positive.
+        void: by name of an AP: uint16 [n], counts neither as true nor as false positive.
+    """
+
+    truth: Truth
+    image: Small
+    category: Small
+    hit: Mapping[str, Bits]
+    void: Mapping[str, Bits]
+
+
+def matches_of(
+    partials: Mapping[str, accumulate.Partial], bins: Sequence[accumulate.AreaRange], *, limit: int,
+    ids: Iterable[object], cluster: Int, stratum: Int | None = None,
+) -> Matches:  # fmt: skip
+    """Packs partial results of a whole set.
+
+    Args:
+        partials: by name of the AP over all sizes (``AP``, ``AP_B``); of the same detections in the same order.
+        bins: their area ranges; the AP of each has the range's letter behind its name.
+        limit: detections that count per group.
+        ids: of the images (videos), in the order of their places.
+        cluster: int64 [I], see `Truth`.
+        stratum: int64 [I], see `Truth`; None: one part.
+    """
+    first = next(iter(partials.values()))
+    order = np.lexsort((first.rank, first.image, -first.score, first.category))
+    order = order[first.rank[order] < limit]
+    hit, void, objects = {}, {}, {}
+    cells, place = _cells(partials)
+    for name, partial in partials.items():
+        packed = [_packed(partial, order[begin : begin + _BLOCK]) for begin in range(0, max(len(order), 1), _BLOCK)]
+        hits, voids = (np.concatenate(side, axis=1) for side in zip(*packed, strict=True))
+        for a, area in enumerate(bins):
+            hit[name + area.name], void[name + area.name] = hits[a], voids[a]
+            there = partial.gt_counts[a].astype(np.float64)
+            objects[name + area.name] = np.bincount(place[name], there, len(cells[0])).astype(np.int32)
+    parts = np.zeros(len(cluster), np.int64) if stratum is None else stratum
+    image, category = cells
+    truth = Truth([str(i) for i in ids], _small(cluster), _small(parts), _small(image), _small(category), objects)
+    return Matches(truth, _small(first.image[order]), _small(first.category[order]), hit, void)
+
+
+def _cells(partials: Mapping[str, accumulate.Partial]) -> tuple[tuple[Int, Int], dict[str, Int]]:
+    """Returns image and category of each cell with ground truth in any partial, and the cell of each object of each."""
+    codes = {name: (p.gt_image << 32) + p.gt_category for name, p in partials.items()}
+    every = np.unique(np.concatenate(list(codes.values())))
+    return (every >> 32, every & 0xFFFFFFFF), {name: np.searchsorted(every, code) for name, code in codes.items()}
+
+
+def _small(values: Int) -> Small:
+    return values.astype(np.int32)
+
+
+def _packed(partial: accumulate.Partial, rows: Int) -> tuple[Bits, Bits]:
+    """Returns `Matches.hit` and `Matches.void` of some detections for each area range: uint16 [A, len(rows)]."""
+    hit, counted = partial.flags(rows)
+    return _pack(hit), _pack(~counted)
+
+
+def _pack(flags: Bool) -> Bits:
+    """Packs bool [A, T, n] to uint16 [A, n]."""
+    out = np.zeros((flags.shape[0], flags.shape[2]), np.uint16)
+    for t in range(flags.shape[1]):
+        out |= flags[:, t].astype(np.uint16) << np.uint16(t)
+    return out
+
+
+def _unpack(bits: Bits) -> Bool:
+    """Returns the flags of each threshold: bool [T, n]."""
+    return (bits >> np.arange(len(accumulate.IOU_THRESHOLDS), dtype=np.uint16)[:, None]) & 1 > 0
+
+
+def differences(
+    a: Matches, b: Matches, names: Iterable[str], *, factor: float = 100.0, resamples: int = RESAMPLES
+) -> dict[str, Difference]:
+    """Returns the paired difference b - a of each AP that both sides have, with its interval.
+
+    Args:
+        a: matches of one system.
+        b: matches of the other, with the same ground truth.
+        names: of the APs.
+        factor: what the difference is multiplied with.
+        resamples: draws.
+
+    Raises:
+        ValueError: the two sides are not about the same images.
+    """
+    if a.truth.ids != b.truth.ids or not np.array_equal(a.truth.cluster, b.truth.cluster):
+        raise ValueError("the ground truth is not of the same images")
+    # The first row is the whole set, once: its AP is the official one.
+    weights = np.vstack([np.ones(len(a.truth.ids)), draw(a.truth, resamples)])
+    clusters = len(np.unique(a.truth.cluster))
+    found = {}
+    for name in names:
+        if name in a.hit and name in b.hit:
+            difference = factor * (weighted_ap(b, name, weights) - weighted_ap(a, name, weights))
+            defined = difference[~np.isnan(difference)]
+            if len(defined) > resamples // 2 and not np.isnan(difference[0]):
+                n = int(a.truth.objects[name].sum())
+                found[name] = percentile_difference(float(defined[0]), defined[1:], n=n, clusters=clusters)
+    return found
+
+
+def draw(truth: Truth, resamples: int, seed: int = SEED) -> Float:
+    """Returns how often each image counts in each resample: float64 [R, I]; every stratum is drawn on its own."""
+    rng = np.random.default_rng(seed)
+    out = np.ones((resamples, len(truth.ids)))
+    for part in np.unique(truth.stratum[truth.stratum >= 0]):
+        mine = np.flatnonzero(truth.stratum == part)
+        names, place = np.unique(truth.cluster[mine], return_inverse=True)
+        drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+        out[:, mine] = drawn[:, place.reshape(-1)]
+    return out
+
+
+def weighted_ap(matches: Matches, name: str, weights: Float) -> Float:
+    """Returns AP over all thresholds with a weight for each image.
+
+    Args:
+        matches: of one system.
+        name: of the AP.
+        weights: float64 [R, I], how often each image counts, for R resamples.
+
+    Returns:
+        float64 [R]: the mean over the strata of the mean over their categories; NaN for a resample in which a stratum has
+        no ground truth.
+    """
+    truth, hit, void = matches.truth, matches.hit[name], matches.void[name]
+    objects = truth.objects[name].astype(np.float64)
+    by_category = np.argsort(truth.category, kind="stable")
+    categories, begins = np.unique(truth.category[by_category], return_index=True)
+    cells = np.split(by_category, begins[1:])
+    nothing = np.zeros(len(weights))
+    total: dict[int, Float] = {}
+    defined: dict[int, Float] = {}
+    for k, mine in zip(categories.tolist(), cells, strict=True):
+        if not objects[mine].any():
+            continue
+        part = int(truth.stratum[truth.image[mine[0]]])
+        count = weights[:, truth.image[mine]] @ objects[mine]
+        rows = slice(*np.searchsorted(matches.category, [k, k + 1]))
+        own = weights[:, matches.image[rows]]
+        pairs = zip(_unpack(hit[rows]), ~_unpack(void[rows]), strict=True)
+        values = np.mean([_interpolated(hits, counted, own, count) for hits, counted in pairs], axis=0)
+        total[part] = total.get(part, nothing) + np.where(count > 0, values, 0.0)
+        defined[part] = defined.get(part, nothing) + (count > 0)
+    if not total:
+        return np.full(len(weights), np.nan)
+    parts = [np.divide(total[p], defined[p], out=np.full(len(weights), np.nan), where=defined[p] > 0) for p in total]
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def _interpolated(hit: Bool, counted: Bool, weights: Float, count: Float) -> Float:
+    """Returns the mean precision at the 101 recalls, for each resample: float64 [R]."""
+    out = np.zeros(len(weights))
+    if not hit.any():
+        return out
+    true = np.cumsum(weights * hit, axis=1)
+    seen = np.cumsum(weights * counted, axis=1)
+    recall = true / np.where(count > 0, count, np.inf)[:, None]
+    precision = np.maximum.accumulate((true / (seen + np.spacing(1)))[:, ::-1], axis=1)[:, ::-1]
+    for r in range(len(weights)):
+        at = np.searchsorted(recall[r], accumulate.RECALL_THRESHOLDS, side="left")
+        out[r] = precision[r, at[at < recall.shape[1]]].sum() / len(accumulate.RECALL_THRESHOLDS)
+    return out
