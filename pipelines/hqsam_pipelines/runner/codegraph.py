@@ -125,7 +125,7 @@ class CodeGraph:
         return sorted((self.code_of(verb, entries if entries else None) - own) | data)
 
     def sections(self, verb: str) -> dict[str, str]:
-        """Digests of the sections of params.yaml that a stage reads and that DVC cannot watch, where they are there."""
+        """Return digests of the sections of params.yaml that a stage reads and DVC cannot watch, where they exist."""
         there = [name for name in SECTIONS.get(verb, ()) if name in self._params]
         return {f"params.yaml:{name}": hashlib.sha256(json_bytes(self._params[name])).hexdigest() for name in there}
 
@@ -203,7 +203,7 @@ class CodeGraph:
 
 
 def _used(params: Mapping[str, Any]) -> dict[str, set[str]]:
-    """The entries of those seams of which a run uses what params.yaml names: a new file runs nothing again until it is used."""
+    """Return the entries that params.yaml names, by seam: a new file runs nothing again until it is used."""
     systems = [entry for entry in params.get("systems", SECTION).values() if isinstance(entry, Mapping)]
     sets = [name for entry in params.get("benchmarks", {}).values() for name in entry["index"].get("prompt_sets", ())]
     kinds = (*DEFAULT, *params.get("augment", {}).get("prompts", ()))
