@@ -24,7 +24,16 @@ from hqsam_datasets.fetch.content import ChangedContentError, WrongContentError,
 from hqsam_datasets.fetch.http import download
 from hqsam_datasets.fetch.places import drop_folder, dropped, is_absent, local_path, on_this_machine, untold
 from hqsam_datasets.fetch.spec import ArchiveFile, ArchiveSpec
-from hqsam_datasets.fetch.transfer import CHUNK, DownloadError, RetryPolicy, Transfer, check_space, size_of
+from hqsam_datasets.fetch.transfer import (
+    CHUNK,
+    NO_SPACE,
+    SPACE_CURE,
+    DownloadError,
+    RetryPolicy,
+    Transfer,
+    check_space,
+    size_of,
+)
 
 VERSION = 1
 
@@ -375,6 +384,8 @@ def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str], changed: 
         cure = f"{spec.instructions}; then {cure}"
     if not task.file.optional:
         cure += "\n    Where only an evaluation set needs the file, `optional: true` in its entry lets the run go on without that set"
+    if any(NO_SPACE in line for line in failures):
+        cure = f"{SPACE_CURE}; or {cure}"
     if changed:
         line = f"the line `{task.archive}/{task.file.name}` of {first_use.FILE}, and {task.part.parent.with_name(task.archive)}"
         cure = f"if its publisher has replaced the file and you trust the new one, delete {line}, then run the stage again; else {cure}"
