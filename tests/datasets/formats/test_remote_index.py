@@ -154,6 +154,7 @@ def test_names_of_archives_pass_the_same_type(name: str) -> None:
 @pytest.mark.parametrize(("url", "lacks"), [
     ("s3://", "bucket"), ("s3:///shards", "bucket"), ("gs://", "bucket"), ("az:///x", "container"), ("https:///x", "host"),
     ("http://:80/x", "host"), ("gdrive://", "file"), ("http://[::1/x", "cannot be read"),
+    ("http://me:pa55/word@host/x", "port"), ("https://host:99999/x", "port"),
     ("s3://me:word@bucket/x", "user or password"), ("gs://me:word@bucket", "user or password"),
 ])  # fmt: skip
 def test_an_address_without_a_place_is_one_message(tmp_path: Path, url: str, lacks: str) -> None:
@@ -166,7 +167,7 @@ def test_an_address_without_a_place_is_one_message(tmp_path: Path, url: str, lac
         with pytest.raises(UserError, match=lacks) as caught:
             call()
         assert caught.value.file == url and caught.value.key and caught.value.cure
-        assert "word@" not in str(caught.value)
+        assert "word@" not in str(caught.value) and "pa55" not in str(caught.value)
     with pytest.raises(ValidationError, match=lacks):
         ArchiveSpec.model_validate({"files": [{"name": "a.zip", "urls": [url]}]})
     with pytest.raises(ValidationError, match=lacks):
