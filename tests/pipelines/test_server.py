@@ -368,6 +368,7 @@ def test_a_result_is_not_lost_with_the_callers_server(root: Path, tmp_path: Path
     """A checkout's own server is started again; the one that the caller names is not ours to start."""
     found, other = server.ensure(root), bare_repository(tmp_path / "other")
     extra = {"PREFECT_API_URL": found.api, "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    extra["PREFECT_API_AUTH_STRING"] = server.auth_path(root).read_text()
     words = [sys.executable, "-c", GONE, str(other), str(found.pid)]
     kept = environment(REPOSITORY, **extra)
     done = subprocess.run(words, env=kept, capture_output=True, text=True, timeout=300, check=False)
