@@ -50,7 +50,9 @@ def accept_code(root: Path) -> Accepted:
 
     if not (root / "dvc.lock").is_file():
         raise UserError("nothing has run yet", file=root / "dvc.lock", cure="run `hqsam repro`")
-    check_names(read_yaml(root / FILE), root / FILE)  # the stage `code`, which checks them else, counts as run afterwards
+    check_names(
+        read_yaml(root / FILE), root / FILE
+    )  # the stage `code`, which checks them else, counts as run afterwards
     write_digests(root, root / CODE_FOLDER)
     try:
         # DVC reads the names of stages from the current folder.
