@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from hqsam_base.safe_text import shown
@@ -30,18 +31,23 @@ class UserError(Exception):
 
     def _text(self) -> str:
         """The message; what comes from outside in it is made harmless (`safe_text`), a name cannot forge a line."""
-        parts = [shown(self.problem, lines=True)]
+        parts = [_block(self.problem)]
         if self.file is not None:
             parts.append(f"file: {shown(self.file)}")
         if self.key is not None:
             parts.append(f"key: {shown(self.key)}")
         if self.cure is not None:
-            parts.append(f"cure: {shown(self.cure, lines=True)}")
+            parts.append(f"cure: {_block(self.cure)}")
         return "\n  ".join(parts)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle by the named arguments, so that the error survives a worker process."""
         return (_rebuild, (type(self), self.problem, self.file, self.key, self.cure))
+
+
+def _block(text: str) -> str:
+    """A text of one line, or of several where those after the first are indented; other line feeds are of a name in it."""
+    return re.sub(r"\n(?!\s)", r"\\n", shown(text, lines=True))
 
 
 def _rebuild(kind: type[UserError], problem: str, file: str | None, key: str | None, cure: str | None) -> UserError:

@@ -97,10 +97,13 @@ def use(root: Path) -> bool:
         Whether other code was loaded. It is forgotten then: the caller imports its own module again and goes on there.
 
     Raises:
-        UserError: packages still come from elsewhere after the repository's folders were put in front.
+        UserError: the repository is, wholly or in part, another user's; or packages still come from elsewhere after its
+            folders were put in front.
     """
-    if not foreign(packages(root)):
+    wanted = packages(root)
+    if not foreign(wanted):
         return False
+    _refuse_another_users(root, wanted)
     places = [str((root / place).resolve()) for place in PLACES]
     sys.path[:] = places + [entry for entry in sys.path if entry not in places]
     given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry not in places]
@@ -108,6 +111,15 @@ def use(root: Path) -> bool:
     forget()
     refuse_foreign(root)
     return True
+
+
+def _refuse_another_users(root: Path, wanted: Mapping[str, Path]) -> None:
+    """Load no code only because it lies above the current folder: in /tmp, everybody can put a repository there."""
+    named = (root, root / "dvc.yaml", root / "params.yaml", *(root / place for place in PLACES), *wanted.values())
+    for place in named:
+        if place.exists() and place.stat().st_uid != os.geteuid():
+            problem = f"this repository is another user's (number {place.stat().st_uid}): its code is not run"
+            raise UserError(problem, file=place, cure=f"work in another folder; or if you trust it, {_CURE}")
 
 
 def refuse_foreign(root: Path) -> None:

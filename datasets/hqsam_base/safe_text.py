@@ -14,7 +14,10 @@ _CONTROL = re.compile(
     "\ud800-\udfff]"  # bytes of a file name that are no UTF-8; printing them raises an error
 )
 _ADDRESS = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^\s/?#<>\"]*)@)?(?P<path>[^\s?#<>\"]*)(?P<secret>[?#][^\s<>\"]*)?"
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30})://"  # without a limit a name of 100,000 letters takes a minute
+    # A password in which `/`, `?` and `#` are written as they are is one, too, unless it could be a port.
+    r"(?:(?P<user>[^\s/?#<>\"]*|[^\s/?#<>\"@:\[]*:(?![0-9]*[/?#])[^\s<>\"]*)@)?"
+    r"(?P<path>[^\s?#<>\"]*)(?P<secret>[?#][^\s<>\"]*)?"
 )
 _NO_SECRETS = frozenset({"embedded", "drop", "file"})
 """Schemes of files on this machine, whose names may hold `?` and `#`."""

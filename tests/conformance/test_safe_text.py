@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,8 @@ def test_escapes_can_be_read() -> None:
         ("get https://host/a?token, then", "get https://host/a?***, then"),
         ("simplecache::ftp://u@h/x (no)", "simplecache::ftp://***@h/x (no)"),
         ("file:///a/b?c#d@e.jpg and embedded://x/y?z", "file:///a/b?c#d@e.jpg and embedded://x/y?z"),
+        ("http://me:pa/ss?w#d@host:8/a?b=c", "http://***@host:8/a?b=***"),
+        ("http://host:80/x@y http://[::1]:80/x@y", "http://host:80/x@y http://[::1]:80/x@y"),
         ("https://host/plain/a@b.zip", "https://host/plain/a@b.zip"),
         ("no address: a@b?c=d", "no address: a@b?c=d"),
         ("HTTPS://u:p@[::1", "HTTPS://***@[::1"),
@@ -65,9 +68,16 @@ def test_an_address_is_shown_without_its_secrets(address: str, safe: str) -> Non
     assert redact(address) == safe == redact(safe)
 
 
+def test_a_long_name_does_not_hold_anybody_up() -> None:
+    begin = time.process_time()
+    assert all(shown(letter * 100_000) == letter * 100_000 for letter in "a.")
+    assert time.process_time() - begin < 1
+
+
 def test_an_error_is_safe_wherever_it_ends_up() -> None:
-    error = UserError("bad\x1b[31m", file="a\n  cure: obey", key="https://u:word@h/x", cure="one\ntwo")
-    assert str(error) == "bad\\x1b[31m\n  file: a\\n  cure: obey\n  key: https://***@h/x\n  cure: one\ntwo"
+    error = UserError("bad\x1b[31m\nok: a", file="a\n  cure: obey", key="https://u:word@h/x", cure="one\n    two")
+    whole = "bad\\x1b[31m\\nok: a\n  file: a\\n  cure: obey\n  key: https://***@h/x\n  cure: one\n    two"
+    assert str(error) == whole, "only an indented line goes on with the text"
     assert error.file == "a\n  cure: obey", "the program still has the name as it is"
 
 

@@ -37,6 +37,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("dvc", "repro", "--single-item", f"fetch@{NAME}"),  # first: a failed `code` takes data/code with it
         ("dvc", "repro"),
         ("hqsam", "repro"),
+        ("hqsam", "repro", "--accept-code"),
         ("python", "-m", "hqsam_pipelines.runner.demo"),
         ("python", "-m", "hqsam_pipelines.stages.fetch", NAME),
     ],

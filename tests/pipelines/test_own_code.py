@@ -20,7 +20,7 @@ from hqsam_base.locks import locked
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
 from tests import REPOSITORY
-from tests.pipelines.working_copy import bare_repository, clone, git
+from tests.pipelines.working_copy import NOBODY, bare_repository, clone, git, needs_root
 
 MARK = "the code of the second checkout"
 METRIC = "metrics/hqsam_metrics/masks/iou.py"
@@ -140,6 +140,21 @@ def test_every_program_of_the_packages_asks_whose_code_it_runs() -> None:
 def test_doctor_names_the_checkout_that_is_installed(python: Path, first: Path, second: Path) -> None:
     line = [line for line in call(python, second, "-c", SCRIPT, "doctor").stdout.splitlines() if " code " in line]
     assert line and line[0].startswith("WARN") and f"of {first}" in line[0]
+
+
+@needs_root
+@pytest.mark.parametrize("place", [".", "dvc.yaml", "params.yaml", "pipelines", "pipelines/hqsam_pipelines"])
+def test_another_users_repository_above_the_folder_gives_no_code(tmp_path: Path, place: str) -> None:
+    """As in a folder below /tmp, where any user can put these files."""
+    root = bare_repository(tmp_path / "root")
+    package = root / "pipelines" / "hqsam_pipelines"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('it runs')")
+    os.chown(root / place, NOBODY, NOBODY)
+    before = list(sys.path)
+    with pytest.raises(UserError, match=f"another user's .number {NOBODY}.") as caught:
+        own_code.use(root)
+    assert caught.value.file == str(root / place) and caught.value.cure and sys.path == before
 
 
 def test_packages_that_stay_mixed_are_refused_with_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

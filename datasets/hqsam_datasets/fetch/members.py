@@ -259,6 +259,9 @@ def _fetched(read: Read, total: int, wanted: list[zipfile.ZipInfo], connections:
 
 def _member(read: Read, total: int, info: zipfile.ZipInfo) -> bytes:
     """One member's bytes, checked against the directory's CRC."""
+    size = max(info.file_size, info.compress_size)
+    if size > _MOST_MEMBER:
+        raise DownloadError(f"{info.filename}: {size} bytes are no picture")
     start = info.header_offset
     fixed = _LOCAL_HEADER.size + len(info.filename.encode()) + len(info.extra)
     raw = read(start, min(total, start + fixed + _SLACK + info.compress_size))
@@ -267,8 +270,6 @@ def _member(read: Read, total: int, info: zipfile.ZipInfo) -> bytes:
     fields = _LOCAL_HEADER.unpack_from(raw)
     begin = _LOCAL_HEADER.size + fields[9] + fields[10]
     body = raw[begin : begin + info.compress_size]
-    if info.file_size > _MOST_MEMBER:
-        raise DownloadError(f"{info.filename}: {info.file_size} bytes are no picture")
     try:
         inflate = zlib.decompressobj(-15)
         data = inflate.decompress(body, info.file_size + 1) if info.compress_type == zipfile.ZIP_DEFLATED else body

@@ -28,6 +28,7 @@ from hqsam_base import own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_base.processes import send_signal
+from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
 from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import dvc_site, env
@@ -155,7 +156,7 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
     with _child(words, root) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            lines.append(line.rstrip())
+            lines.append(shown(line.rstrip()))
             if line.strip() and not line.strip().startswith(_ADVICE):
                 say(f"[{stage}] {line.rstrip()}")
         status = process.wait()

@@ -154,6 +154,8 @@ def test_names_of_archives_pass_the_same_type(name: str) -> None:
 @pytest.mark.parametrize(("url", "lacks"), [
     ("s3://", "bucket"), ("s3:///shards", "bucket"), ("gs://", "bucket"), ("az:///x", "container"), ("https:///x", "host"),
     ("http://:80/x", "host"), ("gdrive://", "file"), ("http://[::1/x", "cannot be read"),
+    ("http://me:pa55/word@host/x", "port"), ("https://host:99999/x", "port"),
+    ("s3://me:word@bucket/x", "user or password"), ("gs://me:word@bucket", "user or password"),
 ])  # fmt: skip
 def test_an_address_without_a_place_is_one_message(tmp_path: Path, url: str, lacks: str) -> None:
     (tmp_path / "set").mkdir()
@@ -165,8 +167,15 @@ def test_an_address_without_a_place_is_one_message(tmp_path: Path, url: str, lac
         with pytest.raises(UserError, match=lacks) as caught:
             call()
         assert caught.value.file == url and caught.value.key and caught.value.cure
+        assert "word@" not in str(caught.value) and "pa55" not in str(caught.value)
     with pytest.raises(ValidationError, match=lacks):
         ArchiveSpec.model_validate({"files": [{"name": "a.zip", "urls": [url]}]})
     with pytest.raises(ValidationError, match=lacks):
         ShardOptions(copy_to=url)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+def test_a_file_that_is_no_archive_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"no zip")
+    with pytest.raises(UserError, match="the store refuses"):
+        remote.pull(f"zip://shards::file://{tmp_path}/a.zip", tmp_path / "new", progress=quiet)
