@@ -57,8 +57,7 @@ def decode(data: bytes) -> NDArray[Any] | None:
     head = depth_and_colour(data)
     if head is not None:
         data = _kept(data, (*_PIXELS, b"PLTE", b"tRNS"))
-    array: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    return array
+    return _by_opencv(data)
 
 
 def decode_values(data: bytes) -> NDArray[Any] | None:
@@ -77,8 +76,18 @@ def decode_values(data: bytes) -> NDArray[Any] | None:
     if head is None or head[1] not in (_GREY, _PALETTE):
         return decode(data)
     depth = head[0]
-    array = cv2.imdecode(np.frombuffer(_as_grey(_kept(data, _PIXELS)), np.uint8), cv2.IMREAD_UNCHANGED)
+    array = _by_opencv(_as_grey(_kept(data, _PIXELS)))
     return array if array is None or depth >= 8 else np.asarray(array // (255 // ((1 << depth) - 1)), np.uint8)
+
+
+def _by_opencv(data: bytes) -> NDArray[Any] | None:
+    if not data:
+        return None
+    try:
+        array: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # a header that asks for more than 2^30 pixels, or a side of more than 2^20
+        return None
+    return array
 
 
 def _kept(data: bytes, kinds: tuple[bytes, ...]) -> bytes:

@@ -399,20 +399,27 @@ OUTSIDE = Outside()
 
 def attempt(border: Border, data: bytes, folder: Path) -> bool:
     """Whether the input is taken; it must be refused by one of the errors that the border tells of."""
+    taken, seconds = _read(border, data, folder)
+    # The first call of a kind of input may import what it needs: a second call tells.
+    assert seconds < 1.0 or _read(border, data, folder)[1] < 1.0, "it hangs"
+    return taken
+
+
+def _read(border: Border, data: bytes, folder: Path) -> tuple[bool, float]:
+    """Whether the input is taken, and the processor time."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     OUTSIDE.folder, OUTSIDE.found = os.path.realpath(folder), []
-    begin = time.process_time()
+    begin, taken = time.process_time(), True
     try:
         border.read(data, folder)
     except (UserError, *border.raises) as error:
         str(error).encode()
-        return False
+        taken = False
     finally:
         OUTSIDE.folder = None
-        assert time.process_time() - begin < 1.0, "it hangs"
         assert OUTSIDE.found == [], "it writes elsewhere"
-    return True
+    return taken, time.process_time() - begin
 
 
 @pytest.mark.parametrize("name", BORDERS)
