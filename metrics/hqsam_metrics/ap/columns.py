@@ -31,6 +31,14 @@ Ids = Int | list[int | str]
 """Ids of records: int64 [n], or where some are names, as `plain_id` gives them."""
 
 
+def not_there(what: str, one: Any, truth: str, number: int) -> UserError:
+    """Returns the error about results whose image or video the annotation file does not have."""
+    cure = "score it against the annotation file it was made for"
+    if isinstance(one, str):
+        cure += ", by its ids, not by the names of pictures"
+    return UserError(f"{what} {one} is not in {truth} ({number} such results); {cure}")
+
+
 @dataclass(frozen=True)
 class IdTable:
     """The ids of a list of records, in the order that decides between equal scores.

@@ -20,6 +20,7 @@ from hqsam_metrics.ap.columns import (
     finite,
     flag,
     integers,
+    not_there,
     numbers,
     read_ids,
     rows_of,
@@ -242,10 +243,7 @@ def parse_tube_results(rows: Any, truth: TubeTruth, name: str) -> Tubes:
     video = truth.videos.place(ids)
     unknown = np.flatnonzero(video < 0)
     if len(unknown):
-        raise UserError(
-            f"{name}: result {unknown[0]}: video_id {ids[unknown[0]]} is not in {truth.tubes.name}"
-            f" ({len(unknown)} such results); score it against the annotation file it was made for"
-        )
+        raise not_there(f"{name}: result {unknown[0]}: video_id", ids[unknown[0]], truth.tubes.name, len(unknown))
     category = truth.categories.place(read_ids(rows, "category_id", name, "result"))
     score = numbers(rows, "score", name, "result")
     what = rows, video, (truth.heights, truth.widths), name, "result"
