@@ -22,6 +22,7 @@ _WHOLE = 1 << 24
 _TOGETHER = 1 << 14
 _MAX_VALUE = 256 << 20
 _SPACE = " \t\r\n"
+_A_LIST = "give a JSON list of results: of a whole COCO file, the list `annotations`"
 _LISTS = ("annotations", "predictions", "results", "detections")
 
 
@@ -104,20 +105,26 @@ def iterate_results(path: Path, *, whole: int = _WHOLE) -> Iterator[list[Any]]:
         raise UserError(
             "is a folder" if path.is_dir() else "no such file", file=path, cure="give an existing JSON file"
         )
-    cure = "give a JSON list of results: of a whole COCO file, the list `annotations`"
     if path.stat().st_size <= whole:
-        content = read_json(path)
-        if not isinstance(content, list):
-            given = content if isinstance(content, dict) else {}
-            inside = next((key for key in _LISTS if isinstance(given.get(key), list)), None)
-            if inside is not None:
-                cure = f"give a JSON list of results: of this file, the list `{inside}`"
-            raise UserError(f"must be a JSON list of results, is a {type(content).__name__}", file=path, cure=cure)
-        yield content
+        yield as_results(read_json(path), path)
         return
-    records = iterate_list(path, problem="is not valid JSON", cure=cure)
+    records = iterate_list(path, problem="is not valid JSON", cure=_A_LIST)
     while some := list(itertools.islice(records, _TOGETHER)):
         yield some
+
+
+def as_results(content: Any, name: Path | str) -> list[Any]:
+    """The content of a file of results.
+
+    Raises:
+        UserError: it is no list; where it holds one, the cure names it.
+    """
+    if isinstance(content, list):
+        return content
+    given = content if isinstance(content, dict) else {}
+    inside = next((key for key in _LISTS if isinstance(given.get(key), list)), None)
+    cure = _A_LIST if inside is None else f"give a JSON list of results: of this file, the list `{inside}`"
+    raise UserError(f"must be a JSON list of results, is a {type(content).__name__}", file=name, cure=cure)
 
 
 def iterate_list(path: Path, *, problem: str, cure: str) -> Iterator[Mapping[str, Any]]:

@@ -390,6 +390,17 @@ def test_tubes(tmp_path):
     full = score(tmp_path, truth, rows, function=score_ytvis_files, iou_type="boundary")
     same = score(tmp_path, truth, without, function=score_ytvis_files, iou_type="boundary", workers=2)
     assert same.metrics == full.metrics
+    # The official program takes whatever is false for a frame without the object.
+    loose = [
+        row | {"segmentations": [f or ([], {}, None)[i % 3] for i, f in enumerate(row["segmentations"])]}
+        for row in rows
+    ]
+    assert any([] in row["segmentations"] and {} in row["segmentations"] for row in loose)
+    assert score(tmp_path, truth, loose, function=score_ytvis_files, iou_type="boundary").metrics == full.metrics
+    with pytest.raises(UserError, match="the list `results`"):
+        score(tmp_path, truth, {"results": rows}, function=score_ytvis_files)
+    with pytest.raises(UserError, match="in YouTube-VIS format"):
+        score(tmp_path, {"images": [], "annotations": [], "categories": []}, rows, function=score_ytvis_files)
     short = [row | {"segmentations": row["segmentations"][:3]} for row in rows]
     result = score(tmp_path, truth, short, function=score_ytvis_files)
     assert result.warnings and "shorter list" in result.warnings[0]

@@ -171,7 +171,8 @@ def rows_of(content: Mapping[str, Any], key: str, name: str) -> list[Any]:
     """Returns the list `key` of an annotation file; UserError when it is none."""
     rows = content.get(key)
     if not isinstance(rows, list):
-        raise UserError(f"{name}: `{key}` must be a list; is this an annotation file in COCO format?")
+        kind = "YouTube-VIS" if key == "videos" else "COCO"
+        raise UserError(f"{name}: `{key}` must be a list; is this an annotation file in {kind} format?")
     return rows
 
 
