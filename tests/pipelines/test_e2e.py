@@ -173,10 +173,8 @@ def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path) -> Non
     second = tmp_path / "second"
     shutil.copytree(first, second, symlinks=True, ignore=shutil.ignore_patterns(".hqsam"))
     without(second, AGAIN)
-    given = {
-        "PREFECT_API_URL": server.ensure(first).api,
-        "PREFECT_HOME": str(server.home(first)),
-    }  # one server is enough
+    # One server is enough.
+    given = {"PREFECT_API_URL": server.ensure(first).api, "PREFECT_HOME": str(server.home(first)), **password(first)}
     try:
         done = run(second, "hqsam", "repro", timeout=400, **given)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
