@@ -14,6 +14,7 @@ from torch import Tensor
 from hqsam.api.predictor import decode
 from hqsam.export.parts import DecoderOptions, decoder_inputs, decoder_outputs
 from hqsam.model.hq_sam import Encoded, HQSam
+from hqsam.model.preprocess import Frame
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
@@ -66,7 +67,7 @@ CASES = (
 
 
 def session(path: Path) -> Any:
-    """An onnxruntime session on the CPU."""
+    """Open an onnxruntime session on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -95,9 +96,14 @@ def compare_decoder(model: HQSam, path: Path, options: DecoderOptions) -> Differ
 
 @torch.no_grad()
 def compare_case(
-    model: HQSam, runtime: Any, encoded: Encoded, case: PromptCase, options: DecoderOptions, seed: int
+    model: HQSam,
+    runtime: Any,
+    encoded: Encoded,
+    case: PromptCase,
+    options: DecoderOptions,
+    seed: int,
 ) -> Difference:
-    """One case through the file and through prompt encoder, decoder and ``postprocess_masks``.
+    """Run one case through the file and through prompt encoder, decoder and ``postprocess_masks``.
 
     Args:
         model: What the file was made of.
@@ -112,7 +118,8 @@ def compare_case(
     masks = decode(model, encoded, embedded, options.output, multimask=options.multimask)
     expected = [masks.iou_PK, masks.logits_PKhw]
     if not options.low_res_only:
-        expected.insert(0, _full_size(model, masks.logits_PKhw, case.size))
+        resized = Frame(case.size[0], case.size[1], model.backbone.image_size).resized
+        expected.insert(0, model.sam.postprocess_masks(masks.logits_PKhw, resized, case.size))
     feeds = onnx_inputs(encoded, model.backbone.mask_size, case.size, **prompts)
     given = {name: feeds[name] for name in decoder_inputs(options)}
     return _worst(runtime.run(list(decoder_outputs(options)), given), expected)
@@ -128,7 +135,7 @@ def onnx_inputs(
     boxes_P4: Tensor | None = None,
     masks_P1hw: Tensor | None = None,
 ) -> Arrays:
-    """The arguments of ``HQSam.embed_prompts`` as inputs of a decoder file.
+    """Return the arguments of ``HQSam.embed_prompts`` as inputs of a decoder file.
 
     Args:
         encoded: Features of one image.
@@ -162,7 +169,7 @@ def onnx_inputs(
 
 
 def random_features(model: HQSam) -> Encoded:
-    """Features of no image, of the size that a neck with layer norm gives."""
+    """Return random features of the size that a neck with layer norm gives."""
     backbone, generator = model.backbone, torch.Generator().manual_seed(0)
     side = backbone.embedding_size
     shapes = ((1, backbone.decoder_dim, side, side), (1, backbone.vit_dim, side, side))
@@ -180,14 +187,6 @@ def _random_prompts(model: HQSam, case: PromptCase, seed: int) -> dict[str, Tens
         "boxes_P4": corners.reshape(p, 4) if case.boxes else None,
         "masks_P1hw": 5 * torch.randn(p, 1, small, small, generator=generator) if case.masks else None,
     }
-
-
-def _full_size(model: HQSam, low_P1hw: Tensor, size: tuple[int, int]) -> Tensor:
-    from hqsam.model.preprocess import Frame
-
-    resized = Frame(size[0], size[1], model.backbone.image_size).resized
-    masks: Tensor = model.sam.postprocess_masks(low_P1hw, resized, size)
-    return masks
 
 
 def _worst(found: list[npt.NDArray[np.float32]], expected: list[Tensor]) -> Difference:

@@ -23,7 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from hqsam.export.check import Difference, compare_decoder, compare_encoder
-from hqsam.export.parts import DecoderOptions, DecoderPart, EncoderPart, Part, decoder_inputs, decoder_outputs
+from hqsam.export.parts import (
+    DecoderOptions,
+    DecoderPart,
+    EncoderPart,
+    Part,
+    decoder_inputs,
+    decoder_outputs,
+)
 from hqsam.model import checkpoint, variants
 from hqsam.model.build import build_model
 from hqsam.model.hq_sam import HQSam
@@ -35,10 +42,10 @@ from hqsam_base.locks import locked
 
 OPSET = 18  # the newest that every runtime of the last three years reads
 TOLERANCE = 1e-3
-"""Largest difference from PyTorch that is let pass, in logits, or as a share of the largest value where that is above 1."""
+"""Largest difference from PyTorch that is accepted, in logits, or as a share of the largest value where that is above 1."""
 
 METADATA = "hqsam"
-"""Key of the file's metadata whose value is a JSON object: backbone, part, image_size, pixel_mean, pixel_std, ..."""
+"""Key of the file's metadata that holds a JSON object: backbone, part, image_size, pixel_mean, pixel_std, ..."""
 
 _WEIGHTS = ".data"  # added to a file's name by the exporter
 _LARGEST_FILE = 1_800_000_000  # protobuf ends at 2 GiB: larger models keep their weights beside the file
@@ -60,27 +67,35 @@ class Exported:
 
 
 def load_for_export(path: Path, *, head: Path | None, backbone: str | None, needs_hq: bool) -> HQSam:
-    """A model from files; never one whose HQ parameters are random although the decoder uses them.
+    """Load a model from files; never one whose HQ parameters are random although the decoder uses them.
 
     Args:
         path: A whole SAM or HQ-SAM, or (for backbones that bring their own SAM) a trained head.
         head: Trained HQ parameters for ``path``.
-        backbone: Its name; None: told by the weights.
+        backbone: Its name; None: detected from the weights.
         needs_hq: Whether HQ parameters must be there.
 
     Raises:
         UserError: Missing or unfitting files, or an HQ output without HQ parameters.
     """
     if head is None:
-        return load_any(path, backbone=backbone, without_hq="give --head or choose --output sam" if needs_hq else None)
+        return load_any(
+            path,
+            backbone=backbone,
+            without_hq="give --head or choose --output sam" if needs_hq else None,
+        )
     name = backbone or checkpoint.backbone_of(checkpoint.read(path))
     if name is None:
-        raise UserError("the backbone of this file cannot be told", file=path, cure="give --backbone")
+        raise UserError("the backbone cannot be detected from this file", file=path, cure="give --backbone")
     return build_model(ModelOptions.model_construct(backbone=name, checkpoint=path), head=head).eval()
 
 
 def export_onnx(
-    model: HQSam, out: Path, *, parts: Sequence[Part] = ("encoder", "decoder"), options: DecoderOptions | None = None
+    model: HQSam,
+    out: Path,
+    *,
+    parts: Sequence[Part] = ("encoder", "decoder"),
+    options: DecoderOptions | None = None,
 ) -> list[Exported]:
     """Write ``<backbone>_encoder.onnx`` and ``<backbone>_decoder_<output>.onnx``.
 
@@ -100,11 +115,12 @@ def export_onnx(
         UserError: Another variant than ``hq``, a folder that cannot be written, or a file's results differ from the model's.
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
-        importlib.import_module(name)  # what is not installed is told before minutes of work
+        importlib.import_module(name)  # a missing package is reported before minutes of work
     options = options or DecoderOptions()
     if model.variant != variants.DEFAULT:
         raise UserError(
-            f"the model is the variant {model.variant}; ONNX export knows {variants.DEFAULT}", key="variant"
+            f"the model is the variant {model.variant}; ONNX export knows {variants.DEFAULT}",
+            key="variant",
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -114,7 +130,7 @@ def export_onnx(
 
 
 def file_name(model: HQSam, part: Part, options: DecoderOptions) -> str:
-    """The name of a part's file."""
+    """Return the name of a part's file."""
     if part == "encoder":
         return f"{model.backbone.name}_encoder.onnx"
     extra = ("_multimask" if options.multimask else "") + ("_low_res" if options.low_res_only else "")
@@ -124,8 +140,10 @@ def file_name(model: HQSam, part: Part, options: DecoderOptions) -> str:
 def _export(model: HQSam, out: Path, part: Part, options: DecoderOptions) -> Exported:
     path = out / file_name(model, part, options)
     with _work_folder(path) as work:
-        _write(model, work / path.name, part, options)
-        difference = _check(model, work / path.name, part, options)
+        file = work / path.name
+        _write(model, file, part, options)
+        encoder = part == "encoder"
+        difference = compare_encoder(model, file) if encoder else compare_decoder(model, file, options)
         if not difference.share <= TOLERANCE:
             raise UserError(
                 f"the exported {part} differs from PyTorch by {difference.largest:.1e} (values up to {difference.scale:.1e})",
@@ -156,10 +174,6 @@ def _publish(work: Path, path: Path) -> int:
     return size
 
 
-def _check(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> Difference:
-    return compare_encoder(model, path) if part == "encoder" else compare_decoder(model, path, options)
-
-
 def _write(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> None:
     module, inputs, names, axes = _encoder(model) if part == "encoder" else _decoder(model, options)
     outputs = ("image_embeddings", "early_features") if part == "encoder" else decoder_outputs(options)
@@ -167,22 +181,28 @@ def _write(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> Non
         # Traced here: left to itself, the exporter would go on with fixed sizes where dynamic ones fail.
         traced = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=axes, strict=False)
         program = torch.onnx.export(
-            traced, input_names=list(names), output_names=list(outputs), opset_version=OPSET, dynamo=True
+            traced,
+            input_names=list(names),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            dynamo=True,
         )
     assert program is not None
     program.model.metadata_props[METADATA] = json.dumps(metadata(model, part, options), sort_keys=True)
-    program.save(str(path), external_data=_weights(program) > _LARGEST_FILE)
-
-
-def _weights(program: Any) -> int:
-    """Bytes of the constants that a traced part keeps: far less than its model's for a decoder."""
+    # A traced decoder keeps far fewer bytes than its model has.
     constants = (value.const_value for value in program.model.graph.initializers.values())
-    return sum(constant.nbytes for constant in constants if constant is not None)
+    n_bytes = sum(constant.nbytes for constant in constants if constant is not None)
+    program.save(str(path), external_data=n_bytes > _LARGEST_FILE)
 
 
 def _encoder(model: HQSam) -> tuple[nn.Module, list[Tensor], tuple[str, ...], Any]:
     size = model.backbone.image_size
-    return EncoderPart(model), [torch.zeros(2, 3, size, size)], ("image",), ({0: torch.export.Dim("images")},)
+    return (
+        EncoderPart(model),
+        [torch.zeros(2, 3, size, size)],
+        ("image",),
+        ({0: torch.export.Dim("images")},),
+    )
 
 
 def _decoder(model: HQSam, options: DecoderOptions) -> tuple[nn.Module, list[Tensor], tuple[str, ...], Any]:
@@ -205,7 +225,7 @@ def _decoder(model: HQSam, options: DecoderOptions) -> tuple[nn.Module, list[Ten
 
 
 def example_inputs(model: HQSam, *, prompts: int, points: int) -> dict[str, Tensor]:
-    """Inputs of the right shapes for every decoder file, by name."""
+    """Return inputs of the right shapes for every decoder file, by name."""
     backbone = model.backbone
     side = backbone.embedding_size
     return {
@@ -220,7 +240,7 @@ def example_inputs(model: HQSam, *, prompts: int, points: int) -> dict[str, Tens
 
 
 def metadata(model: HQSam, part: Part, options: DecoderOptions) -> dict[str, Any]:
-    """What somebody who has only the file needs to know."""
+    """Return what somebody who has only the file needs to know."""
     backbone = model.backbone
     known: dict[str, Any] = {
         "backbone": backbone.name,
@@ -244,9 +264,12 @@ def metadata(model: HQSam, part: Part, options: DecoderOptions) -> dict[str, Any
 
 @contextlib.contextmanager
 def _work_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path``; what a killed run left behind is removed first."""
+    """Make a temporary folder beside ``path``; what a killed run left behind is removed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent / f".{path.name}.lock", remove=True), atomic.disk_full_is_user_error(path):
+    with (
+        locked(path.parent / f".{path.name}.lock", remove=True),
+        atomic.disk_full_is_user_error(path),
+    ):
         atomic.clear_stale(path)
         work = atomic.temporary_sibling(path)
         work.mkdir()
@@ -258,7 +281,7 @@ def _work_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints its progress and warns about what its own code does; errors still propagate."""
+    """Hide the exporter's progress and its warnings about its own code; errors still propagate."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

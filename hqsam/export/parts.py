@@ -69,13 +69,17 @@ class DecoderPart(nn.Module):
         self.options = options
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The inputs in the order of ``decoder_inputs``: masks (unless left out), predicted IoUs, low-resolution logits."""
+        """Decode inputs in the order of ``decoder_inputs``: masks (unless left out), predicted IoUs, low-resolution logits."""
         values = dict(zip(decoder_inputs(self.options), inputs, strict=True))
         final = values["image_embeddings"]
         early = values.get("early_features", final)
         prompts = Prompts(self._sparse(values["point_coords"], values["point_labels"]), self._dense(values))
         found = decode(
-            self.model, Encoded(final, early), prompts, self.options.output, multimask=self.options.multimask
+            self.model,
+            Encoded(final, early),
+            prompts,
+            self.options.output,
+            multimask=self.options.multimask,
         )
         if self.options.low_res_only:
             return found.iou_PK, found.logits_PKhw
@@ -83,7 +87,7 @@ class DecoderPart(nn.Module):
         return masks, found.iou_PK, found.logits_PKhw
 
     def _sparse(self, xy_PN2: Tensor, labels_PN: Tensor) -> Tensor:
-        """``PromptEncoder._embed_points`` and ``_embed_boxes`` in one, by label; ``[P,N,C]``."""
+        """Embed points and boxes in one, by label, as ``PromptEncoder`` does; ``[P,N,C]``."""
         encoder = self.model.sam.prompt_encoder
         position = encoder.pe_layer._pe_encoding((xy_PN2 + 0.5) / self.model.backbone.image_size)
         kinds_5C = torch.cat([encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)])
@@ -93,7 +97,10 @@ class DecoderPart(nn.Module):
         return torch.where((labels == -1)[..., None], kind, position + kind)
 
     def _dense(self, values: dict[str, Tensor]) -> Tensor:
-        """``[P,C,E,E]``: the mask input where there is one, else SAM's embedding of none."""
+        """Embed the mask input where there is one, else take SAM's embedding of none.
+
+        ``[P,C,E,E]``.
+        """
         encoder = self.model.sam.prompt_encoder
         given = values["has_mask_input"][:, None, None, None]
         masks = encoder.mask_downscaling(values["mask_input"])
@@ -102,7 +109,7 @@ class DecoderPart(nn.Module):
 
 
 def decoder_inputs(options: DecoderOptions) -> tuple[str, ...]:
-    """Names of a decoder file's inputs, in order."""
+    """Return names of a decoder file's inputs, in order."""
     early = ("early_features",) if options.needs_early else ()
     size = () if options.low_res_only else ("orig_im_size",)
     return (
@@ -117,13 +124,13 @@ def decoder_inputs(options: DecoderOptions) -> tuple[str, ...]:
 
 
 def decoder_outputs(options: DecoderOptions) -> tuple[str, ...]:
-    """Names of a decoder file's outputs, in order."""
+    """Return names of a decoder file's outputs, in order."""
     masks = () if options.low_res_only else ("masks",)
     return *masks, "iou_predictions", "low_res_masks"
 
 
 def upscale(low_P1mm: Tensor, size_2: Tensor, side: int) -> Tensor:
-    """``Sam.postprocess_masks`` for a size that is known only when the file runs.
+    """Compute ``Sam.postprocess_masks`` for a size that is known only when the file runs.
 
     Args:
         low_P1mm: Low-resolution logits.
@@ -142,7 +149,10 @@ def upscale(low_P1mm: Tensor, size_2: Tensor, side: int) -> Tensor:
 
 
 def _stretch(x: Tensor, dim: int, used: Tensor, wanted: Tensor) -> Tensor:
-    """Bilinear resize along one axis, of whose positions the first ``used`` count; float32 as ``interpolate`` computes."""
+    """Resize bilinearly along one axis whose first ``used`` positions count.
+
+    Float32 as ``interpolate`` computes.
+    """
     length = cast(int, wanted.to(torch.int64).item())  # `int()` would make it a constant of the graph
     torch._check(length >= 1)  # type: ignore[no-untyped-call]
     scale = used.float() / wanted.float()

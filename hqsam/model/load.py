@@ -18,13 +18,13 @@ def load_any(
 
     Args:
         path: A whole SAM or HQ-SAM; a trained head or decoder; or the folder of the train stage or of Hugging Face.
-        backbone: Its name; None: told by the weights.
+        backbone: Its name; None: detected from the weights.
         base: SAM's weights for a head or decoder; None: those that come with the backbone, if any do.
         without_hq: What to do about a file without HQ parameters, which is refused; None: its head is fresh, so that
             only SAM's own masks mean something.
 
     Raises:
-        UserError: Missing or unfitting file, a backbone that cannot be told, or a head without its SAM.
+        UserError: Missing or unfitting file, a backbone that cannot be detected, or a head without its SAM.
     """
     found = checkpoint.read(path)
     if without_hq is not None and not found.head:
@@ -32,7 +32,9 @@ def load_any(
     path = found.path
     name = backbone or checkpoint.backbone_of(found)
     if name is None:
-        raise UserError(f"the backbone of this {found.format} file cannot be told", file=path, cure="give --backbone")
+        raise UserError(
+            f"the backbone of this {found.format} file cannot be detected", file=path, cure="give --backbone"
+        )
     if found.has_encoder:
         return build_model(ModelOptions.model_construct(backbone=name, checkpoint=path)).eval()
     base = base or backbones.bundled_weights(name)

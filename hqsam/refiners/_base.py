@@ -18,7 +18,7 @@ BoolMask = npt.NDArray[np.bool_]
 
 
 class RefinerOptions(BaseModel):
-    """What ``hqsam refine`` is told; each refiner uses what it needs.
+    """Options of ``hqsam refine``; each refiner uses what it needs.
 
     Attributes:
         weights: File of a network's weights.
@@ -93,7 +93,7 @@ class Refiner(Protocol):
 
 
 def device_of(options: RefinerOptions) -> str:
-    """``cpu`` or ``cuda``.
+    """Return ``cpu`` or ``cuda``.
 
     Raises:
         UserError: A GPU is asked for and there is none.
@@ -107,7 +107,7 @@ def device_of(options: RefinerOptions) -> str:
 
 
 def weights_of(options: RefinerOptions, cure: str) -> Path:
-    """The file of the weights.
+    """Return the file of the weights.
 
     Raises:
         UserError: None is given, or it does not exist; ``cure`` says where to get it.

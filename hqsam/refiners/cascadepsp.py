@@ -4,8 +4,7 @@ The whole image and the mask go to the package's ``Refiner.refine``: a global st
 then, unless ``fast``, a local step on windows of ``L`` pixels at full resolution; above 127 of 255 is object. How the
 paper's authors cropped and resized is not published.
 
-The package fetches its weights from the internet when it is not told otherwise. Here they are a file that the caller
-has: 67.7 M parameters, a state dict of ``torch.nn.DataParallel``.
+By default the package downloads its weights. Here the caller names a file: 67.7 M parameters, a state dict of ``torch.nn.DataParallel``.
 """
 
 from __future__ import annotations
@@ -38,13 +37,17 @@ def _package() -> Any:
         import segmentation_refinement
     except ImportError as error:
         raise UserError(
-            f"the refiner cascadepsp needs the module {error.name!r}", cure="pip install 'hqsam-pipeline[refine]'"
+            f"the refiner cascadepsp needs the module {error.name!r}",
+            cure="pip install 'hqsam-pipeline[refine]'",
         ) from error
     return segmentation_refinement
 
 
 def _network(package: Any, weights: Path, device: str) -> Any:
-    """The package's refiner with weights from a file; it looks for a file named ``model`` in a folder."""
+    """Load the package's refiner with weights from a file.
+
+    It looks for a file named ``model`` in a folder.
+    """
     with tempfile.TemporaryDirectory(prefix="cascadepsp-") as folder:
         (Path(folder) / "model").symlink_to(weights.absolute())
         try:
@@ -74,19 +77,18 @@ class CascadePSP:
             found = network.refine(image, grey, fast=options.fast, L=options.long_side)
             return np.asarray(found > 127, bool)
 
-        return Opened(run, self._protocol(options, weights.read_bytes()))
-
-    def _protocol(self, options: RefinerOptions, weights: bytes) -> dict[str, Any]:
-        return {
+        content = weights.read_bytes()
+        protocol = {
             "name": self.name,
             "version": self.version,
             "package": f"segmentation-refinement {metadata.version('segmentation-refinement')}",
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
-            "weights_published": hashlib.md5(weights, usedforsecurity=False).hexdigest() == PUBLISHED_MD5,
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            "weights_published": hashlib.md5(content, usedforsecurity=False).hexdigest() == PUBLISHED_MD5,
             "long_side": options.long_side,
             "fast": options.fast,
             "crop": "whole image",
         }
+        return Opened(run, protocol)
 
 
 REFINER = CascadePSP()

@@ -52,7 +52,10 @@ CURE_WEIGHTS = "download the checkpoint that the page of High-Quality-Segmention
 
 @contextmanager
 def _importable(repository: Path) -> Iterator[None]:
-    """Its folders are found by import, first of all; afterwards ``models`` is free again for another checkout."""
+    """Put the checkout first on the import path.
+
+    Afterwards ``models`` is free again for another one.
+    """
     before = [name for name in sys.modules if name.partition(".")[0] == "models"]
     sys.path.insert(0, str(repository.absolute()))
     try:
@@ -85,7 +88,7 @@ def _network(repository: Path, weights: Path, device: str) -> torch.nn.Module:
 
 
 def _centres(height: int, width: int) -> Tensor:
-    """Centres of the pixels, row by row, (y, x) in -1..1: float32 ``[H * W, 2]``."""
+    """Return centres of the pixels, row by row, (y, x) in -1..1: float32 ``[H * W, 2]``."""
     y, x = ((2 * torch.arange(n, dtype=torch.float32) + 1) / n - 1 for n in (height, width))
     return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).reshape(-1, 2)
 
@@ -97,7 +100,7 @@ def _padded(values_CHW: Tensor) -> Tensor:
 
 
 def _round(net: Any, image_1CHW: Tensor, mask_11HW: Tensor, scale: float, coord_1N2: Tensor) -> Tensor:
-    """One round: the probability of every pixel of the padded image, ``[1, 1, H, W]``."""
+    """Run one round: the probability of every pixel of the padded image, ``[1, 1, H, W]``."""
     height, width = image_1CHW.shape[-2:]
     size = (round(height * scale), round(width * scale))
     image, mask = (
@@ -118,7 +121,7 @@ def _round(net: Any, image_1CHW: Tensor, mask_11HW: Tensor, scale: float, coord_
 
 @torch.inference_mode()
 def refine(net: torch.nn.Module, image: Image, mask: BoolMask, device: str) -> BoolMask:
-    """All rounds; see ``Opened.run``."""
+    """Run all rounds; see ``Opened.run``."""
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     pixels = (torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255 - mean) / std
     image_1CHW = _padded(pixels).to(device)

@@ -20,7 +20,10 @@ ROUNDS = 3
 
 
 def refine(image: Image, mask: BoolMask) -> BoolMask:
-    """See ``Opened.run``. A mask that leaves no certain pixel inside or outside comes back as it is."""
+    """See ``Opened.run``.
+
+    A mask that leaves no certain pixel inside or outside comes back as it is.
+    """
     radius = max(1, round(BAND * math.hypot(*mask.shape)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     # Beyond the frame the object may go on: the frame is no border of the mask.
@@ -32,7 +35,14 @@ def refine(image: Image, mask: BoolMask) -> BoolMask:
     labels[inside], labels[outside] = cv2.GC_FGD, cv2.GC_BGD
     cv2.setRNGSeed(0)  # its colour models begin with k-means
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(np.ascontiguousarray(image[..., ::-1]), labels, (0, 0, 0, 0), *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(
+        np.ascontiguousarray(image[..., ::-1]),
+        labels,
+        (0, 0, 0, 0),
+        *models,
+        ROUNDS,
+        cv2.GC_INIT_WITH_MASK,
+    )
     return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 

@@ -91,7 +91,7 @@ def score_benchmark(
 
 def _prompt_sets(index: dict[str, Any], folder: Path) -> list[str]:
     if "missing" in index and not index.get("prompt_sets"):
-        return []  # files of the archive could not be had: nothing was predicted
+        return []  # files of the archive is unavailable: nothing was predicted
     if index.get("n_instances") == 0:
         return []  # the ground truth is private, as YouTube-VIS's: the predictions are for its server
     sets = index.get("prompt_sets") or list(index.get("n_prompts", {}))

@@ -44,7 +44,7 @@ class Row:
 
 
 def rows(root: Path) -> list[Row]:
-    """All rows, by the paper's tables, then by name.
+    """Return all rows, by the paper's tables, then by name.
 
     Raises:
         UserError: an overlay is not one.
@@ -63,15 +63,17 @@ def _row(path: Path) -> Row:
     missing = [key for key in ("title", "paper", "models") if key not in raw]
     if missing or list(raw["models"]) != [path.stem]:
         raise UserError(
-            "an ablation needs a title, a paper and one entry of models with the file's name", file=path,
-            key=missing[0] if missing else "models", cure="compare it with the other files of this folder",
-        )  # fmt: skip
+            "an ablation needs a title, a paper and one entry of models with the file's name",
+            file=path,
+            key=missing[0] if missing else "models",
+            cure="compare it with the other files of this folder",
+        )
     changes = {key: value for key, value in raw.items() if key not in _OWN}
     return Row(path.stem, str(raw["title"]), str(raw["paper"]), tuple(raw.get("profiles", ())), changes)
 
 
 def compose(root: Path, profile: str) -> bytes:
-    """The content of params.yaml for a composed profile: the same overlays give the same bytes.
+    """Return the content of params.yaml for a composed profile: the same overlays give the same bytes.
 
     Args:
         root: The repository.
@@ -81,17 +83,20 @@ def compose(root: Path, profile: str) -> bytes:
         UserError: an overlay or the base profile is not valid.
     """
     base = PROFILES[profile]
-    path = root / "configs" / f"{base}.yaml"
-    merged = merge(mapping(read_yaml(path), path), _overlay(root, base))
+    path, overlay = root / "configs" / f"{base}.yaml", root / FOLDER / f"_{base}.yaml"
+    merged = merge(mapping(read_yaml(path), path), mapping(read_yaml(overlay), overlay))
     first = next(iter(merged["models"].values()))
     for row in rows(root):
         if not row.profiles or base in row.profiles:
-            merged = merge(merged, {**row.changes, "models": {row.name: {**first, **row.changes["models"][row.name]}}})
+            merged = merge(
+                merged,
+                {**row.changes, "models": {row.name: {**first, **row.changes["models"][row.name]}}},
+            )
     return written(merged, profile, f"configs/{base}.yaml with the overlays of {FOLDER.as_posix()}")
 
 
 def written(content: Mapping[str, Any], profile: str, made_from: str) -> bytes:
-    """The bytes of a params.yaml that was put together: its first line says from what."""
+    """Return the bytes of a composed params.yaml; its first line says what it is made from."""
     from ruamel.yaml import YAML
 
     yaml: Any = YAML(typ="safe", pure=True)
@@ -103,13 +108,8 @@ def written(content: Mapping[str, Any], profile: str, made_from: str) -> bytes:
     return out.getvalue()
 
 
-def _overlay(root: Path, base: str) -> Mapping[str, Any]:
-    path = root / FOLDER / f"_{base}.yaml"
-    return mapping(read_yaml(path), path)
-
-
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes`, mapping by mapping; None takes a key away."""
+    """Merge `changes` into `base`, mapping by mapping; None takes a key away."""
     merged = dict(base)
     for key, value in changes.items():
         if value is None:
@@ -122,7 +122,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def mapping(value: object, path: Path) -> Mapping[str, Any]:
-    """The content of an overlay.
+    """Return the content of an overlay.
 
     Raises:
         UserError: it is no mapping.

@@ -311,7 +311,7 @@ def _saved(folder, value):
 
 
 def test_what_trainers_wrap_around_a_model_comes_off(tmp_path, nano):
-    """DataParallel, torch.compile, FSDP, Lightning, torch_em and loops of one's own; numbers beside the weights."""
+    """DataParallel, torch.compile, FSDP, Lightning, torch_em and own loops; numbers beside the weights."""
     plain, own = convert.merged_state(nano), nano.state_dict()
     prefixed = lambda prefix: {prefix + key: value for key, value in plain.items()}  # noqa: E731
     colours = {

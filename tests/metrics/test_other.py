@@ -171,7 +171,7 @@ def test_the_seam():
 @pytest.mark.parametrize(
     "arguments",
     [{"dilation_ratio": 0}, {"dilation_ratio": float("nan")}, {"strict_dilation_ratio": 2}, {"max_dets": 0},
-     {"score_rule": "iou"}, {"output": "hq"}],
+     {"score_rule": "iou"}],
 )  # fmt: skip
 def test_options_refuse(arguments):
     with pytest.raises(UserError, match=next(iter(arguments))):

@@ -177,7 +177,7 @@ def test_the_samples_page_shows_the_committed_run_of_the_grid() -> None:
     assert table["recorded"] == "hqsam repro ablations"
     assert sum(group["span"] for group in table["groups"]) == len(table["columns"]) == len(table["lines"][0])
     assert len(table["lines"]) == len(rows)
-    file = REPOSITORY / "pipelines" / "hqsam_pipelines" / "data" / "ablations_sample.csv"
+    file = REPOSITORY / "pipelines" / "hqsam_pipelines" / "report" / "data" / "ablations_sample.csv"
     assert report_ablations.table_csv(rows) == file.read_text(encoding="utf-8")
 
 

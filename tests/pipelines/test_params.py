@@ -139,6 +139,7 @@ def test_options_are_frozen() -> None:
         (lambda r: r["benchmarks"]["coco"].update(scores={}), ["unknown key 'scores'", "did you mean score"]),
         (lambda r: r["benchmarks"]["coco"]["score"].update(metric="cocoo"), ["benchmarks.coco.score", "cocoo"]),
         (lambda r: r["benchmarks"]["coco"]["score"].update(max_det=1), ["benchmarks.coco.score.max_det", "did you mean max_dets"]),
+        (lambda r: r["benchmarks"]["coco"]["score"].update(output="hq"), ["unknown system 'hq'", "coco.score.output", "did you mean hq_sum"]),
         (lambda r: r["benchmarks"]["coco"]["score"].update(max_dets="many"), ["score.max_dets", "found 'many' (str)"]),
         (lambda r: r["benchmarks"]["coco"]["predict"].update(resize="crop"), ["benchmarks.coco.predict.resize", "stretch"]),
         (lambda r: r["archives"]["dis5k"]["files"][0].update(url="x"), ["key: archives.dis5k.files.0.url", "did you mean urls"]),

@@ -293,6 +293,19 @@ def test_another_user_of_the_machine_is_refused(open_folder: Path, database: Pat
         server.stop(root)
 
 
+@needs_root
+def test_no_other_user_can_listen_at_the_servers_port_before_it_answers() -> None:
+    with server_daemon._open_door(0) as door, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def listen() -> str:
+            other.bind(door.getsockname())
+            other.listen()
+            return "listens"
+
+        assert "Address already in use" in as_another_user(listen)
+
+
 def test_a_password_of_the_users_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:my own")
     found = server.ensure(root)
@@ -358,6 +371,7 @@ def test_a_result_is_not_lost_with_the_callers_server(root: Path, tmp_path: Path
     """A checkout's own server is started again; the one that the caller names is not ours to start."""
     found, other = server.ensure(root), bare_repository(tmp_path / "other")
     extra = {"PREFECT_API_URL": found.api, "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    extra["PREFECT_API_AUTH_STRING"] = server.auth_path(root).read_text()
     words = [sys.executable, "-c", GONE, str(other), str(found.pid)]
     kept = environment(REPOSITORY, **extra)
     done = subprocess.run(words, env=kept, capture_output=True, text=True, timeout=300, check=False)

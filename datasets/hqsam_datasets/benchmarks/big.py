@@ -46,7 +46,7 @@ class Big:
         return Content(items=self._items(found, coarse), n_images=len(found))
 
     def _coarse_folder(self, root: Path, test: Path) -> Path | None:
-        """The folder with PSPNet's masks of the test objects; None if their optional archive could not be had."""
+        """The folder with PSPNet's masks of the test objects; None if their optional archive is unavailable."""
         folders = sorted({p.parent for p in root.rglob(f"*{_COARSE}")})
         names = {p.name.removesuffix(_TRUTH) for p in test.glob(f"*{_TRUTH}")}
         held = {f: sum((f / f"{name}{_COARSE}").exists() for name in names) for f in folders}

@@ -46,7 +46,7 @@ def find_file(root: Path, *names: str) -> Path:
 
 
 def find_prompts(root: Path, name: str) -> Path | None:
-    """The file with a set's prompts; None if it is optional and could not be had: the set has no such prompts then.
+    """The file with a set's prompts; None if it is optional and unavailable: the set has no such prompts then.
 
     Raises:
         UserError: it is not there, although the archive is whole.

@@ -74,7 +74,7 @@ class Davis:
 
 
 def _results(root: Path, davis: Path, sequence: str) -> Path | None:
-    """The folder with a sequence's prompts; None if their optional archive could not be had."""
+    """The folder with a sequence's prompts; None if their optional archive is unavailable."""
     found = sorted(p for p in root.rglob(sequence) if p.is_dir() and davis not in p.parents)
     if not found and missing_files(root):
         return None

@@ -1,4 +1,4 @@
-"""Evaluation sets of one's own: read like training sources of one's own, each object prompted by its ground-truth box.
+"""Own evaluation sets: read like own training sources, each object prompted by its ground-truth box.
 
 With detections beside a COCO or LVIS file, the set is scored like COCO or LVIS instead (`own_detected`).
 """
@@ -31,7 +31,7 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True, kw_only=True)
 class OwnSet:
-    """A set of one's own; `of_section` gives it the name and the options of a section of params.yaml.
+    """An own set; `of_section` gives it the name and the options of a section of params.yaml.
 
     Attributes:
         source: Reads the archive.

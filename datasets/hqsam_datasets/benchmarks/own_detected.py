@@ -1,4 +1,4 @@
-"""Evaluation sets of one's own with a COCO or LVIS file and detections: boxes of a detector as prompts, scored by AP."""
+"""Own evaluation sets with a COCO or LVIS file and detections: boxes of a detector as prompts, scored by AP."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class DetectedSet:
 
 
 def _had(root: Path, name: str, key: str) -> Path | None:
-    """The file; None if it is optional and could not be had: the set has no prompts then."""
+    """The file; None if it is optional and unavailable: the set has no prompts then."""
     try:
         return found_single(root, name, key=key)
     except NotHadError:

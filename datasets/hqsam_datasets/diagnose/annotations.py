@@ -45,7 +45,7 @@ def examine(folder: Path, *, annotations: str, image_folder: str | None, progres
         folder: the folder around both.
         annotations: the annotation file, as a path inside the folder or as one that is typed in a shell.
         image_folder: the folder of the images, likewise; None: beside the annotation file.
-        progress: told about every image.
+        progress: called for every image.
 
     Returns:
         Findings, worst first. No `error` among them means that the normalise stage takes every image with objects.
@@ -54,7 +54,11 @@ def examine(folder: Path, *, annotations: str, image_folder: str | None, progres
         UserError: for what stops the normalise stage: a malformed file, images that are not there.
     """
     if not folder.is_dir():
-        raise UserError("there is no such folder", file=folder, cure="give the folder around images and annotations")
+        raise UserError(
+            "there is no such folder",
+            file=folder,
+            cure="give the folder around images and annotations",
+        )
     inside = [None if name is None else _inside(folder, name) for name in (image_folder, annotations)]
     options = SourceOptions(archive="NAME", images=inside[0], annotations=inside[1])
     try:
@@ -75,7 +79,7 @@ def examine(folder: Path, *, annotations: str, image_folder: str | None, progres
 
 
 def _inside(folder: Path, name: str) -> str:
-    """The path below `folder` that is meant."""
+    """Return the path below `folder` that a name means."""
     if not (folder / name).exists() and Path(name).exists():
         name = str(Path(name).absolute())
     try:
@@ -85,7 +89,7 @@ def _inside(folder: Path, name: str) -> str:
 
 
 def _look(pair: Pair) -> tuple[int, list[Reject]]:
-    """The number of usable objects of an image, and what is wrong with it."""
+    """Return the number of usable objects of an image, and what is wrong with it."""
     try:
         row, _, rejects = make_sample("NAME", "NAME_x", pair)
     except ImageError as error:
@@ -94,11 +98,17 @@ def _look(pair: Pair) -> tuple[int, list[Reject]]:
 
 
 def _all_crowds(rejects: Sequence[Reject], n_instances: int) -> list[Finding]:
-    """CVAT marks brush masks as crowds, some tools every run-length mask: nothing would be left."""
+    """Report that all annotations are crowd regions: nothing would be left."""
+    # CVAT marks brush masks as crowds, some tools every run-length mask.
     crowds = sum(reject["reason"] == "crowd" for reject in rejects)
     if n_instances or not crowds:
         return []
-    return [Finding("error", f"all {crowds} annotations are crowd regions: if they are objects, set iscrowd to 0")]
+    return [
+        Finding(
+            "error",
+            f"all {crowds} annotations are crowd regions: if they are objects, set iscrowd to 0",
+        )
+    ]
 
 
 def _about(rejects: Sequence[Reject]) -> Iterator[Finding]:
@@ -116,7 +126,7 @@ def _verdict(findings: Sequence[Finding], options: SourceOptions) -> Finding:
     if errors:
         return Finding(
             "error",
-            f"not usable as it is: {errors} kinds of problems have to be mended; until then what they name is left out",
+            f"not usable as it is: {errors} kinds of problems have to be fixed; until then the files that they name are left out",
         )
     quoted = functools.partial(json.dumps, ensure_ascii=False)
     images = f"images: {quoted(options.images)}, " if options.images else ""

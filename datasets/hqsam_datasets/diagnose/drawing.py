@@ -18,14 +18,23 @@ from hqsam_datasets.sample import Sample
 
 TILE = 512
 _GAP = 8
-_TINTS = ((255, 64, 64), (64, 160, 255), (64, 220, 96), (255, 200, 0), (200, 96, 255), (0, 210, 210))
+_TINTS = (
+    (255, 64, 64),
+    (64, 160, 255),
+    (64, 220, 96),
+    (255, 200, 0),
+    (200, 96, 255),
+    (0, 210, 210),
+)
 _Colour = tuple[int, int, int]
 _BOX = (255, 235, 0)
 _POINT = (0, 255, 80)
 
 
 def draw_sample(
-    sample: Sample, views: Sequence[Mapping[str, Any]], pictures: Sequence[Mapping[str, NDArray[np.uint8]]]
+    sample: Sample,
+    views: Sequence[Mapping[str, Any]],
+    pictures: Sequence[Mapping[str, NDArray[np.uint8]]],
 ) -> NDArray[np.uint8]:
     """Draw a sheet of tiles: the sample with its masks and the views' crops; then per view the prompts and their pictures.
 
@@ -43,7 +52,13 @@ def draw_sample(
     union = np.max([instance.mask for instance in sample.instances], axis=0)
     overview = _tile(first)
     for view in views:
-        _draw_crop(overview, view, sample.image.shape[:2])
+        size = sample.image.shape[:2]
+        factor = TILE / max(size)
+        x0, y0, x1, y1 = (round(v * factor) for v in crop_box(view, size))
+        colour = _TINTS[(int(view["view"]) + 1) % len(_TINTS)]
+        cv2.rectangle(overview, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
+        text = f"{view['view']}{' mirrored' if view['flip'] else ''}"
+        cv2.putText(overview, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
     rows = [_row([_tile(sample.image), overview, _tile(_grey(union))])]
     for view, own in zip(views, pictures, strict=True):
         mask = sample.instances[int(view["instance"])].mask
@@ -55,9 +70,11 @@ def draw_sample(
 
 
 def draw_evaluation(
-    image: NDArray[np.uint8], truths: Sequence[Mapping[str, Any]], prompts: Sequence[Mapping[str, Any]]
+    image: NDArray[np.uint8],
+    truths: Sequence[Mapping[str, Any]],
+    prompts: Sequence[Mapping[str, Any]],
 ) -> NDArray[np.uint8]:
-    """A row of tiles: the image, its ground truth, and the prompts of each set.
+    """Draw a row of tiles: the image, its ground truth, and the prompts of each set.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -81,7 +98,7 @@ def draw_evaluation(
 
 
 def _with_masks(tile: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
-    """A tile with the masks of its image; they are drawn at its size, for there may be hundreds of large ones."""
+    """Draw the masks of an image at the tile's size: there may be hundreds of large ones."""
     for place, row in enumerate(rows):
         mask = rle.decode(row["rle"], height=row["height"], width=row["width"]).view(np.uint8) * np.uint8(255)
         tile = tinted(tile, _fitted(mask), _TINTS[place % len(_TINTS)])
@@ -89,7 +106,7 @@ def _with_masks(tile: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> N
 
 
 def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The image with the mask in colour: half transparent inside, its outline solid."""
+    """Tint an image with a mask: half transparent inside, its outline solid."""
     weight = (mask.astype(np.float32) / 255 * 0.45)[..., None]
     mixed = (image * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.uint8)
     inside = (mask > FOREGROUND).astype(np.uint8)
@@ -99,21 +116,15 @@ def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int,
 
 
 def crop_box(view: Mapping[str, Any], size: tuple[int, ...]) -> tuple[float, float, float, float]:
-    """What a view shows of its image, xyxy in pixels of the image; size is (height, width)."""
+    """Return what a view shows of its image, xyxy in pixels of the image.
+
+    `size` is (height, width).
+    """
     jitter, (height, width) = view["jitter"], size
     across, down = width / jitter["width"], height / jitter["height"]
     x0, x1 = jitter["crop_x"] * across, (jitter["crop_x"] + jitter["crop_w"]) * across
     y0, y1 = jitter["crop_y"] * down, (jitter["crop_y"] + jitter["crop_h"]) * down
     return (width - x1, y0, width - x0, y1) if view["flip"] else (x0, y0, x1, y1)
-
-
-def _draw_crop(tile: NDArray[np.uint8], view: Mapping[str, Any], size: tuple[int, ...]) -> None:
-    factor = TILE / max(size)
-    x0, y0, x1, y1 = (round(v * factor) for v in crop_box(view, size))
-    colour = _TINTS[(int(view["view"]) + 1) % len(_TINTS)]
-    cv2.rectangle(tile, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
-    text = f"{view['view']}{' mirrored' if view['flip'] else ''}"
-    cv2.putText(tile, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
 
 
 def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> None:
@@ -130,10 +141,19 @@ def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], pictures: Ma
 
 
 def _draw_marks(
-    tile: NDArray[np.uint8], marks: Marks, factor: float, *, colours: tuple[_Colour, _Colour], thick: int, radius: int,
+    tile: NDArray[np.uint8],
+    marks: Marks,
+    factor: float,
+    *,
+    colours: tuple[_Colour, _Colour],
+    thick: int,
+    radius: int,
     centre: float = 0.0,
-) -> None:  # fmt: skip
-    """Draw boxes and lines in the first colour and points in the second; `centre` is where in a pixel a coordinate is."""
+) -> None:
+    """Draw boxes and lines in the first colour and points in the second.
+
+    `centre` is where in a pixel a coordinate is.
+    """
 
     def at(x: float, y: float) -> tuple[int, int]:
         place = (x + centre) * factor, (y + centre) * factor
@@ -148,7 +168,7 @@ def _draw_marks(
 
 
 def _labelled(tile: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    """The tile with a line of text in its corner, drawn in place."""
+    """Write a line of text into the tile's corner, in place."""
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
     tile[: height + 16, : width + 16] //= 3
     cv2.putText(tile, text, (8, height + 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
@@ -156,12 +176,12 @@ def _labelled(tile: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
 
 
 def _tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Fit into a square of `TILE` pixels, keeping the shape; grey around it."""
+    """Fit an image into a square of `TILE` pixels, keeping its shape; grey around it."""
     return _fitted(image, around=48)
 
 
 def _fitted(image: NDArray[np.uint8], *, around: int = 0) -> NDArray[np.uint8]:
-    """An image or mask, enlarged or reduced to `TILE` pixels, in the upper left corner of a square."""
+    """Return an image or mask, enlarged or reduced to `TILE` pixels, in the upper left corner of a square."""
     factor = TILE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     canvas = np.full((TILE, TILE, *image.shape[2:]), around, np.uint8)
@@ -181,7 +201,7 @@ def _row(tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def _stack(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Rows below each other; a row of fewer tiles is filled up with white."""
+    """Put rows below each other; a row of fewer tiles is filled up with white."""
     width = max(row.shape[1] for row in rows)
     full = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     gap = np.full((_GAP, width, 3), 255, np.uint8)

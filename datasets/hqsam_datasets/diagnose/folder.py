@@ -109,13 +109,13 @@ class _Folder:
     dangling: list[Path] = field(default_factory=list)
 
     def pairs(self) -> list[tuple[str, Path, tuple[Path, ...]]]:
-        """Stem, image and masks of every image that has masks, as the source `folder` pairs them."""
+        """Return stem, image and masks of every image that has masks, as the source `folder` pairs them."""
         masks_of = mask_finder(self.masks)
         found = {stem: masks_of(stem) for stem in sorted(self.images)}
         return [(s, self.images[s][0], tuple(self.masks[m][0] for m in masks)) for s, masks in found.items() if masks]
 
     def lonely(self) -> tuple[list[str], list[str]]:
-        """Stems of images without mask, and of masks without image."""
+        """Return stems of images without mask, and of masks without image."""
         masks_of = mask_finder(self.masks)
         masks = {stem: masks_of(stem) for stem in self.images}
         used = {mask for found in masks.values() for mask in found}
@@ -137,7 +137,7 @@ def examine(
         image_folder: subfolder of the images, if its name does not say so.
         mask_folder: subfolder of the masks.
         kind: the source that is to read it: a mask is one object, or a map of labels.
-        progress: told about every pair.
+        progress: called for every pair.
 
     Returns:
         Findings, worst first within the order of looking. No `error` among them means that the normalise stage takes
@@ -170,7 +170,8 @@ def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> 
     for path in given:
         if path is not None and not path.is_dir():
             raise UserError("there is no such folder", file=path, cure="name a subfolder of the folder")
-    children = {child.name.lower(): child for child in _subfolders(folder)}
+    subfolders = (path for path in sorted(folder.iterdir()) if path.is_dir())
+    children = {p.name.lower(): p for p in subfolders if not p.name.startswith((".", "__MACOSX"))}
     guessed = [next((children[n] for n in names if n in children), None) for names in (IMAGE_NAMES, MASK_NAMES)]
     image_dir, mask_dir = given[0] or guessed[0], given[1] or guessed[1]
     if image_dir is None and mask_dir is None and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir()):
@@ -189,10 +190,6 @@ def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> 
         cure = "name the subfolders with --images and --masks"
         raise UserError(f"it is not clear where the {what} are; the folder holds {there}", file=folder, cure=cure)
     return image_dir, mask_dir
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith((".", "__MACOSX"))]
 
 
 def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:
@@ -216,19 +213,19 @@ def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a JSON file has COCO's keys; a large one is taken for such a file unread."""
+    """Return whether a JSON file has COCO's keys; a large one is taken for such a file unread."""
     if path.stat().st_size > _LARGE:
         return True
     try:
         with open_text(path) as file:
             content = json.load(file)
     except (OSError, ValueError, RecursionError):
-        return True  # what is wrong with it is said when it is named
+        return True  # reading it by its name will report what is wrong with it
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
 def _is_yolo(path: Path) -> bool:
-    """Whether a text file begins with an object of YOLO: a class and at least two points as fractions."""
+    """Return whether a text file begins with an object of YOLO: a class and at least two points as fractions."""
     with open_text(path, errors="replace") as file:
         first = file.readline(10_000)
     return re.fullmatch(r"\d+(\s+[01]?\.?\d+(e-\d+)?){4,}\s*", first) is not None
@@ -303,7 +300,7 @@ def _nearly(no_mask: Sequence[str], no_image: Sequence[str]) -> tuple[str, ...]:
 
 
 def _look(kind: Kind, pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
-    """The facts of an image with its first mask, then those of further masks alone."""
+    """Return the facts of an image with its first mask, then those of further masks alone."""
     stem, image_path, mask_paths = pair
     try:
         data = image_path.read_bytes()
@@ -320,7 +317,7 @@ def _look(kind: Kind, pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
 
 
 def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...], tuple[int, int]]) -> _Facts:
-    """`sizes`: of the image upright, and as stored."""
+    """Return the facts of one mask; `sizes` are those of the image, upright and as stored."""
     try:
         data = path.read_bytes()
         mask = decode_mask(data) if kind == "folder" else _label_map(data)
@@ -330,6 +327,9 @@ def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...
     problem = "" if mask.mask.shape in sizes else f"{name}: image {_size(sizes[0])}, mask {_size(mask.mask.shape)}"
     border = np.concatenate([foreground[0], foreground[-1], foreground[:, 0], foreground[:, -1]])
     share = float(foreground.mean())
+    n_labels = 1
+    if kind == "folder" and mask.encoding == "palette":
+        n_labels = len(set(np.unique(decode_labels(data)).tolist()) - {0, 255})  # without background and void
     return _Facts(
         name,
         encoding="empty" if not foreground.any() else mask.encoding,
@@ -337,19 +337,14 @@ def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...
         tiny=0 < share < _TINY_SHARE,
         full=share > _FULL_SHARE,
         inverted=float(border.mean()) > _BORDER_SHARE,
-        n_labels=_count_labels(data) if kind == "folder" and mask.encoding == "palette" else 1,
+        n_labels=n_labels,
     )
 
 
 def _label_map(data: bytes) -> DecodedMask:
-    """All labels together, as kind `label_maps` takes them."""
+    """Return all labels as one mask, as kind `label_maps` reads them."""
     labels = decode_labels(data)
     return DecodedMask(np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8), "palette", 0.0)
-
-
-def _count_labels(data: bytes) -> int:
-    """Labels of a palette image beside background (0) and void (255)."""
-    return len(set(np.unique(decode_labels(data)).tolist()) - {0, 255})
 
 
 def _about_images(facts: Sequence[_Facts]) -> Iterator[Finding]:
@@ -379,8 +374,8 @@ def _about_masks(facts: Sequence[_Facts]) -> Iterator[Finding]:
         yield Finding("error", f"{len(empty)} masks have no foreground (no value above {images.FOREGROUND})", empty)
     kinds = Counter(f.encoding for f in facts if f.encoding not in ("", "empty"))
     if len(kinds) > 1:
-        told = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-        yield Finding("note", f"the masks are encoded in several ways: {told}; all become 0..255 here")
+        counts = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+        yield Finding("note", f"the masks are encoded in several ways: {counts}; all become 0..255 here")
     maps = tuple(f.stem for f in facts if f.n_labels > 1)
     if maps:
         text = "masks hold several labels, here taken for one object: kind label_maps makes an instance of each"
@@ -416,7 +411,7 @@ def _verdict(findings: Sequence[Finding], folder: Path, kind: Kind, image_dir: P
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
         return Finding(
-            "error", f"not usable as it is: {errors} kinds of problems have to be mended or listed under skip"
+            "error", f"not usable as it is: {errors} kinds of problems have to be fixed or listed under skip"
         )
     where = f"images: {_inside(image_dir, folder)}, masks: {_inside(mask_dir, folder)}"
     return Finding("ok", f"usable as a training source: {{kind: {kind}, archive: NAME, {where}}}")

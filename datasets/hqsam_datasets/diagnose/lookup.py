@@ -71,7 +71,7 @@ def find_image(key: str, data: Path) -> FoundImage | None:
 
 
 def _rows_of(key: str, path: Path) -> list[dict[str, Any]]:
-    """Its rows of a table, which is not read whole: LVIS has millions."""
+    """Read the rows of one key; the table is not read whole: LVIS has millions."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -134,28 +134,28 @@ def _plan(key: str, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, 
 
 
 def _pictures(files: Mapping[str, bytes], tail: str) -> dict[str, NDArray[np.uint8]]:
-    """A view's pictures by name: `noise0.png` is the picture `noise` of view 0."""
+    """Return a view's pictures by name: `noise0.png` is the picture `noise` of view 0."""
     named = {name.removesuffix(tail): data for name, data in files.items() if name.endswith(tail)}
     return {name: decode_mask(data).mask for name, data in named.items() if not name[-1:].isdigit()}
 
 
 def _unknown(key: str, data: Path) -> UserError:
-    keys = sorted({*_keys(data), *_evaluation_keys(data)})
+    keys = sorted(set(_keys(data)))
     close = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
     if not keys:
-        return UserError("no samples are here yet", file=data, key=key, cure="run the normalise or the index stage")
+        return UserError(
+            "no samples are here yet",
+            file=data,
+            key=key,
+            cure="run the normalise or the index stage",
+        )
     hint = f"similar keys: {', '.join(close)}" if close else f"keys look like {keys[0]}"
     return UserError("there is no sample of this key", file=data, key=key, cure=hint)
 
 
-def _evaluation_keys(data: Path) -> Iterator[str]:
-    for path in sorted(data.glob("benchmarks/*/images.parquet")):
-        for row in manifest.read_rows(path, ["key"]):
-            yield row["key"]
-
-
 def _keys(data: Path) -> Iterator[str]:
-    for path in sorted(data.glob("samples/*/manifest.parquet")):
+    tables = [*data.glob("samples/*/manifest.parquet"), *data.glob("benchmarks/*/images.parquet")]
+    for path in sorted(tables):
         for row in manifest.read_rows(path, ["key"]):
             yield row["key"]
     if (data / "shards" / "index.json").is_file():

@@ -21,13 +21,13 @@ Maker = Callable[[], bytes]
 
 
 def names() -> list[str]:
-    """Every archive that can be generated, sorted."""
+    """Return every archive that can be generated, sorted."""
     modules = (m.name for m in pkgutil.iter_modules(hqsam_datasets.embedded.__path__))
     return sorted(name for name in modules if hasattr(_module(name), "FILES"))
 
 
 def files(archive: str) -> list[str]:
-    """Published file names of an archive, sorted.
+    """Return the published file names of an archive, sorted.
 
     Raises:
         UserError: there is no such archive; the message lists what exists.
@@ -36,7 +36,7 @@ def files(archive: str) -> list[str]:
 
 
 def write(archive: str, file_name: str, out: Path) -> None:
-    """Writes one published file of an archive, atomically.
+    """Write one published file of an archive, atomically.
 
     Args:
         archive: archive name as in ``embedded://<archive>/<file>``.

@@ -16,7 +16,7 @@ _STRIDE = 20
 
 
 def _objects(split: str) -> Iterator[tuple[str, bytes, npt.NDArray[np.bool_]]]:
-    """(published name, photograph, exact mask) per object of a split."""
+    """Yield (published name, photograph, exact mask) per object of a split."""
     for photo, numbers in evaluation.big(split):
         scene = photo.scene()
         for number in numbers:
@@ -28,16 +28,19 @@ def _grey(mask: npt.NDArray[np.bool_]) -> bytes:
 
 
 def photographs_zip() -> bytes:
-    """``BIG.zip``."""
+    """Return ``BIG.zip``."""
     members: list[Member] = []
     for split in ("test", "val"):
         for name, photo, mask in _objects(split):
-            members += [(f"BIG/{split}/{name}_im.jpg", photo), (f"BIG/{split}/{name}_gt.png", _grey(mask))]
+            members += [
+                (f"BIG/{split}/{name}_im.jpg", photo),
+                (f"BIG/{split}/{name}_gt.png", _grey(mask)),
+            ]
     return zip_bytes(members, folders=True)
 
 
 def coarse_zip() -> bytes:
-    """``BIG_coarse.zip``: masks of PSPNet at image resolution, test objects only."""
+    """Return ``BIG_coarse.zip``: masks of PSPNet at image resolution, test objects only."""
     members: list[Member] = []
     for name, photo, mask in _objects("test"):
         rough = coarse_mask(mask, stride=_STRIDE, rng=rng_of("pspnet", name))

@@ -27,18 +27,11 @@ _MSRA_ZERO_ONE = 20
 _FSS_IMAGE_IS_ODD_TOO = (("shower_curtain", 3), ("crt_screen", 6), ("rocking_chair", 9))
 
 
-def _fss() -> list[Member]:
-    members = []
-    for i in range(TRAINING_COUNTS["fss1000"]):
-        made = pair("fss1000", i)
-        style: MaskStyle = "rgba" if i % _FSS_RGBA_EVERY == 5 else "rgb"
-        members.append((f"fss_all/{made.stem}.jpg", made.image))
-        members.append((f"fss_all/{made.stem}.png", mask_file(made.alpha, style)))
-    return members + _fss_odd() + _fss_bad()
-
-
 def _fss_odd() -> list[Member]:
-    """Pairs whose mask does not have the nominal size; the image of some has the mask's size."""
+    """Return pairs with a mask that does not have the nominal size.
+
+    The image of some has the mask's size.
+    """
     members = []
     for (name, number), (width, height) in names.FSS_ODD_MASKS.items():
         stem = f"{name}_{number}"
@@ -58,7 +51,7 @@ def _stretched(alpha: Alpha, height: int, width: int) -> Alpha:
 
 
 def _fss_bad() -> list[Member]:
-    """A picture in place of a mask, an unlabelled mask, and the stray files."""
+    """Return a picture in place of a mask, an unlabelled mask, and the stray files."""
     picture, empty = ("_".join(map(str, item)) for item in (names.FSS_PICTURE_AS_MASK, names.FSS_UNLABELLED))
     shown, blank = scene_of("fss1000", picture).image, scene_of("fss1000", empty).image
     other = render_background(rng=rng_of("fss", picture), height=180, width=240)
@@ -71,15 +64,6 @@ def _fss_bad() -> list[Member]:
     for name, number in names.FSS_STRAYS:
         scene = scene_of("fss1000", f"{name}_{number}")
         members.append((f"fss_all/{name}_{number}.jpeg", jpeg(scene.image)))
-    return members
-
-
-def _ecssd() -> list[Member]:
-    members = []
-    for i in range(TRAINING_COUNTS["ecssd"]):
-        made = pair("ecssd", i, orientation=_ECSSD_TURNED.get(i, 1), mode="CMYK" if i == _ECSSD_CMYK else None)
-        members.append((f"ecssd/{made.stem}.jpg", made.image))
-        members.append((f"ecssd/{made.stem}.png", mask_file(made.alpha, "binary")))
     return members
 
 
@@ -98,19 +82,25 @@ def _msra() -> list[Member]:
     return members
 
 
-def _duts() -> list[Member]:
-    members = []
+def cascade_psp_zip() -> bytes:
+    """Return the archive's one file."""
+    members = [*_fss_odd(), *_fss_bad(), *_msra()]
+    for i in range(TRAINING_COUNTS["fss1000"]):
+        made = pair("fss1000", i)
+        style: MaskStyle = "rgba" if i % _FSS_RGBA_EVERY == 5 else "rgb"
+        members.append((f"fss_all/{made.stem}.jpg", made.image))
+        members.append((f"fss_all/{made.stem}.png", mask_file(made.alpha, style)))
+    for i in range(TRAINING_COUNTS["ecssd"]):
+        mode = "CMYK" if i == _ECSSD_CMYK else None
+        made = pair("ecssd", i, orientation=_ECSSD_TURNED.get(i, 1), mode=mode)
+        members.append((f"ecssd/{made.stem}.jpg", made.image))
+        members.append((f"ecssd/{made.stem}.png", mask_file(made.alpha, "binary")))
     for i in range(TRAINING_COUNTS["duts"]):
         made = pair("duts", i, mode="L" if i in _DUTS_GREY else None)
         folder = "DUTS-TR" if i < DUTS_TRAIN else "DUTS-TE"
         members.append((f"{folder}/{made.stem}.jpg", made.image))
         members.append((f"{folder}/{made.stem}.png", mask_file(made.alpha, "soft")))
-    return members
-
-
-def cascade_psp_zip() -> bytes:
-    """The archive's one file."""
-    return zip_bytes([*_fss(), *_ecssd(), *_msra(), *_duts()])
+    return zip_bytes(members)
 
 
 FILES = {"cascade_psp.zip": cascade_psp_zip}

@@ -28,16 +28,20 @@ _SUPER = (
 
 
 def categories() -> list[Json]:
-    """The 80 categories with their ids 1..90, of which ten are unused."""
+    """Return the 80 categories with their ids 1..90, of which ten are unused."""
     ids = [i for i in range(1, 91) if i not in _UNUSED_IDS]
     return [
-        {"supercategory": next(s for s, last in _SUPER if number <= last), "id": number, "name": name}
+        {
+            "supercategory": next(s for s, last in _SUPER if number <= last),
+            "id": number,
+            "name": name,
+        }
         for number, name in zip(ids, _NAMES.split(","), strict=True)
     ]
 
 
 def image_record(photo: Photo, folder: str) -> Json:
-    """The ``images`` record of a COCO photograph."""
+    """Return the ``images`` record of a COCO photograph."""
     name = f"{photo.name}.jpg"
     return {
         "license": 4,
@@ -51,7 +55,7 @@ def image_record(photo: Photo, folder: str) -> Json:
 
 
 def _records(photo: Photo) -> list[Json]:
-    """The annotations of one photograph, without ids."""
+    """Return the annotations of one photograph, without ids."""
     records = []
     for obj in coco_records.singles(photo):
         drawn = coco_records.with_polygons(obj)
@@ -66,7 +70,7 @@ def _records(photo: Photo) -> list[Json]:
 
 @functools.lru_cache(maxsize=1)
 def instances() -> Json:
-    """``instances_val2017.json``: annotations in random order with sparse ids, as published."""
+    """Return ``instances_val2017.json``: annotations in random order with sparse ids, as published."""
     photos = coco_val()
     records = [record for photo in photos for record in _records(photo)]
     ids = rng_of("coco", "annotation ids").choice(900_000, size=len(records), replace=False) + 1000
@@ -82,12 +86,12 @@ def instances() -> Json:
 
 
 def val2017_zip() -> bytes:
-    """``val2017.zip`` (root folder ``val2017/``)."""
+    """Return ``val2017.zip`` (root folder ``val2017/``)."""
     return zip_bytes([(f"val2017/{photo.name}.jpg", photo.file()) for photo in coco_val()], folders=True)
 
 
 def annotations_zip() -> bytes:
-    """``annotations_trainval2017.zip``: the val file and a train file that the evaluation does not need."""
+    """Return ``annotations_trainval2017.zip``: the val file and a train file that the evaluation does not need."""
     unused = {**instances(), "images": [], "annotations": []}
     return zip_bytes(
         [
@@ -98,7 +102,7 @@ def annotations_zip() -> bytes:
 
 
 def detections_json() -> bytes:
-    """``coco_instances_results.json``: boxes of a detector with all 80 classes (it mixes up those that look alike)."""
+    """Return ``coco_instances_results.json``: boxes of a detector with all 80 classes (it mixes up those that look alike)."""
     truth = instances()
     things = [a for a in truth["annotations"] if not a["iscrowd"]]
     confusable = sorted(set(COCO_CATEGORY_OF_FAMILY.values()))

@@ -18,28 +18,37 @@ from hqsam_datasets.embedded.scenes import SceneObject
 Json = dict[str, Any]
 BoolMask = npt.NDArray[np.bool_]
 
-_INFO = {"description": "Generated scenes in the layout of the published annotations", "version": "1.0"}
+_INFO = {
+    "description": "Generated scenes in the layout of the published annotations",
+    "version": "1.0",
+}
 
 
 def info(name: str) -> Json:
-    """The ``info`` record of an annotation file."""
+    """Return the ``info`` record of an annotation file."""
     return {"name": name, **_INFO}
 
 
 def bbox_of(mask: BoolMask) -> list[float]:
-    """COCO box [x, y, width, height] of a mask's pixels (width = last column - first column + 1); zeros when empty."""
+    """Return the COCO box [x, y, width, height] of a mask's pixels (both end columns count).
+
+    Zeros when empty.
+    """
     box = rle.tight_box(mask)
     return [0.0] * 4 if box is None else [box[0], box[1], box[2] - box[0] + 1, box[3] - box[1] + 1]
 
 
 def with_polygons(obj: SceneObject) -> Json | None:
-    """``segmentation`` (polygons), ``area`` and ``bbox`` of an object as COCO's tools have them; None if too small."""
+    """Return ``segmentation`` (polygons), ``area`` and ``bbox`` of an object as COCO's tools have them; None if too small."""
     height, width = obj.alpha.shape
     polygons = polygons_of(obj.alpha)
     if not polygons:
         return None
     counts = rle.from_segmentation(polygons, height=height, width=width)
-    xs, ys = np.concatenate([p[0::2] for p in polygons]), np.concatenate([p[1::2] for p in polygons])
+    xs, ys = (
+        np.concatenate([p[0::2] for p in polygons]),
+        np.concatenate([p[1::2] for p in polygons]),
+    )
     box = [xs.min(), ys.min(), xs.max() - xs.min(), ys.max() - ys.min()]
     return {
         "segmentation": polygons,
@@ -49,7 +58,7 @@ def with_polygons(obj: SceneObject) -> Json | None:
 
 
 def with_rle(alphas: Sequence[npt.NDArray[np.float32]], *, compressed: bool) -> Json:
-    """``segmentation`` (RLE), ``area`` and ``bbox`` of the union of some coverages."""
+    """Return ``segmentation`` (RLE), ``area`` and ``bbox`` of the union of some coverages."""
     mask = np.asarray(np.any([alpha > 0.5 for alpha in alphas], axis=0))
     height, width = mask.shape
     encoded: Json = {"size": [height, width], "counts": rle.encode(mask)} if compressed else rle.to_uncompressed(mask)
@@ -57,7 +66,7 @@ def with_rle(alphas: Sequence[npt.NDArray[np.float32]], *, compressed: bool) -> 
 
 
 def singles(photo: Photo) -> list[SceneObject]:
-    """The objects of a photograph that are annotated one by one."""
+    """Return the objects of a photograph that are annotated one by one."""
     objects = photo.scene().objects
     keep = objects if photo.crowd_from is None else objects[: photo.crowd_from]
     shown = {id(o) for o in visible(photo.scene())}
@@ -65,14 +74,14 @@ def singles(photo: Photo) -> list[SceneObject]:
 
 
 def crowd(photo: Photo) -> list[SceneObject]:
-    """The objects of a photograph that form its crowd region."""
+    """Return the objects of a photograph that form its crowd region."""
     return [] if photo.crowd_from is None else list(photo.scene().objects[photo.crowd_from :])
 
 
 def detector_results(
     tool: str, images: Sequence[Json], annotations: Sequence[Json], category_ids: Sequence[int]
 ) -> list[Json]:
-    """What a detector wrote for these images, in COCO's results format, image after image."""
+    """Return what a detector would write for these images, in COCO's results format, image after image."""
     results = []
     for image in images:
         things = [Detectable(a["category_id"], tuple(a["bbox"])) for a in annotations if a["image_id"] == image["id"]]

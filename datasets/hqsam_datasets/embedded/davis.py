@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from hqsam_datasets.embedded.detectors import tracked
 from hqsam_datasets.embedded.evaluation import Clip
-from hqsam_datasets.embedded.packing import Member, jpeg, palette_png, rng_of, zip_bytes
+from hqsam_datasets.embedded.packing import jpeg, palette_png, rng_of, zip_bytes
 
 _VAL = (
     Clip("davis", "bike-packing", 120, 160, 2),
@@ -23,7 +23,7 @@ Labels = npt.NDArray[np.uint8]
 
 
 def _labels(clip: Clip) -> list[Labels]:
-    """Label maps, uint8 [H, W] per frame: object id where its coverage is above one half."""
+    """Return label maps, uint8 [H, W] per frame: object id where its coverage is above one half."""
     maps = []
     for scene in clip.scenes():
         labels = np.zeros((clip.height, clip.width), dtype=np.uint8)
@@ -34,33 +34,28 @@ def _labels(clip: Clip) -> list[Labels]:
 
 
 def _with_void(labels: Labels) -> Labels:
-    """The outline of the objects marked as void, as in a few published frames."""
+    """Mark the outline of the objects as void, as in a few published frames."""
     inside = (labels > 0).astype(np.uint8)
     band = cv2.dilate(inside, np.ones((3, 3), np.uint8)) - inside
     return np.where(band > 0, np.uint8(_VOID), labels).astype(np.uint8)
 
 
-def _sequence(clip: Clip) -> list[Member]:
-    members: list[Member] = []
-    for k, (scene, labels) in enumerate(zip(clip.scenes(), _labels(clip), strict=True)):
-        marked = _with_void(labels) if (clip, k) == (_VAL[1], _VOID_FRAME) else labels
-        members.append((f"DAVIS/JPEGImages/480p/{clip.name}/{k:05d}.jpg", jpeg(scene.image)))
-        members.append((f"DAVIS/Annotations/480p/{clip.name}/{k:05d}.png", palette_png(marked)))
-    return members
-
-
 def trainval_zip() -> bytes:
-    """``DAVIS-2017-trainval-480p.zip``."""
-    lists = [
+    """Return ``DAVIS-2017-trainval-480p.zip``."""
+    members = [
         (f"DAVIS/ImageSets/2017/{split}.txt", "".join(f"{clip.name}\n" for clip in clips).encode())
         for split, clips in (("train", _TRAIN), ("val", _VAL))
     ]
-    members = [member for clip in (*_VAL, *_TRAIN) for member in _sequence(clip)]
-    return zip_bytes([*lists, *members], folders=True)
+    for clip in (*_VAL, *_TRAIN):
+        for k, (scene, labels) in enumerate(zip(clip.scenes(), _labels(clip), strict=True)):
+            marked = _with_void(labels) if (clip, k) == (_VAL[1], _VOID_FRAME) else labels
+            members.append((f"DAVIS/JPEGImages/480p/{clip.name}/{k:05d}.jpg", jpeg(scene.image)))
+            members.append((f"DAVIS/Annotations/480p/{clip.name}/{k:05d}.png", palette_png(marked)))
+    return zip_bytes(members, folders=True)
 
 
 def _tracked(clip: Clip) -> list[Labels]:
-    """XMem's label maps: given the first frame; coarse, at times an object is lost."""
+    """Return XMem's label maps: given the first frame; coarse, at times an object is lost."""
     exact = _labels(clip)
     out = [np.zeros_like(labels) for labels in exact]
     for number in range(1, clip.n_objects + 1):
@@ -72,7 +67,7 @@ def _tracked(clip: Clip) -> list[Labels]:
 
 
 def results_zip() -> bytes:
-    """``xmem_results.zip``: ``<sequence>/%05d.png``."""
+    """Return ``xmem_results.zip``: ``<sequence>/%05d.png``."""
     return zip_bytes(
         [(f"{clip.name}/{k:05d}.png", palette_png(labels)) for clip in _VAL for k, labels in enumerate(_tracked(clip))]
     )

@@ -53,7 +53,7 @@ def detections(
     category_ids: Sequence[int],
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    """Simulates a detector on one image.
+    """Simulate a detector on one image.
 
     Args:
         objects: what is there.
@@ -85,13 +85,18 @@ def detections(
         found.append((int(rng.choice(category_ids)), _anywhere(frame, rng), float(rng.uniform(0.01, 0.25))))
     found.sort(key=lambda row: -row[2])
     return [
-        {"image_id": image_id, "category_id": c, "bbox": [round(v, 3) for v in box], "score": round(score, 6)}
+        {
+            "image_id": image_id,
+            "category_id": c,
+            "bbox": [round(v, 3) for v in box],
+            "score": round(score, 6),
+        }
         for c, box, score in found
     ]
 
 
 def _jittered(box: Box, spread: float, frame: Frame, rng: np.random.Generator) -> Box:
-    """Moves each side by a normal error of ``spread`` times the extent, at least half a pixel, inside the frame."""
+    """Move each side by a normal error of ``spread`` times the extent, at least half a pixel, inside the frame."""
     x, y, w, h = box
     dx, dy = max(0.5, spread * w), max(0.5, spread * h)
     left, right = np.clip(np.sort([x + rng.normal(0, dx), x + w + rng.normal(0, dx)]), 0, frame.width)
@@ -101,11 +106,16 @@ def _jittered(box: Box, spread: float, frame: Frame, rng: np.random.Generator) -
 
 def _anywhere(frame: Frame, rng: np.random.Generator) -> Box:
     w, h = rng.uniform(0.08, 0.5) * frame.width, rng.uniform(0.08, 0.5) * frame.height
-    return float(rng.uniform(0, frame.width - w)), float(rng.uniform(0, frame.height - h)), float(w), float(h)
+    return (
+        float(rng.uniform(0, frame.width - w)),
+        float(rng.uniform(0, frame.height - h)),
+        float(w),
+        float(h),
+    )
 
 
 def coarse_mask(mask: BoolMask, *, stride: int, rng: np.random.Generator) -> BoolMask:
-    """The mask as a segmentation network gives it: fine structure gone, gaps closed, outline off.
+    """Return the mask as a segmentation network gives it: fine structure gone, gaps closed, outline off.
 
     Args:
         mask: bool [H, W], the exact mask.
@@ -133,7 +143,7 @@ def tracked(
     rng: np.random.Generator,
     first_is_given: bool = False,
 ) -> list[BoolMask]:
-    """One object's masks over a clip as a tracker gives them.
+    """Return one object's masks over a clip as a tracker gives them.
 
     Args:
         masks: exact masks, bool [H, W] per frame; all-false where the object is away.

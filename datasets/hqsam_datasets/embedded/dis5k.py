@@ -6,7 +6,7 @@ import numpy as np
 
 from hqsam_datasets.embedded import evaluation
 from hqsam_datasets.embedded.names import TRAINING_COUNTS
-from hqsam_datasets.embedded.packing import Member, png, zip_bytes
+from hqsam_datasets.embedded.packing import png, zip_bytes
 from hqsam_datasets.embedded.training import mask_file, pair
 
 _TURNED = {10: 6, 25: 8, 40: 3}
@@ -15,27 +15,24 @@ _TURNED = {10: 6, 25: 8, 40: 3}
 _TERMS = b"%PDF-1.4\n% Stand-in for the terms of use of DIS5K. These pictures are generated: no terms apply.\n%%EOF\n"
 
 
-def _training() -> list[Member]:
-    members = []
+def dis5k_zip() -> bytes:
+    """Return the archive's one file."""
+    terms = ("DIS5K/DIS5K Dataset Terms of Use.pdf", _TERMS)
+    training = []
     for i in range(TRAINING_COUNTS["dis5k"]):
         made = pair("dis5k", i, orientation=_TURNED.get(i, 1))
-        members.append((f"DIS5K/DIS-TR/im/{made.stem}.jpg", made.image))
-        members.append((f"DIS5K/DIS-TR/gt/{made.stem}.png", mask_file(made.alpha, "soft")))
-    return members
-
-
-def _validation() -> list[Member]:
-    members = []
+        training.append((f"DIS5K/DIS-TR/im/{made.stem}.jpg", made.image))
+        training.append((f"DIS5K/DIS-TR/gt/{made.stem}.png", mask_file(made.alpha, "soft")))
+    validation = []
     for photo in evaluation.dis_vd():
-        members.append((f"DIS5K/DIS-VD/im/{photo.name}.jpg", photo.file()))
-        members.append((f"DIS5K/DIS-VD/gt/{photo.name}.png", png(np.rint(photo.union() * 255).astype(np.uint8))))
-    return members
-
-
-def dis5k_zip() -> bytes:
-    """The archive's one file."""
-    terms = ("DIS5K/DIS5K Dataset Terms of Use.pdf", _TERMS)
-    return zip_bytes([terms, *_training(), *_validation()], folders=True)
+        validation.append((f"DIS5K/DIS-VD/im/{photo.name}.jpg", photo.file()))
+        validation.append(
+            (
+                f"DIS5K/DIS-VD/gt/{photo.name}.png",
+                png(np.rint(photo.union() * 255).astype(np.uint8)),
+            )
+        )
+    return zip_bytes([terms, *training, *validation], folders=True)
 
 
 FILES = {"DIS5K.zip": dis5k_zip}

@@ -65,7 +65,7 @@ class Photo:
     """One published evaluation photograph.
 
     Attributes:
-        dataset: the set whose archive holds the file.
+        dataset: the set with the archive that holds the file.
         name: published stem, or number for COCO.
         height: rows.
         width: columns.
@@ -91,25 +91,25 @@ class Photo:
     scenery: tuple[str, ...] | None = None
 
     def scene(self) -> Scene:
-        """The rendered photograph."""
+        """Return the rendered photograph."""
         return _scene(self)
 
     def file(self) -> bytes:
-        """The published JPEG."""
+        """Return the published JPEG."""
         return jpeg(self.scene().image, orientation=self.orientation, mode="L" if self.grey else None)
 
     def union(self) -> Alpha:
-        """Coverage of all objects together, float32 [H, W] in 0..1."""
+        """Return the coverage of all objects together, float32 [H, W] in 0..1."""
         return union(self.scene())
 
 
 def union(scene: Scene) -> Alpha:
-    """Coverage of all of a scene's objects together, float32 [H, W] in 0..1 (visible parts do not overlap)."""
+    """Return the coverage of all of a scene's objects, float32 [H, W] in 0..1 (visible parts do not overlap)."""
     return np.clip(np.sum([o.alpha for o in scene.objects], axis=0, dtype=np.float32), 0, 1)
 
 
 def visible(scene: Scene) -> list[SceneObject]:
-    """The objects that an annotator would find."""
+    """Return the objects that an annotator would find."""
     return [o for o in scene.objects if int((o.alpha > 0.5).sum()) >= MIN_VISIBLE_PX]
 
 
@@ -119,20 +119,24 @@ def _scene(photo: Photo) -> Scene:
     if photo.composite:
         return pasted(rng, families=photo.families, height=photo.height, width=photo.width)
     return render_scene(
-        rng=rng, families=photo.families, height=photo.height, width=photo.width, n_objects=photo.n_objects,
+        rng=rng,
+        families=photo.families,
+        height=photo.height,
+        width=photo.width,
+        n_objects=photo.n_objects,
         scenery=photo.scenery,
-    )  # fmt: skip
+    )
 
 
 def pasted(rng: np.random.Generator, *, families: tuple[str, ...], height: int, width: int) -> Scene:
-    """A cut-out on a foreign background, as ThinObject-5K was made."""
+    """Return a cut-out on a foreign background, as ThinObject-5K was made."""
     cut_out = render_scene(rng=rng, families=families, height=height, width=width, clutter=0)
     background = render_background(rng=rng, height=height, width=width)
     return Scene(compose(background=background, objects=cut_out.objects), cut_out.objects)
 
 
 def size_of(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:
-    """A random photo format, (height, width), sides between low and high."""
+    """Return a random photo format, (height, width), sides between low and high."""
     return int(rng.integers(low, high + 1)), int(rng.integers(low, high + 1))
 
 
@@ -142,17 +146,17 @@ def _photos(dataset: str, stems: list[str], low: int, high: int, **options: bool
 
 
 def dis_vd() -> list[Photo]:
-    """DIS-VD."""
+    """Return DIS-VD."""
     return _photos("dis_vd", names.dis("VD", 16), 136, 200)
 
 
 def coift() -> list[Photo]:
-    """COIFT."""
+    """Return COIFT."""
     return _photos("coift", names.coift(12), 128, 176)
 
 
 def hrsod() -> list[Photo]:
-    """HRSOD: at times two objects in one mask, and one photograph that is stored turned."""
+    """Return HRSOD: at times two objects in one mask, and one photograph that is stored turned."""
     rng = rng_of("sizes", "hrsod")
     photos = []
     for i, stem in enumerate(names.hrsod(12)):
@@ -165,12 +169,12 @@ def hrsod() -> list[Photo]:
 
 
 def thinobject5k_test() -> list[Photo]:
-    """ThinObject-5K test."""
+    """Return ThinObject-5K test."""
     return _photos("thinobject5k_test", names.thin("test", 16), 128, 192, composite=True)
 
 
 def big(split: str) -> list[tuple[Photo, list[int]]]:
-    """BIG: photographs and the objects (numbers of the scene) that have a pair of their own."""
+    """Return BIG: photographs and the objects (numbers of the scene) that have a pair of their own."""
     rng = rng_of("sizes", "big")
     photos = []
     for i, stem in enumerate(names.big(8)):
@@ -181,7 +185,7 @@ def big(split: str) -> list[tuple[Photo, list[int]]]:
 
 
 def coco_val() -> list[Photo]:
-    """COCO val2017: one to three objects, one grey file, two photographs with a crowd."""
+    """Return COCO val2017: one to three objects, one grey file, two photographs with a crowd."""
     rng = rng_of("sizes", "coco")
     photos = []
     for i, number in enumerate(names.coco_ids("val", 20)):
@@ -190,15 +194,22 @@ def coco_val() -> list[Photo]:
         n = 7 if crowd else int(rng.integers(1, 4))
         photos.append(
             Photo(
-                "coco", f"{number:012d}", height, width, n, COCO_FAMILIES, grey=i == 6, crowd_from=3 if crowd else None,
+                "coco",
+                f"{number:012d}",
+                height,
+                width,
+                n,
+                COCO_FAMILIES,
+                grey=i == 6,
+                crowd_from=3 if crowd else None,
                 scenery=TRAIN_FAMILIES,
             )
-        )  # fmt: skip
+        )
     return photos
 
 
 def lvis_train() -> list[Photo]:
-    """The images of LVIS val that lie in COCO's train2017."""
+    """Return the images of LVIS val that lie in COCO's train2017."""
     rng = rng_of("sizes", "lvis")
     taken = {photo.name for photo in coco_val()}
     numbers = [n for n in names.coco_ids("train", 20) if f"{n:012d}" not in taken][:13]
@@ -236,7 +247,7 @@ class Clip:
     scenery: tuple[str, ...] | None = None
 
     def scenes(self) -> list[Scene]:
-        """The rendered frames."""
+        """Return the rendered frames."""
         return _clip(self)
 
 
@@ -254,5 +265,5 @@ def _clip(clip: Clip) -> list[Scene]:
 
 
 def lvis_val() -> list[Photo]:
-    """The images of LVIS val that lie in COCO's val2017: the same files as COCO's."""
+    """Return the images of LVIS val that lie in COCO's val2017: the same files as COCO's."""
     return coco_val()[:5]

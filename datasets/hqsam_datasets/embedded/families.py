@@ -20,7 +20,20 @@ FAMILIES: dict[str, Callable[[Generator], Shape]] = {**TRAIN, **EVAL, **EVERYDAY
 
 # Families that look right in any orientation; the others stay within a small tilt.
 ANY_ANGLE = frozenset(
-    {"blob", "box", "wheel", "rope", "comb", "chain", "star", "gear", "key", "holed_leaf", "sketch", "insect"}
+    {
+        "blob",
+        "box",
+        "wheel",
+        "rope",
+        "comb",
+        "chain",
+        "star",
+        "gear",
+        "key",
+        "holed_leaf",
+        "sketch",
+        "insect",
+    }
     | {"spider_web", "feather", "scissors", "butterfly", "racket"}
     | {"airplane", "turtle"}
 )

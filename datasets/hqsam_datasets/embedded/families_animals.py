@@ -24,7 +24,7 @@ from hqsam_datasets.embedded.shapes import (
 
 
 def fish(rng: Generator) -> Shape:
-    """A spindle with a forked tail, fins, gill and eye."""
+    """Draw a fish: a spindle with a forked tail, fins, gill and eye."""
     h, fork = rng.uniform(0.35, 0.6), rng.uniform(0.25, 0.5)
     body = np.array(
         [
@@ -65,7 +65,7 @@ def fish(rng: Generator) -> Shape:
 
 
 def bird(rng: Generator) -> Shape:
-    """A body with head, beak and tail on two thin legs; at times a raised wing."""
+    """Draw a bird: a body with head, beak and tail on two thin legs; at times a raised wing."""
     body = np.array(
         [
             [-0.62, -0.75],
@@ -120,7 +120,7 @@ def bird(rng: Generator) -> Shape:
 
 
 def teddy_bear(rng: Generator) -> Shape:
-    """A sitting toy: head with ears, belly, arms, legs, and a painted face."""
+    """Draw a sitting teddy bear: head with ears, belly, arms, legs, and a painted face."""
     head, ear, arm = rng.uniform(0.36, 0.44), rng.uniform(0.13, 0.19), rng.uniform(-0.3, 0.5)
     shape: Shape = [
         fill(circle((0, -0.5), (head * 1.1, head))),
@@ -138,7 +138,7 @@ def teddy_bear(rng: Generator) -> Shape:
 
 
 def cat(rng: Generator) -> Shape:
-    """Sitting, seen from the side: pointed ears, arched back, front legs with a gap, a curved tail."""
+    """Draw a sitting cat, seen from the side: pointed ears, arched back, front legs with a gap, a curved tail."""
     back = rng.uniform(0.4, 0.6)
     body = np.array(
         [
@@ -173,7 +173,7 @@ def cat(rng: Generator) -> Shape:
 
 
 def turtle(rng: Generator) -> Shape:
-    """Seen from above: an oval shell with painted plates, four flippers, a head and a short tail."""
+    """Draw a turtle, seen from above: an oval shell with painted plates, four flippers, a head and a short tail."""
     rx, ry = rng.uniform(0.52, 0.66), rng.uniform(0.68, 0.8)
     shape: Shape = [fill(circle((0, 0.1), (rx, ry), 40))]
     reach = rng.uniform(0.3, 0.5)

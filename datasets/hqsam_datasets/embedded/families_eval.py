@@ -26,7 +26,7 @@ from hqsam_datasets.embedded.shapes import (
 
 
 def insect(rng: Generator) -> Shape:
-    """Three body parts, six jointed legs and two feelers."""
+    """Draw an insect: three body parts, six jointed legs and two feelers."""
     w = rng.uniform(0.03, 0.06)
     shape: Shape = [
         fill(circle((0, -0.55), rng.uniform(0.13, 0.2))),
@@ -44,7 +44,7 @@ def insect(rng: Generator) -> Shape:
 
 
 def bicycle(rng: Generator) -> Shape:
-    """Two wheels with thin spokes and a diamond frame."""
+    """Draw a bicycle: two wheels with thin spokes and a diamond frame."""
     w, tyre, r = rng.uniform(0.035, 0.06), rng.uniform(0.03, 0.06), rng.uniform(0.36, 0.44)
     rear, front = np.array([-0.62, 0.3]), np.array([0.62, 0.3])
     shape: Shape = []
@@ -64,7 +64,7 @@ def bicycle(rng: Generator) -> Shape:
 
 
 def spider_web(rng: Generator) -> Shape:
-    """Radial threads joined by a sagging spiral."""
+    """Draw a spider web: radial threads joined by a sagging spiral."""
     n, rings, w = int(rng.integers(7, 12)), int(rng.integers(4, 7)), rng.uniform(0.022, 0.04)
     angles = (np.arange(n) + rng.uniform(-0.2, 0.2, n)) * 2 * np.pi / n
     reach = rng.uniform(0.75, 1.0, n)
@@ -77,7 +77,7 @@ def spider_web(rng: Generator) -> Shape:
 
 
 def chair(rng: Generator) -> Shape:
-    """Seat, legs with a rung, and a back of slats."""
+    """Draw a chair: seat, legs with a rung, and a back of slats."""
     w, n = rng.uniform(0.05, 0.09), int(rng.integers(2, 6))
     shape: Shape = [fill(np.array([[-0.6, 0.1], [0.5, 0.1], [0.65, 0.28], [-0.5, 0.28]]))]
     for x, top in ((-0.5, 0.2), (0.6, 0.2), (-0.3, 0.2), (0.42, 0.2)):
@@ -94,7 +94,7 @@ def chair(rng: Generator) -> Shape:
 
 
 def feather(rng: Generator) -> Shape:
-    """Curved quill with dense barbs and gaps between them."""
+    """Draw a feather: curved quill with dense barbs and gaps between them."""
     quill = spline(np.array([[rng.uniform(-0.4, 0.4), 1.1], [0, 0.2], [rng.uniform(-0.3, 0.3), -1]]), 60)
     shape: Shape = [ribbon(quill, 0.06, 0.015)]
     gaps = set(rng.integers(12, 56, int(rng.integers(2, 6))).tolist())
@@ -110,7 +110,7 @@ def feather(rng: Generator) -> Shape:
 
 
 def antenna(rng: Generator) -> Shape:
-    """Mast with cross bars of falling length, stays, and a dish at times."""
+    """Draw an antenna: a mast with cross bars of falling length, stays, and a dish at times."""
     w, n = rng.uniform(0.03, 0.05), int(rng.integers(5, 11))
     shape: Shape = [stroke(segment((0, -1), (0, 1), 8), w * 1.5)]
     for k, y in enumerate(np.linspace(-0.95, 0.2, n)):
@@ -125,7 +125,7 @@ def antenna(rng: Generator) -> Shape:
 
 
 def net_bag(rng: Generator) -> Shape:
-    """Sagging bag of knotted diagonal meshes with two handles."""
+    """Draw a sagging bag of knotted diagonal meshes with two handles."""
     n, w = int(rng.integers(6, 10)), rng.uniform(0.025, 0.04)
     belly = rng.uniform(0.65, 0.9)
 
@@ -150,7 +150,7 @@ def net_bag(rng: Generator) -> Shape:
 
 
 def scissors(rng: Generator) -> Shape:
-    """Two crossed blades with ring handles."""
+    """Draw scissors: two crossed blades with ring handles."""
     opening, w = rng.uniform(0.12, 0.5), rng.uniform(0.07, 0.12)
     shape: Shape = []
     for side in (-1, 1):
@@ -163,7 +163,7 @@ def scissors(rng: Generator) -> Shape:
 
 
 def butterfly(rng: Generator) -> Shape:
-    """Four scalloped wings with spots cut out, a thin body and feelers."""
+    """Draw a butterfly: four scalloped wings with spots cut out, a thin body and feelers."""
     t = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     scallop = 1 + rng.uniform(0.02, 0.07) * np.cos(int(rng.integers(7, 13)) * t)
     shape: Shape = []
@@ -181,7 +181,7 @@ def butterfly(rng: Generator) -> Shape:
 
 
 def antlers(rng: Generator) -> Shape:
-    """Deer head with two curved antlers and their tines."""
+    """Draw a deer head with two curved antlers and their tines."""
     w, n = rng.uniform(0.07, 0.11), int(rng.integers(3, 6))
     head = np.array([[0, 1.0], [0.14, 0.75], [0.2, 0.4], [0.42, 0.22], [0.16, 0.18], [0, 0.12]])
     shape: Shape = [fill(np.concatenate([head, head[::-1] * [-1, 1]]))]
@@ -198,7 +198,7 @@ def antlers(rng: Generator) -> Shape:
 
 
 def umbrella(rng: Generator) -> Shape:
-    """Development family: a ribbed canopy with gaps, a shaft and a hooked handle."""
+    """Draw an umbrella (development family): a ribbed canopy with gaps, a shaft and a hooked handle."""
     n, w = int(rng.integers(4, 8)), rng.uniform(0.04, 0.08)
     shape: Shape = [fill(arc((0, 0), (1, 0.9), np.pi, 2 * np.pi, 30))]
     shape += [cut(circle((x, 0.02), (0.9 / n, rng.uniform(0.1, 0.25)), 16)) for x in (np.arange(n) + 0.5) * 2 / n - 1]
@@ -207,7 +207,7 @@ def umbrella(rng: Generator) -> Shape:
 
 
 def racket(rng: Generator) -> Shape:
-    """Development family: a strung frame with a handle."""
+    """Draw a racket (development family): a strung frame with a handle."""
     w, n = rng.uniform(0.02, 0.035), int(rng.integers(5, 10))
     shape: Shape = [stroke(closed(circle((0, -0.4), (0.5, 0.62), 40)), rng.uniform(0.07, 0.12))]
     for u in np.linspace(-0.85, 0.85, n):
@@ -220,7 +220,7 @@ def racket(rng: Generator) -> Shape:
 
 
 def candelabra(rng: Generator) -> Shape:
-    """Development family: a stem with curved arms and candles."""
+    """Draw a candelabra (development family): a stem with curved arms and candles."""
     arms, w = int(rng.integers(1, 4)), rng.uniform(0.05, 0.09)
     shape: Shape = [stroke(segment((0, -0.6), (0, 0.9)), w * 1.2), fill(circle((0, 0.95), (0.4, 0.1)))]
     for k in range(1, arms + 1):

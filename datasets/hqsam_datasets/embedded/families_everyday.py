@@ -31,18 +31,18 @@ from hqsam_datasets.embedded.shapes import (
 
 
 def _turned(profile: list[tuple[float, float]], n: int = 40) -> Points:
-    """Outline of a turned vessel: the (radius, height) profile from the rim down, and its mirror image."""
+    """Return the outline of a turned vessel: the (radius, height) profile from the rim down, and its mirror image."""
     right = spline(np.array(profile), n)
     return np.concatenate([right, right[::-1] * [-1, 1]])
 
 
 def _mirrored(half: Points) -> Points:
-    """A symmetric outline from its right half."""
+    """Return a symmetric outline from its right half."""
     return np.concatenate([half, half[::-1] * [-1, 1]])
 
 
 def vase(rng: Generator) -> Shape:
-    """Belly, neck, lip and foot; half of them with two handles."""
+    """Draw a vase: belly, neck, lip and foot; half of them with two handles."""
     lip, neck, belly, foot = (
         rng.uniform(0.3, 0.5),
         rng.uniform(0.14, 0.26),
@@ -60,7 +60,7 @@ def vase(rng: Generator) -> Shape:
 
 
 def bottle(rng: Generator) -> Shape:
-    """Body, shoulder, neck and cap, with a label."""
+    """Draw a bottle: body, shoulder, neck and cap, with a label."""
     r, neck, shoulder = rng.uniform(0.26, 0.42), rng.uniform(0.09, 0.13), rng.uniform(-0.4, -0.1)
     waist = r * rng.uniform(0.8, 1.0)
     body = [(neck, -0.9), (neck, -0.62), (r, shoulder), (waist, 0.3), (r, 0.75), (r * 0.95, 0.97), (r * 0.8, 1)]
@@ -70,7 +70,7 @@ def bottle(rng: Generator) -> Shape:
 
 
 def cup(rng: Generator) -> Shape:
-    """A tapered body with an open handle; at times on a saucer."""
+    """Draw a cup: a tapered body with an open handle; at times on a saucer."""
     top, foot, w = rng.uniform(0.6, 0.75), rng.uniform(0.35, 0.65), rng.uniform(0.1, 0.16)
     shape: Shape = [fill(_turned([(top, -0.7), (top * 0.97, -0.2), (foot * 1.05, 0.5), (foot, 0.7)]))]
     shape.append(fill(circle((0, -0.7), (top, 0.09))))
@@ -84,7 +84,7 @@ def cup(rng: Generator) -> Shape:
 
 
 def teapot(rng: Generator) -> Shape:
-    """A round pot with a spout, a handle, and a lid with its knob."""
+    """Draw a teapot: a round pot with a spout, a handle, and a lid with its knob."""
     rx, ry = rng.uniform(0.6, 0.75), rng.uniform(0.45, 0.62)
     shape: Shape = [fill(circle((0, 0.1), (rx, ry))), fill(circle((0, 0.1 + ry * 0.95), (rx * 0.55, 0.09)))]
     spout = np.array([[-rx * 0.8, 0.3], [-rx - 0.15, 0.15], [-rx - 0.25, -0.25], [-rx - 0.45, -0.4]])
@@ -98,7 +98,7 @@ def teapot(rng: Generator) -> Shape:
 
 
 def car(rng: Generator) -> Shape:
-    """Side view: bonnet, cabin, boot, wheels, a mirror and at times a roof rack."""
+    """Draw a car from the side: bonnet, cabin, boot, wheels, a mirror and at times a roof rack."""
     roof, nose, tail = rng.uniform(-0.62, -0.48), rng.uniform(-0.12, 0.0), rng.uniform(-0.25, 0.0)
     front, rear = rng.uniform(-0.38, -0.25), rng.uniform(0.4, 0.62)
     body = np.array(
@@ -134,7 +134,7 @@ def car(rng: Generator) -> Shape:
 
 
 def truck(rng: Generator) -> Shape:
-    """Side view: a cab, a load with a gap between them, wheels and an exhaust pipe."""
+    """Draw a truck from the side: a cab, a load with a gap between them, wheels and an exhaust pipe."""
     top, gap = rng.uniform(-0.75, -0.5), rng.uniform(0.06, 0.12)
     cab = np.array([[-1.2, 0.3], [-1.2, -0.05], [-1.08, -0.42], [-0.62, -0.44], [-0.62, 0.3]])
     load = np.array([[-0.62 + gap, top], [1.2, top], [1.2, 0.22], [-0.62 + gap, 0.22]])
@@ -154,7 +154,7 @@ def truck(rng: Generator) -> Shape:
 
 
 def sailing_boat(rng: Generator) -> Shape:
-    """A hull under two sails with the mast and a gap between them, and a pennant."""
+    """Draw a sailing boat: a hull under two sails with the mast and a gap between them, and a pennant."""
     mast = rng.uniform(-0.15, 0.1)
     hull = np.array([[-1, 0.55], [0, 0.6], [1.05, 0.5], [0.75, 0.85], [0.3, 0.98], [-0.6, 0.98], [-0.85, 0.8]])
     shape: Shape = [fill(hull), stroke(segment((mast, -1.15), (mast, 0.6), 8), 0.05)]
@@ -181,7 +181,7 @@ def sailing_boat(rng: Generator) -> Shape:
 
 
 def shirt(rng: Generator) -> Shape:
-    """A T-shirt or a long-sleeved one, with a neck opening and a wavy hem."""
+    """Draw a T-shirt or a long-sleeved shirt, with a neck opening and a wavy hem."""
     long = rng.random() < 0.4
     x, y, w = (1.05, 0.55, 0.3) if long else (1.0, -0.25, 0.32)
     waist, hem = rng.uniform(0.42, 0.55), rng.uniform(0.45, 0.65)
@@ -197,7 +197,7 @@ def shirt(rng: Generator) -> Shape:
 
 
 def airplane(rng: Generator) -> Shape:
-    """Seen from above: fuselage, swept wings with engines, tailplane."""
+    """Draw an airplane, seen from above: fuselage, swept wings with engines, tailplane."""
     sweep, span, root = rng.uniform(0.1, 0.5), rng.uniform(0.85, 1.1), rng.uniform(0.34, 0.5)
     shape: Shape = [fill(_turned([(0.0, -1), (0.11, -0.85), (0.14, -0.4), (0.13, 0.4), (0.05, 1), (0.0, 1.02)]))]
     for side in (-1, 1):
@@ -211,7 +211,7 @@ def airplane(rng: Generator) -> Shape:
 
 
 def apple(rng: Generator) -> Shape:
-    """A round fruit with a dent at the stalk, a stalk and a leaf; at times with a bite."""
+    """Draw an apple: round with a dent at the stalk, a stalk and a leaf; at times with a bite."""
     half = [(0.0, -0.62), (0.3, -0.78), (0.75, -0.5), (0.82, 0.1), (0.55, 0.75), (0.22, 0.9), (0.0, 0.82)]
     widths = np.array(half) * [rng.uniform(0.85, 1.1), 1]
     shape: Shape = [fill(_mirrored(spline(widths, 40)))]

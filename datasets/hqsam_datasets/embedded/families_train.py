@@ -25,7 +25,7 @@ from hqsam_datasets.embedded.shapes import (
 
 
 def blob(rng: Generator) -> Shape:
-    """Plain compact object with a smooth outline, at times with a handle or a hole."""
+    """Draw a plain compact object with a smooth outline, at times with a handle or a hole."""
     shape: Shape = [fill(blob_outline(rng, wobble=rng.uniform(0.1, 0.5)))]
     if rng.random() < 0.3:
         shape.append(stroke(arc((0.8, 0), 0.4, -2.0, 2.0), rng.uniform(0.06, 0.14)))
@@ -35,7 +35,7 @@ def blob(rng: Generator) -> Shape:
 
 
 def box(rng: Generator) -> Shape:
-    """Rounded or sharp convex polygon, at times with a window or with legs."""
+    """Draw a rounded or sharp convex polygon, at times with a window or with legs."""
     n = int(rng.integers(3, 7))
     t = np.sort(rng.uniform(0, 2 * np.pi / n, n)) * 0.6 + np.arange(n) * 2 * np.pi / n
     corners = np.stack([np.cos(t), np.sin(t)], 1)
@@ -48,7 +48,7 @@ def box(rng: Generator) -> Shape:
 
 
 def wheel(rng: Generator) -> Shape:
-    """Spoked wheel: rim, hub and spokes."""
+    """Draw a spoked wheel: rim, hub and spokes."""
     n, rim = int(rng.integers(5, 17)), rng.uniform(0.05, 0.18)
     width, twist = rng.uniform(0.02, 0.06), rng.uniform(-0.5, 0.5)
     shape: Shape = [stroke(closed(circle((0, 0), 0.95, 48)), rim), fill(circle((0, 0), rng.uniform(0.08, 0.25)))]
@@ -59,7 +59,7 @@ def wheel(rng: Generator) -> Shape:
 
 
 def rope(rng: Generator) -> Shape:
-    """One to three crossing curves, at times with a loop or knots."""
+    """Draw a rope: one to three crossing curves, at times with a loop or knots."""
     shape: Shape = []
     width = rng.uniform(0.03, 0.1)
     for _ in range(int(rng.integers(1, 4))):
@@ -72,7 +72,7 @@ def rope(rng: Generator) -> Shape:
 
 
 def fence(rng: Generator) -> Shape:
-    """Pickets on rails or a diagonal lattice in a frame."""
+    """Draw a fence: pickets on rails or a diagonal lattice in a frame."""
     width, n = rng.uniform(0.03, 0.09), int(rng.integers(4, 10))
     xs = np.linspace(-0.95, 0.95, n)
     if rng.random() < 0.5:
@@ -95,7 +95,7 @@ def fence(rng: Generator) -> Shape:
 
 
 def ladder(rng: Generator) -> Shape:
-    """Two rails with rungs, at times curved or tapering."""
+    """Draw a ladder: two rails with rungs, at times curved or tapering."""
     n, width, top = int(rng.integers(4, 12)), rng.uniform(0.04, 0.1), rng.uniform(0.2, 0.5)
     left = spline(np.array([[-0.45, 1], [-0.4 + rng.uniform(-0.2, 0.2), 0], [-top, -1]]), 20)
     right = left * [-1, 1] + [rng.uniform(-0.1, 0.1), 0]
@@ -106,7 +106,7 @@ def ladder(rng: Generator) -> Shape:
 
 
 def fern(rng: Generator) -> Shape:
-    """Curved stem with tapering leaflets on both sides."""
+    """Draw a fern: a curved stem with tapering leaflets on both sides."""
     stem = spline(np.array([[rng.uniform(-0.3, 0.3), 1], [0, 0], [rng.uniform(-0.4, 0.4), -1]]), 40)
     shape: Shape = [ribbon(stem, rng.uniform(0.05, 0.09), 0.02)]
     n, lift, body = int(rng.integers(7, 15)), rng.uniform(0.1, 0.5), rng.uniform(0.06, 0.13)
@@ -120,7 +120,7 @@ def fern(rng: Generator) -> Shape:
 
 
 def _leaflet(control: Points, body: float) -> Primitive:
-    """Spindle along three control points."""
+    """Return a spindle along three control points."""
     path = spline(control, 9)
     tangent = np.gradient(path, axis=0)
     normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1)
@@ -130,7 +130,7 @@ def _leaflet(control: Points, body: float) -> Primitive:
 
 
 def holed_leaf(rng: Generator) -> Shape:
-    """Broad leaf with a stalk, bites at the rim and holes between the veins."""
+    """Draw a broad leaf with a stalk, bites at the rim and holes between the veins."""
     t = np.linspace(-1, 1, 24)
     side = rng.uniform(0.45, 0.75) * (1 - t**2) ** rng.uniform(0.6, 1.1)
     teeth = rng.uniform(0, 0.1) * (np.arange(24) % 2)
@@ -144,7 +144,7 @@ def holed_leaf(rng: Generator) -> Shape:
 
 
 def comb(rng: Generator) -> Shape:
-    """A back with many parallel teeth, on one side or on both."""
+    """Draw a comb: a back with many parallel teeth, on one side or on both."""
     n, width = int(rng.integers(8, 22)), rng.uniform(0.02, 0.05)
     shape: Shape = [fill(np.array([[-1, -0.45], [1, -0.45], [1, -0.2], [-1, -0.2]], float))]
     for x in np.linspace(-0.96, 0.96, n):
@@ -157,7 +157,7 @@ def comb(rng: Generator) -> Shape:
 
 
 def branch(rng: Generator) -> Shape:
-    """Bare tree: a trunk that forks four or five times."""
+    """Draw a bare tree: a trunk that forks four or five times."""
     shape: Shape = []
     spread, shrink = rng.uniform(0.3, 0.65), rng.uniform(0.68, 0.8)
 
@@ -175,7 +175,7 @@ def branch(rng: Generator) -> Shape:
 
 
 def chain(rng: Generator) -> Shape:
-    """Interlocking rings along a curve."""
+    """Draw a chain: interlocking rings along a curve."""
     n, width = int(rng.integers(4, 9)), rng.uniform(0.05, 0.1)
     path = spline(rng.uniform(-1, 1, (3, 2)) * [0.3, 1] + np.array([[-1, 0], [0, 0], [1, 0]]), n)
     step = np.linalg.norm(np.diff(path, axis=0), axis=1).mean()
@@ -186,7 +186,7 @@ def chain(rng: Generator) -> Shape:
 
 
 def star(rng: Generator) -> Shape:
-    """Star polygon with round or star-shaped holes."""
+    """Draw a star polygon with round or star-shaped holes."""
     n, inner = int(rng.integers(4, 11)), rng.uniform(0.35, 0.7)
     t = np.arange(2 * n) * np.pi / n
     outline = np.where(np.arange(2 * n) % 2 == 0, 1.0, inner)[:, None] * np.stack([np.cos(t), np.sin(t)], 1)
@@ -201,7 +201,7 @@ def star(rng: Generator) -> Shape:
 
 
 def gear(rng: Generator) -> Shape:
-    """Toothed disc with a pattern of openings."""
+    """Draw a gear: a toothed disc with a pattern of openings."""
     n, depth = int(rng.integers(8, 20)), rng.uniform(0.12, 0.25)
     t = np.linspace(0, 2 * np.pi, n * 4, endpoint=False)
     radius = np.where(np.arange(n * 4) % 4 < 2, 1.0, 1.0 - depth)
@@ -212,7 +212,7 @@ def gear(rng: Generator) -> Shape:
 
 
 def key(rng: Generator) -> Shape:
-    """Ring, shaft and bits: a solid part, a hole and a thin part together."""
+    """Draw a key: ring, shaft and bits: a solid part, a hole and a thin part together."""
     shape: Shape = [fill(circle((0, -0.7), (0.35, 0.3))), cut(circle((0, -0.72), (0.2, rng.uniform(0.1, 0.18))))]
     shape.append(stroke(segment((0, -0.45), (0, 1)), rng.uniform(0.07, 0.13)))
     for y in np.linspace(0.5, 0.95, int(rng.integers(2, 5))):
@@ -221,7 +221,7 @@ def key(rng: Generator) -> Shape:
 
 
 def grass(rng: Generator) -> Shape:
-    """Tuft of long bent blades from one root."""
+    """Draw a tuft of long bent blades from one root."""
     shape: Shape = []
     for _ in range(int(rng.integers(6, 18))):
         tip = np.array([rng.uniform(-1, 1), rng.uniform(-1, 0.3)])
@@ -232,7 +232,7 @@ def grass(rng: Generator) -> Shape:
 
 
 def grate(rng: Generator) -> Shape:
-    """Plate with a regular pattern of openings."""
+    """Draw a grate: a plate with a regular pattern of openings."""
     rows, cols = int(rng.integers(2, 7)), int(rng.integers(2, 7))
     shape: Shape = [fill(np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], float))]
     bar = rng.uniform(0.12, 0.45)
@@ -246,7 +246,7 @@ def grate(rng: Generator) -> Shape:
 
 
 def sketch(rng: Generator) -> Shape:
-    """Random body with random limbs, loops and holes: no particular thing, much variety."""
+    """Draw a random body with random limbs, loops and holes: no particular thing, much variety."""
     body = blob_outline(rng, wobble=rng.uniform(0.1, 0.4)) * rng.uniform(0.25, 0.6, 2)
     shape: Shape = [fill(body)]
     for _ in range(int(rng.integers(0, 4))):

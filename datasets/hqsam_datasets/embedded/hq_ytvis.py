@@ -37,7 +37,7 @@ _NAMES = (
 
 
 def _clips() -> list[Clip]:
-    """The test videos, then one of another split."""
+    """Return the test videos, then one of another split."""
     rng = rng_of("sizes", "hq_ytvis")
     sizes = ((120, 160), (128, 160), (160, 120), (120, 160), (120, 160))
     stems = names.ytvis_videos(_VIDEOS + 1)
@@ -49,12 +49,15 @@ def _clips() -> list[Clip]:
 
 
 def _annotated(clip: Clip) -> list[Scene]:
-    """The annotated frames. Objects drift out of the image between the first and the last one."""
+    """Return the annotated frames.
+
+    Objects drift out of the image between the first and the last one.
+    """
     return clip.scenes()[::_STRIDE]
 
 
 def _tubes(clip: Clip) -> list[tuple[str, list[BoolMask]]]:
-    """(family, mask per frame) of each object; masks too small to annotate are empty."""
+    """Return (family, mask per frame) of each object; masks too small to annotate are empty."""
     scenes = _annotated(clip)
     tubes = []
     for k, obj in enumerate(scenes[0].objects):
@@ -68,7 +71,7 @@ def _frame_names(clip: Clip) -> list[str]:
 
 
 def _annotation(clip: Clip, family: str, masks: list[BoolMask]) -> Json:
-    """One tube: a list entry per frame, null where the object is away."""
+    """Return one tube: a list entry per frame, null where the object is away."""
     per_frame: list[Any] = [rle.to_uncompressed(m) if m.any() else None for m in masks]
     return {
         "height": clip.height,
@@ -84,7 +87,7 @@ def _annotation(clip: Clip, family: str, masks: list[BoolMask]) -> Json:
 
 @functools.lru_cache(maxsize=1)
 def truth() -> Json:
-    """``ytvis_hq-test.json``."""
+    """Return ``ytvis_hq-test.json``."""
     videos: list[Json] = []
     tubes: list[Json] = []
     for number, clip in enumerate(_clips()[:_VIDEOS], start=1):
@@ -109,7 +112,7 @@ def truth() -> Json:
 
 
 def frames_zip() -> bytes:
-    """``train_all_frames.zip``."""
+    """Return ``train_all_frames.zip``."""
     members: list[Member] = []
     root = "train_all_frames/JPEGImages"
     for clip in _clips():
@@ -120,7 +123,7 @@ def frames_zip() -> bytes:
 
 
 def _track(video: Json, tube: Json, masks: list[BoolMask], *, wrong: bool) -> Json:
-    """One Mask2Former result: compressed RLE in every frame, empty where nothing is found."""
+    """Return one Mask2Former result: compressed RLE in every frame, empty where nothing is found."""
     rng = rng_of("mask2former", video["id"], tube["id"], wrong)
     found = tracked(masks, stride=6, lost=0.25 if wrong else 0.04, rng=rng)
     score = float(rng.uniform(0.03, 0.4) if wrong else rng.beta(7, 2))
@@ -133,7 +136,7 @@ def _track(video: Json, tube: Json, masks: list[BoolMask], *, wrong: bool) -> Js
 
 
 def tracks_json() -> bytes:
-    """``mask2former_results.json``: a good track per object, and some double or misnamed ones."""
+    """Return ``mask2former_results.json``: a good track per object, and some double or misnamed ones."""
     content = truth()
     results: list[Json] = []
     for video, clip in zip(content["videos"], _clips(), strict=False):

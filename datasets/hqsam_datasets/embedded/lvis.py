@@ -47,12 +47,6 @@ _ID_OF_FAMILY = {family: number for number, _, _, family in _CATEGORIES if famil
 _MIN_INSTANCES = {"r": (3, 7), "c": (40, 90), "f": (800, 2400)}
 
 
-def _photos() -> list[tuple[Photo, str]]:
-    """(photograph, COCO folder), by image id."""
-    photos = [(p, "val2017") for p in lvis_val()] + [(p, "train2017") for p in lvis_train()]
-    return sorted(photos, key=lambda item: int(item[0].name))
-
-
 def _categories() -> list[Json]:
     return [
         {
@@ -70,7 +64,10 @@ def _categories() -> list[Json]:
 
 
 def _image(photo: Photo, folder: str, shown: set[int]) -> Json:
-    """An ``images`` record: no ``file_name``; some absent classes ruled out, some present ones not fully annotated."""
+    """Return an ``images`` record: no ``file_name``.
+
+    Some absent classes ruled out, some present ones not fully annotated.
+    """
     rng = rng_of("lvis", "federated", photo.name)
     absent = sorted({number for number, *_ in _CATEGORIES} - shown)
     negative = sorted(int(c) for c in rng.choice(absent, size=3, replace=False))
@@ -91,9 +88,10 @@ def _records(photo: Photo) -> list[Json]:
 
 @functools.lru_cache(maxsize=1)
 def truth() -> Json:
-    """``lvis_v1_val.json``."""
+    """Return ``lvis_v1_val.json``."""
     images, records = [], []
-    for photo, folder in _photos():
+    photos = [(p, "val2017") for p in lvis_val()] + [(p, "train2017") for p in lvis_train()]
+    for photo, folder in sorted(photos, key=lambda item: int(item[0].name)):
         mine = _records(photo)
         images.append(_image(photo, folder, {r["category_id"] for r in mine}))
         records += mine
@@ -107,19 +105,19 @@ def truth() -> Json:
 
 
 def train2017_zip() -> bytes:
-    """``train2017.zip``: LVIS val's images from it and one that LVIS does not use."""
+    """Return ``train2017.zip``: LVIS val's images from it and one that LVIS does not use."""
     photos = lvis_train()
     unused = ("train2017/000000000009.jpg", photos[0].file())
     return zip_bytes([unused, *((f"train2017/{p.name}.jpg", p.file()) for p in photos)], folders=True)
 
 
 def annotations_zip() -> bytes:
-    """``lvis_v1_val.json.zip``."""
+    """Return ``lvis_v1_val.json.zip``."""
     return zip_bytes([("lvis_v1_val.json", json_bytes(truth()))])
 
 
 def detections_json() -> bytes:
-    """``lvis_instances_results.json``."""
+    """Return ``lvis_instances_results.json``."""
     content = truth()
     ids = [number for number, *_ in _CATEGORIES]
     return json_bytes(coco_records.detector_results("lvis detector", content["images"], content["annotations"], ids))

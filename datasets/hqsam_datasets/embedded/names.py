@@ -66,7 +66,7 @@ DUTS_TRAIN = 48
 
 
 def dis(split: str, n: int) -> list[str]:
-    """DIS5K stems: ``<group id>#<Group>#<category id>#<Category>#<Flickr id>_<hash>_o``."""
+    """Return DIS5K stems: ``<group id>#<Group>#<category id>#<Category>#<Flickr id>_<hash>_o``."""
     rng = rng_of("names", "dis", split)
     return ["#".join(map(str, _DIS_GROUPS[int(rng.integers(len(_DIS_GROUPS)))])) + "#" + _flickr(rng) for _ in range(n)]
 
@@ -76,18 +76,18 @@ def _flickr(rng: np.random.Generator) -> str:
 
 
 def hrsod(n: int) -> list[str]:
-    """HRSOD stems: Flickr originals."""
+    """Return HRSOD stems: Flickr originals."""
     rng = rng_of("names", "hrsod")
     return [_flickr(rng) for _ in range(n)]
 
 
 def coift(n: int) -> list[str]:
-    """COIFT stems: birds, then insects."""
+    """Return COIFT stems: birds, then insects."""
     return [f"{'bird' if i < n // 2 else 'insect'}{i % (n // 2) + 1:02d}" for i in range(n)]
 
 
 def thin(split: str, n: int) -> list[str]:
-    """ThinObject-5K stems: pngimg.com class and number."""
+    """Return ThinObject-5K stems: pngimg.com class and number."""
     rng = rng_of("names", "thin", split)
     classes = (
         "bicycle",
@@ -105,29 +105,26 @@ def thin(split: str, n: int) -> list[str]:
 
 
 def fss(n: int) -> list[str]:
-    """FSS-1000 stems in the flat ``fss_all`` folder (``<class>_<number>``), known bad files left out."""
+    """Return FSS-1000 stems in the flat ``fss_all`` folder (``<class>_<number>``), known bad files left out."""
     bad = {FSS_PICTURE_AS_MASK, FSS_UNLABELLED, *FSS_STRAYS, *FSS_ODD_MASKS}
-    stems = [f"{name}_{k}" for k in range(1, 11) for name in _more_classes() if (name, k) not in bad]
+    classes = (*FSS_CLASSES, "shower_curtain", "crt_screen", "rocking_chair", "screw")
+    stems = [f"{name}_{k}" for k in range(1, 11) for name in classes if (name, k) not in bad]
     return sorted(stems[:n])
 
 
-def _more_classes() -> tuple[str, ...]:
-    return (*FSS_CLASSES, "shower_curtain", "crt_screen", "rocking_chair", "screw")
-
-
 def ecssd(n: int) -> list[str]:
-    """ECSSD stems: 0001, 0002, ..."""
+    """Return ECSSD stems: 0001, 0002, ..."""
     return [f"{i + 1:04d}" for i in range(n)]
 
 
 def msra(n: int) -> list[str]:
-    """MSRA-10K stems: MSRA-B numbers, the mislabelled one left out."""
+    """Return MSRA-10K stems: MSRA-B numbers, the mislabelled one left out."""
     numbers = rng_of("names", "msra").choice(200_000, size=n + 1, replace=False)
     return sorted([str(int(k)) for k in numbers if str(int(k)) != MSRA_MISLABELLED], key=int)[:n]
 
 
 def duts(split: str, n: int) -> list[str]:
-    """DUTS stems: training from ImageNet-DET train and val, test from ImageNet-DET test and SUN."""
+    """Return DUTS stems: training from ImageNet-DET train and val, test from ImageNet-DET test and SUN."""
     rng = rng_of("names", "duts", split)
     stems = []
     for i, k in enumerate(rng.choice(90_000, size=n, replace=False)):
@@ -141,12 +138,12 @@ def duts(split: str, n: int) -> list[str]:
 
 
 def coco_ids(split: str, n: int) -> list[int]:
-    """COCO image ids (the files are ``%012d.jpg``)."""
+    """Return COCO image ids (the files are ``%012d.jpg``)."""
     return sorted(int(k) for k in rng_of("names", "coco", split).choice(581_000, size=n, replace=False) + 100)
 
 
 def youtube_clips(n: int) -> list[str]:
-    """UVO folders: YouTube id and the clip's seconds."""
+    """Return UVO folders: YouTube id and the clip's seconds."""
     rng = rng_of("names", "uvo")
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
     clips = []
@@ -157,20 +154,20 @@ def youtube_clips(n: int) -> list[str]:
 
 
 def ytvis_videos(n: int) -> list[str]:
-    """YouTube-VIS folders: ten hexadecimal digits."""
+    """Return YouTube-VIS folders: ten hexadecimal digits."""
     rng = rng_of("names", "ytvis")
     return [f"{int(rng.integers(16**10)):010x}" for _ in range(n)]
 
 
 def big(n_photos: int) -> list[str]:
-    """BIG names without the object's number: year, running number and a PASCAL VOC class."""
+    """Return BIG names without the object's number: year, running number and a PASCAL VOC class."""
     rng = rng_of("names", "big")
     classes = ("bicycle", "chair", "bird", "pottedplant", "aeroplane", "horse")
     return [f"2009_{int(rng.integers(10**6)):06d}_{classes[i % len(classes)]}" for i in range(n_photos)]
 
 
 def stems_of(source: str) -> list[str]:
-    """Published stems of a source's good images, in its fixed order."""
+    """Return the published stems of a source's good images, in its fixed order."""
     n = TRAINING_COUNTS[source]
     if source == "duts":
         return duts("TR", DUTS_TRAIN) + duts("TE", n - DUTS_TRAIN)

@@ -28,13 +28,13 @@ _STORED_TURNS = {1: 0, 3: 2, 6: 1, 8: 3}
 
 
 def rng_of(*parts: object) -> np.random.Generator:
-    """A generator that depends only on the given parts (archive, item name, ...), not on any call made before."""
+    """Return a generator that depends only on the given parts (archive, item name, ...), not on any call made before."""
     text = "\x1f".join(str(part) for part in parts)
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
 
 
 def jpeg(image: UInt8Image, *, quality: int = 92, orientation: int = 1, mode: str | None = None) -> bytes:
-    """Encodes a JPEG.
+    """Encode a JPEG.
 
     Args:
         image: uint8 [H, W, 3] RGB, upright.
@@ -58,14 +58,20 @@ def jpeg(image: UInt8Image, *, quality: int = 92, orientation: int = 1, mode: st
 
 
 def png(array: UInt8Image) -> bytes:
-    """Encodes uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGBA) as PNG."""
+    """Encode uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGBA) as PNG."""
     return _saved(Image.fromarray(np.ascontiguousarray(array)), "PNG")
 
 
 def palette_png(labels: UInt8Image) -> bytes:
-    """Encodes a label map uint8 [H, W] as a palette PNG (mode P) with the colours that PASCAL and DAVIS use."""
+    """Encode a label map uint8 [H, W] as a palette PNG (mode P) with the colours that PASCAL and DAVIS use."""
     picture = Image.fromarray(np.ascontiguousarray(labels))
-    picture.putpalette(_voc_palette().tobytes())
+    # PASCAL VOC's colour map: the label's bits dealt to R, G and B from the top bit down.
+    label = np.arange(256)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((label >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    picture.putpalette(palette.tobytes())
     return _saved(picture, "PNG")
 
 
@@ -75,23 +81,13 @@ def _saved(picture: Image.Image, file_format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _voc_palette() -> UInt8Image:
-    """The PASCAL VOC colour map, uint8 [256, 3]: the label's bits dealt out to R, G and B from the top bit down."""
-    label = np.arange(256)
-    palette = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((label >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
-
-
 def json_bytes(value: Any) -> bytes:
-    """Compact JSON, as annotation files are published, with the keys in the given order."""
+    """Return compact JSON, as annotation files are published, with the keys in the given order."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def zip_bytes(members: Iterable[Member], *, folders: bool = False) -> bytes:
-    """Packs members into a zip file.
+    """Pack members into a zip file.
 
     Args:
         members: (name, bytes) pairs in any order; names with forward slashes.
@@ -107,12 +103,8 @@ def zip_bytes(members: Iterable[Member], *, folders: bool = False) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(names):
-            archive.writestr(_zip_info(name), files.get(name, b""))
+            info = zipfile.ZipInfo(name, date_time=_ZIP_EPOCH)
+            info.create_system = 3  # Unix, whatever machine this runs on
+            info.external_attr = ((0o40755 << 16) | 0x10) if name.endswith("/") else (0o100644 << 16)
+            archive.writestr(info, files.get(name, b""))
     return buffer.getvalue()
-
-
-def _zip_info(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, date_time=_ZIP_EPOCH)
-    info.create_system = 3  # Unix, whatever machine this runs on
-    info.external_attr = ((0o40755 << 16) | 0x10) if name.endswith("/") else (0o100644 << 16)
-    return info

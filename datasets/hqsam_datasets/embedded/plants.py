@@ -93,7 +93,7 @@ PLANTS: tuple[Plant, ...] = (
 
 
 def photos_of(dataset: str) -> list[Photo]:
-    """The evaluation photographs of one set, in its order."""
+    """Return the evaluation photographs of one set, in its order."""
     if dataset == "big":
         return [photo for photo, _ in evaluation.big("test")]
     makers: dict[str, Callable[[], list[Photo]]] = {
@@ -108,12 +108,12 @@ def photos_of(dataset: str) -> list[Photo]:
 
 
 def plant_at(source: str, index: int) -> Plant | None:
-    """The plant that takes this place of a source, if any."""
+    """Return the plant that takes this place of a source, if any."""
     return next((p for p in PLANTS if (p.source, p.index) == (source, index)), None)
 
 
 def planted(plant: Plant) -> tuple[UInt8Image | bytes, Alpha]:
-    """The planted training image and its mask.
+    """Return the planted training image and its mask.
 
     Returns:
         The image, uint8 [H, W, 3] (or the JPEG's very bytes for an exact copy), and the mask's coverage,
@@ -123,26 +123,18 @@ def planted(plant: Plant) -> tuple[UInt8Image | bytes, Alpha]:
     if plant.kind == "exact":
         return photo.file(), photo.union()
     if plant.kind == "foreground":
-        return _same_cut_out(plant, photo)
+        # Its cut-out on another background: ThinObject-5K's splits share sources of cut-outs.
+        rng = rng_of("plant", plant.source, plant.index)
+        background = render_background(rng=rng, height=photo.height, width=photo.width)
+        return compose(background=background, objects=photo.scene().objects), photo.union()
     published = np.asarray(Image.open(io.BytesIO(photo.file())).convert("RGB"))
     if plant.kind == "composite":
-        return _composite(plant, published)
+        # A training object on the photograph: ThinObject-5K was made from HRSOD and COCO so.
+        rng = rng_of("plant", plant.source, plant.index)
+        height, width = published.shape[:2]
+        scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width, fill=(0.45, 0.65), clutter=0)
+        return compose(background=published, objects=scene.objects), scene.objects[0].alpha
     return _DISGUISES[plant.kind](published, photo.union())
-
-
-def _composite(plant: Plant, background: UInt8Image) -> tuple[UInt8Image, Alpha]:
-    """A training object on the photograph, as ThinObject-5K was made from HRSOD and COCO."""
-    rng = rng_of("plant", plant.source, plant.index)
-    height, width = background.shape[:2]
-    scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width, fill=(0.45, 0.65), clutter=0)
-    return compose(background=background, objects=scene.objects), scene.objects[0].alpha
-
-
-def _same_cut_out(plant: Plant, photo: Photo) -> tuple[UInt8Image, Alpha]:
-    """The photograph's cut-out on another background: ThinObject-5K's splits share sources of cut-outs."""
-    rng = rng_of("plant", plant.source, plant.index)
-    background = render_background(rng=rng, height=photo.height, width=photo.width)
-    return compose(background=background, objects=photo.scene().objects), photo.union()
 
 
 Disguise = Callable[[UInt8Image, Alpha], tuple[UInt8Image, Alpha]]
@@ -179,7 +171,7 @@ def _grey(image: UInt8Image, alpha: Alpha) -> tuple[UInt8Image, Alpha]:
 
 
 def _cropped(image: UInt8Image, alpha: Alpha) -> tuple[UInt8Image, Alpha]:
-    """70 % of each side, from a little off the middle."""
+    """Crop to 70 % of each side, from a little off the middle."""
     height, width = image.shape[:2]
     y, x = round(0.12 * height), round(0.18 * width)
     window = slice(y, y + round(0.7 * height)), slice(x, x + round(0.7 * width))
@@ -199,7 +191,7 @@ _DISGUISES: dict[Kind, Disguise] = {
 
 
 def planted_pairs() -> list[PlantedPair]:
-    """Every (training image, evaluation image) pair that shares pictures, one per evaluation key.
+    """Return every (training image, evaluation image) pair that shares pictures, one per evaluation key.
 
     A photograph can stand in several places (COCO's val images in LVIS too, BIG's once per object): each is
     a pair.
@@ -214,7 +206,7 @@ def planted_pairs() -> list[PlantedPair]:
 
 
 def _places(photo: Photo) -> list[tuple[str, str]]:
-    """(benchmark, key) of every evaluation image that is this photograph."""
+    """Return (benchmark, key) of every evaluation image that is this photograph."""
     if photo.dataset == "big":
         objects = next(numbers for other, numbers in evaluation.big("test") if other == photo)
         return [("big", make_key("big", f"{photo.name}_{number:02d}")) for number in objects]

@@ -22,7 +22,7 @@ _MIN_PART_PX = 2.0
 
 
 def polygons_of(alpha: Alpha) -> list[list[float]]:
-    """Outlines the region where ``alpha`` is above one half.
+    """Outline the region where ``alpha`` is above one half.
 
     Args:
         alpha: float [H, W] coverage in 0..1.
@@ -32,7 +32,8 @@ def polygons_of(alpha: Alpha) -> list[list[float]]:
         to (x + 1, y + 1). Parts below two pixels of area are left out, as annotators do. Empty if nothing
         is left.
     """
-    fine = _upsampled(alpha) > 0.5
+    size = (alpha.shape[1] * _SUBPIXELS, alpha.shape[0] * _SUBPIXELS)
+    fine = cv2.resize(alpha.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
     found, tree = cv2.findContours(fine.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     rings: list[Contour] = [np.asarray(ring, dtype=np.int32) for ring in found]
     if not rings:
@@ -45,23 +46,21 @@ def polygons_of(alpha: Alpha) -> list[list[float]]:
     return [outline for outline in outlines if len(outline) >= 6]
 
 
-def _upsampled(alpha: Alpha) -> npt.NDArray[np.float32]:
-    size = (alpha.shape[1] * _SUBPIXELS, alpha.shape[0] * _SUBPIXELS)
-    return np.asarray(cv2.resize(alpha.astype(np.float32), size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-
-
 def _area(ring: Contour) -> float:
     return float(cv2.contourArea(ring)) / _SUBPIXELS**2
 
 
 def _simple(ring: Contour) -> Ring:
-    """Drops points that lie within the tolerance of the outline; float [N, 2] in COCO's frame."""
+    """Drop points that lie within the tolerance of the outline; float [N, 2] in COCO's frame."""
     simplified = cv2.approxPolyDP(ring, _TOLERANCE_PX * _SUBPIXELS, closed=True)
     return np.asarray((simplified.reshape(-1, 2) + 0.5) / _SUBPIXELS, dtype=np.float64)
 
 
 def _joined(outer: Ring, holes: list[Ring]) -> list[float]:
-    """Joins holes to their outline by cuts between the nearest points; flat, two decimals as published."""
+    """Join holes to their outline by cuts between the nearest points.
+
+    Flat, two decimals as published.
+    """
     for hole in holes:
         distance = ((outer[:, None] - hole[None]) ** 2).sum(axis=2)
         here, there = np.unravel_index(int(distance.argmin()), distance.shape)

@@ -27,7 +27,7 @@ _CLOSED = 0.05
 
 
 def _coarse(alpha: Alpha) -> BoolMask:
-    """The mask that a promptable model would have given: without gaps, holes and thin parts."""
+    """Return the mask that a promptable model would give: without gaps, holes and thin parts."""
     inside = (alpha > 0.5).astype(np.uint8)
     ys, xs = np.nonzero(inside)
     radius = max(1, round(_CLOSED * float(np.sqrt((np.ptp(ys) + 1) * (np.ptp(xs) + 1)))))
@@ -45,7 +45,10 @@ def _members() -> list[Member]:
         scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width)
         masks = [_coarse(o.alpha) for o in scene.objects if (o.alpha > 0.5).any()]
         stem = f"sa_{number + 1}"
-        members += [(f"{stem}.jpg", jpeg(scene.image)), (f"{stem}.json", _record(number + 1, masks, height, width))]
+        members += [
+            (f"{stem}.jpg", jpeg(scene.image)),
+            (f"{stem}.json", _record(number + 1, masks, height, width)),
+        ]
     return members
 
 
@@ -63,7 +66,7 @@ def _record(number: int, masks: list[BoolMask], height: int, width: int) -> byte
 
 
 def sa1b_tar() -> bytes:
-    """The archive's one file: members in order, without dates and owners."""
+    """Return the archive's one file: members in order, without dates and owners."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in _members():

@@ -81,7 +81,7 @@ class _Actor:
 def _half_size(
     rng: Generator, family: str, shape: Shape, height: int, width: int, fill: tuple[float, float]
 ) -> NDArray[np.float64]:
-    """Half extents (x, y) in pixels, inside the image: about square, or in proportion for everyday things."""
+    """Return half extents (x, y) in pixels, inside the image: about square, or in proportion for everyday things."""
     half = 0.5 * min(height, width) * rng.uniform(*fill)
     aspect = float(np.exp(rng.uniform(-0.25, 0.25)))
     limit = np.array([0.48 * width, 0.48 * height])
@@ -95,7 +95,7 @@ def _half_size(
 def _pose(
     rng: Generator, family: str, shape: Shape, height: int, width: int, fill: tuple[float, float], centred: bool
 ) -> Pose:
-    """A random pose: the extent is `fill` of the image's shorter side, the box lies inside."""
+    """Draw a random pose: the extent is `fill` of the image's shorter side, the box lies inside."""
     half_size = _half_size(rng, family, shape, height, width, fill)
     room = np.array([width, height]) / 2 - half_size
     offset = rng.uniform(-1, 1, 2) * room * (0.8 if centred else 1.0)
@@ -112,7 +112,10 @@ def _pose(
 
 
 def _object_colour(rng: Generator, around: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A colour at some distance (RGB, Euclidean) from `around`; nearer ones are harder to find."""
+    """Draw a colour at some distance (RGB, Euclidean) from `around`.
+
+    Nearer ones are harder to find.
+    """
     wanted = rng.uniform(45, 110)
     options = np.stack([colour(rng) for _ in range(12)])
     distance = np.linalg.norm(options - around, axis=1)
@@ -121,9 +124,14 @@ def _object_colour(rng: Generator, around: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _actor(
-    rng: Generator, families: Sequence[str], around: NDArray[np.float64], height: int, width: int,
-    fill: tuple[float, float], centred: bool,
-) -> _Actor:  # fmt: skip
+    rng: Generator,
+    families: Sequence[str],
+    around: NDArray[np.float64],
+    height: int,
+    width: int,
+    fill: tuple[float, float],
+    centred: bool,
+) -> _Actor:
     """Draw an object: shape, pose, surface and motion."""
     family = families[int(rng.integers(len(families)))]
     shape = FAMILIES[family](rng)
@@ -141,27 +149,23 @@ def _actor(
     )
 
 
-def _shade(surface: Field, alpha: Field, light: float) -> Field:
-    """Relief shading: the slope of the blurred coverage along the light direction."""
-    soft = cv2.GaussianBlur(alpha, (0, 0), max(1.0, 0.012 * max(alpha.shape)))
-    dx, dy = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3)
-    relief = np.float32(np.cos(light)) * dx + np.float32(np.sin(light)) * dy
-    return surface * (1 + np.float32(0.35) * np.clip(relief, -1, 1))[..., None]
-
-
 def _surface(actor: _Actor, pose: Pose, alpha: Field) -> Field:
-    """The object's colours: its pattern with the marks on it (darker on a bright object, brighter on a dark one), lit."""
+    """Return the object's lit colours: its pattern with the marks on it (darker on bright objects, brighter on dark ones)."""
     surface = actor.surface
     if any(p.kind in MARKS for p in actor.shape):
         height, width = alpha.shape
         marks = rasterise(actor.shape, pose=pose, height=height, width=width, marks=True)
         tone = np.float32(0.35) if surface.mean() > 90 else np.float32(2.2)
         surface = _over(surface, surface * tone, marks)
-    return _shade(surface, alpha, actor.light)
+    # Relief: the slope of the blurred coverage along the direction of the light.
+    soft = cv2.GaussianBlur(alpha, (0, 0), max(1.0, 0.012 * max(alpha.shape)))
+    dx, dy = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3)
+    relief = np.float32(np.cos(actor.light)) * dx + np.float32(np.sin(actor.light)) * dy
+    return surface * (1 + np.float32(0.35) * np.clip(relief, -1, 1))[..., None]
 
 
 def _over(canvas: Field, colour_layer: Field, alpha: Field) -> Field:
-    """Source-over compositing."""
+    """Composite a layer over a canvas (source-over)."""
     a = alpha[..., None]
     return canvas * (1 - a) + colour_layer * a
 
@@ -176,7 +180,7 @@ def _shadow(rng: Generator, canvas: Field, alpha: Field) -> Field:
 
 
 def _backdrop(rng: Generator, height: int, width: int) -> Field:
-    """Textured ground, at times two textures on either side of a soft or hard border."""
+    """Draw a textured ground, at times two textures on either side of a soft or hard border."""
     first = colour(rng)
     second = np.clip(first + rng.normal(0, rng.uniform(10, 70), 3), 5, 250)
     ground = pattern(rng, height, width, first=first, second=second)
@@ -189,7 +193,7 @@ def _backdrop(rng: Generator, height: int, width: int) -> Field:
 
 
 def _add_clutter(rng: Generator, canvas: Field, families: Sequence[str], n: int) -> Field:
-    """Distractors: small shapes of other colours behind the objects."""
+    """Draw distractors: small shapes of other colours behind the objects."""
     height, width = canvas.shape[:2]
     for _ in range(n):
         around = canvas.mean(axis=(0, 1)).astype(np.float64)
@@ -226,7 +230,7 @@ def _camera(rng: Generator, height: int, width: int) -> _Camera:
 
 
 def _expose(rng: Generator, canvas: Field, camera: _Camera) -> Image:
-    """Light, blur, sensor noise and quantisation."""
+    """Apply light, blur, sensor noise and quantisation."""
     height, width = canvas.shape[:2]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
@@ -255,7 +259,10 @@ def _render(rng: Generator, backdrop: Field, actors: Sequence[_Actor], camera: _
 def _cast(
     rng: Generator, families: Sequence[str], backdrop: Field, n_objects: int, fill: tuple[float, float]
 ) -> list[_Actor]:
-    """The objects of a scene; several objects are smaller and keep some distance from each other."""
+    """Draw the objects of a scene.
+
+    Several objects are smaller and keep some distance from each other.
+    """
     height, width = backdrop.shape[:2]
     around = backdrop.mean(axis=(0, 1)).astype(np.float64)
     if n_objects == 1:
@@ -269,7 +276,10 @@ def _cast(
 
 
 def _clearance(actor: _Actor, others: Sequence[_Actor]) -> float:
-    """Smallest gap to the other objects' boxes along x or y, pixels; negative when the boxes overlap."""
+    """Return the smallest gap to the other objects' boxes along x or y, pixels.
+
+    Negative when the boxes overlap.
+    """
     gaps = [
         max(
             abs(actor.pose.center[k] - o.pose.center[k]) - actor.pose.half_size[k] - o.pose.half_size[k] for k in (0, 1)
@@ -325,7 +335,7 @@ def render_scene(
 
 
 def _moved(actor: _Actor, frame: int) -> _Actor:
-    """The actor's pose some frames later: drift, turn and a travelling bend."""
+    """Return the actor's pose some frames later: drift, turn and a travelling bend."""
     p = actor.pose
     center = (p.center[0] + frame * actor.velocity[0], p.center[1] + frame * actor.velocity[1])
     phase = (p.phase[0] + 0.25 * frame, p.phase[1] - 0.2 * frame, p.phase[2] + 0.3 * frame, p.phase[3])
@@ -334,9 +344,15 @@ def _moved(actor: _Actor, frame: int) -> _Actor:
 
 
 def render_clip(
-    *, rng: Generator, families: Sequence[str], height: int, width: int, n_frames: int, n_objects: int,
+    *,
+    rng: Generator,
+    families: Sequence[str],
+    height: int,
+    width: int,
+    n_frames: int,
+    n_objects: int,
     scenery: Sequence[str] | None = None,
-) -> list[Scene]:  # fmt: skip
+) -> list[Scene]:
     """Render a clip: the same objects, in the same order, move, turn and bend over a slowly panning ground.
 
     Objects may cover each other and leave the image; then their `alpha` gets smaller or all zero.
@@ -369,7 +385,7 @@ def render_clip(
 
 
 def render_background(*, rng: Generator, height: int, width: int, clutter: int = 3) -> Image:
-    """A textured, cluttered image without any object, uint8 [H, W, 3] RGB."""
+    """Render a textured, cluttered image without any object, uint8 [H, W, 3] RGB."""
     canvas = _add_clutter(rng, _backdrop(rng, height, width), TRAIN_FAMILIES, clutter)
     return _expose(rng, canvas, _camera(rng, height, width))
 

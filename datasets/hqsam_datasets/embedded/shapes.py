@@ -64,35 +64,38 @@ class Pose:
 
 
 def segment(a: Vector, b: Vector, n: int = 6) -> Points:
-    """Straight line from `a` to `b` with `n` vertices, so that a warp can bend it."""
+    """Return a straight line from `a` to `b` with `n` vertices, so that a warp can bend it."""
     t = np.linspace(0.0, 1.0, n)[:, None]
     return np.asarray(a, float) * (1 - t) + np.asarray(b, float) * t
 
 
 def arc(center: Vector, radius: float | Vector, start: float, stop: float, n: int = 24) -> Points:
-    """Elliptic arc; `radius` is one number or (rx, ry); angles in radians, clockwise on screen."""
+    """Return an elliptic arc; `radius` is one number or (rx, ry).
+
+    Angles in radians, clockwise on screen.
+    """
     t = np.linspace(start, stop, n)
     r = np.broadcast_to(np.asarray(radius, float), (2,))
     return np.stack([center[0] + r[0] * np.cos(t), center[1] + r[1] * np.sin(t)], axis=1)
 
 
 def circle(center: Vector, radius: float | Vector, n: int = 28) -> Points:
-    """Closed ellipse as a polygon of `n` vertices."""
+    """Return a closed ellipse as a polygon of `n` vertices."""
     return arc(center, radius, 0.0, 2 * np.pi * (1 - 1 / n), n)
 
 
 def offset(point: Vector, dx: float, dy: float) -> Points:
-    """The point moved by (dx, dy)."""
+    """Return the point moved by (dx, dy)."""
     return np.array([point[0] + dx, point[1] + dy], np.float64)
 
 
 def closed(points: Points) -> Points:
-    """The polygon with its first vertex repeated, for closed strokes."""
+    """Return the polygon with its first vertex repeated, for closed strokes."""
     return np.concatenate([points, points[:1]])
 
 
 def spline(control: Points, n: int = 40) -> Points:
-    """Catmull-Rom curve through all control points.
+    """Return the Catmull-Rom curve through all control points.
 
     Args:
         control: float [K, 2], K >= 2.
@@ -108,7 +111,7 @@ def spline(control: Points, n: int = 40) -> Points:
 
 
 def loop(control: Points, n: int = 60) -> Points:
-    """Closed Catmull-Rom curve through all control points.
+    """Return the closed Catmull-Rom curve through all control points.
 
     Args:
         control: float [K, 2], K >= 3.
@@ -121,7 +124,7 @@ def loop(control: Points, n: int = 60) -> Points:
 
 
 def ribbon(path: Points, start: float, stop: float) -> Primitive:
-    """A band along `path` whose full width goes linearly from `start` to `stop` (unit frame)."""
+    """Return a band along `path`, its full width going linearly from `start` to `stop` (unit frame)."""
     tangent = np.gradient(path, axis=0)
     normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
@@ -130,32 +133,32 @@ def ribbon(path: Points, start: float, stop: float) -> Primitive:
 
 
 def stroke(points: Points, width: float) -> Primitive:
-    """A polyline of the given width (unit frame)."""
+    """Return a polyline of the given width (unit frame)."""
     return Primitive("stroke", points, width)
 
 
 def fill(points: Points) -> Primitive:
-    """A filled polygon."""
+    """Return a filled polygon."""
     return Primitive("fill", points)
 
 
 def paint(points: Points) -> Primitive:
-    """A polygonal mark on the object."""
+    """Return a polygonal mark on the object."""
     return Primitive("paint", points)
 
 
 def paint_stroke(points: Points, width: float) -> Primitive:
-    """A mark along a polyline of the given width (unit frame)."""
+    """Return a mark along a polyline of the given width (unit frame)."""
     return Primitive("paint_stroke", points, width)
 
 
 def cut(points: Points) -> Primitive:
-    """A polygonal hole in everything drawn before."""
+    """Return a polygonal hole in everything drawn before."""
     return Primitive("cut", points)
 
 
 def blob_outline(rng: np.random.Generator, *, wobble: float = 0.25, n: int = 48) -> Points:
-    """Smooth closed outline of mean radius about 0.8 made of a few random waves."""
+    """Return a smooth closed outline of mean radius about 0.8 made of a few random waves."""
     t = np.linspace(0, 2 * np.pi, n, endpoint=False)
     r = np.ones(n)
     for k in range(2, 6):
@@ -164,7 +167,7 @@ def blob_outline(rng: np.random.Generator, *, wobble: float = 0.25, n: int = 48)
 
 
 def _warp(points: Points, pose: Pose) -> Points:
-    """Smooth bend (two waves per axis), mirror and rotation, still in the unit frame."""
+    """Bend smoothly (two waves per axis), mirror and rotate, still in the unit frame."""
     x, y = points[:, 0], points[:, 1]
     p = pose.phase
     dx = pose.bend * (np.sin(1.9 * y + p[0]) + 0.5 * np.sin(2.7 * x + p[1]))
@@ -176,7 +179,7 @@ def _warp(points: Points, pose: Pose) -> Points:
 
 
 def _extent(shape: Shape, posed: list[Points]) -> tuple[Points, Points]:
-    """Lower and upper corner of what the posed shape covers, holes and marks left out."""
+    """Return the lower and upper corner of what the posed shape covers, holes and marks left out."""
     drawn = [(q, p.width / 2) for p, q in zip(shape, posed, strict=True) if p.kind in ("fill", "stroke")]
     low = np.min([q.min(axis=0) - w for q, w in drawn], axis=0)
     high = np.max([q.max(axis=0) + w for q, w in drawn], axis=0)
@@ -184,7 +187,7 @@ def _extent(shape: Shape, posed: list[Points]) -> tuple[Points, Points]:
 
 
 def proportion(shape: Shape) -> float:
-    """Width over height of a shape in its own frame."""
+    """Return a shape's width over its height, in its own frame."""
     low, high = _extent(shape, [p.points for p in shape])
     return float((high[0] - low[0]) / max(high[1] - low[1], 1e-6))
 
@@ -206,16 +209,12 @@ def rasterise(shape: Shape, *, pose: Pose, height: int, width: int, marks: bool 
     canvas = np.zeros((height * SUPERSAMPLE, width * SUPERSAMPLE), np.uint8)
     for primitive, points in zip(shape, posed, strict=True):
         if (primitive.kind in MARKS) == marks:
+            # In 1/16 of a supersampled pixel.
             xy = np.rint((points * scale + shift) * SUPERSAMPLE * 16).astype(np.int32)
-            _draw(canvas, primitive, xy, stroke_scale)
+            if primitive.kind in ("stroke", "paint_stroke"):
+                thickness = round(max(primitive.width * stroke_scale, _MIN_STROKE_PX) * SUPERSAMPLE)
+                cv2.polylines(canvas, [xy], False, 255, thickness, cv2.LINE_8, 4)
+            else:
+                cv2.fillPoly(canvas, [xy], 0 if primitive.kind == "cut" else 255, cv2.LINE_8, 4)
     small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / np.float32(255)
-
-
-def _draw(canvas: NDArray[np.uint8], primitive: Primitive, xy: NDArray[np.int32], stroke_scale: float) -> None:
-    """Draw one primitive; `xy` in 1/16 of a supersampled pixel."""
-    if primitive.kind in ("stroke", "paint_stroke"):
-        thickness = round(max(primitive.width * stroke_scale, _MIN_STROKE_PX) * SUPERSAMPLE)
-        cv2.polylines(canvas, [xy], False, 255, thickness, cv2.LINE_8, 4)
-    else:
-        cv2.fillPoly(canvas, [xy], 0 if primitive.kind == "cut" else 255, cv2.LINE_8, 4)

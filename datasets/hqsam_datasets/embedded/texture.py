@@ -17,7 +17,7 @@ Field = NDArray[np.float32]
 
 
 def noise(rng: Generator, height: int, width: int, *, cells: float, octaves: int = 3, decay: float = 0.55) -> Field:
-    """Value noise.
+    """Draw value noise.
 
     Args:
         rng: source of randomness.
@@ -41,7 +41,7 @@ def noise(rng: Generator, height: int, width: int, *, cells: float, octaves: int
 
 
 def _coordinates(rng: Generator, height: int, width: int, *, wobble: float) -> tuple[Field, Field]:
-    """Rotated coordinates in units of the longer side, bent by low-frequency noise."""
+    """Return rotated coordinates in units of the longer side, bent by low-frequency noise."""
     side, a = max(height, width), rng.uniform(0, np.pi)
     x = np.arange(width, dtype=np.float32)[None, :] / side
     y = np.arange(height, dtype=np.float32)[:, None] / side
@@ -93,14 +93,14 @@ def _patches(rng: Generator, h: int, w: int, a: NDArray[np.float64], b: NDArray[
 
 
 def _grain(rng: Generator, h: int, w: int, a: NDArray[np.float64], b: NDArray[np.float64]) -> Field:
-    """Wood-like: noise stretched along one direction."""
+    """Draw a wood-like grain: noise stretched along one direction."""
     u, v = _coordinates(rng, h, w, wobble=0.05)
     rings = noise(rng, h, w, cells=4, octaves=2)
     return _mix(a, b, 0.5 + 0.5 * np.sin(2 * np.pi * (rng.uniform(6, 16) * u + 0.8 * v + rings)))
 
 
 def _strokes(rng: Generator, h: int, w: int, a: NDArray[np.float64], b: NDArray[np.float64]) -> Field:
-    """Short random lines, like straw or grass."""
+    """Draw short random lines, like straw or grass."""
     canvas = np.zeros((h, w), np.uint8)
     side, n = max(h, w), int(rng.integers(60, 200))
     start = rng.uniform(-0.05, 1.05, (n, 2)) * [w, h]
@@ -120,7 +120,7 @@ _WEIGHTS = np.array([1.5, 2.0, 1.0, 0.7, 0.7, 1.0, 1.0, 1.5])
 
 
 def colour(rng: Generator) -> NDArray[np.float64]:
-    """One RGB colour, float64 [3] in 10..245, less saturated than uniform draws."""
+    """Draw one RGB colour, float64 [3] in 10..245, less saturated than uniform draws."""
     grey, vivid = rng.uniform(25, 230), rng.uniform(10, 245, 3)
     mix = rng.uniform(0.2, 0.9)
     return np.asarray(np.clip(grey * (1 - mix) + vivid * mix, 10, 245))
@@ -129,7 +129,7 @@ def colour(rng: Generator) -> NDArray[np.float64]:
 def pattern(
     rng: Generator, height: int, width: int, *, first: NDArray[np.float64], second: NDArray[np.float64]
 ) -> Field:
-    """A random pattern between two colours.
+    """Draw a random pattern between two colours.
 
     Args:
         rng: source of randomness.

@@ -21,23 +21,24 @@ def _set(photos: list[Photo], images: str, masks: str, style: MaskStyle) -> list
     return members
 
 
-def _training() -> list[Member]:
-    members = []
+def thin_object_detection_zip() -> bytes:
+    """Return the archive's one file."""
+    training = []
     for i in range(TRAINING_COUNTS["thinobject5k"]):
         made = pair("thinobject5k", i)
-        members.append((f"ThinObject5K/images_train/{made.stem}.jpg", made.image))
-        members.append((f"ThinObject5K/masks_train/{made.stem}.png", mask_file(made.alpha, "soft")))
-    return members
-
-
-def thin_object_detection_zip() -> bytes:
-    """The archive's one file."""
+        training.append((f"ThinObject5K/images_train/{made.stem}.jpg", made.image))
+        training.append((f"ThinObject5K/masks_train/{made.stem}.png", mask_file(made.alpha, "soft")))
     return zip_bytes(
         [
             *_set(evaluation.coift(), "COIFT/images", "COIFT/masks", "binary"),
             *_set(evaluation.hrsod(), "HRSOD/images", "HRSOD/masks_max255", "binary"),
-            *_set(evaluation.thinobject5k_test(), "ThinObject5K/images_test", "ThinObject5K/masks_test", "soft"),
-            *_training(),
+            *_set(
+                evaluation.thinobject5k_test(),
+                "ThinObject5K/images_test",
+                "ThinObject5K/masks_test",
+                "soft",
+            ),
+            *training,
         ]
     )
 

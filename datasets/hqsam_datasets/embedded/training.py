@@ -33,7 +33,7 @@ _SIDES = {
 
 
 def scene_of(source: str, stem: str) -> Scene:
-    """The scene of a training image that is no plant."""
+    """Return the scene of a training image that is no plant."""
     low, high = _SIDES[source]
     rng = rng_of("training", source, stem)
     height, width = size_of(rng, low, high)
@@ -52,7 +52,7 @@ class Pair:
 
 
 def pair(source: str, index: int, *, orientation: int = 1, mode: str | None = None) -> Pair:
-    """One good training image.
+    """Make one good training image.
 
     Args:
         source: training source.
@@ -73,7 +73,7 @@ def pair(source: str, index: int, *, orientation: int = 1, mode: str | None = No
 
 
 def mask_file(alpha: Alpha, style: MaskStyle) -> bytes:
-    """Encodes a mask.
+    """Encode a mask.
 
     Args:
         alpha: coverage, float32 [H, W] in 0..1.

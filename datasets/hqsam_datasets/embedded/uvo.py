@@ -28,7 +28,7 @@ def _clips() -> list[Clip]:
 
 @functools.lru_cache(maxsize=1)
 def truth() -> Json:
-    """``UVO_frame_val.json``: COCO instances, class-agnostic, one category."""
+    """Return ``UVO_frame_val.json``: COCO instances, class-agnostic, one category."""
     images: list[Json] = []
     records: list[Json] = []
     for clip in _clips():
@@ -50,7 +50,7 @@ def truth() -> Json:
 
 
 def frames_zip() -> bytes:
-    """``uvo_videos_sparse_frames.zip``."""
+    """Return ``uvo_videos_sparse_frames.zip``."""
     members = []
     for clip in _clips():
         for frame, scene in zip(_FRAMES, clip.scenes()[::7], strict=True):
@@ -59,7 +59,7 @@ def frames_zip() -> bytes:
 
 
 def detections_json() -> bytes:
-    """``uvo_instances_results.json``: boxes of a COCO-trained detector, with its COCO classes."""
+    """Return ``uvo_instances_results.json``: boxes of a COCO-trained detector, with its COCO classes."""
     content = truth()
     ids = sorted({1, *COCO_CATEGORY_OF_FAMILY.values()})
     boxes = coco_records.detector_results("uvo detector", content["images"], content["annotations"], [1])

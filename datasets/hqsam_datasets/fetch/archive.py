@@ -24,7 +24,16 @@ from hqsam_datasets.fetch.content import ChangedContentError, WrongContentError,
 from hqsam_datasets.fetch.http import download
 from hqsam_datasets.fetch.places import drop_folder, dropped, is_absent, local_path, on_this_machine, untold
 from hqsam_datasets.fetch.spec import ArchiveFile, ArchiveSpec
-from hqsam_datasets.fetch.transfer import CHUNK, DownloadError, RetryPolicy, Transfer, check_space, size_of
+from hqsam_datasets.fetch.transfer import (
+    CHUNK,
+    NO_SPACE,
+    SPACE_CURE,
+    DownloadError,
+    RetryPolicy,
+    Transfer,
+    check_space,
+    size_of,
+)
 
 VERSION = 1
 
@@ -45,12 +54,12 @@ def fetch(
     machine (`file://`, drop folder): their owner may change them. A complete `out` of the same files is left alone.
     `digests` is where first digests of downloads are kept for all clones (`first_use`); without it this folder's fetch.json does.
     `notice` is told about such a change, and, in the words of the error that it would be otherwise, about each optional
-    file that cannot be had.
+    file that is unavailable.
 
     Returns:
         What fetch.json holds: `{"version", "archive", "licence", "files": [{"name", "bytes", "sha256",
         "checked_by"}]}`. `checked_by` names the digests that were known beforehand, `["first-use"]` if none. Where
-        optional files could not be had, also `"missing": {name: what a person can do}`.
+        optional files are unavailable, also `"missing": {name: what a person can do}`.
 
     Raises:
         UserError: if no mirror gives a file that passes; the message lists what each one said, and where to
@@ -375,8 +384,10 @@ def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str], changed: 
         cure = f"{spec.instructions}; then {cure}"
     if not task.file.optional:
         cure += "\n    Where only an evaluation set needs the file, `optional: true` in its entry lets the run go on without that set"
+    if any(NO_SPACE in line for line in failures):
+        cure = f"{SPACE_CURE}; or {cure}"
     if changed:
         line = f"the line `{task.archive}/{task.file.name}` of {first_use.FILE}, and {task.part.parent.with_name(task.archive)}"
         cure = f"if its publisher has replaced the file and you trust the new one, delete {line}, then run the stage again; else {cure}"
-    problem = f"{task.file.name} of archive {task.archive} cannot be had:{said}"
+    problem = f"{task.file.name} of archive {task.archive} is unavailable:{said}"
     return UserError(problem, file=task.done.name, key=f"archives.{task.archive}", cure=cure)

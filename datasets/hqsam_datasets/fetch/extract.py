@@ -111,11 +111,11 @@ def missing_files(root: Path) -> dict[str, str]:
 
 
 def not_there(problem: str, root: Path, *, key: str | None = None, cure: str) -> UserError:
-    """The error for something that the tree at `root` lacks; a `NotHadError` if files of the archive could not be had."""
+    """The error for something that the tree at `root` lacks; a `NotHadError` if files of the archive is unavailable."""
     missing = missing_files(root)
     if not missing:
         return UserError(problem, file=root, key=key, cure=packed_inside(root) or cure)
-    told = "; ".join(f"{name} could not be had: {to_do}" for name, to_do in sorted(missing.items()))
+    told = "; ".join(f"{name} is unavailable: {to_do}" for name, to_do in sorted(missing.items()))
     return NotHadError(problem, file=root, key=key, cure=told)
 
 

@@ -136,7 +136,7 @@ def download_members(url: str, names: set[str], part: Path, how: Transfer) -> No
                 check_status(first, 0)
                 told = CONTENT_RANGE.fullmatch(first.headers.get("Content-Range", "").strip())
                 if first.status_code != 206 or told is None or told[3] == "*":
-                    raise DownloadError("the server gives no ranges, so single members cannot be had")
+                    raise DownloadError("the server gives no ranges, so single members are unavailable")
                 total = int(told[3])
                 validator = validator_of(first)
 

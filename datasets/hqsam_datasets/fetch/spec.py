@@ -22,7 +22,7 @@ class ArchiveFile(BaseModel):
         urls: mirrors in order of preference.
         sha256, md5, sha1: known digests (hex); each one given is checked.
         bytes: known length.
-        optional: if it cannot be had, that is said and recorded, and stops only what needs it (`fetch.json`, "missing").
+        optional: if it is unavailable, that is said and recorded, and stops only what needs it (`fetch.json`, "missing").
         only_named_in: another file of the archive, listed before, with LVIS annotations (or a zip of them): of the zip at
             `urls` only the images that it names are fetched, as the tar `name`; their CRCs are checked.
     """

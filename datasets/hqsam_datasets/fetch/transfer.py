@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import httpx
 
 CHUNK = 1 << 20
+NO_SPACE = "not enough disk space"
 SPACE_CURE = "free some space, then run the stage again: what was downloaded is kept"
 _CERTIFICATE_CURE = (
     "is this machine's clock right? A proxy's own certificate goes into the file that SSL_CERT_FILE names"
@@ -224,7 +225,7 @@ def check_space(part: Path, needed: int) -> None:
     if needed > free:
         gib = 1 << 30
         raise UserError(
-            f"not enough disk space: {needed / gib:.2f} GiB still to come, {free / gib:.2f} GiB free",
+            f"{NO_SPACE}: {needed / gib:.2f} GiB still to come, {free / gib:.2f} GiB free",
             file=part.parent,
             cure=SPACE_CURE,
         )

@@ -46,8 +46,7 @@ class Candidate:
         hamming: differing PDQ bits of the pictures (`pdq`) or of their masks (`mask`), else None.
         tiles: local features that agree on one geometry (`tiles`), else 0.
         transform: (scale x, scale y, shift x, shift y) from the variant of the training image to the other image,
-            both
-            measured in 1/256 of their own longest side; None: frame to frame.
+            both measured in 1/256 of their own longest side; None: frame to frame.
         masks: which foreground of either image (`mask`), else None.
     """
 
@@ -65,7 +64,7 @@ class Candidate:
 
 
 def variant_image(image: NDArray[Any], variant: int) -> NDArray[Any]:
-    """Variant 0..7 of an image [H, W, ...]; contiguous."""
+    """Return variant 0..7 of an image [H, W, ...], contiguous."""
     if variant & 4:
         image = np.swapaxes(image, 0, 1)
     if variant & 1:
@@ -76,7 +75,7 @@ def variant_image(image: NDArray[Any], variant: int) -> NDArray[Any]:
 
 
 def pdq_variants(pdq: U8) -> U8:
-    """The PDQ bits of all eight variants, derived: uint8 [8, N, 32] from [N, 32].
+    """Return the PDQ bits of all eight variants, derived: uint8 [8, N, 32] from [N, 32].
 
     Flips and transposition act on the signs of the 16 x 16 cosine coefficients. PDQ compares with the median and not
     with zero, so a derived hash differs from the computed one in 8 bits on average (18 at most on photographs).
@@ -96,7 +95,10 @@ def pdq_variants(pdq: U8) -> U8:
 
 
 def descriptor_variants(bits: U8) -> U8:
-    """Descriptors of all eight variants: uint8 [8, N, B] from [N, B]. Exact but for coefficients that are zero."""
+    """Return descriptors of all eight variants: uint8 [8, N, B] from [N, B].
+
+    Exact but for coefficients that are zero.
+    """
     along_y, along_x = descriptor_frequencies().T
     index = {pair: i for i, pair in enumerate(zip(along_y.tolist(), along_x.tolist(), strict=True))}
     swap = np.array([index[x, y] for y, x in zip(along_y.tolist(), along_x.tolist(), strict=True)])
@@ -112,7 +114,7 @@ def descriptor_variants(bits: U8) -> U8:
 
 
 def position_variants(x: F64, y: F64, width: F64, height: F64, variant: int) -> tuple[F64, F64]:
-    """Where the points (x, y) [N] of frames width x height [N] lie in variant `variant` of their picture."""
+    """Return where points (x, y) [N] of frames width x height [N] lie in a variant of their picture."""
     if variant & 4:
         x, y, width, height = y, x, height, width
     return (width - x if variant & 1 else x), (height - y if variant & 2 else y)
@@ -122,13 +124,13 @@ def position_variants(x: F64, y: F64, width: F64, height: F64, variant: int) -> 
 
 
 def pdq_candidates(train: U8, other: U8, *, radius: int, same: bool = False) -> list[Candidate]:
-    """All pairs whose PDQ bits differ in at most `radius` for some variant; exhaustive.
+    """Find all pairs with at most `radius` differing PDQ bits in some variant; exhaustive.
 
     Args:
         train: uint8 [N, 32].
         other: uint8 [M, 32].
         radius: for the identity; derived variants get `DERIVED_SLACK` bits more.
-        same: the two lists are one and the same; each unordered pair is then found once.
+        same: both lists are the same; each unordered pair is then found once.
 
     Returns:
         One candidate per pair, its nearest variant, sorted by (train, other).
@@ -154,7 +156,7 @@ def pdq_candidates(train: U8, other: U8, *, radius: int, same: bool = False) -> 
 
 
 def faiss_threads(n_tasks: int) -> ThreadPoolExecutor:
-    """Threads that each run faiss on one core.
+    """Start threads that each run faiss on one core.
 
     faiss would start OpenMP threads of its own for every call, and on a busy machine those wait for each other by
     spinning: the search then takes ten times as long.
@@ -165,7 +167,7 @@ def faiss_threads(n_tasks: int) -> ThreadPoolExecutor:
 
 
 def flat_index(bits: U8) -> Any:
-    """An exhaustive faiss index over binary codes uint8 [N, bytes]."""
+    """Build an exhaustive faiss index over binary codes uint8 [N, bytes]."""
     import faiss
 
     index = faiss.IndexBinaryFlat(8 * bits.shape[1])
@@ -174,8 +176,12 @@ def flat_index(bits: U8) -> Any:
 
 
 def _within(index: Any, queries: U8, radius: int) -> tuple[I64, I64, I64]:
-    """All (query, found, distance) with a distance of at most `radius`."""
+    """Return all (query, found, distance) with a distance of at most `radius`."""
     # faiss returns distances below its limit, not at it.
     bounds, distances, found = index.range_search(np.ascontiguousarray(queries), radius + 1)
     counts = bounds[1:].astype(np.int64) - bounds[:-1].astype(np.int64)
-    return np.repeat(np.arange(len(queries)), counts), found.astype(np.int64), distances.astype(np.int64)
+    return (
+        np.repeat(np.arange(len(queries)), counts),
+        found.astype(np.int64),
+        distances.astype(np.int64),
+    )

@@ -23,7 +23,7 @@ _EDGE = (0, 150, 60)
 
 
 def choose(kinds: Sequence[str], limit: int = MAX_PICTURES) -> list[int]:
-    """Which pairs to show: rows of `kinds`, one kind after the other in turn, first rows first; sorted."""
+    """Choose the pairs to show: rows of `kinds`, one kind after the other in turn, first rows first; sorted."""
     by_kind: dict[str, list[int]] = {}
     for row, kind in enumerate(kinds):
         by_kind.setdefault(kind, []).append(row)
@@ -55,7 +55,16 @@ def picture(train: U8, other: U8, *, affine: F64, region: NDArray[np.bool_], lin
     start = left.shape[1] + _GAP
     canvas[top : top + right.shape[0], start : start + right.shape[1]] = right
     for row, line in enumerate(lines):
-        cv2.putText(canvas, line, (4, 14 + _LINE * row), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
+        cv2.putText(
+            canvas,
+            line,
+            (4, 14 + _LINE * row),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.42,
+            _INK,
+            1,
+            cv2.LINE_AA,
+        )
     done, data = cv2.imencode(".png", cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR))
     if not done:
         raise RuntimeError("OpenCV could not encode a PNG")
@@ -63,7 +72,7 @@ def picture(train: U8, other: U8, *, affine: F64, region: NDArray[np.bool_], lin
 
 
 def _fade(image: U8, region: NDArray[np.bool_]) -> U8:
-    """The image with all but the region turned to light grey, and the region's edge drawn."""
+    """Turn all but the region to light grey and draw the region's edge."""
     size = (image.shape[1], image.shape[0])
     weight = cv2.resize(region.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)[..., None]
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -81,7 +90,7 @@ def _fit(image: U8) -> tuple[U8, float]:
 
 
 def _draw_frame(canvas: U8, shape: tuple[int, ...], affine: F64, scale: float) -> None:
-    """Outline of the training image's frame where it lies in the evaluation image."""
+    """Draw the outline of the training image's frame where it lies in the evaluation image."""
     height, width = shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64) - 0.5
     placed = (corners @ affine[:, :2].T + affine[:, 2] + 0.5) * scale

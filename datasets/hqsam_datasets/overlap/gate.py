@@ -94,8 +94,8 @@ def find_overlap(
     _check_lists(options, train)
     try:
         pairs, candidates = _search(train, other, options, progress)
-        excluded = _excluded(pairs, train, options)
-        open_keys = _unresolved(pairs, train, options)
+        open_keys = _overlapping(pairs, train) - set(options.keep) - set(options.drop)
+        excluded = set(options.drop) | (open_keys if options.unresolved == "exclude" else set())
         stopped = options.unresolved == "stop" and bool(open_keys)
         folder = out.with_name(f"{out.name}-unresolved") if stopped else out
         with atomic_folder(folder) as tmp:
@@ -105,7 +105,19 @@ def find_overlap(
         train.close()
         other.close()
     if stopped:
-        raise _stop(pairs, train, other, open_keys, folder)
+        lines = [
+            f"{train.key[p.train]} ~ {other.group[p.other]}/{other.key[p.other]} ({p.kind})"
+            for p in pairs
+            if p.scope == "eval" and train.key[p.train] in open_keys
+        ]
+        more = f" and {len(lines) - 10} more pairs" if len(lines) > 10 else ""
+        raise UserError(
+            f"{len(open_keys)} training images share content with evaluation images: {'; '.join(lines[:10])}{more}",
+            file=folder,
+            key=sorted(open_keys)[0],
+            cure="look at its gallery, then list each key under overlap.drop or overlap.keep, "
+            "or set overlap.unresolved to exclude or keep",
+        )
     return summary
 
 
@@ -115,7 +127,7 @@ def find_overlap(
 def _search(
     train: ImageList, other: ImageList, options: OverlapOptions, progress: Progress
 ) -> tuple[list[Pair], dict[str, int]]:
-    """All proved pairs in a fixed order, and how many candidates each search gave."""
+    """Return all proved pairs in a fixed order, and how many candidates each search gave."""
     pairs, counts = [], {}
     exact = list(_exact(train, other, "eval"))
     known = {(pair.train, pair.other) for pair in exact}
@@ -155,7 +167,7 @@ def _shape_search(train: ImageList, other: ImageList, options: OverlapOptions, p
 
 
 def _exact(train: ImageList, other: ImageList, scope: Literal["eval", "train"]) -> Iterator[Pair]:
-    """Pairs with the same decoded pixels."""
+    """Yield pairs with the same decoded pixels."""
     places: dict[tuple[str, int, int], list[int]] = {}
     for column, key in enumerate(zip(other.pixels, other.height.tolist(), other.width.tolist(), strict=True)):
         places.setdefault(key, []).append(column)
@@ -167,9 +179,13 @@ def _exact(train: ImageList, other: ImageList, scope: Literal["eval", "train"]) 
 
 
 def _verified(
-    candidates: list[Candidate], train: ImageList, other: ImageList, scope: Literal["eval", "train"], progress: Progress
+    candidates: list[Candidate],
+    train: ImageList,
+    other: ImageList,
+    scope: Literal["eval", "train"],
+    progress: Progress,
 ) -> list[Pair]:
-    """Candidates that hold on the pixels, one pair per two images: the first of its candidates that does."""
+    """Return the candidates that the pixels prove, one per pair of images: the first that holds."""
     by_train: dict[int, dict[int, list[Candidate]]] = {}
     for candidate in candidates:
         by_train.setdefault(candidate.train, {}).setdefault(candidate.other, []).append(candidate)
@@ -198,7 +214,7 @@ class _Judge:
         self._other_view = lru_cache(maxsize=2048)(lambda row: View.of(other.image(row)))
 
     def first_proof(self, rivals: list[Candidate]) -> tuple[Candidate, Kind, Evidence] | None:
-        """The first candidate of one pair of images whose evidence proves something."""
+        """Return the first candidate of one pair of images with evidence that proves something."""
         for candidate in rivals:
             evidence = self._look(candidate)
             kind = None if evidence is None else self._verdict(candidate, evidence)
@@ -209,7 +225,10 @@ class _Judge:
     def _look(self, candidate: Candidate) -> Evidence | None:
         if candidate.masks is None:
             return compare(self._train_view(candidate.train), self._other_view(candidate.other), candidate)
-        sides = ((self._train, candidate.train, candidate.masks[0]), (self._other, candidate.other, candidate.masks[1]))
+        sides = (
+            (self._train, candidate.train, candidate.masks[0]),
+            (self._other, candidate.other, candidate.masks[1]),
+        )
         cutouts = [Cutout(side.image(row), side.masks(row)[number]) for side, row, number in sides]
         return compare_outlines(cutouts[0], cutouts[1], candidate)
 
@@ -227,87 +246,45 @@ def _check_lists(options: OverlapOptions, train: ImageList) -> None:
         unknown = sorted(set(getattr(options, name)) - set(train.key))
         if unknown:
             raise UserError(
-                f"overlap.{name} names training images that do not exist", file="params.yaml",
-                key=", ".join(unknown[:5]), cure=f"remove them from overlap.{name} or correct them",
-            )  # fmt: skip
+                f"overlap.{name} names training images that do not exist",
+                file="params.yaml",
+                key=", ".join(unknown[:5]),
+                cure=f"remove them from overlap.{name} or correct them",
+            )
     both = sorted(set(options.keep) & set(options.drop))
     if both:
         raise UserError(
-            "training images are listed in overlap.keep and in overlap.drop", file="params.yaml",
-            key=", ".join(both[:5]), cure="decide for one of the two",
-        )  # fmt: skip
+            "training images are listed in overlap.keep and in overlap.drop",
+            file="params.yaml",
+            key=", ".join(both[:5]),
+            cure="decide for one of the two",
+        )
 
 
 def _overlapping(pairs: Iterable[Pair], train: ImageList) -> set[str]:
     return {train.key[pair.train] for pair in pairs if pair.scope == "eval"}
 
 
-def _unresolved(pairs: Iterable[Pair], train: ImageList, options: OverlapOptions) -> set[str]:
-    return _overlapping(pairs, train) - set(options.keep) - set(options.drop)
-
-
-def _excluded(pairs: Iterable[Pair], train: ImageList, options: OverlapOptions) -> set[str]:
-    if options.unresolved == "exclude":
-        return set(options.drop) | _unresolved(pairs, train, options)
-    return set(options.drop)
-
-
-def _stop(pairs: list[Pair], train: ImageList, other: ImageList, open_keys: set[str], folder: Path) -> UserError:
-    lines = [
-        f"{train.key[p.train]} ~ {other.group[p.other]}/{other.key[p.other]} ({p.kind})"
-        for p in pairs
-        if p.scope == "eval" and train.key[p.train] in open_keys
-    ]
-    more = f" and {len(lines) - 10} more pairs" if len(lines) > 10 else ""
-    return UserError(
-        f"{len(open_keys)} training images share content with evaluation images: {'; '.join(lines[:10])}{more}",
-        file=folder, key=sorted(open_keys)[0],
-        cure="look at its gallery, then list each key under overlap.drop or overlap.keep, "
-        "or set overlap.unresolved to exclude or keep",
-    )  # fmt: skip
-
-
 # ---- output ----
 
 
 def _write(
-    folder: Path, pairs: list[Pair], train: ImageList, other: ImageList, options: OverlapOptions,
-    excluded: set[str], candidates: dict[str, int], unseen: list[str],
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path,
+    pairs: list[Pair],
+    train: ImageList,
+    other: ImageList,
+    options: OverlapOptions,
+    excluded: set[str],
+    candidates: dict[str, int],
+    unseen: list[str],
+) -> dict[str, Any]:
     write_pairs(folder / "pairs.parquet", pairs, train, other, excluded)
     write_jsonl(folder / "exclusions.jsonl", _exclusions(pairs, train, other, excluded))
     shown = _write_gallery(folder / "gallery", pairs, train, other)
-    summary = _summary(pairs, train, other, options, excluded) | {"candidates": candidates, "gallery": shown}
-    if unseen:  # benchmarks whose archives could not be had
-        summary["not_compared"] = unseen
-    digest = hashlib.sha256()
-    for name in ("pairs.parquet", "exclusions.jsonl"):
-        digest.update((folder / name).read_bytes())
-    summary["digest"] = digest.hexdigest()
-    write_json(folder / "overlap.json", summary)
-    return summary
-
-
-def _exclusions(pairs: list[Pair], train: ImageList, other: ImageList, excluded: set[str]) -> list[dict[str, str]]:
-    """One line per excluded image with its strongest pair; `drop` may name images without one."""
-    lines: dict[str, dict[str, str]] = {}
-    for pair in pairs:
-        key = train.key[pair.train]
-        if pair.scope == "eval" and key in excluded and key not in lines:
-            lines[key] = {"key": key, "reason": pair.kind, "pair": f"{other.group[pair.other]}/{other.key[pair.other]}"}
-    for key in excluded - lines.keys():
-        lines[key] = {"key": key, "reason": "listed", "pair": ""}
-    return [lines[key] for key in sorted(lines)]
-
-
-def _summary(
-    pairs: list[Pair], train: ImageList, other: ImageList, options: OverlapOptions, excluded: set[str]
-) -> dict[str, Any]:
-    """Counts by kind, benchmark and source, the policy, and the gate's result."""
     outside = [pair for pair in pairs if pair.scope == "eval"]
     within = [pair for pair in pairs if pair.scope == "train"]
     left = _overlapping(pairs, train) - excluded
-    return {
+    summary = {
         "version": VERSION,
         "n_train": len(train),
         "n_eval": len(other),
@@ -321,7 +298,36 @@ def _summary(
         "kept": sorted(left),
         "policy": options.model_dump(mode="json"),
         "gate": "kept" if left else "excluded" if excluded else "clean",
+        "candidates": candidates,
+        "gallery": shown,
     }
+    if unseen:  # benchmarks with unavailable archives
+        summary["not_compared"] = unseen
+    digest = hashlib.sha256()
+    for name in ("pairs.parquet", "exclusions.jsonl"):
+        digest.update((folder / name).read_bytes())
+    summary["digest"] = digest.hexdigest()
+    write_json(folder / "overlap.json", summary)
+    return summary
+
+
+def _exclusions(pairs: list[Pair], train: ImageList, other: ImageList, excluded: set[str]) -> list[dict[str, str]]:
+    """Return one line per excluded image with its strongest pair.
+
+    `drop` may name images without one.
+    """
+    lines: dict[str, dict[str, str]] = {}
+    for pair in pairs:
+        key = train.key[pair.train]
+        if pair.scope == "eval" and key in excluded and key not in lines:
+            lines[key] = {
+                "key": key,
+                "reason": pair.kind,
+                "pair": f"{other.group[pair.other]}/{other.key[pair.other]}",
+            }
+    for key in excluded - lines.keys():
+        lines[key] = {"key": key, "reason": "listed", "pair": ""}
+    return [lines[key] for key in sorted(lines)]
 
 
 def _counts(pairs: Iterable[Pair]) -> dict[str, int]:
@@ -330,7 +336,7 @@ def _counts(pairs: Iterable[Pair]) -> dict[str, int]:
 
 
 def _write_gallery(folder: Path, pairs: list[Pair], train: ImageList, other: ImageList) -> list[dict[str, str]]:
-    """At most `gallery.MAX_PICTURES` pictures, training twins only where room is left."""
+    """Draw at most `gallery.MAX_PICTURES` pictures, training twins only where room is left."""
     folder.mkdir()
     by_scope = [[p for p in pairs if p.scope == scope] for scope in ("eval", "train")]
     shown: list[dict[str, str]] = []
@@ -352,17 +358,14 @@ def _write_gallery(folder: Path, pairs: list[Pair], train: ImageList, other: Ima
 def _picture(pair: Pair, train: ImageList, other: ImageList) -> bytes:
     left, right = train.image(pair.train), other.image(pair.other)
     evidence = pair.evidence
+    measures = f"ncc {evidence.ncc:.3f}, textured area matched {evidence.matched_fraction:.2f}"
+    if np.isfinite(evidence.outline):
+        measures = f"outlines agree to {evidence.outline:.2f}"
     lines = (
         f"{pair.kind}: {train.key[pair.train]}",
         f"{other.group[pair.other]}: {other.key[pair.other]}",
-        f"{VARIANTS[pair.candidate.variant]}, found by {pair.candidate.found_by}, " + _measures(evidence),
+        f"{VARIANTS[pair.candidate.variant]}, found by {pair.candidate.found_by}, {measures}",
     )
     affine = pixel_affine(evidence, pair.candidate.variant, left.shape, right.shape)
     region: NDArray[np.bool_] = evidence.region
     return gallery.picture(left, right, affine=affine, region=region, lines=lines)
-
-
-def _measures(evidence: Evidence) -> str:
-    if np.isfinite(evidence.outline):
-        return f"outlines agree to {evidence.outline:.2f}"
-    return f"ncc {evidence.ncc:.3f}, textured area matched {evidence.matched_fraction:.2f}"

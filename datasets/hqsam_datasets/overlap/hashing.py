@@ -99,7 +99,7 @@ def hash_image(rgb: U8) -> ImageHashes:
 
 
 def digest(data: bytes | memoryview) -> str:
-    """XXH3-128 of some bytes as 32 hexadecimal digits, what `xxhsum -H2` prints. For finding equals, not against forgery."""
+    """Return the XXH3-128 of some bytes, 32 hexadecimal digits: it finds equals, not forgeries."""
     return xxhash.xxh3_128_hexdigest(data)
 
 
@@ -118,7 +118,7 @@ def read_tiles(tiles: bytes) -> NDArray[np.void]:
 
 
 def shrink_grey(rgb: U8, side: int) -> U8:
-    """Grey image of `rgb` [H, W, 3], halved by 2 x 2 means until its longest side is below `side`.
+    """Return the grey image of `rgb` [H, W, 3], halved by 2 x 2 means until its longest side is below `side`.
 
     The 2 x 2 mean has a fast path in OpenCV that other area averages lack (up to fifty times), provided that the
     sides are even: an odd last row or column is left out.
@@ -132,7 +132,10 @@ def shrink_grey(rgb: U8, side: int) -> U8:
 
 
 def resize_grey(grey: U8, side: int) -> U8:
-    """Scale a grey image [H, W] up or down to a longest side of `side`; a small blur precedes a reduction."""
+    """Scale a grey image [H, W] up or down to a longest side of `side`.
+
+    A small blur precedes a reduction.
+    """
     height, width = grey.shape
     scale = side / max(height, width)
     if scale < 0.9:
@@ -142,26 +145,27 @@ def resize_grey(grey: U8, side: int) -> U8:
 
 
 def pdq_of(grey: U8) -> tuple[bytes, int]:
-    """PDQ of a grey image [H, W]: 32 packed bytes, and the quality 0..100."""
+    """Return PDQ of a grey image [H, W]: 32 packed bytes, and the quality 0..100."""
     small: U8 = np.asarray(cv2.resize(grey, (PDQ_SIDE, PDQ_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
     cosines = _pdq_cosines()
-    # Rounded, so that coefficients that are equal by symmetry stay so whatever the order of the sums.
+    # Rounded: coefficients that are equal by symmetry stay equal in whatever order they are summed.
     coefficients = np.rint((cosines @ small.astype(np.float64) @ cosines.T).ravel()[::-1] * 1e4)
     bits = coefficients > np.partition(coefficients, 127)[127]
-    return np.packbits(bits).tobytes(), _pdq_quality(small)
+    # The quality is PDQ's measure of texture: the sum of the steps between neighbours, each in whole
+    # percent of white, at most 100.
+    down, right = cv2.absdiff(small[1:], small[:-1]), cv2.absdiff(small[:, 1:], small[:, :-1])
+    quality = min(100, int(_PERCENT[down].sum() + _PERCENT[right].sum()) // 90)
+    return np.packbits(bits).tobytes(), quality
 
 
 @lru_cache(maxsize=1)
 def _pdq_cosines() -> NDArray[np.float64]:
-    """The sixteen lowest cosines but the constant, float64 [16, PDQ_SIDE]."""
+    """Return the sixteen lowest cosines but the constant, float64 [16, PDQ_SIDE]."""
     frequency, place = np.arange(1, 17)[:, None], np.arange(PDQ_SIDE)[None, :]
-    return np.asarray(np.sqrt(2 / PDQ_SIDE) * np.cos(np.pi / 2 / PDQ_SIDE * frequency * (2 * place + 1)), np.float64)
-
-
-def _pdq_quality(small: U8) -> int:
-    """PDQ's measure of texture: the sum of the steps between neighbours, each in whole percent of white, at most 100."""
-    down, right = cv2.absdiff(small[1:], small[:-1]), cv2.absdiff(small[:, 1:], small[:, :-1])
-    return min(100, int(_PERCENT[down].sum() + _PERCENT[right].sum()) // 90)
+    return np.asarray(
+        np.sqrt(2 / PDQ_SIDE) * np.cos(np.pi / 2 / PDQ_SIDE * frequency * (2 * place + 1)),
+        np.float64,
+    )
 
 
 # ---- local features ----
@@ -192,10 +196,14 @@ class _Scratch(threading.local):
     shape: tuple[int, ...] = ()
 
     def canvases(self, shape: tuple[int, ...]) -> tuple[F32, F32, F32]:
-        """Three float32 canvases, zero wherever no level lies."""
+        """Return three float32 canvases, zero wherever no level lies."""
         if shape != self.shape:
             self.shape = shape
-            self._held = (np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+            self._held = (
+                np.zeros(shape, np.float32),
+                np.zeros(shape, np.float32),
+                np.zeros(shape, np.float32),
+            )
         return self._held
 
 
@@ -219,7 +227,7 @@ def _atlas(height: int, width: int) -> _Atlas:
 
 
 def tiles_of(work: U8) -> bytes:
-    """Packed local features of a grey image [H, W] whose longest side is `WORK_SIDE`."""
+    """Return packed local features of a grey image [H, W] with a longest side of `WORK_SIDE`."""
     atlas = _atlas(*work.shape)
     canvas, response = _scale_space(work, atlas)
     found, level = _strongest(response, atlas)
@@ -236,7 +244,7 @@ def tiles_of(work: U8) -> bytes:
 
 
 def _scale_space(work: U8, atlas: _Atlas) -> tuple[F32, F32]:
-    """All levels of the image in the atlas, and the magnitude of their difference of Gaussians.
+    """Return all levels of the image in the atlas, and the magnitude of their difference of Gaussians.
 
     Each level is the blurred one above it, sampled `LEVEL_STEP` more coarsely; the blur is such that every level
     has the same sigma in its own pixels.
@@ -257,7 +265,7 @@ def _scale_space(work: U8, atlas: _Atlas) -> tuple[F32, F32]:
 
 
 def _strongest(response: F32, atlas: _Atlas) -> tuple[I64, I64]:
-    """The features to keep, per level its quota of local maxima, finest level first: flat canvas indices and levels [N].
+    """Choose the features to keep, the quota of each level: flat canvas indices and levels [N], finest first.
 
     The strength of a maximum is divided by its rank in its cell, so that the second of an empty corner goes before
     the sixth of a busy one: a pasted object must not take the background's share, nor the reverse.
@@ -266,7 +274,8 @@ def _strongest(response: F32, atlas: _Atlas) -> tuple[I64, I64]:
     cv2.dilate(response, _PEAK, dst=floor)
     found = np.flatnonzero((response >= floor) & atlas.inside)
     found = found[response.ravel()[found] >= _MIN_CONTRAST]
-    # One integer sorts by cell, then strongest first, then place: the bits of positive floats ascend as the floats do.
+    # One integer sorts by cell, then strongest first, then place: the bits of positive floats ascend
+    # as the floats do.
     weakness = _ALL_BITS - response.ravel()[found].view(np.int32)
     by_cell = np.sort((atlas.cell[found].astype(np.int64) << 51) | (weakness.astype(np.int64) << 20) | found)
     cell, found = by_cell >> 51, by_cell & 0xFFFFF
@@ -281,7 +290,10 @@ def _strongest(response: F32, atlas: _Atlas) -> tuple[I64, I64]:
 
 
 def _least_kept(worth: NDArray[np.float64], level: I64) -> NDArray[np.float64]:
-    """The worth of the last feature that each level's quota takes, float64 [L]; `level` ascends. Selecting, not sorting."""
+    """Return the worth of the last feature that fits each level's quota, float64 [L].
+
+    `level` ascends.
+    """
     least = np.zeros(len(LEVEL_QUOTA))
     bounds = np.searchsorted(level, np.arange(len(LEVEL_QUOTA) + 1)).tolist()
     for number, (quota, first, last) in enumerate(zip(LEVEL_QUOTA, bounds[:-1], bounds[1:], strict=True)):
@@ -291,7 +303,7 @@ def _least_kept(worth: NDArray[np.float64], level: I64) -> NDArray[np.float64]:
 
 
 def _refined(response: F32, found: I64) -> tuple[F32, F32]:
-    """Peak positions (x, y) float32 [N] in the canvas: the vertices of parabolas through a peak and its neighbours.
+    """Return peak positions (x, y) float32 [N] in the canvas: vertices of parabolas through a peak and its neighbours.
 
     A whole pixel of jitter would move the patch enough to flip a tenth of the descriptor.
     """
@@ -308,13 +320,16 @@ def _refined(response: F32, found: I64) -> tuple[F32, F32]:
 
 
 def _rank_in_run(values: I64) -> I64:
-    """1, 2, 3, ... within each run of equal values of a sorted array [N] of small non-negative integers."""
+    """Return 1, 2, 3, ...
+
+    Within each run of equal values of a sorted array [N] of small non-negative integers.
+    """
     first = np.searchsorted(values, np.arange(int(values[-1]) + 1 if len(values) else 0))
     return np.asarray(np.arange(1, len(values) + 1) - first[values], np.int64)
 
 
 def _describe(canvas: F32, x: F32, y: F32, level: I64, atlas: _Atlas) -> U8:
-    """Packed descriptor bits uint8 [N, DESCRIPTOR_BITS / 8] of patches centred on canvas points (x, y), float32 [N].
+    """Return packed descriptor bits uint8 [N, DESCRIPTOR_BITS / 8] of patches centred on canvas points (x, y).
 
     Samples outside the level repeat its edge.
     """
@@ -328,7 +343,7 @@ def _describe(canvas: F32, x: F32, y: F32, level: I64, atlas: _Atlas) -> U8:
 
 
 def _clamped(centre: F32, first: I64, size: I64) -> F32:
-    """Sample positions float32 [N, PATCH] about each centre, kept within `size` pixels from `first` on."""
+    """Return sample positions float32 [N, PATCH] about each centre, kept within `size` pixels from `first` on."""
     low = first.astype(np.float32)[:, None]
     places = centre[:, None] + _OFFSETS
     np.maximum(places, low, out=places)
@@ -338,7 +353,7 @@ def _clamped(centre: F32, first: I64, size: I64) -> F32:
 
 @lru_cache(maxsize=1)
 def descriptor_frequencies() -> I64:
-    """Frequencies (along y, along x), int64 [DESCRIPTOR_BITS, 2]: the lowest but (0, 0), a set symmetric in y and x."""
+    """Return frequencies (along y, along x), int64 [DESCRIPTOR_BITS, 2]: the lowest but (0, 0), a set symmetric in y and x."""
     pairs = [(u, v) for u in range(PATCH) for v in range(u + 1) if u]
     pairs.sort(key=lambda pair: (pair[0] ** 2 + pair[1] ** 2, pair))
     chosen: list[tuple[int, int]] = []
@@ -351,7 +366,7 @@ def descriptor_frequencies() -> I64:
 
 @lru_cache(maxsize=1)
 def _basis() -> F32:
-    """Windowed cosine functions, float32 [PATCH * PATCH, DESCRIPTOR_BITS], whole numbers of at most 127.
+    """Return windowed cosine functions, float32 [PATCH * PATCH, DESCRIPTOR_BITS], whole numbers of at most 127.
 
     Every function has zero mean, so brightness and contrast move no bit, and the window is symmetric, so the
     dihedral variants are exact. Products with whole numbers up to 127 sum to less than 2**24, which float32 holds: the

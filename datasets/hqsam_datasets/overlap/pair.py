@@ -11,7 +11,10 @@ from hqsam_datasets.overlap.verify import Evidence, Kind
 
 @dataclass(frozen=True)
 class Pair:
-    """A proved overlap. `other` is a row of the evaluation images, or of the training images if `scope` is `train`."""
+    """A proved overlap.
+
+    `other` is a row of the evaluation images, or of the training images if `scope` is `train`.
+    """
 
     scope: Literal["eval", "train"]
     train: int

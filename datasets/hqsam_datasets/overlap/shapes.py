@@ -2,7 +2,7 @@
 
 ThinObject-5K's training and test pictures are cut-outs from one source, pasted on photographs. A cut-out that was
 used twice shares hardly a window of pixels with its twin when it is thin, but its outline is the same to the pixel,
-and intricate outlines do not agree by chance: of unrelated pairs whose outlines look alike to the hash, none comes
+and intricate outlines do not agree by chance: of unrelated pairs with outlines that look alike to the hash, none comes
 near.
 """
 
@@ -16,7 +16,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_datasets.overlap.candidates import DERIVED_SLACK, Candidate, pdq_candidates, position_variants, variant_image
+from hqsam_datasets.overlap.candidates import (
+    DERIVED_SLACK,
+    Candidate,
+    pdq_candidates,
+    position_variants,
+    variant_image,
+)
 from hqsam_datasets.overlap.hashing import pdq_of
 from hqsam_datasets.overlap.verify import Evidence, in_fractions, thumbnail
 
@@ -60,7 +66,7 @@ class Shapes:
 
     @classmethod
     def of(cls, found: list[tuple[int, int, Shape, float]]) -> Shapes:
-        """From (row, number, shape, 256 / longest side) each."""
+        """Build from (row, number, shape, 256 / longest side) each."""
         return cls(
             row=np.array([row for row, _, _, _ in found], np.int64),
             number=np.array([number for _, number, _, _ in found], np.int64),
@@ -80,7 +86,7 @@ class Shape:
 
 
 def shape_of(mask: Mask) -> Shape | None:
-    """The outline of a mask bool [H, W]; None if it is empty, tiny or fills its box.
+    """Return the outline of a mask bool [H, W]; None if it is empty, tiny or fills its box.
 
     The box is stretched to a square, so a scaled or mirrored copy of the object has (a variant of) the same bits.
     """
@@ -96,13 +102,13 @@ def shape_of(mask: Mask) -> Shape | None:
 
 
 def complexity_of(mask: Mask) -> float:
-    """Squared length of the outline over 4 pi times the area: about 1 for a disc, 100 and more for a spider's web."""
+    """Return the squared outline length over 4 pi times the area: about 1 for a disc, over 100 for a spider's web."""
     area = int(mask.sum())
     return int(_outline(mask).sum()) ** 2 / (4 * np.pi * area) if area else 0.0
 
 
 def _outline(mask: Mask) -> Mask:
-    """Pixels of the mask that touch its outside (or the frame)."""
+    """Return pixels of the mask that touch its outside (or the frame)."""
     padded = cv2.copyMakeBorder(mask.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     inner = cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1]
     return np.asarray(mask & ~(inner > 0))
@@ -112,7 +118,7 @@ def _outline(mask: Mask) -> Mask:
 
 
 def shape_candidates(train: Shapes, other: Shapes, frame: F64, *, radius: int) -> list[Candidate]:
-    """Pairs of images with foregrounds of nearly the same outline, in some dihedral variant.
+    """Find pairs of images with foregrounds of nearly the same outline, in some dihedral variant.
 
     Args:
         train: the outlines of the training images' foregrounds.
@@ -137,7 +143,10 @@ def shape_candidates(train: Shapes, other: Shapes, frame: F64, *, radius: int) -
 
 
 def _box_to_box(pair: Candidate, train: Shapes, other: Shapes, frame: F64) -> Candidate | None:
-    """The candidate for two images, from a pair of outlines; None if one box would have to be stretched."""
+    """Return the candidate for two images, from a pair of outlines.
+
+    None if one box would have to be stretched.
+    """
     row, column = int(train.row[pair.train]), int(other.row[pair.other])
     box, to = train.box[pair.train], other.box[pair.other]
     width, height = (np.full(2, side) for side in frame[row])
@@ -149,7 +158,13 @@ def _box_to_box(pair: Candidate, train: Shapes, other: Shapes, frame: F64) -> Ca
     shift = (float(to[0] - scale_x * x.min()), float(to[1] - scale_y * y.min()))
     masks = (int(train.number[pair.train]), int(other.number[pair.other]))
     return Candidate(
-        row, column, pair.variant, "mask", hamming=pair.hamming, transform=(scale_x, scale_y, *shift), masks=masks
+        row,
+        column,
+        pair.variant,
+        "mask",
+        hamming=pair.hamming,
+        transform=(scale_x, scale_y, *shift),
+        masks=masks,
     )
 
 
@@ -164,12 +179,15 @@ class Cutout:
     mask: Mask
 
     def turned(self, variant: int) -> Cutout:
-        """A dihedral variant of both."""
+        """Return a dihedral variant of both."""
         return Cutout(variant_image(self.image, variant), variant_image(self.mask, variant))
 
 
 def compare_outlines(train: Cutout, other: Cutout, candidate: Candidate) -> Evidence | None:
-    """Lay two foregrounds over each other, refine the fit, compare outline and colours; None for empty masks."""
+    """Lay two foregrounds over each other, refine the fit, compare outline and colours.
+
+    None for empty masks.
+    """
     turned = train.turned(candidate.variant)
     boxes = [cv2.boundingRect(cutout.mask.view(np.uint8)) for cutout in (turned, other)]
     if min(min(box[2:]) for box in boxes) < 2:
@@ -187,7 +205,9 @@ def compare_outlines(train: Cutout, other: Cutout, candidate: Candidate) -> Evid
     colour, ncc = _colours(first, second, a & b)
     # OpenCV's map goes from the second canvas back to the first.
     affine = _chain(
-        first_map, cv2.invertAffineTransform(refined.astype(np.float64)), cv2.invertAffineTransform(second_map)
+        first_map,
+        cv2.invertAffineTransform(refined.astype(np.float64)),
+        cv2.invertAffineTransform(second_map),
     )
     shared = float((a & b).sum()) / max(1, int(b.sum()))
     return Evidence(
@@ -201,7 +221,7 @@ def compare_outlines(train: Cutout, other: Cutout, candidate: Candidate) -> Evid
 
 
 def is_same_object(evidence: Evidence) -> bool:
-    """Whether outlines and shading (or, for want of shading, finer agreement and colours) prove one and the same cut-out.
+    """Return whether outlines and shading (without shading: finer agreement and colours) prove one and the same cut-out.
 
     Limits: in perf/data/overlap_recall.py outlines of the same object agree to 0.89 and more, and their grey
     values correlate to 0.82 and more. Two bicycles of one make agree to 0.91, and their grey values not at all.
@@ -219,7 +239,7 @@ def is_same_object(evidence: Evidence) -> bool:
 
 
 def _on_canvas(cutout: Cutout, box: Any, size: tuple[int, int]) -> tuple[U8, F32, F64]:
-    """The boxed picture and soft mask at `size` (width, height) plus a margin, and the map from pixels to there."""
+    """Return the boxed picture and soft mask at `size` (width, height) plus a margin, and the map from pixels to there."""
     x, y, width, height = box
     window = (slice(y, y + height), slice(x, x + width))
     how = cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR
@@ -234,7 +254,7 @@ def _on_canvas(cutout: Cutout, box: Any, size: tuple[int, int]) -> tuple[U8, F32
 
 
 def _fit_masks(first: F32, second: F32) -> F32:
-    """Affine map (float32 [2, 3], from the second canvas to the first) that lays the first mask over the second."""
+    """Find the affine map (float32 [2, 3], second canvas to first) that lays the first mask over the second."""
     start = np.eye(2, 3, dtype=np.float32)
     template, moving = (cv2.GaussianBlur(mask, (0, 0), 1.5) for mask in (second, first))
     try:
@@ -245,7 +265,7 @@ def _fit_masks(first: F32, second: F32) -> F32:
 
 
 def _agreement(a: Mask, b: Mask) -> float:
-    """Share of either outline that lies within `_TOLERANCE` pixels of the other, the smaller of the two, less chance.
+    """Return the share of either outline within `_TOLERANCE` pixels of the other, the smaller of the two, less chance.
 
     Outlines of two grids lie near each other wherever they are laid: the share of the whole box that is that near is what
     chance gives, and counts as 0.
@@ -264,7 +284,7 @@ def _agreement(a: Mask, b: Mask) -> float:
 
 
 def _colours(first: U8, second: U8, where: Mask) -> tuple[float, float]:
-    """Largest difference of the mean R, G, B, and the correlation of the grey values, inside the common foreground."""
+    """Return the largest difference of the mean R, G, B and the correlation of the grey values in the common foreground."""
     inner = cv2.erode(where.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
     if inner.sum() >= 50:
         where = np.asarray(inner)
@@ -278,7 +298,7 @@ def _colours(first: U8, second: U8, where: Mask) -> tuple[float, float]:
 
 
 def _chain(*maps: Any) -> F64:
-    """The affine map [2, 3] that applies the given ones in order."""
+    """Return the affine map [2, 3] that applies the given ones in order."""
     total = np.eye(3)
     for affine in maps:
         total = np.vstack([affine, [0, 0, 1]]) @ total

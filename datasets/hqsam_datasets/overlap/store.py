@@ -35,7 +35,7 @@ class ImageList:
     Attributes:
         key, group: per image its key, and the training source or benchmark it belongs to.
         height, width: int64 [N] pixels.
-        sha: SHA-256 of the pixels, hexadecimal.
+        pixels: XXH3-128 of the pixels, hexadecimal.
         pdq: uint8 [N, 32].
         tiles: packed local features.
     """
@@ -56,12 +56,12 @@ class ImageList:
 
     @classmethod
     def of_samples(cls, samples: dict[str, Path]) -> ImageList:
-        """The training images of `data/samples/<source>` folders, by source name."""
+        """Return the training images of `data/samples/<source>` folders, by source name."""
         return cls._read(samples, "manifest.parquet", _COLUMNS)
 
     @classmethod
     def of_benchmarks(cls, benchmarks: dict[str, Path]) -> ImageList:
-        """The evaluation images of `data/benchmarks/<benchmark>` folders, by benchmark name."""
+        """Return the evaluation images of `data/benchmarks/<benchmark>` folders, by benchmark name."""
         return cls._read(benchmarks, "images.parquet", [*_COLUMNS, "member"])
 
     @classmethod
@@ -89,29 +89,38 @@ class ImageList:
         Raises:
             UserError: if the image is not in its archive or is damaged.
         """
-        tar = self._tar(row)
-        name = self._image_name(row, tar)
+        tar, key = self._tar(row), self.key[row]
+        name = f"{key}.png" if f"{key}.png" in tar.members else f"{key}.jpg"
+        if self._member is not None:
+            name = self._member[row]
         try:
             return decode_image(tar.read(name))
         except (ImageError, KeyError) as error:
             raise UserError(
-                f"the image cannot be decoded: {error}", file=tar.path, key=self.key[row],
+                f"the image cannot be decoded: {error}",
+                file=tar.path,
+                key=self.key[row],
                 cure="run the stage that wrote it again",
-            ) from error  # fmt: skip
+            ) from error
 
     def masks(self, row: int) -> list[Mask]:
-        """Foregrounds of an image, bool [H, W] each: the sample's masks, or the set's instances without crowds.
+        """Return foregrounds of an image, bool [H, W] each: the sample's masks, or the set's instances without crowds.
 
         Raises:
             UserError: if a mask is damaged.
         """
         try:
-            return self._sample_masks(row) if self._member is None else self._instance_masks(row)
+            if self._member is None:
+                return self._sample_masks(row)
+            known = self._benchmark_instances(self.group[row])
+            return [rle.decode(counts, height=h, width=w) for counts, h, w in known.get(self.key[row], [])]
         except ValueError as error:  # ImageError is one
             raise UserError(
-                f"a mask cannot be decoded: {error}", file=self._folder[self.group[row]], key=self.key[row],
+                f"a mask cannot be decoded: {error}",
+                file=self._folder[self.group[row]],
+                key=self.key[row],
                 cure="run the stage that wrote it again",
-            ) from error  # fmt: skip
+            ) from error
 
     def _sample_masks(self, row: int) -> list[Mask]:
         tar = self._tar(row)
@@ -120,12 +129,8 @@ class ImageList:
             names.append(more)
         return [decode_mask(tar.read(name)).foreground for name in names if name in tar.members]
 
-    def _instance_masks(self, row: int) -> list[Mask]:
-        known = self._benchmark_instances(self.group[row])
-        return [rle.decode(counts, height=h, width=w) for counts, h, w in known.get(self.key[row], [])]
-
     def foreground(self, row: int) -> Mask:
-        """Union of `masks`, bool [H, W]."""
+        """Return the union of `masks`, bool [H, W]."""
         union = np.zeros((int(self.height[row]), int(self.width[row])), np.bool_)
         for mask in self.masks(row):
             if mask.shape == union.shape:
@@ -133,7 +138,10 @@ class ImageList:
         return union
 
     def shapes(self, progress: Callable[[int, int], None]) -> Shapes:
-        """The outlines of all foregrounds, image by image; `report` hears (done, total) now and then."""
+        """Return the outlines of all foregrounds, image by image.
+
+        `progress` receives (done, total) now and then.
+        """
         found: list[tuple[int, int, Shape, float]] = []
         with ThreadPoolExecutor(worker_count(len(self), worth=64)) as pool:
             for done, shapes in enumerate(pool.map(self._shapes, range(len(self))), start=1):
@@ -153,12 +161,6 @@ class ImageList:
             if path not in self._tars:
                 self._tars[path] = TarReader(path)
             return self._tars[path]
-
-    def _image_name(self, row: int, tar: TarReader) -> str:
-        if self._member is not None:
-            return self._member[row]
-        key = self.key[row]
-        return f"{key}.png" if f"{key}.png" in tar.members else f"{key}.jpg"
 
     def _benchmark_instances(self, benchmark: str) -> dict[str, list[tuple[str, int, int]]]:
         with self._lock:
@@ -186,6 +188,8 @@ def _check_hashes(path: Path, rows: Any) -> None:
             raise UserError(str(error), file=path, key=key, cure="run the stage that writes the table again") from error
         if len(pdq) != 32:
             raise UserError(
-                f"a PDQ hash has {len(pdq)} bytes instead of 32", file=path, key=key,
+                f"a PDQ hash has {len(pdq)} bytes instead of 32",
+                file=path,
+                key=key,
                 cure="run the stage that writes the table again",
-            )  # fmt: skip
+            )

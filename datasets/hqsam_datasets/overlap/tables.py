@@ -77,5 +77,5 @@ def _row(pair: Pair, train: ImageList, other: ImageList, excluded: set[str]) -> 
 
 
 def _value(value: float) -> float | None:
-    """Rounded to six digits; undefined is null."""
+    """Round to six digits; undefined is null."""
     return None if not math.isfinite(value) else round(value, 6)

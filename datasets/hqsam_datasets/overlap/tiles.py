@@ -73,13 +73,16 @@ class TileTable:
         )
 
     def rows(self, first: int, last: int) -> TileTable:
-        """The features of images `first` <= row < `last`; rows and frames keep their numbers."""
+        """Return the features of images `first` <= row < `last`.
+
+        Rows and frames keep their numbers.
+        """
         cut = slice(*np.searchsorted(self.image, [first, last]).tolist())
         return TileTable(self.bits[cut], self.x[cut], self.y[cut], self.level[cut], self.image[cut], self.frame)
 
 
 def tile_candidates(train: TileTable, other: TileTable, *, min_tiles: int) -> Iterator[tuple[int, list[Candidate]]]:
-    """Pairs of images of which at least `min_tiles` local features agree on one similarity (scale, shift, variant).
+    """Yield pairs of images of which at least `min_tiles` local features agree on one similarity (scale, shift, variant).
 
     Yields:
         (training images done so far, candidates of the last batch), candidates sorted by (train, other), one per
@@ -101,7 +104,7 @@ def tile_candidates(train: TileTable, other: TileTable, *, min_tiles: int) -> It
 
 
 def _feature_index(bits: U8) -> Any:
-    """A faiss index over descriptors: exhaustive when small, else an inverted file with integer k-medians."""
+    """Build a faiss index over descriptors: exhaustive when small, else an inverted file with integer k-medians."""
     import faiss
 
     if len(bits) <= _FLAT_UP_TO:
@@ -118,9 +121,9 @@ def _feature_index(bits: U8) -> Any:
 
 
 def _centroids(bits: U8, count: int, *, rounds: int = 3) -> U8:
-    """Majority-bit centroids of an evenly spaced subset; integers only, hence the same on every machine.
+    """Return majority-bit centroids of an evenly spaced subset; integers only, hence the same on every machine.
 
-    (The library's own training runs a float k-means, whose rounding depends on the number of threads.)
+    (The library's own training runs a float k-means: its rounding depends on the number of threads.)
     """
     sample = bits[np.linspace(0, len(bits) - 1, min(len(bits), 32 * count)).astype(np.int64)]
     centroids = sample[np.linspace(0, len(sample) - 1, count).astype(np.int64)].copy()
@@ -148,15 +151,24 @@ class _Matches:
     scale: F64
 
     def take(self, rows: NDArray[Any] | slice) -> _Matches:
-        """A subset."""
-        return _Matches(self.pair[rows], self.x[rows], self.y[rows], self.to_x[rows], self.to_y[rows], self.scale[rows])
+        """Return a subset."""
+        return _Matches(
+            self.pair[rows],
+            self.x[rows],
+            self.y[rows],
+            self.to_x[rows],
+            self.to_y[rows],
+            self.scale[rows],
+        )
 
 
 def _batch_candidates(train: TileTable, other: TileTable, index: Any, min_tiles: int) -> list[Candidate]:
     if not len(train.image):
         return []
     matches = _matches(train, other, index)
-    matches = _in_groups_of(matches, min_tiles)
+    # An image pair with fewer matches cannot have enough that agree.
+    _, inverse, counts = np.unique(matches.pair, return_inverse=True, return_counts=True)
+    matches = matches.take(counts[inverse] >= min_tiles)
     if not len(matches.pair):
         return []
     best: dict[tuple[int, int], Candidate] = {}
@@ -170,7 +182,7 @@ def _batch_candidates(train: TileTable, other: TileTable, index: Any, min_tiles:
 
 
 def _matches(train: TileTable, other: TileTable, index: Any) -> _Matches:
-    """Nearest neighbours of every training feature in all eight variants, within `_MAX_DISTANCE`."""
+    """Find the nearest neighbours of every training feature in all eight variants, within `_MAX_DISTANCE`."""
     parts = []
     width, height = train.frame[train.image].T
     for variant, queries in enumerate(descriptor_variants(train.bits)):
@@ -185,14 +197,8 @@ def _matches(train: TileTable, other: TileTable, index: Any) -> _Matches:
     return joined.take(np.argsort(joined.pair, kind="stable"))
 
 
-def _in_groups_of(matches: _Matches, size: int) -> _Matches:
-    """Only the matches of image pairs that have at least `size` of them."""
-    _, inverse, counts = np.unique(matches.pair, return_inverse=True, return_counts=True)
-    return matches.take(counts[inverse] >= size)
-
-
 def _consistent(matches: _Matches, min_tiles: int) -> Iterator[tuple[int, int, tuple[float, float, float]]]:
-    """Image pairs with at least `min_tiles` distinct features on one geometry: (pair, count, transform)."""
+    """Yield image pairs with at least `min_tiles` distinct features on one geometry: (pair, count, transform)."""
     starts = np.flatnonzero(np.diff(matches.pair, prepend=-1))
     for first, last in zip(starts.tolist(), np.append(starts[1:], len(matches.pair)).tolist(), strict=True):
         group = matches.take(slice(first, last))
@@ -201,7 +207,8 @@ def _consistent(matches: _Matches, min_tiles: int) -> Iterator[tuple[int, int, t
             continue
         transform, inliers = fit
         count = min(
-            _n_distinct(group.x[inliers], group.y[inliers]), _n_distinct(group.to_x[inliers], group.to_y[inliers])
+            _n_distinct(group.x[inliers], group.y[inliers]),
+            _n_distinct(group.to_x[inliers], group.to_y[inliers]),
         )
         if count >= min_tiles:
             yield int(matches.pair[first]), count, transform
@@ -253,6 +260,6 @@ def _least_squares(group: _Matches) -> tuple[float, float, float]:
 
 
 def _n_distinct(x: F64, y: F64) -> int:
-    """Number of points that are at least `_DISTINCT` apart from all counted before, in the order given."""
+    """Count the points that are at least `_DISTINCT` apart from all counted before, in the order given."""
     near = np.hypot(x[:, None] - x, y[:, None] - y) < _DISTINCT
     return int((~np.tril(near, -1).any(1)).sum())

@@ -52,7 +52,7 @@ class View:
 
     @classmethod
     def of(cls, rgb: U8, mask: Mask | None = None) -> View:
-        """From an image uint8 [H, W, 3] and a foreground bool [H, W]."""
+        """Build from an image uint8 [H, W, 3] and a foreground bool [H, W]."""
         grey = np.asarray(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY), np.uint8)
         scale = min(1.0, VIEW_SIDE / max(grey.shape))
         size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
@@ -69,14 +69,14 @@ class Evidence:
 
     Attributes:
         ncc: correlation of the agreeing area of both pictures, -1..1; NaN if nothing agrees.
-        corners: corners whose windows agree; None if nobody looked (same pixels).
+        corners: corners with agreeing windows; None if they were not counted (same pixels).
         corner_fraction: their share of all corners in the common frame.
         matched_fraction: agreeing share of the textured windows in the common frame.
         matched_inside, matched_outside: the same over the pixels inside and outside the training foreground only; NaN
             if
             there is no texture.
         cover_train, cover_other: share of either frame that lies in the common frame.
-        area_train, area_other: share of either frame's area whose windows agree.
+        area_train, area_other: share of either frame's area with agreeing windows.
         area_inside: share of the training frame's area that agrees and is foreground.
         affine: float64 [2, 3], from the variant of the training image to the other image, both in fractions of their
             frame (0, 0 is the top left corner, 1, 1 the bottom right one).
@@ -105,7 +105,7 @@ class Evidence:
 
     @classmethod
     def of_exact(cls) -> Evidence:
-        """For two pictures with the same pixels."""
+        """Return the evidence of two pictures with the same pixels."""
         return cls(
             ncc=1.0, corners=None, corner_fraction=1.0, matched_fraction=1.0, matched_inside=1.0, matched_outside=1.0,
             cover_train=1.0, cover_other=1.0, area_train=1.0, area_other=1.0, area_inside=1.0,
@@ -114,7 +114,7 @@ class Evidence:
 
 
 def pixel_affine(evidence: Evidence, variant: int, shape: tuple[int, ...], to_shape: tuple[int, ...]) -> F64:
-    """Affine [2, 3] from pixel (x, y) of the training image, as it lies in its file, to pixels of the other image.
+    """Return the affine map [2, 3] from pixels (x, y) of the training image's file to pixels of the other image.
 
     Args:
         evidence: of the pair.
@@ -134,13 +134,13 @@ def pixel_affine(evidence: Evidence, variant: int, shape: tuple[int, ...], to_sh
 
 
 def _to_unit(shape: tuple[int, ...]) -> F64:
-    """Pixel centres to fractions of the frame."""
+    """Return the map from pixel centres to fractions of the frame."""
     height, width = shape[:2]
     return np.array([[1 / width, 0, 0.5 / width], [0, 1 / height, 0.5 / height], [0, 0, 1]])
 
 
 def judge(evidence: Evidence, *, same_hash: bool = False) -> Kind | None:
-    """What the evidence proves: the kind of overlap, or None.
+    """Return the kind of overlap that the evidence proves, or None.
 
     The limits lie in the gap between planted overlaps and unrelated pairs that perf/data/overlap_recall.py
     measures.
@@ -152,7 +152,7 @@ def judge(evidence: Evidence, *, same_hash: bool = False) -> Kind | None:
     e = evidence
     if e.corners is None or e.corners < 4:
         return None
-    # Pictures of two grids reach 47 corners, or two in five of the corners there are, but not both.
+    # Pictures of two grids reach 47 corners, or two in five of all corners, but not both.
     many = e.corners >= 40 and e.corner_fraction >= 0.4 and e.ncc >= 0.7
     if not (e.ncc >= 0.85 or many):
         return None
@@ -191,7 +191,7 @@ def compare(train: View, other: View, candidate: Candidate) -> Evidence | None:
 
 
 def _first_guess(shape: tuple[int, ...], to_shape: tuple[int, ...], candidate: Candidate) -> F64:
-    """Affine [2, 3] from variant pixels to the other's, as the candidate says."""
+    """Return the affine map [2, 3] from variant pixels to the other's, as the candidate says."""
     if candidate.transform is None:
         x, y = to_shape[1] / shape[1], to_shape[0] / shape[0]
         return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])
@@ -210,13 +210,8 @@ def _inverse(affine: F64) -> F64:
     return np.asarray(cv2.invertAffineTransform(affine), np.float64)
 
 
-def _chain(first: F64, second: F64) -> F64:
-    """The affine map that applies `first`, then `second`."""
-    return np.asarray((np.vstack([second, [0, 0, 1]]) @ np.vstack([first, [0, 0, 1]]))[:2], np.float64)
-
-
 def _warp(image: U8, affine: F64, shape: tuple[int, ...]) -> tuple[U8, Mask]:
-    """The image in the target frame, and where it covers it. Shrinking blurs first."""
+    """Return the image in the target frame, and where it covers it; shrinking blurs first."""
     scale = _scale(affine)
     if scale < 0.8:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.45 * float(np.sqrt(1 / scale**2 - 1))), np.uint8)
@@ -227,7 +222,7 @@ def _warp(image: U8, affine: F64, shape: tuple[int, ...]) -> tuple[U8, Mask]:
 
 
 def _normalised(image: U8) -> U8:
-    """Local contrast normalisation, so that brightness and gamma do not disturb the tracker."""
+    """Normalise local contrast, so that brightness and gamma do not disturb the tracker."""
     values = image.astype(np.float32)
     mean = cv2.GaussianBlur(values, (0, 0), 7)
     spread = cv2.sqrt(cv2.GaussianBlur((values - mean) ** 2, (0, 0), 7))
@@ -236,7 +231,10 @@ def _normalised(image: U8) -> U8:
 
 
 def _refine(source: U8, target: U8, affine: F64) -> F64 | None:
-    """Affine map from source to target pixels, refined on tracked corners; None if the overlap is empty."""
+    """Refine the affine map from source to target pixels on tracked corners.
+
+    None if the overlap is empty.
+    """
     normal_source, normal_target = _normalised(source), _normalised(target)
     for count, levels, tolerance in _ROUNDS:
         if not 1 / 16 < _scale(affine) < 1.6:
@@ -247,12 +245,15 @@ def _refine(source: U8, target: U8, affine: F64) -> F64 | None:
         correction = _track(warped, normal_target, cover, count, levels, tolerance)
         if correction is None:
             return affine
-        affine = _chain(affine, correction)
+        affine = np.asarray((np.vstack([correction, [0, 0, 1]]) @ np.vstack([affine, [0, 0, 1]]))[:2], np.float64)
     return affine
 
 
 def _track(warped: U8, target: U8, cover: Mask, count: int, levels: int, tolerance: float) -> F64 | None:
-    """Affine correction from the warped picture to the target, or None if too few corners can be followed."""
+    """Return the affine correction from the warped picture to the target.
+
+    None if too few corners can be tracked.
+    """
     points = cv2.goodFeaturesToTrack(target, count, 0.02, 6, mask=cover.astype(np.uint8))
     if points is None or len(points) < 4:
         return None
@@ -269,7 +270,7 @@ def _track(warped: U8, target: U8, cover: Mask, count: int, levels: int, toleran
 
 
 def _is_gentle(correction: NDArray[Any]) -> bool:
-    """A correction keeps shape: stretch and shear within 30 %, no reflection."""
+    """Return whether a correction keeps the shape: stretch and shear within 30 %, no reflection."""
     stretch = np.linalg.svd(correction[:, :2], compute_uv=False)
     return bool(np.linalg.det(correction[:, :2]) > 0 and stretch[0] < 1.35 and stretch[1] > 0.74)
 
@@ -293,7 +294,10 @@ class _Windows:
 
 
 def _windows(first: U8, second: U8, where: Mask) -> _Windows:
-    """Compare all windows, each over its pixels in `where` only; those with less than a quarter are left out."""
+    """Compare all windows, each over its pixels in `where` only.
+
+    Those with less than a quarter are left out.
+    """
     size = (_WINDOW, _WINDOW)
     weight = where.astype(np.float32)
     share = cv2.blur(weight, size)
@@ -355,7 +359,7 @@ def _evidence(turned: View, other: View, source: View, target: View, affine: F64
 
 
 def thumbnail(region: Mask) -> Mask:
-    """A region bool [H, W] at a longest side of at most `REGION_SIDE`: a hundred thousand of them must fit in memory."""
+    """Shrink a region bool [H, W] to a longest side of at most `REGION_SIDE`: a hundred thousand must fit in memory."""
     scale = min(1.0, REGION_SIDE / max(region.shape))
     size = (max(1, round(region.shape[1] * scale)), max(1, round(region.shape[0] * scale)))
     small = cv2.resize(region.view(np.uint8) * np.uint8(255), size, interpolation=cv2.INTER_AREA)
@@ -363,13 +367,13 @@ def thumbnail(region: Mask) -> Mask:
 
 
 def in_fractions(affine: F64, shape: tuple[int, ...], to_shape: tuple[int, ...]) -> F64:
-    """A map between pixels of two frames as one between fractions of them."""
+    """Return a map between pixels of two frames as one between fractions of them."""
     chain = _to_unit(to_shape) @ np.vstack([affine, [0, 0, 1]]) @ np.linalg.inv(_to_unit(shape))
     return np.asarray(chain[:2], np.float64)
 
 
 def _foreground(turned: View, shape: tuple[int, ...], affine: F64 | None) -> Mask:
-    """The training foreground in the target frame (which is its own frame if `affine` is None)."""
+    """Return the training foreground in the target frame (which is its own frame if `affine` is None)."""
     if turned.mask is None:
         return np.zeros(shape[:2], np.bool_)
     if affine is None:
@@ -379,7 +383,7 @@ def _foreground(turned: View, shape: tuple[int, ...], affine: F64 | None) -> Mas
 
 
 def _corners(target: U8, warped: U8, cover: Mask, agree: Mask) -> tuple[int, int]:
-    """Corners whose windows agree, and all of them; the mean over the two pictures."""
+    """Count the corners with agreeing windows, and all corners; the mean over the two pictures."""
     agreeing = total = 0
     where = cover.astype(np.uint8)
     for image in (target, warped):

@@ -35,7 +35,7 @@ Row = dict[str, Any]
 _SHARD_BYTES = 4 << 30
 _BATCH = 32_768
 _WORTH = 256
-"""Images that make another process pay."""
+"""Images from which a second process is worth its start."""
 _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}
 """Formats whose bytes are kept (MPO is a JPEG with a second picture behind it)."""
 _SORT_BY: dict[manifest.TableName, tuple[str, ...]] = {
@@ -75,7 +75,7 @@ def index(
         UserError: the layout is wrong, an image does not match its ground truth, a key or id occurs twice, a prompt
             set is empty, or the count is not the expected one. Nothing is written then.
 
-    What depends on optional files that could not be had is left out, and `index.json` says so under "missing": prompt
+    What depends on optional files that are unavailable is left out, and `index.json` says so under "missing": prompt
     sets, or, where images or ground truth need those files, everything.
     """
     adapter = benchmarks.of_section(benchmark, kind or benchmark, options)

@@ -42,16 +42,24 @@ from hqsam_datasets.formats.tar_writer import ShardWriter
 from hqsam_datasets.keys import distinct_keys
 from hqsam_datasets.overlap.hashing import digest, hash_image
 from hqsam_datasets.sample import mask_extension, sample_json
-from hqsam_datasets.sources.base import LoadedMask, Pair, Scan, Segmentation, SourceOptions, read_file
+from hqsam_datasets.sources.base import (
+    LoadedMask,
+    Pair,
+    Scan,
+    Segmentation,
+    SourceOptions,
+    read_file,
+)
 
 VERSION = 2
 _PREFIX = "samples"
 MIN_SHARD = 256
 MAX_SHARDS = 48
-"""DVC is to see tens of files per source: at most so many shards, of at least `MIN_SHARD` samples."""
+"""At most this many shards per source, of at least `MIN_SHARD` samples: DVC shall see tens of files."""
 _PAIRS_WORTH_A_PROCESS = 400
 _PARTS = 4
-_JOINED = 8  # one shard in so many is made in parts, at most one per process: to join them is the main process's work
+# One shard in this many is made in parts, at most one per process: the main process must join them.
+_JOINED = 8
 _SHOWN_REJECTS = 20
 
 
@@ -99,7 +107,7 @@ def normalise(
         root: extracted tree (`archive.extracted`).
         out: folder to write.
         options: the section's values.
-        progress: told about every finished shard.
+        progress: called for every finished shard.
         workers: processes; None: as many as pay off (see `parallel.worker_count`). It changes no byte.
 
     Returns:
@@ -112,7 +120,9 @@ def normalise(
     with atomic_folder(out) as folder, Crew(_make_shard, ahead=4) as crew:
         crew.prepare(workers or worker_count(options.expected or 0, worth=_PAIRS_WORTH_A_PROCESS))
         scan = sources.load(options.kind or source).scan(source, root, options)
-        keyed = _limited(_with_keys(source, scan), options.limit)
+        keys = distinct_keys(source, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs])
+        _check_keys(source, keys, scan)
+        keyed = _limited(sorted(zip(keys, scan.pairs, strict=True), key=lambda item: item[0]), options.limit)
         crew.prepare(workers or worker_count(len(keyed), worth=_PAIRS_WORTH_A_PROCESS))
         rows = manifest.RowsWriter(folder / "manifest.parquet", "samples")
         rejects = list(scan.rejects)
@@ -149,7 +159,7 @@ def _parts(task: _Task) -> Iterator[_Task]:
 
 
 def _shards(crew: Crew[_Task, _Done], tasks: list[_Task]) -> Iterator[_Done]:
-    """What came of each shard, in order."""
+    """Yield what came of each shard, in order."""
     parts: list[_Done] = []
     for task, done in zip(tasks, crew.map(tasks), strict=True):
         parts.append(done)
@@ -159,7 +169,7 @@ def _shards(crew: Crew[_Task, _Done], tasks: list[_Task]) -> Iterator[_Done]:
 
 
 def _joined(task: _Task, parts: list[_Done]) -> _Done:
-    """One shard from its parts, whose files are removed; `task` is any of theirs."""
+    """Join the parts of a shard and remove their files; `task` is any of theirs."""
     whole = _Done()
     with _writer(task, _PREFIX, sum(len(part.rows) for part in parts)) as writer:
         for part in parts:
@@ -176,20 +186,17 @@ def _joined(task: _Task, parts: list[_Done]) -> _Done:
 
 def _writer(task: _Task, prefix: str, n: int) -> ShardWriter:
     return ShardWriter(
-        task.folder, prefix=prefix, samples_per_shard=max(1, n), first_shard=task.number, hasher=xxhash.xxh3_128
+        task.folder,
+        prefix=prefix,
+        samples_per_shard=max(1, n),
+        first_shard=task.number,
+        hasher=xxhash.xxh3_128,
     )
 
 
 def _name(done: _Done, writer: ShardWriter) -> None:
     for shard in writer.shards:  # one, or none if every pair is a reject
         done.archive, done.digest = shard.name, shard.digest
-
-
-def _with_keys(source: str, scan: Scan) -> list[tuple[str, Pair]]:
-    """Pairs sorted by key."""
-    unique = distinct_keys(source, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs])
-    _check_keys(source, unique, scan)
-    return sorted(zip(unique, scan.pairs, strict=True), key=lambda item: item[0])
 
 
 def _check_keys(source: str, keys: list[str], scan: Scan) -> None:
@@ -202,7 +209,7 @@ def _check_keys(source: str, keys: list[str], scan: Scan) -> None:
 
 
 def _limited(keyed: list[tuple[str, Pair]], limit: int | None) -> list[tuple[str, Pair]]:
-    """A subset that does not depend on which other files are there: the smallest hashes of the keys."""
+    """Choose a subset that does not depend on which other files are there: the smallest hashes of the keys."""
     if limit is None or len(keyed) <= limit:
         return keyed
     chosen = sorted(keyed, key=lambda item: hashlib.sha256(item[0].encode()).digest())[:limit]
@@ -218,7 +225,14 @@ def _make_shard(task: _Task) -> _Done:
             try:
                 row, files, rejects = make_sample(task.source, key, pair)
             except ImageError as error:
-                reject = Reject(source=task.source, origin=_blame(pair, error), reason=error.reason, detail=error.told)
+                of_image = error.reason in ("unreadable_image", "unsupported_mode", "too_large")
+                shared = isinstance(pair.masks[0], Segmentation)  # one file for all: its name would not say which image
+                reject = Reject(
+                    source=task.source,
+                    origin=pair.origin_image if of_image or shared else pair.origin_mask,
+                    reason=error.reason,
+                    detail=error.told,
+                )
                 done.rejects.append(reject)
                 continue
             done.rejects.extend(rejects)
@@ -249,7 +263,10 @@ def make_sample(source: str, key: str, pair: Pair) -> tuple[SampleRow, dict[str,
         raise ImageError("empty_mask", "no pixel above 128")
     rejects = [
         Reject(
-            source=source, origin=pair.origin_mask, reason="empty_mask", detail=f"instance {i} of {pair.origin_image}"
+            source=source,
+            origin=pair.origin_mask,
+            reason="empty_mask",
+            detail=f"instance {i} of {pair.origin_image}",
         )
         for i, n in enumerate(foreground)
         if not n
@@ -329,12 +346,6 @@ def _fit_mask(loaded: LoadedMask, size: tuple[int, int], found: ImageProbe, pair
     return replace(loaded, mask=mask, png=None)
 
 
-def _blame(pair: Pair, error: ImageError) -> str:
-    of_image = error.reason in ("unreadable_image", "unsupported_mode", "too_large")
-    shared = isinstance(pair.masks[0], Segmentation)  # one file for all: its name would not say which image
-    return pair.origin_image if of_image or shared else pair.origin_mask
-
-
 def _write_records(
     folder: Path,
     source: str,
@@ -364,7 +375,7 @@ def _check_count(source: str, n_rows: int, rejects: list[Reject], options: Sourc
     wanted = "at least 1" if options.expected is None else str(options.expected)
     reasons = ", ".join(f"{reason}: {n}" for reason, n in manifest.count_by_reason(rejects).items()) or "none"
     lines = [f"{source} gives {n_rows} samples, expected {wanted}; rejects by reason: {reasons}"]
-    # What the data sheet announces is no news: the unexpected rejects first.
+    # Unexpected rejects first, then those that the data sheet announces.
     announced = ("known_bad", "stray_file")
     shown = sorted(rejects, key=lambda reject: (reject["reason"] in announced, reject["origin"]))
     lines += [f"    {r['origin']}: {r['reason']} ({r['detail']})" for r in shown[:_SHOWN_REJECTS]]
@@ -375,7 +386,7 @@ def _check_count(source: str, n_rows: int, rejects: list[Reject], options: Sourc
             "    known bad files are kept where they can be samples: see `hqsam data sheet` for those that cannot"
         )
     if scan.unmatched_known_bad:
-        lines.append(f"    known bad files that were not met: {', '.join(scan.unmatched_known_bad)}")
+        lines.append(f"    known bad files that were not found: {', '.join(scan.unmatched_known_bad)}")
     raise UserError(
         "\n".join(lines),
         file="params.yaml",

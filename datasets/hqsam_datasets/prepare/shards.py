@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def write_shards(
         exclusions: the overlap stage's `exclusions.jsonl`: one `{"key", "reason", "pair"}` per line.
         out: folder to write.
         options: section `shard`.
-        progress: told about every finished shard.
+        progress: called for every finished shard.
         workers: processes; None: as many as pay off. It changes no byte.
 
     Returns:
@@ -97,7 +97,11 @@ def write_shards(
             is left.
     """
     infos: list[ShardInfo] = []
-    n = _n_samples(samples)
+    records = [
+        read_json(folder / "normalise.json", cure=f"run the normalise stage of {source}")
+        for source, folder in sorted(samples.items())
+    ]
+    n = sum(int(record["n_samples"]) for record in records)
     with atomic_folder(out) as folder, Crew(_write_shard, ahead=4) as crew:
         crew.prepare(workers or worker_count(n, worth=_SAMPLES_WORTH_A_PROCESS))
         places = _all_places(samples)
@@ -106,7 +110,10 @@ def write_shards(
         if not kept:
             cure = "look at rejects.jsonl of the sources and at exclusions.jsonl"
             raise UserError("no training sample is left", file=exclusions, cure=cure)
-        for info in crew.map(_tasks(folder, kept, options.samples_per_shard)):
+        size = options.samples_per_shard
+        starts = enumerate(range(0, len(kept), size))
+        tasks = (_Task(folder, number, tuple(kept[start : start + size])) for number, start in starts)
+        for info in crew.map(tasks):
             fsync_file(folder / info.name)  # now, while the others compute
             infos.append(info)
             progress(sum(len(i.keys) for i in infos), len(kept), "samples in shards")
@@ -115,19 +122,6 @@ def write_shards(
     if options.copy_to is not None:
         remote.push(out, options.copy_to, progress=progress)
     return result
-
-
-def _tasks(folder: Path, kept: list[_Place], size: int) -> Iterator[_Task]:
-    for number, start in enumerate(range(0, len(kept), size)):
-        yield _Task(folder, number, tuple(kept[start : start + size]))
-
-
-def _n_samples(samples: Mapping[str, Path]) -> int:
-    records = [
-        read_json(folder / "normalise.json", cure=f"run the normalise stage of {source}")
-        for source, folder in sorted(samples.items())
-    ]
-    return sum(int(record["n_samples"]) for record in records)
 
 
 def _all_places(samples: Mapping[str, Path]) -> dict[str, _Place]:
@@ -154,7 +148,10 @@ def _excluded_keys(exclusions: Path, places: Mapping[str, _Place]) -> set[str]:
 
 
 def _mixed(places: list[_Place], seed: int) -> list[_Place]:
-    """Interleave the sources in proportion to their sizes; within a source, order by a hash of the key."""
+    """Interleave the sources in proportion to their sizes.
+
+    Within a source, order by a hash of the key.
+    """
     by_source: dict[str, list[tuple[bytes, _Place]]] = {}
     for place in places:
         digest = hashlib.sha256(f"{seed}/{place.key}".encode()).digest()
@@ -178,19 +175,22 @@ def _write_shard(task: _Task) -> ShardInfo:
 
 
 def _read_sample(place: _Place) -> bytes:
-    """A sample's members as they lie in its source's archive: headers name the key, so they serve here, too."""
+    """Read a sample's members as its source's archive holds them: their headers name the key, so they fit here."""
     reader, spans = _reader(place.archive)
     if place.key not in spans:
         cure = f"run the normalise stage of {place.source} again"
         raise UserError(
-            "the manifest lists a sample that the archive lacks", file=place.archive, key=place.key, cure=cure
+            "the manifest lists a sample that the archive lacks",
+            file=place.archive,
+            key=place.key,
+            cure=cure,
         )
     return reader.read_span(*spans[place.key])
 
 
 @functools.lru_cache(maxsize=256)
 def _reader(archive: Path) -> tuple[TarReader, dict[str, tuple[int, int]]]:
-    """An open archive and where each key's sample lies in it."""
+    """Open an archive, and list where each key's sample lies in it."""
     reader = TarReader(archive)
     return reader, reader.spans()
 
@@ -204,7 +204,11 @@ def _verify(path: Path, info: ShardInfo, samples: Iterable[bytes]) -> None:
             whole = whole and offset == end and reader.read_span(offset, end := offset + len(sample)) == sample
         whole = whole and not any(reader.read_span(end, info.bytes))
     if not whole:
-        raise UserError("the shard does not read back as written", file=path, cure="check the disk, then run again")
+        raise UserError(
+            "the shard does not read back as written",
+            file=path,
+            cure="check the disk, then run again",
+        )
 
 
 def _index(infos: list[ShardInfo], kept: list[_Place], excluded: list[str]) -> dict[str, Any]:

@@ -25,12 +25,17 @@ def render(tables: Tables, results: list[dict[str, Any]], summary: dict[str, Any
     )
     rows = [_expectation(row) for row in results]
     checked = [(name, [row for row in rows if row["table"] == name]) for name in tables.frames()]
+    have = set(tables.images["set"])
+    missing = [
+        [name, "its images are checked" if name in have else "left out", text]
+        for name, text in sorted(tables.missing.items())
+    ]
     return environment.get_template("data_docs.html.j2").render(
         summary=summary,
         failed=[row for row in rows if not row["success"]],
         sources=_sources(tables),
         benchmarks=_benchmarks(tables),
-        missing=_missing(tables),
+        missing=missing,
         checked=checked,
     )
 
@@ -56,12 +61,6 @@ def _benchmarks(tables: Tables) -> list[list[Any]]:
         counts = (len(group), group["n_instances"].sum(), prompts.sum(), (prompts == 0).sum())
         rows.append([name, *map(int, counts), _sizes(group)])
     return rows
-
-
-def _missing(tables: Tables) -> list[list[str]]:
-    have = set(tables.images["set"])
-    found = sorted(tables.missing.items())
-    return [[name, "its images are checked" if name in have else "left out", text] for name, text in found]
 
 
 def _expectation(row: dict[str, Any]) -> dict[str, Any]:

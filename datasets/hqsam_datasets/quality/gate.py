@@ -45,8 +45,7 @@ def validate(
 
     Raises:
         UserError: if a table is missing, or an expectation fails. In the latter case results and data docs are
-            written to
-            the sibling folder `<out>-failed`, and `out` is left as it was.
+            written to the sibling folder `<out>-failed`, and `out` is left as it was.
     """
     # Great Expectations takes seconds to import: not before it is needed.
     from hqsam_datasets.quality.docs import render
@@ -63,7 +62,8 @@ def validate(
     summary = _summary(tables, results)
     with atomic_folder(folder) as tmp:
         write_json(
-            tmp / "results.json", {"version": VERSION, "options": options.model_dump(mode="json"), "results": results}
+            tmp / "results.json",
+            {"version": VERSION, "options": options.model_dump(mode="json"), "results": results},
         )
         write_text(tmp / "data_docs.html", render(tables, results, summary))
         summary["digest"] = hashlib.sha256((tmp / "results.json").read_bytes()).hexdigest()
@@ -107,7 +107,8 @@ def _failure(failed: list[dict[str, Any]], folder: Path) -> UserError:
     first = next((key for row in failed for key in row["keys"]), None)
     return UserError(
         f"{len(failed)} quality expectations fail. " + "; ".join(lines),
-        file=folder / "data_docs.html", key=first,
-        cure="mend these files, skip them (sources.<name>.skip, benchmarks.<name>.index.skip of own data), or change the limit in "
+        file=folder / "data_docs.html",
+        key=first,
+        cure="fix these files, skip them (sources.<name>.skip, benchmarks.<name>.index.skip of own data), or change the limit in "
         "params quality",
-    )  # fmt: skip
+    )

@@ -54,7 +54,7 @@ def check(tables: Tables, options: QualityOptions) -> list[dict[str, Any]]:
 
 
 def expectations(tables: Tables, options: QualityOptions) -> Iterator[Check]:
-    """Every expectation of the gate, by table."""
+    """Yield every expectation of the gate, by table."""
     yield from _image_checks("samples", options)
     yield from _sample_checks(sorted(tables.sets.loc[tables.sets["role"] == "source", "set"]), options)
     yield from _image_checks("images", options)
@@ -63,9 +63,14 @@ def expectations(tables: Tables, options: QualityOptions) -> Iterator[Check]:
 
 
 def _image_checks(table: str, options: QualityOptions) -> Iterator[Check]:
-    """What holds for every image, of training or evaluation."""
+    """Yield what holds for every image, of training or evaluation."""
     what = {"samples": "training", "images": "evaluation"}[table]
-    yield Check(table, f"{what} keys are unique over all sets", "ExpectColumnValuesToBeUnique", {"column": "key"})
+    yield Check(
+        table,
+        f"{what} keys are unique over all sets",
+        "ExpectColumnValuesToBeUnique",
+        {"column": "key"},
+    )
     yield _matches(table, "key", _KEY, f"{what} keys are safe in file names, URLs and tars")
     yield _is_true(table, "key_has_prefix", f"{what} keys start with the name of their set")
     yield _is_true(table, "shard_exists", f"the archive of every {what} image is there")
@@ -80,14 +85,37 @@ def _image_checks(table: str, options: QualityOptions) -> Iterator[Check]:
 
 def _sample_checks(sources: list[str], options: QualityOptions) -> Iterator[Check]:
     low, high = options.fg_fraction
-    for column in ("source", "mask_encoding", "image_mode", "origin_image", "origin_mask", "n_instances"):
-        yield Check("samples", f"column {column} has no nulls", "ExpectColumnValuesToNotBeNull", {"column": column})
+    for column in (
+        "source",
+        "mask_encoding",
+        "image_mode",
+        "origin_image",
+        "origin_mask",
+        "n_instances",
+    ):
+        yield Check(
+            "samples",
+            f"column {column} has no nulls",
+            "ExpectColumnValuesToNotBeNull",
+            {"column": column},
+        )
     yield _in_set("samples", "source", sources, "every training image names its source")
-    yield _in_set("samples", "mask_encoding", list(MASK_ENCODINGS), "the encoding of every mask is a known one")
+    yield _in_set(
+        "samples",
+        "mask_encoding",
+        list(MASK_ENCODINGS),
+        "the encoding of every mask is a known one",
+    )
     yield _in_set("samples", "image_mode", list(_IMAGE_MODES), "the mode of every image is a known one")
     yield _between("samples", "exif_orientation", 1, 8, "EXIF orientations are 1 to 8")
     yield _between("samples", "n_instances", 1, 10_000, "every training image has a foreground")
-    yield _between("samples", "fg_fraction", low, high, "the foreground is neither a speck nor all of the image")
+    yield _between(
+        "samples",
+        "fg_fraction",
+        low,
+        high,
+        "the foreground is neither a speck nor all of the image",
+    )
     yield _between("samples", "soft_fraction", 0, options.soft_fraction, "masks are masks, not pictures")
     yield _matches("samples", "image_digest", _XXH128, "training files have a digest")
 
@@ -106,20 +134,32 @@ def _set_checks(options: QualityOptions) -> Iterator[Check]:
     for first, second, title in (
         ("n_rows", "n_declared", "the number of rows is the one that the stage declared"),
         ("n_declared", "n_expected", "the number of images is the expected one"),
-        ("n_instances", "n_instances_declared", "the number of instances is the one that index declared"),
+        (
+            "n_instances",
+            "n_instances_declared",
+            "the number of instances is the one that index declared",
+        ),
         ("n_prompts", "n_prompts_declared", "the number of prompts is the one that index declared"),
     ):
         arguments = {"column_A": first, "column_B": second}
         yield Check("sets", title, "ExpectColumnPairValuesToBeEqual", arguments)
     yield _between(
-        "sets", "reject_fraction", 0, options.reject_fraction, "few pairs were rejected beyond the known bad ones"
+        "sets",
+        "reject_fraction",
+        0,
+        options.reject_fraction,
+        "few pairs were rejected beyond the known bad ones",
     )
     yield _is_zero("sets", "n_orphan_instances", "every instance belongs to an image of its set")
     yield _is_zero("sets", "n_orphan_prompts", "every prompt belongs to an image of its set")
     yield _is_zero("sets", "n_unknown_instances", "prompts name instances that exist")
     yield _is_zero("sets", "n_duplicate_ids", "ids of instances and prompts are unique in their set")
     yield _is_zero("sets", "n_duplicate_image_ids", "official image ids are unique in their set")
-    yield _is_zero("sets", "n_prompts_without_content", "every prompt has the box, points or mask that its kind says")
+    yield _is_zero(
+        "sets",
+        "n_prompts_without_content",
+        "every prompt has the box, points or mask that its kind says",
+    )
 
 
 def _between(table: str, column: str, low: float, high: float, title: str) -> Check:
@@ -147,7 +187,10 @@ def _matches(table: str, column: str, regex: str, title: str) -> Check:
 
 
 def _evaluate(name: str, frame: pd.DataFrame, checks: list[Check], tables: Tables) -> list[dict[str, Any]]:
-    """Run one table's suite. The library ignores nulls in most expectations: a null fails its own, added here."""
+    """Run one table's suite.
+
+    The library ignores nulls in most expectations: a null fails its own, added here.
+    """
     gx = _library()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
@@ -175,18 +218,23 @@ def _evaluate(name: str, frame: pd.DataFrame, checks: list[Check], tables: Table
 
 
 def _null_checks(name: str, checks: list[Check]) -> list[Check]:
-    """One expectation of no nulls per manifest column that any other expectation is about."""
+    """Return one expectation of no nulls per manifest column that any other expectation is about."""
     have = {c.arguments["column"] for c in checks if c.expectation == "ExpectColumnValuesToNotBeNull"}
     columns = dict.fromkeys(c.arguments["column"] for c in checks if "column" in c.arguments)
     wanted = [column for column in columns if column not in have and not _is_derived(name, column)]
     return [
-        Check(name, f"column {column} has no nulls", "ExpectColumnValuesToNotBeNull", {"column": column})
+        Check(
+            name,
+            f"column {column} has no nulls",
+            "ExpectColumnValuesToNotBeNull",
+            {"column": column},
+        )
         for column in wanted
     ]
 
 
 def _is_derived(table: str, column: str) -> bool:
-    """Whether `quality_tables` computes the column, which then has a value in every row."""
+    """Return whether `quality_tables` computes the column, which then has a value in every row."""
     return table == "sets" or column.startswith("n_") or column in ("key_has_prefix", "shard_exists", "tiles_ok")
 
 
@@ -201,7 +249,7 @@ def _library() -> Any:
 
 
 def _plain(item: Check, outcome: Any, frame: pd.DataFrame, tables: Tables) -> dict[str, Any]:
-    """The lasting part of one result."""
+    """Return the lasting part of one result."""
     if outcome.exception_info.get("raised_exception"):
         raise RuntimeError(f"{item.title}: {outcome.exception_info.get('exception_message')}")
     result = outcome.result

@@ -36,9 +36,9 @@ _LISTED = ("known_bad", "stray_file", "crowd", "no_object", "no_mask")
 
 @dataclass
 class Tables:
-    """The tables, keys to name when an expectation on `sets` fails: (set, column) -> examples, and what could not be had.
+    """The tables, keys to name when an expectation on `sets` fails: (set, column) -> examples, and what is missing.
 
-    A benchmark without images because optional files of its archive could not be had is in no table, only in `missing`
+    A benchmark without images because optional files of its archive are unavailable is in no table, only in `missing`
     (benchmark -> what is missing and how to get it); so are benchmarks that lack only some prompts, which are checked.
     """
 
@@ -49,7 +49,7 @@ class Tables:
     missing: dict[str, str] = field(default_factory=dict)
 
     def frames(self) -> dict[str, pd.DataFrame]:
-        """By name, in the order of checking."""
+        """Return the tables by name, in the order of checking."""
         return {"samples": self.samples, "images": self.images, "sets": self.sets}
 
 
@@ -65,7 +65,11 @@ def read_tables(samples: dict[str, Path], benchmarks: dict[str, Path], options: 
     examples: Examples = {}
     sample_frames = [_source(name, samples[name], sets) for name in sorted(samples)]
     missing = {name: text for name in sorted(benchmarks) if (text := _missing(benchmarks[name]))}
-    there = [name for name in sorted(benchmarks) if name not in missing or _n_images(benchmarks[name])]
+    there = [
+        name
+        for name in sorted(benchmarks)
+        if name not in missing or int(read_json(benchmarks[name] / "index.json")["n_images"])
+    ]
     image_frames = [_benchmark(name, benchmarks[name], sets, examples, options) for name in there]
     return Tables(
         samples=_joined(sample_frames, _SAMPLE_COLUMNS),
@@ -77,16 +81,15 @@ def read_tables(samples: dict[str, Path], benchmarks: dict[str, Path], options: 
 
 
 def _missing(folder: Path) -> str:
-    """What the index says about optional files that could not be had; "" if nothing is missing."""
+    """Return what the index says about optional files that are unavailable.
+
+    "" if nothing is missing.
+    """
     path = folder / "index.json"
     found = (read_json(path) if path.is_file() else {}).get("missing", {})
     what = f"no prompts {', '.join(found.get('prompt_sets', ()))}; " if found.get("prompt_sets") else ""
     files = "; ".join(f"{name} - {to_do}" for name, to_do in sorted(found.get("files", {}).items()))
     return what + files
-
-
-def _n_images(folder: Path) -> int:
-    return int(read_json(folder / "index.json")["n_images"])
 
 
 _SAMPLE_COLUMNS = (
@@ -127,11 +130,17 @@ def _source(name: str, folder: Path, sets: list[dict[str, Any]]) -> pd.DataFrame
     surprises = rejects - listed
     sets.append(
         _set_row(
-            name, "source", _schema(table, "samples"), n_rows=table.num_rows, n_declared=declared["n_samples"],
-            n_expected=declared.get("n_expected") or declared["n_samples"], n_rejects=rejects,
-            n_listed_rejects=listed, reject_fraction=surprises / max(1, surprises + table.num_rows),
+            name,
+            "source",
+            _schema(table, "samples"),
+            n_rows=table.num_rows,
+            n_declared=declared["n_samples"],
+            n_expected=declared.get("n_expected") or declared["n_samples"],
+            n_rejects=rejects,
+            n_listed_rejects=listed,
+            reject_fraction=surprises / max(1, surprises + table.num_rows),
         )
-    )  # fmt: skip
+    )
     frame = table.drop_columns(["pdq", "tiles", "shard"]).to_pandas()
     return _with_common(frame, table, name, folder)
 
@@ -156,9 +165,12 @@ def _with_common(frame: pd.DataFrame, table: pa.Table, name: str, folder: Path) 
 
 
 def _benchmark(
-    name: str, folder: Path, sets: list[dict[str, Any]], examples: Examples,
+    name: str,
+    folder: Path,
+    sets: list[dict[str, Any]],
+    examples: Examples,
     options: QualityOptions,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     table = manifest.read_table(folder / "images.parquet")
     _check_columns(folder / "images.parquet", table, "images")
     declared = read_json(folder / "index.json")
@@ -174,12 +186,18 @@ def _benchmark(
     examples[name, "n_duplicate_image_ids"] = repeated.astype(str).tolist()[:EXAMPLES]
     sets.append(
         _set_row(
-            name, "benchmark", _schema(table, "images"), n_rows=table.num_rows, n_declared=declared["n_images"],
-            n_expected=declared["n_images"], n_instances_declared=declared["n_instances"],
-            n_prompts_declared=sum(declared["n_prompts"].values()), n_duplicate_image_ids=len(repeated),
+            name,
+            "benchmark",
+            _schema(table, "images"),
+            n_rows=table.num_rows,
+            n_declared=declared["n_images"],
+            n_expected=declared["n_images"],
+            n_instances_declared=declared["n_instances"],
+            n_prompts_declared=sum(declared["n_prompts"].values()),
+            n_duplicate_image_ids=len(repeated),
             **children.per_set,
         )
-    )  # fmt: skip
+    )
     return frame
 
 
@@ -223,11 +241,14 @@ class _Children:
             mine = pc.equal(kind, one.in_tables)
             for column in one.content:
                 mine = pc.and_(mine, pc.is_valid(table.column(column)))
-            sound |= _flags(mine)
+            sound |= np.asarray(pc.fill_null(mine, False).to_numpy(), np.bool_)
         self._offenders("n_prompts_without_content", table.column("prompt_id").filter(_mask(~sound)))
 
     def _attribute(self, table: pa.Table, counter: str, orphans: str, id_column: str) -> I64:
-        """Row of each child's image (-1: unknown); counts children, orphans, repeated ids and deviating sizes."""
+        """Return the row of each child's image (-1: unknown).
+
+        Count children, orphans, repeated ids and deviating sizes.
+        """
         import pyarrow.compute as pc
 
         found = pc.fill_null(pc.index_in(table.column("key"), value_set=self._keys), -1)
@@ -272,13 +293,6 @@ class _Children:
             self.per_set["n_duplicate_ids"] += extra
 
 
-def _flags(column: Any) -> NDArray[np.bool_]:
-    """A boolean arrow column as numpy; null is false."""
-    import pyarrow.compute as pc
-
-    return np.asarray(pc.fill_null(column, False).to_numpy(), np.bool_)
-
-
 def _mask(flags: NDArray[np.bool_]) -> Any:
     import pyarrow as pa
 
@@ -295,7 +309,7 @@ def _set_row(name: str, role: str, schema: str, **counts: Any) -> dict[str, Any]
 
 
 def _schema(table: pa.Table, name: manifest.TableName) -> str:
-    """`ok`, or what deviates from the contract's column types."""
+    """Return `ok`, or what deviates from the contract's column types."""
     wanted = manifest.schema(name)
     wrong = [
         f"{f.name} is {table.schema.field(f.name).type}, not {f.type}"

@@ -23,7 +23,7 @@ names = _SEAM.names
 
 @functools.cache
 def load(name: str) -> Source:
-    """The source of this name.
+    """Return the source of this name.
 
     Raises:
         UserError: for an unknown name; the message lists what exists.

@@ -42,17 +42,39 @@ class AnnotatedImages:
         return self._sheet
 
     def scan(self, name: str, root: Path, options: SourceOptions) -> Scan:
-        """One pair per annotated image; see `base.Source.scan`."""
+        """Return one pair per annotated image; see `base.Source.scan`."""
         if not options.annotations:
             cure = "name the annotation file inside the archive"
             raise UserError(
-                "the annotation file is not named", file="params.yaml", key=f"sources.{name}.annotations", cure=cure
+                "the annotation file is not named",
+                file="params.yaml",
+                key=f"sources.{name}.annotations",
+                cure=cure,
             )
-        return _scan(name, root, annotation_file(name, root, options.annotations), options)
+        path = annotation_file(name, root, options.annotations)
+        record = _read(path)
+        images = _images(record["images"], path)
+        rejects: list[Reject] = []
+        by_image = _instances(name, record, images, path, rejects, relative(path, root))
+        skip = Skip(options.skip)
+        places = Places(name, root, path, options)
+        pairs = []
+        for number, image in sorted(images.items(), key=lambda item: in_order(item[0])):
+            stem = PurePosixPath(image.file_name).with_suffix("")
+            if str(stem) in skip:
+                rejects.append(_reject(name, image.file_name, "known_bad", "listed in skip"))
+            elif number not in by_image:
+                rejects.append(_reject(name, image.file_name, "no_object", "no usable instance"))
+            elif (found := places.find(image.file_name)) is not None:
+                masks = tuple(by_image[number])
+                pairs.append(Pair(str(stem), found, masks, relative(found, root), relative(path, root)))
+        places.check()
+        skip.check(f"sources.{name}.skip")
+        return Scan(tuple(pairs), tuple(rejects))
 
 
 def annotation_file(name: str, root: Path, wanted: str) -> Path:
-    """The annotation file of `sources.<name>`."""
+    """Return the annotation file of `sources.<name>`."""
     key = f"sources.{name}.annotations"
     try:
         return found_single(root, wanted, key=key)
@@ -61,28 +83,6 @@ def annotation_file(name: str, root: Path, wanted: str) -> Path:
     except UserError as error:
         cure = error.cure if error.key == key else "name the annotation file inside the archive"
         raise UserError(error.problem, file=root, key=key, cure=cure) from None
-
-
-def _scan(name: str, root: Path, path: Path, options: SourceOptions) -> Scan:
-    record = _read(path)
-    images = _images(record["images"], path)
-    rejects: list[Reject] = []
-    by_image = _instances(name, record, images, path, rejects, relative(path, root))
-    skip = Skip(options.skip)
-    places = Places(name, root, path, options)
-    pairs = []
-    for number, image in sorted(images.items(), key=lambda item: in_order(item[0])):
-        stem = PurePosixPath(image.file_name).with_suffix("")
-        if str(stem) in skip:
-            rejects.append(_reject(name, image.file_name, "known_bad", "listed in skip"))
-        elif number not in by_image:
-            rejects.append(_reject(name, image.file_name, "no_object", "no usable instance"))
-        elif (found := places.find(image.file_name)) is not None:
-            masks = tuple(by_image[number])
-            pairs.append(Pair(str(stem), found, masks, relative(found, root), relative(path, root)))
-    places.check()
-    skip.check(f"sources.{name}.skip")
-    return Scan(tuple(pairs), tuple(rejects))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +109,24 @@ def _images(records: list[Any], path: Path) -> dict[int | str, _Image]:
 
 @contextmanager
 def _named(what: str, record: Any, path: Path) -> Iterator[None]:
-    """What is wrong with an entry becomes an error that names it."""
+    """Turn what is wrong with an entry into an error that names it."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         key = f"{what} {record.get('id') if isinstance(record, dict) else record!r}"[:100]
         problem = f"a malformed entry: {type(error).__name__}: {error}"
         raise UserError(problem, file=path, key=key, cure=_CURE) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The file with its annotations packed: a training set's are gigabytes."""
+    """Read the file and pack its annotations: a training set's are gigabytes."""
     problem = "not a COCO-type annotation file"
     record: dict[str, Any] = {}
     packed: list[tuple[int | str, bytes]] = []
@@ -140,9 +147,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _instances(
-    name: str, record: Mapping[str, Any], images: Mapping[int | str, _Image], path: Path, rejects: list[Reject],
+    name: str,
+    record: Mapping[str, Any],
+    images: Mapping[int | str, _Image],
+    path: Path,
+    rejects: list[Reject],
     origin: str,
-) -> dict[int | str, list[Segmentation]]:  # fmt: skip
+) -> dict[int | str, list[Segmentation]]:
     found: dict[int | str, list[Segmentation]] = {}
     categories = _categories(record.get("categories"), path)
     for entry in record["annotations"]:
@@ -153,7 +164,10 @@ def _instances(
                 rejects.append(_reject(name, f"{origin}#{entry['id']}", *why))
                 continue
             category = categories.get(str(entry.get("category_id")))
-            mask = Segmentation(canonical(_usable(shape)), category, f"annotation {entry['id']}", images[number].size)
+            if isinstance(shape, list):
+                shape = [p[: len(p) // 2 * 2] for p in shape if len(p) >= _MIN_COORDINATES]
+            what = f"annotation {entry['id']}"
+            mask = Segmentation(canonical(shape), category, what, images[number].size)
             found.setdefault(number, []).append(mask)
     return found
 
@@ -182,19 +196,21 @@ def _unusable(entry: Mapping[str, Any], shape: Any, has_image: bool) -> tuple[Re
     return None
 
 
-def _usable(shape: Any) -> Any:
-    return [p[: len(p) // 2 * 2] for p in shape if len(p) >= _MIN_COORDINATES] if isinstance(shape, list) else shape
-
-
 def file_name(image: Mapping[str, Any], path: Path) -> str:
-    """`file_name` of a COCO entry; LVIS has none: the last two parts of `coco_url`. Never one that leaves the archive."""
+    """Return `file_name` of a COCO entry, or the last two parts of LVIS's `coco_url`.
+
+    Never a path that leaves the archive.
+    """
     if image.get("file_name"):
         parts = re.split(r"[\\/]+", str(image["file_name"]))
     elif image.get("coco_url"):
         parts = str(image["coco_url"]).split("/")[-2:]
     else:
         raise UserError(
-            "an image has neither file_name nor coco_url", file=path, key=f"image {image.get('id')}", cure=_CURE
+            "an image has neither file_name nor coco_url",
+            file=path,
+            key=f"image {image.get('id')}",
+            cure=_CURE,
         )
     while ".." in parts:
         parts = parts[parts.index("..") + 1 :]
@@ -217,7 +233,7 @@ class Places:
         self._missing: list[str] = []
 
     def find(self, file_name: str) -> Path | None:
-        """The image; None, and an error later, if it is not there."""
+        """Find the image; None, and an error later, if it is not there."""
         parts = file_name.split("/")
         tails = ["/".join(parts[start:]) for start in range(len(parts))]
         paths = [(base, tail) for tail in tails for base in self._bases]

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from hqsam_base import rle
-from hqsam_datasets.formats.images import ImageError, MaskEncoding, decode_labels, decode_mask, histogram
+from hqsam_datasets.formats.images import (
+    ImageError,
+    MaskEncoding,
+    decode_labels,
+    decode_mask,
+    histogram,
+)
 from hqsam_datasets.formats.manifest import Reject
 
 
@@ -35,15 +41,15 @@ class SourceOptions(BaseModel):
         expected: number of samples after rejects; a difference stops the run. None: any number but 0 will do.
         drop_known_bad: leave out what the data sheet lists as bad. If false, those are judged like any other file
             (masks of another size are then stretched to the image).
-        skip: further file stems to leave out, for bad files that the sheet does not know yet.
+        skip: further file stems to leave out, for bad files that the sheet does not list yet.
         kind: the file of this folder that reads the archive: the set's own (`ecssd`), or `folder`, `label_maps`, `coco_json`,
-            `lvis_json` for one's own data. In params.yaml every section says it, because DVC takes the section's code
-            dependency from here; None, for use without DVC: the file called like the section.
+            `lvis_json` for own data. Every section of params.yaml names it, because DVC reads the section's code
+            dependency here; None, for use without DVC: the file named like the section.
         images: for own data, the folder of the images inside the archive.
         masks: for own data, the folder of the masks (it may be the same).
         annotations: for own data, the annotation file inside the archive.
-        limit: take only so many images, chosen by a hash of their names: a subset of a large set.
-        max_instances: take at most so many instances of an image, where the source chooses (SA-1B); by a hash, too.
+        limit: take at most this many images, chosen by a hash of their names: a subset of a large set.
+        max_instances: take at most this many instances of an image, chosen by a hash (SA-1B only).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -142,7 +148,7 @@ class LabelMap:
     path: Path
 
     def load(self, size: tuple[int, int]) -> Iterator[LoadedMask]:
-        """One mask per label, in ascending order; the label is the category."""
+        """Yield one mask per label, in ascending order; the label is the category."""
         labels = decode_labels(read_file(self.path, "unreadable_mask"))
         values = [int(value) for value in np.flatnonzero(histogram(labels)) if 0 < value < 255]
         if not values:
@@ -170,7 +176,10 @@ class Segmentation:
     def load(self, size: tuple[int, int]) -> list[LoadedMask]:
         """Rasterise at the size that the mask was drawn on, as pycocotools does."""
         height, width = self.size or size
-        if (height, width) not in (size, size[::-1]):  # swapped: drawn on a photograph as it is stored, turned
+        if (height, width) not in (
+            size,
+            size[::-1],
+        ):  # swapped: drawn on a photograph as it is stored, turned
             detail = f"image {size[1]}x{size[0]}, the annotation file says {width}x{height}"
             raise ImageError("size_mismatch", detail)
         try:
@@ -230,7 +239,7 @@ class Source(Protocol):
 
 
 def read_file(path: Path, reason: Literal["unreadable_image", "unreadable_mask"]) -> bytes:
-    """The bytes of a file; an ImageError with `reason` if it cannot be read."""
+    """Read a file; an ImageError with `reason` if that fails."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -238,6 +247,6 @@ def read_file(path: Path, reason: Literal["unreadable_image", "unreadable_mask"]
 
 
 def relative(path: Path, root: Path) -> str:
-    """Path inside the archive, with forward slashes."""
+    """Return the path inside the archive, with forward slashes."""
     whole, base = path.as_posix(), root.as_posix() + "/"  # a tenth of the time of `relative_to`
     return whole[len(base) :] if whole.startswith(base) else path.relative_to(root).as_posix()

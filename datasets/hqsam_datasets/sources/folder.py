@@ -17,7 +17,16 @@ from hqsam_base.errors import UserError
 from hqsam_base.filenames import is_hidden, one_form
 from hqsam_datasets.fetch.extract import NotHadError, below, find_root, found_below
 from hqsam_datasets.formats.manifest import Reject
-from hqsam_datasets.sources.base import DataSheet, LabelMap, MaskFile, MaskRef, Pair, Scan, SourceOptions, relative
+from hqsam_datasets.sources.base import (
+    DataSheet,
+    LabelMap,
+    MaskFile,
+    MaskRef,
+    Pair,
+    Scan,
+    SourceOptions,
+    relative,
+)
 from hqsam_datasets.sources.own import LOSSY, SUFFIXES, found_single
 from hqsam_datasets.sources.skip import Skip
 
@@ -101,7 +110,7 @@ class AnyFolder:
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files by their path below `folder` without extension; hidden ones are left out.
+    """List files by their path below `folder` without extension; hidden ones are left out.
 
     Raises:
         UserError: if two files have the same stem: which one counts would be a guess.
@@ -115,13 +124,18 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         stem = stem_of(inner)
         if stem in found:
             cure = "keep one of them"
-            raise UserError(f"{found[stem].name} and {path.name} have the same stem", file=path, key=stem, cure=cure)
+            raise UserError(
+                f"{found[stem].name} and {path.name} have the same stem",
+                file=path,
+                key=stem,
+                cure=cure,
+            )
         found[stem] = path
     return found
 
 
 def stem_of(inner: Path) -> str:
-    """What pairs an image with its masks: the path below the folder without extension, in one Unicode form.
+    """Return what pairs an image with its masks: the path below the folder without extension, in one Unicode form.
 
     macOS writes `ö` as two characters, most others as one: a mask made on another system must still be found.
     """
@@ -129,7 +143,7 @@ def stem_of(inner: Path) -> str:
 
 
 def mask_finder(masks: Collection[str]) -> Callable[[str], list[str]]:
-    """Gives the stems of an image's masks: the same one, or else all in the folder of that name."""
+    """Return the stems of an image's masks: the same one, or else all in the folder of that name."""
     by_folder: dict[str, list[str]] = {}
     for stem in sorted(masks):
         by_folder.setdefault(stem.rpartition("/")[0], []).append(stem)

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from hqsam_base.errors import UserError
 from hqsam_base.texts import read_lines
-from hqsam_datasets.fetch.extract import below, find_root, found_below, has_files, list_files, packed_inside
+from hqsam_datasets.fetch.extract import (
+    below,
+    find_root,
+    found_below,
+    has_files,
+    list_files,
+    packed_inside,
+)
 from hqsam_datasets.formats.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, MaskFile, Pair, Scan, SourceOptions, relative
 
@@ -65,7 +72,7 @@ class _Files:
     listing: Path | None
 
     def partner(self, stem: str, image_is_missing: bool) -> Path:
-        """Where the missing half of a pair should be."""
+        """Return where the missing half of a pair should be."""
         if image_is_missing:
             return self.image_dir / f"{stem}{IMAGE_SUFFIXES[0]}"
         return self.mask_dir / f"{stem}{MASK_SUFFIXES[0]}"
@@ -90,7 +97,16 @@ class FolderSource:
 
     def scan(self, name: str, root: Path, options: SourceOptions) -> Scan:
         """Pair images with masks by stem, strictly; see `base.Source.scan`."""
-        _check_options(name, options)
+        # A published set lies where its authors put it: keys of own data would be ignored.
+        for key in ("images", "masks", "annotations"):
+            if getattr(options, key) is not None:
+                cure = f"remove {key}, or say `kind: folder` if these are files of your own"
+                raise UserError(
+                    "only own data have this key; this set's folders are known",
+                    file="params.yaml",
+                    key=f"sources.{name}.{key}",
+                    cure=cure,
+                )
         layout, places = self._find(name, root)
         rules = _Rules(name, self._sheet, options)
         pairs: list[Pair] = []
@@ -103,7 +119,9 @@ class FolderSource:
         found: list[tuple[Layout, dict[str, Path]]] = []
         for any_case, layout in itertools.product((False, True), self._layouts):
             if (places := _resolved(root, layout, any_case)) is not None:
-                if _has_images(layout, places):
+                if layout.marker is not None or all(
+                    has_files(places[part.images], IMAGE_SUFFIXES) for part in layout.parts
+                ):
                     return layout, places
                 found.append((layout, places))
         if found:  # the flat layout of one archive is the empty outer folder of another's
@@ -116,17 +134,6 @@ class FolderSource:
             key=f"sources.{name}.archive",
             cure=packed_inside(root) or "name the archive that the data sheet describes",
         )
-
-
-def _check_options(name: str, options: SourceOptions) -> None:
-    """A published set lies where its authors put it: what only own data have would be ignored."""
-    for key in ("images", "masks", "annotations"):
-        if getattr(options, key) is not None:
-            cure = f"remove {key}, or say `kind: folder` if these are files of your own"
-            raise UserError(
-                "only own data have this key; this set's folders are known", file="params.yaml",
-                key=f"sources.{name}.{key}", cure=cure,
-            )  # fmt: skip
 
 
 class _Rules:
@@ -145,7 +152,7 @@ class _Rules:
         self.rejects: list[Reject] = []
 
     def drops(self, stem: str, origin: str) -> bool:
-        """Whether this pair is left out; the reject is noted."""
+        """Return whether this pair is left out, and note the reject."""
         plain = normal_name(stem)
         if (bad := self._spelled.get(plain)) is not None:
             self._met.add(bad)
@@ -158,12 +165,12 @@ class _Rules:
         return False
 
     def why_bad(self, stem: str) -> str | None:
-        """What the data sheet says against this stem."""
+        """Return what the data sheet says against this stem."""
         bad = self._spelled.get(normal_name(stem))
         return None if bad is None else self._known_bad[bad]
 
     def orphan(self, path: Path, stem: str, origin: str, missing: Path | None) -> None:
-        """A file without partner: noted as stray or bad where the sheet or `skip` lists it, else an error later."""
+        """Note a file without partner: stray or bad where the sheet or `skip` lists it, else an error later."""
         why = self._strays.get(normal_name(stem + path.suffix)) or self._stray_suffixes.get(path.suffix)
         if why is not None:
             self.reject(origin, "stray_file", why)
@@ -171,7 +178,7 @@ class _Rules:
             self._orphans.append((path, f"has no {missing}" if missing else "is neither image nor mask of a pair"))
 
     def absent(self, path: Path, stem: str, listing: Path) -> None:
-        """An image that the set's own list names and that is not there: an error later, unless the sheet or `skip` lists it."""
+        """Note an image of the set's own list that is not there: an error later unless the sheet or `skip` lists it."""
         if not self.drops(stem, path.name):
             self._orphans.append((path, f"is named in {listing} and is not there"))
 
@@ -193,17 +200,20 @@ class _Rules:
         )
 
     def unmatched(self) -> tuple[str, ...]:
-        """Known bad stems that no file had: the archive names its files differently, or was cleaned."""
+        """Return known bad stems that no file had: the archive names its files differently, or was cleaned."""
         return tuple(sorted(set(self._known_bad) - self._met))
 
 
 def normal_name(stem: str) -> str:
-    """A stem without regard to case and punctuation: `bamboo_slip/7`, `bamboo_slip_7` and `bamboo-slip-7` are one."""
+    """Return a stem without case and punctuation: `bamboo_slip/7`, `bamboo_slip_7` and `bamboo-slip-7` are one."""
     return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
 
 
 def _spellings(stem: str) -> set[str]:
-    """How a flat repack may call `bamboo_slip/7`; a name without folder has one spelling."""
+    """Return how a flat repack may spell `bamboo_slip/7`.
+
+    A name without folder has one spelling.
+    """
     folder, _, name = stem.rpartition("/")
     ways = (f"{folder}/{name}", f"{folder}{name}", f"{name}/{folder}", f"{name}{folder}") if folder else (stem,)
     return {normal_name(way) for way in ways}
@@ -252,7 +262,7 @@ def _files_of(places: Mapping[str, Path], part: Part) -> _Files:
         elif not shared:
             others.append(path)
     listing = places[part.listing] if part.listing else None
-    wanted = None if listing is None else _wanted(listing)
+    wanted = None if listing is None else frozenset(Path(line).stem for line in read_lines(listing))
     return _Files(image_dir, mask_dir, part.nested, images, masks, tuple(others), wanted, listing)
 
 
@@ -267,16 +277,8 @@ def _stem_of(path: Path, nested: bool) -> str:
     return f"{path.parent.name}/{path.stem}" if nested else path.stem
 
 
-def _wanted(listing: Path) -> frozenset[str]:
-    return frozenset(Path(line).stem for line in read_lines(listing))
-
-
-def _has_images(layout: Layout, places: Mapping[str, Path]) -> bool:
-    return layout.marker is not None or all(has_files(places[part.images], IMAGE_SUFFIXES) for part in layout.parts)
-
-
 def _resolved(root: Path, layout: Layout, any_case: bool) -> dict[str, Path] | None:
-    """Where each path of the layout lies: together if possible, else wherever (archives published in several files)."""
+    """Return where each path of the layout lies: together if possible, else anywhere (archives of several files)."""
     try:
         base = find_root(root, layout.needs[0], any_case=any_case)
         if layout.marker is not None:

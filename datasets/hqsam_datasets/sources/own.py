@@ -1,4 +1,4 @@
-"""What all data of one's own have in common: which files are images, and where the folders and files named lie."""
+"""What all own data have in common: which files are images, and where named folders and files lie."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUFFIXES = (*LOSSY, ".png", ".bmp", ".tif", ".tiff", ".gif")
 
 
 def found_single(root: Path, wanted: str, *, key: str) -> Path:
-    """What the parameter `key` names, searched as `found_below` does, if it is the only one so near to `root`.
+    """Return what the parameter `key` names, searched as `found_below` does, if only one lies that near to `root`.
 
     Raises:
         UserError: if it is not there, or several times, say for each split: the others would be left out without a word.

@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hqsam_base.errors import UserError
 from hqsam_datasets.formats.images import ImageError
@@ -48,14 +47,14 @@ class _Annotations:
         """Read the file and rasterise the chosen masks only."""
         try:
             record = json.loads(read_file(self.path, "unreadable_mask"))
-            entries = sorted(record["annotations"], key=self._order)[: self.max_instances]
+            entries = sorted(
+                record["annotations"],
+                key=lambda entry: hashlib.sha256(f"{self.path.stem}/{entry['id']}".encode()).digest(),
+            )[: self.max_instances]
             shapes = [Segmentation(entry["segmentation"], name=f"annotation {entry['id']}") for entry in entries]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ImageError("invalid_annotation", f"{type(error).__name__}: {error}") from error
         return [mask for shape in shapes for mask in shape.load(size)]
-
-    def _order(self, entry: Any) -> bytes:
-        return hashlib.sha256(f"{self.path.stem}/{entry['id']}".encode()).digest()
 
 
 class _Sa1b:
@@ -77,13 +76,21 @@ class _Sa1b:
                 rejects.append(Reject(source=name, origin=origin, reason="known_bad", detail="listed in skip"))
             elif not annotations.is_file():
                 cure = "unpack the archive again, or list the stem under this key"
-                raise UserError(f"{image} has no {annotations.name}", file=image, key=f"sources.{name}.skip", cure=cure)
+                raise UserError(
+                    f"{image} has no {annotations.name}",
+                    file=image,
+                    key=f"sources.{name}.skip",
+                    cure=cure,
+                )
             else:
                 reference = _Annotations(annotations, options.max_instances)
                 pairs.append(Pair(image.stem, image, (reference,), origin, relative(annotations, root)))
         if not pairs:
             raise UserError(
-                "the archive holds no images", file=root, key=f"sources.{name}.archive", cure="see its data sheet"
+                "the archive holds no images",
+                file=root,
+                key=f"sources.{name}.archive",
+                cure="see its data sheet",
             )
         return Scan(tuple(pairs), tuple(rejects))
 

@@ -27,6 +27,14 @@ SOURCE = FolderSource(
     SHEET,
     layouts=(
         Layout(parts=(Part("ThinObject5K/images_train", "ThinObject5K/masks_train"),)),
-        Layout(parts=(Part("ThinObject5K/images", "ThinObject5K/masks", listing="ThinObject5K/list/train.txt"),)),
+        Layout(
+            parts=(
+                Part(
+                    "ThinObject5K/images",
+                    "ThinObject5K/masks",
+                    listing="ThinObject5K/list/train.txt",
+                ),
+            )
+        ),
     ),
 )

@@ -1,8 +1,8 @@
 """The systems of the paper's tables that are models, one file each, found by name.
 
 ``load("lora_encoder")`` imports ``hqsam/model/variants/lora_encoder.py`` and returns its constant ``VARIANT``. There is
-no list to edit: a new system is one new file; ``variant: NAME`` of a model in ``params.yaml`` chooses it. Files whose name
-begins with an underscore hold what several variants share.
+no list to edit: a new system is one new file; ``variant: NAME`` of a model in ``params.yaml`` chooses it. Files with
+a leading underscore hold what several variants share.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ load = _SEAM.load
 
 
 def build(name: str, backbone: Backbone) -> Head:
-    """A fresh head of a variant, not yet attached to a SAM.
+    """Return a fresh head of a variant, not yet attached to a SAM.
 
     Raises:
         UserError: Unknown variant.

@@ -20,7 +20,7 @@ _CHANGES: ContextVar[Mapping[nn.Module, nn.Module] | None] = ContextVar("hqsam_e
 
 
 def _hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-    """Forward hook: the layer's version of the output, or None for the output as it is."""
+    """Return the layer's version of the output, or None for the output as it is (a forward hook)."""
     changes = _CHANGES.get()
     if changes is None:
         return None
@@ -29,17 +29,20 @@ def _hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tens
 
 
 class EncoderHead(Head, ABC):
-    """One layer for each attention block of the encoder; SAM's token predicts the mask from the changed embedding."""
+    """One layer for each attention block of the encoder.
+
+    SAM's token predicts the mask from the changed embedding.
+    """
 
     changes_encoder: ClassVar[bool] = True
 
     @abstractmethod
     def layer(self, attention: Any) -> nn.Module:
-        """The layer for one block, called with (input, output) of the module of ``place``."""
+        """Make the layer for one block, called with (input, output) of the module of ``place``."""
 
     @abstractmethod
     def place(self, attention: Any) -> nn.Module:
-        """The module inside (or equal to) an attention block whose output the layer changes."""
+        """Return the module inside (or equal to) an attention block; the layer changes its output."""
 
     def attach(self, sam: Any) -> None:
         """Make the layers and hook them to the encoder."""
@@ -49,7 +52,7 @@ class EncoderHead(Head, ABC):
             self.place(block).register_forward_hook(_hook)
 
     def encode(self, sam: Any, input_B3SS: Tensor) -> Tensor:
-        """SAM's encoder with the layers in force."""
+        """Run SAM's encoder with the layers in force."""
         places = [self.place(block) for block in attention_blocks(sam.image_encoder)]
         token = _CHANGES.set(dict(zip(places, self.layers, strict=True)))
         try:
@@ -59,5 +62,5 @@ class EncoderHead(Head, ABC):
 
 
 def attention_blocks(encoder: nn.Module) -> list[Any]:
-    """The self-attention modules of a ViT or TinyViT: those with one projection to queries, keys and values."""
+    """Return the self-attention modules of a ViT or TinyViT: those with one projection to queries, keys and values."""
     return [module for module in encoder.modules() if isinstance(getattr(module, "qkv", None), nn.Linear)]

@@ -23,12 +23,12 @@ class ContextTokens(nn.Embedding):
         super().__init__(self.NUMBER, decoder_dim)
 
     def before(self, tokens_KC: Tensor) -> Tensor:
-        """These tokens, then others."""
+        """Put these tokens before others."""
         return torch.cat([self.weight, tokens_KC])
 
 
 def trainable_copy(module: M) -> M:
-    """A copy whose parameters train and whose buffers (fixed numbers) stay out of the state dict."""
+    """Copy a module: its parameters train, its buffers (fixed numbers) stay out of the state dict."""
     copied = copy.deepcopy(module).requires_grad_(True)
     for part in copied.modules():
         for name, buffer in list(part.named_buffers(recurse=False)):

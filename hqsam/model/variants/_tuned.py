@@ -9,7 +9,7 @@ from torch import nn
 
 from hqsam.model.variants._parts import trainable_copy
 
-_OUTPUT = 0  # SAM's mask token for single-mask output: the one whose mask is trained
+_OUTPUT = 0  # SAM's mask token for single-mask output: its mask is trained
 
 
 class TunedDecoder(nn.Module):
@@ -31,7 +31,7 @@ class TunedDecoder(nn.Module):
         self.output_hypernetworks_mlps = nn.ModuleList([trainable_copy(decoder.output_hypernetworks_mlps[_OUTPUT])])
 
     def view(self, decoder: Any) -> SimpleNamespace:
-        """This decoder with the rest from ``decoder``."""
+        """Return this decoder with the rest from ``decoder``."""
         return view(
             decoder,
             transformer=self.transformer,
@@ -43,7 +43,7 @@ class TunedDecoder(nn.Module):
 
 
 def view(decoder: Any, *, output_mlp: nn.Module, **tuned: Any) -> SimpleNamespace:
-    """The attributes of a mask decoder that decoding uses, some of them tuned.
+    """Return the attributes of a mask decoder that decoding uses, some of them tuned.
 
     Args:
         decoder: Where the others come from.

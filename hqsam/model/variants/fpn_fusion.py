@@ -26,7 +26,7 @@ class _PyramidHead(TokenHead):
         self.output = nn.Conv2d(width, feature, 3, padding=1)
 
     def fuse(self, *, final_BCHW: Tensor, early_BVHW: Tensor) -> Tensor:
-        """The upper two levels at mask size, ``[B,C/4,h,w]``."""
+        """Return the upper two levels at mask size, ``[B,C/4,h,w]``."""
         levels = self.lateral_final(final_BCHW) + self.lateral_early(early_BVHW)
         return functional.interpolate(levels, scale_factor=4, mode="nearest")
 

@@ -11,5 +11,7 @@ def _build(backbone: Backbone) -> Head:
 
 
 VARIANT = Variant(
-    name="fusion_final", paper=("3: fusion conv on final-layer feature only (no mask feature)",), build=_build
+    name="fusion_final",
+    paper=("3: fusion conv on final-layer feature only (no mask feature)",),
+    build=_build,
 )

@@ -12,6 +12,12 @@ def _build(backbone: Backbone) -> Head:
 
 VARIANT = Variant(
     name="hq",
-    paper=("2: HQ-SAM", "3: mask feature + final-layer + early-layer (HQ-SAM)", "4: HQ-SAM", "9: HQ-SAM", "10: HQ-SAM"),
+    paper=(
+        "2: HQ-SAM",
+        "3: mask feature + final-layer + early-layer (HQ-SAM)",
+        "4: HQ-SAM",
+        "9: HQ-SAM",
+        "10: HQ-SAM",
+    ),
     build=_build,
 )

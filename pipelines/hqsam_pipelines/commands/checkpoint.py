@@ -64,7 +64,7 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(help=".pth or .safetensors; for hf_sam_hq a folder.")],
     to: Annotated[Target, typer.Option(help="Format to write; hq_sam is the official merged one.")],
-    backbone: Annotated[str | None, typer.Option(help="Default: told by the weights.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Default: detected from the weights.")] = None,
     base: Annotated[Path | None, typer.Option(help="SAM's weights, if SOURCE holds a trained head only.")] = None,
 ) -> None:
     """Write a checkpoint in another format; the weights stay the same."""

@@ -39,7 +39,7 @@ def onnx(
     checkpoint: Annotated[Path, typer.Option(help="Weights: a whole SAM or HQ-SAM, or a model that training wrote.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write; files of the same name are replaced.")],
     head: Annotated[Path | None, typer.Option(help="A trained HQ head, if --checkpoint is a plain SAM.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="vit_b, vit_l, ...; default: told by the weights.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="vit_b, vit_l, ...; default: detected from the weights.")] = None,
     part: Annotated[
         PartName, typer.Option(help="Image encoder, prompt encoder with decoder, or both.")
     ] = PartName.both,

@@ -106,7 +106,7 @@ def predict(
     point: Points = None,
     negative: Negatives = None,
     mask: Annotated[Path | None, typer.Option(metavar="PNG", help="Coarse mask of the image's size.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="vit_b, vit_l, ...; default: told by the weights.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="vit_b, vit_l, ...; default: detected from the weights.")] = None,
     base: Annotated[Path | None, typer.Option(help="SAM's weights, if --checkpoint holds a trained head only.")] = None,
     output: Annotated[
         Output, typer.Option(help="SAM + HQ logits, the HQ token alone (best for single objects), or plain SAM.")

@@ -36,7 +36,7 @@ def folders(
         tables: the files of the benchmark that are wanted; None: all of them.
 
     Raises:
-        NotAvailableError: a file cannot be had here.
+        NotAvailableError: a file is unavailable here.
     """
     truth, predictions = f"data/benchmarks/{benchmark}", f"data/predictions/{benchmark}-{model}"
     repository = revision.repository

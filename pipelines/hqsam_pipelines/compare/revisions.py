@@ -36,7 +36,7 @@ _SUBJECT = 300  # characters of a commit's subject that are shown
 
 
 class NotAvailableError(Exception):
-    """A DVC output of a revision that cannot be had here.
+    """A DVC output of a revision that is unavailable here.
 
     Attributes:
         folder: the output.
@@ -100,7 +100,7 @@ class Revision:
             folder: an output of the run, such as data/scores/coco-nano.
 
         Returns:
-            None if it cannot be told: dvc.lock does not have them, or the folder belongs to no single run.
+            None if it is unknown: dvc.lock does not have them, or the folder belongs to no single run.
         """
         path = f"{METRICS}/{PurePosixPath(folder).name}.json"
         found, recorded = self.metrics.get(path), self.outputs.get(path)
@@ -176,7 +176,7 @@ class Repository:
         """A file of a DVC output folder at a revision: a path, or the content if it came from a remote.
 
         Raises:
-            NotAvailableError: it cannot be had here.
+            NotAvailableError: it is unavailable here.
         """
         disk, agrees = self.root / folder / name, revision.agrees(folder)
         if not revision.sha and disk.is_file() and self._goes_with_metrics(disk, revision.outputs.get(folder), agrees):

@@ -37,7 +37,7 @@ class Change:
         main: whether it belongs into the short table even without a test.
         a, b: values as shown; None if that side has none.
         difference: b - a.
-        interval: paired bootstrap of the difference; None if the quantity has none or a table could not be had.
+        interval: paired bootstrap of the difference; None if the quantity has none or a table is unavailable.
         p_holm: corrected p-value, NaN if untested.
         verdict: ``same``: every instance is equal; ``untested``: no interval; ``not comparable``: other protocol.
         note: why there is no interval, or what differs.

@@ -133,7 +133,7 @@ def quality(run: Run) -> dict[str, Any]:
 
 
 def missing(run: Run) -> dict[str, str]:
-    """Benchmark to why it has no score, or not all: what could not be had of it, and how to get it."""
+    """Benchmark to why it has no score, or not all: what of it is unavailable, and how to get it."""
     done = read_optional(run.root / "data" / "validation" / "validation.json")
     found = {name: str(text) for name, text in done.get("missing", {}).items()}
     for name in run.params.get("benchmarks", {}):

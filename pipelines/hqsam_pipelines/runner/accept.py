@@ -29,7 +29,7 @@ class Accepted:
     """What became of the stages.
 
     Attributes:
-        accepted: Stages whose code alone had changed; dvc.lock now has the digests of today's code.
+        accepted: Stages with no change but their code; dvc.lock now has the digests of today's code.
         left: Stage to what else differs from dvc.lock; these are unchanged and run again.
     """
 
@@ -69,7 +69,7 @@ def accept_code(root: Path) -> Accepted:
 
 
 def _reworded(lock: Path, commands: Mapping[str, Any]) -> set[str]:
-    """Stages whose command in dvc.lock is today's with the stage's own names behind it, as dvc.yaml had them once."""
+    """Return stages with today's command in dvc.lock plus the stage's own names, as dvc.yaml once had them."""
     content: Any = read_yaml(lock)
     locked = {name: str(stage.get("cmd")) for name, stage in content.get("stages", {}).items()}
     return {
@@ -79,7 +79,7 @@ def _reworded(lock: Path, commands: Mapping[str, Any]) -> set[str]:
 
 
 def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
-    """What differs besides code, in DVC's words; empty if nothing does.
+    """Return what differs besides code, in DVC's words; empty if nothing does.
 
     Args:
         entries: DVC's status of a stage: `{"changed deps": {path: word}}`, or a text.
@@ -98,5 +98,9 @@ def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
 
 
 def _is_code(path: str, word: Any) -> bool:
-    folders = (CODE_FOLDER, *(f"{folder}/{name}" for name, folder in PACKAGES.items() if folder != "."), "hqsam")
+    folders = (
+        CODE_FOLDER,
+        *(f"{folder}/{name}" for name, folder in PACKAGES.items() if folder != "."),
+        "hqsam",
+    )
     return word in ("modified", "new") and any(path == f or path.startswith(f"{f}/") for f in folders)

@@ -6,23 +6,23 @@ import os
 import time
 from pathlib import Path
 
-_told: list[float] = []
+_start: list[float] = []
 
 
 def process_start_time() -> float:
-    """Seconds since the epoch at which this run's process began, accurate to about 10 ms.
+    """Return seconds since the epoch at which this run's process began, accurate to about 10 ms.
 
     In a child of the stage host it is the time at which the waiting client began. Where `/proc` is missing it is the time
     of the first call.
     """
-    if not _told:
-        _told.append(_from_proc() or time.time())
-    return _told[0]
+    if not _start:
+        _start.append(_from_proc() or time.time())
+    return _start[0]
 
 
 def set_process_start_time(value: float) -> None:
-    """Tell the time that `process_start_time` returns from now on."""
-    _told[:] = [value]
+    """Set the time that `process_start_time` returns from now on."""
+    _start[:] = [value]
 
 
 def _from_proc() -> float | None:

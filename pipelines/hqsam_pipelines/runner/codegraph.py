@@ -27,7 +27,7 @@ STAGE = "code"
 """The stage that writes the digests; all others wait for it."""
 
 PLUMBING = ("hqsam_pipelines.config", "hqsam_pipelines.runner")
-"""Packages whose modules start, watch and record a stage or check its parameters, and cannot move a
+"""Packages of modules that start, watch and record a stage or check its parameters, and cannot move a
 number. They are left out: an edit of the progress bar must not train a model again. The values of the
 parameters themselves are tracked by DVC."""
 
@@ -44,7 +44,7 @@ SEAMS = {
     "score": ("hqsam_metrics.scores",),
     "report": ("hqsam_datasets.prompts", "hqsam_metrics.scores"),
 }  # fmt: skip
-"""Packages whose modules a stage finds by name: no import statement shows them."""
+"""Packages of modules that a stage finds by name: no import statement shows them."""
 
 RECORDS = {"report": ("hqsam.systems",)}
 """Packages of which a stage reads what the files say of themselves, and runs nothing: what they import does not matter to it."""
@@ -61,7 +61,10 @@ OWN_FILES = {
         ("hqsam.model.backbones", "BACKBONE", "${item.backbone}"),
         ("hqsam.model.variants", "VARIANT", "${item.variant}"),
     ),
-    "predict": (("hqsam.model.backbones", "BACKBONE", None), ("hqsam.model.variants", "VARIANT", None)),
+    "predict": (
+        ("hqsam.model.backbones", "BACKBONE", None),
+        ("hqsam.model.variants", "VARIANT", None),
+    ),
 }
 """Stages that run per entry of one or more seams: the package, the constant that marks an entry's file, and how dvc.yaml
 names that file beside the digests, so that a new entry runs nothing but itself. None: another stage's output changes with the
@@ -109,28 +112,30 @@ class CodeGraph:
         self._used = _used(self._params)
 
     def verbs(self) -> list[str]:
-        """The stages that have digests: all but the one that writes them."""
+        """Return the stages that have digests: all but the one that writes them."""
         return [verb for verb in modules_of(self._root, "hqsam_pipelines.stages") if verb != STAGE]
 
     def digested(self, verb: str) -> list[str]:
-        """The files of a stage's code that dvc.yaml does not name itself, sorted; paths relative to the repository."""
+        """Return the files of a stage's code that dvc.yaml does not name itself: sorted, relative to the repository."""
         entries = {package: self._entries(package, mark) for package, mark, _ in OWN_FILES.get(verb, ())}
         own = {f"{self._place(package)}/{name}.py" for package, names in entries.items() for name in names}
-        data = {path for folder in DATA.get(verb, ()) for path in self._files_in(folder)}
+        inside = (path for folder in DATA.get(verb, ()) for path in (self._root / folder).rglob("*"))
+        files = (path for path in inside if path.is_file() and "__pycache__" not in path.parts)
+        data = {path.relative_to(self._root).as_posix() for path in files}
         return sorted((self.code_of(verb, entries if entries else None) - own) | data)
 
     def sections(self, verb: str) -> dict[str, str]:
-        """Digests of the sections of params.yaml that a stage reads and that DVC cannot watch, where they are there."""
+        """Return digests of the sections of params.yaml that a stage reads and DVC cannot watch, where they exist."""
         there = [name for name in SECTIONS.get(verb, ()) if name in self._params]
         return {f"params.yaml:{name}": hashlib.sha256(json_bytes(self._params[name])).hexdigest() for name in there}
 
     def named(self, verb: str) -> list[str]:
-        """The code files that dvc.yaml names itself for a stage: those of its entry, with DVC's placeholders."""
+        """Return the code files that dvc.yaml itself names for a stage: its entry's, with DVC's placeholders."""
         places = [(self._place(package), name) for package, _, name in OWN_FILES.get(verb, ()) if name is not None]
         return [f"{place}/{name}.py" for place, name in places]
 
     def code_of(self, verb: str, names: Mapping[str, Iterable[str]] | None = None) -> set[str]:
-        """The modules that a stage's code consists of, plumbing left out.
+        """Return the files that a stage's code consists of, plumbing left out.
 
         Args:
             verb: The stage.
@@ -158,7 +163,7 @@ class CodeGraph:
         return {path.relative_to(self._root).as_posix() for path in paths}
 
     def _entries(self, package: str, constant: str) -> set[str]:
-        """Modules of a seam that are entries of it, not helpers: those that define its constant."""
+        """Return modules of a seam that are entries of it, not helpers: those that define its constant."""
         mark = re.compile(rf"^{constant}\b", re.MULTILINE)
         files = _folder(self._root, package).glob("*.py")
         return {path.stem for path in files if mark.search(path.read_text(encoding="utf-8"))}
@@ -166,13 +171,8 @@ class CodeGraph:
     def _place(self, package: str) -> str:
         return _folder(self._root, package).relative_to(self._root).as_posix()
 
-    def _files_in(self, folder: str) -> Iterator[str]:
-        for path in (self._root / folder).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                yield path.relative_to(self._root).as_posix()
-
     def _files(self, module: str) -> Iterator[Path]:
-        """The module's own file and those `__init__.py` above it that hold code."""
+        """Yield the module's own file and those `__init__.py` above it that hold code."""
         parts = module.split(".")
         for n in range(1, len(parts) + 1):
             found = self._module(".".join(parts[:n]))
@@ -180,7 +180,7 @@ class CodeGraph:
                 yield found.path
 
     def _imports(self, module: str) -> set[str]:
-        """Modules of this repository that a module imports anywhere, `if TYPE_CHECKING` left out."""
+        """Return modules of this repository that a module imports anywhere, `if TYPE_CHECKING` left out."""
         found = self._module(module)
         assert found is not None
         named = found.imports | {home for name in found.imports for home in self._home(name)}
@@ -189,7 +189,7 @@ class CodeGraph:
         return {name for name in every if not _is_plumbing(name)}
 
     def _home(self, name: str) -> Iterator[str]:
-        """The module behind `package.name` where the package resolves the name on first use."""
+        """Yield the module behind `package.name` where the package resolves the name on first use."""
         package, _, member = name.rpartition(".")
         found = self._module(package) if package else None
         if found is not None and member in found.homes:
@@ -203,7 +203,7 @@ class CodeGraph:
 
 
 def _used(params: Mapping[str, Any]) -> dict[str, set[str]]:
-    """The entries of those seams of which a run uses what params.yaml names: a new file runs nothing again until it is used."""
+    """Return the entries that params.yaml names, by seam: a new file runs nothing again until it is used."""
     systems = [entry for entry in params.get("systems", SECTION).values() if isinstance(entry, Mapping)]
     sets = [name for entry in params.get("benchmarks", {}).values() for name in entry["index"].get("prompt_sets", ())]
     kinds = (*DEFAULT, *params.get("augment", {}).get("prompts", ()))
@@ -243,7 +243,7 @@ def write_digests(root: Path, out: Path) -> dict[str, int]:
 
 
 def modules_of(root: Path, package: str) -> list[str]:
-    """Names of the public modules and packages directly inside a package, sorted."""
+    """Return names of the public modules and packages directly inside a package, sorted."""
     folder = _folder(root, package)
     if not folder.is_dir():
         return []
@@ -269,7 +269,7 @@ def _parse(path: Path, name: str) -> _Module:
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (SyntaxError, ValueError):
-        # The stages that import it will say so; those that do not must not be held up by a file that is being edited.
+        # Stages that import it will fail and say so; a file that is being edited must not stop the others.
         return _Module(path, frozenset(), {}, empty=False)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     imports = frozenset(found for node in _running(tree) for found in _names(node, package))
@@ -278,7 +278,7 @@ def _parse(path: Path, name: str) -> _Module:
 
 
 def _homes(tree: ast.Module) -> dict[str, str]:
-    """The table `_HOMES` of a package that imports its public names on first use (PEP 562)."""
+    """Return the table `_HOMES` of a package that imports its public names on first use (PEP 562)."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_HOMES" for t in node.targets):
             return dict(ast.literal_eval(node.value))
@@ -286,7 +286,7 @@ def _homes(tree: ast.Module) -> dict[str, str]:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes that can run: the bodies of `if TYPE_CHECKING:` cannot."""
+    """Yield all nodes that can run: the bodies of `if TYPE_CHECKING:` cannot."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
             for other in child.orelse:

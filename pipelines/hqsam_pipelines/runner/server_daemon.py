@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 HOSTS = ("127.0.0.1", "localhost")
 """What a browser may have in its address line."""
 
+_BACKLOG = 128
 WATCH_S = 1.0
 GRACE_S = 8.0
 
@@ -96,13 +97,15 @@ def main(argv: list[str]) -> int:
 def _open_door(preferred: int) -> socket.socket:
     """A socket on the preferred port if it is free (so that a page left open in a browser still works), else on any free one.
 
-    It is this process that binds it, and the port is told afterwards: nobody else can answer there in the meantime.
+    It listens at once, although the application needs seconds until it answers: at a port that is only bound, with
+    SO_REUSEADDR, any other user's process may listen first, and would be sent the password.
     """
     for port in (preferred, 0):
         door = socket.socket()
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             door.bind(("127.0.0.1", port))
+            door.listen(_BACKLOG)
         except (OSError, OverflowError):
             door.close()
             continue

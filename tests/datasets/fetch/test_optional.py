@@ -1,4 +1,4 @@
-"""Optional files that cannot be had: said, recorded, and left out all the way to the overlap gate and the data docs."""
+"""Optional files that are unavailable: said, recorded, and left out all the way to the overlap gate and the data docs."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ Make = Callable[[str, list[str]], Path]
 
 @pytest.fixture
 def lacking(tmp_path: Path) -> Make:
-    """The extracted tree of an embedded archive whose named files could not be had."""
+    """The extracted tree of an embedded archive whose named files are unavailable."""
 
     def make(name: str, files: list[str]) -> Path:
         folder = Path(shutil.copytree(fetched(name), tmp_path / "archives" / name))
@@ -208,4 +208,4 @@ def test_the_gates_go_on_and_say_what_they_did_not_see(lacking: Make, tmp_path: 
     )
     assert checked["success"] and sorted(checked["missing"]) == ["coco", "uvo"]
     page = (tmp_path / "checked" / "data_docs.html").read_text()
-    assert "What could not be had" in page and "uvo_videos_sparse_frames.zip - ask the authors" in page
+    assert "Unavailable files" in page and "uvo_videos_sparse_frames.zip - ask the authors" in page
