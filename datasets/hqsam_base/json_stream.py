@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hqsam_base.errors import UserError
-from hqsam_base.texts import open_text
+from hqsam_base.texts import open_text, packing
 
 _CHUNK = 1 << 20
 _WHOLE = 1 << 24
 _TOGETHER = 1 << 14
 _MAX_VALUE = 256 << 20
 _SPACE = " \t\r\n"
+_A_LIST = "give a JSON list of results: of a whole COCO file, the list `annotations`"
+_LISTS = ("annotations", "predictions", "results", "detections")
 
 
 def canonical(value: Any) -> bytes:
@@ -78,7 +80,15 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", file=path, cure="give an existing JSON file") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"is not valid JSON ({error})", file=path, cure="write or fetch the file again") from None
+        raise UserError(f"is not valid JSON ({error})", file=path, cure=_cure(path, error)) from None
+
+
+def _cure(path: Path, error: Exception) -> str:
+    if kind := packing(path):
+        return f"it is packed ({kind}): unpack it and give the file inside"
+    if getattr(error, "msg", None) == "Extra data":
+        return "if each line is a value of its own (JSON lines), write them as one list"
+    return "write or fetch the file again"
 
 
 def iterate_results(path: Path, *, whole: int = _WHOLE) -> Iterator[list[Any]]:
@@ -92,17 +102,29 @@ def iterate_results(path: Path, *, whole: int = _WHOLE) -> Iterator[list[Any]]:
         UserError: the file cannot be read, is no JSON, or no list.
     """
     if not path.is_file():
-        raise UserError("no such file", file=path, cure="give an existing JSON file")
-    cure = "give a JSON list of results: of a whole COCO file, the list `annotations`"
+        raise UserError(
+            "is a folder" if path.is_dir() else "no such file", file=path, cure="give an existing JSON file"
+        )
     if path.stat().st_size <= whole:
-        content = read_json(path)
-        if not isinstance(content, list):
-            raise UserError(f"must be a JSON list of results, is a {type(content).__name__}", file=path, cure=cure)
-        yield content
+        yield as_results(read_json(path), path)
         return
-    records = iterate_list(path, problem="is not valid JSON", cure=cure)
+    records = iterate_list(path, problem="is not valid JSON", cure=_A_LIST)
     while some := list(itertools.islice(records, _TOGETHER)):
         yield some
+
+
+def as_results(content: Any, name: Path | str) -> list[Any]:
+    """The content of a file of results.
+
+    Raises:
+        UserError: it is no list; where it holds one, the cure names it.
+    """
+    if isinstance(content, list):
+        return content
+    given = content if isinstance(content, dict) else {}
+    inside = next((key for key in _LISTS if isinstance(given.get(key), list)), None)
+    cure = _A_LIST if inside is None else f"give a JSON list of results: of this file, the list `{inside}`"
+    raise UserError(f"must be a JSON list of results, is a {type(content).__name__}", file=name, cure=cure)
 
 
 def iterate_list(path: Path, *, problem: str, cure: str) -> Iterator[Mapping[str, Any]]:
@@ -144,8 +166,12 @@ def _scanner(path: Path, problem: str, cure: str) -> Iterator[_Scanner]:
             yield _Scanner(file, wrong)
     except FileNotFoundError:
         raise UserError("the file does not exist", file=path, cure="fetch the archive again") from None
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", file=path, cure=cure) from None
     except UnicodeError as error:
-        raise UserError(f"not a text file: {error}", file=path, cure=cure) from error
+        raise UserError(
+            f"not a text file: {error}", file=path, cure=_cure(path, error) if packing(path) else cure
+        ) from error
 
 
 class _Scanner:

@@ -137,6 +137,8 @@ def segmentation_string(segmentation: Any, height: int, width: int) -> bytes:
         return string
     if isinstance(segmentation, list):
         return polygons_to_rle(segmentation, height, width)
+    if segmentation is None:
+        raise RleError(0, "there is no `segmentation`: masks are wanted, a box alone is none")
     raise RleError(0, f"`segmentation` must be polygons or a run-length code, is {type(segmentation).__name__}")
 
 

@@ -149,7 +149,11 @@ def _read_numbers(data: Bytes, offsets: Int) -> tuple[Int, Int]:
     if len(bits) and int(bits.max()) > 63:
         at = int(np.flatnonzero(bits > 63)[0])
         index = _owner(offsets, at)
-        raise RleError(index, f"character {chr(int(data[at]))!r} at {at - int(offsets[index])} is not of the code")
+        character, where = chr(int(data[at])), at - int(offsets[index])
+        printed = (
+            "; of bytes in Python, write counts.decode(), not str(counts)" if where == 1 and character in "'\"" else ""
+        )
+        raise RleError(index, f"character {character!r} at {where} is not of the code{printed}")
     more = bits > 31
     last = np.flatnonzero(~more)
     filled = np.flatnonzero(np.diff(offsets))

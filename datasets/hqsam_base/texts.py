@@ -14,6 +14,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def open_text(path: Path, *, errors: str = "strict") -> TextIO:
@@ -32,6 +33,13 @@ def open_text(path: Path, *, errors: str = "strict") -> TextIO:
         head = file.read(4)
     encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
     return path.open(encoding=encoding, errors=errors)
+
+
+def packing(path: Path) -> str | None:
+    """Returns by which program a file is packed, as its first bytes say; None: by none that is known."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    return next((name for mark, name in _PACKED.items() if head.startswith(mark)), None)
 
 
 def read_lines(path: Path) -> list[str]:

@@ -340,4 +340,6 @@ def _grids(
         return [amg().build_point_grid(max(1, points_per_side // factor**layer)) for layer in range(layers + 1)]
     if grids is None or len(grids) <= layers or any(np.ndim(g) != 2 or np.shape(g)[1] != 2 for g in grids):
         raise InputError(f"point_grids: {layers + 1} arrays [n, 2] are needed", cure="one per layer of crops")
+    if not all(((np.asarray(g) >= 0) & (np.asarray(g) <= 1)).all() for g in grids):
+        raise InputError("point_grids: a point lies outside 0..1", cure="divide x by the width and y by the height")
     return list(grids)

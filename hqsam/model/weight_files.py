@@ -12,7 +12,7 @@ import json
 import pathlib
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hqsam_base.errors import UserError
+from hqsam_base.texts import packing
 
 State = dict[str, Tensor]
 
@@ -150,8 +151,8 @@ def _safe() -> list[Any]:
 def _refusal(path: Path, error: Exception) -> UserError:
     named = _REFUSED.search(str(error))
     if named is None:
-        problem = "the file is not a readable checkpoint: not of torch.save"
-        return UserError(problem, file=path, cure="download it again")
+        problem, kind = "the file is not a readable checkpoint: not of torch.save", packing(path)
+        return UserError(problem, file=path, cure=f"unpack it ({kind})" if kind else "download it again")
     return UserError(
         f"the file is not a readable checkpoint: it holds a {named[1]}, which needs code to load", file=path,
         cure="save the state_dict() alone, where you have that code; files that need code to load are refused",
@@ -200,6 +201,7 @@ def _bare(state: State, path: Path) -> State:
     while not _known(names.values()) and (prefix := _shared_prefix(names.values())):
         names = {key: name.removeprefix(prefix) for key, name in names.items()}
     if not _known(names.values()):
+        _say_if_among_others(names.values(), path)
         return state
     bare = {names[key]: value for key, value in state.items()}
     if len(bare) != len(state):
@@ -208,6 +210,18 @@ def _bare(state: State, path: Path) -> State:
         )
     _check_colours(bare, path)
     return {key: value for key, value in bare.items() if key.rpartition(".")[2] not in _COLOURS}
+
+
+def _say_if_among_others(names: Collection[str], path: Path) -> None:
+    """Stop where a SAM lies below a prefix beside tensors of a loss or of another model: which of them is meant?"""
+    below: dict[str, set[str]] = {}
+    for name in names:
+        prefix, dot, rest = name.partition(".")
+        below.setdefault(prefix + dot, set()).add(rest)
+    if sams := sorted(prefix for prefix, inside in below.items() if _known(inside)):
+        problem = f"a SAM lies below {', '.join(sams)} beside tensors below {', '.join(sorted(set(below) - set(sams))[:4]) or 'it'}"
+        cure = f"save the tensors below {sams[0]} alone, without that prefix"
+        raise UserError(problem, file=path, cure=cure)
 
 
 def _known(names: Any) -> bool:

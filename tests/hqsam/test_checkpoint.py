@@ -1,6 +1,7 @@
 """Checkpoint formats: told apart, loaded strictly, written back."""
 
 import argparse
+import gzip
 import hashlib
 import itertools
 import json
@@ -349,6 +350,10 @@ def test_a_file_that_cannot_be_told_apart_or_run_says_why(tmp_path, nano):
         ({**plain, **{f"module.{k}": v for k, v in plain.items()}}, "same name"),
         ({"epoch": 3}, "no dictionary of tensors"),
         (
+            {"state_dict": {f"model.{k}": v for k, v in plain.items()} | {"loss.weight": torch.ones(3)}},
+            "a SAM lies below model. beside tensors below loss.",
+        ),
+        (
             {"state_dict": plain, "scheduler": torch.optim.lr_scheduler.StepLR},
             "holds a torch.optim.lr_scheduler.StepLR",
         ),
@@ -362,6 +367,9 @@ def test_a_file_that_cannot_be_told_apart_or_run_says_why(tmp_path, nano):
         torch.jit.script(torch.nn.Linear(2, 2)).save(program)
     with pytest.raises(UserError, match="TorchScript"):
         checkpoint.read(program)
+    (tmp_path / "packed.pth.gz").write_bytes(gzip.compress(b"weights"))
+    with pytest.raises(UserError, match=r"unpack it \(gzip\)"):
+        checkpoint.read(tmp_path / "packed.pth.gz")
 
 
 def test_folders_of_transformers_in_parts_and_as_bin(tmp_path, nano):

@@ -105,6 +105,8 @@ def test_masks_refuse(tmp_path, pairs):
     assert "01.png" in message()
     cv2.imwrite(str(tmp_path / "pred" / "01.png"), np.ones((90, 120), np.uint8))
     assert "0/1, not 0/255" in message()
+    cv2.imwrite(str(tmp_path / "pred" / "01.png"), np.eye(90, 120, dtype=np.uint8) * 2)
+    assert "0..2, not 0/255" in (said := message()) and "one mask for each object" in said and "Multiply" not in said
     cv2.imwrite(str(tmp_path / "pred" / "01.png"), np.full((9, 12), 255, np.uint8))
     assert "9 x 12" in message("--workers", "2")
     assert run("masks", "--pred", tmp_path / "none", "--gt", tmp_path / "gt").exit_code == 1

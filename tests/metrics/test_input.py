@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import math
 
@@ -39,7 +40,7 @@ def change(rows, at, **values):
 BAD_RESULTS = [
     ({"image_id": 999}, "image_id 999 is not in"),
     ({"image_id": "1"}, "image_id 1 is not in"),
-    ({"image_id": "a"}, "image_id a is not in"),
+    ({"image_id": "a"}, "image_id a is not in .* not by the names of pictures"),
     ({"image_id": True}, "image_id"),
     ({"image_id": None}, "image_id"),
     ({"category_id": 1.5}, "category_id"),
@@ -48,7 +49,11 @@ BAD_RESULTS = [
     ({"score": "0.9"}, "score"),
     ({"segmentation": {"size": [1, 1], "counts": "1"}}, "its image is"),
     ({"segmentation": "x"}, "segmentation"),
-    ({"segmentation": None}, "segmentation"),
+    ({"segmentation": None}, "no `segmentation`: masks are wanted"),
+    (
+        {"segmentation": {"counts": str(b"0")}},
+        "is not of the code; of bytes in Python, write counts.dec",
+    ),
 ]
 
 
@@ -385,6 +390,17 @@ def test_tubes(tmp_path):
     full = score(tmp_path, truth, rows, function=score_ytvis_files, iou_type="boundary")
     same = score(tmp_path, truth, without, function=score_ytvis_files, iou_type="boundary", workers=2)
     assert same.metrics == full.metrics
+    # The official program takes whatever is false for a frame without the object.
+    loose = [
+        row | {"segmentations": [f or ([], {}, None)[i % 3] for i, f in enumerate(row["segmentations"])]}
+        for row in rows
+    ]
+    assert any([] in row["segmentations"] and {} in row["segmentations"] for row in loose)
+    assert score(tmp_path, truth, loose, function=score_ytvis_files, iou_type="boundary").metrics == full.metrics
+    with pytest.raises(UserError, match="the list `results`"):
+        score(tmp_path, truth, {"results": rows}, function=score_ytvis_files)
+    with pytest.raises(UserError, match="in YouTube-VIS format"):
+        score(tmp_path, {"images": [], "annotations": [], "categories": []}, rows, function=score_ytvis_files)
     short = [row | {"segmentations": row["segmentations"][:3]} for row in rows]
     result = score(tmp_path, truth, short, function=score_ytvis_files)
     assert result.warnings and "shorter list" in result.warnings[0]
@@ -405,6 +421,22 @@ def test_large_lists_are_read_in_parts(tmp_path, monkeypatch, window, encoding):
         (tmp_path / "x.json").write_text(broken, encoding)
         with pytest.raises(UserError, match="not valid JSON"):
             list(iterate_results(tmp_path / "x.json", whole=0))
+
+
+def test_files_that_are_no_list_say_what_they_are(tmp_path):
+    file = tmp_path / "x.json"
+    for content, cure in (
+        (b'{"info": {}, "predictions": []}', "the list `predictions`"),
+        (b'{"a": 1}\n{"a": 2}\n', "JSON lines"),
+        (gzip.compress(b"[]"), "packed \\(gzip\\): unpack it"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=cure):
+            list(iterate_results(file))
+    with pytest.raises(UserError, match="unpack it"):
+        list(iterate_results(file, whole=0))
+    with pytest.raises(UserError, match="is a folder"):
+        list(iterate_results(tmp_path))
 
 
 def test_arrays_that_are_no_masks():

@@ -191,7 +191,7 @@ def test_the_wrong_one_of_many_is_named():
         ([["a", 0, 1, 1, 2, 2]], "numbers"),
         ([[[0, 0], [1, 1], [2, 2]]], "flat"),
         ([], "three points"),
-        (None, "polygons or a run-length"),
+        (None, "no `segmentation`: masks are wanted"),
         ({"size": [3, 2], "counts": [6]}, "its image is 2 x 2"),
     ],
 )

@@ -16,6 +16,7 @@ from hqsam_base.processes import ordered_map, worker_count
 from hqsam_base.progress import Progress
 from hqsam_datasets import sources
 from hqsam_datasets.diagnose.folder import Finding, Level
+from hqsam_datasets.diagnose.foreign import foreign_format, tool_of
 from hqsam_datasets.formats.images import ImageError
 from hqsam_datasets.formats.manifest import Reject
 from hqsam_datasets.prepare.normalise import make_sample
@@ -60,7 +61,10 @@ def examine(folder: Path, *, annotations: str, image_folder: str | None, progres
         )
     inside = [None if name is None else _inside(folder, name) for name in (image_folder, annotations)]
     options = SourceOptions(archive="NAME", images=inside[0], annotations=inside[1])
-    scan = sources.load("coco_json").scan("NAME", folder, options)
+    try:
+        scan = sources.load("coco_json").scan("NAME", folder, options)
+    except UserError as error:
+        raise (foreign_format(path) if tool_of(path := folder / str(inside[1])) else error) from None
     workers = worker_count(len(scan.pairs), worth=_WORTH_A_PROCESS)
     rejects, n_instances = list(scan.rejects), 0
     for done, (n, of_pair) in enumerate(ordered_map(_look, scan.pairs, workers=workers), start=1):

@@ -22,6 +22,7 @@ from hqsam_base.filenames import is_hidden
 from hqsam_base.processes import ordered_map, worker_count
 from hqsam_base.progress import Progress
 from hqsam_base.texts import open_text
+from hqsam_datasets.diagnose.foreign import foreign_format, tool_of
 from hqsam_datasets.formats import images
 from hqsam_datasets.formats.images import DecodedMask, ImageError, decode_image, decode_labels, decode_mask, probe
 from hqsam_datasets.formats.labelme import labelme_files
@@ -193,7 +194,9 @@ def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> 
 
 def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:
     """Stop where the objects are in annotation files, with what to do about their kind."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt") and not is_hidden(path.name))
+    found = sorted(
+        path for path in folder.rglob("*") if path.suffix in (".json", ".txt", ".xml") and not is_hidden(path.name)
+    )
     if of_labelme := labelme_files(folder):
         cure = f"write them as one COCO file: hqsam data labelme {folder} {folder / 'coco.json'}; then check that file here"
         raise UserError(f"the objects are in {len(of_labelme)} files of labelme", file=of_labelme[0], cure=cure)
@@ -201,6 +204,8 @@ def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:
         images = f" --images {image_dir.name}" if image_dir else ""
         cure = f"say so: --annotations {coco[0].relative_to(folder).as_posix()}{images}"
         raise UserError("the masks seem to be in an annotation file", file=coco[0], cure=cure)
+    if foreign := [path for path in found if path.suffix != ".txt" and tool_of(path)]:
+        raise foreign_format(foreign[0])
     if yolo := [path for path in found if path.suffix == ".txt" and _is_yolo(path)]:
         problem = f"the objects seem to be in {len(yolo)} files of YOLO, which are not read"
         cure = "convert them to one COCO file, as the library supervision does; files of boxes alone have no masks"

@@ -27,6 +27,7 @@ from hqsam_base.texts import open_text
 _CURE = "open and save it with labelme, or take it out of the folder"
 _LARGEST = 64 << 20
 _CIRCLE = 12
+_CLOSED = ("polygon", "oriented_rectangle", "rotation")  # the last is X-AnyLabeling's name for a turned rectangle
 _KEYS = {"shapes", "imagePath"}
 Json = dict[str, Any]
 
@@ -125,7 +126,7 @@ def _polygon(shape: Json) -> list[float] | None:
         points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     elif kind == "circle" and len(points) == 2:
         points = _circle(*points)
-    elif kind != "polygon" or len(points) < 3:
+    elif kind not in _CLOSED or len(points) < 3:
         return None
     return [value for point in points for value in point]
 

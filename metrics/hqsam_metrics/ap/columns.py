@@ -31,6 +31,14 @@ Ids = Int | list[int | str]
 """Ids of records: int64 [n], or where some are names, as `plain_id` gives them."""
 
 
+def not_there(what: str, one: Any, truth: str, number: int) -> UserError:
+    """Returns the error about results whose image or video the annotation file does not have."""
+    cure = "score it against the annotation file it was made for"
+    if isinstance(one, str):
+        cure += ", by its ids, not by the names of pictures"
+    return UserError(f"{what} {one} is not in {truth} ({number} such results); {cure}")
+
+
 @dataclass(frozen=True)
 class IdTable:
     """The ids of a list of records, in the order that decides between equal scores.
@@ -163,7 +171,8 @@ def rows_of(content: Mapping[str, Any], key: str, name: str) -> list[Any]:
     """Returns the list `key` of an annotation file; UserError when it is none."""
     rows = content.get(key)
     if not isinstance(rows, list):
-        raise UserError(f"{name}: `{key}` must be a list; is this an annotation file in COCO format?")
+        kind = "YouTube-VIS" if key == "videos" else "COCO"
+        raise UserError(f"{name}: `{key}` must be a list; is this an annotation file in {kind} format?")
     return rows
 
 

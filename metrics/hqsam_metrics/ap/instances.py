@@ -22,6 +22,7 @@ from hqsam_metrics.ap.columns import (
     flag,
     id_list,
     integers,
+    not_there,
     numbers,
     read_ids,
     rows_of,
@@ -381,10 +382,7 @@ def _parse_block(rows: list[Any], gt: GroundTruth, name: str, first: int, boxed:
     unknown = np.flatnonzero(image < 0)
     if len(unknown):
         at = int(unknown[0])
-        raise UserError(
-            f"{name}: result {first + at}: image_id {ids[at]} is not in {gt.name}"
-            f" ({len(unknown)} such results); score it against the annotation file it was made for"
-        )
+        raise not_there(f"{name}: result {first + at}: image_id", ids[at], gt.name, len(unknown))
     category = gt.categories.place(read_ids(rows, "category_id", name, "result", first))
     score = numbers(rows, "score", name, "result", first)
     masks = _result_masks(rows, gt, image, name, first)

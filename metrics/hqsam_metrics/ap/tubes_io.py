@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
-from hqsam_base.json_stream import read_json
+from hqsam_base.json_stream import as_results, read_json
 from hqsam_base.rle import segmentation_string
 from hqsam_base.runs import Int, RleBatch, RleError, decode_runs, encode_lengths, ragged_arange
 from hqsam_metrics.ap.columns import (
@@ -20,6 +20,7 @@ from hqsam_metrics.ap.columns import (
     finite,
     flag,
     integers,
+    not_there,
     numbers,
     read_ids,
     rows_of,
@@ -138,7 +139,8 @@ def _frames(rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, 
         blank = empty.setdefault(size, blank_string(*size))
         for f, frame in enumerate(frames):
             try:
-                strings.append(blank if frame is None else segmentation_string(frame, *size))
+                # As the official program has it, whatever is false says that the object is not there: null, [], {}.
+                strings.append(segmentation_string(frame, *size) if frame else blank)
             except RleError as error:
                 raise UserError(f"{name}: {what} {i}, frame {f}: {error.reason}") from None
         counts.append(len(frames))
@@ -231,21 +233,17 @@ def _length(row: Any, name: str) -> int:
 
 
 def parse_tube_results(rows: Any, truth: TubeTruth, name: str) -> Tubes:
-    """Reads results in YouTube-VIS format; a frame may be null, `height` and `width` are not needed.
+    """Reads results in YouTube-VIS format; a frame may be null or empty, `height` and `width` are not needed.
 
     Raises:
         UserError: unknown video ids, scores that are no finite numbers, malformed or wrongly sized masks.
     """
-    if not isinstance(rows, list):
-        raise UserError(f"{name}: must be a JSON list of results")
+    rows = as_results(rows, name)
     ids = read_ids(rows, "video_id", name, "result")
     video = truth.videos.place(ids)
     unknown = np.flatnonzero(video < 0)
     if len(unknown):
-        raise UserError(
-            f"{name}: result {unknown[0]}: video_id {ids[unknown[0]]} is not in {truth.tubes.name}"
-            f" ({len(unknown)} such results); score it against the annotation file it was made for"
-        )
+        raise not_there(f"{name}: result {unknown[0]}: video_id", ids[unknown[0]], truth.tubes.name, len(unknown))
     category = truth.categories.place(read_ids(rows, "category_id", name, "result"))
     score = numbers(rows, "score", name, "result")
     what = rows, video, (truth.heights, truth.widths), name, "result"

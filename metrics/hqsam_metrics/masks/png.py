@@ -59,10 +59,15 @@ def read_mask_png(path: Path) -> Mask:
         array = _one_channel(array, path)
     top = int(array.max(initial=0))
     if 0 < top <= FOREGROUND_ABOVE:
-        kind = "0/1" if top == 1 else f"0..{top}"
+        kind, cure = (
+            f"0..{top}",
+            "Write a map of labels as one mask for each object, 0 and 255; scale a soft mask to 0..255",
+        )
+        if top == 1:
+            kind, cure = "0/1", "Multiply the masks by 255"
         raise UserError(
             f"{path}: mask values are {kind}, not 0/255: everything would count as background."
-            f" Multiply the masks by 255 (foreground is above {FOREGROUND_ABOVE})"
+            f" {cure} (foreground is above {FOREGROUND_ABOVE})"
         )
     return array > FOREGROUND_ABOVE
 

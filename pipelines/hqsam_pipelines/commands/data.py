@@ -36,8 +36,10 @@ def show(
     from hqsam_base import atomic
     from hqsam_datasets.diagnose import drawing, lookup
     from hqsam_datasets.formats import images
+    from hqsam_pipelines.commands._outputs import check_outputs
 
     target = out or Path(f"{key}.png")
+    check_outputs({"--out": target, "--json": json_file})
     if (evaluated := lookup.find_image(key, data)) is not None:
         _show_image(key, evaluated, target, json_file)
         return

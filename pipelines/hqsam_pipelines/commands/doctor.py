@@ -69,7 +69,10 @@ def data(
     from hqsam_base import atomic
     from hqsam_datasets.diagnose import annotations as annotation_check
     from hqsam_datasets.diagnose import folder
+    from hqsam_pipelines.commands._outputs import check_outputs
     from hqsam_pipelines.runner.progress import ProgressDisplay
+
+    check_outputs({"--json": json_file}, inputs=[path / annotations] if annotations else [])
 
     with ProgressDisplay("doctor") as progress:
         if annotations is not None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base import own_code
+from hqsam_base.atomic import atomic_file
 from hqsam_base.errors import UserError
 from hqsam_base.locks import locked
 from hqsam_base.terminal import say
@@ -58,14 +59,24 @@ def configure(root: Path) -> bool:
     wanted = folder(root)
     if not _is_to_be_written(_configured(root), wanted):
         return False
-    from dvc.config import Config
-
     with locked(env.state_dir(root) / "dvc-config.lock"):
         if not _is_to_be_written(_configured(root), wanted):
             return False  # another process was faster
-        with Config(dvc_dir=str(root / ".dvc"), validate=False).edit("local", validate=False) as config:
-            config.setdefault("core", {})["site_cache_dir"] = str(wanted)
+        _write(root / ".dvc" / "config.local", wanted)
     return True
+
+
+def _write(path: Path, wanted: Path) -> None:
+    # DVC's own `Config.edit` writes ASCII only and reads UTF-8: a checkout may lie in a folder called `données`
+    from configobj import ConfigObj, ConfigObjError
+
+    try:
+        config = ConfigObj(str(path), encoding="utf-8", write_empty_values=True)
+    except (ConfigObjError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", file=path, cure="mend or delete it: DVC reads it, too") from None
+    config.setdefault("core", {})["site_cache_dir"] = str(wanted)
+    with atomic_file(path) as file:
+        config.write(file)
 
 
 def fault(root: Path) -> str | None:

@@ -116,18 +116,28 @@ def given() -> Server | None:
     """The server that PREFECT_API_URL names, or None where it names none.
 
     Raises:
-        UserError: it is no address of a server's API: without http:// or https://, or without the /api at its end.
+        UserError: it is no address of a server's API: without http:// or https://, host, or the /api at its end.
     """
     api = os.environ.get("PREFECT_API_URL")
     if not api:
         return None
+    cure = "set it to http://HOST:PORT/api, or to what your server's settings name"
     if not api.startswith(("http://", "https://")):
-        cure = "set it to http://HOST:PORT/api, or to what your server's settings name"
         raise UserError("the address has no http:// or https://", file=api, key="PREFECT_API_URL", cure=cure)
+    if not _has_host(api):
+        raise UserError("the address has no host, or a port that is none", file=api, key="PREFECT_API_URL", cure=cure)
     if "api" not in urllib.parse.urlsplit(api).path.split("/") and (right := _right_address(api)):
         problem = "this is the address of the server's pages; its API has /api at the end"
         raise UserError(problem, file=api, key="PREFECT_API_URL", cure=f"set it to {right}")
     return Server(api=api, ours=False)
+
+
+def _has_host(api: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(api)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that are not closed, or a port that is no number up to 65535
+        return False
 
 
 def _right_address(api: str) -> str | None:

@@ -290,6 +290,7 @@ def labelme_folder(tmp_path: Path) -> Path:
         *parts,
         {"label": "dog", "shape_type": "rectangle", "points": [[10, 20], [30, 35]]},
         {"label": "dog", "shape_type": "circle", "points": [[40, 30], [40, 36]], "group_id": None},
+        {"label": "dog", "shape_type": "rotation", "points": [[10, 20], [20, 10], [30, 20], [20, 30]]},
         {"label": "eye", "shape_type": "point", "points": [[4, 4]]},
     ]
     drawn = base64.b64encode(encoded(np.full((6, 9), 255, np.uint8))).decode()
@@ -310,11 +311,11 @@ def test_a_labelme_folder_becomes_a_coco_file(tmp_path: Path, capsys: pytest.Cap
     assert "the objects are in 2 files of labelme" in said
     command = said.partition("hqsam data labelme ")[2].partition(";")[0]
     assert hqsam(["data", "labelme", *command.split()]) == 0
-    assert "4 objects on 2 images" in (out := capsys.readouterr().out) and "1 shapes of type point" in out
+    assert "5 objects on 2 images" in (out := capsys.readouterr().out) and "1 shapes of type point" in out
     content = json.loads((given / "coco.json").read_text())
     assert [category["name"] for category in content["categories"]] == ["cat", "dog"]
-    assert [round(row["area"]) for row in content["annotations"][1:]] == [300, pytest.approx(113, abs=6), 54]
-    assert content["annotations"][3]["bbox"] == [3, 4, 9, 6]
+    assert [round(row["area"]) for row in content["annotations"][1:]] == [300, pytest.approx(113, abs=6), 200, 54]
+    assert content["annotations"][4]["bbox"] == [3, 4, 9, 6]
     options = {"kind": "coco_json", "annotations": "coco.json"} | ({"images": "photos"} if around else {})
     assert run("own", given, tmp_path / "out", **options)["n_samples"] == 2
     (folder / "photos/1.json").write_text('{"shapes": [{}], "imagePath": "1.jpg"}')
@@ -326,6 +327,36 @@ def test_doctor_names_yolo_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     files = {"images/1.jpg": jpeg(1), "labels/1.txt": b"0 0.1 0.1 0.5 0.1 0.5 0.5\n", "notes.txt": b"see 3 below"}
     assert hqsam(["doctor", "data", str(put(tmp_path / "mine", files))]) == 1
     assert "1 files of YOLO" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tool", "name", "content"),
+    [
+        ("VGG Image Annotator", "via.json", {"1.jpg9": {"filename": "1.jpg", "regions": []}}),
+        ("Datumaro", "annotations/default.json", {"categories": {}, "items": []}),
+        ("Supervisely", "ann/1.jpg.json", {"size": {"height": 40, "width": 52}, "objects": []}),
+        ("Label Studio", "tasks.json", [{"id": 1, "data": {"image": "1.jpg"}, "annotations": []}]),
+        ("CVAT", "annotations.xml", "<?xml version='1.0'?>\n<annotations>\n"),
+    ],
+)
+def test_doctor_names_the_tool_of_a_file_that_is_not_read(
+    tool: str, name: str, content: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    folder = put(tmp_path / "mine", {"img/1.jpg": jpeg(1), name: text.encode()})
+    for more in ([], ["--annotations", name]):
+        assert hqsam(["doctor", "data", str(folder), *more]) == 1
+        assert f"the format of {tool}, which is not read" in (said := capsys.readouterr().err) and "as COCO" in said
+
+
+def test_commands_look_first_at_where_they_are_going_to_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, taken = coco_folder(tmp_path), tmp_path / "taken"
+    taken.write_text("")
+    for command in (["doctor", "data", str(folder)], ["data", "show", "key"]):
+        assert hqsam([*command, "--json", str(taken / "x.json")]) == 1
+        assert "the file cannot be written" in capsys.readouterr().err
 
 
 def test_doctor_asks_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
