@@ -382,7 +382,7 @@ def test_published_sets_keep_their_names_and_files(tmp_path: Path) -> None:
 
 def test_the_guide_is_true() -> None:
     """Every evaluation entry of the guide is one that the stages take."""
-    text = GUIDE.read_text().partition("## Evaluate on your own data")[2]
+    text = GUIDE.read_text().partition("## Evaluate on own data")[2]
     entries = [
         yaml.safe_load(block)["benchmarks"]
         for block in text.split("```yaml\n")[1:]
