@@ -1,7 +1,7 @@
 """HQ-SAM on top of the installed ``segment_anything``: model, training, prediction.
 
-The names below are what people who come from ``segment_anything`` look for. They are resolved on first use
-(PEP 562), so ``import hqsam`` alone costs nothing and loads no torch.
+The names below are what people who come from ``segment_anything`` look for. They are resolved on
+first use (PEP 562), so ``import hqsam`` alone costs nothing and loads no torch.
 """
 
 from __future__ import annotations

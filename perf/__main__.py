@@ -5,13 +5,16 @@
     python -m perf metrics --full        # one area, at the sizes that the promises are about (long)
     python -m perf metrics/jf encoder    # single benchmarks, with or without their area
 
-How a benchmark is found: every file `benchmarks/<area>/<name>.py` with a function `main()` at its top level is one; its
-name is the file's without `bench_`. Files without `main()` are helpers. There is no list to edit.
+How a benchmark is found: every file `benchmarks/<area>/<name>.py` with a function `main()` at its
+top level is one; its name is the file's without `bench_`. Files without `main()` are helpers. There
+is no list to edit.
 
-What a benchmark does: its `main()` takes `--json FILE`, and may take `--full` and `--quick` (handed on to those that
-mention them); it prints its own table and returns 1, or exits with it, when it misses a promise. A script that ends in
-`return perf.table.finish(rows, options.json)` has its rows in the area's last table; any other one has a line
-there with its verdict. Ratios are made inside one script, in one interleaved run on the same inputs.
+What a benchmark does: its `main()` takes `--json FILE`, and may take `--full` and `--quick` (handed
+on to those that mention them); it prints its own table and returns 1, or exits with it, when it
+misses a promise. A script that ends in
+`return perf.table.finish(rows, options.json)` has its rows in the area's last table; any other one
+has a line there with its verdict. Ratios are made inside one script, in one interleaved run on the
+same inputs.
 """
 
 from __future__ import annotations
@@ -53,7 +56,9 @@ def selected(words: list[str], known: list[str]) -> list[str]:
     for word in names:
         if not any(word in (name, name.partition("/")[2]) for name in inside):
             raise ValueError(f"no benchmark {word!r}; there are {', '.join(inside)}")
-    return [name for name in inside if not names or name in names or name.partition("/")[2] in names]
+    return [
+        name for name in inside if not names or name in names or name.partition("/")[2] in names
+    ]
 
 
 def run(script: Path, out: Path, *, size: str | None) -> tuple[list[Row], float]:
@@ -62,7 +67,10 @@ def run(script: Path, out: Path, *, size: str | None) -> tuple[list[Row], float]
     command = [sys.executable, str(script), "--json", str(out)]
     if size is not None and f'"{size}"' in script.read_text(encoding="utf-8"):
         command.append(size)
-    paths = [str(script.parent), *(str(HERE.parent / part) for part in ("", "datasets", "metrics", "pipelines"))]
+    paths = [
+        str(script.parent),
+        *(str(HERE.parent / part) for part in ("", "datasets", "metrics", "pipelines")),
+    ]
     environment = {**THREADS, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     begin = time.monotonic()
     status = subprocess.run(command, env=environment, check=False).returncode
@@ -75,12 +83,24 @@ def run(script: Path, out: Path, *, size: str | None) -> tuple[list[Row], float]
 
 def main() -> int:
     """Runs what was asked for; 1 if a benchmark failed or a promise was missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("words", nargs="*", metavar="AREA|NAME", help=f"of: {', '.join(scripts())}")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_const", const="--full", dest="size", help="the sizes of the promises")
-    size.add_argument("--quick", action="store_const", const="--quick", dest="size", help="the smallest sizes")
-    parser.add_argument("--out", type=Path, default=Path(".bench"), help="folder for the JSON files")
+    size.add_argument(
+        "--full",
+        action="store_const",
+        const="--full",
+        dest="size",
+        help="the sizes of the promises",
+    )
+    size.add_argument(
+        "--quick", action="store_const", const="--quick", dest="size", help="the smallest sizes"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(".bench"), help="folder for the JSON files"
+    )
     options = parser.parse_intermixed_args()
     found = scripts()
     try:

@@ -1,8 +1,9 @@
 """Processor time of the test suite, of this checkout beside another revision's: `python -m perf.suite [REVISION]`.
 
-Wall time says little on a machine that others use; this counts user and system time of pytest and of everything that it starts,
-servers that outlive their tests included. Without a revision this checkout alone is measured. `--only WORDS` measures a part
-(`--only tests/metrics`); the revision is checked out into a temporary folder and run with the same interpreter.
+Wall time says little on a machine that others use; this counts user and system time of pytest and
+of everything that it starts, servers that outlive their tests included. Without a revision this
+checkout alone is measured. `--only WORDS` measures a part (`--only tests/metrics`); the revision is
+checked out into a temporary folder and run with the same interpreter.
 """
 
 from __future__ import annotations
@@ -33,17 +34,22 @@ def measure(root: Path, words: list[str]) -> float:
     paths = os.pathsep.join(str(root / folder) for folder in PACKAGE_FOLDERS)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     before = used()
-    process = subprocess.Popen([sys.executable, "-m", "pytest", "-q", *words], cwd=root, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", *words], cwd=root, env=environment
+    )
     with contextlib.suppress(ChildProcessError):
         while True:
-            os.wait()  # pytest, and orphans as they end: they are this process's children, and tests ask whether they are gone
+            # pytest, and orphans as they end: they are this process's children, and tests ask whether they are gone
+            os.wait()
     process.returncode = 0
     return used() - before
 
 
 def main() -> int:
     """Measure, and print the seconds and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("revision", nargs="?", help="what to compare with")
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="arguments of pytest")
     options = parser.parse_args()

@@ -44,10 +44,14 @@ class Row:
 
 def render(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table, so that it can be pasted into docs/benchmarks.md."""
-    cells = [("what", "value", "target", ""), *((r.what, r.value, r.target, r.verdict) for r in rows)]
+    cells = [
+        ("what", "value", "target", ""),
+        *((r.what, r.value, r.target, r.verdict) for r in rows),
+    ]
     widths = [max(len(row[k]) for row in cells) for k in range(4)]
     lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in cells
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
@@ -73,6 +77,8 @@ def read_rows(json_file: Path) -> list[Row]:
     content = json.loads(json_file.read_text(encoding="utf-8")) if json_file.is_file() else None
     rows = content.get("rows") if isinstance(content, dict) else None
     known = Row.__dataclass_fields__.keys()
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() == known for row in rows):
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and row.keys() == known for row in rows
+    ):
         return []
     return [Row(**row) for row in rows]

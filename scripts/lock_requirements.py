@@ -2,8 +2,9 @@
 
     python scripts/lock_requirements.py          # asks your package index; nothing is installed
 
-The versions are those of constraints.txt. The digests are those of this machine's files: Linux, this Python, and the build of torch that
-the index offers here. Another platform, another Python, or torch's CUDA build has other files: run this there, and keep that lock.
+The versions are those of constraints.txt. The digests are those of this machine's files: Linux,
+this Python, and the build of torch that the index offers here. Another platform, another Python, or
+torch's CUDA build has other files: run this there, and keep that lock.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ HEAD = """\
 def main() -> int:
     """Resolve, and write the lock. Returns the exit status."""
     found = [*resolved(f"{ROOT}[dev]", "setuptools>=77"), *resolved("--no-deps", "lvis")]
-    lines = dict(sorted(map(pinned, (entry for entry in found if "archive_info" in entry["download_info"]))))
+    lines = dict(
+        sorted(map(pinned, (entry for entry in found if "archive_info" in entry["download_info"])))
+    )
     LOCK.write_text(HEAD + "".join(lines.values()), encoding="utf-8")
     print(f"{len(lines)} packages in {LOCK}")
     return 0

@@ -18,10 +18,13 @@ WIDTH, HEIGHT, MARGIN = 300, 190, 34
 
 def polyline(xs: Sequence[float], ys: Sequence[float], top: float, colour: str, left: float) -> str:
     """One curve in the panel that begins at `left`, smoothed over five rows."""
-    smooth = [sum(ys[max(0, i - 2) : i + 3]) / len(ys[max(0, i - 2) : i + 3]) for i in range(len(ys))]
+    smooth = [
+        sum(ys[max(0, i - 2) : i + 3]) / len(ys[max(0, i - 2) : i + 3]) for i in range(len(ys))
+    ]
     wide, high, base = WIDTH - MARGIN - 8, HEIGHT - 2 * MARGIN, HEIGHT - MARGIN + 6
     points = " ".join(
-        f"{left + MARGIN + x / xs[-1] * wide:.1f},{base - y / top * high:.1f}" for x, y in zip(xs, smooth, strict=True)
+        f"{left + MARGIN + x / xs[-1] * wide:.1f},{base - y / top * high:.1f}"
+        for x, y in zip(xs, smooth, strict=True)
     )
     return f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{points}"/>'
 
@@ -40,7 +43,9 @@ def panel(rows: Sequence[dict[str, str]], title: str, names: Sequence[str], left
         f'<text x="{right}" y="{base + 14}" text-anchor="end">step {int(xs[-1])}</text>',
     ]
     for i, (name, values) in enumerate(curves.items()):
-        parts.append(f'<text x="{right - 60}" y="{MARGIN + 4 + 13 * i}" fill="{COLOURS[i]}">{name}</text>')
+        parts.append(
+            f'<text x="{right - 60}" y="{MARGIN + 4 + 13 * i}" fill="{COLOURS[i]}">{name}</text>'
+        )
         parts.append(polyline(xs, values, top, COLOURS[i], left))
     return "".join(parts)
 
@@ -54,7 +59,9 @@ def main() -> None:
     size = f'width="{WIDTH * len(PANELS)}" height="{HEIGHT}"'
     style = 'font-family="sans-serif" font-size="11"'
     ground = '<rect width="100%" height="100%" fill="white"/>'
-    target.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{ground}{body}</svg>\n')
+    target.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{ground}{body}</svg>\n'
+    )
 
 
 if __name__ == "__main__":

@@ -58,7 +58,9 @@ def _resize(image: Array, height: int, width: int) -> Array:
 def _sample(rng: Generator) -> tuple[Array, Array, int]:
     n = 1 if rng.random() < 0.6 else int(rng.integers(2, MAX_OBJECTS + 1))
     height, width = (int(v) for v in rng.integers(110, 200, 2))
-    scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width, n_objects=n, fill=(0.4, 0.95))
+    scene = render_scene(
+        rng=rng, families=TRAIN_FAMILIES, height=height, width=width, n_objects=n, fill=(0.4, 0.95)
+    )
     alphas = np.stack([np.rint(o.alpha * 255).astype(np.uint8) for o in scene.objects])
     image, masks = _place(rng, scene.image, alphas)
     visible = [m for m in masks if np.count_nonzero(m > 128) >= MIN_PIXELS]
@@ -85,14 +87,16 @@ def render_cache(folder: Path, *, n: int, seed: int) -> Cache:
                 print(f"rendered {i}/{n}", file=sys.stderr, flush=True)
         for name, array in zip(names, (images, masks, counts), strict=True):
             np.save(name, array)
-    return Cache(np.load(names[0], mmap_mode="r"), np.load(names[1], mmap_mode="r"), np.load(names[2]))
+    return Cache(
+        np.load(names[0], mmap_mode="r"), np.load(names[1], mmap_mode="r"), np.load(names[2])
+    )
 
 
 def coarsen(mask: Array) -> Array:
     """SA-1B-like target: gaps bridged, holes filled, thin parts fattened, edges soft.
 
-    Closing with an ellipse of 5 % of the object's extent, blur of a third of that, then a stretch that puts
-    the half level slightly outside.
+    Closing with an ellipse of 5 % of the object's extent, blur of a third of that, then a stretch
+    that puts the half level slightly outside.
 
     Args:
         mask: soft mask uint8 [128, 128].
@@ -121,7 +125,9 @@ def _jitter(rng: Generator, box: Array) -> Array:
     if rng.random() < 0.4:
         return box
     side = np.tile(box[2:] - box[:2] + 1, 2)
-    return np.clip(box + np.clip(rng.normal(0, 0.07, 4), -0.2, 0.2) * side, 0, SIZE - 1).astype(np.float32)
+    return np.clip(box + np.clip(rng.normal(0, 0.07, 4), -0.2, 0.2) * side, 0, SIZE - 1).astype(
+        np.float32
+    )
 
 
 def _points(rng: Generator, mask: Array, others: Sequence[Array]) -> tuple[Array, Array]:
@@ -145,7 +151,9 @@ def _coarse_prompt(rng: Generator, mask: Array) -> Array:
     """A wrong mask as prompt, float32 [64, 64]: as scaled logits, or as 0/255 like HQ-SAM's training feeds it."""
     moved = np.roll(mask, tuple(rng.integers(-3, 4, 2)), (0, 1)).astype(np.float32) / 255
     small = cv2.resize(moved, (LOW, LOW), interpolation=cv2.INTER_AREA)
-    soft = cv2.GaussianBlur(small, (0, 0), rng.uniform(0.3, 3.0)) - np.float32(rng.uniform(0.15, 0.55))
+    soft = cv2.GaussianBlur(small, (0, 0), rng.uniform(0.3, 3.0)) - np.float32(
+        rng.uniform(0.15, 0.55)
+    )
     edge = np.abs(soft) < 0.25
     soft = soft + edge * rng.normal(0, rng.uniform(0, 0.35), soft.shape)
     if rng.random() < 0.5:
@@ -157,7 +165,8 @@ def _coarse_prompt(rng: Generator, mask: Array) -> Array:
 class Step:
     """One training step: images uint8 [B,128,128,3] and their prompts.
 
-    Every image has a box prompt; the first half has points for another object, the second half a coarse mask.
+    Every image has a box prompt; the first half has points for another object, the second half a
+    coarse mask.
     """
 
     images: Array
@@ -197,7 +206,9 @@ def make_step(cache: Cache, *, seed: int, step: int, batch: int) -> Step:
         rows["boxes"].append(_jitter(rng, tight_box(masks[first])))
         rows["box_targets"].append(coarsen(masks[first]))
         if j < batch // 2:
-            points, labels = _points(rng, masks[second], [m for k, m in enumerate(masks) if k != second])
+            points, labels = _points(
+                rng, masks[second], [m for k, m in enumerate(masks) if k != second]
+            )
             rows["points"].append(points)
             rows["labels"].append(labels)
             rows["point_targets"].append(coarsen(masks[second]))

@@ -1,11 +1,13 @@
 """Pretrain the `nano` base: SAM's own classes, promptable, on training families with deliberately coarse masks.
 
-    python scripts/pretrain_nano.py --work FOLDER [--steps N] [--out hqsam/model/backbones/nano.safetensors]
+    python scripts/pretrain_nano.py --work FOLDER [--steps N] [--out
+    hqsam/model/backbones/nano.safetensors]
 
-Losses: soft binary cross-entropy and Dice on the single mask and on the best of the three masks, squared error of
-the predicted IoUs, and reconstruction of the pixels from the early feature and from the image embedding (SAM's ViT
-was MAE-pretrained: its early features know the pixels, and the HQ head needs them). AdamW, warm-up, constant rate,
-linear decay; exponential moving average of the weights. Resumes from FOLDER/last.pt.
+Losses: soft binary cross-entropy and Dice on the single mask and on the best of the three masks,
+squared error of the predicted IoUs, and reconstruction of the pixels from the early feature and
+from the image embedding (SAM's ViT was MAE-pretrained: its early features know the pixels, and the
+HQ head needs them). AdamW, warm-up, constant rate, linear decay; exponential moving average of the
+weights. Resumes from FOLDER/last.pt.
 """
 
 from __future__ import annotations
@@ -75,7 +77,10 @@ class Pretraining(nn.Module):
         sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes, masks=masks)
         decoder = self.sam.mask_decoder
         output = run_transformer(
-            decoder, image_BCHW=final, pe_1CHW=self.sam.prompt_encoder.get_dense_pe(), prompts=Prompts(sparse, dense)
+            decoder,
+            image_BCHW=final,
+            pe_1CHW=self.sam.prompt_encoder.get_dense_pe(),
+            prompts=Prompts(sparse, dense),
         )
         one, three = (sam_masks(decoder, output, multimask=m) for m in (False, True))
         return torch.cat([one.logits_PKhw, three.logits_PKhw], 1).float(), torch.cat(
@@ -103,7 +108,11 @@ def prompt_loss(logits: Tensor, iou: Tensor, target: Tensor) -> tuple[Tensor, Te
     with torch.no_grad():
         hard, goal = logits > 0, (target > 0.5)[:, None]
         true_iou = (hard & goal).sum((2, 3)) / (hard | goal).sum((2, 3)).clamp(min=1)
-    loss = per_mask[:, 0].mean() + per_mask[:, 1:].min(1).values.mean() + functional.mse_loss(iou, true_iou.float())
+    loss = (
+        per_mask[:, 0].mean()
+        + per_mask[:, 1:].min(1).values.mean()
+        + functional.mse_loss(iou, true_iou.float())
+    )
     return loss, true_iou[:, 0].float().mean()
 
 
@@ -127,19 +136,30 @@ def losses(model: Pretraining, step: Step) -> dict[str, Tensor]:
         quarter = len(t["mask_boxes"]) // 2  # half of the mask prompts come with a box
         rest = final[half:]
         by_mask = model.decode(rest[:quarter], masks=t["mask_prompts"][:quarter, None])
-        by_both = model.decode(rest[quarter:], masks=t["mask_prompts"][quarter:, None], boxes=t["mask_boxes"][quarter:])
+        by_both = model.decode(
+            rest[quarter:], masks=t["mask_prompts"][quarter:, None], boxes=t["mask_boxes"][quarter:]
+        )
         pixels = patches(images, 8)
         early_error = (model.early_pixels(early).float() - pixels).square().mean()
-        final_error = (model.final_pixels(final.permute(0, 2, 3, 1)).float() - pixels).square().mean()
+        final_error = (
+            (model.final_pixels(final.permute(0, 2, 3, 1)).float() - pixels).square().mean()
+        )
     box, box_iou = prompt_loss(*by_box, t["box_targets"])
     point, point_iou = prompt_loss(*by_point, t["point_targets"])
     mask, mask_iou = prompt_loss(*by_mask, t["mask_targets"][:quarter])
     both, _ = prompt_loss(*by_both, t["mask_targets"][quarter:])
     total = box + 0.5 * point + 0.25 * mask + 0.25 * both + early_error + 0.5 * final_error
     return {
-        "loss": total, "box": box, "point": point, "mask": mask, "early": early_error, "final": final_error,
-        "box_iou": box_iou, "point_iou": point_iou, "mask_iou": mask_iou,
-    }  # fmt: skip
+        "loss": total,
+        "box": box,
+        "point": point,
+        "mask": mask,
+        "early": early_error,
+        "final": final_error,
+        "box_iou": box_iou,
+        "point_iou": point_iou,
+        "mask_iou": mask_iou,
+    }
 
 
 def rate(step: int, options: Options) -> float:
@@ -154,7 +174,11 @@ def rate(step: int, options: Options) -> float:
 
 def export(state: dict[str, Tensor], path: Path) -> None:
     """SAM's weights as float16 safetensors."""
-    half = {k.removeprefix("sam."): v.half().contiguous() for k, v in sorted(state.items()) if k.startswith("sam.")}
+    half = {
+        k.removeprefix("sam."): v.half().contiguous()
+        for k, v in sorted(state.items())
+        if k.startswith("sam.")
+    }
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(half, temporary)
     temporary.chmod(0o644)
@@ -163,7 +187,11 @@ def export(state: dict[str, Tensor], path: Path) -> None:
 
 def optimiser(model: Pretraining, options: Options) -> torch.optim.AdamW:
     """AdamW; no decay on biases, norms, embeddings and position tables."""
-    decay = [p for n, p in model.named_parameters() if p.ndim >= 2 and "embed" not in n and "rel_pos" not in n]
+    decay = [
+        p
+        for n, p in model.named_parameters()
+        if p.ndim >= 2 and "embed" not in n and "rel_pos" not in n
+    ]
     kept = {id(p) for p in decay}
     rest = [p for p in model.parameters() if id(p) not in kept]
     groups = [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
@@ -232,11 +260,15 @@ def log(curve: Path, step: int, lr: float, recent: list[dict[str, float]], secon
 
 def parse() -> Options:
     """Command line to options."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--work", type=Path, required=True, help="scene cache, checkpoints, curve.csv")
     p.add_argument("--out", type=Path, default=None, help="final weights, float16 safetensors")
     p.add_argument("--steps", type=int, default=2400)
-    p.add_argument("--decay-from", type=float, default=0.625, help="share of the steps at constant rate")
+    p.add_argument(
+        "--decay-from", type=float, default=0.625, help="share of the steps at constant rate"
+    )
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--scenes", type=int, default=6000)
     p.add_argument("--lr", type=float, default=8e-4)

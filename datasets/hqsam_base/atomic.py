@@ -1,8 +1,9 @@
 """Files and folders that appear whole or not at all.
 
-Everything is written to a temporary sibling (``.<name>.tmp-<random>``), flushed to disk and renamed. A
-writer holds an advisory lock on its temporary, which the kernel drops when the process dies, however it
-dies: that is how `clear_stale` tells the leftovers of a killed run from the work of a live one.
+Everything is written to a temporary sibling (``.<name>.tmp-<random>``), flushed to disk and
+renamed. A writer holds an advisory lock on its temporary, which the kernel drops when the process
+dies, however it dies: that is how `clear_stale` tells the leftovers of a killed run from the work
+of a live one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def json_bytes(value: Any, *, ascii_only: bool = False) -> bytes:
 
 def jsonl_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """One compact JSON object with sorted keys per line, in the order given."""
-    lines = (json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    lines = (
+        json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for row in rows
+    )
     return "".join(lines).encode()
 
 
@@ -67,8 +70,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def atomic_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give an empty temporary folder; on a clean exit it replaces `path`, else it is removed.
 
-    The caller writes its manifest last. All files are flushed to disk before the rename, unless `durable` is
-    false: then the caller sees to that itself.
+    The caller writes its manifest last. All files are flushed to disk before the rename, unless
+    `durable` is false: then the caller sees to that itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_stale(path)
@@ -86,7 +89,9 @@ def atomic_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def disk_full_is_user_error(path: Path, cure: str = "free some space, then run it again") -> Iterator[None]:
+def disk_full_is_user_error(
+    path: Path, cure: str = "free some space, then run it again"
+) -> Iterator[None]:
     """Turn "no space left" inside the block into a message for a person that names `path`."""
     try:
         yield
@@ -126,9 +131,13 @@ def read_json(path: Path, *, cure: str | None = None) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise UserError("the file does not exist", file=path, cure=cure or "run the stage that writes it") from None
+        raise UserError(
+            "the file does not exist", file=path, cure=cure or "run the stage that writes it"
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"the file is not valid JSON: {error}", file=path, cure=cure or "write it again") from error
+        raise UserError(
+            f"the file is not valid JSON: {error}", file=path, cure=cure or "write it again"
+        ) from error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -137,7 +146,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise UserError(f"the file cannot be read: {error}", file=path, cure="run the stage that writes it") from error
+        raise UserError(
+            f"the file cannot be read: {error}", file=path, cure="run the stage that writes it"
+        ) from error
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(dict(json.loads(line)))

@@ -21,7 +21,12 @@ class UserError(Exception):
     """
 
     def __init__(
-        self, problem: str, *, file: Path | str | None = None, key: str | None = None, cure: str | None = None
+        self,
+        problem: str,
+        *,
+        file: Path | str | None = None,
+        key: str | None = None,
+        cure: str | None = None,
     ) -> None:
         self.problem = problem
         self.file = None if file is None else str(file)
@@ -50,5 +55,7 @@ def _block(text: str) -> str:
     return re.sub(r"\n(?!\s)", r"\\n", shown(text, lines=True))
 
 
-def _rebuild(kind: type[UserError], problem: str, file: str | None, key: str | None, cure: str | None) -> UserError:
+def _rebuild(
+    kind: type[UserError], problem: str, file: str | None, key: str | None, cure: str | None
+) -> UserError:
     return kind(problem, file=file, key=key, cure=cure)

@@ -1,7 +1,8 @@
 """Which file a name means: the same names are written in several ways by systems and tools.
 
-macOS writes `ö` as two characters where others write one, and puts a `._x.png` beside each `x.png` on foreign disks;
-Windows and macOS do not mind case; labelling tools write names percent-encoded, as in an address.
+macOS writes `ö` as two characters where others write one, and puts a `._x.png` beside each `x.png`
+on foreign disks; Windows and macOS do not mind case; labelling tools write names percent-encoded,
+as in an address.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def meant(folder: Path, path: str) -> Path | None:
 
     Args:
         folder: where to look.
-        path: relative, with forward slashes. It is taken as it is written, else in the other Unicode form, else in
-            another case, else percent-encoded or decoded; only entries of the folder are returned, so a name cannot
-            leave it.
+        path: relative, with forward slashes. It is taken as it is written, else in the other
+            Unicode form, else in another case, else percent-encoded or decoded; only entries of the
+            folder are returned, so a name cannot leave it.
 
     Raises:
         AmbiguousNameError: two entries fit equally.
@@ -66,7 +67,9 @@ def _entry(folder: Path, name: str) -> Path | None:
         same = [entry for entry in entries if reading(entry.name) == reading(name)]
         if len(same) > 1:
             names = " and ".join(entry.name for entry in same)
-            raise AmbiguousNameError(f"{names} differ only in case or spelling, and neither is called {name}")
+            raise AmbiguousNameError(
+                f"{names} differ only in case or spelling, and neither is called {name}"
+            )
         if same:
             return same[0]
     return None

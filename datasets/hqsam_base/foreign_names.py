@@ -1,6 +1,7 @@
 """Names that come from outside (members of archives, shards of a remote index), turned into paths that stay inside a folder.
 
-The one place that judges them: no absolute or foreign path, no `..`, and no two names that some file system takes for one.
+The one place that judges them: no absolute or foreign path, no `..`, and no two names that some
+file system takes for one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from typing import Self
 
 from hqsam_base.filenames import folded
 
-_MOST_NAME, _MOST_PATH, _MOST_FOLDERS = 255, 2000, 64  # bytes of a name, of all names of a path; how many names
+_MOST_NAME, _MOST_PATH, _MOST_FOLDERS = (
+    255,
+    2000,
+    64,
+)  # bytes of a name, of all names of a path; how many names
 
 
 class NameRefusedError(ValueError):
@@ -25,7 +30,8 @@ class PlainName(str):
         text: as it came; anything but a text is refused.
 
     Raises:
-        NameRefusedError: it is empty, hidden, too long for a file system, has folders or control characters, or is no text.
+        NameRefusedError: it is empty, hidden, too long for a file system, has folders or control
+            characters, or is no text.
     """
 
     __slots__ = ()
@@ -46,10 +52,15 @@ def relative_path(name: str) -> PurePosixPath:
     """A `/`-separated path from outside that stays below the folder it is put into.
 
     Raises:
-        NameRefusedError: it is absolute, holds `..`, is too long for a file system, or is written as another system would
-            (backslash, drive letter, NUL).
+        NameRefusedError: it is absolute, holds `..`, is too long for a file system, or is written
+            as another system would (backslash, drive letter, NUL).
     """
-    if name.startswith(("/", "\\")) or "\\" in name or "\0" in name or (len(name) > 1 and name[1] == ":"):
+    if (
+        name.startswith(("/", "\\"))
+        or "\\" in name
+        or "\0" in name
+        or (len(name) > 1 and name[1] == ":")
+    ):
         raise NameRefusedError("its path is absolute or foreign")
     path = PurePosixPath(name)
     if ".." in path.parts:

@@ -1,8 +1,9 @@
 """Loaded first by the server that `hqsam_base.processes` forks its processes from: manners that Python's own lacks.
 
-The server leaves the caller's process group, so that a signal to the group (Ctrl-C, `timeout`, a closed terminal) ends
-the caller and the processes, but not the server, which is still to tidy up: it ends when nobody is left that could ask
-it for a process, and removes its socket and the folder of that, as a caller does that is not killed.
+The server leaves the caller's process group, so that a signal to the group (Ctrl-C, `timeout`, a
+closed terminal) ends the caller and the processes, but not the server, which is still to tidy up:
+it ends when nobody is left that could ask it for a process, and removes its socket and the folder
+of that, as a caller does that is not killed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 _CALLER = os.getppid()
-_DYING_S = 0.02  # a killed process closes its files, which ends the server, a little before it is gone
+_DYING_S = (
+    0.02  # a killed process closes its files, which ends the server, a little before it is gone
+)
 
 
 def _tidy() -> None:

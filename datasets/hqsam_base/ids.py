@@ -12,8 +12,9 @@ _LIMIT = 1 << 63
 def plain_id(value: Any) -> int | str:
     """Returns an id in the one form in which ids are compared.
 
-    A whole number written as text or as a float is that number (139, 139.0, "139" and "000000000139" are one id: tools
-    disagree about the spelling); any other text is a name. Text of digits beyond 63 bits is a name, too.
+    A whole number written as text or as a float is that number (139, 139.0, "139" and
+    "000000000139" are one id: tools disagree about the spelling); any other text is a name. Text of
+    digits beyond 63 bits is a name, too.
 
     Args:
         value: as found in the file.

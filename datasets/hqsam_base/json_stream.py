@@ -1,7 +1,7 @@
 """Large JSON files in bounded memory: records are decoded one by one, and kept as text where they are needed again.
 
-LVIS's annotations are 0.4 GB of JSON for val and 1.2 GB for train, the published boxes for it 1.3 GB. Decoded at once they take
-six to ten times that.
+LVIS's annotations are 0.4 GB of JSON for val and 1.2 GB for train, the published boxes for it 1.3
+GB. Decoded at once they take six to ten times that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _LISTS = ("annotations", "predictions", "results", "detections")
 
 def canonical(value: Any) -> bytes:
     """Compact JSON with sorted keys; ValueError for NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def write_packed(path: Path, value: Mapping[str, Any]) -> None:
     with path.open("xb") as file:
         file.write(b"{")
         for number, key in enumerate(sorted(value)):
-            file.write((b"," if number else b"") + json.dumps(key, ensure_ascii=False).encode() + b":")
+            file.write(
+                (b"," if number else b"") + json.dumps(key, ensure_ascii=False).encode() + b":"
+            )
             if isinstance(value[key], PackedRecords):
                 file.write(b"[")
                 for place, text in enumerate(value[key].texts):
@@ -78,9 +82,13 @@ def read_json(path: Path) -> Any:
         with path.open("rb") as file:
             return json.load(file)
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", file=path, cure="give an existing JSON file") from None
+        raise UserError(
+            f"cannot be read ({error.strerror})", file=path, cure="give an existing JSON file"
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"is not valid JSON ({error})", file=path, cure=_cure(path, error)) from None
+        raise UserError(
+            f"is not valid JSON ({error})", file=path, cure=_cure(path, error)
+        ) from None
 
 
 def _cure(path: Path, error: Exception) -> str:
@@ -103,7 +111,9 @@ def iterate_results(path: Path, *, whole: int = _WHOLE) -> Iterator[list[Any]]:
     """
     if not path.is_file():
         raise UserError(
-            "is a folder" if path.is_dir() else "no such file", file=path, cure="give an existing JSON file"
+            "is a folder" if path.is_dir() else "no such file",
+            file=path,
+            cure="give an existing JSON file",
         )
     if path.stat().st_size <= whole:
         yield as_results(read_json(path), path)
@@ -123,8 +133,14 @@ def as_results(content: Any, name: Path | str) -> list[Any]:
         return content
     given = content if isinstance(content, dict) else {}
     inside = next((key for key in _LISTS if isinstance(given.get(key), list)), None)
-    cure = _A_LIST if inside is None else f"give a JSON list of results: of this file, the list `{inside}`"
-    raise UserError(f"must be a JSON list of results, is a {type(content).__name__}", file=name, cure=cure)
+    cure = (
+        _A_LIST
+        if inside is None
+        else f"give a JSON list of results: of this file, the list `{inside}`"
+    )
+    raise UserError(
+        f"must be a JSON list of results, is a {type(content).__name__}", file=name, cure=cure
+    )
 
 
 def iterate_list(path: Path, *, problem: str, cure: str) -> Iterator[Mapping[str, Any]]:
@@ -142,7 +158,9 @@ def iterate_list(path: Path, *, problem: str, cure: str) -> Iterator[Mapping[str
         yield from scanner.whole(scanner.records)
 
 
-def iterate_members(path: Path, lists: tuple[str, ...], *, problem: str, cure: str) -> Iterator[tuple[str, Any]]:
+def iterate_members(
+    path: Path, lists: tuple[str, ...], *, problem: str, cure: str
+) -> Iterator[tuple[str, Any]]:
     """The members (key, value) of a file that is a JSON object; those named in `lists` come as a (key, record) each.
 
     A list of `lists` is announced by (key, None) before its first record.
@@ -165,12 +183,16 @@ def _scanner(path: Path, problem: str, cure: str) -> Iterator[_Scanner]:
         with open_text(path) as file:
             yield _Scanner(file, wrong)
     except FileNotFoundError:
-        raise UserError("the file does not exist", file=path, cure="fetch the archive again") from None
+        raise UserError(
+            "the file does not exist", file=path, cure="fetch the archive again"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", file=path, cure=cure) from None
     except UnicodeError as error:
         raise UserError(
-            f"not a text file: {error}", file=path, cure=_cure(path, error) if packing(path) else cure
+            f"not a text file: {error}",
+            file=path,
+            cure=_cure(path, error) if packing(path) else cure,
         ) from error
 
 
@@ -242,7 +264,8 @@ class _Scanner:
                 if len(self._text) - self._at > _MAX_VALUE or not self._more():
                     raise self._wrong(f"{what} is damaged or cut off: {error}") from error
                 continue
-            # A number at the window's end may go on behind it, and "0" is read off the front of "0." or "0e".
+            # A number at the window's end may go on behind it, and "0" is read off the front of
+            # "0." or "0e".
             whole = end < len(self._text) and self._text[end] not in ".eE"
             left = len(self._text) - end
             if whole or not self._more():

@@ -23,7 +23,9 @@ class FileLock:
         create: Make the file if it is missing; otherwise `acquire` raises FileNotFoundError then.
     """
 
-    def __init__(self, path: Path, *, shared: bool = False, remove: bool = False, create: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, shared: bool = False, remove: bool = False, create: bool = True
+    ) -> None:
         self._path = path
         self._mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._remove = remove
@@ -49,7 +51,8 @@ class FileLock:
 
     def _try(self, *, wait: bool) -> bool:
         fd = os.open(self._path, self._flags, 0o644)
-        # Between open and lock the former holder may have removed the file: that lock guards nothing.
+        # Between open and lock the former holder may have removed the file: that lock guards
+        # nothing.
         if not _flock(fd, self._mode if wait else self._mode | fcntl.LOCK_NB) or (
             self._remove and not _is_file(fd, self._path)
         ):
@@ -114,7 +117,9 @@ def _flock(descriptor: int, mode: int) -> bool:
         fcntl.flock(descriptor, mode)
     except BlockingIOError:
         return False
-    except OSError:  # some network file systems refuse locks: there everything can be locked, by everybody
+    except (
+        OSError
+    ):  # some network file systems refuse locks: there everything can be locked, by everybody
         return True
     return True
 

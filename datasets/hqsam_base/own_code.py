@@ -1,9 +1,10 @@
 """Which checkout this process runs the code of, and how it comes to run that of the repository that it works for.
 
-An environment holds one installation, usually an editable one of the first checkout. In another checkout (a clone, a
-worktree, the temporary folder of `dvc exp run --temp`) `python -m` finds the package that lies in the current folder there
-and all others in the first checkout: code would run that is not the code whose digests are recorded. So every entry point
-calls `use_here` or `use` before it does anything. Standard library only: it runs first in each of many short processes.
+An environment holds one installation, usually an editable one of the first checkout. In another
+checkout (a clone, a worktree, the temporary folder of `dvc exp run --temp`) `python -m` finds the
+package that lies in the current folder there and all others in the first checkout: code would run
+that is not the code whose digests are recorded. So every entry point calls `use_here` or `use`
+before it does anything. Standard library only: it runs first in each of many short processes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ PLACES = (".", "datasets", "metrics", "pipelines")
 
 _PREFIX = "hqsam"
 _CURE = (
-    "install this checkout (`pip install --no-deps -e .` in it), or begin PYTHONPATH with its folders (., datasets, metrics,"
+    "install this checkout (`pip install --no-deps -e .` in it), or begin PYTHONPATH with its "
+    "folders (., datasets, metrics,"
     " pipelines)"
 )
 
@@ -46,7 +48,9 @@ def packages(root: Path) -> dict[str, Path]:
     Args:
         root: The checkout, or `site-packages`.
     """
-    found = (path.parent for place in PLACES for path in (root / place).glob(f"{_PREFIX}*/__init__.py"))
+    found = (
+        path.parent for place in PLACES for path in (root / place).glob(f"{_PREFIX}*/__init__.py")
+    )
     return {folder.name: folder for folder in found}
 
 
@@ -60,13 +64,18 @@ def foreign(wanted: Mapping[str, Path]) -> dict[str, Path | None]:
         Name to the folder that Python takes instead; None where it finds none.
     """
     taken = {name: _taken(name) for name in wanted}
-    return {name: found for name, found in taken.items() if found is None or found.resolve() != wanted[name].resolve()}
+    return {
+        name: found
+        for name, found in taken.items()
+        if found is None or found.resolve() != wanted[name].resolve()
+    }
 
 
 def use_here() -> bool:
     """Have this process run the code of the repository around the current folder.
 
-    Without a repository there, the packages must at least come from one place, which is where this module lies.
+    Without a repository there, the packages must at least come from one place, which is where this
+    module lies.
 
     Returns:
         See `use`.
@@ -91,14 +100,16 @@ def use(root: Path) -> bool:
     """Have this process, and those that it starts, run the code of a repository.
 
     Args:
-        root: The repository. One that holds no package of the project runs the code that is installed.
+        root: The repository. One that holds no package of the project runs the code that is
+            installed.
 
     Returns:
-        Whether other code was loaded. It is forgotten then: the caller imports its own module again and goes on there.
+        Whether other code was loaded. It is forgotten then: the caller imports its own module again
+        and goes on there.
 
     Raises:
-        UserError: the repository is, wholly or in part, another user's; or packages still come from elsewhere after its
-            folders were put in front.
+        UserError: the repository is, wholly or in part, another user's; or packages still come from
+            elsewhere after its folders were put in front.
     """
     wanted = packages(root)
     if not foreign(wanted):
@@ -106,7 +117,11 @@ def use(root: Path) -> bool:
     _refuse_another_users(root, wanted)
     places = [str((root / place).resolve()) for place in PLACES]
     sys.path[:] = places + [entry for entry in sys.path if entry not in places]
-    given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry not in places]
+    given = [
+        entry
+        for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if entry and entry not in places
+    ]
     os.environ["PYTHONPATH"] = os.pathsep.join(places + given)
     forget()
     refuse_foreign(root)
@@ -115,11 +130,22 @@ def use(root: Path) -> bool:
 
 def _refuse_another_users(root: Path, wanted: Mapping[str, Path]) -> None:
     """Load no code only because it lies above the current folder: in /tmp, everybody can put a repository there."""
-    named = (root, root / "dvc.yaml", root / "params.yaml", *(root / place for place in PLACES), *wanted.values())
+    named = (
+        root,
+        root / "dvc.yaml",
+        root / "params.yaml",
+        *(root / place for place in PLACES),
+        *wanted.values(),
+    )
     for place in named:
         if place.exists() and place.stat().st_uid != os.geteuid():
-            problem = f"this repository is another user's (number {place.stat().st_uid}): its code is not run"
-            raise UserError(problem, file=place, cure=f"work in another folder; or if you trust it, {_CURE}")
+            problem = (
+                f"this repository is another user's (number {place.stat().st_uid}): its code is "
+                f"not run"
+            )
+            raise UserError(
+                problem, file=place, cure=f"work in another folder; or if you trust it, {_CURE}"
+            )
 
 
 def refuse_foreign(root: Path) -> None:
@@ -130,7 +156,10 @@ def refuse_foreign(root: Path) -> None:
     """
     wanted = packages(root)
     for name, found in foreign(wanted).items():
-        problem = f"the package {name} comes from {found or 'nowhere'}, not from this repository: other code would run"
+        problem = (
+            f"the package {name} comes from {found or 'nowhere'}, not from this repository: other "
+            f"code would run"
+        )
         raise UserError(problem, file=wanted[name], cure=_CURE)
 
 

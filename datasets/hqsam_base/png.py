@@ -1,8 +1,9 @@
 """Label maps and masks in PNG files as the values that were stored, by OpenCV alone.
 
-OpenCV turns a palette into colours and loses the numbers, and stretches grey values of 1, 2 and 4 bits to 0..255. The
-pixels of a palette PNG are stored exactly like those of a grey one: its header is changed in memory and the stretching
-undone. Chunks that are not needed for the pixels are left out, so that libpng has nothing to complain about.
+OpenCV turns a palette into colours and loses the numbers, and stretches grey values of 1, 2 and 4
+bits to 0..255. The pixels of a palette PNG are stored exactly like those of a grey one: its header
+is changed in memory and the stretching undone. Chunks that are not needed for the pixels are left
+out, so that libpng has nothing to complain about.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         end = position + 12 + int.from_bytes(data[position : position + 4])
         kind = data[position + 4 : position + 8]
         stored = data[end - 4 : end]
-        if end > len(data) or zlib.crc32(memoryview(data)[position + 4 : end - 4]) != int.from_bytes(stored):
+        if end > len(data) or zlib.crc32(
+            memoryview(data)[position + 4 : end - 4]
+        ) != int.from_bytes(stored):
             raise ValueError(f"PNG chunk {kind!r} at byte {position} is damaged or cut off")
         yield kind, position, end
         if kind == b"IEND":
@@ -67,7 +70,8 @@ def decode_values(data: bytes) -> NDArray[Any] | None:
         data: the file. Formats other than PNG are read as OpenCV does.
 
     Returns:
-        The values; [H, W, C] for a picture with colours, which holds no numbers; None for what is no picture.
+        The values; [H, W, C] for a picture with colours, which holds no numbers; None for what is
+        no picture.
 
     Raises:
         ValueError: a damaged PNG.
@@ -77,24 +81,38 @@ def decode_values(data: bytes) -> NDArray[Any] | None:
         return decode(data)
     depth = head[0]
     array = _by_opencv(_as_grey(_kept(data, _PIXELS)))
-    return array if array is None or depth >= 8 else np.asarray(array // (255 // ((1 << depth) - 1)), np.uint8)
+    return (
+        array
+        if array is None or depth >= 8
+        else np.asarray(array // (255 // ((1 << depth) - 1)), np.uint8)
+    )
 
 
 def _by_opencv(data: bytes) -> NDArray[Any] | None:
     if not data:
         return None
     try:
-        array: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        array: NDArray[Any] | None = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED
+        )
     except cv2.error:  # a header that asks for more than 2^30 pixels, or a side of more than 2^20
         return None
     return array
 
 
 def _kept(data: bytes, kinds: tuple[bytes, ...]) -> bytes:
-    return b"".join([SIGNATURE, *(data[first:last] for kind, first, last in chunks(data) if kind in kinds)])
+    return b"".join(
+        [SIGNATURE, *(data[first:last] for kind, first, last in chunks(data) if kind in kinds)]
+    )
 
 
 def _as_grey(data: bytes) -> bytes:
     """Returns the bytes of a grey or palette PNG with the header of a grey one."""
     header = b"IHDR" + data[16:25] + bytes([_GREY]) + data[26:29]
-    return SIGNATURE + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+    return (
+        SIGNATURE
+        + struct.pack(">I", 13)
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+        + data[33:]
+    )

@@ -1,7 +1,7 @@
 """Ordered work in processes: results come back in the order of the items, whatever the number of workers.
 
-`Crew` forks from a server and is for items that are read on the way; `run_parts` forks from the caller, so that large
-columns in its memory reach the processes without a copy.
+`Crew` forks from a server and is for items that are read on the way; `run_parts` forks from the
+caller, so that large columns in its memory reach the processes without a copy.
 """
 
 from __future__ import annotations
@@ -59,28 +59,32 @@ def worker_count(n_items: int, *, worth: int = 1) -> int:
 def keep_freed_memory() -> None:
     """Have the C library keep what pictures free for the next picture, instead of giving it back to the system.
 
-    A decoded picture that is handed from one thread to another costs a fifth of its decoding in page faults
-    otherwise. Up to 256 MB stay; without glibc nothing happens.
+    A decoded picture that is handed from one thread to another costs a fifth of its decoding in
+    page faults otherwise. Up to 256 MB stay; without glibc nothing happens.
     """
     with contextlib.suppress(OSError, AttributeError):
         allocator = ctypes.CDLL(None).mallopt
-        allocator(_M_MMAP_THRESHOLD, 1 << 25)  # the most that glibc takes; setting one ends the tuning of both
+        allocator(
+            _M_MMAP_THRESHOLD, 1 << 25
+        )  # the most that glibc takes; setting one ends the tuning of both
         allocator(_M_TRIM_THRESHOLD, 1 << 28)
 
 
 class Crew(Generic[Item, Result]):
     """Processes that apply one function to items, in order; prepared as soon as it is known that they will pay off.
 
-    They are forked from a server (`multiprocessing.forkserver`), not from the caller, who may have threads. The server
-    needs a quarter of a second to import what the function needs, once for all processes; that is best spent while the
-    caller is still finding out what there is to do. The function and the items must be picklable. Use it as a context:
-    its end waits for the processes, whose work is cancelled if it failed, and for the server, so that what they used
-    counts as used by the caller's children. They end by themselves if the caller is killed.
+    They are forked from a server (`multiprocessing.forkserver`), not from the caller, who may have
+    threads. The server needs a quarter of a second to import what the function needs, once for all
+    processes; that is best spent while the caller is still finding out what there is to do. The
+    function and the items must be picklable. Use it as a context: its end waits for the processes,
+    whose work is cancelled if it failed, and for the server, so that what they used counts as used
+    by the caller's children. They end by themselves if the caller is killed.
 
     Args:
         function: applied to each item.
-        ahead: items in flight, for each process, in work or with a result that the caller has not taken yet. More
-            than two bridge a caller that does something slow with a result, and are memory where results are large.
+        ahead: items in flight, for each process, in work or with a result that the caller has not
+            taken yet. More than two bridge a caller that does something slow with a result, and are
+            memory where results are large.
     """
 
     def __init__(self, function: Callable[[Item], Result], *, ahead: int = 2) -> None:
@@ -105,14 +109,17 @@ class Crew(Generic[Item, Result]):
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         if self._server is not None and self._server == _server():
-            with contextlib.suppress(OSError):  # somebody has emptied the temporary folder, where its socket was
+            with contextlib.suppress(
+                OSError
+            ):  # somebody has emptied the temporary folder, where its socket was
                 forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
     def prepare(self, workers: int) -> None:
         """Have `workers` processes do the work, and the server that they are forked from start already; 1: this process."""
         self.workers = workers
         if workers > 1:
-            # NumPy reads it when the server loads it: with threads of its own they run at a fifth of the speed.
+            # NumPy reads it when the server loads it: with threads of its own they run at a fifth
+            # of the speed.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             before = _server()
             self._context = _context(self._function)
@@ -140,7 +147,9 @@ class Crew(Generic[Item, Result]):
             yield result
 
 
-def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+) -> Iterator[Result]:
     """`function` over `items` in order, in `workers` processes (1: in this one); see `Crew`."""
     with Crew(function) as crew:
         crew.prepare(workers)
@@ -152,9 +161,14 @@ _INHERITED: list[tuple[Callable[[Any, int], Any], Any]] = []
 
 
 def run_parts(
-    function: Callable[[Any, int], Result], job: Any, total: int, *, workers: int, progress: Progress,
+    function: Callable[[Any, int], Result],
+    job: Any,
+    total: int,
+    *,
+    workers: int,
+    progress: Progress,
     what: str = "scoring",
-) -> Iterator[Result]:  # fmt: skip
+) -> Iterator[Result]:
     """Yields ``function(job, n)`` for n = 0 .. total - 1, in that order.
 
     Args:
@@ -172,7 +186,8 @@ def run_parts(
         return
     _INHERITED[:] = [(function, job)]
     try:
-        # Several parts at a time, so that small ones are not eaten up by the exchange between processes.
+        # Several parts at a time, so that small ones are not eaten up by the exchange between
+        # processes.
         chunk = max(1, min(32, total // (4 * workers)))
         context = multiprocessing.get_context("fork")
         pool = ProcessPoolExecutor(min(workers, total), context, initializer=_end_with_parent)
@@ -216,12 +231,16 @@ def _context(function: Callable[..., Any]) -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{__package__}.fork_server", module])
     with contextlib.ExitStack() as stack:
-        if _SAFE_PATH not in os.environ:  # or the server would import a `socket.py` of the current folder
+        if (
+            _SAFE_PATH not in os.environ
+        ):  # or the server would import a `socket.py` of the current folder
             os.environ[_SAFE_PATH] = "1"
             stack.callback(os.environ.pop, _SAFE_PATH)
         try:
             forkserver.ensure_running()
-        except OSError:  # no place for its socket, whose path may have 107 characters: TMPDIR is longer
+        except (
+            OSError
+        ):  # no place for its socket, whose path may have 107 characters: TMPDIR is longer
             return multiprocessing.get_context("spawn")
     return context
 

@@ -25,8 +25,8 @@ def with_rate(
         clock: Seconds, for tests.
 
     Returns:
-        A callback (bytes so far, bytes in all or 0). The rate is the mean since its first call: what an
-        earlier run had downloaded does not count.
+        A callback (bytes so far, bytes in all or 0). The rate is the mean since its first call:
+        what an earlier run had downloaded does not count.
     """
     begun: list[tuple[float, int]] = []
 

@@ -1,9 +1,9 @@
 """COCO run-length masks, one at a time, and the three spellings of a mask in annotation and result files.
 
-A mask in a table is COCO compressed RLE: the ``counts`` as ASCII text, with height and width in the same row. Files hold
-polygons, uncompressed ``counts`` (a list) or compressed ``counts`` (text); all of them become the compressed one here.
-The codec is `hqsam_base.runs`; only polygons go through the C code that defines their meaning, after a check of what it
-is given.
+A mask in a table is COCO compressed RLE: the ``counts`` as ASCII text, with height and width in the
+same row. Files hold polygons, uncompressed ``counts`` (a list) or compressed ``counts`` (text); all
+of them become the compressed one here. The codec is `hqsam_base.runs`; only polygons go through the
+C code that defines their meaning, after a check of what it is given.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def decode(counts: str | bytes, *, height: int, width: int) -> BoolMask:
         RleError: they do not fill the image, or are malformed otherwise (a ValueError).
     """
     runs = _runs(counts, height, width)
-    edges = np.concatenate([[0], np.stack([runs.starts, runs.ends], axis=1).reshape(-1), [height * width]])
+    edges = np.concatenate(
+        [[0], np.stack([runs.starts, runs.ends], axis=1).reshape(-1), [height * width]]
+    )
     flat = np.repeat((np.arange(len(edges) - 1) & 1).astype(np.bool_), np.diff(edges))
     return np.ascontiguousarray(flat.reshape(width, height).T)
 
@@ -123,7 +125,8 @@ def segmentation_string(segmentation: Any, height: int, width: int) -> bytes:
     A compressed code is returned as it is; it is checked when it is decoded.
 
     Args:
-        segmentation: as found in an annotation or a result. An RLE without `size` has that of its image.
+        segmentation: as found in an annotation or a result. An RLE without `size` has that of its
+            image.
         height: height of its image, from the images list.
         width: width of its image.
 
@@ -133,13 +136,17 @@ def segmentation_string(segmentation: Any, height: int, width: int) -> bytes:
     if isinstance(segmentation, Mapping):
         string, h, w = rle_string({"size": [height, width], **segmentation})
         if (h, w) != (height, width):
-            raise RleError(0, f"the mask is {h} x {w}, its image is {height} x {width} (height x width)")
+            raise RleError(
+                0, f"the mask is {h} x {w}, its image is {height} x {width} (height x width)"
+            )
         return string
     if isinstance(segmentation, list):
         return polygons_to_rle(segmentation, height, width)
     if segmentation is None:
         raise RleError(0, "there is no `segmentation`: masks are wanted, a box alone is none")
-    raise RleError(0, f"`segmentation` must be polygons or a run-length code, is {type(segmentation).__name__}")
+    raise RleError(
+        0, f"`segmentation` must be polygons or a run-length code, is {type(segmentation).__name__}"
+    )
 
 
 def rle_string(code: Mapping[str, Any]) -> tuple[bytes, int, int]:
@@ -158,7 +165,9 @@ def rle_string(code: Mapping[str, Any]) -> tuple[bytes, int, int]:
         return _ascii(counts), height, width
     lengths = _whole(counts, _LONGEST)
     if lengths is None:
-        raise RleError(0, "`counts` must be a string or a list of run lengths that are not negative")
+        raise RleError(
+            0, "`counts` must be a string or a list of run lengths that are not negative"
+        )
     check_sizes(np.array([height]), np.array([width]))
     return encode_uncompressed(np.array(lengths, np.int64), height, width), height, width
 
@@ -178,23 +187,33 @@ def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int
     """Rasterises COCO polygons exactly as pycocotools does and returns the compressed counts of their union.
 
     Args:
-        polygons: lists x0, y0, x1, y1, ... in pixels. Pieces of one or two points and an odd last value are left out:
-            they draw nothing.
+        polygons: lists x0, y0, x1, y1, ... in pixels. Pieces of one or two points and an odd last
+            value are left out: they draw nothing.
         height: image height.
         width: image width.
 
     Raises:
-        RleError: no polygon of three points, or values that are no numbers or far outside the image.
+        RleError: no polygon of three points, or values that are no numbers or far outside the
+            image.
     """
     from pycocotools import mask as coco_mask
 
     arrays = [_polygon_array(polygon) for polygon in polygons]
     arrays = [values[: len(values) // 2 * 2] for values in arrays if len(values) >= 6]
     if not arrays:
-        raise RleError(0, "`segmentation` has no polygon of at least three points: [[x, y, x, y, x, y, ...], ...]")
-    if sum(float(np.abs(np.diff(values.reshape(-1, 2), axis=0)).sum()) for values in arrays) > _LONGEST_OUTLINE:
+        raise RleError(
+            0,
+            "`segmentation` has no polygon of at least three points: [[x, y, x, y, x, y, ...], "
+            "...]",
+        )
+    if (
+        sum(float(np.abs(np.diff(values.reshape(-1, 2), axis=0)).sum()) for values in arrays)
+        > _LONGEST_OUTLINE
+    ):
         raise RleError(0, "the outlines of the polygons are longer than those of any object")
-    merged = coco_mask.merge(coco_mask.frPyObjects([values.tolist() for values in arrays], height, width))
+    merged = coco_mask.merge(
+        coco_mask.frPyObjects([values.tolist() for values in arrays], height, width)
+    )
     return _ascii(merged["counts"])
 
 
@@ -204,9 +223,13 @@ def _polygon_array(polygon: Sequence[float]) -> NDArray[np.float64]:
     except (TypeError, ValueError):
         raise RleError(0, "a polygon must be a list of numbers") from None
     if values.ndim == 0:
-        raise RleError(0, "`segmentation` must be a list of polygons [[x, y, ...], ...], is one flat list")
+        raise RleError(
+            0, "`segmentation` must be a list of polygons [[x, y, ...], ...], is one flat list"
+        )
     if values.ndim != 1:
-        raise RleError(0, "a polygon must be a flat list of numbers [x, y, x, y, ...], not of points [x, y]")
+        raise RleError(
+            0, "a polygon must be a flat list of numbers [x, y, x, y, ...], not of points [x, y]"
+        )
     if not (np.abs(values) <= _FARTHEST).all():  # false for what is no number, too
         raise RleError(0, "a polygon has a coordinate that is no number or far outside the image")
     return values

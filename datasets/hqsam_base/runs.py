@@ -1,9 +1,9 @@
 """COCO run-length masks, many at a time, in plain NumPy.
 
-A mask is a list of run lengths of its pixels read column by column (index ``x * height + y``); the first run is
-background. The compressed form writes each length, as its difference to the length two places before (from the fourth
-on), in groups of five bits, least significant first: one character ``48 + bits`` a group, bit 5 set when another group
-follows, bit 4 of the last group being the sign.
+A mask is a list of run lengths of its pixels read column by column (index ``x * height + y``); the
+first run is background. The compressed form writes each length, as its difference to the length two
+places before (from the fourth on), in groups of five bits, least significant first: one character
+``48 + bits`` a group, bit 5 set when another group follows, bit 4 of the last group being the sign.
 
 No C code sees these strings: a malformed one raises `RleError` and can do nothing else.
 """
@@ -78,7 +78,9 @@ class RleBatch:
         """Joins `strings` (ASCII bytes) of masks of the given sizes."""
         lengths = np.fromiter(map(len, strings), np.int64, len(strings))
         data = np.frombuffer(b"".join(strings), np.uint8)
-        return cls(data, _offsets(lengths), np.asarray(heights, np.int64), np.asarray(widths, np.int64))
+        return cls(
+            data, _offsets(lengths), np.asarray(heights, np.int64), np.asarray(widths, np.int64)
+        )
 
     @classmethod
     def concat(cls, parts: Sequence[RleBatch]) -> RleBatch:
@@ -114,7 +116,8 @@ class Runs:
     Attributes:
         starts: int64 [runs], first pixel of each run, column-major index in its image.
         ends: int64 [runs], one past the last pixel.
-        offsets: int64 [n + 1], which runs belong to which mask. Runs of a mask are sorted, not empty, and never touch.
+        offsets: int64 [n + 1], which runs belong to which mask. Runs of a mask are sorted, not
+            empty, and never touch.
         heights: int64 [n], pixels.
         widths: int64 [n], pixels.
     """
@@ -151,7 +154,9 @@ def _read_numbers(data: Bytes, offsets: Int) -> tuple[Int, Int]:
         index = _owner(offsets, at)
         character, where = chr(int(data[at])), at - int(offsets[index])
         printed = (
-            "; of bytes in Python, write counts.decode(), not str(counts)" if where == 1 and character in "'\"" else ""
+            "; of bytes in Python, write counts.decode(), not str(counts)"
+            if where == 1 and character in "'\""
+            else ""
         )
         raise RleError(index, f"character {character!r} at {where} is not of the code{printed}")
     more = bits > 31
@@ -161,13 +166,16 @@ def _read_numbers(data: Bytes, offsets: Int) -> tuple[Int, Int]:
     if len(cut):
         raise RleError(int(cut[0]), "the last number is cut off")
     values = _LAST[bits[last]]
-    # From the last character back. Before the first number comes the last character of all, which ends a number.
+    # From the last character back. Before the first number comes the last character of all, which
+    # ends a number.
     alive = np.flatnonzero(more[last - 1])
     for step in range(1, _MAX_GROUPS + 1):
         if not len(alive):
             break
         if step == _MAX_GROUPS:
-            raise RleError(_owner(offsets, int(last[alive[0]])), "a number is longer than any image")
+            raise RleError(
+                _owner(offsets, int(last[alive[0]])), "a number is longer than any image"
+            )
         place = last[alive] - step
         values[alive] = (values[alive] << 5) | (bits[place] & 31)
         alive = alive[more[place - 1]]
@@ -182,15 +190,17 @@ def _owner(offsets: Int, at: int) -> int:
 def _undo_differences(values: Int, offsets: Int) -> tuple[Int, Int, Int]:
     """Turns written differences into run lengths.
 
-    A difference refers to the length two places before, so background and foreground are two chains; the strings are
-    laid out as pairs (background, foreground), the last one filled up with 0.
+    A difference refers to the length two places before, so background and foreground are two
+    chains; the strings are laid out as pairs (background, foreground), the last one filled up with
+    0.
 
     Args:
         values: int64 [m].
         offsets: int64 [n + 1]; no string is empty.
 
     Returns:
-        Background and foreground lengths, int64 [pairs] each, and the offsets of the pairs, int64 [n + 1].
+        Background and foreground lengths, int64 [pairs] each, and the offsets of the pairs, int64
+        [n + 1].
     """
     sizes = np.diff(offsets)
     counts = (sizes + 1) >> 1
@@ -204,7 +214,8 @@ def _undo_differences(values: Int, offsets: Int) -> tuple[Int, Int, Int]:
     written = table[0::2][first]
     background, foreground = np.cumsum(table[0::2]), np.cumsum(table[1::2])
     before = foreground[first] - table[1::2][first]
-    # The first background length is no part of its chain: the difference rule begins with the fourth number.
+    # The first background length is no part of its chain: the difference rule begins with the
+    # fourth number.
     background -= np.repeat(background[first], counts)
     background[first] = written
     foreground -= np.repeat(before, counts)
@@ -219,8 +230,8 @@ def decode_runs(batch: RleBatch) -> Runs:
         batch: the strings and the image sizes.
 
     Raises:
-        RleError: a string with a foreign character, a cut number, a negative length, or lengths that do not add up to
-            height x width.
+        RleError: a string with a foreign character, a cut number, a negative length, or lengths
+            that do not add up to height x width.
     """
     sizes = np.diff(batch.offsets)
     check_sizes(batch.heights, batch.widths)

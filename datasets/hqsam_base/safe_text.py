@@ -1,7 +1,8 @@
 """Text from outside, made fit to print and to store.
 
-File names, tensor names, commit subjects, a server's reason phrase and addresses come from strangers. Printed as they are,
-they can move a terminal's cursor, hide what stands beside them, forge a line of a log, or tell a password.
+File names, tensor names, commit subjects, a server's reason phrase and addresses come from
+strangers. Printed as they are, they can move a terminal's cursor, hide what stands beside them,
+forge a line of a log, or tell a password.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import re
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1: ESC, backspace, carriage return, ...
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # other line ends, and what turns the direction of writing
+    # other line ends, and what turns the direction of writing
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
     "\ud800-\udfff]"  # bytes of a file name that are no UTF-8; printing them raises an error
 )
 _ADDRESS = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30})://"  # without a limit a name of 100,000 letters takes a minute
-    # A password in which `/`, `?` and `#` are written as they are is one, too, unless it could be a port.
+    # without a limit a name of 100,000 letters takes a minute
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30})://"
+    # A password in which `/`, `?` and `#` are written as they are is one, too, unless it could be a
+    # port.
     r"(?:(?P<user>[^\s/?#<>\"]*|[^\s/?#<>\"@:\[]*:(?![0-9]*[/?#])[^\s<>\"]*)@)?"
     r"(?P<path>[^\s?#<>\"]*)(?P<secret>[?#][^\s<>\"]*)?"
 )
@@ -30,7 +34,8 @@ def sanitize(text: str, *, lines: bool = False) -> str:
 
     Args:
         text: Any text, with lone surrogates, too.
-        lines: Keep line feeds and tabs: the text is a message of several lines, not a name inside one.
+        lines: Keep line feeds and tabs: the text is a message of several lines, not a name inside
+            one.
     """
     kept = "\n\t" if lines else ""
     return _CONTROL.sub(lambda found: found[0] if found[0] in kept else _escape(found[0]), text)
@@ -65,7 +70,9 @@ def _masked(secret: str) -> str:
     closing = _CLOSING.search(secret)
     end = closing[0] if closing else ""
     parts = re.split(r"([?#&;])", secret[: len(secret) - len(end)])
-    return "".join(part if part in ("", "?", "#", "&", ";") else _mask(part) for part in parts) + end
+    return (
+        "".join(part if part in ("", "?", "#", "&", ";") else _mask(part) for part in parts) + end
+    )
 
 
 def _mask(part: str) -> str:

@@ -20,7 +20,8 @@ class Seam(Generic[T]):
         package: Its import name.
         what: What an entry is, as messages call it.
         constant: What each entry's file exposes.
-        kind: Class or runtime-checkable Protocol of the constant. One with a ``name`` must be called like its file.
+        kind: Class or runtime-checkable Protocol of the constant. One with a ``name`` must be
+            called like its file.
         helpers: Files that are no entries; nor are those whose name begins with an underscore.
     """
 
@@ -32,8 +33,13 @@ class Seam(Generic[T]):
 
     def names(self) -> list[str]:
         """Names of the entries: the files of the package's folder, sorted."""
-        found = (module.name for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__))
-        return sorted(name for name in found if name not in self.helpers and not name.startswith("_"))
+        found = (
+            module.name
+            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__)
+        )
+        return sorted(
+            name for name in found if name not in self.helpers and not name.startswith("_")
+        )
 
     def load(self, name: str) -> T:
         """The constant of an entry's file.
@@ -48,9 +54,13 @@ class Seam(Generic[T]):
         folder = self.package.replace(".", "/")
         if name not in self.names():
             raise UserError(
-                f"unknown {self.what} {name!r}", key=self.what, cure=f"use one of {', '.join(self.names())} ({folder}/)"
+                f"unknown {self.what} {name!r}",
+                key=self.what,
+                cure=f"use one of {', '.join(self.names())} ({folder}/)",
             )
         found = getattr(importlib.import_module(f"{self.package}.{name}"), self.constant, None)
         if not isinstance(found, self.kind) or getattr(found, "name", name) != name:
-            raise TypeError(f"{folder}/{name}.py: {self.constant} must be a {self.kind.__name__} named {name!r}")
+            raise TypeError(
+                f"{folder}/{name}.py: {self.constant} must be a {self.kind.__name__} named {name!r}"
+            )
         return found

@@ -18,7 +18,8 @@ def say(text: object, *, err: bool = False, lines: bool = False) -> None:
     Args:
         text: The message.
         err: To standard error in place of standard output.
-        lines: It may have several lines. Else a line feed is shown as an escape, so that no name can forge a line.
+        lines: It may have several lines. Else a line feed is shown as an escape, so that no name
+            can forge a line.
     """
     print(shown(text, lines=lines), file=sys.stderr if err else sys.stdout, flush=True)
 

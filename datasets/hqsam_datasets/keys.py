@@ -15,7 +15,8 @@ def distinct_keys(source: str, names: Sequence[str], told_by: Sequence[str]) -> 
     Args:
         source: Name of the training source or benchmark.
         names: What the keys are made of.
-        told_by: Of each name, the text whose digest is added: its path in the archive, or the name itself.
+        told_by: Of each name, the text whose digest is added: its path in the archive, or the name
+            itself.
     """
     keys = [make_key(source, name) for name in names]
     times = Counter(keys)

@@ -70,14 +70,19 @@ class Sample:
         if not KEY_PATTERN.fullmatch(self.key):
             raise ValueError(f"key {self.key!r} may hold only a-z, 0-9, _ and -")
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
-            raise ValueError(f"{self.key}: image must be uint8 [H, W, 3], not {self.image.dtype} {self.image.shape}")
+            raise ValueError(
+                f"{self.key}: image must be uint8 [H, W, 3], not {self.image.dtype} "
+                f"{self.image.shape}"
+            )
         if not self.instances:
             raise ValueError(f"{self.key}: a sample needs at least one instance")
         for number, instance in enumerate(self.instances):
             if instance.id != number:
                 raise ValueError(f"{self.key}: instance ids must be 0, 1, ..., found {instance.id}")
             if instance.mask.shape != self.image.shape[:2]:
-                raise ValueError(f"{self.key}: mask {instance.mask.shape}, image {self.image.shape[:2]}")
+                raise ValueError(
+                    f"{self.key}: mask {instance.mask.shape}, image {self.image.shape[:2]}"
+                )
 
     @property
     def height(self) -> int:
@@ -93,13 +98,17 @@ class Sample:
 def make_key(source: str, name: str) -> str:
     """`<source>_<name>` in the alphabet of keys: no accents, lower case, runs of other characters one `-`.
 
-    Different names can give the same key (`a#b` and `a b`); the caller must notice. A long name is cut and ends with a part
-    of its digest: members of the archives have at most 100 characters.
+    Different names can give the same key (`a#b` and `a b`); the caller must notice. A long name is
+    cut and ends with a part of its digest: members of the archives have at most 100 characters.
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     cleaned = re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-")
     key = f"{source}_{cleaned or 'unnamed'}"
-    return key if len(key) <= MAX_KEY else f"{key[: MAX_KEY - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return (
+        key
+        if len(key) <= MAX_KEY
+        else f"{key[: MAX_KEY - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    )
 
 
 def mask_extension(instance_id: int) -> str:
@@ -150,6 +159,10 @@ def parse_sample(key: str, files: Mapping[str, bytes]) -> Sample:
         origin = record["origin"]
         return Sample(key, record["source"], image, instances, origin["image"], origin["mask"])
     except KeyError as error:
-        raise UserError(f"the sample has no {error}", key=key, cure="write the shards again") from error
+        raise UserError(
+            f"the sample has no {error}", key=key, cure="write the shards again"
+        ) from error
     except ValueError as error:
-        raise UserError(f"the sample is damaged: {error}", key=key, cure="write the shards again") from error
+        raise UserError(
+            f"the sample is damaged: {error}", key=key, cure="write the shards again"
+        ) from error

@@ -22,16 +22,22 @@ from hqsam_datasets.formats.images import MAX_PIXELS
 def check_image(image: Any) -> npt.NDArray[np.uint8]:
     """An image as the model takes it: uint8 ``[H, W, 3]``.
 
-    Grey images (``[H, W]``, ``[H, W, 1]``) are replicated and an alpha channel is dropped, as the data pipeline does.
+    Grey images (``[H, W]``, ``[H, W, 1]``) are replicated and an alpha channel is dropped, as the
+    data pipeline does.
 
     Raises:
-        InputError: Not an array of 8-bit pixels, empty, or too large. Floats and 16-bit pixels are refused because
-            their range is unknown.
+        InputError: Not an array of 8-bit pixels, empty, or too large. Floats and 16-bit pixels are
+            refused because their range is unknown.
     """
     if not isinstance(image, np.ndarray):
-        raise InputError(f"the image is a {type(image).__name__}", cure="give a numpy array, uint8 [H, W, 3]")
+        raise InputError(
+            f"the image is a {type(image).__name__}", cure="give a numpy array, uint8 [H, W, 3]"
+        )
     if image.dtype != np.uint8:
-        raise InputError(f"the image's pixels are {image.dtype}", cure="scale them to 0..255 and convert to uint8")
+        raise InputError(
+            f"the image's pixels are {image.dtype}",
+            cure="scale them to 0..255 and convert to uint8",
+        )
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
@@ -39,7 +45,9 @@ def check_image(image: Any) -> npt.NDArray[np.uint8]:
     if image.size == 0:
         raise InputError(f"the image is empty ({image.shape[1]} x {image.shape[0]} pixels)")
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise InputError(f"the image has more than {MAX_PIXELS:,} pixels", cure="tile it or make it smaller")
+        raise InputError(
+            f"the image has more than {MAX_PIXELS:,} pixels", cure="tile it or make it smaller"
+        )
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
 
 
@@ -50,7 +58,10 @@ def check_encoded(features: Tensor) -> None:
         InputError: It overflowed: every mask would be empty.
     """
     if features.dtype == torch.float16 and not bool(features.isfinite().all()):
-        cure = "use torch.bfloat16 in place of float16, or keep the model in float32 inside torch.autocast"
+        cure = (
+            "use torch.bfloat16 in place of float16, or keep the model in float32 inside "
+            "torch.autocast"
+        )
         raise InputError("the model overflows in float16 on this image", cure=cure)
 
 
@@ -65,7 +76,9 @@ def check_choices(**given: tuple[Any, Any]) -> None:
     """
     for name, (value, choices) in given.items():
         if value not in get_args(choices):
-            raise InputError(f"{name} is {value!r}", cure=f"use one of {', '.join(get_args(choices))}")
+            raise InputError(
+                f"{name} is {value!r}", cure=f"use one of {', '.join(get_args(choices))}"
+            )
 
 
 def check_counts(least: int = 1, **given: Any) -> None:
@@ -76,7 +89,9 @@ def check_counts(least: int = 1, **given: Any) -> None:
     """
     for name, value in given.items():
         if not isinstance(value, Integral) or int(value) < least:
-            raise InputError(f"{name} is {value!r}", cure=f"give a whole number of at least {least}")
+            raise InputError(
+                f"{name} is {value!r}", cure=f"give a whole number of at least {least}"
+            )
 
 
 def check_batch(images: Sequence[Any], prompts: Sequence[Any]) -> None:
@@ -89,7 +104,10 @@ def check_batch(images: Sequence[Any], prompts: Sequence[Any]) -> None:
         raise InputError(f"{len(images)} images and {len(prompts)} lists of prompts")
     for number, some in enumerate(prompts):
         if not isinstance(some, Sequence) or not all(isinstance(prompt, Prompt) for prompt in some):
-            raise InputError(f"the prompts of image {number} are no list of Prompt", cure="give one list per image")
+            raise InputError(
+                f"the prompts of image {number} are no list of Prompt",
+                cure="give one list per image",
+            )
 
 
 def checked_prompt(coords: Any, labels: Any, box: Any, mask_input: Any) -> Prompt:
@@ -99,10 +117,14 @@ def checked_prompt(coords: Any, labels: Any, box: Any, mask_input: Any) -> Promp
         InputError: What is wrong with them.
     """
     if (coords is None) != (labels is None):
-        raise InputError("prompt: points without labels, or labels without points", cure="give both")
+        raise InputError(
+            "prompt: points without labels, or labels without points", cure="give both"
+        )
     points = np.zeros((0, 2)) if coords is None else _floats("point_coords", coords)
     if points.ndim != 2 or points.shape[1] != 2:
-        raise InputError(f"prompt: point_coords has the shape {list(points.shape)}", cure="give [N, 2]")
+        raise InputError(
+            f"prompt: point_coords has the shape {list(points.shape)}", cure="give [N, 2]"
+        )
     flat_box = None if box is None else _floats("box", box).reshape(-1)
     if flat_box is not None and flat_box.size != 4:
         several = "give x0 y0 x1 y1; several boxes go to predict_torch or predict_batch"
@@ -132,5 +154,7 @@ def _labels(values: npt.NDArray[np.float64]) -> tuple[int, ...]:
 def _mask_input(values: Any) -> npt.NDArray[Any]:
     low = np.asarray(values)
     if low.ndim != 3 or low.shape[0] != 1:
-        raise InputError(f"prompt: mask_input has the shape {list(low.shape)}", cure="give [1, m, m]")
+        raise InputError(
+            f"prompt: mask_input has the shape {list(low.shape)}", cure="give [1, m, m]"
+        )
     return np.asarray(low[0])

@@ -1,10 +1,11 @@
 """``SamHQAutomaticMaskGenerator``: every object of an image from a grid of points, with HQ-SAM's masks.
 
-Source of the procedure: Segment Anything (arXiv 2304.02643), section 5 and appendix B. Of ``segment_anything.utils.amg``
-the crops, the grids and the clean-up are used as installed. What works on logits is written anew, because there it makes
-64-bit floats on the model's device (Apple's GPUs have none), counts pixels of a row in 16 bits, gives a mask without a
-pixel a stability of 0/0, and pads every mask of a crop to the whole image. Masks are filtered by predicted IoU while they
-are small, and enlarged a few at a time.
+Source of the procedure: Segment Anything (arXiv 2304.02643), section 5 and appendix B. Of
+``segment_anything.utils.amg`` the crops, the grids and the clean-up are used as installed. What
+works on logits is written anew, because there it makes 64-bit floats on the model's device (Apple's
+GPUs have none), counts pixels of a row in 16 bits, gives a mask without a pixel a stability of 0/0,
+and pads every mask of a crop to the whole image. Masks are filtered by predicted IoU while they are
+small, and enlarged a few at a time.
 
 Shape letters: P points of one pass; N masks; H, W image; h, w crop.
 """
@@ -79,14 +80,17 @@ class _Masks:
 
     def suppressed(self, scores: npt.NDArray[np.float32], iou_threshold: float) -> _Masks:
         """What non-maximum suppression leaves, best scores first."""
-        return self[nms(torch.from_numpy(self.boxes), torch.from_numpy(scores), iou_threshold).numpy()]
+        return self[
+            nms(torch.from_numpy(self.boxes), torch.from_numpy(scores), iou_threshold).numpy()
+        ]
 
 
 class SamHQAutomaticMaskGenerator:
     """Drop-in for ``SamAutomaticMaskGenerator``: the same arguments and records, with HQ-SAM's masks.
 
-    Like the authors' generator it gives one mask per point where SAM's gives three: the best of SAM's three plus the HQ
-    token's. Unlike SAM's it gives no record without a pixel, and every number of a record is a plain, finite one.
+    Like the authors' generator it gives one mask per point where SAM's gives three: the best of
+    SAM's three plus the HQ token's. Unlike SAM's it gives no record without a pixel, and every
+    number of a record is a plain, finite one.
 
     Args:
         model: Of ``build_sam_hq``.
@@ -94,19 +98,22 @@ class SamHQAutomaticMaskGenerator:
         points_per_batch: Points per decoder call.
         pred_iou_thresh: Smallest predicted IoU, 0..1; 0 keeps all.
         stability_score_thresh: Smallest stability score, 0..1; 0 keeps all.
-        stability_score_offset: Shift of the threshold, in logits, that the stability score compares.
+        stability_score_offset: Shift of the threshold, in logits, that the stability score
+            compares.
         box_nms_thresh: Box IoU above which the worse of two masks of one crop goes.
-        crop_n_layers: Layers of crops to run besides the whole image; layer i has ``4 ** i`` of them.
+        crop_n_layers: Layers of crops to run besides the whole image; layer i has ``4 ** i`` of
+            them.
         crop_nms_thresh: Box IoU above which the mask of the larger of two crops goes.
-        crop_overlap_ratio: Overlap of the crops, as a share of the image's shorter side, in the first layer.
+        crop_overlap_ratio: Overlap of the crops, as a share of the image's shorter side, in the
+            first layer.
         crop_n_points_downscale_factor: Points per side shrink by this factor with each layer.
         point_grids: Points for each layer, ``[n, 2]`` in 0..1, instead of ``points_per_side``.
         min_mask_region_area: Holes and islands smaller than this, in pixels, are removed; 0: none.
         output_mode: ``binary_mask`` bool ``[H, W]``, ``uncompressed_rle``, or ``coco_rle``.
 
     Raises:
-        InputError: Not exactly one of ``points_per_side`` and ``point_grids``, an unknown ``output_mode``, or a number of
-            points or layers, or an overlap, that makes no sense.
+        InputError: Not exactly one of ``points_per_side`` and ``point_grids``, an unknown
+            ``output_mode``, or a number of points or layers, or an overlap, that makes no sense.
     """
 
     def __init__(
@@ -127,13 +134,20 @@ class SamHQAutomaticMaskGenerator:
         output_mode: OutputMode = "binary_mask",
     ) -> None:
         check_choices(output_mode=(output_mode, OutputMode))
-        check_counts(points_per_batch=points_per_batch, crop_n_points_downscale_factor=crop_n_points_downscale_factor)
+        check_counts(
+            points_per_batch=points_per_batch,
+            crop_n_points_downscale_factor=crop_n_points_downscale_factor,
+        )
         check_counts(0, crop_n_layers=crop_n_layers)
         if not 0 <= crop_overlap_ratio <= 1:
-            raise InputError(f"crop_overlap_ratio is {crop_overlap_ratio!r}", cure="give a number from 0 to 1")
+            raise InputError(
+                f"crop_overlap_ratio is {crop_overlap_ratio!r}", cure="give a number from 0 to 1"
+            )
         if points_per_side is not None:
             check_counts(points_per_side=points_per_side)
-        self.point_grids = _grids(points_per_side, point_grids, crop_n_layers, crop_n_points_downscale_factor)
+        self.point_grids = _grids(
+            points_per_side, point_grids, crop_n_layers, crop_n_points_downscale_factor
+        )
         self.predictor = SamHQPredictor(model)
         self.points_per_batch = points_per_batch
         self.pred_iou_thresh = pred_iou_thresh
@@ -148,33 +162,44 @@ class SamHQAutomaticMaskGenerator:
 
     @torch.no_grad()
     def generate(
-        self, image: npt.NDArray[np.uint8], multimask_output: bool = True, *, hq_token_only: bool = False
+        self,
+        image: npt.NDArray[np.uint8],
+        multimask_output: bool = True,
+        *,
+        hq_token_only: bool = False,
     ) -> list[dict[str, Any]]:
         """Find masks all over an image.
 
         Args:
             image: uint8 ``[H, W, 3]`` RGB; see ``check_image`` for what else is accepted.
-            multimask_output: Whether SAM's part is the best of its three masks instead of its single one.
+            multimask_output: Whether SAM's part is the best of its three masks instead of its
+                single one.
             hq_token_only: The HQ token's mask alone instead of its sum with SAM's.
 
         Returns:
-            One record per mask: ``segmentation`` (see ``output_mode``), ``area`` in pixels, ``bbox`` and ``crop_box`` as
-            x, y, width, height, ``predicted_iou``, ``point_coords`` (the point that gave it), ``stability_score``.
+            One record per mask: ``segmentation`` (see ``output_mode``), ``area`` in pixels,
+            ``bbox`` and ``crop_box`` as x, y, width, height, ``predicted_iou``, ``point_coords``
+            (the point that gave it), ``stability_score``.
 
         Raises:
             InputError: The image cannot be used.
         """
         image = check_image(image)
-        boxes, layers = amg().generate_crop_boxes(image.shape[:2], self.crop_n_layers, self.crop_overlap_ratio)
+        boxes, layers = amg().generate_crop_boxes(
+            image.shape[:2], self.crop_n_layers, self.crop_overlap_ratio
+        )
         crops = [
             self._of_crop(image, box, self.point_grids[layer], multimask_output, hq_token_only)
             for box, layer in zip(boxes, layers, strict=True)
-            if box[0] < box[2] and box[1] < box[3]  # an image of a few pixels has fewer crops than a layer asks for
+            if box[0] < box[2]
+            and box[1] < box[3]  # an image of a few pixels has fewer crops than a layer asks for
         ]
         found = _Masks.concatenated(crops)
         if len(crops) > 1:  # masks of smaller crops are the more detailed ones
             sides = found.crops[:, 2:] - found.crops[:, :2]
-            found = found.suppressed((1 / sides.prod(axis=1)).astype(np.float32), self.crop_nms_thresh)
+            found = found.suppressed(
+                (1 / sides.prod(axis=1)).astype(np.float32), self.crop_nms_thresh
+            )
         if self.min_mask_region_area > 0:
             found = self._without_small_regions(found)
         return [self._record(found, n) for n in range(len(found.rles))]
@@ -200,7 +225,11 @@ class SamHQAutomaticMaskGenerator:
         return found.suppressed(found.iou, self.box_nms_thresh)
 
     def _decode(
-        self, points_P2: npt.NDArray[Any], size: tuple[int, int], multimask: bool, hq_token_only: bool
+        self,
+        points_P2: npt.NDArray[Any],
+        size: tuple[int, int],
+        multimask: bool,
+        hq_token_only: bool,
     ) -> tuple[Tensor, Tensor]:
         """Low-resolution logits ``[P,1,m,m]`` and predicted IoUs ``[P]``."""
         moved = self.predictor.transform.apply_coords(points_P2, size)
@@ -226,7 +255,10 @@ class SamHQAutomaticMaskGenerator:
         good = np.isfinite(iou_P)
         if self.pred_iou_thresh > 0:
             good &= iou_P > self.pred_iou_thresh
-        rows, step = np.flatnonzero(good), max(1, _ENLARGED // ((crop[2] - crop[0]) * (crop[3] - crop[1])))
+        rows, step = (
+            np.flatnonzero(good),
+            max(1, _ENLARGED // ((crop[2] - crop[0]) * (crop[3] - crop[1]))),
+        )
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
             logits_Nhw = self.predictor.enlarged(low_P1mm[torch.from_numpy(some)])[:, 0]
@@ -261,9 +293,17 @@ class SamHQAutomaticMaskGenerator:
         """Fill small holes and remove small islands; then masks that became alike go, changed ones first."""
         helpers = amg()
         cleaned = [self._cleaned(helpers.rle_to_mask(rle)) for rle in found.rles]
-        patches = [_patch(mask, [0, 0], mask.shape) if changed else None for mask, changed in cleaned]
-        boxes = [box if patch is None else _box(patch) for patch, box in zip(patches, found.boxes, strict=True)]
-        rles = [rle if patch is None else _rle(patch) for patch, rle in zip(patches, found.rles, strict=True)]
+        patches = [
+            _patch(mask, [0, 0], mask.shape) if changed else None for mask, changed in cleaned
+        ]
+        boxes = [
+            box if patch is None else _box(patch)
+            for patch, box in zip(patches, found.boxes, strict=True)
+        ]
+        rles = [
+            rle if patch is None else _rle(patch)
+            for patch, rle in zip(patches, found.rles, strict=True)
+        ]
         unchanged = np.array([float(patch is None) for patch in patches], np.float32)
         new = replace(found, boxes=np.array(boxes, np.int64).reshape(-1, 4), rles=rles)
         return new.suppressed(unchanged, max(self.box_nms_thresh, self.crop_nms_thresh))
@@ -276,7 +316,9 @@ class SamHQAutomaticMaskGenerator:
 
     def _record(self, found: _Masks, n: int) -> dict[str, Any]:
         helpers, rle = amg(), found.rles[n]
-        make = {"binary_mask": helpers.rle_to_mask, "coco_rle": helpers.coco_encode_rle}.get(self.output_mode)
+        make = {"binary_mask": helpers.rle_to_mask, "coco_rle": helpers.coco_encode_rle}.get(
+            self.output_mode
+        )
         return {
             "segmentation": rle if make is None else make(rle),
             "area": helpers.area_from_rle(rle),
@@ -298,12 +340,16 @@ def _stability(logits_Nhw: Tensor, threshold: float, offset: float) -> npt.NDArr
     return stability
 
 
-def _patch(mask_hw: npt.NDArray[np.bool_], corner: Sequence[int], size: tuple[int, int]) -> MaskPatch:
+def _patch(
+    mask_hw: npt.NDArray[np.bool_], corner: Sequence[int], size: tuple[int, int]
+) -> MaskPatch:
     """A mask of a crop whose upper left pixel is ``corner`` (x, y), cut to its own box, in the whole image."""
     ys, xs = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
     y, x = (slice(s[0], s[-1] + 1) if len(s) else slice(0, 0) for s in (ys, xs))
     inside_xy = np.ascontiguousarray(mask_hw[y, x].T)
-    return MaskPatch(inside_xy, corner[0] + int(x.start), corner[1] + int(y.start), size[0], size[1])
+    return MaskPatch(
+        inside_xy, corner[0] + int(x.start), corner[1] + int(y.start), size[0], size[1]
+    )
 
 
 def _box(patch: MaskPatch) -> tuple[int, int, int, int]:
@@ -312,7 +358,9 @@ def _box(patch: MaskPatch) -> tuple[int, int, int, int]:
     return patch.x0, patch.y0, patch.x0 + max(w, 1) - 1, patch.y0 + max(h, 1) - 1
 
 
-def _leans(boxes_N4: npt.NDArray[np.int64], crop: list[int], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _leans(
+    boxes_N4: npt.NDArray[np.int64], crop: list[int], size: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
     """Which boxes touch, within 20 pixels, an edge of the crop that is none of the image: a neighbouring crop has them whole."""
     at_crop = np.abs(boxes_N4 - np.array([crop])) <= _EDGE
     at_image = np.abs(boxes_N4 - np.array([[0, 0, size[1], size[0]]])) <= _EDGE
@@ -334,12 +382,27 @@ def _grids(
 ) -> list[npt.NDArray[Any]]:
     """Points in 0..1 for the image and for each layer of crops."""
     if (points_per_side is None) == (grids is None):
-        raise InputError("points_per_side and point_grids: exactly one must be given", cure="set the other to None")
+        raise InputError(
+            "points_per_side and point_grids: exactly one must be given",
+            cure="set the other to None",
+        )
     if points_per_side is not None:
         # A deep layer keeps one point at least, where SAM's own grid divides by zero.
-        return [amg().build_point_grid(max(1, points_per_side // factor**layer)) for layer in range(layers + 1)]
-    if grids is None or len(grids) <= layers or any(np.ndim(g) != 2 or np.shape(g)[1] != 2 for g in grids):
-        raise InputError(f"point_grids: {layers + 1} arrays [n, 2] are needed", cure="one per layer of crops")
+        return [
+            amg().build_point_grid(max(1, points_per_side // factor**layer))
+            for layer in range(layers + 1)
+        ]
+    if (
+        grids is None
+        or len(grids) <= layers
+        or any(np.ndim(g) != 2 or np.shape(g)[1] != 2 for g in grids)
+    ):
+        raise InputError(
+            f"point_grids: {layers + 1} arrays [n, 2] are needed", cure="one per layer of crops"
+        )
     if not all(((np.asarray(g) >= 0) & (np.asarray(g) <= 1)).all() for g in grids):
-        raise InputError("point_grids: a point lies outside 0..1", cure="divide x by the width and y by the height")
+        raise InputError(
+            "point_grids: a point lies outside 0..1",
+            cure="divide x by the width and y by the height",
+        )
     return list(grids)

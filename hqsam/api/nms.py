@@ -27,7 +27,8 @@ def nms(boxes_N4: Tensor, scores_N: Tensor, iou_threshold: float) -> Tensor:
     alive = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     for n in range(len(boxes)):
         if alive[n]:
-            # Product instead of quotient: two boxes without area have no IoU, and neither suppresses the other.
+            # Product instead of quotient: two boxes without area have no IoU, and neither
+            # suppresses the other.
             common = _intersections(boxes[n], boxes[n + 1 :])
             alive[n + 1 :] &= common <= iou_threshold * (areas[n] + areas[n + 1 :] - common)
     return order[alive]

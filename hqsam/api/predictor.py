@@ -1,7 +1,7 @@
 """``SamHQPredictor``: ``segment_anything``'s ``SamPredictor`` with HQ-SAM's masks, and a batch interface.
 
-Shape letters: B prompts of one image; C masks per prompt; N points; S input side; m side of low-resolution masks; H, W
-original image.
+Shape letters: B prompts of one image; C masks per prompt; N points; S input side; m side of
+low-resolution masks; H, W original image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hqsam.api.inputs import check_batch, check_choices, check_counts, check_encoded, check_image, checked_prompt
+from hqsam.api.inputs import (
+    check_batch,
+    check_choices,
+    check_counts,
+    check_encoded,
+    check_image,
+    checked_prompt,
+)
 from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import InputError
 from hqsam.model.hq_decoder import Prompts, SamMasks, best_mask
@@ -53,7 +60,8 @@ class Prediction:
     def mask(self) -> MaskPatch:
         """The mask at the image's size; ``.full()`` is bool ``[H, W]``, ``.rle()`` COCO's compressed counts.
 
-        Computed anew each time: a list of hundreds of predictions on a large image holds logits only.
+        Computed anew each time: a list of hundreds of predictions on a large image holds logits
+        only.
         """
         return mask_patch(self.low_res, self.frame)
 
@@ -61,8 +69,9 @@ class Prediction:
 class SamHQPredictor:
     """Encode an image once, then predict masks for prompts: drop-in for ``SamPredictor``.
 
-    Differences: ``predict`` and ``predict_torch`` take ``hq_token_only``, and ``multimask_output=True`` returns one mask, the
-    best of SAM's three plus the HQ token's, as HQ-SAM does. Bad input raises ``InputError`` (a ``ValueError``).
+    Differences: ``predict`` and ``predict_torch`` take ``hq_token_only``, and
+    ``multimask_output=True`` returns one mask, the best of SAM's three plus the HQ token's, as
+    HQ-SAM does. Bad input raises ``InputError`` (a ``ValueError``).
 
     Args:
         sam_model: Of ``build_sam_hq``.
@@ -71,14 +80,17 @@ class SamHQPredictor:
         InputError: Another object, e.g. ``segment_anything``'s own ``Sam``.
 
     Attributes:
-        prompts_per_call: Prompts per decoder call of ``predict_torch``; bounds the memory, changes no mask.
+        prompts_per_call: Prompts per decoder call of ``predict_torch``; bounds the memory, changes
+            no mask.
     """
 
     prompts_per_call = 4
 
     def __init__(self, sam_model: HQSam) -> None:
         if not hasattr(sam_model, "decode_hq"):
-            raise InputError(f"the model is a {type(sam_model).__name__}", cure="give one of hqsam.build_sam_hq")
+            raise InputError(
+                f"the model is a {type(sam_model).__name__}", cure="give one of hqsam.build_sam_hq"
+            )
         self.model = sam_model
         self.transform = ResizeLongestSide(sam_model.backbone.image_size)
         self.reset_image()
@@ -102,7 +114,8 @@ class SamHQPredictor:
         """Encode an image.
 
         Args:
-            image: uint8 ``[H, W, 3]``, values 0..255; see ``check_image`` for what else is accepted.
+            image: uint8 ``[H, W, 3]``, values 0..255; see ``check_image`` for what else is
+                accepted.
             image_format: Order of the channels, ``RGB`` or ``BGR``.
 
         Raises:
@@ -117,15 +130,19 @@ class SamHQPredictor:
         self.set_torch_image(frame.image(image)[None].to(self.device), image.shape[:2])
 
     @torch.no_grad()
-    def set_torch_image(self, transformed_image: Tensor, original_image_size: Sequence[int]) -> None:
+    def set_torch_image(
+        self, transformed_image: Tensor, original_image_size: Sequence[int]
+    ) -> None:
         """Encode an image that is resized already.
 
         Args:
-            transformed_image: ``[1, 3, h, w]``, values 0..255, longest side S (``transform.apply_image``).
+            transformed_image: ``[1, 3, h, w]``, values 0..255, longest side S
+                (``transform.apply_image``).
             original_image_size: (H, W) before resizing.
 
         Raises:
-            InputError: Another shape or range of values; or the model overflows in the type that it was moved to.
+            InputError: Another shape or range of values; or the model overflows in the type that it
+                was moved to.
         """
         size = (int(original_image_size[0]), int(original_image_size[1]))
         check_transformed(transformed_image, size, self.model.backbone.image_size)
@@ -156,13 +173,15 @@ class SamHQPredictor:
             point_labels: ``[N]``, 1 foreground, 0 background.
             box: ``[4]`` xyxy in pixels of the original image.
             mask_input: ``[1, m, m]`` low-resolution logits, typically of an earlier prediction.
-            multimask_output: Whether SAM's part is the best of its three masks instead of its single one.
+            multimask_output: Whether SAM's part is the best of its three masks instead of its
+                single one.
             return_logits: Logits instead of a thresholded mask.
-            hq_token_only: The HQ token's mask alone (best for single objects) instead of its sum with SAM's.
+            hq_token_only: The HQ token's mask alone (best for single objects) instead of its sum
+                with SAM's.
 
         Returns:
-            Masks bool (or float32 logits) ``[1, H, W]``; SAM's predicted IoU ``[1]``; low-resolution logits ``[1, m,
-            m]``.
+            Masks bool (or float32 logits) ``[1, H, W]``; SAM's predicted IoU ``[1]``;
+            low-resolution logits ``[1, m, m]``.
 
         Raises:
             RuntimeError: No image was set.
@@ -173,7 +192,9 @@ class SamHQPredictor:
         prompt.check_inside(frame)
         with torch.no_grad():
             embedded = embed(self.model, frame, [prompt], mask_encoding="logits")
-            low, iou = self._decode(embedded, multimask_output, hq_token_only, self.prompts_per_call)
+            low, iou = self._decode(
+                embedded, multimask_output, hq_token_only, self.prompts_per_call
+            )
             masks = self.enlarged(low, return_logits=return_logits)
         # NumPy knows no bfloat16, which a model or an autocast region of that type gives.
         return masks[0].cpu().numpy(), iou[0].float().cpu().numpy(), low[0].float().cpu().numpy()
@@ -208,7 +229,9 @@ class SamHQPredictor:
             InputError: A prompt that makes no sense for this image.
         """
         prompts = PromptTensors(point_coords, point_labels, boxes, mask_input)
-        low, iou = self.decode_torch(prompts, multimask_output=multimask_output, hq_token_only=hq_token_only)
+        low, iou = self.decode_torch(
+            prompts, multimask_output=multimask_output, hq_token_only=hq_token_only
+        )
         return self.enlarged(low, return_logits=return_logits), iou, low
 
     @torch.no_grad()
@@ -225,9 +248,14 @@ class SamHQPredictor:
         assert self.input_size is not None
         prompts.check(size=self.input_size, mask_size=self.model.backbone.mask_size)
         embedded = self.model.embed_prompts(
-            points_PN2=prompts.points, labels_PN=prompts.labels, boxes_P4=prompts.boxes, masks_P1hw=prompts.masks
+            points_PN2=prompts.points,
+            labels_PN=prompts.labels,
+            boxes_P4=prompts.boxes,
+            masks_P1hw=prompts.masks,
         )
-        return self._decode(embedded, multimask_output, hq_token_only, prompts_per_call or self.prompts_per_call)
+        return self._decode(
+            embedded, multimask_output, hq_token_only, prompts_per_call or self.prompts_per_call
+        )
 
     def enlarged(self, low_res: Tensor, *, return_logits: bool = True) -> Tensor:
         """Low-resolution logits ``[B, 1, m, m]`` at the image's size ``[B, 1, H, W]``, as logits or as bool masks."""
@@ -236,7 +264,9 @@ class SamHQPredictor:
         # One at a time: floats of the original size exist for one mask only.
         parts = [self._full_size(low_res[n : n + 1], return_logits) for n in range(len(low_res))]
         return (
-            torch.cat(parts) if parts else low_res.new_zeros(size, dtype=torch.float if return_logits else torch.bool)
+            torch.cat(parts)
+            if parts
+            else low_res.new_zeros(size, dtype=torch.float if return_logits else torch.bool)
         )
 
     def get_image_embedding(self) -> Tensor:
@@ -265,11 +295,12 @@ class SamHQPredictor:
         Args:
             images: RGB, see ``check_image``.
             prompts: For each image, its prompts.
-            output: ``hq_sum`` SAM + HQ logits, ``hq_token`` the HQ token alone, ``sam`` vanilla SAM.
+            output: ``hq_sum`` SAM + HQ logits, ``hq_token`` the HQ token alone, ``sam`` vanilla
+                SAM.
             multimask: The best of SAM's three masks instead of its single one.
             resize: See ``Frame``.
-            mask_encoding: What ``Prompt.mask`` becomes; None: what the decoder was trained on (logits for SAM, 0/255
-                for HQ).
+            mask_encoding: What ``Prompt.mask`` becomes; None: what the decoder was trained on
+                (logits for SAM, 0/255 for HQ).
             images_per_call: Images per encoder call.
             prompts_per_call: Prompts per decoder call; bounds the memory.
 
@@ -277,22 +308,30 @@ class SamHQPredictor:
             One per prompt, image by image, prompts in the order given.
 
         Raises:
-            InputError: An image or a prompt makes no sense (the message gives its index), or an unknown option.
+            InputError: An image or a prompt makes no sense (the message gives its index), or an
+                unknown option.
         """
         check_batch(images, prompts)
         check_choices(output=(output, OutputName), resize=(resize, Resize))
         check_counts(images_per_call=images_per_call, prompts_per_call=prompts_per_call)
-        encoding: MaskEncoding = mask_encoding or ("logits" if output == Output.sam else "binary_255")
+        encoding: MaskEncoding = mask_encoding or (
+            "logits" if output == Output.sam else "binary_255"
+        )
         check_choices(mask_encoding=(encoding, MaskEncoding))
         wanted = _Wanted(output, multimask, encoding, prompts_per_call)
         for start in range(0, len(images), images_per_call):
             some = range(start, min(start + images_per_call, len(images)))
             pixels = [_with_index(n, check_image, images[n]) for n in some]
-            frames = [Frame(p.shape[0], p.shape[1], self.model.backbone.image_size, resize) for p in pixels]
+            frames = [
+                Frame(p.shape[0], p.shape[1], self.model.backbone.image_size, resize)
+                for p in pixels
+            ]
             for n, frame in zip(some, frames, strict=True):
                 for prompt in prompts[n]:
                     _with_index(n, prompt.check_inside, frame)
-            inputs = [self.model.preprocess(f.image(p)[None]) for f, p in zip(frames, pixels, strict=True)]
+            inputs = [
+                self.model.preprocess(f.image(p)[None]) for f, p in zip(frames, pixels, strict=True)
+            ]
             encoded = self.model.encode(torch.cat(inputs))
             check_encoded(encoded.final_BCHW)
             for row, (n, frame) in enumerate(zip(some, frames, strict=True)):
@@ -306,12 +345,21 @@ class SamHQPredictor:
         for numbers in group(prompts):
             for start in range(0, len(numbers), wanted.prompts_per_call):
                 some = numbers[start : start + wanted.prompts_per_call]
-                embedded = embed(self.model, frame, [prompts[n] for n in some], mask_encoding=wanted.encoding)
+                embedded = embed(
+                    self.model, frame, [prompts[n] for n in some], mask_encoding=wanted.encoding
+                )
                 masks = decode(
-                    self.model, encoded, embedded, wanted.output, multimask=wanted.multimask, fused_BFhw=fused
+                    self.model,
+                    encoded,
+                    embedded,
+                    wanted.output,
+                    multimask=wanted.multimask,
+                    fused_BFhw=fused,
                 )
                 logits = masks.logits_PKhw.float().cpu().numpy()
-                found.update({n: (logits[k, 0], float(masks.iou_PK[k, 0])) for k, n in enumerate(some)})
+                found.update(
+                    {n: (logits[k, 0], float(masks.iou_PK[k, 0])) for k, n in enumerate(some)}
+                )
         for number in range(len(prompts)):
             low, iou = found.pop(number)
             yield Prediction(image, number, frame, iou, low)
@@ -334,15 +382,21 @@ class SamHQPredictor:
         output: OutputName = "hq_token" if hq_token_only else "hq_sum"
         if not len(prompts):
             side = self.model.backbone.mask_size
-            return encoded.final_BCHW.new_zeros(0, 1, side, side), encoded.final_BCHW.new_zeros(0, 1)
+            return encoded.final_BCHW.new_zeros(0, 1, side, side), encoded.final_BCHW.new_zeros(
+                0, 1
+            )
         found = [
             decode(self.model, encoded, part, output, multimask=multimask, fused_BFhw=fused)
             for part in _parts(prompts, prompts_per_call)
         ]
-        return torch.cat([part.logits_PKhw for part in found]), torch.cat([part.iou_PK for part in found])
+        return torch.cat([part.logits_PKhw for part in found]), torch.cat(
+            [part.iou_PK for part in found]
+        )
 
     def _full_size(self, low_11hw: Tensor, return_logits: bool) -> Tensor:
-        mask: Tensor = self.model.sam.postprocess_masks(low_11hw.float(), self.input_size, self.original_size)
+        mask: Tensor = self.model.sam.postprocess_masks(
+            low_11hw.float(), self.input_size, self.original_size
+        )
         return mask if return_logits else mask > self.model.sam.mask_threshold
 
 
@@ -384,7 +438,9 @@ def decode(
     if output == Output.sam:
         return best_mask(model.decode_sam(encoded, prompts, multimask=multimask))
     hq = model.decode_hq(encoded, prompts, multimask=multimask, fused_BFhw=fused_BFhw)
-    return SamMasks(hq.hq_P1hw if output == Output.hq_token else hq.sum_P1hw, best_mask(hq.sam).iou_PK)
+    return SamMasks(
+        hq.hq_P1hw if output == Output.hq_token else hq.sum_P1hw, best_mask(hq.sam).iou_PK
+    )
 
 
 def _with_index(number: int, check: Any, value: Any) -> Any:

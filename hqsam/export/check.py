@@ -90,7 +90,10 @@ def compare_decoder(model: HQSam, path: Path, options: DecoderOptions) -> Differ
     """Decode every one of ``CASES`` both ways."""
     runtime = session(path)
     encoded = random_features(model)
-    found = [compare_case(model, runtime, encoded, case, options, seed) for seed, case in enumerate(CASES)]
+    found = [
+        compare_case(model, runtime, encoded, case, options, seed)
+        for seed, case in enumerate(CASES)
+    ]
     return max(found, key=lambda difference: difference.share)
 
 
@@ -182,15 +185,24 @@ def _random_prompts(model: HQSam, case: PromptCase, seed: int) -> dict[str, Tens
     side, small = model.backbone.image_size, model.backbone.mask_size
     corners = (torch.rand(p, 2, 2, generator=generator) * side).sort(dim=1).values
     return {
-        "points_PN2": torch.rand(p, case.points, 2, generator=generator) * side if case.points else None,
-        "labels_PN": torch.randint(0, 2, (p, case.points), generator=generator) if case.points else None,
+        "points_PN2": torch.rand(p, case.points, 2, generator=generator) * side
+        if case.points
+        else None,
+        "labels_PN": torch.randint(0, 2, (p, case.points), generator=generator)
+        if case.points
+        else None,
         "boxes_P4": corners.reshape(p, 4) if case.boxes else None,
-        "masks_P1hw": 5 * torch.randn(p, 1, small, small, generator=generator) if case.masks else None,
+        "masks_P1hw": 5 * torch.randn(p, 1, small, small, generator=generator)
+        if case.masks
+        else None,
     }
 
 
 def _worst(found: list[npt.NDArray[np.float32]], expected: list[Tensor]) -> Difference:
-    pairs = [(np.asarray(f, np.float64), e.double().numpy()) for f, e in zip(found, expected, strict=True)]
+    pairs = [
+        (np.asarray(f, np.float64), e.double().numpy())
+        for f, e in zip(found, expected, strict=True)
+    ]
     wrong = [(f.shape, e.shape) for f, e in pairs if f.shape != e.shape]
     if wrong:
         raise ValueError(f"shape {wrong[0][0]} instead of {wrong[0][1]}")

@@ -1,7 +1,7 @@
 """ONNX files of a model: an encoder and a decoder, checked with onnxruntime before they get their names.
 
-The encoder runs once per image, the decoder for any number of prompts of that image with any number of points each. What a file
-is, and how to prepare its inputs, is in its metadata (``METADATA``).
+The encoder runs once per image, the decoder for any number of prompts of that image with any number
+of points each. What a file is, and how to prepare its inputs, is in its metadata (``METADATA``).
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ METADATA = "hqsam"
 """Key of the file's metadata that holds a JSON object: backbone, part, image_size, pixel_mean, pixel_std, ..."""
 
 _WEIGHTS = ".data"  # added to a file's name by the exporter
-_LARGEST_FILE = 1_800_000_000  # protobuf ends at 2 GiB: larger models keep their weights beside the file
+_LARGEST_FILE = (
+    1_800_000_000  # protobuf ends at 2 GiB: larger models keep their weights beside the file
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ class Exported:
     difference: Difference
 
 
-def load_for_export(path: Path, *, head: Path | None, backbone: str | None, needs_hq: bool) -> HQSam:
+def load_for_export(
+    path: Path, *, head: Path | None, backbone: str | None, needs_hq: bool
+) -> HQSam:
     """Load a model from files; never one whose HQ parameters are random although the decoder uses them.
 
     Args:
@@ -86,8 +90,12 @@ def load_for_export(path: Path, *, head: Path | None, backbone: str | None, need
         )
     name = backbone or checkpoint.backbone_of(checkpoint.read(path))
     if name is None:
-        raise UserError("the backbone cannot be detected from this file", file=path, cure="give --backbone")
-    return build_model(ModelOptions.model_construct(backbone=name, checkpoint=path), head=head).eval()
+        raise UserError(
+            "the backbone cannot be detected from this file", file=path, cure="give --backbone"
+        )
+    return build_model(
+        ModelOptions.model_construct(backbone=name, checkpoint=path), head=head
+    ).eval()
 
 
 def export_onnx(
@@ -112,7 +120,8 @@ def export_onnx(
 
     Raises:
         ModuleNotFoundError: The ``onnx`` extra is not installed.
-        UserError: Another variant than ``hq``, a folder that cannot be written, or a file's results differ from the model's.
+        UserError: Another variant than ``hq``, a folder that cannot be written, or a file's results
+            differ from the model's.
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         importlib.import_module(name)  # a missing package is reported before minutes of work
@@ -125,7 +134,9 @@ def export_onnx(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the folder cannot be made ({error.strerror})", file=out, cure="give another --out") from error
+        raise UserError(
+            f"the folder cannot be made ({error.strerror})", file=out, cure="give another --out"
+        ) from error
     return [_export(model, out, part, options) for part in parts]
 
 
@@ -133,7 +144,9 @@ def file_name(model: HQSam, part: Part, options: DecoderOptions) -> str:
     """Return the name of a part's file."""
     if part == "encoder":
         return f"{model.backbone.name}_encoder.onnx"
-    extra = ("_multimask" if options.multimask else "") + ("_low_res" if options.low_res_only else "")
+    extra = ("_multimask" if options.multimask else "") + (
+        "_low_res" if options.low_res_only else ""
+    )
     return f"{model.backbone.name}_decoder_{options.output}{extra}.onnx"
 
 
@@ -143,12 +156,16 @@ def _export(model: HQSam, out: Path, part: Part, options: DecoderOptions) -> Exp
         file = work / path.name
         _write(model, file, part, options)
         encoder = part == "encoder"
-        difference = compare_encoder(model, file) if encoder else compare_decoder(model, file, options)
+        difference = (
+            compare_encoder(model, file) if encoder else compare_decoder(model, file, options)
+        )
         if not difference.share <= TOLERANCE:
             raise UserError(
-                f"the exported {part} differs from PyTorch by {difference.largest:.1e} (values up to {difference.scale:.1e})",
+                f"the exported {part} differs from PyTorch by {difference.largest:.1e} (values up "
+                f"to {difference.scale:.1e})",
                 file=path,
-                cure="try the pinned versions of torch, onnxscript and onnxruntime (constraints.txt)",
+                cure="try the pinned versions of torch, onnxscript and onnxruntime "
+                "(constraints.txt)",
             )
         return Exported(path, _publish(work, path), difference)
 
@@ -156,8 +173,8 @@ def _export(model: HQSam, out: Path, part: Part, options: DecoderOptions) -> Exp
 def _publish(work: Path, path: Path) -> int:
     """Move a checked file, and its weights if they lie beside it, to their place; bytes of both.
 
-    One rename is atomic, two are not: where weights are involved the old file goes first, so that a killed export leaves no file
-    rather than one beside another one's weights.
+    One rename is atomic, two are not: where weights are involved the old file goes first, so that a
+    killed export leaves no file rather than one beside another one's weights.
     """
     new, weights = work / path.name, path.with_name(f"{path.name}{_WEIGHTS}")
     files = [file for file in (work / weights.name, new) if file.is_file()]
@@ -176,10 +193,15 @@ def _publish(work: Path, path: Path) -> int:
 
 def _write(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> None:
     module, inputs, names, axes = _encoder(model) if part == "encoder" else _decoder(model, options)
-    outputs = ("image_embeddings", "early_features") if part == "encoder" else decoder_outputs(options)
+    outputs = (
+        ("image_embeddings", "early_features") if part == "encoder" else decoder_outputs(options)
+    )
     with _quiet(), torch.no_grad():
-        # Traced here: left to itself, the exporter would go on with fixed sizes where dynamic ones fail.
-        traced = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=axes, strict=False)
+        # Traced here: left to itself, the exporter would go on with fixed sizes where dynamic ones
+        # fail.
+        traced = torch.export.export(
+            module.eval(), tuple(inputs), dynamic_shapes=axes, strict=False
+        )
         program = torch.onnx.export(
             traced,
             input_names=list(names),
@@ -188,7 +210,9 @@ def _write(model: HQSam, path: Path, part: Part, options: DecoderOptions) -> Non
             dynamo=True,
         )
     assert program is not None
-    program.model.metadata_props[METADATA] = json.dumps(metadata(model, part, options), sort_keys=True)
+    program.model.metadata_props[METADATA] = json.dumps(
+        metadata(model, part, options), sort_keys=True
+    )
     # A traced decoder keeps far fewer bytes than its model has.
     constants = (value.const_value for value in program.model.graph.initializers.values())
     n_bytes = sum(constant.nbytes for constant in constants if constant is not None)
@@ -205,7 +229,9 @@ def _encoder(model: HQSam) -> tuple[nn.Module, list[Tensor], tuple[str, ...], An
     )
 
 
-def _decoder(model: HQSam, options: DecoderOptions) -> tuple[nn.Module, list[Tensor], tuple[str, ...], Any]:
+def _decoder(
+    model: HQSam, options: DecoderOptions
+) -> tuple[nn.Module, list[Tensor], tuple[str, ...], Any]:
     prompts, points = torch.export.Dim("prompts"), torch.export.Dim("points")
     shapes: Mapping[str, dict[int, Any]] = {
         "point_coords": {0: prompts, 1: points},
@@ -250,9 +276,15 @@ def metadata(model: HQSam, part: Part, options: DecoderOptions) -> dict[str, Any
     }
     if part == "encoder":
         mean, std = (t.flatten().tolist() for t in (model.sam.pixel_mean, model.sam.pixel_std))
-        text = "RGB 0..255, longest side resized to image_size, normalised, then padded with zeros right and bottom"
+        text = (
+            "RGB 0..255, longest side resized to image_size, normalised, then padded with zeros "
+            "right and bottom"
+        )
         return known | {"image": text, "pixel_mean": mean, "pixel_std": std}
-    labels = "1 foreground, 0 background, 2 and 3 corners of a box, -1 padding (one where there is no box)"
+    labels = (
+        "1 foreground, 0 background, 2 and 3 corners of a box, -1 padding (one where there is no "
+        "box)"
+    )
     return known | {
         "output": options.output,
         "multimask": options.multimask,

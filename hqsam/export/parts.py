@@ -1,7 +1,7 @@
 """The two halves of a model as modules with tensors in and tensors out, ready for ``torch.export``.
 
-Shape letters: B images; P prompts; N points of a prompt; S input side; C decoder width; V early width; E embedding side; m side
-of low-resolution masks; H, W original image.
+Shape letters: B images; P prompts; N points of a prompt; S input side; C decoder width; V early
+width; E embedding side; m side of low-resolution masks; H, W original image.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class DecoderOptions:
     Attributes:
         output: ``hq_sum`` SAM + HQ logits, ``hq_token`` the HQ token alone, ``sam`` vanilla SAM.
         multimask: The best of SAM's three masks instead of its single one.
-        low_res_only: Leave out the masks of the original size, which for hundreds of prompts on a large image do not
-            fit into memory.
+        low_res_only: Leave out the masks of the original size, which for hundreds of prompts on a
+            large image do not fit into memory.
     """
 
     output: OutputName = "hq_sum"
@@ -58,9 +58,10 @@ class EncoderPart(nn.Module):
 class DecoderPart(nn.Module):
     """Features of one image and P prompts to masks, in the convention of ``segment_anything``'s own ONNX decoder.
 
-    A prompt is a list of labelled points in the frame of the input square: 1 foreground, 0 background, 2 and 3 the corners of a
-    box, -1 padding. A prompt without a box ends with one padding point, as ``SamPredictor`` adds it. Prompts of different
-    length are padded with further ones, which moves the logits a little, in SAM as here.
+    A prompt is a list of labelled points in the frame of the input square: 1 foreground, 0
+    background, 2 and 3 the corners of a box, -1 padding. A prompt without a box ends with one
+    padding point, as ``SamPredictor`` adds it. Prompts of different length are padded with further
+    ones, which moves the logits a little, in SAM as here.
     """
 
     def __init__(self, model: HQSam, options: DecoderOptions) -> None:
@@ -73,7 +74,9 @@ class DecoderPart(nn.Module):
         values = dict(zip(decoder_inputs(self.options), inputs, strict=True))
         final = values["image_embeddings"]
         early = values.get("early_features", final)
-        prompts = Prompts(self._sparse(values["point_coords"], values["point_labels"]), self._dense(values))
+        prompts = Prompts(
+            self._sparse(values["point_coords"], values["point_labels"]), self._dense(values)
+        )
         found = decode(
             self.model,
             Encoded(final, early),
@@ -90,9 +93,12 @@ class DecoderPart(nn.Module):
         """Embed points and boxes in one, by label, as ``PromptEncoder`` does; ``[P,N,C]``."""
         encoder = self.model.sam.prompt_encoder
         position = encoder.pe_layer._pe_encoding((xy_PN2 + 0.5) / self.model.backbone.image_size)
-        kinds_5C = torch.cat([encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)])
+        kinds_5C = torch.cat(
+            [encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)]
+        )
         labels = labels_PN.to(torch.int64)
-        # An index past the table on purpose: a label below -1 must fail, not count from the end of the table.
+        # An index past the table on purpose: a label below -1 must fail, not count from the end of
+        # the table.
         kind = kinds_5C[torch.where(labels < -1, len(kinds_5C), labels + 1)]
         return torch.where((labels == -1)[..., None], kind, position + kind)
 
@@ -142,8 +148,13 @@ def upscale(low_P1mm: Tensor, size_2: Tensor, side: int) -> Tensor:
     """
     square = functional.interpolate(low_P1mm, (side, side), mode="bilinear", align_corners=False)
     exact = size_2.double()
-    # A division of tensors: `side / tensor` is computed as a product with the reciprocal, and may round to another pixel.
-    resized = torch.floor(exact * (torch.full_like(exact, side) / exact.max()) + 0.5).clamp(min=1).to(torch.int64)
+    # A division of tensors: `side / tensor` is computed as a product with the reciprocal, and may
+    # round to another pixel.
+    resized = (
+        torch.floor(exact * (torch.full_like(exact, side) / exact.max()) + 0.5)
+        .clamp(min=1)
+        .to(torch.int64)
+    )
     rows = _stretch(square, 2, resized[0], size_2[0])
     return _stretch(rows, 3, resized[1], size_2[1])
 
@@ -153,7 +164,9 @@ def _stretch(x: Tensor, dim: int, used: Tensor, wanted: Tensor) -> Tensor:
 
     Float32 as ``interpolate`` computes.
     """
-    length = cast(int, wanted.to(torch.int64).item())  # `int()` would make it a constant of the graph
+    length = cast(
+        int, wanted.to(torch.int64).item()
+    )  # `int()` would make it a constant of the graph
     torch._check(length >= 1)  # type: ignore[no-untyped-call]
     scale = used.float() / wanted.float()
     source = (scale * (torch.arange(length, dtype=torch.float32) + 0.5) - 0.5).clamp(min=0)

@@ -1,11 +1,11 @@
 """Make ``import torchvision`` work when its compiled operators do not match the installed torch.
 
-A torchvision wheel built for another torch build (CUDA wheel beside a CPU torch, or the other way round)
-cannot load its shared library. The package then fails on import with ``operator torchvision::nms does not
-exist``, because it registers shape functions for operators that were never declared. ``segment_anything``
-imports torchvision only for an image resize and for box utilities that this project does not use, so
-declaring the two missing operator *schemas* is enough: the import succeeds, and calling them still fails
-loudly (they have no kernel).
+A torchvision wheel built for another torch build (CUDA wheel beside a CPU torch, or the other way
+round) cannot load its shared library. The package then fails on import with ``operator
+torchvision::nms does not exist``, because it registers shape functions for operators that were
+never declared. ``segment_anything`` imports torchvision only for an image resize and for box
+utilities that this project does not use, so declaring the two missing operator *schemas* is enough:
+the import succeeds, and calling them still fails loudly (they have no kernel).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def ensure_torchvision() -> bool:
     """Import torchvision; declare its missing operators if, and only if, the import fails for lack of them.
 
     Returns:
-        True if the operators had to be declared (their kernels are then missing), False if the import just
-        worked.
+        True if the operators had to be declared (their kernels are then missing), False if the
+        import just worked.
 
     Raises:
         ImportError: torchvision is not installed.
@@ -57,4 +57,6 @@ def ensure_torchvision() -> bool:
     return True
 
 
-_LIBRARIES: list[object] = []  # a torch.library.Library takes its declarations back when it is garbage-collected
+_LIBRARIES: list[
+    object
+] = []  # a torch.library.Library takes its declarations back when it is garbage-collected

@@ -1,16 +1,19 @@
 """Exact fused attention for SAM's ViT: no dense attention or bias matrix is ever made.
 
-SAM adds a decomposed relative position to the attention logits: for query i and key j, ``q_i . R_h[row i - row j]``
-plus ``q_i . R_w[col i - col j]``. Two exact ways around the L x L bias, both through ``scaled_dot_product_attention``:
+SAM adds a decomposed relative position to the attention logits: for query i and key j, ``q_i .
+R_h[row i - row j]`` plus ``q_i . R_w[col i - col j]``. Two exact ways around the L x L bias, both
+through ``scaled_dot_product_attention``:
 
-- *folded* (GPUs): both terms are inner products themselves. With ``a_i[r] = q_i . R_h[row i - r]`` for every row r, the
-  first is ``a_i . onehot(row j)``. So the query gets H + W more channels (a and its column twin) and the key the two
-  one-hot vectors; one call of a flash kernel does the rest.
-- *by rows* (CPUs): the queries of a few rows at a time, with their part of the bias. Wider heads cost a CPU more than
-  the few extra calls do: on one core, one global block of ViT-B took 3.5 s as published, 2.0 s folded, 1.3 s by rows.
+- *folded* (GPUs): both terms are inner products themselves. With ``a_i[r] = q_i . R_h[row i - r]``
+  for every row r, the first is ``a_i . onehot(row j)``. So the query gets H + W more channels (a
+  and its column twin) and the key the two one-hot vectors; one call of a flash kernel does the
+  rest.
+- *by rows* (CPUs): the queries of a few rows at a time, with their part of the bias. Wider heads
+  cost a CPU more than the few extra calls do: on one core, one global block of ViT-B took 3.5 s as
+  published, 2.0 s folded, 1.3 s by rows.
 
-Shape letters: B windows or images; N heads; H, W rows and columns; L = H * W tokens; D channels per head; E = D + H +
-W.
+Shape letters: B windows or images; N heads; H, W rows and columns; L = H * W tokens; D channels per
+head; E = D + H + W.
 """
 
 from __future__ import annotations
@@ -64,7 +67,9 @@ class FusedAttention(Attention):  # type: ignore[misc]  # segment_anything is un
         )
 
 
-def _attend_by_rows(q: Tensor, k: Tensor, v: Tensor, bias: tuple[Tensor, Tensor], scale: float) -> Tensor:
+def _attend_by_rows(
+    q: Tensor, k: Tensor, v: Tensor, bias: tuple[Tensor, Tensor], scale: float
+) -> Tensor:
     """q, k, v ``[B,N,L,D]``, bias ``[B,N,H,W,H]`` and ``[B,N,H,W,W]``; ``[B,N,L,D]`` comes back."""
     rows_BNHWK, cols_BNHWK = bias
     b, n, h, w, _ = rows_BNHWK.shape
@@ -85,18 +90,23 @@ def _attend_by_rows(q: Tensor, k: Tensor, v: Tensor, bias: tuple[Tensor, Tensor]
     return out
 
 
-def _attend_folded(q: Tensor, k: Tensor, v: Tensor, bias: tuple[Tensor, Tensor], scale: float) -> Tensor:
+def _attend_folded(
+    q: Tensor, k: Tensor, v: Tensor, bias: tuple[Tensor, Tensor], scale: float
+) -> Tensor:
     """The same in one call, with the bias in extra channels."""
     rows_BNHWK, cols_BNHWK = bias
     b, n, h, w, _ = rows_BNHWK.shape
     channels = q.shape[-1] + h + w
-    # The values are padded too: the fused kernels want one head width, a multiple of eight, for all three.
+    # The values are padded too: the fused kernels want one head width, a multiple of eight, for all
+    # three.
     width = -(-channels // _ALIGN) * _ALIGN
     position = _one_hot_positions(h, w, q).expand(b, n, -1, -1)
     wide_q = torch.cat([q * scale, rows_BNHWK.flatten(2, 3), cols_BNHWK.flatten(2, 3)], dim=-1)
     wide_k = torch.cat([k, position], dim=-1)
     if not torch.compiler.is_exporting():
-        wide_q, wide_k, v = (functional.pad(x, (0, width - x.shape[-1])) for x in (wide_q, wide_k, v))
+        wide_q, wide_k, v = (
+            functional.pad(x, (0, width - x.shape[-1])) for x in (wide_q, wide_k, v)
+        )
     return functional.scaled_dot_product_attention(wide_q, wide_k, v, scale=1.0)[..., : q.shape[-1]]
 
 

@@ -25,8 +25,9 @@ def build_sam_hq(
 
     Args:
         name: Backbone.
-        checkpoint: A whole model: plain SAM (the HQ head is then fresh, with a warning, unless ``head`` is given), merged
-            HQ-SAM, Light HQ-SAM, Hugging Face ``SamHQModel``. None: random weights.
+        checkpoint: A whole model: plain SAM (the HQ head is then fresh, with a warning, unless
+            ``head`` is given), merged HQ-SAM, Light HQ-SAM, Hugging Face ``SamHQModel``. None:
+            random weights.
         head: HQ parameters alone (``hq_head.safetensors``) or the training code's decoder file.
         variant: Which of the paper's systems, a file of ``hqsam/model/variants``.
 
@@ -38,7 +39,8 @@ def build_sam_hq(
     model = build_model(options, head=None if head is None else Path(head)).eval()
     if path is not None and not model.head_loaded and variant == variants.DEFAULT:
         warnings.warn(
-            f"{path} holds no HQ parameters: the HQ head is fresh, its masks mean nothing before it is trained"
+            f"{path} holds no HQ parameters: the HQ head is fresh, its masks mean nothing before "
+            f"it is trained"
             " (vanilla SAM's are those of decode_sam, or output='sam' of predict_batch)",
             stacklevel=2,
         )
@@ -50,7 +52,8 @@ def build_model(options: ModelOptions, *, head: Path | None = None, seed: int = 
 
     Args:
         options: An entry of ``models``.
-        head: What was trained; without it (and without HQ parameters in the checkpoint) the head is fresh.
+        head: What was trained; without it (and without HQ parameters in the checkpoint) the head is
+            fresh.
         seed: Initialises what is not loaded. The global random state is left as it was.
 
     Raises:
@@ -64,7 +67,8 @@ def build_model(options: ModelOptions, *, head: Path | None = None, seed: int = 
         sam = backbone.build()
         if base is not None:
             checkpoint.load_strict(sam, base.sam, path=base.path, what=f"SAM {backbone.name}")
-        # After SAM's weights: a head may copy them. Seeded again: its numbers do not depend on how SAM was initialised.
+        # After SAM's weights: a head may copy them. Seeded again: its numbers do not depend on how
+        # SAM was initialised.
         torch.manual_seed(seed)
         model = HQSam(backbone=backbone, sam=sam, head=new_head)
     if base is not None and base.head:
@@ -81,7 +85,8 @@ def _compare_base(head: Path, base: Path | None) -> None:
     if base is None or noted is None or noted == checkpoint.sha256(base):
         return
     warnings.warn(
-        f"{head} was trained on the SAM file with SHA-256 {str(noted)[:12]}..., {base} is another file: its masks are only"
+        f"{head} was trained on the SAM file with SHA-256 {str(noted)[:12]}..., {base} is another "
+        f"file: its masks are only"
         " right if that holds the same weights",
         stacklevel=4,
     )
@@ -92,18 +97,24 @@ def _read_base(path: Path, backbone: str) -> Checkpoint:
     found = checkpoint.read(path)
     if not found.has_encoder:
         raise UserError(
-            f"this is a {found.format} file: it has no image encoder", file=path, cure="give a whole SAM or HQ-SAM"
+            f"this is a {found.format} file: it has no image encoder",
+            file=path,
+            cure="give a whole SAM or HQ-SAM",
         )
     actual = checkpoint.backbone_of(found)
     if actual not in (backbone, None):
-        raise UserError(f"the file is a {actual}, it does not fit {backbone}", file=path, key="backbone")
+        raise UserError(
+            f"the file is a {actual}, it does not fit {backbone}", file=path, key="backbone"
+        )
     return found
 
 
 def _load_published_head(model: HQSam, found: Checkpoint) -> None:
     """The HQ parameters of a merged file; another variant takes SAM's weights from it and starts afresh."""
     if model.variant == variants.DEFAULT:
-        checkpoint.load_strict(model.head, found.head, path=found.path, what=f"the HQ head of {model.backbone.name}")
+        checkpoint.load_strict(
+            model.head, found.head, path=found.path, what=f"the HQ head of {model.backbone.name}"
+        )
         model.head_loaded = True
 
 
@@ -120,13 +131,19 @@ def load_head(model: HQSam, path: Path) -> None:
     found = checkpoint.read(path)
     if not found.head:
         raise UserError(
-            f"this is a {found.format} file: it has no HQ parameters", file=path, cure="give a trained head"
+            f"this is a {found.format} file: it has no HQ parameters",
+            file=path,
+            cure="give a trained head",
         )
     for key, own in (("backbone", model.backbone.name), ("variant", model.variant)):
         noted = _noted(found, key, own)
         if noted != own:
-            raise UserError(f"the head was trained on {noted}, the model is {own}", file=path, key=key)
-    checkpoint.load_strict(model.head, found.head, path=path, what=f"the {model.variant} head of {model.backbone.name}")
+            raise UserError(
+                f"the head was trained on {noted}, the model is {own}", file=path, key=key
+            )
+    checkpoint.load_strict(
+        model.head, found.head, path=path, what=f"the {model.variant} head of {model.backbone.name}"
+    )
     _check_same_decoder(model, found)
     model.head_loaded = True
 
@@ -145,7 +162,8 @@ def _check_same_decoder(model: HQSam, found: Checkpoint) -> None:
     ]
     if differing:
         raise UserError(
-            f"the file's SAM decoder is not the model's ({len(differing)} tensors differ, e.g. {differing[0]}):"
+            f"the file's SAM decoder is not the model's ({len(differing)} tensors differ, e.g. "
+            f"{differing[0]}):"
             " the HQ parameters were trained on another SAM",
             file=found.path,
             cure="load the SAM checkpoint that the training started from",

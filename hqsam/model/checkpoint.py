@@ -12,8 +12,8 @@ A file is told by its keys, not by its name:
 ``hf_sam``      Hugging Face ``SamModel``
 =============== =======================================================================
 
-In memory every one becomes two dicts: SAM's weights under ``segment_anything``'s names, and the HQ head's
-under the published names without prefix.
+In memory every one becomes two dicts: SAM's weights under ``segment_anything``'s names, and the HQ
+head's under the published names without prefix.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Checkpoint:
     Attributes:
         path: Where it came from, for messages.
         format: What the file is.
-        sam: SAM weights (``image_encoder.*``, ``prompt_encoder.*``, ``mask_decoder.*``), possibly the
-            decoder's only.
+        sam: SAM weights (``image_encoder.*``, ``prompt_encoder.*``, ``mask_decoder.*``), possibly
+            the decoder's only.
         head: HQ weights without prefix; empty if the file has none.
         metadata: Of an ``hq_head`` file: backbone, variant and what training wrote down.
     """
@@ -90,8 +90,8 @@ def read(path: Path) -> Checkpoint:
     """Read a checkpoint of any known format.
 
     Args:
-        path: A file of safetensors or of ``torch.save`` (read with ``weights_only=True``: no code is executed), the
-            index of several, or a folder with one (``weight_files``).
+        path: A file of safetensors or of ``torch.save`` (read with ``weights_only=True``: no code
+            is executed), the index of several, or a folder with one (``weight_files``).
 
     Raises:
         UserError: Missing, unreadable, or of no known format.
@@ -101,13 +101,16 @@ def read(path: Path) -> Checkpoint:
         raise UserError(
             "the checkpoint does not exist",
             file=path,
-            cure="download it (README, section on the paper's data) or correct `checkpoint` in params.yaml",
+            cure="download it (README, section on the paper's data) or correct `checkpoint` in "
+            "params.yaml",
         )
     state, metadata = weight_files.read_tensors(path)
     return classify(path, state, metadata)
 
 
-def classify(path: Path, state: Mapping[str, Tensor], metadata: dict[str, Any] | None = None) -> Checkpoint:
+def classify(
+    path: Path, state: Mapping[str, Tensor], metadata: dict[str, Any] | None = None
+) -> Checkpoint:
     """Tell the format by the keys and split into SAM's and the HQ head's weights.
 
     Raises:
@@ -118,7 +121,9 @@ def classify(path: Path, state: Mapping[str, Tensor], metadata: dict[str, Any] |
     if hf_format.matches(state):
         sam, head = _split(hf_format.to_published(state))
         return Checkpoint(path, "hf_sam_hq" if head else "hf_sam", sam, head)
-    if state and all(k.startswith(_MODULES) for k in state):  # HQSam.state_dict(), as torch.save writes it
+    if state and all(
+        k.startswith(_MODULES) for k in state
+    ):  # HQSam.state_dict(), as torch.save writes it
         state = {published_name(k): v for k, v in state.items()}
     if any(k.startswith("image_encoder.") for k in state):
         sam, head = _split(state)
@@ -147,8 +152,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, w
         what: What is being loaded, e.g. "SAM vit_l".
 
     Raises:
-        UserError: With a table of the offending keys, what was expected and what was found; or values that are not
-            finite, with which every mask would be empty.
+        UserError: With a table of the offending keys, what was expected and what was found; or
+            values that are not finite, with which every mask would be empty.
     """
     expected = module.state_dict()
     rows = [
@@ -158,16 +163,20 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, w
     ]
     if rows:
         raise UserError(
-            f"the file does not fit {what}: {len(rows)} of {len(expected)} keys differ\n{_table(rows)}",
+            f"the file does not fit {what}: {len(rows)} of {len(expected)} keys "
+            f"differ\n{_table(rows)}",
             file=path,
-            cure="use the checkpoint of this backbone; `hqsam checkpoint inspect FILE` tells what a file is",
+            cure="use the checkpoint of this backbone; `hqsam checkpoint inspect FILE` tells what "
+            "a file is",
         )
     broken = [key for key, value in state.items() if not is_finite(value)]
     if broken:
         raise UserError(
-            f"{len(broken)} of {len(state)} tensors have values that are not finite", file=path, key=broken[0],
+            f"{len(broken)} of {len(state)} tensors have values that are not finite",
+            file=path,
+            key=broken[0],
             cure="use an earlier checkpoint of that training",
-        )  # fmt: skip
+        )
     module.load_state_dict(dict(state), strict=True)
 
 
@@ -182,7 +191,8 @@ def save_head(path: Path, head: nn.Module, *, metadata: Mapping[str, Any]) -> No
     Args:
         path: File to write.
         head: The HQ head (or another variant's).
-        metadata: JSON values to keep beside the weights; ``backbone`` and ``variant`` are checked on loading.
+        metadata: JSON values to keep beside the weights; ``backbone`` and ``variant`` are checked
+            on loading.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in sorted(head.state_dict().items())}
     text = json.dumps({"format": "hq_head", "version": HEAD_VERSION, **metadata}, sort_keys=True)
@@ -199,7 +209,9 @@ def sha256(path: Path) -> str:
     if not path.is_file():
         raise UserError("the checkpoint does not exist", file=path, cure="correct the path")
     digests = [sha256_file(part) for part in weight_files.files_of(path)]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
 
 
 def check_published(path: Path, digest: str) -> str | None:
@@ -213,7 +225,8 @@ def check_published(path: Path, digest: str) -> str | None:
         The published name of exactly this content, if it is known.
 
     Raises:
-        UserError: The name is a published one and the content is not: a damaged or exchanged download.
+        UserError: The name is a published one and the content is not: a damaged or exchanged
+            download.
     """
     expected = _KNOWN_NAMES.get(path.name)
     if expected is not None and expected != digest:
@@ -235,7 +248,11 @@ def backbone_of(found: Checkpoint) -> str | None:
         return str(noted)
     for name in backbones.names():
         backbone = backbones.load(name)
-        if _fits_encoder(backbone, found.sam) if found.has_encoder else _fits_head(backbone, found.head):
+        if (
+            _fits_encoder(backbone, found.sam)
+            if found.has_encoder
+            else _fits_head(backbone, found.head)
+        ):
             return name
     return None
 
@@ -263,7 +280,11 @@ def _split(state: Mapping[str, Tensor]) -> tuple[State, State]:
 
 def published_name(key: str) -> str:
     """A key of ``HQSam.state_dict()`` as the published ``sam_hq_*.pth`` name it."""
-    return _DECODER + key.removeprefix("head.") if key.startswith("head.") else key.removeprefix("sam.")
+    return (
+        _DECODER + key.removeprefix("head.")
+        if key.startswith("head.")
+        else key.removeprefix("sam.")
+    )
 
 
 def is_hq(key: str, prefix: str = "") -> bool:
@@ -280,5 +301,8 @@ def _table(rows: Iterable[tuple[str, str, str]], limit: int = 24) -> str:
     more = len(shown) - 1 - limit
     shown = shown[: limit + 1]
     widths = [max(len(row[i]) for row in shown) for i in range(3)]
-    lines = ["    " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in shown]
+    lines = [
+        "    " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in shown
+    ]
     return "\n".join([*lines, f"    ... and {more} more"] if more > 0 else lines)

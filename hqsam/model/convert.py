@@ -66,7 +66,9 @@ def inspect(path: Path) -> Summary:
         parts[part] = parts.get(part, 0) + tensor.numel()
     if found.head:
         parts["hq_head"] = sum(tensor.numel() for tensor in found.head.values())
-    dtypes = Counter(str(t.dtype).removeprefix("torch.") for t in (*found.sam.values(), *found.head.values()))
+    dtypes = Counter(
+        str(t.dtype).removeprefix("torch.") for t in (*found.sam.values(), *found.head.values())
+    )
     return Summary(
         path=path,
         format=found.format,
@@ -82,7 +84,10 @@ def inspect(path: Path) -> Summary:
 
 def merged_state(model: HQSam) -> dict[str, Tensor]:
     """A model's weights in the layout of the published ``sam_hq_*.pth``."""
-    return {checkpoint.published_name(k): v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    return {
+        checkpoint.published_name(k): v.detach().cpu().contiguous()
+        for k, v in model.state_dict().items()
+    }
 
 
 def write(model: HQSam, path: Path, target: Target) -> None:
@@ -90,24 +95,29 @@ def write(model: HQSam, path: Path, target: Target) -> None:
 
     Args:
         model: What to write.
-        path: A ``.pth`` file (``torch.save`` of a state dict, for the official code) or a ``.safetensors`` file; for
+        path: A ``.pth`` file (``torch.save`` of a state dict, for the official code) or a
+            ``.safetensors`` file; for
             ``hf_sam_hq`` a folder, for ``SamHQModel.from_pretrained``.
         target: The format.
 
     Raises:
-        UserError: The suffix does not fit the format, the folder holds other files (it is replaced as a whole), or the
-            format has no place for this backbone.
+        UserError: The suffix does not fit the format, the folder holds other files (it is replaced
+            as a whole), or the format has no place for this backbone.
     """
     if model.variant != variants.DEFAULT and target != "hq_head":
         raise UserError(
             f"the published formats have no place for the variant {model.variant}",
-            key="variant", cure="write an hq_head file; SAM's own weights are in the file that the training started from",
-        )  # fmt: skip
+            key="variant",
+            cure="write an hq_head file; SAM's own weights are in the file that the training "
+            "started from",
+        )
     if target == "hf_sam_hq":
         _write_hugging_face(model, path)
     elif target == "hq_head":
         if path.suffix != ".safetensors":
-            raise UserError("an hq_head file is a .safetensors file", file=path, cure="change the suffix")
+            raise UserError(
+                "an hq_head file is a .safetensors file", file=path, cure="change the suffix"
+            )
         metadata = {"backbone": model.backbone.name, "variant": model.variant}
         checkpoint.save_head(path, model.head, metadata=metadata)
     else:
@@ -118,7 +128,9 @@ def _part(state: Mapping[str, Tensor], target: Target) -> dict[str, Tensor]:
     own = [key for key in state if not checkpoint.is_hq(key, _DECODER)]
     wanted = list(state) if target in ("hq_sam", "hq_decoder") else own
     if target in ("hq_decoder", "sam_decoder"):
-        return {key.removeprefix(_DECODER): state[key] for key in wanted if key.startswith(_DECODER)}
+        return {
+            key.removeprefix(_DECODER): state[key] for key in wanted if key.startswith(_DECODER)
+        }
     return {key: state[key] for key in wanted}
 
 
@@ -126,7 +138,9 @@ def _bytes(state: dict[str, Tensor], path: Path) -> bytes:
     if path.suffix == ".safetensors":
         return save(dict(sorted(state.items())))
     if path.suffix not in (".pth", ".pt"):
-        raise UserError(f"unknown suffix {path.suffix!r}", file=path, cure="use .pth or .safetensors")
+        raise UserError(
+            f"unknown suffix {path.suffix!r}", file=path, cure="use .pth or .safetensors"
+        )
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
@@ -134,15 +148,23 @@ def _bytes(state: dict[str, Tensor], path: Path) -> bytes:
 
 def _write_hugging_face(model: HQSam, folder: Path) -> None:
     if folder.suffix in (".pth", ".pt", ".safetensors") or folder.is_file():
-        raise UserError("hf_sam_hq is written as a folder", file=folder, cure="give the path of a folder")
+        raise UserError(
+            "hf_sam_hq is written as a folder", file=folder, cure="give the path of a folder"
+        )
     if folder.is_dir() and {path.name for path in folder.iterdir()} - _HUGGING_FACE:
-        raise UserError("the folder holds other files", file=folder, cure="give an empty folder, or a new one")
+        raise UserError(
+            "the folder holds other files", file=folder, cure="give an empty folder, or a new one"
+        )
     try:
         state = hf_format.to_hugging_face(merged_state(model))
     except KeyError as error:
-        raise UserError(str(error.args[0]), key=model.backbone.name, cure="choose another format") from error
+        raise UserError(
+            str(error.args[0]), key=model.backbone.name, cure="choose another format"
+        ) from error
     with atomic.atomic_folder(folder) as work:
-        (work / "model.safetensors").write_bytes(save(dict(sorted(state.items())), metadata={"format": "pt"}))
+        (work / "model.safetensors").write_bytes(
+            save(dict(sorted(state.items())), metadata={"format": "pt"})
+        )
         (work / "config.json").write_bytes(atomic.json_bytes(hugging_face_config(model)))
 
 
@@ -156,7 +178,9 @@ def hugging_face_config(model: HQSam) -> dict[str, Any]:
     blocks = getattr(encoder, "blocks", None)
     if blocks is None:
         raise UserError(
-            "Hugging Face's SamHQModel has only SAM's plain ViT", key=backbone.name, cure="choose another format"
+            "Hugging Face's SamHQModel has only SAM's plain ViT",
+            key=backbone.name,
+            cure="choose another format",
         )
     windows = [int(block.window_size) for block in blocks]
     width = int(encoder.patch_embed.proj.out_channels)

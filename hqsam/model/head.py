@@ -1,8 +1,9 @@
 """What a model trains: the contract between `HQSam` and the systems of the paper's tables (`hqsam/model/variants`).
 
-Everything trainable is a parameter of one module, the head: the optimiser, the file of trained weights and the parameter
-count all take it from there. SAM itself stays as loaded, whatever trains, because the vanilla baseline comes from it;
-a variant that tunes SAM's own parameters holds its copies of them.
+Everything trainable is a parameter of one module, the head: the optimiser, the file of trained
+weights and the parameter count all take it from there. SAM itself stays as loaded, whatever trains,
+because the vanilla baseline comes from it; a variant that tunes SAM's own parameters holds its
+copies of them.
 
 Shape letters as in ``hq_decoder``.
 """
@@ -34,7 +35,8 @@ class Head(nn.Module):
 
     Attributes:
         variant: Name of the variant, as files and reports note it.
-        changes_encoder: Whether ``encode`` is not SAM's encoder, so that an image must be encoded twice.
+        changes_encoder: Whether ``encode`` is not SAM's encoder, so that an image must be encoded
+            twice.
     """
 
     variant: str = "hq"

@@ -1,6 +1,7 @@
 """Names of Hugging Face ``SamHQModel`` (and plain ``SamModel``) weights against the published ones.
 
-Only names differ: every tensor has the same shape and meaning in both. One table serves both directions;
+Only names differ: every tensor has the same shape and meaning in both. One table serves both
+directions;
 ``#`` stands for a number, ``*`` for the rest of the key.
 """
 
@@ -34,8 +35,14 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("prompt_encoder.mask_embed.conv2.*", "prompt_encoder.mask_downscaling.3.*"),
     ("prompt_encoder.mask_embed.layer_norm2.*", "prompt_encoder.mask_downscaling.4.*"),
     ("prompt_encoder.mask_embed.conv3.*", "prompt_encoder.mask_downscaling.6.*"),
-    ("mask_decoder.transformer.layers.#.layer_norm#.*", "mask_decoder.transformer.layers.#.norm#.*"),
-    ("mask_decoder.transformer.layer_norm_final_attn.*", "mask_decoder.transformer.norm_final_attn.*"),
+    (
+        "mask_decoder.transformer.layers.#.layer_norm#.*",
+        "mask_decoder.transformer.layers.#.norm#.*",
+    ),
+    (
+        "mask_decoder.transformer.layer_norm_final_attn.*",
+        "mask_decoder.transformer.norm_final_attn.*",
+    ),
     ("mask_decoder.transformer.*", "mask_decoder.transformer.*"),
     ("mask_decoder.iou_token.*", "mask_decoder.iou_token.*"),
     ("mask_decoder.mask_tokens.*", "mask_decoder.mask_tokens.*"),
@@ -72,7 +79,8 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("mask_decoder.mask_conv2.*", "mask_decoder.embedding_maskfeature.3.*"),
 )
 
-# The same matrix a second time in the Hugging Face model (tied weights; a file may hold either or both).
+# The same matrix a second time in the Hugging Face model (tied weights; a file may hold either or
+# both).
 _SHARED = "shared_image_embedding.positional_embedding"
 _SHARED_TWIN = "prompt_encoder.shared_embedding.positional_embedding"
 
@@ -102,7 +110,9 @@ def to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rules = _compiled([(published, hugging_face) for hugging_face, published in _RULES])
     unknown = [key for key in state if not any(pattern.fullmatch(key) for pattern, _ in rules)]
     if unknown:
-        raise KeyError(f"Hugging Face's SamHQModel has no place for {unknown[0]} ({len(unknown)} keys)")
+        raise KeyError(
+            f"Hugging Face's SamHQModel has no place for {unknown[0]} ({len(unknown)} keys)"
+        )
     renamed = _renamed(state, rules)
     renamed[_SHARED_TWIN] = renamed[_SHARED].clone()
     return renamed
@@ -113,7 +123,9 @@ def _compiled(rules: tuple[tuple[str, str], ...] | list[tuple[str, str]]) -> lis
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(re.escape(template).replace(r"\#", r"(\d+)").replace("#", r"(\d+)").replace(r"\*", "(.+)"))
+    return re.compile(
+        re.escape(template).replace(r"\#", r"(\d+)").replace("#", r"(\d+)").replace(r"\*", "(.+)")
+    )
 
 
 def _replacement(template: str) -> str:

@@ -1,13 +1,15 @@
 """The HQ part of HQ-SAM and the decoding pass that it shares with SAM's own mask decoder.
 
-Source: Segment Anything in High Quality (arXiv 2306.01567), sections 3.1-3.2; parameter names and layer
-shapes as in the published checkpoints, so that their ``mask_decoder.*`` keys load without renaming.
+Source: Segment Anything in High Quality (arXiv 2306.01567), sections 3.1-3.2; parameter names and
+layer shapes as in the published checkpoints, so that their ``mask_decoder.*`` keys load without
+renaming.
 
-SAM's mask decoder is used as installed and stays frozen: this module runs its transformer with one token
-more.
+SAM's mask decoder is used as installed and stays frozen: this module runs its transformer with one
+token more.
 
-Shape letters: P prompts; B images; C decoder width (256); F = C / 8; V width of the early ViT feature; T
-tokens; H, W side of the image embedding; h = 4H, w = 4W side of the low-resolution masks.
+Shape letters: P prompts; B images; C decoder width (256); F = C / 8; V width of the early ViT
+feature; T tokens; H, W side of the image embedding; h = 4H, w = 4W side of the low-resolution
+masks.
 """
 
 # ruff: noqa: N815 -- shape suffixes are the house style, attributes included
@@ -28,7 +30,13 @@ from hqsam.model.two_way import two_way
 Source = Literal["early", "final", "mask"]
 
 _STRIP = 32  # rows of a mask-sized map that are computed together on a CPU: 1 to 2 MB
-HQ_PREFIXES = ("hf_token.", "hf_mlp.", "compress_vit_feat.", "embedding_encoder.", "embedding_maskfeature.")
+HQ_PREFIXES = (
+    "hf_token.",
+    "hf_mlp.",
+    "compress_vit_feat.",
+    "embedding_encoder.",
+    "embedding_maskfeature.",
+)
 
 
 class TokenHead(Head):
@@ -52,17 +60,22 @@ class HQHead(TokenHead):
     """The HQ-Output token, its MLP and the global-local feature fusion: all that HQ-SAM trains.
 
     Its ``state_dict`` keys are those of the published decoder (``hf_token.weight``,
-    ``hf_mlp.layers.0.weight``, ...). Initialisation is PyTorch's default, as in the official training code.
+    ``hf_mlp.layers.0.weight``, ...). Initialisation is PyTorch's default, as in the official
+    training code.
 
     Args:
         decoder_dim: C.
         vit_dim: V.
-        sources: What is fused: the early and the final image feature and SAM's mask feature; fewer for the paper's
-            Table 3.
+        sources: What is fused: the early and the final image feature and SAM's mask feature; fewer
+            for the paper's Table 3.
     """
 
     def __init__(
-        self, *, decoder_dim: int, vit_dim: int, sources: tuple[Source, ...] = ("early", "final", "mask")
+        self,
+        *,
+        decoder_dim: int,
+        vit_dim: int,
+        sources: tuple[Source, ...] = ("early", "final", "mask"),
     ) -> None:
         super().__init__(decoder_dim=decoder_dim)
         c, f = decoder_dim, decoder_dim // 8
@@ -106,15 +119,17 @@ class HQHead(TokenHead):
     def hq_logits(self, *, output: TokenOutput, fused_BFhw: Tensor) -> Tensor:
         """``mask_logits`` of the last token."""
         return self.mask_logits(
-            token_PC=output.tokens_PTC[:, -1], upscaled_PFhw=output.upscaled_PFhw, fused_BFhw=fused_BFhw
+            token_PC=output.tokens_PTC[:, -1],
+            upscaled_PFhw=output.upscaled_PFhw,
+            fused_BFhw=fused_BFhw,
         )
 
     def mask_logits(self, *, token_PC: Tensor, upscaled_PFhw: Tensor, fused_BFhw: Tensor) -> Tensor:
         """HQ mask logits: the token's MLP output times (mask feature + fused feature).
 
-        The published form makes the mask feature with a last 3x3 convolution to F channels and then takes the
-        dot product with the token. Both are linear, so the token is multiplied into the kernel first: one
-        output channel instead of F, the same logits up to rounding.
+        The published form makes the mask feature with a last 3x3 convolution to F channels and then
+        takes the dot product with the token. Both are linear, so the token is multiplied into the
+        kernel first: one output channel instead of F, the same logits up to rounding.
 
         Args:
             token_PC: HQ token after the transformer.
@@ -126,7 +141,11 @@ class HQHead(TokenHead):
         """
         weights_PF = self.hf_mlp(token_PC)
         parts = [self._local_logits(weights_PF, upscaled_PFhw)] if "mask" in self.sources else []
-        parts += [dot_channels(weights_PF[:, None], fused_BFhw)] if self.sources & {"final", "early"} else []
+        parts += (
+            [dot_channels(weights_PF[:, None], fused_BFhw)]
+            if self.sources & {"final", "early"}
+            else []
+        )
         return functools.reduce(torch.add, parts)
 
     def _local_logits(self, weights_PF: Tensor, upscaled_PFhw: Tensor) -> Tensor:
@@ -200,7 +219,9 @@ def _in_blocks(x: Tensor) -> bool:
 
     Not where autograd keeps everything anyway, and not in an exported graph, which has no loops.
     """
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+    return (
+        x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+    )
 
 
 @dataclass(frozen=True)
@@ -209,8 +230,8 @@ class Prompts:
 
     Attributes:
         sparse_PTC: Points and boxes.
-        dense_PCHW: Mask prompts; ``[1,C,H,W]`` when none of the prompts has a mask (it is then the same for
-            all).
+        dense_PCHW: Mask prompts; ``[1,C,H,W]`` when none of the prompts has a mask (it is then the
+            same for all).
         hq: The same prompts for the HQ decoder, if its prompt encoder is not SAM's.
     """
 
@@ -233,13 +254,18 @@ class Prompts:
 
 
 def run_transformer(
-    decoder: Any, *, image_BCHW: Tensor, pe_1CHW: Tensor, prompts: Prompts, extra_KC: Tensor | None = None
+    decoder: Any,
+    *,
+    image_BCHW: Tensor,
+    pe_1CHW: Tensor,
+    prompts: Prompts,
+    extra_KC: Tensor | None = None,
 ) -> TokenOutput:
     """Run SAM's two-way transformer and upscaling, optionally with extra output tokens.
 
-    When all prompts look at one image and none brings a mask, image and dense embedding stay at batch 1 until
-    the first cross-attention, which broadcasts: the projections of the image are then computed once, not once
-    per prompt.
+    When all prompts look at one image and none brings a mask, image and dense embedding stay at
+    batch 1 until the first cross-attention, which broadcasts: the projections of the image are then
+    computed once, not once per prompt.
 
     Args:
         decoder: ``segment_anything`` ``MaskDecoder``.
@@ -270,9 +296,10 @@ def run_transformer(
 def _upscale(layers: nn.Sequential, source_PHWC: Tensor) -> Tensor:
     """SAM's ``output_upscaling``, computed per token.
 
-    Its transposed convolutions have stride and kernel 2: each input pixel makes its own four output pixels. So both are
-    matrix products on the tokens as they leave the transformer, the norm between them runs over contiguous channels, and
-    the pixels are put in their places once, at the end.
+    Its transposed convolutions have stride and kernel 2: each input pixel makes its own four output
+    pixels. So both are matrix products on the tokens as they leave the transformer, the norm
+    between them runs over contiguous channels, and the pixels are put in their places once, at the
+    end.
 
     Args:
         layers: Transposed convolution, norm, activation, transposed convolution, activation.
@@ -351,7 +378,9 @@ def sam_masks(decoder: Any, output: TokenOutput, *, multimask: bool) -> SamMasks
         [decoder.output_hypernetworks_mlps[k](output.tokens_PTC[:, 1 + k]) for k in wanted], dim=1
     )
     iou = decoder.iou_prediction_head(output.tokens_PTC[:, 0])
-    return SamMasks(dot_channels(weights_PKF, output.upscaled_PFhw), iou[:, wanted.start : wanted.stop])
+    return SamMasks(
+        dot_channels(weights_PKF, output.upscaled_PFhw), iou[:, wanted.start : wanted.stop]
+    )
 
 
 def best_mask(masks: SamMasks) -> SamMasks:

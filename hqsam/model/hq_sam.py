@@ -1,7 +1,7 @@
 """HQ-SAM: a frozen ``segment_anything`` SAM plus the HQ head, with one image encoding for both.
 
-Shape letters: P prompts; B images; S input side; C decoder width; V early width; H, W embedding side;
-h = 4H, w = 4W. See ``hq_decoder`` for the rest.
+Shape letters: P prompts; B images; S input side; C decoder width; V early width; H, W embedding
+side; h = 4H, w = 4W. See ``hq_decoder`` for the rest.
 """
 
 # ruff: noqa: N802, N815 -- shape suffixes are the house style, attributes included
@@ -46,7 +46,8 @@ def _exact(x: Tensor) -> Tensor:
 def _in_float32(module: nn.Module, *inputs: Any, **named: Any) -> Any:
     """Call a module in float32 whatever type the model was moved to.
 
-    SAM's prompt encoder makes its grids and coordinates in float32 itself and fails with weights of another type. It is tiny.
+    SAM's prompt encoder makes its grids and coordinates in float32 itself and fails with weights of
+    another type. It is tiny.
     """
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     if all(value.dtype == torch.float32 for value in state.values()):
@@ -62,7 +63,8 @@ class Encoded:
     Attributes:
         final_BCHW: Image embedding.
         early_BVHW: Output of the first global-attention block.
-        hq: The same images through the HQ system's own encoder, if it has one (``changes_encoder``).
+        hq: The same images through the HQ system's own encoder, if it has one
+            (``changes_encoder``).
     """
 
     final_BCHW: Tensor
@@ -98,10 +100,10 @@ class HQMasks:
 
     Attributes:
         hq_P1hw: Logits of the HQ token alone.
-        sam: SAM's masks from the same pass. Close to, but not, vanilla SAM: the HQ token took part in
-            attention.
-        own_token: Whether ``hq_P1hw`` comes from a token beside SAM's. Where SAM's own (tuned) token predicts the mask
-            there is nothing to add to it.
+        sam: SAM's masks from the same pass. Close to, but not, vanilla SAM: the HQ token took part
+            in attention.
+        own_token: Whether ``hq_P1hw`` comes from a token beside SAM's. Where SAM's own (tuned)
+            token predicts the mask there is nothing to add to it.
     """
 
     hq_P1hw: Tensor
@@ -118,16 +120,16 @@ class HQMasks:
 class HQSam(nn.Module):
     """A frozen SAM and a trainable head: HQ-SAM's, or another variant's.
 
-    ``sam`` never trains: its parameters do not require gradients and it stays in eval mode. Gradients still
-    flow *through* its transformer to the HQ token.
+    ``sam`` never trains: its parameters do not require gradients and it stays in eval mode.
+    Gradients still flow *through* its transformer to the HQ token.
 
     Attributes:
         backbone: The description that the SAM was built from.
-        sam: ``segment_anything`` ``Sam``; its encoder's attention runs fused (see ``attention``: same parameters, same
-            result).
+        sam: ``segment_anything`` ``Sam``; its encoder's attention runs fused (see ``attention``:
+            same parameters, same result).
         head_loaded: Whether the head's parameters came from a file; untrained ones mean nothing.
-        head: What trains; for ``hq``, ``head.state_dict()`` has the published key names. A variant that copies parts of
-            SAM copies them here, so SAM's weights must be loaded before.
+        head: What trains; for ``hq``, ``head.state_dict()`` has the published key names. A variant
+            that copies parts of SAM copies them here, so SAM's weights must be loaded before.
     """
 
     def __init__(self, *, backbone: Backbone, sam: Any, head: Head | None = None) -> None:
@@ -179,7 +181,8 @@ class HQSam(nn.Module):
         if decoder != head:
             raise InputError(
                 f"SAM's decoder is {decoder}, the head {head}",
-                cure="move the whole model (model.to(torch.bfloat16)), or keep it and predict inside torch.autocast",
+                cure="move the whole model (model.to(torch.bfloat16)), or keep it and predict "
+                "inside torch.autocast",
             )
 
     @property
@@ -199,27 +202,39 @@ class HQSam(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, batched_input: Sequence[Mapping[str, Any]], multimask_output: bool, hq_token_only: bool = False
+        self,
+        batched_input: Sequence[Mapping[str, Any]],
+        multimask_output: bool,
+        hq_token_only: bool = False,
     ) -> list[dict[str, Tensor]]:
         """Segment several images end to end, as calling ``segment_anything``'s ``Sam`` does.
 
         Args:
-            batched_input: For each image a dict with ``image``, ``[3,h,w]``, values 0..255, resized to the longest side S;
-                ``original_size``, (H, W) before; and prompts as ``predict_torch`` takes them, in the resized frame:
+            batched_input: For each image a dict with ``image``, ``[3,h,w]``, values 0..255, resized
+                to the longest side S;
+                ``original_size``, (H, W) before; and prompts as ``predict_torch`` takes them, in
+                the resized frame:
                 ``point_coords`` with ``point_labels``, ``boxes``, ``mask_inputs``.
-            multimask_output: Whether SAM's part is the best of its three masks instead of its single one.
+            multimask_output: Whether SAM's part is the best of its three masks instead of its
+                single one.
             hq_token_only: The HQ token's mask alone instead of its sum with SAM's.
 
         Returns:
-            For each image a dict with ``masks`` bool ``[P,1,H,W]``, ``iou_predictions`` ``[P,1]`` and
+            For each image a dict with ``masks`` bool ``[P,1,H,W]``, ``iou_predictions`` ``[P,1]``
+            and
             ``low_res_logits`` ``[P,1,h,w]``.
 
         Raises:
-            InputError: An image of another size or range of values, without prompts, or with prompts that make no sense.
+            InputError: An image of another size or range of values, without prompts, or with
+                prompts that make no sense.
         """
         for record in batched_input:
-            check_transformed(record["image"][None], tuple(record["original_size"]), self.backbone.image_size)
-        encoded = self.encode(torch.cat([self.preprocess(record["image"][None]) for record in batched_input]))
+            check_transformed(
+                record["image"][None], tuple(record["original_size"]), self.backbone.image_size
+            )
+        encoded = self.encode(
+            torch.cat([self.preprocess(record["image"][None]) for record in batched_input])
+        )
         return [
             self._segment(record, encoded[n : n + 1], multimask_output, hq_token_only)
             for n, record in enumerate(batched_input)
@@ -232,12 +247,22 @@ class HQSam(nn.Module):
         size = tuple(record["image"].shape[-2:])
         given.check(size=size, mask_size=self.backbone.mask_size)
         prompts = self.embed_prompts(
-            points_PN2=given.points, labels_PN=given.labels, boxes_P4=given.boxes, masks_P1hw=given.masks
+            points_PN2=given.points,
+            labels_PN=given.labels,
+            boxes_P4=given.boxes,
+            masks_P1hw=given.masks,
         )
         found = self.decode_hq(encoded, prompts, multimask=multimask)
         logits = found.hq_P1hw if hq_token_only else found.sum_P1hw
-        masks = self.sam.postprocess_masks(logits.float(), size, tuple(record["original_size"])) > self.mask_threshold
-        return {"masks": masks, "iou_predictions": best_mask(found.sam).iou_PK, "low_res_logits": logits}
+        masks = (
+            self.sam.postprocess_masks(logits.float(), size, tuple(record["original_size"]))
+            > self.mask_threshold
+        )
+        return {
+            "masks": masks,
+            "iou_predictions": best_mask(found.sam).iou_PK,
+            "low_res_logits": logits,
+        }
 
     def preprocess(self, image_B3HW: Tensor) -> Tensor:
         """Normalise colours, then zero-pad right and bottom to S x S: ``Sam.preprocess``.
@@ -258,15 +283,20 @@ class HQSam(nn.Module):
             input_B3SS: Output of ``preprocess``.
 
         Returns:
-            Final and early features. No gradients are needed by the frozen encoder: callers that only predict
-            wrap this in ``torch.inference_mode`` or ``torch.no_grad``.
+            Final and early features. No gradients are needed by the frozen encoder: callers that
+            only predict wrap this in ``torch.inference_mode`` or ``torch.no_grad``.
 
         Raises:
-            InputError: Only one of the decoder and the head was moved to another floating-point type.
+            InputError: Only one of the decoder and the head was moved to another floating-point
+                type.
         """
         self._check_types()
         encoded = self._features(self.sam.image_encoder, input_B3SS)
-        return replace(encoded, hq=self.encode_hq(input_B3SS)) if self.head.changes_encoder else encoded
+        return (
+            replace(encoded, hq=self.encode_hq(input_B3SS))
+            if self.head.changes_encoder
+            else encoded
+        )
 
     def encode_hq(self, input_B3SS: Tensor) -> Encoded:
         """Encode images for ``decode_hq`` only: what training needs. Gradients reach an encoder that is tuned."""
@@ -280,7 +310,10 @@ class HQSam(nn.Module):
         finally:
             _TAP.reset(token)
         if len(taps) != 1:
-            raise RuntimeError(f"{self.backbone.name}: module {self.backbone.early!r} ran {len(taps)} times, not once")
+            raise RuntimeError(
+                f"{self.backbone.name}: module {self.backbone.early!r} ran {len(taps)} times, not "
+                f"once"
+            )
         return Encoded(self._for_decoder(final), self._for_decoder(self._early_map(taps[0])))
 
     def _early_map(self, early: Tensor) -> Tensor:
@@ -315,9 +348,13 @@ class HQSam(nn.Module):
             dense = dense if masks_P1hw is not None else dense[:1]
             return Prompts(self._for_decoder(sparse), self._for_decoder(dense))
 
-        return replace(embed(encoders[0]), hq=None if encoders[0] is encoders[1] else embed(encoders[1]))
+        return replace(
+            embed(encoders[0]), hq=None if encoders[0] is encoders[1] else embed(encoders[1])
+        )
 
-    def decode_sam(self, encoded: Encoded, prompts: Prompts, *, multimask: bool = False) -> SamMasks:
+    def decode_sam(
+        self, encoded: Encoded, prompts: Prompts, *, multimask: bool = False
+    ) -> SamMasks:
         """Vanilla SAM: its own decoder, without the HQ token.
 
         Args:
@@ -329,7 +366,10 @@ class HQSam(nn.Module):
             Low-resolution logits ``[P,1 or 3,h,w]`` and predicted IoUs.
         """
         output = run_transformer(
-            self.sam.mask_decoder, image_BCHW=encoded.final_BCHW, pe_1CHW=self.dense_pe_1CHW, prompts=prompts
+            self.sam.mask_decoder,
+            image_BCHW=encoded.final_BCHW,
+            pe_1CHW=self.dense_pe_1CHW,
+            prompts=prompts,
         )
         return sam_masks(self.sam.mask_decoder, output, multimask=multimask)
 
@@ -339,7 +379,12 @@ class HQSam(nn.Module):
         return self.head.fuse(final_BCHW=seen.final_BCHW, early_BVHW=seen.early_BVHW)
 
     def decode_hq(
-        self, encoded: Encoded, prompts: Prompts, *, multimask: bool = False, fused_BFhw: Tensor | None = None
+        self,
+        encoded: Encoded,
+        prompts: Prompts,
+        *,
+        multimask: bool = False,
+        fused_BFhw: Tensor | None = None,
     ) -> HQMasks:
         """HQ-SAM's decoder: SAM's transformer with the HQ token among the output tokens.
 
@@ -361,7 +406,9 @@ class HQSam(nn.Module):
             extra_KC=self.head.extra_tokens(),
         )
         masks = sam_masks(decoder, output, multimask=multimask)
-        hq = self.head.hq_logits(output=output, fused_BFhw=self.fuse(encoded) if fused_BFhw is None else fused_BFhw)
+        hq = self.head.hq_logits(
+            output=output, fused_BFhw=self.fuse(encoded) if fused_BFhw is None else fused_BFhw
+        )
         if hq is not None:
             return HQMasks(hq, masks)
         single = sam_masks(decoder, output, multimask=False) if multimask else masks

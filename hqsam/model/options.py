@@ -15,9 +15,10 @@ class ModelOptions(BaseModel):
 
     Attributes:
         backbone: Name of a file in ``hqsam/model/backbones``.
-        checkpoint: SAM's weights, relative to the repository (any format of ``hqsam.model.checkpoint``); None
-            gives random weights, for tests.
-        variant: Name of a file in ``hqsam/model/variants``: which of the paper's systems is trained on top of SAM.
+        checkpoint: SAM's weights, relative to the repository (any format of
+            ``hqsam.model.checkpoint``); None gives random weights, for tests.
+        variant: Name of a file in ``hqsam/model/variants``: which of the paper's systems is trained
+            on top of SAM.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

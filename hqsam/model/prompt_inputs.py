@@ -59,5 +59,7 @@ def embed(model: HQSam, prompts: Sequence[PromptArrays]) -> Prompts:
         boxes_P4=None if first.box is None else stacked([prompt.box for prompt in prompts]),
         points_PN2=stacked([prompt.points for prompt in prompts]) if len(first.points) else None,
         labels_PN=labels if len(first.points) else None,
-        masks_P1hw=None if first.mask is None else stacked([prompt.mask for prompt in prompts])[:, None],
+        masks_P1hw=None
+        if first.mask is None
+        else stacked([prompt.mask for prompt in prompts])[:, None],
     )

@@ -1,8 +1,9 @@
 """The one place that imports ``segment_anything``: everything else takes its classes from here.
 
-The package is used as installed; nothing of it is copied or patched. But only its ``modeling`` folder is loaded: the
-package's own ``__init__`` imports torchvision, which takes three seconds in every process, fails beside a torch of
-another build (see ``_torchvision``), and is used for an image resize and box utilities that this project does not need.
+The package is used as installed; nothing of it is copied or patched. But only its ``modeling``
+folder is loaded: the package's own ``__init__`` imports torchvision, which takes three seconds in
+every process, fails beside a torch of another build (see ``_torchvision``), and is used for an
+image resize and box utilities that this project does not need.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def _folder() -> Path:
 def _load_modeling() -> ModuleType:
     """``segment_anything.modeling`` under a private name: a user's own ``import segment_anything`` stays whole."""
     folder = _folder() / "modeling"
-    return _load_file(_ALIAS, folder / "__init__.py", [str(folder)]) or _load_package("segment_anything.modeling")
+    return _load_file(_ALIAS, folder / "__init__.py", [str(folder)]) or _load_package(
+        "segment_anything.modeling"
+    )
 
 
 def _load_file(name: str, file: Path, search: list[str] | None = None) -> ModuleType | None:
@@ -48,7 +51,9 @@ def _load_file(name: str, file: Path, search: list[str] | None = None) -> Module
 @functools.cache
 def amg() -> Any:
     """``segment_anything.utils.amg``: geometry and run lengths of the automatic mask generator."""
-    return _load_file(f"{_ALIAS}_amg", _folder() / "utils" / "amg.py") or _load_package("segment_anything.utils.amg")
+    return _load_file(f"{_ALIAS}_amg", _folder() / "utils" / "amg.py") or _load_package(
+        "segment_anything.utils.amg"
+    )
 
 
 def _load_package(name: str) -> ModuleType:

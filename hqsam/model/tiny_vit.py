@@ -1,10 +1,12 @@
 """TinyViT-5M as MobileSAM and Light HQ-SAM use it: image encoder with a stride of 16 instead of 32.
 
-Architecture: TinyViT (arXiv 2207.10666), with the last down-sampling left out and SAM's neck behind it (MobileSAM, arXiv
-2306.14289). Parameter names are those of the published files (``sam_hq_vit_tiny.pth``, ``mobile_sam.pt``), whose unused
-ImageNet classifier (``norm_head``, ``head``) is left out.
+Architecture: TinyViT (arXiv 2207.10666), with the last down-sampling left out and SAM's neck behind
+it (MobileSAM, arXiv 2306.14289). Parameter names are those of the published files
+(``sam_hq_vit_tiny.pth``, ``mobile_sam.pt``), whose unused ImageNet classifier (``norm_head``,
+``head``) is left out.
 
-Shape letters: B images; C channels; H, W map; L tokens of a window; N heads; D channels per head. Maps are BCHW throughout.
+Shape letters: B images; C channels; H, W map; L tokens of a window; N heads; D channels per head.
+Maps are BCHW throughout.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from torch.nn import functional
 from hqsam.model.sam_api import LayerNorm2d
 
 
-def _conv_bn(c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def _conv_bn(
+    c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(OrderedDict(c=conv, bn=nn.BatchNorm2d(c_out)))
 
@@ -29,7 +33,9 @@ class _Stem(nn.Module):
 
     def __init__(self, c_out: int) -> None:
         super().__init__()
-        self.seq = nn.Sequential(_conv_bn(3, c_out // 2, 3, 2), nn.GELU(), _conv_bn(c_out // 2, c_out, 3, 2))
+        self.seq = nn.Sequential(
+            _conv_bn(3, c_out // 2, 3, 2), nn.GELU(), _conv_bn(c_out // 2, c_out, 3, 2)
+        )
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
         y: Tensor = self.seq(x_B3HW)
@@ -82,7 +88,9 @@ class _WindowAttention(nn.Module):
         qkv = self.qkv(self.norm(x_BLC)).view(b, tokens, self.heads, 3, c // self.heads)
         q_BNLD, k_BNLD, v_BNLD = qkv.permute(3, 0, 2, 1, 4).unbind(0)
         bias_NLL = self.attention_biases[:, self._offsets(x_BLC.device)].to(q_BNLD.dtype)
-        out = functional.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=bias_NLL[None])
+        out = functional.scaled_dot_product_attention(
+            q_BNLD, k_BNLD, v_BNLD, attn_mask=bias_NLL[None]
+        )
         y: Tensor = self.proj(out.transpose(1, 2).reshape(b, tokens, c))
         return y
 
@@ -179,7 +187,9 @@ class TinyViT(nn.Module):
             ]
             last = n == len(widths) - 1
             # The third merge widens without halving: the map stays at a sixteenth for the neck.
-            stages.append(_Stage(blocks, None if last else _Merge(width, widths[n + 1], 1 if n == 2 else 2)))
+            stages.append(
+                _Stage(blocks, None if last else _Merge(width, widths[n + 1], 1 if n == 2 else 2))
+            )
         self.layers = nn.ModuleList(stages)
         self.neck = nn.Sequential(
             nn.Conv2d(widths[-1], out_chans, 1, bias=False),

@@ -1,14 +1,16 @@
 """SAM's two-way transformer with its image-side projections folded into the few tokens: the same result, half the work.
 
-In the attention between T tokens and the n image positions, SAM projects all n positions (4096) to keys, values or queries.
-A projection is linear, so it can as well be applied to the other side: ``q . (W x) = (W' q) . x``. There are far fewer tokens
-than positions, and with N heads the image is then multiplied with N * T vectors instead of with the width of the projection:
-64 instead of 128 for a box prompt. A key bias shifts all logits of a query alike and drops out of the softmax; a value bias
-passes through, because attention weights add up to one.
+In the attention between T tokens and the n image positions, SAM projects all n positions (4096) to
+keys, values or queries. A projection is linear, so it can as well be applied to the other side: ``q
+. (W x) = (W' q) . x``. There are far fewer tokens than positions, and with N heads the image is
+then multiplied with N * T vectors instead of with the width of the projection: 64 instead of 128
+for a box prompt. A key bias shifts all logits of a query alike and drops out of the softmax; a
+value bias passes through, because attention weights add up to one.
 
 Only ``segment_anything``'s parameters are used, and its own modules wherever nothing can be saved.
 
-Shape letters: P prompts; T tokens; n image positions; C width; N heads; D channels per head inside the attention.
+Shape letters: P prompts; T tokens; n image positions; C width; N heads; D channels per head inside
+the attention.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import torch
 from torch import Tensor
 
 
-def two_way(transformer: Any, *, image_BnC: Tensor, pe_1nC: Tensor, tokens_PTC: Tensor) -> tuple[Tensor, Tensor]:
+def two_way(
+    transformer: Any, *, image_BnC: Tensor, pe_1nC: Tensor, tokens_PTC: Tensor
+) -> tuple[Tensor, Tensor]:
     """``TwoWayTransformer.forward`` on flattened maps.
 
     Args:
@@ -34,14 +38,20 @@ def two_way(transformer: Any, *, image_BnC: Tensor, pe_1nC: Tensor, tokens_PTC: 
     queries, image, image_pe = tokens_PTC, image_BnC, image_BnC + pe_1nC
     for layer in transformer.layers:
         queries = _attend_to_tokens(layer, queries, tokens_PTC)
-        attended = _tokens_to_image(layer.cross_attn_token_to_image, queries + tokens_PTC, image, image_pe)
+        attended = _tokens_to_image(
+            layer.cross_attn_token_to_image, queries + tokens_PTC, image, image_pe
+        )
         queries = layer.norm2(queries + attended)
         queries = layer.norm3(queries + layer.mlp(queries))
         image = layer.norm4(
-            _add_attention_to_tokens(layer.cross_attn_image_to_token, image, image_pe, queries + tokens_PTC, queries)
+            _add_attention_to_tokens(
+                layer.cross_attn_image_to_token, image, image_pe, queries + tokens_PTC, queries
+            )
         )
         image_pe = image + pe_1nC
-    attended = _tokens_to_image(transformer.final_attn_token_to_image, queries + tokens_PTC, image, image_pe)
+    attended = _tokens_to_image(
+        transformer.final_attn_token_to_image, queries + tokens_PTC, image, image_pe
+    )
     return transformer.norm_final_attn(queries + attended), image
 
 
@@ -62,7 +72,9 @@ def _worth_folding(attention: Any, tokens: int, images: int, prompts: int) -> bo
     return not shared and attention.num_heads * tokens < attention.internal_dim
 
 
-def _tokens_to_image(attention: Any, q_PTC: Tensor, image_BnC: Tensor, image_pe_BnC: Tensor) -> Tensor:
+def _tokens_to_image(
+    attention: Any, q_PTC: Tensor, image_BnC: Tensor, image_pe_BnC: Tensor
+) -> Tensor:
     """Tokens attend to the image (keys with, values without positional encoding); ``[P,T,C]``."""
     p, t, c = q_PTC.shape
     if not _worth_folding(attention, t, image_BnC.shape[0], p):
@@ -93,12 +105,15 @@ def _add_attention_to_tokens(
     d = attention.internal_dim // heads
     k_PNTD = attention.k_proj(k_PTC).view(p, t, heads, d).transpose(1, 2) / d**0.5
     v_PNTD = attention.v_proj(v_PTC).view(p, t, heads, d).transpose(1, 2)
-    # Positions last: a softmax over 8 tokens side by side in memory costs as much as two of the matrix products.
+    # Positions last: a softmax over 8 tokens side by side in memory costs as much as two of the
+    # matrix products.
     weights_Pmn = _query_logits(attention, image_pe_BnC, k_PNTD).softmax(dim=2).flatten(1, 2)
     out_NDC = attention.out_proj.weight.view(c, heads, d).permute(1, 2, 0)
     # The weights of each head add up to one, so the bias can be spread over the values.
     values_PNTC = v_PNTD @ out_NDC + attention.out_proj.bias / heads
-    return torch.baddbmm(image_BnC, weights_Pmn.transpose(1, 2), values_PNTC.reshape(p, heads * t, c))
+    return torch.baddbmm(
+        image_BnC, weights_Pmn.transpose(1, 2), values_PNTC.reshape(p, heads * t, c)
+    )
 
 
 def _query_logits(attention: Any, image_pe_BnC: Tensor, k_PNTD: Tensor) -> Tensor:

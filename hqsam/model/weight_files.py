@@ -1,6 +1,7 @@
 """Tensors from whatever file or folder holds them: safetensors, ``torch.save``, shards with an index, trainers' wrappers.
 
-What the tensors are is told by ``checkpoint``; here they only come out, under the names that a bare ``state_dict`` has.
+What the tensors are is told by ``checkpoint``; here they only come out, under the names that a bare
+``state_dict`` has.
 """
 
 from __future__ import annotations
@@ -30,13 +31,17 @@ State = dict[str, Tensor]
 METADATA_KEY = "hqsam"  # one key only: safetensors writes several in random order
 _IN_FOLDERS = (
     "hq_head.safetensors",  # of the train stage
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",  # of transformers
-)  # fmt: skip
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",  # of transformers
+)
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 _INDEX = ".index.json"
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state")
-# Segments that DataParallel, torch.compile, FSDP and activation checkpointing put before the names of what they wrap.
+# Segments that DataParallel, torch.compile, FSDP and activation checkpointing put before the names
+# of what they wrap.
 _WRAPPED = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _PARTS = ("image_encoder.", "vision_encoder.", "prompt_encoder.")
 _OWN = ("sam.", "head.")  # of HQSam
@@ -59,7 +64,9 @@ def weights_file(path: Path) -> Path:
         return _in_folder(path)
     if _SHARD.search(path.name) and path.is_file():
         raise UserError(
-            "this is one part of a checkpoint in several", file=path, cure=f"give the folder, {path.parent}"
+            "this is one part of a checkpoint in several",
+            file=path,
+            cure=f"give the folder, {path.parent}",
         )
     return path
 
@@ -68,11 +75,15 @@ def _in_folder(folder: Path) -> Path:
     for name in _IN_FOLDERS:
         if (folder / name).is_file():
             return folder / name
-    others = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    others = sorted(
+        path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file()
+    )
     if len(others) == 1:
         return others[0]
     found = (
-        f"several ({', '.join(path.name for path in others[:4])})" if others else f"none of {', '.join(_IN_FOLDERS)}"
+        f"several ({', '.join(path.name for path in others[:4])})"
+        if others
+        else f"none of {', '.join(_IN_FOLDERS)}"
     )
     raise UserError(f"the folder holds {found}", file=folder, cure="give a checkpoint file")
 
@@ -88,11 +99,15 @@ def files_of(path: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError("the file is no index of a checkpoint in parts", file=path, cure="copy it again") from error
+        raise UserError(
+            "the file is no index of a checkpoint in parts", file=path, cure="copy it again"
+        ) from error
     parts = [path.parent / str(name) for name in names]
     for part in parts:
         if part.parent != path.parent or not part.is_file():
-            raise UserError(f"the part {part.name} is missing", file=path, cure="copy the whole folder again")
+            raise UserError(
+                f"the part {part.name} is missing", file=path, cure="copy the whole folder again"
+            )
     return parts
 
 
@@ -131,9 +146,12 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
     except Exception as error:  # on damaged bytes the unpickler raises almost anything
         if "TorchScript" in str(error):
             cure = "give the state_dict() of the model that it was scripted from"
-            raise UserError("the file is a TorchScript program, not a checkpoint", file=path, cure=cure) from error
+            raise UserError(
+                "the file is a TorchScript program, not a checkpoint", file=path, cure=cure
+            ) from error
         raise UserError(
-            f"the file is not a readable checkpoint ({type(error).__name__}: {str(error).partition(chr(10))[0][:160]})",
+            f"the file is not a readable checkpoint ({type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0][:160]})",
             file=path,
             cure="download or copy it again",
         ) from error
@@ -141,22 +159,40 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
 
 def _safe() -> list[Any]:
     """What trainers put beside the weights and what runs no code of the file's when it is made."""
-    arrays = [getattr(importlib.import_module("numpy._core.multiarray"), name) for name in ("scalar", "_reconstruct")]
-    before_numpy_2 = [(function, f"numpy.core.multiarray.{function.__name__}") for function in arrays]
+    arrays = [
+        getattr(importlib.import_module("numpy._core.multiarray"), name)
+        for name in ("scalar", "_reconstruct")
+    ]
+    before_numpy_2 = [
+        (function, f"numpy.core.multiarray.{function.__name__}") for function in arrays
+    ]
     kinds = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     paths = [pathlib.PosixPath, pathlib.PurePosixPath]
-    return [argparse.Namespace, *paths, _codecs.encode, np.dtype, np.ndarray, *arrays, *before_numpy_2, *kinds]
+    return [
+        argparse.Namespace,
+        *paths,
+        _codecs.encode,
+        np.dtype,
+        np.ndarray,
+        *arrays,
+        *before_numpy_2,
+        *kinds,
+    ]
 
 
 def _refusal(path: Path, error: Exception) -> UserError:
     named = _REFUSED.search(str(error))
     if named is None:
         problem, kind = "the file is not a readable checkpoint: not of torch.save", packing(path)
-        return UserError(problem, file=path, cure=f"unpack it ({kind})" if kind else "download it again")
+        return UserError(
+            problem, file=path, cure=f"unpack it ({kind})" if kind else "download it again"
+        )
     return UserError(
-        f"the file is not a readable checkpoint: it holds a {named[1]}, which needs code to load", file=path,
-        cure="save the state_dict() alone, where you have that code; files that need code to load are refused",
-    )  # fmt: skip
+        f"the file is not a readable checkpoint: it holds a {named[1]}, which needs code to load",
+        file=path,
+        cure="save the state_dict() alone, where you have that code; files that need code to load "
+        "are refused",
+    )
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -169,10 +205,15 @@ def _unwrapped(path: Path, found: Any) -> State:
     """The tensors of ``{"model": {...}, "epoch": 3}`` and the like."""
     while isinstance(found, dict) and (inner := _inner(path, found)) is not None:
         found = inner
-    tensors = {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+    tensors = (
+        {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+    )
     if not tensors or not all(isinstance(key, str) for key in tensors):
-        raise UserError("the file holds no dictionary of tensors", file=path, cure="give a state dict")
-    # A number beside the weights, such as the step, is no parameter, even where it was saved as a tensor.
+        raise UserError(
+            "the file holds no dictionary of tensors", file=path, cure="give a state dict"
+        )
+    # A number beside the weights, such as the step, is no parameter, even where it was saved as a
+    # tensor.
     return {key: value for key, value in tensors.items() if value.ndim or "." in key}
 
 
@@ -184,7 +225,9 @@ def _inner(path: Path, found: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
             return inner
     if any(isinstance(value, Tensor) and value.ndim for value in found.values()):
         return None
-    inside = {name: value for name, value in found.items() if isinstance(value, dict) and _is_state(value)}
+    inside = {
+        name: value for name, value in found.items() if isinstance(value, dict) and _is_state(value)
+    }
     if len(inside) > 1:
         problem = f"the file holds several dictionaries of tensors: {', '.join(map(str, inside))}"
         raise UserError(problem, file=path, cure="save the one that you want as a file of its own")
@@ -197,7 +240,9 @@ def _is_state(value: Mapping[Any, Any]) -> bool:
 
 def _bare(state: State, path: Path) -> State:
     """The names without what trainers and wrappers put before them, and without SAM's constants."""
-    names = {key: ".".join(part for part in key.split(".") if part not in _WRAPPED) for key in state}
+    names = {
+        key: ".".join(part for part in key.split(".") if part not in _WRAPPED) for key in state
+    }
     while not _known(names.values()) and (prefix := _shared_prefix(names.values())):
         names = {key: name.removeprefix(prefix) for key, name in names.items()}
     if not _known(names.values()):
@@ -206,7 +251,9 @@ def _bare(state: State, path: Path) -> State:
     bare = {names[key]: value for key, value in state.items()}
     if len(bare) != len(state):
         raise UserError(
-            "two tensors have the same name but for wrappers of it", file=path, cure="save a state dict of one model"
+            "two tensors have the same name but for wrappers of it",
+            file=path,
+            cure="save a state dict of one model",
         )
     _check_colours(bare, path)
     return {key: value for key, value in bare.items() if key.rpartition(".")[2] not in _COLOURS}
@@ -219,7 +266,10 @@ def _say_if_among_others(names: Collection[str], path: Path) -> None:
         prefix, dot, rest = name.partition(".")
         below.setdefault(prefix + dot, set()).add(rest)
     if sams := sorted(prefix for prefix, inside in below.items() if _known(inside)):
-        problem = f"a SAM lies below {', '.join(sams)} beside tensors below {', '.join(sorted(set(below) - set(sams))[:4]) or 'it'}"
+        problem = (
+            f"a SAM lies below {', '.join(sams)} beside tensors below "
+            f"{', '.join(sorted(set(below) - set(sams))[:4]) or 'it'}"
+        )
         cure = f"save the tensors below {sams[0]} alone, without that prefix"
         raise UserError(problem, file=path, cure=cure)
 
@@ -245,9 +295,11 @@ def _check_colours(state: State, path: Path) -> None:
         if known is None or (found.numel() == 3 and _close(found, known)):
             continue
         raise UserError(
-            f"{key} is {[round(v, 4) for v in found.tolist()[:4]]}, SAM's is {list(known)}", file=path, key=key,
+            f"{key} is {[round(v, 4) for v in found.tolist()[:4]]}, SAM's is {list(known)}",
+            file=path,
+            key=key,
             cure="train with SAM's normalisation of colours",
-        )  # fmt: skip
+        )
 
 
 def _close(found: Tensor, known: tuple[float, ...]) -> bool:

@@ -1,8 +1,9 @@
 """The predict stage: the systems of a run on every prompt of a benchmark (docs/formats.md).
 
-By default they are three from one image encoding: ``sam`` from SAM's own decoder, ``hq_token`` and ``hq_sum`` from HQ-SAM's.
-Parts are written as they are done, by one process or several (`hqsam.prediction.parts`); a run that was killed goes on with what is missing
-if nothing that it reads has changed.
+By default they are three from one image encoding: ``sam`` from SAM's own decoder, ``hq_token`` and
+``hq_sum`` from HQ-SAM's. Parts are written as they are done, by one process or several
+(`hqsam.prediction.parts`); a run that was killed goes on with what is missing if nothing that it
+reads has changed.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ def predict(
         model: The frozen base.
         head: Folder of the train stage, or its ``hq_head.safetensors``.
         options: Protocol and sizes.
-        out: Folder to write, named ``<benchmark>-<model>``; it appears when it is complete. Until then its parts lie in
-            the hidden sibling ``.<name>.partial``, where the next call finds them.
+        out: Folder to write, named ``<benchmark>-<model>``; it appears when it is complete. Until
+            then its parts lie in the hidden sibling ``.<name>.partial``, where the next call finds
+            them.
         progress: told how far the work is in images.
         entries: The systems of the run that are predicted for this model.
 
@@ -61,7 +63,8 @@ def predict(
         The content of ``predict.json``.
 
     Raises:
-        UserError: An input is missing, damaged or does not fit; or another process predicts the same.
+        UserError: An input is missing, damaged or does not fit; or another process predicts the
+            same.
     """
     systems.check(entries)
     inputs = _check_inputs(benchmark, model, head, options, entries)
@@ -89,16 +92,24 @@ class _Inputs:
 
 
 def _check_inputs(
-    benchmark: Path, model: ModelOptions, head: Path, options: PredictOptions, entries: tuple[systems.Entry, ...]
+    benchmark: Path,
+    model: ModelOptions,
+    head: Path,
+    options: PredictOptions,
+    entries: tuple[systems.Entry, ...],
 ) -> _Inputs:
     """Everything that can be missing is looked for before the first image is encoded."""
     index = atomic.read_json(benchmark / "index.json", cure="run `dvc repro index` first")
     head_file = head / HEAD if head.is_dir() or head.suffix == "" else head
     if not head_file.is_file():
-        raise UserError("the trained HQ head does not exist", file=head_file, cure="run `dvc repro train` first")
+        raise UserError(
+            "the trained HQ head does not exist", file=head_file, cure="run `dvc repro train` first"
+        )
     prompts = benchmark / "prompts.parquet"
     if not prompts.is_file():
-        raise UserError("the table does not exist", file=prompts, cure="run `dvc repro index` first")
+        raise UserError(
+            "the table does not exist", file=prompts, cure="run `dvc repro index` first"
+        )
     weights = [checkpoint.sha256(head_file)]
     if model.checkpoint is not None:
         weights.insert(0, checkpoint.sha256(model.checkpoint))
@@ -139,10 +150,14 @@ def _partial_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     work.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out.with_name(f".{out.name}.lock"), remove=True)
     if not lock.acquire(0):
-        raise UserError("another process is writing these predictions", file=out, cure="wait for it, or end it")
+        raise UserError(
+            "another process is writing these predictions", file=out, cure="wait for it, or end it"
+        )
     try:
         note = work / _INPUTS
-        if not note.is_file() or note.read_bytes() != atomic.json_bytes({"fingerprint": fingerprint}):
+        if not note.is_file() or note.read_bytes() != atomic.json_bytes(
+            {"fingerprint": fingerprint}
+        ):
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
             atomic.write_json(note, {"fingerprint": fingerprint})
@@ -161,7 +176,9 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _summary(inputs: _Inputs, images: passes.BenchmarkImages, job: Job, work: Path, name: str) -> Row:
+def _summary(
+    inputs: _Inputs, images: passes.BenchmarkImages, job: Job, work: Path, name: str
+) -> Row:
     benchmark = str(inputs.index["benchmark"])
     about = {name: found for name, found in atomic.read_json(work / ABOUT).items() if found}
     return {

@@ -15,16 +15,19 @@ class PredictOptions(BaseModel):
     """``predict`` and ``benchmarks.<name>.predict`` of params.yaml together.
 
     Attributes:
-        resize: ``stretch``: to the input square, aspect not kept (protocol of the four HQ sets); ``longest_side``:
-            SAM's own resizing with padding.
-        mask_prompt: What a mask prompt becomes. ``as_trained``: for each decoder what it was trained on, that is logits
-            for SAM and 0/255 for the HQ decoder; ``binary_255`` or ``logits``: the same for both.
+        resize: ``stretch``: to the input square, aspect not kept (protocol of the four HQ sets);
+            ``longest_side``: SAM's own resizing with padding.
+        mask_prompt: What a mask prompt becomes. ``as_trained``: for each decoder what it was
+            trained on, that is logits for SAM and 0/255 for the HQ decoder; ``binary_255`` or
+            ``logits``: the same for both.
         precision: Of the image encoder; ``bfloat16`` is for GPUs.
         device: ``auto`` takes a GPU if there is one.
         batch_images: Images per encoder call.
-        prompts_per_pass: Prompts per decoder call: bounds the memory of images with hundreds of prompts.
+        prompts_per_pass: Prompts per decoder call: bounds the memory of images with hundreds of
+            prompts.
         images_per_part: Images per part file: what a killed run loses at most.
-        threads: Compute threads; fixed, because the last bits of a sum depend on it. 0: leave torch's setting.
+        threads: Compute threads; fixed, because the last bits of a sum depend on it. 0: leave
+            torch's setting.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

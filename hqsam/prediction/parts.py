@@ -1,7 +1,8 @@
 """The parts of a predict stage: which images each holds, and writing them in one process or in several.
 
-A part is a fixed span of the images in key order, whatever the number of processes: each image is in exactly one part, each part
-is written by exactly one process, and its bytes depend on nothing but the span.
+A part is a fixed span of the images in key order, whatever the number of processes: each image is
+in exactly one part, each part is written by exactly one process, and its bytes depend on nothing
+but the span.
 """
 
 from __future__ import annotations
@@ -63,19 +64,27 @@ def process_count(options: PredictOptions, n_parts: int) -> int:
     """
     given = os.environ.get(PROCESSES_VARIABLE)
     if given is not None and not (given.isdigit() and int(given)):
-        raise UserError(f"{given!r} is no number of processes", key=PROCESSES_VARIABLE, cure="set it to 1 or more")
+        raise UserError(
+            f"{given!r} is no number of processes",
+            key=PROCESSES_VARIABLE,
+            cure="set it to 1 or more",
+        )
     gpus = torch.cuda.device_count() if options.device != "cpu" else 0
     return max(1, min(int(given) if given else gpus, n_parts))
 
 
-def write_parts(job: Job, images: BenchmarkImages, folder: Path, *, what: str, progress: Progress) -> None:
+def write_parts(
+    job: Job, images: BenchmarkImages, folder: Path, *, what: str, progress: Progress
+) -> None:
     """Write every part that `folder` lacks; `images` are those of `job.benchmark`.
 
     Raises:
         UserError: an input is damaged, or a process died.
     """
     planned = dict(enumerate(spans(len(images), job.options.images_per_part)))
-    todo = {number: span for number, span in planned.items() if not part_path(folder, number).is_file()}
+    todo = {
+        number: span for number, span in planned.items() if not part_path(folder, number).is_file()
+    }
     done = len(images) - sum(len(span) for span in todo.values())
     progress(done, len(images), what)
     count = process_count(job.options, len(todo))
@@ -119,7 +128,9 @@ class _Writer:
         manifest.write_table(path, rows, schema=_schema(), sort_by=("key", "prompt_id", "system"))
 
 
-def _about(entries: Sequence[systems.Entry], opened: Mapping[str, Any], images: BenchmarkImages) -> dict[str, Any]:
+def _about(
+    entries: Sequence[systems.Entry], opened: Mapping[str, Any], images: BenchmarkImages
+) -> dict[str, Any]:
     """Protocol blocks by system, and the prompt sets that a system cannot use."""
     protocols: dict[str, Any] = {}
     unsupported: dict[str, list[str]] = {}
@@ -146,16 +157,23 @@ _mine: list[_Writer] = []
 
 def _in_processes(job: Job, folder: Path, todo: Mapping[int, range], count: int) -> Iterator[range]:
     """Hand the parts to processes as they become free; gives each span when it is written."""
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor torch's threads
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a forked process cannot use CUDA, nor torch's threads
     numbers = context.Value("i", 0)
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(job, numbers, folder)) as pool:
+    with ProcessPoolExecutor(
+        count, mp_context=context, initializer=_begin, initargs=(job, numbers, folder)
+    ) as pool:
         tasks = {pool.submit(_write, folder, number, span): span for number, span in todo.items()}
         try:
             for task in as_completed(tasks):
                 task.result()
                 yield tasks[task]
         except BrokenProcessPool as error:
-            cure = f"look for its message above; with too little memory set {PROCESSES_VARIABLE} to a smaller number"
+            cure = (
+                f"look for its message above; with too little memory set {PROCESSES_VARIABLE} to "
+                f"a smaller number"
+            )
             raise UserError("a predicting process died", file=folder, cure=cure) from error
         finally:
             for task in tasks:

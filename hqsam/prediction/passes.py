@@ -1,7 +1,7 @@
 """Predict the prompts of benchmark images with every system of a run.
 
-Images are read ahead, encoded in batches and decoded in passes; masks are upscaled on threads. `benchmark` turns this into
-the files of a stage.
+Images are read ahead, encoded in batches and decoded in passes; masks are upscaled on threads.
+`benchmark` turns this into the files of a stage.
 """
 
 from __future__ import annotations
@@ -52,8 +52,12 @@ class BenchmarkImages:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         columns = ["key", "member", "shard", "height", "width"]
-        self._images = sorted(manifest.read_rows(folder / "images.parquet", columns), key=lambda row: str(row["key"]))
-        self._prompts = manifest.read_table(folder / "prompts.parquet").sort_by([("key", "ascending")])
+        self._images = sorted(
+            manifest.read_rows(folder / "images.parquet", columns), key=lambda row: str(row["key"])
+        )
+        self._prompts = manifest.read_table(folder / "prompts.parquet").sort_by(
+            [("key", "ascending")]
+        )
         keys = self._prompts.column("key").to_numpy(zero_copy_only=False).astype(str)
         self._check_keys(keys)
         self._first = np.searchsorted(keys, [row["key"] for row in self._images], side="left")
@@ -66,7 +70,10 @@ class BenchmarkImages:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for reader in self._readers.values():
             reader.close()
@@ -83,7 +90,9 @@ class BenchmarkImages:
     def parts(self) -> dict[str, frozenset[str]]:
         """The parts that the prompts of each set have: ``box``, ``points``, ``mask``."""
         sets = self._prompts.column("prompt_set").to_numpy(zero_copy_only=False)
-        there = {part: self._prompts.column(name).is_valid().to_numpy() for part, name in _PARTS.items()}
+        there = {
+            part: self._prompts.column(name).is_valid().to_numpy() for part, name in _PARTS.items()
+        }
         return {
             str(name): frozenset(part for part, valid in there.items() if valid[sets == name].any())
             for name in np.unique(sets)
@@ -123,7 +132,11 @@ class BenchmarkImages:
     def _check_keys(self, keys: npt.NDArray[np.str_]) -> None:
         orphans = sorted(set(keys.tolist()) - {str(row["key"]) for row in self._images})
         if orphans:
-            raise UserError(f"{len(orphans)} keys of prompts.parquet have no image", file=self._folder, key=orphans[0])
+            raise UserError(
+                f"{len(orphans)} keys of prompts.parquet have no image",
+                file=self._folder,
+                key=orphans[0],
+            )
 
 
 @dataclass(frozen=True)
@@ -151,7 +164,9 @@ class Engine:
         options: How.
     """
 
-    def __init__(self, opened: Sequence[tuple[str, Promptable | Derived]], options: PredictOptions) -> None:
+    def __init__(
+        self, opened: Sequence[tuple[str, Promptable | Derived]], options: PredictOptions
+    ) -> None:
         self.options = options
         self._promptable = [one for _, one in opened if isinstance(one, Promptable)]
         self._derived = [(name, one) for name, one in opened if isinstance(one, Derived)]
@@ -185,7 +200,8 @@ class Engine:
     ) -> Iterator[list[Row]]:
         found = [item for item in batch if item is not None]
         encoded = [
-            one.encode([item.inputs[k] for item in found]) if found else [] for k, one in enumerate(self._promptable)
+            one.encode([item.inputs[k] for item in found]) if found else []
+            for k, one in enumerate(self._promptable)
         ]
         turns = iter(range(len(found)))
         for item in batch:
@@ -212,13 +228,23 @@ class Engine:
         pool: ThreadPoolExecutor,
     ) -> Iterator[Future[Row]]:
         """The rows of one opened model for one image, in passes; of sets that it can use all prompts of."""
-        mine = [n for n, row in enumerate(item.task.prompts) if parts[row["prompt_set"]] <= one.takes]
+        mine = [
+            n for n, row in enumerate(item.task.prompts) if parts[row["prompt_set"]] <= one.takes
+        ]
         for places in group([item.prompts[n] for n in mine]):
             for start in range(0, len(places), self.options.prompts_per_pass):
-                some = [mine[place] for place in places[start : start + self.options.prompts_per_pass]]
+                some = [
+                    mine[place] for place in places[start : start + self.options.prompts_per_pass]
+                ]
                 for system, decoded in one.decode(image, [item.prompts[n] for n in some]).items():
                     for n, values, iou in zip(some, decoded.values, decoded.iou, strict=True):
-                        yield pool.submit(_row, item.task.prompts[n], system, partial(one.to_image, image, values), iou)
+                        yield pool.submit(
+                            _row,
+                            item.task.prompts[n],
+                            system,
+                            partial(one.to_image, image, values),
+                            iou,
+                        )
 
 
 def _refined(name: str, derived: Derived, item: _Prepared, rows: Sequence[Row]) -> list[Row]:
@@ -228,7 +254,9 @@ def _refined(name: str, derived: Derived, item: _Prepared, rows: Sequence[Row]) 
         mask = rle.decode(row["rle"], height=row["height"], width=row["width"])
         assert item.pixels is not None
         better = derived.refine(item.pixels, mask)
-        found.append({**row, "system": name, "rle": rle.encode(better), "mask_area": int(better.sum())})
+        found.append(
+            {**row, "system": name, "rle": rle.encode(better), "mask_area": int(better.sum())}
+        )
     return found
 
 

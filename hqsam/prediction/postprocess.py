@@ -1,8 +1,9 @@
 """From low-resolution logits to masks of the image's own size, without full-size float arrays.
 
-A bilinear value is a weighted mean of four neighbours, so it can be positive only next to a positive one: everything is
-computed inside the bounding box of what is positive, one mask at a time, and the box's runs are written as COCO RLE
-directly. 300 masks of 24 megapixels thus need a few megabytes each in turn, not 28 GB.
+A bilinear value is a weighted mean of four neighbours, so it can be positive only next to a
+positive one: everything is computed inside the bounding box of what is positive, one mask at a
+time, and the box's runs are written as COCO RLE directly. 300 masks of 24 megapixels thus need a
+few megabytes each in turn, not 28 GB.
 
 Arrays are kept transposed (x first) from the start: COCO's run-length code goes down the columns.
 """
@@ -39,9 +40,14 @@ class _Axis:
 def _axis(n_in: int, n_out: int) -> _Axis:
     # In float32 and in this order, as torch.nn.functional.interpolate does it.
     scale = np.float32(n_in) / np.float32(n_out)
-    source = np.maximum(scale * (np.arange(n_out, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), np.float32(0))
+    source = np.maximum(
+        scale * (np.arange(n_out, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5),
+        np.float32(0),
+    )
     low = np.minimum(source.astype(np.int64), n_in - 1)
-    return _Axis(low, np.minimum(low + 1, n_in - 1), (source - low.astype(np.float32)).astype(np.float32))
+    return _Axis(
+        low, np.minimum(low + 1, n_in - 1), (source - low.astype(np.float32)).astype(np.float32)
+    )
 
 
 @dataclass(frozen=True)
@@ -94,10 +100,12 @@ class MaskPatch:
         edges = np.zeros((w, h + 2), np.int8)
         edges[:, 1:-1] = self.inside_xy
         steps = np.diff(edges, axis=1).ravel()
-        # Position p of the rectangle's (h + 1)-step columns to a position in the whole mask's columns.
+        # Position p of the rectangle's (h + 1)-step columns to a position in the whole mask's
+        # columns.
         column, row = np.divmod(np.flatnonzero(steps), h + 1)
         borders = (self.x0 + column) * self.height + self.y0 + row
-        # A run that reaches the bottom goes on at the top of the next column: the two borders coincide and cancel.
+        # A run that reaches the bottom goes on at the top of the next column: the two borders
+        # coincide and cancel.
         same = np.flatnonzero(borders[1:] == borders[:-1])
         borders = np.delete(borders, np.concatenate([same, same + 1]))
         total = self.height * self.width
@@ -113,9 +121,9 @@ class MaskPatch:
 def mask_patch(logits_hw: F32, frame: Frame) -> MaskPatch:
     """Upscale one mask's logits and threshold them at 0.
 
-    ``stretch``: straight to the original size, as HQ-SAM's evaluation does. ``longest_side``: to the input square,
-    padding cut off, then to the original size, as ``Sam.postprocess_masks`` does. Equal to PyTorch's result but for
-    pixels whose value is zero up to rounding.
+    ``stretch``: straight to the original size, as HQ-SAM's evaluation does. ``longest_side``: to
+    the input square, padding cut off, then to the original size, as ``Sam.postprocess_masks`` does.
+    Equal to PyTorch's result but for pixels whose value is zero up to rounding.
 
     Args:
         logits_hw: float32 ``[m, m]``.
@@ -137,7 +145,9 @@ def mask_patch(logits_hw: F32, frame: Frame) -> MaskPatch:
     return MaskPatch(np.concatenate(inside), xs.start, ys.start, frame.height, frame.width)
 
 
-def _reach(patch: _Patch, x: _Axis, y: _Axis, *, limit: tuple[int, int], margin: int) -> tuple[slice, slice]:
+def _reach(
+    patch: _Patch, x: _Axis, y: _Axis, *, limit: tuple[int, int], margin: int
+) -> tuple[slice, slice]:
     """Output columns and rows, below ``limit``, that have a positive neighbour, widened by ``margin``."""
     positive: BoolMask = patch.values > 0
     if not positive.any():
@@ -148,7 +158,9 @@ def _reach(patch: _Patch, x: _Axis, y: _Axis, *, limit: tuple[int, int], margin:
     )
 
 
-def _reach_along(positive: npt.NDArray[np.bool_], start: int, axis: _Axis, limit: int, margin: int) -> slice:
+def _reach_along(
+    positive: npt.NDArray[np.bool_], start: int, axis: _Axis, limit: int, margin: int
+) -> slice:
     where = np.flatnonzero(positive) + start
     first = int(np.searchsorted(axis.high, where[0], side="left")) - margin
     stop = int(np.searchsorted(axis.low, where[-1], side="right")) + margin

@@ -1,7 +1,7 @@
 """One prompt, checked when it is made, and the embedding of many.
 
-Coordinates are pixels of the original image: points (x, y), boxes xyxy. Shape letters: P prompts; m side of a mask
-input.
+Coordinates are pixels of the original image: points (x, y), boxes xyxy. Shape letters: P prompts; m
+side of a mask input.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ class Prompt:
         box: xyxy. Corners are inclusive pixels, so ``x0 == x1`` is a box one pixel wide.
         points: (x, y) each.
         labels: Per point: 1 foreground, 0 background.
-        mask: bool ``[H, W]`` of the original size; brought to the decoder's mask input by ``Frame.mask_prompt``.
-        mask_input: float logits ``[m, m]``, given to the decoder as it is (``SamPredictor``'s ``mask_input``); not with
+        mask: bool ``[H, W]`` of the original size; brought to the decoder's mask input by
+            ``Frame.mask_prompt``.
+        mask_input: float logits ``[m, m]``, given to the decoder as it is (``SamPredictor``'s
+            ``mask_input``); not with
             ``mask``.
 
     Raises:
-        InputError: Nothing given, a coordinate that is not finite, a reversed box, points and labels of different
-            number, unknown labels, or a mask input that is no logits.
+        InputError: Nothing given, a coordinate that is not finite, a reversed box, points and
+            labels of different number, unknown labels, or a mask input that is no logits.
     """
 
     box: tuple[float, float, float, float] | None = None
@@ -65,7 +67,9 @@ class Prompt:
             labels = tuple(float(n) for n in self.labels)
             low = None if self.mask_input is None else np.asarray(self.mask_input)
         except (TypeError, ValueError) as error:
-            raise InputError("prompt: not numbers: a box is x0 y0 x1 y1, a point x y, a label 1 or 0") from error
+            raise InputError(
+                "prompt: not numbers: a box is x0 y0 x1 y1, a point x y, a label 1 or 0"
+            ) from error
         if set(labels) <= {0.0, 1.0}:
             labels = tuple(int(n) for n in labels)
         if low is not None:
@@ -91,12 +95,18 @@ class Prompt:
         if len(self.box) != 4 or not all(_finite(v) for v in self.box):
             return f"the box {list(self.box)} is not four finite numbers"
         if self.box[2] < self.box[0] or self.box[3] < self.box[1]:
-            return f"the box {list(self.box)} is reversed (x0 y0 x1 y1 with x0 <= x1 and y0 <= y1 is expected)"
+            return (
+                f"the box {list(self.box)} is reversed (x0 y0 x1 y1 with x0 <= x1 and y0 <= y1 is "
+                f"expected)"
+            )
         return None
 
     def _point_problem(self) -> str | None:
         if len(self.points) != len(self.labels):
-            return f"{len(self.points)} points and {len(self.labels)} labels (1 foreground, 0 background)"
+            return (
+                f"{len(self.points)} points and {len(self.labels)} labels (1 foreground, 0 "
+                f"background)"
+            )
         if not all(len(p) == 2 and _finite(p[0]) and _finite(p[1]) for p in self.points):
             return "a point is not a finite pair (x, y)"
         if not set(self.labels) <= {0, 1}:
@@ -106,7 +116,12 @@ class Prompt:
     @property
     def signature(self) -> tuple[bool, int, bool, bool]:
         """Prompts of one signature can be embedded together; padding points to one number would change the result."""
-        return self.box is not None, len(self.points), self.mask is not None, self.mask_input is not None
+        return (
+            self.box is not None,
+            len(self.points),
+            self.mask is not None,
+            self.mask_input is not None,
+        )
 
     def check_inside(self, frame: Frame) -> None:
         """Refuse what lies wholly outside an image; a box that only sticks out is used as it is, like SAM does.
@@ -123,7 +138,9 @@ class Prompt:
             if not (0 <= x <= frame.width and 0 <= y <= frame.height):
                 raise InputError(f"prompt: the point ({x:g}, {y:g}) lies outside {size}")
         if self.mask is not None and self.mask.shape != (frame.height, frame.width):
-            raise InputError(f"prompt: the mask is {self.mask.shape[1]} x {self.mask.shape[0]}, not of {size}")
+            raise InputError(
+                f"prompt: the mask is {self.mask.shape[1]} x {self.mask.shape[0]}, not of {size}"
+            )
 
     def in_frame(self, frame: Frame, *, side: int, mask_encoding: MaskEncoding) -> PromptArrays:
         """Bring the prompt into the input frame.
@@ -137,7 +154,9 @@ class Prompt:
             InputError: A mask input of a wrong size.
         """
         if self.mask_input is not None and self.mask_input.shape != (side, side):
-            raise InputError(f"prompt: a mask input is {self.mask_input.shape}, the model takes ({side}, {side})")
+            raise InputError(
+                f"prompt: a mask input is {self.mask_input.shape}, the model takes ({side}, {side})"
+            )
         mask = self.mask_input
         if self.mask is not None:
             mask = frame.mask_prompt(self.mask, side=side, encoding=mask_encoding)
@@ -160,7 +179,9 @@ class Prompt:
         except (UserError, ValueError) as error:
             problem = error.problem if isinstance(error, UserError) else f"prompt: {error}"
             raise InputError(
-                f"{problem} ({row['prompt_id']})", key=row["key"], cure="correct the benchmark's prompt file"
+                f"{problem} ({row['prompt_id']})",
+                key=row["key"],
+                cure="correct the benchmark's prompt file",
             ) from error
 
 
@@ -177,7 +198,9 @@ def _finite(value: float) -> bool:
     return bool(np.isfinite(value))
 
 
-def embed(model: HQSam, frame: Frame, prompts: Sequence[Prompt], *, mask_encoding: MaskEncoding) -> Prompts:
+def embed(
+    model: HQSam, frame: Frame, prompts: Sequence[Prompt], *, mask_encoding: MaskEncoding
+) -> Prompts:
     """Embed prompts of one signature.
 
     Args:
@@ -194,5 +217,6 @@ def embed(model: HQSam, frame: Frame, prompts: Sequence[Prompt], *, mask_encodin
     """
     side = model.backbone.mask_size
     return prompt_inputs.embed(
-        model, [prompt.in_frame(frame, side=side, mask_encoding=mask_encoding) for prompt in prompts]
+        model,
+        [prompt.in_frame(frame, side=side, mask_encoding=mask_encoding) for prompt in prompts],
     )

@@ -1,7 +1,9 @@
 """Refine predictions that exist and score them beside the original ones: the rows "post-refinement" of the paper's Table 4.
 
-The result is a folder of predictions like the predict stage's (docs/formats.md) with two systems, the original one and
-``<system>+<refiner>``, so the scorer of the pipeline treats both alike. The outputs of the stages are only read.
+The result is a folder of predictions like the predict stage's (docs/formats.md) with two systems,
+the original one and
+``<system>+<refiner>``, so the scorer of the pipeline treats both alike. The outputs of the stages
+are only read.
 """
 
 from __future__ import annotations
@@ -30,9 +32,15 @@ Row = dict[str, Any]
 
 
 def evaluate(
-    *, benchmark: Path, predictions: Path, system: str, opened: Opened, options: ScoreOptions, progress: Progress,
+    *,
+    benchmark: Path,
+    predictions: Path,
+    system: str,
+    opened: Opened,
+    options: ScoreOptions,
+    progress: Progress,
     draws: int = 10_000,
-) -> Row:  # fmt: skip
+) -> Row:
     """Refine every mask of one system and score it before and after.
 
     Args:
@@ -45,31 +53,46 @@ def evaluate(
         draws: Of the bootstrap.
 
     Returns:
-        What ``hqsam refine`` writes: per prompt set the metrics of both with their protocols, and for each value of the
-        instances the paired difference, refined minus original, with its 95 % interval.
+        What ``hqsam refine`` writes: per prompt set the metrics of both with their protocols, and
+        for each value of the instances the paired difference, refined minus original, with its 95 %
+        interval.
 
     Raises:
         UserError: Predictions or benchmark are missing, damaged, or do not belong together.
     """
     with tempfile.TemporaryDirectory(prefix="hqsam-refine-") as name:
         folder = Path(name)
-        refined = write_refined(benchmark, predictions, system, opened, folder / "predictions", progress)
+        refined = write_refined(
+            benchmark, predictions, system, opened, folder / "predictions", progress
+        )
         score_benchmark(
-            benchmark=benchmark, predictions=folder / "predictions", options=options,
-            out_json=folder / "metrics.json", out=folder / "scores", progress=progress,
-        )  # fmt: skip
+            benchmark=benchmark,
+            predictions=folder / "predictions",
+            options=options,
+            out_json=folder / "metrics.json",
+            out=folder / "scores",
+            progress=progress,
+        )
         scored = atomic.read_json(folder / "metrics.json")
         units = manifest.read_rows(folder / "scores" / "instances.parquet")
     columns = load_score(options.metric).columns
     sets = sorted({row["prompt_set"] for row in scored["results"]})
-    results = [_result(scored["results"], units, name, system, refined, opened, columns, draws) for name in sets]
-    head = {"version": VERSION, "benchmark": scored["benchmark"], "model": scored["model"], "system": system}
+    results = [
+        _result(scored["results"], units, name, system, refined, opened, columns, draws)
+        for name in sets
+    ]
+    head = {
+        "version": VERSION,
+        "benchmark": scored["benchmark"],
+        "model": scored["model"],
+        "system": system,
+    }
     return {**head, "refiner": opened.protocol, "results": results}
 
 
 def write_refined(
     benchmark: Path, predictions: Path, system: str, opened: Opened, out: Path, progress: Progress
-) -> str:  # fmt: skip
+) -> str:
     """Write a folder of predictions with the system as it is and refined.
 
     Returns:
@@ -81,7 +104,9 @@ def write_refined(
     info = atomic.read_json(predictions / "predict.json", cure="run `dvc repro predict` first")
     if system not in info["systems"]:
         raise UserError(
-            f"there are no predictions of {system}", file=predictions, cure=f"one of: {', '.join(info['systems'])}"
+            f"there are no predictions of {system}",
+            file=predictions,
+            cure=f"one of: {', '.join(info['systems'])}",
         )
     refined = f"{system}+{opened.protocol['name']}"
     table = _predictions(predictions, system)
@@ -97,14 +122,16 @@ def _predictions(folder: Path, system: str) -> Any:
     """The rows of one system, as an arrow table."""
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
-        raise UserError("there are no part-*.parquet", file=folder, cure="run `dvc repro predict` first")
+        raise UserError(
+            "there are no part-*.parquet", file=folder, cure="run `dvc repro predict` first"
+        )
     table = pa.concat_tables([manifest.read_table(part) for part in parts])
     return table.filter(pc.equal(table["system"], system))
 
 
 def _refined(
     images: BenchmarkImages, rows: list[Row], opened: Opened, name: str, progress: Progress
-) -> Iterator[Row]:  # fmt: skip
+) -> Iterator[Row]:
     of_key: dict[str, list[Row]] = {}
     for row in rows:
         of_key.setdefault(row["key"], []).append(row)
@@ -118,13 +145,21 @@ def _refined(
             yield {**row, "system": name, "rle": rle.encode(found), "mask_area": int(found.sum())}
         progress(number + 1, len(images), "images")
     if of_key:
-        raise UserError(f"predictions of {len(of_key)} images that the benchmark does not have", key=min(of_key))
+        raise UserError(
+            f"predictions of {len(of_key)} images that the benchmark does not have", key=min(of_key)
+        )
 
 
 def _result(
-    scored: list[Row], units: list[Row], prompt_set: str, system: str, refined: str, opened: Opened,
-    columns: Sequence[str], draws: int,
-) -> Row:  # fmt: skip
+    scored: list[Row],
+    units: list[Row],
+    prompt_set: str,
+    system: str,
+    refined: str,
+    opened: Opened,
+    columns: Sequence[str],
+    draws: int,
+) -> Row:
     found = {row["system"]: row for row in scored if row["prompt_set"] == prompt_set}
     # The rule that made the masks belongs to the numbers: these are never taken for SAM's own.
     protocol = {**found[refined]["protocol"], "system": system, "refiner": opened.protocol}
@@ -138,20 +173,32 @@ def _result(
     }
 
 
-def _differences(units: list[Row], system: str, refined: str, columns: Sequence[str], draws: int) -> dict[str, Row]:
-    of_system = {s: {(u["key"], u["unit"]): u for u in units if u["system"] == s} for s in (system, refined)}
+def _differences(
+    units: list[Row], system: str, refined: str, columns: Sequence[str], draws: int
+) -> dict[str, Row]:
+    of_system = {
+        s: {(u["key"], u["unit"]): u for u in units if u["system"] == s} for s in (system, refined)
+    }
     pairs = [(unit, of_system[refined][name]) for name, unit in of_system[system].items()]
     out = {}
     for value in columns:
-        a, b = (np.array([_number(u.get(value)) for u in side]) for side in zip(*pairs, strict=True))
+        a, b = (
+            np.array([_number(u.get(value)) for u in side]) for side in zip(*pairs, strict=True)
+        )
         # The same draws for every value and in every run.
         found = paired(b - a, [unit["cluster"] for unit, _ in pairs], replicates=draws, seed=0)
         if found is not None:
             both = ~np.isnan(b - a)
             out[value] = {
-                "a": float(a[both].mean()), "b": float(b[both].mean()), "difference": found.mean, "low": found.low,
-                "high": found.high, "p_value": found.p, "n_pairs": found.n, "n_clusters": found.clusters,
-            }  # fmt: skip
+                "a": float(a[both].mean()),
+                "b": float(b[both].mean()),
+                "difference": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "p_value": found.p,
+                "n_pairs": found.n,
+                "n_clusters": found.clusters,
+            }
     return out
 
 

@@ -1,8 +1,9 @@
 """Programs that refine a mask after the segmentation (the post-refinement rivals of the paper's Table 4), found by name.
 
-``load("cascadepsp")`` imports ``hqsam/refiners/cascadepsp.py`` and returns its constant ``REFINER``. There is no list to
-edit: a new refiner is one new file. Files with a leading underscore hold what several share. ``hqsam refine``
-runs one on predictions that exist; nothing here takes part in a stage of the pipeline.
+``load("cascadepsp")`` imports ``hqsam/refiners/cascadepsp.py`` and returns its constant
+``REFINER``. There is no list to edit: a new refiner is one new file. Files with a leading
+underscore hold what several share. ``hqsam refine`` runs one on predictions that exist; nothing
+here takes part in a stage of the pipeline.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ class Opened:
     """A refiner that is ready for use.
 
     Attributes:
-        run: (image uint8 ``[H, W, 3]`` RGB, mask bool ``[H, W]`` with at least one pixel) -> bool ``[H, W]``.
+        run: (image uint8 ``[H, W, 3]`` RGB, mask bool ``[H, W]`` with at least one pixel) -> bool
+            ``[H, W]``.
         protocol: All that can move its numbers: version, digest of the weights, settings.
     """
 
@@ -54,7 +55,8 @@ class Opened:
 
         Args:
             image: uint8 ``[H, W, 3]`` RGB.
-            mask: bool ``[H, W]``, or a probability 0..1 (float), of which the pixels above 0.5 count.
+            mask: bool ``[H, W]``, or a probability 0..1 (float), of which the pixels above 0.5
+                count.
 
         Returns:
             bool ``[H, W]``.
@@ -62,8 +64,16 @@ class Opened:
         Raises:
             ValueError: Sizes or types are others.
         """
-        if image.ndim != 3 or image.dtype != np.uint8 or image.shape[2] != 3 or image.shape[:2] != mask.shape:
-            raise ValueError(f"image {image.dtype} {image.shape} and mask {mask.shape}: not uint8 [H, W, 3] and [H, W]")
+        if (
+            image.ndim != 3
+            or image.dtype != np.uint8
+            or image.shape[2] != 3
+            or image.shape[:2] != mask.shape
+        ):
+            raise ValueError(
+                f"image {image.dtype} {image.shape} and mask {mask.shape}: not uint8 [H, W, 3] "
+                f"and [H, W]"
+            )
         if mask.dtype != np.bool_ and mask.dtype.kind != "f":
             raise ValueError(f"a mask of {mask.dtype}: neither bool nor a probability")
         # Row by row in memory: a mask decoded from COCO's code is not.
@@ -87,7 +97,8 @@ class Refiner(Protocol):
         """Load what is needed.
 
         Raises:
-            UserError: A package, the weights or the authors' code is missing, or they do not fit together.
+            UserError: A package, the weights or the authors' code is missing, or they do not fit
+                together.
         """
         ...
 

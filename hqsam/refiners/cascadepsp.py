@@ -1,10 +1,12 @@
 """CascadePSP (Cheng et al., CVPR 2020) through its authors' package ``segmentation-refinement`` (MIT, extra ``refine``).
 
-The whole image and the mask go to the package's ``Refiner.refine``: a global step on the image resized to ``L`` pixels,
-then, unless ``fast``, a local step on windows of ``L`` pixels at full resolution; above 127 of 255 is object. How the
-paper's authors cropped and resized is not published.
+The whole image and the mask go to the package's ``Refiner.refine``: a global step on the image
+resized to ``L`` pixels, then, unless ``fast``, a local step on windows of ``L`` pixels at full
+resolution; above 127 of 255 is object. How the paper's authors cropped and resized is not
+published.
 
-By default the package downloads its weights. Here the caller names a file: 67.7 M parameters, a state dict of ``torch.nn.DataParallel``.
+By default the package downloads its weights. Here the caller names a file: 67.7 M parameters, a
+state dict of ``torch.nn.DataParallel``.
 """
 
 from __future__ import annotations
@@ -52,11 +54,19 @@ def _network(package: Any, weights: Path, device: str) -> Any:
         (Path(folder) / "model").symlink_to(weights.absolute())
         try:
             # torch reads the file with weights_only=True, its default.
-            return package.Refiner(device=device, model_folder=folder, download_and_check_model=False)
+            return package.Refiner(
+                device=device, model_folder=folder, download_and_check_model=False
+            )
         except Exception as error:
             # torch's own text advises to read the file without its protection.
-            first = "no PyTorch file" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
-            raise UserError(f"these are no weights of CascadePSP ({first})", file=weights, cure=CURE) from error
+            first = (
+                "no PyTorch file"
+                if isinstance(error, pickle.UnpicklingError)
+                else str(error).partition("\n")[0]
+            )
+            raise UserError(
+                f"these are no weights of CascadePSP ({first})", file=weights, cure=CURE
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,8 @@ class CascadePSP:
             "version": self.version,
             "package": f"segmentation-refinement {metadata.version('segmentation-refinement')}",
             "weights_sha256": hashlib.sha256(content).hexdigest(),
-            "weights_published": hashlib.md5(content, usedforsecurity=False).hexdigest() == PUBLISHED_MD5,
+            "weights_published": hashlib.md5(content, usedforsecurity=False).hexdigest()
+            == PUBLISHED_MD5,
             "long_side": options.long_side,
             "fast": options.fast,
             "crop": "whole image",

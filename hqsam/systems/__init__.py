@@ -14,19 +14,48 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hqsam.systems.base import Context, Decoded, Derived, Entry, Promptable, System, SystemKind, SystemOptions
+from hqsam.systems.base import (
+    Context,
+    Decoded,
+    Derived,
+    Entry,
+    Promptable,
+    System,
+    SystemKind,
+    SystemOptions,
+)
 from hqsam_base.errors import UserError
 from hqsam_base.seam import Seam
 
 __all__ = [
-    "DEFAULT", "SECTION", "Context", "Decoded", "Derived", "Entry", "Promptable", "System", "SystemKind", "SystemOptions",
-    "applying", "check", "listed", "load", "names", "of_entries",
-]  # fmt: skip
+    "DEFAULT",
+    "SECTION",
+    "Context",
+    "Decoded",
+    "Derived",
+    "Entry",
+    "Promptable",
+    "System",
+    "SystemKind",
+    "SystemOptions",
+    "applying",
+    "check",
+    "listed",
+    "load",
+    "names",
+    "of_entries",
+]
 
 SECTION: Mapping[str, Mapping[str, Any]] = {"sam_hq": {"kind": "sam_hq"}}
 """The section ``systems`` of a params.yaml that has none."""
 
-_SEAM = Seam(package=__name__, what="system kind", constant="SYSTEM", kind=SystemKind, helpers=frozenset({"base"}))  # type: ignore[type-abstract]
+_SEAM = Seam(
+    package=__name__,
+    what="system kind",
+    constant="SYSTEM",
+    kind=SystemKind,  # type: ignore[type-abstract]
+    helpers=frozenset({"base"}),
+)
 names = _SEAM.names
 load = _SEAM.load
 
@@ -43,7 +72,9 @@ def of_entries(entries: Iterable[Entry]) -> tuple[System, ...]:
     baseline = next((system.name for system in found if system.name == "sam"), None)
     known = {system.name for system in found}
     return tuple(
-        system if system.versus in known or system.name == baseline else replace(system, versus=baseline)
+        system
+        if system.versus in known or system.name == baseline
+        else replace(system, versus=baseline)
         for system in found
     )
 
@@ -59,17 +90,21 @@ def check(entries: Sequence[Entry]) -> None:
         for system in load(entry.options.kind).systems(entry):
             if system.name in seen:
                 raise UserError(
-                    f"the system {system.name} is there twice, of the entries {seen[system.name]} and {entry.name}",
-                    key=f"systems.{entry.name}", cure="rename this entry",
-                )  # fmt: skip
+                    f"the system {system.name} is there twice, of the entries {seen[system.name]} "
+                    f"and {entry.name}",
+                    key=f"systems.{entry.name}",
+                    cure="rename this entry",
+                )
             seen[system.name] = entry.name
         for key in ("versus", "of"):
             named = getattr(entry.options, key, None)
             if named is not None and (named not in seen or seen[named] == entry.name):
                 raise UserError(
-                    f"there is no system {named} before it", key=f"systems.{entry.name}.{key}",
-                    cure=f"name one of: {', '.join(name for name, of in seen.items() if of != entry.name)}",
-                )  # fmt: skip
+                    f"there is no system {named} before it",
+                    key=f"systems.{entry.name}.{key}",
+                    cure=f"name one of: "
+                    f"{', '.join(name for name, of in seen.items() if of != entry.name)}",
+                )
 
 
 def applying(entries: Sequence[Entry], model: str, models: Sequence[str]) -> tuple[Entry, ...]:
@@ -81,7 +116,11 @@ def applying(entries: Sequence[Entry], model: str, models: Sequence[str]) -> tup
         models: names of all models, in the order of params.yaml.
     """
     first = tuple(models[:1])
-    return tuple(e for e in entries if load(e.options.kind).every_model or model in (e.options.models or first))
+    return tuple(
+        e
+        for e in entries
+        if load(e.options.kind).every_model or model in (e.options.models or first)
+    )
 
 
 def listed(section: Mapping[str, Any] | None) -> tuple[System, ...]:

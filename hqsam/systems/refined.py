@@ -10,7 +10,16 @@ from __future__ import annotations
 from typing import Any, cast
 
 from hqsam import refiners
-from hqsam.systems.base import U8, BoolMask, Context, Derived, Entry, System, SystemKind, SystemOptions
+from hqsam.systems.base import (
+    U8,
+    BoolMask,
+    Context,
+    Derived,
+    Entry,
+    System,
+    SystemKind,
+    SystemOptions,
+)
 
 
 class RefinedOptions(SystemOptions, refiners.RefinerOptions):
@@ -37,7 +46,8 @@ class Refined(Derived):
     def __init__(self, of: str, opened: refiners.Opened) -> None:
         self.of = of
         self._opened = opened
-        # The rule that made the masks belongs to the numbers: these are never taken for the other system's own.
+        # The rule that made the masks belongs to the numbers: these are never taken for the other
+        # system's own.
         self.protocol: dict[str, Any] = {"refined": of, "refiner": opened.protocol}
 
     def refine(self, image: U8, mask: BoolMask) -> BoolMask:
@@ -52,7 +62,9 @@ class RefinedKind(SystemKind):
         """One, compared with what it was made from."""
         options = cast(RefinedOptions, entry.options)
         label = options.label or f"{options.of} + {options.refiner}"
-        return (System(name=entry.name, label=label, owner=label, versus=options.versus or options.of),)
+        return (
+            System(name=entry.name, label=label, owner=label, versus=options.versus or options.of),
+        )
 
     def open(self, entry: Entry, context: Context) -> Derived:
         """Load the refiner."""

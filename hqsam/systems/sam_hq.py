@@ -50,7 +50,9 @@ class SamHQ(Promptable):
         """See `Promptable.prepare`."""
         from hqsam.model.preprocess import Frame
 
-        frame = Frame(image.shape[0], image.shape[1], self.model.backbone.image_size, self._options.resize)
+        frame = Frame(
+            image.shape[0], image.shape[1], self.model.backbone.image_size, self._options.resize
+        )
         return frame, frame.image(image)
 
     def encode(self, prepared: Sequence[tuple[Frame, Tensor]]) -> Sequence[_Image]:
@@ -65,7 +67,10 @@ class SamHQ(Promptable):
                 encoded = self.model.encode(inputs)
             encoded = encoded.float()
             mine = [encoded[n : n + 1] for n in range(len(prepared))]
-            return [_Image(frame, one, self.model.fuse(one)) for (frame, _), one in zip(prepared, mine, strict=True)]
+            return [
+                _Image(frame, one, self.model.fuse(one))
+                for (frame, _), one in zip(prepared, mine, strict=True)
+            ]
 
     def decode(self, image: _Image, prompts: Sequence[Prompt]) -> Mapping[str, Decoded]:
         """See `Promptable.decode`."""
@@ -75,7 +80,12 @@ class SamHQ(Promptable):
 
         with torch.inference_mode():
             embedded = [
-                embed(self.model, image.frame, prompts, mask_encoding=self._options.mask_encoding(decoder))
+                embed(
+                    self.model,
+                    image.frame,
+                    prompts,
+                    mask_encoding=self._options.mask_encoding(decoder),
+                )
                 for decoder in ("sam", "hq")
             ]
             sam = self.model.decode_sam(image.encoded, embedded[0])
@@ -86,7 +96,9 @@ class SamHQ(Promptable):
             Output.hq_sum: (hq.sum_P1hw, hq.sam.iou_PK),
         }
         return {
-            name.value: Decoded(list(logits.float().cpu().numpy()[:, 0]), iou.float().cpu()[:, 0].tolist())
+            name.value: Decoded(
+                list(logits.float().cpu().numpy()[:, 0]), iou.float().cpu()[:, 0].tolist()
+            )
             for name, (logits, iou) in masks.items()
         }
 

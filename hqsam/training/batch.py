@@ -49,7 +49,8 @@ class Batch:
         image_B3SS: uint8 RGB.
         label_B1SS: soft label, float32 in 0..1: in-between values are used by the loss.
         prompts: kind per view.
-        given: prompt per view: kinds differ in their parts, so they are stacked only where they are embedded.
+        given: prompt per view: kinds differ in their parts, so they are stacked only where they are
+            embedded.
     """
 
     keys: tuple[str, ...]
@@ -64,13 +65,18 @@ class Batch:
     def __getitem__(self, rows: slice) -> Batch:
         """Some of the views."""
         return Batch(
-            self.keys[rows], self.image_B3SS[rows], self.label_B1SS[rows], self.prompts[rows], self.given[rows]
+            self.keys[rows],
+            self.image_B3SS[rows],
+            self.label_B1SS[rows],
+            self.prompts[rows],
+            self.given[rows],
         )
 
     def on(self, device: torch.device) -> Batch:
         """The batch with its large tensors on a device; meant for a thread beside the one that computes.
 
-        A GPU gets them through page-locked memory on a stream of their own, so that its work goes on meanwhile.
+        A GPU gets them through page-locked memory on a stream of their own, so that its work goes
+        on meanwhile.
         """
         if device.type != "cuda":
             return self
@@ -79,7 +85,9 @@ class Batch:
         with torch.cuda.device(device), torch.cuda.stream(stream):
             copied = [tensor.pin_memory().to(device, non_blocking=True) for tensor in large]
         stream.synchronize()
-        for tensor in copied:  # they were made on that stream, but are used and freed on the default one
+        for (
+            tensor
+        ) in copied:  # they were made on that stream, but are used and freed on the default one
             tensor.record_stream(torch.cuda.default_stream(device))
         image, label = copied
         return replace(self, image_B3SS=image, label_B1SS=label)
@@ -95,7 +103,9 @@ def collate(views: Sequence[View]) -> Batch:
         raise ValueError("a batch needs at least one view")
     return Batch(
         keys=tuple(v.key for v in views),
-        image_B3SS=torch.from_numpy(np.stack([v.image for v in views])).permute(0, 3, 1, 2).contiguous(),
+        image_B3SS=torch.from_numpy(np.stack([v.image for v in views]))
+        .permute(0, 3, 1, 2)
+        .contiguous(),
         label_B1SS=torch.from_numpy(np.stack([v.mask for v in views]))[:, None].float() / 255,
         prompts=tuple(v.prompt for v in views),
         given=tuple(v.given for v in views),

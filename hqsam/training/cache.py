@@ -1,8 +1,8 @@
 """Features of all planned views, encoded once: what that costs, and files that outlive a process.
 
-The features are 16 bits a number, in memory or, when they are many or several processes share them, in memory-mapped
-files. Each process encodes its part of the views. A run that was killed finds what it had encoded: `done.bin` holds one
-byte per chunk, `cache.json` says what the features are of.
+The features are 16 bits a number, in memory or, when they are many or several processes share them,
+in memory-mapped files. Each process encodes its part of the views. A run that was killed finds what
+it had encoded: `done.bin` holds one byte per chunk, `cache.json` says what the features are of.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class CachePlan:
         bytes: of all features.
         in_memory: whether they stay in memory.
         free: bytes free on the disk that they go to otherwise.
-        passes: encoder passes over the views that training online would take, as a multiple of the cache's one.
+        passes: encoder passes over the views that training online would take, as a multiple of the
+            cache's one.
     """
 
     n_views: int
@@ -56,9 +57,14 @@ class CachePlan:
         """The estimate, one line: what it takes, and whether it saves time."""
         place = "memory" if self.in_memory else f"disk ({self.free / 2**30:.1f} GiB free)"
         encode_s = self.n_views * seconds_per_view
-        verdict = "worth it" if self.passes > 1 else "online would encode no more: train.feed: online needs no space"
+        verdict = (
+            "worth it"
+            if self.passes > 1
+            else "online would encode no more: train.feed: online needs no space"
+        )
         return (
-            f"cached features: {self.n_views} views, {self.bytes / 2**30:.2f} GiB in {place}; encoding takes about "
+            f"cached features: {self.n_views} views, {self.bytes / 2**30:.2f} GiB in {place}; "
+            f"encoding takes about "
             f"{encode_s:.0f} s once, {encode_s * self.passes:.0f} s in all online: {verdict}"
         )
 
@@ -70,13 +76,19 @@ class CachePlan:
         """
         if not self.in_memory and self.bytes > self.free + _occupied(folder):
             raise UserError(
-                f"the cached features of {self.n_views} views take {self.bytes / 2**30:.1f} GiB, the disk has "
-                f"{self.free / 2**30:.1f} GiB free", file=folder, key="train.feed",
-                cure="set train.feed to online, plan fewer views (augment.views), or free some space",
-            )  # fmt: skip
+                f"the cached features of {self.n_views} views take {self.bytes / 2**30:.1f} GiB, "
+                f"the disk has "
+                f"{self.free / 2**30:.1f} GiB free",
+                file=folder,
+                key="train.feed",
+                cure="set train.feed to online, plan fewer views (augment.views), or free some "
+                "space",
+            )
 
 
-def plan_cache(model: HQSam, items: Sequence[Item], options: TrainOptions, folder: Path, *, online: int) -> CachePlan:
+def plan_cache(
+    model: HQSam, items: Sequence[Item], options: TrainOptions, folder: Path, *, online: int
+) -> CachePlan:
     """Size of a cache.
 
     Args:
@@ -88,7 +100,9 @@ def plan_cache(model: HQSam, items: Sequence[Item], options: TrainOptions, folde
     """
     size = sum(2 * int(np.prod(shape)) for shape in _shapes(model, len(items)))
     free = shutil.disk_usage(folder).free
-    return CachePlan(len(items), size, size <= options.cache_gib * 2**30, free, online / max(1, len(items)))
+    return CachePlan(
+        len(items), size, size <= options.cache_gib * 2**30, free, online / max(1, len(items))
+    )
 
 
 def _shapes(model: HQSam, n: int) -> list[tuple[int, ...]]:
@@ -105,7 +119,9 @@ def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray[np.gener
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     with disk_full_is_user_error(path), path.open("ab") as file:
         file.truncate(size)
-        if hasattr(os, "posix_fallocate"):  # a hole that finds no room on the disk later kills the process: SIGBUS
+        if hasattr(
+            os, "posix_fallocate"
+        ):  # a hole that finds no room on the disk later kills the process: SIGBUS
             os.posix_fallocate(file.fileno(), 0, size)
     return np.memmap(path, dtype, "r+", shape=shape)
 
@@ -116,16 +132,19 @@ def _array(shape: tuple[int, ...], path: Path | None, dtype: torch.dtype) -> Ten
     return torch.from_numpy(_mapped(path, np.int16, shape)).view(dtype)
 
 
-def cached_feed(ready: Ready, options: TrainOptions, *, scratch: Path, identity: Mapping[str, object]) -> CachedFeed:
+def cached_feed(
+    ready: Ready, options: TrainOptions, *, scratch: Path, identity: Mapping[str, object]
+) -> CachedFeed:
     """Encode every view that any epoch will ask for once, or as far as that was not done before.
 
     The estimate of what that costs is told before the bulk is encoded.
 
     Args:
         ready: the run.
-        options: its `train` section, with the number of threads and views per encoder call found out.
-        scratch: folder for the memory-mapped files when the features exceed `cache_gib` or several processes need
-            them; they are the caller's to remove.
+        options: its `train` section, with the number of threads and views per encoder call found
+            out.
+        scratch: folder for the memory-mapped files when the features exceed `cache_gib` or several
+            processes need them; they are the caller's to remove.
         identity: what the features are of; a cache of another one is thrown away.
 
     Raises:
@@ -137,7 +156,10 @@ def cached_feed(ready: Ready, options: TrainOptions, *, scratch: Path, identity:
     plan.check(scratch)
     dtype = DTYPES[options.cache_dtype]
     kept = None if plan.in_memory and group.size == 1 else scratch
-    chunks = [range(i, min(i + options.encode_batch, len(items))) for i in range(0, len(items), options.encode_batch)]
+    chunks = [
+        range(i, min(i + options.encode_batch, len(items)))
+        for i in range(0, len(items), options.encode_batch)
+    ]
     done = _done(kept, identity, len(chunks), group)
     final, early = (
         _array(s, None if kept is None else kept / f"features-{n}.bin", dtype)
@@ -146,20 +168,30 @@ def cached_feed(ready: Ready, options: TrainOptions, *, scratch: Path, identity:
     views: dict[Item, View] = {}
     mine = [n for n in range(group.rank, len(chunks), group.size) if not done[n]]
     loaded = prefetch(
-        lambda n: [data.view(items[i]) for i in chunks[n]], mine, workers=options.workers, ahead=2 * options.workers
+        lambda n: [data.view(items[i]) for i in chunks[n]],
+        mine,
+        workers=options.workers,
+        ahead=2 * options.workers,
     )
     encoders = _encoders(options, group)
     features = prefetch(
         lambda found: (found, encode(model, collate(found), bf16=options.precision == "bf16")),
-        loaded, workers=encoders, ahead=encoders,
-    )  # fmt: skip
+        loaded,
+        workers=encoders,
+        ahead=encoders,
+    )
     begin = time.perf_counter()
     for number, (found, encoded) in zip(mine, features, strict=True):
         at = slice(chunks[number].start, chunks[number].stop)
-        final[at], early[at] = encoded.final_BCHW.to(dtype).cpu(), encoded.early_BVHW.to(dtype).cpu()
+        final[at], early[at] = (
+            encoded.final_BCHW.to(dtype).cpu(),
+            encoded.early_BVHW.to(dtype).cpu(),
+        )
         done[number] = 1
         if kept is None:
-            views |= {items[i]: without_image(v) for i, v in zip(chunks[number], found, strict=True)}
+            views |= {
+                items[i]: without_image(v) for i, v in zip(chunks[number], found, strict=True)
+            }
         if number == mine[0]:
             ready.say(plan.text((time.perf_counter() - begin) / len(found) / group.size / encoders))
         ready.progress(at.stop, len(items), "encode")
@@ -175,11 +207,13 @@ def _encoders(options: TrainOptions, group: Group) -> int:
     return min(options.workers, max(1, decoding_threads(0) // torch.get_num_threads()))
 
 
-def _done(folder: Path | None, identity: Mapping[str, object], n_chunks: int, group: Group) -> NDArray[np.generic]:
+def _done(
+    folder: Path | None, identity: Mapping[str, object], n_chunks: int, group: Group
+) -> NDArray[np.generic]:
     """One byte per chunk: whether its features are there. Shared by the processes.
 
-    Files of another run are removed, and those of before a restart of the machine: what was not written out yet is
-    lost then, and nothing tells which chunks that concerns.
+    Files of another run are removed, and those of before a restart of the machine: what was not
+    written out yet is lost then, and nothing tells which chunks that concerns.
     """
     if folder is None:
         return np.zeros(n_chunks, np.uint8)

@@ -1,15 +1,18 @@
 """The curves as a TensorBoard event file, written step by step: `tensorboard --logdir models` shows a running training.
 
-TensorBoard's format is a sequence of records, each the length of a protocol-buffer message, that length's masked
-CRC-32C, the message and its masked CRC-32C. Only scalars are written, so the two messages needed are put together here.
+TensorBoard's format is a sequence of records, each the length of a protocol-buffer message, that
+length's masked CRC-32C, the message and its masked CRC-32C. Only scalars are written, so the two
+messages needed are put together here.
 
-The file is a function of the numbers in it: the time of an event is its step, in seconds. A run that is resumed writes
-its past again, byte for byte, and goes on; whoever reads along notices nothing.
+The file is a function of the numbers in it: the time of an event is its step, in seconds. A run
+that is resumed writes its past again, byte for byte, and goes on; whoever reads along notices
+nothing.
 """
 
-# Why not TensorBoard's own writer: tensorboard 2.21 puts the time, the host's name and the time of its version event
-# into name and file, so two equal runs leave different outputs and DVC would store both, and a resumed run begins a
-# second file. It also brings 161 MB of packages (0.29 s and 42 MB to import; tensorboardX 2.6.5 takes 1.2 s and
+# Why not TensorBoard's own writer: tensorboard 2.21 puts the time, the host's name and the time of
+# its version event into name and file, so two equal runs leave different outputs and DVC would
+# store both, and a resumed run begins a second file. It also brings 161 MB of packages (0.29 s and
+# 42 MB to import; tensorboardX 2.6.5 takes 1.2 s and
 # 220 MB), this file 0.02 s and 6 MB.
 from __future__ import annotations
 
@@ -52,7 +55,12 @@ def masked_crc(data: bytes) -> int:
 def record(message: bytes) -> bytes:
     """One record of a file."""
     length = struct.pack("<Q", len(message))
-    return length + struct.pack("<I", masked_crc(length)) + message + struct.pack("<I", masked_crc(message))
+    return (
+        length
+        + struct.pack("<I", masked_crc(length))
+        + message
+        + struct.pack("<I", masked_crc(message))
+    )
 
 
 def _varint(value: int) -> bytes:
@@ -86,7 +94,9 @@ def scalars(step: int, values: Mapping[str, float]) -> bytes:
         values: by tag, e.g. `train/loss`.
     """
     rows = (
-        _field(1, _BYTES, _field(1, _BYTES, tag.encode()) + _field(2, _FLOAT, struct.pack("<f", value)))
+        _field(
+            1, _BYTES, _field(1, _BYTES, tag.encode()) + _field(2, _FLOAT, struct.pack("<f", value))
+        )
         for tag, value in values.items()
     )
     return _event(step, _field(5, _BYTES, b"".join(rows)))
@@ -100,7 +110,9 @@ class EventFile:
         past: what a resumed run has behind it, as (step, values).
     """
 
-    def __init__(self, folder: Path | None, past: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    def __init__(
+        self, folder: Path | None, past: Sequence[tuple[int, Mapping[str, float]]]
+    ) -> None:
         self._file: BinaryIO | None = None
         if folder is not None:
             # In place and not by a rename: a TensorBoard that reads along keeps its file open.
@@ -114,11 +126,16 @@ class EventFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Close the file."""
         if self._file is not None:
-            with contextlib.suppress(OSError):  # a full disk was reported when the records were appended
+            with contextlib.suppress(
+                OSError
+            ):  # a full disk was reported when the records were appended
                 self._file.close()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
@@ -128,6 +145,8 @@ class EventFile:
 
     def _append(self, data: bytes) -> None:
         assert self._file is not None
-        with disk_full_is_user_error(self._path, cure="free some space, then run it again: it goes on from last.pt"):
+        with disk_full_is_user_error(
+            self._path, cure="free some space, then run it again: it goes on from last.pt"
+        ):
             self._file.write(data)
             self._file.flush()

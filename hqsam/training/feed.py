@@ -26,8 +26,8 @@ class Feed(Protocol):
     def steps(self, plan: Sequence[Sequence[Item]]) -> Steps:
         """One (batch, features) pair per step of the plan.
 
-        The features are float32 on the model's device; None where the step itself must encode, because the encoder
-        trains.
+        The features are float32 on the model's device; None where the step itself must encode,
+        because the encoder trains.
         """
         ...
 
@@ -44,12 +44,16 @@ def encode(model: HQSam, batch: Batch, *, bf16: bool = False) -> Encoded:
 def _join(found: Sequence[Encoded]) -> Encoded:
     if len(found) == 1:
         return found[0]
-    return Encoded(torch.cat([e.final_BCHW for e in found]), torch.cat([e.early_BVHW for e in found]))
+    return Encoded(
+        torch.cat([e.final_BCHW for e in found]), torch.cat([e.early_BVHW for e in found])
+    )
 
 
 def decoding_threads(workers: int) -> int:
     """`train.workers`; 0: this machine's cores, shared by its training processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return workers or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
@@ -82,7 +86,8 @@ class OnlineFeed:
         """The batches of a plan on the model's device. At least two are in the making, enough to keep all threads busy."""
         ahead = max(2, -(-2 * self.workers // len(plan[0]))) if plan else 0
         waiting: deque[Future[Batch]] = deque()
-        # One more thread puts the views of a batch together while the others decode those of the next ones.
+        # One more thread puts the views of a batch together while the others decode those of the
+        # next ones.
         with ThreadPoolExecutor(self.workers) as decoders, ThreadPoolExecutor(1) as collator:
             views: deque[Future[View]] = deque()
             try:
@@ -139,11 +144,19 @@ class CachedFeed:
         else:
             loaded = prefetch(self._load, plan, workers=self.workers, ahead=2 * self.workers)
         for batch, features in loaded:
-            yield batch, Encoded(*(t.to(self.device).float() for t in (features.final_BCHW, features.early_BVHW)))
+            yield (
+                batch,
+                Encoded(
+                    *(t.to(self.device).float() for t in (features.final_BCHW, features.early_BVHW))
+                ),
+            )
 
     def _load(self, items: Sequence[Item]) -> tuple[Batch, Encoded]:
         index = torch.tensor([self.rows[item] for item in items])
-        views = [self.views[item] if self.views else without_image(self.data.view(item)) for item in items]
+        views = [
+            self.views[item] if self.views else without_image(self.data.view(item))
+            for item in items
+        ]
         return collate(views), Encoded(self.final[index], self.early[index])
 
 

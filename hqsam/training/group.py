@@ -1,9 +1,10 @@
 """The processes that train together: one, or those that torchrun (or Ray) started.
 
-A process knows its place from the environment alone (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`), as torchrun sets it. Without
-it there is no process group and nothing to wait for. On one machine the processes meet through the file `HQSAM_TRAIN_STORE`
-and talk over the loopback interface; on several, through torchrun's `MASTER_ADDR` and `MASTER_PORT`, where nobody is asked who
-he is (docs/training.md).
+A process knows its place from the environment alone (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`), as
+torchrun sets it. Without it there is no process group and nothing to wait for. On one machine the
+processes meet through the file `HQSAM_TRAIN_STORE` and talk over the loopback interface; on
+several, through torchrun's `MASTER_ADDR` and `MASTER_PORT`, where nobody is asked who he is
+(docs/training.md).
 """
 
 from __future__ import annotations
@@ -74,15 +75,18 @@ def device_of(wanted: str) -> torch.device:
     """
     there = torch.cuda.is_available()
     if wanted == "cuda" and not there:
-        raise UserError("torch finds no CUDA device", key="train.device", cure="set it to auto or cpu")
+        raise UserError(
+            "torch finds no CUDA device", key="train.device", cure="set it to auto or cpu"
+        )
     if wanted == "cpu" or not there:
         return torch.device("cpu")
     number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if number >= count:
         raise UserError(
-            f"process {number} of this machine has no GPU of its own: there are {count}", key="train.processes",
+            f"process {number} of this machine has no GPU of its own: there are {count}",
+            key="train.processes",
             cure="start one process per GPU (train.processes: 0)",
-        )  # fmt: skip
+        )
     return torch.device("cuda", number)
 
 
@@ -92,8 +96,8 @@ def joined(device: torch.device, *, timeout_s: float) -> Iterator[Group]:
 
     Args:
         device: of this process; GPUs talk through NCCL, CPUs through gloo.
-        timeout_s: after which a watcher is going to end a run without progress; 0: there is none. Collective operations
-            wait longer, so that the watcher can still print where they are.
+        timeout_s: after which a watcher is going to end a run without progress; 0: there is none.
+            Collective operations wait longer, so that the watcher can still print where they are.
     """
     if dist.is_initialized():  # by whoever started us, e.g. Ray
         yield Group(dist.get_rank(), dist.get_world_size(), device)
@@ -104,7 +108,9 @@ def joined(device: torch.device, *, timeout_s: float) -> Iterator[Group]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     limit = timedelta(seconds=60 + 2 * timeout_s) if timeout_s else None
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=limit, **_meeting_point())
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", timeout=limit, **_meeting_point()
+    )
     try:
         yield Group(dist.get_rank(), dist.get_world_size(), device)
     finally:

@@ -20,15 +20,23 @@ from hqsam.training.group import Group
 @contextlib.contextmanager
 def deterministic(threads: int) -> Iterator[None]:
     """Fixed thread counts and deterministic algorithms inside; the caller's settings afterwards."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), cv2.getNumThreads()
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        cv2.getNumThreads(),
+    )
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic  # its attribute is a property that the module makes for itself
+    memory: Any = (
+        torch.utils.deterministic
+    )  # its attribute is a property that the module makes for itself
     fill = memory.fill_uninitialized_memory
     try:
         if threads:
             torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        memory.fill_uninitialized_memory = False  # a twentieth of a step, to find a bug we do not have
+        memory.fill_uninitialized_memory = (
+            False  # a twentieth of a step, to find a bug we do not have
+        )
         cv2.setNumThreads(1)
         yield
     finally:

@@ -1,8 +1,8 @@
 """From shards and prompt shards to views, by a seeded plan.
 
-The plan says which (sample, view) pairs each step of each rank sees; it is a function of the seed, the epoch and the
-world size alone. Shards are read at random by the offsets of their index, so there is nothing to shuffle
-approximately and nothing to resume but two numbers.
+The plan says which (sample, view) pairs each step of each rank sees; it is a function of the seed,
+the epoch and the world size alone. Shards are read at random by the offsets of their index, so
+there is nothing to shuffle approximately and nothing to resume but two numbers.
 """
 
 from __future__ import annotations
@@ -67,25 +67,37 @@ class TrainingSet:
     def __init__(self, *, shards: Path, prompts: Path) -> None:
         self.shards, self.prompts = shards, prompts
         images, plans = read_index(shards), read_index(prompts, stage="augment")
-        self.digests = {"shards": str(images.get("digest", "")), "prompts": str(plans.get("digest", ""))}
+        self.digests = {
+            "shards": str(images.get("digest", "")),
+            "prompts": str(plans.get("digest", "")),
+        }
         self.mask_input_size = plans.get("mask_input_size")
         self.by_source: dict[str, int] = dict(images.get("by_source", {}))
         self.places = self._paired(list(places(images)), list(places(plans)))
-        self._images = {shard["name"]: TarReader(shards / shard["name"]) for shard in images["shards"]}
-        self._plans = {shard["name"]: TarReader(prompts / shard["name"]) for shard in plans["shards"]}
+        self._images = {
+            shard["name"]: TarReader(shards / shard["name"]) for shard in images["shards"]
+        }
+        self._plans = {
+            shard["name"]: TarReader(prompts / shard["name"]) for shard in plans["shards"]
+        }
 
-    def _paired(self, images: list[tuple[str, str, int, int]], plans: list[tuple[str, str, int, int]]) -> list[Place]:
+    def _paired(
+        self, images: list[tuple[str, str, int, int]], plans: list[tuple[str, str, int, int]]
+    ) -> list[Place]:
         if not images:
             raise UserError(
-                "the training shards hold no sample", file=self.shards / "index.json",
+                "the training shards hold no sample",
+                file=self.shards / "index.json",
                 cure="look at data/samples/*/rejects.jsonl and data/overlap/exclusions.jsonl",
-            )  # fmt: skip
+            )
         if [i[0] for i in images] != [p[0] for p in plans]:
             odd = sorted({i[0] for i in images} ^ {p[0] for p in plans})
             raise UserError(
-                "shards and prompts do not hold the same samples in the same order", file=self.prompts / "index.json",
-                key=odd[0] if odd else None, cure="run the augment stage again",
-            )  # fmt: skip
+                "shards and prompts do not hold the same samples in the same order",
+                file=self.prompts / "index.json",
+                key=odd[0] if odd else None,
+                cure="run the augment stage again",
+            )
         return [Place(*i, *p[1:]) for i, p in zip(images, plans, strict=True)]
 
     def __len__(self) -> int:
@@ -101,14 +113,22 @@ class TrainingSet:
         if empty:
             have = ", ".join(sorted(self.by_source))
             raise UserError(
-                f"the shards hold no sample of {', '.join(empty)}", file=self.shards / "index.json", key="train.sources",
+                f"the shards hold no sample of {', '.join(empty)}",
+                file=self.shards / "index.json",
+                key="train.sources",
                 cure=f"name some of: {have}",
-            )  # fmt: skip
-        return [n for n, place in enumerate(self.places) if not sources or self.source_of(place.key) in sources]
+            )
+        return [
+            n
+            for n, place in enumerate(self.places)
+            if not sources or self.source_of(place.key) in sources
+        ]
 
     def source_of(self, key: str) -> str:
         """The source of a sample: the longest name of one that its key begins with."""
-        return max((name for name in self.by_source if key.startswith(f"{name}_")), key=len, default="")
+        return max(
+            (name for name in self.by_source if key.startswith(f"{name}_")), key=len, default=""
+        )
 
     def close(self) -> None:
         """Close the shards."""
@@ -136,7 +156,10 @@ class TrainingSet:
                 raise ValueError("no views")
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"the plan is damaged: {error}", file=path, key=key, cure="run the augment stage again"
+                f"the plan is damaged: {error}",
+                file=path,
+                key=key,
+                cure="run the augment stage again",
             ) from None
         return plan, files
 
@@ -151,12 +174,16 @@ class TrainingSet:
             image, mask = augment.apply_view(
                 image=sample.image, mask=sample.instances[record["instance"]].mask, view=record
             )
-            return View(key=place.key, view=item.view, image=image, mask=mask, prompt=kind.name, given=given)
+            return View(
+                key=place.key, view=item.view, image=image, mask=mask, prompt=kind.name, given=given
+            )
         except (KeyError, IndexError, ValueError, UserError) as error:
             raise UserError(
-                f"view {item.view} of the plan cannot be used: {error!r}", file=self.prompts / place.prompt_shard,
-                key=place.key, cure="run the augment stage again",
-            ) from error  # fmt: skip
+                f"view {item.view} of the plan cannot be used: {error!r}",
+                file=self.prompts / place.prompt_shard,
+                key=place.key,
+                cure="run the augment stage again",
+            ) from error
 
     @staticmethod
     def _same_key(found: str, wanted: str, path: Path) -> None:
@@ -206,8 +233,9 @@ def epoch_plan(
 ) -> list[list[Item]]:
     """The batches of one rank in one epoch.
 
-    All ranks get the same number of steps and no view occurs twice; what does not fill a step of all ranks is left
-    out of this epoch (another part each epoch). Fewer views than one step holds make one smaller step.
+    All ranks get the same number of steps and no view occurs twice; what does not fill a step of
+    all ranks is left out of this epoch (another part each epoch). Fewer views than one step holds
+    make one smaller step.
 
     Args:
         items: the epoch's views.
@@ -224,7 +252,9 @@ def epoch_plan(
         UserError: more ranks than views.
     """
     if len(items) < world:
-        raise UserError(f"{len(items)} training views for {world} processes", cure="start fewer processes")
+        raise UserError(
+            f"{len(items)} training views for {world} processes", cure="start fewer processes"
+        )
     order = np.random.default_rng([seed, epoch]).permutation(len(items))
     size = min(batch_size, len(items) // world)
     steps = epoch_steps(len(items), batch_size=batch_size, world=world)
@@ -232,7 +262,9 @@ def epoch_plan(
     return [[items[i] for i in step] for step in mine]
 
 
-def prefetch(function: Callable[[In], Out], inputs: Iterable[In], *, workers: int, ahead: int) -> Iterator[Out]:
+def prefetch(
+    function: Callable[[In], Out], inputs: Iterable[In], *, workers: int, ahead: int
+) -> Iterator[Out]:
     """Map in threads, in order, at most `ahead` results early; an exception comes out at its place."""
     keep_freed_memory()
     with ThreadPoolExecutor(workers) as pool:

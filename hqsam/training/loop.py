@@ -1,12 +1,12 @@
 """Train the HQ head: `train` is the entry point of the train stage (docs/formats.md).
 
-SAM is frozen; only the HQ modules train, with the loss of `loss.py` on the HQ token's mask (paper section 3.3). Each
-view has one prompt, chosen by the plan: the box, ten foreground points, or a noisy mask fed as a 0/255 picture, as
-the official training does.
+SAM is frozen; only the HQ modules train, with the loss of `loss.py` on the HQ token's mask (paper
+section 3.3). Each view has one prompt, chosen by the plan: the box, ten foreground points, or a
+noisy mask fed as a 0/255 picture, as the official training does.
 
-On the CPU the same inputs give the same bits: the order is planned, the thread count is fixed by an option, and
-deterministic algorithms are asked for. Several processes share each step's views; the result is a function of the
-plan and their number.
+On the CPU the same inputs give the same bits: the order is planned, the thread count is fixed by an
+option, and deterministic algorithms are asked for. Several processes share each step's views; the
+result is a function of the plan and their number.
 """
 
 from __future__ import annotations
@@ -46,27 +46,32 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def train(run: TrainRun, *, progress: Progress = silent, say: Callable[[str], None] = _say) -> dict[str, object]:
+def train(
+    run: TrainRun, *, progress: Progress = silent, say: Callable[[str], None] = _say
+) -> dict[str, object]:
     """Train the HQ head and write `hq_head.safetensors`, `curves.csv` and, last, `meta.json`.
 
-    With `epochs: 0` nothing trains and no GPU is needed: the HQ parameters of the checkpoint are written as they are.
+    With `epochs: 0` nothing trains and no GPU is needed: the HQ parameters of the checkpoint are
+    written as they are.
 
-    A run that was stopped goes on from `last.pt` in `out` and ends with the same bits as one that was never stopped.
-    SIGTERM saves `last.pt` and ends the process with 143. Under torchrun all processes call this; the first one
-    writes, so `out` and the scratch folder beside it must be one folder for all of them.
+    A run that was stopped goes on from `last.pt` in `out` and ends with the same bits as one that
+    was never stopped. SIGTERM saves `last.pt` and ends the process with 143. Under torchrun all
+    processes call this; the first one writes, so `out` and the scratch folder beside it must be one
+    folder for all of them.
 
     Args:
         run: what to train, on what, how, and where to write it.
         progress: told how far the work is, called as (done, total, what) by the first process.
-        say: gets the lines of the log: what caching features costs, where a run goes on, each epoch's losses and scores.
+        say: gets the lines of the log: what caching features costs, where a run goes on, each
+            epoch's losses and scores.
 
     Returns:
         The content of `meta.json`; of no meaning in the other processes.
 
     Raises:
-        UserError: empty or unpaired shards, missing or unfitting checkpoint, a plan for another model size, more
-            processes than views, a stopped training of another kind in `out`, a loss that is not finite, or no epochs
-            for a checkpoint without HQ parameters.
+        UserError: empty or unpaired shards, missing or unfitting checkpoint, a plan for another
+            model size, more processes than views, a stopped training of another kind in `out`, a
+            loss that is not finite, or no epochs for a checkpoint without HQ parameters.
     """
     options, out = run.options, run.out
     device = device_of(options.device if options.epochs else "cpu")
@@ -93,7 +98,8 @@ def train(run: TrainRun, *, progress: Progress = silent, say: Callable[[str], No
 def _learn(ready: Ready, state: RunState, scratch: Path) -> int:
     """All steps that are left, each epoch validated; the number of samples that it is validated on."""
     step = _step_of(ready, state)
-    # Views per encoder call outside the steps: no more than a step's pass, for which there is memory.
+    # Views per encoder call outside the steps: no more than a step's pass, for which there is
+    # memory.
     batch = min(ready.run.options.encode_batch, step.micro_batch or ready.run.options.encode_batch)
     held = ready.held if ready.group.leads else ()
     validation = Validation(ready.data, held, ready.model, batch=batch)
@@ -109,7 +115,8 @@ def _start(ready: Ready) -> RunState:
     state = RunState(parameters, adam, generator, TrainProgress(micro_batch=-1))
     if state.restore(ready.run.out, ready.identity, ready.group, ready.say):
         ready.say(
-            f"going on from {LAST}: epoch {state.progress.epoch + 1}, {state.progress.step} of {ready.steps} steps done"
+            f"going on from {LAST}: epoch {state.progress.epoch + 1}, {state.progress.step} of "
+            f"{ready.steps} steps done"
         )
         ready.progress(state.progress.epoch, ready.run.options.epochs, "resumed")
     elif ready.group.leads:  # of an earlier run: this one need not write them again
@@ -126,9 +133,15 @@ def _step_of(ready: Ready, state: RunState) -> Step:
         share = len(ready.plan(0)[0])
         if wanted == "auto":
             wanted = micro_batch(
-                step, ready.data.view(Item(0, 0)), share, frozen=ready.frozen, n_held_out=len(ready.held)
+                step,
+                ready.data.view(Item(0, 0)),
+                share,
+                frozen=ready.frozen,
+                n_held_out=len(ready.held),
             )
-            ready.say(f"micro_batch: auto: {wanted or share} of the {share} views of a process at once")
+            ready.say(
+                f"micro_batch: auto: {wanted or share} of the {share} views of a process at once"
+            )
         state.progress.micro_batch = wanted
     return Step(ready.model, ready.run.options, ready.group, state.progress.micro_batch)
 
@@ -138,16 +151,29 @@ def _feed(ready: Ready, step: Step, scratch: Path, encode_batch: int) -> Feed:
     workers = decoding_threads(options.workers)
     if options.feed == "online":
         bf16 = options.precision == "bf16"
-        return OnlineFeed(ready.data, ready.model, workers, step.micro_batch, bf16=bf16, frozen=ready.frozen)
+        return OnlineFeed(
+            ready.data, ready.model, workers, step.micro_batch, bf16=bf16, frozen=ready.frozen
+        )
     options = options.model_copy(update={"encode_batch": encode_batch, "workers": workers})
     return cached_feed(ready, options, scratch=scratch, identity=_features_of(ready, options))
 
 
 def _features_of(ready: Ready, wanted: TrainOptions) -> dict[str, object]:
     """What decides the cached features; the rest of the options may change between two runs that share them."""
-    names = ("precision", "cache_dtype", "compile", "encode_batch", "sources", "holdout", "holdout_most", "threads")
+    names = (
+        "precision",
+        "cache_dtype",
+        "compile",
+        "encode_batch",
+        "sources",
+        "holdout",
+        "holdout_most",
+        "threads",
+    )
     options = wanted.model_dump(mode="json", include=set(names))
-    return {key: ready.identity[key] for key in ("model", "base", "data", "device", "torch")} | {"options": options}
+    return {key: ready.identity[key] for key in ("model", "base", "data", "device", "torch")} | {
+        "options": options
+    }
 
 
 def _epochs(ready: Ready, state: RunState, step: Step, feed: Feed, validation: Validation) -> None:
@@ -165,7 +191,9 @@ def _epochs(ready: Ready, state: RunState, step: Step, feed: Feed, validation: V
             state.save(ready.run.out, ready.identity, ready.group)
 
 
-def _steps(ready: Ready, state: RunState, step: Step, feed: Feed, stop: guard.Stop, events: EventFile) -> None:
+def _steps(
+    ready: Ready, state: RunState, step: Step, feed: Feed, stop: guard.Stop, events: EventFile
+) -> None:
     """The rest of an epoch's steps. A process on its own gives up the step under way when SIGTERM comes."""
     progress, options, alone = state.progress, ready.run.options, ready.group.size == 1
     batches = iter(feed.steps(ready.plan(progress.epoch)[progress.step :]))
@@ -184,7 +212,9 @@ def _steps(ready: Ready, state: RunState, step: Step, feed: Feed, stop: guard.St
         loss, answers = step.update(state, loss, (stop.asked, due))
         progress.add(float(loss.bce), float(loss.dice))
         done = _done(ready, state)
-        events.add(done, results.step_values(*progress.losses[-1], lr=options.lr_at(progress.epoch)))
+        events.add(
+            done, results.step_values(*progress.losses[-1], lr=options.lr_at(progress.epoch))
+        )
         ready.progress(done, ready.total, "steps")
         if any(answers):
             state.save(ready.run.out, ready.identity, ready.group)
@@ -198,7 +228,9 @@ def _done(ready: Ready, state: RunState) -> int:
     return state.progress.epoch * ready.steps + state.progress.step
 
 
-def _close_epoch(ready: Ready, state: RunState, validation: Validation, stop: guard.Stop, events: EventFile) -> None:
+def _close_epoch(
+    ready: Ready, state: RunState, validation: Validation, stop: guard.Stop, events: EventFile
+) -> None:
     """Validate, append the curve's row, move the cursor."""
     progress, epoch, steps = state.progress, state.progress.epoch, ready.steps
     bce, dice = (s / steps for s in progress.sums)
@@ -211,7 +243,9 @@ def _close_epoch(ready: Ready, state: RunState, validation: Validation, stop: gu
             score = scores.get(f"{Output.hq_token}_mBIoU", float("-inf"))
             if ready.run.options.best and ready.group.leads and score > progress.best:
                 results.save_best(ready.model, ready.run.out, epoch + 1)
-    except guard.Stopped:  # the steps of the epoch are done: the next run begins with its validation
+    except (
+        guard.Stopped
+    ):  # the steps of the epoch are done: the next run begins with its validation
         state.write(ready.run.out, ready.identity, generators)
         raise SystemExit(128 + signal.SIGTERM) from None
     progress.best = max(progress.best, score)

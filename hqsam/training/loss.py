@@ -1,8 +1,8 @@
 """The mask loss of HQ-SAM's training: PointRend-style sampling, binary cross-entropy and Dice at weights 1 : 1.
 
-Source: paper section 3.3 and the supplement; SysCV/sam-hq ``train/utils/loss_mask.py``, whose numbers are the golden
-data of ``tests/golden/hqsam_train``. Logits and labels may have different sizes:
-both are read at the same relative places, nothing is resized.
+Source: paper section 3.3 and the supplement; SysCV/sam-hq ``train/utils/loss_mask.py``, whose
+numbers are the golden data of ``tests/golden/hqsam_train``. Logits and labels may have different
+sizes: both are read at the same relative places, nothing is resized.
 
 Shape letters: B masks; K points; h, w logits; H, W labels.
 """
@@ -77,7 +77,9 @@ class Draw:
     def points(self, logits_B1hw: Tensor) -> Tensor:
         """``[B,K,2]``: the candidates that the logits are least sure of, and the uniform ones. No gradient flows."""
         with torch.no_grad():
-            uncertain_Bn2 = most_uncertain(logits_B1hw.detach(), self.candidates_BN2, self.n_uncertain)
+            uncertain_Bn2 = most_uncertain(
+                logits_B1hw.detach(), self.candidates_BN2, self.n_uncertain
+            )
         return torch.cat([uncertain_Bn2, self.uniform_BM2], dim=1)
 
 
@@ -101,13 +103,20 @@ def draw(
         importance: Share of the points taken by uncertainty.
     """
     n_uncertain = int(importance * n_points)
-    candidates_BN2 = torch.rand(n_masks, int(oversample * n_points), 2, generator=generator).to(device)
+    candidates_BN2 = torch.rand(n_masks, int(oversample * n_points), 2, generator=generator).to(
+        device
+    )
     uniform_BM2 = torch.rand(n_masks, n_points - n_uncertain, 2, generator=generator).to(device)
     return Draw(candidates_BN2, uniform_BM2, n_uncertain)
 
 
 def draw_points(
-    logits_B1hw: Tensor, *, n_points: int, generator: torch.Generator, oversample: float = 3.0, importance: float = 0.75
+    logits_B1hw: Tensor,
+    *,
+    n_points: int,
+    generator: torch.Generator,
+    oversample: float = 3.0,
+    importance: float = 0.75,
 ) -> Tensor:
     """Points for the loss: the most uncertain of an oversampled draw, the rest uniform.
 
@@ -122,15 +131,21 @@ def draw_points(
         ``[B,K,2]``, (x, y) in 0..1.
     """
     drawn = draw(
-        len(logits_B1hw), n_points=n_points, generator=generator, device=logits_B1hw.device, oversample=oversample,
+        len(logits_B1hw),
+        n_points=n_points,
+        generator=generator,
+        device=logits_B1hw.device,
+        oversample=oversample,
         importance=importance,
-    )  # fmt: skip
+    )
     return drawn.points(logits_B1hw)
 
 
 def bce_per_mask(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
     """Binary cross-entropy with logits, mean over points: ``[B]``. Labels in 0..1, in-between values count."""
-    return functional.binary_cross_entropy_with_logits(logits_BK, labels_BK, reduction="none").mean(1)
+    return functional.binary_cross_entropy_with_logits(logits_BK, labels_BK, reduction="none").mean(
+        1
+    )
 
 
 def dice_per_mask(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
@@ -162,7 +177,11 @@ def _box_max(x_B1HW: Tensor, reach: int) -> Tensor:
 
 
 def loss_at_points(
-    logits_B1hw: Tensor, labels_B1HW: Tensor, points_BK2: Tensor, *, region_B1HW: Tensor | None = None
+    logits_B1hw: Tensor,
+    labels_B1HW: Tensor,
+    points_BK2: Tensor,
+    *,
+    region_B1HW: Tensor | None = None,
 ) -> MaskLoss:
     """Both losses at given points, averaged over the masks.
 
@@ -170,14 +189,17 @@ def loss_at_points(
         logits_B1hw: Predicted logits.
         labels_B1HW: Soft labels in 0..1.
         points_BK2: (x, y) in 0..1.
-        region_B1HW: Weights in 0..1 of the places; None: all count alike. A mask whose points all lie outside adds 0.
+        region_B1HW: Weights in 0..1 of the places; None: all count alike. A mask whose points all
+            lie outside adds 0.
     """
     with torch.no_grad():
         labels_BK = sample_points(labels_B1HW, points_BK2)
         weights_BK = None if region_B1HW is None else sample_points(region_B1HW, points_BK2)
     logits_BK = sample_points(logits_B1hw, points_BK2)
     if weights_BK is None:
-        return MaskLoss(bce_per_mask(logits_BK, labels_BK).mean(), dice_per_mask(logits_BK, labels_BK).mean())
+        return MaskLoss(
+            bce_per_mask(logits_BK, labels_BK).mean(), dice_per_mask(logits_BK, labels_BK).mean()
+        )
     return _weighted(logits_BK, labels_BK, weights_BK)
 
 
@@ -201,6 +223,10 @@ def mask_loss(
 ) -> MaskLoss:
     """Draw points and compute the loss; see `draw_points` and `loss_at_points`."""
     points_BK2 = draw_points(
-        logits_B1hw, n_points=n_points, generator=generator, oversample=oversample, importance=importance
+        logits_B1hw,
+        n_points=n_points,
+        generator=generator,
+        oversample=oversample,
+        importance=importance,
     )
     return loss_at_points(logits_B1hw, labels_B1HW, points_BK2)

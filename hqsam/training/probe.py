@@ -31,8 +31,8 @@ def largest_fitting(share: int, fits: Callable[[int], bool]) -> int:
 def reserve(step: Step, view: View, share: int, *, n_held_out: int) -> int:
     """Bytes that a run needs beside a pass.
 
-    Adam's moments and what a step of it or the exchange between processes takes for a moment, the average, batches in the
-    making, and the features of the held-out slice.
+    Adam's moments and what a step of it or the exchange between processes takes for a moment, the
+    average, batches in the making, and the features of the held-out slice.
 
     Args:
         step: of the run.
@@ -47,7 +47,9 @@ def reserve(step: Step, view: View, share: int, *, n_held_out: int) -> int:
     features = 4 * (backbone.decoder_dim + backbone.vit_dim) * backbone.embedding_size**2
     if model.head.changes_encoder:
         features *= 2
-    views = max(_BATCHES * share, 2 * (share + decoding_threads(step.options.workers)))  # see OnlineFeed.batches
+    views = max(
+        _BATCHES * share, 2 * (share + decoding_threads(step.options.workers))
+    )  # see OnlineFeed.batches
     return trained * (5 if step.options.ema else 4) + views * per_view + n_held_out * features
 
 
@@ -81,7 +83,11 @@ def micro_batch(step: Step, view: View, share: int, *, frozen: bool, n_held_out:
         try:
             with _taken(spare, step.model.device):
                 batch = collate([view] * size)
-                features = encode(step.model, batch, bf16=step.options.precision == "bf16") if frozen else None
+                features = (
+                    encode(step.model, batch, bf16=step.options.precision == "bf16")
+                    if frozen
+                    else None
+                )
                 step.gradients(generator, batch, features, at="the memory probe")
         except torch.cuda.OutOfMemoryError:
             return False

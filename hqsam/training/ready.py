@@ -14,7 +14,15 @@ from hqsam.model.hq_sam import HQSam
 from hqsam.model.options import ModelOptions
 from hqsam.training import checks
 from hqsam.training.group import Group
-from hqsam.training.loader import Item, TrainingSet, epoch_items, epoch_plan, epoch_steps, held_out, n_views
+from hqsam.training.loader import (
+    Item,
+    TrainingSet,
+    epoch_items,
+    epoch_plan,
+    epoch_steps,
+    held_out,
+    n_views,
+)
 from hqsam.training.train_run import TrainRun
 from hqsam_base.progress import Progress
 
@@ -74,9 +82,13 @@ class Ready:
     def plan(self, epoch: int) -> list[list[Item]]:
         """This process's share of each step."""
         return epoch_plan(
-            self.items(epoch), seed=self.run.seed, epoch=epoch, batch_size=self._share, rank=self.group.rank,
+            self.items(epoch),
+            seed=self.run.seed,
+            epoch=epoch,
+            batch_size=self._share,
+            rank=self.group.rank,
             world=self.group.size,
-        )  # fmt: skip
+        )
 
     @property
     def steps(self) -> int:
@@ -112,7 +124,14 @@ class Ready:
         }
 
 
-def prepare(run: TrainRun, data: TrainingSet, group: Group, *, progress: Progress, say: Callable[[str], None]) -> Ready:
+def prepare(
+    run: TrainRun,
+    data: TrainingSet,
+    group: Group,
+    *,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Ready:
     """Build the model, choose the samples, and refuse what does not fit together.
 
     Raises:
@@ -128,7 +147,9 @@ def prepare(run: TrainRun, data: TrainingSet, group: Group, *, progress: Progres
     checks.check_size(data, model)
     checks.check_nodes(run.options, group.size)
     keys = {number: data.places[number].key for number in data.of_sources(run.options.sources)}
-    kept_out = held_out(list(keys.values()), share=run.options.holdout, most=run.options.holdout_most)
+    kept_out = held_out(
+        list(keys.values()), share=run.options.holdout, most=run.options.holdout_most
+    )
     ready = replace(
         ready,
         samples=tuple(number for number, key in keys.items() if key not in kept_out),

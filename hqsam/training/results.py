@@ -17,7 +17,13 @@ from hqsam.training.train_run import TrainRun
 from hqsam_base.atomic import write_json, write_text
 
 VERSION = 1
-HEAD, BEST, MERGED, CURVES, META = "hq_head.safetensors", "best.safetensors", "sam_hq.pth", "curves.csv", "meta.json"
+HEAD, BEST, MERGED, CURVES, META = (
+    "hq_head.safetensors",
+    "best.safetensors",
+    "sam_hq.pth",
+    "curves.csv",
+    "meta.json",
+)
 COLUMNS = ("epoch", "lr", "loss", "loss_bce", "loss_dice")
 """Of the curve; a held-out slice adds its scores."""
 
@@ -27,18 +33,29 @@ def csv_text(rows: Sequence[dict[str, float]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0] if rows else COLUMNS), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()} for row in rows)
+    writer.writerows(
+        {k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()} for row in rows
+    )
     return text.getvalue()
 
 
 def step_values(bce: float, dice: float, *, lr: float) -> dict[str, float]:
     """What the event file shows of a step, by tag."""
-    return {"train/loss": bce + dice, "train/loss_bce": bce, "train/loss_dice": dice, "train/lr": lr}
+    return {
+        "train/loss": bce + dice,
+        "train/loss_bce": bce,
+        "train/loss_dice": dice,
+        "train/lr": lr,
+    }
 
 
 def epoch_values(row: Mapping[str, float]) -> dict[str, float]:
     """What the event file shows of an epoch: the validation of SAM and of HQ-SAM."""
-    return {f"validation/{name}": value for name, value in row.items() if name.endswith(("_mIoU", "_mBIoU"))}
+    return {
+        f"validation/{name}": value
+        for name, value in row.items()
+        if name.endswith(("_mIoU", "_mBIoU"))
+    }
 
 
 def epoch_line(row: Mapping[str, float], epochs: int) -> str:
@@ -51,11 +68,16 @@ def epoch_line(row: Mapping[str, float], epochs: int) -> str:
     text = f"epoch {row['epoch']:.0f} of {epochs}: lr {row['lr']:g}, loss {row['loss']:.4f}"
     text += f" (bce {row['loss_bce']:.4f}, dice {row['loss_dice']:.4f})"
     names = [name for name in (Output.sam, Output.hq_token, Output.hq_sum) if f"{name}_mIoU" in row]
-    scores = [f"{name} {100 * row[f'{name}_mIoU']:.1f} / {100 * row[f'{name}_mBIoU']:.1f}" for name in names]
+    scores = [
+        f"{name} {100 * row[f'{name}_mIoU']:.1f} / {100 * row[f'{name}_mBIoU']:.1f}"
+        for name in names
+    ]
     return f"{text}; held out, mIoU / mBIoU: {', '.join(scores)}" if scores else text
 
 
-def past(progress: TrainProgress, steps: int, options: TrainOptions) -> list[tuple[int, dict[str, float]]]:
+def past(
+    progress: TrainProgress, steps: int, options: TrainOptions
+) -> list[tuple[int, dict[str, float]]]:
     """The event file so far, as (steps done, values).
 
     Args:
@@ -77,7 +99,9 @@ def save_best(model: HQSam, out: Path, epoch: int) -> None:
     checkpoint.save_head(out / BEST, model.head, metadata=note)
 
 
-def finish(model: HQSam, state: RunState, about: dict[str, object], run: TrainRun, group: Group) -> dict[str, object]:
+def finish(
+    model: HQSam, state: RunState, about: dict[str, object], run: TrainRun, group: Group
+) -> dict[str, object]:
     """Write weights and curve, then meta.json; `last.pt` goes before it, so a complete folder holds no running state.
 
     Args:

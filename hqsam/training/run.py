@@ -1,13 +1,15 @@
 """The training program: `python -m hqsam.training.run RUN.json`, or the same under torchrun.
 
-RUN.json is a `TrainRun`; with `-` in its place the text is in the environment, as HQSAM_TRAIN_RUN. Without torchrun it
-trains in one process, on the CPU or one GPU, with no process group. Under `torchrun --nproc-per-node N -m
-hqsam.training.run RUN.json`, on one machine or several, N processes per machine share
-the batches; all must see the same folders.
+RUN.json is a `TrainRun`; with `-` in its place the text is in the environment, as HQSAM_TRAIN_RUN.
+Without torchrun it trains in one process, on the CPU or one GPU, with no process group. Under
+`torchrun --nproc-per-node N -m hqsam.training.run RUN.json`, on one machine or several, N processes
+per machine share the batches; all must see the same folders.
 
-On the standard output, each line that begins with `@` is for a program that started this one: `@worker`, `@progress`,
-`@error`, each with one JSON value. With `HQSAM_TRAIN_STDIN=1` the end of the standard input means that this program's
-parent is gone, and it ends as after SIGTERM. SIGUSR1 prints the stacks of all threads to the standard error.
+On the standard output, each line that begins with `@` is for a program that started this one:
+`@worker`, `@progress`,
+`@error`, each with one JSON value. With `HQSAM_TRAIN_STDIN=1` the end of the standard input means
+that this program's parent is gone, and it ends as after SIGTERM. SIGUSR1 prints the stacks of all
+threads to the standard error.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ def main(argv: list[str]) -> int:
         argv: its path, or `-`: its text is in HQSAM_TRAIN_RUN.
 
     Returns:
-        Exit status: 0, 1 after a message for a person, 2 for wrong arguments. After SIGTERM the status is 143.
+        Exit status: 0, 1 after a message for a person, 2 for wrong arguments. After SIGTERM the
+        status is 143.
     """
     if len(argv) != 1 or argv[0] in ("-h", "--help"):
         print(__doc__, file=sys.stdout if argv else sys.stderr)
@@ -85,7 +88,9 @@ def main(argv: list[str]) -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     if os.environ.get(WATCH_STDIN) == "1":
         _end_with_parent()
-    from hqsam.training import loop  # seconds of imports: whoever watches us counts from the next line on
+    from hqsam.training import (
+        loop,
+    )  # seconds of imports: whoever watches us counts from the next line on
 
     tell("worker", {"pid": os.getpid(), "rank": int(os.environ.get("RANK", "0"))})
     try:
@@ -97,7 +102,10 @@ def main(argv: list[str]) -> int:
 
 
 def _explain(error: UserError) -> int:
-    tell("error", {"problem": error.problem, "file": error.file, "key": error.key, "cure": error.cure})
+    tell(
+        "error",
+        {"problem": error.problem, "file": error.file, "key": error.key, "cure": error.cure},
+    )
     print(f"hqsam.training.run: {error}", file=sys.stderr, flush=True)
     return 1
 

@@ -78,7 +78,9 @@ class RunState:
         if group.leads:
             self.write(folder, identity, generators)
 
-    def write(self, folder: Path, identity: Mapping[str, Any], generators: Sequence[Tensor]) -> None:
+    def write(
+        self, folder: Path, identity: Mapping[str, Any], generators: Sequence[Tensor]
+    ) -> None:
         """Write `last.pt` atomically.
 
         Args:
@@ -87,7 +89,8 @@ class RunState:
             generators: the random states of all processes at the cursor.
 
         Raises:
-            UserError: the parameters are not finite: the file of before, from which the run can go on, is kept.
+            UserError: the parameters are not finite: the file of before, from which the run can go
+                on, is kept.
         """
         self.check_finite(folder / LAST)
         buffer = io.BytesIO()
@@ -113,13 +116,19 @@ class RunState:
         broken = [name for name, parameter in self.parameters.items() if not is_finite(parameter)]
         if broken:
             raise UserError(
-                f"{len(broken)} of {len(self.parameters)} trained parameters are no longer finite after epoch "
-                f"{self.progress.epoch}, step {self.progress.step}", file=path, key=broken[0],
-                cure="lower train.lr and delete last.pt to begin anew; last.pt, if there is one, holds the run as it was "
+                f"{len(broken)} of {len(self.parameters)} trained parameters are no longer finite "
+                f"after epoch "
+                f"{self.progress.epoch}, step {self.progress.step}",
+                file=path,
+                key=broken[0],
+                cure="lower train.lr and delete last.pt to begin anew; last.pt, if there is one, "
+                "holds the run as it was "
                 "last saved",
-            )  # fmt: skip
+            )
 
-    def restore(self, folder: Path, identity: Mapping[str, Any], group: Group, say: Callable[[str], None]) -> bool:
+    def restore(
+        self, folder: Path, identity: Mapping[str, Any], group: Group, say: Callable[[str], None]
+    ) -> bool:
         """Take up `last.pt`, if there is one.
 
         Args:
@@ -132,8 +141,9 @@ class RunState:
             Whether the run goes on from there.
 
         Raises:
-            UserError: the file is of another run: other data, base model, options or number of processes. Going on
-                would mix the two, and beginning anew would throw the stopped one away.
+            UserError: the file is of another run: other data, base model, options or number of
+                processes. Going on would mix the two, and beginning anew would throw the stopped
+                one away.
         """
         found = _read(folder / LAST)
         if found is None or "identity" not in found:
@@ -179,7 +189,15 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error, pickle.UnpicklingError):
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        struct.error,
+        pickle.UnpicklingError,
+    ):
         return None
     return found if isinstance(found, dict) else None
 
@@ -197,15 +215,19 @@ def refuse_another_run(path: Path, found: Mapping[str, Any], own: Mapping[str, A
     rows = [f"{k}: {_show(theirs.get(k))} there, {_show(mine.get(k))} now" for k in keys[:_SHOWN]]
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     raise UserError(
-        f"the training that was stopped here is another one ({'; '.join(rows)}{more})", file=path, key=keys[0],
+        f"the training that was stopped here is another one ({'; '.join(rows)}{more})",
+        file=path,
+        key=keys[0],
         cure=f"bring these back to go on with it, or delete {path.name} to begin anew",
-    )  # fmt: skip
+    )
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for key, part in value.items():
-        rows |= _flat(part, f"{prefix}{key}.") if isinstance(part, Mapping) else {prefix + key: part}
+        rows |= (
+            _flat(part, f"{prefix}{key}.") if isinstance(part, Mapping) else {prefix + key: part}
+        )
     return rows
 
 

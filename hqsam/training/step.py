@@ -1,7 +1,7 @@
 """One optimiser step: each view under its own prompt, the loss, the gradients of the whole batch, Adam.
 
-A process's share of the batch can go through the model in parts: the gradients of the parts are weighted so that they
-add up to those of the share at once, and those of the processes are averaged.
+A process's share of the batch can go through the model in parts: the gradients of the parts are
+weighted so that they add up to those of the share at once, and those of the processes are averaged.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class Step:
         at = f"epoch {state.progress.epoch + 1}, step {state.progress.step + 1}"
         return self.gradients(state.generator, batch, encoded, at=at)
 
-    def update(self, state: RunState, loss: MaskLoss, asks: Sequence[bool]) -> tuple[MaskLoss, list[bool]]:
+    def update(
+        self, state: RunState, loss: MaskLoss, asks: Sequence[bool]
+    ) -> tuple[MaskLoss, list[bool]]:
         """The rest of a step: the processes meet, the parameters move.
 
         Args:
@@ -79,7 +81,8 @@ class Step:
             asks: questions of this process, e.g. whether it was told to end.
 
         Returns:
-            The losses of the whole batch, and for each question whether any process says yes: the same answer in all.
+            The losses of the whole batch, and for each question whether any process says yes: the
+            same answer in all.
         """
         loss, answers = self._share(state, loss, asks)
         state.adam.step()
@@ -87,7 +90,9 @@ class Step:
             state.follow(self.options.ema)
         return loss, answers
 
-    def gradients(self, generator: torch.Generator, batch: Batch, encoded: Encoded | None, *, at: str) -> MaskLoss:
+    def gradients(
+        self, generator: torch.Generator, batch: Batch, encoded: Encoded | None, *, at: str
+    ) -> MaskLoss:
         """Add the gradients of this process's share to the parameters.
 
         Args:
@@ -100,7 +105,10 @@ class Step:
             The mean losses over the share, detached.
         """
         drawn = self._draw(len(batch), generator)
-        bce, dice = torch.zeros((), device=self.model.device), torch.zeros((), device=self.model.device)
+        bce, dice = (
+            torch.zeros((), device=self.model.device),
+            torch.zeros((), device=self.model.device),
+        )
         for rows in parts(len(batch), self.micro_batch):
             part = batch[rows]
             features = self._encode(part) if encoded is None else encoded[rows]
@@ -114,28 +122,46 @@ class Step:
     def _encode(self, batch: Batch) -> Encoded:
         """The features by the model's own encoder, with gradients."""
         images = self.model.preprocess(batch.image_B3SS)
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+        with torch.autocast(
+            self.model.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
+        ):
             found = self.model.encode_hq(images)
         return Encoded(found.final_BCHW.float(), found.early_BVHW.float())
 
     def _draw(self, n_masks: int, generator: torch.Generator) -> Draw:
         o = self.options
         return draw(
-            n_masks, n_points=o.points, generator=generator, device=self.model.device, oversample=o.oversample,
+            n_masks,
+            n_points=o.points,
+            generator=generator,
+            device=self.model.device,
+            oversample=o.oversample,
             importance=o.importance,
-        )  # fmt: skip
+        )
 
     def _loss(self, batch: Batch, encoded: Encoded, drawn: Draw) -> MaskLoss:
         masks = predict(self.model, batch, encoded, mask_prompt=self.options.mask_prompt)
         labels = batch.label_B1SS.to(self.model.device)
         region = boundary_band(labels) if self.options.loss_region == "boundary" else None
-        wanted = [masks.hq_P1hw] if self.options.supervise == "hq_token" else [masks.hq_P1hw, masks.sum_P1hw]
-        losses = [loss_at_points(logits, labels, drawn.points(logits), region_B1HW=region) for logits in wanted]
+        wanted = (
+            [masks.hq_P1hw]
+            if self.options.supervise == "hq_token"
+            else [masks.hq_P1hw, masks.sum_P1hw]
+        )
+        losses = [
+            loss_at_points(logits, labels, drawn.points(logits), region_B1HW=region)
+            for logits in wanted
+        ]
         if len(losses) == 1:
             return losses[0]
-        return MaskLoss(torch.stack([x.bce for x in losses]).mean(), torch.stack([x.dice for x in losses]).mean())
+        return MaskLoss(
+            torch.stack([x.bce for x in losses]).mean(),
+            torch.stack([x.dice for x in losses]).mean(),
+        )
 
-    def _share(self, state: RunState, loss: MaskLoss, asks: Sequence[bool]) -> tuple[MaskLoss, list[bool]]:
+    def _share(
+        self, state: RunState, loss: MaskLoss, asks: Sequence[bool]
+    ) -> tuple[MaskLoss, list[bool]]:
         """Average gradients and losses over the processes and pool their questions, in one exchange."""
         if self.group.size == 1:
             return loss, list(asks)
@@ -148,7 +174,9 @@ class Step:
         for parameter, grad in zip(parameters, summed, strict=True):
             parameter.grad = (grad / self.group.size).view_as(parameter)
         bce, dice, *pooled = extra
-        return MaskLoss(bce / self.group.size, dice / self.group.size), [bool(x > 0) for x in pooled]
+        return MaskLoss(bce / self.group.size, dice / self.group.size), [
+            bool(x > 0) for x in pooled
+        ]
 
 
 def parts(n: int, size: int) -> Iterator[slice]:
@@ -161,16 +189,21 @@ def _check_finite(loss: MaskLoss, batch: Batch, at: str) -> None:
     value = float(loss.total.detach())
     if not math.isfinite(value):
         raise UserError(
-            f"the loss is {value} in {at}", key=", ".join(sorted(set(batch.keys))[:8]),
-            cure="look at these samples, or lower train.lr and delete last.pt to begin anew; last.pt, if there is one, "
+            f"the loss is {value} in {at}",
+            key=", ".join(sorted(set(batch.keys))[:8]),
+            cure="look at these samples, or lower train.lr and delete last.pt to begin anew; "
+            "last.pt, if there is one, "
             "holds the run as it was last saved",
-        )  # fmt: skip
+        )
 
 
-def predict(model: HQSam, batch: Batch, encoded: Encoded, *, mask_prompt: str = "picture") -> HQMasks:
+def predict(
+    model: HQSam, batch: Batch, encoded: Encoded, *, mask_prompt: str = "picture"
+) -> HQMasks:
     """The model's masks for each view under its own prompt.
 
-    The views are decoded in groups of one signature (parts of the prompt, number of points): others have other tokens.
+    The views are decoded in groups of one signature (parts of the prompt, number of points): others
+    have other tokens.
 
     Args:
         model: gradients flow to its trained parameters only.
@@ -187,22 +220,29 @@ def predict(model: HQSam, batch: Batch, encoded: Encoded, *, mask_prompt: str = 
     return _in_order(found, order)
 
 
-def predict_hq(model: HQSam, batch: Batch, encoded: Encoded, *, mask_prompt: str = "picture") -> Tensor:
+def predict_hq(
+    model: HQSam, batch: Batch, encoded: Encoded, *, mask_prompt: str = "picture"
+) -> Tensor:
     """Logits ``[B,1,h,w]`` of the HQ token alone; see `predict`."""
     return predict(model, batch, encoded, mask_prompt=mask_prompt).hq_P1hw
 
 
 def _in_order(found: Sequence[HQMasks], order: Tensor) -> HQMasks:
     sam = SamMasks(
-        torch.cat([m.sam.logits_PKhw for m in found])[order], torch.cat([m.sam.iou_PK for m in found])[order]
+        torch.cat([m.sam.logits_PKhw for m in found])[order],
+        torch.cat([m.sam.iou_PK for m in found])[order],
     )
     return HQMasks(torch.cat([m.hq_P1hw for m in found])[order], sam, own_token=found[0].own_token)
 
 
-def _decode(model: HQSam, batch: Batch, encoded: Encoded, rows: list[int], mask_prompt: str) -> HQMasks:
+def _decode(
+    model: HQSam, batch: Batch, encoded: Encoded, rows: list[int], mask_prompt: str
+) -> HQMasks:
     given = [batch.given[row] for row in rows]
     if mask_prompt == "logits":
-        given = [one if one.mask is None else replace(one, mask=mask_logits(one.mask)) for one in given]
+        given = [
+            one if one.mask is None else replace(one, mask=mask_logits(one.mask)) for one in given
+        ]
     return model.decode_hq(encoded[torch.tensor(rows, device=model.device)], embed(model, given))
 
 

@@ -45,7 +45,9 @@ class TrainRun(BaseModel):
             UserError: it is missing or does not fit.
         """
         try:
-            return cls.model_validate_json(os.environ.get(VARIABLE, "") if str(path) == "-" else path.read_bytes())
+            return cls.model_validate_json(
+                os.environ.get(VARIABLE, "") if str(path) == "-" else path.read_bytes()
+            )
         except OSError as error:
             raise UserError(f"the file cannot be read: {error.strerror}", file=path) from error
         except ValidationError as error:

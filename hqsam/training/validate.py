@@ -1,7 +1,7 @@
 """The validation curve: SAM and HQ-SAM on the held-out slice of the training samples.
 
-As on the HQ benchmarks: the whole image stretched to the network's size, a box prompt from the ground truth, masks
-compared at the image's own size.
+As on the HQ benchmarks: the whole image stretched to the network's size, a box prompt from the
+ground truth, masks compared at the image's own size.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class _Case:
 def _case(data: TrainingSet, number: int, size: int) -> _Case | None:
     sample = data.sample(number)
     mask = sample.instances[0].mask
-    image, small = (cv2.resize(a, (size, size), interpolation=cv2.INTER_LINEAR) for a in (sample.image, mask))
+    image, small = (
+        cv2.resize(a, (size, size), interpolation=cv2.INTER_LINEAR) for a in (sample.image, mask)
+    )
     ys, xs = np.nonzero(small > 128)
     if not len(ys):
         return None
@@ -53,7 +55,9 @@ class Validation:
         batch: images per encoder call.
     """
 
-    def __init__(self, data: TrainingSet, numbers: Sequence[int], model: HQSam, *, batch: int) -> None:
+    def __init__(
+        self, data: TrainingSet, numbers: Sequence[int], model: HQSam, *, batch: int
+    ) -> None:
         found = (_case(data, n, model.backbone.image_size) for n in numbers)
         self.cases = [c for c in found if c is not None]
         self._chunks = [self.cases[i : i + batch] for i in range(0, len(self.cases), batch)]
@@ -79,15 +83,23 @@ class Validation:
 
     @torch.inference_mode()
     def _means(
-        self, model: HQSam, decode: Callable[[Encoded, Prompts], dict[str, Tensor]], *, vanilla: bool = False
+        self,
+        model: HQSam,
+        decode: Callable[[Encoded, Prompts], dict[str, Tensor]],
+        *,
+        vanilla: bool = False,
     ) -> dict[str, float]:
         rows: dict[str, list[tuple[float, float]]] = {}
         for encoded, cases in zip(self._encoded, self._chunks, strict=True):
-            if model.head.changes_encoder and not vanilla:  # it is not what it was when the slice was encoded
+            if (
+                model.head.changes_encoder and not vanilla
+            ):  # it is not what it was when the slice was encoded
                 encoded = self._encode(model, cases)
             boxes = torch.from_numpy(np.stack([c.box for c in cases])).to(model.device)
             for name, logits in decode(encoded, model.embed_prompts(boxes_P4=boxes)).items():
-                rows.setdefault(name, []).extend(compare(v, c.truth) for v, c in zip(logits, cases, strict=True))
+                rows.setdefault(name, []).extend(
+                    compare(v, c.truth) for v, c in zip(logits, cases, strict=True)
+                )
         return {
             f"{name}_{metric}": float(np.nanmean([pair[k] for pair in pairs]))
             for name, pairs in sorted(rows.items())
@@ -102,6 +114,8 @@ def compare(logits_1hw: Tensor, truth: NDArray[np.bool_]) -> tuple[float, float]
         logits_1hw: of the network, any size; enlarged bilinearly, foreground above 0.
         truth: bool ``[H, W]``.
     """
-    large = functional.interpolate(logits_1hw[None], truth.shape, mode="bilinear", align_corners=False)
+    large = functional.interpolate(
+        logits_1hw[None], truth.shape, mode="bilinear", align_corners=False
+    )
     pred = (large[0, 0] > 0).cpu().numpy()
     return mask_iou(pred=pred, target=truth), boundary_iou(pred=pred, target=truth)

@@ -1,8 +1,9 @@
 """The seam of the metrics: what a file in `scores/` must offer, and how it is found.
 
-A metric is one module `hqsam_metrics/scores/<name>.py`, named like the `metric` key of a benchmark's `score` section in
-params.yaml; files whose name begins with an underscore are helpers. It exposes one constant, ``SCORE``, a `Score`, and
-its ``VERSION``. Whoever shows, compares or configures metrics reads the traits of `Score` and knows no metric by name.
+A metric is one module `hqsam_metrics/scores/<name>.py`, named like the `metric` key of a
+benchmark's `score` section in params.yaml; files whose name begins with an underscore are helpers.
+It exposes one constant, ``SCORE``, a `Score`, and its ``VERSION``. Whoever shows, compares or
+configures metrics reads the traits of `Score` and knows no metric by name.
 
 Light at import (no NumPy): `hqsam score --help` reads every metric.
 """
@@ -36,7 +37,9 @@ def check_ratio(ratio: float, where: str) -> None:
         UserError: it is not between 0 and 1.
     """
     if not (math.isfinite(ratio) and 0 < ratio < 1):
-        raise UserError(f"{where} is {ratio}: it must lie between 0 and 1 (0.02, or 0.01 for strict)")
+        raise UserError(
+            f"{where} is {ratio}: it must lie between 0 and 1 (0.02, or 0.01 for strict)"
+        )
 
 
 def check_choice(value: object, choice: Any, where: str) -> None:
@@ -55,7 +58,8 @@ class ScoreOptions:
 
     Attributes:
         metric: name of the file in `scores/`.
-        version: the metric's version; a change to the metric's code raises it, so that only scores are redone.
+        version: the metric's version; a change to the metric's code raises it, so that only scores
+            are redone.
         output: which system of the run is HQ-SAM in this benchmark's protocol.
     """
 
@@ -90,7 +94,11 @@ class BandOptions(ScoreOptions):
     def ratios(self) -> dict[str, float]:
         """Suffix of the metric names and dilation ratio: `_B`, and `_B_strict` when wanted."""
         out = {"_B": self.dilation_ratio}
-        return out if self.strict_dilation_ratio is None else {**out, "_B_strict": self.strict_dilation_ratio}
+        return (
+            out
+            if self.strict_dilation_ratio is None
+            else {**out, "_B_strict": self.strict_dilation_ratio}
+        )
 
 
 @dataclass(frozen=True)
@@ -144,9 +152,12 @@ class Value:
 
     Attributes:
         scale: how it is shown.
-        mean_of: the value is the mean of this over the instances; their bootstrap gives its interval.
-        stand_in: where it is no such mean: the quantity whose mean tells whether it moved beyond noise.
-        resampled: the value of a resample can be computed from the metric's matches (`Outcome.matches`).
+        mean_of: the value is the mean of this over the instances; their bootstrap gives its
+            interval.
+        stand_in: where it is no such mean: the quantity whose mean tells whether it moved beyond
+            noise.
+        resampled: the value of a resample can be computed from the metric's matches
+            (`Outcome.matches`).
         detail: left out of `reports/metrics.json`.
     """
 
@@ -256,17 +267,21 @@ class Score(ABC):
         kind: of the ground truth that it is for (`index.json`).
         options: class of the benchmark's `score` section in params.yaml.
         columns: names of the per-instance table's columns, in their order.
-        values: its values by name, in reading order; a metric with names that cannot be listed overrides `value` and
+        values: its values by name, in reading order; a metric with names that cannot be listed
+            overrides `value` and
             `place`.
-        headline: the values of overviews; the last one is what charts and the count of gains are about.
-        pictured: the quantity by which single instances are chosen for pictures and named in captions; None: no pictures.
-        best_of_class: a unit's values are those of the best detection of its class, so that one without any is no
-            failure of a mask.
+        headline: the values of overviews; the last one is what charts and the count of gains are
+            about.
+        pictured: the quantity by which single instances are chosen for pictures and named in
+            captions; None: no pictures.
+        best_of_class: a unit's values are those of the best detection of its class, so that one
+            without any is no failure of a mask.
         inner_frames: the first and the last frame of a video do not count.
-        score_files: the command `hqsam score <name>`: keyword parameters `pred`, `gt`, those of the protocol, `workers`
-            and `progress`, each but the last `Annotated` with an `Option`; returns a `Result`. None: no command.
-        cross_check: takes the command's parameters, runs a reference program on the files and returns what it found, as
-            a sentence; None: there is no such program.
+        score_files: the command `hqsam score <name>`: keyword parameters `pred`, `gt`, those of the
+            protocol, `workers` and `progress`, each but the last `Annotated` with an `Option`;
+            returns a `Result`. None: no command.
+        cross_check: takes the command's parameters, runs a reference program on the files and
+            returns what it found, as a sentence; None: there is no such program.
     """
 
     name: ClassVar[str]
@@ -289,7 +304,9 @@ class Score(ABC):
     def column_scale(self, column: str) -> Scale:
         """Returns how a column of the per-instance table is shown: as the quantity that it belongs to."""
         quantities = [self.pictured, *(value.mean_of for value in self.values.values())]
-        return next((q.scale for q in quantities if q is not None and column in q.columns), FRACTION)
+        return next(
+            (q.scale for q in quantities if q is not None and column in q.columns), FRACTION
+        )
 
     def place(self, metric: str) -> tuple[Any, ...]:
         """Returns the sorting key of a value's name in reading order."""

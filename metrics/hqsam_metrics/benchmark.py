@@ -29,13 +29,21 @@ def check_version(score: Score, options: ScoreOptions, where: str) -> None:
     """
     if options.version != score.version:
         raise UserError(
-            f"params.yaml: benchmarks.{where}.score.version is {options.version}, the code of metric"
-            f" {options.metric!r} is version {score.version}: set the key to {score.version} and score again"
+            f"params.yaml: benchmarks.{where}.score.version is {options.version}, the code of "
+            f"metric"
+            f" {options.metric!r} is version {score.version}: set the key to {score.version} and "
+            f"score again"
         )
 
 
 def score_benchmark(
-    *, benchmark: Path, predictions: Path, options: ScoreOptions, out_json: Path, out: Path, progress: Progress
+    *,
+    benchmark: Path,
+    predictions: Path,
+    options: ScoreOptions,
+    out_json: Path,
+    out: Path,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Scores all systems and prompt sets of one benchmark and model.
 
@@ -51,8 +59,8 @@ def score_benchmark(
         The content of `scores.json`.
 
     Raises:
-        UserError: predictions that are missing, double, unknown, of the wrong size or malformed; a metric that does not
-            fit the benchmark; another version in params.yaml than in the code.
+        UserError: predictions that are missing, double, unknown, of the wrong size or malformed; a
+            metric that does not fit the benchmark; another version in params.yaml than in the code.
     """
     from hqsam_metrics.benchmark_data import Benchmark, load_predictions, prompts_digest
     from hqsam_metrics.matches_file import MatchesWriter
@@ -63,7 +71,8 @@ def score_benchmark(
     check_version(score, options, name)
     if data.index["kind"] != score.kind:
         raise UserError(
-            f"params.yaml: benchmarks.{name}.score.metric is {options.metric!r}, but the benchmark is of kind"
+            f"params.yaml: benchmarks.{name}.score.metric is {options.metric!r}, but the "
+            f"benchmark is of kind"
             f" {data.index['kind']!r}"
         )
     info = _read_info(predictions)
@@ -74,13 +83,18 @@ def score_benchmark(
             for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
                 for system in _scorable(info, prompt_set):
                     rows = load_predictions(data, predictions, prompt_set, system)
-                    outcome = score.evaluate(rows, options, progress=_prefixed(progress, f"{prompt_set}/{system}"))
+                    outcome = score.evaluate(
+                        rows, options, progress=_prefixed(progress, f"{prompt_set}/{system}")
+                    )
                     digest = prompts_digest(rows.prompts)
-                    protocol = _protocol(score, options, data.index, info, prompt_set, system, digest)
+                    protocol = _protocol(
+                        score, options, data.index, info, prompt_set, system, digest
+                    )
                     results.append(_result(prompt_set, system, outcome, protocol))
                     if outcome.matches is not None:
                         writer.add(prompt_set, system, outcome.matches)
-                    # The matches of a large set are as large as its predictions: one system's at a time.
+                    # The matches of a large set are as large as its predictions: one system's at a
+                    # time.
                     outcomes.append((prompt_set, system, replace(outcome, matches=None)))
         n_rows = _write_table(folder / "instances.parquet", outcomes, score.columns)
         summary = {**head, "n_rows": n_rows, "digest": sha256_file(folder / "instances.parquet")}
@@ -93,7 +107,8 @@ def _prompt_sets(index: dict[str, Any], folder: Path) -> list[str]:
     if "missing" in index and not index.get("prompt_sets"):
         return []  # files of the archive is unavailable: nothing was predicted
     if index.get("n_instances") == 0:
-        return []  # the ground truth is private, as YouTube-VIS's: the predictions are for its server
+        # the ground truth is private, as YouTube-VIS's: the predictions are for its server
+        return []
     sets = index.get("prompt_sets") or list(index.get("n_prompts", {}))
     if not sets:
         raise UserError(f"{folder / 'index.json'}: names no prompt set; index the benchmark again")
@@ -120,9 +135,14 @@ def _prefixed(progress: Progress, prefix: str) -> Progress:
 
 
 def _protocol(
-    score: Score, options: ScoreOptions, index: dict[str, Any], info: dict[str, Any],
-    prompt_set: str, system: str, digest: str,
-) -> dict[str, Any]:  # fmt: skip
+    score: Score,
+    options: ScoreOptions,
+    index: dict[str, Any],
+    info: dict[str, Any],
+    prompt_set: str,
+    system: str,
+    digest: str,
+) -> dict[str, Any]:
     return {
         **score.protocol(options),
         "dataset_version": index.get("dataset_version"),
@@ -131,12 +151,15 @@ def _protocol(
         "prompts_digest": digest,
         "system": system,
         "output": options.output,
-        # What a system's own code has in its rules: other people's models and refiners say it in predict.json.
+        # What a system's own code has in its rules: other people's models and refiners say it in
+        # predict.json.
         **info.get("protocols", {}).get(system, {}),
     }
 
 
-def _result(prompt_set: str, system: str, outcome: Outcome, protocol: dict[str, Any]) -> dict[str, Any]:
+def _result(
+    prompt_set: str, system: str, outcome: Outcome, protocol: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "prompt_set": prompt_set,
         "system": system,
@@ -149,7 +172,9 @@ def _result(prompt_set: str, system: str, outcome: Outcome, protocol: dict[str, 
     }
 
 
-def _write_table(path: Path, outcomes: list[tuple[str, str, Outcome]], numbers: Sequence[str]) -> int:
+def _write_table(
+    path: Path, outcomes: list[tuple[str, str, Outcome]], numbers: Sequence[str]
+) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,7 +1,7 @@
 """The parquet side of a benchmark: prompts and images, and the predictions of one system joined to them.
 
-Everything stays in columns; run-length strings are used where Arrow holds them. pyarrow (extra `data`) is imported
-when a table is read.
+Everything stays in columns; run-length strings are used where Arrow holds them. pyarrow (extra
+`data`) is imported when a table is read.
 """
 
 from __future__ import annotations
@@ -22,8 +22,20 @@ from hqsam_base.runs import Int, RleBatch
 
 Table = Any  # pyarrow.Table; the library ships no types
 _PROMPT_CONTENT = (
-    "prompt_id", "key", "kind", "x0", "y0", "x1", "y1", "points", "labels", "rle", "score", "category_id", "track_id",
-)  # fmt: skip
+    "prompt_id",
+    "key",
+    "kind",
+    "x0",
+    "y0",
+    "x1",
+    "y1",
+    "points",
+    "labels",
+    "rle",
+    "score",
+    "category_id",
+    "track_id",
+)
 
 
 def read_table(path: Path, columns: Sequence[str], filters: Any = None) -> Table:
@@ -40,7 +52,9 @@ def read_table(path: Path, columns: Sequence[str], filters: Any = None) -> Table
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that writes it") from None
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read with the columns {', '.join(columns)}: {error}") from None
+        raise UserError(
+            f"{path}: cannot be read with the columns {', '.join(columns)}: {error}"
+        ) from None
 
 
 def numbers(table: Table, column: str) -> NDArray[np.float64]:
@@ -73,7 +87,9 @@ def rle_column(table: Table, path: Path) -> RleBatch:
     import pyarrow as pa
 
     if table["rle"].null_count:
-        raise UserError(f"{path}: {table['rle'].null_count} rows have no `rle`; an empty mask is a code too")
+        raise UserError(
+            f"{path}: {table['rle'].null_count} rows have no `rle`; an empty mask is a code too"
+        )
     column = table["rle"].cast(pa.large_binary()).combine_chunks()
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     _, offsets, data = column.buffers()
@@ -82,7 +98,9 @@ def rle_column(table: Table, path: Path) -> RleBatch:
     places = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     text = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
     first, last = int(places[0]), int(places[-1])
-    return RleBatch(text[first:last], places - first, integers(table, "height"), integers(table, "width"))
+    return RleBatch(
+        text[first:last], places - first, integers(table, "height"), integers(table, "width")
+    )
 
 
 def lookup(values: Any, table: Any) -> Int:
@@ -104,7 +122,9 @@ class Benchmark:
         """`index.json`."""
         content = read_json(self.folder / "index.json")
         if not isinstance(content, dict) or "kind" not in content:
-            raise UserError(f"{self.folder / 'index.json'}: is no index of a benchmark; run the index stage")
+            raise UserError(
+                f"{self.folder / 'index.json'}: is no index of a benchmark; run the index stage"
+            )
         return content
 
     @cached_property
@@ -127,9 +147,13 @@ class Benchmark:
         """
         path = self.folder / "prompts.parquet"
         columns = (*_PROMPT_CONTENT, "instance_id")
-        table = read_table(path, columns, filters=[("prompt_set", "=", prompt_set)]).sort_by("prompt_id")
+        table = read_table(path, columns, filters=[("prompt_set", "=", prompt_set)]).sort_by(
+            "prompt_id"
+        )
         if not len(table):
-            raise UserError(f"{path}: no prompts of the set {prompt_set!r}; index the benchmark with it")
+            raise UserError(
+                f"{path}: no prompts of the set {prompt_set!r}; index the benchmark with it"
+            )
         return table
 
     @property
@@ -188,7 +212,8 @@ class Predictions:
         if len(bad):
             what = strings(self.prompts, "prompt_id")[int(bad[0])]
             raise UserError(
-                f"{self.folder}: prompt {what} has no finite score for score_rule {rule!r} ({len(bad)} such);"
+                f"{self.folder}: prompt {what} has no finite score for score_rule {rule!r} "
+                f"({len(bad)} such);"
                 " index the benchmark with the detector's scores, or use score_rule: none"
             )
         return score
@@ -198,16 +223,26 @@ def _check_complete(place: Int, prompts: Table, found: Table, path: Path, what: 
     unknown = np.flatnonzero(place < 0)
     if len(unknown):
         name = found["prompt_id"][int(unknown[0])]
-        raise UserError(f"{path}: {what}: prompt {name} is not in the benchmark ({len(unknown)} such); predict again")
+        raise UserError(
+            f"{path}: {what}: prompt {name} is not in the benchmark ({len(unknown)} such); "
+            f"predict again"
+        )
     counts = np.bincount(place, minlength=len(prompts))
-    for wrong, word in ((counts == 0, "has no prediction"), (counts > 1, "is predicted more than once")):
+    for wrong, word in (
+        (counts == 0, "has no prediction"),
+        (counts > 1, "is predicted more than once"),
+    ):
         at = np.flatnonzero(wrong)
         if len(at):
             name = prompts["prompt_id"][int(at[0])]
-            raise UserError(f"{path}: {what}: prompt {name} {word} ({len(at)} of {len(prompts)}); predict again")
+            raise UserError(
+                f"{path}: {what}: prompt {name} {word} ({len(at)} of {len(prompts)}); predict again"
+            )
 
 
-def load_predictions(benchmark: Benchmark, folder: Path, prompt_set: str, system: str) -> Predictions:
+def load_predictions(
+    benchmark: Benchmark, folder: Path, prompt_set: str, system: str
+) -> Predictions:
     """Reads the predictions of one system for one set of prompts.
 
     Args:
@@ -232,18 +267,27 @@ def load_predictions(benchmark: Benchmark, folder: Path, prompt_set: str, system
     image = lookup(prompts["key"], benchmark.images["key"])
     if (image < 0).any():
         key = prompts["key"][int(np.argmax(image < 0))]
-        raise UserError(f"{benchmark.folder}: prompts of image {key}, which images.parquet does not have; index again")
+        raise UserError(
+            f"{benchmark.folder}: prompts of image {key}, which images.parquet does not have; "
+            f"index again"
+        )
     masks = rle_column(found, folder)
     _check_sizes(masks, benchmark, image, prompts, folder)
-    return Predictions(benchmark, prompt_set, system, prompts, masks, numbers(found, "iou_pred"), image, folder)
+    return Predictions(
+        benchmark, prompt_set, system, prompts, masks, numbers(found, "iou_pred"), image, folder
+    )
 
 
-def _check_sizes(masks: RleBatch, benchmark: Benchmark, image: Int, prompts: Table, folder: Path) -> None:
+def _check_sizes(
+    masks: RleBatch, benchmark: Benchmark, image: Int, prompts: Table, folder: Path
+) -> None:
     height, width = (integers(benchmark.images, side)[image] for side in ("height", "width"))
     wrong = np.flatnonzero((masks.heights != height) | (masks.widths != width))
     if len(wrong):
         i = int(wrong[0])
         raise UserError(
-            f"{folder}: prompt {prompts['prompt_id'][i]}: the mask is {masks.heights[i]} x {masks.widths[i]}, its"
-            f" image {height[i]} x {width[i]} (height x width; {len(wrong)} such); predict at the original size"
+            f"{folder}: prompt {prompts['prompt_id'][i]}: the mask is {masks.heights[i]} x "
+            f"{masks.widths[i]}, its"
+            f" image {height[i]} x {width[i]} (height x width; {len(wrong)} such); predict at the "
+            f"original size"
         )

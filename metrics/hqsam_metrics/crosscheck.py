@@ -1,7 +1,7 @@
 """Scoring a sample of a set twice: by this package and by the reference program.
 
-Nobody has to trust a fast evaluator: on the first images of the user's own files, pycocotools' COCOeval (with the
-original boundary algorithm) or lvis-api must give the same numbers.
+Nobody has to trust a fast evaluator: on the first images of the user's own files, pycocotools'
+COCOeval (with the original boundary algorithm) or lvis-api must give the same numbers.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ Stats = dict[str, float | None]
 def sample_files(pred: Path, gt: Path, folder: Path, images: int) -> tuple[Path, Path]:
     """Writes annotations and results of the first `images` images (by id) and returns both files.
 
-    The reference programs stop at what home-made files lack or write otherwise; that is put right here: areas and
-    `iscrowd`, the spelling of ids, masks that are neither compressed nor plain polygons. Annotations are numbered
-    from 1: the programs take a match with the id 0 for none.
+    The reference programs stop at what home-made files lack or write otherwise; that is put right
+    here: areas and
+    `iscrowd`, the spelling of ids, masks that are neither compressed nor plain polygons.
+    Annotations are numbered from 1: the programs take a match with the id 0 for none.
     """
     truth = read_json(gt)
     ids = [plain_id(image["id"]) for image in truth["images"]]
@@ -46,7 +47,11 @@ def sample_files(pred: Path, gt: Path, folder: Path, images: int) -> tuple[Path,
         out = row | {"image_id": spelled(image), "category_id": plain_id(row["category_id"])}
         return out | {"segmentation": _official(row["segmentation"], *sizes[image])}
 
-    some = [row for row in truth["annotations"] if plain_id(row["image_id"]) in keep and row["segmentation"] != []]
+    some = [
+        row
+        for row in truth["annotations"]
+        if plain_id(row["image_id"]) in keep and row["segmentation"] != []
+    ]
     annotations = [written(row) | {"id": number} for number, row in enumerate(some, start=1)]
     for row in annotations:
         row["iscrowd"] = int(flag(row.get("iscrowd")))
@@ -57,12 +62,18 @@ def sample_files(pred: Path, gt: Path, folder: Path, images: int) -> tuple[Path,
     content = truth | {
         "images": [
             image | {"id": spelled(one), "height": sizes[one][0], "width": sizes[one][1]}
-            for one, image in zip(ids, truth["images"], strict=True) if one in keep
+            for one, image in zip(ids, truth["images"], strict=True)
+            if one in keep
         ],
         "annotations": annotations,
         "categories": [row | {"id": plain_id(row["id"])} for row in truth["categories"]],
-    }  # fmt: skip
-    rows = [written(row) for block in iterate_results(pred) for row in block if plain_id(row["image_id"]) in keep]
+    }
+    rows = [
+        written(row)
+        for block in iterate_results(pred)
+        for row in block
+        if plain_id(row["image_id"]) in keep
+    ]
     files = folder / "results.json", folder / "annotations.json"
     for path, value in zip(files, (rows, content), strict=True):
         path.write_text(json.dumps(value))
@@ -71,10 +82,15 @@ def sample_files(pred: Path, gt: Path, folder: Path, images: int) -> tuple[Path,
 
 def _official(segmentation: Any, height: int, width: int) -> Any:
     """Returns a mask as the reference programs read it: polygons of three points or more stay as they are."""
-    polygons = isinstance(segmentation, list) and all(len(p) >= 6 and len(p) % 2 == 0 for p in segmentation)
+    polygons = isinstance(segmentation, list) and all(
+        len(p) >= 6 and len(p) % 2 == 0 for p in segmentation
+    )
     if polygons:
         return segmentation
-    return {"size": [height, width], "counts": from_segmentation(segmentation, height=height, width=width)}
+    return {
+        "size": [height, width],
+        "counts": from_segmentation(segmentation, height=height, width=width),
+    }
 
 
 def largest_difference(ours: Stats, theirs: dict[str, float]) -> float:
@@ -82,18 +98,28 @@ def largest_difference(ours: Stats, theirs: dict[str, float]) -> float:
     shared = [name for name in ours if name in theirs]
     if not shared:
         raise ValueError("no number in common")
-    pairs = [(-1.0 if ours[name] is None else float(ours[name] or 0.0), theirs[name]) for name in shared]
+    pairs = [
+        (-1.0 if ours[name] is None else float(ours[name] or 0.0), theirs[name]) for name in shared
+    ]
     return max(math.inf if math.isnan(b) else abs(a - b) for a, b in pairs)
 
 
 def check_coco(
-    *, pred: Path, gt: Path, iou_type: IouType, dilation_ratio: float, class_agnostic: bool = False,
-    max_dets: int | None = None, area_rule: AreaRule = "mask", images: int = 200,
-) -> str:  # fmt: skip
+    *,
+    pred: Path,
+    gt: Path,
+    iou_type: IouType,
+    dilation_ratio: float,
+    class_agnostic: bool = False,
+    max_dets: int | None = None,
+    area_rule: AreaRule = "mask",
+    images: int = 200,
+) -> str:
     """Compares with COCOeval on the first images, by the rules and the measure in use.
 
-    For boundaries it is COCOeval with the rules of the Boundary IoU API: its bands, computed by the original algorithm
-    on whole pictures, the smaller of mask and boundary IoU, and annotations with `ignore` ignored.
+    For boundaries it is COCOeval with the rules of the Boundary IoU API: its bands, computed by the
+    original algorithm on whole pictures, the smaller of mask and boundary IoU, and annotations with
+    `ignore` ignored.
 
     Args:
         pred: results.
@@ -122,16 +148,26 @@ def check_coco(
         return coco_reference(truth, rows, dilation_ratio=ratio, limits=limits(max_dets), **shared)
 
     def ours(some: Path, truth: Path) -> Stats:
-        named: dict[str, Any] = {"iou_type": iou_type, "dilation_ratio": dilation_ratio, "max_dets": max_dets}
+        named: dict[str, Any] = {
+            "iou_type": iou_type,
+            "dilation_ratio": dilation_ratio,
+            "max_dets": max_dets,
+        }
         return score_coco_files(pred=some, gt=truth, **named, **shared).metrics
 
     return _compare(pred, gt, images, "COCOeval", ours, theirs)
 
 
 def check_lvis(
-    *, pred: Path, gt: Path, iou_type: IouType, dilation_ratio: float, max_dets: int | None = None,
-    area_rule: AreaRule = "mask", images: int = 200,
-) -> str:  # fmt: skip
+    *,
+    pred: Path,
+    gt: Path,
+    iou_type: IouType,
+    dilation_ratio: float,
+    max_dets: int | None = None,
+    area_rule: AreaRule = "mask",
+    images: int = 200,
+) -> str:
     """Compares with lvis-api on the first images (see `check_coco`)."""
     from hqsam_metrics.reference import lvis_reference
     from hqsam_metrics.scores.lvis import MAX_DETS
@@ -144,16 +180,24 @@ def check_lvis(
         return lvis_reference(truth, rows, dilation_ratio=ratio, max_dets=most, area_rule=area_rule)
 
     def ours(some: Path, truth: Path) -> Stats:
-        named: dict[str, Any] = {"iou_type": iou_type, "dilation_ratio": dilation_ratio, "max_dets": max_dets}
+        named: dict[str, Any] = {
+            "iou_type": iou_type,
+            "dilation_ratio": dilation_ratio,
+            "max_dets": max_dets,
+        }
         return score_lvis_files(pred=some, gt=truth, area_rule=area_rule, **named).metrics
 
     return _compare(pred, gt, images, "lvis-api", ours, theirs)
 
 
 def _compare(
-    pred: Path, gt: Path, images: int, program: str,
-    ours: Callable[[Path, Path], Stats], theirs: Callable[[Path, Path], dict[str, float]],
-) -> str:  # fmt: skip
+    pred: Path,
+    gt: Path,
+    images: int,
+    program: str,
+    ours: Callable[[Path, Path], Stats],
+    theirs: Callable[[Path, Path], dict[str, float]],
+) -> str:
     with tempfile.TemporaryDirectory() as folder:
         files = sample_files(pred, gt, Path(folder), images)
         if len(json.loads(files[0].read_text())) == 0:
@@ -161,7 +205,11 @@ def _compare(
         difference = largest_difference(ours(*files), theirs(*files))
     if difference > TOLERANCE:
         raise UserError(
-            f"{pred}: on the first {images} images {program} gives other numbers (by {difference:.3g});"
+            f"{pred}: on the first {images} images {program} gives other numbers (by "
+            f"{difference:.3g});"
             " do not use them: please report this with the files"
         )
-    return f"cross-check: {program} gives the same numbers on the first {images} images (within {TOLERANCE})"
+    return (
+        f"cross-check: {program} gives the same numbers on the first {images} images (within "
+        f"{TOLERANCE})"
+    )

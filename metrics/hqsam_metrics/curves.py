@@ -13,7 +13,9 @@ THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 Compare = Literal["above", "at_or_above"]
 
 
-def recall_counts(values: Any, *, thresholds: Any = THRESHOLDS, compare: Compare = "above") -> NDArray[np.int64]:
+def recall_counts(
+    values: Any, *, thresholds: Any = THRESHOLDS, compare: Compare = "above"
+) -> NDArray[np.int64]:
     """Counts the values over each threshold: int64 [T]; counts of disjoint sets can be added.
 
     Args:

@@ -1,7 +1,7 @@
 """The files `matches.parquet` and `truth.parquet` of a benchmark's scores (docs/formats.md).
 
-Row groups hold one system each, so that a reader of one system skips the others; columns are a few bits a detection
-after compression.
+Row groups hold one system each, so that a reader of one system skips the others; columns are a few
+bits a detection after compression.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class MatchesWriter:
         table = pa.table(columns)
         if self._writer is None:
             pq.write_table(_truth_table(matches.truth), self._folder / TRUTH, compression="zstd")
-            self._writer = pq.ParquetWriter(self._folder / MATCHES, table.schema, compression="zstd")
+            self._writer = pq.ParquetWriter(
+                self._folder / MATCHES, table.schema, compression="zstd"
+            )
         self._writer.write_table(table, row_group_size=_ROWS)
 
 
@@ -66,7 +68,9 @@ def _truth_table(truth: Truth) -> Any:
     image = np.concatenate([truth.image, bare]).astype(np.int32)
     order = np.lexsort((np.arange(len(image)), image))
     category = pa.array(
-        np.append(truth.category, np.zeros_like(bare)), pa.int32(), mask=np.arange(len(image)) >= len(truth.image)
+        np.append(truth.category, np.zeros_like(bare)),
+        pa.int32(),
+        mask=np.arange(len(image)) >= len(truth.image),
     )
     columns: dict[str, Any] = {
         "image": image[order],
@@ -106,7 +110,9 @@ def read_matches(files: Mapping[str, Any], prompt_set: str, system: str, where: 
             raise ValueError("a place that does not exist, or rows out of order")
     except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
         raise UserError(
-            f"the matches cannot be read: {error}", file=where, cure="run `dvc repro score` or `dvc pull`"
+            f"the matches cannot be read: {error}",
+            file=where,
+            cure="run `dvc repro score` or `dvc pull`",
         ) from error
     return Matches(truth, image, category, hit, void)
 

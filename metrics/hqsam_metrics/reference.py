@@ -1,8 +1,9 @@
 """The reference programs themselves, as cross-check and as the yardstick of the benchmarks.
 
-pycocotools' COCOeval and lvis-api define what AP means here; `hqsam_metrics.ap.detection` computes the same faster. The
-boundary version is COCOeval with the original algorithm: full-size masks, a 3x3 erosion repeated as often as the band
-is wide. Nothing else imports this module; lvis is needed for `lvis_reference` only.
+pycocotools' COCOeval and lvis-api define what AP means here; `hqsam_metrics.ap.detection` computes
+the same faster. The boundary version is COCOeval with the original algorithm: full-size masks, a
+3x3 erosion repeated as often as the band is wide. Nothing else imports this module; lvis is needed
+for `lvis_reference` only.
 """
 
 from __future__ import annotations
@@ -47,9 +48,17 @@ def _band(annotation: dict[str, Any], ratio: float) -> Any:
 def _boundary_ious(dt: list[dict[str, Any]], gt: list[dict[str, Any]], ratio: float) -> Any:
     """Returns the matrix of min(mask IoU, boundary IoU), crowd columns by mask alone."""
     crowd = [int(bool(g.get("iscrowd"))) for g in gt]
-    ious = np.asarray(coco_mask.iou([d["segmentation"] for d in dt], [g["segmentation"] for g in gt], crowd))
-    bands = coco_mask.iou([_band(d, ratio) for d in dt], [_band(g, ratio) for g in gt], [0] * len(gt))
-    return np.where(np.array(crowd, bool), ious, np.minimum(ious, bands)) if len(dt) and len(gt) else ious
+    ious = np.asarray(
+        coco_mask.iou([d["segmentation"] for d in dt], [g["segmentation"] for g in gt], crowd)
+    )
+    bands = coco_mask.iou(
+        [_band(d, ratio) for d in dt], [_band(g, ratio) for g in gt], [0] * len(gt)
+    )
+    return (
+        np.where(np.array(crowd, bool), ious, np.minimum(ious, bands))
+        if len(dt) and len(gt)
+        else ious
+    )
 
 
 class BoundaryCOCOeval(COCOeval):  # type: ignore[misc]
@@ -76,7 +85,13 @@ class BoundaryCOCOeval(COCOeval):  # type: ignore[misc]
 
 def _plain(results: list[dict[str, Any]], area_rule: str) -> list[dict[str, Any]]:
     """Returns copies of the detections; with a `bbox` key the official loaders take their areas from it."""
-    keys = ("image_id", "category_id", "segmentation", "score", *(["bbox"] if area_rule == "bbox" else []))
+    keys = (
+        "image_id",
+        "category_id",
+        "segmentation",
+        "score",
+        *(["bbox"] if area_rule == "bbox" else []),
+    )
     return [{key: row[key] for key in keys if key in row} for row in results]
 
 
@@ -97,7 +112,8 @@ def coco_reference(
         dilation_ratio: None for mask AP, or the ratio for boundary AP.
         class_agnostic: match whatever the category.
         limits: `maxDets`.
-        area_rule: "bbox": the `bbox` key is left in, which changes the areas; "mask": it is taken out.
+        area_rule: "bbox": the `bbox` key is left in, which changes the areas; "mask": it is taken
+            out.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
@@ -125,7 +141,9 @@ def _coco_stats(precision: Any, recall: Any, limits: tuple[int, ...]) -> Stats:
     out = {"AP": mean(last[..., 0]), "AP50": mean(last[0, ..., 0]), "AP75": mean(last[5, ..., 0])}
     out |= {f"AP{size}": mean(last[..., place]) for place, size in enumerate("sml", start=1)}
     out |= {f"AR{limit}": mean(recall[..., 0, place]) for place, limit in enumerate(limits)}
-    return out | {f"AR{size}": mean(recall[..., place, -1]) for place, size in enumerate("sml", start=1)}
+    return out | {
+        f"AR{size}": mean(recall[..., place, -1]) for place, size in enumerate("sml", start=1)
+    }
 
 
 @contextlib.contextmanager
@@ -165,11 +183,15 @@ def lvis_reference(
         with removed_numpy_names():
             from lvis import LVIS, LVISEval, LVISResults
     except ImportError:
-        raise UserError("lvis is not installed: `pip install lvis` for the cross-check against lvis-api") from None
+        raise UserError(
+            "lvis is not installed: `pip install lvis` for the cross-check against lvis-api"
+        ) from None
     with removed_numpy_names():
         truth = LVIS(str(gt))
         kind = LVISEval if dilation_ratio is None else _boundary_lvis(LVISEval, dilation_ratio)
-        program = kind(truth, LVISResults(truth, _plain(results, area_rule), max_dets=max_dets), "segm")
+        program = kind(
+            truth, LVISResults(truth, _plain(results, area_rule), max_dets=max_dets), "segm"
+        )
         program.params.max_dets = max_dets
         program.run()
     return {name: float(value) for name, value in program.get_results().items()}
@@ -205,15 +227,22 @@ def _boundary_lvis(base: type, ratio: float) -> type:
             rows = [_matches(ious, ignored, crowd, threshold) for threshold in self.params.iou_thrs]
             matched = np.array(rows, np.int64).reshape(len(self.params.iou_thrs), len(dt))
             lenient = [
-                not area_rng[0] <= d["area"] < area_rng[1] or cat_id in self.img_nel[img_id] for d in dt
-            ]  # fmt: skip
+                not area_rng[0] <= d["area"] < area_rng[1] or cat_id in self.img_nel[img_id]
+                for d in dt
+            ]
             of_match = np.append(ignored, False)[matched]
             return {
-                "image_id": img_id, "category_id": cat_id, "area_rng": area_rng, "dt_ids": [d["id"] for d in dt],
-                "gt_ids": [g["id"] for g in gt], "dt_matches": matched + 1.0, "gt_matches": None,
-                "dt_scores": [d["score"] for d in dt], "gt_ignore": ignored,
+                "image_id": img_id,
+                "category_id": cat_id,
+                "area_rng": area_rng,
+                "dt_ids": [d["id"] for d in dt],
+                "gt_ids": [g["id"] for g in gt],
+                "dt_matches": matched + 1.0,
+                "gt_matches": None,
+                "dt_scores": [d["score"] for d in dt],
+                "gt_ignore": ignored,
                 "dt_ignore": np.where(matched >= 0, of_match, np.array(lenient, bool)),
-            }  # fmt: skip
+            }
 
     return BoundaryLVISEval
 

@@ -1,7 +1,7 @@
 """Differences between two systems and how sure they are: paired bootstrap by whole images or videos.
 
-The resampled unit is the cluster (an image, or a video for video sets), because instances of one image share
-their difficulty. Seeds are fixed: the same values give the same interval.
+The resampled unit is the cluster (an image, or a video for video sets), because instances of one
+image share their difficulty. Seeds are fixed: the same values give the same interval.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def paired(difference: Float, cluster: Any, *, replicates: int = REPLICATES, seed: int = SEED) -> Difference | None:
+def paired(
+    difference: Float, cluster: Any, *, replicates: int = REPLICATES, seed: int = SEED
+) -> Difference | None:
     """Bootstraps the mean of paired differences.
 
     Args:
@@ -67,7 +69,9 @@ def paired(difference: Float, cluster: Any, *, replicates: int = REPLICATES, see
     return stratified([(difference, cluster)], replicates=replicates, seed=seed)
 
 
-def stratified(strata: Sequence[Stratum], *, replicates: int = REPLICATES, seed: int = SEED) -> Difference | None:
+def stratified(
+    strata: Sequence[Stratum], *, replicates: int = REPLICATES, seed: int = SEED
+) -> Difference | None:
     """Bootstraps the unweighted mean over several sets of the mean paired difference; each set is resampled on its own.
 
     Args:
@@ -95,7 +99,9 @@ def _defined(difference: Float, cluster: Any) -> tuple[Float, NDArray[np.int64]]
     """Leaves out undefined values; numbers the clusters of the others."""
     names = np.asarray(cluster)
     if names.shape != difference.shape or difference.ndim != 1:
-        raise ValueError(f"clusters {names.shape} and differences {difference.shape} must be equally long lists")
+        raise ValueError(
+            f"clusters {names.shape} and differences {difference.shape} must be equally long lists"
+        )
     keep = ~np.isnan(difference)
     index = np.unique(names[keep], return_inverse=True)[1]
     return difference[keep], index.reshape(-1).astype(np.int64)
@@ -108,7 +114,9 @@ def percentile_difference(mean: float, draws: Float, *, n: int, clusters: int) -
     return Difference(mean, float(low), float(high), p, n, clusters)
 
 
-def resample_means(values: Float, cluster: NDArray[np.int64], n: int, rng: np.random.Generator) -> Float:
+def resample_means(
+    values: Float, cluster: NDArray[np.int64], n: int, rng: np.random.Generator
+) -> Float:
     """Returns the means of `n` resamples of whole clusters, drawn with replacement: float64 [n].
 
     Args:
@@ -132,8 +140,8 @@ def resample_means(values: Float, cluster: NDArray[np.int64], n: int, rng: np.ra
 def p_value(draws: Float, clusters: int) -> float:
     """Returns the two-sided p-value of "the difference is zero" from bootstrap draws; ties count for both sides.
 
-    Never below 2^(1 - clusters), the least that a sign-flip test of so few clusters could give: the bootstrap alone would
-    call the difference of two agreeing videos significant.
+    Never below 2^(1 - clusters), the least that a sign-flip test of so few clusters could give: the
+    bootstrap alone would call the difference of two agreeing videos significant.
 
     Args:
         draws: float64 [n], differences of the resamples.

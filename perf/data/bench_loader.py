@@ -1,11 +1,13 @@
 """Speed of the training loader's reading and decoding, against just decoding the same files, with two workers.
 
-    python perf/data/bench_loader.py [--small 600] [--large 12] [--workers 2] [--rounds 7] [--json FILE]
+    python perf/data/bench_loader.py [--small 600] [--large 12] [--workers 2] [--rounds 7] [--json
+    FILE]
 
-Shards are written from made-up pairs of the sizes of the training sources. Baseline: the files' bytes are in memory, as many threads as the
-loader has decode them with OpenCV. Loader: `TrainingSet.sample` through `prefetch`: shard reads, key checks, mask encoding, validation.
-Both are run in turns; `ratio` is the baseline's time over the loader's, the median of the rounds: of processor time, which is what means
-something on a busy machine, and of wall time. Target: 0.85.
+Shards are written from made-up pairs of the sizes of the training sources. Baseline: the files'
+bytes are in memory, as many threads as the loader has decode them with OpenCV. Loader:
+`TrainingSet.sample` through `prefetch`: shard reads, key checks, mask encoding, validation. Both
+are run in turns; `ratio` is the baseline's time over the loader's, the median of the rounds: of
+processor time, which is what means something on a busy machine, and of wall time. Target: 0.85.
 """
 
 from __future__ import annotations
@@ -36,15 +38,26 @@ def training_set(home: Path, n: int, height: int, width: int) -> TrainingSet:
     """`n` pairs as shards with one view each."""
     write_source(home / "ecssd", n, height, width)
     options = SourceOptions(archive="a")
-    normalise.normalise("ecssd", root=home, out=home / "samples", options=options, progress=quiet, workers=1)
+    normalise.normalise(
+        "ecssd", root=home, out=home / "samples", options=options, progress=quiet, workers=1
+    )
     (home / "exclusions.jsonl").touch()
     shards.write_shards(
-        samples={"ecssd": home / "samples"}, exclusions=home / "exclusions.jsonl", out=home / "shards",
-        options=shards.ShardOptions(), progress=quiet, workers=1,
-    )  # fmt: skip
+        samples={"ecssd": home / "samples"},
+        exclusions=home / "exclusions.jsonl",
+        out=home / "shards",
+        options=shards.ShardOptions(),
+        progress=quiet,
+        workers=1,
+    )
     one_view = augment.AugmentOptions(image_size=64, mask_input_size=32, views=1)
     augment.write_prompts(
-        shards=home / "shards", out=home / "prompts", options=one_view, seed=0, progress=quiet, workers=1
+        shards=home / "shards",
+        out=home / "prompts",
+        options=one_view,
+        seed=0,
+        progress=quiet,
+        workers=1,
     )
     return TrainingSet(shards=home / "shards", prompts=home / "prompts")
 
@@ -59,7 +72,10 @@ def files_of(folder: Path) -> list[list[bytes]]:
 def decode(files: Iterable[bytes]) -> int:
     """Decode some files."""
     flags = cv2.IMREAD_COLOR_RGB, cv2.IMREAD_UNCHANGED
-    return sum(cv2.imdecode(np.frombuffer(data, np.uint8), flags[data[:4] == b"\x89PNG"]).shape[0] for data in files)
+    return sum(
+        cv2.imdecode(np.frombuffer(data, np.uint8), flags[data[:4] == b"\x89PNG"]).shape[0]
+        for data in files
+    )
 
 
 def clock() -> tuple[float, float]:
@@ -90,16 +106,21 @@ def measure(n: int, height: int, width: int, workers: int, rounds: int) -> dict[
     with tempfile.TemporaryDirectory() as name:
         data = training_set(Path(name), n, height, width)
         files = files_of(Path(name) / "shards")
-        laps = [(baseline_seconds(files, workers), loader_seconds(data, workers)) for _ in range(rounds + 1)][1:]
+        laps = [
+            (baseline_seconds(files, workers), loader_seconds(data, workers))
+            for _ in range(rounds + 1)
+        ][1:]
         data.close()
     cpu, wall = ([(base[k], loader[k]) for base, loader in laps] for k in (0, 1))
     return {
-        "samples": n, "size": f"{width}x{height}", "workers": workers,
+        "samples": n,
+        "size": f"{width}x{height}",
+        "workers": workers,
         "decode_ms": round(1000 * statistics.median(base for base, _ in cpu) / n, 3),
         "loader_ms": round(1000 * statistics.median(loader for _, loader in cpu) / n, 3),
         "ratio": round(statistics.median(base / loader for base, loader in cpu), 3),
         "wall_ratio": round(statistics.median(base / loader for base, loader in wall), 3),
-    }  # fmt: skip
+    }
 
 
 def main() -> int:
@@ -112,7 +133,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     sizes = ((arguments.small, 300, 400), (arguments.large, 2000, 3000))
-    rows = [measure(n, height, width, arguments.workers, arguments.rounds) for n, height, width in sizes if n]
+    rows = [
+        measure(n, height, width, arguments.workers, arguments.rounds)
+        for n, height, width in sizes
+        if n
+    ]
     for row in rows:
         print(json.dumps(row))
     if arguments.json:

@@ -3,15 +3,17 @@
     python perf/data/bench_normalise.py [--full] [--rounds 3] [--json FILE]
     python perf/data/bench_normalise.py --speed-up 12000 [--workers 2] [--rounds 3]
 
-Made-up sources of the sizes of the training sources, with soft masks; the last line sums up HQSeg-44K. `ratio` is the
-decoder's time per pair divided by that of the two stages, on one core (CPU time), each the best of rounds in turns.
-Baseline: OpenCV, which the stages themselves use and which is the quickest decoder at hand for both formats.
+Made-up sources of the sizes of the training sources, with soft masks; the last line sums up
+HQSeg-44K. `ratio` is the decoder's time per pair divided by that of the two stages, on one core
+(CPU time), each the best of rounds in turns. Baseline: OpenCV, which the stages themselves use and
+which is the quickest decoder at hand for both formats.
 
-`--speed-up`: wall time of the stages with one process over that with `--workers`, start of the processes included, on
-that many pairs of 400x300, the quickest of rounds in turns; the same for just decoding, which is what the machine itself
-allows; and `of_free_cores`, what the processor times say of a machine with nothing
-else to do: the time of one process over that of the main process and of the servers that the workers are forked from,
-which nothing overlaps at worst, plus an equal share of the workers'.
+`--speed-up`: wall time of the stages with one process over that with `--workers`, start of the
+processes included, on that many pairs of 400x300, the quickest of rounds in turns; the same for
+just decoding, which is what the machine itself allows; and `of_free_cores`, what the processor
+times say of a machine with nothing else to do: the time of one process over that of the main
+process and of the servers that the workers are forked from, which nothing overlaps at worst, plus
+an equal share of the workers'.
 """
 
 from __future__ import annotations
@@ -48,7 +50,11 @@ def write_source(folder: Path, n: int, height: int, width: int) -> None:
     folder.mkdir(parents=True)
     coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     picture = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
-    blobs = cv2.resize(rng.integers(0, 256, (8, 10), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    blobs = cv2.resize(
+        rng.integers(0, 256, (8, 10), dtype=np.uint8),
+        (width, height),
+        interpolation=cv2.INTER_CUBIC,
+    )
     mask = np.asarray(cv2.GaussianBlur(np.where(blobs > 128, 255, 0).astype(np.uint8), (5, 5), 1))
     for i in range(n):
         for name, content, fmt in ((f"{i}.jpg", picture, "JPEG"), (f"{i}.png", mask, "PNG")):
@@ -63,7 +69,10 @@ def link_source(home: Path, n: int, height: int, width: int, *, different: int =
     (home / "many" / "ecssd").mkdir(parents=True)
     for i in range(n):
         for suffix in (".jpg", ".png"):
-            os.link(home / "few" / f"{i % different}{suffix}", home / "many" / "ecssd" / f"{i:06d}{suffix}")
+            os.link(
+                home / "few" / f"{i % different}{suffix}",
+                home / "many" / "ecssd" / f"{i:06d}{suffix}",
+            )
     return home / "many"
 
 
@@ -97,14 +106,23 @@ def stages(root: Path, out: Path, workers: int) -> tuple[float, float]:
     """Run normalise, then shard, on the source in `root`; CPU time of this process for each."""
     start = time.process_time()
     normalise.normalise(
-        "ecssd", root=root, out=out / "samples", options=SourceOptions(archive="a"), progress=quiet, workers=workers
+        "ecssd",
+        root=root,
+        out=out / "samples",
+        options=SourceOptions(archive="a"),
+        progress=quiet,
+        workers=workers,
     )
     between = time.process_time()
     (out / "exclusions.jsonl").touch()
     shards.write_shards(
-        samples={"ecssd": out / "samples"}, exclusions=out / "exclusions.jsonl", out=out / "shards",
-        options=shards.ShardOptions(), progress=quiet, workers=workers,
-    )  # fmt: skip
+        samples={"ecssd": out / "samples"},
+        exclusions=out / "exclusions.jsonl",
+        out=out / "shards",
+        options=shards.ShardOptions(),
+        progress=quiet,
+        workers=workers,
+    )
     return between - start, time.process_time() - between
 
 
@@ -113,7 +131,9 @@ def measure(n: int, height: int, width: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         write_source(home / "ecssd", n, height, width)
-        laps = [(decode_seconds(home / "ecssd"), *stages(home, home, 1)) for _ in range(rounds + 1)][1:]
+        laps = [
+            (decode_seconds(home / "ecssd"), *stages(home, home, 1)) for _ in range(rounds + 1)
+        ][1:]
     decoded = min(lap[0] for lap in laps)
     normalised, sharded = min((lap[1:] for lap in laps), key=sum)
     return {
@@ -132,7 +152,9 @@ def lap(work: Callable[[], Any]) -> tuple[float, float, float]:
     start, before = time.perf_counter(), os.times()
     work()
     wall, after = time.perf_counter() - start, os.times()
-    children = after.children_user + after.children_system - before.children_user - before.children_system
+    children = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
     return wall, after.user + after.system - before.user - before.system, children
 
 
@@ -145,41 +167,58 @@ def speed_up(n: int, workers: int, rounds: int) -> dict[str, Any]:
         list(pool.map(decode, files[:1000], chunksize=50))
         laps = [
             (
-                *(lap(lambda r=r, k=k: stages(root, Path(name) / f"{r}-{k}", k)) for k in (1, workers)),
-                lap(lambda: list(map(decode, files))), lap(lambda: list(pool.map(decode, files, chunksize=50))),
+                *(
+                    lap(lambda r=r, k=k: stages(root, Path(name) / f"{r}-{k}", k))
+                    for k in (1, workers)
+                ),
+                lap(lambda: list(map(decode, files))),
+                lap(lambda: list(pool.map(decode, files, chunksize=50))),
             )
             for r in range(rounds)
-        ]  # fmt: skip
+        ]
     one, several, alone, together = (min(column) for column in zip(*laps, strict=True))
     server = server_seconds()
     return {
-        "pairs": n, "workers": workers, "rounds": rounds, "wall_s": [round(one[0], 2), round(several[0], 2)],
+        "pairs": n,
+        "workers": workers,
+        "rounds": rounds,
+        "wall_s": [round(one[0], 2), round(several[0], 2)],
         "cpu_s": {
-            "one": round(one[1], 2), "main": round(several[1], 2), "servers": round(server, 2),
+            "one": round(one[1], 2),
+            "main": round(several[1], 2),
+            "servers": round(server, 2),
             "workers": round(several[2] - server, 2),
         },
-        "speed_up": round(one[0] / several[0], 2), "speed_up_of_decoding": round(alone[0] / together[0], 2),
+        "speed_up": round(one[0] / several[0], 2),
+        "speed_up_of_decoding": round(alone[0] / together[0], 2),
         "speed_up_of_rounds": [round(first[0] / both[0], 2) for first, both, *_ in laps],
         "of_free_cores": round(one[1] / (several[1] + server + (several[2] - server) / workers), 2),
         "peak_mb_of_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
-    }  # fmt: skip
+    }
 
 
 SIZES = {
-    # what: (height, width, how many of HQSeg-44K's pairs are about that large, pairs to measure, and with --full)
-    "FSS-1000": (224, 224, 10_000, 600, 20_000), "ECSSD, MSRA-10K, DUTS": (300, 400, 26_572, 600, 20_000),
-    "ThinObject-5K": (1200, 1600, 4748, 100, 400), "DIS5K": (1700, 2560, 3000, 50, 200),
-}  # fmt: skip
+    # what: (height, width, how many of HQSeg-44K's pairs are about that large, pairs to measure,
+    # and with --full)
+    "FSS-1000": (224, 224, 10_000, 600, 20_000),
+    "ECSSD, MSRA-10K, DUTS": (300, 400, 26_572, 600, 20_000),
+    "ThinObject-5K": (1200, 1600, 4748, 100, 400),
+    "DIS5K": (1700, 2560, 3000, 50, 200),
+}
 
 
 def total(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The whole training set: processor minutes of decoding and of the stages, and their ratio."""
     columns = ("decode_ms", "normalise_ms", "shard_ms")
-    decode, normalised, shard = (sum(row[c] * row["of_training_set"] for row in rows) / 60_000 for c in columns)
+    decode, normalised, shard = (
+        sum(row[c] * row["of_training_set"] for row in rows) / 60_000 for c in columns
+    )
     return {
-        "what": "HQSeg-44K", "decode_minutes": round(decode, 2), "stages_minutes": round(normalised + shard, 2),
+        "what": "HQSeg-44K",
+        "decode_minutes": round(decode, 2),
+        "stages_minutes": round(normalised + shard, 2),
         "ratio": round(decode / (normalised + shard), 3),
-    }  # fmt: skip
+    }
 
 
 def main() -> int:

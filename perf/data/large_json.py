@@ -2,9 +2,9 @@
 
     python perf/data/large_json.py [--full] [--vertices 90] [--json FILE]
 
-The file is synthetic: as many images, annotations and polygon vertices (`--full`; else a tenth of them). Reported: its
-size, the peak of this process (which holds nothing else), and that of plain `json.loads` in a process of its own.
-Target: 1.5 GB.
+The file is synthetic: as many images, annotations and polygon vertices (`--full`; else a tenth of
+them). Reported: its size, the peak of this process (which holds nothing else), and that of plain
+`json.loads` in a process of its own. Target: 1.5 GB.
 """
 
 from __future__ import annotations
@@ -36,15 +36,29 @@ def write_file(path: Path, n_images: int, n_annotations: int, vertices: int) -> 
     dice = random.Random(0)
     with path.open("w") as file:
         images = [
-            {"id": i, "height": 480, "width": 640, "coco_url": f"http://images.cocodataset.org/val2017/{i:012d}.jpg",
-             "neg_category_ids": [dice.randrange(1203) for _ in range(8)], "not_exhaustive_category_ids": []}
+            {
+                "id": i,
+                "height": 480,
+                "width": 640,
+                "coco_url": f"http://images.cocodataset.org/val2017/{i:012d}.jpg",
+                "neg_category_ids": [dice.randrange(1203) for _ in range(8)],
+                "not_exhaustive_category_ids": [],
+            }
             for i in range(1, n_images + 1)
-        ]  # fmt: skip
+        ]
         file.write(f'{{"images":{json.dumps(images)},"categories":[],"annotations":[')
         for number in range(n_annotations):
-            polygon = [round(dice.uniform(0, 480), 2) for _ in range(2 * dice.randrange(3, 2 * vertices))]
-            record = {"id": number, "image_id": dice.randrange(n_images) + 1, "category_id": 1, "area": 100.5,
-                      "bbox": [1.5, 2.5, 30.25, 40.75], "segmentation": [polygon]}  # fmt: skip
+            polygon = [
+                round(dice.uniform(0, 480), 2) for _ in range(2 * dice.randrange(3, 2 * vertices))
+            ]
+            record = {
+                "id": number,
+                "image_id": dice.randrange(n_images) + 1,
+                "category_id": 1,
+                "area": 100.5,
+                "bbox": [1.5, 2.5, 30.25, 40.75],
+                "segmentation": [polygon],
+            }
             file.write(("," if number else "") + json.dumps(record))
         file.write("]}")
 
@@ -58,14 +72,24 @@ def measure(n_images: int, n_annotations: int, vertices: int) -> dict[str, Any]:
         start = time.process_time()
         annotated = read_annotations(path)
         truth, places = annotated.truth, annotated.by_image
-        n = sum(len(truth["annotations"][place]["segmentation"]) for group in places.values() for place in group)
+        n = sum(
+            len(truth["annotations"][place]["segmentation"])
+            for group in places.values()
+            for place in group
+        )
         json_stream.write_packed(Path(name) / "gt.json", truth)
         seconds = time.process_time() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        plain = subprocess.run([sys.executable, "-c", PLAIN, str(path)], capture_output=True, text=True, check=True)
+        plain = subprocess.run(
+            [sys.executable, "-c", PLAIN, str(path)], capture_output=True, text=True, check=True
+        )
     return {
-        "file_mb": size >> 20, "annotations": n, "cpu_s": round(seconds, 1), "peak_mb": peak, "json_loads_peak_mb": int(plain.stdout),
-    }  # fmt: skip
+        "file_mb": size >> 20,
+        "annotations": n,
+        "cpu_s": round(seconds, 1),
+        "peak_mb": peak,
+        "json_loads_peak_mb": int(plain.stdout),
+    }
 
 
 def main() -> int:

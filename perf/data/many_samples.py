@@ -2,9 +2,9 @@
 
     python perf/data/many_samples.py [--samples 5000] [--full] [--workers 2] [--json FILE]
 
-Pictures are tiny (48 x 32) and few different ones are linked under many names, so that the disk holds them. Reported:
-files in the two output folders (what DVC sees), seconds, samples per second, peak memory of the main process and of
-its workers.
+Pictures are tiny (48 x 32) and few different ones are linked under many names, so that the disk
+holds them. Reported: files in the two output folders (what DVC sees), seconds, samples per second,
+peak memory of the main process and of its workers.
 """
 
 from __future__ import annotations
@@ -31,22 +31,44 @@ def measure(n: int, workers: int) -> dict[str, Any]:
         root = link_source(home, n, 32, 48)
         start = time.perf_counter()
         options = SourceOptions(archive="a", expected=n)
-        normalise("ecssd", root=root, out=home / "samples", options=options, progress=quiet, workers=workers)
+        normalise(
+            "ecssd",
+            root=root,
+            out=home / "samples",
+            options=options,
+            progress=quiet,
+            workers=workers,
+        )
         normalised = time.perf_counter() - start
         (home / "exclusions.jsonl").touch()
         write_shards(
-            samples={"ecssd": home / "samples"}, exclusions=home / "exclusions.jsonl", out=home / "shards",
-            options=ShardOptions(samples_per_shard=4096), progress=quiet, workers=workers,
-        )  # fmt: skip
+            samples={"ecssd": home / "samples"},
+            exclusions=home / "exclusions.jsonl",
+            out=home / "shards",
+            options=ShardOptions(samples_per_shard=4096),
+            progress=quiet,
+            workers=workers,
+        )
         sharded = time.perf_counter() - start - normalised
-        files = {folder: sum(1 for _ in (home / folder).iterdir()) for folder in ("samples", "shards")}
-    peak = {who: resource.getrusage(code).ru_maxrss // 1024 for who, code in (
-        ("main", resource.RUSAGE_SELF), ("largest_worker", resource.RUSAGE_CHILDREN),
-    )}  # fmt: skip
+        files = {
+            folder: sum(1 for _ in (home / folder).iterdir()) for folder in ("samples", "shards")
+        }
+    peak = {
+        who: resource.getrusage(code).ru_maxrss // 1024
+        for who, code in (
+            ("main", resource.RUSAGE_SELF),
+            ("largest_worker", resource.RUSAGE_CHILDREN),
+        )
+    }
     return {
-        "samples": n, "workers": workers, "files": files, "normalise_s": round(normalised, 1),
-        "shard_s": round(sharded, 1), "samples_per_s": round(n / (normalised + sharded), 1), "peak_mb": peak,
-    }  # fmt: skip
+        "samples": n,
+        "workers": workers,
+        "files": files,
+        "normalise_s": round(normalised, 1),
+        "shard_s": round(sharded, 1),
+        "samples_per_s": round(n / (normalised + sharded), 1),
+        "peak_mb": peak,
+    }
 
 
 def main() -> int:

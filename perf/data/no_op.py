@@ -2,8 +2,9 @@
 
     python perf/data/no_op.py [--rounds 3] [--json FILE]
 
-In the repository's root, after `dvc repro shard augment validate`; where these are not up to date, it says so and measures
-nothing. The exit status is 1 if the best round takes 5 seconds of wall time.
+In the repository's root, after `dvc repro shard augment validate`; where these are not up to date,
+it says so and measures nothing. The exit status is 1 if the best round takes 5 seconds of wall
+time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _NOTHING = "up to date"
 def repro(*options: str) -> str:
     """`dvc repro` of the data part; what it printed."""
     command = [sys.executable, "-m", "dvc", "repro", *options, *TARGETS]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    return subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ).stdout
 
 
 def lap() -> tuple[float, float]:
@@ -32,17 +35,25 @@ def lap() -> tuple[float, float]:
     start, before = time.perf_counter(), os.times()
     repro()
     seconds, after = time.perf_counter() - start, os.times()
-    return seconds, after.children_user + after.children_system - before.children_user - before.children_system
+    return (
+        seconds,
+        after.children_user + after.children_system - before.children_user - before.children_system,
+    )
 
 
 def measure(rounds: int) -> dict[str, Any]:
     """The best of the rounds, or why there are none."""
     if _NOTHING not in repro("--dry"):
-        return {"targets": list(TARGETS), "not_measured": f"not up to date: run `dvc repro {' '.join(TARGETS)}` first"}
+        return {
+            "targets": list(TARGETS),
+            "not_measured": f"not up to date: run `dvc repro {' '.join(TARGETS)}` first",
+        }
     laps = [lap() for _ in range(rounds)]
     return {
-        "targets": list(TARGETS), "wall_s": round(min(w for w, _ in laps), 2), "cpu_s": round(min(c for _, c in laps), 2)
-    }  # fmt: skip
+        "targets": list(TARGETS),
+        "wall_s": round(min(w for w, _ in laps), 2),
+        "cpu_s": round(min(c for _, c in laps), 2),
+    }
 
 
 def main() -> int:

@@ -52,8 +52,15 @@ def write_source(folder: Path, name: str, pictures: Iterable[Picture]) -> Path:
                 shard = writer.add(picture.key, {extension: data, "mask.png": mask, "json": b"{}"})
                 rows.append(_sample_row(name, shard, picture, seen))
         manifest.write_rows(tmp / "manifest.parquet", "samples", rows)
-        counts = {"n_samples": len(rows), "n_rejects": 0, "rejects_by_reason": {}, "n_expected": len(rows)}
-        atomic.write_json(tmp / "normalise.json", {"version": 1, "source": name, "digest": "", **counts})
+        counts = {
+            "n_samples": len(rows),
+            "n_rejects": 0,
+            "rejects_by_reason": {},
+            "n_expected": len(rows),
+        }
+        atomic.write_json(
+            tmp / "normalise.json", {"version": 1, "source": name, "digest": "", **counts}
+        )
     return folder
 
 
@@ -67,14 +74,21 @@ def write_benchmark(folder: Path, name: str, pictures: Iterable[Picture]) -> Pat
             for number, picture in enumerate(pictures, start=1):
                 extension, data, seen = encoded(picture)
                 shard = writer.add(picture.key, {extension: data})
-                images.append(_image_row(shard, f"{picture.key}.{extension}", number, picture, seen))
+                images.append(
+                    _image_row(shard, f"{picture.key}.{extension}", number, picture, seen)
+                )
                 instances.append(_instance_row(number, picture))
                 prompts.append(_prompt_row(picture))
         for table, rows in (("images", images), ("instances", instances), ("prompts", prompts)):
             manifest.write_rows(tmp / f"{table}.parquet", table, rows)  # type: ignore[arg-type]
-        counts = {"n_images": len(images), "n_instances": len(images), "n_prompts": {"gt_box": len(prompts)}}
+        counts = {
+            "n_images": len(images),
+            "n_instances": len(images),
+            "n_prompts": {"gt_box": len(prompts)},
+        }
         atomic.write_json(
-            tmp / "index.json", {"version": 1, "benchmark": name, "kind": "masks", "digest": "", **counts}
+            tmp / "index.json",
+            {"version": 1, "benchmark": name, "kind": "masks", "digest": "", **counts},
         )
     return folder
 
@@ -86,45 +100,90 @@ def quiet(done: int, total: int, what: str) -> None:
 def _hashes(image: Image) -> dict[str, Any]:
     found = hash_image(image)
     return {
-        "pixel_digest": found.pixel_digest, "pdq": found.pdq, "pdq_quality": found.pdq_quality, "tiles": found.tiles,
-    }  # fmt: skip
+        "pixel_digest": found.pixel_digest,
+        "pdq": found.pdq,
+        "pdq_quality": found.pdq_quality,
+        "tiles": found.tiles,
+    }
 
 
 def _sample_row(source: str, shard: str, picture: Picture, seen: Image) -> dict[str, Any]:
     height, width = seen.shape[:2]
     return {
-        "key": picture.key, "source": source, "shard": shard, "n_instances": 1, "height": height, "width": width,
-        "image_digest": "0" * 32, "mask_encoding": "0/255", "image_mode": "RGB", "exif_orientation": 1,
-        "soft_fraction": 0.0, "fg_fraction": float(picture.mask.mean()), "origin_image": f"{picture.key}.jpg",
-        "origin_mask": f"{picture.key}.png", **_hashes(seen),
-    }  # fmt: skip
+        "key": picture.key,
+        "source": source,
+        "shard": shard,
+        "n_instances": 1,
+        "height": height,
+        "width": width,
+        "image_digest": "0" * 32,
+        "mask_encoding": "0/255",
+        "image_mode": "RGB",
+        "exif_orientation": 1,
+        "soft_fraction": 0.0,
+        "fg_fraction": float(picture.mask.mean()),
+        "origin_image": f"{picture.key}.jpg",
+        "origin_mask": f"{picture.key}.png",
+        **_hashes(seen),
+    }
 
 
-def _image_row(shard: str, member: str, number: int, picture: Picture, seen: Image) -> dict[str, Any]:
+def _image_row(
+    shard: str, member: str, number: int, picture: Picture, seen: Image
+) -> dict[str, Any]:
     height, width = seen.shape[:2]
     return {
-        "key": picture.key, "member": member, "shard": shard, "height": height, "width": width, "image_id": number,
-        "video": None, "video_id": None, "frame": None, **_hashes(seen),
-    }  # fmt: skip
+        "key": picture.key,
+        "member": member,
+        "shard": shard,
+        "height": height,
+        "width": width,
+        "image_id": number,
+        "video": None,
+        "video_id": None,
+        "frame": None,
+        **_hashes(seen),
+    }
 
 
 def _instance_row(number: int, picture: Picture) -> dict[str, Any]:
     height, width = picture.mask.shape
     return {
-        "instance_id": f"{picture.key}_0", "key": picture.key, "image_id": number, "category_id": 1, "track_id": None,
-        "iscrowd": 0, "area": float(picture.mask.sum()), "rle": rle.encode(picture.mask), "height": height,
+        "instance_id": f"{picture.key}_0",
+        "key": picture.key,
+        "image_id": number,
+        "category_id": 1,
+        "track_id": None,
+        "iscrowd": 0,
+        "area": float(picture.mask.sum()),
+        "rle": rle.encode(picture.mask),
+        "height": height,
         "width": width,
-    }  # fmt: skip
+    }
 
 
 def _prompt_row(picture: Picture) -> dict[str, Any]:
     height, width = picture.mask.shape
     x0, y0, x1, y1 = rle.tight_box(picture.mask) or (0.0, 0.0, width - 1.0, height - 1.0)
     return {
-        "prompt_id": f"{picture.key}_0", "key": picture.key, "prompt_set": "gt_box", "kind": "box", "x0": x0, "y0": y0,
-        "x1": x1, "y1": y1, "points": None, "labels": None, "rle": None, "height": height, "width": width,
-        "score": None, "category_id": 1, "track_id": None, "instance_id": f"{picture.key}_0",
-    }  # fmt: skip
+        "prompt_id": f"{picture.key}_0",
+        "key": picture.key,
+        "prompt_set": "gt_box",
+        "kind": "box",
+        "x0": x0,
+        "y0": y0,
+        "x1": x1,
+        "y1": y1,
+        "points": None,
+        "labels": None,
+        "rle": None,
+        "height": height,
+        "width": width,
+        "score": None,
+        "category_id": 1,
+        "track_id": None,
+        "instance_id": f"{picture.key}_0",
+    }
 
 
 def resized(image: Image, mask: Mask, scale: float) -> tuple[Image, Mask]:
@@ -138,7 +197,10 @@ def resized(image: Image, mask: Mask, scale: float) -> tuple[Image, Mask]:
 def cropped(image: Image, mask: Mask, rng: np.random.Generator, side: float) -> tuple[Image, Mask]:
     """A window of `side` of the height and of the width, anywhere."""
     height, width = round(image.shape[0] * side), round(image.shape[1] * side)
-    y, x = int(rng.integers(image.shape[0] - height + 1)), int(rng.integers(image.shape[1] - width + 1))
+    y, x = (
+        int(rng.integers(image.shape[0] - height + 1)),
+        int(rng.integers(image.shape[1] - width + 1)),
+    )
     return image[y : y + height, x : x + width], mask[y : y + height, x : x + width]
 
 

@@ -2,8 +2,8 @@
 
     python perf/data/overlap_hash.py [--json FILE]
 
-`ratio` is the images per second of hashing over those of decoding alone. The target is 0.7 for the training set as a
-whole (typical sizes of its sources), which the last line sums up.
+`ratio` is the images per second of hashing over those of decoding alone. The target is 0.7 for the
+training set as a whole (typical sizes of its sources), which the last line sums up.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ from perf.data.overlap_recall import dead_leaves
 
 SIZES = {
     # what: (height, width, how many of HQSeg-44K's images are about that large)
-    "FSS-1000": (224, 224, 10_000), "ECSSD, MSRA-10K, DUTS": (300, 400, 26_572), "COCO": (480, 640, 0),
-    "1 megapixel": (853, 1280, 0), "ThinObject-5K": (1200, 1600, 4748), "DIS5K": (1700, 2560, 3000),
+    "FSS-1000": (224, 224, 10_000),
+    "ECSSD, MSRA-10K, DUTS": (300, 400, 26_572),
+    "COCO": (480, 640, 0),
+    "1 megapixel": (853, 1280, 0),
+    "ThinObject-5K": (1200, 1600, 4748),
+    "DIS5K": (1700, 2560, 3000),
     "DIS5K, largest": (2667, 4000, 0),
-}  # fmt: skip
+}
 
 
 def photograph(height: int, width: int) -> Any:
@@ -62,25 +66,37 @@ def measure() -> list[dict[str, Any]]:
         digesting = seconds(lambda image=image: digest(image.data))
         rows.append(
             {
-                "what": name, "of_training_set": count, "height": height, "width": width, "decode_ms": round(1000 * decode, 3),
-                "hash_ms": round(1000 * hashing, 3), "digest_ms": round(1000 * digesting, 3),
+                "what": name,
+                "of_training_set": count,
+                "height": height,
+                "width": width,
+                "decode_ms": round(1000 * decode, 3),
+                "hash_ms": round(1000 * hashing, 3),
+                "digest_ms": round(1000 * digesting, 3),
                 "ratio": round(decode / hashing, 3),
             }
-        )  # fmt: skip
+        )
     return rows
 
 
 def total(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The whole training set: minutes of decoding and of hashing, and their ratio."""
-    decode, hashing = (sum(row[k] * row["of_training_set"] for row in rows) / 60_000 for k in ("decode_ms", "hash_ms"))
+    decode, hashing = (
+        sum(row[k] * row["of_training_set"] for row in rows) / 60_000
+        for k in ("decode_ms", "hash_ms")
+    )
     return {
-        "what": "HQSeg-44K", "decode_minutes": round(decode, 2), "hash_minutes": round(hashing, 2),
+        "what": "HQSeg-44K",
+        "decode_minutes": round(decode, 2),
+        "hash_minutes": round(hashing, 2),
         "ratio": round(decode / hashing, 3),
-    }  # fmt: skip
+    }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = measure()

@@ -1,9 +1,9 @@
 """Recall and precision of the overlap gate on planted copies and composites.
 
-Scenes are rendered (the embedded sample's families, and "dead leaves" with 1/f textures, whose statistics are nearer
-to photographs'); each becomes an evaluation image. Training images are disguised copies of them, composites that
-share only the background or only the foreground, and as many unrelated scenes of the same families. The real gate
-runs on real folders.
+Scenes are rendered (the embedded sample's families, and "dead leaves" with 1/f textures, whose
+statistics are nearer to photographs'); each becomes an evaluation image. Training images are
+disguised copies of them, composites that share only the background or only the foreground, and as
+many unrelated scenes of the same families. The real gate runs on real folders.
 
     python perf/data/overlap_recall.py [--scenes 60] [--full] [--json FILE]
 
@@ -26,10 +26,25 @@ import cv2
 import numpy as np
 from numpy.random import Generator, default_rng
 
-from hqsam_datasets.embedded.scenes import EVAL_FAMILIES, TRAIN_FAMILIES, Scene, compose, render_scene
+from hqsam_datasets.embedded.scenes import (
+    EVAL_FAMILIES,
+    TRAIN_FAMILIES,
+    Scene,
+    compose,
+    render_scene,
+)
 from hqsam_datasets.formats.manifest import read_rows
 from hqsam_datasets.overlap.gate import OverlapOptions, find_overlap
-from perf.data.overlap_folders import Image, Mask, Picture, cropped, quiet, resized, write_benchmark, write_source
+from perf.data.overlap_folders import (
+    Image,
+    Mask,
+    Picture,
+    cropped,
+    quiet,
+    resized,
+    write_benchmark,
+    write_source,
+)
 
 Disguise = Callable[[Generator, Image, Mask], tuple[Image, Mask, int]]
 SIZES = ((240, 320), (300, 300), (360, 270), (250, 400))
@@ -70,7 +85,9 @@ def _leaf(rng: Generator, height: int, width: int, radius: float) -> Any:
     centre = rng.uniform((0.1 * width, 0.1 * height), (0.9 * width, 0.9 * height))
     n = int(rng.integers(3, 12))
     angles = np.sort(rng.uniform(0, 2 * np.pi, n))
-    corners = centre + (radius * rng.uniform(0.4, 1.2, n))[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    corners = centre + (radius * rng.uniform(0.4, 1.2, n))[:, None] * np.stack(
+        [np.cos(angles), np.sin(angles)], 1
+    )
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [corners.astype(np.int32)], 255, cv2.LINE_AA)
     return cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.5)).astype(np.float32) / 255
@@ -96,7 +113,9 @@ def _crop(rng: Generator, image: Image, mask: Mask) -> tuple[Image, Mask, int]:
 def _composite(rng: Generator, image: Image, mask: Mask) -> tuple[Image, Mask, int]:
     """A training object on the picture, which is cropped a little or not at all."""
     height, width = image.shape[:2]
-    guest = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width, fill=(0.45, 0.7), clutter=0)
+    guest = render_scene(
+        rng=rng, families=TRAIN_FAMILIES, height=height, width=width, fill=(0.45, 0.7), clutter=0
+    )
     pasted = compose(background=image, objects=guest.objects), guest.objects[0].alpha > 0.5
     return *(cropped(*pasted, rng, 0.85) if rng.random() < 0.5 else pasted), 85
 
@@ -107,7 +126,9 @@ def _foreground(rng: Generator, image: Image, mask: Mask) -> tuple[Image, Mask, 
     host = scene((int(rng.integers(2**31)), 0), TRAIN_FAMILIES)[0]
     host = cv2.resize(host, (width, height), interpolation=cv2.INTER_AREA)
     scale = rng.uniform(0.75, 1.15)
-    shift = rng.uniform(-0.06, 0.06, 2) * (width, height) + (1 - scale) / 2 * np.array([width, height])
+    shift = rng.uniform(-0.06, 0.06, 2) * (width, height) + (1 - scale) / 2 * np.array(
+        [width, height]
+    )
     move = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6)
     alpha = cv2.warpAffine(soft, move, (width, height))[..., None]
@@ -123,12 +144,22 @@ def _scaled(rng: Generator, image: Image, mask: Mask) -> tuple[Image, Mask, int]
 
 
 def _brighter(rng: Generator, image: Image, mask: Mask) -> tuple[Image, Mask, int]:
-    gain, offset = (rng.uniform(1.1, 1.3), rng.uniform(5, 25)) if rng.random() < 0.5 else (rng.uniform(0.55, 0.85), 0.0)
+    gain, offset = (
+        (rng.uniform(1.1, 1.3), rng.uniform(5, 25))
+        if rng.random() < 0.5
+        else (rng.uniform(0.55, 0.85), 0.0)
+    )
     return np.clip(image * gain + offset, 0, 255).astype(np.uint8), mask, 88
 
 
 def _grey(rng: Generator, image: Image, mask: Mask) -> tuple[Image, Mask, int]:
-    return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8), mask, 88
+    return (
+        np.asarray(
+            cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8
+        ),
+        mask,
+        88,
+    )
 
 
 DISGUISES: dict[str, Disguise] = {
@@ -159,11 +190,17 @@ def measure(n_scenes: int, folder: Path, first: int = 0) -> dict[str, Any]:
         first: number of the first scene.
 
     Returns:
-        `recall` per disguise, `recall_copies`, `recall_composites`, `precision` (share of the reported pairs that
-        were planted), the false pairs, and seconds for the search.
+        `recall` per disguise, `recall_copies`, `recall_composites`, `precision` (share of the
+        reported pairs that were planted), the false pairs, and seconds for the search.
     """
-    originals = [(f"eval_{i:04d}", *scene((1, first + i), EVAL_FAMILIES)[:2]) for i in range(n_scenes)]
-    planted = {(f"train_{name}-{i:04d}", f"eval_{i:04d}"): name for name in DISGUISES for i in range(n_scenes)}
+    originals = [
+        (f"eval_{i:04d}", *scene((1, first + i), EVAL_FAMILIES)[:2]) for i in range(n_scenes)
+    ]
+    planted = {
+        (f"train_{name}-{i:04d}", f"eval_{i:04d}"): name
+        for name in DISGUISES
+        for i in range(n_scenes)
+    }
     evaluation = (Picture(key, image, mask) for key, image, mask in originals)
     benchmarks = {"eval": write_benchmark(folder / "benchmarks" / "eval", "eval", evaluation)}
     training = itertools.chain(_disguised(originals, first), _unrelated(n_scenes, first))
@@ -171,10 +208,15 @@ def measure(n_scenes: int, folder: Path, first: int = 0) -> dict[str, Any]:
     del originals
     start = time.perf_counter()
     out = folder / "overlap"
-    summary = find_overlap(samples=samples, benchmarks=benchmarks, out=out, options=OverlapOptions(), progress=quiet)
+    summary = find_overlap(
+        samples=samples, benchmarks=benchmarks, out=out, options=OverlapOptions(), progress=quiet
+    )
     seconds = time.perf_counter() - start
     rows = [row for row in read_rows(out / "pairs.parquet") if row["scope"] == "eval"]
-    return _score(rows, planted, n_scenes) | {"seconds": round(seconds, 1), "candidates": summary["candidates"]}
+    return _score(rows, planted, n_scenes) | {
+        "seconds": round(seconds, 1),
+        "candidates": summary["candidates"],
+    }
 
 
 def _disguised(originals: list[tuple[str, Image, Mask]], first: int) -> Iterator[Picture]:
@@ -182,7 +224,9 @@ def _disguised(originals: list[tuple[str, Image, Mask]], first: int) -> Iterator
     for number, (name, disguise) in enumerate(DISGUISES.items()):
         for i, (_, image, mask) in enumerate(originals):
             made, made_mask, quality = disguise(default_rng((3, number, first + i)), image, mask)
-            yield Picture(f"train_{name}-{i:04d}", np.ascontiguousarray(made), made_mask.copy(), quality)
+            yield Picture(
+                f"train_{name}-{i:04d}", np.ascontiguousarray(made), made_mask.copy(), quality
+            )
 
 
 def _unrelated(n_scenes: int, first: int) -> Iterator[Picture]:
@@ -191,7 +235,9 @@ def _unrelated(n_scenes: int, first: int) -> Iterator[Picture]:
         yield Picture(f"train_other-{i:04d}", *scene((2, first + i), EVAL_FAMILIES)[:2], 90)
 
 
-def _score(rows: list[dict[str, Any]], planted: dict[tuple[str, str], str], n_scenes: int) -> dict[str, Any]:
+def _score(
+    rows: list[dict[str, Any]], planted: dict[tuple[str, str], str], n_scenes: int
+) -> dict[str, Any]:
     found = {(row["train_key"], row["key"]): row for row in rows}
     hits = dict.fromkeys(DISGUISES, 0)
     for pair, name in planted.items():
@@ -205,16 +251,26 @@ def _score(rows: list[dict[str, Any]], planted: dict[tuple[str, str], str], n_sc
         "recall_copies": sum(hits[name] for name in copies) / (n_scenes * len(copies)),
         "recall_composites": sum(hits[name] for name in COMPOSITES) / (n_scenes * len(COMPOSITES)),
         "precision": 1 - len(false) / max(1, len(found)),
-        "false_pairs": [{k: row[k] for k in row if k not in ("affine", "scope", "source", "group")} for row in false],
+        "false_pairs": [
+            {k: row[k] for k in row if k not in ("affine", "scope", "source", "group")}
+            for row in false
+        ],
         "missed": sorted(pair[0] for pair in planted if pair not in found),
     }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scenes", type=int, default=60)
     parser.add_argument("--full", action="store_true", help="520 scenes")
-    parser.add_argument("--first", type=int, default=0, help="number of the first scene: other numbers, other scenes")
+    parser.add_argument(
+        "--first",
+        type=int,
+        default=0,
+        help="number of the first scene: other numbers, other scenes",
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", type=Path, help="folder to write the data to and leave them")
     arguments = parser.parse_args()

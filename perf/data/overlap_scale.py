@@ -1,13 +1,16 @@
 """Time of the overlap search at full scale: 44,000 training against 60,000 evaluation images, after hashing.
 
-The fingerprints are synthetic but keep the distribution of real ones: each image takes the local features of a
-rendered scene with a fifth of their bits and all positions changed; its PDQ bits are random. Some training images are
-given a noisy copy of an evaluation image's features, to see that the search still finds them among 5.8 million.
+The fingerprints are synthetic but keep the distribution of real ones: each image takes the local
+features of a rendered scene with a fifth of their bits and all positions changed; its PDQ bits are
+random. Some training images are given a noisy copy of an evaluation image's features, to see that
+the search still finds them among 5.8 million.
 
-    python perf/data/overlap_scale.py [--train 44000] [--eval 60000] [--slice 512] [--full] [--json FILE]
+    python perf/data/overlap_scale.py [--train 44000] [--eval 60000] [--slice 512] [--full] [--json
+    FILE]
 
-With `--slice N` only the first N training images are searched; the time of the search (not that of building the index) is
-scaled up. `--full` searches all. Processor time is given beside wall time: on a busy machine only the former means something.
+With `--slice N` only the first N training images are searched; the time of the search (not that of
+building the index) is scaled up. `--full` searches all. Processor time is given beside wall time:
+on a busy machine only the former means something.
 """
 
 from __future__ import annotations
@@ -46,10 +49,13 @@ def synthetic(base: TileTable, n_images: int, rng: Generator) -> TileTable:
     noise = [rng.integers(0, 256, (len(pick), base.bits.shape[1]), np.uint8) for _ in range(4)]
     flips = noise[0] & noise[1] & (noise[2] | noise[3])
     return TileTable(
-        bits=base.bits[pick] ^ flips, x=rng.uniform(0, 256, len(pick)), y=rng.uniform(0, 192, len(pick)),
-        level=base.level[pick], image=np.repeat(np.arange(n_images), 96),
+        bits=base.bits[pick] ^ flips,
+        x=rng.uniform(0, 256, len(pick)),
+        y=rng.uniform(0, 192, len(pick)),
+        level=base.level[pick],
+        image=np.repeat(np.arange(n_images), 96),
         frame=np.tile([256.0, 192.0], (n_images, 1)),
-    )  # fmt: skip
+    )
 
 
 def plant(train: TileTable, other: TileTable, n_planted: int, rng: Generator) -> None:
@@ -59,7 +65,11 @@ def plant(train: TileTable, other: TileTable, n_planted: int, rng: Generator) ->
         shape = (12, train.bits.shape[1], 8)
         flips = np.packbits((rng.random(shape) < 0.1).astype(np.uint8), axis=2)[..., 0]
         train.bits[at] = other.bits[to] ^ flips
-        train.x[at], train.y[at], train.level[at] = other.x[to] * 0.9 + 5, other.y[to] * 0.9 + 5, other.level[to]
+        train.x[at], train.y[at], train.level[at] = (
+            other.x[to] * 0.9 + 5,
+            other.y[to] * 0.9 + 5,
+            other.level[to],
+        )
 
 
 def measure(n_train: int, n_eval: int, n_slice: int) -> dict[str, Any]:
@@ -86,12 +96,17 @@ def measure(n_train: int, n_eval: int, n_slice: int) -> dict[str, Any]:
     factor = n_train / n_run
     wall, cpu = (build[k] + (tiles[k] - build[k] + pdq[k]) * factor for k in (0, 1))
     return {
-        "n_train": n_train, "n_eval": n_eval, "n_searched": n_run,
-        "wall_minutes": round(wall / 60, 2), "cpu_minutes": round(cpu / 60, 2), "index_cpu_s": round(build[1], 1),
-        "tile_candidates_per_image": round(len(found) / n_run, 3), "pdq_candidates": len(whole),
+        "n_train": n_train,
+        "n_eval": n_eval,
+        "n_searched": n_run,
+        "wall_minutes": round(wall / 60, 2),
+        "cpu_minutes": round(cpu / 60, 2),
+        "index_cpu_s": round(build[1], 1),
+        "tile_candidates_per_image": round(len(found) / n_run, 3),
+        "pdq_candidates": len(whole),
         "planted_found": sum((k, 7 * k) in hits for k in range(n_planted)) / max(1, n_planted),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-    }  # fmt: skip
+    }
 
 
 class _Clock:
@@ -107,7 +122,9 @@ class _Clock:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", type=int, default=44_000)
     parser.add_argument("--eval", type=int, default=60_000)
     parser.add_argument("--slice", type=int, default=512)

@@ -2,8 +2,8 @@
 
     python -m perf metrics/boundary_ap [--full]
 
-Without --full a quarter of the images. faster-coco-eval does not run on the large pictures: minutes a round.
-All programs must give the same AP, AP50 and AP75.
+Without --full a quarter of the images. faster-coco-eval does not run on the large pictures: minutes
+a round. All programs must give the same AP, AP50 and AP75.
 """
 
 from __future__ import annotations
@@ -16,12 +16,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from perf.metrics.programs import Program, faster_coco_eval, original, ours, prepare_vernier, vernier
+from perf.metrics.programs import (
+    Program,
+    faster_coco_eval,
+    original,
+    ours,
+    prepare_vernier,
+    vernier,
+)
 from perf.metrics.workloads import Workload, make_coco
 from perf.table import Row, finish
 
-# Ratios that the project promises: (workload, dilation ratio) -> program -> how many times our time its own must be.
-# faster-coco-eval's work grows with the dilation: the promise about it is at the default ratio.
+# Ratios that the project promises: (workload, dilation ratio) -> program -> how many times our time
+# its own must be. faster-coco-eval's work grows with the dilation: the promise about it is at the
+# default ratio.
 TARGETS = {
     ("coco", 0.02): {"original": 8.0, "faster-coco-eval": 20.0, "vernier": 1.0},
     ("coco", 0.01): {"original": 8.0, "vernier": 1.0},
@@ -58,7 +66,11 @@ def run(work: Workload, ratio: float, *, rounds: int) -> tuple[list[Row], dict[s
             numbers[name] = program(work.gt, work.dt, ratio)
             seconds[name].append(time.perf_counter() - begin)
     best = {name: min(times) for name, times in seconds.items()}
-    worst = max(abs(a - b) for values in numbers.values() for a, b in zip(values, numbers["original"], strict=True))
+    worst = max(
+        abs(a - b)
+        for values in numbers.values()
+        for a, b in zip(values, numbers["original"], strict=True)
+    )
     return table(work, ratio, best, worst), {"seconds": seconds, "numbers": numbers}
 
 
@@ -70,25 +82,39 @@ def table(work: Workload, ratio: float, best: dict[str, float], worst: float) ->
     for name in (one for one in best if one not in OURS):
         target = TARGETS[work.name, ratio].get(name, 0.0)
         rows.append(Row.at_least(f"{where}: as fast as {name}", best[name] / quickest, target))
-    rows.append(Row(f"{where}: largest difference of an AP", f"{worst:.0e}", f"<= {EQUAL:g}", worst <= EQUAL))
+    rows.append(
+        Row(
+            f"{where}: largest difference of an AP", f"{worst:.0e}", f"<= {EQUAL:g}", worst <= EQUAL
+        )
+    )
     return rows
 
 
 def main() -> int:
     """Prints the table; 1 when a ratio is missed or numbers differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="the full sizes: 7,200 masks, 144 large masks")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="the full sizes: 7,200 masks, 144 large masks"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--keep", type=Path, help="folder for the synthetic files (default: a temporary one)")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the synthetic files (default: a temporary one)"
+    )
     options = parser.parse_args()
     rows: list[Row] = []
     detail: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         images, large = (400, 16) if options.full else (100, 4)
-        coco = make_coco(folder / str(images), "coco", images=images, height=480, width=640, gt=9, dt=9)
-        big = make_coco(folder / str(large), "big", images=large, height=2400, width=3200, gt=3, dt=6)
+        coco = make_coco(
+            folder / str(images), "coco", images=images, height=480, width=640, gt=9, dt=9
+        )
+        big = make_coco(
+            folder / str(large), "big", images=large, height=2400, width=3200, gt=3, dt=6
+        )
         for work, ratio in ((coco, 0.02), (coco, 0.01), (big, 0.02)):
             more, raw = run(work, ratio, rounds=options.rounds)
             rows += more

@@ -2,7 +2,8 @@
 
     python -m perf metrics/growth [--full]
 
-Time must grow linearly with masks and with pixels, and not with the dilation; peak memory stays under 1 GB.
+Time must grow linearly with masks and with pixels, and not with the dilation; peak memory stays
+under 1 GB.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from perf.metrics.workloads import Workload, make_coco
 from perf.table import Row, finish
 
 LIMIT_GB = 1.0
-# How many times the time may grow: linearly with masks and pixels, not with the dilation, and a quarter for noise.
+# How many times the time may grow: linearly with masks and pixels, not with the dilation, and a
+# quarter for noise.
 GROWTH = {"twice the masks": 2.5, "four times the pixels": 5.0, "four times the dilation": 1.25}
 _CODE = """
 import json, resource, sys, time
@@ -49,8 +51,14 @@ def cases(folder: Path, images: int) -> dict[str, tuple[Workload, float]]:
     return {
         "base": (base, 0.02),
         "narrow": (base, 0.005),
-        "half": (make_coco(folder, "half", images=images // 2, height=2400, width=3200, **sizes), 0.02),
-        "small": (make_coco(folder, "small", images=images, height=1200, width=1600, **sizes), 0.02),
+        "half": (
+            make_coco(folder, "half", images=images // 2, height=2400, width=3200, **sizes),
+            0.02,
+        ),
+        "small": (
+            make_coco(folder, "small", images=images, height=1200, width=1600, **sizes),
+            0.02,
+        ),
     }
 
 
@@ -62,15 +70,23 @@ def table(found: dict[str, tuple[float, float]], masks: int) -> list[Row]:
         Row(f"{where}: processor time", f"{seconds:.2f} s"),
         Row.at_most(f"{where}: peak memory", peak, LIMIT_GB, "GB"),
     ]
-    grows = {"twice the masks": "half", "four times the pixels": "small", "four times the dilation": "narrow"}
+    grows = {
+        "twice the masks": "half",
+        "four times the pixels": "small",
+        "four times the dilation": "narrow",
+    }
     for name, case in grows.items():
-        rows.append(Row.at_most(f"{where}: {name} cost", seconds / found[case][0], GROWTH[name], "x"))
+        rows.append(
+            Row.at_most(f"{where}: {name} cost", seconds / found[case][0], GROWTH[name], "x")
+        )
     return rows
 
 
 def main() -> int:
     """Prints the table; 1 when time or memory grows too fast."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--full", action="store_true", help="16 images instead of 4")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

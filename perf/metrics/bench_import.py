@@ -20,9 +20,12 @@ FUNCTIONS = "from hqsam_metrics import boundary_band, boundary_iou, mask_iou"
 
 def seconds(statement: str, rounds: int) -> float:
     """The least time that a fresh interpreter takes for `statement`, third-party imports included."""
-    code = f"import time; begin = time.perf_counter(); {statement}; print(time.perf_counter() - begin)"
+    code = (
+        f"import time; begin = time.perf_counter(); {statement}; print(time.perf_counter() - begin)"
+    )
     runs = [
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True) for _ in range(rounds)
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        for _ in range(rounds)
     ]
     return min(float(run.stdout) for run in runs)
 

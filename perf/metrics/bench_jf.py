@@ -2,9 +2,10 @@
 
     python -m perf metrics/jf [--full]
 
-Three forms of that dilation are timed: skimage's by a footprint (the formulation of the DAVIS program's text, which the
-promise is about), skimage's by a distance transform, and OpenCV's by a footprint (what the program's last version calls).
-All of them read the pictures themselves, sequence by sequence in turn with this package, and must give the same J and F.
+Three forms of that dilation are timed: skimage's by a footprint (the formulation of the DAVIS
+program's text, which the promise is about), skimage's by a distance transform, and OpenCV's by a
+footprint (what the program's last version calls). All of them read the pictures themselves,
+sequence by sequence in turn with this package, and must give the same J and F.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ Values = dict[int, list[tuple[float, float]]]
 DILATIONS: dict[str, Dilate] = {
     "skimage, disk footprint": lambda mask, radius: footprint_dilation(mask, disk(radius)),
     "skimage, distance transform": isotropic_dilation,
-    "OpenCV, disk footprint": lambda mask, radius: cv2.dilate(mask.view(np.uint8), disk(radius)).view(np.bool_),
+    "OpenCV, disk footprint": lambda mask, radius: cv2.dilate(
+        mask.view(np.uint8), disk(radius)
+    ).view(np.bool_),
 }
 TARGETS = {"skimage, disk footprint": TARGET}
 
@@ -97,7 +100,9 @@ def run(root: Path) -> list[Row]:
             begin = time.perf_counter()
             values = theirs(one, dilate)
             seconds[program] += time.perf_counter() - begin
-            gaps = [np.abs(np.array(values[s.object]) - np.stack([s.j, s.f], 1)).max() for s in scores]
+            gaps = [
+                np.abs(np.array(values[s.object]) - np.stack([s.j, s.f], 1)).max() for s in scores
+            ]
             worst = max(worst, *map(float, gaps))
     return table(sum(len(one.frames) - 2 for one in sequences), seconds, worst)
 
@@ -108,15 +113,23 @@ def table(frames: int, seconds: dict[str, float], worst: float) -> list[Row]:
     rows = [Row(f"{where}: {name}", f"{value:.2f} s") for name, value in seconds.items()]
     mine = seconds["ours (1 process)"]
     rows += [
-        Row.at_least(f"{where}: as fast as {name}", seconds[name] / mine, TARGETS.get(name, 0.0)) for name in DILATIONS
+        Row.at_least(f"{where}: as fast as {name}", seconds[name] / mine, TARGETS.get(name, 0.0))
+        for name in DILATIONS
     ]
-    return [*rows, Row(f"{where}: largest difference", f"{worst:.0e}", f"<= {EQUAL:g}", worst <= EQUAL)]
+    return [
+        *rows,
+        Row(f"{where}: largest difference", f"{worst:.0e}", f"<= {EQUAL:g}", worst <= EQUAL),
+    ]
 
 
 def main() -> int:
     """Prints the table; 1 when the ratio is missed or numbers differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="6 sequences of 60 frames instead of 2 of 12")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="6 sequences of 60 frames instead of 2 of 12"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -2,8 +2,8 @@
 
     python -m perf metrics/lvis [--full]
 
-Without --full a fortieth of the images. The peak is that of the scoring process and its workers together (Linux: their
-proportional set sizes, looked at up to four times a second).
+Without --full a fortieth of the images. The peak is that of the scoring process and its workers
+together (Linux: their proportional set sizes, looked at up to four times a second).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from perf.metrics.workloads import Workload, make_lvis
 from perf.table import Row, finish
 
 LIMIT_MINUTES, LIMIT_GB = 15.0, 12.0
-# The memory is looked at four times a second, or less often when that would cost more than a twentieth of a core.
+# The memory is looked at four times a second, or less often when that would cost more than a
+# twentieth of a core.
 INTERVAL_S, SHARE = 0.25, 20
 _CODE = """
 import json, sys
@@ -68,12 +69,20 @@ def watched(command: list[str]) -> tuple[float, float, str]:
 
 def run(work: Workload, iou_type: str, workers: int) -> list[Row]:
     """Runs the command once."""
-    seconds, peak, text = watched([sys.executable, "-c", _CODE, str(work.dt), str(work.gt), iou_type, str(workers)])
+    seconds, peak, text = watched(
+        [sys.executable, "-c", _CODE, str(work.dt), str(work.gt), iou_type, str(workers)]
+    )
     size = (work.dt.stat().st_size + work.gt.stat().st_size) / 1e9
-    where = f"LVIS, {iou_type}, {work.n_images:,} images, {work.n_masks:,} masks, {size:.2g} GB of JSON, {workers} processes"
+    where = (
+        f"LVIS, {iou_type}, {work.n_images:,} images, {work.n_masks:,} masks, {size:.2g} GB of "
+        f"JSON, {workers} processes"
+    )
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return [
-        Row(f"{where}: processor time of all processes", f"{(used.ru_utime + used.ru_stime) / 60:.1f} min"),
+        Row(
+            f"{where}: processor time of all processes",
+            f"{(used.ru_utime + used.ru_stime) / 60:.1f} min",
+        ),
         Row.at_most(f"{where}: time", seconds / 60, LIMIT_MINUTES, "min"),
         Row.at_most(f"{where}: peak memory of all processes", peak, LIMIT_GB, "GB"),
         Row(f"{where}: AP", f"{json.loads(text)['AP']:.6f}"),
@@ -82,12 +91,16 @@ def run(work: Workload, iou_type: str, workers: int) -> list[Row]:
 
 def main() -> int:
     """Prints the table; 1 when time or memory is above the limit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--iou-type", default="boundary", choices=["segm", "boundary"])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--keep", type=Path, help="folder for the synthetic files (default: a temporary one)")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the synthetic files (default: a temporary one)"
+    )
     options = parser.parse_args()
     part = 1 if options.full else 40
     with tempfile.TemporaryDirectory() as temporary:

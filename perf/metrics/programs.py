@@ -21,8 +21,12 @@ def ours(workers: int) -> Program:
     """This package with that many processes."""
 
     def run(gt: Path, dt: Path, ratio: float) -> Numbers:
-        found = score_coco_files(pred=dt, gt=gt, iou_type="boundary", dilation_ratio=ratio, workers=workers).metrics
-        return tuple(-1.0 if found[name] is None else float(found[name]) for name in ("AP", "AP50", "AP75"))  # type: ignore[arg-type, return-value]
+        found = score_coco_files(
+            pred=dt, gt=gt, iou_type="boundary", dilation_ratio=ratio, workers=workers
+        ).metrics
+        return tuple(
+            -1.0 if found[name] is None else float(found[name]) for name in ("AP", "AP50", "AP75")
+        )  # type: ignore[arg-type, return-value]
 
     return run
 
@@ -40,7 +44,9 @@ def faster_coco_eval(gt: Path, dt: Path, ratio: float) -> Numbers:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(gt))
         found = truth.loadRes(str(dt))
-        program = COCOeval_faster(truth, found, iouType="boundary", boundary_dilation_ratio=ratio, boundary_cpu_count=2)
+        program = COCOeval_faster(
+            truth, found, iouType="boundary", boundary_dilation_ratio=ratio, boundary_cpu_count=2
+        )
         program.evaluate()
         program.accumulate()
         program.summarize()
@@ -53,7 +59,9 @@ def vernier(gt: Path, dt: Path, ratio: float) -> Numbers:
 
     program = Evaluator(iou=Boundary(dilation_ratio=ratio), parity_mode="strict")
     data = dt.with_suffix(".vernier.json")
-    summary = program.evaluate(CocoDataset.from_json(gt.read_bytes()), data.read_bytes(), num_threads=2)
+    summary = program.evaluate(
+        CocoDataset.from_json(gt.read_bytes()), data.read_bytes(), num_threads=2
+    )
     return tuple(map(float, np.asarray(summary.stats)[:3]))  # type: ignore[return-value]
 
 

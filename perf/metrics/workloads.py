@@ -48,11 +48,21 @@ def disturbed(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 
 
 def make_coco(
-    folder: Path, name: str, *, images: int, height: int, width: int, gt: int, dt: int, seed: int = 0
+    folder: Path,
+    name: str,
+    *,
+    images: int,
+    height: int,
+    width: int,
+    gt: int,
+    dt: int,
+    seed: int = 0,
 ) -> Workload:
     """Writes a COCO set: `gt` objects and `dt` detections an image, ten categories."""
     folder.mkdir(parents=True, exist_ok=True)
-    out = Workload(name, folder / f"{name}-gt.json", folder / f"{name}-dt.json", images, images * (gt + dt))
+    out = Workload(
+        name, folder / f"{name}-gt.json", folder / f"{name}-dt.json", images, images * (gt + dt)
+    )
     if out.dt.exists():
         return out
     rng = np.random.default_rng(seed)
@@ -68,19 +78,26 @@ def make_coco(
         for mask, category in zip(masks, categories, strict=True):
             truth["annotations"].append(
                 {
-                    "id": len(truth["annotations"]) + 1, "image_id": image["id"], "category_id": category, "iscrowd": 0,
-                    "area": float(mask.sum()), "bbox": list(cv2.boundingRect(mask)), "segmentation": encode_rle(mask),
+                    "id": len(truth["annotations"]) + 1,
+                    "image_id": image["id"],
+                    "category_id": category,
+                    "iscrowd": 0,
+                    "area": float(mask.sum()),
+                    "bbox": list(cv2.boundingRect(mask)),
+                    "segmentation": encode_rle(mask),
                 }
-            )  # fmt: skip
+            )
         for n in range(dt):
             which = n % gt
             mask = disturbed(rng, masks[which]) if rng.random() < 0.85 else blob(rng, height, width)
             results.append(
                 {
-                    "image_id": image["id"], "category_id": categories[which], "score": round(float(rng.random()), 4),
+                    "image_id": image["id"],
+                    "category_id": categories[which],
+                    "score": round(float(rng.random()), 4),
                     "segmentation": encode_rle(mask),
                 }
-            )  # fmt: skip
+            )
     out.gt.write_text(json.dumps(truth))
     out.dt.write_text(json.dumps(results))
     return out
@@ -90,7 +107,13 @@ def make_lvis(folder: Path, *, images: int, annotations: int, dets: int, seed: i
     """Writes an LVIS-size set at 480x640: `annotations` in all, `dets` detections an image, 1203 categories."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"lvis-{images}-{annotations}-{dets}"
-    out = Workload(name, folder / f"{name}-gt.json", folder / f"{name}-dt.json", images, annotations + images * dets)
+    out = Workload(
+        name,
+        folder / f"{name}-gt.json",
+        folder / f"{name}-dt.json",
+        images,
+        annotations + images * dets,
+    )
     if out.dt.exists():
         return out
     rng = np.random.default_rng(seed)
@@ -112,26 +135,38 @@ def make_lvis(folder: Path, *, images: int, annotations: int, dets: int, seed: i
             for shape, category in zip(which.tolist(), kinds.tolist(), strict=True):
                 anns += 1
                 code, area = shapes[shape]
-                line = {"id": anns, "image_id": image + 1, "category_id": category, "area": area, "segmentation": code}
+                line = {
+                    "id": anns,
+                    "image_id": image + 1,
+                    "category_id": category,
+                    "area": area,
+                    "segmentation": code,
+                }
                 file.write(("" if anns == 1 else ", ") + json.dumps(line))
         negative = [rng.choice(1203, 12, p=weights) + 1 for _ in range(images)]
         head = [
             {
-                "id": i + 1, "height": 480, "width": 640, "not_exhaustive_category_ids": negative[i][:1].tolist(),
+                "id": i + 1,
+                "height": 480,
+                "width": 640,
+                "not_exhaustive_category_ids": negative[i][:1].tolist(),
                 "neg_category_ids": np.setdiff1d(negative[i][1:], rows[i][1]).tolist(),
             }
             for i in range(images)
-        ]  # fmt: skip
+        ]
         file.write(f'], "images": {json.dumps(head)}, "categories": {json.dumps(categories)}}}')
     _write_lvis_results(out.dt, rows, copies, dets, rng)
     return out
 
 
-def _write_lvis_results(path: Path, rows: Any, copies: Any, dets: int, rng: np.random.Generator) -> None:
+def _write_lvis_results(
+    path: Path, rows: Any, copies: Any, dets: int, rng: np.random.Generator
+) -> None:
     with path.open("w") as file:
         file.write("[")
         for image, (which, kinds) in enumerate(rows):
-            # Most detections are of the image's own categories, as a detector's are after the federated filter.
+            # Most detections are of the image's own categories, as a detector's are after the
+            # federated filter.
             pick = rng.integers(0, max(1, len(which)), dets)
             foreign = rng.random(dets) < 0.3
             scores = rng.random(dets).round(4).tolist()
@@ -141,13 +176,20 @@ def _write_lvis_results(path: Path, rows: Any, copies: Any, dets: int, rng: np.r
                 shape = int(which[pick[n]]) if own else int(rng.integers(0, 400))
                 category = int(kinds[pick[n]]) if own else int(rng.integers(1, 1204))
                 code = copies[shape][n % 3]
-                line = {"image_id": image + 1, "category_id": category, "score": scores[n], "segmentation": code}
+                line = {
+                    "image_id": image + 1,
+                    "category_id": category,
+                    "score": scores[n],
+                    "segmentation": code,
+                }
                 lines.append(json.dumps(line))
             file.write(("" if image == 0 else ", ") + ", ".join(lines))
         file.write("]")
 
 
-def make_davis(folder: Path, *, sequences: int, frames: int, height: int = 480, width: int = 854) -> Path:
+def make_davis(
+    folder: Path, *, sequences: int, frames: int, height: int = 480, width: int = 854
+) -> Path:
     """Writes a DAVIS-like set with three objects a sequence, and results: `<folder>/DAVIS`, `<folder>/results`."""
     root = folder / f"davis-{sequences}-{frames}"
     listing = root / "DAVIS" / "ImageSets" / "2017" / "val.txt"

@@ -3,9 +3,10 @@
     python -m perf.model.bench_cost [--backbone NAME ...] [--rounds 3] [--json FILE] [--full]
     python -m perf.model.bench_cost --full --write      # renews the measurement that the report shows
 
-One image with one box, from pixels to a mask of 1024 x 683. Weights are random: they move none of these numbers. Both systems
-share the encoder, so it is timed once for both; images a second are of one thread's CPU time. Memory is the peak resident set of a
-fresh process, read when SAM and then when HQ-SAM has segmented its first image. Without `--full`: vit_tiny and nano.
+One image with one box, from pixels to a mask of 1024 x 683. Weights are random: they move none of
+these numbers. Both systems share the encoder, so it is timed once for both; images a second are of
+one thread's CPU time. Memory is the peak resident set of a fresh process, read when SAM and then
+when HQ-SAM has segmented its first image. Without `--full`: vit_tiny and nano.
 """
 
 from __future__ import annotations
@@ -89,12 +90,20 @@ def _timed(seconds: list[float], call: Callable[[], Any]) -> Any:
 def measure(backbone: str, rounds: int) -> list[dict[str, Any]]:
     """The rows of one backbone: SAM, HQ-SAM."""
     found = in_child("perf.model.bench_cost", backbone, str(rounds))
-    counts = {"SAM": (found["sam"], found["sam"]), "HQ-SAM": (found["head"], found["sam"] + found["head"])}
+    counts = {
+        "SAM": (found["sam"], found["sam"]),
+        "HQ-SAM": (found["head"], found["sam"] + found["head"]),
+    }
     rows = []
     for system in SYSTEMS:
         fps = 1 / (found["times"]["encode"] + found["times"][system])
         learnable, total = counts[system]
-        row = {"backbone": backbone, "system": system, "fps": float(f"{fps:.4g}"), "peak_mb": found["peaks"][system]}
+        row = {
+            "backbone": backbone,
+            "system": system,
+            "fps": float(f"{fps:.4g}"),
+            "peak_mb": found["peaks"][system],
+        }
         rows.append({**row, "total": total, "learnable": learnable})
     return rows
 
@@ -107,7 +116,10 @@ def table(results: list[dict[str, Any]]) -> list[Row]:
         learnable = f"{hq['learnable']:,} learnable, {100 * hq['learnable'] / hq['total']:.2f} %"
         rows += [
             Row(f"{name}: parameters ({learnable})", f"{sam['total']:,} and {hq['total']:,}"),
-            Row(f"{name}: images a second", f"{sam['fps']:.3g} and {hq['fps']:.3g} ({hq['fps'] / sam['fps']:.1%})"),
+            Row(
+                f"{name}: images a second",
+                f"{sam['fps']:.3g} and {hq['fps']:.3g} ({hq['fps'] / sam['fps']:.1%})",
+            ),
             Row(f"{name}: peak memory", f"{sam['peak_mb']} MB and {hq['peak_mb']} MB"),
         ]
     return rows
@@ -119,14 +131,23 @@ def commit(results: list[dict[str, Any]]) -> None:
     measured = {row["backbone"] for row in results}
     rows = [row for row in old if row["backbone"] not in measured] + results
     rows.sort(key=lambda row: (BACKBONES.index(row["backbone"]), row["system"] != "SAM"))
-    machine = f"one thread of an {processor()}, float32, random weights, one {WIDTH} x {HEIGHT} image with one box"
-    content = {"command": "python -m perf.model.bench_cost --full --write", "machine": machine, "rows": rows}
+    machine = (
+        f"one thread of an {processor()}, float32, random weights, one {WIDTH} x {HEIGHT} image "
+        f"with one box"
+    )
+    content = {
+        "command": "python -m perf.model.bench_cost --full --write",
+        "machine": machine,
+        "rows": rows,
+    }
     COMMITTED.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def main() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", action="append", choices=BACKBONES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--full", action="store_true")

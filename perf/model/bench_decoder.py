@@ -2,9 +2,10 @@
 
     python -m perf.model.bench_decoder [--boxes 100] [--rounds 3] [--json FILE] [--full]
 
-Both get the same weights and the same random image features (no encoder runs), both return boolean masks of 1024 x 683 pixels, and
-the masks must agree. CPU seconds of one thread, the two programs in turn, ratio of the medians. The authors' loop is timed on 10
-boxes a round and scaled, unless `--full`. Target: 3 times as fast.
+Both get the same weights and the same random image features (no encoder runs), both return boolean
+masks of 1024 x 683 pixels, and the masks must agree. CPU seconds of one thread, the two programs in
+turn, ratio of the medians. The authors' loop is timed on 10 boxes a round and scaled, unless
+`--full`. Target: 3 times as fast.
 """
 
 from __future__ import annotations
@@ -129,7 +130,9 @@ def measure(boxes: int, timed: int, rounds: int) -> dict[str, Any]:
         "hqsam_s": ours_s,
         "authors_s": theirs_s,
         "authors_timed_boxes": timed,
-        "largest_logit_difference": max(float(np.abs(low[n] - out[2]).max()) for n, out in enumerate(loop)),
+        "largest_logit_difference": max(
+            float(np.abs(low[n] - out[2]).max()) for n, out in enumerate(loop)
+        ),
         "differing_pixels": sum(int((masks[n] != out[0]).sum()) for n, out in enumerate(loop)),
         "compared_pixels": timed * SIZE[0] * SIZE[1],
     }
@@ -137,22 +140,39 @@ def measure(boxes: int, timed: int, rounds: int) -> dict[str, Any]:
 
 def main() -> int:
     """Print the table; 1 if the target is missed or the masks differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--boxes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    result = measure(options.boxes, options.boxes if options.full else min(10, options.boxes), options.rounds)
+    result = measure(
+        options.boxes, options.boxes if options.full else min(10, options.boxes), options.rounds
+    )
     theirs, ours = median(result["authors_s"]), median(result["hqsam_s"])
     share = result["differing_pixels"] / result["compared_pixels"]
-    what = f"{result['boxes']} boxes on a vit_b image, CPU float32: speed against the authors' predictor"
+    what = (
+        f"{result['boxes']} boxes on a vit_b image, CPU float32: speed against the authors' "
+        f"predictor"
+    )
     rows = [
-        Row.at_least(f"{what}, called per box ({theirs:.1f} s and {ours:.1f} s)", theirs / ours, TARGET),
-        Row.at_most(
-            "largest difference of the low-resolution logits", result["largest_logit_difference"], AGREEMENT, ""
+        Row.at_least(
+            f"{what}, called per box ({theirs:.1f} s and {ours:.1f} s)", theirs / ours, TARGET
         ),
-        Row.at_most(f"share of differing mask pixels, of {result['compared_pixels']:,}", share, DIFFERING, ""),
+        Row.at_most(
+            "largest difference of the low-resolution logits",
+            result["largest_logit_difference"],
+            AGREEMENT,
+            "",
+        ),
+        Row.at_most(
+            f"share of differing mask pixels, of {result['compared_pixels']:,}",
+            share,
+            DIFFERING,
+            "",
+        ),
     ]
     return finish(rows, options.json, results=[result], cpu=processor())
 

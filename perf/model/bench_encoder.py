@@ -2,9 +2,10 @@
 
     python -m perf.model.bench_encoder [--backbone vit_b] [--rounds 3] [--json FILE] [--full]
 
-Every encoding runs in a fresh process with random weights, the two programs in turn. Time is the CPU time of one thread, so a busy
-machine moves it little; the ratio is that of the medians. Memory is the peak resident set of the process. `--full` adds vit_l and
-vit_h. Targets (vit_b): 1.5 times as fast, at most 40 % of the memory; the results must agree to 1e-5.
+Every encoding runs in a fresh process with random weights, the two programs in turn. Time is the
+CPU time of one thread, so a busy machine moves it little; the ratio is that of the medians. Memory
+is the peak resident set of the process. `--full` adds vit_l and vit_h. Targets (vit_b): 1.5 times
+as fast, at most 40 % of the memory; the results must agree to 1e-5.
 """
 
 from __future__ import annotations
@@ -76,19 +77,32 @@ def rows(result: dict[str, Any]) -> list[Row]:
     seconds = [median(program["seconds"]) for program in (theirs, ours)]
     peaks = [median(program["peak_mb"]) for program in (theirs, ours)]
     times = f"{seconds[0]:.1f} s and {seconds[1]:.1f} s"
-    speed = Row.at_least(f"{name} encoder, 1024 pixels, CPU float32: speed against segment_anything ({times})",
-                     seconds[0] / seconds[1], SPEED)  # fmt: skip
-    memory = Row.at_most(f"{name} encoder: peak memory of the process ({peaks[0]:.0f} MB and {peaks[1]:.0f} MB)",
-                     100 * peaks[1] / peaks[0], MEMORY, "%")  # fmt: skip
+    speed = Row.at_least(
+        f"{name} encoder, 1024 pixels, CPU float32: speed against segment_anything ({times})",
+        seconds[0] / seconds[1],
+        SPEED,
+    )
+    memory = Row.at_most(
+        f"{name} encoder: peak memory of the process ({peaks[0]:.0f} MB and {peaks[1]:.0f} MB)",
+        100 * peaks[1] / peaks[0],
+        MEMORY,
+        "%",
+    )
     if name != "vit_b":
         speed, memory = (Row(row.what, row.value) for row in (speed, memory))
     gap = result["difference"]
-    return [speed, memory, Row.at_most(f"{name} encoder: largest difference of the results", gap, AGREEMENT, "")]
+    return [
+        speed,
+        memory,
+        Row.at_most(f"{name} encoder: largest difference of the results", gap, AGREEMENT, ""),
+    ]
 
 
 def main() -> int:
     """Print the table; 1 if vit_b misses a target or the results differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", action="append")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--full", action="store_true")
@@ -100,7 +114,12 @@ def main() -> int:
         return 0
     names = options.backbone or (["vit_b", "vit_l", "vit_h"] if options.full else ["vit_b"])
     results = [measure(name, options.rounds) for name in names]
-    return finish([row for result in results for row in rows(result)], options.json, results=results, cpu=processor())
+    return finish(
+        [row for result in results for row in rows(result)],
+        options.json,
+        results=results,
+        cpu=processor(),
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """GPU: image encoding of vit_l in bfloat16, batches of 8, against the original float32 predictor; and what bfloat16 does to mIoU.
 
-    python -m perf.model.bench_gpu [--backbone vit_l] [--batch 8] [--rounds 7] [--root .] [--json FILE]
+    python -m perf.model.bench_gpu [--backbone vit_l] [--batch 8] [--rounds 7] [--root .] [--json
+    FILE]
     python -m perf.model.bench_gpu --device cpu --backbone nano --batch 2 --rounds 1      # every line of it, without a GPU
 
-The same uint8 images go, in turn, through `segment_anything`'s `SamPredictor.set_image` one by one and through this project's predict
-stage in one batch, both from the pixels in the host's memory to features on the device, with the same random weights, which move none
-of these times. Two rounds warm up; then the clock runs from one synchronisation to the next, medians count. The encoders alone, with
-their inputs on the device already, are timed by the device's own events, once more with TF32 products on both sides (which the
-original leaves off). Target: 4 times as many images a second from the pixels on, and features that agree.
+The same uint8 images go, in turn, through `segment_anything`'s `SamPredictor.set_image` one by one
+and through this project's predict stage in one batch, both from the pixels in the host's memory to
+features on the device, with the same random weights, which move none of these times. Two rounds
+warm up; then the clock runs from one synchronisation to the next, medians count. The encoders
+alone, with their inputs on the device already, are timed by the device's own events, once more with
+TF32 products on both sides (which the original leaves off). Target: 4 times as many images a second
+from the pixels on, and features that agree.
 
-Speed needs CUDA and says so where there is none. mIoU and mBIoU with the encoder in float32 and in bfloat16 come from
+Speed needs CUDA and says so where there is none. mIoU and mBIoU with the encoder in float32 and in
+bfloat16 come from
 `bench_precision` on the device, with the trained model of the pipeline in ROOT.
 """
 
@@ -111,8 +115,12 @@ def prepare(backbone: str, batch: int, device: str) -> Race:
     model = build_sam_hq(backbone)
     sam = model.backbone.build()
     sam.load_state_dict(model.sam.state_dict())
-    engine = SamHQ(model, PredictOptions(precision="bfloat16", device="cuda" if device == "cuda" else "cpu"))
-    images = list(np.random.default_rng(0).integers(0, 256, (batch, HEIGHT, WIDTH, 3), dtype=np.uint8))
+    engine = SamHQ(
+        model, PredictOptions(precision="bfloat16", device="cuda" if device == "cuda" else "cpu")
+    )
+    images = list(
+        np.random.default_rng(0).integers(0, 256, (batch, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    )
     return Race(SamPredictor(sam.to(engine.model.device).eval()), engine, images)
 
 
@@ -126,7 +134,9 @@ def speed(race: Race, rounds: int) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else processor(),
         "batch": len(race.images),
         "features_differ_percent": race.difference(),
-        "pixels": _rates(race, {"original": race.run_original, "hqsam": race.run_ours}, rounds, _wall_seconds),
+        "pixels": _rates(
+            race, {"original": race.run_original, "hqsam": race.run_ours}, rounds, _wall_seconds
+        ),
         "encoder": _rates(race, race.encoders(), rounds, clock),
     }
     before = torch.get_float32_matmul_precision()
@@ -139,7 +149,10 @@ def speed(race: Race, rounds: int) -> dict[str, Any]:
 
 
 def _rates(
-    race: Race, calls: dict[str, Callable[[], Any]], rounds: int, seconds: Callable[[Callable[[], Any]], float]
+    race: Race,
+    calls: dict[str, Callable[[], Any]],
+    rounds: int,
+    seconds: Callable[[Callable[[], Any]], float],
 ) -> dict[str, dict[str, float]]:
     """Images a second (median of the rounds) and peak device memory (GB) of calls that take turns."""
     import torch
@@ -155,7 +168,10 @@ def _rates(
                 peaks[name] = torch.cuda.max_memory_allocated() / 1e9
             if n >= _WARM_UP:
                 taken[name].append(spent)
-    return {name: {"rate": len(race.images) / median(taken[name]), "peak_gb": peaks[name]} for name in calls}
+    return {
+        name: {"rate": len(race.images) / median(taken[name]), "peak_gb": peaks[name]}
+        for name in calls
+    }
 
 
 def _wall_seconds(call: Callable[[], Any]) -> float:
@@ -189,45 +205,73 @@ def _event_seconds(call: Callable[[], Any]) -> float:
 
 def speed_rows(found: dict[str, Any], backbone: str, *, promised: bool) -> list[Row]:
     """The table; the promise is about a GPU only."""
-    what = f"{backbone}, bfloat16, batch {found['batch']}, against the original float32 predictor, {found['device']}"
-    rows = [_ratio(f"{what}: from the pixels to the features", found["pixels"], TARGET if promised else 0)]
+    what = (
+        f"{backbone}, bfloat16, batch {found['batch']}, against the original float32 predictor, "
+        f"{found['device']}"
+    )
+    rows = [
+        _ratio(
+            f"{what}: from the pixels to the features", found["pixels"], TARGET if promised else 0
+        )
+    ]
     rows.append(_ratio(f"{what}: encoder alone", found["encoder"], 0))
     rows.append(_ratio(f"{what}: encoder alone, TF32 products allowed", found["encoder_tf32"], 0))
     if promised:
-        peaks = " and ".join(f"{found['pixels'][name]['peak_gb']:.2f} GB" for name in ("original", "hqsam"))
-        rows.append(Row(f"{backbone}: peak device memory, both models loaded, original and hqsam", peaks))
+        peaks = " and ".join(
+            f"{found['pixels'][name]['peak_gb']:.2f} GB" for name in ("original", "hqsam")
+        )
+        rows.append(
+            Row(f"{backbone}: peak device memory, both models loaded, original and hqsam", peaks)
+        )
     gap = found["features_differ_percent"]
-    return [*rows, Row.at_most(f"{backbone}: root mean square difference of the features", gap, AGREEMENT, "%")]
+    return [
+        *rows,
+        Row.at_most(
+            f"{backbone}: root mean square difference of the features", gap, AGREEMENT, "%"
+        ),
+    ]
 
 
 def _ratio(what: str, found: dict[str, dict[str, float]], target: float) -> Row:
     ours, theirs = found["hqsam"]["rate"], found["original"]["rate"]
-    return Row.at_least(f"{what} ({ours:.3g} and {theirs:.3g} images a second)", ours / theirs, target)
+    return Row.at_least(
+        f"{what} ({ours:.3g} and {theirs:.3g} images a second)", ours / theirs, target
+    )
 
 
 def main() -> int:
     """Print the rows; 1 if a promise is missed."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="vit_l")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--root", type=Path, default=Path(), help="checkout whose pipeline has run, for mIoU")
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="checkout whose pipeline has run, for mIoU"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     why = _obstacle(options.device)
     if why is not None:
         what = (
-            f"{options.backbone}, bfloat16, batch {options.batch}, against the original float32 predictor: not measured"
+            f"{options.backbone}, bfloat16, batch {options.batch}, against the original float32 "
+            f"predictor: not measured"
         )
         return finish([Row(what, why)], options.json, cpu=processor())
     found = speed(prepare(options.backbone, options.batch, options.device), options.rounds)
     rows = speed_rows(found, options.backbone, promised=options.device == "cuda")
     torch.cuda.empty_cache()
     more, precision = precision_rows(options.root, None, options.device)
-    return finish([*rows, *more], options.json, results={"speed": found, "precision": precision}, cpu=processor())
+    return finish(
+        [*rows, *more],
+        options.json,
+        results={"speed": found, "precision": precision},
+        cpu=processor(),
+    )
 
 
 def _obstacle(device: str) -> str | None:
@@ -238,7 +282,11 @@ def _obstacle(device: str) -> str | None:
         return None
     if not torch.cuda.is_available():
         return "no CUDA device"
-    return None if torch.cuda.is_bf16_supported() else f"{torch.cuda.get_device_name()} computes no bfloat16"
+    return (
+        None
+        if torch.cuda.is_bf16_supported()
+        else f"{torch.cuda.get_device_name()} computes no bfloat16"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """ONNX files of every backbone at its published depth, against PyTorch: differences, sizes, time and memory of the export.
 
-    python -m perf.model.bench_onnx [--backbone NAME ...] [--part encoder|decoder] [--json FILE] [--full]
+    python -m perf.model.bench_onnx [--backbone NAME ...] [--part encoder|decoder] [--json FILE]
+    [--full]
 
-Random weights. Each file is written and checked by the code behind `hqsam export onnx`, in a fresh process; time and peak resident
-set are of that, the check included. A decoder then runs 1, 7 and 64 prompts (a box and two points each) of one image in one call.
-Differences are the largest of any output; the target is the bound of the export, in logits, or as a share of the largest value
-where that is above 1. Without `--full`: vit_tiny and nano.
+Random weights. Each file is written and checked by the code behind `hqsam export onnx`, in a fresh
+process; time and peak resident set are of that, the check included. A decoder then runs 1, 7 and 64
+prompts (a box and two points each) of one image in one call. Differences are the largest of any
+output; the target is the bound of the export, in logits, or as a share of the largest value where
+that is above 1. Without `--full`: vit_tiny and nano.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ def child(backbone: str, part: Any, folder: str) -> dict[str, Any]:
 def _model(backbone: str) -> Any:
     """Random weights that give logits of several units, with positions that are not zero.
 
-    Attention between tokens and image is as soft as a trained decoder's: as sharp as random projections make it, a change of the
-    features by 1e-7 moves a logit by 0.1.
+    Attention between tokens and image is as soft as a trained decoder's: as sharp as random
+    projections make it, a change of the features by 1e-7 moves a logit by 0.1.
     """
     import torch
 
@@ -83,8 +85,14 @@ def _many_prompts(model: Any, path: Path) -> list[Any]:
     from hqsam.export.parts import DecoderOptions
 
     runtime, encoded = session(path), random_features(model)
-    cases = [PromptCase(points=2, boxes=True, masks=False, prompts=count, size=(300, 451)) for count in PROMPTS]
-    return [compare_case(model, runtime, encoded, case, DecoderOptions(), case.prompts) for case in cases]
+    cases = [
+        PromptCase(points=2, boxes=True, masks=False, prompts=count, size=(300, 451))
+        for count in PROMPTS
+    ]
+    return [
+        compare_case(model, runtime, encoded, case, DecoderOptions(), case.prompts)
+        for case in cases
+    ]
 
 
 def measure(backbone: str, part: str) -> dict[str, Any]:
@@ -98,16 +106,30 @@ def row(found: dict[str, Any]) -> Row:
     from hqsam.export.onnx_files import TOLERANCE
 
     gaps = ", ".join(f"{gap:.1e}" for gap in found["largest"])
-    prompts = f"mixed cases; {', '.join(map(str, PROMPTS))} prompts: " if found["part"] == "decoder" else ""
-    size = f"{found['bytes'] / 1e6:.1f} MB in {len(found['files'])} file{'s'[: len(found['files']) - 1]}"
-    cost = f"{found['seconds']:.0f} s, peak {found['peak_mb'] / 1000:.2f} GB, model alone {found['loaded_mb'] / 1000:.2f} GB"
+    prompts = (
+        f"mixed cases; {', '.join(map(str, PROMPTS))} prompts: "
+        if found["part"] == "decoder"
+        else ""
+    )
+    size = (
+        f"{found['bytes'] / 1e6:.1f} MB in {len(found['files'])} "
+        f"file{'s'[: len(found['files']) - 1]}"
+    )
+    cost = (
+        f"{found['seconds']:.0f} s, peak {found['peak_mb'] / 1000:.2f} GB, model alone "
+        f"{found['loaded_mb'] / 1000:.2f} GB"
+    )
     values = f"{prompts}{gaps}; values up to {found['scale']:.1f}; {size}; {cost}"
-    return Row.at_most(f"{found['backbone']} {found['part']} ({values})", found["share"], TOLERANCE, "")
+    return Row.at_most(
+        f"{found['backbone']} {found['part']} ({values})", found["share"], TOLERANCE, ""
+    )
 
 
 def main() -> int:
     """Print the table; 1 if a file differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", action="append", choices=BACKBONES)
     parser.add_argument("--part", action="append", choices=PARTS)
     parser.add_argument("--full", action="store_true")

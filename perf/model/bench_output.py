@@ -41,7 +41,9 @@ def _blob(rng: np.random.Generator) -> npt.NDArray[np.float32]:
     y, x = np.mgrid[:256, :256].astype(np.float32)
     centre, radius = rng.uniform(30, 180, 2), rng.uniform(8, 70)
     shape = radius - np.hypot(y - centre[0] * 2 / 3, x - centre[1])
-    noise = cv2.GaussianBlur(rng.normal(0, 1, (256, 256)).astype(np.float32), (0, 0), 2) * radius / 2
+    noise = (
+        cv2.GaussianBlur(rng.normal(0, 1, (256, 256)).astype(np.float32), (0, 0), 2) * radius / 2
+    )
     return np.asarray((shape + noise).clip(-20, 20), np.float32)
 
 
@@ -78,7 +80,14 @@ def masks(count: int) -> dict[str, Any]:
         ours.append(1000 * (middle - start))
         theirs.append(1000 * (time.process_time() - middle))
         equal += again == mine == plain
-    return {"masks": count, "peak_mb": peak, "ms": ours, "plain_ms": theirs, "equal": equal, "compared": len(ours)}
+    return {
+        "masks": count,
+        "peak_mb": peak,
+        "ms": ours,
+        "plain_ms": theirs,
+        "equal": equal,
+        "compared": len(ours),
+    }
 
 
 def predictor(boxes: int) -> dict[str, Any]:
@@ -104,7 +113,9 @@ def command(folder: str) -> dict[str, Any]:
     words = ["predict", str(work / "image.png"), "--checkpoint", str(work / "vit_b.safetensors")]
     words += ["--box", "800", "700", "4900", "3500", "--out", str(work / "mask.png")]
     words += ["--overlay", str(work / "overlay.png"), "--json", str(work / "mask.json")]
-    subprocess.run([sys.executable, "-m", "hqsam_pipelines.cli", *words], check=True, stdout=sys.stderr)
+    subprocess.run(
+        [sys.executable, "-m", "hqsam_pipelines.cli", *words], check=True, stdout=sys.stderr
+    )
     return {"peak_mb": peak_mb(resource.RUSAGE_CHILDREN)}
 
 
@@ -143,7 +154,9 @@ def measure(boxes: int) -> dict[str, Any]:
 
 def main() -> int:
     """Print the rows; 1 if the memory target is missed or a mask differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -153,15 +166,40 @@ def main() -> int:
         return 0
     result = measure(MASKS if options.full else MASKS // 5)
     m, p, size = result["masks"], result["predictor"], f"{HEIGHT} x {WIDTH}"
-    ours, plain = (sum(m[name]) / m["compared"] for name in ("ms", "plain_ms"))  # masks of all sizes: not medians
+    ours, plain = (
+        sum(m[name]) / m["compared"] for name in ("ms", "plain_ms")
+    )  # masks of all sizes: not medians
     rows = [
-        Row.at_most(f"{m['masks']} masks of {size} as RLE: peak memory", m["peak_mb"] / 1000, TARGET_GB, "GB"),
-        Row(f"time a mask ({plain:.0f} ms by interpolating to floats, {ours:.0f} ms here)", f"{plain / ours:.1f} x"),
-        Row.at_most(f"masks whose RLE differs from the plain way, of {m['compared']}", m["compared"] - m["equal"], 0, ""),
-        Row.at_most(f"predict_batch, vit_b, {p['boxes']} boxes on {size}, RLE ({p['seconds']:.0f} s): peak memory",
-                p["peak_mb"] / 1000, TARGET_GB, "GB"),
-        Row.at_most(f"hqsam predict, vit_b, one box on {size}: peak memory", result["command"]["peak_mb"] / 1000, TARGET_GB, "GB"),
-    ]  # fmt: skip
+        Row.at_most(
+            f"{m['masks']} masks of {size} as RLE: peak memory",
+            m["peak_mb"] / 1000,
+            TARGET_GB,
+            "GB",
+        ),
+        Row(
+            f"time a mask ({plain:.0f} ms by interpolating to floats, {ours:.0f} ms here)",
+            f"{plain / ours:.1f} x",
+        ),
+        Row.at_most(
+            f"masks whose RLE differs from the plain way, of {m['compared']}",
+            m["compared"] - m["equal"],
+            0,
+            "",
+        ),
+        Row.at_most(
+            f"predict_batch, vit_b, {p['boxes']} boxes on {size}, RLE ({p['seconds']:.0f} s): "
+            f"peak memory",
+            p["peak_mb"] / 1000,
+            TARGET_GB,
+            "GB",
+        ),
+        Row.at_most(
+            f"hqsam predict, vit_b, one box on {size}: peak memory",
+            result["command"]["peak_mb"] / 1000,
+            TARGET_GB,
+            "GB",
+        ),
+    ]
     return finish(rows, options.json, results=result, cpu=processor())
 
 

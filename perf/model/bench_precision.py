@@ -1,13 +1,16 @@
 """What a bfloat16 image encoder does to mIoU and mBIoU, on the four HQ sets of a pipeline that has run.
 
-    python -m perf.model.bench_precision [--root .] [--model NAME] [--device auto] [--json FILE] [--full]
+    python -m perf.model.bench_precision [--root .] [--model NAME] [--device auto] [--json FILE]
+    [--full]
 
-The predict stage's own code runs twice on each indexed set with the trained model, with the encoder in float32 and in bfloat16;
-both are decoded in float32 and scored by the score stage's code. Values are means over the sets. `folded` is bfloat16 with the form
-of the attention that a GPU takes (`hqsam/model/attention.py`). ROOT is a checkout after `dvc repro`; where its sets or its trained
+The predict stage's own code runs twice on each indexed set with the trained model, with the encoder
+in float32 and in bfloat16; both are decoded in float32 and scored by the score stage's code. Values
+are means over the sets. `folded` is bfloat16 with the form of the attention that a GPU takes
+(`hqsam/model/attention.py`). ROOT is a checkout after `dvc repro`; where its sets or its trained
 model are missing the script says so and measures nothing.
 
-`--full` adds ViT-B with random weights: how far bfloat16 moves the features and the logits of eight boxes.
+`--full` adds ViT-B with random weights: how far bfloat16 moves the features and the logits of eight
+boxes.
 """
 
 from __future__ import annotations
@@ -54,7 +57,9 @@ class Work:
     @property
     def missing(self) -> list[str]:
         """Files that the pipeline has not made yet."""
-        needed = [f"data/benchmarks/{name}/index.json" for name in SETS] + [f"models/{self.model}/hq_head.safetensors"]
+        needed = [f"data/benchmarks/{name}/index.json" for name in SETS] + [
+            f"models/{self.model}/hq_head.safetensors"
+        ]
         return [path for path in needed if not (self.root / path).is_file()]
 
     def scores(self, way: str) -> dict[str, Scores]:
@@ -71,15 +76,25 @@ class Work:
         if model.checkpoint is not None:
             model = model.model_copy(update={"checkpoint": self.root / model.checkpoint})
         precision = "float32" if way == "float32" else "bfloat16"
-        options = self.params.predict(benchmark).model_copy(update={"precision": precision, "device": self.device})
+        options = self.params.predict(benchmark).model_copy(
+            update={"precision": precision, "device": self.device}
+        )
         predict(
-            benchmark=data, model=model, head=self.root / "models" / self.model, options=options,
-            out=folder / "predictions" / name, progress=_silent,
-        )  # fmt: skip
+            benchmark=data,
+            model=model,
+            head=self.root / "models" / self.model,
+            options=options,
+            out=folder / "predictions" / name,
+            progress=_silent,
+        )
         score_benchmark(
-            benchmark=data, predictions=folder / "predictions" / name, options=self.params.score(benchmark),
-            out_json=folder / f"{name}.json", out=folder / "scores" / name, progress=_silent,
-        )  # fmt: skip
+            benchmark=data,
+            predictions=folder / "predictions" / name,
+            options=self.params.score(benchmark),
+            out_json=folder / f"{name}.json",
+            out=folder / "scores" / name,
+            progress=_silent,
+        )
         return _read(folder / f"{name}.json")
 
 
@@ -113,7 +128,10 @@ def measure(work: Work) -> dict[str, Any]:
     found = {way: work.scores(way) for way in WAYS}
     systems = list(found["float32"][SETS[0]])
     means = {
-        way: {s: {m: float(np.mean([by_set[name][s][m] for name in SETS])) for m in METRICS} for s in systems}
+        way: {
+            s: {m: float(np.mean([by_set[name][s][m] for name in SETS])) for m in METRICS}
+            for s in systems
+        }
         for way, by_set in found.items()
     }
     return {"model": work.model, "device": work.device, "sets": found, "means": means}
@@ -127,11 +145,15 @@ def table(found: dict[str, Any]) -> list[Row]:
             values = [means[way][system][metric] for way in WAYS[1:]]
             changes = " and ".join(f"{value:.2f} ({value - single:+.2f})" for value in values)
             what = (
-                f"{found['model']}, four HQ sets, {system}, {metric}: encoder in float32; bfloat16 and folded (change)"
+                f"{found['model']}, four HQ sets, {system}, {metric}: encoder in float32; "
+                f"bfloat16 and folded (change)"
             )
             rows.append(Row(what, f"{single:.2f}; {changes}"))
     change, where = max(
-        (abs(found["sets"][way][name][system][metric] - value), f"{name}, {system}, {metric}, {way}")
+        (
+            abs(found["sets"][way][name][system][metric] - value),
+            f"{name}, {system}, {metric}, {way}",
+        )
         for way in WAYS[1:]
         for name, systems in found["sets"]["float32"].items()
         for system, metrics in systems.items()
@@ -180,12 +202,17 @@ def logits(backbone: str, boxes: int = 8) -> dict[str, float]:
             masks = decode(model, encoded.float(), prompts, "hq_sum").logits_PKhw
             found.append((encoded.final_BCHW.float(), encoded.early_BVHW.float(), masks))
     names = ("final feature", "early feature", "logits")
-    return {name: float((a - b).abs().max() / a.abs().max()) for name, a, b in zip(names, *found, strict=True)}
+    return {
+        name: float((a - b).abs().max() / a.abs().max())
+        for name, a, b in zip(names, *found, strict=True)
+    }
 
 
 def main() -> int:
     """Print the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", type=Path, default=Path())
     parser.add_argument("--model", help="entry of `models` in params.yaml; default: the first")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -197,7 +224,13 @@ def main() -> int:
     if options.full:
         result["logits"] = gaps = logits("vit_b")
         shares = ", ".join(f"{name} {share:.1%}" for name, share in gaps.items())
-        rows.append(Row("vit_b, random weights, bfloat16: largest difference, as a share of the largest value", shares))
+        rows.append(
+            Row(
+                "vit_b, random weights, bfloat16: largest difference, as a share of the largest "
+                "value",
+                shares,
+            )
+        )
     return finish(rows, options.json, results=result, cpu=processor())
 
 

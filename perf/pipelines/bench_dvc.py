@@ -2,9 +2,11 @@
 
 python -m perf pipelines/dvc
 
-DVC reads and writes all of dvc.lock after each stage, so its time grows with the lines there. Baseline: each stage names the files of its
-code, and folders where all of a folder belongs to it. Ours: it names one file of digests (`data/code/<stage>.json`). Parameters, data and
-outputs are the same in both. Seconds are processor time of DVC and of what it starts, which other programs disturb less.
+DVC reads and writes all of dvc.lock after each stage, so its time grows with the lines there.
+Baseline: each stage names the files of its code, and folders where all of a folder belongs to it.
+Ours: it names one file of digests (`data/code/<stage>.json`). Parameters, data and outputs are the
+same in both. Seconds are processor time of DVC and of what it starts, which other programs disturb
+less.
 """
 
 from __future__ import annotations
@@ -26,7 +28,16 @@ from hqsam_pipelines.runner import codegraph
 from perf.table import Row, finish
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("hqsam", "datasets", "metrics", "pipelines", "configs", "params.yaml", "dvc.yaml", ".dvcignore")
+COPIED = (
+    "hqsam",
+    "datasets",
+    "metrics",
+    "pipelines",
+    "configs",
+    "params.yaml",
+    "dvc.yaml",
+    ".dvcignore",
+)
 FOLDERS = {
     "fetch": ("datasets/hqsam_datasets/embedded",),
     "score": ("metrics/hqsam_metrics",),
@@ -61,7 +72,9 @@ def copy(target: Path) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            shutil.copytree(
+                source, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
         else:
             shutil.copy2(source, target / name)
     dvc(target, "init", "--quiet", "--no-scm")
@@ -93,7 +106,9 @@ def stages(root: Path, *, by_file: bool) -> dict[str, Any]:
             digests = f"data/code/{verb}.json"
             deps = [dep.def_path for dep in stage.deps if not hasattr(dep, "params")]
             if by_file:
-                deps = [dep for dep in deps if dep != digests] + collapsed(graph.digested(verb), FOLDERS.get(verb, ()))
+                deps = [dep for dep in deps if dep != digests] + collapsed(
+                    graph.digested(verb), FOLDERS.get(verb, ())
+                )
             keys = [key for dep in stage.deps for key in getattr(dep, "params", [])]
             outs = [out.def_path for out in stage.outs]
             made = [make(root, out, graph.verbs()) for out in outs]
@@ -111,7 +126,9 @@ def collapsed(files: list[str], folders: tuple[str, ...]) -> list[str]:
 def make(root: Path, out: str, verbs: list[str]) -> str:
     """A shell command that makes an output."""
     if out == "data/code":
-        return "mkdir -p data/code && " + " && ".join(f"echo {verb} > data/code/{verb}.json" for verb in verbs)
+        return "mkdir -p data/code && " + " && ".join(
+            f"echo {verb} > data/code/{verb}.json" for verb in verbs
+        )
     if Path(out).suffix:
         return f"mkdir -p {Path(out).parent} && echo {out} > {out}"
     return f"mkdir -p {out} && echo {out} > {out}/file"
@@ -123,7 +140,11 @@ def measure(root: Path, *, by_file: bool) -> Measured:
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": flat}, sort_keys=False, width=4096))
     first, second = dvc(root, "repro"), dvc(root, "repro")
     lock = (root / "dvc.lock").read_text()
-    code = len(re.findall(r"^    - path: (?:datasets|hqsam|metrics|pipelines|data/code)/?\S*$", lock, re.MULTILINE))
+    code = len(
+        re.findall(
+            r"^    - path: (?:datasets|hqsam|metrics|pipelines|data/code)/?\S*$", lock, re.MULTILINE
+        )
+    )
     return Measured(first, second, len(flat), lock.count("\n"), code)
 
 
@@ -138,7 +159,10 @@ def main() -> int:
     rows = [
         Row("lines of dvc.lock, files named | digests named", f"{theirs.lines:,} | {ours.lines:,}"),
         Row("dependencies on code there", f"{theirs.code_deps:,} | {ours.code_deps:,}"),
-        Row(f"DVC's time per stage, {ours.stages} stages", f"{theirs.stage_s:.2f} s | {ours.stage_s:.2f} s"),
+        Row(
+            f"DVC's time per stage, {ours.stages} stages",
+            f"{theirs.stage_s:.2f} s | {ours.stage_s:.2f} s",
+        ),
         Row.at_least("the same, times as fast", theirs.stage_s / ours.stage_s, 0),
         Row("nothing to do", f"{theirs.second_s:.2f} s | {ours.second_s:.2f} s"),
     ]

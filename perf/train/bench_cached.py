@@ -2,8 +2,9 @@
 
     python -m perf.train.bench_cached [--backbone vit_b] [--batch 2] [--rounds 3] [--json FILE]
 
-Both kinds of step in turn in one process, with the same views and weights. Time is the CPU time of one thread. The cached
-step begins with the features as the cache holds them, 16 bits a number. Target (vit_b): 15 times as fast.
+Both kinds of step in turn in one process, with the same views and weights. Time is the CPU time of
+one thread. The cached step begins with the features as the cache holds them, 16 bits a number.
+Target (vit_b): 15 times as fast.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def measure(backbone: str, batch_size: int, rounds: int) -> tuple[list[float], l
 
 def main() -> int:
     """Print the table; 1 if the target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="vit_b")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
@@ -52,7 +55,10 @@ def main() -> int:
     options = parser.parse_args()
     online, cached = measure(options.backbone, options.batch, options.rounds)
     seconds = median(online), median(cached)
-    what = f"{options.backbone}, batch {options.batch}: cached step against online ({seconds[1]:.2f} s, {seconds[0]:.1f} s)"
+    what = (
+        f"{options.backbone}, batch {options.batch}: cached step against online ({seconds[1]:.2f} "
+        f"s, {seconds[0]:.1f} s)"
+    )
     rows = [Row.at_least(what, seconds[0] / seconds[1], SPEED)]
     return finish(rows, options.json, online=online, cached=cached, cpu=processor())
 

@@ -1,19 +1,23 @@
 """The training on one GPU against the encoder's bf16 forward roofline, and its loader against its steps.
 
-    python -m perf.train.bench_gpu [--backbone vit_l] [--batch 32] [--steps 10] [--micro 0] [--compile] [--json FILE]
+    python -m perf.train.bench_gpu [--backbone vit_l] [--batch 32] [--steps 10] [--micro 0]
+    [--compile] [--json FILE]
     python -m perf.train.bench_gpu --dry        # the same code at a tiny size on a CPU: does it run?
 
-Random weights and drawn pictures: only time and memory are measured. All parts are those of the product: `OnlineFeed` with its
-decoding threads over shards of JPEGs (2048 x 1536, larger than most of HQSeg-44K), the encoder under bf16 autocast,
+Random weights and drawn pictures: only time and memory are measured. All parts are those of the
+product: `OnlineFeed` with its decoding threads over shards of JPEGs (2048 x 1536, larger than most
+of HQSeg-44K), the encoder under bf16 autocast,
 `Step.take` (head and loss in float32, Adam). In one run:
 
 * the rate of large bf16 matrix products, before and after the steps; the higher one counts;
-* steps whose batch is there already. Their share of the roofline is the encoder's forward FLOPs (`encoder_flops`, which a test
-  compares with torch's counter) over time and rate: target 55 %;
+* steps whose batch is there already. Their share of the roofline is the encoder's forward FLOPs
+  (`encoder_flops`, which a test compares with torch's counter) over time and rate: target 55 %;
 * the loader alone: views a second, target at least those of the steps (16 threads);
-* whole steps, from the shard to Adam. 12 epochs of 44,320 pictures at their pace: target 90 minutes.
+* whole steps, from the shard to Adam. 12 epochs of 44,320 pictures at their pace: target 90
+  minutes.
 
-Every time is taken between two synchronisations, after warm-up. Without CUDA (and `--dry`) the script says so and measures nothing.
+Every time is taken between two synchronisations, after warm-up. Without CUDA (and `--dry`) the
+script says so and measures nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +39,15 @@ from perf.table import Row, finish
 SHARE, MINUTES = 55.0, 90.0
 PICTURES = 12 * 44320
 WARM_UP = 3
-DRY = {"backbone": "nano", "batch": 4, "steps": 2, "matrix": 256, "width": 192, "height": 144, "threads": 2}
+DRY = {
+    "backbone": "nano",
+    "batch": 4,
+    "steps": 2,
+    "matrix": 256,
+    "width": 192,
+    "height": 144,
+    "threads": 2,
+}
 
 
 def encoder_flops(encoder: Any) -> float:
@@ -96,19 +108,50 @@ def write_set(folder: Path, n: int, width: int, height: int, backbone: Any) -> N
             coarse = rng.integers(0, 256, (24, 32, 3), np.uint8)
             image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
             mask = np.zeros((height, width), np.uint8)
-            cv2.ellipse(mask, (width // 2, height // 2), (width // 3, height // 4), 30 * number, 0, 360, 255, -1)
+            cv2.ellipse(
+                mask,
+                (width // 2, height // 2),
+                (width // 3, height // 4),
+                30 * number,
+                0,
+                360,
+                255,
+                -1,
+            )
             record = sample_json(
-                key=f"bench_{number:04d}", source="bench", height=height, width=width, categories=(None,), origin_image="",
+                key=f"bench_{number:04d}",
+                source="bench",
+                height=height,
+                width=width,
+                categories=(None,),
+                origin_image="",
                 origin_mask="",
-            )  # fmt: skip
+            )
             picture = cv2.imencode(".jpg", image)[1].tobytes()
-            writer.add(f"bench_{number:04d}", {"jpg": picture, "mask.png": encode_png(mask), "json": record})
+            writer.add(
+                f"bench_{number:04d}",
+                {"jpg": picture, "mask.png": encode_png(mask), "json": record},
+            )
         shards = [shard.as_json() for shard in writer.close()]
-    index = {"version": 1, "n_samples": n, "by_source": {"bench": n}, "excluded": [], "shards": shards, "digest": ""}
+    index = {
+        "version": 1,
+        "n_samples": n,
+        "by_source": {"bench": n},
+        "excluded": [],
+        "shards": shards,
+        "digest": "",
+    }
     write_json(folder / "shards" / "index.json", index)
-    options = augment.AugmentOptions(image_size=backbone.image_size, mask_input_size=backbone.mask_size)
+    options = augment.AugmentOptions(
+        image_size=backbone.image_size, mask_input_size=backbone.mask_size
+    )
     augment.write_prompts(
-        shards=folder / "shards", out=folder / "prompts", options=options, seed=0, progress=lambda *_: None, workers=1
+        shards=folder / "shards",
+        out=folder / "prompts",
+        options=options,
+        seed=0,
+        progress=lambda *_: None,
+        workers=1,
     )
 
 
@@ -122,8 +165,17 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     from perf.train.steps import Ours
 
     device = torch.device("cpu" if options.dry else "cuda")
-    with tempfile.TemporaryDirectory() as name, guard.deterministic(1 if options.dry else TrainOptions().threads):
-        ours = Ours(options.backbone, device.type, precision="bf16", batch_size=options.batch, compile=options.compile)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        guard.deterministic(1 if options.dry else TrainOptions().threads),
+    ):
+        ours = Ours(
+            options.backbone,
+            device.type,
+            precision="bf16",
+            batch_size=options.batch,
+            compile=options.compile,
+        )
         checks.compile_encoder(ours.model, ours.options)
         step = Step(ours.model, ours.options, ours.step.group, options.micro)
         write_set(Path(name), 2 * options.batch, options.width, options.height, ours.model.backbone)
@@ -145,8 +197,13 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         data.close()
     flops = encoder_flops(ours.model.sam.image_encoder) * options.batch
     return {
-        "rate": max(rates), "step_s": median(times), "flops": flops, "memory_gib": memory, "load_s": loading, "whole_s": whole,
-    }  # fmt: skip
+        "rate": max(rates),
+        "step_s": median(times),
+        "flops": flops,
+        "memory_gib": memory,
+        "load_s": loading,
+        "whole_s": whole,
+    }
 
 
 def _pace(batches: Any, work: Callable[[Any], None], device: torch.device) -> float:
@@ -172,10 +229,15 @@ def rows_of(found: dict[str, float], name: str, options: argparse.Namespace) -> 
     pace = f"{options.batch / found['load_s']:.0f} views/s"
     rows = [
         Row(f"{name}: bf16 matrix rate", f"{found['rate'] / 1e12:.3g} TFLOP/s"),
-        Row(f"{name}: step, batch at hand", f"{1000 * found['step_s']:.0f} ms, {found['memory_gib']:.1f} GiB"),
+        Row(
+            f"{name}: step, batch at hand",
+            f"{1000 * found['step_s']:.0f} ms, {found['memory_gib']:.1f} GiB",
+        ),
         Row(f"{name}: whole step from the shards", f"{1000 * found['whole_s']:.0f} ms"),
     ]
-    roofline = f"{name}: encoder FLOPs of a step over what the matrix rate allows, times {SHARE:g} %"
+    roofline = (
+        f"{name}: encoder FLOPs of a step over what the matrix rate allows, times {SHARE:g} %"
+    )
     if options.dry:
         return [
             *rows,
@@ -192,7 +254,9 @@ def rows_of(found: dict[str, float], name: str, options: argparse.Namespace) -> 
 
 def main() -> int:
     """Print the table; 1 if a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="vit_l")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--micro", type=int, default=0)
@@ -206,7 +270,9 @@ def main() -> int:
     if options.dry:
         vars(options).update(DRY)
     elif not torch.cuda.is_available():
-        return finish([Row("training on a GPU", "not measured: torch finds no CUDA device")], options.json)
+        return finish(
+            [Row("training on a GPU", "not measured: torch finds no CUDA device")], options.json
+        )
     found = measure(options)
     machine = "dry run on a CPU" if options.dry else torch.cuda.get_device_name()
     rows = rows_of(found, f"{machine}, {options.backbone}, bf16, batch {options.batch}", options)

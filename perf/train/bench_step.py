@@ -2,10 +2,11 @@
 
     python -m perf.train.bench_step [--backbone vit_b] [--batch 2] [--rounds 3] [--json FILE]
 
-Each step runs in a fresh process with random weights, the two programs in turn. Time is the CPU time of one thread, so a
-busy machine moves it little; the ratio is that of the medians. Memory is the peak resident set of the process. The
-baseline is put together from the classes of `segment-anything-hq` in the order of the authors' train.py (see steps.py).
-Targets (vit_b, 1024 pixels, batch 2): 1.5 times as fast, at most 70 % of the memory.
+Each step runs in a fresh process with random weights, the two programs in turn. Time is the CPU
+time of one thread, so a busy machine moves it little; the ratio is that of the medians. Memory is
+the peak resident set of the process. The baseline is put together from the classes of
+`segment-anything-hq` in the order of the authors' train.py (see steps.py). Targets (vit_b, 1024
+pixels, batch 2): 1.5 times as fast, at most 70 % of the memory.
 """
 
 from __future__ import annotations
@@ -35,13 +36,24 @@ def child(backbone: str, batch_size: str, program: str) -> dict[str, Any]:
     batch = views(int(batch_size), 1024)
     before = peak_mb()
     start = time.process_time()
-    loss = trainer.learn(batch) if program == "authors" else trainer.learn(batch, trainer.encode(batch))
-    return {"seconds": time.process_time() - start, "peak_mb": peak_mb(), "before_mb": before, "loss": loss}
+    loss = (
+        trainer.learn(batch)
+        if program == "authors"
+        else trainer.learn(batch, trainer.encode(batch))
+    )
+    return {
+        "seconds": time.process_time() - start,
+        "peak_mb": peak_mb(),
+        "before_mb": before,
+        "loss": loss,
+    }
 
 
 def main() -> int:
     """Print the table; 1 if a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="vit_b")
     parser.add_argument("--batch", default="2")
     parser.add_argument("--rounds", type=int, default=2)
@@ -54,7 +66,9 @@ def main() -> int:
     runs: dict[str, list[dict[str, Any]]] = {program: [] for program in PROGRAMS}
     for _ in range(options.rounds):
         for program in PROGRAMS:
-            runs[program].append(in_child("perf.train.bench_step", options.backbone, options.batch, program))
+            runs[program].append(
+                in_child("perf.train.bench_step", options.backbone, options.batch, program)
+            )
     seconds = [median([r["seconds"] for r in runs[p]]) for p in PROGRAMS]
     peaks = [median([r["peak_mb"] for r in runs[p]]) for p in PROGRAMS]
     what = f"{options.backbone}, 1024 pixels, batch {options.batch}, one step"
@@ -65,7 +79,10 @@ def main() -> int:
             SPEED,
         ),
         Row.at_most(
-            f"{what}: peak memory ({peaks[0]:.0f} MB, {peaks[1]:.0f} MB)", 100 * peaks[1] / peaks[0], MEMORY, "%"
+            f"{what}: peak memory ({peaks[0]:.0f} MB, {peaks[1]:.0f} MB)",
+            100 * peaks[1] / peaks[0],
+            MEMORY,
+            "%",
         ),
     ]
     return finish(rows, options.json, runs=runs, cpu=processor())

@@ -1,7 +1,8 @@
 """Training steps for the benchmarks: this project's, and the authors' as their train.py takes it.
 
-Inputs are the same in both: random pictures, one blob each as the label, a box prompt for the first and a noisy mask for
-the second. Weights are random. No code of theirs is copied: the step is put together from the classes of their package
+Inputs are the same in both: random pictures, one blob each as the label, a box prompt for the first
+and a noisy mask for the second. Weights are random. No code of theirs is copied: the step is put
+together from the classes of their package
 `segment-anything-hq`, in the order of their loop.
 """
 
@@ -36,7 +37,9 @@ def views(n: int, size: int) -> Batch:
         ys, xs = np.mgrid[:size, :size]
         y, x = rng.uniform(0.4, 0.6, 2) * size
         inside = (ys - y) ** 2 + (xs - x) ** 2 < (0.2 * size) ** 2
-        box = np.array([xs[inside].min(), ys[inside].min(), xs[inside].max(), ys[inside].max()], np.float32)
+        box = np.array(
+            [xs[inside].min(), ys[inside].min(), xs[inside].max(), ys[inside].max()], np.float32
+        )
         mask = inside.astype(np.uint8) * np.uint8(255)
         made.append(
             View(
@@ -114,18 +117,30 @@ class Theirs:
     @torch.no_grad()
     def _vanilla(self, images: Any, batch: Batch) -> tuple[list[Any], tuple[Any, Any]]:
         """The whole vanilla SAM, whose masks nobody uses: encoder, prompts, decoder image by image, masks at full size."""
-        inputs = [torch.as_tensor(image.astype(np.uint8)).permute(2, 0, 1).contiguous() for image in images]
-        embeddings, early = self.sam.image_encoder(torch.stack([self.sam.preprocess(x) for x in inputs]))
+        inputs = [
+            torch.as_tensor(image.astype(np.uint8)).permute(2, 0, 1).contiguous()
+            for image in images
+        ]
+        embeddings, early = self.sam.image_encoder(
+            torch.stack([self.sam.preprocess(x) for x in inputs])
+        )
         prompts = []
         for n in range(len(batch)):
             given = batch.given[n]
             box = None if given.box is None else torch.from_numpy(given.box)[None]
-            noise = None if given.mask is None else torch.from_numpy(given.mask.astype(np.float32))[None, None]
+            noise = (
+                None
+                if given.mask is None
+                else torch.from_numpy(given.mask.astype(np.float32))[None, None]
+            )
             sparse, dense = self.sam.prompt_encoder(points=None, boxes=box, masks=noise)
             low, _ = self.decoder(
-                image_embeddings=embeddings[n : n + 1], image_pe=self.sam.prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=False,
-            )  # fmt: skip
+                image_embeddings=embeddings[n : n + 1],
+                image_pe=self.sam.prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=False,
+            )
             functional.interpolate(low, images.shape[1:3], mode="bilinear", align_corners=False) > 0  # noqa: B015
             prompts.append((sparse, dense))
         return prompts, (embeddings, early)
@@ -134,9 +149,12 @@ class Theirs:
         embeddings, early = outputs
         sparse, dense = prompts[n]
         masks, _ = self.net.predict_masks(
-            image_embeddings=embeddings[n : n + 1], image_pe=self.sam.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, hq_features=self._fused(embeddings, early, n),
-        )  # fmt: skip
+            image_embeddings=embeddings[n : n + 1],
+            image_pe=self.sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            hq_features=self._fused(embeddings, early, n),
+        )
         return masks[:, -1:]
 
     def _fused(self, embeddings: Any, early: Any, n: int) -> torch.Tensor:

@@ -1,9 +1,10 @@
 """The grid of the paper's ablations: one overlay per row, and the profile that they make together.
 
-`configs/ablations/<row>.yaml` says in a few keys how a row differs from HQ-SAM: an entry of `models` (what it leaves out
-is taken from the base profile's first model) and perhaps a `train` of its own. `_<base>.yaml` adapts the base profile
-itself: its benchmarks, the extra source. The profile `ablations` is the sample with all rows, `paper_ablations` the same
-with the paper's data; the report then has a table with one row for each.
+`configs/ablations/<row>.yaml` says in a few keys how a row differs from HQ-SAM: an entry of
+`models` (what it leaves out is taken from the base profile's first model) and perhaps a `train` of
+its own. `_<base>.yaml` adapts the base profile itself: its benchmarks, the extra source. The
+profile `ablations` is the sample with all rows, `paper_ablations` the same with the paper's data;
+the report then has a table with one row for each.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def _row(path: Path) -> Row:
             cure="compare it with the other files of this folder",
         )
     changes = {key: value for key, value in raw.items() if key not in _OWN}
-    return Row(path.stem, str(raw["title"]), str(raw["paper"]), tuple(raw.get("profiles", ())), changes)
+    return Row(
+        path.stem, str(raw["title"]), str(raw["paper"]), tuple(raw.get("profiles", ())), changes
+    )
 
 
 def compose(root: Path, profile: str) -> bytes:
@@ -128,5 +131,7 @@ def mapping(value: object, path: Path) -> Mapping[str, Any]:
         UserError: it is no mapping.
     """
     if not isinstance(value, Mapping):
-        raise UserError("expected a mapping", file=path, cure="compare it with the other files of this folder")
+        raise UserError(
+            "expected a mapping", file=path, cure="compare it with the other files of this folder"
+        )
     return value

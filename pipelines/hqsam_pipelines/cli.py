@@ -1,6 +1,7 @@
 """The `hqsam` console script: one sub-command per module of `commands/`, imported only when it is called.
 
-`hqsam score` works with the base install alone (no torch, Prefect, DVC, pandas), so nothing here may import more.
+`hqsam score` works with the base install alone (no torch, Prefect, DVC, pandas), so nothing here
+may import more.
 """
 
 from __future__ import annotations
@@ -20,12 +21,28 @@ from hqsam_base.safe_text import sanitize
 from hqsam_base.terminal import say, say_traceback
 
 EXTRAS = {
-    "checkpoint": "model", "compare": "pipeline", "data": "data", "doctor": "pipeline", "export": "onnx",
-    "predict": "model", "profile": "pipeline", "refine": "pipeline", "repro": "pipeline", "server": "pipeline",
-}  # fmt: skip
+    "checkpoint": "model",
+    "compare": "pipeline",
+    "data": "data",
+    "doctor": "pipeline",
+    "export": "onnx",
+    "predict": "model",
+    "profile": "pipeline",
+    "refine": "pipeline",
+    "repro": "pipeline",
+    "server": "pipeline",
+}
 """The extra of pyproject.toml that a command needs beyond the base install."""
 
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
+_NOT_WRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+)
 
 _COMMANDS = Path(__file__).parent / "commands"
 
@@ -37,7 +54,9 @@ def commands() -> list[str]:
 
 def summary(name: str) -> str:
     """The first line of a command module's docstring, read without importing it."""
-    text = ast.get_docstring(ast.parse((_COMMANDS / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    text = (
+        ast.get_docstring(ast.parse((_COMMANDS / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    )
     first = text.partition("\n")[0]
     line = first.partition(": ")[2] or first
     return line[:1].upper() + line[1:]
@@ -50,7 +69,8 @@ def run(argv: Sequence[str]) -> int:
         argv: Arguments without the program's name.
 
     Returns:
-        The exit status: 0; 1 after a message for a person; 2 for a wrong command line; 130 after Ctrl-C.
+        The exit status: 0; 1 after a message for a person; 2 for a wrong command line; 130 after
+        Ctrl-C.
     """
     from hqsam_pipelines.config import env
 
@@ -72,10 +92,18 @@ def run(argv: Sequence[str]) -> int:
 def usage() -> str:
     """The text of `hqsam --help`."""
     rows = [(name, textwrap.wrap(summary(name), 84)) for name in commands()]
-    lines = [f"  {name:<12}{text}" for name, wrapped in rows for name, text in zip([name, ""], wrapped, strict=False)]
-    head = "usage: hqsam COMMAND ...\n\nHQ-SAM: the reproducible pipeline, its metrics and its model.\n\ncommands:"
+    lines = [
+        f"  {name:<12}{text}"
+        for name, wrapped in rows
+        for name, text in zip([name, ""], wrapped, strict=False)
+    ]
+    head = (
+        "usage: hqsam COMMAND ...\n\nHQ-SAM: the reproducible pipeline, its metrics and its "
+        "model.\n\ncommands:"
+    )
     tail = (
-        "\noptions:\n  --version   Show the version.\n  -h, --help  Show this text; `hqsam COMMAND --help` says more."
+        "\noptions:\n  --version   Show the version.\n  -h, --help  Show this text; `hqsam "
+        "COMMAND --help` says more."
     )
     return "\n".join([head, *lines, tail])
 
@@ -114,7 +142,11 @@ def _exit_status(call: Callable[[], object]) -> int:
         if error.errno not in _NOT_WRITABLE or error.filename is None:
             raise
         place, cure = error.filename2 or error.filename, "name a file or folder that can be written"
-        say(f"Error: {error.strerror}\n  file: {sanitize(str(place))}\n  cure: {cure}", err=True, lines=True)
+        say(
+            f"Error: {error.strerror}\n  file: {sanitize(str(place))}\n  cure: {cure}",
+            err=True,
+            lines=True,
+        )
         return 1
     except UserError as error:
         say(f"Error: {error}", err=True, lines=True)
@@ -126,7 +158,9 @@ def main() -> None:
     """Entry point of the console script."""
     try:
         status = _exit_status(_main)
-    except Exception as error:  # not left to the interpreter: the message may hold text from outside, or a secret
+    except (
+        Exception
+    ) as error:  # not left to the interpreter: the message may hold text from outside, or a secret
         say_traceback(error)
         status = 1
     sys.exit(status)

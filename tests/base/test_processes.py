@@ -28,7 +28,9 @@ def threads_of_a_product(number: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_results_come_in_order_from_processes_of_one_thread(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+def test_results_come_in_order_from_processes_of_one_thread(
+    monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     forkserver._forkserver._stop()  # one that another test started has that test's environment
@@ -60,8 +62,13 @@ if __name__ == "__main__":
 def test_what_processes_use_counts_as_used_by_the_callers_children(tmp_path: Path) -> None:
     """The provenance of a stage is made of it."""
     (tmp_path / "use.py").write_text(USE)
-    kept = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, tmp_path / "use.py"], env=kept, capture_output=True, text=True, timeout=60)
+    kept = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [sys.executable, tmp_path / "use.py"], env=kept, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -117,22 +124,34 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("how", "status"), [("os.kill(os.getpid(), 9)", -9), ("os.killpg(0, 15)", -15), ("os.killpg(0, 2)", -2)]
+    ("how", "status"),
+    [("os.kill(os.getpid(), 9)", -9), ("os.killpg(0, 15)", -15), ("os.killpg(0, 2)", -2)],
 )
 def test_nothing_outlives_a_caller_that_is_killed(tmp_path: Path, how: str, status: int) -> None:
     """Neither the processes, nor the server that they were forked from, nor its socket; the last one is Ctrl-C."""
     (tmp_path / "killed.py").write_text(SCRIPT)
     (tmp_path / "t").mkdir()
-    words, kept = [sys.executable, tmp_path / "killed.py", how], {**os.environ, "TMPDIR": str(tmp_path / "t")}
-    # A shell starts its background jobs with SIGINT ignored, and whatever runs in them inherits that.
+    words, kept = (
+        [sys.executable, tmp_path / "killed.py", how],
+        {**os.environ, "TMPDIR": str(tmp_path / "t")},
+    )
+    # A shell starts its background jobs with SIGINT ignored, and whatever runs in them inherits
+    # that.
     done = subprocess.run(
-        words, env=kept, capture_output=True, text=True, timeout=60, start_new_session=True,
+        words,
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
     found = {int(pid) for pid in done.stdout.split()}
     assert done.returncode == status and len(found) == 3, done.stderr
     deadline = time.monotonic() + 20
-    while (left := [pid for pid in found if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+    while (
+        left := [pid for pid in found if Path(f"/proc/{pid}").exists()]
+    ) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left and not list((tmp_path / "t").iterdir())
 
@@ -143,7 +162,11 @@ def test_files_of_the_current_folder_are_not_run(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text("raise SystemExit('foreign')")
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "whole.py").write_text(SCRIPT)
-    words = [sys.executable, tmp_path / "scripts" / "whole.py", "sys.exit('PYTHONSAFEPATH' in os.environ)"]
+    words = [
+        sys.executable,
+        tmp_path / "scripts" / "whole.py",
+        "sys.exit('PYTHONSAFEPATH' in os.environ)",
+    ]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -152,5 +175,7 @@ def test_a_temporary_folder_too_long_for_a_socket_is_no_obstacle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forkserver._forkserver._stop()
-    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(tmp_path / ("long" * 40)))
+    monkeypatch.setitem(
+        multiprocessing.current_process()._config, "tempdir", str(tmp_path / ("long" * 40))
+    )
     assert list(ordered_map(abs, range(-4, 0), workers=2)) == [4, 3, 2, 1]

@@ -19,7 +19,11 @@ from hqsam_base import rle
 def test_what_pycocotools_writes_is_taken(mask: np.ndarray) -> None:
     height, width = mask.shape
     counts, listed = rle.encode(mask), rle.to_uncompressed(mask)
-    for spelling in ({"counts": counts, "size": [height, width]}, {"counts": counts.encode()}, listed):
+    for spelling in (
+        {"counts": counts, "size": [height, width]},
+        {"counts": counts.encode()},
+        listed,
+    ):
         assert rle.from_segmentation(spelling, height=height, width=width) == counts
     assert np.array_equal(rle.decode(counts, height=height, width=width), mask)
     assert rle.area(counts, height=height, width=width) == mask.sum()
@@ -33,7 +37,8 @@ def test_runs_of_large_images() -> None:
 
 
 @pytest.mark.parametrize(
-    "counts", ["", "0", "P1", "zz~~", "1o`c0PWh_f\\", "é", "0" * 9 + "PPPPPPPP1", "P2", [10, -5, 2075], [3]]
+    "counts",
+    ["", "0", "P1", "zz~~", "1o`c0PWh_f\\", "é", "0" * 9 + "PPPPPPPP1", "P2", [10, -5, 2075], [3]],
 )
 def test_runs_that_do_not_fill_the_image_are_refused(counts: object) -> None:
     with pytest.raises((ValueError, OverflowError)):
@@ -71,7 +76,9 @@ def test_what_the_c_code_would_die_of_is_refused(wrong: Any) -> None:
 
 def test_polygons_may_reach_over_the_frame() -> None:
     mask = rle.decode(
-        rle.from_segmentation([[-50, -50, 500, -50, 500, 9.5, -50, 9.5]], height=20, width=30), height=20, width=30
+        rle.from_segmentation([[-50, -50, 500, -50, 500, 9.5, -50, 9.5]], height=20, width=30),
+        height=20,
+        width=30,
     )
     assert mask[:9].all() and not mask[11:].any()
 
@@ -81,18 +88,29 @@ def test_stray_pieces_of_polygons_draw_nothing() -> None:
     rng = np.random.default_rng(3)
     for _ in range(300):
         height, width = (int(side) for side in rng.integers(2, 60, 2))
-        polygon = rng.uniform(-5, 65, 2 * int(rng.integers(3, 9))).round(int(rng.integers(0, 3))).tolist()
+        polygon = (
+            rng.uniform(-5, 65, 2 * int(rng.integers(3, 9))).round(int(rng.integers(0, 3))).tolist()
+        )
         odd = [*polygon, float(rng.uniform(0, 60))]
-        pieces = [rng.uniform(0, 60, n).tolist() for n in rng.choice([2, 3, 4, 5], int(rng.integers(0, 3)))]
-        theirs = coco_mask.merge(coco_mask.frPyObjects([odd, *pieces], height, width))["counts"].decode()
+        pieces = [
+            rng.uniform(0, 60, n).tolist()
+            for n in rng.choice([2, 3, 4, 5], int(rng.integers(0, 3)))
+        ]
+        theirs = coco_mask.merge(coco_mask.frPyObjects([odd, *pieces], height, width))[
+            "counts"
+        ].decode()
         assert rle.from_segmentation([odd, *pieces], height=height, width=width) == theirs
 
 
 def test_a_polygon_that_goes_round_twice_is_empty() -> None:
     """As in pycocotools: what is drawn over twice is outside again."""
     square = [2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]
-    assert rle.area(rle.from_segmentation([square], height=20, width=20), height=20, width=20) == 100
-    assert rle.area(rle.from_segmentation([square * 2], height=20, width=20), height=20, width=20) == 0
+    assert (
+        rle.area(rle.from_segmentation([square], height=20, width=20), height=20, width=20) == 100
+    )
+    assert (
+        rle.area(rle.from_segmentation([square * 2], height=20, width=20), height=20, width=20) == 0
+    )
 
 
 def test_run_lengths_are_whole_numbers_and_outlines_no_endless_walk() -> None:

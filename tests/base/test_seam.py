@@ -31,9 +31,13 @@ def seam(tmp_path, monkeypatch):
     folder = tmp_path / "orchard"
     folder.mkdir()
     for name, text in FILES.items():
-        (folder / f"{name}.py").write_text(f"from {__name__} import Fruit\n{text}\n" if text else "")
+        (folder / f"{name}.py").write_text(
+            f"from {__name__} import Fruit\n{text}\n" if text else ""
+        )
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield Seam(package="orchard", what="fruit", constant="FRUIT", kind=Fruit, helpers=frozenset({"base"}))
+    yield Seam(
+        package="orchard", what="fruit", constant="FRUIT", kind=Fruit, helpers=frozenset({"base"})
+    )
     for name in [name for name in sys.modules if name.partition(".")[0] == "orchard"]:
         del sys.modules[name]
 
@@ -54,5 +58,7 @@ def test_what_is_no_entry_is_refused_with_the_ones_that_are(seam, name):
 
 @pytest.mark.parametrize("name", ["plum", "stone", "water"])
 def test_a_file_that_breaks_its_promise_is_named(seam, name):
-    with pytest.raises(TypeError, match=rf"orchard/{name}\.py: FRUIT must be a Fruit named '{name}'"):
+    with pytest.raises(
+        TypeError, match=rf"orchard/{name}\.py: FRUIT must be a Fruit named '{name}'"
+    ):
         seam.load(name)

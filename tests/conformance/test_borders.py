@@ -1,7 +1,7 @@
 """Malformed input at every border: what comes back is a value or one error, soon, and nothing is written anywhere else.
 
-Good files are damaged (bytes changed, cut, doubled, replaced by what parsers trip over), and some input is junk from the start.
-A hundred of each by default, ten thousand with `make test-all`.
+Good files are damaged (bytes changed, cut, doubled, replaced by what parsers trip over), and some
+input is junk from the start. A hundred of each by default, ten thousand with `make test-all`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def unpack(suffix: str) -> Read:
         name = f"a.{suffix}"
         (folder / "set").mkdir()
         (folder / "set" / name).write_bytes(data)
-        (folder / "set" / "fetch.json").write_bytes(dumped({"files": [{"name": name, "sha256": "0"}]}))
+        (folder / "set" / "fetch.json").write_bytes(
+            dumped({"files": [{"name": name, "sha256": "0"}]})
+        )
         content.check_structure(folder / "set" / name, name)
         extract.extracted(folder / "set", folder / "work")
 
@@ -158,7 +160,9 @@ def listing(data: bytes, folder: Path) -> None:
 # --- good inputs ---
 
 
-def a_zip(names: tuple[str, ...] = ("d/0.jpg", "d/1.jpg"), data: bytes = b"0123456789" * 9) -> bytes:
+def a_zip(
+    names: tuple[str, ...] = ("d/0.jpg", "d/1.jpg"), data: bytes = b"0123456789" * 9
+) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
@@ -222,7 +226,9 @@ def some_matches(folder: Path) -> dict[str, bytes]:
     """Both files of a small set, as the score stage writes them."""
     names = ("AP", "AP_B")
     numbers = np.arange(3, dtype=np.int32)
-    truth = Truth(["1", "2", "3"], numbers, 0 * numbers, numbers, 0 * numbers, dict.fromkeys(names, numbers))
+    truth = Truth(
+        ["1", "2", "3"], numbers, 0 * numbers, numbers, 0 * numbers, dict.fromkeys(names, numbers)
+    )
     bits = {name: numbers.astype(np.uint16) for name in names}
     with MatchesWriter(folder) as writer:
         writer.add("box", "sam", Matches(truth, numbers, 0 * numbers, bits, bits))
@@ -256,87 +262,175 @@ def torch_saved(value: Any, **options: Any) -> bytes:
 STATE = {"hf_token.weight": torch.zeros(1, 4), "other": torch.ones(2)}
 COUNTS = rle.encode(np.eye(SIDE, dtype=bool))
 ITEM = {
-    "prompt_set": "gt_box", "system": "sam", "metrics": {"mIoU": 0.5}, "n_expected": 3, "n_scored": 3,
-    "protocol": {"metric": "masks"}, "protocol_hash": "ab12",
-}  # fmt: skip
-LOCK = {"stages": {"a@b": {"outs": [{"path": "x", "md5": "0" * 32}], "params": {"params.yaml": {"k": 1}}}}}
+    "prompt_set": "gt_box",
+    "system": "sam",
+    "metrics": {"mIoU": 0.5},
+    "n_expected": 3,
+    "n_scored": 3,
+    "protocol": {"metric": "masks"},
+    "protocol_hash": "ab12",
+}
+LOCK = {
+    "stages": {
+        "a@b": {"outs": [{"path": "x", "md5": "0" * 32}], "params": {"params.yaml": {"k": 1}}}
+    }
+}
 NAMES = dumped({"images": [{"coco_url": "http://x/d/0.jpg"}]})
 PART = base64.b64encode(images.encode_png(np.full((2, 3), 255, np.uint8))).decode()
 LABELME = {
-    "imagePath": "a.jpg", "imageHeight": SIDE, "imageWidth": SIDE,
+    "imagePath": "a.jpg",
+    "imageHeight": SIDE,
+    "imageWidth": SIDE,
     "shapes": [
-        {"label": "a", "shape_type": kind, "group_id": group, "points": [[1, 1], [6, 2], [5, 9]][:n], "mask": PART}
-        for kind, group, n in (("polygon", None, 3), ("circle", 1, 2), ("rectangle", 1, 2), ("mask", None, 1))
+        {
+            "label": "a",
+            "shape_type": kind,
+            "group_id": group,
+            "points": [[1, 1], [6, 2], [5, 9]][:n],
+            "mask": PART,
+        }
+        for kind, group, n in (
+            ("polygon", None, 3),
+            ("circle", 1, 2),
+            ("rectangle", 1, 2),
+            ("mask", None, 1),
+        )
     ],
-}  # fmt: skip
-RECORDS = [{"id": 1, "segmentation": {"size": [2, 2], "counts": [1, 2, 1]}}, {"id": 2, "bbox": [0.5, 1e9]}]
+}
+RECORDS = [
+    {"id": 1, "segmentation": {"size": [2, 2], "counts": [1, 2, 1]}},
+    {"id": 2, "bbox": [0.5, 1e9]},
+]
 
 BORDERS = {
     "segmentation": Border(
         (
-            dumped({"size": [SIDE, SIDE], "counts": COUNTS}), dumped({"size": [SIDE, SIDE], "counts": [5, 100, 39]}),
+            dumped({"size": [SIDE, SIDE], "counts": COUNTS}),
+            dumped({"size": [SIDE, SIDE], "counts": [5, 100, 39]}),
             dumped([[1, 1, 9, 1.5, 9, 9], [0, 0, 2, 0, 2, 2]]),
         ),
-        segmentation, (ValueError,),
+        segmentation,
+        (ValueError,),
     ),
     "scored segmentation": Border(
         (
-            dumped({"size": [SIDE, SIDE], "counts": COUNTS}), dumped({"size": [SIDE, SIDE], "counts": [5, 100, 39]}),
+            dumped({"size": [SIDE, SIDE], "counts": COUNTS}),
+            dumped({"size": [SIDE, SIDE], "counts": [5, 100, 39]}),
             dumped([[1, 1, 9, 1.5, 9, 9], [0, 0, 2, 0, 2, 2]]),
         ),
-        scored_segmentation, (ValueError,),
+        scored_segmentation,
+        (ValueError,),
     ),
     "run lengths": Border((COUNTS.encode(),), run_lengths, (runs.RleError,)),
     "pictures": Border(pictures(), picture),
     "mask files": Border(pictures(), mask_files),
-    "JSON list": Border((dumped(RECORDS),), at("a.json", lambda p: drained(json_stream.iterate_results(p, whole=0)))),
+    "JSON list": Border(
+        (dumped(RECORDS),), at("a.json", lambda p: drained(json_stream.iterate_results(p, whole=0)))
+    ),
     "JSON records": Border(
-        (dumped(RECORDS),), at("a.json", lambda p: drained(json_stream.iterate_list(p, problem="x", cure="y")))
+        (dumped(RECORDS),),
+        at("a.json", lambda p: drained(json_stream.iterate_list(p, problem="x", cure="y"))),
     ),
     "JSON members": Border(
         (dumped({"info": {}, "images": RECORDS}),),
-        at("a.json", lambda p: drained(json_stream.iterate_members(p, ("images",), problem="x", cure="y"))),
+        at(
+            "a.json",
+            lambda p: drained(json_stream.iterate_members(p, ("images",), problem="x", cure="y")),
+        ),
     ),
     "labelme": Border((dumped(LABELME),), at("a.json", lambda p: labelme.convert(p.parent))),
     "annotations of own data": Border(
-        (dumped({"images": [{"id": 1, "file_name": "a"}], "annotations": RECORDS, "categories": [{"id": 1, "name": "x"}]}),),
+        (
+            dumped(
+                {
+                    "images": [{"id": 1, "file_name": "a"}],
+                    "annotations": RECORDS,
+                    "categories": [{"id": 1, "name": "x"}],
+                }
+            ),
+        ),
         at("a.json", read_own_annotations),
     ),
     "annotations of a set": Border(
-        (dumped({"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1}], "categories": []}),),
+        (
+            dumped(
+                {"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1}], "categories": []}
+            ),
+        ),
         at("a.json", cocolike.read_annotations),
     ),
     "JSON file": Border((dumped(RECORDS),), at("a.json", atomic.read_json)),
     "JSON lines": Border((b'{"a": 1}\n{"b": [2]}\n',), at("a.jsonl", atomic.read_jsonl)),
-    "names of pictures": Border(
-        (NAMES, a_zip(("a.json",), NAMES)), at("a", members.image_names)
+    "names of pictures": Border((NAMES, a_zip(("a.json",), NAMES)), at("a", members.image_names)),
+    "tar": Border(
+        tuple(map(a_tar, (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))), unpack("tar"), (DownloadError,)
     ),
-    "tar": Border(tuple(map(a_tar, (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))), unpack("tar"), (DownloadError,)),
-    "packed tar": Border((lzma.compress(a_tar(tarfile.PAX_FORMAT)),), unpack("tar.xz"), (DownloadError,)),
+    "packed tar": Border(
+        (lzma.compress(a_tar(tarfile.PAX_FORMAT)),), unpack("tar.xz"), (DownloadError,)
+    ),
     "zip": Border((a_zip(), a_zip(("a.json",))), unpack("zip"), (DownloadError,)),
     "members of a zip": Border((a_zip(),), picture_members, (DownloadError,)),
     "shard": Border((a_shard(),), at("a.tar", lambda p: drained(tar.iterate_samples(p)))),
-    "safetensors": Border((save(STATE), save(STATE, {"hqsam": '{"format": "hq_head"}'})), at("a.safetensors", checkpoint.read)),
-    "torch.save": Border(
-        (torch_saved(STATE), torch_saved({"model": STATE}, _use_new_zipfile_serialization=False)), at("a.pth", checkpoint.read)
+    "safetensors": Border(
+        (save(STATE), save(STATE, {"hqsam": '{"format": "hq_head"}'})),
+        at("a.safetensors", checkpoint.read),
     ),
-    "YAML of a revision": Border((yaml.safe_dump(LOCK).encode(), b"a: &a {x: 1}\nb: *a\nc: {<<: *a}\n"), revision_files),
+    "torch.save": Border(
+        (torch_saved(STATE), torch_saved({"model": STATE}, _use_new_zipfile_serialization=False)),
+        at("a.pth", checkpoint.read),
+    ),
+    "YAML of a revision": Border(
+        (yaml.safe_dump(LOCK).encode(), b"a: &a {x: 1}\nb: *a\nc: {<<: *a}\n"), revision_files
+    ),
     "metrics of a revision": Border(
-        (dumped({"benchmark": "a", "model": "b", "results": [ITEM]}),), lambda data, folder: parse_metrics(data, "x")
+        (dumped({"benchmark": "a", "model": "b", "results": [ITEM]}),),
+        lambda data, folder: parse_metrics(data, "x"),
     ),
     "listing of DVC": Border((dumped([{"relpath": "a/b.parquet", "md5": "0" * 32}]),), listing),
-    "table of a revision": Border((a_table(),), lambda data, folder: units_frame(io.BytesIO(data), "x")),
+    "table of a revision": Border(
+        (a_table(),), lambda data, folder: units_frame(io.BytesIO(data), "x")
+    ),
     "matches of a revision": Border((MATCHED[MATCHES],), matches_reader(MATCHES, MATCHED)),
     "ground truth of a revision": Border((MATCHED[TRUTH],), matches_reader(TRUTH, MATCHED)),
-    "first digests": Border((f"# x\n{'0' * 64}  a/b.zip\n".encode(),), at("a.sha256", first_use.read)),
-}  # fmt: skip
+    "first digests": Border(
+        (f"# x\n{'0' * 64}  a/b.zip\n".encode(),), at("a.sha256", first_use.read)
+    ),
+}
 
 # What parsers trip over.
 TOKENS = (
-    b"[" * 5000, b'{"a":' * 5000, b"{" * 300, b"\xff" * 8, b"\x00" * 8, b"\x00" * 600, b"../", b"/", b"\\", b"..", b"&a ", b"*a", b"<<: ",
-    b"NaN", b"Infinity", b"-1", b"1e999", b"9" * 400, b"0x" + b"f" * 300, b"\x80\x00\x00\x00\x7f\xff\xff\xff", b"\x7f\xff\xff\xff", b"null",
-    b'"', b"\n", b"\r", b"\t", b"\xe2\x80\xa8", b"\xed\xa0\x80", b"!!python/object/apply:os.getcwd []", b"30 path=../../x\n", b"\x1b[2J",
-)  # fmt: skip
+    b"[" * 5000,
+    b'{"a":' * 5000,
+    b"{" * 300,
+    b"\xff" * 8,
+    b"\x00" * 8,
+    b"\x00" * 600,
+    b"../",
+    b"/",
+    b"\\",
+    b"..",
+    b"&a ",
+    b"*a",
+    b"<<: ",
+    b"NaN",
+    b"Infinity",
+    b"-1",
+    b"1e999",
+    b"9" * 400,
+    b"0x" + b"f" * 300,
+    b"\x80\x00\x00\x00\x7f\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    b"null",
+    b'"',
+    b"\n",
+    b"\r",
+    b"\t",
+    b"\xe2\x80\xa8",
+    b"\xed\xa0\x80",
+    b"!!python/object/apply:os.getcwd []",
+    b"30 path=../../x\n",
+    b"\x1b[2J",
+)
 place = st.integers(0, 4000)
 edits = st.lists(
     st.one_of(
@@ -430,10 +524,17 @@ def test_good_input_is_taken(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", BORDERS)
 @settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
-@given(which=st.integers(0, 99), changes=edits, junk=st.none() | st.none() | st.none() | st.binary(max_size=200))
+)
+@given(
+    which=st.integers(0, 99),
+    changes=edits,
+    junk=st.none() | st.none() | st.none() | st.binary(max_size=200),
+)
 def test_malformed_input_is_refused_or_read(
     name: str, which: int, changes: list[tuple[str, int, bytes]], junk: bytes | None, tmp_path: Path
 ) -> None:
@@ -443,17 +544,27 @@ def test_malformed_input_is_refused_or_read(
 
 # IHDR holds what a decoder allocates by; with a right checksum nothing stops it before.
 @settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+)
 @given(
     size=st.tuples(
-        *[st.sampled_from([0, 1, SIDE, SIDE + 1, 20_000, 65_536, 1 << 20, 2**31 - 1, 2**31, 2**32 - 1])] * 2
+        *[
+            st.sampled_from(
+                [0, 1, SIDE, SIDE + 1, 20_000, 65_536, 1 << 20, 2**31 - 1, 2**31, 2**32 - 1]
+            )
+        ]
+        * 2
     ),
     rest=st.tuples(st.sampled_from([0, 1, 2, 4, 8, 16, 255]), *[st.integers(0, 7)] * 4),
     which=st.integers(0, 4),
 )
-def test_png_headers(size: tuple[int, int], rest: tuple[int, ...], which: int, tmp_path: Path) -> None:
+def test_png_headers(
+    size: tuple[int, int], rest: tuple[int, ...], which: int, tmp_path: Path
+) -> None:
     good = BORDERS["pictures"].good[which]
     header = b"IHDR" + struct.pack(">II5B", *size, *rest)
     data = good[:12] + header + struct.pack(">I", zlib.crc32(header)) + good[33:]

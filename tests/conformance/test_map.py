@@ -27,7 +27,9 @@ def lines() -> Iterator[tuple[str, str]]:
 def files() -> list[str]:
     """All files that git knows or would take, but for those left out."""
     command = ["git", "ls-files", "-co", "--exclude-standard"]
-    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     there = {path for path in found if (REPOSITORY / path).is_file()}
     return sorted(path for path in there if not any(fnmatch(path, pattern) for pattern in LEFT_OUT))
 
@@ -38,18 +40,33 @@ LINES = dict(lines())
 def test_every_file_has_a_line_and_every_line_a_file() -> None:
     named = [path for path in LINES if not path.endswith("/")]
     every = files()
-    assert [path for path in every if not any(fnmatch(path, name) for name in named)] == [], "no line in docs/map.md"
-    assert [name for name in named if not any(fnmatch(path, name) for path in every)] == [], "no such file"
-    folders = {f"{parent.as_posix()}/" for path in every for parent in Path(path).parents if parent != Path()}
+    assert [path for path in every if not any(fnmatch(path, name) for name in named)] == [], (
+        "no line in docs/map.md"
+    )
+    assert [name for name in named if not any(fnmatch(path, name) for path in every)] == [], (
+        "no such file"
+    )
+    folders = {
+        f"{parent.as_posix()}/"
+        for path in every
+        for parent in Path(path).parents
+        if parent != Path()
+    }
     listed = {path for path in LINES if path.endswith("/")}
     starred = tuple(name[:-1] for name in named if name.endswith("/*"))
-    assert listed - folders == set() and {f for f in folders - listed if not f.startswith(starred)} == set()
+    assert (
+        listed - folders == set()
+        and {f for f in folders - listed if not f.startswith(starred)} == set()
+    )
     assert [path for path, text in LINES.items() if not text] == []
 
 
 def test_what_the_walks_and_the_tables_name_is_there() -> None:
     names = set(
-        re.findall(r"`((?:datasets|hqsam|metrics|pipelines|perf|docs)/[\w/<>.-]+)`", MAP.partition("## The tree")[0])
+        re.findall(
+            r"`((?:datasets|hqsam|metrics|pipelines|perf|docs)/[\w/<>.-]+)`",
+            MAP.partition("## The tree")[0],
+        )
     )
     assert len(names) > 20
     for name in names:

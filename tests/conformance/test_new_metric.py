@@ -1,6 +1,7 @@
 """A metric is one file: a new one, in pixels and better when lower, is right everywhere without another edit.
 
-`new_metric/boundary_distance.py` joins the folder `scores/` for the time of these tests; nothing else is told of it.
+`new_metric/boundary_distance.py` joins the folder `scores/` for the time of these tests; nothing
+else is told of it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
 
     def edit(content: dict[str, Any]) -> None:
         content["benchmarks"] = params(("dis_vd", "wheels"))["benchmarks"]
-        content["benchmarks"]["wheels"]["score"] = {"metric": NEW.stem, "version": 3, "at_most": 20.0}
+        content["benchmarks"]["wheels"]["score"] = {
+            "metric": NEW.stem,
+            "version": 3,
+            "at_most": 20.0,
+        }
 
     root = tmp_path_factory.mktemp("compare") / "repo"
     try:
@@ -69,7 +74,9 @@ def reports(repository: tuple[Path, str, str]) -> Path:
     return root / "reports"
 
 
-def test_the_report_shows_pixels_and_that_less_is_better(repository: tuple[Path, str, str], reports: Path) -> None:
+def test_the_report_shows_pixels_and_that_less_is_better(
+    repository: tuple[Path, str, str], reports: Path
+) -> None:
     mine = values(repository[0])
     assert 0 < mine["hq_token"] < mine["sam"] < 20
     with (reports / "tables" / "overview.csv").open(encoding="utf-8") as file:
@@ -80,20 +87,26 @@ def test_the_report_shows_pixels_and_that_less_is_better(repository: tuple[Path,
     delta = mine["hq_token"] - mine["sam"]
     assert float(row["delta"]) == pytest.approx(delta, abs=1e-4) and delta < 0
     assert float(row["ci_low"]) < delta < float(row["ci_high"]) < 0 and row["clusters"] == "8"
-    (text,) = [line for line in (reports / "tables" / "overview.md").read_text().splitlines() if "wheels" in line]
+    (text,) = [
+        line
+        for line in (reports / "tables" / "overview.md").read_text().splitlines()
+        if "wheels" in line
+    ]
     assert f"| MBD [px] ↓ | {mine['sam']:.1f} | {mine['hq_token']:.1f} | −{-delta:.1f} |" in text
     further = (reports / "tables" / "further.csv").read_text()
     assert "share_near" in further
-    assert json.loads((reports / "metrics.json").read_bytes())["wheels"]["gt_box"]["sam"]["MBD"] == round(
-        mine["sam"], 6
-    )
+    assert json.loads((reports / "metrics.json").read_bytes())["wheels"]["gt_box"]["sam"][
+        "MBD"
+    ] == round(mine["sam"], 6)
 
 
 def test_the_page_and_the_terminal_call_less_an_improvement(reports: Path) -> None:
     page = (reports / "report.html").read_text(encoding="utf-8")
     charts = [part.partition("</svg>")[0] for part in page.split('<svg class="chart"')[1:]]
     (dumbbell,) = [chart for chart in charts if "wheels . MBD [px] ↓" in chart]
-    assert 'class="way up"' in dumbbell and 'class="delta up"' in dumbbell and "down" not in dumbbell
+    assert (
+        'class="way up"' in dumbbell and 'class="delta up"' in dumbbell and "down" not in dumbbell
+    )
     assert "DIS-VD" not in dumbbell  # fractions have a chart of their own
     (cloud,) = [chart for chart in charts if "HQ-SAM, boundary distance [px] ↓" in chart]
     assert cloud.count('class="cloud') == 8
@@ -109,14 +122,32 @@ def test_a_fall_is_better_and_a_rise_is_worse(repository: tuple[Path, str, str])
     root, first, second = repository
     for a, b, verdict, tone in ((first, second, "better", "up"), (second, first, "worse", "down")):
         found = compare(root, a, b)
-        (change,) = [c for c in found.changes if (c.benchmark, c.system, c.metric) == ("wheels", "hq_token", "MBD")]
-        assert change.verdict == verdict and change.difference == pytest.approx(change.interval.mean)
+        (change,) = [
+            c
+            for c in found.changes
+            if (c.benchmark, c.system, c.metric) == ("wheels", "hq_token", "MBD")
+        ]
+        assert change.verdict == verdict and change.difference == pytest.approx(
+            change.interval.mean
+        )
         assert change.interval.excludes_zero and (change.difference < 0) == (verdict == "better")
-        (row,) = [r for r in to_json(found)["rows"] if (r["system"], r["metric"]) == ("hq_token", "MBD")]
-        assert (row["unit"], row["better"], row["b"] < row["a"]) == ("px", "lower", verdict == "better")
-        assert [i.gain > 0 for i in found.instances if i.benchmark == "wheels"].count(verdict == "better") >= 6
+        (row,) = [
+            r for r in to_json(found)["rows"] if (r["system"], r["metric"]) == ("hq_token", "MBD")
+        ]
+        assert (row["unit"], row["better"], row["b"] < row["a"]) == (
+            "px",
+            "lower",
+            verdict == "better",
+        )
+        assert [i.gain > 0 for i in found.instances if i.benchmark == "wheels"].count(
+            verdict == "better"
+        ) >= 6
         page = to_html(found)
-        (chart,) = [c for c in page.split('<svg class="chart"')[1:] if "MBD [px] ↓" in c.partition("</svg>")[0]]
+        (chart,) = [
+            c
+            for c in page.split('<svg class="chart"')[1:]
+            if "MBD [px] ↓" in c.partition("</svg>")[0]
+        ]
         assert f'class="dot {tone}"' in chart and "B minus A, px" in chart
         console = Console(width=160, record=True)
         show(found, console)
@@ -137,7 +168,8 @@ def test_it_has_a_command(repository: tuple[Path, str, str], tmp_path: Path) -> 
     done = CliRunner().invoke(app, [NEW.stem, *files, "--json", str(tmp_path / "out.json")])
     assert done.exit_code == 0 and "scored 1 of 1" in done.output
     content = json.loads((tmp_path / "out.json").read_bytes())
-    # Of 2 x 116 boundary pixels the two sides (30 each) lie 2 px away, the corners nearer: a little above 1 in the mean.
+    # Of 2 x 116 boundary pixels the two sides (30 each) lie 2 px away, the corners nearer: a little
+    # above 1 in the mean.
     assert 0.9 < content["metrics"]["MBD"] < 1.3 and content["protocol"]["at_most"] == 50.0
     capped = CliRunner().invoke(app, [NEW.stem, *files, "--at-most", "0.5"])
     assert float(capped.output.split()[1]) < 0.5
@@ -153,7 +185,12 @@ def test_params_check_its_own_keys(repository: tuple[Path, str, str]) -> None:
         return made.score("dis_vd")
 
     assert load_score(NEW.stem).column_scale("distance").unit == "px"
-    assert options(at_most=7.0) == load_score(NEW.stem).options(metric=NEW.stem, version=3, at_most=7.0)
-    for wrong, words in (({"at_most": -1.0}, "above 0"), ({"dilation_ratio": 0.02}, "unknown key 'dilation_ratio'")):
+    assert options(at_most=7.0) == load_score(NEW.stem).options(
+        metric=NEW.stem, version=3, at_most=7.0
+    )
+    for wrong, words in (
+        ({"at_most": -1.0}, "above 0"),
+        ({"dilation_ratio": 0.02}, "unknown key 'dilation_ratio'"),
+    ):
         with pytest.raises(UserError, match=words):
             options(**wrong)

@@ -30,7 +30,8 @@ OWN_WORDS = {
 """Files that may print by themselves, with the reason."""
 
 hostile = st.text(
-    st.sampled_from("\\[]/a#@\x1b\n\u202e\u2028\udc80\x9b") | st.characters(exclude_categories=()), max_size=20
+    st.sampled_from("\\[]/a#@\x1b\n\u202e\u2028\udc80\x9b") | st.characters(exclude_categories=()),
+    max_size=20,
 )
 
 
@@ -52,11 +53,17 @@ def test_escapes_can_be_read() -> None:
 @pytest.mark.parametrize(
     ("address", "safe"),
     [
-        ("https://me:p@ss'w@host:8/a%20b.zip?sig=abc&n=1#tok", "https://***@host:8/a%20b.zip?sig=***&n=***#***"),
+        (
+            "https://me:p@ss'w@host:8/a%20b.zip?sig=abc&n=1#tok",
+            "https://***@host:8/a%20b.zip?sig=***&n=***#***",
+        ),
         ("'s3://key:word@bucket/x', see", "'s3://***@bucket/x', see"),
         ("get https://host/a?token, then", "get https://host/a?***, then"),
         ("simplecache::ftp://u@h/x (no)", "simplecache::ftp://***@h/x (no)"),
-        ("file:///a/b?c#d@e.jpg and embedded://x/y?z", "file:///a/b?c#d@e.jpg and embedded://x/y?z"),
+        (
+            "file:///a/b?c#d@e.jpg and embedded://x/y?z",
+            "file:///a/b?c#d@e.jpg and embedded://x/y?z",
+        ),
         ("http://me:pa/ss?w#d@host:8/a?b=c", "http://***@host:8/a?b=***"),
         ("http://host:80/x@y http://[::1]:80/x@y", "http://host:80/x@y http://[::1]:80/x@y"),
         ("https://host/plain/a@b.zip", "https://host/plain/a@b.zip"),
@@ -75,8 +82,13 @@ def test_a_long_name_does_not_hold_anybody_up() -> None:
 
 
 def test_an_error_is_safe_wherever_it_ends_up() -> None:
-    error = UserError("bad\x1b[31m\nok: a", file="a\n  cure: obey", key="https://u:word@h/x", cure="one\n    two")
-    whole = "bad\\x1b[31m\\nok: a\n  file: a\\n  cure: obey\n  key: https://***@h/x\n  cure: one\n    two"
+    error = UserError(
+        "bad\x1b[31m\nok: a", file="a\n  cure: obey", key="https://u:word@h/x", cure="one\n    two"
+    )
+    whole = (
+        "bad\\x1b[31m\\nok: a\n  file: a\\n  cure: obey\n  key: https://***@h/x\n  cure: one\n    "
+        "two"
+    )
     assert str(error) == whole, "only an indented line goes on with the text"
     assert error.file == "a\n  cure: obey", "the program still has the name as it is"
 
@@ -93,7 +105,9 @@ def test_messages_and_progress_are_safe(capsys: pytest.CaptureFixture[str]) -> N
 def test_rich_shows_what_it_is_given(text: str) -> None:
     """Whatever stands before a bracket, nothing is taken for markup."""
     out = io.StringIO()
-    Console(file=out, width=1000, color_system=None).print(styled(text, ("x", "bold"), "[/]"), soft_wrap=True)
+    Console(file=out, width=1000, color_system=None).print(
+        styled(text, ("x", "bold"), "[/]"), soft_wrap=True
+    )
     assert out.getvalue() == f"{shown(text)}x[/]\n"
 
 
@@ -101,11 +115,23 @@ def test_everything_is_printed_by_the_one_function() -> None:
     """In the commands, stages and flows; `rich` gets `styled` text or literals only."""
     found = []
     for path in sorted((ROOT / "pipelines/hqsam_pipelines").rglob("*.py")):
-        calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+        calls = (
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call)
+        )
         for call in calls:
             name = ast.unparse(call.func)
-            raw = name in ("print", "typer.echo", "click.echo", "traceback.print_exc", "traceback.print_exception")
-            marked = name in ("console.print", "table.add_row") and any(_is_text(argument) for argument in call.args)
+            raw = name in (
+                "print",
+                "typer.echo",
+                "click.echo",
+                "traceback.print_exc",
+                "traceback.print_exception",
+            )
+            marked = name in ("console.print", "table.add_row") and any(
+                _is_text(argument) for argument in call.args
+            )
             if (raw and path.name not in OWN_WORDS) or marked:
                 found.append(f"{path.name}:{call.lineno} {ast.unparse(call)}")
     assert found == []
@@ -130,7 +156,9 @@ def test_an_address_on_the_command_line_is_shown_without_its_secrets(
     assert "passw0rd" not in said and "s1gned" not in said
 
 
-def test_a_traceback_is_safe_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_is_safe_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fails() -> None:
         raise RuntimeError("no answer\x1b[2J from https://me:passw0rd@host/x?signature=s1gned")
 
@@ -138,4 +166,7 @@ def test_a_traceback_is_safe_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     with pytest.raises(SystemExit, match="1"):
         cli.main()
     said = capsys.readouterr().err
-    assert "RuntimeError: no answer\\x1b[2J from https://***@host/x?signature=***" in said and "in fails" in said
+    assert (
+        "RuntimeError: no answer\\x1b[2J from https://***@host/x?signature=***" in said
+        and "in fails" in said
+    )

@@ -1,6 +1,7 @@
 """Walks the seams: every training source, evaluation set, metric, backbone, stage and command is what its folder promises.
 
-There is no list of names in the code. A file is found by its name; what makes it an entry is the seam's constant.
+There is no list of names in the code. A file is found by its name; what makes it an entry is the
+seam's constant.
 """
 
 from __future__ import annotations
@@ -61,12 +62,27 @@ IDS = [f"{seam.folder.rpartition('/')[2]}/{name}" for seam, name in ENTRIES]
 
 
 def test_every_seam_has_what_the_paper_needs() -> None:
-    assert {"dis5k", "thinobject5k", "fss1000", "ecssd", "msra10k", "duts"} <= set(SOURCES.entries())
-    wanted = {"dis_vd", "coift", "hrsod", "thinobject5k_test", "big", "coco", "lvis", "uvo", "hq_ytvis", "davis"}
+    assert {"dis5k", "thinobject5k", "fss1000", "ecssd", "msra10k", "duts"} <= set(
+        SOURCES.entries()
+    )
+    wanted = {
+        "dis_vd",
+        "coift",
+        "hrsod",
+        "thinobject5k_test",
+        "big",
+        "coco",
+        "lvis",
+        "uvo",
+        "hq_ytvis",
+        "davis",
+    }
     assert wanted <= set(BENCHMARKS.entries())
     assert {"masks", "coco", "lvis", "ytvis", "davis"} <= set(SCORES.entries())
     assert {"nano", "vit_b", "vit_l", "vit_h"} <= set(BACKBONES.entries())
-    assert {"hq", "context_tokens", "fpn_fusion", "finetune_decoder", "lora_encoder"} <= set(VARIANTS.entries())
+    assert {"hq", "context_tokens", "fpn_fusion", "finetune_decoder", "lora_encoder"} <= set(
+        VARIANTS.entries()
+    )
     assert {"cascadepsp", "crm"} <= set(REFINERS.entries())
 
 
@@ -77,13 +93,22 @@ def test_an_entry_is_documented_and_does_nothing_when_imported(seam: Seam, name:
     docstring = ast.get_docstring(tree)
     assert docstring, f"{path}: no docstring"
     allowed = (
-        ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If,
+        ast.Import,
+        ast.ImportFrom,
+        ast.Assign,
+        ast.AnnAssign,
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+        ast.If,
         ast.Expr,
-    )  # fmt: skip
+    )
     for node in tree.body:
         assert isinstance(node, allowed), f"{path}:{node.lineno}: work at import time"
         if isinstance(node, ast.Expr):
-            assert isinstance(node.value, ast.Constant), f"{path}:{node.lineno}: work at import time"
+            assert isinstance(node.value, ast.Constant), (
+                f"{path}:{node.lineno}: work at import time"
+            )
 
 
 @pytest.mark.parametrize("name", SOURCES.entries())
@@ -132,7 +157,9 @@ def test_a_metric_satisfies_its_protocol_and_carries_its_version(name: str) -> N
     for benchmark, options in used:
         block = score.protocol(options)
         assert block, benchmark
-        assert options.version == score.version, f"params.yaml: benchmarks.{benchmark}.score.version is not the code's"
+        assert options.version == score.version, (
+            f"params.yaml: benchmarks.{benchmark}.score.version is not the code's"
+        )
 
 
 @pytest.mark.parametrize("name", BACKBONES.entries())
@@ -191,7 +218,9 @@ def test_a_stage_exposes_its_constant(name: str) -> None:
     assert isinstance(stage, Stage)
     assert stage.verb == name
     for word in ("Reads", "Writes"):
-        assert word in (STAGES.module(name).__doc__ or ""), f"{name}: the docstring does not say what it {word.lower()}"
+        assert word in (STAGES.module(name).__doc__ or ""), (
+            f"{name}: the docstring does not say what it {word.lower()}"
+        )
 
 
 def test_every_file_of_the_stage_and_command_folders_is_an_entry() -> None:
@@ -216,7 +245,14 @@ def test_every_entry_of_params_has_its_file(profile: str) -> None:
 
 
 def test_the_sample_has_every_training_source() -> None:
-    assert _names("sample", "sources") == {"dis5k", "thinobject5k", "fss1000", "ecssd", "msra10k", "duts"}
+    assert _names("sample", "sources") == {
+        "dis5k",
+        "thinobject5k",
+        "fss1000",
+        "ecssd",
+        "msra10k",
+        "duts",
+    }
 
 
 def test_embedded_urls_have_a_generator() -> None:

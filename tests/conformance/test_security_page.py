@@ -33,7 +33,9 @@ def defined(path: str) -> set[str]:
     body = ast.parse((REPOSITORY / path).read_text(encoding="utf-8")).body
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     values = (target for node in body if isinstance(node, ast.Assign) for target in node.targets)
-    return {node.name for node in body if isinstance(node, kinds)} | {ast.unparse(value) for value in values}
+    return {node.name for node in body if isinstance(node, kinds)} | {
+        ast.unparse(value) for value in values
+    }
 
 
 def test_the_table_is_read() -> None:

@@ -29,7 +29,10 @@ def fetched(name: str) -> Path:
     folder = Path(_home().name) / "archives" / name
     for file in archives.files(name):
         archives.write(name, file, folder / file)
-    record = [{"name": p.name, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for p in sorted(folder.iterdir())]
+    record = [
+        {"name": p.name, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()}
+        for p in sorted(folder.iterdir())
+    ]
     atomic.write_json(folder / "fetch.json", {"files": record})
     return folder
 
@@ -59,6 +62,8 @@ def indexed(name: str) -> Path:
 def params() -> dict[str, Any]:
     """The sample profile."""
     profile = REPOSITORY / "configs" / "sample.yaml"
-    values = yaml.safe_load((profile if profile.exists() else REPOSITORY / "params.yaml").read_text())
+    values = yaml.safe_load(
+        (profile if profile.exists() else REPOSITORY / "params.yaml").read_text()
+    )
     assert isinstance(values, dict)
     return values

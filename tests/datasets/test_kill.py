@@ -61,8 +61,12 @@ augment.write_prompts(shards=here / "shards", out=here / "prompts", options=opti
 """,
 }
 OUTPUTS = {
-    "fetch": "archives", "extract": "extracted", "normalise": "samples", "shard": "shards", "augment": "prompts"
-}  # fmt: skip
+    "fetch": "archives",
+    "extract": "extracted",
+    "normalise": "samples",
+    "shard": "shards",
+    "augment": "prompts",
+}
 
 
 def start(stage: str, here: Path, url: str) -> subprocess.Popen[bytes]:
@@ -84,7 +88,9 @@ def a_zip(seed: int) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for i in range(40):
-            archive.writestr(zipfile.ZipInfo(f"d/{i}.bin"), random.Random(seed * 100 + i).randbytes(20_000))
+            archive.writestr(
+                zipfile.ZipInfo(f"d/{i}.bin"), random.Random(seed * 100 + i).randbytes(20_000)
+            )
     return buffer.getvalue()
 
 
@@ -97,7 +103,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     here = tmp_path_factory.mktemp("undisturbed")
     routes = {f"/{name}.zip": Behaviour(a_zip(i)) for i, name in enumerate(("one", "two"))}
     ecssd(here / "in", n=120)
-    (here / "exclusions.jsonl").write_text('{"key": "ecssd_0007", "reason": "exact", "pair": "p"}\n')
+    (here / "exclusions.jsonl").write_text(
+        '{"key": "ecssd_0007", "reason": "exact", "pair": "p"}\n'
+    )
     with serving(routes) as url:
         took = {stage: finish(stage, here, url) for stage in STAGES}
     return here, routes, took
@@ -153,13 +161,17 @@ def test_a_full_disk_is_a_message_and_leaves_nothing_half_written(
     code = FULL.replace("CODE", repr(PRELUDE + STAGES[stage]))
     script = (
         f"mount -t tmpfs -o size=96k tmpfs '{small}' && {links} && "
-        f"'{sys.executable}' -c \"$CODE\" '{small}' \"$URL\" && ls -A '{small}' '{small}/{OUTPUTS[stage]}' 2>&1"
+        f"'{sys.executable}' -c \"$CODE\" '{small}' \"$URL\" && ls -A '{small}' "
+        f"'{small}/{OUTPUTS[stage]}' 2>&1"
     )
     with serving(routes) as url:
         done = subprocess.run(
             ["unshare", "-rm", "sh", "-c", script],
-            env={**os.environ, "CODE": code, "URL": url}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env={**os.environ, "CODE": code, "URL": url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if "ready" not in done.stdout:
         pytest.skip(f"no tmpfs in a user name space here: {done.stderr.strip()[:200]}")
     assert "user error: " in done.stdout, done.stderr

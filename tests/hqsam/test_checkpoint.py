@@ -82,7 +82,9 @@ def test_the_authors_files_load(tmp_path):
         assert _same(fresh.head, model.head)
 
 
-@pytest.mark.parametrize("names", ["{}", "module.{}", "_orig_mod.{}", "_orig_mod.module.{}", "module._orig_mod.{}"])
+@pytest.mark.parametrize(
+    "names", ["{}", "module.{}", "_orig_mod.{}", "_orig_mod.module.{}", "module._orig_mod.{}"]
+)
 def test_a_models_own_state_dict_loads(tmp_path, nano, names):
     """What users of PyTorch save without asking, DistributedDataParallel and torch.compile included."""
     path = tmp_path / "mine.pt"
@@ -94,7 +96,9 @@ def test_a_models_own_state_dict_loads(tmp_path, nano, names):
 @pytest.mark.parametrize("variant", sorted(set(variants.names()) - {variants.DEFAULT}))
 def test_a_variants_own_state_dict_is_never_taken_for_another_system(tmp_path, variant):
     path = tmp_path / "mine.pt"
-    torch.save(build_sam_hq("nano", backbones.bundled_weights("nano"), variant=variant).state_dict(), path)
+    torch.save(
+        build_sam_hq("nano", backbones.bundled_weights("nano"), variant=variant).state_dict(), path
+    )
     with pytest.raises(UserError, match="does not fit"):
         load_any(path)
 
@@ -111,9 +115,10 @@ def test_a_model_can_be_pickled(nano):
 def test_hugging_face_gives_the_same_logits(tmp_path):
     """`SamHQModel` on our converted weights, and back.
 
-    transformers 5.23 upscales the image embedding as it was *before* the two-way transformer, with rows and columns
-    exchanged (`SamHQMaskDecoder.forward` drops the transformer's second output), so its masks are not HQ-SAM's with
-    anybody's weights. The hook puts the right tensor in; everything else is theirs.
+    transformers 5.23 upscales the image embedding as it was *before* the two-way transformer, with
+    rows and columns exchanged (`SamHQMaskDecoder.forward` drops the transformer's second output),
+    so its masks are not HQ-SAM's with anybody's weights. The hook puts the right tensor in;
+    everything else is theirs.
     """
     from hqsam.model._torchvision import ensure_torchvision
 
@@ -140,15 +145,22 @@ def test_hugging_face_gives_the_same_logits(tmp_path):
     boxes = torch.tensor([[10.0, 20, 100, 90], [30, 5, 60, 120]])
     points, labels = torch.tensor([[[50.0, 40], [100, 20]]]), torch.tensor([[1, 0]])
     # One prompt at a time: with several, theirs reshapes as if each were an image.
-    cases = [({"boxes_P4": boxes[n : n + 1]}, {"input_boxes": boxes[None, n : n + 1]}) for n in range(2)]
+    cases = [
+        ({"boxes_P4": boxes[n : n + 1]}, {"input_boxes": boxes[None, n : n + 1]}) for n in range(2)
+    ]
     cases += [
-        ({"points_PN2": points, "labels_PN": labels}, {"input_points": points[None], "input_labels": labels[None]})
+        (
+            {"points_PN2": points, "labels_PN": labels},
+            {"input_points": points[None], "input_labels": labels[None]},
+        )
     ]
     with torch.no_grad():
         encoded = model.encode(pixels)
         for (given, input_), only in itertools.product(cases, (False, True)):
             ours = model.decode_hq(encoded, model.embed_prompts(**given))
-            found = theirs(pixel_values=pixels, **input_, multimask_output=False, hq_token_only=only)
+            found = theirs(
+                pixel_values=pixels, **input_, multimask_output=False, hq_token_only=only
+            )
             assert gap(found.pred_masks[0, 0], (ours.hq_P1hw if only else ours.sum_P1hw)[0]) < 1e-4
             assert gap(found.iou_scores[0, 0], ours.sam.iou_PK[0]) < 1e-4
 
@@ -185,7 +197,12 @@ def test_hugging_faces_plain_sam_loads(tmp_path, nano):
 
 def test_names_are_told_by_the_keys_of_published_backbones():
     """Without building a 600 M model: the shapes of the deciding tensors."""
-    sizes = {"vit_b": (768, 2, 64), "vit_l": (1024, 5, 64), "vit_h": (1280, 7, 64), "nano": (192, 1, 16)}
+    sizes = {
+        "vit_b": (768, 2, 64),
+        "vit_l": (1024, 5, 64),
+        "vit_h": (1280, 7, 64),
+        "nano": (192, 1, 16),
+    }
     for name, (width, block, side) in sizes.items():
         state = {
             "image_encoder.pos_embed": torch.empty(1, side, side, width),
@@ -194,7 +211,10 @@ def test_names_are_told_by_the_keys_of_published_backbones():
         assert checkpoint.backbone_of(checkpoint.classify(Path("x"), state)) == name
     for name in backbones.names():
         b = backbones.load(name)
-        head = {"hf_token.weight": torch.empty(1), "compress_vit_feat.0.weight": torch.empty(b.vit_dim, b.decoder_dim)}
+        head = {
+            "hf_token.weight": torch.empty(1),
+            "compress_vit_feat.0.weight": torch.empty(b.vit_dim, b.decoder_dim),
+        }
         assert checkpoint.backbone_of(checkpoint.classify(Path("x"), head)) == name
 
 
@@ -202,7 +222,9 @@ def test_head_files_are_byte_deterministic(tmp_path, nano):
     digests = set()
     for n in range(3):
         checkpoint.save_head(
-            tmp_path / f"{n}.safetensors", nano.head, metadata={"b": n * 0, "a": [1], "backbone": "nano"}
+            tmp_path / f"{n}.safetensors",
+            nano.head,
+            metadata={"b": n * 0, "a": [1], "backbone": "nano"},
         )
         digests.add(checkpoint.sha256(tmp_path / f"{n}.safetensors"))
     assert len(digests) == 1
@@ -228,7 +250,9 @@ def test_misfits_are_shown_in_a_table(tmp_path, nano):
 
 def test_bad_files_are_refused(tmp_path, nano):
     weights = backbones.bundled_weights("nano")
-    empty, text, cut, other = (tmp_path / n for n in ("empty.pth", "text.pth", "cut.safetensors", "other.pth"))
+    empty, text, cut, other = (
+        tmp_path / n for n in ("empty.pth", "text.pth", "cut.safetensors", "other.pth")
+    )
     empty.write_bytes(b"")
     text.write_text("<html>quota exceeded</html>")
     cut.write_bytes(weights.read_bytes()[:5000])
@@ -240,10 +264,16 @@ def test_bad_files_are_refused(tmp_path, nano):
     save_file({"a": torch.ones(1)}, note, metadata={"hqsam": "[1]"})
     (tmp_path / "folder").mkdir()
     for path, message in (
-        (empty, "readable"), (text, "readable"), (cut, "readable"), (other, "none of the known"), (evil, "readable"),
-        (tmp_path / "none.pth", "does not exist"), (numbers, "no dictionary"), (note, "no JSON object"),
+        (empty, "readable"),
+        (text, "readable"),
+        (cut, "readable"),
+        (other, "none of the known"),
+        (evil, "readable"),
+        (tmp_path / "none.pth", "does not exist"),
+        (numbers, "no dictionary"),
+        (note, "no JSON object"),
         (tmp_path / "folder", "none of hq_head.safetensors"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UserError, match=message) as error:
             checkpoint.read(path)
         assert path.name in str(error.value)
@@ -264,7 +294,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, nano):
     """They load, and every mask is empty: the file is to blame, and the message names it."""
     path = tmp_path / "diverged.pth"
     for value in (float("nan"), float("-inf")):
-        state = convert.merged_state(nano) | {"mask_decoder.hf_token.weight": torch.full((1, 128), value)}
+        state = convert.merged_state(nano) | {
+            "mask_decoder.hf_token.weight": torch.full((1, 128), value)
+        }
         torch.save(state, path)
         with pytest.raises(UserError, match="not finite") as error:
             load_any(path)
@@ -293,15 +325,24 @@ def test_converting_loses_nothing(tmp_path, nano, capsys):
     (theirs / "chapter.txt").write_text("years of work")
     digest = checkpoint.sha256(merged)
     for target, to, message in (
-        (merged, "sam", "the input"), (theirs, "hf_sam_hq", "other files"), (theirs, "sam", "a folder"),
-        (tmp_path / "hf.pth", "hf_sam_hq", "folder"), (merged / "x.pth", "sam", "cannot be written"),
-    ):  # fmt: skip
-        assert run(["checkpoint", "convert", str(merged), str(target), "--to", to]) == 1, (target, to)
+        (merged, "sam", "the input"),
+        (theirs, "hf_sam_hq", "other files"),
+        (theirs, "sam", "a folder"),
+        (tmp_path / "hf.pth", "hf_sam_hq", "folder"),
+        (merged / "x.pth", "sam", "cannot be written"),
+    ):
+        assert run(["checkpoint", "convert", str(merged), str(target), "--to", to]) == 1, (
+            target,
+            to,
+        )
         assert message in capsys.readouterr().err
     assert checkpoint.sha256(merged) == digest
     assert (theirs / "chapter.txt").read_text() == "years of work"
     for _ in range(2):  # its own folder may be replaced
-        assert run(["checkpoint", "convert", str(merged), str(tmp_path / "hf"), "--to", "hf_sam_hq"]) == 0
+        assert (
+            run(["checkpoint", "convert", str(merged), str(tmp_path / "hf"), "--to", "hf_sam_hq"])
+            == 0
+        )
 
 
 def _saved(folder, value):
@@ -319,10 +360,16 @@ def test_what_trainers_wrap_around_a_model_comes_off(tmp_path, nano):
         "pixel_std": torch.tensor([58.395, 57.12, 57.375]),
     }
     extras = {
-        "epoch": 3, "best": np.float64(0.5), "curve": np.arange(3.0), "args": argparse.Namespace(lr=1e-3, out=Path("runs")),
-        "step": torch.tensor(7), "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-3}]},
-    }  # fmt: skip
-    encoder_only = {k.replace("image_encoder.", "image_encoder.module."): v for k, v in plain.items()}
+        "epoch": 3,
+        "best": np.float64(0.5),
+        "curve": np.arange(3.0),
+        "args": argparse.Namespace(lr=1e-3, out=Path("runs")),
+        "step": torch.tensor(7),
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-3}]},
+    }
+    encoder_only = {
+        k.replace("image_encoder.", "image_encoder.module."): v for k, v in plain.items()
+    }
     for found in (
         prefixed("module."),
         prefixed("module._orig_mod."),
@@ -350,7 +397,10 @@ def test_a_file_that_cannot_be_told_apart_or_run_says_why(tmp_path, nano):
         ({**plain, **{f"module.{k}": v for k, v in plain.items()}}, "same name"),
         ({"epoch": 3}, "no dictionary of tensors"),
         (
-            {"state_dict": {f"model.{k}": v for k, v in plain.items()} | {"loss.weight": torch.ones(3)}},
+            {
+                "state_dict": {f"model.{k}": v for k, v in plain.items()}
+                | {"loss.weight": torch.ones(3)}
+            },
             "a SAM lies below model. beside tensors below loss.",
         ),
         (
@@ -377,18 +427,26 @@ def test_folders_of_transformers_in_parts_and_as_bin(tmp_path, nano):
     convert.write(nano, tmp_path / "one", "hf_sam_hq")
     state = load_file(tmp_path / "one" / "model.safetensors")
     keys, shards = sorted(state), tmp_path / "shards"
-    for name, save_part, ending in (("shards", save_file, "safetensors"), ("bins", torch.save, "bin")):
+    for name, save_part, ending in (
+        ("shards", save_file, "safetensors"),
+        ("bins", torch.save, "bin"),
+    ):
         folder, stem = tmp_path / name, "model" if ending == "safetensors" else "pytorch_model"
         folder.mkdir()
         files = [f"{stem}-0000{n}-of-00003.{ending}" for n in (1, 2, 3)]
         places = {key: files[n % 3] for n, key in enumerate(keys)}
         for file in files:
             save_part({key: state[key] for key in keys if places[key] == file}, folder / file)
-        (folder / f"{stem}.{ending}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+        (folder / f"{stem}.{ending}.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": places})
+        )
     (tmp_path / "bin").mkdir()
     torch.save(state, tmp_path / "bin" / "pytorch_model.bin")
     (tmp_path / "lightning").mkdir()
-    torch.save({"state_dict": {f"model.{k}": v for k, v in state.items()}}, tmp_path / "lightning" / "epoch=1.ckpt")
+    torch.save(
+        {"state_dict": {f"model.{k}": v for k, v in state.items()}},
+        tmp_path / "lightning" / "epoch=1.ckpt",
+    )
     for name in ("shards", "bins", "bin", "lightning"):
         assert _same(load_any(tmp_path / name), nano), name
         assert convert.inspect(tmp_path / name).format == "hf_sam_hq"
@@ -402,7 +460,9 @@ def test_folders_of_transformers_in_parts_and_as_bin(tmp_path, nano):
     part.unlink()
     with pytest.raises(UserError, match=r"model-00002-of-00003\.safetensors is missing"):
         load_any(shards)
-    (shards / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../one/model.safetensors"}}')
+    (shards / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "../one/model.safetensors"}}'
+    )
     with pytest.raises(UserError, match="is missing"):
         load_any(shards)
     (shards / "model.safetensors.index.json").write_text("[]")
@@ -421,7 +481,11 @@ def test_a_published_name_must_have_the_published_content(tmp_path, nano):
 
 def test_a_fresh_head_is_told(tmp_path, nano):
     """What it predicts is noise beside SAM's masks; a drop-in user would not see it."""
-    plain, merged, head = backbones.bundled_weights("nano"), tmp_path / "merged.pth", tmp_path / "hq_head.safetensors"
+    plain, merged, head = (
+        backbones.bundled_weights("nano"),
+        tmp_path / "merged.pth",
+        tmp_path / "hq_head.safetensors",
+    )
     convert.write(nano, merged, "hq_sam")
     convert.write(nano, head, "hq_head")
     with pytest.warns(UserWarning, match="no HQ parameters"):
@@ -460,7 +524,9 @@ def test_checkpoint_command(tmp_path, nano, capsys):
     assert run(["checkpoint", "convert", weights, str(tmp_path / "y.pth"), "--to", "hq_sam"]) == 1
     assert "no HQ parameters" in capsys.readouterr().err
     assert run(["checkpoint", "convert", str(merged), str(tmp_path / "y.bin"), "--to", "sam"]) == 1
-    assert run(["checkpoint", "convert", str(merged), str(tmp_path / "y.pth"), "--to", "hq_head"]) == 1
+    assert (
+        run(["checkpoint", "convert", str(merged), str(tmp_path / "y.pth"), "--to", "hq_head"]) == 1
+    )
     assert "change the suffix" in capsys.readouterr().err
     assert not (tmp_path / "y.bin").exists()
 
@@ -481,7 +547,9 @@ assert ensure_torchvision() is broken
 import segment_anything
 from segment_anything.utils.transforms import ResizeLongestSide
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -492,5 +560,7 @@ from hqsam import build_sam_hq
 build_sam_hq("nano")
 assert not [m for m in sys.modules if m.startswith(("torchvision", "segment_anything.", "transformers", "timm"))]
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr

@@ -37,7 +37,8 @@ TOLERANCE = 1e-4
 def calm_model(backbone, seed=0):
     """Random weights whose decoder does not turn rounding into other masks, as trained ones do not.
 
-    With attention as sharp as random projections make it, a change of the features by 1e-7 moves a logit by 0.1.
+    With attention as sharp as random projections make it, a change of the features by 1e-7 moves a
+    logit by 0.1.
     """
     model = small_model(backbone, seed=seed)
     with torch.no_grad():
@@ -58,15 +59,30 @@ def merged(tmp_path_factory, nano):
 def files(merged):
     """nano's two files, written by the command."""
     out = merged.parent / "onnx"
-    words = ["export", "onnx", "--checkpoint", str(merged), "--out", str(out), "--json", str(out.parent / "out.json")]
+    words = [
+        "export",
+        "onnx",
+        "--checkpoint",
+        str(merged),
+        "--out",
+        str(out),
+        "--json",
+        str(out.parent / "out.json"),
+    ]
     assert cli.run(words) == 0
     return out
 
 
 def test_command_writes_both_files_and_says_how_far_they_are_off(files):
-    assert sorted(p.name for p in files.iterdir()) == ["nano_decoder_hq_sum.onnx", "nano_encoder.onnx"]
+    assert sorted(p.name for p in files.iterdir()) == [
+        "nano_decoder_hq_sum.onnx",
+        "nano_encoder.onnx",
+    ]
     said = json.loads((files.parent / "out.json").read_text())
-    assert [row["file"] for row in said["files"]] == ["nano_encoder.onnx", "nano_decoder_hq_sum.onnx"]
+    assert [row["file"] for row in said["files"]] == [
+        "nano_encoder.onnx",
+        "nano_decoder_hq_sum.onnx",
+    ]
     assert all(0 < row["largest_difference"] < TOLERANCE for row in said["files"])
     assert all((files / row["file"]).stat().st_size == row["bytes"] for row in said["files"])
 
@@ -98,11 +114,18 @@ def test_files_used_as_documented_give_the_predictors_masks(files, nano):
     padded = np.zeros((1, 3, side, side), np.float32)
     padded[0, :, : resized.shape[1], : resized.shape[2]] = (resized - mean) / std
     final, early = encoder.run(None, {"image": padded})
-    masks, iou, _ = session(files / "nano_decoder_hq_sum.onnx").run(None, {
-        "image_embeddings": final, "early_features": early, "orig_im_size": np.float32([70, 100]),
-        "point_coords": boxes.reshape(-1, 2, 2) * scale, "point_labels": np.float32([[2, 3], [2, 3]]),
-        "mask_input": np.zeros((2, 1, 64, 64), np.float32), "has_mask_input": np.zeros(2, np.float32),
-    })  # fmt: skip
+    masks, iou, _ = session(files / "nano_decoder_hq_sum.onnx").run(
+        None,
+        {
+            "image_embeddings": final,
+            "early_features": early,
+            "orig_im_size": np.float32([70, 100]),
+            "point_coords": boxes.reshape(-1, 2, 2) * scale,
+            "point_labels": np.float32([[2, 3], [2, 3]]),
+            "mask_input": np.zeros((2, 1, 64, 64), np.float32),
+            "has_mask_input": np.zeros(2, np.float32),
+        },
+    )
     predictor = SamHQPredictor(nano)
     predictor.set_image(image)
     for box, mask, score in zip(boxes, masks, iou, strict=True):
@@ -132,7 +155,12 @@ def test_file_says_how_to_prepare_its_inputs(files, nano):
 
 def test_cases_cover_every_kind_of_prompt():
     kinds = {(case.points > 0, case.boxes, case.masks) for case in CASES}
-    assert {(False, True, False), (True, False, False), (True, True, True), (False, False, True)} <= kinds
+    assert {
+        (False, True, False),
+        (True, False, False),
+        (True, True, True),
+        (False, False, True),
+    } <= kinds
     assert {case.prompts == 1 for case in CASES} == {True, False}
 
 
@@ -144,7 +172,9 @@ def shortened(name, *, depth, image_size=1024):
     """A published ViT's widths with fewer blocks, the last of them with global attention."""
     width, heads, _ = VITS[name]
     blocks = (depth - 1,)
-    return vit_backbone(name, width=width, depth=depth, heads=heads, global_blocks=blocks, image_size=image_size)
+    return vit_backbone(
+        name, width=width, depth=depth, heads=heads, global_blocks=blocks, image_size=image_size
+    )
 
 
 def takes_any_number_of_prompts(model, path):
@@ -160,7 +190,9 @@ def test_hq_decoder_takes_any_number_of_prompts(files, nano):
     takes_any_number_of_prompts(nano, files / "nano_decoder_hq_sum.onnx")
 
 
-@pytest.mark.full("of its encoder a decoder sees the sizes of two features, and every export checks its own file")
+@pytest.mark.full(
+    "of its encoder a decoder sees the sizes of two features, and every export checks its own file"
+)
 @pytest.mark.parametrize("name", ["vit_tiny", *VITS])
 def test_hq_decoder_of_every_backbone_takes_any_number_of_prompts(tmp_path, name):
     model = calm_model(shortened(name, depth=1) if name in VITS else backbones.load(name))
@@ -170,7 +202,9 @@ def test_hq_decoder_of_every_backbone_takes_any_number_of_prompts(tmp_path, name
     takes_any_number_of_prompts(model, file.path)
 
 
-@pytest.mark.full("tracing its many layers takes a quarter of a minute, and every export checks its own file")
+@pytest.mark.full(
+    "tracing its many layers takes a quarter of a minute, and every export checks its own file"
+)
 def test_light_hq_sams_encoder_at_full_size(tmp_path):
     [file] = export_onnx(calm_model(backbones.load("vit_tiny")), tmp_path, parts=["encoder"])
     assert file.path.name == "vit_tiny_encoder.onnx"
@@ -181,11 +215,14 @@ WIDER = pytest.mark.full("ViT-B's blocks with other widths")
 
 
 @pytest.mark.timeout(1800 if FULL else 300)
-@pytest.mark.parametrize("name", ["vit_b", *(pytest.param(name, marks=WIDER) for name in ("vit_l", "vit_h"))])
+@pytest.mark.parametrize(
+    "name", ["vit_b", *(pytest.param(name, marks=WIDER) for name in ("vit_l", "vit_h"))]
+)
 def test_encoder_of_every_vit(tmp_path, name):
     """A block with global attention at a published width behind one with windows that need padding.
 
-    `make test-all` takes the published depth and size: 7 GB of memory and minutes for ViT-L, 10 GB for ViT-H.
+    `make test-all` takes the published depth and size: 7 GB of memory and minutes for ViT-L, 10 GB
+    for ViT-H.
     """
     model = small_model(backbones.load(name) if FULL else shortened(name, depth=2, image_size=256))
     [file] = export_onnx(model, tmp_path, parts=["encoder"])
@@ -193,15 +230,25 @@ def test_encoder_of_every_vit(tmp_path, name):
     assert file.path.with_name(f"{name}_encoder.onnx.data").exists() == (FULL and name == "vit_h")
 
 
-@pytest.mark.full("the decoder's other options; tracing takes seconds, and every export checks its own file")
+@pytest.mark.full(
+    "the decoder's other options; tracing takes seconds, and every export checks its own file"
+)
 def test_vanilla_sam_of_vit_b_with_three_masks_at_low_resolution(tmp_path):
-    model = calm_model(vit_backbone("vit_b", width=768, depth=1, heads=12, global_blocks=(0,), image_size=256))
+    model = calm_model(
+        vit_backbone("vit_b", width=768, depth=1, heads=12, global_blocks=(0,), image_size=256)
+    )
     options = DecoderOptions("sam", multimask=True, low_res_only=True)
     [file] = export_onnx(model, tmp_path, parts=["decoder"], options=options)
     assert file.path.name == "vit_b_decoder_sam_multimask_low_res.onnx"
     assert file.difference.share < TOLERANCE
     inputs = {value.name for value in session(file.path).get_inputs()}
-    assert inputs == {"image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input"}
+    assert inputs == {
+        "image_embeddings",
+        "point_coords",
+        "point_labels",
+        "mask_input",
+        "has_mask_input",
+    }
 
 
 @pytest.mark.parametrize("size", [(300, 451), (97, 64), (1, 500), (1024, 1024), (3000, 17)])
@@ -210,7 +257,9 @@ def test_upscaling_equals_postprocess_masks(nano, size):
 
     low = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = nano.sam.postprocess_masks(low, Frame(*size, 128).resized, size)
-    assert (upscale(low, torch.tensor(size, dtype=torch.float32), 128) - expected).abs().max() < 1e-5
+    assert (
+        upscale(low, torch.tensor(size, dtype=torch.float32), 128) - expected
+    ).abs().max() < 1e-5
 
 
 ONE_BLOCK = vit_backbone("one", width=64, depth=1, heads=2, global_blocks=(0,), image_size=128)
@@ -218,7 +267,11 @@ ONE_BLOCK = vit_backbone("one", width=64, depth=1, heads=2, global_blocks=(0,), 
 
 def test_a_large_part_keeps_its_weights_beside_the_file(tmp_path, monkeypatch):
     """The part's own weights count, not its model's; and whatever was there before is replaced as a whole."""
-    model, other, path = calm_model(ONE_BLOCK), calm_model(ONE_BLOCK, seed=1), tmp_path / "one_encoder.onnx"
+    model, other, path = (
+        calm_model(ONE_BLOCK),
+        calm_model(ONE_BLOCK, seed=1),
+        tmp_path / "one_encoder.onnx",
+    )
     monkeypatch.setattr(export, "_LARGEST_FILE", 0)
     [large] = export_onnx(other, tmp_path, parts=["encoder"])
     names = ["one_encoder.onnx", "one_encoder.onnx.data"]
@@ -280,8 +333,27 @@ def test_another_variant_is_refused(tmp_path):
 def test_bad_arguments_are_one_clear_line(tmp_path, merged, capsys):
     occupied = tmp_path / "file"
     occupied.write_text("")
-    assert cli.run(["export", "onnx", "--checkpoint", str(tmp_path / "none.pth"), "--out", str(tmp_path)]) == 1
+    assert (
+        cli.run(
+            ["export", "onnx", "--checkpoint", str(tmp_path / "none.pth"), "--out", str(tmp_path)]
+        )
+        == 1
+    )
     assert cli.run(["export", "onnx", "--checkpoint", str(merged), "--out", str(occupied)]) == 1
-    assert cli.run(["export", "onnx", "--checkpoint", str(merged), "--out", str(tmp_path), "--part", "neck"]) == 2
+    assert (
+        cli.run(
+            [
+                "export",
+                "onnx",
+                "--checkpoint",
+                str(merged),
+                "--out",
+                str(tmp_path),
+                "--part",
+                "neck",
+            ]
+        )
+        == 2
+    )
     said = capsys.readouterr().err
     assert "does not exist" in said and str(occupied) in said and "neck" in said

@@ -19,7 +19,12 @@ from hqsam_base import rle
 from tests.hqsam.models import authors_model, authors_package, picture
 
 # Low thresholds: the masks of a random head are not good, and they have to differ.
-COMMON = {"points_per_side": 5, "points_per_batch": 7, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.5}
+COMMON = {
+    "points_per_side": 5,
+    "points_per_batch": 7,
+    "pred_iou_thresh": 0.3,
+    "stability_score_thresh": 0.5,
+}
 SETTINGS = {
     "one pass": {},
     "everything": {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 0.95},
@@ -45,7 +50,9 @@ def reference(nano):
     with pytest.MonkeyPatch.context() as patch:
         if ensure_torchvision():
             patch.setattr(
-                module, "batched_nms", lambda boxes, scores, groups, iou_threshold: nms(boxes, scores, iou_threshold)
+                module,
+                "batched_nms",
+                lambda boxes, scores, groups, iou_threshold: nms(boxes, scores, iou_threshold),
             )
         yield lambda **options: package.SamAutomaticMaskGenerator(model, **options)
 
@@ -73,10 +80,18 @@ def test_modes_and_batches_give_the_same_masks(nano):
     image = picture(70, 110, seed=2)
     whole = SamHQAutomaticMaskGenerator(nano, **COMMON)
     masks = [record["segmentation"] for record in whole.generate(image)]
-    coded = SamHQAutomaticMaskGenerator(nano, **COMMON | {"output_mode": "coco_rle", "points_per_batch": 64})
+    coded = SamHQAutomaticMaskGenerator(
+        nano, **COMMON | {"output_mode": "coco_rle", "points_per_batch": 64}
+    )
     counts = [record["segmentation"]["counts"] for record in coded.generate(image)]
-    assert all(np.array_equal(rle.decode(c, height=70, width=110), m) for c, m in zip(counts, masks, strict=True))
-    for other in (whole.generate(image, multimask_output=False), whole.generate(image, hq_token_only=True)):
+    assert all(
+        np.array_equal(rle.decode(c, height=70, width=110), m)
+        for c, m in zip(counts, masks, strict=True)
+    )
+    for other in (
+        whole.generate(image, multimask_output=False),
+        whole.generate(image, hq_token_only=True),
+    ):
         assert [r["area"] for r in other] != [int(m.sum()) for m in masks]
 
 
@@ -112,7 +127,12 @@ class _NoFloat64OnDevice(TorchFunctionMode):
 
 def test_records_are_finite_whole_and_plain_on_a_device_without_float64(nano):
     """Every mask is kept by the thresholds: also those without a pixel at the upper or at both thresholds."""
-    everything = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1.0, "output_mode": "coco_rle"}
+    everything = {
+        "pred_iou_thresh": 0,
+        "stability_score_thresh": 0,
+        "box_nms_thresh": 1.0,
+        "output_mode": "coco_rle",
+    }
     image = np.full((60, 90, 3), 30, np.uint8)
     image[20:40, 30:60] = (220, 60, 60)
     generator = SamHQAutomaticMaskGenerator(nano, points_per_side=6, crop_n_layers=1, **everything)
@@ -120,7 +140,9 @@ def test_records_are_finite_whole_and_plain_on_a_device_without_float64(nano):
         records = generator.generate(image)
     assert len(json.loads(json.dumps(records, allow_nan=False))) == len(records) > 10
     assert all(record["area"] > 0 and 0 <= record["stability_score"] <= 1 for record in records)
-    logits = torch.tensor([-5.0, 0.5, 5.0])[:, None, None].expand(3, 2, 40_000)  # 16 bits end at 32,767 pixels of a row
+    logits = torch.tensor([-5.0, 0.5, 5.0])[:, None, None].expand(
+        3, 2, 40_000
+    )  # 16 bits end at 32,767 pixels of a row
     assert _stability(logits, 0.0, 1.0).tolist() == [0.0, 0.0, 1.0]
 
 
@@ -135,7 +157,9 @@ def test_masks_of_a_crop_are_coded_in_the_frame_of_the_image():
 
 
 def test_a_deep_layer_of_crops_has_a_point_left(nano):
-    generator = SamHQAutomaticMaskGenerator(nano, points_per_side=2, crop_n_layers=2, crop_n_points_downscale_factor=2)
+    generator = SamHQAutomaticMaskGenerator(
+        nano, points_per_side=2, crop_n_layers=2, crop_n_points_downscale_factor=2
+    )
     assert [len(grid) for grid in generator.point_grids] == [4, 1, 1]
 
 
@@ -143,14 +167,20 @@ def test_bad_arguments_are_refused(nano):
     for options, message in (
         ({"points_per_side": None}, "exactly one"),
         ({"point_grids": [np.zeros((1, 2))]}, "exactly one"),
-        ({"points_per_side": None, "point_grids": [np.zeros((1, 2))], "crop_n_layers": 1}, "2 arrays"),
+        (
+            {"points_per_side": None, "point_grids": [np.zeros((1, 2))], "crop_n_layers": 1},
+            "2 arrays",
+        ),
         ({"output_mode": "png"}, "output_mode"),
         ({"points_per_side": 0}, "points_per_side"),
         ({"points_per_batch": 0}, "points_per_batch"),
         ({"crop_n_layers": -1}, "crop_n_layers"),
         ({"crop_n_points_downscale_factor": 0}, "downscale"),
         ({"crop_overlap_ratio": 1.5}, "overlap"),
-        ({"points_per_side": None, "point_grids": [np.array([[0.5, 40.0]])]}, "point_grids: a point lies outside"),
+        (
+            {"points_per_side": None, "point_grids": [np.array([[0.5, 40.0]])]},
+            "point_grids: a point lies outside",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             SamHQAutomaticMaskGenerator(nano, **options)

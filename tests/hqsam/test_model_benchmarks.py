@@ -29,7 +29,9 @@ def test_the_gpu_benchmark_runs_on_a_cpu_and_promises_nothing_there(tmp_path, mo
     speed = found["results"]["speed"]
     assert 0 < speed["features_differ_percent"] < bench_gpu.AGREEMENT
     assert all(
-        speed[way][name]["rate"] > 0 for way in ("pixels", "encoder", "encoder_tf32") for name in ("original", "hqsam")
+        speed[way][name]["rate"] > 0
+        for way in ("pixels", "encoder", "encoder_tf32")
+        for name in ("original", "hqsam")
     )
     assert [row["met"] for row in found["rows"]] == [None, None, None, True, None]
     assert "--root" in capsys.readouterr().out
@@ -65,8 +67,10 @@ def test_a_change_of_precision_shows_in_the_table():
     worse = {"sam": {"mIoU": 49.5, "mBIoU": 40.0}}
     sets = {"float32": scores, "bfloat16": scores, "folded": worse}
     found = {
-        "model": "nano", "sets": {way: dict.fromkeys(bench_precision.SETS, one) for way, one in sets.items()}, "means": sets,
-    }  # fmt: skip
+        "model": "nano",
+        "sets": {way: dict.fromkeys(bench_precision.SETS, one) for way, one in sets.items()},
+        "means": sets,
+    }
     rows = bench_precision.table(found)
     assert rows[0].value == "50.00; 50.00 (+0.00) and 49.50 (-0.50)"
     assert "mIoU, folded" in rows[-1].what and rows[-1].value == "0.50"

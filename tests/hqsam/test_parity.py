@@ -73,22 +73,29 @@ def test_a_prediction_can_be_fed_back(nano, theirs):
     for predictor in (ours, reference):
         predictor.set_image(picture(120, 200))
     low = ours.predict(box=box, multimask_output=False)[2]
-    found, expected = (p.predict(box=box, mask_input=low, multimask_output=False)[2] for p in (ours, reference))
+    found, expected = (
+        p.predict(box=box, mask_input=low, multimask_output=False)[2] for p in (ours, reference)
+    )
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
 def test_vanilla_sam_equals_segment_anything(model):
     """The baseline is SAM's own decoder: equal to it, and not what the HQ decoder's first tokens give."""
-    encoded = model.encode(model.preprocess(torch.from_numpy(picture(128, 128)).permute(2, 0, 1)[None]))
+    encoded = model.encode(
+        model.preprocess(torch.from_numpy(picture(128, 128)).permute(2, 0, 1)[None])
+    )
     boxes = torch.tensor([[10.0, 20, 100, 90], [50, 60, 90, 125]])
     prompts = model.embed_prompts(boxes_P4=boxes)
     for multimask in (False, True):
         found = model.decode_sam(encoded, prompts, multimask=multimask)
         sparse, dense = model.sam.prompt_encoder(points=None, boxes=boxes, masks=None)
         logits, iou = model.sam.mask_decoder(
-            image_embeddings=encoded.final_BCHW, image_pe=model.dense_pe_1CHW, sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense, multimask_output=multimask,
-        )  # fmt: skip
+            image_embeddings=encoded.final_BCHW,
+            image_pe=model.dense_pe_1CHW,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+        )
         assert (found.logits_PKhw - logits).abs().max() < 1e-5
         assert (found.iou_PK - iou).abs().max() < 1e-5
         through_hq = model.decode_hq(encoded, prompts, multimask=multimask).sam.logits_PKhw
@@ -99,16 +106,20 @@ def test_vanilla_sam_equals_segment_anything(model):
 @pytest.mark.parametrize("kind", KINDS)
 def test_batched_decoding_equals_the_loop(nano, kind):
     """Prompts of one image together, and prompts of different images together, against one at a time."""
-    images = torch.stack([torch.from_numpy(picture(128, 128, seed=n)).permute(2, 0, 1) for n in range(3)])
+    images = torch.stack(
+        [torch.from_numpy(picture(128, 128, seed=n)).permute(2, 0, 1) for n in range(3)]
+    )
     encoded = nano.encode(nano.preprocess(images))
     given = prompt_tensors(kind, 7, nano.backbone, (128, 128))
     owner = torch.tensor([0, 2, 1, 0, 0, 2, 1])
 
     def embed(rows):
         return nano.embed_prompts(
-            points_PN2=_rows(given["point_coords"], rows), labels_PN=_rows(given["point_labels"], rows),
-            boxes_P4=_rows(given["boxes"], rows), masks_P1hw=_rows(given["mask_input"], rows),
-        )  # fmt: skip
+            points_PN2=_rows(given["point_coords"], rows),
+            labels_PN=_rows(given["point_labels"], rows),
+            boxes_P4=_rows(given["boxes"], rows),
+            masks_P1hw=_rows(given["mask_input"], rows),
+        )
 
     everything = list(range(7))
     mixed = nano.decode_hq(encoded[owner], embed(everything), multimask=True)
@@ -119,7 +130,10 @@ def test_batched_decoding_equals_the_loop(nano, kind):
         alone = nano.decode_hq(image, embed([n]), multimask=True)
         assert gap(mixed.sum_P1hw[n : n + 1], alone.sum_P1hw) < 1e-5
         assert gap(mixed.hq_P1hw[n : n + 1], alone.hq_P1hw) < 1e-5
-        assert gap(mixed_sam.logits_PKhw[n : n + 1], nano.decode_sam(image, embed([n])).logits_PKhw) < 1e-5
+        assert (
+            gap(mixed_sam.logits_PKhw[n : n + 1], nano.decode_sam(image, embed([n])).logits_PKhw)
+            < 1e-5
+        )
         other = nano.decode_hq(encoded[1:2], embed([n]), multimask=True)
         assert gap(together.sum_P1hw[n : n + 1], other.sum_P1hw) < 1e-5
 
@@ -138,7 +152,9 @@ def test_fused_attention_is_exact(side, heads):
 
     plain = Attention(12 * heads, heads, qkv_bias=True, use_rel_pos=True, input_size=side).double()
     randomise(plain, 0)
-    x = torch.randn(4, *side, 12 * heads, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = torch.randn(
+        4, *side, 12 * heads, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     expected = plain(x)
     assert attention.fuse_attention(plain) == 1
     assert (plain(x) - expected).abs().max() < 1e-12
@@ -150,7 +166,9 @@ def test_fused_attention_is_exact(side, heads):
     assert attention.fuse_attention(plain) == 0
 
 
-@pytest.mark.parametrize(("width", "count"), [(768, 1_071_104), (1024, 1_333_248), (1280, 1_595_392), (160, 448_512)])
+@pytest.mark.parametrize(
+    ("width", "count"), [(768, 1_071_104), (1024, 1_333_248), (1280, 1_595_392), (160, 448_512)]
+)
 def test_published_parameter_counts(width, count):
     assert sum(p.numel() for p in HQHead(decoder_dim=256, vit_dim=width).parameters()) == count
 
@@ -159,8 +177,12 @@ def test_only_the_head_trains():
     model = small_model(seed=3)
     model.train()
     assert not model.sam.training
-    assert {n for n, p in model.named_parameters() if p.requires_grad} == {f"head.{n}" for n in model.head.state_dict()}
-    encoded = model.encode(model.preprocess(torch.from_numpy(picture(128, 128)).permute(2, 0, 1)[None]))
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == {
+        f"head.{n}" for n in model.head.state_dict()
+    }
+    encoded = model.encode(
+        model.preprocess(torch.from_numpy(picture(128, 128)).permute(2, 0, 1)[None])
+    )
     prompts = model.embed_prompts(boxes_P4=torch.tensor([[10.0, 20, 100, 90]]))
     model.decode_hq(encoded, prompts).hq_P1hw.square().mean().backward()
     # The token's gradient comes through the frozen transformer.
@@ -169,7 +191,17 @@ def test_only_the_head_trains():
 
 
 def test_merged_keys_are_the_published_ones(model):
-    head = {k.removeprefix("mask_decoder.") for k in merged_state(model) if k.startswith("mask_decoder.")}
+    head = {
+        k.removeprefix("mask_decoder.")
+        for k in merged_state(model)
+        if k.startswith("mask_decoder.")
+    }
     stems = {k.split(".")[0] for k in head}
-    assert {"hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature"} <= stems
+    assert {
+        "hf_token",
+        "hf_mlp",
+        "compress_vit_feat",
+        "embedding_encoder",
+        "embedding_maskfeature",
+    } <= stems
     assert len(merged_state(model)) == len(model.sam.state_dict()) + 25

@@ -1,9 +1,11 @@
 """The published backbones at their published size against the authors' package: same random weights, same pictures.
 
-`make test` runs Light HQ-SAM end to end at 1024 pixels, and of each ViT two blocks (one windowed, one global) at full width
-and 256 pixels: what a size could break, the frame of prompts and masks at 1024, Light HQ-SAM shows at a tenth of ViT-B's cost.
-`make test-all` runs ViT-B end to end and the two blocks of ViT-L and ViT-H at 1024 pixels, and the whole grid: every kind of
-prompt, single and multi mask, both output modes, 1 and 16 prompts, for the first two with pictures of two aspect ratios.
+`make test` runs Light HQ-SAM end to end at 1024 pixels, and of each ViT two blocks (one windowed,
+one global) at full width and 256 pixels: what a size could break, the frame of prompts and masks at
+1024, Light HQ-SAM shows at a tenth of ViT-B's cost.
+`make test-all` runs ViT-B end to end and the two blocks of ViT-L and ViT-H at 1024 pixels, and the
+whole grid: every kind of prompt, single and multi mask, both output modes, 1 and 16 prompts, for
+the first two with pictures of two aspect ratios.
 
 Largest absolute difference of any logit or predicted IoU, float32, one CPU thread, full grid:
 
@@ -43,14 +45,20 @@ from tests.hqsam.models import (
 
 TOLERANCE = 1e-4
 SHAPES = [(300, 400), (500, 200)] if FULL else [(300, 400)]
-# (kind of prompt, number of prompts, multi mask, HQ token alone); the decoder is the same for all backbones.
+# (kind of prompt, number of prompts, multi mask, HQ token alone); the decoder is the same for all
+# backbones.
 MANY = [
     ("box+point+mask", 16, False, False),
     ("box", 16, True, True),
     ("point", 16, True, False),
     ("mask", 16, False, True),
 ]
-ONE = [("box", 1, False, False), ("mask", 1, True, True), ("point", 1, True, False), ("box+point+mask", 1, False, True)]
+ONE = [
+    ("box", 1, False, False),
+    ("mask", 1, True, True),
+    ("point", 1, True, False),
+    ("box+point+mask", 1, False, True),
+]
 GRID = [*itertools.product(KINDS, (1,), (False, True), (False, True)), *MANY] if FULL else ONE
 SHORT = partial(vit_backbone, depth=2, global_blocks=(1,), image_size=1024 if FULL else 256)
 
@@ -78,15 +86,21 @@ def _vit_tiny():
     generator = torch.Generator().manual_seed(2)
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.copy_(0.1 * torch.randn(module.running_mean.shape, generator=generator))
-            module.running_var.copy_(0.5 + torch.rand(module.running_var.shape, generator=generator))
+            module.running_mean.copy_(
+                0.1 * torch.randn(module.running_mean.shape, generator=generator)
+            )
+            module.running_var.copy_(
+                0.5 + torch.rand(module.running_var.shape, generator=generator)
+            )
         if hasattr(module, "ab"):  # their cache of the bias, made before the weights changed
             module.ab = module.attention_biases[:, module.attention_bias_idxs]
     found = checkpoint.classify(Path("light.pth"), theirs.state_dict())
     assert (found.format, checkpoint.backbone_of(found)) == ("hq_sam", "vit_tiny")
     # Both published files carry the encoder's unused classifier.
     assert "image_encoder.head.weight" in theirs.state_dict()
-    without = {k: v for k, v in theirs.state_dict().items() if not checkpoint.is_hq(k, "mask_decoder.")}
+    without = {
+        k: v for k, v in theirs.state_dict().items() if not checkpoint.is_hq(k, "mask_decoder.")
+    }
     mobile = checkpoint.classify(Path("mobile_sam.pt"), without)
     assert (mobile.format, checkpoint.backbone_of(mobile), mobile.head) == ("sam", "vit_tiny", {})
     assert mobile.sam.keys() == found.sam.keys()

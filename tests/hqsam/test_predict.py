@@ -30,9 +30,14 @@ SIZES = [(60, 90), (90, 60), (50, 50), (40, 120), (70, 70)]
 def _prompt(key: str, number: int, kind: str, height: int, width: int, **values):
     row = dict.fromkeys(manifest.schema("prompts").names)
     return row | {
-        "prompt_id": f"{key}-{number:02d}", "key": key, "prompt_set": f"{kind}s", "kind": kind, "height": height,
-        "width": width, **values,
-    }  # fmt: skip
+        "prompt_id": f"{key}-{number:02d}",
+        "key": key,
+        "prompt_set": f"{kind}s",
+        "kind": kind,
+        "height": height,
+        "width": width,
+        **values,
+    }
 
 
 def _write_benchmark(folder: Path) -> Path:
@@ -42,11 +47,23 @@ def _write_benchmark(folder: Path) -> Path:
     for n, (height, width) in enumerate(SIZES):
         key = f"img_{n}"
         members.append((f"{key}.png", encode_png(picture(height, width, seed=n))))
-        images.append({
-            "key": key, "member": f"{key}.png", "shard": "images-00000.tar", "height": height, "width": width,
-            "image_id": n + 1, "video": None, "video_id": None, "frame": None, "pixel_digest": "0", "pdq": b"",
-            "pdq_quality": 0, "tiles": b"",
-        })  # fmt: skip
+        images.append(
+            {
+                "key": key,
+                "member": f"{key}.png",
+                "shard": "images-00000.tar",
+                "height": height,
+                "width": width,
+                "image_id": n + 1,
+                "video": None,
+                "video_id": None,
+                "frame": None,
+                "pixel_digest": "0",
+                "pdq": b"",
+                "pdq_quality": 0,
+                "tiles": b"",
+            }
+        )
         if n == 4:
             continue
         box = {"x0": 5.0, "y0": 6.0, "x1": width - 9.0, "y1": height - 4.0}
@@ -55,21 +72,27 @@ def _write_benchmark(folder: Path) -> Path:
         prompts += [
             _prompt(key, 0, "box", height, width, **box),
             _prompt(key, 1, "point", height, width, points=[[20.0, 20.0]], labels=[1]),
-            _prompt(key, 2, "point", height, width, points=[[20.0, 20.0], [3.0, 4.0]], labels=[1, 0]),
+            _prompt(
+                key, 2, "point", height, width, points=[[20.0, 20.0], [3.0, 4.0]], labels=[1, 0]
+            ),
             _prompt(key, 3, "mask", height, width, rle=rle.encode(mask)),
             _prompt(key, 4, "box", height, width, **(box | {"x0": 20.0, "x1": 20.0})),
         ]
     write_tar(folder / "images-00000.tar", members)
     manifest.write_rows(folder / "images.parquet", "images", images)
     manifest.write_rows(folder / "prompts.parquet", "prompts", prompts)
-    atomic.write_json(folder / "index.json", {"version": 1, "benchmark": "toy", "digest": "d", "n_images": 5})
+    atomic.write_json(
+        folder / "index.json", {"version": 1, "benchmark": "toy", "digest": "d", "n_images": 5}
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory, nano):
     root = tmp_path_factory.mktemp("predict")
-    checkpoint.save_head(root / "m" / "hq_head.safetensors", nano.head, metadata={"backbone": "nano"})
+    checkpoint.save_head(
+        root / "m" / "hq_head.safetensors", nano.head, metadata={"backbone": "nano"}
+    )
     return {
         "benchmark": _write_benchmark(root / "toy"),
         "model": ModelOptions(backbone="nano", checkpoint=bundled_weights("nano")),
@@ -83,11 +106,15 @@ def _quiet(done: int, total: int, what: str) -> None:
 
 
 def _run(shared, out: Path, **options):
-    return predict(**shared, options=PredictOptions(**{"threads": 1, **options}), out=out, progress=_quiet)
+    return predict(
+        **shared, options=PredictOptions(**{"threads": 1, **options}), out=out, progress=_quiet
+    )
 
 
 def _rows(folder: Path):
-    return [row for part in sorted(folder.glob("part-*.parquet")) for row in manifest.read_rows(part)]
+    return [
+        row for part in sorted(folder.glob("part-*.parquet")) for row in manifest.read_rows(part)
+    ]
 
 
 def test_every_prompt_is_there_once_per_system(shared, tmp_path):
@@ -101,7 +128,9 @@ def test_every_prompt_is_there_once_per_system(shared, tmp_path):
     assert summary["systems"] == ["sam", "hq_token", "hq_sum"]
     assert (summary["model"], summary["n_prompts"], summary["n_images"]) == ("nano", 20, 5)
     assert json.loads((tmp_path / "toy-nano" / "predict.json").read_bytes()) == summary
-    assert [p.name for p in tmp_path.iterdir()] == ["toy-nano"]  # neither lock nor partial folder stays
+    assert [p.name for p in tmp_path.iterdir()] == [
+        "toy-nano"
+    ]  # neither lock nor partial folder stays
 
 
 def test_predictions_are_sam_hq_predictors(shared, tmp_path, nano):
@@ -110,9 +139,13 @@ def test_predictions_are_sam_hq_predictors(shared, tmp_path, nano):
     predictor = SamHQPredictor(nano)
     predictor.set_image(picture(*SIZES[1], seed=1))
     for system in ("hq_token", "hq_sum"):
-        for number, given in ((0, {"box": np.array([5.0, 6, 51, 86])}),
-                              (2, {"point_coords": np.array([[20, 20], [3, 4]]), "point_labels": np.array([1, 0])})):  # fmt: skip
-            mask, iou, _ = predictor.predict(**given, multimask_output=False, hq_token_only=system == "hq_token")
+        for number, given in (
+            (0, {"box": np.array([5.0, 6, 51, 86])}),
+            (2, {"point_coords": np.array([[20, 20], [3, 4]]), "point_labels": np.array([1, 0])}),
+        ):
+            mask, iou, _ = predictor.predict(
+                **given, multimask_output=False, hq_token_only=system == "hq_token"
+            )
             row = rows[f"img_1-{number:02d}", system]
             found = rle.decode(row["rle"], height=row["height"], width=row["width"])
             assert (found != mask[0]).sum() <= 1
@@ -123,10 +156,18 @@ def test_bytes_do_not_depend_on_batch_size(shared, tmp_path):
     first = _run(shared, tmp_path / "toy-nano")
     again = _run(shared, tmp_path / "again" / "toy-nano", batch_images=2)
     assert first == again
-    chunked = _run(shared, tmp_path / "chunked" / "toy-nano", batch_images=1, prompts_per_pass=1, images_per_part=2)
+    chunked = _run(
+        shared,
+        tmp_path / "chunked" / "toy-nano",
+        batch_images=1,
+        prompts_per_pass=1,
+        images_per_part=2,
+    )
     assert len(list((tmp_path / "chunked" / "toy-nano").glob("part-*.parquet"))) == 3
     assert chunked["digest"] != first["digest"]  # other parts, but the same masks
-    for a, b in zip(_rows(tmp_path / "toy-nano"), _rows(tmp_path / "chunked" / "toy-nano"), strict=True):
+    for a, b in zip(
+        _rows(tmp_path / "toy-nano"), _rows(tmp_path / "chunked" / "toy-nano"), strict=True
+    ):
         assert a["iou_pred"] == pytest.approx(b["iou_pred"], abs=1e-5)
         masks = [rle.decode(r["rle"], height=r["height"], width=r["width"]) for r in (a, b)]
         assert (masks[0] != masks[1]).sum() <= 1
@@ -170,8 +211,13 @@ def test_parts_of_other_inputs_are_not_kept(shared, tmp_path, monkeypatch):
         _run(shared, out, resize="stretch")
     monkeypatch.undo()
     mine = _run(shared, out, resize="longest_side")
-    assert mine["digest"] == _run(shared, tmp_path / "fresh" / "toy-nano", resize="longest_side")["digest"]
-    assert mine["digest"] != _run(shared, tmp_path / "other" / "toy-nano", resize="stretch")["digest"]
+    assert (
+        mine["digest"]
+        == _run(shared, tmp_path / "fresh" / "toy-nano", resize="longest_side")["digest"]
+    )
+    assert (
+        mine["digest"] != _run(shared, tmp_path / "other" / "toy-nano", resize="stretch")["digest"]
+    )
 
 
 def test_only_one_process_writes(shared, tmp_path):
@@ -182,7 +228,9 @@ def test_only_one_process_writes(shared, tmp_path):
         entered.set()
         leave.wait(30)
 
-    job = threading.Thread(target=lambda: predict(**shared, options=PredictOptions(threads=1), out=out, progress=slow))
+    job = threading.Thread(
+        target=lambda: predict(**shared, options=PredictOptions(threads=1), out=out, progress=slow)
+    )
     job.start()
     entered.wait(30)
     with pytest.raises(UserError, match="another process"):
@@ -198,7 +246,9 @@ def test_mask_prompts_reach_each_decoder_as_it_was_trained(shared, tmp_path):
     for how in ("as_trained", "logits", "binary_255"):
         _run(shared, tmp_path / how / "toy-nano", mask_prompt=how)
         rows = _rows(tmp_path / how / "toy-nano")
-        found[how] = {(r["prompt_id"], r["system"]): r["iou_pred"] for r in rows if r["prompt_set"] == "masks"}
+        found[how] = {
+            (r["prompt_id"], r["system"]): r["iou_pred"] for r in rows if r["prompt_set"] == "masks"
+        }
     for key, value in found["as_trained"].items():
         assert value == found["logits" if key[1] == "sam" else "binary_255"][key]
     assert found["logits"] != found["binary_255"]
@@ -210,14 +260,21 @@ def test_the_baseline_is_sam_whatever_the_variant(shared, tmp_path, variant):
     model = build_sam_hq("nano", bundled_weights("nano"), variant=variant)
     with torch.no_grad():
         for parameter in model.trainable().values():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            parameter += 0.05 * torch.randn(
+                parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
+            )
     convert.write(model, tmp_path / "hq_head.safetensors", "hq_head")
     changed = {"head": tmp_path, "model": shared["model"].model_copy(update={"variant": variant})}
     _run(shared | changed, tmp_path / "toy-variant")
     _run(shared, tmp_path / "toy-nano")
-    tables = [{(r["prompt_id"], r["system"]): r for r in _rows(tmp_path / f"toy-{n}")} for n in ("variant", "nano")]
+    tables = [
+        {(r["prompt_id"], r["system"]): r for r in _rows(tmp_path / f"toy-{n}")}
+        for n in ("variant", "nano")
+    ]
     assert all(row == tables[1][key] for key, row in tables[0].items() if key[1] == "sam")
-    assert any(row["rle"] != tables[1][key]["rle"] for key, row in tables[0].items() if key[1] != "sam")
+    assert any(
+        row["rle"] != tables[1][key]["rle"] for key, row in tables[0].items() if key[1] != "sam"
+    )
     predictor = SamHQPredictor(model)
     predictor.set_image(picture(*SIZES[1], seed=1))
     mask, _, _ = predictor.predict(box=np.array([5.0, 6, 51, 86]), multimask_output=False)
@@ -271,13 +328,21 @@ def test_damaged_image_is_named(shared, tmp_path):
     with pytest.raises(UserError, match=r"img_2\.png"):
         _run(shared | {"benchmark": folder}, tmp_path / "out" / "bad-nano")
     (folder / "images-00000.tar").unlink()
-    write_tar(folder / "images-00000.tar", [(name, encode_png(picture(33, 44))) for name, _ in members])
+    write_tar(
+        folder / "images-00000.tar", [(name, encode_png(picture(33, 44))) for name, _ in members]
+    )
     with pytest.raises(UserError, match="44 x 33"):
         _run(shared | {"benchmark": folder}, tmp_path / "out" / "bad-nano")
 
 
 def test_options_are_checked():
-    for wrong in ({"resize": "squash"}, {"batch_images": 0}, {"mask_prompt": "x"}, {"unknown": 1}, {"precision": "f4"}):
+    for wrong in (
+        {"resize": "squash"},
+        {"batch_images": 0},
+        {"mask_prompt": "x"},
+        {"unknown": 1},
+        {"precision": "f4"},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             PredictOptions(**wrong)
     with pytest.raises(ValueError, match="vit_q"):

@@ -21,7 +21,11 @@ from tests.hqsam.models import picture
 def _command(*words: str) -> subprocess.CompletedProcess[str]:
     code = "from hqsam_pipelines.cli import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -40,7 +44,23 @@ def test_predict_command(tmp_path, merged):
     image.write_bytes(encode_png(picture(80, 100)))
     outs = {name: str(tmp_path / name) for name in ("m.png", "o.png", "m.json")}
     words = ["predict", str(image), "--checkpoint", weights, "--out", outs["m.png"]]
-    assert run([*words, "--box", "10", "10", "70", "60", "--overlay", outs["o.png"], "--json", outs["m.json"]]) == 0
+    assert (
+        run(
+            [
+                *words,
+                "--box",
+                "10",
+                "10",
+                "70",
+                "60",
+                "--overlay",
+                outs["o.png"],
+                "--json",
+                outs["m.json"],
+            ]
+        )
+        == 0
+    )
     mask = cv2.imread(outs["m.png"], cv2.IMREAD_UNCHANGED)
     assert mask.shape == (80, 100)
     assert set(np.unique(mask)) <= {0, 255}
@@ -48,7 +68,9 @@ def test_predict_command(tmp_path, merged):
     found = json.loads(Path(outs["m.json"]).read_text())
     assert found["area"] == (mask == 255).sum()
     assert (found["backbone"], found["variant"]) == ("nano", "hq")
-    assert np.array_equal(rle.decode(found["segmentation"]["counts"], height=80, width=100), mask == 255)
+    assert np.array_equal(
+        rle.decode(found["segmentation"]["counts"], height=80, width=100), mask == 255
+    )
     assert run([*words, "--point", "20", "30", "50", "40", "--negative", "5,5"]) == 0
     coarse = tmp_path / "coarse.png"
     coarse.write_bytes(encode_png(mask))
@@ -77,8 +99,15 @@ def test_predict_command_reads_what_pictures_come_as(tmp_path, merged):
         _written(tmp_path / "palette.png", plain.convert("P")),
         _written(tmp_path / "alpha.png", Image.merge("RGBA", [plain] * 3 + [alpha])),
         _written(tmp_path / "grey_alpha.png", Image.merge("LA", [plain, alpha])),
-        _written(tmp_path / "rotated.png", plain.convert("RGB").rotate(90, expand=True), exif=turned),
-        _written(tmp_path / "rotated.jpg", plain.convert("RGB").rotate(90, expand=True), exif=turned, quality=98),
+        _written(
+            tmp_path / "rotated.png", plain.convert("RGB").rotate(90, expand=True), exif=turned
+        ),
+        _written(
+            tmp_path / "rotated.jpg",
+            plain.convert("RGB").rotate(90, expand=True),
+            exif=turned,
+            quality=98,
+        ),
         _written(tmp_path / "cmyk.jpg", plain.convert("RGB").convert("CMYK"), quality=98),
     ]
     masks = []
@@ -105,13 +134,30 @@ def test_predict_command_refuses_pictures_that_say_nothing(tmp_path, merged, cap
     cases = [
         ([_written(tmp_path / "dark.png", Image.fromarray(dark)), *box], "nearly black"),
         ([tmp_path / "rgb16.png", *box], "nearly black"),
-        ([_written(tmp_path / "float.tif", Image.fromarray(dark.astype(np.float32))), *box], "mode F"),
+        (
+            [_written(tmp_path / "float.tif", Image.fromarray(dark.astype(np.float32))), *box],
+            "mode F",
+        ),
         ([_written(tmp_path / "huge.png", huge), *box], "180000000 pixels"),
         ([tmp_path / "empty.png", *box], "the file is empty"),
         ([tmp_path / "page.png", *box], "HTML"),
         ([tmp_path, *box], "cannot be read"),
-        ([good, "--mask", _written(tmp_path / "none.png", Image.fromarray(np.zeros((50, 60), np.uint8)))], "is empty"),
-        ([good, "--mask", _written(tmp_path / "small.png", Image.fromarray(np.full((9, 9), 255, np.uint8)))], "9 x 9"),
+        (
+            [
+                good,
+                "--mask",
+                _written(tmp_path / "none.png", Image.fromarray(np.zeros((50, 60), np.uint8))),
+            ],
+            "is empty",
+        ),
+        (
+            [
+                good,
+                "--mask",
+                _written(tmp_path / "small.png", Image.fromarray(np.full((9, 9), 255, np.uint8))),
+            ],
+            "9 x 9",
+        ),
         ([good, "--box", "nan", "1", "9", "9"], "finite"),
         ([good, "--point", "5", "500"], "outside"),
         ([good, "--box", "-9", "-9", "-1", "-1"], "outside"),
@@ -158,7 +204,23 @@ def test_predict_command_refuses_bad_input(tmp_path, merged, capsys):
         assert message in captured
         assert "Traceback" not in captured
     assert not out.exists()
-    assert run(["predict", str(image), "--checkpoint", weights, "--point", "3", "4", "5", "--out", str(out)]) == 2
+    assert (
+        run(
+            [
+                "predict",
+                str(image),
+                "--checkpoint",
+                weights,
+                "--point",
+                "3",
+                "4",
+                "5",
+                "--out",
+                str(out),
+            ]
+        )
+        == 2
+    )
     assert "'5' is left over" in capsys.readouterr().err
 
 
@@ -168,14 +230,26 @@ def test_a_plain_sam_gives_its_own_mask_only(tmp_path, capsys):
 
     image, out = tmp_path / "a.png", tmp_path / "m.png"
     image.write_bytes(encode_png(picture(80, 100)))
-    words = ["predict", str(image), "--checkpoint", str(bundled_weights("nano")), "--box", "10", "10", "70", "60"]
+    words = [
+        "predict",
+        str(image),
+        "--checkpoint",
+        str(bundled_weights("nano")),
+        "--box",
+        "10",
+        "10",
+        "70",
+        "60",
+    ]
     assert run([*words, "--out", str(out)]) == 1
     assert "--output sam" in capsys.readouterr().err
     assert not out.exists()
     assert run([*words, "--out", str(out), "--output", "sam"]) == 0
 
 
-def test_predict_command_overwrites_nothing_and_says_where_it_cannot_write(tmp_path, merged, capsys):
+def test_predict_command_overwrites_nothing_and_says_where_it_cannot_write(
+    tmp_path, merged, capsys
+):
     from hqsam_pipelines.cli import run
 
     image, mask, locked = tmp_path / "a.png", tmp_path / "mask.png", tmp_path / "file"
@@ -194,7 +268,12 @@ def test_predict_command_overwrites_nothing_and_says_where_it_cannot_write(tmp_p
         (["--out", str(locked / "m.png")], "cannot be written"),
     ]
     for words, message in cases:
-        assert run(["predict", str(image), "--checkpoint", merged, "--box", "1", "1", "9", "9", *words]) == 1, words
+        assert (
+            run(
+                ["predict", str(image), "--checkpoint", merged, "--box", "1", "1", "9", "9", *words]
+            )
+            == 1
+        ), words
         said = capsys.readouterr().err
         assert message in said
         assert "Traceback" not in said

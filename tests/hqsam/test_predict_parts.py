@@ -57,16 +57,22 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def test_any_number_of_processes_writes_the_same_bytes(shared, tmp_path, monkeypatch) -> None:  # noqa: F811
     _run(shared, tmp_path / "one" / "toy-nano")
     expected = _contents(tmp_path / "one" / "toy-nano")
-    rows = [row for part in sorted(tmp_path.rglob("part-*.parquet")) for row in manifest.read_rows(part)]
+    rows = [
+        row for part in sorted(tmp_path.rglob("part-*.parquet")) for row in manifest.read_rows(part)
+    ]
     assert len(rows) == len({(row["prompt_id"], row["system"]) for row in rows}) == 4 * 5 * 3
-    for world in (2, 8) if FULL else (2,):  # five images in five parts: eight are more than there is work for
+    for world in (
+        (2, 8) if FULL else (2,)
+    ):  # five images in five parts: eight are more than there is work for
         monkeypatch.setenv(PROCESSES_VARIABLE, str(world))
         _run(shared, tmp_path / str(world) / "toy-nano")
         assert _contents(tmp_path / str(world) / "toy-nano") == expected, world
         assert [path.name for path in (tmp_path / str(world)).iterdir()] == ["toy-nano"]
 
 
-@pytest.mark.full("the message of a process comes through in the test below, too; two imports of torch")
+@pytest.mark.full(
+    "the message of a process comes through in the test below, too; two imports of torch"
+)
 def test_a_damaged_image_is_one_message_from_any_process(shared, tmp_path, monkeypatch) -> None:  # noqa: F811
     broken = _write_benchmark(tmp_path / "toy")
     archive = broken / "images-00000.tar"
@@ -77,7 +83,11 @@ def test_a_damaged_image_is_one_message_from_any_process(shared, tmp_path, monke
     assert not (tmp_path / "out" / "toy-nano").exists()
 
 
-def test_a_killed_process_is_one_message_and_the_next_run_goes_on(shared, tmp_path, monkeypatch) -> None:  # noqa: F811
+def test_a_killed_process_is_one_message_and_the_next_run_goes_on(
+    shared,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+) -> None:
     _run(shared, tmp_path / "one" / "toy-nano")
     out = tmp_path / "out" / "toy-nano"
     monkeypatch.setenv(PROCESSES_VARIABLE, "2")

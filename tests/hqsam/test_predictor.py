@@ -148,7 +148,11 @@ def test_the_embedded_checkpoint_segments_a_plain_object():
     ys, xs = np.nonzero(truth)
     box = (xs.min(), ys.min(), xs.max(), ys.max())
     coarse = cv2.erode(truth, np.ones((9, 9))) > 0
-    prompts = [Prompt(box=box), Prompt(points=((80, 60),), labels=(1,)), Prompt(box=box, mask=coarse)]
+    prompts = [
+        Prompt(box=box),
+        Prompt(points=((80, 60),), labels=(1,)),
+        Prompt(box=box, mask=coarse),
+    ]
     predictor = SamHQPredictor(hqsam.build_sam_hq("nano", bundled_weights("nano")))
     for found in predictor.predict_batch([image], [prompts], output="sam"):
         assert mask_iou(pred=found.mask.full(), target=truth > 0) > 0.9
@@ -173,15 +177,24 @@ def test_batch_equals_one_by_one(nano, output):
     ]
     predictor = SamHQPredictor(nano)
     everything = list(predictor.predict_batch(images, prompts, output=output))
-    chunked = list(predictor.predict_batch(images, prompts, output=output, images_per_call=1, prompts_per_call=1))
-    assert [(p.image, p.prompt) for p in everything] == [(0, n) for n in range(5)] + [(2, 0), (2, 1)]
+    chunked = list(
+        predictor.predict_batch(
+            images, prompts, output=output, images_per_call=1, prompts_per_call=1
+        )
+    )
+    assert [(p.image, p.prompt) for p in everything] == [(0, n) for n in range(5)] + [
+        (2, 0),
+        (2, 1),
+    ]
     for a, b in zip(everything, chunked, strict=True):
         assert gap(b.low_res, a.low_res) < 1e-5
         assert a.mask.full().shape == images[a.image].shape[:2]
     if output != "sam":
         predictor.set_image(images[0])
         single = predictor.predict(
-            box=np.array([10, 10, 100, 80]), multimask_output=False, hq_token_only=output == "hq_token"
+            box=np.array([10, 10, 100, 80]),
+            multimask_output=False,
+            hq_token_only=output == "hq_token",
         )
         assert gap(single[2][0], everything[0].low_res) < 1e-5
         assert (single[0][0] != everything[0].mask.full()).sum() <= 1
@@ -219,7 +232,10 @@ def test_bad_tensors_are_refused(model):
     masks, iou, low = predictor.predict_torch(None, None, wide[:0])  # a detector that found nothing
     assert (masks.shape, masks.dtype, iou.shape) == ((0, 1, 60, 80), torch.bool, (0, 1))
     assert low.shape == (0, 1, side, side)
-    doubles = [torch.zeros(1, 1, side, side, dtype=kind) for kind in (torch.float64, torch.float16, torch.float32)]
+    doubles = [
+        torch.zeros(1, 1, side, side, dtype=kind)
+        for kind in (torch.float64, torch.float16, torch.float32)
+    ]
     logits = [predictor.predict_torch(None, None, wide, one)[2] for one in doubles]
     assert torch.equal(logits[0], logits[2]) and torch.equal(logits[1], logits[2])
     padded = predictor.predict_torch(torch.tensor([[[5.0, 5], [0, 0]]]), torch.tensor([[1, -1]]))
@@ -247,8 +263,12 @@ def test_an_image_resized_by_the_user_must_fit(model):
     assert not predictor.is_image_set
     predictor.set_torch_image(small, (60, 80))
     embedding = predictor.get_image_embedding()
-    predictor.set_torch_image(predictor.transform.apply_image_torch(torch.from_numpy(image).permute(2, 0, 1)[None].float()),
-                              (60, 80))  # fmt: skip
+    predictor.set_torch_image(
+        predictor.transform.apply_image_torch(
+            torch.from_numpy(image).permute(2, 0, 1)[None].float()
+        ),
+        (60, 80),
+    )
     assert gap(predictor.get_image_embedding(), embedding) < 0.1
     predictor.set_torch_image(torch.zeros_like(small), (60, 80))  # black is a picture
 
@@ -272,9 +292,16 @@ def test_odd_but_sensible_prompts_are_taken(nano):
 def test_a_prompt_may_be_made_of_arrays():
     """As detectors and click tools give them; equal to the tuples that the class keeps."""
     made = Prompt(
-        box=np.array([1, 2, 30, 40]), points=np.array([[5, 6], [7, 8]]), labels=np.array([1, 0]), mask=[[True, False]]
+        box=np.array([1, 2, 30, 40]),
+        points=np.array([[5, 6], [7, 8]]),
+        labels=np.array([1, 0]),
+        mask=[[True, False]],
     )
-    assert (made.box, made.points, made.labels) == ((1.0, 2.0, 30.0, 40.0), ((5.0, 6.0), (7.0, 8.0)), (1, 0))
+    assert (made.box, made.points, made.labels) == (
+        (1.0, 2.0, 30.0, 40.0),
+        ((5.0, 6.0), (7.0, 8.0)),
+        (1, 0),
+    )
     assert made.mask.dtype == bool
     for bad, message in (
         ({"points": ((1, 2, 3),), "labels": (1,)}, "not numbers"),
@@ -313,7 +340,10 @@ def test_an_unknown_option_of_a_batch_is_refused(nano):
 def test_the_model_is_called_like_sam(nano):
     """Several images end to end, as in segment_anything's notebook; equal to the predictor, image by image."""
     predictor, images = SamHQPredictor(nano), [picture(97, 140, 4), picture(128, 60, 5)]
-    resize, boxes = ResizeLongestSide(nano.image_encoder.img_size), torch.tensor([[10, 5, 60, 60], [30, 10, 120, 90]])
+    resize, boxes = (
+        ResizeLongestSide(nano.image_encoder.img_size),
+        torch.tensor([[10, 5, 60, 60], [30, 10, 120, 90]]),
+    )
     points = resize.apply_coords_torch(torch.tensor([[[30, 60]]]), (128, 60))
     given = [
         {"boxes": resize.apply_boxes_torch(boxes, (97, 140))},
@@ -332,7 +362,9 @@ def test_the_model_is_called_like_sam(nano):
         for image, prompts, one in zip(images, given, found, strict=True):
             predictor.set_image(image)
             prompts = {"point_coords": None, "point_labels": None, **prompts}
-            masks, iou, low = predictor.predict_torch(**prompts, multimask_output=multimask, hq_token_only=only)
+            masks, iou, low = predictor.predict_torch(
+                **prompts, multimask_output=multimask, hq_token_only=only
+            )
             assert gap(one["low_res_logits"], low) < 1e-5
             assert gap(one["iou_predictions"], iou) < 1e-5
             assert one["masks"].dtype == torch.bool
@@ -388,11 +420,16 @@ def test_a_model_moved_to_another_type_predicts_what_float32_does(dtype):
         assert mask_iou(pred=other.mask.full(), target=mask) > 0.97
         assert (found.dtype, iou.dtype, logits.dtype) == (bool, np.float32, np.float32)
     boxes = predictor.transform.apply_boxes_torch(torch.from_numpy(box), (100, 160)).to(dtype)
-    masks = predictor.predict_torch(None, None, boxes, multimask_output=False, return_logits=True)[0]
+    masks = predictor.predict_torch(None, None, boxes, multimask_output=False, return_logits=True)[
+        0
+    ]
     assert mask_iou(pred=(masks[0, 0] > 0).numpy(), target=wanted[0]) > 0.9
     resized = torch.from_numpy(predictor.transform.apply_image(image)).permute(2, 0, 1)
     record = {"image": resized, "original_size": (100, 160), "boxes": boxes}
-    assert mask_iou(pred=predictor.model([record], False)[0]["masks"][0, 0].numpy(), target=wanted[0]) > 0.9
+    assert (
+        mask_iou(pred=predictor.model([record], False)[0]["masks"][0, 0].numpy(), target=wanted[0])
+        > 0.9
+    )
 
 
 def test_a_half_moved_or_overflowing_model_is_refused_before_a_prompt(nano):
@@ -403,7 +440,10 @@ def test_a_half_moved_or_overflowing_model_is_refused_before_a_prompt(nano):
     predictor.model.half()
     with torch.no_grad():
         predictor.model.sam.image_encoder.neck[0].weight.fill_(60_000)
-    for call in (lambda: predictor.set_image(image), lambda: list(predictor.predict_batch([image], [[]]))):
+    for call in (
+        lambda: predictor.set_image(image),
+        lambda: list(predictor.predict_batch([image], [[]])),
+    ):
         with pytest.raises(InputError, match="overflows") as caught:
             call()
         assert "bfloat16" in str(caught.value) and "autocast" in str(caught.value)
@@ -419,7 +459,11 @@ def test_batch_names_the_bad_image(model):
     predictor = SamHQPredictor(model)
     images = [picture(20, 20), picture(30, 30)]
     with pytest.raises(InputError, match="image 1"):
-        list(predictor.predict_batch(images, [[Prompt(box=(1, 1, 5, 5))], [Prompt(box=(50, 50, 60, 60))]]))
+        list(
+            predictor.predict_batch(
+                images, [[Prompt(box=(1, 1, 5, 5))], [Prompt(box=(50, 50, 60, 60))]]
+            )
+        )
     with pytest.raises(InputError, match="image 1"):
         list(predictor.predict_batch([images[0], np.zeros((3, 3))], [[], []]))
     with pytest.raises(InputError, match="2 images and 1"):

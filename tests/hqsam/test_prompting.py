@@ -43,7 +43,9 @@ def test_preprocessing_is_bit_for_bit_sam_predictors(model, size):
     assert np.array_equal(frame.boxes(boxes), theirs.apply_boxes(boxes, size))
     assert np.array_equal(frame.points(boxes[:, :2]), theirs.apply_coords(boxes[:, :2], size))
     as_tensor = torch.from_numpy(boxes)
-    assert torch.equal(ours.apply_boxes_torch(as_tensor, size), theirs.apply_boxes_torch(as_tensor, size))
+    assert torch.equal(
+        ours.apply_boxes_torch(as_tensor, size), theirs.apply_boxes_torch(as_tensor, size)
+    )
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     assert ours.apply_image_torch(pixels).shape[-2:] == expected.shape[:2]
 
@@ -59,7 +61,11 @@ def test_stretch_is_the_official_evaluation_script():
     image = picture(301, 200)
     frame = Frame(301, 200, 128, "stretch")
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    expected = torch.nn.functional.interpolate(pixels, (128, 128), mode="bilinear").numpy().astype(np.uint8)
+    expected = (
+        torch.nn.functional.interpolate(pixels, (128, 128), mode="bilinear")
+        .numpy()
+        .astype(np.uint8)
+    )
     assert np.array_equal(frame.image(image)[None].numpy(), expected)
 
 
@@ -71,7 +77,12 @@ def test_stretched_box_is_the_resized_masks_box(height, width, data):
     y1, x1 = data.draw(st.integers(y0 + 50, height - 1)), data.draw(st.integers(x0 + 50, width - 1))
     mask = np.zeros((height, width), np.float32)
     mask[y0 : y1 + 1, x0 : x1 + 1] = 255
-    small = torch.nn.functional.interpolate(torch.from_numpy(mask)[None, None], (256, 256), mode="bilinear")[0, 0] > 128
+    small = (
+        torch.nn.functional.interpolate(
+            torch.from_numpy(mask)[None, None], (256, 256), mode="bilinear"
+        )[0, 0]
+        > 128
+    )
     ys, xs = np.nonzero(small.numpy())
     box = Frame(height, width, 256, "stretch").boxes(np.array([x0, y0, x1, y1], np.float64))
     assert np.abs(box - [xs.min(), ys.min(), xs.max(), ys.max()]).max() <= 1
@@ -81,19 +92,31 @@ def _torch_masks(logits, frame):
     """What SAM's and HQ-SAM's own code do, with full-size floats."""
     values = torch.from_numpy(logits)[None, None]
     if frame.resize == "longest_side":
-        values = torch.nn.functional.interpolate(values, (frame.size, frame.size), mode="bilinear", align_corners=False)
+        values = torch.nn.functional.interpolate(
+            values, (frame.size, frame.size), mode="bilinear", align_corners=False
+        )
         values = values[..., : frame.resized[0], : frame.resized[1]]
-    full = torch.nn.functional.interpolate(values, (frame.height, frame.width), mode="bilinear", align_corners=False)
+    full = torch.nn.functional.interpolate(
+        values, (frame.height, frame.width), mode="bilinear", align_corners=False
+    )
     return full[0, 0].numpy()
 
 
-@given(sides, sides, st.sampled_from(["stretch", "longest_side"]), st.integers(0, 10**6), st.floats(-1.5, 1.5))
+@given(
+    sides,
+    sides,
+    st.sampled_from(["stretch", "longest_side"]),
+    st.integers(0, 10**6),
+    st.floats(-1.5, 1.5),
+)
 @settings(max_examples=120, deadline=None)
 def test_masks_equal_full_size_interpolation(height, width, resize, seed, bias):
     frame = Frame(height, width, 128, resize)
     rng = np.random.default_rng(seed)
     noise = rng.normal(0, 1, (32, 32)).astype(np.float32)
-    logits = (cv2.GaussianBlur(noise, (0, 0), rng.uniform(0.5, 3)) + np.float32(bias * 0.3)).astype(np.float32)
+    logits = (cv2.GaussianBlur(noise, (0, 0), rng.uniform(0.5, 3)) + np.float32(bias * 0.3)).astype(
+        np.float32
+    )
     patch = mask_patch(logits, frame)
     values = _torch_masks(logits, frame)
     differs = patch.full() != (values > 0)

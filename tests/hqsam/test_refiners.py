@@ -30,8 +30,12 @@ def scene(seed: int):
     rng = np.random.default_rng(seed)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.ellipse(mask, (55 + 3 * seed, 45), (34, 22 + 2 * seed), 20 * seed, 0, 360, 1, -1)
-    image = np.where(mask[..., None] == 1, (60, 90, 170), (170, 150, 120)) + rng.normal(0, 8, (HEIGHT, WIDTH, 3))
-    small = cv2.resize(mask.astype(np.float32), (WIDTH // 12, HEIGHT // 12), interpolation=cv2.INTER_AREA)
+    image = np.where(mask[..., None] == 1, (60, 90, 170), (170, 150, 120)) + rng.normal(
+        0, 8, (HEIGHT, WIDTH, 3)
+    )
+    small = cv2.resize(
+        mask.astype(np.float32), (WIDTH // 12, HEIGHT // 12), interpolation=cv2.INTER_AREA
+    )
     coarse = cv2.resize(small, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST) > 0.4
     return np.clip(image, 0, 255).astype(np.uint8), mask.astype(bool), coarse
 
@@ -87,10 +91,14 @@ def cascadepsp_weights(tmp_path_factory):
     image, _, coarse = scene(2)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None, :, :88, :96] / 128 - 1
     with torch.inference_mode():
-        answer = net(pixels, torch.from_numpy(coarse[None, None, :88, :96] * 2.0 - 1).float())["out_224"]
+        answer = net(pixels, torch.from_numpy(coarse[None, None, :88, :96] * 2.0 - 1).float())[
+            "out_224"
+        ]
         net.final_21.bias -= answer.median()
     folder = tmp_path_factory.mktemp("cascadepsp")
-    torch.save({f"module.{name}": value for name, value in net.state_dict().items()}, folder / "model")
+    torch.save(
+        {f"module.{name}": value for name, value in net.state_dict().items()}, folder / "model"
+    )
     return folder / "model"
 
 
@@ -101,7 +109,9 @@ def test_cascadepsp_is_the_authors_package(cascadepsp_weights):
     image, _, coarse = (array[4:76, 10:106] for array in scene(2))
     refiner = opened("cascadepsp", weights=cascadepsp_weights, device="cpu", long_side=96)
     found = refiner.refine(image=image, mask=coarse)
-    theirs = segmentation_refinement.Refiner("cpu", str(cascadepsp_weights.parent), download_and_check_model=False)
+    theirs = segmentation_refinement.Refiner(
+        "cpu", str(cascadepsp_weights.parent), download_and_check_model=False
+    )
     wanted = theirs.refine(image, coarse.astype(np.uint8) * 255, L=96) > 127
     assert (found == wanted).all()
     assert 0.02 < found.mean() < 0.98, "random weights, but no constant"
@@ -111,7 +121,9 @@ def test_cascadepsp_is_the_authors_package(cascadepsp_weights):
 
 @needs_cascadepsp
 def test_cascadepsp_says_what_is_missing(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"weights are not given(.|\n)*releases/download/v1.0/model"):
+    with pytest.raises(
+        UserError, match=r"weights are not given(.|\n)*releases/download/v1.0/model"
+    ):
         opened("cascadepsp")
     with pytest.raises(UserError, match="do not exist"):
         opened("cascadepsp", weights=tmp_path / "none")
@@ -164,7 +176,9 @@ def test_crm_asks_for_every_pixel_in_its_place(crm_checkout, monkeypatch):
     whole = opened("crm", **crm_checkout).refine(image=image, mask=truth)
     assert whole.shape == truth.shape
     assert iou(whole, truth) > 0.85, "the first round sees one pixel in eight"
-    assert max(iou(whole[:, ::-1], truth), iou(whole[::-1], truth)) < 0.6, "the mask is not symmetric"
+    assert max(iou(whole[:, ::-1], truth), iou(whole[::-1], truth)) < 0.6, (
+        "the mask is not symmetric"
+    )
     monkeypatch.setattr(crm, "CHUNK", 1000)
     assert (opened("crm", **crm_checkout).refine(image=image, mask=truth) == whole).all()
     assert "models" not in sys.modules
@@ -191,43 +205,87 @@ def checkout(tmp_path_factory):
     from tests.hqsam.test_predict import _prompt
 
     root = tmp_path_factory.mktemp("checkout")
-    benchmark, predictions = root / "data" / "benchmarks" / "coift", root / "data" / "predictions" / "coift-nano"
+    benchmark, predictions = (
+        root / "data" / "benchmarks" / "coift",
+        root / "data" / "predictions" / "coift-nano",
+    )
     for folder in (benchmark, predictions):
         folder.mkdir(parents=True)
     (root / "dvc.yaml").write_text("stages: {}\n")
-    (root / "params.yaml").write_bytes((cli._COMMANDS.parents[2] / "configs" / "sample.yaml").read_bytes())
+    (root / "params.yaml").write_bytes(
+        (cli._COMMANDS.parents[2] / "configs" / "sample.yaml").read_bytes()
+    )
     images, instances, prompts, found, members = [], [], [], [], []
     for n in range(4):
         image, truth, coarse = scene(n)
         key, size = f"img_{n}", {"height": HEIGHT, "width": WIDTH}
         members.append((f"{key}.png", encode_png(image)))
-        images.append({
-            "key": key, "member": f"{key}.png", "shard": "images-00000.tar", **size, "image_id": n + 1, "video": None,
-            "video_id": None, "frame": None, "pixel_digest": "0", "pdq": b"", "pdq_quality": 0, "tiles": b"",
-        })  # fmt: skip
-        instances.append({
-            "instance_id": key, "key": key, "image_id": n + 1, "category_id": 1, "track_id": None, "iscrowd": 0,
-            "area": float(truth.sum()), "rle": rle.encode(truth), **size,
-        })  # fmt: skip
-        prompts.append(_prompt(key, 0, "box", HEIGHT, WIDTH, instance_id=key) | {"prompt_set": "gt_box"})
+        images.append(
+            {
+                "key": key,
+                "member": f"{key}.png",
+                "shard": "images-00000.tar",
+                **size,
+                "image_id": n + 1,
+                "video": None,
+                "video_id": None,
+                "frame": None,
+                "pixel_digest": "0",
+                "pdq": b"",
+                "pdq_quality": 0,
+                "tiles": b"",
+            }
+        )
+        instances.append(
+            {
+                "instance_id": key,
+                "key": key,
+                "image_id": n + 1,
+                "category_id": 1,
+                "track_id": None,
+                "iscrowd": 0,
+                "area": float(truth.sum()),
+                "rle": rle.encode(truth),
+                **size,
+            }
+        )
+        prompts.append(
+            _prompt(key, 0, "box", HEIGHT, WIDTH, instance_id=key) | {"prompt_set": "gt_box"}
+        )
         found += [
-            {"prompt_id": prompts[-1]["prompt_id"], "key": key, "prompt_set": "gt_box", "system": system, **size,
-             "rle": rle.encode(mask), "iou_pred": 0.9, "mask_area": int(mask.sum())}
+            {
+                "prompt_id": prompts[-1]["prompt_id"],
+                "key": key,
+                "prompt_set": "gt_box",
+                "system": system,
+                **size,
+                "rle": rle.encode(mask),
+                "iou_pred": 0.9,
+                "mask_area": int(mask.sum()),
+            }
             for system, mask in (("sam", coarse), ("hq_token", truth))
-        ]  # fmt: skip
+        ]
     write_tar(benchmark / "images-00000.tar", members)
     for name, rows in {"images": images, "instances": instances, "prompts": prompts}.items():
         manifest.write_rows(benchmark / f"{name}.parquet", name, rows)
-    index = {"version": 1, "benchmark": "coift", "kind": "masks", "prompt_sets": ["gt_box"], "dataset_version": "1"}
+    index = {
+        "version": 1,
+        "benchmark": "coift",
+        "kind": "masks",
+        "prompt_sets": ["gt_box"],
+        "dataset_version": "1",
+    }
     atomic.write_json(benchmark / "index.json", index)
     import pyarrow as pa
 
     for part in (0, 1):
         manifest.write_table(
-            predictions / f"part-{part:05d}.parquet", pa.Table.from_pylist(found[4 * part : 4 * part + 4])
+            predictions / f"part-{part:05d}.parquet",
+            pa.Table.from_pylist(found[4 * part : 4 * part + 4]),
         )
     atomic.write_json(
-        predictions / "predict.json", {"model": "nano", "systems": ["sam", "hq_token"], "resize": "stretch"}
+        predictions / "predict.json",
+        {"model": "nano", "systems": ["sam", "hq_token"], "resize": "stretch"},
     )
     return root
 
@@ -239,7 +297,20 @@ def tree(root):
 def test_the_command_scores_both_and_changes_nothing(checkout, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(checkout)
     before = tree(checkout)
-    assert cli.run(["refine", "coift", "nano", "--refiner", "grabcut", "--json", str(tmp_path / "out.json")]) == 0
+    assert (
+        cli.run(
+            [
+                "refine",
+                "coift",
+                "nano",
+                "--refiner",
+                "grabcut",
+                "--json",
+                str(tmp_path / "out.json"),
+            ]
+        )
+        == 0
+    )
     assert tree(checkout) == before
     out = json.loads((tmp_path / "out.json").read_text())
     assert (out["benchmark"], out["model"], out["system"], out["refiner"]["name"]) == (
@@ -254,12 +325,16 @@ def test_the_command_scores_both_and_changes_nothing(checkout, tmp_path, capsys,
     assert original["metrics"]["mIoU"] == pytest.approx(np.mean(want))
     assert refined["metrics"]["mBIoU"] > original["metrics"]["mBIoU"] + 0.1
     difference = result["differences"]["iou"]
-    assert difference["difference"] == pytest.approx(refined["metrics"]["mIoU"] - original["metrics"]["mIoU"])
+    assert difference["difference"] == pytest.approx(
+        refined["metrics"]["mIoU"] - original["metrics"]["mIoU"]
+    )
     assert 0 < difference["low"] <= difference["difference"] <= difference["high"]
     assert difference["n_clusters"] == 4
     assert refined["protocol"]["refiner"] == out["refiner"]
     assert refined["protocol_hash"] != original["protocol_hash"]
-    assert {k for k in refined["protocol"] if refined["protocol"][k] != original["protocol"].get(k)} == {"refiner"}
+    assert {
+        k for k in refined["protocol"] if refined["protocol"][k] != original["protocol"].get(k)
+    } == {"refiner"}
     shown = capsys.readouterr().out
     assert "sam + grabcut" in shown
     assert f"mIoU {100 * original['metrics']['mIoU']:.1f}" in shown
@@ -282,9 +357,16 @@ def test_no_difference_is_none(checkout):
     same = Opened(lambda _image, mask: mask, {"name": "same"})
     data = checkout / "data"
     found = refine.evaluate(
-        benchmark=data / "benchmarks" / "coift", predictions=data / "predictions" / "coift-nano", system="hq_token",
-        opened=same, options=score_options({"metric": "masks", "version": 1}), progress=lambda *_: None, draws=BOOTSTRAP,
-    )  # fmt: skip
+        benchmark=data / "benchmarks" / "coift",
+        predictions=data / "predictions" / "coift-nano",
+        system="hq_token",
+        opened=same,
+        options=score_options({"metric": "masks", "version": 1}),
+        progress=lambda *_: None,
+        draws=BOOTSTRAP,
+    )
     [result] = found["results"]
-    assert result["original"]["metrics"] == result["refined"]["metrics"] == {"mIoU": 1.0, "mBIoU": 1.0}
+    assert (
+        result["original"]["metrics"] == result["refined"]["metrics"] == {"mIoU": 1.0, "mBIoU": 1.0}
+    )
     assert [d["difference"] for d in result["differences"].values()] == [0.0, 0.0]

@@ -20,14 +20,21 @@ from hqsam.prediction.prompt import Prompt
 from tests import REPOSITORY
 from tests.hqsam.models import gap, picture, randomise, small_backbone
 
-TOKEN = {"hf_token.weight"} | {f"hf_mlp.layers.{n}.{part}" for n in range(3) for part in ("weight", "bias")}
+TOKEN = {"hf_token.weight"} | {
+    f"hf_mlp.layers.{n}.{part}" for n in range(3) for part in ("weight", "bias")
+}
 EARLY, FINAL, MASK = (
     {f"{stem}.{n}.{part}" for n in (0, 1, 3) for part in ("weight", "bias")}
     for stem in ("compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
 )
-PYRAMID = {f"{stem}.{part}" for stem in ("lateral_final", "lateral_early", "lateral_mask", "output")
-           for part in ("weight", "bias")}  # fmt: skip
-OUTPUT_TOKEN = {"output_token.weight"} | {f"output_mlp.layers.{n}.{p}" for n in range(3) for p in ("weight", "bias")}
+PYRAMID = {
+    f"{stem}.{part}"
+    for stem in ("lateral_final", "lateral_early", "lateral_mask", "output")
+    for part in ("weight", "bias")
+}
+OUTPUT_TOKEN = {"output_token.weight"} | {
+    f"output_mlp.layers.{n}.{p}" for n in range(3) for p in ("weight", "bias")
+}
 
 # Names of what trains; for variants that tune SAM, the test below derives them from SAM.
 TRAINS: dict[str, set[str]] = {
@@ -64,7 +71,11 @@ def _stir(model: HQSam) -> None:
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.trainable().values():
-            parameter += 0.1 * parameter.std(correction=0) * torch.randn(parameter.shape, generator=generator)
+            parameter += (
+                0.1
+                * parameter.std(correction=0)
+                * torch.randn(parameter.shape, generator=generator)
+            )
 
 
 def _sams_names(model: HQSam) -> set[str]:
@@ -121,13 +132,18 @@ def test_exactly_what_is_listed_trains(name):
     before = {k: v.clone() for k, v in model.sam.state_dict().items()}
     trainable = model.trainable()
     assert set(trainable) == _expected_names(name, model)
-    assert list(model.head.state_dict()) == list(trainable)  # a file holds what trains, and nothing else
+    assert list(model.head.state_dict()) == list(
+        trainable
+    )  # a file holds what trains, and nothing else
     assert sum(p.numel() for p in trainable.values()) == _documented_counts()[name]["nano"]
-    assert {n for n, p in model.named_parameters() if p.requires_grad} == {f"head.{n}" for n in trainable}
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == {
+        f"head.{n}" for n in trainable
+    }
     encoded = model.encode_hq(_input(model))
     sum(model.decode_hq(encoded, p).hq_P1hw.square().mean() for p in _prompts(model)).backward()
     idle = [n for n, p in trainable.items() if p.grad is None or not p.grad.abs().max() > 0]
-    # A key bias shifts all logits of a query alike: SAM has these parameters, and no loss can move them.
+    # A key bias shifts all logits of a query alike: SAM has these parameters, and no loss can move
+    # them.
     assert [n for n in idle if not n.endswith("k_proj.bias")] == []
     assert all(p.grad is None for p in model.sam.parameters())
     torch.optim.SGD(trainable.values(), lr=0.1).step()
@@ -164,7 +180,8 @@ def test_the_predictor_takes_every_variant(name):
         assert gap(together, np.stack(alone)) < 1e-5
     only = predictor.predict(box=boxes[0], multimask_output=False, hq_token_only=True)
     both = predictor.predict(box=boxes[0], multimask_output=False)
-    # With a token of its own the default adds SAM's mask; where SAM's token is tuned there is one mask only.
+    # With a token of its own the default adds SAM's mask; where SAM's token is tuned there is one
+    # mask only.
     [batch] = predictor.predict_batch([picture(90, 130)], [[Prompt(box=tuple(boxes[0]))]])
     assert gap(batch.low_res, both[2][0]) < 1e-5
     own_token = predictor.model.head.extra_tokens() is not None and name != "context_tokens"
@@ -173,13 +190,19 @@ def test_the_predictor_takes_every_variant(name):
 
 def test_every_row_of_the_papers_ablations_has_a_file():
     """Tables 2, 3, 4 and 9; what is not a model of ours: SAM itself, a loss, two post-refinement networks."""
-    table = resources.files("hqsam_pipelines.report").joinpath("data", "paper_tables.csv").read_text()
+    table = (
+        resources.files("hqsam_pipelines.report").joinpath("data", "paper_tables.csv").read_text()
+    )
     rows = {row for name in NAMES for row in variants.load(name).paper}
     known = {f"{row['table']}: {row['system']}" for row in csv.DictReader(table.splitlines())}
     assert rows <= known
     wanted = {row for row in known if row.split(":")[0] in ("2", "3", "4", "9", "text-4.2")}
-    other = ("SAM", "SAM + HQ-Output Token (Boundary Loss), SAM mask feature", "CascadePSP post-refinement",
-             "CRM post-refinement")  # fmt: skip
+    other = (
+        "SAM",
+        "SAM + HQ-Output Token (Boundary Loss), SAM mask feature",
+        "CascadePSP post-refinement",
+        "CRM post-refinement",
+    )
     assert wanted - rows == {f"{t}: {s}" for t in "2349" for s in other} & known
 
 
@@ -190,15 +213,33 @@ def test_every_backbone_takes_every_variant(name):
     from hqsam.model.tiny_vit import TinyViT
 
     def tiny():
-        encoder = TinyViT(img_size=64, out_chans=32, widths=(16, 16, 32, 32), depths=(1, 1, 1, 1), heads=(1, 1, 2, 2),
-                          windows=(7, 7, 14, 7))  # fmt: skip
-        return assemble_sam(encoder, image_size=64, embedding_size=4, decoder=DecoderSizes(width=32, mlp_width=64))
+        encoder = TinyViT(
+            img_size=64,
+            out_chans=32,
+            widths=(16, 16, 32, 32),
+            depths=(1, 1, 1, 1),
+            heads=(1, 1, 2, 2),
+            windows=(7, 7, 14, 7),
+        )
+        return assemble_sam(
+            encoder, image_size=64, embedding_size=4, decoder=DecoderSizes(width=32, mlp_width=64)
+        )
 
-    light = Backbone(name="light", image_size=64, embedding_size=4, vit_dim=32, decoder_dim=32, early="layers.1",
-                     early_layout="BCHW", build=tiny)  # fmt: skip
+    light = Backbone(
+        name="light",
+        image_size=64,
+        embedding_size=4,
+        vit_dim=32,
+        decoder_dim=32,
+        early="layers.1",
+        early_layout="BCHW",
+        build=tiny,
+    )
     for backbone in (light, small_backbone()):
         torch.manual_seed(0)
-        model = HQSam(backbone=backbone, sam=backbone.build(), head=variants.build(name, backbone)).eval()
+        model = HQSam(
+            backbone=backbone, sam=backbone.build(), head=variants.build(name, backbone)
+        ).eval()
         assert model.head.variant == name
         model.train()
         side = backbone.image_size
@@ -212,12 +253,18 @@ def test_every_backbone_takes_every_variant(name):
 def _documented_counts() -> dict[str, dict[str, int]]:
     """Variant to backbone to count, from the table of docs/model.md."""
     lines = (REPOSITORY / "docs" / "model.md").read_text().splitlines()
-    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    rows = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("| ")
+    ]
     start = next(n for n, row in enumerate(rows) if row[0] == "variant")
     stop = next(n for n, row in enumerate(rows) if row[0] == "what")
     names = rows[start][1:-1]
-    return {row[0]: dict(zip(names, (int(c.replace(",", "")) for c in row[1:-1]), strict=True))
-            for row in rows[start + 2 : stop]}  # fmt: skip
+    return {
+        row[0]: dict(zip(names, (int(c.replace(",", "")) for c in row[1:-1]), strict=True))
+        for row in rows[start + 2 : stop]
+    }
 
 
 def test_parameter_counts_on_every_backbone():
@@ -232,14 +279,25 @@ def test_parameter_counts_on_every_backbone():
             for variant in NAMES:
                 head = variants.build(variant, backbone)
                 head.attach(sam)
-                assert sum(p.numel() for p in head.parameters()) == documented[variant][name], (variant, name)
+                assert sum(p.numel() for p in head.parameters()) == documented[variant][name], (
+                    variant,
+                    name,
+                )
     # The paper's Tables 1 and 9, in MiB of float32.
     for variant, mib in (("lora_encoder", 1.5), ("encoder_adapter", 12.0), ("hq", 5.1)):
         assert round(4 * documented[variant]["vit_l"] / 2**20, 1) == mib
 
 
-@pytest.mark.parametrize("name", ["finetune_output_token", "finetune_decoder", "finetune_sam", "lora_encoder",
-                                  "encoder_adapter"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "finetune_output_token",
+        "finetune_decoder",
+        "finetune_sam",
+        "lora_encoder",
+        "encoder_adapter",
+    ],
+)
 def test_a_fresh_tuning_starts_as_sam(name, vanilla):
     hq, sam = _logits(_model(name, random=False))
     assert gap(hq, sam) < 1e-6
@@ -276,7 +334,9 @@ def test_lora_is_pefts():
 
 
 def test_a_variant_is_seeded_and_chosen_by_name():
-    options = ModelOptions(backbone="nano", checkpoint=backbones.bundled_weights("nano"), variant="lora_encoder")
+    options = ModelOptions(
+        backbone="nano", checkpoint=backbones.bundled_weights("nano"), variant="lora_encoder"
+    )
     one, same, other = (build_model(options, seed=seed).trainable() for seed in (3, 3, 4))
     assert all(torch.equal(one[k], same[k]) for k in one)
     assert not torch.equal(one["layers.0.a.weight"], other["layers.0.a.weight"])
@@ -304,11 +364,15 @@ def test_a_head_of_another_sam_file_warns(tmp_path):
     path, base = tmp_path / "hq_head.safetensors", backbones.bundled_weights("nano")
     model = _model("hq")
     for noted in (checkpoint.sha256(base), "0" * 64):
-        checkpoint.save_head(path, model.head, metadata={"backbone": "nano", "variant": "hq", "base_sha256": noted})
+        checkpoint.save_head(
+            path, model.head, metadata={"backbone": "nano", "variant": "hq", "base_sha256": noted}
+        )
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
             load_any(path)
-        assert [("trained on the SAM file" in str(w.message)) for w in found] == [True] * noted.startswith("0" * 64)
+        assert [("trained on the SAM file" in str(w.message)) for w in found] == [
+            True
+        ] * noted.startswith("0" * 64)
 
 
 @torch.no_grad()
@@ -321,7 +385,10 @@ def test_a_changed_encoder_encodes_twice(nano):
     assert nano.encode(_input(nano)).hq is None
     without = replace(encoded, hq=None)
     [prompts, *_] = _prompts(model)
-    assert gap(model.decode_hq(encoded, prompts).hq_P1hw, model.decode_hq(without, prompts).hq_P1hw) > 1e-3
+    assert (
+        gap(model.decode_hq(encoded, prompts).hq_P1hw, model.decode_hq(without, prompts).hq_P1hw)
+        > 1e-3
+    )
 
 
 def test_head_files_of_the_default_did_not_change(tmp_path):
@@ -332,4 +399,7 @@ def test_head_files_of_the_default_did_not_change(tmp_path):
             parameter.copy_(torch.arange(parameter.numel()).view(parameter.shape) % 251 + number)
     path = tmp_path / "h.safetensors"
     checkpoint.save_head(path, head, metadata={"backbone": "nano", "variant": "hq"})
-    assert checkpoint.sha256(path) == "434b8c86b120ab83076f42c031b6e58ba6923f766dfc9524509005906fc40bf9"
+    assert (
+        checkpoint.sha256(path)
+        == "434b8c86b120ab83076f42c031b6e58ba6923f766dfc9524509005906fc40bf9"
+    )

@@ -1,6 +1,7 @@
 """The official definitions written down plainly and slowly, from the papers and the programs' rules, with no code of ours.
 
-Masks are bool arrays. Everything is a loop over objects; nothing is shared with the package but the input files.
+Masks are bool arrays. Everything is a loop over objects; nothing is shared with the package but the
+input files.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def decode(segmentation: Any, height: int, width: int) -> Mask:
     if segmentation is None:
         return np.zeros((height, width), bool)
     code = (
-        segmentation if isinstance(segmentation["counts"], str) else coco_mask.frPyObjects(segmentation, height, width)
+        segmentation
+        if isinstance(segmentation["counts"], str)
+        else coco_mask.frPyObjects(segmentation, height, width)
     )
     return np.asarray(coco_mask.decode(code), bool)
 
@@ -101,14 +104,18 @@ def with_boundary(of_mask: Iou, ratio: float) -> Iou:
     return value
 
 
-def taken(values: list[list[float]], ignored: list[bool], crowd: list[bool], threshold: float) -> list[int]:
+def taken(
+    values: list[list[float]], ignored: list[bool], crowd: list[bool], threshold: float
+) -> list[int]:
     """The annotation that each detection takes, -1 for none: the best free one that counts, else the best ignored one."""
     used: set[int] = set()
     out = []
     for row in values:
         best = -1
         for wanted in (False, True):
-            free = [g for g in range(len(row)) if ignored[g] == wanted and (g not in used or crowd[g])]
+            free = [
+                g for g in range(len(row)) if ignored[g] == wanted and (g not in used or crowd[g])
+            ]
             fit = [g for g in free if row[g] >= min(threshold, 1 - 1e-10)]
             if fit:
                 best = max(fit, key=lambda g: (row[g], g))
@@ -128,9 +135,12 @@ class Bins:
     closed: bool = True
 
     def holds(self, size: str, area: float) -> bool:
-        low, high = {"": (0, 1e10), "s": (0, self.small), "m": (self.small, self.medium), "l": (self.medium, 1e10)}[
-            size
-        ]
+        low, high = {
+            "": (0, 1e10),
+            "s": (0, self.small),
+            "m": (self.small, self.medium),
+            "l": (self.medium, 1e10),
+        }[size]
         return low <= area and (area <= high if self.closed else area < high)
 
 
@@ -171,20 +181,33 @@ def curve(cell: dict[str, Any]) -> dict[str, Any]:
     return {"precision": float(np.mean(precision)), "recall": recall}
 
 
-def summary(found: dict[Any, Any], limits: dict[str, float], categories: Sequence[int] | None = None) -> dict[str, Any]:
+def summary(
+    found: dict[Any, Any], limits: dict[str, float], categories: Sequence[int] | None = None
+) -> dict[str, Any]:
     """The numbers of an evaluator: AP, AP50, AP75, by size, and AR at each of `limits` (name -> detections)."""
 
-    def mean(key: str, size: str = "", threshold: int | None = None, limit: float = math.inf) -> float | None:
+    def mean(
+        key: str, size: str = "", threshold: int | None = None, limit: float = math.inf
+    ) -> float | None:
         cells = [
             cell[key] if key == "precision" else cell[key](limit)
             for (category, s, t), cell in found.items()
-            if s == size and threshold in (None, t) and (categories is None or category in categories)
+            if s == size
+            and threshold in (None, t)
+            and (categories is None or category in categories)
         ]
         return float(np.mean(cells)) if cells else None
 
-    out = {"AP": mean("precision"), "AP50": mean("precision", threshold=0), "AP75": mean("precision", threshold=5)}
+    out = {
+        "AP": mean("precision"),
+        "AP50": mean("precision", threshold=0),
+        "AP75": mean("precision", threshold=5),
+    }
     out |= {f"AP{size}": mean("precision", size) for size in "sml"}
-    return out | {f"AR{name}": mean("recall", name[:1].strip("@1"), limit=limit) for name, limit in limits.items()}
+    return out | {
+        f"AR{name}": mean("recall", name[:1].strip("@1"), limit=limit)
+        for name, limit in limits.items()
+    }
 
 
 def contour(mask: Mask) -> Mask:
@@ -198,7 +221,9 @@ def contour(mask: Mask) -> Mask:
                 others = others[:1]
             elif x == width - 1:
                 others = others[1:2]
-            out[y, x] = any(b < height and a < width and mask[b, a] != mask[y, x] for b, a in others)
+            out[y, x] = any(
+                b < height and a < width and mask[b, a] != mask[y, x] for b, a in others
+            )
     return out
 
 
@@ -230,6 +255,8 @@ def davis(target: list[np.ndarray], pred: list[np.ndarray]) -> list[dict[str, fl
                 f"{letter}_mean": float(np.mean(values)),
                 f"{letter}_recall": float(np.mean(np.array(values) > 0.5)),
             }
-            row[f"{letter}_decay"] = float(np.mean(values[: cuts[1] + 1]) - np.mean(values[cuts[3] : cuts[4] + 1]))
+            row[f"{letter}_decay"] = float(
+                np.mean(values[: cuts[1] + 1]) - np.mean(values[cuts[3] : cuts[4] + 1])
+            )
         out.append(row)
     return out

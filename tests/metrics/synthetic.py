@@ -43,7 +43,9 @@ def detections(
     sizes = [(int(rng.integers(20, 130)), int(rng.integers(20, 130))) for _ in range(images)]
     ids = rng.permutation(np.arange(10, 10 + images)).tolist()
     truth: Json = {
-        "images": [{"id": i, "height": h, "width": w} for i, (h, w) in zip(ids, sizes, strict=True)],
+        "images": [
+            {"id": i, "height": h, "width": w} for i, (h, w) in zip(ids, sizes, strict=True)
+        ],
         "categories": [{"id": 7 * k + 3} for k in range(categories)],
         "annotations": [],
     }
@@ -53,15 +55,21 @@ def detections(
             category = int(rng.integers(0, categories)) * 7 + 3
             truth["annotations"].append(
                 {
-                    "id": len(truth["annotations"]) + 1, "image_id": image, "category_id": category,
-                    "iscrowd": int(rng.random() < 0.15), "area": float(mask.sum()), "segmentation": encode_rle(mask),
+                    "id": len(truth["annotations"]) + 1,
+                    "image_id": image,
+                    "category_id": category,
+                    "iscrowd": int(rng.random() < 0.15),
+                    "area": float(mask.sum()),
+                    "segmentation": encode_rle(mask),
                 }
-            )  # fmt: skip
+            )
             for _ in range(int(rng.integers(0, 4))):
                 other = category if rng.random() < 0.8 else int(rng.integers(0, categories)) * 7 + 3
                 score = float(rng.integers(1, 6)) / 5 if ties else float(rng.random())
                 code = encode_rle(_shift(rng, mask))
-                rows.append({"image_id": image, "category_id": other, "score": score, "segmentation": code})
+                rows.append(
+                    {"image_id": image, "category_id": other, "score": score, "segmentation": code}
+                )
     order = rng.permutation(len(rows))
     return truth, [rows[i] for i in order]
 
@@ -74,10 +82,20 @@ def label_png(labels: np.ndarray, depth: int, *, palette: bool) -> bytes:
     """A grey or palette PNG of any depth, with a chunk that is right for a palette only."""
     if depth == 16:
         return cv2.imencode(".png", labels.astype(np.uint16))[1].tobytes()
-    bits = np.unpackbits(labels.astype(np.uint8)[..., None], axis=2)[..., 8 - depth :].reshape(len(labels), -1)
+    bits = np.unpackbits(labels.astype(np.uint8)[..., None], axis=2)[..., 8 - depth :].reshape(
+        len(labels), -1
+    )
     lines = b"".join(b"\0" + line.tobytes() for line in np.packbits(bits, axis=1))
-    head = struct.pack(">IIBBBBB", labels.shape[1], labels.shape[0], depth, 3 if palette else 0, 0, 0, 0)
-    extra = chunk(b"PLTE", bytes(range(3)) * (1 << depth)) + chunk(b"bKGD", b"\0") if palette else b""
+    head = struct.pack(
+        ">IIBBBBB", labels.shape[1], labels.shape[0], depth, 3 if palette else 0, 0, 0, 0
+    )
+    extra = (
+        chunk(b"PLTE", bytes(range(3)) * (1 << depth)) + chunk(b"bKGD", b"\0") if palette else b""
+    )
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + extra
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
     )

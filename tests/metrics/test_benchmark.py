@@ -27,13 +27,18 @@ from tests.metrics.golden import read_golden
 from tests.metrics.synthetic import detections
 
 SCHEMAS = {
-    "images": "key:string height:int32 width:int32 image_id:int64 video:string video_id:int64 frame:int64",
-    "instances": "instance_id:string key:string category_id:int64 track_id:int64 iscrowd:int8 area:double rle:string "
+    "images": "key:string height:int32 width:int32 image_id:int64 video:string video_id:int64 "
+    "frame:int64",
+    "instances": "instance_id:string key:string category_id:int64 track_id:int64 iscrowd:int8 "
+    "area:double rle:string "
     "height:int32 width:int32",
-    "prompts": "prompt_id:string key:string prompt_set:string kind:string x0:double y0:double x1:double y1:double "
-    "points:points labels:labels rle:string height:int32 width:int32 score:double category_id:int64 track_id:int64 "
+    "prompts": "prompt_id:string key:string prompt_set:string kind:string x0:double y0:double "
+    "x1:double y1:double "
+    "points:points labels:labels rle:string height:int32 width:int32 score:double "
+    "category_id:int64 track_id:int64 "
     "instance_id:string",
-    "predictions": "prompt_id:string key:string prompt_set:string system:string rle:string height:int32 width:int32 "
+    "predictions": "prompt_id:string key:string prompt_set:string system:string rle:string "
+    "height:int32 width:int32 "
     "iou_pred:double mask_area:int64",
 }
 LISTS = {"points": pa.list_(pa.list_(pa.float64())), "labels": pa.list_(pa.int32())}
@@ -42,7 +47,9 @@ Rows = list[dict[str, Any]]
 
 def write_table(path: Path, name: str, rows: Rows) -> None:
     columns = [column.split(":") for column in SCHEMAS[name].split()]
-    schema = pa.schema([(key, LISTS[kind] if kind in LISTS else pa.type_for_alias(kind)) for key, kind in columns])
+    schema = pa.schema(
+        [(key, LISTS[kind] if kind in LISTS else pa.type_for_alias(kind)) for key, kind in columns]
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema), path)
 
@@ -59,10 +66,20 @@ class Set:
     predictions: Rows = field(default_factory=list)
     ground_truth: Path | None = None
 
-    def add(self, prompt_id: str, key: str, counts: str, size: tuple[int, int], **prompt: Any) -> None:
+    def add(
+        self, prompt_id: str, key: str, counts: str, size: tuple[int, int], **prompt: Any
+    ) -> None:
         quality = prompt.pop("iou_pred", 1.0)
-        self.prompts.append({"prompt_id": prompt_id, "key": key, "prompt_set": "boxes", "kind": "box"} | prompt)
-        row = {"prompt_id": prompt_id, "key": key, "prompt_set": "boxes", "rle": counts, "iou_pred": quality}
+        self.prompts.append(
+            {"prompt_id": prompt_id, "key": key, "prompt_set": "boxes", "kind": "box"} | prompt
+        )
+        row = {
+            "prompt_id": prompt_id,
+            "key": key,
+            "prompt_set": "boxes",
+            "rle": counts,
+            "iou_pred": quality,
+        }
         row |= {"height": size[0], "width": size[1]}
         self.predictions += [row | {"system": system} for system in ("sam", "hq_sum")]
 
@@ -72,12 +89,19 @@ class Set:
             shutil.rmtree(folder, ignore_errors=True)
         for name in ("images", "instances", "prompts"):
             write_table(at["benchmark"] / f"{name}.parquet", name, getattr(self, name))
-        index = {"benchmark": "b", "kind": self.kind, "prompt_sets": ["boxes"], "dataset_version": "v1"}
+        index = {
+            "benchmark": "b",
+            "kind": self.kind,
+            "prompt_sets": ["boxes"],
+            "dataset_version": "v1",
+        }
         (at["benchmark"] / "index.json").write_text(json.dumps(index))
         if self.ground_truth is not None:
             shutil.copy(self.ground_truth, at["benchmark"] / "gt.json")
         for n in range(3):
-            write_table(at["predictions"] / f"part-{n:05d}.parquet", "predictions", self.predictions[n::3])
+            write_table(
+                at["predictions"] / f"part-{n:05d}.parquet", "predictions", self.predictions[n::3]
+            )
         info = {"model": "m", "systems": ["sam", "hq_sum"], "resize": "longest_side"}
         (at["predictions"] / "predict.json").write_text(json.dumps(info))
         return at
@@ -117,10 +141,18 @@ def masks_set(tmp_path, golden_masks, golden_pairs) -> Set:
     one = Set("masks", tmp_path)
     for n, (key, pair) in enumerate(list(golden_pairs.items())[:24]):
         size = pair["height"], pair["width"]
-        sides = {side: encode_rle(golden_masks[f"{side}_{key}"])["counts"] for side in ("pred", "gt")}
+        sides = {
+            side: encode_rle(golden_masks[f"{side}_{key}"])["counts"] for side in ("pred", "gt")
+        }
         one.images.append({"key": f"k{key}", "height": size[0], "width": size[1], "image_id": n})
         one.instances.append(
-            {"instance_id": f"i{key}", "key": f"k{key}", "rle": sides["gt"], "height": size[0], "width": size[1]}
+            {
+                "instance_id": f"i{key}",
+                "key": f"k{key}",
+                "rle": sides["gt"],
+                "height": size[0],
+                "width": size[1],
+            }
         )
         one.add(f"p{key}", f"k{key}", sides["pred"], size, instance_id=f"i{key}" if n % 2 else None)
     return one
@@ -130,7 +162,9 @@ def coco_like(tmp_path: Path, folder: str, results: str) -> Set:
     truth = read_golden(f"{folder}/gt.json")
     one = Set(folder, tmp_path, ground_truth=GOLDEN / folder / "gt.json")
     size = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
-    one.images = [{"key": f"k{i}", "height": h, "width": w, "image_id": i} for i, (h, w) in size.items()]
+    one.images = [
+        {"key": f"k{i}", "height": h, "width": w, "image_id": i} for i, (h, w) in size.items()
+    ]
     for n, row in enumerate(read_golden(f"{folder}/{results}")):
         image = row["image_id"]
         counts = row["segmentation"]["counts"]
@@ -150,17 +184,41 @@ def test_masks(masks_set, golden_pairs):
     pairs = list(golden_pairs.values())[:24]
     found = metrics(content)
     defined = [p for p in pairs if p["union"]]
-    assert found["mIoU"] == pytest.approx(np.mean([p["mask_iou"]["coco"] for p in defined]), abs=1e-9)
+    assert found["mIoU"] == pytest.approx(
+        np.mean([p["mask_iou"]["coco"] for p in defined]), abs=1e-9
+    )
     for name, ratio in (("mBIoU", "0.02"), ("mBIoU_strict", "0.01")):
-        assert found[name] == pytest.approx(np.mean([p["boundary"][ratio]["iou_api"] for p in defined]), abs=1e-9)
+        assert found[name] == pytest.approx(
+            np.mean([p["boundary"][ratio]["iou_api"] for p in defined]), abs=1e-9
+        )
     row = content["results"][0]
     assert (row["n_expected"], row["n_scored"]) == (24, len(defined))
-    wanted = {"resize", "prompt_set", "prompts_digest", "score_rule", "system", "output", "dilation_ratio"}
-    assert wanted | {"empty_mask_rule", "dataset_version", "evaluator", "evaluator_version"} <= set(row["protocol"])
+    wanted = {
+        "resize",
+        "prompt_set",
+        "prompts_digest",
+        "score_rule",
+        "system",
+        "output",
+        "dilation_ratio",
+    }
+    assert wanted | {"empty_mask_rule", "dataset_version", "evaluator", "evaluator_version"} <= set(
+        row["protocol"]
+    )
     table = units(masks_set)
-    assert len(table) == 48 and list(table[0]) == ["prompt_set", "system", "key", "cluster", "unit", "iou", "biou"]
+    assert len(table) == 48 and list(table[0]) == [
+        "prompt_set",
+        "system",
+        "key",
+        "cluster",
+        "unit",
+        "iou",
+        "biou",
+    ]
     for got, pair in zip([r for r in table if r["system"] == "sam"], pairs, strict=True):
-        assert got["iou"] == (pytest.approx(pair["mask_iou"]["coco"], abs=1e-9) if pair["union"] else None)
+        assert got["iou"] == (
+            pytest.approx(pair["mask_iou"]["coco"], abs=1e-9) if pair["union"] else None
+        )
 
 
 def test_same_bytes_again_and_whatever_the_parts(masks_set):
@@ -177,7 +235,12 @@ def test_same_bytes_again_and_whatever_the_parts(masks_set):
 
 def test_coco(tmp_path):
     one = coco_like(tmp_path, "coco", "results_perturbed.json")
-    arguments = {"metric": "coco", "score_rule": "detector_x_iou", "strict_dilation_ratio": 0.01, "max_dets": 100}
+    arguments = {
+        "metric": "coco",
+        "score_rule": "detector_x_iou",
+        "strict_dilation_ratio": 0.01,
+        "max_dets": 100,
+    }
     content = one.score(**arguments)
     expected = read_golden("coco/expected.json")["files"]["results_perturbed.json"]["expected"]
     names = {"": "segm", "_B": "boundary_0.02", "_B_strict": "boundary_0.01"}
@@ -186,13 +249,17 @@ def test_coco(tmp_path):
     agnostic = one.score(**arguments, class_agnostic=True)
     assert agnostic["results"][0]["protocol_hash"] != content["results"][0]["protocol_hash"]
     table = units(one)
-    assert len(table) == 2 * (839 - 9) and {r["cluster"] for r in table} <= {r["key"] for r in one.images}
+    assert len(table) == 2 * (839 - 9) and {r["cluster"] for r in table} <= {
+        r["key"] for r in one.images
+    }
     assert all(0 <= r["iou"] <= 1 and 0 <= r["biou"] <= 1 for r in table)
 
 
 def test_lvis(tmp_path):
     one = coco_like(tmp_path, "lvis", "results.json")
-    content = one.score(metric="lvis", score_rule="detector", max_dets=300, strict_dilation_ratio=0.01)
+    content = one.score(
+        metric="lvis", score_rule="detector", max_dets=300, strict_dilation_ratio=0.01
+    )
     expected = read_golden("lvis/expected.json")["expected"]
     check(metrics(content), expected["lvis_api/segm"]["stats"], "")
     check(metrics(content), expected["boundary_iou_api/boundary_0.02"]["stats"], "_B")
@@ -209,9 +276,15 @@ def numbered_through(sets: dict[str, tuple[Any, Rows]]) -> tuple[Any, Rows]:
         shift = 1000 * number
         folder = {"file_name": f"{name}/valid/x.jpg"}
         whole["images"] += [row | folder | {"id": shift + row["id"]} for row in truth["images"]]
-        whole["categories"] += [{"id": shift + row["id"], "supercategory": name} for row in truth["categories"]]
-        for row, into in [(r, whole["annotations"]) for r in truth["annotations"]] + [(r, results) for r in rows]:
-            moved = {key: shift + row[key] for key in ("id", "image_id", "category_id") if key in row}
+        whole["categories"] += [
+            {"id": shift + row["id"], "supercategory": name} for row in truth["categories"]
+        ]
+        for row, into in [(r, whole["annotations"]) for r in truth["annotations"]] + [
+            (r, results) for r in rows
+        ]:
+            moved = {
+                key: shift + row[key] for key in ("id", "image_id", "category_id") if key in row
+            }
             into.append(row | moved)
     return whole, results
 
@@ -241,14 +314,20 @@ def test_sginw_is_the_mean_of_the_sets_scored_alone(tmp_path):
         one.add(f"{n:06d}", f"k{row['image_id']}", code["counts"], tuple(code["size"]), **rest)
     content = one.score(metric="sginw", score_rule="detector")
     found, matches = metrics(content), matches_of(one, content)
-    assert [np.unique(part).size for part in np.split(matches.truth.stratum, len(SETS))] == [1] * len(SETS)
-    assert (draw(matches.truth, 9).reshape(9, len(SETS), 2).sum(axis=2) == 2).all()  # each set on its own
+    assert [np.unique(part).size for part in np.split(matches.truth.stratum, len(SETS))] == [
+        1
+    ] * len(SETS)
+    assert (
+        draw(matches.truth, 9).reshape(9, len(SETS), 2).sum(axis=2) == 2
+    ).all()  # each set on its own
     for name, values in want.items():
         assert found[name] == pytest.approx(np.mean(values), abs=1e-12)
         each = [found[f"{name}/{one_set}"] for one_set in SETS]
         assert each == pytest.approx(values, abs=1e-12)
     # The mean over categories is another number: sets have one to three of them with ground truth.
-    assert metrics(one.score(metric="coco", score_rule="detector"))["AP"] != pytest.approx(found["AP"], abs=1e-3)
+    assert metrics(one.score(metric="coco", score_rule="detector"))["AP"] != pytest.approx(
+        found["AP"], abs=1e-3
+    )
     truth["categories"] = [row for row in truth["categories"] if row["supercategory"] != "Rail"]
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     with pytest.raises(UserError, match="sets missing: Rail"):
@@ -264,16 +343,29 @@ def test_ytvis(tmp_path):
     for video in videos.values():
         for frame in range(video["length"]):
             one.images.append(
-                {"key": f"{video['id']}-{frame:03d}", "height": video["height"], "width": video["width"],
-                 "image_id": len(one.images), "video": f"v{video['id']}", "video_id": video["id"], "frame": 5 * frame}
-            )  # fmt: skip
+                {
+                    "key": f"{video['id']}-{frame:03d}",
+                    "height": video["height"],
+                    "width": video["width"],
+                    "image_id": len(one.images),
+                    "video": f"v{video['id']}",
+                    "video_id": video["id"],
+                    "frame": 5 * frame,
+                }
+            )
     for track, row in enumerate(read_golden("video_ytvis/results.json")):
         for frame, code in enumerate(row["segmentations"]):
             if code is not None:
                 counts, *size = rle_string(code)
-                prompt = {"score": row["score"], "category_id": row["category_id"], "track_id": track}
+                prompt = {
+                    "score": row["score"],
+                    "category_id": row["category_id"],
+                    "track_id": track,
+                }
                 name = f"{track:03d}-{frame:03d}"
-                one.add(name, f"{row['video_id']}-{frame:03d}", counts.decode(), tuple(size), **prompt)
+                one.add(
+                    name, f"{row['video_id']}-{frame:03d}", counts.decode(), tuple(size), **prompt
+                )
     content = one.score(metric="ytvis", score_rule="detector")
     expected = read_golden("video_ytvis/expected.json")["expected"]
     check(metrics(content), expected["tube_mask/class_aware"]["stats"], "")
@@ -299,11 +391,21 @@ def davis_set(tmp_path) -> Set:
     one = Set("davis", tmp_path)
     root = GOLDEN / "davis"
     for n, sequence in enumerate(sorted(p.name for p in (root / "results").iterdir())):
-        for frame, path in enumerate(sorted((root / "DAVIS" / "Annotations" / "480p" / sequence).glob("*.png"))):
+        for frame, path in enumerate(
+            sorted((root / "DAVIS" / "Annotations" / "480p" / sequence).glob("*.png"))
+        ):
             key = f"{sequence}-{path.stem}"
-            real, found = read_index_png(path), read_index_png(root / "results" / sequence / path.name)
+            real, found = (
+                read_index_png(path),
+                read_index_png(root / "results" / sequence / path.name),
+            )
             size = {"height": real.shape[0], "width": real.shape[1]}
-            place = {"image_id": len(one.images), "video": sequence, "video_id": n + 1, "frame": frame}
+            place = {
+                "image_id": len(one.images),
+                "video": sequence,
+                "video_id": n + 1,
+                "frame": frame,
+            }
             one.images.append({"key": key} | size | place)
             for label in sorted(set(np.unique(real).tolist()) - {0, 255}):
                 code = {"rle": encode_rle(real == label)["counts"], "track_id": label}
@@ -320,14 +422,22 @@ def test_davis(davis_set):
     for name, value in read_golden("davis/expected.json")["global"].items():
         assert found[name.removesuffix("_mean")] == pytest.approx(value, abs=1e-9)
     table = [r for r in units(davis_set) if r["system"] == "sam"]
-    assert len(table) == 9 and np.mean([r["j"] for r in table]) == pytest.approx(found["J"], abs=1e-12)
+    assert len(table) == 9 and np.mean([r["j"] for r in table]) == pytest.approx(
+        found["J"], abs=1e-12
+    )
     assert np.mean([r["f"] for r in table]) == pytest.approx(found["F"], abs=1e-12)
     # An object that the first frame does not have is tolerated and counted.
     first = davis_set.prompts[0]
-    davis_set.add("more", first["key"], encode_rle(np.ones((1, 1), bool))["counts"], (1, 1), track_id=200)
+    davis_set.add(
+        "more", first["key"], encode_rle(np.ones((1, 1), bool))["counts"], (1, 1), track_id=200
+    )
     size = davis_set.images[0]["height"], davis_set.images[0]["width"]
     for row in davis_set.predictions[-2:]:
-        row |= {"rle": encode_rle(np.ones(size, bool))["counts"], "height": size[0], "width": size[1]}
+        row |= {
+            "rle": encode_rle(np.ones(size, bool))["counts"],
+            "height": size[0],
+            "width": size[1],
+        }
     again = davis_set.score(metric="davis")
     assert metrics(again) == found and "1 masks of objects" in again["results"][0]["warnings"][0]
 
@@ -338,15 +448,27 @@ def test_davis_overlaps_go_to_the_higher_predicted_iou(tmp_path):
     a[:, :12] = b[:, 12:] = True
     for frame in range(3):
         size = {"height": 20, "width": 20}
-        one.images.append({"key": f"f{frame}", "image_id": frame, "video": "v", "video_id": 1, "frame": frame} | size)
+        one.images.append(
+            {"key": f"f{frame}", "image_id": frame, "video": "v", "video_id": 1, "frame": frame}
+            | size
+        )
         for label, mask in ((1, a), (2, b)):
             code = {"rle": encode_rle(mask)["counts"], "track_id": label}
-            one.instances.append({"instance_id": f"f{frame}-{label}", "key": f"f{frame}"} | size | code)
+            one.instances.append(
+                {"instance_id": f"f{frame}-{label}", "key": f"f{frame}"} | size | code
+            )
         # Object 1 is predicted over everything, with the lower quality.
         both = [(1, np.ones_like(a), 0.4), (2, b, 0.9)]
         for label, mask, quality in both:
             name = f"f{frame}-{label}"
-            one.add(name, f"f{frame}", encode_rle(mask)["counts"], (20, 20), track_id=label, iou_pred=quality)
+            one.add(
+                name,
+                f"f{frame}",
+                encode_rle(mask)["counts"],
+                (20, 20),
+                track_id=label,
+                iou_pred=quality,
+            )
     assert metrics(one.score(metric="davis"))["J"] == 1
     for row in one.predictions:
         row["iou_pred"] = 1 - row["iou_pred"]
@@ -358,7 +480,9 @@ def refuse(one, words, **options):
     before = sorted(p.name for p in one.root.iterdir())
     with pytest.raises(UserError, match=words):
         one.score(**{"metric": "masks"} | options)
-    left = [p.name for p in one.root.iterdir() if p.name not in (*before, "benchmark", "predictions")]
+    left = [
+        p.name for p in one.root.iterdir() if p.name not in (*before, "benchmark", "predictions")
+    ]
     assert not left
 
 

@@ -52,7 +52,7 @@ def pairs(tmp_path):
     rng = np.random.default_rng(7)
     found, real = (
         {f"{k:02d}": m for k, m in enumerate(random_masks(rng, 6, (90, 120)))} for _ in range(2)
-    )  # fmt: skip
+    )
     found["empty"] = real["empty"] = np.zeros((40, 50), bool)
     write_masks(tmp_path / "pred", found)
     write_masks(tmp_path / "gt", real)
@@ -83,7 +83,9 @@ def test_masks(tmp_path, pairs):
     assert strict["protocol_hash"] != content["protocol_hash"]
     assert set(strict["metrics"]) == {"mIoU", "mBIoU", "IoU_pooled", "mBA"}
     assert strict["recall_curve"]["thresholds"][2] == 0.6
-    pooled = sum((found[k] & real[k]).sum() for k in found) / sum((found[k] | real[k]).sum() for k in found)
+    pooled = sum((found[k] & real[k]).sum() for k in found) / sum(
+        (found[k] | real[k]).sum() for k in found
+    )
     assert strict["metrics"]["IoU_pooled"] == pytest.approx(pooled, abs=1e-12)
 
 
@@ -106,7 +108,11 @@ def test_masks_refuse(tmp_path, pairs):
     cv2.imwrite(str(tmp_path / "pred" / "01.png"), np.ones((90, 120), np.uint8))
     assert "0/1, not 0/255" in message()
     cv2.imwrite(str(tmp_path / "pred" / "01.png"), np.eye(90, 120, dtype=np.uint8) * 2)
-    assert "0..2, not 0/255" in (said := message()) and "one mask for each object" in said and "Multiply" not in said
+    assert (
+        "0..2, not 0/255" in (said := message())
+        and "one mask for each object" in said
+        and "Multiply" not in said
+    )
     cv2.imwrite(str(tmp_path / "pred" / "01.png"), np.full((9, 12), 255, np.uint8))
     assert "9 x 12" in message("--workers", "2")
     assert run("masks", "--pred", tmp_path / "none", "--gt", tmp_path / "gt").exit_code == 1
@@ -127,9 +133,15 @@ def test_pictures(tmp_path):
     Image.fromarray(labels).save(tmp_path / "g.png")
     assert (read_index_png(tmp_path / "g.png") == labels).all()
     soft = np.array([[0, 127, 128, 129, 255]], np.uint8)
-    for name, array in {"grey": soft, "rgb": np.dstack([soft] * 3), "wide": soft.astype(np.uint16) * 257}.items():
+    for name, array in {
+        "grey": soft,
+        "rgb": np.dstack([soft] * 3),
+        "wide": soft.astype(np.uint16) * 257,
+    }.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), array)
-        assert read_mask_png(tmp_path / f"{name}.png").tolist() == [[False, False, False, True, True]], name
+        assert read_mask_png(tmp_path / f"{name}.png").tolist() == [
+            [False, False, False, True, True]
+        ], name
     alpha = np.dstack([np.zeros_like(soft)] * 3 + [soft])
     cv2.imwrite(str(tmp_path / "a.png"), alpha)
     assert read_mask_png(tmp_path / "a.png").sum() == 2
@@ -151,14 +163,32 @@ def test_the_result_does_not_replace_what_was_scored(tmp_path, name):
     (tmp_path / "dt.json").write_text(json.dumps(rows))
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     before = (tmp_path / name).read_bytes()
-    done = run("coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", tmp_path / "." / name)
-    assert done.exit_code == 1 and "this file is the input already" in done.output and name in done.output
+    done = run(
+        "coco",
+        "--pred",
+        tmp_path / "dt.json",
+        "--gt",
+        tmp_path / "gt.json",
+        "--json",
+        tmp_path / "." / name,
+    )
+    assert (
+        done.exit_code == 1
+        and "this file is the input already" in done.output
+        and name in done.output
+    )
     assert (tmp_path / name).read_bytes() == before
-    done = run("coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", tmp_path)
+    done = run(
+        "coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", tmp_path
+    )
     assert done.exit_code == 1 and "is a folder" in done.output and "AP " not in done.output
     below = tmp_path / name / "out.json"
-    done = run("coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", below)
-    assert done.exit_code == 1 and f"cannot be written (File exists)\n  file: {below}" in done.output
+    done = run(
+        "coco", "--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--json", below
+    )
+    assert (
+        done.exit_code == 1 and f"cannot be written (File exists)\n  file: {below}" in done.output
+    )
     assert "AP " not in done.output, "found out before the work"
 
 
@@ -170,7 +200,9 @@ def test_coco_lvis_ytvis(tmp_path):
         ("ytvis", "video_ytvis", "boundary", "results.json"),
     ]:
         at = GOLDEN / folder
-        content = result(tmp_path, command, "--pred", at / key, "--gt", at / "gt.json", "--iou-type", kind)
+        content = result(
+            tmp_path, command, "--pred", at / key, "--gt", at / "gt.json", "--iou-type", kind
+        )
         assert set(content) == BASE
         want = read_golden(f"{folder}/expected.json")
         expected = want["files"][key]["expected"] if "files" in want else want["expected"]
@@ -190,43 +222,80 @@ def test_cross_check(tmp_path, monkeypatch):
     own, others = [], ["--max-dets", 7, "--area-rule", "bbox"]
     for command, kind, sentence, chosen in [
         ("coco", "boundary", "COCOeval gives the same numbers", (own, others)),
-        ("lvis", "segm", "lvis-api gives the same numbers", (own, others) if FULL else (own,)),  # seconds each
-        ("lvis", "boundary", "lvis-api gives the same numbers", (own, others) if FULL else (others,)),
+        (
+            "lvis",
+            "segm",
+            "lvis-api gives the same numbers",
+            (own, others) if FULL else (own,),
+        ),  # seconds each
+        (
+            "lvis",
+            "boundary",
+            "lvis-api gives the same numbers",
+            (own, others) if FULL else (others,),
+        ),
     ]:
         at = GOLDEN / command
-        rows = read_golden(f"{command}/{'results' if command == 'lvis' else 'results_perturbed'}.json")
+        rows = read_golden(
+            f"{command}/{'results' if command == 'lvis' else 'results_perturbed'}.json"
+        )
         (tmp_path / "dt.json").write_text(
             json.dumps([row | {"bbox": [0, 0, n % 150, 40]} for n, row in enumerate(rows)])
         )
-        words = (command, "--pred", tmp_path / "dt.json", "--gt", at / "gt.json", "--iou-type", kind, "--cross-check")
+        words = (
+            command,
+            "--pred",
+            tmp_path / "dt.json",
+            "--gt",
+            at / "gt.json",
+            "--iou-type",
+            kind,
+            "--cross-check",
+        )
         for rules in chosen:
             done = run(*words, *rules)
             assert done.exit_code == 0 and sentence in done.output, done.output
-    # What the reference programs stop at: an annotation of id 0, no `iscrowd`, no area, ids that are texts.
+    # What the reference programs stop at: an annotation of id 0, no `iscrowd`, no area, ids that
+    # are texts.
     truth = read_golden("coco/gt.json")
-    truth["annotations"] = [row | {"id": n} for n, row in enumerate(truth["annotations"]) if not row["iscrowd"]]
+    truth["annotations"] = [
+        row | {"id": n} for n, row in enumerate(truth["annotations"]) if not row["iscrowd"]
+    ]
     for row in truth["annotations"]:
         row["image_id"] = str(row["image_id"])
         del row["iscrowd"], row["area"]
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     at = GOLDEN / "coco" / "results_fake.json"
     done = run("coco", "--pred", at, "--gt", tmp_path / "gt.json", "--cross-check")
-    assert done.exit_code == 0 and "annotation id 0" in done.output and "same numbers" in done.output, done.output
+    assert (
+        done.exit_code == 0 and "annotation id 0" in done.output and "same numbers" in done.output
+    ), done.output
     from hqsam_metrics import reference
 
-    monkeypatch.setattr(reference, "lvis_reference", lambda gt, rows, **rules: {"AP": 0.5, "AP50": 0.5})
+    monkeypatch.setattr(
+        reference, "lvis_reference", lambda gt, rows, **rules: {"AP": 0.5, "AP50": 0.5}
+    )
     done = run(*words)
     assert done.exit_code == 1 and "other numbers" in done.output
 
 
 def test_davis(tmp_path):
     at = GOLDEN / "davis"
-    content = result(tmp_path, "davis", "--pred", at / "results", "--gt", at / "DAVIS", "--split", "val")
+    content = result(
+        tmp_path, "davis", "--pred", at / "results", "--gt", at / "DAVIS", "--split", "val"
+    )
     assert set(content) == BASE | {"per_object"}
     assert {"J&F", "J", "F"} <= set(content["metrics"])
     assert set(content["per_object"][0]) == {
-        "sequence", "object", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay",
-    }  # fmt: skip
+        "sequence",
+        "object",
+        "J_mean",
+        "J_recall",
+        "J_decay",
+        "F_mean",
+        "F_recall",
+        "F_decay",
+    }
     for words in (["--split", "none"], ["--gt", at]):
         done = run("davis", "--pred", at / "results", "--gt", at / "DAVIS", *words)
         assert done.exit_code == 1 and "ImageSets" in done.output
@@ -249,7 +318,9 @@ def test_davis_refuses(tmp_path):
     assert "00003.png: no such result" in message()
     cv2.imwrite(str(frame), np.zeros((5, 5), np.uint8))
     assert "frame 00003" in message()
-    shape = read_index_png(GOLDEN / "davis" / "DAVIS" / "Annotations" / "480p" / "loading" / "00003.png").shape
+    shape = read_index_png(
+        GOLDEN / "davis" / "DAVIS" / "Annotations" / "480p" / "loading" / "00003.png"
+    ).shape
     cv2.imwrite(str(frame), np.full(shape, 9, np.uint8))
     assert "object 9" in message()
     frame.write_bytes(keep[: len(keep) // 2])
@@ -266,7 +337,10 @@ def test_sginw(tmp_path):
         (tmp_path / name / "valid").mkdir(parents=True)
         (tmp_path / name / "valid" / "_annotations_min1cat.coco.json").write_text(json.dumps(truth))
         (tmp_path / f"seginw-{name}_val.json").write_text(json.dumps(rows))
-        at = tmp_path / f"seginw-{name}_val.json", tmp_path / name / "valid" / "_annotations_min1cat.coco.json"
+        at = (
+            tmp_path / f"seginw-{name}_val.json",
+            tmp_path / name / "valid" / "_annotations_min1cat.coco.json",
+        )
         aps.append(result(tmp_path, "coco", "--pred", at[0], "--gt", at[1])["metrics"]["AP"])
     content = result(tmp_path, "sginw", "--pred", tmp_path, "--gt", tmp_path)
     assert content["metrics"]["AP"] == pytest.approx(np.mean(aps), abs=1e-12)
@@ -274,13 +348,27 @@ def test_sginw(tmp_path):
     assert "seginw-Rail_val.json" in run("sginw", "--pred", tmp_path, "--gt", tmp_path).output
 
 
-HEAVY = {"cv2", "dvc", "numpy", "pandas", "PIL", "prefect", "pyarrow", "pycocotools", "pydantic", "scipy", "torch"}
+HEAVY = {
+    "cv2",
+    "dvc",
+    "numpy",
+    "pandas",
+    "PIL",
+    "prefect",
+    "pyarrow",
+    "pycocotools",
+    "pydantic",
+    "scipy",
+    "torch",
+}
 
 
 def imported(code):
     """Runs `code` in a fresh interpreter and returns the heavy modules that it brought in."""
     code += f"; import sys; print(*({HEAVY!r} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     return set(done.stdout.split())
 
 
@@ -307,7 +395,15 @@ def test_commands_need_the_base_install_only(tmp_path):
     commands = [
         ["coco", *files, "--workers", 2, "--cross-check"],
         ["lvis", *files],
-        ["ytvis", "--pred", video / "results.json", "--gt", video / "gt.json", "--json", tmp_path / "out.json"],
+        [
+            "ytvis",
+            "--pred",
+            video / "results.json",
+            "--gt",
+            video / "gt.json",
+            "--json",
+            tmp_path / "out.json",
+        ],
         ["masks", "--pred", tmp_path / "masks", "--gt", tmp_path / "masks", "--cascadepsp"],
         ["davis", "--pred", GOLDEN / "davis" / "results", "--gt", GOLDEN / "davis" / "DAVIS"],
     ]
@@ -334,7 +430,11 @@ def not_in_base_install():
     """Top-level modules of every installed distribution that the base install does not bring."""
     owners = metadata.packages_distributions()
     base = requirements("hqsam-pipeline")
-    return {module for module, names in owners.items() if not {name.lower().replace("_", "-") for name in names} & base}
+    return {
+        module
+        for module, names in owners.items()
+        if not {name.lower().replace("_", "-") for name in names} & base
+    }
 
 
 def requirements(name):
@@ -345,7 +445,11 @@ def requirements(name):
         if name not in found:
             found.add(name)
             lines = [line for line in metadata.requires(name) or [] if "extra ==" not in line]
-            todo += [re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in lines if here(line)]
+            todo += [
+                re.match(r"[\w.-]+", line)[0].lower().replace("_", "-")
+                for line in lines
+                if here(line)
+            ]
     return found
 
 
@@ -365,10 +469,16 @@ def readme_examples():
         yield line, [row.strip() for row in shown]
 
 
-@pytest.mark.parametrize(("line", "shown"), readme_examples(), ids=lambda value: str(value).split()[0])
+@pytest.mark.parametrize(
+    ("line", "shown"), readme_examples(), ids=lambda value: str(value).split()[0]
+)
 def test_the_readme_shows_real_output(tmp_path, monkeypatch, golden_masks, line, shown):
     for side in ("pred", "gt") if line.startswith("masks") else ():
-        masks = {name.partition("_")[2]: mask for name, mask in golden_masks.items() if name.startswith(side)}
+        masks = {
+            name.partition("_")[2]: mask
+            for name, mask in golden_masks.items()
+            if name.startswith(side)
+        }
         write_masks(tmp_path / side, masks)
     (tmp_path / "tests").symlink_to(GOLDEN.parent)
     monkeypatch.chdir(tmp_path)

@@ -21,10 +21,36 @@ from tests.metrics.golden import read_golden
 from tests.metrics.synthetic import detections
 
 JUNK = [
-    None, True, -1, 0, 3, 2**40, 2**63, 2**80, -(2**70), 0.5, 1e308, float("nan"), float("inf"), "", "x", "12", "\u2028",
-    [], {}, [[]], [None], [0, 0, 1, 1, 2, 2], [[0, 0, 1, 1, 2, float("nan")]], {"size": [3, 3], "counts": "9"},
-    {"size": [-1, 3], "counts": [1]}, {"size": "ab", "counts": 3}, {"id": 1}, [1, "a", {}], [2**70],
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    3,
+    2**40,
+    2**63,
+    2**80,
+    -(2**70),
+    0.5,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "12",
+    "\u2028",
+    [],
+    {},
+    [[]],
+    [None],
+    [0, 0, 1, 1, 2, 2],
+    [[0, 0, 1, 1, 2, float("nan")]],
+    {"size": [3, 3], "counts": "9"},
+    {"size": [-1, 3], "counts": [1]},
+    {"size": "ab", "counts": 3},
+    {"id": 1},
+    [1, "a", {}],
+    [2**70],
+]
 
 
 def places(node: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -60,13 +86,17 @@ def spoil(content: Any, rng: np.random.Generator) -> Any:
 def score_coco(truth: Any, rows: Any) -> None:
     gt = parse_ground_truth(truth, "gt")
     plan = coco.make_plan((None, 0.02), class_agnostic=False, max_dets=None, per_instance=True)
-    score_detections(gt, parse_results([rows] if isinstance(rows, list) else [[rows]], gt, "dt"), plan)
+    score_detections(
+        gt, parse_results([rows] if isinstance(rows, list) else [[rows]], gt, "dt"), plan
+    )
 
 
 def score_lvis(truth: Any, rows: Any) -> None:
     gt = parse_ground_truth(truth, "gt", lvis=True)
     plan = lvis.make_plan((None, 0.02), max_dets=None, per_instance=False)
-    score_detections(gt, parse_results([rows] if isinstance(rows, list) else [[rows]], gt, "dt"), plan)
+    score_detections(
+        gt, parse_results([rows] if isinstance(rows, list) else [[rows]], gt, "dt"), plan
+    )
 
 
 def score_ytvis(truth: Any, rows: Any) -> None:

@@ -10,7 +10,12 @@ import pytest
 from hqsam_base.runs import decode_runs
 from hqsam_metrics.ap import accumulate
 from hqsam_metrics.ap.detection import score_detections
-from hqsam_metrics.ap.instances import parse_ground_truth, parse_results, read_ground_truth, read_results
+from hqsam_metrics.ap.instances import (
+    parse_ground_truth,
+    parse_results,
+    read_ground_truth,
+    read_results,
+)
 from hqsam_metrics.ap.names import lvis_metrics
 from hqsam_metrics.ap.options import TUBE_DILATION_RATIO
 from hqsam_metrics.ap.tubes import score_tubes, side_of, tube_ious
@@ -36,7 +41,9 @@ def same(metrics, want):
 
 def score(kind, **arguments):
     ratio = KINDS[kind]
-    named = {"iou_type": "segm"} if ratio is None else {"iou_type": "boundary", "dilation_ratio": ratio}
+    named = (
+        {"iou_type": "segm"} if ratio is None else {"iou_type": "boundary", "dilation_ratio": ratio}
+    )
     return arguments.pop("program")(**named, **arguments).metrics
 
 
@@ -46,9 +53,12 @@ def score(kind, **arguments):
 def test_coco(kind, classes, results):
     want = read_golden("coco/expected.json")["files"][results]["expected"][f"{kind}/{classes}"]
     metrics = score(
-        kind, program=score_coco_files, pred=GOLDEN / "coco" / results, gt=GOLDEN / "coco" / "gt.json",
+        kind,
+        program=score_coco_files,
+        pred=GOLDEN / "coco" / results,
+        gt=GOLDEN / "coco" / "gt.json",
         class_agnostic=classes == "class_agnostic",
-    )  # fmt: skip
+    )
     same(metrics, want["stats"])
 
 
@@ -58,14 +68,18 @@ def same_categories(category_ids, tables, want):
     for category, value in want.items():
         # -1 is the official "no ground truth of this category".
         got = values[int(category)]
-        assert (-1 if np.isnan(got) else got) == pytest.approx(-1 if value is None else value, abs=1e-9), category
+        assert (-1 if np.isnan(got) else got) == pytest.approx(
+            -1 if value is None else value, abs=1e-9
+        ), category
 
 
 @pytest.mark.parametrize("results", ["results_fake.json", "results_perturbed.json"])
 def test_coco_per_category(results):
     gt = read_ground_truth(GOLDEN / "coco" / "gt.json")
     dt = read_results(GOLDEN / "coco" / results, gt)
-    plan = coco.make_plan(tuple(KINDS.values()), class_agnostic=False, max_dets=None, per_instance=False)
+    plan = coco.make_plan(
+        tuple(KINDS.values()), class_agnostic=False, max_dets=None, per_instance=False
+    )
     expected = read_golden("coco/expected.json")["files"][results]["expected"]
     for kind, tables in zip(KINDS, score_detections(gt, dt, plan).tables, strict=True):
         same_categories(gt.category_ids, tables, expected[f"{kind}/class_aware"]["per_category_AP"])
@@ -83,7 +97,9 @@ def test_lvis_per_category():
 
 def with_tight_boxes(path, out):
     rows = json.loads(path.read_text())
-    gt = parse_ground_truth(json.loads((path.parent / "gt.json").read_text()), "gt", lvis="lvis" in str(path.parent))
+    gt = parse_ground_truth(
+        json.loads((path.parent / "gt.json").read_text()), "gt", lvis="lvis" in str(path.parent)
+    )
     boxes = Shapes.of(decode_runs(parse_results([rows], gt, "r").masks)).boxes.tolist()
     for row, (x0, y0, x1, y1) in zip(rows, boxes, strict=True):
         row["bbox"] = [x0, y0, x1 - x0, y1 - y0]
@@ -98,7 +114,10 @@ def test_a_bbox_key_changes_nothing_unless_asked(tmp_path, kind, results):
     want = read_golden("coco/expected.json")["files"][results]["expected"]
     arguments = {"program": score_coco_files, "pred": pred, "gt": GOLDEN / "coco" / "gt.json"}
     same(score(kind, **arguments), want[f"{kind}/class_aware"]["stats"])
-    same(score(kind, **arguments, area_rule="bbox"), want[f"with_tight_bbox_key/{kind}/class_aware"]["stats"])
+    same(
+        score(kind, **arguments, area_rule="bbox"),
+        want[f"with_tight_bbox_key/{kind}/class_aware"]["stats"],
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,7 +125,9 @@ def test_lvis(kind):
     want = read_golden("lvis/expected.json")["expected"]
     want = want["lvis_api/segm" if kind == "segm" else f"boundary_iou_api/{kind}"]
     folder = GOLDEN / "lvis"
-    metrics = score(kind, program=score_lvis_files, pred=folder / "results.json", gt=folder / "gt.json")
+    metrics = score(
+        kind, program=score_lvis_files, pred=folder / "results.json", gt=folder / "gt.json"
+    )
     same(metrics, want["stats"])
 
 
@@ -121,7 +142,10 @@ def test_lvis_bbox_rule_and_half_open_bins(tmp_path):
     plan = lvis.make_plan((None,), max_dets=None, per_instance=False)
     measure = type(plan.measures[0])(None, accumulate.size_bins(32, 96, closed=False))
     scored = score_detections(gt, dt, type(plan)((measure,), plan.limits, image_limit=300))
-    same(lvis_metrics(scored.tables[0], gt.federation, 300), expected["boundary_iou_api/segm"]["stats"])
+    same(
+        lvis_metrics(scored.tables[0], gt.federation, 300),
+        expected["boundary_iou_api/segm"]["stats"],
+    )
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "boundary"])
@@ -130,9 +154,15 @@ def test_ytvis(iou_type, classes):
     folder = GOLDEN / "video_ytvis"
     want = read_golden("video_ytvis/expected.json")["expected"]
     result = score_ytvis_files(
-        pred=folder / "results.json", gt=folder / "gt.json", iou_type=iou_type, class_agnostic=classes != "class_aware"
+        pred=folder / "results.json",
+        gt=folder / "gt.json",
+        iou_type=iou_type,
+        class_agnostic=classes != "class_aware",
     )
-    same(result.metrics, want[f"tube_{'mask' if iou_type == 'segm' else 'boundary'}/{classes}"]["stats"])
+    same(
+        result.metrics,
+        want[f"tube_{'mask' if iou_type == 'segm' else 'boundary'}/{classes}"]["stats"],
+    )
     assert not result.warnings
 
 
@@ -159,7 +189,9 @@ def test_tube_matrices(kind):
     folder = GOLDEN / "video_ytvis"
     truth = read_ytvis(folder / "gt.json")
     found = read_tube_results(folder / "results.json", truth)
-    matrices = read_golden("video_ytvis/expected.json")["expected"][f"tube_{kind}/class_aware"]["tube_iou"]
+    matrices = read_golden("video_ytvis/expected.json")["expected"][f"tube_{kind}/class_aware"][
+        "tube_iou"
+    ]
     entries = 0
     for cell in matrices.values():
         want = np.array(cell["iou"])
@@ -179,10 +211,16 @@ def test_tube_matrices(kind):
 def test_best_tubes():
     folder = GOLDEN / "video_ytvis"
     truth = read_ytvis(folder / "gt.json")
-    scored = score_tubes(truth, read_tube_results(folder / "results.json", truth), per_instance=True)
+    scored = score_tubes(
+        truth, read_tube_results(folder / "results.json", truth), per_instance=True
+    )
     best: dict[int, float] = {}
-    for cell in read_golden("video_ytvis/expected.json")["expected"]["tube_mask/class_aware"]["tube_iou"].values():
-        best |= {i: max(row[column] for row in cell["iou"]) for column, i in enumerate(cell["gt_id"])}
+    for cell in read_golden("video_ytvis/expected.json")["expected"]["tube_mask/class_aware"][
+        "tube_iou"
+    ].values():
+        best |= {
+            i: max(row[column] for row in cell["iou"]) for column, i in enumerate(cell["gt_id"])
+        }
     assert len(scored.best.gt) == 27  # 29 tubes, 2 of them crowds
     for row, iou in zip(truth.ids[scored.best.gt], scored.best.iou, strict=True):
         assert iou == pytest.approx(best.get(int(row), 0.0), abs=1e-9)
@@ -191,7 +229,9 @@ def test_best_tubes():
 def test_size_bins_are_closed_or_half_open():
     areas = np.array([0.0, 1023.0, 1024.0, 9216.0, 9217.0])
     inside = {
-        closed: [(~area.outside(areas)).tolist() for area in accumulate.size_bins(32, 96, closed=closed)]
+        closed: [
+            (~area.outside(areas)).tolist() for area in accumulate.size_bins(32, 96, closed=closed)
+        ]
         for closed in (True, False)
     }
     assert inside[True][1:] == [

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from hqsam_metrics.masks.jf import statistics
-from hqsam_metrics.scores._davis import VOID, find_sequences, global_metrics, per_object, score_folders, score_sequence
+from hqsam_metrics.scores._davis import (
+    VOID,
+    find_sequences,
+    global_metrics,
+    per_object,
+    score_folders,
+    score_sequence,
+)
 from tests import GOLDEN
 from tests.metrics.golden import read_golden
 
@@ -44,7 +51,8 @@ def test_workers_change_nothing(scores):
 
 
 def test_decay_of_long_sequences():
-    # The official program keeps cut points in 8 bits: from 256 frames on it is wrong. This one is not.
+    # The official program keeps cut points in 8 bits: from 256 frames on it is wrong. This one is
+    # not.
     assert statistics(np.linspace(1, 0, 1000)).decay == pytest.approx(0.75, abs=2e-3)
     assert statistics(np.array([0.3])).decay == 0
     assert statistics(np.array([0.5, 0.6])).recall == 0.5
@@ -59,6 +67,8 @@ def test_void_ends_of_the_sequence_and_late_objects_by_hand():
     found = np.where(real == VOID, 1, real)
     found[0] = found[3] = 0
     found[2][found[2] == 2] = 0
-    (one,) = score_sequence("s", ["a", "b", "c", "d"], pred=lambda n: found[n], target=lambda n: real[n])
+    (one,) = score_sequence(
+        "s", ["a", "b", "c", "d"], pred=lambda n: found[n], target=lambda n: real[n]
+    )
     assert one.frames == ("b", "c") and one.object == 1
     assert one.j.tolist() == [16 / 20, 1.0]

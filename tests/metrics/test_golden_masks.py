@@ -39,8 +39,12 @@ def test_mask_iou_under_each_empty_rule(golden_masks, golden_pairs):
     for key, pair in golden_pairs.items():
         pred, target = golden_masks[f"pred_{key}"], golden_masks[f"gt_{key}"]
         want = pair["mask_iou"]
-        assert mask_iou(pred=pred, target=target, empty="zero") == pytest.approx(want["coco"], abs=1e-9)
-        assert mask_iou(pred=pred, target=target, empty="one") == pytest.approx(want["davis_J"], abs=1e-9)
+        assert mask_iou(pred=pred, target=target, empty="zero") == pytest.approx(
+            want["coco"], abs=1e-9
+        )
+        assert mask_iou(pred=pred, target=target, empty="one") == pytest.approx(
+            want["davis_J"], abs=1e-9
+        )
         official = np.nan if want["samhq"] is None else want["samhq"]
         assert mask_iou(pred=pred, target=target) == pytest.approx(official, abs=1e-6, nan_ok=True)
 
@@ -58,7 +62,9 @@ def test_boxes(golden_masks, golden_pairs):
     for key, pair in golden_pairs.items():
         for side in ("gt", "pred"):
             want, box = pair[f"{side}_box"], mask_box(golden_masks[f"{side}_{key}"])
-            assert box == (None if want["half_open_xyxy"] is None else tuple(want["half_open_xyxy"]))
+            assert box == (
+                None if want["half_open_xyxy"] is None else tuple(want["half_open_xyxy"])
+            )
             x0, y0, x1, y1 = box or (0, 0, 0, 0)
             assert [x0, y0, x1 - x0, y1 - y0] == want["coco_toBbox_xywh"]
             assert (None if box is None else [x0, y0, x1 - 1, y1 - 1]) == want["inclusive_xyxy"]
@@ -86,7 +92,9 @@ def _batch(masks):
 
 
 def test_packed_engine_on_the_same_pairs(golden_masks, golden_pairs):
-    pred, target = (_batch([golden_masks[f"{side}_{key}"] for key in golden_pairs]) for side in ("pred", "gt"))
+    pred, target = (
+        _batch([golden_masks[f"{side}_{key}"] for key in golden_pairs]) for side in ("pred", "gt")
+    )
     found = paired_ious(pred, target, (0.02, 0.01))
     for n, pair in enumerate(golden_pairs.values()):
         assert found.intersection[n] == pair["intersection"]
@@ -99,7 +107,9 @@ def test_packed_engine_on_the_same_pairs(golden_masks, golden_pairs):
             assert found.biou[r, n] == pytest.approx(pair["boundary"][ratio]["iou_api"], abs=1e-9)
 
 
-@pytest.mark.parametrize("curve", ["api_0.02", "api_0.01", "samhq_0.02", "samhq_0.01", "mask_iou_coco"])
+@pytest.mark.parametrize(
+    "curve", ["api_0.02", "api_0.01", "samhq_0.02", "samhq_0.01", "mask_iou_coco"]
+)
 def test_recall_curves(golden_pairs, curve):
     want = read_golden("recall_curve/expected.json")
     thresholds = want["thresholds"]
@@ -107,10 +117,17 @@ def test_recall_curves(golden_pairs, curve):
     program, _, ratio = curve.partition("_")
     values = []
     for pair in golden_pairs.values():
-        value = pair["mask_iou"]["coco"] if program == "mask" else pair["boundary"][ratio][f"iou_{program}"]
+        value = (
+            pair["mask_iou"]["coco"]
+            if program == "mask"
+            else pair["boundary"][ratio][f"iou_{program}"]
+        )
         values.append(np.nan if value is None else value)
     assert recall_curve(values, thresholds=thresholds).tolist() == want["strictly_above_all60"]
-    assert recall_curve(values, thresholds=thresholds, compare="at_or_above").tolist() == want["at_or_above_all60"]
+    assert (
+        recall_curve(values, thresholds=thresholds, compare="at_or_above").tolist()
+        == want["at_or_above_all60"]
+    )
     assert recall_counts(values, thresholds=thresholds).tolist() == want["count_strictly_above"]
     real = [v for v, pair in zip(values, golden_pairs.values(), strict=True) if pair["gt_area"]]
     assert recall_curve(real, thresholds=thresholds).tolist() == want["strictly_above_nonempty_gt"]

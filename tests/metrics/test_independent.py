@@ -24,7 +24,9 @@ def test_j_and_f_equal_the_definition(seed, height, width, bound_th):
     pred, target = random_masks(np.random.default_rng(seed), 2, (height, width))
     j, f = region_and_contour(pred=pred, target=target, bound_th=bound_th)
     assert j == pytest.approx(mask_iou(pred=pred, target=target, empty="one"), abs=1e-12)
-    assert f == pytest.approx(contour_f(pred, target, math.ceil(bound_th * math.hypot(height, width))), abs=1e-12)
+    assert f == pytest.approx(
+        contour_f(pred, target, math.ceil(bound_th * math.hypot(height, width))), abs=1e-12
+    )
 
 
 def test_an_opencv_disk_is_the_euclidean_one():

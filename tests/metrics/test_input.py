@@ -83,7 +83,10 @@ def test_malformed_masks_are_named(tmp_path, coco_set):
             score(tmp_path, truth, rows)
         with pytest.raises(UserError, match=r"dt.json: result 3"):
             score(tmp_path, truth, rows, workers=2)
-    truth["annotations"][1]["segmentation"] = {"size": truth["annotations"][1]["segmentation"]["size"], "counts": "0"}
+    truth["annotations"][1]["segmentation"] = {
+        "size": truth["annotations"][1]["segmentation"]["size"],
+        "counts": "0",
+    }
     with pytest.raises(UserError, match=r"gt.json: annotation id 2"):
         score(tmp_path, truth, [])
 
@@ -132,7 +135,8 @@ def blank(image):
 def test_what_cocoeval_tolerates_is_counted(tmp_path, coco_set):
     truth, rows = coco_set
     rows += [
-        rows[0] | {"image_id": i["id"], "segmentation": blank(i), "score": -1.0} for i in truth["images"]
+        rows[0] | {"image_id": i["id"], "segmentation": blank(i), "score": -1.0}
+        for i in truth["images"]
     ]  # none without any
     want = score(tmp_path, truth, rows)
     assert want.warnings == []
@@ -142,7 +146,10 @@ def test_what_cocoeval_tolerates_is_counted(tmp_path, coco_set):
     assert said.startswith("1 annotations have `ignore`")
     assert score(tmp_path, truth, rows).metrics == want.metrics
     del first["ignore"]
-    truth["annotations"] += [first | {"id": 900, "image_id": 77}, first | {"id": 901, "category_id": 77}]
+    truth["annotations"] += [
+        first | {"id": 900, "image_id": 77},
+        first | {"id": 901, "category_id": 77},
+    ]
     got = score(tmp_path, truth, [*rows, rows[0] | {"category_id": 78}])
     assert got.metrics == want.metrics
     assert [w.split()[0] for w in got.warnings] == ["1", "1", "1"]
@@ -156,7 +163,9 @@ def test_copies_of_detections_are_counted(tmp_path, coco_set):
     assert not [w for w in want.warnings if "copies" in w]
     again = [json.loads(json.dumps(rows[n])) for n in (0, 2, 2)]
     got = score(tmp_path, truth, [*again, *rows, *near])
-    assert got.warnings[0].startswith("3 detections are copies of another of the same image, category, score and mask")
+    assert got.warnings[0].startswith(
+        "3 detections are copies of another of the same image, category, score and mask"
+    )
     assert not [w for w in score(tmp_path, truth, []).warnings if "copies" in w]
     folder = GOLDEN / "lvis"
     truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
@@ -183,7 +192,8 @@ def test_images_and_videos_without_a_detection_are_counted(tmp_path, coco_set):
     used = len({row["image_id"] for row in some})
     result = score(tmp_path, truth, some)
     assert result.warnings == [
-        f"{len(truth['images']) - used} of 5 images have no detection: their objects count as missed"
+        f"{len(truth['images']) - used} of 5 images have no detection: their objects count as "
+        f"missed"
     ]
     folder = GOLDEN / "video_ytvis"
     truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
@@ -206,7 +216,14 @@ def test_boundary_ap_above_mask_ap_is_a_warning(tmp_path):
         "images": [{"id": 1, "height": 100, "width": 200}],
         "categories": [{"id": 1}],
         "annotations": [
-            {"id": n, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 9000.0, "segmentation": encode_rle(mask)}
+            {
+                "id": n,
+                "image_id": 1,
+                "category_id": 1,
+                "iscrowd": 0,
+                "area": 9000.0,
+                "segmentation": encode_rle(mask),
+            }
             for n, mask in ((1, notched), (2, holed))
         ],
     }
@@ -216,12 +233,19 @@ def test_boundary_ap_above_mask_ap_is_a_warning(tmp_path):
     ]
     mask, boundary = (score(tmp_path, truth, rows, iou_type=kind) for kind in ("segm", "boundary"))
     assert boundary.metrics["AP"] > mask.metrics["AP"] > 0.2
-    assert [w for w in boundary.warnings if "AP_B" in w and "is above AP" in w] and not mask.warnings
+    assert [
+        w for w in boundary.warnings if "AP_B" in w and "is above AP" in w
+    ] and not mask.warnings
 
 
 def test_files(tmp_path):
     gt = GOLDEN / "coco" / "gt.json"
-    for text, words in [("[", "valid JSON"), ("{}", "JSON list"), ("[1]", "image_id"), ('["a"]', "no object")]:
+    for text, words in [
+        ("[", "valid JSON"),
+        ("{}", "JSON list"),
+        ("[1]", "image_id"),
+        ('["a"]', "no object"),
+    ]:
         (tmp_path / "r.json").write_text(text)
         with pytest.raises(UserError, match=words):
             score_coco_files(pred=tmp_path / "r.json", gt=gt)
@@ -268,11 +292,16 @@ def test_nothing_to_score_is_no_success(tmp_path, coco_set, iou_type):
 def square(count=3):
     """`count` images with one square each, and results that are a pixel wider."""
     corners = [[2, 2, 12, 2, 12, 12, 2, 12], [2, 2, 13, 2, 13, 12, 2, 12]]
-    head = [{"image_id": n, "category_id": 1, "segmentation": [list(corners[0])]} for n in range(1, count + 1)]
+    head = [
+        {"image_id": n, "category_id": 1, "segmentation": [list(corners[0])]}
+        for n in range(1, count + 1)
+    ]
     truth = {
         "images": [{"id": n, "height": 20, "width": 30} for n in range(1, count + 1)],
         "categories": [{"id": 1}],
-        "annotations": [row | {"id": n, "iscrowd": 0, "area": 100.0} for n, row in enumerate(head, start=1)],
+        "annotations": [
+            row | {"id": n, "iscrowd": 0, "area": 100.0} for n, row in enumerate(head, start=1)
+        ],
     }
     return truth, [row | {"score": 0.5, "segmentation": [list(corners[1])]} for row in head]
 
@@ -309,9 +338,16 @@ def spelled(truth, rows, how):
 
 
 SPELLINGS = (
-    "no iscrowd and area", "null", "bools", "a stray point", "a stray line before it", "an odd value", "an empty object",
-    "other spellings of ids", "names",
-)  # fmt: skip
+    "no iscrowd and area",
+    "null",
+    "bools",
+    "a stray point",
+    "a stray line before it",
+    "an odd value",
+    "an empty object",
+    "other spellings of ids",
+    "names",
+)
 
 
 @pytest.mark.parametrize("how", SPELLINGS)
@@ -330,14 +366,18 @@ def test_tubes_without_areas_are_counted(tmp_path):
     folder = GOLDEN / "video_ytvis"
     truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
     want = score(tmp_path, truth, rows, function=score_ytvis_files).metrics
-    truth["annotations"] = [{k: v for k, v in row.items() if k != "areas"} for row in truth["annotations"]]
+    truth["annotations"] = [
+        {k: v for k, v in row.items() if k != "areas"} for row in truth["annotations"]
+    ]
     assert score(tmp_path, truth, rows, function=score_ytvis_files).metrics == want
 
 
 def test_a_flat_polygon_is_named_as_one(tmp_path):
     truth, rows = square()
     truth["annotations"][0]["segmentation"] = truth["annotations"][0]["segmentation"][0]
-    with pytest.raises(UserError, match=r"must be a list of polygons \[\[x, y, ...\], ...\], is one flat list"):
+    with pytest.raises(
+        UserError, match=r"must be a list of polygons \[\[x, y, ...\], ...\], is one flat list"
+    ):
         score(tmp_path, truth, rows)
 
 
@@ -354,11 +394,16 @@ def test_marks_of_one_measure_only_are_told(tmp_path, coco_set):
     rows = [row | {"segmentation": truth["annotations"][0]["segmentation"]} for row in rows[:1]]
     truth["annotations"][1]["ignore"] = 1
     mask, boundary = (score(tmp_path, truth, rows, iou_type=kind) for kind in ("segm", "boundary"))
-    assert mask.metrics["AP"] == pytest.approx(51 / 101) and boundary.metrics["AP"] == pytest.approx(1)
+    assert mask.metrics["AP"] == pytest.approx(51 / 101) and boundary.metrics[
+        "AP"
+    ] == pytest.approx(1)
     said = (
-        "1 annotations have `ignore`: mask AP counts them, as pycocotools does not look at it; boundary AP ignores them"
+        "1 annotations have `ignore`: mask AP counts them, as pycocotools does not look at it; "
+        "boundary AP ignores them"
     )
-    assert any(w.startswith(said) for w in mask.warnings) and any(w.startswith(said) for w in boundary.warnings)
+    assert any(w.startswith(said) for w in mask.warnings) and any(
+        w.startswith(said) for w in boundary.warnings
+    )
 
 
 def test_coco_file_given_to_lvis(tmp_path, coco_set):
@@ -380,7 +425,9 @@ def test_tubes(tmp_path):
         with pytest.raises(UserError, match=words):
             score(tmp_path, truth, changed, function=score_ytvis_files)
     size = rows[0]["segmentations"][12]["size"]
-    broken = rows[0] | {"segmentations": [{"size": size, "counts": "zz\x01"}] * len(rows[0]["segmentations"])}
+    broken = rows[0] | {
+        "segmentations": [{"size": size, "counts": "zz\x01"}] * len(rows[0]["segmentations"])
+    }
     with pytest.raises(UserError, match="result 0"):
         score(tmp_path, truth, [broken, *rows[1:]], function=score_ytvis_files)
     cut = broken | {"category_id": 99}
@@ -388,19 +435,34 @@ def test_tubes(tmp_path):
         score(tmp_path, truth, [*rows, cut], function=score_ytvis_files)
     without = [{k: v for k, v in row.items() if k not in ("height", "width")} for row in rows]
     full = score(tmp_path, truth, rows, function=score_ytvis_files, iou_type="boundary")
-    same = score(tmp_path, truth, without, function=score_ytvis_files, iou_type="boundary", workers=2)
+    same = score(
+        tmp_path, truth, without, function=score_ytvis_files, iou_type="boundary", workers=2
+    )
     assert same.metrics == full.metrics
     # The official program takes whatever is false for a frame without the object.
     loose = [
-        row | {"segmentations": [f or ([], {}, None)[i % 3] for i, f in enumerate(row["segmentations"])]}
+        row
+        | {
+            "segmentations": [
+                f or ([], {}, None)[i % 3] for i, f in enumerate(row["segmentations"])
+            ]
+        }
         for row in rows
     ]
     assert any([] in row["segmentations"] and {} in row["segmentations"] for row in loose)
-    assert score(tmp_path, truth, loose, function=score_ytvis_files, iou_type="boundary").metrics == full.metrics
+    assert (
+        score(tmp_path, truth, loose, function=score_ytvis_files, iou_type="boundary").metrics
+        == full.metrics
+    )
     with pytest.raises(UserError, match="the list `results`"):
         score(tmp_path, truth, {"results": rows}, function=score_ytvis_files)
     with pytest.raises(UserError, match="in YouTube-VIS format"):
-        score(tmp_path, {"images": [], "annotations": [], "categories": []}, rows, function=score_ytvis_files)
+        score(
+            tmp_path,
+            {"images": [], "annotations": [], "categories": []},
+            rows,
+            function=score_ytvis_files,
+        )
     short = [row | {"segmentations": row["segmentations"][:3]} for row in rows]
     result = score(tmp_path, truth, short, function=score_ytvis_files)
     assert result.warnings and "shorter list" in result.warnings[0]
@@ -413,11 +475,21 @@ def test_large_lists_are_read_in_parts(tmp_path, monkeypatch, window, encoding):
     monkeypatch.setattr(json_stream, "_CHUNK", window)
     monkeypatch.setattr(json_stream, "_TOGETHER", 7)
     rows = [{"a": i, "b": {"c": "}],[{" * (i % 3)}, "d": [{"e": [1, {}]}]} for i in range(200)]
-    for text in (json.dumps(rows), json.dumps(rows, indent=1), " " + json.dumps(rows, separators=(",", ":")) + "\n"):
+    for text in (
+        json.dumps(rows),
+        json.dumps(rows, indent=1),
+        " " + json.dumps(rows, separators=(",", ":")) + "\n",
+    ):
         (tmp_path / "x.json").write_text(text, encoding)
-        assert [row for part in iterate_results(tmp_path / "x.json", whole=0) for row in part] == rows
+        assert [
+            row for part in iterate_results(tmp_path / "x.json", whole=0) for row in part
+        ] == rows
         assert list(iterate_results(tmp_path / "x.json")) == [rows]
-    for broken in (json.dumps(rows)[:-1], json.dumps(rows) + "]", json.dumps(rows).replace('"a": 77', '"a" 77')):
+    for broken in (
+        json.dumps(rows)[:-1],
+        json.dumps(rows) + "]",
+        json.dumps(rows).replace('"a": 77', '"a" 77'),
+    ):
         (tmp_path / "x.json").write_text(broken, encoding)
         with pytest.raises(UserError, match="not valid JSON"):
             list(iterate_results(tmp_path / "x.json", whole=0))

@@ -28,9 +28,14 @@ def test_a_mask_in_colours_is_no_empty_mask(tmp_path):
         with pytest.raises(UserError, match=f"{name}.png: has colours"):
             read_mask_png(tmp_path / f"{name}.png")
     for colour in (0, 90, 255):
-        cv2.imwrite(str(tmp_path / "cut.png"), np.dstack([np.full_like(inside, colour)] * 3 + [inside * 255]))
+        cv2.imwrite(
+            str(tmp_path / "cut.png"),
+            np.dstack([np.full_like(inside, colour)] * 3 + [inside * 255]),
+        )
         assert (read_mask_png(tmp_path / "cut.png") == (inside > 0)).all(), colour
-    cv2.imwrite(str(tmp_path / "opaque.png"), np.dstack([inside * 255] * 3 + [np.full_like(inside, 255)]))
+    cv2.imwrite(
+        str(tmp_path / "opaque.png"), np.dstack([inside * 255] * 3 + [np.full_like(inside, 255)])
+    )
     assert (read_mask_png(tmp_path / "opaque.png") == (inside > 0)).all()
     cv2.imwrite(str(tmp_path / "near.png"), np.dstack([inside * 255, inside * 254, inside * 253]))
     assert (read_mask_png(tmp_path / "near.png") == (inside > 0)).all()

@@ -45,7 +45,8 @@ def test_bootstrap_is_calibrated_against_theory():
 
 
 def test_bootstrap_resamples_clusters():
-    # Ten instances of one image move together: the interval is that of the images, not of the instances.
+    # Ten instances of one image move together: the interval is that of the images, not of the
+    # instances.
     rng = np.random.default_rng(5)
     image = np.repeat(np.arange(30), 10)
     a = rng.random(300)
@@ -152,7 +153,11 @@ def test_cascade_counts_add_up():
 def test_sginw_mean_wants_all_sets():
     values = {name: k / 100 for k, name in enumerate(SETS)}
     assert len(SETS) == 25 and sginw_mean(values) == pytest.approx(0.12)
-    for wrong in (values | {"More": 1.0}, {k: v for k, v in values.items() if k != "Rail"}, values | {"Rail": None}):
+    for wrong in (
+        values | {"More": 1.0},
+        {k: v for k, v in values.items() if k != "Rail"},
+        values | {"Rail": None},
+    ):
         with pytest.raises(UserError, match="SGinW"):
             sginw_mean(wrong)
 
@@ -170,9 +175,14 @@ def test_the_seam():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"dilation_ratio": 0}, {"dilation_ratio": float("nan")}, {"strict_dilation_ratio": 2}, {"max_dets": 0},
-     {"score_rule": "iou"}],
-)  # fmt: skip
+    [
+        {"dilation_ratio": 0},
+        {"dilation_ratio": float("nan")},
+        {"strict_dilation_ratio": 2},
+        {"max_dets": 0},
+        {"score_rule": "iou"},
+    ],
+)
 def test_options_refuse(arguments):
     with pytest.raises(UserError, match=next(iter(arguments))):
         base.score_options({"metric": "coco", "version": 1} | arguments)
@@ -201,10 +211,14 @@ for _ in run_parts(work, None, 200, workers=2, progress=lambda done, total, what
 
 def test_no_process_outlives_a_scorer_that_is_killed(tmp_path):
     """They would end their work and then wait for more."""
-    done = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     found = {int(pid) for pid in done.stdout.split()}
     assert done.returncode == -9 and len(found) == 2
     deadline = time.monotonic() + 20
-    while (left := [pid for pid in found if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+    while (
+        left := [pid for pid in found if Path(f"/proc/{pid}").exists()]
+    ) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left

@@ -62,7 +62,9 @@ def test_boundary_iou_is_symmetric_bounded_and_flips(pair, ratio):
     a, b = pair
     value = boundary_iou(pred=a, target=b, dilation_ratio=ratio)
     assert np.isnan(value) or 0 <= value <= 1
-    assert value == pytest.approx(boundary_iou(pred=b, target=a, dilation_ratio=ratio), nan_ok=True, abs=0)
+    assert value == pytest.approx(
+        boundary_iou(pred=b, target=a, dilation_ratio=ratio), nan_ok=True, abs=0
+    )
     for axis in (0, 1):
         flipped = boundary_iou(pred=np.flip(a, axis), target=np.flip(b, axis), dilation_ratio=ratio)
         assert flipped == pytest.approx(value, nan_ok=True, abs=0)
@@ -73,7 +75,9 @@ def test_boundary_iou_is_symmetric_bounded_and_flips(pair, ratio):
 def test_boundary_iou_of_thin_masks_is_mask_iou(pair):
     a, b = pair
     wide = max(a.shape)
-    assert boundary_iou(pred=a, target=b, dilation=wide) == pytest.approx(mask_iou(pred=a, target=b), nan_ok=True)
+    assert boundary_iou(pred=a, target=b, dilation=wide) == pytest.approx(
+        mask_iou(pred=a, target=b), nan_ok=True
+    )
 
 
 @given(mask_pairs(), st.sampled_from([0.01, 0.02, 0.05, 0.2]))
@@ -83,7 +87,9 @@ def test_packed_engine_equals_arrays(pair, ratio):
     found = paired_ious(*batches, (ratio,))
     a, b = pair
     assert found.iou[0] == pytest.approx(mask_iou(pred=a, target=b), nan_ok=True, abs=0)
-    assert found.biou[0, 0] == pytest.approx(boundary_iou(pred=a, target=b, dilation_ratio=ratio), nan_ok=True, abs=0)
+    assert found.biou[0, 0] == pytest.approx(
+        boundary_iou(pred=a, target=b, dilation_ratio=ratio), nan_ok=True, abs=0
+    )
     assert found.intersection[0] == (a & b).sum()
     assert found.union[0] == (a | b).sum()
 
@@ -92,7 +98,9 @@ def test_packed_engine_equals_arrays(pair, ratio):
 def test_contour_f_is_symmetric_and_one_for_equal_masks(pair):
     a, b = pair
     assert region_and_contour(pred=a, target=a) == (1, 1)
-    assert region_and_contour(pred=a, target=b) == pytest.approx(region_and_contour(pred=b, target=a), abs=1e-12)
+    assert region_and_contour(pred=a, target=b) == pytest.approx(
+        region_and_contour(pred=b, target=a), abs=1e-12
+    )
 
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -131,7 +139,9 @@ def test_ap50_is_not_below_ap(seed):
 def test_order_of_files_changes_nothing(seed):
     rng = np.random.default_rng(seed)
     truth, rows = detections(rng, ties=False)
-    shuffled = truth | {key: [truth[key][i] for i in rng.permutation(len(truth[key]))] for key in truth}
+    shuffled = truth | {
+        key: [truth[key][i] for i in rng.permutation(len(truth[key]))] for key in truth
+    }
     mixed = [rows[i] for i in rng.permutation(len(rows))]
     equal(tables(*load(truth, rows)), tables(*load(shuffled, mixed)))
 
@@ -167,13 +177,23 @@ def test_merge_of_partials_is_the_whole(seed, random):
         mine = np.flatnonzero(dt.image == image)
         own = np.flatnonzero(gt.image == image)
         some_dt = dataclasses.replace(
-            dt, image=dt.image[mine], category=dt.category[mine], score=dt.score[mine], masks=dt.masks.take(mine),
+            dt,
+            image=dt.image[mine],
+            category=dt.category[mine],
+            score=dt.score[mine],
+            masks=dt.masks.take(mine),
             row=dt.row[mine],
-        )  # fmt: skip
+        )
         some_gt = dataclasses.replace(
-            gt, image=gt.image[own], category=gt.category[own], area=gt.area[own], crowd=gt.crowd[own],
-            marked=gt.marked[own], ids=gt.ids[own], masks=gt.masks.take(own),
-        )  # fmt: skip
+            gt,
+            image=gt.image[own],
+            category=gt.category[own],
+            area=gt.area[own],
+            crowd=gt.crowd[own],
+            marked=gt.marked[own],
+            ids=gt.ids[own],
+            masks=gt.masks.take(own),
+        )
         parts.append(detection.partial_results(some_gt, some_dt, plan)[0])
     random.shuffle(parts)
     half = len(parts) // 2
@@ -182,12 +202,16 @@ def test_merge_of_partials_is_the_whole(seed, random):
         if half
         else accumulate.merge(parts)
     )
-    got = accumulate.finish(merged, n_categories=len(gt.category_ids), limits=plan.limits, bins=plan.measures[0].bins)
+    got = accumulate.finish(
+        merged, n_categories=len(gt.category_ids), limits=plan.limits, bins=plan.measures[0].bins
+    )
     np.testing.assert_array_equal(got.precision, want.precision)
     np.testing.assert_array_equal(got.recall, want.recall)
 
 
-@pytest.mark.parametrize(("function", "folder"), [(score_lvis_files, "lvis"), (score_ytvis_files, "video_ytvis")])
+@pytest.mark.parametrize(
+    ("function", "folder"), [(score_lvis_files, "lvis"), (score_ytvis_files, "video_ytvis")]
+)
 def test_order_and_workers_change_nothing_in_lvis_and_tubes(tmp_path, function, folder):
     rng = np.random.default_rng(9)
     truth, rows = (read_golden(f"{folder}/{name}.json") for name in ("gt", "results"))

@@ -1,8 +1,9 @@
 """Random sets, scored by this package, by the official programs, and by their definitions written down plainly.
 
-A dozen sets of each by default, 2,000 with `make test-all`. Among them are the kinds of file on which readers go wrong:
-annotations marked `ignore`, crowds in LVIS, detections with a box and no pixel, label pictures of every depth, lists that
-name a sequence twice or with spaces, frames whose names share a stem, refined tubes, ids that are texts.
+A dozen sets of each by default, 2,000 with `make test-all`. Among them are the kinds of file on
+which readers go wrong: annotations marked `ignore`, crowds in LVIS, detections with a box and no
+pixel, label pictures of every depth, lists that name a sequence twice or with spaces, frames whose
+names share a stem, refined tubes, ids that are texts.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def federated(rng: np.random.Generator) -> tuple[Json, list[Json]]:
     marked(rng, truth, rows)
     ids = [category["id"] for category in truth["categories"]]
     for image in truth["images"]:
-        there = {row["category_id"] for row in truth["annotations"] if row["image_id"] == image["id"]}
+        there = {
+            row["category_id"] for row in truth["annotations"] if row["image_id"] == image["id"]
+        }
         image["neg_category_ids"] = [i for i in ids if i not in there and rng.random() < 0.5]
         image["not_exhaustive_category_ids"] = [i for i in there if rng.random() < 0.3]
     for category, letter in zip(truth["categories"], "rcff", strict=True):
@@ -85,7 +88,9 @@ def same(function: Any, want: Json, where: Any, **arguments: Any) -> None:
         return
     got = function(**arguments).metrics
     for name, value in want.items():
-        assert (-1 if got[name] is None else got[name]) == pytest.approx(-1 if value is None else value, abs=1e-9), (
+        assert (-1 if got[name] is None else got[name]) == pytest.approx(
+            -1 if value is None else value, abs=1e-9
+        ), (
             where,
             name,
         )
@@ -98,11 +103,13 @@ def things(
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     gt = {
         row["id"]: plain.Thing(
-            [plain.decode(row["segmentation"], *sizes[row["image_id"]])], row["area"],
-            ignore=bool(row.get("iscrowd")) or bool(row.get("ignore")), crowd=bool(row.get("iscrowd")),
+            [plain.decode(row["segmentation"], *sizes[row["image_id"]])],
+            row["area"],
+            ignore=bool(row.get("iscrowd")) or bool(row.get("ignore")),
+            crowd=bool(row.get("iscrowd")),
         )
         for row in truth["annotations"]
-    }  # fmt: skip
+    }
     dt = []
     for row in rows:
         mask = plain.decode(row["segmentation"], *sizes[row["image_id"]])
@@ -116,19 +123,27 @@ def coco_boundary(truth: Json, rows: list[Json], *, boxed: bool, agnostic: bool)
     groups = []
     for image in sorted(image["id"] for image in truth["images"]):
         mine = [row for row in truth["annotations"] if row["image_id"] == image]
-        found = [(row, thing) for row, thing in zip(rows, dt, strict=True) if row["image_id"] == image]
+        found = [
+            (row, thing) for row, thing in zip(rows, dt, strict=True) if row["image_id"] == image
+        ]
         ids = sorted(category["id"] for category in truth["categories"])
         some = [
             plain.Group(
-                c, [t for r, t in found if r["category_id"] == c], [gt[r["id"]] for r in mine if r["category_id"] == c]
+                c,
+                [t for r, t in found if r["category_id"] == c],
+                [gt[r["id"]] for r in mine if r["category_id"] == c],
             )
             for c in ids
         ]
         if agnostic:
-            some = [plain.Group(0, [d for g in some for d in g.dt], [a for g in some for a in g.gt])]
+            some = [
+                plain.Group(0, [d for g in some for d in g.dt], [a for g in some for a in g.gt])
+            ]
         groups += some
     iou = plain.with_boundary(plain.crowd_iou, 0.02)
-    return plain.summary(plain.tables(groups, iou, plain.Bins(32**2, 96**2), limit=100), COCO_LIMITS)
+    return plain.summary(
+        plain.tables(groups, iou, plain.Bins(32**2, 96**2), limit=100), COCO_LIMITS
+    )
 
 
 @blocks
@@ -165,7 +180,9 @@ def test_coco_boundaries_equal_the_definition(tmp_path, block):
         same(score_coco_files, want, (seed, named), **files, **named, iou_type="boundary")
         # The cross-check is a third reading.
         theirs = coco_reference(truth, rows, dilation_ratio=0.02, **named)
-        assert theirs == pytest.approx({name: -1 if v is None else v for name, v in want.items()}, abs=1e-9), seed
+        assert theirs == pytest.approx(
+            {name: -1 if v is None else v for name, v in want.items()}, abs=1e-9
+        ), seed
 
 
 @blocks
@@ -195,7 +212,11 @@ def lvis_boundary(truth: Json, rows: list[Json], *, boxed: bool) -> Json:
                 some = []
             for thing in some:
                 thing.lenient = category in image["not_exhaustive_category_ids"]
-            groups.append(plain.Group(category, some, [gt[r["id"]] for r in mine if r["category_id"] == category]))
+            groups.append(
+                plain.Group(
+                    category, some, [gt[r["id"]] for r in mine if r["category_id"] == category]
+                )
+            )
     iou = plain.with_boundary(plain.crowd_iou, 0.02)
     found = plain.tables(groups, iou, plain.Bins(32**2, 96**2, closed=False))
     limits = {"@300": 10**9, "s@300": 10**9, "m@300": 10**9, "l@300": 10**9}
@@ -218,7 +239,9 @@ def test_lvis_boundaries_equal_the_definition(tmp_path, block):
         want = lvis_boundary(truth, rows, boxed=boxed)
         same(score_lvis_files, want, (seed, rule), **files, area_rule=rule, iou_type="boundary")
         theirs = lvis_reference(files["gt"], rows, dilation_ratio=0.02, area_rule=rule)
-        assert theirs == pytest.approx({name: -1 if v is None else v for name, v in want.items()}, abs=1e-9), seed
+        assert theirs == pytest.approx(
+            {name: -1 if v is None else v for name, v in want.items()}, abs=1e-9
+        ), seed
 
 
 def code(rng: np.random.Generator, mask: np.ndarray) -> Any:
@@ -237,12 +260,25 @@ def tube_set(rng: np.random.Generator) -> tuple[Json, list[Json]]:
     truth: Json = {"videos": [], "categories": [{"id": 4}, {"id": 2}], "annotations": []}
     rows: list[Json] = []
     for video in (9, 5):
-        frames, shape = int(rng.integers(1, 5)), (int(rng.integers(5, 60)), int(rng.integers(5, 80)))
-        truth["videos"].append({"id": video, "height": shape[0], "width": shape[1], "length": frames})
+        frames, shape = (
+            int(rng.integers(1, 5)),
+            (int(rng.integers(5, 60)), int(rng.integers(5, 80))),
+        )
+        truth["videos"].append(
+            {"id": video, "height": shape[0], "width": shape[1], "length": frames}
+        )
         for _ in range(int(rng.integers(0, 4))):
             real = random_masks(rng, frames, shape)
-            row: Json = {"id": len(truth["annotations"]) + 1, "video_id": video, "category_id": int(rng.choice([2, 4]))}
-            row |= {"iscrowd": int(rng.random() < 0.2), "ignore": 1, "segmentations": [code(rng, m) for m in real]}
+            row: Json = {
+                "id": len(truth["annotations"]) + 1,
+                "video_id": video,
+                "category_id": int(rng.choice([2, 4])),
+            }
+            row |= {
+                "iscrowd": int(rng.random() < 0.2),
+                "ignore": 1,
+                "segmentations": [code(rng, m) for m in real],
+            }
             if rng.random() < 0.8:
                 row["areas"] = [float(m.sum()) or None for m in real]
             if rng.random() < 0.4:
@@ -250,11 +286,18 @@ def tube_set(rng: np.random.Generator) -> tuple[Json, list[Json]]:
                 row["segmentations_refined"] = [code(rng, m) for m in refined]
             truth["annotations"].append(row)
             for _ in range(int(rng.integers(0, 4))):
-                found = [np.roll(m, int(rng.integers(-2, 3)), 1) for m in real[: int(rng.integers(1, frames + 1))]]
-                rows.append({
-                    "video_id": video, "category_id": row["category_id"] if rng.random() < 0.8 else 2,
-                    "score": float(rng.integers(1, 5)) / 4, "segmentations": [code(rng, m) for m in found],
-                })  # fmt: skip
+                found = [
+                    np.roll(m, int(rng.integers(-2, 3)), 1)
+                    for m in real[: int(rng.integers(1, frames + 1))]
+                ]
+                rows.append(
+                    {
+                        "video_id": video,
+                        "category_id": row["category_id"] if rng.random() < 0.8 else 2,
+                        "score": float(rng.integers(1, 5)) / 4,
+                        "segmentations": [code(rng, m) for m in found],
+                    }
+                )
     return truth, [rows[i] for i in rng.permutation(len(rows))]
 
 
@@ -264,9 +307,13 @@ def tube(row: Json, size: tuple[int, int]) -> plain.Thing:
     areas = [a for a in row.get("areas", [float(m.sum()) for m in masks]) if a]
     crowd = bool(row.get("iscrowd"))
     return plain.Thing(
-        masks, float(np.mean(areas)) if areas else 0.0, row.get("score", 0.0), ignore=crowd, crowd=crowd,
+        masks,
+        float(np.mean(areas)) if areas else 0.0,
+        row.get("score", 0.0),
+        ignore=crowd,
+        crowd=crowd,
         banded=None if refined is None else [plain.decode(frame, *size) for frame in refined],
-    )  # fmt: skip
+    )
 
 
 @blocks
@@ -282,14 +329,23 @@ def test_tubes_equal_the_definition(tmp_path, block):
                 for side in (truth["annotations"], rows)
             )
             some = [
-                plain.Group(c, *([t for r, t in side if r["category_id"] == c] for side in (found, mine)))
+                plain.Group(
+                    c, *([t for r, t in side if r["category_id"] == c] for side in (found, mine))
+                )
                 for c in (2, 4)
             ]
             if agnostic:
-                some = [plain.Group(0, [d for g in some for d in g.dt], [a for g in some for a in g.gt])]
+                some = [
+                    plain.Group(0, [d for g in some for d in g.dt], [a for g in some for a in g.gt])
+                ]
             groups += some
-        for kind, iou in (("segm", plain.mask_iou), ("boundary", plain.with_boundary(plain.mask_iou, 0.02))):
-            want = plain.summary(plain.tables(groups, iou, plain.Bins(128**2, 256**2), limit=100), COCO_LIMITS)
+        for kind, iou in (
+            ("segm", plain.mask_iou),
+            ("boundary", plain.with_boundary(plain.mask_iou, 0.02)),
+        ):
+            want = plain.summary(
+                plain.tables(groups, iou, plain.Bins(128**2, 256**2), limit=100), COCO_LIMITS
+            )
             named = {"iou_type": kind, "class_agnostic": agnostic}
             same(score_ytvis_files, want, (seed, kind), **files, **named)
 
@@ -306,11 +362,16 @@ def davis_set(rng: np.random.Generator, root: Path) -> dict[str, list[dict[str, 
     for name in names:
         depth = int(rng.choice([1, 2, 4, 8, 16]))
         most = int(min(3, (1 << depth) - 1))
-        shape, palette = (int(rng.integers(4, 24)), int(rng.integers(4, 24))), bool(rng.random() < 0.5)
+        shape, palette = (
+            (int(rng.integers(4, 24)), int(rng.integers(4, 24))),
+            bool(rng.random() < 0.5),
+        )
         stems = ["img", *(f"img-{k}" for k in range(1, int(rng.integers(4, 7))))]
         sides: list[list[np.ndarray]] = [[], []]
         for k, stem in enumerate(sorted(stems, key=lambda stem: f"{stem}.png")):
-            real = sum(m * np.uint8(rng.integers(0, most + 1)) for m in random_masks(rng, 2, shape)).clip(0, most)
+            real = sum(
+                m * np.uint8(rng.integers(0, most + 1)) for m in random_masks(rng, 2, shape)
+            ).clip(0, most)
             if k == 0:
                 real.flat[0] = most
             found = np.minimum(np.roll(real, 1, 1), sides[0][0].max() if k else most)
@@ -332,11 +393,15 @@ def test_davis_equals_the_definition(tmp_path, block):
         want = davis_set(rng, tmp_path / str(seed))
         result = score_davis_folders(pred=tmp_path / str(seed) / "P", gt=tmp_path / str(seed) / "D")
         rows = result.details["per_object"]
-        assert [row["sequence"] for row in rows] == [name for name, found in want.items() for _ in found], seed
+        assert [row["sequence"] for row in rows] == [
+            name for name, found in want.items() for _ in found
+        ], seed
         flat = [row for found in want.values() for row in found]
         for row, values in zip(rows, flat, strict=True):
             assert {name: row[name] for name in values} == pytest.approx(values, abs=1e-12), seed
-        assert result.metrics["J"] == pytest.approx(np.mean([row["J_mean"] for row in flat]), abs=1e-12)
+        assert result.metrics["J"] == pytest.approx(
+            np.mean([row["J_mean"] for row in flat]), abs=1e-12
+        )
 
 
 def test_the_label_pictures_are_what_pillow_reads():

@@ -25,10 +25,16 @@ def scored(seed: int) -> tuple[detection.Scored, detection.Plan, list[int]]:
     content, rows = detections(np.random.default_rng(seed), images=IMAGES)
     gt = parse_ground_truth(content, "gt")
     plan = coco.make_plan((None, 0.02), class_agnostic=False, max_dets=None, per_instance=False)
-    return detection.score_detections(gt, parse_results([rows], gt, "dt"), plan), plan, gt.images.ids.tolist()
+    return (
+        detection.score_detections(gt, parse_results([rows], gt, "dt"), plan),
+        plan,
+        gt.images.ids.tolist(),
+    )
 
 
-def packed(seed: int, partials: tuple[accumulate.Partial, ...] | None = None, **more: object) -> Matches:
+def packed(
+    seed: int, partials: tuple[accumulate.Partial, ...] | None = None, **more: object
+) -> Matches:
     found, plan, ids = scored(seed)
     named = dict(zip(("AP", "AP_B"), partials or found.partials, strict=True))
     at = {"limit": plan.limits[-1], "ids": ids, "cluster": np.arange(len(ids))} | more
@@ -51,7 +57,10 @@ def copied(partial: accumulate.Partial, weights: np.ndarray) -> accumulate.Parti
     for place, i in enumerate(np.repeat(np.arange(len(weights)), weights)):
         rows, real = np.flatnonzero(partial.image == i), np.flatnonzero(partial.gt_image == i)
         active = np.flatnonzero(np.isin(partial.active, rows))
-        own = {"image": np.full(len(rows), place), "active": np.searchsorted(rows, partial.active[active])}
+        own = {
+            "image": np.full(len(rows), place),
+            "active": np.searchsorted(rows, partial.active[active]),
+        }
         own |= {name: getattr(partial, name)[rows] for name in ("category", "score", "rank")}
         own |= {name: getattr(partial, name)[:, :, active] for name in ("matched", "ignored")}
         own |= {"outside": partial.outside[:, rows], "gt_counts": partial.gt_counts[:, real]}
@@ -67,7 +76,9 @@ def test_a_resample_is_what_the_evaluator_gives_for_copied_images() -> None:
     for name, partial in zip(("AP", "AP_B"), found.partials, strict=True):
         for _ in range(5):
             weights = rng.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES))
-            tables = accumulate.finish(copied(partial, weights), n_categories=classes, limits=plan.limits, bins=bins)
+            tables = accumulate.finish(
+                copied(partial, weights), n_categories=classes, limits=plan.limits, bins=bins
+            )
             (value,) = weighted_ap(matches, name, weights[None].astype(float))
             # Two copies of a detection are two points of the evaluator's curve, one here.
             assert value == pytest.approx(tables.ap(), abs=1e-2)
@@ -75,11 +86,18 @@ def test_a_resample_is_what_the_evaluator_gives_for_copied_images() -> None:
 
 def test_detections_that_match_nothing_give_zero_and_no_ground_truth_nothing() -> None:
     partial = accumulate.Partial(
-        image=np.arange(3), category=np.zeros(3, int), score=np.array([0.9, 0.8, 0.7]), rank=np.zeros(3, int),
-        outside=np.zeros((4, 3), bool), active=np.zeros(0, int), matched=np.zeros((4, 10, 0), bool),
-        ignored=np.zeros((4, 10, 0), bool), gt_image=np.zeros(1, int), gt_category=np.zeros(1, int),
+        image=np.arange(3),
+        category=np.zeros(3, int),
+        score=np.array([0.9, 0.8, 0.7]),
+        rank=np.zeros(3, int),
+        outside=np.zeros((4, 3), bool),
+        active=np.zeros(0, int),
+        matched=np.zeros((4, 10, 0), bool),
+        ignored=np.zeros((4, 10, 0), bool),
+        gt_image=np.zeros(1, int),
+        gt_category=np.zeros(1, int),
         gt_counts=np.ones((4, 1), bool),
-    )  # fmt: skip
+    )
     matches = packed(0, (partial, partial), ids=[1, 2, 3], cluster=np.arange(3))
     values = weighted_ap(matches, "AP", np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0]]))
     assert values[0] == 0.0 and np.isnan(values[1])
@@ -87,13 +105,18 @@ def test_detections_that_match_nothing_give_zero_and_no_ground_truth_nothing() -
 
 def test_a_difference_is_antisymmetric_and_zero_against_itself() -> None:
     a = packed(2)
-    b = dataclasses.replace(a, hit={name: bits & 0x1F for name, bits in a.hit.items()})  # worse above 0.7
+    b = dataclasses.replace(
+        a, hit={name: bits & 0x1F for name, bits in a.hit.items()}
+    )  # worse above 0.7
     forth, back = differences(a, b, ["AP", "AP_B", "none"]), differences(b, a, ["AP", "AP_B"])
     assert list(forth) == ["AP", "AP_B"]
     for name, found in forth.items():
         assert found.mean < 0 and found.clusters == IMAGES
         assert (found.low, found.high) == pytest.approx((-back[name].high, -back[name].low))
-    assert all((d.mean, d.low, d.high, d.p) == (0, 0, 0, 1) for d in differences(a, a, ["AP", "AP_B"]).values())
+    assert all(
+        (d.mean, d.low, d.high, d.p) == (0, 0, 0, 1)
+        for d in differences(a, a, ["AP", "AP_B"]).values()
+    )
     with pytest.raises(ValueError, match="same images"):
         differences(a, packed(2, ids=range(1, IMAGES + 1)), ["AP"])
 
@@ -103,35 +126,53 @@ def test_every_part_of_a_set_is_drawn_on_its_own_and_weighs_the_same() -> None:
     # Images 0..2 with their own categories, the others with theirs: two sets in one file.
     part = np.where(np.arange(IMAGES) < 3, 0, 1)
     doubled = {
-        field: getattr(whole, field) * 2 + part[whole.image].astype(np.int32) for field in ("category",)
-    }  # fmt: skip
+        field: getattr(whole, field) * 2 + part[whole.image].astype(np.int32)
+        for field in ("category",)
+    }
     truth = dataclasses.replace(
-        whole.truth, stratum=part.astype(np.int32), category=whole.truth.category * 2 + part[whole.truth.image]
+        whole.truth,
+        stratum=part.astype(np.int32),
+        category=whole.truth.category * 2 + part[whole.truth.image],
     )
     order = np.argsort(doubled["category"], kind="stable")
     sides = ("hit", "void")
     two = Matches(
-        truth, whole.image[order], doubled["category"][order],
+        truth,
+        whole.image[order],
+        doubled["category"][order],
         *({name: bits[order] for name, bits in getattr(whole, side).items()} for side in sides),
-    )  # fmt: skip
+    )
     drawn = draw(truth, 50)
-    assert (drawn[:, part == 0].sum(axis=1) == 3).all() and (drawn[:, part == 1].sum(axis=1) == IMAGES - 3).all()
-    alone = [weighted_ap(dataclasses.replace(two, truth=dataclasses.replace(truth, stratum=0 * part)), "AP",
-                         (part == p)[None].astype(float)) for p in (0, 1)]  # fmt: skip
+    assert (drawn[:, part == 0].sum(axis=1) == 3).all() and (
+        drawn[:, part == 1].sum(axis=1) == IMAGES - 3
+    ).all()
+    alone = [
+        weighted_ap(
+            dataclasses.replace(two, truth=dataclasses.replace(truth, stratum=0 * part)),
+            "AP",
+            (part == p)[None].astype(float),
+        )
+        for p in (0, 1)
+    ]
     assert weighted_ap(two, "AP", np.ones((1, IMAGES))) == pytest.approx(np.mean(alone), abs=1e-12)
 
 
 def test_files_hold_the_matches_of_each_system(tmp_path) -> None:  # type: ignore[no-untyped-def]
     a = packed(2)
-    b = dataclasses.replace(a, **{f: getattr(a, f)[:5] for f in ("image", "category")},
-        **{f: {n: v[:5] for n, v in getattr(a, f).items()} for f in ("hit", "void")})  # fmt: skip
+    b = dataclasses.replace(
+        a,
+        **{f: getattr(a, f)[:5] for f in ("image", "category")},
+        **{f: {n: v[:5] for n, v in getattr(a, f).items()} for f in ("hit", "void")},
+    )
     digests = set()
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
         with MatchesWriter(folder) as writer:
             writer.add("box", "sam", a)
             writer.add("box", "hq", b)
-        digests.add(tuple(hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in (MATCHES, TRUTH)))
+        digests.add(
+            tuple(hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in (MATCHES, TRUTH))
+        )
     assert len(digests) == 1
     files = {name: tmp_path / "one" / name for name in (MATCHES, TRUTH)}
     for system, want in (("sam", a), ("hq", b)):
@@ -139,12 +180,23 @@ def test_files_hold_the_matches_of_each_system(tmp_path) -> None:  # type: ignor
         for field in ("image", "category"):
             np.testing.assert_array_equal(getattr(found, field), getattr(want, field))
         for side in ("hit", "void"):
-            assert list(getattr(found, side)) == ["AP", "APs", "APm", "APl", "AP_B", "AP_Bs", "AP_Bm", "AP_Bl"]
+            assert list(getattr(found, side)) == [
+                "AP",
+                "APs",
+                "APm",
+                "APl",
+                "AP_B",
+                "AP_Bs",
+                "AP_Bm",
+                "AP_Bl",
+            ]
             for name, bits in getattr(want, side).items():
                 np.testing.assert_array_equal(getattr(found, side)[name], bits)
         assert found.truth.ids == a.truth.ids
         weights = draw(a.truth, 5)
-        np.testing.assert_array_equal(weighted_ap(found, "AP", weights), weighted_ap(want, "AP", weights))
+        np.testing.assert_array_equal(
+            weighted_ap(found, "AP", weights), weighted_ap(want, "AP", weights)
+        )
     assert pq.ParquetFile(files[MATCHES]).num_row_groups == 2
     table = pq.read_table(files[MATCHES])
     for wrong in (

@@ -16,8 +16,10 @@ from tests.metrics.synthetic import random_masks
 SEEDS = st.integers(0, 2**32 - 1)
 MASKS = st.builds(
     lambda seed, h, w: random_masks(np.random.default_rng(seed), 1, (h, w))[0],
-    SEEDS, st.integers(1, 90), st.integers(1, 90),
-)  # fmt: skip
+    SEEDS,
+    st.integers(1, 90),
+    st.integers(1, 90),
+)
 
 
 @given(MASKS)
@@ -36,14 +38,20 @@ def test_strings_are_those_of_pycocotools(mask):
 def test_uncompressed_codes(mask):
     code = encode_rle(mask)
     flat = np.append(mask.T.reshape(-1), ~mask[-1, -1])
-    lengths = np.diff(np.concatenate([[0], np.flatnonzero(np.diff(flat, prepend=False)), [mask.size]])).tolist()
+    lengths = np.diff(
+        np.concatenate([[0], np.flatnonzero(np.diff(flat, prepend=False)), [mask.size]])
+    ).tolist()
     plain = {"size": code["size"], "counts": lengths[: -1 if lengths[-1] == 0 else None]}
     assert rle_string(plain) == (code["counts"].encode(), *code["size"])
     assert (decode_rle(plain) == mask).all()
     assert (decode_rle({"size": code["size"], "counts": code["counts"].encode()}) == mask).all()
 
 
-@given(st.lists(st.lists(st.one_of(st.integers(0, 40), st.integers(0, 2**33)), max_size=12), max_size=5))
+@given(
+    st.lists(
+        st.lists(st.one_of(st.integers(0, 40), st.integers(0, 2**33)), max_size=12), max_size=5
+    )
+)
 @example([[3], [], [0, 7, 0, 0, 2], [5, 0, 0, 0]])
 def test_any_lengths_survive_the_string(lists):
     """Several strings in one batch, with zero lengths: the runs are those of the plain definition."""
@@ -114,7 +122,11 @@ def test_any_bytes_decode_or_raise(data, height, width):
 
 
 @settings(max_examples=800)
-@given(st.text(alphabet=[chr(c) for c in range(48, 112)], max_size=200), st.integers(0, 99), st.integers(0, 99))
+@given(
+    st.text(alphabet=[chr(c) for c in range(48, 112)], max_size=200),
+    st.integers(0, 99),
+    st.integers(0, 99),
+)
 def test_any_code_letters_decode_or_raise(text, height, width):
     _decode(RleBatch.of([text.encode()], [height], [width]))
 
@@ -126,7 +138,11 @@ def _decode(batch):
         assert error.reason and 0 <= error.index < len(batch)
         return 0
     sizes = batch.heights * batch.widths
-    assert (runs.starts >= 0).all() and (runs.ends <= sizes[runs.owner()]).all() and (runs.starts < runs.ends).all()
+    assert (
+        (runs.starts >= 0).all()
+        and (runs.ends <= sizes[runs.owner()]).all()
+        and (runs.starts < runs.ends).all()
+    )
     return len(batch)
 
 

@@ -1,7 +1,7 @@
 """Builds a miniature repository with every file that the report and `hqsam compare` read, through the real writers.
 
-Shapes are wheels with thin spokes; "SAM" fills the gaps between them, "HQ" keeps them and errs at a few pixels. The
-scores are those of the real metrics.
+Shapes are wheels with thin spokes; "SAM" fills the gaps between them, "HQ" keeps them and errs at a
+few pixels. The scores are those of the real metrics.
 """
 
 from __future__ import annotations
@@ -38,10 +38,13 @@ def params(benchmarks: tuple[str, ...] = (*HQ4, "coco", "davis")) -> dict[str, A
     return {
         "profile": "sample",
         "seed": 0,
-        "archives": {"dis5k": {"files": [{"name": "DIS5K.zip", "urls": ["embedded://dis5k/DIS5K.zip"]}]}},
+        "archives": {
+            "dis5k": {"files": [{"name": "DIS5K.zip", "urls": ["embedded://dis5k/DIS5K.zip"]}]}
+        },
         "sources": {"dis5k": {"kind": "dis5k", "archive": "dis5k", "expected": 9}},
         "benchmarks": {
-            name: {"index": {"prompt_sets": [sets.get(name, "gt_box")]}, "score": score(name)} for name in benchmarks
+            name: {"index": {"prompt_sets": [sets.get(name, "gt_box")]}, "score": score(name)}
+            for name in benchmarks
         },
         "models": {"nano": {"backbone": "nano", "checkpoint": "nano.safetensors"}},
         "overlap": {"unresolved": "exclude"},
@@ -62,8 +65,12 @@ def wheel(rng: np.random.Generator) -> np.ndarray:
     return canvas > 0
 
 
-def predictions(truth: np.ndarray, rng: np.random.Generator, strength: float = 0.03) -> dict[str, np.ndarray]:
-    filled = cv2.morphologyEx(truth.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)) > 0
+def predictions(
+    truth: np.ndarray, rng: np.random.Generator, strength: float = 0.03
+) -> dict[str, np.ndarray]:
+    filled = (
+        cv2.morphologyEx(truth.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)) > 0
+    )
     near = cv2.dilate(truth.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     flips = (rng.random(truth.shape) < strength) & near
     return {"sam": filled, "hq_token": truth ^ flips, "hq_sum": (truth ^ flips) | (filled & near)}
@@ -72,7 +79,9 @@ def predictions(truth: np.ndarray, rng: np.random.Generator, strength: float = 0
 class Repo:
     """Writes the files; `strength` is how wrong the HQ masks are."""
 
-    def __init__(self, root: Path, *, strength: float = 0.03, seed: int = 0, images: int = 10) -> None:
+    def __init__(
+        self, root: Path, *, strength: float = 0.03, seed: int = 0, images: int = 10
+    ) -> None:
         self.root = root
         self.params = params()
         self.strength = strength
@@ -100,7 +109,12 @@ class Repo:
         prompts = [s[kind] for s in scenes for kind in ("prompt", "distraction") if kind in s]
         write_rows(folder / "prompts.parquet", "prompts", prompts)
         kind = {"coco": "coco", "davis": "davis"}.get(name, "masks")
-        index = {"benchmark": name, "kind": kind, "n_images": len(scenes), "n_instances": len(scenes)}
+        index = {
+            "benchmark": name,
+            "kind": kind,
+            "n_images": len(scenes),
+            "n_instances": len(scenes),
+        }
         index |= {
             "prompt_sets": [prompt_set],
             "n_prompts": {prompt_set: len(prompts)},
@@ -124,38 +138,80 @@ class Repo:
         clip, frame = divmod(i, CLIP) if name == "davis" else (None, None)
         gt = str(i + 1) if name == "coco" else f"{key}_gt"
         image = {
-            "key": key, "member": f"{key}.png", "shard": "images-00000.tar", **size, "image_id": i + 1,
-            "video": video, "video_id": clip, "frame": frame,
-            "pixel_digest": digest(key), "pdq": bytes(32), "pdq_quality": 100, "tiles": b"",
-        }  # fmt: skip
+            "key": key,
+            "member": f"{key}.png",
+            "shard": "images-00000.tar",
+            **size,
+            "image_id": i + 1,
+            "video": video,
+            "video_id": clip,
+            "frame": frame,
+            "pixel_digest": digest(key),
+            "pdq": bytes(32),
+            "pdq_quality": 100,
+            "tiles": b"",
+        }
         instance = {
-            "instance_id": gt, "key": key, "image_id": i + 1, "category_id": 1, "track_id": track,
-            "iscrowd": 0, "area": float(truth.sum()), "rle": encode(truth), **size,
-        }  # fmt: skip
+            "instance_id": gt,
+            "key": key,
+            "image_id": i + 1,
+            "category_id": 1,
+            "track_id": track,
+            "iscrowd": 0,
+            "area": float(truth.sum()),
+            "rle": encode(truth),
+            **size,
+        }
         prompt = {
-            "prompt_id": f"{key}_p", "key": key, "prompt_set": prompt_set, "kind": "box",
-            "x0": float(columns[0]), "y0": float(rows[0]), "x1": float(columns[-1]), "y1": float(rows[-1]),
-            "points": None, "labels": None, "rle": None, **size, "score": 0.9, "category_id": 1,
-            "track_id": track, "instance_id": None if name == "coco" else gt,
-        }  # fmt: skip
+            "prompt_id": f"{key}_p",
+            "key": key,
+            "prompt_set": prompt_set,
+            "kind": "box",
+            "x0": float(columns[0]),
+            "y0": float(rows[0]),
+            "x1": float(columns[-1]),
+            "y1": float(rows[-1]),
+            "points": None,
+            "labels": None,
+            "rle": None,
+            **size,
+            "score": 0.9,
+            "category_id": 1,
+            "track_id": track,
+            "instance_id": None if name == "coco" else gt,
+        }
         masks = predictions(truth, np.random.default_rng([i, 7]), self.strength)
         rows_out = [
             {
-                "prompt_id": prompt["prompt_id"], "key": key, "prompt_set": prompt_set, "system": system,
-                "rle": encode(mask), **size, "iou_pred": 0.8, "mask_area": int(mask.sum()),
+                "prompt_id": prompt["prompt_id"],
+                "key": key,
+                "prompt_set": prompt_set,
+                "system": system,
+                "rle": encode(mask),
+                **size,
+                "iou_pred": 0.8,
+                "mask_area": int(mask.sum()),
             }
             for system, mask in masks.items()
-        ]  # fmt: skip
+        ]
         return {
-            "image": image, "png": encode_png(picture), "instance": instance, "prompt": prompt, "predictions": rows_out,
-        }  # fmt: skip
+            "image": image,
+            "png": encode_png(picture),
+            "instance": instance,
+            "prompt": prompt,
+            "predictions": rows_out,
+        }
 
     def _distraction(self, scene: dict[str, Any], i: int) -> None:
         """COCO: a second detection in every image, a shifted copy of what SAM found; some with a higher score."""
         rng = np.random.default_rng([self.seed, i, 99])
         first = scene["predictions"][0]
         moved = np.roll(decode(first["rle"], height=HEIGHT, width=WIDTH), 7, axis=1)
-        own = {"prompt_id": f"{first['key']}_q", "rle": encode(moved), "mask_area": int(moved.sum())}
+        own = {
+            "prompt_id": f"{first['key']}_q",
+            "rle": encode(moved),
+            "mask_area": int(moved.sum()),
+        }
         scene["predictions"] += [{**first, **own, "system": system} for system in SYSTEMS]
         scene["prompt"]["score"] = float(np.round(rng.uniform(0.4, 0.9), 3))
         scene["distraction"] = {
@@ -167,7 +223,9 @@ class Repo:
     def _predict(self, name: str, rows: list[dict[str, Any]]) -> None:
         folder = self.root / "data" / "predictions" / f"{name}-nano"
         folder.mkdir(parents=True, exist_ok=True)
-        write_table(folder / "part-00000.parquet", table(rows), sort_by=("key", "prompt_id", "system"))
+        write_table(
+            folder / "part-00000.parquet", table(rows), sort_by=("key", "prompt_id", "system")
+        )
         done = {"benchmark": name, "model": "nano", "systems": list(SYSTEMS), "resize": "stretch"}
         write_json(folder / "predict.json", {**done, "digest": digest(f"p{name}")})
 
@@ -184,26 +242,61 @@ class Repo:
     def training_side(self) -> None:
         """What the other stages leave: samples, overlap, validation, shards, model, archives."""
         data = self.root / "data"
-        done = {"source": "dis5k", "n_samples": 8, "n_rejects": 2, "n_expected": 9, "digest": digest("s")}
-        write_json(data / "samples/dis5k/normalise.json", {**done, "rejects_by_reason": {"stray_file": 2}})
+        done = {
+            "source": "dis5k",
+            "n_samples": 8,
+            "n_rejects": 2,
+            "n_expected": 9,
+            "digest": digest("s"),
+        }
+        write_json(
+            data / "samples/dis5k/normalise.json", {**done, "rejects_by_reason": {"stray_file": 2}}
+        )
         write_jsonl(data / "overlap/exclusions.jsonl", [{"key": "dis5k_a", "kind": "exact"}])
         (data / "overlap/gallery").mkdir()
         picture = np.full((40, 80, 3), 128, np.uint8)
         (data / "overlap/gallery/00_exact.png").write_bytes(encode_png(picture))
-        shown = {"file": "00_exact.png", "group": "dis_vd", "key": "dis_vd_00", "kind": "exact", "train_key": "dis5k_a"}
-        found = {"counts": {"exact": 1, "near": 0}, "by_benchmark": {"dis_vd": {"exact": 1, "near": 0}}}
-        found |= {"gallery": [shown], "n_excluded": 1, "n_kept": 0, "n_train": 8, "n_eval": 36, "n_pairs": 1}
+        shown = {
+            "file": "00_exact.png",
+            "group": "dis_vd",
+            "key": "dis_vd_00",
+            "kind": "exact",
+            "train_key": "dis5k_a",
+        }
+        found = {
+            "counts": {"exact": 1, "near": 0},
+            "by_benchmark": {"dis_vd": {"exact": 1, "near": 0}},
+        }
+        found |= {
+            "gallery": [shown],
+            "n_excluded": 1,
+            "n_kept": 0,
+            "n_train": 8,
+            "n_eval": 36,
+            "n_pairs": 1,
+        }
         write_json(data / "overlap/overlap.json", {"version": 1, **found, "digest": digest("o")})
-        write_json(data / "validation/validation.json", {"success": True, "n_expectations": 31, "digest": digest("v")})
+        write_json(
+            data / "validation/validation.json",
+            {"success": True, "n_expectations": 31, "digest": digest("v")},
+        )
         shard = {"name": "train-00000.tar", "n": 7, "bytes": 123456, "sha256": digest("t")}
-        index = {"n_samples": 7, "by_source": {"dis5k": 7}, "excluded": ["dis5k_a"], "shards": [shard]}
+        index = {
+            "n_samples": 7,
+            "by_source": {"dis5k": 7},
+            "excluded": ["dis5k_a"],
+            "shards": [shard],
+        }
         write_json(data / "shards/index.json", {**index, "digest": digest("sh")})
         fetched = {"files": [{"name": "DIS5K.zip", "sha256": digest("zip")}]}
         write_json(data / "archives/dis5k/fetch.json", fetched)
         model = self.root / "models/nano"
         write_json(model / "meta.json", {"epochs": 2, "n_samples": 7, "digest": digest("m")})
         lines = ["step,epoch,loss,bce,dice,lr"]
-        lines += [f"{i},{i // 4},{2 / (i + 1):.6f},{1 / (i + 1):.6f},{1 / (i + 1):.6f},0.001" for i in range(8)]
+        lines += [
+            f"{i},{i // 4},{2 / (i + 1):.6f},{1 / (i + 1):.6f},{1 / (i + 1):.6f},0.001"
+            for i in range(8)
+        ]
         (model / "curves.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -211,13 +304,23 @@ def coco_json(instances: list[dict[str, Any]]) -> dict[str, Any]:
     size = {"height": HEIGHT, "width": WIDTH}
     annotations = [
         {
-            "id": int(row["instance_id"]), "image_id": row["image_id"], "category_id": 1, "iscrowd": 0,
-            "area": row["area"], "segmentation": {"size": [HEIGHT, WIDTH], "counts": row["rle"]},
+            "id": int(row["instance_id"]),
+            "image_id": row["image_id"],
+            "category_id": 1,
+            "iscrowd": 0,
+            "area": row["area"],
+            "segmentation": {"size": [HEIGHT, WIDTH], "counts": row["rle"]},
         }
         for row in instances
-    ]  # fmt: skip
-    images = [{"id": row["image_id"], "file_name": f"{row['key']}.png", **size} for row in instances]
-    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "wheel"}]}
+    ]
+    images = [
+        {"id": row["image_id"], "file_name": f"{row['key']}.png", **size} for row in instances
+    ]
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "wheel"}],
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> Any:

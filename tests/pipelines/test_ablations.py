@@ -67,16 +67,21 @@ def test_each_row_trains_what_it_says() -> None:
     params = composed()
     base = params.train("nano").model_dump()
     expected: dict[str, dict[str, Any]] = {
-        "boundary_loss": {"loss_region": "boundary"}, "finetune_sam": {"feed": "online"},
-        "encoder_adapter": {"feed": "online"}, "lora_encoder": {"feed": "online"}, "sa1b": {"sources": ("sa1b",)},
+        "boundary_loss": {"loss_region": "boundary"},
+        "finetune_sam": {"feed": "online"},
+        "encoder_adapter": {"feed": "online"},
+        "lora_encoder": {"feed": "online"},
+        "sa1b": {"sources": ("sa1b",)},
         "no_dis": {"sources": ("thinobject5k", "fss1000", "ecssd", "msra10k", "duts")},
         "no_thinobject": {"sources": ("dis5k", "fss1000", "ecssd", "msra10k", "duts")},
         "no_dis_no_thinobject": {"sources": ("fss1000", "ecssd", "msra10k", "duts")},
-    }  # fmt: skip
+    }
     for name in params.models[1:]:
         found = params.train(name).model_dump()
         assert {k: v for k, v in found.items() if v != base[k]} == expected.get(name, {}), name
-    assert all(params.train(n).feed == "online" for n in params.models if changes_encoder(params, n))
+    assert all(
+        params.train(n).feed == "online" for n in params.models if changes_encoder(params, n)
+    )
 
 
 def changes_encoder(params: Params, name: str) -> bool:
@@ -86,9 +91,22 @@ def changes_encoder(params: Params, name: str) -> bool:
 
 
 TRAINED = {
-    "nano": {"hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature"},
+    "nano": {
+        "hf_token",
+        "hf_mlp",
+        "compress_vit_feat",
+        "embedding_encoder",
+        "embedding_maskfeature",
+    },
     "context_tokens": {"context_tokens"},
-    "hq_context_tokens": {"hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature", "context_tokens"},
+    "hq_context_tokens": {
+        "hf_token",
+        "hf_mlp",
+        "compress_vit_feat",
+        "embedding_encoder",
+        "embedding_maskfeature",
+        "context_tokens",
+    },
     "hq_times_output": {"hf_token", "hf_mlp"},
     "boundary_loss": {"hf_token", "hf_mlp"},
     "hq_mask_feature": {"hf_token", "hf_mlp"},
@@ -96,13 +114,20 @@ TRAINED = {
     "fusion_final": {"hf_token", "hf_mlp", "embedding_encoder"},
     "fusion_mask_final": {"hf_token", "hf_mlp", "embedding_encoder", "embedding_maskfeature"},
     "fusion_mask_early": {"hf_token", "hf_mlp", "compress_vit_feat", "embedding_maskfeature"},
-    "fpn_fusion": {"hf_token", "hf_mlp", "lateral_early", "lateral_final", "lateral_mask", "output"},
+    "fpn_fusion": {
+        "hf_token",
+        "hf_mlp",
+        "lateral_early",
+        "lateral_final",
+        "lateral_mask",
+        "output",
+    },
     "finetune_output_token": {"output_token", "output_mlp"},
     "finetune_decoder": {"mask_decoder"},
     "finetune_sam": {"image_encoder", "prompt_encoder", "mask_decoder"},
     "encoder_adapter": {"layers"},
     "lora_encoder": {"layers"},
-}  # fmt: skip
+}
 """Modules of the head whose parameters train, by row."""
 
 
@@ -114,7 +139,9 @@ def test_trainable_parameters_of_each_row(name: str) -> None:
     model = build_model(params.model(name).model_copy(update={"checkpoint": None}), seed=0)
     names = set(model.trainable())
     assert names, "something trains"
-    assert {n for n, p in model.named_parameters() if p.requires_grad} == {f"head.{n}" for n in names}
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == {
+        f"head.{n}" for n in names
+    }
     same = {
         "no_dis": "nano",
         "no_thinobject": "nano",
@@ -128,7 +155,12 @@ def test_trainable_parameters_of_each_row(name: str) -> None:
 def test_paper_rows_exist_for_every_row() -> None:
     for row in ROWS:
         table, _, system = row.paper.partition(": ")
-        cells = [("dis_vd", "mIoU"), (paper.HQ4_MEAN, "mIoU"), (paper.HQ4_MEAN, "mBIoU"), ("coco", "AP_B")]
+        cells = [
+            ("dis_vd", "mIoU"),
+            (paper.HQ4_MEAN, "mIoU"),
+            (paper.HQ4_MEAN, "mBIoU"),
+            ("coco", "AP_B"),
+        ]
         found = [paper.row_value(table, system, benchmark, metric) for benchmark, metric in cells]
         assert any(value is not None for value in found), row.paper
     assert paper.row_value("4", "Finetune SAM's decoder", "coco", "AP") == 19.5
@@ -143,16 +175,28 @@ def test_the_table_has_one_row_for_each_model(tmp_path: Path) -> None:
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "ablations").symlink_to(REPOSITORY / "configs" / "ablations")
     (tmp_path / "models" / "fusion_mask").mkdir(parents=True)
-    (tmp_path / "models" / "fusion_mask" / "meta.json").write_text(json.dumps({"n_parameters": 1234}))
+    (tmp_path / "models" / "fusion_mask" / "meta.json").write_text(
+        json.dumps({"n_parameters": 1234})
+    )
     results = [
         result(b, m, s, mIoU=v, mBIoU=v / 2)
         for b in paper.HQ4
-        for m, s, v in [("nano", "sam", 0.4), ("nano", "hq_token", 0.6), ("fusion_mask", "hq_token", 0.5)]
+        for m, s, v in [
+            ("nano", "sam", 0.4),
+            ("nano", "hq_token", 0.6),
+            ("fusion_mask", "hq_token", 0.5),
+        ]
     ]
     run = Run(tmp_path, composed().raw, results)
     found = report_ablations.rows(run)
-    assert [row.title for row in found] == ["SAM", "HQ-SAM", "fusion convolution on SAM's mask feature only"]
-    assert [row.values[:2] for row in found] == [pytest.approx((v, v / 2)) for v in (40.0, 60.0, 50.0)]
+    assert [row.title for row in found] == [
+        "SAM",
+        "HQ-SAM",
+        "fusion convolution on SAM's mask feature only",
+    ]
+    assert [row.values[:2] for row in found] == [
+        pytest.approx((v, v / 2)) for v in (40.0, 60.0, 50.0)
+    ]
     assert found[2].values[2:] == (None, None)
     assert found[2].parameters == 1234
     assert found[2].published[:2] == (87.8, 80.1)
@@ -160,7 +204,10 @@ def test_the_table_has_one_row_for_each_model(tmp_path: Path) -> None:
     assert len(csv) == 4
     assert csv[3].startswith("fusion_mask,fusion convolution on SAM's mask feature only,3: ")
     assert ",fusion_mask,1234,50.00,25.00,,,87.8" in csv[3]
-    assert "| fusion convolution on SAM's mask feature only | 1,234 | 50.0 |" in report_ablations.markdown(found)
+    assert (
+        "| fusion convolution on SAM's mask feature only | 1,234 | 50.0 |"
+        in report_ablations.markdown(found)
+    )
     only = Run(tmp_path, read_yaml(SAMPLE), [r for r in results if r.model == "nano"])  # type: ignore[arg-type]
     assert report_ablations.rows(only) == []
     assert report_ablations.context([], "tiny") == []
@@ -172,10 +219,16 @@ def test_the_samples_page_shows_the_committed_run_of_the_grid() -> None:
     light = {"light_hq"}  # needs weights that the sample does not have
     assert {row.model for row in rows} == (overlays - light) | {"nano"}
     assert all(value is not None and 0 <= value <= 100 for row in rows for value in row.values)
-    assert report_ablations.markdown(rows) in (REPOSITORY / "docs" / "ablations.md").read_text(encoding="utf-8")
+    assert report_ablations.markdown(rows) in (REPOSITORY / "docs" / "ablations.md").read_text(
+        encoding="utf-8"
+    )
     table = report_ablations.context([], "sample")[0]
     assert table["recorded"] == "hqsam repro ablations"
-    assert sum(group["span"] for group in table["groups"]) == len(table["columns"]) == len(table["lines"][0])
+    assert (
+        sum(group["span"] for group in table["groups"])
+        == len(table["columns"])
+        == len(table["lines"][0])
+    )
     assert len(table["lines"]) == len(rows)
     file = REPOSITORY / "pipelines" / "hqsam_pipelines" / "report" / "data" / "ablations_sample.csv"
     assert report_ablations.table_csv(rows) == file.read_text(encoding="utf-8")

@@ -60,7 +60,8 @@ def test_the_stage_of_the_digests_may_have_new_parameters(checkout: Path) -> Non
     for path in (checkout / "data" / "code").iterdir():
         (checkout / "kept" / path.name).write_bytes(path.read_bytes())
     code = (
-        "  code:\n    cmd: mkdir -p data/code && cp kept/* data/code\n    deps: [params.yaml]\n    outs: [data/code]\n"
+        "  code:\n    cmd: mkdir -p data/code && cp kept/* data/code\n    deps: [params.yaml]\n   "
+        " outs: [data/code]\n"
     )
     (checkout / "dvc.yaml").write_text(PIPELINE + code)
     assert run(checkout, "dvc", "repro", "-q").returncode == 0
@@ -70,15 +71,18 @@ def test_the_stage_of_the_digests_may_have_new_parameters(checkout: Path) -> Non
 
 
 def test_a_command_that_no_longer_repeats_its_own_names_is_accepted(checkout: Path) -> None:
-    new = (
-        PIPELINE
-        + "  three:\n    foreach: {a_b: 1, c: 1}\n    do:\n      cmd: touch three-${key}\n      outs: ['three-${key}']\n"
+    new = PIPELINE + (
+        "  three:\n    foreach: {a_b: 1, c: 1}\n    do:\n      cmd: touch three-${key}\n      "
+        "outs: ['three-${key}']\n"
     )
     (checkout / "dvc.yaml").write_text(new.replace("touch three-${key}", "touch three-${key} a_b"))
     assert run(checkout, "dvc", "repro", "-q").returncode == 0
     (checkout / "dvc.yaml").write_text(new)
     found = accept_code(checkout)
-    assert (found.accepted, found.left) == (["one", "two", "three@a_b"], {"three@c": "changed command"})
+    assert (found.accepted, found.left) == (
+        ["one", "two", "three@a_b"],
+        {"three@c": "changed command"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,9 @@ def test_a_command_that_no_longer_repeats_its_own_names_is_accepted(checkout: Pa
         ("dvc.yaml", PIPELINE.replace("cp one two", "cp -f one two"), "two", "changed command"),
     ],
 )
-def test_what_differs_in_more_than_code_runs_again(checkout: Path, file: str, text: str, stage: str, why: str) -> None:
+def test_what_differs_in_more_than_code_runs_again(
+    checkout: Path, file: str, text: str, stage: str, why: str
+) -> None:
     before = (checkout / "dvc.lock").read_text()
     (checkout / file).unlink()  # not through a link into DVC's cache
     (checkout / file).write_text(text)

@@ -34,7 +34,13 @@ def test_an_unknown_name_is_refused(words: list[str]) -> None:
 
 def test_every_script_is_found_and_every_helper_is_not() -> None:
     found = scripts()
-    assert {"metrics/boundary_ap", "metrics/growth", "metrics/import", "metrics/jf", "metrics/lvis"} <= found.keys()
+    assert {
+        "metrics/boundary_ap",
+        "metrics/growth",
+        "metrics/import",
+        "metrics/jf",
+        "metrics/lvis",
+    } <= found.keys()
     assert not {"metrics/programs", "metrics/workloads"} & found.keys()
     for name, path in found.items():
         text = path.read_text(encoding="utf-8")
@@ -59,7 +65,8 @@ def outcome(tmp_path: Path, body: str, size: str | None = None) -> list[Row]:
 
 def test_rows_come_back_and_a_missed_promise_is_seen(tmp_path: Path) -> None:
     body = (
-        "sys.exit(finish([Row.at_least('a', 9.5, 8), Row.at_least('b', 12, 20 if options.full else 0)], options.json))"
+        "sys.exit(finish([Row.at_least('a', 9.5, 8), Row.at_least('b', 12, 20 if options.full "
+        "else 0)], options.json))"
     )
     assert outcome(tmp_path, body) == [Row("a", "9.50 x", ">= 8 x", met=True), Row("b", "12.0 x")]
     assert outcome(tmp_path, body, "--full")[1] == Row("b", "12.0 x", ">= 20 x", met=False)

@@ -24,13 +24,27 @@ Here = Callable[..., subprocess.CompletedProcess[str]]
 def call(*words: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hqsam_pipelines.cli", *words]
     return subprocess.run(
-        command, cwd=cwd, env=environment(REPOSITORY), capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=cwd,
+        env=environment(REPOSITORY),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
 def test_help_is_quick_and_lists_every_command() -> None:
     begin = time.process_time()
-    assert set(cli.commands()) >= {"compare", "doctor", "predict", "profile", "repro", "score", "server"}
+    assert set(cli.commands()) >= {
+        "compare",
+        "doctor",
+        "predict",
+        "profile",
+        "repro",
+        "score",
+        "server",
+    }
     text = cli.usage()
     assert time.process_time() - begin < 0.5
     for name in cli.commands():
@@ -39,20 +53,33 @@ def test_help_is_quick_and_lists_every_command() -> None:
 
 
 def test_the_list_of_commands_imports_nothing_heavy() -> None:
-    code = "import sys; from hqsam_pipelines import cli; cli.run(['--help']); print(sorted(sys.modules))"
+    code = (
+        "import sys; from hqsam_pipelines import cli; cli.run(['--help']); "
+        "print(sorted(sys.modules))"
+    )
     done = run(REPOSITORY, "python", "-c", code)
     modules = set(ast.literal_eval(done.stdout.splitlines()[-1]))
     assert not modules & {"prefect", "dvc", "torch", "numpy", "pandas", "typer", "hqsam_metrics"}
 
 
 def test_numpy_starts_no_threads_of_its_own() -> None:
-    # A product as large as those of the fingerprints wakes them; as many processes as cores would then fight.
-    free = "import os; [os.environ.pop(n, None) for n in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS')]; "
+    # A product as large as those of the fingerprints wakes them; as many processes as cores would
+    # then fight.
+    free = (
+        "import os; [os.environ.pop(n, None) for n in ('OMP_NUM_THREADS', "
+        "'OPENBLAS_NUM_THREADS')]; "
+    )
     product = (
-        "import numpy as np; a = np.ones((512, 512), np.float32); a @ a; print(len(os.listdir('/proc/self/task')))"
+        "import numpy as np; a = np.ones((512, 512), np.float32); a @ a; "
+        "print(len(os.listdir('/proc/self/task')))"
     )
     alone = run(REPOSITORY, "python", "-c", free + product)
-    ours = run(REPOSITORY, "python", "-c", free + "from hqsam_pipelines.config import env; env.prepare(); " + product)
+    ours = run(
+        REPOSITORY,
+        "python",
+        "-c",
+        free + "from hqsam_pipelines.config import env; env.prepare(); " + product,
+    )
     assert int(ours.stdout) == 1
     assert int(alone.stdout) > 1 or len(os.sched_getaffinity(0)) == 1  # the setting is what did it
 
@@ -79,7 +106,9 @@ def test_outside_a_repository_is_one_message(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_library_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def absent(name: str, argv: object) -> object:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
@@ -90,7 +119,17 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch, caps
 
 def test_score_runs_without_the_rest_of_the_pipeline() -> None:
     """The base install has none of these; here they are made impossible to import."""
-    blocked = ["torch", "prefect", "dvc", "pandas", "pyarrow", "PIL", "yaml", "great_expectations", "ruamel"]
+    blocked = [
+        "torch",
+        "prefect",
+        "dvc",
+        "pandas",
+        "pyarrow",
+        "PIL",
+        "yaml",
+        "great_expectations",
+        "ruamel",
+    ]
     code = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
@@ -107,7 +146,9 @@ def checkout(tmp_path: Path) -> Path:
     root = bare_repository(tmp_path / "checkout")
     (root / "configs").mkdir()
     for name in ("sample", "tiny"):
-        (root / "configs" / f"{name}.yaml").write_bytes((REPOSITORY / "configs" / f"{name}.yaml").read_bytes())
+        (root / "configs" / f"{name}.yaml").write_bytes(
+            (REPOSITORY / "configs" / f"{name}.yaml").read_bytes()
+        )
     (root / "params.yaml").write_bytes((root / "configs" / "sample.yaml").read_bytes())
     git(root, "init", "-q")
     git(root, "add", "-A")
@@ -116,7 +157,9 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def here(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+def here(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Here:
     """Runs a command line in the checkout, in this process: most of a command's time is its imports."""
     monkeypatch.chdir(checkout)
     for name in os.environ.keys() - environment(REPOSITORY).keys():
@@ -130,7 +173,12 @@ def here(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def test_a_profile_is_a_diff_of_params_and_takes_its_outputs_away(checkout: Path) -> None:
-    for name in ("data/samples/dis5k", "data/samples/ecssd", "data/scores/lvis-nano", "data/scores/coco-nano"):
+    for name in (
+        "data/samples/dis5k",
+        "data/samples/ecssd",
+        "data/scores/lvis-nano",
+        "data/scores/coco-nano",
+    ):
         (checkout / name).mkdir(parents=True)
     (checkout / "reports" / "metrics").mkdir(parents=True)
     (checkout / "reports" / "metrics" / "lvis-nano.json").write_text("{}")
@@ -138,18 +186,24 @@ def test_a_profile_is_a_diff_of_params_and_takes_its_outputs_away(checkout: Path
     done = call("profile", "tiny", cwd=checkout)
     assert done.returncode == 0, done.stderr
     assert git(checkout, "diff", "--name-only").split() == ["params.yaml"]
-    assert (checkout / "params.yaml").read_bytes() == (checkout / "configs" / "tiny.yaml").read_bytes()
+    assert (checkout / "params.yaml").read_bytes() == (
+        checkout / "configs" / "tiny.yaml"
+    ).read_bytes()
     assert sorted(p.name for p in (checkout / "data" / "samples").iterdir()) == ["dis5k"]
     assert sorted(p.name for p in (checkout / "data" / "scores").iterdir()) == ["coco-nano"]
     assert not list((checkout / "reports" / "metrics").iterdir())
     assert "active already" in call("profile", "tiny", cwd=checkout).stdout
 
 
-def test_a_stage_that_reads_whole_folders_refuses_what_is_not_of_the_profile(checkout: Path) -> None:
+def test_a_stage_that_reads_whole_folders_refuses_what_is_not_of_the_profile(
+    checkout: Path,
+) -> None:
     (checkout / "data" / "samples" / "own_photos").mkdir(parents=True)
     command = [sys.executable, "-m", "hqsam_pipelines.stages.overlap"]
     kept = environment(REPOSITORY, HQSAM_HOST="0")
-    done = subprocess.run(command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert "data/samples/own_photos" in done.stderr
     assert "hqsam profile --prune" in done.stderr
@@ -171,12 +225,29 @@ def test_edits_of_params_are_not_lost(checkout: Path) -> None:
     assert "unknown profile 'papr'" in unknown.stderr
 
 
-def test_doctor_finds_this_checkout_well_and_names_what_is_not(checkout: Path, here: Here, tmp_path: Path) -> None:
+def test_doctor_finds_this_checkout_well_and_names_what_is_not(
+    checkout: Path, here: Here, tmp_path: Path
+) -> None:
     done = call("doctor", "--json", str(tmp_path / "doctor.json"))
-    levels = {f["what"]: f["level"] for f in json.loads((tmp_path / "doctor.json").read_text())["findings"]}
+    levels = {
+        f["what"]: f["level"]
+        for f in json.loads((tmp_path / "doctor.json").read_text())["findings"]
+    }
     assert done.returncode == 0, done.stdout
-    assert {"python", "libraries", "machine", "gpu", "params", "disk", "git", "dvc", "server"} <= set(levels)
-    (checkout / "params.yaml").write_text((checkout / "params.yaml").read_text().replace("epochs: ", "epocs: "))
+    assert {
+        "python",
+        "libraries",
+        "machine",
+        "gpu",
+        "params",
+        "disk",
+        "git",
+        "dvc",
+        "server",
+    } <= set(levels)
+    (checkout / "params.yaml").write_text(
+        (checkout / "params.yaml").read_text().replace("epochs: ", "epocs: ")
+    )
     broken = here("doctor")
     assert broken.returncode == 1
     assert "train.epocs" in broken.stdout
@@ -202,7 +273,10 @@ def test_doctor_misses_an_archive_of_the_user(checkout: Path, here: Here) -> Non
     path.write_text(path.read_text().replace("archives:\n", own, 1))
     done = here("doctor")
     assert done.returncode == 1
-    assert "own: put own.zip into the drop folder (file:///nowhere/own.zip is not there)" in done.stdout
+    assert (
+        "own: put own.zip into the drop folder (file:///nowhere/own.zip is not there)"
+        in done.stdout
+    )
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
@@ -217,7 +291,9 @@ def test_doctor_misses_the_gpu_that_the_profile_demands(checkout: Path, here: He
     assert "demands a GPU" not in here("doctor").stdout, "nothing trains"
 
 
-def test_an_output_that_is_a_folder_or_cannot_be_written_is_one_message(here: Here, tmp_path: Path) -> None:
+def test_an_output_that_is_a_folder_or_cannot_be_written_is_one_message(
+    here: Here, tmp_path: Path
+) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").write_text("")
     for target in ("taken", "file/x.json"):
@@ -231,7 +307,9 @@ def test_a_checkout_that_cannot_be_written_is_one_message(checkout: Path) -> Non
     (checkout / ".hqsam").write_text("a file where a folder must be")
     command = [sys.executable, "-m", "hqsam_pipelines.stages.code"]
     kept = environment(REPOSITORY)
-    done = subprocess.run(command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False
+    )
     for told in (done, call("repro", cwd=checkout)):
         assert told.returncode == 1
         assert "the folder cannot be made" in told.stderr and "Traceback" not in told.stderr
@@ -247,7 +325,9 @@ def test_a_checkout_that_cannot_be_written_is_one_message(checkout: Path) -> Non
 def test_a_given_server_that_does_not_answer_is_no_success(checkout: Path, verb: str) -> None:
     command = [sys.executable, "-m", "hqsam_pipelines.cli", "server", verb]
     kept = environment(REPOSITORY, PREFECT_API_URL="http://127.0.0.1:9/api")
-    done = subprocess.run(command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=checkout, env=kept, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1 and "does not answer" in done.stderr and not done.stdout
 
 

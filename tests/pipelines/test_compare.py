@@ -30,17 +30,23 @@ from tests.pipelines.report_repo import HQ4, Repo, digest
 
 ENVIRONMENT = {
     **os.environ,
-    "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "DVC_NO_ANALYTICS": "1",
-    "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org", "GIT_COMMITTER_NAME": "t",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_AUTHOR_NAME": "t",
+    "GIT_AUTHOR_EMAIL": "t@example.org",
+    "GIT_COMMITTER_NAME": "t",
     "GIT_COMMITTER_EMAIL": "t@example.org",
-}  # fmt: skip
+}
 
 
 Commits = tuple[Path, str, str]
 
 
 def run(root: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
     return done.stdout.strip()
 
@@ -67,7 +73,11 @@ def write_run(root: Path, *, strength: float, edit: Any = None) -> None:
             "cmd": "true",
             "outs": [
                 f"data/scores/{name}-nano",
-                *([f"data/benchmarks/{name}", f"data/predictions/{name}-nano"] if name in ("coco", "dis_vd") else []),
+                *(
+                    [f"data/benchmarks/{name}", f"data/predictions/{name}-nano"]
+                    if name in ("coco", "dis_vd")
+                    else []
+                ),
                 {f"reports/metrics/{name}-nano.json": {"cache": False}},
             ],
         }
@@ -137,13 +147,18 @@ def test_values_are_those_of_the_metrics_files(repository: Commits) -> None:
         metrics = json.loads(git(root, "show", f"{sha}:reports/metrics/coift-nano.json"))
         for result in metrics["results"]:
             for name, value in result["metrics"].items():
-                assert getattr(found["coift", result["system"], name], side) == pytest.approx(100 * value)
+                assert getattr(found["coift", result["system"], name], side) == pytest.approx(
+                    100 * value
+                )
 
 
 def test_ap_is_a_point_and_its_instances_are_tested(repository: Commits) -> None:
     root, first, second = repository
     rows = by_row(compare(root, first, second))
-    assert rows["coco", "hq_sum", "AP"].interval is None and rows["coco", "hq_sum", "AP"].verdict == "untested"
+    assert (
+        rows["coco", "hq_sum", "AP"].interval is None
+        and rows["coco", "hq_sum", "AP"].verdict == "untested"
+    )
     assert rows["coco", "hq_sum", "instance IoU"].interval is not None
     assert ("coco", "hq_sum", "APl") not in rows  # null on both sides
 
@@ -162,7 +177,10 @@ def test_ap_bootstrap_gives_ap_its_own_interval(repository: Commits) -> None:
         assert change.difference == by_row(plain)["coco", "hq_sum", metric].difference
         # The interval is built around the same point: both AP were computed again from masks.
         assert change.interval.mean == pytest.approx(change.difference, abs=1e-9)
-        assert change.interval.low <= change.difference <= change.interval.high and change.interval.clusters == 8
+        assert (
+            change.interval.low <= change.difference <= change.interval.high
+            and change.interval.clusters == 8
+        )
         assert change.verdict in ("better", "noise")
     assert by_row(found)["coco", "sam", "AP"].verdict == "same"
     assert by_row(found)["coco", "hq_sum", "AP50"].interval is None
@@ -176,7 +194,9 @@ def test_scores_without_matches_are_named(repository: Commits) -> None:
         found = compare(root, first, ap_bootstrap=True)
     finally:
         away.rename(file)
-    assert [note for note in found.notes if "coco-nano" in note and "before matches were kept" in note]
+    assert [
+        note for note in found.notes if "coco-nano" in note and "before matches were kept" in note
+    ]
     assert by_row(found)["coco", "hq_sum", "AP"].interval is None
 
 
@@ -206,7 +226,9 @@ def test_says_what_changed_in_the_inputs(repository: Commits) -> None:
     assert "data/scores/dis_vd-nano" in found.outputs
     assert [line.split(" ", 1)[1] for line in found.commits] == ["better head"]
     assert found.instances[0].system != "sam"
-    assert abs(found.instances[0].b - found.instances[0].a) >= abs(found.instances[-1].b - found.instances[-1].a)
+    assert abs(found.instances[0].b - found.instances[0].a) >= abs(
+        found.instances[-1].b - found.instances[-1].a
+    )
 
 
 def test_command_line_writes_json_and_html_and_gates(
@@ -218,7 +240,12 @@ def test_command_line_writes_json_and_html_and_gates(
     root, first, second = repository
     monkeypatch.chdir(root)
     out, page = tmp_path / "c.json", tmp_path / "c.html"
-    assert cli.run(["compare", first[:10], "--json", str(out), "--html", str(page), "--fail-on-regression"]) == 0
+    assert (
+        cli.run(
+            ["compare", first[:10], "--json", str(out), "--html", str(page), "--fail-on-regression"]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert "better head" not in text and "first run" in text and "Holm" in text and "better" in text
     assert "params seed: 0 → 1" in text
@@ -236,7 +263,9 @@ def test_page_names_the_model_where_there_are_several(repository: Commits) -> No
     root, first, second = repository
     found = compare(root, first, second)
     assert "DIS-VD (nano)" not in to_html(found)
-    twice = replace(found, changes=(*found.changes, *(replace(c, model="mine") for c in found.changes)))
+    twice = replace(
+        found, changes=(*found.changes, *(replace(c, model="mine") for c in found.changes))
+    )
     page = to_html(twice)
     for name in ("nano", "mine"):
         assert f"<td>DIS-VD ({name})</td>" in page and f"DIS-VD ({name}), gt box" in page
@@ -250,17 +279,33 @@ def test_page_shows_the_most_changed_masks_of_both_revisions(repository: Commits
     assert len(drawn) == 2 and all("DIS-VD" in p.caption for p in drawn)
     assert notes and all("dvc.lock" in note for note in notes)
     instance = next(i for i in found.instances if i.benchmark == "dis_vd")
-    with folders(found.a, "dis_vd", "nano", ()) as (_, a), folders(found.b, "dis_vd", "nano", None) as (truth, b):
+    with (
+        folders(found.a, "dis_vd", "nano", ()) as (_, a),
+        folders(found.b, "dis_vd", "nano", None) as (truth, b),
+    ):
         reader = SceneReader(
-            Run(truth.parents[2], found.b.params, found.b.results), lambda _: ((a, "hq_token"), (b, "hq_token"))
+            Run(truth.parents[2], found.b.params, found.b.results),
+            lambda _: ((a, "hq_token"), (b, "hq_token")),
         )
-        pick = Pick("dis_vd", "nano", "gt_box", instance.key, instance.cluster, instance.unit, 0, 0, BOUNDARY)
+        pick = Pick(
+            "dis_vd",
+            "nano",
+            "gt_box",
+            instance.key,
+            instance.cluster,
+            instance.unit,
+            0,
+            0,
+            BOUNDARY,
+        )
         scene = reader.read(pick)
     for mask, value in ((scene.sam, instance.a), (scene.hq, instance.b)):
         assert 100 * boundary_iou(pred=mask, target=scene.truth) == pytest.approx(value, abs=1e-6)
 
 
-def test_other_protocol_is_refused_and_a_missing_benchmark_is_named(repository: Commits, tmp_path: Path) -> None:
+def test_other_protocol_is_refused_and_a_missing_benchmark_is_named(
+    repository: Commits, tmp_path: Path
+) -> None:
     root, first, _ = repository
     clone = tmp_path / "clone"
     shutil.copytree(root, clone, symlinks=True)
@@ -293,7 +338,9 @@ def test_without_the_cache_points_remain_and_the_cure_is_named(
     assert all(c.verdict == "untested" for c in found.changes)
     change = by_row(found)["dis_vd", "hq_token", "mBIoU"]
     assert change.difference > 0
-    assert len(found.notes) == 2 and all("`dvc fetch --all-commits data/scores/" in note for note in found.notes)
+    assert len(found.notes) == 2 and all(
+        "`dvc fetch --all-commits data/scores/" in note for note in found.notes
+    )
     assert all(f"data/scores/{name}-nano" in found.notes[0] for name in (*HQ4, "coco", "davis"))
     monkeypatch.chdir(clone)
     assert cli.run(["compare", first, second, "--fail-on-regression"]) == 1
@@ -305,11 +352,14 @@ def test_reads_from_a_remote_when_the_cache_lacks_it(repository: Commits, tmp_pa
     source = tmp_path / "source"
     shutil.copytree(root, source, symlinks=True)
     dvc(source, "remote", "add", "--default", "store", str(tmp_path / "store"))
-    # `dvc push --all-commits` skips commits whose own config has no remote yet; the store has the cache's layout.
+    # `dvc push --all-commits` skips commits whose own config has no remote yet; the store has the
+    # cache's layout.
     (source / ".dvc/cache/files").rename(tmp_path / "store_files")
     (tmp_path / "store").mkdir()
     (tmp_path / "store_files").rename(tmp_path / "store/files")
-    lost = yaml.safe_load(git(source, "show", f"{first}:dvc.lock"))["stages"]["score-coift"]["outs"][0]["md5"]
+    lost = yaml.safe_load(git(source, "show", f"{first}:dvc.lock"))["stages"]["score-coift"][
+        "outs"
+    ][0]["md5"]
     (tmp_path / "store/files/md5" / lost[:2] / lost[2:]).unlink()
     found = compare(source, first, second)
     rows = by_row(found)
@@ -318,7 +368,9 @@ def test_reads_from_a_remote_when_the_cache_lacks_it(repository: Commits, tmp_pa
     assert len(found.notes) == 1 and "coift" in found.notes[0] and "remote" in found.notes[0]
 
 
-def test_errors_name_the_cure(repository: Commits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_the_cure(
+    repository: Commits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, first, _ = repository
     with pytest.raises(UserError, match="no such revision"):
         compare(root, "no-such-branch")

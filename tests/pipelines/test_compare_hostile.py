@@ -25,13 +25,22 @@ from tests.pipelines.working_copy import git
 
 PLACE = "reports/metrics/coift-nano.json"
 ITEM = {
-    "prompt_set": "gt_box", "system": "sam", "metrics": {"mIoU": 0.5}, "n_expected": 3, "n_scored": 3,
-    "protocol": {"metric": "masks"}, "protocol_hash": "ab12",
-}  # fmt: skip
+    "prompt_set": "gt_box",
+    "system": "sam",
+    "metrics": {"mIoU": 0.5},
+    "n_expected": 3,
+    "n_scored": 3,
+    "protocol": {"metric": "masks"},
+    "protocol_hash": "ab12",
+}
 METRICS: dict[str, Any] = {"benchmark": "coift", "model": "nano", "version": 1, "results": [ITEM]}
 OUT = {"path": "data/scores/coift-nano", "md5": "0" * 32 + ".dir"}
 LOCK = {"schema": "2.0", "stages": {"score@coift-nano": {"cmd": "x", "outs": [OUT]}}}
-PARAMS = {"seed": 0, "benchmarks": {"coift": {"score": {"output": "hq_token"}}}, "models": {"nano": {}}}
+PARAMS = {
+    "seed": 0,
+    "benchmarks": {"coift": {"score": {"output": "hq_token"}}},
+    "models": {"nano": {}},
+}
 SUBJECT = "a \\[/] \\\\[bold] \x1b[2J\u202e end\\"
 
 
@@ -40,12 +49,17 @@ def item(**changed: Any) -> bytes:
 
 
 def lock(**changed: Any) -> bytes:
-    return yaml.safe_dump({**LOCK, "stages": {"score@coift-nano": {"outs": [{**OUT, **changed}]}}}).encode()
+    return yaml.safe_dump(
+        {**LOCK, "stages": {"score@coift-nano": {"outs": [{**OUT, **changed}]}}}
+    ).encode()
 
 
 def aliases(levels: int = 6) -> bytes:
     """A million values by way of aliases; whoever builds them shares the lists, so they cost nothing."""
-    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels))]
+    lines = [
+        "a0: &a0 [x, x]",
+        *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)),
+    ]
     return "\n".join(lines).encode()
 
 
@@ -56,13 +70,25 @@ REFUSED = {
     "metrics: deep": (PLACE, b'{"results": ' + b"[" * 2000 + b"]" * 2000 + b"}"),
     "metrics: deep protocol": (PLACE, item(protocol=json.loads("[" * 60 + "]" * 60))),
     "metrics: nested protocol": (PLACE, item(protocol={"a": json.loads("[" * 60 + "]" * 60)})),
-    "metrics: a name that is a path": (PLACE, json.dumps({**METRICS, "benchmark": "../../x"}).encode()),
+    "metrics: a name that is a path": (
+        PLACE,
+        json.dumps({**METRICS, "benchmark": "../../x"}).encode(),
+    ),
     "metrics: a model that is a path": (PLACE, json.dumps({**METRICS, "model": "/tmp/x"}).encode()),
     "metrics: a system of two words": (PLACE, item(system="a b")),
     "metrics: NaN": (PLACE, json.dumps({**METRICS, "version": float("nan")}).encode()),
-    "metrics: endless count": (PLACE, item(n_expected=1).replace(b'"n_expected": 1', b'"n_expected": 1e999')),
-    "metrics: long number": (PLACE, item(n_expected=1).replace(b'"n_expected": 1', b'"n_expected": ' + b"9" * 4000)),
-    "metrics: results of another kind": (PLACE, json.dumps({**METRICS, "results": {"a": 1}}).encode()),
+    "metrics: endless count": (
+        PLACE,
+        item(n_expected=1).replace(b'"n_expected": 1', b'"n_expected": 1e999'),
+    ),
+    "metrics: long number": (
+        PLACE,
+        item(n_expected=1).replace(b'"n_expected": 1', b'"n_expected": ' + b"9" * 4000),
+    ),
+    "metrics: results of another kind": (
+        PLACE,
+        json.dumps({**METRICS, "results": {"a": 1}}).encode(),
+    ),
     "metrics: large": (PLACE, b" " * (strict.MAX_BYTES + 1)),
     "metrics: a strange file name": ("reports/metrics/a\n\x1bb.json", b"{}"),
     "lock: deep": ("dvc.lock", b"a: " + b"[" * 40 + b"]" * 40),
@@ -102,7 +128,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root.mkdir()
     git(root, "init", "-q")
     commit(
-        root, {PLACE: item(), "dvc.lock": yaml.safe_dump(LOCK).encode(), "params.yaml": yaml.safe_dump(PARAMS).encode()}
+        root,
+        {
+            PLACE: item(),
+            "dvc.lock": yaml.safe_dump(LOCK).encode(),
+            "params.yaml": yaml.safe_dump(PARAMS).encode(),
+        },
     )
     return root
 
@@ -133,7 +164,11 @@ def test_a_malformed_revision_is_one_message(repository: Path, name: str) -> Non
     with pytest.raises(UserError) as told:
         against_the_first(repository, place, content, lambda: compare(repository, "main", "HEAD"))
     text = str(told.value)
-    assert place.partition("\n")[0].partition("/")[0] in text and "\x1b" not in text and len(text) < 1000
+    assert (
+        place.partition("\n")[0].partition("/")[0] in text
+        and "\x1b" not in text
+        and len(text) < 1000
+    )
 
 
 @pytest.mark.parametrize("name", TAKEN)
@@ -147,7 +182,9 @@ def test_an_odd_revision_is_compared(repository: Path, name: str) -> None:
 
     against_the_first(repository, *TAKEN[name], act)
     text = out.getvalue()
-    assert r"a \[/] \\[bold] \x1b[2J\u202e end" + "\\" in text, "the subject, as it is, but for control characters"
+    assert r"a \[/] \\[bold] \x1b[2J\u202e end" + "\\" in text, (
+        "the subject, as it is, but for control characters"
+    )
     assert "\x1b" not in text and "passw0rd" not in text and "s1gned" not in text
 
 
@@ -165,10 +202,14 @@ def test_a_link_at_a_revision_is_not_followed(repository: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     "listing",
     [
-        b"no JSON", b"{}", b'[{"relpath": "../../evil", "md5": "%s"}]' % (b"0" * 32), b'[{"relpath": "/etc/x", "md5": "%s"}]' % (b"0" * 32),
-        b'[{"relpath": "instances.parquet", "md5": "../../x"}]', b"[" * 2000,
+        b"no JSON",
+        b"{}",
+        b'[{"relpath": "../../evil", "md5": "%s"}]' % (b"0" * 32),
+        b'[{"relpath": "/etc/x", "md5": "%s"}]' % (b"0" * 32),
+        b'[{"relpath": "instances.parquet", "md5": "../../x"}]',
+        b"[" * 2000,
     ],
-)  # fmt: skip
+)
 def test_a_listing_of_strangers_names_no_place_outside(repository: Path, listing: bytes) -> None:
     side = Repository(repository)
     place = repository / ".dvc/cache/files/md5/00" / ("0" * 30 + ".dir")
@@ -184,9 +225,14 @@ def test_a_table_of_strangers_has_the_columns_and_types_of_ours() -> None:
     import pandas as pd
 
     good = {
-        "prompt_set": ["gt_box"] * 2, "system": ["sam"] * 2, "key": ["a", "b"], "cluster": ["a", "b"], "unit": ["1", "1"],
-        "iou": [0.5, np.nan], "biou": [0.5, 0.4],
-    }  # fmt: skip
+        "prompt_set": ["gt_box"] * 2,
+        "system": ["sam"] * 2,
+        "key": ["a", "b"],
+        "cluster": ["a", "b"],
+        "unit": ["1", "1"],
+        "iou": [0.5, np.nan],
+        "biou": [0.5, 0.4],
+    }
 
     def read(**changed: Any) -> Any:
         table = io.BytesIO()

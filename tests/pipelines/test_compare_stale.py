@@ -52,7 +52,10 @@ def test_reports_without_their_lock_give_no_interval_of_another_run(
     (note,) = found.notes
     assert "are of another run than its metrics: commit dvc.lock together with reports/" in note
     assert all(name in note for name in RUNS)
-    assert by_row(compare(repository, "good", "whole"))["dis_vd", "hq_token", "mBIoU"].verdict == "worse"
+    assert (
+        by_row(compare(repository, "good", "whole"))["dis_vd", "hq_token", "mBIoU"].verdict
+        == "worse"
+    )
     monkeypatch.chdir(repository)
     assert cli.run(["compare", "good", "reports-only", "--fail-on-regression"]) == 1
     assert "no row could be tested" in capsys.readouterr().err
@@ -89,8 +92,14 @@ def test_parameters_that_changed_after_the_run_are_named(repository: Path) -> No
     git(repository, "checkout", "--quiet", "whole")
     assert compare(repository, "whole").notes == ()
     lock = yaml.safe_load((repository / "dvc.lock").read_text())
-    lock["stages"]["train@nano"] = {"cmd": "x", "params": {"params.yaml": {"models.nano": {"lr": "1e-05"}, "seed": 0}}}
-    lock["stages"]["train@gone"] = {"cmd": "x", "params": {"params.yaml": {"profile": "another", "models.gone": {}}}}
+    lock["stages"]["train@nano"] = {
+        "cmd": "x",
+        "params": {"params.yaml": {"models.nano": {"lr": "1e-05"}, "seed": 0}},
+    }
+    lock["stages"]["train@gone"] = {
+        "cmd": "x",
+        "params": {"params.yaml": {"profile": "another", "models.gone": {}}},
+    }
     (repository / "dvc.lock").write_text(yaml.safe_dump(lock))
     params = yaml.safe_load((repository / "params.yaml").read_text())
     params["models"]["nano"] = {"lr": 0.00001}
@@ -98,14 +107,28 @@ def test_parameters_that_changed_after_the_run_are_named(repository: Path) -> No
     assert compare(repository, "whole").notes == ()
     (repository / "params.yaml").write_text(yaml.safe_dump(params | {"seed": 5}))
     (note,) = compare(repository, "whole").notes
-    assert note.startswith("the metrics at workspace were made with other values of seed than its params.yaml has")
+    assert note.startswith(
+        "the metrics at workspace were made with other values of seed than its params.yaml has"
+    )
     git(repository, "commit", "--quiet", "-am", "edited")
     (note,) = compare(repository, "whole", "HEAD").notes
     assert note.startswith("the metrics at HEAD") and note.endswith("and commit what it changes")
 
 
 def test_equality_of_yaml_values() -> None:
-    for left, right in ((1e-05, "1e-05"), ([1, "a"], [1.0, "a"]), ({"a": None}, {"a": None}), ("0.10", "0.1")):
+    for left, right in (
+        (1e-05, "1e-05"),
+        ([1, "a"], [1.0, "a"]),
+        ({"a": None}, {"a": None}),
+        ("0.10", "0.1"),
+    ):
         assert _same(left, right)
-    for left, right in ((1, 2), ("a", "b"), ({"a": 1}, {"b": 1}), ([1], [1, 1]), (None, "0"), (True, "yes")):
+    for left, right in (
+        (1, 2),
+        ("a", "b"),
+        ({"a": 1}, {"b": 1}),
+        ([1], [1, 1]),
+        (None, "0"),
+        (True, "yes"),
+    ):
         assert not _same(left, right)

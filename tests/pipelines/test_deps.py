@@ -19,7 +19,9 @@ from tests.pipelines.working_copy import git, run
 GRAPH = codegraph.CodeGraph(REPOSITORY)
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
 DIGESTED = GRAPH.verbs()
-PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())[
+    "stages"
+]
 SOURCES = ("datasets", "hqsam", "metrics", "pipelines")
 
 
@@ -30,14 +32,22 @@ def body(verb: str) -> dict[str, Any]:
 
 
 def code_deps(verb: str) -> set[str]:
-    return {dep for dep in body(verb)["deps"] if dep.split("/")[0] in SOURCES or dep.startswith("data/code")}
+    return {
+        dep
+        for dep in body(verb)["deps"]
+        if dep.split("/")[0] in SOURCES or dep.startswith("data/code")
+    }
 
 
 def test_the_code_stage_reads_every_package_and_writes_the_digests_of_every_stage() -> None:
     assert set(DIGESTED) == set(VERBS) - {codegraph.STAGE}
-    folders = {(Path(folder) / package).as_posix() for package, folder in codegraph.PACKAGES.items()}
+    folders = {
+        (Path(folder) / package).as_posix() for package, folder in codegraph.PACKAGES.items()
+    }
     assert (
-        code_deps(codegraph.STAGE) | {"params.yaml"} == set(body(codegraph.STAGE)["deps"]) == folders | {"params.yaml"}
+        code_deps(codegraph.STAGE) | {"params.yaml"}
+        == set(body(codegraph.STAGE)["deps"])
+        == folders | {"params.yaml"}
     )
     assert body(codegraph.STAGE)["outs"] == ["data/code"]
 
@@ -55,7 +65,10 @@ def test_digests_and_own_files_cover_the_whole_import_graph(verb: str) -> None:
     for path in GRAPH.code_of(verb):
         parent = path.rpartition("/")[0]
         own = any(dep.rpartition("/")[0] == parent for dep in named)
-        through = verb == "predict" and parent in ("hqsam/model/backbones", "hqsam/model/variants")  # train has them
+        through = verb == "predict" and parent in (
+            "hqsam/model/backbones",
+            "hqsam/model/variants",
+        )  # train has them
         assert path in digested or own or through, path
 
 
@@ -64,7 +77,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this checkout's code with its digests written by the stage's real command."""
     root = tmp_path_factory.mktemp("sources")
     for name in git(REPOSITORY, "ls-files", "-co", "--exclude-standard").splitlines():
-        if name.split("/")[0] in (*SOURCES, "params.yaml", "dvc.yaml") and (REPOSITORY / name).exists():
+        if (
+            name.split("/")[0] in (*SOURCES, "params.yaml", "dvc.yaml")
+            and (REPOSITORY / name).exists()
+        ):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes((REPOSITORY / name).read_bytes())
     command(root)
@@ -90,7 +106,10 @@ def test_the_digests_are_those_of_the_files_and_the_same_bytes_each_time(sources
     before = written(sources)
     assert sorted(before) == DIGESTED
     for verb, text in before.items():
-        digests = {path: hashlib.sha256((sources / path).read_bytes()).hexdigest() for path in GRAPH.digested(verb)}
+        digests = {
+            path: hashlib.sha256((sources / path).read_bytes()).hexdigest()
+            for path in GRAPH.digested(verb)
+        }
         assert json.loads(text) == digests
         assert list(json.loads(text)) == sorted(digests)
     command(sources, PYTHONHASHSEED="7")
@@ -113,13 +132,18 @@ def test_the_digests_are_those_of_the_files_and_the_same_bytes_each_time(sources
         ("pipelines/hqsam_pipelines/stages/shard.py", {"shard"}),
         # Named in dvc.yaml for their own entry alone, found by name, plumbing, other commands:
         (
-            "datasets/hqsam_datasets/sources/dis5k.py datasets/hqsam_datasets/benchmarks/coco.py hqsam/model/variants/hq.py "
-            "pipelines/hqsam_pipelines/runner/progress.py pipelines/hqsam_pipelines/compare/comparison.py hqsam/refiners/grabcut.py "
+            "datasets/hqsam_datasets/sources/dis5k.py datasets/hqsam_datasets/benchmarks/coco.py "
+            "hqsam/model/variants/hq.py "
+            "pipelines/hqsam_pipelines/runner/progress.py "
+            "pipelines/hqsam_pipelines/compare/comparison.py hqsam/refiners/grabcut.py "
             "hqsam/systems/refined.py",
             set(),
         ),
         ("hqsam/systems/sam_hq.py", {"predict", "report"}),
-        ("datasets/hqsam_datasets/prompts/point.py", {"index", "validate", "augment", "train", "predict", "report"}),
+        (
+            "datasets/hqsam_datasets/prompts/point.py",
+            {"index", "validate", "augment", "train", "predict", "report"},
+        ),
     ],
 )
 def test_a_changed_file_moves_the_digests_of_the_stages_that_import_it(
@@ -128,7 +152,9 @@ def test_a_changed_file_moves_the_digests_of_the_stages_that_import_it(
     old = {sources / file: (sources / file).read_bytes() for file in name.split()}
     try:
         for file, text in old.items():
-            file.write_bytes(text + (b"\n{# a comment #}\n" if file.suffix == ".j2" else b"\n# a comment\n"))
+            file.write_bytes(
+                text + (b"\n{# a comment #}\n" if file.suffix == ".j2" else b"\n# a comment\n")
+            )
         before, after = written(sources), now(sources, tmp_path / "code")
         assert {verb for verb in before if after[verb] != before[verb]} == moved
     finally:
@@ -136,7 +162,9 @@ def test_a_changed_file_moves_the_digests_of_the_stages_that_import_it(
             file.write_bytes(text)
 
 
-def test_a_new_prompt_kind_or_system_moves_nothing_until_params_names_it(sources: Path, tmp_path: Path) -> None:
+def test_a_new_prompt_kind_or_system_moves_nothing_until_params_names_it(
+    sources: Path, tmp_path: Path
+) -> None:
     kind = sources / "datasets" / "hqsam_datasets" / "prompts" / "circle.py"
     params = sources / "params.yaml"
     before, old = written(sources), params.read_text()
@@ -145,13 +173,21 @@ def test_a_new_prompt_kind_or_system_moves_nothing_until_params_names_it(sources
         assert now(sources, tmp_path / "code") == before
         refined = "  grabcut: {kind: refined, of: sam, refiner: grabcut}\n"
         params.write_text(
-            f"{old.replace('views: 2,', 'views: 2, prompts: [box, circle],')}\nsystems:\n  sam: {{kind: sam_hq}}\n{refined}"
+            f"{old.replace('views: 2,', 'views: 2, prompts: [box, circle],')}\nsystems:\n  sam: "
+            f"{{kind: sam_hq}}\n{refined}"
         )
         after = now(sources, tmp_path / "code")
         assert {verb for verb in before if after[verb] != before[verb]} == {
-            "index", "validate", "augment", "train", "predict", "report",
-        }  # fmt: skip
-        assert {"hqsam/refiners/grabcut.py", "hqsam/systems/refined.py"} <= json.loads(after["predict"]).keys()
+            "index",
+            "validate",
+            "augment",
+            "train",
+            "predict",
+            "report",
+        }
+        assert {"hqsam/refiners/grabcut.py", "hqsam/systems/refined.py"} <= json.loads(
+            after["predict"]
+        ).keys()
         assert "params.yaml:systems" in json.loads(after["predict"])
         assert "params.yaml:systems" in json.loads(after["report"])
     finally:
@@ -167,13 +203,17 @@ def test_a_new_module_needs_no_edit_of_dvc_yaml(sources: Path, tmp_path: Path) -
         module.write_text("VALUE = 1\n")
         assert now(sources, tmp_path / "code") == before, "nobody imports it yet"
         user.write_bytes(old + b"\nfrom hqsam_datasets.overlap.new import VALUE\n")
-        assert "datasets/hqsam_datasets/overlap/new.py" in json.loads(now(sources, tmp_path / "code")["overlap"])
+        assert "datasets/hqsam_datasets/overlap/new.py" in json.loads(
+            now(sources, tmp_path / "code")["overlap"]
+        )
     finally:
         module.unlink()
         user.write_bytes(old)
 
 
-def test_a_file_that_is_no_python_holds_up_only_the_stages_that_import_it(sources: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_python_holds_up_only_the_stages_that_import_it(
+    sources: Path, tmp_path: Path
+) -> None:
     file = sources / "pipelines" / "hqsam_pipelines" / "report" / "html.py"
     before, old = written(sources), file.read_bytes()
     try:
@@ -187,7 +227,8 @@ def test_a_file_that_is_no_python_holds_up_only_the_stages_that_import_it(source
 
 
 @pytest.mark.parametrize(
-    "verb", ["fetch", "normalise", "index", "overlap", "validate", "shard", "augment", "score", "report"]
+    "verb",
+    ["fetch", "normalise", "index", "overlap", "validate", "shard", "augment", "score", "report"],
 )
 def test_static_imports_cover_what_really_gets_loaded(verb: str) -> None:
     """The graph is read from source text; here Python itself says which of our files an import of the stage's library loads."""
@@ -195,7 +236,8 @@ def test_static_imports_cover_what_really_gets_loaded(verb: str) -> None:
         "import importlib, sys; from hqsam_pipelines.runner import stage;"
         f"m = importlib.import_module('hqsam_pipelines.stages.{verb}');"
         "[importlib.import_module(name) for name in m.STAGE.imports];"
-        "print('\\n'.join(m.__file__ for n, m in sys.modules.items() if n.startswith('hqsam') and m.__file__))"
+        "print('\\n'.join(m.__file__ for n, m in sys.modules.items() if n.startswith('hqsam') and "
+        "m.__file__))"
     )
     done = run(REPOSITORY, "python", "-c", code)
     assert done.returncode == 0, done.stderr
@@ -226,11 +268,16 @@ def test_the_graph_sees_imports_inside_functions_and_not_those_for_types(tmp_pat
     for name in ("a", "b", "c"):
         (package / f"{name}.py").write_text("")
     (package / "stages" / "x.py").write_text(
-        "from typing import TYPE_CHECKING\nfrom hqsam_pipelines import a\nif TYPE_CHECKING:\n    from hqsam_pipelines import b\n"
+        "from typing import TYPE_CHECKING\nfrom hqsam_pipelines import a\nif TYPE_CHECKING:\n    "
+        "from hqsam_pipelines import b\n"
         "def f():\n    from ..c import thing\n"
     )
     prefix = "pipelines/hqsam_pipelines"
-    assert codegraph.CodeGraph(tmp_path).code_of("x") == {f"{prefix}/stages/x.py", f"{prefix}/a.py", f"{prefix}/c.py"}
+    assert codegraph.CodeGraph(tmp_path).code_of("x") == {
+        f"{prefix}/stages/x.py",
+        f"{prefix}/a.py",
+        f"{prefix}/c.py",
+    }
 
 
 def test_the_graph_follows_names_that_a_package_resolves_on_first_use(tmp_path: Path) -> None:
@@ -252,12 +299,19 @@ def test_every_dep_in_the_repository_exists(profile: str) -> None:
     for verb in VERBS:
         for dep in code_deps(verb) - {f"data/code/{verb}.json"}:
             section = {"normalise": "sources", "index": "benchmarks", "train": "models"}.get(verb)
-            items = [(name, params.raw[section][name]) for name in entries[section]] if section else [("", {})]
+            items = (
+                [(name, params.raw[section][name]) for name in entries[section]]
+                if section
+                else [("", {})]
+            )
             for key, item in items:
                 path = dep.replace("${key}", key)
                 for name in ("backbone", "kind", "variant"):
                     path = path.replace(f"${{item.{name}}}", str(item.get(name)))
-                assert path in tracked or any(name.startswith(f"{path}/") for name in tracked), (verb, path)
+                assert path in tracked or any(name.startswith(f"{path}/") for name in tracked), (
+                    verb,
+                    path,
+                )
 
 
 def test_each_command_runs_its_own_stage() -> None:

@@ -32,7 +32,9 @@ def named(root: Path) -> str | None:
     """The folder, as DVC reads it."""
     from dvc.config import Config
 
-    found: str | None = Config.load_file(str(root / ".dvc" / "config.local"))["core"].get("site_cache_dir")
+    found: str | None = Config.load_file(str(root / ".dvc" / "config.local"))["core"].get(
+        "site_cache_dir"
+    )
     return found
 
 
@@ -47,10 +49,15 @@ def test_set_up_puts_it_into_the_checkout_and_dvc_uses_it(root: Path) -> None:
     assert dvc_site.fault(root) is not None
     assert run(root, "python", "-m", "hqsam_pipelines.config.dvc_site").returncode == 0
     place = root / ".hqsam" / "dvc"
-    assert "remote = mine" in local(root) and "/mnt/store" in local(root) and named(root) == str(place)
+    assert (
+        "remote = mine" in local(root) and "/mnt/store" in local(root) and named(root) == str(place)
+    )
     assert run(root, "dvc", "status").returncode == 0
     assert list((place / "repo").iterdir())
-    assert stat.S_IMODE(place.stat().st_mode) == 0o700 and stat.S_IMODE(place.parent.stat().st_mode) == 0o700
+    assert (
+        stat.S_IMODE(place.stat().st_mode) == 0o700
+        and stat.S_IMODE(place.parent.stat().st_mode) == 0o700
+    )
     assert dvc_site.fault(root) is None
     assert not dvc_site.configure(root)
 
@@ -58,8 +65,12 @@ def test_set_up_puts_it_into_the_checkout_and_dvc_uses_it(root: Path) -> None:
 def test_our_own_commands_use_it_where_nothing_is_configured(root: Path) -> None:
     with dvc_site.open_repo(root) as repo:
         assert Path(repo.site_cache_dir).is_relative_to(root / ".hqsam" / "dvc")
-    done = run(root, sys.executable, "-m", "hqsam_pipelines.runner.dvc_run", "doctor", HQSAM_HOST="0")
-    assert f"Repo.site_cache_dir: {root / '.hqsam' / 'dvc'}" in done.stdout, done.stdout + done.stderr
+    done = run(
+        root, sys.executable, "-m", "hqsam_pipelines.runner.dvc_run", "doctor", HQSAM_HOST="0"
+    )
+    assert f"Repo.site_cache_dir: {root / '.hqsam' / 'dvc'}" in done.stdout, (
+        done.stdout + done.stderr
+    )
 
 
 def test_doctor_mends_it_and_says_so(root: Path) -> None:
@@ -70,7 +81,9 @@ def test_doctor_mends_it_and_says_so(root: Path) -> None:
     assert named(moved) == str(moved / ".hqsam" / "dvc")
 
 
-def test_a_place_of_the_users_stays_and_doctor_judges_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_of_the_users_stays_and_doctor_judges_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = root.parent / "mine"
     text = f"[core]\n    site_cache_dir = {mine}\n"
     (root / ".dvc" / "config.local").write_text(text)

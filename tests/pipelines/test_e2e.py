@@ -1,7 +1,8 @@
 """The real pipeline on the smallest profile, in temporary clones, through DVC, through `hqsam repro`, and as a deployment.
 
-One story in one test module: each step builds on the clone that the ones before left. It is in `make test` because nothing else
-runs all stages in the order and with the dependencies that a user gets; one whole run serves all its steps.
+One story in one test module: each step builds on the clone that the ones before left. It is in
+`make test` because nothing else runs all stages in the order and with the dependencies that a user
+gets; one whole run serves all its steps.
 """
 
 from __future__ import annotations
@@ -25,12 +26,31 @@ from tests import FULL, REPOSITORY
 from tests.pipelines.working_copy import clone, environment, git, run
 
 STAGES = (
-    "code", "fetch@dis5k", "fetch@coco", "normalise@dis5k", "index@dis_vd", "index@coco", "overlap", "validate", "shard",
-    "augment", "train@nano", "predict@dis_vd-nano", "predict@coco-nano", "score@dis_vd-nano", "score@coco-nano", "report",
-)  # fmt: skip
+    "code",
+    "fetch@dis5k",
+    "fetch@coco",
+    "normalise@dis5k",
+    "index@dis_vd",
+    "index@coco",
+    "overlap",
+    "validate",
+    "shard",
+    "augment",
+    "train@nano",
+    "predict@dis_vd-nano",
+    "predict@coco-nano",
+    "score@dis_vd-nano",
+    "score@coco-nano",
+    "report",
+)
 FOLDERS = ("data", "models", "reports")
-# What runs once more, side by side: short stages that read the same archive, two by two, or in `make test-all` all of them.
-AGAIN = STAGES if FULL else ("normalise@dis5k", "index@dis_vd", "index@coco", "score@dis_vd-nano", "score@coco-nano")
+# What runs once more, side by side: short stages that read the same archive, two by two, or in
+# `make test-all` all of them.
+AGAIN = (
+    STAGES
+    if FULL
+    else ("normalise@dis5k", "index@dis_vd", "index@coco", "score@dis_vd-nano", "score@coco-nano")
+)
 
 
 def password(root: Path) -> dict[str, str]:
@@ -48,7 +68,11 @@ def digests(root: Path) -> dict[str, str]:
     for folder in FOLDERS:
         for path in sorted((root / folder).rglob("*")):
             name = path.relative_to(root).as_posix()
-            if path.is_file() and not name.startswith("data/extracted/") and name != "reports/provenance.json":
+            if (
+                path.is_file()
+                and not name.startswith("data/extracted/")
+                and name != "reports/provenance.json"
+            ):
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
@@ -120,7 +144,13 @@ def test_4_every_run_is_on_the_server_with_the_name_of_its_data(first: Path) -> 
         "print(json.dumps([[r.name, r.state_type] for r in runs]))"
     )
     done = run(
-        first, "python", "-c", code, PREFECT_API_URL=found.api, PREFECT_HOME=str(server.home(first)), **password(first)
+        first,
+        "python",
+        "-c",
+        code,
+        PREFECT_API_URL=found.api,
+        PREFECT_HOME=str(server.home(first)),
+        **password(first),
     )
     runs = dict(json.loads(done.stdout.splitlines()[-1]))
     expected = {
@@ -135,20 +165,31 @@ def test_5_edits_run_what_depends_on_them_and_nothing_else(first: Path) -> None:
     code = module.read_text()
     [version] = re.findall(r"^VERSION = (\d+)$", code, re.MULTILINE)
     bumped = int(version) + 1
-    # The parameter alone: only this benchmark's score, then the report (and `code`, which looks at the names).
+    # The parameter alone: only this benchmark's score, then the report (and `code`, which looks at
+    # the names).
     set_version(first, "coco", bumped)
     done = run(first, "dvc", "status", "--json")
     assert set(json.loads(done.stdout)) == {"code", "score@coco-nano", "report"}
-    # The code, with it: scores and report, and never a prediction. An edit of what only starts and watches stages runs nothing more,
-    # and one of what a single stage imports runs that stage alone: its outputs stay, so nothing follows.
+    # The code, with it: scores and report, and never a prediction. An edit of what only starts and
+    # watches stages runs nothing more, and one of what a single stage imports runs that stage
+    # alone: its outputs stay, so nothing follows.
     module.write_text(code.replace(f"\nVERSION = {version}\n", f"\nVERSION = {bumped}\n"))
-    for name in ("pipelines/hqsam_pipelines/runner/progress.py", "datasets/hqsam_datasets/prepare/shards.py"):
+    for name in (
+        "pipelines/hqsam_pipelines/runner/progress.py",
+        "datasets/hqsam_datasets/prepare/shards.py",
+    ):
         assert (first / name).is_file()
         with (first / name).open("a") as file:
             file.write("\n# nothing\n")
     done = run(first, "dvc", "repro")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert sorted(ran(done.stdout)) == ["code", "report", "score@coco-nano", "score@dis_vd-nano", "shard"]
+    assert sorted(ran(done.stdout)) == [
+        "code",
+        "report",
+        "score@coco-nano",
+        "score@dis_vd-nano",
+        "shard",
+    ]
 
 
 def test_5b_back_at_earlier_code_dvc_knows_the_earlier_results(first: Path) -> None:
@@ -174,7 +215,11 @@ def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path) -> Non
     shutil.copytree(first, second, symlinks=True, ignore=shutil.ignore_patterns(".hqsam"))
     without(second, AGAIN)
     # One server is enough.
-    given = {"PREFECT_API_URL": server.ensure(first).api, "PREFECT_HOME": str(server.home(first)), **password(first)}
+    given = {
+        "PREFECT_API_URL": server.ensure(first).api,
+        "PREFECT_HOME": str(server.home(first)),
+        **password(first),
+    }
     try:
         done = run(second, "hqsam", "repro", timeout=400, **given)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -182,7 +227,9 @@ def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path) -> Non
         ours, theirs = digests(second), digests(first)
         assert set(ours) == set(theirs)
         assert [name for name in ours if ours[name] != theirs[name]] == []
-        locks = [yaml.safe_load((root / "dvc.lock").read_text())["stages"] for root in (second, first)]
+        locks = [
+            yaml.safe_load((root / "dvc.lock").read_text())["stages"] for root in (second, first)
+        ]
         assert locks[0] == locks[1]
     finally:
         host_client.stop(second)
@@ -191,7 +238,9 @@ def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path) -> Non
 def test_7_switching_profiles_back_brings_the_outputs_back(first: Path) -> None:
     before = digests(first)
     assert run(first, "hqsam", "profile", "sample").returncode == 0
-    shutil.rmtree(first / "models" / "nano")  # a persistent output: DVC's own repro would train again
+    shutil.rmtree(
+        first / "models" / "nano"
+    )  # a persistent output: DVC's own repro would train again
     done = run(first, "hqsam", "profile", "tiny")
     assert done.returncode == 0, done.stderr
     assert "restored models/nano" in done.stdout
@@ -219,7 +268,10 @@ def test_7_a_second_clone_has_nothing_to_do_after_a_pull(first: Path, tmp_path: 
     found = run(second, "hqsam", "compare", "HEAD", "--json", str(tmp_path / "same.json"))
     assert found.returncode == 0, found.stderr
     content = json.loads((tmp_path / "same.json").read_text())
-    assert content["notes"] == [] and {row["verdict"] for row in content["rows"]} == {"same", "untested"}
+    assert content["notes"] == [] and {row["verdict"] for row in content["rows"]} == {
+        "same",
+        "untested",
+    }
 
 
 def test_8_bad_input_is_one_message_a_failed_run_and_nothing_half_written(first: Path) -> None:
@@ -235,7 +287,9 @@ def test_8_bad_input_is_one_message_a_failed_run_and_nothing_half_written(first:
     assert "val2017.zip" in done.stderr
     assert "Traceback" not in done.stderr
     assert digests(first) == before
-    if not FULL:  # what is missing is told by the tests of `hqsam.model`; this is one more start of torch
+    if (
+        not FULL
+    ):  # what is missing is told by the tests of `hqsam.model`; this is one more start of torch
         return
     missing = (first / "params.yaml").read_text().replace("nano.safetensors", "absent.safetensors")
     (first / "params.yaml").write_text(missing)
@@ -262,20 +316,45 @@ def test_9_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> 
     old = page.read_bytes()
     place = server.ensure(first, idle_minutes=5)
     extra = {
-        "PREFECT_API_URL": place.api, "PREFECT_HOME": str(server.home(first)), "HQSAM_CHECKOUT": str(first),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", **password(first),
-    }  # fmt: skip
+        "PREFECT_API_URL": place.api,
+        "PREFECT_HOME": str(server.home(first)),
+        "HQSAM_CHECKOUT": str(first),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        **password(first),
+    }
     assert (
-        run(first, "prefect", "--no-prompt", "work-pool", "create", "hqsam", "--type", "process", **extra).returncode
+        run(
+            first,
+            "prefect",
+            "--no-prompt",
+            "work-pool",
+            "create",
+            "hqsam",
+            "--type",
+            "process",
+            **extra,
+        ).returncode
         == 0
     )
     deployed = run(first, "prefect", "--no-prompt", "deploy", "--name", "nightly", **extra)
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     with (first / ".hqsam" / "worker.log").open("wb") as log:
         words = ["prefect", "worker", "start", "--pool", "hqsam", "--name", "test"]
-        worker = subprocess.Popen(words, cwd=first.parent, env=environment(first, **extra), stdout=log, stderr=log)
+        worker = subprocess.Popen(
+            words, cwd=first.parent, env=environment(first, **extra), stdout=log, stderr=log
+        )
     try:
-        started = run(first, "prefect", "deployment", "run", "reproduce/nightly", "--watch", timeout=240, **extra)
+        started = run(
+            first,
+            "prefect",
+            "deployment",
+            "run",
+            "reproduce/nightly",
+            "--watch",
+            timeout=240,
+            **extra,
+        )
         log_text = (first / ".hqsam" / "worker.log").read_text()[-4000:]
         assert started.returncode == 0, started.stdout[-2000:] + started.stderr[-2000:] + log_text
         assert "Completed" in started.stdout, started.stdout[-2000:] + log_text
@@ -283,7 +362,9 @@ def test_9_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> 
         worker.terminate()
         try:
             worker.wait(20)
-        except subprocess.TimeoutExpired:  # Prefect's worker may hang on a web socket; its run is over
+        except (
+            subprocess.TimeoutExpired
+        ):  # Prefect's worker may hang on a web socket; its run is over
             worker.kill()
             worker.wait(20)
     assert page.read_bytes() != old

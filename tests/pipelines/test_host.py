@@ -20,7 +20,13 @@ from hqsam_base.locks import is_held
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import host_client
 from tests import REPOSITORY
-from tests.pipelines.working_copy import NOBODY, as_another_user, bare_repository, environment, needs_root
+from tests.pipelines.working_copy import (
+    NOBODY,
+    as_another_user,
+    bare_repository,
+    environment,
+    needs_root,
+)
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the stage host is for Linux; elsewhere stages run in place"
@@ -95,7 +101,9 @@ def start(root: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
     kept["PYTHONPATH"] = os.pathsep.join([str(root), kept["PYTHONPATH"]])
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", CALL, str(root), *words]
-    return subprocess.Popen(command, env=kept, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, env=kept, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def call(root: Path, *words: str, text: str = "", **extra: str) -> tuple[int, str, str]:

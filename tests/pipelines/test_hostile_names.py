@@ -25,8 +25,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "notes" / "mine").write_text("years of work")
     (root / ".gitignore").write_text((root / ".gitignore").read_text() + "/notes\n")
     params = (root / "params.yaml").read_text()
-    params = params.replace("archives:\n", f"archives:\n  {NAME!r}: {{files: [{{name: a.zip}}]}}\n", 1)
-    params = params.replace("sources:\n", "sources:\n  ../../notes: {kind: folder, archive: x}\n", 1)
+    params = params.replace(
+        "archives:\n", f"archives:\n  {NAME!r}: {{files: [{{name: a.zip}}]}}\n", 1
+    )
+    params = params.replace(
+        "sources:\n", "sources:\n  ../../notes: {kind: folder, archive: x}\n", 1
+    )
     (root / "params.yaml").write_text(params)
     return root
 
@@ -34,7 +38,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "command",
     [
-        ("dvc", "repro", "--single-item", f"fetch@{NAME}"),  # first: a failed `code` takes data/code with it
+        (
+            "dvc",
+            "repro",
+            "--single-item",
+            f"fetch@{NAME}",
+        ),  # first: a failed `code` takes data/code with it
         ("dvc", "repro"),
         ("hqsam", "repro"),
         ("hqsam", "repro", "--accept-code"),
@@ -42,10 +51,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("python", "-m", "hqsam_pipelines.stages.fetch", NAME),
     ],
 )
-def test_it_is_refused_before_anything_is_run_or_taken_away(checkout: Path, command: tuple[str, ...]) -> None:
+def test_it_is_refused_before_anything_is_run_or_taken_away(
+    checkout: Path, command: tuple[str, ...]
+) -> None:
     done = run(checkout, *command, HQSAM_HOST="0")
     assert done.returncode != 0
-    assert "bad name 'x; touch hacked; true'" in done.stdout + done.stderr, done.stdout + done.stderr
+    assert "bad name 'x; touch hacked; true'" in done.stdout + done.stderr, (
+        done.stdout + done.stderr
+    )
     assert "params.yaml" in done.stdout + done.stderr
     assert not list(checkout.rglob("hacked"))
     assert (checkout / "notes" / "mine").exists()

@@ -31,7 +31,10 @@ SCORE = "python -m hqsam_pipelines.cli score masks --pred pred --gt gt --json ou
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout whose only DVC stage is a scoring of two committed masks."""
     root = clone(tmp_path_factory.mktemp("checkouts") / "first")
-    stage = f"stages:\n  score:\n    cmd: {SCORE}\n    deps: [metrics/hqsam_metrics, pred, gt]\n    outs: [out.json]\n"
+    stage = (
+        f"stages:\n  score:\n    cmd: {SCORE}\n    deps: [metrics/hqsam_metrics, pred, gt]\n    "
+        f"outs: [out.json]\n"
+    )
     (root / "dvc.yaml").write_text(stage)
     mask = np.zeros((20, 30), np.uint8)
     mask[5:15, 5:15] = 255
@@ -51,7 +54,9 @@ def python(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = next(folder.glob("lib/python*/site-packages"))
     # PEP 660: what pip calls, without its copy of the build tools.
     build = "import sys; from setuptools import build_meta; build_meta.build_editable(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(folder)], cwd=first, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", build, str(folder)], cwd=first, check=True, capture_output=True
+    )
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(site)
     libraries = [entry for entry in sys.path if entry.endswith("site-packages")]
@@ -79,14 +84,26 @@ def call(python: Path, root: Path, *words: str, **extra: str) -> subprocess.Comp
     """Run the environment's interpreter in a checkout as README says: no PYTHONPATH, the environment first on PATH."""
     dropped = ("PREFECT_", "HQSAM_", "DVC_", "COVERAGE_", "PYTEST_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    kept |= {"PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]]), "HQSAM_HOST": "0", **extra}
+    kept |= {
+        "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]]),
+        "HQSAM_HOST": "0",
+        **extra,
+    }
     return subprocess.run(
-        [python, *words], cwd=root, env=kept, capture_output=True, text=True, timeout=120, check=False
+        [python, *words],
+        cwd=root,
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
 SCRIPT = "from hqsam_pipelines.cli import main; main()"  # what pip writes into bin/hqsam
-FLOW = "from hqsam_pipelines.reproduce import reproduce; reproduce.fn(['none'])"  # what a worker does
+FLOW = (
+    "from hqsam_pipelines.reproduce import reproduce; reproduce.fn(['none'])"  # what a worker does
+)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +123,10 @@ def test_an_entry_point_runs_the_code_of_the_checkout_that_it_is_called_in(
     words: tuple[str, ...], packages: str, python: Path, first: Path, second: Path
 ) -> None:
     env.make_state_dir(second)
-    with locked(server.lock_path(second)), locked(server.lock_path(second).with_name("host.lock")):  # neither stays
+    with (
+        locked(server.lock_path(second)),
+        locked(server.lock_path(second).with_name("host.lock")),
+    ):  # neither stays
         done = call(python, second, *words)
     for package in packages.split():
         assert f"{MARK}: hqsam_{package}" in done.stderr, done.stderr
@@ -115,7 +135,9 @@ def test_an_entry_point_runs_the_code_of_the_checkout_that_it_is_called_in(
     assert "stages.code" not in words[1] or METRIC in json.loads(written.read_text())
 
 
-def test_a_changed_metric_is_what_a_worktree_and_an_experiment_run(python: Path, first: Path, second: Path) -> None:
+def test_a_changed_metric_is_what_a_worktree_and_an_experiment_run(
+    python: Path, first: Path, second: Path
+) -> None:
     run = call(python, first, "-m", "dvc", "repro", "-q")
     assert run.returncode == 0, run.stderr
     assert json.loads((first / "out.json").read_text())["metrics"]["mIoU"] == 1.0
@@ -127,24 +149,43 @@ def test_a_changed_metric_is_what_a_worktree_and_an_experiment_run(python: Path,
         experiment = call(python, first, "-m", "dvc", "exp", "run", "--temp")
     finally:
         (first / METRIC).write_bytes(whole)
-    assert experiment.returncode != 0 and f"RuntimeError: {MARK}" in experiment.stderr + experiment.stdout
+    assert (
+        experiment.returncode != 0
+        and f"RuntimeError: {MARK}" in experiment.stderr + experiment.stdout
+    )
 
 
 def test_every_program_of_the_packages_asks_whose_code_it_runs() -> None:
-    files = {path for folder in own_code.packages(REPOSITORY).values() for path in folder.rglob("*.py")}
-    programs = {path: path.read_text() for path in files if '__name__ == "__main__"' in path.read_text()}
-    asked = [path for path, text in programs.items() if "own_code.use" in text or "main(STAGE, " in text]
+    files = {
+        path for folder in own_code.packages(REPOSITORY).values() for path in folder.rglob("*.py")
+    }
+    programs = {
+        path: path.read_text() for path in files if '__name__ == "__main__"' in path.read_text()
+    }
+    asked = [
+        path for path, text in programs.items() if "own_code.use" in text or "main(STAGE, " in text
+    ]
     assert sorted(programs) == sorted(asked) and len(programs) > 15
 
 
-def test_doctor_names_the_checkout_that_is_installed(python: Path, first: Path, second: Path) -> None:
-    line = [line for line in call(python, second, "-c", SCRIPT, "doctor").stdout.splitlines() if " code " in line]
+def test_doctor_names_the_checkout_that_is_installed(
+    python: Path, first: Path, second: Path
+) -> None:
+    line = [
+        line
+        for line in call(python, second, "-c", SCRIPT, "doctor").stdout.splitlines()
+        if " code " in line
+    ]
     assert line and line[0].startswith("WARN") and f"of {first}" in line[0]
 
 
 @needs_root
-@pytest.mark.parametrize("place", [".", "dvc.yaml", "params.yaml", "pipelines", "pipelines/hqsam_pipelines"])
-def test_another_users_repository_above_the_folder_gives_no_code(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    "place", [".", "dvc.yaml", "params.yaml", "pipelines", "pipelines/hqsam_pipelines"]
+)
+def test_another_users_repository_above_the_folder_gives_no_code(
+    tmp_path: Path, place: str
+) -> None:
     """As in a folder below /tmp, where any user can put these files."""
     root = bare_repository(tmp_path / "root")
     package = root / "pipelines" / "hqsam_pipelines"
@@ -157,15 +198,21 @@ def test_another_users_repository_above_the_folder_gives_no_code(tmp_path: Path,
     assert caught.value.file == str(root / place) and caught.value.cure and sys.path == before
 
 
-def test_packages_that_stay_mixed_are_refused_with_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_stay_mixed_are_refused_with_both_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = bare_repository(tmp_path / "checkout")
-    assert not own_code.use(root)  # a repository without the project's packages runs what is installed
+    assert not own_code.use(
+        root
+    )  # a repository without the project's packages runs what is installed
     (root / "hqsam").mkdir()
     (root / "hqsam" / "__init__.py").touch()
     with pytest.raises(UserError, match="the package hqsam comes from") as caught:
         own_code.refuse_foreign(root)
     assert caught.value.file == str(root / "hqsam") and "PYTHONPATH" in str(caught.value.cure)
-    (root / "dvc.yaml").unlink()  # no repository: the current folder must not mix with what is installed
+    (
+        root / "dvc.yaml"
+    ).unlink()  # no repository: the current folder must not mix with what is installed
     monkeypatch.chdir(root)
     monkeypatch.syspath_prepend(root)
     monkeypatch.delitem(sys.modules, "hqsam", raising=False)

@@ -23,7 +23,8 @@ SOURCES: dict[str, dict[str, Any]] = {
     "own_labels": {"kind": "label_maps", "images": "photos", "masks": "labels"},
     "own_coco": {"kind": "coco_json", "images": "photos", "annotations": "instances.json"},
 }
-if FULL:  # every kind is read in tests/datasets/sources/test_own.py; here it is DVC that reads the entries
+# every kind is read in tests/datasets/sources/test_own.py; here it is DVC that reads the entries
+if FULL:
     SOURCES |= {
         "own_folder": {"kind": "folder", "images": "photos", "masks": "masks"},
         "own_lvis": {"kind": "lvis_json", "images": "photos", "annotations": "lvis.json"},
@@ -47,7 +48,9 @@ def annotation_file(image: dict[str, Any]) -> str:
         {
             "images": [{"id": 1, "height": 48, "width": 64, **image}],
             "categories": [{"id": 1, "name": "bird"}],
-            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": BOX}],
+            "annotations": [
+                {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": BOX}
+            ],
         }
     )
 
@@ -62,7 +65,9 @@ def pack(path: Path) -> None:
         archive.writestr("masks/a.png", png(labels * 255))
         archive.writestr("labels/a.png", png(labels))
         archive.writestr("instances.json", annotation_file({"file_name": "a.png"}))
-        archive.writestr("lvis.json", annotation_file({"coco_url": "http://nowhere.test/photos/a.png"}))
+        archive.writestr(
+            "lvis.json", annotation_file({"coco_url": "http://nowhere.test/photos/a.png"})
+        )
 
 
 def change(path: Path) -> None:
@@ -79,9 +84,13 @@ def own(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Pa
     shutil.copytree(database, server.home(root))
     pack(folder / "own.zip")
     params = yaml.safe_load((root / "params.yaml").read_text())
-    params["archives"]["own"] = {"files": [{"name": "own.zip", "urls": [(folder / "own.zip").as_uri()]}]}
+    params["archives"]["own"] = {
+        "files": [{"name": "own.zip", "urls": [(folder / "own.zip").as_uri()]}]
+    }
     params["archives"]["brought"] = {"files": [{"name": "own.zip", "urls": ["drop://own.zip"]}]}
-    params["sources"] |= {name: {"archive": "own", "expected": 1, **entry} for name, entry in SOURCES.items()}
+    params["sources"] |= {
+        name: {"archive": "own", "expected": 1, **entry} for name, entry in SOURCES.items()
+    }
     params["benchmarks"]["own_test"] = BENCHMARK
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     yield root
@@ -110,12 +119,19 @@ def test_dvc_repro_takes_an_entry_of_each_kind(own: Path) -> None:
     stages = [*(f"normalise@{name}" for name in SOURCES), "index@own_test"]
     done = run(own, "dvc", "repro", *stages)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert set(re.findall(r"Running stage '([^']+)'", done.stdout)) - {"code"} == {"fetch@own", *stages}
+    assert set(re.findall(r"Running stage '([^']+)'", done.stdout)) - {"code"} == {
+        "fetch@own",
+        *stages,
+    }
     for name in SOURCES:
         result = json.loads((own / "data" / "samples" / name / "normalise.json").read_text())
         assert (result["source"], result["n_samples"], result["n_rejects"]) == (name, 1, 0)
     found = json.loads((own / "data" / "benchmarks" / "own_test" / "index.json").read_text())
-    assert (found["benchmark"], found["n_images"], found["n_prompts"]) == ("own_test", 1, {"gt_box": 1})
+    assert (found["benchmark"], found["n_images"], found["n_prompts"]) == (
+        "own_test",
+        1,
+        {"gt_box": 1},
+    )
     change(own.parent / "own.zip")
     said = " ".join(run(own, "hqsam", "doctor").stdout.split())
     assert f"own: {own.parent / 'own.zip'} is newer than what was fetched" in said

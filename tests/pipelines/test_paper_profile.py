@@ -1,9 +1,11 @@
 """The paper profiles with small archives in the published layouts, under the published names, in a drop folder.
 
-Only what the size decides is changed, digests, lengths and counts, and mirrors of optional files are left out.
-Everything else (archives, file names, layouts, adapters, prompt sets, what nobody can download) is as in `hqsam profile paper`.
-`make test` takes a part of the sets through DVC: it is there because a mistake in the profile costs a user days of downloads, and
-other tests run every adapter on its own. `make test-all` takes all of them.
+Only what the size decides is changed, digests, lengths and counts, and mirrors of optional files
+are left out. Everything else (archives, file names, layouts, adapters, prompt sets, what nobody can
+download) is as in `hqsam profile paper`.
+`make test` takes a part of the sets through DVC: it is there because a mistake in the profile costs
+a user days of downloads, and other tests run every adapter on its own. `make test-all` takes all of
+them.
 """
 
 from __future__ import annotations
@@ -39,12 +41,17 @@ SAMPLE: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "sample.yaml")
 PAPER: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())
 ORIGINALS: dict[str, Any] = yaml.safe_load(overlays.compose(REPOSITORY, "paper_originals"))
 BY_HAND = {
-    name: [file["name"] for file in entry["files"] if any(url.startswith("drop://") for url in file["urls"])]
+    name: [
+        file["name"]
+        for file in entry["files"]
+        if any(url.startswith("drop://") for url in file["urls"])
+    ]
     for name, entry in PAPER["archives"].items()
 }
 
 
-# Sets with files that nobody can download, with and without which an index can be made, and sources whose images they share.
+# Sets with files that nobody can download, with and without which an index can be made, and sources
+# whose images they share.
 PART = {
     "archives": ("dis5k", "thin_object_detection", "coco", "uvo", "big", "hq_ytvis"),
     "sources": ("dis5k", "thinobject5k"),
@@ -54,7 +61,11 @@ PART = {
 
 def part(profile: dict[str, Any]) -> dict[str, Any]:
     """The profile with some of its sets, or with all of them."""
-    return profile if FULL else profile | {k: {n: profile[k][n] for n in names} for k, names in PART.items()}
+    return (
+        profile
+        if FULL
+        else profile | {k: {n: profile[k][n] for n in names} for k, names in PART.items()}
+    )
 
 
 def quiet(done: int, total: int, what: str) -> None:
@@ -63,7 +74,9 @@ def quiet(done: int, total: int, what: str) -> None:
 
 def small(profile: dict[str, Any]) -> dict[str, Any]:
     """The profile without what only files of the real size can pass."""
-    text = json.dumps({**profile, "archives": {k: v for k, v in profile["archives"].items() if k != "sam_vit_l"}})
+    text = json.dumps(
+        {**profile, "archives": {k: v for k, v in profile["archives"].items() if k != "sam_vit_l"}}
+    )
     found: dict[str, Any] = json.loads(text)
     for name, entry in found["archives"].items():
         for file in entry["files"]:
@@ -74,7 +87,10 @@ def small(profile: dict[str, Any]) -> dict[str, Any]:
     for name, entry in found["sources"].items():
         entry["expected"] = SAMPLE["sources"][name]["expected"]
     for name, entry in found["benchmarks"].items():
-        entry["index"] = {**entry["index"], "expected_images": SAMPLE["benchmarks"][name]["index"]["expected_images"]}
+        entry["index"] = {
+            **entry["index"],
+            "expected_images": SAMPLE["benchmarks"][name]["index"]["expected_images"],
+        }
     return found
 
 
@@ -84,9 +100,13 @@ def drop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drop")
     for name, entry in PAPER["archives"].items():
         for file in entry["files"] if name != "sam_vit_l" else ():
-            published = file["urls"][0].rpartition("/")[2] if "only_named_in" in file else file["name"]
+            published = (
+                file["urls"][0].rpartition("/")[2] if "only_named_in" in file else file["name"]
+            )
             (folder / name).mkdir(exist_ok=True)
-            shutil.copy2(fetched(name) / published, folder / name)  # made once, for the data tests, too
+            shutil.copy2(
+                fetched(name) / published, folder / name
+            )  # made once, for the data tests, too
     return folder
 
 
@@ -109,7 +129,9 @@ def paper(tmp_path: Path, database: Path, drop: Path) -> Iterator[Path]:
 
 
 def index_of(root: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((root / "data" / "benchmarks" / name / "index.json").read_bytes())
+    found: dict[str, Any] = json.loads(
+        (root / "data" / "benchmarks" / name / "index.json").read_bytes()
+    )
     return found
 
 
@@ -118,15 +140,18 @@ def test_the_profile_and_one_command_give_shards_without_the_sets_that_nobody_ca
 ) -> None:
     beforehand = run(paper, "hqsam", "doctor").stdout
     assert (
-        "uvo: without uvo_videos_sparse_frames.zip, UVO_frame_val.json, uvo_instances_results.json what needs them is left"
-        in beforehand
+        "uvo: without uvo_videos_sparse_frames.zip, UVO_frame_val.json, "
+        "uvo_instances_results.json what needs them is left" in beforehand
     )
     done = run(paper, "dvc", "repro", "shard", timeout=280)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     # Shown: licences, and for each file that is missing where it comes from and where it goes.
     assert "dis5k: licence: DIS5K terms of use" in done.stdout
     assert "sign in at https://youtube-vos.org/dataset/vis/" in done.stdout
-    assert f"{paper}/data/drop/uvo/\n        uvo_videos_sparse_frames.zip\n        UVO_frame_val.json" in done.stdout
+    assert (
+        f"{paper}/data/drop/uvo/\n        uvo_videos_sparse_frames.zip\n        UVO_frame_val.json"
+        in done.stdout
+    )
     # Every training image is there, and the gates say what they did not see.
     shards = json.loads((paper / "data" / "shards" / "index.json").read_bytes())
     overlap = json.loads((paper / "data" / "overlap" / "overlap.json").read_bytes())
@@ -137,9 +162,12 @@ def test_the_profile_and_one_command_give_shards_without_the_sets_that_nobody_ca
     assert set(profile["benchmarks"]) - {"hq_ytvis", "uvo"} <= set(overlap["by_benchmark"])
     # COCO's images take part in the overlap gate although there are no boxes to predict from.
     assert overlap["by_benchmark"]["coco"] and overlap["by_benchmark"]["big"]
-    assert index_of(paper, "coco")["prompt_sets"] == [] and index_of(paper, "big")["prompt_sets"] == ["gt_box"]
+    assert index_of(paper, "coco")["prompt_sets"] == [] and index_of(paper, "big")[
+        "prompt_sets"
+    ] == ["gt_box"]
     assert "nothing to do" not in done.stdout.lower()
-    if not FULL:  # what a person brings later runs half of the stages again; test_own_data.py has the small case
+    # what a person brings later runs half of the stages again; test_own_data.py has the small case
+    if not FULL:
         return
     # What a person brings later comes in by force with DVC, by itself with `hqsam repro`.
     assert "up to date" in run(paper, "dvc", "repro", "shard").stdout
@@ -148,15 +176,22 @@ def test_the_profile_and_one_command_give_shards_without_the_sets_that_nobody_ca
     assert done.returncode == 0, done.stdout[-2000:]
     done = run(paper, "hqsam", "repro", "shard", "--from-dir", str(drop), timeout=280)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert index_of(paper, "uvo")["n_images"] == SAMPLE["benchmarks"]["uvo"]["index"]["expected_images"]
+    assert (
+        index_of(paper, "uvo")["n_images"]
+        == SAMPLE["benchmarks"]["uvo"]["index"]["expected_images"]
+    )
     assert index_of(paper, "coco")["n_prompts"]["detector_box"] > 0
     assert index_of(paper, "big")["prompt_sets"] == ["coarse_mask", "gt_box"]
-    assert "not_compared" not in json.loads((paper / "data" / "overlap" / "overlap.json").read_bytes())
+    assert "not_compared" not in json.loads(
+        (paper / "data" / "overlap" / "overlap.json").read_bytes()
+    )
 
 
 @pytest.mark.parametrize("name", overlays.names(REPOSITORY))
 def test_overlays_make_valid_profiles(name: str, tmp_path: Path) -> None:
-    assert Params.of(yaml.safe_load(overlays.compose(REPOSITORY, name)), tmp_path / name).check() > 30
+    assert (
+        Params.of(yaml.safe_load(overlays.compose(REPOSITORY, name)), tmp_path / name).check() > 30
+    )
     assert overlays.compose(REPOSITORY, name) == overlays.compose(REPOSITORY, name)
 
 
@@ -172,7 +207,11 @@ def test_an_overlay_without_a_base_is_named(tmp_path: Path) -> None:
 
 def member(repack: zipfile.ZipFile, folder: str) -> dict[str, bytes]:
     """File name to bytes of one folder of a repack."""
-    found = [name for name in repack.namelist() if f"/{name}".rpartition("/")[0].endswith(folder) and name[-1] != "/"]
+    found = [
+        name
+        for name in repack.namelist()
+        if f"/{name}".rpartition("/")[0].endswith(folder) and name[-1] != "/"
+    ]
     return {name.rpartition("/")[2]: repack.read(name) for name in found}
 
 
@@ -185,12 +224,17 @@ def packed(path: Path, files: dict[str, bytes]) -> None:
 
 def split(files: dict[str, bytes], images: str, masks: str) -> dict[str, bytes]:
     """Pairs of one flat folder in two folders."""
-    return {f"{masks if name.endswith('.png') else images}/{name}": data for name, data in files.items()}
+    return {
+        f"{masks if name.endswith('.png') else images}/{name}": data for name, data in files.items()
+    }
 
 
 def fss_classes(files: dict[str, bytes]) -> dict[str, bytes]:
     """`abe's_flyingfish_3.jpg` as `fewshot_data/fewshot_data/abe's_flyingfish/3.jpg`."""
-    return {"fewshot_data/fewshot_data/{}/{}".format(*name.rsplit("_", 1)): data for name, data in files.items()}
+    return {
+        "fewshot_data/fewshot_data/{}/{}".format(*name.rsplit("_", 1)): data
+        for name, data in files.items()
+    }
 
 
 def originals(drop: Path, out: Path) -> None:
@@ -198,7 +242,9 @@ def originals(drop: Path, out: Path) -> None:
     repack = zipfile.ZipFile(drop / "cascade_psp" / "cascade_psp.zip")
     thin = zipfile.ZipFile(drop / "thin_object_detection" / "thin_object_detection.zip")
     shutil.copytree(drop / "dis5k", out / "dis5k_original")
-    train, test = ({**member(thin, f"images_{s}"), **member(thin, f"masks_{s}")} for s in ("train", "test"))
+    train, test = (
+        {**member(thin, f"images_{s}"), **member(thin, f"masks_{s}")} for s in ("train", "test")
+    )
     files = split({**train, **test}, "ThinObject5K/images", "ThinObject5K/masks")
     for name, some in (("train", train), ("test", test)):
         lines = sorted(file for file in some if file.endswith(".png"))
@@ -207,7 +253,10 @@ def originals(drop: Path, out: Path) -> None:
     packed(out / "fss_original" / "fewshot_data.zip", fss_classes(member(repack, "/fss_all")))
     both = split(member(repack, "/ecssd"), "images", "ground_truth_mask")
     for name in ("images", "ground_truth_mask"):
-        packed(out / "ecssd_original" / f"{name}.zip", {k: v for k, v in both.items() if k.startswith(f"{name}/")})
+        packed(
+            out / "ecssd_original" / f"{name}.zip",
+            {k: v for k, v in both.items() if k.startswith(f"{name}/")},
+        )
     msra = split(member(repack, "/MSRA_10K"), "MSRA10K_Imgs_GT/Imgs", "MSRA10K_Imgs_GT/Imgs")
     packed(out / "msra10k_original" / "MSRA10K_Imgs_GT.zip", msra)
     for name in ("DUTS-TR", "DUTS-TE"):
@@ -230,7 +279,9 @@ def test_a_source_from_its_own_authors_gives_the_samples_of_the_repack(
         root = extracted(place, tmp_path / "extracted")
         out = tmp_path / "samples" / entry["archive"]
         options = SourceOptions.model_validate(entry)
-        found.append(normalise(name, root=root, out=out, options=options, progress=quiet, workers=1))
+        found.append(
+            normalise(name, root=root, out=out, options=options, progress=quiet, workers=1)
+        )
     assert found[0]["n_samples"] == found[1]["n_samples"] == SAMPLE["sources"][name]["expected"]
     assert found[0]["rejects_by_reason"] == found[1]["rejects_by_reason"]
 
@@ -240,7 +291,11 @@ def test_doctor_names_the_downloads_without_a_digest(tmp_path: Path) -> None:
     specs = {name: params.archive(name) for name in params.archives}
     [found] = doctor._digests(tmp_path, specs)
     assert found.level == "warn" and "without encryption: lvis/train2017.tar" in found.detail
-    assert "big/BIG.zip" in found.detail and "dis5k" not in found.detail and "val2017" not in found.detail
+    assert (
+        "big/BIG.zip" in found.detail
+        and "dis5k" not in found.detail
+        and "val2017" not in found.detail
+    )
     names = re.findall(r"(\w+/[\w.-]+)[,\s]", found.detail.partition(" will be")[0] + " ")
     first_use.add(tmp_path / first_use.FILE, dict.fromkeys(names, "0" * 64))
     assert list(doctor._digests(tmp_path, specs)) == []
@@ -248,4 +303,7 @@ def test_doctor_names_the_downloads_without_a_digest(tmp_path: Path) -> None:
     record = {"files": [{"name": "BIG.zip", "sha256": "1" * 64}]}
     atomic.write_json(tmp_path / "data/archives/big/fetch.json", record)
     [found] = doctor._digests(tmp_path, specs)
-    assert found.level == "fail" and "data/archives/big/BIG.zip has another digest than in" in found.detail
+    assert (
+        found.level == "fail"
+        and "data/archives/big/BIG.zip has another digest than in" in found.detail
+    )

@@ -12,7 +12,14 @@ import pytest
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import schema
-from hqsam_pipelines.config.params import FILE_NAMES, OPTIONS, Params, check_names, options_class, read_yaml
+from hqsam_pipelines.config.params import (
+    FILE_NAMES,
+    OPTIONS,
+    Params,
+    check_names,
+    options_class,
+    read_yaml,
+)
 from tests import REPOSITORY
 from tests.pipelines.working_copy import run
 
@@ -45,11 +52,14 @@ def test_the_active_profile_is_the_sample() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"a: {b: 1\nc: 2\n", b"a: 2024-13-45\n", b"a: !!int x\n", b"a: \xff\n", b"a: " + b"[" * 1500]
+    "content",
+    [b"a: {b: 1\nc: 2\n", b"a: 2024-13-45\n", b"a: !!int x\n", b"a: \xff\n", b"a: " + b"[" * 1500],
 )
 def test_what_is_no_yaml_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "params.yaml").write_bytes(content)
-    with pytest.raises(UserError, match=r"(?s)^not readable as YAML: .*params\.yaml.*cure: mend that place"):
+    with pytest.raises(
+        UserError, match=r"(?s)^not readable as YAML: .*params\.yaml.*cure: mend that place"
+    ):
         read_yaml(tmp_path / "params.yaml")
 
 
@@ -62,7 +72,11 @@ def test_an_address_without_a_bucket_is_one_message_with_the_cure(section: str) 
             next(iter(raw["archives"].values()))["files"][0]["urls"] = ["s3:///x.zip"]
 
     told = message(change)
-    assert "names no bucket" in told and f"key: {section}." in told and "cure: write it like s3://BUCKET/" in told
+    assert (
+        "names no bucket" in told
+        and f"key: {section}." in told
+        and "cure: write it like s3://BUCKET/" in told
+    )
 
 
 HOSTILE = [
@@ -120,35 +134,103 @@ def test_options_are_frozen() -> None:
         (lambda r: r.update(seed="zero"), ["found 'zero' (str)", "key: seed", "a whole number"]),
         (lambda r: r.update(seed=True), ["found True (bool)", "key: seed"]),
         (lambda r: r.pop("train"), ["missing", "key: train"]),
-        (lambda r: r["train"].update(epoch=3), ["unknown key 'epoch'", "key: train.epoch", "did you mean epochs"]),
-        (lambda r: r["train"].update(lr="fast"), ["found 'fast' (str)", "key: train.lr", "a number"]),
+        (
+            lambda r: r["train"].update(epoch=3),
+            ["unknown key 'epoch'", "key: train.epoch", "did you mean epochs"],
+        ),
+        (
+            lambda r: r["train"].update(lr="fast"),
+            ["found 'fast' (str)", "key: train.lr", "a number"],
+        ),
         (lambda r: r["train"].update(feed="cache"), ["key: train.feed", "one of: cached, online"]),
-        (lambda r: r["train"].update(epochs=-1), ["key: train.epochs", "greater than or equal to 0"]),
-        (lambda r: r["models"]["nano"].update(backbone="nanno"), ["unknown backbone 'nanno'", "models.nano.backbone"]),
-        (lambda r: r["sources"]["dis5k"].update(archive="dis5"), ["unknown archive 'dis5'", "sources.dis5k.archive", "dis5k"]),
+        (
+            lambda r: r["train"].update(epochs=-1),
+            ["key: train.epochs", "greater than or equal to 0"],
+        ),
+        (
+            lambda r: r["models"]["nano"].update(backbone="nanno"),
+            ["unknown backbone 'nanno'", "models.nano.backbone"],
+        ),
+        (
+            lambda r: r["sources"]["dis5k"].update(archive="dis5"),
+            ["unknown archive 'dis5'", "sources.dis5k.archive", "dis5k"],
+        ),
         (lambda r: r["sources"]["dis5k"].pop("archive"), ["missing", "key: sources.dis5k.archive"]),
-        (lambda r: r["sources"]["dis5k"].pop("kind"), ["missing", "key: sources.dis5k.kind", "kind: dis5k"]),
-        (lambda r: r["sources"]["dis5k"].update(kind="foldr"), ["'foldr'", "key: sources.dis5k.kind", "did you mean folder?"]),
+        (
+            lambda r: r["sources"]["dis5k"].pop("kind"),
+            ["missing", "key: sources.dis5k.kind", "kind: dis5k"],
+        ),
+        (
+            lambda r: r["sources"]["dis5k"].update(kind="foldr"),
+            ["'foldr'", "key: sources.dis5k.kind", "did you mean folder?"],
+        ),
         (lambda r: r["benchmarks"]["coco"].pop("score"), ["missing", "key: benchmarks.coco.score"]),
-        (lambda r: r["benchmarks"]["coco"].pop("kind"), ["missing", "key: benchmarks.coco.kind", "kind: coco"]),
-        (lambda r: r["benchmarks"]["coco"].update(kind="foldr"), ["'foldr'", "key: benchmarks.coco.kind", "did you mean folder"]),
-        (lambda r: r["benchmarks"]["coco"]["score"].update(metric="masks"), ["not for this set", "coco.score.metric", "metric: coco"]),
-        (lambda r: r["benchmarks"].update(ecssd=r["benchmarks"]["coift"]), ["a source is called ecssd", "key: benchmarks.ecssd"]),
-        (lambda r: r["benchmarks"]["coco"].update(kind="lvis"), ["published set", "key: benchmarks.coco.kind"]),
-        (lambda r: r["benchmarks"]["coco"]["index"].update(masks="m"), ["only own data", "benchmarks.coco.index.masks"]),
-        (lambda r: r["benchmarks"]["coco"].update(scores={}), ["unknown key 'scores'", "did you mean score"]),
-        (lambda r: r["benchmarks"]["coco"]["score"].update(metric="cocoo"), ["benchmarks.coco.score", "cocoo"]),
-        (lambda r: r["benchmarks"]["coco"]["score"].update(max_det=1), ["benchmarks.coco.score.max_det", "did you mean max_dets"]),
-        (lambda r: r["benchmarks"]["coco"]["score"].update(output="hq"), ["unknown system 'hq'", "coco.score.output", "hq_sum"]),
-        (lambda r: r["benchmarks"]["coco"]["score"].update(max_dets="many"), ["score.max_dets", "found 'many' (str)"]),
-        (lambda r: r["benchmarks"]["coco"]["predict"].update(resize="crop"), ["benchmarks.coco.predict.resize", "stretch"]),
-        (lambda r: r["archives"]["dis5k"]["files"][0].update(url="x"), ["key: archives.dis5k.files.0.url", "did you mean urls"]),
+        (
+            lambda r: r["benchmarks"]["coco"].pop("kind"),
+            ["missing", "key: benchmarks.coco.kind", "kind: coco"],
+        ),
+        (
+            lambda r: r["benchmarks"]["coco"].update(kind="foldr"),
+            ["'foldr'", "key: benchmarks.coco.kind", "did you mean folder"],
+        ),
+        (
+            lambda r: r["benchmarks"]["coco"]["score"].update(metric="masks"),
+            ["not for this set", "coco.score.metric", "metric: coco"],
+        ),
+        (
+            lambda r: r["benchmarks"].update(ecssd=r["benchmarks"]["coift"]),
+            ["a source is called ecssd", "key: benchmarks.ecssd"],
+        ),
+        (
+            lambda r: r["benchmarks"]["coco"].update(kind="lvis"),
+            ["published set", "key: benchmarks.coco.kind"],
+        ),
+        (
+            lambda r: r["benchmarks"]["coco"]["index"].update(masks="m"),
+            ["only own data", "benchmarks.coco.index.masks"],
+        ),
+        (
+            lambda r: r["benchmarks"]["coco"].update(scores={}),
+            ["unknown key 'scores'", "did you mean score"],
+        ),
+        (
+            lambda r: r["benchmarks"]["coco"]["score"].update(metric="cocoo"),
+            ["benchmarks.coco.score", "cocoo"],
+        ),
+        (
+            lambda r: r["benchmarks"]["coco"]["score"].update(max_det=1),
+            ["benchmarks.coco.score.max_det", "did you mean max_dets"],
+        ),
+        (
+            lambda r: r["benchmarks"]["coco"]["score"].update(output="hq"),
+            ["unknown system 'hq'", "coco.score.output", "hq_sum"],
+        ),
+        (
+            lambda r: r["benchmarks"]["coco"]["score"].update(max_dets="many"),
+            ["score.max_dets", "found 'many' (str)"],
+        ),
+        (
+            lambda r: r["benchmarks"]["coco"]["predict"].update(resize="crop"),
+            ["benchmarks.coco.predict.resize", "stretch"],
+        ),
+        (
+            lambda r: r["archives"]["dis5k"]["files"][0].update(url="x"),
+            ["key: archives.dis5k.files.0.url", "did you mean urls"],
+        ),
         (lambda r: r["archives"].update({"Dis-5K": {}}), ["bad name 'Dis-5K'", "lower-case"]),
-        (lambda r: r["sources"].update(x=3), ["expected a mapping, found 3 (int)", "key: sources.x"]),
-        (lambda r: r["quality"].update(fg_fraction=0.5), ["key: quality.fg_fraction", "a list of a number"]),
+        (
+            lambda r: r["sources"].update(x=3),
+            ["expected a mapping, found 3 (int)", "key: sources.x"],
+        ),
+        (
+            lambda r: r["quality"].update(fg_fraction=0.5),
+            ["key: quality.fg_fraction", "a list of a number"],
+        ),
     ],
-)  # fmt: skip
-def test_a_mistake_names_file_key_and_cure(change: Callable[[dict[str, Any]], object], parts: list[str]) -> None:
+)
+def test_a_mistake_names_file_key_and_cure(
+    change: Callable[[dict[str, Any]], object], parts: list[str]
+) -> None:
     text = message(change)
     for part in parts:
         assert part in text, text
@@ -193,7 +275,8 @@ def test_every_section_has_its_own_options_class() -> None:
 def test_a_fetch_stage_does_not_import_torch() -> None:
     code = (
         "import sys; from pathlib import Path; from hqsam_pipelines.config.params import Params;"
-        f"p = Params.load(Path({str(SAMPLE)!r})); p.archive('dis5k'); p.source('dis5k'); p.index('coco'); p.score('coco');"
+        f"p = Params.load(Path({str(SAMPLE)!r})); p.archive('dis5k'); p.source('dis5k'); "
+        f"p.index('coco'); p.score('coco');"
         "sys.exit('torch' in sys.modules)"
     )
     assert run(REPOSITORY, "python", "-c", code).returncode == 0
@@ -229,5 +312,7 @@ def test_plain_dataclasses_are_checked_as_strictly(values: dict[str, object], pa
 
 
 def test_plain_dataclasses_get_tuples() -> None:
-    built = schema.build(_Example, {"count": 2, "rates": [1, 2.5]}, file=Path("params.yaml"), key="s")
+    built = schema.build(
+        _Example, {"count": 2, "rates": [1, 2.5]}, file=Path("params.yaml"), key="s"
+    )
     assert built == _Example(2, (1, 2.5))

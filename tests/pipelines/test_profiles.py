@@ -51,11 +51,15 @@ def test_only_what_the_cache_holds_is_removed_and_the_rest_comes_back(project: P
     write(project / profiles.ASIDE / "reports" / "metrics" / "big-nano.json", "older ones")
     taken, back = switch(project, "tiny")
     assert [line.split(" (")[0] for line in taken] == [
-        "put aside data/archives/big", "put aside data/samples/duts", "removed data/samples/ecssd",
+        "put aside data/archives/big",
+        "put aside data/samples/duts",
+        "removed data/samples/ecssd",
         "put aside reports/metrics/big-nano.json",
-    ]  # fmt: skip
+    ]
     assert back == [] and profiles.leftovers(project) == []
-    assert sorted(p.name for p in (project / "data" / "samples").iterdir() if p.is_dir()) == ["dis5k"]
+    assert sorted(p.name for p in (project / "data" / "samples").iterdir() if p.is_dir()) == [
+        "dis5k"
+    ]
     taken, back = switch(project, "sample")
     assert taken == []
     names = ("data/archives/big", "data/samples/duts", "reports/metrics/big-nano.json")
@@ -73,7 +77,9 @@ def test_weights_of_the_user_stay(project: Path) -> None:
     text = (project / "configs" / "sample.yaml").read_text()
     old = "checkpoint: hqsam/model/backbones/nano.safetensors"
     assert old in text
-    (project / "params.yaml").write_text(text.replace(old, "checkpoint: models/own_base/model.safetensors"))
+    (project / "params.yaml").write_text(
+        text.replace(old, "checkpoint: models/own_base/model.safetensors")
+    )
     assert profiles.leftovers(project) == [Path("models/of_another_run")]
     assert len(list(profiles.prune(project))) == 1
     assert (project / "models" / "sam_own.pth").exists()
@@ -91,7 +97,10 @@ def test_no_switch_under_a_running_stage(project: Path) -> None:
     folder.mkdir(exist_ok=True)
     write(project / "data" / "scores" / "coco-another" / "scores.json", "{}")
     with locked(folder / "train-nano.lock"):
-        for call in (lambda: profiles.switch(project, "tiny"), lambda: list(profiles.prune(project))):
+        for call in (
+            lambda: profiles.switch(project, "tiny"),
+            lambda: list(profiles.prune(project)),
+        ):
             with pytest.raises(UserError, match="a stage is running: train-nano"):
                 call()
     assert (project / "data" / "scores" / "coco-another").exists()

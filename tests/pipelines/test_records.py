@@ -14,7 +14,9 @@ from tests import REPOSITORY
 from tests.pipelines.working_copy import bare_repository, environment, git, run
 
 
-def test_progress_prints_a_line_now_and_then_and_nothing_for_quick_work(monkeypatch: object) -> None:
+def test_progress_prints_a_line_now_and_then_and_nothing_for_quick_work(
+    monkeypatch: object,
+) -> None:
     quick = io.StringIO()
     with progress.ProgressDisplay("fetch-dis5k", stream=quick) as told:
         told(1, 2, "files")
@@ -57,7 +59,10 @@ def test_reporting_is_cheap() -> None:
 
 def test_the_clock_begins_before_the_interpreter() -> None:
     before = time.time()
-    code = "import time; from hqsam_pipelines.runner import clock; print(clock.process_start_time(), time.time())"
+    code = (
+        "import time; from hqsam_pipelines.runner import clock; print(clock.process_start_time(), "
+        "time.time())"
+    )
     done = run(REPOSITORY, "python", "-c", code)
     started, now = map(float, done.stdout.split())
     assert before - 0.05 <= started < now
@@ -81,7 +86,9 @@ def _record(root: Path, name: str) -> subprocess.Popen[bytes]:
         "import sys; from pathlib import Path; from hqsam_pipelines.runner import provenance as p;"
         "p.record_stage(Path(sys.argv[1]), sys.argv[2], p.Cost(2.0, 1.5, 100.0, 1.5, 0.5))"
     )
-    return subprocess.Popen([sys.executable, "-c", code, str(root), name], env=environment(REPOSITORY))
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(root), name], env=environment(REPOSITORY)
+    )
 
 
 def test_stages_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:

@@ -61,7 +61,10 @@ def test_writes_every_output_and_leaves_the_metrics_alone(built: Path) -> None:
         "table10_cost.csv",
         "further.csv",
     }
-    assert {p.name for p in (reports / "plots").iterdir()} == {"training_curve.csv", "recall_biou.csv"}
+    assert {p.name for p in (reports / "plots").iterdir()} == {
+        "training_curve.csv",
+        "recall_biou.csv",
+    }
     assert (reports / "figures/hero.png").is_file()
     kinds = {p.name.split("_")[0] for p in (reports / "figures").glob("*_??_*.png")}
     assert kinds >= {"improved", "best", "worst", "typical"}
@@ -89,9 +92,13 @@ def test_metrics_json_is_a_tree_of_the_metrics_files(built: Path) -> None:
                 for k, v in result["metrics"].items()
                 if v is not None and not k.startswith(("AR", "J_", "F_", "AP_Bs", "AP_Bm", "AP_Bl"))
             }
-            assert values == pytest.approx({**known, **{k: result[k] for k in ("n_scored", "n_expected")}}, abs=1e-6)
+            assert values == pytest.approx(
+                {**known, **{k: result[k] for k in ("n_scored", "n_expected")}}, abs=1e-6
+            )
     mean = tree["HQ4-mean"]["gt_box"]["hq_token"]["mBIoU"]
-    assert mean == pytest.approx(np.mean([tree[n]["gt_box"]["hq_token"]["mBIoU"] for n in HQ4]), abs=1e-6)
+    assert mean == pytest.approx(
+        np.mean([tree[n]["gt_box"]["hq_token"]["mBIoU"] for n in HQ4]), abs=1e-6
+    )
 
 
 def test_a_second_model_moves_no_key(built: Path) -> None:
@@ -107,19 +114,34 @@ def test_a_second_model_moves_no_key(built: Path) -> None:
 
 
 def test_table_sets_ours_beside_the_papers(built: Path) -> None:
-    rows = {(r["benchmark"], r["metric"]): r for r in read_csv(built / "reports/tables/table02_hq_sets.csv")}
+    rows = {
+        (r["benchmark"], r["metric"]): r
+        for r in read_csv(built / "reports/tables/table02_hq_sets.csv")
+    }
     row = rows["dis_vd", "mIoU"]
     assert (row["paper_sam"], row["paper_hq_sam"], row["paper_delta"]) == ("62.0", "78.6", "16.6")
-    assert row["paper_backbone"] == "vit_l" and row["hq_output"] == "hq_token" and row["hq_sam"] == row["hq_token"]
+    assert (
+        row["paper_backbone"] == "vit_l"
+        and row["hq_output"] == "hq_token"
+        and row["hq_sam"] == row["hq_token"]
+    )
     for row in rows.values():
-        assert float(row["delta"]) == pytest.approx(float(row["hq_sam"]) - float(row["sam"]), abs=0.011)
+        assert float(row["delta"]) == pytest.approx(
+            float(row["hq_sam"]) - float(row["sam"]), abs=0.011
+        )
         assert float(row["ci_low"]) <= float(row["delta"]) <= float(row["ci_high"])
-    assert rows["HQ4-mean", "mIoU"]["n_scored"] == "40" and rows["HQ4-mean", "mIoU"]["clusters"] == "40"
+    assert (
+        rows["HQ4-mean", "mIoU"]["n_scored"] == "40"
+        and rows["HQ4-mean", "mIoU"]["clusters"] == "40"
+    )
     coco = {r["metric"]: r for r in read_csv(built / "reports/tables/table04_coco.csv")}
     assert coco["AP"]["instance_quantity"] == "instance IoU"
     assert float(coco["AP"]["ci_low"]) <= float(coco["AP"]["delta"]) <= float(coco["AP"]["ci_high"])
     assert coco["APs"]["ci_low"] == ""
-    assert coco["AP_B"]["instance_quantity"] == "instance boundary IoU" and coco["AP_B"]["instance_ci_low"] != ""
+    assert (
+        coco["AP_B"]["instance_quantity"] == "instance boundary IoU"
+        and coco["AP_B"]["instance_ci_low"] != ""
+    )
 
 
 def test_delta_of_a_mean_is_the_mean_of_the_instances(built: Path) -> None:
@@ -147,7 +169,7 @@ def test_delta_of_a_mean_is_the_mean_of_the_instances(built: Path) -> None:
         (("SAM", "dis_vd", "three_points", "mIoU", "vit_l"), None),
         (("SAM", "my_set", "gt_box", "mIoU", "vit_l"), None),
     ],
-)  # fmt: skip
+)
 def test_papers_values_are_found_by_our_names(who: Any, expected: float | None) -> None:
     assert paper.value(*who) == expected
 
@@ -159,7 +181,10 @@ def test_every_cell_of_the_layout_is_in_the_paper() -> None:
             prompt = block.prompt_set or sets.get(block.benchmark, "detector_box")
             for metric in block.metrics:
                 for system in ("SAM", "HQ-SAM"):
-                    assert paper.value(system, block.benchmark, prompt, metric) is not None, (spec.name, metric)
+                    assert paper.value(system, block.benchmark, prompt, metric) is not None, (
+                        spec.name,
+                        metric,
+                    )
 
 
 class Page(HTMLParser):
@@ -180,7 +205,9 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.VOID:
-            assert self.open and self.open.pop() == tag, f"</{tag}> does not close <{self.open[-1:]}>"
+            assert self.open and self.open.pop() == tag, (
+                f"</{tag}> does not close <{self.open[-1:]}>"
+            )
 
 
 def test_page_opens_without_network(built: Path) -> None:
@@ -188,7 +215,9 @@ def test_page_opens_without_network(built: Path) -> None:
     page = Page(text)
     assert page.open == [] and len(page.ids) == len(set(page.ids))
     for link in page.links:
-        assert link.startswith(("data:image/webp;base64,", "#")) or link == "provenance.json", link[:60]
+        assert link.startswith(("data:image/webp;base64,", "#")) or link == "provenance.json", link[
+            :60
+        ]
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     images = [link for link in page.links if link.startswith("data:")]
     assert len(images) > 8
@@ -202,7 +231,9 @@ def test_page_says_what_it_proves(built: Path, copy: Path) -> None:
     assert "its numbers prove nothing about SAM" in text and "They are not these sets" in text
     real = params()
     real["models"] = {"nano": {"backbone": "vit_b"}}
-    real["archives"] = {"dis5k": {"files": [{"name": "DIS5K.zip", "urls": ["https://example.org/DIS5K.zip"]}]}}
+    real["archives"] = {
+        "dis5k": {"files": [{"name": "DIS5K.zip", "urls": ["https://example.org/DIS5K.zip"]}]}
+    }
     build_report(root=copy, params=real, out=copy / "reports")
     text = (copy / "reports/report.html").read_text()
     assert "prove nothing" not in text and "They are not these sets" not in text
@@ -216,7 +247,9 @@ def test_page_warns_of_what_was_not_scored_and_of_kept_overlap(copy: Path) -> No
         result["n_scored"] = 5
         result["warnings"] = ["one <mask> is odd"]
     path.write_text(json.dumps(content))
-    build_report(root=copy, params={**params(), "overlap": {"unresolved": "keep"}}, out=copy / "reports")
+    build_report(
+        root=copy, params={**params(), "overlap": {"unresolved": "keep"}}, out=copy / "reports"
+    )
     text = (copy / "reports/report.html").read_text()
     assert "Not every expected unit was scored: coift/gt_box" in text
     assert "found and kept" in text and "one &lt;mask&gt; is odd" in text
@@ -251,9 +284,15 @@ def test_recall_curve_counts_images_above_the_threshold(built: Path) -> None:
     frame = report_data.units_frame(built / "data/scores/coift-nano/instances.parquet", "x")
     sam = frame[frame["system"] == "sam"]["biou"]
     for row in rows:
-        assert float(row["coift_sam"]) == pytest.approx(100 * (sam >= float(row["biou_threshold"])).mean(), abs=0.01)
-        assert float(row["sam"]) == pytest.approx(np.mean([float(row[f"{n}_sam"]) for n in HQ4]), abs=0.01)
-    assert [float(r["hq_sam"]) for r in rows] == sorted((float(r["hq_sam"]) for r in rows), reverse=True)
+        assert float(row["coift_sam"]) == pytest.approx(
+            100 * (sam >= float(row["biou_threshold"])).mean(), abs=0.01
+        )
+        assert float(row["sam"]) == pytest.approx(
+            np.mean([float(row[f"{n}_sam"]) for n in HQ4]), abs=0.01
+        )
+    assert [float(r["hq_sam"]) for r in rows] == sorted(
+        (float(r["hq_sam"]) for r in rows), reverse=True
+    )
 
 
 def test_training_curve_holds_every_model(copy: Path) -> None:
@@ -281,9 +320,14 @@ def test_a_second_model_is_on_the_page(copy: Path) -> None:
     assert {row["model"] for row in own} == {"mine"} and {row["model"] for row in first} == {"nano"}
     assert [row["delta"] for row in own] == [row["delta"] for row in first]
     page = (copy / "reports/report.html").read_text()
-    assert "Other models of this run" in page and "It is the first model of params.yaml; mine: see" in page
+    assert (
+        "Other models of this run" in page
+        and "It is the first model of params.yaml; mine: see" in page
+    )
     loss = page[page.index("<h3>Training loss</h3>") :].split("</ul>")[0]
-    assert '<i class="key hq"></i>nano: loss' in loss and '<i class="key truth"></i>mine: loss' in loss
+    assert (
+        '<i class="key hq"></i>nano: loss' in loss and '<i class="key truth"></i>mine: loss' in loss
+    )
     assert "bce" not in loss
 
 
@@ -354,5 +398,7 @@ def test_options_are_checked(section: dict[str, Any]) -> None:
 
 def test_progress_is_reported(copy: Path) -> None:
     seen: list[tuple[int, int, str]] = []
-    build_report(root=copy, params=params(), out=copy / "reports", progress=lambda *what: seen.append(what))
+    build_report(
+        root=copy, params=params(), out=copy / "reports", progress=lambda *what: seen.append(what)
+    )
     assert seen[0][0] == 0 and seen[-1][:2] == (5, 5)

@@ -41,7 +41,9 @@ def test_parameters_are_the_papers(backbone: str) -> None:
     for row in cost.rows():
         if row.backbone == backbone:
             learnable, total, *_ = row.ours()
-            assert learnable == pytest.approx(paper.cost(row.system, backbone, "learnable_MiB"), abs=0.6)
+            assert learnable == pytest.approx(
+                paper.cost(row.system, backbone, "learnable_MiB"), abs=0.6
+            )
             assert total == pytest.approx(paper.cost(row.system, backbone, "total_MiB"), abs=0.6)
 
 
@@ -53,8 +55,12 @@ def test_paper_names_and_gaps() -> None:
 
 def test_table_has_a_line_per_system() -> None:
     lines = list(csv.DictReader(io.StringIO(cost.cost_csv())))
-    assert [(line["backbone"], line["system"]) for line in lines] == [(r.backbone, r.system) for r in cost.rows()]
-    vit_l = next(line for line in lines if line["backbone"] == "vit_l" and line["system"] == "HQ-SAM")
+    assert [(line["backbone"], line["system"]) for line in lines] == [
+        (r.backbone, r.system) for r in cost.rows()
+    ]
+    vit_l = next(
+        line for line in lines if line["backbone"] == "vit_l" and line["system"] == "HQ-SAM"
+    )
     assert (vit_l["paper_fps"], vit_l["learnable_parameters"]) == ("4.8", "1333248")
     assert float(vit_l["fps"]) > 0 and float(vit_l["memory_GB"]) > 1.2  # its weights alone
 
@@ -62,4 +68,9 @@ def test_table_has_a_line_per_system() -> None:
 def test_context_fits_the_template() -> None:
     context = cost.cost_context()
     assert all(len(line["cells"]) == 4 for line in context["lines"])
-    assert {line["system"] for line in context["lines"]} >= {"SAM", "HQ-SAM", "MobileSAM", "Light HQ-SAM"}
+    assert {line["system"] for line in context["lines"]} >= {
+        "SAM",
+        "HQ-SAM",
+        "MobileSAM",
+        "Light HQ-SAM",
+    }

@@ -98,12 +98,21 @@ def pick(benchmark: str, unit: int, sam: float, hq: float) -> Pick:
 
 
 def test_where_lower_is_better_the_largest_gain_is_the_largest_fall() -> None:
-    distance = Quantity("distance", ("distance",), Scale(1.0, "px", lower_is_better=True, limits=None))
-    picks = [dataclasses.replace(pick("a", 2 * i, 5.0, h), quantity=distance) for i, h in enumerate((9.0, 4.0, 1.0))]
-    assert [p.hq for p in scenes.improved(picks, 3)] == [1.0, 4.0] and [p.hq for p in scenes.worsened(picks, 3)] == [
-        9.0
+    distance = Quantity(
+        "distance", ("distance",), Scale(1.0, "px", lower_is_better=True, limits=None)
+    )
+    picks = [
+        dataclasses.replace(pick("a", 2 * i, 5.0, h), quantity=distance)
+        for i, h in enumerate((9.0, 4.0, 1.0))
     ]
-    assert [p.hq for p in scenes.best(picks, 3)] == [1.0, 4.0, 9.0] == [p.hq for p in scenes.worst(picks, 3)][::-1]
+    assert [p.hq for p in scenes.improved(picks, 3)] == [1.0, 4.0] and [
+        p.hq for p in scenes.worsened(picks, 3)
+    ] == [9.0]
+    assert (
+        [p.hq for p in scenes.best(picks, 3)]
+        == [1.0, 4.0, 9.0]
+        == [p.hq for p in scenes.worst(picks, 3)][::-1]
+    )
 
 
 picks_of = st.lists(
@@ -123,12 +132,16 @@ def test_galleries_are_spread_ranked_and_free_of_repeats(picks: list[Pick], coun
         (scenes.worsened, lambda p: p.gain),
     ):
         chosen = choose(picks, count)
-        assert len(chosen) <= count and len({(p.benchmark, p.cluster) for p in chosen}) == len(chosen)
+        assert len(chosen) <= count and len({(p.benchmark, p.cluster) for p in chosen}) == len(
+            chosen
+        )
         assert [key(p) for p in chosen] == sorted(key(p) for p in chosen)
         numbers = [sum(p.benchmark == b for p in chosen) for b in "abc"]
         if count and chosen and choose in (scenes.best, scenes.worst):
             available = [len({p.cluster for p in picks if p.benchmark == b}) for b in "abc"]
-            for (n, have), (m, _) in itertools.permutations(zip(numbers, available, strict=True), 2):
+            for (n, have), (m, _) in itertools.permutations(
+                zip(numbers, available, strict=True), 2
+            ):
                 assert n >= m - 1 or n == have
     assert all(p.gain > 0 for p in scenes.improved(picks, count))
     assert all(p.gain < 0 for p in scenes.worsened(picks, count))
@@ -175,14 +188,18 @@ def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:
     chosen = scenes.candidates(run, "nano", "davis")[0]
     assert chosen.cluster == "clip-0" and chosen.quantity.title == "J&F"
     scene = reader.read(chosen)
-    frames = [scene_masks("davis", i) for i in range(1, 4)]  # of five: the first and the last are not evaluated
+    frames = [
+        scene_masks("davis", i) for i in range(1, 4)
+    ]  # of five: the first and the last are not evaluated
     sign = 1 if chosen.gain >= 0 else -1
     gains = [sign * (iou(m["hq_sum"], t) - iou(m["sam"], t)) for t, m in frames]
     assert np.array_equal(scene.truth, frames[int(np.argmax(gains))][0])
 
 
 def test_unknown_unit_is_an_error(run) -> None:  # type: ignore[no-untyped-def]
-    lost = Pick("dis_vd", "nano", "gt_box", "dis_vd_00", "dis_vd_00", "nobody", 0.1, 0.2, Quantity("x", ()))
+    lost = Pick(
+        "dis_vd", "nano", "gt_box", "dis_vd_00", "dis_vd_00", "nobody", 0.1, 0.2, Quantity("x", ())
+    )
     with pytest.raises(UserError, match="nobody"):
         scenes.SceneReader(run).read(lost)
 
@@ -285,24 +302,50 @@ def test_charts_are_well_formed_and_escape_names() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "tone", "colour"),
     [
-        (0.5, 3.5, "up", "[green]+2.0[/green]"), (-0.5, 4.5, "flat", "+2.0"), (-4.0, -1.0, "down", "[red]+2.0[/red]"),
+        (0.5, 3.5, "up", "[green]+2.0[/green]"),
+        (-0.5, 4.5, "flat", "+2.0"),
+        (-4.0, -1.0, "down", "[red]+2.0[/red]"),
         (None, None, "flat", "+2.0"),
     ],
-)  # fmt: skip
+)
 def test_a_colour_means_that_the_interval_excludes_zero(
     low: float | None, high: float | None, tone: str, colour: str
 ) -> None:
     interval = None
     if low is not None and high is not None:
-        interval = stats.Difference(mean=(low + high) / 2, low=low, high=high, p=0.01, n=9, clusters=9)
+        interval = stats.Difference(
+            mean=(low + high) / 2, low=low, high=high, p=0.01, n=9, clusters=9
+        )
     row = Row(
-        "coco", "detector_box", "AP_B", "nano", "hq_sum", "sam", FRACTION, True, {"sam": 10.0, "hq_sum": 12.0}, 2.0, interval,
-        None, None, None, None, "vit_l", 9, 9,
-    )  # fmt: skip
+        "coco",
+        "detector_box",
+        "AP_B",
+        "nano",
+        "hq_sum",
+        "sam",
+        FRACTION,
+        True,
+        {"sam": 10.0, "hq_sum": 12.0},
+        2.0,
+        interval,
+        None,
+        None,
+        None,
+        None,
+        "vit_l",
+        9,
+        9,
+    )
     assert f'class="delta {tone}"' in html.overview_chart([row])
     text = {"ci_low": "" if low is None else str(low), "ci_high": "" if high is None else str(high)}
     empty = dict.fromkeys(("instance_ci_low", "instance_ci_high", "paper_delta"), "")
-    line = {"benchmark": "coco", "prompt_set": "detector_box", "metric": "AP_B", "sam": "10", "hq_sam": "12"}
+    line = {
+        "benchmark": "coco",
+        "prompt_set": "detector_box",
+        "metric": "AP_B",
+        "sam": "10",
+        "hq_sam": "12",
+    }
     line |= {"unit": "points", "better": "higher"}
     table = summary.overview_table([line | {"delta": "2"} | text | empty])
     assert [cell.markup for cell in table.columns[4].cells] == [colour]
@@ -311,9 +354,25 @@ def test_a_colour_means_that_the_interval_excludes_zero(
 def test_terminal_and_report_round_a_number_alike() -> None:
     """8.4529 is 8.5 everywhere, not 8.45 in a file and 8.4 from there."""
     row = Row(
-        "uvo", "detector_box", "AP_B", "nano", "hq_sum", "sam", FRACTION, True, {"sam": 7.2901, "hq_sum": 8.4529}, 1.1628, None,
-        None, None, None, None, "vit_l", 6, 6,
-    )  # fmt: skip
+        "uvo",
+        "detector_box",
+        "AP_B",
+        "nano",
+        "hq_sum",
+        "sam",
+        FRACTION,
+        True,
+        {"sam": 7.2901, "hq_sum": 8.4529},
+        1.1628,
+        None,
+        None,
+        None,
+        None,
+        None,
+        "vit_l",
+        6,
+        6,
+    )
     [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row], listed(None))))
     table = summary.overview_table([line])
     assert [cell.markup for cell in table.columns[3].cells] == ["[bold]8.5[/bold]"]
@@ -341,5 +400,14 @@ def test_values_are_listed_in_reading_order() -> None:
         "AR_B1",
     ]
     assert sorted(sorted(wanted), key=load_score("lvis").place) == wanted
-    assert sorted(["other", "mBIoU", "mIoU"], key=load_score("masks").place) == ["mIoU", "mBIoU", "other"]
-    assert sorted(["F", "J", "J_decay", "J&F"], key=load_score("davis").place) == ["J&F", "J", "F", "J_decay"]
+    assert sorted(["other", "mBIoU", "mIoU"], key=load_score("masks").place) == [
+        "mIoU",
+        "mBIoU",
+        "other",
+    ]
+    assert sorted(["F", "J", "J_decay", "J&F"], key=load_score("davis").place) == [
+        "J&F",
+        "J",
+        "F",
+        "J_decay",
+    ]

@@ -16,7 +16,8 @@ from hqsam_pipelines.config.graph import read_graph
 from hqsam_pipelines.runner import host_client, server
 from tests.pipelines.working_copy import LONG_STAGE, dvc_repository, interrupt_long_stage, run
 
-# Each stage notes when it began and ended. `slow` is 3 s so that `other` can only overlap it if they run side by side.
+# Each stage notes when it began and ended. `slow` is 3 s so that `other` can only overlap it if
+# they run side by side.
 STAGES = """
 stages:
   part:
@@ -80,7 +81,9 @@ def test_the_graph_is_dvcs_own(pipeline: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "dvc.lock"])
-def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path, database: Path, name: str) -> None:
+def test_a_file_that_is_no_yaml_is_named_with_its_line(
+    tmp_path: Path, database: Path, name: str
+) -> None:
     stages = "stages:\n  one:\n    cmd: touch done\n    params: [seed]\n    outs: [done]\n"
     dvc_repository(tmp_path, stages, database)
     (tmp_path / "params.yaml").write_text("seed: 1\n")
@@ -89,10 +92,14 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path, database:
     (tmp_path / name).write_text(there + "<<<<<<< HEAD\nseed: {1\n=======\n")
     with pytest.raises(UserError, match="not readable as YAML: line") as caught:
         read_graph(tmp_path, [])
-    assert caught.value.file == str(tmp_path / name) and f"git diff -- {tmp_path / name}" in str(caught.value)
+    assert caught.value.file == str(tmp_path / name) and f"git diff -- {tmp_path / name}" in str(
+        caught.value
+    )
 
 
-def test_independent_stages_overlap_and_a_failure_blocks_only_its_own(pipeline: Path, tmp_path: Path) -> None:
+def test_independent_stages_overlap_and_a_failure_blocks_only_its_own(
+    pipeline: Path, tmp_path: Path
+) -> None:
     done = run(pipeline, "hqsam", "repro", "--json", str(tmp_path / "out.json"))
     outcome = json.loads((tmp_path / "out.json").read_text())
     assert done.returncode == 1, done.stdout + done.stderr
@@ -129,7 +136,11 @@ def test_an_unknown_target_or_executor_is_one_message(pipeline: Path) -> None:
 def test_the_same_bytes_as_plain_dvc(whole: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(
-        whole, other, ignore=shutil.ignore_patterns(".hqsam", "cache", "tmp", "out-*", "joined", "after", "dvc.lock")
+        whole,
+        other,
+        ignore=shutil.ignore_patterns(
+            ".hqsam", "cache", "tmp", "out-*", "joined", "after", "dvc.lock"
+        ),
     )
     assert run(other, "dvc", "repro").returncode == 0
     for name in ("out-a", "out-b", "joined", "out-bad", "after"):
@@ -141,6 +152,8 @@ def test_the_same_bytes_as_plain_dvc(whole: Path, tmp_path: Path) -> None:
 def test_an_interrupt_ends_the_stages_too(tmp_path: Path, database: Path, hosted: str) -> None:
     root = dvc_repository(tmp_path / "long", LONG_STAGE, database)
     if hosted == "1":
-        run(root, sys.executable, "-m", "hqsam_pipelines.runner.dvc_run", "version")  # starts the host
+        run(
+            root, sys.executable, "-m", "hqsam_pipelines.runner.dvc_run", "version"
+        )  # starts the host
         time.sleep(3)
     interrupt_long_stage(root, HQSAM_HOST=hosted)

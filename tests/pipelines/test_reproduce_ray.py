@@ -11,9 +11,17 @@ import pytest
 
 from hqsam_pipelines.runner import host_client, server
 from tests import REPOSITORY
-from tests.pipelines.working_copy import LONG_STAGE, dvc_repository, environment, interrupt_long_stage, run
+from tests.pipelines.working_copy import (
+    LONG_STAGE,
+    dvc_repository,
+    environment,
+    interrupt_long_stage,
+    run,
+)
 
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before its import: Ray stays on the loopback interface
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
+    "0"  # before its import: Ray stays on the loopback interface
+)
 pytest.importorskip("prefect_ray", reason="prefect-ray is not installed (extra `ray`)")
 
 
@@ -58,7 +66,13 @@ def test_stages_run_side_by_side_on_two_nodes(address: str, database: Path, tmp_
     root = dvc_repository(tmp_path / "fan", STAGES, database)
     try:
         done = run(
-            root, "hqsam", "repro", "--json", str(tmp_path / "out.json"), HQSAM_EXECUTOR="ray", RAY_ADDRESS=address
+            root,
+            "hqsam",
+            "repro",
+            "--json",
+            str(tmp_path / "out.json"),
+            HQSAM_EXECUTOR="ray",
+            RAY_ADDRESS=address,
         )
         said = done.stdout + done.stderr
         assert done.returncode == 1 and (tmp_path / "out.json").exists(), said
@@ -75,6 +89,8 @@ def test_stages_run_side_by_side_on_two_nodes(address: str, database: Path, tmp_
         server.stop(root)
 
 
-def test_an_interrupt_ends_the_stages_on_the_nodes_too(address: str, database: Path, tmp_path: Path) -> None:
+def test_an_interrupt_ends_the_stages_on_the_nodes_too(
+    address: str, database: Path, tmp_path: Path
+) -> None:
     root = dvc_repository(tmp_path / "long", LONG_STAGE, database)
     interrupt_long_stage(root, HQSAM_EXECUTOR="ray", RAY_ADDRESS=address, HQSAM_HOST="0")

@@ -103,7 +103,9 @@ def test_a_server_comes_back_after_its_death_a_taken_port_and_damaged_notes_and_
     assert server.read_note(root) is not None  # stale
     assert server.status(root) is None
     second = server.ensure(root)
-    assert second.pid != first.pid and second.api == first.api, "another process at the port that pages are open on"
+    assert second.pid != first.pid and second.api == first.api, (
+        "another process at the port that pages are open on"
+    )
     assert server.healthy(second.api)
     assert server.stop(root)
 
@@ -116,8 +118,8 @@ def test_a_server_comes_back_after_its_death_a_taken_port_and_damaged_notes_and_
         third = server.ensure(root)
         assert third.page != f"http://127.0.0.1:{port}"
 
-    # The checkout is removed, in the order of a removal that takes a while: nothing that reads, watches or
-    # ends brings a folder back.
+    # The checkout is removed, in the order of a removal that takes a while: nothing that reads,
+    # watches or ends brings a folder back.
     assert third.pid is not None
     shutil.rmtree(root / ".hqsam")
     assert server.status(root) is None and server.read_note(root) is None
@@ -158,9 +160,17 @@ def test_this_machine_is_asked_without_the_proxy_and_others_through_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.ensure(root)
-    proxies = dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")  # nothing listens there
+    proxies = dict.fromkeys(
+        ("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9"
+    )  # nothing listens there
     kept = environment(REPOSITORY, **proxies, no_proxy="intranet.example")
-    done = subprocess.run([sys.executable, "-c", ASK, str(root)], env=kept, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(root)],
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     asked: list[str] = []
 
@@ -181,9 +191,13 @@ def test_this_machine_is_asked_without_the_proxy_and_others_through_it(
     assert asked == ["http://prefect.example:4200/api/health"]
 
 
-def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = server.ensure(root)
-    assert server.healthy(f"{found.api}/") and not server.healthy(found.page)  # a page, not an answer
+    assert server.healthy(f"{found.api}/") and not server.healthy(
+        found.page
+    )  # a page, not an answer
     for address, message in (
         (found.page, r"pages; its API has /api at the end"),
         (f"{found.page}/dashboard", r"pages; its API has /api at the end"),
@@ -206,7 +220,9 @@ def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(root: Path, mo
     assert caught.value.cure == f"set it to {found.api}, where one answers"
 
 
-def test_a_given_server_is_used_and_nothing_is_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_server_is_used_and_nothing_is_started(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with server.running(root) as found:
         assert found.api == "http://127.0.0.1:9/api"
@@ -215,8 +231,12 @@ def test_a_given_server_is_used_and_nothing_is_started(root: Path, monkeypatch: 
     assert not server.log_path(root).exists()
 
 
-@pytest.mark.full("a start of Prefect, to fail; that no server is one message is tested below, without one")
-def test_a_server_that_cannot_start_is_one_message_with_the_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.full(
+    "a start of Prefect, to fail; that no server is one message is tested below, without one"
+)
+def test_a_server_that_cannot_start_is_one_message_with_the_log(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.rmtree(server.home(root))
     server.home(root).write_text("a file where a folder must be")
     with pytest.raises(UserError, match=r"server\.log"):
@@ -229,7 +249,9 @@ def get(api: str, path: str, *, auth: str | None = None, **headers: str) -> tupl
     if auth is not None:
         request.add_header("Authorization", "Basic " + base64.b64encode(auth.encode()).decode())
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            request, timeout=30
+        ) as answer:
             return answer.status, answer.headers.get("Access-Control-Allow-Origin")
     except urllib.error.HTTPError as error:
         return error.code, error.headers.get("Access-Control-Allow-Origin")
@@ -242,13 +264,19 @@ def test_the_server_answers_who_knows_the_password_on_this_machine_and_no_other_
     password = server.auth_path(root).read_text()
     assert stat.S_IMODE(server.auth_path(root).stat().st_mode) == 0o600 and len(password) > 40
     assert get(found.api, "/version", auth=password)[0] == 200
-    assert [get(found.api, "/version", auth=wrong)[0] for wrong in (None, "", "hqsam:", password[:-1])] == [401] * 4
+    assert [
+        get(found.api, "/version", auth=wrong)[0] for wrong in (None, "", "hqsam:", password[:-1])
+    ] == [401] * 4
     port = found.page.rpartition(":")[2]
     for name in ("evil.example", f"evil.example:{port}", "10.0.0.1", "127.0.0.1.evil.example", ""):
         assert get(found.api, "/version", auth=password, Host=name)[0] == 400, name
         assert get(found.page, "/", Host=name)[0] == 400, name
     assert get(found.page, "/", Host=f"localhost:{port}")[0] == 200
-    for origin, allowed in ((found.page, found.page), ("http://evil.example", None), ("null", None)):
+    for origin, allowed in (
+        (found.page, found.page),
+        ("http://evil.example", None),
+        ("null", None),
+    ):
         assert get(found.api, "/version", auth=password, Origin=origin) == (200, allowed)
 
     with pytest.raises(ConnectionClosed), websocket(found, "guess") as link:
@@ -257,7 +285,10 @@ def test_the_server_answers_who_knows_the_password_on_this_machine_and_no_other_
         assert json.loads(link.recv(30))["type"] == "auth_success"
     process = psutil.Process(found.pid)
     doors = [
-        c.laddr.ip for p in (process, *process.children(True)) for c in p.net_connections() if c.status == "LISTEN"
+        c.laddr.ip
+        for p in (process, *process.children(True))
+        for c in p.net_connections()
+        if c.status == "LISTEN"
     ]
     assert doors == ["127.0.0.1"]
 
@@ -272,7 +303,11 @@ def test_the_server_answers_who_knows_the_password_on_this_machine_and_no_other_
 
 
 def websocket(found: server.Server, token: str) -> ClientConnection:
-    link = connect(f"ws{found.api.removeprefix('http')}/logs/out", subprotocols=[Subprotocol("prefect")], proxy=None)
+    link = connect(
+        f"ws{found.api.removeprefix('http')}/logs/out",
+        subprotocols=[Subprotocol("prefect")],
+        proxy=None,
+    )
     link.send(json.dumps({"type": "auth", "token": token}))
     return link
 
@@ -283,7 +318,9 @@ def test_another_user_of_the_machine_is_refused(open_folder: Path, database: Pat
     shutil.copytree(database, server.home(root))
     found = server.ensure(root)
     try:
-        assert as_another_user(lambda: str(get(found.api, "/health")[0])) == "200"  # it reaches the port
+        assert (
+            as_another_user(lambda: str(get(found.api, "/health")[0])) == "200"
+        )  # it reaches the port
         assert as_another_user(lambda: str(get(found.api, "/admin/settings")[0])) == "401"
         path = server.auth_path(root)
         assert "PermissionError" in as_another_user(path.read_text)
@@ -313,7 +350,10 @@ def test_a_password_of_the_users_is_kept(root: Path, monkeypatch: pytest.MonkeyP
     assert get(found.api, "/version", auth="me:my own")[0] == 200
     assert server.auth_path(root).read_text() == "me:my own"
     spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={})
-    assert flows.run_flow(spec, lambda report: os.environ["PREFECT_API_AUTH_STRING"], root=root) == "me:my own"
+    assert (
+        flows.run_flow(spec, lambda report: os.environ["PREFECT_API_AUTH_STRING"], root=root)
+        == "me:my own"
+    )
     assert server.stop(root)
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:pässword")
     with pytest.raises(UserError, match="not ASCII"):
@@ -324,9 +364,12 @@ def test_a_lock_is_dropped_by_the_death_of_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
         "import sys, time; from pathlib import Path; from hqsam_base.locks import FileLock;"
-        "lock = FileLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
+        "lock = FileLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); "
+        "time.sleep(60)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     assert is_held(path)
@@ -380,7 +423,9 @@ def test_a_result_is_not_lost_with_the_callers_server(root: Path, tmp_path: Path
     assert "train-x: the work is done, but the Prefect server could not be told" in done.stderr
 
 
-def test_no_secret_of_an_address_reaches_the_database(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_secret_of_an_address_reaches_the_database(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     address = "https://me:passw0rd@127.0.0.1/a.zip?signature=s1gned"
     spec = flows.FlowSpec(verb="fetch", run_name="fetch-x", parameters={"archives": "x"})
     for error in (UserError("refused", key=address), RuntimeError(f"refused by {address}")):

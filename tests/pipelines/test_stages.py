@@ -26,14 +26,26 @@ from tests.pipelines.working_copy import bare_repository, environment, run
 
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
 ORDER = (
-    "fetch", "normalise", "index", "overlap", "validate", "shard", "augment", "train", "predict", "score", "report",
-)  # fmt: skip
+    "fetch",
+    "normalise",
+    "index",
+    "overlap",
+    "validate",
+    "shard",
+    "augment",
+    "train",
+    "predict",
+    "score",
+    "report",
+)
 
 
 def call(*words: str, cwd: Path = REPOSITORY, **extra: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *words]
     kept = environment(REPOSITORY, HQSAM_HOST="0", **extra)
-    return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_the_stages_are_those_of_the_design() -> None:
@@ -50,7 +62,8 @@ def test_the_readme_names_every_stage_in_order() -> None:
 def test_importing_a_stage_is_light(verb: str) -> None:
     code = (
         f"import sys, hqsam_pipelines.stages.{verb};"
-        "heavy = {'prefect', 'dvc', 'torch', 'numpy', 'pandas', 'pydantic', 'cv2'} & set(sys.modules); print(heavy); sys.exit(bool(heavy))"
+        "heavy = {'prefect', 'dvc', 'torch', 'numpy', 'pandas', 'pydantic', 'cv2'} & "
+        "set(sys.modules); print(heavy); sys.exit(bool(heavy))"
     )
     assert run(REPOSITORY, "python", "-c", code).returncode == 0
 
@@ -69,12 +82,17 @@ def test_names_of_runs(verb: str) -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (("normalise", "dis5"), ["unknown source 'dis5'", "params.yaml", "sources.dis5", "did you mean dis5k"]),
+        (
+            ("normalise", "dis5"),
+            ["unknown source 'dis5'", "params.yaml", "sources.dis5", "did you mean dis5k"],
+        ),
         (("fetch", "cocoo"), ["unknown archive 'cocoo'", "archives.cocoo", "did you mean coco"]),
         (("predict", "coco", "nanno"), ["unknown model 'nanno'", "models.nanno", "nano"]),
     ],
 )
-def test_an_unknown_name_is_one_message_and_status_1(words: tuple[str, ...], parts: list[str]) -> None:
+def test_an_unknown_name_is_one_message_and_status_1(
+    words: tuple[str, ...], parts: list[str]
+) -> None:
     done = call(f"hqsam_pipelines.stages.{words[0]}", *words[1:])
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -120,21 +138,31 @@ def test_a_stage_that_a_killed_dvc_left_behind_is_not_run_beside(
     inner: list[UserError] = []
 
     def work(job: stage_module.Job) -> str:
-        with pytest.raises(UserError, match=f"another process \\({os.getpid()}\\) still runs this stage") as caught:
+        with pytest.raises(
+            UserError, match=f"another process \\({os.getpid()}\\) still runs this stage"
+        ) as caught:
             stage_module.execute(stage, ())
         inner.append(caught.value)
         return "done"
 
     stage = Stage(verb="code", per=(), run=work, on_server=False)
     assert stage_module.execute(stage, ()) == "done" and len(inner) == 1
-    assert stage_module.execute(stage, ()) == "done" and len(inner) == 2  # the lock goes with the run
+    assert (
+        stage_module.execute(stage, ()) == "done" and len(inner) == 2
+    )  # the lock goes with the run
 
 
-def test_the_fetch_stage_keeps_first_digests_for_all_clones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_fetch_stage_keeps_first_digests_for_all_clones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
     with serving({"/x.zip": Behaviour(a_zip())}) as base:
-        raw["archives"]["own"] = {"files": [{"name": "x.zip", "urls": [f"{base}/x.zip?signature=s1gned"]}]}
-        job = stage_module.Job(root=tmp_path, params=Params.of(raw, tmp_path / "params.yaml"), names=("own",))
+        raw["archives"]["own"] = {
+            "files": [{"name": "x.zip", "urls": [f"{base}/x.zip?signature=s1gned"]}]
+        }
+        job = stage_module.Job(
+            root=tmp_path, params=Params.of(raw, tmp_path / "params.yaml"), names=("own",)
+        )
         fetch.run(job)
     digest = hashlib.sha256(a_zip()).hexdigest()
     assert (tmp_path / "archives.sha256").read_text().splitlines()[1:] == [f"{digest}  own/x.zip"]

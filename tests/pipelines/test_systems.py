@@ -38,7 +38,9 @@ SECTION: dict[str, dict[str, Any]] = {
     "boxes": {"kind": "boxes", "label": "Filled boxes"},
     "cut": {"kind": "refined", "of": "boxes", "refiner": "grabcut"},
 }
-NANO = ModelOptions(backbone="nano", checkpoint=REPOSITORY / "hqsam" / "model" / "backbones" / "nano.safetensors")
+NANO = ModelOptions(
+    backbone="nano", checkpoint=REPOSITORY / "hqsam" / "model" / "backbones" / "nano.safetensors"
+)
 
 
 def quiet(done: int, total: int, what: str) -> None:
@@ -63,7 +65,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy: None) -> Path:
     repo = Repo(root, images=3)
     repo.params = params(("coift", "coco")) | {"systems": SECTION}
     repo.build()
-    checkpoint.save_head(root / "head" / "hq_head.safetensors", build_model(NANO, seed=0).head, metadata={})
+    checkpoint.save_head(
+        root / "head" / "hq_head.safetensors", build_model(NANO, seed=0).head, metadata={}
+    )
     for name in ("coift", "coco"):
         again(root, name, repo.params)
     (root / "params.yaml").write_text(yaml.safe_dump(repo.params))
@@ -77,14 +81,22 @@ def again(root: Path, name: str, sections: dict[str, Any]) -> None:
     shutil.rmtree(out)
     benchmark = root / "data" / "benchmarks" / name
     predict(
-        benchmark=benchmark, model=NANO, head=root / "head", options=PredictOptions(threads=1), out=out, progress=quiet,
-        entries=with_systems(SECTION).systems_of("nano"),
-    )  # fmt: skip
-    score_benchmark(
-        benchmark=benchmark, predictions=out, options=score_options(sections["benchmarks"][name]["score"]),
-        out_json=root / "reports" / "metrics" / f"{name}-nano.json", out=root / "data" / "scores" / f"{name}-nano",
+        benchmark=benchmark,
+        model=NANO,
+        head=root / "head",
+        options=PredictOptions(threads=1),
+        out=out,
         progress=quiet,
-    )  # fmt: skip
+        entries=with_systems(SECTION).systems_of("nano"),
+    )
+    score_benchmark(
+        benchmark=benchmark,
+        predictions=out,
+        options=score_options(sections["benchmarks"][name]["score"]),
+        out_json=root / "reports" / "metrics" / f"{name}-nano.json",
+        out=root / "data" / "scores" / f"{name}-nano",
+        progress=quiet,
+    )
 
 
 def test_its_masks_and_rules_are_among_the_predictions(run: Path) -> None:
@@ -93,14 +105,24 @@ def test_its_masks_and_rules_are_among_the_predictions(run: Path) -> None:
     assert told["systems"] == ["sam", "hq_token", "hq_sum", "boxes", "cut"]
     assert told["protocols"]["boxes"] == {"filled": "box, inclusive"}
     assert told["protocols"]["cut"]["refiner"]["name"] == "grabcut" and "unsupported" not in told
-    rows = {(r["prompt_id"], r["system"]): r for p in folder.glob("part-*.parquet") for r in read_rows(p)}
+    rows = {
+        (r["prompt_id"], r["system"]): r
+        for p in folder.glob("part-*.parquet")
+        for r in read_rows(p)
+    }
     prompts = read_rows(run / "data" / "benchmarks" / "coift" / "prompts.parquet")
     assert len(rows) == 5 * len(prompts)
     for prompt in prompts:
         mask = decode(rows[prompt["prompt_id"], "boxes"]["rle"], height=HEIGHT, width=WIDTH)
         ys, xs = np.nonzero(mask)
-        assert [xs.min(), ys.min(), xs.max(), ys.max()] == [prompt[side] for side in ("x0", "y0", "x1", "y1")]
-        assert mask.sum() == rows[prompt["prompt_id"], "boxes"]["mask_area"] == (np.ptp(xs) + 1) * (np.ptp(ys) + 1)
+        assert [xs.min(), ys.min(), xs.max(), ys.max()] == [
+            prompt[side] for side in ("x0", "y0", "x1", "y1")
+        ]
+        assert (
+            mask.sum()
+            == rows[prompt["prompt_id"], "boxes"]["mask_area"]
+            == (np.ptp(xs) + 1) * (np.ptp(ys) + 1)
+        )
 
 
 def test_scores_carry_its_rules(run: Path) -> None:
@@ -113,19 +135,28 @@ def test_scores_carry_its_rules(run: Path) -> None:
 def test_tables_show_it_against_its_baseline(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = list(csv.DictReader((run / "reports" / "tables" / "systems.csv").open()))
     assert {(r["system"], r["label"], r["versus"]) for r in rows} == {
-        ("boxes", "Filled boxes", "SAM"), ("cut", "boxes + grabcut", "Filled boxes"),
-    }  # fmt: skip
+        ("boxes", "Filled boxes", "SAM"),
+        ("cut", "boxes + grabcut", "Filled boxes"),
+    }
     own = {r["system"]: r for r in rows if (r["benchmark"], r["metric"]) == ("coift", "mIoU")}
     metrics = json.loads((run / "reports" / "metrics.json").read_bytes())["coift"]["gt_box"]
     for system, baseline in (("boxes", "sam"), ("cut", "boxes")):
         values = [100 * metrics[name]["mIoU"] for name in (system, baseline)]
         assert float(own[system]["value"]) == pytest.approx(values[0], abs=1e-3)
         assert float(own[system]["delta"]) == pytest.approx(values[0] - values[1], abs=1e-3)
-        assert float(own[system]["ci_low"]) <= float(own[system]["delta"]) <= float(own[system]["ci_high"])
-    ap = next(r for r in rows if (r["benchmark"], r["metric"], r["system"]) == ("coco", "AP", "boxes"))
+        assert (
+            float(own[system]["ci_low"])
+            <= float(own[system]["delta"])
+            <= float(own[system]["ci_high"])
+        )
+    ap = next(
+        r for r in rows if (r["benchmark"], r["metric"], r["system"]) == ("coco", "AP", "boxes")
+    )
     assert ap["value"] and ap["ci_low"]
     [first, *_] = csv.DictReader((run / "reports" / "tables" / "overview.csv").open())
-    assert first["hq_sam"] == first["hq_token"] and float(first["boxes"]) == pytest.approx(float(own["boxes"]["value"]))
+    assert first["hq_sam"] == first["hq_token"] and float(first["boxes"]) == pytest.approx(
+        float(own["boxes"]["value"])
+    )
     page = (run / "reports" / "report.html").read_text()
     assert "Other systems of this run" in page and "boxes + grabcut" in page
     summary.show(run)
@@ -135,13 +166,27 @@ def test_tables_show_it_against_its_baseline(run: Path, capsys: pytest.CaptureFi
 def test_compare_shows_it_with_label_and_baseline(run: Path, tmp_path: Path) -> None:
     root = tmp_path / "repository"
     shutil.copytree(run, root)
-    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "a"]):
+    for command in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "a"],
+    ):
         subprocess.run(["git", *command], cwd=root, check=True)
     found = compare(root, "HEAD")
     rows = {(r["benchmark"], r["system"]): r for r in to_json(found)["rows"]}
-    assert (rows["coift", "boxes"]["label"], rows["coift", "boxes"]["versus"]) == ("Filled boxes", "sam")
-    assert (rows["coift", "cut"]["label"], rows["coift", "cut"]["versus"]) == ("boxes + grabcut", "boxes")
-    main = {change.system for change in found.changes if is_main(found, change) and change.benchmark == "coift"}
+    assert (rows["coift", "boxes"]["label"], rows["coift", "boxes"]["versus"]) == (
+        "Filled boxes",
+        "sam",
+    )
+    assert (rows["coift", "cut"]["label"], rows["coift", "cut"]["versus"]) == (
+        "boxes + grabcut",
+        "boxes",
+    )
+    main = {
+        change.system
+        for change in found.changes
+        if is_main(found, change) and change.benchmark == "coift"
+    }
     assert main == {"sam", "hq_token", "boxes", "cut"}, "of HQ-SAM's two outputs the protocol's own"
     console = Console(width=200, record=True, file=(tmp_path / "terminal").open("w"))
     show(found, console)
@@ -153,12 +198,19 @@ def test_what_it_cannot_take_is_said(run: Path, tmp_path: Path) -> None:
     from tests.hqsam.test_predict import _write_benchmark
 
     told = predict(
-        benchmark=_write_benchmark(tmp_path / "toy"), model=NANO, head=run / "head", options=PredictOptions(threads=1),
-        out=tmp_path / "toy-nano", progress=quiet, entries=with_systems(SECTION).systems_of("nano"),
-    )  # fmt: skip
+        benchmark=_write_benchmark(tmp_path / "toy"),
+        model=NANO,
+        head=run / "head",
+        options=PredictOptions(threads=1),
+        out=tmp_path / "toy-nano",
+        progress=quiet,
+        entries=with_systems(SECTION).systems_of("nano"),
+    )
     assert told["unsupported"] == {"boxes": ["masks", "points"], "cut": ["masks", "points"]}
     rows = [r for p in (tmp_path / "toy-nano").glob("part-*.parquet") for r in read_rows(p)]
-    assert {r["prompt_set"] for r in rows if r["system"] in ("boxes", "cut")} == {f"{kind}s" for kind in ("box",)}
+    assert {r["prompt_set"] for r in rows if r["system"] in ("boxes", "cut")} == {
+        f"{kind}s" for kind in ("box",)
+    }
     assert len(rows) == 20 * 3 + 8 * 2
 
 
@@ -167,8 +219,10 @@ def test_the_default_is_todays_three_for_every_model() -> None:
     assert sample.systems == systems.DEFAULT == sample.systems_of("nano")
     found = systems.listed(None)
     assert [(s.name, s.label, s.owner, s.versus) for s in found] == [
-        ("sam", "SAM", "SAM", None), ("hq_token", "HQ token", "HQ-SAM", "sam"), ("hq_sum", "SAM + HQ", "HQ-SAM", "sam"),
-    ]  # fmt: skip
+        ("sam", "SAM", "SAM", None),
+        ("hq_token", "HQ token", "HQ-SAM", "sam"),
+        ("hq_sum", "SAM + HQ", "HQ-SAM", "sam"),
+    ]
     many = with_systems(SECTION).systems
     assert [e.name for e in systems.applying(many, "b", ("a", "b"))] == ["sam_hq"], (
         "the others once, beside the first model"
@@ -183,10 +237,22 @@ def test_the_default_is_todays_three_for_every_model() -> None:
         ({"x": {}}, "systems.x.kind", "unknown system kind"),
         ({**SECTION, "sam": {"kind": "boxes"}}, "systems.sam", "twice"),
         ({**SECTION, "x": {"kind": "boxes", "versus": "y"}}, "systems.x.versus", "no system y"),
-        ({"cut": {**SECTION["cut"]}, "boxes": {"kind": "boxes"}}, "systems.cut.of", "no system boxes before it"),
-        ({**SECTION, "x": {"kind": "boxes", "models": ["vit"]}}, "systems.x.models", "unknown model"),
+        (
+            {"cut": {**SECTION["cut"]}, "boxes": {"kind": "boxes"}},
+            "systems.cut.of",
+            "no system boxes before it",
+        ),
+        (
+            {**SECTION, "x": {"kind": "boxes", "models": ["vit"]}},
+            "systems.x.models",
+            "unknown model",
+        ),
         ({**SECTION, "x": {"kind": "boxes", "color": 1}}, "systems.x.color", "unknown key"),
-        ({"boxes": {"kind": "boxes"}}, "benchmarks.dis_vd.score.output", "unknown system 'hq_token'"),
+        (
+            {"boxes": {"kind": "boxes"}},
+            "benchmarks.dis_vd.score.output",
+            "unknown system 'hq_token'",
+        ),
         ([], "systems", "expected a mapping"),
     ],
 )

@@ -26,22 +26,38 @@ def environment(root: Path, **extra: str) -> dict[str, str]:
     dropped = ("PREFECT_", "HQSAM_", "DVC_", "COVERAGE_", "PYTEST_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
-    # The copy's own code must come first, and where it has none, that of the checkout under test, wherever the installed one lies.
+    # The copy's own code must come first, and where it has none, that of the checkout under test,
+    # wherever the installed one lies.
     places = [place / folder for place in (root, REPOSITORY) for folder in PACKAGE_FOLDERS]
     kept["PYTHONPATH"] = os.pathsep.join(str(place) for place in places)
     return {**kept, "HQSAM_SERVER_IDLE_MINUTES": "2", **extra}
 
 
-def run(root: Path, *words: str, timeout: float = 240, **extra: str) -> subprocess.CompletedProcess[str]:
+def run(
+    root: Path, *words: str, timeout: float = 240, **extra: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command in `root`; output is text, nothing is raised for its exit status."""
     command = [sys.executable, *words[1:]] if words[0] == "python" else list(words)
     return subprocess.run(
-        command, cwd=root, env=environment(root, **extra), capture_output=True, text=True, timeout=timeout, check=False
+        command,
+        cwd=root,
+        env=environment(root, **extra),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
 
 
 def git(root: Path, *words: str) -> str:
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main"]
+    identity = [
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@example.org",
+        "-c",
+        "init.defaultBranch=main",
+    ]
     return subprocess.run(
         ["git", *identity, *words], cwd=root, capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -107,11 +123,17 @@ def interrupt_long_stage(root: Path, **extra: str) -> None:
     """Start `hqsam repro` on `LONG_STAGE`, interrupt it as Ctrl-C does, and see that the stage's process ends with it."""
     words = [sys.executable, "-m", "hqsam_pipelines.cli", "repro"]
     pipe, kept = subprocess.PIPE, environment(REPOSITORY, **extra)
-    # A shell starts its background jobs with SIGINT ignored, and whatever runs in them inherits that.
+    # A shell starts its background jobs with SIGINT ignored, and whatever runs in them inherits
+    # that.
     process = subprocess.Popen(
-        words, cwd=root, env=kept, stdout=pipe, stderr=subprocess.STDOUT, text=True,
+        words,
+        cwd=root,
+        env=kept,
+        stdout=pipe,
+        stderr=subprocess.STDOUT,
+        text=True,
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
     try:
         assert wait_until(lambda: (root / "pid").exists() and (root / "pid").read_text() != "", 90)
         process.send_signal(signal.SIGINT)
@@ -127,7 +149,9 @@ def interrupt_long_stage(root: Path, **extra: str) -> None:
 
 NOBODY = 65534
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can be another user for a moment"
+)
 
 
 def as_another_user(work: Callable[[], str]) -> str:

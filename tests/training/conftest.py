@@ -28,14 +28,24 @@ def write_shards(folder: Path, *, n: int, per_shard: int = 5) -> Path:
         with ShardWriter(tmp, prefix="train", samples_per_shard=per_shard) as writer:
             for i in range(n):
                 rng = np.random.default_rng([21, i])
-                scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=100 + 8 * (i % 4), width=140)
+                scene = render_scene(
+                    rng=rng, families=TRAIN_FAMILIES, height=100 + 8 * (i % 4), width=140
+                )
                 key = f"test_{i:03d}"
                 record = sample_json(
-                    key=key, source="test", height=scene.image.shape[0], width=140, categories=(None,),
-                    origin_image="", origin_mask="",
-                )  # fmt: skip
+                    key=key,
+                    source="test",
+                    height=scene.image.shape[0],
+                    width=140,
+                    categories=(None,),
+                    origin_image="",
+                    origin_mask="",
+                )
                 mask = np.rint(scene.objects[0].alpha * 255).astype(np.uint8)
-                writer.add(key, {"png": encode_png(scene.image), "mask.png": encode_png(mask), "json": record})
+                writer.add(
+                    key,
+                    {"png": encode_png(scene.image), "mask.png": encode_png(mask), "json": record},
+                )
             shards = [s.as_json() for s in writer.close()]
         index = {
             "version": 1,
@@ -52,7 +62,13 @@ def write_shards(folder: Path, *, n: int, per_shard: int = 5) -> Path:
 @pytest.fixture(scope="session")
 def augment_options():
     return augment.AugmentOptions(
-        views=2, image_size=128, mask_input_size=64, points=10, scale=(0.5, 1.5), min_foreground=10, max_redraws=16
+        views=2,
+        image_size=128,
+        mask_input_size=64,
+        points=10,
+        scale=(0.5, 1.5),
+        min_foreground=10,
+        max_redraws=16,
     )
 
 
@@ -61,7 +77,9 @@ def training_set(tmp_path_factory, augment_options):
     """Folders of 14 samples with 2 views each: (shards, prompts)."""
     root = tmp_path_factory.mktemp("training")
     shards = write_shards(root / "shards", n=14)
-    augment.write_prompts(shards=shards, out=root / "prompts", options=augment_options, seed=0, progress=quiet)
+    augment.write_prompts(
+        shards=shards, out=root / "prompts", options=augment_options, seed=0, progress=quiet
+    )
     assert json.loads((root / "prompts" / "index.json").read_text())["shards"]
     return shards, root / "prompts"
 

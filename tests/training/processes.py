@@ -16,7 +16,13 @@ import psutil
 from hqsam.training.train_run import TrainRun
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOAD = ["hqsam.training.loop", "hqsam.training.run", "torch.distributed", "torch._dynamo", "PIL.Image"]
+PRELOAD = [
+    "hqsam.training.loop",
+    "hqsam.training.run",
+    "torch.distributed",
+    "torch._dynamo",
+    "PIL.Image",
+]
 
 
 STARTED: list[int | None] = []
@@ -74,9 +80,17 @@ class Training:
         self.steps, theirs = CONTEXT.Pipe(duplex=False)
         self.processes = []
         for rank in range(self.size):
-            environ = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.size), "MASTER_ADDR": "127.0.0.1",
-                       "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
-            process = CONTEXT.Process(target=child, args=(self.spec.model_dump_json(), environ, theirs), daemon=True)
+            environ = {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(self.size),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "GLOO_SOCKET_IFNAME": "lo",
+            }
+            process = CONTEXT.Process(
+                target=child, args=(self.spec.model_dump_json(), environ, theirs), daemon=True
+            )
             process.start()
             self.processes.append(process)
         theirs.close()
@@ -115,7 +129,9 @@ def killed_again_and_again(spec: TrainRun, size: int, *, times: int, rng: random
         if not training.wait_for(rng.randint(1, 5)):
             break
         time.sleep(rng.random() * 0.05)
-        training.signal(signal.SIGKILL, rng.randrange(size))  # one dies, as in life; then torchrun ends the others
+        training.signal(
+            signal.SIGKILL, rng.randrange(size)
+        )  # one dies, as in life; then torchrun ends the others
         training.signal(signal.SIGKILL)
         training.join()
         kills += (spec.out / "meta.json").exists() is False

@@ -1,7 +1,7 @@
 """Steps and predictions on a device that is not the host's: torch's `meta` stands for a GPU, which has the same rule.
 
-Its tensors have shapes and no values, so nothing is computed; but whatever is left on the host and meets one of them is an
-error, as beside a GPU. The attention takes the form that it has there.
+Its tensors have shapes and no values, so nothing is computed; but whatever is left on the host and
+meets one of them is an error, as beside a GPU. The attention takes the form that it has there.
 """
 
 import contextlib
@@ -30,7 +30,9 @@ def _without_values(monkeypatch):
     """What needs values to be decided: whether the loss is finite, and which labels there are (all kinds)."""
     monkeypatch.setattr(steps, "_check_finite", lambda *_: None)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _device: False)  # torch knows no autocast for `meta`
+    monkeypatch.setattr(
+        torch, "is_autocast_enabled", lambda _device: False
+    )  # torch knows no autocast for `meta`
     with _config.patch(meta_nonzero_assume_all_nonzero=True):
         yield
 
@@ -50,23 +52,35 @@ def host_batch(model: HQSam, n: int) -> Batch:
     }
     names = tuple(list(kinds)[i % 3] for i in range(n))
     return Batch(
-        keys=tuple(map(str, range(n))), image_B3SS=torch.zeros(n, 3, side, side, dtype=torch.uint8),
-        label_B1SS=torch.zeros(n, 1, side, side), prompts=names, given=tuple(kinds[name] for name in names),
-    )  # fmt: skip
+        keys=tuple(map(str, range(n))),
+        image_B3SS=torch.zeros(n, 3, side, side, dtype=torch.uint8),
+        label_B1SS=torch.zeros(n, 1, side, side),
+        prompts=names,
+        given=tuple(kinds[name] for name in names),
+    )
 
 
-# The default, one that trains SAM's own decoder, one that changes the encoder, and the other kind of encoder.
+# The default, one that trains SAM's own decoder, one that changes the encoder, and the other kind
+# of encoder.
 TAKEN = [("nano", "hq"), ("nano", "finetune_sam"), ("nano", "lora_encoder"), ("vit_tiny", "hq")]
 MORE = pytest.mark.full("a variant's parameters move with those of the head that it extends")
-LEFT = [pytest.param("nano", name, marks=MORE) for name in variants.names() if ("nano", name) not in TAKEN]
+LEFT = [
+    pytest.param("nano", name, marks=MORE)
+    for name in variants.names()
+    if ("nano", name) not in TAKEN
+]
 
 
 @pytest.mark.parametrize("backbone, variant", [*TAKEN, *LEFT])
 def test_a_step_keeps_to_the_models_device(backbone, variant):
     model = model_of(backbone, variant).train()
     parameters = model.trainable()
-    state = RunState(parameters, torch.optim.Adam(parameters.values()), torch.Generator(), TrainProgress())
-    options = TrainOptions(points=64, loss_region="boundary", supervise="both", mask_prompt="logits", ema=0.5)
+    state = RunState(
+        parameters, torch.optim.Adam(parameters.values()), torch.Generator(), TrainProgress()
+    )
+    options = TrainOptions(
+        points=64, loss_region="boundary", supervise="both", mask_prompt="logits", ema=0.5
+    )
     step, batch = steps.Step(model, options, Group(0, 1, META), 2), host_batch(model, 3)
     features = None if model.head.changes_encoder else encode(model, batch)
     for _ in range(2):
@@ -84,7 +98,10 @@ def test_a_prediction_keeps_to_the_models_device(variant):
     fused = model.fuse(encoded)
     for given in (
         {"boxes_P4": torch.ones(3, 4, device=META)},
-        {"points_PN2": torch.ones(3, 2, 2, device=META), "labels_PN": torch.ones(3, 2, device=META)},
+        {
+            "points_PN2": torch.ones(3, 2, 2, device=META),
+            "labels_PN": torch.ones(3, 2, device=META),
+        },
         {"masks_P1hw": torch.ones(3, 1, small, small, device=META)},
     ):
         prompts = model.embed_prompts(**given)
@@ -93,6 +110,8 @@ def test_a_prediction_keeps_to_the_models_device(variant):
             sam = model.decode_sam(encoded, prompts, multimask=multimask)
             assert {hq.sum_P1hw.device, hq.hq_P1hw.device, sam.logits_PKhw.device} == {META}
     predictor = SamHQPredictor(model)
-    predictor.set_torch_image(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=META), (side, side))
+    predictor.set_torch_image(
+        torch.zeros(1, 3, side, side, dtype=torch.uint8, device=META), (side, side)
+    )
     assert predictor.enlarged(torch.zeros(2, 1, small, small, device=META)).device == META
     assert predictor.enlarged(torch.zeros(0, 1, small, small, device=META)).device == META

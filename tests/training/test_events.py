@@ -15,7 +15,9 @@ TAGS = {"train/loss", "train/loss_bce", "train/loss_dice", "train/lr"}
 
 def read(path):
     """The events of a file as (step, {tag: value}), each record's check sums compared."""
-    proto = pytest.importorskip("tensorboardX.proto.event_pb2", reason="tensorboardX is not installed (extra `ray`)")
+    proto = pytest.importorskip(
+        "tensorboardX.proto.event_pb2", reason="tensorboardX is not installed (extra `ray`)"
+    )
     crc = pytest.importorskip("tensorboardX.crc32c")
     data, at, found = path.read_bytes(), 0, []
 
@@ -26,10 +28,14 @@ def read(path):
     while at < len(data):
         (length,) = struct.unpack_from("<Q", data, at)
         message = data[at + 12 : at + 12 + length]
-        sums = struct.unpack_from("<I", data, at + 8) + struct.unpack_from("<I", data, at + 12 + length)
+        sums = struct.unpack_from("<I", data, at + 8) + struct.unpack_from(
+            "<I", data, at + 12 + length
+        )
         assert sums == (masked(data[at : at + 8]), masked(message))
         event = proto.Event.FromString(message)
-        found.append((event.step, {v.tag: v.simple_value for v in event.summary.value}, event.file_version))
+        found.append(
+            (event.step, {v.tag: v.simple_value for v in event.summary.value}, event.file_version)
+        )
         at += 16 + length
     return found
 
@@ -52,12 +58,21 @@ def test_tensorboard_reads_what_a_training_wrote(training_set, tmp_path):
     rows = list(csv.DictReader((tmp_path / "nano" / "curves.csv").open()))
     assert [step for step, _ in epochs] == [4, 8]
     for (_, values), row in zip(epochs, rows, strict=True):
-        assert {"validation/sam_mBIoU", "validation/hq_token_mBIoU", "validation/hq_sum_mIoU"} <= values.keys()
+        assert {
+            "validation/sam_mBIoU",
+            "validation/hq_token_mBIoU",
+            "validation/hq_sum_mIoU",
+        } <= values.keys()
         assert all(
             value == pytest.approx(float(row[tag.removeprefix("validation/")]), rel=1e-4)
             for tag, value in values.items()
         )
-        mean = sum(v["train/loss"] for _, v in steps[4 * int(row["epoch"]) - 4 : 4 * int(row["epoch"])]) / 4
+        mean = (
+            sum(
+                v["train/loss"] for _, v in steps[4 * int(row["epoch"]) - 4 : 4 * int(row["epoch"])]
+            )
+            / 4
+        )
         assert float(row["loss"]) == pytest.approx(mean, rel=1e-5)
 
 
@@ -70,7 +85,9 @@ def test_a_resumed_run_ends_with_the_same_bytes(training_set, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(training_set, tmp_path / "nano", save_every=2, progress=at_six)
-    assert len(read(tmp_path / "nano" / NAME)) == 1 + 6 + 1, "steps and the first epoch, before the run has ended"
+    assert len(read(tmp_path / "nano" / NAME)) == 1 + 6 + 1, (
+        "steps and the first epoch, before the run has ended"
+    )
     run(training_set, tmp_path / "nano", save_every=2)
     for name in (NAME, "curves.csv", "hq_head.safetensors"):
         assert (tmp_path / "nano" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -81,9 +98,9 @@ def test_a_longer_file_of_another_run_is_cut(tmp_path):
     (tmp_path / NAME).write_bytes(bytes(10_000))
     with EventFile(tmp_path, [(1, {"a": 1.0})]) as file:
         file.add(2, {"a": float("nan"), "b/c": -2.5})
-    assert (tmp_path / NAME).read_bytes() == events.header() + events.scalars(1, {"a": 1.0}) + events.scalars(
-        2, {"a": float("nan"), "b/c": -2.5}
-    )
+    assert (tmp_path / NAME).read_bytes() == events.header() + events.scalars(
+        1, {"a": 1.0}
+    ) + events.scalars(2, {"a": float("nan"), "b/c": -2.5})
     with EventFile(None, []) as silent:
         silent.add(1, {"a": 1.0})
 
@@ -104,6 +121,8 @@ def test_the_log_says_how_each_epoch_went_and_where_a_run_goes_on(training_set, 
     for number, (line, row) in enumerate(zip(said, values, strict=True), start=1):
         assert line.startswith(f"epoch {number} of 2: lr 0.001, loss {row['loss']:.4f}")
         for name in ("sam", "hq_token", "hq_sum"):
-            assert f"{name} {100 * row[f'{name}_mIoU']:.1f} / {100 * row[f'{name}_mBIoU']:.1f}" in line
+            assert (
+                f"{name} {100 * row[f'{name}_mIoU']:.1f} / {100 * row[f'{name}_mBIoU']:.1f}" in line
+            )
     assert any(line.startswith("going on from last.pt: epoch 2, 1 of ") for line in second)
     assert not any(line.startswith("going on") for line in first)

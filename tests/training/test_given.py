@@ -22,7 +22,9 @@ def published(training_set, tmp_path_factory):
     return ModelOptions(backbone="nano", checkpoint=out / "sam_hq.pth"), out, meta
 
 
-def test_the_checkpoints_own_head_is_written_as_a_training_writes_its(published, training_set, tmp_path):
+def test_the_checkpoints_own_head_is_written_as_a_training_writes_its(
+    published, training_set, tmp_path
+):
     model, trained, meta = published
     out = tmp_path / "models" / "given"
     found = run(training_set, out, model=model, epochs=0)
@@ -31,16 +33,31 @@ def test_the_checkpoints_own_head_is_written_as_a_training_writes_its(published,
     assert all(own[name].equal(theirs[name]) for name in own)
     assert found["digest"] == meta["digest"]
     assert found.keys() == meta.keys(), "whatever reads the one reads the other"
-    assert (found["steps"], found["n_samples"], found["n_held_out"], found["final"]) == (0, 0, 0, {})
+    assert (found["steps"], found["n_samples"], found["n_held_out"], found["final"]) == (
+        0,
+        0,
+        0,
+        {},
+    )
     assert json.loads((out / "meta.json").read_text()) == found
-    assert list(csv.reader((out / "curves.csv").open())) == [["epoch", "lr", "loss", "loss_bce", "loss_dice"]]
-    assert sorted(p.name for p in out.iterdir()) == ["curves.csv", "hq_head.safetensors", "meta.json"]
-    assert curve_table(tmp_path, ["given"]) == (["model", "epoch", "lr", "loss", "loss_bce", "loss_dice"], [])
+    assert list(csv.reader((out / "curves.csv").open())) == [
+        ["epoch", "lr", "loss", "loss_bce", "loss_dice"]
+    ]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "curves.csv",
+        "hq_head.safetensors",
+        "meta.json",
+    ]
+    assert curve_table(tmp_path, ["given"]) == (
+        ["model", "epoch", "lr", "loss", "loss_bce", "loss_dice"],
+        [],
+    )
 
 
 def test_no_gpu_and_no_second_process_is_needed(published, training_set, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "hqsam_pipelines.runner.launch.subprocess.Popen", lambda *_, **__: pytest.fail("a child was started")
+        "hqsam_pipelines.runner.launch.subprocess.Popen",
+        lambda *_, **__: pytest.fail("a child was started"),
     )
     wanted = options(epochs=0, device="cuda", processes=3, feed="online")
     spec = TrainRun(
@@ -55,7 +72,8 @@ def test_no_gpu_and_no_second_process_is_needed(published, training_set, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "model", [BASE, ModelOptions(backbone="nano", checkpoint=BASE.checkpoint, variant="context_tokens")]
+    "model",
+    [BASE, ModelOptions(backbone="nano", checkpoint=BASE.checkpoint, variant="context_tokens")],
 )
 def test_a_checkpoint_without_hq_parameters_is_refused(training_set, tmp_path, model):
     with pytest.raises(UserError, match=f"none for the variant {model.variant}") as caught:
@@ -66,7 +84,9 @@ def test_a_checkpoint_without_hq_parameters_is_refused(training_set, tmp_path, m
     assert not (tmp_path / "nano" / "hq_head.safetensors").exists()
 
 
-def test_a_refused_run_costs_no_finished_model_and_a_given_one_shows_no_old_curves(published, training_set, tmp_path):
+def test_a_refused_run_costs_no_finished_model_and_a_given_one_shows_no_old_curves(
+    published, training_set, tmp_path
+):
     out = tmp_path / "nano"
     run(training_set, out, epochs=1)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -77,7 +97,11 @@ def test_a_refused_run_costs_no_finished_model_and_a_given_one_shows_no_old_curv
     with pytest.raises(UserError, match="none can be the best"):
         run(training_set, out, model=published[0], epochs=0, best=True)
     run(training_set, out, model=published[0], epochs=0)
-    assert sorted(p.name for p in out.iterdir()) == ["curves.csv", "hq_head.safetensors", "meta.json"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "curves.csv",
+        "hq_head.safetensors",
+        "meta.json",
+    ]
 
 
 def test_the_views_may_be_planned_for_another_size(training_set, tmp_path):

@@ -32,17 +32,25 @@ def test_validation_compares_at_the_labels_own_size(data, number):
     assert case["n_upsampled_logits_closer_to_0_than_1e-5"] == 0, (
         "so the counts are the same, and the IoUs but for float32"
     )
-    assert compare(logits(data, number), truth) == pytest.approx((case["iou"], case["boundary_iou"]), abs=1e-6)
+    assert compare(logits(data, number), truth) == pytest.approx(
+        (case["iou"], case["boundary_iou"]), abs=1e-6
+    )
 
 
 def test_validation_takes_the_mean_over_images(data):
     want = EXPECTED["eval_resolution"]["batch_of_logits_0_and_5_at_384x512"]
-    rows = [compare(logits(data, n), truth) for n, truth in zip((0, 5), data["eval_batch_labels"], strict=True)]
+    rows = [
+        compare(logits(data, n), truth)
+        for n, truth in zip((0, 5), data["eval_batch_labels"], strict=True)
+    ]
     assert np.mean(rows, axis=0) == pytest.approx([want["iou"], want["boundary_iou"]], abs=1e-6)
 
 
 def test_nothing_against_nothing_is_undefined():
-    assert EXPECTED["eval_resolution"]["empty_gt_and_empty_pred"] == {"iou": None, "boundary_iou": None}
+    assert EXPECTED["eval_resolution"]["empty_gt_and_empty_pred"] == {
+        "iou": None,
+        "boundary_iou": None,
+    }
     found = compare(torch.full((1, 64, 64), -1.0), np.zeros((90, 80), bool))
     assert all(math.isnan(value) for value in found)
 

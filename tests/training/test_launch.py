@@ -32,8 +32,12 @@ def own_tree(monkeypatch):
 
 
 @pytest.mark.full("a watch over torchrun; five imports of torch")
-def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(training_set, tmp_path, capfd):
-    spec = spec_of(training_set, tmp_path / "nano", epochs=3, processes=2, hang_timeout_s=8, save_every=2)
+def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(
+    training_set, tmp_path, capfd
+):
+    spec = spec_of(
+        training_set, tmp_path / "nano", epochs=3, processes=2, hang_timeout_s=8, save_every=2
+    )
     stopped = []
 
     def stop_one(done, _total, what):
@@ -51,8 +55,11 @@ def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(trai
     assert "most recent call first" in told
     assert "distributed_c10d.py" in told  # the other one waits in a collective, whichever it is
     assert (spec.out / "last.pt").exists()
-    # Forked ones from here on: two more processes that import torch would double what this test costs.
-    patient = spec.model_copy(update={"options": spec.options.model_copy(update={"hang_timeout_s": 90.0})})
+    # Forked ones from here on: two more processes that import torch would double what this test
+    # costs.
+    patient = spec.model_copy(
+        update={"options": spec.options.model_copy(update={"hang_timeout_s": 90.0})}
+    )
     for again in (patient, spec_of(training_set, tmp_path / "whole", epochs=3)):
         training = Training(again, 2)
         training.start()
@@ -62,19 +69,25 @@ def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(trai
     assert weights(spec.out) == weights(tmp_path / "whole")
 
 
-SUDDEN = pytest.mark.full("a parent's death is tested with the stage host, SIGTERM here; four more imports of torch")
+SUDDEN = pytest.mark.full(
+    "a parent's death is tested with the stage host, SIGTERM here; four more imports of torch"
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=SUDDEN)])
-def test_nobody_else_reaches_the_processes_and_nothing_survives_the_parent(training_set, tmp_path, number):
+def test_nobody_else_reaches_the_processes_and_nothing_survives_the_parent(
+    training_set, tmp_path, number
+):
     spec = spec_of(training_set, tmp_path / "nano", epochs=400, processes=2)
     spec.write(tmp_path / "spec.json")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path / "spec.json")], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", PARENT, str(tmp_path / "spec.json")],
+        stdout=subprocess.PIPE,
+        text=True,
         env=os.environ | {"TMPDIR": str(temporary)},
-    )  # fmt: skip
+    )
     assert parent.stdout is not None
     next(line for line in parent.stdout if line.endswith("steps\n"))
     children = psutil.Process(parent.pid).children(recursive=True)
@@ -89,7 +102,9 @@ def test_nobody_else_reaches_the_processes_and_nothing_survives_the_parent(train
     assert not alive
     assert time.monotonic() - begin < 15
     assert (spec.out / "last.pt").exists()
-    assert [path.name for path in temporary.iterdir() if "inductor" not in path.name] == []  # torch's own cache stays
+    assert [
+        path.name for path in temporary.iterdir() if "inductor" not in path.name
+    ] == []  # torch's own cache stays
     parent.stdout.close()
 
 
@@ -97,7 +112,10 @@ def test_nobody_else_reaches_the_processes_and_nothing_survives_the_parent(train
 def test_two_nodes_that_meet_by_torchruns_rendezvous(training_set, tmp_path):
     spec = spec_of(training_set, tmp_path / "nano", epochs=1)
     spec.write(tmp_path / "spec.json")
-    meet = f"--nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:{free_port()} --rdzv-id=hqsam"
+    meet = (
+        f"--nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d "
+        f"--rdzv-endpoint=127.0.0.1:{free_port()} --rdzv-id=hqsam"
+    )
     words = [
         sys.executable,
         "-m",
@@ -109,7 +127,9 @@ def test_two_nodes_that_meet_by_torchruns_rendezvous(training_set, tmp_path):
     ]
     environ = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     nodes = [
-        subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for _ in range(2)
     ]
     said = [node.communicate(timeout=120)[0] for node in nodes]
@@ -137,7 +157,9 @@ def test_what_a_training_says_to_a_person_comes_through(training_set, tmp_path):
 def test_an_uneven_share_is_refused_before_anything_starts(training_set, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "_Child", None)
     spec = spec_of(training_set, tmp_path / "nano", batch_size=3, processes=2)
-    with pytest.raises(UserError, match=r"batch of 3 views cannot be shared evenly by 2 processes") as caught:
+    with pytest.raises(
+        UserError, match=r"batch of 3 views cannot be shared evenly by 2 processes"
+    ) as caught:
         launch.train(spec, lambda *_: None)
     assert caught.value.key == "train.batch_size"
 
@@ -145,7 +167,10 @@ def test_an_uneven_share_is_refused_before_anything_starts(training_set, tmp_pat
 def test_processes_without_a_view_each_are_not_even_started(training_set, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "_Child", None)
     with pytest.raises(UserError, match="14 training views for 2000 processes"):
-        launch.train(spec_of(training_set, tmp_path / "nano", batch_size=2000, processes=2000), lambda *_: None)
+        launch.train(
+            spec_of(training_set, tmp_path / "nano", batch_size=2000, processes=2000),
+            lambda *_: None,
+        )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

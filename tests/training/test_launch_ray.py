@@ -13,7 +13,9 @@ from tests import REPOSITORY
 from tests.training.processes import Training, weights
 from tests.training.test_processes import spec_of
 
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before its import: Ray stays on the loopback interface
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
+    "0"  # before its import: Ray stays on the loopback interface
+)
 pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
 from hqsam_pipelines.runner import launch_ray
 
@@ -47,9 +49,13 @@ def test_a_local_cluster_listens_on_the_loopback_interface_alone(training_set, t
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     path = os.pathsep.join([paths, kept.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", LOCAL, str(tmp_path / "spec.json")], capture_output=True, text=True, check=False, timeout=300,
+        [sys.executable, "-c", LOCAL, str(tmp_path / "spec.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
         env=kept | {"PYTHONPATH": path, "HQSAM_LAUNCHER": "ray", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     doors = json.loads(done.stdout.splitlines()[-1])
     assert doors, "Ray's own processes listen somewhere"
@@ -62,7 +68,12 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics", "pipelines"))
-    settings = {"PYTHONPATH": paths, "GLOO_SOCKET_IFNAME": "lo", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    settings = {
+        "PYTHONPATH": paths,
+        "GLOO_SOCKET_IFNAME": "lo",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
@@ -102,9 +113,13 @@ def test_what_a_worker_has_to_say_to_a_person_arrives(training_set, tmp_path, cl
 
 def test_a_cluster_that_is_too_small_is_refused(training_set, tmp_path):
     spec = spec_of(training_set, tmp_path / "nano", processes=3)
-    with pytest.raises(UserError, match=r"3 training processes need a CPU each, the Ray cluster has 2"):
+    with pytest.raises(
+        UserError, match=r"3 training processes need a CPU each, the Ray cluster has 2"
+    ):
         launch_ray.count(spec, {"CPU": 2.0})
-    on_gpus = spec.model_copy(update={"options": spec.options.model_copy(update={"processes": 0, "device": "cuda"})})
+    on_gpus = spec.model_copy(
+        update={"options": spec.options.model_copy(update={"processes": 0, "device": "cuda"})}
+    )
     assert launch_ray.count(on_gpus, {"CPU": 2.0, "GPU": 4.0}) == 4
     with pytest.raises(UserError, match="need a GPU each"):
         launch_ray.count(on_gpus, {"CPU": 2.0})

@@ -24,9 +24,12 @@ from hqsam_base.errors import UserError
 
 @settings(max_examples=60, deadline=None)
 @given(
-    n=st.integers(1, 200), size=st.integers(1, 16), world=st.integers(1, 5), seed=st.integers(0, 99),
+    n=st.integers(1, 200),
+    size=st.integers(1, 16),
+    world=st.integers(1, 5),
+    seed=st.integers(0, 99),
     epoch=st.integers(0, 9),
-)  # fmt: skip
+)
 def test_ranks_share_an_epoch_without_overlap(n, size, world, seed, epoch):
     items = [Item(i, 0) for i in range(n)]
     options = {"seed": seed, "epoch": epoch, "batch_size": size, "world": world}
@@ -97,7 +100,9 @@ def test_views_are_rebuilt_from_the_plan(training_set):
             ys, xs = np.nonzero(view.mask > 128)
             assert len(ys) >= 10
             given = view.given
-            assert (given.box is not None, len(given.points), given.mask is not None) == PARTS[view.prompt]
+            assert (given.box is not None, len(given.points), given.mask is not None) == PARTS[
+                view.prompt
+            ]
             if given.box is not None:
                 np.testing.assert_array_equal(given.box, [xs.min(), ys.min(), xs.max(), ys.max()])
             assert all(view.mask[y, x] > 128 for x, y in given.points.astype(int))

@@ -28,13 +28,25 @@ BASE = ModelOptions(backbone="nano", checkpoint=WEIGHTS)
 
 
 def options(**changes):
-    small = {"epochs": 2, "batch_size": 6, "points": 256, "feed": "cached", "holdout": 0.15, "threads": 1}
+    small = {
+        "epochs": 2,
+        "batch_size": 6,
+        "points": 256,
+        "feed": "cached",
+        "holdout": 0.15,
+        "threads": 1,
+    }
     return TrainOptions(**(small | changes))
 
 
 def run(training_set, out, *, seed=0, model=BASE, progress=None, **changes):
     wanted = TrainRun(
-        shards=training_set[0], prompts=training_set[1], model=model, options=options(**changes), out=out, seed=seed
+        shards=training_set[0],
+        prompts=training_set[1],
+        model=model,
+        options=options(**changes),
+        out=out,
+        seed=seed,
     )
     return train(wanted, progress=progress or silent)
 
@@ -48,11 +60,23 @@ def trained(training_set, tmp_path_factory):
 
 def test_outputs(trained):
     out, meta = trained
-    assert sorted(p.name for p in out.iterdir()) == ["curves.csv", NAME, "hq_head.safetensors", "meta.json"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "curves.csv",
+        NAME,
+        "hq_head.safetensors",
+        "meta.json",
+    ]
     assert json.loads((out / "meta.json").read_text()) == meta
     rows = list(csv.DictReader((out / "curves.csv").open()))
     assert [r["epoch"] for r in rows] == ["1", "2"]
-    assert {"loss", "sam_mIoU", "sam_mBIoU", "hq_token_mIoU", "hq_token_mBIoU", "hq_sum_mBIoU"} <= set(rows[0])
+    assert {
+        "loss",
+        "sam_mIoU",
+        "sam_mBIoU",
+        "hq_token_mIoU",
+        "hq_token_mBIoU",
+        "hq_sum_mBIoU",
+    } <= set(rows[0])
     assert rows[0]["sam_mIoU"] == rows[1]["sam_mIoU"], "the base is frozen"
     assert meta["steps"] == 2 * (12 * 2 // 6)
     assert meta["n_held_out"] == 2
@@ -109,7 +133,9 @@ def test_online_feed_agrees_with_cached_up_to_half_precision(trained, training_s
     assert cycle["steps"] == 2 * (12 // 6)
 
 
-def test_resume_after_an_interruption_gives_the_same_bits(trained, training_set, tmp_path, monkeypatch):
+def test_resume_after_an_interruption_gives_the_same_bits(
+    trained, training_set, tmp_path, monkeypatch
+):
     out, real, calls = tmp_path / "nano", Step.update, []
 
     def dies(*args):
@@ -128,7 +154,9 @@ def test_resume_after_an_interruption_gives_the_same_bits(trained, training_set,
     meta = run(training_set, out, progress=lambda *a: said.append(a))
     assert (1, 2, "resumed") in said
     assert meta == trained[1]
-    assert (out / "hq_head.safetensors").read_bytes() == (trained[0] / "hq_head.safetensors").read_bytes()
+    assert (out / "hq_head.safetensors").read_bytes() == (
+        trained[0] / "hq_head.safetensors"
+    ).read_bytes()
     assert not (out / "last.pt").exists()
 
 
@@ -156,7 +184,11 @@ def test_prompts_of_each_kind_are_decoded_as_alone(training_set):
 
 def test_clear_errors(training_set, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="does not exist"):
-        run(training_set, tmp_path / "a", model=ModelOptions(backbone="nano", checkpoint=tmp_path / "no.safetensors"))
+        run(
+            training_set,
+            tmp_path / "a",
+            model=ModelOptions(backbone="nano", checkpoint=tmp_path / "no.safetensors"),
+        )
     with pytest.raises(ValidationError, match="unknown backbone"):
         ModelOptions(backbone="nona", checkpoint=WEIGHTS)
     state = load_file(WEIGHTS)
@@ -164,7 +196,9 @@ def test_clear_errors(training_set, tmp_path, monkeypatch):
     save_file(state, tmp_path / "wrong.safetensors")
     with pytest.raises(UserError, match="pos_embed"):
         run(
-            training_set, tmp_path / "b", model=ModelOptions(backbone="nano", checkpoint=tmp_path / "wrong.safetensors")
+            training_set,
+            tmp_path / "b",
+            model=ModelOptions(backbone="nano", checkpoint=tmp_path / "wrong.safetensors"),
         )
     with pytest.raises(ValidationError):
         TrainOptions(epochs=-1)
@@ -182,7 +216,11 @@ def test_plan_for_another_model_size(training_set, tmp_path, augment_options):
 
     small = augment_options.model_copy(update={"image_size": 96, "mask_input_size": 48})
     augment.write_prompts(
-        shards=training_set[0], out=tmp_path / "prompts", options=small, seed=0, progress=lambda *_: None
+        shards=training_set[0],
+        out=tmp_path / "prompts",
+        options=small,
+        seed=0,
+        progress=lambda *_: None,
     )
     with pytest.raises(UserError, match=r"augment\.image_size"):
         run((training_set[0], tmp_path / "prompts"), tmp_path / "nano")

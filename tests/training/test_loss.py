@@ -37,8 +37,12 @@ def labels(data):
 
 def test_sampling_matches_the_official_values(data, logits, labels):
     points = torch.from_numpy(data["loss_points_f32"])
-    np.testing.assert_allclose(loss.sample_points(logits, points), data["loss_point_logits"], atol=5e-4)
-    np.testing.assert_allclose(loss.sample_points(labels, points), data["loss_point_labels"], atol=1e-5)
+    np.testing.assert_allclose(
+        loss.sample_points(logits, points), data["loss_point_logits"], atol=5e-4
+    )
+    np.testing.assert_allclose(
+        loss.sample_points(labels, points), data["loss_point_labels"], atol=1e-5
+    )
 
 
 def test_losses_at_given_points(data, expected, logits, labels):
@@ -53,7 +57,9 @@ def test_losses_at_given_points(data, expected, logits, labels):
     np.testing.assert_allclose(loss.dice_per_mask(*sampled), want["dice_per_mask"], atol=1e-5)
 
 
-def test_whole_loss_and_gradient_with_the_official_draws(data, expected, logits, labels, monkeypatch):
+def test_whole_loss_and_gradient_with_the_official_draws(
+    data, expected, logits, labels, monkeypatch
+):
     want, draws = expected["full"], [data["loss_full_rand_1_f32"], data["loss_full_rand_2_f32"]]
     monkeypatch.setattr(torch, "rand", lambda *_size, **_options: torch.from_numpy(draws.pop(0)))
     leaf = logits[:2].clone().requires_grad_()
@@ -93,8 +99,12 @@ def test_corner_values(expected):
     assert loss.dice_per_mask(high, all_).item() == pytest.approx(
         want["dice_full_target_confident_foreground"], abs=1e-6
     )
-    assert loss.bce_per_mask(high, none).item() == pytest.approx(want["bce_wrong_confident"], abs=1e-5)
-    assert loss.dice_per_mask(zero, half).item() == pytest.approx(want["dice_zero_logits_half_target"], abs=1e-6)
+    assert loss.bce_per_mask(high, none).item() == pytest.approx(
+        want["bce_wrong_confident"], abs=1e-5
+    )
+    assert loss.dice_per_mask(zero, half).item() == pytest.approx(
+        want["dice_zero_logits_half_target"], abs=1e-6
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -102,7 +112,8 @@ def test_corner_values(expected):
 def test_same_generator_same_points_inside_the_image(seed, n, size):
     logits = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(seed))
     first, second = (
-        loss.draw_points(logits, n_points=n, generator=torch.Generator().manual_seed(seed)) for _ in range(2)
+        loss.draw_points(logits, n_points=n, generator=torch.Generator().manual_seed(seed))
+        for _ in range(2)
     )
     assert torch.equal(first, second)
     assert first.shape == (2, n, 2)
@@ -115,7 +126,9 @@ def test_perfect_prediction_beats_every_shift():
 
     def at(shift):
         logits = (label.roll(shift, -1) * 2 - 1) * 8
-        return loss.mask_loss(logits, label, n_points=2000, generator=torch.Generator().manual_seed(0)).total.item()
+        return loss.mask_loss(
+            logits, label, n_points=2000, generator=torch.Generator().manual_seed(0)
+        ).total.item()
 
     values = [at(s) for s in range(0, 12, 3)]
     assert values == sorted(values)

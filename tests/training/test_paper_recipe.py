@@ -40,13 +40,22 @@ VIEWS = {
     "views": 12,  # one for each epoch
 }
 
-SOURCES = {"dis5k": 3000, "thinobject5k": 4748, "fss1000": 10_000, "ecssd": 1000, "msra10k": 10_000, "duts": 15_572}
+SOURCES = {
+    "dis5k": 3000,
+    "thinobject5k": 4748,
+    "fss1000": 10_000,
+    "ecssd": 1000,
+    "msra10k": 10_000,
+    "duts": 15_572,
+}
 
 
 def test_every_constant_of_the_training():
     found = PAPER.train("vit_l").model_dump()
     assert {key: found[key] for key in OFFICIAL} == OFFICIAL
-    assert [PAPER.train("vit_l").lr_at(e) for e in (0, 9, 10, 11)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+    assert [PAPER.train("vit_l").lr_at(e) for e in (0, 9, 10, 11)] == pytest.approx(
+        [1e-3, 1e-3, 1e-4, 1e-4]
+    )
     assert PAPER.seed == 42
     assert list(PAPER.models) == ["vit_l"]
     assert PAPER.model("vit_l").variant == "hq"
@@ -55,7 +64,12 @@ def test_every_constant_of_the_training():
 def test_what_the_profile_adds_changes_no_effective_batch():
     """Not of the official code: documented in docs/training.md."""
     found = PAPER.train("vit_l")
-    assert (found.device, found.processes, found.micro_batch, found.workers) == ("cuda", 0, "auto", 0)
+    assert (found.device, found.processes, found.micro_batch, found.workers) == (
+        "cuda",
+        0,
+        "auto",
+        0,
+    )
     assert found.precision == "bf16"
     told = (REPOSITORY / "docs" / "training.md").read_text()
     for word in ("`precision: bf16`", "`holdout`", "`drop_known_bad`"):
@@ -87,7 +101,14 @@ def test_the_optimiser_is_adam_with_its_defaults(training_set, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(training_set, tmp_path / "nano", save_every=1, progress=stop)
     (group,) = torch.load(tmp_path / "nano" / "last.pt", weights_only=True)["adam"]["param_groups"]
-    wanted = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False, "maximize": False}
+    wanted = {
+        "lr": 1e-3,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": 0,
+        "amsgrad": False,
+        "maximize": False,
+    }
     assert {key: group[key] for key in wanted} == wanted
 
 

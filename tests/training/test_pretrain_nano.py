@@ -16,16 +16,30 @@ from scripts import nano_data
 from tests import REPOSITORY
 
 
-@pytest.mark.full("three processes that import torch; the weights that the script made are in the repository")
+@pytest.mark.full(
+    "three processes that import torch; the weights that the script made are in the repository"
+)
 def test_script_trains_exports_and_resumes_to_the_same_weights(tmp_path):
     paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics"))
     script = str(REPOSITORY / "scripts" / "pretrain_nano.py")
 
     def run(work, steps):
-        words = ["--scenes", "4", "--batch", "4", "--steps", str(steps), "--out", f"{work}.safetensors"]
+        words = [
+            "--scenes",
+            "4",
+            "--batch",
+            "4",
+            "--steps",
+            str(steps),
+            "--out",
+            f"{work}.safetensors",
+        ]
         environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         subprocess.run(
-            [sys.executable, script, "--work", str(work), *words], env=environment, check=True, capture_output=True
+            [sys.executable, script, "--work", str(work), *words],
+            env=environment,
+            check=True,
+            capture_output=True,
         )
 
     run(tmp_path / "a", 1)
@@ -34,7 +48,9 @@ def test_script_trains_exports_and_resumes_to_the_same_weights(tmp_path):
     assert (tmp_path / "a.safetensors").read_bytes() != early
     run(tmp_path / "b", 2)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    assert {str(v.dtype) for v in load_file(tmp_path / "a.safetensors").values()} == {"torch.float16"}
+    assert {str(v.dtype) for v in load_file(tmp_path / "a.safetensors").values()} == {
+        "torch.float16"
+    }
     build_model(ModelOptions(backbone="nano", checkpoint=tmp_path / "a.safetensors"))
 
 
@@ -64,7 +80,8 @@ def test_steps_are_a_function_of_seed_and_number(tmp_path):
     again = nano_data.render_cache(tmp_path, n=8, seed=3)
     assert np.array_equal(cache.images, again.images)
     first, same, other = (
-        nano_data.make_step(c, seed=1, step=s, batch=4) for c, s in ((cache, 5), (again, 5), (cache, 6))
+        nano_data.make_step(c, seed=1, step=s, batch=4)
+        for c, s in ((cache, 5), (again, 5), (cache, 6))
     )
     assert all(np.array_equal(getattr(first, n), getattr(same, n)) for n in vars(first))
     assert not np.array_equal(first.images, other.images)

@@ -22,7 +22,12 @@ SMALL = {"feed": "online", "views": "cycle", "batch_size": 2, "holdout": 0.0, "p
 def spec_of(training_set, out, **changes):
     changes = SMALL | changes
     return TrainRun(
-        shards=training_set[0], prompts=training_set[1], model=BASE, options=options(**changes), out=out, seed=0
+        shards=training_set[0],
+        prompts=training_set[1],
+        model=BASE,
+        options=options(**changes),
+        out=out,
+        seed=0,
     )
 
 
@@ -39,11 +44,16 @@ def trained(training_set, out, size, **changes):
 @pytest.fixture(scope="module")
 def uninterrupted(training_set, tmp_path_factory):
     """The weights of long runs by number of processes."""
-    return {n: trained(training_set, tmp_path_factory.mktemp("whole") / "nano", n, epochs=EPOCHS) for n in (1, 2)}
+    return {
+        n: trained(training_set, tmp_path_factory.mktemp("whole") / "nano", n, epochs=EPOCHS)
+        for n in (1, 2)
+    }
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_killed_at_random_steps_ends_with_the_same_bits(training_set, tmp_path, uninterrupted, size):
+def test_killed_at_random_steps_ends_with_the_same_bits(
+    training_set, tmp_path, uninterrupted, size
+):
     spec = spec_of(training_set, tmp_path / "nano", epochs=EPOCHS, save_every=2, save_every_s=0)
     kills = killed_again_and_again(spec, size, times=KILLS, rng=random.Random(size))
     assert kills == KILLS, "all of them in the middle of the run"
@@ -56,7 +66,9 @@ def test_two_processes_agree_with_one_up_to_their_loss_points(training_set, tmp_
     import safetensors.torch
 
     one, two = (
-        safetensors.torch.load(trained(training_set, tmp_path / f"{n}" / "nano", n, epochs=1, points=20_000))
+        safetensors.torch.load(
+            trained(training_set, tmp_path / f"{n}" / "nano", n, epochs=1, points=20_000)
+        )
         for n in (1, 2)
     )
     assert any(not torch.equal(one[k], two[k]) for k in one)

@@ -44,7 +44,9 @@ def planned(scribbles, training_set, augment_options, tmp_path_factory):
     """A plan with box and scribble."""
     out = tmp_path_factory.mktemp("plan") / "prompts"
     chosen = augment_options.model_copy(update={"prompts": ("box", "scribble")})
-    found = augment.write_prompts(shards=training_set[0], out=out, options=chosen, seed=0, progress=lambda *_: None)
+    found = augment.write_prompts(
+        shards=training_set[0], out=out, options=chosen, seed=0, progress=lambda *_: None
+    )
     assert found["prompts"].keys() == {"box", "scribble"} and found["prompts"]["scribble"] > 5
     return out
 
@@ -68,13 +70,17 @@ def test_it_is_trained_with(planned, training_set):
     views = [data.view(Item(n, v)) for n in range(14) for v in (0, 1)]
     data.close()
     mine = [view for view in views if view.prompt == "scribble"]
-    assert len({len(view.given.points) for view in mine}) > 1, "strokes of several lengths are not padded"
+    assert len({len(view.given.points) for view in mine}) > 1, (
+        "strokes of several lengths are not padded"
+    )
     for view in mine:
         assert all(view.mask[y, x] > 128 for x, y in view.given.points.astype(int))
     model = build_model(BASE, seed=0).train()
     parameters = model.trainable()
     before = {name: p.detach().clone() for name, p in parameters.items()}
-    state = RunState(parameters, torch.optim.Adam(parameters.values()), torch.Generator(), TrainProgress())
+    state = RunState(
+        parameters, torch.optim.Adam(parameters.values()), torch.Generator(), TrainProgress()
+    )
     batch = collate(mine[:4])
     loss, _ = Step(model, options(points=64), Group(0, 1, torch.device("cpu")), 0).take(
         state, batch, encode(model, batch)
@@ -87,32 +93,59 @@ def test_it_is_indexed_predicted_and_drawn(scribbles, tmp_path):
     for n in range(2):
         mask = np.zeros((60, 90), np.uint8)
         mask[20:40, 10 : 50 + 20 * n] = 255
-        for name, picture in (("images", np.repeat(mask[..., None] // 2, 3, axis=2)), ("masks", mask)):
+        for name, picture in (
+            ("images", np.repeat(mask[..., None] // 2, 3, axis=2)),
+            ("masks", mask),
+        ):
             (tmp_path / "in" / name).mkdir(parents=True, exist_ok=True)
             (tmp_path / "in" / name / f"{n}.png").write_bytes(encode_png(picture))
-    chosen = BenchmarkOptions(prompt_sets=("gt_box", "gt_scribble", "gt_point"), images="images", masks="masks")
+    chosen = BenchmarkOptions(
+        prompt_sets=("gt_box", "gt_scribble", "gt_point"), images="images", masks="masks"
+    )
     out = tmp_path / "benchmarks" / "own"
-    given = {"root": tmp_path / "in", "options": chosen, "progress": lambda *_: None, "kind": "folder"}
+    given = {
+        "root": tmp_path / "in",
+        "options": chosen,
+        "progress": lambda *_: None,
+        "kind": "folder",
+    }
     found = index("own", **given, out=out, seed=0)
     assert found["n_prompts"] == {"gt_box": 2, "gt_point": 2, "gt_scribble": 2}
     assert index("own", **given, out=tmp_path / "again", seed=0)["digest"] == found["digest"]
-    assert index("own", **given, out=tmp_path / "other", seed=1)["digest"] != found["digest"], "points are drawn"
+    assert index("own", **given, out=tmp_path / "other", seed=1)["digest"] != found["digest"], (
+        "points are drawn"
+    )
     rows = {row["prompt_id"]: row for row in read_rows(out / "prompts.parquet")}
-    [row] = [row for row in rows.values() if row["prompt_set"] == "gt_scribble" and row["key"] == "own_0"]
-    assert (row["kind"], row["points"], row["labels"]) == ("scribble", [[x, 20.0] for x in range(10, 50, 8)], [1] * 5)
+    [row] = [
+        row for row in rows.values() if row["prompt_set"] == "gt_scribble" and row["key"] == "own_0"
+    ]
+    assert (row["kind"], row["points"], row["labels"]) == (
+        "scribble",
+        [[x, 20.0] for x in range(10, 50, 8)],
+        [1] * 5,
+    )
 
     model = build_model(BASE, seed=0)
     checkpoint.save_head(tmp_path / "m" / "hq_head.safetensors", model.head, metadata={})
     predict(
-        benchmark=out, model=BASE, head=tmp_path / "m", options=PredictOptions(threads=1), out=tmp_path / "own-nano",
+        benchmark=out,
+        model=BASE,
+        head=tmp_path / "m",
+        options=PredictOptions(threads=1),
+        out=tmp_path / "own-nano",
         progress=lambda *_: None,
-    )  # fmt: skip
-    masks = {(r["prompt_id"], r["system"]): r for r in read_rows(tmp_path / "own-nano" / "part-00000.parquet")}
+    )
+    masks = {
+        (r["prompt_id"], r["system"]): r
+        for r in read_rows(tmp_path / "own-nano" / "part-00000.parquet")
+    }
     assert len(masks) == 6 * 3 and masks[row["prompt_id"], "sam"]["mask_area"] > 0
 
     image = np.zeros((60, 90, 3), np.uint8)
     sheet = drawing.draw_evaluation(image, [], [row])
-    assert (sheet[114, drawing.TILE * 2 + 16 + 100] != 0).any(), "a line at row 20 of 60, in the third tile"
+    assert (sheet[114, drawing.TILE * 2 + 16 + 100] != 0).any(), (
+        "a line at row 20 of 60, in the third tile"
+    )
     mask = np.zeros((60, 90), bool)
     scene = draw.Scene(image, mask, mask, mask, prompts.marks_of_row(row))
     panel = draw.Painter(scene, 180).prompt()

@@ -55,7 +55,9 @@ def test_a_run_whose_last_step_diverged_leaves_no_weights(training_set, tmp_path
     out = tmp_path / "nano"
     with pytest.raises(UserError, match="no longer finite"):
         run(training_set, out, epochs=1, batch_size=512)
-    assert {path.name for path in out.iterdir()}.isdisjoint({"hq_head.safetensors", "meta.json", LAST})
+    assert {path.name for path in out.iterdir()}.isdisjoint(
+        {"hq_head.safetensors", "meta.json", LAST}
+    )
 
 
 def test_a_held_out_slice_that_is_all_or_nothing(training_set, tmp_path):
@@ -81,7 +83,11 @@ def test_the_memory_probe_leaves_room_for_what_comes_later(training_set):
     data.close()
     batch = collate([view] * 8)
     moving = sum(t.nbytes for t in (batch.image_B3SS, batch.label_B1SS))
-    features = sum(t.nbytes for t in vars(model.encode(model.preprocess(batch.image_B3SS))).values() if t is not None)
+    features = sum(
+        t.nbytes
+        for t in vars(model.encode(model.preprocess(batch.image_B3SS))).values()
+        if t is not None
+    )
     adam = torch.optim.Adam(model.trainable().values())
     for parameter in model.trainable().values():
         parameter.grad = torch.zeros_like(parameter)
@@ -89,7 +95,9 @@ def test_the_memory_probe_leaves_room_for_what_comes_later(training_set):
     moments = sum(s[n].nbytes for s in adam.state.values() for n in ("exp_avg", "exp_avg_sq"))
     for ema, copies in ((0.0, 2.0), (0.9, 2.5)):
         step = Step(model, options(ema=ema), Group(0, 1, torch.device("cpu")), 0)
-        assert reserve(step, view, 8, n_held_out=3) == copies * moments + 4 * moving + 3 / 8 * features
+        assert (
+            reserve(step, view, 8, n_held_out=3) == copies * moments + 4 * moving + 3 / 8 * features
+        )
         many = Step(model, options(ema=ema, workers=30), step.group, 0)
         assert reserve(many, view, 2, n_held_out=0) == copies * moments + 8 * moving
 
@@ -100,7 +108,10 @@ def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(words, capture_output=True, check=False).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(words, capture_output=True, check=False).returncode
+    ):
         pytest.skip("no file system can be mounted here")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
@@ -115,6 +126,9 @@ def test_a_full_disk_is_a_message_wherever_it_is_met(training_set, small_disk):
     with pytest.raises(UserError, match="disk is full"):
         _mapped(small_disk / "features.bin", np.uint8, (1_000_000,))
     (small_disk / "features.bin").unlink()
-    with pytest.raises(UserError, match=r"goes on from last\.pt"), EventFile(small_disk, []) as events:
+    with (
+        pytest.raises(UserError, match=r"goes on from last\.pt"),
+        EventFile(small_disk, []) as events,
+    ):
         for step in range(10_000):
             events.add(step, {"train/loss": 1.0})

@@ -100,8 +100,14 @@ def test_long_work_is_given_up_at_once(training_set, tmp_path, whole, monkeypatc
 def test_a_stopped_run_with_every_option_ends_with_the_same_bytes(training_set, tmp_path):
     """Moving average, best epoch, merged file, micro-batches, bfloat16, saves by step: all of it is in `last.pt`."""
     every = SMALL | {
-        "ema": 0.8, "best": True, "merged": True, "micro_batch": 1, "precision": "bf16", "save_every": 4, "epochs": 2,
-    }  # fmt: skip
+        "ema": 0.8,
+        "best": True,
+        "merged": True,
+        "micro_batch": 1,
+        "precision": "bf16",
+        "save_every": 4,
+        "epochs": 2,
+    }
     whole, out = tmp_path / "whole" / "nano", tmp_path / "stopped" / "nano"
     run(training_set, whole, **every)
     for stop in (5, 11):
@@ -146,6 +152,11 @@ def test_a_damaged_state_is_told(training_set, tmp_path, junk):
     out.mkdir()
     (out / "last.pt").write_bytes(junk)
     wanted = options(**(SMALL | {"epochs": 1}))
-    given = {"shards": training_set[0], "prompts": training_set[1], "model": BASE, "options": wanted}
+    given = {
+        "shards": training_set[0],
+        "prompts": training_set[1],
+        "model": BASE,
+        "options": wanted,
+    }
     train(TrainRun(**given, out=out, seed=0), say=said.append)
     assert [line for line in said if "last.pt is damaged" in line]

@@ -67,7 +67,9 @@ def test_micro_batches_add_up_to_the_batch(model, batch):
     for size in (1, 4):
         added, same = gradients(model, batch, micro_batch=size)
         torch.testing.assert_close(added, whole, atol=1e-5, rtol=1e-3)
-        torch.testing.assert_close((same.bce, same.dice), (loss.bce, loss.dice), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            (same.bce, same.dice), (loss.bce, loss.dice), atol=1e-5, rtol=1e-5
+        )
 
 
 def test_ranks_average_to_the_batch_of_one_process():
@@ -75,7 +77,9 @@ def test_ranks_average_to_the_batch_of_one_process():
     items = [Item(n, 0) for n in range(21)]
     one = epoch_plan(items, seed=5, epoch=2, batch_size=6)
     two = [epoch_plan(items, seed=5, epoch=2, batch_size=3, rank=r, world=2) for r in (0, 1)]
-    assert [sorted(map(repr, step)) for step in one] == [sorted(map(repr, a + b)) for a, b in zip(*two, strict=True)]
+    assert [sorted(map(repr, step)) for step in one] == [
+        sorted(map(repr, a + b)) for a, b in zip(*two, strict=True)
+    ]
 
 
 def test_same_view_same_loss_cached_and_online(model, batch):
@@ -97,7 +101,9 @@ def test_same_view_same_loss_cached_and_online(model, batch):
 def test_bf16_keeps_float32_weights_and_gradients(training_set, tmp_path):
     meta = run(training_set, tmp_path / "nano", precision="bf16", cache_dtype="bfloat16", epochs=1)
     assert math.isfinite(meta["final"]["loss"])
-    assert {v.dtype for v in load_file(tmp_path / "nano" / "hq_head.safetensors").values()} == {torch.float32}
+    assert {v.dtype for v in load_file(tmp_path / "nano" / "hq_head.safetensors").values()} == {
+        torch.float32
+    }
 
 
 def test_ema_best_and_merged(training_set, tmp_path):
@@ -136,7 +142,10 @@ def test_compiled_blocks_give_the_same_features(batch):
         compiled, options(compile=True), backend="eager"
     )  # the graphs; their kernels would take minutes here
     torch.testing.assert_close(
-        encode(compiled, batch[:1]).final_BCHW, encode(plain, batch[:1]).final_BCHW, atol=1e-3, rtol=1e-3
+        encode(compiled, batch[:1]).final_BCHW,
+        encode(plain, batch[:1]).final_BCHW,
+        atol=1e-3,
+        rtol=1e-3,
     )
 
 
@@ -156,7 +165,9 @@ def test_boundary_loss_sees_the_band_only():
     assert abs(everywhere[0] - everywhere[1]) > 0.5
 
 
-@pytest.mark.parametrize("changes", [{"loss_region": "boundary"}, {"supervise": "both"}, {"mask_prompt": "logits"}])
+@pytest.mark.parametrize(
+    "changes", [{"loss_region": "boundary"}, {"supervise": "both"}, {"mask_prompt": "logits"}]
+)
 def test_options_of_the_loss_reach_the_gradient(model, batch, changes):
     assert set(batch.prompts) == set(prompts.DEFAULT), "the batch has each kind of prompt"
     plain, _ = gradients(model, batch)
@@ -184,10 +195,14 @@ def test_mask_prompts_as_picture_or_logits(batch):
     assert set(np.unique(mask_logits(noises))) == {-10.0, 10.0}
 
 
-def test_a_view_with_too_few_pixels_costs_only_itself_its_points(training_set, tmp_path, augment_options):
+def test_a_view_with_too_few_pixels_costs_only_itself_its_points(
+    training_set, tmp_path, augment_options
+):
     """The official code takes the point prompt from the whole batch; the plan takes it from that view alone."""
     many = augment_options.model_copy(update={"points": 600})
-    augment.write_prompts(shards=training_set[0], out=tmp_path / "p", options=many, seed=0, progress=lambda *_: None)
+    augment.write_prompts(
+        shards=training_set[0], out=tmp_path / "p", options=many, seed=0, progress=lambda *_: None
+    )
     data = TrainingSet(shards=training_set[0], prompts=tmp_path / "p")
     views = [data.view(Item(n, v)) for n in range(14) for v in (0, 1)]
     plans = [data.plan(n)[0]["views"][v] for n in range(14) for v in (0, 1)]
@@ -201,9 +216,13 @@ def test_a_view_with_too_few_pixels_costs_only_itself_its_points(training_set, t
 def test_empty_crops_are_drawn_again_or_replaced(training_set, tmp_path, augment_options):
     """The official code has no filter: an empty crop has the box (1e8, 1e8, 0, 0)."""
     for redraws in (0, 16):
-        small = augment_options.model_copy(update={"scale": (1.9, 2.0), "max_redraws": redraws, "min_foreground": 6000})
+        small = augment_options.model_copy(
+            update={"scale": (1.9, 2.0), "max_redraws": redraws, "min_foreground": 6000}
+        )
         out = tmp_path / str(redraws)
-        augment.write_prompts(shards=training_set[0], out=out, options=small, seed=0, progress=lambda *_: None)
+        augment.write_prompts(
+            shards=training_set[0], out=out, options=small, seed=0, progress=lambda *_: None
+        )
         index = json.loads((out / "index.json").read_text())
         data = TrainingSet(shards=training_set[0], prompts=out)
         boxes = np.array([data.plan(n)[0]["views"][v]["box"] for n in range(14) for v in (0, 1)])
@@ -254,12 +273,26 @@ def test_a_killed_run_encodes_only_what_is_missing(training_set, tmp_path):
 
     def encoded(out, **changes):
         said = []
-        meta = run(training_set, out, epochs=1, encode_batch=6, progress=lambda *a: said.append(a), **changes)
+        meta = run(
+            training_set,
+            out,
+            epochs=1,
+            encode_batch=6,
+            progress=lambda *a: said.append(a),
+            **changes,
+        )
         return meta["digest"], [done for done, _, what in said if what == "encode"]
 
     for name in ("a", "b"):
         with pytest.raises(KeyboardInterrupt):
-            run(training_set, tmp_path / name, epochs=1, encode_batch=6, cache_gib=0.0, progress=interrupt)
+            run(
+                training_set,
+                tmp_path / name,
+                epochs=1,
+                encode_batch=6,
+                cache_gib=0.0,
+                progress=interrupt,
+            )
         assert (tmp_path / f".{name}.features" / "done.bin").read_bytes() == bytes([1, 1, 0, 0])
     whole = encoded(tmp_path / "whole")
     assert whole[1] == [6, 12, 18, 24]
@@ -287,7 +320,11 @@ def test_a_stopped_training_is_not_mixed_with_another(training_set, tmp_path, au
     kept = (out / LAST).read_bytes()
 
     augment.write_prompts(
-        shards=training_set[0], out=tmp_path / "prompts", options=augment_options, seed=1, progress=lambda *_: None
+        shards=training_set[0],
+        out=tmp_path / "prompts",
+        options=augment_options,
+        seed=1,
+        progress=lambda *_: None,
     )
     with pytest.raises(UserError, match=r"another one \(data\.prompts: (?s:.*) delete last\.pt"):
         run((training_set[0], tmp_path / "prompts"), out)
@@ -297,7 +334,11 @@ def test_a_stopped_training_is_not_mixed_with_another(training_set, tmp_path, au
         run(training_set, out, seed=1)
     with pytest.raises(UserError, match=r"model\.variant: hq there, context_tokens now"):
         run(
-            training_set, out, model=ModelOptions(backbone="nano", checkpoint=BASE.checkpoint, variant="context_tokens")
+            training_set,
+            out,
+            model=ModelOptions(
+                backbone="nano", checkpoint=BASE.checkpoint, variant="context_tokens"
+            ),
         )
     with pytest.raises(UserError, match=r"base: "):
         run(training_set, out, model=ModelOptions(backbone="nano"))
@@ -310,9 +351,12 @@ def test_more_processes_than_views_and_uneven_shares(data):
         check_processes(3, options(batch_size=4), 4)
     with pytest.raises(UserError, match="batch of 6 views cannot be shared evenly by 4"):
         check_processes(30, options(batch_size=6), 4)
-    check_processes(28, options(batch_size=8), 8)  # more than the three shards: samples are read by their offsets
+    check_processes(
+        28, options(batch_size=8), 8
+    )  # more than the three shards: samples are read by their offsets
     shares = [
-        epoch_plan([Item(n, 0) for n in range(28)], seed=0, epoch=0, batch_size=1, rank=r, world=8) for r in range(8)
+        epoch_plan([Item(n, 0) for n in range(28)], seed=0, epoch=0, batch_size=1, rank=r, world=8)
+        for r in range(8)
     ]
     assert {len(s) for s in shares} == {3}
 
@@ -360,9 +404,12 @@ def test_the_plain_program(training_set, tmp_path):
     assert TrainRun.read(tmp_path / "spec.json") == spec
     paths = os.pathsep.join(str(REPOSITORY / p) for p in (".", "datasets", "metrics", "pipelines"))
     done = subprocess.run(
-        [sys.executable, "-m", "hqsam.training.run", str(tmp_path / "spec.json")], env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "hqsam.training.run", str(tmp_path / "spec.json")],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert '@progress [4, 4, "steps"]' in done.stdout
     assert json.loads((tmp_path / "nano" / "meta.json").read_text())["steps"] == 4

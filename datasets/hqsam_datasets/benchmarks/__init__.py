@@ -11,7 +11,9 @@ _SEAM = Seam(
     what="benchmark",
     constant="BENCHMARK",
     kind=Benchmark,  # type: ignore[type-abstract]
-    helpers=frozenset({"base", "cocolike", "common", "own", "own_detected", "results", "ytvislike"}),
+    helpers=frozenset(
+        {"base", "cocolike", "common", "own", "own_detected", "results", "ytvislike"}
+    ),
 )
 names = _SEAM.names
 
@@ -37,11 +39,13 @@ def of_section(name: str, kind: str, options: BenchmarkOptions) -> Benchmark:
 
     Args:
         name: The section.
-        kind: Its adapter: the set's own, or that of a kind of own data (``folder``, ...), which takes any name.
+        kind: Its adapter: the set's own, or that of a kind of own data (``folder``, ...), which
+            takes any name.
         options: Its ``index``.
 
     Raises:
-        UserError: no such adapter, or a published set under another name or with keys that only own data have.
+        UserError: no such adapter, or a published set under another name or with keys that only own
+            data have.
     """
     adapter = load(kind)
     bind = getattr(adapter, "of_section", None)
@@ -50,13 +54,18 @@ def of_section(name: str, kind: str, options: BenchmarkOptions) -> Benchmark:
         return bound
     if name != kind:
         raise UserError(
-            f"{kind} is a published set", file="params.yaml", key=f"benchmarks.{name}.kind",
-            cure=f"call the section {kind}, or say folder, label_maps, coco_json or lvis_json for data of your own",
-        )  # fmt: skip
+            f"{kind} is a published set",
+            file="params.yaml",
+            key=f"benchmarks.{name}.kind",
+            cure=f"call the section {kind}, or say folder, label_maps, coco_json or lvis_json for "
+            f"data of your own",
+        )
     for key in OWN_DATA:
         if getattr(options, key):
             raise UserError(
-                "only own data have this key; this set's files are known", file="params.yaml",
-                key=f"benchmarks.{name}.index.{key}", cure=f"remove {key}, or say `kind: folder` if these are files of your own",
-            )  # fmt: skip
+                "only own data have this key; this set's files are known",
+                file="params.yaml",
+                key=f"benchmarks.{name}.index.{key}",
+                cure=f"remove {key}, or say `kind: folder` if these are files of your own",
+            )
     return adapter

@@ -23,14 +23,18 @@ class BenchmarkOptions(BaseModel):
     """``benchmarks.<name>.index`` of params.yaml.
 
     Attributes:
-        expected_images: Number of images (frames) that the set must have; None switches the check off.
-        prompt_sets: Which prompts to write: those of the set (``gt_box``, ``detector_box``, ``tracker_box``,
-            ``coarse_mask``), and ``gt_<kind>`` for prompts of a kind that are drawn from the ground-truth masks.
+        expected_images: Number of images (frames) that the set must have; None switches the check
+            off.
+        prompt_sets: Which prompts to write: those of the set (``gt_box``, ``detector_box``,
+            ``tracker_box``,
+            ``coarse_mask``), and ``gt_<kind>`` for prompts of a kind that are drawn from the
+            ground-truth masks.
         images_per_shard: Images per tar.
         images: For own data, the folder of the images inside the archive.
         masks: For own data, the folder of the masks (it may be the same).
         annotations: For own data, the annotation file inside the archive.
-        detections: For own data with an annotation file, boxes in the COCO results format inside the archive.
+        detections: For own data with an annotation file, boxes in the COCO results format inside
+            the archive.
         skip: For own data, stems of files to leave out.
     """
 
@@ -52,7 +56,8 @@ class BenchmarkOptions(BaseModel):
             if name not in get_args(PromptSet) and drawn_kind(name) is None:
                 drawn = [f"{DRAWN_PREFIX}{kind}" for kind in names() if kind != "box"]
                 raise ValueError(
-                    f"there is no prompt set {name}; use some of {', '.join((*get_args(PromptSet), *drawn))}"
+                    f"there is no prompt set {name}; use some of "
+                    f"{', '.join((*get_args(PromptSet), *drawn))}"
                 )
         return value
 
@@ -143,9 +148,10 @@ class Content:
     Attributes:
         items: Images in ascending key order; read lazily.
         n_images: How many, for the progress display.
-        ground_truth: The official annotation file cut down to these images, or None for sets of plain masks. Long lists
-            may be `PackedRecords`.
-        left_out: Reason to number of what the annotations hold and no item shows (crowds, images without object).
+        ground_truth: The official annotation file cut down to these images, or None for sets of
+            plain masks. Long lists may be `PackedRecords`.
+        left_out: Reason to number of what the annotations hold and no item shows (crowds, images
+            without object).
     """
 
     items: Iterator[Item]
@@ -158,7 +164,8 @@ class Content:
 class Benchmark(Protocol):
     """An evaluation set. Its file opens with the data sheet.
 
-    One whose files may lie anywhere also has ``of_section(name, options) -> Benchmark`` (see `own.OwnSet`).
+    One whose files may lie anywhere also has ``of_section(name, options) -> Benchmark`` (see
+    `own.OwnSet`).
     """
 
     name: str
@@ -170,6 +177,7 @@ class Benchmark(Protocol):
         """Read the extracted archive at ``root``.
 
         Raises:
-            UserError: the layout is not as published, an image has no ground truth, or the other way round.
+            UserError: the layout is not as published, an image has no ground truth, or the other
+                way round.
         """
         ...

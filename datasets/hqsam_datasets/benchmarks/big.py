@@ -1,10 +1,11 @@
 """BIG: 100 test objects on photographs of 2048x1600 to 5000x3600 pixels, with coarse masks of segmentation networks.
 
-Source: Cheng et al., CascadePSP, CVPR 2020. Licence: not for commercial purposes; the photographs are from Flickr.
-Layout: `test/<NAME>_im.jpg`, `test/<NAME>_gt.png` (0/255), beside `val/`; several objects may share one photograph,
-each has a pair of its own. Coarse masks (PSPNet, DeepLabV3+, RefineNet, FCN-8s) come in a second archive, a folder
-per network, as `<NAME>_seg.png` at image resolution, foreground above 128; copies of the pairs may lie beside them.
-The paper prompts with the ground-truth box and with the PSPNet mask; how that mask became SAM's 256-pixel input is
+Source: Cheng et al., CascadePSP, CVPR 2020. Licence: not for commercial purposes; the photographs
+are from Flickr. Layout: `test/<NAME>_im.jpg`, `test/<NAME>_gt.png` (0/255), beside `val/`; several
+objects may share one photograph, each has a pair of its own. Coarse masks (PSPNet, DeepLabV3+,
+RefineNet, FCN-8s) come in a second archive, a folder per network, as `<NAME>_seg.png` at image
+resolution, foreground above 128; copies of the pairs may lie beside them. The paper prompts with
+the ground-truth box and with the PSPNet mask; how that mask became SAM's 256-pixel input is
 unpublished (see `hqsam.prediction.benchmark`). Known bad files: none.
 """
 
@@ -29,7 +30,8 @@ class Big:
     """The test part of BIG.
 
     Attributes:
-        network: Part of the name of the folder with the coarse masks to use, where there is more than one.
+        network: Part of the name of the folder with the coarse masks to use, where there is more
+            than one.
     """
 
     name: str = "big"
@@ -50,7 +52,9 @@ class Big:
         folders = sorted({p.parent for p in root.rglob(f"*{_COARSE}")})
         names = {p.name.removesuffix(_TRUTH) for p in test.glob(f"*{_TRUTH}")}
         held = {f: sum((f / f"{name}{_COARSE}").exists() for name in names) for f in folders}
-        folders = [f for f in folders if held[f] == max(held.values()) > 0]  # val has names of test, too, but not all
+        folders = [
+            f for f in folders if held[f] == max(held.values()) > 0
+        ]  # val has names of test, too, but not all
         if len(folders) > 1:
             folders = [f for f in folders if self.network in str(f.relative_to(root)).lower()]
         if not folders and missing_files(root):
@@ -67,10 +71,17 @@ class Big:
 
     def _items(self, found: list[tuple[str, Path, Path]], coarse: Path | None) -> Iterator[Item]:
         names = [name for name, _, _ in found]
-        keyed = sorted((key, *pair) for key, pair in zip(distinct_keys(self.name, names, names), found, strict=True))
+        keyed = sorted(
+            (key, *pair)
+            for key, pair in zip(distinct_keys(self.name, names, names), found, strict=True)
+        )
         for number, (key, name, image, mask) in enumerate(keyed, start=1):
             truth = read_foreground(mask)
-            extra = () if coarse is None else (_mask_prompt(key, truth, coarse / f"{name}{_COARSE}", name),)
+            extra = (
+                ()
+                if coarse is None
+                else (_mask_prompt(key, truth, coarse / f"{name}{_COARSE}", name),)
+            )
             yield single_object(key, number, image, truth, extra)
 
 
@@ -84,17 +95,30 @@ def _test_folder(root: Path) -> Path:
     if len(test) > 1:
         places = " and ".join(f.relative_to(root).as_posix() for f in test)
         cure = "keep the photographs and ground truth of BIG's test part, once, in BIG.zip"
-        raise UserError(f"*{_TRUTH} lie in {places}, one `test` expected", file=root, key="test", cure=cure)
+        raise UserError(
+            f"*{_TRUTH} lie in {places}, one `test` expected", file=root, key="test", cure=cure
+        )
     return test[0]
 
 
 def _mask_prompt(key: str, truth: BoolMask, path: Path, name: str) -> Prompt:
     if not path.is_file():
-        raise UserError(f"{name} has no coarse mask", file=path, key=name, cure="fetch the coarse-mask archive again")
+        raise UserError(
+            f"{name} has no coarse mask",
+            file=path,
+            key=name,
+            cure="fetch the coarse-mask archive again",
+        )
     rough = read_foreground(path)
     if rough.shape != truth.shape:
-        raise UserError(f"coarse mask {rough.shape} and ground truth {truth.shape} differ in size", file=path, key=key)
-    return Prompt(prompt_id=f"{key}-mask", prompt_set="coarse_mask", rle=rle.encode(rough), instance_id=key)
+        raise UserError(
+            f"coarse mask {rough.shape} and ground truth {truth.shape} differ in size",
+            file=path,
+            key=key,
+        )
+    return Prompt(
+        prompt_id=f"{key}-mask", prompt_set="coarse_mask", rle=rle.encode(rough), instance_id=key
+    )
 
 
 BENCHMARK = Big()

@@ -37,7 +37,9 @@ def read_json(path: Path, kind: type[Any]) -> Any:
     """
     value = json_stream.read_json(path)
     if not isinstance(value, kind):
-        raise UserError(f"the top level is a {type(value).__name__}, not a {kind.__name__}", file=path)
+        raise UserError(
+            f"the top level is a {type(value).__name__}, not a {kind.__name__}", file=path
+        )
     return value
 
 
@@ -66,7 +68,8 @@ def read_annotations(path: Path) -> Annotated:
     """A file in the COCO instances format.
 
     Raises:
-        UserError: not JSON (truncated download?), without annotations, an annotation without image, or an id twice.
+        UserError: not JSON (truncated download?), without annotations, an annotation without image,
+            or an id twice.
     """
     cure = "fetch the file again"
     truth: Json = {}
@@ -102,7 +105,10 @@ def field(record: Mapping[str, Any], name: str, path: Path) -> Any:
         raise UserError(f"{str(record)[:80]!r} stands in place of a record", file=path, cure=_CURE)
     if name not in record:
         raise UserError(
-            f"a record lacks {name!r}", file=path, key=str(record.get("id", dict(record)))[:120], cure=_CURE
+            f"a record lacks {name!r}",
+            file=path,
+            key=str(record.get("id", dict(record)))[:120],
+            cure=_CURE,
         )
     return record[name]
 
@@ -140,7 +146,12 @@ def size_of(record: Mapping[str, Any], path: Path) -> tuple[int, int]:
 def inside(record: Mapping[str, Any], name: str, path: Path) -> str:
     """A required path of a record, inside the folder of the images."""
     value = field(record, name, path)
-    if not isinstance(value, str) or not value or value.startswith(("/", "\\")) or ".." in value.split("/"):
+    if (
+        not isinstance(value, str)
+        or not value
+        or value.startswith(("/", "\\"))
+        or ".." in value.split("/")
+    ):
         raise _wrong(record, name, value, path, "a path inside the archive")
     return value
 
@@ -184,19 +195,29 @@ def check_categories(found: Iterable[int], truth: Json, truth_at: Path, path: Pa
     unknown = sorted(set(found) - known)
     if known and unknown:
         raise UserError(
-            f"{len(unknown)} category_id that the annotations do not have, first {unknown[0]}; they have "
+            f"{len(unknown)} category_id that the annotations do not have, first {unknown[0]}; "
+            f"they have "
             f"{min(known)} to {max(known)}",
             file=path,
             key=f"category_id {unknown[0]}",
-            cure="write the annotation file's own category ids (COCO's have gaps), or leave such boxes out",
+            cure="write the annotation file's own category ids (COCO's have gaps), or leave such "
+            "boxes out",
         )
 
 
 def check_detections(
-    boxes: Detections, images: set[Any], path: Path, *, truth: Json, truth_at: Path, class_agnostic: bool
+    boxes: Detections,
+    images: set[Any],
+    path: Path,
+    *,
+    truth: Json,
+    truth_at: Path,
+    class_agnostic: bool,
 ) -> None:
     """Every box must be on a known image, and of a known class where classes count."""
-    check_ids(dict.fromkeys(np.unique(boxes.image_ids).tolist()), images, path, "detections on images")
+    check_ids(
+        dict.fromkeys(np.unique(boxes.image_ids).tolist()), images, path, "detections on images"
+    )
     if not class_agnostic:
         check_categories(np.unique(boxes.categories).tolist(), truth, truth_at, path)
 
@@ -204,9 +225,13 @@ def check_detections(
 def segmentation(record: Json, height: int, width: int, path: Path) -> str:
     """The record's mask as compressed counts; the error names file and annotation."""
     try:
-        return rle.from_segmentation(field(record, "segmentation", path), height=height, width=width)
+        return rle.from_segmentation(
+            field(record, "segmentation", path), height=height, width=width
+        )
     except (ValueError, TypeError) as error:
-        raise UserError(f"bad segmentation: {error}", file=path, key=f"annotation {record.get('id')}") from error
+        raise UserError(
+            f"bad segmentation: {error}", file=path, key=f"annotation {record.get('id')}"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +240,8 @@ class CocoLike:
 
     Attributes:
         annotations: Name of the annotation file.
-        detections: Name of the prompt file: COCO results ``[{image_id, category_id, bbox [x, y, w, h], score}]``.
+        detections: Name of the prompt file: COCO results ``[{image_id, category_id, bbox [x, y, w,
+            h], score}]``.
         locate: Relative path of an image below the root from its record.
         place: The key of an image record that `locate` makes the path from.
         video_of: Name of the video of an image record, for sets made of video frames.
@@ -243,8 +269,13 @@ class CocoLike:
         boxes = Detections.none() if found_at is None else read_detections(found_at)
         if found_at is not None:
             check_detections(
-                boxes, known, found_at, truth=truth, truth_at=path, class_agnostic=self.class_agnostic
-            )  # fmt: skip
+                boxes,
+                known,
+                found_at,
+                truth=truth,
+                truth_at=path,
+                class_agnostic=self.class_agnostic,
+            )
         check_categories_once(truth, path)
         items = self._items(root, path, images, annotated, boxes)
         return Content(items=items, n_images=len(images), ground_truth=truth)
@@ -270,7 +301,10 @@ class CocoLike:
                 height=height,
                 width=width,
                 video=self.video_of(record) if self.video_of else None,
-                truths=tuple(written(packed, o, number, (height, width), path) for o in places.get(number, [])),
+                truths=tuple(
+                    written(packed, o, number, (height, width), path)
+                    for o in places.get(number, [])
+                ),
                 prompts=prompts_of(key, boxes, number),
             )
 
@@ -285,8 +319,12 @@ class _Locator:
     def __call__(self, relative: str) -> Path:
         head, _, rest = relative.partition("/")
         if head not in self._folders:
-            found = sorted((p for p in self._root.rglob(head) if p.is_dir()), key=lambda p: (-len(p.parts), p))
-            self._folders[head] = _holding(found[0] if found else find_folder(self._root, head), rest)
+            found = sorted(
+                (p for p in self._root.rglob(head) if p.is_dir()), key=lambda p: (-len(p.parts), p)
+            )
+            self._folders[head] = _holding(
+                found[0] if found else find_folder(self._root, head), rest
+            )
         return below(self._folders[head], rest)
 
 
@@ -303,16 +341,22 @@ def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:
     return Truth(
         instance_id=str(id_of(record, "id", path)),
         rle=counts,
-        area=float(rle.area(counts, height=height, width=width)) if counted else real(record, "area", path),
+        area=float(rle.area(counts, height=height, width=width))
+        if counted
+        else real(record, "area", path),
         category_id=whole(record, "category_id", path),
         iscrowd=ground_truth.yes(record, "iscrowd", path),
     )
 
 
 def written(
-    packed: PackedRecords, place: int, image: int, size: tuple[int, int], path: Path,
+    packed: PackedRecords,
+    place: int,
+    image: int,
+    size: tuple[int, int],
+    path: Path,
     renumbered: Callable[[Json], Json] = dict,
-) -> Truth:  # fmt: skip
+) -> Truth:
     """An annotation as ground truth; `gt.json` gets it in the one form (see `formats.ground_truth`).
 
     Args:
@@ -325,8 +369,15 @@ def written(
     """
     record = renumbered(packed[place])
     truth = truth_of(record, *size, path)
-    known = {"id": whole(record, "id", path), "image_id": image, "category_id": truth.category_id, "area": truth.area}
-    whole_record = ground_truth.annotation(record, path, segmentation=ground_truth.mask(truth.rle, *size), **known)
+    known = {
+        "id": whole(record, "id", path),
+        "image_id": image,
+        "category_id": truth.category_id,
+        "area": truth.area,
+    }
+    whole_record = ground_truth.annotation(
+        record, path, segmentation=ground_truth.mask(truth.rle, *size), **known
+    )
     packed.texts[place] = as_text(whole_record)
     return truth
 
@@ -339,12 +390,17 @@ def check_categories_once(truth: Json, path: Path) -> None:
     ground_truth.check_once((record["id"] for record in found), path, "categories")
 
 
-def prompts_of(key: str, boxes: Detections, image_id: int, *, first_category: int = 0) -> tuple[Prompt, ...]:
+def prompts_of(
+    key: str, boxes: Detections, image_id: int, *, first_category: int = 0
+) -> tuple[Prompt, ...]:
     """The detections on an image as box prompts, in the file's order; ``first_category`` is added to the classes."""
     return tuple(
         Prompt(
-            prompt_id=f"{key}-{rank:05d}", prompt_set="detector_box", box=box, score=score,
+            prompt_id=f"{key}-{rank:05d}",
+            prompt_set="detector_box",
+            box=box,
+            score=score,
             category_id=category + first_category,
         )
         for rank, (category, box, score) in enumerate(boxes.of(image_id))
-    )  # fmt: skip
+    )

@@ -32,7 +32,11 @@ def find_folder(root: Path, *names: str) -> Path:
     tail = "/".join(names)
     folder = found_below(root, tail, depth=_DEPTH)
     if not folder.is_dir():
-        raise UserError(f"{tail} is not a folder", file=folder, cure="check that the archive is the published one")
+        raise UserError(
+            f"{tail} is not a folder",
+            file=folder,
+            cure="check that the archive is the published one",
+        )
     return folder
 
 
@@ -66,7 +70,11 @@ def pairs(
         UserError: an image without mask or a mask without image; both paths are named.
     """
     by_stem = [
-        {p.name.removesuffix(suffix): p for p in visible(folder.iterdir()) if p.is_file() and p.name.endswith(suffix)}
+        {
+            p.name.removesuffix(suffix): p
+            for p in visible(folder.iterdir())
+            if p.is_file() and p.name.endswith(suffix)
+        }
         for folder, suffix in ((images, image_suffix), (masks, mask_suffix))
     ]
     orphans = sorted(by_stem[0].keys() ^ by_stem[1].keys())
@@ -79,7 +87,8 @@ def pairs(
             f"{len(orphans)} file(s) without partner; the first: {has.name} has no {lacks.name}",
             file=has,
             key=stem,
-            cure=f"put the missing file at {lacks.parent.name}/{lacks.name} or fetch the archive again",
+            cure=f"put the missing file at {lacks.parent.name}/{lacks.name} or fetch the archive "
+            f"again",
         )
     return [(stem, by_stem[0][stem], by_stem[1][stem]) for stem in sorted(by_stem[0])]
 
@@ -107,9 +116,9 @@ def box_prompt(prompt_id: str, box: Box, instance_id: str | None) -> Prompt:
 class MaskFolders:
     """A set of single-object images: a folder of JPEGs and a folder of PNG masks with the same stems.
 
-    The ``gt_box`` prompt is the tight box with inclusive corners of the ground truth at full resolution. The official
-    script takes it from the mask resized to the network's input instead; the two differ by less than a pixel of that
-    input.
+    The ``gt_box`` prompt is the tight box with inclusive corners of the ground truth at full
+    resolution. The official script takes it from the mask resized to the network's input instead;
+    the two differ by less than a pixel of that input.
 
     Attributes:
         images: Path of the image folder below the root, as folder names.
@@ -131,17 +140,29 @@ class MaskFolders:
     def _items(self, found: list[tuple[str, Path, Path]]) -> Iterator[Item]:
         stems = [stem for stem, _, _ in found]
         keys = distinct_keys(self.name, stems, stems)
-        keyed = sorted((key, image, mask) for key, (_, image, mask) in zip(keys, found, strict=True))
+        keyed = sorted(
+            (key, image, mask) for key, (_, image, mask) in zip(keys, found, strict=True)
+        )
         for number, (key, image, mask) in enumerate(keyed, start=1):
             yield single_object(key, number, image, read_foreground(mask))
 
 
-def single_object(key: str, image_id: int, image: Path, foreground: BoolMask, extra: tuple[Prompt, ...] = ()) -> Item:
+def single_object(
+    key: str, image_id: int, image: Path, foreground: BoolMask, extra: tuple[Prompt, ...] = ()
+) -> Item:
     """An image with one object and its box prompt (none if the mask is empty), plus ``extra`` prompts."""
     height, width = foreground.shape
     box = rle.tight_box(foreground)
     boxes = () if box is None else (box_prompt(f"{key}-box", box, key),)
-    truth = Truth(instance_id=key, rle=rle.encode(foreground), area=float(np.count_nonzero(foreground)))
+    truth = Truth(
+        instance_id=key, rle=rle.encode(foreground), area=float(np.count_nonzero(foreground))
+    )
     return Item(
-        key=key, path=image, image_id=image_id, height=height, width=width, truths=(truth,), prompts=boxes + extra
-    )  # fmt: skip
+        key=key,
+        path=image,
+        image_id=image_id,
+        height=height,
+        width=width,
+        truths=(truth,),
+        prompts=boxes + extra,
+    )

@@ -1,10 +1,11 @@
 """DAVIS 2017 val: 30 sequences at 480p, semi-supervised.
 
-Source: Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation; BSD-style licence on the site.
-Layout: `DAVIS/JPEGImages/480p/<sequence>/%05d.jpg`, `DAVIS/Annotations/480p/<sequence>/%05d.png` (palette index =
-object, 255 = void), `DAVIS/ImageSets/2017/val.txt`. Prompts: boxes of XMem's masks, per object and frame, from its
-indexed PNGs `<sequence>/%05d.png`. Objects are those of the first annotated frame; the first and the last frame are
-not scored, but they are predicted. Known bad files: none.
+Source: Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation; BSD-style licence
+on the site. Layout: `DAVIS/JPEGImages/480p/<sequence>/%05d.jpg`,
+`DAVIS/Annotations/480p/<sequence>/%05d.png` (palette index = object, 255 = void),
+`DAVIS/ImageSets/2017/val.txt`. Prompts: boxes of XMem's masks, per object and frame, from its
+indexed PNGs `<sequence>/%05d.png`. Objects are those of the first annotated frame; the first and
+the last frame are not scored, but they are predicted. Known bad files: none.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from hqsam_base.errors import UserError
 from hqsam_base.texts import read_lines
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import pairs
-from hqsam_datasets.fetch.extract import below, found_below, list_files, missing_files, packed_inside
+from hqsam_datasets.fetch.extract import (
+    below,
+    found_below,
+    list_files,
+    missing_files,
+    packed_inside,
+)
 from hqsam_datasets.formats.images import ImageError, decode_labels
 from hqsam_datasets.sample import make_key
 
@@ -45,15 +52,21 @@ class Davis:
         davis = names.parents[2]
         # A list may name a sequence twice: it is there once, as in the official program.
         sequences = sorted(dict.fromkeys(read_lines(names)), key=lambda s: make_key("", s))
-        n_images = sum(len(list_files(below(davis, f"JPEGImages/480p/{s}"), [".jpg"])) for s in sequences)
+        n_images = sum(
+            len(list_files(below(davis, f"JPEGImages/480p/{s}"), [".jpg"])) for s in sequences
+        )
         return Content(items=self._items(root, davis, sequences), n_images=n_images)
 
     def _items(self, root: Path, davis: Path, sequences: list[str]) -> Iterator[Item]:
         number = 0
         for video, sequence in enumerate(sequences, start=1):
             results = _results(root, davis, sequence)
-            frames = pairs(below(davis, f"JPEGImages/480p/{sequence}"), below(davis, f"Annotations/480p/{sequence}"))
-            # By file name and not by stem, as the official program: `img-1.png` comes before `img.png`.
+            frames = pairs(
+                below(davis, f"JPEGImages/480p/{sequence}"),
+                below(davis, f"Annotations/480p/{sequence}"),
+            )
+            # By file name and not by stem, as the official program: `img-1.png` comes before
+            # `img.png`.
             frames.sort(key=lambda frame: frame[2].name)
             for frame, (stem, image, annotation) in enumerate(frames):
                 number += 1
@@ -69,7 +82,9 @@ class Davis:
                     video_id=video,
                     frame=frame,
                     truths=tuple(_truths(key, labels)),
-                    prompts=() if results is None else tuple(_prompts(key, labels.shape, results / f"{stem}.png")),
+                    prompts=()
+                    if results is None
+                    else tuple(_prompts(key, labels.shape, results / f"{stem}.png")),
                 )
 
 
@@ -80,10 +95,13 @@ def _results(root: Path, davis: Path, sequence: str) -> Path | None:
         return None
     if len(found) != 1:
         places = "".join(f" {p.relative_to(root).as_posix()}" for p in found)
-        problem = f"{len(found)} result folders for sequence {sequence}, one expected{':' if found else ''}{places}"
-        cure = (
-            packed_inside(root)
-            or "pack the tracker's indexed PNGs once, as <sequence>/00000.png, ..., in xmem_results.zip"
+        problem = (
+            f"{len(found)} result folders for sequence {sequence}, one "
+            f"expected{':' if found else ''}{places}"
+        )
+        cure = packed_inside(root) or (
+            "pack the tracker's indexed PNGs once, as <sequence>/00000.png, ..., in "
+            "xmem_results.zip"
         )
         raise UserError(problem, file=root, key=sequence, cure=cure)
     return found[0]
@@ -93,7 +111,9 @@ def _labels(path: Path) -> Labels:
     try:
         return decode_labels(path.read_bytes())
     except FileNotFoundError:
-        raise UserError("the label image does not exist", file=path, cure="fetch the archive again") from None
+        raise UserError(
+            "the label image does not exist", file=path, cure="fetch the archive again"
+        ) from None
     except ImageError as error:
         raise UserError(f"the label image cannot be used: {error}", file=path) from error
 
@@ -105,7 +125,12 @@ def _objects(labels: Labels) -> list[int]:
 def _truths(key: str, labels: Labels) -> Iterator[Truth]:
     for number in _objects(labels):
         mask = labels == number
-        yield Truth(instance_id=f"{key}-{number:03d}", rle=rle.encode(mask), area=float(mask.sum()), track_id=number)
+        yield Truth(
+            instance_id=f"{key}-{number:03d}",
+            rle=rle.encode(mask),
+            area=float(mask.sum()),
+            track_id=number,
+        )
 
 
 def _prompts(key: str, size: tuple[int, ...], path: Path) -> Iterator[Prompt]:
@@ -116,9 +141,13 @@ def _prompts(key: str, size: tuple[int, ...], path: Path) -> Iterator[Prompt]:
         box = rle.tight_box(labels == number)
         if box is not None:
             yield Prompt(
-                prompt_id=f"{key}-{number:03d}", prompt_set="tracker_box", box=box, score=1.0, category_id=1,
+                prompt_id=f"{key}-{number:03d}",
+                prompt_set="tracker_box",
+                box=box,
+                score=1.0,
+                category_id=1,
                 track_id=number,
-            )  # fmt: skip
+            )
 
 
 BENCHMARK = Davis()

@@ -1,10 +1,11 @@
 """NDD20, the Northumberland Dolphin Dataset: 2,201 photographs taken above and as many taken below the water.
 
-Source: Trotter et al., 2020, doi 10.25405/data.ncl.c.4982342. Licence: CC BY-NC-SA 4.0. Layout of `NDD20.zip`:
-`ABOVE/`, `BELOW/` with the images, `ABOVE_LABELS.json`, `BELOW_LABELS.json` in the VIA format: per file `regions`
-with polygons (`all_points_x`, `all_points_y`). Known bad files: none; polygons of fewer than three points occur,
-are no objects and are left out. The paper shows pictures of this set and no numbers: every polygon is an object of
-its own, prompted by its box.
+Source: Trotter et al., 2020, doi 10.25405/data.ncl.c.4982342. Licence: CC BY-NC-SA 4.0. Layout of
+`NDD20.zip`:
+`ABOVE/`, `BELOW/` with the images, `ABOVE_LABELS.json`, `BELOW_LABELS.json` in the VIA format: per
+file `regions` with polygons (`all_points_x`, `all_points_y`). Known bad files: none; polygons of
+fewer than three points occur, are no objects and are left out. The paper shows pictures of this set
+and no numbers: every polygon is an object of its own, prompted by its box.
 """
 
 from __future__ import annotations
@@ -56,8 +57,14 @@ class Ndd20:
             height, width = _size(path, key)
             truths, prompts = _objects(key, _polygons(image, labels), (height, width), labels)
             yield Item(
-                key=key, path=path, image_id=number, height=height, width=width, truths=truths, prompts=prompts
-            )  # fmt: skip
+                key=key,
+                path=path,
+                image_id=number,
+                height=height,
+                width=width,
+                truths=truths,
+                prompts=prompts,
+            )
 
 
 def _size(path: Path, key: str) -> tuple[int, int]:
@@ -74,9 +81,13 @@ def _size(path: Path, key: str) -> tuple[int, int]:
 def _images(labels: Json, path: Path) -> list[Json]:
     """The entries of a VIA file: a project with its settings, or the entries alone."""
     entries = labels.get("_via_img_metadata", labels)
-    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+    if not isinstance(entries, dict) or not all(
+        isinstance(entry, dict) for entry in entries.values()
+    ):
         raise UserError(
-            "not a VIA file: its top level holds something else than entries of images", file=path, cure=_CURE
+            "not a VIA file: its top level holds something else than entries of images",
+            file=path,
+            cure=_CURE,
         )
     return list(entries.values())
 
@@ -85,12 +96,19 @@ def _polygons(image: Json, path: Path) -> list[list[float]]:
     """x0, y0, x1, y1, ... of each region; one of fewer than three points (empty here) is no object."""
     regions = field(image, "regions", path)
     try:
-        shapes = [region["shape_attributes"] for region in (regions.values() if isinstance(regions, dict) else regions)]
-        points = [(shape.get("all_points_x", []), shape.get("all_points_y", [])) for shape in shapes]
+        shapes = [
+            region["shape_attributes"]
+            for region in (regions.values() if isinstance(regions, dict) else regions)
+        ]
+        points = [
+            (shape.get("all_points_x", []), shape.get("all_points_y", [])) for shape in shapes
+        ]
         whole = [(xs, ys) if len(xs) == len(ys) > 2 else ((), ()) for xs, ys in points]
         return [[float(v) for point in zip(xs, ys, strict=True) for v in point] for xs, ys in whole]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"bad region: {error!r}", file=path, key=str(image.get("filename")), cure=_CURE) from error
+        raise UserError(
+            f"bad region: {error!r}", file=path, key=str(image.get("filename")), cure=_CURE
+        ) from error
 
 
 def _objects(
@@ -104,7 +122,9 @@ def _objects(
         try:
             counts = rle.from_segmentation([polygon], height=height, width=width)
         except ValueError as error:
-            raise UserError(f"bad region: {error}", file=path, key=f"{key}, region {place}", cure=_CURE) from error
+            raise UserError(
+                f"bad region: {error}", file=path, key=f"{key}, region {place}", cure=_CURE
+            ) from error
         box = rle.tight_box(rle.decode(counts, height=height, width=width))
         if box is not None:
             name = f"{key}-{place:03d}"

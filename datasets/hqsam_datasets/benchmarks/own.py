@@ -1,6 +1,7 @@
 """Own evaluation sets: read like own training sources, each object prompted by its ground-truth box.
 
-With detections beside a COCO or LVIS file, the set is scored like COCO or LVIS instead (`own_detected`).
+With detections beside a COCO or LVIS file, the set is scored like COCO or LVIS instead
+(`own_detected`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from hqsam_base import rle
 from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import BenchmarkOptions, Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import box_prompt
-from hqsam_datasets.benchmarks.own_detected import NO_MASK, VERSION, DetectedSet, keys_of_section, source_options
+from hqsam_datasets.benchmarks.own_detected import (
+    NO_MASK,
+    VERSION,
+    DetectedSet,
+    keys_of_section,
+    source_options,
+)
 from hqsam_datasets.formats.images import FOREGROUND, ImageError, probe
 from hqsam_datasets.keys import distinct_keys
 from hqsam_datasets.prompts import drawn_kind
@@ -25,8 +32,11 @@ from hqsam_datasets.sources.base import LabelMap, MaskFile, MaskRef, Pair, Sourc
 
 _CURE = "mend the file, or list it under index.skip: evaluation leaves nothing out by itself"
 _LEFT_OUT = {
-    "crowd": "crowds", "no_object": "images without object", "no_mask": NO_MASK, "known_bad": "listed in skip",
-}  # fmt: skip
+    "crowd": "crowds",
+    "no_object": "images without object",
+    "no_mask": NO_MASK,
+    "known_bad": "listed in skip",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +75,33 @@ class OwnSet:
         bad = [reject for reject in scan.rejects if reject["reason"] not in _LEFT_OUT]
         if bad:
             problem = f"{len(bad)} annotations cannot be used; the first: {bad[0]['detail']}"
-            raise UserError(problem, file=bad[0]["origin"], key=f"benchmarks.{self.name}.index", cure=_CURE)
+            raise UserError(
+                problem, file=bad[0]["origin"], key=f"benchmarks.{self.name}.index", cure=_CURE
+            )
         if not scan.pairs:
-            crowds = all(reject["reason"] in ("crowd", "no_object") for reject in scan.rejects) and scan.rejects
+            crowds = (
+                all(reject["reason"] in ("crowd", "no_object") for reject in scan.rejects)
+                and scan.rejects
+            )
             cure = "set iscrowd to 0 if the crowd regions are objects" if crowds else None
-            raise UserError("no image has ground truth", file=root, key=f"benchmarks.{self.name}.index", cure=cure)
-        keys = distinct_keys(self.name, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs])
+            raise UserError(
+                "no image has ground truth",
+                file=root,
+                key=f"benchmarks.{self.name}.index",
+                cure=cure,
+            )
+        keys = distinct_keys(
+            self.name,
+            [pair.name for pair in scan.pairs],
+            [pair.origin_image for pair in scan.pairs],
+        )
         keyed = sorted(zip(keys, scan.pairs, strict=True), key=lambda item: item[0])
         items = (_item(key, number, pair) for number, (key, pair) in enumerate(keyed, start=1))
         return Content(
-            items=items, n_images=len(keyed), left_out=Counter(_LEFT_OUT[r["reason"]] for r in scan.rejects)
-        )  # fmt: skip
+            items=items,
+            n_images=len(keyed),
+            left_out=Counter(_LEFT_OUT[r["reason"]] for r in scan.rejects),
+        )
 
 
 def _check_keys(name: str, kind: str, options: BenchmarkOptions, *, annotated: bool) -> None:
@@ -84,39 +110,57 @@ def _check_keys(name: str, kind: str, options: BenchmarkOptions, *, annotated: b
     for key in ("masks",) if annotated else ("annotations", "detections"):
         if getattr(options, key) is not None:
             raise UserError(
-                f"kind {kind} has no {key}", file="params.yaml", key=f"{section}.{key}",
-                cure="remove it, or say the kind of your files: folder, label_maps, coco_json, lvis_json",
-            )  # fmt: skip
+                f"kind {kind} has no {key}",
+                file="params.yaml",
+                key=f"{section}.{key}",
+                cure="remove it, or say the kind of your files: folder, label_maps, coco_json, "
+                "lvis_json",
+            )
     if annotated and options.annotations is None:
         cure = "name the annotation file inside the archive"
-        raise UserError("a required key is missing", file="params.yaml", key=f"{section}.annotations", cure=cure)
+        raise UserError(
+            "a required key is missing", file="params.yaml", key=f"{section}.annotations", cure=cure
+        )
     wanted = "gt_box" if options.detections is None else "detector_box"
     if tuple(name for name in options.prompt_sets if drawn_kind(name) is None) != (wanted,):
         boxes = "the boxes of the ground truth" if wanted == "gt_box" else "the detections"
-        cure = f"say prompt_sets: [{wanted}]" + (", or name detections" if annotated and wanted == "gt_box" else "")
+        cure = f"say prompt_sets: [{wanted}]" + (
+            ", or name detections" if annotated and wanted == "gt_box" else ""
+        )
         raise UserError(
             f"its prompts are {boxes}", file="params.yaml", key=f"{section}.prompt_sets", cure=cure
-        )  # fmt: skip
+        )
 
 
 def _item(key: str, number: int, pair: Pair) -> Item:
     try:
         found = probe(read_file(pair.image, "unreadable_image"))
     except ImageError as error:
-        raise UserError(f"the image cannot be used: {error}", file=pair.origin_image, key=key, cure=_CURE) from error
-    # A mask of the stored size was drawn on a turned photograph as it lies in the file: the index stage stores it so.
+        raise UserError(
+            f"the image cannot be used: {error}", file=pair.origin_image, key=key, cure=_CURE
+        ) from error
+    # A mask of the stored size was drawn on a turned photograph as it lies in the file: the index
+    # stage stores it so.
     fitting = (found.upright_size, (found.height, found.width))
     objects = list(_objects(key, pair, fitting))
     sizes = {(height, width) for height, width, _, _ in objects}
     if len(sizes) != 1:
-        problem = f"the masks of {pair.origin_image} are drawn partly on the turned photograph" if sizes else "no mask"
+        problem = (
+            f"the masks of {pair.origin_image} are drawn partly on the turned photograph"
+            if sizes
+            else "no mask"
+        )
         raise UserError(problem, file=pair.origin_mask, key=key, cure=_CURE)
     height, width = sizes.pop()
     return Item(
-        key=key, path=pair.image, image_id=number, height=height, width=width,
+        key=key,
+        path=pair.image,
+        image_id=number,
+        height=height,
+        width=width,
         truths=tuple(truth for _, _, truth, _ in objects),
         prompts=tuple(prompt for _, _, _, prompt in objects if prompt is not None),
-    )  # fmt: skip
+    )
 
 
 def _objects(
@@ -126,10 +170,14 @@ def _objects(
     for place, (reference, mask) in enumerate(_masks(key, pair, fitting[0])):
         height, width = mask.shape
         if (height, width) not in fitting:
-            problem = f"{pair.origin_image} is {fitting[0][1]}x{fitting[0][0]}, its mask {width}x{height}"
+            problem = (
+                f"{pair.origin_image} is {fitting[0][1]}x{fitting[0][0]}, its mask {width}x{height}"
+            )
             raise UserError(problem, file=_file_of(reference, pair), key=key, cure=_CURE)
         name, foreground = f"{key}-{place:03d}", mask > FOREGROUND
-        truth = Truth(instance_id=name, rle=rle.encode(foreground), area=float(np.count_nonzero(foreground)))
+        truth = Truth(
+            instance_id=name, rle=rle.encode(foreground), area=float(np.count_nonzero(foreground))
+        )
         box = rle.tight_box(foreground)
         yield height, width, truth, None if box is None else box_prompt(f"{name}-box", box, name)
 

@@ -46,7 +46,9 @@ Json = dict[str, Any]
 def source_options(name: str, options: BenchmarkOptions | None) -> SourceOptions:
     """What the source of the same kind wants to know."""
     names = {"images", "masks", "annotations", "skip"}
-    return SourceOptions(archive=name, **({} if options is None else options.model_dump(include=names)))
+    return SourceOptions(
+        archive=name, **({} if options is None else options.model_dump(include=names))
+    )
 
 
 @contextlib.contextmanager
@@ -59,15 +61,17 @@ def keys_of_section(name: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise type(error)(error.problem, file=error.file, key=here(error.key), cure=here(error.cure)) from error
+        raise type(error)(
+            error.problem, file=error.file, key=here(error.key), cure=here(error.cure)
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectedSet:
     """The images of an annotation file with all detections on them.
 
-    Images are found as those of a training source (`sources.annotations`). What a COCO file may lack and AP needs is
-    filled in: sizes from the images, areas from the masks, `iscrowd` with 0.
+    Images are found as those of a training source (`sources.annotations`). What a COCO file may
+    lack and AP needs is filled in: sizes from the images, areas from the masks, `iscrowd` with 0.
 
     Attributes:
         kind: By whose rules it is scored.
@@ -85,7 +89,9 @@ class DetectedSet:
         with keys_of_section(self.name):
             options = source_options(self.name, self.options)
             path = annotation_file(self.name, root, str(options.annotations))
-            boxes_at = _had(root, str(self.options.detections), f"benchmarks.{self.name}.index.detections")
+            boxes_at = _had(
+                root, str(self.options.detections), f"benchmarks.{self.name}.index.detections"
+            )
             annotated = read_annotations(path)
             truth, numbers = annotated.truth, _numbers(annotated, path)
             images = {record["id"]: record for record in truth["images"]}
@@ -96,8 +102,12 @@ class DetectedSet:
         self._check_classes(truth, images, path)
         boxes = Detections.none()
         if boxes_at is not None:
-            boxes = _without(read_detections(boxes_at, image=numbers.image, category=numbers.category), skipped)
-            check_detections(boxes, set(found), boxes_at, truth=truth, truth_at=path, class_agnostic=False)
+            boxes = _without(
+                read_detections(boxes_at, image=numbers.image, category=numbers.category), skipped
+            )
+            check_detections(
+                boxes, set(found), boxes_at, truth=truth, truth_at=path, class_agnostic=False
+            )
         _fill_sizes(images, found, path)
         some = {number: images[number] for number in sorted(found)}
         kept, places, maskless = _with_mask(some, objects, annotated.packed)
@@ -106,11 +116,19 @@ class DetectedSet:
         def items() -> Iterator[Item]:
             for number, record in some.items():
                 key, size = make_key(self.name, f"{number:012d}"), size_of(record, path)
-                truths = tuple(written(kept, n, number, size, path, numbers.of_annotation) for n in places[number])
+                truths = tuple(
+                    written(kept, n, number, size, path, numbers.of_annotation)
+                    for n in places[number]
+                )
                 yield Item(
-                    key=key, path=found[number], image_id=number, height=size[0], width=size[1], truths=truths,
+                    key=key,
+                    path=found[number],
+                    image_id=number,
+                    height=size[0],
+                    width=size[1],
+                    truths=truths,
                     prompts=prompts_of(key, boxes, number),
-                )  # fmt: skip
+                )
 
         shown = {**truth, "images": list(some.values()), "annotations": kept}
         return Content(items=items(), n_images=len(found), ground_truth=shown, left_out=+left_out)
@@ -122,15 +140,22 @@ class DetectedSet:
             raise UserError("the file has no categories", file=path, key="categories", cure=cure)
         if self.kind != "lvis":
             return
-        cure = "add it as in LVIS v1, or say kind: coco_json, which is scored as if every class was looked for in every image"
+        cure = (
+            "add it as in LVIS v1, or say kind: coco_json, which is scored as if every class was "
+            "looked for in every image"
+        )
         for number, record in images.items():
             for key in _FEDERATED:
                 if not isinstance(record.get(key), list):
-                    raise UserError(f"an image has no list {key}", file=path, key=f"image {number}", cure=cure)
+                    raise UserError(
+                        f"an image has no list {key}", file=path, key=f"image {number}", cure=cure
+                    )
         for record in truth["categories"]:
             if record.get("frequency") not in ("r", "c", "f"):
                 key = f"category {record.get('id')}"
-                raise UserError("a category has no frequency r, c or f", file=path, key=key, cure=cure)
+                raise UserError(
+                    "a category has no frequency r, c or f", file=path, key=key, cure=cure
+                )
 
 
 def _had(root: Path, name: str, key: str) -> Path | None:
@@ -142,14 +167,23 @@ def _had(root: Path, name: str, key: str) -> Path | None:
 
 
 def _skipped(images: dict[int, Json], path: Path, skip: Skip, key: str) -> set[int]:
-    stems = {number: str(PurePosixPath(file_name(record, path)).with_suffix("")) for number, record in images.items()}
+    stems = {
+        number: str(PurePosixPath(file_name(record, path)).with_suffix(""))
+        for number, record in images.items()
+    }
     skipped = {number for number, stem in stems.items() if stem in skip}
     skip.check(key)
     return skipped
 
 
-def _find(images: dict[int, Json], skipped: set[int], places: Places, path: Path) -> dict[int, Path]:
-    found = {number: places.find(file_name(record, path)) for number, record in images.items() if number not in skipped}
+def _find(
+    images: dict[int, Json], skipped: set[int], places: Places, path: Path
+) -> dict[int, Path]:
+    found = {
+        number: places.find(file_name(record, path))
+        for number, record in images.items()
+        if number not in skipped
+    }
     places.check()
     return {number: place for number, place in found.items() if place is not None}
 
@@ -157,9 +191,12 @@ def _find(images: dict[int, Json], skipped: set[int], places: Places, path: Path
 def _without(boxes: Detections, skipped: set[int]) -> Detections:
     keep = ~np.isin(boxes.image_ids, sorted(skipped))
     return replace(
-        boxes, image_ids=boxes.image_ids[keep], categories=boxes.categories[keep], boxes=boxes.boxes[keep],
+        boxes,
+        image_ids=boxes.image_ids[keep],
+        categories=boxes.categories[keep],
+        boxes=boxes.boxes[keep],
         scores=boxes.scores[keep],
-    )  # fmt: skip
+    )
 
 
 def _with_mask(
@@ -182,10 +219,15 @@ def _fill_sizes(images: dict[int, Json], found: dict[int, Path], path: Path) -> 
         record = images[number]
         if record.get("height") is None or record.get("width") is None:
             try:
-                record["height"], record["width"] = probe(read_file(place, "unreadable_image")).upright_size
+                record["height"], record["width"] = probe(
+                    read_file(place, "unreadable_image")
+                ).upright_size
             except ImageError as error:
                 raise UserError(
-                    f"the image cannot be used: {error}", file=place, key=f"image {number}", cure=_MEND
+                    f"the image cannot be used: {error}",
+                    file=place,
+                    key=f"image {number}",
+                    cure=_MEND,
                 ) from error
         record["height"], record["width"] = size_of(record, path)
 
@@ -211,7 +253,9 @@ class _Numbers:
     def of_annotation(self, record: Json) -> Json:
         """An annotation with the numbers in place of its own and its category's id."""
         out = {**record, "id": self.annotations[plain_id(record["id"])]}
-        return out | ({"category_id": self.category(record["category_id"])} if "category_id" in record else {})
+        return out | (
+            {"category_id": self.category(record["category_id"])} if "category_id" in record else {}
+        )
 
 
 def _numbers(annotated: Annotated, path: Path) -> _Numbers:

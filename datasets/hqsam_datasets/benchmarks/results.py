@@ -1,7 +1,7 @@
 """Detector result files (COCO results format), read in bounded memory.
 
-The published box files are large: the ViTDet boxes for LVIS are 1.3 GB of JSON. Parsed at once they would take ten
-times that; here records are decoded one by one and kept as numbers.
+The published box files are large: the ViTDet boxes for LVIS are 1.3 GB of JSON. Parsed at once they
+would take ten times that; here records are decoded one by one and kept as numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from hqsam_base.ids import whole_number
 from hqsam_base.json_stream import iterate_list
 
 _CURE = "fetch the file again; it must be a JSON list of COCO results"
-_MASKS = "these are results without boxes (final masks?): save the detector's boxes, bbox [x, y, width, height]"
+_MASKS = (
+    "these are results without boxes (final masks?): save the detector's boxes, bbox [x, y, "
+    "width, height]"
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,10 @@ class Detections:
 
 
 def read_detections(
-    path: Path, *, image: Callable[[Any], Any] = whole_number, category: Callable[[Any], Any] = whole_number
+    path: Path,
+    *,
+    image: Callable[[Any], Any] = whole_number,
+    category: Callable[[Any], Any] = whole_number,
 ) -> Detections:
     """Read a result file ``[{image_id, category_id, bbox [x, y, width, height], score}, ...]``; other keys are ignored.
 
@@ -64,22 +70,35 @@ def read_detections(
         category: Gives the number of a `category_id`.
 
     Raises:
-        UserError: no such file, not a JSON list (truncated?), or a record that lacks a key or holds no finite number.
+        UserError: no such file, not a JSON list (truncated?), or a record that lacks a key or holds
+            no finite number.
     """
     ids, numbers = array("q"), array("d")
     for place, record in enumerate(iterate_records(path)):
         try:
             x, y, w, h = record["bbox"]
             ids.extend((image(record["image_id"]), category(record["category_id"])))
-            numbers.extend((float(x), float(y), float(x) + float(w), float(y) + float(h), float(record["score"])))
+            numbers.extend(
+                (
+                    float(x),
+                    float(y),
+                    float(x) + float(w),
+                    float(y) + float(h),
+                    float(record["score"]),
+                )
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             cure = _MASKS if "segmentation" in record and "bbox" not in record else _CURE
-            raise UserError(f"bad record: {error!r}", file=path, key=f"record {place}", cure=cure) from error
+            raise UserError(
+                f"bad record: {error!r}", file=path, key=f"record {place}", cure=cure
+            ) from error
     whole = np.frombuffer(ids, dtype=np.int64).reshape(-1, 2)
     real = np.frombuffer(numbers, dtype=np.float64).reshape(-1, 5)
     bad = np.flatnonzero(~np.isfinite(real).all(axis=1))
     if bad.size:
-        raise UserError("a box or score is not a finite number", file=path, key=f"record {bad[0]}", cure=_CURE)
+        raise UserError(
+            "a box or score is not a finite number", file=path, key=f"record {bad[0]}", cure=_CURE
+        )
     order = np.argsort(whole[:, 0], kind="stable")
     whole, real = whole[order], real[order]
     return Detections(whole[:, 0].copy(), whole[:, 1].copy(), real[:, :4].copy(), real[:, 4].copy())

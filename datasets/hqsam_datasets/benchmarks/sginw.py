@@ -1,15 +1,17 @@
 """SGinW, Segmentation in the Wild: 25 small sets of different domains, valid split, COCO format.
 
-Source: Zou et al., X-Decoder, CVPR 2023 (Roboflow data sets, licences differ per set); `seginw.zip` of the HQ-SAM
-authors. Layout: `<Set>/valid/*.jpg`, `<Set>/valid/_annotations_min1cat.coco.json` (0-based category ids; the file
-`_annotations.coco.json` beside it has an extra parent category and is not used). Prompts: boxes of GroundingDINO
-Swin-B, one COCO results file a set, `seginw-<Set>_val.json`, the best 100 (box, class) pairs an image; the score is the
-detector's alone. The results that HQ-SAM's authors published under these names (`grounded_sam.zip`,
+Source: Zou et al., X-Decoder, CVPR 2023 (Roboflow data sets, licences differ per set); `seginw.zip`
+of the HQ-SAM authors. Layout: `<Set>/valid/*.jpg`, `<Set>/valid/_annotations_min1cat.coco.json`
+(0-based category ids; the file
+`_annotations.coco.json` beside it has an extra parent category and is not used). Prompts: boxes of
+GroundingDINO Swin-B, one COCO results file a set, `seginw-<Set>_val.json`, the best 100 (box,
+class) pairs an image; the score is the detector's alone. The results that HQ-SAM's authors
+published under these names (`grounded_sam.zip`,
 `grounded_hqsam.zip`) hold final masks and no boxes: they check an evaluator and are no prompts.
 
-The 25 sets become one benchmark: image and category ids are numbered through, and each category's `supercategory`
-is its set. The headline of SGinW is the mean over the 25 sets of the sets' AP, that is, categories weigh by set.
-Known bad files: none.
+The 25 sets become one benchmark: image and category ids are numbered through, and each category's
+`supercategory` is its set. The headline of SGinW is the mean over the 25 sets of the sets' AP, that
+is, categories weigh by set. Known bad files: none.
 """
 
 from __future__ import annotations
@@ -42,10 +44,32 @@ from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
 SETS = (
-    "Airplane-Parts", "Bottles", "Brain-Tumor", "Chicken", "Cows", "Electric-Shaver", "Elephants", "Fruits", "Garbage",
-    "Ginger-Garlic", "Hand", "Hand-Metal", "House-Parts", "HouseHold-Items", "Nutterfly-Squireel", "Phones", "Poles",
-    "Puppies", "Rail", "Salmon-Fillet", "Strawberry", "Tablets", "Toolkits", "Trash", "Watermelon",
-)  # fmt: skip
+    "Airplane-Parts",
+    "Bottles",
+    "Brain-Tumor",
+    "Chicken",
+    "Cows",
+    "Electric-Shaver",
+    "Elephants",
+    "Fruits",
+    "Garbage",
+    "Ginger-Garlic",
+    "Hand",
+    "Hand-Metal",
+    "House-Parts",
+    "HouseHold-Items",
+    "Nutterfly-Squireel",
+    "Phones",
+    "Poles",
+    "Puppies",
+    "Rail",
+    "Salmon-Fillet",
+    "Strawberry",
+    "Tablets",
+    "Toolkits",
+    "Trash",
+    "Watermelon",
+)
 _ANNOTATIONS = "valid/_annotations_min1cat.coco.json"
 _IMAGES_A_SET = 10_000_000
 _CATEGORIES_A_SET = 1000
@@ -92,7 +116,10 @@ class Sginw:
     def _items(self, parts: list[_Part]) -> Iterator[Item]:
         for part in parts:
             for record in sorted(part.truth["images"], key=lambda r: whole(r, "id", part.path)):
-                original, (height, width) = whole(record, "id", part.path), size_of(record, part.path)
+                original, (height, width) = (
+                    whole(record, "id", part.path),
+                    size_of(record, part.path),
+                )
                 key = make_key(self.name, f"{part.name}-{original:08d}")
                 yield Item(
                     key=key,
@@ -101,7 +128,9 @@ class Sginw:
                     height=height,
                     width=width,
                     truths=tuple(truth for truth, _ in part.objects.get(original, [])),
-                    prompts=prompts_of(key, part.boxes, original, first_category=part.first_category),
+                    prompts=prompts_of(
+                        key, part.boxes, original, first_category=part.first_category
+                    ),
                 )
 
 
@@ -118,7 +147,10 @@ def _part(root: Path, name: str, number: int) -> _Part:
     if results is not None:
         check_detections(boxes, known, results, truth=truth, truth_at=path, class_agnostic=False)
     classes = [whole(c, "id", path) for c in records(truth, "categories", path)]
-    if not all(0 <= number < _CATEGORIES_A_SET for number in classes) or max(known, default=0) >= _IMAGES_A_SET:
+    if (
+        not all(0 <= number < _CATEGORIES_A_SET for number in classes)
+        or max(known, default=0) >= _IMAGES_A_SET
+    ):
         raise UserError("ids are too large to number the sets through", file=path, key=name)
     part = _Part(name, number, path.parent, path, truth, {}, boxes)
     for image, found in objects.items():

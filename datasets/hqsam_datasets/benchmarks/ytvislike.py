@@ -36,7 +36,8 @@ class YtvisLike:
 
     Attributes:
         annotations: Name of the annotation file.
-        tracks: Name of the prompt file: YouTube-VIS results ``[{video_id, category_id, score, segmentations}]``.
+        tracks: Name of the prompt file: YouTube-VIS results ``[{video_id, category_id, score,
+            segmentations}]``.
     """
 
     name: str
@@ -53,22 +54,36 @@ class YtvisLike:
         videos = sorted(records(truth, "videos", path), key=lambda v: whole(v, "id", path))
         known = {whole(v, "id", path) for v in videos}
         # Null or absent for the val and test splits: their ground truth is private.
-        objects = group(records(truth, "annotations", path) if truth.get("annotations") else [], "video_id", path)
+        objects = group(
+            records(truth, "annotations", path) if truth.get("annotations") else [],
+            "video_id",
+            path,
+        )
         check_ids(objects, known, path, "annotations of videos")
         _check_lengths(objects, videos, path)
         if truth.get("annotations"):
             sizes = {whole(video, "id", path): size_of(video, path) for video in videos}
-            truth["annotations"] = [_canonical(record, sizes, path) for record in truth["annotations"]]
+            truth["annotations"] = [
+                _canonical(record, sizes, path) for record in truth["annotations"]
+            ]
             objects = group(truth["annotations"], "video_id", path)
         tracks: dict[Any, list[Json]] = {}
         if tracks_at is not None:
             tracks = group(read_json(tracks_at, list), "video_id", tracks_at)
             check_ids(tracks, known, tracks_at, "tracks of videos")
             _check_lengths(tracks, videos, tracks_at)
-            found = (whole(record, "category_id", tracks_at) for some in tracks.values() for record in some)
+            found = (
+                whole(record, "category_id", tracks_at)
+                for some in tracks.values()
+                for record in some
+            )
             check_categories(found, truth, path, tracks_at)
-        items = self._items(_frames(root, videos, path), path, tracks_at or path, videos, objects, tracks)
-        return Content(items=items, n_images=sum(len(_names(v, path)) for v in videos), ground_truth=truth)
+        items = self._items(
+            _frames(root, videos, path), path, tracks_at or path, videos, objects, tracks
+        )
+        return Content(
+            items=items, n_images=sum(len(_names(v, path)) for v in videos), ground_truth=truth
+        )
 
     def _items(
         self,
@@ -112,9 +127,14 @@ def _names(video: Json, path: Path) -> list[str]:
     names = field(video, "file_names", path)
     if not isinstance(names, list) or not names:
         raise UserError(
-            "file_names is no list of frames", file=path, key=f"video {video.get('id')}", cure="fetch the file again"
+            "file_names is no list of frames",
+            file=path,
+            key=f"video {video.get('id')}",
+            cure="fetch the file again",
         )
-    return [inside({"id": video.get("id"), "file_names": name}, "file_names", path) for name in names]
+    return [
+        inside({"id": video.get("id"), "file_names": name}, "file_names", path) for name in names
+    ]
 
 
 def _check_lengths(groups: dict[Any, list[Json]], videos: list[Json], path: Path) -> None:
@@ -129,7 +149,8 @@ def _check_lengths(groups: dict[Any, list[Json]], videos: list[Json], path: Path
                     f"{found} segmentations, but video {video['id']} has {frames} frames",
                     file=path,
                     key=f"record {record.get('id', '')} of video {video['id']}",
-                    cure="write one mask, or null, for each of the file_names of the annotation file",
+                    cure="write one mask, or null, for each of the file_names of the annotation "
+                    "file",
                 )
 
 
@@ -143,11 +164,15 @@ def _canonical(record: Json, sizes: dict[int, tuple[int, int]], path: Path) -> J
             shown = {"id": record.get("id"), "segmentations": field(record, name, path)}
             if not isinstance(shown["segmentations"], list):
                 raise UserError(f"{name} is no list", file=path, key=f"record {record.get('id')}")
-            counts = [_mask(shown, frame, size, path) for frame in range(len(shown["segmentations"]))]
+            counts = [
+                _mask(shown, frame, size, path) for frame in range(len(shown["segmentations"]))
+            ]
             masks[name] = [None if one is None else ground_truth.mask(one, *size) for one in counts]
     if record.get("areas") is None:
         found = (None if m is None else m["counts"] for m in masks["segmentations"])
-        masks["areas"] = [None if c is None else float(rle.area(c, height=size[0], width=size[1])) for c in found]
+        masks["areas"] = [
+            None if c is None else float(rle.area(c, height=size[0], width=size[1])) for c in found
+        ]
     return ground_truth.annotation(record, path, **numbers, **masks)
 
 
@@ -158,7 +183,9 @@ def _mask(record: Json, frame: int, size: tuple[int, int], path: Path) -> str | 
     try:
         return rle.from_segmentation(entry, height=size[0], width=size[1])
     except ValueError as error:
-        raise UserError(f"bad segmentation in frame {frame}: {error}", file=path, key=str(record.get("id"))) from error
+        raise UserError(
+            f"bad segmentation in frame {frame}: {error}", file=path, key=str(record.get("id"))
+        ) from error
 
 
 def _truths(objects: list[Json], frame: int, size: tuple[int, int], path: Path) -> Iterator[Truth]:
@@ -175,10 +202,16 @@ def _truths(objects: list[Json], frame: int, size: tuple[int, int], path: Path) 
             )
 
 
-def _prompts(key: str, tracks: list[Json], frame: int, size: tuple[int, int], path: Path) -> Iterator[Prompt]:
+def _prompts(
+    key: str, tracks: list[Json], frame: int, size: tuple[int, int], path: Path
+) -> Iterator[Prompt]:
     for track, record in enumerate(tracks):
         counts = _mask(record, frame, size, path)
-        box = None if counts is None else rle.tight_box(rle.decode(counts, height=size[0], width=size[1]))
+        box = (
+            None
+            if counts is None
+            else rle.tight_box(rle.decode(counts, height=size[0], width=size[1]))
+        )
         if box is not None:
             yield Prompt(
                 prompt_id=f"{key}-{track:05d}",

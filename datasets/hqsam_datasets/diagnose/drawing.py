@@ -58,14 +58,18 @@ def draw_sample(
         colour = _TINTS[(int(view["view"]) + 1) % len(_TINTS)]
         cv2.rectangle(overview, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
         text = f"{view['view']}{' mirrored' if view['flip'] else ''}"
-        cv2.putText(overview, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+        cv2.putText(
+            overview, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA
+        )
     rows = [_row([_tile(sample.image), overview, _tile(_grey(union))])]
     for view, own in zip(views, pictures, strict=True):
         mask = sample.instances[int(view["instance"])].mask
         image, label = apply_view(image=sample.image, mask=mask, view=view)
         shown = _tile(tinted(image, label, _TINTS[0]))
         _draw_prompts(shown, view, own)
-        rows.append(_row([_tile(image), shown, *(_tile(_grey(picture)) for picture in own.values())]))
+        rows.append(
+            _row([_tile(image), shown, *(_tile(_grey(picture)) for picture in own.values())])
+        )
     return _stack(rows)
 
 
@@ -92,7 +96,9 @@ def draw_evaluation(
         factor = TILE / max(image.shape[:2])
         for place, prompt in enumerate(row for row in chosen if not row["rle"]):
             colour = _TINTS[place % len(_TINTS)]
-            _draw_marks(tile, marks_of_row(prompt), factor, colours=(colour, colour), thick=2, radius=3)
+            _draw_marks(
+                tile, marks_of_row(prompt), factor, colours=(colour, colour), thick=2, radius=3
+            )
         tiles.append(_labelled(tile, f"{name}: {len(chosen)}"))
     return _row(tiles)
 
@@ -100,12 +106,16 @@ def draw_evaluation(
 def _with_masks(tile: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
     """Draw the masks of an image at the tile's size: there may be hundreds of large ones."""
     for place, row in enumerate(rows):
-        mask = rle.decode(row["rle"], height=row["height"], width=row["width"]).view(np.uint8) * np.uint8(255)
+        mask = rle.decode(row["rle"], height=row["height"], width=row["width"]).view(
+            np.uint8
+        ) * np.uint8(255)
         tile = tinted(tile, _fitted(mask), _TINTS[place % len(_TINTS)])
     return tile
 
 
-def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+def tinted(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int, int, int]
+) -> NDArray[np.uint8]:
     """Tint an image with a mask: half transparent inside, its outline solid."""
     weight = (mask.astype(np.float32) / 255 * 0.45)[..., None]
     mixed = (image * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.uint8)
@@ -127,7 +137,9 @@ def crop_box(view: Mapping[str, Any], size: tuple[int, ...]) -> tuple[float, flo
     return (width - x1, y0, width - x0, y1) if view["flip"] else (x0, y0, x1, y1)
 
 
-def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+def _draw_prompts(
+    tile: NDArray[np.uint8], view: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]
+) -> None:
     """Draw the view's prompts where they fall on the tile; the one that trains is drawn thick."""
     factor = tile.shape[0] / view["image_size"]
     for kind in (kinds.load(name) for name in kinds.names()):
@@ -136,7 +148,9 @@ def _draw_prompts(tile: NDArray[np.uint8], view: Mapping[str, Any], pictures: Ma
         except KeyError:  # the plan was made without this kind
             continue
         thick, radius = (3, 6) if view["prompt"] == kind.name else (1, 3)
-        _draw_marks(tile, marks, factor, colours=(_BOX, _POINT), thick=thick, radius=radius, centre=0.5)
+        _draw_marks(
+            tile, marks, factor, colours=(_BOX, _POINT), thick=thick, radius=radius, centre=0.5
+        )
     _labelled(tile, f"view {view['view']}: {view['prompt']}, scale {view['jitter']['scale']:.2f}")
 
 
@@ -162,7 +176,9 @@ def _draw_marks(
     for x0, y0, x1, y1 in marks.boxes:
         cv2.rectangle(tile, at(x0, y0), at(x1, y1), colours[0], thick)
     for line in marks.lines:
-        cv2.polylines(tile, [np.array([at(x, y) for x, y in line], np.int32)], False, colours[0], thick)
+        cv2.polylines(
+            tile, [np.array([at(x, y) for x, y in line], np.int32)], False, colours[0], thick
+        )
     for x, y, _ in marks.points:
         cv2.circle(tile, at(x, y), radius, colours[1], -1)
 
@@ -171,7 +187,9 @@ def _labelled(tile: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     """Write a line of text into the tile's corner, in place."""
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
     tile[: height + 16, : width + 16] //= 3
-    cv2.putText(tile, text, (8, height + 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.putText(
+        tile, text, (8, height + 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA
+    )
     return tile
 
 
@@ -203,6 +221,9 @@ def _row(tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 def _stack(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Put rows below each other; a row of fewer tiles is filled up with white."""
     width = max(row.shape[1] for row in rows)
-    full = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    full = [
+        np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+        for row in rows
+    ]
     gap = np.full((_GAP, width, 3), 255, np.uint8)
     return np.concatenate([part for row in full for part in (row, gap)][:-1], axis=0)

@@ -1,6 +1,7 @@
 """What is wrong with a folder of images and masks, in plain words: `hqsam doctor data PATH`.
 
-Nothing is changed. Every pair is read the way the normalise stage reads it, so what passes here passes there.
+Nothing is changed. Every pair is read the way the normalise stage reads it, so what passes here
+passes there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ from hqsam_base.progress import Progress
 from hqsam_base.texts import open_text
 from hqsam_datasets.diagnose.foreign import foreign_format, tool_of
 from hqsam_datasets.formats import images
-from hqsam_datasets.formats.images import DecodedMask, ImageError, decode_image, decode_labels, decode_mask, probe
+from hqsam_datasets.formats.images import (
+    DecodedMask,
+    ImageError,
+    decode_image,
+    decode_labels,
+    decode_mask,
+    probe,
+)
 from hqsam_datasets.formats.labelme import labelme_files
 from hqsam_datasets.sources.folder import mask_finder, stem_of
 from hqsam_datasets.sources.own import LOSSY, SUFFIXES
@@ -32,10 +40,37 @@ from hqsam_datasets.sources.own import LOSSY, SUFFIXES
 Level = Literal["ok", "note", "warning", "error"]
 Kind = Literal["folder", "label_maps"]
 
-IMAGE_NAMES = ("images", "image", "imgs", "img", "im", "jpegimages", "photos", "input", "inputs", "rgb", "data")
-MASK_NAMES = ("masks", "mask", "gt", "gts", "labels", "label", "annotations", "ground_truth", "groundtruth",
-              "ground_truth_mask", "segmentations", "segmentationobject", "segmentationclass", "masks_max255", "mattes",
-              "alpha")  # fmt: skip
+IMAGE_NAMES = (
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "im",
+    "jpegimages",
+    "photos",
+    "input",
+    "inputs",
+    "rgb",
+    "data",
+)
+MASK_NAMES = (
+    "masks",
+    "mask",
+    "gt",
+    "gts",
+    "labels",
+    "label",
+    "annotations",
+    "ground_truth",
+    "groundtruth",
+    "ground_truth_mask",
+    "segmentations",
+    "segmentationobject",
+    "segmentationclass",
+    "masks_max255",
+    "mattes",
+    "alpha",
+)
 FOREIGN = (
     ".heic",
     ".heif",
@@ -60,7 +95,8 @@ _MIN_SIDE = 32
 _TINY_SHARE, _FULL_SHARE = 0.001, 0.98
 _MASK_REASONS = {
     "not_a_mask": "masks are pictures, not masks",
-    "ambiguous_mask": "masks have values that do not say what is foreground (use 0 and 255; label maps: --kind label_maps)",
+    "ambiguous_mask": "masks have values that do not say what is foreground (use 0 and 255; label "
+    "maps: --kind label_maps)",
     "unreadable_mask": "masks cannot be read (damaged, truncated, or not images)",
     "too_large": "files are too large to be decoded",
 }
@@ -112,14 +148,20 @@ class _Folder:
         """Return stem, image and masks of every image that has masks, as the source `folder` pairs them."""
         masks_of = mask_finder(self.masks)
         found = {stem: masks_of(stem) for stem in sorted(self.images)}
-        return [(s, self.images[s][0], tuple(self.masks[m][0] for m in masks)) for s, masks in found.items() if masks]
+        return [
+            (s, self.images[s][0], tuple(self.masks[m][0] for m in masks))
+            for s, masks in found.items()
+            if masks
+        ]
 
     def lonely(self) -> tuple[list[str], list[str]]:
         """Return stems of images without mask, and of masks without image."""
         masks_of = mask_finder(self.masks)
         masks = {stem: masks_of(stem) for stem in self.images}
         used = {mask for found in masks.values() for mask in found}
-        return sorted(s for s, found in masks.items() if not found), sorted(self.masks.keys() - used)
+        return sorted(s for s, found in masks.items() if not found), sorted(
+            self.masks.keys() - used
+        )
 
 
 def examine(
@@ -140,8 +182,8 @@ def examine(
         progress: called for every pair.
 
     Returns:
-        Findings, worst first within the order of looking. No `error` among them means that the normalise stage takes
-        every pair.
+        Findings, worst first within the order of looking. No `error` among them means that the
+        normalise stage takes every pair.
 
     Raises:
         UserError: if there is no such folder, or it is not clear where images and masks are.
@@ -152,7 +194,9 @@ def examine(
     pairs = found.pairs()
     facts: list[_Facts] = []
     workers = worker_count(len(pairs), worth=_WORTH_A_PROCESS)
-    for done, of_pair in enumerate(ordered_map(functools.partial(_look, kind), pairs, workers=workers), start=1):
+    for done, of_pair in enumerate(
+        ordered_map(functools.partial(_look, kind), pairs, workers=workers), start=1
+    ):
         facts += of_pair
         progress(done, len(pairs), "pairs")
     findings += [*_about_images(facts), *_about_masks(facts), *_about_content(facts)]
@@ -164,42 +208,72 @@ def examine(
 def _locate(folder: Path, image_folder: str | None, mask_folder: str | None) -> tuple[Path, Path]:
     if not folder.is_dir():
         problem = "this is a file, not a folder" if folder.is_file() else "there is no such folder"
-        cure = "unpack it, then give the folder" if folder.is_file() else "give the folder that holds images and masks"
+        cure = (
+            "unpack it, then give the folder"
+            if folder.is_file()
+            else "give the folder that holds images and masks"
+        )
         raise UserError(problem, file=folder, cure=cure)
     given = [folder / name if name is not None else None for name in (image_folder, mask_folder)]
     for path in given:
         if path is not None and not path.is_dir():
-            raise UserError("there is no such folder", file=path, cure="name a subfolder of the folder")
+            raise UserError(
+                "there is no such folder", file=path, cure="name a subfolder of the folder"
+            )
     subfolders = (path for path in sorted(folder.iterdir()) if path.is_dir())
     children = {p.name.lower(): p for p in subfolders if not p.name.startswith((".", "__MACOSX"))}
-    guessed = [next((children[n] for n in names if n in children), None) for names in (IMAGE_NAMES, MASK_NAMES)]
+    guessed = [
+        next((children[n] for n in names if n in children), None)
+        for names in (IMAGE_NAMES, MASK_NAMES)
+    ]
     image_dir, mask_dir = given[0] or guessed[0], given[1] or guessed[1]
-    if image_dir is None and mask_dir is None and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir()):
+    if (
+        image_dir is None
+        and mask_dir is None
+        and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
+    ):
         if not _listed(folder, folder).pairs():
             _say_if_annotated(folder, None)
         return folder, folder
     if mask_dir is None or not any(p.suffix.lower() in SUFFIXES for p in mask_dir.rglob("*")):
         _say_if_annotated(folder, image_dir)
     if image_dir is None and mask_dir is None and len(children) == 1:
-        return _locate(next(iter(children.values())), None, None)  # a folder around everything, as archives have it
+        return _locate(
+            next(iter(children.values())), None, None
+        )  # a folder around everything, as archives have it
     if image_dir is None or mask_dir is None:
         if not any(folder.iterdir()):
-            raise UserError("the folder is empty", file=folder, cure="give the folder that holds images and masks")
+            raise UserError(
+                "the folder is empty",
+                file=folder,
+                cure="give the folder that holds images and masks",
+            )
         what = "images" if image_dir is None else "masks"
         there = ", ".join(sorted(children)) or "no subfolder"
         cure = "name the subfolders with --images and --masks"
-        raise UserError(f"it is not clear where the {what} are; the folder holds {there}", file=folder, cure=cure)
+        raise UserError(
+            f"it is not clear where the {what} are; the folder holds {there}",
+            file=folder,
+            cure=cure,
+        )
     return image_dir, mask_dir
 
 
 def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:
     """Stop where the objects are in annotation files, with what to do about their kind."""
     found = sorted(
-        path for path in folder.rglob("*") if path.suffix in (".json", ".txt", ".xml") and not is_hidden(path.name)
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".json", ".txt", ".xml") and not is_hidden(path.name)
     )
     if of_labelme := labelme_files(folder):
-        cure = f"write them as one COCO file: hqsam data labelme {folder} {folder / 'coco.json'}; then check that file here"
-        raise UserError(f"the objects are in {len(of_labelme)} files of labelme", file=of_labelme[0], cure=cure)
+        cure = (
+            f"write them as one COCO file: hqsam data labelme {folder} {folder / 'coco.json'}; "
+            f"then check that file here"
+        )
+        raise UserError(
+            f"the objects are in {len(of_labelme)} files of labelme", file=of_labelme[0], cure=cure
+        )
     if coco := [path for path in found if path.suffix == ".json" and _is_coco(path)]:
         images = f" --images {image_dir.name}" if image_dir else ""
         cure = f"say so: --annotations {coco[0].relative_to(folder).as_posix()}{images}"
@@ -208,7 +282,10 @@ def _say_if_annotated(folder: Path, image_dir: Path | None) -> None:
         raise foreign_format(foreign[0])
     if yolo := [path for path in found if path.suffix == ".txt" and _is_yolo(path)]:
         problem = f"the objects seem to be in {len(yolo)} files of YOLO, which are not read"
-        cure = "convert them to one COCO file, as the library supervision does; files of boxes alone have no masks"
+        cure = (
+            "convert them to one COCO file, as the library supervision does; files of boxes alone "
+            "have no masks"
+        )
         raise UserError(problem, file=yolo[0], cure=cure)
 
 
@@ -254,38 +331,57 @@ def _listed(image_dir: Path, mask_dir: Path) -> _Folder:
 
 def _about_pairing(found: _Folder, image_dir: Path, mask_dir: Path) -> Iterator[Finding]:
     pairs = found.pairs()
-    yield Finding("ok" if pairs else "error", f"{len(pairs)} pairs of image and mask with the same name")
+    yield Finding(
+        "ok" if pairs else "error", f"{len(pairs)} pairs of image and mask with the same name"
+    )
     several = tuple(stem for stem, _, masks in pairs if len(masks) > 1)
     if several:
-        yield Finding("note", f"{len(several)} images have several masks: each becomes an instance", several)
+        yield Finding(
+            "note", f"{len(several)} images have several masks: each becomes an instance", several
+        )
     no_mask, no_image = found.lonely()
     for group, alone, text in (
         (found.images, no_mask, f"images have no mask in {mask_dir.resolve().name}/"),
         (found.masks, no_image, f"masks have no image in {image_dir.resolve().name}/"),
     ):
         if alone:
-            yield Finding("error", f"{len(alone)} {text}", tuple(group[stem][0].name for stem in alone))
+            yield Finding(
+                "error", f"{len(alone)} {text}", tuple(group[stem][0].name for stem in alone)
+            )
         twice = sorted(stem for stem, paths in group.items() if len(paths) > 1)
         if twice:
-            yield Finding("error", f"{len(twice)} names occur with several extensions", tuple(twice))
+            yield Finding(
+                "error", f"{len(twice)} names occur with several extensions", tuple(twice)
+            )
     close = _nearly(no_mask, no_image)
     if close:
-        text = f"{len(close)} of the unpaired names differ only in case or by an ending such as _mask: rename them"
+        text = (
+            f"{len(close)} of the unpaired names differ only in case or by an ending such as "
+            f"_mask: rename them"
+        )
         text += "; several masks of a.jpg go into a folder a/"
         yield Finding("note", text, close)
     if image_dir == mask_dir and not found.images and found.masks:
-        text = "in one folder for both only JPEG and WebP files count as images: put images and masks into folders of their own"
+        text = (
+            "in one folder for both only JPEG and WebP files count as images: put images and "
+            "masks into folders of their own"
+        )
         yield Finding("note", text)
     if found.dangling:
         names = tuple(path.name for path in found.dangling)
         yield Finding("error", f"{len(names)} links lead nowhere", names)
     foreign = tuple(path.name for path in found.others if path.suffix.lower() in FOREIGN)
     if foreign:
-        text = f"{len(foreign)} files have a format that is not read: convert images to JPEG or PNG, masks to PNG"
+        text = (
+            f"{len(foreign)} files have a format that is not read: convert images to JPEG or PNG, "
+            f"masks to PNG"
+        )
         yield Finding("warning", text, foreign)
     names = tuple(path.name for path in found.others if path.name not in foreign)
     if names:
-        yield Finding("note", f"{len(names)} files are neither images nor masks and are left alone", names)
+        yield Finding(
+            "note", f"{len(names)} files are neither images nor masks and are left alone", names
+        )
 
 
 def _nearly(no_mask: Sequence[str], no_image: Sequence[str]) -> tuple[str, ...]:
@@ -309,14 +405,20 @@ def _look(kind: Kind, pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
         return [_Facts(stem, image_error=error)]
     sizes = (rgb.shape[:2], (found.height, found.width))
     names = [stem] if len(mask_paths) == 1 else [f"{stem}/{path.name}" for path in mask_paths]
-    facts = [_look_at_mask(kind, name, path, sizes) for name, path in zip(names, mask_paths, strict=True)]
+    facts = [
+        _look_at_mask(kind, name, path, sizes) for name, path in zip(names, mask_paths, strict=True)
+    ]
     digest = hashlib.sha256(rgb.tobytes() + str(rgb.shape).encode()).hexdigest()
     small = min(rgb.shape[:2]) < _MIN_SIDE
-    of_image = _Facts(stem, mode=found.mode, orientation=found.orientation, small=small, digest=digest)
+    of_image = _Facts(
+        stem, mode=found.mode, orientation=found.orientation, small=small, digest=digest
+    )
     return [of_image, *facts]
 
 
-def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...], tuple[int, int]]) -> _Facts:
+def _look_at_mask(
+    kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...], tuple[int, int]]
+) -> _Facts:
     """Return the facts of one mask; `sizes` are those of the image, upright and as stored."""
     try:
         data = path.read_bytes()
@@ -324,12 +426,18 @@ def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...
     except ImageError as error:
         return _Facts(name, mask_error=error)
     foreground = mask.foreground
-    problem = "" if mask.mask.shape in sizes else f"{name}: image {_size(sizes[0])}, mask {_size(mask.mask.shape)}"
+    problem = (
+        ""
+        if mask.mask.shape in sizes
+        else f"{name}: image {_size(sizes[0])}, mask {_size(mask.mask.shape)}"
+    )
     border = np.concatenate([foreground[0], foreground[-1], foreground[:, 0], foreground[:, -1]])
     share = float(foreground.mean())
     n_labels = 1
     if kind == "folder" and mask.encoding == "palette":
-        n_labels = len(set(np.unique(decode_labels(data)).tolist()) - {0, 255})  # without background and void
+        n_labels = len(
+            set(np.unique(decode_labels(data)).tolist()) - {0, 255}
+        )  # without background and void
     return _Facts(
         name,
         encoding="empty" if not foreground.any() else mask.encoding,
@@ -344,17 +452,31 @@ def _look_at_mask(kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...
 def _label_map(data: bytes) -> DecodedMask:
     """Return all labels as one mask, as kind `label_maps` reads them."""
     labels = decode_labels(data)
-    return DecodedMask(np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8), "palette", 0.0)
+    return DecodedMask(
+        np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8), "palette", 0.0
+    )
 
 
 def _about_images(facts: Sequence[_Facts]) -> Iterator[Finding]:
     for reason, text in _IMAGE_REASONS.items():
-        errors = [(f.stem, f.image_error) for f in facts if f.image_error and f.image_error.reason == reason]
+        errors = [
+            (f.stem, f.image_error)
+            for f in facts
+            if f.image_error and f.image_error.reason == reason
+        ]
         if errors:
-            yield Finding("error", f"{len(errors)} {text}", tuple(f"{stem}: {error.told}" for stem, error in errors))
+            yield Finding(
+                "error",
+                f"{len(errors)} {text}",
+                tuple(f"{stem}: {error.told}" for stem, error in errors),
+            )
     turned = tuple(f.stem for f in facts if f.orientation != 1)
     if turned:
-        yield Finding("note", f"{len(turned)} images are stored turned (EXIF); they are turned upright here", turned)
+        yield Finding(
+            "note",
+            f"{len(turned)} images are stored turned (EXIF); they are turned upright here",
+            turned,
+        )
     odd = Counter(f.mode for f in facts if f.mode not in ("", "RGB"))
     for mode, n in sorted(odd.items()):
         stems = tuple(f.stem for f in facts if f.mode == mode)
@@ -363,7 +485,11 @@ def _about_images(facts: Sequence[_Facts]) -> Iterator[Finding]:
 
 def _about_masks(facts: Sequence[_Facts]) -> Iterator[Finding]:
     for reason, text in _MASK_REASONS.items():
-        wrong = [f"{f.stem}: {f.mask_error.detail}" for f in facts if f.mask_error and f.mask_error.reason == reason]
+        wrong = [
+            f"{f.stem}: {f.mask_error.detail}"
+            for f in facts
+            if f.mask_error and f.mask_error.reason == reason
+        ]
         if wrong:
             yield Finding("error", f"{len(wrong)} {text}", tuple(wrong))
     sizes = tuple(f.problem for f in facts if f.problem)
@@ -371,25 +497,39 @@ def _about_masks(facts: Sequence[_Facts]) -> Iterator[Finding]:
         yield Finding("error", f"{len(sizes)} masks do not have the size of their image", sizes)
     empty = tuple(f.stem for f in facts if f.encoding == "empty")
     if empty:
-        yield Finding("error", f"{len(empty)} masks have no foreground (no value above {images.FOREGROUND})", empty)
+        yield Finding(
+            "error",
+            f"{len(empty)} masks have no foreground (no value above {images.FOREGROUND})",
+            empty,
+        )
     kinds = Counter(f.encoding for f in facts if f.encoding not in ("", "empty"))
     if len(kinds) > 1:
         counts = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-        yield Finding("note", f"the masks are encoded in several ways: {counts}; all become 0..255 here")
+        yield Finding(
+            "note", f"the masks are encoded in several ways: {counts}; all become 0..255 here"
+        )
     maps = tuple(f.stem for f in facts if f.n_labels > 1)
     if maps:
-        text = "masks hold several labels, here taken for one object: kind label_maps makes an instance of each"
+        text = (
+            "masks hold several labels, here taken for one object: kind label_maps makes an "
+            "instance of each"
+        )
         yield Finding("note", f"{len(maps)} {text}", maps)
     if kinds.get("0/1"):
         stems = tuple(f.stem for f in facts if f.encoding == "0/1")
-        text = "masks are 0/1: they look black, and code that takes > 128 as foreground finds nothing; converted here"
+        text = (
+            "masks are 0/1: they look black, and code that takes > 128 as foreground finds "
+            "nothing; converted here"
+        )
         yield Finding("note", f"{len(stems)} {text}", stems)
 
 
 def _about_content(facts: Sequence[_Facts]) -> Iterator[Finding]:
     inverted = tuple(f.stem for f in facts if f.inverted)
     if inverted:
-        yield Finding("warning", f"{len(inverted)} masks are white along the border: inverted?", inverted)
+        yield Finding(
+            "warning", f"{len(inverted)} masks are white along the border: inverted?", inverted
+        )
     for name, text in (
         ("tiny", f"masks cover less than {_TINY_SHARE:.1%} of their image"),
         ("full", f"masks cover more than {_FULL_SHARE:.0%} of their image"),
@@ -397,7 +537,11 @@ def _about_content(facts: Sequence[_Facts]) -> Iterator[Finding]:
     ):
         stems = tuple(f.stem for f in facts if getattr(f, name))
         if stems:
-            yield Finding("warning", f"{len(stems)} {text}: the quality gate stops there (params quality)", stems)
+            yield Finding(
+                "warning",
+                f"{len(stems)} {text}: the quality gate stops there (params quality)",
+                stems,
+            )
     by_digest: dict[str, list[str]] = defaultdict(list)
     for fact in facts:
         if fact.digest:
@@ -407,11 +551,15 @@ def _about_content(facts: Sequence[_Facts]) -> Iterator[Finding]:
         yield Finding("warning", f"{len(same)} groups of images have exactly the same pixels", same)
 
 
-def _verdict(findings: Sequence[Finding], folder: Path, kind: Kind, image_dir: Path, mask_dir: Path) -> Finding:
+def _verdict(
+    findings: Sequence[Finding], folder: Path, kind: Kind, image_dir: Path, mask_dir: Path
+) -> Finding:
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
         return Finding(
-            "error", f"not usable as it is: {errors} kinds of problems have to be fixed or listed under skip"
+            "error",
+            f"not usable as it is: {errors} kinds of problems have to be fixed or listed under "
+            f"skip",
         )
     where = f"images: {_inside(image_dir, folder)}, masks: {_inside(mask_dir, folder)}"
     return Finding("ok", f"usable as a training source: {{kind: {kind}, archive: NAME, {where}}}")
@@ -419,7 +567,9 @@ def _verdict(findings: Sequence[Finding], folder: Path, kind: Kind, image_dir: P
 
 def _inside(path: Path, folder: Path) -> str:
     inner = path.relative_to(folder).as_posix()
-    return inner if re.fullmatch(r"[\w./ -]*[\w.]", inner) else json.dumps(inner, ensure_ascii=False)
+    return (
+        inner if re.fullmatch(r"[\w./ -]*[\w.]", inner) else json.dumps(inner, ensure_ascii=False)
+    )
 
 
 def _size(shape: tuple[int, ...]) -> str:

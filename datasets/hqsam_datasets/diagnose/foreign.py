@@ -28,13 +28,18 @@ def tool_of(path: Path) -> str | None:
 def foreign_format(path: Path) -> UserError:
     """Returns the error about a file that `tool_of` knows."""
     problem = f"the objects seem to be in the format of {tool_of(path)}, which is not read"
-    cure = "export them as COCO there, or convert them, as the library datumaro does; name that file with --annotations"
+    cure = (
+        "export them as COCO there, or convert them, as the library datumaro does; name that file "
+        "with --annotations"
+    )
     return UserError(problem, file=path, cure=cure)
 
 
 def _tool(content: Any) -> str | None:
     if isinstance(content, list):
-        tasks = content and all(isinstance(one, dict) and {"data", "annotations"} <= one.keys() for one in content)
+        tasks = content and all(
+            isinstance(one, dict) and {"data", "annotations"} <= one.keys() for one in content
+        )
         return "Label Studio" if tasks else None
     if not isinstance(content, dict):
         return None
@@ -43,5 +48,9 @@ def _tool(content: Any) -> str | None:
         return "Datumaro"
     if {"size", "objects"} <= keys or {"classes", "projectType"} <= keys:
         return "Supervisely"
-    of_pictures = [one for one in content.values() if isinstance(one, dict) and {"filename", "regions"} <= one.keys()]
+    of_pictures = [
+        one
+        for one in content.values()
+        if isinstance(one, dict) and {"filename", "regions"} <= one.keys()
+    ]
     return "VGG Image Annotator" if "_via_img_metadata" in keys or of_pictures else None

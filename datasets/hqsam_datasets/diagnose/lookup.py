@@ -65,7 +65,9 @@ def find_image(key: str, data: Path) -> FoundImage | None:
             folder, row = path.parent, rows[0]
             with TarReader(folder / row["shard"]) as reader:
                 image = decode_image(reader.read(row["member"]))
-            truths, prompts = (_rows_of(key, folder / f"{name}.parquet") for name in ("instances", "prompts"))
+            truths, prompts = (
+                _rows_of(key, folder / f"{name}.parquet") for name in ("instances", "prompts")
+            )
             return FoundImage(image, folder / row["shard"], row, truths, prompts)
     return None
 
@@ -123,7 +125,9 @@ def _in_shards(key: str, folder: Path) -> tuple[Path, int, int] | None:
     return next(((folder / name, offset, end) for _, name, offset, end in found), None)
 
 
-def _plan(key: str, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, NDArray[np.uint8]]]]:
+def _plan(
+    key: str, folder: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, NDArray[np.uint8]]]]:
     place = _in_shards(key, folder)
     if place is None:
         return [], []

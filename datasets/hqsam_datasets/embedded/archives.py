@@ -1,7 +1,8 @@
 """Writes the embedded archives: one published file per call, the same bytes on every call and in every process.
 
-A module of this package named like the archive (``params.yaml``, section ``archives``) holds ``FILES``: published file
-name -> function that returns the file's bytes. There is no list of archives to edit.
+A module of this package named like the archive (``params.yaml``, section ``archives``) holds
+``FILES``: published file name -> function that returns the file's bytes. There is no list of
+archives to edit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """cascade_psp.zip: five flat folders of ``X.jpg`` beside ``X.png``, without a root folder, with their known bad files.
 
-- ``fss_all``: three-channel and RGBA masks, apostrophes in names, six stray ``.jpeg`` files without annotation, a
-  picture in place of a mask, an unlabelled mask, masks of odd size (for some the image has the same size);
+- ``fss_all``: three-channel and RGBA masks, apostrophes in names, six stray ``.jpeg`` files without
+  annotation, a picture in place of a mask, an unlabelled mask, masks of odd size (for some the
+  image has the same size);
 - ``ecssd``: binary masks, a turned and a CMYK photograph;
 - ``MSRA_10K``: binary masks, one of them written as 0/1, and the mislabelled 97915;
 - ``DUTS-TR``, ``DUTS-TE``: soft masks, some grey photographs.
@@ -36,7 +37,9 @@ def _fss_odd() -> list[Member]:
     for (name, number), (width, height) in names.FSS_ODD_MASKS.items():
         stem = f"{name}_{number}"
         if (name, number) in _FSS_IMAGE_IS_ODD_TOO:
-            scene = render_scene(rng=rng_of("fss", stem), families=TRAIN_FAMILIES, height=height, width=width)
+            scene = render_scene(
+                rng=rng_of("fss", stem), families=TRAIN_FAMILIES, height=height, width=width
+            )
             alpha = union(scene)
         else:
             scene = scene_of("fss1000", stem)
@@ -47,12 +50,16 @@ def _fss_odd() -> list[Member]:
 
 
 def _stretched(alpha: Alpha, height: int, width: int) -> Alpha:
-    return np.asarray(cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+    return np.asarray(
+        cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32
+    )
 
 
 def _fss_bad() -> list[Member]:
     """Return a picture in place of a mask, an unlabelled mask, and the stray files."""
-    picture, empty = ("_".join(map(str, item)) for item in (names.FSS_PICTURE_AS_MASK, names.FSS_UNLABELLED))
+    picture, empty = (
+        "_".join(map(str, item)) for item in (names.FSS_PICTURE_AS_MASK, names.FSS_UNLABELLED)
+    )
     shown, blank = scene_of("fss1000", picture).image, scene_of("fss1000", empty).image
     other = render_background(rng=rng_of("fss", picture), height=180, width=240)
     members = [
@@ -78,7 +85,9 @@ def _msra() -> list[Member]:
     stem = names.MSRA_MISLABELLED
     scene, wrong = scene_of("msra10k", stem), union(scene_of("msra10k", f"{stem} mask"))
     members.append((f"MSRA_10K/{stem}.jpg", jpeg(scene.image)))
-    members.append((f"MSRA_10K/{stem}.png", mask_file(_stretched(wrong, *scene.image.shape[:2]), "binary")))
+    members.append(
+        (f"MSRA_10K/{stem}.png", mask_file(_stretched(wrong, *scene.image.shape[:2]), "binary"))
+    )
     return members
 
 

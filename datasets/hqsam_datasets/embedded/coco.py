@@ -1,6 +1,7 @@
 """COCO val2017: images, ``annotations_trainval2017.zip``, and a detector's result file.
 
-Polygons with holes cut open, crowd regions as uncompressed RLE, sparse category ids 1..90, one grey photograph.
+Polygons with holes cut open, crowd regions as uncompressed RLE, sparse category ids 1..90, one grey
+photograph.
 """
 
 from __future__ import annotations
@@ -14,17 +15,31 @@ from hqsam_datasets.embedded.packing import json_bytes, rng_of, zip_bytes
 
 _UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 _NAMES = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop "
+    "sign,parking meter,"
     "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
-    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
-    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
+    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis "
+    "racket,bottle,wine glass,"
+    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot "
+    "dog,pizza,donut,cake,chair,couch,"
+    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell "
+    "phone,microwave,oven,toaster,sink,"
     "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
 )
 _SUPER = (
-    ("person", 1), ("vehicle", 9), ("outdoor", 15), ("animal", 25), ("accessory", 33), ("sports", 43),
-    ("kitchen", 51), ("food", 61), ("furniture", 70), ("electronic", 77), ("appliance", 82), ("indoor", 90),
-)  # fmt: skip
+    ("person", 1),
+    ("vehicle", 9),
+    ("outdoor", 15),
+    ("animal", 25),
+    ("accessory", 33),
+    ("sports", 43),
+    ("kitchen", 51),
+    ("food", 61),
+    ("furniture", 70),
+    ("electronic", 77),
+    ("appliance", 82),
+    ("indoor", 90),
+)
 
 
 def categories() -> list[Json]:
@@ -60,11 +75,15 @@ def _records(photo: Photo) -> list[Json]:
     for obj in coco_records.singles(photo):
         drawn = coco_records.with_polygons(obj)
         if drawn is not None:
-            records.append({**drawn, "iscrowd": 0, "category_id": COCO_CATEGORY_OF_FAMILY[obj.family]})
+            records.append(
+                {**drawn, "iscrowd": 0, "category_id": COCO_CATEGORY_OF_FAMILY[obj.family]}
+            )
     group = coco_records.crowd(photo)
     if group:
         region = coco_records.with_rle([o.alpha for o in group], compressed=False)
-        records.append({**region, "iscrowd": 1, "category_id": COCO_CATEGORY_OF_FAMILY[group[0].family]})
+        records.append(
+            {**region, "iscrowd": 1, "category_id": COCO_CATEGORY_OF_FAMILY[group[0].family]}
+        )
     return [{**record, "image_id": int(photo.name)} for record in records]
 
 
@@ -87,7 +106,9 @@ def instances() -> Json:
 
 def val2017_zip() -> bytes:
     """Return ``val2017.zip`` (root folder ``val2017/``)."""
-    return zip_bytes([(f"val2017/{photo.name}.jpg", photo.file()) for photo in coco_val()], folders=True)
+    return zip_bytes(
+        [(f"val2017/{photo.name}.jpg", photo.file()) for photo in coco_val()], folders=True
+    )
 
 
 def annotations_zip() -> bytes:
@@ -106,7 +127,9 @@ def detections_json() -> bytes:
     truth = instances()
     things = [a for a in truth["annotations"] if not a["iscrowd"]]
     confusable = sorted(set(COCO_CATEGORY_OF_FAMILY.values()))
-    return json_bytes(coco_records.detector_results("coco detector", truth["images"], things, confusable))
+    return json_bytes(
+        coco_records.detector_results("coco detector", truth["images"], things, confusable)
+    )
 
 
 FILES = {

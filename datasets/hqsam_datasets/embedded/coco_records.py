@@ -61,7 +61,11 @@ def with_rle(alphas: Sequence[npt.NDArray[np.float32]], *, compressed: bool) -> 
     """Return ``segmentation`` (RLE), ``area`` and ``bbox`` of the union of some coverages."""
     mask = np.asarray(np.any([alpha > 0.5 for alpha in alphas], axis=0))
     height, width = mask.shape
-    encoded: Json = {"size": [height, width], "counts": rle.encode(mask)} if compressed else rle.to_uncompressed(mask)
+    encoded: Json = (
+        {"size": [height, width], "counts": rle.encode(mask)}
+        if compressed
+        else rle.to_uncompressed(mask)
+    )
     return {"segmentation": encoded, "area": float(mask.sum()), "bbox": bbox_of(mask)}
 
 
@@ -84,8 +88,14 @@ def detector_results(
     """Return what a detector would write for these images, in COCO's results format, image after image."""
     results = []
     for image in images:
-        things = [Detectable(a["category_id"], tuple(a["bbox"])) for a in annotations if a["image_id"] == image["id"]]
+        things = [
+            Detectable(a["category_id"], tuple(a["bbox"]))
+            for a in annotations
+            if a["image_id"] == image["id"]
+        ]
         frame = Frame(image["height"], image["width"])
         rng = rng_of(tool, image["id"])
-        results += detections(things, image_id=image["id"], frame=frame, category_ids=category_ids, rng=rng)
+        results += detections(
+            things, image_id=image["id"], frame=frame, category_ids=category_ids, rng=rng
+        )
     return results

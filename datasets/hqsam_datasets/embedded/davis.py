@@ -60,7 +60,9 @@ def _tracked(clip: Clip) -> list[Labels]:
     out = [np.zeros_like(labels) for labels in exact]
     for number in range(1, clip.n_objects + 1):
         rng = rng_of("xmem", clip.name, number)
-        masks = tracked([m == number for m in exact], stride=4, lost=0.04, rng=rng, first_is_given=True)
+        masks = tracked(
+            [m == number for m in exact], stride=4, lost=0.04, rng=rng, first_is_given=True
+        )
         for labels, mask in zip(out, masks, strict=True):
             labels[mask] = number
     return out
@@ -69,7 +71,11 @@ def _tracked(clip: Clip) -> list[Labels]:
 def results_zip() -> bytes:
     """Return ``xmem_results.zip``: ``<sequence>/%05d.png``."""
     return zip_bytes(
-        [(f"{clip.name}/{k:05d}.png", palette_png(labels)) for clip in _VAL for k, labels in enumerate(_tracked(clip))]
+        [
+            (f"{clip.name}/{k:05d}.png", palette_png(labels))
+            for clip in _VAL
+            for k, labels in enumerate(_tracked(clip))
+        ]
     )
 
 

@@ -1,8 +1,9 @@
 """What detectors and trackers would have written for the embedded scenes.
 
-The published prompt files (FocalNet-DINO and ViTDet boxes, Mask2Former tracks, XMem masks, PSPNet masks) come from
-networks. Here their *errors* are simulated instead: loose boxes, doubled and misnamed detections, false alarms, masks
-without fine structure, lost frames. The result files have the tools' own formats.
+The published prompt files (FocalNet-DINO and ViTDet boxes, Mask2Former tracks, XMem masks, PSPNet
+masks) come from networks. Here their *errors* are simulated instead: loose boxes, doubled and
+misnamed detections, false alarms, masks without fine structure, lost frames. The result files have
+the tools' own formats.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def detections(
         rng: source of the errors.
 
     Returns:
-        COCO results, best score first: ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``.
+        COCO results, best score first: ``{"image_id", "category_id", "bbox": [x, y, w, h],
+        "score"}``.
     """
     found: list[tuple[int, Box, float]] = []
     for thing in objects:
@@ -79,10 +81,18 @@ def detections(
                     )
                 )
             if rng.random() < _MISNAME:
-                wrong = int(rng.choice([c for c in category_ids if c != thing.category_id] or [thing.category_id]))
-                found.append((wrong, _jittered(thing.bbox, 0.05, frame, rng), score * rng.uniform(0.1, 0.6)))
+                wrong = int(
+                    rng.choice(
+                        [c for c in category_ids if c != thing.category_id] or [thing.category_id]
+                    )
+                )
+                found.append(
+                    (wrong, _jittered(thing.bbox, 0.05, frame, rng), score * rng.uniform(0.1, 0.6))
+                )
     for _ in range(int(rng.integers(*_FALSE_ALARMS))):
-        found.append((int(rng.choice(category_ids)), _anywhere(frame, rng), float(rng.uniform(0.01, 0.25))))
+        found.append(
+            (int(rng.choice(category_ids)), _anywhere(frame, rng), float(rng.uniform(0.01, 0.25)))
+        )
     found.sort(key=lambda row: -row[2])
     return [
         {
@@ -99,8 +109,12 @@ def _jittered(box: Box, spread: float, frame: Frame, rng: np.random.Generator) -
     """Move each side by a normal error of ``spread`` times the extent, at least half a pixel, inside the frame."""
     x, y, w, h = box
     dx, dy = max(0.5, spread * w), max(0.5, spread * h)
-    left, right = np.clip(np.sort([x + rng.normal(0, dx), x + w + rng.normal(0, dx)]), 0, frame.width)
-    top, bottom = np.clip(np.sort([y + rng.normal(0, dy), y + h + rng.normal(0, dy)]), 0, frame.height)
+    left, right = np.clip(
+        np.sort([x + rng.normal(0, dx), x + w + rng.normal(0, dx)]), 0, frame.width
+    )
+    top, bottom = np.clip(
+        np.sort([y + rng.normal(0, dy), y + h + rng.normal(0, dy)]), 0, frame.height
+    )
     return float(left), float(top), float(max(1.0, right - left)), float(max(1.0, bottom - top))
 
 
@@ -159,5 +173,7 @@ def tracked(
     for index, mask in enumerate(masks):
         coarse = coarse_mask(mask, stride=stride, rng=rng)
         gone = rng.random() < lost
-        out.append(mask if first_is_given and index == 0 else np.zeros_like(mask) if gone else coarse)
+        out.append(
+            mask if first_is_given and index == 0 else np.zeros_like(mask) if gone else coarse
+        )
     return out

@@ -12,7 +12,10 @@ from hqsam_datasets.embedded.training import mask_file, pair
 _TURNED = {10: 6, 25: 8, 40: 3}
 """Place -> EXIF orientation; the masks of these are upright."""
 
-_TERMS = b"%PDF-1.4\n% Stand-in for the terms of use of DIS5K. These pictures are generated: no terms apply.\n%%EOF\n"
+_TERMS = (
+    b"%PDF-1.4\n% Stand-in for the terms of use of DIS5K. These pictures are generated: no terms "
+    b"apply.\n%%EOF\n"
+)
 
 
 def dis5k_zip() -> bytes:

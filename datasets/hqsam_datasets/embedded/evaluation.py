@@ -1,11 +1,13 @@
 """The evaluation photographs of the embedded sample: names, sizes, scenes.
 
-A photograph's scene depends on its set and name alone, so every file of an archive (images, annotations,
-detector results) and every training image that copies it (`plants`) agree without shared state.
+A photograph's scene depends on its set and name alone, so every file of an archive (images,
+annotations, detector results) and every training image that copies it (`plants`) agree without
+shared state.
 
-Objects of the HQ sets, BIG and DAVIS come from `EVAL_FAMILIES`: one thin, intricate thing that fills the picture. COCO, LVIS, UVO
-and HQ-YTVIS imitate the real ones: one to three things a picture, two thirds of the kinds solid (`EVERYDAY_FAMILIES`), a third
-thin, before scenery that belongs to no category.
+Objects of the HQ sets, BIG and DAVIS come from `EVAL_FAMILIES`: one thin, intricate thing that
+fills the picture. COCO, LVIS, UVO and HQ-YTVIS imitate the real ones: one to three things a
+picture, two thirds of the kinds solid (`EVERYDAY_FAMILIES`), a third thin, before scenery that
+belongs to no category.
 """
 
 from __future__ import annotations
@@ -96,7 +98,9 @@ class Photo:
 
     def file(self) -> bytes:
         """Return the published JPEG."""
-        return jpeg(self.scene().image, orientation=self.orientation, mode="L" if self.grey else None)
+        return jpeg(
+            self.scene().image, orientation=self.orientation, mode="L" if self.grey else None
+        )
 
     def union(self) -> Alpha:
         """Return the coverage of all objects together, float32 [H, W] in 0..1."""
@@ -128,7 +132,9 @@ def _scene(photo: Photo) -> Scene:
     )
 
 
-def pasted(rng: np.random.Generator, *, families: tuple[str, ...], height: int, width: int) -> Scene:
+def pasted(
+    rng: np.random.Generator, *, families: tuple[str, ...], height: int, width: int
+) -> Scene:
     """Return a cut-out on a foreign background, as ThinObject-5K was made."""
     cut_out = render_scene(rng=rng, families=families, height=height, width=width, clutter=0)
     background = render_background(rng=rng, height=height, width=width)
@@ -142,7 +148,10 @@ def size_of(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:
 
 def _photos(dataset: str, stems: list[str], low: int, high: int, **options: bool) -> list[Photo]:
     rng = rng_of("sizes", dataset)
-    return [Photo(dataset, stem, *size_of(rng, low, high), composite=options.get("composite", False)) for stem in stems]
+    return [
+        Photo(dataset, stem, *size_of(rng, low, high), composite=options.get("composite", False))
+        for stem in stems
+    ]
 
 
 def dis_vd() -> list[Photo]:
@@ -215,11 +224,15 @@ def lvis_train() -> list[Photo]:
     numbers = [n for n in names.coco_ids("train", 20) if f"{n:012d}" not in taken][:13]
     return [
         Photo(
-            "lvis", f"{n:012d}", *size_of(rng, 160, 224), int(rng.integers(1, 4)), OPEN_WORLD_FAMILIES,
+            "lvis",
+            f"{n:012d}",
+            *size_of(rng, 160, 224),
+            int(rng.integers(1, 4)),
+            OPEN_WORLD_FAMILIES,
             scenery=TRAIN_FAMILIES,
         )
         for n in numbers
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from hqsam_datasets.embedded.shapes import Shape
 
 TRAIN_FAMILIES: tuple[str, ...] = tuple(TRAIN)
 EVAL_FAMILIES: tuple[str, ...] = tuple(EVAL)
-EVERYDAY_FAMILIES: tuple[str, ...] = tuple(EVERYDAY)  # evaluation too: the solid things of the detection sets
+EVERYDAY_FAMILIES: tuple[str, ...] = tuple(
+    EVERYDAY
+)  # evaluation too: the solid things of the detection sets
 DEV_FAMILIES: tuple[str, ...] = tuple(DEV)  # for model development: neither trained on nor reported
 
 FAMILIES: dict[str, Callable[[Generator], Shape]] = {**TRAIN, **EVAL, **EVERYDAY, **DEV}

@@ -40,7 +40,9 @@ def fish(rng: Generator) -> Shape:
         ]
     )
     shape: Shape = [fill(loop(body, 60))]
-    tail = np.array([[0.66, 0], [0.95, -0.3], [1.25, -fork - 0.1], [1.1, 0], [1.25, fork + 0.1], [0.95, 0.3]])
+    tail = np.array(
+        [[0.66, 0], [0.95, -0.3], [1.25, -fork - 0.1], [1.1, 0], [1.25, fork + 0.1], [0.95, 0.3]]
+    )
     shape.append(fill(loop(tail, 40)))
     back = rng.uniform(0.2, 0.4)
     shape.append(
@@ -88,7 +90,14 @@ def bird(rng: Generator) -> Shape:
     shape.append(
         fill(
             np.array(
-                [[0.4, -0.12], [long, 0.05], [long - 0.06, 0.18], [long - 0.2, 0.14], [long - 0.25, 0.28], [0.35, 0.22]]
+                [
+                    [0.4, -0.12],
+                    [long, 0.05],
+                    [long - 0.06, 0.18],
+                    [long - 0.2, 0.14],
+                    [long - 0.25, 0.28],
+                    [0.35, 0.22],
+                ]
             )
         )
     )
@@ -132,7 +141,10 @@ def teddy_bear(rng: Generator) -> Shape:
         shape.append(fill(circle((side * 0.85, 0.05 + arm), 0.13)))
         shape.append(ribbon(segment((side * 0.25, 0.6), (side * 0.7, 0.85), 8), 0.38, 0.3))
         shape.append(fill(circle((side * 0.72, 0.85), (0.17, 0.2))))
-        shape += [paint(circle((side * 0.15, -0.56), 0.05, 10)), paint(circle((side * 0.72, 0.87), 0.09, 12))]
+        shape += [
+            paint(circle((side * 0.15, -0.56), 0.05, 10)),
+            paint(circle((side * 0.72, 0.87), 0.09, 12)),
+        ]
     shape += [paint(circle((0, -0.38), (0.11, 0.08), 14)), paint(circle((0, 0.32), (0.25, 0.3)))]
     return shape
 
@@ -189,11 +201,16 @@ def turtle(rng: Generator) -> Shape:
         )
         hind = np.array([[rx * 0.7, 0.45], [rx + 0.2, 0.75], [rx + 0.12, 0.95], [rx * 0.4, 0.68]])
         shape += [fill(loop(front * [side, 1], 30)), fill(loop(hind * [side, 1], 24))]
-    shape += [fill(circle((0, -0.82), (0.17, 0.25))), fill(np.array([[-0.07, 0.85], [0, 1.08], [0.07, 0.85]]))]
+    shape += [
+        fill(circle((0, -0.82), (0.17, 0.25))),
+        fill(np.array([[-0.07, 0.85], [0, 1.08], [0.07, 0.85]])),
+    ]
     plates = circle((0, 0.1), (rx * 0.6, ry * 0.6), 7)
     shape.append(paint_stroke(closed(plates), 0.05))
     shape += [paint_stroke(segment(p, (p - [0, 0.1]) * 1.6 + [0, 0.1], 3), 0.05) for p in plates]
     return shape
 
 
-ANIMALS: dict[str, Callable[[Generator], Shape]] = {f.__name__: f for f in (fish, bird, teddy_bear, cat, turtle)}
+ANIMALS: dict[str, Callable[[Generator], Shape]] = {
+    f.__name__: f for f in (fish, bird, teddy_bear, cat, turtle)
+}

@@ -43,7 +43,9 @@ def box(rng: Generator) -> Shape:
     if rng.random() < 0.4:
         shape.append(cut(corners * rng.uniform(0.35, 0.75)))
     if rng.random() < 0.4:
-        shape += [stroke(segment((x, 0.3), (x * 1.2, 1.4)), rng.uniform(0.05, 0.1)) for x in (-0.5, 0.5)]
+        shape += [
+            stroke(segment((x, 0.3), (x * 1.2, 1.4)), rng.uniform(0.05, 0.1)) for x in (-0.5, 0.5)
+        ]
     return shape
 
 
@@ -51,7 +53,10 @@ def wheel(rng: Generator) -> Shape:
     """Draw a spoked wheel: rim, hub and spokes."""
     n, rim = int(rng.integers(5, 17)), rng.uniform(0.05, 0.18)
     width, twist = rng.uniform(0.02, 0.06), rng.uniform(-0.5, 0.5)
-    shape: Shape = [stroke(closed(circle((0, 0), 0.95, 48)), rim), fill(circle((0, 0), rng.uniform(0.08, 0.25)))]
+    shape: Shape = [
+        stroke(closed(circle((0, 0), 0.95, 48)), rim),
+        fill(circle((0, 0), rng.uniform(0.08, 0.25))),
+    ]
     for a in np.linspace(0, 2 * np.pi, n, endpoint=False) + rng.uniform(0, 1):
         inner = 0.1 * np.array([np.cos(a + twist), np.sin(a + twist)])
         shape.append(stroke(segment(inner, (0.95 * np.cos(a), 0.95 * np.sin(a)), 4), width))
@@ -76,11 +81,23 @@ def fence(rng: Generator) -> Shape:
     width, n = rng.uniform(0.03, 0.09), int(rng.integers(4, 10))
     xs = np.linspace(-0.95, 0.95, n)
     if rng.random() < 0.5:
-        shape: Shape = [stroke(segment((-1, y), (1, y)), width * rng.uniform(0.8, 1.6)) for y in (-0.45, 0.5)]
+        shape: Shape = [
+            stroke(segment((-1, y), (1, y)), width * rng.uniform(0.8, 1.6)) for y in (-0.45, 0.5)
+        ]
         for x in xs:
             top = -1 + rng.uniform(0, 0.08)
             shape.append(
-                fill(np.array([[x - width, 1], [x - width, top], [x, top - 0.12], [x + width, top], [x + width, 1]]))
+                fill(
+                    np.array(
+                        [
+                            [x - width, 1],
+                            [x - width, top],
+                            [x, top - 0.12],
+                            [x + width, top],
+                            [x + width, 1],
+                        ]
+                    )
+                )
             )
         return shape
     frame = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], float)
@@ -134,7 +151,9 @@ def holed_leaf(rng: Generator) -> Shape:
     t = np.linspace(-1, 1, 24)
     side = rng.uniform(0.45, 0.75) * (1 - t**2) ** rng.uniform(0.6, 1.1)
     teeth = rng.uniform(0, 0.1) * (np.arange(24) % 2)
-    outline = np.concatenate([np.stack([side + teeth, t], 1), np.stack([-side - teeth, t], 1)[::-1]])
+    outline = np.concatenate(
+        [np.stack([side + teeth, t], 1), np.stack([-side - teeth, t], 1)[::-1]]
+    )
     shape: Shape = [fill(outline), stroke(segment((0, 0.8), (rng.uniform(-0.3, 0.3), 1.5)), 0.07)]
     for _ in range(int(rng.integers(3, 10))):
         y = rng.uniform(-0.6, 0.6)
@@ -150,7 +169,10 @@ def comb(rng: Generator) -> Shape:
     for x in np.linspace(-0.96, 0.96, n):
         shape.append(stroke(segment((x, -0.25), (x + rng.uniform(-0.02, 0.02), 0.5), 4), width))
     if rng.random() < 0.3:
-        shape += [stroke(segment((x, -0.4), (x, -0.9), 3), width) for x in np.linspace(-0.96, 0.96, n * 2 // 3)]
+        shape += [
+            stroke(segment((x, -0.4), (x, -0.9), 3), width)
+            for x in np.linspace(-0.96, 0.96, n * 2 // 3)
+        ]
     if rng.random() < 0.3:
         shape.append(stroke(segment((1, -0.32), (1.9, -0.32)), 0.14))
     return shape
@@ -168,7 +190,13 @@ def branch(rng: Generator) -> Shape:
         if depth:
             for side in (-1, 1) if rng.random() < 0.85 else (-1, 0.1, 1):
                 turn = side * spread * rng.uniform(0.5, 1.4)
-                grow(end, angle + turn, length * shrink * rng.uniform(0.8, 1.15), width * 0.66, depth - 1)
+                grow(
+                    end,
+                    angle + turn,
+                    length * shrink * rng.uniform(0.8, 1.15),
+                    width * 0.66,
+                    depth - 1,
+                )
 
     grow(np.zeros(2), rng.uniform(-0.2, 0.2), 1.0, rng.uniform(0.14, 0.24), int(rng.integers(3, 6)))
     return shape
@@ -189,11 +217,15 @@ def star(rng: Generator) -> Shape:
     """Draw a star polygon with round or star-shaped holes."""
     n, inner = int(rng.integers(4, 11)), rng.uniform(0.35, 0.7)
     t = np.arange(2 * n) * np.pi / n
-    outline = np.where(np.arange(2 * n) % 2 == 0, 1.0, inner)[:, None] * np.stack([np.cos(t), np.sin(t)], 1)
+    outline = np.where(np.arange(2 * n) % 2 == 0, 1.0, inner)[:, None] * np.stack(
+        [np.cos(t), np.sin(t)], 1
+    )
     shape: Shape = [fill(outline)]
     if rng.random() < 0.5:
         shape.append(cut(outline * rng.uniform(0.4, 0.75)))
-        shape += [stroke(segment(0.9 * inner * p, -0.9 * inner * p, 5), 0.05) for p in outline[: n // 2]]
+        shape += [
+            stroke(segment(0.9 * inner * p, -0.9 * inner * p, 5), 0.05) for p in outline[: n // 2]
+        ]
     else:
         ring = rng.uniform(0.45, 0.6) * inner + 0.1
         shape += [cut(circle(ring * p / np.linalg.norm(p), 0.11, 14)) for p in outline[::2]]
@@ -205,15 +237,24 @@ def gear(rng: Generator) -> Shape:
     n, depth = int(rng.integers(8, 20)), rng.uniform(0.12, 0.25)
     t = np.linspace(0, 2 * np.pi, n * 4, endpoint=False)
     radius = np.where(np.arange(n * 4) % 4 < 2, 1.0, 1.0 - depth)
-    shape: Shape = [fill(radius[:, None] * np.stack([np.cos(t), np.sin(t)], 1)), cut(circle((0, 0), 0.15))]
+    shape: Shape = [
+        fill(radius[:, None] * np.stack([np.cos(t), np.sin(t)], 1)),
+        cut(circle((0, 0), 0.15)),
+    ]
     k, r = int(rng.integers(3, 8)), rng.uniform(0.1, 0.17)
-    shape += [cut(circle((0.47 * np.cos(a), 0.47 * np.sin(a)), r, 14)) for a in np.arange(k) * 2 * np.pi / k]
+    shape += [
+        cut(circle((0.47 * np.cos(a), 0.47 * np.sin(a)), r, 14))
+        for a in np.arange(k) * 2 * np.pi / k
+    ]
     return shape
 
 
 def key(rng: Generator) -> Shape:
     """Draw a key: ring, shaft and bits: a solid part, a hole and a thin part together."""
-    shape: Shape = [fill(circle((0, -0.7), (0.35, 0.3))), cut(circle((0, -0.72), (0.2, rng.uniform(0.1, 0.18))))]
+    shape: Shape = [
+        fill(circle((0, -0.7), (0.35, 0.3))),
+        cut(circle((0, -0.72), (0.2, rng.uniform(0.1, 0.18)))),
+    ]
     shape.append(stroke(segment((0, -0.45), (0, 1)), rng.uniform(0.07, 0.13)))
     for y in np.linspace(0.5, 0.95, int(rng.integers(2, 5))):
         shape.append(stroke(segment((0, y), (rng.uniform(0.15, 0.35), y), 3), 0.07))
@@ -240,7 +281,9 @@ def grate(rng: Generator) -> Shape:
     round_holes = rng.random() < 0.5
     for x in (np.arange(cols) + 0.5) * 1.9 / cols - 0.95:
         for y in (np.arange(rows) + 0.5) * 1.9 / rows - 0.95:
-            square = np.array([[x - hx, y - hy], [x + hx, y - hy], [x + hx, y + hy], [x - hx, y + hy]])
+            square = np.array(
+                [[x - hx, y - hy], [x + hx, y - hy], [x + hx, y + hy], [x - hx, y + hy]]
+            )
             shape.append(cut(circle((x, y), (hx, hy), 14) if round_holes else square))
     return shape
 
@@ -250,27 +293,53 @@ def sketch(rng: Generator) -> Shape:
     body = blob_outline(rng, wobble=rng.uniform(0.1, 0.4)) * rng.uniform(0.25, 0.6, 2)
     shape: Shape = [fill(body)]
     for _ in range(int(rng.integers(0, 4))):
-        shape.append(cut(circle(body[rng.integers(len(body))] * rng.uniform(0, 0.6), rng.uniform(0.05, 0.13), 12)))
+        shape.append(
+            cut(
+                circle(
+                    body[rng.integers(len(body))] * rng.uniform(0, 0.6), rng.uniform(0.05, 0.13), 12
+                )
+            )
+        )
     for _ in range(int(rng.integers(2, 9))):
         root = body[rng.integers(len(body))] * 0.9
         out = root / max(np.linalg.norm(root), 0.1) * rng.uniform(0.3, 1.0) + root
         knee = (root + out) / 2 + rng.uniform(-0.25, 0.25, 2)
         width = rng.uniform(0.03, 0.12)
-        shape.append(ribbon(spline(np.stack([root, knee, out]), 12), width, width * rng.uniform(0.3, 1.0)))
+        shape.append(
+            ribbon(spline(np.stack([root, knee, out]), 12), width, width * rng.uniform(0.3, 1.0))
+        )
         end = rng.random()
         if end < 0.2:
             shape.append(fill(circle(out, rng.uniform(0.06, 0.2, 2), 14)))
         elif end < 0.35:
             shape.append(stroke(closed(circle(out, rng.uniform(0.12, 0.3, 2), 18)), width))
         elif end < 0.5:
-            shape += [stroke(segment(out, out + rng.uniform(-0.35, 0.35, 2), 3), width * 0.6) for _ in range(3)]
+            shape += [
+                stroke(segment(out, out + rng.uniform(-0.35, 0.35, 2), 3), width * 0.6)
+                for _ in range(3)
+            ]
     return shape
 
 
 TRAIN: dict[str, Callable[[Generator], Shape]] = {
     f.__name__: f
     for f in (
-        blob, box, wheel, rope, fence, ladder, fern, holed_leaf, comb, branch, chain, star, gear, key, grass, grate,
+        blob,
+        box,
+        wheel,
+        rope,
+        fence,
+        ladder,
+        fern,
+        holed_leaf,
+        comb,
+        branch,
+        chain,
+        star,
+        gear,
+        key,
+        grass,
+        grate,
         sketch,
     )
-}  # fmt: skip
+}

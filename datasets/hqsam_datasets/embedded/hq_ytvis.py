@@ -1,7 +1,7 @@
 """HQ-YTVIS test: frames of YouTube-VIS 2019, uncompressed RLE tubes with null frames, Mask2Former tracks.
 
-The frame archive holds more than the annotations name: frames between the annotated ones (every fifth is) and a
-video of another split.
+The frame archive holds more than the annotations name: frames between the annotated ones (every
+fifth is) and a video of another split.
 """
 
 from __future__ import annotations
@@ -24,9 +24,20 @@ _STEP = 5  # numbers of annotated frames are multiples of this
 _STRIDE = 3  # rendered frames between two annotated ones
 _RENDERED = _STRIDE * (CLIP_FRAMES - 1) + 1
 _CATEGORIES = {
-    "airplane": 28, "antlers": 25, "bicycle": 21, "bird": 13, "butterfly": 4, "car": 6, "cat": 14, "fish": 16, "insect": 3,
-    "sailing_boat": 34, "teddy_bear": 20, "truck": 29, "turtle": 19,
-}  # fmt: skip
+    "airplane": 28,
+    "antlers": 25,
+    "bicycle": 21,
+    "bird": 13,
+    "butterfly": 4,
+    "car": 6,
+    "cat": 14,
+    "fish": 16,
+    "insect": 3,
+    "sailing_boat": 34,
+    "teddy_bear": 20,
+    "truck": 29,
+    "turtle": 19,
+}
 """Shape family -> the class of YouTube-VIS that it stands for (antlers: deer, bicycle: motorbike, butterfly: parrot,
 insect: lizard)."""
 _NAMES = (
@@ -62,7 +73,9 @@ def _tubes(clip: Clip) -> list[tuple[str, list[BoolMask]]]:
     tubes = []
     for k, obj in enumerate(scenes[0].objects):
         masks = [scene.objects[k].alpha > 0.5 for scene in scenes]
-        tubes.append((obj.family, [m if int(m.sum()) >= MIN_VISIBLE_PX else np.zeros_like(m) for m in masks]))
+        tubes.append(
+            (obj.family, [m if int(m.sum()) >= MIN_VISIBLE_PX else np.zeros_like(m) for m in masks])
+        )
     return [(family, masks) for family, masks in tubes if any(m.any() for m in masks)]
 
 
@@ -101,8 +114,13 @@ def truth() -> Json:
             }
         )
         for family, masks in _tubes(clip):
-            tubes.append({"id": len(tubes) + 1, "video_id": number * 7, **_annotation(clip, family, masks)})
-    categories = [{"id": k, "name": name, "supercategory": "object"} for k, name in enumerate(_NAMES.split(","), 1)]
+            tubes.append(
+                {"id": len(tubes) + 1, "video_id": number * 7, **_annotation(clip, family, masks)}
+            )
+    categories = [
+        {"id": k, "name": name, "supercategory": "object"}
+        for k, name in enumerate(_NAMES.split(","), 1)
+    ]
     return {
         "info": coco_records.info("ytvis_hq-test"),
         "videos": videos,
@@ -131,7 +149,9 @@ def _track(video: Json, tube: Json, masks: list[BoolMask], *, wrong: bool) -> Js
         "video_id": video["id"],
         "score": round(score, 6),
         "category_id": int(rng.integers(1, 41)) if wrong else tube["category_id"],
-        "segmentations": [{"size": [video["height"], video["width"]], "counts": rle.encode(m)} for m in found],
+        "segmentations": [
+            {"size": [video["height"], video["width"]], "counts": rle.encode(m)} for m in found
+        ],
     }
 
 

@@ -1,7 +1,8 @@
 """LVIS v1 val: images of COCO's val2017 *and* train2017, the annotation file, and a detector's result file.
 
-Records have no ``file_name``, only ``coco_url``; ``neg_category_ids`` and ``not_exhaustive_category_ids`` per image;
-frequencies r, c and f. Category ids here are not the official ones.
+Records have no ``file_name``, only ``coco_url``; ``neg_category_ids`` and
+``not_exhaustive_category_ids`` per image; frequencies r, c and f. Category ids here are not the
+official ones.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def _records(photo: Photo) -> list[Json]:
     for obj in [*coco_records.singles(photo), *coco_records.crowd(photo)]:
         drawn = coco_records.with_polygons(obj)
         if drawn is not None:
-            records.append({**drawn, "image_id": int(photo.name), "category_id": _ID_OF_FAMILY[obj.family]})
+            records.append(
+                {**drawn, "image_id": int(photo.name), "category_id": _ID_OF_FAMILY[obj.family]}
+            )
     return records
 
 
@@ -108,7 +111,9 @@ def train2017_zip() -> bytes:
     """Return ``train2017.zip``: LVIS val's images from it and one that LVIS does not use."""
     photos = lvis_train()
     unused = ("train2017/000000000009.jpg", photos[0].file())
-    return zip_bytes([unused, *((f"train2017/{p.name}.jpg", p.file()) for p in photos)], folders=True)
+    return zip_bytes(
+        [unused, *((f"train2017/{p.name}.jpg", p.file()) for p in photos)], folders=True
+    )
 
 
 def annotations_zip() -> bytes:
@@ -120,7 +125,11 @@ def detections_json() -> bytes:
     """Return ``lvis_instances_results.json``."""
     content = truth()
     ids = [number for number, *_ in _CATEGORIES]
-    return json_bytes(coco_records.detector_results("lvis detector", content["images"], content["annotations"], ids))
+    return json_bytes(
+        coco_records.detector_results(
+            "lvis detector", content["images"], content["annotations"], ids
+        )
+    )
 
 
 FILES = {

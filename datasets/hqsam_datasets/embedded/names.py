@@ -1,7 +1,8 @@
 """File names of the published sets, quirks included.
 
-Every function gives the names of one set in a fixed order; nothing depends on earlier calls. Numbers,
-hashes and clip ids are made up in the published shape; class names and the known bad files are the real ones.
+Every function gives the names of one set in a fixed order; nothing depends on earlier calls.
+Numbers, hashes and clip ids are made up in the published shape; class names and the known bad files
+are the real ones.
 """
 
 from __future__ import annotations
@@ -58,7 +59,14 @@ FSS_ODD_MASKS = {
 MSRA_MISLABELLED = "97915"
 
 
-TRAINING_COUNTS = {"dis5k": 60, "thinobject5k": 70, "fss1000": 60, "ecssd": 40, "msra10k": 60, "duts": 70}
+TRAINING_COUNTS = {
+    "dis5k": 60,
+    "thinobject5k": 70,
+    "fss1000": 60,
+    "ecssd": 40,
+    "msra10k": 60,
+    "duts": 70,
+}
 """Good samples per source."""
 
 DUTS_TRAIN = 48
@@ -68,7 +76,10 @@ DUTS_TRAIN = 48
 def dis(split: str, n: int) -> list[str]:
     """Return DIS5K stems: ``<group id>#<Group>#<category id>#<Category>#<Flickr id>_<hash>_o``."""
     rng = rng_of("names", "dis", split)
-    return ["#".join(map(str, _DIS_GROUPS[int(rng.integers(len(_DIS_GROUPS)))])) + "#" + _flickr(rng) for _ in range(n)]
+    return [
+        "#".join(map(str, _DIS_GROUPS[int(rng.integers(len(_DIS_GROUPS)))])) + "#" + _flickr(rng)
+        for _ in range(n)
+    ]
 
 
 def _flickr(rng: np.random.Generator) -> str:
@@ -130,7 +141,11 @@ def duts(split: str, n: int) -> list[str]:
     for i, k in enumerate(rng.choice(90_000, size=n, replace=False)):
         number = int(k) + 1
         if split == "TR":
-            stems.append(f"ILSVRC2014_train_{number:08d}" if i % 2 else f"n{3_000_000 + number * 7:08d}_{number}")
+            stems.append(
+                f"ILSVRC2014_train_{number:08d}"
+                if i % 2
+                else f"n{3_000_000 + number * 7:08d}_{number}"
+            )
         else:
             scene = "".join(chr(97 + int(c)) for c in rng.integers(26, size=16))
             stems.append(f"ILSVRC2012_test_{number:08d}" if i % 3 else f"sun_{scene}")
@@ -139,7 +154,9 @@ def duts(split: str, n: int) -> list[str]:
 
 def coco_ids(split: str, n: int) -> list[int]:
     """Return COCO image ids (the files are ``%012d.jpg``)."""
-    return sorted(int(k) for k in rng_of("names", "coco", split).choice(581_000, size=n, replace=False) + 100)
+    return sorted(
+        int(k) for k in rng_of("names", "coco", split).choice(581_000, size=n, replace=False) + 100
+    )
 
 
 def youtube_clips(n: int) -> list[str]:
@@ -149,7 +166,10 @@ def youtube_clips(n: int) -> list[str]:
     clips = []
     for _ in range(n):
         start = int(rng.integers(0, 300))
-        clips.append("".join(letters[int(k)] for k in rng.integers(64, size=11)) + f"_{start:06d}_{start + 10:06d}")
+        clips.append(
+            "".join(letters[int(k)] for k in rng.integers(64, size=11))
+            + f"_{start:06d}_{start + 10:06d}"
+        )
     return clips
 
 
@@ -163,7 +183,9 @@ def big(n_photos: int) -> list[str]:
     """Return BIG names without the object's number: year, running number and a PASCAL VOC class."""
     rng = rng_of("names", "big")
     classes = ("bicycle", "chair", "bird", "pottedplant", "aeroplane", "horse")
-    return [f"2009_{int(rng.integers(10**6)):06d}_{classes[i % len(classes)]}" for i in range(n_photos)]
+    return [
+        f"2009_{int(rng.integers(10**6)):06d}_{classes[i % len(classes)]}" for i in range(n_photos)
+    ]
 
 
 def stems_of(source: str) -> list[str]:

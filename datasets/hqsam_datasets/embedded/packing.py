@@ -1,7 +1,8 @@
 """Deterministic encoders and zip files for the embedded archives.
 
-The same content gives the same bytes on every call: fixed JPEG settings, members sorted by name, the zip
-format's oldest date, no compression of members (deflate output differs between zlib builds).
+The same content gives the same bytes on every call: fixed JPEG settings, members sorted by name,
+the zip format's oldest date, no compression of members (deflate output differs between zlib
+builds).
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ def rng_of(*parts: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
 
 
-def jpeg(image: UInt8Image, *, quality: int = 92, orientation: int = 1, mode: str | None = None) -> bytes:
+def jpeg(
+    image: UInt8Image, *, quality: int = 92, orientation: int = 1, mode: str | None = None
+) -> bytes:
     """Encode a JPEG.
 
     Args:
         image: uint8 [H, W, 3] RGB, upright.
         quality: libjpeg quality, 1..95.
-        orientation: EXIF orientation (1, 3, 6, 8). The pixels are stored turned, so that a reader that
-            honours the tag gets ``image``.
+        orientation: EXIF orientation (1, 3, 6, 8). The pixels are stored turned, so that a reader
+            that honours the tag gets ``image``.
         mode: Pillow mode to store ("L" for a grey file, "CMYK" for print files); None keeps RGB.
 
     Returns:
@@ -70,7 +73,9 @@ def palette_png(labels: UInt8Image) -> bytes:
     palette = np.zeros((256, 3), dtype=np.uint8)
     for bit in range(8):
         for channel in range(3):
-            palette[:, channel] |= (((label >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+            palette[:, channel] |= (((label >> (3 * bit + channel)) & 1) << (7 - bit)).astype(
+                np.uint8
+            )
     picture.putpalette(palette.tobytes())
     return _saved(picture, "PNG")
 
@@ -99,12 +104,19 @@ def zip_bytes(members: Iterable[Member], *, folders: bool = False) -> bytes:
     files = dict(members)
     names = set(files)
     if folders:
-        names |= {f"{parent}/" for name in files for parent in map(str, Path(name).parents) if parent != "."}
+        names |= {
+            f"{parent}/"
+            for name in files
+            for parent in map(str, Path(name).parents)
+            if parent != "."
+        }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(names):
             info = zipfile.ZipInfo(name, date_time=_ZIP_EPOCH)
             info.create_system = 3  # Unix, whatever machine this runs on
-            info.external_attr = ((0o40755 << 16) | 0x10) if name.endswith("/") else (0o100644 << 16)
+            info.external_attr = (
+                ((0o40755 << 16) | 0x10) if name.endswith("/") else (0o100644 << 16)
+            )
             archive.writestr(info, files.get(name, b""))
     return buffer.getvalue()

@@ -1,7 +1,7 @@
 """Training images of the embedded sample that are disguised copies of evaluation images.
 
-They give the overlap gate something to find, in each disguise that it must see through. The table is fixed
-and small: `planted_pairs` says what must be found; nothing else in the sample is a copy.
+They give the overlap gate something to find, in each disguise that it must see through. The table
+is fixed and small: `planted_pairs` says what must be found; nothing else in the sample is a copy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from hqsam_datasets.sample import make_key
 
 UInt8Image = npt.NDArray[np.uint8]
 Kind = Literal[
-    "exact", "jpeg", "resize", "mirror", "rotate90", "brightness", "grey", "crop70", "composite", "foreground"
+    "exact",
+    "jpeg",
+    "resize",
+    "mirror",
+    "rotate90",
+    "brightness",
+    "grey",
+    "crop70",
+    "composite",
+    "foreground",
 ]
 
 
@@ -116,8 +125,8 @@ def planted(plant: Plant) -> tuple[UInt8Image | bytes, Alpha]:
     """Return the planted training image and its mask.
 
     Returns:
-        The image, uint8 [H, W, 3] (or the JPEG's very bytes for an exact copy), and the mask's coverage,
-        float32 [H, W].
+        The image, uint8 [H, W, 3] (or the JPEG's very bytes for an exact copy), and the mask's
+        coverage, float32 [H, W].
     """
     photo = photos_of(plant.dataset)[plant.photo]
     if plant.kind == "exact":
@@ -132,7 +141,14 @@ def planted(plant: Plant) -> tuple[UInt8Image | bytes, Alpha]:
         # A training object on the photograph: ThinObject-5K was made from HRSOD and COCO so.
         rng = rng_of("plant", plant.source, plant.index)
         height, width = published.shape[:2]
-        scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width, fill=(0.45, 0.65), clutter=0)
+        scene = render_scene(
+            rng=rng,
+            families=TRAIN_FAMILIES,
+            height=height,
+            width=width,
+            fill=(0.45, 0.65),
+            clutter=0,
+        )
         return compose(background=published, objects=scene.objects), scene.objects[0].alpha
     return _DISGUISES[plant.kind](published, photo.union())
 
@@ -193,8 +209,8 @@ _DISGUISES: dict[Kind, Disguise] = {
 def planted_pairs() -> list[PlantedPair]:
     """Return every (training image, evaluation image) pair that shares pictures, one per evaluation key.
 
-    A photograph can stand in several places (COCO's val images in LVIS too, BIG's once per object): each is
-    a pair.
+    A photograph can stand in several places (COCO's val images in LVIS too, BIG's once per object):
+    each is a pair.
     """
     pairs = []
     for plant in PLANTS:

@@ -1,9 +1,9 @@
 """Masks to COCO polygons, as a careful annotator would draw them.
 
-Published polygon annotations are outlines on a sub-pixel grid. Holes (between spokes, through a lattice)
-are drawn as annotators do it, by a
-cut: the outline runs into the hole, around it and back. ``pycocotools`` fills by parity, so the two passes
-over the cut cancel.
+Published polygon annotations are outlines on a sub-pixel grid. Holes (between spokes, through a
+lattice) are drawn as annotators do it, by a
+cut: the outline runs into the hole, around it and back. ``pycocotools`` fills by parity, so the two
+passes over the cut cancel.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def polygons_of(alpha: Alpha) -> list[list[float]]:
         alpha: float [H, W] coverage in 0..1.
 
     Returns:
-        COCO polygons ``[x0, y0, x1, y1, ...]`` in COCO's frame: pixel (x, y) covers the square from (x, y)
-        to (x + 1, y + 1). Parts below two pixels of area are left out, as annotators do. Empty if nothing
-        is left.
+        COCO polygons ``[x0, y0, x1, y1, ...]`` in COCO's frame: pixel (x, y) covers the square from
+        (x, y) to (x + 1, y + 1). Parts below two pixels of area are left out, as annotators do.
+        Empty if nothing is left.
     """
     size = (alpha.shape[1] * _SUBPIXELS, alpha.shape[0] * _SUBPIXELS)
     fine = cv2.resize(alpha.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
@@ -41,7 +41,11 @@ def polygons_of(alpha: Alpha) -> list[list[float]]:
     outlines: list[list[float]] = []
     for index in range(len(rings)):
         if tree[0][index][3] == -1 and _area(rings[index]) >= _MIN_PART_PX:
-            holes = [rings[k] for k in range(len(rings)) if tree[0][k][3] == index and _area(rings[k]) >= 1.0]
+            holes = [
+                rings[k]
+                for k in range(len(rings))
+                if tree[0][k][3] == index and _area(rings[k]) >= 1.0
+            ]
             outlines.append(_joined(_simple(rings[index]), [_simple(hole) for hole in holes]))
     return [outline for outline in outlines if len(outline) >= 6]
 

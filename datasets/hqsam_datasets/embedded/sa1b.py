@@ -1,6 +1,7 @@
 """sa_000000.tar: ``sa_<id>.jpg`` beside ``sa_<id>.json`` with run-length masks, coarse as SA-1B's own are.
 
-Not part of the sample's training set: for the row of the paper's Table 15 that trains on SA-1B instead.
+Not part of the sample's training set: for the row of the paper's Table 15 that trains on SA-1B
+instead.
 """
 
 from __future__ import annotations

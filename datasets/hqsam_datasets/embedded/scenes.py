@@ -1,7 +1,9 @@
 """Procedural scenes with exact masks: thin, intricate objects and everyday things over textured, cluttered backgrounds.
 
-The embedded sample draws its training images from `TRAIN_FAMILIES`, its evaluation images from `EVAL_FAMILIES` and
-`EVERYDAY_FAMILIES`: disjoint sets of shape families. Everything is drawn from the generator given; the same state gives the same bytes.
+The embedded sample draws its training images from `TRAIN_FAMILIES`, its evaluation images from
+`EVAL_FAMILIES` and
+`EVERYDAY_FAMILIES`: disjoint sets of shape families. Everything is drawn from the generator given;
+the same state gives the same bytes.
 """
 
 from __future__ import annotations
@@ -93,7 +95,13 @@ def _half_size(
 
 
 def _pose(
-    rng: Generator, family: str, shape: Shape, height: int, width: int, fill: tuple[float, float], centred: bool
+    rng: Generator,
+    family: str,
+    shape: Shape,
+    height: int,
+    width: int,
+    fill: tuple[float, float],
+    centred: bool,
 ) -> Pose:
     """Draw a random pose: the extent is `fill` of the image's shorter side, the box lies inside."""
     half_size = _half_size(rng, family, shape, height, width, fill)
@@ -187,7 +195,9 @@ def _backdrop(rng: Generator, height: int, width: int) -> Field:
     if rng.random() < 0.4:
         third = np.clip(first + rng.normal(0, 50, 3), 5, 250)
         other = pattern(rng, height, width, first=third, second=second)
-        edge = np.clip(0.5 + rng.uniform(2, 30) * noise(rng, height, width, cells=2, octaves=2), 0, 1)
+        edge = np.clip(
+            0.5 + rng.uniform(2, 30) * noise(rng, height, width, cells=2, octaves=2), 0, 1
+        )
         ground = _over(ground, other, edge.astype(np.float32))
     return ground
 
@@ -199,8 +209,12 @@ def _add_clutter(rng: Generator, canvas: Field, families: Sequence[str], n: int)
         around = canvas.mean(axis=(0, 1)).astype(np.float64)
         actor = _actor(rng, families, around, height, width, (0.12, 0.45), False)
         shift = rng.uniform(-0.5, 0.5, 2) * [width, height]
-        pose = replace(actor.pose, center=(width / 2 + float(shift[0]), height / 2 + float(shift[1])))
-        alpha = rasterise(actor.shape, pose=pose, height=height, width=width) * np.float32(rng.uniform(0.6, 1.0))
+        pose = replace(
+            actor.pose, center=(width / 2 + float(shift[0]), height / 2 + float(shift[1]))
+        )
+        alpha = rasterise(actor.shape, pose=pose, height=height, width=width) * np.float32(
+            rng.uniform(0.6, 1.0)
+        )
         canvas = _over(canvas, _surface(actor, pose, alpha), alpha)
     if n and rng.random() < 0.5:
         soft = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.6) * max(height, width) / 160)
@@ -257,7 +271,11 @@ def _render(rng: Generator, backdrop: Field, actors: Sequence[_Actor], camera: _
 
 
 def _cast(
-    rng: Generator, families: Sequence[str], backdrop: Field, n_objects: int, fill: tuple[float, float]
+    rng: Generator,
+    families: Sequence[str],
+    backdrop: Field,
+    n_objects: int,
+    fill: tuple[float, float],
 ) -> list[_Actor]:
     """Draw the objects of a scene.
 
@@ -282,7 +300,10 @@ def _clearance(actor: _Actor, others: Sequence[_Actor]) -> float:
     """
     gaps = [
         max(
-            abs(actor.pose.center[k] - o.pose.center[k]) - actor.pose.half_size[k] - o.pose.half_size[k] for k in (0, 1)
+            abs(actor.pose.center[k] - o.pose.center[k])
+            - actor.pose.half_size[k]
+            - o.pose.half_size[k]
+            for k in (0, 1)
         )
         for o in others
     ]
@@ -294,7 +315,9 @@ def _check(families: Sequence[str], height: int, width: int, n_objects: int) -> 
     if unknown or not families:
         raise ValueError(f"unknown shape families {unknown}; known: {sorted(FAMILIES)}")
     if min(height, width) < 16 or n_objects < 0:
-        raise ValueError(f"scene of {height}x{width} with {n_objects} objects: sides start at 16, objects at 0")
+        raise ValueError(
+            f"scene of {height}x{width} with {n_objects} objects: sides start at 16, objects at 0"
+        )
 
 
 def render_scene(
@@ -338,8 +361,15 @@ def _moved(actor: _Actor, frame: int) -> _Actor:
     """Return the actor's pose some frames later: drift, turn and a travelling bend."""
     p = actor.pose
     center = (p.center[0] + frame * actor.velocity[0], p.center[1] + frame * actor.velocity[1])
-    phase = (p.phase[0] + 0.25 * frame, p.phase[1] - 0.2 * frame, p.phase[2] + 0.3 * frame, p.phase[3])
-    moved = replace(p, center=center, phase=phase, angle=p.angle + frame * actor.spin, bend=max(p.bend, 0.05))
+    phase = (
+        p.phase[0] + 0.25 * frame,
+        p.phase[1] - 0.2 * frame,
+        p.phase[2] + 0.3 * frame,
+        p.phase[3],
+    )
+    moved = replace(
+        p, center=center, phase=phase, angle=p.angle + frame * actor.spin, bend=max(p.bend, 0.05)
+    )
     return replace(actor, pose=moved)
 
 

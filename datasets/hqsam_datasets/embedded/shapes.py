@@ -1,7 +1,7 @@
 """Vector shapes of the procedural scenes: primitives in a unit frame, their deformation and their rasterisation.
 
-A shape is a list of `Primitive` in the frame [-1, 1] x [-1, 1], x to the right and y down. Only the vertices move
-when a shape is posed, so one shape keeps its identity over the frames of a clip.
+A shape is a list of `Primitive` in the frame [-1, 1] x [-1, 1], x to the right and y down. Only the
+vertices move when a shape is posed, so one shape keeps its identity over the frames of a clip.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class Primitive:
     """One drawing step.
 
     Attributes:
-        kind: "fill" and "cut" draw the closed polygon as object or as hole, "stroke" a polyline; "paint" and "paint_stroke"
-            are marks on the object (a window, a stripe): they change its surface and not its outline.
+        kind: "fill" and "cut" draw the closed polygon as object or as hole, "stroke" a polyline;
+            "paint" and "paint_stroke" are marks on the object (a window, a stripe): they change its
+            surface and not its outline.
         points: vertices, float64 [N, 2], (x, y) in the unit frame.
         width: stroke width in the unit frame (a shape is 2 wide); unused by polygons.
     """
@@ -106,7 +107,9 @@ def spline(control: Points, n: int = 40) -> Points:
     i = u.astype(int)
     t = (u - i)[:, None]
     a, b, c, d = p[i], p[i + 1], p[i + 2], p[i + 3]
-    cubic = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+    cubic = (
+        2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+    )
     return np.asarray(0.5 * cubic)
 
 
@@ -180,7 +183,9 @@ def _warp(points: Points, pose: Pose) -> Points:
 
 def _extent(shape: Shape, posed: list[Points]) -> tuple[Points, Points]:
     """Return the lower and upper corner of what the posed shape covers, holes and marks left out."""
-    drawn = [(q, p.width / 2) for p, q in zip(shape, posed, strict=True) if p.kind in ("fill", "stroke")]
+    drawn = [
+        (q, p.width / 2) for p, q in zip(shape, posed, strict=True) if p.kind in ("fill", "stroke")
+    ]
     low = np.min([q.min(axis=0) - w for q, w in drawn], axis=0)
     high = np.max([q.max(axis=0) + w for q, w in drawn], axis=0)
     return low, high
@@ -192,7 +197,9 @@ def proportion(shape: Shape) -> float:
     return float((high[0] - low[0]) / max(high[1] - low[1], 1e-6))
 
 
-def rasterise(shape: Shape, *, pose: Pose, height: int, width: int, marks: bool = False) -> NDArray[np.float32]:
+def rasterise(
+    shape: Shape, *, pose: Pose, height: int, width: int, marks: bool = False
+) -> NDArray[np.float32]:
     """Draw a posed shape, or the marks on it, anti-aliased by supersampling.
 
     The shape's posed bounding box is fitted to `pose.half_size` around `pose.center`, axis by axis.

@@ -1,7 +1,7 @@
 """thin_object_detection.zip: COIFT, HRSOD and ThinObject-5K, without a root folder.
 
-COIFT's masks are plain 0/255, HRSOD's lie in ``masks_max255`` (the union of all objects), ThinObject's have the soft
-edges of cut-outs with an alpha channel.
+COIFT's masks are plain 0/255, HRSOD's lie in ``masks_max255`` (the union of all objects),
+ThinObject's have the soft edges of cut-outs with an alpha channel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def thin_object_detection_zip() -> bytes:
     for i in range(TRAINING_COUNTS["thinobject5k"]):
         made = pair("thinobject5k", i)
         training.append((f"ThinObject5K/images_train/{made.stem}.jpg", made.image))
-        training.append((f"ThinObject5K/masks_train/{made.stem}.png", mask_file(made.alpha, "soft")))
+        training.append(
+            (f"ThinObject5K/masks_train/{made.stem}.png", mask_file(made.alpha, "soft"))
+        )
     return zip_bytes(
         [
             *_set(evaluation.coift(), "COIFT/images", "COIFT/masks", "binary"),

@@ -1,8 +1,8 @@
 """The training images of the embedded sample: names, scenes, masks, by source.
 
-An image depends on its source and place alone. Objects come from `TRAIN_FAMILIES`, except in the planted
-copies (`plants`). The mask quirks of the published sets (soft edges, 0/1 values, three channels, alpha) are
-put on by the archives' writers.
+An image depends on its source and place alone. Objects come from `TRAIN_FAMILIES`, except in the
+planted copies (`plants`). The mask quirks of the published sets (soft edges, 0/1 values, three
+channels, alpha) are put on by the archives' writers.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def mask_file(alpha: Alpha, style: MaskStyle) -> bytes:
 
     Args:
         alpha: coverage, float32 [H, W] in 0..1.
-        style: ``soft`` keeps the anti-aliased edge, ``binary`` is 0/255, ``zero_one`` 0/1, ``rgb`` 0/255 in
-            three equal channels, ``rgba`` the same with an opaque alpha.
+        style: ``soft`` keeps the anti-aliased edge, ``binary`` is 0/255, ``zero_one`` 0/1, ``rgb``
+            0/255 in three equal channels, ``rgba`` the same with an opaque alpha.
 
     Returns:
         The PNG's bytes.

@@ -1,7 +1,8 @@
 """Get the files of an archive from the first mirror that has them, verify them, and only then show them.
 
-Downloads grow in a hidden sibling (`.<archive>.download/`) that outlives a kill, so that the next run resumes; the
-archive's folder appears when every file is there and verified, with `fetch.json` written last.
+Downloads grow in a hidden sibling (`.<archive>.download/`) that outlives a kill, so that the next
+run resumes; the archive's folder appears when every file is there and verified, with `fetch.json`
+written last.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from hqsam_base.progress import Progress, with_rate
 from hqsam_datasets.fetch import cloud, first_use, members
 from hqsam_datasets.fetch.content import ChangedContentError, WrongContentError, check_structure
 from hqsam_datasets.fetch.http import download
-from hqsam_datasets.fetch.places import drop_folder, dropped, is_absent, local_path, on_this_machine, untold
+from hqsam_datasets.fetch.places import (
+    drop_folder,
+    dropped,
+    is_absent,
+    local_path,
+    on_this_machine,
+    untold,
+)
 from hqsam_datasets.fetch.spec import ArchiveFile, ArchiveSpec
 from hqsam_datasets.fetch.transfer import (
     CHUNK,
@@ -50,25 +58,32 @@ def fetch(
 ) -> dict[str, Any]:
     """Fetch and verify every file of an archive into `out` (its folder name is the archive's name).
 
-    Where no digest is known, the first one seen is recorded in fetch.json and holds from then on, but for files of this
-    machine (`file://`, drop folder): their owner may change them. A complete `out` of the same files is left alone.
-    `digests` is where first digests of downloads are kept for all clones (`first_use`); without it this folder's fetch.json does.
-    `notice` is told about such a change, and, in the words of the error that it would be otherwise, about each optional
-    file that is unavailable.
+    Where no digest is known, the first one seen is recorded in fetch.json and holds from then on,
+    but for files of this machine (`file://`, drop folder): their owner may change them. A complete
+    `out` of the same files is left alone.
+    `digests` is where first digests of downloads are kept for all clones (`first_use`); without it
+    this folder's fetch.json does.
+    `notice` is told about such a change, and, in the words of the error that it would be otherwise,
+    about each optional file that is unavailable.
 
     Returns:
-        What fetch.json holds: `{"version", "archive", "licence", "files": [{"name", "bytes", "sha256",
-        "checked_by"}]}`. `checked_by` names the digests that were known beforehand, `["first-use"]` if none. Where
-        optional files are unavailable, also `"missing": {name: what a person can do}`.
+        What fetch.json holds: `{"version", "archive", "licence", "files": [{"name", "bytes",
+        "sha256", "checked_by"}]}`. `checked_by` names the digests that were known beforehand,
+        `["first-use"]` if none. Where optional files are unavailable, also `"missing": {name: what
+        a person can do}`.
 
     Raises:
-        UserError: if no mirror gives a file that passes; the message lists what each one said, and where to
-            put a file fetched by hand.
+        UserError: if no mirror gives a file that passes; the message lists what each one said, and
+            where to put a file fetched by hand.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(out.parent / f".{out.name}.lock", remove=True):
         known = _but_changed(_but_generated(_earlier(out), spec), spec, out, notice)
-        told = {} if digests is None else first_use.of(digests, out.name, [file.name for file in untold(spec, out)])
+        told = (
+            {}
+            if digests is None
+            else first_use.of(digests, out.name, [file.name for file in untold(spec, out)])
+        )
         if not _is_complete(spec, out, known, told):
             known = _fetch(spec, out, known, told, progress, policy or RetryPolicy(), sleep, notice)
         if digests is not None:
@@ -81,7 +96,11 @@ def fetch(
 
 
 def _write_down(
-    known: dict[str, Any], spec: ArchiveSpec, out: Path, digests: Path, notice: Callable[[str], None]
+    known: dict[str, Any],
+    spec: ArchiveSpec,
+    out: Path,
+    digests: Path,
+    notice: Callable[[str], None],
 ) -> None:
     """Keep the digests of a first download for all clones."""
     names = {file.name for file in untold(spec, out)}
@@ -89,7 +108,8 @@ def _write_down(
     new = first_use.add(digests, found) if found else []
     if new:
         notice(
-            f"nobody publishes a digest of {', '.join(new)}: that of this download is in {digests.name} now; commit it"
+            f"nobody publishes a digest of {', '.join(new)}: that of this download is in "
+            f"{digests.name} now; commit it"
         )
 
 
@@ -99,12 +119,17 @@ def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]
     Those are the drop folder, and what a `file://` address names.
 
     Returns:
-        Names of those without which its fetch stage fails, and of those without which something is left out.
+        Names of those without which its fetch stage fails, and of those without which something is
+        left out.
     """
     found: tuple[list[str], list[str]] = ([], [])
     for file in spec.files:
         by_hand = all(urlsplit(url).scheme == "drop" or is_absent(url) for url in file.urls)
-        if by_hand and not (out / file.name).is_file() and not dropped(drop_folder(out), out.name, file):
+        if (
+            by_hand
+            and not (out / file.name).is_file()
+            and not dropped(drop_folder(out), out.name, file)
+        ):
             found[file.optional].append(file.name)
     return found
 
@@ -112,7 +137,8 @@ def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]
 def renewed(archives: Path, specs: Mapping[str, ArchiveSpec]) -> dict[str, Path]:
     """Archives below `archives` that are worth fetching again though nothing that DVC watches has changed.
 
-    Either the drop folder now holds an optional file that was missing, or a file of this machine has changed since.
+    Either the drop folder now holds an optional file that was missing, or a file of this machine
+    has changed since.
 
     Returns:
         The archive's name to the file of this machine.
@@ -131,17 +157,28 @@ def renewed(archives: Path, specs: Mapping[str, ArchiveSpec]) -> dict[str, Path]
 
 def _news(spec: ArchiveSpec, out: Path) -> Iterator[Path]:
     known, drop = _earlier(out), drop_folder(out)
-    places = (folder / name for name in known.get("missing", {}) for folder in (drop / out.name, drop))
+    places = (
+        folder / name for name in known.get("missing", {}) for folder in (drop / out.name, drop)
+    )
     yield from (place for place in places if place.is_file())
     for record, source in _with_sources(known, spec, out):
-        # Reading gigabytes to compare them is for files that somebody has touched since they were copied.
-        if source is not None and _is_touched(source, out / record["name"], record) and not _is_same(source, record):
+        # Reading gigabytes to compare them is for files that somebody has touched since they were
+        # copied.
+        if (
+            source is not None
+            and _is_touched(source, out / record["name"], record)
+            and not _is_same(source, record)
+        ):
             yield source
 
 
 def _is_touched(source: Path, copy: Path, record: dict[str, Any]) -> bool:
     facts = source.stat()
-    return facts.st_size != record["bytes"] or not copy.is_file() or facts.st_ctime > copy.stat().st_mtime
+    return (
+        facts.st_size != record["bytes"]
+        or not copy.is_file()
+        or facts.st_ctime > copy.stat().st_mtime
+    )
 
 
 def _fetch(
@@ -155,15 +192,24 @@ def _fetch(
     notice: Callable[[str], None],
 ) -> dict[str, Any]:
     staging = _staging(out)
-    staging.mkdir(mode=0o700, exist_ok=True)  # what is noted there for a resumption holds whole addresses
-    there = sum(size_of(path) for path in (*staging.iterdir(), *(out / file.name for file in spec.files if file.bytes)))
+    staging.mkdir(
+        mode=0o700, exist_ok=True
+    )  # what is noted there for a resumption holds whole addresses
+    there = sum(
+        size_of(path)
+        for path in (*staging.iterdir(), *(out / file.name for file in spec.files if file.bytes))
+    )
     check_space(staging / "all", sum(file.bytes or 0 for file in spec.files) - there)
     records, missing = [], {}
     for number, file in enumerate(spec.files):
         progress(number, len(spec.files), file.name)
-        earlier = next((r["sha256"] for r in known.get("files", ()) if r["name"] == file.name), None)
+        earlier = next(
+            (r["sha256"] for r in known.get("files", ()) if r["name"] == file.name), None
+        )
         remembered = told.get(file.name, earlier)
-        transfer = Transfer(file.bytes, bool(file.digests), policy, with_rate(progress, file.name), sleep)
+        transfer = Transfer(
+            file.bytes, bool(file.digests), policy, with_rate(progress, file.name), sleep
+        )
         task = _Task(out, file, transfer)
         if remembered and not task.done.exists() and (out / file.name).is_file():
             link_or_copy(out / file.name, task.done)  # an earlier run had it; it is verified again
@@ -173,8 +219,16 @@ def _fetch(
             if not file.optional:
                 raise
             missing[file.name] = _to_do(spec, out.name, file.name)
-            notice(f"{error}\n  What needs it is left out. Once you have it: `dvc repro --force fetch@{out.name}`")
-    result: dict[str, Any] = {"version": VERSION, "archive": out.name, "licence": spec.licence, "files": records}
+            notice(
+                f"{error}\n  What needs it is left out. Once you have it: `dvc repro --force "
+                f"fetch@{out.name}`"
+            )
+    result: dict[str, Any] = {
+        "version": VERSION,
+        "archive": out.name,
+        "licence": spec.licence,
+        "files": records,
+    }
     if missing:
         result["missing"] = missing
     _publish(staging, out, result)
@@ -199,7 +253,9 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
     failures, changed = [], False
     if task.done.exists() and task.file.generated:
         task.done.unlink()  # by the code of then
-    if task.done.exists():  # verified before an interruption, but the specification may have changed since
+    if (
+        task.done.exists()
+    ):  # verified before an interruption, but the specification may have changed since
         try:
             return _verified(task, task.done, remembered)
         except DownloadError:
@@ -263,7 +319,9 @@ def _beside(task: _Task) -> list[str]:
     if not task.file.digests:
         return []
     places = sorted(task.out.parent.glob(f"[!.]*/{glob.escape(task.file.name)}"))
-    return [place.resolve().as_uri() for place in places if place.parent != task.out and place.is_file()]
+    return [
+        place.resolve().as_uri() for place in places if place.parent != task.out and place.is_file()
+    ]
 
 
 def _verified(task: _Task, path: Path, remembered: str | None) -> dict[str, Any]:
@@ -277,7 +335,9 @@ def _verified(task: _Task, path: Path, remembered: str | None) -> dict[str, Any]
         if found[algorithm] != expected:
             raise WrongContentError(f"{algorithm} is {found[algorithm]}, {expected} was expected")
     if remembered and not file.digests and found["sha256"] != remembered:
-        raise ChangedContentError(f"sha256 is {found['sha256']}, but {remembered} was recorded at first use")
+        raise ChangedContentError(
+            f"sha256 is {found['sha256']}, but {remembered} was recorded at first use"
+        )
     check_structure(path, file.name)
     checked_by = sorted(file.digests) or ["first-use"]
     return {"name": file.name, "bytes": size, "sha256": found["sha256"], "checked_by": checked_by}
@@ -299,7 +359,9 @@ def _earlier(out: Path) -> dict[str, Any]:
     found = read_json(record, cure=f"delete {out} and fetch again")
     fields = {"name", "bytes", "sha256", "checked_by"}
     try:
-        whole = found["version"] == VERSION and all(set(entry) == fields for entry in found["files"])
+        whole = found["version"] == VERSION and all(
+            set(entry) == fields for entry in found["files"]
+        )
     except (KeyError, TypeError):
         whole = False
     return found if whole else {}
@@ -308,10 +370,15 @@ def _earlier(out: Path) -> dict[str, Any]:
 def _but_generated(known: dict[str, Any], spec: ArchiveSpec) -> dict[str, Any]:
     """What is known of downloaded files: what the code of another day generated is not held against today's."""
     generated = {file.name for file in spec.files if file.generated}
-    return {**known, "files": [record for record in known.get("files", ()) if record["name"] not in generated]}
+    return {
+        **known,
+        "files": [record for record in known.get("files", ()) if record["name"] not in generated],
+    }
 
 
-def _but_changed(known: dict[str, Any], spec: ArchiveSpec, out: Path, notice: Callable[[str], None]) -> dict[str, Any]:
+def _but_changed(
+    known: dict[str, Any], spec: ArchiveSpec, out: Path, notice: Callable[[str], None]
+) -> dict[str, Any]:
     """What is known of files that are still the same where a person keeps them on this machine."""
     kept = []
     for record, source in _with_sources(known, spec, out):
@@ -322,7 +389,9 @@ def _but_changed(known: dict[str, Any], spec: ArchiveSpec, out: Path, notice: Ca
     return {**known, "files": kept}
 
 
-def _with_sources(known: dict[str, Any], spec: ArchiveSpec, out: Path) -> Iterator[tuple[dict[str, Any], Path | None]]:
+def _with_sources(
+    known: dict[str, Any], spec: ArchiveSpec, out: Path
+) -> Iterator[tuple[dict[str, Any], Path | None]]:
     """Each fetched file with where a person keeps it on this machine; None where the specification tells its content."""
     files = {file.name: file for file in spec.files if not file.digests}
     for record in known.get("files", ()):
@@ -335,7 +404,9 @@ def _is_same(source: Path, record: dict[str, Any]) -> bool:
     return same_size and _digests(source, {"sha256"})["sha256"] == str(record["sha256"])
 
 
-def _is_complete(spec: ArchiveSpec, out: Path, known: dict[str, Any], told: Mapping[str, str]) -> bool:
+def _is_complete(
+    spec: ArchiveSpec, out: Path, known: dict[str, Any], told: Mapping[str, str]
+) -> bool:
     records = {record["name"]: record for record in known.get("files", ())}
     if set(records) != {file.name for file in spec.files} or known.get("licence") != spec.licence:
         return False
@@ -371,23 +442,38 @@ def _forget_part(task: _Task) -> None:
 
 def _to_do(spec: ArchiveSpec, archive: str, name: str) -> str:
     """What a person can do about a missing optional file, the same on every machine."""
-    place = f"put it into the drop folder as {archive}/{name}, then run `dvc repro --force fetch@{archive}`"
+    place = (
+        f"put it into the drop folder as {archive}/{name}, then run `dvc repro --force "
+        f"fetch@{archive}`"
+    )
     return f"{spec.instructions}; {place}" if spec.instructions else place
 
 
 def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str], changed: bool) -> UserError:
     said = "".join(f"\n    - {line}" for line in failures) or " no mirror is listed"
     tree = "".join(f"\n        {file.name}" for file in spec.files)
-    cure = f"put the file at {task.drop / task.archive / task.file.name} and run the stage again (another folder: --from-dir); "
+    cure = (
+        f"put the file at {task.drop / task.archive / task.file.name} and run the stage again "
+        f"(another folder: --from-dir); "
+    )
     cure += f"the drop folder for the whole archive:\n    {task.drop / task.archive}/{tree}"
     if spec.instructions:
         cure = f"{spec.instructions}; then {cure}"
     if not task.file.optional:
-        cure += "\n    Where only an evaluation set needs the file, `optional: true` in its entry lets the run go on without that set"
+        cure += (
+            "\n    Where only an evaluation set needs the file, `optional: true` in its entry "
+            "lets the run go on without that set"
+        )
     if any(NO_SPACE in line for line in failures):
         cure = f"{SPACE_CURE}; or {cure}"
     if changed:
-        line = f"the line `{task.archive}/{task.file.name}` of {first_use.FILE}, and {task.part.parent.with_name(task.archive)}"
-        cure = f"if its publisher has replaced the file and you trust the new one, delete {line}, then run the stage again; else {cure}"
+        line = (
+            f"the line `{task.archive}/{task.file.name}` of {first_use.FILE}, and "
+            f"{task.part.parent.with_name(task.archive)}"
+        )
+        cure = (
+            f"if its publisher has replaced the file and you trust the new one, delete {line}, "
+            f"then run the stage again; else {cure}"
+        )
     problem = f"{task.file.name} of archive {task.archive} is unavailable:{said}"
     return UserError(problem, file=task.done.name, key=f"archives.{task.archive}", cure=cure)

@@ -24,7 +24,10 @@ from hqsam_datasets.fetch.transfer import (
 )
 from hqsam_datasets.formats.stores import is_of_driver
 
-STORE_CURE = "are the credentials in the environment (AWS_ACCESS_KEY_ID, ...; FSSPEC_S3_ANON=true for a public bucket)?"
+STORE_CURE = (
+    "are the credentials in the environment (AWS_ACCESS_KEY_ID, ...; FSSPEC_S3_ANON=true for a "
+    "public bucket)?"
+)
 DRIVE = "https://drive.usercontent.google.com/download"
 
 
@@ -36,11 +39,16 @@ def download_from_drive(file_id: str, part: Path, how: Transfer, *, endpoint: st
     url = f"{endpoint}?{urlencode({'id': file_id, 'export': 'download', 'confirm': 't'})}"
     begun = segments_url(part) or part_state(part)["url"]
     if begun.startswith(f"{endpoint}?") and parse_qs(urlsplit(begun).query).get("id") == [file_id]:
-        url = begun  # of the earlier run, perhaps from behind the page: another address would begin anew
+        # of the earlier run, perhaps from behind the page: another address would begin anew
+        url = begun
     try:
         download(url, part, how)
     except DownloadError as error:
-        confirmed = _confirmed_url(url, endpoint, part, how) if "instead of the file" in str(error) else None
+        confirmed = (
+            _confirmed_url(url, endpoint, part, how)
+            if "instead of the file" in str(error)
+            else None
+        )
         if confirmed is None:
             raise
         download(confirmed, part, how)
@@ -52,7 +60,9 @@ def _confirmed_url(url: str, endpoint: str, part: Path, how: Transfer) -> str | 
 
     def read() -> None:
         with client.stream("GET", url) as page:
-            form.feed(next(page.iter_text(CHUNK), ""))  # should it be the file this time, one chunk is enough
+            form.feed(
+                next(page.iter_text(CHUNK), "")
+            )  # should it be the file this time, one chunk is enough
 
     with http_client(how) as client:
         persist(read, part, how)
@@ -82,7 +92,8 @@ def object_store(url: str) -> Iterator[tuple[Any, str]]:
     Credentials and endpoints come from the store's own environment variables.
 
     Raises:
-        DownloadError: for what the driver raises inside the block, but for plain input and output errors.
+        DownloadError: for what the driver raises inside the block, but for plain input and output
+            errors.
     """
     import fsspec  # type: ignore[import-untyped]
 
@@ -96,12 +107,16 @@ def object_store(url: str) -> Iterator[tuple[Any, str]]:
     except Exception as error:
         if not is_of_driver(error):
             raise
-        raise DownloadError(f"{type(error).__name__}: {' '.join(str(error).split())}; {STORE_CURE}") from error
+        raise DownloadError(
+            f"{type(error).__name__}: {' '.join(str(error).split())}; {STORE_CURE}"
+        ) from error
 
 
 def version_of(info: dict[str, Any]) -> str:
     """What identifies this version of an object, by what its store tells."""
-    told = (info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "last_modified", "size"))
+    told = (
+        info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "last_modified", "size")
+    )
     return " ".join(str(value) for value in told if value is not None)
 
 
@@ -121,7 +136,9 @@ def download_with_fsspec(url: str, part: Path, how: Transfer) -> None:
         except OSError as error:
             failures = 1 if size_of(part) > before else failures + 1
             if failures >= how.policy.attempts:
-                raise DownloadError(f"gave up after {failures} failures in a row: {error}") from error
+                raise DownloadError(
+                    f"gave up after {failures} failures in a row: {error}"
+                ) from error
             how.sleep(how.policy.wait(failures))
         else:
             state_file(part).unlink(missing_ok=True)

@@ -28,7 +28,9 @@ def check_structure(path: Path, name: str) -> None:
         WrongContentError: the content does not fit the suffix of `name`.
     """
     with path.open("rb") as file:
-        head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte order mark, as Windows tools write it
+        head = (
+            file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
+        )  # a byte order mark, as Windows tools write it
         file.seek(-min(64, path.stat().st_size), os.SEEK_END)
         tail = file.read().rstrip()
     if head[:1] == b"<" and not name.endswith((".html", ".xml", ".svg")):

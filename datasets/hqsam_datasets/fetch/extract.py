@@ -2,16 +2,20 @@
 
 Where the files of an archive end up under the extracted root:
 
-- a zip or tar whose members all lie in one top-level folder named like the archive's stem is unpacked into the root:
+- a zip or tar whose members all lie in one top-level folder named like the archive's stem is
+  unpacked into the root:
   `DIS5K.zip` with `DIS5K/...` gives `<root>/DIS5K/...`;
-- any other zip or tar is unpacked into a folder named like its stem: `cascade_psp.zip` with `DUTS-TR/...` gives
+- any other zip or tar is unpacked into a folder named like its stem: `cascade_psp.zip` with
+  `DUTS-TR/...` gives
   `<root>/cascade_psp/DUTS-TR/...`. So `<root>/<stem>/` exists either way;
-- a zip with a single file named like the stem (`lvis_v1_val.json.zip`) gives that file: `<root>/lvis_v1_val.json`;
+- a zip with a single file named like the stem (`lvis_v1_val.json.zip`) gives that file:
+  `<root>/lvis_v1_val.json`;
 - every other file (`.json`, ...) is linked into the root.
 
-Refused, with the member named: absolute paths, `..`, backslashes (but for zips made on Windows, where they part folders),
-links and devices, two names that differ only in case or Unicode form, encrypted members, and archives that would fill the
-disk or expand absurdly. What desktop systems leave behind (`__MACOSX/`, `.DS_Store`, `._*`, `Thumbs.db`) is skipped.
+Refused, with the member named: absolute paths, `..`, backslashes (but for zips made on Windows,
+where they part folders), links and devices, two names that differ only in case or Unicode form,
+encrypted members, and archives that would fill the disk or expand absurdly. What desktop systems
+leave behind (`__MACOSX/`, `.DS_Store`, `._*`, `Thumbs.db`) is skipped.
 """
 
 from __future__ import annotations
@@ -72,7 +76,8 @@ class _Entry:
 def extracted(archive_dir: Path, work: Path) -> Path:
     """The extracted tree of a fetched archive: `work/<archive>`, made now unless it is there and up to date.
 
-    Safe to call from several processes at once; an interrupted extraction is never taken for a complete one.
+    Safe to call from several processes at once; an interrupted extraction is never taken for a
+    complete one.
 
     Args:
         archive_dir: folder that `fetch` wrote.
@@ -82,7 +87,8 @@ def extracted(archive_dir: Path, work: Path) -> Path:
         The root described in the module's docstring.
 
     Raises:
-        UserError: if an archive is damaged, truncated or unsafe; the message names the file and the member.
+        UserError: if an archive is damaged, truncated or unsafe; the message names the file and the
+            member.
     """
     files, missing = _fetched(archive_dir)
     wanted = {"version": VERSION, "files": files} | ({"missing": missing} if missing else {})
@@ -123,7 +129,11 @@ def packed_inside(root: Path) -> str:
     """What to do about archives inside the archive, as a shared folder is downloaded; empty if there are none."""
     found = (path for folder in _breadth_first(root, 2) for path in list_files(folder, _ARCHIVES))
     inner = [path.relative_to(root).as_posix() for path in found] if root.is_dir() else []
-    return f"it holds archives itself ({', '.join(inner[:3])}): unpack those, and pack their contents" if inner else ""
+    return (
+        f"it holds archives itself ({', '.join(inner[:3])}): unpack those, and pack their contents"
+        if inner
+        else ""
+    )
 
 
 def find_root(root: Path, *candidates: str, depth: int = 3, any_case: bool = True) -> Path:
@@ -134,12 +144,14 @@ def find_root(root: Path, *candidates: str, depth: int = 3, any_case: bool = Tru
 def found_below(root: Path, *candidates: str, depth: int = 3, any_case: bool = True) -> Path:
     """One of the `candidates` (relative paths, in order of preference), searched from `root`.
 
-    Repacks of a data set differ in the folders around it; adapters name what they need and get where it is.
-    The nearest one to `root` wins, then the first by name. People unpack and pack again on systems that do not mind the
-    case of names: where no name fits exactly (and unless `any_case` is false), one that differs only in case does.
+    Repacks of a data set differ in the folders around it; adapters name what they need and get
+    where it is. The nearest one to `root` wins, then the first by name. People unpack and pack
+    again on systems that do not mind the case of names: where no name fits exactly (and unless
+    `any_case` is false), one that differs only in case does.
 
     Raises:
-        UserError: listing what was looked for and what is there (see `not_there`), or two that differ only in case.
+        UserError: listing what was looked for and what is there (see `not_there`), or two that
+            differ only in case.
     """
     return _find(root, candidates, depth, any_case)[1]
 
@@ -160,16 +172,24 @@ def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> 
             found = _meant(folder, candidate)
             if found is not None:
                 return folder, found
-    there = ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:20]) if root.is_dir() else "nothing"
+    there = (
+        ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:20])
+        if root.is_dir()
+        else "nothing"
+    )
     problem = f"none of {', '.join(candidates)} found in the archive; its top level holds: {there}"
-    raise not_there(problem, root, cure="check that the archive is the one that the data sheet describes")
+    raise not_there(
+        problem, root, cure="check that the archive is the one that the data sheet describes"
+    )
 
 
 def _meant(folder: Path, path: str) -> Path | None:
     try:
         return meant(folder, path)
     except AmbiguousNameError as error:
-        raise UserError(str(error), file=folder, cure="keep one of them, or name one of them so") from None
+        raise UserError(
+            str(error), file=folder, cure="keep one of them, or name one of them so"
+        ) from None
 
 
 def list_files(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
@@ -193,7 +213,11 @@ def _names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
     wanted = tuple(suffixes) or ("",)
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.lower().endswith(wanted) and not is_hidden(entry.name) and entry.is_file():
+            if (
+                entry.name.lower().endswith(wanted)
+                and not is_hidden(entry.name)
+                and entry.is_file()
+            ):
                 yield entry.name
 
 
@@ -202,10 +226,14 @@ def _fetched(archive_dir: Path) -> tuple[list[list[str]], dict[str, str]]:
     path = archive_dir / "fetch.json"
     record = read_json(path, cure=f"run the fetch stage of {archive_dir.name}")
     try:
-        return [[str(file["name"]), str(file["sha256"])] for file in record["files"]], dict(record.get("missing", {}))
+        return [[str(file["name"]), str(file["sha256"])] for file in record["files"]], dict(
+            record.get("missing", {})
+        )
     except (KeyError, TypeError, AttributeError) as error:
         cure = f"delete {archive_dir} and run the fetch stage again"
-        raise UserError(f"not a record of fetched files: {error!r}", file=path, cure=cure) from error
+        raise UserError(
+            f"not a record of fetched files: {error!r}", file=path, cure=cure
+        ) from error
 
 
 def _unpack(path: Path, root: Path) -> None:
@@ -214,7 +242,9 @@ def _unpack(path: Path, root: Path) -> None:
         raise UserError("a fetched file is missing", file=path, cure=cure)
     name = path.name.lower()
     if name.endswith(_FOREIGN_SUFFIXES):
-        cure = "unpack it, pack the files as a zip or tar, and name that under archives in params.yaml"
+        cure = (
+            "unpack it, pack the files as a zip or tar, and name that under archives in params.yaml"
+        )
         raise UserError("no reader for this kind of archive", file=path, cure=cure)
     if not name.endswith((".zip", *_TAR_SUFFIXES)):
         link_or_copy(path, root / path.name)
@@ -229,12 +259,21 @@ def _unpack(path: Path, root: Path) -> None:
                 _write_all(path, _tar_entries(path, archive), root, stem)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise UserError("a name is too long for this folder", file=path, cure="work in a shorter path") from error
-        if error.errno != errno.EINVAL:  # a damaged directory makes zipfile seek to impossible places
+            raise UserError(
+                "a name is too long for this folder", file=path, cure="work in a shorter path"
+            ) from error
+        if (
+            error.errno != errno.EINVAL
+        ):  # a damaged directory makes zipfile seek to impossible places
             raise
         raise _damaged(path, error) from error
-    except NotImplementedError as error:  # Windows packs what is larger than 2 GB by a method of its own
-        cure = "unpack it with another program, and pack the files again as a plain zip or tar of this name"
+    except (
+        NotImplementedError
+    ) as error:  # Windows packs what is larger than 2 GB by a method of its own
+        cure = (
+            "unpack it with another program, and pack the files again as a plain zip or tar of "
+            "this name"
+        )
         raise UserError(f"cannot be unpacked: {error}", file=path, cure=cure) from error
     except _PARSER_ERRORS as error:
         raise _damaged(path, error) from error
@@ -301,7 +340,9 @@ def _clean(path: Path, name: str) -> PurePosixPath:
     try:
         return relative_path(name)
     except NameRefusedError as error:
-        raise _unsafe(path, name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...", str(error)) from None
+        raise _unsafe(
+            path, name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...", str(error)
+        ) from None
 
 
 def _write_all(path: Path, entries: list[_Entry], root: Path, stem: str) -> None:
@@ -330,13 +371,23 @@ def _write_all(path: Path, entries: list[_Entry], root: Path, stem: str) -> None
 def _check_sizes(path: Path, entries: list[_Entry], root: Path) -> None:
     for entry in entries:
         if entry.size > max(tar_headers.RATIO_APPLIES_ABOVE, tar_headers.MAX_RATIO * entry.stored):
-            raise _unsafe(path, str(entry.path), f"it expands from {entry.stored} to {entry.size} bytes")
-    total, free, most = sum(e.size for e in entries), shutil.disk_usage(root).free, tar_headers.most_bytes(path)
+            raise _unsafe(
+                path, str(entry.path), f"it expands from {entry.stored} to {entry.size} bytes"
+            )
+    total, free, most = (
+        sum(e.size for e in entries),
+        shutil.disk_usage(root).free,
+        tar_headers.most_bytes(path),
+    )
     if total > most:
-        raise tar_headers.too_large(path, "its members have", total, most)  # those of a zip may share their bytes
+        raise tar_headers.too_large(
+            path, "its members have", total, most
+        )  # those of a zip may share their bytes
     if total > free:
         gib = 1 << 30
-        problem = f"not enough disk space: {total / gib:.2f} GiB to unpack, {free / gib:.2f} GiB free"
+        problem = (
+            f"not enough disk space: {total / gib:.2f} GiB to unpack, {free / gib:.2f} GiB free"
+        )
         raise UserError(problem, file=path, cure="free some space and run the stage again")
 
 
@@ -364,7 +415,9 @@ def _is_junk(member: PurePosixPath) -> bool:
 
 def _stem(name: str) -> str:
     lower = name.lower()
-    suffix = next(s for s in (".zip", *sorted(_TAR_SUFFIXES, key=len, reverse=True)) if lower.endswith(s))
+    suffix = next(
+        s for s in (".zip", *sorted(_TAR_SUFFIXES, key=len, reverse=True)) if lower.endswith(s)
+    )
     return name[: -len(suffix)]
 
 

@@ -1,7 +1,8 @@
 """The digests of downloaded files whose publisher gives none: what the first download had, for everybody after.
 
 `archives.sha256` in the repository's root has a line `<SHA-256>  <archive>/<file>` for each, as `sha256sum` writes them. The fetch
-stage adds what it downloads first and holds later downloads against it; committed, it does so in every clone.
+stage adds what it downloads first and holds later downloads against it; committed, it does so in
+every clone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from hqsam_base.locks import locked
 
 FILE = "archives.sha256"
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9_.-]*/[^/\\\0-\x1f]+)")
-_HEAD = "# Digests of downloaded files whose publisher gives none, as of their first download. Commit this file.\n"
+_HEAD = (
+    "# Digests of downloaded files whose publisher gives none, as of their first download. Commit "
+    "this file.\n"
+)
 
 
 def read(path: Path) -> dict[str, str]:
@@ -26,14 +30,20 @@ def read(path: Path) -> dict[str, str]:
         UserError: A line is no digest and name, or a name has two digests.
     """
     found: dict[str, str] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    lines = (
+        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    )
     for number, line in enumerate(lines, start=1):
         if not line or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line)
         if match is None or found.setdefault(match[2], match[1]) != match[1]:
             why = "is no digest and name" if match is None else "gives a file a second digest"
-            raise UserError(f"line {number} {why}", file=path, cure=f"`git checkout {path.name}`, or mend that line")
+            raise UserError(
+                f"line {number} {why}",
+                file=path,
+                cure=f"`git checkout {path.name}`, or mend that line",
+            )
     return found
 
 

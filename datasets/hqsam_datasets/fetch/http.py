@@ -1,8 +1,9 @@
 """HTTP downloads that survive bad networks and bad servers.
 
-A body is appended to `<name>.part`; `<name>.part.json` remembers the validator (ETag or Last-Modified) it belongs to.
-After a cut, or a kill, the next request asks for the rest with `Range` and `If-Range`: a server whose file has changed,
-or that knows no ranges, answers 200 with the whole file and the part is begun anew.
+A body is appended to `<name>.part`; `<name>.part.json` remembers the validator (ETag or
+Last-Modified) it belongs to. After a cut, or a kill, the next request asks for the rest with
+`Range` and `If-Range`: a server whose file has changed, or that knows no ranges, answers 200 with
+the whole file and the part is begun anew.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def download(url: str, part: Path, how: Transfer) -> None:
     """Bring `part` up to the whole body of `url`, resuming what is there; `<part>.json` tells what that is.
 
     Raises:
-        DownloadError: if the mirror refuses, sends something else (HTML, another length), or fails too often.
+        DownloadError: if the mirror refuses, sends something else (HTML, another length), or fails
+            too often.
         UserError: if the disk is full.
     """
     if segments_begun(part):
@@ -88,7 +90,9 @@ def _request(client: httpx.Client, url: str, part: Path, how: Transfer) -> None:
         raise RetryError(f"the body ended after {size_of(part)} of {total} bytes")
 
 
-def _placement(response: httpx.Response, start: int, part: Path, expected: int | None) -> tuple[int, int]:
+def _placement(
+    response: httpx.Response, start: int, part: Path, expected: int | None
+) -> tuple[int, int]:
     """Where the body goes (0 for a whole one) and how long the file is in all (0 if the server does not say)."""
     if response.status_code == 206:
         match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
@@ -104,19 +108,27 @@ def _placement(response: httpx.Response, start: int, part: Path, expected: int |
     return start, total or expected or 0
 
 
-def _receive(response: httpx.Response, part: Path, start: int, total: int, progress: ByteProgress) -> None:
+def _receive(
+    response: httpx.Response, part: Path, start: int, total: int, progress: ByteProgress
+) -> None:
     done = start
     # "r+b" keeps what a resumed part already holds; a whole body begins at 0 and cuts the rest off.
-    with disk_full_is_user_error(part, SPACE_CURE), part.open("r+b" if part.exists() else "xb") as file:
+    with (
+        disk_full_is_user_error(part, SPACE_CURE),
+        part.open("r+b" if part.exists() else "xb") as file,
+    ):
         file.truncate(start)
         file.seek(start)
         try:
-            # No chunk size: httpx would hold back what does not fill a chunk, and a cut would lose it.
+            # No chunk size: httpx would hold back what does not fill a chunk, and a cut would lose
+            # it.
             for chunk in response.iter_raw():
                 if done == 0:
                     _refuse_html(response, chunk, part)
                 if total and done + len(chunk) > total:
-                    raise RetryError(f"the server sends more than the {total} bytes that it announced")
+                    raise RetryError(
+                        f"the server sends more than the {total} bytes that it announced"
+                    )
                 file.write(chunk)
                 done += len(chunk)
                 progress(done, total)
@@ -134,7 +146,9 @@ def _refuse_html(response: httpx.Response, chunk: bytes, part: Path) -> None:
         text = re.sub(rb"<[^>]*>|\s+", b" ", chunk[:65536]).decode("utf-8", "replace").lower()
         why = "quota exceeded" if "quota" in text or "too many users" in text else "a web page"
         _discard(part)
-        raise DownloadError(f"got {why} instead of the file ({response.headers.get('Content-Type', 'no type')})")
+        raise DownloadError(
+            f"got {why} instead of the file ({response.headers.get('Content-Type', 'no type')})"
+        )
 
 
 def remember(part: Path, url: str, validator: str) -> None:
@@ -170,5 +184,7 @@ def _discard(part: Path) -> None:
 
 
 def _range_total(response: httpx.Response) -> int:
-    match = re.fullmatch(r"bytes \*/([0-9]{1,18})", response.headers.get("Content-Range", "").strip())
+    match = re.fullmatch(
+        r"bytes \*/([0-9]{1,18})", response.headers.get("Content-Range", "").strip()
+    )
     return int(match[1]) if match else -1

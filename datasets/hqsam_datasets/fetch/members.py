@@ -1,8 +1,8 @@
 """Only the needed members of a large remote zip, through ranges: LVIS val wants 15,000 of the 118,287 images of train2017.zip.
 
-The directory at the zip's end says where each member lies; each is asked for with a range of its own, over several connections,
-checked against its CRC, and appended to a tar in the order of the names. So the result does not depend on interruptions, and what is
-whole after one is kept.
+The directory at the zip's end says where each member lies; each is asked for with a range of its
+own, over several connections, checked against its CRC, and appended to a tar in the order of the
+names. So the result does not depend on interruptions, and what is whole after one is kept.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ _ZIP_ERRORS = (
 )
 """What the standard library raises on damaged zips."""
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
-_SLACK = 1024  # bytes: the header before a member may have a longer extra field than the directory says
+_SLACK = (
+    1024  # bytes: the header before a member may have a longer extra field than the directory says
+)
 _BLOCK = 1 << 20
 _MOST_MEMBER = 256 << 20  # bytes; they are in memory, a few at a time
 
@@ -78,14 +80,18 @@ def image_names(path: Path) -> set[str]:
                 while chunk := source.read(_BLOCK):
                     target.write(chunk)
                     if target.tell() > most_bytes(path):
-                        raise too_large(path, "its JSON has more than", target.tell(), most_bytes(path))
+                        raise too_large(
+                            path, "its JSON has more than", target.tell(), most_bytes(path)
+                        )
             return _names_in(scratch)
         except (*_ZIP_ERRORS, OSError) as error:
             if not is_damage(error):
                 raise
             path.unlink()  # no digest told: the next run fetches it again
             raise UserError(
-                f"the zip is damaged: {type(error).__name__}: {error}", file=path, cure="run the stage again"
+                f"the zip is damaged: {type(error).__name__}: {error}",
+                file=path,
+                cure="run the stage again",
             ) from error
         finally:
             scratch.unlink(missing_ok=True)
@@ -103,12 +109,16 @@ def _zip_of(path: Path) -> zipfile.ZipFile:
         if not is_damage(error):
             raise
         path.unlink()
-        raise UserError(f"the zip is damaged: {error}", file=path, cure="run the stage again") from error
+        raise UserError(
+            f"the zip is damaged: {error}", file=path, cure="run the stage again"
+        ) from error
 
 
 def _names_in(path: Path) -> set[str]:
     names = set()
-    for key, record in iterate_members(path, ("images",), problem="not valid JSON", cure="fetch the file again"):
+    for key, record in iterate_members(
+        path, ("images",), problem="not valid JSON", cure="fetch the file again"
+    ):
         if key == "images" and record is not None:
             names.add("/".join(str(record.get("coco_url", "")).split("/")[-2:]))
     return names
@@ -118,15 +128,18 @@ def download_members(url: str, names: set[str], part: Path, how: Transfer) -> No
     """Bring `part` up to a tar with those members of the zip at `url` (http, https, file, or an object store) that `names` holds.
 
     Raises:
-        DownloadError: if the server gives no ranges, the file changes on the way, a member is damaged or missing, or it
-            fails too often.
+        DownloadError: if the server gives no ranges, the file changes on the way, a member is
+            damaged or missing, or it fails too often.
         UserError: if the disk is full.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         try:
             with _opened(url) as (read, total, identity):
                 _collect(read, total, identity, names, part, how)
-        except (RetryError, OSError) as error:  # nothing that another request to the same place would mend
+        except (
+            RetryError,
+            OSError,
+        ) as error:  # nothing that another request to the same place would mend
             raise DownloadError(str(error)) from error
         return
     with http_client(how) as client:
@@ -136,16 +149,22 @@ def download_members(url: str, names: set[str], part: Path, how: Transfer) -> No
                 check_status(first, 0)
                 told = CONTENT_RANGE.fullmatch(first.headers.get("Content-Range", "").strip())
                 if first.status_code != 206 or told is None or told[3] == "*":
-                    raise DownloadError("the server gives no ranges, so single members are unavailable")
+                    raise DownloadError(
+                        "the server gives no ranges, so single members are unavailable"
+                    )
                 total = int(told[3])
                 validator = validator_of(first)
 
             def read(start: int, end: int) -> bytes:
-                headers = {"Range": f"bytes={start}-{end - 1}"} | ({"If-Range": validator} if validator else {})
+                headers = {"Range": f"bytes={start}-{end - 1}"} | (
+                    {"If-Range": validator} if validator else {}
+                )
                 with client.stream("GET", url, headers=headers) as answer:
                     check_status(answer, start)
                     if answer.status_code != 206:
-                        raise DownloadError("the file changed on the server while its members were fetched")
+                        raise DownloadError(
+                            "the file changed on the server while its members were fetched"
+                        )
                     return _no_more_than(end - start, answer.iter_raw())
 
             _collect(read, total, f"{url} {validator}", names, part, how)
@@ -158,12 +177,20 @@ def _opened(url: str) -> Iterator[tuple[Read, int, str]]:
     """How to read a zip on this machine or in an object store, its length, and what identifies it."""
     if urlsplit(url).scheme == "file":
         with Path(unquote(urlsplit(url).path)).open("rb") as file:
-            yield lambda start, end: os.pread(file.fileno(), end - start, start), file.seek(0, io.SEEK_END), url
+            yield (
+                lambda start, end: os.pread(file.fileno(), end - start, start),
+                file.seek(0, io.SEEK_END),
+                url,
+            )
     else:
         with object_store(url) as (system, path):
             info = system.info(path)
             total, identity = int(info["size"]), f"{url} {version_of(info)}"
-            yield lambda start, end: bytes(system.cat_file(path, start=start, end=end)), total, identity
+            yield (
+                lambda start, end: bytes(system.cat_file(path, start=start, end=end)),
+                total,
+                identity,
+            )
 
 
 def _no_more_than(size: int, chunks: Iterator[bytes]) -> bytes:
@@ -171,11 +198,15 @@ def _no_more_than(size: int, chunks: Iterator[bytes]) -> bytes:
     for chunk in chunks:
         data += chunk
         if len(data) > size:
-            raise DownloadError(f"the server sends more than the {size} bytes that it was asked for")
+            raise DownloadError(
+                f"the server sends more than the {size} bytes that it was asked for"
+            )
     return bytes(data)
 
 
-def _collect(read: Read, total: int, identity: str, names: set[str], part: Path, how: Transfer) -> None:
+def _collect(
+    read: Read, total: int, identity: str, names: set[str], part: Path, how: Transfer
+) -> None:
     """Append what `part` lacks, in the order of the names, and the end of the archive."""
     directory = _directory(read, total)
     wanted = _wanted(directory, names)
@@ -187,7 +218,10 @@ def _collect(read: Read, total: int, identity: str, names: set[str], part: Path,
     ):
         part.unlink(missing_ok=True)
         write_json(state, {"identity": identity, "n": len(wanted)})
-    with disk_full_is_user_error(part, SPACE_CURE), part.open("r+b" if part.exists() else "xb") as file:
+    with (
+        disk_full_is_user_error(part, SPACE_CURE),
+        part.open("r+b" if part.exists() else "xb") as file,
+    ):
         done, offset = _whole_members(file, part)
         file.truncate(offset)
         file.seek(offset)
@@ -224,7 +258,8 @@ def _wanted(directory: dict[str, zipfile.ZipInfo], names: set[str]) -> list[zipf
     missing = sorted(named_here - directory.keys())
     if missing or not named_here:
         raise DownloadError(
-            f"the zip lacks {len(missing) or len(names)} of the named files, for one {(missing or ['all'])[0]}"
+            f"the zip lacks {len(missing) or len(names)} of the named files, for one "
+            f"{(missing or ['all'])[0]}"
         )
     return [directory[name] for name in sorted(named_here)]
 
@@ -240,7 +275,9 @@ def _whole_members(file: BinaryIO, part: Path) -> tuple[int, int]:
     return count, offset
 
 
-def _fetched(read: Read, total: int, wanted: list[zipfile.ZipInfo], connections: int) -> Iterator[tuple[str, bytes]]:
+def _fetched(
+    read: Read, total: int, wanted: list[zipfile.ZipInfo], connections: int
+) -> Iterator[tuple[str, bytes]]:
     """Members in order, a few requests ahead."""
     with ThreadPoolExecutor(connections) as pool:
         waiting: deque[tuple[str, Future[bytes]]] = deque()
@@ -272,7 +309,11 @@ def _member(read: Read, total: int, info: zipfile.ZipInfo) -> bytes:
     body = raw[begin : begin + info.compress_size]
     try:
         inflate = zlib.decompressobj(-15)
-        data = inflate.decompress(body, info.file_size + 1) if info.compress_type == zipfile.ZIP_DEFLATED else body
+        data = (
+            inflate.decompress(body, info.file_size + 1)
+            if info.compress_type == zipfile.ZIP_DEFLATED
+            else body
+        )
     except zlib.error as error:
         raise RetryError(f"{info.filename}: {error}") from error
     if len(data) != info.file_size or zlib.crc32(data) != info.CRC:

@@ -12,7 +12,8 @@ from hqsam_datasets.fetch.transfer import DownloadError
 DROP_FOLDER_VARIABLE = "HQSAM_DROP_DIR"
 """Environment variable: the drop folder, with files that a person has downloaded; by default `data/drop`.
 
-`<drop folder>/<archive>/<file>` and `<drop folder>/<file>` are looked at before any mirror, and verified alike.
+`<drop folder>/<archive>/<file>` and `<drop folder>/<file>` are looked at before any mirror, and
+verified alike.
 """
 
 
@@ -51,7 +52,11 @@ def on_this_machine(file: ArchiveFile, out: Path) -> Path | None:
     """Where a fetch would copy the file from, if not from elsewhere."""
     urls = [*dropped(drop_folder(out), out.name, file), *file.urls][:1]
     try:
-        found = [local_path(url) for url in urls if urlsplit(url).scheme == "file" and file.only_named_in is None]
+        found = [
+            local_path(url)
+            for url in urls
+            if urlsplit(url).scheme == "file" and file.only_named_in is None
+        ]
     except DownloadError:
         return None
     return found[0] if found and found[0].is_file() else None

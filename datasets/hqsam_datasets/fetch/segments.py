@@ -1,8 +1,8 @@
 """Large files over several connections at once.
 
-Segment k grows in `<part>.seg<k>`; `<part>.segments.json` says what they belong to. So a kill loses nothing: the next
-run asks for the rest of each segment. When all are whole they are joined into the part, in an order that a kill can
-interrupt anywhere.
+Segment k grows in `<part>.seg<k>`; `<part>.segments.json` says what they belong to. So a kill loses
+nothing: the next run asks for the rest of each segment. When all are whole they are joined into the
+part, in an order that a kill can interrupt anywhere.
 """
 
 from __future__ import annotations
@@ -114,7 +114,10 @@ def _plan(client: httpx.Client, url: str, part: Path, how: Transfer) -> _Plan:
     plan = found[-1]
     if not plan.validator and not how.verified_later:
         raise _NoSegmentsError
-    write_json(_state_file(part), {"url": url, "validator": plan.validator, "total": plan.total, "count": plan.count})
+    write_json(
+        _state_file(part),
+        {"url": url, "validator": plan.validator, "total": plan.total, "count": plan.count},
+    )
     return plan
 
 
@@ -123,7 +126,10 @@ def _fetch_all(client: httpx.Client, plan: _Plan, part: Path, how: Transfer) -> 
         return  # joining had begun: every segment was whole
     told = _Sum(plan.total, how)
     with ThreadPoolExecutor(plan.count) as pool:
-        tasks = [pool.submit(_fetch_one, client, plan, number, part, how, told) for number in range(plan.count)]
+        tasks = [
+            pool.submit(_fetch_one, client, plan, number, part, how, told)
+            for number in range(plan.count)
+        ]
         errors = [task.exception() for task in tasks]
     for error in errors:
         if isinstance(error, _NoSegmentsError):
@@ -133,7 +139,9 @@ def _fetch_all(client: httpx.Client, plan: _Plan, part: Path, how: Transfer) -> 
             raise error
 
 
-def _fetch_one(client: httpx.Client, plan: _Plan, number: int, part: Path, how: Transfer, told: _Sum) -> None:
+def _fetch_one(
+    client: httpx.Client, plan: _Plan, number: int, part: Path, how: Transfer, told: _Sum
+) -> None:
     path, (first, end) = _segment(part, number), plan.bounds(number)
 
     def attempt() -> None:
@@ -146,7 +154,11 @@ def _fetch_one(client: httpx.Client, plan: _Plan, number: int, part: Path, how: 
 
 
 def _request(
-    client: httpx.Client, plan: _Plan, path: Path, bounds: tuple[int, int], progress: Callable[[int], None]
+    client: httpx.Client,
+    plan: _Plan,
+    path: Path,
+    bounds: tuple[int, int],
+    progress: Callable[[int], None],
 ) -> None:
     start, end = bounds
     headers = {"Range": f"bytes={start}-{end - 1}"}
@@ -213,14 +225,18 @@ def _join(plan: _Plan, part: Path) -> None:
             source.unlink()
     if size_of(part) != plan.total:
         _discard(part)
-        raise DownloadError(f"the joined segments have {size_of(part)} bytes, {plan.total} were expected")
+        raise DownloadError(
+            f"the joined segments have {size_of(part)} bytes, {plan.total} were expected"
+        )
     _state_file(part).unlink()
 
 
 def _earlier(part: Path) -> _Plan | None:
     try:
         found = json.loads(_state_file(part).read_bytes())
-        return _Plan(str(found["url"]), str(found["validator"]), int(found["total"]), int(found["count"]))
+        return _Plan(
+            str(found["url"]), str(found["validator"]), int(found["total"]), int(found["count"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -22,9 +22,12 @@ class ArchiveFile(BaseModel):
         urls: mirrors in order of preference.
         sha256, md5, sha1: known digests (hex); each one given is checked.
         bytes: known length.
-        optional: if it is unavailable, that is said and recorded, and stops only what needs it (`fetch.json`, "missing").
-        only_named_in: another file of the archive, listed before, with LVIS annotations (or a zip of them): of the zip at
-            `urls` only the images that it names are fetched, as the tar `name`; their CRCs are checked.
+        optional: if it is unavailable, that is said and recorded, and stops only what needs it
+            (`fetch.json`, "missing").
+        only_named_in: another file of the archive, listed before, with LVIS annotations (or a zip
+            of them): of the zip at
+            `urls` only the images that it names are fetched, as the tar `name`; their CRCs are
+            checked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,8 +92,14 @@ class ArchiveSpec(BaseModel):
         if len(set(names)) != len(names):
             raise ValueError("two files have the same name")
         for number, file in enumerate(self.files):
-            if file.only_named_in is not None and file.only_named_in not in [f.name for f in self.files[:number]]:
+            if file.only_named_in is not None and file.only_named_in not in [
+                f.name for f in self.files[:number]
+            ]:
                 raise ValueError(f"{file.name}: only_named_in must name a file listed before")
-            if file.only_named_in is not None and (file.digests or file.bytes or not file.name.endswith(".tar")):
-                raise ValueError(f"{file.name}: a part of a zip is a .tar without known digests and length")
+            if file.only_named_in is not None and (
+                file.digests or file.bytes or not file.name.endswith(".tar")
+            ):
+                raise ValueError(
+                    f"{file.name}: a part of a zip is a .tar without known digests and length"
+                )
         return self

@@ -1,7 +1,8 @@
 """The headers of a tar that somebody else packed, read with limits.
 
-`tarfile` reads a header as large as it says it is, takes quadratic time over the records of one, follows a negative length
-backwards, and ends without a word at a damaged header in the middle. A compressed tar of a few megabytes can hold all of these.
+`tarfile` reads a header as large as it says it is, takes quadratic time over the records of one,
+follows a negative length backwards, and ends without a word at a damaged header in the middle. A
+compressed tar of a few megabytes can hold all of these.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Header(tarfile.TarInfo):
         if header.size < 0:
             raise ValueError("a header with a negative length")
         if header.type in _EXTENDED and header.size > MAX_HEADER:
-            raise ValueError(f"an extended header of {header.size} bytes, {MAX_HEADER} are the most")
+            raise ValueError(
+                f"an extended header of {header.size} bytes, {MAX_HEADER} are the most"
+            )
         return header
 
 
@@ -81,10 +84,16 @@ def _check_end(archive: tarfile.TarFile) -> None:
     assert stream is not None  # the archive is open
     stream.seek(archive.offset)
     if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise ValueError(f"a damaged header at byte {archive.offset}, or the archive is cut off there")
+        raise ValueError(
+            f"a damaged header at byte {archive.offset}, or the archive is cut off there"
+        )
 
 
 def too_large(path: Path, what: str, found: int, most: int) -> UserError:
     """The error for an archive that stands for absurdly much."""
     cure = "do not use this archive; fetch it from a mirror that you trust"
-    return UserError(f"the archive expands absurdly: {what} {found:,}, {most:,} are the most", file=path, cure=cure)
+    return UserError(
+        f"the archive expands absurdly: {what} {found:,}, {most:,} are the most",
+        file=path,
+        cure=cure,
+    )

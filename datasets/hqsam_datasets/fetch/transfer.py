@@ -24,7 +24,8 @@ CHUNK = 1 << 20
 NO_SPACE = "not enough disk space"
 SPACE_CURE = "free some space, then run the stage again: what was downloaded is kept"
 _CERTIFICATE_CURE = (
-    "is this machine's clock right? A proxy's own certificate goes into the file that SSL_CERT_FILE names"
+    "is this machine's clock right? A proxy's own certificate goes into the file that "
+    "SSL_CERT_FILE names"
 )
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
@@ -37,9 +38,11 @@ class RetryPolicy:
     """When to give up and how long to wait.
 
     Attributes:
-        attempts: requests in a row that may fail without a byte beyond the farthest point reached so far.
-        base_s: upper bound of the first wait; it doubles with each failure. The wait is drawn uniformly
-            between half of the bound and the bound, so that many clients do not come back at once.
+        attempts: requests in a row that may fail without a byte beyond the farthest point reached
+            so far.
+        base_s: upper bound of the first wait; it doubles with each failure. The wait is drawn
+            uniformly between half of the bound and the bound, so that many clients do not come back
+            at once.
         cap_s: largest bound.
         timeout_s: no byte for so long counts as a failure.
     """
@@ -65,8 +68,8 @@ class Transfer:
 
     Attributes:
         expected_bytes: known length; another announced length is refused.
-        verified_later: the caller compares a known digest, so that a part may be resumed even where the server
-            names no validator.
+        verified_later: the caller compares a known digest, so that a part may be resumed even where
+            the server names no validator.
         policy: retries and waits.
         progress: told about every chunk.
         sleep: waits; tests replace it.
@@ -116,8 +119,14 @@ def persist(attempt: Callable[[], None], part: Path, how: Transfer) -> None:
             failures = 1 if reached > farthest else failures + 1
             farthest = max(farthest, reached)
             if failures >= how.policy.attempts:
-                text = str(error) if isinstance(error, RetryError) else f"{type(error).__name__}: {error}"
-                raise DownloadError(f"gave up after {failures} failures in a row: {text}") from error
+                text = (
+                    str(error)
+                    if isinstance(error, RetryError)
+                    else f"{type(error).__name__}: {error}"
+                )
+                raise DownloadError(
+                    f"gave up after {failures} failures in a row: {text}"
+                ) from error
             how.sleep(how.policy.wait(failures, getattr(error, "retry_after", None)))
         except httpx.InvalidURL as error:
             raise DownloadError(f"not a valid URL: {error}") from error
@@ -128,10 +137,12 @@ def persist(attempt: Callable[[], None], part: Path, how: Transfer) -> None:
 def http_client(how: Transfer) -> httpx.Client:
     """A client that follows redirects, checks certificates and wants bodies as they are stored.
 
-    Proxies (`HTTPS_PROXY`, `NO_PROXY`, ...) and certificates (`SSL_CERT_FILE`) come from the environment.
+    Proxies (`HTTPS_PROXY`, `NO_PROXY`, ...) and certificates (`SSL_CERT_FILE`) come from the
+    environment.
 
     Raises:
-        DownloadError: the environment asks for what cannot be (a SOCKS proxy without its driver, a file that is not there).
+        DownloadError: the environment asks for what cannot be (a SOCKS proxy without its driver, a
+            file that is not there).
     """
     import httpx
 
@@ -139,17 +150,26 @@ def http_client(how: Transfer) -> httpx.Client:
     headers = {"Accept-Encoding": "identity"}
     try:
         return httpx.Client(
-            timeout=limits, follow_redirects=True, headers=headers, verify=_tls(),
+            timeout=limits,
+            follow_redirects=True,
+            headers=headers,
+            verify=_tls(),
             event_hooks={"response": [_stay_encrypted]},
-        )  # fmt: skip
+        )
     except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
-        text = f"no connection with these proxy and certificate variables of the environment: {error}"
+        text = (
+            f"no connection with these proxy and certificate variables of the environment: {error}"
+        )
         raise DownloadError(text) from error
 
 
 def _stay_encrypted(response: httpx.Response) -> None:
     """Refuse to be sent on from https to http, where anybody on the way can put another file in place."""
-    target = response.url.join(response.headers.get("Location", "")) if response.has_redirect_location else response.url
+    target = (
+        response.url.join(response.headers.get("Location", ""))
+        if response.has_redirect_location
+        else response.url
+    )
     if response.url.scheme == "https" and target.scheme != "https":
         raise DownloadError(f"the server sends on to an address without encryption: {target}")
 
@@ -190,13 +210,17 @@ def check_encoding(response: httpx.Response) -> None:
     if encoding in ("gzip", "x-gzip") and asked.endswith((".gz", ".tgz")):
         return  # some servers say so of files that are stored compressed
     if encoding not in ("", "identity"):
-        raise DownloadError(f"the server sends the file compressed ({encoding}) although it was asked not to")
+        raise DownloadError(
+            f"the server sends the file compressed ({encoding}) although it was asked not to"
+        )
 
 
 def validator_of(response: httpx.Response) -> str:
     """What identifies this version of the file: a strong ETag, else Last-Modified, else nothing."""
     etag: str = response.headers.get("ETag", "")
-    if etag and not etag.startswith("W/"):  # a weak one must not be used with If-Range (RFC 9110, 13.1.5)
+    if etag and not etag.startswith(
+        "W/"
+    ):  # a weak one must not be used with If-Range (RFC 9110, 13.1.5)
         return etag
     return str(response.headers.get("Last-Modified", ""))
 

@@ -1,7 +1,7 @@
 """Ground truth as `gt.json` holds it: in one form, whatever form the file had, so that the scorer takes it.
 
-Ids and sizes are whole numbers, masks compressed run-length codes, `iscrowd` (and `ignore`, where it is there) 0 or 1,
-areas numbers. Everything else of a record stays as it was.
+Ids and sizes are whole numbers, masks compressed run-length codes, `iscrowd` (and `ignore`, where
+it is there) 0 or 1, areas numbers. Everything else of a record stays as it was.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def id_of(record: Mapping[str, Any], name: str, path: Path) -> int | str:
     try:
         return plain_id(record[name])
     except KeyError:
-        raise UserError(f"a record lacks {name!r}", file=path, key=str(record)[:120], cure="mend the record") from None
+        raise UserError(
+            f"a record lacks {name!r}", file=path, key=str(record)[:120], cure="mend the record"
+        ) from None
     except ValueError as error:
         key = f"{name} of record {str(record.get('id', ''))[:40]}"
         raise UserError(f"{name}: {error}", file=path, key=key, cure="mend the record") from None
@@ -42,7 +44,9 @@ def check_once(ids: Iterable[int | str], path: Path, what: str) -> None:
     for one in ids:
         if one in seen:
             cure = "give each an id of its own"
-            raise UserError(f"two entries of {what} have the same id", file=path, key=f"id {one}", cure=cure)
+            raise UserError(
+                f"two entries of {what} have the same id", file=path, key=f"id {one}", cure=cure
+            )
         seen.add(one)
 
 

@@ -3,24 +3,25 @@
 Images become ``uint8 [H, W, 3]`` RGB, upright:
 
 - the EXIF orientation is applied, wherever in the file it stands, and one that only XMP tells;
-- grey (``L``, ``1``) is replicated to three channels; ``LA`` and ``RGBA`` lose their alpha (the colour
-  channels are taken as stored, nothing is composited); a palette is looked up; ``CMYK`` (Adobe's inversion
-  included), ``YCbCr`` and ``LAB`` are converted by Pillow;
-- samples of more than 8 bits keep their high byte, relative to the largest value that the file declares. A
-  picture that uses only the lowest sixteenth of that range is refused: it holds 12-bit values in a 16-bit file, and
-  would be nearly black. 32-bit integer and float images are refused, because their range is unknown.
+- grey (``L``, ``1``) is replicated to three channels; ``LA`` and ``RGBA`` lose their alpha (the
+  colour channels are taken as stored, nothing is composited); a palette is looked up; ``CMYK``
+  (Adobe's inversion included), ``YCbCr`` and ``LAB`` are converted by Pillow;
+- samples of more than 8 bits keep their high byte, relative to the largest value that the file
+  declares. A picture that uses only the lowest sixteenth of that range is refused: it holds 12-bit
+  values in a 16-bit file, and would be nearly black. 32-bit integer and float images are refused,
+  because their range is unknown.
 
-Masks become soft ``uint8 [H, W]`` in 0..255 (foreground above 128) together with the name of the encoding
-found:
+Masks become soft ``uint8 [H, W]`` in 0..255 (foreground above 128) together with the name of the
+encoding found:
 
 - ``0/255`` and ``0/1`` (the latter times 255); ``soft``: values between, with some above 128;
 - ``rgb``: three equal channels (channel 0 counts), or one colour on black;
 - ``alpha``: the colour says nothing and the alpha channel varies;
-- ``palette``: a palette image whose used colours are grey counts by grey level, else every index but 0 and
-  255 (void) is foreground. `decode_labels` gives the indices themselves.
+- ``palette``: a palette image whose used colours are grey counts by grey level, else every index
+  but 0 and 255 (void) is foreground. `decode_labels` gives the indices themselves.
 
-A picture in place of a mask, or values that do not say what is foreground (say 0, 3, 7), raise `ImageError`:
-a guess would train on garbage in silence.
+A picture in place of a mask, or values that do not say what is foreground (say 0, 3, 7), raise
+`ImageError`: a guess would train on garbage in silence.
 """
 
 from __future__ import annotations
@@ -60,9 +61,8 @@ _DARKEST = 16
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS_PER_SAMPLE = 258  # TIFF's tag
-_JPEG2000_SIZE = (
-    b"\xff\x4f\xff\x51"  # start of codestream, size marker; 38 bytes on: components, then their bits less one
-)
+# start of codestream, size marker; 38 bytes on: components, then their bits less one
+_JPEG2000_SIZE = b"\xff\x4f\xff\x51"
 _UNKNOWN_RANGE = {"F": "floating-point samples", "I": "32-bit samples"}
 
 
@@ -120,7 +120,8 @@ def probe(data: bytes) -> ImageProbe:
     """Read the header only.
 
     Raises:
-        ImageError: `unreadable_image` for bytes that are no image, `too_large` for more than `MAX_PIXELS`.
+        ImageError: `unreadable_image` for bytes that are no image, `too_large` for more than
+            `MAX_PIXELS`.
     """
     size = plain_jpeg_size(data)
     if size is not None:
@@ -129,23 +130,29 @@ def probe(data: bytes) -> ImageProbe:
         return _probe(image, data)
 
 
-def decode_image(data: bytes, *, apply_exif: bool = True, found: ImageProbe | None = None) -> NDArray[np.uint8]:
+def decode_image(
+    data: bytes, *, apply_exif: bool = True, found: ImageProbe | None = None
+) -> NDArray[np.uint8]:
     """Decode to uint8 [H, W, 3] RGB by the rules of this module; upright unless `apply_exif` is false.
 
     `found` is the result of `probe`, where the caller has it already.
 
     Raises:
-        ImageError: `unreadable_image` (damaged, truncated), `unsupported_mode` (also 12-bit values in a 16-bit file),
+        ImageError: `unreadable_image` (damaged, truncated), `unsupported_mode` (also 12-bit values
+            in a 16-bit file),
             `too_large`.
     """
     found = found or probe(data)
     rgb = _decode_fast(data, found)
     if rgb is None:
         rgb = _decode_slow(data)
-    if found.depth > 8 and int(rgb.max()) < _DARKEST + (found.format == "PPM"):  # whose values Pillow rounds
+    if found.depth > 8 and int(rgb.max()) < _DARKEST + (
+        found.format == "PPM"
+    ):  # whose values Pillow rounds
         raise ImageError(
             "unsupported_mode",
-            f"{found.depth}-bit samples below {_DARKEST << (found.depth - 8)} only: its high bytes are nearly black",
+            f"{found.depth}-bit samples below {_DARKEST << (found.depth - 8)} only: its high "
+            f"bytes are nearly black",
             f"scale its values to 0..{(1 << found.depth) - 1}, or convert it to 8 bit",
         )
     return upright(rgb, found.orientation) if apply_exif else rgb
@@ -197,8 +204,8 @@ def decode_labels(data: bytes) -> NDArray[np.uint8]:
     """Decode a label map (palette indices or grey values, as they are stored in any depth) to uint8 [H, W].
 
     Raises:
-        ImageError: `unreadable_mask`, or `ambiguous_mask` for colour images, whose values are no labels, and for
-            labels above 255.
+        ImageError: `unreadable_mask`, or `ambiguous_mask` for colour images, whose values are no
+            labels, and for labels above 255.
     """
     with _opened(data, "unreadable_mask") as image:
         _check_size(image)
@@ -210,7 +217,9 @@ def decode_labels(data: bytes) -> NDArray[np.uint8]:
 
 def _stored_values(data: bytes, image: Image.Image) -> NDArray[Any]:
     if image.mode not in ("P", "L", "1") and _mode_of(image) != "I;16":
-        raise ImageError("ambiguous_mask", f"mode {image.mode} holds no label indices: use a palette or grey PNG")
+        raise ImageError(
+            "ambiguous_mask", f"mode {image.mode} holds no label indices: use a palette or grey PNG"
+        )
     if image.format != "PNG":
         _load(image, "unreadable_mask")
         return np.asarray(image)
@@ -226,7 +235,9 @@ def _stored_values(data: bytes, image: Image.Image) -> NDArray[Any]:
 def encode_png(array: NDArray[np.uint8]) -> bytes:
     """Encode uint8 [H, W] or RGB [H, W, 3] as PNG (zlib level 1: fast, hardly larger for masks)."""
     stored = array if array.ndim == 2 else cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".png", np.ascontiguousarray(stored), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    done, data = cv2.imencode(
+        ".png", np.ascontiguousarray(stored), [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    )
     if not done:
         raise ValueError(f"PNG encoding failed for an array of shape {array.shape}")
     return bytes(data.tobytes())
@@ -241,8 +252,8 @@ def histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _decode_fast(data: bytes, found: ImageProbe) -> NDArray[np.uint8] | None:
-    # OpenCV decodes these modes bit-identically to Pillow in two thirds of the time, and refuses damaged
-    # streams.
+    # OpenCV decodes these modes bit-identically to Pillow in two thirds of the time, and refuses
+    # damaged streams.
     if found.format == "PNG":
         _check_png(data, "unreadable_image")
     if found.format == "JPEG2000" and found.mode == "RGB" and found.depth > 8:
@@ -255,7 +266,9 @@ def _decode_fast(data: bytes, found: ImageProbe) -> NDArray[np.uint8] | None:
 def _deep_jpeg2000(data: bytes, depth: int) -> NDArray[np.uint8] | None:
     """The high byte of deep colours: Pillow 13 rounds it, so that the brightest values overflow to 0, white to black."""
     _silence_opencv()
-    deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    deep = cv2.imdecode(
+        np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    )
     if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
         return None
     colours = deep[..., 2::-1].astype(np.uint16, copy=False)
@@ -267,15 +280,23 @@ def _decode_slow(data: bytes) -> NDArray[np.uint8]:
         mode = _mode_of(image)
         if mode == "other":
             kind = _UNKNOWN_RANGE.get(image.mode)
-            cure = "scale its values to 0..255 and save it as 8-bit grey or RGB" if kind else "convert it to 8-bit RGB"
-            text = f"{image.format} image of mode {image.mode}" + (f", {kind} of unknown range" if kind else "")
+            cure = (
+                "scale its values to 0..255 and save it as 8-bit grey or RGB"
+                if kind
+                else "convert it to 8-bit RGB"
+            )
+            text = f"{image.format} image of mode {image.mode}" + (
+                f", {kind} of unknown range" if kind else ""
+            )
             raise ImageError("unsupported_mode", text, cure)
         _load(image, "unreadable_image")
         if mode in ("I;16", "L", "1"):
             values = np.asarray(image)
             grey = _high_byte(values.astype(np.uint16) if mode == "I;16" else values)
             return np.repeat(grey[..., None], 3, axis=2)
-        return np.array(image.convert("RGBA").convert("RGB") if mode == "P" else image.convert("RGB"))
+        return np.array(
+            image.convert("RGBA").convert("RGB") if mode == "P" else image.convert("RGB")
+        )
 
 
 def _decode_grey_fast(data: bytes) -> NDArray[np.uint8] | None:
@@ -305,9 +326,13 @@ def _from_grey(values: NDArray[np.uint8], encoding: MaskEncoding | None = None) 
         return DecodedMask(values * np.uint8(255), encoding or "0/1", 0.0)
     soft = between / values.size
     if soft > 0.5 and _count(values, 16, 239) / values.size > 0.5:
-        raise ImageError("not_a_mask", f"{soft:.0%} of the pixels are neither 0 nor 255: this is a picture")
+        raise ImageError(
+            "not_a_mask", f"{soft:.0%} of the pixels are neither 0 nor 255: this is a picture"
+        )
     if largest <= FOREGROUND:
-        raise ImageError("ambiguous_mask", f"no value above {FOREGROUND}; {_describe(histogram(values))}")
+        raise ImageError(
+            "ambiguous_mask", f"no value above {FOREGROUND}; {_describe(histogram(values))}"
+        )
     return DecodedMask(values, encoding or "soft", soft)
 
 
@@ -326,8 +351,12 @@ def _from_palette(image: Image.Image) -> DecodedMask:
     if (np.ptp(colours.astype(int), axis=1) == 0).all() and colours.max(initial=0) > FOREGROUND:
         return _from_grey(palette[:, 0][indices], "palette")
     if len(used) > 64:
-        raise ImageError("not_a_mask", f"a palette image with {len(used)} colours: this is a picture")
-    return DecodedMask(np.where((indices > 0) & (indices < 255), 255, 0).astype(np.uint8), "palette", 0.0)
+        raise ImageError(
+            "not_a_mask", f"a palette image with {len(used)} colours: this is a picture"
+        )
+    return DecodedMask(
+        np.where((indices > 0) & (indices < 255), 255, 0).astype(np.uint8), "palette", 0.0
+    )
 
 
 def _from_channels(values: NDArray[np.uint8]) -> DecodedMask:
@@ -359,7 +388,9 @@ def _from_one_colour(colour: NDArray[np.uint8]) -> DecodedMask:
     inside = colour.any(axis=2)
     inks = colour[inside]
     if inside.all() or not (inks == inks[0]).all():
-        raise ImageError("not_a_mask", "a colour image with more than one colour on black: this is a picture")
+        raise ImageError(
+            "not_a_mask", "a colour image with more than one colour on black: this is a picture"
+        )
     return DecodedMask(np.where(inside, 255, 0).astype(np.uint8), "rgb", 0.0)
 
 
@@ -444,7 +475,11 @@ def _orientation_of(image: Image.Image, data: bytes) -> int:
     from PIL import Image
 
     # Asked for the EXIF of a PNG, Pillow decodes all pixels to get at what may follow them.
-    read = Image.Image.getexif if image.format == "PNG" and not tells_after_pixels(data) else type(image).getexif
+    read = (
+        Image.Image.getexif
+        if image.format == "PNG" and not tells_after_pixels(data)
+        else type(image).getexif
+    )
     try:
         value = read(image).get(0x0112, 1)
     except Exception:  # a damaged EXIF block is no reason to refuse the picture
@@ -468,7 +503,10 @@ def _text(error: Exception, data: bytes) -> tuple[str, str | None]:
     if "BytesIO" not in str(error):
         return f"{type(error).__name__}: {error}", None
     if data[:4] in _TIFF:
-        return "a TIFF of bands or samples that are not read", "convert it to 8-bit RGB or grey, three bands or one"
+        return (
+            "a TIFF of bands or samples that are not read",
+            "convert it to 8-bit RGB or grey, three bands or one",
+        )
     return "not an image of a known format", None
 
 
@@ -482,6 +520,7 @@ def _opencv_decode(data: bytes, flags: int) -> NDArray[np.uint8] | None:
 def _silence_opencv() -> None:
     """OpenCV complains on stderr about damaged files; the exception says it better.
 
-    Once and for all: its log level belongs to the process, so threads that set it back would do so to each other.
+    Once and for all: its log level belongs to the process, so threads that set it back would do so
+    to each other.
     """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 _MOST_PIXELS = 50_000_000  # Pillow warns of more than 89 million
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
-_PASSED_OVER = frozenset({0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE})  # tables, applications' own, comment
+_PASSED_OVER = frozenset(
+    {0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE}
+)  # tables, applications' own, comment
 _START_OF_SCAN = 0xDA
 
 
 def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Height and width of an upright 8-bit JPEG of three components (RGB once decoded).
 
-    None if anything wants a closer look: an APP1 segment (EXIF or XMP may turn the picture), several pictures in one
-    file, more or fewer components, a rare process, very many pixels, damage up to the first scan.
+    None if anything wants a closer look: an APP1 segment (EXIF or XMP may turn the picture),
+    several pictures in one file, more or fewer components, a rare process, very many pixels, damage
+    up to the first scan.
     """
     at, size = 2, (0, 0)
     while data[at : at + 1] == b"\xff" and len(data) >= at + 10:

@@ -1,8 +1,9 @@
 """Folders of labelme: one JSON file beside each image, with the shapes drawn on it. Written as one COCO file.
 
-Layout (labelme 3 to 5): `shapes` with `label`, `points` [[x, y], ...], `shape_type` and `group_id`; `imagePath`,
-`imageHeight`, `imageWidth`. Shapes of one label and one group are the parts of one object. Polygons, rectangles,
-circles and masks are objects; points and lines have no area and are left out.
+Layout (labelme 3 to 5): `shapes` with `label`, `points` [[x, y], ...], `shape_type` and `group_id`;
+`imagePath`,
+`imageHeight`, `imageWidth`. Shapes of one label and one group are the parts of one object.
+Polygons, rectangles, circles and masks are objects; points and lines have no area and are left out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from hqsam_base.texts import open_text
 _CURE = "open and save it with labelme, or take it out of the folder"
 _LARGEST = 64 << 20
 _CIRCLE = 12
-_CLOSED = ("polygon", "oriented_rectangle", "rotation")  # the last is X-AnyLabeling's name for a turned rectangle
+_CLOSED = (
+    "polygon",
+    "oriented_rectangle",
+    "rotation",
+)  # the last is X-AnyLabeling's name for a turned rectangle
 _KEYS = {"shapes", "imagePath"}
 Json = dict[str, Any]
 
@@ -42,7 +47,11 @@ class Converted:
 
 def labelme_files(folder: Path) -> list[Path]:
     """Returns the files of labelme below a folder, sorted; they are known by their keys."""
-    found = (path for path in folder.rglob("*.json") if not any(is_hidden(p) for p in path.relative_to(folder).parts))
+    found = (
+        path
+        for path in folder.rglob("*.json")
+        if not any(is_hidden(p) for p in path.relative_to(folder).parts)
+    )
     return sorted(path for path in found if path.is_file() and is_labelme(path))
 
 
@@ -65,14 +74,19 @@ def convert(folder: Path) -> Converted:
         folder: holds the images and their JSON files; image names become relative to it.
 
     Returns:
-        COCO's `images`, `annotations`, `categories` (labels in alphabetical order, numbered from 1).
+        COCO's `images`, `annotations`, `categories` (labels in alphabetical order, numbered from
+        1).
 
     Raises:
         UserError: there are none, or one is malformed.
     """
     files = labelme_files(folder)
     if not files:
-        raise UserError("no files of labelme here", file=folder, cure="give the folder with the images and JSON files")
+        raise UserError(
+            "no files of labelme here",
+            file=folder,
+            cure="give the folder with the images and JSON files",
+        )
     images, objects = [], []
     left_out: Counter[str] = Counter()
     for number, path in enumerate(files, start=1):
@@ -85,22 +99,40 @@ def convert(folder: Path) -> Converted:
             problem = f"a malformed file of labelme: {type(error).__name__}: {error}"
             raise UserError(problem, file=path, cure=_CURE) from error
         images.append(image)
-        objects += [(number, label, code, (image["height"], image["width"])) for label, code in found]
-    labels = {label: place for place, label in enumerate(sorted({label for _, label, _, _ in objects}), start=1)}
+        objects += [
+            (number, label, code, (image["height"], image["width"])) for label, code in found
+        ]
+    labels = {
+        label: place
+        for place, label in enumerate(sorted({label for _, label, _, _ in objects}), start=1)
+    }
     annotations = [
         _annotation(n, image, labels[label], code, size)
         for n, (image, label, code, size) in enumerate(objects, start=1)
     ]
     categories = [{"id": number, "name": label} for label, number in labels.items()]
-    return Converted({"images": images, "annotations": annotations, "categories": categories}, dict(left_out))
+    return Converted(
+        {"images": images, "annotations": annotations, "categories": categories}, dict(left_out)
+    )
 
 
 def _image(content: Json, number: int, path: Path, folder: Path) -> Json:
-    name = (path.parent / Path(content["imagePath"].replace("\\", "/")).name).relative_to(folder).as_posix()
-    return {"id": number, "file_name": name, "height": int(content["imageHeight"]), "width": int(content["imageWidth"])}
+    name = (
+        (path.parent / Path(content["imagePath"].replace("\\", "/")).name)
+        .relative_to(folder)
+        .as_posix()
+    )
+    return {
+        "id": number,
+        "file_name": name,
+        "height": int(content["imageHeight"]),
+        "width": int(content["imageWidth"]),
+    }
 
 
-def _objects(shapes: list[Json], size: tuple[int, int], left_out: Counter[str]) -> Iterator[tuple[str, Any]]:
+def _objects(
+    shapes: list[Json], size: tuple[int, int], left_out: Counter[str]
+) -> Iterator[tuple[str, Any]]:
     """Label and `segmentation` of each object: polygons, or a run-length code where a part is a mask."""
     groups: dict[tuple[str, Any], list[Json]] = defaultdict(list)
     for place, shape in enumerate(shapes):
@@ -109,7 +141,9 @@ def _objects(shapes: list[Json], size: tuple[int, int], left_out: Counter[str]) 
     for (label, _), parts in groups.items():
         drawn = [(part, polygon) for part in parts if (polygon := _polygon(part)) is not None]
         masks = [part for part in parts if part.get("shape_type") == "mask"]
-        left_out.update(p.get("shape_type", "polygon") for p in parts if p not in masks and _polygon(p) is None)
+        left_out.update(
+            p.get("shape_type", "polygon") for p in parts if p not in masks and _polygon(p) is None
+        )
         polygons = [polygon for _, polygon in drawn]
         if masks:
             yield label, _united(polygons, masks, size)
@@ -143,7 +177,9 @@ def _united(polygons: list[list[float]], masks: list[Json], size: tuple[int, int
     height, width = size
     whole = np.zeros(size, bool)
     if polygons:
-        whole |= rle.decode(rle.from_segmentation(polygons, height=height, width=width), height=height, width=width)
+        whole |= rle.decode(
+            rle.from_segmentation(polygons, height=height, width=width), height=height, width=width
+        )
     for shape in masks:
         part = _picture(base64.b64decode(shape["mask"]), size)
         x, y = (round(float(v)) for v in shape["points"][0])
@@ -161,13 +197,20 @@ def _picture(data: bytes, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[Any
     return part
 
 
-def _annotation(number: int, image: int, category: int, segmentation: Any, size: tuple[int, int]) -> Json:
+def _annotation(
+    number: int, image: int, category: int, segmentation: Any, size: tuple[int, int]
+) -> Json:
     height, width = size
     counts = rle.from_segmentation(segmentation, height=height, width=width)
     box = rle.tight_box(rle.decode(counts, height=height, width=width))
     x0, y0, x1, y1 = box or (0.0, 0.0, -1.0, -1.0)
     area = float(rle.area(counts, height=height, width=width))
     return {
-        "id": number, "image_id": image, "category_id": category, "segmentation": segmentation, "iscrowd": 0,
-        "area": area, "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1],
-    }  # fmt: skip
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "segmentation": segmentation,
+        "iscrowd": 0,
+        "area": area,
+        "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1],
+    }

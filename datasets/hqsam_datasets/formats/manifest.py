@@ -1,7 +1,7 @@
 """Tables that travel between stages: their schemas, and deterministic parquet files.
 
-The schemas here are the contract of docs/formats.md. `write_table` sorts, checks and writes; the same rows
-give the same bytes for the same pyarrow.
+The schemas here are the contract of docs/formats.md. `write_table` sorts, checks and writes; the
+same rows give the same bytes for the same pyarrow.
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ def schema(name: TableName) -> pa.Schema:
     types = {"points": pa.list_(pa.list_(pa.float64())), "labels": pa.list_(pa.int32())}
     return pa.schema(
         [
-            pa.field(column, types[kind] if kind in types else pa.type_for_alias(kind), nullable=nullable)
+            pa.field(
+                column, types[kind] if kind in types else pa.type_for_alias(kind), nullable=nullable
+            )
             for column, kind, nullable in _SCHEMAS[name]
         ]
     )
@@ -208,8 +210,8 @@ def write_table(
         sort_by: columns that order the rows; rows equal in all of them keep their order.
 
     Raises:
-        UserError: if a row has an unknown or missing column, a value of a wrong type, or a null where none
-            may be.
+        UserError: if a row has an unknown or missing column, a value of a wrong type, or a null
+            where none may be.
     """
     import pyarrow.parquet as pq
 
@@ -245,9 +247,13 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     if not path.is_file():
         raise UserError("the table does not exist", file=path, cure="run the stage that writes it")
     try:
-        return pq.read_table(path, columns=None if columns is None else list(columns), use_threads=False)
+        return pq.read_table(
+            path, columns=None if columns is None else list(columns), use_threads=False
+        )
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise UserError(f"the table cannot be read: {error}", file=path, cure="run the stage that writes it") from error
+        raise UserError(
+            f"the table cannot be read: {error}", file=path, cure="run the stage that writes it"
+        ) from error
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -273,7 +279,9 @@ def _from_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema 
     for row in rows:
         if row.keys() != names:
             wrong = sorted(row.keys() ^ names)
-            raise UserError(f"columns missing or unknown: {wrong}", file=path, key=str(row.get("key")))
+            raise UserError(
+                f"columns missing or unknown: {wrong}", file=path, key=str(row.get("key"))
+            )
     try:
         columns = [pa.array([row[f.name] for row in rows], type=f.type) for f in schema]
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
@@ -298,6 +306,10 @@ def _sorted(table: pa.Table, sort_by: Sequence[str]) -> pa.Table:
 
     # Arrow's sort is not stable: the row number settles ties.
     number = pa.array(range(table.num_rows), pa.uint64())
-    order = pa.table({name: table.column(name) for name in sort_by}).append_column("row_number_", number)
-    indices = pc.sort_indices(order, sort_keys=[(name, "ascending") for name in (*sort_by, "row_number_")])
+    order = pa.table({name: table.column(name) for name in sort_by}).append_column(
+        "row_number_", number
+    )
+    indices = pc.sort_indices(
+        order, sort_keys=[(name, "ascending") for name in (*sort_by, "row_number_")]
+    )
     return table if indices.equals(number) else table.take(indices)

@@ -1,7 +1,8 @@
 """What the chunks of a PNG file say before its pixels are decoded.
 
-Whether it arrived whole: libpng complains on stderr, and Pillow does not look at the pixels' checksums. And whether
-something that may turn the picture stands behind them, which the specification allows and ImageMagick 6 does.
+Whether it arrived whole: libpng complains on stderr, and Pillow does not look at the pixels'
+checksums. And whether something that may turn the picture stands behind them, which the
+specification allows and ImageMagick 6 does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Finished shards on an object store: any folder URL that fsspec knows (`s3://bucket/shards`, `gs://`, `file://`).
 
-A remote folder is complete when its `index.json` is there: it is written last, and lists every shard with its size and SHA-256.
-A shard counts as there only if its bytes, read back, have that digest, so a copy that was interrupted goes on where it was.
-Credentials and endpoints come from the store's own environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...).
+A remote folder is complete when its `index.json` is there: it is written last, and lists every
+shard with its size and SHA-256. A shard counts as there only if its bytes, read back, have that
+digest, so a copy that was interrupted goes on where it was. Credentials and endpoints come from the
+store's own environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...).
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def push(folder: Path, url: str, *, progress: Progress) -> int:
         Number of shards that were sent.
 
     Raises:
-        UserError: for a missing index, an unknown kind of URL, or a store that refuses or returns other bytes.
+        UserError: for a missing index, an unknown kind of URL, or a store that refuses or returns
+            other bytes.
     """
     shards = read_index(folder)["shards"]
     sent = 0
@@ -49,7 +51,9 @@ def push(folder: Path, url: str, *, progress: Progress) -> int:
                 sent += 1
                 if not _is_there(system, target, shard):
                     raise UserError(
-                        "the shard does not read back as sent", file=f"{url}/{shard['name']}", cure="try again"
+                        "the shard does not read back as sent",
+                        file=f"{url}/{shard['name']}",
+                        cure="try again",
                     )
             progress(number, len(shards), f"shards at {url}")
         system.pipe_file(f"{base}/{_INDEX}", (folder / _INDEX).read_bytes())
@@ -59,28 +63,41 @@ def push(folder: Path, url: str, *, progress: Progress) -> int:
 def pull(url: str, folder: Path, *, progress: Progress) -> dict[str, Any]:
     """Copy shards from `url` to a local folder, which appears whole and verified or not at all.
 
-    The index is checked as a whole before anything is written; see `shard_index.parse` for what it may say.
+    The index is checked as a whole before anything is written; see `shard_index.parse` for what it
+    may say.
 
     Returns:
         The content of `index.json`.
 
     Raises:
-        UserError: if the remote folder is incomplete, its index is refused, a shard has other bytes than its index says,
-            the store refuses, or `folder` holds something that is no set of shards.
+        UserError: if the remote folder is incomplete, its index is refused, a shard has other bytes
+            than its index says, the store refuses, or `folder` holds something that is no set of
+            shards.
     """
-    if folder.exists() and not (folder / _INDEX).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        cure = "name a folder that is new, empty, or an earlier copy of shards: it is replaced as a whole"
+    if (
+        folder.exists()
+        and not (folder / _INDEX).is_file()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        cure = (
+            "name a folder that is new, empty, or an earlier copy of shards: it is replaced as a "
+            "whole"
+        )
         raise UserError("the folder holds something else than shards", file=folder, cure=cure)
     with _store(url) as (system, base):
         data = _index_bytes(system, f"{base}/{_INDEX}", url)
         index = shard_index.parse(
-            data, file=f"{url}/{_INDEX}", cure="push the shards again, from a checkout that you trust"
+            data,
+            file=f"{url}/{_INDEX}",
+            cure="push the shards again, from a checkout that you trust",
         )
         with atomic_folder(folder) as tmp:
             for number, shard in enumerate(index["shards"], start=1):
                 if not _is_copied(system, f"{base}/{shard['name']}", tmp / shard["name"], shard):
                     raise UserError(
-                        "the shard is not the one of its index", file=f"{url}/{shard['name']}", cure="push it again"
+                        "the shard is not the one of its index",
+                        file=f"{url}/{shard['name']}",
+                        cure="push it again",
                     )
                 progress(number, len(index["shards"]), f"shards of {url}")
             write_bytes(tmp / _INDEX, data)
@@ -92,7 +109,9 @@ def _index_bytes(system: Any, path: str, url: str) -> bytes:
         with system.open(path, "rb") as file:
             data = bytes(file.read(shard_index.MAX_BYTES + 1))
     except FileNotFoundError:
-        raise UserError("there is no complete set of shards", file=url, key=_INDEX, cure="push it again") from None
+        raise UserError(
+            "there is no complete set of shards", file=url, key=_INDEX, cure="push it again"
+        ) from None
     if len(data) > shard_index.MAX_BYTES:
         problem = f"the index is larger than {shard_index.MAX_BYTES >> 20} MiB"
         raise UserError(problem, file=url, key=_INDEX, cure="use larger shards, or fewer samples")
@@ -145,9 +164,15 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
         yield system, base
     except ImportError as error:
         cure = "install the driver, for S3: pip install 'hqsam-pipeline[s3]'"
-        raise UserError(f"no driver for this kind of address: {error}", file=url, cure=cure) from error
+        raise UserError(
+            f"no driver for this kind of address: {error}", file=url, cure=cure
+        ) from error
     except Exception as error:
-        if isinstance(error, UserError) or not (isinstance(error, (OSError, ValueError)) or is_of_driver(error)):
+        if isinstance(error, UserError) or not (
+            isinstance(error, (OSError, ValueError)) or is_of_driver(error)
+        ):
             raise
         cure = "check the address, the credentials and the endpoint in the environment"
-        raise UserError(f"the store refuses: {type(error).__name__}: {error}", file=url, cure=cure) from error
+        raise UserError(
+            f"the store refuses: {type(error).__name__}: {error}", file=url, cure=cure
+        ) from error

@@ -23,4 +23,6 @@ def resize_bilinear(values: NDArray[np.generic], height: int, width: int) -> NDA
     source = np.ascontiguousarray(values, dtype=np.float32)
     if source.shape[:2] == (height, width):
         return source
-    return np.asarray(cv2.resize(source, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+    return np.asarray(
+        cv2.resize(source, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32
+    )

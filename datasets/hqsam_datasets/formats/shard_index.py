@@ -57,7 +57,8 @@ def parse(data: bytes, *, file: Path | str, cure: str) -> dict[str, Any]:
         cure: for messages.
 
     Returns:
-        The content. Each shard's name is a plain file name of its own; sizes, digests, keys and offsets have their types.
+        The content. Each shard's name is a plain file name of its own; sizes, digests, keys and
+        offsets have their types.
 
     Raises:
         UserError: it is no JSON, no index, or one of these is not so; the key says where.
@@ -68,8 +69,16 @@ def parse(data: bytes, *, file: Path | str, cure: str) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "shards"
-        found = f", found {first['input']!r:.80}" if isinstance(first["input"], (str, int, float, type(None))) else ""
-        raise UserError(f"this is no shard index: {first['msg']}{found}", file=file, key=key, cure=cure) from None
+        found = (
+            f", found {first['input']!r:.80}"
+            if isinstance(first["input"], (str, int, float, type(None)))
+            else ""
+        )
+        raise UserError(
+            f"this is no shard index: {first['msg']}{found}", file=file, key=key, cure=cure
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"this is no shard index: it is no JSON: {error}", file=file, cure=cure) from None
+        raise UserError(
+            f"this is no shard index: it is no JSON: {error}", file=file, cure=cure
+        ) from None
     return dict(content)

@@ -1,7 +1,8 @@
 """Deterministic USTAR archives: written byte for byte alike, read at random without unpacking.
 
-Headers carry mode 0644, uid, gid and mtime 0 and no owner names, so equal content gives equal bytes on any
-machine. The archives are plain USTAR: `tar`, Python's `tarfile` and the `webdataset` library read them.
+Headers carry mode 0644, uid, gid and mtime 0 and no owner names, so equal content gives equal bytes
+on any machine. The archives are plain USTAR: `tar`, Python's `tarfile` and the `webdataset` library
+read them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Member:
 class TarReader:
     """Random access to an uncompressed archive: headers are read once, data on demand.
 
-    Reads use `os.pread`: one reader can serve several threads, and a forked worker can go on using it.
+    Reads use `os.pread`: one reader can serve several threads, and a forked worker can go on using
+    it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +77,8 @@ class TarReader:
     def read_sample(self, offset: int, end: int) -> tuple[str, dict[str, bytes]]:
         """The sample between two offsets of a shard index: its key and {extension: bytes}.
 
-        One read: with several, each letting go of the interpreter's lock, the loader's threads wait for each other.
+        One read: with several, each letting go of the interpreter's lock, the loader's threads wait
+        for each other.
         """
         span = self.read_span(offset, end)
         key, at = "", 0
@@ -84,11 +87,17 @@ class TarReader:
             member = _parse_header(block, at, self.path)
             member_key, extension = split_member(member.name)
             if member.end > len(span) or (files and member_key != key):
-                raise UserError(f"bytes {offset} to {end} are no sample", file=self.path, cure="write the shards again")
+                raise UserError(
+                    f"bytes {offset} to {end} are no sample",
+                    file=self.path,
+                    cure="write the shards again",
+                )
             key, at = member_key, member.end
             files[extension] = span[member.data_offset : member.data_offset + member.size]
         if not files:
-            raise UserError(f"no sample begins at byte {offset}", file=self.path, cure="write the shards again")
+            raise UserError(
+                f"no sample begins at byte {offset}", file=self.path, cure="write the shards again"
+            )
         return key, files
 
     def close(self) -> None:
@@ -177,9 +186,13 @@ def _parse_header(block: bytes, offset: int, path: Path) -> Member:
         base = block[:100].partition(b"\0")[0].decode()
         prefix = block[345:500].partition(b"\0")[0].decode() if block[345] else ""
     except ValueError as error:
-        raise UserError(f"damaged tar header at byte {offset}", file=path, cure="write the archive again") from error
+        raise UserError(
+            f"damaged tar header at byte {offset}", file=path, cure="write the archive again"
+        ) from error
     if stored != sum(block) - sum(checksum) + 8 * ord(" "):
-        raise UserError(f"damaged tar header at byte {offset}", file=path, cure="write the archive again")
+        raise UserError(
+            f"damaged tar header at byte {offset}", file=path, cure="write the archive again"
+        )
     return Member(f"{prefix}/{base}" if prefix else base, offset, offset + BLOCK, size)
 
 
@@ -199,11 +212,15 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        raise UserError("the archive does not exist", file=path, cure="run the stage that writes it") from None
+        raise UserError(
+            "the archive does not exist", file=path, cure="run the stage that writes it"
+        ) from None
 
 
 def _truncated(path: Path) -> UserError:
-    return UserError("the archive is truncated", file=path, cure="run the stage that writes it again")
+    return UserError(
+        "the archive is truncated", file=path, cure="run the stage that writes it again"
+    )
 
 
 def padded(size: int) -> int:

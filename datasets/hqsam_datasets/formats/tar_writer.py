@@ -13,13 +13,18 @@ from hqsam_datasets.formats.tar import BLOCK, Member, padded
 _RECORD = 20 * BLOCK
 _MAX_SIZE = 8**11 - 1
 _BUFFER = 1 << 20  # bytes written at once: a sample is a dozen small pieces
-_SMALL = 1 << 16  # bytes: a member up to this size is copied together with its header, to be written and hashed at once
+_SMALL = (
+    1 << 16
+)  # bytes: a member up to this size is copied together with its header, to be written and hashed at once
 _ZEROS = bytes(BLOCK)
-# What every header has in common: the fields between name and size, and those between checksum and prefix.
+# What every header has in common: the fields between name and size, and those between checksum and
+# prefix.
 _OWNER = b"0000644\0" + b"0000000\0" * 2  # mode, uid, gid
 _MTIME = b"00000000000\0"
 _KIND = (b"0" + bytes(100) + b"ustar\0" + b"00").ljust(345 - 156, b"\0")  # a regular file, no link
-_COMMON_SUM = sum(_OWNER + _MTIME + _KIND) + 8 * ord(" ")  # the checksum counts as blanks in its own sum
+_COMMON_SUM = sum(_OWNER + _MTIME + _KIND) + 8 * ord(
+    " "
+)  # the checksum counts as blanks in its own sum
 
 
 class Hasher(Protocol):
@@ -38,12 +43,16 @@ class TarWriter:
     `offset` is where the next header will stand.
 
     Args:
-        file: binary file open for writing, positioned at `offset`. The caller closes (and renames) it.
-        offset: end of the members that are there, if an archive is continued; `digest` is then of the rest only.
+        file: binary file open for writing, positioned at `offset`. The caller closes (and renames)
+            it.
+        offset: end of the members that are there, if an archive is continued; `digest` is then of
+            the rest only.
         hasher: makes the digest.
     """
 
-    def __init__(self, file: BinaryIO, *, offset: int = 0, hasher: Callable[[], Hasher] = hashlib.sha256) -> None:
+    def __init__(
+        self, file: BinaryIO, *, offset: int = 0, hasher: Callable[[], Hasher] = hashlib.sha256
+    ) -> None:
         self._file = file
         self.offset = offset
         self._names: set[str] = set()
@@ -100,17 +109,22 @@ class ShardInfo:
     def as_json(self) -> dict[str, object]:
         """The record that `index.json` holds for a shard."""
         return {
-            "name": self.name, "n": len(self.keys), "bytes": self.bytes, "sha256": self.digest, "keys": self.keys,
+            "name": self.name,
+            "n": len(self.keys),
+            "bytes": self.bytes,
+            "sha256": self.digest,
+            "keys": self.keys,
             "offsets": self.offsets,
-        }  # fmt: skip
+        }
 
 
 class ShardWriter:
     """Write samples (a key and its files) to `<prefix>-00000.tar`, `-00001.tar`, ... in a folder.
 
-    A new shard is begun after `samples_per_shard` samples or when a sample would make it larger than
-    `max_bytes`. No samples, no shard: an empty archive is never written. Meant for a temporary folder
-    (`atomic.atomic_folder`). `hasher` makes the digests of the shards.
+    A new shard is begun after `samples_per_shard` samples or when a sample would make it larger
+    than
+    `max_bytes`. No samples, no shard: an empty archive is never written. Meant for a temporary
+    folder (`atomic.atomic_folder`). `hasher` makes the digests of the shards.
     """
 
     def __init__(
@@ -206,7 +220,15 @@ def header(name: str, size: int) -> bytes:
         raise ValueError(f"{name}: {size} bytes do not fit a USTAR header (8 GiB)")
     digits = b"%011o\0" % size
     checksum = b"%06o\0 " % (_COMMON_SUM + sum(base) + sum(prefix) + sum(digits))
-    fields = (base.ljust(100, b"\0"), _OWNER, digits, _MTIME, checksum, _KIND, prefix.ljust(BLOCK - 345, b"\0"))
+    fields = (
+        base.ljust(100, b"\0"),
+        _OWNER,
+        digits,
+        _MTIME,
+        checksum,
+        _KIND,
+        prefix.ljust(BLOCK - 345, b"\0"),
+    )
     return b"".join(fields)
 
 

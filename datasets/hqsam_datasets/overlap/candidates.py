@@ -1,11 +1,12 @@
 """Candidate pairs: which training image could share a picture, or a part of one, with which evaluation image.
 
-Everything here is exact integer arithmetic on stored fingerprints (`hqsam_datasets.overlap.hashing`), so the candidates do
-not depend on the number of threads or the machine. Pixels are looked at later (`hqsam_datasets.overlap.verify`): a
-candidate needs no proof, only a reason.
+Everything here is exact integer arithmetic on stored fingerprints
+(`hqsam_datasets.overlap.hashing`), so the candidates do not depend on the number of threads or the
+machine. Pixels are looked at later (`hqsam_datasets.overlap.verify`): a candidate needs no proof,
+only a reason.
 
-The eight dihedral variants: variant v of a picture is its transpose if ``v & 4``, then mirrored left-right if ``v &
-1``, then upside down if ``v & 2``.
+The eight dihedral variants: variant v of a picture is its transpose if ``v & 4``, then mirrored
+left-right if ``v & 1``, then upside down if ``v & 2``.
 """
 
 from __future__ import annotations
@@ -28,8 +29,15 @@ FoundBy = Literal["pixels", "pdq", "tiles", "mask"]
 Transform = tuple[float, float, float, float]
 
 VARIANTS = (
-    "identity", "mirror", "flip", "rotate180", "transpose", "rotate90", "rotate270", "transverse",
-)  # fmt: skip
+    "identity",
+    "mirror",
+    "flip",
+    "rotate180",
+    "transpose",
+    "rotate90",
+    "rotate270",
+    "transverse",
+)
 """Names by number; `rotate90` is clockwise."""
 DERIVED_SLACK = 12
 """PDQ bits that a derived variant may lose: its bits are thresholded at the stored hash's median, not at their own."""
@@ -45,8 +53,8 @@ class Candidate:
         found_by: which search found it.
         hamming: differing PDQ bits of the pictures (`pdq`) or of their masks (`mask`), else None.
         tiles: local features that agree on one geometry (`tiles`), else 0.
-        transform: (scale x, scale y, shift x, shift y) from the variant of the training image to the other image,
-            both measured in 1/256 of their own longest side; None: frame to frame.
+        transform: (scale x, scale y, shift x, shift y) from the variant of the training image to
+            the other image, both measured in 1/256 of their own longest side; None: frame to frame.
         masks: which foreground of either image (`mask`), else None.
     """
 
@@ -77,8 +85,9 @@ def variant_image(image: NDArray[Any], variant: int) -> NDArray[Any]:
 def pdq_variants(pdq: U8) -> U8:
     """Return the PDQ bits of all eight variants, derived: uint8 [8, N, 32] from [N, 32].
 
-    Flips and transposition act on the signs of the 16 x 16 cosine coefficients. PDQ compares with the median and not
-    with zero, so a derived hash differs from the computed one in 8 bits on average (18 at most on photographs).
+    Flips and transposition act on the signs of the 16 x 16 cosine coefficients. PDQ compares with
+    the median and not with zero, so a derived hash differs from the computed one in 8 bits on
+    average (18 at most on photographs).
     """
     # The library's order is row-major from the highest frequency to the lowest, (16, 16) first.
     coefficients = np.unpackbits(pdq, axis=1)[:, ::-1].reshape(-1, 16, 16)
@@ -145,7 +154,9 @@ def pdq_candidates(train: U8, other: U8, *, radius: int, same: bool = False) -> 
             for variant, queries in enumerate(pdq_variants(train))
         ]
         for variant, search in enumerate(searches):
-            for row, column, distance in zip(*(values.tolist() for values in search.result()), strict=True):
+            for row, column, distance in zip(
+                *(values.tolist() for values in search.result()), strict=True
+            ):
                 if not (same and column <= row):
                     entry = (distance + (DERIVED_SLACK if variant else 0), variant)
                     best[row, column] = min(best.get((row, column), entry), entry)
@@ -158,12 +169,14 @@ def pdq_candidates(train: U8, other: U8, *, radius: int, same: bool = False) -> 
 def faiss_threads(n_tasks: int) -> ThreadPoolExecutor:
     """Start threads that each run faiss on one core.
 
-    faiss would start OpenMP threads of its own for every call, and on a busy machine those wait for each other by
-    spinning: the search then takes ten times as long.
+    faiss would start OpenMP threads of its own for every call, and on a busy machine those wait for
+    each other by spinning: the search then takes ten times as long.
     """
     import faiss
 
-    return ThreadPoolExecutor(worker_count(n_tasks), initializer=faiss.omp_set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(
+        worker_count(n_tasks), initializer=faiss.omp_set_num_threads, initargs=(1,)
+    )
 
 
 def flat_index(bits: U8) -> Any:

@@ -27,11 +27,15 @@ def choose(kinds: Sequence[str], limit: int = MAX_PICTURES) -> list[int]:
     by_kind: dict[str, list[int]] = {}
     for row, kind in enumerate(kinds):
         by_kind.setdefault(kind, []).append(row)
-    turns = sorted((place, kind, row) for kind, rows in by_kind.items() for place, row in enumerate(rows))
+    turns = sorted(
+        (place, kind, row) for kind, rows in by_kind.items() for place, row in enumerate(rows)
+    )
     return sorted(row for _, _, row in turns[:limit])
 
 
-def picture(train: U8, other: U8, *, affine: F64, region: NDArray[np.bool_], lines: Sequence[str]) -> bytes:
+def picture(
+    train: U8, other: U8, *, affine: F64, region: NDArray[np.bool_], lines: Sequence[str]
+) -> bytes:
     """Draw one pair as PNG.
 
     Args:
@@ -78,7 +82,9 @@ def _fade(image: U8, region: NDArray[np.bool_]) -> U8:
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     faded = image * weight + (0.35 * grey + 0.65 * 255) * (1 - weight)
     result = np.ascontiguousarray(np.rint(faded).astype(np.uint8))
-    edges, _ = cv2.findContours((weight > 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    edges, _ = cv2.findContours(
+        (weight > 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+    )
     cv2.drawContours(result, edges, -1, _EDGE, 1)
     return result
 

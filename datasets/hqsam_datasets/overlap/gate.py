@@ -1,14 +1,16 @@
 """The overlap gate: no training image may show what a benchmark is evaluated on.
 
-Every training image is compared with every evaluation image, in three searches over stored fingerprints
-(`hqsam_datasets.overlap.candidates`): whole pictures (PDQ, all pairs), parts of pictures (local features: crops,
-composites) and outlines of foregrounds (an object pasted on another background). Each hit is then proved or dismissed
-on the pixels (`hqsam_datasets.overlap.verify`). What is proved is written down with its evidence, and the policy
+Every training image is compared with every evaluation image, in three searches over stored
+fingerprints (`hqsam_datasets.overlap.candidates`): whole pictures (PDQ, all pairs), parts of
+pictures (local features: crops, composites) and outlines of foregrounds (an object pasted on
+another background). Each hit is then proved or dismissed on the pixels
+(`hqsam_datasets.overlap.verify`). What is proved is written down with its evidence, and the policy
 decides: drop the training images, stop, or keep them and say so.
 
 Training images that are copies of each other are reported too; they are never dropped.
 
-Outputs (docs/formats.md): ``pairs.parquet``, ``exclusions.jsonl``, ``gallery/*.png``, and last ``overlap.json``.
+Outputs (docs/formats.md): ``pairs.parquet``, ``exclusions.jsonl``, ``gallery/*.png``, and last
+``overlap.json``.
 """
 
 from __future__ import annotations
@@ -48,12 +50,16 @@ class OverlapOptions(BaseModel):
 
     Attributes:
         hamming: PDQ bits of 256 that may differ before two pictures are compared on their pixels.
-        min_tiles: local features that must agree on one geometry before two pictures are compared on their pixels.
-        shape_hamming: PDQ bits of 256 in which the outlines of two foregrounds may differ before they are compared.
-        unresolved: what happens to training images that share content with an evaluation image and are listed neither
-            in `keep` nor in `drop`: `exclude` drops them, `stop` ends the run, `keep` keeps them and says so.
+        min_tiles: local features that must agree on one geometry before two pictures are compared
+            on their pixels.
+        shape_hamming: PDQ bits of 256 in which the outlines of two foregrounds may differ before
+            they are compared.
+        unresolved: what happens to training images that share content with an evaluation image and
+            are listed neither in `keep` nor in `drop`: `exclude` drops them, `stop` ends the run,
+            `keep` keeps them and says so.
         keep: keys of training images that a person has looked at and that stay.
-        drop: keys of training images that a person has looked at and that go, whatever `unresolved` says.
+        drop: keys of training images that a person has looked at and that go, whatever `unresolved`
+            says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,8 +93,10 @@ def find_overlap(
         The content of `overlap.json`.
 
     Raises:
-        UserError: if an input is missing or damaged, if `keep` or `drop` name unknown keys, or if pairs are left and
-            `unresolved` is `stop`. In the last case the evidence is written to the sibling folder `<out>-unresolved`.
+        UserError: if an input is missing or damaged, if `keep` or `drop` name unknown keys, or if
+            pairs are left and
+            `unresolved` is `stop`. In the last case the evidence is written to the sibling folder
+            `<out>-unresolved`.
     """
     train, other = ImageList.of_samples(samples), ImageList.of_benchmarks(benchmarks)
     _check_lists(options, train)
@@ -112,7 +120,8 @@ def find_overlap(
         ]
         more = f" and {len(lines) - 10} more pairs" if len(lines) > 10 else ""
         raise UserError(
-            f"{len(open_keys)} training images share content with evaluation images: {'; '.join(lines[:10])}{more}",
+            f"{len(open_keys)} training images share content with evaluation images: "
+            f"{'; '.join(lines[:10])}{more}",
             file=folder,
             key=sorted(open_keys)[0],
             cure="look at its gallery, then list each key under overlap.drop or overlap.keep, "
@@ -137,7 +146,9 @@ def _search(
         "mask": _shape_search(train, other, options, progress),
     }
     counts = {name: len(candidates) for name, candidates in found.items()}
-    open_ = [c for candidates in found.values() for c in candidates if (c.train, c.other) not in known]
+    open_ = [
+        c for candidates in found.values() for c in candidates if (c.train, c.other) not in known
+    ]
     pairs += exact + _verified(open_, train, other, "eval", progress)
 
     twins = list(_exact(train, train, "train"))
@@ -149,7 +160,9 @@ def _search(
     return sorted(pairs, key=lambda p: (p.scope, KINDS.index(p.kind), p.train, p.other)), counts
 
 
-def _tile_search(train: ImageList, other: ImageList, options: OverlapOptions, progress: Progress) -> list[Candidate]:
+def _tile_search(
+    train: ImageList, other: ImageList, options: OverlapOptions, progress: Progress
+) -> list[Candidate]:
     tables = [TileTable.of(side.tiles, side.height, side.width) for side in (train, other)]
     found: list[Candidate] = []
     for done, candidates in tile_candidates(*tables, min_tiles=options.min_tiles):
@@ -158,7 +171,9 @@ def _tile_search(train: ImageList, other: ImageList, options: OverlapOptions, pr
     return found
 
 
-def _shape_search(train: ImageList, other: ImageList, options: OverlapOptions, progress: Progress) -> list[Candidate]:
+def _shape_search(
+    train: ImageList, other: ImageList, options: OverlapOptions, progress: Progress
+) -> list[Candidate]:
     shapes = train.shapes(lambda done, total: progress(done, total, "training outlines"))
     to = other.shapes(lambda done, total: progress(done, total, "evaluation outlines"))
     longest = np.maximum(train.width, train.height)
@@ -169,9 +184,13 @@ def _shape_search(train: ImageList, other: ImageList, options: OverlapOptions, p
 def _exact(train: ImageList, other: ImageList, scope: Literal["eval", "train"]) -> Iterator[Pair]:
     """Yield pairs with the same decoded pixels."""
     places: dict[tuple[str, int, int], list[int]] = {}
-    for column, key in enumerate(zip(other.pixels, other.height.tolist(), other.width.tolist(), strict=True)):
+    for column, key in enumerate(
+        zip(other.pixels, other.height.tolist(), other.width.tolist(), strict=True)
+    ):
         places.setdefault(key, []).append(column)
-    for row, key in enumerate(zip(train.pixels, train.height.tolist(), train.width.tolist(), strict=True)):
+    for row, key in enumerate(
+        zip(train.pixels, train.height.tolist(), train.width.tolist(), strict=True)
+    ):
         for column in places.get(key, []):
             if scope == "eval" or column > row:
                 candidate = Candidate(row, column, 0, "pixels", hamming=0)
@@ -193,7 +212,11 @@ def _verified(
 
     def check(row: int) -> list[Pair]:
         found = (judge_.first_proof(rivals) for _, rivals in sorted(by_train[row].items()))
-        return [Pair(scope, row, proof[0].other, proof[1], proof[0], proof[2]) for proof in found if proof]
+        return [
+            Pair(scope, row, proof[0].other, proof[1], proof[0], proof[2])
+            for proof in found
+            if proof
+        ]
 
     pairs: list[Pair] = []
     rows = sorted(by_train)
@@ -210,7 +233,9 @@ class _Judge:
 
     def __init__(self, train: ImageList, other: ImageList) -> None:
         self._train, self._other = train, other
-        self._train_view = lru_cache(maxsize=16)(lambda row: View.of(train.image(row), train.foreground(row)))
+        self._train_view = lru_cache(maxsize=16)(
+            lambda row: View.of(train.image(row), train.foreground(row))
+        )
         self._other_view = lru_cache(maxsize=2048)(lambda row: View.of(other.image(row)))
 
     def first_proof(self, rivals: list[Candidate]) -> tuple[Candidate, Kind, Evidence] | None:
@@ -224,7 +249,9 @@ class _Judge:
 
     def _look(self, candidate: Candidate) -> Evidence | None:
         if candidate.masks is None:
-            return compare(self._train_view(candidate.train), self._other_view(candidate.other), candidate)
+            return compare(
+                self._train_view(candidate.train), self._other_view(candidate.other), candidate
+            )
         sides = (
             (self._train, candidate.train, candidate.masks[0]),
             (self._other, candidate.other, candidate.masks[1]),
@@ -290,8 +317,14 @@ def _write(
         "n_eval": len(other),
         "n_pairs": len(outside),
         "counts": _counts(outside),
-        "by_benchmark": {g: _counts(p for p in outside if other.group[p.other] == g) for g in sorted(set(other.group))},
-        "by_source": {g: _counts(p for p in outside if train.group[p.train] == g) for g in sorted(set(train.group))},
+        "by_benchmark": {
+            g: _counts(p for p in outside if other.group[p.other] == g)
+            for g in sorted(set(other.group))
+        },
+        "by_source": {
+            g: _counts(p for p in outside if train.group[p.train] == g)
+            for g in sorted(set(train.group))
+        },
         "train_train": _counts(within),
         "n_excluded": len(excluded),
         "n_kept": len(left),
@@ -311,7 +344,9 @@ def _write(
     return summary
 
 
-def _exclusions(pairs: list[Pair], train: ImageList, other: ImageList, excluded: set[str]) -> list[dict[str, str]]:
+def _exclusions(
+    pairs: list[Pair], train: ImageList, other: ImageList, excluded: set[str]
+) -> list[dict[str, str]]:
     """Return one line per excluded image with its strongest pair.
 
     `drop` may name images without one.
@@ -335,7 +370,9 @@ def _counts(pairs: Iterable[Pair]) -> dict[str, int]:
     return {kind: counts[kind] for kind in KINDS}
 
 
-def _write_gallery(folder: Path, pairs: list[Pair], train: ImageList, other: ImageList) -> list[dict[str, str]]:
+def _write_gallery(
+    folder: Path, pairs: list[Pair], train: ImageList, other: ImageList
+) -> list[dict[str, str]]:
     """Draw at most `gallery.MAX_PICTURES` pictures, training twins only where room is left."""
     folder.mkdir()
     by_scope = [[p for p in pairs if p.scope == scope] for scope in ("eval", "train")]
@@ -348,10 +385,14 @@ def _write_gallery(folder: Path, pairs: list[Pair], train: ImageList, other: Ima
             write_bytes(folder / name, _picture(pair, train, second))
             shown.append(
                 {
-                    "file": name, "scope": pair.scope, "kind": pair.kind, "train_key": train.key[pair.train],
-                    "group": second.group[pair.other], "key": second.key[pair.other],
+                    "file": name,
+                    "scope": pair.scope,
+                    "kind": pair.kind,
+                    "train_key": train.key[pair.train],
+                    "group": second.group[pair.other],
+                    "key": second.key[pair.other],
                 }
-            )  # fmt: skip
+            )
     return shown
 
 

@@ -2,21 +2,24 @@
 
 Three questions, three fingerprints, all from one decoded image:
 
-* *the same pixels?* ``pixel_digest``, the XXH3-128 of the decoded RGB bytes: no one forges training images, and SHA-256
-  of the pixels alone would cost a quarter of decoding them;
-* *the same picture?* ``pdq``, 256 bits of the PDQ perceptual hash, taken from a 64 x 64 area average of the grey
-  image in place of PDQ's own decimation: halving an image then moves 2 bits on average instead of 18;
-* *the same part of a picture?* ``tiles``, at most ``MAX_TILES`` scale-covariant local features. A crop, or another
-  foreground pasted on the same background, defeats every whole-image hash but leaves most of these alone.
+* *the same pixels?* ``pixel_digest``, the XXH3-128 of the decoded RGB bytes: no one forges training
+  images, and SHA-256 of the pixels alone would cost a quarter of decoding them;
+* *the same picture?* ``pdq``, 256 bits of the PDQ perceptual hash, taken from a 64 x 64 area
+  average of the grey image in place of PDQ's own decimation: halving an image then moves 2 bits on
+  average instead of 18;
+* *the same part of a picture?* ``tiles``, at most ``MAX_TILES`` scale-covariant local features. A
+  crop, or another foreground pasted on the same background, defeats every whole-image hash but
+  leaves most of these alone.
 
-Nothing is stored for mirrored and rotated copies. A PDQ bit and a descriptor bit are both signs of cosine
-coefficients: a flip of the picture negates those of odd frequency, a transposition exchanges the two frequencies. All
-eight dihedral variants are therefore permutations and complements of the stored bits
-(`hqsam_datasets.overlap.candidates`), derived on the query side of a search.
+Nothing is stored for mirrored and rotated copies. A PDQ bit and a descriptor bit are both signs of
+cosine coefficients: a flip of the picture negates those of odd frequency, a transposition exchanges
+the two frequencies. All eight dihedral variants are therefore permutations and complements of the
+stored bits (`hqsam_datasets.overlap.candidates`), derived on the query side of a search.
 
-Layout of ``tiles`` (version 1): the bytes ``T1``, then N records of 19 bytes: x, y (uint8, position of the centre in
-1/256 of the longest side), level (uint8, the patch covers ``PATCH * PATCH_STEP * 2 ** (level / 3)`` pixels of an
-image whose longest side is ``WORK_SIDE``), 16 bytes of descriptor. At most ``2 + 19 * MAX_TILES`` = 1826 bytes.
+Layout of ``tiles`` (version 1): the bytes ``T1``, then N records of 19 bytes: x, y (uint8, position
+of the centre in 1/256 of the longest side), level (uint8, the patch covers ``PATCH * PATCH_STEP * 2
+** (level / 3)`` pixels of an image whose longest side is ``WORK_SIDE``), 16 bytes of descriptor. At
+most ``2 + 19 * MAX_TILES`` = 1826 bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +49,9 @@ PATCH_STEP = 1.5
 """A descriptor samples PATCH x PATCH points, this many pixels of its level apart."""
 DESCRIPTOR_BITS = 128
 MAGIC = b"T1"
-RECORD = np.dtype([("x", "u1"), ("y", "u1"), ("level", "u1"), ("bits", "u1", (DESCRIPTOR_BITS // 8,))])
+RECORD = np.dtype(
+    [("x", "u1"), ("y", "u1"), ("level", "u1"), ("bits", "u1", (DESCRIPTOR_BITS // 8,))]
+)
 
 _LEVEL_SIGMA = 1.2  # blur of every level, in its own pixels
 _CAMERA_SIGMA = 0.5  # blur that any picture has already
@@ -55,11 +60,15 @@ _PEAK = np.ones((7, 7), np.uint8)
 _MIN_CONTRAST = 1.0  # grey levels of the difference of Gaussians; below is noise
 _CELLS = 4  # cells per side in which features compete first, so that no object takes them all
 _WINDOW = 0.35  # standard deviation of the descriptor's window, in patch sides
-_PERCENT = (np.arange(256) * (100 / 255)).astype(np.int64)  # a step of grey levels in whole percent of white
+_PERCENT = (np.arange(256) * (100 / 255)).astype(
+    np.int64
+)  # a step of grey levels in whole percent of white
 _OFFSETS = ((np.arange(PATCH) - (PATCH - 1) / 2) * PATCH_STEP).astype(np.float32)
 _QUOTA = np.array(LEVEL_QUOTA)
 _ALL_BITS = np.int32(0x7FFFFFFF)
-_UNITS = 256 / WORK_SIDE * LEVEL_STEP ** np.arange(len(LEVEL_QUOTA))  # a pixel of each level, in `RECORD`'s unit
+_UNITS = (
+    256 / WORK_SIDE * LEVEL_STEP ** np.arange(len(LEVEL_QUOTA))
+)  # a pixel of each level, in `RECORD`'s unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +76,13 @@ class ImageHashes:
     """Fingerprints of one image.
 
     Attributes:
-        pixel_digest: hexadecimal XXH3-128 of the RGB bytes in row order. Two images are the same only if height and
-            width agree too; every table that stores this has those columns.
-        pdq: 32 bytes, the 256 PDQ bits in the library's order, most significant bit of a byte first.
+        pixel_digest: hexadecimal XXH3-128 of the RGB bytes in row order. Two images are the same
+            only if height and width agree too; every table that stores this has those columns.
+        pdq: 32 bytes, the 256 PDQ bits in the library's order, most significant bit of a byte
+            first.
         pdq_quality: PDQ's gradient measure, 0 (flat) to 100.
-        tiles: packed local features, layout in the module's docstring; only the two magic bytes for a flat image.
+        tiles: packed local features, layout in the module's docstring; only the two magic bytes for
+            a flat image.
     """
 
     pixel_digest: str
@@ -90,7 +101,9 @@ def hash_image(rgb: U8) -> ImageHashes:
         ValueError: if `rgb` is not a non-empty uint8 [H, W, 3] array.
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-        raise ValueError(f"hash_image needs a uint8 [H, W, 3] image, got {rgb.dtype} {list(rgb.shape)}")
+        raise ValueError(
+            f"hash_image needs a uint8 [H, W, 3] image, got {rgb.dtype} {list(rgb.shape)}"
+        )
     rgb = np.ascontiguousarray(rgb)
     grey = shrink_grey(rgb, 2 * WORK_SIDE)
     pdq, quality = pdq_of(grey)
@@ -120,8 +133,8 @@ def read_tiles(tiles: bytes) -> NDArray[np.void]:
 def shrink_grey(rgb: U8, side: int) -> U8:
     """Return the grey image of `rgb` [H, W, 3], halved by 2 x 2 means until its longest side is below `side`.
 
-    The 2 x 2 mean has a fast path in OpenCV that other area averages lack (up to fifty times), provided that the
-    sides are even: an odd last row or column is left out.
+    The 2 x 2 mean has a fast path in OpenCV that other area averages lack (up to fifty times),
+    provided that the sides are even: an odd last row or column is left out.
     """
     grey: U8 = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     while max(grey.shape) >= side and min(grey.shape) > 1:
@@ -146,13 +159,15 @@ def resize_grey(grey: U8, side: int) -> U8:
 
 def pdq_of(grey: U8) -> tuple[bytes, int]:
     """Return PDQ of a grey image [H, W]: 32 packed bytes, and the quality 0..100."""
-    small: U8 = np.asarray(cv2.resize(grey, (PDQ_SIDE, PDQ_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    small: U8 = np.asarray(
+        cv2.resize(grey, (PDQ_SIDE, PDQ_SIDE), interpolation=cv2.INTER_AREA), np.uint8
+    )
     cosines = _pdq_cosines()
     # Rounded: coefficients that are equal by symmetry stay equal in whatever order they are summed.
     coefficients = np.rint((cosines @ small.astype(np.float64) @ cosines.T).ravel()[::-1] * 1e4)
     bits = coefficients > np.partition(coefficients, 127)[127]
-    # The quality is PDQ's measure of texture: the sum of the steps between neighbours, each in whole
-    # percent of white, at most 100.
+    # The quality is PDQ's measure of texture: the sum of the steps between neighbours, each in
+    # whole percent of white, at most 100.
     down, right = cv2.absdiff(small[1:], small[:-1]), cv2.absdiff(small[:, 1:], small[:, :-1])
     quality = min(100, int(_PERCENT[down].sum() + _PERCENT[right].sum()) // 90)
     return np.packbits(bits).tobytes(), quality
@@ -180,7 +195,8 @@ class _Atlas:
     Attributes:
         top, height, width: int64 [L], each level's rows and columns in the canvas.
         inside: bool [rows, columns], whether a feature may lie there: not near a frame.
-        cell: uint8 [rows * columns], number of the cell; cells of level l are `l * _CELLS**2` and up.
+        cell: uint8 [rows * columns], number of the cell; cells of level l are `l * _CELLS**2` and
+            up.
     """
 
     top: I64
@@ -219,7 +235,9 @@ def _atlas(height: int, width: int) -> _Atlas:
     inside = np.zeros((int(heights.sum()), width), np.bool_)
     cell = np.zeros(inside.shape, np.uint8)
     for level, (top, rows, columns) in enumerate(zip(tops, heights, widths, strict=True)):
-        inside[top + _MARGIN : max(top, top + rows - _MARGIN), _MARGIN : max(0, columns - _MARGIN)] = True
+        inside[
+            top + _MARGIN : max(top, top + rows - _MARGIN), _MARGIN : max(0, columns - _MARGIN)
+        ] = True
         y = (np.arange(rows) + 0.5) * _CELLS // rows
         x = (np.arange(columns) + 0.5) * _CELLS // columns
         cell[top : top + rows, :columns] = (level * _CELLS + y[:, None]) * _CELLS + x[None, :]
@@ -246,14 +264,16 @@ def tiles_of(work: U8) -> bytes:
 def _scale_space(work: U8, atlas: _Atlas) -> tuple[F32, F32]:
     """Return all levels of the image in the atlas, and the magnitude of their difference of Gaussians.
 
-    Each level is the blurred one above it, sampled `LEVEL_STEP` more coarsely; the blur is such that every level
-    has the same sigma in its own pixels.
+    Each level is the blurred one above it, sampled `LEVEL_STEP` more coarsely; the blur is such
+    that every level has the same sigma in its own pixels.
     """
     canvas, response, _ = _SCRATCH.canvases(atlas.inside.shape)
     step_sigma = _LEVEL_SIGMA * float(np.sqrt(LEVEL_STEP**2 - 1))
     first_sigma = float(np.sqrt(_LEVEL_SIGMA**2 - _CAMERA_SIGMA**2))
     image = cv2.GaussianBlur(work.astype(np.float32), (5, 5), first_sigma)
-    for top, rows, columns in zip(atlas.top.tolist(), atlas.height.tolist(), atlas.width.tolist(), strict=True):
+    for top, rows, columns in zip(
+        atlas.top.tolist(), atlas.height.tolist(), atlas.width.tolist(), strict=True
+    ):
         level, step = canvas[top : top + rows, :columns], response[top : top + rows, :columns]
         if top:
             cv2.resize(image, (columns, rows), dst=level, interpolation=cv2.INTER_LINEAR)
@@ -267,17 +287,20 @@ def _scale_space(work: U8, atlas: _Atlas) -> tuple[F32, F32]:
 def _strongest(response: F32, atlas: _Atlas) -> tuple[I64, I64]:
     """Choose the features to keep, the quota of each level: flat canvas indices and levels [N], finest first.
 
-    The strength of a maximum is divided by its rank in its cell, so that the second of an empty corner goes before
-    the sixth of a busy one: a pasted object must not take the background's share, nor the reverse.
+    The strength of a maximum is divided by its rank in its cell, so that the second of an empty
+    corner goes before the sixth of a busy one: a pasted object must not take the background's
+    share, nor the reverse.
     """
     floor = _SCRATCH.canvases(response.shape)[2]
     cv2.dilate(response, _PEAK, dst=floor)
     found = np.flatnonzero((response >= floor) & atlas.inside)
     found = found[response.ravel()[found] >= _MIN_CONTRAST]
-    # One integer sorts by cell, then strongest first, then place: the bits of positive floats ascend
-    # as the floats do.
+    # One integer sorts by cell, then strongest first, then place: the bits of positive floats
+    # ascend as the floats do.
     weakness = _ALL_BITS - response.ravel()[found].view(np.int32)
-    by_cell = np.sort((atlas.cell[found].astype(np.int64) << 51) | (weakness.astype(np.int64) << 20) | found)
+    by_cell = np.sort(
+        (atlas.cell[found].astype(np.int64) << 51) | (weakness.astype(np.int64) << 20) | found
+    )
     cell, found = by_cell >> 51, by_cell & 0xFFFFF
     strength = response.ravel()[found]
     worth = strength / _rank_in_run(cell)
@@ -296,9 +319,13 @@ def _least_kept(worth: NDArray[np.float64], level: I64) -> NDArray[np.float64]:
     """
     least = np.zeros(len(LEVEL_QUOTA))
     bounds = np.searchsorted(level, np.arange(len(LEVEL_QUOTA) + 1)).tolist()
-    for number, (quota, first, last) in enumerate(zip(LEVEL_QUOTA, bounds[:-1], bounds[1:], strict=True)):
+    for number, (quota, first, last) in enumerate(
+        zip(LEVEL_QUOTA, bounds[:-1], bounds[1:], strict=True)
+    ):
         if last - first > quota:
-            least[number] = np.partition(worth[first:last], last - first - quota)[last - first - quota]
+            least[number] = np.partition(worth[first:last], last - first - quota)[
+                last - first - quota
+            ]
     return least
 
 
@@ -368,9 +395,10 @@ def descriptor_frequencies() -> I64:
 def _basis() -> F32:
     """Return windowed cosine functions, float32 [PATCH * PATCH, DESCRIPTOR_BITS], whole numbers of at most 127.
 
-    Every function has zero mean, so brightness and contrast move no bit, and the window is symmetric, so the
-    dihedral variants are exact. Products with whole numbers up to 127 sum to less than 2**24, which float32 holds: the
-    sign does not depend on the order in which a BLAS library, on however many threads, adds them.
+    Every function has zero mean, so brightness and contrast move no bit, and the window is
+    symmetric, so the dihedral variants are exact. Products with whole numbers up to 127 sum to less
+    than 2**24, which float32 holds: the sign does not depend on the order in which a BLAS library,
+    on however many threads, adds them.
     """
     frequencies = descriptor_frequencies()
     positions = (np.arange(PATCH) + 0.5) / PATCH

@@ -1,9 +1,9 @@
 """The same object on another background: outlines of foreground masks.
 
-ThinObject-5K's training and test pictures are cut-outs from one source, pasted on photographs. A cut-out that was
-used twice shares hardly a window of pixels with its twin when it is thin, but its outline is the same to the pixel,
-and intricate outlines do not agree by chance: of unrelated pairs with outlines that look alike to the hash, none comes
-near.
+ThinObject-5K's training and test pictures are cut-outs from one source, pasted on photographs. A
+cut-out that was used twice shares hardly a window of pixels with its twin when it is thin, but its
+outline is the same to the pixel, and intricate outlines do not agree by chance: of unrelated pairs
+with outlines that look alike to the hash, none comes near.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Shapes:
         row: int64 [S], the image.
         number: int64 [S], which of the image's masks.
         pdq: uint8 [S, 32], PDQ of the mask's bounding box, stretched to a square.
-        box: float64 [S, 4], the box as (x0, y0, x1, y1), edges, in 1/256 of the image's longest side.
+        box: float64 [S, 4], the box as (x0, y0, x1, y1), edges, in 1/256 of the image's longest
+            side.
         complexity: float64 [S], see `complexity_of`.
     """
 
@@ -71,7 +72,9 @@ class Shapes:
             row=np.array([row for row, _, _, _ in found], np.int64),
             number=np.array([number for _, number, _, _ in found], np.int64),
             pdq=np.frombuffer(b"".join(s.pdq for _, _, s, _ in found), np.uint8).reshape(-1, 32),
-            box=np.array([[v * unit for v in s.box] for _, _, s, unit in found], np.float64).reshape(-1, 4),
+            box=np.array(
+                [[v * unit for v in s.box] for _, _, s, unit in found], np.float64
+            ).reshape(-1, 4),
             complexity=np.array([s.complexity for _, _, s, _ in found], np.float64),
         )
 
@@ -88,13 +91,16 @@ class Shape:
 def shape_of(mask: Mask) -> Shape | None:
     """Return the outline of a mask bool [H, W]; None if it is empty, tiny or fills its box.
 
-    The box is stretched to a square, so a scaled or mirrored copy of the object has (a variant of) the same bits.
+    The box is stretched to a square, so a scaled or mirrored copy of the object has (a variant of)
+    the same bits.
     """
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     if min(width, height) < MIN_SIDE:
         return None
     crop = mask[y : y + height, x : x + width].view(np.uint8) * np.uint8(255)
-    square = np.asarray(cv2.resize(crop, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    square = np.asarray(
+        cv2.resize(crop, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA), np.uint8
+    )
     pdq, quality = pdq_of(square)
     if not quality:
         return None
@@ -123,12 +129,13 @@ def shape_candidates(train: Shapes, other: Shapes, frame: F64, *, radius: int) -
     Args:
         train: the outlines of the training images' foregrounds.
         other: those of the other side.
-        frame: float64 [N, 2], width and height of the training images in 1/256 of their longest side.
+        frame: float64 [N, 2], width and height of the training images in 1/256 of their longest
+            side.
         radius: PDQ bits that may differ; fewer if either outline is simple.
 
     Returns:
-        Candidates that take box to box, sorted by (train, other, hamming); the best few of two images with many
-        objects.
+        Candidates that take box to box, sorted by (train, other, hamming); the best few of two
+        images with many objects.
     """
     found = []
     for pair in pdq_candidates(train.pdq, other.pdq, radius=radius):
@@ -211,20 +218,31 @@ def compare_outlines(train: Cutout, other: Cutout, candidate: Candidate) -> Evid
     )
     shared = float((a & b).sum()) / max(1, int(b.sum()))
     return Evidence(
-        ncc=ncc, corners=None, corner_fraction=float("nan"), matched_fraction=float("nan"),
-        matched_inside=float((a & b).sum()) / max(1, int((a | b).sum())), matched_outside=float("nan"),
-        cover_train=1.0, cover_other=1.0, area_train=shared * float(turned.mask.mean()),
-        area_other=shared * float(other.mask.mean()), area_inside=shared * float(turned.mask.mean()),
-        affine=in_fractions(affine, turned.mask.shape, other.mask.shape), region=thumbnail(other.mask),
-        outline=_agreement(a, b), complexity=complexity_of(b), colour=colour,
-    )  # fmt: skip
+        ncc=ncc,
+        corners=None,
+        corner_fraction=float("nan"),
+        matched_fraction=float("nan"),
+        matched_inside=float((a & b).sum()) / max(1, int((a | b).sum())),
+        matched_outside=float("nan"),
+        cover_train=1.0,
+        cover_other=1.0,
+        area_train=shared * float(turned.mask.mean()),
+        area_other=shared * float(other.mask.mean()),
+        area_inside=shared * float(turned.mask.mean()),
+        affine=in_fractions(affine, turned.mask.shape, other.mask.shape),
+        region=thumbnail(other.mask),
+        outline=_agreement(a, b),
+        complexity=complexity_of(b),
+        colour=colour,
+    )
 
 
 def is_same_object(evidence: Evidence) -> bool:
     """Return whether outlines and shading (without shading: finer agreement and colours) prove one and the same cut-out.
 
-    Limits: in perf/data/overlap_recall.py outlines of the same object agree to 0.89 and more, and their grey
-    values correlate to 0.82 and more. Two bicycles of one make agree to 0.91, and their grey values not at all.
+    Limits: in perf/data/overlap_recall.py outlines of the same object agree to 0.89 and more, and
+    their grey values correlate to 0.82 and more. Two bicycles of one make agree to 0.91, and their
+    grey values not at all.
     """
     e = evidence
     if e.ncc >= 0.85 and e.outline >= 0.75 and e.matched_inside >= 0.9:
@@ -249,7 +267,9 @@ def _on_canvas(cutout: Cutout, box: Any, size: tuple[int, int]) -> tuple[U8, F32
     image = np.asarray(cv2.copyMakeBorder(small, *pad, cv2.BORDER_REPLICATE), np.uint8)
     alpha = np.asarray(cv2.copyMakeBorder(soft, *pad, cv2.BORDER_CONSTANT, value=0), np.float32)
     scale_x, scale_y = size[0] / width, size[1] / height
-    shift_x, shift_y = ((0.5 - start) * scale - 0.5 + _MARGIN for start, scale in ((x, scale_x), (y, scale_y)))
+    shift_x, shift_y = (
+        (0.5 - start) * scale - 0.5 + _MARGIN for start, scale in ((x, scale_x), (y, scale_y))
+    )
     return image, alpha, np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]])
 
 
@@ -267,8 +287,8 @@ def _fit_masks(first: F32, second: F32) -> F32:
 def _agreement(a: Mask, b: Mask) -> float:
     """Return the share of either outline within `_TOLERANCE` pixels of the other, the smaller of the two, less chance.
 
-    Outlines of two grids lie near each other wherever they are laid: the share of the whole box that is that near is what
-    chance gives, and counts as 0.
+    Outlines of two grids lie near each other wherever they are laid: the share of the whole box
+    that is that near is what chance gives, and counts as 0.
     """
     first, second = _outline(a), _outline(b)
     if not first.any() or not second.any():

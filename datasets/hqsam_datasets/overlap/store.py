@@ -75,10 +75,17 @@ class ImageList:
             _check_hashes(folders[name] / table, rows)
         pdq = np.frombuffer(b"".join(values["pdq"]), np.uint8).reshape(-1, 32)
         return cls(
-            key=values["key"], group=values["group"], pixels=values["pixel_digest"], pdq=pdq, tiles=values["tiles"],
-            height=np.array(values["height"], np.int64), width=np.array(values["width"], np.int64),
-            _folder=dict(folders), _shard=values["shard"], _member=values.get("member"),
-        )  # fmt: skip
+            key=values["key"],
+            group=values["group"],
+            pixels=values["pixel_digest"],
+            pdq=pdq,
+            tiles=values["tiles"],
+            height=np.array(values["height"], np.int64),
+            width=np.array(values["width"], np.int64),
+            _folder=dict(folders),
+            _shard=values["shard"],
+            _member=values.get("member"),
+        )
 
     def __len__(self) -> int:
         return len(self.key)
@@ -113,7 +120,10 @@ class ImageList:
             if self._member is None:
                 return self._sample_masks(row)
             known = self._benchmark_instances(self.group[row])
-            return [rle.decode(counts, height=h, width=w) for counts, h, w in known.get(self.key[row], [])]
+            return [
+                rle.decode(counts, height=h, width=w)
+                for counts, h, w in known.get(self.key[row], [])
+            ]
         except ValueError as error:  # ImageError is one
             raise UserError(
                 f"a mask cannot be decoded: {error}",
@@ -153,7 +163,9 @@ class ImageList:
     def _shapes(self, row: int) -> list[tuple[int, int, Shape, float]]:
         unit = 256 / max(int(self.height[row]), int(self.width[row]))
         found = [(row, number, shape_of(mask), unit) for number, mask in enumerate(self.masks(row))]
-        return [(row, number, shape, unit) for row, number, shape, unit in found if shape is not None]
+        return [
+            (row, number, shape, unit) for row, number, shape, unit in found if shape is not None
+        ]
 
     def _tar(self, row: int) -> TarReader:
         path = self._folder[self.group[row]] / self._shard[row]
@@ -167,9 +179,13 @@ class ImageList:
             if benchmark not in self._instances:
                 path = self._folder[benchmark] / "instances.parquet"
                 by_key: dict[str, list[tuple[str, int, int]]] = {}
-                for row in read_table(path, ["key", "rle", "height", "width", "iscrowd"]).to_pylist():
+                for row in read_table(
+                    path, ["key", "rle", "height", "width", "iscrowd"]
+                ).to_pylist():
                     if not row["iscrowd"]:
-                        by_key.setdefault(row["key"], []).append((row["rle"], row["height"], row["width"]))
+                        by_key.setdefault(row["key"], []).append(
+                            (row["rle"], row["height"], row["width"])
+                        )
                 self._instances[benchmark] = by_key
             return self._instances[benchmark]
 
@@ -181,11 +197,15 @@ class ImageList:
 
 
 def _check_hashes(path: Path, rows: Any) -> None:
-    for key, pdq, tiles in zip(*(rows.column(c).to_pylist() for c in ("key", "pdq", "tiles")), strict=True):
+    for key, pdq, tiles in zip(
+        *(rows.column(c).to_pylist() for c in ("key", "pdq", "tiles")), strict=True
+    ):
         try:
             read_tiles(tiles)
         except ValueError as error:
-            raise UserError(str(error), file=path, key=key, cure="run the stage that writes the table again") from error
+            raise UserError(
+                str(error), file=path, key=key, cure="run the stage that writes the table again"
+            ) from error
         if len(pdq) != 32:
             raise UserError(
                 f"a PDQ hash has {len(pdq)} bytes instead of 32",

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from hqsam_datasets.overlap.store import ImageList
 
 
-def write_pairs(path: Path, pairs: list[Pair], train: ImageList, other: ImageList, excluded: set[str]) -> None:
+def write_pairs(
+    path: Path, pairs: list[Pair], train: ImageList, other: ImageList, excluded: set[str]
+) -> None:
     """Write the table, sorted by (scope, train_key, group, key).
 
-    Columns: `train_key`, `source`; `scope` (`eval`: against a benchmark, `train`: against another training image),
-    `group` (benchmark or source) and `key` of the other image; `kind`; `found_by` (`pixels|pdq|tiles|mask`),
-    `variant`, `hamming`, `tiles`; the evidence of `hqsam_datasets.overlap.verify.Evidence`; `affine`, six numbers
-    that take pixels (x, y, 1) of the training image to the other's; `excluded`.
+    Columns: `train_key`, `source`; `scope` (`eval`: against a benchmark, `train`: against another
+    training image),
+    `group` (benchmark or source) and `key` of the other image; `kind`; `found_by`
+    (`pixels|pdq|tiles|mask`),
+    `variant`, `hamming`, `tiles`; the evidence of `hqsam_datasets.overlap.verify.Evidence`;
+    `affine`, six numbers that take pixels (x, y, 1) of the training image to the other's;
+    `excluded`.
     """
     import pyarrow as pa
 
@@ -29,24 +34,45 @@ def write_pairs(path: Path, pairs: list[Pair], train: ImageList, other: ImageLis
     fields = [pa.field(name, kinds[kind], nullable=null) for name, kind, null in _COLUMNS]
     fields.append(pa.field("affine", pa.list_(pa.float64()), nullable=False))
     rows = [_row(pair, train, other if pair.scope == "eval" else train, excluded) for pair in pairs]
-    write_table(path, rows, schema=pa.schema(fields), sort_by=("scope", "train_key", "group", "key"))
+    write_table(
+        path, rows, schema=pa.schema(fields), sort_by=("scope", "train_key", "group", "key")
+    )
 
 
 _COLUMNS = (
     # column, type, nullable
-    ("train_key", "string", False), ("source", "string", False), ("scope", "string", False),
-    ("group", "string", False), ("key", "string", False), ("kind", "string", False),
-    ("found_by", "string", False), ("variant", "string", False), ("hamming", "int", True), ("tiles", "int", False),
-    ("ncc", "float", True), ("corners", "int", True), ("corner_fraction", "float", True),
-    ("matched_fraction", "float", True), ("matched_inside", "float", True), ("matched_outside", "float", True),
-    ("cover_train", "float", False), ("cover_other", "float", False), ("area_train", "float", False),
-    ("area_other", "float", False), ("outline", "float", True), ("colour", "float", True), ("excluded", "bool", False),
-)  # fmt: skip
+    ("train_key", "string", False),
+    ("source", "string", False),
+    ("scope", "string", False),
+    ("group", "string", False),
+    ("key", "string", False),
+    ("kind", "string", False),
+    ("found_by", "string", False),
+    ("variant", "string", False),
+    ("hamming", "int", True),
+    ("tiles", "int", False),
+    ("ncc", "float", True),
+    ("corners", "int", True),
+    ("corner_fraction", "float", True),
+    ("matched_fraction", "float", True),
+    ("matched_inside", "float", True),
+    ("matched_outside", "float", True),
+    ("cover_train", "float", False),
+    ("cover_other", "float", False),
+    ("area_train", "float", False),
+    ("area_other", "float", False),
+    ("outline", "float", True),
+    ("colour", "float", True),
+    ("excluded", "bool", False),
+)
 
 
 def _row(pair: Pair, train: ImageList, other: ImageList, excluded: set[str]) -> dict[str, Any]:
     evidence, candidate = pair.evidence, pair.candidate
-    shapes = [(int(side.height[row]), int(side.width[row])) for side, row in ((train, pair.train), (other, pair.other))]
+    shapes = [
+        (int(side.height[row]), int(side.width[row]))
+        for side, row in ((train, pair.train), (other, pair.other))
+    ]
     affine = pixel_affine(evidence, candidate.variant, shapes[0], shapes[1])
     return {
         "train_key": train.key[pair.train],

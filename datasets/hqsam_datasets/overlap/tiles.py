@@ -1,8 +1,9 @@
 """Candidate pairs that share a part of a picture: local features that agree on one geometry.
 
-Every local feature of a training image, in all eight dihedral variants, is looked up among those of all evaluation
-images (an inverted file over 128-bit descriptors); image pairs in which several matches agree on one scale and shift
-are candidates. Integers but for the geometry: the same result on any number of threads.
+Every local feature of a training image, in all eight dihedral variants, is looked up among those of
+all evaluation images (an inverted file over 128-bit descriptors); image pairs in which several
+matches agree on one scale and shift are candidates. Integers but for the geometry: the same result
+on any number of threads.
 """
 
 from __future__ import annotations
@@ -78,21 +79,27 @@ class TileTable:
         Rows and frames keep their numbers.
         """
         cut = slice(*np.searchsorted(self.image, [first, last]).tolist())
-        return TileTable(self.bits[cut], self.x[cut], self.y[cut], self.level[cut], self.image[cut], self.frame)
+        return TileTable(
+            self.bits[cut], self.x[cut], self.y[cut], self.level[cut], self.image[cut], self.frame
+        )
 
 
-def tile_candidates(train: TileTable, other: TileTable, *, min_tiles: int) -> Iterator[tuple[int, list[Candidate]]]:
+def tile_candidates(
+    train: TileTable, other: TileTable, *, min_tiles: int
+) -> Iterator[tuple[int, list[Candidate]]]:
     """Yield pairs of images of which at least `min_tiles` local features agree on one similarity (scale, shift, variant).
 
     Yields:
-        (training images done so far, candidates of the last batch), candidates sorted by (train, other), one per
-        pair.
+        (training images done so far, candidates of the last batch), candidates sorted by (train,
+        other), one per pair.
     """
     n_images = len(train.frame)
     if not len(other.image):
         yield n_images, []
         return
-    batches = [(first, min(first + _BATCH_IMAGES, n_images)) for first in range(0, n_images, _BATCH_IMAGES)]
+    batches = [
+        (first, min(first + _BATCH_IMAGES, n_images)) for first in range(0, n_images, _BATCH_IMAGES)
+    ]
     with faiss_threads(len(batches)) as pool:
         index = pool.submit(_feature_index, other.bits).result()
 
@@ -123,7 +130,8 @@ def _feature_index(bits: U8) -> Any:
 def _centroids(bits: U8, count: int, *, rounds: int = 3) -> U8:
     """Return majority-bit centroids of an evenly spaced subset; integers only, hence the same on every machine.
 
-    (The library's own training runs a float k-means: its rounding depends on the number of threads.)
+    (The library's own training runs a float k-means: its rounding depends on the number of
+    threads.)
     """
     sample = bits[np.linspace(0, len(bits) - 1, min(len(bits), 32 * count)).astype(np.int64)]
     centroids = sample[np.linspace(0, len(sample) - 1, count).astype(np.int64)].copy()
@@ -133,7 +141,9 @@ def _centroids(bits: U8, count: int, *, rounds: int = 3) -> U8:
         order = np.argsort(nearest, kind="stable")
         starts = np.searchsorted(nearest[order], np.arange(count))
         sizes = np.diff(np.append(starts, len(sample)))
-        sums = np.add.reduceat(unpacked[order].astype(np.int32), np.minimum(starts, len(sample) - 1), axis=0)
+        sums = np.add.reduceat(
+            unpacked[order].astype(np.int32), np.minimum(starts, len(sample) - 1), axis=0
+        )
         full = sizes > 0
         centroids[full] = np.packbits(2 * sums[full] > sizes[full, None], axis=1)
     return centroids
@@ -162,7 +172,9 @@ class _Matches:
         )
 
 
-def _batch_candidates(train: TileTable, other: TileTable, index: Any, min_tiles: int) -> list[Candidate]:
+def _batch_candidates(
+    train: TileTable, other: TileTable, index: Any, min_tiles: int
+) -> list[Candidate]:
     if not len(train.image):
         return []
     matches = _matches(train, other, index)
@@ -177,7 +189,9 @@ def _batch_candidates(train: TileTable, other: TileTable, index: Any, min_tiles:
         row, column = divmod(rest, len(other.frame))
         known = best.get((row, column))
         if known is None or tiles > known.tiles:
-            best[row, column] = Candidate(row, column, variant, "tiles", tiles=tiles, transform=(scale, scale, tx, ty))
+            best[row, column] = Candidate(
+                row, column, variant, "tiles", tiles=tiles, transform=(scale, scale, tx, ty)
+            )
     return [best[key] for key in sorted(best)]
 
 
@@ -186,21 +200,32 @@ def _matches(train: TileTable, other: TileTable, index: Any) -> _Matches:
     parts = []
     width, height = train.frame[train.image].T
     for variant, queries in enumerate(descriptor_variants(train.bits)):
-        distances, found = index.search(np.ascontiguousarray(queries), min(_NEIGHBOURS, index.ntotal))
+        distances, found = index.search(
+            np.ascontiguousarray(queries), min(_NEIGHBOURS, index.ntotal)
+        )
         query, rank = np.nonzero((distances <= _MAX_DISTANCE) & (found >= 0))
         to = found[query, rank]
         x, y = position_variants(train.x, train.y, width, height, variant)
         pair = (train.image[query] * len(other.frame) + other.image[to]) * 8 + variant
         scale = LEVEL_STEP ** (other.level[to] - train.level[query]).astype(np.float64)
         parts.append(_Matches(pair, x[query], y[query], other.x[to], other.y[to], scale))
-    joined = _Matches(*(np.concatenate([getattr(p, name) for p in parts]) for name in _Matches.__dataclass_fields__))
+    joined = _Matches(
+        *(
+            np.concatenate([getattr(p, name) for p in parts])
+            for name in _Matches.__dataclass_fields__
+        )
+    )
     return joined.take(np.argsort(joined.pair, kind="stable"))
 
 
-def _consistent(matches: _Matches, min_tiles: int) -> Iterator[tuple[int, int, tuple[float, float, float]]]:
+def _consistent(
+    matches: _Matches, min_tiles: int
+) -> Iterator[tuple[int, int, tuple[float, float, float]]]:
     """Yield image pairs with at least `min_tiles` distinct features on one geometry: (pair, count, transform)."""
     starts = np.flatnonzero(np.diff(matches.pair, prepend=-1))
-    for first, last in zip(starts.tolist(), np.append(starts[1:], len(matches.pair)).tolist(), strict=True):
+    for first, last in zip(
+        starts.tolist(), np.append(starts[1:], len(matches.pair)).tolist(), strict=True
+    ):
         group = matches.take(slice(first, last))
         fit = _geometry(group)
         if fit is None:
@@ -217,8 +242,9 @@ def _consistent(matches: _Matches, min_tiles: int) -> Iterator[tuple[int, int, t
 def _geometry(group: _Matches) -> tuple[tuple[float, float, float], NDArray[np.bool_]] | None:
     """Scale and shift that most matches of one image pair agree on, and which do; None without two that agree.
 
-    Every match is compared with every other: two agree if their difference vectors in the two images are parallel
-    and as long as the features' levels say. The match with most partners leads; least squares over its party.
+    Every match is compared with every other: two agree if their difference vectors in the two
+    images are parallel and as long as the features' levels say. The match with most partners leads;
+    least squares over its party.
     """
     dx, dy = group.x[:, None] - group.x, group.y[:, None] - group.y
     ex, ey = group.to_x[:, None] - group.to_x, group.to_y[:, None] - group.to_y
@@ -227,8 +253,15 @@ def _geometry(group: _Matches) -> tuple[tuple[float, float, float], NDArray[np.b
     stray = np.hypot(ex - scale * dx, ey - scale * dy)
     level_scale = np.sqrt(group.scale[:, None] * group.scale)
     ratio = scale / level_scale
-    alike = np.maximum(group.scale[:, None], group.scale) <= 1.3 * np.minimum(group.scale[:, None], group.scale)
-    agree = (length > _DISTINCT**2) & (ratio > 1 / _SCALE_TOLERANCE) & (ratio < _SCALE_TOLERANCE) & alike
+    alike = np.maximum(group.scale[:, None], group.scale) <= 1.3 * np.minimum(
+        group.scale[:, None], group.scale
+    )
+    agree = (
+        (length > _DISTINCT**2)
+        & (ratio > 1 / _SCALE_TOLERANCE)
+        & (ratio < _SCALE_TOLERANCE)
+        & alike
+    )
     agree &= stray <= _TOLERANCE * np.maximum(1.0, level_scale)
     partners = agree.sum(1)
     leader = int(np.argmax(partners))

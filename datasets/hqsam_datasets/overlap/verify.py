@@ -1,10 +1,11 @@
 """Proof of an overlap: align two pictures on their pixels and see where they agree.
 
-A candidate (`hqsam_datasets.overlap.candidates`) says: under this dihedral variant, roughly at this scale and shift, the
-two may show the same thing. Here the finer picture is warped into the frame of the coarser, corners are tracked, an
-affine map is fitted to the tracks with RANSAC, and the normalised cross-correlation (NCC) of every small window is
-taken. What counts is agreement of *corners* and textured windows: flat areas agree with everything and are neither
-for nor against; straight edges slide along each other and prove little.
+A candidate (`hqsam_datasets.overlap.candidates`) says: under this dihedral variant, roughly at this
+scale and shift, the two may show the same thing. Here the finer picture is warped into the frame of
+the coarser, corners are tracked, an affine map is fitted to the tracks with RANSAC, and the
+normalised cross-correlation (NCC) of every small window is taken. What counts is agreement of
+*corners* and textured windows: flat areas agree with everything and are neither for nor against;
+straight edges slide along each other and prove little.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ REGION_SIDE = 80
 """Longest side of the region that is kept for the gallery."""
 
 _WINDOW = 11  # pixels, side of an NCC window
-_TEXTURE = 3.0  # grey levels: a window with a lower standard deviation (after a slight blur) is flat
+_TEXTURE = (
+    3.0  # grey levels: a window with a lower standard deviation (after a slight blur) is flat
+)
 _AGREE = 0.75  # NCC of a window that shows the same
 _N_CORNERS = 300
 _MIN_COVER = 24 * 24  # pixels of a common frame that is worth a look
-_ROUNDS = ((100, 2, 3.0), (160, 1, 1.5))  # corners to track, pyramid levels above the first, tolerance in pixels
+_ROUNDS = (
+    (100, 2, 3.0),
+    (160, 1, 1.5),
+)  # corners to track, pyramid levels above the first, tolerance in pixels
 _STOP = (3, 12, 0.05)  # the tracker's criteria: at most 12 steps, or one below 0.05 pixels
 
 
@@ -59,7 +65,9 @@ class View:
         small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         small_mask = None
         if mask is not None:
-            small_mask = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
+            small_mask = (
+                cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
+            )
         return cls(np.asarray(small, np.uint8), small_mask)
 
 
@@ -72,18 +80,19 @@ class Evidence:
         corners: corners with agreeing windows; None if they were not counted (same pixels).
         corner_fraction: their share of all corners in the common frame.
         matched_fraction: agreeing share of the textured windows in the common frame.
-        matched_inside, matched_outside: the same over the pixels inside and outside the training foreground only; NaN
-            if
+        matched_inside, matched_outside: the same over the pixels inside and outside the training
+            foreground only; NaN if
             there is no texture.
         cover_train, cover_other: share of either frame that lies in the common frame.
         area_train, area_other: share of either frame's area with agreeing windows.
         area_inside: share of the training frame's area that agrees and is foreground.
-        affine: float64 [2, 3], from the variant of the training image to the other image, both in fractions of their
-            frame (0, 0 is the top left corner, 1, 1 the bottom right one).
-        region: bool [h, w], longest side at most `REGION_SIDE`: where the other picture agrees, stretched over its
-            frame.
-        outline, complexity, colour: of a comparison of outlines (`hqsam_datasets.overlap.shapes`): agreement (0: chance, 1:
-            all), complexity, and difference of the mean colours in grey levels; then `matched_inside` is the masks' IoU.
+        affine: float64 [2, 3], from the variant of the training image to the other image, both in
+            fractions of their frame (0, 0 is the top left corner, 1, 1 the bottom right one).
+        region: bool [h, w], longest side at most `REGION_SIDE`: where the other picture agrees,
+            stretched over its frame.
+        outline, complexity, colour: of a comparison of outlines (`hqsam_datasets.overlap.shapes`):
+            agreement (0: chance, 1: all), complexity, and difference of the mean colours in grey
+            levels; then `matched_inside` is the masks' IoU.
     """
 
     ncc: float
@@ -107,13 +116,25 @@ class Evidence:
     def of_exact(cls) -> Evidence:
         """Return the evidence of two pictures with the same pixels."""
         return cls(
-            ncc=1.0, corners=None, corner_fraction=1.0, matched_fraction=1.0, matched_inside=1.0, matched_outside=1.0,
-            cover_train=1.0, cover_other=1.0, area_train=1.0, area_other=1.0, area_inside=1.0,
-            affine=np.array([[1.0, 0, 0], [0, 1, 0]]), region=np.ones((1, 1), np.bool_),
-        )  # fmt: skip
+            ncc=1.0,
+            corners=None,
+            corner_fraction=1.0,
+            matched_fraction=1.0,
+            matched_inside=1.0,
+            matched_outside=1.0,
+            cover_train=1.0,
+            cover_other=1.0,
+            area_train=1.0,
+            area_other=1.0,
+            area_inside=1.0,
+            affine=np.array([[1.0, 0, 0], [0, 1, 0]]),
+            region=np.ones((1, 1), np.bool_),
+        )
 
 
-def pixel_affine(evidence: Evidence, variant: int, shape: tuple[int, ...], to_shape: tuple[int, ...]) -> F64:
+def pixel_affine(
+    evidence: Evidence, variant: int, shape: tuple[int, ...], to_shape: tuple[int, ...]
+) -> F64:
     """Return the affine map [2, 3] from pixels (x, y) of the training image's file to pixels of the other image.
 
     Args:
@@ -129,7 +150,12 @@ def pixel_affine(evidence: Evidence, variant: int, shape: tuple[int, ...], to_sh
         turn = np.array([[-1.0, 0, 1], [0, 1, 0], [0, 0, 1]]) @ turn
     if variant & 2:
         turn = np.array([[1.0, 0, 0], [0, -1, 1], [0, 0, 1]]) @ turn
-    chain = np.linalg.inv(_to_unit(to_shape)) @ np.vstack([evidence.affine, [0, 0, 1]]) @ turn @ _to_unit(shape)
+    chain = (
+        np.linalg.inv(_to_unit(to_shape))
+        @ np.vstack([evidence.affine, [0, 0, 1]])
+        @ turn
+        @ _to_unit(shape)
+    )
     return np.asarray(chain[:2], np.float64)
 
 
@@ -142,8 +168,8 @@ def _to_unit(shape: tuple[int, ...]) -> F64:
 def judge(evidence: Evidence, *, same_hash: bool = False) -> Kind | None:
     """Return the kind of overlap that the evidence proves, or None.
 
-    The limits lie in the gap between planted overlaps and unrelated pairs that perf/data/overlap_recall.py
-    measures.
+    The limits lie in the gap between planted overlaps and unrelated pairs that
+    perf/data/overlap_recall.py measures.
 
     Args:
         evidence: what `compare` found.
@@ -160,7 +186,9 @@ def judge(evidence: Evidence, *, same_hash: bool = False) -> Kind | None:
     whole = framed and e.matched_fraction >= 0.6 and max(e.area_train, e.area_other) >= 0.04
     certain = many or (e.ncc >= 0.88 and e.corners >= 14)
     outside = certain and e.matched_outside >= 0.45 and e.corner_fraction >= 0.2
-    outside = outside or (e.ncc >= 0.97 and e.corners >= 30 and e.matched_outside >= 0.2 and e.corner_fraction >= 0.2)
+    outside = outside or (
+        e.ncc >= 0.97 and e.corners >= 30 and e.matched_outside >= 0.2 and e.corner_fraction >= 0.2
+    )
     outside = outside and min(e.area_train, e.area_other) >= 0.06
     inside = certain and e.matched_inside >= 0.7
     inside = (inside or (e.corners >= 20 and e.matched_inside >= 0.9)) and e.area_inside >= 0.008
@@ -170,7 +198,11 @@ def judge(evidence: Evidence, *, same_hash: bool = False) -> Kind | None:
     only_inside = e.matched_outside < 0.5 * e.matched_inside or not (whole or outside)
     if only_inside and not (same_hash and framed):
         return "foreground"
-    if e.matched_inside < 0.5 * e.matched_outside or not framed or not (whole or e.matched_inside >= 0):
+    if (
+        e.matched_inside < 0.5 * e.matched_outside
+        or not framed
+        or not (whole or e.matched_inside >= 0)
+    ):
         return "background"
     return "near" if min(e.cover_train, e.cover_other) >= 0.85 else "crop"
 
@@ -214,10 +246,16 @@ def _warp(image: U8, affine: F64, shape: tuple[int, ...]) -> tuple[U8, Mask]:
     """Return the image in the target frame, and where it covers it; shrinking blurs first."""
     scale = _scale(affine)
     if scale < 0.8:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.45 * float(np.sqrt(1 / scale**2 - 1))), np.uint8)
+        image = np.asarray(
+            cv2.GaussianBlur(image, (0, 0), 0.45 * float(np.sqrt(1 / scale**2 - 1))), np.uint8
+        )
     size = (shape[1], shape[0])
-    warped = cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    cover = cv2.warpAffine(np.full(image.shape, 255, np.uint8), affine, size, flags=cv2.INTER_NEAREST)
+    warped = cv2.warpAffine(
+        image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    cover = cv2.warpAffine(
+        np.full(image.shape, 255, np.uint8), affine, size, flags=cv2.INTER_NEAREST
+    )
     return np.asarray(warped, np.uint8), cover > 0
 
 
@@ -245,11 +283,15 @@ def _refine(source: U8, target: U8, affine: F64) -> F64 | None:
         correction = _track(warped, normal_target, cover, count, levels, tolerance)
         if correction is None:
             return affine
-        affine = np.asarray((np.vstack([correction, [0, 0, 1]]) @ np.vstack([affine, [0, 0, 1]]))[:2], np.float64)
+        affine = np.asarray(
+            (np.vstack([correction, [0, 0, 1]]) @ np.vstack([affine, [0, 0, 1]]))[:2], np.float64
+        )
     return affine
 
 
-def _track(warped: U8, target: U8, cover: Mask, count: int, levels: int, tolerance: float) -> F64 | None:
+def _track(
+    warped: U8, target: U8, cover: Mask, count: int, levels: int, tolerance: float
+) -> F64 | None:
     """Return the affine correction from the warped picture to the target.
 
     None if too few corners can be tracked.
@@ -258,12 +300,20 @@ def _track(warped: U8, target: U8, cover: Mask, count: int, levels: int, toleran
     if points is None or len(points) < 4:
         return None
     found, status, _ = cv2.calcOpticalFlowPyrLK(
-        target, warped, points, np.zeros_like(points), winSize=(13, 13), maxLevel=levels, criteria=_STOP
+        target,
+        warped,
+        points,
+        np.zeros_like(points),
+        winSize=(13, 13),
+        maxLevel=levels,
+        criteria=_STOP,
     )
     good = status.ravel() > 0
     if good.sum() < 4:
         return None
-    fit, inliers = cv2.estimateAffine2D(found[good], points[good], ransacReprojThreshold=tolerance, maxIters=500)
+    fit, inliers = cv2.estimateAffine2D(
+        found[good], points[good], ransacReprojThreshold=tolerance, maxIters=500
+    )
     if fit is None or inliers.sum() < 4 or not _is_gentle(fit):
         return None
     return np.asarray(fit, np.float64)
@@ -302,7 +352,9 @@ def _windows(first: U8, second: U8, where: Mask) -> _Windows:
     weight = where.astype(np.float32)
     share = cv2.blur(weight, size)
     norm = 1 / np.maximum(share, 1e-3)
-    a, b = (cv2.GaussianBlur(image.astype(np.float32) - 128, (0, 0), 0.9) for image in (first, second))
+    a, b = (
+        cv2.GaussianBlur(image.astype(np.float32) - 128, (0, 0), 0.9) for image in (first, second)
+    )
     mean_a, mean_b = cv2.blur(a * weight, size) * norm, cv2.blur(b * weight, size) * norm
     var_a = np.maximum(cv2.blur(a * a * weight, size) * norm - mean_a * mean_a, 0)
     var_b = np.maximum(cv2.blur(b * b * weight, size) * norm - mean_b * mean_b, 0)
@@ -321,7 +373,9 @@ class _Areas:
     other: float
 
 
-def _evidence(turned: View, other: View, source: View, target: View, affine: F64, swap: bool) -> Evidence | None:
+def _evidence(
+    turned: View, other: View, source: View, target: View, affine: F64, swap: bool
+) -> Evidence | None:
     warped, cover = _warp(source.grey, affine, target.grey.shape)
     cover = np.asarray(cv2.erode(cover.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
     if cover.sum() < _MIN_COVER:
@@ -329,7 +383,8 @@ def _evidence(turned: View, other: View, source: View, target: View, affine: F64
     forward = _inverse(affine) if swap else affine
     shrink = _scale(affine) ** 2
     areas = _Areas(
-        train=(1.0 if swap else 1 / shrink) / turned.grey.size, other=(1 / shrink if swap else 1.0) / other.grey.size
+        train=(1.0 if swap else 1 / shrink) / turned.grey.size,
+        other=(1 / shrink if swap else 1.0) / other.grey.size,
     )
     whole = _windows(warped, target.grey, cover)
     inside = _foreground(turned, target.grey.shape, None if swap else affine)
@@ -378,7 +433,9 @@ def _foreground(turned: View, shape: tuple[int, ...], affine: F64 | None) -> Mas
         return np.zeros(shape[:2], np.bool_)
     if affine is None:
         return turned.mask
-    moved = cv2.warpAffine(turned.mask.astype(np.uint8), affine, (shape[1], shape[0]), flags=cv2.INTER_NEAREST)
+    moved = cv2.warpAffine(
+        turned.mask.astype(np.uint8), affine, (shape[1], shape[0]), flags=cv2.INTER_NEAREST
+    )
     return np.asarray(moved > 0)
 
 
@@ -387,7 +444,9 @@ def _corners(target: U8, warped: U8, cover: Mask, agree: Mask) -> tuple[int, int
     agreeing = total = 0
     where = cover.astype(np.uint8)
     for image in (target, warped):
-        points = cv2.goodFeaturesToTrack(cv2.GaussianBlur(image, (3, 3), 0), _N_CORNERS, 0.02, 6, mask=where)
+        points = cv2.goodFeaturesToTrack(
+            cv2.GaussianBlur(image, (3, 3), 0), _N_CORNERS, 0.02, 6, mask=where
+        )
         if points is not None:
             x, y = np.rint(points[:, 0]).astype(np.int64).T
             agreeing += int(agree[y, x].sum())

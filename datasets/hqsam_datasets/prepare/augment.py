@@ -1,12 +1,13 @@
 """The plan of augmented views and their prompts, written as shards that join the image shards by key and order.
 
-A view is a flip, a large-scale jitter (resize the long side to s x image_size, s uniform in `scale`; crop; pad right
-and bottom), as in the official loader. The plan holds numbers only; `apply_view` rebuilds the pixels. All draws of a
-view come from one generator seeded by (key, view, seed), so no view depends on another, on order or on workers.
+A view is a flip, a large-scale jitter (resize the long side to s x image_size, s uniform in
+`scale`; crop; pad right and bottom), as in the official loader. The plan holds numbers only;
+`apply_view` rebuilds the pixels. All draws of a view come from one generator seeded by (key, view,
+seed), so no view depends on another, on order or on workers.
 
-Crops that show fewer than `min_foreground` pixels of the object are drawn again, at most `max_redraws` times; then the
-whole picture is taken. Which prompts are drawn is the option `prompts`; how, and for which views, each kind's file says
-(`hqsam_datasets/prompts/`).
+Crops that show fewer than `min_foreground` pixels of the object are drawn again, at most
+`max_redraws` times; then the whole picture is taken. Which prompts are drawn is the option
+`prompts`; how, and for which views, each kind's file says (`hqsam_datasets/prompts/`).
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class AugmentOptions(BaseModel):
 
     Attributes:
         views: augmented views per sample.
-        prompts: kinds of prompts, files of `hqsam_datasets/prompts`: each view gets all of them, and is trained with one.
+        prompts: kinds of prompts, files of `hqsam_datasets/prompts`: each view gets all of them,
+            and is trained with one.
         image_size: side of a view in pixels: the network's input size.
         mask_input_size: side of the mask prompt in pixels.
         points: points of the point prompt.
@@ -86,7 +88,9 @@ class AugmentOptions(BaseModel):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         unknown = sorted(set(value) - set(prompts.names()))
         if unknown or not value or len(set(value)) < len(value):
-            problem = f"there is no kind {unknown[0]}" if unknown else "name at least one kind, each once"
+            problem = (
+                f"there is no kind {unknown[0]}" if unknown else "name at least one kind, each once"
+            )
             raise ValueError(f"prompts: {problem}; the kinds are {', '.join(prompts.names())}")
         return value
 
@@ -133,7 +137,8 @@ def jitter_of(
 ) -> Jitter:
     """The jitter for a factor `scale`; crop offsets are given as (y, x), or drawn, y first.
 
-    Rounding is to the nearest even number at halves. Source: SysCV/sam-hq, train/utils/dataloader.py,
+    Rounding is to the nearest even number at halves. Source: SysCV/sam-hq,
+    train/utils/dataloader.py,
     `LargeScaleJitter`.
     """
     side = round(image_size * scale)
@@ -155,7 +160,9 @@ def jitter_of(
     )
 
 
-def render(values: NDArray[np.uint8], *, flip: bool, jitter: Jitter, image_size: int, pad: int) -> NDArray[np.float32]:
+def render(
+    values: NDArray[np.uint8], *, flip: bool, jitter: Jitter, image_size: int, pad: int
+) -> NDArray[np.float32]:
     """Flip, resize, crop and pad [H, W] or [H, W, C] values; float32 [image_size, image_size(, C)]."""
     if flip:
         values = values[:, ::-1]
@@ -168,7 +175,11 @@ def render(values: NDArray[np.uint8], *, flip: bool, jitter: Jitter, image_size:
 
 
 def apply_view(
-    *, image: NDArray[np.uint8], mask: NDArray[np.uint8], view: Mapping[str, Any], image_size: int | None = None
+    *,
+    image: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    view: Mapping[str, Any],
+    image_size: int | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Rebuild a view from its plan.
 
@@ -179,8 +190,9 @@ def apply_view(
         image_size: side of the view; by default the plan's own.
 
     Returns:
-        The image, uint8 [S, S, 3], truncated to whole numbers as the official code does; and the soft mask, uint8
-        [S, S], rounded to the nearest such that exactly the pixels above 128 before rounding are above 128 after it.
+        The image, uint8 [S, S, 3], truncated to whole numbers as the official code does; and the
+        soft mask, uint8 [S, S], rounded to the nearest such that exactly the pixels above 128
+        before rounding are above 128 after it.
     """
     size = int(view["image_size"]) if image_size is None else image_size
     flip, jitter = bool(view["flip"]), view["jitter"]
@@ -190,7 +202,9 @@ def apply_view(
     return whole, render_mask(mask, flip=flip, jitter=jitter, image_size=size)
 
 
-def render_mask(mask: NDArray[np.uint8], *, flip: bool, jitter: Jitter, image_size: int) -> NDArray[np.uint8]:
+def render_mask(
+    mask: NDArray[np.uint8], *, flip: bool, jitter: Jitter, image_size: int
+) -> NDArray[np.uint8]:
     """The mask of a view; see `apply_view`."""
     values = render(mask, flip=flip, jitter=jitter, image_size=image_size, pad=0)
     rounded = np.rint(values)
@@ -211,7 +225,8 @@ def plan_view(
         options: sizes and bounds.
 
     Returns:
-        The plan's entry, a `ViewPlan` with what the kinds of prompts add, and their pictures by name.
+        The plan's entry, a `ViewPlan` with what the kinds of prompts add, and their pictures by
+        name.
 
     Raises:
         UserError: none of the kinds gives a prompt for this view.
@@ -227,12 +242,16 @@ def plan_view(
         place=partial(_projected_box, masks[instance], flip, jitter),
     )
     # Kinds share the view's generator: their turns fix the order, whatever the order of the option.
-    kinds = sorted((prompts.load(name) for name in options.prompts), key=lambda kind: (kind.turn, kind.name))
+    kinds = sorted(
+        (prompts.load(name) for name in options.prompts), key=lambda kind: (kind.turn, kind.name)
+    )
     drawn = {kind.name: kind.plan(target, rng=rng, options=options) for kind in kinds}
     offered = [name for name in options.prompts if drawn[name].offered]
     if not offered:
         cure = "name a kind in augment.prompts that every view has: box"
-        raise UserError(f"view {view} has none of the prompts {', '.join(drawn)}", key=key, cure=cure)
+        raise UserError(
+            f"view {view} has none of the prompts {', '.join(drawn)}", key=key, cure=cure
+        )
     plan = ViewPlan(
         view=view,
         seed=number,
@@ -265,24 +284,43 @@ def _draw_crop(
     for redraws in range(options.max_redraws + 1):
         scale = low + (high - low) * float(rng.random())
         jitter = jitter_of(
-            height=height, width=width, image_size=options.image_size, scale=scale, offsets=None, rng=rng
+            height=height,
+            width=width,
+            image_size=options.image_size,
+            scale=scale,
+            offsets=None,
+            rng=rng,
         )
         shown = render_mask(mask, flip=flip, jitter=jitter, image_size=options.image_size)
         if np.count_nonzero(shown > images.FOREGROUND) >= options.min_foreground:
             return jitter, shown, redraws
-    whole = jitter_of(height=height, width=width, image_size=options.image_size, scale=1.0, offsets=(0, 0), rng=None)
+    whole = jitter_of(
+        height=height,
+        width=width,
+        image_size=options.image_size,
+        scale=1.0,
+        offsets=(0, 0),
+        rng=None,
+    )
     shown = render_mask(mask, flip=flip, jitter=whole, image_size=options.image_size)
     return whole, shown, options.max_redraws + 1
 
 
-def _projected_box(mask: NDArray[np.uint8], flip: bool, jitter: Jitter) -> tuple[int, int, int, int]:
+def _projected_box(
+    mask: NDArray[np.uint8], flip: bool, jitter: Jitter
+) -> tuple[int, int, int, int]:
     height, width = mask.shape
     box = mask_box(mask[:, ::-1] if flip else mask) or (0, 0, width - 1, height - 1)
     scale_x, scale_y = jitter["width"] / width, jitter["height"] / height
     x0, x1 = (int(x * scale_x) - jitter["crop_x"] for x in (box[0], box[2]))
     y0, y1 = (int(y * scale_y) - jitter["crop_y"] for y in (box[1], box[3]))
     limit_x, limit_y = jitter["crop_w"] - 1, jitter["crop_h"] - 1
-    return max(0, min(x0, limit_x)), max(0, min(y0, limit_y)), max(0, min(x1, limit_x)), max(0, min(y1, limit_y))
+    return (
+        max(0, min(x0, limit_x)),
+        max(0, min(y0, limit_y)),
+        max(0, min(x1, limit_x)),
+        max(0, min(y1, limit_y)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +343,13 @@ class _Done:
 
 
 def write_prompts(
-    *, shards: Path, out: Path, options: AugmentOptions, seed: int, progress: Progress, workers: int | None = None
+    *,
+    shards: Path,
+    out: Path,
+    options: AugmentOptions,
+    seed: int,
+    progress: Progress,
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Write `data/prompts/`: one prompt shard per training shard, same keys, same order (see docs/formats.md).
 
@@ -318,23 +362,34 @@ def write_prompts(
         workers: processes; None: as many as pay off. It changes no byte.
 
     Returns:
-        The content of `index.json`. Beside the shards it counts views per prompt (`prompts`), crops drawn again
-        (`redraws`), views that fell back to the whole picture (`fallbacks`) and views without any foreground left
-        (`empty`).
+        The content of `index.json`. Beside the shards it counts views per prompt (`prompts`), crops
+        drawn again (`redraws`), views that fell back to the whole picture (`fallbacks`) and views
+        without any foreground left (`empty`).
 
     Raises:
         UserError: if the shards are missing or damaged.
     """
     index = read_index(shards)
-    workers = workers or worker_count(index["n_samples"] * options.views, worth=_VIEWS_WORTH_A_PROCESS)
+    workers = workers or worker_count(
+        index["n_samples"] * options.views, worth=_VIEWS_WORTH_A_PROCESS
+    )
     counts: Counter[str] = Counter()
     records = []
     with atomic_folder(out) as folder:
-        tasks = [_Task(shards / s["name"], folder, n, options, seed) for n, s in enumerate(index["shards"])]
-        for shard, done in zip(index["shards"], ordered_map(_write_shard, tasks, workers=workers), strict=True):
+        tasks = [
+            _Task(shards / s["name"], folder, n, options, seed)
+            for n, s in enumerate(index["shards"])
+        ]
+        for shard, done in zip(
+            index["shards"], ordered_map(_write_shard, tasks, workers=workers), strict=True
+        ):
             if done.shard["keys"] != shard["keys"]:
                 cure = "run the shard stage again"
-                raise UserError("the shard does not hold the keys of its index", file=shards / shard["name"], cure=cure)
+                raise UserError(
+                    "the shard does not hold the keys of its index",
+                    file=shards / shard["name"],
+                    cure=cure,
+                )
             records.append(done.shard)
             counts += done.counts
             progress(counts["samples"], index["n_samples"], "samples with prompts")
@@ -346,7 +401,9 @@ def write_prompts(
 def _index(
     records: list[dict[str, object]], counts: Counter[str], options: AugmentOptions, seed: int
 ) -> dict[str, Any]:
-    digest = hashlib.sha256("\n".join(str(record["sha256"]) for record in records).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\n".join(str(record["sha256"]) for record in records).encode()
+    ).hexdigest()
     return {
         "version": VERSION,
         "n_samples": counts["samples"],
@@ -366,26 +423,34 @@ def _index(
 def _write_shard(task: _Task) -> _Done:
     cv2.setNumThreads(1)
     done = _Done()
-    with ShardWriter(task.folder, prefix="prompts", samples_per_shard=1 << 40, first_shard=task.number) as writer:
+    with ShardWriter(
+        task.folder, prefix="prompts", samples_per_shard=1 << 40, first_shard=task.number
+    ) as writer:
         for key, files in iterate_samples(task.shard):
             writer.add(key, _plan_sample(task, key, files, done.counts))
     done.shard = writer.shards[0].as_json()
     return done
 
 
-def _plan_sample(task: _Task, key: str, files: Mapping[str, bytes], counts: Counter[str]) -> dict[str, bytes]:
+def _plan_sample(
+    task: _Task, key: str, files: Mapping[str, bytes], counts: Counter[str]
+) -> dict[str, bytes]:
     try:
         n_instances = len(json.loads(files["json"])["instances"])
         masks = [images.decode_mask(files[mask_extension(i)]).mask for i in range(n_instances)]
     except (KeyError, ValueError) as error:
         cure = "run the shard stage again"
-        raise UserError(f"the sample is damaged: {error}", file=task.shard, key=key, cure=cure) from error
+        raise UserError(
+            f"the sample is damaged: {error}", file=task.shard, key=key, cure=cure
+        ) from error
     members: dict[str, bytes] = {}
     plans = []
     for view in range(task.options.views):
         plan, pictures = plan_view(masks, key=key, view=view, seed=task.seed, options=task.options)
         plans.append(plan)
-        members |= {f"{name}{view}.png": images.encode_png(picture) for name, picture in pictures.items()}
+        members |= {
+            f"{name}{view}.png": images.encode_png(picture) for name, picture in pictures.items()
+        }
         counts[plan["prompt"]] += 1
         counts["redraws"] += plan["redraws"]
         counts["fallbacks"] += plan["redraws"] > task.options.max_redraws

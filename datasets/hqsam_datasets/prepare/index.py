@@ -1,6 +1,7 @@
 """The index stage: an evaluation set's images, ground truth and prompts in one schema (docs/formats.md).
 
-Images pass one at a time and rows become Arrow columns in batches, so that memory stays small for LVIS too.
+Images pass one at a time and rows become Arrow columns in batches, so that memory stays small for
+LVIS too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from hqsam_base.errors import UserError
 from hqsam_base.processes import ordered_map, worker_count
 from hqsam_base.progress import Progress
 from hqsam_datasets import benchmarks
-from hqsam_datasets.benchmarks.base import Benchmark, BenchmarkOptions, Content, Item, Kind, Prompt, Truth
+from hqsam_datasets.benchmarks.base import (
+    Benchmark,
+    BenchmarkOptions,
+    Content,
+    Item,
+    Kind,
+    Prompt,
+    Truth,
+)
 from hqsam_datasets.fetch.extract import NotHadError, missing_files
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import ImageError, decode_image, encode_png, probe
@@ -63,20 +72,23 @@ def index(
         root: The extracted archive.
         out: Folder to write, replaced as a whole.
         options: ``benchmarks.<name>.index``.
-        seed: Of prompts that are drawn from the ground truth (``gt_<kind>``); the adapters' own are not drawn.
+        seed: Of prompts that are drawn from the ground truth (``gt_<kind>``); the adapters' own are
+            not drawn.
         progress: told how far the work is.
         kind: Name of the adapter; None: that of the section.
-        workers: Processes that decode and hash; None: as many as pay off (`parallel.worker_count`). Changes no byte.
+        workers: Processes that decode and hash; None: as many as pay off (`parallel.worker_count`).
+            Changes no byte.
 
     Returns:
         What ``index.json`` holds.
 
     Raises:
-        UserError: the layout is wrong, an image does not match its ground truth, a key or id occurs twice, a prompt
-            set is empty, or the count is not the expected one. Nothing is written then.
+        UserError: the layout is wrong, an image does not match its ground truth, a key or id occurs
+            twice, a prompt set is empty, or the count is not the expected one. Nothing is written
+            then.
 
-    What depends on optional files that are unavailable is left out, and `index.json` says so under "missing": prompt
-    sets, or, where images or ground truth need those files, everything.
+    What depends on optional files that are unavailable is left out, and `index.json` says so under
+    "missing": prompt sets, or, where images or ground truth need those files, everything.
     """
     adapter = benchmarks.of_section(benchmark, kind or benchmark, options)
     try:
@@ -115,7 +127,9 @@ def _index(
     with atomic.atomic_folder(out) as folder:
         n_workers = worker_count(content.n_images, worth=_WORTH) if workers is None else workers
         loaded = _loaded(_in_order(content.items), n_workers)
-        tables = _write_images(loaded, folder, options, seed, lambda done: progress(done, content.n_images, benchmark))
+        tables = _write_images(
+            loaded, folder, options, seed, lambda done: progress(done, content.n_images, benchmark)
+        )
         if not isinstance(adapter, _Nothing):
             _check_count(tables["images"].n_rows, options, benchmark)
         for name, rows in tables.items():
@@ -135,7 +149,9 @@ def _write_truth(path: Path, truth: Row, benchmark: str) -> None:
         json_stream.write_packed(path, truth)
     except ValueError as error:
         problem = f"the annotation file holds what JSON does not have: {error}"
-        raise UserError(problem, key=f"benchmarks.{benchmark}", cure="fetch the archive again") from error
+        raise UserError(
+            problem, key=f"benchmarks.{benchmark}", cure="fetch the archive again"
+        ) from error
 
 
 class _Rows:
@@ -162,7 +178,9 @@ class _Rows:
         self._flush()
         table = pa.concat_tables(self._chunks)
         self._check_unique(table, path)
-        manifest.write_table(path, table, schema=manifest.schema(self._name), sort_by=_SORT_BY[self._name])
+        manifest.write_table(
+            path, table, schema=manifest.schema(self._name), sort_by=_SORT_BY[self._name]
+        )
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -198,7 +216,9 @@ def _write_images(
     )
     size = options.images_per_shard
     drawn = {name: kind for name in options.prompt_sets if (kind := drawn_kind(name)) is not None}
-    with ShardWriter(folder, prefix="images", samples_per_shard=size, max_bytes=_SHARD_BYTES) as writer:
+    with ShardWriter(
+        folder, prefix="images", samples_per_shard=size, max_bytes=_SHARD_BYTES
+    ) as writer:
         for done, (item, image) in enumerate(loaded, start=1):
             shard = writer.add(item.key, {image.extension: image.data})
             images.add(_image_row(item, f"{item.key}.{image.extension}", shard, image.hashes))
@@ -219,7 +239,11 @@ def _in_order(items: Iterator[Item]) -> Iterator[Item]:
     last = ""
     for item in items:
         if item.key <= last:
-            problem = "two images give the same key" if item.key == last else f"the key comes after {last}"
+            problem = (
+                "two images give the same key"
+                if item.key == last
+                else f"the key comes after {last}"
+            )
             raise UserError(problem, file=item.path, key=item.key, cure="rename one of the files")
         last = item.key
         yield item
@@ -260,8 +284,9 @@ def _loaded(items: Iterator[Item], workers: int) -> Iterator[tuple[Item, _Image]
 def _load(job: _Job) -> _Image:
     """Read, decode and hash one image.
 
-    The published bytes are kept, except for a turned photograph whose ground truth was drawn on the unturned pixels: it
-    is stored as PNG without the tag, so that every later reader gets what the ground truth shows.
+    The published bytes are kept, except for a turned photograph whose ground truth was drawn on the
+    unturned pixels: it is stored as PNG without the tag, so that every later reader gets what the
+    ground truth shows.
     """
     try:
         data = job.path.read_bytes()
@@ -276,11 +301,15 @@ def _load(job: _Job) -> _Image:
         cure = error.cure or "fetch the archive again, or mend the file"
         cure += "; of own data, list it under index.skip"
         raise UserError(
-            f"the image cannot be used: {error.reason}: {error.detail}", file=job.path, key=job.key, cure=cure
+            f"the image cannot be used: {error.reason}: {error.detail}",
+            file=job.path,
+            key=job.key,
+            cure=cure,
         ) from error
     if pixels.shape[:2] != (job.height, job.width):
         raise UserError(
-            f"the image is {pixels.shape[1]}x{pixels.shape[0]}, its ground truth {job.width}x{job.height}",
+            f"the image is {pixels.shape[1]}x{pixels.shape[0]}, its ground truth "
+            f"{job.width}x{job.height}",
             file=job.path,
             key=job.key,
             cure="fetch the archive again; evaluation skips nothing",
@@ -290,44 +319,81 @@ def _load(job: _Job) -> _Image:
 
 def _image_row(item: Item, member: str, shard: str, hashes: ImageHashes) -> Row:
     return {
-        "key": item.key, "member": member, "shard": shard, "height": item.height, "width": item.width,
-        "image_id": item.image_id, "video": item.video, "video_id": item.video_id, "frame": item.frame,
-        "pixel_digest": hashes.pixel_digest, "pdq": hashes.pdq, "pdq_quality": hashes.pdq_quality,
+        "key": item.key,
+        "member": member,
+        "shard": shard,
+        "height": item.height,
+        "width": item.width,
+        "image_id": item.image_id,
+        "video": item.video,
+        "video_id": item.video_id,
+        "frame": item.frame,
+        "pixel_digest": hashes.pixel_digest,
+        "pdq": hashes.pdq,
+        "pdq_quality": hashes.pdq_quality,
         "tiles": hashes.tiles,
-    }  # fmt: skip
+    }
 
 
 def _instance_row(item: Item, truth: Truth) -> Row:
     return {
-        "instance_id": truth.instance_id, "key": item.key, "image_id": item.image_id, "category_id": truth.category_id,
-        "track_id": truth.track_id, "iscrowd": int(truth.iscrowd), "area": truth.area, "rle": truth.rle,
-        "height": item.height, "width": item.width,
-    }  # fmt: skip
+        "instance_id": truth.instance_id,
+        "key": item.key,
+        "image_id": item.image_id,
+        "category_id": truth.category_id,
+        "track_id": truth.track_id,
+        "iscrowd": int(truth.iscrowd),
+        "area": truth.area,
+        "rle": truth.rle,
+        "height": item.height,
+        "width": item.width,
+    }
 
 
 def _drawn_rows(item: Item, prompt_set: str, kind: PromptKind, seed: int) -> Iterator[Row]:
     """Prompts that are drawn from the masks of an image, each from (seed, set, instance) alone; crowds get none."""
     for truth in (truth for truth in item.truths if not truth.iscrowd):
-        number = hashlib.sha256(f"{seed}/{prompt_set}/{item.key}/{truth.instance_id}".encode()).digest()[:8]
+        number = hashlib.sha256(
+            f"{seed}/{prompt_set}/{item.key}/{truth.instance_id}".encode()
+        ).digest()[:8]
         mask = rle.decode(truth.rle, height=item.height, width=item.width)
         found = kind.of_mask(mask, rng=np.random.default_rng(int.from_bytes(number)))
         if found is not None:
             yield {
-                "prompt_id": f"{truth.instance_id}-{prompt_set}", "key": item.key, "prompt_set": prompt_set,
-                **kind.columns(found), "height": item.height, "width": item.width, "score": None,
-                "category_id": truth.category_id, "track_id": truth.track_id, "instance_id": truth.instance_id,
-            }  # fmt: skip
+                "prompt_id": f"{truth.instance_id}-{prompt_set}",
+                "key": item.key,
+                "prompt_set": prompt_set,
+                **kind.columns(found),
+                "height": item.height,
+                "width": item.width,
+                "score": None,
+                "category_id": truth.category_id,
+                "track_id": truth.track_id,
+                "instance_id": truth.instance_id,
+            }
 
 
 def _prompt_row(item: Item, prompt: Prompt) -> Row:
     x0, y0, x1, y1 = prompt.box if prompt.box is not None else (None, None, None, None)
     return {
-        "prompt_id": prompt.prompt_id, "key": item.key, "prompt_set": prompt.prompt_set,
-        "kind": "box" if prompt.box is not None else "mask", "x0": x0, "y0": y0, "x1": x1, "y1": y1,
-        "points": None, "labels": None, "rle": prompt.rle, "height": item.height, "width": item.width,
-        "score": prompt.score, "category_id": prompt.category_id, "track_id": prompt.track_id,
+        "prompt_id": prompt.prompt_id,
+        "key": item.key,
+        "prompt_set": prompt.prompt_set,
+        "kind": "box" if prompt.box is not None else "mask",
+        "x0": x0,
+        "y0": y0,
+        "x1": x1,
+        "y1": y1,
+        "points": None,
+        "labels": None,
+        "rle": prompt.rle,
+        "height": item.height,
+        "width": item.width,
+        "score": prompt.score,
+        "category_id": prompt.category_id,
+        "track_id": prompt.track_id,
         "instance_id": prompt.instance_id,
-    }  # fmt: skip
+    }
 
 
 def _check_count(n_images: int, options: BenchmarkOptions, name: str) -> None:
@@ -380,5 +446,7 @@ def _digest(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         with path.open("rb") as file:
-            total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            total.update(
+                f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
     return total.hexdigest()

@@ -2,18 +2,21 @@
 
 Rules, beyond those of `hqsam_datasets.formats.images`:
 
-- JPEG and PNG bytes of upright 8-bit RGB images are kept as they are (no generation loss); everything else is stored
-  as upright RGB PNG. Masks that are 8-bit grey PNG with 255 as white are kept as well.
-- A mask must have the size of its upright image. If the image is stored turned (EXIF) and the mask has the stored
-  size, the mask is turned with it. Any other size is a reject, except for files that the data sheet lists and
+- JPEG and PNG bytes of upright 8-bit RGB images are kept as they are (no generation loss);
+  everything else is stored as upright RGB PNG. Masks that are 8-bit grey PNG with 255 as white are
+  kept as well.
+- A mask must have the size of its upright image. If the image is stored turned (EXIF) and the mask
+  has the stored size, the mask is turned with it. Any other size is a reject, except for files that
+  the data sheet lists and
   `drop_known_bad: false` keeps: their masks are stretched bilinearly.
 - A mask without a pixel above 128 is a reject.
-- Rejects are counted by reason and written down. If the number of samples is not the `expected` one, nothing is
-  written and the error shows the rejects.
+- Rejects are counted by reason and written down. If the number of samples is not the `expected`
+  one, nothing is written and the error shows the rejects.
 
-Shards are cut by the position of the pair before rejects, so that each can be made on its own: the result does not
-depend on the number of workers, and memory holds one image at a time per worker. A few of the last shards are made in
-parts and then joined: otherwise some processes would wait for as long as a whole shard takes at the end.
+Shards are cut by the position of the pair before rejects, so that each can be made on its own: the
+result does not depend on the number of workers, and memory holds one image at a time per worker. A
+few of the last shards are made in parts and then joined: otherwise some processes would wait for as
+long as a whole shard takes at the end.
 """
 
 from __future__ import annotations
@@ -108,21 +111,27 @@ def normalise(
         out: folder to write.
         options: the section's values.
         progress: called for every finished shard.
-        workers: processes; None: as many as pay off (see `parallel.worker_count`). It changes no byte.
+        workers: processes; None: as many as pay off (see `parallel.worker_count`). It changes no
+            byte.
 
     Returns:
         The content of `normalise.json`.
 
     Raises:
-        UserError: for an unknown source or layout, files without partner, or a number of samples that is not
+        UserError: for an unknown source or layout, files without partner, or a number of samples
+            that is not
             `options.expected`.
     """
     with atomic_folder(out) as folder, Crew(_make_shard, ahead=4) as crew:
         crew.prepare(workers or worker_count(options.expected or 0, worth=_PAIRS_WORTH_A_PROCESS))
         scan = sources.load(options.kind or source).scan(source, root, options)
-        keys = distinct_keys(source, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs])
+        keys = distinct_keys(
+            source, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs]
+        )
         _check_keys(source, keys, scan)
-        keyed = _limited(sorted(zip(keys, scan.pairs, strict=True), key=lambda item: item[0]), options.limit)
+        keyed = _limited(
+            sorted(zip(keys, scan.pairs, strict=True), key=lambda item: item[0]), options.limit
+        )
         crew.prepare(workers or worker_count(len(keyed), worth=_PAIRS_WORTH_A_PROCESS))
         rows = manifest.RowsWriter(folder / "manifest.parquet", "samples")
         rejects = list(scan.rejects)
@@ -204,7 +213,9 @@ def _check_keys(source: str, keys: list[str], scan: Scan) -> None:
     for key, pair in zip(keys, scan.pairs, strict=True):
         if key in seen:
             problem = f"{seen[key]} and {pair.origin_image} give the same key {key}"
-            raise UserError(problem, file=pair.image, key=f"sources.{source}", cure="rename one of the files")
+            raise UserError(
+                problem, file=pair.image, key=f"sources.{source}", cure="rename one of the files"
+            )
         seen[key] = pair.origin_image
 
 
@@ -226,7 +237,9 @@ def _make_shard(task: _Task) -> _Done:
                 row, files, rejects = make_sample(task.source, key, pair)
             except ImageError as error:
                 of_image = error.reason in ("unreadable_image", "unsupported_mode", "too_large")
-                shared = isinstance(pair.masks[0], Segmentation)  # one file for all: its name would not say which image
+                shared = isinstance(
+                    pair.masks[0], Segmentation
+                )  # one file for all: its name would not say which image
                 reject = Reject(
                     source=task.source,
                     origin=pair.origin_image if of_image or shared else pair.origin_mask,
@@ -242,12 +255,14 @@ def _make_shard(task: _Task) -> _Done:
     return done
 
 
-def make_sample(source: str, key: str, pair: Pair) -> tuple[SampleRow, dict[str, bytes], list[Reject]]:
+def make_sample(
+    source: str, key: str, pair: Pair
+) -> tuple[SampleRow, dict[str, bytes], list[Reject]]:
     """Read, check and convert one pair.
 
     Returns:
-        The manifest row (its `shard` still empty), the sample's files by extension, and a reject for each instance
-        without a pixel, where others are left.
+        The manifest row (its `shard` still empty), the sample's files by extension, and a reject
+        for each instance without a pixel, where others are left.
 
     Raises:
         ImageError: with the reject reason, if no sample comes of it.
@@ -256,7 +271,11 @@ def make_sample(source: str, key: str, pair: Pair) -> tuple[SampleRow, dict[str,
     found = images.probe(data)
     rgb = images.decode_image(data, found=found)
     size = rgb.shape[0], rgb.shape[1]
-    read = [_fit_mask(mask, size, found, pair) for reference in pair.masks for mask in reference.load(size)]
+    read = [
+        _fit_mask(mask, size, found, pair)
+        for reference in pair.masks
+        for mask in reference.load(size)
+    ]
     foreground = [int(np.count_nonzero(mask.mask > images.FOREGROUND)) for mask in read]
     masks = [mask for mask, n in zip(read, foreground, strict=True) if n]
     if not masks:
@@ -311,7 +330,9 @@ def _row(
     )
 
 
-def _json(source: str, key: str, pair: Pair, size: tuple[int, int], masks: list[LoadedMask]) -> bytes:
+def _json(
+    source: str, key: str, pair: Pair, size: tuple[int, int], masks: list[LoadedMask]
+) -> bytes:
     return sample_json(
         key=key,
         source=source,
@@ -332,13 +353,17 @@ def _stored_image(data: bytes, found: ImageProbe, rgb: NDArray[np.uint8]) -> tup
     return "png", images.encode_png(rgb)
 
 
-def _fit_mask(loaded: LoadedMask, size: tuple[int, int], found: ImageProbe, pair: Pair) -> LoadedMask:
+def _fit_mask(
+    loaded: LoadedMask, size: tuple[int, int], found: ImageProbe, pair: Pair
+) -> LoadedMask:
     if loaded.mask.shape == size:
         return loaded
     if loaded.mask.shape == (found.height, found.width):
         mask = images.upright(loaded.mask, found.orientation)
     elif pair.known_bad is not None:
-        mask = np.asarray(cv2.resize(loaded.mask, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.uint8)
+        mask = np.asarray(
+            cv2.resize(loaded.mask, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.uint8
+        )
     else:
         (height, width), (mask_height, mask_width) = size, loaded.mask.shape
         detail = f"image {width}x{height}, mask {mask_width}x{mask_height}"
@@ -369,11 +394,16 @@ def _write_records(
     return result
 
 
-def _check_count(source: str, n_rows: int, rejects: list[Reject], options: SourceOptions, scan: Scan) -> None:
+def _check_count(
+    source: str, n_rows: int, rejects: list[Reject], options: SourceOptions, scan: Scan
+) -> None:
     if n_rows and options.expected in (None, n_rows):
         return
     wanted = "at least 1" if options.expected is None else str(options.expected)
-    reasons = ", ".join(f"{reason}: {n}" for reason, n in manifest.count_by_reason(rejects).items()) or "none"
+    reasons = (
+        ", ".join(f"{reason}: {n}" for reason, n in manifest.count_by_reason(rejects).items())
+        or "none"
+    )
     lines = [f"{source} gives {n_rows} samples, expected {wanted}; rejects by reason: {reasons}"]
     # Unexpected rejects first, then those that the data sheet announces.
     announced = ("known_bad", "stray_file")
@@ -383,13 +413,17 @@ def _check_count(source: str, n_rows: int, rejects: list[Reject], options: Sourc
         lines.append(f"    and {len(rejects) - _SHOWN_REJECTS} more")
     if not options.drop_known_bad:
         lines.append(
-            "    known bad files are kept where they can be samples: see `hqsam data sheet` for those that cannot"
+            "    known bad files are kept where they can be samples: see `hqsam data sheet` for "
+            "those that cannot"
         )
     if scan.unmatched_known_bad:
-        lines.append(f"    known bad files that were not found: {', '.join(scan.unmatched_known_bad)}")
+        lines.append(
+            f"    known bad files that were not found: {', '.join(scan.unmatched_known_bad)}"
+        )
     raise UserError(
         "\n".join(lines),
         file="params.yaml",
         key=f"sources.{source}.expected",
-        cure="fetch the archive again if files are damaged; else correct this number, or list bad stems under skip",
+        cure="fetch the archive again if files are damaged; else correct this number, or list bad "
+        "stems under skip",
     )

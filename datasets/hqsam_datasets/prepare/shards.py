@@ -1,8 +1,8 @@
 """Training shards: the samples that the overlap gate leaves, mixed over the sources, as WebDataset archives.
 
-Order: within each source by a hash of the key, and the sources interleaved in proportion to their sizes. So every
-shard holds every source in the right proportion, a stream read front to back is mixed, and leaving out one sample
-hardly moves the others.
+Order: within each source by a hash of the key, and the sources interleaved in proportion to their
+sizes. So every shard holds every source in the right proportion, a stream read front to back is
+mixed, and leaving out one sample hardly moves the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class ShardOptions(BaseModel):
     Attributes:
         samples_per_shard: samples in each shard but the last.
         seed: another one gives another mix.
-        copy_to: folder URL for a second copy, anything that fsspec knows (`s3://bucket/folder`); None: local disk only.
+        copy_to: folder URL for a second copy, anything that fsspec knows (`s3://bucket/folder`);
+            None: local disk only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,7 +84,8 @@ def write_shards(
 
     Args:
         samples: source name to the folder of its normalise stage.
-        exclusions: the overlap stage's `exclusions.jsonl`: one `{"key", "reason", "pair"}` per line.
+        exclusions: the overlap stage's `exclusions.jsonl`: one `{"key", "reason", "pair"}` per
+            line.
         out: folder to write.
         options: section `shard`.
         progress: called for every finished shard.
@@ -93,8 +95,8 @@ def write_shards(
         The content of `index.json`.
 
     Raises:
-        UserError: if an input is missing or damaged, a key is not unique, an exclusion names no sample, or no sample
-            is left.
+        UserError: if an input is missing or damaged, a key is not unique, an exclusion names no
+            sample, or no sample is left.
     """
     infos: list[ShardInfo] = []
     records = [
@@ -112,7 +114,9 @@ def write_shards(
             raise UserError("no training sample is left", file=exclusions, cure=cure)
         size = options.samples_per_shard
         starts = enumerate(range(0, len(kept), size))
-        tasks = (_Task(folder, number, tuple(kept[start : start + size])) for number, start in starts)
+        tasks = (
+            _Task(folder, number, tuple(kept[start : start + size])) for number, start in starts
+        )
         for info in crew.map(tasks):
             fsync_file(folder / info.name)  # now, while the others compute
             infos.append(info)
@@ -128,10 +132,16 @@ def _all_places(samples: Mapping[str, Path]) -> dict[str, _Place]:
     places: dict[str, _Place] = {}
     for source, folder in sorted(samples.items()):
         columns = manifest.read_table(folder / "manifest.parquet", ["key", "shard"])
-        archive = functools.cache(folder.joinpath)  # one object for all its samples: also what is sent to processes
-        for key, shard in zip(columns["key"].to_pylist(), columns["shard"].to_pylist(), strict=True):
+        archive = functools.cache(
+            folder.joinpath
+        )  # one object for all its samples: also what is sent to processes
+        for key, shard in zip(
+            columns["key"].to_pylist(), columns["shard"].to_pylist(), strict=True
+        ):
             if key in places:
-                raise UserError("two sources have the same key", file=folder, key=key, cure="rename a source")
+                raise UserError(
+                    "two sources have the same key", file=folder, key=key, cure="rename a source"
+                )
             places[key] = _Place(key, source, archive(shard))
     return places
 
@@ -142,7 +152,9 @@ def _excluded_keys(exclusions: Path, places: Mapping[str, _Place]) -> set[str]:
         key = row.get("key")
         if key not in places:
             cure = "run the overlap stage again: it saw other samples"
-            raise UserError("an exclusion names no sample", file=exclusions, key=str(key), cure=cure)
+            raise UserError(
+                "an exclusion names no sample", file=exclusions, key=str(key), cure=cure
+            )
         keys.add(str(key))
     return keys
 
@@ -159,7 +171,9 @@ def _mixed(places: list[_Place], seed: int) -> list[_Place]:
     ranked = []
     for group in by_source.values():
         group.sort(key=lambda item: item[0])
-        ranked += [((i + 0.5) / len(group), digest, place) for i, (digest, place) in enumerate(group)]
+        ranked += [
+            ((i + 0.5) / len(group), digest, place) for i, (digest, place) in enumerate(group)
+        ]
     return [place for _, _, place in sorted(ranked, key=lambda item: item[:2])]
 
 
@@ -201,7 +215,11 @@ def _verify(path: Path, info: ShardInfo, samples: Iterable[bytes]) -> None:
     with TarReader(path) as reader:
         whole = path.stat().st_size == info.bytes
         for offset, sample in zip(info.offsets, samples, strict=True):
-            whole = whole and offset == end and reader.read_span(offset, end := offset + len(sample)) == sample
+            whole = (
+                whole
+                and offset == end
+                and reader.read_span(offset, end := offset + len(sample)) == sample
+            )
         whole = whole and not any(reader.read_span(end, info.bytes))
     if not whole:
         raise UserError(

@@ -13,17 +13,42 @@ from collections.abc import Mapping
 from typing import Any
 
 from hqsam_base.seam import Seam
-from hqsam_datasets.prompts.base import DRAWN_PREFIX, Drawn, Marks, PlanOptions, PromptArrays, PromptKind, Target
+from hqsam_datasets.prompts.base import (
+    DRAWN_PREFIX,
+    Drawn,
+    Marks,
+    PlanOptions,
+    PromptArrays,
+    PromptKind,
+    Target,
+)
 
 __all__ = [
-    "DEFAULT", "Drawn", "Marks", "PlanOptions", "PromptArrays", "PromptKind", "Target", "drawn_kind", "load", "marks_of_row",
-    "names", "of_row", "of_table",
-]  # fmt: skip
+    "DEFAULT",
+    "Drawn",
+    "Marks",
+    "PlanOptions",
+    "PromptArrays",
+    "PromptKind",
+    "Target",
+    "drawn_kind",
+    "load",
+    "marks_of_row",
+    "names",
+    "of_row",
+    "of_table",
+]
 
 DEFAULT = ("box", "point", "noise_mask")
 """The kinds of the official training (paper, section 3.3)."""
 
-_SEAM = Seam(package=__name__, what="prompt kind", constant="PROMPT", kind=PromptKind, helpers=frozenset({"base"}))  # type: ignore[type-abstract]
+_SEAM = Seam(
+    package=__name__,
+    what="prompt kind",
+    constant="PROMPT",
+    kind=PromptKind,  # type: ignore[type-abstract]
+    helpers=frozenset({"base"}),
+)
 names = _SEAM.names
 load = functools.cache(_SEAM.load)  # the loader asks for every view
 

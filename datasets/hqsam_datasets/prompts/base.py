@@ -187,7 +187,9 @@ class PromptKind(ABC):
         given = [value for value in corners if value is not None]
         points = [(float(x), float(y)) for x, y in row["points"] or ()]
         if (not given and not points and not row["rle"]) or len(given) not in (0, 4):
-            raise ValueError(f"a {row['kind']!r} prompt without content, or with a coordinate missing")
+            raise ValueError(
+                f"a {row['kind']!r} prompt without content, or with a coordinate missing"
+            )
         size = {"height": row["height"], "width": row["width"]}
         return PromptArrays(
             box=np.array(given, np.float64) if given else None,
@@ -199,7 +201,10 @@ class PromptKind(ABC):
     def marks(self, arrays: PromptArrays) -> Marks:
         """Say what a picture shows of the prompt."""
         box = () if arrays.box is None else (_box(arrays.box),)
-        points = tuple((float(x), float(y), int(n)) for (x, y), n in zip(arrays.points, arrays.labels, strict=True))
+        points = tuple(
+            (float(x), float(y), int(n))
+            for (x, y), n in zip(arrays.points, arrays.labels, strict=True)
+        )
         whole = arrays.mask is not None and arrays.mask.dtype == np.bool_
         return Marks(boxes=box, points=points, masks=(arrays.mask.astype(bool),) if whole else ())  # type: ignore[union-attr]
 

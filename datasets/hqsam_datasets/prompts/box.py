@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from hqsam_base import rle
 from hqsam_datasets.formats.images import FOREGROUND
-from hqsam_datasets.prompts.base import U8, BoolMask, Box, Drawn, PlanOptions, PromptArrays, PromptKind, Target
+from hqsam_datasets.prompts.base import (
+    U8,
+    BoolMask,
+    Box,
+    Drawn,
+    PlanOptions,
+    PromptArrays,
+    PromptKind,
+    Target,
+)
 
 
 def mask_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_datasets.formats.resize import resize_bilinear
-from hqsam_datasets.prompts.base import U8, BoolMask, Drawn, PlanOptions, PromptArrays, PromptKind, Target
+from hqsam_datasets.prompts.base import (
+    U8,
+    BoolMask,
+    Drawn,
+    PlanOptions,
+    PromptArrays,
+    PromptKind,
+    Target,
+)
 
 BAND_THRESHOLD = 0.01
 BAND_FACTOR = 8
@@ -36,7 +44,10 @@ def boundary_band(mask: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def noisy_mask(
-    mask: NDArray[Any], *, rng: np.random.Generator | None = None, noise: NDArray[np.float32] | None = None
+    mask: NDArray[Any],
+    *,
+    rng: np.random.Generator | None = None,
+    noise: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint8]:
     """Add Gaussian noise inside the boundary band, then threshold at 0.5.
 
@@ -65,7 +76,9 @@ class NoiseMaskPrompt(PromptKind):
     def plan(self, target: Target, *, rng: np.random.Generator, options: PlanOptions) -> Drawn:
         """Add the noise at the size of the model's mask input."""
         size = options.mask_input_size
-        return Drawn(pictures={"noise": noisy_mask(resize_bilinear(target.shown, size, size), rng=rng)})
+        return Drawn(
+            pictures={"noise": noisy_mask(resize_bilinear(target.shown, size, size), rng=rng)}
+        )
 
     def planned(self, record: Mapping[str, Any], picture: Callable[[str], U8]) -> PromptArrays:
         """Read the picture ``noise``."""

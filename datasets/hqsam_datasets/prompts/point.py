@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_datasets.formats.images import FOREGROUND
-from hqsam_datasets.prompts.base import U8, BoolMask, Drawn, PlanOptions, PromptArrays, PromptKind, Target
+from hqsam_datasets.prompts.base import (
+    U8,
+    BoolMask,
+    Drawn,
+    PlanOptions,
+    PromptArrays,
+    PromptKind,
+    Target,
+)
 
 POINTS = 10
 """Points of an evaluation prompt: as many as the official training uses."""

@@ -46,11 +46,16 @@ def _sources(tables: Tables) -> list[list[Any]]:
         row = tables.sets[tables.sets["set"] == name].iloc[0]
         rows.append(
             [
-                name, len(group), int(row["n_rejects"]), _sizes(group),
-                _spread(group["fg_fraction"]) + _bars(group["fg_fraction"]), _spread(group["soft_fraction"]),
-                _tally(group["mask_encoding"]), _tally(group["image_mode"]),
+                name,
+                len(group),
+                int(row["n_rejects"]),
+                _sizes(group),
+                _spread(group["fg_fraction"]) + _bars(group["fg_fraction"]),
+                _spread(group["soft_fraction"]),
+                _tally(group["mask_encoding"]),
+                _tally(group["image_mode"]),
             ]
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -64,7 +69,9 @@ def _benchmarks(tables: Tables) -> list[list[Any]]:
 
 
 def _expectation(row: dict[str, Any]) -> dict[str, Any]:
-    arguments = {key: value for key, value in row["arguments"].items() if not key.startswith("column")}
+    arguments = {
+        key: value for key, value in row["arguments"].items() if not key.startswith("column")
+    }
     return row | {
         "limits": ", ".join(f"{key}={value}" for key, value in arguments.items()),
         "found": "" if row["success"] else f"{row['unexpected_count']} of {row['element_count']}",
@@ -92,7 +99,8 @@ def _bars(values: pd.Series) -> Markup:
     counts, _ = np.histogram(values.dropna().to_numpy(np.float64), bins=20, range=(0, 1))
     top = max(1, int(counts.max()))
     bars = "".join(
-        f'<rect x="{6 * i}" y="{24 - round(24 * int(n) / top)}" width="5" height="{round(24 * int(n) / top)}"/>'
+        f'<rect x="{6 * i}" y="{24 - round(24 * int(n) / top)}" width="5" '
+        f'height="{round(24 * int(n) / top)}"/>'
         for i, n in enumerate(counts)
     )
     label = 'role="img" aria-label="histogram from 0 to 1"'

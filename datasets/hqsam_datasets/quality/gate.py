@@ -1,8 +1,9 @@
 """The quality gate: Great Expectations on the manifests of every source and benchmark. A failure stops the pipeline.
 
-What the pixels have to say is already in columns (`fg_fraction`, `soft_fraction`, `mask_encoding`, ...); here nothing
-is decoded. Three tables are checked (`hqsam_datasets.quality.tables`): one row per training image, one per evaluation
-image, one per data set. Instances and prompts, which can be millions, are counted into the latter two.
+What the pixels have to say is already in columns (`fg_fraction`, `soft_fraction`, `mask_encoding`,
+...); here nothing is decoded. Three tables are checked (`hqsam_datasets.quality.tables`): one row
+per training image, one per evaluation image, one per data set. Instances and prompts, which can be
+millions, are counted into the latter two.
 
 Outputs (docs/formats.md): ``results.json``, ``data_docs.html``, and last ``validation.json``.
 """
@@ -44,8 +45,8 @@ def validate(
         The content of `validation.json`.
 
     Raises:
-        UserError: if a table is missing, or an expectation fails. In the latter case results and data docs are
-            written to the sibling folder `<out>-failed`, and `out` is left as it was.
+        UserError: if a table is missing, or an expectation fails. In the latter case results and
+            data docs are written to the sibling folder `<out>-failed`, and `out` is left as it was.
     """
     # Great Expectations takes seconds to import: not before it is needed.
     from hqsam_datasets.quality.docs import render
@@ -109,6 +110,7 @@ def _failure(failed: list[dict[str, Any]], folder: Path) -> UserError:
         f"{len(failed)} quality expectations fail. " + "; ".join(lines),
         file=folder / "data_docs.html",
         key=first,
-        cure="fix these files, skip them (sources.<name>.skip, benchmarks.<name>.index.skip of own data), or change the limit in "
+        cure="fix these files, skip them (sources.<name>.skip, benchmarks.<name>.index.skip of "
+        "own data), or change the limit in "
         "params quality",
     )

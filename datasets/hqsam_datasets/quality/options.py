@@ -10,10 +10,11 @@ class QualityOptions(BaseModel):
 
     Attributes:
         min_side: the shorter side of any image, pixels, is at least this.
-        fg_fraction: least and largest share of a training image that its foreground (the largest instance) may cover.
+        fg_fraction: least and largest share of a training image that its foreground (the largest
+            instance) may cover.
         soft_fraction: largest share of a mask that may be neither 0 nor 255.
-        reject_fraction: largest share of a source's pairs that normalise may have rejected; known bad and stray files, crowd regions and
-            images without objects aside.
+        reject_fraction: largest share of a source's pairs that normalise may have rejected; known
+            bad and stray files, crowd regions and images without objects aside.
         box_tolerance: pixels by which a prompt box may reach over the frame (detectors round).
     """
 
@@ -29,5 +30,7 @@ class QualityOptions(BaseModel):
     def _range(self) -> QualityOptions:
         low, high = self.fg_fraction
         if not 0 <= low < high <= 1:
-            raise ValueError(f"fg_fraction must be two rising numbers in 0..1, not {list(self.fg_fraction)}")
+            raise ValueError(
+                f"fg_fraction must be two rising numbers in 0..1, not {list(self.fg_fraction)}"
+            )
         return self

@@ -40,9 +40,10 @@ def check(tables: Tables, options: QualityOptions) -> list[dict[str, Any]]:
     """Evaluate all expectations.
 
     Returns:
-        One dict per expectation in a fixed order: `table`, `title`, `expectation`, `column`, `arguments`, `success`,
-        `element_count`, `unexpected_count`, `unexpected_percent`, `observed`, `sets` (data sets concerned) and `keys`
-        (at most 20 offending keys, sorted).
+        One dict per expectation in a fixed order: `table`, `title`, `expectation`, `column`,
+        `arguments`, `success`,
+        `element_count`, `unexpected_count`, `unexpected_percent`, `observed`, `sets` (data sets
+        concerned) and `keys` (at most 20 offending keys, sorted).
     """
     checks = list(expectations(tables, options))
     results: list[dict[str, Any]] = []
@@ -56,7 +57,9 @@ def check(tables: Tables, options: QualityOptions) -> list[dict[str, Any]]:
 def expectations(tables: Tables, options: QualityOptions) -> Iterator[Check]:
     """Yield every expectation of the gate, by table."""
     yield from _image_checks("samples", options)
-    yield from _sample_checks(sorted(tables.sets.loc[tables.sets["role"] == "source", "set"]), options)
+    yield from _sample_checks(
+        sorted(tables.sets.loc[tables.sets["role"] == "source", "set"]), options
+    )
     yield from _image_checks("images", options)
     yield from _benchmark_image_checks()
     yield from _set_checks(options)
@@ -74,12 +77,16 @@ def _image_checks(table: str, options: QualityOptions) -> Iterator[Check]:
     yield _matches(table, "key", _KEY, f"{what} keys are safe in file names, URLs and tars")
     yield _is_true(table, "key_has_prefix", f"{what} keys start with the name of their set")
     yield _is_true(table, "shard_exists", f"the archive of every {what} image is there")
-    yield _between(table, "short_side", options.min_side, _MAX_SIDE, f"{what} images are large enough")
+    yield _between(
+        table, "short_side", options.min_side, _MAX_SIDE, f"{what} images are large enough"
+    )
     yield _between(table, "height", 1, _MAX_SIDE, f"{what} heights are pixels")
     yield _between(table, "width", 1, _MAX_SIDE, f"{what} widths are pixels")
     yield _matches(table, "pixel_digest", _XXH128, f"{what} pixels have a digest")
     yield _between(table, "pdq_bytes", 32, 32, f"{what} images have a perceptual hash")
-    yield _between(table, "pdq_quality", 0, 100, f"the perceptual hash's quality of {what} images is in range")
+    yield _between(
+        table, "pdq_quality", 0, 100, f"the perceptual hash's quality of {what} images is in range"
+    )
     yield _is_true(table, "tiles_ok", f"the local features of {what} images are readable")
 
 
@@ -106,7 +113,9 @@ def _sample_checks(sources: list[str], options: QualityOptions) -> Iterator[Chec
         list(MASK_ENCODINGS),
         "the encoding of every mask is a known one",
     )
-    yield _in_set("samples", "image_mode", list(_IMAGE_MODES), "the mode of every image is a known one")
+    yield _in_set(
+        "samples", "image_mode", list(_IMAGE_MODES), "the mode of every image is a known one"
+    )
     yield _between("samples", "exif_orientation", 1, 8, "EXIF orientations are 1 to 8")
     yield _between("samples", "n_instances", 1, 10_000, "every training image has a foreground")
     yield _between(
@@ -116,12 +125,16 @@ def _sample_checks(sources: list[str], options: QualityOptions) -> Iterator[Chec
         high,
         "the foreground is neither a speck nor all of the image",
     )
-    yield _between("samples", "soft_fraction", 0, options.soft_fraction, "masks are masks, not pictures")
+    yield _between(
+        "samples", "soft_fraction", 0, options.soft_fraction, "masks are masks, not pictures"
+    )
     yield _matches("samples", "image_digest", _XXH128, "training files have a digest")
 
 
 def _benchmark_image_checks() -> Iterator[Check]:
-    yield _between("images", "image_id", -(2**63), 2**63 - 1, "every evaluation image has an official id")
+    yield _between(
+        "images", "image_id", -(2**63), 2**63 - 1, "every evaluation image has an official id"
+    )
     yield _is_zero("images", "n_sizes_wrong", "instances and prompts have the size of their image")
     yield _is_zero("images", "n_boxes_outside", "prompt boxes lie inside their image")
     yield _is_zero("images", "n_boxes_empty", "prompt boxes have their corners in order")
@@ -153,7 +166,9 @@ def _set_checks(options: QualityOptions) -> Iterator[Check]:
     yield _is_zero("sets", "n_orphan_instances", "every instance belongs to an image of its set")
     yield _is_zero("sets", "n_orphan_prompts", "every prompt belongs to an image of its set")
     yield _is_zero("sets", "n_unknown_instances", "prompts name instances that exist")
-    yield _is_zero("sets", "n_duplicate_ids", "ids of instances and prompts are unique in their set")
+    yield _is_zero(
+        "sets", "n_duplicate_ids", "ids of instances and prompts are unique in their set"
+    )
     yield _is_zero("sets", "n_duplicate_image_ids", "official image ids are unique in their set")
     yield _is_zero(
         "sets",
@@ -172,7 +187,9 @@ def _is_zero(table: str, column: str, title: str) -> Check:
 
 
 def _in_set(table: str, column: str, values: list[Any], title: str) -> Check:
-    return Check(table, title, "ExpectColumnValuesToBeInSet", {"column": column, "value_set": values})
+    return Check(
+        table, title, "ExpectColumnValuesToBeInSet", {"column": column, "value_set": values}
+    )
 
 
 def _is_true(table: str, column: str, title: str) -> Check:
@@ -186,7 +203,9 @@ def _matches(table: str, column: str, regex: str, title: str) -> Check:
 # ---- the library ----
 
 
-def _evaluate(name: str, frame: pd.DataFrame, checks: list[Check], tables: Tables) -> list[dict[str, Any]]:
+def _evaluate(
+    name: str, frame: pd.DataFrame, checks: list[Check], tables: Tables
+) -> list[dict[str, Any]]:
     """Run one table's suite.
 
     The library ignores nulls in most expectations: a null fails its own, added here.
@@ -219,7 +238,9 @@ def _evaluate(name: str, frame: pd.DataFrame, checks: list[Check], tables: Table
 
 def _null_checks(name: str, checks: list[Check]) -> list[Check]:
     """Return one expectation of no nulls per manifest column that any other expectation is about."""
-    have = {c.arguments["column"] for c in checks if c.expectation == "ExpectColumnValuesToNotBeNull"}
+    have = {
+        c.arguments["column"] for c in checks if c.expectation == "ExpectColumnValuesToNotBeNull"
+    }
     columns = dict.fromkeys(c.arguments["column"] for c in checks if "column" in c.arguments)
     wanted = [column for column in columns if column not in have and not _is_derived(name, column)]
     return [
@@ -235,7 +256,11 @@ def _null_checks(name: str, checks: list[Check]) -> list[Check]:
 
 def _is_derived(table: str, column: str) -> bool:
     """Return whether `quality_tables` computes the column, which then has a value in every row."""
-    return table == "sets" or column.startswith("n_") or column in ("key_has_prefix", "shard_exists", "tiles_ok")
+    return (
+        table == "sets"
+        or column.startswith("n_")
+        or column in ("key_has_prefix", "shard_exists", "tiles_ok")
+    )
 
 
 def _library() -> Any:

@@ -1,9 +1,9 @@
 """The three tables that the quality gate checks, built from the manifests without decoding a pixel.
 
-`samples`: one row per training image. `images`: one row per evaluation image, with what its instances and prompts do
-wrong counted into columns. `sets`: one row per source and benchmark, with the counts that must agree and the
-references that must resolve. Whatever cannot be attributed to a known image (a prompt for an unknown key) is counted
-in `sets`, with examples.
+`samples`: one row per training image. `images`: one row per evaluation image, with what its
+instances and prompts do wrong counted into columns. `sets`: one row per source and benchmark, with
+the counts that must agree and the references that must resolve. Whatever cannot be attributed to a
+known image (a prompt for an unknown key) is counted in `sets`, with examples.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ _LISTED = ("known_bad", "stray_file", "crowd", "no_object", "no_mask")
 class Tables:
     """The tables, keys to name when an expectation on `sets` fails: (set, column) -> examples, and what is missing.
 
-    A benchmark without images because optional files of its archive are unavailable is in no table, only in `missing`
-    (benchmark -> what is missing and how to get it); so are benchmarks that lack only some prompts, which are checked.
+    A benchmark without images because optional files of its archive are unavailable is in no table,
+    only in `missing` (benchmark -> what is missing and how to get it); so are benchmarks that lack
+    only some prompts, which are checked.
     """
 
     samples: pd.DataFrame
@@ -53,7 +54,9 @@ class Tables:
         return {"samples": self.samples, "images": self.images, "sets": self.sets}
 
 
-def read_tables(samples: dict[str, Path], benchmarks: dict[str, Path], options: QualityOptions) -> Tables:
+def read_tables(
+    samples: dict[str, Path], benchmarks: dict[str, Path], options: QualityOptions
+) -> Tables:
     """Read all manifests.
 
     Raises:
@@ -87,27 +90,80 @@ def _missing(folder: Path) -> str:
     """
     path = folder / "index.json"
     found = (read_json(path) if path.is_file() else {}).get("missing", {})
-    what = f"no prompts {', '.join(found.get('prompt_sets', ()))}; " if found.get("prompt_sets") else ""
+    what = (
+        f"no prompts {', '.join(found.get('prompt_sets', ()))}; "
+        if found.get("prompt_sets")
+        else ""
+    )
     files = "; ".join(f"{name} - {to_do}" for name, to_do in sorted(found.get("files", {}).items()))
     return what + files
 
 
 _SAMPLE_COLUMNS = (
-    "set", "key", "source", "shard_exists", "n_instances", "height", "width", "short_side", "image_digest",
-    "pixel_digest", "mask_encoding", "image_mode", "exif_orientation", "soft_fraction", "fg_fraction", "origin_image",
-    "origin_mask", "pdq_bytes", "pdq_quality", "tiles_ok", "key_has_prefix",
-)  # fmt: skip
+    "set",
+    "key",
+    "source",
+    "shard_exists",
+    "n_instances",
+    "height",
+    "width",
+    "short_side",
+    "image_digest",
+    "pixel_digest",
+    "mask_encoding",
+    "image_mode",
+    "exif_orientation",
+    "soft_fraction",
+    "fg_fraction",
+    "origin_image",
+    "origin_mask",
+    "pdq_bytes",
+    "pdq_quality",
+    "tiles_ok",
+    "key_has_prefix",
+)
 _IMAGE_COLUMNS = (
-    "set", "key", "member", "shard_exists", "height", "width", "short_side", "image_id", "pixel_digest", "pdq_bytes",
-    "pdq_quality", "tiles_ok", "key_has_prefix", "n_instances", "n_prompts", "n_sizes_wrong", "n_boxes_outside",
-    "n_boxes_empty", "n_areas_negative",
-)  # fmt: skip
+    "set",
+    "key",
+    "member",
+    "shard_exists",
+    "height",
+    "width",
+    "short_side",
+    "image_id",
+    "pixel_digest",
+    "pdq_bytes",
+    "pdq_quality",
+    "tiles_ok",
+    "key_has_prefix",
+    "n_instances",
+    "n_prompts",
+    "n_sizes_wrong",
+    "n_boxes_outside",
+    "n_boxes_empty",
+    "n_areas_negative",
+)
 _SET_COLUMNS = (
-    "set", "role", "schema", "n_rows", "n_declared", "n_expected", "n_rejects", "n_listed_rejects", "reject_fraction",
+    "set",
+    "role",
+    "schema",
+    "n_rows",
+    "n_declared",
+    "n_expected",
+    "n_rejects",
+    "n_listed_rejects",
+    "reject_fraction",
     "n_duplicate_image_ids",
-    "n_instances", "n_instances_declared", "n_prompts", "n_prompts_declared", "n_orphan_instances", "n_orphan_prompts",
-    "n_unknown_instances", "n_duplicate_ids", "n_prompts_without_content",
-)  # fmt: skip
+    "n_instances",
+    "n_instances_declared",
+    "n_prompts",
+    "n_prompts_declared",
+    "n_orphan_instances",
+    "n_orphan_prompts",
+    "n_unknown_instances",
+    "n_duplicate_ids",
+    "n_prompts_without_content",
+)
 
 
 def _joined(frames: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
@@ -153,11 +209,16 @@ def _with_common(frame: pd.DataFrame, table: pa.Table, name: str, folder: Path) 
     frame["set"] = name
     frame["shard_exists"] = [exists.get(shard, False) for shard in shards]
     frame["short_side"] = frame[["height", "width"]].min(axis=1)
-    frame["pdq_bytes"] = [None if pdq is None else len(pdq) for pdq in table.column("pdq").to_pylist()]
-    frame["tiles_ok"] = [
-        item is not None and item[:2] == MAGIC and (len(item) - 2) % RECORD.itemsize == 0 for item in tiles
+    frame["pdq_bytes"] = [
+        None if pdq is None else len(pdq) for pdq in table.column("pdq").to_pylist()
     ]
-    frame["key_has_prefix"] = [key is not None and key.startswith(f"{name}_") for key in frame["key"]]
+    frame["tiles_ok"] = [
+        item is not None and item[:2] == MAGIC and (len(item) - 2) % RECORD.itemsize == 0
+        for item in tiles
+    ]
+    frame["key_has_prefix"] = [
+        key is not None and key.startswith(f"{name}_") for key in frame["key"]
+    ]
     return frame
 
 
@@ -175,7 +236,10 @@ def _benchmark(
     _check_columns(folder / "images.parquet", table, "images")
     declared = read_json(folder / "index.json")
     frame = _with_common(
-        table.drop_columns(["pdq", "tiles", "shard", "video", "video_id", "frame"]).to_pandas(), table, name, folder
+        table.drop_columns(["pdq", "tiles", "shard", "video", "video_id", "frame"]).to_pandas(),
+        table,
+        name,
+        folder,
     )
     children = _Children(name, table, options, examples)
     children.add_instances(manifest.read_table(folder / "instances.parquet", _INSTANCE_READ))
@@ -202,23 +266,48 @@ def _benchmark(
 
 
 _INSTANCE_READ = ["instance_id", "key", "height", "width", "area"]
-_PROMPT_READ = ["prompt_id", "key", "kind", "x0", "y0", "x1", "y1", "points", "rle", "height", "width", "instance_id"]
+_PROMPT_READ = [
+    "prompt_id",
+    "key",
+    "kind",
+    "x0",
+    "y0",
+    "x1",
+    "y1",
+    "points",
+    "rle",
+    "height",
+    "width",
+    "instance_id",
+]
 
 
 class _Children:
     """Counts what the instances and prompts of one benchmark do wrong, per image where the image is known.
 
-    Prompts can be millions: they stay in arrow columns and numpy arrays, and only offenders become Python objects.
+    Prompts can be millions: they stay in arrow columns and numpy arrays, and only offenders become
+    Python objects.
     """
 
-    def __init__(self, name: str, images: pa.Table, options: QualityOptions, examples: Examples) -> None:
+    def __init__(
+        self, name: str, images: pa.Table, options: QualityOptions, examples: Examples
+    ) -> None:
         self._name, self._examples, self._tolerance = name, examples, options.box_tolerance
         self._keys = images.column("key").combine_chunks()
         self._height = images.column("height").to_numpy().astype(np.float64)
         self._width = images.column("width").to_numpy().astype(np.float64)
         self._instances: pa.ChunkedArray | None = None
-        columns = ("n_instances", "n_prompts", "n_sizes_wrong", "n_boxes_outside", "n_boxes_empty", "n_areas_negative")
-        self.per_image: dict[str, I64] = {column: np.zeros(images.num_rows, np.int64) for column in columns}
+        columns = (
+            "n_instances",
+            "n_prompts",
+            "n_sizes_wrong",
+            "n_boxes_outside",
+            "n_boxes_empty",
+            "n_areas_negative",
+        )
+        self.per_image: dict[str, I64] = {
+            column: np.zeros(images.num_rows, np.int64) for column in columns
+        }
         self.per_set: dict[str, int] = {"n_duplicate_ids": 0}
 
     def add_instances(self, table: pa.Table) -> None:
@@ -234,7 +323,10 @@ class _Children:
         rows = self._attribute(table, "n_prompts", "n_orphan_prompts", "prompt_id")
         self._boxes(table, rows)
         given = table.column("instance_id").drop_null()
-        self._offenders("n_unknown_instances", given.filter(pc.invert(pc.is_in(given, value_set=self._instances))))
+        self._offenders(
+            "n_unknown_instances",
+            given.filter(pc.invert(pc.is_in(given, value_set=self._instances))),
+        )
         kind = table.column("kind")
         sound = np.zeros(table.num_rows, np.bool_)
         for one in (prompts.load(name) for name in prompts.names()):
@@ -242,7 +334,9 @@ class _Children:
             for column in one.content:
                 mine = pc.and_(mine, pc.is_valid(table.column(column)))
             sound |= np.asarray(pc.fill_null(mine, False).to_numpy(), np.bool_)
-        self._offenders("n_prompts_without_content", table.column("prompt_id").filter(_mask(~sound)))
+        self._offenders(
+            "n_prompts_without_content", table.column("prompt_id").filter(_mask(~sound))
+        )
 
     def _attribute(self, table: pa.Table, counter: str, orphans: str, id_column: str) -> I64:
         """Return the row of each child's image (-1: unknown).
@@ -264,7 +358,11 @@ class _Children:
 
     def _boxes(self, table: pa.Table, rows: I64) -> None:
         x0, y0, x1, y1 = (table.column(c).to_numpy() for c in ("x0", "y0", "x1", "y1"))
-        width, height, reach = self._at(self._width, rows), self._at(self._height, rows), self._tolerance
+        width, height, reach = (
+            self._at(self._width, rows),
+            self._at(self._height, rows),
+            self._tolerance,
+        )
         inside = (x0 >= -reach) & (y0 >= -reach) & (x1 <= width + reach) & (y1 <= height + reach)
         is_box = ~np.isnan(x0)
         self._count("n_boxes_outside", rows, is_box & ~inside)
@@ -289,7 +387,9 @@ class _Children:
         if extra:
             counts = pc.value_counts(ids)
             twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
-            self._examples.setdefault((self._name, "n_duplicate_ids"), []).extend(sorted(twice)[:EXAMPLES])
+            self._examples.setdefault((self._name, "n_duplicate_ids"), []).extend(
+                sorted(twice)[:EXAMPLES]
+            )
             self.per_set["n_duplicate_ids"] += extra
 
 
@@ -323,5 +423,7 @@ def _check_columns(path: Path, table: pa.Table, name: manifest.TableName) -> Non
     missing = sorted(set(manifest.schema(name).names) - set(table.column_names))
     if missing:
         raise UserError(
-            f"the table lacks columns: {', '.join(missing)}", file=path, cure="run the stage that writes it again"
+            f"the table lacks columns: {', '.join(missing)}",
+            file=path,
+            cure="run the stage that writes it again",
         )

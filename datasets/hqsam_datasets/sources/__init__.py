@@ -1,6 +1,7 @@
 """Training sources, one file each, found by name.
 
-A new source is one file here that exposes `SOURCE` (see `base.Source`), and an entry `sources.<name>` in params.yaml.
+A new source is one file here that exposes `SOURCE` (see `base.Source`), and an entry
+`sources.<name>` in params.yaml.
 """
 
 from __future__ import annotations

@@ -25,9 +25,10 @@ _CURE = "give a file in COCO's instances format"
 class AnnotatedImages:
     """Images with instances of a COCO or LVIS file.
 
-    Crowd regions, annotations without a mask and polygons with fewer than three corners are left out with a reject;
-    images without any instance are no samples.
-    An annotation that cannot be drawn, or an image of another size than the file says, rejects the image.
+    Crowd regions, annotations without a mask and polygons with fewer than three corners are left
+    out with a reject; images without any instance are no samples.
+    An annotation that cannot be drawn, or an image of another size than the file says, rejects the
+    image.
 
     Args:
         sheet: the data sheet.
@@ -67,7 +68,9 @@ class AnnotatedImages:
                 rejects.append(_reject(name, image.file_name, "no_object", "no usable instance"))
             elif (found := places.find(image.file_name)) is not None:
                 masks = tuple(by_image[number])
-                pairs.append(Pair(str(stem), found, masks, relative(found, root), relative(path, root)))
+                pairs.append(
+                    Pair(str(stem), found, masks, relative(found, root), relative(path, root))
+                )
         places.check()
         skip.check(f"sources.{name}.skip")
         return Scan(tuple(pairs), tuple(rejects))
@@ -102,7 +105,9 @@ def _images(records: list[Any], path: Path) -> dict[int | str, _Image]:
             image = _Image(file_name(record, path), declared)
         if number in found:
             problem = f"{found[number].file_name} and {image.file_name} have the same id"
-            raise UserError(problem, file=path, key=f"image {number}", cure="give each image an id of its own")
+            raise UserError(
+                problem, file=path, key=f"image {number}", cure="give each image an id of its own"
+            )
         found[number] = image
     return found
 
@@ -182,7 +187,9 @@ def _categories(records: Any, path: Path) -> dict[str, str]:
     return found
 
 
-def _unusable(entry: Mapping[str, Any], shape: Any, has_image: bool) -> tuple[RejectReason, str] | None:
+def _unusable(
+    entry: Mapping[str, Any], shape: Any, has_image: bool
+) -> tuple[RejectReason, str] | None:
     if not has_image:
         return "invalid_annotation", f"its image {entry['image_id']} is not among the images"
     if flag(entry.get("iscrowd")):
@@ -220,7 +227,8 @@ def file_name(image: Mapping[str, Any], path: Path) -> str:
 class Places:
     """Where the images lie: below `options.images`, else beside the annotation file or at the root.
 
-    A `file_name` is tried whole, then without its first folders: annotation tools write paths of their own machine.
+    A `file_name` is tried whole, then without its first folders: annotation tools write paths of
+    their own machine.
     """
 
     def __init__(self, name: str, root: Path, annotations: Path, options: SourceOptions) -> None:
@@ -244,7 +252,10 @@ class Places:
         if found is None:
             self._missing.append(file_name)
         elif found in self._taken:
-            problem = f"{self._taken[found]} and {file_name} of the annotation file are one image, {found}"
+            problem = (
+                f"{self._taken[found]} and {file_name} of the annotation file are one image, "
+                f"{found}"
+            )
             cure = "join the two entries, or pack the images with their folders"
             raise UserError(problem, file=self._file, key=self._key, cure=cure)
         else:

@@ -24,8 +24,15 @@ from hqsam_datasets.formats.manifest import Reject
 
 
 def _inside(value: str) -> str:
-    if not value.strip("/") or value.startswith(("/", "~")) or ".." in value.split("/") or "\\" in value:
-        raise ValueError(f"{value!r} is no path inside the archive, as photos or train/photos would be")
+    if (
+        not value.strip("/")
+        or value.startswith(("/", "~"))
+        or ".." in value.split("/")
+        or "\\" in value
+    ):
+        raise ValueError(
+            f"{value!r} is no path inside the archive, as photos or train/photos would be"
+        )
     return value.rstrip("/")
 
 
@@ -38,17 +45,21 @@ class SourceOptions(BaseModel):
 
     Attributes:
         archive: the archive to read, a key of `archives`.
-        expected: number of samples after rejects; a difference stops the run. None: any number but 0 will do.
-        drop_known_bad: leave out what the data sheet lists as bad. If false, those are judged like any other file
-            (masks of another size are then stretched to the image).
+        expected: number of samples after rejects; a difference stops the run. None: any number but
+            0 will do.
+        drop_known_bad: leave out what the data sheet lists as bad. If false, those are judged like
+            any other file (masks of another size are then stretched to the image).
         skip: further file stems to leave out, for bad files that the sheet does not list yet.
-        kind: the file of this folder that reads the archive: the set's own (`ecssd`), or `folder`, `label_maps`, `coco_json`,
-            `lvis_json` for own data. Every section of params.yaml names it, because DVC reads the section's code
-            dependency here; None, for use without DVC: the file named like the section.
+        kind: the file of this folder that reads the archive: the set's own (`ecssd`), or `folder`,
+            `label_maps`, `coco_json`,
+            `lvis_json` for own data. Every section of params.yaml names it, because DVC reads the
+            section's code dependency here; None, for use without DVC: the file named like the
+            section.
         images: for own data, the folder of the images inside the archive.
         masks: for own data, the folder of the masks (it may be the same).
         annotations: for own data, the annotation file inside the archive.
-        limit: take at most this many images, chosen by a hash of their names: a subset of a large set.
+        limit: take at most this many images, chosen by a hash of their names: a subset of a large
+            set.
         max_instances: take at most this many instances of an image, chosen by a hash (SA-1B only).
     """
 
@@ -79,7 +90,8 @@ class DataSheet:
         layout: folders of the repack and of the original archives.
         checksums: archive file name to SHA-256, where published.
         known_bad: stem to reason; matched without regard to case and punctuation.
-        strays: files that belong to no pair, with the reason; `*.jpeg`: any that ends so and has no partner.
+        strays: files that belong to no pair, with the reason; `*.jpeg`: any that ends so and has no
+            partner.
         notes: quirks worth knowing.
     """
 
@@ -136,7 +148,11 @@ class MaskFile:
         """Decode the file by the rules of `hqsam_datasets.formats.images`."""
         data = read_file(self.path, "unreadable_mask")
         found = decode_mask(data)
-        plain = data[24:26] == b"\x08\x00" and data[:4] == b"\x89PNG" and found.encoding in ("0/255", "soft")
+        plain = (
+            data[24:26] == b"\x08\x00"
+            and data[:4] == b"\x89PNG"
+            and found.encoding in ("0/255", "soft")
+        )
         png = data if plain else None
         return [LoadedMask(found.mask, found.encoding, found.soft_fraction, self.category, png)]
 
@@ -154,7 +170,9 @@ class LabelMap:
         if not values:
             raise ImageError("empty_mask", "no label but 0 and 255")
         for value in values:
-            yield LoadedMask((labels == value).view(np.uint8) * np.uint8(255), "palette", 0.0, str(value))
+            yield LoadedMask(
+                (labels == value).view(np.uint8) * np.uint8(255), "palette", 0.0, str(value)
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +183,8 @@ class Segmentation:
         value: the `segmentation` entry, or that as JSON text.
         category: class name, or None.
         name: what rejects call it.
-        size: (height, width) of the image as the annotation file says, which the mask was drawn on; None: it does not say.
+        size: (height, width) of the image as the annotation file says, which the mask was drawn on;
+            None: it does not say.
     """
 
     value: Any
@@ -186,8 +205,12 @@ class Segmentation:
             value = json.loads(self.value) if isinstance(self.value, bytes) else self.value
             counts = rle.from_segmentation(value, height=height, width=width)
             mask = rle.decode(counts, height=height, width=width)
-        except Exception as error:  # malformed annotations fail in many ways inside the C code's wrapper
-            raise ImageError("invalid_annotation", f"{self.name}: {type(error).__name__}: {error}") from error
+        except (
+            Exception
+        ) as error:  # malformed annotations fail in many ways inside the C code's wrapper
+            raise ImageError(
+                "invalid_annotation", f"{self.name}: {type(error).__name__}: {error}"
+            ) from error
         return [LoadedMask(mask.astype(np.uint8) * np.uint8(255), "0/255", 0.0, self.category)]
 
 
@@ -233,8 +256,8 @@ class Source(Protocol):
         """List the pairs under the extracted `root` for the section `sources.<name>`; reads no pixels.
 
         Raises:
-            UserError: if the layout is not recognised, or an image has no mask (or the reverse) and neither the
-                data sheet nor `options.skip` lists it.
+            UserError: if the layout is not recognised, or an image has no mask (or the reverse) and
+                neither the data sheet nor `options.skip` lists it.
         """
 
 

@@ -9,10 +9,13 @@ SHEET = DataSheet(
     licence="none stated",
     citation="Yang et al., Saliency Detection via Graph-Based Manifold Ranking, CVPR 2013",
     n_pairs=5168,
-    layout="DUT-OMRON-image/<stem>.jpg and pixelwiseGT-new-PNG/<stem>.png, published as two archives",
+    layout="DUT-OMRON-image/<stem>.jpg and pixelwiseGT-new-PNG/<stem>.png, published as two "
+    "archives",
     notes=(
-        "The text of the HQ-SAM paper names this set where its Table 14 and its code use DUTS. The page says that four "
-        "images without ground truth were removed on 2018-01-22; older copies still hold them. The folder of the masks is "
+        "The text of the HQ-SAM paper names this set where its Table 14 and its code use DUTS. "
+        "The page says that four "
+        "images without ground truth were removed on 2018-01-22; older copies still hold them. "
+        "The folder of the masks is "
         "named as commonly found: not verified."
     ),
     known_bad={

@@ -11,7 +11,8 @@ SHEET = DataSheet(
     n_pairs=1000,
     layout=(
         "repack: cascade_psp/ecssd/<stem>.{jpg,png}, flat; "
-        "original: images.zip (images/0001.jpg ...) and ground_truth_mask.zip (ground_truth_mask/0001.png ...)"
+        "original: images.zip (images/0001.jpg ...) and ground_truth_mask.zip "
+        "(ground_truth_mask/0001.png ...)"
     ),
     checksums={
         "cascade_psp.zip": "5191a51fa482d997a9e5234b12fbcacaf7979af70be489496f2ac8c611e9b46a",

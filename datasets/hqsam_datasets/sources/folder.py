@@ -3,9 +3,10 @@
     sources:
       my_birds: {kind: folder, archive: my_birds, images: photos, masks: masks}
 
-An image `<images>/a/b.jpg` takes its mask from `<masks>/a/b.<any>`, or its instances from all files of the folder
-`<masks>/a/b/`. Without `images` and `masks`, the folders `images` and `masks` are looked for. If both are the same
-folder, JPEG and WebP files are images and the others masks.
+An image `<images>/a/b.jpg` takes its mask from `<masks>/a/b.<any>`, or its instances from all files
+of the folder
+`<masks>/a/b/`. Without `images` and `masks`, the folders `images` and `masks` are looked for. If
+both are the same folder, JPEG and WebP files are images and the others masks.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class AnyFolder:
         image_dir, mask_dir = self._folders(name, root, options)
         shared = image_dir == mask_dir
         images = _by_stem(image_dir, LOSSY if shared else SUFFIXES)
-        masks = _by_stem(mask_dir, tuple(s for s in SUFFIXES if s not in LOSSY) if shared else SUFFIXES)
+        masks = _by_stem(
+            mask_dir, tuple(s for s in SUFFIXES if s not in LOSSY) if shared else SUFFIXES
+        )
         skip = Skip(options.skip)
         pairs, rejects, used, orphans = [], [], set(), {}
         masks_of = mask_finder(masks)
@@ -137,7 +140,8 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 def stem_of(inner: Path) -> str:
     """Return what pairs an image with its masks: the path below the folder without extension, in one Unicode form.
 
-    macOS writes `ö` as two characters, most others as one: a mask made on another system must still be found.
+    macOS writes `ö` as two characters, most others as one: a mask made on another system must still
+    be found.
     """
     return one_form(inner.with_suffix("").as_posix())
 

@@ -32,7 +32,8 @@ class Part:
     Attributes:
         images: folder of the images.
         masks: folder of the masks.
-        listing: text file that names, one a line and with any extension, the stems that count; None: all.
+        listing: text file that names, one a line and with any extension, the stems that count;
+            None: all.
         nested: images lie one folder deeper, in class folders.
     """
 
@@ -83,7 +84,8 @@ class FolderSource:
 
     Args:
         sheet: the data sheet.
-        layouts: the ways in which it is published, most specific first; the first one found is read.
+        layouts: the ways in which it is published, most specific first; the first one found is
+            read.
     """
 
     def __init__(self, sheet: DataSheet, layouts: tuple[Layout, ...]) -> None:
@@ -127,7 +129,11 @@ class FolderSource:
         if found:  # the flat layout of one archive is the empty outer folder of another's
             return found[0]
         expected = ", or ".join(" + ".join(layout.needs) for layout in self._layouts)
-        there = ", ".join(sorted(path.name for path in root.iterdir())[:20]) if root.is_dir() else "nothing"
+        there = (
+            ", ".join(sorted(path.name for path in root.iterdir())[:20])
+            if root.is_dir()
+            else "nothing"
+        )
         raise UserError(
             f"the archive holds {there}; {name} needs {expected}",
             file=root,
@@ -142,9 +148,13 @@ class _Rules:
     def __init__(self, name: str, sheet: DataSheet, options: SourceOptions) -> None:
         self._name = name
         self._known_bad = {normal_name(stem): why for stem, why in sheet.known_bad.items()}
-        self._spelled = {way: normal_name(stem) for stem in sheet.known_bad for way in _spellings(stem)}
+        self._spelled = {
+            way: normal_name(stem) for stem in sheet.known_bad for way in _spellings(stem)
+        }
         self._strays = {normal_name(stem): why for stem, why in sheet.strays.items()}
-        self._stray_suffixes = {stem.removeprefix("*"): why for stem, why in sheet.strays.items() if stem[0] == "*"}
+        self._stray_suffixes = {
+            stem.removeprefix("*"): why for stem, why in sheet.strays.items() if stem[0] == "*"
+        }
         self._skip = {normal_name(stem) for stem in options.skip}
         self._drop = options.drop_known_bad
         self._met: set[str] = set()
@@ -171,11 +181,15 @@ class _Rules:
 
     def orphan(self, path: Path, stem: str, origin: str, missing: Path | None) -> None:
         """Note a file without partner: stray or bad where the sheet or `skip` lists it, else an error later."""
-        why = self._strays.get(normal_name(stem + path.suffix)) or self._stray_suffixes.get(path.suffix)
+        why = self._strays.get(normal_name(stem + path.suffix)) or self._stray_suffixes.get(
+            path.suffix
+        )
         if why is not None:
             self.reject(origin, "stray_file", why)
         elif not self.drops(stem, origin):
-            self._orphans.append((path, f"has no {missing}" if missing else "is neither image nor mask of a pair"))
+            self._orphans.append(
+                (path, f"has no {missing}" if missing else "is neither image nor mask of a pair")
+            )
 
     def absent(self, path: Path, stem: str, listing: Path) -> None:
         """Note an image of the set's own list that is not there: an error later unless the sheet or `skip` lists it."""
@@ -215,7 +229,11 @@ def _spellings(stem: str) -> set[str]:
     A name without folder has one spelling.
     """
     folder, _, name = stem.rpartition("/")
-    ways = (f"{folder}/{name}", f"{folder}{name}", f"{name}/{folder}", f"{name}{folder}") if folder else (stem,)
+    ways = (
+        (f"{folder}/{name}", f"{folder}{name}", f"{name}/{folder}", f"{name}{folder}")
+        if folder
+        else (stem,)
+    )
     return {normal_name(way) for way in ways}
 
 

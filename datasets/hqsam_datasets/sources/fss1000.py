@@ -39,12 +39,18 @@ SHEET = DataSheet(
         "*.jpeg": f"{_STRAY} (the official loader takes .jpg alone)",
     },
     notes=(
-        "Masks are PNG with three equal channels, some RGBA. Class names hold apostrophes and typos. The file names of "
-        "the flat repack are not documented: no class is read from them, and bad files are recognised as class and "
-        "number in either order, whatever stands between. Should they be called otherwise, `expected: 9998` is right. "
-        "Bad files: issues 8 and 17 of the repository, issue 26 of SysCV/sam-hq. With drop_known_bad: false the six "
-        "masks of another size are stretched to their images, and 9,998 of the 10,000 pairs become samples: "
-        "peregine_falcon/8 has a picture for a mask and bamboo_slip/7 an empty one, which no prompt can be drawn from."
+        "Masks are PNG with three equal channels, some RGBA. Class names hold apostrophes and "
+        "typos. The file names of "
+        "the flat repack are not documented: no class is read from them, and bad files are "
+        "recognised as class and "
+        "number in either order, whatever stands between. Should they be called otherwise, "
+        "`expected: 9998` is right. "
+        "Bad files: issues 8 and 17 of the repository, issue 26 of SysCV/sam-hq. With "
+        "drop_known_bad: false the six "
+        "masks of another size are stretched to their images, and 9,998 of the 10,000 pairs "
+        "become samples: "
+        "peregine_falcon/8 has a picture for a mask and bamboo_slip/7 an empty one, which no "
+        "prompt can be drawn from."
     ),
 )
 

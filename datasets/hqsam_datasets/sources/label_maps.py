@@ -3,7 +3,8 @@
     sources:
       my_parts: {kind: label_maps, archive: my_parts, images: JPEGImages, masks: SegmentationObject}
 
-Label 0 is background and 255 void, as in PASCAL VOC and DAVIS; the label becomes the instance's category.
+Label 0 is background and 255 void, as in PASCAL VOC and DAVIS; the label becomes the instance's
+category.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     sources:
       my_set: {kind: lvis_json, archive: my_set, images: train, annotations: instances.json}
 
-Polygons and run-length masks are rasterised by pycocotools. Images need no `file_name`: the last two parts
-of `coco_url` are the path below `images`.
+Polygons and run-length masks are rasterised by pycocotools. Images need no `file_name`: the last
+two parts of `coco_url` are the path below `images`.
 """
 
 from __future__ import annotations

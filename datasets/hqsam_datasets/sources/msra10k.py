@@ -9,12 +9,14 @@ SHEET = DataSheet(
     licence="none stated",
     citation="Cheng et al., Global Contrast based Salient Region Detection, TPAMI 2015",
     n_pairs=10_000,
-    layout="repack: cascade_psp/MSRA_10K/<id>.{jpg,png}; original: MSRA10K_Imgs_GT/Imgs/<id>.{jpg,png}; both flat",
+    layout="repack: cascade_psp/MSRA_10K/<id>.{jpg,png}; original: "
+    "MSRA10K_Imgs_GT/Imgs/<id>.{jpg,png}; both flat",
     checksums={
         "cascade_psp.zip": "5191a51fa482d997a9e5234b12fbcacaf7979af70be489496f2ac8c611e9b46a",
     },
     known_bad={"97915": "reported as mislabelled (SysCV/sam-hq issue 26)"},
-    notes="Binary masks. Selected from MSRA-B, superset of ASD: overlaps with other saliency sets are likely.",
+    notes="Binary masks. Selected from MSRA-B, superset of ASD: overlaps with other saliency sets "
+    "are likely.",
 )
 
 SOURCE = FolderSource(

@@ -17,12 +17,15 @@ def found_single(root: Path, wanted: str, *, key: str) -> Path:
     """Return what the parameter `key` names, searched as `found_below` does, if only one lies that near to `root`.
 
     Raises:
-        UserError: if it is not there, or several times, say for each split: the others would be left out without a word.
+        UserError: if it is not there, or several times, say for each split: the others would be
+            left out without a word.
     """
     found = found_below(root, wanted)
     parts = found.relative_to(root).parts
     around = len(parts) - len(PurePosixPath(wanted).parts)
-    same = sorted(root.glob("*/" * around + glob.escape("/".join(parts[around:])))) if around else []
+    same = (
+        sorted(root.glob("*/" * around + glob.escape("/".join(parts[around:])))) if around else []
+    )
     if len(same) > 1:
         names = ", ".join(relative(path, root) for path in same)
         cure = "name one of them with the folder around it; each can be a set of its own"

@@ -28,10 +28,13 @@ SHEET = DataSheet(
     licence="SA-1B Dataset Research License: research only; terms to accept before the download",
     citation="Kirillov et al., Segment Anything, ICCV 2023",
     n_pairs=0,
-    layout="sa_<id>.jpg beside sa_<id>.json, in tar archives sa_000000.tar ...; JSON holds about 100 run-length masks",
+    layout="sa_<id>.jpg beside sa_<id>.json, in tar archives sa_000000.tar ...; JSON holds about "
+    "100 run-length masks",
     notes=(
-        "`limit` chooses images, `max_instances` masks of an image, both by a hash of their names, so that the choice does "
-        "not depend on which archives are there. How the paper drew its random masks is not published."
+        "`limit` chooses images, `max_instances` masks of an image, both by a hash of their "
+        "names, so that the choice does "
+        "not depend on which archives are there. How the paper drew its random masks is not "
+        "published."
     ),
 )
 
@@ -49,9 +52,14 @@ class _Annotations:
             record = json.loads(read_file(self.path, "unreadable_mask"))
             entries = sorted(
                 record["annotations"],
-                key=lambda entry: hashlib.sha256(f"{self.path.stem}/{entry['id']}".encode()).digest(),
+                key=lambda entry: hashlib.sha256(
+                    f"{self.path.stem}/{entry['id']}".encode()
+                ).digest(),
             )[: self.max_instances]
-            shapes = [Segmentation(entry["segmentation"], name=f"annotation {entry['id']}") for entry in entries]
+            shapes = [
+                Segmentation(entry["segmentation"], name=f"annotation {entry['id']}")
+                for entry in entries
+            ]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ImageError("invalid_annotation", f"{type(error).__name__}: {error}") from error
         return [mask for shape in shapes for mask in shape.load(size)]
@@ -73,7 +81,9 @@ class _Sa1b:
             annotations = image.with_suffix(".json")
             origin = relative(image, root)
             if normal_name(image.stem) in skip:
-                rejects.append(Reject(source=name, origin=origin, reason="known_bad", detail="listed in skip"))
+                rejects.append(
+                    Reject(source=name, origin=origin, reason="known_bad", detail="listed in skip")
+                )
             elif not annotations.is_file():
                 cure = "unpack the archive again, or list the stem under this key"
                 raise UserError(
@@ -84,7 +94,9 @@ class _Sa1b:
                 )
             else:
                 reference = _Annotations(annotations, options.max_instances)
-                pairs.append(Pair(image.stem, image, (reference,), origin, relative(annotations, root)))
+                pairs.append(
+                    Pair(image.stem, image, (reference,), origin, relative(annotations, root))
+                )
         if not pairs:
             raise UserError(
                 "the archive holds no images",

@@ -12,9 +12,9 @@ from hqsam_datasets.sources.own import SUFFIXES
 class Skip:
     """Tells whether a file is to be left out, and which names match no file.
 
-    An entry is a path below the folder of the images or masks, or the last part of it, with or without the extension. Case,
-    punctuation and letters of any alphabet count; the two Unicode forms of one name do not. One mask of several of an image
-    goes by its whole path alone.
+    An entry is a path below the folder of the images or masks, or the last part of it, with or
+    without the extension. Case, punctuation and letters of any alphabet count; the two Unicode
+    forms of one name do not. One mask of several of an image goes by its whole path alone.
 
     Args:
         names: the entries of `skip`.
@@ -53,7 +53,8 @@ class Skip:
                 f"no file is called {', '.join(missed[:10])}",
                 file="params.yaml",
                 key=key,
-                cure="write the path below the folder as it is, say cats/7 or 7, or remove the entry",
+                cure="write the path below the folder as it is, say cats/7 or 7, or remove the "
+                "entry",
             )
 
 

@@ -17,8 +17,10 @@ SHEET = DataSheet(
         "thin_object_detection.zip": "133b9916eee3b9a38d87c8cbdc556962d42c36ec9e9fe9bb42b2ceebbe7200d2",
     },
     notes=(
-        "The pictures are synthetic: cut-outs from pngimg.com on HRSOD or COCO backgrounds (train and validation), so "
-        "they share backgrounds with HRSOD, COCO and LVIS evaluation images. Masks come from alpha channels: soft "
+        "The pictures are synthetic: cut-outs from pngimg.com on HRSOD or COCO backgrounds (train "
+        "and validation), so "
+        "they share backgrounds with HRSOD, COCO and LVIS evaluation images. Masks come from "
+        "alpha channels: soft "
         "edges. The validation split of 500 is not shipped in the repack and not used."
     ),
 )

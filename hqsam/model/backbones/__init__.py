@@ -1,7 +1,8 @@
 """Backbones, one file each, found by name.
 
-``load("vit_b")`` imports ``hqsam/model/backbones/vit_b.py`` and returns its constant ``BACKBONE``. There is
-no list to edit: a new backbone is one new file (and its entry under ``models`` in ``params.yaml``).
+``load("vit_b")`` imports ``hqsam/model/backbones/vit_b.py`` and returns its constant ``BACKBONE``.
+There is no list to edit: a new backbone is one new file (and its entry under ``models`` in
+``params.yaml``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from hqsam_base.seam import Seam
 
 __all__ = ["Backbone", "bundled_weights", "load", "names"]
 
-_SEAM = Seam(package=__name__, what="backbone", constant="BACKBONE", kind=Backbone, helpers=frozenset({"base"}))
+_SEAM = Seam(
+    package=__name__,
+    what="backbone",
+    constant="BACKBONE",
+    kind=Backbone,
+    helpers=frozenset({"base"}),
+)
 names = _SEAM.names
 load = _SEAM.load
 

@@ -18,15 +18,17 @@ class Backbone:
     Attributes:
         name: Equal to the file's stem.
         image_size: Side S of the square network input, pixels.
-        embedding_size: Side E of the final image embedding and of the early feature; masks leave the decoder
-            at 4E.
+        embedding_size: Side E of the final image embedding and of the early feature; masks leave
+            the decoder at 4E.
         vit_dim: Channels V of the early feature.
         decoder_dim: Width C of prompt encoder and mask decoder (256 in every published SAM).
-        early: Dotted path, inside ``Sam.image_encoder``, of the module whose *output* is the early feature:
-            for a ViT the first block with global attention (paper section 3.2; index 0 of the official
+        early: Dotted path, inside ``Sam.image_encoder``, of the module whose *output* is the early
+            feature: for a ViT the first block with global attention (paper section 3.2; index 0 of
+                the official
             ``interm_embeddings``).
         early_layout: Layout of that output.
-        build: Makes the ``segment_anything`` ``Sam`` with freshly initialised weights, in eval mode.
+        build: Makes the ``segment_anything`` ``Sam`` with freshly initialised weights, in eval
+            mode.
     """
 
     name: str
@@ -42,7 +44,9 @@ class Backbone:
         if min(self.image_size, self.embedding_size, self.vit_dim, self.decoder_dim) < 1:
             raise ValueError(f"backbone {self.name}: sizes must be positive")
         if self.decoder_dim % 8:
-            raise ValueError(f"backbone {self.name}: decoder_dim must be a multiple of 8, is {self.decoder_dim}")
+            raise ValueError(
+                f"backbone {self.name}: decoder_dim must be a multiple of 8, is {self.decoder_dim}"
+            )
 
     @property
     def mask_size(self) -> int:
@@ -87,7 +91,8 @@ def vit_backbone(
         width: Token width of the ViT (V).
         depth: Number of blocks.
         heads: Attention heads.
-        global_blocks: 0-based indices of the blocks with global attention; the first gives the early feature.
+        global_blocks: 0-based indices of the blocks with global attention; the first gives the
+            early feature.
         image_size: Side of the input, pixels.
         patch_size: Side of a patch, pixels.
         window_size: Window of the other blocks, in patches.
@@ -98,9 +103,15 @@ def vit_backbone(
     """
     side = image_size // patch_size
     encoder = {
-        "embed_dim": width, "depth": depth, "num_heads": heads, "global_attn_indexes": global_blocks, "img_size": image_size,
-        "patch_size": patch_size, "window_size": window_size, "out_chans": decoder.width,
-    }  # fmt: skip
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": heads,
+        "global_attn_indexes": global_blocks,
+        "img_size": image_size,
+        "patch_size": patch_size,
+        "window_size": window_size,
+        "out_chans": decoder.width,
+    }
     return Backbone(
         name=name,
         image_size=image_size,
@@ -108,11 +119,15 @@ def vit_backbone(
         vit_dim=width,
         decoder_dim=decoder.width,
         early=f"blocks.{global_blocks[0]}",
-        build=partial(_build_vit, encoder, image_size=image_size, embedding_size=side, decoder=decoder),
+        build=partial(
+            _build_vit, encoder, image_size=image_size, embedding_size=side, decoder=decoder
+        ),
     )
 
 
-def _build_vit(encoder: Mapping[str, Any], *, image_size: int, embedding_size: int, decoder: DecoderSizes) -> Any:
+def _build_vit(
+    encoder: Mapping[str, Any], *, image_size: int, embedding_size: int, decoder: DecoderSizes
+) -> Any:
     from torch import nn
 
     from hqsam.model.sam_api import ImageEncoderViT
@@ -122,11 +137,14 @@ def _build_vit(encoder: Mapping[str, Any], *, image_size: int, embedding_size: i
     return assemble_sam(vit, image_size=image_size, embedding_size=embedding_size, decoder=decoder)
 
 
-def assemble_sam(image_encoder: Any, *, image_size: int, embedding_size: int, decoder: DecoderSizes = PUBLISHED) -> Any:
+def assemble_sam(
+    image_encoder: Any, *, image_size: int, embedding_size: int, decoder: DecoderSizes = PUBLISHED
+) -> Any:
     """Put SAM's prompt encoder and mask decoder behind an image encoder.
 
     Args:
-        image_encoder: Module mapping ``[B,3,S,S]`` to ``[B,C,E,E]``, with an ``img_size`` attribute.
+        image_encoder: Module mapping ``[B,3,S,S]`` to ``[B,C,E,E]``, with an ``img_size``
+            attribute.
         image_size: S.
         embedding_size: E.
         decoder: Widths, C among them.
@@ -147,7 +165,9 @@ def assemble_sam(image_encoder: Any, *, image_size: int, embedding_size: int, de
         ),
         mask_decoder=MaskDecoder(
             num_multimask_outputs=3,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=decoder.mlp_width, num_heads=8),
+            transformer=TwoWayTransformer(
+                depth=2, embedding_dim=width, mlp_dim=decoder.mlp_width, num_heads=8
+            ),
             transformer_dim=width,
             iou_head_depth=3,
             iou_head_hidden_dim=decoder.iou_width,

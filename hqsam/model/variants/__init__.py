@@ -1,8 +1,8 @@
 """The systems of the paper's tables that are models, one file each, found by name.
 
-``load("lora_encoder")`` imports ``hqsam/model/variants/lora_encoder.py`` and returns its constant ``VARIANT``. There is
-no list to edit: a new system is one new file; ``variant: NAME`` of a model in ``params.yaml`` chooses it. Files with
-a leading underscore hold what several variants share.
+``load("lora_encoder")`` imports ``hqsam/model/variants/lora_encoder.py`` and returns its constant
+``VARIANT``. There is no list to edit: a new system is one new file; ``variant: NAME`` of a model in
+``params.yaml`` chooses it. Files with a leading underscore hold what several variants share.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def build(name: str, backbone: Backbone) -> Head:
     variant = load(name)
     head = variant.build(backbone)
     if head.changes_encoder != variant.changes_encoder:
-        raise TypeError(f"hqsam/model/variants/{name}.py: VARIANT and its head disagree about changes_encoder")
+        raise TypeError(
+            f"hqsam/model/variants/{name}.py: VARIANT and its head disagree about changes_encoder"
+        )
     head.variant = name
     return head

@@ -20,8 +20,8 @@ class Variant:
         name: Equal to the file's stem.
         paper: The rows of the paper that it is, as ``table: system`` of ``paper_tables.csv``.
         build: Makes what trains, freshly initialised, for a backbone.
-        changes_encoder: Whether it encodes images differently from SAM, so that SAM and this system need an encoding
-            each.
+        changes_encoder: Whether it encodes images differently from SAM, so that SAM and this system
+            need an encoding each.
     """
 
     name: str

@@ -1,7 +1,8 @@
 """Small trainable layers inside SAM's frozen image encoder, in force only while this variant encodes.
 
-The encoder's modules are neither replaced nor copied: a forward hook on each asks whether a variant is encoding right now,
-in this thread, and leaves the output alone if not. SAM's state dict, its result and its memory stay what they are.
+The encoder's modules are neither replaced nor copied: a forward hook on each asks whether a variant
+is encoding right now, in this thread, and leaves the output alone if not. SAM's state dict, its
+result and its memory stay what they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from hqsam.model.head import Head
 
 Change = Callable[[Tensor, Tensor], Tensor]
-_CHANGES: ContextVar[Mapping[nn.Module, nn.Module] | None] = ContextVar("hqsam_encoder_changes", default=None)
+_CHANGES: ContextVar[Mapping[nn.Module, nn.Module] | None] = ContextVar(
+    "hqsam_encoder_changes", default=None
+)
 
 
 def _hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
@@ -63,4 +66,8 @@ class EncoderHead(Head, ABC):
 
 def attention_blocks(encoder: nn.Module) -> list[Any]:
     """Return the self-attention modules of a ViT or TinyViT: those with one projection to queries, keys and values."""
-    return [module for module in encoder.modules() if isinstance(getattr(module, "qkv", None), nn.Linear)]
+    return [
+        module
+        for module in encoder.modules()
+        if isinstance(getattr(module, "qkv", None), nn.Linear)
+    ]

@@ -14,7 +14,8 @@ M = TypeVar("M", bound=nn.Module)
 class ContextTokens(nn.Embedding):
     """Learnable tokens that only take part in attention (CoOp, arXiv 2109.01134, as the paper's section 4.2 has it).
 
-    The paper says how many, not how they start: like SAM's own output tokens, from a unit normal distribution.
+    The paper says how many, not how they start: like SAM's own output tokens, from a unit normal
+    distribution.
     """
 
     NUMBER = 3

@@ -15,8 +15,8 @@ _OUTPUT = 0  # SAM's mask token for single-mask output: its mask is trained
 class TunedDecoder(nn.Module):
     """Everything in SAM's mask decoder that its single mask depends on; parameter names are SAM's.
 
-    The IoU head and the MLPs of the three multimask tokens are not here: no gradient of a mask loss reaches them, so they
-    stay SAM's.
+    The IoU head and the MLPs of the three multimask tokens are not here: no gradient of a mask loss
+    reaches them, so they stay SAM's.
 
     Args:
         decoder: ``segment_anything`` ``MaskDecoder``.
@@ -28,7 +28,9 @@ class TunedDecoder(nn.Module):
         self.iou_token = trainable_copy(decoder.iou_token)
         self.mask_tokens = trainable_copy(decoder.mask_tokens)
         self.output_upscaling = trainable_copy(decoder.output_upscaling)
-        self.output_hypernetworks_mlps = nn.ModuleList([trainable_copy(decoder.output_hypernetworks_mlps[_OUTPUT])])
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            [trainable_copy(decoder.output_hypernetworks_mlps[_OUTPUT])]
+        )
 
     def view(self, decoder: Any) -> SimpleNamespace:
         """Return this decoder with the rest from ``decoder``."""

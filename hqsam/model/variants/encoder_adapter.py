@@ -1,7 +1,8 @@
 """A bottleneck adapter after every attention block of the image encoder, as in AIM (arXiv 2302.03024) (Table 9).
 
-``out + up(gelu(down(out)))`` on the attention's output. The paper gives the size only as 12.0 MiB for ViT-L: 24 blocks with
-a bottleneck of 64 and no biases are 3,145,728 parameters, exactly that. A fresh adapter changes nothing: ``up`` is zero.
+``out + up(gelu(down(out)))`` on the attention's output. The paper gives the size only as 12.0 MiB
+for ViT-L: 24 blocks with a bottleneck of 64 and no biases are 3,145,728 parameters, exactly that. A
+fresh adapter changes nothing: ``up`` is zero.
 """
 
 from __future__ import annotations
@@ -44,4 +45,6 @@ def _build(backbone: Backbone) -> Head:
     return _AdapterHead()
 
 
-VARIANT = Variant(name="encoder_adapter", paper=("9: SAM + Encoder Adapter",), build=_build, changes_encoder=True)
+VARIANT = Variant(
+    name="encoder_adapter", paper=("9: SAM + Encoder Adapter",), build=_build, changes_encoder=True
+)

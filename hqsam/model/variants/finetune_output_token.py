@@ -36,4 +36,6 @@ def _build(backbone: Backbone) -> Head:
     return _OutputTokenHead()
 
 
-VARIANT = Variant(name="finetune_output_token", paper=("4: Finetune SAM's output token",), build=_build)
+VARIANT = Variant(
+    name="finetune_output_token", paper=("4: Finetune SAM's output token",), build=_build
+)

@@ -1,6 +1,7 @@
 """The whole SAM, tuned: image encoder, prompt encoder and mask decoder (Table 4, "Training the whole SAM").
 
-Holds a second copy of the encoder. Batch norms of a hierarchical encoder keep their statistics; their scales train.
+Holds a second copy of the encoder. Batch norms of a hierarchical encoder keep their statistics;
+their scales train.
 """
 
 from __future__ import annotations
@@ -47,4 +48,6 @@ def _build(backbone: Backbone) -> Head:
     return _WholeSamHead()
 
 
-VARIANT = Variant(name="finetune_sam", paper=("4: Training the whole SAM",), build=_build, changes_encoder=True)
+VARIANT = Variant(
+    name="finetune_sam", paper=("4: Training the whole SAM",), build=_build, changes_encoder=True
+)

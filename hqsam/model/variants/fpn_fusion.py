@@ -1,8 +1,9 @@
 """A conventional feature pyramid instead of the global-local fusion (section 4.2, "FPN").
 
-The paper gives no sizes. Here: Feature Pyramid Networks (arXiv 1612.03144) over final feature, early feature and SAM's mask
-feature, coarse to fine: a 1x1 convolution brings each level to C / 4 channels, the coarser sum is added (enlarged where the
-sizes differ), a 3x3 convolution makes the HQ feature.
+The paper gives no sizes. Here: Feature Pyramid Networks (arXiv 1612.03144) over final feature,
+early feature and SAM's mask feature, coarse to fine: a 1x1 convolution brings each level to C / 4
+channels, the coarser sum is added (enlarged where the sizes differ), a 3x3 convolution makes the HQ
+feature.
 """
 
 from __future__ import annotations

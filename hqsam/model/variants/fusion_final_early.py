@@ -7,7 +7,9 @@ from hqsam.model.variants._base import Variant
 
 
 def _build(backbone: Backbone) -> Head:
-    return HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim, sources=("early", "final"))
+    return HQHead(
+        decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim, sources=("early", "final")
+    )
 
 
 VARIANT = Variant(name="fusion_final_early", paper=(), build=_build)

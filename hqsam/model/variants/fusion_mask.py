@@ -10,4 +10,6 @@ def _build(backbone: Backbone) -> Head:
     return HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim, sources=("mask",))
 
 
-VARIANT = Variant(name="fusion_mask", paper=("3: fusion conv on SAM mask feature only",), build=_build)
+VARIANT = Variant(
+    name="fusion_mask", paper=("3: fusion conv on SAM mask feature only",), build=_build
+)

@@ -7,7 +7,9 @@ from hqsam.model.variants._base import Variant
 
 
 def _build(backbone: Backbone) -> Head:
-    return HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim, sources=("early", "mask"))
+    return HQHead(
+        decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim, sources=("early", "mask")
+    )
 
 
 VARIANT = Variant(name="fusion_mask_early", paper=("3: mask feature + early-layer",), build=_build)

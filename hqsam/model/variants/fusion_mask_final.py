@@ -7,7 +7,9 @@ from hqsam.model.variants._base import Variant
 
 
 def _build(backbone: Backbone) -> Head:
-    return HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim, sources=("final", "mask"))
+    return HQHead(
+        decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim, sources=("final", "mask")
+    )
 
 
 VARIANT = Variant(name="fusion_mask_final", paper=("3: mask feature + final-layer",), build=_build)

@@ -1,7 +1,8 @@
 """The HQ-Output token times SAM's output tokens, on SAM's mask feature (Table 2, "x Output Token").
 
-The paper calls it a scaled dot product between the two and says no more. Read here as scaled dot-product attention: after
-the transformer the HQ token looks at SAM's four mask tokens, and what it sees is added to it. No parameter is added.
+The paper calls it a scaled dot product between the two and says no more. Read here as scaled
+dot-product attention: after the transformer the HQ token looks at SAM's four mask tokens, and what
+it sees is added to it. No parameter is added.
 """
 
 from __future__ import annotations

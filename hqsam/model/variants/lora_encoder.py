@@ -1,11 +1,11 @@
 """LoRA (arXiv 2106.09685) of rank 4 in the query-key-value projections of the image encoder (Table 9).
 
-``qkv(x) + B A x`` with B zero at first. The paper gives the size only as 1.5 MiB for ViT-L: 24 blocks of rank 4 on the joint
-projection are 393,216 parameters, exactly that.
+``qkv(x) + B A x`` with B zero at first. The paper gives the size only as 1.5 MiB for ViT-L: 24
+blocks of rank 4 on the joint projection are 393,216 parameters, exactly that.
 
-``peft`` computes the same (a test compares), but replaces the projections by its own modules: SAM's keys would no longer be
-the published ones, SAM and this variant could not share an encoder, and transformers and accelerate would become needed to
-load a model. Twenty lines are the smaller price.
+``peft`` computes the same (a test compares), but replaces the projections by its own modules: SAM's
+keys would no longer be the published ones, SAM and this variant could not share an encoder, and
+transformers and accelerate would become needed to load a model. Twenty lines are the smaller price.
 """
 
 from __future__ import annotations

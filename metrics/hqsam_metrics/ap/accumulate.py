@@ -1,6 +1,7 @@
 """Average precision and recall in the manner of COCOeval, from partial results that can be merged.
 
-`evaluate` turns a set of images into a `Partial`; partials of disjoint sets of images are merged in any order;
+`evaluate` turns a set of images into a `Partial`; partials of disjoint sets of images are merged in
+any order;
 `finish` sorts, accumulates and averages. So the numbers cannot depend on chunks, workers or order.
 """
 
@@ -58,9 +59,11 @@ class Units:
         dt_image: int64 [n], place of the image in the sorted list of all images.
         dt_category: int64 [n], place of the category; 0 for all when class-agnostic.
         dt_score: float64 [n].
-        dt_rank: int64 [n], place by falling score inside its group; groups are neighbours, ranks rise.
+        dt_rank: int64 [n], place by falling score inside its group; groups are neighbours, ranks
+            rise.
         dt_area: float64 [n], pixels.
-        dt_lenient: bool [n], ignored when unmatched (LVIS: category not exhaustively annotated in that image).
+        dt_lenient: bool [n], ignored when unmatched (LVIS: category not exhaustively annotated in
+            that image).
         gt_image: int64 [g].
         gt_category: int64 [g].
         gt_area: float64 [g].
@@ -127,7 +130,9 @@ class Partial:
         return hit, counted
 
 
-def evaluate(units: Units, pairs: PairTable, value: Float, *, n_categories: int, bins: Sequence[AreaRange]) -> Partial:
+def evaluate(
+    units: Units, pairs: PairTable, value: Float, *, n_categories: int, bins: Sequence[AreaRange]
+) -> Partial:
     """Matches one set of images.
 
     Args:
@@ -144,17 +149,31 @@ def evaluate(units: Units, pairs: PairTable, value: Float, *, n_categories: int,
     outside = np.stack([units.dt_lenient | area.outside(units.dt_area) for area in bins])
     group = units.dt_image * n_categories + units.dt_category
     found = match(
-        dt=pairs.dt, gt=pairs.gt, value=value, group=group,
-        gt_ignore=gt_ignore, gt_crowd=units.gt_crowd, thresholds=IOU_THRESHOLDS,
-    )  # fmt: skip
+        dt=pairs.dt,
+        gt=pairs.gt,
+        value=value,
+        group=group,
+        gt_ignore=gt_ignore,
+        gt_crowd=units.gt_crowd,
+        thresholds=IOU_THRESHOLDS,
+    )
     matched = found.gt >= 0
     ignored = np.zeros_like(matched)
     for a in range(len(bins)):
         ignored[a] = matched[a] & gt_ignore[a][found.gt[a]] if gt_ignore.shape[1] else False
     return Partial(
-        units.dt_image, units.dt_category, units.dt_score, units.dt_rank,
-        outside, found.dt, matched, ignored, units.gt_image, units.gt_category, ~gt_ignore,
-    )  # fmt: skip
+        units.dt_image,
+        units.dt_category,
+        units.dt_score,
+        units.dt_rank,
+        outside,
+        found.dt,
+        matched,
+        ignored,
+        units.gt_image,
+        units.gt_category,
+        ~gt_ignore,
+    )
 
 
 def merge(parts: Sequence[Partial]) -> Partial:
@@ -191,7 +210,9 @@ class Tables:
     limits: tuple[int, ...]
     bins: tuple[AreaRange, ...]
 
-    def ap(self, *, bin_name: str = "", iou: float | None = None, categories: Int | None = None) -> float | None:
+    def ap(
+        self, *, bin_name: str = "", iou: float | None = None, categories: Int | None = None
+    ) -> float | None:
         """Returns the mean precision over thresholds, recalls and categories; None without ground truth."""
         cells = self.precision[self._bin(bin_name)]
         cells = cells if categories is None else cells[categories]
@@ -220,20 +241,25 @@ def mean_defined(values: Float) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def finish(partial: Partial, *, n_categories: int, limits: tuple[int, ...], bins: Sequence[AreaRange]) -> Tables:
+def finish(
+    partial: Partial, *, n_categories: int, limits: tuple[int, ...], bins: Sequence[AreaRange]
+) -> Tables:
     """Accumulates precision and recall.
 
     Args:
         partial: matches of all images.
         n_categories: K.
-        limits: numbers of detections per group for which recall is wanted, rising; precision uses the last.
+        limits: numbers of detections per group for which recall is wanted, rising; precision uses
+            the last.
         bins: the area ranges given to `evaluate`.
 
     Returns:
         The tables.
     """
     counts = partial.gt_counts
-    totals = np.stack([np.bincount(partial.gt_category[row], minlength=n_categories) for row in counts])
+    totals = np.stack(
+        [np.bincount(partial.gt_category[row], minlength=n_categories) for row in counts]
+    )
     shape = (len(limits), len(counts), n_categories, len(IOU_THRESHOLDS))
     recall = np.full(shape, np.nan)
     precision = np.full((*shape[1:], len(RECALL_THRESHOLDS)), np.nan)
@@ -247,7 +273,9 @@ def finish(partial: Partial, *, n_categories: int, limits: tuple[int, ...], bins
             recall[m, :, k] = caught / np.where(totals[:, k] > 0, totals[:, k], np.nan)[:, None]
         inside = partial.rank[mine] < limits[-1]
         for a in np.flatnonzero(totals[:, k]):
-            precision[a, k] = _precision(hit[a][:, inside], counted[a][:, inside], int(totals[a, k]))
+            precision[a, k] = _precision(
+                hit[a][:, inside], counted[a][:, inside], int(totals[a, k])
+            )
     return Tables(precision, recall, limits, tuple(bins))
 
 
@@ -259,7 +287,8 @@ def _precision(hit: Bool, counted: Bool, positives: int) -> Float:
     seen = np.cumsum(counted, axis=1, dtype=np.float64)
     precision = true / (seen + np.spacing(1))
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # The first place where the recall reaches a threshold is that of the n-th hit, n being the same for all rows.
+    # The first place where the recall reaches a threshold is that of the n-th hit, n being the same
+    # for all rows.
     wanted = np.searchsorted(np.arange(positives + 1) / positives, RECALL_THRESHOLDS, side="left")
     row, place = np.nonzero(hit)
     n_hits = np.bincount(row, minlength=len(hit))

@@ -92,7 +92,11 @@ def _column(rows: Sequence[Any], key: str) -> Int | None:
     try:
         column = [row[key] for row in rows]
         array = np.array(column) if column else np.zeros(0, np.int64)
-        if array.dtype.kind == "i" and array.ndim == 1 and not any(value is True or value is False for value in column):
+        if (
+            array.dtype.kind == "i"
+            and array.ndim == 1
+            and not any(value is True or value is False for value in column)
+        ):
             return array.astype(np.int64)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
@@ -110,7 +114,9 @@ def read_ids(rows: Sequence[Any], key: str, name: str, what: str, first: int = 0
             out.append(plain_id(row[key]))
         except (KeyError, TypeError, ValueError):
             where = f"{name}: {what} {first + i}"
-            raise UserError(f"{where}: `{key}` must be an integer or a text, is {_short(row, key)}") from None
+            raise UserError(
+                f"{where}: `{key}` must be an integer or a text, is {_short(row, key)}"
+            ) from None
     texts = any(isinstance(row[key], str) for row in rows)
     return out if texts else np.array(out, np.int64)
 
@@ -141,8 +147,15 @@ def numbers(rows: Sequence[Any], key: str, name: str, what: str, first: int = 0)
         pass
     for i, row in enumerate(rows):
         value = row.get(key) if isinstance(row, Mapping) else None
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise UserError(f"{name}: {what} {first + i}: `{key}` must be a finite number, is {_short(row, key)}")
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not math.isfinite(value)
+        ):
+            raise UserError(
+                f"{name}: {what} {first + i}: `{key}` must be a finite number, is "
+                f"{_short(row, key)}"
+            )
     return np.array([float(row[key]) for row in rows], np.float64)
 
 
@@ -172,7 +185,9 @@ def rows_of(content: Mapping[str, Any], key: str, name: str) -> list[Any]:
     rows = content.get(key)
     if not isinstance(rows, list):
         kind = "YouTube-VIS" if key == "videos" else "COCO"
-        raise UserError(f"{name}: `{key}` must be a list; is this an annotation file in {kind} format?")
+        raise UserError(
+            f"{name}: `{key}` must be a list; is this an annotation file in {kind} format?"
+        )
     return rows
 
 

@@ -13,13 +13,19 @@ from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_base.runs import Int, RleBatch, RleError, Runs, decode_runs
 from hqsam_metrics.ap import accumulate
-from hqsam_metrics.ap.grouping import candidate_pairs, first_best, keep_best_per_image, order_detections
+from hqsam_metrics.ap.grouping import (
+    candidate_pairs,
+    first_best,
+    keep_best_per_image,
+    order_detections,
+)
 from hqsam_metrics.ap.instances import Bool, Float, GroundTruth, Results
 from hqsam_metrics.masks.packed import Shapes
 from hqsam_metrics.masks.pairs import PairTable, pair_ious
 
-# A chunk is bounded by masks, by the bytes of their codes (so that its arrays stay in the processor's cache: ten times
-# the size is 1.4 times as slow) and by pixels of whole images (an upper bound of what is drawn).
+# A chunk is bounded by masks, by the bytes of their codes (so that its arrays stay in the
+# processor's cache: ten times the size is 1.4 times as slow) and by pixels of whole images (an
+# upper bound of what is drawn).
 _CHUNK_MASKS = 1024
 _CHUNK_BYTES = 160_000
 _CHUNK_PIXELS = 1 << 29
@@ -42,7 +48,8 @@ class Plan:
         measures: the APs wanted; they share decoding and IoUs.
         limits: limits of detections per group at which recall is given, rising; the last one cuts.
         class_agnostic: match within an image whatever the category.
-        image_limit: keep only the best so many detections of an image over all categories, before anything else (LVIS).
+        image_limit: keep only the best so many detections of an image over all categories, before
+            anything else (LVIS).
         per_instance: also find the best detection of each ground truth.
     """
 
@@ -141,7 +148,9 @@ def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tu
     masks, n_bytes = np.zeros(n, np.int64), np.zeros(n, np.int64)
     for image, codes, rows in ((dt.image, dt.masks, dt_rows), (gt.image, gt.masks, gt_rows)):
         masks += np.bincount(image[rows], minlength=n)
-        n_bytes += np.bincount(image[rows], np.diff(codes.offsets)[rows], minlength=n).astype(np.int64)
+        n_bytes += np.bincount(image[rows], np.diff(codes.offsets)[rows], minlength=n).astype(
+            np.int64
+        )
     work = np.stack([masks, n_bytes, masks * gt.images.heights * gt.images.widths], axis=1)
     limits = np.array([_CHUNK_MASKS, _CHUNK_BYTES, _CHUNK_PIXELS])
     out: list[tuple[int, int]] = []
@@ -194,7 +203,13 @@ def _check_part(job: _Check, part: int) -> None:
 
 
 def check_unused(
-    masks: RleBatch, used: Int, describe: str, numbers: Int, *, workers: int = 1, progress: Progress = silent
+    masks: RleBatch,
+    used: Int,
+    describe: str,
+    numbers: Int,
+    *,
+    workers: int = 1,
+    progress: Progress = silent,
 ) -> None:
     """Checks the masks that the protocol's cuts leave out: a broken file is broken wherever it is.
 
@@ -213,7 +228,9 @@ def check_unused(
     left[used] = False
     job = _Check(masks, np.flatnonzero(left), describe, numbers)
     n_parts = -(-len(job.rows) // _CHECK_MASKS)
-    for _ in run_parts(_check_part, job, n_parts, workers=workers, progress=progress, what="checking masks"):
+    for _ in run_parts(
+        _check_part, job, n_parts, workers=workers, progress=progress, what="checking masks"
+    ):
         pass
 
 
@@ -227,11 +244,16 @@ def _chunk(job: _Job, number: int) -> tuple[list[accumulate.Partial], BestMatche
     dt_rows, gt_rows = job.dt_rows[d], job.gt_rows[g]
     found = _decode(dt.masks, dt_rows, f"{dt.name}: result", dt.row)
     real = _decode(gt.masks, gt_rows, f"{gt.name}: annotation id", gt.ids)
-    areas = np.asarray(found.shapes.areas[found.place], np.float64) if dt.area is None else dt.area[dt_rows]
+    areas = (
+        np.asarray(found.shapes.areas[found.place], np.float64)
+        if dt.area is None
+        else dt.area[dt_rows]
+    )
     i, j = candidate_pairs(job.dt_group[d], job.gt_group[g])
     there = np.ones(len(dt_rows), bool), np.ones(len(gt_rows), bool)
     if gt.federation is not None:
-        # Detections and annotations without area vanish in LVIS, whatever the area rule: a box without a mask stays.
+        # Detections and annotations without area vanish in LVIS, whatever the area rule: a box
+        # without a mask stays.
         there = areas > 0, gt.area[gt_rows] > 0
         keep = there[0][i] & there[1][j]
         i, j = i[keep], j[keep]
@@ -242,7 +264,9 @@ def _chunk(job: _Job, number: int) -> tuple[list[accumulate.Partial], BestMatche
     for measure in plan.measures:
         boundary = measure.ratio is not None
         units = drop_empty(_units(job, d, dt_rows, gt_rows, areas, boundary=boundary), *there)
-        value = pairs.value(plan.ratios.index(measure.ratio) if boundary else None, crowds=gt.federation is None)
+        value = pairs.value(
+            plan.ratios.index(measure.ratio) if boundary else None, crowds=gt.federation is None
+        )
         parts.append(accumulate.evaluate(units, pairs, value, n_categories=n, bins=measure.bins))
     return parts, best
 
@@ -272,9 +296,15 @@ def _pairs(found: _Decoded, real: _Decoded, i: Int, j: Int, crowd: Bool, plan: P
     wanted = _wanted if plan.per_instance else None
     at = real.wanted()
     table = pair_ious(
-        found.shapes, real.shapes, found.place[i], real.place[j],
-        crowd=crowd[at], floor=floor, ratios=plan.ratios, wanted=wanted,
-    )  # fmt: skip
+        found.shapes,
+        real.shapes,
+        found.place[i],
+        real.place[j],
+        crowd=crowd[at],
+        floor=floor,
+        ratios=plan.ratios,
+        wanted=wanted,
+    )
     return table.numbered(found.wanted(), at)
 
 
@@ -286,7 +316,9 @@ def drop_empty(units: accumulate.Units, dt_keep: Bool, gt_keep: Bool) -> accumul
     return accumulate.Units(**columns)
 
 
-def _units(job: _Job, d: slice, dt_rows: Int, gt_rows: Int, areas: Float, *, boundary: bool) -> accumulate.Units:
+def _units(
+    job: _Job, d: slice, dt_rows: Int, gt_rows: Int, areas: Float, *, boundary: bool
+) -> accumulate.Units:
     gt, dt = job.gt, job.dt
     ignore, crowd = gt.treated(boundary=boundary)
     lenient = np.zeros(len(dt_rows), bool)
@@ -357,8 +389,8 @@ def partial_results(
 ) -> list[accumulate.Partial]:
     """Returns one partial result a measure, to be merged with those of other images (arguments as `score_detections`).
 
-    `gt` keeps the whole set's images and categories, so that places mean the same in every part, and holds only the
-    annotations of its own images.
+    `gt` keeps the whole set's images and categories, so that places mean the same in every part,
+    and holds only the annotations of its own images.
     """
     return _collect(gt, dt, plan, workers, progress)[0]
 
@@ -367,9 +399,13 @@ def _collect(
     gt: GroundTruth, dt: Results, plan: Plan, workers: int, progress: Progress
 ) -> tuple[list[accumulate.Partial], list[BestMatches], dict[str, int]]:
     job, dropped = _prepare(gt, dt, plan)
-    check_unused(dt.masks, job.dt_rows, f"{dt.name}: result", dt.row, workers=workers, progress=progress)
+    check_unused(
+        dt.masks, job.dt_rows, f"{dt.name}: result", dt.row, workers=workers, progress=progress
+    )
     done = list(run_parts(_chunk, job, len(job.chunks), workers=workers, progress=progress))
-    partials = [accumulate.merge([parts[k] for parts, _ in done]) for k in range(len(plan.measures))]
+    partials = [
+        accumulate.merge([parts[k] for parts, _ in done]) for k in range(len(plan.measures))
+    ]
     return partials, [best for _, best in done if best is not None], dropped
 
 

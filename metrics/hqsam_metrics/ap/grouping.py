@@ -16,10 +16,13 @@ def rank_in_runs(group: Int) -> Int:
     return ragged_arange(np.diff(np.append(begins, len(group))))
 
 
-def order_detections(rows: Int, group: Int, category: Int, score: Float, limit: int) -> tuple[Int, Int, Int]:
+def order_detections(
+    rows: Int, group: Int, category: Int, score: Float, limit: int
+) -> tuple[Int, Int, Int]:
     """Sorts detections by group and falling score and cuts each group.
 
-    Ties: by category (it matters when class-agnostic), then by place in the file, as COCOeval's stable sorts do.
+    Ties: by category (it matters when class-agnostic), then by place in the file, as COCOeval's
+    stable sorts do.
 
     Args:
         rows: int64 [n], place in the file.
@@ -50,7 +53,9 @@ def candidate_pairs(dt_group: Int, gt_group: Int) -> tuple[Int, Int]:
     """Returns all pairs of detections and ground truth of equal group; both are sorted by group."""
     begin = np.searchsorted(gt_group, dt_group, side="left")
     count = np.searchsorted(gt_group, dt_group, side="right") - begin
-    return np.repeat(np.arange(len(dt_group)), count), np.repeat(begin, count) + ragged_arange(count)
+    return np.repeat(np.arange(len(dt_group)), count), np.repeat(begin, count) + ragged_arange(
+        count
+    )
 
 
 def first_best(j: Int, iou: Float) -> Int:

@@ -112,17 +112,22 @@ class GroundTruth:
     def treated(self, *, boundary: bool) -> tuple[Bool, Bool]:
         """Returns which annotations a measure ignores, and which of them are crowds, bool [g] each.
 
-        Ignored objects are no misses, and detections that match them no false alarms; crowds may be matched often and
-        have an IoU of their own (see `hqsam_metrics.pairs`). The official programs differ: pycocotools overwrites
-        `ignore` with `iscrowd`; the Boundary IoU API honours both, in COCO and in LVIS; lvis-api honours `ignore` and
-        does not know `iscrowd`.
+        Ignored objects are no misses, and detections that match them no false alarms; crowds may be
+        matched often and have an IoU of their own (see `hqsam_metrics.pairs`). The official
+        programs differ: pycocotools overwrites
+        `ignore` with `iscrowd`; the Boundary IoU API honours both, in COCO and in LVIS; lvis-api
+        honours `ignore` and does not know `iscrowd`.
 
         Args:
             boundary: boundary AP; else mask AP.
         """
         if boundary:
             return self.crowd | self.marked, self.crowd
-        return (self.crowd, self.crowd) if self.federation is None else (self.marked, np.zeros_like(self.crowd))
+        return (
+            (self.crowd, self.crowd)
+            if self.federation is None
+            else (self.marked, np.zeros_like(self.crowd))
+        )
 
 
 @dataclass(frozen=True)
@@ -161,11 +166,15 @@ def read_images(content: Mapping[str, Any], name: str) -> Images:
     heights, widths = (integers(rows, key, name, "image") for key in ("height", "width"))
     bad = np.flatnonzero((heights < 1) | (widths < 1))
     if len(bad):
-        raise UserError(f"{name}: image id {rows[bad[0]]['id']} has no positive `height` and `width`")
+        raise UserError(
+            f"{name}: image id {rows[bad[0]]['id']} has no positive `height` and `width`"
+        )
     return Images(table, heights[order], widths[order])
 
 
-def parse_ground_truth(content: Any, name: str, *, lvis: bool = False, progress: Progress = silent) -> GroundTruth:
+def parse_ground_truth(
+    content: Any, name: str, *, lvis: bool = False, progress: Progress = silent
+) -> GroundTruth:
     """Reads a COCO or LVIS annotation file.
 
     Args:
@@ -191,16 +200,34 @@ def parse_ground_truth(content: Any, name: str, *, lvis: bool = False, progress:
     warnings = _tolerated(ids, image, category, drawn)
     kept = [rows[i] for i in keep]
     image, category = image[keep], category[keep]
-    crowd, marked = (np.array([flag(row, key, name) for row in kept], bool) for key in ("iscrowd", "ignore"))
+    crowd, marked = (
+        np.array([flag(row, key, name) for row in kept], bool) for key in ("iscrowd", "ignore")
+    )
     warnings += _treatment(crowd, marked, lvis=lvis)
     masks = _gt_masks(kept, images, image, name, progress)
     area = _areas(kept, masks, name)
-    # An LVIS annotation without area is none: it does not say that its category was looked for, either.
+    # An LVIS annotation without area is none: it does not say that its category was looked for,
+    # either.
     real = area > 0
-    federation = read_federation(content, images, categories, image[real], category[real], name) if lvis else None
+    federation = (
+        read_federation(content, images, categories, image[real], category[real], name)
+        if lvis
+        else None
+    )
     of_kept = np.asarray(ids, None if isinstance(ids, np.ndarray) else object)[keep]
     return GroundTruth(
-        name, images, categories, image, category, area, crowd, marked, of_kept, masks, federation, tuple(warnings)
+        name,
+        images,
+        categories,
+        image,
+        category,
+        area,
+        crowd,
+        marked,
+        of_kept,
+        masks,
+        federation,
+        tuple(warnings),
     )
 
 
@@ -213,7 +240,8 @@ def annotation_rows(content: Mapping[str, Any], name: str) -> list[Any]:
     if content.get("annotations"):
         return rows_of(content, "annotations", name)
     raise UserError(
-        f"{name}: has no annotations, so there is nothing to score: is it the file of a test split, whose ground truth is"
+        f"{name}: has no annotations, so there is nothing to score: is it the file of a test "
+        f"split, whose ground truth is"
         " not public? Results for it are scored by the benchmark's server only"
     )
 
@@ -235,7 +263,8 @@ def check_countable(gt: GroundTruth, *, boundary: bool) -> None:
         why = "; ".join(gt.warnings) or "it has no annotations"
     elif gt.crowd.all() and ignore.all():
         why = (
-            f"all {len(ignore)} annotations are crowd regions (`iscrowd`: 1), which are ignored. CVAT writes brush masks so,"
+            f"all {len(ignore)} annotations are crowd regions (`iscrowd`: 1), which are ignored. "
+            f"CVAT writes brush masks so,"
             " and Rectlabel all run-length masks: set `iscrowd` to 0 if they are objects"
         )
     else:
@@ -257,11 +286,14 @@ def _tolerated(ids: Ids, image: Int, category: Int, drawn: Bool) -> list[str]:
 
 def _treatment(crowd: Bool, marked: Bool, *, lvis: bool) -> list[str]:
     """Says which annotations count by one measure and are ignored by the other, as the official programs do."""
-    program, flagged, key = ("lvis-api", crowd, "iscrowd") if lvis else ("pycocotools", marked & ~crowd, "ignore")
+    program, flagged, key = (
+        ("lvis-api", crowd, "iscrowd") if lvis else ("pycocotools", marked & ~crowd, "ignore")
+    )
     if not flagged.any():
         return []
     return [
-        f"{int(flagged.sum())} annotations have `{key}`: mask AP counts them, as {program} does not look at it;"
+        f"{int(flagged.sum())} annotations have `{key}`: mask AP counts them, as {program} does "
+        f"not look at it;"
         " boundary AP ignores them, as the Boundary IoU API does"
     ]
 
@@ -275,13 +307,17 @@ def _areas(rows: Sequence[Any], masks: RleBatch, name: str) -> Float:
         counted = decode_runs(masks.take(without)).areas()
     except RleError as error:
         wrong = rows[int(without[error.index])]["id"]
-        raise UserError(f"{name}: annotation id {wrong}: malformed run-length code: {error.reason}") from None
+        raise UserError(
+            f"{name}: annotation id {wrong}: malformed run-length code: {error.reason}"
+        ) from None
     given = dict(zip(without.tolist(), counted.tolist(), strict=True))
     filled = [row if i not in given else {"area": given[i]} for i, row in enumerate(rows)]
     return numbers(filled, "area", name, "annotation")
 
 
-def _gt_masks(rows: Sequence[Any], images: Images, image: Int, name: str, progress: Progress) -> RleBatch:
+def _gt_masks(
+    rows: Sequence[Any], images: Images, image: Int, name: str, progress: Progress
+) -> RleBatch:
     strings: list[bytes] = []
     heights, widths = images.heights[image], images.widths[image]
     sizes = np.stack([heights, widths], axis=1).tolist()
@@ -300,7 +336,12 @@ def _gt_masks(rows: Sequence[Any], images: Images, image: Int, name: str, progre
 
 
 def read_federation(
-    content: Mapping[str, Any], images: Images, categories: IdTable, image: Int, category: Int, name: str
+    content: Mapping[str, Any],
+    images: Images,
+    categories: IdTable,
+    image: Int,
+    category: Int,
+    name: str,
 ) -> Federation:
     """Reads what LVIS adds: negative and not exhaustive categories of the images, frequencies of the categories."""
     n = len(categories)
@@ -309,14 +350,21 @@ def read_federation(
     rows = content["images"]
     for key in ("neg_category_ids", "not_exhaustive_category_ids"):
         if any(key not in row for row in rows):
-            raise UserError(f"{name}: an image has no list `{key}`; is this an LVIS file? (COCO: `hqsam score coco`)")
+            raise UserError(
+                f"{name}: an image has no list `{key}`; is this an LVIS file? (COCO: `hqsam score "
+                f"coco`)"
+            )
         lists = [id_list(row[key], f"{name}: image id {row['id']}: `{key}`") for row in rows]
         at = np.repeat(owners, list(map(len, lists)))
         place = categories.place([value for one in lists for value in one])
         pairs[key] = np.unique((at * n + place)[place >= 0])
-    bad = [row["id"] for row in content["categories"] if row.get("frequency") not in ("r", "c", "f")]
+    bad = [
+        row["id"] for row in content["categories"] if row.get("frequency") not in ("r", "c", "f")
+    ]
     if bad:
-        raise UserError(f"{name}: category id {bad[0]} has no `frequency` r, c or f; is this an LVIS file?")
+        raise UserError(
+            f"{name}: category id {bad[0]} has no `frequency` r, c or f; is this an LVIS file?"
+        )
     frequency = np.empty(n, "U1")
     place = categories.place(read_ids(content["categories"], "id", name, "category"))
     frequency[place] = [row["frequency"] for row in content["categories"]]
@@ -324,35 +372,45 @@ def read_federation(
     return Federation(checked, pairs["not_exhaustive_category_ids"], frequency)
 
 
-def read_ground_truth(path: Path, *, lvis: bool = False, progress: Progress = silent) -> GroundTruth:
+def read_ground_truth(
+    path: Path, *, lvis: bool = False, progress: Progress = silent
+) -> GroundTruth:
     """Reads an annotation file (see `parse_ground_truth`)."""
     progress(0, 0, "reading ground truth")
     return parse_ground_truth(read_json(path), str(path), lvis=lvis, progress=progress)
 
 
 def parse_results(
-    blocks: Iterable[list[Any]], gt: GroundTruth, name: str, *, area_rule: AreaRule = "mask",
+    blocks: Iterable[list[Any]],
+    gt: GroundTruth,
+    name: str,
+    *,
+    area_rule: AreaRule = "mask",
     progress: Progress = silent,
-) -> Results:  # fmt: skip
+) -> Results:
     """Reads detections.
 
     Args:
         blocks: lists of result objects `{image_id, category_id, segmentation, score}`.
         gt: the ground truth they belong to.
         name: file name for messages.
-        area_rule: "mask": the area of a detection is its pixel count, whatever else the file says. "bbox": as the
-            official loader does, width x height of `bbox` when the first result has one.
+        area_rule: "mask": the area of a detection is its pixel count, whatever else the file says.
+            "bbox": as the official loader does, width x height of `bbox` when the first result has
+            one.
         progress: told how far the work is.
 
     Raises:
-        UserError: unknown image ids, scores that are no finite numbers, masks of another size, missing keys.
+        UserError: unknown image ids, scores that are no finite numbers, masks of another size,
+            missing keys.
     """
     parts: list[Results] = []
     boxed: bool | None = None
     first = 0
     for block in blocks:
         if boxed is None and block:
-            boxed = area_rule == "bbox" and isinstance(block[0], Mapping) and bool(block[0].get("bbox"))
+            boxed = (
+                area_rule == "bbox" and isinstance(block[0], Mapping) and bool(block[0].get("bbox"))
+            )
         parts.append(_parse_block(block, gt, name, first, bool(boxed)))
         first += len(block)
         progress(first, 0, "reading results")
@@ -365,10 +423,14 @@ def join_results(parts: Sequence[Results], name: str) -> Results:
         empty = np.zeros(0, np.int64)
         return Results(name, empty, empty, np.zeros(0), None, RleBatch.of([], [], []))
     area = None if any(p.area is None for p in parts) else np.concatenate([_area(p) for p in parts])
-    image, category = (np.concatenate([getattr(p, key) for p in parts]) for key in ("image", "category"))
+    image, category = (
+        np.concatenate([getattr(p, key) for p in parts]) for key in ("image", "category")
+    )
     score = np.concatenate([p.score for p in parts])
     row = np.concatenate([p.row for p in parts])
-    return Results(name, image, category, score, area, RleBatch.concat([p.masks for p in parts]), row)
+    return Results(
+        name, image, category, score, area, RleBatch.concat([p.masks for p in parts]), row
+    )
 
 
 def _area(part: Results) -> Float:
@@ -386,14 +448,19 @@ def _parse_block(rows: list[Any], gt: GroundTruth, name: str, first: int, boxed:
     category = gt.categories.place(read_ids(rows, "category_id", name, "result", first))
     score = numbers(rows, "score", name, "result", first)
     masks = _result_masks(rows, gt, image, name, first)
-    area = np.array([_box_area(row, name, first + i) for i, row in enumerate(rows)]) if boxed else None
+    area = (
+        np.array([_box_area(row, name, first + i) for i, row in enumerate(rows)]) if boxed else None
+    )
     return Results(name, image, category, score, area, masks, np.arange(first, first + len(rows)))
 
 
 def _box_area(row: Mapping[str, Any], name: str, at: int) -> float:
     box = row.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
-        raise UserError(f"{name}: result {at}: `bbox` must be [x, y, width, height], as the first result has one")
+        raise UserError(
+            f"{name}: result {at}: `bbox` must be [x, y, width, height], as the first result has "
+            f"one"
+        )
     width, height = (finite(side, f"{name}: result {at}: a side of `bbox`") for side in box[2:])
     return width * height
 
@@ -411,12 +478,18 @@ def _result_masks(rows: list[Any], gt: GroundTruth, image: Int, name: str, first
     strings = []
     for i, row in enumerate(rows):
         try:
-            strings.append(segmentation_string(row.get("segmentation"), int(heights[i]), int(widths[i])))
+            strings.append(
+                segmentation_string(row.get("segmentation"), int(heights[i]), int(widths[i]))
+            )
         except RleError as error:
             raise UserError(f"{name}: result {first + i}: {error.reason}") from None
     return RleBatch.of(strings, heights, widths)
 
 
-def read_results(path: Path, gt: GroundTruth, *, area_rule: AreaRule = "mask", progress: Progress = silent) -> Results:
+def read_results(
+    path: Path, gt: GroundTruth, *, area_rule: AreaRule = "mask", progress: Progress = silent
+) -> Results:
     """Reads a result file (see `parse_results`); a large one is read block by block."""
-    return parse_results(iterate_results(path), gt, str(path), area_rule=area_rule, progress=progress)
+    return parse_results(
+        iterate_results(path), gt, str(path), area_rule=area_rule, progress=progress
+    )

@@ -1,8 +1,8 @@
 """Greedy matching of detections to ground truth, as COCOeval does it, for all groups at once.
 
-A group is what is matched together: an image and a category, or an image when class-agnostic. The k-th detections of
-all groups are handled in one step, for every area range and IoU threshold at once; a detection that reaches no
-ground truth takes no part.
+A group is what is matched together: an image and a category, or an image when class-agnostic. The
+k-th detections of all groups are handled in one step, for every area range and IoU threshold at
+once; a detection that reaches no ground truth takes no part.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Matches:
 
     Attributes:
         dt: int64 [m], the detections that could match anything (rising).
-        gt: int64 [A, T, m], the ground truth taken by each, -1 for none, by area range and IoU threshold.
+        gt: int64 [A, T, m], the ground truth taken by each, -1 for none, by area range and IoU
+            threshold.
     """
 
     dt: Int
@@ -52,11 +53,21 @@ def _nth_in_group(group: Int) -> Int:
     return np.arange(len(group)) - np.repeat(begins, sizes)
 
 
-def match(*, dt: Int, gt: Int, value: Float, group: Int, gt_ignore: Bool, gt_crowd: Bool, thresholds: Float) -> Matches:
+def match(
+    *,
+    dt: Int,
+    gt: Int,
+    value: Float,
+    group: Int,
+    gt_ignore: Bool,
+    gt_crowd: Bool,
+    thresholds: Float,
+) -> Matches:
     """Matches greedily in the order of the detections.
 
-    A detection takes the free ground truth of the highest IoU at or above the threshold, the later one of equals;
-    ignored ground truth only when no other fits; a crowd can be taken again and again (pycocotools `evaluateImg`).
+    A detection takes the free ground truth of the highest IoU at or above the threshold, the later
+    one of equals; ignored ground truth only when no other fits; a crowd can be taken again and
+    again (pycocotools `evaluateImg`).
 
     Args:
         dt: int64 [p], detection of each pair; detections of a group are numbered in falling score.
@@ -93,7 +104,9 @@ def _segments(segment: Int) -> tuple[Int, Int]:
     return np.flatnonzero(np.append(True, segment[1:] != segment[:-1])), segment
 
 
-def _match_round(one: _Round, out: Int, taken: Bool, gt_ignore: Bool, gt_crowd: Bool, thresholds: Float) -> None:
+def _match_round(
+    one: _Round, out: Int, taken: Bool, gt_ignore: Bool, gt_crowd: Bool, thresholds: Float
+) -> None:
     free = ~taken[:, :, one.gt] | gt_crowd[one.gt]
     free &= one.value >= thresholds[:, None]
     # One integer orders the choices: real before ignored, then the IoU.

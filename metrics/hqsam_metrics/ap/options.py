@@ -13,18 +13,26 @@ ScoreRule = Literal["none", "detector", "detector_x_iou"]
 IouType = Literal["segm", "boundary"]
 AreaRule = Literal["mask", "bbox"]
 
-# The official code of HQ-YTVIS takes predictions at this ratio whatever the ground truth was loaded with.
+# The official code of HQ-YTVIS takes predictions at this ratio whatever the ground truth was loaded
+# with.
 TUBE_DILATION_RATIO = 0.02
 
 Results = Annotated[Path, Option("Results in JSON.", name="--pred", metavar="FILE")]
 Truth = Annotated[Path, Option("Annotations in JSON.", name="--gt", metavar="FILE")]
 Kind = Annotated[IouType, Option("Mask AP or boundary AP.")]
-Ratio = Annotated[float, Option("Width of the boundary band as a fraction of the image diagonal (0.02; strict: 0.01).")]
+Ratio = Annotated[
+    float,
+    Option("Width of the boundary band as a fraction of the image diagonal (0.02; strict: 0.01)."),
+]
 Agnostic = Annotated[bool, Option("Match whatever the category (UVO).", name="--class-agnostic")]
-MaxDets = Annotated[int | None, Option("Detections that count; default: the protocol's own number.", least=1)]
+MaxDets = Annotated[
+    int | None, Option("Detections that count; default: the protocol's own number.", least=1)
+]
 Area = Annotated[
     AreaRule,
-    Option("bbox: as the official loader does when the results have a `bbox` key; moves APs, APm, APl."),
+    Option(
+        "bbox: as the official loader does when the results have a `bbox` key; moves APs, APm, APl."
+    ),
 ]
 Workers = Annotated[int, Option("Processes; changes no number.", least=1)]
 
@@ -34,8 +42,10 @@ class DetectionOptions(BandOptions):
     """Options of a metric of detections with a confidence.
 
     Attributes:
-        score_rule: confidence of a detection: the detector's, or the detector's times the predicted IoU.
-        max_dets: detections that count, an image (LVIS) or an image and category (COCO); None: the metric's own.
+        score_rule: confidence of a detection: the detector's, or the detector's times the predicted
+            IoU.
+        max_dets: detections that count, an image (LVIS) or an image and category (COCO); None: the
+            metric's own.
     """
 
     score_rule: ScoreRule = "none"

@@ -1,8 +1,8 @@
 """AP of resamples: images (or videos) are drawn again, their matches are kept, precision and recall accumulated again.
 
-Matching happens inside an image (and category), so it need not be done again for a resample: an image that is drawn
-twice counts twice, one that is not drawn does not count. AP of a resample is then exact, but for the order of equal
-scores.
+Matching happens inside an image (and category), so it need not be done again for a resample: an
+image that is drawn twice counts twice, one that is not drawn does not count. AP of a resample is
+then exact, but for the order of equal scores.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ class Truth:
     Attributes:
         ids: of the images (videos) [I], as text.
         cluster: int32 [I], what is drawn as a whole: the image, or its video.
-        stratum: int32 [I], the part of the set that is drawn on its own (a set of SGinW); AP is the mean over the parts.
+        stratum: int32 [I], the part of the set that is drawn on its own (a set of SGinW); AP is the
+            mean over the parts.
             Negative: of no part, always counted once.
-        image, category: int32 [c], places of the image and of the category of each cell with ground truth.
+        image, category: int32 [c], places of the image and of the category of each cell with ground
+            truth.
         objects: by name of an AP: int32 [c], ground truth that counts.
     """
 
@@ -68,13 +70,19 @@ class Matches:
 
 
 def matches_of(
-    partials: Mapping[str, accumulate.Partial], bins: Sequence[accumulate.AreaRange], *, limit: int,
-    ids: Iterable[object], cluster: Int, stratum: Int | None = None,
-) -> Matches:  # fmt: skip
+    partials: Mapping[str, accumulate.Partial],
+    bins: Sequence[accumulate.AreaRange],
+    *,
+    limit: int,
+    ids: Iterable[object],
+    cluster: Int,
+    stratum: Int | None = None,
+) -> Matches:
     """Packs partial results of a whole set.
 
     Args:
-        partials: by name of the AP over all sizes (``AP``, ``AP_B``); of the same detections in the same order.
+        partials: by name of the AP over all sizes (``AP``, ``AP_B``); of the same detections in the
+            same order.
         bins: their area ranges; the AP of each has the range's letter behind its name.
         limit: detections that count per group.
         ids: of the images (videos), in the order of their places.
@@ -87,15 +95,27 @@ def matches_of(
     hit, void, objects = {}, {}, {}
     cells, place = _cells(partials)
     for name, partial in partials.items():
-        packed = [_packed(partial, order[begin : begin + _BLOCK]) for begin in range(0, max(len(order), 1), _BLOCK)]
+        packed = [
+            _packed(partial, order[begin : begin + _BLOCK])
+            for begin in range(0, max(len(order), 1), _BLOCK)
+        ]
         hits, voids = (np.concatenate(side, axis=1) for side in zip(*packed, strict=True))
         for a, area in enumerate(bins):
             hit[name + area.name], void[name + area.name] = hits[a], voids[a]
             there = partial.gt_counts[a].astype(np.float64)
-            objects[name + area.name] = np.bincount(place[name], there, len(cells[0])).astype(np.int32)
+            objects[name + area.name] = np.bincount(place[name], there, len(cells[0])).astype(
+                np.int32
+            )
     parts = np.zeros(len(cluster), np.int64) if stratum is None else stratum
     image, category = cells
-    truth = Truth([str(i) for i in ids], _small(cluster), _small(parts), _small(image), _small(category), objects)
+    truth = Truth(
+        [str(i) for i in ids],
+        _small(cluster),
+        _small(parts),
+        _small(image),
+        _small(category),
+        objects,
+    )
     return Matches(truth, _small(first.image[order]), _small(first.category[order]), hit, void)
 
 
@@ -103,7 +123,9 @@ def _cells(partials: Mapping[str, accumulate.Partial]) -> tuple[tuple[Int, Int],
     """Returns image and category of each cell with ground truth in any partial, and the cell of each object of each."""
     codes = {name: (p.gt_image << 32) + p.gt_category for name, p in partials.items()}
     every = np.unique(np.concatenate(list(codes.values())))
-    return (every >> 32, every & 0xFFFFFFFF), {name: np.searchsorted(every, code) for name, code in codes.items()}
+    return (every >> 32, every & 0xFFFFFFFF), {
+        name: np.searchsorted(every, code) for name, code in codes.items()
+    }
 
 
 def _small(values: Int) -> Small:
@@ -130,7 +152,12 @@ def _unpack(bits: Bits) -> Bool:
 
 
 def differences(
-    a: Matches, b: Matches, names: Iterable[str], *, factor: float = 100.0, resamples: int = RESAMPLES
+    a: Matches,
+    b: Matches,
+    names: Iterable[str],
+    *,
+    factor: float = 100.0,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Difference]:
     """Returns the paired difference b - a of each AP that both sides have, with its interval.
 
@@ -156,7 +183,9 @@ def differences(
             defined = difference[~np.isnan(difference)]
             if len(defined) > resamples // 2 and not np.isnan(difference[0]):
                 n = int(a.truth.objects[name].sum())
-                found[name] = percentile_difference(float(defined[0]), defined[1:], n=n, clusters=clusters)
+                found[name] = percentile_difference(
+                    float(defined[0]), defined[1:], n=n, clusters=clusters
+                )
     return found
 
 
@@ -181,8 +210,8 @@ def weighted_ap(matches: Matches, name: str, weights: Float) -> Float:
         weights: float64 [R, I], how often each image counts, for R resamples.
 
     Returns:
-        float64 [R]: the mean over the strata of the mean over their categories; NaN for a resample in which a stratum has
-        no ground truth.
+        float64 [R]: the mean over the strata of the mean over their categories; NaN for a resample
+        in which a stratum has no ground truth.
     """
     truth, hit, void = matches.truth, matches.hit[name], matches.void[name]
     objects = truth.objects[name].astype(np.float64)
@@ -200,12 +229,17 @@ def weighted_ap(matches: Matches, name: str, weights: Float) -> Float:
         rows = slice(*np.searchsorted(matches.category, [k, k + 1]))
         own = weights[:, matches.image[rows]]
         pairs = zip(_unpack(hit[rows]), ~_unpack(void[rows]), strict=True)
-        values = np.mean([_interpolated(hits, counted, own, count) for hits, counted in pairs], axis=0)
+        values = np.mean(
+            [_interpolated(hits, counted, own, count) for hits, counted in pairs], axis=0
+        )
         total[part] = total.get(part, nothing) + np.where(count > 0, values, 0.0)
         defined[part] = defined.get(part, nothing) + (count > 0)
     if not total:
         return np.full(len(weights), np.nan)
-    parts = [np.divide(total[p], defined[p], out=np.full(len(weights), np.nan), where=defined[p] > 0) for p in total]
+    parts = [
+        np.divide(total[p], defined[p], out=np.full(len(weights), np.nan), where=defined[p] > 0)
+        for p in total
+    ]
     return np.asarray(np.mean(parts, axis=0))
 
 

@@ -31,30 +31,42 @@ def ground_truth(data: Predictions, *, lvis: bool) -> GroundTruth:
 
     missing = np.setdiff1d(integers(data.benchmark.images, "image_id"), gt.images.ids)
     if len(missing):
-        raise UserError(f"{gt.name}: has no image id {missing[0]}, which images.parquet lists; index again")
+        raise UserError(
+            f"{gt.name}: has no image id {missing[0]}, which images.parquet lists; index again"
+        )
     return gt
 
 
-def results(data: Predictions, gt: GroundTruth, options: DetectionOptions, *, class_agnostic: bool = False) -> Results:
+def results(
+    data: Predictions, gt: GroundTruth, options: DetectionOptions, *, class_agnostic: bool = False
+) -> Results:
     """Returns the predictions as detections of `gt`'s images and categories, in the order of the prompt ids."""
     from hqsam_metrics.benchmark_data import integers
 
     image = gt.images.place(integers(data.benchmark.images, "image_id")[data.image])
     given = integers(data.prompts, "category_id", default=np.iinfo(np.int64).min)
     category = np.zeros(len(given), np.int64) if class_agnostic else gt.categories.place(given)
-    masks = RleBatch(data.masks.data, data.masks.offsets, gt.images.heights[image], gt.images.widths[image])
+    masks = RleBatch(
+        data.masks.data, data.masks.offsets, gt.images.heights[image], gt.images.widths[image]
+    )
     _check_ground_truth_sizes(data, masks, gt)
     row = np.arange(len(given))
-    return Results(str(data.folder), image, category, data.scores(options.score_rule), None, masks, row)
+    return Results(
+        str(data.folder), image, category, data.scores(options.score_rule), None, masks, row
+    )
 
 
 def _check_ground_truth_sizes(data: Predictions, masks: RleBatch, gt: GroundTruth) -> None:
-    wrong = np.flatnonzero((masks.heights != data.masks.heights) | (masks.widths != data.masks.widths))
+    wrong = np.flatnonzero(
+        (masks.heights != data.masks.heights) | (masks.widths != data.masks.widths)
+    )
     if len(wrong):
         i = int(wrong[0])
         raise UserError(
-            f"{gt.name}: image {data.prompts['key'][i]} is {masks.heights[i]} x {masks.widths[i]} there,"
-            f" {data.masks.heights[i]} x {data.masks.widths[i]} in images.parquet (height x width); index again"
+            f"{gt.name}: image {data.prompts['key'][i]} is {masks.heights[i]} x {masks.widths[i]} "
+            f"there,"
+            f" {data.masks.heights[i]} x {data.masks.widths[i]} in images.parquet (height x "
+            f"width); index again"
         )
 
 
@@ -72,7 +84,9 @@ def units(data: Predictions, gt: GroundTruth, best: BestMatches | None) -> Units
     keys = first_keys(data)
     key = [keys[int(i)] for i in gt.images.ids[gt.image[best.gt]]]
     cluster = _clusters(data, key)
-    return Units(key, cluster, [str(i) for i in gt.ids[best.gt]], {"iou": best.iou, "biou": best.biou})
+    return Units(
+        key, cluster, [str(i) for i in gt.ids[best.gt]], {"iou": best.iou, "biou": best.biou}
+    )
 
 
 def _clusters(data: Predictions, key: list[str]) -> list[str]:
@@ -85,9 +99,15 @@ def _clusters(data: Predictions, key: list[str]) -> list[str]:
 
 
 def outcome(
-    metrics: dict[str, float | None], data: Predictions, gt: GroundTruth, scored: Scored, plan: Plan,
-    suffixes: Sequence[str], *, stratum: Int | None = None,
-) -> Outcome:  # fmt: skip
+    metrics: dict[str, float | None],
+    data: Predictions,
+    gt: GroundTruth,
+    scored: Scored,
+    plan: Plan,
+    suffixes: Sequence[str],
+    *,
+    stratum: Int | None = None,
+) -> Outcome:
     """Assembles the outcome with its warnings and matches.
 
     Args:
@@ -106,18 +126,29 @@ def outcome(
 
 
 def _matches(
-    data: Predictions, gt: GroundTruth, scored: Scored, plan: Plan, suffixes: Sequence[str], stratum: Int | None
+    data: Predictions,
+    gt: GroundTruth,
+    scored: Scored,
+    plan: Plan,
+    suffixes: Sequence[str],
+    stratum: Int | None,
 ) -> Matches:
     from hqsam_metrics.benchmark_data import integers, strings
 
     images = data.benchmark.images
     videos = dict(zip(integers(images, "image_id").tolist(), strings(images, "video"), strict=True))
     names = [videos.get(int(i)) or f"image {i}" for i in gt.images.ids]
-    partials = {f"AP{suffix}": part for suffix, part in zip(("", *suffixes), scored.partials, strict=True)}
+    partials = {
+        f"AP{suffix}": part for suffix, part in zip(("", *suffixes), scored.partials, strict=True)
+    }
     return matches_of(
-        partials, plan.measures[0].bins, limit=plan.limits[-1], ids=gt.images.ids, stratum=stratum,
+        partials,
+        plan.measures[0].bins,
+        limit=plan.limits[-1],
+        ids=gt.images.ids,
+        stratum=stratum,
         cluster=np.unique(names, return_inverse=True)[1].reshape(-1),
-    )  # fmt: skip
+    )
 
 
 def dropped_warnings(dropped: dict[str, int]) -> list[str]:
@@ -133,7 +164,10 @@ def copy_warnings(found: Results) -> list[str]:
         same &= np.diff(column[order]) == 0
     pairs = zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True)
     copies = sum(found.masks.string(a) == found.masks.string(b) for a, b in pairs)
-    text = "detections are copies of another of the same image, category, score and mask; they count like any other"
+    text = (
+        "detections are copies of another of the same image, category, score and mask; they count "
+        "like any other"
+    )
     return [f"{copies} {text}"] if copies else []
 
 
@@ -150,10 +184,16 @@ def measure_of(iou_type: IouType, dilation_ratio: float) -> float | None:
 def with_mask_ap(plan: Plan) -> Plan:
     """Adds mask AP over all sizes behind boundary AP, for the comparison of the two: the IoUs are computed anyway."""
     first = plan.measures[0]
-    return plan if first.ratio is None else replace(plan, measures=(first, Measure(None, first.bins[:1])))
+    return (
+        plan
+        if first.ratio is None
+        else replace(plan, measures=(first, Measure(None, first.bins[:1])))
+    )
 
 
-def file_warnings(n_units: int, unit: str, used: Int, dropped: dict[str, int], tables: tuple[Tables, ...]) -> list[str]:
+def file_warnings(
+    n_units: int, unit: str, used: Int, dropped: dict[str, int], tables: tuple[Tables, ...]
+) -> list[str]:
     """Returns what the protocols tolerate: units without a detection, detections that do not count, an AP_B above AP.
 
     Args:
@@ -166,7 +206,9 @@ def file_warnings(n_units: int, unit: str, used: Int, dropped: dict[str, int], t
     out = dropped_warnings(dropped)
     without = n_units - len(np.unique(used))
     if without:
-        out.append(f"{without} of {n_units} {unit} have no detection: their objects count as missed")
+        out.append(
+            f"{without} of {n_units} {unit} have no detection: their objects count as missed"
+        )
     if len(tables) > 1:
         out += ap_warnings({"AP": tables[1].ap(), "AP_B": tables[0].ap()}, ["_B"])
     return out

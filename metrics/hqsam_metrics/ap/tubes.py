@@ -10,7 +10,14 @@ from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_base.runs import Int, ragged_arange
 from hqsam_metrics.ap import accumulate
-from hqsam_metrics.ap.detection import BestMatches, Scored, best_of, check_unused, decode_shapes, join_best
+from hqsam_metrics.ap.detection import (
+    BestMatches,
+    Scored,
+    best_of,
+    check_unused,
+    decode_shapes,
+    join_best,
+)
 from hqsam_metrics.ap.grouping import candidate_pairs, first_best, order_detections
 from hqsam_metrics.ap.instances import Bool, Float
 from hqsam_metrics.ap.options import TUBE_DILATION_RATIO
@@ -75,9 +82,17 @@ def tube_ious(a: Side, b: Side, i: Int, j: Int, *, boundary: bool) -> Float:
     pair, fa, fb = _frame_pairs(a, b, i, j, frames)
     if boundary:
         bands_a, bands_b = make_bands(a.drawing, a.width), make_bands(b.drawing, b.width)
-        counts_a, counts_b, planes = bands_a.counts, bands_b.counts, (bands_a.planes, bands_b.planes)
+        counts_a, counts_b, planes = (
+            bands_a.counts,
+            bands_b.counts,
+            (bands_a.planes, bands_b.planes),
+        )
     else:
-        counts_a, counts_b, planes = a.shapes.areas, b.shapes.areas, (a.drawing.planes, b.drawing.planes)
+        counts_a, counts_b, planes = (
+            a.shapes.areas,
+            b.shapes.areas,
+            (a.drawing.planes, b.drawing.planes),
+        )
     common = intersections(*planes, fa, fb)
     inside = np.bincount(pair, weights=common, minlength=len(i)).astype(np.int64)
     return divide(inside, a.sums(counts_a, i, frames) + b.sums(counts_b, j, frames) - inside)
@@ -160,23 +175,34 @@ def _score_video(job: _Job, video: int) -> tuple[list[accumulate.Partial], BestM
     found, real = side_of(dt, job.rows[d], "result"), side_of(gt, g, "annotation")
     i, j = candidate_pairs(job.group[d], job.gt_group[at])
     crowd = gt.crowd[g]
-    pairs = pair_tubes(found, real, i, j, crowd, boundary=job.boundary, per_instance=job.per_instance)
+    pairs = pair_tubes(
+        found, real, i, j, crowd, boundary=job.boundary, per_instance=job.per_instance
+    )
     units = _units(dt, gt, job.rows[d], g, job.rank[d], _mean_counted(found), job.class_agnostic)
     values = [pairs.value(None), *([pairs.value(0)] if job.boundary else [])]
-    parts = [accumulate.evaluate(units, pairs, value, n_categories=n, bins=BINS) for value in values]
+    parts = [
+        accumulate.evaluate(units, pairs, value, n_categories=n, bins=BINS) for value in values
+    ]
     return parts, best_of(pairs, g, crowd) if job.per_instance else None
 
 
 def score_tubes(
-    truth: TubeTruth, dt: Tubes, *, boundary: bool = True, class_agnostic: bool = False,
-    per_instance: bool = False, workers: int = 1, progress: Progress = silent,
-) -> Scored:  # fmt: skip
+    truth: TubeTruth,
+    dt: Tubes,
+    *,
+    boundary: bool = True,
+    class_agnostic: bool = False,
+    per_instance: bool = False,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> Scored:
     """Scores tubes as the HQ-YTVIS evaluator does.
 
     Args:
         truth: annotations.
         dt: results.
-        boundary: also the tube boundary AP (second table), matched with min(tube mask IoU, tube boundary IoU).
+        boundary: also the tube boundary AP (second table), matched with min(tube mask IoU, tube
+            boundary IoU).
         class_agnostic: match within a video whatever the category.
         per_instance: also the best detection of each ground truth tube.
         workers: processes; changes no number.
@@ -192,22 +218,47 @@ def score_tubes(
     n = 1 if class_agnostic else len(truth.category_ids)
     known = np.flatnonzero(dt.category >= 0)
     group = dt.video[known] * n + (0 if class_agnostic else dt.category[known])
-    rows, group, rank = order_detections(known, group, dt.category[known], dt.score[known], LIMITS[-1])
+    rows, group, rank = order_detections(
+        known, group, dt.category[known], dt.score[known], LIMITS[-1]
+    )
     where, used = f"{dt.name}: a frame of result", dt.frames.take(rows)[0]
-    check_unused(dt.frames.masks, used, where, dt.frames.owner(), workers=workers, progress=progress)
+    check_unused(
+        dt.frames.masks, used, where, dt.frames.owner(), workers=workers, progress=progress
+    )
     gt_group = gt.video * n + (0 if class_agnostic else gt.category)
     gt_rows = np.lexsort((np.arange(len(gt)), gt.category, gt_group))
-    job = _Job(truth, dt, rows, group, rank, gt_rows, gt_group[gt_rows], boundary, class_agnostic, per_instance)
-    done = list(run_parts(_score_video, job, len(truth.video_ids), workers=workers, progress=progress))
-    partials = tuple(accumulate.merge([parts[kind] for parts, _ in done]) for kind in range(1 + boundary))
-    tables = tuple(accumulate.finish(partial, n_categories=n, limits=LIMITS, bins=BINS) for partial in partials)
-    best = join_best([matches for _, matches in done if matches is not None]) if per_instance else None
+    job = _Job(
+        truth,
+        dt,
+        rows,
+        group,
+        rank,
+        gt_rows,
+        gt_group[gt_rows],
+        boundary,
+        class_agnostic,
+        per_instance,
+    )
+    done = list(
+        run_parts(_score_video, job, len(truth.video_ids), workers=workers, progress=progress)
+    )
+    partials = tuple(
+        accumulate.merge([parts[kind] for parts, _ in done]) for kind in range(1 + boundary)
+    )
+    tables = tuple(
+        accumulate.finish(partial, n_categories=n, limits=LIMITS, bins=BINS) for partial in partials
+    )
+    best = (
+        join_best([matches for _, matches in done if matches is not None]) if per_instance else None
+    )
     unknown = len(dt) - len(known)
     dropped = {"of a category that the ground truth does not have": unknown} if unknown else {}
     return Scored(tables, best, dropped, partials)
 
 
-def _units(dt: Tubes, gt: Tubes, rows: Int, g: Int, rank: Int, area: Float, class_agnostic: bool) -> accumulate.Units:
+def _units(
+    dt: Tubes, gt: Tubes, rows: Int, g: Int, rank: Int, area: Float, class_agnostic: bool
+) -> accumulate.Units:
     zeros = np.zeros(len(rows), np.int64), np.zeros(len(g), np.int64)
     return accumulate.Units(
         dt_image=dt.video[rows],

@@ -66,8 +66,8 @@ class Tubes:
         crowd: bool [n].
         area: float64 [n], mean area (ground truth), NaN: count.
         frames: the masks.
-        refined: masks whose boundary counts in place of that of `frames` (HQ-YTVIS: `segmentations_refined`); None: the
-            same.
+        refined: masks whose boundary counts in place of that of `frames` (HQ-YTVIS:
+            `segmentations_refined`); None: the same.
     """
 
     name: str
@@ -117,7 +117,9 @@ def blank_string(height: int, width: int) -> bytes:
 _REFINED = "segmentations_refined"
 
 
-def _refined(rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, what: str) -> Frames | None:
+def _refined(
+    rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, what: str
+) -> Frames | None:
     """Reads `segmentations_refined` where any row has it; the others' boundaries are those of their `segmentations`."""
     if not any(_REFINED in row for row in rows):
         return None
@@ -125,7 +127,9 @@ def _refined(rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str,
     return _frames(shown, video, truth, name, f"`{_REFINED}` of {what}")
 
 
-def _frames(rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, what: str) -> Frames:
+def _frames(
+    rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, what: str
+) -> Frames:
     """Reads `segmentations` of all rows."""
     heights, widths = truth
     strings: list[bytes] = []
@@ -135,11 +139,14 @@ def _frames(rows: Sequence[Any], video: Int, truth: tuple[Int, Int], name: str, 
         size = int(heights[video[i]]), int(widths[video[i]])
         frames = row.get("segmentations")
         if not isinstance(frames, list):
-            raise UserError(f"{name}: {what} {i}: `segmentations` must be a list with one entry a frame")
+            raise UserError(
+                f"{name}: {what} {i}: `segmentations` must be a list with one entry a frame"
+            )
         blank = empty.setdefault(size, blank_string(*size))
         for f, frame in enumerate(frames):
             try:
-                # As the official program has it, whatever is false says that the object is not there: null, [], {}.
+                # As the official program has it, whatever is false says that the object is not
+                # there: null, [], {}.
                 strings.append(segmentation_string(frame, *size) if frame else blank)
             except RleError as error:
                 raise UserError(f"{name}: {what} {i}, frame {f}: {error.reason}") from None
@@ -157,8 +164,12 @@ def _mean_area(row: Mapping[str, Any], name: str) -> float:
     if areas is None:
         return math.nan
     if not isinstance(areas, list):
-        raise UserError(f"{name}: annotation id {row.get('id')}: `areas` must be a list with one entry a frame")
-    values = [finite(v, f"{name}: annotation id {row.get('id')}: an area") for v in areas if v is not None]
+        raise UserError(
+            f"{name}: annotation id {row.get('id')}: `areas` must be a list with one entry a frame"
+        )
+    values = [
+        finite(v, f"{name}: annotation id {row.get('id')}: an area") for v in areas if v is not None
+    ]
     present = [v for v in values if v > 0]
     return float(np.mean(present)) if present else 0.0
 
@@ -186,13 +197,17 @@ def parse_ytvis(content: Any, name: str) -> TubeTruth:
     keep = np.flatnonzero((video >= 0) & (category >= 0))
     warnings = zero_id_warning(own)
     if len(keep) < len(rows):
-        warnings.append(f"{len(rows) - len(keep)} annotations of unknown videos or categories were left out")
+        warnings.append(
+            f"{len(rows) - len(keep)} annotations of unknown videos or categories were left out"
+        )
     kept = [rows[i] for i in keep]
     what = kept, video[keep], (heights, widths), name, "annotation"
     frames, refined = _frames(*what), _refined(*what)
     crowd = np.array([flag(row, "iscrowd", name) for row in kept], bool)
     area = _counted(np.array([_mean_area(row, name) for row in kept], np.float64), frames, name)
-    tubes = Tubes(name, video[keep], category[keep], np.zeros(len(keep)), crowd, area, frames, refined)
+    tubes = Tubes(
+        name, video[keep], category[keep], np.zeros(len(keep)), crowd, area, frames, refined
+    )
     of_kept = np.asarray(own, None if isinstance(own, np.ndarray) else object)[keep]
     return TubeTruth(table, heights, widths, lengths, categories, of_kept, tubes, tuple(warnings))
 
@@ -201,7 +216,9 @@ def check_countable(truth: TubeTruth) -> None:
     """Checks that something can be scored; UserError when every tube is left out or a crowd, which is ignored."""
     if truth.tubes.crowd.all():
         why = (
-            f"all {len(truth.tubes)} annotations are crowds (`iscrowd`: 1)" if len(truth.tubes) else truth.warnings[-1]
+            f"all {len(truth.tubes)} annotations are crowds (`iscrowd`: 1)"
+            if len(truth.tubes)
+            else truth.warnings[-1]
         )
         raise UserError(f"{truth.tubes.name}: has no object that counts: {why}")
 
@@ -216,7 +233,9 @@ def _counted(area: Float, frames: Frames, name: str) -> Float:
         pixels = decode_runs(frames.masks.take(places)).areas().astype(np.float64)
     except RleError as error:
         where = f"annotation {missing[np.searchsorted(offsets, error.index, side='right') - 1]}"
-        raise UserError(f"{name}: a frame of {where}: malformed run-length code: {error.reason}") from None
+        raise UserError(
+            f"{name}: a frame of {where}: malformed run-length code: {error.reason}"
+        ) from None
     for row, first, last in zip(missing, offsets[:-1], offsets[1:], strict=True):
         there = pixels[first:last][pixels[first:last] > 0]
         area[row] = there.mean() if len(there) else 0.0
@@ -236,19 +255,34 @@ def parse_tube_results(rows: Any, truth: TubeTruth, name: str) -> Tubes:
     """Reads results in YouTube-VIS format; a frame may be null or empty, `height` and `width` are not needed.
 
     Raises:
-        UserError: unknown video ids, scores that are no finite numbers, malformed or wrongly sized masks.
+        UserError: unknown video ids, scores that are no finite numbers, malformed or wrongly sized
+            masks.
     """
     rows = as_results(rows, name)
     ids = read_ids(rows, "video_id", name, "result")
     video = truth.videos.place(ids)
     unknown = np.flatnonzero(video < 0)
     if len(unknown):
-        raise not_there(f"{name}: result {unknown[0]}: video_id", ids[unknown[0]], truth.tubes.name, len(unknown))
+        raise not_there(
+            f"{name}: result {unknown[0]}: video_id",
+            ids[unknown[0]],
+            truth.tubes.name,
+            len(unknown),
+        )
     category = truth.categories.place(read_ids(rows, "category_id", name, "result"))
     score = numbers(rows, "score", name, "result")
     what = rows, video, (truth.heights, truth.widths), name, "result"
     none = np.zeros(len(rows), bool)
-    return Tubes(name, video, category, score, none, np.full(len(rows), np.nan), _frames(*what), _refined(*what))
+    return Tubes(
+        name,
+        video,
+        category,
+        score,
+        none,
+        np.full(len(rows), np.nan),
+        _frames(*what),
+        _refined(*what),
+    )
 
 
 def read_ytvis(path: Path) -> TubeTruth:
@@ -267,5 +301,8 @@ def length_warnings(truth: TubeTruth, dt: Tubes) -> list[str]:
     for tubes, what in ((truth.tubes, "annotations"), (dt, "results")):
         wrong = int((np.diff(tubes.frames.offsets) != truth.lengths[tubes.video]).sum())
         if wrong:
-            out.append(f"{wrong} {what} have not one mask a frame; frames beyond the shorter list do not count")
+            out.append(
+                f"{wrong} {what} have not one mask a frame; frames beyond the shorter list do not "
+                f"count"
+            )
     return out

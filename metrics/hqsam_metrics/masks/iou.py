@@ -22,14 +22,18 @@ def _as_mask(mask: Any, name: str) -> Mask:
     if array.dtype == np.bool_:
         return array
     if array.dtype.kind not in "iu" or (array.size and (array.min() < 0 or array.max() > 1)):
-        raise ValueError(f"{name}: a mask is bool (or 0/1 integers), this is {array.dtype}; threshold it first")
+        raise ValueError(
+            f"{name}: a mask is bool (or 0/1 integers), this is {array.dtype}; threshold it first"
+        )
     return array.astype(np.bool_)
 
 
 def _as_pair(pred: Any, target: Any) -> tuple[Mask, Mask]:
     pred, target = _as_mask(pred, "pred"), _as_mask(target, "target")
     if pred.shape != target.shape:
-        raise ValueError(f"pred {pred.shape} and target {target.shape} differ in size: metrics never resize")
+        raise ValueError(
+            f"pred {pred.shape} and target {target.shape} differ in size: metrics never resize"
+        )
     return pred, target
 
 
@@ -39,7 +43,8 @@ def dilation_pixels(height: int, width: int, dilation_ratio: float = DEFAULT_DIL
     Args:
         height: image height (not the object's).
         width: image width.
-        dilation_ratio: fraction of the diagonal; 0.02, or 0.01 for "strict" (Boundary IoU, CVPR 2021).
+        dilation_ratio: fraction of the diagonal; 0.02, or 0.01 for "strict" (Boundary IoU, CVPR
+            2021).
 
     Returns:
         Pixels, at least 1.
@@ -92,12 +97,15 @@ def erode_crop(mask: Mask, dilation: int) -> Mask:
     return out
 
 
-def boundary_band(mask: Any, *, dilation_ratio: float = DEFAULT_DILATION_RATIO, dilation: int | None = None) -> Mask:
+def boundary_band(
+    mask: Any, *, dilation_ratio: float = DEFAULT_DILATION_RATIO, dilation: int | None = None
+) -> Mask:
     """Returns the inner boundary band of a mask.
 
-    The band holds the pixels of the mask whose chessboard distance to the nearest background pixel is at most d;
-    everything outside the image is background. The same as d erosions with a 3x3 square on the mask padded by one
-    pixel (Boundary IoU API, `mask_to_boundary`), done as one erosion inside the mask's bounding box.
+    The band holds the pixels of the mask whose chessboard distance to the nearest background pixel
+    is at most d; everything outside the image is background. The same as d erosions with a 3x3
+    square on the mask padded by one pixel (Boundary IoU API, `mask_to_boundary`), done as one
+    erosion inside the mask's bounding box.
 
     Args:
         mask: bool [H, W].
@@ -111,7 +119,11 @@ def boundary_band(mask: Any, *, dilation_ratio: float = DEFAULT_DILATION_RATIO, 
         ValueError: not a 2-D bool (or 0/1) array, or no positive ratio.
     """
     mask = _as_mask(mask, "mask")
-    d = dilation if dilation is not None else dilation_pixels(mask.shape[0], mask.shape[1], dilation_ratio)
+    d = (
+        dilation
+        if dilation is not None
+        else dilation_pixels(mask.shape[0], mask.shape[1], dilation_ratio)
+    )
     if d < 1:
         raise ValueError(f"dilation is {d}, must be at least 1 pixel")
     band: Mask = mask.copy()
@@ -175,5 +187,7 @@ def boundary_iou(
         ValueError: sizes differ, an array is no mask, or the ratio is not positive.
     """
     pred, target = _as_pair(pred, target)
-    bands = [boundary_band(m, dilation_ratio=dilation_ratio, dilation=dilation) for m in (pred, target)]
+    bands = [
+        boundary_band(m, dilation_ratio=dilation_ratio, dilation=dilation) for m in (pred, target)
+    ]
     return mask_iou(pred=bands[0], target=bands[1], empty=empty)

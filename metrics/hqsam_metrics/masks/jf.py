@@ -19,8 +19,9 @@ BOUND_TH = 0.008
 def contour(mask: Mask) -> Mask:
     """Returns the DAVIS contour of a mask: bool [H, W].
 
-    A pixel is contour when it differs from its right, lower or lower-right neighbour; in the last row from the right
-    one only, in the last column from the lower one only, and the last corner never is. The image border is no contour.
+    A pixel is contour when it differs from its right, lower or lower-right neighbour; in the last
+    row from the right one only, in the last column from the lower one only, and the last corner
+    never is. The image border is no contour.
     """
     out = np.zeros_like(mask)
     out[:-1, :-1] = (mask[:-1, :-1] ^ mask[:-1, 1:]) | (mask[:-1, :-1] ^ mask[1:, :-1])
@@ -63,7 +64,9 @@ def _contour_f(pred: Mask, target: Mask, radius: int) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def region_and_contour(*, pred: Mask, target: Mask, bound_th: float = BOUND_TH) -> tuple[float, float]:
+def region_and_contour(
+    *, pred: Mask, target: Mask, bound_th: float = BOUND_TH
+) -> tuple[float, float]:
     """Returns J (IoU) and F (contour F-measure) of one object in one frame.
 
     Args:
@@ -82,8 +85,8 @@ def region_and_contour(*, pred: Mask, target: Mask, bound_th: float = BOUND_TH) 
     region = _region(pred, target)
     if region is None:
         return 1.0, 1.0
-    # Everything that decides J and F lies in the region: contours end one pixel outside the masks, and only contour
-    # pixels are looked up in the dilated contours.
+    # Everything that decides J and F lies in the region: contours end one pixel outside the masks,
+    # and only contour pixels are looked up in the dilated contours.
     a, b = pred[region], target[region]
     union = int(np.count_nonzero(a | b))
     j = int(np.count_nonzero(a & b)) / union
@@ -102,8 +105,9 @@ class Statistics:
 def statistics(values: Float) -> Statistics:
     """Returns the DAVIS statistics of per-frame values.
 
-    Decay is the mean of the first quarter minus that of the last; the quarters share their end frames. (The official
-    program keeps the cut points in 8 bits and is wrong from 256 frames on; this is not.)
+    Decay is the mean of the first quarter minus that of the last; the quarters share their end
+    frames. (The official program keeps the cut points in 8 bits and is wrong from 256 frames on;
+    this is not.)
 
     Args:
         values: float64 [n], at least one frame.
@@ -111,4 +115,6 @@ def statistics(values: Float) -> Statistics:
     n = len(values)
     cuts = np.round(np.linspace(1, n, 5) + 1e-10).astype(np.int64) - 1
     first, last = values[cuts[0] : cuts[1] + 1], values[cuts[3] : cuts[4] + 1]
-    return Statistics(float(np.mean(values)), float(np.mean(values > 0.5)), float(np.mean(first) - np.mean(last)))
+    return Statistics(
+        float(np.mean(values)), float(np.mean(values > 0.5)), float(np.mean(first) - np.mean(last))
+    )

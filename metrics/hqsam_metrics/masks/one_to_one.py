@@ -34,8 +34,14 @@ class Paired:
 
 
 def _chunks(batch: RleBatch) -> list[Int]:
-    work = np.maximum(np.cumsum(batch.heights * batch.widths) // _CHUNK_PIXELS, np.arange(len(batch)) // _CHUNK)
-    return [part for part in np.split(np.arange(len(batch)), np.flatnonzero(np.diff(work)) + 1) if len(part)]
+    work = np.maximum(
+        np.cumsum(batch.heights * batch.widths) // _CHUNK_PIXELS, np.arange(len(batch)) // _CHUNK
+    )
+    return [
+        part
+        for part in np.split(np.arange(len(batch)), np.flatnonzero(np.diff(work)) + 1)
+        if len(part)
+    ]
 
 
 def paired_ious(
@@ -69,7 +75,8 @@ def paired_ious(
         pairs = pair_ious(a, b, i, i, crowd=np.zeros(len(rows), bool), floor=0.0, ratios=ratios)
         at = rows[pairs.dt]
         iou[at], biou[:, at] = pairs.iou, pairs.biou
-        # IoU = I / (A + B - I), so I = IoU (A + B) / (1 + IoU): an integer, hence exact after rounding.
+        # IoU = I / (A + B - I), so I = IoU (A + B) / (1 + IoU): an integer, hence exact after
+        # rounding.
         both = a.areas + b.areas
         intersection[rows] = np.rint(iou[rows] * both / (1 + iou[rows])).astype(np.int64)
         union[rows] = both - intersection[rows]

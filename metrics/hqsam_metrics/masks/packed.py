@@ -1,10 +1,11 @@
 """Masks as bit columns: drawing, box erosion and intersection counts of many masks in a few NumPy calls.
 
-A mask is kept on the words of its bounding box: column x of the image is a row of 64-bit words, bit b of word w being
-pixel y = 64 * w + b. Words keep the image's own alignment, so two masks of one image can be combined word by word
-whatever their boxes. Masks with equal numbers of words a column and equal band width stand one below the other, with an
-empty column between them: an erosion across columns is then a handful of shifted ANDs for all of them at once, and
-the erosion along a column is nothing but shorter pieces. Cost: one bit a pixel of the boxes, whatever the dilation.
+A mask is kept on the words of its bounding box: column x of the image is a row of 64-bit words, bit
+b of word w being pixel y = 64 * w + b. Words keep the image's own alignment, so two masks of one
+image can be combined word by word whatever their boxes. Masks with equal numbers of words a column
+and equal band width stand one below the other, with an empty column between them: an erosion across
+columns is then a handful of shifted ANDs for all of them at once, and the erosion along a column is
+nothing but shorter pieces. Cost: one bit a pixel of the boxes, whatever the dilation.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE = np.uint64(1)
 # Words handled in one call when pairs are counted: bounds the index arrays to some tens of MB.
 _PAIR_WORDS = 1 << 20
-# From this many words on, a pair is counted by itself: no index arrays, and the call costs less than the counting.
+# From this many words on, a pair is counted by itself: no index arrays, and the call costs less
+# than the counting.
 _LARGE = 4096
 
 
@@ -71,7 +73,10 @@ class Shapes:
             step = ragged_arange(pieces)
             tall = np.full(len(step), height) if same else np.repeat(height, pieces)
             x = np.repeat(x, pieces) + step
-            y0, y1 = np.where(step == 0, np.repeat(y0, pieces), 0), np.repeat(y1, pieces) - step * tall
+            y0, y1 = (
+                np.where(step == 0, np.repeat(y0, pieces), 0),
+                np.repeat(y1, pieces) - step * tall,
+            )
             y1 = np.minimum(y1, tall)
             counts = _sum_parts(pieces, runs_of)
         x, y0, y1 = (values.astype(np.int32) for values in (x, y0, y1))
@@ -86,9 +91,15 @@ class Shapes:
         begin = np.cumsum(self.counts) - self.counts
         at = np.repeat(begin[index], counts) + ragged_arange(counts)
         return Shapes(
-            self.heights[index], self.widths[index], counts, self.x[at], self.y0[at], self.y1[at],
-            self.areas[index], self.boxes[index],
-        )  # fmt: skip
+            self.heights[index],
+            self.widths[index],
+            counts,
+            self.x[at],
+            self.y0[at],
+            self.y1[at],
+            self.areas[index],
+            self.boxes[index],
+        )
 
 
 def _sum_parts(values: Int, counts: Int) -> Int:
@@ -140,7 +151,9 @@ class Planes:
         """Returns the number of set bits of each mask: int64 [n]."""
         total = np.zeros(len(self.words) + 1, np.int64)
         np.cumsum(np.bitwise_count(self.words), out=total[1:])
-        return np.asarray(total[self.base + self.stride * (self.x1 - self.x0)] - total[self.base], np.int64)
+        return np.asarray(
+            total[self.base + self.stride * (self.x1 - self.x0)] - total[self.base], np.int64
+        )
 
     def with_words(self, words: Words) -> Planes:
         """Returns the same layout with other bits."""
@@ -155,7 +168,8 @@ class Drawing:
         shapes: the masks.
         planes: their bits.
         group: int64 [n]; masks of one group and one stride are neighbours.
-        word: int64 [pieces], place of word row 0 of the piece's column (it may lie before the mask's own words).
+        word: int64 [pieces], place of word row 0 of the piece's column (it may lie before the
+            mask's own words).
     """
 
     shapes: Shapes
@@ -181,8 +195,9 @@ def _layout(boxes: Int, group: Int) -> Planes:
 def _fill(size: int, word: Int, y0: Int32, y1: Int32) -> Words:
     """Draws column pieces: `word` is the place of word row 0 of each piece's column.
 
-    Bits s .. e - 1 of a word are the number 2^e - 2^s (modulo 2^64), and pieces do not overlap, so a word is the sum of
-    its pieces. Pieces that end in a later word fill the rest of their first one.
+    Bits s .. e - 1 of a word are the number 2^e - 2^s (modulo 2^64), and pieces do not overlap, so
+    a word is the sum of its pieces. Pieces that end in a later word fill the rest of their first
+    one.
     """
     out = np.zeros(size, np.uint64)
     first, last = word + (y0 >> 6), word + (y1 >> 6)
@@ -192,7 +207,8 @@ def _fill(size: int, word: Int, y0: Int32, y1: Int32) -> Words:
     bits[long] = 0
     bits -= _ONE << (y0 & 63).astype(np.uint64)
     out[first] = bits
-    # Of several pieces in one word (neighbours, as pieces are sorted) the last was kept; the others are added.
+    # Of several pieces in one word (neighbours, as pieces are sorted) the last was kept; the others
+    # are added.
     shared = np.flatnonzero(first[1:] == first[:-1])
     if len(shared):
         np.add.at(out, first[shared], bits[shared])
@@ -241,7 +257,9 @@ def erode(drawing: Drawing, dilation: Int, wanted: NDArray[np.bool_]) -> Words:
         uint64 words of the eroded masks in the same layout.
     """
     shapes, planes = drawing.shapes, drawing.planes
-    sides = np.minimum(shapes.boxes[:, 2] - shapes.boxes[:, 0], shapes.boxes[:, 3] - shapes.boxes[:, 1])
+    sides = np.minimum(
+        shapes.boxes[:, 2] - shapes.boxes[:, 0], shapes.boxes[:, 3] - shapes.boxes[:, 1]
+    )
     thick = wanted & (sides > 2 * dilation)
     out = np.zeros_like(planes.words)
     if not thick.any():
@@ -250,7 +268,9 @@ def erode(drawing: Drawing, dilation: Int, wanted: NDArray[np.bool_]) -> Words:
     d = np.repeat(np.where(thick, dilation, 1 << 29).astype(np.int32), shapes.counts)
     stays = np.flatnonzero(shapes.y1 - shapes.y0 > 2 * d)
     d = d[stays]
-    words = _fill(len(planes.words), drawing.word[stays], shapes.y0[stays] + d, shapes.y1[stays] - d)
+    words = _fill(
+        len(planes.words), drawing.word[stays], shapes.y0[stays] + d, shapes.y1[stays] - d
+    )
     order = np.lexsort((planes.stride, drawing.group))
     key = np.stack([drawing.group[order], planes.stride[order]])
     for part in np.split(order, np.flatnonzero((np.diff(key) != 0).any(axis=0)) + 1):
@@ -264,7 +284,9 @@ def _erode_part(planes: Planes, part: Int, dilation: int, words: Words, out: Wor
     stride = int(planes.stride[part[0]])
     begin = int(planes.base[part].min())
     columns = int((planes.x1[part] - planes.x0[part] + 1).sum())
-    inner = _and_columns(words[begin : begin + columns * stride].reshape(columns, stride), 2 * dilation + 1)
+    inner = _and_columns(
+        words[begin : begin + columns * stride].reshape(columns, stride), 2 * dilation + 1
+    )
     at = begin + dilation * stride
     out[at : at + inner.size] = inner.reshape(-1)
 
@@ -294,7 +316,9 @@ def intersections(a: Planes, b: Planes, ia: Int, ib: Int) -> Int:
         if len(part):
             steps = (a.stride[ia[part]], b.stride[ib[part]])
             starts = (start_a[part], start_b[part])
-            out[part] = _count_rectangles(a.words, b.words, starts, steps, columns[part], rows[part])
+            out[part] = _count_rectangles(
+                a.words, b.words, starts, steps, columns[part], rows[part]
+            )
     return out
 
 
@@ -309,7 +333,14 @@ def _count_rectangles(
         for words, start, step in zip((a, b), starts, steps, strict=True):
             # A view of the rectangle: its last column may end before a whole stride does.
             strides = (8 * int(step[k]), 8)
-            views.append(as_strided(words[int(start[k]) :], (int(columns[k]), int(rows[k])), strides, writeable=False))
+            views.append(
+                as_strided(
+                    words[int(start[k]) :],
+                    (int(columns[k]), int(rows[k])),
+                    strides,
+                    writeable=False,
+                )
+            )
         out[k] = np.bitwise_count(views[0] & views[1]).sum(dtype=np.int64)
     small = np.where(large, 0, rows)
     for height in np.unique(small[~large]):
@@ -319,13 +350,16 @@ def _count_rectangles(
     return out
 
 
-def _count_small(a: Words, b: Words, places: list[tuple[Int, Int]], columns: Int, height: int) -> Int:
+def _count_small(
+    a: Words, b: Words, places: list[tuple[Int, Int]], columns: Int, height: int
+) -> Int:
     """Counts common bits of many rectangles of `height` words a column at once, one row of words after the other."""
     ends = np.cumsum(columns)
     begins = ends - columns
     column = np.arange(int(ends[-1]), dtype=np.int64)
     at_a, at_b = (
-        np.repeat(start - step * begins, columns) + column * np.repeat(step, columns) for start, step in places
+        np.repeat(start - step * begins, columns) + column * np.repeat(step, columns)
+        for start, step in places
     )
     total = np.zeros(len(columns), np.int64)
     for _ in range(height):

@@ -1,8 +1,8 @@
 """IoU and boundary IoU of detection / ground-truth pairs, chunk by chunk.
 
-Exact counts, with three savings that change no number: a pair whose areas and boxes cannot reach the wanted IoU is not
-looked at; a mask is drawn once and its band made once, and only when some pair needs it; a mask no thicker than the
-band is its own band.
+Exact counts, with three savings that change no number: a pair whose areas and boxes cannot reach
+the wanted IoU is not looked at; a mask is drawn once and its band made once, and only when some
+pair needs it; a mask no thicker than the band is its own band.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class PairTable:
         dt: int64 [m], detection.
         gt: int64 [m], ground truth.
         iou: float64 [m], mask IoU (crowd: intersection over the detection's area).
-        biou: float64 [ratios, m], boundary IoU of the two bands at each dilation ratio; NaN where it was not wanted
-            (crowd, or left out by the caller).
+        biou: float64 [ratios, m], boundary IoU of the two bands at each dilation ratio; NaN where
+            it was not wanted (crowd, or left out by the caller).
         plain: float64 [m], mask IoU over the union, crowd or not.
     """
 
@@ -45,8 +45,8 @@ class PairTable:
         """Returns the IoU that AP matching uses: float64 [m].
 
         Args:
-            ratio: place of the dilation ratio, None for mask AP. With one, the value is the smaller of mask and
-                boundary IoU, and the mask IoU alone for crowd (Boundary IoU API).
+            ratio: place of the dilation ratio, None for mask AP. With one, the value is the smaller
+                of mask and boundary IoU, and the mask IoU alone for crowd (Boundary IoU API).
             crowds: whether the measure knows crowds; lvis-api does not.
         """
         if ratio is None:
@@ -80,9 +80,16 @@ def dilations(shapes: Shapes, ratios: Sequence[float]) -> tuple[Int, Int]:
     code = (shapes.heights << 32) + shapes.widths
     sizes, inverse = np.unique(code, return_inverse=True)
     inverse = inverse.reshape(-1)
-    widths = [[dilation_pixels(int(c >> 32), int(c & 0xFFFFFFFF), ratio) for c in sizes] for ratio in ratios]
+    widths = [
+        [dilation_pixels(int(c >> 32), int(c & 0xFFFFFFFF), ratio) for c in sizes]
+        for ratio in ratios
+    ]
     table = np.array(widths, np.int64).reshape(len(ratios), len(sizes))
-    group = np.unique(table, axis=1, return_inverse=True)[1].reshape(-1) if table.size else np.zeros(len(sizes), int)
+    group = (
+        np.unique(table, axis=1, return_inverse=True)[1].reshape(-1)
+        if table.size
+        else np.zeros(len(sizes), int)
+    )
     return table[:, inverse], np.asarray(group[inverse], np.int64)
 
 
@@ -147,9 +154,11 @@ def pair_ious(
         i: int64 [m], detection of each candidate pair.
         j: int64 [m], its ground truth, of the same image.
         crowd: bool [n_gt].
-        floor: pairs with a mask IoU below it are dropped; 0 drops only pairs without a common pixel.
+        floor: pairs with a mask IoU below it are dropped; 0 drops only pairs without a common
+            pixel.
         ratios: dilation ratios at which the boundary IoU is wanted.
-        wanted: given (i, j, iou) of the pairs that are left, which of them need a boundary IoU (crowd never does).
+        wanted: given (i, j, iou) of the pairs that are left, which of them need a boundary IoU
+            (crowd never does).
 
     Returns:
         The pairs that are left, in the order given.
@@ -159,7 +168,10 @@ def pair_ious(
     keep = np.flatnonzero((bound >= floor) & (bound > 0))
     i, j = i[keep], j[keep]
     (di, li), (gj, lj) = _local(i), _local(j)
-    (a, wide_a), (b, wide_b) = draw_for_bands(dt.take(di), ratios), draw_for_bands(gt.take(gj), ratios)
+    (a, wide_a), (b, wide_b) = (
+        draw_for_bands(dt.take(di), ratios),
+        draw_for_bands(gt.take(gj), ratios),
+    )
     common = packed.intersections(a.planes, b.planes, li, lj)
     plain = divide(common, dt.areas[i] + gt.areas[j] - common)
     iou = np.where(crowd[j], divide(common, dt.areas[i]), plain)

@@ -38,18 +38,22 @@ def read_index_png(path: Path) -> NDArray[np.uint8]:
     """
     array = _read(path, values=True)
     if array.ndim != 2:
-        raise UserError(f"{path}: has {array.shape[2]} channels; object numbers need a palette or grey PNG")
+        raise UserError(
+            f"{path}: has {array.shape[2]} channels; object numbers need a palette or grey PNG"
+        )
     if (top := int(array.max(initial=0))) > 255:
-        raise UserError(f"{path}: has the value {top}; objects are numbered 1 to 254, and 255 is void")
+        raise UserError(
+            f"{path}: has the value {top}; objects are numbered 1 to 254, and 255 is void"
+        )
     return array.astype(np.uint8)
 
 
 def read_mask_png(path: Path) -> Mask:
     """Returns a binary mask picture as bool [H, W]: foreground is above 128, as sam-hq reads its labels.
 
-    Equal colour channels count as one grey channel; where the colours are the same everywhere, alpha counts if it
-    varies. What would silently be an empty or a full mask is refused: other colours, and values that all lie between
-    1 and 128.
+    Equal colour channels count as one grey channel; where the colours are the same everywhere,
+    alpha counts if it varies. What would silently be an empty or a full mask is refused: other
+    colours, and values that all lie between 1 and 128.
 
     Raises:
         UserError: no picture, one with colours, or a 0/1 (or other weak) encoding.
@@ -61,7 +65,8 @@ def read_mask_png(path: Path) -> Mask:
     if 0 < top <= FOREGROUND_ABOVE:
         kind, cure = (
             f"0..{top}",
-            "Write a map of labels as one mask for each object, 0 and 255; scale a soft mask to 0..255",
+            "Write a map of labels as one mask for each object, 0 and 255; scale a soft mask to "
+            "0..255",
         )
         if top == 1:
             kind, cure = "0/1", "Multiply the masks by 255"
@@ -84,6 +89,7 @@ def _one_channel(array: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
         return array[..., 3]
     if int(np.ptp(colour, axis=2).max()) > _GREY_TOLERANCE:
         raise UserError(
-            f"{path}: has colours, which do not say what is foreground; save the mask as grey PNG, 0 and 255"
+            f"{path}: has colours, which do not say what is foreground; save the mask as grey "
+            f"PNG, 0 and 255"
         )
     return array[..., 2]  # red: OpenCV's order is blue, green, red

@@ -1,6 +1,7 @@
 """The metrics of CascadePSP for BIG: pooled IoU and mean boundary accuracy (Cheng et al., CVPR 2020).
 
-Not to be compared with mIoU and mBIoU: the IoU is pooled over the set, the accuracy counts background pixels too.
+Not to be compared with mIoU and mBIoU: the IoU is pooled over the set, the accuracy counts
+background pixels too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Cascade:
     Attributes:
         intersection: pixels.
         union: pixels.
-        accuracies: boundary accuracy of each mask by key, NaN where the ground truth has no boundary.
+        accuracies: boundary accuracy of each mask by key, NaN where the ground truth has no
+            boundary.
     """
 
     intersection: int
@@ -33,7 +35,9 @@ class Cascade:
     def __add__(self, other: Cascade) -> Cascade:
         """Joins the counts."""
         return Cascade(
-            self.intersection + other.intersection, self.union + other.union, self.accuracies + other.accuracies
+            self.intersection + other.intersection,
+            self.union + other.union,
+            self.accuracies + other.accuracies,
         )
 
     @property
@@ -57,9 +61,9 @@ def radii(height: int, width: int) -> list[int]:
 def boundary_accuracy(*, pred: Mask, target: Mask) -> float:
     """Returns the mean over five radii of the pixel accuracy near the boundary of the ground truth.
 
-    Near means within the morphological gradient of the ground truth by OpenCV's ellipse of that radius (CascadePSP,
-    util/compute_boundary_acc.py). Computed in the ground truth's box enlarged by the largest radius: outside it the
-    gradient is 0.
+    Near means within the morphological gradient of the ground truth by OpenCV's ellipse of that
+    radius (CascadePSP, util/compute_boundary_acc.py). Computed in the ground truth's box enlarged
+    by the largest radius: outside it the gradient is 0.
 
     Args:
         pred: bool [H, W].
@@ -105,4 +109,6 @@ def total(parts: Iterable[Cascade]) -> Cascade:
     """Joins the counts of all masks."""
     rows = list(parts)
     accuracies = tuple(entry for part in rows for entry in part.accuracies)
-    return Cascade(sum(part.intersection for part in rows), sum(part.union for part in rows), accuracies)
+    return Cascade(
+        sum(part.intersection for part in rows), sum(part.union for part in rows), accuracies
+    )

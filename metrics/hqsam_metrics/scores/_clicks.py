@@ -16,7 +16,8 @@ MAX_CLICKS = 20
 def centre_point(mask: Mask) -> tuple[tuple[int, int], float] | None:
     """Returns the pixel of a mask that is farthest from the background, and how far that is.
 
-    Outside the image is background. Of equally far pixels the first in row-major order: smallest y, then smallest x.
+    Outside the image is background. Of equally far pixels the first in row-major order: smallest y,
+    then smallest x.
 
     Args:
         mask: bool [H, W].
@@ -40,7 +41,8 @@ def next_click(*, pred: Mask, target: Mask) -> tuple[tuple[int, int], bool] | No
         target: bool [H, W].
 
     Returns:
-        (x, y) and whether it is a positive click; None when nothing is wrong. Of equally deep errors the negative one.
+        (x, y) and whether it is a positive click; None when nothing is wrong. Of equally deep
+        errors the negative one.
 
     Raises:
         ValueError: sizes differ.
@@ -71,13 +73,16 @@ def clicks_to(ious: Any, *, threshold: float, max_clicks: int = MAX_CLICKS) -> N
         max_clicks: value of an object that never reaches it; clicks beyond it are not looked at.
 
     Raises:
-        ValueError: no table, NaN in it, or fewer than `max_clicks` clicks for an object that has not reached it.
+        ValueError: no table, NaN in it, or fewer than `max_clicks` clicks for an object that has
+            not reached it.
     """
     table = _table(ious)[:, :max_clicks]
     reached = table >= threshold
     failed = ~reached.any(axis=1)
     if failed.any() and table.shape[1] < max_clicks:
-        raise ValueError(f"an object is below {threshold} after {table.shape[1]} clicks: {max_clicks} are needed")
+        raise ValueError(
+            f"an object is below {threshold} after {table.shape[1]} clicks: {max_clicks} are needed"
+        )
     return np.where(failed, max_clicks, reached.argmax(axis=1) + 1).astype(np.int64)
 
 

@@ -43,12 +43,17 @@ class ObjectScore:
 
 
 def score_sequence(
-    sequence: str, frames: Sequence[str], *, pred: Callable[[int], Labels], target: Callable[[int], Labels]
+    sequence: str,
+    frames: Sequence[str],
+    *,
+    pred: Callable[[int], Labels],
+    target: Callable[[int], Labels],
 ) -> list[ObjectScore]:
     """Scores one sequence by the semi-supervised rule.
 
-    The first and the last frame are left out. Objects are 1..highest number in the ground truth's first frame; one that
-    comes up later is not evaluated. Void (255) in the ground truth counts as background.
+    The first and the last frame are left out. Objects are 1..highest number in the ground truth's
+    first frame; one that comes up later is not evaluated. Void (255) in the ground truth counts as
+    background.
 
     Args:
         sequence: its name.
@@ -60,17 +65,21 @@ def score_sequence(
         One score an object.
 
     Raises:
-        UserError: fewer than three frames, a first frame of nothing but void, label maps of different sizes, more
-            objects than the ground truth has.
+        UserError: fewer than three frames, a first frame of nothing but void, label maps of
+            different sizes, more objects than the ground truth has.
     """
     if len(frames) < 3:
-        raise UserError(f"sequence {sequence}: has {len(frames)} frames; the first and the last do not count")
+        raise UserError(
+            f"sequence {sequence}: has {len(frames)} frames; the first and the last do not count"
+        )
     first = target(0)
     n_objects = int(first[first != VOID].max(initial=0))
     if not n_objects and (first == VOID).any():
         raise UserError(
-            f"sequence {sequence}, frame {frames[0]}: the ground truth has no object, only 0 and 255, and 255 is void in"
-            " DAVIS 2017. These look like the annotations of DAVIS 2016, one object a sequence: take the 2017 files, or"
+            f"sequence {sequence}, frame {frames[0]}: the ground truth has no object, only 0 and "
+            f"255, and 255 is void in"
+            " DAVIS 2017. These look like the annotations of DAVIS 2016, one object a sequence: "
+            "take the 2017 files, or"
             " write the object as 1 (in the results, too)"
         )
     values = np.zeros((2, n_objects, len(frames) - 2))
@@ -80,19 +89,23 @@ def score_sequence(
         for k in range(n_objects):
             values[:, k, at - 1] = region_and_contour(pred=found == k + 1, target=real == k + 1)
     names = tuple(frames[1:-1])
-    return [ObjectScore(sequence, k + 1, names, values[0, k], values[1, k]) for k in range(n_objects)]
+    return [
+        ObjectScore(sequence, k + 1, names, values[0, k], values[1, k]) for k in range(n_objects)
+    ]
 
 
 def _check_frame(sequence: str, frame: str, pred: Labels, target: Labels, n_objects: int) -> None:
     if pred.shape != target.shape:
         raise UserError(
             f"sequence {sequence}, frame {frame}: the result is {pred.shape[0]} x {pred.shape[1]},"
-            f" the ground truth {target.shape[0]} x {target.shape[1]} (height x width); results are never resized"
+            f" the ground truth {target.shape[0]} x {target.shape[1]} (height x width); results "
+            f"are never resized"
         )
     if int(pred.max(initial=0)) > n_objects:
         raise UserError(
             f"sequence {sequence}, frame {frame}: the result has object {int(pred.max())},"
-            f" the ground truth's first frame only {n_objects}; is it a palette picture with object numbers?"
+            f" the ground truth's first frame only {n_objects}; is it a palette picture with "
+            f"object numbers?"
         )
 
 
@@ -116,7 +129,8 @@ class DavisSequence:
 def find_sequences(pred: Path, root: Path, split: str = "val") -> list[DavisSequence]:
     """Lists sequences and frames, and checks that every result picture is there.
 
-    A list may name a sequence more than once: it counts once. Frames are in the order of their file names.
+    A list may name a sequence more than once: it counts once. Frames are in the order of their file
+    names.
 
     Args:
         pred: results, `<pred>/<sequence>/<frame>.png`.
@@ -128,7 +142,9 @@ def find_sequences(pred: Path, root: Path, split: str = "val") -> list[DavisSequ
     """
     listing = root / "ImageSets" / "2017" / f"{split}.txt"
     if not listing.is_file():
-        raise UserError(f"{listing}: no such file; --gt must be the DAVIS folder, --split one of its lists")
+        raise UserError(
+            f"{listing}: no such file; --gt must be the DAVIS folder, --split one of its lists"
+        )
     if not pred.is_dir():
         raise UserError(f"{pred}: no such folder of results")
     names = dict.fromkeys(read_lines(listing))
@@ -144,9 +160,13 @@ def _sequence(name: str, annotations: Path, pred: Path, listing: Path) -> DavisS
         raise UserError(f"{listing}: sequence {name}: {error}") from None
     files = visible((folder or annotations / name).glob("*.png"))
     if not files:
-        raise UserError(f"{annotations / name}: no ground truth pictures for this sequence of {listing.name}")
+        raise UserError(
+            f"{annotations / name}: no ground truth pictures for this sequence of {listing.name}"
+        )
     found = [None if results is None else meant(results, file.name) for file in files]
-    missing = [file.name for file, there in zip(files[1:-1], found[1:-1], strict=True) if there is None]
+    missing = [
+        file.name for file, there in zip(files[1:-1], found[1:-1], strict=True) if there is None
+    ]
     if missing:
         raise UserError(
             f"{pred / name / missing[0]}: no such result ({len(missing)} frames of {name} missing);"
@@ -167,7 +187,7 @@ def _score_folder(sequences: Sequence[DavisSequence], number: int) -> list[Objec
 
     return score_sequence(
         one.name, one.frames, pred=found, target=lambda at: read_index_png(one.target[at])
-    )  # fmt: skip
+    )
 
 
 def score_folders(
@@ -175,14 +195,24 @@ def score_folders(
 ) -> list[ObjectScore]:
     """Scores all sequences, in the order of the split's list; `workers` processes change no number."""
     total = len(sequences)
-    parts = run_parts(_score_folder, sequences, total, workers=workers, progress=progress, what="scoring sequences")
+    parts = run_parts(
+        _score_folder,
+        sequences,
+        total,
+        workers=workers,
+        progress=progress,
+        what="scoring sequences",
+    )
     return [score for part in parts for score in part]
 
 
 def check_objects(scores: Sequence[ObjectScore], where: Path) -> None:
     """Checks that something was scored; UserError for a ground truth without any object."""
     if not scores:
-        raise UserError(f"{where}: no sequence has an object in its first annotated frame: there is nothing to score")
+        raise UserError(
+            f"{where}: no sequence has an object in its first annotated frame: there is nothing "
+            f"to score"
+        )
 
 
 def global_metrics(scores: Sequence[ObjectScore]) -> dict[str, float | None]:

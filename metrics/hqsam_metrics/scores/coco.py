@@ -1,7 +1,8 @@
 """COCO mask AP and boundary AP, class-aware or class-agnostic (UVO).
 
-Mask AP as pycocotools, boundary AP as the Boundary IoU API (matching with min(mask IoU, boundary IoU), crowd by mask
-alone; annotations with `ignore` are ignored, which pycocotools does not look at). Size bins by mask area.
+Mask AP as pycocotools, boundary AP as the Boundary IoU API (matching with min(mask IoU, boundary
+IoU), crowd by mask alone; annotations with `ignore` are ignored, which pycocotools does not look
+at). Size bins by mask area.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ def limits(max_dets: int | None) -> tuple[int, ...]:
 
 
 def make_plan(
-    ratios: tuple[float | None, ...], *, class_agnostic: bool, max_dets: int | None, per_instance: bool
+    ratios: tuple[float | None, ...],
+    *,
+    class_agnostic: bool,
+    max_dets: int | None,
+    per_instance: bool,
 ) -> Plan:
     """Returns the plan of the COCO protocol; `ratios`: None for mask AP, a dilation ratio for boundary AP."""
     from hqsam_metrics.ap.accumulate import size_bins
@@ -50,10 +55,14 @@ def make_plan(
 
     bins = size_bins(32, 96)
     measures = tuple(Measure(ratio, bins) for ratio in ratios)
-    return Plan(measures, limits(max_dets), class_agnostic=class_agnostic, per_instance=per_instance)
+    return Plan(
+        measures, limits(max_dets), class_agnostic=class_agnostic, per_instance=per_instance
+    )
 
 
-def protocol(*, class_agnostic: bool, max_dets: int | None, area_rule: str, **own: Any) -> dict[str, Any]:
+def protocol(
+    *, class_agnostic: bool, max_dets: int | None, area_rule: str, **own: Any
+) -> dict[str, Any]:
     """Returns the rules of the COCO protocol for the protocol block."""
     from hqsam_metrics.ap.score import EMPTY_MASK_RULE
 
@@ -73,10 +82,17 @@ def protocol(*, class_agnostic: bool, max_dets: int | None, area_rule: str, **ow
 
 
 def score_coco_files(
-    *, pred: Results, gt: Truth, iou_type: Kind = "segm", dilation_ratio: Ratio = 0.02,
-    class_agnostic: Agnostic = False, max_dets: MaxDets = None, area_rule: Area = "mask", workers: Workers = 1,
+    *,
+    pred: Results,
+    gt: Truth,
+    iou_type: Kind = "segm",
+    dilation_ratio: Ratio = 0.02,
+    class_agnostic: Agnostic = False,
+    max_dets: MaxDets = None,
+    area_rule: Area = "mask",
+    workers: Workers = 1,
     progress: Progress = silent,
-) -> Result:  # fmt: skip
+) -> Result:
     """COCO AP and AR of masks or boundaries.
 
     Args:
@@ -86,7 +102,8 @@ def score_coco_files(
         dilation_ratio: width of the boundary band.
         class_agnostic: match whatever the category.
         max_dets: detections that count per image and category (per image when class-agnostic); 100.
-        area_rule: how the area of detections is found, see `hqsam_metrics.ap.instances.parse_results`.
+        area_rule: how the area of detections is found, see
+            `hqsam_metrics.ap.instances.parse_results`.
         workers: processes; changes no number.
         progress: told how far the work is.
 
@@ -103,7 +120,9 @@ def score_coco_files(
     check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, progress=progress)
     plan = make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=False)
-    scored = score_detections(truth, found, score.with_mask_ap(plan), workers=workers, progress=progress)
+    scored = score_detections(
+        truth, found, score.with_mask_ap(plan), workers=workers, progress=progress
+    )
     block = protocol(
         class_agnostic=class_agnostic,
         max_dets=max_dets,
@@ -119,16 +138,27 @@ def score_coco_files(
 
 
 def cross_check(
-    *, pred: Path, gt: Path, iou_type: IouType, dilation_ratio: float, class_agnostic: bool, max_dets: int | None,
+    *,
+    pred: Path,
+    gt: Path,
+    iou_type: IouType,
+    dilation_ratio: float,
+    class_agnostic: bool,
+    max_dets: int | None,
     area_rule: AreaRule,
-) -> str:  # fmt: skip
+) -> str:
     """Compares with COCOeval on the first images of the files."""
     from hqsam_metrics.crosscheck import check_coco
 
     return check_coco(
-        pred=pred, gt=gt, iou_type=iou_type, dilation_ratio=dilation_ratio, class_agnostic=class_agnostic,
-        max_dets=max_dets, area_rule=area_rule,
-    )  # fmt: skip
+        pred=pred,
+        gt=gt,
+        iou_type=iou_type,
+        dilation_ratio=dilation_ratio,
+        class_agnostic=class_agnostic,
+        max_dets=max_dets,
+        area_rule=area_rule,
+    )
 
 
 @dataclass(frozen=True)

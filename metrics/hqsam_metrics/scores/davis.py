@@ -1,8 +1,9 @@
 """DAVIS 2017 semi-supervised J&F from per-object predictions.
 
-The predicted masks of a frame are merged to one label map; where they overlap, the higher predicted IoU wins, then the
-lower track number (the rule of HQ-SAM's own evaluation is not published). Then the official protocol: first and last
-frame left out, objects of the first annotated frame, void as background, mean over objects.
+The predicted masks of a frame are merged to one label map; where they overlap, the higher predicted
+IoU wins, then the lower track number (the rule of HQ-SAM's own evaluation is not published). Then
+the official protocol: first and last frame left out, objects of the first annotated frame, void as
+background, mean over objects.
 """
 
 from __future__ import annotations
@@ -21,7 +22,18 @@ from numpy.typing import NDArray
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress, silent
 from hqsam_metrics.ap.options import Workers
-from hqsam_metrics.base import Option, Outcome, Quantity, Result, Scale, Score, ScoreOptions, Units, Value, rules
+from hqsam_metrics.base import (
+    Option,
+    Outcome,
+    Quantity,
+    Result,
+    Scale,
+    Score,
+    ScoreOptions,
+    Units,
+    Value,
+    rules,
+)
 
 if TYPE_CHECKING:
     from hqsam_base.runs import RleBatch
@@ -62,13 +74,21 @@ class _Layer:
 def score_davis_folders(
     *,
     pred: Annotated[Path, Option("Results: <sequence>/<frame>.png.", name="--pred", metavar="DIR")],
-    gt: Annotated[Path, Option("The DAVIS folder (Annotations, ImageSets).", name="--gt", metavar="DIR")],
+    gt: Annotated[
+        Path, Option("The DAVIS folder (Annotations, ImageSets).", name="--gt", metavar="DIR")
+    ],
     split: Annotated[str, Option("The list in ImageSets/2017.")] = "val",
     workers: Workers = 1,
     progress: Progress = silent,
 ) -> Result:
     """DAVIS 2017 semi-supervised J, F and J&F, per object."""
-    from hqsam_metrics.scores._davis import check_objects, find_sequences, global_metrics, per_object, score_folders
+    from hqsam_metrics.scores._davis import (
+        check_objects,
+        find_sequences,
+        global_metrics,
+        per_object,
+        score_folders,
+    )
 
     sequences = find_sequences(pred, gt, split)
     scores = score_folders(sequences, workers=workers, progress=progress)
@@ -76,7 +96,9 @@ def score_davis_folders(
     digest = _folder_digest(path for one in sequences for path in one.target)
     block = protocol(split=split, ground_truth_digest=digest)
     rows = per_object(scores)
-    return Result(dict(global_metrics(scores)), len(rows), len(rows), block, [], {"per_object": rows})
+    return Result(
+        dict(global_metrics(scores)), len(rows), len(rows), block, [], {"per_object": rows}
+    )
 
 
 def _folder_digest(paths: Iterable[Path]) -> str:
@@ -101,9 +123,14 @@ class DavisScore(Score):
     kind = "davis"
     columns = ("iou", "biou", "j", "f")
     values: ClassVar = {
-        "J&F": Value(mean_of=_BOTH), "J": Value(mean_of=_J), "F": Value(mean_of=_F),
-        "F_decay": _DECAY, "F_recall": _DETAIL, "J_decay": _DECAY, "J_recall": _DETAIL,
-    }  # fmt: skip
+        "J&F": Value(mean_of=_BOTH),
+        "J": Value(mean_of=_J),
+        "F": Value(mean_of=_F),
+        "F_decay": _DECAY,
+        "F_recall": _DETAIL,
+        "J_decay": _DECAY,
+        "J_recall": _DETAIL,
+    }
     headline = ("J&F",)
     pictured = _BOTH
     inner_frames = True
@@ -111,7 +138,9 @@ class DavisScore(Score):
 
     def protocol(self, options: ScoreOptions) -> dict[str, Any]:
         """See `hqsam_metrics.base.Score`."""
-        return protocol(score_rule="none", overlaps="higher predicted IoU wins, then the lower track number")
+        return protocol(
+            score_rule="none", overlaps="higher predicted IoU wins, then the lower track number"
+        )
 
     def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
@@ -133,7 +162,9 @@ class DavisScore(Score):
             )
             progress(number + 1, len(videos), "scoring sequences")
         check_objects(scores, data.benchmark.folder)
-        return Outcome(dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings)
+        return Outcome(
+            dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings
+        )
 
 
 def _videos(data: Predictions) -> dict[str, list[tuple[str, tuple[int, int]]]]:
@@ -142,11 +173,16 @@ def _videos(data: Predictions) -> dict[str, list[tuple[str, tuple[int, int]]]]:
 
     images = data.benchmark.images
     columns = (integers(images, name) for name in ("frame", "height", "width"))
-    rows = sorted(zip(strings(images, "video"), *columns, strings(images, "key"), strict=True), key=lambda row: row[:2])
+    rows = sorted(
+        zip(strings(images, "video"), *columns, strings(images, "key"), strict=True),
+        key=lambda row: row[:2],
+    )
     out: dict[str, list[tuple[str, tuple[int, int]]]] = defaultdict(list)
     for video, _, height, width, key in rows:
         if video is None:
-            raise UserError(f"{data.benchmark.folder / 'images.parquet'}: image {key} belongs to no video")
+            raise UserError(
+                f"{data.benchmark.folder / 'images.parquet'}: image {key} belongs to no video"
+            )
         out[video].append((str(key), (int(height), int(width))))
     return out
 
@@ -156,7 +192,9 @@ def _real_layers(data: Predictions) -> dict[str, list[_Layer]]:
 
     table = data.benchmark.instances
     out: dict[str, list[_Layer]] = defaultdict(list)
-    for row, (key, track) in enumerate(zip(strings(table, "key"), integers(table, "track_id"), strict=True)):
+    for row, (key, track) in enumerate(
+        zip(strings(table, "key"), integers(table, "track_id"), strict=True)
+    ):
         out[str(key)].append(_Layer(_label(int(track), data), row))
     return out
 
@@ -166,7 +204,9 @@ def _predicted_layers(data: Predictions) -> dict[str, list[_Layer]]:
 
     out: dict[str, list[_Layer]] = defaultdict(list)
     quality = np.nan_to_num(data.iou_pred, nan=-1.0)
-    for row, (key, track) in enumerate(zip(data.keys(), integers(data.prompts, "track_id"), strict=True)):
+    for row, (key, track) in enumerate(
+        zip(data.keys(), integers(data.prompts, "track_id"), strict=True)
+    ):
         out[key].append(_Layer(_label(int(track), data), row, float(quality[row])))
     for layers in out.values():
         layers.sort(key=lambda layer: (layer.order, -layer.label))
@@ -186,17 +226,28 @@ def _drop_unknown(
             layers = predicted.get(key, [])
             predicted[key] = [layer for layer in layers if layer.label <= most]
             dropped += len(layers) - len(predicted[key])
-    return [f"{dropped} masks of objects that the first annotated frame does not have do not count"] if dropped else []
+    return (
+        [f"{dropped} masks of objects that the first annotated frame does not have do not count"]
+        if dropped
+        else []
+    )
 
 
 def _label(track: int, data: Predictions) -> int:
     if not 1 <= track <= MOST_OBJECTS:
-        raise UserError(f"{data.benchmark.folder}: track_id {track}: DAVIS objects are numbered 1..{MOST_OBJECTS}")
+        raise UserError(
+            f"{data.benchmark.folder}: track_id {track}: DAVIS objects are numbered "
+            f"1..{MOST_OBJECTS}"
+        )
     return track
 
 
 def _label_map(
-    at: int, *, frames: list[tuple[str, tuple[int, int]]], layers: dict[str, list[_Layer]], masks: RleBatch
+    at: int,
+    *,
+    frames: list[tuple[str, tuple[int, int]]],
+    layers: dict[str, list[_Layer]],
+    masks: RleBatch,
 ) -> Labels:
     from hqsam_base.rle import decode
 
@@ -206,13 +257,18 @@ def _label_map(
         try:
             out[decode(masks.string(layer.row), height=size[0], width=size[1])] = layer.label
         except ValueError as error:
-            raise UserError(f"frame {key}, object {layer.label}: malformed run-length code: {error}") from None
+            raise UserError(
+                f"frame {key}, object {layer.label}: malformed run-length code: {error}"
+            ) from None
     return out
 
 
 def _units(scores: list[ObjectScore]) -> Units:
     """Returns one row an object; its key is the first evaluated frame, its unit ends in the object's number."""
-    values = {"j": np.array([s.j.mean() for s in scores]), "f": np.array([s.f.mean() for s in scores])}
+    values = {
+        "j": np.array([s.j.mean() for s in scores]),
+        "f": np.array([s.f.mean() for s in scores]),
+    }
     nothing = np.full(len(scores), np.nan)
     return Units(
         [s.frames[0] for s in scores],

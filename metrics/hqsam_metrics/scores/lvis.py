@@ -1,7 +1,8 @@
 """LVIS v1 federated AP, by mask and by boundary.
 
-Mask AP as lvis-api (size bins closed at both ends, `iscrowd` not looked at), boundary AP as the Boundary IoU API's LVIS
-evaluator (bins half-open, crowds as in COCO): the two programs differ so, and this follows each.
+Mask AP as lvis-api (size bins closed at both ends, `iscrowd` not looked at), boundary AP as the
+Boundary IoU API's LVIS evaluator (bins half-open, crowds as in COCO): the two programs differ so,
+and this follows each.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ MAX_DETS = 300
 _NO_LIMIT = 1 << 40
 
 
-def make_plan(ratios: tuple[float | None, ...], *, max_dets: int | None, per_instance: bool) -> Plan:
+def make_plan(
+    ratios: tuple[float | None, ...], *, max_dets: int | None, per_instance: bool
+) -> Plan:
     """Returns the plan of the LVIS protocol; `ratios`: None for mask AP, a dilation ratio for boundary AP."""
     from hqsam_metrics.ap.accumulate import size_bins
     from hqsam_metrics.ap.detection import Measure, Plan
@@ -53,7 +56,8 @@ def protocol(*, max_dets: int | None, area_rule: str, **own: Any) -> dict[str, A
         iou_thresholds="0.50:0.05:0.95",
         max_dets=max_dets or MAX_DETS,
         max_dets_per="image",
-        area_rule=f"detections: {area_rule}; ground truth: annotation; bins 32^2 96^2, mask closed, boundary half-open",
+        area_rule=f"detections: {area_rule}; ground truth: annotation; bins 32^2 96^2, mask "
+        f"closed, boundary half-open",
         boundary_match="min(mask IoU, boundary IoU); crowd: mask IoU over the detection's area",
         ignored="mask: ignore; boundary: iscrowd, ignore",
         empty_mask_rule="detections and annotations without area vanish; 0/0 is 0",
@@ -62,9 +66,16 @@ def protocol(*, max_dets: int | None, area_rule: str, **own: Any) -> dict[str, A
 
 
 def score_lvis_files(
-    *, pred: Results, gt: Truth, iou_type: Kind = "segm", dilation_ratio: Ratio = 0.02, max_dets: MaxDets = None,
-    area_rule: Area = "mask", workers: Workers = 1, progress: Progress = silent,
-) -> Result:  # fmt: skip
+    *,
+    pred: Results,
+    gt: Truth,
+    iou_type: Kind = "segm",
+    dilation_ratio: Ratio = 0.02,
+    max_dets: MaxDets = None,
+    area_rule: Area = "mask",
+    workers: Workers = 1,
+    progress: Progress = silent,
+) -> Result:
     """LVIS v1 federated AP and AR of masks or boundaries, 300 detections an image.
 
     Arguments as `hqsam_metrics.scores.coco.score_coco_files`.
@@ -79,7 +90,9 @@ def score_lvis_files(
     check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, progress=progress)
     plan = make_plan((ratio,), max_dets=max_dets, per_instance=False)
-    scored = score_detections(truth, found, score.with_mask_ap(plan), workers=workers, progress=progress)
+    scored = score_detections(
+        truth, found, score.with_mask_ap(plan), workers=workers, progress=progress
+    )
     block = protocol(
         max_dets=max_dets,
         area_rule=area_rule,
@@ -96,13 +109,24 @@ def score_lvis_files(
 
 
 def cross_check(
-    *, pred: Path, gt: Path, iou_type: IouType, dilation_ratio: float, max_dets: int | None, area_rule: AreaRule
+    *,
+    pred: Path,
+    gt: Path,
+    iou_type: IouType,
+    dilation_ratio: float,
+    max_dets: int | None,
+    area_rule: AreaRule,
 ) -> str:
     """Compares with lvis-api on the first images of the files."""
     from hqsam_metrics.crosscheck import check_lvis
 
     return check_lvis(
-        pred=pred, gt=gt, iou_type=iou_type, dilation_ratio=dilation_ratio, max_dets=max_dets, area_rule=area_rule
+        pred=pred,
+        gt=gt,
+        iou_type=iou_type,
+        dilation_ratio=dilation_ratio,
+        max_dets=max_dets,
+        area_rule=area_rule,
     )
 
 
@@ -127,7 +151,9 @@ class LvisScore(ApScore):
             metric="AP AP_B" + ("" if options.strict_dilation_ratio is None else " AP_B_strict"),
         )
 
-    def evaluate(self, data: Predictions, options: DetectionOptions, *, progress: Progress) -> Outcome:
+    def evaluate(
+        self, data: Predictions, options: DetectionOptions, *, progress: Progress
+    ) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.ap import score
         from hqsam_metrics.ap.detection import score_detections

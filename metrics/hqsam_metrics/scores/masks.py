@@ -1,7 +1,7 @@
 """mIoU and mBIoU: the mean over prompts of mask IoU and boundary IoU with the prompt's ground-truth mask.
 
-Protocol of the four HQ sets and BIG (sam-hq train/train.py `evaluate`): one object an image, pure boundary IoU (no
-minimum with the mask IoU), mean over images.
+Protocol of the four HQ sets and BIG (sam-hq train/train.py `evaluate`): one object an image, pure
+boundary IoU (no minimum with the mask IoU), mean over images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ from hqsam_base.filenames import one_form, visible
 from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_metrics.ap.options import Ratio, Workers
-from hqsam_metrics.base import BandOptions, Option, Outcome, Quantity, Result, Score, Units, Value, check_ratio, rules
+from hqsam_metrics.base import (
+    BandOptions,
+    Option,
+    Outcome,
+    Quantity,
+    Result,
+    Score,
+    Units,
+    Value,
+    check_ratio,
+    rules,
+)
 
 if TYPE_CHECKING:
     from hqsam_base.runs import Int
@@ -66,16 +77,21 @@ def _pictures(folder: Path, option: str) -> dict[str, Path]:
     others = [path for path in files if path.suffix.lower() in _OTHER_PICTURES]
     if others:
         raise UserError(
-            f"{others[0]}: is no PNG ({len(others)} such files, {option}); convert the masks to PNG, 0 and 255"
+            f"{others[0]}: is no PNG ({len(others)} such files, {option}); convert the masks to "
+            f"PNG, 0 and 255"
         )
     found: dict[str, Path] = {}
     for path in (path for path in files if path.suffix.lower() == ".png"):
         stem = one_form(path.stem)
         if stem in found:
-            raise UserError(f"{path}: {found[stem].name} lies beside it ({option}); a mask has one file")
+            raise UserError(
+                f"{path}: {found[stem].name} lies beside it ({option}); a mask has one file"
+            )
         found[stem] = path
     if not found:
-        raise UserError(f"{folder}: has no PNG files ({option}); files in folders below it are not looked for")
+        raise UserError(
+            f"{folder}: has no PNG files ({option}); files in folders below it are not looked for"
+        )
     return found
 
 
@@ -87,7 +103,8 @@ def _score_pair(pairs: list[_Pair], number: int) -> _Item:
     pred, target = read_mask_png(pair.pred), read_mask_png(pair.gt)
     if pred.shape != target.shape:
         raise UserError(
-            f"{pair.pred}: is {pred.shape[0]} x {pred.shape[1]}, {pair.gt} is {target.shape[0]} x {target.shape[1]}"
+            f"{pair.pred}: is {pred.shape[0]} x {pred.shape[1]}, {pair.gt} is {target.shape[0]} x "
+            f"{target.shape[1]}"
             " (height x width); masks are never resized: predict at the original size"
         )
     biou = boundary_iou(pred=pred, target=target, dilation_ratio=pair.ratio)
@@ -102,12 +119,19 @@ def _score_pair(pairs: list[_Pair], number: int) -> _Item:
 
 def score_mask_folders(
     *,
-    pred: Annotated[Path, Option("Predicted masks, PNG, foreground 255.", name="--pred", metavar="DIR")],
-    gt: Annotated[Path, Option("Ground-truth masks of the same file names.", name="--gt", metavar="DIR")],
+    pred: Annotated[
+        Path, Option("Predicted masks, PNG, foreground 255.", name="--pred", metavar="DIR")
+    ],
+    gt: Annotated[
+        Path, Option("Ground-truth masks of the same file names.", name="--gt", metavar="DIR")
+    ],
     dilation_ratio: Ratio = 0.02,
-    cascadepsp: Annotated[bool, Option("Add CascadePSP's own metrics of BIG: pooled IoU and mBA.")] = False,
+    cascadepsp: Annotated[
+        bool, Option("Add CascadePSP's own metrics of BIG: pooled IoU and mBA.")
+    ] = False,
     curve: Annotated[
-        bool, Option("Add the share of pairs above each boundary-IoU threshold.", name="--recall-curve")
+        bool,
+        Option("Add the share of pairs above each boundary-IoU threshold.", name="--recall-curve"),
     ] = False,
     workers: Workers = 1,
     progress: Progress = silent,
@@ -126,18 +150,27 @@ def score_mask_folders(
         progress: told how far the work is.
 
     Raises:
-        UserError: a ground-truth mask without prediction or the other way round, sizes that differ, 0/1 masks, files
-            that are no pictures.
+        UserError: a ground-truth mask without prediction or the other way round, sizes that differ,
+            0/1 masks, files that are no pictures.
     """
     check_ratio(dilation_ratio, "--dilation-ratio")
     found, real = _pictures(pred, "--pred"), _pictures(gt, "--gt")
     for one, other, here, there in ((real, found, gt, pred), (found, real, pred, gt)):
         orphans = sorted(set(one) - set(other))
         if orphans:
-            raise UserError(f"{here / one[orphans[0]].name}: has no partner in {there} ({len(orphans)} such files)")
+            raise UserError(
+                f"{here / one[orphans[0]].name}: has no partner in {there} ({len(orphans)} such "
+                f"files)"
+            )
     pairs = [_Pair(key, found[key], real[key], dilation_ratio, cascadepsp) for key in sorted(real)]
-    items = list(run_parts(_score_pair, pairs, len(pairs), workers=workers, progress=progress, what="scoring masks"))
-    digest = hashlib.sha256(b"".join(item.key.encode() + b"\0" + item.digest for item in items)).hexdigest()
+    items = list(
+        run_parts(
+            _score_pair, pairs, len(pairs), workers=workers, progress=progress, what="scoring masks"
+        )
+    )
+    digest = hashlib.sha256(
+        b"".join(item.key.encode() + b"\0" + item.digest for item in items)
+    ).hexdigest()
     protocol = rules(
         "masks",
         VERSION,
@@ -148,12 +181,20 @@ def score_mask_folders(
         empty_mask_rule="both empty: undefined and left out; one empty: 0",
         ground_truth_digest=digest[:16],
     )
-    metrics = {"mIoU": mean(i.iou for i in items), "mBIoU": mean(i.biou for i in items), **_cascade(items)}
+    metrics = {
+        "mIoU": mean(i.iou for i in items),
+        "mBIoU": mean(i.biou for i in items),
+        **_cascade(items),
+    }
     n_scored = sum(not math.isnan(item.iou) for item in items)
     if not n_scored:
-        raise UserError(f"{gt}: no mask has a pixel, nor has one of {pred}: there is nothing to score")
+        raise UserError(
+            f"{gt}: no mask has a pixel, nor has one of {pred}: there is nothing to score"
+        )
     empty = len(items) - n_scored
-    warnings = [f"{empty} pairs of empty masks are undefined and left out of the means"] if empty else []
+    warnings = (
+        [f"{empty} pairs of empty masks are undefined and left out of the means"] if empty else []
+    )
     rows = [{"key": i.key, "iou": i.iou, "biou": i.biou} for i in items]
     details: dict[str, Any] = {"per_item": rows}
     if curve:
@@ -185,7 +226,7 @@ class MasksScore(Score):
     values: ClassVar = {
         "mIoU": Value(mean_of=Quantity("instance IoU", ("iou",))),
         "mBIoU": Value(mean_of=Quantity("instance boundary IoU", ("biou",))),
-    }  # fmt: skip
+    }
     headline = ("mIoU", "mBIoU")
     pictured = Quantity("boundary IoU", ("biou",))
     score_files = staticmethod(score_mask_folders)
@@ -211,20 +252,34 @@ class MasksScore(Score):
 
         truth = data.benchmark.instances
         target = rle_column(truth, data.benchmark.folder / "instances.parquet").take(_targets(data))
-        wrong = np.flatnonzero((target.heights != data.masks.heights) | (target.widths != data.masks.widths))
+        wrong = np.flatnonzero(
+            (target.heights != data.masks.heights) | (target.widths != data.masks.widths)
+        )
         prompt_ids = [str(name) for name in strings(data.prompts, "prompt_id")]
         if len(wrong):
-            raise UserError(f"{data.folder}: {prompt_ids[wrong[0]]}: prediction and ground truth differ in size")
+            raise UserError(
+                f"{data.folder}: {prompt_ids[wrong[0]]}: prediction and ground truth differ in size"
+            )
         ratios = options.ratios
-        names = (f"{data.folder}: prediction", f"{data.benchmark.folder}: ground truth of prediction")
-        found = paired_ious(data.masks, target, tuple(ratios.values()), names=names, progress=progress)
+        names = (
+            f"{data.folder}: prediction",
+            f"{data.benchmark.folder}: ground truth of prediction",
+        )
+        found = paired_ious(
+            data.masks, target, tuple(ratios.values()), names=names, progress=progress
+        )
         metrics = {"mIoU": mean(found.iou)}
         for name, values in zip(("mBIoU", "mBIoU_strict"), found.biou, strict=False):
             metrics[name] = mean(values)
         n_scored = int(np.count_nonzero(~np.isnan(found.iou)))
-        warnings = [] if n_scored == len(prompt_ids) else [
-            f"{len(prompt_ids) - n_scored} pairs of empty masks are undefined and left out of the means"
-        ]  # fmt: skip
+        warnings = (
+            []
+            if n_scored == len(prompt_ids)
+            else [
+                f"{len(prompt_ids) - n_scored} pairs of empty masks are undefined and left out of "
+                f"the means"
+            ]
+        )
         keys = data.keys()
         units = Units(keys, keys, prompt_ids, {"iou": found.iou, "biou": found.biou[0]})
         return Outcome(metrics, len(prompt_ids), n_scored, units, warnings)
@@ -246,8 +301,10 @@ def _targets(data: Predictions) -> Int:
     if len(lost):
         name = data.prompts["prompt_id"][int(lost[0])]
         raise UserError(
-            f"{data.benchmark.folder / 'prompts.parquet'}: prompt {name} has no ground truth ({len(lost)} such):"
-            " its instance_id must be in instances.parquet, or its image must have exactly one instance"
+            f"{data.benchmark.folder / 'prompts.parquet'}: prompt {name} has no ground truth "
+            f"({len(lost)} such):"
+            " its instance_id must be in instances.parquet, or its image must have exactly one "
+            "instance"
         )
     return row
 

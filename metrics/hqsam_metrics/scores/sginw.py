@@ -1,8 +1,9 @@
 """SGinW: AP of each of 25 sets and their unweighted mean.
 
-The index stage makes one benchmark of the 25 sets: categories are numbered through and their `supercategory` is the set.
-Sets share neither images nor categories, so the AP of a set is the mean over its categories, exactly as if the set had
-been scored alone (sam-hq, seginw/test_ap_on_seginw.py). The headline weighs sets, not categories.
+The index stage makes one benchmark of the 25 sets: categories are numbered through and their
+`supercategory` is the set. Sets share neither images nor categories, so the AP of a set is the mean
+over its categories, exactly as if the set had been scored alone (sam-hq,
+seginw/test_ap_on_seginw.py). The headline weighs sets, not categories.
 """
 
 from __future__ import annotations
@@ -30,10 +31,32 @@ VERSION = 2
 
 # Folder names of seginw.zip (sam-hq, seginw/).
 SETS = (
-    "Airplane-Parts", "Bottles", "Brain-Tumor", "Chicken", "Cows", "Electric-Shaver", "Elephants", "Fruits", "Garbage",
-    "Ginger-Garlic", "Hand", "Hand-Metal", "House-Parts", "HouseHold-Items", "Nutterfly-Squireel", "Phones", "Poles",
-    "Puppies", "Rail", "Salmon-Fillet", "Strawberry", "Tablets", "Toolkits", "Trash", "Watermelon",
-)  # fmt: skip
+    "Airplane-Parts",
+    "Bottles",
+    "Brain-Tumor",
+    "Chicken",
+    "Cows",
+    "Electric-Shaver",
+    "Elephants",
+    "Fruits",
+    "Garbage",
+    "Ginger-Garlic",
+    "Hand",
+    "Hand-Metal",
+    "House-Parts",
+    "HouseHold-Items",
+    "Nutterfly-Squireel",
+    "Phones",
+    "Poles",
+    "Puppies",
+    "Rail",
+    "Salmon-Fillet",
+    "Strawberry",
+    "Tablets",
+    "Toolkits",
+    "Trash",
+    "Watermelon",
+)
 
 
 def check_sets(names: Iterable[str], where: str) -> None:
@@ -46,7 +69,8 @@ def check_sets(names: Iterable[str], where: str) -> None:
     missing, unknown = sorted(set(SETS) - there), sorted(there - set(SETS))
     if missing or unknown:
         raise UserError(
-            f"{where}: SGinW sets missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+            f"{where}: SGinW sets missing: {', '.join(missing) or 'none'}; unknown: "
+            f"{', '.join(unknown) or 'none'}"
         )
 
 
@@ -57,7 +81,8 @@ def sginw_mean(per_set: Mapping[str, float | None]) -> float:
         per_set: AP by set name.
 
     Raises:
-        UserError: a set is missing, unknown or undefined; the mean over fewer sets is another number.
+        UserError: a set is missing, unknown or undefined; the mean over fewer sets is another
+            number.
     """
     check_sets(per_set, "the AP of each set")
     values = [per_set[name] for name in SETS]
@@ -120,7 +145,9 @@ def score_sginw_folders(
         empty_mask_rule=EMPTY_MASK_RULE,
         ground_truth_digest=digests,
     )
-    return Result({"AP": sginw_mean(per_set)}, len(SETS), len(SETS), protocol, warnings, {"per_set": per_set})
+    return Result(
+        {"AP": sginw_mean(per_set)}, len(SETS), len(SETS), protocol, warnings, {"per_set": per_set}
+    )
 
 
 def set_places(ground_truth: Any, category_ids: Int, name: str) -> dict[str, Int]:
@@ -145,7 +172,9 @@ def _metrics(tables: Tables, places: dict[str, Int], suffix: str) -> dict[str, f
     ap = f"AP{suffix}"
     out: dict[str, float | None] = {}
     for name, iou in ((ap, None), (f"{ap}50", 0.5), (f"{ap}75", 0.75)):
-        values = {one: tables.ap(iou=iou, categories=categories) for one, categories in places.items()}
+        values = {
+            one: tables.ap(iou=iou, categories=categories) for one, categories in places.items()
+        }
         out[name] = None if None in values.values() else sginw_mean(values)
         if iou is None:
             out |= {f"{ap}/{one}": value for one, value in values.items()}
@@ -159,7 +188,9 @@ def _image_sets(gt: GroundTruth, truth: Any, places: dict[str, Int]) -> Int:
     """
     names = list(places)
     folder = {row["id"]: str(row.get("file_name", "")).partition("/")[0] for row in truth["images"]}
-    found = [names.index(folder[i]) if folder.get(i) in names else -1 for i in gt.images.ids.tolist()]
+    found = [
+        names.index(folder[i]) if folder.get(i) in names else -1 for i in gt.images.ids.tolist()
+    ]
     out = np.array(found, np.int64)
     for number, categories in enumerate(places.values()):
         out[gt.image[np.isin(gt.category, categories)]] = number
@@ -184,7 +215,9 @@ class SginwScore(ApScore):
         rules_of_coco = COCO.protocol(CocoOptions(**vars(options)))
         return rules_of_coco | own | {"averaging": "unweighted mean over 25 sets"}
 
-    def evaluate(self, data: Predictions, options: DetectionOptions, *, progress: Progress) -> Outcome:
+    def evaluate(
+        self, data: Predictions, options: DetectionOptions, *, progress: Progress
+    ) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_base.json_stream import read_json
         from hqsam_metrics.ap import score
@@ -196,14 +229,23 @@ class SginwScore(ApScore):
         places = set_places(truth, gt.category_ids, gt.name)
         dt = score.results(data, gt, options)
         plan = make_plan(
-            (None, *options.ratios.values()), class_agnostic=False, max_dets=options.max_dets, per_instance=True
+            (None, *options.ratios.values()),
+            class_agnostic=False,
+            max_dets=options.max_dets,
+            per_instance=True,
         )
         scored = score_detections(gt, dt, plan, progress=progress)
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= _metrics(tables, places, suffix)
         return score.outcome(
-            metrics, data, gt, scored, plan, list(options.ratios), stratum=_image_sets(gt, truth, places)
+            metrics,
+            data,
+            gt,
+            scored,
+            plan,
+            list(options.ratios),
+            stratum=_image_sets(gt, truth, places),
         )
 
 

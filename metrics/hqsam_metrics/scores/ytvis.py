@@ -1,6 +1,7 @@
 """Tube mask AP and tube boundary AP of HQ-YTVIS / YouTube-VIS.
 
-Tube IoU: sum of intersections over sum of unions over all frames. Boundary: each frame's own band at ratio 0.02, of
+Tube IoU: sum of intersections over sum of unions over all frames. Boundary: each frame's own band
+at ratio 0.02, of
 `segmentations_refined` where an annotation has it (as the official program).
 """
 
@@ -52,14 +53,24 @@ def protocol(*, class_agnostic: bool, **own: Any) -> dict[str, Any]:
 
 
 def score_ytvis_files(
-    *, pred: Results, gt: Truth, iou_type: Kind = "segm", class_agnostic: Agnostic = False, workers: Workers = 1,
+    *,
+    pred: Results,
+    gt: Truth,
+    iou_type: Kind = "segm",
+    class_agnostic: Agnostic = False,
+    workers: Workers = 1,
     progress: Progress = silent,
-) -> Result:  # fmt: skip
+) -> Result:
     """HQ-YTVIS / YouTube-VIS tube AP and AR of masks or boundaries (band 0.02, fixed by the protocol)."""
     from hqsam_base.digest import sha256_file
     from hqsam_metrics.ap import score
     from hqsam_metrics.ap.tubes import score_tubes
-    from hqsam_metrics.ap.tubes_io import check_countable, length_warnings, read_tube_results, read_ytvis
+    from hqsam_metrics.ap.tubes_io import (
+        check_countable,
+        length_warnings,
+        read_tube_results,
+        read_ytvis,
+    )
 
     progress(0, 0, "reading ground truth")
     truth = read_ytvis(gt)
@@ -68,7 +79,12 @@ def score_ytvis_files(
     found = read_tube_results(pred, truth)
     boundary = iou_type == "boundary"
     scored = score_tubes(
-        truth, found, boundary=boundary, class_agnostic=class_agnostic, workers=workers, progress=progress
+        truth,
+        found,
+        boundary=boundary,
+        class_agnostic=class_agnostic,
+        workers=workers,
+        progress=progress,
     )
     block = protocol(
         class_agnostic=class_agnostic,
@@ -88,7 +104,8 @@ class YtvisOptions(ScoreOptions):
 
     Attributes:
         dilation_ratio: 0.02, which the protocol fixes: here so that it is said.
-        score_rule: confidence of a frame's mask: the detector's, or the detector's times the predicted IoU.
+        score_rule: confidence of a frame's mask: the detector's, or the detector's times the
+            predicted IoU.
         class_agnostic: match whatever the category.
     """
 
@@ -102,7 +119,8 @@ class YtvisOptions(ScoreOptions):
         check_choice(self.score_rule, ScoreRule, "score.score_rule")
         if self.dilation_ratio != TUBE_DILATION_RATIO:
             raise UserError(
-                f"score.dilation_ratio: the HQ-YTVIS protocol is fixed at {TUBE_DILATION_RATIO}, without strict"
+                f"score.dilation_ratio: the HQ-YTVIS protocol is fixed at {TUBE_DILATION_RATIO}, "
+                f"without strict"
             )
 
 
@@ -136,15 +154,24 @@ class YtvisScore(ApScore):
         check_countable(truth)
         places = _frame_places(data, truth)
         dt = _tubes(data, truth, options, places)
-        scored = score_tubes(truth, dt, class_agnostic=options.class_agnostic, per_instance=True, progress=progress)
+        scored = score_tubes(
+            truth, dt, class_agnostic=options.class_agnostic, per_instance=True, progress=progress
+        )
         metrics = coco_metrics(scored.tables[0]) | coco_metrics(scored.tables[1], "_B")
-        warnings = [*truth.warnings, *dropped_warnings(scored.dropped), *ap_warnings(metrics, ["_B"])]
+        warnings = [
+            *truth.warnings,
+            *dropped_warnings(scored.dropped),
+            *ap_warnings(metrics, ["_B"]),
+        ]
         n = len(truth.video_ids)
         assert scored.best is not None
         matches = matches_of(
-            dict(zip(("AP", "AP_B"), scored.partials, strict=True)), BINS, limit=LIMITS[-1], ids=truth.video_ids,
+            dict(zip(("AP", "AP_B"), scored.partials, strict=True)),
+            BINS,
+            limit=LIMITS[-1],
+            ids=truth.video_ids,
             cluster=np.arange(n),
-        )  # fmt: skip
+        )
         return Outcome(metrics, n, n, _units(data, truth, scored.best), warnings, matches)
 
 
@@ -158,7 +185,8 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
         mine = np.flatnonzero(video == video_id)
         if len(mine) != truth.lengths[v]:
             raise UserError(
-                f"{data.benchmark.folder / 'images.parquet'}: video {video_id} has {len(mine)} frames, gt.json says"
+                f"{data.benchmark.folder / 'images.parquet'}: video {video_id} has {len(mine)} "
+                f"frames, gt.json says"
                 f" {truth.lengths[v]}; index again"
             )
         for n, image in enumerate(mine[np.argsort(frame[mine], kind="stable")]):
@@ -166,7 +194,9 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
     return out
 
 
-def _tubes(data: Predictions, truth: TubeTruth, options: YtvisOptions, places: list[tuple[int, int]]) -> Tubes:
+def _tubes(
+    data: Predictions, truth: TubeTruth, options: YtvisOptions, places: list[tuple[int, int]]
+) -> Tubes:
     """Joins the predictions of each track to one tube."""
     from hqsam_base.runs import RleBatch
     from hqsam_metrics.ap.tubes_io import Frames, Tubes, blank_string
@@ -194,7 +224,15 @@ def _tubes(data: Predictions, truth: TubeTruth, options: YtvisOptions, places: l
     masks = RleBatch.of(strings, truth.heights[each], truth.widths[each])
     category = truth.categories.place(np.array(categories, np.int64))
     none = np.zeros(len(keys), bool)
-    return Tubes(str(data.folder), owner, category, scores, none, np.full(len(keys), np.nan), Frames(offsets, masks))
+    return Tubes(
+        str(data.folder),
+        owner,
+        category,
+        scores,
+        none,
+        np.full(len(keys), np.nan),
+        Frames(offsets, masks),
+    )
 
 
 def _mean(values: Any) -> float:
@@ -205,7 +243,8 @@ def _mean(values: Any) -> float:
 def _category(values: Any, key: tuple[int, int], truth: TubeTruth, data: Predictions) -> int:
     if (values != values[0]).any():
         raise UserError(
-            f"{data.benchmark.folder / 'prompts.parquet'}: track {key[1]} of video {truth.video_ids[key[0]]} has"
+            f"{data.benchmark.folder / 'prompts.parquet'}: track {key[1]} of video "
+            f"{truth.video_ids[key[0]]} has"
             " several categories; a track has one"
         )
     return int(values[0])
@@ -218,7 +257,13 @@ def _units(data: Predictions, truth: TubeTruth, best: BestMatches) -> Units:
     images = data.benchmark.images
     names = strings(images, "video")
     first: dict[int, tuple[int, str, str]] = {}
-    rows = zip(integers(images, "video_id"), integers(images, "frame"), strings(images, "key"), names, strict=True)
+    rows = zip(
+        integers(images, "video_id"),
+        integers(images, "frame"),
+        strings(images, "key"),
+        names,
+        strict=True,
+    )
     for video, frame, key, name in rows:
         entry = (int(frame), str(key), name or str(video))
         first[int(video)] = min(first.get(int(video), entry), entry)

@@ -9,7 +9,9 @@ from pathlib import Path
 from hqsam_base.errors import UserError
 
 
-def check_outputs(outputs: Mapping[str, Path | None], *, inputs: Iterable[Path | None] = (), png: bool = False) -> None:
+def check_outputs(
+    outputs: Mapping[str, Path | None], *, inputs: Iterable[Path | None] = (), png: bool = False
+) -> None:
     """Refuse output files that cannot be written or that something else would be lost by.
 
     Args:
@@ -18,19 +20,26 @@ def check_outputs(outputs: Mapping[str, Path | None], *, inputs: Iterable[Path |
         png: Whether pictures are written: their names must end in `.png`, JSON's need not.
 
     Raises:
-        UserError: A folder, a file of the input, one file twice, another suffix, or a place that cannot be written to.
+        UserError: A folder, a file of the input, one file twice, another suffix, or a place that
+            cannot be written to.
     """
     taken = {path.resolve(): "the input" for path in inputs if path is not None}
     for option, path in outputs.items():
         if path is None:
             continue
         if path.is_dir():
-            raise UserError("this is a folder", file=path, key=option, cure="give the path of a file")
+            raise UserError(
+                "this is a folder", file=path, key=option, cure="give the path of a file"
+            )
         if path.resolve() in taken:
             what = taken[path.resolve()]
-            raise UserError(f"this file is {what} already", file=path, key=option, cure="give another path")
+            raise UserError(
+                f"this file is {what} already", file=path, key=option, cure="give another path"
+            )
         if png and option != "--json" and path.suffix.lower() != ".png":
-            raise UserError("a PNG is written", file=path, key=option, cure="let the name end in .png")
+            raise UserError(
+                "a PNG is written", file=path, key=option, cure="let the name end in .png"
+            )
         taken[path.resolve()] = option
         _check_folder(path, option)
 
@@ -42,5 +51,8 @@ def _check_folder(path: Path, option: str) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"the file cannot be written ({error.strerror})", file=path, key=option, cure="give another path"
+            f"the file cannot be written ({error.strerror})",
+            file=path,
+            key=option,
+            cure="give another path",
         ) from error

@@ -1,6 +1,7 @@
 """checkpoint: Say what a checkpoint is, or write it in another format.
 
-`hqsam checkpoint inspect sam_hq_vit_l.pth`, `hqsam checkpoint convert models/nano merged.pth --to hq_sam`
+`hqsam checkpoint inspect sam_hq_vit_l.pth`, `hqsam checkpoint convert models/nano merged.pth --to
+hq_sam`
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import typer
 from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 
-app = typer.Typer(no_args_is_help=True, help="Say what a checkpoint is, or write it in another format.")
+app = typer.Typer(
+    no_args_is_help=True, help="Say what a checkpoint is, or write it in another format."
+)
 
 
 class Target(StrEnum):
@@ -30,8 +33,12 @@ class Target(StrEnum):
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A .pth or .safetensors file, or the folder of a trained model.")],
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")] = None,
+    file: Annotated[
+        Path, typer.Argument(help="A .pth or .safetensors file, or the folder of a trained model.")
+    ],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")
+    ] = None,
 ) -> None:
     """Print format, backbone, variant, parameter counts, SHA-256 and notes of a checkpoint."""
     from hqsam.model.convert import inspect
@@ -53,19 +60,29 @@ def inspect(
         write_json(json_file, {"file": file.name, **rows})
     for name, value in rows.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items())
+            value = ", ".join(
+                f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items()
+            )
         say(f"{name:<13} {value or '-'}")
 
 
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="Checkpoint of any known format, or a folder with one: of training, of Hugging Face.")
+        Path,
+        typer.Argument(
+            help="Checkpoint of any known format, or a folder with one: of training, of Hugging "
+            "Face."
+        ),
     ],
     target: Annotated[Path, typer.Argument(help=".pth or .safetensors; for hf_sam_hq a folder.")],
     to: Annotated[Target, typer.Option(help="Format to write; hq_sam is the official merged one.")],
-    backbone: Annotated[str | None, typer.Option(help="Default: detected from the weights.")] = None,
-    base: Annotated[Path | None, typer.Option(help="SAM's weights, if SOURCE holds a trained head only.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Default: detected from the weights.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="SAM's weights, if SOURCE holds a trained head only.")
+    ] = None,
 ) -> None:
     """Write a checkpoint in another format; the weights stay the same."""
     from hqsam.model.convert import write

@@ -14,23 +14,38 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Is this commit better than that one, by how much, and is it noise?")
 
-RevisionA = Annotated[str, typer.Argument(metavar="REV_A", help="A git revision: commit, branch or tag.")]
-RevisionB = Annotated[
-    str, typer.Argument(metavar="[REV_B]", help="The revision to judge; default: the files on disk (`workspace`).")
+RevisionA = Annotated[
+    str, typer.Argument(metavar="REV_A", help="A git revision: commit, branch or tag.")
 ]
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained page.")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")]
+RevisionB = Annotated[
+    str,
+    typer.Argument(
+        metavar="[REV_B]", help="The revision to judge; default: the files on disk (`workspace`)."
+    ),
+]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained page.")
+]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
+]
 Fail = Annotated[
     bool,
     typer.Option(
-        "--fail-on-regression", help="Exit with 1 if a row is significantly worse, or if no row could be tested."
+        "--fail-on-regression",
+        help="Exit with 1 if a row is significantly worse, or if no row could be tested.",
     ),
 ]
-Every = Annotated[bool, typer.Option("--all", help="Print every system, threshold and size, not only the main rows.")]
+Every = Annotated[
+    bool,
+    typer.Option("--all", help="Print every system, threshold and size, not only the main rows."),
+]
 
 ApBootstrap = Annotated[
     bool,
-    typer.Option("--ap-bootstrap", help="Give AP intervals of its own: needs the matches of both revisions."),
+    typer.Option(
+        "--ap-bootstrap", help="Give AP intervals of its own: needs the matches of both revisions."
+    ),
 ]
 
 
@@ -46,8 +61,9 @@ def compare(
 ) -> None:
     """Compare the results of two revisions, without a checkout.
 
-    Metrics come from git, per-instance tables from the DVC cache (or the remote). Prints the differences with paired
-    bootstrap intervals and a verdict for each row: better, worse, noise or same.
+    Metrics come from git, per-instance tables from the DVC cache (or the remote). Prints the
+    differences with paired bootstrap intervals and a verdict for each row: better, worse, noise or
+    same.
     """
     comparison = _compared(rev_a, rev_b, ap_bootstrap=ap_bootstrap)
     _write(comparison, html, json)
@@ -91,7 +107,9 @@ def _show(comparison: Comparison, *, every: bool) -> None:
 def _gate(comparison: Comparison) -> None:
     """Ends with 1 on a significant regression, or when nothing could be tested."""
     if comparison.regressions:
-        names = ", ".join(f"{c.benchmark} {c.model} {c.system} {c.metric}" for c in comparison.regressions)
+        names = ", ".join(
+            f"{c.benchmark} {c.model} {c.system} {c.metric}" for c in comparison.regressions
+        )
         say(f"regression: {names}", err=True)
         raise typer.Exit(1)
     if not comparison.tested:

@@ -17,9 +17,14 @@ from hqsam_base.terminal import say
 if TYPE_CHECKING:
     from hqsam_datasets.diagnose.folder import Finding
 
-app = typer.Typer(help="Check that this machine and this checkout can run the pipeline, or a folder of your own data.")
+app = typer.Typer(
+    help="Check that this machine and this checkout can run the pipeline, or a folder of your own "
+    "data."
+)
 
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")
+]
 _SHOWN = 5
 
 
@@ -58,10 +63,14 @@ def data(
     images: Annotated[str | None, typer.Option("--images", help="Subfolder of the images.")] = None,
     masks: Annotated[str | None, typer.Option("--masks", help="Subfolder of the masks.")] = None,
     kind: Annotated[
-        Literal["folder", "label_maps"], typer.Option("--kind", help="A mask is one object, or a map of labels.")
+        Literal["folder", "label_maps"],
+        typer.Option("--kind", help="A mask is one object, or a map of labels."),
     ] = "folder",
     annotations: Annotated[
-        str | None, typer.Option("--annotations", help="COCO or LVIS file in the folder, in place of mask files.")
+        str | None,
+        typer.Option(
+            "--annotations", help="COCO or LVIS file in the folder, in place of mask files."
+        ),
     ] = None,
     json_file: Json = None,
 ) -> None:
@@ -76,9 +85,13 @@ def data(
 
     with ProgressDisplay("doctor") as progress:
         if annotations is not None:
-            findings = annotation_check.examine(path, annotations=annotations, image_folder=images, progress=progress)
+            findings = annotation_check.examine(
+                path, annotations=annotations, image_folder=images, progress=progress
+            )
         else:
-            findings = folder.examine(path, image_folder=images, mask_folder=masks, kind=kind, progress=progress)
+            findings = folder.examine(
+                path, image_folder=images, mask_folder=masks, kind=kind, progress=progress
+            )
     for finding in findings:
         _print(finding)
     if json_file is not None:

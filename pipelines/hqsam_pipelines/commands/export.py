@@ -36,24 +36,40 @@ def _group() -> None:
 
 @app.command()
 def onnx(
-    checkpoint: Annotated[Path, typer.Option(help="Weights: a whole SAM or HQ-SAM, or a model that training wrote.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write; files of the same name are replaced.")],
-    head: Annotated[Path | None, typer.Option(help="A trained HQ head, if --checkpoint is a plain SAM.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="vit_b, vit_l, ...; default: detected from the weights.")] = None,
+    checkpoint: Annotated[
+        Path, typer.Option(help="Weights: a whole SAM or HQ-SAM, or a model that training wrote.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Where to write; files of the same name are replaced."),
+    ],
+    head: Annotated[
+        Path | None, typer.Option(help="A trained HQ head, if --checkpoint is a plain SAM.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="vit_b, vit_l, ...; default: detected from the weights.")
+    ] = None,
     part: Annotated[
         PartName, typer.Option(help="Image encoder, prompt encoder with decoder, or both.")
     ] = PartName.both,
     output: Annotated[
-        Output, typer.Option(help="SAM + HQ logits, the HQ token alone (best for single objects), or plain SAM.")
+        Output,
+        typer.Option(
+            help="SAM + HQ logits, the HQ token alone (best for single objects), or plain SAM."
+        ),
     ] = Output.hq_sum,
     multimask: Annotated[
         bool, typer.Option("--multimask", help="SAM's best of three masks, for ambiguous points.")
     ] = False,
     low_res_only: Annotated[
-        bool, typer.Option("--low-res-only", help="Leave out the masks of the original size (many prompts).")
+        bool,
+        typer.Option(
+            "--low-res-only", help="Leave out the masks of the original size (many prompts)."
+        ),
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Files, sizes and differences as JSON.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Files, sizes and differences as JSON."),
     ] = None,
 ) -> None:
     """Write ONNX files and compare them with PyTorch: any number of images, of prompts, of points per prompt."""
@@ -71,15 +87,25 @@ def onnx(
     for file in written:
         say(_line(file))
     if json_file is not None:
-        write_json(json_file, {"backbone": model.backbone.name, "files": [_row(file) for file in written]})
+        write_json(
+            json_file, {"backbone": model.backbone.name, "files": [_row(file) for file in written]}
+        )
 
 
 def _line(file: Exported) -> str:
     gap = file.difference
     values = f"values up to {gap.scale:.1f}"
-    return f"{file.path}: {file.size / 1e6:.1f} MB, largest difference from PyTorch {gap.largest:.1e} ({values})"
+    return (
+        f"{file.path}: {file.size / 1e6:.1f} MB, largest difference from PyTorch "
+        f"{gap.largest:.1e} ({values})"
+    )
 
 
 def _row(file: Exported) -> dict[str, object]:
     gap = file.difference
-    return {"file": file.path.name, "bytes": file.size, "largest_difference": gap.largest, "largest_value": gap.scale}
+    return {
+        "file": file.path.name,
+        "bytes": file.size,
+        "largest_difference": gap.largest,
+        "largest_value": gap.scale,
+    }

@@ -1,6 +1,7 @@
 """predict: Segment one image with HQ-SAM.
 
-`hqsam predict photo.jpg --checkpoint sam_hq_vit_l.pth --box 80 40 610 420 --out mask.png --overlay overlay.png`
+`hqsam predict photo.jpg --checkpoint sam_hq_vit_l.pth --box 80 40 610 420 --out mask.png --overlay
+overlay.png`
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def _join_points(args: list[str]) -> list[str]:
             joined += [option, f"{word},{rest.pop(0)}"]
             continue
         if option and _is_number(word):
-            raise typer.BadParameter(f"{word!r} is left over: points are pairs X Y", param_hint=option)
+            raise typer.BadParameter(
+                f"{word!r} is left over: points are pairs X Y", param_hint=option
+            )
         option = None
         if word in ("--point", "--negative") and rest and _is_number(rest[0]):
             option = word
@@ -99,17 +102,29 @@ def predict(
     image: Annotated[Path, typer.Argument(help="JPEG, PNG, ...; its EXIF orientation is applied.")],
     checkpoint: Annotated[
         Path,
-        typer.Option(help="Weights: a whole SAM or HQ-SAM, or a trained head (then with --base, unless it is nano's)."),
+        typer.Option(
+            help="Weights: a whole SAM or HQ-SAM, or a trained head (then with --base, unless it "
+            "is nano's)."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="PNG", help="Where to write the mask, 0 and 255.")],
     box: Box = None,
     point: Points = None,
     negative: Negatives = None,
-    mask: Annotated[Path | None, typer.Option(metavar="PNG", help="Coarse mask of the image's size.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="vit_b, vit_l, ...; default: detected from the weights.")] = None,
-    base: Annotated[Path | None, typer.Option(help="SAM's weights, if --checkpoint holds a trained head only.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Coarse mask of the image's size.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="vit_b, vit_l, ...; default: detected from the weights.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="SAM's weights, if --checkpoint holds a trained head only.")
+    ] = None,
     output: Annotated[
-        Output, typer.Option(help="SAM + HQ logits, the HQ token alone (best for single objects), or plain SAM.")
+        Output,
+        typer.Option(
+            help="SAM + HQ logits, the HQ token alone (best for single objects), or plain SAM."
+        ),
     ] = Output.hq_sum,
     device: Annotated[
         Device, typer.Option(help="Where the model computes; auto: a GPU if there is one.")
@@ -117,9 +132,12 @@ def predict(
     multimask: Annotated[
         bool, typer.Option("--multimask", help="SAM's best of three masks, for ambiguous points.")
     ] = False,
-    overlay: Annotated[Path | None, typer.Option(metavar="PNG", help="Picture of the mask over the image.")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Picture of the mask over the image.")
+    ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Mask as COCO RLE, predicted IoU, area, box.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Mask as COCO RLE, predicted IoU, area, box."),
     ] = None,
 ) -> None:
     """Segment the object that a box, points or a coarse mask (or a mixture) show."""
@@ -131,13 +149,39 @@ def predict(
     check_outputs(outputs, inputs=[image, mask, checkpoint, base], png=True)
     where = pick_device(device.value)
     pixels = _read_image(image)
-    prompt = _prompt(box, _parse_points(point or [], "--point"), _parse_points(negative or [], "--negative"), mask)
-    model = load_any(checkpoint, backbone=backbone, base=base, without_hq=None if output is Output.sam else _NO_HEAD)
+    prompt = _prompt(
+        box,
+        _parse_points(point or [], "--point"),
+        _parse_points(negative or [], "--negative"),
+        mask,
+    )
+    model = load_any(
+        checkpoint,
+        backbone=backbone,
+        base=base,
+        without_hq=None if output is Output.sam else _NO_HEAD,
+    )
     predictor = SamHQPredictor(model.to(where))
-    [found] = predictor.predict_batch([pixels], [[prompt]], output=output.value, multimask=multimask)
+    [found] = predictor.predict_batch(
+        [pixels], [[prompt]], output=output.value, multimask=multimask
+    )
     patch = found.mask
-    _write(image, pixels, prompt, found, patch, model, out=out, overlay=overlay, json_file=json_file, output=output)
-    say(f"{out}: {patch.area} of {pixels.shape[0] * pixels.shape[1]} pixels, predicted IoU {found.iou:.3f}")
+    _write(
+        image,
+        pixels,
+        prompt,
+        found,
+        patch,
+        model,
+        out=out,
+        overlay=overlay,
+        json_file=json_file,
+        output=output,
+    )
+    say(
+        f"{out}: {patch.area} of {pixels.shape[0] * pixels.shape[1]} pixels, predicted IoU "
+        f"{found.iou:.3f}"
+    )
 
 
 def _read_image(path: Path) -> Any:
@@ -148,10 +192,14 @@ def _read_image(path: Path) -> Any:
         return decode_image(path.read_bytes())
     except OSError as error:
         cure = "give the path of a picture"
-        raise UserError(f"the image cannot be read ({error.strerror})", file=path, cure=cure) from error
+        raise UserError(
+            f"the image cannot be read ({error.strerror})", file=path, cure=cure
+        ) from error
     except ImageError as error:
         cure = error.cure or "give a whole JPEG, PNG, TIFF, BMP, WebP or GIF"
-        raise UserError(f"the image cannot be used ({error.detail})", file=path, cure=cure) from error
+        raise UserError(
+            f"the image cannot be used ({error.detail})", file=path, cure=cure
+        ) from error
 
 
 def _prompt(
@@ -178,18 +226,33 @@ def _read_mask(path: Path) -> Any:
         mask = decode_mask(path.read_bytes()).foreground
     except OSError as error:
         cure = "give the path of a 0/255 PNG"
-        raise UserError(f"the mask cannot be read ({error.strerror})", file=path, cure=cure) from error
+        raise UserError(
+            f"the mask cannot be read ({error.strerror})", file=path, cure=cure
+        ) from error
     except ImageError as error:
-        raise UserError(f"the mask cannot be used ({error.detail})", file=path, cure="give a 0/255 PNG") from error
+        raise UserError(
+            f"the mask cannot be used ({error.detail})", file=path, cure="give a 0/255 PNG"
+        ) from error
     if not mask.any():
-        raise UserError("the mask is empty: it shows no object", file=path, cure="give a mask with a foreground")
+        raise UserError(
+            "the mask is empty: it shows no object", file=path, cure="give a mask with a foreground"
+        )
     return mask
 
 
 def _write(
-    image: Path, pixels: Any, prompt: Prompt, found: Prediction, patch: MaskPatch, model: HQSam, *,
-    out: Path, overlay: Path | None, json_file: Path | None, output: Output,
-) -> None:  # fmt: skip
+    image: Path,
+    pixels: Any,
+    prompt: Prompt,
+    found: Prediction,
+    patch: MaskPatch,
+    model: HQSam,
+    *,
+    out: Path,
+    overlay: Path | None,
+    json_file: Path | None,
+    output: Output,
+) -> None:
     import numpy as np
 
     from hqsam.prediction.overlay import overlay as draw

@@ -1,6 +1,7 @@
 """profile: Switch to another ready profile of configs/.
 
-`hqsam profile paper` replaces params.yaml by configs/paper.yaml; the switch is a diff of params.yaml.
+`hqsam profile paper` replaces params.yaml by configs/paper.yaml; the switch is a diff of
+params.yaml.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ app = typer.Typer(help="Switch to another ready profile of configs/.")
 @app.command()
 def profile(
     name: Annotated[
-        str | None, typer.Argument(help="A file of configs/ or configs/overlays/ without `.yaml`; none: list them.")
+        str | None,
+        typer.Argument(
+            help="A file of configs/ or configs/overlays/ without `.yaml`; none: list them."
+        ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace params.yaml even if it holds changes of your own.")
+        bool,
+        typer.Option("--force", help="Replace params.yaml even if it holds changes of your own."),
     ] = False,
     prune: Annotated[
         bool | None,
         typer.Option(
             "--prune/--no-prune",
-            help="Take away outputs that the profile does not have: DVC's cache keeps them, or else .hqsam/aside;"
+            help="Take away outputs that the profile does not have: DVC's cache keeps them, or "
+            "else .hqsam/aside;"
             " default: when switching.",
         ),
     ] = None,

@@ -14,7 +14,10 @@ import typer
 from hqsam.model.outputs import Output
 from hqsam_base.terminal import say
 
-app = typer.Typer(help="Refine predictions with CascadePSP, CRM or GrabCut and score them beside the original ones.")
+app = typer.Typer(
+    help="Refine predictions with CascadePSP, CRM or GrabCut and score them beside the original "
+    "ones."
+)
 
 
 class Device(StrEnum):
@@ -27,21 +30,37 @@ class Device(StrEnum):
 
 @app.command()
 def refine(
-    benchmark: Annotated[str, typer.Argument(help="Its predictions must exist: data/predictions/BENCHMARK-MODEL.")],
+    benchmark: Annotated[
+        str, typer.Argument(help="Its predictions must exist: data/predictions/BENCHMARK-MODEL.")
+    ],
     model: Annotated[str, typer.Argument(help="A model of params.yaml.")],
-    refiner: Annotated[str, typer.Option(help="A file of hqsam/refiners/: cascadepsp, crm, grabcut, ...")],
-    system: Annotated[str, typer.Option(help="Whose masks are refined; the paper refines SAM's.")] = Output.sam.value,
-    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="The refiner's weights.")] = None,
-    repository: Annotated[Path | None, typer.Option(metavar="DIR", help="crm: checkout of the authors' code.")] = None,
+    refiner: Annotated[
+        str, typer.Option(help="A file of hqsam/refiners/: cascadepsp, crm, grabcut, ...")
+    ],
+    system: Annotated[
+        str, typer.Option(help="Whose masks are refined; the paper refines SAM's.")
+    ] = Output.sam.value,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The refiner's weights.")
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="crm: checkout of the authors' code.")
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where a network computes.")] = Device.auto,
-    long_side: Annotated[int, typer.Option(min=96, help="cascadepsp: pixels of the global step (its L).")] = 900,
-    fast: Annotated[bool, typer.Option("--fast", help="cascadepsp: the global step alone.")] = False,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
+    long_side: Annotated[
+        int, typer.Option(min=96, help="cascadepsp: pixels of the global step (its L).")
+    ] = 900,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="cascadepsp: the global step alone.")
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")
+    ] = None,
 ) -> None:
     """Refine each mask of one system and print the scores before and after, with the paired difference.
 
-    Only reads what the stages wrote; no output of the pipeline changes. For a refiner in the tables of the report give params.yaml
-    a section `systems` with an entry of kind `refined`.
+    Only reads what the stages wrote; no output of the pipeline changes. For a refiner in the tables
+    of the report give params.yaml a section `systems` with an entry of kind `refined`.
     """
     from hqsam import refiners
     from hqsam.prediction.refine import evaluate
@@ -64,8 +83,11 @@ def refine(
         found = evaluate(
             benchmark=root / "data" / "benchmarks" / benchmark,
             predictions=root / "data" / "predictions" / f"{benchmark}-{model}",
-            system=system, opened=opened, options=score, progress=progress,
-        )  # fmt: skip
+            system=system,
+            opened=opened,
+            options=score,
+            progress=progress,
+        )
     if json is not None:
         write_json(json, found)
     if not found["refiner"].get("weights_published", True):
@@ -78,14 +100,23 @@ def _show(result: dict[str, Any], name: str, system: str, refiner: str) -> None:
     from hqsam_metrics.base import score_of
 
     score = score_of(result["original"]["protocol"])
-    say(f"{name}, {result['prompt_set']}, {result['refined']['n_scored']} scored (fractions times 100)")
+    say(
+        f"{name}, {result['prompt_set']}, {result['refined']['n_scored']} scored (fractions times "
+        f"100)"
+    )
     for label, key in ((system, "original"), (f"{system} + {refiner}", "refined")):
-        values = [(k, v, score.value(k).scale) for k, v in result[key]["metrics"].items() if v is not None]
-        say(f"  {label:<24} " + "  ".join(f"{scale.label(k)} {scale.factor * v:.1f}" for k, v, scale in values))
+        values = [
+            (k, v, score.value(k).scale) for k, v in result[key]["metrics"].items() if v is not None
+        ]
+        say(
+            f"  {label:<24} "
+            + "  ".join(f"{scale.label(k)} {scale.factor * v:.1f}" for k, v, scale in values)
+        )
     for value, d in result["differences"].items():
         scale = score.column_scale(value)
         low, middle, high = (scale.factor * d[name] for name in ("low", "difference", "high"))
         say(
-            f"  difference of {scale.label(value)}: {middle:+.1f} [{low:+.1f}, {high:+.1f}], p = {d['p_value']:.3g}, "
+            f"  difference of {scale.label(value)}: {middle:+.1f} [{low:+.1f}, {high:+.1f}], p = "
+            f"{d['p_value']:.3g}, "
             f"{d['n_pairs']} instances in {d['n_clusters']} clusters"
         )

@@ -1,7 +1,7 @@
 """repro: Run what is out of date, independent stages side by side.
 
-The same work and the same bytes as `dvc repro`, as one Prefect flow over the same graph. `hqsam repro ablations` makes
-the profile of that name the active one first, runs it, and shows its table.
+The same work and the same bytes as `dvc repro`, as one Prefect flow over the same graph. `hqsam
+repro ablations` makes the profile of that name the active one first, runs it, and shows its table.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ def repro(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Stages (score@coco-nano) or groups (score), with all they need; none: all; ablations: the paper's grid."
+            help="Stages (score@coco-nano) or groups (score), with all they need; none: all; "
+            "ablations: the paper's grid."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="Stages at the same time.")] = 2,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Run the targets even if nothing changed.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", "-j", min=1, help="Stages at the same time.")
+    ] = 2,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Run the targets even if nothing changed.")
+    ] = False,
     from_dir: Annotated[
         Path | None,
         typer.Option(
@@ -35,17 +40,21 @@ def repro(
             exists=True,
             file_okay=False,
             resolve_path=True,
-            help="Archives that you downloaded yourself, as ARCHIVE/FILE or FILE; default: data/drop.",
+            help="Archives that you downloaded yourself, as ARCHIVE/FILE or FILE; default: "
+            "data/drop.",
         ),
     ] = None,
     accept: Annotated[
         bool,
         typer.Option(
             "--accept-code",
-            help="Run nothing: what the last run made counts as made by today's code. For updates that move no number.",
+            help="Run nothing: what the last run made counts as made by today's code. For updates "
+            "that move no number.",
         ),
     ] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what happened here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write what happened here.")
+    ] = None,
 ) -> None:
     """Bring the targets up to date."""
     from hqsam_datasets.fetch.places import DROP_FOLDER_VARIABLE
@@ -75,7 +84,10 @@ def _accept(root: Path) -> None:
     from hqsam_pipelines.runner.accept import accept_code
 
     found = accept_code(root)
-    say(f"{len(found.accepted)} stages count as made by today's code: {', '.join(found.accepted) or 'none'}")
+    say(
+        f"{len(found.accepted)} stages count as made by today's code: "
+        f"{', '.join(found.accepted) or 'none'}"
+    )
     for name, why in found.left.items():
         say(f"{name} runs again: {why}")
 
@@ -84,7 +96,8 @@ def _switch(root: Path) -> None:
     """Make the profile with all rows of configs/ablations the active one, for the data of the one that is active now.
 
     Raises:
-        UserError: the active profile is no base of a grid: the sample's would say nothing about its data.
+        UserError: the active profile is no base of a grid: the sample's would say nothing about its
+            data.
     """
     from hqsam_base.errors import UserError
     from hqsam_pipelines import ablations
@@ -98,6 +111,9 @@ def _switch(root: Path) -> None:
         problem = f"there is no grid of ablations for the profile {active!r}"
         raise UserError(problem, file=root / FILE, key="profile", cure=f"switch first: {bases}")
     if profiles.switch(root, name):
-        say(f"params.yaml is now the profile {name}; `hqsam profile {ablations.PROFILES[name]}` goes back")
+        say(
+            f"params.yaml is now the profile {name}; `hqsam profile {ablations.PROFILES[name]}` "
+            f"goes back"
+        )
         for line in profiles.prune(root):
             say(line)

@@ -1,7 +1,7 @@
 """`hqsam score ...`: the metrics on files that anyone may have, without the rest of the pipeline.
 
-Needs the base install only (no torch, Prefect or DVC). The sub-commands are the metrics that have one: their parameters
-and help are those of `Score.score_files`.
+Needs the base install only (no torch, Prefect or DVC). The sub-commands are the metrics that have
+one: their parameters and help are those of `Score.score_files`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ from hqsam_metrics.base import SCORES, Option, Result, Score
 from hqsam_pipelines.commands._outputs import check_outputs
 from hqsam_pipelines.runner.progress import ProgressDisplay
 
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result to this JSON file.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result to this JSON file.")
+]
 CrossCheck = Annotated[
-    bool, typer.Option("--cross-check", help="Also run the reference program on the first 200 images and compare.")
+    bool,
+    typer.Option(
+        "--cross-check", help="Also run the reference program on the first 200 images and compare."
+    ),
 ]
 
 
@@ -39,7 +44,10 @@ class MetricCommands(TyperGroup):
         """What the list of commands shows of one."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        return TyperCommand(cmd_name, help=(ast.get_docstring(ast.parse(_source(cmd_name))) or "").partition("\n")[0])
+        return TyperCommand(
+            cmd_name,
+            help=(ast.get_docstring(ast.parse(_source(cmd_name))) or "").partition("\n")[0],
+        )
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is to be run."""
@@ -49,7 +57,9 @@ class MetricCommands(TyperGroup):
 
 def _source(name: str) -> str:
     spec = importlib.util.find_spec(f"{SCORES.package}.{name}")
-    return "" if spec is None or spec.origin is None else Path(spec.origin).read_text(encoding="utf-8")
+    return (
+        "" if spec is None or spec.origin is None else Path(spec.origin).read_text(encoding="utf-8")
+    )
 
 
 app = typer.Typer(
@@ -71,10 +81,17 @@ def command(score: Score) -> Any:
 
     def run(**given: Any) -> None:
         json_file, wanted = given.pop("json"), given.pop("cross_check", False)
-        _run(function, json_file, _checker(check, given) if wanted and check is not None else None, **given)
+        _run(
+            function,
+            json_file,
+            _checker(check, given) if wanted and check is not None else None,
+            **given,
+        )
 
     own = [
-        _parameter(p) for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "progress"
+        _parameter(p)
+        for p in inspect.signature(function, eval_str=True).parameters.values()
+        if p.name != "progress"
     ]
     if check is not None:
         own.insert(-1, _keyword("cross_check", CrossCheck, default=False))
@@ -89,9 +106,11 @@ def command(score: Score) -> Any:
 
 def _parameter(parameter: inspect.Parameter) -> inspect.Parameter:
     """A parameter of `score_files` as typer wants it."""
-    kind, *notes = get_args(parameter.annotation) if get_origin(parameter.annotation) is Annotated else (
-        parameter.annotation,
-    )  # fmt: skip
+    kind, *notes = (
+        get_args(parameter.annotation)
+        if get_origin(parameter.annotation) is Annotated
+        else (parameter.annotation,)
+    )
     note = next((n for n in notes if isinstance(n, Option)), Option(""))
     name = note.name or "--" + parameter.name.replace("_", "-")
     option = typer.Option(name, help=note.help, metavar=note.metavar, min=note.least)
@@ -99,7 +118,9 @@ def _parameter(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _keyword(name: str, annotation: Any, *, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
 
 
 def _checker(check: Callable[..., str], given: dict[str, Any]) -> Callable[[], str]:
@@ -108,7 +129,10 @@ def _checker(check: Callable[..., str], given: dict[str, Any]) -> Callable[[], s
 
 
 def _run(
-    score: Callable[..., Result], json_file: Path | None, check: Callable[[], str] | None, **arguments: Any
+    score: Callable[..., Result],
+    json_file: Path | None,
+    check: Callable[[], str] | None,
+    **arguments: Any,
 ) -> None:
     """Scores, checks, prints the metrics, writes the JSON."""
     from hqsam_base.atomic import write_json
@@ -137,7 +161,8 @@ def _messages(json_file: Path | None) -> Iterator[None]:
         say(f"error: {error}", err=True, lines=True)
         raise typer.Exit(1) from None
     except OSError as error:
-        # Of a file that was opened already, such as the result on a full disk, the system says no name.
+        # Of a file that was opened already, such as the result on a full disk, the system says no
+        # name.
         say(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
         raise typer.Exit(1) from None
 
@@ -145,6 +170,9 @@ def _messages(json_file: Path | None) -> Iterator[None]:
 def _show(result: Result) -> None:
     for name, value in result.metrics.items():
         say(f"{name:<10} {'undefined' if value is None else f'{value:.4f}'}")
-    say(f"scored {result.n_scored} of {result.n_expected}, protocol {result.to_dict()['protocol_hash']}")
+    say(
+        f"scored {result.n_scored} of {result.n_expected}, protocol "
+        f"{result.to_dict()['protocol_hash']}"
+    )
     for warning in result.warnings:
         say(f"warning: {warning}", err=True)

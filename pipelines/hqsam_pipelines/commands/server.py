@@ -19,7 +19,10 @@ app = typer.Typer(no_args_is_help=True, help="The local Prefect server of this c
 @app.command()
 def start(
     idle_minutes: Annotated[
-        float, typer.Option(min=0, help="End after this many minutes without a stage; 0: run until `stop`.")
+        float,
+        typer.Option(
+            min=0, help="End after this many minutes without a stage; 0: run until `stop`."
+        ),
     ] = server.DEFAULT_IDLE_MINUTES,
 ) -> None:
     """Start the server if it does not run, and say where its page is."""
@@ -56,4 +59,7 @@ def _show(found: server.Server) -> None:
     whose = f"process {found.pid}" if found.ours else "given by PREFECT_API_URL"
     say(f"Prefect server: {found.page} ({whose})")
     if found.ours:
-        say(f"its page asks for a password: the content of {server.auth_path(env.repository_root())}")
+        say(
+            f"its page asks for a password: the content of "
+            f"{server.auth_path(env.repository_root())}"
+        )

@@ -1,10 +1,11 @@
 """Compares the results of two revisions: how much better or worse, and is it noise?
 
-For every benchmark, model, prompt set, system and metric: both values, their difference, a paired bootstrap interval
-over the instances that both revisions scored (clustered by image or video), a p-value corrected by Holm's method over
-the benchmarks, and a verdict. A value that is no mean over instances (AP) is compared as a point, and the mean of a
-quantity of the same instances is compared beside it, with intervals. Which value is what, its unit, and which way is
-better is a trait of the metric (`hqsam_metrics.base.Score`).
+For every benchmark, model, prompt set, system and metric: both values, their difference, a paired
+bootstrap interval over the instances that both revisions scored (clustered by image or video), a
+p-value corrected by Holm's method over the benchmarks, and a verdict. A value that is no mean over
+instances (AP) is compared as a point, and the mean of a quantity of the same instances is compared
+beside it, with intervals. Which value is what, its unit, and which way is better is a trait of the
+metric (`hqsam_metrics.base.Score`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from pathlib import Path
 from hqsam.systems import System
 from hqsam_base.progress import Progress
 from hqsam_metrics.stats import holm, stratified
-from hqsam_pipelines.compare.revisions import WORKSPACE, NotAvailableError, Repository, Revision, unavailable
+from hqsam_pipelines.compare.revisions import (
+    WORKSPACE,
+    NotAvailableError,
+    Repository,
+    Revision,
+    unavailable,
+)
 from hqsam_pipelines.compare.rows import (
     BenchmarkRows,
     Change,
@@ -32,14 +39,19 @@ from hqsam_pipelines.report.results import systems_of
 
 ALPHA = 0.05
 METHOD = (
-    "B minus A, in points (fractions times 100) unless a unit is named; ↓: lower is better. Intervals: 95 % percentile "
-    "intervals of a paired bootstrap over the instances that both revisions scored, resampling whole images (videos for "
-    "video sets). p-values: Holm-corrected over benchmarks and prompt sets for each model, system and quantity. AP is "
-    "not a mean over instances: it is compared as a point; the rows 'instance IoU' and 'instance boundary IoU' test the "
+    "B minus A, in points (fractions times 100) unless a unit is named; ↓: lower is better. "
+    "Intervals: 95 % percentile "
+    "intervals of a paired bootstrap over the instances that both revisions scored, resampling "
+    "whole images (videos for "
+    "video sets). p-values: Holm-corrected over benchmarks and prompt sets for each model, system "
+    "and quantity. AP is "
+    "not a mean over instances: it is compared as a point; the rows 'instance IoU' and 'instance "
+    "boundary IoU' test the "
     "masks behind it."
 )
 METHOD_AP = (
-    " AP over all sizes and thresholds has intervals of its own: whole images (videos) are resampled, their matches "
+    " AP over all sizes and thresholds has intervals of its own: whole images (videos) are "
+    "resampled, their matches "
     "kept, and precision and recall accumulated again."
 )
 
@@ -75,7 +87,10 @@ class Comparison:
     def systems(self) -> tuple[System, ...]:
         """The systems of B, then those that only A has."""
         now, before = (systems_of(side.params, side.results) for side in (self.b, self.a))
-        return (*now, *(system for system in before if system.name not in {other.name for other in now}))
+        return (
+            *now,
+            *(system for system in before if system.name not in {other.name for other in now}),
+        )
 
     def system(self, name: str) -> System:
         """A system by its name."""
@@ -93,7 +108,12 @@ class Comparison:
 
 
 def compare(
-    root: Path, rev_a: str, rev_b: str = WORKSPACE, *, ap_bootstrap: bool = False, progress: Progress | None = None
+    root: Path,
+    rev_a: str,
+    rev_b: str = WORKSPACE,
+    *,
+    ap_bootstrap: bool = False,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Compares two revisions of the repository at `root`.
 
@@ -130,11 +150,19 @@ def compare(
         b=b,
         changes=tuple(_judged(found)),
         missing=tuple(_missing(a, b)),
-        notes=(*dict.fromkeys([*stale(a), *stale(b)]), *_unavailable(lacking), *dict.fromkeys(notes)),
+        notes=(
+            *dict.fromkeys([*stale(a), *stale(b)]),
+            *_unavailable(lacking),
+            *dict.fromkeys(notes),
+        ),
         commits=tuple(repository.commits_between(a.sha, b.sha)),
         params=differing(a.params, b.params),
-        outputs=tuple(sorted(p for p in {*a.outputs, *b.outputs} if a.outputs.get(p) != b.outputs.get(p))),
-        instances=tuple(sorted(instances, key=lambda i: (-abs(i.b - i.a), i.benchmark, i.key, i.unit))[:24]),
+        outputs=tuple(
+            sorted(p for p in {*a.outputs, *b.outputs} if a.outputs.get(p) != b.outputs.get(p))
+        ),
+        instances=tuple(
+            sorted(instances, key=lambda i: (-abs(i.b - i.a), i.benchmark, i.key, i.unit))[:24]
+        ),
         method=METHOD + METHOD_AP if ap_bootstrap else METHOD,
     )
 
@@ -165,7 +193,9 @@ def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:
         if len(known) == len(paper.HQ4) == len(parts):
             a, b = (sum(getattr(c, side) for c in known) / len(known) for side in ("a", "b"))
             interval = stratified([parts[name] for name in paper.HQ4])
-            mean = replace(known[0], benchmark=paper.HQ4_MEAN, a=a, b=b, difference=b - a, interval=interval)
+            mean = replace(
+                known[0], benchmark=paper.HQ4_MEAN, a=a, b=b, difference=b - a, interval=interval
+            )
             rows.append(mean)
     return rows
 
@@ -175,7 +205,12 @@ def _judged(changes: Sequence[Change]) -> list[Change]:
     families: dict[tuple[str, str, str, bool], list[int]] = {}
     for place, change in enumerate(changes):
         if change.interval is not None:
-            family = (change.model, change.system, change.family, change.benchmark == paper.HQ4_MEAN)
+            family = (
+                change.model,
+                change.system,
+                change.family,
+                change.benchmark == paper.HQ4_MEAN,
+            )
             families.setdefault(family, []).append(place)
     judged = list(changes)
     for places in families.values():
@@ -198,7 +233,11 @@ def _with_verdict(change: Change, p: float) -> Change:
         return replace(change, note="fewer than two images or videos")
     if p >= ALPHA:
         return replace(change, p_holm=p, verdict="noise")
-    return replace(change, p_holm=p, verdict="better" if change.scale.gain(change.interval.mean) > 0 else "worse")
+    return replace(
+        change,
+        p_holm=p,
+        verdict="better" if change.scale.gain(change.interval.mean) > 0 else "worse",
+    )
 
 
 def _missing(a: Revision, b: Revision) -> list[str]:
@@ -208,7 +247,11 @@ def _missing(a: Revision, b: Revision) -> list[str]:
     for own, other, side, opposite in ((rows[0], rows[1], a, b), (rows[1], rows[0], b, a)):
         sets, other_sets = ({row[:2] for row in part} for part in (own, other))
         for benchmark, model in sorted(sets - other_sets):
-            found.append(f"{benchmark} ({model}) is missing at {opposite.label}, it is only at {side.label}")
+            found.append(
+                f"{benchmark} ({model}) is missing at {opposite.label}, it is only at {side.label}"
+            )
         for row in sorted(r for r in own - other if r[:2] in other_sets):
-            found.append(f"{' '.join(row)} is missing at {opposite.label}, it is only at {side.label}")
+            found.append(
+                f"{' '.join(row)} is missing at {opposite.label}, it is only at {side.label}"
+            )
     return found

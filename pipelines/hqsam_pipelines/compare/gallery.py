@@ -65,7 +65,10 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     """
     chosen: list[Instance] = []
     for instance in comparison.instances:
-        if sum(other.benchmark == instance.benchmark for other in chosen) < 2 and len(chosen) < COUNT:
+        if (
+            sum(other.benchmark == instance.benchmark for other in chosen) < 2
+            and len(chosen) < COUNT
+        ):
             chosen.append(instance)
     found: list[Picture] = []
     notes: list[str] = []
@@ -73,13 +76,20 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
         mine = [i for i in chosen if (i.benchmark, i.model) == (benchmark, model)]
         try:
             found += _drawn(comparison, benchmark, model, mine)
-        except Exception as error:  # whatever strangers' tables raise: the comparison goes on without the pictures
+        except (
+            Exception
+        ) as error:  # whatever strangers' tables raise: the comparison goes on without the pictures
             known = isinstance(error, (NotAvailableError, UserError))
-            notes.append(f"no pictures of {benchmark}: {error if known else f'{type(error).__name__}: {error}'}")
+            notes.append(
+                f"no pictures of {benchmark}: "
+                f"{error if known else f'{type(error).__name__}: {error}'}"
+            )
     return found, notes
 
 
-def _drawn(comparison: Comparison, benchmark: str, model: str, instances: Sequence[Instance]) -> list[Picture]:
+def _drawn(
+    comparison: Comparison, benchmark: str, model: str, instances: Sequence[Instance]
+) -> list[Picture]:
     with ExitStack() as stack:
         _, before = stack.enter_context(folders(comparison.a, benchmark, model, ()))
         truth, after = stack.enter_context(folders(comparison.b, benchmark, model, None))
@@ -92,10 +102,22 @@ def _picture(run: Run, before: Path, after: Path, instance: Instance) -> Picture
     quantity = run.score(instance.benchmark).pictured
     assert quantity is not None  # or it would not have been chosen
     pick = Pick(
-        instance.benchmark, instance.model, instance.prompt_set, instance.key, instance.cluster, instance.unit,
-        instance.a / quantity.scale.factor, instance.b / quantity.scale.factor, quantity,
-    )  # fmt: skip
+        instance.benchmark,
+        instance.model,
+        instance.prompt_set,
+        instance.key,
+        instance.cluster,
+        instance.unit,
+        instance.a / quantity.scale.factor,
+        instance.b / quantity.scale.factor,
+        quantity,
+    )
     reader = SceneReader(run, lambda _: ((before, instance.system), (after, instance.system)))
     scores = f"{instance.quantity} {instance.a:.1f} → {instance.b:.1f}"
-    caption = f"{paper.title(instance.benchmark)}, {instance.prompt_set.replace('_', ' ')} . {scores} . {pick.place}"
-    return Picture(overlay(reader.read(pick), _PANEL), f"Masks of both revisions for {instance.unit}", caption)
+    caption = (
+        f"{paper.title(instance.benchmark)}, {instance.prompt_set.replace('_', ' ')} . {scores} . "
+        f"{pick.place}"
+    )
+    return Picture(
+        overlay(reader.read(pick), _PANEL), f"Masks of both revisions for {instance.unit}", caption
+    )

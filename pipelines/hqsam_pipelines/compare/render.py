@@ -65,7 +65,9 @@ def _row(change: Change, system: System) -> dict[str, Any]:
         "a": change.a,
         "b": change.b,
         "difference": change.difference,
-        "interval": None if interval is None or math.isnan(interval.low) else [interval.low, interval.high],
+        "interval": None
+        if interval is None or math.isnan(interval.low)
+        else [interval.low, interval.high],
         "p": None if interval is None or math.isnan(interval.p) else interval.p,
         "p_holm": None if math.isnan(change.p_holm) else change.p_holm,
         "n": None if interval is None else interval.n,
@@ -96,7 +98,10 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
         console.print(styled(("params", "dim"), f" {key}: {left} → {right}"))
     if len(comparison.params) > _KEYS:
         console.print(
-            styled(("params", "dim"), f" and {len(comparison.params) - _KEYS} more keys differ: --html, --json")
+            styled(
+                ("params", "dim"),
+                f" and {len(comparison.params) - _KEYS} more keys differ: --html, --json",
+            )
         )
     for text in comparison.missing:
         console.print(styled(("missing", "yellow"), f" {text}"))
@@ -118,10 +123,15 @@ def is_main(comparison: Comparison, change: Change) -> bool:
 
 def verdict_line(comparison: Comparison) -> str:
     """One sentence: how many rows are better, worse, noise."""
-    counts = {name: sum(c.verdict == name for c in comparison.changes) for name in ("better", "worse", "noise", "same")}
+    counts = {
+        name: sum(c.verdict == name for c in comparison.changes)
+        for name in ("better", "worse", "noise", "same")
+    }
     refused = sum(c.verdict == "not comparable" for c in comparison.changes)
     text = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return f"{comparison.tested} rows tested: {text}." + (f" {refused} rows not comparable." if refused else "")
+    return f"{comparison.tested} rows tested: {text}." + (
+        f" {refused} rows not comparable." if refused else ""
+    )
 
 
 def terminal_table(changes: list[Change], comparison: Comparison) -> Table:
@@ -149,7 +159,9 @@ def terminal_table(changes: list[Change], comparison: Comparison) -> Table:
 
 
 def _cells(change: Change, label: str, first: bool, several_models: bool) -> list[Text]:
-    name = f"{paper.title(change.benchmark)} {change.prompt_set}" + (f" {change.model}" if several_models else "")
+    name = f"{paper.title(change.benchmark)} {change.prompt_set}" + (
+        f" {change.model}" if several_models else ""
+    )
     verdict = "–" if change.verdict == "untested" else change.verdict
     cells = [
         name if first else "",
@@ -188,18 +200,25 @@ def to_html(comparison: Comparison) -> str:
         "method": comparison.method,
         "line": verdict_line(comparison),
         "chart": Markup(
-            _chart([c for c in main if c.interval is not None and comparison.system(c.system).versus], several)
+            _chart(
+                [c for c in main if c.interval is not None and comparison.system(c.system).versus],
+                several,
+            )
         ),
         "main": [_html_row(c, comparison.system(c.system).label, several) for c in main],
         "rest": [_html_row(c, comparison.system(c.system).label, several) for c in rest],
-        "refused": list(dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable")),
+        "refused": list(
+            dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable")
+        ),
         "missing": comparison.missing,
         "notes": (*comparison.notes, *notes),
         "pictures": [embed(picture) for picture in drawn],
         "commits": comparison.commits,
         "params": comparison.params,
         "outputs": comparison.outputs,
-        "instances": [_instance(i, comparison.system(i.system).label, several) for i in comparison.instances],
+        "instances": [
+            _instance(i, comparison.system(i.system).label, several) for i in comparison.instances
+        ],
     }
     return render("compare.html.j2", context)
 
@@ -211,7 +230,13 @@ def _chart(changes: list[Change], several: bool) -> str:
     charts: dict[Scale, list[tuple[str, float, float, float, str]]] = {}
     for c in changes:
         if c.interval is not None and not math.isnan(c.interval.low):
-            line = (_name(c, several), c.interval.low, c.interval.mean, c.interval.high, tones.get(c.verdict, "flat"))
+            line = (
+                _name(c, several),
+                c.interval.low,
+                c.interval.mean,
+                c.interval.high,
+                tones.get(c.verdict, "flat"),
+            )
             charts.setdefault(c.scale, []).append(line)
     return "".join(
         interval_chart(lines, "Differences with 95 % intervals", f"B minus A, {scale.unit}")
@@ -225,7 +250,11 @@ def _benchmark(row: Change | Instance, several: bool) -> str:
 
 
 def _name(change: Change, several: bool) -> str:
-    metric = change.scale.label(change.metric).replace("instance", "inst.").replace("boundary IoU", "BIoU")
+    metric = (
+        change.scale.label(change.metric)
+        .replace("instance", "inst.")
+        .replace("boundary IoU", "BIoU")
+    )
     return f"{_benchmark(change, several)}, {change.prompt_set.replace('_', ' ')} . {metric}"
 
 

@@ -1,7 +1,7 @@
 """Reads a run at a git revision without a checkout: files from git, DVC outputs from the cache through dvc.lock.
 
-The workspace (``WORKSPACE``) is a revision too: its files are read from disk, and a table that is not there is looked
-for in the cache through the workspace's dvc.lock.
+The workspace (``WORKSPACE``) is a revision too: its files are read from disk, and a table that is
+not there is looked for in the cache through the workspace's dvc.lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from pydantic import Field, field_validator
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site
-from hqsam_pipelines.config.strict import MAX_BYTES, Digest, Name, Outline, outlined, parse_json, parse_yaml
+from hqsam_pipelines.config.strict import (
+    MAX_BYTES,
+    Digest,
+    Name,
+    Outline,
+    outlined,
+    parse_json,
+    parse_yaml,
+)
 from hqsam_pipelines.report.results import Result, parse_metrics, units_frame
 
 if TYPE_CHECKING:
@@ -53,7 +61,11 @@ class NotAvailableError(Exception):
 def unavailable(errors: Sequence[NotAvailableError]) -> str:
     """One sentence for outputs of one revision that are missing for the same reason."""
     first, folders = errors[0], " ".join(e.folder for e in errors)
-    cure = f"; `{first.command} {folders}` would bring {'it' if len(errors) == 1 else 'them'}" if first.command else ""
+    cure = (
+        f"; `{first.command} {folders}` would bring {'it' if len(errors) == 1 else 'them'}"
+        if first.command
+        else ""
+    )
     names = ", ".join(e.folder.rpartition("/")[2] for e in errors)
     return f"no intervals for {names}: the per-instance tables at {first.where} {first.why}{cure}"
 
@@ -74,7 +86,8 @@ class Revision:
         params: its params.yaml.
         outputs: DVC output path to MD5 (``.dir`` for folders), from its dvc.lock.
         metrics: path of each metrics file to the MD5 of its content.
-        made_with: key of params.yaml to the value that its dvc.lock says the metrics were made with.
+        made_with: key of params.yaml to the value that its dvc.lock says the metrics were made
+            with.
         repository: where it was read.
     """
 
@@ -91,7 +104,11 @@ class Revision:
     @property
     def label(self) -> str:
         """The name with the short commit."""
-        return self.name if not self.sha or self.sha.startswith(self.name) else f"{self.name} ({self.sha[:9]})"
+        return (
+            self.name
+            if not self.sha or self.sha.startswith(self.name)
+            else f"{self.name} ({self.sha[:9]})"
+        )
 
     def agrees(self, folder: str) -> bool | None:
         """Whether the metrics of a run are those that dvc.lock speaks of, and so go with the outputs that it names.
@@ -100,7 +117,8 @@ class Revision:
             folder: an output of the run, such as data/scores/coco-nano.
 
         Returns:
-            None if it is unknown: dvc.lock does not have them, or the folder belongs to no single run.
+            None if it is unknown: dvc.lock does not have them, or the folder belongs to no single
+            run.
         """
         path = f"{METRICS}/{PurePosixPath(folder).name}.json"
         found, recorded = self.metrics.get(path), self.outputs.get(path)
@@ -148,7 +166,11 @@ class Repository:
         self.root = root
         done = _git(root, "rev-parse", "--show-prefix")
         if done.returncode:
-            raise UserError("this is not a git repository", file=root, cure="run the command inside the repository")
+            raise UserError(
+                "this is not a git repository",
+                file=root,
+                cure="run the command inside the repository",
+            )
         self._prefix = PurePosixPath(done.stdout.decode().strip())
 
     def revision(self, name: str) -> Revision:
@@ -164,13 +186,19 @@ class Repository:
             raise UserError(
                 f"there are no metrics at {name}",
                 file=METRICS,
-                cure="run `dvc repro`" if not sha else "choose a revision at which reports/metrics was committed",
+                cure="run `dvc repro`"
+                if not sha
+                else "choose a revision at which reports/metrics was committed",
             )
         params = self._yaml(_Params, sha, "params.yaml", name)
         lock = self._yaml(_Lock, sha, "dvc.lock", name)
-        metrics = {path: hashlib.md5(text, usedforsecurity=False).hexdigest() for path, text in files}
+        metrics = {
+            path: hashlib.md5(text, usedforsecurity=False).hexdigest() for path, text in files
+        }
         made_with = lock_params(lock, {(r.benchmark, r.model) for r in results})
-        return Revision(name, sha, subject, tuple(results), params, lock_outputs(lock), metrics, made_with, self)
+        return Revision(
+            name, sha, subject, tuple(results), params, lock_outputs(lock), metrics, made_with, self
+        )
 
     def output_file(self, revision: Revision, folder: str, name: str) -> Path | io.BytesIO:
         """A file of a DVC output folder at a revision: a path, or the content if it came from a remote.
@@ -179,10 +207,17 @@ class Repository:
             NotAvailableError: it is unavailable here.
         """
         disk, agrees = self.root / folder / name, revision.agrees(folder)
-        if not revision.sha and disk.is_file() and self._goes_with_metrics(disk, revision.outputs.get(folder), agrees):
+        if (
+            not revision.sha
+            and disk.is_file()
+            and self._goes_with_metrics(disk, revision.outputs.get(folder), agrees)
+        ):
             return disk
         if agrees is False:
-            why = "are of another run than its metrics: commit dvc.lock together with reports/, or run `dvc repro`"
+            why = (
+                "are of another run than its metrics: commit dvc.lock together with reports/, or "
+                "run `dvc repro`"
+            )
             raise NotAvailableError(folder, revision.label, why)
         md5 = revision.outputs.get(folder)
         if md5 is None:
@@ -215,20 +250,26 @@ class Repository:
         try:
             return sorted(entry["relpath"] for entry in self._listing(md5))
         except _AbsentError as error:
-            raise NotAvailableError(folder, revision.label, f"are not in the local cache ({error})") from error
+            raise NotAvailableError(
+                folder, revision.label, f"are not in the local cache ({error})"
+            ) from error
 
     def commits_between(self, a: str, b: str) -> list[str]:
         """Short lines of the commits in b that are not in a, newest first; empty if either is the workspace."""
         if not a or not b:
             return []
-        done = _git(self.root, "log", "--no-decorate", "--format=%h %s", f"{a}..{b}", "--max-count=50")
+        done = _git(
+            self.root, "log", "--no-decorate", "--format=%h %s", f"{a}..{b}", "--max-count=50"
+        )
         lines = done.stdout.decode(errors="replace").split("\n") if not done.returncode else []
         return [line[:_SUBJECT] for line in lines if line]
 
     def _commit(self, name: str) -> tuple[str, str]:
         if name.startswith("-"):
             raise UserError("a revision cannot begin with a dash", key=name)
-        done = _git(self.root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        done = _git(
+            self.root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
+        )
         if done.returncode:
             raise UserError(
                 "git knows no such revision",
@@ -237,19 +278,34 @@ class Repository:
                 cure="name a commit, branch or tag; a shallow clone needs `git fetch --unshallow`",
             )
         sha = done.stdout.decode().strip().splitlines()[-1]
-        subject = _git(self.root, "show", "--no-patch", "--format=%s", sha).stdout.decode(errors="replace").strip()
+        subject = (
+            _git(self.root, "show", "--no-patch", "--format=%s", sha)
+            .stdout.decode(errors="replace")
+            .strip()
+        )
         return sha, subject[:_SUBJECT]
 
     def _metrics(self, sha: str) -> list[tuple[str, bytes]]:
         if not sha:
             files = sorted((self.root / METRICS).glob("*.json"))
             return [(f"{METRICS}/{f.name}", f.read_bytes()) for f in files]
-        listed = _git(self.root, "ls-tree", "-z", "--name-only", sha, f"{METRICS}/").stdout.decode(errors="replace")
-        names = sorted(PurePosixPath(path).name for path in listed.split("\0") if path.endswith(".json"))
+        listed = _git(self.root, "ls-tree", "-z", "--name-only", sha, f"{METRICS}/").stdout.decode(
+            errors="replace"
+        )
+        names = sorted(
+            PurePosixPath(path).name for path in listed.split("\0") if path.endswith(".json")
+        )
         strange = next((name for name in names if not _METRICS_NAME.fullmatch(name)), None)
         if strange is not None or len(names) > _MOST_METRICS:
-            problem = f"{len(names)} metrics files" if strange is None else "no name of a metrics file"
-            raise UserError(f"{problem} at {sha[:12]}", file=METRICS, key=strange, cure="choose another revision")
+            problem = (
+                f"{len(names)} metrics files" if strange is None else "no name of a metrics file"
+            )
+            raise UserError(
+                f"{problem} at {sha[:12]}",
+                file=METRICS,
+                key=strange,
+                cure="choose another revision",
+            )
         return [(f"{METRICS}/{n}", self._read(sha, f"{METRICS}/{n}") or b"") for n in names]
 
     def _yaml(self, kind: type[Outline], sha: str, path: str, name: str) -> Mapping[str, Any]:
@@ -278,12 +334,18 @@ class Repository:
         from dvc.config import Config
 
         folder = self.root / ".dvc"
-        given = Config(dvc_dir=str(folder), validate=False).get("cache", {}).get("dir") if folder.is_dir() else None
+        given = (
+            Config(dvc_dir=str(folder), validate=False).get("cache", {}).get("dir")
+            if folder.is_dir()
+            else None
+        )
         return Path(folder / "cache" if given is None else given)
 
     def _from_folder(self, md5: str, name: str) -> Path | io.BytesIO:
         """A file of a cached folder, given the MD5 of its listing."""
-        found = next((entry["md5"] for entry in self._listing(md5) if entry["relpath"] == name), None)
+        found = next(
+            (entry["md5"] for entry in self._listing(md5) if entry["relpath"] == name), None
+        )
         if found is None:
             raise _AbsentError(f"it holds no {name}")
         return self._object(found)
@@ -297,7 +359,10 @@ class Repository:
     def _object(self, md5: str) -> Path | io.BytesIO:
         """An object of the local cache, or of the remote that the workspace is configured for."""
         # DVC 3 keeps objects below files/md5; caches made by DVC 2 have them at the top.
-        places = (self._cache / "files" / "md5" / md5[:2] / md5[2:], self._cache / md5[:2] / md5[2:])
+        places = (
+            self._cache / "files" / "md5" / md5[:2] / md5[2:],
+            self._cache / md5[:2] / md5[2:],
+        )
         found = next((place for place in places if place.is_file()), None)
         if found is not None:
             return found
@@ -305,7 +370,9 @@ class Repository:
             raise _AbsentError("no remote is configured")
         try:
             data = self._remote.fs.cat_file(self._remote.oid_to_path(md5))
-        except Exception as error:  # whatever the remote's client raises: the comparison goes on without the table
+        except (
+            Exception
+        ) as error:  # whatever the remote's client raises: the comparison goes on without the table
             raise _AbsentError(f"nor on the remote: {type(error).__name__}") from error
         if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
             raise _AbsentError("what the remote has under its digest are other bytes")
@@ -316,12 +383,19 @@ class Repository:
         """DVC's object database of the default remote, None without one."""
         from dvc.config import Config
 
-        if not (self.root / ".dvc").is_dir() or not Config(dvc_dir=str(self.root / ".dvc"), validate=False)["remote"]:
+        if (
+            not (self.root / ".dvc").is_dir()
+            or not Config(dvc_dir=str(self.root / ".dvc"), validate=False)["remote"]
+        ):
             return None
         try:
             return dvc_site.open_repo(self.root).cloud.get_remote_odb(hash_name="md5")
-        except Exception as error:  # no default among several remotes, a missing extra, bad credentials
-            raise _AbsentError(f"the remote cannot be used: {type(error).__name__}: {error}") from error
+        except (
+            Exception
+        ) as error:  # no default among several remotes, a missing extra, bad credentials
+            raise _AbsentError(
+                f"the remote cannot be used: {type(error).__name__}: {error}"
+            ) from error
 
 
 class _Out(Outline):
@@ -359,7 +433,12 @@ class _Entry(Outline):
     @field_validator("relpath")
     @classmethod
     def _stays_inside(cls, path: str) -> str:
-        if PurePosixPath(path).is_absolute() or ".." in path.split("/") or "\\" in path or not path.isprintable():
+        if (
+            PurePosixPath(path).is_absolute()
+            or ".." in path.split("/")
+            or "\\" in path
+            or not path.isprintable()
+        ):
             raise ValueError("its path leaves the folder")
         return path
 
@@ -383,8 +462,12 @@ def lock_params(lock: Mapping[str, Any], runs: set[tuple[str, str]]) -> dict[str
 
     A dvc.lock keeps stages that the profile no longer has; those are passed over.
     """
-    names = {f"{verb}@{benchmark}-{model}" for benchmark, model in runs for verb in ("predict", "score")}
-    names |= {f"index@{benchmark}" for benchmark, _ in runs} | {f"train@{model}" for _, model in runs}
+    names = {
+        f"{verb}@{benchmark}-{model}" for benchmark, model in runs for verb in ("predict", "score")
+    }
+    names |= {f"index@{benchmark}" for benchmark, _ in runs} | {
+        f"train@{model}" for _, model in runs
+    }
     found: dict[str, Any] = {}
     for name, stage in lock.get("stages", {}).items():
         if name in names or name in _WHOLE:
@@ -394,6 +477,8 @@ def lock_params(lock: Mapping[str, Any], runs: set[tuple[str, str]]) -> dict[str
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=False)
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, check=False
+        )
     except FileNotFoundError:
         raise UserError("git is not installed", cure="install git") from None

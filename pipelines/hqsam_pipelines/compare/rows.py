@@ -33,13 +33,16 @@ class Change:
     Attributes:
         benchmark, model, prompt_set, system, metric: what.
         scale: how its values are shown, and which way is better.
-        family: what is tested together (Holm's correction): the quantity that the value is the mean of, or its name.
+        family: what is tested together (Holm's correction): the quantity that the value is the mean
+            of, or its name.
         main: whether it belongs into the short table even without a test.
         a, b: values as shown; None if that side has none.
         difference: b - a.
-        interval: paired bootstrap of the difference; None if the quantity has none or a table is unavailable.
+        interval: paired bootstrap of the difference; None if the quantity has none or a table is
+            unavailable.
         p_holm: corrected p-value, NaN if untested.
-        verdict: ``same``: every instance is equal; ``untested``: no interval; ``not comparable``: other protocol.
+        verdict: ``same``: every instance is equal; ``untested``: no interval; ``not comparable``:
+            other protocol.
         note: why there is no interval, or what differs.
         protocol: differing protocol keys with both values.
     """
@@ -66,7 +69,8 @@ class Change:
 class Instance:
     """An instance whose HQ-SAM mask changed: its score, as shown, at both revisions.
 
-    The score is the quantity that the benchmark's metric pictures (`quantity`); `gain` is positive where B is better.
+    The score is the quantity that the benchmark's metric pictures (`quantity`); `gain` is positive
+    where B is better.
     """
 
     benchmark: str
@@ -92,9 +96,12 @@ class BenchmarkRows:
         self.lacking: list[NotAvailableError] = []
         self._output = hq_system(b, benchmark)
         self._sides = [
-            {r.row: r for r in side.results if (r.benchmark, r.model) == (benchmark, model)} for side in (a, b)
+            {r.row: r for r in side.results if (r.benchmark, r.model) == (benchmark, model)}
+            for side in (a, b)
         ]
-        self._tables = [self._table(side) for side, own in zip((a, b), self._sides, strict=True) if own]
+        self._tables = [
+            self._table(side) for side, own in zip((a, b), self._sides, strict=True) if own
+        ]
 
     def _table(self, side: Revision) -> pd.DataFrame | None:
         try:
@@ -115,7 +122,11 @@ class BenchmarkRows:
                 continue
             found += [self._change(a, b, metric, strata) for metric in _names(a, b)]
             stand_ins = [b.score.value(metric).stand_in for metric in _names(a, b)]
-            rows = [self._instances(a, quantity) for quantity in dict.fromkeys(stand_ins) if quantity is not None]
+            rows = [
+                self._instances(a, quantity)
+                for quantity in dict.fromkeys(stand_ins)
+                if quantity is not None
+            ]
             found += [change for change in rows if change is not None]
         return found
 
@@ -128,7 +139,9 @@ class BenchmarkRows:
         if paired is None:
             return change
         if self.benchmark in paper.HQ4:
-            strata.setdefault((self.model, a.prompt_set, f"{a.system} {metric}"), {})[self.benchmark] = paired
+            strata.setdefault((self.model, a.prompt_set, f"{a.system} {metric}"), {})[
+                self.benchmark
+            ] = paired
         return replace(change, interval=stratified([paired]))
 
     def resampled(self, changes: Sequence[Change]) -> list[Change]:
@@ -149,8 +162,13 @@ class BenchmarkRows:
             except NotAvailableError as error:
                 self.lacking.append(error)
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-                self.notes.append(f"{self.benchmark}: no bootstrap of AP: {type(error).__name__}: {error}")
-        return [replace(c, interval=found.get((c.prompt_set, c.system, c.metric), c.interval)) for c in changes]
+                self.notes.append(
+                    f"{self.benchmark}: no bootstrap of AP: {type(error).__name__}: {error}"
+                )
+        return [
+            replace(c, interval=found.get((c.prompt_set, c.system, c.metric), c.interval))
+            for c in changes
+        ]
 
     def _instances(self, result: Result, quantity: Quantity) -> Change | None:
         frames = self._frames(result)
@@ -160,14 +178,26 @@ class BenchmarkRows:
         interval = stratified([(np.asarray(b - a, np.float64), frames[0]["cluster"].to_numpy())])
         left, right = float(a.mean()), float(b.mean())
         family = "+".join(quantity.columns)
-        return Change(*result.row, quantity.title, quantity.scale, family, False, left, right, right - left, interval)
+        return Change(
+            *result.row,
+            quantity.title,
+            quantity.scale,
+            family,
+            False,
+            left,
+            right,
+            right - left,
+            interval,
+        )
 
     def _paired(self, result: Result, quantity: Quantity) -> tuple[Any, Any] | None:
         frames = self._frames(result)
         if frames is None:
             return None
         a, b = (quantity_values(frame, quantity) for frame in frames)
-        return np.asarray(quantity.scale.factor * (b - a), np.float64), frames[0]["cluster"].to_numpy()
+        return np.asarray(quantity.scale.factor * (b - a), np.float64), frames[0][
+            "cluster"
+        ].to_numpy()
 
     def _frames(self, result: Result) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         """Both sides' rows of one system, the same instances in the same order; None if a table is missing."""
@@ -181,7 +211,10 @@ class BenchmarkRows:
         both = chosen[0].index.intersection(chosen[1].index)
         lost = len(chosen[0]) + len(chosen[1]) - 2 * len(both)
         if lost:
-            self.notes.append(f"{self.benchmark}: {lost} instances are in one revision only: left out of the pairs")
+            self.notes.append(
+                f"{self.benchmark}: {lost} instances are in one revision only: left out of the "
+                f"pairs"
+            )
         return chosen[0].loc[both], chosen[1].loc[both]
 
     def instances(self) -> list[Instance]:
@@ -196,13 +229,17 @@ class BenchmarkRows:
             scale = quantity.scale
             left, right = (scale.factor * quantity_values(frame, quantity) for frame in frames)
             change = (right - left).abs()
-            largest = change[change > 1e-9].sort_values(ascending=False, kind="stable").index[:_INSTANCES]
+            largest = (
+                change[change > 1e-9].sort_values(ascending=False, kind="stable").index[:_INSTANCES]
+            )
             for place in largest:
                 key, unit = place
                 cluster = str(frames[0].at[place, "cluster"])
                 shown = _at(left, place), _at(right, place)
                 gain = scale.gain(shown[1] - shown[0])
-                found.append(Instance(*row, str(key), cluster, str(unit), *shown, quantity.title, gain))
+                found.append(
+                    Instance(*row, str(key), cluster, str(unit), *shown, quantity.title, gain)
+                )
         return found
 
 

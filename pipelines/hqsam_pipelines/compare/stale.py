@@ -16,19 +16,22 @@ _NONE = object()
 def stale(revision: Revision) -> list[str]:
     """Sentences about what was changed at a revision after its metrics were made; none if nothing was.
 
-    Parameters are compared with those that dvc.lock records. For the workspace, DVC says what else is out of date.
+    Parameters are compared with those that dvc.lock records. For the workspace, DVC says what else
+    is out of date.
     """
     found = []
     keys = _changed_keys(revision)
     if keys:
         found.append(
-            f"the metrics at {revision.label} were made with other values of {_short(keys)} than its params.yaml has:"
+            f"the metrics at {revision.label} were made with other values of {_short(keys)} than "
+            f"its params.yaml has:"
             f" run `dvc repro`{' and commit what it changes' if revision.sha else ' first'}"
         )
     stages = [] if revision.sha else _edited(revision)
     if stages:
         found.append(
-            f"the metrics on disk may be of an earlier state: {_short(stages)} out of date, run `dvc repro` first"
+            f"the metrics on disk may be of an earlier state: {_short(stages)} out of date, run "
+            f"`dvc repro` first"
         )
     return found
 
@@ -36,7 +39,9 @@ def stale(revision: Revision) -> list[str]:
 def _changed_keys(revision: Revision) -> list[str]:
     found = {key: _value(revision.params, key) for key in revision.made_with}
     return sorted(
-        key for key, value in revision.made_with.items() if not (found[key] is _NONE or _same(found[key], value))
+        key
+        for key, value in revision.made_with.items()
+        if not (found[key] is _NONE or _same(found[key], value))
     )
 
 

@@ -1,9 +1,11 @@
 """DVC's site cache, kept inside the checkout: `python -m hqsam_pipelines.config.dvc_site` sets it up.
 
-DVC keeps notes about the files of a checkout (their digests, indexes of folders) in a folder of its own, by default one
-below /var/tmp that every user of the machine can write, and believes what it finds there. Here it is `.hqsam/dvc`, which is
-this user's alone: by an absolute path in `.dvc/config.local`, for whoever calls DVC in this checkout, and by the environment
-of the DVC processes that our own commands start. A place that the user chose is left alone; `hqsam doctor` looks at it.
+DVC keeps notes about the files of a checkout (their digests, indexes of folders) in a folder of its
+own, by default one below /var/tmp that every user of the machine can write, and believes what it
+finds there. Here it is `.hqsam/dvc`, which is this user's alone: by an absolute path in
+`.dvc/config.local`, for whoever calls DVC in this checkout, and by the environment of the DVC
+processes that our own commands start. A place that the user chose is left alone; `hqsam doctor`
+looks at it.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ def configure(root: Path) -> bool:
     """Name the folder in `.dvc/config.local`, unless that names one already. Quick where nothing is to be done.
 
     Returns:
-        Whether the file was written. It is also where it names the folder of another place that this checkout was moved from.
+        Whether the file was written. It is also where it names the folder of another place that
+        this checkout was moved from.
     """
     if not (root / ".dvc").is_dir():
         return False
@@ -67,13 +70,16 @@ def configure(root: Path) -> bool:
 
 
 def _write(path: Path, wanted: Path) -> None:
-    # DVC's own `Config.edit` writes ASCII only and reads UTF-8: a checkout may lie in a folder called `données`
+    # DVC's own `Config.edit` writes ASCII only and reads UTF-8: a checkout may lie in a folder
+    # called `données`
     from configobj import ConfigObj, ConfigObjError
 
     try:
         config = ConfigObj(str(path), encoding="utf-8", write_empty_values=True)
     except (ConfigObjError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", file=path, cure="mend or delete it: DVC reads it, too") from None
+        raise UserError(
+            f"cannot be read: {error}", file=path, cure="mend or delete it: DVC reads it, too"
+        ) from None
     config.setdefault("core", {})["site_cache_dir"] = str(wanted)
     with atomic_file(path) as file:
         config.write(file)
@@ -82,12 +88,22 @@ def _write(path: Path, wanted: Path) -> None:
 def fault(root: Path) -> str | None:
     """What is wrong with the place that DVC will take when it is called here, with the cure; None if nothing is."""
     given = os.environ.get(VARIABLE)
-    place, named_by = (given, VARIABLE) if given else (_configured(root), "core.site_cache_dir in .dvc/config.local")
+    place, named_by = (
+        (given, VARIABLE)
+        if given
+        else (_configured(root), "core.site_cache_dir in .dvc/config.local")
+    )
     if not place:
-        return "DVC's site cache is shared by all users of the machine: `python -m hqsam_pipelines.config.dvc_site` sets up one here"
+        return (
+            "DVC's site cache is shared by all users of the machine: `python -m "
+            "hqsam_pipelines.config.dvc_site` sets up one here"
+        )
     if not Path(place).is_absolute() or not _is_private(Path(place)):
         cure = f"`unset {VARIABLE}`" if given else "take that line out and run `hqsam doctor` again"
-        return f"{named_by} is {place}, which other users can write, or which is not there: {cure}, or make it with mode 0700"
+        return (
+            f"{named_by} is {place}, which other users can write, or which is not there: {cure}, "
+            f"or make it with mode 0700"
+        )
     return None
 
 
@@ -101,7 +117,9 @@ def _configured(root: Path) -> str | None:
 
 
 def _is_to_be_written(found: str | None, wanted: Path) -> bool:
-    ours_elsewhere = found is not None and Path(found).parts[-2:] == wanted.parts[-2:] and Path(found) != wanted
+    ours_elsewhere = (
+        found is not None and Path(found).parts[-2:] == wanted.parts[-2:] and Path(found) != wanted
+    )
     return found is None or ours_elsewhere
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from hqsam_base import own_code
 from hqsam_base.errors import UserError
 
-# Libraries that would otherwise report usage to their makers. `setdefault`: a user may switch one back on.
+# Libraries that would otherwise report usage to their makers. `setdefault`: a user may switch one
+# back on.
 QUIET = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -29,9 +30,10 @@ PREFECT_CLIENT = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
-# Idle OpenMP threads sleep instead of spinning: two programs with two spinning threads each on two cores slow each other
-# down five to ten times. NumPy's products are small here, one per image, in several processes or threads: waking its
-# own threads costs more than they save (2.5 times on free cores, 200 times on busy ones). PyTorch does not use these.
+# Idle OpenMP threads sleep instead of spinning: two programs with two spinning threads each on two
+# cores slow each other down five to ten times. NumPy's products are small here, one per image, in
+# several processes or threads: waking its own threads costs more than they save (2.5 times on free
+# cores, 200 times on busy ones). PyTorch does not use these.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 STATE_DIR = ".hqsam"
@@ -56,8 +58,8 @@ def prepare() -> None:
 def keep_ray_local() -> None:
     """Have a Ray that is started here, for want of `RAY_ADDRESS`, listen to this machine alone; call before importing it.
 
-    It takes commands from whoever reaches it, and by default it listens on all interfaces. The setting is made for Windows
-    and macOS but has this effect everywhere (checked with Ray 2.60).
+    It takes commands from whoever reaches it, and by default it listens on all interfaces. The
+    setting is made for Windows and macOS but has this effect everywhere (checked with Ray 2.60).
     """
     if not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -83,8 +85,9 @@ def repository_root(start: Path | None = None) -> Path:
 def state_dir(root: Path) -> Path:
     """`<root>/.hqsam`: locks, the local server's home, its password and log. Not under version control, and perhaps not there.
 
-    Whoever starts something makes it (`make_state_dir`). Who reads, watches or ends does not: the checkout may be
-    on its way out, as at the end of `dvc exp run --temp`, and a folder that comes back cannot be removed with it.
+    Whoever starts something makes it (`make_state_dir`). Who reads, watches or ends does not: the
+    checkout may be on its way out, as at the end of `dvc exp run --temp`, and a folder that comes
+    back cannot be removed with it.
     """
     return root / STATE_DIR
 
@@ -93,7 +96,8 @@ def make_state_dir(root: Path) -> Path:
     """`state_dir`, created if needed. It is this user's alone (mode 0700): whoever writes there decides what runs.
 
     Raises:
-        UserError: it cannot be created, or belongs to somebody who is neither this user nor the owner of the checkout.
+        UserError: it cannot be created, or belongs to somebody who is neither this user nor the
+            owner of the checkout.
     """
     folder = state_dir(root)
     try:
@@ -103,10 +107,19 @@ def make_state_dir(root: Path) -> Path:
             folder.chmod(0o700)
     except OSError as error:
         cure = "run this in a checkout that can be written"
-        raise UserError(f"the folder cannot be made ({error.strerror})", file=folder, cure=cure) from error
-    if found.st_uid not in (os.geteuid(), root.stat().st_uid) or not os.access(folder, os.W_OK | os.X_OK):
-        cure = "work in a clone of your own; if this one is yours, take the folder away after a look at who made it"
-        raise UserError(f"the folder belongs to another user (number {found.st_uid})", file=folder, cure=cure)
+        raise UserError(
+            f"the folder cannot be made ({error.strerror})", file=folder, cure=cure
+        ) from error
+    if found.st_uid not in (os.geteuid(), root.stat().st_uid) or not os.access(
+        folder, os.W_OK | os.X_OK
+    ):
+        cure = (
+            "work in a clone of your own; if this one is yours, take the folder away after a look "
+            "at who made it"
+        )
+        raise UserError(
+            f"the folder belongs to another user (number {found.st_uid})", file=folder, cure=cure
+        )
     return folder
 
 
@@ -116,8 +129,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def keep_loopback_direct() -> None:
     """Have no program ask a proxy for this machine's own servers; other hosts go the way that the environment says.
 
-    A proxy for all addresses (HTTPS_PROXY without NO_PROXY) is common where the archives are behind one, and none of them
-    can reach the 127.0.0.1 that the local server listens on.
+    A proxy for all addresses (HTTPS_PROXY without NO_PROXY) is common where the archives are behind
+    one, and none of them can reach the 127.0.0.1 that the local server listens on.
     """
     if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
         return
@@ -125,7 +138,9 @@ def keep_loopback_direct() -> None:
     hosts = [host.strip() for host in given.split(",") if host.strip()]
     if "*" not in hosts:
         hosts += [host for host in LOOPBACK if host not in hosts]
-        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(hosts)  # programs read the one or the other
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
+            hosts
+        )  # programs read the one or the other
 
 
 def is_loopback(host: str) -> bool:

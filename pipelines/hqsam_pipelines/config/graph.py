@@ -50,8 +50,12 @@ def read_graph(root: Path, targets: Sequence[str]) -> Graph:
     try:
         with dvc_site.open_repo(root) as repo:
             graph = repo.index.graph
-            stages = {stage.name: stage for stage in graph.nodes}  # `addressing` depends on the current folder
-            needs = {name: frozenset(n.name for n in graph.successors(stages[name])) for name in stages}
+            stages = {
+                stage.name: stage for stage in graph.nodes
+            }  # `addressing` depends on the current folder
+            needs = {
+                name: frozenset(n.name for n in graph.successors(stages[name])) for name in stages
+            }
             wanted = _resolve(targets, list(stages), root)
             order = _ordered(needs, wanted)
             with repo.lock:
@@ -114,7 +118,9 @@ def _resolve(targets: Sequence[str], names: list[str], root: Path) -> list[str]:
         members = [name for name in names if name == target or name.partition("@")[0] == target]
         if not members:
             groups = {name.partition("@")[0] for name in names}
-            raise unknown(target, {*names, *groups}, what="stage", file=root / "dvc.yaml", key=target)
+            raise unknown(
+                target, {*names, *groups}, what="stage", file=root / "dvc.yaml", key=target
+            )
         found += [name for name in members if name not in found]
     return found
 

@@ -1,6 +1,7 @@
 """Profiles that differ from a ready one in a few entries: configs/overlays/<name>.yaml.
 
-The key `base` names the ready profile, the rest is merged into it, mapping by mapping; `null` takes an entry away.
+The key `base` names the ready profile, the rest is merged into it, mapping by mapping; `null` takes
+an entry away.
 """
 
 from __future__ import annotations

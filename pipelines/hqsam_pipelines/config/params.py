@@ -1,7 +1,8 @@
 """params.yaml as frozen, validated objects.
 
-`Params.load` reads the file and checks its outline. A section becomes an options object when somebody asks for it, so a
-fetch stage never imports torch to learn what `train` would accept; `Params.check` builds them all.
+`Params.load` reads the file and checks its outline. A section becomes an options object when
+somebody asks for it, so a fetch stage never imports torch to learn what `train` would accept;
+`Params.check` builds them all.
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ BENCHMARK_KEYS = ("kind", "archive", "index", "predict", "score")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
-FILE_NAMES = {"sources": ("kind", "archive"), "benchmarks": ("kind", "archive"), "models": ("backbone", "variant")}
+FILE_NAMES = {
+    "sources": ("kind", "archive"),
+    "benchmarks": ("kind", "archive"),
+    "models": ("backbone", "variant"),
+}
 """Keys of an entry whose value is part of a path in dvc.yaml."""
 
 OPTIONS = {
@@ -66,7 +71,8 @@ OPTIONS = {
 }
 """Which class a section is validated by, as `module:name`; imported when the section is asked for.
 
-A benchmark's `score` section has the class that its metric states (`hqsam_metrics.base.Score.options`).
+A benchmark's `score` section has the class that its metric states
+(`hqsam_metrics.base.Score.options`).
 """
 
 
@@ -91,7 +97,8 @@ class Params:
         """Read and check the outline: top-level keys, names, references between the sections.
 
         Raises:
-            UserError: the file is missing or no YAML, or a key is unknown, missing or of a wrong type.
+            UserError: the file is missing or no YAML, or a key is unknown, missing or of a wrong
+                type.
         """
         return cls.of(read_yaml(file), file)
 
@@ -131,7 +138,13 @@ class Params:
         """
         entries: Mapping[str, Any] = self.raw[section]
         if name not in entries:
-            raise schema.unknown(name, entries, what=section.removesuffix("s"), file=self.file, key=f"{section}.{name}")
+            raise schema.unknown(
+                name,
+                entries,
+                what=section.removesuffix("s"),
+                file=self.file,
+                key=f"{section}.{name}",
+            )
         value: Mapping[str, Any] = entries[name]
         return value
 
@@ -142,7 +155,9 @@ class Params:
     def source(self, name: str) -> SourceOptions:
         """`sources.<name>`."""
         options: SourceOptions = self._named("sources", name)
-        self._check_seam("hqsam_datasets.sources", options.kind or name, "source", f"sources.{name}.kind")
+        self._check_seam(
+            "hqsam_datasets.sources", options.kind or name, "source", f"sources.{name}.kind"
+        )
         return options
 
     def model(self, name: str) -> ModelOptions:
@@ -158,7 +173,9 @@ class Params:
 
         options: BenchmarkOptions = self._benchmark_part(benchmark, "index", {})
         kind = str(self.entry("benchmarks", benchmark)["kind"])
-        self._check_seam("hqsam_datasets.benchmarks", kind, "benchmark", f"benchmarks.{benchmark}.kind")
+        self._check_seam(
+            "hqsam_datasets.benchmarks", kind, "benchmark", f"benchmarks.{benchmark}.kind"
+        )
         try:
             found = benchmarks.of_section(benchmark, kind, options)
         except UserError as error:
@@ -174,7 +191,9 @@ class Params:
         """`benchmarks.<name>.score`, of the class that its metric states."""
         own = self.entry("benchmarks", benchmark)["score"]
         key = f"benchmarks.{benchmark}.score"
-        options: ScoreOptions = schema.build(self._metric(benchmark).options, own, file=self.file, key=key)
+        options: ScoreOptions = schema.build(
+            self._metric(benchmark).options, own, file=self.file, key=key
+        )
         self._check_output(benchmark, options.output)
         return options
 
@@ -184,10 +203,14 @@ class Params:
         own, key = self.entry("benchmarks", benchmark)["score"], f"benchmarks.{benchmark}.score"
         name = own.get("metric") if isinstance(own, Mapping) else None
         if not isinstance(name, str):
-            only = {k: v for k, v in own.items() if k == "metric"} if isinstance(own, Mapping) else own
+            only = (
+                {k: v for k, v in own.items() if k == "metric"} if isinstance(own, Mapping) else own
+            )
             schema.build(ScoreOptions, only, file=self.file, key=key)  # says what is wrong with it
         elif name not in SCORES.names():
-            raise schema.unknown(name, SCORES.names(), what="metric", file=self.file, key=f"{key}.metric")
+            raise schema.unknown(
+                name, SCORES.names(), what="metric", file=self.file, key=f"{key}.metric"
+            )
         return SCORES.load(str(name))
 
     def _check_metric(self, benchmark: str, kind: str) -> None:
@@ -198,16 +221,20 @@ class Params:
         if score.kind != kind:
             fitting = [name for name in SCORES.names() if SCORES.load(name).kind == kind]
             raise UserError(
-                f"the metric {score.name} is not for this set, whose ground truth is of kind {kind}", file=self.file,
-                key=f"benchmarks.{benchmark}.score.metric", cure=f"say metric: {' or '.join(fitting)}",
-            )  # fmt: skip
+                f"the metric {score.name} is not for this set, whose ground truth is of kind "
+                f"{kind}",
+                file=self.file,
+                key=f"benchmarks.{benchmark}.score.metric",
+                cure=f"say metric: {' or '.join(fitting)}",
+            )
 
     @functools.cached_property
     def systems(self) -> tuple[Entry, ...]:
         """The entries of `systems`; those of every run if there is no such section.
 
         Raises:
-            UserError: an entry is not valid, two give a system of one name, or one names a system that is not there.
+            UserError: an entry is not valid, two give a system of one name, or one names a system
+                that is not there.
         """
         from hqsam import systems
 
@@ -219,7 +246,9 @@ class Params:
             options = schema.build(systems.load(kind).options, values, file=self.file, key=key)
             for model in options.models:
                 if model not in self.models:
-                    raise schema.unknown(model, self.models, what="model", file=self.file, key=f"{key}.models")
+                    raise schema.unknown(
+                        model, self.models, what="model", file=self.file, key=f"{key}.models"
+                    )
             entries.append(systems.Entry(name, options))
         try:
             systems.check(entries)
@@ -265,16 +294,23 @@ class Params:
         """`train`, overridden by `models.<name>.train`.
 
         Raises:
-            UserError: a key or value is not valid, or a source of `train.sources` is not one of this profile.
+            UserError: a key or value is not valid, or a source of `train.sources` is not one of
+                this profile.
         """
         key = f"models.{model}.train"
         own = self.entry("models", model).get("train", {})
         if not isinstance(own, Mapping):
-            raise UserError(f"expected a mapping, found {schema.show(own)}", file=self.file, key=key)
-        options: TrainOptions = self._build("train", {**self.raw["train"], **own}, key if own else "train")
+            raise UserError(
+                f"expected a mapping, found {schema.show(own)}", file=self.file, key=key
+            )
+        options: TrainOptions = self._build(
+            "train", {**self.raw["train"], **own}, key if own else "train"
+        )
         for name in options.sources:
             if name not in self.sources:
-                raise schema.unknown(name, self.sources, what="source", file=self.file, key=f"{key}.sources")
+                raise schema.unknown(
+                    name, self.sources, what="source", file=self.file, key=f"{key}.sources"
+                )
         return options
 
     @property
@@ -308,14 +344,18 @@ class Params:
         own = self.entry("benchmarks", benchmark)[part]
         key = f"benchmarks.{benchmark}.{part}"
         if not isinstance(own, Mapping):
-            raise UserError(f"expected a mapping, found {schema.show(own)}", file=self.file, key=key)
+            raise UserError(
+                f"expected a mapping, found {schema.show(own)}", file=self.file, key=key
+            )
         return self._build(part, {**defaults, **own}, key)
 
     def _check_seam(self, package: str, name: str, what: str, key: str) -> None:
         """A name that stands for a file of a package: the file must exist."""
         entries = importlib.import_module(package)
         every = [module.name for module in pkgutil.iter_modules(entries.__path__)]
-        known = entries.names() if hasattr(entries, "names") else every  # some have helpers among their files
+        known = (
+            entries.names() if hasattr(entries, "names") else every
+        )  # some have helpers among their files
         if name not in known:
             raise schema.unknown(name, known, what=what, file=self.file, key=key)
 
@@ -343,7 +383,9 @@ def read_yaml(file: Path) -> object:
     try:
         return parse_yaml(file.read_bytes(), file)
     except FileNotFoundError as error:
-        raise UserError("the file does not exist", file=file, cure="run `hqsam profile sample`") from error
+        raise UserError(
+            "the file does not exist", file=file, cure="run `hqsam profile sample`"
+        ) from error
 
 
 def parse_yaml(content: bytes, file: Path) -> object:
@@ -353,9 +395,15 @@ def parse_yaml(content: bytes, file: Path) -> object:
 
     try:
         return YAML(typ="safe", pure=True).load(content.decode())
-    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date with a month 13
+    except (
+        YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: no UTF-8, or a date with a month 13
         cure = f"mend that place; `git diff -- {file}` shows what was changed"
-        raise UserError(f"not readable as YAML: {_one_line(error)}", file=file, cure=cure) from error
+        raise UserError(
+            f"not readable as YAML: {_one_line(error)}", file=file, cure=cure
+        ) from error
 
 
 def _one_line(error: Exception) -> str:
@@ -369,26 +417,42 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
     for key in raw:
         if key not in known:
             raise schema.unknown(str(key), known, what="key", file=file, key=str(key))
-    expected: dict[str, type] = {"profile": str, "seed": int} | dict.fromkeys((*NAMED, *PLAIN), dict)
+    expected: dict[str, type] = {"profile": str, "seed": int} | dict.fromkeys(
+        (*NAMED, *PLAIN), dict
+    )
     for key, kind in expected.items():
         if key not in raw:
-            raise UserError("a required key is missing", file=file, key=key, cure=f"add it: {schema.describe(kind)}")
+            raise UserError(
+                "a required key is missing",
+                file=file,
+                key=key,
+                cure=f"add it: {schema.describe(kind)}",
+            )
         if not isinstance(raw[key], kind) or isinstance(raw[key], bool):
             cure = f"expected {schema.describe(kind)}"
-            raise UserError(f"wrong type: found {schema.show(raw[key])}", file=file, key=key, cure=cure)
+            raise UserError(
+                f"wrong type: found {schema.show(raw[key])}", file=file, key=key, cure=cure
+            )
     for section in NAMED:
         if not raw[section]:
             raise UserError("there is no entry", file=file, key=section, cure="name at least one")
     for section in (name for name in OPTIONAL if name in raw):
         if not isinstance(raw[section], Mapping) or not raw[section]:
             cure = "name at least one entry, or leave the section out"
-            raise UserError(f"expected a mapping, found {schema.show(raw[section])}", file=file, key=section, cure=cure)
+            raise UserError(
+                f"expected a mapping, found {schema.show(raw[section])}",
+                file=file,
+                key=section,
+                cure=cure,
+            )
     check_names(raw, file)
     for section in ("sources", "benchmarks"):
         _check_archives(raw, section, file)
     for name in raw["benchmarks"].keys() & raw["sources"].keys():
         cure = "rename one of them: their keys would be the same"
-        raise UserError(f"a source is called {name}, too", file=file, key=f"benchmarks.{name}", cure=cure)
+        raise UserError(
+            f"a source is called {name}, too", file=file, key=f"benchmarks.{name}", cure=cure
+        )
     for section in ("sources", "benchmarks"):
         for name, entry in raw[section].items():
             _check_kind(entry, section, name, file)
@@ -402,7 +466,8 @@ def check_names(raw: object, file: Path) -> None:
     Quick, so that every entry point can ask before DVC acts on the names.
 
     Raises:
-        UserError: a name of an entry, or one that an entry gives for a file (`FILE_NAMES`), is none.
+        UserError: a name of an entry, or one that an entry gives for a file (`FILE_NAMES`), is
+            none.
     """
     sections = raw if isinstance(raw, Mapping) else {}
     for section in (*NAMED, *OPTIONAL):
@@ -410,7 +475,11 @@ def check_names(raw: object, file: Path) -> None:
         for name, entry in entries.items() if isinstance(entries, Mapping) else ():
             _check_name(name, file, section)
             if not isinstance(entry, Mapping):
-                raise UserError(f"expected a mapping, found {schema.show(entry)}", file=file, key=f"{section}.{name}")
+                raise UserError(
+                    f"expected a mapping, found {schema.show(entry)}",
+                    file=file,
+                    key=f"{section}.{name}",
+                )
             for key in FILE_NAMES.get(section, ()):
                 if key in entry:
                     _check_name(entry[key], file, f"{section}.{name}.{key}")
@@ -418,7 +487,10 @@ def check_names(raw: object, file: Path) -> None:
 
 def _check_name(name: object, file: Path, key: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        cure = "use lower-case letters, digits and underscores: it becomes a file, folder and stage name"
+        cure = (
+            "use lower-case letters, digits and underscores: it becomes a file, folder and stage "
+            "name"
+        )
         raise UserError(f"bad name {name!r}", file=file, key=key, cure=cure)
 
 
@@ -426,22 +498,38 @@ def _check_archives(raw: Mapping[str, Any], section: str, file: Path) -> None:
     for name, entry in raw[section].items():
         key = f"{section}.{name}.archive"
         if "archive" not in entry:
-            raise UserError("a required key is missing", file=file, key=key, cure="name an entry of `archives`")
+            raise UserError(
+                "a required key is missing", file=file, key=key, cure="name an entry of `archives`"
+            )
         if entry["archive"] not in raw["archives"]:
-            raise schema.unknown(str(entry["archive"]), raw["archives"], what="archive", file=file, key=key)
+            raise schema.unknown(
+                str(entry["archive"]), raw["archives"], what="archive", file=file, key=key
+            )
 
 
 def _check_kind(entry: Mapping[str, Any], section: str, name: str, file: Path) -> None:
     """DVC takes the stage's code dependency from `kind` and knows no defaults."""
     if "kind" not in entry:
-        cure = f"add `kind: {name}` for a set with a file of its own in datasets/hqsam_datasets/{section}, else folder, label_maps, ..."
-        raise UserError("a required key is missing", file=file, key=f"{section}.{name}.kind", cure=cure)
+        cure = (
+            f"add `kind: {name}` for a set with a file of its own in "
+            f"datasets/hqsam_datasets/{section}, else folder, label_maps, ..."
+        )
+        raise UserError(
+            "a required key is missing", file=file, key=f"{section}.{name}.kind", cure=cure
+        )
 
 
 def _check_benchmark(entry: Mapping[str, Any], name: str, file: Path) -> None:
     for key in entry:
         if key not in BENCHMARK_KEYS:
-            raise schema.unknown(str(key), BENCHMARK_KEYS, what="key", file=file, key=f"benchmarks.{name}.{key}")
+            raise schema.unknown(
+                str(key), BENCHMARK_KEYS, what="key", file=file, key=f"benchmarks.{name}.{key}"
+            )
     for key in BENCHMARK_KEYS:
         if key not in entry:
-            raise UserError("a required key is missing", file=file, key=f"benchmarks.{name}.{key}", cure="add it")
+            raise UserError(
+                "a required key is missing",
+                file=file,
+                key=f"benchmarks.{name}.{key}",
+                cure="add it",
+            )

@@ -36,14 +36,16 @@ def switch(root: Path, name: str, *, force: bool = False) -> bool:
 
     Args:
         root: The repository.
-        name: File name in configs/ without `.yaml`, or a profile that `ablations` or `overlays` puts together.
+        name: File name in configs/ without `.yaml`, or a profile that `ablations` or `overlays`
+            puts together.
         force: Replace it even if it equals no profile, that is, holds somebody's edits.
 
     Returns:
         False if it was that profile already.
 
     Raises:
-        UserError: no such profile, the profile is not valid, there are edits and not `force`, or a stage is running.
+        UserError: no such profile, the profile is not valid, there are edits and not `force`, or a
+            stage is running.
     """
     contents = _contents(root)
     if name not in contents:
@@ -54,9 +56,10 @@ def switch(root: Path, name: str, *, force: bool = False) -> bool:
     _refuse_while_running(root)
     if old is not None and not force and old not in contents.values():
         raise UserError(
-            "params.yaml holds changes that no profile has; they would be lost", file=root / FILE,
+            "params.yaml holds changes that no profile has; they would be lost",
+            file=root / FILE,
             cure="save it as configs/<another name>.yaml, or switch with --force",
-        )  # fmt: skip
+        )
     Params.of(parse_yaml(new, root / "configs" / name), root / "configs" / name)
     with atomic_file(root / FILE) as file:
         file.write(new)
@@ -68,21 +71,29 @@ def _refuse_while_running(root: Path) -> None:
     running = [path.stem for path in sorted((root / STAGE_LOCKS).glob("*.lock")) if is_held(path)]
     if running:
         cure = "wait for it, or end it, then try again"
-        raise UserError(f"a stage is running: {', '.join(running)}", file=root / STAGE_LOCKS, cure=cure)
+        raise UserError(
+            f"a stage is running: {', '.join(running)}", file=root / STAGE_LOCKS, cure=cure
+        )
 
 
 def leftovers(root: Path) -> list[Path]:
     """Outputs in the workspace that the active profile does not have, relative to `root`.
 
-    DVC hashes folders such as data/samples as a whole, so a source that the profile no longer has must not stay there:
-    its samples would still reach the shards' key. Loose files beside the folders that stages write, and weights that the
-    profile names, are nobody's output and stay.
+    DVC hashes folders such as data/samples as a whole, so a source that the profile no longer has
+    must not stay there: its samples would still reach the shards' key. Loose files beside the
+    folders that stages write, and weights that the profile names, are nobody's output and stay.
     """
     params = Params.load(root / FILE)
     named = [params.model(name).checkpoint for name in params.models]
     weights = [root / path for path in named if path is not None]
-    found = [path for folder, names in _outputs(params).items() for path in _strangers(root, folder, names)]
-    return [path for path in found if not any(weight.is_relative_to(root / path) for weight in weights)]
+    found = [
+        path
+        for folder, names in _outputs(params).items()
+        for path in _strangers(root, folder, names)
+    ]
+    return [
+        path for path in found if not any(weight.is_relative_to(root / path) for weight in weights)
+    ]
 
 
 def _outputs(params: Params) -> dict[str, set[str]]:
@@ -108,17 +119,19 @@ def refuse_leftovers(root: Path) -> None:
     found = leftovers(root)
     if found:
         raise UserError(
-            f"{len(found)} outputs in the workspace are not part of the active profile, but would be read with it",
+            f"{len(found)} outputs in the workspace are not part of the active profile, but would "
+            f"be read with it",
             file=root / found[0],
-            cure=f"take them away with `hqsam profile --prune` (what DVC's cache does not hold goes to {ASIDE}), then run again",
+            cure=f"take them away with `hqsam profile --prune` (what DVC's cache does not hold "
+            f"goes to {ASIDE}), then run again",
         )
 
 
 def prune(root: Path) -> Iterator[str]:
     """Take `leftovers` away; yields what happened to each.
 
-    What DVC's cache holds is removed. The rest, such as metrics, an unfinished training or download, or a folder of the user's,
-    is put aside: `restore` brings it back with its profile.
+    What DVC's cache holds is removed. The rest, such as metrics, an unfinished training or
+    download, or a folder of the user's, is put aside: `restore` brings it back with its profile.
 
     Raises:
         UserError: something of that name lies aside already, or a stage is running.
@@ -134,7 +147,10 @@ def prune(root: Path) -> Iterator[str]:
             yield f"removed {path} (not part of this profile)"
         else:
             _move(whole, root / ASIDE / path)
-            yield f"put aside {path} (not part of this profile, and not in DVC's cache): {ASIDE / path}"
+            yield (
+                f"put aside {path} (not part of this profile, and not in DVC's cache): "
+                f"{ASIDE / path}"
+            )
 
 
 def _cached(root: Path, paths: list[Path]) -> set[Path]:
@@ -154,7 +170,9 @@ def _holds(repo: Any, path: Path) -> bool:
     from dvc_objects.fs.local import localfs
 
     cache = repo.cache.local
-    _, _, found = build(cache, str(path), localfs, cache.hash_name, dry_run=True, ignore=repo.dvcignore)
+    _, _, found = build(
+        cache, str(path), localfs, cache.hash_name, dry_run=True, ignore=repo.dvcignore
+    )
     with contextlib.suppress(FileNotFoundError, ObjectFormatError):
         check(cache, found)
         return True
@@ -162,7 +180,9 @@ def _holds(repo: Any, path: Path) -> bool:
 
 
 def _files(path: Path) -> bool:
-    return not path.is_dir() or any(inner.is_file() or inner.is_symlink() for inner in path.rglob("*"))
+    return not path.is_dir() or any(
+        inner.is_file() or inner.is_symlink() for inner in path.rglob("*")
+    )
 
 
 def _remove(path: Path) -> None:
@@ -175,17 +195,22 @@ def _remove(path: Path) -> None:
 def _move(source: Path, target: Path) -> None:
     if target.is_dir():
         cure = "move one of the two to a place of yours, then try again"
-        raise UserError(f"{source} cannot be put aside: there is one already", file=target, cure=cure)
+        raise UserError(
+            f"{source} cannot be put aside: there is one already", file=target, cure=cure
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(source, target)  # an older metrics file is replaced: any of them can be had again from scores
+    shutil.move(
+        source, target
+    )  # an older metrics file is replaced: any of them can be had again from scores
 
 
 def restore(root: Path) -> Iterator[str]:
     """Bring back what the active profile has and the workspace lacks; yields what came back, and from where.
 
     That is what `prune` put aside, and what dvc.lock records and DVC's cache holds.
-    DVC's own `repro` would run a stage again rather than look there: a training output is persistent, and DVC never restores
-    those. A stage whose inputs have changed since runs again all the same.
+    DVC's own `repro` would run a stage again rather than look there: a training output is
+    persistent, and DVC never restores those. A stage whose inputs have changed since runs again all
+    the same.
     """
     for folder, names in _outputs(Params.load(root / FILE)).items():
         for path in (Path(folder) / name for name in sorted(names)):
@@ -195,7 +220,11 @@ def restore(root: Path) -> Iterator[str]:
     if not (root / ".dvc").is_dir():
         return  # no cache to bring anything from
     with dvc_site.open_repo(root) as repo:
-        lost = [Path(out.fs_path) for out in repo.index.outs if out.use_cache and out.hash_info and not out.exists]
+        lost = [
+            Path(out.fs_path)
+            for out in repo.index.outs
+            if out.use_cache and out.hash_info and not out.exists
+        ]
         if lost:
             repo.checkout(targets=[str(path) for path in lost], allow_missing=True)
     for path in (path for path in lost if path.exists()):
@@ -215,7 +244,9 @@ def _contents(root: Path) -> dict[str, bytes]:
     files = sorted((root / "configs").glob("*.yaml"))
     found = {path.stem: path.read_bytes() for path in files}
     composed = [
-        name for name, base in ablations.PROFILES.items() if base in found and (root / ablations.FOLDER).is_dir()
+        name
+        for name, base in ablations.PROFILES.items()
+        if base in found and (root / ablations.FOLDER).is_dir()
     ]
     found |= {name: ablations.compose(root, name) for name in composed}
     return found | {name: overlays.compose(root, name) for name in overlays.names(root)}

@@ -1,7 +1,8 @@
 """Turns one section of params.yaml into a frozen options object, and every mistake into one clear message.
 
-The classes live beside the code that they configure: pydantic models (`extra="forbid"`, `frozen=True`), or frozen
-dataclasses in `hqsam_metrics`, whose base install has no pydantic. A dataclass checks its own values in
+The classes live beside the code that they configure: pydantic models (`extra="forbid"`,
+`frozen=True`), or frozen dataclasses in `hqsam_metrics`, whose base install has no pydantic. A
+dataclass checks its own values in
 `__post_init__`; what is checked here is that the keys exist and that plain types match.
 """
 
@@ -31,8 +32,8 @@ def build(kind: type[T], values: object, *, file: Path, key: str) -> T:
         key: The section's dotted name, for messages.
 
     Raises:
-        UserError: an unknown or missing key, a wrong type or a value out of range; the message names file, key and
-            the expected type, and near matches of an unknown key.
+        UserError: an unknown or missing key, a wrong type or a value out of range; the message
+            names file, key and the expected type, and near matches of an unknown key.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"expected a mapping, found {show(values)}", file=file, key=key)
@@ -45,7 +46,11 @@ def unknown(name: str, known: Iterable[str], *, what: str, file: Path, key: str)
     """The error for a name that does not exist, with what was probably meant."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    cure = f"did you mean {' or '.join(close)}?" if close else f"one of: {', '.join(names) or '(none)'}"
+    cure = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else f"one of: {', '.join(names) or '(none)'}"
+    )
     return UserError(f"unknown {what} {name!r}", file=file, key=key, cure=cure)
 
 
@@ -76,10 +81,14 @@ def _explain(problems: list[Any], kind: type, file: Path, key: str) -> UserError
         return UserError(error.problem + more, file=file, key=dotted, cure=error.cure)
     if first["type"] == "missing":
         expected = _type_at(kind, place)
-        return UserError(f"a required key is missing{more}", file=file, key=dotted, cure=f"add it: {expected}")
+        return UserError(
+            f"a required key is missing{more}", file=file, key=dotted, cure=f"add it: {expected}"
+        )
     if first["type"] == "value_error":  # a validator's own words are complete
         found = first["ctx"]["error"]
-        return UserError(str(found) + more, file=file, key=dotted, cure=getattr(found, "cure", None))
+        return UserError(
+            str(found) + more, file=file, key=dotted, cure=getattr(found, "cure", None)
+        )
     problem = f"{first['msg']}, found {show(first['input'])}{more}"
     return UserError(problem, file=file, key=dotted, cure=f"expected {_type_at(kind, place)}")
 
@@ -120,8 +129,13 @@ def describe(kind: Any) -> str:
     """A type in plain words: `Literal["a", "b"]` is `one of: a, b`, `tuple[float, float]` a list of numbers."""
     kind = _strip_optional(kind)
     simple = {
-        int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path", dict: "a mapping"
-    }  # fmt: skip
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        Path: "a path",
+        dict: "a mapping",
+    }
     origin = get_origin(kind)
     if kind in simple:
         return simple[kind]
@@ -144,12 +158,18 @@ def _build_dataclass(kind: Any, values: Mapping[str, Any], file: Path, key: str)
             raise unknown(name, hints, what="key", file=file, key=f"{key}.{name}")
         if not _matches(value, hints[name]):
             cure = f"expected {describe(hints[name])}"
-            raise UserError(f"wrong type: found {show(value)}", file=file, key=f"{key}.{name}", cure=cure)
+            raise UserError(
+                f"wrong type: found {show(value)}", file=file, key=f"{key}.{name}", cure=cure
+            )
     for field in dataclasses.fields(kind):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
         if field.init and required and field.name not in values:
             cure = f"add it: {describe(hints[field.name])}"
-            raise UserError("a required key is missing", file=file, key=f"{key}.{field.name}", cure=cure)
+            raise UserError(
+                "a required key is missing", file=file, key=f"{key}.{field.name}", cure=cure
+            )
     return _call(lambda: kind(**_tuples(values, hints)), file, key)
 
 
@@ -169,7 +189,9 @@ def _hints(kind: type) -> dict[str, Any]:
 def _tuples(values: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
     """YAML knows lists only; a frozen dataclass wants tuples, or it could not be hashed."""
     return {
-        name: tuple(value) if isinstance(value, list) and get_origin(_strip_optional(hints[name])) is tuple else value
+        name: tuple(value)
+        if isinstance(value, list) and get_origin(_strip_optional(hints[name])) is tuple
+        else value
         for name, value in values.items()
     }
 

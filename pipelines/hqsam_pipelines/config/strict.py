@@ -1,7 +1,8 @@
 """Strict readers of JSON and YAML that somebody else wrote: files of another commit, listings from a store.
 
-Small inputs can stand for a lot of work: brackets nested a hundred thousand deep, aliases of aliases, a number of a million
-digits. So size, depth and number of values are limited, and what is read is plain data of the expected outline.
+Small inputs can stand for a lot of work: brackets nested a hundred thousand deep, aliases of
+aliases, a number of a million digits. So size, depth and number of values are limited, and what is
+read is plain data of the expected outline.
 """
 
 from __future__ import annotations
@@ -66,7 +67,15 @@ def parse_yaml(text: bytes, where: str) -> Any:
         value = yaml.load(text, Loader=loader)
     except UserError:
         raise
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise _unreadable("YAML", error, where) from error
     _check_values(value, where)
     return value
@@ -85,7 +94,9 @@ def outlined(kind: type[Model], value: Any, where: str) -> Model:
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False, include_input=False)[0]
             place, why = ".".join(str(part) for part in first["loc"]), first["msg"]
-        raise UserError(f"not what this file should hold: {why}", file=where, key=place or None, cure=_CURE) from error
+        raise UserError(
+            f"not what this file should hold: {why}", file=where, key=place or None, cure=_CURE
+        ) from error
 
 
 _CURE = "restore the file from a commit that you trust"
@@ -93,7 +104,9 @@ _CURE = "restore the file from a commit that you trust"
 
 def _check_bytes(text: bytes, where: str) -> None:
     if len(text) > MAX_BYTES:
-        raise UserError(f"the file has {len(text)} bytes, {MAX_BYTES} are the most", file=where, cure=_CURE)
+        raise UserError(
+            f"the file has {len(text)} bytes, {MAX_BYTES} are the most", file=where, cure=_CURE
+        )
 
 
 def _check_events(events: Iterator[Any], where: str) -> None:
@@ -108,7 +121,9 @@ def _check_events(events: Iterator[Any], where: str) -> None:
             sizes[-1] += size
             anchors |= {name: size} if name else {}
         elif isinstance(event, yaml.AliasEvent):
-            sizes[-1] += anchors.get(event.anchor, MAX_VALUES + 1)  # not there yet: it would hold itself
+            sizes[-1] += anchors.get(
+                event.anchor, MAX_VALUES + 1
+            )  # not there yet: it would hold itself
         elif isinstance(event, yaml.ScalarEvent):
             sizes[-1] += 1
             anchors |= {event.anchor: 1} if event.anchor else {}
@@ -139,4 +154,6 @@ def _too(what: str, where: str) -> UserError:
 
 
 def _unreadable(kind: str, error: Exception, where: str) -> UserError:
-    return UserError(f"not readable as {kind}: {' '.join(str(error).split())[:300]}", file=where, cure=_CURE)
+    return UserError(
+        f"not readable as {kind}: {' '.join(str(error).split())[:300]}", file=where, cure=_CURE
+    )

@@ -1,8 +1,9 @@
 """The table of ablations: one row per model of the profile, beside the paper's numbers for the same system.
 
-Files are only written when the profile has rows of `configs/ablations`. Values are means over the four HQ sets (where all
-were run) and COCO's, times 100, for the system that HQ-SAM is in each benchmark's protocol. The grid takes several times as long as
-the sample itself, so the sample's page shows a committed run of it (``data/ablations_sample.csv``, a copy of that run's
+Files are only written when the profile has rows of `configs/ablations`. Values are means over the
+four HQ sets (where all were run) and COCO's, times 100, for the system that HQ-SAM is in each
+benchmark's protocol. The grid takes several times as long as the sample itself, so the sample's
+page shows a committed run of it (``data/ablations_sample.csv``, a copy of that run's
 `reports/tables/ablations.csv`) and says so.
 """
 
@@ -23,9 +24,20 @@ from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.tables import csv_text, number
 
 COLUMNS = (
-    "model", "title", "paper_row", "variant", "trained_parameters", "mIoU", "mBIoU", "coco_AP_B", "coco_AP",
-    "paper_mIoU", "paper_mBIoU", "paper_coco_AP_B", "paper_coco_AP",
-)  # fmt: skip
+    "model",
+    "title",
+    "paper_row",
+    "variant",
+    "trained_parameters",
+    "mIoU",
+    "mBIoU",
+    "coco_AP_B",
+    "coco_AP",
+    "paper_mIoU",
+    "paper_mBIoU",
+    "paper_coco_AP_B",
+    "paper_coco_AP",
+)
 
 _CELLS = ((paper.HQ4_MEAN, "mIoU"), (paper.HQ4_MEAN, "mBIoU"), ("coco", "AP_B"), ("coco", "AP"))
 
@@ -55,7 +67,11 @@ class AblationRow:
 
 def rows(run: Run) -> list[AblationRow]:
     """SAM, HQ-SAM and the rows of `configs/ablations` that the profile holds; none if it holds no such row."""
-    overlays = {row.name: row for row in ablations.rows(run.root)} if (run.root / ablations.FOLDER).is_dir() else {}
+    overlays = (
+        {row.name: row for row in ablations.rows(run.root)}
+        if (run.root / ablations.FOLDER).is_dir()
+        else {}
+    )
     if not any(model in overlays for model in run.models):
         return []
     return list(_rows(run, overlays))
@@ -63,13 +79,21 @@ def rows(run: Run) -> list[AblationRow]:
 
 def _rows(run: Run, overlays: dict[str, ablations.Row]) -> Iterator[AblationRow]:
     base = run.models[0]
-    yield AblationRow(base, "SAM", "4: SAM", "", 0, _values(run, base, vanilla=True), _published("4: SAM"))
+    yield AblationRow(
+        base, "SAM", "4: SAM", "", 0, _values(run, base, vanilla=True), _published("4: SAM")
+    )
     for model in run.models:
         overlay = overlays.get(model)
         title, source = (overlay.title, overlay.paper) if overlay else ("HQ-SAM", "4: HQ-SAM")
         variant = str(run.params.get("models", {}).get(model, {}).get("variant", "hq"))
         yield AblationRow(
-            model, title, source, variant, _parameters(run.root, model), _values(run, model), _published(source)
+            model,
+            title,
+            source,
+            variant,
+            _parameters(run.root, model),
+            _values(run, model),
+            _published(source),
         )
 
 
@@ -84,7 +108,9 @@ def _value(run: Run, model: str, benchmark: str, metric: str, vanilla: bool) -> 
     for name in names:
         sets = run.prompt_sets(name, model)
         result = (
-            run.find(name, model, sets[0], run.baseline(name) if vanilla else run.hq_system(name)) if sets else None
+            run.find(name, model, sets[0], run.baseline(name) if vanilla else run.hq_system(name))
+            if sets
+            else None
         )
         if result is None or metric not in result.metrics:
             return None
@@ -109,36 +135,60 @@ def table_csv(found: Sequence[AblationRow]) -> str:
 
 def _cells(row: AblationRow) -> list[str]:
     return [
-        row.model, row.title, row.paper_row, row.variant, "" if row.parameters is None else str(row.parameters),
-        *(number(v) for v in row.values), *(number(v, 1) for v in row.published),
-    ]  # fmt: skip
+        row.model,
+        row.title,
+        row.paper_row,
+        row.variant,
+        "" if row.parameters is None else str(row.parameters),
+        *(number(v) for v in row.values),
+        *(number(v, 1) for v in row.published),
+    ]
 
 
 HEADS = (
-    "System", "Trained parameters", "mIoU", "mBIoU", "COCO AP_B", "COCO AP", "paper: mIoU", "mBIoU", "COCO AP_B", "COCO AP"
-)  # fmt: skip
+    "System",
+    "Trained parameters",
+    "mIoU",
+    "mBIoU",
+    "COCO AP_B",
+    "COCO AP",
+    "paper: mIoU",
+    "mBIoU",
+    "COCO AP_B",
+    "COCO AP",
+)
 
 
 def shown(found: Sequence[AblationRow]) -> list[list[str]]:
     """The cells of the table that a person reads, columns `HEADS`."""
     return [
-        [row.title, "" if row.parameters is None else f"{row.parameters:,}", *(number(v, 1) for v in row.values),
-         *(number(v, 1) for v in row.published)]
+        [
+            row.title,
+            "" if row.parameters is None else f"{row.parameters:,}",
+            *(number(v, 1) for v in row.values),
+            *(number(v, 1) for v in row.published),
+        ]
         for row in found
-    ]  # fmt: skip
+    ]
 
 
 def context(found: Sequence[AblationRow], profile: str) -> list[dict[str, Any]]:
     """The table for the page: of this run, or the committed one of the profile; nothing if there is neither."""
     table = {
         "title": "Ablations and rivals: means over the four HQ sets, and COCO",
-        "groups": [{"name": "", "span": 2}, {"name": "ours", "span": 4}, {"name": "paper's", "span": 4}],
+        "groups": [
+            {"name": "", "span": 2},
+            {"name": "ours", "span": 4},
+            {"name": "paper's", "span": 4},
+        ],
         "columns": [name.removeprefix("paper: ") for name in HEADS],
     }
     if found:
         return [{**table, "lines": shown(found)}]
     earlier = recorded(profile)
-    return [{**table, "lines": shown(earlier), "recorded": "hqsam repro ablations"}] if earlier else []
+    return (
+        [{**table, "lines": shown(earlier), "recorded": "hqsam repro ablations"}] if earlier else []
+    )
 
 
 def recorded(profile: str) -> list[AblationRow]:
@@ -149,12 +199,18 @@ def recorded(profile: str) -> list[AblationRow]:
     lines = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
     return [
         AblationRow(
-            line["model"], line["title"], line["paper_row"], line["variant"],
+            line["model"],
+            line["title"],
+            line["paper_row"],
+            line["variant"],
             int(line["trained_parameters"]) if line["trained_parameters"] else None,
-            *(tuple(float(line[name]) if line[name] else None for name in names) for names in (COLUMNS[5:9], COLUMNS[9:])),
+            *(
+                tuple(float(line[name]) if line[name] else None for name in names)
+                for names in (COLUMNS[5:9], COLUMNS[9:])
+            ),
         )
         for line in lines
-    ]  # fmt: skip
+    ]
 
 
 def markdown(found: Sequence[AblationRow]) -> str:

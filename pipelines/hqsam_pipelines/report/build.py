@@ -66,7 +66,11 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     write_text(out / "report.html", page)
     write_bytes(out / "metrics.json", json_bytes(report_tables.metrics_tree(run)))
     progress(5, 5, "done")
-    return {"n_benchmarks": len(run.benchmarks), "n_pictures": len(pictures), "bytes": len(page.encode())}
+    return {
+        "n_benchmarks": len(run.benchmarks),
+        "n_pictures": len(pictures),
+        "bytes": len(page.encode()),
+    }
 
 
 def _numbers(run: Run) -> Numbers:
@@ -89,30 +93,53 @@ def _numbers(run: Run) -> Numbers:
 
 def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
     with atomic_folder(folder) as tmp:
-        (tmp / "overview.md").write_text(report_tables.summary_markdown(numbers.overview), encoding="utf-8")
-        (tmp / "overview.csv").write_text(report_tables.table_csv(numbers.overview, run.systems), encoding="utf-8")
+        (tmp / "overview.md").write_text(
+            report_tables.summary_markdown(numbers.overview), encoding="utf-8"
+        )
+        (tmp / "overview.csv").write_text(
+            report_tables.table_csv(numbers.overview, run.systems), encoding="utf-8"
+        )
         for spec, rows in numbers.tables:
-            (tmp / f"{spec.name}.csv").write_text(report_tables.table_csv(rows, run.systems), encoding="utf-8")
+            (tmp / f"{spec.name}.csv").write_text(
+                report_tables.table_csv(rows, run.systems), encoding="utf-8"
+            )
         (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
-        (tmp / "further.csv").write_text(report_tables.table_csv(numbers.others, run.systems), encoding="utf-8")
+        (tmp / "further.csv").write_text(
+            report_tables.table_csv(numbers.others, run.systems), encoding="utf-8"
+        )
         if numbers.systems:
-            (tmp / "systems.csv").write_text(report_tables.systems_csv(numbers.systems, run), encoding="utf-8")
+            (tmp / "systems.csv").write_text(
+                report_tables.systems_csv(numbers.systems, run), encoding="utf-8"
+            )
         if numbers.models:
-            (tmp / "models.csv").write_text(report_tables.table_csv(numbers.models, run.systems), encoding="utf-8")
+            (tmp / "models.csv").write_text(
+                report_tables.table_csv(numbers.models, run.systems), encoding="utf-8"
+            )
         if numbers.ablations:
-            (tmp / "ablations.csv").write_text(report_ablations.table_csv(numbers.ablations), encoding="utf-8")
-            (tmp / "ablations.md").write_text(report_ablations.markdown(numbers.ablations), encoding="utf-8")
+            (tmp / "ablations.csv").write_text(
+                report_ablations.table_csv(numbers.ablations), encoding="utf-8"
+            )
+            (tmp / "ablations.md").write_text(
+                report_ablations.markdown(numbers.ablations), encoding="utf-8"
+            )
 
 
 def _write_plots(folder: Path, numbers: Numbers) -> None:
     with atomic_folder(folder) as tmp:
         text = report_tables.csv_text(*numbers.training)
         (tmp / "training_curve.csv").write_text(text, encoding="utf-8")
-        (tmp / "recall_biou.csv").write_text(report_tables.recall_csv(numbers.curves), encoding="utf-8")
+        (tmp / "recall_biou.csv").write_text(
+            report_tables.recall_csv(numbers.curves), encoding="utf-8"
+        )
 
 
 _KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
-    ("improved", "Most improved", "The largest gains in boundary quality over SAM.", scenes.improved),
+    (
+        "improved",
+        "Most improved",
+        "The largest gains in boundary quality over SAM.",
+        scenes.improved,
+    ),
     ("worsened", "Most worsened", "The largest losses against SAM.", scenes.worsened),
     ("best", "Best", "HQ-SAM's best boundaries.", scenes.best),
     ("worst", "Worst", "HQ-SAM's worst boundaries.", scenes.worst),
@@ -127,13 +154,20 @@ def _galleries(picks: Sequence[Pick], options: ReportOptions) -> list[Gallery]:
         for name, title, text, choose in _KINDS
     ]
     if options.typical:
-        text = "One picture per benchmark, chosen by rule: the instance whose gain over SAM is the median."
+        text = (
+            "One picture per benchmark, chosen by rule: the instance whose gain over SAM is the "
+            "median."
+        )
         found.append(Gallery("typical", "Typical", text, tuple(scenes.typical(picks))))
     return [gallery for gallery in found if gallery.picks]
 
 
 def _write_figures(
-    folder: Path, run: Run, galleries: Sequence[Gallery], picks: Sequence[Pick], options: ReportOptions
+    folder: Path,
+    run: Run,
+    galleries: Sequence[Gallery],
+    picks: Sequence[Pick],
+    options: ReportOptions,
 ) -> tuple[dict[tuple[str, int], Picture], Picture | None]:
     reader = SceneReader(run)
     pictures: dict[tuple[str, int], Picture] = {}
@@ -153,8 +187,14 @@ def _write_figures(
 def _picture(reader: SceneReader, pick: Pick, panel: int) -> Picture:
     image = overlay(reader.read(pick), panel)
     scale = pick.quantity.scale
-    scores = f"{scale.label(pick.quantity.title)} {scale.factor * pick.sam:.1f} → {scale.factor * pick.hq:.1f}"
-    caption = f"{paper.title(pick.benchmark)}, {pick.prompt_set.replace('_', ' ')} . {scores} . {pick.place}"
+    scores = (
+        f"{scale.label(pick.quantity.title)} {scale.factor * pick.sam:.1f} → "
+        f"{scale.factor * pick.hq:.1f}"
+    )
+    caption = (
+        f"{paper.title(pick.benchmark)}, {pick.prompt_set.replace('_', ' ')} . {scores} . "
+        f"{pick.place}"
+    )
     return Picture(image, f"Masks of SAM and HQ-SAM for {pick.unit}", caption)
 
 
@@ -174,7 +214,9 @@ def _hero(reader: SceneReader, picks: Sequence[Pick], options: ReportOptions) ->
         for p in shown
     ]
     heads = ["Image and prompt", "SAM", "HQ-SAM", "Ground truth"]
-    return Picture(captioned(rows, heads, captions), "SAM and HQ-SAM on scenes with thin structures", "")
+    return Picture(
+        captioned(rows, heads, captions), "SAM and HQ-SAM on scenes with thin structures", ""
+    )
 
 
 def _page(
@@ -190,14 +232,17 @@ def _page(
     charts = [(title, svg, "") for title, svg in html.training_charts(*numbers.training)]
     if numbers.curves:
         text = "Bold: mean of the four HQ sets; thin: each set. As in the paper's Figure 4."
-        charts.append(("Images above a boundary-IoU threshold", html.recall_chart(numbers.curves), text))
+        charts.append(
+            ("Images above a boundary-IoU threshold", html.recall_chart(numbers.curves), text)
+        )
     charts += _gain_charts(picks)
     data = _data_context(run)
     shown = [_gallery_context(g, pictures) for g in galleries]
     model = run.models[0]
     context = {
         "title": "SAM against HQ-SAM",
-        "subtitle": f"Profile {run.params.get('profile', '?')}, model {model} ({run.backbone(model)}), "
+        "subtitle": f"Profile {run.params.get('profile', '?')}, model {model} "
+        f"({run.backbone(model)}), "
         f"{len(run.benchmarks)} benchmarks, zero-shot." + _others(numbers),
         "notices": html.notices(run),
         "sections": _sections(galleries, hero is not None),
@@ -240,11 +285,16 @@ def _gain_charts(picks: Sequence[Pick]) -> list[tuple[str, str, str]]:
 
 def _others(numbers: Numbers) -> str:
     names = ", ".join(dict.fromkeys(row.model for row in numbers.models))
-    return f" It is the first model of params.yaml; {names}: see “Other models of this run”." if names else ""
+    return (
+        f" It is the first model of params.yaml; {names}: see “Other models of this run”."
+        if names
+        else ""
+    )
 
 
 _HERO_TEXT = (
-    "The largest gains among the four HQ sets, one scene of each; the galleries below also hold losses, failures "
+    "The largest gains among the four HQ sets, one scene of each; the galleries below also hold "
+    "losses, failures "
     "and typical instances."
 )
 
@@ -252,12 +302,18 @@ _HERO_TEXT = (
 def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]:
     found = [("results", "Results at a glance")]
     found += [("pictures", "What it looks like")] if hero else []
-    found += [("tables", "Tables in the paper's layout"), ("cost", "Parameters, speed, memory"), ("curves", "Curves")]
+    found += [
+        ("tables", "Tables in the paper's layout"),
+        ("cost", "Parameters, speed, memory"),
+        ("curves", "Curves"),
+    ]
     found += [(g.id, g.title) for g in galleries]
     return [*found, ("data", "Data"), ("protocols", "Protocols"), ("provenance", "Provenance")]
 
 
-def _gallery_context(gallery: Gallery, pictures: Mapping[tuple[str, int], Picture]) -> dict[str, Any]:
+def _gallery_context(
+    gallery: Gallery, pictures: Mapping[tuple[str, int], Picture]
+) -> dict[str, Any]:
     items = [html.embed(pictures[gallery.id, place]) for place in range(len(gallery.picks))]
     return {"id": gallery.id, "title": gallery.title, "text": gallery.text, "pictures": items}
 
@@ -265,7 +321,10 @@ def _gallery_context(gallery: Gallery, pictures: Mapping[tuple[str, int], Pictur
 def _data_context(run: Run) -> dict[str, Any]:
     overlap = html.overlap_context(run)
     if overlap:
-        overlap = {**overlap, "pictures": [_file_picture(path, text) for path, text in overlap["gallery"]]}
+        overlap = {
+            **overlap,
+            "pictures": [_file_picture(path, text) for path, text in overlap["gallery"]],
+        }
     protocols = [{**b, "title": paper.title(b["benchmark"])} for b in sources.protocols(run)]
     return {
         "sources": sources.sources(run),

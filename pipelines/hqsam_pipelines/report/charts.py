@@ -83,7 +83,9 @@ def line_chart(series: Sequence[Series], axes: Axes, label: str) -> str:
 
 
 def _line(one: Series, axes: Axes) -> str:
-    points = [(x, y) for x, y in zip(one.x, one.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
+    points = [
+        (x, y) for x, y in zip(one.x, one.y, strict=True) if math.isfinite(x) and math.isfinite(y)
+    ]
     places = [axes.at(x, y) for x, y in points]
     path = " ".join(f"{u:.1f},{v:.1f}" for u, v in places)
     css = f"line {one.style} faint" if one.faint else f"line {one.style}"
@@ -103,7 +105,10 @@ def scatter_chart(series: Sequence[Series], axes: Axes, label: str) -> str:
     low = max(axes.x_range[0], axes.y_range[0])
     high = min(axes.x_range[1], axes.y_range[1])
     (u0, v0), (u1, v1) = axes.at(low, low), axes.at(high, high)
-    body = [_frame(axes), f'<line class="diagonal" x1="{u0:.1f}" y1="{v0:.1f}" x2="{u1:.1f}" y2="{v1:.1f}"/>']
+    body = [
+        _frame(axes),
+        f'<line class="diagonal" x1="{u0:.1f}" y1="{v0:.1f}" x2="{u1:.1f}" y2="{v1:.1f}"/>',
+    ]
     for one in series:
         for x, y in zip(one.x, one.y, strict=True):
             u, v = axes.at(x, y)
@@ -130,9 +135,11 @@ class Pair:
 
 
 def dumbbell_chart(
-    pairs: Sequence[Pair], label: str, limits: tuple[float, float] | None = (0.0, 100.0),
+    pairs: Sequence[Pair],
+    label: str,
+    limits: tuple[float, float] | None = (0.0, 100.0),
     names: tuple[str, str] = ("SAM", "HQ-SAM"),
-) -> str:  # fmt: skip
+) -> str:
     """For each line a dot for SAM, one for HQ-SAM, and the way between them; the number is the difference.
 
     Args:
@@ -149,17 +156,24 @@ def dumbbell_chart(
     for tick in ticks(low, high, 5):
         x = left + (tick - low) * scale
         body.append(f'<line class="grid" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{height - 22}"/>')
-        body.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{_short(tick)}</text>')
+        body.append(
+            f'<text class="tick" x="{x:.1f}" y="{height - 6}" '
+            f'text-anchor="middle">{_short(tick)}</text>'
+        )
     for place, pair in enumerate(pairs):
         y = 8 + row * place + row / 2
         a, b = left + (pair.a - low) * scale, left + (pair.b - low) * scale
         way = "up" if pair.better else "down"
         body += [
-            f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(pair.name)}</text>',
+            f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" '
+            f'text-anchor="end">{escape(pair.name)}</text>',
             f'<line class="way {way}" x1="{a:.1f}" y1="{y:.1f}" x2="{b:.1f}" y2="{y:.1f}"/>',
-            f'<circle class="dot sam" cx="{a:.1f}" cy="{y:.1f}" r="5"><title>{names[0]} {pair.a:.1f}</title></circle>',
-            f'<circle class="dot hq" cx="{b:.1f}" cy="{y:.1f}" r="5"><title>{names[1]} {pair.b:.1f}</title></circle>',
-            f'<text class="delta {pair.tone}" x="{width - 8}" y="{y + 4:.1f}" text-anchor="end">{_delta(pair)}</text>',
+            f'<circle class="dot sam" cx="{a:.1f}" cy="{y:.1f}" r="5"><title>{names[0]} '
+            f"{pair.a:.1f}</title></circle>",
+            f'<circle class="dot hq" cx="{b:.1f}" cy="{y:.1f}" r="5"><title>{names[1]} '
+            f"{pair.b:.1f}</title></circle>",
+            f'<text class="delta {pair.tone}" x="{width - 8}" y="{y + 4:.1f}" '
+            f'text-anchor="end">{_delta(pair)}</text>',
         ]
     return _svg(width, height, label, body)
 
@@ -168,7 +182,9 @@ def _delta(pair: Pair) -> str:
     return f"{pair.b - pair.a:+.1f}".replace("-", "−")
 
 
-def interval_chart(pairs: Sequence[tuple[str, float, float, float, str]], label: str, unit: str) -> str:
+def interval_chart(
+    pairs: Sequence[tuple[str, float, float, float, str]], label: str, unit: str
+) -> str:
     """Differences with their intervals around zero: (name, low, mean, high, CSS class) for each line."""
     row, left, right = 24, 230, 20
     width, height = 720, 44 + row * len(pairs)
@@ -179,18 +195,26 @@ def interval_chart(pairs: Sequence[tuple[str, float, float, float, str]], label:
         x = left + (tick - low) * scale
         css = "zero" if tick == 0 else "grid"
         body.append(f'<line class="{css}" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{height - 36}"/>')
-        body.append(f'<text class="tick" x="{x:.1f}" y="{height - 22}" text-anchor="middle">{_short(tick)}</text>')
+        body.append(
+            f'<text class="tick" x="{x:.1f}" y="{height - 22}" '
+            f'text-anchor="middle">{_short(tick)}</text>'
+        )
     for place, (name, a, mean, b, style) in enumerate(pairs):
         y = 8 + row * place + row / 2
         xs = [left + (v - low) * scale for v in (a, mean, b)]
         body += [
-            f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>',
-            f'<line class="whisker {style}" x1="{xs[0]:.1f}" y1="{y:.1f}" x2="{xs[2]:.1f}" y2="{y:.1f}"/>',
+            f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" '
+            f'text-anchor="end">{escape(name)}</text>',
+            f'<line class="whisker {style}" x1="{xs[0]:.1f}" y1="{y:.1f}" x2="{xs[2]:.1f}" '
+            f'y2="{y:.1f}"/>',
             f'<circle class="dot {style}" cx="{xs[1]:.1f}" cy="{y:.1f}" r="4">'
             f"<title>{escape(name)}: {mean:+.2f} [{a:+.2f}, {b:+.2f}]</title></circle>",
         ]
     middle = (left + width - right) / 2
-    body.append(f'<text class="label" x="{middle:.1f}" y="{height - 4}" text-anchor="middle">{escape(unit)}</text>')
+    body.append(
+        f'<text class="label" x="{middle:.1f}" y="{height - 4}" '
+        f'text-anchor="middle">{escape(unit)}</text>'
+    )
     return _svg(width, height, label, body)
 
 
@@ -206,26 +230,39 @@ def _frame(axes: Axes) -> str:
     for tick in ticks(*axes.y_range):
         _, v = axes.at(axes.x_range[0], tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{v:.1f}" x2="{right}" y2="{v:.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{v + 4:.1f}" text-anchor="end">{_short(tick)}</text>')
+        parts.append(
+            f'<text class="tick" x="{_LEFT - 8}" y="{v + 4:.1f}" '
+            f'text-anchor="end">{_short(tick)}</text>'
+        )
     for tick in ticks(*axes.x_range, 8):
         u, _ = axes.at(tick, axes.y_range[0])
-        parts.append(f'<line class="axis" x1="{u:.1f}" y1="{bottom}" x2="{u:.1f}" y2="{bottom + 4}"/>')
-        parts.append(f'<text class="tick" x="{u:.1f}" y="{bottom + 17}" text-anchor="middle">{_short(tick)}</text>')
+        parts.append(
+            f'<line class="axis" x1="{u:.1f}" y1="{bottom}" x2="{u:.1f}" y2="{bottom + 4}"/>'
+        )
+        parts.append(
+            f'<text class="tick" x="{u:.1f}" y="{bottom + 17}" '
+            f'text-anchor="middle">{_short(tick)}</text>'
+        )
     middle = (_LEFT + right) / 2
     parts.append(f'<line class="axis" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
     parts.append(
-        f'<text class="label" x="{middle:.1f}" y="{axes.height - 6}" text-anchor="middle">{escape(axes.x_label)}</text>'
+        f'<text class="label" x="{middle:.1f}" y="{axes.height - 6}" '
+        f'text-anchor="middle">{escape(axes.x_label)}</text>'
     )
     centre = (_TOP + bottom) / 2
     parts.append(
-        f'<text class="label" transform="translate(13 {centre:.1f}) rotate(-90)" text-anchor="middle">'
+        f'<text class="label" transform="translate(13 {centre:.1f}) rotate(-90)" '
+        f'text-anchor="middle">'
         f"{escape(axes.y_label)}</text>"
     )
     return "".join(parts)
 
 
 def _svg(width: int, height: int, label: str, body: Sequence[str]) -> str:
-    head = f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+    head = (
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(label)}">'
+    )
     return head + "".join(body) + "</svg>"
 
 

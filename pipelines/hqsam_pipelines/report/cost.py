@@ -1,7 +1,7 @@
 """What HQ-SAM costs over SAM, measured, beside the paper's Tables 1 and 10.
 
-The measurement is committed (``data/model_cost.json``, made by ``perf/model/bench_cost.py``): times of the machine that
-builds a report would change the report's bytes from run to run.
+The measurement is committed (``data/model_cost.json``, made by ``perf/model/bench_cost.py``): times
+of the machine that builds a report would change the report's bytes from run to run.
 """
 
 from __future__ import annotations
@@ -17,9 +17,19 @@ from hqsam_pipelines.report.paper import System
 from hqsam_pipelines.report.tables import csv_text, number
 
 COLUMNS = (
-    "backbone", "system", "learnable_parameters", "total_parameters", "learnable_MiB", "total_MiB", "fps", "memory_GB",
-    "paper_learnable_MiB", "paper_total_MiB", "paper_fps", "paper_memory_GB",
-)  # fmt: skip
+    "backbone",
+    "system",
+    "learnable_parameters",
+    "total_parameters",
+    "learnable_MiB",
+    "total_MiB",
+    "fps",
+    "memory_GB",
+    "paper_learnable_MiB",
+    "paper_total_MiB",
+    "paper_fps",
+    "paper_memory_GB",
+)
 
 _MIB = 1 << 20
 _BYTES = 4  # of a float32 parameter: the paper counts parameters in mebibytes
@@ -47,7 +57,12 @@ class CostRow:
 
     def ours(self) -> tuple[float, float, float, float]:
         """Learnable and total parameters in MiB, images a second, memory in GB."""
-        return self.learnable * _BYTES / _MIB, self.total * _BYTES / _MIB, self.fps, self.peak_mb / 1000
+        return (
+            self.learnable * _BYTES / _MIB,
+            self.total * _BYTES / _MIB,
+            self.fps,
+            self.peak_mb / 1000,
+        )
 
     def papers(self) -> tuple[float | None, ...]:
         """The paper's values of the same four."""
@@ -57,7 +72,11 @@ class CostRow:
 
 @functools.cache
 def _measured() -> dict[str, Any]:
-    text = resources.files("hqsam_pipelines.report").joinpath("data/model_cost.json").read_text(encoding="utf-8")
+    text = (
+        resources.files("hqsam_pipelines.report")
+        .joinpath("data/model_cost.json")
+        .read_text(encoding="utf-8")
+    )
     return cast(dict[str, Any], json.loads(text))
 
 
@@ -74,7 +93,14 @@ def cost_csv() -> str:
 def _cells(row: CostRow) -> list[str]:
     learnable, total, fps, memory = row.ours()
     ours = [number(learnable), number(total), f"{fps:.4g}", number(memory)]
-    return [row.backbone, row.system, str(row.learnable), str(row.total), *ours, *(number(v, 1) for v in row.papers())]
+    return [
+        row.backbone,
+        row.system,
+        str(row.learnable),
+        str(row.total),
+        *ours,
+        *(number(v, 1) for v in row.papers()),
+    ]
 
 
 def cost_context() -> dict[str, Any]:
@@ -87,6 +113,12 @@ def cost_context() -> dict[str, Any]:
         name = paper.system_name(row.system, row.backbone)
         first = row.system == "SAM"
         lines.append(
-            {"backbone": row.backbone, "system": name, "first": first, "ours": not first, "cells": list(pairs)}
+            {
+                "backbone": row.backbone,
+                "system": name,
+                "first": first,
+                "ours": not first,
+                "cells": list(pairs),
+            }
         )
     return {"machine": _measured()["machine"], "command": _measured()["command"], "lines": lines}

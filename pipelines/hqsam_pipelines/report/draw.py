@@ -106,7 +106,9 @@ def _resample(array: NDArray[np.generic], window: Window, size: int, *, smooth: 
         source = cv2.resize(source, small, interpolation=cv2.INTER_AREA).astype(np.float32)
         window = Window(window.x * small[0] / width, window.y * small[1] / height, float(size))
         scale = 1.0
-    matrix = np.array([[scale, 0, (0.5 - window.x) * scale - 0.5], [0, scale, (0.5 - window.y) * scale - 0.5]])
+    matrix = np.array(
+        [[scale, 0, (0.5 - window.x) * scale - 0.5], [0, scale, (0.5 - window.y) * scale - 0.5]]
+    )
     how = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
     return np.asarray(cv2.warpAffine(source, matrix, (size, size), flags=how), np.float32)
 
@@ -147,13 +149,19 @@ class Painter:
         alpha = self._mask(mask)[..., None]
         dimmed = 0.30 * self._image + 0.22 * self._grey
         tinted = 0.72 * self._image + 0.28 * np.array(colour, np.float32)
-        return self._finish(self._outline(alpha * tinted + (1 - alpha) * dimmed, alpha[..., 0], colour))
+        return self._finish(
+            self._outline(alpha * tinted + (1 - alpha) * dimmed, alpha[..., 0], colour)
+        )
 
     def errors(self, mask: Mask) -> U8:
         """Right pixels in light grey, missed ones in blue, added ones in red, over the dimmed image."""
         canvas = 0.35 * self._grey.repeat(3, axis=2)
         truth = self.scene.truth
-        for part, colour in ((mask & truth, _KEPT), (truth & ~mask, MISSED), (mask & ~truth, ADDED)):
+        for part, colour in (
+            (mask & truth, _KEPT),
+            (truth & ~mask, MISSED),
+            (mask & ~truth, ADDED),
+        ):
             alpha = 0.92 * self._mask(part)[..., None]
             canvas = alpha * np.array(colour, np.float32) + (1 - alpha) * canvas
         return self._finish(canvas)
@@ -175,8 +183,12 @@ class Painter:
     def _draw_box(self, canvas: F32, box: Box) -> None:
         import cv2
 
-        corners = [(np.array(box[i : i + 2]) - (self.window.x, self.window.y) + 0.5) for i in (0, 2)]
-        scaled = [tuple(round(float(v)) for v in c * self._size / self.window.side) for c in corners]
+        corners = [
+            (np.array(box[i : i + 2]) - (self.window.x, self.window.y) + 0.5) for i in (0, 2)
+        ]
+        scaled = [
+            tuple(round(float(v)) for v in c * self._size / self.window.side) for c in corners
+        ]
         for colour, width in (((255, 255, 255), 4 * _SUPER), (PROMPT, 2 * _SUPER)):
             cv2.rectangle(canvas, scaled[0], scaled[1], colour, width, cv2.LINE_8)
 
@@ -191,7 +203,9 @@ class Painter:
     def _draw_point(self, canvas: F32, x: float, y: float, colour: Colour) -> None:
         import cv2
 
-        at = (np.array([x - self.window.x, y - self.window.y]) + 0.5) * self._size / self.window.side
+        at = (
+            (np.array([x - self.window.x, y - self.window.y]) + 0.5) * self._size / self.window.side
+        )
         centre = round(float(at[0])), round(float(at[1]))
         cv2.circle(canvas, centre, 5 * _SUPER, (255, 255, 255), -1, cv2.LINE_8)
         cv2.circle(canvas, centre, 4 * _SUPER, colour, -1, cv2.LINE_8)
@@ -243,7 +257,11 @@ def grid(rows: Sequence[Sequence[U8]], *, gap: int, colour: Colour = (255, 255, 
 
 
 def captioned(
-    rows: Sequence[Sequence[U8]], heads: Sequence[str], captions: Sequence[Sequence[str]], *, gap: int = 10
+    rows: Sequence[Sequence[U8]],
+    heads: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    *,
+    gap: int = 10,
 ) -> U8:
     """A labelled sheet: column heads above, one caption line under each panel.
 
@@ -269,7 +287,13 @@ def captioned(
         for c, panel in enumerate(row):
             x = gap + c * (side + gap)
             canvas.paste(Image.fromarray(panel), (x, y))
-            draw.text((x + side / 2, y + side + line / 2), captions[r][c], fill=_INK, font=_font(14), anchor="mm")
+            draw.text(
+                (x + side / 2, y + side + line / 2),
+                captions[r][c],
+                fill=_INK,
+                font=_font(14),
+                anchor="mm",
+            )
     return np.asarray(canvas)
 
 

@@ -15,7 +15,16 @@ from hqsam.systems import listed
 from hqsam_metrics.base import Quantity, Scale
 from hqsam_metrics.stats import Difference
 from hqsam_pipelines.report import paper, sources
-from hqsam_pipelines.report.charts import Axes, Pair, Series, dumbbell_chart, legend, line_chart, scatter_chart, span
+from hqsam_pipelines.report.charts import (
+    Axes,
+    Pair,
+    Series,
+    dumbbell_chart,
+    legend,
+    line_chart,
+    scatter_chart,
+    span,
+)
 from hqsam_pipelines.report.draw import webp_bytes
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.rows import Row
@@ -68,21 +77,32 @@ def notices(run: Run) -> list[str]:
     backbone = run.backbone(model)
     if paper.reference_backbone(backbone) != backbone:
         texts.append(
-            f"The model “{model}” is a miniature for checking the pipeline. It was pretrained on a small set of drawn "
+            f"The model “{model}” is a miniature for checking the pipeline. It was pretrained on "
+            f"a small set of drawn "
             "scenes with deliberately coarse masks; its numbers prove nothing about SAM or HQ-SAM."
         )
-    urls = [u for a in run.params.get("archives", {}).values() for f in a.get("files", []) for u in f.get("urls", [])]
+    urls = [
+        u
+        for a in run.params.get("archives", {}).values()
+        for f in a.get("files", [])
+        for u in f.get("urls", [])
+    ]
     if urls and all(str(url).startswith("embedded://") for url in urls):
         texts.append(
-            "The data are the embedded sample: procedurally drawn pictures in the published archive layouts of the "
+            "The data are the embedded sample: procedurally drawn pictures in the published "
+            "archive layouts of the "
             "real sets, whose names they carry. They are not these sets."
         )
     if run.params.get("overlap", {}).get("unresolved") == "keep":
-        texts.append("Overlap between training and evaluation images was found and kept (overlap.unresolved: keep).")
+        texts.append(
+            "Overlap between training and evaluation images was found and kept "
+            "(overlap.unresolved: keep)."
+        )
     for name, text in sources.missing(run).items():
         texts.append(f"Not evaluated, or not with every prompt: {name} ({text}).")
     texts += [
-        f"{run.system(system).label} cannot take the prompts {', '.join(sets)} of {paper.title(benchmark)}: it has no row there."
+        f"{run.system(system).label} cannot take the prompts {', '.join(sets)} of "
+        f"{paper.title(benchmark)}: it has no row there."
         for benchmark in run.benchmarks
         for system, sets in sources.unsupported(run, benchmark).items()
     ]
@@ -103,7 +123,8 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
                     "what": f"{row.label}, mean of the four HQ sets",
                     "value": number(row.hq, 1),
                     "unit": f"HQ-SAM, {signed(row.delta)} {row.scale.unit}",
-                    "more": f"SAM {number(row.sam, 1)} . 95 % interval of the gain {interval_text(row.interval)}",
+                    "more": f"SAM {number(row.sam, 1)} . 95 % interval of the gain "
+                    f"{interval_text(row.interval)}",
                 }
             )
     boundary = [r for r in rows if r.main and r.benchmark != paper.HQ4_MEAN]
@@ -139,7 +160,9 @@ def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "delta_tone": tone(row.interval, row.scale),
                 "interval": interval_text(row.interval),
                 "instance": signed(row.stand_in.mean) if row.stand_in else "",
-                "instance_tone": tone(row.stand_in, row.stand_in_of.scale if row.stand_in_of else row.scale),
+                "instance_tone": tone(
+                    row.stand_in, row.stand_in_of.scale if row.stand_in_of else row.scale
+                ),
                 "instance_interval": interval_text(row.stand_in) if row.stand_in else "",
                 "units": f"{known.n} in {known.clusters}" if known else "",
                 "paper_delta": signed(row.paper_delta),
@@ -157,10 +180,14 @@ def overview_chart(rows: Sequence[Row]) -> str:
     for row in shown:
         prompt = f", {row.prompt_set.replace('_', ' ')}" if row.benchmark in several else ""
         name = f"{paper.title(row.benchmark)}{prompt} . {row.label}"
-        pair = Pair(name, row.sam or 0.0, row.hq or 0.0, tone(row.interval, row.scale), row.gain >= 0)
+        pair = Pair(
+            name, row.sam or 0.0, row.hq or 0.0, tone(row.interval, row.scale), row.gain >= 0
+        )
         charts.setdefault(row.scale, []).append(pair)
     label = "Boundary quality of SAM and HQ-SAM on every benchmark"
-    return "".join(dumbbell_chart(pairs, scale.label(label), scale.limits) for scale, pairs in charts.items())
+    return "".join(
+        dumbbell_chart(pairs, scale.label(label), scale.limits) for scale, pairs in charts.items()
+    )
 
 
 def table_context(spec: paper.TableSpec, rows: Sequence[Row], run: Run) -> dict[str, Any]:
@@ -209,7 +236,11 @@ def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
             "cells": [_cell(signed(r.delta), tone(r.interval, r.scale), _more(r)) for r in rows],
         },
     ]
-    for other in (s for s in run.systems if s not in (output, baseline) and any(s.name in r.values for r in rows)):
+    for other in (
+        s
+        for s in run.systems
+        if s not in (output, baseline) and any(s.name in r.values for r in rows)
+    ):
         cells = [_cell(number(r.values.get(other.name), 1)) for r in rows]
         name = f"other output ({other.label})" if other.owner == output.owner else other.label
         lines.append({"name": name, "style": "muted", "cells": cells})
@@ -231,7 +262,11 @@ def _papers(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "style": "muted split",
             "cells": [_cell(number(r.paper_sam, 1)) for r in rows],
         },
-        {"name": f"Paper, {backbone}: HQ-SAM", "style": "muted", "cells": [_cell(number(r.paper_hq, 1)) for r in rows]},
+        {
+            "name": f"Paper, {backbone}: HQ-SAM",
+            "style": "muted",
+            "cells": [_cell(number(r.paper_hq, 1)) for r in rows],
+        },
         {"name": "Δ", "style": "muted", "cells": [_cell(signed(r.paper_delta)) for r in rows]},
     ]
 
@@ -246,11 +281,30 @@ def systems_context(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
     if not rows:
         return []
     lines = [
-        [paper.title(r.benchmark), r.prompt_set, r.label, run.system(r.hq_system).label, number(r.hq, 1), versus(r, run),
-         number(r.sam, 1) if versus(r, run) else "", signed(r.delta), interval_text(r.interval)]
+        [
+            paper.title(r.benchmark),
+            r.prompt_set,
+            r.label,
+            run.system(r.hq_system).label,
+            number(r.hq, 1),
+            versus(r, run),
+            number(r.sam, 1) if versus(r, run) else "",
+            signed(r.delta),
+            interval_text(r.interval),
+        ]
         for r in rows
-    ]  # fmt: skip
-    names = ["Benchmark", "Prompt", "Metric", "System", "Value", "Against", "Its value", "Δ", "95 % interval"]
+    ]
+    names = [
+        "Benchmark",
+        "Prompt",
+        "Metric",
+        "System",
+        "Value",
+        "Against",
+        "Its value",
+        "Δ",
+        "95 % interval",
+    ]
     return [{"title": "Other systems of this run", "columns": names, "lines": lines}]
 
 
@@ -265,10 +319,17 @@ def models_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _plain_table(title: str, rows: Sequence[Row]) -> dict[str, Any]:
     lines = [
-        [paper.title(r.benchmark), r.prompt_set, r.label, number(r.sam, 1), number(r.hq, 1), signed(r.delta),
-         interval_text(r.interval)]
+        [
+            paper.title(r.benchmark),
+            r.prompt_set,
+            r.label,
+            number(r.sam, 1),
+            number(r.hq, 1),
+            signed(r.delta),
+            interval_text(r.interval),
+        ]
         for r in rows
-    ]  # fmt: skip
+    ]
     columns = ["Benchmark", "Prompt", "Metric", "SAM", "HQ-SAM", "Δ", "95 % interval"]
     return {"title": title, "columns": columns, "lines": lines}
 
@@ -279,9 +340,13 @@ def recall_chart(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     series = []
     for system, style, name in (("sam", "sam", "SAM"), ("hq_sam", "hq", "HQ-SAM")):
         sets = curves.get(system, {})
-        series += [Series(f"{name}, {paper.title(b)}", style, x, y, faint=True) for b, y in sets.items()]
+        series += [
+            Series(f"{name}, {paper.title(b)}", style, x, y, faint=True) for b, y in sets.items()
+        ]
         if sets:
-            series.append(Series(f"{name}, mean", style, x, np.mean(list(sets.values()), axis=0).tolist()))
+            series.append(
+                Series(f"{name}, mean", style, x, np.mean(list(sets.values()), axis=0).tolist())
+            )
     axes = Axes("boundary IoU threshold", "images above it, %", (0.5, 0.95), (0.0, 100.0))
     return line_chart(series, axes, "Share of images whose boundary IoU exceeds a threshold")
 
@@ -293,7 +358,9 @@ def gain_chart(sam: Sequence[float], hq: Sequence[float], quantity: Quantity) ->
     name, limits = quantity.scale.label(quantity.title), quantity.scale.limits or span([*x, *y])
     axes = Axes(f"SAM, {name}", f"HQ-SAM, {name}", limits, limits)
     title = name[:1].upper() + name[1:]
-    return scatter_chart([Series("instances", "hq", x, y)], axes, f"{title} of every instance, SAM against HQ-SAM")
+    return scatter_chart(
+        [Series("instances", "hq", x, y)], axes, f"{title} of every instance, SAM against HQ-SAM"
+    )
 
 
 _X_COLUMNS = ("step", "iteration", "epoch")
@@ -313,7 +380,9 @@ def training_charts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> li
     groups: dict[str, list[str]] = {}
     for name in numeric:
         groups.setdefault(_group(name), []).append(name)
-    return [(title, _training_chart(records, x_name, title, group)) for title, group in groups.items()]
+    return [
+        (title, _training_chart(records, x_name, title, group)) for title, group in groups.items()
+    ]
 
 
 def _group(name: str) -> str:
@@ -324,7 +393,9 @@ def _group(name: str) -> str:
     return f"Held-out {metric} while training" if metric in ("mIoU", "mBIoU") else name
 
 
-def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, title: str, names: Sequence[str]) -> str:
+def _training_chart(
+    records: Sequence[Mapping[str, str]], x_name: str, title: str, names: Sequence[str]
+) -> str:
     scale = 100.0 if title.startswith("Held-out") else 1.0
     models = list(dict.fromkeys(r["model"] for r in records))
     several = len(models) > 1
@@ -332,21 +403,38 @@ def _training_chart(records: Sequence[Mapping[str, str]], x_name: str, title: st
     for turn, model in enumerate(models):
         mine = [r for r in records if r["model"] == model]
         for place, name in enumerate(_telling(names, first=turn == 0) if several else names):
-            points = [(_float(r[x_name]) if x_name else float(i), _float(r[name])) for i, r in enumerate(mine)]
+            points = [
+                (_float(r[x_name]) if x_name else float(i), _float(r[name]))
+                for i, r in enumerate(mine)
+            ]
             known = [(x, scale * y) for x, y in points if x is not None and y is not None]
             label = f"{model}: {_curve_title(name)}" if several else _curve_title(name)
-            style = _MODEL_STYLES[turn % len(_MODEL_STYLES)] if several and _system(name) != Output.sam else None
-            series.append(
-                Series(label, style or _curve_style(name, place), [p[0] for p in known], [p[1] for p in known])
+            style = (
+                _MODEL_STYLES[turn % len(_MODEL_STYLES)]
+                if several and _system(name) != Output.sam
+                else None
             )
-    limits = [span([v for s in series for v in values(s)], pad) for values, pad in ((_xs, 0.01), (_ys, 0.06))]
+            series.append(
+                Series(
+                    label,
+                    style or _curve_style(name, place),
+                    [p[0] for p in known],
+                    [p[1] for p in known],
+                )
+            )
+    limits = [
+        span([v for s in series for v in values(s)], pad)
+        for values, pad in ((_xs, 0.01), (_ys, 0.06))
+    ]
     axes = Axes(x_name or "row", "percent" if scale > 1 else "loss", limits[0], limits[1])
     return line_chart(series, axes, title)
 
 
 def _telling(names: Sequence[str], *, first: bool) -> list[str]:
     """One column a model, so that a colour is a model: the whole loss, the HQ token; SAM once, of the first."""
-    chosen = [name for name in names if name == "loss" or _system(name) == Output.hq_token] or list(names[:1])
+    chosen = [name for name in names if name == "loss" or _system(name) == Output.hq_token] or list(
+        names[:1]
+    )
     return [name for name in names if _system(name) == Output.sam and first] + chosen
 
 
@@ -385,9 +473,15 @@ def overlap_context(run: Run) -> dict[str, Any]:
     kinds = sorted(found["counts"])
     lines = [
         (paper.title(name), [counts.get(kind) or "" for kind in kinds])
-        for name, counts in sorted(found["by_benchmark"].items(), key=lambda item: _place(run, item[0]))
+        for name, counts in sorted(
+            found["by_benchmark"].items(), key=lambda item: _place(run, item[0])
+        )
     ]
-    return {**found, "matrix": {"columns": kinds, "lines": lines}, "gallery": _one_of_each(found["gallery"], 8)}
+    return {
+        **found,
+        "matrix": {"columns": kinds, "lines": lines},
+        "gallery": _one_of_each(found["gallery"], 8),
+    }
 
 
 def _place(run: Run, benchmark: str) -> tuple[int, str]:

@@ -13,7 +13,8 @@ class ReportOptions(BaseModel):
     """Section ``report`` of ``params.yaml``.
 
     Attributes:
-        best, worst, improved, worsened: how many pictures of each kind; each kind is spread over the benchmarks.
+        best, worst, improved, worsened: how many pictures of each kind; each kind is spread over
+            the benchmarks.
         typical: show for each benchmark the instance whose gain over SAM is the median.
         hero: rows of ``figures/hero.png``.
         panel: width and height of a panel in pixels.

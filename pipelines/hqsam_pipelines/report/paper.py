@@ -1,9 +1,10 @@
 """The paper's published numbers (Segment Anything in High Quality, arXiv 2306.01567) and the layout of its tables.
 
-The numbers live in ``data/paper_tables.csv`` (columns ``table, system, backbone, benchmark, protocol, metric, value``;
-AP and IoU values times 100, as printed). This module finds a value by our own names of benchmark, prompt set
-and metric, and says which benchmarks and metrics belong to which table. A benchmark that the paper does not have
-needs no entry here: it appears in the report's table of further benchmarks.
+The numbers live in ``data/paper_tables.csv`` (columns ``table, system, backbone, benchmark,
+protocol, metric, value``; AP and IoU values times 100, as printed). This module finds a value by
+our own names of benchmark, prompt set and metric, and says which benchmarks and metrics belong to
+which table. A benchmark that the paper does not have needs no entry here: it appears in the
+report's table of further benchmarks.
 """
 
 from __future__ import annotations
@@ -108,7 +109,12 @@ TABLES = (
         "table05_uvo",
         "UVO, detector boxes, class-agnostic",
         "Table 5",
-        (Block("uvo", ("AP_B_strict", "AP_B_strict75", "AP_B_strict50", "AP_B", "AP_B75", "AP_B50", "AP")),),
+        (
+            Block(
+                "uvo",
+                ("AP_B_strict", "AP_B_strict75", "AP_B_strict50", "AP_B", "AP_B75", "AP_B50", "AP"),
+            ),
+        ),
     ),
     TableSpec(
         "table06_big",
@@ -170,7 +176,11 @@ def titles(benchmarks: Iterable[str]) -> str:
 
 @functools.cache
 def _values() -> dict[tuple[str, str, str, str, str, str], float]:
-    text = resources.files("hqsam_pipelines.report").joinpath("data/paper_tables.csv").read_text(encoding="utf-8")
+    text = (
+        resources.files("hqsam_pipelines.report")
+        .joinpath("data/paper_tables.csv")
+        .read_text(encoding="utf-8")
+    )
     return {
         (
             row["table"],
@@ -216,7 +226,9 @@ def value(
     found = {
         table: number
         for (table, *who, protocol, name), number in _values().items()
-        if tuple(who) == wanted and name == _metric_name(benchmark, metric) and _is_protocol(protocol, prompt_set)
+        if tuple(who) == wanted
+        and name == _metric_name(benchmark, metric)
+        and _is_protocol(protocol, prompt_set)
     }
     return next((found[table] for table in _TABLE_ORDER if table in found), None)
 
@@ -227,7 +239,8 @@ def row_value(table: str, system: str, benchmark: str, metric: str) -> float | N
     Args:
         table: as in ``paper_tables.csv``, e.g. ``3``.
         system: the row's name there.
-        benchmark: our name, or ``HQ4-mean`` (the mean of the row's four sets where the table does not print it).
+        benchmark: our name, or ``HQ4-mean`` (the mean of the row's four sets where the table does
+            not print it).
         metric: our metric name.
     """
     found = {
@@ -255,7 +268,9 @@ def cost(system: System, backbone: str, metric: str) -> float | None:
         backbone: our name.
         metric: ``learnable_MiB``, ``total_MiB``, ``fps`` or ``memory_GB``.
     """
-    return _values().get(("10", system_name(system, backbone), backbone, "inference", "3090", metric))
+    return _values().get(
+        ("10", system_name(system, backbone), backbone, "inference", "3090", metric)
+    )
 
 
 def reference_backbone(backbone: str) -> str:

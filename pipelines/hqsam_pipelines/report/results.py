@@ -1,7 +1,7 @@
 """What the report reads: metrics files and per-instance tables of a run, as typed records.
 
-Formats: docs/formats.md. Everything is read lazily, so that a report of a large run never holds more than one
-benchmark's table at a time beside the metrics.
+Formats: docs/formats.md. Everything is read lazily, so that a report of a large run never holds
+more than one benchmark's table at a time beside the metrics.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Result:
         model: name as in ``params.yaml``.
         prompt_set: ``gt_box``, ``detector_box``, ...
         system: a name of the run's list (`hqsam.systems`).
-        metrics: finite values only, as stored (`hqsam_metrics.base.Scale`). An undefined metric is absent.
+        metrics: finite values only, as stored (`hqsam_metrics.base.Scale`). An undefined metric is
+            absent.
         n_expected: units that the protocol asks for.
         n_scored: units that were scored.
         protocol: the protocol block.
@@ -63,7 +64,11 @@ class Result:
 
     def shown(self, metric: str) -> float | None:
         """A value as people read it, None if it is undefined."""
-        return self.score.value(metric).scale.factor * self.metrics[metric] if metric in self.metrics else None
+        return (
+            self.score.value(metric).scale.factor * self.metrics[metric]
+            if metric in self.metrics
+            else None
+        )
 
     @property
     def row(self) -> tuple[str, str, str, str]:
@@ -115,12 +120,16 @@ class _MetricsFile(Outline):
 
 def _result(found: _MetricsFile, item: _Item) -> Result:
     given = {name: getattr(item, name) for name in _Item.model_fields if name != "metrics"}
-    return Result(benchmark=found.benchmark, model=found.model, metrics=finite(item.metrics), **given)
+    return Result(
+        benchmark=found.benchmark, model=found.model, metrics=finite(item.metrics), **given
+    )
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Keeps the finite numbers."""
-    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, (int, float))}
+    numbers = {
+        name: float(value) for name, value in metrics.items() if isinstance(value, (int, float))
+    }
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
@@ -153,12 +162,18 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
         table = pq.read_table(source, use_threads=False)
         missing = sorted({*_TEXTS} - set(table.column_names))
         if missing:
-            raise UserError(f"the per-instance table lacks the columns {missing}", file=where, cure="score again")
+            raise UserError(
+                f"the per-instance table lacks the columns {missing}",
+                file=where,
+                cure="score again",
+            )
         strange = [name for name in table.column_names if not _is_ours(table[name], name)]
         frame: pd.DataFrame = table.to_pandas()
     except (pa.ArrowException, OSError, ValueError) as error:
         cure = "run `dvc repro score` or `dvc pull`"
-        raise UserError(f"the per-instance table cannot be read: {error}", file=where, cure=cure) from error
+        raise UserError(
+            f"the per-instance table cannot be read: {error}", file=where, cure=cure
+        ) from error
     if strange or frame.duplicated(["prompt_set", "system", "key", "unit"]).any():
         why = f"columns of another type: {strange}" if strange else "an instance twice"
         raise UserError(f"the per-instance table has {why}", file=where, cure="score again")
@@ -171,14 +186,18 @@ def _is_ours(column: Any, name: str) -> bool:
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if name in _TEXTS:
-        return (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not column.null_count
+        return (
+            pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        ) and not column.null_count
     return bool(pa.types.is_floating(kind) or pa.types.is_null(kind))
 
 
 def quantity_values(frame: pd.DataFrame, quantity: Quantity) -> pd.Series[float]:
     """A quantity of every row of a per-instance table, as stored; NaN where the table lacks a column."""
     columns = frame.reindex(columns=list(quantity.columns))
-    total: pd.Series[float] = sum((columns[name] for name in quantity.columns[1:]), columns[quantity.columns[0]])
+    total: pd.Series[float] = sum(
+        (columns[name] for name in quantity.columns[1:]), columns[quantity.columns[0]]
+    )
     return total / len(quantity.columns)
 
 
@@ -279,24 +298,33 @@ class Run:
         """``data/<kind>/<benchmark>-<model>``."""
         return self.root / "data" / kind / f"{benchmark}-{model}"
 
-    def _resampled(self, benchmark: str, model: str, prompt_set: str, system: str) -> dict[str, Difference]:
+    def _resampled(
+        self, benchmark: str, model: str, prompt_set: str, system: str
+    ) -> dict[str, Difference]:
         """A system minus its baseline, of the values that are resampled from matches, as shown; empty if there are none."""
         from hqsam_metrics.ap.resample import differences
         from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
 
-        results = [self.find(benchmark, model, prompt_set, s) for s in (self.system(system).versus or system, system)]
+        results = [
+            self.find(benchmark, model, prompt_set, s)
+            for s in (self.system(system).versus or system, system)
+        ]
         score, folder = self.score(benchmark), self.folder("scores", benchmark, model)
         names = [m for r in results if r is not None for m in r.metrics if score.value(m).resampled]
         if None in results or not names:
             return {}
         files = {name: folder / name for name in (MATCHES, TRUTH)}
-        a, b = (read_matches(files, prompt_set, r.system, str(folder)) for r in results if r is not None)
+        a, b = (
+            read_matches(files, prompt_set, r.system, str(folder)) for r in results if r is not None
+        )
         return differences(a, b, dict.fromkeys(names))
 
     def _read_units(self, benchmark: str, model: str) -> pd.DataFrame:
         path = self.folder("scores", benchmark, model) / "instances.parquet"
         if not path.is_file():
-            raise UserError("the per-instance table does not exist", file=path, cure="run `dvc repro score`")
+            raise UserError(
+                "the per-instance table does not exist", file=path, cure="run `dvc repro score`"
+            )
         return units_frame(path, str(path))
 
 

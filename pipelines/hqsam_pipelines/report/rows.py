@@ -1,6 +1,7 @@
 """The numbers of the report: one `Row` per benchmark, prompt set and metric, ours beside the paper's.
 
-All values in a `Row` are as people print them (`hqsam_metrics.base.Scale`): fractions times 100, differences in points.
+All values in a `Row` are as people print them (`hqsam_metrics.base.Scale`): fractions times 100,
+differences in points.
 """
 
 from __future__ import annotations
@@ -28,14 +29,17 @@ class Row:
 
     Attributes:
         benchmark, prompt_set, metric, model: what is measured.
-        hq_system: the system that the row is about: by default what HQ-SAM is in the benchmark's protocol.
+        hq_system: the system that the row is about: by default what HQ-SAM is in the benchmark's
+            protocol.
         baseline: what it is compared with.
         scale: how values are shown, and which way is better.
         main: whether charts and the count of gains are about this metric of the benchmark.
         values: by system, as shown.
         delta: HQ-SAM minus SAM, as shown; None if one is undefined.
-        interval: paired bootstrap of `delta` itself: for means over units, and for values that have matches.
-        stand_in: for values that are no mean over units: paired bootstrap of a quantity of the instances.
+        interval: paired bootstrap of `delta` itself: for means over units, and for values that have
+            matches.
+        stand_in: for values that are no mean over units: paired bootstrap of a quantity of the
+            instances.
         stand_in_of: that quantity.
         paper_sam, paper_hq: the paper's values on `paper_backbone`.
         n_scored, n_expected: units.
@@ -158,7 +162,9 @@ def _row(
     )
 
 
-def _pair(run: Run, benchmark: str, model: str, prompt_set: str, hq: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _pair(
+    run: Run, benchmark: str, model: str, prompt_set: str, hq: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The per-instance rows of a system's baseline and of the system, in the same order."""
     frame = run.units(benchmark, model)
     chosen = frame[frame["prompt_set"] == prompt_set].set_index(["key", "unit"]).sort_index()
@@ -180,7 +186,9 @@ def _differences(
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """A system minus its baseline, of every instance, as shown, and its cluster."""
     sam, head = _pair(run, benchmark, model, prompt_set, hq)
-    difference = quantity.scale.factor * (quantity_values(head, quantity) - quantity_values(sam, quantity))
+    difference = quantity.scale.factor * (
+        quantity_values(head, quantity) - quantity_values(sam, quantity)
+    )
     return np.asarray(difference, np.float64), sam["cluster"].to_numpy()
 
 
@@ -192,7 +200,9 @@ def _mean_row(run: Run, model: str, prompt_set: str, metric: str) -> Row | None:
         return None
     systems = [s.name for s in run.systems if all(s.name in row.values for row in rows)]
     hq, value = rows[0].hq_system, run.score(paper.HQ4[0]).value(metric)
-    strata = value.mean_of and [_differences(run, name, model, prompt_set, hq, value.mean_of) for name in paper.HQ4]
+    strata = value.mean_of and [
+        _differences(run, name, model, prompt_set, hq, value.mean_of) for name in paper.HQ4
+    ]
     return _row(
         run,
         (paper.HQ4_MEAN, prompt_set, metric, model),
@@ -211,7 +221,10 @@ def spec_rows(run: Run, model: str, spec: paper.TableSpec) -> list[Row]:
     found = []
     for block in spec.blocks:
         for prompt_set in _prompt_sets(run, model, block):
-            found += [make_row(run, model, block.benchmark, prompt_set, metric) for metric in block.metrics]
+            found += [
+                make_row(run, model, block.benchmark, prompt_set, metric)
+                for metric in block.metrics
+            ]
     return [row for row in found if row is not None]
 
 
@@ -223,8 +236,15 @@ def _prompt_sets(run: Run, model: str, block: paper.Block) -> list[str]:
 
 def other_rows(run: Run, model: str) -> list[Row]:
     """Every metric of a benchmark or prompt set that none of the paper's tables shows."""
-    shown = {(b.benchmark, p) for s in paper.TABLES for b in s.blocks for p in _prompt_sets(run, model, b)}
-    pairs = [(b, p) for b in run.benchmarks for p in run.prompt_sets(b, model) if (b, p) not in shown]
+    shown = {
+        (b.benchmark, p)
+        for s in paper.TABLES
+        for b in s.blocks
+        for p in _prompt_sets(run, model, b)
+    }
+    pairs = [
+        (b, p) for b in run.benchmarks for p in run.prompt_sets(b, model) if (b, p) not in shown
+    ]
     return list(_all_metrics(run, model, pairs))
 
 
@@ -239,7 +259,10 @@ def _all_metrics(run: Run, model: str, pairs: Iterable[tuple[str, str]]) -> Iter
 def metric_names(run: Run, model: str, benchmark: str, prompt_set: str) -> list[str]:
     """Names of all defined metrics, in reading order."""
     results = [run.find(benchmark, model, prompt_set, s.name) for s in run.systems]
-    return sorted({name for r in results if r is not None for name in r.metrics}, key=run.score(benchmark).place)
+    return sorted(
+        {name for r in results if r is not None for name in r.metrics},
+        key=run.score(benchmark).place,
+    )
 
 
 def headline_rows(run: Run, model: str) -> list[Row]:
@@ -255,7 +278,12 @@ def headline_rows(run: Run, model: str) -> list[Row]:
 
 def system_rows(run: Run, model: str) -> list[Row]:
     """The headline metrics of the systems beside SAM and HQ-SAM: a refiner's, other people's models."""
-    places = [(b, p, s.name) for b in run.benchmarks for p in run.prompt_sets(b, model) for s in run.further(b)]
+    places = [
+        (b, p, s.name)
+        for b in run.benchmarks
+        for p in run.prompt_sets(b, model)
+        for s in run.further(b)
+    ]
     rows = [
         make_row(run, model, benchmark, prompt_set, metric, system)
         for benchmark, prompt_set, system in places

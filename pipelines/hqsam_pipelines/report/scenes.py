@@ -1,6 +1,7 @@
 """Which instances the report shows, and what is needed to draw them.
 
-The choice is made from the per-instance tables alone; images and masks are read for the chosen few only.
+The choice is made from the per-instance tables alone; images and masks are read for the chosen few
+only.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Pick:
 def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
     """Every instance of a benchmark that both systems have a defined score for.
 
-    Where the score is that of the best detection of the class, an object without any is left out: there is no mask to
-    look at. `missed` counts them.
+    Where the score is that of the best detection of the class, an object without any is left out:
+    there is no mask to look at. `missed` counts them.
     """
     quantity = run.score(benchmark).pictured
     if quantity is None:
@@ -103,19 +104,25 @@ def worst(picks: Iterable[Pick], count: int) -> list[Pick]:
 
 def improved(picks: Iterable[Pick], count: int) -> list[Pick]:
     """The largest gains over SAM, spread over the benchmarks."""
-    return _spread(sorted((p for p in picks if p.gain > 0), key=lambda p: (-p.gain, _name(p))), count)
+    return _spread(
+        sorted((p for p in picks if p.gain > 0), key=lambda p: (-p.gain, _name(p))), count
+    )
 
 
 def worsened(picks: Iterable[Pick], count: int) -> list[Pick]:
     """The largest losses against SAM, spread over the benchmarks."""
-    return _spread(sorted((p for p in picks if p.gain < 0), key=lambda p: (p.gain, _name(p))), count)
+    return _spread(
+        sorted((p for p in picks if p.gain < 0), key=lambda p: (p.gain, _name(p))), count
+    )
 
 
 def typical(picks: Sequence[Pick]) -> list[Pick]:
     """One instance per benchmark: the one whose gain is the median."""
     chosen = []
     for benchmark in dict.fromkeys(p.benchmark for p in picks):
-        mine = sorted((p for p in picks if p.benchmark == benchmark), key=lambda p: (p.gain, _name(p)))
+        mine = sorted(
+            (p for p in picks if p.benchmark == benchmark), key=lambda p: (p.gain, _name(p))
+        )
         chosen.append(mine[(len(mine) - 1) // 2])
     return chosen
 
@@ -130,7 +137,11 @@ def _spread(ranked: Sequence[Pick], count: int) -> list[Pick]:
     for turn in range(1, count + 1):
         for pick in ranked:
             mine = [t for t in taken if t.benchmark == pick.benchmark]
-            if len(taken) < count and len(mine) < turn and all(t.cluster != pick.cluster for t in mine):
+            if (
+                len(taken) < count
+                and len(mine) < turn
+                and all(t.cluster != pick.cluster for t in mine)
+            ):
                 taken.append(pick)
     return sorted(taken, key=ranked.index)
 
@@ -186,13 +197,19 @@ class SceneReader:
     def _targets(self, folder: Path, pick: Pick) -> list[tuple[Mapping[str, Any], str | None]]:
         """Ground-truth rows of the unit, each with the prompt it was scored for (None: the best of the image)."""
         prompts = _rows(folder / "prompts.parquet", None, _PROMPT_NAMES, prompt_id=pick.unit)
-        here = _rows(folder / "instances.parquet", prompts[0]["key"] if prompts else pick.key, _INSTANCE_NAMES)
+        here = _rows(
+            folder / "instances.parquet",
+            prompts[0]["key"] if prompts else pick.key,
+            _INSTANCE_NAMES,
+        )
         if prompts:
             mine = [row for row in here if row["instance_id"] == prompts[0]["instance_id"]]
             return [(row, pick.unit) for row in (mine or here)[:1]]
         direct = [row for row in here if row["instance_id"] == pick.unit]
         return [
-            (row, None) for row in direct or _track(folder, pick, inner=self.run.score(pick.benchmark).inner_frames)
+            (row, None)
+            for row in direct
+            or _track(folder, pick, inner=self.run.score(pick.benchmark).inner_frames)
         ]
 
     def _masks(
@@ -216,8 +233,12 @@ class SceneReader:
             masks.append(ranked[0][1] if ranked else np.zeros_like(truth))
         return truth, masks[0], masks[1], chosen
 
-    def _same_class(self, pick: Pick, target: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        agnostic = bool(self.run.benchmark_params(pick.benchmark).get("score", {}).get("class_agnostic"))
+    def _same_class(
+        self, pick: Pick, target: Mapping[str, Any], rows: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        agnostic = bool(
+            self.run.benchmark_params(pick.benchmark).get("score", {}).get("class_agnostic")
+        )
         if agnostic:
             return rows
         path = self.root / "data" / "benchmarks" / pick.benchmark / "prompts.parquet"
@@ -234,7 +255,9 @@ class SceneReader:
         truth, sam, hq, prompt_id = masks
         row = next(iter(_rows(folder / "images.parquet", key, ["key", "member", "shard"])), None)
         if row is None:
-            raise UserError("an image is missing in the table", file=folder / "images.parquet", key=key)
+            raise UserError(
+                "an image is missing in the table", file=folder / "images.parquet", key=key
+            )
         with TarReader(folder / row["shard"]) as reader:
             image = decode_image(reader.read(row["member"]))
         prompts = [r for r in _rows(folder / "prompts.parquet", key) if r["prompt_id"] == prompt_id]
@@ -255,12 +278,16 @@ def _track(folder: Path, pick: Pick, *, inner: bool) -> list[dict[str, Any]]:
         return []
     images = _rows(folder / "images.parquet", None, ["key", "video", "video_id"])
     frames = {row["key"] for row in images if pick.cluster in (row["video"], str(row["video_id"]))}
-    tracked = _rows(folder / "instances.parquet", None, _INSTANCE_NAMES, track_id=int(digits.group(1)))
+    tracked = _rows(
+        folder / "instances.parquet", None, _INSTANCE_NAMES, track_id=int(digits.group(1))
+    )
     mine = sorted((row for row in tracked if row["key"] in frames), key=lambda row: str(row["key"]))
     return (mine[1:-1] if inner else []) or mine
 
 
-def _rows(path: Path, key: str | None, columns: list[str] | None = None, **equal: str | int) -> list[dict[str, Any]]:
+def _rows(
+    path: Path, key: str | None, columns: list[str] | None = None, **equal: str | int
+) -> list[dict[str, Any]]:
     """Rows of a table: those of one image, those with given values (row groups that cannot hold them are skipped)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -270,7 +297,9 @@ def _rows(path: Path, key: str | None, columns: list[str] | None = None, **equal
     try:
         table = pq.read_table(path, columns=columns, filters=filters, use_threads=False)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise UserError(f"the table cannot be read: {error}", file=path, cure="run `dvc repro`") from error
+        raise UserError(
+            f"the table cannot be read: {error}", file=path, cure="run `dvc repro`"
+        ) from error
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 

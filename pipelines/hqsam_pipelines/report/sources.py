@@ -1,6 +1,7 @@
 """What the report says about data and provenance, gathered from the stages' own JSON files.
 
-A file that is not there leaves its part of the report out: a run of a few stages still has a report.
+A file that is not there leaves its part of the report out: a run of a few stages still has a
+report.
 """
 
 from __future__ import annotations
@@ -16,9 +17,17 @@ from hqsam_base.atomic import read_json, read_jsonl
 from hqsam_pipelines.report.results import Result, Run
 
 LIBRARIES = (
-    "hqsam-pipeline", "torch", "segment-anything", "numpy", "opencv-python-headless", "pycocotools", "pillow",
-    "pyarrow", "pandas", "safetensors",
-)  # fmt: skip
+    "hqsam-pipeline",
+    "torch",
+    "segment-anything",
+    "numpy",
+    "opencv-python-headless",
+    "pycocotools",
+    "pillow",
+    "pyarrow",
+    "pandas",
+    "safetensors",
+)
 """Libraries whose version can move a number."""
 
 
@@ -44,7 +53,9 @@ def sources(run: Run) -> list[dict[str, Any]]:
                     "n_samples": done.get("n_samples"),
                     "n_expected": done.get("n_expected"),
                     "n_rejects": done.get("n_rejects", 0),
-                    "reasons": sorted(done.get("rejects_by_reason", {}).items(), key=lambda r: (-r[1], r[0])),
+                    "reasons": sorted(
+                        done.get("rejects_by_reason", {}).items(), key=lambda r: (-r[1], r[0])
+                    ),
                     "excluded": excluded.get(name, 0),
                     "digest": done.get("digest", ""),
                 }
@@ -70,7 +81,9 @@ def evaluation_sets(run: Run) -> list[dict[str, Any]]:
     for name in run.benchmarks:
         done = read_optional(run.root / "data" / "benchmarks" / name / "index.json")
         if done:
-            prompts = ", ".join(f"{count} {kind}" for kind, count in sorted(done.get("n_prompts", {}).items()))
+            prompts = ", ".join(
+                f"{count} {kind}" for kind, count in sorted(done.get("n_prompts", {}).items())
+            )
             found.append(
                 {
                     "name": name,
@@ -91,7 +104,9 @@ def overlap(run: Run) -> dict[str, Any]:
     done = read_optional(folder / "overlap.json")
     if not done:
         return {}
-    gallery = [(folder / "gallery" / entry["file"], _pair_text(entry)) for entry in done.get("gallery", [])]
+    gallery = [
+        (folder / "gallery" / entry["file"], _pair_text(entry)) for entry in done.get("gallery", [])
+    ]
     return {
         "counts": done.get("counts", {}),
         "by_benchmark": done.get("by_benchmark", {}),
@@ -184,9 +199,19 @@ def digests(run: Run) -> list[tuple[str, str]]:
         paths.append((f"models/{model}", run.root / "models" / model / "meta.json", "digest"))
         for name in run.benchmarks:
             paths.append(
-                (f"predictions/{name}-{model}", run.folder("predictions", name, model) / "predict.json", "digest")
+                (
+                    f"predictions/{name}-{model}",
+                    run.folder("predictions", name, model) / "predict.json",
+                    "digest",
+                )
             )
-            paths.append((f"scores/{name}-{model}", run.folder("scores", name, model) / "scores.json", "digest"))
+            paths.append(
+                (
+                    f"scores/{name}-{model}",
+                    run.folder("scores", name, model) / "scores.json",
+                    "digest",
+                )
+            )
     found = [(name, str(read_optional(path).get(key, ""))) for name, path, key in paths]
     return [(name, digest) for name, digest in found if digest]
 
@@ -196,7 +221,9 @@ def archives(run: Run) -> list[tuple[str, str, str]]:
     found = []
     for path in sorted((run.root / "data" / "archives").glob("*/fetch.json")):
         files = read_optional(path).get("files", [])
-        items = files.items() if isinstance(files, Mapping) else [(f.get("name", ""), f) for f in files]
+        items = (
+            files.items() if isinstance(files, Mapping) else [(f.get("name", ""), f) for f in files]
+        )
         for name, entry in items:
             digest = entry.get("sha256", "") if isinstance(entry, Mapping) else str(entry)
             found.append((path.parent.name, str(name), str(digest)))
@@ -216,7 +243,9 @@ def versions() -> list[tuple[str, str]]:
 
 def unsupported(run: Run, benchmark: str) -> dict[str, list[str]]:
     """The prompt sets that systems could not be given, by system."""
-    found = read_optional(run.folder("predictions", benchmark, run.models[0]) / "predict.json").get("unsupported", {})
+    found = read_optional(run.folder("predictions", benchmark, run.models[0]) / "predict.json").get(
+        "unsupported", {}
+    )
     return {str(system): [str(name) for name in sets] for system, sets in found.items()}
 
 
@@ -228,7 +257,10 @@ def protocols(run: Run) -> list[dict[str, Any]]:
             if result.benchmark == benchmark and result.model == run.models[0]:
                 groups.setdefault((benchmark, result.prompt_set), []).append(result)
     order = {system.name: place for place, system in enumerate(run.systems)}
-    return [_protocol(*group, sorted(results, key=lambda r: order[r.system])) for group, results in groups.items()]
+    return [
+        _protocol(*group, sorted(results, key=lambda r: order[r.system]))
+        for group, results in groups.items()
+    ]
 
 
 def _protocol(benchmark: str, prompt_set: str, results: Sequence[Result]) -> dict[str, Any]:

@@ -33,13 +33,22 @@ def show(root: Path, console: Console | None = None) -> None:
     console.print(overview_table(rows))
     systems = path.with_name("systems.csv")
     if systems.is_file():
-        console.print(systems_table(list(csv.DictReader(io.StringIO(systems.read_text(encoding="utf-8"))))))
+        console.print(
+            systems_table(list(csv.DictReader(io.StringIO(systems.read_text(encoding="utf-8")))))
+        )
     units = " or ".join(dict.fromkeys(row["unit"] for row in rows))
-    explained = f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;"
+    explained = (
+        f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;"
+    )
     console.print(styled((explained, "dim")))
     if any(row["instance_ci_low"] and not row["ci_low"] for row in rows):
-        console.print("marked ~: of the mean of a quantity of the instances instead of the metric.", style="dim")
-    console.print(styled(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}"), soft_wrap=True)
+        console.print(
+            "marked ~: of the mean of a quantity of the instances instead of the metric.",
+            style="dim",
+        )
+    console.print(
+        styled(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}"), soft_wrap=True
+    )
 
 
 def overview_table(rows: list[dict[str, str]]) -> Table:
@@ -47,7 +56,9 @@ def overview_table(rows: list[dict[str, str]]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title="SAM against HQ-SAM", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title="SAM against HQ-SAM", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for name in ("benchmark", "metric"):
         table.add_column(name, no_wrap=True)
     for name in ("SAM", "HQ-SAM", "Δ", "95 % interval", "paper's Δ"):
@@ -74,11 +85,21 @@ def systems_table(rows: list[dict[str, str]]) -> Table:
     for name in ("value", "against", "Δ", "95 % interval"):
         table.add_column(name, justify="right")
     for row in rows:
-        interval = f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]" if row["ci_low"] else ""
+        interval = (
+            f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]"
+            if row["ci_low"]
+            else ""
+        )
         cells = [
-            paper.title(row["benchmark"]), row["prompt_set"], row["metric"], row["label"], _fixed(row["value"]),
-            row["versus"], _fixed(row["delta"], sign=True), interval,
-        ]  # fmt: skip
+            paper.title(row["benchmark"]),
+            row["prompt_set"],
+            row["metric"],
+            row["label"],
+            _fixed(row["value"]),
+            row["versus"],
+            _fixed(row["delta"], sign=True),
+            interval,
+        ]
         table.add_row(*(styled(cell) for cell in cells))
     return table
 
@@ -93,7 +114,9 @@ def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[Text]:
     prompt = f", {row['prompt_set'].replace('_', ' ')}" if several else ""
     return [
         styled(paper.title(row["benchmark"]) + prompt if first else ""),
-        styled(Scale(unit=row["unit"], lower_is_better=row["better"] == "lower").label(row["metric"])),
+        styled(
+            Scale(unit=row["unit"], lower_is_better=row["better"] == "lower").label(row["metric"])
+        ),
         styled(_fixed(row["sam"])),
         styled((_fixed(row["hq_sam"]), "bold")),
         styled((text, _tone(row))),

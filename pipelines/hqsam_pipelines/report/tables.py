@@ -18,13 +18,32 @@ from hqsam_pipelines.report.results import Run, quantity_values
 from hqsam_pipelines.report.rows import Row
 
 _COLUMNS = (
-    "benchmark", "prompt_set", "metric", "model", "hq_output", "sam", "hq_sam", "delta", "ci_low", "ci_high",
-    "instance_quantity", "instance_delta", "instance_ci_low", "instance_ci_high",
-)  # fmt: skip
+    "benchmark",
+    "prompt_set",
+    "metric",
+    "model",
+    "hq_output",
+    "sam",
+    "hq_sam",
+    "delta",
+    "ci_low",
+    "ci_high",
+    "instance_quantity",
+    "instance_delta",
+    "instance_ci_low",
+    "instance_ci_high",
+)
 _MORE = (
-    "n_scored", "n_expected", "clusters", "paper_backbone", "paper_sam", "paper_hq_sam", "paper_delta",
-    "unit", "better",
-)  # fmt: skip
+    "n_scored",
+    "n_expected",
+    "clusters",
+    "paper_backbone",
+    "paper_sam",
+    "paper_hq_sam",
+    "paper_delta",
+    "unit",
+    "better",
+)
 
 THRESHOLDS = np.round(np.arange(0.5, 0.951, 0.05), 2)
 
@@ -61,30 +80,52 @@ def _cells(row: Row, systems: Sequence[System]) -> list[str]:
     main, other = _bounds(row.interval), _bounds(row.stand_in)
     known = row.interval or row.stand_in
     return [
-        row.benchmark, row.prompt_set, row.metric, row.model, row.hq_system,
-        number(row.sam, _EXACT), number(row.hq, _EXACT), number(row.delta, _EXACT), *main[1:],
-        row.stand_in_of.title if row.stand_in_of else "", *other,
-        *(number(row.values.get(system.name), _EXACT) for system in systems if system.versus is not None),
-        str(row.n_scored), str(row.n_expected), str(known.clusters) if known else "",
+        row.benchmark,
+        row.prompt_set,
+        row.metric,
+        row.model,
+        row.hq_system,
+        number(row.sam, _EXACT),
+        number(row.hq, _EXACT),
+        number(row.delta, _EXACT),
+        *main[1:],
+        row.stand_in_of.title if row.stand_in_of else "",
+        *other,
+        *(
+            number(row.values.get(system.name), _EXACT)
+            for system in systems
+            if system.versus is not None
+        ),
+        str(row.n_scored),
+        str(row.n_expected),
+        str(known.clusters) if known else "",
         row.paper_backbone if row.paper_sam is not None else "",
-        number(row.paper_sam, 1), number(row.paper_hq, 1), number(row.paper_delta, 1),
-        row.scale.unit, "lower" if row.scale.lower_is_better else "higher",
-    ]  # fmt: skip
+        number(row.paper_sam, 1),
+        number(row.paper_hq, 1),
+        number(row.paper_delta, 1),
+        row.scale.unit,
+        "lower" if row.scale.lower_is_better else "higher",
+    ]
 
 
 def _bounds(difference: Difference | None) -> list[str]:
     if difference is None:
         return ["", "", ""]
-    return [number(difference.mean, _EXACT), number(difference.low, _EXACT), number(difference.high, _EXACT)]
+    return [
+        number(difference.mean, _EXACT),
+        number(difference.low, _EXACT),
+        number(difference.high, _EXACT),
+    ]
 
 
 def metrics_tree(run: Run) -> dict[str, Any]:
     """The content of ``reports/metrics.json``: ``{benchmark: {prompt_set: {system: {metric: value}}}}``.
 
-    For `dvc metrics show` and `diff`, so without what nobody reads there: average recall, decay, boundary AP by size or
-    frequency (these are in ``reports/metrics/``).
+    For `dvc metrics show` and `diff`, so without what nobody reads there: average recall, decay,
+    boundary AP by size or frequency (these are in ``reports/metrics/``).
 
-    Fractions as in the metrics files, six digits. The systems of a second and further model are named
+    Fractions as in the metrics files, six digits. The systems of a second and further model are
+    named
     ``<model>:<system>``, so that adding one moves no existing key. ``HQ4-mean`` is the
     unweighted mean of the four HQ sets.
     """
@@ -111,10 +152,13 @@ def _hq4_means(run: Run) -> dict[str, dict[str, float]]:
     for model in run.models:
         for system in (system.name for system in run.systems):
             found = [run.find(name, model, "gt_box", system) for name in paper.HQ4]
-            metrics = [r.metrics for r in found if r is not None and set(headline) <= r.metrics.keys()]
+            metrics = [
+                r.metrics for r in found if r is not None and set(headline) <= r.metrics.keys()
+            ]
             if headline and len(metrics) == len(paper.HQ4):
                 means[_system_key(run, model, system)] = {
-                    metric: round(sum(m[metric] for m in metrics) / len(metrics), 6) for metric in headline
+                    metric: round(sum(m[metric] for m in metrics) / len(metrics), 6)
+                    for metric in headline
                 }
     return means
 
@@ -132,11 +176,13 @@ def curve_table(root: Path, models: Sequence[str]) -> tuple[list[str], list[list
     return columns, [[record.get(name, "") or "" for name in columns] for record in records]
 
 
-def recall_curves(run: Run, model: str, benchmarks: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+def recall_curves(
+    run: Run, model: str, benchmarks: Sequence[str]
+) -> dict[str, dict[str, list[float]]]:
     """Share of units whose boundary IoU reaches each threshold, in percent: ``{system: {benchmark: [T values]}}``.
 
-    As in the paper's Figure 4 (thresholds 0.5 to 0.95). Undefined units count as not reaching it. A benchmark whose
-    metric pictures no fraction has no such curve.
+    As in the paper's Figure 4 (thresholds 0.5 to 0.95). Undefined units count as not reaching it. A
+    benchmark whose metric pictures no fraction has no such curve.
     """
     curves: dict[str, dict[str, list[float]]] = {}
     for benchmark in benchmarks:
@@ -157,10 +203,16 @@ def recall_curves(run: Run, model: str, benchmarks: Sequence[str]) -> dict[str, 
 def recall_csv(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """The curves as CSV: threshold, then SAM and HQ-SAM averaged over benchmarks, then one column per pair."""
     names = sorted(curves.get("sam", {}))
-    columns = ["biou_threshold", "sam", "hq_sam"] + [f"{b}_{s}" for b in names for s in ("sam", "hq_sam")]
+    columns = ["biou_threshold", "sam", "hq_sam"] + [
+        f"{b}_{s}" for b in names for s in ("sam", "hq_sam")
+    ]
     rows = []
     for place, threshold in enumerate(THRESHOLDS):
-        means = [float(np.mean([curves[s][b][place] for b in names])) for s in ("sam", "hq_sam")] if names else []
+        means = (
+            [float(np.mean([curves[s][b][place] for b in names])) for s in ("sam", "hq_sam")]
+            if names
+            else []
+        )
         single = [curves[s][b][place] for b in names for s in ("sam", "hq_sam")]
         rows.append([f"{threshold:.2f}", *(number(v) for v in (*means, *single))])
     return csv_text(columns, rows if names else [])
@@ -168,15 +220,44 @@ def recall_csv(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
 
 def systems_csv(rows: Sequence[Row], run: Run) -> str:
     """The systems beside SAM and HQ-SAM, each against its baseline, as CSV."""
-    names = ("benchmark", "prompt_set", "metric", "model", "system", "label", "versus", "value", "baseline", "delta",
-             "ci_low", "ci_high", "n_scored", "n_expected", "unit", "better")  # fmt: skip
+    names = (
+        "benchmark",
+        "prompt_set",
+        "metric",
+        "model",
+        "system",
+        "label",
+        "versus",
+        "value",
+        "baseline",
+        "delta",
+        "ci_low",
+        "ci_high",
+        "n_scored",
+        "n_expected",
+        "unit",
+        "better",
+    )
     cells = [
-        [row.benchmark, row.prompt_set, row.metric, row.model, row.hq_system, run.system(row.hq_system).label,
-         versus(row, run), number(row.hq, _EXACT), number(row.sam, _EXACT) if row.baseline != row.hq_system else "",
-         number(row.delta, _EXACT), *_bounds(row.interval)[1:], str(row.n_scored), str(row.n_expected), row.scale.unit,
-         "lower" if row.scale.lower_is_better else "higher"]
+        [
+            row.benchmark,
+            row.prompt_set,
+            row.metric,
+            row.model,
+            row.hq_system,
+            run.system(row.hq_system).label,
+            versus(row, run),
+            number(row.hq, _EXACT),
+            number(row.sam, _EXACT) if row.baseline != row.hq_system else "",
+            number(row.delta, _EXACT),
+            *_bounds(row.interval)[1:],
+            str(row.n_scored),
+            str(row.n_expected),
+            row.scale.unit,
+            "lower" if row.scale.lower_is_better else "higher",
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return csv_text(names, cells)
 
 

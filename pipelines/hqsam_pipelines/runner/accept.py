@@ -1,9 +1,9 @@
 """`hqsam repro --accept-code`: outputs that exist count as made by today's code.
 
-For an update that rearranged or reworded code: every digest of code is another one, and a finished run
-would start again from the first download. DVC's own `dvc commit` would also take changed data, parameters
-and outputs; here a stage is accepted only if nothing but its code differs. Its command is code, too: earlier
-versions of dvc.yaml repeated the stage's names there.
+For an update that rearranged or reworded code: every digest of code is another one, and a finished
+run would start again from the first download. DVC's own `dvc commit` would also take changed data,
+parameters and outputs; here a stage is accepted only if nothing but its code differs. Its command
+is code, too: earlier versions of dvc.yaml repeated the stage's names there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Accepted:
     """What became of the stages.
 
     Attributes:
-        accepted: Stages with no change but their code; dvc.lock now has the digests of today's code.
+        accepted: Stages with no change but their code; dvc.lock now has the digests of today's
+            code.
         left: Stage to what else differs from dvc.lock; these are unchanged and run again.
     """
 
@@ -44,7 +45,8 @@ def accept_code(root: Path) -> Accepted:
         root: The repository.
 
     Raises:
-        UserError: There is no finished run, a name in params.yaml is none, or DVC cannot read the pipeline.
+        UserError: There is no finished run, a name in params.yaml is none, or DVC cannot read the
+            pipeline.
     """
     from dvc.exceptions import DvcException
 
@@ -58,10 +60,17 @@ def accept_code(root: Path) -> Accepted:
         # DVC reads the names of stages from the current folder.
         with contextlib.chdir(root), dvc_site.open_repo(root) as repo:
             found = {name.rpartition(":")[2]: entries for name, entries in repo.status().items()}
-            reworded = _reworded(root / "dvc.lock", {stage.name: stage.cmd for stage in repo.index.stages})
-            # What `code` writes was written just now; its parameters are there so that names are looked at.
+            reworded = _reworded(
+                root / "dvc.lock", {stage.name: stage.cmd for stage in repo.index.stages}
+            )
+            # What `code` writes was written just now; its parameters are there so that names are
+            # looked at.
             rest = {name: entries for name, entries in found.items() if name != STAGE}
-            other = {name: why for name, entries in rest.items() if (why := _other_changes(entries, name in reworded))}
+            other = {
+                name: why
+                for name, entries in rest.items()
+                if (why := _other_changes(entries, name in reworded))
+            }
             accepted = [name for name in found if name not in other]
             logging.getLogger("dvc").setLevel(logging.WARNING)  # a line for each stage otherwise
             for name in accepted:
@@ -76,9 +85,10 @@ def _reworded(lock: Path, commands: Mapping[str, Any]) -> set[str]:
     content: Any = read_yaml(lock)
     locked = {name: str(stage.get("cmd")) for name, stage in content.get("stages", {}).items()}
     return {
-        name for name, now in commands.items()
+        name
+        for name, now in commands.items()
         if locked.get(name) == f"{now} {name.partition('@')[2].replace('-', ' ')}"
-    }  # fmt: skip
+    }
 
 
 def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
@@ -96,7 +106,9 @@ def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
             elif what == "changed outs" and set(paths) == {CODE_FOLDER}:
                 continue
             else:
-                other += [f"{path} ({word})" for path, word in paths.items() if not _is_code(path, word)]
+                other += [
+                    f"{path} ({word})" for path, word in paths.items() if not _is_code(path, word)
+                ]
     return ", ".join(other)
 
 
@@ -106,4 +118,6 @@ def _is_code(path: str, word: Any) -> bool:
         *(f"{folder}/{name}" for name, folder in PACKAGES.items() if folder != "."),
         "hqsam",
     )
-    return word in ("modified", "new") and any(path == f or path.startswith(f"{f}/") for f in folders)
+    return word in ("modified", "new") and any(
+        path == f or path.startswith(f"{f}/") for f in folders
+    )

@@ -12,8 +12,8 @@ _start: list[float] = []
 def process_start_time() -> float:
     """Return seconds since the epoch at which this run's process began, accurate to about 10 ms.
 
-    In a child of the stage host it is the time at which the waiting client began. Where `/proc` is missing it is the time
-    of the first call.
+    In a child of the stage host it is the time at which the waiting client began. Where `/proc` is
+    missing it is the time of the first call.
     """
     if not _start:
         _start.append(_from_proc() or time.time())
@@ -27,7 +27,8 @@ def set_process_start_time(value: float) -> None:
 
 def _from_proc() -> float | None:
     try:
-        # Field 22, counted after the parenthesised name, which may hold spaces: ticks between boot and start.
+        # Field 22, counted after the parenthesised name, which may hold spaces: ticks between boot
+        # and start.
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         ticks = int(fields[19])
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,8 +1,9 @@
 """Which files of this repository a stage's code consists of, and their digests: what the stage `code` writes.
 
-`data/code/<verb>.json` is the code dependency of every stage of that verb in dvc.yaml. It names exactly the files that can move what the
-stage writes, so a changed file runs again the stages that import it and no other; a new module needs no edit of dvc.yaml.
-Imports are read from the syntax trees, so those inside functions count and nothing is executed.
+`data/code/<verb>.json` is the code dependency of every stage of that verb in dvc.yaml. It names
+exactly the files that can move what the stage writes, so a changed file runs again the stages that
+import it and no other; a new module needs no edit of dvc.yaml. Imports are read from the syntax
+trees, so those inside functions count and nothing is executed.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ STAGE = "code"
 
 PLUMBING = ("hqsam_pipelines.config", "hqsam_pipelines.runner")
 """Packages of modules that start, watch and record a stage or check its parameters, and cannot move a
-number. They are left out: an edit of the progress bar must not train a model again. The values of the
-parameters themselves are tracked by DVC."""
+number. They are left out: an edit of the progress bar must not train a model again. The values of
+the parameters themselves are tracked by DVC."""
 
 SEAMS = {
     "fetch": ("hqsam_datasets.embedded",),
@@ -39,11 +40,15 @@ SEAMS = {
     "augment": ("hqsam_datasets.prompts",),
     "train": ("hqsam.model.backbones", "hqsam.model.variants", "hqsam_datasets.prompts"),
     "predict": (
-        "hqsam.model.backbones", "hqsam.model.variants", "hqsam_datasets.prompts", "hqsam.systems", "hqsam.refiners",
+        "hqsam.model.backbones",
+        "hqsam.model.variants",
+        "hqsam_datasets.prompts",
+        "hqsam.systems",
+        "hqsam.refiners",
     ),
     "score": ("hqsam_metrics.scores",),
     "report": ("hqsam_datasets.prompts", "hqsam_metrics.scores"),
-}  # fmt: skip
+}
 """Packages of modules that a stage finds by name: no import statement shows them."""
 
 RECORDS = {"report": ("hqsam.systems",)}
@@ -67,15 +72,18 @@ OWN_FILES = {
     ),
 }
 """Stages that run per entry of one or more seams: the package, the constant that marks an entry's file, and how dvc.yaml
-names that file beside the digests, so that a new entry runs nothing but itself. None: another stage's output changes with the
-file (models/<model>/ with the backbone's and the variant's, see dvc.yaml)."""
+names that file beside the digests, so that a new entry runs nothing but itself. None: another
+stage's output changes with the file (models/<model>/ with the backbone's and the variant's, see
+dvc.yaml).
+"""
 
 DATA = {
     "validate": ("datasets/hqsam_datasets/quality/templates",),
     "report": (
-        "pipelines/hqsam_pipelines/report/data", "pipelines/hqsam_pipelines/report/templates",
-    )
-}  # fmt: skip
+        "pipelines/hqsam_pipelines/report/data",
+        "pipelines/hqsam_pipelines/report/templates",
+    ),
+}
 """Folders of files that are no modules but are read as part of the code."""
 
 
@@ -85,7 +93,8 @@ class _Module:
 
     Attributes:
         path: The file.
-        imports: Names that it imports, as written or resolved; modules and members of modules alike.
+        imports: Names that it imports, as written or resolved; modules and members of modules
+            alike.
         homes: The module behind each public name that the package resolves on first use (`_HOMES`).
         empty: It holds nothing but a docstring.
     """
@@ -117,9 +126,17 @@ class CodeGraph:
 
     def digested(self, verb: str) -> list[str]:
         """Return the files of a stage's code that dvc.yaml does not name itself: sorted, relative to the repository."""
-        entries = {package: self._entries(package, mark) for package, mark, _ in OWN_FILES.get(verb, ())}
-        own = {f"{self._place(package)}/{name}.py" for package, names in entries.items() for name in names}
-        inside = (path for folder in DATA.get(verb, ()) for path in (self._root / folder).rglob("*"))
+        entries = {
+            package: self._entries(package, mark) for package, mark, _ in OWN_FILES.get(verb, ())
+        }
+        own = {
+            f"{self._place(package)}/{name}.py"
+            for package, names in entries.items()
+            for name in names
+        }
+        inside = (
+            path for folder in DATA.get(verb, ()) for path in (self._root / folder).rglob("*")
+        )
         files = (path for path in inside if path.is_file() and "__pycache__" not in path.parts)
         data = {path.relative_to(self._root).as_posix() for path in files}
         return sorted((self.code_of(verb, entries if entries else None) - own) | data)
@@ -127,11 +144,18 @@ class CodeGraph:
     def sections(self, verb: str) -> dict[str, str]:
         """Return digests of the sections of params.yaml that a stage reads and DVC cannot watch, where they exist."""
         there = [name for name in SECTIONS.get(verb, ()) if name in self._params]
-        return {f"params.yaml:{name}": hashlib.sha256(json_bytes(self._params[name])).hexdigest() for name in there}
+        return {
+            f"params.yaml:{name}": hashlib.sha256(json_bytes(self._params[name])).hexdigest()
+            for name in there
+        }
 
     def named(self, verb: str) -> list[str]:
         """Return the code files that dvc.yaml itself names for a stage: its entry's, with DVC's placeholders."""
-        places = [(self._place(package), name) for package, _, name in OWN_FILES.get(verb, ()) if name is not None]
+        places = [
+            (self._place(package), name)
+            for package, _, name in OWN_FILES.get(verb, ())
+            if name is not None
+        ]
         return [f"{place}/{name}.py" for place, name in places]
 
     def code_of(self, verb: str, names: Mapping[str, Iterable[str]] | None = None) -> set[str]:
@@ -142,7 +166,8 @@ class CodeGraph:
             names: Modules to include of each of the stage's seams (`dis5k`); None: all of them.
 
         Returns:
-            Paths relative to the repository, `/`-separated. `__init__.py` files that hold nothing but a docstring are left out.
+            Paths relative to the repository, `/`-separated. `__init__.py` files that hold nothing
+            but a docstring are left out.
         """
         start = [f"hqsam_pipelines.stages.{verb}"]
         for seam in SEAMS.get(verb, ()):
@@ -157,7 +182,9 @@ class CodeGraph:
                 queue.append(module)
         for seam in RECORDS.get(verb, ()):
             found |= {
-                f"{seam}.{name}" for name in self._used.get(seam, ()) if self._module(f"{seam}.{name}") is not None
+                f"{seam}.{name}"
+                for name in self._used.get(seam, ())
+                if self._module(f"{seam}.{name}") is not None
             }
         paths = {path for module in found for path in self._files(module)}
         return {path.relative_to(self._root).as_posix() for path in paths}
@@ -184,7 +211,9 @@ class CodeGraph:
         found = self._module(module)
         assert found is not None
         named = found.imports | {home for name in found.imports for home in self._home(name)}
-        parents = {".".join(name.split(".")[:n]) for name in named for n in range(1, name.count(".") + 1)}
+        parents = {
+            ".".join(name.split(".")[:n]) for name in named for n in range(1, name.count(".") + 1)
+        }
         every = {name for name in named | parents if self._module(name) is not None}
         return {name for name in every if not _is_plumbing(name)}
 
@@ -204,13 +233,22 @@ class CodeGraph:
 
 def _used(params: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return the entries that params.yaml names, by seam: a new file runs nothing again until it is used."""
-    systems = [entry for entry in params.get("systems", SECTION).values() if isinstance(entry, Mapping)]
-    sets = [name for entry in params.get("benchmarks", {}).values() for name in entry["index"].get("prompt_sets", ())]
+    systems = [
+        entry for entry in params.get("systems", SECTION).values() if isinstance(entry, Mapping)
+    ]
+    sets = [
+        name
+        for entry in params.get("benchmarks", {}).values()
+        for name in entry["index"].get("prompt_sets", ())
+    ]
     kinds = (*DEFAULT, *params.get("augment", {}).get("prompts", ()))
     return {
         "hqsam.systems": {str(entry.get("kind")) for entry in systems},
         "hqsam.refiners": {str(entry["refiner"]) for entry in systems if "refiner" in entry},
-        "hqsam_datasets.prompts": {*kinds, *(str(name).removeprefix(DRAWN_PREFIX) for name in sets)},
+        "hqsam_datasets.prompts": {
+            *kinds,
+            *(str(name).removeprefix(DRAWN_PREFIX) for name in sets),
+        },
     }
 
 
@@ -247,7 +285,9 @@ def modules_of(root: Path, package: str) -> list[str]:
     folder = _folder(root, package)
     if not folder.is_dir():
         return []
-    names = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
+    names = {p.stem for p in folder.glob("*.py")} | {
+        p.parent.name for p in folder.glob("*/__init__.py")
+    }
     return sorted(name for name in names if not name.startswith("_"))
 
 
@@ -269,18 +309,23 @@ def _parse(path: Path, name: str) -> _Module:
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (SyntaxError, ValueError):
-        # Stages that import it will fail and say so; a file that is being edited must not stop the others.
+        # Stages that import it will fail and say so; a file that is being edited must not stop the
+        # others.
         return _Module(path, frozenset(), {}, empty=False)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     imports = frozenset(found for node in _running(tree) for found in _names(node, package))
-    empty = all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in tree.body)
+    empty = all(
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in tree.body
+    )
     return _Module(path, imports, _homes(tree), empty)
 
 
 def _homes(tree: ast.Module) -> dict[str, str]:
     """Return the table `_HOMES` of a package that imports its public names on first use (PEP 562)."""
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_HOMES" for t in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == "_HOMES" for t in node.targets
+        ):
             return dict(ast.literal_eval(node.value))
     return {}
 
@@ -302,7 +347,11 @@ def _names(node: ast.AST, package: str) -> Iterator[str]:
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
         parts = package.split(".")
-        base = ".".join([*parts[: len(parts) - node.level + 1], node.module or ""]) if node.level else node.module or ""
+        base = (
+            ".".join([*parts[: len(parts) - node.level + 1], node.module or ""])
+            if node.level
+            else node.module or ""
+        )
         base = base.rstrip(".")
         yield base
         yield from (f"{base}.{alias.name}" for alias in node.names)

@@ -1,6 +1,7 @@
 """What `make demo` runs: the whole pipeline on the active profile, then the result table.
 
-The same work as `dvc repro`; around it the total in reports/provenance.json, the table, and no server left behind.
+The same work as `dvc repro`; around it the total in reports/provenance.json, the table, and no
+server left behind.
 """
 
 from __future__ import annotations
@@ -37,10 +38,15 @@ def main() -> int:
     begin = time.monotonic()
     try:
         # The stages' commands say `python`: this one must come first on PATH.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        path = os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        )
         command = [sys.executable, "-m", "dvc", "repro"]
         status = subprocess.run(
-            command, cwd=root, env=dvc_site.environment(root, {**os.environ, "PATH": path}), check=False
+            command,
+            cwd=root,
+            env=dvc_site.environment(root, {**os.environ, "PATH": path}),
+            check=False,
         ).returncode
     finally:
         host_client.stop(root)

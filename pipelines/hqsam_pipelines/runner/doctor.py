@@ -57,7 +57,10 @@ def examine(start: Path) -> list[Finding]:
     except UserError as error:
         return [*findings, Finding("fail", "repository", str(error).replace("\n ", ";"))]
     if not os.access(root, os.W_OK):
-        text = f"{root} cannot be written: a run needs data/, models/, reports/ and {env.STATE_DIR}/ there"
+        text = (
+            f"{root} cannot be written: a run needs data/, models/, reports/ and {env.STATE_DIR}/ "
+            f"there"
+        )
         return [*findings, Finding("fail", "repository", text)]
     checks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
         _code,
@@ -81,10 +84,15 @@ def write(findings: list[Finding], path: Path) -> None:
 
 def _python() -> Iterator[Finding]:
     level: Literal["ok", "fail"] = "ok" if sys.version_info >= (3, 11) else "fail"
-    yield Finding(level, "python", f"{sys.version.split()[0]} at {sys.executable} (3.11 or newer is needed)")
+    yield Finding(
+        level, "python", f"{sys.version.split()[0]} at {sys.executable} (3.11 or newer is needed)"
+    )
     found = shutil.which("python")
     if found is None or Path(found).resolve() != Path(sys.executable).resolve():
-        detail = f"`python` is {found or 'not on PATH'}, this is {sys.executable}: activate the environment before `dvc repro`"
+        detail = (
+            f"`python` is {found or 'not on PATH'}, this is {sys.executable}: activate the "
+            f"environment before `dvc repro`"
+        )
         yield Finding("warn", "python", detail)
 
 
@@ -93,22 +101,32 @@ def _libraries() -> Iterator[Finding]:
     missing = [name for name in provenance.LIBRARIES if name not in found]
     if missing:
         yield Finding(
-            "fail", "libraries", f"not installed: {', '.join(missing)}; pip install -c constraints.txt '.[pipeline]'"
+            "fail",
+            "libraries",
+            f"not installed: {', '.join(missing)}; pip install -c constraints.txt '.[pipeline]'",
         )
-    yield Finding("ok", "libraries", ", ".join(f"{name} {version}" for name, version in found.items()))
+    yield Finding(
+        "ok", "libraries", ", ".join(f"{name} {version}" for name, version in found.items())
+    )
     try:
         metadata.version("lightning")
     except metadata.PackageNotFoundError:
         return
     yield Finding(
-        "warn", "libraries", "`lightning` is installed; releases of 2026-04 were malicious, check its version"
+        "warn",
+        "libraries",
+        "`lightning` is installed; releases of 2026-04 were malicious, check its version",
     )
 
 
 def _machine() -> Iterator[Finding]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     level: Literal["ok", "warn"] = "ok" if memory >= 6 else "warn"
-    yield Finding(level, "machine", f"{provenance.host()['cores']} cores, {memory:.0f} GB memory (the sample needs 4)")
+    yield Finding(
+        level,
+        "machine",
+        f"{provenance.host()['cores']} cores, {memory:.0f} GB memory (the sample needs 4)",
+    )
 
 
 def _gpu() -> Iterator[Finding]:
@@ -119,7 +137,9 @@ def _gpu() -> Iterator[Finding]:
     query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
     yield Finding(
-        "ok" if done.returncode == 0 else "warn", "gpu", "; ".join((done.stdout or done.stderr).split("\n")).strip("; ")
+        "ok" if done.returncode == 0 else "warn",
+        "gpu",
+        "; ".join((done.stdout or done.stderr).split("\n")).strip("; "),
     )
 
 
@@ -135,16 +155,21 @@ def _code(root: Path) -> Iterator[Finding]:
         yield Finding("ok", "code", f"{root} holds none of the packages: the installed ones run")
         return
     installed = {
-        name: folder for name, folder in _installed(wanted).items() if folder.resolve() != wanted[name].resolve()
+        name: folder
+        for name, folder in _installed(wanted).items()
+        if folder.resolve() != wanted[name].resolve()
     }
     if not installed:
         yield Finding("ok", "code", f"{', '.join(sorted(wanted))} come from {root}")
         return
     name, folder = next(iter(installed.items()))
     detail = (
-        f"the environment has {name} of {folder} installed; `hqsam` and the stages run this checkout's own all the same"
+        f"the environment has {name} of {folder} installed; `hqsam` and the stages run this "
+        f"checkout's own all the same"
     )
-    yield Finding("warn", "code", f"{detail}, other programs do not until `pip install --no-deps -e .` here")
+    yield Finding(
+        "warn", "code", f"{detail}, other programs do not until `pip install --no-deps -e .` here"
+    )
 
 
 def _installed(names: Iterable[str]) -> dict[str, Path]:
@@ -153,7 +178,9 @@ def _installed(names: Iterable[str]) -> dict[str, Path]:
         "import importlib.util as u, json, sys; found = {n: u.find_spec(n) for n in sys.argv[1:]};"
         "print(json.dumps({n: s.origin for n, s in found.items() if s and s.origin}))"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", program, *names], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, *names], capture_output=True, text=True, check=True
+    )
     return {name: Path(origin).parent for name, origin in json.loads(done.stdout).items()}
 
 
@@ -166,17 +193,31 @@ def _params(root: Path) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("fail", "params", str(error).replace("\n ", ";"))
         return
-    sizes = f"{len(params.sources)} sources, {len(params.benchmarks)} benchmarks, {len(params.models)} models"
+    sizes = (
+        f"{len(params.sources)} sources, {len(params.benchmarks)} benchmarks, "
+        f"{len(params.models)} models"
+    )
     yield Finding("ok", "params", f"profile {params.profile}: {sizes}, {count} sections valid")
     trained = {name: params.train(name) for name in params.models}
-    demanding = [name for name, options in trained.items() if options.epochs and options.device == "cuda"]
+    demanding = [
+        name for name, options in trained.items() if options.epochs and options.device == "cuda"
+    ]
     if demanding and shutil.which("nvidia-smi") is None:
-        text = f"{', '.join(demanding)}: `train.device: cuda` demands a GPU, and no nvidia-smi was found"
+        text = (
+            f"{', '.join(demanding)}: `train.device: cuda` demands a GPU, and no nvidia-smi was "
+            f"found"
+        )
         yield Finding("fail", "training", text)
     for name in params.models:
         checkpoint = params.model(name).checkpoint
-        if checkpoint is not None and not (root / checkpoint).exists() and not _is_fetched(checkpoint):
-            yield Finding("fail", "params", f"models.{name}.checkpoint: {checkpoint} does not exist")
+        if (
+            checkpoint is not None
+            and not (root / checkpoint).exists()
+            and not _is_fetched(checkpoint)
+        ):
+            yield Finding(
+                "fail", "params", f"models.{name}.checkpoint: {checkpoint} does not exist"
+            )
 
 
 def _is_fetched(path: Path) -> bool:
@@ -198,9 +239,15 @@ def _archives(root: Path) -> Iterator[Finding]:
         needed, optional = missing_by_hand(spec, root / "data" / "archives" / name)
         how = f"; {spec.instructions}" if spec.instructions else ""
         if needed:
-            at = [u for f in spec.files if f.name in needed for u in f.urls if u.startswith("file:")]
+            at = [
+                u for f in spec.files if f.name in needed for u in f.urls if u.startswith("file:")
+            ]
             where = f" ({', '.join(at)} is not there)" if at else ""
-            yield Finding("fail", "archives", f"{name}: put {', '.join(needed)} into the drop folder{where}{how}")
+            yield Finding(
+                "fail",
+                "archives",
+                f"{name}: put {', '.join(needed)} into the drop folder{where}{how}",
+            )
         if optional:
             detail = f"{name}: without {', '.join(optional)} what needs them is left out{how}"
             yield Finding("warn", "archives", detail)
@@ -211,7 +258,10 @@ def _archives(root: Path) -> Iterator[Finding]:
         yield Finding("fail", "archives", " ".join(str(error).split()))
         return
     for name, source in news.items():
-        how = f"`hqsam repro` takes it; with DVC alone: `dvc repro --force fetch@{name}`, then `dvc repro`"
+        how = (
+            f"`hqsam repro` takes it; with DVC alone: `dvc repro --force fetch@{name}`, then `dvc "
+            f"repro`"
+        )
         yield Finding("warn", "archives", f"{name}: {source} is newer than what was fetched; {how}")
 
 
@@ -225,28 +275,47 @@ def _digests(root: Path, specs: Mapping[str, ArchiveSpec]) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("fail", "digests", " ".join(str(error).split()))
         return
-    names = {f"{name}/{f.name}": f for name, spec in specs.items() for f in untold(spec, root / "data/archives" / name)}
+    names = {
+        f"{name}/{f.name}": f
+        for name, spec in specs.items()
+        for f in untold(spec, root / "data/archives" / name)
+    }
     trusted = [name for name in names if name not in told]
     if trusted:
-        plain = [name for name in trusted if any(url.startswith("http:") for url in names[name].urls)]
+        plain = [
+            name for name in trusted if any(url.startswith("http:") for url in names[name].urls)
+        ]
         how = f"; without encryption: {', '.join(plain)}" if plain else ""
-        text = f"the first download of {', '.join(trusted)} will be trusted and noted in {first_use.FILE}{how}"
+        text = (
+            f"the first download of {', '.join(trusted)} will be trusted and noted in "
+            f"{first_use.FILE}{how}"
+        )
         yield Finding("warn", "digests", text)
     for name in first_use.others(told, root / "data" / "archives"):
         text = f"data/archives/{name} has another digest than in {first_use.FILE}"
-        yield Finding("fail", "digests", f"{text}: `dvc repro --force fetch@{name.partition('/')[0]}`")
+        yield Finding(
+            "fail", "digests", f"{text}: `dvc repro --force fetch@{name.partition('/')[0]}`"
+        )
 
 
 def _disk(root: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(root).free / 1e9
     needed = _needed_gb(root)
     if needed is None:
-        yield Finding("ok", "disk", f"{free:.0f} GB free; what the profile's own downloads need is not known here")
+        yield Finding(
+            "ok",
+            "disk",
+            f"{free:.0f} GB free; what the profile's own downloads need is not known here",
+        )
         return
     # What was fetched already takes none of the free space.
     begun = any((root / "data" / "archives").glob("*/fetch.json"))
     level: Literal["ok", "warn", "fail"] = "ok" if free >= needed else "warn" if begun else "fail"
-    yield Finding(level, "disk", f"{free:.0f} GB free, the profile wants {needed}" + (" from nothing" if begun else ""))
+    yield Finding(
+        level,
+        "disk",
+        f"{free:.0f} GB free, the profile wants {needed}" + (" from nothing" if begun else ""),
+    )
 
 
 def _needed_gb(root: Path) -> int | None:
@@ -257,7 +326,9 @@ def _needed_gb(root: Path) -> int | None:
         params = Params.load(root / FILE)
     except UserError:
         return None  # params.yaml is broken, which is a finding already
-    files = [file for archive in params.raw["archives"].values() for file in archive.get("files", [])]
+    files = [
+        file for archive in params.raw["archives"].values() for file in archive.get("files", [])
+    ]
     urls = [str(url) for file in files for url in file.get("urls", [])]
     if all(url.startswith(_ON_THIS_MACHINE) for url in urls):
         return NEEDED_GB["embedded"]
@@ -276,9 +347,14 @@ def _git(root: Path) -> Iterator[Finding]:
 def _dvc(root: Path) -> Iterator[Finding]:
     command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
     done = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, check=False, timeout=120,
+        command,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
         env=dvc_site.environment(root, os.environ),
-    )  # fmt: skip
+    )
     if done.returncode:
         yield Finding("fail", "dvc", " ".join((done.stderr or done.stdout).split()))
     else:
@@ -292,7 +368,9 @@ def _site_cache(root: Path) -> Iterator[Finding]:
         yield Finding("warn", "site cache", found)
     else:
         yield Finding(
-            "ok", "site cache", "of DVC: this user's alone" + (", set in .dvc/config.local now" if mended else "")
+            "ok",
+            "site cache",
+            "of DVC: this user's alone" + (", set in .dvc/config.local now" if mended else ""),
         )
 
 
@@ -305,7 +383,9 @@ def _server(root: Path) -> Iterator[Finding]:
     if found is None:
         yield Finding("ok", "server", "none runs; the first stage starts one")
     elif server.healthy(found.api):
-        yield Finding("ok", "server", f"{found.page} ({'this checkout' if found.ours else 'PREFECT_API_URL'})")
+        yield Finding(
+            "ok", "server", f"{found.page} ({'this checkout' if found.ours else 'PREFECT_API_URL'})"
+        )
     else:
         yield Finding("fail", "server", f"{found.api} (PREFECT_API_URL) does not answer")
 
@@ -319,4 +399,8 @@ def _leftovers(root: Path) -> Iterator[Finding]:
         return  # params.yaml is broken, which is a finding already
     if found:
         names = ", ".join(str(path) for path in found[:6])
-        yield Finding("warn", "leftovers", f"not part of the profile: {names}; `hqsam profile --prune` takes them away")
+        yield Finding(
+            "warn",
+            "leftovers",
+            f"not part of the profile: {names}; `hqsam profile --prune` takes them away",
+        )

@@ -1,7 +1,7 @@
 """One stage run as one Prefect flow.
 
-The flow holds one task, which holds one library call: coarse on purpose, because each call to the server costs about
-ten milliseconds and the libraries report their own progress.
+The flow holds one task, which holds one library call: coarse on purpose, because each call to the
+server costs about ten milliseconds and the libraries report their own progress.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def run_flow(spec: FlowSpec, work: Callable[[Progress], T], *, root: Path) -> T:
         What `work` returned.
 
     Raises:
-        BaseException: what `work` raised; the flow run is marked as failed, with the message. Not so what Prefect raises
-            after the work: that is a line on standard error.
+        BaseException: what `work` raised; the flow run is marked as failed, with the message. Not
+            so what Prefect raises after the work: that is a line on standard error.
     """
     env.prepare()
     with server.running(root) as place:
@@ -92,8 +92,12 @@ def run_flow(spec: FlowSpec, work: Callable[[Progress], T], *, root: Path) -> T:
         except Exception as error:
             if not outcome.done:
                 raise
-            # The server went away meanwhile. Hours of work are not to be done again for the sake of its record.
-            text = f"the work is done, but the Prefect server could not be told: {type(error).__name__}: {error}"
+            # The server went away meanwhile. Hours of work are not to be done again for the sake of
+            # its record.
+            text = (
+                f"the work is done, but the Prefect server could not be told: "
+                f"{type(error).__name__}: {error}"
+            )
             say(f"  {spec.run_name}: {text}", err=True)
         if outcome.error is not None:
             raise outcome.error
@@ -119,7 +123,9 @@ def _drive(run: Any) -> None:
         loop.close()
 
 
-def _make_flow(spec: FlowSpec, work: Callable[[Progress], T], outcome: _Outcome[T], root: Path) -> Callable[..., Any]:
+def _make_flow(
+    spec: FlowSpec, work: Callable[[Progress], T], outcome: _Outcome[T], root: Path
+) -> Callable[..., Any]:
     from prefect import flow, task
     from prefect.states import Completed, Failed
 
@@ -131,9 +137,13 @@ def _make_flow(spec: FlowSpec, work: Callable[[Progress], T], outcome: _Outcome[
         return retry
 
     @task(
-        name=spec.verb, task_run_name=spec.run_name, retries=spec.retries, retry_condition_fn=again,
-        retry_delay_seconds=list(spec.delays[: spec.retries]) or None, persist_result=False,
-    )  # fmt: skip
+        name=spec.verb,
+        task_run_name=spec.run_name,
+        retries=spec.retries,
+        retry_condition_fn=again,
+        retry_delay_seconds=list(spec.delays[: spec.retries]) or None,
+        persist_result=False,
+    )
     def call() -> Any:
         outcome.error = None
         try:
@@ -145,12 +155,18 @@ def _make_flow(spec: FlowSpec, work: Callable[[Progress], T], outcome: _Outcome[
             if isinstance(error, UserError):
                 # A state instead of an exception: no traceback in the log.
                 return Failed(message=shown(error, lines=True))
-            # Prefect prints and stores the text of what is raised here; the caller gets the exception itself.
-            raise _StoredError(shown(f"{type(error).__name__}: {error}")).with_traceback(error.__traceback__) from None
+            # Prefect prints and stores the text of what is raised here; the caller gets the
+            # exception itself.
+            raise _StoredError(shown(f"{type(error).__name__}: {error}")).with_traceback(
+                error.__traceback__
+            ) from None
         return Completed(message="done")
 
-    # Asynchronous only in form: a synchronous flow waits up to a second for its heartbeat thread when it ends.
-    @flow(name=spec.verb, flow_run_name=spec.run_name, validate_parameters=False, persist_result=False)
+    # Asynchronous only in form: a synchronous flow waits up to a second for its heartbeat thread
+    # when it ends.
+    @flow(
+        name=spec.verb, flow_run_name=spec.run_name, validate_parameters=False, persist_result=False
+    )
     async def stage(**parameters: str) -> Any:
         state = call(return_state=True)
         server_of_flow(root)
@@ -168,5 +184,9 @@ def server_of_flow(root: Path) -> None:
 
     api = os.environ.get("PREFECT_API_URL", "")
     note = server.read_note(root)
-    if note is not None and api == f"http://127.0.0.1:{note['port']}/api" and not server.healthy(api):
+    if (
+        note is not None
+        and api == f"http://127.0.0.1:{note['port']}/api"
+        and not server.healthy(api)
+    ):
         server.ensure(root)

@@ -1,8 +1,9 @@
 """The stage host: `python -m hqsam_pipelines.runner.host ROOT`. What it is for and the protocol: see `host_client`.
 
-One process with one thread. It imports libraries (never the project's modules), waits for requests and forks: a fork of a process
-without threads is safe, and the child starts with the imports done. It ends when nobody has asked for a while, when the
-repository has gone, and when a client comes with another interpreter, other libraries or another environment.
+One process with one thread. It imports libraries (never the project's modules), waits for requests
+and forks: a fork of a process without threads is safe, and the child starts with the imports done.
+It ends when nobody has asked for a while, when the repository has gone, and when a client comes
+with another interpreter, other libraries or another environment.
 """
 
 from __future__ import annotations
@@ -34,14 +35,48 @@ TICK_S = 0.5
 KILL_AFTER_S = 15.0
 
 LIBRARIES = (
-    "numpy", "prefect.main", "prefect.flows", "prefect.tasks", "prefect.artifacts", "prefect.events.worker", "prefect.logging.handlers",
-    "prefect.flow_engine", "prefect.task_engine", "prefect.utilities.visualization", "anyio._backends._asyncio",
-    "fastapi", "rich.progress", "ruamel.yaml", "httpx", "cv2", "PIL.Image", "pycocotools.mask", "pandas", "pyarrow.parquet",
-    "dvc.repo.reproduce", "dvc.commands.repro", "dvc.cli.parser", "dvc.cachemgr", "dvc.data_cloud", "dvc.lock", "dvc.rwlock", "dvc.scm",
-    "dvc.repo.artifacts", "dvc.repo.datasets", "dvc.repo.metrics", "dvc.repo.params", "dvc.repo.plots", "dvc.repo.stage",
-    "dvc.utils.strictyaml", "dvc_data.hashfile.db.local", "dvc_data.hashfile.status", "dulwich.ignore", "dulwich.index", "dulwich.worktree",
+    "numpy",
+    "prefect.main",
+    "prefect.flows",
+    "prefect.tasks",
+    "prefect.artifacts",
+    "prefect.events.worker",
+    "prefect.logging.handlers",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect.utilities.visualization",
+    "anyio._backends._asyncio",
+    "fastapi",
+    "rich.progress",
+    "ruamel.yaml",
+    "httpx",
+    "cv2",
+    "PIL.Image",
+    "pycocotools.mask",
+    "pandas",
+    "pyarrow.parquet",
+    "dvc.repo.reproduce",
+    "dvc.commands.repro",
+    "dvc.cli.parser",
+    "dvc.cachemgr",
+    "dvc.data_cloud",
+    "dvc.lock",
+    "dvc.rwlock",
+    "dvc.scm",
+    "dvc.repo.artifacts",
+    "dvc.repo.datasets",
+    "dvc.repo.metrics",
+    "dvc.repo.params",
+    "dvc.repo.plots",
+    "dvc.repo.stage",
+    "dvc.utils.strictyaml",
+    "dvc_data.hashfile.db.local",
+    "dvc_data.hashfile.status",
+    "dulwich.ignore",
+    "dulwich.index",
+    "dulwich.worktree",
     "torch",
-)  # fmt: skip
+)
 """Imported one by one while nobody waits, the most wanted first."""
 
 
@@ -49,7 +84,8 @@ LIBRARIES = (
 class Run:
     """One run: its client's connection, and the child once it was forked.
 
-    `ends` holds a descriptor that becomes readable when the child has ended; it is empty on an old kernel, where the next tick finds out.
+    `ends` holds a descriptor that becomes readable when the child has ended; it is empty on an old
+    kernel, where the next tick finds out.
     """
 
     link: socket.socket
@@ -123,7 +159,11 @@ class Host:
             link.close()
             return
         word, request, streams = found
-        if word == host_client.QUIT or self._closing or request.get("fingerprint") != self._fingerprint:
+        if (
+            word == host_client.QUIT
+            or self._closing
+            or request.get("fingerprint") != self._fingerprint
+        ):
             self._close_door("asked to" if word == host_client.QUIT else self._difference(request))
             _close(streams)
             with link, contextlib.suppress(OSError):
@@ -135,7 +175,10 @@ class Host:
 
     def _difference(self, request: dict[str, Any]) -> str:
         mine, theirs = json.loads(self._fingerprint), json.loads(request.get("fingerprint", "[]"))
-        return f"a client with another environment came: {[pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]}"
+        return (
+            f"a client with another environment came: "
+            f"{[pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]}"
+        )
 
     def _attend(self, run: Run) -> None:
         """A further packet of a client, or the end of its connection."""
@@ -162,7 +205,8 @@ class Host:
     def _fork(self, run: Run) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        # What was imported stays: a child's collector would walk all of it, half a second and a copy of every page.
+        # What was imported stays: a child's collector would walk all of it, half a second and a
+        # copy of every page.
         gc.freeze()
         pid = os.fork()
         if pid == 0:
@@ -255,7 +299,9 @@ def _work(request: dict[str, Any]) -> int:
     random.seed()
     own_code.forget()  # all but this module, which is running
     # From here on, `import` reads the project's files as they are now.
-    importlib.import_module("hqsam_pipelines.runner.clock").set_process_start_time(request["started"])
+    importlib.import_module("hqsam_pipelines.runner.clock").set_process_start_time(
+        request["started"]
+    )
     vars(importlib.import_module("hqsam_pipelines.runner.host_client"))["inside"] = True
     return int(getattr(importlib.import_module(module), function)(request["argv"]) or 0)
 
@@ -311,7 +357,10 @@ def main(argv: list[str]) -> int:
     if not lock.acquire(0):
         return 0
     os.environ.setdefault("PREFECT_HOME", str(state / "prefect"))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door, host_client.short_path(root) as path:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door,
+        host_client.short_path(root) as path,
+    ):
         (state / "host.sock").unlink(missing_ok=True)
         door.bind(path)
         (state / "host.sock").chmod(0o600)

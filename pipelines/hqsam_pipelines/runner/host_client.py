@@ -1,12 +1,13 @@
 """The light side of the stage host (see `host`): hand a stage run to a process that has the heavy imports behind it.
 
-Fifty stage processes spend most of their start on importing Prefect, pandas and torch. The host is one background
-process per checkout that has imported them and forks a child for each run. A run behaves as if it were in this very process: same
-arguments, environment, folder, standard streams, signals and exit status; and it ends when this process ends. Only
-libraries are imported ahead, never the project's own modules, so edited code is never stale.
+Fifty stage processes spend most of their start on importing Prefect, pandas and torch. The host is
+one background process per checkout that has imported them and forks a child for each run. A run
+behaves as if it were in this very process: same arguments, environment, folder, standard streams,
+signals and exit status; and it ends when this process ends. Only libraries are imported ahead,
+never the project's own modules, so edited code is never stale.
 
-The host is an accelerator and nothing else: without it (`HQSAM_HOST=0`, not Linux, not started yet, other environment)
-the stage runs in this process. Standard library only.
+The host is an accelerator and nothing else: without it (`HQSAM_HOST=0`, not Linux, not started yet,
+other environment) the stage runs in this process. Standard library only.
 """
 
 from __future__ import annotations
@@ -66,7 +67,11 @@ def fingerprint() -> str:
     own = [_mark(Path(str(module.__file__))) for module in (clock, env, locks)]
     own += [_mark(Path(__file__).parent / name) for name in ("host.py", "host_client.py")]
     variables = sorted((k, v) for k, v in os.environ.items() if k.startswith(_READ_AT_IMPORT))
-    interpreter = [os.path.realpath(sys.executable), sys.prefix, sys.version]  # `python` and `python3` are the same
+    interpreter = [
+        os.path.realpath(sys.executable),
+        sys.prefix,
+        sys.version,
+    ]  # `python` and `python3` are the same
     return json.dumps([interpreter, libraries, own, variables])
 
 
@@ -87,7 +92,8 @@ def run(root: Path, entry: str, argv: Sequence[str]) -> int | None:
         argv: Its arguments.
 
     Returns:
-        The exit status, or None if there is no host for us (one is then being started for the next ones).
+        The exit status, or None if there is no host for us (one is then being started for the next
+        ones).
     """
     if not enabled():
         return None
@@ -122,7 +128,9 @@ def connect(root: Path) -> socket.socket | None:
 
 def peer_uid(link: socket.socket) -> int:
     """The user number of the process at the other end of a Unix socket, as the kernel noted it when they connected."""
-    _pid, uid, _gid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    _pid, uid, _gid = struct.unpack(
+        "3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
     return int(uid)
 
 
@@ -142,7 +150,13 @@ def start(root: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT__")}
     with contextlib.suppress(OSError), (env.make_state_dir(root) / "host.log").open("ab") as log:
         subprocess.Popen(
-            command, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
+            command,
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=environment,
         )
 
 
@@ -160,7 +174,8 @@ def stop(root: Path) -> bool:
 def _offer(link: socket.socket, entry: str, argv: Sequence[str]) -> bytes:
     """Send the request; the host's answer, empty if none came in time. Nothing runs there until `_commit`."""
     message = json.dumps(_request(entry, argv)).encode()
-    # It may be longer than a packet may be, so it travels in a file, beside the three standard streams.
+    # It may be longer than a packet may be, so it travels in a file, beside the three standard
+    # streams.
     body = os.memfd_create("request")
     try:
         os.write(body, message)
@@ -176,9 +191,15 @@ def _request(entry: str, argv: Sequence[str]) -> dict[str, Any]:
     umask = os.umask(0o022)
     os.umask(umask)
     return {
-        "fingerprint": fingerprint(), "entry": entry, "argv": list(argv), "cwd": str(Path.cwd()),
-        "environ": dict(os.environ), "path": sys.path, "umask": umask, "started": clock.process_start_time(),
-    }  # fmt: skip
+        "fingerprint": fingerprint(),
+        "entry": entry,
+        "argv": list(argv),
+        "cwd": str(Path.cwd()),
+        "environ": dict(os.environ),
+        "path": sys.path,
+        "umask": umask,
+        "started": clock.process_start_time(),
+    }
 
 
 def _commit(link: socket.socket) -> int:
@@ -202,7 +223,9 @@ def _commit(link: socket.socket) -> int:
             signal.signal(number, handler)
     if answer.startswith(b"exit "):
         return _as_ours(int(answer[5:]))
-    print("the stage host died; run the command again (HQSAM_HOST=0 does without it)", file=sys.stderr)
+    print(
+        "the stage host died; run the command again (HQSAM_HOST=0 does without it)", file=sys.stderr
+    )
     return 1
 
 
@@ -218,8 +241,8 @@ def receive_request(link: socket.socket) -> tuple[bytes, dict[str, Any], list[in
     """The host's side of `_offer`: the first packet of a connection.
 
     Returns:
-        The word, the request (empty unless the word is `RUN`) and the caller's three standard streams; None if the
-        connection was closed or the packet is not ours.
+        The word, the request (empty unless the word is `RUN`) and the caller's three standard
+        streams; None if the connection was closed or the packet is not ours.
     """
     word, fds, _, _ = socket.recv_fds(link, 64, 4)
     if word == QUIT and not fds:

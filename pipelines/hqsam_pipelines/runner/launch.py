@@ -1,8 +1,9 @@
 """Train in child processes: start the training program, pass its lines and progress on, end all of it when told to.
 
-One CPU process trains in the stage's own process: it can wait for nobody, and a second interpreter would only cost its
-start; a run without epochs, which only takes over a checkpoint, stays there, too. On a GPU, and for several
-processes, `hqsam.training.run` runs as a child in a session of its own, under torchrun if there are several.
+One CPU process trains in the stage's own process: it can wait for nobody, and a second interpreter
+would only cost its start; a run without epochs, which only takes over a checkpoint, stays there,
+too. On a GPU, and for several processes, `hqsam.training.run` runs as a child in a session of its
+own, under torchrun if there are several.
 `HQSAM_LAUNCHER=ray` hands the whole to `launch_ray`.
 """
 
@@ -70,7 +71,12 @@ def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
     _refuse(run, processes)
     with _meeting_places() as places:
         given = environment(run, places[1])
-        _Child(command(processes, places[0]), given, progress, hang_timeout_s=run.options.hang_timeout_s).run()
+        _Child(
+            command(processes, places[0]),
+            given,
+            progress,
+            hang_timeout_s=run.options.hang_timeout_s,
+        ).run()
     return _meta(run)
 
 
@@ -84,7 +90,9 @@ def _launcher() -> str:
     """Who starts the processes: a setting of the environment, because it changes no number."""
     found = os.environ.get("HQSAM_LAUNCHER", "torchrun")
     if found not in ("torchrun", "ray"):
-        raise UserError(f"unknown launcher {found!r}", key="HQSAM_LAUNCHER", cure="one of: torchrun, ray")
+        raise UserError(
+            f"unknown launcher {found!r}", key="HQSAM_LAUNCHER", cure="one of: torchrun, ray"
+        )
     return found
 
 
@@ -97,7 +105,8 @@ def count(run: TrainRun) -> int:
     """How many processes train.
 
     Raises:
-        UserError: a GPU is demanded and there is none, or there are too few for the processes wanted.
+        UserError: a GPU is demanded and there is none, or there are too few for the processes
+            wanted.
     """
     import torch
 
@@ -107,9 +116,10 @@ def count(run: TrainRun) -> int:
     there = torch.cuda.device_count()
     if wanted > there:
         raise UserError(
-            f"{wanted} training processes need a GPU each, this machine has {there}", key="train.processes",
+            f"{wanted} training processes need a GPU each, this machine has {there}",
+            key="train.processes",
             cure="set it to 0: one per GPU",
-        )  # fmt: skip
+        )
     return wanted or there
 
 
@@ -117,7 +127,9 @@ def _refuse(run: TrainRun, processes: int) -> None:
     """What each process would find out for itself, before they are started: there may be thousands."""
     from hqsam.training import checks
 
-    views = 1 if run.options.views == "cycle" else read_json(run.prompts / "index.json").get("views", 1)
+    views = (
+        1 if run.options.views == "cycle" else read_json(run.prompts / "index.json").get("views", 1)
+    )
     n_items = views * read_json(run.shards / "index.json").get("n_samples", 0)
     checks.check_processes(n_items, run.options, processes)
 
@@ -140,7 +152,8 @@ def command(processes: int, meet_at: str) -> list[str]:
         "--local-addr=127.0.0.1",
     ]
     here = ["--nnodes=1", f"--nproc-per-node={processes}", "--max-restarts=0"]
-    # Without a place for logs, which nobody reads, it leaves a folder among the temporary files, however it ends.
+    # Without a place for logs, which nobody reads, it leaves a folder among the temporary files,
+    # however it ends.
     here.append(f"--log-dir={os.devnull}")
     return [sys.executable, "-m", "torch.distributed.run", *meet, *here, *words]
 
@@ -148,8 +161,9 @@ def command(processes: int, meet_at: str) -> list[str]:
 def environment(run: TrainRun, store: str) -> dict[str, str]:
     """The children's environment: whoever can reach a port of theirs could take part, so there is none but on loopback.
 
-    By default torchrun and the process group would each listen on all interfaces, and ask nobody who they are. What is
-    trained goes along here, too: a file of it would stay when this process is killed.
+    By default torchrun and the process group would each listen on all interfaces, and ask nobody
+    who they are. What is trained goes along here, too: a file of it would stay when this process is
+    killed.
     """
     from hqsam.training.group import STORE
 
@@ -188,7 +202,8 @@ class _Child:
         progress: told how far the work is.
         hang_timeout_s: without progress for so long it is ended; 0: never.
         hung: whether that happened.
-        workers: process ids of the training processes, each of which leads a session of its own under torchrun.
+        workers: process ids of the training processes, each of which leads a session of its own
+            under torchrun.
         error: what it has to say to a person.
         tail: its last lines.
         lines: what came from it, None at its end.
@@ -211,10 +226,12 @@ class _Child:
             status = None if self.hung else process.wait()
         if self.hung:
             raise UserError(
-                f"the training showed no progress for {self.hang_timeout_s:.0f} s and was ended; the stacks of its "
+                f"the training showed no progress for {self.hang_timeout_s:.0f} s and was ended; "
+                f"the stacks of its "
                 "processes are in the log above",
-                key="train.hang_timeout_s", cure="run it again: it goes on from last.pt; or allow more time",
-            )  # fmt: skip
+                key="train.hang_timeout_s",
+                cure="run it again: it goes on from last.pt; or allow more time",
+            )
         if self.error is not None:
             raise self.error
         if status == 128 + signal.SIGTERM or status == -signal.SIGTERM:
@@ -225,12 +242,20 @@ class _Child:
     @contextlib.contextmanager
     def _started(self) -> Iterator[subprocess.Popen[str]]:
         process = subprocess.Popen(
-            self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            errors="replace", start_new_session=True, env=self.environment,
-        )  # fmt: skip
+            self.words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            env=self.environment,
+        )
         assert process.stdin is not None
         assert process.stdout is not None
-        reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True, name="training output")
+        reader = threading.Thread(
+            target=self._read, args=(process.stdout,), daemon=True, name="training output"
+        )
         reader.start()
         try:
             with _sigterm_as_exit():
@@ -251,7 +276,9 @@ class _Child:
             try:
                 line = self.lines.get(timeout=0.2)
             except queue.Empty:
-                patience = self.hang_timeout_s if self.workers else max(START_S, self.hang_timeout_s)
+                patience = (
+                    self.hang_timeout_s if self.workers else max(START_S, self.hang_timeout_s)
+                )
                 if self.hang_timeout_s and time.monotonic() - heard > patience:
                     self._dump_stacks()
                     return False

@@ -1,11 +1,13 @@
 """Train on a Ray cluster: one `ray.train.torch.TorchTrainer` worker for each process that torchrun would start.
 
-`HQSAM_LAUNCHER=ray` chooses it, `RAY_ADDRESS` names the cluster (without one a local Ray is started and ended). All nodes
-must see the folders of the run under the same paths. Ray makes the process group (on a local cluster
-`hqsam.training.group` does) and the training joins it, so the weights are those of the same number of torchrun's processes, bit for bit.
+`HQSAM_LAUNCHER=ray` chooses it, `RAY_ADDRESS` names the cluster (without one a local Ray is started
+and ended). All nodes must see the folders of the run under the same paths. Ray makes the process
+group (on a local cluster
+`hqsam.training.group` does) and the training joins it, so the weights are those of the same number
+of torchrun's processes, bit for bit.
 
-A Ray worker trains in a thread, where no signal arrives: a run that is cancelled goes on from the last `last.pt`
-(`train.save_every`), not from the very step.
+A Ray worker trains in a thread, where no signal arrives: a run that is cancelled goes on from the
+last `last.pt` (`train.save_every`), not from the very step.
 """
 
 from __future__ import annotations
@@ -39,16 +41,22 @@ def train(run: TrainRun, progress: Progress) -> None:
         progress: told how far the work is, from a thread of this function's own.
 
     Raises:
-        UserError: Ray is not installed, the cluster is too small, or what the training says to a person.
+        UserError: Ray is not installed, the cluster is too small, or what the training says to a
+            person.
         RuntimeError: a worker failed otherwise.
     """
     ray = _ray()
     with _cluster(ray, run) as meeting_point:
         resources = ray.cluster_resources()
         workers = count(run, resources)
-        with _Inbox(progress) as inbox, tempfile.TemporaryDirectory(prefix=".ray-", dir=_parent(run)) as storage:
+        with (
+            _Inbox(progress) as inbox,
+            tempfile.TemporaryDirectory(prefix=".ray-", dir=_parent(run)) as storage,
+        ):
             try:
-                _trainer(run, workers, _on_gpu(run, resources), inbox.queue, storage, meeting_point).fit()
+                _trainer(
+                    run, workers, _on_gpu(run, resources), inbox.queue, storage, meeting_point
+                ).fit()
             except ray.train.TrainingFailedError as error:
                 inbox.close()
                 raise inbox.error or RuntimeError(f"the training on Ray failed: {error}") from error
@@ -69,9 +77,10 @@ def count(run: TrainRun, resources: dict[str, float]) -> int:
     wanted = run.options.processes or (max(there, 1) if kind == "GPU" else 1)
     if wanted > there:
         raise UserError(
-            f"{wanted} training processes need a {kind} each, the Ray cluster has {there}", key="train.processes",
+            f"{wanted} training processes need a {kind} each, the Ray cluster has {there}",
+            key="train.processes",
             cure="start more nodes, or ask for fewer processes",
-        )  # fmt: skip
+        )
     return wanted
 
 
@@ -87,7 +96,8 @@ def _ray() -> Any:
         import ray.train.torch
     except ImportError as error:
         raise UserError(
-            f"HQSAM_LAUNCHER=ray needs the module {error.name!r}", cure="pip install 'hqsam-pipeline[ray]'"
+            f"HQSAM_LAUNCHER=ray needs the module {error.name!r}",
+            cure="pip install 'hqsam-pipeline[ray]'",
         ) from error
     return ray
 
@@ -96,8 +106,8 @@ def _ray() -> Any:
 def _cluster(ray: Any, run: TrainRun) -> Iterator[Path | None]:
     """The cluster that is connected already, that `RAY_ADDRESS` names, or a local one of the size needed.
 
-    Gives the file through which the workers of a local one meet. Ray itself would have them meet at a port that is open to
-    all interfaces; workers on several machines cannot do without.
+    Gives the file through which the workers of a local one meet. Ray itself would have them meet at
+    a port that is open to all interfaces; workers on several machines cannot do without.
     """
     if ray.is_initialized():
         yield None
@@ -106,7 +116,13 @@ def _cluster(ray: Any, run: TrainRun) -> Iterator[Path | None]:
         ray.init(log_to_driver=False, logging_level="WARNING")
     else:
         size = max(run.options.processes, os.cpu_count() or 1)
-        ray.init(address="local", num_cpus=size, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+        ray.init(
+            address="local",
+            num_cpus=size,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="WARNING",
+        )
     try:
         with tempfile.TemporaryDirectory(prefix="hqsam-train-") as folder:
             yield None if os.environ.get("RAY_ADDRESS") else Path(folder) / "store"
@@ -121,7 +137,9 @@ def _parent(run: TrainRun) -> Path:
     return folder
 
 
-def _trainer(run: TrainRun, workers: int, on_gpu: bool, inbox: Any, storage: str, meeting_point: Path | None) -> Any:
+def _trainer(
+    run: TrainRun, workers: int, on_gpu: bool, inbox: Any, storage: str, meeting_point: Path | None
+) -> Any:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.backend import Backend
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -129,7 +147,9 @@ def _trainer(run: TrainRun, workers: int, on_gpu: bool, inbox: Any, storage: str
     class NoGroup(Backend):  # type: ignore[misc]
         """Leaves the process group to `hqsam.training.group`."""
 
-        share_cuda_visible_devices = True  # like Ray's own: NCCL is faster where the GPUs see each other
+        share_cuda_visible_devices = (
+            True  # like Ray's own: NCCL is faster where the GPUs see each other
+        )
 
     class Alone(TorchConfig):  # type: ignore[misc]
         backend_cls = NoGroup
@@ -139,25 +159,35 @@ def _trainer(run: TrainRun, workers: int, on_gpu: bool, inbox: Any, storage: str
     store = "" if meeting_point is None else str(meeting_point)
     return TorchTrainer(
         _work,
-        train_loop_config={"run": run.model_dump_json(), "folder": str(Path.cwd()), "inbox": inbox, "store": store},
+        train_loop_config={
+            "run": run.model_dump_json(),
+            "folder": str(Path.cwd()),
+            "inbox": inbox,
+            "store": store,
+        },
         torch_config=kind(backend="nccl" if on_gpu else "gloo", timeout_s=limit),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpu, resources_per_worker={"CPU": 0 if on_gpu else 1}),
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=on_gpu, resources_per_worker={"CPU": 0 if on_gpu else 1}
+        ),
         run_config=RunConfig(name="train", storage_path=storage),
-    )  # fmt: skip
+    )
 
 
 def _work(config: dict[str, Any]) -> None:
     """One worker: the training of `hqsam.training.run`, what it has to tell put into the inbox."""
     import ray.train.torch
 
-    os.chdir(config["folder"])  # Ray changes it; paths of the params may be relative to the repository
+    os.chdir(
+        config["folder"]
+    )  # Ray changes it; paths of the params may be relative to the repository
     own_code.use_here()  # a node's environment may hold another checkout
 
     from hqsam.training import loop
     from hqsam.training.run import Throttled
     from hqsam.training.train_run import TrainRun
 
-    # Which of the visible GPUs is this worker's own is known to Ray alone: it need not be that of its local rank.
+    # Which of the visible GPUs is this worker's own is known to Ray alone: it need not be that of
+    # its local rank.
     os.environ["LOCAL_RANK"] = str(ray.train.torch.get_device().index or 0)
     if config["store"]:
         _meet_through(config["store"], ray.train.get_context())
@@ -175,7 +205,11 @@ def _meet_through(store: str, context: Any) -> None:
     from hqsam.training.group import STORE
     from hqsam_pipelines.runner.launch import ON_LOOPBACK
 
-    place = {"RANK": str(context.get_world_rank()), "WORLD_SIZE": str(context.get_world_size()), STORE: store}
+    place = {
+        "RANK": str(context.get_world_rank()),
+        "WORLD_SIZE": str(context.get_world_size()),
+        STORE: store,
+    }
     os.environ.update(place | ON_LOOPBACK)
 
 

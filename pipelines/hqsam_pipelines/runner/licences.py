@@ -50,7 +50,11 @@ def licence_of(about: metadata.PackageMetadata) -> str:
     told = re.sub("^UNKNOWN$", "", about["License"].strip() if "License" in about else "")
     if told and len(told) <= _LONGEST and "\n" not in told:
         return told
-    classified = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or () if c.startswith("License ::")]
+    classified = [
+        c.rpartition(" :: ")[2]
+        for c in about.get_all("Classifier") or ()
+        if c.startswith("License ::")
+    ]
     first = next((line.strip() for line in told.splitlines() if line.strip()), "")
     return ", ".join(classified) or first[:_LONGEST] or UNKNOWN
 
@@ -61,5 +65,7 @@ def _needs(name: str, extras: set[str] | None) -> Iterator[tuple[str, set[str]]]
         extras = set(metadata.metadata(name).get_all("Provides-Extra") or ())
     for line in metadata.requires(name) or ():
         wanted = Requirement(line)
-        if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+        if wanted.marker is None or any(
+            wanted.marker.evaluate({"extra": extra}) for extra in ("", *extras)
+        ):
             yield wanted.name, wanted.extras

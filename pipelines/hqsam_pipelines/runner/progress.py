@@ -1,7 +1,8 @@
 """One progress callable for all libraries: a bar on a terminal, a line now and then elsewhere, an artifact on the server.
 
-The library calls `report(done, total, what)` as often as it likes, from any thread: the call only stores three values.
-A thread of ours shows them. Nothing is drawn for work that is over before anybody could read it.
+The library calls `report(done, total, what)` as often as it likes, from any thread: the call only
+stores three values. A thread of ours shows them. Nothing is drawn for work that is over before
+anybody could read it.
 """
 
 from __future__ import annotations
@@ -35,11 +36,15 @@ class ProgressDisplay:
         self._stream = stream if stream is not None else sys.stderr
         self._latest: tuple[int, int, str] | None = None
         self._over = threading.Event()
-        self._view: _Bar | _Lines = _Bar(name) if self._stream.isatty() else _Lines(name, self._stream)
+        self._view: _Bar | _Lines = (
+            _Bar(name) if self._stream.isatty() else _Lines(name, self._stream)
+        )
         self._artifact = _Artifact(name) if artifact else None
         # Prefect finds the run that an artifact belongs to in the context of the caller.
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._show,), daemon=True, name="progress")
+        self._thread = threading.Thread(
+            target=context.run, args=(self._show,), daemon=True, name="progress"
+        )
 
     def __call__(self, done: int, total: int, what: str) -> None:
         """See `Report`."""
@@ -51,7 +56,10 @@ class ProgressDisplay:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Stop showing and take the bar away."""
         self._over.set()
@@ -85,13 +93,24 @@ class _Bar:
 
     def __init__(self, name: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
-            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[what]}", markup=False), TimeRemainingColumn(),
-        )  # fmt: skip
-        self._bars = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[what]}", markup=False),
+            TimeRemainingColumn(),
+        )
+        self._bars = Progress(
+            *columns, console=Console(stderr=True), transient=True, auto_refresh=False
+        )
         self._task = self._bars.add_task(name, total=None, what="")
         self._begun = False
 
@@ -117,7 +136,9 @@ class _Lines:
         self._first = ("", 0, 0.0)
 
     def draw(self, done: int, total: int, what: str, seconds: float) -> None:
-        if self._first[0] != what:  # another kind of work; what was done before, e.g. by a stopped run, took no time
+        if (
+            self._first[0] != what
+        ):  # another kind of work; what was done before, e.g. by a stopped run, took no time
             self._first = (what, done, seconds)
         if seconds - self._last < LINE_S:
             return
@@ -132,7 +153,13 @@ class _Lines:
         if not total or done <= done_before or seconds <= begin:
             return ""
         rest = (total - done) * (seconds - begin) / (done - done_before)
-        shown = f"{rest:.0f} s" if rest < 600 else f"{rest / 60:.0f} min" if rest < 36000 else f"{rest / 3600:.0f} h"
+        shown = (
+            f"{rest:.0f} s"
+            if rest < 600
+            else f"{rest / 60:.0f} min"
+            if rest < 36000
+            else f"{rest / 3600:.0f} h"
+        )
         return f", about {shown} left"
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """reports/provenance.json: what each stage run cost and on what it ran.
 
-Not a DVC output: it differs each time. Every stage process adds its own entry under a lock; the top-level run adds the total.
+Not a DVC output: it differs each time. Every stage process adds its own entry under a lock; the
+top-level run adds the total.
 """
 
 from __future__ import annotations
@@ -24,9 +25,20 @@ from hqsam_pipelines.config import env
 from hqsam_pipelines.runner.clock import process_start_time
 
 LIBRARIES = (
-    "dvc", "great-expectations", "numpy", "opencv-python-headless", "pandas", "pillow", "prefect", "pyarrow",
-    "pycocotools", "segment-anything", "torch", "torchvision", "webdataset",
-)  # fmt: skip
+    "dvc",
+    "great-expectations",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "pillow",
+    "prefect",
+    "pyarrow",
+    "pycocotools",
+    "segment-anything",
+    "torch",
+    "torchvision",
+    "webdataset",
+)
 
 VERSION = 1
 
@@ -71,10 +83,15 @@ class Clock:
     def cost(self) -> Cost:
         """The cost so far."""
         wall = time.time() - self._start
-        own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+        own, children = (
+            resource.getrusage(resource.RUSAGE_SELF),
+            resource.getrusage(resource.RUSAGE_CHILDREN),
+        )
         cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
         peak = max(_own_peak_mb(own.ru_maxrss), children.ru_maxrss / _MAXRSS_UNIT)
-        rounded = (round(value, 2) for value in (wall, cpu, peak, self._library, wall - self._library))
+        rounded = (
+            round(value, 2) for value in (wall, cpu, peak, self._library, wall - self._library)
+        )
         return Cost(*rounded)
 
 
@@ -123,7 +140,9 @@ def record_stage(root: Path, name: str, cost: Cost) -> None:
         _write(root, value)
 
 
-def record_run(root: Path, name: str, *, wall_s: float, stages: list[str], known: list[str] | None = None) -> None:
+def record_run(
+    root: Path, name: str, *, wall_s: float, stages: list[str], known: list[str] | None = None
+) -> None:
     """Enter the total of a run over many stages and forget stages that the pipeline no longer has.
 
     Args:
@@ -137,7 +156,9 @@ def record_run(root: Path, name: str, *, wall_s: float, stages: list[str], known
         value = read(root)
         if known is not None:
             value["stages"] = {key: cost for key, cost in value["stages"].items() if key in known}
-        value["runs"][name] = _total(wall_s, [value["stages"][key] for key in stages if key in value["stages"]])
+        value["runs"][name] = _total(
+            wall_s, [value["stages"][key] for key in stages if key in value["stages"]]
+        )
         _write(root, value)
 
 
@@ -147,7 +168,8 @@ def _total(wall_s: float, costs: list[dict[str, Any]]) -> dict[str, Any]:
         "wall_s": round(wall_s, 2),
         "stages": len(costs),
         "library_s": round(library, 2),
-        # Honest for one stage after another; with fan-out the stages overlap and this is a lower bound.
+        # Honest for one stage after another; with fan-out the stages overlap and this is a lower
+        # bound.
         "framework_s": round(max(0.0, wall_s - library), 2),
         "cpu_s": round(sum(cost["cpu_s"] for cost in costs), 2),
         "peak_mb": max((cost["peak_mb"] for cost in costs), default=0.0),
@@ -171,7 +193,11 @@ def git_state(root: Path) -> dict[str, Any]:
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,9 +1,10 @@
 """The top flow: bring the pipeline up to date, independent stages side by side.
 
-DVC stays the judge of what is out of date and the keeper of what came out: each stage runs as `dvc repro --single-item`, in the
-order of DVC's own graph, so the result equals `dvc repro` byte for byte. Where the stages run is a setting of the
-environment and never a parameter: `HQSAM_EXECUTOR=threads` (default) on this machine, `ray` on a Ray cluster that
-shares the checkout's file system (`RAY_ADDRESS`).
+DVC stays the judge of what is out of date and the keeper of what came out: each stage runs as `dvc
+repro --single-item`, in the order of DVC's own graph, so the result equals `dvc repro` byte for
+byte. Where the stages run is a setting of the environment and never a parameter:
+`HQSAM_EXECUTOR=threads` (default) on this machine, `ray` on a Ray cluster that shares the
+checkout's file system (`RAY_ADDRESS`).
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ class Outcome:
             yield f"everything is up to date ({len(self.fresh)} stages)"
         else:
             counts = f"{len(self.ran)} ran, {len(self.fresh)} up to date"
-            yield f"{counts}, {len(self.failed)} failed, {len(self.blocked)} not run, {self.wall_s:.0f} s"
+            yield (
+                f"{counts}, {len(self.failed)} failed, {len(self.blocked)} not run, "
+                f"{self.wall_s:.0f} s"
+            )
 
 
 @dataclass(frozen=True)
@@ -99,13 +103,18 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
             how = f"log in with the content of {server.auth_path(root)}"
             say(f"Prefect server: {place.page}  ({how})", err=True)
         _refresh_settings()
-        outcome: Outcome = reproduce(targets=list(targets), workers=workers, force=force, raise_on_failure=False)
+        outcome: Outcome = reproduce(
+            targets=list(targets), workers=workers, force=force, raise_on_failure=False
+        )
     return outcome
 
 
 @flow(name="reproduce", validate_parameters=False, persist_result=False)
 def reproduce(
-    targets: list[str] | None = None, workers: int = 2, force: bool = False, raise_on_failure: bool = True
+    targets: list[str] | None = None,
+    workers: int = 2,
+    force: bool = False,
+    raise_on_failure: bool = True,
 ) -> Outcome:
     """Bring the targets up to date in the repository around the current folder. What a deployment calls.
 
@@ -120,7 +129,8 @@ def reproduce(
         RuntimeError: a stage failed and `raise_on_failure`.
     """
     if own_code.use_here():
-        # A worker imports the flow from its environment before it knows which checkout the run is for.
+        # A worker imports the flow from its environment before it knows which checkout the run is
+        # for.
         own = importlib.import_module("hqsam_pipelines.runner.reproduce").reproduce.fn
         return cast(Outcome, own(targets, workers, force, raise_on_failure))
     env.prepare()
@@ -134,7 +144,9 @@ def reproduce(
         outcome = _Walk(root, graph, workers, forced).walk()
     outcome.wall_s = time.monotonic() - begin
     if outcome.ran:
-        provenance.record_run(root, "repro", wall_s=outcome.wall_s, stages=outcome.ran, known=graph.known)
+        provenance.record_run(
+            root, "repro", wall_s=outcome.wall_s, stages=outcome.ran, known=graph.known
+        )
     if outcome.failed and raise_on_failure:
         raise RuntimeError("\n".join(outcome.lines()))
     return outcome
@@ -144,14 +156,23 @@ def _renewed(root: Path, graph: Graph) -> set[str]:
     """Fetch stages to run although DVC sees no reason: it watches neither the drop folder nor other files outside the checkout."""
     wanted = {stage.partition("@")[2] for stage in graph.order if stage.startswith("fetch@")}
     params = Params.load(root / FILE) if wanted else None
-    specs = {name: params.archive(name) for name in params.archives if name in wanted} if params else {}
+    specs = (
+        {name: params.archive(name) for name in params.archives if name in wanted} if params else {}
+    )
     return {f"fetch@{name}" for name in renewed(root / "data" / "archives", specs)}
 
 
 @task(task_run_name="{stage}", persist_result=False)
 def repro_stage(stage: str, root: str, force: bool) -> Done:
     """Run `dvc repro --single-item` for one stage in a process group of its own, its output passed on line by line."""
-    words = [*_DVC, "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
+    words = [
+        *_DVC,
+        "--wait-for-lock",
+        "repro",
+        "--single-item",
+        *(["--force"] if force else []),
+        stage,
+    ]
     lines: list[str] = []
     with _child(words, root) as process:
         assert process.stdout is not None
@@ -164,7 +185,13 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
     return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)
 
 
-_ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
+_ADVICE = (
+    "To track the changes",
+    "git add ",
+    "To enable auto staging",
+    "dvc config core.autostage",
+    "Use `dvc push`",
+)
 """What DVC says at the end of every run; once for each stage would be noise."""
 
 _DVC = [sys.executable, "-m", "hqsam_pipelines.runner.dvc_run"]
@@ -176,9 +203,16 @@ _children_lock = threading.Lock()
 def _child(words: list[str], root: str) -> Iterator[subprocess.Popen[str]]:
     """A child in a group of its own: a run that is cancelled ends the whole group, not only DVC's process."""
     process = subprocess.Popen(
-        words, cwd=root, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
-    )  # fmt: skip
+        words,
+        cwd=root,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
     with _children_lock:
         _children.add(process)
     try:
@@ -256,7 +290,9 @@ class _Walk:
     def _ready(self) -> list[str]:
         """Stages with nothing left to wait for; those that most others wait for come first."""
         gone = self._outcome.failed
-        ready = [name for name in self._graph.order if name in self._waiting and not self._waiting[name]]
+        ready = [
+            name for name in self._graph.order if name in self._waiting and not self._waiting[name]
+        ]
         return sorted((n for n in ready if n not in gone), key=lambda n: -self._graph.weight[n])
 
     def _is_stale(self, stage: str) -> bool:
@@ -318,10 +354,13 @@ def _runner(workers: int) -> Any:
             from prefect_ray import RayTaskRunner
         except ImportError as error:
             raise UserError(
-                f"HQSAM_EXECUTOR=ray needs the module {error.name!r}", cure="pip install 'hqsam-pipeline[ray]'"
+                f"HQSAM_EXECUTOR=ray needs the module {error.name!r}",
+                cure="pip install 'hqsam-pipeline[ray]'",
             ) from error
         return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"))
-    raise UserError(f"unknown executor {executor!r}", key="HQSAM_EXECUTOR", cure="one of: threads, ray")
+    raise UserError(
+        f"unknown executor {executor!r}", key="HQSAM_EXECUTOR", cure="one of: threads, ray"
+    )
 
 
 def _refresh_settings() -> None:

@@ -1,17 +1,20 @@
 """One local Prefect server per checkout: found, started, reused, stopped.
 
-A Prefect process without a server starts a temporary one, which costs about ten seconds each time. So the first
-stage that finds none starts one for the repository and the later ones reuse it. The state lies in
+A Prefect process without a server starts a temporary one, which costs about ten seconds each time.
+So the first stage that finds none starts one for the repository and the later ones reuse it. The
+state lies in
 `<root>/.hqsam`:
 
-* `server.lock` is held by the server process as long as it lives: "is it running" is a question to the kernel,
-  so a stale note or a reused process number cannot mislead anybody.
+* `server.lock` is held by the server process as long as it lives: "is it running" is a question to
+  the kernel, so a stale note or a reused process number cannot mislead anybody.
 * `start.lock` is held by whoever is starting a server: two stages never start two.
-* `lease.lock` is held, shared, by every process that uses the server. When nobody has held it for the idle time,
-  the server ends (see `server_daemon`).
-* `server.json` is the note with the address; `prefect/` is the server's home; `server.log` is its log.
-* `server.auth` (mode 0600) is the password, made once for the checkout, or the user's own from the environment. Prefect's API
-  answers nobody without it: other users of the machine reach the port as well, and who may write to the API may run commands.
+* `lease.lock` is held, shared, by every process that uses the server. When nobody has held it for
+  the idle time, the server ends (see `server_daemon`).
+* `server.json` is the note with the address; `prefect/` is the server's home; `server.log` is its
+  log.
+* `server.auth` (mode 0600) is the password, made once for the checkout, or the user's own from the
+  environment. Prefect's API answers nobody without it: other users of the machine reach the port as
+  well, and who may write to the API may run commands.
 
 With `PREFECT_API_URL` set, that server is used and none of this happens.
 """
@@ -116,16 +119,24 @@ def given() -> Server | None:
     """The server that PREFECT_API_URL names, or None where it names none.
 
     Raises:
-        UserError: it is no address of a server's API: without http:// or https://, host, or the /api at its end.
+        UserError: it is no address of a server's API: without http:// or https://, host, or the
+            /api at its end.
     """
     api = os.environ.get("PREFECT_API_URL")
     if not api:
         return None
     cure = "set it to http://HOST:PORT/api, or to what your server's settings name"
     if not api.startswith(("http://", "https://")):
-        raise UserError("the address has no http:// or https://", file=api, key="PREFECT_API_URL", cure=cure)
+        raise UserError(
+            "the address has no http:// or https://", file=api, key="PREFECT_API_URL", cure=cure
+        )
     if not _has_host(api):
-        raise UserError("the address has no host, or a port that is none", file=api, key="PREFECT_API_URL", cure=cure)
+        raise UserError(
+            "the address has no host, or a port that is none",
+            file=api,
+            key="PREFECT_API_URL",
+            cure=cure,
+        )
     if "api" not in urllib.parse.urlsplit(api).path.split("/") and (right := _right_address(api)):
         problem = "this is the address of the server's pages; its API has /api at the end"
         raise UserError(problem, file=api, key="PREFECT_API_URL", cure=f"set it to {right}")
@@ -144,7 +155,11 @@ def _right_address(api: str) -> str | None:
     """The address near a wrong one at which a server does answer: with /api, for that of a page, or with the other scheme."""
     scheme, rest = api.rstrip("/").split("://", 1)
     other = {"http": "https", "https": "http"}[scheme]
-    near = [f"{scheme}://{rest}/api", f"{scheme}://{rest.partition('/')[0]}/api", f"{other}://{rest}"]
+    near = [
+        f"{scheme}://{rest}/api",
+        f"{scheme}://{rest.partition('/')[0]}/api",
+        f"{other}://{rest}",
+    ]
     return next((address for address in near if healthy(address)), None)
 
 
@@ -157,7 +172,9 @@ def _running(root: Path) -> Server | None:
     if not is_held(lock_path(root)):
         return None
     note = read_note(root)
-    if note is None or not auth_path(root).is_file():  # an earlier version's server has no password: it is replaced
+    if (
+        note is None or not auth_path(root).is_file()
+    ):  # an earlier version's server has no password: it is replaced
         return None
     api = f"http://127.0.0.1:{note['port']}/api"
     return Server(api=api, ours=True, pid=int(note["pid"])) if healthy(api) else None
@@ -167,10 +184,12 @@ def _running(root: Path) -> Server | None:
 def running(root: Path) -> Iterator[Server]:
     """Use a Prefect server for the block: start one if there is none, and keep it from ending itself meanwhile.
 
-    Sets `PREFECT_API_URL`, `PREFECT_API_AUTH_STRING` and `PREFECT_HOME` in this process unless the caller's environment names a server.
+    Sets `PREFECT_API_URL`, `PREFECT_API_AUTH_STRING` and `PREFECT_HOME` in this process unless the
+    caller's environment names a server.
 
     Raises:
-        UserError: the server did not start (the message holds the end of its log), or the caller's does not answer.
+        UserError: the server did not start (the message holds the end of its log), or the caller's
+            does not answer.
     """
     theirs = given()
     if theirs is not None:
@@ -181,7 +200,9 @@ def running(root: Path) -> Iterator[Server]:
     with locked(lease_path(root), shared=True):
         server = ensure(root)
         with _environment(
-            PREFECT_API_URL=server.api, PREFECT_HOME=str(home(root)), **{AUTH: auth_path(root).read_text()}
+            PREFECT_API_URL=server.api,
+            PREFECT_HOME=str(home(root)),
+            **{AUTH: auth_path(root).read_text()},
         ):
             yield server
 
@@ -193,14 +214,21 @@ def _refusal_is_user_error(api: str) -> Iterator[None]:
     except Exception as error:
         response = getattr(error, "response", None)  # of httpx, which is not imported for this
         if getattr(response, "status_code", None) == 401 and str(response.url).startswith(api):  # type: ignore[union-attr]
-            cure = f"set {AUTH} to the server's password; of a checkout's own server that is the content of .hqsam/server.auth"
-            raise UserError("the Prefect server refuses the password", file=api, key=AUTH, cure=cure) from None
+            cure = (
+                f"set {AUTH} to the server's password; of a checkout's own server that is the "
+                f"content of .hqsam/server.auth"
+            )
+            raise UserError(
+                "the Prefect server refuses the password", file=api, key=AUTH, cure=cure
+            ) from None
         if not isinstance(error, RuntimeError) or "Failed to reach API" not in str(error):
             raise
         right = _right_address(api)
         cure = "start that server, or unset the variable: a local one is then started"
         cure = f"set it to {right}, where one answers" if right else cure
-        raise UserError("the Prefect server does not answer", file=api, key="PREFECT_API_URL", cure=cure) from error
+        raise UserError(
+            "the Prefect server does not answer", file=api, key="PREFECT_API_URL", cure=cure
+        ) from error
 
 
 @contextlib.contextmanager
@@ -251,13 +279,20 @@ def _start(root: Path, idle_minutes: float | None) -> Server:
     ]
     with log_path(root).open("ab") as log:
         process = subprocess.Popen(
-            command, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            command,
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
             env=_daemon_environment(root),
-        )  # fmt: skip
+        )
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise _start_error(root, f"the Prefect server ended at once (exit {process.returncode})")
+            raise _start_error(
+                root, f"the Prefect server ended at once (exit {process.returncode})"
+            )
         if _is_noted(root, process.pid) and (server := _running(root)) is not None:
             return replace(server, started_now=True)
         time.sleep(0.05)
@@ -273,7 +308,14 @@ def _is_noted(root: Path, pid: int) -> bool:
 
 def _daemon_environment(root: Path) -> dict[str, str]:
     """The caller's environment without what belongs to its own flow run or address, but with the password."""
-    drop = ("PREFECT_API_", "PREFECT__", "PREFECT_SERVER_API_", "PREFECT_CLIENT_", "COVERAGE_", "PYTEST_")
+    drop = (
+        "PREFECT_API_",
+        "PREFECT__",
+        "PREFECT_SERVER_API_",
+        "PREFECT_CLIENT_",
+        "COVERAGE_",
+        "PYTEST_",
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
     password = _password(root)
     ours = {"PREFECT_HOME": str(home(root)), SERVER_AUTH: password, AUTH: password}
@@ -293,7 +335,9 @@ def _password(root: Path) -> str:
         return found
     password = os.environ[named] if named else f"hqsam:{secrets.token_urlsafe(32)}"
     if not password.isascii():
-        raise UserError("the password holds letters that are not ASCII", key=named, cure="choose another one")
+        raise UserError(
+            "the password holds letters that are not ASCII", key=named, cure="choose another one"
+        )
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -348,7 +392,9 @@ def stop(root: Path) -> bool:
     note = read_note(root)
     if note is None:
         raise UserError(
-            "a server runs but its note is gone", file=note_path(root), cure="end it by hand; see server.log"
+            "a server runs but its note is gone",
+            file=note_path(root),
+            cure="end it by hand; see server.log",
         )
     for sig, patience in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):

@@ -1,8 +1,9 @@
 """The local Prefect server as one process that ends itself: `python -m hqsam_pipelines.runner.server_daemon ROOT PORT IDLE_MINUTES`.
 
-Started by `server.ensure`. It holds `server.lock` for life and runs Prefect's application under uvicorn in this very
-process, so there is no child that could be left behind. A watchdog thread ends it when nobody has held the lease for
-the idle time, and at once when the repository's folder or the note has gone.
+Started by `server.ensure`. It holds `server.lock` for life and runs Prefect's application under
+uvicorn in this very process, so there is no child that could be left behind. A watchdog thread ends
+it when nobody has held the lease for the idle time, and at once when the repository's folder or the
+note has gone.
 """
 
 from __future__ import annotations
@@ -97,8 +98,9 @@ def main(argv: list[str]) -> int:
 def _open_door(preferred: int) -> socket.socket:
     """A socket on the preferred port if it is free (so that a page left open in a browser still works), else on any free one.
 
-    It listens at once, although the application needs seconds until it answers: at a port that is only bound, with
-    SO_REUSEADDR, any other user's process may listen first, and would be sent the password.
+    It listens at once, although the application needs seconds until it answers: at a port that is
+    only bound, with SO_REUSEADDR, any other user's process may listen first, and would be sent the
+    password.
     """
     for port in (preferred, 0):
         door = socket.socket()
@@ -116,7 +118,8 @@ def _open_door(preferred: int) -> socket.socket:
 def _web_server(port: int) -> uvicorn.Server:
     """The application for callers that know the password (`PREFECT_SERVER_API_AUTH_STRING`) and for pages of its own origin.
 
-    A page of another site is kept out even where its name has been made to lead here: the Host header must name this machine.
+    A page of another site is kept out even where its name has been made to lead here: the Host
+    header must name this machine.
     """
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     own = [f"http://{host}:{port}" for host in HOSTS]
@@ -126,7 +129,9 @@ def _web_server(port: int) -> uvicorn.Server:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     app = TrustedHostMiddleware(create_app(final=True), allowed_hosts=HOSTS)
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, timeout_graceful_shutdown=2))
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, timeout_graceful_shutdown=2)
+    )
 
 
 def _note_when_healthy(root: Path, port: int, web: uvicorn.Server) -> None:
@@ -135,7 +140,9 @@ def _note_when_healthy(root: Path, port: int, web: uvicorn.Server) -> None:
         time.sleep(0.03)
     path = server.note_path(root)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with contextlib.suppress(FileNotFoundError):  # the checkout went meanwhile, which the watchdog sees
+    with contextlib.suppress(
+        FileNotFoundError
+    ):  # the checkout went meanwhile, which the watchdog sees
         temporary.write_text(json.dumps({"pid": os.getpid(), "port": port}) + "\n")
         temporary.replace(path)
 

@@ -1,8 +1,10 @@
 """What all stages share: from the command line to the library call and back to an exit status.
 
-A stage module is `stages/<verb>.py` with the constant `STAGE`; its command is `python -m hqsam_pipelines.stages.<verb>
-[NAME ...]`, the names left out where DVC runs it. It reads params.yaml, makes one library call inside one Prefect flow,
-and leaves its cost in reports/provenance.json. A message for a person is printed without a traceback; the exit status is then 1.
+A stage module is `stages/<verb>.py` with the constant `STAGE`; its command is `python -m
+hqsam_pipelines.stages.<verb> [NAME ...]`, the names left out where DVC runs it. It reads
+params.yaml, makes one library call inside one Prefect flow, and leaves its cost in
+reports/provenance.json. A message for a person is printed without a traceback; the exit status is
+then 1.
 """
 
 from __future__ import annotations
@@ -73,9 +75,11 @@ class Stage:
         verb: The stage's name in dvc.yaml, which is the module's name.
         per: The sections of params.yaml whose entries it runs for; empty: it runs once.
         run: Calls the library.
-        imports: Modules that the library call needs, imported ahead so that their time counts as framework time.
+        imports: Modules that the library call needs, imported ahead so that their time counts as
+            framework time.
         retries: How often a transient failure is tried again.
-        on_server: The run is a Prefect flow run. Not so for bookkeeping that takes less time than the server's start.
+        on_server: The run is a Prefect flow run. Not so for bookkeeping that takes less time than
+            the server's start.
     """
 
     verb: str
@@ -99,16 +103,19 @@ def main(stage: Stage, argv: Sequence[str]) -> int:
 
     Args:
         stage: The module's `STAGE`.
-        argv: Arguments without the program's name: one name per section of `stage.per`; none where DVC runs the stage.
+        argv: Arguments without the program's name: one name per section of `stage.per`; none where
+            DVC runs the stage.
 
     Returns:
-        Exit status: 0, 1 after a message for a person, 2 for wrong arguments, 130 after an interrupt. Anything
-        unexpected is printed with its traceback and gives 1.
+        Exit status: 0, 1 after a message for a person, 2 for wrong arguments, 130 after an
+        interrupt. Anything unexpected is printed with its traceback and gives 1.
     """
     try:
         if own_code.use_here():
             own = importlib.import_module(f"hqsam_pipelines.stages.{stage.verb}")
-            return int(importlib.import_module("hqsam_pipelines.runner.stage").main(own.STAGE, argv))
+            return int(
+                importlib.import_module("hqsam_pipelines.runner.stage").main(own.STAGE, argv)
+            )
     except UserError as error:
         return _explain(stage.run_name(argv), error)
     if any(word in ("-h", "--help") for word in argv):
@@ -164,7 +171,8 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
         What the library returned.
 
     Raises:
-        UserError: a mistake in params.yaml, in a name or in the data; or the code is another checkout's.
+        UserError: a mistake in params.yaml, in a name or in the data; or the code is another
+            checkout's.
     """
     from hqsam_pipelines.config import profiles
     from hqsam_pipelines.config.params import FILE, Params
@@ -221,13 +229,17 @@ def _alone(root: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _on_server(stage: Stage, names: tuple[str, ...], work: Callable[[Progress], Any], root: Path) -> Any:
+def _on_server(
+    stage: Stage, names: tuple[str, ...], work: Callable[[Progress], Any], root: Path
+) -> Any:
     from hqsam_pipelines.runner import flows
 
     spec = flows.FlowSpec(
-        verb=stage.verb, run_name=stage.run_name(names), parameters=dict(zip(stage.per, names, strict=True)),
+        verb=stage.verb,
+        run_name=stage.run_name(names),
+        parameters=dict(zip(stage.per, names, strict=True)),
         retries=stage.retries,
-    )  # fmt: skip
+    )
     return flows.run_flow(spec, work, root=root)
 
 

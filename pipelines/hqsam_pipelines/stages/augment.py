@@ -17,9 +17,12 @@ def run(job: Job) -> Any:
 
     data = job.root / "data"
     return augment.write_prompts(
-        shards=data / "shards", out=data / "prompts", options=job.params.augment, seed=job.params.seed,
+        shards=data / "shards",
+        out=data / "prompts",
+        options=job.params.augment,
+        seed=job.params.seed,
         progress=job.progress,
-    )  # fmt: skip
+    )
 
 
 STAGE = Stage("augment", (), run, imports=("hqsam_datasets.prepare.augment", "cv2"))

@@ -1,6 +1,7 @@
 """fetch ARCHIVE: download (or, for `embedded://`, write) one archive's files and verify them.
 
-Reads: params `archives.<archive>`, and `archives.sha256`, which can refuse a file but changes none. Writes:
+Reads: params `archives.<archive>`, and `archives.sha256`, which can refuse a file but changes none.
+Writes:
 `data/archives/<archive>/`, and `archives.sha256` where nobody publishes a digest.
 """
 
@@ -23,12 +24,17 @@ def run(job: Job) -> Any:
         say(f"{job.name}: licence: {spec.licence}")
     out = job.root / "data" / "archives" / job.name
     return fetch(
-        spec, out, progress=job.progress, notice=lambda text: say(f"{job.name}: {text}", lines=True),
+        spec,
+        out,
+        progress=job.progress,
+        notice=lambda text: say(f"{job.name}: {text}", lines=True),
         digests=job.root / first_use.FILE,
-    )  # fmt: skip
+    )
 
 
-STAGE = Stage("fetch", ("archives",), run, imports=("hqsam_datasets.fetch.archive", "numpy"), retries=2)
+STAGE = Stage(
+    "fetch", ("archives",), run, imports=("hqsam_datasets.fetch.archive", "numpy"), retries=2
+)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """index BENCHMARK: one evaluation set as images, ground truth and prompts in one schema.
 
-Reads: `data/archives/<archive>/`, params `benchmarks.<benchmark>.{kind,archive,index}` and `seed`. Writes: `data/benchmarks/<benchmark>/`.
+Reads: `data/archives/<archive>/`, params `benchmarks.<benchmark>.{kind,archive,index}` and `seed`.
+Writes: `data/benchmarks/<benchmark>/`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,19 @@ def run(job: Job) -> Any:
     section = job.params.entry("benchmarks", job.name)
     tree = extract.extracted(data / "archives" / section["archive"], data / "extracted")
     return index.index(
-        job.name, root=tree, out=data / "benchmarks" / job.name, options=job.params.index(job.name),
-        seed=job.params.seed, progress=job.progress, kind=section["kind"],
-    )  # fmt: skip
+        job.name,
+        root=tree,
+        out=data / "benchmarks" / job.name,
+        options=job.params.index(job.name),
+        seed=job.params.seed,
+        progress=job.progress,
+        kind=section["kind"],
+    )
 
 
-STAGE = Stage("index", ("benchmarks",), run, imports=("hqsam_datasets.prepare.index", "pyarrow.parquet"))
+STAGE = Stage(
+    "index", ("benchmarks",), run, imports=("hqsam_datasets.prepare.index", "pyarrow.parquet")
+)
 
 
 if __name__ == "__main__":

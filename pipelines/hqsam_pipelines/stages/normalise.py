@@ -25,7 +25,9 @@ def run(job: Job) -> Any:
     )
 
 
-STAGE = Stage("normalise", ("sources",), run, imports=("hqsam_datasets.prepare.normalise", "pyarrow.parquet"))
+STAGE = Stage(
+    "normalise", ("sources",), run, imports=("hqsam_datasets.prepare.normalise", "pyarrow.parquet")
+)
 
 
 if __name__ == "__main__":

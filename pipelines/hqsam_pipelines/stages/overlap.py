@@ -16,12 +16,17 @@ def run(job: Job) -> Any:
     from hqsam_datasets.overlap import gate
 
     return gate.find_overlap(
-        samples=job.samples(), benchmarks=job.benchmarks(), out=job.root / "data" / "overlap",
-        options=job.params.overlap, progress=job.progress,
-    )  # fmt: skip
+        samples=job.samples(),
+        benchmarks=job.benchmarks(),
+        out=job.root / "data" / "overlap",
+        options=job.params.overlap,
+        progress=job.progress,
+    )
 
 
-STAGE = Stage("overlap", (), run, imports=("hqsam_datasets.overlap.gate", "faiss", "pyarrow.parquet"))
+STAGE = Stage(
+    "overlap", (), run, imports=("hqsam_datasets.overlap.gate", "faiss", "pyarrow.parquet")
+)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """predict BENCHMARK MODEL: the masks of every system, by default SAM and HQ-SAM, for every prompt of a benchmark.
 
 Reads: `data/benchmarks/<benchmark>/`, `models/<model>/`, the checkpoint, params `predict`,
-`benchmarks.<benchmark>.predict`, `models.<model>` and `systems`. Writes: `data/predictions/<benchmark>-<model>/`.
+`benchmarks.<benchmark>.predict`, `models.<model>` and `systems`. Writes:
+`data/predictions/<benchmark>-<model>/`.
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ def run(job: Job) -> Any:
 
     benchmark, model = job.names
     return predict.predict(
-        benchmark=job.root / "data" / "benchmarks" / benchmark, model=job.params.model(model),
-        head=job.root / "models" / model, options=job.params.predict(benchmark),
-        out=job.root / "data" / "predictions" / f"{benchmark}-{model}", progress=job.progress,
+        benchmark=job.root / "data" / "benchmarks" / benchmark,
+        model=job.params.model(model),
+        head=job.root / "models" / model,
+        options=job.params.predict(benchmark),
+        out=job.root / "data" / "predictions" / f"{benchmark}-{model}",
+        progress=job.progress,
         entries=job.params.systems_of(model),
-    )  # fmt: skip
+    )
 
 
 STAGE = Stage(
-    "predict", ("benchmarks", "models"), run, imports=("torch", "hqsam.prediction.benchmark", "pyarrow.parquet")
+    "predict",
+    ("benchmarks", "models"),
+    run,
+    imports=("torch", "hqsam.prediction.benchmark", "pyarrow.parquet"),
 )
 
 

@@ -1,6 +1,7 @@
 """report: tables beside the paper's, plots, overlays, the HTML page.
 
-Reads: everything below `reports/metrics/`, `data/` and `models/` that it shows, all params. Writes: `reports/`.
+Reads: everything below `reports/metrics/`, `data/` and `models/` that it shows, all params. Writes:
+`reports/`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ def run(job: Job) -> Any:
     """Build the report of the run."""
     from hqsam_pipelines.report import run as report
 
-    return report.build_report(root=job.root, params=job.params, out=job.root / "reports", progress=job.progress)
+    return report.build_report(
+        root=job.root, params=job.params, out=job.root / "reports", progress=job.progress
+    )
 
 
 STAGE = Stage("report", (), run, imports=("hqsam_pipelines.report.run", "pandas"))

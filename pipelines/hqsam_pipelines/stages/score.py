@@ -1,7 +1,8 @@
 """score BENCHMARK MODEL: the benchmark's metrics, and its per-instance table.
 
-Reads: `data/benchmarks/<benchmark>/`, `data/predictions/<benchmark>-<model>/`, params `benchmarks.<benchmark>.score`.
-Writes: `reports/metrics/<benchmark>-<model>.json`, `data/scores/<benchmark>-<model>/`.
+Reads: `data/benchmarks/<benchmark>/`, `data/predictions/<benchmark>-<model>/`, params
+`benchmarks.<benchmark>.score`. Writes: `reports/metrics/<benchmark>-<model>.json`,
+`data/scores/<benchmark>-<model>/`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,18 @@ def run(job: Job) -> Any:
     name = f"{benchmark}-{model}"
     data = job.root / "data"
     return scoring.score_benchmark(
-        benchmark=data / "benchmarks" / benchmark, predictions=data / "predictions" / name,
-        options=job.params.score(benchmark), out_json=job.root / "reports" / "metrics" / f"{name}.json",
-        out=data / "scores" / name, progress=job.progress,
-    )  # fmt: skip
+        benchmark=data / "benchmarks" / benchmark,
+        predictions=data / "predictions" / name,
+        options=job.params.score(benchmark),
+        out_json=job.root / "reports" / "metrics" / f"{name}.json",
+        out=data / "scores" / name,
+        progress=job.progress,
+    )
 
 
-STAGE = Stage("score", ("benchmarks", "models"), run, imports=("hqsam_metrics.benchmark", "pyarrow.parquet"))
+STAGE = Stage(
+    "score", ("benchmarks", "models"), run, imports=("hqsam_metrics.benchmark", "pyarrow.parquet")
+)
 
 
 if __name__ == "__main__":

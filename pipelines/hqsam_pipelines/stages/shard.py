@@ -1,6 +1,7 @@
 """shard: the training set as WebDataset shards, without the samples that the overlap gate excludes.
 
-Reads: `data/samples/`, `data/overlap/exclusions.jsonl`, params `shard`; waits for `validate`. Writes: `data/shards/`.
+Reads: `data/samples/`, `data/overlap/exclusions.jsonl`, params `shard`; waits for `validate`.
+Writes: `data/shards/`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ def run(job: Job) -> Any:
 
     data = job.root / "data"
     return shards.write_shards(
-        samples=job.samples(), exclusions=data / "overlap" / "exclusions.jsonl", out=data / "shards",
-        options=job.params.shard, progress=job.progress,
-    )  # fmt: skip
+        samples=job.samples(),
+        exclusions=data / "overlap" / "exclusions.jsonl",
+        out=data / "shards",
+        options=job.params.shard,
+        progress=job.progress,
+    )
 
 
 STAGE = Stage("shard", (), run, imports=("hqsam_datasets.prepare.shards", "pyarrow.parquet"))

@@ -1,6 +1,7 @@
 """train MODEL: train the HQ head on the frozen base model.
 
-Reads: `data/shards/`, `data/prompts/`, the checkpoint, params `models.<model>`, `train` and `seed`. Writes: `models/<model>/`.
+Reads: `data/shards/`, `data/prompts/`, the checkpoint, params `models.<model>`, `train` and `seed`.
+Writes: `models/<model>/`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ def run(job: Job) -> Any:
 
     data, params = job.root / "data", job.params
     train_run = TrainRun(
-        shards=data / "shards", prompts=data / "prompts", model=params.model(job.name), options=params.train(job.name),
-        out=job.root / "models" / job.name, seed=params.seed,
-    )  # fmt: skip
+        shards=data / "shards",
+        prompts=data / "prompts",
+        model=params.model(job.name),
+        options=params.train(job.name),
+        out=job.root / "models" / job.name,
+        seed=params.seed,
+    )
     return launch.train(train_run, job.progress)
 
 

@@ -1,6 +1,7 @@
 """validate: the quality gate. A failing expectation stops the pipeline.
 
-Reads: the manifests under `data/samples/` and `data/benchmarks/`, params `quality`. Writes: `data/validation/`.
+Reads: the manifests under `data/samples/` and `data/benchmarks/`, params `quality`. Writes:
+`data/validation/`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ def run(job: Job) -> Any:
     from hqsam_datasets.quality import gate
 
     return gate.validate(
-        samples=job.samples(), benchmarks=job.benchmarks(), out=job.root / "data" / "validation",
-        options=job.params.quality, progress=job.progress,
-    )  # fmt: skip
+        samples=job.samples(),
+        benchmarks=job.benchmarks(),
+        out=job.root / "data" / "validation",
+        options=job.params.quality,
+        progress=job.progress,
+    )
 
 
-STAGE = Stage("validate", (), run, imports=("hqsam_datasets.quality.gate", "great_expectations", "pandas"))
+STAGE = Stage(
+    "validate", (), run, imports=("hqsam_datasets.quality.gate", "great_expectations", "pandas")
+)
 
 
 if __name__ == "__main__":

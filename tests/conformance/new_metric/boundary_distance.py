@@ -13,7 +13,18 @@ import numpy as np
 
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress, silent
-from hqsam_metrics.base import Option, Outcome, Quantity, Result, Scale, Score, ScoreOptions, Units, Value, rules
+from hqsam_metrics.base import (
+    Option,
+    Outcome,
+    Quantity,
+    Result,
+    Scale,
+    Score,
+    ScoreOptions,
+    Units,
+    Value,
+    rules,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,10 +40,15 @@ def boundary_distance(*, pred: NDArray[np.bool_], target: NDArray[np.bool_], mos
     """Returns the mean over both boundaries of the distance to the other one, at most `most`; NaN without a pixel."""
     import cv2
 
-    edges = [m & ~(cv2.erode(m.view(np.uint8), np.ones((3, 3), np.uint8)) > 0) for m in (pred, target)]
+    edges = [
+        m & ~(cv2.erode(m.view(np.uint8), np.ones((3, 3), np.uint8)) > 0) for m in (pred, target)
+    ]
     if not all(edge.any() for edge in edges):
         return float("nan")
-    away = [cv2.distanceTransform((~edge).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for edge in edges]
+    away = [
+        cv2.distanceTransform((~edge).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        for edge in edges
+    ]
     both = np.concatenate([away[1][edges[0]], away[0][edges[1]]])
     return float(np.minimum(both, most).mean())
 
@@ -40,8 +56,12 @@ def boundary_distance(*, pred: NDArray[np.bool_], target: NDArray[np.bool_], mos
 def score_distance_folders(
     *,
     pred: Annotated[Path, Option("Predicted masks, PNG.", name="--pred", metavar="DIR")],
-    gt: Annotated[Path, Option("Ground-truth masks of the same names.", name="--gt", metavar="DIR")],
-    most: Annotated[float, Option("Pixels that a distance counts at most.", name="--at-most")] = 50.0,
+    gt: Annotated[
+        Path, Option("Ground-truth masks of the same names.", name="--gt", metavar="DIR")
+    ],
+    most: Annotated[
+        float, Option("Pixels that a distance counts at most.", name="--at-most")
+    ] = 50.0,
     workers: Annotated[int, Option("Processes; changes no number.", least=1)] = 1,
     progress: Progress = silent,
 ) -> Result:
@@ -55,7 +75,9 @@ def score_distance_folders(
         values.append(boundary_distance(**pair, most=most))
         progress(number, len(files), "measuring")
     metrics: dict[str, float | None] = {"MBD": float(np.mean(values))}
-    return Result(metrics, len(files), len(files), rules("boundary_distance", VERSION, at_most=most))
+    return Result(
+        metrics, len(files), len(files), rules("boundary_distance", VERSION, at_most=most)
+    )
 
 
 @dataclass(frozen=True)
@@ -88,7 +110,9 @@ class BoundaryDistance(Score):
         """See `hqsam_metrics.base.Score`."""
         return rules(self.name, VERSION, at_most=options.at_most)
 
-    def evaluate(self, data: Predictions, options: DistanceOptions, *, progress: Progress) -> Outcome:
+    def evaluate(
+        self, data: Predictions, options: DistanceOptions, *, progress: Progress
+    ) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_base.rle import decode
         from hqsam_metrics.benchmark_data import lookup, rle_column, strings
@@ -104,11 +128,15 @@ class BoundaryDistance(Score):
             values[i] = boundary_distance(**pair, most=options.at_most)
             progress(i + 1, len(rows), "measuring")
         metrics: dict[str, float | None] = {
-            "MBD": float(np.nanmean(values)), "share_near": float(np.mean(values < 1.0)),
-        }  # fmt: skip
+            "MBD": float(np.nanmean(values)),
+            "share_near": float(np.mean(values < 1.0)),
+        }
         keys, units = data.keys(), [str(name) for name in strings(data.prompts, "prompt_id")]
         return Outcome(
-            metrics, len(rows), int((~np.isnan(values)).sum()), Units(keys, keys, units, {"distance": values})
+            metrics,
+            len(rows),
+            int((~np.isnan(values)).sum()),
+            Units(keys, keys, units, {"distance": values}),
         )
 
 

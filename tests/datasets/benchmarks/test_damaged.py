@@ -21,12 +21,33 @@ from tests.datasets.benchmarks.test_more import ndd20_tree, sginw_tree
 from tests.datasets.embedded_tree import tree
 from tests.datasets.trees import fault_count, jpeg, put, quiet, run
 
-WRONG = (None, "x", "5", -1, 0, 3.7, 1e308, float("nan"), 2**70, True, [], {}, [[1, 2]], "../../../etc/passwd")
+WRONG = (
+    None,
+    "x",
+    "5",
+    -1,
+    0,
+    3.7,
+    1e308,
+    float("nan"),
+    2**70,
+    True,
+    [],
+    {},
+    [[1, 2]],
+    "../../../etc/passwd",
+)
 FILES = [
-    ("coco", "instances_val2017.json"), ("coco", "coco_instances_results.json"), ("lvis", "lvis_v1_val.json"),
-    ("uvo", "UVO_frame_val.json"), ("hq_ytvis", "ytvis_hq-test.json"), ("hq_ytvis", "mask2former_results.json"),
-    ("sginw", "Rail/valid/_annotations_min1cat.coco.json"), ("sginw", "seginw-Rail_val.json"), ("ndd20", "ABOVE_LABELS.json"),
-]  # fmt: skip
+    ("coco", "instances_val2017.json"),
+    ("coco", "coco_instances_results.json"),
+    ("lvis", "lvis_v1_val.json"),
+    ("uvo", "UVO_frame_val.json"),
+    ("hq_ytvis", "ytvis_hq-test.json"),
+    ("hq_ytvis", "mask2former_results.json"),
+    ("sginw", "Rail/valid/_annotations_min1cat.coco.json"),
+    ("sginw", "seginw-Rail_val.json"),
+    ("ndd20", "ABOVE_LABELS.json"),
+]
 
 
 def published(name: str, folder: Path) -> Path:
@@ -38,7 +59,13 @@ def published(name: str, folder: Path) -> Path:
 def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Where something could be wrong: every member, and the first three of every list."""
     yield here
-    inner = value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value[:3])
+        if isinstance(value, list)
+        else ()
+    )
     for key, child in inner:
         yield from places(child, (*here, key))
 
@@ -64,7 +91,11 @@ def test_whatever_is_wrong_is_one_message_or_none(name: str, file: str, tmp_path
     path.unlink()  # a link to the archive's file
     everywhere = list(places(good))
     for _ in range(fault_count(60, 1000)):
-        path.write_text(json.dumps(changed(good, dice.choice(everywhere), dice.choice(WRONG), dice.random() < 0.2)))
+        path.write_text(
+            json.dumps(
+                changed(good, dice.choice(everywhere), dice.choice(WRONG), dice.random() < 0.2)
+            )
+        )
         try:
             for item in benchmarks.load(name).read(root).items:
                 assert item.path.resolve().is_relative_to(root.resolve())
@@ -80,7 +111,15 @@ def test_a_number_that_json_does_not_have(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"caorau"', "NaN", 1))
     options = BenchmarkOptions(prompt_sets=("detector_box",))
     with pytest.raises(UserError, match="what JSON does not have"):
-        index("sginw", root=root, out=tmp_path / "out", options=options, seed=0, progress=quiet, workers=1)
+        index(
+            "sginw",
+            root=root,
+            out=tmp_path / "out",
+            options=options,
+            seed=0,
+            progress=quiet,
+            workers=1,
+        )
 
 
 @pytest.mark.parametrize("wrong", [None, 1e308, -1e9, float("nan")])
@@ -88,10 +127,16 @@ def test_a_coordinate_that_cannot_be_rejects_the_own_image(wrong: Any, tmp_path:
     """pycocotools would take all memory over it."""
     images = [{"id": n, "file_name": f"{n}.jpg", "height": 40, "width": 52} for n in (1, 2)]
     shapes = {1: [[wrong, 5, 25, 5, 25, 15]], 2: [[5, 5, 25, 5, 25, 15]]}
-    found = [{"id": n, "image_id": n, "category_id": 1, "segmentation": shape} for n, shape in shapes.items()]
+    found = [
+        {"id": n, "image_id": n, "category_id": 1, "segmentation": shape}
+        for n, shape in shapes.items()
+    ]
     record = {"images": images, "annotations": found, "categories": [{"id": 1, "name": "bird"}]}
     wanted = {"kind": "coco_json", "images": "train", "annotations": "x.json"}
-    root = put(tmp_path / "in", {f"train/{n}.jpg": jpeg(n) for n in (1, 2)} | {"x.json": json.dumps(record).encode()})
+    root = put(
+        tmp_path / "in",
+        {f"train/{n}.jpg": jpeg(n) for n in (1, 2)} | {"x.json": json.dumps(record).encode()},
+    )
     if wrong != wrong:  # JSON has no such number: the file is refused, not the image
         with pytest.raises(UserError, match="not JSON compliant"):
             run("own", root, tmp_path / "out", **wanted)
@@ -110,7 +155,15 @@ def test_a_list_of_sequences_that_is_no_text(tmp_path: Path) -> None:
     path.write_bytes(b"dogs-jump\n\x8f\xff\n")
     options = BenchmarkOptions(prompt_sets=("tracker_box",))
     with pytest.raises(UserError, match="does not exist"):
-        index("davis", root=root, out=tmp_path / "out", options=options, seed=0, progress=quiet, workers=1)
+        index(
+            "davis",
+            root=root,
+            out=tmp_path / "out",
+            options=options,
+            seed=0,
+            progress=quiet,
+            workers=1,
+        )
 
 
 @pytest.mark.parametrize("value", ["5", "null", "{}", '"x"'])

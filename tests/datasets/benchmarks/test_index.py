@@ -29,7 +29,9 @@ MASK_SETS = ["big", "coift", "dis_vd", "hrsod", "thinobject5k_test"]
 
 def run(name: str, root: Path, out: Path, **changes: Any) -> dict[str, Any]:
     options = BenchmarkOptions(**{**SECTIONS[name]["index"], **changes})
-    return index(name, root=root, out=out, options=options, seed=0, progress=lambda done, total, what: None)
+    return index(
+        name, root=root, out=out, options=options, seed=0, progress=lambda done, total, what: None
+    )
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -41,7 +43,11 @@ def copy(tmp_path: Path) -> Callable[[str], Path]:
     """A private copy of an archive's tree, to damage."""
 
     def make(name: str) -> Path:
-        return Path(shutil.copytree(tree(SECTIONS[name]["archive"]), tmp_path / "tree" / SECTIONS[name]["archive"]))
+        return Path(
+            shutil.copytree(
+                tree(SECTIONS[name]["archive"]), tmp_path / "tree" / SECTIONS[name]["archive"]
+            )
+        )
 
     return make
 
@@ -54,7 +60,9 @@ def one(root: Path, pattern: str) -> Path:
 def test_tables_and_tars_agree(name: str) -> None:
     folder = indexed(name)
     summary = json.loads((folder / "index.json").read_text())
-    images, instances, prompts = (read_rows(folder / f"{t}.parquet") for t in ("images", "instances", "prompts"))
+    images, instances, prompts = (
+        read_rows(folder / f"{t}.parquet") for t in ("images", "instances", "prompts")
+    )
     assert summary["n_images"] == len(images) == SECTIONS[name]["index"]["expected_images"]
     assert summary["n_instances"] == len(instances)
     assert sum(summary["n_prompts"].values()) == len(prompts)
@@ -91,7 +99,11 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_published_image_bytes_are_kept(name: str) -> None:
-    published = {p.read_bytes() for p in tree(SECTIONS[name]["archive"]).rglob("*") if p.suffix in (".jpg", ".png")}
+    published = {
+        p.read_bytes()
+        for p in tree(SECTIONS[name]["archive"]).rglob("*")
+        if p.suffix in (".jpg", ".png")
+    }
     for shard in indexed(name).glob("images-*.tar"):
         with TarReader(shard) as reader:
             assert all(reader.read(member) in published for member in reader.members)
@@ -108,7 +120,10 @@ def test_the_root_folder_does_not_matter(name: str, depth: int, tmp_path: Path) 
     else:
         for child in sorted(source.iterdir()):
             lone = [child] if child.is_file() else sorted(child.iterdir())
-            keep = child.name in ("val2017", "train2017", "uvo_videos_sparse_frames") or child.is_file()
+            keep = (
+                child.name in ("val2017", "train2017", "uvo_videos_sparse_frames")
+                or child.is_file()
+            )
             for entry in [child] if keep else lone:
                 target = root / entry.name
                 shutil.copytree(entry, target) if entry.is_dir() else (
@@ -120,7 +135,9 @@ def test_the_root_folder_does_not_matter(name: str, depth: int, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_case_of_folders_does_not_matter(name: str, copy: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_case_of_folders_does_not_matter(
+    name: str, copy: Callable[[str], Path], tmp_path: Path
+) -> None:
     """People unpack and pack again; only DAVIS's sequences, whose results are found by name, keep theirs."""
     root = copy(name)
     for folder in sorted((p for p in root.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
@@ -133,13 +150,20 @@ def test_the_case_of_folders_does_not_matter(name: str, copy: Callable[[str], Pa
 @pytest.mark.parametrize("name", MASK_SETS)
 def test_ground_truth_boxes_are_the_masks_inclusive_extent(name: str) -> None:
     truths = {row["instance_id"]: row for row in read_rows(indexed(name) / "instances.parquet")}
-    boxes = [row for row in read_rows(indexed(name) / "prompts.parquet") if row["prompt_set"] == "gt_box"]
+    boxes = [
+        row for row in read_rows(indexed(name) / "prompts.parquet") if row["prompt_set"] == "gt_box"
+    ]
     assert {row["instance_id"] for row in boxes} == set(truths)
     for row in boxes:
         truth = truths[row["instance_id"]]
         mask = rle.decode(truth["rle"], height=truth["height"], width=truth["width"])
         ys, xs = np.nonzero(mask)
-        assert (row["x0"], row["y0"], row["x1"], row["y1"]) == (xs.min(), ys.min(), xs.max(), ys.max())
+        assert (row["x0"], row["y0"], row["x1"], row["y1"]) == (
+            xs.min(),
+            ys.min(),
+            xs.max(),
+            ys.max(),
+        )
         assert truth["area"] == mask.sum()
 
 
@@ -150,11 +174,15 @@ def test_soft_masks_are_cut_above_128() -> None:
         values = decode_mask(path.read_bytes()).mask
         assert ((values > 0) & (values < 255)).sum() > 0
         (row,) = [r for key, r in rows.items() if key.endswith(path.stem.split("#")[-1].lower())]
-        assert np.array_equal(rle.decode(row["rle"], height=row["height"], width=row["width"]), values > 128)
+        assert np.array_equal(
+            rle.decode(row["rle"], height=row["height"], width=row["width"]), values > 128
+        )
 
 
 def test_big_has_a_coarse_mask_for_every_object() -> None:
-    rows = [r for r in read_rows(indexed("big") / "prompts.parquet") if r["prompt_set"] == "coarse_mask"]
+    rows = [
+        r for r in read_rows(indexed("big") / "prompts.parquet") if r["prompt_set"] == "coarse_mask"
+    ]
     assert len(rows) == 8
     for row in rows:
         assert (row["kind"], row["x0"], row["instance_id"]) == ("mask", None, row["key"])
@@ -163,7 +191,9 @@ def test_big_has_a_coarse_mask_for_every_object() -> None:
         assert np.array_equal(rough, decode_mask(path.read_bytes()).foreground)
 
 
-def test_big_takes_pspnet_where_several_networks_are_there(copy: Callable[[str], Path], tmp_path: Path) -> None:
+def test_big_takes_pspnet_where_several_networks_are_there(
+    copy: Callable[[str], Path], tmp_path: Path
+) -> None:
     root = copy("big")
     other = root / "BIG_coarse" / "deeplab"
     shutil.copytree(root / "BIG_coarse" / "pspnet", other)
@@ -190,21 +220,30 @@ def test_detector_boxes_keep_order_class_and_score(name: str, file: str) -> None
 @pytest.mark.parametrize("name", ["coco", "lvis", "uvo", "hq_ytvis"])
 def test_gt_json_is_the_published_annotation_file_in_one_form(name: str) -> None:
     """Masks in compressed run-length codes, the rest as published."""
-    pattern = {"coco": "instances_val2017.json", "lvis": "lvis_v1_val.json", "uvo": "UVO_frame_val.json"}
+    pattern = {
+        "coco": "instances_val2017.json",
+        "lvis": "lvis_v1_val.json",
+        "uvo": "UVO_frame_val.json",
+    }
     published = one(tree(SECTIONS[name]["archive"]), pattern.get(name, "ytvis_hq-test.json"))
     got, want = (json.loads(path.read_bytes()) for path in (indexed(name) / "gt.json", published))
     masks = ("segmentation", "segmentations")
     for mine, theirs in zip(got.pop("annotations"), want.pop("annotations"), strict=True):
         plain = {key: value for key, value in mine.items() if key not in masks}
-        assert plain == {"iscrowd": 0} | {key: value for key, value in theirs.items() if key not in masks}
+        assert plain == {"iscrowd": 0} | {
+            key: value for key, value in theirs.items() if key not in masks
+        }
         (codes, drawn) = (
-            [row.get("segmentation")] if "segmentation" in row else row["segmentations"] for row in (mine, theirs)
+            [row.get("segmentation")] if "segmentation" in row else row["segmentations"]
+            for row in (mine, theirs)
         )
         for code, shape in zip(codes, drawn, strict=True):
             assert (code is None) == (shape is None)
             if code is not None:
                 assert isinstance(code["counts"], str)
-                assert code["counts"] == rle.from_segmentation(shape, height=code["size"][0], width=code["size"][1])
+                assert code["counts"] == rle.from_segmentation(
+                    shape, height=code["size"][0], width=code["size"][1]
+                )
     assert got == want
 
 
@@ -233,7 +272,11 @@ def test_lvis_images_come_from_both_coco_folders() -> None:
 def test_video_columns() -> None:
     for name, n_videos in (("hq_ytvis", 4), ("davis", 3)):
         rows = read_rows(indexed(name) / "images.parquet")
-        assert len({row["video"] for row in rows}) == len({row["video_id"] for row in rows}) == n_videos
+        assert (
+            len({row["video"] for row in rows})
+            == len({row["video_id"] for row in rows})
+            == n_videos
+        )
         for video in {row["video"] for row in rows}:
             assert [row["frame"] for row in rows if row["video"] == video] == list(range(8))
     assert len({row["video"] for row in read_rows(indexed("uvo") / "images.parquet")}) == 6
@@ -253,8 +296,14 @@ def test_davis_rows_follow_the_label_images() -> None:
         for number, row in mine.items():
             mask = rle.decode(row["rle"], height=row["height"], width=row["width"])
             assert np.array_equal(mask, labels == number)
-        boxes = {row["track_id"]: (row["x0"], row["y0"], row["x1"], row["y1"]) for row in prompts if row["key"] == key}
-        assert boxes == {n: rle.tight_box(tracked == n) for n in set(np.unique(tracked).tolist()) - {0}}
+        boxes = {
+            row["track_id"]: (row["x0"], row["y0"], row["x1"], row["y1"])
+            for row in prompts
+            if row["key"] == key
+        }
+        assert boxes == {
+            n: rle.tight_box(tracked == n) for n in set(np.unique(tracked).tolist()) - {0}
+        }
 
 
 def test_ytvis_boxes_follow_the_tracks() -> None:
@@ -275,7 +324,10 @@ def test_ytvis_boxes_follow_the_tracks() -> None:
                 if row is not None:
                     wanted += 1
                     assert (row["x0"], row["y0"], row["x1"], row["y1"]) == box
-                    assert (row["score"], row["category_id"]) == (result["score"], result["category_id"])
+                    assert (row["score"], row["category_id"]) == (
+                        result["score"],
+                        result["category_id"],
+                    )
     assert wanted == len(found)
 
 
@@ -286,16 +338,24 @@ def test_an_image_turned_without_its_mask_is_stored_as_the_mask_has_it(
     from PIL import Image
 
     root = copy("hrsod")
-    turned = [p for p in sorted(root.rglob("HRSOD/images/*.jpg")) if Image.open(p).getexif().get(0x0112, 1) == 6]
+    turned = [
+        p
+        for p in sorted(root.rglob("HRSOD/images/*.jpg"))
+        if Image.open(p).getexif().get(0x0112, 1) == 6
+    ]
     mask_path = Path(str(turned[0]).replace("images", "masks_max255")).with_suffix(".png")
     stored = np.rot90(decode_mask(mask_path.read_bytes()).mask)
     Image.fromarray(np.ascontiguousarray(stored)).save(mask_path)
     run("hrsod", root, tmp_path / "out")
-    (row,) = [r for r in read_rows(tmp_path / "out" / "images.parquet") if r["member"].endswith(".png")]
+    (row,) = [
+        r for r in read_rows(tmp_path / "out" / "images.parquet") if r["member"].endswith(".png")
+    ]
     assert (row["height"], row["width"]) == stored.shape
     with TarReader(tmp_path / "out" / row["shard"]) as reader:
         data = reader.read(row["member"])
-    assert np.array_equal(decode_image(data), decode_image(turned[0].read_bytes(), apply_exif=False))
+    assert np.array_equal(
+        decode_image(data), decode_image(turned[0].read_bytes(), apply_exif=False)
+    )
 
 
 def test_unknown_benchmark_lists_what_exists() -> None:
@@ -359,19 +419,31 @@ def double_image(truth: dict[str, Any]) -> None:
         ("coco", lambda r: edit(r, "coco_instances_results.json", foreign_detection), "999999999"),
         ("coco", lambda r: edit(r, "instances_val2017.json", wrong_size), "its ground truth"),
         ("coco", lambda r: edit(r, "instances_val2017.json", no_segmentation), "segmentation"),
-        ("coco", lambda r: edit(r, "instances_val2017.json", double_annotation), "two entries of annotations have the same id"),
+        (
+            "coco",
+            lambda r: edit(r, "instances_val2017.json", double_annotation),
+            "two entries of annotations have the same id",
+        ),
         ("coco", lambda r: edit(r, "instances_val2017.json", double_image), "same key"),
         ("lvis", lambda r: shutil.rmtree(one(r, "train2017")), "train2017"),
-        ("uvo", lambda r: edit(r, "uvo_instances_results.json", lambda rows: {"results": rows}), "not a list"),
+        (
+            "uvo",
+            lambda r: edit(r, "uvo_instances_results.json", lambda rows: {"results": rows}),
+            "not a list",
+        ),
         ("hq_ytvis", lambda r: cut(r, "mask2former_results.json"), "not valid JSON"),
         ("hq_ytvis", lambda r: shutil.rmtree(one(r, "JPEGImages")), "JPEGImages"),
         ("davis", lambda r: lose(r, "xmem_results/*/00003.png"), "00003.png"),
         ("davis", lambda r: lose(r, "Annotations/480p/dogs-jump/00003.png"), "00003.png"),
         ("davis", lambda r: lose(r, "ImageSets/2017/val.txt"), "val.txt"),
     ],
-)  # fmt: skip
+)
 def test_damage_is_named_and_nothing_is_written(
-    name: str, damage: Callable[[Path], None], message: str, copy: Callable[[str], Path], tmp_path: Path
+    name: str,
+    damage: Callable[[Path], None],
+    message: str,
+    copy: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
     root = copy(name)
     damage(root)
@@ -390,11 +462,18 @@ def test_another_number_of_images_is_refused(tmp_path: Path) -> None:
 
 def test_a_prompt_set_that_the_benchmark_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no prompts of the set tracker_box"):
-        run("coift", tree("thin_object_detection"), tmp_path / "out", prompt_sets=["gt_box", "tracker_box"])
+        run(
+            "coift",
+            tree("thin_object_detection"),
+            tmp_path / "out",
+            prompt_sets=["gt_box", "tracker_box"],
+        )
 
 
 def test_shards_hold_at_most_the_given_number(tmp_path: Path) -> None:
     run("coift", tree("thin_object_detection"), tmp_path / "out", images_per_shard=5)
-    assert [p.name for p in sorted((tmp_path / "out").glob("*.tar"))] == [f"images-{k:05d}.tar" for k in range(3)]
+    assert [p.name for p in sorted((tmp_path / "out").glob("*.tar"))] == [
+        f"images-{k:05d}.tar" for k in range(3)
+    ]
     counts = [row["shard"] for row in read_rows(tmp_path / "out" / "images.parquet")]
     assert [counts.count(f"images-{k:05d}.tar") for k in range(3)] == [5, 5, 2]

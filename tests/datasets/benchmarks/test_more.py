@@ -34,7 +34,9 @@ RNG = np.random.default_rng(5)
 
 def run(name: str, root: Path, out: Path, prompt_set: str) -> dict[str, Any]:
     options = BenchmarkOptions(prompt_sets=(prompt_set,))  # type: ignore[arg-type]
-    return index(name, root=root, out=out, options=options, seed=0, progress=lambda done, total, what: None)
+    return index(
+        name, root=root, out=out, options=options, seed=0, progress=lambda done, total, what: None
+    )
 
 
 def picture(height: int, width: int) -> bytes:
@@ -50,7 +52,9 @@ def put(path: Path, data: bytes | Any) -> None:
 
 @pytest.mark.parametrize("part", [1, 2, 3, 4])
 def test_dis_te(part: int, tmp_path: Path) -> None:
-    shutil.copytree(tree("dis5k") / "DIS5K" / "DIS-VD", tmp_path / "root" / "DIS5K" / f"DIS-TE{part}")
+    shutil.copytree(
+        tree("dis5k") / "DIS5K" / "DIS-VD", tmp_path / "root" / "DIS5K" / f"DIS-TE{part}"
+    )
     summary = run(f"dis_te{part}", tmp_path / "root", tmp_path / "out", "gt_box")
     assert (summary["n_images"], summary["n_prompts"]) == (16, {"gt_box": 16})
 
@@ -71,12 +75,17 @@ def test_ytvis19_has_prompts_but_no_ground_truth(private: str | None, tmp_path: 
 
 
 def via(name: str, regions: Any) -> dict[str, Any]:
-    return {f"{name}123": {"filename": name, "size": 123, "regions": regions, "file_attributes": {}}}
+    return {
+        f"{name}123": {"filename": name, "size": 123, "regions": regions, "file_attributes": {}}
+    }
 
 
 def polygon(xs: list[int], ys: list[int]) -> dict[str, Any]:
     shape = {"name": "polygon", "all_points_x": xs, "all_points_y": ys}
-    return {"shape_attributes": shape, "region_attributes": {"species": "BND", "id": "1", "out of focus": "false"}}
+    return {
+        "shape_attributes": shape,
+        "region_attributes": {"species": "BND", "id": "1", "out of focus": "false"},
+    }
 
 
 def ndd20_tree(root: Path) -> Path:
@@ -93,11 +102,19 @@ def test_ndd20(tmp_path: Path) -> None:
     root = ndd20_tree(tmp_path / "root")
     assert run("ndd20", root, tmp_path / "out", "gt_box")["n_instances"] == 3
     rows = read_rows(tmp_path / "out" / "instances.parquet")
-    assert [row["instance_id"] for row in rows] == ["ndd20_above-1-000", "ndd20_above-1-002", "ndd20_below-1-000"]
+    assert [row["instance_id"] for row in rows] == [
+        "ndd20_above-1-000",
+        "ndd20_above-1-002",
+        "ndd20_below-1-000",
+    ]
     mask = rle.decode(rows[0]["rle"], height=48, width=64)
     assert mask[5:25, 10:30].all()
     assert mask.sum() == 400
-    (prompt,) = [r for r in read_rows(tmp_path / "out" / "prompts.parquet") if r["instance_id"] == "ndd20_above-1-000"]
+    (prompt,) = [
+        r
+        for r in read_rows(tmp_path / "out" / "prompts.parquet")
+        if r["instance_id"] == "ndd20_above-1-000"
+    ]
     assert (prompt["x0"], prompt["y0"], prompt["x1"], prompt["y1"]) == (10, 5, 29, 24)
 
 
@@ -111,9 +128,14 @@ def sginw_tree(root: Path) -> Path:
             box = [5 + i, 6, 20, 12]
             outline = [[5.0 + i, 6, 25 + i, 6, 25 + i, 18, 5 + i, 18]]
             what = {"image_id": i, "category_id": i % 2, "bbox": box}
-            annotations.append({**what, "id": i, "area": 240, "iscrowd": 0, "segmentation": outline})
+            annotations.append(
+                {**what, "id": i, "area": 240, "iscrowd": 0, "segmentation": outline}
+            )
             results.append({**what, "score": 0.9 - 0.1 * i})
-        categories = [{"id": k, "name": n, "supercategory": "none"} for k, n in enumerate(["caorau", "people"])]
+        categories = [
+            {"id": k, "name": n, "supercategory": "none"}
+            for k, n in enumerate(["caorau", "people"])
+        ]
         put(
             folder / "_annotations_min1cat.coco.json",
             {"images": images, "annotations": annotations, "categories": categories},
@@ -127,7 +149,12 @@ def test_sginw_becomes_one_benchmark(tmp_path: Path) -> None:
     summary = run("sginw", sginw_tree(tmp_path / "root"), tmp_path / "out", "detector_box")
     assert len(SETS) == 25
     wanted = sum(1 + k % 3 for k in range(25))
-    assert summary["n_images"] == summary["n_instances"] == summary["n_prompts"]["detector_box"] == wanted
+    assert (
+        summary["n_images"]
+        == summary["n_instances"]
+        == summary["n_prompts"]["detector_box"]
+        == wanted
+    )
     truth = COCO(tmp_path / "out" / "gt.json")
     assert len(truth.imgs) == len(truth.anns) == wanted
     assert {c["supercategory"] for c in truth.cats.values()} == set(SETS)
@@ -184,7 +211,9 @@ def test_archives_of_the_profile_paper_all(tmp_path: Path, monkeypatch: pytest.M
     for name in ("dis_vd", "dis_te1", "dis_te2", "dis_te3", "dis_te4", "sginw", "ndd20"):
         archive_name = profile["benchmarks"][name]["archive"]
         spec = profile["archives"][archive_name]
-        spec["files"] = [{k: v for k, v in file.items() if k in ("name", "urls")} for file in spec["files"]]
+        spec["files"] = [
+            {k: v for k, v in file.items() if k in ("name", "urls")} for file in spec["files"]
+        ]
         folder = tmp_path / "archives" / archive_name
         fetch(ArchiveSpec.model_validate(spec), folder, progress=lambda done, total, what: None)
         root = extracted(folder, tmp_path / "extracted")

@@ -26,18 +26,26 @@ GUIDE = REPOSITORY / "docs" / "own-data.md"
 HEIGHT, WIDTH = shape().shape
 
 
-def run(root: Path, out: Path, kind: str, prompt_set: str = "gt_box", **options: Any) -> dict[str, Any]:
+def run(
+    root: Path, out: Path, kind: str, prompt_set: str = "gt_box", **options: Any
+) -> dict[str, Any]:
     chosen = BenchmarkOptions.model_validate({"prompt_sets": [prompt_set], **options})
-    return index("birds", root=root, out=out, options=chosen, seed=0, progress=lambda *_: None, kind=kind)
+    return index(
+        "birds", root=root, out=out, options=chosen, seed=0, progress=lambda *_: None, kind=kind
+    )
 
 
 def scored(folder: Path, tmp_path: Path, metric: str) -> dict[str, Any]:
     """What perfect predictions get."""
     oracle(folder, tmp_path / "predictions")
     score_benchmark(
-        benchmark=folder, predictions=tmp_path / "predictions", out_json=tmp_path / "metrics.json", out=tmp_path / "scores",
-        options=score_options({"metric": metric, "version": load_score(metric).version}), progress=lambda *_: None,
-    )  # fmt: skip
+        benchmark=folder,
+        predictions=tmp_path / "predictions",
+        out_json=tmp_path / "metrics.json",
+        out=tmp_path / "scores",
+        options=score_options({"metric": metric, "version": load_score(metric).version}),
+        progress=lambda *_: None,
+    )
     (result,) = json.loads((tmp_path / "metrics.json").read_text())["results"]
     return dict(result)
 
@@ -45,8 +53,9 @@ def scored(folder: Path, tmp_path: Path, metric: str) -> dict[str, Any]:
 def foreground(folder: Path) -> dict[str, int]:
     rows = read_rows(folder / "instances.parquet")
     return {
-        row["instance_id"]: int(rle.area(row["rle"], height=row["height"], width=row["width"])) for row in rows
-    }  # fmt: skip
+        row["instance_id"]: int(rle.area(row["rle"], height=row["height"], width=row["width"]))
+        for row in rows
+    }
 
 
 def test_folders_with_several_masks_an_image(tmp_path: Path) -> None:
@@ -61,17 +70,35 @@ def test_folders_with_several_masks_an_image(tmp_path: Path) -> None:
             "x/masks/b/3.png": encoded(np.zeros_like(shape())),
         },
     )
-    summary = run(root, tmp_path / "out", "folder", images="photos", masks="masks", expected_images=2)
+    summary = run(
+        root, tmp_path / "out", "folder", images="photos", masks="masks", expected_images=2
+    )
     n = int((shape() > 128).sum())
     assert foreground(tmp_path / "out") == {
-        "birds_a-000": n, "birds_b-000": n, "birds_b-001": n, "birds_b-002": 0,
-    }  # fmt: skip
-    assert (summary["benchmark"], summary["kind"], summary["n_prompts"]) == ("birds", "masks", {"gt_box": 3})
+        "birds_a-000": n,
+        "birds_b-000": n,
+        "birds_b-001": n,
+        "birds_b-002": 0,
+    }
+    assert (summary["benchmark"], summary["kind"], summary["n_prompts"]) == (
+        "birds",
+        "masks",
+        {"gt_box": 3},
+    )
     prompts = read_rows(tmp_path / "out" / "prompts.parquet")
     ys, xs = np.nonzero(shape() > 128)
-    assert [prompts[0][name] for name in ("x0", "y0", "x1", "y1")] == [xs.min(), ys.min(), xs.max(), ys.max()]
+    assert [prompts[0][name] for name in ("x0", "y0", "x1", "y1")] == [
+        xs.min(),
+        ys.min(),
+        xs.max(),
+        ys.max(),
+    ]
     result = scored(tmp_path / "out", tmp_path, "masks")
-    assert (result["metrics"]["mIoU"], result["metrics"]["mBIoU"], result["n_scored"]) == (1.0, 1.0, 3)
+    assert (result["metrics"]["mIoU"], result["metrics"]["mBIoU"], result["n_scored"]) == (
+        1.0,
+        1.0,
+        3,
+    )
 
 
 def test_label_maps_are_one_object_a_label(tmp_path: Path) -> None:
@@ -92,29 +119,52 @@ def coco(place: str = "file_name", where: str = "a.jpg", **more: Any) -> bytes:
         "not_exhaustive_category_ids": [],
     }
     box = [[5.0, 5.0, 25.0, 5.0, 25.0, 20.0, 5.0, 20.0]]
-    annotation = {"id": 3, "image_id": 5, "category_id": 2, "segmentation": box, "area": 300.0, "bbox": [5, 5, 20, 15]}
+    annotation = {
+        "id": 3,
+        "image_id": 5,
+        "category_id": 2,
+        "segmentation": box,
+        "area": 300.0,
+        "bbox": [5, 5, 20, 15],
+    }
     categories = [{"id": 2, "name": "bird", "frequency": "f"}]
-    return json.dumps({"images": [image], "annotations": [annotation], "categories": categories} | more).encode()
+    return json.dumps(
+        {"images": [image], "annotations": [annotation], "categories": categories} | more
+    ).encode()
 
 
 @pytest.mark.parametrize(
     ("kind", "place", "where"),
     [("coco_json", "file_name", "a.jpg"), ("lvis_json", "coco_url", "http://x.test/val/a.jpg")],
 )
-def test_annotation_files_with_and_without_detections(tmp_path: Path, kind: str, place: str, where: str) -> None:
+def test_annotation_files_with_and_without_detections(
+    tmp_path: Path, kind: str, place: str, where: str
+) -> None:
     inner = "val/a.jpg" if kind == "lvis_json" else "a.jpg"
     boxes = [{"image_id": 5, "category_id": 2, "bbox": [6, 5, 20, 15], "score": 0.9}]
     root = put(
         tmp_path / "in",
-        {f"photos/{inner}": jpeg(1), "gt/inst.json": coco(place, where), "boxes.json": json.dumps(boxes).encode()},
+        {
+            f"photos/{inner}": jpeg(1),
+            "gt/inst.json": coco(place, where),
+            "boxes.json": json.dumps(boxes).encode(),
+        },
     )
     named = {"images": "photos", "annotations": "gt/inst.json"}
     summary = run(root, tmp_path / "boxes", kind, **named)
     assert (summary["kind"], summary["n_prompts"]) == ("masks", {"gt_box": 1})
-    assert foreground(tmp_path / "boxes") == {f"birds_{inner.replace('/', '-').removesuffix('.jpg')}-000": 300}
-    summary = run(root, tmp_path / "detected", kind, "detector_box", detections="boxes.json", **named)
+    assert foreground(tmp_path / "boxes") == {
+        f"birds_{inner.replace('/', '-').removesuffix('.jpg')}-000": 300
+    }
+    summary = run(
+        root, tmp_path / "detected", kind, "detector_box", detections="boxes.json", **named
+    )
     metric = kind.partition("_")[0]
-    assert (summary["kind"], summary["benchmark"], summary["n_prompts"]) == (metric, "birds", {"detector_box": 1})
+    assert (summary["kind"], summary["benchmark"], summary["n_prompts"]) == (
+        metric,
+        "birds",
+        {"detector_box": 1},
+    )
     assert scored(tmp_path / "detected", tmp_path, metric)["metrics"]["AP"] == pytest.approx(1.0)
 
 
@@ -132,20 +182,34 @@ def test_a_turned_photograph_and_a_mask_drawn_on_either_side_of_the_turn(tmp_pat
 @pytest.mark.parametrize(
     ("files", "options", "words"),
     [
-        ({"masks/a.png": encoded(shape()[:-3])}, {}, ["images/a.jpg is 52x40, its mask 52x37", "/masks/a.png\n", "index.skip"]),
+        (
+            {"masks/a.png": encoded(shape()[:-3])},
+            {},
+            ["images/a.jpg is 52x40, its mask 52x37", "/masks/a.png\n", "index.skip"],
+        ),
         ({"masks/a.png": b"\x89PNG nothing"}, {}, ["/masks/a.png\n", "key: birds_a", "index.skip"]),
         ({"images/a.jpg": jpeg(1)[:200]}, {}, ["file: images/a.jpg", "key: birds_a"]),
-        ({"images/b.jpg": jpeg(2)}, {}, ["b.jpg", "has no mask", "key: benchmarks.birds.index.skip"]),
+        (
+            {"images/b.jpg": jpeg(2)},
+            {},
+            ["b.jpg", "has no mask", "key: benchmarks.birds.index.skip"],
+        ),
         ({}, {"images": "pictures"}, ["pictures", "images and masks under benchmarks.birds.index"]),
-        ({}, {"prompt_sets": ["detector_box"]}, ["boxes of the ground truth", "benchmarks.birds.index.prompt_sets", "[gt_box]"]),
+        (
+            {},
+            {"prompt_sets": ["detector_box"]},
+            ["boxes of the ground truth", "benchmarks.birds.index.prompt_sets", "[gt_box]"],
+        ),
         ({}, {"skip": ["a"]}, ["no image has ground truth", "key: benchmarks.birds.index"]),
         ({}, {"skip": ["a", "b"]}, ["no file is called b", "key: benchmarks.birds.index.skip"]),
         ({}, {"detections": "boxes.json"}, ["kind folder has no detections", "coco_json"]),
         ({}, {"annotations": "inst.json"}, ["kind folder has no annotations"]),
         ({}, {"expected_images": 2}, ["birds has 1 images, expected 2"]),
     ],
-)  # fmt: skip
-def test_what_does_not_fit_is_named(tmp_path: Path, files: Any, options: dict[str, Any], words: list[str]) -> None:
+)
+def test_what_does_not_fit_is_named(
+    tmp_path: Path, files: Any, options: dict[str, Any], words: list[str]
+) -> None:
     root = put(tmp_path / "in", {"images/a.jpg": jpeg(1), "masks/a.png": encoded(shape()), **files})
     with pytest.raises(UserError) as caught:
         run(root, tmp_path / "out", "folder", **options)
@@ -154,10 +218,14 @@ def test_what_does_not_fit_is_named(tmp_path: Path, files: Any, options: dict[st
     assert not (tmp_path / "out").exists()
 
 
-def detected(tmp_path: Path, files: dict[str, bytes], kind: str = "coco_json", **options: Any) -> dict[str, Any]:
+def detected(
+    tmp_path: Path, files: dict[str, bytes], kind: str = "coco_json", **options: Any
+) -> dict[str, Any]:
     """The index of a set with detections beside an annotation file."""
     boxes = [{"image_id": 5, "category_id": 2, "bbox": [6, 5, 20, 15], "score": 0.9}]
-    root = put(tmp_path / "in", {"inst.json": coco(), "boxes.json": json.dumps(boxes).encode(), **files})
+    root = put(
+        tmp_path / "in", {"inst.json": coco(), "boxes.json": json.dumps(boxes).encode(), **files}
+    )
     named = {"annotations": "inst.json", "detections": "boxes.json", **options}
     return run(root, tmp_path / "out", kind, "detector_box", **named)
 
@@ -170,15 +238,23 @@ def detected(tmp_path: Path, files: dict[str, bytes], kind: str = "coco_json", *
         ({"in/a.JPG": jpeg(1)}, {"images": "in"}),
         ({"in/a.jpg": jpeg(1), "inst.json": coco(where="C:\\data\\in\\a.jpg")}, {"images": "in"}),
         ({"in/a.jpg": jpeg(1), "inst.json": coco(where="/home/me/in/a.jpg")}, {"images": "in"}),
-        ({"val/a.jpg": jpeg(1), "inst.json": coco("coco_url", "http://x.test/val/a.jpg")}, {"images": "val"}),
+        (
+            {"val/a.jpg": jpeg(1), "inst.json": coco("coco_url", "http://x.test/val/a.jpg")},
+            {"images": "val"},
+        ),
         ({"in/ä.jpg": jpeg(1), "inst.json": coco(where="a\u0308.jpg")}, {"images": "in"}),
     ],
-)  # fmt: skip
+)
 def test_images_of_a_set_with_detections_are_found_as_without(
     tmp_path: Path, files: dict[str, bytes], options: dict[str, Any]
 ) -> None:
     assert detected(tmp_path, files, **options)["n_prompts"] == {"detector_box": 1}
-    assert run(tmp_path / "in", tmp_path / "plain", "coco_json", annotations="inst.json", **options)["n_images"] == 1
+    assert (
+        run(tmp_path / "in", tmp_path / "plain", "coco_json", annotations="inst.json", **options)[
+            "n_images"
+        ]
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,12 +268,23 @@ def test_images_of_a_set_with_detections_are_found_as_without(
         (
             {"a.jpg": jpeg(1), "train/inst.json": coco(), "val/inst.json": coco()},
             {"annotations": "inst.json"},
-            ["the archive holds train/inst.json, val/inst.json", "key: benchmarks.birds.index.annotations"],
+            [
+                "the archive holds train/inst.json, val/inst.json",
+                "key: benchmarks.birds.index.annotations",
+            ],
         ),
         (
-            {"a.jpg": jpeg(1), "inst.json": coco(), "train/boxes.json": b"[]", "val/boxes.json": b"[]"},
+            {
+                "a.jpg": jpeg(1),
+                "inst.json": coco(),
+                "train/boxes.json": b"[]",
+                "val/boxes.json": b"[]",
+            },
             {"annotations": "inst.json"},
-            ["the archive holds train/boxes.json, val/boxes.json", "key: benchmarks.birds.index.detections"],
+            [
+                "the archive holds train/boxes.json, val/boxes.json",
+                "key: benchmarks.birds.index.detections",
+            ],
         ),
     ],
 )
@@ -229,14 +316,18 @@ def test_what_ap_needs_and_the_file_lacks_is_filled_in(tmp_path: Path) -> None:
 
 
 BOX = [[5.0, 5.0, 25.0, 5.0, 25.0, 20.0, 5.0, 20.0]]
-DRAWN = rle.decode(rle.from_segmentation(BOX, height=HEIGHT, width=WIDTH), height=HEIGHT, width=WIDTH)
+DRAWN = rle.decode(
+    rle.from_segmentation(BOX, height=HEIGHT, width=WIDTH), height=HEIGHT, width=WIDTH
+)
 COUNTS = rle.to_uncompressed(DRAWN)["counts"]
 WAYS: dict[str, dict[str, Any]] = {
     "a stray piece": {"segmentation": [*BOX, [7.0, 7.0, 9.0, 9.0]]},
     "an odd value": {"segmentation": [[*BOX[0], 3.0]]},
     "a point far outside": {"segmentation": [[*BOX[0][:4], 25.0, 5000.0, *BOX[0][6:]]]},
     "no size": {"segmentation": {"counts": rle.encode(DRAWN)}},
-    "lengths as floats": {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [float(n) for n in COUNTS]}},
+    "lengths as floats": {
+        "segmentation": {"size": [HEIGHT, WIDTH], "counts": [float(n) for n in COUNTS]}
+    },
     "texts for numbers": {"image_id": "5", "category_id": "2", "id": "3"},
     "nulls": {"iscrowd": None, "ignore": None, "area": None},
     "a crowd": {"iscrowd": True},
@@ -254,16 +345,20 @@ def test_what_index_takes_the_scorer_takes(way: str, tmp_path: Path) -> None:
     }
     detected(tmp_path, {"a.jpg": jpeg(1), "inst.json": json.dumps(odd).encode()})
     truth = json.loads((tmp_path / "out" / "gt.json").read_text())
-    assert {type(row[key]) for row in truth["annotations"] for key in ("id", "image_id", "category_id", "iscrowd")} == {
-        int
-    }
+    assert {
+        type(row[key])
+        for row in truth["annotations"]
+        for key in ("id", "image_id", "category_id", "iscrowd")
+    } == {int}
     assert {type(row["segmentation"]["counts"]) for row in truth["annotations"]} == {str}
     assert {type(row["area"]) for row in truth["annotations"]} == {float}
     assert [truth["images"][0][side] for side in ("height", "width")] == [HEIGHT, WIDTH]
     assert scored(tmp_path / "out", tmp_path, "coco")["metrics"]["AP"] > 0
 
 
-def test_ids_that_are_names_are_numbered_and_objects_without_a_mask_left_out(tmp_path: Path) -> None:
+def test_ids_that_are_names_are_numbered_and_objects_without_a_mask_left_out(
+    tmp_path: Path,
+) -> None:
     plain = {"category_id": "bird", "segmentation": BOX}
     named = {
         "images": [{"id": name, "file_name": f"{name}.jpg"} for name in ("bus 3", "000139")],
@@ -278,15 +373,25 @@ def test_ids_that_are_names_are_numbered_and_objects_without_a_mask_left_out(tmp
     files = {f"{row['file_name']}": jpeg(1) for row in named["images"]}
     files |= {"inst.json": json.dumps(named).encode(), "boxes.json": json.dumps(boxes).encode()}
     made = run(
-        put(tmp_path / "in", files), tmp_path / "out", "coco_json", "detector_box", annotations="inst.json",
+        put(tmp_path / "in", files),
+        tmp_path / "out",
+        "coco_json",
+        "detector_box",
+        annotations="inst.json",
         detections="boxes.json",
-    )  # fmt: skip
+    )
     assert made["left_out"] == {"annotations without a mask": 1}
     rows = read_rows(tmp_path / "out" / "images.parquet")
     assert [row["image_id"] for row in rows] == [1, 2]
     truth = json.loads((tmp_path / "out" / "gt.json").read_text())
-    assert {image["id"]: image["file_name"] for image in truth["images"]} == {1: "000139.jpg", 2: "bus 3.jpg"}
-    assert [(row["id"], row["image_id"], row["category_id"]) for row in truth["annotations"]] == [(1, 1, 1), (2, 2, 1)]
+    assert {image["id"]: image["file_name"] for image in truth["images"]} == {
+        1: "000139.jpg",
+        2: "bus 3.jpg",
+    }
+    assert [(row["id"], row["image_id"], row["category_id"]) for row in truth["annotations"]] == [
+        (1, 1, 1),
+        (2, 2, 1),
+    ]
     (prompt,) = read_rows(tmp_path / "out" / "prompts.parquet")
     assert prompt["category_id"] == 1 and "000000000002" in prompt["key"]
 
@@ -296,7 +401,9 @@ def test_skip_leaves_out_the_image_its_objects_and_its_detections(tmp_path: Path
     whole = json.loads(coco())
     whole["images"].append(other)
     whole["annotations"].append({**whole["annotations"][0], "id": 4, "image_id": 6})
-    boxes = [{"image_id": n, "category_id": 2, "bbox": [6, 5, 20, 15], "score": 0.9} for n in (5, 6)]
+    boxes = [
+        {"image_id": n, "category_id": 2, "bbox": [6, 5, 20, 15], "score": 0.9} for n in (5, 6)
+    ]
     files = {
         "a.jpg": jpeg(1),
         "b.jpg": b"damaged",
@@ -306,10 +413,17 @@ def test_skip_leaves_out_the_image_its_objects_and_its_detections(tmp_path: Path
     with pytest.raises(UserError, match="cannot be used"):
         detected(tmp_path, files)
     summary = detected(tmp_path, files, skip=["b.jpg"])
-    assert (summary["n_images"], summary["n_instances"], summary["n_prompts"]) == (1, 1, {"detector_box": 1})
+    assert (summary["n_images"], summary["n_instances"], summary["n_prompts"]) == (
+        1,
+        1,
+        {"detector_box": 1},
+    )
     assert summary["left_out"] == {"listed in skip": 1}
     truth = json.loads((tmp_path / "out" / "gt.json").read_text())
-    assert ([i["id"] for i in truth["images"]], [a["id"] for a in truth["annotations"]]) == ([5], [3])
+    assert ([i["id"] for i in truth["images"]], [a["id"] for a in truth["annotations"]]) == (
+        [5],
+        [3],
+    )
 
 
 OF_NO_IMAGE = {"id": 1, "image_id": 9, "category_id": 2, "segmentation": [[0.0] * 6]}
@@ -324,7 +438,7 @@ PLAIN = {"id": 5, "height": HEIGHT, "width": WIDTH, "file_name": "a.jpg"}
         ({"images": [PLAIN]}, "lvis_json", ["neg_category_ids", "image 5", "coco_json"]),
         ({"categories": [{"id": 2, "name": "bird"}]}, "lvis_json", ["frequency", "category 2"]),
     ],
-)  # fmt: skip
+)
 def test_an_annotation_file_that_cannot_be_scored_is_named(
     tmp_path: Path, change: dict[str, Any], kind: str, words: list[str]
 ) -> None:
@@ -337,13 +451,25 @@ def test_an_annotation_file_that_cannot_be_scored_is_named(
 def test_unusable_annotations_stop_the_stage_and_crowds_are_counted(tmp_path: Path) -> None:
     whole = json.loads(coco())
     whole["images"].append({"id": 6, "height": HEIGHT, "width": WIDTH, "file_name": "b.jpg"})
-    crowd = {"id": 7, "image_id": 5, "category_id": 2, "iscrowd": 1, "segmentation": {"size": [1, 1], "counts": [1]}}
+    crowd = {
+        "id": 7,
+        "image_id": 5,
+        "category_id": 2,
+        "iscrowd": 1,
+        "segmentation": {"size": [1, 1], "counts": [1]},
+    }
     whole["annotations"].append(crowd)
-    root = put(tmp_path / "in", {"a.jpg": jpeg(1), "b.jpg": jpeg(2), "inst.json": json.dumps(whole).encode()})
+    root = put(
+        tmp_path / "in",
+        {"a.jpg": jpeg(1), "b.jpg": jpeg(2), "inst.json": json.dumps(whole).encode()},
+    )
     summary = run(root, tmp_path / "out", "coco_json", annotations="inst.json")
     assert summary["left_out"] == {"crowds": 1, "images without object": 1}
     for bad in ({"image_id": 99}, {"image_id": 6, "segmentation": [[1.0, 1.0, 2.0, 2.0]]}):
-        wrong = {**whole, "annotations": [*whole["annotations"], {**whole["annotations"][0], "id": 9, **bad}]}
+        wrong = {
+            **whole,
+            "annotations": [*whole["annotations"], {**whole["annotations"][0], "id": 9, **bad}],
+        }
         put(root, {"inst.json": json.dumps(wrong).encode()})
         with pytest.raises(UserError, match=r"1 annotations cannot be used(?s:.*)inst\.json#9"):
             run(root, tmp_path / "out", "coco_json", annotations="inst.json")
@@ -362,7 +488,9 @@ def test_one_mask_of_several_is_named_and_can_be_left_out(tmp_path: Path) -> Non
 def test_without_an_optional_archive_the_set_is_left_out(tmp_path: Path) -> None:
     for kind, options in (("folder", {}), ("coco_json", {"annotations": "inst.json"})):
         root = put(tmp_path / kind, {".complete.json": b""})
-        (root / ".complete.json").write_text(json.dumps({"missing": {"my.zip": "log in and drop it"}}))
+        (root / ".complete.json").write_text(
+            json.dumps({"missing": {"my.zip": "log in and drop it"}})
+        )
         assert run(root, tmp_path / f"{kind}-out", kind, **options)["missing"]["files"] == {
             "my.zip": "log in and drop it"
         }
@@ -374,8 +502,17 @@ def test_published_sets_keep_their_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)coco is a published set.*benchmarks\.birds\.kind"):
         run(tmp_path, tmp_path / "out", "coco")
     options = BenchmarkOptions(prompt_sets=("gt_box",), masks="masks")
-    with pytest.raises(UserError, match=r"(?s)only own data have this key.*benchmarks\.coift\.index\.masks"):
-        index("coift", root=tmp_path, out=tmp_path / "out", options=options, seed=0, progress=lambda *_: None)
+    with pytest.raises(
+        UserError, match=r"(?s)only own data have this key.*benchmarks\.coift\.index\.masks"
+    ):
+        index(
+            "coift",
+            root=tmp_path,
+            out=tmp_path / "out",
+            options=options,
+            seed=0,
+            progress=lambda *_: None,
+        )
     with pytest.raises(ValueError, match="no path inside the archive"):
         BenchmarkOptions.model_validate({"prompt_sets": ["gt_box"], "detections": "../boxes.json"})
 

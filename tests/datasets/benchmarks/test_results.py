@@ -23,14 +23,28 @@ record = st.fixed_dictionaries(
         "bbox": st.lists(number, min_size=4, max_size=4),
         "score": st.floats(0, 1, allow_nan=False),
     },
-    optional={"segmentation": st.fixed_dictionaries({"counts": st.text(max_size=20), "size": st.just([4, 4])})},
+    optional={
+        "segmentation": st.fixed_dictionaries(
+            {"counts": st.text(max_size=20), "size": st.just([4, 4])}
+        )
+    },
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(record, max_size=12), indent=st.sampled_from([None, 0, 3]), chunk=st.integers(1, 50))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(record, max_size=12),
+    indent=st.sampled_from([None, 0, 3]),
+    chunk=st.integers(1, 50),
+)
 def test_reads_what_json_reads(
-    rows: list[dict[str, Any]], indent: int | None, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: list[dict[str, Any]],
+    indent: int | None,
+    chunk: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     path = tmp_path / "results.json"
@@ -39,9 +53,9 @@ def test_reads_what_json_reads(
     found = read_detections(path)
     for image in {r["image_id"] for r in rows}:
         mine = [r for r in rows if r["image_id"] == image]
-        assert [(c, [x0, y0, x1 - x0, y1 - y0], s) for c, (x0, y0, x1, y1), s in found.of(image)] == [
-            (r["category_id"], pytest.approx(r["bbox"], abs=1e-9), r["score"]) for r in mine
-        ]
+        assert [
+            (c, [x0, y0, x1 - x0, y1 - y0], s) for c, (x0, y0, x1, y1), s in found.of(image)
+        ] == [(r["category_id"], pytest.approx(r["bbox"], abs=1e-9), r["score"]) for r in mine]
 
 
 def test_every_truncation_is_an_error(tmp_path: Path) -> None:
@@ -82,15 +96,25 @@ def test_binary_and_missing_files(tmp_path: Path) -> None:
         read_detections(path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    rows=st.lists(record, max_size=6), info=st.one_of(number, st.text(max_size=9), st.none(), st.lists(record, max_size=3)),
-    indent=st.sampled_from([None, 0, 3]), chunk=st.integers(1, 50), first=st.booleans(),
-)  # fmt: skip
+    rows=st.lists(record, max_size=6),
+    info=st.one_of(number, st.text(max_size=9), st.none(), st.lists(record, max_size=3)),
+    indent=st.sampled_from([None, 0, 3]),
+    chunk=st.integers(1, 50),
+    first=st.booleans(),
+)
 def test_annotation_files_are_packed_and_written_back_the_same(
-    rows: list[dict[str, Any]], info: Any, indent: int | None, chunk: int, first: bool, tmp_path: Path,
+    rows: list[dict[str, Any]],
+    info: Any,
+    indent: int | None,
+    chunk: int,
+    first: bool,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     rows = [{"id": number} | row for number, row in enumerate(rows)]
     value = (
@@ -105,13 +129,17 @@ def test_annotation_files_are_packed_and_written_back_the_same(
     truth, by_image = found.truth, found.by_image
     assert {**truth, "annotations": list(truth["annotations"])} == value
     for image, places in by_image.items():
-        assert [truth["annotations"][place] for place in places] == [r for r in rows if r["image_id"] == image]
+        assert [truth["annotations"][place] for place in places] == [
+            r for r in rows if r["image_id"] == image
+        ]
     json_stream.write_packed(copy, truth)
     assert copy.read_bytes() == json_stream.canonical(value) + b"\n"
 
 
 def test_every_truncation_of_an_annotation_file_is_an_error(tmp_path: Path) -> None:
-    text = json.dumps({"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1}], "info": 12})
+    text = json.dumps(
+        {"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1}], "info": 12}
+    )
     path = tmp_path / "a.json"
     for length in range(len(text)):
         path.write_text(text[:length])

@@ -1,7 +1,7 @@
 """The scorer reads what the index stage writes: perfect predictions for the indexed prompts get high scores.
 
-For each prompt the prediction is the ground-truth mask whose box fits the prompt best. What is then lost is the fault
-of the simulated detectors and trackers alone.
+For each prompt the prediction is the ground-truth mask whose box fits the prompt best. What is then
+lost is the fault of the simulated detectors and trackers alone.
 """
 
 from __future__ import annotations
@@ -38,14 +38,25 @@ def oracle(folder: Path, out: Path) -> None:
         counts = best_fit(prompt, truths.get(prompt["key"], []))
         predictions.append(
             {
-                "prompt_id": prompt["prompt_id"], "key": prompt["key"], "prompt_set": prompt["prompt_set"],
-                "system": "hq_token", "rle": counts, "height": prompt["height"], "width": prompt["width"],
-                "iou_pred": 1.0, "mask_area": rle.area(counts, height=prompt["height"], width=prompt["width"]),
+                "prompt_id": prompt["prompt_id"],
+                "key": prompt["key"],
+                "prompt_set": prompt["prompt_set"],
+                "system": "hq_token",
+                "rle": counts,
+                "height": prompt["height"],
+                "width": prompt["width"],
+                "iou_pred": 1.0,
+                "mask_area": rle.area(counts, height=prompt["height"], width=prompt["width"]),
             }
-        )  # fmt: skip
+        )
     out.mkdir()
     write_table(out / "part-00000.parquet", predictions)
-    info = {"model": "oracle", "systems": ["hq_token"], "resize": "stretch", "n_prompts": len(predictions)}
+    info = {
+        "model": "oracle",
+        "systems": ["hq_token"],
+        "resize": "stretch",
+        "n_prompts": len(predictions),
+    }
     (out / "predict.json").write_text(json.dumps(info))
 
 
@@ -58,7 +69,11 @@ def best_fit(prompt: Row, truths: list[Row]) -> str:
             other = rle.decode(prompt["rle"], height=prompt["height"], width=prompt["width"])
             return float((mask & other).sum() / (mask | other).sum())
         box = rle.tight_box(mask)
-        return 0.0 if box is None else box_iou(box, (prompt["x0"], prompt["y0"], prompt["x1"], prompt["y1"]))
+        return (
+            0.0
+            if box is None
+            else box_iou(box, (prompt["x0"], prompt["y0"], prompt["x1"], prompt["y1"]))
+        )
 
     best = max(truths, key=fit, default=None)
     if best is None or fit(best) < 0.3:
@@ -86,12 +101,16 @@ def test_perfect_predictions_score_high(name: str, tmp_path: Path) -> None:
         progress=lambda done, total, what: None,
     )
     results = json.loads((tmp_path / "metrics.json").read_text())["results"]
-    assert {r["prompt_set"] for r in results} == set(PARAMS["benchmarks"][name]["index"]["prompt_sets"])
+    assert {r["prompt_set"] for r in results} == set(
+        PARAMS["benchmarks"][name]["index"]["prompt_sets"]
+    )
     lowest = {"masks": 1.0, "coco": 0.75, "lvis": 0.75, "ytvis": 0.6, "davis": 0.85}
     metric = PARAMS["benchmarks"][name]["score"]["metric"]
     for result in results:
         assert result["n_scored"] == result["n_expected"] > 0
-        for value_name in {"masks": ["mIoU", "mBIoU"], "davis": ["J&F"]}.get(metric, ["AP", "AP_B"]):
+        for value_name in {"masks": ["mIoU", "mBIoU"], "davis": ["J&F"]}.get(
+            metric, ["AP", "AP_B"]
+        ):
             value = result["metrics"][value_name]
             assert lowest[metric] - 1e-9 <= value <= 1.0, (result["prompt_set"], value_name, value)
 
@@ -103,7 +122,14 @@ def test_a_set_with_private_ground_truth_has_predictions_and_no_score(tmp_path: 
     (root / "valid.json").write_text(json.dumps({**truth, "annotations": None}))
     options = BenchmarkOptions(prompt_sets=("tracker_box",))
     folder = tmp_path / "ytvis19"
-    index("ytvis19", root=root, out=folder, options=options, seed=0, progress=lambda done, total, what: None)
+    index(
+        "ytvis19",
+        root=root,
+        out=folder,
+        options=options,
+        seed=0,
+        progress=lambda done, total, what: None,
+    )
     oracle(folder, tmp_path / "predictions")
     score_benchmark(
         benchmark=folder,

@@ -44,7 +44,9 @@ def mode(data: bytes) -> str:
 
 
 def test_every_embedded_url_of_the_sample_and_its_ablations_can_be_written() -> None:
-    overlay = yaml.safe_load((REPOSITORY / "configs" / "ablations" / "_sample.yaml").read_text())["archives"]
+    overlay = yaml.safe_load((REPOSITORY / "configs" / "ablations" / "_sample.yaml").read_text())[
+        "archives"
+    ]
     wanted = {
         url.removeprefix("embedded://")
         for archive in [*params()["archives"].values(), *filter(None, overlay.values())]
@@ -52,11 +54,17 @@ def test_every_embedded_url_of_the_sample_and_its_ablations_can_be_written() -> 
         for url in file["urls"]
         if url.startswith("embedded://")
     }
-    assert wanted == {f"{archive}/{file}" for archive in archives.names() for file in archives.files(archive)}
+    assert wanted == {
+        f"{archive}/{file}" for archive in archives.names() for file in archives.files(archive)
+    }
 
 
-@pytest.mark.parametrize(("archive", "file"), [("dis6k", "DIS5K.zip"), ("dis5k", "DIS6K.zip"), ("scenes", "x")])
-def test_unknown_archive_or_file_is_named_with_what_exists(archive: str, file: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("archive", "file"), [("dis6k", "DIS5K.zip"), ("dis5k", "DIS6K.zip"), ("scenes", "x")]
+)
+def test_unknown_archive_or_file_is_named_with_what_exists(
+    archive: str, file: str, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="use one of") as error:
         archives.write(archive, file, tmp_path / "out.zip")
     assert error.value.key is not None
@@ -64,24 +72,41 @@ def test_unknown_archive_or_file_is_named_with_what_exists(archive: str, file: s
 
 
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
-    chosen = ["coco", "dis5k", "davis", "big"]  # photographs with annotations, pairs, a video, large pictures
+    chosen = [
+        "coco",
+        "dis5k",
+        "davis",
+        "big",
+    ]  # photographs with annotations, pairs, a video, large pictures
     chosen += ["hq_ytvis", "lvis", "uvo"] if FULL else []
     code = (
         "import sys; from pathlib import Path; from hqsam_datasets.embedded import archives\n"
         f"for a in {chosen[::-1]!r}:\n"
         "  for f in archives.files(a)[::-1]: archives.write(a, f, Path(sys.argv[1]) / a / f)"
     )
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(REPOSITORY / "datasets")}
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "7",
+        "TZ": "Asia/Tokyo",
+        "PYTHONPATH": str(REPOSITORY / "datasets"),
+    }
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
     for archive in chosen:
         for file in archives.files(archive):
-            here, there = ((base / archive / file).read_bytes() for base in (fetched(archive).parent, tmp_path))
-            assert hashlib.sha256(here).hexdigest() == hashlib.sha256(there).hexdigest(), f"{archive}/{file}"
+            here, there = (
+                (base / archive / file).read_bytes() for base in (fetched(archive).parent, tmp_path)
+            )
+            assert hashlib.sha256(here).hexdigest() == hashlib.sha256(there).hexdigest(), (
+                f"{archive}/{file}"
+            )
 
 
 def test_training_and_evaluation_families_are_disjoint() -> None:
     assert not set(TRAIN_FAMILIES) & {*EVAL_FAMILIES, *EVERYDAY_FAMILIES}
-    assert {*evaluation.COCO_FAMILIES, *evaluation.OPEN_WORLD_FAMILIES} <= {*EVAL_FAMILIES, *EVERYDAY_FAMILIES}
+    assert {*evaluation.COCO_FAMILIES, *evaluation.OPEN_WORLD_FAMILIES} <= {
+        *EVAL_FAMILIES,
+        *EVERYDAY_FAMILIES,
+    }
 
 
 def test_detection_sets_show_solid_things_for_the_larger_part() -> None:
@@ -89,14 +114,17 @@ def test_detection_sets_show_solid_things_for_the_larger_part() -> None:
     pictures = {
         evaluation.COCO_FAMILIES: [photo.scene() for photo in evaluation.coco_val()],
         evaluation.OPEN_WORLD_FAMILIES: [
-            *(photo.scene() for photo in evaluation.lvis_train()), *(clip.scenes()[0] for clip in uvo._clips())
+            *(photo.scene() for photo in evaluation.lvis_train()),
+            *(clip.scenes()[0] for clip in uvo._clips()),
         ],
         tuple(hq_ytvis._CATEGORIES): [clip.scenes()[0] for clip in hq_ytvis._clips()],
-    }  # fmt: skip
+    }
     for families, scenes in pictures.items():
         shown = [o.family for scene in scenes for o in scene.objects]
         assert set(shown) <= set(families)
-        assert np.mean([family in EVERYDAY_FAMILIES for family in families]) == pytest.approx(2 / 3, abs=0.05)
+        assert np.mean([family in EVERYDAY_FAMILIES for family in families]) == pytest.approx(
+            2 / 3, abs=0.05
+        )
         assert np.mean([family in EVERYDAY_FAMILIES for family in shown]) > 0.5
         assert set(shown) & set(EVAL_FAMILIES), "thin things too"
         assert not set(shown) & set(TRAIN_FAMILIES)
@@ -130,21 +158,34 @@ def test_dis5k_masks_are_soft_and_fit_the_upright_image() -> None:
 
 
 def test_thin_object_layout() -> None:
-    folders = Counter(n.rsplit("/", 1)[0] for n in members("thin_object_detection", "thin_object_detection.zip"))
+    folders = Counter(
+        n.rsplit("/", 1)[0] for n in members("thin_object_detection", "thin_object_detection.zip")
+    )
     assert folders == {
-        "COIFT/images": 12, "COIFT/masks": 12, "HRSOD/images": 12, "HRSOD/masks_max255": 12,
-        "ThinObject5K/images_test": 16, "ThinObject5K/masks_test": 16,
-        "ThinObject5K/images_train": 70, "ThinObject5K/masks_train": 70,
-    }  # fmt: skip
+        "COIFT/images": 12,
+        "COIFT/masks": 12,
+        "HRSOD/images": 12,
+        "HRSOD/masks_max255": 12,
+        "ThinObject5K/images_test": 16,
+        "ThinObject5K/masks_test": 16,
+        "ThinObject5K/images_train": 70,
+        "ThinObject5K/masks_train": 70,
+    }
 
 
 @pytest.mark.parametrize(
     ("folder", "encoding"),
-    [("COIFT/masks/", "0/255"), ("HRSOD/masks_max255/", "0/255"), ("ThinObject5K/masks_test/", "soft")],
+    [
+        ("COIFT/masks/", "0/255"),
+        ("HRSOD/masks_max255/", "0/255"),
+        ("ThinObject5K/masks_test/", "soft"),
+    ],
 )
 def test_thin_object_mask_values(folder: str, encoding: str) -> None:
     archive = unzip("thin_object_detection", "thin_object_detection.zip")
-    found = {decode_mask(archive.read(n)).encoding for n in archive.namelist() if n.startswith(folder)}
+    found = {
+        decode_mask(archive.read(n)).encoding for n in archive.namelist() if n.startswith(folder)
+    }
     assert found == {encoding}
 
 
@@ -154,7 +195,9 @@ def test_one_hrsod_photograph_is_stored_turned() -> None:
     for name in archive.namelist():
         if name.startswith("HRSOD/images/"):
             data = archive.read(name)
-            mask = decode_mask(archive.read(name.replace("images", "masks_max255").replace(".jpg", ".png"))).mask
+            mask = decode_mask(
+                archive.read(name.replace("images", "masks_max255").replace(".jpg", ".png"))
+            ).mask
             assert decode_image(data).shape[:2] == mask.shape
             if decode_image(data, apply_exif=False).shape[:2] != mask.shape:
                 turned.append(name)
@@ -162,14 +205,23 @@ def test_one_hrsod_photograph_is_stored_turned() -> None:
 
 
 def test_cascade_psp_layout() -> None:
-    folders = Counter((n.split("/")[0], n.rsplit(".", 1)[1]) for n in members("cascade_psp", "cascade_psp.zip"))
+    folders = Counter(
+        (n.split("/")[0], n.rsplit(".", 1)[1]) for n in members("cascade_psp", "cascade_psp.zip")
+    )
     counts = names.TRAINING_COUNTS
     assert folders == {
-        ("DUTS-TR", "jpg"): 48, ("DUTS-TR", "png"): 48, ("DUTS-TE", "jpg"): 22, ("DUTS-TE", "png"): 22,
-        ("ecssd", "jpg"): counts["ecssd"], ("ecssd", "png"): counts["ecssd"],
-        ("MSRA_10K", "jpg"): counts["msra10k"] + 1, ("MSRA_10K", "png"): counts["msra10k"] + 1,
-        ("fss_all", "jpg"): counts["fss1000"] + 8, ("fss_all", "png"): counts["fss1000"] + 8, ("fss_all", "jpeg"): 6,
-    }  # fmt: skip
+        ("DUTS-TR", "jpg"): 48,
+        ("DUTS-TR", "png"): 48,
+        ("DUTS-TE", "jpg"): 22,
+        ("DUTS-TE", "png"): 22,
+        ("ecssd", "jpg"): counts["ecssd"],
+        ("ecssd", "png"): counts["ecssd"],
+        ("MSRA_10K", "jpg"): counts["msra10k"] + 1,
+        ("MSRA_10K", "png"): counts["msra10k"] + 1,
+        ("fss_all", "jpg"): counts["fss1000"] + 8,
+        ("fss_all", "png"): counts["fss1000"] + 8,
+        ("fss_all", "jpeg"): 6,
+    }
 
 
 def test_cascade_psp_known_bad_files() -> None:
@@ -186,15 +238,23 @@ def test_cascade_psp_known_bad_files() -> None:
 
 def test_cascade_psp_encodings() -> None:
     archive = unzip("cascade_psp", "cascade_psp.zip")
-    fss = {n: mode(archive.read(n)) for n in archive.namelist() if n.startswith("fss_all/") and n.endswith(".png")}
+    fss = {
+        n: mode(archive.read(n))
+        for n in archive.namelist()
+        if n.startswith("fss_all/") and n.endswith(".png")
+    }
     assert set(fss.values()) == {"RGB", "RGBA"}
     assert any("'" in n for n in fss)
     msra = Counter(
-        decode_mask(archive.read(n)).encoding for n in archive.namelist() if n.startswith("MSRA") and n.endswith("png")
+        decode_mask(archive.read(n)).encoding
+        for n in archive.namelist()
+        if n.startswith("MSRA") and n.endswith("png")
     )
     assert msra == {"0/255": 60, "0/1": 1}
     modes = Counter(
-        mode(archive.read(n)) for n in archive.namelist() if n.startswith(("DUTS", "ecssd")) and n.endswith("jpg")
+        mode(archive.read(n))
+        for n in archive.namelist()
+        if n.startswith(("DUTS", "ecssd")) and n.endswith("jpg")
     )
     assert modes["L"] == 3
     assert modes["CMYK"] == 1
@@ -202,7 +262,9 @@ def test_cascade_psp_encodings() -> None:
 
 def coco_truth(tmp_path: Path) -> COCO:
     path = tmp_path / "instances_val2017.json"
-    path.write_bytes(unzip("coco", "annotations_trainval2017.zip").read("annotations/instances_val2017.json"))
+    path.write_bytes(
+        unzip("coco", "annotations_trainval2017.zip").read("annotations/instances_val2017.json")
+    )
     return COCO(path)
 
 
@@ -210,7 +272,9 @@ def test_coco_annotations_are_read_by_pycocotools_and_fit_the_scenes(tmp_path: P
     truth = coco_truth(tmp_path)
     photos = {int(p.name): p for p in evaluation.coco_val()}
     assert sorted(truth.imgs) == sorted(photos)
-    assert set(members("coco", "val2017.zip")) == {f"val2017/{i['file_name']}" for i in truth.imgs.values()}
+    assert set(members("coco", "val2017.zip")) == {
+        f"val2017/{i['file_name']}" for i in truth.imgs.values()
+    }
     assert len(truth.cats) == 80
     assert max(truth.cats) == 90
     for annotation in truth.anns.values():
@@ -231,7 +295,10 @@ def test_coco_annotations_are_read_by_pycocotools_and_fit_the_scenes(tmp_path: P
 
 def test_coco_has_a_grey_photograph_and_sparse_ids(tmp_path: Path) -> None:
     archive = unzip("coco", "val2017.zip")
-    assert Counter(mode(archive.read(n)) for n in members("coco", "val2017.zip")) == {"RGB": 19, "L": 1}
+    assert Counter(mode(archive.read(n)) for n in members("coco", "val2017.zip")) == {
+        "RGB": 19,
+        "L": 1,
+    }
     ids = [a["id"] for a in coco_truth(tmp_path).anns.values()]
     assert len(set(ids)) == len(ids)
     assert max(ids) > 100 * len(ids)
@@ -249,7 +316,8 @@ def test_detector_results_load_into_pycocotools(tmp_path: Path) -> None:
             mine = [
                 d
                 for d in loaded.anns.values()
-                if d["image_id"] == annotation["image_id"] and d["category_id"] == annotation["category_id"]
+                if d["image_id"] == annotation["image_id"]
+                and d["category_id"] == annotation["category_id"]
             ]
             hits += any(box_iou(d["bbox"], annotation["bbox"]) > 0.7 for d in mine)
     wanted = sum(not a["iscrowd"] for a in truth.anns.values())
@@ -274,7 +342,8 @@ def test_lvis_layout() -> None:
     assert {c["frequency"] for c in truth["categories"]} == {"r", "c", "f"}
     assert any(i["not_exhaustive_category_ids"] for i in truth["images"])
     shown = {
-        i["id"]: {a["category_id"] for a in truth["annotations"] if a["image_id"] == i["id"]} for i in truth["images"]
+        i["id"]: {a["category_id"] for a in truth["annotations"] if a["image_id"] == i["id"]}
+        for i in truth["images"]
     }
     for image in truth["images"]:
         assert image["neg_category_ids"]
@@ -285,7 +354,9 @@ def test_lvis_layout() -> None:
 
 
 def test_lvis_val2017_is_coco_s() -> None:
-    assert (fetched("lvis") / "val2017.zip").read_bytes() == (fetched("coco") / "val2017.zip").read_bytes()
+    assert (fetched("lvis") / "val2017.zip").read_bytes() == (
+        fetched("coco") / "val2017.zip"
+    ).read_bytes()
 
 
 def test_uvo_layout() -> None:
@@ -327,7 +398,12 @@ def test_hq_ytvis_layout() -> None:
     nulls = 0
     for tube in truth["annotations"]:
         video = videos[tube["video_id"]]
-        assert len(tube["segmentations"]) == len(tube["areas"]) == len(tube["bboxes"]) == video["length"]
+        assert (
+            len(tube["segmentations"])
+            == len(tube["areas"])
+            == len(tube["bboxes"])
+            == video["length"]
+        )
         for mask, area in zip(tube["segmentations"], tube["areas"], strict=True):
             nulls += mask is None
             if mask is not None:
@@ -349,7 +425,9 @@ def test_davis_layout() -> None:
     void = 0
     for sequence in sequences:
         for frame in range(8):
-            picture = Image.open(io.BytesIO(archive.read(f"DAVIS/Annotations/480p/{sequence}/{frame:05d}.png")))
+            picture = Image.open(
+                io.BytesIO(archive.read(f"DAVIS/Annotations/480p/{sequence}/{frame:05d}.png"))
+            )
             tracked = Image.open(io.BytesIO(results.read(f"{sequence}/{frame:05d}.png")))
             assert picture.mode == tracked.mode == "P"
             assert picture.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]  # type: ignore[index]

@@ -17,7 +17,10 @@ from hqsam_datasets.formats.manifest import read_rows
 from hqsam_datasets.overlap.hashing import digest, hash_image
 from tests.datasets.embedded_tree import fetched, indexed
 
-ZIPS = {"dis5k": ("dis5k", "DIS5K.zip"), "thinobject5k": ("thin_object_detection", "thin_object_detection.zip")}
+ZIPS = {
+    "dis5k": ("dis5k", "DIS5K.zip"),
+    "thinobject5k": ("thin_object_detection", "thin_object_detection.zip"),
+}
 
 
 def published(source: str, origin: str) -> bytes:
@@ -55,7 +58,9 @@ def test_plants_take_different_places() -> None:
 def test_pairs_name_published_files_and_indexed_keys() -> None:
     for pair in planted_pairs():
         assert published(pair.source, pair.origin)
-        assert pair.key in {row["key"] for row in read_rows(indexed(pair.benchmark) / "images.parquet", ["key"])}
+        assert pair.key in {
+            row["key"] for row in read_rows(indexed(pair.benchmark) / "images.parquet", ["key"])
+        }
 
 
 def test_pairs_list_every_place_of_a_shared_photograph() -> None:
@@ -105,7 +110,9 @@ def difference(copy: np.ndarray, original: np.ndarray, kind: str) -> float:
         return 0.0
     if kind == "resize":
         assert max(copy.shape) < max(original.shape)
-        grey[0] = np.asarray(Image.fromarray(grey[0]).resize(grey[1].shape[::-1], Image.Resampling.BILINEAR))
+        grey[0] = np.asarray(
+            Image.fromarray(grey[0]).resize(grey[1].shape[::-1], Image.Resampling.BILINEAR)
+        )
     return float(np.median(np.abs(grey[0].astype(int) - grey[1].astype(int))))
 
 

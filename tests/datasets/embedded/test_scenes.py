@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from hqsam_datasets.embedded import scenes
 from hqsam_datasets.embedded.families import FAMILIES
-from hqsam_datasets.embedded.shapes import Pose, circle, cut, fill, loop, paint, proportion, rasterise, segment, stroke
+from hqsam_datasets.embedded.shapes import (
+    Pose,
+    circle,
+    cut,
+    fill,
+    loop,
+    paint,
+    proportion,
+    rasterise,
+    segment,
+    stroke,
+)
 from hqsam_datasets.embedded.texture import noise
 
 ALL = scenes.TRAIN_FAMILIES + scenes.EVAL_FAMILIES + scenes.EVERYDAY_FAMILIES + scenes.DEV_FAMILIES
@@ -23,7 +34,12 @@ def render(family, seed, **options):
 
 
 def test_evaluation_families_are_disjoint_from_training():
-    groups = (scenes.TRAIN_FAMILIES, scenes.EVAL_FAMILIES, scenes.EVERYDAY_FAMILIES, scenes.DEV_FAMILIES)
+    groups = (
+        scenes.TRAIN_FAMILIES,
+        scenes.EVAL_FAMILIES,
+        scenes.EVERYDAY_FAMILIES,
+        scenes.DEV_FAMILIES,
+    )
     for one, other in combinations(map(set, groups), 2):
         assert not one & other
     assert set(ALL) == set(FAMILIES)
@@ -45,9 +61,15 @@ def test_every_family_fills_its_place_with_a_soft_edged_mask(family):
         assert len(ys) > 100
         assert max(np.ptp(ys), np.ptp(xs)) + 1 > 0.4 * 120
         box = (np.ptp(ys) + 1) * (np.ptp(xs) + 1)
-        assert family not in scenes.EVERYDAY_FAMILIES or len(ys) > 0.25 * box, "everyday things are mostly solid"
-        assert ys.min() > 0 and xs.min() > 0 and ys.max() < 119 and xs.max() < 149, "a single object lies inside"
-        assert np.count_nonzero((only.alpha > 0.02) & (only.alpha < 0.98)) > 30, "edges are anti-aliased"
+        assert family not in scenes.EVERYDAY_FAMILIES or len(ys) > 0.25 * box, (
+            "everyday things are mostly solid"
+        )
+        assert ys.min() > 0 and xs.min() > 0 and ys.max() < 119 and xs.max() < 149, (
+            "a single object lies inside"
+        )
+        assert np.count_nonzero((only.alpha > 0.02) & (only.alpha < 0.98)) > 30, (
+            "edges are anti-aliased"
+        )
 
 
 @pytest.mark.parametrize("family", ALL)
@@ -75,7 +97,9 @@ def test_same_seed_same_bytes_and_other_seed_other_picture():
     n=st.integers(0, 5),
 )
 def test_any_size_any_number_of_objects(seed, height, width, n):
-    scene = scenes.render_scene(rng=np.random.default_rng(seed), families=ALL, height=height, width=width, n_objects=n)
+    scene = scenes.render_scene(
+        rng=np.random.default_rng(seed), families=ALL, height=height, width=width, n_objects=n
+    )
     assert scene.image.shape == (height, width, 3)
     assert len(scene.objects) == n
     total = sum((o.alpha for o in scene.objects), np.zeros((height, width), np.float32))
@@ -100,7 +124,9 @@ def test_everyday_things_keep_their_proportions(family):
     for seed in range(4):
         shape = FAMILIES[family](np.random.default_rng(seed))
         assert 0.25 < proportion(shape) < 3
-        wide, tall = (render(family, seed, height=h, width=w, clutter=0) for h, w in ((100, 200), (200, 100)))
+        wide, tall = (
+            render(family, seed, height=h, width=w, clutter=0) for h, w in ((100, 200), (200, 100))
+        )
         sides = []
         for scene in (wide, tall):
             ys, xs = np.nonzero(scene.objects[0].alpha > 0.5)
@@ -138,7 +164,12 @@ def test_a_loop_is_closed_and_runs_through_its_points():
 
 def test_clip_keeps_identity_and_moves_smoothly():
     clip = scenes.render_clip(
-        rng=np.random.default_rng(4), families=scenes.EVAL_FAMILIES, height=96, width=128, n_frames=6, n_objects=3
+        rng=np.random.default_rng(4),
+        families=scenes.EVAL_FAMILIES,
+        height=96,
+        width=128,
+        n_frames=6,
+        n_objects=3,
     )
     assert len(clip) == 6
     names = [o.family for o in clip[0].objects]
@@ -177,9 +208,16 @@ def test_rasterised_areas_are_right():
     pose = Pose(center=(50, 50), half_size=(30, 30))
     disc = rasterise([fill(circle((0, 0), 1, 200))], pose=pose, height=100, width=100)
     assert disc.sum() == pytest.approx(np.pi * 30**2, rel=0.02)
-    ring = rasterise([fill(circle((0, 0), 1, 200)), cut(circle((0, 0), 0.5, 200))], pose=pose, height=100, width=100)
+    ring = rasterise(
+        [fill(circle((0, 0), 1, 200)), cut(circle((0, 0), 0.5, 200))],
+        pose=pose,
+        height=100,
+        width=100,
+    )
     assert ring.sum() == pytest.approx(np.pi * (30**2 - 15**2), rel=0.02)
-    bar = rasterise([stroke(segment((-1, 0), (1, 0)), 0.2)], pose=Pose((50, 50), (30, 5)), height=100, width=100)
+    bar = rasterise(
+        [stroke(segment((-1, 0), (1, 0)), 0.2)], pose=Pose((50, 50), (30, 5)), height=100, width=100
+    )
     ys, xs = np.nonzero(bar > 0.5)
     assert xs.min() == pytest.approx(20, abs=2) and xs.max() == pytest.approx(80, abs=2)
     assert np.ptp(ys) < 16

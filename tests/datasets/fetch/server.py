@@ -66,7 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(what.body)}")
         if etag:
             self.send_header("ETag", etag)
-        self.send_header("Content-Length", str(len(body) if what.announced is None else what.announced))
+        self.send_header(
+            "Content-Length", str(len(body) if what.announced is None else what.announced)
+        )
         for name, value in what.headers.items():
             self.send_header(name, value)
         self.end_headers()
@@ -96,7 +98,9 @@ def serving(routes: dict[str, Behaviour], *, tls: ssl.SSLContext | None = None) 
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
         server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that hangs up is what is tested
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     try:
         yield f"http{'s' * (tls is not None)}://127.0.0.1:{server.server_address[1]}"

@@ -26,7 +26,12 @@ def test_plain_download_is_verified_and_recorded(tmp_path: Path) -> None:
         result = get(spec(f"{base}/set.zip", **facts), tmp_path / "set")
     assert (tmp_path / "set" / "set.zip").read_bytes() == body
     assert json.loads((tmp_path / "set" / "fetch.json").read_bytes()) == result
-    record = {"name": "set.zip", "bytes": len(body), "sha256": digest, "checked_by": ["md5", "sha256"]}
+    record = {
+        "name": "set.zip",
+        "bytes": len(body),
+        "sha256": digest,
+        "checked_by": ["md5", "sha256"],
+    }
     assert result["files"] == [record]
     assert left_over(tmp_path) == []
 
@@ -60,7 +65,9 @@ def test_the_second_mirror_helps(tmp_path: Path) -> None:
         urls = [f"{base}/{name}" for name in ("missing", "gone", "html", "other", "good")]
         get(spec(*urls, sha256=digest), tmp_path / "set")
     assert (tmp_path / "set" / "set.zip").read_bytes() == body
-    assert len(routes["/other"].requests) == 2, "a wrong digest is tried once more from the first byte"
+    assert len(routes["/other"].requests) == 2, (
+        "a wrong digest is tried once more from the first byte"
+    )
 
 
 def test_all_mirrors_failing_says_what_each_one_said(tmp_path: Path) -> None:
@@ -76,7 +83,13 @@ def test_all_mirrors_failing_says_what_each_one_said(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             get(spec(*urls, md5="0" * 32), tmp_path / "set")
     text = str(caught.value)
-    for said in ("HTTP 404", "quota exceeded instead of the file", "the file is empty", "md5 is", "drop/set/set.zip"):
+    for said in (
+        "HTTP 404",
+        "quota exceeded instead of the file",
+        "the file is empty",
+        "md5 is",
+        "drop/set/set.zip",
+    ):
         assert said in text, said
     assert "archives.set" in text and not (tmp_path / "set").exists()
 
@@ -87,7 +100,10 @@ def test_first_use_is_trusted_and_remembered(tmp_path: Path) -> None:
     with serving({"/x": Behaviour(first)}) as base:
         assert get(spec(f"{base}/x"), out)["files"][0]["checked_by"] == ["first-use"]
     (out / "set.zip").write_bytes(b"damaged later")
-    with serving({"/x": Behaviour(second)}) as base, pytest.raises(UserError, match="recorded at first use"):
+    with (
+        serving({"/x": Behaviour(second)}) as base,
+        pytest.raises(UserError, match="recorded at first use"),
+    ):
         get(spec(f"{base}/x"), out)
     with serving({"/x": Behaviour(first)}) as base:
         get(spec(f"{base}/x"), out)
@@ -116,7 +132,12 @@ def test_finished_files_of_an_interrupted_archive_are_not_fetched_again(tmp_path
     one, two = Behaviour(a_zip(1)), Behaviour(a_zip(2), status=lambda n: 404 if n == 0 else 200)
     with serving({"/1": one, "/2": two}) as base:
         both = ArchiveSpec.model_validate(
-            {"files": [{"name": "1.zip", "urls": [f"{base}/1"]}, {"name": "2.zip", "urls": [f"{base}/2"]}]}
+            {
+                "files": [
+                    {"name": "1.zip", "urls": [f"{base}/1"]},
+                    {"name": "2.zip", "urls": [f"{base}/2"]},
+                ]
+            }
         )
         with pytest.raises(UserError, match="HTTP 404"):
             get(both, tmp_path / "set")
@@ -126,12 +147,17 @@ def test_finished_files_of_an_interrupted_archive_are_not_fetched_again(tmp_path
     assert left_over(tmp_path) == []
 
 
-def test_not_enough_space_is_said_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_enough_space_is_said_before_the_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from collections import namedtuple
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
-    with serving({"/x": Behaviour(a_zip())}) as base, pytest.raises(UserError, match="not enough disk space"):
+    with (
+        serving({"/x": Behaviour(a_zip())}) as base,
+        pytest.raises(UserError, match="not enough disk space"),
+    ):
         get(spec(f"{base}/x"), tmp_path / "set")
 
 
@@ -142,7 +168,9 @@ def test_known_lengths_are_added_up_before_the_first_request(tmp_path: Path) -> 
     assert served.requests == []
 
 
-def test_what_is_there_already_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_already_needs_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another licence text writes the record again, on a disk that is all but full by now."""
     from collections import namedtuple
 
@@ -202,17 +230,21 @@ def test_the_first_digest_holds_in_every_clone(tmp_path: Path) -> None:
     digest = hashlib.sha256(served.body).hexdigest()
     with serving({"/x": served, "/y": other}) as base:
         first = fetched("one", f"{base}/x")
-        assert f"set/set.zip: that of this download is in {first_use.FILE} now; commit it" in told[0]
+        assert (
+            f"set/set.zip: that of this download is in {first_use.FILE} now; commit it" in told[0]
+        )
         noted = (tmp_path / "one" / first_use.FILE).read_bytes()
         assert noted.decode().splitlines()[1:] == [f"{digest}  set/set.zip"]
         (tmp_path / "two" / first_use.FILE).write_bytes(noted)
-        assert fetched("two", f"{base}/y", f"{base}/x") == first, "the mirror that has another file is passed over"
+        assert fetched("two", f"{base}/y", f"{base}/x") == first, (
+            "the mirror that has another file is passed over"
+        )
         assert len(told) == 1 and (tmp_path / "two" / first_use.FILE).read_bytes() == noted
 
         (tmp_path / "one" / first_use.FILE).write_text(f"{'0' * 64}  set/set.zip\n")
-        assert first_use.others(first_use.read(tmp_path / "one" / first_use.FILE), tmp_path / "one/data/archives") == [
-            "set/set.zip"
-        ]
+        assert first_use.others(
+            first_use.read(tmp_path / "one" / first_use.FILE), tmp_path / "one/data/archives"
+        ) == ["set/set.zip"]
         with pytest.raises(
             UserError, match=r"(?s)was recorded at first use.*cure: if its publisher has replaced"
         ) as error:
@@ -236,6 +268,12 @@ def test_a_damaged_list_of_first_digests_is_one_message(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"line \d (is no|gives)"):
             first_use.read(tmp_path / first_use.FILE)
     (tmp_path / first_use.FILE).unlink()
-    assert first_use.add(tmp_path / first_use.FILE, {"b/2": "1" * 64, "a/1": "0" * 64}) == ["a/1", "b/2"]
+    assert first_use.add(tmp_path / first_use.FILE, {"b/2": "1" * 64, "a/1": "0" * 64}) == [
+        "a/1",
+        "b/2",
+    ]
     assert first_use.add(tmp_path / first_use.FILE, {"b/2": "2" * 64}) == []
-    assert list(first_use.read(tmp_path / first_use.FILE).items()) == [("a/1", "0" * 64), ("b/2", "1" * 64)]
+    assert list(first_use.read(tmp_path / first_use.FILE).items()) == [
+        ("a/1", "0" * 64),
+        ("b/2", "1" * 64),
+    ]

@@ -59,7 +59,13 @@ def test_layout_rules(tmp_path: Path) -> None:
     source = put(
         tmp_path / "set",
         {
-            "DIS5K.zip": zip_of({"DIS5K/DIS-TR/im/a#1.jpg": b"1", "__MACOSX/DIS5K/._a": b"x", "DIS5K/.DS_Store": b""}),
+            "DIS5K.zip": zip_of(
+                {
+                    "DIS5K/DIS-TR/im/a#1.jpg": b"1",
+                    "__MACOSX/DIS5K/._a": b"x",
+                    "DIS5K/.DS_Store": b"",
+                }
+            ),
             "cascade_psp.zip": zip_of({"ecssd/1.jpg": b"2", "ecssd/1.png": b"3"}),
             "lvis_v1_val.json.zip": zip_of({"lvis_v1_val.json": b"{}"}),
             "gt.json": b"[]",
@@ -143,7 +149,11 @@ def test_links_and_devices_are_refused(tmp_path: Path) -> None:
         info = zipfile.ZipInfo("link")
         info.external_attr = (stat.S_IFLNK | 0o777) << 16
         out.writestr(info, "/etc/passwd")
-    for name, kind in (("hard", tarfile.LNKTYPE), ("soft", tarfile.SYMTYPE), ("pipe", tarfile.FIFOTYPE)):
+    for name, kind in (
+        ("hard", tarfile.LNKTYPE),
+        ("soft", tarfile.SYMTYPE),
+        ("pipe", tarfile.FIFOTYPE),
+    ):
         inner = io.BytesIO()
         with tarfile.open(fileobj=inner, mode="w") as tar:
             member = tarfile.TarInfo(name)
@@ -169,7 +179,10 @@ def test_bombs_and_encryption_are_refused(tmp_path: Path) -> None:
 
 
 def test_damage_anywhere_is_noticed(tmp_path: Path) -> None:
-    good = zip_of({f"d/{i}.bin": hashlib.sha256(bytes([i])).digest() * 40 for i in range(20)}, zipfile.ZIP_STORED)
+    good = zip_of(
+        {f"d/{i}.bin": hashlib.sha256(bytes([i])).digest() * 40 for i in range(20)},
+        zipfile.ZIP_STORED,
+    )
     for cut in (10, len(good) // 2, len(good) - 5):
         with pytest.raises(UserError, match="run the fetch stage again"):
             extracted(put(tmp_path / f"cut{cut}", {"a.zip": good[:cut]}), tmp_path / "e")
@@ -214,11 +227,14 @@ def test_zips_made_on_windows_may_part_folders_by_backslashes(tmp_path: Path) ->
         return buffer.getvalue()
 
     source = put(
-        tmp_path / "set", {"mine.zip": windows_zip("photos\\", "photos\\a b.jpg", "masks\\Thumbs.db", "x.txt")}
+        tmp_path / "set",
+        {"mine.zip": windows_zip("photos\\", "photos\\a b.jpg", "masks\\Thumbs.db", "x.txt")},
     )
     assert tree(extracted(source, tmp_path / "extracted")) == [
-        ".complete.json", "mine/photos/a b.jpg", "mine/x.txt",
-    ]  # fmt: skip
+        ".complete.json",
+        "mine/photos/a b.jpg",
+        "mine/x.txt",
+    ]
     for number, name in enumerate(("..\\evil", "a\\..\\..\\evil", "C:\\evil", "\\\\server\\evil")):
         source = put(tmp_path / f"bad{number}", {"mine.zip": windows_zip(name)})
         with pytest.raises(UserError, match="is refused"):
@@ -242,7 +258,9 @@ def test_a_method_that_python_lacks_is_not_called_damage(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["a.7z", "a.RAR", "a.tar.zst"])
 def test_kinds_of_archives_without_reader_are_named(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"(?s)no reader for this kind.*{name}.*cure: unpack it, pack the files"):
+    with pytest.raises(
+        UserError, match=rf"(?s)no reader for this kind.*{name}.*cure: unpack it, pack the files"
+    ):
         extracted(put(tmp_path / "set", {name: b"x"}), tmp_path / "e")
 
 
@@ -255,7 +273,9 @@ def test_archives_inside_an_archive_are_named_where_the_layout_is_missed(tmp_pat
         lambda: find_root(root, "DIS-TR"),
         lambda: load("dis5k").scan("dis5k", root, SourceOptions(archive="a")),
     ):
-        with pytest.raises(UserError, match=r"holds archives itself \(a/shared folder/DIS5K\.zip\): unpack those"):
+        with pytest.raises(
+            UserError, match=r"holds archives itself \(a/shared folder/DIS5K\.zip\): unpack those"
+        ):
             look()
 
 
@@ -296,26 +316,36 @@ def pax(records: bytes, size: int | None = None) -> bytes:
 HARMFUL_TARS = {
     "expands": (tar_of(member("a", bytes(2 << 20))), "expands absurdly"),
     "says that it expands": (tar_of(member("a", b"x", size=1 << 50)), "expands absurdly"),
-    "a large header": (tar_of(pax(b"6 a=b\n" * 20_000), member("a", b"x")), "an extended header of"),
+    "a large header": (
+        tar_of(pax(b"6 a=b\n" * 20_000), member("a", b"x")),
+        "an extended header of",
+    ),
     "a header that claims to be large": (
         tar_of(pax(b"6 a=b\n", size=1 << 40), member("a", b"x")),
         "an extended header of",
     ),
-    "a long name": (tar_of(member("@", b"n" * 40_000, type=tarfile.GNUTYPE_LONGNAME)), "an extended header of"),
+    "a long name": (
+        tar_of(member("@", b"n" * 40_000, type=tarfile.GNUTYPE_LONGNAME)),
+        "an extended header of",
+    ),
     "a name too long for a file": (tar_of(member("n" * 300, b"x")), "its name is too long"),
     "very many folders": (tar_of(member("a/" * 400 + "b", b"x")), "its name is too long"),
     "damage in the middle": (
         tar_of(member("a", b"x"), b"\xff" * 512, member("b", b"y")),
         "a damaged header at byte 1024",
     ),
-    "cut in a header": (tar_of(member("a", b"x"), member("b", b"y")[:300], end=b""), "a damaged header at byte 1024"),
+    "cut in a header": (
+        tar_of(member("a", b"x"), member("b", b"y")[:300], end=b""),
+        "a damaged header at byte 1024",
+    ),
     "no end": (tar_of(member("a", b"x"), end=b""), "or the archive is cut off there"),
 }
 
 
 # The tar that expands has all of its bytes as long as it is not packed.
 @pytest.mark.parametrize(
-    ("name", "suffix"), [(n, s) for n in HARMFUL_TARS for s in ("tar", "tar.xz") if (n, s) != ("expands", "tar")]
+    ("name", "suffix"),
+    [(n, s) for n in HARMFUL_TARS for s in ("tar", "tar.xz") if (n, s) != ("expands", "tar")],
 )
 def test_a_tar_that_asks_for_too_much_is_one_message(
     name: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -330,7 +360,9 @@ def test_a_tar_that_asks_for_too_much_is_one_message(
     assert list((tmp_path / "e").iterdir()) == []
 
 
-def test_a_length_that_leads_backwards_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_length_that_leads_backwards_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not with a file: old releases of `tarfile` read such a one without an end."""
     (tmp_path / "a.tar").write_bytes(tar_of(*(member(name, b"x") for name in "abc")))
     with tar_headers.opened(tmp_path / "a.tar") as archive:
@@ -346,16 +378,24 @@ def test_a_length_that_leads_backwards_is_refused(tmp_path: Path, monkeypatch: p
         tar_headers.Header.frombuf(b"", "utf-8", "strict")
 
 
-def test_a_zip_whose_members_share_their_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_whose_members_share_their_bytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each of them expands by less than the limit; all of them together do not."""
     monkeypatch.setattr(tar_headers, "RATIO_APPLIES_ABOVE", 1 << 20)
     good = bytearray(zip_of({"a": bytes(400_000)}))
     start = good.index(b"PK\x01\x02")
-    entry, end = bytes(good[start : good.index(b"PK\x05\x06")]), bytearray(good[good.index(b"PK\x05\x06") :])
+    entry, end = (
+        bytes(good[start : good.index(b"PK\x05\x06")]),
+        bytearray(good[good.index(b"PK\x05\x06") :]),
+    )
     entries = b"".join(entry[:46] + bytes([97 + n]) + entry[47:] for n in range(9))
     struct.pack_into("<HHLL", end, 8, 9, 9, len(entries), start)
     with pytest.raises(UserError, match=r"its members have 3,600,000, 1,048,576 are the most"):
-        extracted(put(tmp_path / "set", {"a.zip": bytes(good[:start]) + entries + bytes(end)}), tmp_path / "e")
+        extracted(
+            put(tmp_path / "set", {"a.zip": bytes(good[:start]) + entries + bytes(end)}),
+            tmp_path / "e",
+        )
 
 
 def test_a_name_that_no_file_can_have_is_one_message_in_a_zip_too(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from tests.datasets.fetch.server import Behaviour, serving
 def test_fifty_cuts_at_random_places(tmp_path: Path, ranges: bool) -> None:
     body = a_zip(size=400_000)
     dice = random.Random(1)
-    # Without ranges every request starts anew: the cuts must come later and later for progress to be made.
+    # Without ranges every request starts anew: the cuts must come later and later for progress to
+    # be made.
     cuts = [dice.randrange(1, 9000) if ranges else 7000 * (i + 1) for i in range(50)]
     served = Behaviour(body, ranges=ranges, cut=lambda n: cuts[n] if n < 50 else None)
     with serving({"/set.zip": served}) as base:
@@ -39,7 +40,10 @@ def test_fifty_cuts_at_random_places(tmp_path: Path, ranges: bool) -> None:
 
 def test_a_server_without_ranges_that_always_cuts_is_given_up(tmp_path: Path) -> None:
     served = Behaviour(a_zip(), ranges=False, cut=lambda n: 1000)
-    with serving({"/set.zip": served}) as base, pytest.raises(UserError, match="gave up after 4 failures"):
+    with (
+        serving({"/set.zip": served}) as base,
+        pytest.raises(UserError, match="gave up after 4 failures"),
+    ):
         get(spec(f"{base}/set.zip"), tmp_path / "set")
     assert not (tmp_path / "set").exists()
 
@@ -61,7 +65,10 @@ def test_resume_after_the_process_died(tmp_path: Path) -> None:
 def test_a_file_that_changed_is_begun_anew(tmp_path: Path) -> None:
     old, new = a_zip(seed=1), a_zip(seed=2)
     part = tmp_path / "p.part"
-    with serving({"/x": Behaviour(old, cut=lambda n: 30_000)}) as base, pytest.raises(DownloadError):
+    with (
+        serving({"/x": Behaviour(old, cut=lambda n: 30_000)}) as base,
+        pytest.raises(DownloadError),
+    ):
         download(f"{base}/x", part, Transfer(policy=RetryPolicy(attempts=1)))
     state = json.loads((tmp_path / "p.part.json").read_bytes())
     with serving({"/x": Behaviour(new)}) as base:
@@ -76,7 +83,11 @@ def test_no_validator_means_no_resume_unless_a_digest_is_known(tmp_path: Path) -
         served = Behaviour(body, etag=None, cut=lambda n: 20_000 if n == 0 else None)
         part = tmp_path / f"{known}.part"
         with serving({"/x": served}) as base:
-            download(f"{base}/x", part, Transfer(verified_later=known, policy=QUICK, sleep=lambda s: None))
+            download(
+                f"{base}/x",
+                part,
+                Transfer(verified_later=known, policy=QUICK, sleep=lambda s: None),
+            )
         assert part.read_bytes() == body
         assert served.requests[1].get("Range") == expected
 
@@ -91,7 +102,9 @@ def test_a_weak_etag_is_not_used_for_resuming(tmp_path: Path) -> None:
 def test_busy_servers_are_asked_again_and_retry_after_is_honoured(tmp_path: Path) -> None:
     body, waits = a_zip(), []
     statuses = [503, 429, 500]
-    served = Behaviour(body, status=lambda n: statuses[n] if n < 3 else 200, headers={"Retry-After": "7"})
+    served = Behaviour(
+        body, status=lambda n: statuses[n] if n < 3 else 200, headers={"Retry-After": "7"}
+    )
     with serving({"/set.zip": served}) as base:
         get(spec(f"{base}/set.zip"), tmp_path / "set", waits)
     assert (tmp_path / "set" / "set.zip").read_bytes() == body
@@ -124,7 +137,9 @@ def test_a_length_that_is_too_large_is_a_cut(tmp_path: Path) -> None:
     honest = Behaviour(body, announced=len(body) + 5000)
     with serving({"/x": honest}) as base:
         get(spec(f"{base}/x"), tmp_path / "set")
-    assert (tmp_path / "set" / "set.zip").read_bytes() == body, "asked for the rest, it says that there is none"
+    assert (tmp_path / "set" / "set.zip").read_bytes() == body, (
+        "asked for the rest, it says that there is none"
+    )
     stubborn = Behaviour(body, announced=len(body) + 5000, ranges=False)
     with serving({"/x": stubborn}) as base, pytest.raises(UserError, match="gave up"):
         get(spec(f"{base}/x"), tmp_path / "other")
@@ -139,7 +154,9 @@ def test_a_length_that_is_too_small_fails_the_check(tmp_path: Path) -> None:
         get(spec(f"{base}/x"), tmp_path / "set")
 
 
-def test_an_announced_length_that_is_not_the_expected_one_is_refused_at_once(tmp_path: Path) -> None:
+def test_an_announced_length_that_is_not_the_expected_one_is_refused_at_once(
+    tmp_path: Path,
+) -> None:
     served = Behaviour(a_zip())
     with serving({"/x": served}) as base, pytest.raises(UserError, match="were expected"):
         get(spec(f"{base}/x", bytes=10), tmp_path / "set")
@@ -148,7 +165,10 @@ def test_an_announced_length_that_is_not_the_expected_one_is_refused_at_once(tmp
 
 def test_compressed_transfers_are_refused(tmp_path: Path) -> None:
     served = Behaviour(a_zip(), headers={"Content-Encoding": "gzip"})
-    with serving({"/x": served}) as base, pytest.raises(UserError, match="sends the file compressed"):
+    with (
+        serving({"/x": served}) as base,
+        pytest.raises(UserError, match="sends the file compressed"),
+    ):
         get(spec(f"{base}/x"), tmp_path / "set")
 
 
@@ -169,7 +189,9 @@ def test_redirects_to_another_address_are_followed_and_resumed(tmp_path: Path) -
     body = a_zip()
     stored = Behaviour(body, cut=lambda n: 20_000 if n == 0 else None)
     with serving({"/store": stored}) as store:
-        moved = Behaviour(b"", status=lambda n: 302, headers={"Location": f"{store}/store?signature=x"})
+        moved = Behaviour(
+            b"", status=lambda n: 302, headers={"Location": f"{store}/store?signature=x"}
+        )
         with serving({"/resolve/main/set.zip": moved}) as hub:
             get(spec(f"{hub}/resolve/main/set.zip"), tmp_path / "set")
     assert (tmp_path / "set" / "set.zip").read_bytes() == body
@@ -180,11 +202,18 @@ def test_redirects_to_another_address_are_followed_and_resumed(tmp_path: Path) -
 def test_rate_and_time_left_are_told() -> None:
     told: list[str] = []
     times = iter([100.0, 100.0, 102.0, 110.0, 130.0])
-    progress = with_rate(lambda done, total, what: told.append(what), "a.zip", clock=lambda: next(times))
+    progress = with_rate(
+        lambda done, total, what: told.append(what), "a.zip", clock=lambda: next(times)
+    )
     # 4 GB were there from an earlier run: they must not count as fast.
     for done in (4_000_000_000, 4_010_000_000, 4_050_000_000, 5_000_000_000):
         progress(done, 5_000_000_000)
-    assert told == ["a.zip", "a.zip, 5.0 MB/s, 3 min left", "a.zip, 5.0 MB/s, 3 min left", "a.zip, 33.3 MB/s"]
+    assert told == [
+        "a.zip",
+        "a.zip, 5.0 MB/s, 3 min left",
+        "a.zip, 5.0 MB/s, 3 min left",
+        "a.zip, 33.3 MB/s",
+    ]
 
 
 def test_a_server_that_sends_in_circles_is_a_mirror_that_fails(tmp_path: Path) -> None:
@@ -197,7 +226,8 @@ def test_a_server_that_sends_in_circles_is_a_mirror_that_fails(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("ALL_PROXY", "socks4://127.0.0.1:9"), ("SSL_CERT_FILE", "/no/such/file.pem")]
+    ("name", "value"),
+    [("ALL_PROXY", "socks4://127.0.0.1:9"), ("SSL_CERT_FILE", "/no/such/file.pem")],
 )
 def test_an_environment_that_allows_no_connection_is_one_message(
     name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -215,7 +245,10 @@ def certificate(folder: Path) -> ssl.SSLContext:
     if openssl is None:
         pytest.skip("openssl makes the certificate")
     key, cert = folder / "key.pem", folder / "cert.pem"
-    words = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=here -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {cert}"
+    words = (
+        f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=here -addext "
+        f"subjectAltName=IP:127.0.0.1 -keyout {key} -out {cert}"
+    )
     subprocess.run([openssl, *words.split()], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
@@ -247,33 +280,45 @@ def test_a_mirror_that_lies_about_the_length_is_a_mirror_that_fails(tmp_path: Pa
     with serving({**lies, "/good": Behaviour(body)}) as base:
         get(spec(f"{base}/more", f"{base}/range", f"{base}/good"), tmp_path / "set")
         assert (tmp_path / "set" / "set.zip").read_bytes() == body
-        with pytest.raises(UserError, match=r"(?s)/more: not enough disk space.*if it is as long as the server says"):
+        with pytest.raises(
+            UserError,
+            match=r"(?s)/more: not enough disk space.*if it is as long as the server says",
+        ):
             get(spec(f"{base}/more"), tmp_path / "other")
 
 
 def test_headers_that_are_no_numbers_are_waits_like_any_other(tmp_path: Path) -> None:
-    strange = iter(["²", "9" * 400, "Fri, 99 Foo 2020 00:00:00 GMT", "Thu, 01 Jan 0001 00:00:00 -2359"])
+    strange = iter(
+        ["²", "9" * 400, "Fri, 99 Foo 2020 00:00:00 GMT", "Thu, 01 Jan 0001 00:00:00 -2359"]
+    )
     later = Behaviour(a_zip(), status=lambda n: 503 if n < 4 else 200)
     waits: list[float] = []
     with serving({"/x": later}) as base:
-        later.status = lambda n: later.headers.update({"Retry-After": next(strange, "0")}) or (503 if n < 4 else 200)
+        later.status = lambda n: (
+            later.headers.update({"Retry-After": next(strange, "0")}) or (503 if n < 4 else 200)
+        )
         with pytest.raises(UserError, match="HTTP 503"):
             get(spec(f"{base}/x"), tmp_path / "set", waits)
     assert waits == [0.0, 300.0, 0.0]
 
 
-def test_nobody_is_sent_on_from_https_to_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_sent_on_from_https_to_http(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     transfer._tls.cache_clear()
     plain = Behaviour(a_zip())
     try:
         with serving({"/plain": plain}) as base:
-            down = Behaviour(b"", status=lambda n: 302, headers={"Location": f"{base}/plain?sig=s1gned"})
+            down = Behaviour(
+                b"", status=lambda n: 302, headers={"Location": f"{base}/plain?sig=s1gned"}
+            )
             stay = Behaviour(b"", status=lambda n: 302, headers={"Location": "/good"})
             with serving({"/down": down, "/stay": stay, "/good": plain}, tls=context) as safe:
                 with pytest.raises(
-                    UserError, match=r"an address without encryption: http://127.0.0.1:\d+/plain\?sig=\*\*\*"
+                    UserError,
+                    match=r"an address without encryption: http://127.0.0.1:\d+/plain\?sig=\*\*\*",
                 ):
                     get(spec(f"{safe}/down"), tmp_path / "set")
                 assert plain.requests == []

@@ -41,7 +41,9 @@ def images_zip() -> bytes:
 def lvis_zip(extra: tuple[int, ...] = ()) -> bytes:
     base = "http://images.cocodataset.org"
     images = [{"id": n, "coco_url": f"{base}/train2017/{n:012d}.jpg"} for n in (*NAMED, *extra)]
-    images.append({"id": 999, "coco_url": f"{base}/val2017/{999:012d}.jpg"})  # lies in another archive
+    images.append(
+        {"id": 999, "coco_url": f"{base}/val2017/{999:012d}.jpg"}
+    )  # lies in another archive
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("lvis_v1_val.json", json.dumps({"images": images, "annotations": []}))
@@ -49,17 +51,30 @@ def lvis_zip(extra: tuple[int, ...] = ()) -> bytes:
 
 
 def get(base: str, out: Path, *, url: str | None = None) -> dict[str, Any]:
-    spec = {"files": [
-        {"name": "lvis.json.zip", "urls": [f"{base}/lvis.json.zip"]},
-        {"name": "train2017.tar", "urls": [url or f"{base}/train2017.zip"], "only_named_in": "lvis.json.zip"},
-    ]}  # fmt: skip
+    spec = {
+        "files": [
+            {"name": "lvis.json.zip", "urls": [f"{base}/lvis.json.zip"]},
+            {
+                "name": "train2017.tar",
+                "urls": [url or f"{base}/train2017.zip"],
+                "only_named_in": "lvis.json.zip",
+            },
+        ]
+    }
     return fetch(
-        ArchiveSpec.model_validate(spec), out, progress=lambda *_: None, policy=QUICK, sleep=lambda seconds: None
+        ArchiveSpec.model_validate(spec),
+        out,
+        progress=lambda *_: None,
+        policy=QUICK,
+        sleep=lambda seconds: None,
     )
 
 
 def routes(**behaviour: Any) -> dict[str, Behaviour]:
-    return {"/lvis.json.zip": Behaviour(lvis_zip()), "/train2017.zip": Behaviour(images_zip(), **behaviour)}
+    return {
+        "/lvis.json.zip": Behaviour(lvis_zip()),
+        "/train2017.zip": Behaviour(images_zip(), **behaviour),
+    }
 
 
 def test_only_the_named_members_come(tmp_path: Path) -> None:
@@ -100,7 +115,9 @@ def test_cuts_and_busy_servers_leave_the_same_bytes(tmp_path: Path) -> None:
     ("behaviour", "says"),
     [({"ranges": False}, "gives no ranges"), ({"status": lambda n: 404}, "404")],
 )
-def test_servers_that_cannot_are_named(behaviour: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_servers_that_cannot_are_named(
+    behaviour: dict[str, Any], says: str, tmp_path: Path
+) -> None:
     with serving(routes(**behaviour)) as base, pytest.raises(UserError, match=says):
         get(base, tmp_path / "set")
 
@@ -111,7 +128,10 @@ def test_damaged_and_missing_members_are_named(tmp_path: Path) -> None:
     place = data.index(body_of(next(n for n in NAMED if n % 2)))
     data[place] ^= 1
     served["/train2017.zip"].body = bytes(data)
-    with serving(served) as base, pytest.raises(UserError, match="not those of the zip's directory"):
+    with (
+        serving(served) as base,
+        pytest.raises(UserError, match="not those of the zip's directory"),
+    ):
         get(base, tmp_path / "damaged")
     entry = data.rindex(b"PK\x01\x02", 0, data.rindex(f"train2017/{NAMED[0]:012d}.jpg".encode()))
     data[entry + 20 : entry + 24] = (1 << 30).to_bytes(4, "little")  # of what is read into memory
@@ -124,7 +144,9 @@ def test_damaged_and_missing_members_are_named(tmp_path: Path) -> None:
         get(base, tmp_path / "missing")
 
 
-def test_a_whole_zip_from_the_drop_folder_does_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_zip_from_the_drop_folder_does_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drop = tmp_path / "drop"
     drop.mkdir()
     (drop / "train2017.zip").write_bytes(images_zip())
@@ -145,7 +167,8 @@ def test_a_damaged_list_of_names_is_fetched_anew(tmp_path: Path) -> None:
     served["/lvis.json.zip"].body = whole[:place] + b"X" + whole[place + 1 :]
     with serving(served) as base:
         with pytest.raises(
-            UserError, match=r"(?s)the zip is damaged: BadZipFile.*lvis\.json\.zip.*run the stage again"
+            UserError,
+            match=r"(?s)the zip is damaged: BadZipFile.*lvis\.json\.zip.*run the stage again",
         ):
             get(base, tmp_path / "set")
         served["/lvis.json.zip"].body = whole
@@ -154,13 +177,18 @@ def test_a_damaged_list_of_names_is_fetched_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["damaged", "gone"])
-def test_a_zip_of_this_machine_that_is_damaged_or_gone_is_one_message(fault: str, tmp_path: Path) -> None:
+def test_a_zip_of_this_machine_that_is_damaged_or_gone_is_one_message(
+    fault: str, tmp_path: Path
+) -> None:
     place, body = tmp_path / "train2017.zip", bytearray(images_zip())
     body[body.index(body_of(next(n for n in NAMED if n % 2)))] ^= 1
     if fault == "damaged":
         place.write_bytes(body)
     says = {"damaged": "not those of the zip's directory", "gone": "No such file"}[fault]
-    with serving({"/lvis.json.zip": Behaviour(lvis_zip())}) as base, pytest.raises(UserError, match=says):
+    with (
+        serving({"/lvis.json.zip": Behaviour(lvis_zip())}) as base,
+        pytest.raises(UserError, match=says),
+    ):
         get(base, tmp_path / "set", url=place.as_uri())
 
 

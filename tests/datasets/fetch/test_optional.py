@@ -32,7 +32,9 @@ BENCHMARKS: dict[str, Any] = params()["benchmarks"]
 
 def fetch(files: list[dict[str, Any]], out: Path, said: list[str]) -> dict[str, Any]:
     spec = ArchiveSpec.model_validate({"files": files, "instructions": "sign in at example.org"})
-    return archive.fetch(spec, out, progress=quiet, policy=QUICK, sleep=lambda s: None, notice=said.append)
+    return archive.fetch(
+        spec, out, progress=quiet, policy=QUICK, sleep=lambda s: None, notice=said.append
+    )
 
 
 def test_an_optional_file_is_recorded_as_missing_and_fetched_later(tmp_path: Path) -> None:
@@ -45,14 +47,23 @@ def test_an_optional_file_is_recorded_as_missing_and_fetched_later(tmp_path: Pat
         ]
         result = fetch(files, out, said)
         assert [record["name"] for record in result["files"]] == ["1.zip"]
-        assert list(result["missing"]) == ["2.zip"] and "sign in at example.org" in result["missing"]["2.zip"]
+        assert (
+            list(result["missing"]) == ["2.zip"]
+            and "sign in at example.org" in result["missing"]["2.zip"]
+        )
         assert "dvc repro --force fetch@set" in result["missing"]["2.zip"]
         assert str(tmp_path) not in json.dumps(result), "the record is the same on every machine"
-        assert len(said) == 1 and "HTTP 404" in said[0] and str(tmp_path / "data" / "drop" / "set" / "2.zip") in said[0]
+        assert (
+            len(said) == 1
+            and "HTTP 404" in said[0]
+            and str(tmp_path / "data" / "drop" / "set" / "2.zip") in said[0]
+        )
         assert json.loads((out / "fetch.json").read_bytes()) == result
         again = fetch(files, out, said)
     assert "missing" not in again and len(again["files"]) == 2 and len(said) == 1
-    assert (len(one.requests), len(two.requests)) == (1, 2), "what is there is verified, not fetched again"
+    assert (len(one.requests), len(two.requests)) == (1, 2), (
+        "what is there is verified, not fetched again"
+    )
     assert (out / "2.zip").read_bytes() == a_zip(2)
 
 
@@ -65,7 +76,9 @@ def test_what_only_a_person_can_get_is_known_beforehand(tmp_path: Path) -> None:
     ]
     spec = ArchiveSpec.model_validate({"files": files})
     assert missing_by_hand(spec, out) == (["a.zip"], ["b.zip"])
-    local = ArchiveSpec.model_validate({"files": [{"name": "d.zip", "urls": [f"file://{tmp_path}/my d.zip"]}]})
+    local = ArchiveSpec.model_validate(
+        {"files": [{"name": "d.zip", "urls": [f"file://{tmp_path}/my d.zip"]}]}
+    )
     assert missing_by_hand(local, out) == (["d.zip"], [])
     (tmp_path / "my d.zip").write_bytes(a_zip())
     assert missing_by_hand(local, out) == ([], [])
@@ -157,13 +170,21 @@ def indexed(name: str, root: Path, out: Path) -> dict[str, Any]:
     ],
 )
 def test_without_its_prompts_a_set_keeps_its_images(
-    lacking: Make, tmp_path: Path, name: str, archive_name: str, file: str, lost: str, left: list[str]
+    lacking: Make,
+    tmp_path: Path,
+    name: str,
+    archive_name: str,
+    file: str,
+    lost: str,
+    left: list[str],
 ) -> None:
     summary = indexed(name, lacking(archive_name, [file]), tmp_path / "out")
     assert summary["n_images"] == BENCHMARKS[name]["index"]["expected_images"]
     assert summary["prompt_sets"] == list(summary["n_prompts"]) == left
     assert summary["missing"] == {"prompt_sets": [lost], "files": {file: "ask the authors"}}
-    assert {row["prompt_set"] for row in read_rows(tmp_path / "out" / "prompts.parquet")} == set(left)
+    assert {row["prompt_set"] for row in read_rows(tmp_path / "out" / "prompts.parquet")} == set(
+        left
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,7 +196,9 @@ def test_without_its_prompts_a_set_keeps_its_images(
         ("hq_ytvis", "ytvis_hq-test.json"),
     ],
 )
-def test_without_images_or_ground_truth_a_set_is_left_out(lacking: Make, tmp_path: Path, name: str, file: str) -> None:
+def test_without_images_or_ground_truth_a_set_is_left_out(
+    lacking: Make, tmp_path: Path, name: str, file: str
+) -> None:
     summary = indexed(name, lacking(name, [file]), tmp_path / "out")
     assert (summary["n_images"], summary["n_instances"], summary["prompt_sets"]) == (0, 0, [])
     assert summary["missing"]["files"] == {file: "ask the authors"}
@@ -200,11 +223,19 @@ def test_the_gates_go_on_and_say_what_they_did_not_see(lacking: Make, tmp_path: 
     indexed("uvo", lacking("uvo", ["uvo_videos_sparse_frames.zip"]), benchmarks["uvo"])
     indexed("coco", lacking("coco", ["coco_instances_results.json"]), benchmarks["coco"])
     found = find_overlap(
-        samples=samples, benchmarks=benchmarks, out=tmp_path / "overlap", options=OverlapOptions(), progress=quiet
+        samples=samples,
+        benchmarks=benchmarks,
+        out=tmp_path / "overlap",
+        options=OverlapOptions(),
+        progress=quiet,
     )
     assert found["not_compared"] == ["uvo"] and list(found["by_benchmark"]) == ["coco"]
     checked = validate(
-        samples=samples, benchmarks=benchmarks, out=tmp_path / "checked", options=QualityOptions(), progress=quiet
+        samples=samples,
+        benchmarks=benchmarks,
+        out=tmp_path / "checked",
+        options=QualityOptions(),
+        progress=quiet,
     )
     assert checked["success"] and sorted(checked["missing"]) == ["coco", "uvo"]
     page = (tmp_path / "checked" / "data_docs.html").read_text()

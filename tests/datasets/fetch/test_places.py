@@ -34,7 +34,9 @@ def test_drop_folder_and_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("dropped", [True, False])
-def test_a_file_of_this_machine_that_has_changed_is_taken_again(tmp_path: Path, dropped: bool) -> None:
+def test_a_file_of_this_machine_that_has_changed_is_taken_again(
+    tmp_path: Path, dropped: bool
+) -> None:
     source = tmp_path / ("drop/set/set.zip" if dropped else "my set #1 %.zip")
     source.parent.mkdir(parents=True, exist_ok=True)
     wanted, out, told = (
@@ -53,7 +55,11 @@ def test_a_file_of_this_machine_that_has_changed_is_taken_again(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("file://set.zip", "three slashes"), ("file:set.zip", "three slashes"), ("file:///tmp", "is a folder")],
+    [
+        ("file://set.zip", "three slashes"),
+        ("file:set.zip", "three slashes"),
+        ("file:///tmp", "is a folder"),
+    ],
 )
 def test_file_urls_that_are_none(url: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says):
@@ -75,7 +81,10 @@ def test_files_that_only_a_person_can_get(tmp_path: Path) -> None:
 
 
 def test_gated_archives_show_the_instructions(tmp_path: Path) -> None:
-    wanted = {"files": [{"name": "v.zip", "urls": []}], "instructions": "sign in at example.org and accept the terms"}
+    wanted = {
+        "files": [{"name": "v.zip", "urls": []}],
+        "instructions": "sign in at example.org and accept the terms",
+    }
     with pytest.raises(UserError, match=r"sign in at example\.org"):
         get(ArchiveSpec.model_validate(wanted), tmp_path / "ytvis")
 
@@ -84,7 +93,8 @@ def test_google_drive_confirmation_page(tmp_path: Path) -> None:
     body = a_zip()
     form = (
         b'<!DOCTYPE html><html><form action="x"><input type="hidden" name="id" value="F1">'
-        b'<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="u-1"></form></html>'
+        b'<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" '
+        b'value="u-1"></form></html>'
     )
     answers: dict[str, Behaviour] = {"/download": Behaviour(form)}
 
@@ -96,7 +106,9 @@ def test_google_drive_confirmation_page(tmp_path: Path) -> None:
             return what
 
     with serving(Answers()) as base:
-        cloud.download_from_drive("F1", tmp_path / "x.zip.part", Transfer(policy=QUICK), endpoint=f"{base}/download")
+        cloud.download_from_drive(
+            "F1", tmp_path / "x.zip.part", Transfer(policy=QUICK), endpoint=f"{base}/download"
+        )
     assert (tmp_path / "x.zip.part").read_bytes() == body
 
 
@@ -129,10 +141,16 @@ def test_google_drive_goes_on_behind_the_page_in_the_next_run(tmp_path: Path) ->
 
 def test_google_drive_quota_page_is_named(tmp_path: Path) -> None:
     page = (
-        b"<!DOCTYPE html><html><body>Sorry, too many users have viewed or downloaded this file recently.</body></html>"
+        b"<!DOCTYPE html><html><body>Sorry, too many users have viewed or downloaded this file "
+        b"recently.</body></html>"
     )
-    with serving({"/download": Behaviour(page)}) as base, pytest.raises(DownloadError, match="got quota exceeded"):
-        cloud.download_from_drive("F1", tmp_path / "x.zip.part", Transfer(policy=QUICK), endpoint=f"{base}/download")
+    with (
+        serving({"/download": Behaviour(page)}) as base,
+        pytest.raises(DownloadError, match="got quota exceeded"),
+    ):
+        cloud.download_from_drive(
+            "F1", tmp_path / "x.zip.part", Transfer(policy=QUICK), endpoint=f"{base}/download"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,4 +160,6 @@ def test_google_drive_downloads_are_resumed(tmp_path: Path) -> None:
     how = Transfer(policy=QUICK, sleep=lambda s: None)
     with serving({"/download": served}) as base:
         cloud.download_from_drive("F1", tmp_path / "x.zip.part", how, endpoint=f"{base}/download")
-    assert (tmp_path / "x.zip.part").read_bytes() == body and served.requests[1]["Range"] == "bytes=20000-"
+    assert (tmp_path / "x.zip.part").read_bytes() == body and served.requests[1][
+        "Range"
+    ] == "bytes=20000-"

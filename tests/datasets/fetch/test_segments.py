@@ -26,14 +26,19 @@ def test_large_files_come_over_several_connections(tmp_path: Path) -> None:
     served = Behaviour(body, headers=BYTES)
     seen: list[tuple[int, int]] = []
     how = Transfer(
-        policy=QUICK, segments=3, segment_bytes=10_000, progress=lambda done, total: seen.append((done, total))
+        policy=QUICK,
+        segments=3,
+        segment_bytes=10_000,
+        progress=lambda done, total: seen.append((done, total)),
     )
     with serving({"/x": served}) as base:
         download(f"{base}/x", tmp_path / "p", how)
     assert (tmp_path / "p").read_bytes() == body and only_part(tmp_path) == ["p"]
     ranges = {request.get("Range") for request in served.requests}
     assert ranges == {None, "bytes=0-0", "bytes=0-33333", "bytes=33334-66667", "bytes=66668-100000"}
-    assert seen[-1] == (100_001, 100_001) and [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (100_001, 100_001) and [done for done, _ in seen] == sorted(
+        done for done, _ in seen
+    )
 
 
 def test_segments_survive_random_cuts(tmp_path: Path) -> None:
@@ -82,7 +87,9 @@ def test_joining_can_be_interrupted_anywhere(tmp_path: Path) -> None:
             if joined is not None:
                 (folder / "p").write_bytes(body[:joined])
             for number in left:
-                (folder / f"p.seg{number}").write_bytes(body[30_000 * number : 30_000 * (number + 1)])
+                (folder / f"p.seg{number}").write_bytes(
+                    body[30_000 * number : 30_000 * (number + 1)]
+                )
             download(f"{base}/x", folder / "p", SEGMENTS)
             assert (folder / "p").read_bytes() == body, name
             assert only_part(folder) == ["p"], name

@@ -131,7 +131,9 @@ NAMES = st.text("abcdefgh0123_-./", min_size=1, max_size=180).filter(
 
 @settings(max_examples=80, deadline=None)
 @given(st.dictionaries(NAMES, st.binary(max_size=2000), max_size=6))
-def test_archives_are_what_tar_writes_and_read_back(tmp_path_factory: pytest.TempPathFactory, members: Any) -> None:
+def test_archives_are_what_tar_writes_and_read_back(
+    tmp_path_factory: pytest.TempPathFactory, members: Any
+) -> None:
     path = tmp_path_factory.mktemp("tar") / "x.tar"
     try:
         digest = tar_writer.write_tar(path, members.items())
@@ -147,7 +149,14 @@ def test_archives_are_what_tar_writes_and_read_back(tmp_path_factory: pytest.Tem
         for info in infos:
             stream = tar.extractfile(info)
             assert stream is not None and stream.read() == members[info.name]
-            assert (info.mtime, info.uid, info.gid, info.mode, info.uname, info.isreg()) == (0, 0, 0, 0o644, "", True)
+            assert (info.mtime, info.uid, info.gid, info.mode, info.uname, info.isreg()) == (
+                0,
+                0,
+                0,
+                0o644,
+                "",
+                True,
+            )
     with tario.TarReader(path) as reader:
         assert {name: reader.read(name) for name in reader.members} == members
     assert path.stat().st_size % 10240 == 0
@@ -180,7 +189,12 @@ def test_shards_and_random_access(tmp_path: Path) -> None:
                 assert offset == 0 or (found, files) == reader.read_sample(*reader.spans()[key])
                 assert len(files["jpg"]) == 400 * int(key[1])
             assert list(reader.spans()) == info.keys
-            for wrong in ((0, info.bytes), (512, 2048), (info.bytes - 1024, info.bytes), (0, info.bytes + 1)):
+            for wrong in (
+                (0, info.bytes),
+                (512, 2048),
+                (info.bytes - 1024, info.bytes),
+                (0, info.bytes + 1),
+            ):
                 if len(info.keys) > 1 or wrong[0]:
                     with pytest.raises(UserError):
                         reader.read_sample(*wrong)
@@ -219,11 +233,25 @@ def test_damaged_archives_are_user_errors(tmp_path: Path) -> None:
 
 def row(key: str, **values: Any) -> dict[str, Any]:
     base = {
-        "key": key, "source": "s", "shard": "x.tar", "n_instances": 1, "height": 2, "width": 3,
-        "image_digest": "", "pixel_digest": "", "mask_encoding": "0/255", "image_mode": "RGB",
-        "exif_orientation": 1, "soft_fraction": 0.0, "fg_fraction": 0.5, "origin_image": "", "origin_mask": "",
-        "pdq": b"\x01" * 32, "pdq_quality": 5, "tiles": b"T1",
-    }  # fmt: skip
+        "key": key,
+        "source": "s",
+        "shard": "x.tar",
+        "n_instances": 1,
+        "height": 2,
+        "width": 3,
+        "image_digest": "",
+        "pixel_digest": "",
+        "mask_encoding": "0/255",
+        "image_mode": "RGB",
+        "exif_orientation": 1,
+        "soft_fraction": 0.0,
+        "fg_fraction": 0.5,
+        "origin_image": "",
+        "origin_mask": "",
+        "pdq": b"\x01" * 32,
+        "pdq_quality": 5,
+        "tiles": b"T1",
+    }
     return {**base, **values}
 
 
@@ -233,7 +261,11 @@ def test_tables_are_sorted_and_have_the_same_bytes(tmp_path: Path) -> None:
     manifest.write_rows(tmp_path / "2.parquet", "samples", rows[::-1])
     assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
     assert manifest.read_rows(tmp_path / "1.parquet") == [row("a", width=7), row("b"), row("c")]
-    assert manifest.read_rows(tmp_path / "1.parquet", ["key"]) == [{"key": "a"}, {"key": "b"}, {"key": "c"}]
+    assert manifest.read_rows(tmp_path / "1.parquet", ["key"]) == [
+        {"key": "a"},
+        {"key": "b"},
+        {"key": "c"},
+    ]
     manifest.write_rows(tmp_path / "0.parquet", "samples", [])
     assert manifest.read_rows(tmp_path / "0.parquet") == []
 
@@ -263,15 +295,22 @@ def test_damaged_tables_are_user_errors(tmp_path: Path) -> None:
 
 
 def test_reasons_are_counted() -> None:
-    rejects = [manifest.Reject(source="s", origin=str(i), reason="empty_mask", detail="") for i in range(3)]
+    rejects = [
+        manifest.Reject(source="s", origin=str(i), reason="empty_mask", detail="") for i in range(3)
+    ]
     rejects.append(manifest.Reject(source="s", origin="x", reason="known_bad", detail=""))
     assert json.dumps(manifest.count_by_reason(rejects)) == '{"empty_mask": 3, "known_bad": 1}'
 
 
 def test_a_dead_holder_does_not_block_the_lock(tmp_path: Path) -> None:
     code = "import sys,time\nfrom pathlib import Path\nfrom hqsam_base.locks import locked\n"
-    code += "with locked(Path(sys.argv[1]), remove=True):\n    print('ready', flush=True)\n    time.sleep(60)\n"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / ".lock")], stdout=subprocess.PIPE)
+    code += (
+        "with locked(Path(sys.argv[1]), remove=True):\n    print('ready', flush=True)\n    "
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / ".lock")], stdout=subprocess.PIPE
+    )
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

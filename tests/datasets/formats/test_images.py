@@ -31,12 +31,16 @@ from tests.metrics.synthetic import label_png
 
 FUZZ = fault_count(150, 1000)
 RNG = np.random.default_rng(0)
-PHOTO = cv2.resize(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), (50, 40), interpolation=cv2.INTER_CUBIC)
+PHOTO = cv2.resize(
+    RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), (50, 40), interpolation=cv2.INTER_CUBIC
+)
 SHAPE = np.zeros((40, 50), np.uint8)
 SHAPE[10:20, 10:30] = 1
 
 
-def encode(content: np.ndarray | Image.Image, fmt: str = "PNG", mode: str | None = None, **options: Any) -> bytes:
+def encode(
+    content: np.ndarray | Image.Image, fmt: str = "PNG", mode: str | None = None, **options: Any
+) -> bytes:
     image = content if isinstance(content, Image.Image) else Image.fromarray(content)
     buffer = io.BytesIO()
     (image.convert(mode) if mode else image).save(buffer, fmt, **options)
@@ -45,12 +49,15 @@ def encode(content: np.ndarray | Image.Image, fmt: str = "PNG", mode: str | None
 
 LONG_EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x04\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
 XMP = (
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
     b' xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
 )
 
 
-@pytest.mark.parametrize("block", [{"exif": LONG_EXIF}, {"xmp": XMP}], ids=lambda block: next(iter(block)))
+@pytest.mark.parametrize(
+    "block", [{"exif": LONG_EXIF}, {"xmp": XMP}], ids=lambda block: next(iter(block))
+)
 def test_orientations_that_other_readers_pass_over(block: dict[str, bytes]) -> None:
     """EXIF may hold the orientation as a number of 32 bits, and some cameras write it as XMP alone."""
     data = encode(PHOTO, "JPEG", **block)
@@ -66,7 +73,9 @@ def test_every_exif_orientation(orientation: int) -> None:
     assert np.array_equal(decode_image(data), reference)
     found = probe(data)
     assert found.orientation == orientation and found.upright_size == reference.shape[:2]
-    assert np.array_equal(decode_image(data, apply_exif=False), np.asarray(Image.open(io.BytesIO(data))))
+    assert np.array_equal(
+        decode_image(data, apply_exif=False), np.asarray(Image.open(io.BytesIO(data)))
+    )
     assert np.array_equal(upright(np.asarray(Image.open(io.BytesIO(data))), orientation), reference)
 
 
@@ -107,7 +116,12 @@ def test_alpha_is_dropped_not_composited() -> None:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
 
 
 def turned(where: str, what: str) -> bytes:
@@ -140,9 +154,21 @@ def test_a_png_is_turned_wherever_it_says_so(where: str, what: str) -> None:
 def test_unsupported_modes_are_named_with_a_cure_that_fits() -> None:
     grey = SHAPE.astype(np.float32)
     for data, problem, cure in (
-        (encode(Image.fromarray(grey), "TIFF"), "mode F, floating-point samples", "scale its values to 0..255"),
-        (encode(Image.fromarray(grey.astype(np.int32)), "TIFF"), "mode I, 32-bit samples", "scale its values"),
-        (cv2.imencode(".tif", np.dstack([grey] * 3))[1].tobytes(), "a TIFF of bands", "convert it to 8-bit RGB"),
+        (
+            encode(Image.fromarray(grey), "TIFF"),
+            "mode F, floating-point samples",
+            "scale its values to 0..255",
+        ),
+        (
+            encode(Image.fromarray(grey.astype(np.int32)), "TIFF"),
+            "mode I, 32-bit samples",
+            "scale its values",
+        ),
+        (
+            cv2.imencode(".tif", np.dstack([grey] * 3))[1].tobytes(),
+            "a TIFF of bands",
+            "convert it to 8-bit RGB",
+        ),
     ):
         with pytest.raises(ImageError, match=problem) as caught:
             decode_image(data)
@@ -165,23 +191,32 @@ def deep(extension: str, samples: np.ndarray) -> bytes:
 
 def pnm(samples: np.ndarray, largest: int) -> bytes:
     kind = "P6" if samples.ndim == 3 else "P5"
-    return f"{kind} {samples.shape[1]} {samples.shape[0]} {largest}\n".encode() + samples.astype(">u2").tobytes()
+    return (
+        f"{kind} {samples.shape[1]} {samples.shape[0]} {largest}\n".encode()
+        + samples.astype(">u2").tobytes()
+    )
 
 
 @pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("extension", [".png", ".tif", ".jp2", ".pnm"])
-def test_deep_samples_keep_their_high_byte_and_dark_ones_are_refused(extension: str, colours: int) -> None:
+def test_deep_samples_keep_their_high_byte_and_dark_ones_are_refused(
+    extension: str, colours: int
+) -> None:
     """12-bit values in a 16-bit file would be a nearly black picture; in one of 12 bits they are what they are."""
     whole = PHOTO.astype(np.uint16) * 257
     whole = whole if colours == 3 else whole[..., 0]
     make = (lambda s: pnm(s, 65535)) if extension == ".pnm" else (lambda s: deep(extension, s))
     assert probe(make(whole)).depth == 16 and PHOTO.max() == 255
     wanted = np.repeat(PHOTO[..., :1], 3, axis=2) if colours == 1 else PHOTO
-    wanted = wanted.astype(int) if extension == ".pnm" else wanted[..., ::-1].astype(int)  # OpenCV writes BGR
+    wanted = (
+        wanted.astype(int) if extension == ".pnm" else wanted[..., ::-1].astype(int)
+    )  # OpenCV writes BGR
     assert abs(decode_image(make(whole)) - wanted).max() <= (
         2 if extension == ".jp2" else 1
     )  # OpenCV's JPEG 2000 is lossy
-    with pytest.raises(ImageError, match="16-bit samples below 4096 only: its high bytes are nearly black") as caught:
+    with pytest.raises(
+        ImageError, match="16-bit samples below 4096 only: its high bytes are nearly black"
+    ) as caught:
         decode_image(make(whole // 17))
     assert "scale its values to 0..65535" in str(caught.value.cure)
     if extension == ".pnm":
@@ -234,7 +269,9 @@ def test_mask_encodings_are_named_and_agree(name: str) -> None:
     found = decode_mask(ENCODINGS[name])
     assert found.encoding == NAMES.get(name, name)
     assert np.array_equal(found.foreground, SHAPE.astype(bool))
-    assert found.mask.dtype == np.uint8 and (name == "JPEG" or set(np.unique(found.mask)) == {0, 255})
+    assert found.mask.dtype == np.uint8 and (
+        name == "JPEG" or set(np.unique(found.mask)) == {0, 255}
+    )
 
 
 def test_soft_masks_keep_their_values() -> None:
@@ -347,12 +384,24 @@ def test_samples_are_rebuilt_from_their_members() -> None:
         "mask.png": encode(SHAPE * 255),
         "mask1.png": encode(SOFT),
         "json": sample_json(
-            key="s_a", source="s", height=40, width=50, categories=(None, "dog"), origin_image="i", origin_mask="m"
+            key="s_a",
+            source="s",
+            height=40,
+            width=50,
+            categories=(None, "dog"),
+            origin_image="i",
+            origin_mask="m",
         ),
     }
     sample = parse_sample("s_a", members)
-    assert [i.category for i in sample.instances] == [None, "dog"] and (sample.height, sample.width) == (40, 50)
-    assert np.array_equal(sample.instances[1].mask, SOFT) and sample.instances[0].foreground.sum() == 200
+    assert [i.category for i in sample.instances] == [None, "dog"] and (
+        sample.height,
+        sample.width,
+    ) == (40, 50)
+    assert (
+        np.array_equal(sample.instances[1].mask, SOFT)
+        and sample.instances[0].foreground.sum() == 200
+    )
     for broken in ({**members, "png": b""}, {k: v for k, v in members.items() if k != "mask1.png"}):
         with pytest.raises(Exception, match="key: s_a"):
             parse_sample("s_a", broken)

@@ -33,13 +33,27 @@ def by_pillow(data: bytes) -> ImageProbe:
 
 
 PLAIN = [
-    jpeg(), jpeg(progressive=True), jpeg(optimize=True, quality=30), jpeg(subsampling=0), jpeg(comment=b"hello"),
-    jpeg(icc_profile=b"x" * 700), jpeg(restart_marker_rows=1), jpeg(dpi=(72, 72)),
-]  # fmt: skip
+    jpeg(),
+    jpeg(progressive=True),
+    jpeg(optimize=True, quality=30),
+    jpeg(subsampling=0),
+    jpeg(comment=b"hello"),
+    jpeg(icc_profile=b"x" * 700),
+    jpeg(restart_marker_rows=1),
+    jpeg(dpi=(72, 72)),
+]
 SPECIAL = [
-    jpeg("L"), jpeg("CMYK"), jpeg(exif=TURNED), jpeg(xmp=b'<x tiff:Orientation="6"/>'),
-    jpeg(fmt="MPO", save_all=True, append_images=[PHOTO]), b"", b"\xff\xd8", b"\xff\xd8\xff", b"GIF89a", jpeg()[:300],
-]  # fmt: skip
+    jpeg("L"),
+    jpeg("CMYK"),
+    jpeg(exif=TURNED),
+    jpeg(xmp=b'<x tiff:Orientation="6"/>'),
+    jpeg(fmt="MPO", save_all=True, append_images=[PHOTO]),
+    b"",
+    b"\xff\xd8",
+    b"\xff\xd8\xff",
+    b"GIF89a",
+    jpeg()[:300],
+]
 
 
 @pytest.mark.parametrize("data", PLAIN)

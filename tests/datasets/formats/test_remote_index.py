@@ -23,7 +23,15 @@ BODY = b"a shard" * 9000
 
 def record(name: object = "train-00000.tar", **other: object) -> dict[str, Any]:
     digest = hashlib.sha256(BODY).hexdigest()
-    return {"name": name, "n": 1, "bytes": len(BODY), "sha256": digest, "keys": ["k"], "offsets": [0], **other}
+    return {
+        "name": name,
+        "n": 1,
+        "bytes": len(BODY),
+        "sha256": digest,
+        "keys": ["k"],
+        "offsets": [0],
+        **other,
+    }
 
 
 def store(folder: Path, *shards: object) -> str:
@@ -42,11 +50,30 @@ def everything(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     "name",
     [
-        "../outside.tar", "../../outside.tar", "a/../../outside.tar", "a/train.tar", "./train-00000.tar", "train-00000.tar/",
-        "..", ".", "", ".hidden", "index.json", "INDEX.JSON", "..\\outside.tar", "c:outside.tar", "a\0b", "a\nb", "a\x1b[2Jb",
-        "n" * 300, 7, None, ["train-00000.tar"], {"a": 1},
+        "../outside.tar",
+        "../../outside.tar",
+        "a/../../outside.tar",
+        "a/train.tar",
+        "./train-00000.tar",
+        "train-00000.tar/",
+        "..",
+        ".",
+        "",
+        ".hidden",
+        "index.json",
+        "INDEX.JSON",
+        "..\\outside.tar",
+        "c:outside.tar",
+        "a\0b",
+        "a\nb",
+        "a\x1b[2Jb",
+        "n" * 300,
+        7,
+        None,
+        ["train-00000.tar"],
+        {"a": 1},
     ],
-)  # fmt: skip
+)
 def test_a_shard_is_a_plain_file_name_or_nothing_is_written(tmp_path: Path, name: object) -> None:
     url = store(tmp_path / "store", record(), record(name))
     (tmp_path / "here").mkdir()
@@ -68,12 +95,22 @@ def test_an_absolute_name_is_not_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "shards",
     [
-        (record(), record()), (record(), record("Train-00000.TAR")), (record(bytes=-1),), (record(bytes="7"),), (record(bytes=True),),
-        (record(sha256="0" * 63),), (record(sha256=None),), (record(keys="k"),), (record(offsets=[0, 1]),), ("train-00000.tar",),
+        (record(), record()),
+        (record(), record("Train-00000.TAR")),
+        (record(bytes=-1),),
+        (record(bytes="7"),),
+        (record(bytes=True),),
+        (record(sha256="0" * 63),),
+        (record(sha256=None),),
+        (record(keys="k"),),
+        (record(offsets=[0, 1]),),
+        ("train-00000.tar",),
         (None,),
     ],
-)  # fmt: skip
-def test_the_whole_index_is_checked_before_the_first_write(tmp_path: Path, shards: tuple[object, ...]) -> None:
+)
+def test_the_whole_index_is_checked_before_the_first_write(
+    tmp_path: Path, shards: tuple[object, ...]
+) -> None:
     url = store(tmp_path / "store", *shards)
     before = everything(tmp_path)
     with pytest.raises(UserError, match="no shard index"):
@@ -81,7 +118,9 @@ def test_the_whole_index_is_checked_before_the_first_write(tmp_path: Path, shard
     assert everything(tmp_path) == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"shards": 1}', "{", "[" * 100_000, '"\ud800"', "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"shards": 1}', "{", "[" * 100_000, '"\ud800"', "nan"]
+)
 def test_what_is_no_index_is_one_message(tmp_path: Path, text: str) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "index.json").write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -96,7 +135,9 @@ def test_an_index_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.Mo
         remote.pull(store(tmp_path / "store", record()), tmp_path / "set", progress=quiet)
 
 
-@pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"bytes": len(BODY) - 1}, {"bytes": len(BODY) + 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"sha256": "0" * 64}, {"bytes": len(BODY) - 1}, {"bytes": len(BODY) + 1}]
+)
 def test_nothing_is_left_of_other_bytes(tmp_path: Path, wrong: dict[str, object]) -> None:
     (tmp_path / "store" / "deep" / "set").mkdir(parents=True)
     (tmp_path / "set").mkdir()
@@ -143,7 +184,9 @@ def test_push_sends_no_file_from_outside_of_its_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("name", ["../a.zip", "a\\b.zip", "a\0.zip", "c:a.zip", "..", ".a", "a\n.zip"])
+@pytest.mark.parametrize(
+    "name", ["../a.zip", "a\\b.zip", "a\0.zip", "c:a.zip", "..", ".a", "a\n.zip"]
+)
 def test_names_of_archives_pass_the_same_type(name: str) -> None:
     with pytest.raises(NameRefusedError):
         PlainName(name)
@@ -151,12 +194,23 @@ def test_names_of_archives_pass_the_same_type(name: str) -> None:
         ArchiveSpec.model_validate({"files": [{"name": name}]})
 
 
-@pytest.mark.parametrize(("url", "lacks"), [
-    ("s3://", "bucket"), ("s3:///shards", "bucket"), ("gs://", "bucket"), ("az:///x", "container"), ("https:///x", "host"),
-    ("http://:80/x", "host"), ("gdrive://", "file"), ("http://[::1/x", "cannot be read"),
-    ("http://me:pa55/word@host/x", "port"), ("https://host:99999/x", "port"),
-    ("s3://me:word@bucket/x", "user or password"), ("gs://me:word@bucket", "user or password"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("url", "lacks"),
+    [
+        ("s3://", "bucket"),
+        ("s3:///shards", "bucket"),
+        ("gs://", "bucket"),
+        ("az:///x", "container"),
+        ("https:///x", "host"),
+        ("http://:80/x", "host"),
+        ("gdrive://", "file"),
+        ("http://[::1/x", "cannot be read"),
+        ("http://me:pa55/word@host/x", "port"),
+        ("https://host:99999/x", "port"),
+        ("s3://me:word@bucket/x", "user or password"),
+        ("gs://me:word@bucket", "user or password"),
+    ],
+)
 def test_an_address_without_a_place_is_one_message(tmp_path: Path, url: str, lacks: str) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "index.json").write_text(json.dumps({"shards": []}))

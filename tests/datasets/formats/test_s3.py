@@ -43,9 +43,11 @@ def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import s3fs
 
     settings = {
-        "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
+    }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
@@ -64,9 +66,12 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "exclusions.jsonl").touch()
     options = shards.ShardOptions(samples_per_shard=2)
     shards.write_shards(
-        samples={"ecssd": here / "samples"}, exclusions=here / "exclusions.jsonl", out=here / "shards", options=options,
+        samples={"ecssd": here / "samples"},
+        exclusions=here / "exclusions.jsonl",
+        out=here / "shards",
+        options=options,
         progress=quiet,
-    )  # fmt: skip
+    )
     return here / "shards"
 
 
@@ -84,13 +89,20 @@ def test_webdataset_reads_a_shard_from_s3(s3: Any, local: Path) -> None:
 
     remote.push(local, BUCKET, progress=quiet)
     with s3.open("bucket/train-00000.tar", "rb") as file:
-        found = [sample["__key__"] for sample in tariterators.group_by_keys(tariterators.tar_file_expander(
-            [{"url": "train-00000.tar", "stream": io.BytesIO(file.read())}]
-        ))]  # fmt: skip
+        found = [
+            sample["__key__"]
+            for sample in tariterators.group_by_keys(
+                tariterators.tar_file_expander(
+                    [{"url": "train-00000.tar", "stream": io.BytesIO(file.read())}]
+                )
+            )
+        ]
     assert len(found) == 2 and all(key.startswith("ecssd_") for key in found)
 
 
-def test_an_interrupted_copy_is_not_complete_and_goes_on(s3: Any, local: Path, tmp_path: Path) -> None:
+def test_an_interrupted_copy_is_not_complete_and_goes_on(
+    s3: Any, local: Path, tmp_path: Path
+) -> None:
     class StoppedError(Exception):
         pass
 
@@ -122,9 +134,12 @@ def test_damage_on_the_store_is_noticed_and_mended(s3: Any, local: Path, tmp_pat
 def test_the_shard_stage_can_copy_its_result(s3: Any, local: Path, tmp_path: Path) -> None:
     (tmp_path / "exclusions.jsonl").touch()
     shards.write_shards(
-        samples={"ecssd": local.parent / "samples"}, exclusions=tmp_path / "exclusions.jsonl", out=tmp_path / "shards",
-        options=shards.ShardOptions(samples_per_shard=2, copy_to=f"{BUCKET}/copy"), progress=quiet,
-    )  # fmt: skip
+        samples={"ecssd": local.parent / "samples"},
+        exclusions=tmp_path / "exclusions.jsonl",
+        out=tmp_path / "shards",
+        options=shards.ShardOptions(samples_per_shard=2, copy_to=f"{BUCKET}/copy"),
+        progress=quiet,
+    )
     assert contents(tmp_path / "shards") == contents(local)
     assert {Path(name).name for name in s3.ls("bucket/copy")} == set(contents(local))
 
@@ -139,10 +154,16 @@ def a_zip() -> bytes:
 def test_archives_are_fetched_from_s3(s3: Any, tmp_path: Path) -> None:
     body = a_zip()
     s3.pipe_file("bucket/mirror/set.zip", body)
-    spec = {"files": [{"name": "set.zip", "urls": [f"{BUCKET}/mirror/gone.zip", f"{BUCKET}/mirror/set.zip"]}]}
+    spec = {
+        "files": [
+            {"name": "set.zip", "urls": [f"{BUCKET}/mirror/gone.zip", f"{BUCKET}/mirror/set.zip"]}
+        ]
+    }
     part = tmp_path / ".set.download" / "set.zip.part"
     part.parent.mkdir()
-    part.write_bytes(bytes(9000))  # what another mirror, now gone, has left: no digest would tell a mixture
+    part.write_bytes(
+        bytes(9000)
+    )  # what another mirror, now gone, has left: no digest would tell a mixture
     fetch(ArchiveSpec.model_validate(spec), tmp_path / "set", progress=quiet)
     assert (tmp_path / "set" / "set.zip").read_bytes() == body
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
@@ -169,21 +190,32 @@ def test_single_members_of_a_zip_on_s3(s3: Any, tmp_path: Path) -> None:
     named = [{"id": n, "coco_url": f"{base}/{n:012d}.jpg"} for n in (3, 5, 8)]
     for name, files in (
         ("train2017", images),
-        ("lvis", {"__MACOSX/._lvis.json": b"junk", "lvis.json": json.dumps({"images": named}).encode()}),
+        (
+            "lvis",
+            {"__MACOSX/._lvis.json": b"junk", "lvis.json": json.dumps({"images": named}).encode()},
+        ),
     ):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for member, data in files.items():
                 archive.writestr(member, data)
         s3.pipe_file(f"bucket/{name}.zip", buffer.getvalue())
-    spec = {"files": [
-        {"name": "lvis.zip", "urls": [f"{BUCKET}/lvis.zip"]},
-        {"name": "train2017.tar", "urls": [f"{BUCKET}/train2017.zip"], "only_named_in": "lvis.zip"},
-    ]}  # fmt: skip
+    spec = {
+        "files": [
+            {"name": "lvis.zip", "urls": [f"{BUCKET}/lvis.zip"]},
+            {
+                "name": "train2017.tar",
+                "urls": [f"{BUCKET}/train2017.zip"],
+                "only_named_in": "lvis.zip",
+            },
+        ]
+    }
     fetch(ArchiveSpec.model_validate(spec), tmp_path / "lvis", progress=quiet)
     with tarfile.open(tmp_path / "lvis" / "train2017.tar") as tar:
         found = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
-    assert found == {f"train2017/{n:012d}.jpg": images[f"train2017/{n:012d}.jpg"] for n in (3, 5, 8)}
+    assert found == {
+        f"train2017/{n:012d}.jpg": images[f"train2017/{n:012d}.jpg"] for n in (3, 5, 8)
+    }
 
 
 @pytest.mark.parametrize("url", [f"{BUCKET}/set.zip", "s3://Not_A_Bucket!/set.zip"])
@@ -199,7 +231,9 @@ def test_a_store_without_credentials_is_a_mirror_that_fails(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     s3fs.S3FileSystem.clear_instance_cache()
     spec = {"files": [{"name": "set.zip", "urls": [url]}]}
-    with pytest.raises(UserError, match=r"(Credentials|Validation)Error(?s:.*)FSSPEC_S3_ANON(?s:.*)drop folder"):
+    with pytest.raises(
+        UserError, match=r"(Credentials|Validation)Error(?s:.*)FSSPEC_S3_ANON(?s:.*)drop folder"
+    ):
         fetch(ArchiveSpec.model_validate(spec), tmp_path / "set", progress=quiet)
     with pytest.raises(UserError, match="store refuses"):
         remote.push(local, url, progress=quiet)

@@ -22,9 +22,17 @@ from perf.data.overlap_recall import DISGUISES, scene
 
 N_SCENES = 4
 KIND_OF = {
-    "exact": "exact", "jpeg": "near", "resize": "near", "mirror": "near", "rotate90": "near", "brightness": "near",
-    "grey": "near", "crop70": "crop", "background": "background", "foreground": "foreground",
-}  # fmt: skip
+    "exact": "exact",
+    "jpeg": "near",
+    "resize": "near",
+    "mirror": "near",
+    "rotate90": "near",
+    "brightness": "near",
+    "grey": "near",
+    "crop70": "crop",
+    "background": "background",
+    "foreground": "foreground",
+}
 
 
 @functools.cache
@@ -46,10 +54,17 @@ def folders() -> tuple[dict[str, Path], dict[str, Path]]:
     for number, (name, disguise) in enumerate(DISGUISES.items()):
         for i, (_, image, mask) in enumerate(scenes()):
             made, made_mask, quality = disguise(np.random.default_rng((3, number, i)), image, mask)
-            pictures.append(Picture(f"train_{name}-{i}", np.ascontiguousarray(made), made_mask.copy(), quality))
+            pictures.append(
+                Picture(f"train_{name}-{i}", np.ascontiguousarray(made), made_mask.copy(), quality)
+            )
     blank = np.full((64, 80, 3), 200, np.uint8), np.ones((64, 80), np.bool_)
-    pictures += [Picture("train_blank", blank[0] + np.uint8(9), blank[1]), Picture("train_void", *blank)]
-    evaluation = [Picture(key, image, mask) for key, image, mask in scenes()] + [Picture("eval_void", *blank)]
+    pictures += [
+        Picture("train_blank", blank[0] + np.uint8(9), blank[1]),
+        Picture("train_void", *blank),
+    ]
+    evaluation = [Picture(key, image, mask) for key, image, mask in scenes()] + [
+        Picture("eval_void", *blank)
+    ]
     samples = {"train": write_source(root / "samples" / "train", "train", pictures)}
     return samples, {"eval": write_benchmark(root / "benchmarks" / "eval", "eval", evaluation)}
 
@@ -57,7 +72,11 @@ def folders() -> tuple[dict[str, Path], dict[str, Path]]:
 def run(out: Path, **options: Any) -> dict[str, Any]:
     samples, benchmarks = folders()
     return find_overlap(
-        samples=samples, benchmarks=benchmarks, out=out, options=OverlapOptions(**options), progress=quiet
+        samples=samples,
+        benchmarks=benchmarks,
+        out=out,
+        options=OverlapOptions(**options),
+        progress=quiet,
     )
 
 
@@ -68,7 +87,9 @@ def result() -> tuple[dict[str, Any], Path]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def small(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -77,12 +98,18 @@ def small(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     other = Picture("t_b", *scene((30, 0), TRAIN_FAMILIES)[:2])
     training = [Picture("t_a", image, mask), other, Picture("t_c", image, mask, 60)]
     samples = {"t": write_source(root / "samples" / "t", "t", training)}
-    return samples, {"e": write_benchmark(root / "benchmarks" / "e", "e", [Picture("e_0", image, mask)])}
+    return samples, {
+        "e": write_benchmark(root / "benchmarks" / "e", "e", [Picture("e_0", image, mask)])
+    }
 
 
-def search(root: Path, samples: dict[str, Path], benchmarks: dict[str, Path], **options: Any) -> dict[str, Any]:
+def search(
+    root: Path, samples: dict[str, Path], benchmarks: dict[str, Path], **options: Any
+) -> dict[str, Any]:
     chosen = OverlapOptions(**options)
-    return find_overlap(samples=samples, benchmarks=benchmarks, out=root / "out", options=chosen, progress=quiet)
+    return find_overlap(
+        samples=samples, benchmarks=benchmarks, out=root / "out", options=chosen, progress=quiet
+    )
 
 
 def test_finds_every_disguise_and_nothing_else() -> None:
@@ -90,7 +117,9 @@ def test_finds_every_disguise_and_nothing_else() -> None:
     rows = [row for row in read_rows(out / "pairs.parquet") if row["scope"] == "eval"]
     found = {row["train_key"]: row for row in rows}
     assert len(found) == len(rows)
-    wanted = {f"train_{name}-{i}": (name, f"eval_{i}") for name in DISGUISES for i in range(N_SCENES)}
+    wanted = {
+        f"train_{name}-{i}": (name, f"eval_{i}") for name in DISGUISES for i in range(N_SCENES)
+    }
     wanted["train_void"] = ("exact", "eval_void")
     assert set(found) - set(wanted) == set(), "an unrelated image is called a copy"
     missed = set(wanted) - set(found)
@@ -105,7 +134,11 @@ def test_finds_every_disguise_and_nothing_else() -> None:
 
 def test_variants_are_named() -> None:
     _, out = result()
-    found = {row["train_key"]: row["variant"] for row in read_rows(out / "pairs.parquet") if row["scope"] == "eval"}
+    found = {
+        row["train_key"]: row["variant"]
+        for row in read_rows(out / "pairs.parquet")
+        if row["scope"] == "eval"
+    }
     for i in range(N_SCENES):
         assert found[f"train_mirror-{i}"] == "mirror"
         # The copy is turned counter-clockwise; turned clockwise it is the original again.
@@ -114,11 +147,17 @@ def test_variants_are_named() -> None:
 
 def test_affine_maps_training_pixels_to_evaluation_pixels() -> None:
     _, out = result()
-    rows = {row["train_key"]: row for row in read_rows(out / "pairs.parquet") if row["scope"] == "eval"}
+    rows = {
+        row["train_key"]: row for row in read_rows(out / "pairs.parquet") if row["scope"] == "eval"
+    }
     for i, (_, image, _) in enumerate(scenes()):
         height, width = image.shape[:2]
         x, y = 0.3 * width, 0.6 * height
-        for name, point in {"jpeg": (x, y), "mirror": (width - 1 - x, y), "rotate90": (y, width - 1 - x)}.items():
+        for name, point in {
+            "jpeg": (x, y),
+            "mirror": (width - 1 - x, y),
+            "rotate90": (y, width - 1 - x),
+        }.items():
             a, b, c, d, e, f = rows[f"train_{name}-{i}"]["affine"]
             there = (a * point[0] + b * point[1] + c, d * point[0] + e * point[1] + f)
             assert np.hypot(there[0] - x, there[1] - y) < 1.5, (name, i)
@@ -148,10 +187,14 @@ def test_summary_agrees_with_the_tables() -> None:
     pictures = sorted(p.name for p in (out / "gallery").iterdir())
     assert pictures == [entry["file"] for entry in summary["gallery"]]
     assert 10 <= len(pictures) <= 24
-    assert {entry["kind"] for entry in summary["gallery"]} == {k for k, n in summary["counts"].items() if n}
+    assert {entry["kind"] for entry in summary["gallery"]} == {
+        k for k, n in summary["counts"].items() if n
+    }
 
 
-def test_same_bytes_for_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_bytes_for_any_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, out = result()
     monkeypatch.setenv("HQSAM_WORKERS", "3")
     run(tmp_path / "again")
@@ -171,9 +214,12 @@ def test_keep_keeps_and_says_so(tmp_path: Path) -> None:
 def test_a_listed_image_goes_even_without_a_pair(tmp_path: Path) -> None:
     summary = search(tmp_path, *small(tmp_path), drop=("t_b",), keep=("t_c",))
     assert summary["gate"] == "kept"
-    assert [(line["key"], line["reason"]) for line in read_jsonl(tmp_path / "out" / "exclusions.jsonl")] == [
-        ("t_a", "exact"), ("t_b", "listed"),
-    ]  # fmt: skip
+    assert [
+        (line["key"], line["reason"]) for line in read_jsonl(tmp_path / "out" / "exclusions.jsonl")
+    ] == [
+        ("t_a", "exact"),
+        ("t_b", "listed"),
+    ]
 
 
 def test_stop_names_pairs_and_cure_and_leaves_the_output_alone(tmp_path: Path) -> None:

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from hqsam_datasets.embedded.scenes import EVAL_FAMILIES
 from hqsam_datasets.overlap import hashing
-from hqsam_datasets.overlap.candidates import descriptor_variants, pdq_variants, position_variants, variant_image
+from hqsam_datasets.overlap.candidates import (
+    descriptor_variants,
+    pdq_variants,
+    position_variants,
+    variant_image,
+)
 from hqsam_datasets.overlap.hashing import MAGIC, MAX_TILES, RECORD, hash_image, read_tiles
 from hqsam_datasets.overlap.tiles import TileTable
 from perf.data.overlap_recall import scene
@@ -24,7 +29,12 @@ def bits(pdq: bytes) -> np.ndarray:
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> int:
-    return int((bits(hash_image(np.ascontiguousarray(a)).pdq) != bits(hash_image(np.ascontiguousarray(b)).pdq)).sum())
+    return int(
+        (
+            bits(hash_image(np.ascontiguousarray(a)).pdq)
+            != bits(hash_image(np.ascontiguousarray(b)).pdq)
+        ).sum()
+    )
 
 
 def table(image: np.ndarray) -> TileTable:
@@ -56,8 +66,15 @@ def test_other_arrays_are_refused(bad: np.ndarray) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32 - 1), st.sampled_from(["noise", "flat", "edge"]))
-def test_any_size_and_content_gives_a_bounded_readable_signature(height: int, width: int, seed: int, what: str) -> None:
+@given(
+    st.integers(1, 700),
+    st.integers(1, 700),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["noise", "flat", "edge"]),
+)
+def test_any_size_and_content_gives_a_bounded_readable_signature(
+    height: int, width: int, seed: int, what: str
+) -> None:
     rng = np.random.default_rng(seed)
     image = np.full((height, width, 3), rng.integers(256), np.uint8)
     if what == "noise":
@@ -82,7 +99,9 @@ def test_pdq_is_that_of_the_library() -> None:
     for picture in SCENES:
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         for _ in range(4):
-            small = cv2.resize(grey, tuple(rng.integers(70, 700, 2).tolist()), interpolation=cv2.INTER_LINEAR)
+            small = cv2.resize(
+                grey, tuple(rng.integers(70, 700, 2).tolist()), interpolation=cv2.INTER_LINEAR
+            )
             area = cv2.resize(small, (64, 64), interpolation=cv2.INTER_AREA)
             expected, quality = pdqhash.compute(cv2.merge((area, area, area)))
             found, found_quality = hashing.pdq_of(small)
@@ -108,15 +127,20 @@ def test_the_perceptual_hash_tells_pictures_apart() -> None:
 @pytest.mark.parametrize("variant", range(8))
 def test_variants_are_derived_without_looking_at_the_turned_picture(variant: int) -> None:
     for image in SCENES:
-        # Sides that the halvings divide: an odd row is left out on one side, which moves everything by half a pixel.
+        # Sides that the halvings divide: an odd row is left out on one side, which moves everything
+        # by half a pixel.
         image = np.ascontiguousarray(image[: image.shape[0] // 8 * 8, : image.shape[1] // 8 * 8])
         turned = variant_image(image, variant)
         derived = pdq_variants(np.frombuffer(hash_image(image).pdq, np.uint8)[None])[variant, 0]
-        assert (np.unpackbits(derived) != bits(hash_image(turned).pdq)).sum() <= (0 if variant == 0 else 24)
+        assert (np.unpackbits(derived) != bits(hash_image(turned).pdq)).sum() <= (
+            0 if variant == 0 else 24
+        )
         straight, real = table(image), table(turned)
         x, y = position_variants(straight.x, straight.y, *straight.frame[0], variant)
         expected = descriptor_variants(straight.bits)[variant]
-        apart = np.hypot(x[:, None] - real.x, y[:, None] - real.y) + 100.0 * (straight.level[:, None] != real.level)
+        apart = np.hypot(x[:, None] - real.x, y[:, None] - real.y) + 100.0 * (
+            straight.level[:, None] != real.level
+        )
         nearest = apart.argmin(1)
         close = apart.min(1) < 4
         assert close.mean() > 0.85
@@ -153,7 +177,9 @@ def test_descriptor_sums_are_exact_in_single_precision() -> None:
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 15), st.integers(1, 4)), max_size=400),
     st.integers(0, 2**32 - 1),
 )
-def test_features_are_chosen_by_strength_rank_and_quota(peaks: list[tuple[int, int, int]], seed: int) -> None:
+def test_features_are_chosen_by_strength_rank_and_quota(
+    peaks: list[tuple[int, int, int]], seed: int
+) -> None:
     """Against the rule spelled out one feature at a time, with many ties."""
     atlas = hashing._atlas(192, 192)
     rng = np.random.default_rng(seed)
@@ -162,12 +188,16 @@ def test_features_are_chosen_by_strength_rank_and_quota(peaks: list[tuple[int, i
         places = np.flatnonzero((atlas.cell == level * 16 + cell) & atlas.inside.ravel())
         response.ravel()[rng.choice(places)] = strength
     expected = []
-    maxima = ((response >= np.maximum(cv2.dilate(response, hashing._PEAK), 1)) & atlas.inside).ravel()
+    maxima = (
+        (response >= np.maximum(cv2.dilate(response, hashing._PEAK), 1)) & atlas.inside
+    ).ravel()
     for level, quota in enumerate(hashing.LEVEL_QUOTA):
         ranked = []
         for cell in range(16):
             inside = (atlas.cell == level * 16 + cell) & maxima
-            strongest = sorted((-float(response.ravel()[i]), int(i)) for i in np.flatnonzero(inside))
+            strongest = sorted(
+                (-float(response.ravel()[i]), int(i)) for i in np.flatnonzero(inside)
+            )
             ranked += [(value / rank, i) for rank, (value, i) in enumerate(strongest, start=1)]
         expected += [i for _, i in sorted(ranked, key=lambda item: item[0])[:quota]]
     found, levels = hashing._strongest(response, atlas)

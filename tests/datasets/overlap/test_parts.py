@@ -13,7 +13,13 @@ from hqsam_datasets.overlap import gallery
 from hqsam_datasets.overlap import tiles as overlap_tiles
 from hqsam_datasets.overlap.candidates import Candidate, pdq_candidates, variant_image
 from hqsam_datasets.overlap.hashing import hash_image
-from hqsam_datasets.overlap.shapes import Cutout, compare_outlines, complexity_of, is_same_object, shape_of
+from hqsam_datasets.overlap.shapes import (
+    Cutout,
+    compare_outlines,
+    complexity_of,
+    is_same_object,
+    shape_of,
+)
 from hqsam_datasets.overlap.tiles import TileTable, tile_candidates
 from hqsam_datasets.overlap.verify import View, compare, judge, pixel_affine
 from perf.data.overlap_recall import scene
@@ -23,7 +29,9 @@ SCENES = [scene((41, i), EVAL_FAMILIES)[:2] for i in range(12)]
 
 def tiles_of(images: list[np.ndarray]) -> TileTable:
     sizes = np.array([image.shape[:2] for image in images])
-    return TileTable.of([hash_image(np.ascontiguousarray(i)).tiles for i in images], sizes[:, 0], sizes[:, 1])
+    return TileTable.of(
+        [hash_image(np.ascontiguousarray(i)).tiles for i in images], sizes[:, 0], sizes[:, 1]
+    )
 
 
 def candidates(train: TileTable, other: TileTable, min_tiles: int = 3) -> list[Candidate]:
@@ -54,7 +62,9 @@ def test_tile_candidates_give_the_geometry() -> None:
             assert y * longest / 256 == pytest.approx(0.2 * image.shape[0], abs=0.05 * longest)
 
 
-def test_the_inverted_file_finds_what_exhaustive_search_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_inverted_file_finds_what_exhaustive_search_finds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     images = [image for image, _ in SCENES] * 2
     rng = np.random.default_rng(0)
     noisy = [np.clip(i + rng.normal(0, 6, i.shape), 0, 255).astype(np.uint8) for i in images[:12]]
@@ -84,13 +94,17 @@ def test_pdq_candidates_are_exhaustive() -> None:
     assert [(c.train, c.other, c.variant) for c in twins] == [(8, 9, 0)]
     wide = pdq_candidates(train, other, radius=96)
     plain = np.unpackbits(train[:, None] ^ other[None], axis=2).sum(2)
-    assert {(int(i), int(j)) for i, j in np.argwhere(plain <= 96)} <= {(c.train, c.other) for c in wide}
+    assert {(int(i), int(j)) for i, j in np.argwhere(plain <= 96)} <= {
+        (c.train, c.other) for c in wide
+    }
 
 
 def test_unrelated_pictures_prove_nothing_even_when_told_they_match() -> None:
     for (image, mask), (other, _) in itertools.pairwise(SCENES):
         for variant in (0, 5):
-            evidence = compare(View.of(image, mask), View.of(other), Candidate(0, 0, variant, "pdq", hamming=0))
+            evidence = compare(
+                View.of(image, mask), View.of(other), Candidate(0, 0, variant, "pdq", hamming=0)
+            )
             assert evidence is None or judge(evidence) is None
 
 
@@ -126,7 +140,10 @@ def star(n: int, size: int = 160, turn: float = 0.3) -> np.ndarray:
     mask = np.zeros((size, size), np.uint8)
     for k in range(n):
         angle = 2 * np.pi * k / n + turn
-        end = (round(size / 2 * (1 + 0.9 * np.cos(angle))), round(size / 2 * (1 + 0.9 * np.sin(angle))))
+        end = (
+            round(size / 2 * (1 + 0.9 * np.cos(angle))),
+            round(size / 2 * (1 + 0.9 * np.sin(angle))),
+        )
         cv2.line(mask, (size // 2, size // 2), end, 255, 5)
     return mask > 0
 
@@ -139,7 +156,9 @@ def painted(mask: np.ndarray, background: np.ndarray, colour: tuple[int, int, in
 
 def test_outlines_prove_the_same_object_whatever_lies_behind() -> None:
     mask = star(9)
-    small = cv2.resize(mask.astype(np.uint8), None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA) > 0
+    small = (
+        cv2.resize(mask.astype(np.uint8), None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA) > 0
+    )
     mirrored = np.ascontiguousarray(np.pad(small, ((5, 0), (0, 9)))[:, ::-1])
     first = painted(mask, SCENES[0][0], (200, 40, 40))
     second = painted(mirrored, SCENES[1][0], (190, 50, 45))
@@ -158,7 +177,10 @@ def test_simple_outlines_prove_nothing_alone() -> None:
     cv2.circle(disc, (60, 60), 50, 255, -1)
     assert complexity_of(disc > 0) < 2
     assert complexity_of(star(9)) > 5
-    cutouts = [painted(disc > 0, SCENES[i][0], colour) for i, colour in enumerate([(200, 40, 40), (60, 80, 200)])]
+    cutouts = [
+        painted(disc > 0, SCENES[i][0], colour)
+        for i, colour in enumerate([(200, 40, 40), (60, 80, 200)])
+    ]
     evidence = compare_outlines(*cutouts, Candidate(0, 0, 0, "mask"))
     assert evidence is not None
     assert evidence.outline > 0.95
@@ -178,7 +200,9 @@ def test_outlines_of_two_nets_agree_by_chance_only() -> None:
     """Wherever two dense nets are laid, most of one is near the other: that much is no agreement."""
     nets = [painted(grid(step), SCENES[0][0], (200, 40, 40)) for step in (10, 11)]
     other = compare_outlines(nets[0], nets[1], Candidate(0, 0, 0, "mask"))
-    same = compare_outlines(nets[0], painted(grid(10), SCENES[1][0], (190, 50, 45)), Candidate(0, 0, 0, "mask"))
+    same = compare_outlines(
+        nets[0], painted(grid(10), SCENES[1][0], (190, 50, 45)), Candidate(0, 0, 0, "mask")
+    )
     assert other is not None and same is not None
     assert other.outline < 0.5 < 0.95 < same.outline
     assert not is_same_object(other) and is_same_object(same)

@@ -85,7 +85,9 @@ def test_noise_has_the_official_flip_rates(data: Any, expected: Any) -> None:
     for record in (reference[0], reference[6]):
         mask = data["noise_in_u8"][record["mask"]]
         clean = mask.astype(np.float32) / 255 > 0.5
-        flips = np.mean([(noise_mask.noisy_mask(mask, rng=rng) > 0) != clean for _ in range(50)], axis=0)
+        flips = np.mean(
+            [(noise_mask.noisy_mask(mask, rng=rng) > 0) != clean for _ in range(50)], axis=0
+        )
         distance = np.where(clean, distance_transform_edt(clean), distance_transform_edt(~clean))
         for ring in record["by_distance"]:
             inside = (distance > ring["d_from"]) & (distance <= ring["d_to"])
@@ -102,10 +104,14 @@ def test_jitter_equals_the_official_one(data: Any, expected: Any) -> None:
         scale = 0.1 + 1.9 * case["uniform_draw"]
         calls = case["randint_calls_low_high_value"]
         offsets = (calls[0][2], calls[1][2])
-        jitter = augment.jitter_of(height=60, width=80, image_size=96, scale=scale, offsets=offsets, rng=None)
+        jitter = augment.jitter_of(
+            height=60, width=80, image_size=96, scale=scale, offsets=offsets, rng=None
+        )
         margins = jitter["height"] - jitter["crop_h"], jitter["width"] - jitter["crop_w"]
         assert margins == (calls[0][1] - 1, calls[1][1] - 1)
-        pixels = augment.render(image, flip=False, jitter=jitter, image_size=96, pad=augment.PAD_IMAGE)
+        pixels = augment.render(
+            image, flip=False, jitter=jitter, image_size=96, pad=augment.PAD_IMAGE
+        )
         official = np.moveaxis(data[f"lsj_out_image_{i}"], 0, -1)
         assert abs(pixels - official).max() < 1e-2
         soft = augment.render(label, flip=False, jitter=jitter, image_size=96, pad=0)
@@ -113,7 +119,8 @@ def test_jitter_equals_the_official_one(data: Any, expected: Any) -> None:
         assert abs(soft - official_label).max() < 1e-2
         view = {"flip": False, "jitter": jitter, "image_size": 96, "instance": 0}
         whole, mask = augment.apply_view(image=image, mask=label, view=view)
-        # The official code truncates; a value within 0.01 below a whole number may be that number here.
+        # The official code truncates; a value within 0.01 below a whole number may be that number
+        # here.
         assert np.count_nonzero(whole != official.astype(np.uint8)) <= 0.02 * whole.size
         assert abs(whole.astype(int) - official.astype(np.uint8)).max() <= 1
         near = abs(official_label - 128) < 1e-2
@@ -124,7 +131,9 @@ def test_flip_mirrors_image_and_mask() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (12, 20, 3), dtype=np.uint8)
     mask = rng.integers(0, 256, (12, 20), dtype=np.uint8)
-    jitter = augment.jitter_of(height=12, width=20, image_size=20, scale=1.0, offsets=(0, 0), rng=None)
+    jitter = augment.jitter_of(
+        height=12, width=20, image_size=20, scale=1.0, offsets=(0, 0), rng=None
+    )
     view = {"flip": True, "jitter": jitter, "image_size": 20, "instance": 0}
     shown, label = augment.apply_view(image=image, mask=mask, view=view)
     assert np.array_equal(shown[:12], image[:, ::-1]) and np.array_equal(label[:12], mask[:, ::-1])
@@ -142,7 +151,9 @@ def blob(height: int = 50, width: int = 70) -> np.ndarray:
 
 def test_plan_depends_on_key_view_and_seed_only() -> None:
     def plan(key: str, view: int, seed: int) -> tuple[Any, bytes]:
-        entry, pictures = augment.plan_view([blob()], key=key, view=view, seed=seed, options=OPTIONS)
+        entry, pictures = augment.plan_view(
+            [blob()], key=key, view=view, seed=seed, options=OPTIONS
+        )
         return entry, pictures["noise"].tobytes()
 
     first = plan("a_1", 0, 0)
@@ -187,7 +198,9 @@ def test_empty_crops_are_drawn_again() -> None:
     mask = np.zeros((100, 100), np.uint8)
     mask[2:12, 2:12] = 255  # in a corner: large factors often cut it off
     options = AugmentOptions(image_size=64, mask_input_size=32, scale=(1.5, 2.0))
-    plans = [augment.plan_view([mask], key="s_k", view=v, seed=0, options=options)[0] for v in range(40)]
+    plans = [
+        augment.plan_view([mask], key="s_k", view=v, seed=0, options=options)[0] for v in range(40)
+    ]
     assert any(plan["redraws"] for plan in plans)
     assert all(plan["n_foreground"] >= 10 for plan in plans)
 
@@ -195,7 +208,10 @@ def test_empty_crops_are_drawn_again() -> None:
 def test_views_of_several_instances_show_each_of_them() -> None:
     left, right = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
     left[5:20, 2:12], right[5:20, 25:38] = 255, 255
-    plans = [augment.plan_view([left, right], key="k", view=v, seed=0, options=OPTIONS)[0] for v in range(40)]
+    plans = [
+        augment.plan_view([left, right], key="k", view=v, seed=0, options=OPTIONS)[0]
+        for v in range(40)
+    ]
     assert {plan["instance"] for plan in plans} == {0, 1}
 
 
@@ -223,7 +239,9 @@ def test_prompts_are_drawn_evenly() -> None:
 @given(scale=st.floats(0.0, 0.9), seed=st.integers(0, 2**32))
 def test_box_noise_is_bounded(scale: float, seed: int) -> None:
     given = (10.0, 20.0, 40.0, 60.0)
-    x0, y0, x1, y1 = box.noisy_box(given, scale=scale, size=(64, 64), rng=np.random.default_rng(seed))
+    x0, y0, x1, y1 = box.noisy_box(
+        given, scale=scale, size=(64, 64), rng=np.random.default_rng(seed)
+    )
     assert 0 <= x0 <= x1 <= 64 and 0 <= y0 <= y1 <= 64
     assert abs(x0 - 10.0) <= scale * 30 + 1e-9 or x0 == 0.0
     assert abs((x1 - x0) - 30) <= scale * 30 + 1e-9 or 0.0 in (x0, y0) or 64.0 in (x1, y1)
@@ -232,7 +250,14 @@ def test_box_noise_is_bounded(scale: float, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"scale": [2.0, 1.0]}, {"scale": [0, 1]}, {"views": 0}, {"unknown": 1}, {"prompts": ["circle"]}]
+    "change",
+    [
+        {"scale": [2.0, 1.0]},
+        {"scale": [0, 1]},
+        {"views": 0},
+        {"unknown": 1},
+        {"prompts": ["circle"]},
+    ],
 )
 def test_options_are_checked(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):

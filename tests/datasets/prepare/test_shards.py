@@ -29,7 +29,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for i in range(30):
         put(home / "in", {f"ecssd/{i:04d}.jpg": jpeg(i), f"ecssd/{i:04d}.png": encoded(shape())})
     for i in range(12):
-        put(home / "in", {f"MSRA_10K/{i}.jpg": jpeg(100 + i), f"MSRA_10K/{i}.png": encoded(shape())})
+        put(
+            home / "in", {f"MSRA_10K/{i}.jpg": jpeg(100 + i), f"MSRA_10K/{i}.png": encoded(shape())}
+        )
     return {name: _run(name, home) for name in ("ecssd", "msra10k")}
 
 
@@ -38,7 +40,9 @@ def _run(name: str, home: Path) -> Path:
     return home / name
 
 
-def write(sources: dict[str, Path], home: Path, *, excluded: tuple[str, ...] = (), **options: Any) -> dict[str, Any]:
+def write(
+    sources: dict[str, Path], home: Path, *, excluded: tuple[str, ...] = (), **options: Any
+) -> dict[str, Any]:
     home.mkdir(exist_ok=True)
     lines = [json.dumps({"key": key, "reason": "exact", "pair": "p"}) for key in excluded]
     (home / "exclusions.jsonl").write_text("".join(line + "\n" for line in lines))
@@ -52,11 +56,15 @@ def write(sources: dict[str, Path], home: Path, *, excluded: tuple[str, ...] = (
     )
 
 
-def test_shards_hold_every_sample_once_but_the_excluded(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_shards_hold_every_sample_once_but_the_excluded(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
     index = write(sources, tmp_path, excluded=("ecssd_0003", "msra10k_5", "ecssd_0003"))
     keys = [key for shard in index["shards"] for key in shard["keys"]]
     assert len(keys) == len(set(keys)) == index["n_samples"] == 40
-    assert index["excluded"] == ["ecssd_0003", "msra10k_5"] and not set(index["excluded"]) & set(keys)
+    assert index["excluded"] == ["ecssd_0003", "msra10k_5"] and not set(index["excluded"]) & set(
+        keys
+    )
     assert index["by_source"] == {"ecssd": 29, "msra10k": 11}
     assert [shard["n"] for shard in index["shards"]] == [10, 10, 10, 10]
     for shard in index["shards"]:
@@ -70,18 +78,24 @@ def test_shards_hold_every_sample_once_but_the_excluded(sources: dict[str, Path]
                 assert sorted(files) == ["jpg", "json", "mask.png"]
 
 
-def test_every_shard_mixes_the_sources_in_proportion(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_every_shard_mixes_the_sources_in_proportion(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
     index = write(sources, tmp_path)
     for shard in index["shards"][:4]:
         share = sum(key.startswith("msra10k") for key in shard["keys"]) / shard["n"]
         assert abs(share - 12 / 42) <= 0.1
-    runs = "".join("m" if key.startswith("msra") else "e" for s in index["shards"] for key in s["keys"])
+    runs = "".join(
+        "m" if key.startswith("msra") else "e" for s in index["shards"] for key in s["keys"]
+    )
     assert "mmm" not in runs and "eeeee" not in runs
     other = write(sources, tmp_path / "b", seed=1)
     assert other["shards"][0]["keys"] != index["shards"][0]["keys"] and other["n_samples"] == 42
 
 
-def test_shards_are_the_same_bytes_for_any_number_of_workers(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_shards_are_the_same_bytes_for_any_number_of_workers(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
     write(sources, tmp_path / "a")
     write_shards(
         samples=dict(reversed(sources.items())),
@@ -97,9 +111,18 @@ def test_shards_are_the_same_bytes_for_any_number_of_workers(sources: dict[str, 
 def test_webdataset_reads_shards_and_prompts(sources: dict[str, Path], tmp_path: Path) -> None:
     wds = pytest.importorskip("webdataset")
     index = write(sources, tmp_path)
-    write_prompts(shards=tmp_path / "shards", out=tmp_path / "prompts", options=OPTIONS, seed=0, progress=quiet)
+    write_prompts(
+        shards=tmp_path / "shards",
+        out=tmp_path / "prompts",
+        options=OPTIONS,
+        seed=0,
+        progress=quiet,
+    )
     expected = [key for shard in index["shards"] for key in shard["keys"]]
-    for name, members in (("shards", {"jpg", "json", "mask.png"}), ("prompts", {"json", "noise0.png", "noise1.png"})):
+    for name, members in (
+        ("shards", {"jpg", "json", "mask.png"}),
+        ("prompts", {"json", "noise0.png", "noise1.png"}),
+    ):
         urls = [str(path) for path in sorted((tmp_path / name).glob("*.tar"))]
         rows = list(wds.WebDataset(urls, shardshuffle=False, empty_check=False))
         assert [row["__key__"] for row in rows] == expected
@@ -120,7 +143,9 @@ def test_wrong_inputs_are_user_errors(sources: dict[str, Path], tmp_path: Path) 
     with pytest.raises(UserError, match="run the normalise stage of gone"):
         write({"gone": tmp_path / "gone"}, tmp_path)
     with pytest.raises(UserError, match="run the shard stage"):
-        write_prompts(shards=tmp_path / "none", out=tmp_path / "p", options=OPTIONS, seed=0, progress=quiet)
+        write_prompts(
+            shards=tmp_path / "none", out=tmp_path / "p", options=OPTIONS, seed=0, progress=quiet
+        )
     assert not (tmp_path / "shards").exists() and not (tmp_path / "p").exists()
 
 
@@ -149,7 +174,14 @@ def test_a_shard_that_does_not_read_back_is_an_error(at: int, tmp_path: Path) ->
 def planned(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("planned")
     write(sources, home)
-    write_prompts(shards=home / "shards", out=home / "prompts", options=OPTIONS, seed=0, progress=quiet, workers=1)
+    write_prompts(
+        shards=home / "shards",
+        out=home / "prompts",
+        options=OPTIONS,
+        seed=0,
+        progress=quiet,
+        workers=1,
+    )
     return home
 
 
@@ -171,8 +203,13 @@ def test_prompt_shards_join_the_image_shards(planned: Path) -> None:
             assert key == plan_key == record["key"] and len(record["views"]) == 2
             sample = parse_sample(key, files)
             for view in record["views"]:
-                image, mask = augment.apply_view(image=sample.image, mask=sample.instances[0].mask, view=view)
-                assert image.shape == (48, 48, 3) and np.count_nonzero(mask > 128) == view["n_foreground"]
+                image, mask = augment.apply_view(
+                    image=sample.image, mask=sample.instances[0].mask, view=view
+                )
+                assert (
+                    image.shape == (48, 48, 3)
+                    and np.count_nonzero(mask > 128) == view["n_foreground"]
+                )
                 noise = np.asarray(Image.open(io.BytesIO(members[f"noise{view['view']}.png"])))
                 assert set(np.unique(noise)) <= {0, 255}
 
@@ -180,10 +217,19 @@ def test_prompt_shards_join_the_image_shards(planned: Path) -> None:
 def test_plans_do_not_depend_on_workers_or_on_other_samples(
     sources: dict[str, Path], planned: Path, tmp_path: Path
 ) -> None:
-    write_prompts(shards=planned / "shards", out=tmp_path / "two", options=OPTIONS, seed=0, progress=quiet, workers=2)
+    write_prompts(
+        shards=planned / "shards",
+        out=tmp_path / "two",
+        options=OPTIONS,
+        seed=0,
+        progress=quiet,
+        workers=2,
+    )
     assert contents(planned / "prompts") == contents(tmp_path / "two")
     write(sources, tmp_path, excluded=("ecssd_0001",), samples_per_shard=7, seed=3)
-    write_prompts(shards=tmp_path / "shards", out=tmp_path / "p", options=OPTIONS, seed=0, progress=quiet)
+    write_prompts(
+        shards=tmp_path / "shards", out=tmp_path / "p", options=OPTIONS, seed=0, progress=quiet
+    )
 
     def plans(folder: Path) -> dict[str, bytes]:
         return {
@@ -208,5 +254,7 @@ def test_a_damaged_shard_names_the_key(planned: Path, tmp_path: Path) -> None:
     data[member.data_offset + 40] ^= 255
     first.write_bytes(data)
     with pytest.raises(UserError, match="the sample is damaged") as caught:
-        write_prompts(shards=tmp_path / "shards", out=tmp_path / "p", options=OPTIONS, seed=0, progress=quiet)
+        write_prompts(
+            shards=tmp_path / "shards", out=tmp_path / "p", options=OPTIONS, seed=0, progress=quiet
+        )
     assert name.partition(".")[0] in str(caught.value)

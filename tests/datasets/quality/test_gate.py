@@ -28,18 +28,30 @@ def pictures(prefix: str, n: int) -> list[Picture]:
     rng = np.random.default_rng(sum(prefix.encode()))
     mask = np.zeros((40, 60), np.bool_)
     mask[10:30, 15:40] = True
-    return [Picture(f"{prefix}_{i:02d}", rng.integers(0, 256, (40, 60, 3), np.uint8), mask) for i in range(n)]
+    return [
+        Picture(f"{prefix}_{i:02d}", rng.integers(0, 256, (40, 60, 3), np.uint8), mask)
+        for i in range(n)
+    ]
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Folders:
-    samples = {name: write_source(tmp_path / "s" / name, name, pictures(name, 6)) for name in ("alpha", "beta")}
-    return samples, {"gamma": write_benchmark(tmp_path / "b" / "gamma", "gamma", pictures("gamma", 5))}
+    samples = {
+        name: write_source(tmp_path / "s" / name, name, pictures(name, 6))
+        for name in ("alpha", "beta")
+    }
+    return samples, {
+        "gamma": write_benchmark(tmp_path / "b" / "gamma", "gamma", pictures("gamma", 5))
+    }
 
 
 def run(folders: Folders, out: Path, **options: Any) -> dict[str, Any]:
     return validate(
-        samples=folders[0], benchmarks=folders[1], out=out, options=QualityOptions(**options), progress=quiet
+        samples=folders[0],
+        benchmarks=folders[1],
+        out=out,
+        options=QualityOptions(**options),
+        progress=quiet,
     )
 
 
@@ -60,9 +72,18 @@ def failures(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def test_sound_data_pass_with_the_same_bytes(folders: Folders, tmp_path: Path) -> None:
     summary = run(folders, tmp_path / "out")
     assert summary["success"]
-    assert (summary["n_samples"], summary["n_images"], summary["n_instances"], summary["n_prompts"]) == (12, 5, 5, 5)
+    assert (
+        summary["n_samples"],
+        summary["n_images"],
+        summary["n_instances"],
+        summary["n_prompts"],
+    ) == (12, 5, 5, 5)
     assert summary == read_json(tmp_path / "out" / "validation.json")
-    assert summary["n_expectations"] == len(read_json(tmp_path / "out" / "results.json")["results"]) > 60
+    assert (
+        summary["n_expectations"]
+        == len(read_json(tmp_path / "out" / "results.json")["results"])
+        > 60
+    )
     run(folders, tmp_path / "again")
     for name in ("results.json", "data_docs.html", "validation.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
@@ -99,15 +120,27 @@ def test_every_damage_to_training_tables_is_named(folders: Folders, tmp_path: Pa
     assert not out.exists()
     found = failures(out)
     hopeless = (
-        "short_side", "pdq_bytes", "tiles_ok", "pixel_digest", "shard_exists", "exif_orientation", "n_instances",
-        "source", "image_mode", "key_has_prefix",
-    )  # fmt: skip
+        "short_side",
+        "pdq_bytes",
+        "tiles_ok",
+        "pixel_digest",
+        "shard_exists",
+        "exif_orientation",
+        "n_instances",
+        "source",
+        "image_mode",
+        "key_has_prefix",
+    )
     expected = {"fg_fraction": {"alpha_00"}, "key": {"alpha_03"}, "mask_encoding": {"alpha_04"}}
     expected |= {"soft_fraction": {"alpha_04"}} | {column: {"other.key"} for column in hopeless}
     assert {column for table, column in found if table == "samples"} == set(expected)
     results = read_json(tmp_path / "out-failed" / "results.json")["results"]
     for column, keys in expected.items():
-        rows = [row for row in results if row["column"] == column and row["table"] == "samples" and not row["success"]]
+        rows = [
+            row
+            for row in results
+            if row["column"] == column and row["table"] == "samples" and not row["success"]
+        ]
         assert keys <= {key for row in rows for key in row["keys"]}, column
         assert {name for row in rows for name in row["sets"]} == {"alpha"}
     nulls = [row for row in results if row["title"] == "column fg_fraction has no nulls"]
@@ -172,13 +205,17 @@ def test_counts_must_be_the_declared_and_expected_ones(folders: Folders, tmp_pat
     with pytest.raises(UserError, match="the number of images is the expected one fails in beta"):
         run(folders, tmp_path / "out")
     write_json(path, {**declared, "n_rejects": 3, "rejects_by_reason": {"empty_mask": 3}})
-    with pytest.raises(UserError, match="few pairs were rejected beyond the known bad ones fails in beta"):
+    with pytest.raises(
+        UserError, match="few pairs were rejected beyond the known bad ones fails in beta"
+    ):
         run(folders, tmp_path / "out")
     write_json(path, {**declared, "n_rejects": 3, "rejects_by_reason": {"known_bad": 3}})
     assert run(folders, tmp_path / "out")["success"]
 
 
-@pytest.mark.parametrize(("reason", "fails"), [("crowd", False), ("no_object", False), ("invalid_annotation", True)])
+@pytest.mark.parametrize(
+    ("reason", "fails"), [("crowd", False), ("no_object", False), ("invalid_annotation", True)]
+)
 def test_what_an_annotation_file_leaves_out_is_no_damage(
     reason: str, fails: bool, folders: Folders, tmp_path: Path
 ) -> None:
@@ -234,9 +271,12 @@ def test_options_refuse_nonsense() -> None:
 
 def test_importing_the_gate_imports_neither_pandas_nor_great_expectations() -> None:
     code = (
-        "import sys, hqsam_datasets.quality.gate; sys.exit(bool({'pandas', 'great_expectations'} & set(sys.modules)))"
+        "import sys, hqsam_datasets.quality.gate; sys.exit(bool({'pandas', 'great_expectations'} "
+        "& set(sys.modules)))"
     )
     assert (
-        subprocess.run([sys.executable, "-c", code], check=False, env={"PYTHONPATH": ":".join(sys.path)}).returncode
+        subprocess.run(
+            [sys.executable, "-c", code], check=False, env={"PYTHONPATH": ":".join(sys.path)}
+        ).returncode
         == 0
     )

@@ -42,7 +42,9 @@ def test_folders_of_any_format(tmp_path: Path) -> None:
             "birds/readme.txt": b"",
         },
     )
-    result = run("birds", root, tmp_path / "out", kind="folder", images="photos", masks="masks", expected=3)
+    result = run(
+        "birds", root, tmp_path / "out", kind="folder", images="photos", masks="masks", expected=3
+    )
     found = samples(tmp_path / "out")
     assert result["n_rejects"] == 0 and list(found) == ["birds_a", "birds_c", "birds_sub-dir-b"]
     assert [len(sample.instances) for sample in found.values()] == [1, 2, 1]
@@ -54,7 +56,9 @@ def test_names_with_dots_stay_apart(tmp_path: Path) -> None:
     names = ("a.1", "a.2", "b.jpg")
     files = {f"images/{name}.jpg": jpeg(n) for n, name in enumerate(names)}
     files |= {f"masks/{name}.png": encoded(shape()) for name in names}
-    assert run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder")["n_samples"] == 3
+    assert (
+        run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder")["n_samples"] == 3
+    )
     assert not any("." in key for key in samples(tmp_path / "out"))
 
 
@@ -76,11 +80,18 @@ def test_long_names_get_short_keys(tmp_path: Path) -> None:
 
 
 def test_one_folder_for_both(tmp_path: Path) -> None:
-    root = put(tmp_path / "in", {"x/1.jpg": jpeg(1), "x/1.png": encoded(shape()), "x/2.jpg": jpeg(2)})
+    root = put(
+        tmp_path / "in", {"x/1.jpg": jpeg(1), "x/1.png": encoded(shape()), "x/2.jpg": jpeg(2)}
+    )
     with pytest.raises(UserError, match="has no mask") as caught:
         run("own", root, tmp_path / "out", kind="folder", images="x", masks="x")
     assert "2.jpg" in str(caught.value) and "sources.own.skip" in str(caught.value)
-    assert run("own", root, tmp_path / "out", kind="folder", images="x", masks="x", skip=["2"])["n_samples"] == 1
+    assert (
+        run("own", root, tmp_path / "out", kind="folder", images="x", masks="x", skip=["2"])[
+            "n_samples"
+        ]
+        == 1
+    )
     put(root, {"x/1.jpeg": jpeg(1)})
     with pytest.raises(UserError, match="have the same stem"):
         run("own", root, tmp_path / "out", kind="folder", images="x", masks="x", skip=["2"])
@@ -102,7 +113,9 @@ def test_skip_means_the_files_that_it_names(tmp_path: Path, skip: list[str], lef
     files = {f"images/{name}.jpg": jpeg(i) for i, name in enumerate(names)}
     root = put(tmp_path / "in", files | {f"masks/{name}.png": encoded(shape()) for name in names})
     run("own", root, tmp_path / "out", kind="folder", expected=len(names) - 1, skip=skip)
-    origins = {row["origin_image"] for row in manifest.read_rows(tmp_path / "out" / "manifest.parquet")}
+    origins = {
+        row["origin_image"] for row in manifest.read_rows(tmp_path / "out" / "manifest.parquet")
+    }
     assert f"images/{left}.jpg" in origins and f"images/{skip[0]}.jpg" not in origins
 
 
@@ -122,7 +135,9 @@ def test_an_entry_of_skip_that_meets_no_file_is_named(tmp_path: Path) -> None:
 
 
 def test_all_files_without_partner_are_named(tmp_path: Path) -> None:
-    files = {f"images/{i}.jpg": jpeg(i) for i in range(8)} | {f"masks/m{i}.png": encoded(shape()) for i in range(8)}
+    files = {f"images/{i}.jpg": jpeg(i) for i in range(8)} | {
+        f"masks/m{i}.png": encoded(shape()) for i in range(8)
+    }
     with pytest.raises(UserError, match="16 files of own have no partner") as caught:
         run("own", put(tmp_path / "in", files), tmp_path / "out", kind="folder")
     assert "7.jpg has no mask" in str(caught.value) and "and 6 more" in str(caught.value)
@@ -131,7 +146,10 @@ def test_all_files_without_partner_are_named(tmp_path: Path) -> None:
 def test_a_folder_that_is_there_twice_is_no_guess(tmp_path: Path) -> None:
     files: dict[str, bytes] = {}
     for split in ("train", "val"):
-        files |= {f"{split}/Images/{split}.jpg": jpeg(1), f"{split}/masks/{split}.png": encoded(shape())}
+        files |= {
+            f"{split}/Images/{split}.jpg": jpeg(1),
+            f"{split}/masks/{split}.png": encoded(shape()),
+        }
     root = put(tmp_path / "in", files)
     with pytest.raises(UserError, match="the archive holds train/Images, val/Images"):
         run("own", root, tmp_path / "out", kind="folder")
@@ -143,13 +161,30 @@ def test_images_or_annotations_that_are_there_twice_are_no_guess(tmp_path: Path)
     record = json.dumps(annotations()).encode()
     files = {f"{split}/photos/{name}.jpg": jpeg(1) for split in ("train", "val") for name in "ab"}
     root = put(tmp_path / "in", {**files, "train/inst.json": record})
-    with pytest.raises(UserError, match=r"(?s)the archive holds train/photos, val/photos.*sources\.own\.images"):
-        run("own", root, tmp_path / "out", kind="coco_json", images="photos", annotations="inst.json")
+    with pytest.raises(
+        UserError, match=r"(?s)the archive holds train/photos, val/photos.*sources\.own\.images"
+    ):
+        run(
+            "own",
+            root,
+            tmp_path / "out",
+            kind="coco_json",
+            images="photos",
+            annotations="inst.json",
+        )
     (root / "val" / "inst.json").write_bytes(record)
     with pytest.raises(
-        UserError, match=r"(?s)the archive holds train/inst.json, val/inst.json.*own\.annotations.*folder"
+        UserError,
+        match=r"(?s)the archive holds train/inst.json, val/inst.json.*own\.annotations.*folder",
     ):
-        run("own", root, tmp_path / "out", kind="coco_json", images="photos", annotations="inst.json")
+        run(
+            "own",
+            root,
+            tmp_path / "out",
+            kind="coco_json",
+            images="photos",
+            annotations="inst.json",
+        )
     places = {"images": "val/photos", "annotations": "val/inst.json"}
     run("own", root, tmp_path / "out", kind="coco_json", **places)
     assert list(samples(tmp_path / "out")) == ["own_a", "own_b"]
@@ -179,16 +214,22 @@ def test_label_maps_become_one_instance_per_label(tmp_path: Path) -> None:
     image.save(tmp_path / "map.png")
     root = put(
         tmp_path / "in",
-        {"JPEGImages/a.jpg": jpeg(1), "Seg/a.png": (tmp_path / "map.png").read_bytes(),
-         "JPEGImages/b.jpg": jpeg(2), "Seg/b.png": encoded(np.zeros((40, 52), np.uint8))},
-    )  # fmt: skip
+        {
+            "JPEGImages/a.jpg": jpeg(1),
+            "Seg/a.png": (tmp_path / "map.png").read_bytes(),
+            "JPEGImages/b.jpg": jpeg(2),
+            "Seg/b.png": encoded(np.zeros((40, 52), np.uint8)),
+        },
+    )
     result = run("voc", root, tmp_path / "out", kind="label_maps", images="JPEGImages", masks="Seg")
     sample = samples(tmp_path / "out")["voc_a"]
     assert [instance.category for instance in sample.instances] == ["1", "14"]
     assert np.array_equal(sample.instances[1].foreground, labels == 14)
     assert result["rejects_by_reason"] == {"empty_mask": 1}
     row = manifest.read_rows(tmp_path / "out" / "manifest.parquet")[0]
-    assert (row["n_instances"], row["mask_encoding"]) == (2, "palette") and row["fg_fraction"] == 200 / labels.size
+    assert (row["n_instances"], row["mask_encoding"]) == (2, "palette") and row[
+        "fg_fraction"
+    ] == 200 / labels.size
 
 
 def test_label_maps_of_16_bits(tmp_path: Path) -> None:
@@ -220,10 +261,20 @@ def annotations(**extra: Any) -> dict[str, Any]:
         "annotations": [
             {"id": 12, "image_id": 1, "category_id": 90, "segmentation": counts},
             {"id": 11, "image_id": 1, "category_id": 7, "segmentation": POLYGON, "iscrowd": 0},
-            {"id": 13, "image_id": 2, "category_id": 7, "segmentation": [*POLYGON, [1.0, 1.0, 2.0, 2.0]]},
+            {
+                "id": 13,
+                "image_id": 2,
+                "category_id": 7,
+                "segmentation": [*POLYGON, [1.0, 1.0, 2.0, 2.0]],
+            },
             {"id": 14, "image_id": 2, "category_id": 7, "segmentation": [[1.0, 1.0, 2.0, 2.0]]},
             {"id": 15, "image_id": 2, "category_id": 7, "segmentation": counts, "iscrowd": 1},
-            {"id": 16, "image_id": 2, "category_id": 7, "segmentation": [[60.0, 60.0, 61.0, 60.0, 61.0, 61.0]]},
+            {
+                "id": 16,
+                "image_id": 2,
+                "category_id": 7,
+                "segmentation": [[60.0, 60.0, 61.0, 60.0, 61.0, 61.0]],
+            },
         ],
         **extra,
     }
@@ -232,22 +283,43 @@ def annotations(**extra: Any) -> dict[str, Any]:
 def test_coco_files(tmp_path: Path) -> None:
     files = {"set/train/a.jpg": jpeg(1), "set/train/b.jpg": jpeg(2)}
     root = put(tmp_path / "in", {**files, "set/inst.json": json.dumps(annotations()).encode()})
-    result = run("own", root, tmp_path / "out", kind="coco_json", images="train", annotations="inst.json")
+    result = run(
+        "own", root, tmp_path / "out", kind="coco_json", images="train", annotations="inst.json"
+    )
     found = samples(tmp_path / "out")
     assert list(found) == ["own_a", "own_b"]
     assert [i.category for i in found["own_a"].instances] == ["bird", "kite"]
     rle = coco_mask.merge(coco_mask.frPyObjects(POLYGON, 40, 52))
-    assert np.array_equal(found["own_a"].instances[0].foreground, coco_mask.decode(rle).astype(bool))
+    assert np.array_equal(
+        found["own_a"].instances[0].foreground, coco_mask.decode(rle).astype(bool)
+    )
     assert len(found["own_b"].instances) == 1
-    assert result["rejects_by_reason"] == {"crowd": 1, "empty_mask": 1, "invalid_annotation": 1, "no_object": 1}
+    assert result["rejects_by_reason"] == {
+        "crowd": 1,
+        "empty_mask": 1,
+        "invalid_annotation": 1,
+        "no_object": 1,
+    }
 
 
 def test_lvis_files_without_file_names(tmp_path: Path) -> None:
     record = annotations()
-    record["images"] = [{"id": 1, "coco_url": "http://images.example.org/train2017/a.jpg", "height": 40, "width": 52}]
+    record["images"] = [
+        {
+            "id": 1,
+            "coco_url": "http://images.example.org/train2017/a.jpg",
+            "height": 40,
+            "width": 52,
+        }
+    ]
     record["annotations"] = [a for a in record["annotations"] if a["image_id"] == 1]
-    root = put(tmp_path / "in", {"train2017/a.jpg": jpeg(1), "lvis.json": json.dumps(record).encode()})
-    assert run("own", root, tmp_path / "out", kind="lvis_json", annotations="lvis.json")["n_samples"] == 1
+    root = put(
+        tmp_path / "in", {"train2017/a.jpg": jpeg(1), "lvis.json": json.dumps(record).encode()}
+    )
+    assert (
+        run("own", root, tmp_path / "out", kind="lvis_json", annotations="lvis.json")["n_samples"]
+        == 1
+    )
     assert list(samples(tmp_path / "out")) == ["own_train2017-a"]
 
 
@@ -261,7 +333,10 @@ def test_lvis_files_without_file_names(tmp_path: Path) -> None:
             json.dumps(annotations(images=[{"id": 1, "file_name": "zzz.jpg"}])).encode(),
             r"1 annotated image\(s\) not there: zzz\.jpg",
         ),
-        (json.dumps(annotations(annotations=[{"image_id": 1}])).encode(), "a malformed entry: KeyError: 'id'"),
+        (
+            json.dumps(annotations(annotations=[{"image_id": 1}])).encode(),
+            "a malformed entry: KeyError: 'id'",
+        ),
         (json.dumps(annotations(images=[5])).encode(), "a malformed entry"),
         (json.dumps(annotations(images=[{"id": 1}])).encode(), "neither file_name nor coco_url"),
     ],
@@ -280,7 +355,9 @@ def test_malformed_segmentations_are_rejects(tmp_path: Path) -> None:
         tmp_path / "in",
         {"train/a.jpg": jpeg(1), "train/b.jpg": jpeg(2), "x.json": json.dumps(record).encode()},
     )
-    result = run("own", root, tmp_path / "out", kind="coco_json", images="train", annotations="x.json")
+    result = run(
+        "own", root, tmp_path / "out", kind="coco_json", images="train", annotations="x.json"
+    )
     assert result["n_samples"] == 1 and result["rejects_by_reason"]["invalid_annotation"] == 1
 
 
@@ -298,7 +375,12 @@ def test_fuzzed_annotation_files_are_samples_rejects_or_user_errors(tmp_path: Pa
         put(tmp_path / "in", {"x.json": bytes(data)})
         try:
             result = run(
-                "own", tmp_path / "in", tmp_path / "out", kind="coco_json", images="train", annotations="x.json"
+                "own",
+                tmp_path / "in",
+                tmp_path / "out",
+                kind="coco_json",
+                images="train",
+                annotations="x.json",
             )
             assert result["n_samples"] > 0
         except UserError:
@@ -310,10 +392,22 @@ def coco(
     tmp_path: Path, listing: list[Any], entries: list[Any], files: dict[str, bytes], **more: Any
 ) -> dict[str, Any]:
     """Normalise a COCO set; images lie in set/train, `entries` are (image id, segmentation)."""
-    listed = [{"id": i, "image_id": image, "category_id": 7, "segmentation": s} for i, (image, s) in enumerate(entries)]
+    listed = [
+        {"id": i, "image_id": image, "category_id": 7, "segmentation": s}
+        for i, (image, s) in enumerate(entries)
+    ]
     record = {"images": listing, "annotations": listed, "categories": [{"id": 7, "name": "bird"}]}
-    root = put(tmp_path / "in", {**files, "set/inst.json": b"\xef\xbb\xbf" + json.dumps(record).encode()})
-    return run("own", root, tmp_path / "out", kind="coco_json", annotations="inst.json", **{"images": "train", **more})
+    root = put(
+        tmp_path / "in", {**files, "set/inst.json": b"\xef\xbb\xbf" + json.dumps(record).encode()}
+    )
+    return run(
+        "own",
+        root,
+        tmp_path / "out",
+        kind="coco_json",
+        annotations="inst.json",
+        **{"images": "train", **more},
+    )
 
 
 def entry(number: int, file_name: str, height: int = 40, width: int = 52) -> dict[str, Any]:
@@ -325,18 +419,30 @@ AB = {"set/train/a.jpg": jpeg(1), "set/train/b.jpg": jpeg(2)}
 
 def rejected(tmp_path: Path) -> dict[str, tuple[str, str]]:
     lines = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
-    return {record["origin"]: (record["reason"], record["detail"]) for record in map(json.loads, lines)}
+    return {
+        record["origin"]: (record["reason"], record["detail"]) for record in map(json.loads, lines)
+    }
 
 
 def test_run_lengths_that_do_not_fill_the_image_are_rejects(tmp_path: Path) -> None:
-    coco(tmp_path, [entry(1, "a.jpg"), entry(2, "b.jpg")], [(1, POLYGON), (2, {"size": [40, 52], "counts": ""})], AB)
+    coco(
+        tmp_path,
+        [entry(1, "a.jpg"), entry(2, "b.jpg")],
+        [(1, POLYGON), (2, {"size": [40, 52], "counts": ""})],
+        AB,
+    )
     reason, detail = rejected(tmp_path)["set/train/b.jpg"]
     assert reason == "invalid_annotation" and detail.startswith("annotation 1: ")
 
 
 def test_masks_drawn_on_another_size_are_rejects(tmp_path: Path) -> None:
     images = [entry(1, "a.jpg", 80, 104), entry(2, "b.jpg"), entry(3, "b2.jpg", 10**9, 10**9)]
-    coco(tmp_path, images, [(1, POLYGON), (2, POLYGON), (3, POLYGON)], {**AB, "set/train/b2.jpg": jpeg(3)})
+    coco(
+        tmp_path,
+        images,
+        [(1, POLYGON), (2, POLYGON), (3, POLYGON)],
+        {**AB, "set/train/b2.jpg": jpeg(3)},
+    )
     assert list(samples(tmp_path / "out")) == ["own_b"]
     assert rejected(tmp_path)["set/train/a.jpg"] == (
         "size_mismatch",
@@ -351,16 +457,23 @@ def test_masks_drawn_on_the_unturned_photograph_are_turned_with_it(tmp_path: Pat
     coco(tmp_path, [entry(1, "a.jpg")], [(1, POLYGON)], turned)
     sample = samples(tmp_path / "out")["own_a"]
     drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(POLYGON, 40, 52))).astype(bool)
-    assert sample.image.shape == (52, 40, 3) and np.array_equal(sample.instances[0].foreground, np.rot90(drawn, -1))
+    assert sample.image.shape == (52, 40, 3) and np.array_equal(
+        sample.instances[0].foreground, np.rot90(drawn, -1)
+    )
 
 
 @pytest.mark.parametrize("images", ["train", None])
-@pytest.mark.parametrize("folder", ["train/", "/home/someone/train/", "C:\\data\\train\\", "../up/train/", "./train//"])
+@pytest.mark.parametrize(
+    "folder", ["train/", "/home/someone/train/", "C:\\data\\train\\", "../up/train/", "./train//"]
+)
 def test_paths_of_another_machine(tmp_path: Path, folder: str, images: str | None) -> None:
     names = [entry(1, f"{folder}a.jpg"), entry(2, f"{folder}b.jpg")]
     result = coco(tmp_path, names, [(1, POLYGON), (2, POLYGON)], AB, images=images)
     rows = manifest.read_rows(tmp_path / "out" / "manifest.parquet")
-    assert result["n_samples"] == 2 and [r["origin_image"] for r in rows] == ["set/train/a.jpg", "set/train/b.jpg"]
+    assert result["n_samples"] == 2 and [r["origin_image"] for r in rows] == [
+        "set/train/a.jpg",
+        "set/train/b.jpg",
+    ]
 
 
 def test_no_file_outside_the_archive_is_read(tmp_path: Path) -> None:
@@ -372,13 +485,17 @@ def test_no_file_outside_the_archive_is_read(tmp_path: Path) -> None:
 
 def test_annotations_of_no_image_are_counted(tmp_path: Path) -> None:
     coco(tmp_path, [entry(1, "a.jpg")], [(1, POLYGON), (77, POLYGON)], AB)
-    assert rejected(tmp_path) == {"set/inst.json#1": ("invalid_annotation", "its image 77 is not among the images")}
+    assert rejected(tmp_path) == {
+        "set/inst.json#1": ("invalid_annotation", "its image 77 is not among the images")
+    }
 
 
 def test_an_image_listed_twice_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.jpg and b\.jpg have the same id(.|\n)*key: image 1"):
         coco(tmp_path, [entry(1, "a.jpg"), entry(1, "b.jpg")], [(1, POLYGON)], AB)
-    with pytest.raises(UserError, match=r"x/a\.jpg and y/a\.jpg of the annotation file are one image"):
+    with pytest.raises(
+        UserError, match=r"x/a\.jpg and y/a\.jpg of the annotation file are one image"
+    ):
         coco(tmp_path, [entry(1, "x/a.jpg"), entry(2, "y/a.jpg")], [(1, POLYGON), (2, POLYGON)], AB)
 
 
@@ -396,9 +513,16 @@ def test_a_wrong_entry_is_named(tmp_path: Path) -> None:
 
 def test_missing_images_are_all_named(tmp_path: Path) -> None:
     images = [entry(1, "a.jpg"), *(entry(i, f"{i}.jpg") for i in range(10, 13))]
-    with pytest.raises(UserError, match=r"3 annotated image\(s\) not there: 10\.jpg, 11\.jpg, 12\.jpg"):
+    with pytest.raises(
+        UserError, match=r"3 annotated image\(s\) not there: 10\.jpg, 11\.jpg, 12\.jpg"
+    ):
         coco(tmp_path, images, [(r["id"], POLYGON) for r in images], AB)
-    assert coco(tmp_path, images, [(r["id"], POLYGON) for r in images], AB, skip=["10", "11", "12"])["n_samples"] == 1
+    assert (
+        coco(tmp_path, images, [(r["id"], POLYGON) for r in images], AB, skip=["10", "11", "12"])[
+            "n_samples"
+        ]
+        == 1
+    )
 
 
 def test_sa1b_subset(tmp_path: Path) -> None:
@@ -411,9 +535,13 @@ def test_sa1b_subset(tmp_path: Path) -> None:
             counts = coco_mask.encode(np.asfortranarray(dense))["counts"].decode()
             masks.append({"id": 100 * i + k, "segmentation": {"size": [40, 52], "counts": counts}})
         files[f"sa_000000/sa_{i}.jpg"] = jpeg(i)
-        files[f"sa_000000/sa_{i}.json"] = json.dumps({"image": {"image_id": i}, "annotations": masks}).encode()
+        files[f"sa_000000/sa_{i}.json"] = json.dumps(
+            {"image": {"image_id": i}, "annotations": masks}
+        ).encode()
     root = put(tmp_path / "in", files)
-    assert run("sa1b", root, tmp_path / "out", limit=5, max_instances=2, expected=5)["n_samples"] == 5
+    assert (
+        run("sa1b", root, tmp_path / "out", limit=5, max_instances=2, expected=5)["n_samples"] == 5
+    )
     found = samples(tmp_path / "out")
     assert all(len(sample.instances) == 2 for sample in found.values())
     run("sa1b", root, tmp_path / "one", max_instances=1)

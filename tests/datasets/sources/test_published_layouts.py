@@ -34,19 +34,36 @@ def text(value: Any) -> bytes:
 def instances(images: list[dict[str, Any]], category: int, categories: list[int]) -> dict[str, Any]:
     sized = [{**image, "height": 40, "width": 52} for image in images]
     found = [
-        {"id": n, "image_id": image["id"], "category_id": category, "segmentation": OUTLINE, "bbox": BOX, "area": 280.0,
-         "iscrowd": 0}
+        {
+            "id": n,
+            "image_id": image["id"],
+            "category_id": category,
+            "segmentation": OUTLINE,
+            "bbox": BOX,
+            "area": 280.0,
+            "iscrowd": 0,
+        }
         for n, image in enumerate(images)
-    ]  # fmt: skip
-    return {"images": sized, "annotations": found, "categories": [{"id": n, "name": f"c{n}"} for n in categories]}
+    ]
+    return {
+        "images": sized,
+        "annotations": found,
+        "categories": [{"id": n, "name": f"c{n}"} for n in categories],
+    }
 
 
 # ---- FSS-1000: nobody wrote down how the flat repack calls its files ----
 
 CLASSES = {
-    "bamboo_slip": 7, "peregine_falcon": 8, "rubber_eraser": 8, "shower_curtain": 3, "crt_screen": 6, "rocking_chair": 9,
-    "screw": 8, "ruler": 10,
-}  # fmt: skip
+    "bamboo_slip": 7,
+    "peregine_falcon": 8,
+    "rubber_eraser": 8,
+    "shower_curtain": 3,
+    "crt_screen": 6,
+    "rocking_chair": 9,
+    "screw": 8,
+    "ruler": 10,
+}
 STRAYS = {
     "beam_bridge": 10,
     "banana_boat": 1,
@@ -59,19 +76,27 @@ STRAYS = {
 
 def flat_fss(root: Path, scheme: str) -> Path:
     files = {}
-    for number, (name, n) in enumerate([*CLASSES.items(), *STRAYS.items(), ("abe's_flyingfish", 2)]):
+    for number, (name, n) in enumerate(
+        [*CLASSES.items(), *STRAYS.items(), ("abe's_flyingfish", 2)]
+    ):
         stem = scheme.format(name=name, n=n, number=number)
         files[f"cascade_psp/fss_all/{stem}.jpg"] = jpeg(number)
         mask = shape() * (name != "bamboo_slip")
         picture = np.random.default_rng(1).integers(0, 256, (48, 96, 3), dtype=np.uint8)
-        files[f"cascade_psp/fss_all/{stem}.png"] = encoded(picture if name == "peregine_falcon" else mask)
+        files[f"cascade_psp/fss_all/{stem}.png"] = encoded(
+            picture if name == "peregine_falcon" else mask
+        )
         if name in STRAYS:
             files[f"cascade_psp/fss_all/{stem}.jpeg"] = jpeg(100 + number)
     return put(root, files)
 
 
-@pytest.mark.parametrize("scheme", ["{name}_{n}", "{name}{n}", "{n}_{name}", "{name}-{n}", "{name}#{n}"])
-def test_bad_files_of_the_flat_fss_are_known_by_class_and_number(scheme: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "scheme", ["{name}_{n}", "{name}{n}", "{n}_{name}", "{name}-{n}", "{name}#{n}"]
+)
+def test_bad_files_of_the_flat_fss_are_known_by_class_and_number(
+    scheme: str, tmp_path: Path
+) -> None:
     done = run("fss1000", flat_fss(tmp_path / "in", scheme), tmp_path / "out", expected=7)
     assert done["rejects_by_reason"] == {"known_bad": 8, "stray_file": 6}
 
@@ -84,19 +109,38 @@ def test_fss_under_running_numbers_loses_only_what_cannot_be_read(tmp_path: Path
 
 def test_a_mask_whose_image_is_no_jpg_is_still_an_orphan(tmp_path: Path) -> None:
     root = flat_fss(tmp_path / "in", "{name}_{n}")
-    put(root, {"cascade_psp/fss_all/zebra_1.jpeg": jpeg(1), "cascade_psp/fss_all/zebra_1.png": encoded(shape())})
-    with pytest.raises(UserError, match=r"1 files of fss1000 have no partner(?s:.*)zebra_1\.png has no"):
+    put(
+        root,
+        {
+            "cascade_psp/fss_all/zebra_1.jpeg": jpeg(1),
+            "cascade_psp/fss_all/zebra_1.png": encoded(shape()),
+        },
+    )
+    with pytest.raises(
+        UserError, match=r"1 files of fss1000 have no partner(?s:.*)zebra_1\.png has no"
+    ):
         run("fss1000", root, tmp_path / "out")
 
 
 def test_what_a_list_names_must_be_there(tmp_path: Path) -> None:
-    files = {f"ThinObject5K/{folder}/{name}": data
-             for name, folder, data in (("a.b.jpg", "images", jpeg(1)), ("a.b.png", "masks", encoded(shape())))}  # fmt: skip
-    root = put(tmp_path / "in", {**files, "ThinObject5K/list/train.txt": b"a.b.png\r\ngone.png\r\n"})
-    with pytest.raises(UserError, match=r"images/gone\.jpg is named in .*list/train\.txt and is not there"):
+    files = {
+        f"ThinObject5K/{folder}/{name}": data
+        for name, folder, data in (
+            ("a.b.jpg", "images", jpeg(1)),
+            ("a.b.png", "masks", encoded(shape())),
+        )
+    }
+    root = put(
+        tmp_path / "in", {**files, "ThinObject5K/list/train.txt": b"a.b.png\r\ngone.png\r\n"}
+    )
+    with pytest.raises(
+        UserError, match=r"images/gone\.jpg is named in .*list/train\.txt and is not there"
+    ):
         run("thinobject5k", root, tmp_path / "out")
     options = SourceOptions(archive="x", skip=("gone",))
-    assert [pair.name for pair in load("thinobject5k").scan("thinobject5k", root, options).pairs] == ["a.b"]
+    assert [
+        pair.name for pair in load("thinobject5k").scan("thinobject5k", root, options).pairs
+    ] == ["a.b"]
 
 
 def test_names_of_evaluation_images_that_give_one_key_are_told_apart(tmp_path: Path) -> None:
@@ -125,8 +169,18 @@ def test_coarse_masks_of_big_may_lie_beside_copies_of_the_pairs(tmp_path: Path) 
     root = put(tmp_path / "in", files)
     found = indexed("big", root, tmp_path / "out", "gt_box", "coarse_mask")
     assert found["n_images"] == 2 and found["n_prompts"] == {"gt_box": 2, "coarse_mask": 2}
-    put(root, {name.replace("BIG/BIG", "BIG/copy"): data for name, data in files.items() if "BIG/BIG" in name})
-    with pytest.raises(UserError, match=r"lie in BIG/BIG/test and BIG/copy/test, one `test` expected(?s:.*)cure: keep"):
+    put(
+        root,
+        {
+            name.replace("BIG/BIG", "BIG/copy"): data
+            for name, data in files.items()
+            if "BIG/BIG" in name
+        },
+    )
+    with pytest.raises(
+        UserError,
+        match=r"lie in BIG/BIG/test and BIG/copy/test, one `test` expected(?s:.*)cure: keep",
+    ):
         indexed("big", root, tmp_path / "again", "gt_box")
 
 
@@ -136,19 +190,33 @@ def test_coarse_masks_of_big_may_lie_beside_copies_of_the_pairs(tmp_path: Path) 
 def coco(root: Path, found: list[dict[str, Any]], name: str = "coco") -> Path:
     truth = instances([{"id": 139, "file_name": "000000000139.jpg"}], 90, [1, 2, 90])
     results = {"coco": "coco_instances_results.json"}[name]
-    return put(root, {
-        "val2017/000000000139.jpg": jpeg(1), results: text(found),
-        "annotations_trainval2017/annotations/instances_val2017.json": text(truth),
-    })  # fmt: skip
+    return put(
+        root,
+        {
+            "val2017/000000000139.jpg": jpeg(1),
+            results: text(found),
+            "annotations_trainval2017/annotations/instances_val2017.json": text(truth),
+        },
+    )
 
 
 def test_classes_that_are_numbered_by_another_list_are_refused(tmp_path: Path) -> None:
     """0 to 79 in place of COCO's 1 to 90 with gaps: the boxes are right, and every AP would be wrong."""
     box = {"image_id": 139, "bbox": BOX, "score": 0.5}
-    with pytest.raises(UserError, match=r"1 category_id that the annotations do not have, first 79; they have 1 to 90"):
-        indexed("coco", coco(tmp_path / "in", [{**box, "category_id": 79}]), tmp_path / "out", "detector_box")
+    with pytest.raises(
+        UserError,
+        match=r"1 category_id that the annotations do not have, first 79; they have 1 to 90",
+    ):
+        indexed(
+            "coco",
+            coco(tmp_path / "in", [{**box, "category_id": 79}]),
+            tmp_path / "out",
+            "detector_box",
+        )
     root = coco(tmp_path / "right", [{**box, "category_id": 90}])
-    assert indexed("coco", root, tmp_path / "out", "detector_box")["n_prompts"] == {"detector_box": 1}
+    assert indexed("coco", root, tmp_path / "out", "detector_box")["n_prompts"] == {
+        "detector_box": 1
+    }
 
 
 def sginw(root: Path, results: dict[str, Any]) -> Path:
@@ -157,7 +225,9 @@ def sginw(root: Path, results: dict[str, Any]) -> Path:
         truth = instances([{"id": 0, "file_name": "1_jpg.rf.0a.jpg"}], 0, [0])
         files[f"seginw/{name}/valid/1_jpg.rf.0a.JPG"] = jpeg(len(name))  # as cameras write it
         files[f"seginw/{name}/valid/_annotations_min1cat.coco.json"] = text(truth)
-        files[f"sginw_detections/seginw-{name}_val.json"] = text([{"image_id": 0, "score": 0.5, **results}])
+        files[f"sginw_detections/seginw-{name}_val.json"] = text(
+            [{"image_id": 0, "score": 0.5, **results}]
+        )
     return put(root, files)
 
 
@@ -170,7 +240,9 @@ def test_published_results_of_sginw_hold_masks_and_are_no_prompts(tmp_path: Path
         root = sginw(tmp_path / "other", {"category_id": 1, "bbox": BOX})
         indexed("sginw", root, tmp_path / "out", "detector_box")
     root = sginw(tmp_path / "boxes", {"category_id": 0, "bbox": BOX})
-    assert indexed("sginw", root, tmp_path / "out", "detector_box")["n_prompts"] == {"detector_box": 25}
+    assert indexed("sginw", root, tmp_path / "out", "detector_box")["n_prompts"] == {
+        "detector_box": 25
+    }
 
 
 def test_sginw_without_the_boxes_that_nobody_published_still_has_its_images(tmp_path: Path) -> None:
@@ -186,16 +258,23 @@ def test_sginw_without_the_boxes_that_nobody_published_still_has_its_images(tmp_
 # ---- video ----
 
 
-@pytest.mark.parametrize("folder", ["uvo_videos_sparse_frames", "uvo_videos_sparse_frames/collect_val_images"])
+@pytest.mark.parametrize(
+    "folder", ["uvo_videos_sparse_frames", "uvo_videos_sparse_frames/collect_val_images"]
+)
 def test_frames_of_uvo_in_both_packings(folder: str, tmp_path: Path) -> None:
     images = [{"id": n, "file_name": f"-aB_{n}/30.png"} for n in range(2)]
     files = {f"{folder}/{image['file_name']}": jpeg(n) for n, image in enumerate(images)}
     truth = text(instances(images, 1, [1]))
     boxes = text([{"image_id": 0, "category_id": 17, "bbox": BOX, "score": 0.5}])
-    root = put(tmp_path / "in", {**files, "UVO_frame_val.json": truth, "uvo_instances_results.json": boxes})
+    root = put(
+        tmp_path / "in", {**files, "UVO_frame_val.json": truth, "uvo_instances_results.json": boxes}
+    )
     found = indexed("uvo", root, tmp_path / "out", "detector_box")
     assert found["n_images"] == 2 and found["n_prompts"] == {"detector_box": 1}
-    assert {row["video"] for row in read_rows(tmp_path / "out" / "images.parquet")} == {"-aB_0", "-aB_1"}
+    assert {row["video"] for row in read_rows(tmp_path / "out" / "images.parquet")} == {
+        "-aB_0",
+        "-aB_1",
+    }
 
 
 @pytest.mark.parametrize("wrong", ["ytvis_hq-test.json", "mask2former_results.json"])
@@ -204,11 +283,17 @@ def test_a_mask_for_each_frame_of_a_video(wrong: str, tmp_path: Path) -> None:
     masks = [{"size": [40, 52], "counts": [0, 40 * 52]}, None]
     video = {"id": 1, "width": 52, "height": 40, "length": 2, "file_names": names}
     track = {"video_id": 1, "category_id": 1, "segmentations": masks}
-    truth = {"videos": [video], "annotations": [{**track, "id": 1}], "categories": [{"id": 1, "name": "person"}]}
+    truth = {
+        "videos": [video],
+        "annotations": [{**track, "id": 1}],
+        "categories": [{"id": 1, "name": "person"}],
+    }
     files = {f"train/JPEGImages/{name}": jpeg(1) for name in names}
     tables = {"ytvis_hq-test.json": truth, "mask2former_results.json": [{**track, "score": 0.5}]}
     root = put(tmp_path / "in", files | {name: text(value) for name, value in tables.items()})
     assert indexed("hq_ytvis", root, tmp_path / "out", "tracker_box")["n_instances"] == 1
     put(root, {wrong: text(tables[wrong]).replace(b", null]", b"]")})
-    with pytest.raises(UserError, match=rf"1 segmentations, but video 1 has 2 frames(?s:.*){wrong}"):
+    with pytest.raises(
+        UserError, match=rf"1 segmentations, but video 1 has 2 frames(?s:.*){wrong}"
+    ):
         indexed("hq_ytvis", root, tmp_path / "again", "tracker_box")

@@ -29,7 +29,9 @@ class Scribble(PromptKind):
         points = stroke(target.shown > 128)
         return Drawn(values={"scribble": points.tolist()}, offered=len(points) > 0)
 
-    def planned(self, record: Mapping[str, Any], picture: Callable[[str], NDArray[np.uint8]]) -> PromptArrays:
+    def planned(
+        self, record: Mapping[str, Any], picture: Callable[[str], NDArray[np.uint8]]
+    ) -> PromptArrays:
         return _arrays(np.asarray(record["scribble"], np.float32).reshape(-1, 2))
 
     def of_mask(self, mask: NDArray[np.bool_], *, rng: np.random.Generator) -> PromptArrays | None:
