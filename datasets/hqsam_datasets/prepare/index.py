@@ -136,22 +136,19 @@ def _index(
             rows.write(folder / f"{name}.parquet")
         if content.ground_truth is not None:
             # Compact: with one number a line, LVIS's polygons would take three times the room.
-            _write_truth(folder / "gt.json", content.ground_truth, benchmark)
+            path = folder / "gt.json"
+            try:
+                json_stream.write_packed(path, content.ground_truth)
+            except ValueError as error:
+                problem = f"the annotation file holds what JSON does not have: {error}"
+                raise UserError(
+                    problem, key=f"benchmarks.{benchmark}", cure="fetch the archive again"
+                ) from error
         summary = _summary(adapter, folder, tables, options, missing_files(root))
         if content.left_out:
             summary["left_out"] = dict(sorted(content.left_out.items()))
         atomic.write_json(folder / "index.json", summary)
     return summary
-
-
-def _write_truth(path: Path, truth: Row, benchmark: str) -> None:
-    try:
-        json_stream.write_packed(path, truth)
-    except ValueError as error:
-        problem = f"the annotation file holds what JSON does not have: {error}"
-        raise UserError(
-            problem, key=f"benchmarks.{benchmark}", cure="fetch the archive again"
-        ) from error
 
 
 class _Rows:

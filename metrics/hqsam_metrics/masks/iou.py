@@ -135,12 +135,6 @@ def boundary_band(
     return band
 
 
-def _ratio(intersection: int, union: int, empty: EmptyRule) -> float:
-    if union:
-        return intersection / union
-    return {"nan": math.nan, "zero": 0.0, "one": 1.0}[empty]
-
-
 def mask_iou(*, pred: Any, target: Any, empty: EmptyRule = "nan") -> float:
     """Returns the intersection over union of two masks.
 
@@ -158,7 +152,9 @@ def mask_iou(*, pred: Any, target: Any, empty: EmptyRule = "nan") -> float:
     pred, target = _as_pair(pred, target)
     intersection = int(np.count_nonzero(pred & target))
     union = int(np.count_nonzero(pred)) + int(np.count_nonzero(target)) - intersection
-    return _ratio(intersection, union, empty)
+    if union:
+        return intersection / union
+    return {"nan": math.nan, "zero": 0.0, "one": 1.0}[empty]
 
 
 def boundary_iou(
