@@ -129,7 +129,7 @@ def read_json(path: Path, *, cure: str | None = None) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: if the file is missing or is no JSON; `cure` goes into the message.
+        UserError: if the file is missing or is not JSON; `cure` goes into the message.
     """
     try:
         return json.loads(path.read_bytes())

@@ -120,7 +120,7 @@ class PromptTensors:
             ):
                 raise InputError(
                     "prompt: an object without any point",
-                    cure="give a point that is no padding, or a box",
+                    cure="give a point that is not padding, or a box",
                 )
         if self.boxes is not None:
             _check_boxes(self.boxes, size)

@@ -54,7 +54,7 @@ def train(
     With `epochs: 0` nothing trains and no GPU is needed: the HQ parameters of the checkpoint are
     written as they are.
 
-    A run that was stopped goes on from `last.pt` in `out` and ends with the same bits as one that
+    A run that was stopped resumes from `last.pt` in `out` and ends with the same bits as one that
     was never stopped. SIGTERM saves `last.pt` and ends the process with 143. Under torchrun all
     processes call this; the first one writes, so `out` and the scratch folder beside it must be one
     folder for all of them.

@@ -26,7 +26,7 @@ from hqsam_datasets.formats.images import MAX_PIXELS
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
-_CURE = "fetch the file again, or mend the record"
+_CURE = "fetch the file again, or fix the record"
 
 
 def read_json(path: Path, kind: type[Any]) -> Any:
@@ -102,7 +102,7 @@ def _packed(record: Json, path: Path, cure: str) -> bytes:
 def field(record: Mapping[str, Any], name: str, path: Path) -> Any:
     """A required key of a record; the error names file and record."""
     if not isinstance(record, Mapping):
-        raise UserError(f"{str(record)[:80]!r} stands in place of a record", file=path, cure=_CURE)
+        raise UserError(f"{str(record)[:80]!r} is not a record", file=path, cure=_CURE)
     if name not in record:
         raise UserError(
             f"a record lacks {name!r}",

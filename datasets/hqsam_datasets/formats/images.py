@@ -120,7 +120,7 @@ def probe(data: bytes) -> ImageProbe:
     """Read the header only.
 
     Raises:
-        ImageError: `unreadable_image` for bytes that are no image, `too_large` for more than
+        ImageError: `unreadable_image` for bytes that are not an image, `too_large` for more than
             `MAX_PIXELS`.
     """
     size = plain_jpeg_size(data)

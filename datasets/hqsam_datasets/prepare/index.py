@@ -99,7 +99,7 @@ def index(
 
 @dataclass
 class _Nothing:
-    """A benchmark of which nothing could be had."""
+    """A benchmark none of whose files are available."""
 
     name: str
     kind: Kind
@@ -195,7 +195,7 @@ class _Rows:
                 f"{self._unique} occurs {double[0]['counts'].as_py()} times",
                 file=path.name,
                 key=str(double[0]["values"].as_py()),
-                cure="rename the files, or mend the ids of the annotation file",
+                cure="rename the files, or fix the ids of the annotation file",
             )
 
 
@@ -295,7 +295,7 @@ def _load(job: _Job) -> _Image:
         cure = "fetch the archive again"
         raise UserError("the image does not exist", file=job.path, key=job.key, cure=cure) from None
     except ImageError as error:
-        cure = error.cure or "fetch the archive again, or mend the file"
+        cure = error.cure or "fetch the archive again, or fix the file"
         cure += "; of own data, list it under index.skip"
         raise UserError(
             f"the image cannot be used: {error.reason}: {error.detail}",

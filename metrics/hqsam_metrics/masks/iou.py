@@ -147,7 +147,7 @@ def mask_iou(*, pred: Any, target: Any, empty: EmptyRule = "nan") -> float:
         0..1, or NaN.
 
     Raises:
-        ValueError: sizes differ, or an array is no mask.
+        ValueError: sizes differ, or an array is not a mask.
     """
     pred, target = _as_pair(pred, target)
     intersection = int(np.count_nonzero(pred & target))
@@ -180,7 +180,7 @@ def boundary_iou(
         0..1, or NaN.
 
     Raises:
-        ValueError: sizes differ, an array is no mask, or the ratio is not positive.
+        ValueError: sizes differ, an array is not a mask, or the ratio is not positive.
     """
     pred, target = _as_pair(pred, target)
     bands = [
