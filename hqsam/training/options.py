@@ -38,7 +38,7 @@ class TrainOptions(BaseModel):
         points: loss points per mask.
         oversample: candidates per loss point.
         importance: share of the loss points taken by uncertainty.
-        loss_region: `all`: loss points lie anywhere; `boundary`: only within a band around the
+        loss_region: `all`: loss points lie anywhere; `boundary`: only in the region around the
             label's boundary (the paper's variant of section 4.2).
         supervise: `hq_token`: the loss is on the HQ token's mask alone, as in the official code,
             which tests with the sum of SAM's and the HQ mask all the same; `both`: the mean of the
