@@ -35,7 +35,7 @@ class UserError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        """The message; what comes from outside in it is made harmless (`safe_text`), a name cannot forge a line."""
+        """Return the message, sanitised (`safe_text`): a name from outside cannot forge a line."""
         parts = [_block(self.problem)]
         if self.file is not None:
             parts.append(f"file: {shown(self.file)}")
@@ -51,7 +51,7 @@ class UserError(Exception):
 
 
 def _block(text: str) -> str:
-    """A text of one line, or of several where those after the first are indented; other line feeds are of a name in it."""
+    """Keep line feeds before indented lines; escape all others, which belong to names in the text."""
     return re.sub(r"\n(?!\s)", r"\\n", shown(text, lines=True))
 
 

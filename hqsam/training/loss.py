@@ -75,7 +75,7 @@ class Draw:
         return Draw(self.candidates_BN2[masks], self.uniform_BM2[masks], self.n_uncertain)
 
     def points(self, logits_B1hw: Tensor) -> Tensor:
-        """``[B,K,2]``: the candidates that the logits are least sure of, and the uniform ones. No gradient flows."""
+        """``[B,K,2]``: the most uncertain candidates, and the uniform ones. No gradient flows."""
         with torch.no_grad():
             uncertain_Bn2 = most_uncertain(
                 logits_B1hw.detach(), self.candidates_BN2, self.n_uncertain

@@ -19,7 +19,7 @@ WITHOUT_EFFECT = frozenset(
         "device",
     }
 )
-"""Options that cannot move the trained weights on one kind of device: a run may go on under other values of them."""
+"""Options that cannot change the trained weights on one kind of device: a resumed run may change them."""
 
 
 class TrainOptions(BaseModel):

@@ -1,4 +1,4 @@
-"""What is wrong with images and their COCO or LVIS file, in plain words: `hqsam doctor data PATH --annotations FILE`.
+"""What is wrong with images and their COCO or LVIS file: `hqsam doctor data PATH --annotations FILE`.
 
 Nothing is changed. Every image is read as the normalise stage reads it, so what passes here passes
 there.

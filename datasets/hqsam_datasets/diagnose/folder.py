@@ -1,4 +1,4 @@
-"""What is wrong with a folder of images and masks, in plain words: `hqsam doctor data PATH`.
+"""What is wrong with a folder of images and masks: `hqsam doctor data PATH`.
 
 Nothing is changed. Every pair is read the way the normalise stage reads it, so what passes here
 passes there.

@@ -348,7 +348,7 @@ def _instance_row(item: Item, truth: Truth) -> Row:
 
 
 def _drawn_rows(item: Item, prompt_set: str, kind: PromptKind, seed: int) -> Iterator[Row]:
-    """Prompts that are drawn from the masks of an image, each from (seed, set, instance) alone; crowds get none."""
+    """Draw prompts from the masks of an image, each from (seed, set, instance) alone; crowds get none."""
     for truth in (truth for truth in item.truths if not truth.iscrowd):
         number = hashlib.sha256(
             f"{seed}/{prompt_set}/{item.key}/{truth.instance_id}".encode()
