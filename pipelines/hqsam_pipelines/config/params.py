@@ -347,7 +347,7 @@ class Params:
             raise UserError(
                 f"expected a mapping, found {schema.show(own)}", file=self.file, key=key
             )
-        return self._build(part, {**defaults, **own}, key)
+        return self._build(part, {**defaults, **own}, key if own or not defaults else part)
 
     def _check_seam(self, package: str, name: str, what: str, key: str) -> None:
         """A name that stands for a file of a package: the file must exist."""
