@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-MODULES = ("hqsam_metrics.ap.kernels",)
+MODULES = ("hqsam_metrics.ap.kernels", "hqsam_metrics.masks.kernels")
 """The kernel modules of this repository."""
 
 SWITCH = "HQSAM_COMPILED"
@@ -51,6 +51,14 @@ def ready(module: str, *, size: float, worth: float) -> bool:
     """
     off = os.environ.get(SWITCH) == "0" or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
     return size >= worth and not off and _usable(module)
+
+
+def loaded(module: str) -> Any:
+    """Returns a kernel module that this process (or the one that it was forked from) has imported, else None.
+
+    So that what works on small parts of a large job follows what was decided for the job.
+    """
+    return None if os.environ.get(SWITCH) == "0" else sys.modules.get(module)
 
 
 @functools.cache
