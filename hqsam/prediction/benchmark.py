@@ -21,6 +21,7 @@ import torch
 
 from hqsam import systems
 from hqsam.model import checkpoint
+from hqsam.model.device import pick_device
 from hqsam.model.options import ModelOptions
 from hqsam.prediction import passes
 from hqsam.prediction.options import PredictOptions
@@ -192,6 +193,7 @@ def _summary(
         "resize": job.options.resize,
         "mask_prompt": job.options.mask_prompt,
         "precision": job.options.precision,
+        "device": pick_device(job.options.device).type,
         "checkpoint_digest": inputs.checkpoint_digest,
         "prompts_digest": inputs.prompts_digest,
         "digest": _digest(sorted(work.glob("part-*.parquet"))),

@@ -5,16 +5,30 @@ File formats: docs/formats.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hqsam_base.atomic import atomic_folder, write_json
 from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
-from hqsam_metrics.base import Outcome, Score, ScoreOptions, load_score, plain, protocol_hash
+from hqsam_metrics.base import (
+    Outcome,
+    Score,
+    ScoreOptions,
+    Units,
+    load_score,
+    plain,
+    protocol_hash,
+)
+
+if TYPE_CHECKING:
+    from hqsam_metrics.benchmark_data import Predictions
 
 __all__ = ["ScoreOptions", "score_benchmark"]
 
@@ -62,7 +76,7 @@ def score_benchmark(
         UserError: predictions that are missing, double, unknown, of the wrong size or malformed; a
             metric that does not fit the benchmark; another version in params.yaml than in the code.
     """
-    from hqsam_metrics.benchmark_data import Benchmark, load_predictions, prompts_digest
+    from hqsam_metrics.benchmark_data import Benchmark, load_predictions
     from hqsam_metrics.matches_file import MatchesWriter
 
     data = Benchmark(benchmark)
@@ -83,13 +97,13 @@ def score_benchmark(
             for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
                 for system in _scorable(info, prompt_set):
                     rows = load_predictions(data, predictions, prompt_set, system)
-                    outcome = score.evaluate(
-                        rows, options, progress=_prefixed(progress, f"{prompt_set}/{system}")
+                    trials = int(data.index.get("trials", {}).get(prompt_set, 1))
+                    parts = [rows.trial(n + 1) for n in range(trials)] if trials > 1 else [rows]
+                    told = _prefixed(progress, f"{prompt_set}/{system}")
+                    outcome = mean_outcome(
+                        [score.evaluate(part, options, progress=told) for part in parts]
                     )
-                    digest = prompts_digest(rows.prompts)
-                    protocol = _protocol(
-                        score, options, data.index, info, prompt_set, system, digest
-                    )
+                    protocol = _protocol(score, options, info, rows)
                     results.append(_result(prompt_set, system, outcome, protocol))
                     if outcome.matches is not None:
                         writer.add(prompt_set, system, outcome.matches)
@@ -134,26 +148,69 @@ def _prefixed(progress: Progress, prefix: str) -> Progress:
     return lambda done, total, what: progress(done, total, f"{prefix}: {what}")
 
 
+def mean_outcome(trials: Sequence[Outcome]) -> Outcome:
+    """Returns the mean of several trials: of each value, and of each unit that all of them have.
+
+    Units that each trial names by its own prompts are listed one after the other. There are no
+    matches: a mean of several AP has no detections of its own.
+    """
+    first = trials[0]
+    if len(trials) == 1:
+        return first
+    units = [trial.units for trial in trials]
+    if all(one.unit == first.units.unit for one in units):
+        values = {
+            name: np.mean([one.values[name] for one in units], axis=0)
+            for name in first.units.values
+        }
+        together = replace(first.units, values=values)
+    else:
+        together = Units(
+            [key for one in units for key in one.key],
+            [cluster for one in units for cluster in one.cluster],
+            [unit for one in units for unit in one.unit],
+            {n: np.concatenate([one.values[n] for one in units]) for n in first.units.values},
+        )
+    metrics: dict[str, float | None] = {}
+    for name in first.metrics:
+        found = [trial.metrics[name] for trial in trials]
+        known = [value for value in found if value is not None]
+        metrics[name] = math.fsum(known) / len(known) if len(known) == len(found) else None
+    warnings = list(dict.fromkeys(text for trial in trials for text in trial.warnings))
+    return Outcome(
+        metrics,
+        min(trial.n_expected for trial in trials),
+        min(trial.n_scored for trial in trials),
+        together,
+        warnings,
+    )
+
+
 def _protocol(
-    score: Score,
-    options: ScoreOptions,
-    index: dict[str, Any],
-    info: dict[str, Any],
-    prompt_set: str,
-    system: str,
-    digest: str,
+    score: Score, options: ScoreOptions, info: dict[str, Any], rows: Predictions
 ) -> dict[str, Any]:
+    from hqsam_metrics.benchmark_data import prompts_digest
+
+    data, masks = rows.benchmark, rows.prompts["rle"]
+    trials = data.index.get("trials", {}).get(rows.prompt_set)
     return {
         **score.protocol(options),
-        "dataset_version": index.get("dataset_version"),
+        "dataset_version": data.index.get("dataset_version"),
+        "ground_truth_digest": data.ground_truth_digest,
+        "images_digest": data.index.get("images_digest"),
         "resize": info.get("resize"),
-        "prompt_set": prompt_set,
-        "prompts_digest": digest,
-        "system": system,
+        "precision": info.get("precision"),
+        "device": info.get("device"),
+        # Where no prompt holds a mask, what becomes of masks moves nothing.
+        "mask_prompt": "none" if masks.null_count == len(masks) else info.get("mask_prompt"),
+        "prompt_set": rows.prompt_set,
+        "prompts_digest": prompts_digest(rows.prompts),
+        "system": rows.system,
         "output": options.output,
+        **({} if trials is None else {"trials": f"mean of {trials}"}),
         # What a system's own code has in its rules: other people's models and refiners say it in
         # predict.json.
-        **info.get("protocols", {}).get(system, {}),
+        **info.get("protocols", {}).get(rows.system, {}),
     }
 
 

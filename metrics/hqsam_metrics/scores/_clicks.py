@@ -4,33 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base.centre import centre_point
 from hqsam_metrics.masks.iou import Mask
 
 MAX_CLICKS = 20
-
-
-def centre_point(mask: Mask) -> tuple[tuple[int, int], float] | None:
-    """Returns the pixel of a mask that is farthest from the background, and how far that is.
-
-    Outside the image is background. Of equally far pixels the first in row-major order: smallest y,
-    then smallest x.
-
-    Args:
-        mask: bool [H, W].
-
-    Returns:
-        (x, y) and the Euclidean distance in pixels, None for an empty mask.
-    """
-    if not mask.any():
-        return None
-    padded = np.pad(mask, 1).view(np.uint8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), mask.shape)
-    return (int(x), int(y)), float(distance[y, x])
 
 
 def next_click(*, pred: Mask, target: Mask) -> tuple[tuple[int, int], bool] | None:

@@ -1,7 +1,7 @@
 """predict BENCHMARK MODEL: the masks of every system, by default SAM and HQ-SAM, for every prompt of a benchmark.
 
 Reads: `data/benchmarks/<benchmark>/`, `models/<model>/`, the checkpoint, params `predict`,
-`benchmarks.<benchmark>.predict`, `models.<model>` and `systems`. Writes:
+`benchmarks.<benchmark>.{predict,protocol}`, `models.<model>` and `systems`. Writes:
 `data/predictions/<benchmark>-<model>/`.
 """
 

@@ -127,7 +127,6 @@ def test_a_set_with_private_ground_truth_has_predictions_and_no_score(tmp_path: 
         root=root,
         out=folder,
         options=options,
-        seed=0,
         progress=lambda done, total, what: None,
     )
     oracle(folder, tmp_path / "predictions")
