@@ -129,6 +129,20 @@ def _prompt_sets(index: dict[str, Any], folder: Path) -> list[str]:
     return [str(name) for name in sets]
 
 
+def predicted_systems(index: dict[str, Any], predictions: Path) -> dict[str, list[str]]:
+    """Returns the systems that predicted each prompt set.
+
+    Args:
+        index: the benchmark's `index.json`.
+        predictions: `data/predictions/<benchmark>-<model>`.
+
+    Raises:
+        UserError: there are no predictions.
+    """
+    info = _read_info(predictions)
+    return {name: _scorable(info, name) for name in _prompt_sets(index, predictions)}
+
+
 def _read_info(folder: Path) -> dict[str, Any]:
     from hqsam_base.json_stream import read_json
 

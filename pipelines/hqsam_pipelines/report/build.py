@@ -12,7 +12,7 @@ from hqsam_base.progress import Progress
 from hqsam_metrics.ap.resample import RESAMPLES
 from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
-from hqsam_pipelines.report import cost, html, paper, scenes, sources
+from hqsam_pipelines.report import cost, html, paper, published, scenes, sources
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
@@ -46,6 +46,7 @@ class Numbers:
     ablations: list[report_ablations.AblationRow]
     models: list[Row]
     systems: list[Row]
+    published: list[published.Cell]
 
 
 def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def _numbers(run: Run) -> Numbers:
         ablations=ablations,
         models=[row for name in more for row in headline_rows(run, name)],
         systems=system_rows(run, model),
+        published=published.cells(run),
     )
 
 
@@ -103,6 +105,7 @@ def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
             (tmp / f"{spec.name}.csv").write_text(
                 report_tables.table_csv(rows, run.systems), encoding="utf-8"
             )
+        (tmp / "paper.csv").write_text(published.table_csv(numbers.published), encoding="utf-8")
         (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
         (tmp / "further.csv").write_text(
             report_tables.table_csv(numbers.others, run.systems), encoding="utf-8"
@@ -260,6 +263,8 @@ def _page(
         + html.models_context(numbers.models)
         + report_ablations.context(numbers.ablations, str(run.params.get("profile", ""))),
         "cost": cost.cost_context(),
+        "published": published.context(numbers.published),
+        "n_published": len(numbers.published),
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
         "galleries": shown,
         "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
@@ -304,6 +309,7 @@ def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]
     found += [("pictures", "What it looks like")] if hero else []
     found += [
         ("tables", "Tables in the paper's layout"),
+        ("published", "All numbers of the paper"),
         ("cost", "Parameters, speed, memory"),
         ("curves", "Curves"),
     ]

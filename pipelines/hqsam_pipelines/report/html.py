@@ -81,13 +81,7 @@ def notices(run: Run) -> list[str]:
             f"a small set of drawn "
             "scenes with deliberately coarse masks; its numbers prove nothing about SAM or HQ-SAM."
         )
-    urls = [
-        u
-        for a in run.params.get("archives", {}).values()
-        for f in a.get("files", [])
-        for u in f.get("urls", [])
-    ]
-    if urls and all(str(url).startswith("embedded://") for url in urls):
+    if sources.embedded(run):
         texts.append(
             "The data are the embedded sample: procedurally drawn pictures in the published "
             "archive layouts of the "

@@ -39,6 +39,17 @@ def read_optional(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
+def embedded(run: Run) -> bool:
+    """Whether all data are the embedded sample's."""
+    urls = [
+        u
+        for a in run.params.get("archives", {}).values()
+        for f in a.get("files", [])
+        for u in f.get("urls", [])
+    ]
+    return bool(urls) and all(str(url).startswith("embedded://") for url in urls)
+
+
 def sources(run: Run) -> list[dict[str, Any]]:
     """Per training source: samples, expected number, rejects by reason, excluded by the overlap gate."""
     excluded = _excluded_by_source(run)
