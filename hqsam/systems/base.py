@@ -81,11 +81,14 @@ class Context:
         model: The model of params.yaml whose predictions are made.
         head: File of its trained head.
         options: Protocol and sizes of the benchmark.
+        encodings: Folder for what the model's image encoder makes of the images, which other models
+            of the run share; None: nobody else needs it.
     """
 
     model: ModelOptions
     head: Path
     options: PredictOptions
+    encodings: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ CANNOT_MOVE = {
     "predict.batch_images": "images that are encoded at once; the masks are the same",
     "predict.prompts_per_pass": "prompts that are decoded at once; the masks are the same",
     "predict.images_per_part": "images in one file",
+    "predict.encodings_gb": "disk for features that models share; the masks are the same",
     "predict.threads": "threads of the arithmetic; the masks are the same",
     "score.metric": "is the block's evaluator",
     "score.version": "is the block's evaluator_version: another than the code's is refused",
