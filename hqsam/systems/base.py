@@ -139,6 +139,13 @@ class Promptable(ABC):
     def decode(self, image: Any, prompts: Sequence[Prompt]) -> Mapping[str, Decoded]:
         """Predict prompts of one signature in an encoded image, for every system (by name)."""
 
+    def as_input(self, values: Any) -> NDArray[np.float32] | None:
+        """Give one of `Decoded.values` as the mask input of the next prompt, [m, m]; None: it is none.
+
+        What interactive prompt sets feed back (`hqsam.prediction.clicks`).
+        """
+        return None
+
     @abstractmethod
     def to_image(self, image: Any, values: Any) -> MaskPatch:
         """Bring one of `Decoded.values` to the image's own size; called from several threads."""

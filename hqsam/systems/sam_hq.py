@@ -119,6 +119,10 @@ class SamHQ(Promptable):
             for name, (logits, iou) in masks.items()
         }
 
+    def as_input(self, values: Any) -> Any:
+        """See `Promptable.as_input`: the logits as they are, as `SamPredictor` takes them."""
+        return values
+
     def to_image(self, image: _Image, values: Any) -> MaskPatch:
         """See `Promptable.to_image`."""
         from hqsam.prediction.postprocess import mask_patch

@@ -97,12 +97,8 @@ def score_benchmark(
             for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
                 for system in _scorable(info, prompt_set):
                     rows = load_predictions(data, predictions, prompt_set, system)
-                    trials = int(data.index.get("trials", {}).get(prompt_set, 1))
-                    parts = [rows.trial(n + 1) for n in range(trials)] if trials > 1 else [rows]
                     told = _prefixed(progress, f"{prompt_set}/{system}")
-                    outcome = mean_outcome(
-                        [score.evaluate(part, options, progress=told) for part in parts]
-                    )
+                    outcome = _evaluate(score, options, rows, told)
                     protocol = _protocol(score, options, info, rows)
                     results.append(_result(prompt_set, system, outcome, protocol))
                     if outcome.matches is not None:
@@ -162,6 +158,22 @@ def _prefixed(progress: Progress, prefix: str) -> Progress:
     return lambda done, total, what: progress(done, total, f"{prefix}: {what}")
 
 
+def _evaluate(
+    score: Score, options: ScoreOptions, rows: Predictions, progress: Progress
+) -> Outcome:
+    """Scores one system for one prompt set: at once, trial by trial, or click by click."""
+    trials, clicks = (
+        int(rows.benchmark.index.get(name, {}).get(rows.prompt_set, 0))
+        for name in ("trials", "clicks")
+    )
+    if clicks:
+        from hqsam_metrics.scores import _clicks
+
+        return _clicks.outcome(rows, clicks, score.columns)
+    parts = [rows.trial(n + 1) for n in range(trials)] or [rows]
+    return mean_outcome([score.evaluate(part, options, progress=progress) for part in parts])
+
+
 def mean_outcome(trials: Sequence[Outcome]) -> Outcome:
     """Returns the mean of several trials: of each value, and of each unit that all of them have.
 
@@ -207,6 +219,9 @@ def _protocol(
 
     data, masks = rows.benchmark, rows.prompts["rle"]
     trials = data.index.get("trials", {}).get(rows.prompt_set)
+    clicks = data.index.get("clicks", {}).get(rows.prompt_set)
+    if clicks is not None:
+        from hqsam_metrics.scores import _clicks
     return {
         **score.protocol(options),
         "dataset_version": data.index.get("dataset_version"),
@@ -222,6 +237,7 @@ def _protocol(
         "system": rows.system,
         "output": options.output,
         **({} if trials is None else {"trials": f"mean of {trials}"}),
+        **({} if clicks is None else _clicks.rules(clicks)),
         # What a system's own code has in its rules: other people's models and refiners say it in
         # predict.json.
         **info.get("protocols", {}).get(rows.system, {}),

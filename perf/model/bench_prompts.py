@@ -14,7 +14,6 @@ second     another head on the same encoder, which finds the encodings (`hqsam.p
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys

@@ -386,7 +386,7 @@ class _Drawn:
         for truth in (truth for truth in item.truths if not truth.iscrowd):
             mask = rle.decode(truth.rle, height=item.height, width=item.width)
             shown = self._earlier(item, truth, mask) if self.name == PREVIOUS else mask
-            for trial in range(self._set.trials):
+            for trial in range(self._set.per_object):
                 found = self._set.draw(shown, self._generator(item, truth, trial))
                 if found is not None:
                     columns = self._set.kind.columns(found)
@@ -409,7 +409,7 @@ class _Drawn:
         return np.random.default_rng(int.from_bytes(number[:8]))
 
     def _head(self, item: Item, truth: Truth, trial: int) -> Row:
-        ending = f"~{trial + 1}" if self._set.trials > 1 else ""
+        ending = f"~{trial + 1}" if self._set.per_object > 1 or self._set.clicks else ""
         return {
             "prompt_id": f"{truth.instance_id}-{self.name}{ending}",
             "key": item.key,
@@ -472,8 +472,9 @@ def _summary(
             key=f"benchmarks.{adapter.name}.index.prompt_sets",
             cure="name the sets that this benchmark has (its data sheet says which)",
         )
-    found = (mask_set(name) for name in options.prompt_sets if counts[name])
+    found = [mask_set(name) for name in options.prompt_sets if counts[name]]
     trials = {one.name: one.trials for one in found if one is not None and one.trials > 1}
+    clicks = {one.name: one.clicks for one in found if one is not None and one.clicks}
     return {
         "version": VERSION,
         "benchmark": adapter.name,
@@ -486,6 +487,7 @@ def _summary(
         "prompt_sets": sorted(name for name in options.prompt_sets if counts[name]),
         "digest": _digest(folder),
         **({"trials": trials} if trials else {}),
+        **({"clicks": clicks} if clicks else {}),
         **(
             {"missing": {"prompt_sets": sorted(empty), "files": missing}}
             if empty or not tables["images"].n_rows

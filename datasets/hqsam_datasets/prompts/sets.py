@@ -6,6 +6,8 @@ previous_frame_box    in a video the box of the object's mask in the frame befor
 box_noise_0.2         the tight box, jittered by this ratio (paper, Table 13: 0.2 and 0.4)
 points_1              the point farthest from the boundary (paper, Figure 5)
 points_5, points_10+5 so many random points on the object, and beside it; three trials, whose mean counts
+clicks, clicks_5      interactive: the first click is that of points_1, each further one goes where the system's own
+                      mask is wrong (`hqsam.prediction.clicks`); 20 at most, or as many as are said
 coarse_eroded_1       a mask that is too small, by 2 to 4 % of the object's size (level 1), 4 to 8 % (2) or 8 to 16 % (3)
 coarse_dilated_1      one that is too large
 coarse_polygon_1      one with so few corners that it lies off by as much
@@ -38,6 +40,9 @@ PREVIOUS = "previous_frame_box"
 TRIALS = 3
 """Of sets of several random points; the paper's Figure 5 takes the mean of as many."""
 
+CLICKS = 20
+"""Of an interactive set: the usual limit of NoC."""
+
 SHIFTS = {1: (0.02, 0.04), 2: (0.04, 0.08), 3: (0.08, 0.16)}
 """By how much the contour of a coarse mask is off, at each level: a range of fractions of the square root of the object's area."""
 
@@ -53,6 +58,7 @@ class MaskSet:
         kind: how its prompts are written.
         draw: takes a mask, bool [H, W], and the generator; None: this mask gives no such prompt.
         trials: prompts for each object, each drawn on its own.
+        clicks: of an interactive set, how many an object gets: as many prompts, all with the first.
         random: whether `draw` draws at all, so that the seed matters.
     """
 
@@ -60,7 +66,13 @@ class MaskSet:
     kind: PromptKind
     draw: Draw
     trials: int = 1
+    clicks: int = 0
     random: bool = True
+
+    @property
+    def per_object(self) -> int:
+        """Prompts of each object."""
+        return self.clicks or self.trials
 
 
 def mask_set(name: str, *, box_side: int | None = None) -> MaskSet | None:
@@ -90,6 +102,8 @@ def mask_set(name: str, *, box_side: int | None = None) -> MaskSet | None:
         if many == (1, 0):
             return MaskSet(name, point, _centre, random=False)
         return MaskSet(name, point, partial(_points, many=many), trials=TRIALS)
+    if found := re.fullmatch(r"clicks(?:_([1-9]\d?))?", name):
+        return MaskSet(name, point, _centre, clicks=int(found[1] or CLICKS), random=False)
     if found := re.fullmatch(r"coarse_(eroded|dilated|polygon)_([1-3])", name):
         return MaskSet(name, mask, partial(_coarse, how=_COARSE[found[1]], level=int(found[2])))
     return None
@@ -104,6 +118,7 @@ def examples() -> list[str]:
         "box_noise_0.2",
         "points_1",
         "points_10+5",
+        "clicks",
         *(f"coarse_{how}_1" for how in _COARSE),
     ]
 
