@@ -22,6 +22,7 @@ from hqsam_pipelines.report.rows import Row, headline_rows, other_rows, spec_row
 from hqsam_pipelines.report.scenes import Pick, SceneReader
 
 _PALETTE = 256
+_PANELS = ("Prompt", "SAM", "HQ-SAM", "Ground truth", "Errors of SAM", "Errors of HQ-SAM")
 
 
 @dataclass(frozen=True)
@@ -242,8 +243,13 @@ def _page(
     data = _data_context(run)
     shown = [_gallery_context(g, pictures) for g in galleries]
     model = run.models[0]
+    origin = sources.origin(run)
+    title, profile = "SAM against HQ-SAM", run.params.get("profile", "?")
     context = {
-        "title": "SAM against HQ-SAM",
+        "title": title,
+        "page_title": " · ".join([title, str(profile), *origin[:1]]),
+        "origin": ", ".join(origin),
+        "panels": _PANELS,
         "subtitle": f"Profile {run.params.get('profile', '?')}, model {model} "
         f"({run.backbone(model)}), "
         f"{len(run.benchmarks)} benchmarks, zero-shot." + _others(numbers),
@@ -331,7 +337,7 @@ def _data_context(run: Run) -> dict[str, Any]:
             **overlap,
             "pictures": [_file_picture(path, text) for path, text in overlap["gallery"]],
         }
-    protocols = [{**b, "title": paper.title(b["benchmark"])} for b in sources.protocols(run)]
+    protocols = [_protocol_context(run, block) for block in sources.protocols(run)]
     return {
         "sources": sources.sources(run),
         "training_set": sources.training_set(run),
@@ -344,6 +350,18 @@ def _data_context(run: Run) -> dict[str, Any]:
         "digests": sources.digests(run),
         "archives": sources.archives(run),
         "params_text": html.params_text(run),
+    }
+
+
+def _protocol_context(run: Run, block: dict[str, Any]) -> dict[str, Any]:
+    name = block["benchmark"]
+    return {
+        **block,
+        "title": paper.title(name),
+        "anchor": f"{name}-{block['prompt_set']}",
+        "files": [f"metrics/{name}-{model}.json" for model in run.models],
+        "instances": f"data/scores/{name}-{run.models[0]}/instances.parquet",
+        "stage": f"score@{name}-{run.models[0]}",
     }
 
 
