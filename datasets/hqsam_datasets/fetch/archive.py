@@ -70,7 +70,7 @@ def fetch(
         What fetch.json holds: `{"version", "archive", "licence", "files": [{"name", "bytes",
         "sha256", "checked_by"}]}`. `checked_by` names the digests that were known beforehand,
         `["first-use"]` if none. Where optional files are unavailable, also `"missing": {name: what
-        a person can do}`.
+        a person can do}`; where files are those of the embedded sample, `"embedded": true`.
 
     Raises:
         UserError: if no mirror gives a file that passes; the message lists what each one said, and
@@ -231,6 +231,8 @@ def _fetch(
     }
     if missing:
         result["missing"] = missing
+    if any(file.generated for file in spec.files):
+        result["embedded"] = True
     _publish(staging, out, result)
     return result
 
