@@ -116,6 +116,11 @@ def missing_files(root: Path) -> dict[str, str]:
     return dict(marker.get("missing", {})) if isinstance(marker, dict) else {}
 
 
+def is_embedded(archive: Path) -> bool:
+    """Whether a fetched archive holds the embedded sample, and not what its publisher has."""
+    return bool(read_json(archive / "fetch.json").get("embedded"))
+
+
 def not_there(problem: str, root: Path, *, key: str | None = None, cure: str) -> UserError:
     """Return the error for something missing below `root`; a `NotHadError` if files of the archive are unavailable."""
     missing = missing_files(root)
