@@ -28,7 +28,11 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-MODULES = ("hqsam_metrics.ap.kernels", "hqsam_metrics.masks.kernels")
+MODULES = (
+    "hqsam_metrics.ap.json_kernels",
+    "hqsam_metrics.ap.kernels",
+    "hqsam_metrics.masks.kernels",
+)
 """The kernel modules of this repository."""
 
 SWITCH = "HQSAM_COMPILED"
@@ -138,7 +142,8 @@ def jit(*signatures: str, **options: Any) -> Callable[[Function], Function]:
     Only kernel modules use it: to import one is to compile it where the cache is empty.
 
     Args:
-        signatures: in numba's spelling, ``"void(float64[::1], int64)"``.
+        signatures: in numba's spelling, ``"void(float64[::1], int64)"``; none for what only other
+            kernels call.
         options: of `numba.njit`. Never `fastmath`: kernels give the plain path's numbers.
     """
     import numba
@@ -147,7 +152,7 @@ def jit(*signatures: str, **options: Any) -> Callable[[Function], Function]:
         before = numba.config.CACHE_LOCATOR_CLASSES
         numba.config.CACHE_LOCATOR_CLASSES = f"{__name__}.Place"
         try:
-            made = numba.njit(list(signatures), nogil=True, cache=True, **options)(function)
+            made = numba.njit(list(signatures) or None, nogil=True, cache=True, **options)(function)
         finally:
             numba.config.CACHE_LOCATOR_CLASSES = before
         return made  # type: ignore[no-any-return]

@@ -31,6 +31,8 @@ from hqsam_metrics.masks.pairs import PairTable, pair_ious
 _CHUNK_MASKS = 1024
 _CHUNK_BYTES = 160_000
 _CHUNK_PIXELS = 1 << 29
+# Compiled loops take one mask after the other: larger chunks only save calls.
+_COMPILED_CHUNK = 8
 _CHECK_MASKS = 8192
 # Detections from which the import of the compiled kernels (0.4 s) pays off.
 _WORTH = 20_000
@@ -157,7 +159,8 @@ def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tu
             np.int64
         )
     work = np.stack([masks, n_bytes, masks * gt.images.heights * gt.images.widths], axis=1)
-    limits = np.array([_CHUNK_MASKS, _CHUNK_BYTES, _CHUNK_PIXELS])
+    scale = 1 if compiled.loaded(KERNELS) is None else _COMPILED_CHUNK
+    limits = np.array([scale * _CHUNK_MASKS, scale * _CHUNK_BYTES, _CHUNK_PIXELS])
     out: list[tuple[int, int]] = []
     begin, done = 0, np.zeros(3, np.int64)
     for i in range(n):
