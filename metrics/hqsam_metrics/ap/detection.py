@@ -11,7 +11,7 @@ import numpy as np
 
 from hqsam_base import compiled
 from hqsam_base.errors import UserError
-from hqsam_base.processes import run_parts
+from hqsam_base.processes import run_parts, worker_count
 from hqsam_base.progress import Progress, silent
 from hqsam_base.runs import Int, RleBatch, RleError, decode_runs
 from hqsam_metrics.ap import accumulate, matching
@@ -34,7 +34,7 @@ _CHUNK_PIXELS = 1 << 29
 # Compiled loops take one mask after the other: larger chunks only save calls.
 _COMPILED_CHUNK = 8
 _CHECK_MASKS = 8192
-# Detections from which the import of the compiled kernels (0.4 s) pays off.
+# Masks from which the import of the compiled kernels (0.4 s), or one more process, pays off.
 _WORTH = 20_000
 _KERNELS = (matching.KERNELS, KERNELS)
 
@@ -169,6 +169,11 @@ def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tu
             begin, done = i, np.zeros(3, np.int64)
         done = done + work[i]
     return [*out, (begin, n)]
+
+
+def mask_workers(n_masks: int) -> int:
+    """Returns how many processes a stage should score so many masks in: it uses the machine, and small sets no fork."""
+    return worker_count(n_masks, worth=_WORTH)
 
 
 def load_kernels(n_masks: int) -> None:
