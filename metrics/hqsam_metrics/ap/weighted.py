@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hqsam_base import compiled
 from hqsam_base.runs import Int
-from hqsam_metrics.ap.accumulate import IOU_THRESHOLDS, RECALL_THRESHOLDS
+from hqsam_metrics.ap.accumulate import EVERYWHERE, IOU_THRESHOLDS, RECALL_THRESHOLDS
 
 Float = NDArray[np.float64]
 Bits = NDArray[np.uint16]
@@ -21,7 +21,6 @@ Bits = NDArray[np.uint16]
 _BLOCK = 1 << 19
 # Weights of detections from which numba's import (0.3 s) pays off.
 _WORTH = 4_000_000
-_EVERYWHERE = np.uint16((1 << len(IOU_THRESHOLDS)) - 1)
 
 
 def category_precision(
@@ -66,7 +65,7 @@ def category_precision(
 
 def _one_category(image: Any, hit: Bits, void: Bits, count: Float, weights: Any) -> Float:
     """Returns the mean precision of one category for each vector of weights: float64 [R]."""
-    keep = void != _EVERYWHERE
+    keep = void != EVERYWHERE
     image, hit, void = image[keep], hit[keep], void[keep]
     some = np.flatnonzero(hit)
     if not len(some):
