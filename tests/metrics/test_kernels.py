@@ -16,8 +16,9 @@ import pytest
 from hqsam_base import compiled
 from hqsam_base.errors import UserError
 from hqsam_base.progress import silent
-from hqsam_base.runs import RleBatch, RleError
-from hqsam_metrics.ap import accumulate, detection, resample, scan
+from hqsam_base.rle import encode_rle
+from hqsam_base.runs import RleBatch, RleError, encode_lengths
+from hqsam_metrics.ap import accumulate, detection, matching, resample, scan
 from hqsam_metrics.ap.instances import Results, parse_ground_truth, parse_results, read_results
 from hqsam_metrics.masks.packed import Shapes
 from hqsam_metrics.masks.pairs import draw_for_bands, make_bands
@@ -69,11 +70,32 @@ def test_scores_are_equal_in_every_bit(both: Both) -> None:
                     np.testing.assert_array_equal(getattr(plain.best, key), getattr(fast.best, key))
 
 
+def test_matches_are_equal_where_values_are(both: Both) -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        n_dt, n_gt = 12, 9
+        group = np.sort(rng.integers(0, 3, n_dt))
+        dt, gt = (part.reshape(-1) for part in np.indices((n_dt, n_gt)))
+        near = (gt // 3 == group[dt]) & (rng.random(len(dt)) < 0.8)
+        found = both(
+            partial(
+                matching.match,
+                dt=dt[near],
+                gt=gt[near],
+                value=rng.choice([0.4, 0.5, 0.75, 0.95], near.sum()),
+                group=group,
+                gt_ignore=rng.random((4, n_gt)) < 0.3,
+                gt_crowd=rng.random(n_gt) < 0.2,
+                thresholds=accumulate.IOU_THRESHOLDS,
+            )
+        )
+        np.testing.assert_array_equal(found[0].dt, found[1].dt)
+        np.testing.assert_array_equal(found[0].gt, found[1].gt)
+
+
 def test_bands_of_masks_of_any_size_are_equal(both: Both) -> None:
     rng = np.random.default_rng(8)
     for shape in ((1, 1), (1, 200), (200, 1), (64, 64), (129, 70)):
-        from hqsam_base.rle import encode_rle
-
         codes = [encode_rle(mask)["counts"].encode() for mask in random_masks(rng, 12, shape)]
         batch = RleBatch.of(codes, [shape[0]] * 12, [shape[1]] * 12)
 
@@ -91,7 +113,7 @@ def test_bands_of_masks_of_any_size_are_equal(both: Both) -> None:
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_malformed_code_is_the_same_error(both: Both) -> None:
+def test_a_code_is_the_same_pieces_or_the_same_error(both: Both) -> None:
     rng = np.random.default_rng(9)
     good = b"".join(bytes([48 + int(v)]) for v in rng.integers(0, 16, 6))
 
@@ -115,6 +137,10 @@ def test_a_malformed_code_is_the_same_error(both: Both) -> None:
         good,
     ]
     codes += [bytes(rng.integers(40, 112, 5).tolist()) for _ in range(300)]
+    for _ in range(30):  # valid ones, with empty runs inside
+        cuts = np.sort(rng.integers(0, 36, 8))
+        lengths = np.diff(np.concatenate([[0], cuts, [35]]))
+        codes.append(encode_lengths(lengths, np.array([0, len(lengths)]))[0].tobytes())
     for code in codes:
         plain, fast = both(lambda code=code: decoded(code))
         np.testing.assert_equal(fast, plain)
@@ -156,6 +182,10 @@ def test_the_reader_of_results_gives_what_json_gives(both: Both, tmp_path: Path)
         np.testing.assert_equal(fast, plain)
         assert scan.scan_results(path, silent) is not None  # it was not the plain reader
     short = json.dumps(rows[:4])
+    twice = short.replace('"score"', '"score": 7, "image_id": 0, "score"', 1)
+    path.write_text(twice.replace('"image_id": 0, ', "", 1))
+    plain, fast = both(read)
+    np.testing.assert_equal(fast, plain)
     digits = [i for i, c in enumerate(short) if c in '{}[]",:0123456789.eE\\']
     for _ in range(3000 if FULL else 200):
         at = int(rng.choice(digits))

@@ -169,7 +169,7 @@ def _mask(text: Any, at: Any, end: Any, number: Any, fields: Any, data: Any, use
         at = _space(text, at + 1, end)
         if at >= end:
             return -2
-        if is_size and not sized:
+        if is_size:
             sized = True
             if text[at] != 91:
                 return -1
@@ -186,7 +186,7 @@ def _mask(text: Any, at: Any, end: Any, number: Any, fields: Any, data: Any, use
                 if text[at] != (44 if side == 0 else 93):
                     return -1
             at += 1
-        elif is_counts and not counted:
+        elif is_counts:
             counted = True
             if text[at] != 34:
                 return -1
@@ -241,9 +241,7 @@ def _record(
             kind = 4
         elif _is(text, at + 1, close, b"segmentation"):
             kind = 8
-        if seen & kind:
-            return -1
-        seen |= kind
+        seen |= kind  # of a key that is there twice the last counts, as in `json`
         at = _space(text, close + 1, end)
         if at >= end:
             return -2
