@@ -124,7 +124,8 @@ def fill(module: str) -> str | None:
     if folder is None:
         return "numba is not installed: pip install 'hqsam-pipeline[fast]'"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in (folder.parent, folder):  # whatever the umask lets others do
+            one.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _safe(folder):
             return f"{folder.parent} can be written by others"
         importlib.import_module(module)
