@@ -258,3 +258,13 @@ def test_weighted_ap_is_its_definition_plain_and_compiled(both: Both) -> None:
     halves = both(lambda: resample.weighted_ap(matches, "AP", weights * 0.5))[0]
     np.testing.assert_allclose(halves, want, rtol=0, atol=1e-12)
     assert np.isnan(want[0])
+
+
+def test_a_file_that_grows_while_it_is_read_is_left_to_the_plain_reader(
+    both: Both, tmp_path: Path
+) -> None:
+    path = tmp_path / "dt.json"
+    _, rows = detections(np.random.default_rng(5), images=9)
+    path.write_text(json.dumps(rows))
+    with path.open("rb") as file:
+        assert scan._scan(file, path.stat().st_size // 2, silent) is None

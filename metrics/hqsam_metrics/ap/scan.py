@@ -53,9 +53,10 @@ def scan_results(path: Path, progress: Progress) -> Columns | None:
 def _scan(file: Any, size: int, progress: Progress) -> Columns | None:
     from hqsam_metrics.ap import json_kernels as kernels
 
-    # Pages that are never written to take no memory: the strings need no copy.
+    # Pages that are never written to take no memory: the strings need no copy. No more than `size`
+    # bytes are read, so they have room even if the file grows meanwhile.
     data, used = np.empty(size, np.uint8), np.zeros(2, np.int64)
-    text = np.fromfile(file, np.uint8, _BLOCK)
+    text = np.fromfile(file, np.uint8, min(_BLOCK, size))
     head = text[:64].tobytes()
     begin = len(head) - len(head.lstrip(b" \t\r\n"))
     if head[begin : begin + 1] != b"[":
@@ -82,7 +83,7 @@ def _scan(file: Any, size: int, progress: Progress) -> Columns | None:
             tail = rest.tobytes() + file.read(_BLOCK)
             break
         # A record longer than what is read at a time is none of the usual form.
-        block = np.fromfile(file, np.uint8, _BLOCK)
+        block = np.fromfile(file, np.uint8, min(_BLOCK, size - file.tell()))
         if status == kernels.UNKNOWN or not len(block) or len(rest) > 2 * _BLOCK:
             return None
         text = np.concatenate([rest, block])
