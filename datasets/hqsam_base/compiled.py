@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -137,26 +137,29 @@ def fill(module: str) -> str | None:
     return None
 
 
-def jit(*signatures: str, **options: Any) -> Callable[[Function], Function]:
+def jit(*signatures: Any, **options: Any) -> Callable[[Function], Function]:
     """Compiles a function for given signatures, or takes its machine code from the cache; it runs without the lock.
 
     Only kernel modules use it: to import one is to compile it where the cache is empty.
 
     Args:
-        signatures: in numba's spelling, ``"void(float64[::1], int64)"``; none for what only other
+        signatures: in numba's spelling, as ``"void(float64[::1], int64)"``; none for what only other
             kernels call.
         options: of `numba.njit`. Never `fastmath`: kernels give the plain path's numbers.
     """
     import numba
 
     def compiled(function: Function) -> Function:
-        before = numba.config.CACHE_LOCATOR_CLASSES
-        numba.config.CACHE_LOCATOR_CLASSES = f"{__name__}.Place"
+        config: Any = numba.config
+        before = config.CACHE_LOCATOR_CLASSES
+        config.CACHE_LOCATOR_CLASSES = f"{__name__}.Place"
         try:
-            made = numba.njit(list(signatures) or None, nogil=True, cache=True, **options)(function)
+            made: Any = numba.njit(list(signatures) or None, nogil=True, cache=True, **options)(
+                function
+            )
         finally:
-            numba.config.CACHE_LOCATOR_CLASSES = before
-        return made  # type: ignore[no-any-return]
+            config.CACHE_LOCATOR_CLASSES = before
+        return cast(Function, made)
 
     return compiled
 
