@@ -45,8 +45,10 @@ def category_precision(
         from hqsam_metrics.ap import kernels
 
         out = np.empty(counts.shape)
+        # Columns of a Parquet file cannot be written to, which is another type to the compiler.
+        columns = [np.require(column, None, ["C", "W"]) for column in (image, hit, void)]
         kernels.weighted_precision(
-            *(np.require(column, requirements="CW") for column in (image, hit, void)),
+            *columns,
             rows,
             counts.astype(np.int64),
             np.ascontiguousarray(weights),
