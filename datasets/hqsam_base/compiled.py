@@ -22,7 +22,6 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -91,6 +90,8 @@ def cache_folder(module: str) -> Path | None:
     spec = importlib.util.find_spec(module)
     if importlib.util.find_spec("numba") is None or spec is None or spec.origin is None:
         return None
+    from importlib import metadata  # 20 ms
+
     versions = [metadata.version(name) for name in ("numba", "llvmlite")]
     key = [*versions, sys.version, platform.machine(), _processor()]
     text = Path(spec.origin).read_bytes() + "\n".join(key).encode()
