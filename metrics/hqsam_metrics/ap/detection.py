@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from hqsam_base import compiled
 from hqsam_base.errors import UserError
 from hqsam_base.processes import run_parts, worker_count
 from hqsam_base.progress import Progress, silent
-from hqsam_base.runs import Int, RleBatch, RleError, decode_runs
+from hqsam_base.runs import Int, RleBatch, RleError, Runs, decode_runs
 from hqsam_metrics.ap import accumulate, matching
 from hqsam_metrics.ap.grouping import (
     candidate_pairs,
@@ -37,6 +37,7 @@ _CHECK_MASKS = 8192
 # Masks from which the import of the compiled kernels (0.4 s), or one more process, pays off.
 _WORTH = 20_000
 _KERNELS = (matching.KERNELS, KERNELS)
+Decoded = TypeVar("Decoded", Runs, Shapes)
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,8 @@ def decode_shapes(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Sh
 
 
 def _described(
-    decode: Callable[[RleBatch], Any], masks: RleBatch, rows: Int, describe: str, numbers: Int
-) -> Any:
+    decode: Callable[[RleBatch], Decoded], masks: RleBatch, rows: Int, describe: str, numbers: Int
+) -> Decoded:
     try:
         return decode(masks.take(rows))
     except RleError as error:
@@ -220,8 +221,11 @@ class _Check:
 
 def _check_part(job: _Check, part: int) -> None:
     rows = job.rows[part * _CHECK_MASKS : (part + 1) * _CHECK_MASKS]
-    decode = decode_runs if compiled.loaded(KERNELS) is None else Shapes.decoded
-    _described(decode, job.masks, rows, job.describe, job.numbers)
+    what = (job.masks, rows, job.describe, job.numbers)
+    if compiled.loaded(KERNELS) is None:
+        _described(decode_runs, *what)
+    else:
+        _described(Shapes.decoded, *what)
 
 
 def check_unused(

@@ -46,9 +46,11 @@ def category_precision(
 
         out = np.empty(counts.shape)
         # Columns of a Parquet file cannot be written to, which is another type to the compiler.
-        columns = [np.require(column, None, ["C", "W"]) for column in (image, hit, void)]
+        image, hit, void = (np.require(column, None, ["C", "W"]) for column in (image, hit, void))
         kernels.weighted_precision(
-            *columns,
+            image,
+            hit,
+            void,
             rows,
             counts.astype(np.int64),
             np.ascontiguousarray(weights),
