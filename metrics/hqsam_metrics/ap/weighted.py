@@ -46,11 +46,11 @@ def category_precision(
 
         out = np.empty(counts.shape)
         # Columns of a Parquet file cannot be written to, which is another type to the compiler.
-        image, hit, void = (np.require(column, None, ["C", "W"]) for column in (image, hit, void))
+        columns: list[Any] = [np.require(one, None, ["C", "W"]) for one in (image, hit, void)]
         kernels.weighted_precision(
-            image,
-            hit,
-            void,
+            columns[0],
+            columns[1],
+            columns[2],
             rows,
             counts.astype(np.int64),
             np.ascontiguousarray(weights),

@@ -87,7 +87,8 @@ def decode(
         two_before, before, done = np.int64(0), np.int64(0), np.int64(0)
         begin, stop = np.int64(0), np.int64(0)  # the run that waits for what follows
         while at < end:
-            value, groups, more = np.int64(0), 0, True
+            value, groups = np.int64(0), 0
+            more: Any = True
             while more:
                 if at == end or groups == _MAX_GROUPS:
                     return -1
