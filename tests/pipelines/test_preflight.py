@@ -77,8 +77,9 @@ def test_each_kind_of_mistake_is_found_and_nothing_but_right_files_are_noted(
 def test_the_check_needs_no_torch(checkout: Path) -> None:
     git(checkout, "checkout", "-q", "params.yaml")
     program = (
-        "import sys; from pathlib import Path; from hqsam_pipelines.config import preflight; "
-        "preflight.load(Path('.')); print(sorted({'torch', 'prefect', 'dvc'} & set(sys.modules)))"
+        "import os, sys; from pathlib import Path; from hqsam_pipelines.config import preflight; "
+        "given = dict(os.environ); preflight.load(Path('.')); assert os.environ == given; "
+        "print(sorted({'torch', 'prefect', 'dvc'} & set(sys.modules)))"
     )
     assert run(checkout, sys.executable, "-c", program).stdout.strip() == "[]"
 
