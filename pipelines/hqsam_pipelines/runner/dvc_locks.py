@@ -39,7 +39,7 @@ def queued(root: Path, what: str) -> Iterator[None]:
     """
     lock = FileLock(env.make_state_dir(root) / "run.lock")
     note = root / env.STATE_DIR / "run.lock"
-    _wait(lambda: lock.acquire(0), lambda: note.read_text().strip() or "another run", note)
+    wait(lambda: lock.acquire(0), lambda: note.read_text().strip() or "another run", note)
     try:
         os.ftruncate(lock.fd, 0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -68,7 +68,7 @@ def wait_for_dvc(root: Path, *, but: str | None = None) -> None:
     def others() -> str:
         return "; ".join(name for name in _living(place) if but is None or not name.startswith(but))
 
-    _wait(lambda: not others(), others, place / "rwlock")
+    wait(lambda: not others(), others, place / "rwlock")
 
 
 def _living(place: Path) -> list[str]:
@@ -92,7 +92,17 @@ def _living(place: Path) -> list[str]:
     return sorted({f"{entry['cmd']} (process {entry['pid']})" for entry in every})
 
 
-def _wait(free: Callable[[], bool], whom: Callable[[], str], file: Path) -> None:
+def wait(free: Callable[[], bool], whom: Callable[[], str], file: Path) -> None:
+    """Wait until it is free, and say for whom.
+
+    Args:
+        free: Tries.
+        whom: Who is at work; empty: nobody knows.
+        file: What they hold, for the message.
+
+    Raises:
+        UserError: it was not free within `HQSAM_WAIT_HOURS` (24).
+    """
     hours = float(os.environ.get(WAIT_VARIABLE, WAIT_HOURS))
     begin, said = time.monotonic(), ""
     while not free():
