@@ -72,7 +72,7 @@ def fetch(
         What fetch.json holds: `{"version", "archive", "licence", "files": [{"name", "bytes",
         "sha256", "checked_by"}]}`. `checked_by` names the digests that were known beforehand,
         `["first-use"]` if none. Where optional files are unavailable, also `"missing": {name: what
-        a person can do}`.
+        a person can do}`; where files are those of the embedded sample, `"embedded": true`.
 
     Raises:
         UserError: if no mirror gives a file that passes; the message lists what each one said, and
@@ -234,6 +234,8 @@ def _fetch(
     }
     if missing:
         result["missing"] = missing
+    if any(file.generated for file in spec.files):
+        result["embedded"] = True
     _publish(staging, out, result)
     return result
 
@@ -284,7 +286,8 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
                 if not isinstance(error, WrongContentError):
                     break
                 # A resumed part may mix two versions: once more from the first byte.
-                _forget_part(task)
+                for path in task.part.parent.glob(task.part.name + "*"):
+                    path.unlink(missing_ok=True)
                 if attempt == 2 or urlsplit(url).scheme in ("file", "embedded"):
                     break
             else:
@@ -307,21 +310,18 @@ def _get(url: str, task: _Task) -> None:
     elif parts.scheme == "drop":
         raise DownloadError("a person has to put it into the drop folder")
     elif parts.scheme == "file":
-        _copy(local_path(url), task)
+        source = local_path(url)
+        if source.is_dir():
+            raise DownloadError(f"{source} is a folder; pack it as {task.file.name}")
+        if not source.is_file():
+            raise DownloadError(f"there is no file {source}")
+        shutil.copyfile(source, task.part)
     elif parts.scheme in ("http", "https"):
         download(url, task.part, task.transfer)
     elif parts.scheme == "gdrive":
         cloud.download_from_drive(parts.netloc, task.part, task.transfer)
     else:
         cloud.download_with_fsspec(url, task.part, task.transfer)
-
-
-def _copy(source: Path, task: _Task) -> None:
-    if source.is_dir():
-        raise DownloadError(f"{source} is a folder; pack it as {task.file.name}")
-    if not source.is_file():
-        raise DownloadError(f"there is no file {source}")
-    shutil.copyfile(source, task.part)
 
 
 def _beside(task: _Task) -> list[str]:
@@ -450,11 +450,6 @@ def _publish(staging: Path, out: Path, result: dict[str, Any]) -> None:
 
 def _staging(out: Path) -> Path:
     return out.parent / f".{out.name}.download"
-
-
-def _forget_part(task: _Task) -> None:
-    for path in task.part.parent.glob(task.part.name + "*"):
-        path.unlink(missing_ok=True)
 
 
 def _to_do(spec: ArchiveSpec, archive: str, name: str) -> str:

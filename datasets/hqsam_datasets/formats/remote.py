@@ -27,7 +27,7 @@ _INDEX = shard_index.FILE
 
 
 def push(folder: Path, url: str, *, progress: Progress) -> int:
-    """Copy a folder of shards (`data/shards`, `data/prompts`) to `url`; what is there already is not sent again.
+    """Copy a folder of shards (`data/shards`, `data/prompts`) to `url`; files already there are skipped.
 
     Args:
         folder: local folder with an `index.json`.
@@ -72,7 +72,7 @@ def pull(url: str, folder: Path, *, progress: Progress) -> dict[str, Any]:
 
     Raises:
         UserError: if the remote folder is incomplete, its index is refused, a shard has other bytes
-            than its index says, the store refuses, or `folder` holds something that is no set of
+            than its index says, the store refuses, or `folder` holds something that is not a set of
             shards.
     """
     if (
@@ -84,7 +84,7 @@ def pull(url: str, folder: Path, *, progress: Progress) -> dict[str, Any]:
             "name a folder that is new, empty, or an earlier copy of shards: it is replaced as a "
             "whole"
         )
-        raise UserError("the folder holds something else than shards", file=folder, cure=cure)
+        raise UserError("the folder holds files other than shards", file=folder, cure=cure)
     with _store(url) as (system, base):
         data = _index_bytes(system, f"{base}/{_INDEX}", url)
         index = shard_index.parse(
@@ -197,7 +197,8 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
             raise
         cure = "check the address, the credentials and the endpoint in the environment"
         raise UserError(
-            f"the store refuses: {type(error).__name__}: {without_secrets(error, url)}",
+            f"the object store refused the request: {type(error).__name__}: "
+            f"{without_secrets(error, url)}",
             file=url,
             cure=cure,
         ) from error

@@ -1,4 +1,4 @@
-"""server: The local Prefect server of this checkout.
+"""server: Start, stop or query the local Prefect server of this checkout.
 
 `hqsam server start | stop | status`. Stages start one by themselves; these commands are for people.
 """
@@ -14,7 +14,9 @@ from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
 from hqsam_pipelines.runner.server_address import Server, healthy
 
-app = typer.Typer(no_args_is_help=True, help="The local Prefect server of this checkout.")
+app = typer.Typer(
+    no_args_is_help=True, help="Start, stop or query the local Prefect server of this checkout."
+)
 
 
 @app.command()
@@ -35,7 +37,7 @@ def start(
 
 @app.command()
 def stop() -> None:
-    """End the server, whoever uses it, and the stage host."""
+    """Stop the server, even if it is in use, and the stage host."""
     from hqsam_pipelines.runner import host_client
 
     root = env.repository_root()
@@ -45,7 +47,7 @@ def stop() -> None:
 
 @app.command()
 def status() -> None:
-    """Say whether a server runs and where; exit status 3 if none does."""
+    """Report whether a server is running, and where; exit status 3 if none is."""
     found = server.status(env.repository_root())
     if found is None:
         say("no server runs; the next stage starts one")

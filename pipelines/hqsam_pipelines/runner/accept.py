@@ -20,9 +20,10 @@ from hqsam_pipelines.config import dvc_site
 from hqsam_pipelines.config.env import PACKAGES
 from hqsam_pipelines.config.graph import clear
 from hqsam_pipelines.config.params import read_yaml
-from hqsam_pipelines.runner.codegraph import STAGE, write_digests
+from hqsam_pipelines.runner.codegraph import STAGE, write_digests, write_protocols
 
 CODE_FOLDER = "data/code"
+PROTOCOL_FOLDER = "data/protocols"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def accept_code(root: Path) -> Accepted:
     if not (root / "dvc.lock").is_file():
         raise UserError("nothing has run yet", file=root / "dvc.lock", cure="run `hqsam repro`")
     write_digests(root, root / CODE_FOLDER)
+    write_protocols(root, root / PROTOCOL_FOLDER)
     try:
         # DVC reads the names of stages from the current folder.
         with contextlib.chdir(root), dvc_site.open_repo(root) as repo:
@@ -100,7 +102,7 @@ def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
         for what, paths in entry.items() if isinstance(entry, Mapping) else [(str(entry), {})]:
             if not isinstance(paths, Mapping) or not paths:
                 other += [what] if not (reworded and what == "changed command") else []
-            elif what == "changed outs" and set(paths) == {CODE_FOLDER}:
+            elif what == "changed outs" and set(paths) <= {CODE_FOLDER, PROTOCOL_FOLDER}:
                 continue
             else:
                 other += [

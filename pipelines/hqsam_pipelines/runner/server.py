@@ -348,7 +348,7 @@ def _wait_unlocked(root: Path, timeout: float) -> bool:
 
 
 def stop(root: Path) -> bool:
-    """End this checkout's server, whoever uses it.
+    """Stop this checkout's server, even if it is in use.
 
     Returns:
         Whether one was running.

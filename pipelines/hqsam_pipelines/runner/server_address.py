@@ -48,7 +48,7 @@ def given() -> Server | None:
     """The server that PREFECT_API_URL names, or None where it names none.
 
     Raises:
-        UserError: it is no address of a server's API: without http:// or https://, host, or the
+        UserError: it is not an address of a server's API: without http:// or https://, host, or the
             /api at its end.
     """
     api = os.environ.get("PREFECT_API_URL")
@@ -61,7 +61,7 @@ def given() -> Server | None:
         )
     if not _has_host(api):
         raise UserError(
-            "the address has no host, or a port that is none",
+            "the address has no host, or an invalid port",
             file=api,
             key="PREFECT_API_URL",
             cure=cure,
@@ -76,7 +76,7 @@ def _has_host(api: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(api)
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that are not closed, or a port that is no number up to 65535
+    except ValueError:  # brackets that are not closed, or a port that is not a number up to 65535
         return False
 
 

@@ -250,12 +250,12 @@ def test_a_driver_that_takes_an_address_apart_tells_no_password(
     """That of GitHub asks `https://api.github.com/repos/me/PASSWORD`; here a proxy that is not there keeps it off the net."""
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with pytest.raises(UserError, match="the store refuses") as caught:
+    with pytest.raises(UserError, match="the object store refused the request") as caught:
         remote.pull("github://me:pa55word@org/repo", tmp_path / "new", progress=quiet)
     assert "pa55word" not in str(caught.value) and "/me/***" in str(caught.value)
 
 
 def test_a_file_that_is_no_archive_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"no zip")
-    with pytest.raises(UserError, match="the store refuses"):
+    with pytest.raises(UserError, match="the object store refused the request"):
         remote.pull(f"zip://shards::file://{tmp_path}/a.zip", tmp_path / "new", progress=quiet)
