@@ -38,6 +38,8 @@ from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.runner import codegraph, dvc_locks, flows, provenance, server
 
 TAIL_LINES = 30
+END_S = 2.0
+"""How long the processes of a stage may take to end by themselves; they write atomically, so none needs longer."""
 TRIES = 3
 """How often a stage is run whose DVC was killed (for want of memory?) or kept out by another one."""
 
@@ -101,7 +103,7 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
     """
     env.prepare()
     preflight.pipeline(root)
-    with server.running(root) as place, contextlib.chdir(root):
+    with _interrupts_are_said(), server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
             how = f"log in with the content of {server.auth_path(root)}"
             say(f"Prefect server: {place.page}  ({how})", err=True)
@@ -247,18 +249,39 @@ def _child(words: list[str], root: str) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        _end_group(process)
+        _end_groups(process)
         with _children_lock:
             _children.discard(process)
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
-    for number, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
-        if process.poll() is not None:
-            return
-        send_signal(process.pid, number, group=True)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
+def _end_groups(*processes: subprocess.Popen[str]) -> None:
+    """End processes with all of their groups, side by side: whoever pressed Ctrl-C waits for the slowest."""
+    for number, patience in ((signal.SIGTERM, END_S), (signal.SIGKILL, END_S)):
+        end = time.monotonic() + patience
+        for process in (process for process in processes if process.poll() is None):
+            send_signal(process.pid, number, group=True)
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
+
+
+@contextlib.contextmanager
+def _interrupts_are_said() -> Iterator[None]:
+    """Say at once that Ctrl-C was heard; the stages need a moment to end."""
+
+    def stop(number: int, frame: object) -> None:
+        say("stopping; what is finished stays, and the next run goes on from there", err=True)
+        signal.signal(number, signal.default_int_handler)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
 
 
 def _environment() -> dict[str, str]:
@@ -362,8 +385,7 @@ class _Walk:
     def _end_children(self) -> None:
         with _children_lock:
             children = list(_children)
-        for process in children:
-            _end_group(process)
+        _end_groups(*children)
 
 
 def _runner(workers: int) -> Any:

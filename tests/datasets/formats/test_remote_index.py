@@ -79,7 +79,7 @@ def test_a_shard_is_a_plain_file_name_or_nothing_is_written(tmp_path: Path, name
     url = store(tmp_path / "store", record(), record(name))
     (tmp_path / "here").mkdir()
     before = everything(tmp_path)
-    with pytest.raises(UserError, match="no shard index") as caught:
+    with pytest.raises(UserError, match="not a shard index") as caught:
         remote.pull(url, tmp_path / "here" / "new" / "set", progress=quiet)
     assert caught.value.file == f"{url}/index.json" and caught.value.key and caught.value.cure
     assert everything(tmp_path) == before
@@ -114,7 +114,7 @@ def test_the_whole_index_is_checked_before_the_first_write(
 ) -> None:
     url = store(tmp_path / "store", *shards)
     before = everything(tmp_path)
-    with pytest.raises(UserError, match="no shard index"):
+    with pytest.raises(UserError, match="not a shard index"):
         remote.pull(url, tmp_path / "set", progress=quiet)
     assert everything(tmp_path) == before
 
@@ -125,7 +125,7 @@ def test_the_whole_index_is_checked_before_the_first_write(
 def test_what_is_no_index_is_one_message(tmp_path: Path, text: str) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "index.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(UserError, match="no shard index"):
+    with pytest.raises(UserError, match="not a shard index"):
         remote.pull(f"file://{tmp_path}/store", tmp_path / "set", progress=quiet)
     assert not (tmp_path / "set").exists()
 
@@ -180,7 +180,7 @@ def test_push_sends_no_file_from_outside_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "secret").write_bytes(BODY)
     (tmp_path / "set" / "index.json").write_text(json.dumps({"shards": [record("../secret")]}))
-    with pytest.raises(UserError, match="no shard index"):
+    with pytest.raises(UserError, match="not a shard index"):
         remote.push(tmp_path / "set", f"file://{tmp_path}/store", progress=quiet)
     assert not (tmp_path / "store").exists()
 
