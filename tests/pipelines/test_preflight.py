@@ -15,6 +15,8 @@ MISTAKES = {
     "kind: dust": ("kind: dis5k,", "kind: dust,", "did you mean duts"),
     "epoch: 3": ("  epochs: ", "  epoch: ", "did you mean epochs"),
     "a name": ("  dis_vd:\n", "  dis vd:\n", "bad name 'dis vd'"),
+    "a date": ("profile: tiny\n", "profile: 2024-01-01\n", "a date; in quotes it is a text"),
+    "a date for a name": ("  dis_vd:\n", "  2024-01-01:\n", "a date; in quotes it is a text"),
     "a value in a late section": ("\noverlap:\n", "\noverlap:\n  sead: 1\n", "unknown key 'sead'"),
 }
 ENTRIES = {
