@@ -222,6 +222,20 @@ def test_the_death_of_the_server_and_of_the_host_ends_no_run(mortal: Path) -> No
     assert "Traceback" not in out and "could not be told" not in out
 
 
+def test_a_stage_whose_dvc_is_killed_is_tried_again(mortal: Path) -> None:
+    for name in ("begun", "go"):
+        (mortal / name).unlink(missing_ok=True)
+    process = begin(mortal, "hqsam", "repro", "--force", "one")
+    assert wait_until((mortal / "begun").exists, 60)
+    writers = json.loads((mortal / ".dvc" / "tmp" / "rwlock").read_text())["write"]
+    os.kill(next(iter(writers.values()))["pid"], signal.SIGKILL)
+    (mortal / "go").touch()  # a stage that its DVC has left behind ends first
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    assert "[one] DVC was killed: the stage is tried again" in out
+    assert "1 ran" in out and (mortal / "begun").read_text() == "begun\nbegun\n"
+
+
 def test_runs_wait_for_each_other_and_for_a_plain_dvc(mortal: Path) -> None:
     (mortal / "in").write_text("new")
     for name in ("begun", "go"):

@@ -268,7 +268,8 @@ def lives(process: int) -> bool:
 def _as_ours(status: int) -> int:
     """The exit status, or this process's own end by the signal that ended the run."""
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # that of SIGKILL cannot be set
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
 
