@@ -537,7 +537,8 @@ def _check_name(name: object, file: Path, key: str) -> None:
             "use lower-case letters, digits and underscores: it becomes a file, folder and stage "
             "name"
         )
-        raise UserError(f"bad name {name!r}", file=file, key=key, cure=cure)
+        shown = repr(name) if isinstance(name, str) else schema.show(name)
+        raise UserError(f"bad name {shown}", file=file, key=key, cure=cure)
 
 
 def _check_archives(raw: Mapping[str, Any], section: str, file: Path) -> None:

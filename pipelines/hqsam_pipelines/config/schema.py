@@ -9,6 +9,7 @@ dataclass checks its own values in
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import functools
 import types
@@ -59,6 +60,8 @@ def show(value: object) -> str:
     names: dict[type, str] = {type(None): "null", Mapping: "a mapping", list: "a list"}
     if isinstance(value, Mapping):
         return "a mapping"
+    if isinstance(value, datetime.date):
+        return f"{value} (a date; in quotes it is a text)"
     return names.get(type(value), f"{value!r} ({type(value).__name__})")
 
 

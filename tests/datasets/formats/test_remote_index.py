@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,31 @@ def test_an_address_without_a_place_is_one_message(tmp_path: Path, url: str, lac
     with pytest.raises(ValidationError, match=lacks):
         ShardOptions(copy_to=url)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+def test_a_server_that_does_not_answer_is_no_incomplete_set(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/set"
+        with pytest.raises(UserError, match="the server does not answer: Cannot connect"):
+            remote.pull(url, tmp_path / "new", progress=quiet)
+    with serving({"/busy/index.json": Behaviour(b"", status=lambda request: 503)}) as base:
+        with pytest.raises(UserError, match="the server refuses: 503"):
+            remote.pull(f"{base}/busy", tmp_path / "new", progress=quiet)
+        with pytest.raises(UserError, match="no complete set of shards"):
+            remote.pull(f"{base}/none", tmp_path / "new", progress=quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_that_takes_an_address_apart_tells_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of GitHub asks `https://api.github.com/repos/me/PASSWORD`; here a proxy that is not there keeps it off the net."""
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="the object store refused the request") as caught:
+        remote.pull("github://me:pa55word@org/repo", tmp_path / "new", progress=quiet)
+    assert "pa55word" not in str(caught.value) and "/me/***" in str(caught.value)
 
 
 def test_a_file_that_is_no_archive_is_no_store(tmp_path: Path) -> None:
