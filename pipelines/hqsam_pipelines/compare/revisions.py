@@ -230,15 +230,22 @@ class Repository:
             raise NotAvailableError(folder, revision.label, why, command) from error
 
     def _goes_with_metrics(self, disk: Path, folder_md5: str | None, agrees: bool | None) -> bool:
-        """Whether a file on disk is of the run whose metrics are on disk: both are what dvc.lock records, or neither is."""
+        """Whether a folder on disk is of the run whose metrics are on disk: both are what dvc.lock records, or neither is."""
         if folder_md5 is None or agrees is None:
             return True
         try:
             listed = {entry["relpath"]: entry["md5"] for entry in self._listing(folder_md5)}
         except _AbsentError:
             return True
-        with disk.open("rb") as file:
-            return (hashlib.file_digest(file, "md5").hexdigest() == listed.get(disk.name)) == agrees
+        # A file may be the same in both runs, as the ground truth of matches is: the folder decides.
+        return all(self._is(disk.with_name(name), md5) for name, md5 in listed.items()) == agrees
+
+    @staticmethod
+    def _is(path: Path, md5: str) -> bool:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest() == md5
 
     def output_names(self, revision: Revision, folder: str) -> list[str]:
         """Names of the files of a DVC output folder at a revision (see `output_file`)."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
-from hqsam_metrics.ap.resample import RESAMPLES
 from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
 from hqsam_pipelines.report import cost, html, paper, scenes, sources
@@ -250,7 +249,6 @@ def _page(
         "overview_chart": Markup(html.overview_chart(numbers.overview)),
         "overview_legend": Markup(html.overview_legend()),
         "replicates": f"{REPLICATES:,}",
-        "ap_resamples": RESAMPLES,
         "overview": html.overview(numbers.overview),
         "hero": None if hero is None else {**html.embed(hero), "text": _HERO_TEXT},
         "paper_backbone": paper.reference_backbone(run.backbone(model)),
