@@ -167,15 +167,19 @@ def too_few(counts: Sequence[Float], differing: int) -> str:
         counts: units of each cluster, of each set: float64 [k].
         differing: clusters, of all sets, with a difference that is not exactly zero.
     """
-    # Kish's effective number: how many clusters of one size would give the same variance.
-    least = min(float(sizes.sum() ** 2 / (sizes**2).sum()) for sizes in counts)
-    clusters = sum(len(sizes) for sizes in counts)
-    if least < MIN_CLUSTERS - 1e-9:
-        fewest = min(map(len, counts))
-        sizes = (
-            "" if fewest < MIN_CLUSTERS else f", of so unequal sizes that they count as {least:.1f}"
-        )
-        return f"{fewest} images or videos{sizes}; it takes {MIN_CLUSTERS}"
+    clusters = sum(map(len, counts))
+    for sizes in counts:
+        # Kish's effective number: how many clusters of one size would give the same variance. The
+        # more unequal the sizes, the more it must be: skewed differences need it, by measurement.
+        effective = float(sizes.sum() ** 2 / (sizes**2).sum())
+        wanted = (MIN_CLUSTERS * len(sizes)) ** 0.5
+        if len(sizes) < MIN_CLUSTERS:
+            return f"{len(sizes)} images or videos; it takes {MIN_CLUSTERS}"
+        if effective < wanted - 1e-9:
+            return (
+                f"{len(sizes)} images or videos of so unequal sizes that they count as "
+                f"{effective:.1f}; it takes {wanted:.1f}"
+            )
     if differing and differing < min(MIN_DIFFERING, MIN_SHARE * clusters):
         return f"only {differing} of {clusters} images or videos differ"
     return ""

@@ -55,6 +55,9 @@ class Judged:
         return tones.get(self.verdict, "flat")
 
 
+NOT_TESTED = Judged(None, "not tested")
+
+
 def judge(rows: Sequence[tuple[Difference | None, Scale]]) -> list[Judged]:
     """Judges the rows of one family, in their order.
 
@@ -68,7 +71,7 @@ def judge(rows: Sequence[tuple[Difference | None, Scale]]) -> list[Judged]:
 
 def _judged(difference: Difference | None, scale: Scale, p: float) -> Judged:
     if difference is None:
-        return Judged(None, "not tested")
+        return NOT_TESTED
     if not difference.differing:
         return Judged(difference, "cannot move")
     if difference.too_few:

@@ -81,7 +81,7 @@ def test_bootstrap_repeats_and_leaves_out_the_undefined():
     [
         ([1] * 7, 7, "7 images or videos; it takes 8"),
         ([1] * 8, 8, ""),
-        ([1] * 7 + [7], 8, "count as 3.5; it takes 8"),
+        ([1] * 8 + [4], 9, "count as 6.0; it takes 8.5"),
         ([1] * 40, 29, "only 29 of 40 images or videos differ"),
         ([1] * 40, 30, ""),
         ([1] * 400, 49, "only 49 of 400 images or videos differ"),

@@ -32,6 +32,7 @@ from hqsam_pipelines.compare.rows import (
     Instance,
     Strata,
     differing,
+    hq_system,
 )
 from hqsam_pipelines.compare.stale import stale
 from hqsam_pipelines.report import paper
@@ -141,7 +142,7 @@ def compare(
     return Comparison(
         a=a,
         b=b,
-        changes=tuple(_judged(found)),
+        changes=tuple(_judged(found, b)),
         missing=tuple(_missing(a, b)),
         notes=(
             *dict.fromkeys([*stale(a), *stale(b)]),
@@ -192,12 +193,13 @@ def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:
     return rows
 
 
-def _judged(changes: Sequence[Change]) -> list[Change]:
-    """Adds p-values and verdicts: the headline rows of a system are one family, its other rows another."""
+def _judged(changes: Sequence[Change], b: Revision) -> list[Change]:
+    """Adds p-values and verdicts: the headline rows of HQ-SAM are one family, whichever of its outputs a set takes."""
     families: dict[tuple[str, str, bool], list[int]] = {}
     for place, change in enumerate(changes):
         if change.verdict != "not comparable":
-            family = (change.model, change.system, change.headline)
+            output = change.system == hq_system(b, change.benchmark)
+            family = (change.model, "" if output else change.system, change.headline)
             families.setdefault(family, []).append(place)
     judged = list(changes)
     for places in families.values():
