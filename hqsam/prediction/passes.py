@@ -6,7 +6,7 @@ Images are read ahead, encoded in batches and decoded in passes; masks are upsca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,11 +19,13 @@ import numpy.typing as npt
 import torch
 
 from hqsam.model.prompt_inputs import group
+from hqsam.prediction import clicks
 from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.postprocess import MaskPatch
 from hqsam.prediction.prompt import Prompt
 from hqsam.systems import Derived, Promptable
 from hqsam_base import rle
+from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import ImageError, decode_image
@@ -96,6 +98,30 @@ class BenchmarkImages:
         return {
             str(name): frozenset(part for part, valid in there.items() if valid[sets == name].any())
             for name in np.unique(sets)
+        }
+
+    @cached_property
+    def clicks(self) -> dict[str, int]:
+        """Interactive prompt sets, and how many clicks an object gets."""
+        found: dict[str, int] = read_json(self._folder / "index.json").get("clicks", {})
+        return found
+
+    @cached_property
+    def _truths(self) -> dict[str, list[Row]]:
+        """Objects by image; read only where somebody clicks at them."""
+        columns = ["key", "instance_id", "rle", "height", "width"]
+        found: dict[str, list[Row]] = {}
+        for row in manifest.read_rows(self._folder / "instances.parquet", columns):
+            found.setdefault(str(row["key"]), []).append(row)
+        return found
+
+    def masks(self, key: str) -> dict[str, npt.NDArray[np.bool_]]:
+        """The objects of an image by their instance id, bool ``[H, W]``."""
+        return {
+            str(row["instance_id"]): rle.decode(
+                row["rle"], height=row["height"], width=row["width"]
+            )
+            for row in self._truths.get(key, ())
         }
 
     def task(self, number: int) -> Task:
@@ -212,9 +238,11 @@ class Engine:
             futures = [
                 future
                 for k, one in enumerate(self._promptable)
-                for future in self._decode(one, encoded[k][turn], item, images.parts, pool)
+                for future in self._decode(one, encoded[k][turn], item, images, pool)
             ]
             rows = [future.result() for future in futures]
+            for name in images.clicks:
+                rows += self._clicked(name, images, item, [image[turn] for image in encoded])
             for name, derived in self._derived:
                 rows += _refined(name, derived, item, rows)
             yield rows
@@ -224,12 +252,15 @@ class Engine:
         one: Promptable,
         image: Any,
         item: _Prepared,
-        parts: Mapping[str, frozenset[str]],
+        images: BenchmarkImages,
         pool: ThreadPoolExecutor,
     ) -> Iterator[Future[Row]]:
         """The rows of one opened model for one image, in passes; of sets that it can use all prompts of."""
         mine = [
-            n for n, row in enumerate(item.task.prompts) if parts[row["prompt_set"]] <= one.takes
+            n
+            for n, row in enumerate(item.task.prompts)
+            if images.parts[row["prompt_set"]] <= one.takes
+            and row["prompt_set"] not in images.clicks
         ]
         for places in group([item.prompts[n] for n in mine]):
             for start in range(0, len(places), self.options.prompts_per_pass):
@@ -245,6 +276,24 @@ class Engine:
                             partial(one.to_image, image, values),
                             iou,
                         )
+
+    def _clicked(
+        self, prompt_set: str, images: BenchmarkImages, item: _Prepared, encoded: Sequence[Any]
+    ) -> Iterator[Row]:
+        """The rows of an interactive set for one image."""
+        mine = [row for row in item.task.prompts if row["prompt_set"] == prompt_set]
+        targets = clicks.of_rows(mine, images.masks(str(item.task.image["key"]))) if mine else []
+        size = self.options.prompts_per_pass
+        for one, image in zip(self._promptable, encoded, strict=True):
+            if targets and images.parts[prompt_set] <= one.takes:
+                for row, system, patch, iou in clicks.predictions(
+                    one, image, targets, per_pass=size
+                ):
+                    yield _row(dict(row), system, partial(_same, patch), iou)
+
+
+def _same(patch: MaskPatch) -> MaskPatch:
+    return patch
 
 
 def _refined(name: str, derived: Derived, item: _Prepared, rows: Sequence[Row]) -> list[Row]:
