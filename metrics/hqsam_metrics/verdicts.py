@@ -25,7 +25,15 @@ import numpy as np
 from hqsam_metrics.base import Scale
 from hqsam_metrics.stats import Difference
 
-Verdict = Literal["better", "worse", "within noise", "too few to tell", "cannot move", "not tested"]
+Verdict = Literal[
+    "better",
+    "worse",
+    "within noise",
+    "too few to tell",
+    "cannot move",
+    "not tested",
+    "equal up to rounding",
+]
 
 ALPHA = 0.05
 
@@ -38,9 +46,10 @@ class Judged:
         difference: what was judged; None: there is no interval.
         verdict: ``better`` and ``worse``: beyond noise; ``within noise``; ``too few to tell``: too
             few images or videos (that differ) for an interval; ``cannot move``: every instance is
-            equal; ``not tested``: there is no interval.
+            equal; ``not tested``: there is no interval; ``equal up to rounding``: the same inputs on
+            another machine, which rounds otherwise.
         p: the p-value, adjusted for the family; NaN where nothing was tested.
-        why: the reason of ``too few to tell``.
+        why: the reason of ``too few to tell`` and ``equal up to rounding``.
     """
 
     difference: Difference | None
@@ -58,15 +67,27 @@ class Judged:
 NOT_TESTED = Judged(None, "not tested")
 
 
-def judge(rows: Sequence[tuple[Difference | None, Scale]]) -> list[Judged]:
+def judge(
+    rows: Sequence[tuple[Difference | None, Scale]], *, other_machine: str = ""
+) -> list[Judged]:
     """Judges the rows of one family, in their order.
 
     Args:
         rows: the difference of each row (None: it has no interval), and the scale that says which
             way is better.
+        other_machine: how the machines of the two sides differ, where nothing else does: then no
+            row is better or worse.
     """
+    if other_machine:
+        return [_rounded(d, other_machine) for d, _ in rows]
     adjusted = benjamini_hochberg([nan if d is None else d.p for d, _ in rows])
     return [_judged(d, scale, p) for (d, scale), p in zip(rows, adjusted, strict=True)]
+
+
+def _rounded(difference: Difference | None, machine: str) -> Judged:
+    if difference is not None and not difference.differing:
+        return Judged(difference, "cannot move")
+    return Judged(difference, "equal up to rounding", why=f"another machine: {machine}")
 
 
 def _judged(difference: Difference | None, scale: Scale, p: float) -> Judged:

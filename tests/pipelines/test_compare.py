@@ -24,6 +24,7 @@ from hqsam_pipelines import cli
 from hqsam_pipelines.compare.comparison import Comparison, compare
 from hqsam_pipelines.compare.gallery import folders, pictures
 from hqsam_pipelines.compare.render import to_html, to_json
+from hqsam_pipelines.compare.revisions import Repository
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.scenes import Pick, SceneReader
 from tests.pipelines.report_repo import HQ4, Repo, digest
@@ -405,3 +406,42 @@ def test_json_holds_no_nan(repository: Commits) -> None:
     rows = json.loads(content)["rows"]
     assert all(r["interval"] is None or r["interval"][0] <= r["interval"][1] for r in rows)
     assert not any(isinstance(r["p_family"], float) and math.isnan(r["p_family"]) for r in rows)
+
+
+def test_the_same_inputs_on_another_machine_are_neither_better_nor_worse(
+    repository: Commits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, first, second = repository
+    read = Repository.revision
+    host = {"cpu": "one", "gpu": "", "threads": "1", "lock": "0", "python": "3", "system": "Linux"}
+    inputs = {"data/code/train.json": "1", "data/archives/coco": "2", "data/code/report.json": "3"}
+
+    def verdicts(**other: Any) -> set[str]:
+        """Of the second run with the recorded inputs of the first, but for `other`."""
+
+        def revision(self: Repository, name: str) -> Any:
+            found = read(self, name)
+            mine = other if name == second else {}
+            return replace(
+                found,
+                params={**found.params, "seed": mine.get("seed", 0)},
+                outputs={**found.outputs, **inputs, **mine.get("outputs", {})},
+                provenance={"host": {**host, **mine.get("host", {})}},
+            )
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Repository, "revision", revision)
+            found = compare(root, first, second)
+        return {c.verdict for c in found.changes}
+
+    rounding = {"cannot move", "equal up to rounding"}
+    assert verdicts(host={"cpu": "two"}) == rounding
+    assert verdicts(host={"threads": "4"}, outputs={"data/code/report.json": "4"}) == rounding
+    for changed in (
+        {},
+        {"host": {"cpu": "two", "lock": "1"}},
+        {"host": {"cpu": "two"}, "seed": 1},
+        {"host": {"cpu": "two"}, "outputs": {"data/code/train.json": "4"}},
+        {"host": {"cpu": ""}},
+    ):
+        assert "better" in verdicts(**changed)

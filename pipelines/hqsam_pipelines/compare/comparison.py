@@ -19,6 +19,7 @@ from hqsam.systems import System
 from hqsam_base.progress import Progress
 from hqsam_metrics.stats import stratified
 from hqsam_metrics.verdicts import judge
+from hqsam_pipelines.compare.machine import other_machine
 from hqsam_pipelines.compare.revisions import (
     WORKSPACE,
     NotAvailableError,
@@ -98,9 +99,8 @@ class Comparison:
     @property
     def tested(self) -> int:
         """Rows with a verdict."""
-        return sum(
-            c.verdict in ("better", "worse", "within noise", "cannot move") for c in self.changes
-        )
+        unknown = ("too few to tell", "not tested", "not comparable")
+        return sum(c.verdict not in unknown for c in self.changes)
 
 
 def compare(
@@ -142,7 +142,7 @@ def compare(
     return Comparison(
         a=a,
         b=b,
-        changes=tuple(_judged(found, b)),
+        changes=tuple(_judged(found, a, b)),
         missing=tuple(_missing(a, b)),
         notes=(
             *dict.fromkeys([*stale(a), *stale(b)]),
@@ -193,8 +193,9 @@ def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:
     return rows
 
 
-def _judged(changes: Sequence[Change], b: Revision) -> list[Change]:
+def _judged(changes: Sequence[Change], a: Revision, b: Revision) -> list[Change]:
     """Adds p-values and verdicts: the headline rows of HQ-SAM are one family, whichever of its outputs a set takes."""
+    machine = other_machine(a, b)
     families: dict[tuple[str, str, bool], list[int]] = {}
     for place, change in enumerate(changes):
         if change.verdict != "not comparable":
@@ -203,7 +204,10 @@ def _judged(changes: Sequence[Change], b: Revision) -> list[Change]:
             families.setdefault(family, []).append(place)
     judged = list(changes)
     for places in families.values():
-        rows = judge([(changes[place].interval, changes[place].scale) for place in places])
+        rows = judge(
+            [(changes[place].interval, changes[place].scale) for place in places],
+            other_machine=machine,
+        )
         for place, row in zip(places, rows, strict=True):
             judged[place] = replace(
                 changes[place],

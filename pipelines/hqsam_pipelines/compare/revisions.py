@@ -88,6 +88,7 @@ class Revision:
         metrics: path of each metrics file to the MD5 of its content.
         made_with: key of params.yaml to the value that its dvc.lock says the metrics were made
             with.
+        provenance: its reports/provenance.json; empty if it has none.
         repository: where it was read.
     """
 
@@ -99,6 +100,7 @@ class Revision:
     outputs: Mapping[str, str]
     metrics: Mapping[str, str]
     made_with: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     repository: Repository = field(repr=False)
 
     @property
@@ -197,8 +199,23 @@ class Repository:
         }
         made_with = lock_params(lock, {(r.benchmark, r.model) for r in results})
         return Revision(
-            name, sha, subject, tuple(results), params, lock_outputs(lock), metrics, made_with, self
+            name,
+            sha,
+            subject,
+            tuple(results),
+            params,
+            lock_outputs(lock),
+            metrics,
+            made_with,
+            self._provenance(sha, name),
+            self,
         )
+
+    def _provenance(self, sha: str, name: str) -> Mapping[str, Any]:
+        path = "reports/provenance.json"
+        text = self._read(sha, path)
+        content = {} if text is None else parse_json(text, f"{path} at {name}")
+        return content if isinstance(content, Mapping) else {}
 
     def output_file(self, revision: Revision, folder: str, name: str) -> Path | io.BytesIO:
         """A file of a DVC output folder at a revision: a path, or the content if it came from a remote.
