@@ -415,6 +415,7 @@ def test_the_same_inputs_on_another_machine_are_neither_better_nor_worse(
     read = Repository.revision
     host = {"cpu": "one", "gpu": "", "threads": "1", "lock": "0", "python": "3", "system": "Linux"}
     inputs = {"data/code/train.json": "1", "data/archives/coco": "2", "data/code/report.json": "3"}
+    inputs["models/nano"] = "0"
 
     def verdicts(**other: Any) -> set[str]:
         """Of the second run with the recorded inputs of the first, but for `other`."""
@@ -432,10 +433,13 @@ def test_the_same_inputs_on_another_machine_are_neither_better_nor_worse(
         with monkeypatch.context() as patch:
             patch.setattr(Repository, "revision", revision)
             found = compare(root, first, second)
+        trained = other.get("outputs", {}).get("models/nano")
+        assert any("one seed" in note for note in found.notes) == bool(trained)
         return {c.verdict for c in found.changes}
 
     rounding = {"cannot move", "equal up to rounding"}
     assert verdicts(host={"cpu": "two"}) == rounding
+    assert verdicts(host={"cpu": "two"}, outputs={"models/nano": "1"}) == rounding
     assert verdicts(host={"threads": "4"}, outputs={"data/code/report.json": "4"}) == rounding
     for changed in (
         {},

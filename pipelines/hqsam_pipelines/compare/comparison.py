@@ -50,6 +50,11 @@ METHOD = (
     "dropped, and precision and recall accumulated again."
 )
 
+_ONE_SEED = (
+    "a head was trained anew, with one seed on each side: the intervals are about the images, and "
+    "another seed may move the numbers as much (docs/statistics.md)"
+)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -148,6 +153,7 @@ def compare(
             *dict.fromkeys([*stale(a), *stale(b)]),
             *_unavailable(lacking),
             *dict.fromkeys(notes),
+            *([_ONE_SEED] if _trained_anew(a, b) else []),
         ),
         commits=tuple(repository.commits_between(a.sha, b.sha)),
         params=differing(a.params, b.params),
@@ -216,6 +222,12 @@ def _judged(changes: Sequence[Change], a: Revision, b: Revision) -> list[Change]
                 note=row.why or changes[place].note,
             )
     return judged
+
+
+def _trained_anew(a: Revision, b: Revision) -> bool:
+    """Whether a trained head of both revisions is another."""
+    both = a.outputs.keys() & b.outputs.keys()
+    return any(p.startswith("models/") and a.outputs[p] != b.outputs[p] for p in both)
 
 
 def _missing(a: Revision, b: Revision) -> list[str]:
