@@ -25,8 +25,9 @@ Bits = NDArray[np.uint16]
 Small = NDArray[np.int32]
 
 # Groups of images that are left out in turn; their pulls on AP are resampled like the differences
-# of a mean.
-GROUPS = 200
+# of a mean. Few and large ones: AP is no smooth function of single images, and 200 groups of 287
+# images overestimate its error by 28 %, 20 by 4 %.
+GROUPS = 20
 _BLOCK = 1 << 20  # detections whose flags are packed at a time
 
 
@@ -211,7 +212,8 @@ def deletions(truth: Truth, groups: int = GROUPS) -> tuple[NDArray[np.uint16], l
         How often each image counts, without each group: uint16 [g, I]; the rows of each stratum.
     """
     rng = np.random.default_rng(SEED)
-    rows, sets = [], []
+    rows: list[NDArray[np.uint16]] = []
+    sets: list[Int] = []
     for part in np.unique(truth.stratum[truth.stratum >= 0]):
         mine = np.flatnonzero(truth.stratum == part)
         place = np.unique(truth.cluster[mine], return_inverse=True)[1].reshape(-1)
@@ -220,7 +222,7 @@ def deletions(truth: Truth, groups: int = GROUPS) -> tuple[NDArray[np.uint16], l
             place = rng.permutation(np.arange(size) % groups)[place]
         kept = np.ones((min(size, groups), len(truth.ids)), np.uint16)
         kept[place, mine] = 0
-        begin = sum(map(len, rows))
+        begin = sum(len(before) for before in rows)
         rows.append(kept)
         sets.append(np.arange(begin, begin + len(kept)))
     return np.concatenate(rows), sets
@@ -229,7 +231,7 @@ def deletions(truth: Truth, groups: int = GROUPS) -> tuple[NDArray[np.uint16], l
 def differing(a: Matches, b: Matches) -> int:
     """Counts the clusters whose matches are not the same; all of them if only the order between clusters is another."""
     every = np.unique(a.truth.cluster)
-    columns = [
+    columns: list[list[NDArray[Any]]] = [
         [m.image, m.category, *(part[name] for part in (m.hit, m.void) for name in sorted(part))]
         for m in (a, b)
     ]
