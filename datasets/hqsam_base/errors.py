@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hqsam_base.safe_text import shown
+
+_NAMED = ("details", "file", "key", "cure", "steps")
 
 
 class UserError(Exception):
@@ -53,10 +55,15 @@ class UserError(Exception):
             parts.append(f"cure: {_block(self.cure, self.steps)}")
         return "\n  ".join(parts)
 
+    def amended(self, problem: str | None = None, **named: Any) -> Self:
+        """Return the same error with other words where a caller knows better: file, key or cure."""
+        text = self.problem if problem is None else problem
+        return type(self)(text, **{name: vars(self)[name] for name in _NAMED} | named)
+
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle by the named arguments, so that the error survives a worker process."""
-        named = ("details", "file", "key", "cure", "steps")
-        return (_rebuild, (type(self), self.problem, {name: vars(self)[name] for name in named}))
+        named = {name: vars(self)[name] for name in _NAMED}
+        return (_rebuild, (type(self), self.problem, named))
 
 
 def _block(text: str, further: Sequence[str]) -> str:

@@ -61,9 +61,7 @@ def keys_of_section(name: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise type(error)(
-            error.problem, file=error.file, key=here(error.key), cure=here(error.cure)
-        ) from error
+        raise error.amended(key=here(error.key), cure=here(error.cure)) from error
 
 
 @dataclass(frozen=True, kw_only=True)

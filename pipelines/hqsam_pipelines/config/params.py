@@ -182,7 +182,7 @@ class Params:
         try:
             found = benchmarks.of_section(benchmark, kind, options)
         except UserError as error:
-            raise UserError(error.problem, file=self.file, key=error.key, cure=error.cure) from None
+            raise error.amended(file=self.file) from None
         self._check_metric(benchmark, found.kind)
         return options
 
@@ -257,7 +257,7 @@ class Params:
         try:
             systems.check(entries)
         except UserError as error:
-            raise UserError(error.problem, file=self.file, key=error.key, cure=error.cure) from None
+            raise error.amended(file=self.file) from None
         return tuple(entries)
 
     def systems_of(self, model: str) -> tuple[Entry, ...]:
