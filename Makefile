@@ -60,6 +60,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps lvis
 	$(BIN)/python -m hqsam_pipelines.config.dvc_site
+	PYTHONPATH=.:datasets:metrics $(BIN)/python -m hqsam_base.compiled
 	touch $(STAMP)
 
 # The programs that the benchmarks compare with.

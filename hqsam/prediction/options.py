@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hqsam.model.preprocess import MaskEncoding, Resize
+from hqsam.model.options import MaskEncoding, Resize
 
 MaskPrompt = Literal["as_trained", "binary_255", "logits"]
 

@@ -48,12 +48,13 @@ def repro(
         bool,
         typer.Option(
             "--accept-code",
-            help="Run nothing: what the last run made counts as made by today's code. For updates "
-            "that move no number.",
+            help="Run nothing; accept the outputs of the last run as made by today's code. For "
+            "updates that move no number.",
         ),
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write what happened here.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write a summary of the run to this file."),
     ] = None,
 ) -> None:
     """Bring the targets up to date."""
@@ -81,8 +82,10 @@ def repro(
 
 
 def _accept(root: Path) -> None:
+    from hqsam_pipelines.config import preflight
     from hqsam_pipelines.runner.accept import accept_code
 
+    preflight.pipeline(root)  # the stage `code`, which asks else, counts as run afterwards
     found = accept_code(root)
     say(
         f"{len(found.accepted)} stages count as made by today's code: "
@@ -96,7 +99,7 @@ def _switch(root: Path) -> None:
     """Make the profile with all rows of configs/ablations the active one, for the data of the one that is active now.
 
     Raises:
-        UserError: the active profile is no base of a grid: the sample's would say nothing about its
+        UserError: the active profile is not a base of a grid: the sample's would say nothing about its
             data.
     """
     from hqsam_base.errors import UserError

@@ -351,7 +351,9 @@ class Params:
             raise UserError(
                 f"expected a mapping, found {schema.show(own)}", file=self.file, key=key
             )
-        return self._build(part, {**defaults, **own, **self.protocol(benchmark, part)}, key)
+        sets = self.protocol(benchmark, part)
+        place = key if own or not defaults else part
+        return self._build(part, {**defaults, **own, **sets}, place)
 
     def protocols(self, benchmark: str) -> dict[str, dict[str, Any]]:
         """What `benchmarks.<name>.protocol` sets, by section; see `protocol`."""
@@ -444,7 +446,7 @@ def parse_yaml(content: bytes, file: Path) -> object:
         ValueError,
         RecursionError,
     ) as error:  # ValueError: no UTF-8, or a date with a month 13
-        cure = f"mend that place; `git diff -- {file}` shows what was changed"
+        cure = f"fix that place; `git diff -- {file}` shows what was changed"
         raise UserError(
             f"not readable as YAML: {_one_line(error)}", file=file, cure=cure
         ) from error

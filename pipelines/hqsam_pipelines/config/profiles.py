@@ -60,7 +60,7 @@ def switch(root: Path, name: str, *, force: bool = False) -> bool:
             file=root / FILE,
             cure="save it as configs/<another name>.yaml, or switch with --force",
         )
-    Params.of(parse_yaml(new, root / "configs" / name), root / "configs" / name)
+    Params.of(parse_yaml(new, root / "configs" / name), root / "configs" / name).check()
     with atomic_file(root / FILE) as file:
         file.write(new)
     return True
@@ -201,7 +201,7 @@ def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(
         source, target
-    )  # an older metrics file is replaced: any of them can be had again from scores
+    )  # an older metrics file is replaced: any of them can be made again from scores
 
 
 def restore(root: Path) -> Iterator[str]:

@@ -18,7 +18,8 @@ from typing import Any
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site
 from hqsam_pipelines.config.env import PACKAGES
-from hqsam_pipelines.config.params import FILE, check_names, read_yaml
+from hqsam_pipelines.config.graph import clear
+from hqsam_pipelines.config.params import read_yaml
 from hqsam_pipelines.runner.codegraph import STAGE, write_digests, write_protocols
 
 CODE_FOLDER = "data/code"
@@ -46,16 +47,12 @@ def accept_code(root: Path) -> Accepted:
         root: The repository.
 
     Raises:
-        UserError: There is no finished run, a name in params.yaml is none, or DVC cannot read the
-            pipeline.
+        UserError: There is no finished run, or DVC cannot read the pipeline.
     """
     from dvc.exceptions import DvcException
 
     if not (root / "dvc.lock").is_file():
         raise UserError("nothing has run yet", file=root / "dvc.lock", cure="run `hqsam repro`")
-    check_names(
-        read_yaml(root / FILE), root / FILE
-    )  # the stage `code`, which checks them else, counts as run afterwards
     write_digests(root, root / CODE_FOLDER)
     write_protocols(root, root / PROTOCOL_FOLDER)
     try:
@@ -78,7 +75,7 @@ def accept_code(root: Path) -> Accepted:
             for name in accepted:
                 repo.commit(name, force=True)
     except DvcException as error:
-        raise UserError(f"DVC: {error}", file=root / "dvc.yaml") from error
+        raise clear(error, root) from error
     return Accepted(accepted, other)
 
 

@@ -1,6 +1,7 @@
 """What `hqsam doctor` looks at. Each check is a function that yields findings.
 
-None changes anything but `_site_cache`, which has DVC keep its site cache in the checkout.
+None changes anything but `_site_cache`, which has DVC keep its site cache in the checkout, and
+`_kernels`, which compiles what stages use compiled if it is there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hqsam_base import own_code
+from hqsam_base import compiled, own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site, env
@@ -51,7 +52,7 @@ def examine(start: Path) -> list[Finding]:
     Args:
         start: A folder inside the repository.
     """
-    findings = [*_python(), *_libraries(), *_machine(), *_gpu()]
+    findings = [*_python(), *_libraries(), *_machine(), *_gpu(), *_kernels()]
     try:
         root = env.repository_root(start)
     except UserError as error:
@@ -372,6 +373,16 @@ def _site_cache(root: Path) -> Iterator[Finding]:
             "site cache",
             "of DVC: this user's alone" + (", set in .dvc/config.local now" if mended else ""),
         )
+
+
+def _kernels() -> Iterator[Finding]:
+    for module in compiled.MODULES:
+        why = compiled.fill(module)
+        name = module.removeprefix("hqsam_")
+        if why is None:
+            yield Finding("ok", "kernels", f"{name} is compiled for this processor")
+        else:
+            yield Finding("warn", "kernels", f"{name} runs uncompiled, with equal numbers: {why}")
 
 
 def _server(root: Path) -> Iterator[Finding]:
