@@ -148,7 +148,7 @@ def measure(backbone: str, count: int, rounds: int) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure both backbones; `--stage` is one run in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--full", action="store_true", help="more images and rounds")
     parser.add_argument("--stage", nargs=5, help=argparse.SUPPRESS)
