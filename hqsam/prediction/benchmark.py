@@ -217,6 +217,13 @@ def _summary(
         "mask_prompt": job.options.mask_prompt,
         "precision": job.options.precision,
         "device": pick_device(job.options.device).type,
+        # What is computed together decides the last bits, and these now and then a pixel.
+        "arithmetic": {
+            "threads": torch.get_num_threads(),
+            "batch_images": job.options.batch_images,
+            "images_per_part": job.options.images_per_part,
+            "prompts_per_pass": job.options.prompts_per_pass,
+        },
         "checkpoint_digest": inputs.checkpoint_digest,
         "prompts_digest": inputs.prompts_digest,
         "digest": _digest(sorted(work.glob("part-*.parquet"))),

@@ -1,7 +1,7 @@
 """Interactive segmentation: each next click goes where a system's own mask is wrong, as a person would set it.
 
 The first click is the middle of the object. Each further one is the middle of the largest error
-region (`hqsam_metrics.scores._clicks.next_click`), positive where the object is missed, negative
+region (`hqsam_base.centre.next_click`), positive where the object is missed, negative
 where the mask goes beyond it. All clicks so far are given, and, as in SAM's protocol, the
 low-resolution logits of the prediction before go back in, where the system has such
 (`Promptable.as_input`).
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from hqsam.prediction.postprocess import MaskPatch
 from hqsam.prediction.prompt import Prompt
 from hqsam.systems import Promptable
-from hqsam_metrics.scores._clicks import next_click
+from hqsam_base.centre import next_click
 
 Row = Mapping[str, Any]
 

@@ -256,17 +256,21 @@ class Engine:
         pool: ThreadPoolExecutor,
     ) -> Iterator[Future[Row]]:
         """The rows of one opened model for one image, in passes; of sets that it can use all prompts of."""
-        mine = [
-            n
-            for n, row in enumerate(item.task.prompts)
-            if images.parts[row["prompt_set"]] <= one.takes
-            and row["prompt_set"] not in images.clicks
+        sets: dict[str, list[int]] = {}
+        for n, row in enumerate(item.task.prompts):
+            name = str(row["prompt_set"])
+            if images.parts[name] <= one.takes and name not in images.clicks:
+                sets.setdefault(name, []).append(n)
+        # Each set on its own: the last bits depend on what shares a pass, and must not depend on
+        # which other sets a run has.
+        alike = [
+            [mine[place] for place in places]
+            for mine in sets.values()
+            for places in group([item.prompts[n] for n in mine])
         ]
-        for places in group([item.prompts[n] for n in mine]):
-            for start in range(0, len(places), self.options.prompts_per_pass):
-                some = [
-                    mine[place] for place in places[start : start + self.options.prompts_per_pass]
-                ]
+        for numbers in alike:
+            for start in range(0, len(numbers), self.options.prompts_per_pass):
+                some = numbers[start : start + self.options.prompts_per_pass]
                 for system, decoded in one.decode(image, [item.prompts[n] for n in some]).items():
                     for n, values, iou in zip(some, decoded.values, decoded.iou, strict=True):
                         yield pool.submit(
