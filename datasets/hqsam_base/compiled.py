@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-MODULES = ("hqsam_metrics.ap.kernels",)
+MODULES = ("hqsam_metrics.ap.kernels", "hqsam.prediction.kernels")
 """The kernel modules of this repository."""
 
 SWITCH = "HQSAM_COMPILED"

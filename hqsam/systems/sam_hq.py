@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hqsam.model.hq_sam import Encoded, HQSam
     from hqsam.model.preprocess import Frame
     from hqsam.prediction.options import PredictOptions
-    from hqsam.prediction.postprocess import MaskPatch
+    from hqsam.prediction.postprocess import MaskCodes, MaskPatch
     from hqsam.prediction.prompt import Prompt
 
 
@@ -97,7 +97,7 @@ class SamHQ(Promptable):
         }
         return {
             name.value: Decoded(
-                list(logits.float().cpu().numpy()[:, 0]), iou.float().cpu()[:, 0].tolist()
+                logits[:, 0].float().cpu().numpy(), iou.float().cpu()[:, 0].tolist()
             )
             for name, (logits, iou) in masks.items()
         }
@@ -107,6 +107,12 @@ class SamHQ(Promptable):
         from hqsam.prediction.postprocess import mask_patch
 
         return mask_patch(values, image.frame)
+
+    def to_codes(self, image: _Image, values: Any) -> MaskCodes:
+        """See `Promptable.to_codes`."""
+        from hqsam.prediction.postprocess import mask_codes
+
+        return mask_codes(values, image.frame) or super().to_codes(image, values)
 
 
 class SamHQKind(SystemKind):

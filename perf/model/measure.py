@@ -5,23 +5,48 @@ Nothing here imports torch: a child's peak memory counts from its parent's size.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
 import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from perf.suite import PACKAGE_FOLDERS, ROOT
 
-def in_child(module: str, *words: str) -> dict[str, Any]:
-    """Run ``python -m MODULE --child WORD ...`` and read the JSON object that it prints as its last line."""
-    command = [sys.executable, "-m", module, "--child", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+
+def in_child(module: str, *words: str, tree: Path = ROOT) -> dict[str, Any]:
+    """Run a module as ``MODULE --child WORD ...`` and read the JSON object that it prints as its last line.
+
+    With `tree`, the module of this checkout measures the packages of another one.
+    """
+    script = ROOT / f"{module.replace('.', '/')}.py"
+    paths = os.pathsep.join(str(tree / folder) for folder in PACKAGE_FOLDERS)
+    done = subprocess.run(
+        [sys.executable, str(script), "--child", *words],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+@contextlib.contextmanager
+def revision(name: str) -> Iterator[Path]:
+    """This repository at a revision, in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        subprocess.run(["git", "clone", "--quiet", "--shared", str(ROOT), str(tree)], check=True)
+        subprocess.run(["git", "checkout", "--quiet", "--detach", name], cwd=tree, check=True)
+        yield tree
 
 
 def peak_mb(who: int = resource.RUSAGE_SELF) -> int:
