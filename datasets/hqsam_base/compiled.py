@@ -28,7 +28,12 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-MODULES = ("hqsam_metrics.ap.kernels", "hqsam.prediction.kernels")
+MODULES = (
+    "hqsam.prediction.kernels",
+    "hqsam_metrics.ap.json_kernels",
+    "hqsam_metrics.ap.kernels",
+    "hqsam_metrics.masks.kernels",
+)
 """The kernel modules of this repository."""
 
 SWITCH = "HQSAM_COMPILED"
@@ -51,6 +56,14 @@ def ready(module: str, *, size: float, worth: float) -> bool:
     """
     off = os.environ.get(SWITCH) == "0" or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
     return size >= worth and not off and _usable(module)
+
+
+def loaded(module: str) -> Any:
+    """Returns a kernel module that this process (or the one that it was forked from) has imported, else None.
+
+    So that what works on small parts of a large job follows what was decided for the job.
+    """
+    return None if os.environ.get(SWITCH) == "0" else sys.modules.get(module)
 
 
 @functools.cache
@@ -130,7 +143,8 @@ def jit(*signatures: str, **options: Any) -> Callable[[Function], Function]:
     Only kernel modules use it: to import one is to compile it where the cache is empty.
 
     Args:
-        signatures: in numba's spelling, ``"void(float64[::1], int64)"``.
+        signatures: in numba's spelling, ``"void(float64[::1], int64)"``; none for what only other
+            kernels call.
         options: of `numba.njit`. Never `fastmath`: kernels give the plain path's numbers.
     """
     import numba
@@ -139,7 +153,7 @@ def jit(*signatures: str, **options: Any) -> Callable[[Function], Function]:
         before = numba.config.CACHE_LOCATOR_CLASSES
         numba.config.CACHE_LOCATOR_CLASSES = f"{__name__}.Place"
         try:
-            made = numba.njit(list(signatures), nogil=True, cache=True, **options)(function)
+            made = numba.njit(list(signatures) or None, nogil=True, cache=True, **options)(function)
         finally:
             numba.config.CACHE_LOCATOR_CLASSES = before
         return made  # type: ignore[no-any-return]

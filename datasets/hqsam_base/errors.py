@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hqsam_base.safe_text import shown
 
@@ -14,48 +15,53 @@ class UserError(Exception):
     Stages print ``str(error)`` without a traceback and exit with 1.
 
     Args:
-        problem: what is wrong, one sentence without a full stop.
+        problem: what is wrong, one sentence without a full stop. A line feed in it is a name's own,
+            and is shown as an escape; so in every other text here.
+        details: further lines under the problem, each shown on a line of its own.
         file: the file or folder concerned.
         key: the sample key, archive name or parameter concerned.
         cure: what to do about it, in the imperative.
+        steps: further lines under the cure.
     """
 
     def __init__(
         self,
         problem: str,
         *,
+        details: Sequence[str] = (),
         file: Path | str | None = None,
         key: str | None = None,
         cure: str | None = None,
+        steps: Sequence[str] = (),
     ) -> None:
         self.problem = problem
+        self.details = tuple(details)
         self.file = None if file is None else str(file)
         self.key = key
         self.cure = cure
+        self.steps = tuple(steps)
         super().__init__(self._text())
 
     def _text(self) -> str:
         """The message; what comes from outside in it is made harmless (`safe_text`), a name cannot forge a line."""
-        parts = [_block(self.problem)]
+        parts = [_block(self.problem, self.details)]
         if self.file is not None:
             parts.append(f"file: {shown(self.file)}")
         if self.key is not None:
             parts.append(f"key: {shown(self.key)}")
         if self.cure is not None:
-            parts.append(f"cure: {_block(self.cure)}")
+            parts.append(f"cure: {_block(self.cure, self.steps)}")
         return "\n  ".join(parts)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle by the named arguments, so that the error survives a worker process."""
-        return (_rebuild, (type(self), self.problem, self.file, self.key, self.cure))
+        named = ("details", "file", "key", "cure", "steps")
+        return (_rebuild, (type(self), self.problem, {name: vars(self)[name] for name in named}))
 
 
-def _block(text: str) -> str:
-    """A text of one line, or of several where those after the first are indented; other line feeds are of a name in it."""
-    return re.sub(r"\n(?!\s)", r"\\n", shown(text, lines=True))
+def _block(text: str, further: Sequence[str]) -> str:
+    return "\n    ".join(shown(line) for line in (text, *further))
 
 
-def _rebuild(
-    kind: type[UserError], problem: str, file: str | None, key: str | None, cure: str | None
-) -> UserError:
-    return kind(problem, file=file, key=key, cure=cure)
+def _rebuild(kind: type[UserError], problem: str, named: dict[str, Any]) -> UserError:
+    return kind(problem, **named)

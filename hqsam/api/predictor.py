@@ -27,8 +27,9 @@ from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import InputError
 from hqsam.model.hq_decoder import Prompts, SamMasks, best_mask
 from hqsam.model.hq_sam import Encoded, HQSam
+from hqsam.model.options import MaskEncoding, Resize
 from hqsam.model.outputs import Output, OutputName
-from hqsam.model.preprocess import Frame, MaskEncoding, Resize
+from hqsam.model.preprocess import Frame
 from hqsam.model.prompt_inputs import group
 from hqsam.model.tensor_input import PromptTensors, check_transformed
 from hqsam.prediction.postprocess import MaskPatch, mask_patch

@@ -163,8 +163,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, w
     ]
     if rows:
         raise UserError(
-            f"the file does not fit {what}: {len(rows)} of {len(expected)} keys "
-            f"differ\n{_table(rows)}",
+            f"the file does not fit {what}: {len(rows)} of {len(expected)} keys differ",
+            details=_table(rows),
             file=path,
             cure="use the checkpoint of this backbone; `hqsam checkpoint inspect FILE` tells what "
             "a file is",
@@ -296,13 +296,13 @@ def _shape(tensor: Tensor | None) -> str:
     return "-" if tensor is None else "x".join(map(str, tensor.shape)) or "scalar"
 
 
-def _table(rows: Iterable[tuple[str, str, str]], limit: int = 24) -> str:
+def _table(rows: Iterable[tuple[str, str, str]], limit: int = 24) -> list[str]:
     shown = [("key", "expected", "found"), *rows]
     more = len(shown) - 1 - limit
     shown = shown[: limit + 1]
     widths = [max(len(row[i]) for row in shown) for i in range(3)]
     lines = [
-        "    " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
         for row in shown
     ]
-    return "\n".join([*lines, f"    ... and {more} more"] if more > 0 else lines)
+    return [*lines, f"... and {more} more"] if more > 0 else lines

@@ -290,13 +290,17 @@ class HQSam(nn.Module):
             InputError: Only one of the decoder and the head was moved to another floating-point
                 type.
         """
-        self._check_types()
-        encoded = self._features(self.sam.image_encoder, input_B3SS)
+        encoded = self.encode_sam(input_B3SS)
         return (
             replace(encoded, hq=self.encode_hq(input_B3SS))
             if self.head.changes_encoder
             else encoded
         )
+
+    def encode_sam(self, input_B3SS: Tensor) -> Encoded:
+        """Encode images with SAM's own encoder alone: the part that all heads of one SAM share; see `encode`."""
+        self._check_types()
+        return self._features(self.sam.image_encoder, input_B3SS)
 
     def encode_hq(self, input_B3SS: Tensor) -> Encoded:
         """Encode images for ``decode_hq`` only: what training needs. Gradients reach an encoder that is tuned."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from hqsam.model import backbones, variants
 from hqsam_base.errors import UserError
+
+# Here and not beside their use: whoever checks params.yaml reads these, without torch.
+Resize = Literal["stretch", "longest_side"]
+MaskEncoding = Literal["binary_255", "logits"]
 
 
 class ModelOptions(BaseModel):

@@ -8,7 +8,7 @@ prompt.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Resize = Literal["stretch", "longest_side"]
-MaskEncoding = Literal["binary_255", "logits"]
+from hqsam.model.options import MaskEncoding, Resize
+
 BoolMask = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 

@@ -21,6 +21,7 @@ import torch
 
 from hqsam import systems
 from hqsam.model import checkpoint
+from hqsam.model.device import pick_device
 from hqsam.model.options import ModelOptions
 from hqsam.prediction import passes
 from hqsam.prediction.options import PredictOptions
@@ -45,6 +46,7 @@ def predict(
     out: Path,
     progress: Progress,
     entries: tuple[systems.Entry, ...] = systems.DEFAULT,
+    encodings: Path | None = None,
 ) -> Row:
     """Predict every prompt of a benchmark with every system.
 
@@ -58,6 +60,8 @@ def predict(
             them.
         progress: told how far the work is in images.
         entries: The systems of the run that are predicted for this model.
+        encodings: Folder for the encoded images that models with the same encoder share
+            (`hqsam.prediction.encodings`); None: encode for this model alone. Changes no byte.
 
     Returns:
         The content of ``predict.json``.
@@ -70,7 +74,8 @@ def predict(
     inputs = _check_inputs(benchmark, model, head, options, entries)
     with _partial_folder(out, inputs.fingerprint) as work, _threads(options.threads):
         with passes.BenchmarkImages(benchmark) as images:
-            job = Job(benchmark, systems.Context(model, inputs.head, options), entries)
+            shared = _shared_folder(encodings, inputs, model, options)
+            job = Job(benchmark, systems.Context(model, inputs.head, options, shared), entries)
             write_parts(job, images, work, what=out.name, progress=progress)
             summary = _summary(inputs, images, job, work, out.name)
         atomic.write_json(work / "predict.json", summary)
@@ -86,6 +91,7 @@ def predict(
 class _Inputs:
     head: Path
     index: Row
+    base_digest: str | None
     checkpoint_digest: str
     prompts_digest: str
     fingerprint: str
@@ -127,6 +133,7 @@ def _check_inputs(
     return _Inputs(
         head=head_file,
         index=index,
+        base_digest=weights[0] if model.checkpoint is not None else None,
         checkpoint_digest=hashlib.sha256("".join(weights).encode()).hexdigest(),
         prompts_digest=str(digests["prompts"]),
         fingerprint=hashlib.sha256(atomic.json_bytes(seen)).hexdigest(),
@@ -141,6 +148,23 @@ def _code_digest() -> str:
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         total.update(path.read_bytes())
     return total.hexdigest()
+
+
+def _shared_folder(
+    encodings: Path | None, inputs: _Inputs, model: ModelOptions, options: PredictOptions
+) -> Path | None:
+    """The folder of one encoder: all that its features depend on besides the pixels. Random weights are shared with nobody."""
+    if encodings is None or inputs.base_digest is None or not options.encodings_gb:
+        return None
+    encoder = {
+        "backbone": model.backbone,
+        "weights": inputs.base_digest,
+        "precision": options.precision,
+        "device": pick_device(options.device).type,
+        "threads": options.threads,
+        "code": _code_digest(),
+    }
+    return encodings / hashlib.sha256(atomic.json_bytes(encoder)).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -192,6 +216,7 @@ def _summary(
         "resize": job.options.resize,
         "mask_prompt": job.options.mask_prompt,
         "precision": job.options.precision,
+        "device": pick_device(job.options.device).type,
         "checkpoint_digest": inputs.checkpoint_digest,
         "prompts_digest": inputs.prompts_digest,
         "digest": _digest(sorted(work.glob("part-*.parquet"))),

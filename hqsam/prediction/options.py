@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hqsam.model.preprocess import MaskEncoding, Resize
+from hqsam.model.options import MaskEncoding, Resize
 
 MaskPrompt = Literal["as_trained", "binary_255", "logits"]
 
@@ -26,6 +26,8 @@ class PredictOptions(BaseModel):
         prompts_per_pass: Prompts per decoder call: bounds the memory of images with hundreds of
             prompts.
         images_per_part: Images per part file: what a killed run loses at most.
+        encodings_gb: Disk that the encoded images may take which models with one encoder share (10^9
+            bytes); 0: each model encodes for itself.
         threads: Compute threads; fixed, because the last bits of a sum depend on it. 0: leave
             torch's setting.
     """
@@ -39,6 +41,7 @@ class PredictOptions(BaseModel):
     batch_images: int = Field(default=8, ge=1)
     prompts_per_pass: int = Field(default=16, ge=1)
     images_per_part: int = Field(default=64, ge=1)
+    encodings_gb: float = Field(default=4.0, ge=0)
     threads: int = Field(default=2, ge=0)
 
     def mask_encoding(self, decoder: Literal["sam", "hq"]) -> MaskEncoding:

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -23,12 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hqsam.model.prompt_inputs import group
+from hqsam.prediction import clicks
 from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.postprocess import MaskCodes
 from hqsam.prediction.prompt import Prompt
 from hqsam.prediction.rows import MaskRows, Row
 from hqsam.systems import Derived, Promptable
 from hqsam_base import rle
+from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
 from hqsam_base.runs import RleBatch
 from hqsam_datasets.formats import manifest
@@ -103,6 +105,30 @@ class BenchmarkImages:
         return {
             str(name): frozenset(part for part, valid in there.items() if valid[sets == name].any())
             for name in np.unique(sets)
+        }
+
+    @cached_property
+    def clicks(self) -> dict[str, int]:
+        """Interactive prompt sets, and how many clicks an object gets."""
+        found: dict[str, int] = read_json(self._folder / "index.json").get("clicks", {})
+        return found
+
+    @cached_property
+    def _truths(self) -> dict[str, list[Row]]:
+        """Objects by image; read only where somebody clicks at them."""
+        columns = ["key", "instance_id", "rle", "height", "width"]
+        found: dict[str, list[Row]] = {}
+        for row in manifest.read_rows(self._folder / "instances.parquet", columns):
+            found.setdefault(str(row["key"]), []).append(row)
+        return found
+
+    def masks(self, key: str) -> dict[str, npt.NDArray[np.bool_]]:
+        """The objects of an image by their instance id, bool ``[H, W]``."""
+        return {
+            str(row["instance_id"]): rle.decode(
+                row["rle"], height=row["height"], width=row["width"]
+            )
+            for row in self._truths.get(key, ())
         }
 
     def task(self, number: int) -> Task:
@@ -275,8 +301,11 @@ class Engine:
             rows = [
                 rows
                 for k, one in enumerate(self._promptable)
-                for rows in self._decode(one, encoded[k][turn], item, images.parts, makers)
+                for rows in self._decode(one, encoded[k][turn], item, images, makers)
             ]
+            for name in images.clicks:
+                features = [image[turn] for image in encoded]
+                rows += self._clicked(name, images, item, features, makers)
             for name, derived in self._derived:
                 rows += [
                     self._refined(name, derived, item, of) for of in rows if of.system == derived.of
@@ -288,12 +317,15 @@ class Engine:
         one: Promptable,
         image: Any,
         item: _Prepared,
-        parts: Mapping[str, frozenset[str]],
+        images: BenchmarkImages,
         makers: _Makers,
     ) -> Iterator[MaskRows]:
         """The rows of one opened model for one image, in passes; of sets that it can use all prompts of."""
         mine = [
-            n for n, row in enumerate(item.task.prompts) if parts[row["prompt_set"]] <= one.takes
+            n
+            for n, row in enumerate(item.task.prompts)
+            if images.parts[row["prompt_set"]] <= one.takes
+            and row["prompt_set"] not in images.clicks
         ]
         for places in group([item.prompts[n] for n in mine]):
             for start in range(0, len(places), self.options.prompts_per_pass):
@@ -306,6 +338,26 @@ class Engine:
                 for system, decoded in found.items():
                     masks = makers.start(partial(one.to_codes, image, decoded.values))
                     yield MaskRows(rows, system, decoded.iou, masks)
+
+    def _clicked(
+        self,
+        prompt_set: str,
+        images: BenchmarkImages,
+        item: _Prepared,
+        encoded: Sequence[Any],
+        makers: _Makers,
+    ) -> Iterator[MaskRows]:
+        """The rows of an interactive set for one image; the next click waits for the mask of the last."""
+        mine = [row for row in item.task.prompts if row["prompt_set"] == prompt_set]
+        targets = clicks.of_rows(mine, images.masks(str(item.task.image["key"]))) if mine else []
+        size, watch = self.options.prompts_per_pass, self.figures.on_device
+        for one, image in zip(self._promptable, encoded, strict=True):
+            if targets and images.parts[prompt_set] <= one.takes:
+                for row, system, patch, iou in clicks.predictions(
+                    one, image, targets, per_pass=size, on_device=watch
+                ):
+                    masks = makers.start(partial(MaskCodes.of, [patch]))
+                    yield MaskRows([dict(row)], system, [iou], masks)
 
     def _refined(self, name: str, derived: Derived, item: _Prepared, of: MaskRows) -> MaskRows:
         """The rows of a system that changes another one's masks."""

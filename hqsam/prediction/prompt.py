@@ -17,7 +17,8 @@ from hqsam.errors import InputError
 from hqsam.model import prompt_inputs
 from hqsam.model.hq_decoder import Prompts
 from hqsam.model.hq_sam import HQSam
-from hqsam.model.preprocess import BoolMask, Frame, MaskEncoding
+from hqsam.model.options import MaskEncoding
+from hqsam.model.preprocess import BoolMask, Frame
 from hqsam.model.tensor_input import check_logits
 from hqsam_base.errors import UserError
 from hqsam_datasets import prompts as kinds

@@ -81,11 +81,14 @@ class Context:
         model: The model of params.yaml whose predictions are made.
         head: File of its trained head.
         options: Protocol and sizes of the benchmark.
+        encodings: Folder for what the model's image encoder makes of the images, which other models
+            of the run share; None: nobody else needs it.
     """
 
     model: ModelOptions
     head: Path
     options: PredictOptions
+    encodings: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,13 @@ class Promptable(ABC):
     @abstractmethod
     def decode(self, image: Any, prompts: Sequence[Prompt]) -> Mapping[str, Decoded]:
         """Predict prompts of one signature in an encoded image, for every system (by name)."""
+
+    def as_input(self, values: Any) -> NDArray[np.float32] | None:
+        """Give one of `Decoded.values` as the mask input of the next prompt, [m, m]; None: it is none.
+
+        What interactive prompt sets feed back (`hqsam.prediction.clicks`).
+        """
+        return None
 
     @abstractmethod
     def to_image(self, image: Any, values: Any) -> MaskPatch:

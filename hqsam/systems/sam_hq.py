@@ -6,8 +6,9 @@ differs (`PredictOptions`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hqsam.model.outputs import Output
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from hqsam.model.hq_sam import Encoded, HQSam
     from hqsam.model.preprocess import Frame
+    from hqsam.prediction.encodings import Encodings
     from hqsam.prediction.options import PredictOptions
     from hqsam.prediction.postprocess import MaskCodes, MaskPatch
     from hqsam.prediction.prompt import Prompt
@@ -38,13 +40,17 @@ class SamHQ(Promptable):
     Args:
         model: In eval mode; moved to the device of the options.
         options: How.
+        encodings: What models with the same encoder share; None: nobody else needs it.
     """
 
-    def __init__(self, model: HQSam, options: PredictOptions) -> None:
+    def __init__(
+        self, model: HQSam, options: PredictOptions, encodings: Encodings | None = None
+    ) -> None:
         from hqsam.model.device import pick_device
 
         self.model = model.to(pick_device(options.device))
         self._options = options
+        self._encodings = encodings
 
     def prepare(self, image: U8) -> tuple[Frame, Tensor]:
         """See `Promptable.prepare`."""
@@ -62,15 +68,26 @@ class SamHQ(Promptable):
         # Padding is part of preprocess, so images of different sizes meet at the input square.
         with torch.inference_mode():
             inputs = torch.cat([self.model.preprocess(pixels[None]) for _, pixels in prepared])
-            low = self._options.precision == "bfloat16"
-            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=low):
-                encoded = self.model.encode(inputs)
-            encoded = encoded.float()
+            if self._encodings is None:
+                encoded = self._low(self.model.encode, inputs)
+            else:
+                encoded = self._encodings.get(inputs, partial(self._low, self.model.encode_sam))
+                if self.model.head.changes_encoder:
+                    own = self._low(self.model.encode_hq, inputs)
+                    encoded = replace(encoded, hq=own)
             mine = [encoded[n : n + 1] for n in range(len(prepared))]
             return [
                 _Image(frame, one, self.model.fuse(one))
                 for (frame, _), one in zip(prepared, mine, strict=True)
             ]
+
+    def _low(self, encode: Callable[[Tensor], Encoded], inputs: Tensor) -> Encoded:
+        """Encode in the precision of the options; features in float32."""
+        import torch
+
+        low = self._options.precision == "bfloat16"
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=low):
+            return encode(inputs).float()
 
     def decode(self, image: _Image, prompts: Sequence[Prompt]) -> Mapping[str, Decoded]:
         """See `Promptable.decode`."""
@@ -102,6 +119,10 @@ class SamHQ(Promptable):
             for name, (logits, iou) in masks.items()
         }
 
+    def as_input(self, values: Any) -> Any:
+        """See `Promptable.as_input`: the logits as they are, as `SamPredictor` takes them."""
+        return values
+
     def to_image(self, image: _Image, values: Any) -> MaskPatch:
         """See `Promptable.to_image`."""
         from hqsam.prediction.postprocess import mask_patch
@@ -130,8 +151,12 @@ class SamHQKind(SystemKind):
     def open(self, entry: Entry, context: Context) -> Promptable:
         """Build the model with its trained head."""
         from hqsam.model.build import build_model
+        from hqsam.prediction.encodings import Encodings
 
-        return SamHQ(build_model(context.model, head=context.head).eval(), context.options)
+        model = build_model(context.model, head=context.head).eval()
+        room = int(context.options.encodings_gb * 1e9)
+        shared = None if context.encodings is None else Encodings(context.encodings, room)
+        return SamHQ(model, context.options, shared)
 
 
 SYSTEM = SamHQKind("sam_hq", every_model=True)

@@ -168,6 +168,24 @@ class Value:
     detail: bool = False
 
 
+CLICK_THRESHOLDS = (85, 90, 95)
+"""IoU, in per cent, to which the clicks of interactive prompt sets are counted."""
+
+_SHOWN_CLICKS = (1, 3, 5, 10, 20)
+
+
+def click_value(metric: str) -> Value | None:
+    """Returns what a value of an interactive prompt set is, whatever the benchmark's metric; None: it is none of them."""
+    name, _, click = metric.partition("@")
+    if name == "mIoU" and click.isdigit():
+        return Value(detail=int(click) not in _SHOWN_CLICKS)
+    if name in [f"NoC{threshold}" for threshold in CLICK_THRESHOLDS]:
+        return Value(Scale(1.0, "clicks", lower_is_better=True, limits=None))
+    if name in [f"NoF{threshold}" for threshold in CLICK_THRESHOLDS]:
+        return Value(Scale(1.0, "objects", lower_is_better=True, limits=None), detail=True)
+    return None
+
+
 @dataclass(frozen=True)
 class Units:
     """Per-instance values, one row each, for overlays and the paired bootstrap.
@@ -299,7 +317,7 @@ class Score(ABC):
 
     def value(self, metric: str) -> Value:
         """Returns what the value of that name is; an unknown one is a fraction."""
-        return self.values.get(metric, Value())
+        return click_value(metric) or self.values.get(metric, Value())
 
     def column_scale(self, column: str) -> Scale:
         """Returns how a column of the per-instance table is shown: as the quantity that it belongs to."""

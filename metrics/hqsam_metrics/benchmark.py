@@ -5,16 +5,30 @@ File formats: docs/formats.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hqsam_base.atomic import atomic_folder, write_json
 from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
-from hqsam_metrics.base import Outcome, Score, ScoreOptions, load_score, plain, protocol_hash
+from hqsam_metrics.base import (
+    Outcome,
+    Score,
+    ScoreOptions,
+    Units,
+    load_score,
+    plain,
+    protocol_hash,
+)
+
+if TYPE_CHECKING:
+    from hqsam_metrics.benchmark_data import Predictions
 
 __all__ = ["ScoreOptions", "score_benchmark"]
 
@@ -62,7 +76,7 @@ def score_benchmark(
         UserError: predictions that are missing, double, unknown, of the wrong size or malformed; a
             metric that does not fit the benchmark; another version in params.yaml than in the code.
     """
-    from hqsam_metrics.benchmark_data import Benchmark, load_predictions, prompts_digest
+    from hqsam_metrics.benchmark_data import Benchmark, load_predictions
     from hqsam_metrics.matches_file import MatchesWriter
 
     data = Benchmark(benchmark)
@@ -83,13 +97,9 @@ def score_benchmark(
             for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
                 for system in _scorable(info, prompt_set):
                     rows = load_predictions(data, predictions, prompt_set, system)
-                    outcome = score.evaluate(
-                        rows, options, progress=_prefixed(progress, f"{prompt_set}/{system}")
-                    )
-                    digest = prompts_digest(rows.prompts)
-                    protocol = _protocol(
-                        score, options, data.index, info, prompt_set, system, digest
-                    )
+                    told = _prefixed(progress, f"{prompt_set}/{system}")
+                    outcome = _evaluate(score, options, rows, told)
+                    protocol = _protocol(score, options, info, rows)
                     results.append(_result(prompt_set, system, outcome, protocol))
                     if outcome.matches is not None:
                         writer.add(prompt_set, system, outcome.matches)
@@ -115,6 +125,20 @@ def _prompt_sets(index: dict[str, Any], folder: Path) -> list[str]:
     return [str(name) for name in sets]
 
 
+def predicted_systems(index: dict[str, Any], predictions: Path) -> dict[str, list[str]]:
+    """Returns the systems that predicted each prompt set.
+
+    Args:
+        index: the benchmark's `index.json`.
+        predictions: `data/predictions/<benchmark>-<model>`.
+
+    Raises:
+        UserError: there are no predictions.
+    """
+    info = _read_info(predictions)
+    return {name: _scorable(info, name) for name in _prompt_sets(index, predictions)}
+
+
 def _read_info(folder: Path) -> dict[str, Any]:
     from hqsam_base.json_stream import read_json
 
@@ -134,26 +158,89 @@ def _prefixed(progress: Progress, prefix: str) -> Progress:
     return lambda done, total, what: progress(done, total, f"{prefix}: {what}")
 
 
+def _evaluate(
+    score: Score, options: ScoreOptions, rows: Predictions, progress: Progress
+) -> Outcome:
+    """Scores one system for one prompt set: at once, trial by trial, or click by click."""
+    trials, clicks = (
+        int(rows.benchmark.index.get(name, {}).get(rows.prompt_set, 0))
+        for name in ("trials", "clicks")
+    )
+    if clicks:
+        from hqsam_metrics.scores import _clicks
+
+        return _clicks.outcome(rows, clicks, score.columns)
+    parts = [rows.trial(n + 1) for n in range(trials)] or [rows]
+    return mean_outcome([score.evaluate(part, options, progress=progress) for part in parts])
+
+
+def mean_outcome(trials: Sequence[Outcome]) -> Outcome:
+    """Returns the mean of several trials: of each value, and of each unit that all of them have.
+
+    Units that each trial names by its own prompts are listed one after the other. There are no
+    matches: a mean of several AP has no detections of its own.
+    """
+    first = trials[0]
+    if len(trials) == 1:
+        return first
+    units = [trial.units for trial in trials]
+    if all(one.unit == first.units.unit for one in units):
+        values = {
+            name: np.mean([one.values[name] for one in units], axis=0)
+            for name in first.units.values
+        }
+        together = replace(first.units, values=values)
+    else:
+        together = Units(
+            [key for one in units for key in one.key],
+            [cluster for one in units for cluster in one.cluster],
+            [unit for one in units for unit in one.unit],
+            {n: np.concatenate([one.values[n] for one in units]) for n in first.units.values},
+        )
+    metrics: dict[str, float | None] = {}
+    for name in first.metrics:
+        found = [trial.metrics[name] for trial in trials]
+        known = [value for value in found if value is not None]
+        metrics[name] = math.fsum(known) / len(known) if len(known) == len(found) else None
+    warnings = list(dict.fromkeys(text for trial in trials for text in trial.warnings))
+    return Outcome(
+        metrics,
+        min(trial.n_expected for trial in trials),
+        min(trial.n_scored for trial in trials),
+        together,
+        warnings,
+    )
+
+
 def _protocol(
-    score: Score,
-    options: ScoreOptions,
-    index: dict[str, Any],
-    info: dict[str, Any],
-    prompt_set: str,
-    system: str,
-    digest: str,
+    score: Score, options: ScoreOptions, info: dict[str, Any], rows: Predictions
 ) -> dict[str, Any]:
+    from hqsam_metrics.benchmark_data import prompts_digest
+
+    data, masks = rows.benchmark, rows.prompts["rle"]
+    trials = data.index.get("trials", {}).get(rows.prompt_set)
+    clicks = data.index.get("clicks", {}).get(rows.prompt_set)
+    if clicks is not None:
+        from hqsam_metrics.scores import _clicks
     return {
         **score.protocol(options),
-        "dataset_version": index.get("dataset_version"),
+        "dataset_version": data.index.get("dataset_version"),
+        "ground_truth_digest": data.ground_truth_digest,
+        "images_digest": data.index.get("images_digest"),
         "resize": info.get("resize"),
-        "prompt_set": prompt_set,
-        "prompts_digest": digest,
-        "system": system,
+        "precision": info.get("precision"),
+        "device": info.get("device"),
+        # Where no prompt holds a mask, what becomes of masks moves nothing.
+        "mask_prompt": "none" if masks.null_count == len(masks) else info.get("mask_prompt"),
+        "prompt_set": rows.prompt_set,
+        "prompts_digest": prompts_digest(rows.prompts),
+        "system": rows.system,
         "output": options.output,
+        **({} if trials is None else {"trials": f"mean of {trials}"}),
+        **({} if clicks is None else _clicks.rules(clicks)),
         # What a system's own code has in its rules: other people's models and refiners say it in
         # predict.json.
-        **info.get("protocols", {}).get(system, {}),
+        **info.get("protocols", {}).get(rows.system, {}),
     }
 
 

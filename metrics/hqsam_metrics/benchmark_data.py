@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 from hqsam_base.json_stream import read_json
 from hqsam_base.runs import Int, RleBatch
@@ -156,6 +157,18 @@ class Benchmark:
             )
         return table
 
+    @cached_property
+    def ground_truth_digest(self) -> str:
+        """SHA-256 (16 hex digits) of what is scored against: images, masks, and the evaluator's own file."""
+        digest = hashlib.sha256()
+        for table in (self.images.sort_by("key"), self.instances.sort_by("instance_id")):
+            for column in table.column_names:
+                for value in table[column].to_pylist():
+                    digest.update(repr(value).encode() + b"\n")
+        if self.ground_truth.is_file():
+            digest.update(sha256_file(self.ground_truth).encode())
+        return digest.hexdigest()[:16]
+
     @property
     def ground_truth(self) -> Path:
         """`gt.json`, the evaluator's own format."""
@@ -202,11 +215,15 @@ class Predictions:
     def scores(self, rule: str) -> NDArray[np.float64]:
         """Returns the confidence of each prediction by the score rule: float64 [n].
 
+        A prompt that was made from the ground truth has no detector's score: it counts as 1.
+
         Raises:
             UserError: a value that the rule needs is missing or no finite number.
         """
         n = len(self.prompts)
         detector = numbers(self.prompts, "score") if rule != "none" else np.ones(n)
+        made = np.asarray(self.prompts["instance_id"].is_valid().to_numpy(), bool)
+        detector = np.where(np.isnan(detector) & made, 1.0, detector)
         score = detector * self.iou_pred if rule == "detector_x_iou" else detector
         bad = np.flatnonzero(~np.isfinite(score))
         if len(bad):
@@ -217,6 +234,19 @@ class Predictions:
                 " index the benchmark with the detector's scores, or use score_rule: none"
             )
         return score
+
+    def trial(self, number: int) -> Predictions:
+        """Returns the predictions for one of the trials of a set that is drawn several times, from 1."""
+        rows = np.flatnonzero(
+            [str(p).endswith(f"~{number}") for p in strings(self.prompts, "prompt_id")]
+        )
+        return replace(
+            self,
+            prompts=self.prompts.take(rows),
+            masks=self.masks.take(rows),
+            iou_pred=self.iou_pred[rows],
+            image=self.image[rows],
+        )
 
 
 def _check_complete(place: Int, prompts: Table, found: Table, path: Path, what: str) -> None:

@@ -5,7 +5,6 @@ Nothing here imports torch: a child's peak memory counts from its parent's size.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -13,12 +12,11 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perf.suite import PACKAGE_FOLDERS, ROOT
+from perf.revisions import PACKAGE_FOLDERS, ROOT
 
 
 def in_child(module: str, *words: str, tree: Path = ROOT) -> dict[str, Any]:
@@ -37,16 +35,6 @@ def in_child(module: str, *words: str, tree: Path = ROOT) -> dict[str, Any]:
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-@contextlib.contextmanager
-def revision(name: str) -> Iterator[Path]:
-    """This repository at a revision, in a temporary folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        subprocess.run(["git", "clone", "--quiet", "--shared", str(ROOT), str(tree)], check=True)
-        subprocess.run(["git", "checkout", "--quiet", "--detach", name], cwd=tree, check=True)
-        yield tree
 
 
 def peak_mb(who: int = resource.RUSAGE_SELF) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import pickle
 import time
 from pathlib import Path
 
@@ -83,13 +84,18 @@ def test_a_long_name_does_not_hold_anybody_up() -> None:
 
 def test_an_error_is_safe_wherever_it_ends_up() -> None:
     error = UserError(
-        "bad\x1b[31m\nok: a", file="a\n  cure: obey", key="https://u:word@h/x", cure="one\n    two"
+        "bad\x1b[31m\n  ok: a",
+        details=["first\n    forged", "second"],
+        file="a\n  cure: obey",
+        key="https://u:word@h/x",
+        cure="one\n    forged",
+        steps=["two"],
     )
     whole = (
-        "bad\\x1b[31m\\nok: a\n  file: a\\n  cure: obey\n  key: https://***@h/x\n  cure: one\n    "
-        "two"
+        "bad\\x1b[31m\\n  ok: a\n    first\\n    forged\n    second\n  file: a\\n  cure: obey\n"
+        "  key: https://***@h/x\n  cure: one\\n    forged\n    two"
     )
-    assert str(error) == whole, "only an indented line goes on with the text"
+    assert str(error) == whole == str(pickle.loads(pickle.dumps(error)))
     assert error.file == "a\n  cure: obey", "the program still has the name as it is"
 
 

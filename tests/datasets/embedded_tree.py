@@ -53,7 +53,6 @@ def indexed(name: str) -> Path:
         root=tree(section["archive"]),
         out=out,
         options=BenchmarkOptions(**section["index"]),
-        seed=0,
         progress=lambda done, total, what: None,
     )
     return out

@@ -344,3 +344,12 @@ def test_the_grid_of_ablations_is_not_that_of_other_data(checkout: Path, here: H
 def test_refine_looks_at_its_output_before_the_work(checkout: Path, here: Here) -> None:
     done = here("refine", "coift", "nano", "--refiner", "grabcut", "--json", str(checkout))
     assert done.returncode == 1 and "this is a folder" in done.stderr
+
+
+def test_exported_predictions_of_a_set_that_was_never_predicted(checkout: Path, here: Here) -> None:
+    words = ("export", "predictions", "coift", "nano", "--out", str(checkout / "masks"))
+    done = here(*words, "--as", "png")
+    assert done.returncode == 1 and "index.json" in done.stderr
+    done = here(*words, "--as", "tiff")
+    assert done.returncode == 1 and "coco, davis, lvis, png, sginw, ytvis" in done.stderr
+    assert not (checkout / "masks").exists()

@@ -47,6 +47,17 @@ def main(argv):
     if what == "read":
         print(sys.stdin.read().upper(), end="")
         return 0
+    if what == "pipe":
+        import socket
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        try:
+            os.write(ours.fileno(), b"x")
+        except BrokenPipeError:
+            child = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGPIPE).name)"]
+            import subprocess
+            print(subprocess.run(child, capture_output=True, text=True).stdout.strip())
+            return 0
     if what == "raise":
         raise RuntimeError("a bug")
     if what == "exit":
@@ -138,6 +149,13 @@ def test_edited_code_is_never_stale(root: Path) -> None:
         assert " 22 [" in call(root, "tell")[1]
     finally:
         (root / "hqsam_work.py").write_text(WORK)
+
+
+def test_a_connection_that_the_other_side_closes_is_an_exception_and_not_the_end(
+    root: Path,
+) -> None:
+    """SIGPIPE as Python has it, in the fork and in a Python program that it starts: else a training ends with -13."""
+    assert call(root, "pipe") == (0, "SIG_IGN\n", "")
 
 
 def test_errors_look_like_errors_here(root: Path) -> None:

@@ -100,7 +100,9 @@ def test_stages_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
     assert [process.wait(60) for process in [_record(root, name) for name in names]] == [0] * 8
     value = json.loads(provenance.path(root).read_text())
     assert sorted(value["stages"]) == names
-    assert value["git"] == {"commit": git(root, "rev-parse", "HEAD"), "code_changed": False}
+    day = git(root, "log", "-1", "--format=%cI")
+    commit = git(root, "rev-parse", "HEAD")
+    assert value["git"] == {"commit": commit, "date": day, "code_changed": False}
     assert {"torch", "prefect", "dvc", "numpy"} <= set(value["libraries"])
     provenance.record_run(root, "repro", wall_s=20.0, stages=names[:4], known=names[:4])
     value = json.loads(provenance.path(root).read_text())

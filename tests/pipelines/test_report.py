@@ -215,9 +215,9 @@ def test_page_opens_without_network(built: Path) -> None:
     page = Page(text)
     assert page.open == [] and len(page.ids) == len(set(page.ids))
     for link in page.links:
-        assert link.startswith(("data:image/webp;base64,", "#")) or link == "provenance.json", link[
-            :60
-        ]
+        near = link == "provenance.json" or link.startswith("metrics/")
+        assert near or link.startswith(("data:image/webp;base64,", "#")), link[:60]
+        assert not near or link == "provenance.json" or (built / "reports" / link).is_file()
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     images = [link for link in page.links if link.startswith("data:")]
     assert len(images) > 8

@@ -106,10 +106,12 @@ LONG_STAGE = "stages:\n  long:\n    cmd: echo $$ > pid && exec sleep 300\n    ou
 
 
 def dvc_repository(root: Path, stages: str, database: Path) -> Path:
-    """A repository with its DVC pipeline and nothing of ours but a server's home."""
+    """A repository of this project with a DVC pipeline of shell commands, and a server's home."""
     root.mkdir(exist_ok=True)
     (root / "dvc.yaml").write_text(stages)
-    (root / "params.yaml").write_text("profile: none\n")
+    (root / "params.yaml").write_bytes((REPOSITORY / "configs" / "tiny.yaml").read_bytes())
+    for package in PACKAGES:  # what makes it a repository of this project
+        (root / package).symlink_to(REPOSITORY / package)
     (root / ".gitignore").write_text(".hqsam/\n")
     shutil.copytree(database, server.home(root))
     git(root, "init", "-q")

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hqsam_datasets.prompts import drawn_kind, names
-from hqsam_datasets.prompts.base import DRAWN_PREFIX
+from hqsam_datasets.prompts.sets import examples, mask_set
 from hqsam_datasets.sources.base import InnerPath
 
 Kind = Literal["masks", "coco", "lvis", "ytvis", "davis"]
 PromptSet = Literal["gt_box", "detector_box", "tracker_box", "coarse_mask"]
-"""Prompt sets that adapters make; others, ``gt_<kind>``, are drawn from the ground truth (`hqsam_datasets.prompts`)."""
+"""Prompt sets that adapters make; others are made from the ground truth (`hqsam_datasets.prompts.sets`)."""
 Box = tuple[float, float, float, float]
 
 
@@ -27,8 +26,11 @@ class BenchmarkOptions(BaseModel):
             off.
         prompt_sets: Which prompts to write: those of the set (``gt_box``, ``detector_box``,
             ``tracker_box``,
-            ``coarse_mask``), and ``gt_<kind>`` for prompts of a kind that are drawn from the
-            ground-truth masks.
+            ``coarse_mask``), and those that any benchmark can have, made from the ground-truth
+            masks (`hqsam_datasets.prompts.sets`).
+        seed: Of the prompt sets that are drawn, and of nothing else.
+        box_side: Take the boxes of ``gt_box`` from the mask resized to a square of this side; None:
+            from the mask at full resolution.
         images_per_shard: Images per tar.
         images: For own data, the folder of the images inside the archive.
         masks: For own data, the folder of the masks (it may be the same).
@@ -42,6 +44,8 @@ class BenchmarkOptions(BaseModel):
 
     expected_images: int | None = Field(default=None, ge=1)
     prompt_sets: tuple[str, ...] = Field(min_length=1)
+    seed: int = Field(default=0, ge=0)
+    box_side: int | None = Field(default=None, ge=16)
     images_per_shard: int = Field(default=1024, ge=1)
     images: InnerPath | None = None
     masks: InnerPath | None = None
@@ -53,13 +57,17 @@ class BenchmarkOptions(BaseModel):
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in get_args(PromptSet) and drawn_kind(name) is None:
-                drawn = [f"{DRAWN_PREFIX}{kind}" for kind in names() if kind != "box"]
-                raise ValueError(
-                    f"there is no prompt set {name}; use some of "
-                    f"{', '.join((*get_args(PromptSet), *drawn))}"
-                )
+            if name not in get_args(PromptSet) and mask_set(name) is None:
+                known = (*get_args(PromptSet), *examples())
+                raise ValueError(f"there is no prompt set {name}; use some of {', '.join(known)}")
         return value
+
+    @model_validator(mode="after")
+    def _seed_is_used(self) -> Self:
+        found = [mask_set(name) for name in self.prompt_sets]
+        if "seed" in self.model_fields_set and not any(one and one.random for one in found):
+            raise ValueError("seed: no prompt set of this benchmark is drawn; leave the seed out")
+        return self
 
 
 OWN_DATA = ("images", "masks", "annotations", "detections", "skip")

@@ -27,7 +27,7 @@ from hqsam_datasets.benchmarks.own_detected import (
 )
 from hqsam_datasets.formats.images import FOREGROUND, ImageError, probe
 from hqsam_datasets.keys import distinct_keys
-from hqsam_datasets.prompts import drawn_kind
+from hqsam_datasets.prompts.sets import mask_set
 from hqsam_datasets.sources.base import LabelMap, MaskFile, MaskRef, Pair, Source, read_file
 
 _CURE = "mend the file, or list it under index.skip: evaluation leaves nothing out by itself"
@@ -121,14 +121,15 @@ def _check_keys(name: str, kind: str, options: BenchmarkOptions, *, annotated: b
         raise UserError(
             "a required key is missing", file="params.yaml", key=f"{section}.annotations", cure=cure
         )
-    wanted = "gt_box" if options.detections is None else "detector_box"
-    if tuple(name for name in options.prompt_sets if drawn_kind(name) is None) != (wanted,):
-        boxes = "the boxes of the ground truth" if wanted == "gt_box" else "the detections"
+    named = {name for name in options.prompt_sets if mask_set(name) is None}
+    if named != (set() if options.detections is None else {"detector_box"}):
+        only = "made from the ground truth" if options.detections is None else "the detections"
+        wanted = "gt_box" if options.detections is None else "detector_box"
         cure = f"say prompt_sets: [{wanted}]" + (
             ", or name detections" if annotated and wanted == "gt_box" else ""
         )
         raise UserError(
-            f"its prompts are {boxes}", file="params.yaml", key=f"{section}.prompt_sets", cure=cure
+            f"its prompts are {only}", file="params.yaml", key=f"{section}.prompt_sets", cure=cure
         )
 
 

@@ -70,7 +70,7 @@ def fetch(
         What fetch.json holds: `{"version", "archive", "licence", "files": [{"name", "bytes",
         "sha256", "checked_by"}]}`. `checked_by` names the digests that were known beforehand,
         `["first-use"]` if none. Where optional files are unavailable, also `"missing": {name: what
-        a person can do}`.
+        a person can do}`; where files are those of the embedded sample, `"embedded": true`.
 
     Raises:
         UserError: if no mirror gives a file that passes; the message lists what each one said, and
@@ -231,6 +231,8 @@ def _fetch(
     }
     if missing:
         result["missing"] = missing
+    if any(file.generated for file in spec.files):
+        result["embedded"] = True
     _publish(staging, out, result)
     return result
 
@@ -271,7 +273,8 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
                 if not isinstance(error, WrongContentError):
                     break
                 # A resumed part may mix two versions: once more from the first byte.
-                _forget_part(task)
+                for path in task.part.parent.glob(task.part.name + "*"):
+                    path.unlink(missing_ok=True)
                 if attempt == 2 or urlsplit(url).scheme in ("file", "embedded"):
                     break
             else:
@@ -294,21 +297,18 @@ def _get(url: str, task: _Task) -> None:
     elif parts.scheme == "drop":
         raise DownloadError("a person has to put it into the drop folder")
     elif parts.scheme == "file":
-        _copy(local_path(url), task)
+        source = local_path(url)
+        if source.is_dir():
+            raise DownloadError(f"{source} is a folder; pack it as {task.file.name}")
+        if not source.is_file():
+            raise DownloadError(f"there is no file {source}")
+        shutil.copyfile(source, task.part)
     elif parts.scheme in ("http", "https"):
         download(url, task.part, task.transfer)
     elif parts.scheme == "gdrive":
         cloud.download_from_drive(parts.netloc, task.part, task.transfer)
     else:
         cloud.download_with_fsspec(url, task.part, task.transfer)
-
-
-def _copy(source: Path, task: _Task) -> None:
-    if source.is_dir():
-        raise DownloadError(f"{source} is a folder; pack it as {task.file.name}")
-    if not source.is_file():
-        raise DownloadError(f"there is no file {source}")
-    shutil.copyfile(source, task.part)
 
 
 def _beside(task: _Task) -> list[str]:
@@ -435,11 +435,6 @@ def _staging(out: Path) -> Path:
     return out.parent / f".{out.name}.download"
 
 
-def _forget_part(task: _Task) -> None:
-    for path in task.part.parent.glob(task.part.name + "*"):
-        path.unlink(missing_ok=True)
-
-
 def _to_do(spec: ArchiveSpec, archive: str, name: str) -> str:
     """What a person can do about a missing optional file, the same on every machine."""
     place = (
@@ -450,18 +445,18 @@ def _to_do(spec: ArchiveSpec, archive: str, name: str) -> str:
 
 
 def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str], changed: bool) -> UserError:
-    said = "".join(f"\n    - {line}" for line in failures) or " no mirror is listed"
-    tree = "".join(f"\n        {file.name}" for file in spec.files)
+    said = [f"- {line}" for line in failures]
     cure = (
         f"put the file at {task.drop / task.archive / task.file.name} and run the stage again "
         f"(another folder: --from-dir); "
     )
-    cure += f"the drop folder for the whole archive:\n    {task.drop / task.archive}/{tree}"
+    cure += "the drop folder for the whole archive:"
+    steps = [f"{task.drop / task.archive}/", *(f"    {file.name}" for file in spec.files)]
     if spec.instructions:
         cure = f"{spec.instructions}; then {cure}"
     if not task.file.optional:
-        cure += (
-            "\n    Where only an evaluation set needs the file, `optional: true` in its entry "
+        steps.append(
+            "Where only an evaluation set needs the file, `optional: true` in its entry "
             "lets the run go on without that set"
         )
     if any(NO_SPACE in line for line in failures):
@@ -475,5 +470,12 @@ def _unobtainable(spec: ArchiveSpec, task: _Task, failures: list[str], changed: 
             f"if its publisher has replaced the file and you trust the new one, delete {line}, "
             f"then run the stage again; else {cure}"
         )
-    problem = f"{task.file.name} of archive {task.archive} is unavailable:{said}"
-    return UserError(problem, file=task.done.name, key=f"archives.{task.archive}", cure=cure)
+    why = "" if said else " no mirror is listed"
+    return UserError(
+        f"{task.file.name} of archive {task.archive} is unavailable:{why}",
+        details=said,
+        file=task.done.name,
+        key=f"archives.{task.archive}",
+        cure=cure,
+        steps=steps,
+    )

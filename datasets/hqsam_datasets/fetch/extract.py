@@ -116,6 +116,11 @@ def missing_files(root: Path) -> dict[str, str]:
     return dict(marker.get("missing", {})) if isinstance(marker, dict) else {}
 
 
+def is_embedded(archive: Path) -> bool:
+    """Whether a fetched archive holds the embedded sample, and not what its publisher has."""
+    return bool(read_json(archive / "fetch.json").get("embedded"))
+
+
 def not_there(problem: str, root: Path, *, key: str | None = None, cure: str) -> UserError:
     """The error for something that the tree at `root` lacks; a `NotHadError` if files of the archive is unavailable."""
     missing = missing_files(root)

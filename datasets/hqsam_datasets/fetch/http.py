@@ -66,7 +66,12 @@ def download(url: str, part: Path, how: Transfer) -> None:
 
 
 def _request(client: httpx.Client, url: str, part: Path, how: Transfer) -> None:
-    start = _resume_point(part, url, how.verified_later)
+    # Bytes that can be kept: all of the part if it came from this URL and mixing versions would
+    # be noticed
+    state = part_state(part)
+    start = (
+        size_of(part) if state["url"] == url and (state["validator"] or how.verified_later) else 0
+    )
     headers = {}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -156,12 +161,6 @@ def remember(part: Path, url: str, validator: str) -> None:
     state = {"url": url, "validator": validator}
     if not state_file(part).exists() or part_state(part) != state:
         write_json(state_file(part), state)
-
-
-def _resume_point(part: Path, url: str, verified_later: bool) -> int:
-    """Bytes that can be kept: all of the part if it came from this URL and mixing versions would be noticed."""
-    state = part_state(part)
-    return size_of(part) if state["url"] == url and (state["validator"] or verified_later) else 0
 
 
 def part_state(part: Path) -> dict[str, str]:

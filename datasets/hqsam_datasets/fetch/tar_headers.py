@@ -75,11 +75,7 @@ def members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
             raise too_large(path, "its members number", number + 1, MAX_MEMBERS)
         before = archive.offset
         yield member
-    _check_end(archive)
-
-
-def _check_end(archive: tarfile.TarFile) -> None:
-    """`tarfile` stops at a damaged header as at the end: at the end a block of zeros must stand."""
+    # `tarfile` stops at a damaged header as at the end: at the end a block of zeros must stand
     stream = archive.fileobj
     assert stream is not None  # the archive is open
     stream.seek(archive.offset)

@@ -118,7 +118,13 @@ class ImageList:
         """
         try:
             if self._member is None:
-                return self._sample_masks(row)
+                tar = self._tar(row)
+                names = [f"{self.key[row]}.mask.png"]
+                while (more := f"{self.key[row]}.mask{len(names)}.png") in tar.members:
+                    names.append(more)
+                return [
+                    decode_mask(tar.read(name)).foreground for name in names if name in tar.members
+                ]
             known = self._benchmark_instances(self.group[row])
             return [
                 rle.decode(counts, height=h, width=w)
@@ -131,13 +137,6 @@ class ImageList:
                 key=self.key[row],
                 cure="run the stage that wrote it again",
             ) from error
-
-    def _sample_masks(self, row: int) -> list[Mask]:
-        tar = self._tar(row)
-        names = [f"{self.key[row]}.mask.png"]
-        while (more := f"{self.key[row]}.mask{len(names)}.png") in tar.members:
-            names.append(more)
-        return [decode_mask(tar.read(name)).foreground for name in names if name in tar.members]
 
     def foreground(self, row: int) -> Mask:
         """Return the union of `masks`, bool [H, W]."""

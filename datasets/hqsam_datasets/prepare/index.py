@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hqsam_base import atomic, json_stream, rle
 from hqsam_base.errors import UserError
@@ -34,13 +35,14 @@ from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import ImageError, decode_image, encode_png, probe
 from hqsam_datasets.formats.tar_writer import ShardWriter
 from hqsam_datasets.overlap.hashing import ImageHashes, hash_image
-from hqsam_datasets.prompts import PromptKind, drawn_kind
+from hqsam_datasets.prompts.sets import GT_BOX, PREVIOUS, MaskSet, mask_set
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 3
+VERSION = 4
 Row = dict[str, Any]
+BoolMask = npt.NDArray[np.bool_]
 _SHARD_BYTES = 4 << 30
 _BATCH = 32_768
 _WORTH = 256
@@ -60,10 +62,10 @@ def index(
     root: Path,
     out: Path,
     options: BenchmarkOptions,
-    seed: int,
     progress: Progress,
     kind: str | None = None,
     workers: int | None = None,
+    embedded: bool = False,
 ) -> Row:
     """Write ``data/benchmarks/<benchmark>/``.
 
@@ -72,12 +74,12 @@ def index(
         root: The extracted archive.
         out: Folder to write, replaced as a whole.
         options: ``benchmarks.<name>.index``.
-        seed: Of prompts that are drawn from the ground truth (``gt_<kind>``); the adapters' own are
-            not drawn.
         progress: told how far the work is.
         kind: Name of the adapter; None: that of the section.
         workers: Processes that decode and hash; None: as many as pay off (`parallel.worker_count`).
             Changes no byte.
+        embedded: The archive is the embedded sample, not the published set: `dataset_version` says
+            so.
 
     Returns:
         What ``index.json`` holds.
@@ -92,9 +94,9 @@ def index(
     """
     adapter = benchmarks.of_section(benchmark, kind or benchmark, options)
     try:
-        return _index(adapter, root, out, options, seed, progress, workers)
+        return _index(adapter, root, out, options, progress, workers, embedded)
     except NotHadError:
-        return _index(_Nothing.of(adapter), root, out, options, seed, progress, workers)
+        return _index(_Nothing.of(adapter), root, out, options, progress, workers, embedded)
 
 
 @dataclass
@@ -119,16 +121,16 @@ def _index(
     root: Path,
     out: Path,
     options: BenchmarkOptions,
-    seed: int,
     progress: Progress,
     workers: int | None,
+    embedded: bool,
 ) -> Row:
     content, benchmark = adapter.read(root), adapter.name
     with atomic.atomic_folder(out) as folder:
         n_workers = worker_count(content.n_images, worth=_WORTH) if workers is None else workers
         loaded = _loaded(_in_order(content.items), n_workers)
-        tables = _write_images(
-            loaded, folder, options, seed, lambda done: progress(done, content.n_images, benchmark)
+        tables, images_digest = _write_images(
+            loaded, folder, options, lambda done: progress(done, content.n_images, benchmark)
         )
         if not isinstance(adapter, _Nothing):
             _check_count(tables["images"].n_rows, options, benchmark)
@@ -138,6 +140,10 @@ def _index(
             # Compact: with one number a line, LVIS's polygons would take three times the room.
             _write_truth(folder / "gt.json", content.ground_truth, benchmark)
         summary = _summary(adapter, folder, tables, options, missing_files(root))
+        summary["images_digest"] = images_digest
+        if embedded:
+            name = f"embedded sample in the layout of {adapter.dataset_version}"
+            summary["dataset_version"] = name
         if content.left_out:
             summary["left_out"] = dict(sorted(content.left_out.items()))
         atomic.write_json(folder / "index.json", summary)
@@ -206,32 +212,44 @@ def _write_images(
     loaded: Iterator[tuple[Item, _Image]],
     folder: Path,
     options: BenchmarkOptions,
-    seed: int,
     progress: Callable[[int], None],
-) -> dict[manifest.TableName, _Rows]:
+) -> tuple[dict[manifest.TableName, _Rows], str]:
+    """Write the tars and collect the tables' rows; also gives a digest of the pixels of all images."""
     images, instances, prompts = (
         _Rows("images", "key"),
         _Rows("instances", "instance_id"),
         _Rows("prompts", "prompt_id"),
     )
     size = options.images_per_shard
-    drawn = {name: kind for name in options.prompt_sets if (kind := drawn_kind(name)) is not None}
+    found = (mask_set(name, box_side=options.box_side) for name in options.prompt_sets)
+    drawn = [_Drawn(one, options.seed) for one in found if one is not None]
+    pixels = hashlib.sha256()
     with ShardWriter(
         folder, prefix="images", samples_per_shard=size, max_bytes=_SHARD_BYTES
     ) as writer:
         for done, (item, image) in enumerate(loaded, start=1):
             shard = writer.add(item.key, {image.extension: image.data})
             images.add(_image_row(item, f"{item.key}.{image.extension}", shard, image.hashes))
+            pixels.update(f"{item.key} {image.hashes.pixel_digest}\n".encode())
             for truth in item.truths:
                 instances.add(_instance_row(item, truth))
+            own = {prompt.prompt_set for prompt in item.prompts}
+            if options.box_side is not None:
+                own.discard(GT_BOX)
             for prompt in item.prompts:
-                if prompt.prompt_set in options.prompt_sets:
+                if prompt.prompt_set in own.intersection(options.prompt_sets):
                     prompts.add(_prompt_row(item, prompt), count_as=prompt.prompt_set)
-            for name, kind in drawn.items():
-                for row in _drawn_rows(item, name, kind, seed):
-                    prompts.add(row, count_as=name)
+            for one in drawn:
+                # What the adapter gives is taken as it is.
+                for row in one.rows(item) if one.name not in own else ():
+                    prompts.add(row, count_as=one.name)
             progress(done)
-    return {"images": images, "instances": instances, "prompts": prompts}
+    tables: dict[manifest.TableName, _Rows] = {
+        "images": images,
+        "instances": instances,
+        "prompts": prompts,
+    }
+    return tables, pixels.hexdigest()[:16]
 
 
 def _in_order(items: Iterator[Item]) -> Iterator[Item]:
@@ -350,27 +368,59 @@ def _instance_row(item: Item, truth: Truth) -> Row:
     }
 
 
-def _drawn_rows(item: Item, prompt_set: str, kind: PromptKind, seed: int) -> Iterator[Row]:
-    """Prompts that are drawn from the masks of an image, each from (seed, set, instance) alone; crowds get none."""
-    for truth in (truth for truth in item.truths if not truth.iscrowd):
-        number = hashlib.sha256(
-            f"{seed}/{prompt_set}/{item.key}/{truth.instance_id}".encode()
-        ).digest()[:8]
-        mask = rle.decode(truth.rle, height=item.height, width=item.width)
-        found = kind.of_mask(mask, rng=np.random.default_rng(int.from_bytes(number)))
-        if found is not None:
-            yield {
-                "prompt_id": f"{truth.instance_id}-{prompt_set}",
-                "key": item.key,
-                "prompt_set": prompt_set,
-                **kind.columns(found),
-                "height": item.height,
-                "width": item.width,
-                "score": None,
-                "category_id": truth.category_id,
-                "track_id": truth.track_id,
-                "instance_id": truth.instance_id,
-            }
+class _Drawn:
+    """A prompt set that is made from the masks: each prompt from (seed, set, image, object, trial) alone; crowds get none.
+
+    Args:
+        chosen: the set.
+        seed: of what it draws.
+    """
+
+    def __init__(self, chosen: MaskSet, seed: int) -> None:
+        self.name = chosen.name
+        self._set, self._seed = chosen, seed
+        self._before: dict[tuple[str | None, int | None], BoolMask] = {}
+
+    def rows(self, item: Item) -> Iterator[Row]:
+        """Yield the prompts of an image; those of a video come in the order of its frames."""
+        for truth in (truth for truth in item.truths if not truth.iscrowd):
+            mask = rle.decode(truth.rle, height=item.height, width=item.width)
+            shown = self._earlier(item, truth, mask) if self.name == PREVIOUS else mask
+            for trial in range(self._set.per_object):
+                found = self._set.draw(shown, self._generator(item, truth, trial))
+                if found is not None:
+                    columns = self._set.kind.columns(found)
+                    yield self._head(item, truth, trial) | columns
+
+    def _earlier(self, item: Item, truth: Truth, mask: BoolMask) -> BoolMask:
+        """Return the object's mask in the last frame that showed it; in the first one its own."""
+        key = item.video, truth.track_id
+        for stale in [known for known in self._before if known[0] != item.video]:
+            del self._before[stale]
+        before = self._before.get(key, mask)
+        if mask.any():
+            self._before[key] = mask
+        return before
+
+    def _generator(self, item: Item, truth: Truth, trial: int) -> np.random.Generator:
+        drawn_for = f"{self._seed}/{self.name}/{item.key}/{truth.instance_id}"
+        # The first trial has the number that sets of one trial always had.
+        number = hashlib.sha256((drawn_for + (f"/{trial}" if trial else "")).encode()).digest()
+        return np.random.default_rng(int.from_bytes(number[:8]))
+
+    def _head(self, item: Item, truth: Truth, trial: int) -> Row:
+        ending = f"~{trial + 1}" if self._set.per_object > 1 or self._set.clicks else ""
+        return {
+            "prompt_id": f"{truth.instance_id}-{self.name}{ending}",
+            "key": item.key,
+            "prompt_set": self.name,
+            "height": item.height,
+            "width": item.width,
+            "score": None,
+            "category_id": truth.category_id,
+            "track_id": truth.track_id,
+            "instance_id": truth.instance_id,
+        }
 
 
 def _prompt_row(item: Item, prompt: Prompt) -> Row:
@@ -422,6 +472,9 @@ def _summary(
             key=f"benchmarks.{adapter.name}.index.prompt_sets",
             cure="name the sets that this benchmark has (its data sheet says which)",
         )
+    found = [mask_set(name) for name in options.prompt_sets if counts[name]]
+    trials = {one.name: one.trials for one in found if one is not None and one.trials > 1}
+    clicks = {one.name: one.clicks for one in found if one is not None and one.clicks}
     return {
         "version": VERSION,
         "benchmark": adapter.name,
@@ -433,6 +486,8 @@ def _summary(
         "n_prompts": {name: counts[name] for name in sorted(options.prompt_sets) if counts[name]},
         "prompt_sets": sorted(name for name in options.prompt_sets if counts[name]),
         "digest": _digest(folder),
+        **({"trials": trials} if trials else {}),
+        **({"clicks": clicks} if clicks else {}),
         **(
             {"missing": {"prompt_sets": sorted(empty), "files": missing}}
             if empty or not tables["images"].n_rows

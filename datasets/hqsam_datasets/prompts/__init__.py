@@ -14,7 +14,6 @@ from typing import Any
 
 from hqsam_base.seam import Seam
 from hqsam_datasets.prompts.base import (
-    DRAWN_PREFIX,
     Drawn,
     Marks,
     PlanOptions,
@@ -31,7 +30,6 @@ __all__ = [
     "PromptArrays",
     "PromptKind",
     "Target",
-    "drawn_kind",
     "load",
     "marks_of_row",
     "names",
@@ -47,21 +45,10 @@ _SEAM = Seam(
     what="prompt kind",
     constant="PROMPT",
     kind=PromptKind,  # type: ignore[type-abstract]
-    helpers=frozenset({"base"}),
+    helpers=frozenset({"base", "sets"}),
 )
 names = _SEAM.names
 load = functools.cache(_SEAM.load)  # the loader asks for every view
-
-
-def drawn_kind(prompt_set: str) -> PromptKind | None:
-    """Find the kind whose prompts the index stage draws from ground truth for a set.
-
-    That of ``gt_point`` is `point`. ``gt_box`` is no such set: its boxes come from the benchmark's
-    adapter.
-    """
-    name = prompt_set.removeprefix(DRAWN_PREFIX)
-    drawn = prompt_set.startswith(DRAWN_PREFIX) and name in names() and name != "box"
-    return load(name) if drawn else None
 
 
 @functools.cache

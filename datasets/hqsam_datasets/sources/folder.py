@@ -163,13 +163,17 @@ def _check_orphans(name: str, orphans: Mapping[Path, str], shared: bool) -> None
     if not orphans:
         return
     lines = [f"{path} {problem}" for path, problem in orphans.items()]
-    shown = "".join(f"\n    {line}" for line in lines[:_SHOWN])
-    more = f"\n    and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     cure = "add the missing files, or list their stems under this key to leave them out"
     if shared:
         cure += "; in one folder for both only JPEG and WebP files are images"
-    problem = f"{len(lines)} files of {name} have no partner:{shown}{more}"
-    raise UserError(problem, file=next(iter(orphans)), key=f"sources.{name}.skip", cure=cure)
+    raise UserError(
+        f"{len(lines)} files of {name} have no partner:",
+        details=[*lines[:_SHOWN], *more],
+        file=next(iter(orphans)),
+        key=f"sources.{name}.skip",
+        cure=cure,
+    )
 
 
 SOURCE = AnyFolder(SHEET)

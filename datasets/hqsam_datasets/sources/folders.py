@@ -204,10 +204,11 @@ class _Rules:
         """Stop on files without partner that nothing lists."""
         if not self._orphans:
             return
-        shown = "".join(f"\n    {path} {what}" for path, what in self._orphans[:10])
-        more = f"\n    and {len(self._orphans) - 10} more" if len(self._orphans) > 10 else ""
+        shown = [f"{path} {what}" for path, what in self._orphans[:10]]
+        more = [f"and {len(self._orphans) - 10} more"] if len(self._orphans) > 10 else []
         raise UserError(
-            f"{len(self._orphans)} files of {self._name} have no partner:{shown}{more}",
+            f"{len(self._orphans)} files of {self._name} have no partner:",
+            details=[*shown, *more],
             file=self._orphans[0][0],
             key=f"sources.{self._name}.skip",
             cure="fetch the archive again, or list the stems under this key to leave them out",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hqsam_base import compiled
 from hqsam_base.errors import UserError
 from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
-from hqsam_base.runs import Int, RleBatch, RleError, Runs, decode_runs
-from hqsam_metrics.ap import accumulate
+from hqsam_base.runs import Int, RleBatch, RleError, decode_runs
+from hqsam_metrics.ap import accumulate, matching
 from hqsam_metrics.ap.grouping import (
     candidate_pairs,
     first_best,
@@ -20,7 +22,7 @@ from hqsam_metrics.ap.grouping import (
     order_detections,
 )
 from hqsam_metrics.ap.instances import Bool, Float, GroundTruth, Results
-from hqsam_metrics.masks.packed import Shapes
+from hqsam_metrics.masks.packed import KERNELS, Shapes
 from hqsam_metrics.masks.pairs import PairTable, pair_ious
 
 # A chunk is bounded by masks, by the bytes of their codes (so that its arrays stay in the
@@ -29,7 +31,12 @@ from hqsam_metrics.masks.pairs import PairTable, pair_ious
 _CHUNK_MASKS = 1024
 _CHUNK_BYTES = 160_000
 _CHUNK_PIXELS = 1 << 29
+# Compiled loops take one mask after the other: larger chunks only save calls.
+_COMPILED_CHUNK = 8
 _CHECK_MASKS = 8192
+# Detections from which the import of the compiled kernels (0.4 s) pays off.
+_WORTH = 20_000
+_KERNELS = (matching.KERNELS, KERNELS)
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,8 @@ def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tu
             np.int64
         )
     work = np.stack([masks, n_bytes, masks * gt.images.heights * gt.images.widths], axis=1)
-    limits = np.array([_CHUNK_MASKS, _CHUNK_BYTES, _CHUNK_PIXELS])
+    scale = 1 if compiled.loaded(KERNELS) is None else _COMPILED_CHUNK
+    limits = np.array([scale * _CHUNK_MASKS, scale * _CHUNK_BYTES, _CHUNK_PIXELS])
     out: list[tuple[int, int]] = []
     begin, done = 0, np.zeros(3, np.int64)
     for i in range(n):
@@ -163,8 +171,15 @@ def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tu
     return [*out, (begin, n)]
 
 
-def decode_rows(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Runs:
-    """Decodes some masks of a file.
+def load_kernels(n_masks: int) -> None:
+    """Imports the compiled kernels where so many masks are scored that it pays off: the parts of the work find them."""
+    if all(compiled.ready(name, size=n_masks, worth=_WORTH) for name in _KERNELS):
+        for name in _KERNELS:
+            importlib.import_module(name)
+
+
+def decode_shapes(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Shapes:
+    """Decodes and measures some masks of a file.
 
     Args:
         masks: all masks.
@@ -175,16 +190,17 @@ def decode_rows(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Runs
     Raises:
         UserError: a malformed run-length code.
     """
+    return _described(Shapes.decoded, masks, rows, describe, numbers)
+
+
+def _described(
+    decode: Callable[[RleBatch], Any], masks: RleBatch, rows: Int, describe: str, numbers: Int
+) -> Any:
     try:
-        return decode_runs(masks.take(rows))
+        return decode(masks.take(rows))
     except RleError as error:
         number = numbers[rows[error.index]]
         raise UserError(f"{describe} {number}: malformed run-length code: {error.reason}") from None
-
-
-def decode_shapes(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Shapes:
-    """Decodes and measures some masks of a file (arguments and errors as `decode_rows`)."""
-    return Shapes.of(decode_rows(masks, rows, describe, numbers))
 
 
 @dataclass(frozen=True)
@@ -199,7 +215,8 @@ class _Check:
 
 def _check_part(job: _Check, part: int) -> None:
     rows = job.rows[part * _CHECK_MASKS : (part + 1) * _CHECK_MASKS]
-    decode_rows(job.masks, rows, job.describe, job.numbers)
+    decode = decode_runs if compiled.loaded(KERNELS) is None else Shapes.decoded
+    _described(decode, job.masks, rows, job.describe, job.numbers)
 
 
 def check_unused(
@@ -216,8 +233,8 @@ def check_unused(
     Args:
         masks: all masks of a file.
         used: int64 [m], the rows that are scored (and checked there).
-        describe: see `decode_rows`.
-        numbers: see `decode_rows`.
+        describe: see `decode_shapes`.
+        numbers: see `decode_shapes`.
         workers: processes.
         progress: told how far the work is.
 
@@ -398,6 +415,7 @@ def partial_results(
 def _collect(
     gt: GroundTruth, dt: Results, plan: Plan, workers: int, progress: Progress
 ) -> tuple[list[accumulate.Partial], list[BestMatches], dict[str, int]]:
+    load_kernels(len(dt))
     job, dropped = _prepare(gt, dt, plan)
     check_unused(
         dt.masks, job.dt_rows, f"{dt.name}: result", dt.row, workers=workers, progress=progress

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base import compiled
 from hqsam_base.runs import Int
 
 Float = NDArray[np.float64]
@@ -19,6 +20,7 @@ Bool = NDArray[np.bool_]
 
 # COCOeval lowers a threshold of 1 by this much so that a perfect match still counts.
 _TOP = 1 - 1e-10
+KERNELS = "hqsam_metrics.ap.kernels"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ def _nth_in_group(group: Int) -> Int:
     return np.arange(len(group)) - np.repeat(begins, sizes)
 
 
+def _rising(values: Int) -> bool:
+    return bool((values[1:] > values[:-1]).all())
+
+
 def match(
     *,
     dt: Int,
@@ -83,11 +89,19 @@ def match(
     """
     thresholds = np.minimum(thresholds, _TOP)
     keep = np.flatnonzero(value >= thresholds.min(initial=2.0))
-    order = keep[np.lexsort((gt[keep], dt[keep]))]
-    dt, gt, value = dt[order], gt[order], value[order]
-    active, segment = np.unique(dt, return_inverse=True)
+    dt, gt, value = dt[keep], gt[keep], value[keep]
+    if not _rising(dt * gt_ignore.shape[1] + gt):
+        order = np.lexsort((gt, dt))
+        dt, gt, value = dt[order], gt[order], value[order]
+    active, begins, segment = np.unique(dt, return_index=True, return_inverse=True)
     out = np.full((len(gt_ignore), len(thresholds), len(active)), -1, np.int64)
     if not len(active):
+        return Matches(active, out)
+    kernels = compiled.loaded(KERNELS)
+    if kernels is not None:
+        ends = np.append(begins, len(dt)).astype(np.int64)
+        ignore = np.ascontiguousarray(gt_ignore)
+        kernels.match(ends, gt, value, ignore, gt_crowd, thresholds, out)
         return Matches(active, out)
     rank = np.unique(value, return_inverse=True)[1].reshape(-1).astype(np.int64) + 1
     step = _nth_in_group(group[active])

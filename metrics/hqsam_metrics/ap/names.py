@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from hqsam_metrics.base import Quantity, Score, Value
+from hqsam_metrics.base import Quantity, Score, Value, click_value
 
 if TYPE_CHECKING:
     from hqsam_metrics.ap.accumulate import Tables
@@ -31,6 +31,8 @@ class ApScore(Score):
 
     def value(self, metric: str) -> Value:
         """See `hqsam_metrics.base.Score`; AP over all sizes and thresholds can be resampled."""
+        if (clicked := click_value(metric)) is not None:
+            return clicked
         kind, boundary, _, cell = _parts(metric)
         stand_in = BOUNDARY_IOU if boundary else IOU
         return Value(

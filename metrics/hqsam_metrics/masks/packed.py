@@ -16,7 +16,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from hqsam_base.runs import Int, Runs, ragged_arange
+from hqsam_base import compiled
+from hqsam_base.runs import Int, RleBatch, Runs, check_sizes, decode_runs, ragged_arange
 
 Words = NDArray[np.uint64]
 Int32 = NDArray[np.int32]
@@ -27,6 +28,9 @@ _PAIR_WORDS = 1 << 20
 # From this many words on, a pair is counted by itself: no index arrays, and the call costs less
 # than the counting.
 _LARGE = 4096
+# Pieces for which the compiled decoder takes room at once; few masks of huge images need more.
+_MOST_PIECES = 1 << 24
+KERNELS = "hqsam_metrics.masks.kernels"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,28 @@ class Shapes:
     def __len__(self) -> int:
         """Returns n."""
         return len(self.heights)
+
+    @classmethod
+    def decoded(cls, batch: RleBatch) -> Shapes:
+        """Decodes run-length strings and measures the masks.
+
+        Raises:
+            RleError: a string is not valid, see `hqsam_base.runs.decode_runs`.
+        """
+        kernels = compiled.loaded(KERNELS)
+        n, most = len(batch), len(batch.data) + int(batch.widths.sum())
+        if kernels is None or most > _MOST_PIECES:
+            return cls.of(decode_runs(batch))
+        check_sizes(batch.heights, batch.widths)
+        counts, areas, boxes = (np.empty(shape, np.int64) for shape in (n, n, (n, 4)))
+        pieces = [np.empty(most, np.int32) for _ in range(3)]
+        sizes = (np.ascontiguousarray(side) for side in (batch.heights, batch.widths))
+        data = np.require(batch.data, requirements="CW")
+        total = kernels.decode(data, batch.offsets, *sizes, counts, *pieces, areas, boxes)
+        if total < 0:
+            return cls.of(decode_runs(batch))  # which says what is wrong, if something is
+        x, y0, y1 = (values[:total].copy() for values in pieces)
+        return cls(batch.heights, batch.widths, counts, x, y0, y1, areas, boxes)
 
     @classmethod
     def of(cls, runs: Runs) -> Shapes:
@@ -229,6 +255,11 @@ def draw(shapes: Shapes, group: Int | None = None) -> Drawing:
     """
     group = np.zeros(len(shapes), np.int64) if group is None else group
     planes = _layout(shapes.boxes, group)
+    kernels = compiled.loaded(KERNELS)
+    if kernels is not None:
+        where = (planes.base, planes.stride, *map(np.ascontiguousarray, (planes.x0, planes.w0)))
+        kernels.fill(shapes.counts, shapes.x, shapes.y0, shapes.y1, *where, planes.words)
+        return Drawing(shapes, planes, group, np.zeros(0, np.int64))
     start = planes.base - planes.x0 * planes.stride - planes.w0
     word = np.repeat(start, shapes.counts) + shapes.x * np.repeat(planes.stride, shapes.counts)
     words = _fill(len(planes.words), word, shapes.y0, shapes.y1)
@@ -291,6 +322,29 @@ def _erode_part(planes: Planes, part: Int, dilation: int, words: Words, out: Wor
     out[at : at + inner.size] = inner.reshape(-1)
 
 
+def bands(drawing: Drawing, dilation: Int, wanted: NDArray[np.bool_]) -> tuple[Planes, Int]:
+    """Makes boundary bands: of each mask the pixels that `erode` takes away.
+
+    Args:
+        drawing: n masks.
+        dilation: int64 [n], pixels, equal within a group.
+        wanted: bool [n], masks that are needed; the others stay whole.
+
+    Returns:
+        The bands, and the pixels of each: int64 [n].
+    """
+    shapes, planes = drawing.shapes, drawing.planes
+    kernels = compiled.loaded(KERNELS)
+    if kernels is None:
+        band = planes.with_words(planes.words & ~erode(drawing, dilation, wanted))
+        return band, band.counts()
+    words, sizes = planes.words.copy(), np.empty(len(planes), np.int64)
+    where = (planes.base, planes.stride, planes.x0, planes.x1, planes.w0, dilation)
+    pieces = (shapes.counts, shapes.x, shapes.y0, shapes.y1)
+    kernels.make_bands(*pieces, *map(np.ascontiguousarray, where), wanted, words, sizes)
+    return planes.with_words(words), sizes
+
+
 def intersections(a: Planes, b: Planes, ia: Int, ib: Int) -> Int:
     """Counts the common pixels of pairs of masks.
 
@@ -303,6 +357,13 @@ def intersections(a: Planes, b: Planes, ia: Int, ib: Int) -> Int:
     Returns:
         int64 [m], pixels.
     """
+    kernels = compiled.loaded(KERNELS)
+    if kernels is not None:
+        out = np.empty(len(ia), np.int64)
+        sides = [(p.base, p.stride, p.x0, p.x1, p.w0) for p in (a, b)]
+        left, right = (map(np.ascontiguousarray, side) for side in sides)
+        kernels.intersections(a.words, *left, b.words, *right, ia, ib, out)
+        return out
     x0 = np.maximum(a.x0[ia], b.x0[ib])
     columns = np.maximum(np.minimum(a.x1[ia], b.x1[ib]) - x0, 0)
     w0 = np.maximum(a.w0[ia], b.w0[ib])

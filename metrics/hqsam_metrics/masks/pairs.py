@@ -110,8 +110,7 @@ def make_bands(drawing: packed.Drawing, dilation: Int, wanted: Bool | None = Non
         wanted: bool [n], masks whose band is needed (the others stay whole masks); None: all.
     """
     need = np.ones(len(dilation), bool) if wanted is None else wanted
-    band = drawing.planes.with_words(drawing.planes.words & ~packed.erode(drawing, dilation, need))
-    return Bands(band, band.counts())
+    return Bands(*packed.bands(drawing, dilation, need))
 
 
 def draw_for_bands(shapes: Shapes, ratios: Sequence[float]) -> tuple[packed.Drawing, Int]:

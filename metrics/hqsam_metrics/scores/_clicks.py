@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base.centre import centre_point
+from hqsam_base.errors import UserError
+from hqsam_metrics.base import CLICK_THRESHOLDS, Outcome, Units
 from hqsam_metrics.masks.iou import Mask
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hqsam_metrics.benchmark_data import Predictions
+
 MAX_CLICKS = 20
-
-
-def centre_point(mask: Mask) -> tuple[tuple[int, int], float] | None:
-    """Returns the pixel of a mask that is farthest from the background, and how far that is.
-
-    Outside the image is background. Of equally far pixels the first in row-major order: smallest y,
-    then smallest x.
-
-    Args:
-        mask: bool [H, W].
-
-    Returns:
-        (x, y) and the Euclidean distance in pixels, None for an empty mask.
-    """
-    if not mask.any():
-        return None
-    padded = np.pad(mask, 1).view(np.uint8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), mask.shape)
-    return (int(x), int(y)), float(distance[y, x])
 
 
 def next_click(*, pred: Mask, target: Mask) -> tuple[tuple[int, int], bool] | None:
@@ -106,3 +93,53 @@ def miou_at(ious: Any, *, click: int) -> float:
     if not 1 <= click <= table.shape[1]:
         raise ValueError(f"click is {click}, there are {table.shape[1]}")
     return float(table[:, click - 1].mean())
+
+
+def rules(n: int) -> dict[str, Any]:
+    """Returns what the protocol block says of an interactive prompt set of `n` clicks."""
+    return {
+        "clicks": n,
+        "clicks_next": "middle of the largest error region, both kinds apart; equally deep: negative",
+        "clicks_input": "all clicks so far with the logits of the prediction before; single mask",
+        "clicks_noc": f"IoU >= {', '.join(map(str, CLICK_THRESHOLDS))} per cent; missed: {n}",
+    }
+
+
+def outcome(data: Predictions, n: int, columns: Sequence[str]) -> Outcome:
+    """Scores an interactive prompt set, whatever the benchmark's own metric: each object against its own mask.
+
+    Args:
+        data: the predictions; the ids of an object's prompts end in `~1` to `~n`.
+        n: clicks of each object.
+        columns: of the benchmark's per-instance table; `iou` is that after the last click, the
+            others are undefined.
+
+    Raises:
+        UserError: a prompt without its object.
+    """
+    from hqsam_metrics.benchmark_data import lookup, rle_column, strings
+    from hqsam_metrics.masks.one_to_one import paired_ious
+
+    truth = data.benchmark.instances
+    row = lookup(data.prompts["instance_id"], truth["instance_id"])
+    ids = [str(name) for name in strings(data.prompts, "prompt_id")]
+    if (row < 0).any():
+        raise UserError(f"{data.folder}: {ids[int(np.argmax(row < 0))]}: its object is unknown")
+    target = rle_column(truth, data.benchmark.folder / "instances.parquet").take(row)
+    iou = paired_ious(data.masks, target, ()).iou
+    click = np.array([int(name.rpartition("~")[2]) for name in ids])
+    order = np.lexsort((click, row))
+    table = iou[order].reshape(-1, n)
+    last = order[n - 1 :: n]
+    metrics: dict[str, float | None] = {}
+    for threshold in CLICK_THRESHOLDS:
+        share = threshold / 100
+        metrics[f"NoC{threshold}"] = noc(table, threshold=share, max_clicks=n)
+        metrics[f"NoF{threshold}"] = float(failures(table, threshold=share, max_clicks=n))
+    metrics |= {f"mIoU@{k}": miou_at(table, click=k) for k in range(1, n + 1)}
+    keys = data.keys()
+    key = [keys[i] for i in last]
+    undefined = np.full(len(last), np.nan)
+    values = {name: iou[last] if name == "iou" else undefined for name in columns}
+    units = Units(key, key, [ids[i] for i in last], values)
+    return Outcome(metrics, len(table), len(table), units)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -165,6 +165,25 @@ class DavisScore(Score):
         return Outcome(
             dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings
         )
+
+
+def label_maps(data: Predictions, warnings: list[str]) -> Iterator[tuple[str, int, Labels]]:
+    """Yields video, frame number and label map uint8 [H, W] of every frame, as they are scored.
+
+    Args:
+        data: the predictions.
+        warnings: what is left out is appended.
+    """
+    from hqsam_metrics.benchmark_data import integers, strings
+
+    images = data.benchmark.images
+    numbers = dict(zip(strings(images, "key"), integers(images, "frame").tolist(), strict=True))
+    videos, predicted = _videos(data), _predicted_layers(data)
+    warnings += _drop_unknown(videos, predicted, _real_layers(data))
+    for video, frames in videos.items():
+        for at, (key, _) in enumerate(frames):
+            labels = _label_map(at, frames=frames, layers=predicted, masks=data.masks)
+            yield video, numbers[key], labels
 
 
 def _videos(data: Predictions) -> dict[str, list[tuple[str, tuple[int, int]]]]:

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 VERSION = 2
 
+# The index stage numbers the sets from 1; an image's id is the set's number times this plus its own
+# id, and a category's likewise.
+IMAGES_A_SET = 10_000_000
+CATEGORIES_A_SET = 1000
+
 # Folder names of seginw.zip (sam-hq, seginw/).
 SETS = (
     "Airplane-Parts",

@@ -152,8 +152,7 @@ class YtvisScore(ApScore):
 
         truth = read_ytvis(data.benchmark.ground_truth)
         check_countable(truth)
-        places = _frame_places(data, truth)
-        dt = _tubes(data, truth, options, places)
+        dt = join_tracks(data, truth, options)
         scored = score_tubes(
             truth, dt, class_agnostic=options.class_agnostic, per_instance=True, progress=progress
         )
@@ -194,14 +193,13 @@ def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
     return out
 
 
-def _tubes(
-    data: Predictions, truth: TubeTruth, options: YtvisOptions, places: list[tuple[int, int]]
-) -> Tubes:
-    """Joins the predictions of each track to one tube."""
+def join_tracks(data: Predictions, truth: TubeTruth, options: YtvisOptions) -> Tubes:
+    """Joins the predictions of each track to one tube, whose score is the mean over its frames."""
     from hqsam_base.runs import RleBatch
     from hqsam_metrics.ap.tubes_io import Frames, Tubes, blank_string
     from hqsam_metrics.benchmark_data import integers
 
+    places = _frame_places(data, truth)
     track, given = (integers(data.prompts, column) for column in ("track_id", "category_id"))
     score = data.scores(options.score_rule)
     rows: dict[tuple[int, int], list[int]] = defaultdict(list)

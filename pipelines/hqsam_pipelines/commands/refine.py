@@ -66,13 +66,13 @@ def refine(
     from hqsam.prediction.refine import evaluate
     from hqsam_base.atomic import write_json
     from hqsam_pipelines.commands._outputs import check_outputs
+    from hqsam_pipelines.config import preflight
     from hqsam_pipelines.config.env import repository_root
-    from hqsam_pipelines.config.params import Params
     from hqsam_pipelines.runner.progress import ProgressDisplay
 
     check_outputs({"--json": json}, inputs=[weights])
     root = repository_root()
-    params = Params.load(root / "params.yaml")
+    params = preflight.load(root)
     params.entry("models", model)
     score = params.score(benchmark)
     options = refiners.RefinerOptions(

@@ -81,8 +81,10 @@ def repro(
 
 
 def _accept(root: Path) -> None:
+    from hqsam_pipelines.config import preflight
     from hqsam_pipelines.runner.accept import accept_code
 
+    preflight.pipeline(root)  # the stage `code`, which asks else, counts as run afterwards
     found = accept_code(root)
     say(
         f"{len(found.accepted)} stages count as made by today's code: "

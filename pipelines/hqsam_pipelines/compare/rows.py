@@ -154,7 +154,7 @@ class BenchmarkRows:
             if a is None or b is None or a.protocol_hash != b.protocol_hash:
                 continue
             names = [name for name in _names(a, b) if b.score.value(name).resampled]
-            if not names:
+            if not names or "trials" in b.protocol:  # their mean has no matches of its own
                 continue
             try:
                 new = differences(self._a.matches(*row), self._b.matches(*row), names)

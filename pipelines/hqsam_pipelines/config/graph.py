@@ -61,7 +61,7 @@ def read_graph(root: Path, targets: Sequence[str]) -> Graph:
             with repo.lock:
                 changed = frozenset(name for name in order if _is_changed(stages[name]))
     except DvcException as error:
-        raise _clear(error, root) from error
+        raise clear(error, root) from error
     kept = {name: needs[name] for name in order}
     return Graph(tuple(order), kept, changed, _weights(kept), tuple(wanted), sorted(stages))
 
@@ -81,13 +81,13 @@ def edited(root: Path) -> list[str]:
             names = [stage.name for stage in repo.index.stages]
             found = repo.status()
     except DvcException as error:
-        raise _clear(error, root) from error
+        raise clear(error, root) from error
     short = {address.rpartition(":")[2]: entries for address, entries in found.items()}
     return [name for name in names if any(map(_differs, short.get(name, ())))]
 
 
-def _clear(error: Exception, root: Path) -> UserError:
-    """DVC's error; if one of the files that it reads is no YAML, that file and the line instead."""
+def clear(error: Exception, root: Path) -> UserError:
+    """DVC's error for a person; if one of the files that it reads is no YAML, that file and the line instead."""
     for name in (FILE, "dvc.yaml", "dvc.lock"):
         with contextlib.suppress(OSError):  # DVC's message says so then
             if (root / name).is_file():
@@ -95,7 +95,8 @@ def _clear(error: Exception, root: Path) -> UserError:
                     read_yaml(root / name)
                 except UserError as found:
                     return found
-    return UserError(f"DVC: {error}", file=root / "dvc.yaml")
+    problem, *details = str(error).splitlines() or [type(error).__name__]
+    return UserError(f"DVC: {problem}", details=details, file=root / "dvc.yaml")
 
 
 def _differs(entry: Any) -> bool:

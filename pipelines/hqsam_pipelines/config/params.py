@@ -12,12 +12,12 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines.config import schema
+from hqsam_pipelines.config import protocols, schema
 
 if TYPE_CHECKING:
     from hqsam.model.options import ModelOptions
@@ -46,6 +46,9 @@ OPTIONAL = ("systems",)
 """Sections that need not be there: their default is what every run has."""
 
 BENCHMARK_KEYS = ("kind", "archive", "index", "predict", "score")
+
+PROTOCOL_KEY = "protocol"
+"""Key of a benchmark that need not be there; what it stands for: `hqsam_pipelines.config.protocols`."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
@@ -83,7 +86,7 @@ class Params:
     Attributes:
         file: Where it was read from.
         profile: Its name.
-        seed: The seed of everything random that is not an evaluation prompt.
+        seed: The seed of everything random that is not an evaluation prompt (`index.seed`).
         raw: The content as read; treat it as read-only.
     """
 
@@ -191,8 +194,9 @@ class Params:
         """`benchmarks.<name>.score`, of the class that its metric states."""
         own = self.entry("benchmarks", benchmark)["score"]
         key = f"benchmarks.{benchmark}.score"
+        known = self._metric(benchmark).options
         options: ScoreOptions = schema.build(
-            self._metric(benchmark).options, own, file=self.file, key=key
+            known, {**own, **self.protocol(benchmark, "score")}, file=self.file, key=key
         )
         self._check_output(benchmark, options.output)
         return options
@@ -347,7 +351,49 @@ class Params:
             raise UserError(
                 f"expected a mapping, found {schema.show(own)}", file=self.file, key=key
             )
-        return self._build(part, {**defaults, **own}, key)
+        sets = self.protocol(benchmark, part)
+        place = key if own or not defaults else part
+        return self._build(part, {**defaults, **own, **sets}, place)
+
+    def protocols(self, benchmark: str) -> dict[str, dict[str, Any]]:
+        """What `benchmarks.<name>.protocol` sets, by section; see `protocol`."""
+        return {
+            part: dict(self.protocol(benchmark, part)) for part in ("index", "predict", "score")
+        }
+
+    def protocol(self, benchmark: str, part: str) -> Mapping[str, Any]:
+        """What `benchmarks.<name>.protocol` sets of a section; nothing without that key.
+
+        Raises:
+            UserError: there is no such protocol, none for this set, or the section says otherwise.
+        """
+        entry, key = self.entry("benchmarks", benchmark), f"benchmarks.{benchmark}"
+        if PROTOCOL_KEY not in entry:
+            return {}
+        name = str(entry[PROTOCOL_KEY])
+        if name not in protocols.NAMES:
+            raise schema.unknown(
+                name, protocols.NAMES, what="protocol", file=self.file, key=f"{key}.protocol"
+            )
+        options = [field.name for field in fields(self._metric(benchmark).options)]
+        found = protocols.sections(name, str(entry["kind"]), options)
+        if found is None:
+            raise UserError(
+                f"there is no official code for data of kind {entry['kind']}",
+                file=self.file,
+                key=f"{key}.protocol",
+                cure="say protocol: strict, or leave the key out",
+            )
+        sets, own = found[part], entry[part]
+        for option in sets.keys() & (own.keys() if isinstance(own, Mapping) else ()):
+            if own[option] != sets[option]:
+                raise UserError(
+                    f"protocol: {name} stands for {option}: {schema.show(sets[option])}",
+                    file=self.file,
+                    key=f"{key}.{part}.{option}",
+                    cure="remove this key, or the protocol",
+                )
+        return sets
 
     def _check_seam(self, package: str, name: str, what: str, key: str) -> None:
         """A name that stands for a file of a package: the file must exist."""
@@ -521,9 +567,9 @@ def _check_kind(entry: Mapping[str, Any], section: str, name: str, file: Path) -
 
 def _check_benchmark(entry: Mapping[str, Any], name: str, file: Path) -> None:
     for key in entry:
-        if key not in BENCHMARK_KEYS:
+        if key not in (known := (*BENCHMARK_KEYS, PROTOCOL_KEY)):
             raise schema.unknown(
-                str(key), BENCHMARK_KEYS, what="key", file=file, key=f"benchmarks.{name}.{key}"
+                str(key), known, what="key", file=file, key=f"benchmarks.{name}.{key}"
             )
     for key in BENCHMARK_KEYS:
         if key not in entry:

@@ -60,7 +60,7 @@ def switch(root: Path, name: str, *, force: bool = False) -> bool:
             file=root / FILE,
             cure="save it as configs/<another name>.yaml, or switch with --force",
         )
-    Params.of(parse_yaml(new, root / "configs" / name), root / "configs" / name)
+    Params.of(parse_yaml(new, root / "configs" / name), root / "configs" / name).check()
     with atomic_file(root / FILE) as file:
         file.write(new)
     return True

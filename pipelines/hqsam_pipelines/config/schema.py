@@ -176,7 +176,9 @@ def _build_dataclass(kind: Any, values: Mapping[str, Any], file: Path, key: str)
 def _call(make: Callable[[], T], file: Path, key: str) -> T:
     try:
         return make()
-    except (ValueError, TypeError, UserError) as error:  # a class knows neither file nor section
+    except UserError as error:  # a class knows neither file nor section
+        raise UserError(error.problem, file=file, key=key, cure=error.cure) from error
+    except (ValueError, TypeError) as error:
         raise UserError(str(error), file=file, key=key) from error
 
 

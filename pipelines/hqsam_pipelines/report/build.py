@@ -12,7 +12,7 @@ from hqsam_base.progress import Progress
 from hqsam_metrics.ap.resample import RESAMPLES
 from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
-from hqsam_pipelines.report import cost, html, paper, scenes, sources
+from hqsam_pipelines.report import cost, html, paper, published, scenes, sources
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
@@ -22,6 +22,7 @@ from hqsam_pipelines.report.rows import Row, headline_rows, other_rows, spec_row
 from hqsam_pipelines.report.scenes import Pick, SceneReader
 
 _PALETTE = 256
+_PANELS = ("Prompt", "SAM", "HQ-SAM", "Ground truth", "Errors of SAM", "Errors of HQ-SAM")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Numbers:
     ablations: list[report_ablations.AblationRow]
     models: list[Row]
     systems: list[Row]
+    published: list[published.Cell]
 
 
 def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
@@ -88,6 +90,7 @@ def _numbers(run: Run) -> Numbers:
         ablations=ablations,
         models=[row for name in more for row in headline_rows(run, name)],
         systems=system_rows(run, model),
+        published=published.cells(run),
     )
 
 
@@ -103,6 +106,7 @@ def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
             (tmp / f"{spec.name}.csv").write_text(
                 report_tables.table_csv(rows, run.systems), encoding="utf-8"
             )
+        (tmp / "paper.csv").write_text(published.table_csv(numbers.published), encoding="utf-8")
         (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
         (tmp / "further.csv").write_text(
             report_tables.table_csv(numbers.others, run.systems), encoding="utf-8"
@@ -239,8 +243,13 @@ def _page(
     data = _data_context(run)
     shown = [_gallery_context(g, pictures) for g in galleries]
     model = run.models[0]
+    origin = sources.origin(run)
+    title, profile = "SAM against HQ-SAM", run.params.get("profile", "?")
     context = {
-        "title": "SAM against HQ-SAM",
+        "title": title,
+        "page_title": " · ".join([title, str(profile), *origin[:1]]),
+        "origin": ", ".join(origin),
+        "panels": _PANELS,
         "subtitle": f"Profile {run.params.get('profile', '?')}, model {model} "
         f"({run.backbone(model)}), "
         f"{len(run.benchmarks)} benchmarks, zero-shot." + _others(numbers),
@@ -260,6 +269,8 @@ def _page(
         + html.models_context(numbers.models)
         + report_ablations.context(numbers.ablations, str(run.params.get("profile", ""))),
         "cost": cost.cost_context(),
+        "published": published.context(numbers.published),
+        "n_published": len(numbers.published),
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
         "galleries": shown,
         "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
@@ -304,6 +315,7 @@ def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]
     found += [("pictures", "What it looks like")] if hero else []
     found += [
         ("tables", "Tables in the paper's layout"),
+        ("published", "All numbers of the paper"),
         ("cost", "Parameters, speed, memory"),
         ("curves", "Curves"),
     ]
@@ -325,7 +337,7 @@ def _data_context(run: Run) -> dict[str, Any]:
             **overlap,
             "pictures": [_file_picture(path, text) for path, text in overlap["gallery"]],
         }
-    protocols = [{**b, "title": paper.title(b["benchmark"])} for b in sources.protocols(run)]
+    protocols = [_protocol_context(run, block) for block in sources.protocols(run)]
     return {
         "sources": sources.sources(run),
         "training_set": sources.training_set(run),
@@ -338,6 +350,18 @@ def _data_context(run: Run) -> dict[str, Any]:
         "digests": sources.digests(run),
         "archives": sources.archives(run),
         "params_text": html.params_text(run),
+    }
+
+
+def _protocol_context(run: Run, block: dict[str, Any]) -> dict[str, Any]:
+    name = block["benchmark"]
+    return {
+        **block,
+        "title": paper.title(name),
+        "anchor": f"{name}-{block['prompt_set']}",
+        "files": [f"metrics/{name}-{model}.json" for model in run.models],
+        "instances": f"data/scores/{name}-{run.models[0]}/instances.parquet",
+        "stage": f"score@{name}-{run.models[0]}",
     }
 
 

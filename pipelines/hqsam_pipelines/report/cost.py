@@ -31,8 +31,8 @@ COLUMNS = (
     "paper_memory_GB",
 )
 
-_MIB = 1 << 20
-_BYTES = 4  # of a float32 parameter: the paper counts parameters in mebibytes
+MIB_A_PARAMETER = 4 / (1 << 20)
+"""Mebibytes of a float32 parameter: the unit in which the paper counts parameters."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class CostRow:
     def ours(self) -> tuple[float, float, float, float]:
         """Learnable and total parameters in MiB, images a second, memory in GB."""
         return (
-            self.learnable * _BYTES / _MIB,
-            self.total * _BYTES / _MIB,
+            self.learnable * MIB_A_PARAMETER,
+            self.total * MIB_A_PARAMETER,
             self.fps,
             self.peak_mb / 1000,
         )

@@ -81,13 +81,7 @@ def notices(run: Run) -> list[str]:
             f"a small set of drawn "
             "scenes with deliberately coarse masks; its numbers prove nothing about SAM or HQ-SAM."
         )
-    urls = [
-        u
-        for a in run.params.get("archives", {}).values()
-        for f in a.get("files", [])
-        for u in f.get("urls", [])
-    ]
-    if urls and all(str(url).startswith("embedded://") for url in urls):
+    if sources.embedded(run):
         texts.append(
             "The data are the embedded sample: procedurally drawn pictures in the published "
             "archive layouts of the "
@@ -148,14 +142,17 @@ def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in rows:
         group = (row.benchmark, row.prompt_set)
         known = row.interval or row.stand_in
+        own = paper.HQ4[0] if row.benchmark == paper.HQ4_MEAN else row.benchmark
         lines.append(
             {
                 "first": group != before,
                 "benchmark": paper.title(row.benchmark),
                 "prompt": row.prompt_set,
                 "metric": row.label,
+                "anchor": f"{own}-{row.prompt_set}",
                 "sam": number(row.sam, 1),
                 "hq": number(row.hq, 1),
+                "best": "hq" if row.gain > 0 else "sam" if row.gain < 0 else "",
                 "delta": signed(row.delta),
                 "delta_tone": tone(row.interval, row.scale),
                 "interval": interval_text(row.interval),

@@ -15,7 +15,10 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from hqsam_pipelines.report.results import Result
 
 System = Literal["SAM", "HQ-SAM"]
 
@@ -27,7 +30,7 @@ HQ4_MEAN = "HQ4-mean"
 REFERENCE_BACKBONE = "vit_l"
 """The backbone of every table of the paper unless a table says otherwise."""
 
-_PAPER_NAMES = {
+PAPER_NAMES = {
     "dis_vd": "DIS-VD",
     "coift": "COIFT",
     "hrsod": "HRSOD",
@@ -53,6 +56,21 @@ _PAPER_TUBE_METRICS = {"AP": "AP_M", "AP50": "AP_M50", "AP75": "AP_M75"}
 
 # The table that is asked first is the one made for the benchmark; the others repeat its rows.
 _TABLE_ORDER = ("2", "5", "6", "7", "8", "11", "12", "4", "10", "9")
+
+# The paper's evaluation where a run can choose (the authors' code and the paper's text).
+_MASKS = {"resize": "stretch", "dilation_ratio": 0.02, "output": "hq_token", "score_rule": "none"}
+_BOXES = {"resize": "longest_side", "dilation_ratio": 0.02, "output": "hq_sum"}
+_PROTOCOLS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(HQ4, _MASKS),
+    "big": _MASKS | {"resize": "longest_side"},
+    "coco": _BOXES | {"score_rule": "detector_x_iou", "classes": "aware"},
+    "lvis": _BOXES | {"score_rule": "detector", "max_dets": 300},
+    "uvo": _BOXES | {"score_rule": "detector", "classes": "agnostic"},
+    "hq_ytvis": _BOXES | {"score_rule": "detector", "classes": "aware"},
+    "ytvis19": _BOXES | {"score_rule": "detector", "classes": "aware"},
+    "davis": {"resize": "longest_side", "output": "hq_sum"},
+    "sginw": _BOXES | {"score_rule": "detector"},
+}
 
 _TWINS = {"vit_tiny": {"SAM": "MobileSAM", "HQ-SAM": "Light HQ-SAM"}}
 """What Table 10 calls the two systems on a backbone with names of its own."""
@@ -174,23 +192,42 @@ def titles(benchmarks: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(title(name) for name in benchmarks))
 
 
+@dataclass(frozen=True)
+class Published:
+    """A number of the paper, as printed (AP and IoU times 100): a line of ``data/paper_tables.csv``."""
+
+    table: str
+    system: str
+    backbone: str
+    benchmark: str
+    protocol: str
+    metric: str
+    value: float
+
+    @property
+    def column(self) -> str:
+        """The heading of its group of columns: the benchmark and, where it is no plain box, the protocol."""
+        plain = self.protocol in ("gt_box", "-")
+        return self.benchmark if plain else f"{self.benchmark}, {self.protocol}"
+
+
 @functools.cache
-def _values() -> dict[tuple[str, str, str, str, str, str], float]:
+def published() -> tuple[Published, ...]:
+    """All numbers of the paper, in its order."""
     text = (
         resources.files("hqsam_pipelines.report")
         .joinpath("data/paper_tables.csv")
         .read_text(encoding="utf-8")
     )
+    _, *lines = csv.reader(io.StringIO(text))
+    return tuple(Published(t, s, b, k, p, m, float(v)) for t, s, b, k, p, m, v in lines)
+
+
+@functools.cache
+def _values() -> dict[tuple[str, str, str, str, str, str], float]:
     return {
-        (
-            row["table"],
-            row["system"],
-            row["backbone"],
-            row["benchmark"],
-            row["protocol"],
-            row["metric"],
-        ): float(row["value"])
-        for row in csv.DictReader(io.StringIO(text))
+        (p.table, p.system, p.backbone, p.benchmark, p.protocol, p.metric): p.value
+        for p in published()
     }
 
 
@@ -200,7 +237,19 @@ def _metric_name(benchmark: str, metric: str) -> str:
     return _PAPER_METRICS.get(metric, metric)
 
 
-def _is_protocol(protocol: str, prompt_set: str) -> bool:
+def our_metric(benchmark: str, metric: str) -> str:
+    """Our name of a metric of the paper."""
+    names = _PAPER_TUBE_METRICS if benchmark == "hq_ytvis" else _PAPER_METRICS
+    return {theirs: ours for ours, theirs in names.items()}.get(metric, metric)
+
+
+def other_protocol(result: Result) -> list[str]:
+    """The keys of a result's protocol block in which it differs from the paper's evaluation."""
+    rules, own = _PROTOCOLS.get(result.benchmark, {}), result.protocol
+    return [key for key, theirs in rules.items() if key in own and own[key] != theirs]
+
+
+def is_protocol(protocol: str, prompt_set: str) -> bool:
     """Whether the paper's protocol text means our kind of prompt."""
     if prompt_set == "gt_box":
         return protocol == "gt_box"
@@ -221,14 +270,14 @@ def value(
         metric: our metric name (DESIGN.md section 4).
         backbone: ``vit_b``, ``vit_l``, ``vit_h`` or ``vit_tiny``.
     """
-    paper_name = _PAPER_NAMES.get(benchmark)
+    paper_name = PAPER_NAMES.get(benchmark)
     wanted = (system_name(system, backbone), backbone, paper_name)
     found = {
         table: number
         for (table, *who, protocol, name), number in _values().items()
         if tuple(who) == wanted
         and name == _metric_name(benchmark, metric)
-        and _is_protocol(protocol, prompt_set)
+        and is_protocol(protocol, prompt_set)
     }
     return next((found[table] for table in _TABLE_ORDER if table in found), None)
 
@@ -248,11 +297,11 @@ def row_value(table: str, system: str, benchmark: str, metric: str) -> float | N
         for (where, who, _, name, _, measure), number in _values().items()
         if (where, who) == (table, system) and measure == _metric_name(benchmark, metric)
     }
-    four = [found.get(_PAPER_NAMES[name]) for name in HQ4]
+    four = [found.get(PAPER_NAMES[name]) for name in HQ4]
     if benchmark == HQ4_MEAN and HQ4_MEAN not in found:
         known = [number for number in four if number is not None]
         return sum(known) / len(known) if len(known) == len(HQ4) else None
-    return found.get(_PAPER_NAMES[benchmark])
+    return found.get(PAPER_NAMES[benchmark])
 
 
 def system_name(system: System, backbone: str) -> str:

@@ -311,7 +311,8 @@ class Run:
         ]
         score, folder = self.score(benchmark), self.folder("scores", benchmark, model)
         names = [m for r in results if r is not None for m in r.metrics if score.value(m).resampled]
-        if None in results or not names:
+        # The mean of several trials has no matches of its own.
+        if None in results or not names or any("trials" in r.protocol for r in results if r):
             return {}
         files = {name: folder / name for name in (MATCHES, TRUTH)}
         a, b = (

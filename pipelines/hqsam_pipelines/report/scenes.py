@@ -236,10 +236,9 @@ class SceneReader:
     def _same_class(
         self, pick: Pick, target: Mapping[str, Any], rows: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        agnostic = bool(
-            self.run.benchmark_params(pick.benchmark).get("score", {}).get("class_agnostic")
-        )
-        if agnostic:
+        # params.yaml need not say it: `protocol` may.
+        found = (r.protocol for r in self.run.results if r.benchmark == pick.benchmark)
+        if next(found, {}).get("classes") == "agnostic":
             return rows
         path = self.root / "data" / "benchmarks" / pick.benchmark / "prompts.parquet"
         prompts = _rows(path, target["key"], ["prompt_id", "key", "category_id"])

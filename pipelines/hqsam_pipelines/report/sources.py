@@ -39,6 +39,30 @@ def read_optional(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
+def embedded(run: Run) -> bool:
+    """Whether all data are the embedded sample's."""
+    urls = [
+        u
+        for a in run.params.get("archives", {}).values()
+        for f in a.get("files", [])
+        for u in f.get("urls", [])
+    ]
+    return bool(urls) and all(str(url).startswith("embedded://") for url in urls)
+
+
+def origin(run: Run) -> list[str]:
+    """Whose numbers these are, in words: commit, its date, state of the code, machine; empty where nothing is recorded."""
+    found = read_optional(run.root / "reports" / "provenance.json")
+    git, host = found.get("git", {}), found.get("host", {})
+    if not git.get("commit"):
+        return []
+    changed = ["with uncommitted changes of the code"] if git.get("code_changed") else []
+    day = [f"of {git['date'][:10]}"] if git.get("date") else []
+    machine = [f"{host['cores']} cores"] if host.get("cores") else []
+    machine = [*(str(host[key]) for key in ("cpu", "gpu", "machine") if host.get(key)), *machine]
+    return [" ".join(["commit", git["commit"][:10], *day, *changed]), *machine]
+
+
 def sources(run: Run) -> list[dict[str, Any]]:
     """Per training source: samples, expected number, rejects by reason, excluded by the overlap gate."""
     excluded = _excluded_by_source(run)

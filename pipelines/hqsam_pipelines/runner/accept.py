@@ -18,10 +18,12 @@ from typing import Any
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site
 from hqsam_pipelines.config.env import PACKAGES
-from hqsam_pipelines.config.params import FILE, check_names, read_yaml
-from hqsam_pipelines.runner.codegraph import STAGE, write_digests
+from hqsam_pipelines.config.graph import clear
+from hqsam_pipelines.config.params import read_yaml
+from hqsam_pipelines.runner.codegraph import STAGE, write_digests, write_protocols
 
 CODE_FOLDER = "data/code"
+PROTOCOL_FOLDER = "data/protocols"
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,14 @@ def accept_code(root: Path) -> Accepted:
         root: The repository.
 
     Raises:
-        UserError: There is no finished run, a name in params.yaml is none, or DVC cannot read the
-            pipeline.
+        UserError: There is no finished run, or DVC cannot read the pipeline.
     """
     from dvc.exceptions import DvcException
 
     if not (root / "dvc.lock").is_file():
         raise UserError("nothing has run yet", file=root / "dvc.lock", cure="run `hqsam repro`")
-    check_names(
-        read_yaml(root / FILE), root / FILE
-    )  # the stage `code`, which checks them else, counts as run afterwards
     write_digests(root, root / CODE_FOLDER)
+    write_protocols(root, root / PROTOCOL_FOLDER)
     try:
         # DVC reads the names of stages from the current folder.
         with contextlib.chdir(root), dvc_site.open_repo(root) as repo:
@@ -76,7 +75,7 @@ def accept_code(root: Path) -> Accepted:
             for name in accepted:
                 repo.commit(name, force=True)
     except DvcException as error:
-        raise UserError(f"DVC: {error}", file=root / "dvc.yaml") from error
+        raise clear(error, root) from error
     return Accepted(accepted, other)
 
 
@@ -103,7 +102,7 @@ def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
         for what, paths in entry.items() if isinstance(entry, Mapping) else [(str(entry), {})]:
             if not isinstance(paths, Mapping) or not paths:
                 other += [what] if not (reworded and what == "changed command") else []
-            elif what == "changed outs" and set(paths) == {CODE_FOLDER}:
+            elif what == "changed outs" and set(paths) <= {CODE_FOLDER, PROTOCOL_FOLDER}:
                 continue
             else:
                 other += [

@@ -22,7 +22,7 @@ from hqsam_base.atomic import atomic_folder, json_bytes, write_json
 from hqsam_datasets.prompts import DEFAULT
 from hqsam_datasets.prompts.base import DRAWN_PREFIX
 from hqsam_pipelines.config.env import PACKAGES
-from hqsam_pipelines.config.params import read_yaml
+from hqsam_pipelines.config.params import PROTOCOL_KEY, Params, read_yaml
 
 STAGE = "code"
 """The stage that writes the digests; all others wait for it."""
@@ -57,7 +57,6 @@ RECORDS = {"report": ("hqsam.systems",)}
 SECTIONS = {"predict": ("systems",), "report": ("systems",)}
 """Sections of params.yaml that need not be there, by the stages that read them. DVC knows no such parameter: it would refuse a
 params.yaml without it. So their digest stands among those of the code."""
-
 
 OWN_FILES = {
     "normalise": (("hqsam_datasets.sources", "SOURCE", "${item.kind}"),),
@@ -278,6 +277,26 @@ def write_digests(root: Path, out: Path) -> dict[str, int]:
             write_json(folder / f"{verb}.json", dict(sorted(files.items())))
             counts[verb] = len(files)
     return counts
+
+
+def write_protocols(root: Path, out: Path) -> None:
+    """Write `<benchmark>.json` for every benchmark: what its key `protocol` stands for; `{}` without that key.
+
+    DVC knows no parameter that need not be there, and cannot watch what is not in params.yaml.
+
+    Args:
+        root: The repository.
+        out: The folder; it is replaced as a whole.
+    """
+    file = root / "params.yaml"
+    raw = read_yaml(file)
+    entries = raw.get("benchmarks", {}) if isinstance(raw, Mapping) else {}
+    with atomic_folder(out, durable=False) as folder:
+        for name, entry in entries.items():
+            asks = isinstance(entry, Mapping) and PROTOCOL_KEY in entry
+            write_json(
+                folder / f"{name}.json", Params.of(raw, file).protocols(name) if asks else {}
+            )
 
 
 def modules_of(root: Path, package: str) -> list[str]:

@@ -16,8 +16,7 @@ from pathlib import Path
 from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.terminal import say
-from hqsam_pipelines.config import dvc_site, env
-from hqsam_pipelines.config.params import FILE, check_names, read_yaml
+from hqsam_pipelines.config import dvc_site, env, preflight
 from hqsam_pipelines.runner import host_client, provenance, server
 
 
@@ -28,10 +27,10 @@ def main() -> int:
     env.prepare()
     root = env.repository_root()
     try:
-        check_names(read_yaml(root / FILE), root / FILE)
+        preflight.pipeline(root)
         dvc_site.configure(root)
     except UserError as error:
-        say(str(error), err=True)
+        say(str(error), err=True, lines=True)
         return 1
     before = provenance.read(root)["stages"]
     found = server.status(root)

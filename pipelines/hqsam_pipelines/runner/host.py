@@ -233,7 +233,8 @@ class Host:
         """Turn the fork into the caller's process: streams, group, signals, environment."""
         os.setpgid(0, 0)
         end_with_parent()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        # Not SIGPIPE, which Python ignores: a connection that the other side closes is an exception.
+        for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for target, stream in enumerate(run.streams):

@@ -183,11 +183,15 @@ def _write(root: Path, value: dict[str, Any]) -> None:
 
 
 def git_state(root: Path) -> dict[str, Any]:
-    """The commit that is checked out and whether tracked code differs from it; nulls outside a git repository."""
+    """The commit that is checked out, its date, and whether tracked code differs; nulls outside a git repository."""
     commit = _git(root, "rev-parse", "HEAD")
     # Reports and the lock change in every run; they say nothing about the code that ran.
     changed = _git(root, "status", "--porcelain", "-uno", "--", ".", ":!reports", ":!dvc.lock")
-    return {"commit": commit or None, "code_changed": None if changed is None else bool(changed)}
+    return {
+        "commit": commit or None,
+        "date": _git(root, "show", "--no-patch", "--format=%cI", "HEAD") or None,
+        "code_changed": None if changed is None else bool(changed),
+    }
 
 
 def _git(root: Path, *arguments: str) -> str | None:

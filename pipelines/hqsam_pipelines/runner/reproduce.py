@@ -32,9 +32,9 @@ from hqsam_base.processes import send_signal
 from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
 from hqsam_datasets.fetch.archive import renewed
-from hqsam_pipelines.config import dvc_site, env
+from hqsam_pipelines.config import dvc_site, env, preflight
 from hqsam_pipelines.config.graph import Graph, read_graph
-from hqsam_pipelines.config.params import FILE, Params, check_names, read_yaml
+from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.runner import codegraph, provenance, server
 
 TAIL_LINES = 30
@@ -94,10 +94,11 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
         force: Run the targets even if they are up to date.
 
     Raises:
-        UserError: an unknown target, or a name in params.yaml that is none.
+        UserError: an unknown target, a mistake in params.yaml, or a repository that is none of this
+            project's.
     """
     env.prepare()
-    check_names(read_yaml(root / FILE), root / FILE)
+    preflight.pipeline(root)
     with server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
             how = f"log in with the content of {server.auth_path(root)}"
@@ -125,7 +126,8 @@ def reproduce(
         raise_on_failure: Raise when a stage failed, so that the flow run is marked as failed.
 
     Raises:
-        UserError: an unknown target, or a name in params.yaml that is none.
+        UserError: an unknown target, a mistake in params.yaml, or a repository that is none of this
+            project's.
         RuntimeError: a stage failed and `raise_on_failure`.
     """
     if own_code.use_here():
@@ -136,10 +138,10 @@ def reproduce(
     env.prepare()
     root = env.repository_root()
     dvc_site.configure(root)
-    check_names(read_yaml(root / FILE), root / FILE)
+    params = preflight.pipeline(root)
     begin = time.monotonic()
     graph = read_graph(root, targets or [])
-    forced = _renewed(root, graph) | (set(graph.targets) if force else set())
+    forced = _renewed(root, graph, params) | (set(graph.targets) if force else set())
     with server.running(root):
         outcome = _Walk(root, graph, workers, forced).walk()
     outcome.wall_s = time.monotonic() - begin
@@ -152,13 +154,10 @@ def reproduce(
     return outcome
 
 
-def _renewed(root: Path, graph: Graph) -> set[str]:
+def _renewed(root: Path, graph: Graph, params: Params) -> set[str]:
     """Fetch stages to run although DVC sees no reason: it watches neither the drop folder nor other files outside the checkout."""
     wanted = {stage.partition("@")[2] for stage in graph.order if stage.startswith("fetch@")}
-    params = Params.load(root / FILE) if wanted else None
-    specs = (
-        {name: params.archive(name) for name in params.archives if name in wanted} if params else {}
-    )
+    specs = {name: params.archive(name) for name in params.archives if name in wanted}
     return {f"fetch@{name}" for name in renewed(root / "data" / "archives", specs)}
 
 

@@ -348,11 +348,12 @@ def _password(root: Path) -> str:
 
 def _start_error(root: Path, problem: str) -> UserError:
     try:
-        tail = "\n    ".join(log_path(root).read_text(errors="replace").splitlines()[-8:])
+        tail = log_path(root).read_text(errors="replace").splitlines()[-8:]
     except OSError:
-        tail = ""
+        tail = []
     return UserError(
-        f"{problem}; the end of its log:\n    {tail}",
+        f"{problem}; the end of its log:",
+        details=tail,
         file=log_path(root),
         cure="free the disk or the port, or set PREFECT_API_URL to a server that runs",
     )

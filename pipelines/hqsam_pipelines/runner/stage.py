@@ -174,8 +174,7 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
         UserError: a mistake in params.yaml, in a name or in the data; or the code is another
             checkout's.
     """
-    from hqsam_pipelines.config import profiles
-    from hqsam_pipelines.config.params import FILE, Params
+    from hqsam_pipelines.config import preflight, profiles
     from hqsam_pipelines.runner import provenance
 
     env.prepare()
@@ -183,7 +182,8 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
     root = env.repository_root()
     own_code.refuse_foreign(root)  # what runs is what DVC records the digests of
     dvc_site.configure(root)
-    job = Job(root=root, params=Params.load(root / FILE), names=names)
+    params = preflight.load(root, anew=stage.verb == "code")  # the stage before all others
+    job = Job(root=root, params=params, names=names)
     for section, name in zip(stage.per, names, strict=True):
         job.params.entry(section, name)
     if stage.verb in READS_WHOLE_FOLDERS:

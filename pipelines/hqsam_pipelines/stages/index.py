@@ -1,6 +1,6 @@
 """index BENCHMARK: one evaluation set as images, ground truth and prompts in one schema.
 
-Reads: `data/archives/<archive>/`, params `benchmarks.<benchmark>.{kind,archive,index}` and `seed`.
+Reads: `data/archives/<archive>/`, params `benchmarks.<benchmark>.{kind,archive,index,protocol}`.
 Writes: `data/benchmarks/<benchmark>/`.
 """
 
@@ -25,9 +25,9 @@ def run(job: Job) -> Any:
         root=tree,
         out=data / "benchmarks" / job.name,
         options=job.params.index(job.name),
-        seed=job.params.seed,
         progress=job.progress,
         kind=section["kind"],
+        embedded=extract.is_embedded(data / "archives" / section["archive"]),
     )
 
 

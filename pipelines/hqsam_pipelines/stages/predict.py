@@ -1,8 +1,8 @@
 """predict BENCHMARK MODEL: the masks of every system, by default SAM and HQ-SAM, for every prompt of a benchmark.
 
 Reads: `data/benchmarks/<benchmark>/`, `models/<model>/`, the checkpoint, params `predict`,
-`benchmarks.<benchmark>.predict`, `models.<model>` and `systems`. Writes:
-`data/predictions/<benchmark>-<model>/`.
+`benchmarks.<benchmark>.{predict,protocol}`, `models.<model>` and `systems`. Writes:
+`data/predictions/<benchmark>-<model>/`. Models with one encoder share `data/encodings/`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ def run(job: Job) -> Any:
     from hqsam.prediction import benchmark as predict
 
     benchmark, model = job.names
+    mine = job.params.model(model)
+    others = (job.params.model(name) for name in job.params.models if name != model)
+    alike = any((o.backbone, o.checkpoint) == (mine.backbone, mine.checkpoint) for o in others)
     return predict.predict(
         benchmark=job.root / "data" / "benchmarks" / benchmark,
-        model=job.params.model(model),
+        model=mine,
         head=job.root / "models" / model,
         options=job.params.predict(benchmark),
         out=job.root / "data" / "predictions" / f"{benchmark}-{model}",
         progress=job.progress,
         entries=job.params.systems_of(model),
+        encodings=job.root / "data" / "encodings" if alike else None,
     )
 
 

@@ -1,7 +1,7 @@
 """score BENCHMARK MODEL: the benchmark's metrics, and its per-instance table.
 
 Reads: `data/benchmarks/<benchmark>/`, `data/predictions/<benchmark>-<model>/`, params
-`benchmarks.<benchmark>.score`. Writes: `reports/metrics/<benchmark>-<model>.json`,
+`benchmarks.<benchmark>.{score,protocol}`. Writes: `reports/metrics/<benchmark>-<model>.json`,
 `data/scores/<benchmark>-<model>/`.
 """
 

@@ -116,7 +116,6 @@ def test_a_number_that_json_does_not_have(tmp_path: Path) -> None:
             root=root,
             out=tmp_path / "out",
             options=options,
-            seed=0,
             progress=quiet,
             workers=1,
         )
@@ -160,7 +159,6 @@ def test_a_list_of_sequences_that_is_no_text(tmp_path: Path) -> None:
             root=root,
             out=tmp_path / "out",
             options=options,
-            seed=0,
             progress=quiet,
             workers=1,
         )

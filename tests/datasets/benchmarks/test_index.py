@@ -29,9 +29,7 @@ MASK_SETS = ["big", "coift", "dis_vd", "hrsod", "thinobject5k_test"]
 
 def run(name: str, root: Path, out: Path, **changes: Any) -> dict[str, Any]:
     options = BenchmarkOptions(**{**SECTIONS[name]["index"], **changes})
-    return index(
-        name, root=root, out=out, options=options, seed=0, progress=lambda done, total, what: None
-    )
+    return index(name, root=root, out=out, options=options, progress=lambda done, total, what: None)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -86,15 +84,16 @@ def test_a_second_run_writes_the_same_bytes(name: str, tmp_path: Path) -> None:
 
 
 def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    options = BenchmarkOptions(**SECTIONS["hrsod"]["index"])
+    drawn = ("box_noise_0.2", "points_3", "coarse_polygon_2")
+    options = BenchmarkOptions(prompt_sets=("gt_box", *drawn))
     what = {
         "root": tree("thin_object_detection"),
         "options": options,
-        "seed": 0,
         "progress": lambda done, total, what: None,
     }
-    index("hrsod", out=tmp_path / "out", workers=2, **what)
-    assert files_of(tmp_path / "out") == files_of(indexed("hrsod"))
+    for workers in (1, 2):
+        index("hrsod", out=tmp_path / str(workers), workers=workers, **what)
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
 
 
 @pytest.mark.parametrize("name", NAMES)

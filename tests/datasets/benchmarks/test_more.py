@@ -34,9 +34,7 @@ RNG = np.random.default_rng(5)
 
 def run(name: str, root: Path, out: Path, prompt_set: str) -> dict[str, Any]:
     options = BenchmarkOptions(prompt_sets=(prompt_set,))  # type: ignore[arg-type]
-    return index(
-        name, root=root, out=out, options=options, seed=0, progress=lambda done, total, what: None
-    )
+    return index(name, root=root, out=out, options=options, progress=lambda done, total, what: None)
 
 
 def picture(height: int, width: int) -> bytes:

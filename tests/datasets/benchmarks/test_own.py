@@ -30,9 +30,7 @@ def run(
     root: Path, out: Path, kind: str, prompt_set: str = "gt_box", **options: Any
 ) -> dict[str, Any]:
     chosen = BenchmarkOptions.model_validate({"prompt_sets": [prompt_set], **options})
-    return index(
-        "birds", root=root, out=out, options=chosen, seed=0, progress=lambda *_: None, kind=kind
-    )
+    return index("birds", root=root, out=out, options=chosen, progress=lambda *_: None, kind=kind)
 
 
 def scored(folder: Path, tmp_path: Path, metric: str) -> dict[str, Any]:
@@ -198,7 +196,7 @@ def test_a_turned_photograph_and_a_mask_drawn_on_either_side_of_the_turn(tmp_pat
         (
             {},
             {"prompt_sets": ["detector_box"]},
-            ["boxes of the ground truth", "benchmarks.birds.index.prompt_sets", "[gt_box]"],
+            ["made from the ground truth", "benchmarks.birds.index.prompt_sets", "[gt_box]"],
         ),
         ({}, {"skip": ["a"]}, ["no image has ground truth", "key: benchmarks.birds.index"]),
         ({}, {"skip": ["a", "b"]}, ["no file is called b", "key: benchmarks.birds.index.skip"]),
@@ -510,7 +508,6 @@ def test_published_sets_keep_their_names_and_files(tmp_path: Path) -> None:
             root=tmp_path,
             out=tmp_path / "out",
             options=options,
-            seed=0,
             progress=lambda *_: None,
         )
     with pytest.raises(ValueError, match="no path inside the archive"):

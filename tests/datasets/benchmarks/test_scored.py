@@ -61,6 +61,10 @@ def oracle(folder: Path, out: Path) -> None:
 
 
 def best_fit(prompt: Row, truths: list[Row]) -> str:
+    named = [row["rle"] for row in truths if row["instance_id"] == prompt["instance_id"]]
+    if named:
+        return str(named[0])
+
     def fit(truth: Row) -> float:
         if truth["iscrowd"]:
             return 0.0
@@ -115,6 +119,48 @@ def test_perfect_predictions_score_high(name: str, tmp_path: Path) -> None:
             assert lowest[metric] - 1e-9 <= value <= 1.0, (result["prompt_set"], value_name, value)
 
 
+@pytest.mark.parametrize("name", ["coco", "lvis", "uvo", "hq_ytvis", "davis"])
+def test_prompts_of_the_ground_truth_beside_the_detectors(name: str, tmp_path: Path) -> None:
+    """Every set can have them; they have no detector's score, whatever the rule; trials are scored one by one."""
+    section = PARAMS["benchmarks"][name]
+    own = section["index"]["prompt_sets"][0]
+    made = [
+        "gt_box",
+        "points_3",
+        *(["previous_frame_box"] if name in ("hq_ytvis", "davis") else []),
+    ]
+    folder = tmp_path / name
+    found = index(
+        name,
+        root=tree(section["archive"]),
+        out=folder,
+        options=BenchmarkOptions(prompt_sets=(own, *made)),
+        progress=lambda done, total, what: None,
+    )
+    assert found["trials"] == {"points_3": 3}
+    assert found["n_prompts"]["points_3"] == 3 * found["n_prompts"]["gt_box"]
+    oracle(folder, tmp_path / "predictions")
+    score_benchmark(
+        benchmark=folder,
+        predictions=tmp_path / "predictions",
+        options=score_options(section["score"]),
+        out_json=tmp_path / "metrics.json",
+        out=tmp_path / "scores",
+        progress=lambda done, total, what: None,
+    )
+    results = json.loads((tmp_path / "metrics.json").read_text())["results"]
+    assert {r["prompt_set"] for r in results} == {own, *made}
+    rows = read_rows(tmp_path / "scores" / "instances.parquet")
+    for result in (r for r in results if r["prompt_set"] != own):
+        value = result["metrics"]["J&F" if name == "davis" else "AP"]
+        assert value == pytest.approx(1.0), result["prompt_set"]
+        mine = [r["unit"] for r in rows if r["prompt_set"] == result["prompt_set"]]
+        assert len(mine) == len(set(mine)) > 0
+    kept = {r["prompt_id"]: r for r in read_rows(folder / "prompts.parquet")}
+    for row in read_rows(indexed(name) / "prompts.parquet"):
+        assert kept[row["prompt_id"]] == row, "the detector's stay what they are"
+
+
 def test_a_set_with_private_ground_truth_has_predictions_and_no_score(tmp_path: Path) -> None:
     """YouTube-VIS 2019 val: `annotations` is null; the stage must not stop the run."""
     root = Path(shutil.copytree(tree("hq_ytvis"), tmp_path / "root"))
@@ -127,7 +173,6 @@ def test_a_set_with_private_ground_truth_has_predictions_and_no_score(tmp_path: 
         root=root,
         out=folder,
         options=options,
-        seed=0,
         progress=lambda done, total, what: None,
     )
     oracle(folder, tmp_path / "predictions")

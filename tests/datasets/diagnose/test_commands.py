@@ -96,7 +96,6 @@ def test_show_draws_an_evaluation_image_with_its_prompts(
         "birds",
         root=put(tmp_path / "in", files),
         out=data / "benchmarks" / "birds",
-        seed=0,
         progress=quiet,
         kind="folder",
         options=BenchmarkOptions(prompt_sets=("gt_box",)),

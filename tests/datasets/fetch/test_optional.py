@@ -156,7 +156,7 @@ def lacking(tmp_path: Path) -> Make:
 
 def indexed(name: str, root: Path, out: Path) -> dict[str, Any]:
     options = BenchmarkOptions(**BENCHMARKS[name]["index"])
-    return index(name, root=root, out=out, options=options, seed=0, progress=quiet)
+    return index(name, root=root, out=out, options=options, progress=quiet)
 
 
 @pytest.mark.parametrize(

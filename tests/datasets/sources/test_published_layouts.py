@@ -24,7 +24,7 @@ BOX = [10, 10, 20, 14]
 
 def indexed(name: str, root: Path, out: Path, *prompt_sets: str) -> dict[str, Any]:
     options = BenchmarkOptions(prompt_sets=prompt_sets)  # type: ignore[arg-type]
-    return index(name, root=root, out=out, options=options, seed=0, progress=quiet, workers=1)
+    return index(name, root=root, out=out, options=options, progress=quiet, workers=1)
 
 
 def text(value: Any) -> bytes:

@@ -1,0 +1,371 @@
+"""All 388 numbers of the paper, each beside ours where this run has it, else with the command that gives it.
+
+`Published` is a line of ``data/paper_tables.csv``; `Cell` sets our number beside it and says how far
+the two are comparable: same protocol and data, other data (the embedded sample), another model (a
+miniature), or another protocol, by its keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hqsam.systems import System
+from hqsam_pipelines import ablations
+from hqsam_pipelines.report import cost, paper, sources
+from hqsam_pipelines.report.ablations import recorded
+from hqsam_pipelines.report.paper import HQ4, HQ4_MEAN, Published
+from hqsam_pipelines.report.results import Result, Run
+from hqsam_pipelines.report.tables import csv_text, number
+
+TITLES = {
+    "1": "Training and inference",
+    "2": "HQ-Output Token and its rivals, four HQ sets",
+    "3": "Which features are fused",
+    "4": "Fine-tuning and post-refinement",
+    "5": "UVO",
+    "6": "BIG",
+    "7": "COCO and LVIS",
+    "8": "HQ-YTVIS",
+    "9": "Adapters and LoRA",
+    "10": "Backbones",
+    "11": "YouTube-VIS 2019",
+    "12": "DAVIS 2017",
+    "13": "Noise in the box prompts",
+    "14": "Composition of HQSeg-44K",
+    "15": "Training data",
+    "16": "Training without DIS and ThinObject-5K",
+    "text-4.2": "Section 4.2",
+    "text-4.3": "Section 4.3",
+    "repo": "The authors' repository",
+}
+
+COLUMNS = (
+    "table",
+    "system",
+    "backbone",
+    "benchmark",
+    "protocol",
+    "metric",
+    "paper",
+    "ours",
+    "comparable",
+    "command",
+)
+
+# What the paper calls a system when it means SAM or HQ-SAM, or a row of another table.
+_SAM = {"SAM", "SAM (SA-1B)", "MobileSAM", "Grounded-SAM"}
+_HQ_SAM = {
+    "HQ-SAM",
+    "Light HQ-SAM",
+    "Grounded-HQ-SAM",
+    "HQ-SAM trained on HQSeg-44K",
+    "HQ-SAM (default HQSeg-44K)",
+    "mask feature + final-layer + early-layer (HQ-SAM)",
+}
+_SAME_ROW = {
+    "4: Add Context Token": "2: SAM + Context Token",
+    "3: SAM mask feature, no fusion conv": "2: SAM + HQ-Output Token, SAM mask feature",
+}
+_REFINERS = {"CascadePSP post-refinement": "cascadepsp", "CRM post-refinement": "crm"}
+_SOURCES = {
+    "DIS": "dis5k",
+    "ThinObject-5K": "thinobject5k",
+    "FSS": "fss1000",
+    "DUTS": "duts",
+    "ECSSD": "ecssd",
+    "MSRA-10K": "msra10k",
+}
+_BENCHMARKS = {theirs: ours for ours, theirs in paper.PAPER_NAMES.items()} | {
+    "SGinW-mean-25": "sginw"
+}
+_NOISE = "noise scale "
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of the paper and ours.
+
+    Attributes:
+        published: the paper's.
+        ours: as shown; None where this run has none.
+        comparable: how far the two are; "not run" without ours.
+        command: what makes our number.
+    """
+
+    published: Published
+    ours: float | None
+    comparable: str
+    command: str
+
+
+NOT_RUN = "not run"
+
+
+def cells(run: Run) -> list[Cell]:
+    """Every number of the paper, in the order of its tables."""
+    finder = _Finder(run)
+    return [finder.cell(one) for one in paper.published()]
+
+
+class _Finder:
+    """Looks for our counterparts of the paper's numbers in one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        there = (run.root / ablations.FOLDER).is_dir()
+        self._rows = {row.paper: row.name for row in ablations.rows(run.root)} if there else {}
+        self._recorded = {
+            row.paper_row: row for row in recorded(str(run.params.get("profile", "")))
+        }
+        self._data = "" if not sources.embedded(run) else "other data (sample)"
+
+    def cell(self, one: Published) -> Cell:
+        """Our counterpart of one number."""
+        kinds: dict[str, Callable[[Published], tuple[float | None, str]]] = {
+            "inference": self._inference,
+            "training": self._training,
+            "training data": self._composition,
+        }
+        if one.metric in ("total_MiB", "trainable_MiB") and one.benchmark not in kinds:
+            ours, comparable = self._parameters(one)
+        else:
+            ours, comparable = kinds.get(one.benchmark, self._metric)(one)
+        if ours is None:
+            comparable = NOT_RUN
+        return Cell(one, ours, comparable, self._command(one))
+
+    def _inference(self, one: Published) -> tuple[float | None, str]:
+        system = "SAM" if one.system in _SAM else "HQ-SAM"
+        names = ("learnable_MiB", "total_MiB", "fps", "memory_GB")
+        for row in cost.rows():
+            if (row.backbone, row.system) == (one.backbone, system):
+                ours = row.ours()[names.index(one.metric)]
+                counted = one.metric in names[:2]
+                return ours, "same" if counted else "other machine (a processor)"
+        return None, ""
+
+    def _training(self, one: Published) -> tuple[float | None, str]:
+        meta = self._meta(self._run.models[0])
+        options = meta.get("options", {})
+        found = {
+            "gpus": options.get("processes"),
+            "batch": options.get("batch_size"),
+            "iterations": meta.get("steps"),
+        }
+        value = found.get(one.metric)
+        return None if value is None else float(value), self._words(self._run.models[0], one)
+
+    def _composition(self, one: Published) -> tuple[float | None, str]:
+        counts = {row["name"]: int(row["n_samples"]) for row in sources.sources(self._run)}
+        wanted = [_SOURCES[one.system]] if one.system in _SOURCES else list(_SOURCES.values())
+        if not all(name in counts for name in wanted):
+            return None, ""
+        return float(sum(counts[name] for name in wanted)), self._data or "same"
+
+    def _parameters(self, one: Published) -> tuple[float | None, str]:
+        """Sizes of Table 9: what trains, as the model's file counts it, and the whole."""
+        model = self._model(one)
+        base = {row.backbone: row for row in cost.rows() if row.system == "SAM"}.get(one.backbone)
+        if one.system in _SAM:
+            return (base.ours()[1], "same") if base else (None, "")
+        count = self._meta(model).get("n_parameters") if model else None
+        if model is None or count is None:
+            return None, ""
+        trained = count * cost.MIB_A_PARAMETER
+        if one.metric == "trainable_MiB":
+            return trained, self._words(model, one)
+        if self._run.backbone(model) != one.backbone or base is None:
+            return None, ""
+        return base.ours()[1] + trained, "same"
+
+    def _meta(self, model: str) -> Mapping[str, Any]:
+        return sources.read_optional(self._run.root / "models" / model / "meta.json")
+
+    def _metric(self, one: Published) -> tuple[float | None, str]:
+        benchmark = _BENCHMARKS.get(one.benchmark, one.benchmark)
+        model = self._model(one)
+        names = HQ4 if benchmark == HQ4_MEAN else (benchmark,)
+        if model is not None:
+            found = [self._result(one, name, model) for name in names]
+            metric = paper.our_metric(benchmark, one.metric)
+            shown = [None if r is None else r.shown(metric) for r in found]
+            known = [value for value in shown if value is not None]
+            if len(known) == len(names):
+                results = [r for r in found if r is not None]
+                return sum(known) / len(known), self._words(model, one, results)
+        return self._from_the_grid(one, benchmark)
+
+    def _result(self, one: Published, benchmark: str, model: str) -> Result | None:
+        run = self._run
+        if benchmark not in run.benchmarks:
+            return None
+        sets = run.prompt_sets(benchmark, model)
+        if _NOISE in one.protocol:
+            scale = one.protocol.rpartition(_NOISE)[2]
+            wanted = "gt_box" if float(scale) == 0 else f"box_noise_{scale}"
+        else:
+            wanted = next((s for s in sets if paper.is_protocol(one.protocol, s)), "")
+        system = self._system(one, benchmark)
+        return run.find(benchmark, model, wanted, system.name) if system else None
+
+    def _system(self, one: Published, benchmark: str) -> System | None:
+        run = self._run
+        if one.system in _SAM:
+            return run.system(run.baseline(benchmark))
+        refiner = _REFINERS.get(one.system)
+        if refiner is None:
+            return run.system(run.hq_system(benchmark))
+        entries = run.params.get("systems") or {}
+        mine = [n for n, e in entries.items() if e.get("refiner") == refiner and e["of"] == "sam"]
+        return next((s for s in run.systems if s.name in mine), None)
+
+    def _model(self, one: Published) -> str | None:
+        """The model of the run that stands for the row: of the same backbone, or the miniature for ViT-L."""
+        run = self._run
+        of_row = f"{one.table}: {one.system}"
+        own = self._rows.get(_SAME_ROW.get(of_row, of_row))
+        if own is not None:
+            return own if own in run.models else None
+        if one.system not in _SAM | _HQ_SAM and one.system not in _REFINERS:
+            return None
+        plain = [name for name in run.models if name not in self._rows.values()]
+        for name in plain:
+            if run.backbone(name) == one.backbone:
+                return name
+        miniature = [n for n in plain if paper.reference_backbone(run.backbone(n)) == one.backbone]
+        return miniature[0] if miniature else None
+
+    def _from_the_grid(self, one: Published, benchmark: str) -> tuple[float | None, str]:
+        """A mean over the four sets, or COCO's AP, of the committed run of the grid."""
+        of_row = f"{one.table}: {one.system}"
+        row = self._recorded.get(_SAME_ROW.get(of_row, of_row))
+        places = {(b, m): i for i, (b, m) in enumerate(ablation_cells())}
+        place = places.get((benchmark, one.metric))
+        if row is None or place is None or row.values[place] is None:
+            return None, ""
+        words = [self._data, "other model (nano, half the epochs; committed run)"]
+        return row.values[place], "; ".join(word for word in words if word)
+
+    def _words(self, model: str, one: Published, results: Sequence[Result] = ()) -> str:
+        """How far a number of ours is comparable with the paper's."""
+        words = [self._data] if self._data else []
+        backbone = self._run.backbone(model)
+        if backbone != one.backbone:
+            words.append(f"other model ({backbone})")
+        keys = sorted({key for r in results for key in paper.other_protocol(r)})
+        if keys:
+            words.append(f"other protocol ({', '.join(keys)})")
+        return "; ".join(words) or "same"
+
+    def _command(self, one: Published) -> str:
+        sample = self._run.params.get("profile") in ("sample", "tiny", "ablations")
+        of_row = f"{one.table}: {one.system}"
+        if one.benchmark == "inference":
+            return "python -m perf.model.bench_cost --full --write"
+        if one.benchmark in ("training", "training data"):
+            return "hqsam profile paper && dvc repro"
+        if one.benchmark in ("SGinW-mean-25", "YTVIS19-val"):
+            return "hqsam profile paper_all && dvc repro"
+        if _SAME_ROW.get(of_row, of_row) in self._rows:
+            grid = "hqsam repro ablations"
+            return grid if sample else "hqsam profile paper_ablations && dvc repro"
+        if _NOISE in one.protocol:
+            scale = one.protocol.rpartition(_NOISE)[2]
+            return f"hqsam evaluate --prompts box_noise_{scale}"
+        if one.system in _REFINERS:
+            return f"hqsam refine BENCHMARK MODEL --refiner {_REFINERS[one.system]}"
+        return "dvc repro" if one.backbone == "vit_l" else PUBLISHED_MODELS
+
+
+PUBLISHED_MODELS = "hqsam profile paper_published && dvc repro"
+
+
+def ablation_cells() -> tuple[tuple[str, str], ...]:
+    """Benchmark and metric of the values that the committed grid has, in their order."""
+    return ((HQ4_MEAN, "mIoU"), (HQ4_MEAN, "mBIoU"), ("coco", "AP_B"), ("coco", "AP"))
+
+
+def table_csv(found: Iterable[Cell]) -> str:
+    """All numbers as CSV with the columns `COLUMNS`."""
+    return csv_text(
+        COLUMNS,
+        [
+            [
+                one.table,
+                one.system,
+                one.backbone,
+                one.benchmark,
+                one.protocol,
+                one.metric,
+                f"{one.value:g}",
+                number(cell.ours),
+                cell.comparable,
+                cell.command,
+            ]
+            for cell in found
+            for one in [cell.published]
+        ],
+    )
+
+
+def context(found: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The tables for the page: systems down, benchmarks, protocols and metrics across."""
+    return [
+        _table(name, [cell for cell in found if cell.published.table == name]) for name in TITLES
+    ]
+
+
+def _table(name: str, found: Sequence[Cell]) -> dict[str, Any]:
+    columns = list(dict.fromkeys((c.published.column, c.published.metric) for c in found))
+    groups: list[dict[str, Any]] = []
+    for column, _ in columns:
+        if groups and groups[-1]["name"] == column:
+            groups[-1]["span"] += 1
+        else:
+            groups.append({"name": column, "span": 1})
+    lines = list(dict.fromkeys((c.published.system, c.published.backbone) for c in found))
+    several = len({backbone for _, backbone in lines}) > 1
+    run = sum(cell.ours is not None for cell in found)
+    return {
+        "number": f"Table {name}" if name.isdigit() else TITLES[name],
+        "title": TITLES[name] if name.isdigit() else "",
+        "groups": groups,
+        "columns": [metric.replace("_", " ") for _, metric in columns],
+        "lines": [_line(who, found, columns, several) for who in lines],
+        "count": f"{run} of {len(found)} numbers run",
+    }
+
+
+def _line(
+    who: tuple[str, str],
+    found: Sequence[Cell],
+    columns: Sequence[tuple[str, str]],
+    several: bool,
+) -> dict[str, Any]:
+    mine = {
+        (c.published.column, c.published.metric): c
+        for c in found
+        if (c.published.system, c.published.backbone) == who
+    }
+    ran = [cell for cell in mine.values() if cell.ours is not None]
+    words = list(dict.fromkeys(cell.comparable for cell in ran)) or [NOT_RUN]
+    command = next(iter(mine.values())).command
+    return {
+        "name": f"{who[0]}, {who[1]}" if several else who[0],
+        "cells": [_pair(mine.get(column)) for column in columns],
+        "comparable": " / ".join(words),
+        "command": command if len(ran) < len(mine) else "",
+    }
+
+
+def _pair(cell: Cell | None) -> dict[str, str] | None:
+    if cell is None:
+        return None
+    if cell.published.benchmark in ("inference", "training", "training data"):
+        ours = "" if cell.ours is None else f"{cell.ours:#.3g}".rstrip(".")
+        whole = cell.published.value.is_integer() and (cell.ours or 0.0).is_integer()
+        ours = number(cell.ours, 0) if whole else ours
+        return {"ours": ours, "paper": f"{cell.published.value:g}"}
+    return {"ours": number(cell.ours, 1), "paper": number(cell.published.value, 1)}
