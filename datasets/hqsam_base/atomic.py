@@ -81,7 +81,10 @@ def atomic_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
         try:
             yield tmp
             if durable:
-                _fsync_tree(tmp)
+                for root, _, files in os.walk(tmp):
+                    for name in files:
+                        fsync_file(Path(root) / name)
+                    fsync_folder(Path(root))
             _replace_folder(tmp, path)
         except BaseException:
             shutil.rmtree(tmp, ignore_errors=True)
@@ -126,7 +129,7 @@ def read_json(path: Path, *, cure: str | None = None) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: if the file is missing or is no JSON; `cure` goes into the message.
+        UserError: if the file is missing or is not JSON; `cure` goes into the message.
     """
     try:
         return json.loads(path.read_bytes())
@@ -211,13 +214,6 @@ def _replace_folder(tmp: Path, path: Path) -> None:
     fsync_folder(path.parent)
     if had_old:
         shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-
-
-def _fsync_tree(folder: Path) -> None:
-    for root, _, files in os.walk(folder):
-        for name in files:
-            fsync_file(Path(root) / name)
-        fsync_folder(Path(root))
 
 
 @contextlib.contextmanager

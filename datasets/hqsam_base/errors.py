@@ -10,7 +10,7 @@ from hqsam_base.safe_text import shown
 
 
 class UserError(Exception):
-    """Bad input or a state that a person has to mend: one message that names file, key and cure.
+    """Bad input or a state that a person has to fix: one message that names file, key and cure.
 
     Stages print ``str(error)`` without a traceback and exit with 1.
 

@@ -31,7 +31,7 @@ class PlainName(str):
 
     Raises:
         NameRefusedError: it is empty, hidden, too long for a file system, has folders or control
-            characters, or is no text.
+            characters, or is not text.
     """
 
     __slots__ = ()
@@ -39,10 +39,10 @@ class PlainName(str):
     def __new__(cls, text: object) -> Self:
         """Check the name."""
         if not isinstance(text, str):
-            raise NameRefusedError("it is no text")
+            raise NameRefusedError("it is not text")
         path = relative_path(text)
         if str(path) != text or len(path.parts) != 1:
-            raise NameRefusedError("it is no plain file name")
+            raise NameRefusedError("it is not a plain file name")
         if text.startswith(".") or not text.isprintable():
             raise NameRefusedError("it is hidden, or holds characters that cannot be shown")
         return super().__new__(cls, text)

@@ -76,7 +76,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file, decoded at once.
 
     Raises:
-        UserError: the file cannot be read or is no JSON.
+        UserError: the file cannot be read or is not JSON.
     """
     try:
         with path.open("rb") as file:
@@ -107,7 +107,7 @@ def iterate_results(path: Path, *, whole: int = _WHOLE) -> Iterator[list[Any]]:
         whole: bytes up to which a file is decoded at once, which is faster.
 
     Raises:
-        UserError: the file cannot be read, is no JSON, or no list.
+        UserError: the file cannot be read, is not JSON, or no list.
     """
     if not path.is_file():
         raise UserError(
@@ -127,7 +127,7 @@ def as_results(content: Any, name: Path | str) -> list[Any]:
     """The content of a file of results.
 
     Raises:
-        UserError: it is no list; where it holds one, the cure names it.
+        UserError: it is not a list; where it holds one, the cure names it.
     """
     if isinstance(content, list):
         return content
@@ -152,7 +152,7 @@ def iterate_list(path: Path, *, problem: str, cure: str) -> Iterator[Mapping[str
         cure: what it says last.
 
     Raises:
-        UserError: the file is missing, its top level is no list of objects, or it ends early.
+        UserError: the file is missing, its top level is not a list of objects, or it ends early.
     """
     with _scanner(path, problem, cure) as scanner:
         yield from scanner.whole(scanner.records)
@@ -166,7 +166,7 @@ def iterate_members(
     A list of `lists` is announced by (key, None) before its first record.
 
     Raises:
-        UserError: as `iterate_list`, or a member that `lists` names is no list.
+        UserError: as `iterate_list`, or a member that `lists` names is not a list.
     """
     with _scanner(path, problem, cure) as scanner:
         yield from scanner.whole(lambda: scanner.members(lists))
@@ -231,7 +231,7 @@ class _Scanner:
                 raise self._wrong("a key is damaged or cut off")
             self._at += 1
             if name in lists and self._next() != "[":
-                raise self._wrong(f"{name} is no list")
+                raise self._wrong(f"{name} is not a list")
             if name in lists:
                 yield name, None
                 yield from ((name, record) for record in self.records())

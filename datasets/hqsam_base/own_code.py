@@ -92,7 +92,7 @@ def use_here() -> bool:
     if mixed:
         name, found = next(iter(mixed.items()))
         problem = f"the package {name} comes from {found}, the others from {home}"
-        raise UserError(problem, cure="run this from another folder, or mend PYTHONPATH")
+        raise UserError(problem, cure="run this from another folder, or fix PYTHONPATH")
     return False
 
 

@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WORKERS_VARIABLE = "HQSAM_WORKERS"
-"""Environment variable: how many processes the data stages may use. It changes no result, so it is no parameter."""
+"""Environment variable: how many processes the data stages may use. It changes no result, so it is not a parameter."""
 
 
 _SAFE_PATH = "PYTHONSAFEPATH"
@@ -43,7 +43,7 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
 
 
 def send_signal(process: int, number: int, *, group: bool = False) -> None:
-    """Send a signal to a process, or to its group; nothing happens if it is gone or somebody else's."""
+    """Send a signal to a process, or to its group; nothing happens if it is gone or another user's."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         (os.killpg if group else os.kill)(process, number)
 

@@ -193,7 +193,7 @@ def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int
         width: image width.
 
     Raises:
-        RleError: no polygon of three points, or values that are no numbers or far outside the
+        RleError: no polygon of three points, or values that are not numbers or far outside the
             image.
     """
     from pycocotools import mask as coco_mask
@@ -230,8 +230,10 @@ def _polygon_array(polygon: Sequence[float]) -> NDArray[np.float64]:
         raise RleError(
             0, "a polygon must be a flat list of numbers [x, y, x, y, ...], not of points [x, y]"
         )
-    if not (np.abs(values) <= _FARTHEST).all():  # false for what is no number, too
-        raise RleError(0, "a polygon has a coordinate that is no number or far outside the image")
+    if not (np.abs(values) <= _FARTHEST).all():  # false for what is not a number, too
+        raise RleError(
+            0, "a polygon has a coordinate that is not a number or far outside the image"
+        )
     return values
 
 

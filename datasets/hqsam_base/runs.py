@@ -27,7 +27,7 @@ MAX_SIDE = 1 << 20
 
 
 class RleError(ValueError):
-    """A mask that is no valid run-length code.
+    """A mask that is not a valid run-length code.
 
     Attributes:
         index: place of the mask in the batch that was decoded.
@@ -297,7 +297,7 @@ def check_sizes(heights: Int, widths: Int) -> None:
     """
     wrong = (heights < 0) | (widths < 0) | (np.maximum(heights, widths) > MAX_SIDE)
     if wrong.any():
-        raise RleError(int(np.argmax(wrong)), "no possible image size")
+        raise RleError(int(np.argmax(wrong)), "not a valid image size")
 
 
 def _check_totals(totals: Int, heights: Int, widths: Int) -> None:

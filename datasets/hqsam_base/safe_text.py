@@ -13,7 +13,7 @@ _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1: ESC, backspace, carriage return, ...
     # other line ends, and what turns the direction of writing
     "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-    "\ud800-\udfff]"  # bytes of a file name that are no UTF-8; printing them raises an error
+    "\ud800-\udfff]"  # bytes of a file name that are not UTF-8; printing them raises an error
 )
 _ADDRESS = re.compile(
     # without a limit a name of 100,000 letters takes a minute

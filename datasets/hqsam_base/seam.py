@@ -22,7 +22,7 @@ class Seam(Generic[T]):
         constant: What each entry's file exposes.
         kind: Class or runtime-checkable Protocol of the constant. One with a ``name`` must be
             called like its file.
-        helpers: Files that are no entries; nor are those whose name begins with an underscore.
+        helpers: Files that are not entries; nor are those whose name begins with an underscore.
     """
 
     package: str

@@ -30,7 +30,7 @@ def open_text(path: Path, *, errors: str = "strict") -> TextIO:
 
     Args:
         path: the file.
-        errors: what to do with bytes that are no text, as for `open`.
+        errors: what to do with bytes that are not text, as for `open`.
 
     Raises:
         OSError: it cannot be opened.
@@ -51,7 +51,7 @@ def packing(path: Path) -> str | None:
 def read_lines(path: Path) -> list[str]:
     """Returns the lines of a list, without the spaces around them and without empty ones.
 
-    Names keep the spaces inside; bytes that are no text become the replacement character.
+    Names keep the spaces inside; bytes that are not text become the replacement character.
     """
     with open_text(path, errors="replace") as file:
         return [line.strip() for line in file if line.strip()]

@@ -105,7 +105,7 @@ def check_batch(images: Sequence[Any], prompts: Sequence[Any]) -> None:
     for number, some in enumerate(prompts):
         if not isinstance(some, Sequence) or not all(isinstance(prompt, Prompt) for prompt in some):
             raise InputError(
-                f"the prompts of image {number} are no list of Prompt",
+                f"the prompts of image {number} are not a list of Prompt",
                 cure="give one list per image",
             )
 

@@ -21,12 +21,6 @@ _SCHEMAS = (
 )
 
 
-def _forget_half_imported() -> None:
-    """Drop what the failed import left in ``sys.modules``, so that the second try starts afresh."""
-    for name in [m for m in sys.modules if m == "torchvision" or m.startswith("torchvision.")]:
-        del sys.modules[name]
-
-
 @functools.cache
 def ensure_torchvision() -> bool:
     """Import torchvision; declare its missing operators if, and only if, the import fails for lack of them.
@@ -52,7 +46,9 @@ def ensure_torchvision() -> bool:
     for schema in _SCHEMAS:
         library.define(schema)
     _LIBRARIES.append(library)
-    _forget_half_imported()
+    # Drop what the failed import left in `sys.modules`, so that the second try starts afresh
+    for name in [m for m in sys.modules if m == "torchvision" or m.startswith("torchvision.")]:
+        del sys.modules[name]
     importlib.import_module("torchvision")
     return True
 

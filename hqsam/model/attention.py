@@ -100,7 +100,10 @@ def _attend_folded(
     # The values are padded too: the fused kernels want one head width, a multiple of eight, for all
     # three.
     width = -(-channels // _ALIGN) * _ALIGN
-    position = _one_hot_positions(h, w, q).expand(b, n, -1, -1)
+    # `[L, H + W]`: one-hot row and one-hot column of each token
+    rows = torch.eye(h, dtype=q.dtype, device=q.device).repeat_interleave(w, dim=0)
+    cols = torch.eye(w, dtype=q.dtype, device=q.device).repeat(h, 1)
+    position = torch.cat([rows, cols], dim=1).expand(b, n, -1, -1)
     wide_q = torch.cat([q * scale, rows_BNHWK.flatten(2, 3), cols_BNHWK.flatten(2, 3)], dim=-1)
     wide_k = torch.cat([k, position], dim=-1)
     if not torch.compiler.is_exporting():
@@ -108,13 +111,6 @@ def _attend_folded(
             functional.pad(x, (0, width - x.shape[-1])) for x in (wide_q, wide_k, v)
         )
     return functional.scaled_dot_product_attention(wide_q, wide_k, v, scale=1.0)[..., : q.shape[-1]]
-
-
-def _one_hot_positions(h: int, w: int, like: Tensor) -> Tensor:
-    """``[L, H + W]``: one-hot row and one-hot column of each token."""
-    rows = torch.eye(h, dtype=like.dtype, device=like.device).repeat_interleave(w, dim=0)
-    cols = torch.eye(w, dtype=like.dtype, device=like.device).repeat(h, 1)
-    return torch.cat([rows, cols], dim=1)
 
 
 def fuse_attention(encoder: Any) -> int:

@@ -136,7 +136,7 @@ def load_head(model: HQSam, path: Path) -> None:
             cure="give a trained head",
         )
     for key, own in (("backbone", model.backbone.name), ("variant", model.variant)):
-        noted = _noted(found, key, own)
+        noted = str(found.metadata.get(key, variants.DEFAULT if key == "variant" else own))
         if noted != own:
             raise UserError(
                 f"the head was trained on {noted}, the model is {own}", file=path, key=key
@@ -146,11 +146,6 @@ def load_head(model: HQSam, path: Path) -> None:
     )
     _check_same_decoder(model, found)
     model.head_loaded = True
-
-
-def _noted(found: Checkpoint, key: str, own: str) -> str:
-    """What a file says about its head; published files say nothing and hold HQ-SAM's."""
-    return str(found.metadata.get(key, variants.DEFAULT if key == "variant" else own))
 
 
 def _check_same_decoder(model: HQSam, found: Checkpoint) -> None:

@@ -1,6 +1,6 @@
 """Checkpoints: read any published file, say what it is, load it strictly; write our own.
 
-A file is told by its keys, not by its name:
+The format is detected from the keys, not from the file name:
 
 =============== =======================================================================
 ``sam``         a whole plain SAM: sam_vit_l_0b3195.pth, MobileSAM's mobile_sam.pt
@@ -241,7 +241,7 @@ def check_published(path: Path, digest: str) -> str | None:
 def backbone_of(found: Checkpoint) -> str | None:
     """The backbone whose sizes the weights have, or None.
 
-    A whole model is told by its encoder; a decoder or head by the widths that the HQ head connects.
+    A whole model is identified by its encoder; a decoder or head by the widths that the HQ head connects.
     """
     noted = found.metadata.get("backbone")
     if noted in backbones.names():

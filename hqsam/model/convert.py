@@ -1,4 +1,4 @@
-"""Say what a checkpoint is, and write a model in another published format."""
+"""Identifies checkpoints, and writes a model in another published format."""
 
 from __future__ import annotations
 

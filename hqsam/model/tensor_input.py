@@ -52,19 +52,16 @@ def check_transformed(image_13hw: Tensor, original_size: tuple[int, int], side: 
             cure="give (height, width) of the image before resizing",
         )
     if image_13hw.dtype != torch.uint8:
-        _check_pixels(image_13hw)
-
-
-def _check_pixels(image: Tensor) -> None:
-    if not bool(image.isfinite().all()):
-        raise InputError("the transformed image has values that are not finite")
-    low, high = float(image.min()), float(image.max())
-    # Whole numbers up to 1 are a very dark picture; fractions are a picture scaled to 0..1.
-    scaled = high <= 1 and bool((image != image.round()).any())
-    if low < 0 or high > 255 or scaled:
-        raise InputError(
-            f"the transformed image has values from {low:g} to {high:g}", cure="give values 0..255"
-        )
+        if not bool(image_13hw.isfinite().all()):
+            raise InputError("the transformed image has values that are not finite")
+        low, high = float(image_13hw.min()), float(image_13hw.max())
+        # Whole numbers up to 1 are a very dark picture; fractions are a picture scaled to 0..1.
+        scaled = high <= 1 and bool((image_13hw != image_13hw.round()).any())
+        if low < 0 or high > 255 or scaled:
+            raise InputError(
+                f"the transformed image has values from {low:g} to {high:g}",
+                cure="give values 0..255",
+            )
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class PromptTensors:
             ):
                 raise InputError(
                     "prompt: an object without any point",
-                    cure="give a point that is no padding, or a box",
+                    cure="give a point that is not padding, or a box",
                 )
         if self.boxes is not None:
             _check_boxes(self.boxes, size)

@@ -125,12 +125,6 @@ class _TransformerBlock(nn.Module):
         self.mlp = _Mlp(c)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x = x_BCHW + self._attend(x_BCHW)
-        x_BHWC: Tensor = self.local_conv(x).permute(0, 2, 3, 1)
-        mixed: Tensor = x_BHWC + self.mlp(x_BHWC)
-        return mixed.permute(0, 3, 1, 2)
-
-    def _attend(self, x_BCHW: Tensor) -> Tensor:
         # Padded before the norm, as published: padding tokens take part as keys.
         b, c, h, w = x_BCHW.shape
         s = self.window
@@ -139,7 +133,10 @@ class _TransformerBlock(nn.Module):
         windows = padded.view(b, c, rows, s, cols, s).permute(0, 2, 4, 3, 5, 1)
         out = self.attn(windows.reshape(b * rows * cols, s * s, c)).view(b, rows, cols, s, s, c)
         whole: Tensor = out.permute(0, 5, 1, 3, 2, 4).reshape(b, c, rows * s, cols * s)
-        return whole[:, :, :h, :w]
+        x = x_BCHW + whole[:, :, :h, :w]
+        x_BHWC: Tensor = self.local_conv(x).permute(0, 2, 3, 1)
+        mixed: Tensor = x_BHWC + self.mlp(x_BHWC)
+        return mixed.permute(0, 3, 1, 2)
 
 
 class _Stage(nn.Module):

@@ -1,6 +1,6 @@
 """Tensors from whatever file or folder holds them: safetensors, ``torch.save``, shards with an index, trainers' wrappers.
 
-What the tensors are is told by ``checkpoint``; here they only come out, under the names that a bare
+``checkpoint`` detects what the tensors are; this module only reads them, under the names that a bare
 ``state_dict`` has.
 """
 
@@ -92,7 +92,7 @@ def files_of(path: Path) -> list[Path]:
     """The files that hold the weights: the parts that an index names, sorted, or the file itself.
 
     Raises:
-        UserError: The index is no index, or a part is missing.
+        UserError: The index is not an index, or a part is missing.
     """
     if not path.name.endswith(_INDEX):
         return [path]
@@ -100,7 +100,7 @@ def files_of(path: Path) -> list[Path]:
         names = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            "the file is no index of a checkpoint in parts", file=path, cure="copy it again"
+            "the file is not an index of a checkpoint in parts", file=path, cure="copy it again"
         ) from error
     parts = [path.parent / str(name) for name in names]
     for part in parts:
@@ -135,7 +135,7 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
             with safe_open(path, framework="pt") as file:
                 note = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             if not isinstance(note, dict):
-                raise ValueError(f"its note {METADATA_KEY!r} is no JSON object")
+                raise ValueError(f"its note {METADATA_KEY!r} is not a JSON object")
             return load_file(path), note
         with torch.serialization.safe_globals(_safe()):
             return _unwrapped(path, torch.load(path, map_location="cpu", weights_only=True)), {}
@@ -212,7 +212,7 @@ def _unwrapped(path: Path, found: Any) -> State:
         raise UserError(
             "the file holds no dictionary of tensors", file=path, cure="give a state dict"
         )
-    # A number beside the weights, such as the step, is no parameter, even where it was saved as a
+    # A number beside the weights, such as the step, is not a parameter, even where it was saved as a
     # tensor.
     return {key: value for key, value in tensors.items() if value.ndim or "." in key}
 

@@ -69,7 +69,7 @@ def process_count(options: PredictOptions, n_parts: int) -> int:
     given = os.environ.get(PROCESSES_VARIABLE)
     if given is not None and not (given.isdigit() and int(given)):
         raise UserError(
-            f"{given!r} is no number of processes",
+            f"{given!r} is not a number of processes",
             key=PROCESSES_VARIABLE,
             cure="set it to 1 or more",
         )

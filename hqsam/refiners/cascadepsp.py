@@ -65,7 +65,7 @@ def _network(package: Any, weights: Path, device: str) -> Any:
                 else str(error).partition("\n")[0]
             )
             raise UserError(
-                f"these are no weights of CascadePSP ({first})", file=weights, cure=CURE
+                f"these are not weights of CascadePSP ({first})", file=weights, cure=CURE
             ) from error
 
 

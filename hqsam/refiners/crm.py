@@ -96,7 +96,7 @@ def _network(repository: Path, weights: Path, device: str) -> torch.nn.Module:
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise UserError(
-            f"these are no weights of CRM ({first})", file=weights, cure=CURE_WEIGHTS
+            f"these are not weights of CRM ({first})", file=weights, cure=CURE_WEIGHTS
         ) from error
     return net.eval().to(device)
 
@@ -169,7 +169,7 @@ class CRM:
             )
         if not (repository / FILE).is_file():
             raise UserError(
-                "this is no checkout of CRM's code", file=repository / FILE, cure=CURE_CODE
+                "this is not a checkout of CRM's code", file=repository / FILE, cure=CURE_CODE
             )
         weights, device = weights_of(options, CURE_WEIGHTS), device_of(options)
         net = _network(repository, weights, device)

@@ -27,7 +27,7 @@ def refine(image: Image, mask: BoolMask) -> BoolMask:
     """
     radius = max(1, round(BAND * math.hypot(*mask.shape)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    # Beyond the frame the object may go on: the frame is no border of the mask.
+    # Beyond the frame the object may go on: the frame is not a border of the mask.
     inside = cv2.erode(mask.astype(np.uint8), disc, borderType=cv2.BORDER_REPLICATE).astype(bool)
     outside = ~cv2.dilate(mask.astype(np.uint8), disc).astype(bool)
     if not inside.any() or not outside.any():

@@ -146,7 +146,7 @@ class EventFile:
     def _append(self, data: bytes) -> None:
         assert self._file is not None
         with disk_full_is_user_error(
-            self._path, cure="free some space, then run it again: it goes on from last.pt"
+            self._path, cure="free some space, then run it again: it resumes from last.pt"
         ):
             self._file.write(data)
             self._file.flush()

@@ -41,14 +41,6 @@ def encode(model: HQSam, batch: Batch, *, bf16: bool = False) -> Encoded:
     return Encoded(found.final_BCHW.float(), found.early_BVHW.float())
 
 
-def _join(found: Sequence[Encoded]) -> Encoded:
-    if len(found) == 1:
-        return found[0]
-    return Encoded(
-        torch.cat([e.final_BCHW for e in found]), torch.cat([e.early_BVHW for e in found])
-    )
-
-
 def decoding_threads(workers: int) -> int:
     """`train.workers`; 0: this machine's cores, shared by its training processes."""
     cores = (
@@ -112,7 +104,12 @@ class OnlineFeed:
     def encoded(self, batch: Batch) -> Encoded:
         """The features of a batch by the frozen encoder."""
         rows = parts(len(batch), self.micro_batch)
-        return _join([encode(self.model, batch[r], bf16=self.bf16) for r in rows])
+        found = [encode(self.model, batch[r], bf16=self.bf16) for r in rows]
+        if len(found) == 1:
+            return found[0]
+        return Encoded(
+            torch.cat([e.final_BCHW for e in found]), torch.cat([e.early_BVHW for e in found])
+        )
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ class TrainingSet:
 def _grey(data: bytes) -> NDArray[np.uint8]:
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     if array is None:
-        raise ValueError("the picture of the prompt is no PNG")
+        raise ValueError("the picture of the prompt is not a PNG")
     return np.asarray(array, np.uint8)
 
 

@@ -54,7 +54,7 @@ def train(
     With `epochs: 0` nothing trains and no GPU is needed: the HQ parameters of the checkpoint are
     written as they are.
 
-    A run that was stopped goes on from `last.pt` in `out` and ends with the same bits as one that
+    A run that was stopped resumes from `last.pt` in `out` and ends with the same bits as one that
     was never stopped. SIGTERM saves `last.pt` and ends the process with 143. Under torchrun all
     processes call this; the first one writes, so `out` and the scratch folder beside it must be one
     folder for all of them.
@@ -103,7 +103,20 @@ def _learn(ready: Ready, state: RunState, scratch: Path) -> int:
     batch = min(ready.run.options.encode_batch, step.micro_batch or ready.run.options.encode_batch)
     held = ready.held if ready.group.leads else ()
     validation = Validation(ready.data, held, ready.model, batch=batch)
-    _epochs(ready, state, step, _feed(ready, step, scratch, batch), validation)
+    # All epochs from the cursor on; `last.pt` after each, now and then between, and when SIGTERM
+    # asks for the end
+    feed = _feed(ready, step, scratch, batch)
+    folder = ready.run.out if ready.group.leads else None
+    with (
+        guard.noting_sigterm() as stop,
+        EventFile(folder, results.past(state.progress, ready.steps, ready.run.options)) as events,
+    ):
+        for epoch in range(state.progress.epoch, ready.run.options.epochs):
+            for group in state.adam.param_groups:
+                group["lr"] = ready.run.options.lr_at(epoch)
+            _steps(ready, state, step, feed, stop, events)
+            _close_epoch(ready, state, validation, stop, events)
+            state.save(ready.run.out, ready.identity, ready.group)
     return len(validation.cases)
 
 
@@ -174,21 +187,6 @@ def _features_of(ready: Ready, wanted: TrainOptions) -> dict[str, object]:
     return {key: ready.identity[key] for key in ("model", "base", "data", "device", "torch")} | {
         "options": options
     }
-
-
-def _epochs(ready: Ready, state: RunState, step: Step, feed: Feed, validation: Validation) -> None:
-    """All epochs from the cursor on; `last.pt` after each, now and then between, and when SIGTERM asks for the end."""
-    folder = ready.run.out if ready.group.leads else None
-    with (
-        guard.noting_sigterm() as stop,
-        EventFile(folder, results.past(state.progress, ready.steps, ready.run.options)) as events,
-    ):
-        for epoch in range(state.progress.epoch, ready.run.options.epochs):
-            for group in state.adam.param_groups:
-                group["lr"] = ready.run.options.lr_at(epoch)
-            _steps(ready, state, step, feed, stop, events)
-            _close_epoch(ready, state, validation, stop, events)
-            state.save(ready.run.out, ready.identity, ready.group)
 
 
 def _steps(

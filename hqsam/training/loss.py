@@ -200,10 +200,6 @@ def loss_at_points(
         return MaskLoss(
             bce_per_mask(logits_BK, labels_BK).mean(), dice_per_mask(logits_BK, labels_BK).mean()
         )
-    return _weighted(logits_BK, labels_BK, weights_BK)
-
-
-def _weighted(logits_BK: Tensor, labels_BK: Tensor, weights_BK: Tensor) -> MaskLoss:
     cells_BK = functional.binary_cross_entropy_with_logits(logits_BK, labels_BK, reduction="none")
     bce_B = (cells_BK * weights_BK).sum(1) / weights_BK.sum(1).clamp(min=1)
     s_BK = logits_BK.sigmoid() * weights_BK

@@ -55,7 +55,7 @@ def reserve(step: Step, view: View, share: int, *, n_held_out: int) -> int:
 
 @contextlib.contextmanager
 def _taken(n_bytes: int, device: torch.device) -> Iterator[None]:
-    """So much memory is not to be had inside."""
+    """The container does not have this much memory."""
     room = torch.empty(n_bytes, dtype=torch.uint8, device=device)
     yield
     del room

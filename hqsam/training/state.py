@@ -138,7 +138,7 @@ class RunState:
             say: is told if the file is damaged: it is of no use then, and the run begins anew.
 
         Returns:
-            Whether the run goes on from there.
+            Whether the run resumes from there.
 
         Raises:
             UserError: the file is of another run: other data, base model, options or number of

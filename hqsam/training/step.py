@@ -217,7 +217,11 @@ def predict(
     groups = group(batch.given)
     found = [_decode(model, batch, encoded, rows, mask_prompt) for rows in groups]
     order = torch.tensor([row for rows in groups for row in rows]).argsort().to(model.device)
-    return _in_order(found, order)
+    sam = SamMasks(
+        torch.cat([m.sam.logits_PKhw for m in found])[order],
+        torch.cat([m.sam.iou_PK for m in found])[order],
+    )
+    return HQMasks(torch.cat([m.hq_P1hw for m in found])[order], sam, own_token=found[0].own_token)
 
 
 def predict_hq(
@@ -225,14 +229,6 @@ def predict_hq(
 ) -> Tensor:
     """Logits ``[B,1,h,w]`` of the HQ token alone; see `predict`."""
     return predict(model, batch, encoded, mask_prompt=mask_prompt).hq_P1hw
-
-
-def _in_order(found: Sequence[HQMasks], order: Tensor) -> HQMasks:
-    sam = SamMasks(
-        torch.cat([m.sam.logits_PKhw for m in found])[order],
-        torch.cat([m.sam.iou_PK for m in found])[order],
-    )
-    return HQMasks(torch.cat([m.hq_P1hw for m in found])[order], sam, own_token=found[0].own_token)
 
 
 def _decode(

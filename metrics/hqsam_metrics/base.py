@@ -213,7 +213,7 @@ class Outcome:
         n_scored: units that were scored.
         units: the per-instance table's rows.
         warnings: what the protocol tolerates but should be known.
-        matches: what a resample of values that are no means over instances needs.
+        matches: what a resample of values that are not means over instances needs.
     """
 
     metrics: dict[str, float | None]

@@ -267,7 +267,7 @@ def _write_table(
 
     texts = ("prompt_set", "system", "key", "cluster", "unit")
     fields = [(name, pa.string()) for name in texts] + [(name, pa.float64()) for name in numbers]
-    # Without an outcome (no prompt set could be had) the table has its columns all the same.
+    # Without an outcome (no prompt set is available) the table has its columns all the same.
     tables = [] if outcomes else [pa.schema(fields).empty_table()]
     for prompt_set, system, outcome in outcomes:
         units = outcome.units

@@ -124,7 +124,7 @@ class Benchmark:
         content = read_json(self.folder / "index.json")
         if not isinstance(content, dict) or "kind" not in content:
             raise UserError(
-                f"{self.folder / 'index.json'}: is no index of a benchmark; run the index stage"
+                f"{self.folder / 'index.json'}: is not an index of a benchmark; run the index stage"
             )
         return content
 

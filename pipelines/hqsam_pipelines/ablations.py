@@ -128,7 +128,7 @@ def mapping(value: object, path: Path) -> Mapping[str, Any]:
     """Return the content of an overlay.
 
     Raises:
-        UserError: it is no mapping.
+        UserError: it is not a mapping.
     """
     if not isinstance(value, Mapping):
         raise UserError(

@@ -29,6 +29,7 @@ EXTRAS = {
     "predict": "model",
     "profile": "pipeline",
     "refine": "pipeline",
+    "report": "pipeline",
     "repro": "pipeline",
     "server": "pipeline",
 }

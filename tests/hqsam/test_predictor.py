@@ -330,9 +330,9 @@ def test_an_unknown_option_of_a_batch_is_refused(nano):
     ):
         with pytest.raises(InputError, match=message):
             list(predictor.predict_batch([image], [[prompt]], **options))
-    with pytest.raises(InputError, match="image 0 are no list"):
+    with pytest.raises(InputError, match="image 0 are not a list"):
         list(predictor.predict_batch([image], [prompt]))
-    with pytest.raises(InputError, match="image 0 are no list"):
+    with pytest.raises(InputError, match="image 0 are not a list"):
         list(predictor.predict_batch([image], [[(1, 1, 20, 20)]]))
 
 

@@ -1,4 +1,4 @@
-"""Folders of masks that somebody else wrote: nothing is read as an empty mask, and nothing is passed over, without a word."""
+"""Folders of masks that others wrote: nothing is read as an empty mask, and nothing is passed over, without a word."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_no_mask_file_is_passed_over(tmp_path):
     (tmp_path / "gt" / "notes.txt").write_text("no mask")
     for folder in ("pred", "gt"):
         (tmp_path / folder / "01.png").rename(tmp_path / folder / "01.jpg")
-    assert "01.jpg: is no PNG (1 such files, --pred)" in message()
+    assert "01.jpg: is not a PNG (1 such files, --pred)" in message()
     for folder in ("pred", "gt"):
         (tmp_path / folder / "01.jpg").rename(tmp_path / folder / "01.PNG")
     assert run("masks", "--pred", tmp_path / "pred", "--gt", tmp_path / "gt").exit_code == 0

@@ -58,7 +58,7 @@ def test_the_active_profile_is_the_sample() -> None:
 def test_what_is_no_yaml_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(
-        UserError, match=r"(?s)^not readable as YAML: .*params\.yaml.*cure: mend that place"
+        UserError, match=r"(?s)^not readable as YAML: .*params\.yaml.*cure: fix that place"
     ):
         read_yaml(tmp_path / "params.yaml")
 

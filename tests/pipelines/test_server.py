@@ -203,9 +203,9 @@ def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(
         (f"{found.page}/dashboard", r"pages; its API has /api at the end"),
         (found.api.removeprefix("http://"), "no http:// or https://"),
         ("localhost:4200/api", "no http:// or https://"),
-        ("http://127.0.0.1:PORT/api", "no host, or a port that is none"),
-        ("http://[::1/api", "no host, or a port that is none"),
-        ("https:///api", "no host, or a port that is none"),
+        ("http://127.0.0.1:PORT/api", "no host, or an invalid port"),
+        ("http://[::1/api", "no host, or an invalid port"),
+        ("https:///api", "no host, or an invalid port"),
     ):
         monkeypatch.setenv("PREFECT_API_URL", address)
         for call in (lambda: server.status(root), lambda: server.running(root).__enter__()):

@@ -26,7 +26,7 @@ from hqsam_datasets.formats.images import MAX_PIXELS
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
-_CURE = "fetch the file again, or mend the record"
+_CURE = "fetch the file again, or fix the record"
 
 
 def read_json(path: Path, kind: type[Any]) -> Any:
@@ -102,7 +102,7 @@ def _packed(record: Json, path: Path, cure: str) -> bytes:
 def field(record: Mapping[str, Any], name: str, path: Path) -> Any:
     """A required key of a record; the error names file and record."""
     if not isinstance(record, Mapping):
-        raise UserError(f"{str(record)[:80]!r} stands in place of a record", file=path, cure=_CURE)
+        raise UserError(f"{str(record)[:80]!r} is not a record", file=path, cure=_CURE)
     if name not in record:
         raise UserError(
             f"a record lacks {name!r}",
@@ -322,16 +322,14 @@ class _Locator:
             found = sorted(
                 (p for p in self._root.rglob(head) if p.is_dir()), key=lambda p: (-len(p.parts), p)
             )
-            self._folders[head] = _holding(
-                found[0] if found else find_folder(self._root, head), rest
+            # The folder, or the only one in it if that holds the first file: a copy packed with a
+            # root folder of another name
+            folder = found[0] if found else find_folder(self._root, head)
+            inner = [child for child in folder.iterdir() if child.is_dir()]
+            self._folders[head] = (
+                inner[0] if len(inner) == 1 and (inner[0] / rest).is_file() else folder
             )
         return below(self._folders[head], rest)
-
-
-def _holding(folder: Path, first: str) -> Path:
-    """The folder, or the only one in it if that holds the first file: a copy packed with a root folder of another name."""
-    inner = [child for child in folder.iterdir() if child.is_dir()]
-    return inner[0] if len(inner) == 1 and (inner[0] / first).is_file() else folder
 
 
 def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:

@@ -97,7 +97,7 @@ def read_foreground(path: Path) -> BoolMask:
     """Ground truth mask, bool [H, W]: above 128 after the encoding was recognised.
 
     Raises:
-        UserError: the file is damaged or is no mask; evaluation skips nothing.
+        UserError: the file is damaged or is not a mask; evaluation skips nothing.
     """
     try:
         return decode_mask(path.read_bytes()).foreground

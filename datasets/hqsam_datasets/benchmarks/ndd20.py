@@ -4,7 +4,7 @@ Source: Trotter et al., 2020, doi 10.25405/data.ncl.c.4982342. Licence: CC BY-NC
 `NDD20.zip`:
 `ABOVE/`, `BELOW/` with the images, `ABOVE_LABELS.json`, `BELOW_LABELS.json` in the VIA format: per
 file `regions` with polygons (`all_points_x`, `all_points_y`). Known bad files: none; polygons of
-fewer than three points occur, are no objects and are left out. The paper shows pictures of this set
+fewer than three points occur, are not objects and are left out. The paper shows pictures of this set
 and no numbers: every polygon is an object of its own, prompted by its box.
 """
 
@@ -24,7 +24,7 @@ from hqsam_datasets.fetch.extract import below, found_below
 from hqsam_datasets.formats.images import ImageError, probe
 from hqsam_datasets.sample import make_key
 
-_CURE = "fetch the file again, or mend the record"
+_CURE = "fetch the file again, or fix the record"
 Json = dict[str, Any]
 _PARTS = ("ABOVE", "BELOW")
 
@@ -85,7 +85,7 @@ def _images(labels: Json, path: Path) -> list[Json]:
         isinstance(entry, dict) for entry in entries.values()
     ):
         raise UserError(
-            "not a VIA file: its top level holds something else than entries of images",
+            "not a VIA file: its top level is not a mapping of image entries",
             file=path,
             cure=_CURE,
         )
@@ -93,7 +93,7 @@ def _images(labels: Json, path: Path) -> list[Json]:
 
 
 def _polygons(image: Json, path: Path) -> list[list[float]]:
-    """x0, y0, x1, y1, ... of each region; one of fewer than three points (empty here) is no object."""
+    """x0, y0, x1, y1, ... of each region; one of fewer than three points (empty here) is not an object."""
     regions = field(image, "regions", path)
     try:
         shapes = [

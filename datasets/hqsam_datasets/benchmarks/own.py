@@ -30,7 +30,7 @@ from hqsam_datasets.keys import distinct_keys
 from hqsam_datasets.prompts.sets import mask_set
 from hqsam_datasets.sources.base import LabelMap, MaskFile, MaskRef, Pair, Source, read_file
 
-_CURE = "mend the file, or list it under index.skip: evaluation leaves nothing out by itself"
+_CURE = "fix the file, or list it under index.skip: evaluation leaves nothing out by itself"
 _LEFT_OUT = {
     "crowd": "crowds",
     "no_object": "images without object",

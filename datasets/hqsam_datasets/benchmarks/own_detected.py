@@ -38,7 +38,7 @@ from hqsam_datasets.sources.skip import Skip
 VERSION = "own data"
 NO_MASK = "annotations without a mask"
 _MASKLESS = b'"segmentation":[]'
-_MEND = "mend the record, or list the image under index.skip"
+_FIX = "fix the record, or list the image under index.skip"
 _FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 Json = dict[str, Any]
 
@@ -227,7 +227,7 @@ def _fill_sizes(images: dict[int, Json], found: dict[int, Path], path: Path) -> 
                     f"the image cannot be used: {error}",
                     file=place,
                     key=f"image {number}",
-                    cure=_MEND,
+                    cure=_FIX,
                 ) from error
         record["height"], record["width"] = size_of(record, path)
 
@@ -269,5 +269,5 @@ def _numbers(annotated: Annotated, path: Path) -> _Numbers:
         for record, one in zip(found, ids, strict=True):
             record["id"] = maps[-1][one]
     if not annotated.truth.get("images"):
-        raise UserError("the file has no images", file=path, key="images", cure=_MEND)
+        raise UserError("the file has no images", file=path, key="images", cure=_FIX)
     return _Numbers(maps[0], maps[1], numbered(annotated.ids))

@@ -108,6 +108,6 @@ def iterate_records(path: Path) -> Iterator[Mapping[str, Any]]:
     """The objects of a JSON list, decoded one at a time.
 
     Raises:
-        UserError: the file is missing, its top level is no list, or it ends early.
+        UserError: the file is missing, its top level is not a list, or it ends early.
     """
     return iterate_list(path, problem="not a list of results", cure=_CURE)

@@ -7,7 +7,7 @@ of the HQ-SAM authors. Layout: `<Set>/valid/*.jpg`, `<Set>/valid/_annotations_mi
 GroundingDINO Swin-B, one COCO results file a set, `seginw-<Set>_val.json`, the best 100 (box,
 class) pairs an image; the score is the detector's alone. The results that HQ-SAM's authors
 published under these names (`grounded_sam.zip`,
-`grounded_hqsam.zip`) hold final masks and no boxes: they check an evaluator and are no prompts.
+`grounded_hqsam.zip`) hold final masks and no boxes: they check an evaluator and are not prompts.
 
 The 25 sets become one benchmark: image and category ids are numbered through, and each category's
 `supercategory` is its set. The headline of SGinW is the mean over the 25 sets of the sets' AP, that

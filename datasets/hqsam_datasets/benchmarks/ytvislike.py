@@ -127,7 +127,7 @@ def _names(video: Json, path: Path) -> list[str]:
     names = field(video, "file_names", path)
     if not isinstance(names, list) or not names:
         raise UserError(
-            "file_names is no list of frames",
+            "file_names is not a list of frames",
             file=path,
             key=f"video {video.get('id')}",
             cure="fetch the file again",
@@ -163,7 +163,9 @@ def _canonical(record: Json, sizes: dict[int, tuple[int, int]], path: Path) -> J
         if name in record:
             shown = {"id": record.get("id"), "segmentations": field(record, name, path)}
             if not isinstance(shown["segmentations"], list):
-                raise UserError(f"{name} is no list", file=path, key=f"record {record.get('id')}")
+                raise UserError(
+                    f"{name} is not a list", file=path, key=f"record {record.get('id')}"
+                )
             counts = [
                 _mask(shown, frame, size, path) for frame in range(len(shown["segmentations"]))
             ]

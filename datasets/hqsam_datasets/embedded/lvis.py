@@ -78,24 +78,19 @@ def _image(photo: Photo, folder: str, shown: set[int]) -> Json:
     return {**record, "neg_category_ids": negative, "not_exhaustive_category_ids": partial}
 
 
-def _records(photo: Photo) -> list[Json]:
-    records = []
-    for obj in [*coco_records.singles(photo), *coco_records.crowd(photo)]:
-        drawn = coco_records.with_polygons(obj)
-        if drawn is not None:
-            records.append(
-                {**drawn, "image_id": int(photo.name), "category_id": _ID_OF_FAMILY[obj.family]}
-            )
-    return records
-
-
 @functools.lru_cache(maxsize=1)
 def truth() -> Json:
     """Return ``lvis_v1_val.json``."""
     images, records = [], []
     photos = [(p, "val2017") for p in lvis_val()] + [(p, "train2017") for p in lvis_train()]
     for photo, folder in sorted(photos, key=lambda item: int(item[0].name)):
-        mine = _records(photo)
+        mine = []
+        for obj in [*coco_records.singles(photo), *coco_records.crowd(photo)]:
+            drawn = coco_records.with_polygons(obj)
+            if drawn is not None:
+                mine.append(
+                    {**drawn, "image_id": int(photo.name), "category_id": _ID_OF_FAMILY[obj.family]}
+                )
         images.append(_image(photo, folder, {r["category_id"] for r in mine}))
         records += mine
     return {

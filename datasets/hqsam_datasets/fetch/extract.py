@@ -14,7 +14,7 @@ Where the files of an archive end up under the extracted root:
 
 Refused, with the member named: absolute paths, `..`, backslashes (but for zips made on Windows,
 where they part folders), links and devices, two names that differ only in case or Unicode form,
-encrypted members, and archives that would fill the disk or expand absurdly. What desktop systems
+encrypted members, and archives that would fill the disk or grow implausibly. What desktop systems
 leave behind (`__MACOSX/`, `.DS_Store`, `._*`, `Thumbs.db`) is skipped.
 """
 
@@ -324,7 +324,7 @@ def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
 
 
 def _as_text(name: str) -> str:
-    """A name that is no UTF-8 (tars from old Chinese or Japanese systems) by the letters that zipfile would take for its bytes."""
+    """A name that is not UTF-8 (tars from old Chinese or Japanese systems) by the letters that zipfile would take for its bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:

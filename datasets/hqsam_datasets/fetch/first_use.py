@@ -27,7 +27,7 @@ def read(path: Path) -> dict[str, str]:
     """`<archive>/<file>` to SHA-256; empty if there is no file yet.
 
     Raises:
-        UserError: A line is no digest and name, or a name has two digests.
+        UserError: A line is not a digest and name, or a name has two digests.
     """
     found: dict[str, str] = {}
     lines = (
@@ -38,11 +38,11 @@ def read(path: Path) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(line)
         if match is None or found.setdefault(match[2], match[1]) != match[1]:
-            why = "is no digest and name" if match is None else "gives a file a second digest"
+            why = "is not a digest and name" if match is None else "gives a file a second digest"
             raise UserError(
                 f"line {number} {why}",
                 file=path,
-                cure=f"`git checkout {path.name}`, or mend that line",
+                cure=f"`git checkout {path.name}`, or fix that line",
             )
     return found
 

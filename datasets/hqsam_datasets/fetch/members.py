@@ -139,7 +139,7 @@ def download_members(url: str, names: set[str], part: Path, how: Transfer) -> No
         except (
             RetryError,
             OSError,
-        ) as error:  # nothing that another request to the same place would mend
+        ) as error:  # nothing that another request to the same place would fix
             raise DownloadError(str(error)) from error
         return
     with http_client(how) as client:
@@ -298,12 +298,12 @@ def _member(read: Read, total: int, info: zipfile.ZipInfo) -> bytes:
     """One member's bytes, checked against the directory's CRC."""
     size = max(info.file_size, info.compress_size)
     if size > _MOST_MEMBER:
-        raise DownloadError(f"{info.filename}: {size} bytes are no picture")
+        raise DownloadError(f"{info.filename}: {size} bytes are not an image")
     start = info.header_offset
     fixed = _LOCAL_HEADER.size + len(info.filename.encode()) + len(info.extra)
     raw = read(start, min(total, start + fixed + _SLACK + info.compress_size))
     if len(raw) < _LOCAL_HEADER.size or raw[:4] != b"PK\x03\x04":
-        raise RetryError(f"{info.filename}: the answer is no member of a zip")
+        raise RetryError(f"{info.filename}: the answer is not a member of a zip")
     fields = _LOCAL_HEADER.unpack_from(raw)
     begin = _LOCAL_HEADER.size + fields[9] + fields[10]
     body = raw[begin : begin + info.compress_size]

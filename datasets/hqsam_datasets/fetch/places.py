@@ -1,4 +1,4 @@
-"""Where a file of an archive comes from: a person keeps it on this machine, or somebody else serves it."""
+"""Where a file of an archive comes from: this machine or a server."""
 
 from __future__ import annotations
 

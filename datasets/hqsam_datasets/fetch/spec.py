@@ -15,7 +15,7 @@ _SCHEMES: tuple[str, ...] = get_args(Scheme)
 
 
 class ArchiveFile(BaseModel):
-    """One file of an archive: where it may be had and how to know that it is the right one.
+    """One file of an archive: its URLs and what identifies it.
 
     Attributes:
         name: file name inside `data/archives/<archive>/`.
@@ -47,7 +47,7 @@ class ArchiveFile(BaseModel):
         try:
             PlainName(value)
         except NameRefusedError as error:
-            raise ValueError(f"{value!r} is no plain file name: {error}") from None
+            raise ValueError(f"{value!r} is not a plain file name: {error}") from None
         return value
 
     @field_validator("urls")

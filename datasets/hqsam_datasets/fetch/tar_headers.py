@@ -1,4 +1,4 @@
-"""The headers of a tar that somebody else packed, read with limits.
+"""The headers of a tar that others packed, read with limits.
 
 `tarfile` reads a header as large as it says it is, takes quadratic time over the records of one,
 follows a negative length backwards, and ends without a word at a damaged header in the middle. A
@@ -43,7 +43,7 @@ class Header(tarfile.TarInfo):
             raise ValueError("a header with a negative length")
         if header.type in _EXTENDED and header.size > MAX_HEADER:
             raise ValueError(
-                f"an extended header of {header.size} bytes, {MAX_HEADER} are the most"
+                f"an extended header of {header.size} bytes, the limit is {MAX_HEADER}"
             )
         return header
 
@@ -62,7 +62,7 @@ def members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
     """The members of a tar that `opened` has opened; each is looked at before the next one is searched behind it.
 
     Raises:
-        UserError: There are too many, they expand absurdly, or the tar does not end as it should.
+        UserError: There are too many, they expand implausibly, or the tar does not end as it should.
     """
     most, before = most_bytes(path), -1
     for number, member in enumerate(archive):
@@ -86,10 +86,10 @@ def members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def too_large(path: Path, what: str, found: int, most: int) -> UserError:
-    """The error for an archive that stands for absurdly much."""
+    """The error for an archive whose contents are implausibly large."""
     cure = "do not use this archive; fetch it from a mirror that you trust"
     return UserError(
-        f"the archive expands absurdly: {what} {found:,}, {most:,} are the most",
+        f"the archive is implausibly large: {what} {found:,}, the limit is {most:,}",
         file=path,
         cure=cure,
     )

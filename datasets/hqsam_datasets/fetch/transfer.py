@@ -171,7 +171,7 @@ def _stay_encrypted(response: httpx.Response) -> None:
         else response.url
     )
     if response.url.scheme == "https" and target.scheme != "https":
-        raise DownloadError(f"the server sends on to an address without encryption: {target}")
+        raise DownloadError(f"the server redirects to an unencrypted address: {target}")
 
 
 @functools.cache

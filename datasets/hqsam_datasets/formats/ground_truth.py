@@ -31,11 +31,11 @@ def id_of(record: Mapping[str, Any], name: str, path: Path) -> int | str:
         return plain_id(record[name])
     except KeyError:
         raise UserError(
-            f"a record lacks {name!r}", file=path, key=str(record)[:120], cure="mend the record"
+            f"a record lacks {name!r}", file=path, key=str(record)[:120], cure="fix the record"
         ) from None
     except ValueError as error:
         key = f"{name} of record {str(record.get('id', ''))[:40]}"
-        raise UserError(f"{name}: {error}", file=path, key=key, cure="mend the record") from None
+        raise UserError(f"{name}: {error}", file=path, key=key, cure="fix the record") from None
 
 
 def check_once(ids: Iterable[int | str], path: Path, what: str) -> None:

@@ -120,7 +120,7 @@ def probe(data: bytes) -> ImageProbe:
     """Read the header only.
 
     Raises:
-        ImageError: `unreadable_image` for bytes that are no image, `too_large` for more than
+        ImageError: `unreadable_image` for bytes that are not an image, `too_large` for more than
             `MAX_PIXELS`.
     """
     size = plain_jpeg_size(data)
@@ -371,7 +371,13 @@ def _from_channels(values: NDArray[np.uint8]) -> DecodedMask:
         return _from_grey(np.ascontiguousarray(alpha), "alpha")
     if _channels_agree(colour):
         return _from_grey(grey, "rgb")
-    return _from_one_colour(colour)
+    inside = colour.any(axis=2)
+    inks = colour[inside]
+    if inside.all() or not (inks == inks[0]).all():
+        raise ImageError(
+            "not_a_mask", "a colour image with more than one colour on black: this is a picture"
+        )
+    return DecodedMask(np.where(inside, 255, 0).astype(np.uint8), "rgb", 0.0)
 
 
 def _channels_agree(colour: NDArray[np.uint8]) -> bool:
@@ -382,16 +388,6 @@ def _channels_agree(colour: NDArray[np.uint8]) -> bool:
         cv2.absdiff(colour[..., 0], colour[..., 2]).max(),
     )
     return int(max(difference)) <= _GREY_TOLERANCE
-
-
-def _from_one_colour(colour: NDArray[np.uint8]) -> DecodedMask:
-    inside = colour.any(axis=2)
-    inks = colour[inside]
-    if inside.all() or not (inks == inks[0]).all():
-        raise ImageError(
-            "not_a_mask", "a colour image with more than one colour on black: this is a picture"
-        )
-    return DecodedMask(np.where(inside, 255, 0).astype(np.uint8), "rgb", 0.0)
 
 
 def _grey_of(image: Image.Image) -> NDArray[np.uint8]:

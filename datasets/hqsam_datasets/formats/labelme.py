@@ -190,10 +190,10 @@ def _united(polygons: list[list[float]], masks: list[Json], size: tuple[int, int
 def _picture(data: bytes, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[Any]]:
     """The part that a mask fills, [h, w]; one larger than its image is refused before it is decoded."""
     if png.depth_and_colour(data) is None or max(data[16:20], data[20:24]) > max(size).to_bytes(4):
-        raise ValueError("a mask is no PNG that fits into its image")
+        raise ValueError("a mask is not a PNG that fits into its image")
     part = png.decode_values(data)
     if part is None or part.ndim != 2:
-        raise ValueError("a mask is no grey PNG")
+        raise ValueError("a mask is not a grey PNG")
     return part
 
 

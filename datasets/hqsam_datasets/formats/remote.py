@@ -26,7 +26,7 @@ _INDEX = shard_index.FILE
 
 
 def push(folder: Path, url: str, *, progress: Progress) -> int:
-    """Copy a folder of shards (`data/shards`, `data/prompts`) to `url`; what is there already is not sent again.
+    """Copy a folder of shards (`data/shards`, `data/prompts`) to `url`; files already there are skipped.
 
     Args:
         folder: local folder with an `index.json`.
@@ -71,7 +71,7 @@ def pull(url: str, folder: Path, *, progress: Progress) -> dict[str, Any]:
 
     Raises:
         UserError: if the remote folder is incomplete, its index is refused, a shard has other bytes
-            than its index says, the store refuses, or `folder` holds something that is no set of
+            than its index says, the store refuses, or `folder` holds something that is not a set of
             shards.
     """
     if (
@@ -83,7 +83,7 @@ def pull(url: str, folder: Path, *, progress: Progress) -> dict[str, Any]:
             "name a folder that is new, empty, or an earlier copy of shards: it is replaced as a "
             "whole"
         )
-        raise UserError("the folder holds something else than shards", file=folder, cure=cure)
+        raise UserError("the folder holds files other than shards", file=folder, cure=cure)
     with _store(url) as (system, base):
         data = _index_bytes(system, f"{base}/{_INDEX}", url)
         index = shard_index.parse(
@@ -174,5 +174,7 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
             raise
         cure = "check the address, the credentials and the endpoint in the environment"
         raise UserError(
-            f"the store refuses: {type(error).__name__}: {error}", file=url, cure=cure
+            f"the object store refused the request: {type(error).__name__}: {error}",
+            file=url,
+            cure=cure,
         ) from error

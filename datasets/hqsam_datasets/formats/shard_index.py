@@ -61,7 +61,7 @@ def parse(data: bytes, *, file: Path | str, cure: str) -> dict[str, Any]:
         offsets have their types.
 
     Raises:
-        UserError: it is no JSON, no index, or one of these is not so; the key says where.
+        UserError: it is not JSON, no index, or one of these is not so; the key says where.
     """
     try:
         content = json.loads(data)
@@ -75,10 +75,8 @@ def parse(data: bytes, *, file: Path | str, cure: str) -> dict[str, Any]:
             else ""
         )
         raise UserError(
-            f"this is no shard index: {first['msg']}{found}", file=file, key=key, cure=cure
+            f"not a shard index: {first['msg']}{found}", file=file, key=key, cure=cure
         ) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"this is no shard index: it is no JSON: {error}", file=file, cure=cure
-        ) from None
+        raise UserError(f"not a shard index: not JSON: {error}", file=file, cure=cure) from None
     return dict(content)

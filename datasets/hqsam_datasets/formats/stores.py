@@ -73,7 +73,7 @@ def check_address(url: str) -> None:
         raise AddressError(f"the address {url!r} cannot be read: {error}") from None
     if parts.scheme in ("http", "https") and not _has_port(parts):
         cure = "a port is a number up to 65535; in a password write / as %2F, ? as %3F and # as %23"
-        raise AddressError(f"the port of the address {url!r} is no number", cure)
+        raise AddressError(f"the port of the address {url!r} is not a number", cure)
     if parts.scheme in _WITHOUT_USER and "@" in parts.netloc:
         problem = (
             f"the address {url!r} holds a user or password, which {parts.scheme}:// has no place "

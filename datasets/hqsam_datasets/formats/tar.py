@@ -88,7 +88,7 @@ class TarReader:
             member_key, extension = split_member(member.name)
             if member.end > len(span) or (files and member_key != key):
                 raise UserError(
-                    f"bytes {offset} to {end} are no sample",
+                    f"bytes {offset} to {end} are not a sample",
                     file=self.path,
                     cure="write the shards again",
                 )

@@ -235,7 +235,7 @@ def header(name: str, size: int) -> bytes:
 def _split_name(name: str) -> tuple[bytes, bytes]:
     raw = name.encode()
     if not raw or name.startswith("/") or b"\0" in raw:
-        raise ValueError(f"{name!r} is no member name")
+        raise ValueError(f"{name!r} is not a member name")
     if len(raw) <= 100:
         return b"", raw
     for cut in range(min(len(raw) - 1, 155), 0, -1):

@@ -101,7 +101,7 @@ def index(
 
 @dataclass
 class _Nothing:
-    """A benchmark of which nothing could be had."""
+    """A benchmark none of whose files are available."""
 
     name: str
     kind: Kind
@@ -138,7 +138,14 @@ def _index(
             rows.write(folder / f"{name}.parquet")
         if content.ground_truth is not None:
             # Compact: with one number a line, LVIS's polygons would take three times the room.
-            _write_truth(folder / "gt.json", content.ground_truth, benchmark)
+            path = folder / "gt.json"
+            try:
+                json_stream.write_packed(path, content.ground_truth)
+            except ValueError as error:
+                problem = f"the annotation file holds what JSON does not have: {error}"
+                raise UserError(
+                    problem, key=f"benchmarks.{benchmark}", cure="fetch the archive again"
+                ) from error
         summary = _summary(adapter, folder, tables, options, missing_files(root))
         summary["images_digest"] = images_digest
         if embedded:
@@ -148,16 +155,6 @@ def _index(
             summary["left_out"] = dict(sorted(content.left_out.items()))
         atomic.write_json(folder / "index.json", summary)
     return summary
-
-
-def _write_truth(path: Path, truth: Row, benchmark: str) -> None:
-    try:
-        json_stream.write_packed(path, truth)
-    except ValueError as error:
-        problem = f"the annotation file holds what JSON does not have: {error}"
-        raise UserError(
-            problem, key=f"benchmarks.{benchmark}", cure="fetch the archive again"
-        ) from error
 
 
 class _Rows:
@@ -204,7 +201,7 @@ class _Rows:
                 f"{self._unique} occurs {double[0]['counts'].as_py()} times",
                 file=path.name,
                 key=str(double[0]["values"].as_py()),
-                cure="rename the files, or mend the ids of the annotation file",
+                cure="rename the files, or fix the ids of the annotation file",
             )
 
 
@@ -316,7 +313,7 @@ def _load(job: _Job) -> _Image:
         cure = "fetch the archive again"
         raise UserError("the image does not exist", file=job.path, key=job.key, cure=cure) from None
     except ImageError as error:
-        cure = error.cure or "fetch the archive again, or mend the file"
+        cure = error.cure or "fetch the archive again, or fix the file"
         cure += "; of own data, list it under index.skip"
         raise UserError(
             f"the image cannot be used: {error.reason}: {error.detail}",

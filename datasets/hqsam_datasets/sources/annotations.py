@@ -145,7 +145,7 @@ def _read(path: Path) -> dict[str, Any]:
                 packed.append((plain_id(value["id"]), canonical(value)))
     for key in ("images", "annotations"):
         if not isinstance(record.get(key), list):
-            raise UserError(f"{problem}: {key} is no list", file=path, cure=_CURE)
+            raise UserError(f"{problem}: {key} is not a list", file=path, cure=_CURE)
     packed.sort(key=lambda item: in_order(item[0]))
     record["annotations"] = PackedRecords([text for _, text in packed])
     return record
@@ -180,7 +180,7 @@ def _instances(
 def _categories(records: Any, path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     if not isinstance(records or [], list):
-        raise UserError("categories is no list", file=path, key="categories", cure=_CURE)
+        raise UserError("categories is not a list", file=path, key="categories", cure=_CURE)
     for record in records or ():
         with _named("category", record, path):
             found[str(record["id"])] = str(record["name"])

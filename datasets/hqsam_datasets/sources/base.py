@@ -31,7 +31,7 @@ def _inside(value: str) -> str:
         or "\\" in value
     ):
         raise ValueError(
-            f"{value!r} is no path inside the archive, as photos or train/photos would be"
+            f"{value!r} is not a path inside the archive, as photos or train/photos would be"
         )
     return value.rstrip("/")
 

@@ -135,12 +135,6 @@ def boundary_band(
     return band
 
 
-def _ratio(intersection: int, union: int, empty: EmptyRule) -> float:
-    if union:
-        return intersection / union
-    return {"nan": math.nan, "zero": 0.0, "one": 1.0}[empty]
-
-
 def mask_iou(*, pred: Any, target: Any, empty: EmptyRule = "nan") -> float:
     """Returns the intersection over union of two masks.
 
@@ -153,12 +147,14 @@ def mask_iou(*, pred: Any, target: Any, empty: EmptyRule = "nan") -> float:
         0..1, or NaN.
 
     Raises:
-        ValueError: sizes differ, or an array is no mask.
+        ValueError: sizes differ, or an array is not a mask.
     """
     pred, target = _as_pair(pred, target)
     intersection = int(np.count_nonzero(pred & target))
     union = int(np.count_nonzero(pred)) + int(np.count_nonzero(target)) - intersection
-    return _ratio(intersection, union, empty)
+    if union:
+        return intersection / union
+    return {"nan": math.nan, "zero": 0.0, "one": 1.0}[empty]
 
 
 def boundary_iou(
@@ -184,7 +180,7 @@ def boundary_iou(
         0..1, or NaN.
 
     Raises:
-        ValueError: sizes differ, an array is no mask, or the ratio is not positive.
+        ValueError: sizes differ, an array is not a mask, or the ratio is not positive.
     """
     pred, target = _as_pair(pred, target)
     bands = [

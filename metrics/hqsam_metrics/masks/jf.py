@@ -21,7 +21,7 @@ def contour(mask: Mask) -> Mask:
 
     A pixel is contour when it differs from its right, lower or lower-right neighbour; in the last
     row from the right one only, in the last column from the lower one only, and the last corner
-    never is. The image border is no contour.
+    never is. The image border is not a contour.
     """
     out = np.zeros_like(mask)
     out[:-1, :-1] = (mask[:-1, :-1] ^ mask[:-1, 1:]) | (mask[:-1, :-1] ^ mask[1:, :-1])

@@ -24,9 +24,9 @@ def _read(path: Path, *, values: bool) -> NDArray[Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise UserError(f"{path}: is no picture that can be decoded: {error}") from None
+        raise UserError(f"{path}: is not a picture that can be decoded: {error}") from None
     if array is None:
-        raise UserError(f"{path}: is no picture that can be decoded; is the file cut off?")
+        raise UserError(f"{path}: is not a picture that can be decoded; is the file cut off?")
     return array
 
 

@@ -77,7 +77,7 @@ def _pictures(folder: Path, option: str) -> dict[str, Path]:
     others = [path for path in files if path.suffix.lower() in _OTHER_PICTURES]
     if others:
         raise UserError(
-            f"{others[0]}: is no PNG ({len(others)} such files, {option}); convert the masks to "
+            f"{others[0]}: is not a PNG ({len(others)} such files, {option}); convert the masks to "
             f"PNG, 0 and 255"
         )
     found: dict[str, Path] = {}

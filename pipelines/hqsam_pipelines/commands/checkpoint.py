@@ -1,4 +1,4 @@
-"""checkpoint: Say what a checkpoint is, or write it in another format.
+"""checkpoint: Identify a checkpoint, or convert it to another format.
 
 `hqsam checkpoint inspect sam_hq_vit_l.pth`, `hqsam checkpoint convert models/nano merged.pth --to
 hq_sam`
@@ -16,7 +16,7 @@ from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 
 app = typer.Typer(
-    no_args_is_help=True, help="Say what a checkpoint is, or write it in another format."
+    no_args_is_help=True, help="Identify a checkpoint, or convert it to another format."
 )
 
 

@@ -1,4 +1,4 @@
-"""`hqsam compare`: Is this commit better than that one, by how much, and is it noise?"""
+"""`hqsam compare`: Compare two revisions: which is better, by how much, and is it noise?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hqsam_base.terminal import say
 if TYPE_CHECKING:
     from hqsam_pipelines.compare.comparison import Comparison
 
-app = typer.Typer(help="Is this commit better than that one, by how much, and is it noise?")
+app = typer.Typer(help="Compare two revisions: which is better, by how much, and is it noise?")
 
 RevisionA = Annotated[
     str, typer.Argument(metavar="REV_A", help="A git revision: commit, branch or tag.")
@@ -44,7 +44,8 @@ Every = Annotated[
 ApBootstrap = Annotated[
     bool,
     typer.Option(
-        "--ap-bootstrap", help="Give AP intervals of its own: needs the matches of both revisions."
+        "--ap-bootstrap",
+        help="Bootstrap intervals for AP, too; needs the matches of both revisions.",
     ),
 ]
 

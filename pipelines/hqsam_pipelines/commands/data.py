@@ -139,7 +139,7 @@ def push(
     ],
     url: Url,
 ) -> None:
-    """Copy shards to an object store; what is there already is not sent again."""
+    """Copy shards to an object store; files already there are skipped."""
     from hqsam_datasets.formats import remote
 
     with ProgressDisplay("push") as progress:

@@ -1,4 +1,4 @@
-"""doctor: Check that this machine and this checkout can run the pipeline; `doctor data PATH`: check a folder of yours.
+"""doctor: Check that this machine and this checkout can run the pipeline; `doctor data PATH`: check a folder of your own data.
 
 `doctor licences` lists the licences of all dependencies.
 
@@ -23,7 +23,8 @@ app = typer.Typer(
 )
 
 Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Also write the findings to this file."),
 ]
 _SHOWN = 5
 
@@ -46,7 +47,7 @@ def doctor(context: typer.Context, json_file: Json = None) -> None:
 
 @app.command()
 def licences(json_file: Json = None) -> None:
-    """List the licence of every package that this installation uses, as its metadata tells it."""
+    """List the licence of every package that this installation uses, as stated in its metadata."""
     from hqsam_base import atomic
     from hqsam_pipelines.runner.licences import licences as found
 
@@ -74,7 +75,7 @@ def data(
     ] = None,
     json_file: Json = None,
 ) -> None:
-    """Say in plain words what is wrong with a folder of images and masks. Exit status 1 if it is not usable."""
+    """Report what is wrong with a folder of images and masks; exit status 1 if it is unusable."""
     from hqsam_base import atomic
     from hqsam_datasets.diagnose import annotations as annotation_check
     from hqsam_datasets.diagnose import folder

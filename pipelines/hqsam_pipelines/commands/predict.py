@@ -47,7 +47,7 @@ Points = Annotated[
 ]
 Negatives = Annotated[
     list[str] | None,
-    typer.Option("--negative", metavar="X Y ...", help="Points beside the object."),
+    typer.Option("--negative", metavar="X Y ...", help="Points on the background."),
 ]
 
 
@@ -127,7 +127,7 @@ def predict(
         ),
     ] = Output.hq_sum,
     device: Annotated[
-        Device, typer.Option(help="Where the model computes; auto: a GPU if there is one.")
+        Device, typer.Option(help="Device; auto: a GPU if there is one.")
     ] = Device.auto,
     multimask: Annotated[
         bool, typer.Option("--multimask", help="SAM's best of three masks, for ambiguous points.")

@@ -31,9 +31,8 @@ def profile(
         bool | None,
         typer.Option(
             "--prune/--no-prune",
-            help="Take away outputs that the profile does not have: DVC's cache keeps them, or "
-            "else .hqsam/aside;"
-            " default: when switching.",
+            help="Remove outputs that the profile does not have (they stay in DVC's cache, or move to "
+            ".hqsam/aside); default: when switching.",
         ),
     ] = None,
 ) -> None:

@@ -21,7 +21,7 @@ app = typer.Typer(
 
 
 class Device(StrEnum):
-    """Where a network computes."""
+    """Device of a network."""
 
     auto = "auto"
     cpu = "cpu"
@@ -38,7 +38,7 @@ def refine(
         str, typer.Option(help="A file of hqsam/refiners/: cascadepsp, crm, grabcut, ...")
     ],
     system: Annotated[
-        str, typer.Option(help="Whose masks are refined; the paper refines SAM's.")
+        str, typer.Option(help="System to refine; the paper refines SAM's.")
     ] = Output.sam.value,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The refiner's weights.")
@@ -46,7 +46,7 @@ def refine(
     repository: Annotated[
         Path | None, typer.Option(metavar="DIR", help="crm: checkout of the authors' code.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where a network computes.")] = Device.auto,
+    device: Annotated[Device, typer.Option(help="Device of a network.")] = Device.auto,
     long_side: Annotated[
         int, typer.Option(min=96, help="cascadepsp: pixels of the global step (its L).")
     ] = 900,

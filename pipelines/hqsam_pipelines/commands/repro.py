@@ -48,12 +48,13 @@ def repro(
         bool,
         typer.Option(
             "--accept-code",
-            help="Run nothing: what the last run made counts as made by today's code. For updates "
-            "that move no number.",
+            help="Run nothing; accept the outputs of the last run as made by today's code. For "
+            "updates that move no number.",
         ),
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write what happened here.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write a summary of the run to this file."),
     ] = None,
 ) -> None:
     """Bring the targets up to date."""
@@ -98,7 +99,7 @@ def _switch(root: Path) -> None:
     """Make the profile with all rows of configs/ablations the active one, for the data of the one that is active now.
 
     Raises:
-        UserError: the active profile is no base of a grid: the sample's would say nothing about its
+        UserError: the active profile is not a base of a grid: the sample's would say nothing about its
             data.
     """
     from hqsam_base.errors import UserError

@@ -1,4 +1,4 @@
-"""`hqsam score ...`: the metrics on files that anyone may have, without the rest of the pipeline.
+"""`hqsam score ...`: the metrics on masks and result files of your own, without the rest of the pipeline.
 
 Needs the base install only (no torch, Prefect or DVC). The sub-commands are the metrics that have
 one: their parameters and help are those of `Score.score_files`.

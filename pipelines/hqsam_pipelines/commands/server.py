@@ -1,4 +1,4 @@
-"""server: The local Prefect server of this checkout.
+"""server: Start, stop or query the local Prefect server of this checkout.
 
 `hqsam server start | stop | status`. Stages start one by themselves; these commands are for people.
 """
@@ -13,7 +13,9 @@ from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
 
-app = typer.Typer(no_args_is_help=True, help="The local Prefect server of this checkout.")
+app = typer.Typer(
+    no_args_is_help=True, help="Start, stop or query the local Prefect server of this checkout."
+)
 
 
 @app.command()
@@ -34,7 +36,7 @@ def start(
 
 @app.command()
 def stop() -> None:
-    """End the server, whoever uses it, and the stage host."""
+    """Stop the server, even if it is in use, and the stage host."""
     from hqsam_pipelines.runner import host_client
 
     root = env.repository_root()
@@ -44,7 +46,7 @@ def stop() -> None:
 
 @app.command()
 def status() -> None:
-    """Say whether a server runs and where; exit status 3 if none does."""
+    """Report whether a server is running, and where; exit status 3 if none is."""
     found = server.status(env.repository_root())
     if found is None:
         say("no server runs; the next stage starts one")

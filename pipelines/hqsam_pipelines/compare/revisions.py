@@ -324,7 +324,7 @@ class Repository:
         if size.returncode:
             return None
         if int(size.stdout) > MAX_BYTES:
-            problem = f"the file has {int(size.stdout)} bytes, {MAX_BYTES} are the most"
+            problem = f"the file has {int(size.stdout)} bytes, the limit is {MAX_BYTES}"
             raise UserError(problem, file=f"{path} at {sha[:12]}", cure="choose another revision")
         done = _git(self.root, "cat-file", "blob", place)
         return done.stdout if not done.returncode else None

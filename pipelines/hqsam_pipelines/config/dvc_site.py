@@ -78,7 +78,7 @@ def _write(path: Path, wanted: Path) -> None:
         config = ConfigObj(str(path), encoding="utf-8", write_empty_values=True)
     except (ConfigObjError, UnicodeDecodeError) as error:
         raise UserError(
-            f"cannot be read: {error}", file=path, cure="mend or delete it: DVC reads it, too"
+            f"cannot be read: {error}", file=path, cure="fix or delete it: DVC reads it, too"
         ) from None
     config.setdefault("core", {})["site_cache_dir"] = str(wanted)
     with atomic_file(path) as file:

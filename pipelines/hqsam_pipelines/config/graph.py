@@ -87,7 +87,7 @@ def edited(root: Path) -> list[str]:
 
 
 def clear(error: Exception, root: Path) -> UserError:
-    """DVC's error for a person; if one of the files that it reads is no YAML, that file and the line instead."""
+    """DVC's error; if one of the files that it reads is not YAML, that file and the line instead."""
     for name in (FILE, "dvc.yaml", "dvc.lock"):
         with contextlib.suppress(OSError):  # DVC's message says so then
             if (root / name).is_file():

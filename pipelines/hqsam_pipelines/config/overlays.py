@@ -24,7 +24,7 @@ def compose(root: Path, name: str) -> bytes:
     """The content of params.yaml for the profile `name`; the same files give the same bytes.
 
     Raises:
-        UserError: the overlay is not one, or its base is no ready profile.
+        UserError: the overlay is not one, or its base is not a ready profile.
     """
     path = root / FOLDER / f"{name}.yaml"
     changes = dict(mapping(read_yaml(path), path))

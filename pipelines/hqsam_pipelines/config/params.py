@@ -446,7 +446,7 @@ def parse_yaml(content: bytes, file: Path) -> object:
         ValueError,
         RecursionError,
     ) as error:  # ValueError: no UTF-8, or a date with a month 13
-        cure = f"mend that place; `git diff -- {file}` shows what was changed"
+        cure = f"fix that place; `git diff -- {file}` shows what was changed"
         raise UserError(
             f"not readable as YAML: {_one_line(error)}", file=file, cure=cure
         ) from error

@@ -201,7 +201,7 @@ def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(
         source, target
-    )  # an older metrics file is replaced: any of them can be had again from scores
+    )  # an older metrics file is replaced: any of them can be made again from scores
 
 
 def restore(root: Path) -> Iterator[str]:

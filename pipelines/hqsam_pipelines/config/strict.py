@@ -1,4 +1,4 @@
-"""Strict readers of JSON and YAML that somebody else wrote: files of another commit, listings from a store.
+"""Strict readers of JSON and YAML that others wrote: files of another commit, listings from a store.
 
 Small inputs can stand for a lot of work: brackets nested a hundred thousand deep, aliases of
 aliases, a number of a million digits. So size, depth and number of values are limited, and what is
@@ -47,7 +47,7 @@ def parse_json(text: bytes, where: str) -> Any:
         where: Its name for messages.
 
     Raises:
-        UserError: It is no JSON, holds NaN or Infinity, or exceeds a limit.
+        UserError: It is not JSON, holds NaN or Infinity, or exceeds a limit.
     """
     _check_bytes(text, where)
     try:
@@ -105,7 +105,7 @@ _CURE = "restore the file from a commit that you trust"
 def _check_bytes(text: bytes, where: str) -> None:
     if len(text) > MAX_BYTES:
         raise UserError(
-            f"the file has {len(text)} bytes, {MAX_BYTES} are the most", file=where, cure=_CURE
+            f"the file has {len(text)} bytes, the limit is {MAX_BYTES}", file=where, cure=_CURE
         )
 
 
@@ -146,7 +146,7 @@ def _check_values(value: Any, where: str, depth: int = 0) -> None:
 
 
 def _refuse_constant(name: str) -> Never:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _too(what: str, where: str) -> UserError:

@@ -83,7 +83,7 @@ DATA = {
         "pipelines/hqsam_pipelines/report/templates",
     ),
 }
-"""Folders of files that are no modules but are read as part of the code."""
+"""Folders of files that are not modules but are read as part of the code."""
 
 
 @dataclass(frozen=True)

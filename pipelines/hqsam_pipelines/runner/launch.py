@@ -230,7 +230,7 @@ class _Child:
                 f"the stacks of its "
                 "processes are in the log above",
                 key="train.hang_timeout_s",
-                cure="run it again: it goes on from last.pt; or allow more time",
+                cure="run it again: it resumes from last.pt; or allow more time",
             )
         if self.error is not None:
             raise self.error

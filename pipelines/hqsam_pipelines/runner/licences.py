@@ -16,7 +16,7 @@ _LONGEST = 90  # characters of a licence's name; some packages put the whole tex
 
 @dataclass(frozen=True)
 class Licence:
-    """A package, its version, and its licence as its metadata tells it: an SPDX expression where there is one."""
+    """A package, its version, and its licence as stated in its metadata: an SPDX expression where there is one."""
 
     name: str
     version: str

@@ -119,7 +119,7 @@ def given() -> Server | None:
     """The server that PREFECT_API_URL names, or None where it names none.
 
     Raises:
-        UserError: it is no address of a server's API: without http:// or https://, host, or the
+        UserError: it is not an address of a server's API: without http:// or https://, host, or the
             /api at its end.
     """
     api = os.environ.get("PREFECT_API_URL")
@@ -132,7 +132,7 @@ def given() -> Server | None:
         )
     if not _has_host(api):
         raise UserError(
-            "the address has no host, or a port that is none",
+            "the address has no host, or an invalid port",
             file=api,
             key="PREFECT_API_URL",
             cure=cure,
@@ -147,7 +147,7 @@ def _has_host(api: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(api)
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that are not closed, or a port that is no number up to 65535
+    except ValueError:  # brackets that are not closed, or a port that is not a number up to 65535
         return False
 
 
@@ -380,7 +380,7 @@ def _wait_unlocked(root: Path, timeout: float) -> bool:
 
 
 def stop(root: Path) -> bool:
-    """End this checkout's server, whoever uses it.
+    """Stop this checkout's server, even if it is in use.
 
     Returns:
         Whether one was running.

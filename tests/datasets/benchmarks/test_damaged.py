@@ -143,7 +143,7 @@ def test_a_coordinate_that_cannot_be_rejects_the_own_image(wrong: Any, tmp_path:
         result = run("own", root, tmp_path / "out", **wanted)
         assert result["n_samples"] == 1 and result["rejects_by_reason"] == {"invalid_annotation": 1}
     put(root, {"x.json": json.dumps(record | {"annotations": found[1:], "categories": 5}).encode()})
-    with pytest.raises(UserError, match="categories is no list"):
+    with pytest.raises(UserError, match="categories is not a list"):
         run("own", root, tmp_path / "again", **wanted)
 
 
@@ -167,5 +167,5 @@ def test_a_list_of_sequences_that_is_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["5", "null", "{}", '"x"'])
 def test_annotations_that_are_no_list(value: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(f'{{"images": [], "annotations": {value}}}')
-    with pytest.raises(UserError, match="annotations is no list"):
+    with pytest.raises(UserError, match="annotations is not a list"):
         cocolike.read_annotations(tmp_path / "a.json")

@@ -136,7 +136,10 @@ def test_damaged_and_missing_members_are_named(tmp_path: Path) -> None:
     entry = data.rindex(b"PK\x01\x02", 0, data.rindex(f"train2017/{NAMED[0]:012d}.jpg".encode()))
     data[entry + 20 : entry + 24] = (1 << 30).to_bytes(4, "little")  # of what is read into memory
     served["/train2017.zip"].body = bytes(data)
-    with serving(served) as base, pytest.raises(UserError, match="1073741824 bytes are no picture"):
+    with (
+        serving(served) as base,
+        pytest.raises(UserError, match="1073741824 bytes are not an image"),
+    ):
         get(base, tmp_path / "huge")
     served = routes()
     served["/lvis.json.zip"].body = lvis_zip(extra=(301,))

@@ -1,4 +1,4 @@
-"""Places that are no plain web server: drop folder, Google Drive, object stores, a person."""
+"""Places that are not a plain web server: drop folder, Google Drive, object stores, a person."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/home/me/photos", "../photos", "~/photos", "C:\\photos", ""])
 @pytest.mark.parametrize("option", ["images", "masks", "annotations"])
 def test_paths_outside_the_archive_are_refused(option: str, path: str) -> None:
-    with pytest.raises(ValueError, match="is no path inside the archive"):
+    with pytest.raises(ValueError, match="is not a path inside the archive"):
         SourceOptions.model_validate({"archive": "a", option: path})
 
 
@@ -328,7 +328,7 @@ def test_lvis_files_without_file_names(tmp_path: Path) -> None:
     [
         (b"{", "not a COCO-type annotation file"),
         (b"[]", "not a COCO-type annotation file"),
-        (json.dumps({"images": []}).encode(), "annotations is no list"),
+        (json.dumps({"images": []}).encode(), "annotations is not a list"),
         (
             json.dumps(annotations(images=[{"id": 1, "file_name": "zzz.jpg"}])).encode(),
             r"1 annotated image\(s\) not there: zzz\.jpg",

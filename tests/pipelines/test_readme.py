@@ -1,0 +1,34 @@
+"""The README's numbers are those of the committed report."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hqsam_base.errors import UserError
+from hqsam_pipelines.report import readme
+from tests import REPOSITORY
+
+TABLES = REPOSITORY / "reports" / "tables"
+
+
+def test_the_numbers_are_those_of_the_committed_report() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert readme.updated(REPOSITORY / "README.md", TABLES) == text, "run `hqsam report readme`"
+
+
+def test_only_the_marked_place_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "R.md"
+    path.write_text(f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n")
+    assert readme.write(path, TABLES) and not readme.write(path, TABLES)
+    text = path.read_text()
+    assert text.startswith("above\n<!--") and text.endswith("-->\nbelow\n") and "old" not in text
+    assert "| Mean of the four | gt_box | mBIoU |" in text
+    path.write_text(f"{readme.END}\n{readme.BEGIN}\n")
+    with pytest.raises(UserError, match="not marked"):
+        readme.write(path, TABLES)
+    shutil.copy(REPOSITORY / "README.md", path)
+    with pytest.raises(UserError, match="no report"):
+        readme.write(path, tmp_path)
