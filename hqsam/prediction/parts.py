@@ -78,12 +78,15 @@ def process_count(options: PredictOptions, n_parts: int) -> int:
 
 
 def write_parts(
-    job: Job, images: BenchmarkImages, folder: Path, *, what: str, progress: Progress
-) -> dict[str, float]:
-    """Write every part that `folder` lacks; `images` are those of `job.benchmark`.
-
-    Returns:
-        How fast it was, see `Figures.rates`.
+    job: Job,
+    images: BenchmarkImages,
+    folder: Path,
+    *,
+    what: str,
+    progress: Progress,
+    told: Callable[[Mapping[str, float]], None],
+) -> None:
+    """Write every part that `folder` lacks; `images` are those of `job.benchmark`; `told` hears how fast (`Figures.rates`).
 
     Raises:
         UserError: an input is damaged, or a process died.
@@ -104,7 +107,8 @@ def write_parts(
     elif todo:
         writer = _Writer(job, images, folder)
         figures = writer.write(folder, todo, lambda some: progress(done + some, len(images), what))
-    return figures.rates(count)
+    if todo:
+        told(figures.rates(count))
 
 
 def part_path(folder: Path, number: int) -> Path:

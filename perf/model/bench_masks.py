@@ -138,7 +138,9 @@ def rows(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[Row]:
         *found,
         Row.at_least("mean of the ratios", sum(ratios) / len(ratios), MEAN),
         Row.at_most(f"sizes whose codes differ, {MASKS} masks each", differ, 0, ""),
-        Row.at_least(f"masks a second, two threads against one (before: {was:.2f})", threads, THREADS),
+        Row.at_least(
+            f"masks a second, two threads against one (before: {was:.2f})", threads, THREADS
+        ),
     ]
 
 

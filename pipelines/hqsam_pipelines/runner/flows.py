@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +20,7 @@ from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
-from hqsam_pipelines.runner.progress import ProgressDisplay
+from hqsam_pipelines.runner.progress import ProgressDisplay, publish_figures
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ class FlowSpec:
         parameters: Shown on the server.
         retries: How often a transient failure (network, disk) is tried again.
         delays: Seconds before each further try.
+        figures: Filled by the work with its own speed; published as an artifact where it is.
     """
 
     verb: str
@@ -42,6 +43,7 @@ class FlowSpec:
     parameters: dict[str, str]
     retries: int = 0
     delays: tuple[float, ...] = (2.0, 8.0, 30.0)
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -150,6 +152,7 @@ def _make_flow(
             with ProgressDisplay(spec.run_name, artifact=True) as progress:
                 outcome.value = work(progress)
             outcome.done = True
+            publish_figures(spec.run_name, spec.figures)
         except Exception as error:
             outcome.error = error
             if isinstance(error, UserError):
