@@ -137,13 +137,13 @@ def fill(module: str) -> str | None:
     return None
 
 
-def jit(*signatures: str, **options: Any) -> Callable[[Function], Function]:
+def jit(*signatures: Any, **options: Any) -> Callable[[Function], Function]:
     """Compiles a function for given signatures, or takes its machine code from the cache; it runs without the lock.
 
     Only kernel modules use it: to import one is to compile it where the cache is empty.
 
     Args:
-        signatures: in numba's spelling, ``"void(float64[::1], int64)"``; none for what only other
+        signatures: of numba's types, or as text (``"void(float64[::1], int64)"``); none for what only other
             kernels call.
         options: of `numba.njit`. Never `fastmath`: kernels give the plain path's numbers.
     """

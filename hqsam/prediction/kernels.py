@@ -18,12 +18,14 @@ from numba import types
 
 from hqsam_base.compiled import jit
 
+_Tuple: Any = types.Tuple
+_UniTuple: Any = types.UniTuple
 _I64, _U8, _F32, _INT = types.int64[::1], types.uint8[::1], types.float32[::1], types.int64
 _MATRIX = types.float32[:, ::1]
-_AXIS = types.Tuple((_I64, _I64, _F32, _F32))
-_LOCAL = types.Tuple((types.uint32[::1], types.uint32[::1], _F32, _F32))
-_SPAN, _BOX = types.UniTuple(types.int64, 2), types.UniTuple(types.int64, 4)
-_AXES = types.UniTuple(_AXIS, 4)
+_AXIS = _Tuple((_I64, _I64, _F32, _F32))
+_LOCAL = _Tuple((types.uint32[::1], types.uint32[::1], _F32, _F32))
+_SPAN, _BOX = _UniTuple(types.int64, 2), _UniTuple(types.int64, 4)
+_AXES = _UniTuple(_AXIS, 4)
 
 
 @jit(_SPAN(_U8))
@@ -83,7 +85,7 @@ def _resample(column: Any, axis: Any, out: Any) -> None:
         out[n] = column[low[n]] * u[n] + column[high[n]] * t[n]
 
 
-@jit(types.Tuple((_MATRIX, _LOCAL))(_MATRIX, _AXIS, _AXIS, _BOX, types.boolean))
+@jit(_Tuple((_MATRIX, _LOCAL))(_MATRIX, _AXIS, _AXIS, _BOX, types.boolean))
 def _columns(logits: Any, x: Any, y: Any, box: Any, two: Any) -> Any:
     """Columns of logits that the middle image's `box` needs, at its rows, and its axis along x from them."""
     first, stop, top, bottom = box
@@ -206,7 +208,7 @@ def _write(borders: Any, total: Any, out: Any, at: Any) -> Any:
     return at, area
 
 
-@jit(types.Tuple((_U8, _I64, _I64))(types.float32[:, :, ::1], _AXES, types.boolean, _BOX))
+@jit(_Tuple((_U8, _I64, _I64))(types.float32[:, :, ::1], _AXES, types.boolean, _BOX))
 def encode(logits: Any, axes: Any, two: Any, sizes: Any) -> Any:
     """Upscales, thresholds and encodes masks.
 

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -256,7 +256,7 @@ class Engine:
 
     def run(
         self, images: BenchmarkImages, spans: Iterable[Sequence[int]]
-    ) -> Iterator[list[MaskRows]]:
+    ) -> Generator[list[MaskRows], None, None]:
         """The rows of some images, image by image in the order asked for, as soon as they are decoded.
 
         Images without prompts are not read. No batch reaches over the end of a span.

@@ -59,7 +59,9 @@ def table(of_image: Sequence[MaskRows]) -> pa.Table:
         return SCHEMA.empty_table()
     prompts = [row for rows in of_image for row in rows.prompts]
     masks = [rows.masks() for rows in of_image]
-    columns = {name: [row[name] for row in prompts] for name in ("prompt_id", "key", "prompt_set")}
+    columns: dict[str, Any] = {
+        name: [row[name] for row in prompts] for name in ("prompt_id", "key", "prompt_set")
+    }
     columns["system"] = [rows.system for rows in of_image for _ in rows.prompts]
     columns["rle"] = pa.concat_arrays([_strings(one.codes) for one in masks])
     columns["height"] = np.concatenate([one.codes.heights for one in masks])

@@ -100,7 +100,7 @@ class Decoded:
         iou: P predicted IoUs, 0..1.
     """
 
-    values: Sequence[Any]
+    values: Sequence[Any] | NDArray[np.float32]
     iou: Sequence[float]
 
 
@@ -150,7 +150,7 @@ class Promptable(ABC):
     def to_image(self, image: Any, values: Any) -> MaskPatch:
         """Bring one of `Decoded.values` to the image's own size; called from several threads."""
 
-    def to_codes(self, image: Any, values: Sequence[Any]) -> MaskCodes:
+    def to_codes(self, image: Any, values: Sequence[Any] | NDArray[np.float32]) -> MaskCodes:
         """Bring all of `Decoded.values` to the image's own size, as run-length codes; called from several threads.
 
         Overridden where that is faster for many together.

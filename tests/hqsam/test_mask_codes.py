@@ -56,6 +56,7 @@ def test_compiled_codes_are_those_of_the_plain_path(at_once, resize):
     assert empty is not None and len(empty.codes) == len(empty.areas) == 0
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
 def test_a_view_of_other_logits_is_taken(at_once):
     """SAM's decoder gives four masks a prompt; the first of each is no contiguous array."""
     frame, logits = Frame(60, 90, 128), _logits(np.random.default_rng(0), 32)
