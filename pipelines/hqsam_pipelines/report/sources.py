@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.atomic import read_json, read_jsonl
+from hqsam_pipelines.config import origin
 from hqsam_pipelines.report.results import Result, Run
 
 LIBRARIES = (
@@ -50,17 +51,17 @@ def embedded(run: Run) -> bool:
     return bool(urls) and all(str(url).startswith("embedded://") for url in urls)
 
 
-def origin(run: Run) -> list[str]:
-    """Whose numbers these are, in words: commit, its date, state of the code, machine; empty where nothing is recorded."""
-    found = read_optional(run.root / "reports" / "provenance.json")
-    git, host = found.get("git", {}), found.get("host", {})
-    if not git.get("commit"):
+def origin_words(run: Run) -> list[str]:
+    """Whose numbers these are: commit, its date, state of the code, machine; empty outside a git repository."""
+    # As it is now, not as reports/provenance.json has it: that of an earlier run may be of other
+    # code, and the page must be the same again at the same commit.
+    git, host = origin.git_state(run.root), origin.host()
+    if not git["commit"]:
         return []
-    changed = ["with uncommitted changes of the code"] if git.get("code_changed") else []
-    day = [f"of {git['date'][:10]}"] if git.get("date") else []
-    machine = [f"{host['cores']} cores"] if host.get("cores") else []
-    machine = [*(str(host[key]) for key in ("cpu", "gpu", "machine") if host.get(key)), *machine]
-    return [" ".join(["commit", git["commit"][:10], *day, *changed]), *machine]
+    changed = ["with uncommitted changes of the code"] if git["code_changed"] else []
+    machine = [str(host[key]) for key in ("cpu", "gpu", "machine") if host[key]]
+    commit = [f"commit {git['commit'][:10]} of {git['date'][:10]}", *changed]
+    return [" ".join(commit), *machine, f"{host['cores']} cores"]
 
 
 def sources(run: Run) -> list[dict[str, Any]]:
