@@ -158,7 +158,8 @@ def diagnosis(data: Predictions, gt: GroundTruth, scored: Scored, plan: Plan) ->
 
     Returns:
         ``errors``: `hqsam_metrics.ap.errors.split` of ``mask`` and ``boundary`` IoU;
-        ``classes``: name, objects, AP and AP_B of each class that has objects;
+        ``classes``: name, id (not of a class-agnostic set), objects, AP and AP_B of each class
+        that has objects;
         ``precision``: of ``mask`` and ``boundary`` IoU at 0.5 and 0.75, at the 101 recalls of AP,
         the mean over classes;
         ``calibration``: `hqsam_metrics.calibration.reliability` of the detections that count.
@@ -171,6 +172,7 @@ def diagnosis(data: Predictions, gt: GroundTruth, scored: Scored, plan: Plan) ->
     classes = [
         {
             "name": "every class" if plan.class_agnostic else gt.category_names[k],
+            **({} if plan.class_agnostic else {"id": int(gt.category_ids[k])}),
             "objects": int(counts[k]),
             **{name: float(values[k]) for name, values in zip(("AP", "AP_B"), ap, strict=False)},
         }

@@ -70,16 +70,25 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     return [round(k * step, 10) for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def line_chart(series: Sequence[Series], axes: Axes, label: str) -> str:
+def line_chart(series: Sequence[Series], axes: Axes, label: str, *, diagonal: bool = False) -> str:
     """Lines with markers and a legend.
 
     Args:
         series: the lines; points that are not finite leave a gap out.
         axes: limits and labels.
         label: what the chart shows, for screen readers.
+        diagonal: whether the line of equality is drawn.
     """
-    body = [_frame(axes), *(_line(one, axes) for one in series)]
+    body = [_frame(axes), *([_diagonal(axes)] if diagonal else [])]
+    body += [_line(one, axes) for one in series]
     return _svg(axes.width, axes.height, label, body) + legend([s for s in series if not s.faint])
+
+
+def _diagonal(axes: Axes) -> str:
+    low = max(axes.x_range[0], axes.y_range[0])
+    high = min(axes.x_range[1], axes.y_range[1])
+    (u0, v0), (u1, v1) = axes.at(low, low), axes.at(high, high)
+    return f'<line class="diagonal" x1="{u0:.1f}" y1="{v0:.1f}" x2="{u1:.1f}" y2="{v1:.1f}"/>'
 
 
 def _line(one: Series, axes: Axes) -> str:
@@ -102,13 +111,7 @@ def _line(one: Series, axes: Axes) -> str:
 
 def scatter_chart(series: Sequence[Series], axes: Axes, label: str) -> str:
     """Points and the diagonal of equality."""
-    low = max(axes.x_range[0], axes.y_range[0])
-    high = min(axes.x_range[1], axes.y_range[1])
-    (u0, v0), (u1, v1) = axes.at(low, low), axes.at(high, high)
-    body = [
-        _frame(axes),
-        f'<line class="diagonal" x1="{u0:.1f}" y1="{v0:.1f}" x2="{u1:.1f}" y2="{v1:.1f}"/>',
-    ]
+    body = [_frame(axes), _diagonal(axes)]
     for one in series:
         for x, y in zip(one.x, one.y, strict=True):
             u, v = axes.at(x, y)
@@ -269,6 +272,51 @@ def interval_chart(
     body.append(
         f'<text class="label" x="{middle:.1f}" y="{height - 4}" '
         f'text-anchor="middle">{escape(unit)}</text>'
+    )
+    return _svg(width, height, label, body)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One group of bars: name, SAM's and HQ-SAM's value, and the number of cases behind each."""
+
+    name: str
+    values: Sequence[float]
+    counts: Sequence[int]
+
+
+def bar_chart(bars: Sequence[Bar], label: str, names: Sequence[str], unit: str) -> str:
+    """For each group a bar of SAM and one of HQ-SAM; the number of cases stands behind each.
+
+    Args:
+        bars: the groups.
+        label: what the chart shows, for screen readers.
+        names: of the two bars.
+        unit: of the values.
+    """
+    row, width = 40, 640
+    height = 40 + row * len(bars) + 18
+    values = [v for bar in bars for v in bar.values]
+    axis = _Scale(min(0.0, *values), max(1.0, *values) * 1.02, 110, width - 60)
+    body = axis.grid(height - 14, 6)
+    for place, bar in enumerate(bars):
+        top = 28 + row * place
+        body.append(
+            f'<text class="name" x="98" y="{top + 20}" text-anchor="end">{escape(bar.name)}</text>'
+        )
+        both = zip(("sam", "hq"), names, bar.values, bar.counts, strict=True)
+        for turn, (style, name, value, count) in enumerate(both):
+            left, right = sorted((axis.at(0), axis.at(value)))
+            y = top + 4 + 14 * turn
+            body.append(
+                f'<rect class="bar {style}" x="{left:.1f}" y="{y}" '
+                f'width="{max(right - left, 1):.1f}" height="11"><title>{escape(name)}, '
+                f"{escape(bar.name)}: {value:.1f}, {count} cases</title></rect>"
+                f'<text class="tick" x="{right + 6:.1f}" y="{y + 10}">{count}</text>'
+            )
+    body.append(
+        f'<text class="label" x="{(axis.left + axis.right) / 2:.1f}" y="{height - 4}" '
+        f'text-anchor="middle">{escape(unit)}; beside the bar: cases</text>'
     )
     return _svg(width, height, label, body)
 
