@@ -64,6 +64,8 @@ def test_writes_every_output_and_leaves_the_metrics_alone(built: Path) -> None:
     assert {p.name for p in (reports / "plots").iterdir()} == {
         "training_curve.csv",
         "recall_biou.csv",
+        "precision_recall.csv",
+        "calibration.csv",
     }
     assert (reports / "figures/hero.png").is_file()
     kinds = {p.name.split("_")[0] for p in (reports / "figures").glob("*_??_*.png")}
@@ -99,6 +101,43 @@ def test_metrics_json_is_a_tree_of_the_metrics_files(built: Path) -> None:
     assert mean == pytest.approx(
         np.mean([tree[n]["gt_box"]["hq_token"]["mBIoU"] for n in HQ4]), abs=1e-6
     )
+
+
+def test_kinds_of_error_classes_and_sizes_are_those_of_the_scores(built: Path) -> None:
+    found = json.loads((built / "data/scores/coco-nano/diagnosis.json").read_text())["results"]
+    sides = {r["system"]: r for r in found if r["system"] in ("sam", "hq_sum")}
+    rows = read_csv(built / "reports/tables/errors.csv")
+    assert len(rows) == 2 * 6 and {r["benchmark"] for r in rows} == {"coco"}
+    for row in rows:
+        for name, system in (("sam", "sam"), ("hq_sam", "hq_sum")):
+            split = sides[system]["errors"][row["iou"]]
+            assert int(row[name]) == split["count"][row["kind"]]
+            assert float(row[f"{name}_cost"]) == pytest.approx(
+                100 * split["cost"][row["kind"]], abs=1e-4
+            )
+    assert any(int(row["sam"]) != int(row["hq_sam"]) for row in rows)
+    (wheel,) = read_csv(built / "reports/tables/classes.csv")
+    assert (wheel["class"], wheel["objects"]) == ("wheel", "10")
+    coco = {r["metric"]: r for r in read_csv(built / "reports/tables/table04_coco.csv")}
+    assert float(wheel["hq_sam_AP_B"]) == pytest.approx(float(coco["AP_B"]["hq_sam"]), abs=1e-3)
+    # Every object has a size; their weighted mean is that of all of them.
+    rows = [r for r in read_csv(built / "reports/tables/sizes.csv") if r["benchmark"] == "coift"]
+    counts = [int(r["objects"]) for r in rows]
+    assert sum(counts) == 10
+    overview = read_csv(built / "reports/tables/overview.csv")
+    (mean,) = [r for r in overview if (r["benchmark"], r["metric"]) == ("coift", "mBIoU")]
+    for name in ("sam", "hq_sam"):
+        weighted = np.average([float(r[name]) for r in rows], weights=counts)
+        assert weighted == pytest.approx(float(mean[name]), abs=1e-3)
+    page = (built / "reports/report.html").read_text()
+    assert "COCO, detector box: errors by boundary IoU" in page
+
+
+def test_scores_without_a_diagnosis_have_a_report_all_the_same(copy: Path) -> None:
+    for path in copy.glob("data/scores/*/diagnosis.json"):
+        path.unlink()
+    build_report(root=copy, params=params(), out=copy / "reports")
+    assert read_csv(copy / "reports/tables/errors.csv") == []
 
 
 def test_a_second_model_moves_no_key(built: Path) -> None:

@@ -11,7 +11,7 @@ from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
 from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
-from hqsam_pipelines.report import cost, html, paper, published, scenes, sources
+from hqsam_pipelines.report import cost, errors, html, paper, published, scenes, sources
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
@@ -54,6 +54,8 @@ class Numbers:
     models: list[Row]
     systems: list[Row]
     published: list[published.Cell]
+    diagnosed: list[errors.Diagnosed]
+    sizes: list[tuple[str, str, str, int, float, float]]
 
 
 def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
@@ -98,11 +100,15 @@ def _numbers(run: Run) -> Numbers:
         models=[row for name in more for row in judged(headline_rows(run, name))],
         systems=judged(system_rows(run, model)),
         published=published.cells(run),
+        diagnosed=errors.diagnosed(run, model),
+        sizes=errors.sizes(run, model),
     )
 
 
 def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
     with atomic_folder(folder) as tmp:
+        for name, text in _files(numbers, folder.name).items():
+            (tmp / name).write_text(text, encoding="utf-8")
         (tmp / "overview.md").write_text(
             report_tables.summary_markdown(numbers.overview), encoding="utf-8"
         )
@@ -135,6 +141,12 @@ def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
             )
 
 
+def _files(numbers: Numbers, folder: str) -> dict[str, str]:
+    """The files about errors that belong into a folder, by name."""
+    found = errors.files(numbers.diagnosed, numbers.sizes)
+    return {path.partition("/")[2]: text for path, text in found.items() if path.startswith(folder)}
+
+
 def _write_plots(folder: Path, numbers: Numbers) -> None:
     with atomic_folder(folder) as tmp:
         text = report_tables.csv_text(*numbers.training)
@@ -142,6 +154,8 @@ def _write_plots(folder: Path, numbers: Numbers) -> None:
         (tmp / "recall_biou.csv").write_text(
             report_tables.recall_csv(numbers.curves), encoding="utf-8"
         )
+        for name, text in _files(numbers, folder.name).items():
+            (tmp / name).write_text(text, encoding="utf-8")
 
 
 _KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
@@ -278,6 +292,7 @@ def _page(
         "published": published.context(numbers.published),
         "n_published": len(numbers.published),
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
+        "errors": errors.context(run, numbers.diagnosed, numbers.sizes),
         "galleries": shown,
         "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
         **data,
@@ -324,6 +339,7 @@ def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]
         ("published", "All numbers of the paper"),
         ("cost", "Parameters, speed, memory"),
         ("curves", "Curves"),
+        ("errors", "What kind of error"),
     ]
     found += [(g.id, g.title) for g in galleries]
     return [*found, ("data", "Data"), ("protocols", "Protocols"), ("provenance", "Provenance")]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import collections
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import yaml
@@ -13,6 +15,7 @@ import yaml
 from hqsam.model.outputs import Output
 from hqsam.systems import listed
 from hqsam_metrics.base import Quantity, Scale
+from hqsam_metrics.verdicts import Verdict
 from hqsam_pipelines.report import paper, sources
 from hqsam_pipelines.report.charts import (
     Axes,
@@ -120,15 +123,16 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
                     f"{interval_text(row.interval)}",
                 }
             )
-    boundary = [r for r in rows if r.main and r.benchmark != paper.HQ4_MEAN]
-    up, down = (sum(sign * r.gain > 0 for r in boundary) for sign in (1, -1))
-    names = ", ".join(dict.fromkeys(r.metric for r in boundary))
+    seen = [row for row in rows if row.benchmark != paper.HQ4_MEAN]
+    count = collections.Counter(row.judged.verdict for row in seen)
+    names = {"worse": "behind", "cannot move": "equal"}
+    rest = [v for v in get_args(Verdict) if v != "better" and count[v]]
     found.append(
         {
-            "what": "Main metrics where HQ-SAM is ahead",
-            "value": f"{up} of {len(boundary)}",
-            "unit": "benchmarks and prompts",
-            "more": f"behind in {down}, equal in {len(boundary) - up - down}; {names}",
+            "what": "HQ-SAM against SAM, beyond noise",
+            "value": f"{count['better']} ahead",
+            "unit": ", ".join(f"{count[v]} {names.get(v, v)}" for v in rest),
+            "more": f"the {len(seen)} rows of single benchmarks below",
         }
     )
     return found
@@ -166,18 +170,29 @@ def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def overview_chart(rows: Sequence[Row]) -> str:
-    """Dumbbells: main metric of every benchmark; one chart for each scale."""
-    shown = [r for r in rows if r.main and r.sam is not None and r.hq is not None]
-    several = {r.benchmark for r in shown if sum(o.benchmark == r.benchmark for o in shown) > 1}
+    """Dumbbells with intervals: the rows of the table at a glance; one chart for each scale."""
+    shown = [r for r in rows if r.sam is not None and r.hq is not None]
+    sets = {(r.benchmark, r.prompt_set) for r in shown}
+    several = {name for name, _ in sets if sum(other == name for other, _ in sets) > 1}
     charts: dict[Scale, list[Pair]] = {}
     for row in shown:
         prompt = f", {row.prompt_set.replace('_', ' ')}" if row.benchmark in several else ""
-        name = f"{paper.title(row.benchmark)}{prompt} . {row.label}"
-        pair = Pair(name, row.sam or 0.0, row.hq or 0.0, row.judged.tone, row.gain >= 0)
-        charts.setdefault(row.scale, []).append(pair)
-    label = "Boundary quality of SAM and HQ-SAM on every benchmark"
+        charts.setdefault(row.scale, []).append(
+            Pair(
+                f"{paper.title(row.benchmark)}{prompt} . {row.label}",
+                row.sam or 0.0,
+                row.hq or 0.0,
+                row.judged.tone,
+                row.gain >= 0,
+                math.nan if row.interval is None else row.interval.low,
+                math.nan if row.interval is None else row.interval.high,
+                row.judged.verdict,
+            )
+        )
+    label = "SAM and HQ-SAM on every benchmark, and the difference with its interval"
     return "".join(
-        dumbbell_chart(pairs, scale.label(label), scale.limits) for scale, pairs in charts.items()
+        dumbbell_chart(pairs, scale.label(label), scale.limits, unit=scale.unit)
+        for scale, pairs in charts.items()
     )
 
 
