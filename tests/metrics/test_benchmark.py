@@ -11,7 +11,7 @@ import pytest
 
 from hqsam_base.rle import encode_rle
 from hqsam_metrics import UserError
-from hqsam_metrics.ap.resample import Matches, draw, weighted_ap
+from hqsam_metrics.ap.resample import Matches, deletions, weighted_ap
 from hqsam_metrics.base import score_options
 from hqsam_metrics.benchmark import score_benchmark
 from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
@@ -180,9 +180,8 @@ def test_sginw_is_the_mean_of_the_sets_scored_alone(tmp_path):
     assert [np.unique(part).size for part in np.split(matches.truth.stratum, len(SETS))] == [
         1
     ] * len(SETS)
-    assert (
-        draw(matches.truth, 9).reshape(9, len(SETS), 2).sum(axis=2) == 2
-    ).all()  # each set on its own
+    left_out, sets = deletions(matches.truth)  # each set on its own
+    assert [len(rows) for rows in sets] == [2] * len(SETS) and (left_out.sum(axis=1) == 49).all()
     for name, values in want.items():
         assert found[name] == pytest.approx(np.mean(values), abs=1e-12)
         each = [found[f"{name}/{one_set}"] for one_set in SETS]

@@ -269,8 +269,8 @@ def test_7_a_second_clone_has_nothing_to_do_after_a_pull(first: Path, tmp_path: 
     assert found.returncode == 0, found.stderr
     content = json.loads((tmp_path / "same.json").read_text())
     assert content["notes"] == [] and {row["verdict"] for row in content["rows"]} == {
-        "same",
-        "untested",
+        "cannot move",
+        "not tested",
     }
 
 

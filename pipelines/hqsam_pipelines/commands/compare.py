@@ -41,14 +41,6 @@ Every = Annotated[
     typer.Option("--all", help="Print every system, threshold and size, not only the main rows."),
 ]
 
-ApBootstrap = Annotated[
-    bool,
-    typer.Option(
-        "--ap-bootstrap",
-        help="Bootstrap intervals for AP, too; needs the matches of both revisions.",
-    ),
-]
-
 
 @app.command()
 def compare(
@@ -58,22 +50,20 @@ def compare(
     json: Json = None,
     fail_on_regression: Fail = False,
     every: Every = False,
-    ap_bootstrap: ApBootstrap = False,
 ) -> None:
     """Compare the results of two revisions, without a checkout.
 
     Metrics come from git, per-instance tables from the DVC cache (or the remote). Prints the
-    differences with paired bootstrap intervals and a verdict for each row: better, worse, noise or
-    same.
+    differences with paired bootstrap intervals and a verdict for each row.
     """
-    comparison = _compared(rev_a, rev_b, ap_bootstrap=ap_bootstrap)
+    comparison = _compared(rev_a, rev_b)
     _write(comparison, html, json)
     _show(comparison, every=every)
     if fail_on_regression:
         _gate(comparison)
 
 
-def _compared(rev_a: str, rev_b: str, *, ap_bootstrap: bool) -> Comparison:
+def _compared(rev_a: str, rev_b: str) -> Comparison:
     from hqsam_base.errors import UserError
     from hqsam_pipelines.compare.comparison import compare as run
     from hqsam_pipelines.config.env import repository_root
@@ -82,7 +72,7 @@ def _compared(rev_a: str, rev_b: str, *, ap_bootstrap: bool) -> Comparison:
         root = repository_root()
     except FileNotFoundError as error:
         raise UserError(str(error)) from None
-    return run(root, rev_a, rev_b, ap_bootstrap=ap_bootstrap)
+    return run(root, rev_a, rev_b)
 
 
 def _write(comparison: Comparison, html: Path | None, json: Path | None) -> None:

@@ -69,7 +69,7 @@ def _row(change: Change, system: System) -> dict[str, Any]:
         if interval is None or math.isnan(interval.low)
         else [interval.low, interval.high],
         "p": None if interval is None or math.isnan(interval.p) else interval.p,
-        "p_holm": None if math.isnan(change.p_holm) else change.p_holm,
+        "p_family": None if math.isnan(change.p_family) else change.p_family,
         "n": None if interval is None else interval.n,
         "clusters": None if interval is None else interval.clusters,
         "verdict": change.verdict,
@@ -125,7 +125,7 @@ def verdict_line(comparison: Comparison) -> str:
     """One sentence: how many rows are better, worse, noise."""
     counts = {
         name: sum(c.verdict == name for c in comparison.changes)
-        for name in ("better", "worse", "noise", "same")
+        for name in ("better", "worse", "within noise", "cannot move")
     }
     refused = sum(c.verdict == "not comparable" for c in comparison.changes)
     text = ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -162,7 +162,7 @@ def _cells(change: Change, label: str, first: bool, several_models: bool) -> lis
     name = f"{paper.title(change.benchmark)} {change.prompt_set}" + (
         f" {change.model}" if several_models else ""
     )
-    verdict = "–" if change.verdict == "untested" else change.verdict
+    verdict = "–" if change.verdict == "not tested" else change.verdict
     cells = [
         name if first else "",
         label,
@@ -171,7 +171,7 @@ def _cells(change: Change, label: str, first: bool, several_models: bool) -> lis
         number(change.b),
         signed(change.difference, 2),
         interval_text(change.interval, 2),
-        _p(change.p_holm),
+        _p(change.p_family),
     ]
     return [*map(styled, cells), styled((verdict, _STYLES.get(change.verdict, "")))]
 
@@ -269,9 +269,9 @@ def _html_row(change: Change, label: str, several: bool) -> dict[str, Any]:
         "b": number(change.b),
         "difference": signed(change.difference, 2),
         "interval": interval_text(change.interval, 2),
-        "p": _p(change.p_holm),
+        "p": _p(change.p_family),
         "units": _units(change.interval),
-        "verdict": "–" if change.verdict == "untested" else change.verdict,
+        "verdict": "–" if change.verdict == "not tested" else change.verdict,
         "tone": tones.get(change.verdict, "flat"),
         "note": change.note,
     }
