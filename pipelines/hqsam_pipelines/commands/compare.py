@@ -1,4 +1,4 @@
-"""`hqsam compare`: Compare two revisions: which is better, by how much, and is it noise?"""
+"""`hqsam compare`: Is this commit better than that one, by how much, and is it noise?"""
 
 from __future__ import annotations
 
@@ -12,15 +12,25 @@ from hqsam_base.terminal import say
 if TYPE_CHECKING:
     from hqsam_pipelines.compare.comparison import Comparison
 
-app = typer.Typer(help="Compare two revisions: which is better, by how much, and is it noise?")
+app = typer.Typer(help="Is this commit better than that one, by how much, and is it noise?")
 
-RevisionA = Annotated[
-    str, typer.Argument(metavar="REV_A", help="A git revision: commit, branch or tag.")
-]
-RevisionB = Annotated[
-    str,
+NOT_COMPARABLE = 3
+
+
+def _revisions(incomplete: str) -> list[str]:
+    """Names for the shell's completion: branches and tags of this repository, and the workspace."""
+    from hqsam_pipelines.compare.revisions import names
+
+    return [name for name in ("workspace", *names(Path())) if name.startswith(incomplete)]
+
+
+Revisions = Annotated[
+    list[str],
     typer.Argument(
-        metavar="[REV_B]", help="The revision to judge; default: the files on disk (`workspace`)."
+        metavar="REV_A [REV_B]",
+        help="Git revisions: commit, branch or tag. B is judged; default: the files on disk "
+        "(`workspace`).",
+        autocompletion=_revisions,
     ),
 ]
 Html = Annotated[
@@ -29,41 +39,68 @@ Html = Annotated[
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
 ]
-Fail = Annotated[
-    bool,
+Markdown = Annotated[
+    bool, typer.Option("--md", help="Print Markdown, to paste into a pull request.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone, on one line.")]
+Only = Annotated[
+    list[str] | None,
     typer.Option(
-        "--fail-on-regression",
-        help="Exit with 1 if a row is significantly worse, or if no row could be tested.",
+        "--only",
+        metavar="NAME",
+        help="Ask about these rows alone: a benchmark, metric, prompt set or model; may be "
+        "repeated.",
+    ),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(
+        "--top", min=1, metavar="N", help="Print the N headline rows farthest from noise."
     ),
 ]
 Every = Annotated[
     bool,
-    typer.Option("--all", help="Print every system, threshold and size, not only the main rows."),
+    typer.Option("--all", help="Print every system, threshold and size, not only headline rows."),
 ]
 
 
 @app.command()
 def compare(
-    rev_a: RevisionA,
-    rev_b: RevisionB = "workspace",
+    revisions: Revisions,
     html: Html = None,
     json: Json = None,
-    fail_on_regression: Fail = False,
+    markdown: Markdown = False,
+    quiet: Quiet = False,
+    only: Only = None,
+    top: Top = None,
     every: Every = False,
 ) -> None:
     """Compare the results of two revisions, without a checkout.
 
-    Metrics come from git, per-instance tables from the DVC cache (or the remote). Prints the
-    differences with paired bootstrap intervals and a verdict for each row.
+    Metrics and small per-instance tables come from git, larger tables from the DVC cache or remote.
+    The answer comes first, then the headline rows with their intervals and verdicts.
+
+    Exit status: 0 no regression, 1 a headline row is worse, 2 wrong usage, 3 it cannot be told.
     """
-    comparison = _compared(rev_a, rev_b)
+    from hqsam_base.errors import UserError
+    from hqsam_pipelines.commands._outputs import check_outputs
+
+    if len(revisions) > 2:
+        raise typer.BadParameter("give one revision or two", param_hint="REV_A [REV_B]")
+    try:
+        check_outputs({"--html": html, "--json": json})
+    except UserError as error:
+        raise typer.BadParameter(str(error)) from None
+    try:
+        comparison = _compared(*revisions, only=only or ())
+    except UserError as error:
+        say(f"Error: {error}", err=True, lines=True)
+        raise typer.Exit(NOT_COMPARABLE) from None
     _write(comparison, html, json)
-    _show(comparison, every=every)
-    if fail_on_regression:
-        _gate(comparison)
+    _print(comparison, markdown=markdown, quiet=quiet, every=every, top=top)
 
 
-def _compared(rev_a: str, rev_b: str) -> Comparison:
+def _compared(rev_a: str, rev_b: str = "workspace", *, only: list[str] | tuple[()]) -> Comparison:
     from hqsam_base.errors import UserError
     from hqsam_pipelines.compare.comparison import compare as run
     from hqsam_pipelines.config.env import repository_root
@@ -72,12 +109,13 @@ def _compared(rev_a: str, rev_b: str) -> Comparison:
         root = repository_root()
     except FileNotFoundError as error:
         raise UserError(str(error)) from None
-    return run(root, rev_a, rev_b)
+    return run(root, rev_a, rev_b, only=only)
 
 
 def _write(comparison: Comparison, html: Path | None, json: Path | None) -> None:
     from hqsam_base.atomic import write_json, write_text
-    from hqsam_pipelines.compare.render import to_html, to_json
+    from hqsam_pipelines.compare.as_json import to_json
+    from hqsam_pipelines.compare.page import to_html
 
     if json is not None:
         write_json(json, to_json(comparison))
@@ -85,24 +123,22 @@ def _write(comparison: Comparison, html: Path | None, json: Path | None) -> None
         write_text(html, to_html(comparison))
 
 
-def _show(comparison: Comparison, *, every: bool) -> None:
+def _print(
+    comparison: Comparison, *, markdown: bool, quiet: bool, every: bool, top: int | None
+) -> None:
+    """Prints the comparison in the form that was asked for, and ends with the answer's status."""
     from rich.console import Console
 
-    from hqsam_pipelines.compare.render import show
+    from hqsam_pipelines.compare.answer import answer
+    from hqsam_pipelines.compare.markdown import to_markdown
+    from hqsam_pipelines.compare.terminal import show
 
-    console = Console()
-    # A pipe or a CI log has no width of its own; 80 columns would cut the numbers.
-    show(comparison, console if console.is_terminal else Console(width=150), every=every)
-
-
-def _gate(comparison: Comparison) -> None:
-    """Ends with 1 on a significant regression, or when nothing could be tested."""
-    if comparison.regressions:
-        names = ", ".join(
-            f"{c.benchmark} {c.model} {c.system} {c.metric}" for c in comparison.regressions
-        )
-        say(f"regression: {names}", err=True)
-        raise typer.Exit(1)
-    if not comparison.tested:
-        say("no row could be tested: see the notes above", err=True)
-        raise typer.Exit(1)
+    found = answer(comparison)
+    if quiet:
+        say(found.sentence())
+    elif markdown:
+        say(to_markdown(comparison, every=every, top=top).rstrip("\n"), lines=True)
+    else:
+        show(comparison, Console(highlight=False), every=every, top=top)
+    if found.status:
+        raise typer.Exit(found.status)
