@@ -154,7 +154,7 @@ def _clustered(difference: Float, cluster: Any) -> tuple[Float, Float, NDArray[n
     values = difference[keep]
     moved = np.bincount(place, weights=values != 0) > 0
     return (
-        np.bincount(place, weights=values),
+        np.asarray(np.bincount(place, weights=values), np.float64),
         np.bincount(place).astype(np.float64),
         moved,
     )
@@ -190,7 +190,8 @@ def _grouped(sums: Float, counts: Float, seed: int) -> tuple[Float, Float]:
     if len(sums) <= GROUPS:
         return sums, counts
     place = np.random.default_rng(seed).permutation(np.arange(len(sums)) % GROUPS)
-    return np.bincount(place, weights=sums), np.bincount(place, weights=counts)
+    joined = [np.asarray(np.bincount(place, weights=w), np.float64) for w in (sums, counts)]
+    return joined[0], joined[1]
 
 
 def _studentised(

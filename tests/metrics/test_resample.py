@@ -65,7 +65,7 @@ def copied(partial: accumulate.Partial, weights: np.ndarray) -> accumulate.Parti
             "active": np.searchsorted(rows, partial.active[active]),
         }
         own |= {name: getattr(partial, name)[rows] for name in ("category", "score", "rank")}
-        own |= {name: getattr(partial, name)[:, :, active] for name in ("matched", "ignored")}
+        own |= {name: getattr(partial, name)[:, active] for name in ("matched", "ignored")}
         own |= {"outside": partial.outside[:, rows], "gt_counts": partial.gt_counts[:, real]}
         own |= {"gt_image": np.full(len(real), place), "gt_category": partial.gt_category[real]}
         parts.append(accumulate.Partial(**own))
@@ -95,8 +95,8 @@ def test_detections_that_match_nothing_give_zero_and_no_ground_truth_nothing() -
         rank=np.zeros(3, int),
         outside=np.zeros((4, 3), bool),
         active=np.zeros(0, int),
-        matched=np.zeros((4, 10, 0), bool),
-        ignored=np.zeros((4, 10, 0), bool),
+        matched=np.zeros((4, 0), np.uint16),
+        ignored=np.zeros((4, 0), np.uint16),
         gt_image=np.zeros(1, int),
         gt_category=np.zeros(1, int),
         gt_counts=np.ones((4, 1), bool),

@@ -258,8 +258,10 @@ def test_command_line_says_the_same_in_every_form(
         assert f">{sentence}</h1>" in html
         assert cli.run(["compare", *revisions, "-q"]) == status
         assert capsys.readouterr().out == f"{sentence}\n"
-        assert cli.run(["compare", *revisions, "--md"]) == status
+        assert cli.run(["compare", *revisions, "--md", "-"]) == status
         markdown = capsys.readouterr().out
+        assert cli.run(["compare", *revisions, "-q", "--md", str(tmp_path / "c.md")]) == status
+        assert (tmp_path / "c.md").read_text() == markdown and capsys.readouterr().out
         assert markdown.startswith(f"**{escaped(sentence)}**\n")
         # Every headline row is in the Markdown table or is named among those that did not move.
         shown = sum(line.startswith("| ") for line in markdown.splitlines()) - 2

@@ -40,7 +40,10 @@ Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
 ]
 Markdown = Annotated[
-    bool, typer.Option("--md", help="Print Markdown, to paste into a pull request.")
+    Path | None,
+    typer.Option(
+        "--md", metavar="FILE", help="Write Markdown, to paste into a pull request; -: print it."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone, on one line.")]
 Only = Annotated[
@@ -69,7 +72,7 @@ def compare(
     revisions: Revisions,
     html: Html = None,
     json: Json = None,
-    markdown: Markdown = False,
+    markdown: Markdown = None,
     quiet: Quiet = False,
     only: Only = None,
     top: Top = None,
@@ -87,8 +90,10 @@ def compare(
 
     if len(revisions) > 2:
         raise typer.BadParameter("give one revision or two", param_hint="REV_A [REV_B]")
+    paste = markdown is not None and str(markdown) == "-"
+    outputs = {"--html": html, "--json": json, "--md": None if paste else markdown}
     try:
-        check_outputs({"--html": html, "--json": json})
+        check_outputs(outputs)
     except UserError as error:
         raise typer.BadParameter(str(error)) from None
     try:
@@ -96,8 +101,8 @@ def compare(
     except UserError as error:
         say(f"Error: {error}", err=True, lines=True)
         raise typer.Exit(NOT_COMPARABLE) from None
-    _write(comparison, html, json)
-    _print(comparison, markdown=markdown, quiet=quiet, every=every, top=top)
+    _write(comparison, outputs, every=every, top=top)
+    _print(comparison, markdown=paste, quiet=quiet, every=every, top=top)
 
 
 def _compared(rev_a: str, rev_b: str = "workspace", *, only: list[str] | tuple[()]) -> Comparison:
@@ -112,15 +117,20 @@ def _compared(rev_a: str, rev_b: str = "workspace", *, only: list[str] | tuple[(
     return run(root, rev_a, rev_b, only=only)
 
 
-def _write(comparison: Comparison, html: Path | None, json: Path | None) -> None:
+def _write(
+    comparison: Comparison, outputs: dict[str, Path | None], *, every: bool, top: int | None
+) -> None:
     from hqsam_base.atomic import write_json, write_text
     from hqsam_pipelines.compare.as_json import to_json
+    from hqsam_pipelines.compare.markdown import to_markdown
     from hqsam_pipelines.compare.page import to_html
 
-    if json is not None:
+    if (json := outputs["--json"]) is not None:
         write_json(json, to_json(comparison))
-    if html is not None:
+    if (html := outputs["--html"]) is not None:
         write_text(html, to_html(comparison))
+    if (markdown := outputs["--md"]) is not None:
+        write_text(markdown, to_markdown(comparison, every=every, top=top))
 
 
 def _print(

@@ -30,7 +30,7 @@ from hqsam_pipelines.config.strict import (
     parse_yaml,
 )
 from hqsam_pipelines.report.instances import FOLDER, SUFFIX, unpacked
-from hqsam_pipelines.report.results import Result, parse_metrics, units_frame
+from hqsam_pipelines.report.results import Result, parse_metrics, refuse_twins, units_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,6 +183,7 @@ class Repository:
         sha, subject = ("", "files on disk") if name == WORKSPACE else self._commit(name)
         files = self._metrics(sha)
         results = [r for path, text in files for r in parse_metrics(text, f"{path} at {name}")]
+        refuse_twins(results, f"{METRICS} at {name}")
         if not results:
             raise UserError(
                 f"there are no metrics at {name}",

@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -124,13 +125,16 @@ def read(root: Path) -> dict[str, Any]:
     return value
 
 
-def record_stage(root: Path, name: str, cost: Cost) -> None:
+def record_stage(
+    root: Path, name: str, cost: Cost, figures: Mapping[str, float] | None = None
+) -> None:
     """Enter one finished stage run.
 
     Args:
         root: The repository.
         name: The DVC stage name, for example `fetch@dis5k`.
         cost: What it cost.
+        figures: What the stage says of its own speed.
     """
     # Outside the lock: the slow part.
     lock = root / "requirements.lock"
@@ -143,6 +147,8 @@ def record_stage(root: Path, name: str, cost: Cost) -> None:
     with locked(env.make_state_dir(root) / "provenance.lock", timeout=60):
         value = read(root)
         value["stages"][name] = {**asdict(cost), "git": about["git"]["commit"]}
+        if figures:
+            value["stages"][name]["figures"] = dict(figures)
         value |= about
         _write(root, value)
 
