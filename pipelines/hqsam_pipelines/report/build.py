@@ -15,6 +15,7 @@ from hqsam_pipelines.report import cost, errors, html, paper, published, scenes,
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
+from hqsam_pipelines.report.kept_tables import write_instances
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.results import Run, load_run
 from hqsam_pipelines.report.rows import (
@@ -66,6 +67,7 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     numbers = _numbers(run)
     _write_tables(out / "tables", numbers, run)
     _write_plots(out / "plots", numbers)
+    write_instances(root, out / "instances")
     progress(1, 5, "choosing instances")
     picks = [p for b in run.benchmarks for p in scenes.candidates(run, run.models[0], b)]
     galleries = _galleries(picks, options)
