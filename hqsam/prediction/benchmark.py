@@ -40,8 +40,8 @@ Row = dict[str, Any]
 def predict(
     *,
     benchmark: Path,
-    model: ModelOptions,
-    head: Path,
+    model: ModelOptions | None,
+    head: Path | None,
     options: PredictOptions,
     out: Path,
     progress: Progress,
@@ -52,8 +52,8 @@ def predict(
 
     Args:
         benchmark: Folder of the index stage.
-        model: The frozen base.
-        head: Folder of the train stage, or its ``hq_head.safetensors``.
+        model: The frozen base; None: no entry is a system of the run's models.
+        head: Folder of the train stage, or its ``hq_head.safetensors``; None without a model.
         options: Protocol and sizes.
         out: Folder to write, named ``<benchmark>-<model>``; it appears when it is complete. Until
             then its parts lie in the hidden sibling ``.<name>.partial``, where the next call finds
@@ -89,7 +89,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Inputs:
-    head: Path
+    head: Path | None
     index: Row
     base_digest: str | None
     checkpoint_digest: str
@@ -99,41 +99,47 @@ class _Inputs:
 
 def _check_inputs(
     benchmark: Path,
-    model: ModelOptions,
-    head: Path,
+    model: ModelOptions | None,
+    head: Path | None,
     options: PredictOptions,
     entries: tuple[systems.Entry, ...],
 ) -> _Inputs:
     """Everything that can be missing is looked for before the first image is encoded."""
     index = atomic.read_json(benchmark / "index.json", cure="run `dvc repro index` first")
-    head_file = head / HEAD if head.is_dir() or head.suffix == "" else head
-    if not head_file.is_file():
+    head = head and (head / HEAD if head.is_dir() or head.suffix == "" else head)
+    if head is not None and not head.is_file():
         raise UserError(
-            "the trained HQ head does not exist", file=head_file, cure="run `dvc repro train` first"
+            "the trained HQ head does not exist", file=head, cure="run `dvc repro train` first"
         )
     prompts = benchmark / "prompts.parquet"
     if not prompts.is_file():
         raise UserError(
             "the table does not exist", file=prompts, cure="run `dvc repro index` first"
         )
-    weights = [checkpoint.sha256(head_file)]
-    if model.checkpoint is not None:
+    weights = [] if head is None else [checkpoint.sha256(head)]
+    if model is not None and model.checkpoint is not None:
         weights.insert(0, checkpoint.sha256(model.checkpoint))
         checkpoint.check_published(model.checkpoint, weights[0])
     digests = {"weights": weights, "prompts": checkpoint.sha256(prompts)}
     seen = {
         **digests,
         "index": index,
-        "model": model.model_dump(mode="json"),
+        "model": model and model.model_dump(mode="json"),
         "options": options.model_dump(mode="json"),
         "code": _code_digest(),
     }
     if entries != systems.DEFAULT:
-        seen["systems"] = {e.name: e.options.model_dump(mode="json") for e in entries}
+        seen["systems"] = {
+            e.name: [
+                e.options.model_dump(mode="json"),
+                systems.load(e.options.kind).inputs(e),
+            ]
+            for e in entries
+        }
     return _Inputs(
-        head=head_file,
+        head=head,
         index=index,
-        base_digest=weights[0] if model.checkpoint is not None else None,
+        base_digest=weights[0] if model is not None and model.checkpoint is not None else None,
         checkpoint_digest=hashlib.sha256("".join(weights).encode()).hexdigest(),
         prompts_digest=str(digests["prompts"]),
         fingerprint=hashlib.sha256(atomic.json_bytes(seen)).hexdigest(),
@@ -151,10 +157,10 @@ def _code_digest() -> str:
 
 
 def _shared_folder(
-    encodings: Path | None, inputs: _Inputs, model: ModelOptions, options: PredictOptions
+    encodings: Path | None, inputs: _Inputs, model: ModelOptions | None, options: PredictOptions
 ) -> Path | None:
     """The folder of one encoder: all that its features depend on besides the pixels. Random weights are shared with nobody."""
-    if encodings is None or inputs.base_digest is None or not options.encodings_gb:
+    if encodings is None or inputs.base_digest is None or not options.encodings_gb or not model:
         return None
     encoder = {
         "backbone": model.backbone,
@@ -209,7 +215,7 @@ def _summary(
         "version": VERSION,
         "benchmark": benchmark,
         "model": name.removeprefix(f"{benchmark}-"),
-        "backbone": job.context.model.backbone,
+        "backbone": job.context.model and job.context.model.backbone,
         "systems": [system.name for system in systems.of_entries(job.entries)],
         "n_images": len(images),
         "n_prompts": images.n_prompts,

@@ -78,15 +78,16 @@ class Context:
     """What the predict stage has to offer a system.
 
     Attributes:
-        model: The model of params.yaml whose predictions are made.
+        model: The model of params.yaml whose predictions are made; None where only other systems
+            are predicted, which need none.
         head: File of its trained head.
         options: Protocol and sizes of the benchmark.
         encodings: Folder for what the model's image encoder makes of the images, which other models
             of the run share; None: nobody else needs it.
     """
 
-    model: ModelOptions
-    head: Path
+    model: ModelOptions | None
+    head: Path | None
     options: PredictOptions
     encodings: Path | None = None
 
@@ -189,6 +190,17 @@ class SystemKind(ABC):
         """
         label = entry.options.label or entry.name
         return (System(name=entry.name, label=label, owner=label, versus=entry.options.versus),)
+
+    def inputs(self, entry: Entry) -> dict[str, str]:
+        """Check, before anything is encoded, that what `open` reads is there and fits.
+
+        Returns:
+            Digests of the files by name; empty for a kind that reads none of its own.
+
+        Raises:
+            UserError: see `open`.
+        """
+        return {}
 
     @abstractmethod
     def open(self, entry: Entry, context: Context) -> Promptable | Derived:
