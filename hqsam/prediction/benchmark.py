@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -75,12 +75,17 @@ def predict(
     with _partial_folder(out, inputs.fingerprint) as work, _threads(options.threads):
         with passes.BenchmarkImages(benchmark) as images:
             shared = _shared_folder(encodings, inputs, model, options)
-            job = Job(benchmark, systems.Context(model, inputs.head, options, shared), entries)
-            write_parts(job, images, work, what=out.name, progress=progress)
-            summary = _summary(inputs, images, job, work, out.name)
+            given = {e: kind for e in entries if isinstance(kind := _kind(e), systems.GivenKind)}
+            # First: a file that does not fit is found out before anything is encoded.
+            known = {e.name: kind.write(e, benchmark, work) for e, kind in given.items()}
+            mine = tuple(e for e in entries if e not in given)
+            job = Job(benchmark, systems.Context(model, inputs.head, options, shared), mine)
+            if mine:
+                write_parts(job, images, work, what=out.name, progress=progress)
+            summary = _summary(inputs, images, job, work, out.name, entries, known)
         atomic.write_json(work / "predict.json", summary)
         for name in (_INPUTS, ABOUT):
-            (work / name).unlink()
+            (work / name).unlink(missing_ok=True)
         shutil.rmtree(out, ignore_errors=True)
         work.replace(out)
     atomic.fsync_folder(out.parent)
@@ -132,7 +137,7 @@ def _check_inputs(
         seen["systems"] = {
             e.name: [
                 e.options.model_dump(mode="json"),
-                systems.load(e.options.kind).inputs(e),
+                _kind(e).inputs(e),
             ]
             for e in entries
         }
@@ -206,17 +211,32 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _kind(entry: systems.Entry) -> systems.SystemKind:
+    return systems.load(entry.options.kind)
+
+
 def _summary(
-    inputs: _Inputs, images: passes.BenchmarkImages, job: Job, work: Path, name: str
+    inputs: _Inputs,
+    images: passes.BenchmarkImages,
+    job: Job,
+    work: Path,
+    name: str,
+    entries: tuple[systems.Entry, ...],
+    given: Mapping[str, systems.Given],
 ) -> Row:
     benchmark = str(inputs.index["benchmark"])
-    about = {name: found for name, found in atomic.read_json(work / ABOUT).items() if found}
+    told: Row = atomic.read_json(work / ABOUT) if job.entries else {}
+    protocols = told.get("protocols", {}) | {s: dict(one.protocol) for s, one in given.items()}
+    lacking = {s: list(one.unsupported) for s, one in given.items() if one.unsupported}
+    unsupported = told.get("unsupported", {}) | lacking
+    found = {"protocols": protocols, "unsupported": unsupported}
+    about = {name: content for name, content in found.items() if content}
     return {
         "version": VERSION,
         "benchmark": benchmark,
         "model": name.removeprefix(f"{benchmark}-"),
         "backbone": job.context.model and job.context.model.backbone,
-        "systems": [system.name for system in systems.of_entries(job.entries)],
+        "systems": [system.name for system in systems.of_entries(entries)],
         "n_images": len(images),
         "n_prompts": images.n_prompts,
         "resize": job.options.resize,

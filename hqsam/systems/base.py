@@ -209,3 +209,38 @@ class SystemKind(ABC):
         Raises:
             UserError: a package, a folder or weights are missing or do not fit together.
         """
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of masks that exist already.
+
+    Attributes:
+        protocol: see `Promptable`.
+        unsupported: prompt sets of the benchmark that they say nothing about.
+    """
+
+    protocol: Mapping[str, Any]
+    unsupported: tuple[str, ...] = ()
+
+
+class GivenKind(SystemKind):
+    """A kind whose masks exist already: no image is read for it, and it needs no device."""
+
+    def open(self, entry: Entry, context: Context) -> Promptable | Derived:
+        """Never called: see `write`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def write(self, entry: Entry, benchmark: Path, out: Path) -> Given:
+        """Write the masks as parts of a folder of predictions (docs/formats.md).
+
+        Args:
+            entry: of params.yaml.
+            benchmark: folder of the index stage.
+            out: folder for ``part-*.parquet`` and, where the masks answer none of the benchmark's
+                prompts, ``prompts-<system>.parquet``.
+
+        Raises:
+            UserError: they do not belong to the benchmark.
+        """
