@@ -26,6 +26,8 @@ import sys
 import time
 from pathlib import Path
 
+from hqsam_base import own_code
+from hqsam_base.errors import UserError
 from hqsam_pipelines.config.env import THREADS
 from perf.table import Row, read_rows, render
 
@@ -102,6 +104,10 @@ def main() -> int:
         "--out", type=Path, default=Path(".bench"), help="folder for the JSON files"
     )
     options = parser.parse_intermixed_args()
+    try:
+        own_code.use(HERE.parent)  # the benchmarks measure the checkout that they lie in
+    except UserError as error:
+        parser.error(str(error))
     found = scripts()
     try:
         names = selected(options.words, list(found))

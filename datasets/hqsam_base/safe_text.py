@@ -8,6 +8,7 @@ forge a line of a log, or tell a password.
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1: ESC, backspace, carriage return, ...
@@ -42,11 +43,29 @@ def sanitize(text: str, *, lines: bool = False) -> str:
 
 
 def redact(text: str) -> str:
-    """Take the user info out of every address in a text (`scheme://...`), and mask the values of its query and fragment.
+    """Remove user info from every URL in a text, and mask the values of its query and fragment.
 
     `https://me:word@host/a.zip?sig=abc` becomes `https://***@host/a.zip?sig=***`.
     """
     return _ADDRESS.sub(_redacted, text)
+
+
+def without_secrets(text: object, address: str) -> str:
+    """Mask the password and the query's values of an address wherever else a text repeats them.
+
+    Drivers take an address apart and print its parts: `github://me:word@host/x` ends in a message
+    about `https://api.github.com/repos/me/word`.
+    """
+    found = _ADDRESS.search(address)
+    if found is None or found["scheme"].lower() in _NO_SECRETS:
+        return str(text)
+    words = re.split(r"[:@/]", found["user"] or "")
+    secrets = words[1:] or words
+    secrets += [part.partition("=")[2] for part in re.split(r"[?#&;]", found["secret"] or "")]
+    masked = str(text)
+    for secret in sorted({*secrets, *map(unquote, secrets)} - {""}, key=len, reverse=True):
+        masked = masked.replace(secret, _MASK)
+    return masked
 
 
 def shown(text: object, *, lines: bool = False) -> str:

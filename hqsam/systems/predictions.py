@@ -44,7 +44,7 @@ class PredictionsKind(GivenKind):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from hqsam.prediction.parts import SCHEMA
+        from hqsam.prediction.rows import SCHEMA
         from hqsam_base.runs import decode_runs
         from hqsam_datasets.formats import manifest
         from hqsam_metrics import given

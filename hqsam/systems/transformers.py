@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from hqsam.model.preprocess import Frame
     from hqsam.prediction.options import PredictOptions
-    from hqsam.prediction.postprocess import MaskPatch
+    from hqsam.prediction.postprocess import MaskCodes, MaskPatch
     from hqsam.prediction.prompt import Prompt
 
 Embedding = list["Tensor"]
@@ -426,7 +426,7 @@ class TransformersModel(Promptable):
         best = iou.argmax(1)
         rows = torch.arange(len(prompts), device=best.device)
         chosen = masks[rows, best].cpu().numpy()
-        return {self._name: Decoded(list(chosen), iou[rows, best].cpu().tolist())}
+        return {self._name: Decoded(chosen, iou[rows, best].cpu().tolist())}
 
     def _arrays(self, frame: Frame, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """Prompts of one signature as the model's arguments, [1, K, ...]; masks [K, 1, m, m]."""
@@ -478,6 +478,12 @@ class TransformersModel(Promptable):
         from hqsam.prediction.postprocess import mask_patch
 
         return mask_patch(values, image.frame)
+
+    def to_codes(self, image: _Image, values: Any) -> MaskCodes:
+        """See `Promptable.to_codes`."""
+        from hqsam.prediction.postprocess import mask_codes
+
+        return mask_codes(values, image.frame) or super().to_codes(image, values)
 
 
 SYSTEM = TransformersKind("transformers", TransformersOptions)

@@ -81,6 +81,14 @@ REFUSED = {
         PLACE,
         item(n_expected=1).replace(b'"n_expected": 1', b'"n_expected": 1e999'),
     ),
+    "metrics: true for a number": (PLACE, item(metrics={"mIoU": True})),
+    "metrics: a text for a number": (PLACE, item(metrics={"mIoU": "0.5"})),
+    "metrics: endless": (PLACE, item(metrics={"mIoU": 1}).replace(b"1}", b"1e999}")),
+    "metrics: true for a count": (PLACE, item(n_scored=True)),
+    "metrics: a result twice": (
+        PLACE,
+        json.dumps({**METRICS, "results": [ITEM, {**ITEM, "metrics": {"mIoU": 0.6}}]}).encode(),
+    ),
     "metrics: long number": (
         PLACE,
         item(n_expected=1).replace(b'"n_expected": 1', b'"n_expected": ' + b"9" * 4000),
@@ -112,6 +120,8 @@ REFUSED = {
 """Of a revision with one file replaced: what it is, its path and content."""
 
 TAKEN = {
+    "metrics: an undefined value": (PLACE, item(metrics={"mIoU": None})),
+    "metrics: a whole number": (PLACE, item(metrics={"mIoU": 1})),
     "params: nothing": ("params.yaml", b""),
     "params: other keys": ("params.yaml", b"old: {1: [2]}\nbenchmarks: {}\n"),
     "params: a secret": ("params.yaml", b"seed: 0\nurl: https://me:passw0rd@host/x?sig=s1gned\n"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -20,7 +21,14 @@ from hqsam_base.locks import locked
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
 from tests import REPOSITORY
-from tests.pipelines.working_copy import NOBODY, bare_repository, clone, git, needs_root
+from tests.pipelines.working_copy import (
+    NOBODY,
+    bare_repository,
+    clone,
+    environment,
+    git,
+    needs_root,
+)
 
 MARK = "the code of the second checkout"
 METRIC = "metrics/hqsam_metrics/masks/iou.py"
@@ -196,6 +204,26 @@ def test_another_users_repository_above_the_folder_gives_no_code(
     with pytest.raises(UserError, match=f"another user's .number {NOBODY}.") as caught:
         own_code.use(root)
     assert caught.value.file == str(root / place) and caught.value.cure and sys.path == before
+
+
+@needs_root
+def test_the_benchmarks_ask_whose_code_they_run(tmp_path: Path) -> None:
+    root = bare_repository(tmp_path / "root")
+    shutil.copytree(REPOSITORY / "perf", root / "perf")
+    package = root / "pipelines" / "hqsam_pipelines"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('it runs')")
+    os.chown(package, NOBODY, NOBODY)
+    done = subprocess.run(
+        [sys.executable, "-m", "perf", "jf"],
+        cwd=root,
+        env=environment(REPOSITORY),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and f"another user's (number {NOBODY})" in done.stderr, done.stderr
+    assert "== " not in done.stdout
 
 
 def test_packages_that_stay_mixed_are_refused_with_both_places(

@@ -15,6 +15,8 @@ MISTAKES = {
     "kind: dust": ("kind: dis5k,", "kind: dust,", "did you mean duts"),
     "epoch: 3": ("  epochs: ", "  epoch: ", "did you mean epochs"),
     "a name": ("  dis_vd:\n", "  dis vd:\n", "bad name 'dis vd'"),
+    "a date": ("profile: tiny\n", "profile: 2024-01-01\n", "a date; in quotes it is a text"),
+    "a date for a name": ("  dis_vd:\n", "  2024-01-01:\n", "a date; in quotes it is a text"),
     "a value in a late section": ("\noverlap:\n", "\noverlap:\n  sead: 1\n", "unknown key 'sead'"),
 }
 ENTRIES = {
@@ -77,8 +79,9 @@ def test_each_kind_of_mistake_is_found_and_nothing_but_right_files_are_noted(
 def test_the_check_needs_no_torch(checkout: Path) -> None:
     git(checkout, "checkout", "-q", "params.yaml")
     program = (
-        "import sys; from pathlib import Path; from hqsam_pipelines.config import preflight; "
-        "preflight.load(Path('.')); print(sorted({'torch', 'prefect', 'dvc'} & set(sys.modules)))"
+        "import os, sys; from pathlib import Path; from hqsam_pipelines.config import preflight; "
+        "given = dict(os.environ); preflight.load(Path('.')); assert os.environ == given; "
+        "print(sorted({'torch', 'prefect', 'dvc'} & set(sys.modules)))"
     )
     assert run(checkout, sys.executable, "-c", program).stdout.strip() == "[]"
 

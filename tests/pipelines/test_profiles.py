@@ -12,7 +12,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.locks import locked
 from hqsam_pipelines.config import overlays, profiles
 from tests import REPOSITORY
-from tests.pipelines.working_copy import bare_repository, git, run
+from tests.pipelines.working_copy import bare_repository, dvc_repository, git, run
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +114,36 @@ def test_an_overlay_with_other_sources_trains_models_of_other_names() -> None:
         base = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())
         if layered["sources"] != base["sources"]:
             assert not set(layered["models"]) & set(base["models"]), name
+
+
+TWO_PROFILES = """
+stages:
+  train:
+    cmd: echo train >> ran && mkdir -p models/nano && cp params.yaml models/nano/weights
+    params: [profile]
+    outs:
+      - models/nano:
+          persist: true
+  score:
+    cmd: echo score >> ran && mkdir -p reports/metrics && cp models/nano/weights reports/metrics/dis_vd-nano.json
+    deps: [models/nano]
+    outs:
+      - reports/metrics/dis_vd-nano.json:
+          cache: false
+"""
+
+
+def test_profiles_that_share_a_models_name_keep_their_runs(tmp_path: Path, database: Path) -> None:
+    """Switched away and back: nothing runs again, and each has its own weights, metrics and dvc.lock."""
+    root = dvc_repository(tmp_path / "two", TWO_PROFILES, database)
+    shutil.copytree(REPOSITORY / "configs", root / "configs")
+    expected = ["train", "score"]
+    for name, runs in (("tiny", 1), ("sample", 2), ("tiny", 2), ("sample", 2)):
+        done = run(root, "hqsam", "profile", name)
+        assert done.returncode == 0, done.stderr
+        done = run(root, "dvc", "repro")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (root / "ran").read_text().split() == expected * runs, f"{name}: {done.stdout}"
+        for file in ("models/nano/weights", "reports/metrics/dis_vd-nano.json"):
+            assert (root / file).read_bytes() == (root / "configs" / f"{name}.yaml").read_bytes()
+        assert f"profile: {name}" in (root / "dvc.lock").read_text()

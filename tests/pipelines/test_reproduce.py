@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +17,14 @@ import pytest
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config.graph import read_graph
 from hqsam_pipelines.runner import host_client, server
-from tests.pipelines.working_copy import LONG_STAGE, dvc_repository, interrupt_long_stage, run
+from tests.pipelines.working_copy import (
+    LONG_STAGE,
+    dvc_repository,
+    environment,
+    interrupt_long_stage,
+    run,
+    wait_until,
+)
 
 # Each stage notes when it began and ended. `slow` is 3 s so that `other` can only overlap it if
 # they run side by side.
@@ -157,3 +167,99 @@ def test_an_interrupt_ends_the_stages_too(tmp_path: Path, database: Path, hosted
         )  # starts the host
         time.sleep(3)
     interrupt_long_stage(root, HQSAM_HOST=hosted)
+
+
+MORTAL = """
+stages:
+  one:
+    cmd: echo begun >> begun && while ! test -e go; do sleep 0.1; done && cp in one
+    deps: [in]
+    outs: [one]
+  two:
+    cmd: cp one two
+    deps: [one]
+    outs: [two]
+"""
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("mortal")
+    (root / "in").write_text("in")
+    dvc_repository(root, MORTAL, database)
+    yield root
+    host_client.stop(root)
+    server.stop(root)
+
+
+def begin(root: Path, *words: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        words, cwd=root, env=environment(root), stdout=pipe, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def test_the_death_of_the_server_and_of_the_host_ends_no_run(mortal: Path) -> None:
+    root = mortal
+    run(root, sys.executable, "-m", "hqsam_pipelines.runner.dvc_run", "version")
+    assert wait_until((root / ".hqsam" / "host.sock").exists, 20)
+    time.sleep(3)  # the host reads libraries while nobody waits, and answers between two
+    process = begin(root, "hqsam", "repro")
+    try:
+        assert wait_until((root / "begun").exists, 60)
+        found, link = server.status(root), host_client.connect(root)
+        assert found is not None and found.pid is not None and link is not None
+        os.kill(host_client.peer(link)[0], signal.SIGKILL)
+        os.kill(found.pid, signal.SIGKILL)
+        (root / "go").touch()
+        out, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, out
+    assert "2 ran, 0 up to date, 0 failed" in out and (root / "two").read_text() == "in"
+    assert (root / "begun").read_text() == "begun\nbegun\n"
+    assert "the stage host died" in out and "the Prefect server died" in out
+    assert "Traceback" not in out and "could not be told" not in out
+
+
+def test_a_stage_whose_dvc_is_killed_is_tried_again(mortal: Path) -> None:
+    for name in ("begun", "go"):
+        (mortal / name).unlink(missing_ok=True)
+    process = begin(mortal, "hqsam", "repro", "--force", "one")
+    assert wait_until((mortal / "begun").exists, 60)
+    writers = json.loads((mortal / ".dvc" / "tmp" / "rwlock").read_text())["write"]
+    os.kill(next(iter(writers.values()))["pid"], signal.SIGKILL)
+    (mortal / "go").touch()  # a stage that its DVC has left behind ends first
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    assert "[one] DVC was killed: the stage is tried again" in out
+    assert "1 ran" in out and (mortal / "begun").read_text() == "begun\nbegun\n"
+
+
+def test_runs_wait_for_each_other_and_for_a_plain_dvc(mortal: Path) -> None:
+    (mortal / "in").write_text("new")
+    for name in ("begun", "go"):
+        (mortal / name).unlink(missing_ok=True)
+    plain = begin(mortal, "dvc", "repro", "one")
+    assert wait_until((mortal / "begun").exists, 60)
+    first = begin(mortal, "hqsam", "repro")
+    assert "dvc repro one (process " in "".join(lines_until(first, "waiting"))
+    second = begin(mortal, "hqsam", "repro")
+    assert f"waiting for hqsam repro (process {first.pid}, " in "".join(
+        lines_until(second, "waiting")
+    )
+    (mortal / "go").touch()
+    said = "".join(process.communicate(timeout=120)[0] for process in (plain, first, second))
+    assert [process.returncode for process in (plain, first, second)] == [0, 0, 0], said
+    assert "1 ran, 1 up to date" in said and "everything is up to date" in said
+    assert "manually remove" not in said
+    assert (mortal / "begun").read_text() == "begun\n" and (mortal / "two").read_text() == "new"
+
+
+def lines_until(process: subprocess.Popen[str], word: str) -> Iterator[str]:
+    """The lines that a process has written, up to the first with a word."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield line
+        if word in line:
+            return

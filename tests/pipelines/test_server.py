@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from websockets import ConnectionClosed, Subprotocol
@@ -27,6 +28,7 @@ from websockets.sync.client import ClientConnection, connect
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock, is_held, locked
 from hqsam_pipelines.runner import doctor, flows, host, host_client, server, server_daemon
+from hqsam_pipelines.runner.server_address import Server, healthy
 from tests import REPOSITORY
 from tests.pipelines.working_copy import as_another_user, bare_repository, environment, needs_root
 
@@ -106,7 +108,7 @@ def test_a_server_comes_back_after_its_death_a_taken_port_and_damaged_notes_and_
     assert second.pid != first.pid and second.api == first.api, (
         "another process at the port that pages are open on"
     )
-    assert server.healthy(second.api)
+    assert healthy(second.api)
     assert server.stop(root)
 
     with socket.socket() as taken:
@@ -127,6 +129,82 @@ def test_a_server_comes_back_after_its_death_a_taken_port_and_damaged_notes_and_
     assert host.main([str(root)]) == server_daemon.main([str(root), "0", "1"]) == 0
     assert wait_until(lambda: not alive(third.pid or 0), 20)
     assert sorted(path.name for path in root.iterdir()) == ["dvc.yaml", "params.yaml"]
+
+
+def starting(root: Path) -> bool:
+    return is_held(server.lock_path(root)) and server.lock_path(root).read_text() != ""
+
+
+def test_a_server_whose_starter_or_itself_was_killed_in_its_start_stops_nobody(root: Path) -> None:
+    """The half-started one is waited for and taken; one that is killed is started again; a stale note tells nobody a port."""
+    server.note_path(root).write_text(json.dumps({"pid": 1, "port": 1}))
+    starter = user(root, 60)
+    assert wait_until(lambda: starting(root), 30)
+    starter.kill()
+    assert server.read_note(root) is None, "it would lead to the port of a server that is gone"
+    half_started = int(server.lock_path(root).read_text())
+    found = server.ensure(root)
+    assert (found.pid, found.started_now) == (half_started, False)
+
+    # Its note goes before its door closes: whoever opens one there is sent no password.
+    port = int(found.page.rpartition(":")[2])
+    os.kill(half_started, signal.SIGTERM)
+
+    while server.read_note(root) or is_held(server.lock_path(root)):
+        with socket.socket() as door:
+            closed = door.connect_ex(("127.0.0.1", port)) != 0
+
+        assert not (closed and server.read_note(root)), "the note outlived the door"
+
+    second = user(root, 0)
+    assert wait_until(lambda: starting(root), 30)
+    killed = int(server.lock_path(root).read_text())
+    os.kill(killed, signal.SIGKILL)
+    out, _ = second.communicate(timeout=60)
+    assert second.returncode == 0 and int(out.split()[0]) not in (killed, half_started)
+
+
+DEATHS = """
+import os, signal, sys, time
+from pathlib import Path
+from hqsam_pipelines.runner import flows, server
+
+root, drive, calls = Path(sys.argv[1]), flows._drive, []
+
+def end_server():
+    os.kill(server.status(root).pid, signal.SIGKILL)
+
+def death_before_the_first_request(run):
+    if not calls:
+        calls.append("death")
+        end_server()
+    drive(run)
+
+def work(progress):
+    calls.append("work")
+    end_server()
+    time.sleep(0.2)
+    return "result"
+
+flows._drive = death_before_the_first_request
+spec = flows.FlowSpec(verb="train", run_name="train-x", parameters={})
+print(flows.run_flow(spec, work, root=root), calls)
+from prefect.client.orchestration import get_client
+with server.running(root):
+    flows.refresh_settings()
+    with get_client(sync_client=True) as client:
+        print([run.state_name for run in client.read_flow_runs() if run.name == "train-x"][-1])
+"""
+
+
+def test_the_death_of_the_server_ends_no_stage_and_does_no_work_twice(root: Path) -> None:
+    words = [sys.executable, "-c", DEATHS, str(root)]
+    kept = environment(REPOSITORY)
+    done = subprocess.run(words, env=kept, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["result ['death', 'work']", "Completed"], done.stderr
+    assert "the Prefect server died; it is started again" in done.stderr
+    assert "Traceback" not in done.stderr and "could not be told" not in done.stderr
 
 
 def test_an_idle_server_ends_itself_but_never_under_a_user(root: Path) -> None:
@@ -186,7 +264,7 @@ def test_this_machine_is_asked_without_the_proxy_and_others_through_it(
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
-        assert server.healthy("http://prefect.example:4200/api")
+        assert healthy("http://prefect.example:4200/api")
         proxy.shutdown()
     assert asked == ["http://prefect.example:4200/api/health"]
 
@@ -195,9 +273,7 @@ def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = server.ensure(root)
-    assert server.healthy(f"{found.api}/") and not server.healthy(
-        found.page
-    )  # a page, not an answer
+    assert healthy(f"{found.api}/") and not healthy(found.page)  # a page, not an answer
     for address, message in (
         (found.page, r"pages; its API has /api at the end"),
         (f"{found.page}/dashboard", r"pages; its API has /api at the end"),
@@ -299,10 +375,14 @@ def test_the_server_answers_who_knows_the_password_on_this_machine_and_no_other_
         flows.run_flow(spec, lambda report: pytest.fail("the work began"), root=root)
     assert caught.value.key == "PREFECT_API_AUTH_STRING" and caught.value.cure
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", password)
+    spec.figures["images_per_s"] = 2.5
     assert flows.run_flow(spec, lambda report: "done", root=root) == "done"
+    words = {"json": {}, "auth": httpx.BasicAuth(*password.split(":", 1))}
+    [shown] = httpx.post(f"{found.api}/artifacts/filter", **words).json()
+    assert (shown["key"], json.loads(shown["data"])) == ("fetch-x-figures", [{"images_per_s": 2.5}])
 
 
-def websocket(found: server.Server, token: str) -> ClientConnection:
+def websocket(found: Server, token: str) -> ClientConnection:
     link = connect(
         f"ws{found.api.removeprefix('http')}/logs/out",
         subprotocols=[Subprotocol("prefect")],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hqsam_base.errors import UserError
 from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.runner import codegraph
 from hqsam_pipelines.runner import stage as stage_module
@@ -22,7 +20,7 @@ from hqsam_pipelines.stages import fetch
 from tests import REPOSITORY
 from tests.datasets.fetch.archives import a_zip
 from tests.datasets.fetch.server import Behaviour, serving
-from tests.pipelines.working_copy import bare_repository, environment, run
+from tests.pipelines.working_copy import dvc_repository, environment, run, wait_until
 
 VERBS = codegraph.modules_of(REPOSITORY, "hqsam_pipelines.stages")
 ORDER = (
@@ -128,28 +126,57 @@ def test_a_broken_params_file_stops_a_stage_with_one_message(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_a_stage_that_a_killed_dvc_left_behind_is_not_run_beside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = bare_repository(tmp_path / "checkout")
-    (root / "params.yaml").write_bytes((REPOSITORY / "configs" / "tiny.yaml").read_bytes())
-    monkeypatch.chdir(root)
-    monkeypatch.setattr(stage_module, "PATIENCE_S", 0.3)
-    inner: list[UserError] = []
+JOINED = """
+import sys, time
+from pathlib import Path
+from hqsam_pipelines.runner.stage import Stage, main
 
-    def work(job: stage_module.Job) -> str:
-        with pytest.raises(
-            UserError, match=f"another process \\({os.getpid()}\\) still runs this stage"
-        ) as caught:
-            stage_module.execute(stage, ())
-        inner.append(caught.value)
-        return "done"
+def run(job):
+    with open("begun", "a") as file:
+        file.write("begun\\n")
+    while not Path("go").exists():
+        time.sleep(0.05)
+    Path("out").write_text("result")
 
-    stage = Stage(verb="code", per=(), run=work, on_server=False)
-    assert stage_module.execute(stage, ()) == "done" and len(inner) == 1
-    assert (
-        stage_module.execute(stage, ()) == "done" and len(inner) == 2
-    )  # the lock goes with the run
+sys.exit(main(Stage("slow", (), run, on_server=False), sys.argv[1:]))
+"""
+
+
+def test_a_stage_that_a_killed_dvc_left_behind_is_joined(tmp_path: Path, database: Path) -> None:
+    """Its result is taken if its inputs are the same, else the work is done after it."""
+    stages = "stages:\n  slow:\n    cmd: python slow.py\n    params: [seed]\n    outs: [out]\n"
+    root = dvc_repository(tmp_path / "joined", stages, database)
+    (root / "slow.py").write_text(JOINED)
+    for edited, begun in ((False, 1), (True, 2)):
+        for name in ("begun", "go", "out"):
+            (root / name).unlink(missing_ok=True)
+        first = start(root)
+        assert wait_until((root / "begun").exists, 60)
+        first.kill()
+        first.wait()
+        if edited:
+            text = (root / "params.yaml").read_text()
+            (root / "params.yaml").write_text(text.replace("seed: 0", "seed: 1"))
+        second = start(root)
+        assert second.stdout is not None
+        assert any("waiting for slow, which process " in line for line in second.stdout)
+        (root / "go").touch()
+        out, _ = second.communicate(timeout=60)
+        assert second.returncode == 0, out
+        assert (root / "begun").read_text() == "begun\n" * begun
+        assert (root / "out").read_text() == "result"
+        assert ("done by process" in out) is not edited
+
+
+def start(root: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["dvc", "repro", "--force"],
+        cwd=root,
+        env=environment(root, HQSAM_HOST="0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_the_fetch_stage_keeps_first_digests_for_all_clones(

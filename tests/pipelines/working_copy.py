@@ -139,8 +139,10 @@ def interrupt_long_stage(root: Path, **extra: str) -> None:
     try:
         assert wait_until(lambda: (root / "pid").exists() and (root / "pid").read_text() != "", 90)
         process.send_signal(signal.SIGINT)
+        begin = time.monotonic()
         out, _ = process.communicate(timeout=60)
-        assert process.returncode != 0
+        assert process.returncode != 0 and "stopping; " in out
+        assert time.monotonic() - begin < 5, f"{time.monotonic() - begin:.1f} s, {out}"
         pid = int((root / "pid").read_text())
         assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 30), out
     finally:

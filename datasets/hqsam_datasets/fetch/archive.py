@@ -7,6 +7,7 @@ written last.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import shutil
@@ -20,6 +21,7 @@ from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, read_jso
 from hqsam_base.errors import UserError
 from hqsam_base.locks import locked
 from hqsam_base.progress import Progress, with_rate
+from hqsam_base.safe_text import without_secrets
 from hqsam_datasets.fetch import cloud, first_use, members
 from hqsam_datasets.fetch.content import ChangedContentError, WrongContentError, check_structure
 from hqsam_datasets.fetch.http import download
@@ -114,7 +116,7 @@ def _write_down(
 
 
 def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]:
-    """Files of an archive that only a person can put in place, and that are neither in `out` nor where they are expected.
+    """List files that must be placed by hand and are neither in `out` nor where they are expected.
 
     Those are the drop folder, and what a `file://` address names.
 
@@ -214,7 +216,8 @@ def _fetch(
         if remembered and not task.done.exists() and (out / file.name).is_file():
             link_or_copy(out / file.name, task.done)  # an earlier run had it; it is verified again
         try:
-            records.append(_one_file(spec, task, remembered))
+            with _one_at_a_time(task):
+                records.append(_one_file(spec, task, remembered))
         except UserError as error:
             if not file.optional:
                 raise
@@ -251,6 +254,16 @@ class _Task:
         self.transfer = transfer
 
 
+@contextlib.contextmanager
+def _one_at_a_time(task: _Task) -> Iterator[None]:
+    """Let the second of two archives that name the same file wait for the first, whose bytes it then takes (`_beside`)."""
+    if not task.file.digests:
+        yield
+        return
+    with locked(task.out.parent / f".{task.file.name}.lock", remove=True):
+        yield
+
+
 def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[str, Any]:
     failures, changed = [], False
     if task.done.exists() and task.file.generated:
@@ -268,7 +281,7 @@ def _one_file(spec: ArchiveSpec, task: _Task, remembered: str | None) -> dict[st
                 _get(url, task)
                 record = _verified(task, task.part, remembered)
             except DownloadError as error:
-                failures.append(f"{url}: {error}")
+                failures.append(f"{url}: {without_secrets(error, url)}")
                 changed = changed or isinstance(error, ChangedContentError)
                 if not isinstance(error, WrongContentError):
                     break
@@ -318,9 +331,13 @@ def _beside(task: _Task) -> list[str]:
     """
     if not task.file.digests:
         return []
-    places = sorted(task.out.parent.glob(f"[!.]*/{glob.escape(task.file.name)}"))
+    name = glob.escape(task.file.name)
+    # Verified files of an archive that is not complete yet wait in its staging folder.
+    places = [*task.out.parent.glob(f"[!.]*/{name}"), *task.out.parent.glob(f".*.download/{name}")]
     return [
-        place.resolve().as_uri() for place in places if place.parent != task.out and place.is_file()
+        place.resolve().as_uri()
+        for place in sorted(places)
+        if place.parent != task.out and place != task.done and place.is_file()
     ]
 
 
@@ -392,7 +409,7 @@ def _but_changed(
 def _with_sources(
     known: dict[str, Any], spec: ArchiveSpec, out: Path
 ) -> Iterator[tuple[dict[str, Any], Path | None]]:
-    """Each fetched file with where a person keeps it on this machine; None where the specification tells its content."""
+    """Yield each fetched file with its place on this machine; None if the specification has its digest."""
     files = {file.name: file for file in spec.files if not file.digests}
     for record in known.get("files", ()):
         file = files.get(record["name"])

@@ -17,6 +17,7 @@ from typing import Any
 from hqsam_base.atomic import atomic_folder, write_bytes
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
+from hqsam_base.safe_text import without_secrets
 from hqsam_datasets.formats import shard_index
 from hqsam_datasets.formats.stores import AddressError, check_address, is_of_driver
 from hqsam_datasets.formats.tar import read_index
@@ -108,7 +109,8 @@ def _index_bytes(system: Any, path: str, url: str) -> bytes:
     try:
         with system.open(path, "rb") as file:
             data = bytes(file.read(shard_index.MAX_BYTES + 1))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        _refuse_silence(error, url)
         raise UserError(
             "there is no complete set of shards", file=url, key=_INDEX, cure="push it again"
         ) from None
@@ -118,8 +120,27 @@ def _index_bytes(system: Any, path: str, url: str) -> bytes:
     return data
 
 
+def _refuse_silence(error: FileNotFoundError, url: str) -> None:
+    """Say what fsspec's HTTP driver calls a missing file: no connection, or another status than 404.
+
+    Raises:
+        UserError: it is not the file that is missing.
+    """
+    cause = error.__cause__
+    status = getattr(cause, "status", None)
+    said = without_secrets(cause, url)
+    if isinstance(cause, OSError):
+        problem = f"the server does not answer: {said}"
+    elif isinstance(status, int) and status != 404:
+        problem = f"the server refuses: {said}"
+    else:
+        return
+    cure = "check the address, the network and the server, then try again"
+    raise UserError(problem, file=url, cure=cure) from None
+
+
 def _is_copied(system: Any, path: str, target: Path, shard: Mapping[str, Any]) -> bool:
-    """Copy one shard; whether it has the size and digest of its index. Of a larger one no more than that is written."""
+    """Copy one shard, at most its indexed size; return whether size and digest match the index."""
     digest, left = hashlib.sha256(), shard["bytes"]
     with target.open("xb") as file:
         for chunk in _chunks(system, path):
@@ -165,7 +186,9 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
     except ImportError as error:
         cure = "install the driver, for S3: pip install 'hqsam-pipeline[s3]'"
         raise UserError(
-            f"no driver for this kind of address: {error}", file=url, cure=cure
+            f"no driver for this kind of address: {without_secrets(error, url)}",
+            file=url,
+            cure=cure,
         ) from error
     except Exception as error:
         if isinstance(error, UserError) or not (
@@ -174,7 +197,8 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
             raise
         cure = "check the address, the credentials and the endpoint in the environment"
         raise UserError(
-            f"the object store refused the request: {type(error).__name__}: {error}",
+            f"the object store refused the request: {type(error).__name__}: "
+            f"{without_secrets(error, url)}",
             file=url,
             cure=cure,
         ) from error

@@ -12,6 +12,7 @@ import typer
 from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
+from hqsam_pipelines.runner.server_address import Server, healthy
 
 app = typer.Typer(
     no_args_is_help=True, help="Start, stop or query the local Prefect server of this checkout."
@@ -54,8 +55,8 @@ def status() -> None:
     _show(found)
 
 
-def _show(found: server.Server) -> None:
-    if not found.ours and not server.healthy(found.api):
+def _show(found: Server) -> None:
+    if not found.ours and not healthy(found.api):
         say(f"{found.api} (PREFECT_API_URL) does not answer", err=True)
         raise typer.Exit(1)
     whose = f"process {found.pid}" if found.ours else "given by PREFECT_API_URL"

@@ -86,6 +86,22 @@ def edited(root: Path) -> list[str]:
     return [name for name in names if any(map(_differs, short.get(name, ())))]
 
 
+def missing_outputs(root: Path, name: str) -> list[str]:
+    """The outputs of a stage that are not there; none if there is no such stage.
+
+    Raises:
+        UserError: dvc.yaml is not valid.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        with dvc_site.open_repo(root) as repo:
+            outs = [out for stage in repo.index.stages if stage.name == name for out in stage.outs]
+            return [str(out.fs_path) for out in outs if not out.exists]
+    except DvcException as error:
+        raise clear(error, root) from error
+
+
 def clear(error: Exception, root: Path) -> UserError:
     """DVC's error; if one of the files that it reads is not YAML, that file and the line instead."""
     for name in (FILE, "dvc.yaml", "dvc.lock"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from pathlib import Path
 
 from hqsam_base import own_code
@@ -30,7 +31,12 @@ def load(root: Path, *, anew: bool = True) -> Params:
     params = Params.load(root / FILE)
     digest = hashlib.sha256((root / FILE).read_bytes()).hexdigest()
     if anew or _noted(root) != digest:
+        given = dict(os.environ)
         params.check()
+        # OpenCV, imported on the way, puts its folder into LD_LIBRARY_PATH, also for the processes
+        # that are started from here; the stage host would take these for another environment's.
+        os.environ.clear()
+        os.environ.update(given)
         # Without a note, as on a full disk, the next one checks again.
         with contextlib.suppress(OSError, UserError):
             env.make_state_dir(root)

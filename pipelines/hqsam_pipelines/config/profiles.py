@@ -12,7 +12,7 @@ from hqsam_base.atomic import atomic_file
 from hqsam_base.errors import UserError
 from hqsam_base.locks import is_held
 from hqsam_pipelines import ablations
-from hqsam_pipelines.config import dvc_site, env, overlays
+from hqsam_pipelines.config import dvc_site, env, overlays, profile_runs
 from hqsam_pipelines.config.params import FILE, Params, parse_yaml
 from hqsam_pipelines.config.schema import unknown
 
@@ -61,8 +61,11 @@ def switch(root: Path, name: str, *, force: bool = False) -> bool:
             cure="save it as configs/<another name>.yaml, or switch with --force",
         )
     Params.of(parse_yaml(new, root / "configs" / name), root / "configs" / name).check()
+    for known in (known for known, text in contents.items() if text == old):
+        profile_runs.keep(root, known)
     with atomic_file(root / FILE) as file:
         file.write(new)
+    profile_runs.bring_back(root, name)
     return True
 
 
@@ -207,7 +210,8 @@ def _move(source: Path, target: Path) -> None:
 def restore(root: Path) -> Iterator[str]:
     """Bring back what the active profile has and the workspace lacks; yields what came back, and from where.
 
-    That is what `prune` put aside, and what dvc.lock records and DVC's cache holds.
+    That is what `prune` put aside, and what dvc.lock records and DVC's cache holds. An output of
+    another profile of the same name gives way if the cache holds it, too.
     DVC's own `repro` would run a stage again rather than look there: a training output is
     persistent, and DVC never restores those. A stage whose inputs have changed since runs again all
     the same.
@@ -223,10 +227,12 @@ def restore(root: Path) -> Iterator[str]:
         lost = [
             Path(out.fs_path)
             for out in repo.index.outs
-            if out.use_cache and out.hash_info and not out.exists
+            if out.use_cache
+            and out.hash_info
+            and (not out.exists or (profile_runs.differs(out) and _holds(repo, Path(out.fs_path))))
         ]
         if lost:
-            repo.checkout(targets=[str(path) for path in lost], allow_missing=True)
+            repo.checkout(targets=[str(path) for path in lost], force=True, allow_missing=True)
     for path in (path for path in lost if path.exists()):
         yield f"restored {path.relative_to(root)} (from DVC's cache)"
 

@@ -9,6 +9,7 @@ dataclass checks its own values in
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import functools
 import types
@@ -59,6 +60,8 @@ def show(value: object) -> str:
     names: dict[type, str] = {type(None): "null", Mapping: "a mapping", list: "a list"}
     if isinstance(value, Mapping):
         return "a mapping"
+    if isinstance(value, datetime.date):
+        return f"{value} (a date; in quotes it is a text)"
     return names.get(type(value), f"{value!r} ({type(value).__name__})")
 
 
@@ -78,7 +81,7 @@ def _explain(problems: list[Any], kind: type, file: Path, key: str) -> UserError
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         error = unknown(place[-1], _fields_at(kind, place[:-1]), what="key", file=file, key=dotted)
-        return UserError(error.problem + more, file=file, key=dotted, cure=error.cure)
+        return error.amended(error.problem + more, file=file, key=dotted)
     if first["type"] == "missing":
         expected = _type_at(kind, place)
         return UserError(
@@ -177,7 +180,7 @@ def _call(make: Callable[[], T], file: Path, key: str) -> T:
     try:
         return make()
     except UserError as error:  # a class knows neither file nor section
-        raise UserError(error.problem, file=file, key=key, cure=error.cure) from error
+        raise error.amended(file=file, key=key) from error
     except (ValueError, TypeError) as error:
         raise UserError(str(error), file=file, key=key) from error
 

@@ -8,6 +8,7 @@ read is plain data of the expected outline.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Never, TypeVar
 
@@ -28,6 +29,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=100)]
 """A name of params.yaml: it becomes part of a path."""
+PromptSetName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*([.+][0-9][a-z0-9_]*)?$", max_length=100)
+]
+"""Like `Name`, with the parameter of a prompt set: `box_noise_0.2`, `points_10+5`."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
 """An MD5 of DVC's; `.dir` marks a folder's listing."""
@@ -51,7 +56,7 @@ def parse_json(text: bytes, where: str) -> Any:
     """
     _check_bytes(text, where)
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise _unreadable("JSON", error, where) from error
     _check_values(value, where)
@@ -143,6 +148,13 @@ def _check_values(value: Any, where: str, depth: int = 0) -> None:
     inner = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
     for part in inner if isinstance(inner, (list, tuple, set)) else ():
         _check_values(part, where, depth + 1)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # 1e999
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
 
 
 def _refuse_constant(name: str) -> Never:

@@ -7,18 +7,18 @@ more than one benchmark's table at a time beside the metrics.
 from __future__ import annotations
 
 import functools
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import StringConstraints
+from pydantic import Field, StrictInt, StringConstraints
 
 from hqsam.systems import System, listed
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity, Score, score_of
-from hqsam_pipelines.config.strict import Name, Outline, outlined, parse_json
+from hqsam_pipelines.config.strict import Name, Outline, PromptSetName, outlined, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,14 +97,18 @@ def parse_metrics(text: bytes, where: str) -> list[Result]:
 _Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_&@.+-]{1,80}$")]
 
 
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""`true` is none."""
+
+
 class _Item(Outline):
     """One system's entry of a metrics file."""
 
-    prompt_set: Name
+    prompt_set: PromptSetName
     system: Name
-    metrics: dict[_Word, Any]
-    n_expected: int
-    n_scored: int
+    metrics: dict[_Word, _Number | None]
+    n_expected: StrictInt
+    n_scored: StrictInt
     protocol: dict[str, Any]
     protocol_hash: _Word
     warnings: tuple[str, ...] = ()
@@ -120,29 +124,43 @@ class _MetricsFile(Outline):
 
 def _result(found: _MetricsFile, item: _Item) -> Result:
     given = {name: getattr(item, name) for name in _Item.model_fields if name != "metrics"}
-    return Result(
-        benchmark=found.benchmark, model=found.model, metrics=finite(item.metrics), **given
-    )
+    known = {name: value for name, value in item.metrics.items() if value is not None}
+    return Result(benchmark=found.benchmark, model=found.model, metrics=known, **given)
 
 
-def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Keeps the finite numbers."""
-    numbers = {
-        name: float(value) for name, value in metrics.items() if isinstance(value, (int, float))
-    }
-    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+def refuse_twins(results: Sequence[Result], where: str) -> None:
+    """Refuse two results of one benchmark, model, prompt set and system, in one file or in two.
+
+    Args:
+        results: Of a run.
+        where: Its files, for the message.
+
+    Raises:
+        UserError: there are two; which of them counts would be chance.
+    """
+    rows = [result.row for result in results]
+    twice = next((row for row, count in Counter(rows).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(
+            "a result stands twice in the metrics files",
+            file=where,
+            key=", ".join(twice),
+            cure="delete the file that no stage of this profile writes, or run `dvc repro score`",
+        )
 
 
 def load_metrics(folder: Path) -> list[Result]:
     """Reads every metrics file of a folder.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a result stands twice.
     """
     files = sorted(folder.glob("*.json"))
     if not files:
         raise UserError("there are no metrics to report", file=folder, cure="run `dvc repro score`")
-    return [result for file in files for result in parse_metrics(file.read_bytes(), str(file))]
+    found = [result for file in files for result in parse_metrics(file.read_bytes(), str(file))]
+    refuse_twins(found, str(folder))
+    return found
 
 
 def units_frame(source: Any, where: str) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site, env
 from hqsam_pipelines.runner import provenance, server
+from hqsam_pipelines.runner.server_address import healthy
 
 if TYPE_CHECKING:
     from hqsam_datasets.fetch.spec import ArchiveSpec
@@ -393,7 +394,7 @@ def _server(root: Path) -> Iterator[Finding]:
         return
     if found is None:
         yield Finding("ok", "server", "none runs; the first stage starts one")
-    elif server.healthy(found.api):
+    elif healthy(found.api):
         yield Finding(
             "ok", "server", f"{found.page} ({'this checkout' if found.ours else 'PREFECT_API_URL'})"
         )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +21,7 @@ from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
-from hqsam_pipelines.runner.progress import ProgressDisplay
+from hqsam_pipelines.runner.progress import ProgressDisplay, publish_figures
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ class FlowSpec:
         parameters: Shown on the server.
         retries: How often a transient failure (network, disk) is tried again.
         delays: Seconds before each further try.
+        figures: Filled by the work with its own speed; published as an artifact where it is.
     """
 
     verb: str
@@ -42,6 +44,7 @@ class FlowSpec:
     parameters: dict[str, str]
     retries: int = 0
     delays: tuple[float, ...] = (2.0, 8.0, 30.0)
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -57,12 +60,75 @@ class _StoredError(Exception):
     """Stands for an exception of the library in Prefect's log and database, without secrets in its text."""
 
 
-class _Outcome(Generic[T]):
-    """Carries the library's result or exception past Prefect, which would store or wrap it."""
+class Work(Generic[T]):
+    """Carries the result or exception of the work past Prefect, which would store or wrap it.
+
+    Attributes:
+        value: The result, once it is `done`.
+        begun: Whether the work was begun, by the last try or an earlier one.
+        error: What it raised.
+    """
 
     value: T
+    begun: bool = False
     done: bool = False
-    error: BaseException | None = None
+    error: Exception | None = None
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Do the work and note how it ends. Raises what it raises."""
+        self.begun, self.error = True, None
+        try:
+            self.value = work()
+        except Exception as error:
+            self.error = error
+            raise
+        self.done = True
+        return self.value
+
+    def outcome(self) -> T:
+        """The result. Raises what the work raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+SERVER_TRIES = 3
+
+
+def record(name: str, work: Work[Any], call: Callable[[], Any], *, root: Path, ours: bool) -> None:
+    """Make a flow run around the work; trouble with the server ends no work.
+
+    Before the work a local server that died is waited for, a bounded number of times. After it
+    there is a line on standard error: hours of work are not to be done again for the sake of its
+    record.
+
+    Args:
+        name: The run's name, for the line.
+        work: What `call` does.
+        call: Makes the flow run.
+        root: The repository.
+        ours: The server is the checkout's own.
+
+    Raises:
+        Exception: what Prefect raised before the work, from a server that is not ours to start, or
+            in the last try.
+    """
+    for left in reversed(range(SERVER_TRIES)):
+        try:
+            call()
+        except Exception as error:
+            if work.done:
+                text = (
+                    f"the work is done, but the Prefect server could not be told: "
+                    f"{type(error).__name__}: {error}"
+                )
+                say(f"  {name}: {text}", err=True)
+            elif work.error is None and (work.begun or not ours or not left):
+                raise
+        if work.begun:
+            return
+        os.environ["PREFECT_API_URL"] = server.ensure(root).api
+        refresh_settings()
 
 
 def run_flow(spec: FlowSpec, work: Callable[[Progress], T], *, root: Path) -> T:
@@ -85,26 +151,16 @@ def run_flow(spec: FlowSpec, work: Callable[[Progress], T], *, root: Path) -> T:
         if place.started_now:
             how = f"log in with the content of {server.auth_path(root)}"
             say(f"Prefect server: {place.page}  ({how}; ends itself when idle)", err=True)
-        _refresh_settings()
-        outcome: _Outcome[T] = _Outcome()
-        try:
-            _drive(_make_flow(spec, work, outcome, root)(**spec.parameters))
-        except Exception as error:
-            if not outcome.done:
-                raise
-            # The server went away meanwhile. Hours of work are not to be done again for the sake of
-            # its record.
-            text = (
-                f"the work is done, but the Prefect server could not be told: "
-                f"{type(error).__name__}: {error}"
-            )
-            say(f"  {spec.run_name}: {text}", err=True)
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.value
+        refresh_settings()
+        done: Work[T] = Work()
+        flow = _make_flow(spec, work, done, root, ours=place.ours)
+        record(
+            spec.run_name, done, lambda: _drive(flow(**spec.parameters)), root=root, ours=place.ours
+        )
+        return done.outcome()
 
 
-def _refresh_settings() -> None:
+def refresh_settings() -> None:
     """Prefect read the environment when it was imported; where that was earlier, it must read it again."""
     if "prefect.context" in sys.modules:
         from prefect.context import refresh_global_settings_context
@@ -124,7 +180,12 @@ def _drive(run: Any) -> None:
 
 
 def _make_flow(
-    spec: FlowSpec, work: Callable[[Progress], T], outcome: _Outcome[T], root: Path
+    spec: FlowSpec,
+    work: Callable[[Progress], T],
+    outcome: Work[T],
+    root: Path,
+    *,
+    ours: bool,
 ) -> Callable[..., Any]:
     from prefect import flow, task
     from prefect.states import Completed, Failed
@@ -145,13 +206,11 @@ def _make_flow(
         persist_result=False,
     )
     def call() -> Any:
-        outcome.error = None
         try:
             with ProgressDisplay(spec.run_name, artifact=True) as progress:
-                outcome.value = work(progress)
-            outcome.done = True
+                outcome.do(lambda: work(progress))
+            publish_figures(spec.run_name, spec.figures)
         except Exception as error:
-            outcome.error = error
             if isinstance(error, UserError):
                 # A state instead of an exception: no traceback in the log.
                 return Failed(message=shown(error, lines=True))
@@ -169,24 +228,11 @@ def _make_flow(
     )
     async def stage(**parameters: str) -> Any:
         state = call(return_state=True)
-        server_of_flow(root)
+        if ours:  # it may have died during the work
+            server.ensure(root)
         return state if state.is_completed() else Failed(message=state.message)
 
     def run(**parameters: str) -> Any:
         return stage(**parameters, return_state=True)
 
     return run
-
-
-def server_of_flow(root: Path) -> None:
-    """Bring the checkout's server back if it died during the work: the result must not be lost with it."""
-    import os
-
-    api = os.environ.get("PREFECT_API_URL", "")
-    note = server.read_note(root)
-    if (
-        note is not None
-        and api == f"http://127.0.0.1:{note['port']}/api"
-        and not server.healthy(api)
-    ):
-        server.ensure(root)

@@ -142,7 +142,7 @@ class Host:
 
     def _admit(self, link: socket.socket) -> None:
         """Keep a new connection if it is of this very user: a run has all of this user's rights."""
-        uid = host_client.peer_uid(link)
+        uid = host_client.peer(link)[1]
         if uid == os.geteuid():
             self._waiting.append(link)
             return
@@ -212,6 +212,8 @@ class Host:
         if pid == 0:
             self._child(run)
         run.pid, run.ends = pid, _end_of(pid)
+        with contextlib.suppress(OSError):
+            run.link.send(b"pid %d" % pid)
         _close(run.streams)
         run.streams = []
 

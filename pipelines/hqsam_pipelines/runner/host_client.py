@@ -7,7 +7,9 @@ signals and exit status; and it ends when this process ends. Only libraries are 
 never the project's own modules, so edited code is never stale.
 
 The host is an accelerator and nothing else: without it (`HQSAM_HOST=0`, not Linux, not started yet,
-other environment) the stage runs in this process. Standard library only.
+other environment) the stage runs in this process. If it dies, its children are ended and the runs
+begin again in their callers: stages write atomically, so nothing is lost but time. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,9 +38,11 @@ inside = False
 """Set in the children of a host: they do the work themselves."""
 
 PATIENCE_S = 3.0
+ORPHAN_S = 15.0
+"""How long a run may take to end itself when the host died: a training saves its state."""
 
 RUN, GO, READY, OTHER, QUIT = b"run", b"go", b"ready", b"other", b"quit"
-"""The words of the protocol: `run` + request -> `ready` or `other`; `go` -> `exit N`; `quit`; `signal N` at any time."""
+"""The words of the protocol: `run` + request -> `ready` or `other`; `go` -> `pid N`, `exit N`; `quit`; `signal N` at any time."""
 
 # Read once when a library is imported: a host that was started under other values is no substitute.
 _READ_AT_IMPORT = (
@@ -92,8 +97,8 @@ def run(root: Path, entry: str, argv: Sequence[str]) -> int | None:
         argv: Its arguments.
 
     Returns:
-        The exit status, or None if there is no host for us (one is then being started for the next
-        ones).
+        The exit status, or None if there is no host for us, or it died under the run (one is then
+        being started for the next ones).
     """
     if not enabled():
         return None
@@ -107,7 +112,10 @@ def run(root: Path, entry: str, argv: Sequence[str]) -> int | None:
             start(root)  # the one that refused ends itself now
         if answer != READY:
             return None
-        return _commit(link)
+        status = _commit(link)
+    if status is None:
+        start(root)
+    return status
 
 
 def connect(root: Path) -> socket.socket | None:
@@ -120,18 +128,18 @@ def connect(root: Path) -> socket.socket | None:
     except OSError:
         link.close()
         return None
-    if peer_uid(link) != os.geteuid():
+    if peer(link)[1] != os.geteuid():
         link.close()
         return None
     return link
 
 
-def peer_uid(link: socket.socket) -> int:
-    """The user number of the process at the other end of a Unix socket, as the kernel noted it when they connected."""
-    _pid, uid, _gid = struct.unpack(
+def peer(link: socket.socket) -> tuple[int, int]:
+    """Process and user number of the other end of a Unix socket, as the kernel noted them when they connected."""
+    pid, uid, _gid = struct.unpack(
         "3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     )
-    return int(uid)
+    return int(pid), int(uid)
 
 
 @contextlib.contextmanager
@@ -202,10 +210,13 @@ def _request(entry: str, argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _commit(link: socket.socket) -> int:
-    """Let the run begin, hand it this process's signals, and wait for its exit status."""
+def _commit(link: socket.socket) -> int | None:
+    """Let the run begin, hand it this process's signals, and wait for its exit status; None if the host died."""
+    child, told = 0, 0
 
     def forward(number: int, frame: object) -> None:
+        nonlocal told
+        told = number
         with contextlib.suppress(OSError):
             link.send(b"signal %d" % number)
 
@@ -216,6 +227,9 @@ def _commit(link: socket.socket) -> int:
         link.settimeout(None)
         link.send(GO)
         answer = link.recv(64)
+        if answer.startswith(b"pid "):
+            child = int(answer[4:])
+            answer = link.recv(64)
     except OSError:
         answer = b""
     finally:
@@ -223,16 +237,39 @@ def _commit(link: socket.socket) -> int:
             signal.signal(number, handler)
     if answer.startswith(b"exit "):
         return _as_ours(int(answer[5:]))
-    print(
-        "the stage host died; run the command again (HQSAM_HOST=0 does without it)", file=sys.stderr
-    )
-    return 1
+    if child:
+        _end_orphan(child)
+    if told:
+        return 128 + told
+    print("the stage host died; the run begins again without it", file=sys.stderr, flush=True)
+    return None
+
+
+def _end_orphan(child: int) -> None:
+    """Wait until a child of a host that died has ended, by the signal that it got for that, and end what is left of its group."""
+    end = time.monotonic() + ORPHAN_S
+    while lives(child) and time.monotonic() < end:
+        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    while lives(child):
+        time.sleep(0.05)
+
+
+def lives(process: int) -> bool:
+    """Whether a process is there and no zombie, which nobody may be there to reap."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in (b"Z", b"X")
 
 
 def _as_ours(status: int) -> int:
     """The exit status, or this process's own end by the signal that ended the run."""
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # that of SIGKILL cannot be set
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
 

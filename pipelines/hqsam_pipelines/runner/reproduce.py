@@ -35,9 +35,13 @@ from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import dvc_site, env, preflight
 from hqsam_pipelines.config.graph import Graph, read_graph
 from hqsam_pipelines.config.params import Params
-from hqsam_pipelines.runner import codegraph, provenance, server
+from hqsam_pipelines.runner import codegraph, dvc_locks, flows, provenance, server
 
 TAIL_LINES = 30
+END_S = 2.0
+"""How long the processes of a stage may take to end by themselves; they write atomically, so none needs longer."""
+TRIES = 3
+"""How often a stage is run whose DVC was killed (for want of memory?) or kept out by another one."""
 
 
 @dataclass
@@ -99,15 +103,25 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
     """
     env.prepare()
     preflight.pipeline(root)
-    with server.running(root) as place, contextlib.chdir(root):
+    with _interrupts_are_said(), server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
             how = f"log in with the content of {server.auth_path(root)}"
             say(f"Prefect server: {place.page}  ({how})", err=True)
-        _refresh_settings()
-        outcome: Outcome = reproduce(
-            targets=list(targets), workers=workers, force=force, raise_on_failure=False
+        flows.refresh_settings()
+        work: flows.Work[Outcome] = flows.Work()
+
+        @flow(name="reproduce", validate_parameters=False, persist_result=False)
+        def local(targets: list[str], workers: int, force: bool) -> Outcome:
+            return work.do(lambda: _reproduce(targets, workers, force))
+
+        flows.record(
+            "reproduce",
+            work,
+            lambda: local(list(targets), workers, force),
+            root=root,
+            ours=place.ours,
         )
-    return outcome
+        return work.outcome()
 
 
 @flow(name="reproduce", validate_parameters=False, persist_result=False)
@@ -135,22 +149,27 @@ def reproduce(
         # for.
         own = importlib.import_module("hqsam_pipelines.runner.reproduce").reproduce.fn
         return cast(Outcome, own(targets, workers, force, raise_on_failure))
+    outcome = _reproduce(targets or [], workers, force)
+    if outcome.failed and raise_on_failure:
+        raise RuntimeError("\n".join(outcome.lines()))
+    return outcome
+
+
+def _reproduce(targets: list[str], workers: int, force: bool) -> Outcome:
     env.prepare()
     root = env.repository_root()
     dvc_site.configure(root)
     params = preflight.pipeline(root)
-    begin = time.monotonic()
-    graph = read_graph(root, targets or [])
-    forced = _renewed(root, graph, params) | (set(graph.targets) if force else set())
-    with server.running(root):
+    with dvc_locks.queued(root, f"hqsam repro {' '.join(targets)}".rstrip()), server.running(root):
+        begin = time.monotonic()
+        graph = read_graph(root, targets)
+        forced = _renewed(root, graph, params) | (set(graph.targets) if force else set())
         outcome = _Walk(root, graph, workers, forced).walk()
     outcome.wall_s = time.monotonic() - begin
     if outcome.ran:
         provenance.record_run(
             root, "repro", wall_s=outcome.wall_s, stages=outcome.ran, known=graph.known
         )
-    if outcome.failed and raise_on_failure:
-        raise RuntimeError("\n".join(outcome.lines()))
     return outcome
 
 
@@ -172,6 +191,21 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
         *(["--force"] if force else []),
         stage,
     ]
+    for left in reversed(range(TRIES)):
+        status, lines = _listen(stage, words, root)
+        if status and any(dvc_locks.BUSY in line for line in lines):
+            say(f"[{stage}] another DVC works on its files: it is tried again after that", err=True)
+            dvc_locks.wait_for_dvc(Path(root), but=_DVC[-1])
+        elif status != -signal.SIGKILL or not left:
+            break
+        else:
+            say(f"[{stage}] DVC was killed: the stage is tried again", err=True)
+    ran = any(line.startswith("Running stage") for line in lines)
+    return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)
+
+
+def _listen(stage: str, words: list[str], root: str) -> tuple[int, list[str]]:
+    """Run a command; its exit status and its lines, which were passed on."""
     lines: list[str] = []
     with _child(words, root) as process:
         assert process.stdout is not None
@@ -179,9 +213,7 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
             lines.append(shown(line.rstrip()))
             if line.strip() and not line.strip().startswith(_ADVICE):
                 say(f"[{stage}] {line.rstrip()}")
-        status = process.wait()
-    ran = any(line.startswith("Running stage") for line in lines)
-    return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)
+        return process.wait(), lines
 
 
 _ADVICE = (
@@ -217,18 +249,39 @@ def _child(words: list[str], root: str) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        _end_group(process)
+        _end_groups(process)
         with _children_lock:
             _children.discard(process)
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
-    for number, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
-        if process.poll() is not None:
-            return
-        send_signal(process.pid, number, group=True)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
+def _end_groups(*processes: subprocess.Popen[str]) -> None:
+    """End processes with all of their groups, side by side: whoever pressed Ctrl-C waits for the slowest."""
+    for number, patience in ((signal.SIGTERM, END_S), (signal.SIGKILL, END_S)):
+        end = time.monotonic() + patience
+        for process in (process for process in processes if process.poll() is None):
+            send_signal(process.pid, number, group=True)
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
+
+
+@contextlib.contextmanager
+def _interrupts_are_said() -> Iterator[None]:
+    """Say at once that Ctrl-C was heard; the stages need a moment to end."""
+
+    def stop(number: int, frame: object) -> None:
+        say("stopping; what is finished stays, and the next run goes on from there", err=True)
+        signal.signal(number, signal.default_int_handler)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
 
 
 def _environment() -> dict[str, str]:
@@ -332,8 +385,7 @@ class _Walk:
     def _end_children(self) -> None:
         with _children_lock:
             children = list(_children)
-        for process in children:
-            _end_group(process)
+        _end_groups(*children)
 
 
 def _runner(workers: int) -> Any:
@@ -360,13 +412,6 @@ def _runner(workers: int) -> Any:
     raise UserError(
         f"unknown executor {executor!r}", key="HQSAM_EXECUTOR", cure="one of: threads, ray"
     )
-
-
-def _refresh_settings() -> None:
-    """Prefect was imported before the server's address was known."""
-    from prefect.context import refresh_global_settings_context
-
-    refresh_global_settings_context()
 
 
 def write(outcome: Outcome, path: Path) -> None:

@@ -5,63 +5,66 @@ So the first stage that finds none starts one for the repository and the later o
 state lies in
 `<root>/.hqsam`:
 
-* `server.lock` is held by the server process as long as it lives: "is it running" is a question to
-  the kernel, so a stale note or a reused process number cannot mislead anybody.
+* `server.lock` is held by the server process as long as it lives, and holds its number: "is it
+  running" is a question to the kernel, so a stale note or a reused process number cannot mislead
+  anybody.
 * `start.lock` is held by whoever is starting a server: two stages never start two.
 * `lease.lock` is held, shared, by every process that uses the server. When nobody has held it for
   the idle time, the server ends (see `server_daemon`).
-* `server.json` is the note with the address; `prefect/` is the server's home; `server.log` is its
+* `server.json` is the note with the address, from the first answer until the door closes: who finds
+  it sends the password there. `prefect/` is the server's home; `server.log` is its
   log.
 * `server.auth` (mode 0600) is the password, made once for the checkout, or the user's own from the
   environment. Prefect's API answers nobody without it: other users of the machine reach the port as
   well, and who may write to the API may run commands.
 
-With `PREFECT_API_URL` set, that server is used and none of this happens.
+A server that dies is started again, at the same port, by those who use it (`running`). With
+`PREFECT_API_URL` set, that server is used and none of this happens.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock, is_held, locked
+from hqsam_base.processes import send_signal
+from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
+from hqsam_pipelines.runner.server_address import (
+    AUTH,
+    SERVER_AUTH,
+    Server,
+    given,
+    healthy,
+    refusal_is_user_error,
+)
 
-SERVER_AUTH, AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
-"""The variables by which Prefect's server and its clients learn the password."""
+OWN = "HQSAM_SERVER_OF"
+"""Set for the processes that a user of the local server starts: the checkout whose server `PREFECT_API_URL` then names."""
 
 DEFAULT_IDLE_MINUTES = 10.0
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
-
-
-@dataclass(frozen=True)
-class Server:
-    """A reachable Prefect server: `api` is its API address, `page` its user interface, `ours` whether we run it."""
-
-    api: str
-    ours: bool
-    pid: int | None = None
-    started_now: bool = False
-
-    @property
-    def page(self) -> str:
-        """The address that a person opens in a browser."""
-        return self.api.removesuffix("/").removesuffix("/api")
+ANSWER_TIMEOUT_S = 15.0
+"""How long a server that has answered before may be silent, until another takes its place."""
+STARTS = 3
+HELD = 3
+"""The exit status of a server that found another one running."""
+RESTARTS = 5
+"""How often a user of the server brings it back, so that a machine without memory or disk is not kept busy with it."""
 
 
 def note_path(root: Path) -> Path:
@@ -103,69 +106,14 @@ def read_note(root: Path) -> dict[str, Any] | None:
     return note if isinstance(note, dict) and {"port", "pid"} <= note.keys() else None
 
 
-def healthy(api: str, timeout: float = 2.0) -> bool:
-    """Whether a Prefect server answers at `api` (`http://host:port/api`)."""
-    try:
-        direct = env.is_loopback(urllib.parse.urlsplit(api).hostname or "")
-        opener = urllib.request.build_opener(*[urllib.request.ProxyHandler({})] * direct)
-        with opener.open(f"{api.rstrip('/')}/health", timeout=timeout) as answer:
-            # A server's pages answer every address, also one without /api, with a page.
-            return bool(answer.status == 200 and not answer.read(64).lstrip().startswith(b"<"))
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
-
-
-def given() -> Server | None:
-    """The server that PREFECT_API_URL names, or None where it names none.
-
-    Raises:
-        UserError: it is not an address of a server's API: without http:// or https://, host, or the
-            /api at its end.
-    """
-    api = os.environ.get("PREFECT_API_URL")
-    if not api:
-        return None
-    cure = "set it to http://HOST:PORT/api, or to what your server's settings name"
-    if not api.startswith(("http://", "https://")):
-        raise UserError(
-            "the address has no http:// or https://", file=api, key="PREFECT_API_URL", cure=cure
-        )
-    if not _has_host(api):
-        raise UserError(
-            "the address has no host, or an invalid port",
-            file=api,
-            key="PREFECT_API_URL",
-            cure=cure,
-        )
-    if "api" not in urllib.parse.urlsplit(api).path.split("/") and (right := _right_address(api)):
-        problem = "this is the address of the server's pages; its API has /api at the end"
-        raise UserError(problem, file=api, key="PREFECT_API_URL", cure=f"set it to {right}")
-    return Server(api=api, ours=False)
-
-
-def _has_host(api: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(api)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that are not closed, or a port that is not a number up to 65535
-        return False
-
-
-def _right_address(api: str) -> str | None:
-    """The address near a wrong one at which a server does answer: with /api, for that of a page, or with the other scheme."""
-    scheme, rest = api.rstrip("/").split("://", 1)
-    other = {"http": "https", "https": "http"}[scheme]
-    near = [
-        f"{scheme}://{rest}/api",
-        f"{scheme}://{rest.partition('/')[0]}/api",
-        f"{other}://{rest}",
-    ]
-    return next((address for address in near if healthy(address)), None)
-
-
 def status(root: Path) -> Server | None:
     """The server of this checkout (or the one of `PREFECT_API_URL`) if it runs and answers, else None."""
-    return given() or _running(root)
+    return _named(root) or _running(root)
+
+
+def _named(root: Path) -> Server | None:
+    """The server of `PREFECT_API_URL`, unless a process of this checkout set it for its children."""
+    return None if os.environ.get(OWN) == str(root) else given()
 
 
 def _running(root: Path) -> Server | None:
@@ -182,7 +130,7 @@ def _running(root: Path) -> Server | None:
 
 @contextlib.contextmanager
 def running(root: Path) -> Iterator[Server]:
-    """Use a Prefect server for the block: start one if there is none, and keep it from ending itself meanwhile.
+    """Use a Prefect server for the block: start one if there is none, keep it from ending itself, bring it back if it dies.
 
     Sets `PREFECT_API_URL`, `PREFECT_API_AUTH_STRING` and `PREFECT_HOME` in this process unless the
     caller's environment names a server.
@@ -191,9 +139,9 @@ def running(root: Path) -> Iterator[Server]:
         UserError: the server did not start (the message holds the end of its log), or the caller's
             does not answer.
     """
-    theirs = given()
+    theirs = _named(root)
     if theirs is not None:
-        with _refusal_is_user_error(theirs.api):
+        with refusal_is_user_error(theirs.api):
             yield theirs
         return
     env.make_state_dir(root)
@@ -202,33 +150,28 @@ def running(root: Path) -> Iterator[Server]:
         with _environment(
             PREFECT_API_URL=server.api,
             PREFECT_HOME=str(home(root)),
-            **{AUTH: auth_path(root).read_text()},
+            **{AUTH: auth_path(root).read_text(), OWN: str(root)},
         ):
-            yield server
+            done = threading.Event()
+            threading.Thread(target=_keep_alive, args=(root, done), daemon=True).start()
+            try:
+                yield server
+            finally:
+                done.set()
 
 
-@contextlib.contextmanager
-def _refusal_is_user_error(api: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        response = getattr(error, "response", None)  # of httpx, which is not imported for this
-        if getattr(response, "status_code", None) == 401 and str(response.url).startswith(api):  # type: ignore[union-attr]
-            cure = (
-                f"set {AUTH} to the server's password; of a checkout's own server that is the "
-                f"content of .hqsam/server.auth"
-            )
-            raise UserError(
-                "the Prefect server refuses the password", file=api, key=AUTH, cure=cure
-            ) from None
-        if not isinstance(error, RuntimeError) or "Failed to reach API" not in str(error):
-            raise
-        right = _right_address(api)
-        cure = "start that server, or unset the variable: a local one is then started"
-        cure = f"set it to {right}, where one answers" if right else cure
-        raise UserError(
-            "the Prefect server does not answer", file=api, key="PREFECT_API_URL", cure=cure
-        ) from error
+def _keep_alive(root: Path, done: threading.Event) -> None:
+    """Start the server again when it has died; Prefect's client tries for a minute to reach it."""
+    for _ in range(RESTARTS):
+        while is_held(lock_path(root)) or not lease_path(root).exists():
+            if done.wait(1.0):
+                return
+        say("the Prefect server died; it is started again", err=True)
+        try:
+            ensure(root)
+        except UserError as error:
+            say(f"the run goes on without it: {error}", err=True, lines=True)
+            return
 
 
 @contextlib.contextmanager
@@ -246,14 +189,18 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def ensure(root: Path, *, idle_minutes: float | None = None) -> Server:
-    """The checkout's server, started if it does not run. The caller holds a lease if it wants to keep it."""
+    """The checkout's server, started if it does not run. The caller holds a lease if it wants to keep it.
+
+    Raises:
+        UserError: it did not start; the message holds the end of its log.
+    """
     server = _running(root)
     if server is not None:
         return server
     try:
-        with locked(env.make_state_dir(root) / "start.lock", timeout=START_TIMEOUT_S):
-            server = _running(root)  # somebody else may have started it while we waited
-            return server if server is not None else _start(root, idle_minutes)
+        with locked(env.make_state_dir(root) / "start.lock", timeout=2 * START_TIMEOUT_S):
+            # Somebody else may have started it while we waited.
+            return _start(root, idle_minutes)
     except TimeoutError as error:
         raise UserError(
             "another process has been starting the Prefect server for too long",
@@ -263,22 +210,69 @@ def ensure(root: Path, *, idle_minutes: float | None = None) -> Server:
 
 
 def _start(root: Path, idle_minutes: float | None) -> Server:
-    """Start the daemon and wait until it answers. Called with `start.lock` held."""
-    _end_old(root)
+    """Start the daemon and wait until it answers, or take the one that runs. Called with `start.lock` held."""
     lease_path(root).touch()
+    for _ in range(STARTS):  # the kernel may kill one for want of memory
+        server = _answering_holder(root)
+        if server is not None:
+            return server
+        process = _daemon(root, idle_minutes)
+        end = time.monotonic() + START_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < end:
+            server = _running(root)
+            if server is not None:
+                return replace(server, started_now=server.pid == process.pid)
+            time.sleep(0.05)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+            raise _start_error(
+                root, f"the Prefect server did not answer within {START_TIMEOUT_S:.0f} s"
+            )
+        if process.returncode not in (-signal.SIGKILL, -signal.SIGTERM, HELD):
+            break
+    raise _start_error(root, f"the Prefect server ended at once (exit {process.returncode})")
+
+
+def _answering_holder(root: Path) -> Server | None:
+    """The server that holds the lock, as soon as it answers; None once nobody holds it.
+
+    Its starter may have been killed: then it has no note yet and answers in some seconds. One that
+    never answers is ended: two servers must not have one data base.
+    """
+    begin = time.monotonic()
+    while is_held(lock_path(root)):
+        server = _running(root)
+        if server is not None:
+            return server
+        patience = START_TIMEOUT_S if read_note(root) is None else ANSWER_TIMEOUT_S
+        if time.monotonic() - begin > patience:
+            _signal_holder(root, signal.SIGKILL)
+            _wait_unlocked(root, 5.0)
+        time.sleep(0.05)
+    return None
+
+
+def _signal_holder(root: Path, number: int) -> None:
+    """Send a signal to the server that holds the lock; one of an earlier version has left its number in the note only."""
+    said = lock_path(root).read_text().strip() or (read_note(root) or {}).get("pid")
+    if said:
+        send_signal(int(said), number)
+
+
+def _daemon(root: Path, idle_minutes: float | None) -> subprocess.Popen[bytes]:
     if idle_minutes is None:
         idle_minutes = float(os.environ.get("HQSAM_SERVER_IDLE_MINUTES", DEFAULT_IDLE_MINUTES))
-    preferred = (read_note(root) or {}).get("port", 0)
     command = [
         sys.executable,
         "-m",
         "hqsam_pipelines.runner.server_daemon",
         str(root),
-        str(preferred),
+        str((read_note(root) or {}).get("port", 0)),
         str(idle_minutes),
     ]
     with log_path(root).open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             cwd=root,
             stdin=subprocess.DEVNULL,
@@ -287,23 +281,6 @@ def _start(root: Path, idle_minutes: float | None) -> Server:
             start_new_session=True,
             env=_daemon_environment(root),
         )
-    end = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise _start_error(
-                root, f"the Prefect server ended at once (exit {process.returncode})"
-            )
-        if _is_noted(root, process.pid) and (server := _running(root)) is not None:
-            return replace(server, started_now=True)
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    raise _start_error(root, f"the Prefect server did not answer within {START_TIMEOUT_S:.0f} s")
-
-
-def _is_noted(root: Path, pid: int) -> bool:
-    note = read_note(root)
-    return note is not None and note["pid"] == pid
 
 
 def _daemon_environment(root: Path) -> dict[str, str]:
@@ -313,6 +290,7 @@ def _daemon_environment(root: Path) -> dict[str, str]:
         "PREFECT__",
         "PREFECT_SERVER_API_",
         "PREFECT_CLIENT_",
+        OWN,
         "COVERAGE_",
         "PYTEST_",
     )
@@ -359,16 +337,6 @@ def _start_error(root: Path, problem: str) -> UserError:
     )
 
 
-def _end_old(root: Path) -> None:
-    """A server that holds its lock but does not answer is ended before a new one starts on the same data base."""
-    if is_held(lock_path(root)) and not _wait_unlocked(root, 15.0):
-        note = read_note(root)
-        if note is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(note["pid"]), signal.SIGKILL)
-        _wait_unlocked(root, 5.0)
-
-
 def _wait_unlocked(root: Path, timeout: float) -> bool:
     lock = FileLock(lock_path(root))
     try:
@@ -390,16 +358,12 @@ def stop(root: Path) -> bool:
     """
     if not is_held(lock_path(root)):
         return False
-    note = read_note(root)
-    if note is None:
-        raise UserError(
-            "a server runs but its note is gone",
-            file=note_path(root),
-            cure="end it by hand; see server.log",
-        )
-    for sig, patience in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(note["pid"]), sig)
+    for number, patience in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
+        _signal_holder(root, number)
         if _wait_unlocked(root, patience):
             return True
-    raise UserError(f"the Prefect server (process {note['pid']}) does not end", file=log_path(root))
+    raise UserError(
+        "the Prefect server does not end",
+        file=lock_path(root),
+        cure="end it by hand; see server.log",
+    )

@@ -24,6 +24,7 @@ from hqsam_base import own_code
 from hqsam_base.locks import FileLock
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
+from hqsam_pipelines.runner.server_address import healthy
 
 if TYPE_CHECKING:
     import uvicorn
@@ -84,14 +85,18 @@ def main(argv: list[str]) -> int:
     lock = FileLock(server.lock_path(root))
     if not lock.acquire(server.STOP_TIMEOUT_S):
         print("another Prefect server of this checkout is running", file=sys.stderr)
-        return 3
+        return server.HELD
+    os.ftruncate(lock.fd, 0)
+    os.write(lock.fd, str(os.getpid()).encode())
+    # That of a server that was killed: its port may be a stranger's now, and whoever believes the
+    # note tells the password there.
+    server.note_path(root).unlink(missing_ok=True)
     door = _open_door(preferred=int(argv[1]))
     port = door.getsockname()[1]
-    web = _web_server(port)
+    web = _web_server(port, root)
     threading.Thread(target=_note_when_healthy, args=(root, port, web), daemon=True).start()
     threading.Thread(target=_watch_when_noted, args=(root, idle_s, web), daemon=True).start()
     web.run(sockets=[door])
-    _remove_own_note(root)
     return 0
 
 
@@ -115,7 +120,7 @@ def _open_door(preferred: int) -> socket.socket:
     raise OSError("no free TCP port on 127.0.0.1")
 
 
-def _web_server(port: int) -> uvicorn.Server:
+def _web_server(port: int, root: Path) -> uvicorn.Server:
     """The application for callers that know the password (`PREFECT_SERVER_API_AUTH_STRING`) and for pages of its own origin.
 
     A page of another site is kept out even where its name has been made to lead here: the Host
@@ -128,15 +133,23 @@ def _web_server(port: int) -> uvicorn.Server:
     from prefect.server.api.server import create_app
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Before the door closes: whoever opens one at this port then is sent no password.
+            _remove_own_note(root)
+            await super().shutdown(sockets)
+
     app = TrustedHostMiddleware(create_app(final=True), allowed_hosts=HOSTS)
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, timeout_graceful_shutdown=2)
     )
 
 
 def _note_when_healthy(root: Path, port: int, web: uvicorn.Server) -> None:
     """Publish the address once the server answers."""
-    while not web.should_exit and not server.healthy(f"http://127.0.0.1:{port}/api", timeout=5):
+    while not healthy(f"http://127.0.0.1:{port}/api", timeout=5):
+        if web.should_exit:
+            return
         time.sleep(0.03)
     path = server.note_path(root)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

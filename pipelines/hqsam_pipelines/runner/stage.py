@@ -10,10 +10,12 @@ then 1.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
 Section = Literal["archives", "sources", "benchmarks", "models"]
 
 
-PATIENCE_S = 20.0
-"""How long a run waits for one of the same stage that has been told to end."""
-
 READS_WHOLE_FOLDERS = frozenset({"overlap", "validate", "shard", "report"})
 """Stages whose deps are folders such as data/samples as a whole: nothing of another profile may lie there."""
 
@@ -46,12 +45,15 @@ class Job:
         params: The active profile.
         names: The entries that the run is for, in the order of `Stage.per`: `("dis_vd", "nano")`.
         progress: told how far the work is.
+        figures: What the library says of its own speed; goes to reports/provenance.json and, as an
+            artifact, to the Prefect server.
     """
 
     root: Path
     params: Params
     names: tuple[str, ...] = ()
     progress: Progress = silent
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -198,49 +200,89 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
         finally:
             clock.library_end()
 
-    with _alone(root, stage.run_name(names)):
-        result = _on_server(stage, names, work, root) if stage.on_server else work(silent)
-    provenance.record_stage(root, stage.dvc_name(names), clock.cost())
+    with _turn(job, stage) as taken:
+        if taken:
+            return None
+        result = _on_server(stage, job, work) if stage.on_server else work(silent)
+    provenance.record_stage(root, stage.dvc_name(names), clock.cost(), job.figures)
     return result
 
 
 @contextlib.contextmanager
-def _alone(root: Path, name: str) -> Iterator[None]:
+def _turn(job: Job, stage: Stage) -> Iterator[bool]:
     """Keep a second run of the same stage out: DVC forgets its own when it is killed, but the stage goes on.
 
-    Raises:
-        UserError: another process still runs this stage. One that is ending is waited for.
+    Yields:
+        Whether the run that was waited for has done the work: it ended well, from the same
+        params.yaml and code, and all outputs are there, although DVC takes the old ones away before
+        it starts a stage.
     """
     from hqsam_base.locks import FileLock
+    from hqsam_pipelines.config import graph
     from hqsam_pipelines.config.profiles import STAGE_LOCKS
+    from hqsam_pipelines.runner import dvc_locks
 
-    env.make_state_dir(root)
-    path = root / STAGE_LOCKS / f"{name}.lock"
+    env.make_state_dir(job.root)
+    path = job.root / STAGE_LOCKS / f"{stage.run_name(job.names)}.lock"
     path.parent.mkdir(exist_ok=True)
     lock = FileLock(path)
-    if not lock.acquire(PATIENCE_S):
-        problem = f"another process ({path.read_text().strip() or 'unknown'}) still runs this stage"
-        raise UserError(problem, file=path, key=name, cure="wait for it, or end it, then run again")
+    waited = not lock.acquire(0)
+    reads = _reads(job.root, stage.verb)
+    if waited:
+        name = stage.run_name(job.names)
+        dvc_locks.wait(
+            lambda: lock.acquire(0),
+            lambda: f"{name}, which process {_note(path).get('pid', 'unknown')} still runs",
+            path,
+        )
     try:
-        os.ftruncate(lock.fd, 0)
-        os.write(lock.fd, str(os.getpid()).encode())
-        yield
+        before = _note(path)
+        if waited and before.get("done") and before.get("reads") == reads:
+            missing = graph.missing_outputs(job.root, stage.dvc_name(job.names))
+            if not missing:
+                say(f"  {stage.run_name(job.names)}: done by process {before['pid']}", err=True)
+                yield True
+                return
+        note = {"pid": os.getpid(), "reads": reads, "done": False}
+        _write_note(lock.fd, note)
+        yield False
+        _write_note(lock.fd, {**note, "done": True})
     finally:
         lock.release()
 
 
-def _on_server(
-    stage: Stage, names: tuple[str, ...], work: Callable[[Progress], Any], root: Path
-) -> Any:
+def _reads(root: Path, verb: str) -> str:
+    """What tells two runs of a stage apart: params.yaml and the digests of the code."""
+    digest = hashlib.sha256()
+    for path in (root / "params.yaml", root / "data" / "code" / f"{verb}.json"):
+        digest.update(path.read_bytes() if path.is_file() else b"-")
+    return digest.hexdigest()
+
+
+def _note(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {"pid": found}
+
+
+def _write_note(descriptor: int, note: dict[str, Any]) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(note).encode(), 0)
+
+
+def _on_server(stage: Stage, job: Job, work: Callable[[Progress], Any]) -> Any:
     from hqsam_pipelines.runner import flows
 
     spec = flows.FlowSpec(
         verb=stage.verb,
-        run_name=stage.run_name(names),
-        parameters=dict(zip(stage.per, names, strict=True)),
+        run_name=stage.run_name(job.names),
+        parameters=dict(zip(stage.per, job.names, strict=True)),
         retries=stage.retries,
+        figures=job.figures,
     )
-    return flows.run_flow(spec, work, root=root)
+    return flows.run_flow(spec, work, root=job.root)
 
 
 def _usage(stage: Stage) -> str:

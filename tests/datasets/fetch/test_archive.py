@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,34 @@ def test_a_file_of_another_archive_is_not_downloaded_again(tmp_path: Path) -> No
         with pytest.raises(UserError, match="not-there"):
             get(spec(nowhere), tmp_path / "other")
     assert (tmp_path / "lvis" / "set.zip").read_bytes() == body
+
+
+def test_two_archives_that_name_the_same_file_at_the_same_time_download_it_once(
+    tmp_path: Path,
+) -> None:
+    """The second waits, and takes what lies verified in the staging folder of the first, which is not complete yet."""
+    body, rest = a_zip(), a_zip(seed=3)
+    facts = {"sha1": hashlib.sha1(body).hexdigest()}
+    waiting = threading.Event()
+
+    def slowly(request: int) -> int:
+        waiting.wait(10)
+        return 200
+
+    first_file = Behaviour(body)
+    with serving({"/set.zip": first_file, "/rest.zip": Behaviour(rest, status=slowly)}) as base:
+        one = spec(f"{base}/set.zip", **facts)
+        more = spec(f"{base}/rest.zip").files[0].model_copy(update={"name": "rest.zip"})
+        two = one.model_copy(update={"files": (*one.files, more)})
+        with ThreadPoolExecutor() as pool:
+            coco = pool.submit(get, two, tmp_path / "coco")
+            lvis = pool.submit(get, one, tmp_path / "lvis")
+            lvis.result(timeout=30)
+            waiting.set()
+            coco.result(timeout=30)
+    assert len(first_file.requests) == 1
+    assert (tmp_path / "lvis" / "set.zip").read_bytes() == body
+    assert not list(tmp_path.glob(".*.lock"))
 
 
 def test_the_second_mirror_helps(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_a_shard_is_a_plain_file_name_or_nothing_is_written(tmp_path: Path, name
     url = store(tmp_path / "store", record(), record(name))
     (tmp_path / "here").mkdir()
     before = everything(tmp_path)
-    with pytest.raises(UserError, match="no shard index") as caught:
+    with pytest.raises(UserError, match="not a shard index") as caught:
         remote.pull(url, tmp_path / "here" / "new" / "set", progress=quiet)
     assert caught.value.file == f"{url}/index.json" and caught.value.key and caught.value.cure
     assert everything(tmp_path) == before
@@ -113,7 +114,7 @@ def test_the_whole_index_is_checked_before_the_first_write(
 ) -> None:
     url = store(tmp_path / "store", *shards)
     before = everything(tmp_path)
-    with pytest.raises(UserError, match="no shard index"):
+    with pytest.raises(UserError, match="not a shard index"):
         remote.pull(url, tmp_path / "set", progress=quiet)
     assert everything(tmp_path) == before
 
@@ -124,7 +125,7 @@ def test_the_whole_index_is_checked_before_the_first_write(
 def test_what_is_no_index_is_one_message(tmp_path: Path, text: str) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "index.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(UserError, match="no shard index"):
+    with pytest.raises(UserError, match="not a shard index"):
         remote.pull(f"file://{tmp_path}/store", tmp_path / "set", progress=quiet)
     assert not (tmp_path / "set").exists()
 
@@ -156,7 +157,7 @@ def test_nothing_is_left_of_a_cut_connection_and_another_try_is_whole(tmp_path: 
     cut = Behaviour(BODY, cut=lambda request: 1000 if request < 3 else None)
     index = json.dumps({"shards": [record()]}).encode()
     with serving({"/set/index.json": Behaviour(index), "/set/train-00000.tar": cut}) as base:
-        with pytest.raises(UserError, match=r"the store refuses|not the one of its index"):
+        with pytest.raises(UserError, match=r"store refused the request|not the one of its index"):
             remote.pull(f"{base}/set", tmp_path / "set", progress=quiet)
         assert everything(tmp_path) == set()
         cut.cut = lambda request: None
@@ -168,7 +169,7 @@ def test_a_folder_with_something_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years")
     url = store(tmp_path / "store", record())
-    with pytest.raises(UserError, match="something else than shards"):
+    with pytest.raises(UserError, match="files other than shards"):
         remote.pull(url, tmp_path / "thesis", progress=quiet)
     assert (tmp_path / "thesis" / "thesis.tex").read_text() == "years"
     for _ in range(2):  # an earlier copy is replaced
@@ -179,7 +180,7 @@ def test_push_sends_no_file_from_outside_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "secret").write_bytes(BODY)
     (tmp_path / "set" / "index.json").write_text(json.dumps({"shards": [record("../secret")]}))
-    with pytest.raises(UserError, match="no shard index"):
+    with pytest.raises(UserError, match="not a shard index"):
         remote.push(tmp_path / "set", f"file://{tmp_path}/store", progress=quiet)
     assert not (tmp_path / "store").exists()
 
@@ -190,7 +191,7 @@ def test_push_sends_no_file_from_outside_of_its_folder(tmp_path: Path) -> None:
 def test_names_of_archives_pass_the_same_type(name: str) -> None:
     with pytest.raises(NameRefusedError):
         PlainName(name)
-    with pytest.raises(ValidationError, match="no plain file name"):
+    with pytest.raises(ValidationError, match="not a plain file name"):
         ArchiveSpec.model_validate({"files": [{"name": name}]})
 
 
@@ -229,7 +230,32 @@ def test_an_address_without_a_place_is_one_message(tmp_path: Path, url: str, lac
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
 
 
+def test_a_server_that_does_not_answer_is_no_incomplete_set(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/set"
+        with pytest.raises(UserError, match="the server does not answer: Cannot connect"):
+            remote.pull(url, tmp_path / "new", progress=quiet)
+    with serving({"/busy/index.json": Behaviour(b"", status=lambda request: 503)}) as base:
+        with pytest.raises(UserError, match="the server refuses: 503"):
+            remote.pull(f"{base}/busy", tmp_path / "new", progress=quiet)
+        with pytest.raises(UserError, match="no complete set of shards"):
+            remote.pull(f"{base}/none", tmp_path / "new", progress=quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_that_takes_an_address_apart_tells_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of GitHub asks `https://api.github.com/repos/me/PASSWORD`; here a proxy that is not there keeps it off the net."""
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="the object store refused the request") as caught:
+        remote.pull("github://me:pa55word@org/repo", tmp_path / "new", progress=quiet)
+    assert "pa55word" not in str(caught.value) and "/me/***" in str(caught.value)
+
+
 def test_a_file_that_is_no_archive_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"no zip")
-    with pytest.raises(UserError, match="the store refuses"):
+    with pytest.raises(UserError, match="store refused the request"):
         remote.pull(f"zip://shards::file://{tmp_path}/a.zip", tmp_path / "new", progress=quiet)
