@@ -25,6 +25,7 @@ EXTRAS = {
     "compare": "pipeline",
     "data": "data",
     "doctor": "pipeline",
+    "evaluate": "pipeline",
     "export": "onnx",
     "predict": "model",
     "profile": "pipeline",
