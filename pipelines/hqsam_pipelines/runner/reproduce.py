@@ -35,7 +35,7 @@ from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import dvc_site, env, preflight
 from hqsam_pipelines.config.graph import Graph, read_graph
 from hqsam_pipelines.config.params import Params
-from hqsam_pipelines.runner import codegraph, dvc_locks, flows, provenance, server
+from hqsam_pipelines.runner import codegraph, dvc_locks, flows, full_disk, provenance, server
 
 TAIL_LINES = 30
 END_S = 2.0
@@ -205,6 +205,10 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
         else:
             say(f"[{stage}] DVC was killed: the stage is tried again", err=True)
     ran = any(line.startswith("Running stage") for line in lines)
+    if status and any(sign in line for line in lines for sign in full_disk.SIGNS):
+        full = full_disk.message(full_disk.full_place(Path(root)), Path(root))
+        if not any(full.problem in line for line in lines):  # the stage itself has said it
+            lines = str(full).splitlines()
     return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)
 
 
