@@ -22,17 +22,21 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-MODULES = ("hqsam_metrics.ap.kernels", "hqsam_metrics.masks.kernels")
+MODULES = (
+    "hqsam.prediction.kernels",
+    "hqsam_metrics.ap.json_kernels",
+    "hqsam_metrics.ap.kernels",
+    "hqsam_metrics.masks.kernels",
+)
 """The kernel modules of this repository."""
 
 SWITCH = "HQSAM_COMPILED"
-"""Environment variable: 0 turns the compiled kernels off. It changes no result, so it is no parameter."""
+"""Environment variable: 0 turns the compiled kernels off. It changes no result, so it is not a parameter."""
 
 FOLDER = "HQSAM_KERNEL_CACHE"
 """Environment variable: the folder of the machine code; `hqsam/kernels` in the user's cache folder without it."""
@@ -87,6 +91,8 @@ def cache_folder(module: str) -> Path | None:
     spec = importlib.util.find_spec(module)
     if importlib.util.find_spec("numba") is None or spec is None or spec.origin is None:
         return None
+    from importlib import metadata  # 20 ms
+
     versions = [metadata.version(name) for name in ("numba", "llvmlite")]
     key = [*versions, sys.version, platform.machine(), _processor()]
     text = Path(spec.origin).read_bytes() + "\n".join(key).encode()
@@ -120,7 +126,8 @@ def fill(module: str) -> str | None:
     if folder is None:
         return "numba is not installed: pip install 'hqsam-pipeline[fast]'"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in (folder.parent, folder):  # whatever the umask lets others do
+            one.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _safe(folder):
             return f"{folder.parent} can be written by others"
         importlib.import_module(module)
@@ -132,25 +139,29 @@ def fill(module: str) -> str | None:
     return None
 
 
-def jit(*signatures: str, **options: Any) -> Callable[[Function], Function]:
+def jit(*signatures: Any, **options: Any) -> Callable[[Function], Function]:
     """Compiles a function for given signatures, or takes its machine code from the cache; it runs without the lock.
 
     Only kernel modules use it: to import one is to compile it where the cache is empty.
 
     Args:
-        signatures: in numba's spelling, ``"void(float64[::1], int64)"``.
+        signatures: of numba's types, or as text (``"void(float64[::1], int64)"``); none for what
+            only other kernels call.
         options: of `numba.njit`. Never `fastmath`: kernels give the plain path's numbers.
     """
     import numba
 
     def compiled(function: Function) -> Function:
-        before = numba.config.CACHE_LOCATOR_CLASSES
-        numba.config.CACHE_LOCATOR_CLASSES = f"{__name__}.Place"
+        config: Any = numba.config
+        before = config.CACHE_LOCATOR_CLASSES
+        config.CACHE_LOCATOR_CLASSES = f"{__name__}.Place"
         try:
-            made = numba.njit(list(signatures), nogil=True, cache=True, **options)(function)
+            made: Any = numba.njit(list(signatures) or None, nogil=True, cache=True, **options)(
+                function
+            )
         finally:
-            numba.config.CACHE_LOCATOR_CLASSES = before
-        return made  # type: ignore[no-any-return]
+            config.CACHE_LOCATOR_CLASSES = before
+        return cast(Function, made)
 
     return compiled
 

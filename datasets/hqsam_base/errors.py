@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hqsam_base.safe_text import shown
+
+_NAMED = ("details", "file", "key", "cure", "steps")
 
 
 class UserError(Exception):
@@ -43,7 +45,7 @@ class UserError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        """The message; what comes from outside in it is made harmless (`safe_text`), a name cannot forge a line."""
+        """Return the message, sanitised (`safe_text`): a name from outside cannot forge a line."""
         parts = [_block(self.problem, self.details)]
         if self.file is not None:
             parts.append(f"file: {shown(self.file)}")
@@ -53,10 +55,15 @@ class UserError(Exception):
             parts.append(f"cure: {_block(self.cure, self.steps)}")
         return "\n  ".join(parts)
 
+    def amended(self, problem: str | None = None, **named: Any) -> Self:
+        """Return the same error with other words where a caller knows better: file, key or cure."""
+        text = self.problem if problem is None else problem
+        return type(self)(text, **{name: vars(self)[name] for name in _NAMED} | named)
+
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle by the named arguments, so that the error survives a worker process."""
-        named = ("details", "file", "key", "cure", "steps")
-        return (_rebuild, (type(self), self.problem, {name: vars(self)[name] for name in named}))
+        named = {name: vars(self)[name] for name in _NAMED}
+        return (_rebuild, (type(self), self.problem, named))
 
 
 def _block(text: str, further: Sequence[str]) -> str:

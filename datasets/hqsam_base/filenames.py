@@ -18,7 +18,7 @@ class AmbiguousNameError(ValueError):
 
 
 def is_hidden(name: str) -> bool:
-    """Returns whether a file is none of the user's data: macOS's `._x.png` companions, `.DS_Store` and the like."""
+    """Returns whether a file is clutter of the system, such as macOS's `._x.png` and `.DS_Store`."""
     return name.startswith(".")
 
 

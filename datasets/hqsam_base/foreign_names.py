@@ -1,4 +1,4 @@
-"""Names that come from outside (members of archives, shards of a remote index), turned into paths that stay inside a folder.
+"""Names from outside (archive members, shards of a remote index) as paths that stay inside a folder.
 
 The one place that judges them: no absolute or foreign path, no `..`, and no two names that some
 file system takes for one.
@@ -24,7 +24,7 @@ class NameRefusedError(ValueError):
 
 
 class PlainName(str):
-    """A file name from outside that stands in the folder it is put into: `folder / PlainName(text)` is a child of `folder`.
+    """A file name from outside that cannot leave a folder: `folder / PlainName(text)` is a child of `folder`.
 
     Args:
         text: as it came; anything but a text is refused.

@@ -1,4 +1,4 @@
-"""Loaded first by the server that `hqsam_base.processes` forks its processes from: manners that Python's own lacks.
+"""Preloaded by the fork server of `hqsam_base.processes`: what Python's own server lacks.
 
 The server leaves the caller's process group, so that a signal to the group (Ctrl-C, `timeout`, a
 closed terminal) ends the caller and the processes, but not the server, which is still to tidy up:

@@ -1,4 +1,4 @@
-"""Large JSON files in bounded memory: records are decoded one by one, and kept as text where they are needed again.
+"""Large JSON files in bounded memory: records are decoded one by one, or kept as text.
 
 LVIS's annotations are 0.4 GB of JSON for val and 1.2 GB for train, the published boxes for it 1.3
 GB. Decoded at once they take six to ten times that.
@@ -161,7 +161,7 @@ def iterate_list(path: Path, *, problem: str, cure: str) -> Iterator[Mapping[str
 def iterate_members(
     path: Path, lists: tuple[str, ...], *, problem: str, cure: str
 ) -> Iterator[tuple[str, Any]]:
-    """The members (key, value) of a file that is a JSON object; those named in `lists` come as a (key, record) each.
+    """Yield the members (key, value) of a JSON object; those in `lists` as one (key, record) per record.
 
     A list of `lists` is announced by (key, None) before its first record.
 
@@ -239,7 +239,7 @@ class _Scanner:
                 yield name, self._value(name)
 
     def _commas(self, end: str, problem: str) -> Iterator[int]:
-        """Step over the opening bracket, then over each comma, until the closing one; the caller reads what is between."""
+        """Step over brackets and commas of a list; the caller reads the elements in between."""
         self._at += 1
         number = 0
         if self._next() != end:

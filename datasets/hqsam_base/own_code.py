@@ -129,7 +129,7 @@ def use(root: Path) -> bool:
 
 
 def _refuse_another_users(root: Path, wanted: Mapping[str, Path]) -> None:
-    """Load no code only because it lies above the current folder: in /tmp, everybody can put a repository there."""
+    """Refuse code that merely lies above the current folder: in /tmp, anyone can put a repository there."""
     named = (
         root,
         root / "dvc.yaml",

@@ -49,7 +49,7 @@ def send_signal(process: int, number: int, *, group: bool = False) -> None:
 
 
 def worker_count(n_items: int, *, worth: int = 1) -> int:
-    """Processes to use for `n_items`: the environment's number, else the cores, at least `worth` items for each."""
+    """Return how many processes to use: the environment's number, else the cores; `worth` items each."""
     given = os.environ.get(WORKERS_VARIABLE, "")
     limit = int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
     return max(1, min(limit, n_items // max(1, worth)))
@@ -71,7 +71,7 @@ def keep_freed_memory() -> None:
 
 
 class Crew(Generic[Item, Result]):
-    """Processes that apply one function to items, in order; prepared as soon as it is known that they will pay off.
+    """Processes that apply one function to items, in order; started early if they will pay off.
 
     They are forked from a server (`multiprocessing.forkserver`), not from the caller, who may have
     threads. The server needs a quarter of a second to import what the function needs, once for all
@@ -115,7 +115,7 @@ class Crew(Generic[Item, Result]):
                 forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
     def prepare(self, workers: int) -> None:
-        """Have `workers` processes do the work, and the server that they are forked from start already; 1: this process."""
+        """Use `workers` processes, and start their fork server early; 1: work in this process."""
         self.workers = workers
         if workers > 1:
             # NumPy reads it when the server loads it: with threads of its own they run at a fifth

@@ -43,7 +43,7 @@ def sanitize(text: str, *, lines: bool = False) -> str:
 
 
 def redact(text: str) -> str:
-    """Take the user info out of every address in a text (`scheme://...`), and mask the values of its query and fragment.
+    """Remove user info from every URL in a text, and mask the values of its query and fragment.
 
     `https://me:word@host/a.zip?sig=abc` becomes `https://***@host/a.zip?sig=***`.
     """

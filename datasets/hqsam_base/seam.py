@@ -1,4 +1,4 @@
-"""A seam: a package whose entries are files, found by name; each exposes one constant. There is no list to edit."""
+"""A seam: a package whose entries are files, found by name; each exposes one constant."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from hqsam_datasets.formats.images import FOREGROUND, ImageProbe, decode_image, 
 
 KEY_PATTERN = re.compile(r"[a-z0-9_-]+")
 MAX_KEY = 75
-"""Leaves room for a digest's part that tells like names apart and for `.mask99999.png` in the 100 characters of a USTAR name."""
+"""Leaves room in the 100 characters of a USTAR name for part of a digest and `.mask99999.png`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +139,7 @@ def sample_json(
 
 
 _STORED = {"jpg": ImageProbe("JPEG", "RGB", 1, 0, 0), "png": ImageProbe("PNG", "RGB", 1, 0, 0)}
-"""What the normalise stage leaves: upright RGB. Asking every file again would cost the loader a tenth of its speed."""
+"""What the normalise stage writes: upright RGB. Probing each file again costs the loader 10 % of its speed."""
 
 
 def parse_sample(key: str, files: Mapping[str, bytes]) -> Sample:

@@ -1,4 +1,4 @@
-"""Checks of what users of ``SamHQPredictor`` hand in: what makes sense is taken, what could give a silently wrong mask is refused.
+"""Checks of the input of ``SamHQPredictor``: what could silently give a wrong mask is refused.
 
 Shape letters: N points; m side of low-resolution masks; H, W original image.
 """
@@ -98,7 +98,7 @@ def check_batch(images: Sequence[Any], prompts: Sequence[Any]) -> None:
     """Images and, for each, a list of prompts.
 
     Raises:
-        InputError: Different numbers, or something else than lists of ``Prompt``.
+        InputError: the numbers differ, or an entry is not a list of ``Prompt``.
     """
     if len(images) != len(prompts):
         raise InputError(f"{len(images)} images and {len(prompts)} lists of prompts")

@@ -361,7 +361,7 @@ def _box(patch: MaskPatch) -> tuple[int, int, int, int]:
 def _leans(
     boxes_N4: npt.NDArray[np.int64], crop: list[int], size: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    """Which boxes touch, within 20 pixels, an edge of the crop that is none of the image: a neighbouring crop has them whole."""
+    """Find boxes within 20 pixels of an inner edge of the crop: a neighbouring crop has them whole."""
     at_crop = np.abs(boxes_N4 - np.array([crop])) <= _EDGE
     at_image = np.abs(boxes_N4 - np.array([[0, 0, size[1], size[0]]])) <= _EDGE
     leaning: npt.NDArray[np.bool_] = (at_crop & ~at_image).any(axis=1)

@@ -1,4 +1,4 @@
-"""Non-maximum suppression without torchvision, whose compiled operator is missing beside a torch of another build."""
+"""Non-maximum suppression without the compiled operator of torchvision, which not every build has."""
 
 from __future__ import annotations
 

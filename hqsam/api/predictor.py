@@ -244,7 +244,7 @@ class SamHQPredictor:
         hq_token_only: bool = False,
         prompts_per_call: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """``predict_torch`` without enlarging: low-resolution logits ``[B, 1, m, m]`` and predicted IoUs ``[B, 1]``."""
+        """``predict_torch`` without upscaling: logits ``[B, 1, m, m]`` and predicted IoUs ``[B, 1]``."""
         self._image()
         assert self.input_size is not None
         prompts.check(size=self.input_size, mask_size=self.model.backbone.mask_size)
@@ -259,7 +259,7 @@ class SamHQPredictor:
         )
 
     def enlarged(self, low_res: Tensor, *, return_logits: bool = True) -> Tensor:
-        """Low-resolution logits ``[B, 1, m, m]`` at the image's size ``[B, 1, H, W]``, as logits or as bool masks."""
+        """Upscale logits ``[B, 1, m, m]`` to the image's size ``[B, 1, H, W]``, as logits or bool masks."""
         self._image()
         size = (0, 1, *(self.original_size or ()))
         # One at a time: floats of the original size exist for one mask only.

@@ -42,7 +42,7 @@ from hqsam_base.locks import locked
 
 OPSET = 18  # the newest that every runtime of the last three years reads
 TOLERANCE = 1e-3
-"""Largest difference from PyTorch that is accepted, in logits, or as a share of the largest value where that is above 1."""
+"""Largest accepted difference from PyTorch: in logits, or relative to the largest value if above 1."""
 
 METADATA = "hqsam"
 """Key of the file's metadata that holds a JSON object: backbone, part, image_size, pixel_mean, pixel_std, ..."""

@@ -70,7 +70,7 @@ class DecoderPart(nn.Module):
         self.options = options
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Decode inputs in the order of ``decoder_inputs``: masks (unless left out), predicted IoUs, low-resolution logits."""
+        """Decode ``decoder_inputs``: masks (unless left out), predicted IoUs, low-resolution logits."""
         values = dict(zip(decoder_inputs(self.options), inputs, strict=True))
         final = values["image_embeddings"]
         early = values.get("early_features", final)

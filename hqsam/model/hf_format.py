@@ -93,7 +93,7 @@ def matches(keys: Mapping[str, object]) -> bool:
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename Hugging Face keys to the published ones; unknown keys keep their name (strict loading reports them)."""
+    """Rename Hugging Face keys to the published ones; strict loading reports unknown keys later."""
     state = dict(state)
     twin = state.pop(_SHARED_TWIN, None)
     if twin is not None:

@@ -215,7 +215,7 @@ def _feature(layers: nn.Sequential, upscaled_PFhw: Tensor) -> Tensor:
 
 
 def _in_blocks(x: Tensor) -> bool:
-    """Whether to work in blocks of a CPU cache's size: the maps of mask size are bound by memory, not by arithmetic.
+    """Return whether to work in blocks of a CPU cache's size: large maps are bound by memory bandwidth.
 
     Not where autograd keeps everything anyway, and not in an exported graph, which has no loops.
     """

@@ -170,7 +170,7 @@ class HQSam(nn.Module):
         return self._for_decoder(pe)
 
     def _as(self, module: nn.Module, x: Tensor) -> Tensor:
-        """A tensor in a module's floating-point type; as it is inside an autocast region, which sees to that itself."""
+        """Cast a tensor to a module's floating-point type; inside autocast, which casts itself, leave it."""
         return x if torch.is_autocast_enabled(x.device.type) else x.to(_dtype(module))
 
     def _for_decoder(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""SAM's two-way transformer with its image-side projections folded into the few tokens: the same result, half the work.
+"""SAM's two-way transformer, image-side projections folded into the tokens: same result, half the work.
 
 In the attention between T tokens and the n image positions, SAM projects all n positions (4096) to
 keys, values or queries. A projection is linear, so it can as well be applied to the other side: ``q

@@ -1,4 +1,4 @@
-"""Tensors from whatever file or folder holds them: safetensors, ``torch.save``, shards with an index, trainers' wrappers.
+"""Reads tensors from files and folders: safetensors, ``torch.save``, indexed shards, trainers' wrappers.
 
 ``checkpoint`` detects what the tensors are; this module only reads them, under the names that a bare
 ``state_dict`` has.
@@ -52,7 +52,7 @@ _REFUSED = re.compile(r"GLOBAL (\S+)")
 
 
 def weights_file(path: Path) -> Path:
-    """The file itself or, of a folder, the weights in it: of the train stage, of transformers, or the only ones there.
+    """Find the weights: the file itself, or those in a folder of the train stage or of transformers.
 
     Returns:
         A file of weights, or the index (``*.index.json``) of several.
@@ -260,7 +260,7 @@ def _bare(state: State, path: Path) -> State:
 
 
 def _say_if_among_others(names: Collection[str], path: Path) -> None:
-    """Stop where a SAM lies below a prefix beside tensors of a loss or of another model: which of them is meant?"""
+    """Raise if a prefixed SAM lies beside other tensors (a loss, another model): the choice is ambiguous."""
     below: dict[str, set[str]] = {}
     for name in names:
         prefix, dot, rest = name.partition(".")
@@ -288,7 +288,7 @@ def _shared_prefix(names: Any) -> str:
 
 
 def _check_colours(state: State, path: Path) -> None:
-    """SAM's mean and deviation of colours may come along, for pixels of 0..255 or 0..1; other ones are another model's."""
+    """Check that colour constants, if present, are SAM's, for pixels of 0..255 or 0..1."""
     for key, value in state.items():
         known = _COLOURS.get(key.rpartition(".")[2])
         found = value.flatten().double()

@@ -1,4 +1,4 @@
-"""Programs that refine a mask after the segmentation (the post-refinement rivals of the paper's Table 4), found by name.
+"""Post-refinement of masks, found by name: the baselines of the paper's Table 4.
 
 ``load("cascadepsp")`` imports ``hqsam/refiners/cascadepsp.py`` and returns its constant
 ``REFINER``. There is no list to edit: a new refiner is one new file. Files with a leading

@@ -1,7 +1,7 @@
 """GrabCut: a baseline without training and without weights, to see what image edges alone can do for a mask.
 
 Rother, Kolmogorov and Blake, "GrabCut" (SIGGRAPH 2004), as OpenCV has it: a colour model of the
-object and one of the rest, and a graph cut. Only a band around the mask's border may change; its
+object and one of the rest, and a graph cut. Only the region around the mask's border may change; its
 width is that of boundary IoU's band (2 % of the image's diagonal). None of the paper's rivals; it
 needs nothing but OpenCV, so the whole path can be tried with it.
 """

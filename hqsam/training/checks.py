@@ -151,7 +151,7 @@ def check_variant(net: HQSam, options: TrainOptions) -> None:
 
 
 def compile_encoder(net: HQSam, options: TrainOptions, *, backend: str = "inductor") -> None:
-    """With `compile: true`, compile the encoder block by block: they are alike, so this takes the time of one or two.
+    """With `compile: true`, compile the encoder block by block; similar blocks share their code.
 
     Raises:
         UserError: this machine cannot compile; tried on a product of two numbers, before the blocks

@@ -1,4 +1,4 @@
-"""The curves as a TensorBoard event file, written step by step: `tensorboard --logdir models` shows a running training.
+"""The curves as a TensorBoard event file, written step by step (`tensorboard --logdir models`).
 
 TensorBoard's format is a sequence of records, each the length of a protocol-buffer message, that
 length's masked CRC-32C, the message and its masked CRC-32C. Only scalars are written, so the two

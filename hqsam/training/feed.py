@@ -1,4 +1,4 @@
-"""Where a training step's image features come from: encoded at every step, or once for all planned views (`cache`)."""
+"""The image features of a training step: encoded at every step, or once for all planned views (`cache`)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class OnlineFeed:
             yield batch, self.encoded(batch) if self.frozen else None
 
     def batches(self, plan: Sequence[Sequence[Item]]) -> Iterator[Batch]:
-        """The batches of a plan on the model's device. At least two are in the making, enough to keep all threads busy."""
+        """Yield the batches of a plan on the model's device; at least two are prepared ahead."""
         ahead = max(2, -(-2 * self.workers // len(plan[0]))) if plan else 0
         waiting: deque[Future[Batch]] = deque()
         # One more thread puts the views of a batch together while the others decode those of the

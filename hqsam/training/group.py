@@ -118,7 +118,7 @@ def joined(device: torch.device, *, timeout_s: float) -> Iterator[Group]:
 
 
 def _meeting_point() -> dict[str, Any]:
-    """Where `init_process_group` finds the other processes: a file of this user's, or else (nothing said) torchrun's port."""
+    """Return where the processes meet: a file of this user, or by default torchrun's port."""
     file = os.environ.get(STORE)
     if not file:
         return {}

@@ -107,7 +107,7 @@ class Stop:
 
 @contextlib.contextmanager
 def noting_sigterm() -> Iterator[Stop]:
-    """Note SIGTERM instead of dying, so that the state can be saved. Main thread only: elsewhere nothing is noted."""
+    """Note SIGTERM instead of ending, so that the state can be saved; works in the main thread only."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -75,7 +75,7 @@ class Draw:
         return Draw(self.candidates_BN2[masks], self.uniform_BM2[masks], self.n_uncertain)
 
     def points(self, logits_B1hw: Tensor) -> Tensor:
-        """``[B,K,2]``: the candidates that the logits are least sure of, and the uniform ones. No gradient flows."""
+        """``[B,K,2]``: the most uncertain candidates, and the uniform ones. No gradient flows."""
         with torch.no_grad():
             uncertain_Bn2 = most_uncertain(
                 logits_B1hw.detach(), self.candidates_BN2, self.n_uncertain
@@ -155,12 +155,12 @@ def dice_per_mask(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
     return 1 - (2 * overlap_B + 1) / (s_BK.sum(1) + labels_BK.sum(1) + 1)
 
 
-def boundary_band(labels_B1HW: Tensor, *, ratio: float = 0.02) -> Tensor:
-    """Where the label changes nearby: 1 within `ratio` of the diagonal from a boundary, else 0.
+def boundary_region(labels_B1HW: Tensor, *, ratio: float = 0.02) -> Tensor:
+    """Find where the label changes nearby, on both sides of a contour: 1 within `ratio` of the diagonal, else 0.
 
     Args:
         labels_B1HW: Soft labels in 0..1.
-        ratio: Half width of the band, as a share of the picture's diagonal; at least one pixel.
+        ratio: Half width of the region, as a fraction of the image's diagonal; at least one pixel.
     """
     h, w = labels_B1HW.shape[-2:]
     reach = max(1, round(ratio * math.hypot(h, w)))

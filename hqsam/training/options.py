@@ -19,7 +19,7 @@ WITHOUT_EFFECT = frozenset(
         "device",
     }
 )
-"""Options that cannot move the trained weights on one kind of device: a run may go on under other values of them."""
+"""Options that cannot change the trained weights on one kind of device: a resumed run may change them."""
 
 
 class TrainOptions(BaseModel):
@@ -38,7 +38,7 @@ class TrainOptions(BaseModel):
         points: loss points per mask.
         oversample: candidates per loss point.
         importance: share of the loss points taken by uncertainty.
-        loss_region: `all`: loss points lie anywhere; `boundary`: only within a band around the
+        loss_region: `all`: loss points lie anywhere; `boundary`: only in the region around the
             label's boundary (the paper's variant of section 4.2).
         supervise: `hq_token`: the loss is on the HQ token's mask alone, as in the official code,
             which tests with the sum of SAM's and the HQ mask all the same; `both`: the mean of the

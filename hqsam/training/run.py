@@ -104,7 +104,10 @@ def main(argv: list[str]) -> int:
 def _explain(error: UserError) -> int:
     tell(
         "error",
-        {"problem": error.problem, "file": error.file, "key": error.key, "cure": error.cure},
+        {
+            name: vars(error)[name]
+            for name in ("problem", "details", "file", "key", "cure", "steps")
+        },
     )
     print(f"hqsam.training.run: {error}", file=sys.stderr, flush=True)
     return 1

@@ -21,7 +21,7 @@ from hqsam.model.hq_sam import Encoded, HQMasks, HQSam
 from hqsam.model.prompt_inputs import embed, group
 from hqsam.training.batch import Batch
 from hqsam.training.group import Group
-from hqsam.training.loss import Draw, MaskLoss, boundary_band, draw, loss_at_points
+from hqsam.training.loss import Draw, MaskLoss, boundary_region, draw, loss_at_points
 from hqsam.training.options import TrainOptions
 from hqsam.training.state import RunState
 from hqsam_base.errors import UserError
@@ -142,7 +142,7 @@ class Step:
     def _loss(self, batch: Batch, encoded: Encoded, drawn: Draw) -> MaskLoss:
         masks = predict(self.model, batch, encoded, mask_prompt=self.options.mask_prompt)
         labels = batch.label_B1SS.to(self.model.device)
-        region = boundary_band(labels) if self.options.loss_region == "boundary" else None
+        region = boundary_region(labels) if self.options.loss_region == "boundary" else None
         wanted = (
             [masks.hq_P1hw]
             if self.options.supervise == "hq_token"

@@ -122,7 +122,7 @@ class Scale:
         return -difference if self.lower_is_better else difference
 
     def label(self, name: str) -> str:
-        """Returns a name with what a reader must know beside it: another unit than points, an arrow where low is good."""
+        """Returns a name with its unit if that is not points, and an arrow where lower is better."""
         unit = "" if self.unit == "points" else f" [{self.unit}]"
         return f"{name}{unit}" + (" ↓" if self.lower_is_better else "")
 

@@ -34,7 +34,8 @@ from hqsam_datasets.embedded.scenes import (
     render_scene,
 )
 from hqsam_datasets.formats.manifest import read_rows
-from hqsam_datasets.overlap.gate import OverlapOptions, find_overlap
+from hqsam_datasets.overlap.gate import find_overlap
+from hqsam_datasets.overlap.options import OverlapOptions
 from perf.data.overlap_folders import (
     Image,
     Mask,

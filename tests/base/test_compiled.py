@@ -55,7 +55,11 @@ def test_a_kernel_is_compiled_once_and_then_read_by_every_process(
     module: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not ready()  # nothing is compiled on the way
-    assert compiled.fill(MODULE) is None and ready()
+    before = os.umask(0o002)
+    try:
+        assert compiled.fill(MODULE) is None and ready()
+    finally:
+        os.umask(before)
     paths = os.pathsep.join([str(module.parent), *sys.path])
     again = subprocess.run(
         [sys.executable, "-c", USE], env=os.environ | {"PYTHONPATH": paths}, capture_output=True

@@ -271,7 +271,7 @@ def test_bad_files_are_refused(tmp_path, nano):
         (evil, "readable"),
         (tmp_path / "none.pth", "does not exist"),
         (numbers, "no dictionary"),
-        (note, "no JSON object"),
+        (note, "not a JSON object"),
         (tmp_path / "folder", "none of hq_head.safetensors"),
     ):
         with pytest.raises(UserError, match=message) as error:
@@ -466,7 +466,7 @@ def test_folders_of_transformers_in_parts_and_as_bin(tmp_path, nano):
     with pytest.raises(UserError, match="is missing"):
         load_any(shards)
     (shards / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(UserError, match="no index"):
+    with pytest.raises(UserError, match="not an index"):
         load_any(shards)
 
 

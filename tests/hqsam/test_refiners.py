@@ -128,7 +128,7 @@ def test_cascadepsp_says_what_is_missing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="do not exist"):
         opened("cascadepsp", weights=tmp_path / "none")
     torch.save({"module.x": torch.zeros(1)}, tmp_path / "model")
-    with pytest.raises(UserError, match="no weights of CascadePSP"):
+    with pytest.raises(UserError, match="not weights of CascadePSP"):
         opened("cascadepsp", weights=tmp_path / "model")
     monkeypatch.setitem(sys.modules, "segmentation_refinement", None)
     with pytest.raises(UserError, match=r"hqsam-pipeline\[refine\]"):
@@ -187,12 +187,12 @@ def test_crm_asks_for_every_pixel_in_its_place(crm_checkout, monkeypatch):
 def test_crm_says_what_is_missing(crm_checkout, tmp_path):
     with pytest.raises(UserError, match=r"code of CRM is not given(.|\n)*--repository"):
         opened("crm")
-    with pytest.raises(UserError, match="no checkout of CRM's code"):
+    with pytest.raises(UserError, match="not a checkout of CRM's code"):
         opened("crm", repository=tmp_path)
     with pytest.raises(UserError, match="weights are not given"):
         opened("crm", repository=crm_checkout["repository"])
     torch.save({"module.other": torch.zeros(1)}, tmp_path / "wrong")
-    with pytest.raises(UserError, match="no weights of CRM"):
+    with pytest.raises(UserError, match="not weights of CRM"):
         opened("crm", **crm_checkout | {"weights": tmp_path / "wrong"})
     (crm_checkout["repository"] / "models" / "helper.py").unlink()
     with pytest.raises(UserError, match="cannot be imported"):

@@ -9,12 +9,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from hqsam_base import processes
 from hqsam_base.rle import encode_rle
 from hqsam_metrics import UserError
-from hqsam_metrics.ap.resample import Matches, draw, weighted_ap
+from hqsam_metrics.ap import detection
+from hqsam_metrics.ap.resample import Matches, deletions, weighted_ap
 from hqsam_metrics.base import score_options
 from hqsam_metrics.benchmark import score_benchmark
+from hqsam_metrics.masks import one_to_one
 from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
+from hqsam_metrics.scores import davis
 from hqsam_metrics.scores.coco import score_coco_files
 from hqsam_metrics.scores.sginw import SETS
 from tests.metrics.benchmark_set import (
@@ -117,6 +121,36 @@ def test_same_bytes_again_and_whatever_the_parts(masks_set):
     assert not [p for p in masks_set.root.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.parametrize("kind", ["masks", "coco", "ytvis", "davis"])
+def test_same_bytes_for_one_process_and_for_several(
+    kind, tmp_path, golden_masks, golden_pairs, monkeypatch
+):
+    one = {
+        "masks": lambda: masks_like(tmp_path, golden_masks, golden_pairs),
+        "coco": lambda: coco_like(tmp_path, "coco", "results_perturbed.json"),
+        "ytvis": lambda: ytvis_like(tmp_path),
+        "davis": lambda: davis_like(tmp_path),
+    }[kind]()
+    pools = []
+
+    class Pool(processes.ProcessPoolExecutor):
+        def __init__(self, workers, *rest, **more):
+            pools.append(workers)
+            super().__init__(workers, *rest, **more)
+
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", Pool)
+    monkeypatch.setenv("HQSAM_COMPILED", "0")
+    found = []
+    for workers in ("1", "2"):
+        monkeypatch.setenv(processes.WORKERS_VARIABLE, workers)
+        one.score(metric=kind)
+        found.append([p.read_bytes() for p in sorted(one.root.rglob("*")) if p.is_file()])
+        for module, name in ((detection, "_WORTH"), (davis, "_WORTH"), (one_to_one, "_CHUNK")):
+            monkeypatch.setattr(module, name, 1)
+        monkeypatch.setattr(detection, "_CHUNK_MASKS", 50)
+    assert found[0] == found[1] and set(pools) == {2}
+
+
 def test_coco(tmp_path):
     one = coco_like(tmp_path, "coco", "results_perturbed.json")
     arguments = {
@@ -180,9 +214,8 @@ def test_sginw_is_the_mean_of_the_sets_scored_alone(tmp_path):
     assert [np.unique(part).size for part in np.split(matches.truth.stratum, len(SETS))] == [
         1
     ] * len(SETS)
-    assert (
-        draw(matches.truth, 9).reshape(9, len(SETS), 2).sum(axis=2) == 2
-    ).all()  # each set on its own
+    left_out, sets = deletions(matches.truth)  # each set on its own
+    assert [len(rows) for rows in sets] == [2] * len(SETS) and (left_out.sum(axis=1) == 49).all()
     for name, values in want.items():
         assert found[name] == pytest.approx(np.mean(values), abs=1e-12)
         each = [found[f"{name}/{one_set}"] for one_set in SETS]

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hqsam_base.atomic import json_bytes
+from hqsam_base.centre import next_click
 from hqsam_base.errors import UserError
 from hqsam_metrics import base
 from hqsam_metrics.scores._cascadepsp import boundary_accuracy, measure, radii, total
-from hqsam_metrics.scores._clicks import clicks_to, failures, miou_at, next_click, noc
+from hqsam_metrics.scores._clicks import clicks_to, failures, miou_at, noc
 from hqsam_metrics.scores.sginw import SETS, sginw_mean
 from hqsam_metrics.stats import paired
 from tests.metrics.synthetic import random_masks
@@ -57,10 +58,9 @@ def test_bootstrap_resamples_clusters():
     assert (named.low, named.high) == pytest.approx((clustered.low, clustered.high), abs=0.02)
 
 
-def test_bootstrap_of_clusters_of_unequal_size_is_a_ratio():
-    a = np.zeros(4)
-    found = boot(a, np.array([0.0, 1.0, 1.0, 1.0]), ["x", "y", "y", "y"])
-    assert found.mean == 0.75 and (found.low, found.high) == (0.0, 1.0)
+def test_the_mean_of_clusters_of_unequal_size_is_that_of_their_units():
+    found = boot(np.zeros(4), np.array([0.0, 1.0, 1.0, 1.0]), ["x", "y", "y", "y"])
+    assert found.mean == 0.75 and (found.n, found.clusters, found.differing) == (4, 2, 1)
 
 
 def test_bootstrap_repeats_and_leaves_out_the_undefined():
@@ -70,17 +70,30 @@ def test_bootstrap_repeats_and_leaves_out_the_undefined():
     one, two = boot(a, b, np.arange(50), seed=9), boot(a, b, np.arange(50), seed=9)
     assert one == two and one.n == 49
     assert one != boot(a, b, np.arange(50), seed=10)
-    # Small and large blocks of draws give the same stream.
-    assert boot(a, a, np.arange(50)).p == 1
+    same = boot(a, a, np.arange(50))
+    assert (same.low, same.high, same.differing) == (0, 0, 0) and np.isnan(same.p)
     assert boot([np.nan], [1.0], ["x"]) is None
     single = boot([0.1, 0.2], [0.2, 0.3], ["x", "x"])
     assert single.mean == pytest.approx(0.1) and np.isnan(single.low)
 
 
-@pytest.mark.parametrize("clusters", [2, 3, 4])
-def test_a_few_agreeing_clusters_are_no_proof(clusters):
-    found = boot(np.zeros(clusters), np.linspace(0.5, 0.6, clusters), np.arange(clusters))
-    assert found.low > 0 and found.p == 2.0 ** (1 - clusters)
+@pytest.mark.parametrize(
+    ("sizes", "differing", "why"),
+    [
+        ([1] * 7, 7, "7 images or videos; it takes 8"),
+        ([1] * 8, 8, ""),
+        ([1] * 8 + [4], 9, "count as 6.0; it takes 8.5"),
+        ([1] * 40, 29, "only 29 of 40 images or videos differ"),
+        ([1] * 40, 30, ""),
+        ([1] * 400, 49, "only 49 of 400 images or videos differ"),
+        ([1] * 400, 50, ""),
+    ],
+)
+def test_few_clusters_or_few_that_differ_are_no_proof(sizes, differing, why):
+    image = np.repeat(np.arange(len(sizes)), sizes)
+    found = paired((image < differing) * (1.0 + image), image)
+    assert why in found.too_few and bool(why) == bool(found.too_few)
+    assert np.isnan(found.p) == np.isnan(found.low) == bool(why) and found.differing == differing
 
 
 @pytest.mark.parametrize("arguments", [{"clusters": ["x"]}, {"a": [[1.0, 2.0]], "b": [[1.0, 2.0]]}])

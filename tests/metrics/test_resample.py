@@ -13,7 +13,7 @@ import pytest
 from hqsam_base.errors import UserError
 from hqsam_metrics.ap import accumulate, detection
 from hqsam_metrics.ap.instances import parse_ground_truth, parse_results
-from hqsam_metrics.ap.resample import Matches, differences, draw, matches_of, weighted_ap
+from hqsam_metrics.ap.resample import Matches, deletions, differences, matches_of, weighted_ap
 from hqsam_metrics.matches_file import MATCHES, TRUTH, MatchesWriter, read_matches
 from hqsam_metrics.scores import coco
 from tests.metrics.synthetic import detections
@@ -21,8 +21,8 @@ from tests.metrics.synthetic import detections
 IMAGES = 10
 
 
-def scored(seed: int) -> tuple[detection.Scored, detection.Plan, list[int]]:
-    content, rows = detections(np.random.default_rng(seed), images=IMAGES)
+def scored(seed: int, images: int = IMAGES) -> tuple[detection.Scored, detection.Plan, list[int]]:
+    content, rows = detections(np.random.default_rng(seed), images=images)
     gt = parse_ground_truth(content, "gt")
     plan = coco.make_plan((None, 0.02), class_agnostic=False, max_dets=None, per_instance=False)
     return (
@@ -33,9 +33,12 @@ def scored(seed: int) -> tuple[detection.Scored, detection.Plan, list[int]]:
 
 
 def packed(
-    seed: int, partials: tuple[accumulate.Partial, ...] | None = None, **more: object
+    seed: int,
+    partials: tuple[accumulate.Partial, ...] | None = None,
+    images: int = IMAGES,
+    **more: object,
 ) -> Matches:
-    found, plan, ids = scored(seed)
+    found, plan, ids = scored(seed, images)
     named = dict(zip(("AP", "AP_B"), partials or found.partials, strict=True))
     at = {"limit": plan.limits[-1], "ids": ids, "cluster": np.arange(len(ids))} | more
     return matches_of(named, plan.measures[0].bins, **at)  # type: ignore[arg-type]
@@ -62,7 +65,7 @@ def copied(partial: accumulate.Partial, weights: np.ndarray) -> accumulate.Parti
             "active": np.searchsorted(rows, partial.active[active]),
         }
         own |= {name: getattr(partial, name)[rows] for name in ("category", "score", "rank")}
-        own |= {name: getattr(partial, name)[:, :, active] for name in ("matched", "ignored")}
+        own |= {name: getattr(partial, name)[:, active] for name in ("matched", "ignored")}
         own |= {"outside": partial.outside[:, rows], "gt_counts": partial.gt_counts[:, real]}
         own |= {"gt_image": np.full(len(real), place), "gt_category": partial.gt_category[real]}
         parts.append(accumulate.Partial(**own))
@@ -92,8 +95,8 @@ def test_detections_that_match_nothing_give_zero_and_no_ground_truth_nothing() -
         rank=np.zeros(3, int),
         outside=np.zeros((4, 3), bool),
         active=np.zeros(0, int),
-        matched=np.zeros((4, 10, 0), bool),
-        ignored=np.zeros((4, 10, 0), bool),
+        matched=np.zeros((4, 0), np.uint16),
+        ignored=np.zeros((4, 0), np.uint16),
         gt_image=np.zeros(1, int),
         gt_category=np.zeros(1, int),
         gt_counts=np.ones((4, 1), bool),
@@ -104,17 +107,17 @@ def test_detections_that_match_nothing_give_zero_and_no_ground_truth_nothing() -
 
 
 def test_a_difference_is_antisymmetric_and_zero_against_itself() -> None:
-    a = packed(2)
+    a = packed(2, images=200)
     b = dataclasses.replace(
         a, hit={name: bits & 0x1F for name, bits in a.hit.items()}
     )  # worse above 0.7
     forth, back = differences(a, b, ["AP", "AP_B", "none"]), differences(b, a, ["AP", "AP_B"])
     assert list(forth) == ["AP", "AP_B"]
     for name, found in forth.items():
-        assert found.mean < 0 and found.clusters == IMAGES
+        assert found.mean < 0 and found.clusters == 200 and not found.too_few
         assert (found.low, found.high) == pytest.approx((-back[name].high, -back[name].low))
     assert all(
-        (d.mean, d.low, d.high, d.p) == (0, 0, 0, 1)
+        (d.mean, d.low, d.high, d.differing) == (0, 0, 0, 0)
         for d in differences(a, a, ["AP", "AP_B"]).values()
     )
     with pytest.raises(ValueError, match="same images"):
@@ -142,10 +145,9 @@ def test_every_part_of_a_set_is_drawn_on_its_own_and_weighs_the_same() -> None:
         doubled["category"][order],
         *({name: bits[order] for name, bits in getattr(whole, side).items()} for side in sides),
     )
-    drawn = draw(truth, 50)
-    assert (drawn[:, part == 0].sum(axis=1) == 3).all() and (
-        drawn[:, part == 1].sum(axis=1) == IMAGES - 3
-    ).all()
+    left_out, sets = deletions(truth)
+    assert [len(rows) for rows in sets] == [3, IMAGES - 3]
+    np.testing.assert_array_equal(left_out, 1 - np.eye(IMAGES)[np.argsort(part, kind="stable")])
     alone = [
         weighted_ap(
             dataclasses.replace(two, truth=dataclasses.replace(truth, stratum=0 * part)),
@@ -193,7 +195,7 @@ def test_files_hold_the_matches_of_each_system(tmp_path) -> None:  # type: ignor
             for name, bits in getattr(want, side).items():
                 np.testing.assert_array_equal(getattr(found, side)[name], bits)
         assert found.truth.ids == a.truth.ids
-        weights = draw(a.truth, 5)
+        weights = deletions(a.truth)[0]
         np.testing.assert_array_equal(
             weighted_ap(found, "AP", weights), weighted_ap(want, "AP", weights)
         )

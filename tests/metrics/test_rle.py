@@ -202,7 +202,7 @@ def test_the_wrong_one_of_many_is_named():
         ({"size": [2, 2], "counts": [1, 1, True, 1]}, "not negative"),
         ({"size": [2, 2], "counts": "ä"}, "ASCII"),
         ([[0, 0, 1]], "three points"),
-        ([[0, 0, 1, 1, float("nan"), 2]], "no number"),
+        ([[0, 0, 1, 1, float("nan"), 2]], "not a number"),
         ([[0, 0, 1, 1, 1e300, 2]], "far outside"),
         ([["a", 0, 1, 1, 2, 2]], "numbers"),
         ([[[0, 0], [1, 1], [2, 2]]], "flat"),

@@ -104,6 +104,7 @@ def test_stages_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
     commit = git(root, "rev-parse", "HEAD")
     assert value["git"] == {"commit": commit, "date": day, "code_changed": False}
     assert {"torch", "prefect", "dvc", "numpy"} <= set(value["libraries"])
+    assert value["host"]["cpu"] and value["host"]["threads"] and "lock" in value["host"]
     provenance.record_run(root, "repro", wall_s=20.0, stages=names[:4], known=names[:4])
     value = json.loads(provenance.path(root).read_text())
     assert sorted(value["stages"]) == names[:4]
@@ -120,5 +121,13 @@ def test_a_damaged_record_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_machine_but_its_kind_is_recorded() -> None:
-    assert set(provenance.host()) == {"cores", "machine", "python", "system"}
+    assert set(provenance.host()) == {
+        "cores",
+        "cpu",
+        "gpu",
+        "machine",
+        "python",
+        "system",
+        "threads",
+    }
     assert provenance.git_state(REPOSITORY)["commit"]

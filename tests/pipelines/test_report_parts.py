@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import math
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,74 +21,9 @@ from hqsam_metrics.base import FRACTION, Quantity, Scale, load_score
 from hqsam_pipelines.report import charts, draw, html, scenes, summary
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.results import load_run
-from hqsam_pipelines.report.rows import Row
+from hqsam_pipelines.report.rows import Row, judged
 from hqsam_pipelines.report.scenes import Pick
 from tests.pipelines.report_repo import Repo, predictions, wheel
-
-# --- statistics
-
-
-def test_interval_is_the_normal_one_for_many_clusters() -> None:
-    rng = np.random.default_rng(3)
-    values = rng.normal(0.5, 2.0, 2000)
-    found = stats.paired(values, np.arange(2000))
-    assert found is not None
-    half = 1.96 * values.std() / np.sqrt(2000)
-    assert found.mean == pytest.approx(values.mean())
-    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
-
-
-def test_clusters_widen_the_interval() -> None:
-    rng = np.random.default_rng(0)
-    values = np.repeat(rng.normal(0, 1, 40), 25)
-    apart = stats.paired(values, np.arange(1000))
-    together = stats.paired(values, np.repeat(np.arange(40), 25))
-    assert apart is not None and together is not None
-    assert together.high - together.low > 4 * (apart.high - apart.low)
-
-
-def test_undefined_pairs_are_left_out_and_zero_is_not_significant() -> None:
-    found = stats.paired(np.array([1.0, np.nan, 3.0]), np.array(["a", "b", "c"]))
-    assert found is not None and (found.mean, found.n, found.clusters) == (2.0, 2, 2)
-    assert stats.paired(np.array([np.nan]), np.array(["a"])) is None
-    zero = stats.paired(np.zeros(9), np.arange(9))
-    assert zero is not None and (zero.low, zero.high, zero.p) == (0, 0, 1)
-    one = stats.paired(np.ones(9), np.zeros(9))
-    assert one is not None and np.isnan(one.low) and np.isnan(one.p)
-
-
-@pytest.mark.parametrize("clusters", [2, 3, 4])
-def test_few_agreeing_clusters_are_no_proof(clusters: int) -> None:
-    found = stats.paired(np.linspace(5, 6, clusters), np.arange(clusters))
-    assert found is not None and found.p >= 2.0 ** (1 - clusters) > stats.LEVEL / 10
-
-
-def test_mean_of_sets_weighs_sets_equally() -> None:
-    found = stats.stratified([(np.full(100, 1.0), np.arange(100)), (np.full(4, 3.0), np.arange(4))])
-    assert found is not None and found.mean == 2.0 and found.n == 104
-
-
-def test_false_positive_rate_is_near_the_level() -> None:
-    rng = np.random.default_rng(11)
-    hits = sum(stats.paired(rng.normal(0, 1, 60), np.arange(60)).p < 0.05 for _ in range(200))  # type: ignore[union-attr]
-    assert 2 <= hits <= 22
-
-
-def test_holm_by_hand() -> None:
-    # Sorted 0.01, 0.02, 0.03, 0.04: times 4, 3, 2, 1 and running maximum.
-    assert stats.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert stats.holm([0.5, 0.6]) == [1.0, 1.0]
-    assert np.isnan(stats.holm([np.nan, 0.04])[0]) and stats.holm([np.nan, 0.04])[1] == 0.04
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_never_lowers_and_keeps_the_order(p: list[float]) -> None:
-    corrected = stats.holm(p)
-    assert all(a <= b + 1e-12 <= 1 + 1e-9 for a, b in zip(p, corrected, strict=True))
-    order = np.argsort(p, kind="stable")
-    assert np.all(np.diff(np.array(corrected)[order]) >= -1e-12)
-
 
 # --- choice
 
@@ -300,22 +236,17 @@ def test_charts_are_well_formed_and_escape_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "tone", "colour"),
+    ("p", "mean", "why", "tone", "colour"),
     [
-        (0.5, 3.5, "up", "[green]+2.0[/green]"),
-        (-0.5, 4.5, "flat", "+2.0"),
-        (-4.0, -1.0, "down", "[red]+2.0[/red]"),
-        (None, None, "flat", "+2.0"),
+        (0.01, 2.0, "", "up", "[green]+2.0[/green]"),
+        (0.2, 2.0, "", "flat", "+2.0"),
+        (0.01, -2.0, "", "down", "[red]+2.0[/red]"),
+        (math.nan, 2.0, "7 images", "flat", "+2.0"),
     ],
 )
-def test_a_colour_means_that_the_interval_excludes_zero(
-    low: float | None, high: float | None, tone: str, colour: str
-) -> None:
-    interval = None
-    if low is not None and high is not None:
-        interval = stats.Difference(
-            mean=(low + high) / 2, low=low, high=high, p=0.01, n=9, clusters=9
-        )
+def test_a_colour_means_a_verdict(p: float, mean: float, why: str, tone: str, colour: str) -> None:
+    low, high = (math.nan, math.nan) if why else (mean - 1, mean + 1)
+    interval = stats.Difference(mean, low, high, p, 9, 9, 9, why)
     row = Row(
         "coco",
         "detector_box",
@@ -336,18 +267,13 @@ def test_a_colour_means_that_the_interval_excludes_zero(
         9,
         9,
     )
+    [row] = judged([row])
     assert f'class="delta {tone}"' in html.overview_chart([row])
-    text = {"ci_low": "" if low is None else str(low), "ci_high": "" if high is None else str(high)}
-    empty = dict.fromkeys(("instance_ci_low", "instance_ci_high", "paper_delta"), "")
-    line = {
-        "benchmark": "coco",
-        "prompt_set": "detector_box",
-        "metric": "AP_B",
-        "sam": "10",
-        "hq_sam": "12",
-    }
-    line |= {"unit": "points", "better": "higher"}
-    table = summary.overview_table([line | {"delta": "2"} | text | empty])
+    [line] = csv.DictReader(io.StringIO(report_tables.table_csv([row], listed(None))))
+    table = summary.overview_table([line])
+    assert [cell.plain for cell in table.columns[5].cells] == (
+        ["too few"] if why else [f"[{mean - 1:+.1f}, {mean + 1:+.1f}]"]
+    )
     assert [cell.markup for cell in table.columns[4].cells] == [colour]
 
 

@@ -144,15 +144,11 @@ def test_tables_show_it_against_its_baseline(run: Path, capsys: pytest.CaptureFi
         values = [100 * metrics[name]["mIoU"] for name in (system, baseline)]
         assert float(own[system]["value"]) == pytest.approx(values[0], abs=1e-3)
         assert float(own[system]["delta"]) == pytest.approx(values[0] - values[1], abs=1e-3)
-        assert (
-            float(own[system]["ci_low"])
-            <= float(own[system]["delta"])
-            <= float(own[system]["ci_high"])
-        )
+        assert own[system]["verdict"] == "too few to tell"  # of three images
     ap = next(
         r for r in rows if (r["benchmark"], r["metric"], r["system"]) == ("coco", "AP", "boxes")
     )
-    assert ap["value"] and ap["ci_low"]
+    assert ap["value"] and ap["verdict"] == "too few to tell"
     [first, *_] = csv.DictReader((run / "reports" / "tables" / "overview.csv").open())
     assert first["hq_sam"] == first["hq_token"] and float(first["boxes"]) == pytest.approx(
         float(own["boxes"]["value"])

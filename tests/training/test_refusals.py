@@ -127,7 +127,7 @@ def test_a_full_disk_is_a_message_wherever_it_is_met(training_set, small_disk):
         _mapped(small_disk / "features.bin", np.uint8, (1_000_000,))
     (small_disk / "features.bin").unlink()
     with (
-        pytest.raises(UserError, match=r"goes on from last\.pt"),
+        pytest.raises(UserError, match=r"resumes from last\.pt"),
         EventFile(small_disk, []) as events,
     ):
         for step in range(10_000):

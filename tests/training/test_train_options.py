@@ -21,7 +21,7 @@ from hqsam.training.checks import check_nodes, check_processes, compile_encoder
 from hqsam.training.feed import encode
 from hqsam.training.group import Group
 from hqsam.training.loader import Item, TrainingSet, epoch_plan
-from hqsam.training.loss import boundary_band, loss_at_points
+from hqsam.training.loss import boundary_region, loss_at_points
 from hqsam.training.options import TrainOptions
 from hqsam.training.probe import largest_fitting
 from hqsam.training.state import LAST
@@ -152,11 +152,11 @@ def test_compiled_blocks_give_the_same_features(batch):
 def test_boundary_loss_sees_the_band_only():
     labels = torch.zeros(1, 1, 64, 64)
     labels[..., 16:48, 16:48] = 1
-    band = boundary_band(labels, ratio=0.02)
+    band = boundary_region(labels, ratio=0.02)
     assert band.sum() == 36 * 36 - 28 * 28, "two pixels on both sides"
     points = torch.rand(1, 400, 2, generator=torch.Generator().manual_seed(0))
     logits = torch.full((1, 1, 64, 64), 3.0)
-    far = boundary_band(labels, ratio=0.05) == 0
+    far = boundary_region(labels, ratio=0.05) == 0
     changed = torch.where(far, torch.tensor(-9.0), logits)
     before = loss_at_points(logits, labels, points, region_B1HW=band)
     after = loss_at_points(changed, labels, points, region_B1HW=band)

@@ -86,7 +86,7 @@ class Big:
 
 
 def _test_folder(root: Path) -> Path:
-    """``test/``; a repack without ``val`` may have the pairs in any one folder, coarse masks beside copies of them."""
+    """Find ``test/``; a repack without ``val`` may hold the pairs in any one folder."""
     folders = sorted({p.parent for p in root.rglob(f"*{_TRUTH}")})
     test = [f for f in folders if f.name.lower() == "test"] or folders
     test = [f for f in test if next(f.glob(f"*{_COARSE}"), None) is None] or test

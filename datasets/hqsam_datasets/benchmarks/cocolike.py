@@ -190,7 +190,7 @@ def check_ids(groups: Mapping[Any, Any], known: set[Any], path: Path, what: str)
 
 
 def check_categories(found: Iterable[int], truth: Json, truth_at: Path, path: Path) -> None:
-    """Classes of a prompt file that the annotations do not have: numbered by another list, every box would score as wrong."""
+    """Refuse classes that the annotations do not have: numbered otherwise, every box would score as wrong."""
     known = {whole(entry, "id", truth_at) for entry in records(truth, "categories", truth_at)}
     unknown = sorted(set(found) - known)
     if known and unknown:
@@ -333,7 +333,7 @@ class _Locator:
 
 
 def truth_of(record: Json, height: int, width: int, path: Path) -> Truth:
-    """An annotation record as ground truth, its area counted where it has none; the error names file and annotation."""
+    """Convert an annotation record to ground truth; a missing area is counted. Errors name file and annotation."""
     counts = segmentation(record, height, width, path)
     counted = record.get("area") is None
     return Truth(
@@ -391,7 +391,7 @@ def check_categories_once(truth: Json, path: Path) -> None:
 def prompts_of(
     key: str, boxes: Detections, image_id: int, *, first_category: int = 0
 ) -> tuple[Prompt, ...]:
-    """The detections on an image as box prompts, in the file's order; ``first_category`` is added to the classes."""
+    """Return the detections of an image as box prompts, in file order; ``first_category`` offsets classes."""
     return tuple(
         Prompt(
             prompt_id=f"{key}-{rank:05d}",

@@ -61,9 +61,7 @@ def keys_of_section(name: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise type(error)(
-            error.problem, file=error.file, key=here(error.key), cure=here(error.cure)
-        ) from error
+        raise error.amended(key=here(error.key), cure=here(error.cure)) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +200,7 @@ def _without(boxes: Detections, skipped: set[int]) -> Detections:
 def _with_mask(
     images: Iterable[int], objects: Mapping[int | str, list[int]], packed: PackedRecords
 ) -> tuple[PackedRecords, dict[int, range], int]:
-    """The annotations of some images, image by image, their places by image, and the number of those without a mask."""
+    """Return annotations image by image, their positions by image, and the number without a mask."""
     kept, places, maskless = PackedRecords(), {}, 0
     for number in images:
         texts = [packed.texts[n] for n in objects.get(number, ())]
@@ -259,7 +257,7 @@ class _Numbers:
 
 
 def _numbers(annotated: Annotated, path: Path) -> _Numbers:
-    """Number the ids of a file through where some are names, and write those of images and categories; in place."""
+    """Number the ids of a file if some are names, in place; write those of images and categories."""
     maps = []
     for name in ("images", "categories"):
         found = records(annotated.truth, name, path) if annotated.truth.get(name) else []

@@ -115,7 +115,7 @@ class YtvisLike:
 
 
 def _frames(root: Path, videos: list[Json], path: Path) -> Path:
-    """The folder of video folders; archives of several splits may lie side by side, so it is known by its content."""
+    """Find the folder of videos by its content: archives of several splits may lie side by side."""
     if not videos:
         raise UserError("the file lists no videos", file=path, cure="fetch the archive again")
     first = _names(videos[0], path)[0].split("/")[0]

@@ -1,4 +1,4 @@
-"""What is wrong with images and their COCO or LVIS file, in plain words: `hqsam doctor data PATH --annotations FILE`.
+"""What is wrong with images and their COCO or LVIS file: `hqsam doctor data PATH --annotations FILE`.
 
 Nothing is changed. Every image is read as the normalise stage reads it, so what passes here passes
 there.
@@ -16,7 +16,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.processes import ordered_map, worker_count
 from hqsam_base.progress import Progress
 from hqsam_datasets import sources
-from hqsam_datasets.diagnose.folder import Finding, Level
+from hqsam_datasets.diagnose.finding import Finding, Level
 from hqsam_datasets.diagnose.foreign import foreign_format, tool_of
 from hqsam_datasets.formats.images import ImageError
 from hqsam_datasets.formats.manifest import Reject

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of images and masks, in plain words: `hqsam doctor data PATH`.
+"""What is wrong with a folder of images and masks: `hqsam doctor data PATH`.
 
 Nothing is changed. Every pair is read the way the normalise stage reads it, so what passes here
 passes there.
@@ -7,38 +7,31 @@ passes there.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from hqsam_base.errors import UserError
 from hqsam_base.filenames import is_hidden
 from hqsam_base.processes import ordered_map, worker_count
 from hqsam_base.progress import Progress
 from hqsam_base.texts import open_text
+from hqsam_datasets.diagnose.finding import Finding, Level
 from hqsam_datasets.diagnose.foreign import foreign_format, tool_of
-from hqsam_datasets.formats import images
-from hqsam_datasets.formats.images import (
-    DecodedMask,
-    ImageError,
-    decode_image,
-    decode_labels,
-    decode_mask,
-    probe,
+from hqsam_datasets.diagnose.pixels import (
+    Facts,
+    Kind,
+    about_content,
+    about_images,
+    about_masks,
+    look,
 )
 from hqsam_datasets.formats.labelme import labelme_files
 from hqsam_datasets.sources.folder import mask_finder, stem_of
 from hqsam_datasets.sources.own import LOSSY, SUFFIXES
-
-Level = Literal["ok", "note", "warning", "error"]
-Kind = Literal["folder", "label_maps"]
 
 IMAGE_NAMES = (
     "images",
@@ -90,49 +83,6 @@ FOREIGN = (
 """Pictures and arrays in formats that are not read."""
 _WORTH_A_PROCESS = 400
 _LARGE = 64 << 20
-_BORDER_SHARE = 0.8
-_MIN_SIDE = 32
-_TINY_SHARE, _FULL_SHARE = 0.001, 0.98
-_MASK_REASONS = {
-    "not_a_mask": "masks are pictures, not masks",
-    "ambiguous_mask": "masks have values that do not say what is foreground (use 0 and 255; label "
-    "maps: --kind label_maps)",
-    "unreadable_mask": "masks cannot be read (damaged, truncated, or not images)",
-    "too_large": "files are too large to be decoded",
-}
-_IMAGE_REASONS = {
-    "unreadable_image": "images cannot be read (damaged, truncated, or not images)",
-    "unsupported_mode": "images have an unsupported pixel type",
-    "too_large": "files are too large to be decoded",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One statement about the folder, with the files that it is about."""
-
-    level: Level
-    text: str
-    files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What one image and one of its masks show."""
-
-    stem: str
-    image_error: ImageError | None = None
-    mask_error: ImageError | None = None
-    mode: str = ""
-    orientation: int = 1
-    encoding: str = ""
-    problem: str = ""
-    small: bool = False
-    tiny: bool = False
-    full: bool = False
-    inverted: bool = False
-    n_labels: int = 1
-    digest: str = ""
 
 
 @dataclass(slots=True)
@@ -192,14 +142,14 @@ def examine(
     found = _listed(image_dir, mask_dir)
     findings = list(_about_pairing(found, image_dir, mask_dir))
     pairs = found.pairs()
-    facts: list[_Facts] = []
+    facts: list[Facts] = []
     workers = worker_count(len(pairs), worth=_WORTH_A_PROCESS)
     for done, of_pair in enumerate(
-        ordered_map(functools.partial(_look, kind), pairs, workers=workers), start=1
+        ordered_map(functools.partial(look, kind), pairs, workers=workers), start=1
     ):
         facts += of_pair
         progress(done, len(pairs), "pairs")
-    findings += [*_about_images(facts), *_about_masks(facts), *_about_content(facts)]
+    findings += [*about_images(facts), *about_masks(facts), *about_content(facts)]
     order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2, "ok": 3}
     findings.append(_verdict(findings, folder, kind, image_dir, mask_dir))
     return sorted(findings, key=lambda finding: order[finding.level])
@@ -395,162 +345,6 @@ def _nearly(no_mask: Sequence[str], no_image: Sequence[str]) -> tuple[str, ...]:
     return tuple(close)
 
 
-def _look(kind: Kind, pair: tuple[str, Path, tuple[Path, ...]]) -> list[_Facts]:
-    """Return the facts of an image with its first mask, then those of further masks alone."""
-    stem, image_path, mask_paths = pair
-    try:
-        data = image_path.read_bytes()
-        found, rgb = probe(data), decode_image(data)
-    except ImageError as error:
-        return [_Facts(stem, image_error=error)]
-    sizes = (rgb.shape[:2], (found.height, found.width))
-    names = [stem] if len(mask_paths) == 1 else [f"{stem}/{path.name}" for path in mask_paths]
-    facts = [
-        _look_at_mask(kind, name, path, sizes) for name, path in zip(names, mask_paths, strict=True)
-    ]
-    digest = hashlib.sha256(rgb.tobytes() + str(rgb.shape).encode()).hexdigest()
-    small = min(rgb.shape[:2]) < _MIN_SIDE
-    of_image = _Facts(
-        stem, mode=found.mode, orientation=found.orientation, small=small, digest=digest
-    )
-    return [of_image, *facts]
-
-
-def _look_at_mask(
-    kind: Kind, name: str, path: Path, sizes: tuple[tuple[int, ...], tuple[int, int]]
-) -> _Facts:
-    """Return the facts of one mask; `sizes` are those of the image, upright and as stored."""
-    try:
-        data = path.read_bytes()
-        mask = decode_mask(data) if kind == "folder" else _label_map(data)
-    except ImageError as error:
-        return _Facts(name, mask_error=error)
-    foreground = mask.foreground
-    problem = (
-        ""
-        if mask.mask.shape in sizes
-        else f"{name}: image {_size(sizes[0])}, mask {_size(mask.mask.shape)}"
-    )
-    border = np.concatenate([foreground[0], foreground[-1], foreground[:, 0], foreground[:, -1]])
-    share = float(foreground.mean())
-    n_labels = 1
-    if kind == "folder" and mask.encoding == "palette":
-        n_labels = len(
-            set(np.unique(decode_labels(data)).tolist()) - {0, 255}
-        )  # without background and void
-    return _Facts(
-        name,
-        encoding="empty" if not foreground.any() else mask.encoding,
-        problem=problem,
-        tiny=0 < share < _TINY_SHARE,
-        full=share > _FULL_SHARE,
-        inverted=float(border.mean()) > _BORDER_SHARE,
-        n_labels=n_labels,
-    )
-
-
-def _label_map(data: bytes) -> DecodedMask:
-    """Return all labels as one mask, as kind `label_maps` reads them."""
-    labels = decode_labels(data)
-    return DecodedMask(
-        np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8), "palette", 0.0
-    )
-
-
-def _about_images(facts: Sequence[_Facts]) -> Iterator[Finding]:
-    for reason, text in _IMAGE_REASONS.items():
-        errors = [
-            (f.stem, f.image_error)
-            for f in facts
-            if f.image_error and f.image_error.reason == reason
-        ]
-        if errors:
-            yield Finding(
-                "error",
-                f"{len(errors)} {text}",
-                tuple(f"{stem}: {error.told}" for stem, error in errors),
-            )
-    turned = tuple(f.stem for f in facts if f.orientation != 1)
-    if turned:
-        yield Finding(
-            "note",
-            f"{len(turned)} images are stored turned (EXIF); they are turned upright here",
-            turned,
-        )
-    odd = Counter(f.mode for f in facts if f.mode not in ("", "RGB"))
-    for mode, n in sorted(odd.items()):
-        stems = tuple(f.stem for f in facts if f.mode == mode)
-        yield Finding("note", f"{n} images are {mode}, not RGB; they are converted", stems)
-
-
-def _about_masks(facts: Sequence[_Facts]) -> Iterator[Finding]:
-    for reason, text in _MASK_REASONS.items():
-        wrong = [
-            f"{f.stem}: {f.mask_error.detail}"
-            for f in facts
-            if f.mask_error and f.mask_error.reason == reason
-        ]
-        if wrong:
-            yield Finding("error", f"{len(wrong)} {text}", tuple(wrong))
-    sizes = tuple(f.problem for f in facts if f.problem)
-    if sizes:
-        yield Finding("error", f"{len(sizes)} masks do not have the size of their image", sizes)
-    empty = tuple(f.stem for f in facts if f.encoding == "empty")
-    if empty:
-        yield Finding(
-            "error",
-            f"{len(empty)} masks have no foreground (no value above {images.FOREGROUND})",
-            empty,
-        )
-    kinds = Counter(f.encoding for f in facts if f.encoding not in ("", "empty"))
-    if len(kinds) > 1:
-        counts = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-        yield Finding(
-            "note", f"the masks are encoded in several ways: {counts}; all become 0..255 here"
-        )
-    maps = tuple(f.stem for f in facts if f.n_labels > 1)
-    if maps:
-        text = (
-            "masks hold several labels, here taken for one object: kind label_maps makes an "
-            "instance of each"
-        )
-        yield Finding("note", f"{len(maps)} {text}", maps)
-    if kinds.get("0/1"):
-        stems = tuple(f.stem for f in facts if f.encoding == "0/1")
-        text = (
-            "masks are 0/1: they look black, and code that takes > 128 as foreground finds "
-            "nothing; converted here"
-        )
-        yield Finding("note", f"{len(stems)} {text}", stems)
-
-
-def _about_content(facts: Sequence[_Facts]) -> Iterator[Finding]:
-    inverted = tuple(f.stem for f in facts if f.inverted)
-    if inverted:
-        yield Finding(
-            "warning", f"{len(inverted)} masks are white along the border: inverted?", inverted
-        )
-    for name, text in (
-        ("tiny", f"masks cover less than {_TINY_SHARE:.1%} of their image"),
-        ("full", f"masks cover more than {_FULL_SHARE:.0%} of their image"),
-        ("small", f"images have a side of less than {_MIN_SIDE} pixels"),
-    ):
-        stems = tuple(f.stem for f in facts if getattr(f, name))
-        if stems:
-            yield Finding(
-                "warning",
-                f"{len(stems)} {text}: the quality gate stops there (params quality)",
-                stems,
-            )
-    by_digest: dict[str, list[str]] = defaultdict(list)
-    for fact in facts:
-        if fact.digest:
-            by_digest[fact.digest].append(fact.stem)
-    same = tuple(" = ".join(stems) for stems in by_digest.values() if len(stems) > 1)
-    if same:
-        yield Finding("warning", f"{len(same)} groups of images have exactly the same pixels", same)
-
-
 def _verdict(
     findings: Sequence[Finding], folder: Path, kind: Kind, image_dir: Path, mask_dir: Path
 ) -> Finding:
@@ -570,7 +364,3 @@ def _inside(path: Path, folder: Path) -> str:
     return (
         inner if re.fullmatch(r"[\w./ -]*[\w.]", inner) else json.dumps(inner, ensure_ascii=False)
     )
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"

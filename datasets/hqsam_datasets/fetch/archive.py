@@ -116,7 +116,7 @@ def _write_down(
 
 
 def missing_by_hand(spec: ArchiveSpec, out: Path) -> tuple[list[str], list[str]]:
-    """Files of an archive that only a person can put in place, and that are neither in `out` nor where they are expected.
+    """List files that must be placed by hand and are neither in `out` nor where they are expected.
 
     Those are the drop folder, and what a `file://` address names.
 
@@ -409,7 +409,7 @@ def _but_changed(
 def _with_sources(
     known: dict[str, Any], spec: ArchiveSpec, out: Path
 ) -> Iterator[tuple[dict[str, Any], Path | None]]:
-    """Each fetched file with where a person keeps it on this machine; None where the specification tells its content."""
+    """Yield each fetched file with its place on this machine; None if the specification has its digest."""
     files = {file.name: file for file in spec.files if not file.digests}
     for record in known.get("files", ()):
         file = files.get(record["name"])

@@ -122,7 +122,7 @@ def is_embedded(archive: Path) -> bool:
 
 
 def not_there(problem: str, root: Path, *, key: str | None = None, cure: str) -> UserError:
-    """The error for something that the tree at `root` lacks; a `NotHadError` if files of the archive is unavailable."""
+    """Return the error for something missing below `root`; a `NotHadError` if files of the archive are unavailable."""
     missing = missing_files(root)
     if not missing:
         return UserError(problem, file=root, key=key, cure=packed_inside(root) or cure)
@@ -302,7 +302,7 @@ def _zip_entries(path: Path, archive: zipfile.ZipFile) -> list[_Entry]:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The member's name as stored; some Windows programs (PowerShell's Compress-Archive) part folders by backslashes."""
+    """Return the member's name as stored; some Windows programs separate folders by backslashes."""
     made_on_windows = info.create_system == 0 and "/" not in info.orig_filename
     name = info.orig_filename if "\\" in info.orig_filename else info.filename
     return name.replace("\\", "/") if made_on_windows else name
@@ -324,7 +324,7 @@ def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
 
 
 def _as_text(name: str) -> str:
-    """A name that is not UTF-8 (tars from old Chinese or Japanese systems) by the letters that zipfile would take for its bytes."""
+    """Decode a name that is not UTF-8 (tars from old Chinese or Japanese systems) as zipfile would."""
     try:
         name.encode()
     except UnicodeEncodeError:

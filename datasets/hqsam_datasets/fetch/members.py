@@ -1,4 +1,4 @@
-"""Only the needed members of a large remote zip, through ranges: LVIS val wants 15,000 of the 118,287 images of train2017.zip.
+"""Only the needed members of a large remote zip, by range requests: LVIS val needs 15,000 of 118,287 images.
 
 The directory at the zip's end says where each member lies; each is asked for with a range of its
 own, over several connections, checked against its CRC, and appended to a tar in the order of the
@@ -98,7 +98,7 @@ def image_names(path: Path) -> set[str]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error of reading an archive tells of its bytes: a damaged directory makes `zipfile` seek to impossible places."""
+    """Return whether an error means damaged bytes: `zipfile` seeks to impossible offsets then."""
     return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
 
 
@@ -125,7 +125,7 @@ def _names_in(path: Path) -> set[str]:
 
 
 def download_members(url: str, names: set[str], part: Path, how: Transfer) -> None:
-    """Bring `part` up to a tar with those members of the zip at `url` (http, https, file, or an object store) that `names` holds.
+    """Write the members `names` of the zip at `url` (http, https, file, or an object store) to the tar `part`.
 
     Raises:
         DownloadError: if the server gives no ranges, the file changes on the way, a member is

@@ -63,7 +63,7 @@ def on_this_machine(file: ArchiveFile, out: Path) -> Path | None:
 
 
 def untold(spec: ArchiveSpec, out: Path) -> list[ArchiveFile]:
-    """Files of an archive that come from elsewhere and whose content nobody tells: neither a digest nor this machine."""
+    """List files from elsewhere with neither a digest nor a copy on this machine."""
     return [
         file
         for file in spec.files

@@ -209,7 +209,7 @@ class _Sum:
 
 
 def _join(plan: _Plan, part: Path) -> None:
-    """Append the segments to the first one, which has become the part; each is removed once it is flushed there."""
+    """Append the segments to the first one, which becomes the part; remove each once it is flushed."""
     if not part.exists():
         _segment(part, 0).rename(part)
     with disk_full_is_user_error(part, SPACE_CURE), part.open("r+b") as target:

@@ -53,7 +53,7 @@ class RetryPolicy:
     timeout_s: float = 60.0
 
     def wait(self, failures: int, retry_after: float | None = None) -> float:
-        """Seconds to wait after the n-th failure in a row; a server's Retry-After is honoured up to five minutes."""
+        """Return the seconds to wait after the n-th failure; Retry-After is honoured up to five minutes."""
         bound = min(self.cap_s, self.base_s * 2 ** (failures - 1))
         return max(random.uniform(bound / 2, bound), min(retry_after or 0.0, 300.0))
 
@@ -99,7 +99,7 @@ class RetryError(Exception):
 
 
 def persist(attempt: Callable[[], None], part: Path, how: Transfer) -> None:
-    """Repeat `attempt` until it succeeds; failures count in a row, as long as `part` does not grow beyond its best.
+    """Repeat `attempt` until it succeeds; the count of failures restarts when `part` grows.
 
     Raises:
         DownloadError: after `how.policy.attempts` failures in a row.
@@ -230,7 +230,7 @@ CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)"
 
 
 def check_length(part: Path, needed: int, how: Transfer) -> None:
-    """Stop before a download that cannot fit: for good if its length is known, else at this mirror, which may be lying.
+    """Stop before a download that cannot fit: for good if its length is certain, else at this mirror.
 
     Raises:
         UserError, DownloadError: There are fewer than `needed` free bytes.

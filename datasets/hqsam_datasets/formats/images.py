@@ -264,7 +264,7 @@ def _decode_fast(data: bytes, found: ImageProbe) -> NDArray[np.uint8] | None:
 
 
 def _deep_jpeg2000(data: bytes, depth: int) -> NDArray[np.uint8] | None:
-    """The high byte of deep colours: Pillow 13 rounds it, so that the brightest values overflow to 0, white to black."""
+    """Return the high byte of deep colours; Pillow 13 rounds it, and white overflows to black."""
     _silence_opencv()
     deep = cv2.imdecode(
         np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION

@@ -173,7 +173,7 @@ def write_rows(path: Path, name: TableName, rows: Sequence[Mapping[str, Any]] | 
 
 
 class RowsWriter:
-    """Collects the rows of one of the contract's tables as arrow columns, which take less memory than dicts, and writes them."""
+    """Collects the rows of a table as Arrow columns, which take less memory than dicts, and writes them."""
 
     def __init__(self, path: Path, name: TableName) -> None:
         self._path = path

@@ -15,7 +15,7 @@ _TELLING = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})  # EXIF, and XMP or E
 
 
 def tells_after_pixels(data: bytes) -> bool:
-    """Whether a PNG file has chunks behind its image data that may hold an orientation; imaging libraries read them last."""
+    """Return whether a PNG has chunks after its image data, which may hold an orientation."""
     position, pixels = len(png.SIGNATURE), False
     while position + 12 <= len(data):
         kind = data[position + 4 : position + 8]

@@ -140,7 +140,7 @@ def _refuse_silence(error: FileNotFoundError, url: str) -> None:
 
 
 def _is_copied(system: Any, path: str, target: Path, shard: Mapping[str, Any]) -> bool:
-    """Copy one shard; whether it has the size and digest of its index. Of a larger one no more than that is written."""
+    """Copy one shard, at most its indexed size; return whether size and digest match the index."""
     digest, left = hashlib.sha256(), shard["bytes"]
     with target.open("xb") as file:
         for chunk in _chunks(system, path):

@@ -1,4 +1,4 @@
-"""The index of a folder of shards, `index.json`, checked as a whole before anything is read or written by its word."""
+"""The index of a folder of shards, `index.json`, validated as a whole before it is used."""
 
 from __future__ import annotations
 

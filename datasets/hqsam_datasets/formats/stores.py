@@ -37,7 +37,7 @@ _WITH_HOST = {
 
 
 def is_of_driver(error: Exception) -> bool:
-    """Whether a store's driver raised an error of its own kind: no credentials, a name that cannot be, no endpoint."""
+    """Return whether the error is a store driver's own: no credentials, an invalid name, no endpoint."""
     return type(error).__module__.partition(".")[0] in _DRIVERS
 
 

@@ -55,7 +55,7 @@ class TarReader:
         return self._members
 
     def spans(self) -> dict[str, tuple[int, int]]:
-        """Key to (offset, end) of the bytes that hold its sample, headers and padding included, in archive order."""
+        """Map each key to the (offset, end) of its sample, headers and padding included, in archive order."""
         spans: dict[str, tuple[int, int]] = {}
         for member in self.members.values():
             key = split_member(member.name)[0]

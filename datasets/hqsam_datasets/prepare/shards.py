@@ -210,7 +210,7 @@ def _reader(archive: Path) -> tuple[TarReader, dict[str, tuple[int, int]]]:
 
 
 def _verify(path: Path, info: ShardInfo, samples: Iterable[bytes]) -> None:
-    """Read a shard back: every sample at its offset, byte for byte as the source's archive has it, and the end mark."""
+    """Verify a shard: every sample at its offset, equal to the source's bytes, and the end mark."""
     end = 0
     with TarReader(path) as reader:
         whole = path.stat().st_size == info.bytes

@@ -22,12 +22,12 @@ from hqsam_datasets.prompts.base import (
     Target,
 )
 
-BAND_THRESHOLD = 0.01
-BAND_FACTOR = 8
+NOISE_THRESHOLD = 0.01
+NOISE_FACTOR = 8
 
 
-def boundary_band(mask: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Find the band about the boundary: what is lost when a mask is reduced eightfold and enlarged.
+def noise_region(mask: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Find the region to disturb, around the contour: what is lost when a mask is reduced eightfold and enlarged.
 
     Args:
         mask: float32 [H, W], 0..1; H and W at least 8.
@@ -38,9 +38,9 @@ def boundary_band(mask: NDArray[np.float32]) -> NDArray[np.bool_]:
     Source: SysCV/sam-hq, train/utils/misc.py, `masks_noise` ("from Mask Transfiner").
     """
     height, width = mask.shape
-    small = resize_bilinear(mask, height // BAND_FACTOR, width // BAND_FACTOR)
+    small = resize_bilinear(mask, height // NOISE_FACTOR, width // NOISE_FACTOR)
     recovered = resize_bilinear(small, height, width)
-    return np.asarray(np.abs(mask - recovered) >= BAND_THRESHOLD)
+    return np.asarray(np.abs(mask - recovered) >= NOISE_THRESHOLD)
 
 
 def noisy_mask(
@@ -49,7 +49,7 @@ def noisy_mask(
     rng: np.random.Generator | None = None,
     noise: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint8]:
-    """Add Gaussian noise inside the boundary band, then threshold at 0.5.
+    """Add Gaussian noise inside `noise_region`, then threshold at 0.5.
 
     Args:
         mask: [H, W], values 0..255, at the model's mask input size.
@@ -66,7 +66,7 @@ def noisy_mask(
         if rng is None:
             raise ValueError("give a generator or the noise")
         noise = rng.standard_normal(grey.shape, dtype=np.float32)
-    shaken = grey + noise * boundary_band(grey)
+    shaken = grey + noise * noise_region(grey)
     return np.where(shaken > 0.5, 255, 0).astype(np.uint8)
 
 
@@ -85,8 +85,8 @@ class NoiseMaskPrompt(PromptKind):
         return PromptArrays(mask=picture("noise"))
 
     def of_mask(self, mask: BoolMask, *, rng: np.random.Generator) -> PromptArrays | None:
-        """Add the noise at the image's own size; an image below the band's factor has no band."""
-        if not mask.any() or min(mask.shape) < BAND_FACTOR:
+        """Add the noise at the image's own size; an image smaller than `NOISE_FACTOR` pixels gets none."""
+        if not mask.any() or min(mask.shape) < NOISE_FACTOR:
             return None
         return PromptArrays(mask=noisy_mask(mask * np.uint8(255), rng=rng) > 0)
 

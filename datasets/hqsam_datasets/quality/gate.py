@@ -35,11 +35,11 @@ def validate(
     """Check all manifests and write the result.
 
     Args:
-        samples: `data/samples/<source>` folders by source name.
-        benchmarks: `data/benchmarks/<benchmark>` folders by benchmark name.
-        out: folder to write; appears whole or not at all.
-        options: section `quality` of the parameters.
-        progress: called with (done, total, what).
+        samples: source name -> folder of its manifest, `data/samples/<source>`.
+        benchmarks: benchmark name -> folder of its tables, `data/benchmarks/<benchmark>`.
+        out: folder to write, whole or not at all.
+        options: section `quality` of params.yaml.
+        progress: called after each of the three steps.
 
     Returns:
         The content of `validation.json`.

@@ -85,7 +85,7 @@ def annotation_file(name: str, root: Path, wanted: str) -> Path:
         raise
     except UserError as error:
         cure = error.cure if error.key == key else "name the annotation file inside the archive"
-        raise UserError(error.problem, file=root, key=key, cure=cure) from None
+        raise error.amended(file=root, key=key, cure=cure, steps=()) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class AnyFolder:
             raise
         except UserError as error:
             cure = f"set images and masks under sources.{name} to folders of the archive"
-            raise UserError(error.problem, file=root, key=f"sources.{name}", cure=cure) from None
+            raise error.amended(file=root, key=f"sources.{name}", cure=cure, steps=()) from None
         found_single(root, image_dir, key=f"sources.{name}.images")
         return found
 

@@ -20,9 +20,12 @@ from hqsam_metrics.masks.pairs import PairTable
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+Bits = NDArray[np.uint16]
 
 IOU_THRESHOLDS: Float = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS: Float = np.linspace(0.0, 1.0, 101)
+EVERYWHERE = np.uint16((1 << len(IOU_THRESHOLDS)) - 1)
+"""The bits of all thresholds."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ class Partial:
         image, category, score, rank: of each detection, [n] (see `Units`).
         outside: bool [A, n], ignored when unmatched.
         active: int64 [m], the detections that could match.
-        matched: bool [A, T, m].
-        ignored: bool [A, T, m], matched to an ignored ground truth.
+        matched: uint16 [A, m], bit t: matched at threshold t.
+        ignored: uint16 [A, m], bit t: matched to an ignored ground truth.
         gt_image, gt_category: of each ground truth, [g].
         gt_counts: bool [A, g], ground truth that is not ignored.
     """
@@ -104,8 +107,8 @@ class Partial:
     rank: Int
     outside: Bool
     active: Int
-    matched: Bool
-    ignored: Bool
+    matched: Bits
+    ignored: Bits
     gt_image: Int
     gt_category: Int
     gt_counts: Bool
@@ -117,17 +120,29 @@ class Partial:
         place[self.active] = np.arange(len(self.active))
         return place
 
-    def flags(self, rows: Int) -> tuple[Bool, Bool]:
-        """Returns which detections are true positives and which count at all: bool [A, T, len(rows)]."""
-        n_bins, n_thresholds = self.matched.shape[:2]
-        hit = np.zeros((n_bins, n_thresholds, len(rows)), bool)
-        counted = np.repeat(~self.outside[:, None, rows], n_thresholds, axis=1)
+    def bits(self, rows: Int) -> tuple[Bits, Bits]:
+        """Returns which detections are true positives, and which do not count: uint16 [A, len(rows)], bit t: threshold t."""
+        hit = np.zeros((len(self.matched), len(rows)), np.uint16)
+        void = np.where(self.outside[:, rows], EVERYWHERE, np.uint16(0))
         place = self._place[rows]
         at = np.flatnonzero(place >= 0)
-        matched, ignored = self.matched[:, :, place[at]], self.ignored[:, :, place[at]]
-        hit[:, :, at] = matched & ~ignored
-        counted[:, :, at] = np.where(matched, ~ignored, counted[:, :, at])
-        return hit, counted
+        matched, ignored = self.matched[:, place[at]], self.ignored[:, place[at]]
+        hit[:, at] = matched & ~ignored
+        void[:, at] = (void[:, at] & ~matched) | (matched & ignored)
+        return hit, void
+
+
+def pack(flags: Bool) -> Bits:
+    """Packs flags bool [A, T, n] to numbers uint16 [A, n] whose bit t is that of threshold t."""
+    out = np.zeros((flags.shape[0], flags.shape[2]), np.uint16)
+    for t in range(flags.shape[1]):
+        out |= flags[:, t].astype(np.uint16) << np.uint16(t)
+    return out
+
+
+def unpack(bits: Bits) -> Bool:
+    """Returns the flags bool [A, T, n] of numbers uint16 [A, n]."""
+    return (bits[:, None] >> np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)[:, None]) & 1 > 0
 
 
 def evaluate(
@@ -168,8 +183,8 @@ def evaluate(
         units.dt_rank,
         outside,
         found.dt,
-        matched,
-        ignored,
+        pack(matched),
+        pack(ignored),
         units.gt_image,
         units.gt_category,
         ~gt_ignore,
@@ -186,8 +201,8 @@ def merge(parts: Sequence[Partial]) -> Partial:
         rank=np.concatenate([p.rank for p in parts]),
         outside=np.concatenate([p.outside for p in parts], axis=1),
         active=np.concatenate([p.active + s for p, s in zip(parts, shift[:-1], strict=True)]),
-        matched=np.concatenate([p.matched for p in parts], axis=2),
-        ignored=np.concatenate([p.ignored for p in parts], axis=2),
+        matched=np.concatenate([p.matched for p in parts], axis=1),
+        ignored=np.concatenate([p.ignored for p in parts], axis=1),
         gt_image=np.concatenate([p.gt_image for p in parts]),
         gt_category=np.concatenate([p.gt_category for p in parts]),
         gt_counts=np.concatenate([p.gt_counts for p in parts], axis=1),
@@ -267,7 +282,8 @@ def finish(
     borders = np.searchsorted(partial.category[order], np.arange(n_categories + 1))
     for k in np.flatnonzero(totals.any(axis=0)):
         mine = order[borders[k] : borders[k + 1]]
-        hit, counted = partial.flags(mine)
+        hits, voids = partial.bits(mine)
+        hit, counted = unpack(hits), ~unpack(voids)
         for m, limit in enumerate(limits):
             caught = hit[:, :, partial.rank[mine] < limit].sum(axis=2)
             recall[m, :, k] = caught / np.where(totals[:, k] > 0, totals[:, k], np.nan)[:, None]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from hqsam_base import compiled
 from hqsam_base.errors import UserError
-from hqsam_base.processes import run_parts
+from hqsam_base.processes import run_parts, worker_count
 from hqsam_base.progress import Progress, silent
-from hqsam_base.runs import Int, RleBatch, RleError, decode_runs
+from hqsam_base.runs import Int, RleBatch, RleError, Runs, decode_runs
 from hqsam_metrics.ap import accumulate, matching
 from hqsam_metrics.ap.grouping import (
     candidate_pairs,
@@ -31,10 +31,13 @@ from hqsam_metrics.masks.pairs import PairTable, pair_ious
 _CHUNK_MASKS = 1024
 _CHUNK_BYTES = 160_000
 _CHUNK_PIXELS = 1 << 29
+# Compiled loops take one mask after the other: larger chunks only save calls.
+_COMPILED_CHUNK = 8
 _CHECK_MASKS = 8192
-# Detections from which the import of the compiled kernels (0.4 s) pays off.
+# Masks from which the import of the compiled kernels (0.4 s), or one more process, pays off.
 _WORTH = 20_000
 _KERNELS = (matching.KERNELS, KERNELS)
+Decoded = TypeVar("Decoded", Runs, Shapes)
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,8 @@ def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tu
             np.int64
         )
     work = np.stack([masks, n_bytes, masks * gt.images.heights * gt.images.widths], axis=1)
-    limits = np.array([_CHUNK_MASKS, _CHUNK_BYTES, _CHUNK_PIXELS])
+    scale = 1 if compiled.loaded(KERNELS) is None else _COMPILED_CHUNK
+    limits = np.array([scale * _CHUNK_MASKS, scale * _CHUNK_BYTES, _CHUNK_PIXELS])
     out: list[tuple[int, int]] = []
     begin, done = 0, np.zeros(3, np.int64)
     for i in range(n):
@@ -166,6 +170,11 @@ def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tu
             begin, done = i, np.zeros(3, np.int64)
         done = done + work[i]
     return [*out, (begin, n)]
+
+
+def mask_workers(n_masks: int) -> int:
+    """Returns how many processes a stage should score so many masks in: it uses the machine, and small sets no fork."""
+    return worker_count(n_masks, worth=_WORTH)
 
 
 def load_kernels(n_masks: int) -> None:
@@ -191,8 +200,8 @@ def decode_shapes(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Sh
 
 
 def _described(
-    decode: Callable[[RleBatch], Any], masks: RleBatch, rows: Int, describe: str, numbers: Int
-) -> Any:
+    decode: Callable[[RleBatch], Decoded], masks: RleBatch, rows: Int, describe: str, numbers: Int
+) -> Decoded:
     try:
         return decode(masks.take(rows))
     except RleError as error:
@@ -212,8 +221,11 @@ class _Check:
 
 def _check_part(job: _Check, part: int) -> None:
     rows = job.rows[part * _CHECK_MASKS : (part + 1) * _CHECK_MASKS]
-    decode = decode_runs if compiled.loaded(KERNELS) is None else Shapes.decoded
-    _described(decode, job.masks, rows, job.describe, job.numbers)
+    what = (job.masks, rows, job.describe, job.numbers)
+    if compiled.loaded(KERNELS) is None:
+        _described(decode_runs, *what)
+    else:
+        _described(Shapes.decoded, *what)
 
 
 def check_unused(

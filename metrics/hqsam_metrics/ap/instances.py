@@ -30,6 +30,7 @@ from hqsam_metrics.ap.columns import (
     zero_id_warning,
 )
 from hqsam_metrics.ap.options import AreaRule
+from hqsam_metrics.ap.scan import Columns, scan_results
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -490,6 +491,24 @@ def read_results(
     path: Path, gt: GroundTruth, *, area_rule: AreaRule = "mask", progress: Progress = silent
 ) -> Results:
     """Reads a result file (see `parse_results`); a large one is read block by block."""
+    if area_rule == "mask" and gt.images.table.names is None and gt.categories.names is None:
+        columns = scan_results(path, progress)
+        found = None if columns is None else _of_columns(columns, gt, str(path))
+        if found is not None:
+            return found
     return parse_results(
         iterate_results(path), gt, str(path), area_rule=area_rule, progress=progress
     )
+
+
+def _of_columns(columns: Columns, gt: GroundTruth, name: str) -> Results | None:
+    """Returns results that were read as columns; None where one does not fit the ground truth: the plain reader says why."""
+    image_id, category_id, heights, widths = columns.fields.T
+    image = gt.images.place(image_id)
+    if (image < 0).any() or (gt.images.heights[image] != heights).any():
+        return None
+    if (gt.images.widths[image] != widths).any():
+        return None
+    masks = RleBatch(columns.data, columns.offsets, heights.copy(), widths.copy())
+    category, rows = gt.categories.place(category_id), np.arange(len(image))
+    return Results(name, image, category, columns.score, None, masks, rows)

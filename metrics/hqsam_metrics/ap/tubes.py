@@ -17,6 +17,7 @@ from hqsam_metrics.ap.detection import (
     check_unused,
     decode_shapes,
     join_best,
+    load_kernels,
 )
 from hqsam_metrics.ap.grouping import candidate_pairs, first_best, order_detections
 from hqsam_metrics.ap.instances import Bool, Float
@@ -214,6 +215,7 @@ def score_tubes(
     Raises:
         UserError: malformed masks.
     """
+    load_kernels(len(dt.frames.masks))
     gt = truth.tubes
     n = 1 if class_agnostic else len(truth.category_ids)
     known = np.flatnonzero(dt.category >= 0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hqsam_base import compiled
 from hqsam_base.runs import Int
-from hqsam_metrics.ap.accumulate import IOU_THRESHOLDS, RECALL_THRESHOLDS
+from hqsam_metrics.ap.accumulate import EVERYWHERE, IOU_THRESHOLDS, RECALL_THRESHOLDS
 
 Float = NDArray[np.float64]
 Bits = NDArray[np.uint16]
@@ -21,7 +21,6 @@ Bits = NDArray[np.uint16]
 _BLOCK = 1 << 19
 # Weights of detections from which numba's import (0.3 s) pays off.
 _WORTH = 4_000_000
-_EVERYWHERE = np.uint16((1 << len(IOU_THRESHOLDS)) - 1)
 
 
 def category_precision(
@@ -46,8 +45,12 @@ def category_precision(
         from hqsam_metrics.ap import kernels
 
         out = np.empty(counts.shape)
+        # Columns of a Parquet file cannot be written to, which is another type to the compiler.
+        columns: list[Any] = [np.require(one, None, ["C", "W"]) for one in (image, hit, void)]
         kernels.weighted_precision(
-            *(np.require(column, requirements="CW") for column in (image, hit, void)),
+            columns[0],
+            columns[1],
+            columns[2],
             rows,
             counts.astype(np.int64),
             np.ascontiguousarray(weights),
@@ -66,7 +69,7 @@ def category_precision(
 
 def _one_category(image: Any, hit: Bits, void: Bits, count: Float, weights: Any) -> Float:
     """Returns the mean precision of one category for each vector of weights: float64 [R]."""
-    keep = void != _EVERYWHERE
+    keep = void != EVERYWHERE
     image, hit, void = image[keep], hit[keep], void[keep]
     some = np.flatnonzero(hit)
     if not len(some):

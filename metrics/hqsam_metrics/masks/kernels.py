@@ -19,7 +19,7 @@ _SUM = np.uint64(0x0101010101010101)
 _ONE = np.uint64(1)
 
 
-@jit("int64(uint64)", inline="always")
+@jit()
 def _bits(word: Any) -> Any:
     """Counts the bits of a word; the compiler makes one instruction of it."""
     word = word - ((word >> _ONE) & _ODD)
@@ -28,7 +28,7 @@ def _bits(word: Any) -> Any:
     return np.int64((word * _SUM) >> np.uint64(56))
 
 
-@jit("int64(int64, int64, int64, int64, int32[::1], int32[::1], int32[::1])")
+@jit()
 def _cut(begin: Any, end: Any, height: Any, total: Any, x: Any, y0: Any, y1: Any) -> Any:
     """Cuts a run at the ends of the image columns into pieces from place `total` on; returns the new total."""
     column = begin // height
@@ -87,7 +87,8 @@ def decode(
         two_before, before, done = np.int64(0), np.int64(0), np.int64(0)
         begin, stop = np.int64(0), np.int64(0)  # the run that waits for what follows
         while at < end:
-            value, groups, more = np.int64(0), 0, True
+            value, groups = np.int64(0), 0
+            more: Any = True
             while more:
                 if at == end or groups == _MAX_GROUPS:
                     return -1
@@ -128,7 +129,7 @@ def decode(
     return total
 
 
-@jit("void(uint64[::1], int64, int64, int64)", inline="always")
+@jit()
 def _set(words: Any, column: Any, y0: Any, y1: Any) -> None:
     """Sets the bits y0 .. y1 - 1 of the column whose word row 0 is at `column`."""
     first, last = column + (y0 >> 6), column + (y1 >> 6)

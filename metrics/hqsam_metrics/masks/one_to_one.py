@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_base.runs import Int, RleBatch
-from hqsam_metrics.ap.detection import decode_shapes
+from hqsam_metrics.ap.detection import decode_shapes, load_kernels
 from hqsam_metrics.masks.pairs import pair_ious
 
 _CHUNK = 1024
@@ -44,12 +45,24 @@ def _chunks(batch: RleBatch) -> list[Int]:
     ]
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What every part of the work needs."""
+
+    pred: RleBatch
+    target: RleBatch
+    ratios: tuple[float, ...]
+    names: tuple[str, str]
+    chunks: list[Int]
+
+
 def paired_ious(
     pred: RleBatch,
     target: RleBatch,
     ratios: tuple[float, ...],
     *,
     names: tuple[str, str] = ("prediction", "target"),
+    workers: int = 1,
     progress: Progress = silent,
 ) -> Paired:
     """Computes the values of the pairs (pred[i], target[i]).
@@ -59,28 +72,33 @@ def paired_ious(
         target: n masks of the same sizes.
         ratios: dilation ratios.
         names: what a malformed mask is called in the error (its number follows).
+        workers: processes; changes no number.
         progress: told how far the work is.
 
     Raises:
         UserError: a malformed run-length code.
     """
-    n = len(pred)
-    iou, biou = np.zeros(n), np.zeros((len(ratios), n))
-    intersection, union = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    numbers = np.arange(n)
-    for rows in _chunks(pred):
-        a = decode_shapes(pred, rows, names[0], numbers)
-        b = decode_shapes(target, rows, names[1], numbers)
-        i = np.arange(len(rows))
-        pairs = pair_ious(a, b, i, i, crowd=np.zeros(len(rows), bool), floor=0.0, ratios=ratios)
-        at = rows[pairs.dt]
-        iou[at], biou[:, at] = pairs.iou, pairs.biou
-        # IoU = I / (A + B - I), so I = IoU (A + B) / (1 + IoU): an integer, hence exact after
-        # rounding.
-        both = a.areas + b.areas
-        intersection[rows] = np.rint(iou[rows] * both / (1 + iou[rows])).astype(np.int64)
-        union[rows] = both - intersection[rows]
-        progress(int(rows[-1]) + 1, n, "scoring")
-    empty = union == 0
-    iou[empty], biou[:, empty] = np.nan, np.nan
+    load_kernels(len(pred))
+    job = _Job(pred, target, ratios, names, _chunks(pred))
+    nothing = Paired(np.zeros(0), np.zeros((len(ratios), 0)), *np.zeros((2, 0), np.int64))
+    parts = [nothing, *run_parts(_part, job, len(job.chunks), workers=workers, progress=progress)]
+    columns = ("iou", "biou", "intersection", "union")
+    return Paired(*(np.concatenate([getattr(p, key) for p in parts], axis=-1) for key in columns))
+
+
+def _part(job: _Job, number: int) -> Paired:
+    rows = job.chunks[number]
+    numbers = np.arange(len(job.pred))
+    a = decode_shapes(job.pred, rows, job.names[0], numbers)
+    b = decode_shapes(job.target, rows, job.names[1], numbers)
+    i = np.arange(len(rows))
+    crowd = np.zeros(len(rows), bool)
+    pairs = pair_ious(a, b, i, i, crowd=crowd, floor=0.0, ratios=job.ratios)
+    iou, biou = np.zeros(len(rows)), np.zeros((len(job.ratios), len(rows)))
+    iou[pairs.dt], biou[:, pairs.dt] = pairs.iou, pairs.biou
+    # IoU = I / (A + B - I), so I = IoU (A + B) / (1 + IoU): an integer, hence exact after rounding.
+    both = a.areas + b.areas
+    intersection = np.rint(iou * both / (1 + iou)).astype(np.int64)
+    union = both - intersection
+    iou[union == 0], biou[:, union == 0] = np.nan, np.nan
     return Paired(iou, biou, intersection, union)

@@ -76,7 +76,7 @@ class Shapes:
         counts, areas, boxes = (np.empty(shape, np.int64) for shape in (n, n, (n, 4)))
         pieces = [np.empty(most, np.int32) for _ in range(3)]
         sizes = (np.ascontiguousarray(side) for side in (batch.heights, batch.widths))
-        data = np.require(batch.data, requirements="CW")
+        data = np.require(batch.data, None, ["C", "W"])
         total = kernels.decode(data, batch.offsets, *sizes, counts, *pieces, areas, boxes)
         if total < 0:
             return cls.of(decode_runs(batch))  # which says what is wrong, if something is

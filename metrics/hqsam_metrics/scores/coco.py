@@ -197,7 +197,7 @@ class CocoScore(ApScore):
     def evaluate(self, data: Predictions, options: CocoOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.ap import score
-        from hqsam_metrics.ap.detection import score_detections
+        from hqsam_metrics.ap.detection import mask_workers, score_detections
 
         gt = score.ground_truth(data, lvis=False)
         dt = score.results(data, gt, options, class_agnostic=options.class_agnostic)
@@ -207,7 +207,7 @@ class CocoScore(ApScore):
             max_dets=options.max_dets,
             per_instance=True,
         )
-        scored = score_detections(gt, dt, plan, progress=progress)
+        scored = score_detections(gt, dt, plan, workers=mask_workers(len(dt)), progress=progress)
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= coco_metrics(tables, suffix)

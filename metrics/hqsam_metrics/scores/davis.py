@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 VERSION = 2
 Labels = NDArray[np.uint8]
 MOST_OBJECTS = 254
+# Frames from which one more process pays off.
+_WORTH = 200
 
 
 def protocol(**own: Any) -> dict[str, Any]:
@@ -144,23 +146,30 @@ class DavisScore(Score):
 
     def evaluate(self, data: Predictions, options: ScoreOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
+        from hqsam_base.processes import run_parts, worker_count
         from hqsam_metrics.benchmark_data import rle_column
-        from hqsam_metrics.scores._davis import check_objects, global_metrics, score_sequence
+        from hqsam_metrics.scores._davis import check_objects, global_metrics
 
         target = rle_column(data.benchmark.instances, data.benchmark.folder / "instances.parquet")
         predicted, real = _predicted_layers(data), _real_layers(data)
-        scores: list[ObjectScore] = []
         videos = _videos(data)
         warnings = _drop_unknown(videos, predicted, real)
-        for number, (video, frames) in enumerate(videos.items()):
-            read = partial(_label_map, frames=frames)
-            scores += score_sequence(
+        job = [
+            (
                 video,
                 [key for key, _ in frames],
-                pred=partial(read, layers=predicted, masks=data.masks),
-                target=partial(read, layers=real, masks=target),
+                partial(_label_map, frames=frames, layers=predicted, masks=data.masks),
+                partial(_label_map, frames=frames, layers=real, masks=target),
             )
-            progress(number + 1, len(videos), "scoring sequences")
+            for video, frames in videos.items()
+        ]
+        frames = sum(map(len, videos.values()))
+        workers = min(worker_count(frames, worth=_WORTH), len(job) or 1)
+        what = "scoring sequences"
+        parts = run_parts(
+            _score_video, job, len(job), workers=workers, progress=progress, what=what
+        )
+        scores = [score for part in parts for score in part]
         check_objects(scores, data.benchmark.folder)
         return Outcome(
             dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings
@@ -184,6 +193,13 @@ def label_maps(data: Predictions, warnings: list[str]) -> Iterator[tuple[str, in
         for at, (key, _) in enumerate(frames):
             labels = _label_map(at, frames=frames, layers=predicted, masks=data.masks)
             yield video, numbers[key], labels
+
+
+def _score_video(job: Any, number: int) -> list[ObjectScore]:
+    from hqsam_metrics.scores._davis import score_sequence
+
+    video, keys, pred, target = job[number]
+    return score_sequence(video, keys, pred=pred, target=target)
 
 
 def _videos(data: Predictions) -> dict[str, list[tuple[str, tuple[int, int]]]]:

@@ -156,14 +156,14 @@ class LvisScore(ApScore):
     ) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.ap import score
-        from hqsam_metrics.ap.detection import score_detections
+        from hqsam_metrics.ap.detection import mask_workers, score_detections
 
         gt = score.ground_truth(data, lvis=True)
         assert gt.federation is not None
         dt = score.results(data, gt, options)
         ratios = options.ratios
         plan = make_plan((None, *ratios.values()), max_dets=options.max_dets, per_instance=True)
-        scored = score_detections(gt, dt, plan, progress=progress)
+        scored = score_detections(gt, dt, plan, workers=mask_workers(len(dt)), progress=progress)
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *ratios), scored.tables, strict=True):
             metrics |= lvis_metrics(tables, gt.federation, options.max_dets or MAX_DETS, suffix)

@@ -247,6 +247,7 @@ class MasksScore(Score):
 
     def evaluate(self, data: Predictions, options: BandOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
+        from hqsam_metrics.ap.detection import mask_workers
         from hqsam_metrics.benchmark_data import rle_column, strings
         from hqsam_metrics.masks.one_to_one import paired_ious
 
@@ -266,7 +267,12 @@ class MasksScore(Score):
             f"{data.benchmark.folder}: ground truth of prediction",
         )
         found = paired_ious(
-            data.masks, target, tuple(ratios.values()), names=names, progress=progress
+            data.masks,
+            target,
+            tuple(ratios.values()),
+            names=names,
+            workers=mask_workers(len(data.masks)),
+            progress=progress,
         )
         metrics = {"mIoU": mean(found.iou)}
         for name, values in zip(("mBIoU", "mBIoU_strict"), found.biou, strict=False):

@@ -226,7 +226,7 @@ class SginwScore(ApScore):
         """See `hqsam_metrics.base.Score`."""
         from hqsam_base.json_stream import read_json
         from hqsam_metrics.ap import score
-        from hqsam_metrics.ap.detection import score_detections
+        from hqsam_metrics.ap.detection import mask_workers, score_detections
         from hqsam_metrics.scores.coco import make_plan
 
         gt = score.ground_truth(data, lvis=False)
@@ -239,7 +239,7 @@ class SginwScore(ApScore):
             max_dets=options.max_dets,
             per_instance=True,
         )
-        scored = score_detections(gt, dt, plan, progress=progress)
+        scored = score_detections(gt, dt, plan, workers=mask_workers(len(dt)), progress=progress)
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= _metrics(tables, places, suffix)

@@ -145,6 +145,7 @@ class YtvisScore(ApScore):
 
     def evaluate(self, data: Predictions, options: YtvisOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
+        from hqsam_metrics.ap.detection import mask_workers
         from hqsam_metrics.ap.resample import matches_of
         from hqsam_metrics.ap.score import ap_warnings, dropped_warnings
         from hqsam_metrics.ap.tubes import BINS, LIMITS, score_tubes
@@ -154,7 +155,12 @@ class YtvisScore(ApScore):
         check_countable(truth)
         dt = join_tracks(data, truth, options)
         scored = score_tubes(
-            truth, dt, class_agnostic=options.class_agnostic, per_instance=True, progress=progress
+            truth,
+            dt,
+            class_agnostic=options.class_agnostic,
+            per_instance=True,
+            workers=mask_workers(len(dt.frames.masks)),
+            progress=progress,
         )
         metrics = coco_metrics(scored.tables[0]) | coco_metrics(scored.tables[1], "_B")
         warnings = [

@@ -29,24 +29,13 @@ Html = Annotated[
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
 ]
-Fail = Annotated[
-    bool,
-    typer.Option(
-        "--fail-on-regression",
-        help="Exit with 1 if a row is significantly worse, or if no row could be tested.",
-    ),
+Markdown = Annotated[
+    Path | None, typer.Option("--md", metavar="FILE", help="Write the answer as Markdown.")
 ]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print the answer's one line only.")]
 Every = Annotated[
     bool,
     typer.Option("--all", help="Print every system, threshold and size, not only the main rows."),
-]
-
-ApBootstrap = Annotated[
-    bool,
-    typer.Option(
-        "--ap-bootstrap",
-        help="Bootstrap intervals for AP, too; needs the matches of both revisions.",
-    ),
 ]
 
 
@@ -56,24 +45,34 @@ def compare(
     rev_b: RevisionB = "workspace",
     html: Html = None,
     json: Json = None,
-    fail_on_regression: Fail = False,
+    md: Markdown = None,
     every: Every = False,
-    ap_bootstrap: ApBootstrap = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare the results of two revisions, without a checkout.
 
     Metrics come from git, per-instance tables from the DVC cache (or the remote). Prints the
-    differences with paired bootstrap intervals and a verdict for each row: better, worse, noise or
-    same.
+    answer in one line, then the headline rows with their intervals. Exit status: 0 no regression,
+    1 a headline row is worse, 2 usage, 3 the revisions cannot be compared.
     """
-    comparison = _compared(rev_a, rev_b, ap_bootstrap=ap_bootstrap)
-    _write(comparison, html, json)
-    _show(comparison, every=every)
-    if fail_on_regression:
-        _gate(comparison)
+    from hqsam_base.errors import UserError
+    from hqsam_pipelines.compare.answer import answer
+
+    try:
+        comparison = _compared(rev_a, rev_b)
+    except UserError as error:
+        say(f"error: {error}", err=True)
+        raise typer.Exit(3) from None
+    _write(comparison, html, json, md)
+    found = answer(comparison)
+    if quiet:
+        say(found.line)
+    else:
+        _show(comparison, every=every)
+    raise typer.Exit(found.exit_status)
 
 
-def _compared(rev_a: str, rev_b: str, *, ap_bootstrap: bool) -> Comparison:
+def _compared(rev_a: str, rev_b: str) -> Comparison:
     from hqsam_base.errors import UserError
     from hqsam_pipelines.compare.comparison import compare as run
     from hqsam_pipelines.config.env import repository_root
@@ -82,17 +81,19 @@ def _compared(rev_a: str, rev_b: str, *, ap_bootstrap: bool) -> Comparison:
         root = repository_root()
     except FileNotFoundError as error:
         raise UserError(str(error)) from None
-    return run(root, rev_a, rev_b, ap_bootstrap=ap_bootstrap)
+    return run(root, rev_a, rev_b)
 
 
-def _write(comparison: Comparison, html: Path | None, json: Path | None) -> None:
+def _write(comparison: Comparison, html: Path | None, json: Path | None, md: Path | None) -> None:
     from hqsam_base.atomic import write_json, write_text
-    from hqsam_pipelines.compare.render import to_html, to_json
+    from hqsam_pipelines.compare.render import to_html, to_json, to_markdown
 
     if json is not None:
         write_json(json, to_json(comparison))
     if html is not None:
         write_text(html, to_html(comparison))
+    if md is not None:
+        write_text(md, to_markdown(comparison))
 
 
 def _show(comparison: Comparison, *, every: bool) -> None:
@@ -100,19 +101,4 @@ def _show(comparison: Comparison, *, every: bool) -> None:
 
     from hqsam_pipelines.compare.render import show
 
-    console = Console()
-    # A pipe or a CI log has no width of its own; 80 columns would cut the numbers.
-    show(comparison, console if console.is_terminal else Console(width=150), every=every)
-
-
-def _gate(comparison: Comparison) -> None:
-    """Ends with 1 on a significant regression, or when nothing could be tested."""
-    if comparison.regressions:
-        names = ", ".join(
-            f"{c.benchmark} {c.model} {c.system} {c.metric}" for c in comparison.regressions
-        )
-        say(f"regression: {names}", err=True)
-        raise typer.Exit(1)
-    if not comparison.tested:
-        say("no row could be tested: see the notes above", err=True)
-        raise typer.Exit(1)
+    show(comparison, Console(), every=every)

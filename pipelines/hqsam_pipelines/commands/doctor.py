@@ -15,7 +15,7 @@ import typer
 from hqsam_base.terminal import say
 
 if TYPE_CHECKING:
-    from hqsam_datasets.diagnose.folder import Finding
+    from hqsam_datasets.diagnose.finding import Finding
 
 app = typer.Typer(
     help="Check that this machine and this checkout can run the pipeline, or a folder of your own "

@@ -2,23 +2,24 @@
 
 For every benchmark, model, prompt set, system and metric: both values, their difference, a paired
 bootstrap interval over the instances that both revisions scored (clustered by image or video), a
-p-value corrected by Holm's method over the benchmarks, and a verdict. A value that is no mean over
-instances (AP) is compared as a point, and the mean of a quantity of the same instances is compared
-beside it, with intervals. Which value is what, its unit, and which way is better is a trait of the
-metric (`hqsam_metrics.base.Score`).
+p-value adjusted for the headline rows, and a verdict (`hqsam_metrics.verdicts`). AP over all sizes
+and thresholds, no mean over instances, has its interval from the matches of both revisions; the
+mean of a quantity of the same instances is compared beside it. Which value is what, its unit, and
+which way is better is a trait of the metric (`hqsam_metrics.base.Score`).
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hqsam.systems import System
 from hqsam_base.progress import Progress
-from hqsam_metrics.stats import holm, stratified
+from hqsam_metrics.stats import stratified
+from hqsam_metrics.verdicts import judge
+from hqsam_pipelines.compare.machine import other_machine
 from hqsam_pipelines.compare.revisions import (
     WORKSPACE,
     NotAvailableError,
@@ -32,27 +33,26 @@ from hqsam_pipelines.compare.rows import (
     Instance,
     Strata,
     differing,
+    hq_system,
 )
 from hqsam_pipelines.compare.stale import stale
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import systems_of
 
-ALPHA = 0.05
 METHOD = (
     "B minus A, in points (fractions times 100) unless a unit is named; ↓: lower is better. "
-    "Intervals: 95 % percentile "
-    "intervals of a paired bootstrap over the instances that both revisions scored, resampling "
+    "Intervals: 95 %, by a paired "
+    "studentised bootstrap over the instances that both revisions scored, resampling "
     "whole images (videos for "
-    "video sets). p-values: Holm-corrected over benchmarks and prompt sets for each model, system "
-    "and quantity. AP is "
-    "not a mean over instances: it is compared as a point; the rows 'instance IoU' and 'instance "
-    "boundary IoU' test the "
-    "masks behind it."
+    "video sets). p-values: adjusted by Benjamini and Hochberg over the headline rows that can "
+    "move, for each model and system (docs/statistics.md). AP: "
+    "whole images (videos) are left out in turn, their matches "
+    "dropped, and precision and recall accumulated again."
 )
-METHOD_AP = (
-    " AP over all sizes and thresholds has intervals of its own: whole images (videos) are "
-    "resampled, their matches "
-    "kept, and precision and recall accumulated again."
+
+_ONE_SEED = (
+    "a head was trained anew, with one seed on each side: the intervals are about the images, and "
+    "another seed may move the numbers as much (docs/statistics.md)"
 )
 
 
@@ -104,7 +104,8 @@ class Comparison:
     @property
     def tested(self) -> int:
         """Rows with a verdict."""
-        return sum(c.verdict in ("better", "worse", "noise", "same") for c in self.changes)
+        unknown = ("too few to tell", "not tested", "not comparable")
+        return sum(c.verdict not in unknown for c in self.changes)
 
 
 def compare(
@@ -112,7 +113,6 @@ def compare(
     rev_a: str,
     rev_b: str = WORKSPACE,
     *,
-    ap_bootstrap: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compares two revisions of the repository at `root`.
@@ -121,7 +121,6 @@ def compare(
         root: folder with dvc.yaml, inside a git repository.
         rev_a: a git revision (or ``workspace``).
         rev_b: the same; what is judged.
-        ap_bootstrap: give AP intervals of its own, from the matches of both revisions.
         progress: called with (done, total, what).
 
     Raises:
@@ -140,7 +139,7 @@ def compare(
             progress(place, len(pairs), benchmark)
         one = BenchmarkRows(a, b, benchmark, model)
         rows = one.changes(strata)
-        found += one.resampled(rows) if ap_bootstrap else rows
+        found += one.resampled(rows)
         instances += one.instances()
         notes += one.notes
         lacking += one.lacking
@@ -148,12 +147,13 @@ def compare(
     return Comparison(
         a=a,
         b=b,
-        changes=tuple(_judged(found)),
+        changes=tuple(_judged(found, a, b)),
         missing=tuple(_missing(a, b)),
         notes=(
             *dict.fromkeys([*stale(a), *stale(b)]),
             *_unavailable(lacking),
             *dict.fromkeys(notes),
+            *([_ONE_SEED] if _trained_anew(a, b) else []),
         ),
         commits=tuple(repository.commits_between(a.sha, b.sha)),
         params=differing(a.params, b.params),
@@ -163,7 +163,6 @@ def compare(
         instances=tuple(
             sorted(instances, key=lambda i: (-abs(i.b - i.a), i.benchmark, i.key, i.unit))[:24]
         ),
-        method=METHOD + METHOD_AP if ap_bootstrap else METHOD,
     )
 
 
@@ -200,44 +199,35 @@ def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:
     return rows
 
 
-def _judged(changes: Sequence[Change]) -> list[Change]:
-    """Adds corrected p-values and verdicts. The mean of the HQ sets is a family of its own: it repeats their data."""
-    families: dict[tuple[str, str, str, bool], list[int]] = {}
+def _judged(changes: Sequence[Change], a: Revision, b: Revision) -> list[Change]:
+    """Adds p-values and verdicts: the headline rows of HQ-SAM are one family, whichever of its outputs a set takes."""
+    machine = other_machine(a, b)
+    families: dict[tuple[str, str, bool], list[int]] = {}
     for place, change in enumerate(changes):
-        if change.interval is not None:
-            family = (
-                change.model,
-                change.system,
-                change.family,
-                change.benchmark == paper.HQ4_MEAN,
-            )
+        if change.verdict != "not comparable":
+            output = change.system == hq_system(b, change.benchmark)
+            family = (change.model, "" if output else change.system, change.headline)
             families.setdefault(family, []).append(place)
     judged = list(changes)
     for places in families.values():
-        corrected = holm([_p(changes[place]) for place in places])
-        for place, p in zip(places, corrected, strict=True):
-            judged[place] = _with_verdict(changes[place], p)
+        rows = judge(
+            [(changes[place].interval, changes[place].scale) for place in places],
+            other_machine=machine,
+        )
+        for place, row in zip(places, rows, strict=True):
+            judged[place] = replace(
+                changes[place],
+                p_family=row.p,
+                verdict=row.verdict,
+                note=row.why or changes[place].note,
+            )
     return judged
 
 
-def _p(change: Change) -> float:
-    return math.nan if change.interval is None else change.interval.p
-
-
-def _with_verdict(change: Change, p: float) -> Change:
-    assert change.interval is not None
-    difference = change.difference
-    if difference == 0 and change.interval.mean == change.interval.low == change.interval.high == 0:
-        return replace(change, p_holm=p, verdict="same")
-    if math.isnan(p):
-        return replace(change, note="fewer than two images or videos")
-    if p >= ALPHA:
-        return replace(change, p_holm=p, verdict="noise")
-    return replace(
-        change,
-        p_holm=p,
-        verdict="better" if change.scale.gain(change.interval.mean) > 0 else "worse",
-    )
+def _trained_anew(a: Revision, b: Revision) -> bool:
+    """Whether a trained head of both revisions is another."""
+    both = a.outputs.keys() & b.outputs.keys()
+    return any(p.startswith("models/") and a.outputs[p] != b.outputs[p] for p in both)
 
 
 def _missing(a: Revision, b: Revision) -> list[str]:

@@ -88,6 +88,7 @@ class Revision:
         metrics: path of each metrics file to the MD5 of its content.
         made_with: key of params.yaml to the value that its dvc.lock says the metrics were made
             with.
+        provenance: its reports/provenance.json; empty if it has none.
         repository: where it was read.
     """
 
@@ -99,6 +100,7 @@ class Revision:
     outputs: Mapping[str, str]
     metrics: Mapping[str, str]
     made_with: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     repository: Repository = field(repr=False)
 
     @property
@@ -198,8 +200,23 @@ class Repository:
         }
         made_with = lock_params(lock, {(r.benchmark, r.model) for r in results})
         return Revision(
-            name, sha, subject, tuple(results), params, lock_outputs(lock), metrics, made_with, self
+            name,
+            sha,
+            subject,
+            tuple(results),
+            params,
+            lock_outputs(lock),
+            metrics,
+            made_with,
+            self._provenance(sha, name),
+            self,
         )
+
+    def _provenance(self, sha: str, name: str) -> Mapping[str, Any]:
+        path = "reports/provenance.json"
+        text = self._read(sha, path)
+        content = {} if text is None else parse_json(text, f"{path} at {name}")
+        return content if isinstance(content, Mapping) else {}
 
     def output_file(self, revision: Revision, folder: str, name: str) -> Path | io.BytesIO:
         """A file of a DVC output folder at a revision: a path, or the content if it came from a remote.
@@ -231,15 +248,22 @@ class Repository:
             raise NotAvailableError(folder, revision.label, why, command) from error
 
     def _goes_with_metrics(self, disk: Path, folder_md5: str | None, agrees: bool | None) -> bool:
-        """Whether a file on disk is of the run whose metrics are on disk: both are what dvc.lock records, or neither is."""
+        """Whether a folder on disk is of the run whose metrics are on disk: both are what dvc.lock records, or neither is."""
         if folder_md5 is None or agrees is None:
             return True
         try:
             listed = {entry["relpath"]: entry["md5"] for entry in self._listing(folder_md5)}
         except _AbsentError:
             return True
-        with disk.open("rb") as file:
-            return (hashlib.file_digest(file, "md5").hexdigest() == listed.get(disk.name)) == agrees
+        # A file may be the same in both runs, as the ground truth of matches is: the folder decides.
+        return all(self._is(disk.with_name(name), md5) for name, md5 in listed.items()) == agrees
+
+    @staticmethod
+    def _is(path: Path, md5: str) -> bool:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest() == md5
 
     def output_names(self, revision: Revision, folder: str) -> list[str]:
         """Names of the files of a DVC output folder at a revision (see `output_file`)."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hqsam_base.safe_text import shown
+from hqsam_metrics import verdicts
 from hqsam_metrics.base import Quantity, Scale
 from hqsam_metrics.stats import Difference, stratified
 from hqsam_pipelines.compare.revisions import NotAvailableError, Revision
@@ -19,7 +20,7 @@ from hqsam_pipelines.report.results import Result, quantity_values
 if TYPE_CHECKING:
     import pandas as pd
 
-Verdict = Literal["better", "worse", "noise", "same", "untested", "not comparable"]
+Verdict = verdicts.Verdict | Literal["not comparable"]
 
 _INSTANCES = 24  # of a benchmark, at most, are listed
 Strata = dict[tuple[str, str, str], dict[str, tuple[Any, Any]]]
@@ -33,17 +34,15 @@ class Change:
     Attributes:
         benchmark, model, prompt_set, system, metric: what.
         scale: how its values are shown, and which way is better.
-        family: what is tested together (Holm's correction): the quantity that the value is the mean
-            of, or its name.
+        headline: whether it is one of the rows that answer the question, which are judged together.
         main: whether it belongs into the short table even without a test.
         a, b: values as shown; None if that side has none.
         difference: b - a.
         interval: paired bootstrap of the difference; None if the quantity has none or a table is
             unavailable.
-        p_holm: corrected p-value, NaN if untested.
-        verdict: ``same``: every instance is equal; ``untested``: no interval; ``not comparable``:
-            other protocol.
-        note: why there is no interval, or what differs.
+        p_family: p-value, adjusted for the rows that are judged together; NaN if untested.
+        verdict: see `hqsam_metrics.verdicts`; ``not comparable``: other protocol.
+        note: why there is no verdict, or what differs.
         protocol: differing protocol keys with both values.
     """
 
@@ -53,14 +52,14 @@ class Change:
     system: str
     metric: str
     scale: Scale
-    family: str
+    headline: bool
     main: bool
     a: float | None
     b: float | None
     difference: float | None = None
     interval: Difference | None = None
-    p_holm: float = math.nan
-    verdict: Verdict = "untested"
+    p_family: float = math.nan
+    verdict: Verdict = "not tested"
     note: str = ""
     protocol: tuple[tuple[str, str, str], ...] = ()
 
@@ -163,7 +162,7 @@ class BenchmarkRows:
                 self.lacking.append(error)
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 self.notes.append(
-                    f"{self.benchmark}: no bootstrap of AP: {type(error).__name__}: {error}"
+                    f"{self.benchmark}: no interval of AP: {type(error).__name__}: {error}"
                 )
         return [
             replace(c, interval=found.get((c.prompt_set, c.system, c.metric), c.interval))
@@ -177,12 +176,11 @@ class BenchmarkRows:
         a, b = (quantity.scale.factor * quantity_values(frame, quantity) for frame in frames)
         interval = stratified([(np.asarray(b - a, np.float64), frames[0]["cluster"].to_numpy())])
         left, right = float(a.mean()), float(b.mean())
-        family = "+".join(quantity.columns)
         return Change(
             *result.row,
             quantity.title,
             quantity.scale,
-            family,
+            False,
             False,
             left,
             right,
@@ -250,9 +248,9 @@ def _at(values: pd.Series[float], place: Any) -> float:
 def _bare(a: Result, b: Result, metric: str) -> Change:
     """The row of a metric without numbers."""
     value = b.score.value(metric)
-    family = metric if value.mean_of is None else "+".join(value.mean_of.columns)
-    main = metric in b.score.headline or value.mean_of is not None
-    return Change(*a.row, metric, value.scale, family, main, None, None)
+    headline = metric in b.score.headline
+    main = headline or value.mean_of is not None
+    return Change(*a.row, metric, value.scale, headline, main, None, None)
 
 
 def _names(a: Result, b: Result) -> list[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hqsam.training.options import TrainOptions
     from hqsam_datasets.benchmarks.base import BenchmarkOptions
     from hqsam_datasets.fetch.spec import ArchiveSpec
-    from hqsam_datasets.overlap.gate import OverlapOptions
+    from hqsam_datasets.overlap.options import OverlapOptions
     from hqsam_datasets.prepare.augment import AugmentOptions
     from hqsam_datasets.prepare.shards import ShardOptions
     from hqsam_datasets.quality.options import QualityOptions
@@ -64,7 +64,7 @@ OPTIONS = {
     "sources": "hqsam_datasets.sources.base:SourceOptions",
     "models": "hqsam.model.options:ModelOptions",
     "index": "hqsam_datasets.benchmarks.base:BenchmarkOptions",
-    "overlap": "hqsam_datasets.overlap.gate:OverlapOptions",
+    "overlap": "hqsam_datasets.overlap.options:OverlapOptions",
     "quality": "hqsam_datasets.quality.options:QualityOptions",
     "shard": "hqsam_datasets.prepare.shards:ShardOptions",
     "augment": "hqsam_datasets.prepare.augment:AugmentOptions",
@@ -182,7 +182,7 @@ class Params:
         try:
             found = benchmarks.of_section(benchmark, kind, options)
         except UserError as error:
-            raise UserError(error.problem, file=self.file, key=error.key, cure=error.cure) from None
+            raise error.amended(file=self.file) from None
         self._check_metric(benchmark, found.kind)
         return options
 
@@ -257,7 +257,7 @@ class Params:
         try:
             systems.check(entries)
         except UserError as error:
-            raise UserError(error.problem, file=self.file, key=error.key, cure=error.cure) from None
+            raise error.amended(file=self.file) from None
         return tuple(entries)
 
     def systems_of(self, model: str) -> tuple[Entry, ...]:

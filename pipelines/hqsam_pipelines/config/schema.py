@@ -81,7 +81,7 @@ def _explain(problems: list[Any], kind: type, file: Path, key: str) -> UserError
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         error = unknown(place[-1], _fields_at(kind, place[:-1]), what="key", file=file, key=dotted)
-        return UserError(error.problem + more, file=file, key=dotted, cure=error.cure)
+        return error.amended(error.problem + more, file=file, key=dotted)
     if first["type"] == "missing":
         expected = _type_at(kind, place)
         return UserError(
@@ -180,7 +180,7 @@ def _call(make: Callable[[], T], file: Path, key: str) -> T:
     try:
         return make()
     except UserError as error:  # a class knows neither file nor section
-        raise UserError(error.problem, file=file, key=key, cure=error.cure) from error
+        raise error.amended(file=file, key=key) from error
     except (ValueError, TypeError) as error:
         raise UserError(str(error), file=file, key=key) from error
 

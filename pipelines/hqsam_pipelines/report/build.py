@@ -9,7 +9,6 @@ from typing import Any
 
 from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
-from hqsam_metrics.ap.resample import RESAMPLES
 from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
 from hqsam_pipelines.report import cost, html, paper, published, scenes, sources
@@ -18,7 +17,14 @@ from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.results import Run, load_run
-from hqsam_pipelines.report.rows import Row, headline_rows, other_rows, spec_rows, system_rows
+from hqsam_pipelines.report.rows import (
+    Row,
+    headline_rows,
+    judged,
+    other_rows,
+    spec_rows,
+    system_rows,
+)
 from hqsam_pipelines.report.scenes import Pick, SceneReader
 
 _PALETTE = 256
@@ -77,19 +83,20 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
 
 def _numbers(run: Run) -> Numbers:
     model = run.models[0]
-    tables = [(spec, spec_rows(run, model, spec)) for spec in paper.TABLES]
+    overview = judged(headline_rows(run, model))
+    tables = [(spec, judged(spec_rows(run, model, spec), overview)) for spec in paper.TABLES]
     hq4 = [b for b in paper.HQ4 if b in run.benchmarks]
     ablations = report_ablations.rows(run)
     more = [] if ablations else run.models[1:]  # the grid has a table of its own
     return Numbers(
-        overview=headline_rows(run, model),
+        overview=overview,
         tables=[(spec, rows) for spec, rows in tables if rows],
-        others=other_rows(run, model),
+        others=judged(other_rows(run, model), overview),
         curves=report_tables.recall_curves(run, model, hq4),
         training=report_tables.curve_table(run.root, run.models),
         ablations=ablations,
-        models=[row for name in more for row in headline_rows(run, name)],
-        systems=system_rows(run, model),
+        models=[row for name in more for row in judged(headline_rows(run, name))],
+        systems=judged(system_rows(run, model)),
         published=published.cells(run),
     )
 
@@ -261,7 +268,6 @@ def _page(
         "overview_chart": Markup(html.overview_chart(numbers.overview)),
         "overview_legend": Markup(html.overview_legend()),
         "replicates": f"{REPLICATES:,}",
-        "ap_resamples": RESAMPLES,
         "overview": html.overview(numbers.overview),
         "hero": None if hero is None else {**html.embed(hero), "text": _HERO_TEXT},
         "paper_backbone": paper.reference_backbone(run.backbone(model)),

@@ -13,7 +13,6 @@ import yaml
 from hqsam.model.outputs import Output
 from hqsam.systems import listed
 from hqsam_metrics.base import Quantity, Scale
-from hqsam_metrics.stats import Difference
 from hqsam_pipelines.report import paper, sources
 from hqsam_pipelines.report.charts import (
     Axes,
@@ -157,12 +156,9 @@ def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "hq": number(row.hq, 1),
                 "best": "hq" if row.gain > 0 else "sam" if row.gain < 0 else "",
                 "delta": signed(row.delta),
-                "delta_tone": tone(row.interval, row.scale),
+                "delta_tone": row.judged.tone,
                 "interval": interval_text(row.interval),
                 "instance": signed(row.stand_in.mean) if row.stand_in else "",
-                "instance_tone": tone(
-                    row.stand_in, row.stand_in_of.scale if row.stand_in_of else row.scale
-                ),
                 "instance_interval": interval_text(row.stand_in) if row.stand_in else "",
                 "units": f"{known.n} in {known.clusters}" if known else "",
                 "paper_delta": signed(row.paper_delta),
@@ -180,9 +176,7 @@ def overview_chart(rows: Sequence[Row]) -> str:
     for row in shown:
         prompt = f", {row.prompt_set.replace('_', ' ')}" if row.benchmark in several else ""
         name = f"{paper.title(row.benchmark)}{prompt} . {row.label}"
-        pair = Pair(
-            name, row.sam or 0.0, row.hq or 0.0, tone(row.interval, row.scale), row.gain >= 0
-        )
+        pair = Pair(name, row.sam or 0.0, row.hq or 0.0, row.judged.tone, row.gain >= 0)
         charts.setdefault(row.scale, []).append(pair)
     label = "Boundary quality of SAM and HQ-SAM on every benchmark"
     return "".join(
@@ -214,13 +208,6 @@ def _cell(text: str, tone: str = "", more: str = "") -> dict[str, str]:
     return {"text": text, "tone": tone, "more": more}
 
 
-def tone(difference: Difference | None, scale: Scale) -> str:
-    """CSS class of a difference: green (better) or red only where the interval excludes zero."""
-    if difference is None or not difference.excludes_zero:
-        return "flat"
-    return "up" if scale.gain(difference.mean) > 0 else "down"
-
-
 def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
     output, baseline = run.system(rows[0].hq_system), run.system(rows[0].baseline)
     lines = [
@@ -233,7 +220,7 @@ def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
         {
             "name": "Δ, 95 % interval",
             "style": "",
-            "cells": [_cell(signed(r.delta), tone(r.interval, r.scale), _more(r)) for r in rows],
+            "cells": [_cell(signed(r.delta), r.judged.tone, _more(r)) for r in rows],
         },
     ]
     for other in (

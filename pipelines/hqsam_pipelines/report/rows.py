@@ -7,8 +7,8 @@ differences in points.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hqsam_metrics.base import Quantity, Scale, Value
 from hqsam_metrics.stats import Difference, paired, stratified
+from hqsam_metrics.verdicts import NOT_TESTED, Judged, judge
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import Run, quantity_values
 
@@ -43,6 +44,7 @@ class Row:
         stand_in_of: that quantity.
         paper_sam, paper_hq: the paper's values on `paper_backbone`.
         n_scored, n_expected: units.
+        judged: the verdict among the rows that answer the same question (`judged`).
     """
 
     benchmark: str
@@ -63,6 +65,7 @@ class Row:
     paper_backbone: str
     n_scored: int
     n_expected: int
+    judged: Judged = NOT_TESTED
 
     @property
     def label(self) -> str:
@@ -88,6 +91,19 @@ class Row:
     def paper_delta(self) -> float | None:
         """The paper's difference in points."""
         return minus(self.paper_hq, self.paper_sam)
+
+
+def judged(rows: Sequence[Row], headline: Sequence[Row] = ()) -> list[Row]:
+    """Gives rows their verdicts: together, but for those that `headline` has judged already."""
+    key = ("model", "benchmark", "prompt_set", "metric", "hq_system")
+    known = {tuple(getattr(row, name) for name in key): row.judged for row in headline}
+    places = [tuple(getattr(row, name) for name in key) for row in rows]
+    rest = [row for row, place in zip(rows, places, strict=True) if place not in known]
+    own = iter(judge([(row.interval, row.scale) for row in rest]))
+    return [
+        replace(row, judged=known[place] if place in known else next(own))
+        for row, place in zip(rows, places, strict=True)
+    ]
 
 
 def minus(a: float | None, b: float | None) -> float | None:

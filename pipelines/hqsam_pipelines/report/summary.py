@@ -46,11 +46,8 @@ def show(root: Path, console: Console | None = None) -> None:
         f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;"
     )
     console.print(styled((explained, "dim")))
-    if any(row["instance_ci_low"] and not row["ci_low"] for row in rows):
-        console.print(
-            "marked ~: of the mean of a quantity of the instances instead of the metric.",
-            style="dim",
-        )
+    if any(row["verdict"] == "too few to tell" for row in rows):
+        console.print("too few: too few images or videos to tell.", style="dim")
     console.print(
         styled(f"Report: {(root / 'reports' / 'report.html').resolve().as_uri()}"), soft_wrap=True
     )
@@ -131,20 +128,14 @@ def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[Text]:
 
 
 def _tone(row: Mapping[str, str]) -> str:
-    """Green or red only where the interval excludes zero, as in the report."""
-    low, high = (_number(row[f"ci_{side}"]) for side in ("low", "high"))
-    if low is None or high is None or low <= 0 <= high:
-        return ""
-    return "green" if (low > 0) == (row["better"] == "higher") else "red"
+    """Green or red only where the report's verdict is better or worse."""
+    return {"better": "green", "worse": "red"}.get(row["verdict"], "")
 
 
 def _interval(row: Mapping[str, str]) -> str:
     if row["ci_low"]:
         return f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]"
-    if row["instance_ci_low"]:
-        low, high = (_fixed(row[f"instance_ci_{side}"], sign=True) for side in ("low", "high"))
-        return f"~[{low}, {high}]"
-    return ""
+    return "too few" if row["verdict"] == "too few to tell" else ""
 
 
 def _number(text: str) -> float | None:

@@ -28,6 +28,8 @@ _COLUMNS = (
     "delta",
     "ci_low",
     "ci_high",
+    "p",
+    "verdict",
     "instance_quantity",
     "instance_delta",
     "instance_ci_low",
@@ -89,6 +91,8 @@ def _cells(row: Row, systems: Sequence[System]) -> list[str]:
         number(row.hq, _EXACT),
         number(row.delta, _EXACT),
         *main[1:],
+        "" if row.judged.p != row.judged.p else f"{row.judged.p:.4f}",
+        row.judged.verdict,
         row.stand_in_of.title if row.stand_in_of else "",
         *other,
         *(
@@ -233,6 +237,7 @@ def systems_csv(rows: Sequence[Row], run: Run) -> str:
         "delta",
         "ci_low",
         "ci_high",
+        "verdict",
         "n_scored",
         "n_expected",
         "unit",
@@ -251,6 +256,7 @@ def systems_csv(rows: Sequence[Row], run: Run) -> str:
             number(row.sam, _EXACT) if row.baseline != row.hq_system else "",
             number(row.delta, _EXACT),
             *_bounds(row.interval)[1:],
+            row.judged.verdict,
             str(row.n_scored),
             str(row.n_expected),
             row.scale.unit,
@@ -303,7 +309,9 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def interval_text(difference: Difference | None, digits: int = 1) -> str:
-    """``[low, high]``, or a dash where there is none."""
+    """``[low, high]``, ``too few`` images, or a dash where there is none."""
+    if difference is not None and difference.too_few:
+        return "too few"
     if difference is None or not np.isfinite(difference.low):
         return "–"
     return f"[{signed(difference.low, digits)}, {signed(difference.high, digits)}]"

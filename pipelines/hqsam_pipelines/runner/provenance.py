@@ -14,12 +14,14 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from hqsam_base.atomic import atomic_file, json_bytes
+from hqsam_base.digest import sha256_file
 from hqsam_base.locks import locked
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner.clock import process_start_time
@@ -123,19 +125,30 @@ def read(root: Path) -> dict[str, Any]:
     return value
 
 
-def record_stage(root: Path, name: str, cost: Cost) -> None:
+def record_stage(
+    root: Path, name: str, cost: Cost, figures: Mapping[str, float] | None = None
+) -> None:
     """Enter one finished stage run.
 
     Args:
         root: The repository.
         name: The DVC stage name, for example `fetch@dis5k`.
         cost: What it cost.
+        figures: What the stage says of its own speed.
     """
     # Outside the lock: the slow part.
-    about = {"git": git_state(root), "host": host(), "libraries": libraries()}
+    lock = root / "requirements.lock"
+    digest = sha256_file(lock)[:16] if lock.is_file() else ""
+    about = {
+        "git": git_state(root),
+        "host": {**host(), "lock": digest},
+        "libraries": libraries(),
+    }
     with locked(env.make_state_dir(root) / "provenance.lock", timeout=60):
         value = read(root)
         value["stages"][name] = {**asdict(cost), "git": about["git"]["commit"]}
+        if figures:
+            value["stages"][name]["figures"] = dict(figures)
         value |= about
         _write(root, value)
 
@@ -209,14 +222,30 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def host() -> dict[str, Any]:
-    """The machine, without its name or address."""
+    """The machine, without its name or address: what its numbers' last bits can depend on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cores": cores,
         "machine": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
+        "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
+        "gpu": ", ".join(
+            _field(path, "Model")
+            for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+        ),
+        "threads": os.environ.get("OMP_NUM_THREADS") or str(cores),
     }
+
+
+def _field(path: Path, name: str) -> str:
+    """The value of the first line ``name: value`` of a file of the kernel; empty if there is none."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
+    return ""
 
 
 def libraries() -> dict[str, str]:

@@ -510,7 +510,7 @@ def test_published_sets_keep_their_names_and_files(tmp_path: Path) -> None:
             options=options,
             progress=lambda *_: None,
         )
-    with pytest.raises(ValueError, match="no path inside the archive"):
+    with pytest.raises(ValueError, match="not a path inside the archive"):
         BenchmarkOptions.model_validate({"prompt_sets": ["gt_box"], "detections": "../boxes.json"})
 
 

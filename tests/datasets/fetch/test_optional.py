@@ -17,7 +17,8 @@ from hqsam_datasets.fetch.archive import missing_by_hand, renewed
 from hqsam_datasets.fetch.extract import extracted
 from hqsam_datasets.fetch.spec import ArchiveSpec
 from hqsam_datasets.formats.manifest import read_rows
-from hqsam_datasets.overlap.gate import OverlapOptions, find_overlap
+from hqsam_datasets.overlap.gate import find_overlap
+from hqsam_datasets.overlap.options import OverlapOptions
 from hqsam_datasets.prepare.index import index
 from hqsam_datasets.quality.gate import validate
 from hqsam_datasets.quality.options import QualityOptions

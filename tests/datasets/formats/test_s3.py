@@ -235,7 +235,7 @@ def test_a_store_without_credentials_is_a_mirror_that_fails(
         UserError, match=r"(Credentials|Validation)Error(?s:.*)FSSPEC_S3_ANON(?s:.*)drop folder"
     ):
         fetch(ArchiveSpec.model_validate(spec), tmp_path / "set", progress=quiet)
-    with pytest.raises(UserError, match="store refuses"):
+    with pytest.raises(UserError, match="store refused the request"):
         remote.push(local, url, progress=quiet)
     s3fs.S3FileSystem.clear_instance_cache()
 
@@ -243,5 +243,5 @@ def test_a_store_without_credentials_is_a_mirror_that_fails(
 def test_missing_buckets_and_drivers_are_one_message(s3: Any, local: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no complete set of shards"):
         remote.pull("s3://nowhere/x", tmp_path / "back", progress=quiet)
-    with pytest.raises(UserError, match="store refuses"):
+    with pytest.raises(UserError, match="store refused the request"):
         remote.push(local, "nosuchstore://x", progress=quiet)

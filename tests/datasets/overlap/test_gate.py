@@ -16,7 +16,8 @@ from hqsam_base.atomic import read_json, read_jsonl
 from hqsam_base.errors import UserError
 from hqsam_datasets.embedded.scenes import EVAL_FAMILIES, TRAIN_FAMILIES
 from hqsam_datasets.formats.manifest import read_rows, read_table, write_table
-from hqsam_datasets.overlap.gate import OverlapOptions, find_overlap
+from hqsam_datasets.overlap.gate import find_overlap
+from hqsam_datasets.overlap.options import OverlapOptions
 from perf.data.overlap_folders import Picture, quiet, write_benchmark, write_source
 from perf.data.overlap_recall import DISGUISES, scene
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from hqsam_datasets.embedded.plants import planted_pairs
 from hqsam_datasets.formats.manifest import read_rows
-from hqsam_datasets.overlap.gate import OverlapOptions, find_overlap
+from hqsam_datasets.overlap.gate import find_overlap
+from hqsam_datasets.overlap.options import OverlapOptions
 from hqsam_datasets.prepare.normalise import normalise
 from hqsam_datasets.sources.base import SourceOptions
 from perf.data.overlap_folders import quiet

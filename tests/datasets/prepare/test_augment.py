@@ -67,7 +67,7 @@ def test_points_are_uniform(expected: Any) -> None:
 
 def test_band_equals_the_official_one(data: Any) -> None:
     for i, mask in enumerate(data["noise_in_u8"]):
-        band = noise_mask.boundary_band(mask.astype(np.float32) / 255)
+        band = noise_mask.noise_region(mask.astype(np.float32) / 255)
         official = np.unpackbits(data["noise_band"][i], axis=-1).astype(bool)
         assert np.count_nonzero(band != official) == 0
 

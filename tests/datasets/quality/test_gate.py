@@ -229,11 +229,11 @@ def test_what_an_annotation_file_leaves_out_is_no_damage(
 
 
 def test_doctor_warns_at_the_limits_of_the_gate() -> None:
-    from hqsam_datasets.diagnose import folder as folder_check
+    from hqsam_datasets.diagnose import pixels
 
     defaults = QualityOptions()
-    assert defaults.fg_fraction == (folder_check._TINY_SHARE, folder_check._FULL_SHARE)
-    assert defaults.min_side == folder_check._MIN_SIDE
+    assert defaults.fg_fraction == (pixels._TINY_SHARE, pixels._FULL_SHARE)
+    assert defaults.min_side == pixels._MIN_SIDE
 
 
 def test_a_failure_leaves_the_last_result_alone(folders: Folders, tmp_path: Path) -> None:
