@@ -263,3 +263,54 @@ def lines_until(process: subprocess.Popen[str], word: str) -> Iterator[str]:
         yield line
         if word in line:
             return
+
+
+EVALUATION = """
+stages:
+  predict:
+    foreach: [a-m, b-m]
+    do:
+      cmd: echo ${item} && test ! -e broken-${item} && mkdir -p data/predictions && cp in data/predictions/${item}
+      deps: [in]
+      outs:
+        - data/predictions/${item}
+  score:
+    foreach: [a-m, b-m]
+    do:
+      cmd: mkdir -p reports/metrics && cp data/predictions/${item} reports/metrics/${item}.json
+      deps:
+        - data/predictions/${item}
+      outs:
+        - reports/metrics/${item}.json:
+            cache: false
+  report:
+    cmd: ls reports/metrics > page
+    deps: [reports/metrics]
+    outs: [page]
+"""
+
+
+def test_one_failed_benchmark_leaves_the_others_and_a_partial_report(
+    tmp_path: Path, database: Path
+) -> None:
+    root = dvc_repository(tmp_path / "partial", EVALUATION, database)
+    try:
+        (root / "in").write_text("old")
+        assert run(root, "hqsam", "repro").returncode == 0
+        assert (root / "page").read_text() == "a-m.json\nb-m.json\n"
+        (root / "in").write_text("new")
+        (root / "broken-a-m").touch()
+        done = run(root, "hqsam", "repro", "--json", "out.json")
+        outcome = json.loads((root / "out.json").read_text())
+        assert done.returncode == 1, done.stdout
+        assert sorted(outcome["ran"]) == ["predict@b-m", "report", "score@b-m"]
+        assert list(outcome["failed"]) == ["predict@a-m"] and outcome["absent"] == ["a-m"]
+        assert outcome["blocked"] == ["score@a-m"]
+        assert "the report is partial; it has no result of: a-m" in done.stdout
+        assert (root / "page").read_text() == "b-m.json\n", "an earlier result was reported"
+        (root / "broken-a-m").unlink()
+        assert run(root, "hqsam", "repro").returncode == 0
+        assert (root / "page").read_text() == "a-m.json\nb-m.json\n"
+    finally:
+        host_client.stop(root)
+        server.stop(root)

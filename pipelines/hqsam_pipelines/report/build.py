@@ -112,8 +112,10 @@ def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
         for name, text in _files(numbers, folder.name).items():
             (tmp / name).write_text(text, encoding="utf-8")
         (tmp / "overview.md").write_text(
-            report_tables.summary_markdown(numbers.overview), encoding="utf-8"
+            report_tables.summary_markdown(numbers.overview, run.absent), encoding="utf-8"
         )
+        if run.absent:
+            (tmp / "absent.csv").write_text(report_tables.absent_csv(run), encoding="utf-8")
         (tmp / "overview.csv").write_text(
             report_tables.table_csv(numbers.overview, run.systems), encoding="utf-8"
         )

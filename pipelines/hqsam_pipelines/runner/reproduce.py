@@ -35,7 +35,7 @@ from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import dvc_site, env, preflight
 from hqsam_pipelines.config.graph import Graph, read_graph
 from hqsam_pipelines.config.params import Params
-from hqsam_pipelines.runner import codegraph, dvc_locks, flows, provenance, server
+from hqsam_pipelines.runner import codegraph, dvc_locks, flows, full_disk, provenance, server
 
 TAIL_LINES = 30
 END_S = 2.0
@@ -53,6 +53,7 @@ class Outcome:
         fresh: Stages that were up to date.
         failed: Stage to the end of its output.
         blocked: Stages that did not run because something before them failed.
+        absent: Results that the report lacks, as `benchmark-model`; empty unless it is partial.
         wall_s: Wall time of the whole run.
     """
 
@@ -60,6 +61,7 @@ class Outcome:
     fresh: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     blocked: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
     wall_s: float = 0.0
 
     def lines(self) -> Iterator[str]:
@@ -68,6 +70,8 @@ class Outcome:
             yield f"\n{name} failed; the end of its output:\n{tail}\n"
         if self.blocked:
             yield f"not run, because something before them failed: {', '.join(self.blocked)}"
+        if self.absent:
+            yield f"the report is partial; it has no result of: {', '.join(self.absent)}"
         if not (self.ran or self.failed):
             yield f"everything is up to date ({len(self.fresh)} stages)"
         else:
@@ -201,6 +205,10 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
         else:
             say(f"[{stage}] DVC was killed: the stage is tried again", err=True)
     ran = any(line.startswith("Running stage") for line in lines)
+    if status and any(sign in line for line in lines for sign in full_disk.SIGNS):
+        full = full_disk.message(full_disk.full_place(Path(root)), Path(root))
+        if not any(full.problem in line for line in lines):  # the stage itself has said it
+            lines = str(full).splitlines()
     return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)
 
 
@@ -226,6 +234,9 @@ _ADVICE = (
 """What DVC says at the end of every run; once for each stage would be noise."""
 
 _DVC = [sys.executable, "-m", "hqsam_pipelines.runner.dvc_run"]
+_REPORT = "report"
+_EVALUATION = ("train", "predict", "score")
+"""Stages without which the report is partial; without any other one there is none."""
 _children: set[subprocess.Popen[str]] = set()
 _children_lock = threading.Lock()
 
@@ -316,7 +327,7 @@ class _Walk:
         with _runner(self._workers) as runner:
             try:
                 self._start_ready(runner)
-                while self._running:
+                while self._running or self._start_partial_report(runner):
                     stage, future = self._done.get()
                     self._running -= 1
                     self._finish(stage, future)
@@ -357,6 +368,28 @@ class _Walk:
         parameters = {"stage": stage, "root": str(self._root), "force": stage in self._forced}
         future = runner.submit(repro_stage, parameters=parameters)
         future.add_done_callback(lambda done, stage=stage: self._done.put((stage, done)))
+
+    def _start_partial_report(self, runner: Any) -> bool:
+        """Start the report without the benchmarks that failed; False if there is nothing to report, or it was done.
+
+        Only if every stage without a result is one of evaluation: gates and training must see all
+        data. What is left of earlier results of these benchmarks is removed, as DVC does when their
+        stages begin.
+        """
+        lacking = {*self._outcome.failed, *self._waiting} - {_REPORT}
+        scores = {name for name in self._graph.order if name.startswith("score@")}
+        if (
+            _REPORT not in self._waiting
+            or self._outcome.absent
+            or not all(name.partition("@")[0] in _EVALUATION for name in lacking)
+            or not scores - lacking
+        ):
+            return False
+        self._outcome.absent = [name.partition("@")[2] for name in sorted(scores & lacking)]
+        for name in self._outcome.absent:
+            (self._root / "reports" / "metrics" / f"{name}.json").unlink(missing_ok=True)
+        self._start(_REPORT, runner)
+        return True
 
     def _finish(self, stage: str, future: Any) -> None:
         try:

@@ -293,6 +293,11 @@ def _usage(stage: Stage) -> str:
 def _explain(name: str, error: Exception) -> int:
     if isinstance(error, UserError):
         say(f"{name}: {error}", err=True, lines=True)
-    else:
-        say_traceback(error)
+        return 1
+    from hqsam_pipelines.runner import full_disk
+
+    full = full_disk.explained(error, own_code.repository_of(Path.cwd()))
+    if full is not None:
+        return _explain(name, full)
+    say_traceback(error)
     return 1
