@@ -114,7 +114,7 @@ def _detections(path: Path, benchmark: Benchmark, *, lvis: bool) -> Given:
     ids = truth.images.ids[found.image].tolist()
     keys = _keys(benchmark)
     places = found.category.tolist()
-    categories = [int(truth.categories.ids[p]) if p >= 0 else -1 for p in places]
+    categories = [int(truth.categories.numbers[p]) if p >= 0 else -1 for p in places]
     n = len(found)
     return Given(
         [None] * n,
@@ -151,7 +151,7 @@ def _tracks(path: Path, benchmark: Benchmark) -> Given:
     return Given(
         [None] * len(rows),
         [key for _, _, key in rows],
-        [int(truth.categories.ids[p]) if p >= 0 else -1 for p in category.tolist()],
+        [int(truth.categories.numbers[p]) if p >= 0 else -1 for p in category.tolist()],
         tubes.score[at].tolist() if rows else [],
         at.tolist(),
         tubes.frames.masks.take(np.array([row for _, row, _ in rows], np.int64)),

@@ -19,7 +19,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
 from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.report.results import Run, load_run
-from hqsam_pipelines.report.rows import Row, make_row
+from hqsam_pipelines.report.rows import Row, make_row, metric_names
 from hqsam_pipelines.report.tables import csv_text, interval_text, number, signed, versus
 
 _COMMIT = re.compile(r"(.+)@([0-9a-f]{40})")
@@ -303,17 +303,27 @@ def table(run: Run, benchmark: str, model: str, unsupported: dict[str, list[str]
         *(s for sets in unsupported.values() for s in sets),
     }
     for prompt_set in sorted(every):
-        for metric in run.score(benchmark).headline:
+        for metric in _metrics(run, benchmark, model, prompt_set):
             for system in run.systems:
                 if run.find(benchmark, model, prompt_set, system.name) is None:
                     continue
                 row = make_row(run, model, benchmark, prompt_set, metric, system.name)
                 if row is not None:
-                    lines.append(Line(prompt_set, system.label, row, versus=versus(row, run)))
+                    against = versus(row, run)
+                    note = row.interval.too_few if row.interval and against else ""
+                    lines.append(Line(prompt_set, system.label, row, note, against))
         for system in run.systems:
             if prompt_set in unsupported.get(system.name, ()):
                 lines.append(Line(prompt_set, system.label, None, "cannot take these prompts"))
     return lines
+
+
+def _metrics(run: Run, benchmark: str, model: str, prompt_set: str) -> list[str]:
+    """The headline of the benchmark; interactive prompts have values of their own."""
+    score = run.score(benchmark)
+    every = metric_names(run, model, benchmark, prompt_set)
+    headline = [name for name in score.headline if name in every]
+    return headline or [name for name in every if not score.value(name).detail]
 
 
 def _cells(line: Line) -> list[str]:
