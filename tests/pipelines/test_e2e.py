@@ -23,7 +23,7 @@ import yaml
 from hqsam_base.locks import is_held
 from hqsam_pipelines.runner import host_client, server
 from tests import FULL, REPOSITORY
-from tests.pipelines.working_copy import clone, environment, git, run
+from tests.pipelines.working_copy import clone, environment, git, on_server, run
 
 STAGES = (
     "code",
@@ -138,29 +138,36 @@ def test_3_dvc_can_show_metrics_and_plots(first: Path) -> None:
     assert plots.returncode == 0, plots.stderr
 
 
-def test_4_every_run_is_on_the_server_with_the_name_of_its_data(first: Path) -> None:
-    found = server.status(first)
-    assert found is not None
-    code = (
-        "import json; from prefect.client.orchestration import get_client\n"
-        "with get_client(sync_client=True) as c: runs = c.read_flow_runs(limit=200)\n"
-        "print(json.dumps([[r.name, r.state_type] for r in runs]))"
+def test_4_every_run_is_on_the_server_with_name_tags_lines_and_a_table(first: Path) -> None:
+    runs = dict(
+        on_server(first, "read_flow_runs(limit=200)", "[r.name, [r.state_type, r.tags, r.id]]")
     )
-    done = run(
-        first,
-        "python",
-        "-c",
-        code,
-        PREFECT_API_URL=found.api,
-        PREFECT_HOME=str(server.home(first)),
-        **password(first),
-    )
-    runs = dict(json.loads(done.stdout.splitlines()[-1]))
     expected = {
         name.replace("@", "-") for name in STAGES if name != "code"
     }  # its work is shorter than a call to the server
     assert expected <= set(runs)
-    assert {runs[name] for name in expected} == {"COMPLETED"}
+    assert {runs[name][0] for name in expected} == {"COMPLETED"}
+    commit = f"commit:{git(first, 'rev-parse', 'HEAD~1').strip()[:10]}"  # that of the run
+    assert set(runs["score-coco-nano"][1]) == {
+        "stage:score",
+        "benchmark:coco",
+        "model:nano",
+        commit,
+    }
+    for name, words in (
+        ("train-nano", "epoch 1 of 1: lr "),
+        ("score-coco-nano", "prompts detector_box, system hq_sum, metric AP_B, value 0."),
+    ):
+        lines = {"logs": {"flow_run_id": {"any_": [runs[name][2]]}}}
+        logs = on_server(
+            first, f"request('POST', '/logs/filter', json={lines}).json()", "r['message']"
+        )
+        assert any(words in line for line in logs), logs
+    call = "request('POST', '/artifacts/latest/filter', json={}).json()"
+    artifacts = dict(on_server(first, call, "[r['key'], r['data']]"))
+    tables = {f"{name.replace('_', '-')}-table" for name in expected}
+    assert tables <= set(artifacts)
+    assert "report.html" in artifacts["report-page"]
 
 
 def test_5_edits_run_what_depends_on_them_and_nothing_else(first: Path) -> None:
@@ -227,6 +234,9 @@ def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path) -> Non
         done = run(second, "hqsam", "repro", timeout=400, **given)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         assert f"{len(AGAIN)} ran, {16 - len(AGAIN)} up to date, 0 failed" in done.stdout
+        shown = "[r.name, bool(r.parent_task_run_id)]"
+        linked = dict(on_server(first, "read_flow_runs(limit=200)", shown))
+        assert linked["score-coco-nano"], "the stage is not a child of the run that started it"
         ours, theirs = digests(second), digests(first)
         assert set(ours) == set(theirs)
         assert [name for name in ours if ours[name] != theirs[name]] == []

@@ -195,13 +195,17 @@ def _write(root: Path, value: dict[str, Any]) -> None:
         file.write(json_bytes(value))
 
 
+def commit(root: Path) -> str | None:
+    """The commit that is checked out; None outside a git repository."""
+    return _git(root, "rev-parse", "HEAD") or None
+
+
 def git_state(root: Path) -> dict[str, Any]:
     """The commit that is checked out, its date, and whether tracked code differs; nulls outside a git repository."""
-    commit = _git(root, "rev-parse", "HEAD")
     # Reports and the lock change in every run; they say nothing about the code that ran.
     changed = _git(root, "status", "--porcelain", "-uno", "--", ".", ":!reports", ":!dvc.lock")
     return {
-        "commit": commit or None,
+        "commit": commit(root),
         "date": _git(root, "show", "--no-patch", "--format=%cI", "HEAD") or None,
         "code_changed": None if changed is None else bool(changed),
     }
