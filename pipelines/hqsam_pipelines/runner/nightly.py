@@ -71,16 +71,18 @@ def deliver(
             there are such.
 
     Raises:
-        UserError: an unknown revision, a branch that cannot be written, or the run left no report.
+        UserError: an unknown revision, a branch that cannot be written, or a failure left no report to deliver.
     """
+    _git(root, "check-ref-format", "--branch", branch)
     lock = FileLock(env.make_state_dir(root) / "nightly.lock")
     dvc_locks.wait(lambda: lock.acquire(0), lambda: "another delivery", root / env.STATE_DIR)
     try:
         source = _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
         tree = _worktree(root, source)
         outcome, output = _run(tree, workers)
-        if not (tree / "reports" / "report.html").is_file():
-            raise UserError("the run left no report", details=output[-20:], file=tree)
+        if "report" in (*outcome["failed"], *outcome["blocked"]):
+            problem = f"no new report, as these failed: {', '.join(outcome['failed'])}"
+            raise UserError(problem, details=output[-20:], file=tree)
         status, line, markdown = compared(tree, target)
         if outcome["failed"]:
             event = "failure"
@@ -152,7 +154,10 @@ def compared(tree: Path, before: str, after: str = "workspace") -> tuple[int, st
     table.unlink(missing_ok=True)
     words = [sys.executable, "-m", "hqsam_pipelines.cli", "compare", "--quiet", "--md", str(table)]
     status, output = _call(tree, [*words, "--", before, after])
-    line = " ".join(output) or "no comparison"
+    line = output[0] if output else "no answer"
+    if status > 1:
+        problem = line.removeprefix("error: ").partition(r"\n")[0]  # the rest is file and cure
+        line = f"no comparison: {problem}"
     return status, line, table.read_text(encoding="utf-8") if table.is_file() else line
 
 
@@ -240,9 +245,15 @@ def _call(folder: Path, words: list[str], *, said: bool = False) -> tuple[int, l
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
     kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     lines: list[str] = []
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(
-        words, cwd=folder, env=kept, text=True, errors="replace", **pipes
+        words,
+        cwd=folder,
+        env=kept,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
