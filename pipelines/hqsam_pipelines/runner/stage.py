@@ -273,7 +273,8 @@ def _write_note(descriptor: int, note: dict[str, Any]) -> None:
 
 
 def _on_server(stage: Stage, job: Job, work: Callable[[Progress], Any]) -> Any:
-    from hqsam_pipelines.runner import flows, provenance, shown_run
+    from hqsam_pipelines.config import origin
+    from hqsam_pipelines.runner import flows, shown_run
 
     names = dict(zip(stage.per, job.names, strict=True))
     spec = flows.FlowSpec(
@@ -281,7 +282,7 @@ def _on_server(stage: Stage, job: Job, work: Callable[[Progress], Any]) -> Any:
         run_name=stage.run_name(job.names),
         parameters=dict(names),
         retries=stage.retries,
-        tags=tuple(shown_run.tags(stage.verb, names, provenance.commit(job.root))),
+        tags=tuple(shown_run.tags(stage.verb, names, origin.head(job.root))),
         figures=job.figures,
         table=lambda result: shown_run.table(stage.verb, job.names, job.root, result),
     )
