@@ -112,10 +112,10 @@ def compare(before: str, after: str = "workspace") -> Any:
 def register(pool: str, cron: str, timezone: str) -> list[str]:
     """Register the deployments, their pool, and the rule for runs whose worker died; returns their names."""
     from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig
-    from prefect.deployments.runner import EntrypointType
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.exceptions import ObjectNotFound
     from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
 
     with get_client(sync_client=True) as client:
         try:
@@ -123,16 +123,17 @@ def register(pool: str, cron: str, timezone: str) -> list[str]:
         except ObjectNotFound:
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     beat = {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}}
-    one = ConcurrencyLimitConfig(limit=1, collision_strategy="ENQUEUE")
+    one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
     for what, schedules in ((nightly, [Cron(cron, timezone=timezone)]), (compare, [])):
-        what.to_deployment(
+        made: Any = what.to_deployment(
             name="hqsam",
             schedules=schedules,
             concurrency_limit=one if schedules else None,
             job_variables=beat,
             work_pool_name=pool,
             entrypoint_type=EntrypointType.MODULE_PATH,
-        ).apply()
+        )
+        made.apply()
     _register_rule()
     return ["nightly/hqsam", "compare/hqsam"]
 
@@ -158,7 +159,10 @@ def _register_rule() -> None:
         ),
         actions=[
             ChangeFlowRunState(
-                state=StateType.CRASHED, message="no heartbeat: the worker or its machine died"
+                state=StateType.CRASHED,
+                name="Crashed",
+                message="no heartbeat: the worker or its machine died",
+                force=True,
             )
         ],
     )

@@ -276,11 +276,11 @@ def _on_server(stage: Stage, job: Job, work: Callable[[Progress], Any]) -> Any:
     from hqsam_pipelines.config import origin
     from hqsam_pipelines.runner import flows, shown_run
 
-    names = dict(zip(stage.per, job.names, strict=True))
+    names: dict[str, str] = dict(zip(stage.per, job.names, strict=True))
     spec = flows.FlowSpec(
         verb=stage.verb,
         run_name=stage.run_name(job.names),
-        parameters=dict(names),
+        parameters=names,
         retries=stage.retries,
         tags=tuple(shown_run.tags(stage.verb, names, origin.head(job.root))),
         figures=job.figures,
