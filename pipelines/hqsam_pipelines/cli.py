@@ -24,6 +24,7 @@ EXTRAS = {
     "checkpoint": "model",
     "compare": "pipeline",
     "data": "data",
+    "deploy": "pipeline",
     "doctor": "pipeline",
     "evaluate": "pipeline",
     "export": "onnx",

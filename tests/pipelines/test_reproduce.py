@@ -22,6 +22,7 @@ from tests.pipelines.working_copy import (
     dvc_repository,
     environment,
     interrupt_long_stage,
+    on_server,
     run,
     wait_until,
 )
@@ -118,6 +119,13 @@ def test_independent_stages_overlap_and_a_failure_blocks_only_its_own(
     assert outcome["blocked"] == ["after"]
     assert "bad failed" in done.stdout
     assert (pipeline / "joined").read_text() == "a\nb\n"
+    states = dict(on_server(pipeline, "read_flow_runs(limit=9)", "[r.name, r.state_type]"))
+    assert list(states.values()) == ["FAILED"], "the run of a failed stage is not red"
+    tasks = dict(on_server(pipeline, "read_task_runs(limit=99)", "[r.name, r.state_type]"))
+    assert tasks == {
+        "bad": "FAILED",
+        **dict.fromkeys(("part@a", "part@b", "join"), "COMPLETED"),
+    }
     (begin_a, end_a), (begin_b, end_b) = times(pipeline, "a"), times(pipeline, "b")
     assert max(begin_a, begin_b) < min(end_a, end_b), "the two parts did not run side by side"
 

@@ -35,7 +35,15 @@ from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import dvc_site, env, preflight
 from hqsam_pipelines.config.graph import Graph, read_graph
 from hqsam_pipelines.config.params import Params
-from hqsam_pipelines.runner import codegraph, dvc_locks, flows, full_disk, provenance, server
+from hqsam_pipelines.runner import (
+    codegraph,
+    dvc_locks,
+    flows,
+    full_disk,
+    provenance,
+    server,
+    shown_run,
+)
 
 TAIL_LINES = 30
 END_S = 2.0
@@ -84,11 +92,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of one `dvc repro --single-item`."""
+    """One `dvc repro --single-item` that ended well, and whether the stage's command ran."""
 
     stage: str
-    status: int
-    tail: str
     ran: bool
 
 
@@ -105,6 +111,8 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
         UserError: an unknown target, a mistake in params.yaml, or a repository that is none of this
             project's.
     """
+    from prefect.states import Completed, Failed
+
     env.prepare()
     preflight.pipeline(root)
     with _interrupts_are_said(), server.running(root) as place, contextlib.chdir(root):
@@ -115,13 +123,16 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
         work: flows.Work[Outcome] = flows.Work()
 
         @flow(name="reproduce", validate_parameters=False, persist_result=False)
-        def local(targets: list[str], workers: int, force: bool) -> Outcome:
-            return work.do(lambda: _reproduce(targets, workers, force))
+        def local(targets: list[str], workers: int, force: bool) -> Any:
+            outcome = work.do(lambda: _reproduce(targets, workers, force))
+            shown_run.publish_report(root)
+            said = "\n".join(outcome.lines())
+            return (Failed if outcome.failed else Completed)(message=said)
 
         flows.record(
             "reproduce",
             work,
-            lambda: local(list(targets), workers, force),
+            lambda: local(list(targets), workers, force, return_state=True),
             root=root,
             ours=place.ours,
         )
@@ -185,8 +196,14 @@ def _renewed(root: Path, graph: Graph, params: Params) -> set[str]:
 
 
 @task(task_run_name="{stage}", persist_result=False)
-def repro_stage(stage: str, root: str, force: bool) -> Done:
-    """Run `dvc repro --single-item` for one stage in a process group of its own, its output passed on line by line."""
+def repro_stage(stage: str, root: str, force: bool) -> Any:
+    """Run `dvc repro --single-item` for one stage in a process group of its own, its output passed on line by line.
+
+    Returns:
+        `Done`, or a failed state with the end of the output: the run must not look well.
+    """
+    from prefect.states import Failed
+
     words = [
         *_DVC,
         "--wait-for-lock",
@@ -209,7 +226,8 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
         full = full_disk.message(full_disk.full_place(Path(root)), Path(root))
         if not any(full.problem in line for line in lines):  # the stage itself has said it
             lines = str(full).splitlines()
-    return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)
+    tail = "\n".join(lines[-TAIL_LINES:])
+    return Failed(message=tail) if status else Done(stage, ran)
 
 
 def _listen(stage: str, words: list[str], root: str) -> tuple[int, list[str]]:
@@ -298,6 +316,11 @@ def _interrupts_are_said() -> Iterator[None]:
 def _environment() -> dict[str, str]:
     """The stages' environment: this interpreter first on PATH, and nothing of this flow run's own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+    from prefect.context import TaskRunContext
+
+    context = TaskRunContext.get()
+    if context is not None:
+        kept[shown_run.PARENT] = str(context.task_run.id)
     kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     return kept
 
@@ -393,11 +416,14 @@ class _Walk:
 
     def _finish(self, stage: str, future: Any) -> None:
         try:
-            done: Done = future.result()
+            future.wait()
+            state = future.state
+            done = future.result() if state.is_completed() else None
         except Exception as error:
-            done = Done(stage, 1, f"{type(error).__name__}: {error}", ran=False)
-        if done.status:
-            self._outcome.failed[stage] = done.tail
+            self._outcome.failed[stage] = f"{type(error).__name__}: {error}"
+            return
+        if done is None:
+            self._outcome.failed[stage] = str(state.message)
             return
         (self._outcome.ran if done.ran else self._outcome.fresh).append(stage)
         if stage == codegraph.STAGE:

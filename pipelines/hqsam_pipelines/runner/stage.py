@@ -273,14 +273,18 @@ def _write_note(descriptor: int, note: dict[str, Any]) -> None:
 
 
 def _on_server(stage: Stage, job: Job, work: Callable[[Progress], Any]) -> Any:
-    from hqsam_pipelines.runner import flows
+    from hqsam_pipelines.config import origin
+    from hqsam_pipelines.runner import flows, shown_run
 
+    names: dict[str, str] = dict(zip(stage.per, job.names, strict=True))
     spec = flows.FlowSpec(
         verb=stage.verb,
         run_name=stage.run_name(job.names),
-        parameters=dict(zip(stage.per, job.names, strict=True)),
+        parameters=names,
         retries=stage.retries,
+        tags=tuple(shown_run.tags(stage.verb, names, origin.head(job.root))),
         figures=job.figures,
+        table=lambda result: shown_run.table(stage.verb, job.names, job.root, result),
     )
     return flows.run_flow(spec, work, root=job.root)
 
