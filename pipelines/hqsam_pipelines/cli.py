@@ -26,6 +26,7 @@ EXTRAS = {
     "data": "data",
     "doctor": "pipeline",
     "export": "onnx",
+    "history": "pipeline",
     "predict": "model",
     "profile": "pipeline",
     "refine": "pipeline",
