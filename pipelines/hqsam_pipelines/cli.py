@@ -28,6 +28,7 @@ EXTRAS = {
     "doctor": "pipeline",
     "evaluate": "pipeline",
     "export": "onnx",
+    "history": "pipeline",
     "predict": "model",
     "profile": "pipeline",
     "refine": "pipeline",

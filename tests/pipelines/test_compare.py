@@ -26,7 +26,7 @@ from hqsam_pipelines.compare.as_json import to_json
 from hqsam_pipelines.compare.cells import cells
 from hqsam_pipelines.compare.comparison import Comparison, compare
 from hqsam_pipelines.compare.gallery import folders, pictures
-from hqsam_pipelines.compare.markdown import escaped
+from hqsam_pipelines.compare.markdown import escaped, to_markdown
 from hqsam_pipelines.compare.page import to_html
 from hqsam_pipelines.compare.revisions import Repository
 from hqsam_pipelines.report.kept_tables import FOLDER, write_instances
@@ -336,6 +336,41 @@ def test_a_fresh_clone_has_intervals_by_the_tables_in_git(
         assert "coco-nano.tar.xz" in str(raised.value)
 
 
+def test_the_answer_follows_from_the_verdicts_of_the_headline_rows(repository: Commits) -> None:
+    root, first, second = repository
+    found = compare(root, first, second)
+
+    def judged(*verdicts: str) -> tuple[str, int, str]:
+        rows = headline(found)[: len(verdicts)]
+        changes = tuple(replace(c, verdict=v) for c, v in zip(rows, verdicts, strict=True))  # type: ignore[arg-type]
+        given = answer(replace(found, changes=changes))
+        head, _, counts = given.sentence().partition("; ")
+        return given.outcome, given.status, counts or head
+
+    assert judged("better", "worse") == (
+        "mixed",
+        1,
+        "1 of 2 headline rows worse, 1 better, 0 within noise",
+    )
+    assert judged("within noise", "cannot move")[:2] == ("no difference found", 0)
+    assert judged("cannot move", "cannot move")[2].startswith("2 of 2 headline rows did not move")
+    assert judged("not tested", "within noise")[2].endswith(", 1 not tested")
+    assert judged("worse", "not tested")[:2] == ("worse", 1)
+    assert judged("not comparable", "too few to tell")[:2] == ("cannot be told", 3)
+    assert judged()[1:] == (
+        3,
+        "It cannot be told whether B is better, because no headline row is in both revisions",
+    )
+
+
+def test_markdown_of_a_hostile_name_stays_text(repository: Commits) -> None:
+    root, first, second = repository
+    found = compare(root, first, second)
+    name = "x|[a](b)<img>@all\n# y"
+    text = to_markdown(replace(found, b=replace(found.b, name=name, sha="")))
+    assert r"x\|\[a\](b)\<img\>@<!-- -->all #<!-- --> y" in text
+
+
 def test_page_names_the_model_where_there_are_several(repository: Commits) -> None:
     root, first, second = repository
     found = compare(root, first, second)
@@ -397,7 +432,7 @@ def test_other_protocol_is_refused_and_a_missing_benchmark_is_named(
     refused = [c for c in found.changes if c.benchmark == "dis_vd"]
     assert refused and all(c.verdict == "not comparable" and c.difference is None for c in refused)
     assert refused[0].protocol == (("dilation_ratio", "0.02", "0.01"),)
-    assert found.missing == (f"coift (nano) is missing at workspace, it is only at {first}",)
+    assert found.missing == (f"coift (nano) is missing at workspace, it is only at {first[:9]}",)
     assert not any(c.benchmark == "HQ4-mean" for c in found.changes)
     assert "dilation_ratio 0.02 → 0.01" in to_html(found)
 

@@ -27,9 +27,9 @@ def _revisions(incomplete: str) -> list[str]:
 Revisions = Annotated[
     list[str],
     typer.Argument(
-        metavar="REV_A [REV_B]",
+        metavar="REV_A [REV_B ...]",
         help="Git revisions: commit, branch or tag. B is judged; default: the files on disk "
-        "(`workspace`).",
+        "(`workspace`). Of several, each is judged against A.",
         autocompletion=_revisions,
     ),
 ]
@@ -87,25 +87,35 @@ def compare(
     """
     from hqsam_base.errors import UserError
     from hqsam_pipelines.commands._outputs import check_outputs
+    from hqsam_pipelines.compare.answer import answer
 
-    if len(revisions) > 2:
-        raise typer.BadParameter("give one revision or two", param_hint="REV_A [REV_B]")
     paste = markdown is not None and str(markdown) == "-"
     outputs = {"--html": html, "--json": json, "--md": None if paste else markdown}
     try:
         check_outputs(outputs)
     except UserError as error:
         raise typer.BadParameter(str(error)) from None
+    if len(revisions) > 2 and any(path is not None for path in outputs.values()):
+        raise typer.BadParameter("a file compares two revisions; `hqsam history` has all")
+    first, *others = revisions
     try:
-        comparison = _compared(*revisions, only=only or ())
+        comparisons = [
+            _compared(first, other, only=only or ()) for other in others or ["workspace"]
+        ]
     except UserError as error:
         say(f"Error: {error}", err=True, lines=True)
         raise typer.Exit(NOT_COMPARABLE) from None
-    _write(comparison, outputs, every=every, top=top)
-    _print(comparison, markdown=paste, quiet=quiet, every=every, top=top)
+    if len(comparisons) > 1:
+        _print_several(comparisons, markdown=paste, quiet=quiet)
+    else:
+        _write(comparisons[0], outputs, every=every, top=top)
+        _print(comparisons[0], markdown=paste, quiet=quiet, every=every, top=top)
+    statuses = {answer(comparison).status for comparison in comparisons}
+    if status := next((s for s in (1, NOT_COMPARABLE) if s in statuses), 0):
+        raise typer.Exit(status)
 
 
-def _compared(rev_a: str, rev_b: str = "workspace", *, only: list[str] | tuple[()]) -> Comparison:
+def _compared(rev_a: str, rev_b: str, *, only: list[str] | tuple[()]) -> Comparison:
     from hqsam_base.errors import UserError
     from hqsam_pipelines.compare.comparison import compare as run
     from hqsam_pipelines.config.env import repository_root
@@ -136,19 +146,33 @@ def _write(
 def _print(
     comparison: Comparison, *, markdown: bool, quiet: bool, every: bool, top: int | None
 ) -> None:
-    """Prints the comparison in the form that was asked for, and ends with the answer's status."""
+    """Prints the comparison in the form that was asked for."""
     from rich.console import Console
 
     from hqsam_pipelines.compare.answer import answer
     from hqsam_pipelines.compare.markdown import to_markdown
     from hqsam_pipelines.compare.terminal import show
 
-    found = answer(comparison)
     if quiet:
-        say(found.sentence())
+        say(answer(comparison).sentence())
     elif markdown:
         say(to_markdown(comparison, every=every, top=top).rstrip("\n"), lines=True)
     else:
         show(comparison, Console(highlight=False), every=every, top=top)
-    if found.status:
-        raise typer.Exit(found.status)
+
+
+def _print_several(comparisons: list[Comparison], *, markdown: bool, quiet: bool) -> None:
+    """Prints each revision against the first."""
+    from rich.console import Console
+
+    from hqsam_pipelines.compare.answer import answer
+    from hqsam_pipelines.compare.markdown import to_markdown
+    from hqsam_pipelines.compare.terminal import show_several
+
+    if quiet:
+        for comparison in comparisons:
+            say(answer(comparison).sentence(comparison.b.label))
+    elif markdown:
+        say("\n".join(map(to_markdown, comparisons)).rstrip("\n"), lines=True)
+    else:
+        show_several(comparisons, Console(highlight=False))

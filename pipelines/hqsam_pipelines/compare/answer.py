@@ -90,7 +90,9 @@ class Answer:
             "better": f"{name} is better",
             "worse": f"{name} is worse",
             "mixed": f"{name} is better in some rows and worse in others",
-            "no difference found": "No difference found",
+            "no difference found": "No difference found"
+            if name == "B"
+            else f"{name}: no difference found",
             "cannot be told": f"It cannot be told whether {name} is better",
         }[self.outcome]
         head += f", {self.why}" if self.why else ""

@@ -214,12 +214,12 @@ def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:
     """The mean over the four HQ sets, for each system and metric that all four have; without an interval where a table is missing."""
     table = {(c.benchmark, c.model, c.prompt_set, c.system, c.metric): c for c in changes}
     rows = []
-    for (benchmark, *place), first in table.items():
-        found = [table.get((b, *place)) for b in paper.HQ4]
+    for (benchmark, model, prompt_set, system, metric), first in table.items():
+        found = [table.get((b, model, prompt_set, system, metric)) for b in paper.HQ4]
         known = [c for c in found if c is not None and c.difference is not None]
         if benchmark != paper.HQ4[0] or not first.main or len(known) < len(paper.HQ4):
             continue
-        parts = strata.get((first.model, first.prompt_set, f"{first.system} {first.metric}"), {})
+        parts = strata.get((model, prompt_set, f"{system} {metric}"), {})
         paired = [parts[b] for b in paper.HQ4 if b in parts]
         a, b = (sum(getattr(c, side) for c in known) / len(known) for side in ("a", "b"))
         whole = stratified(paired) if len(paired) == len(paper.HQ4) else None

@@ -12,7 +12,8 @@ from hqsam_pipelines.compare.comparison import Comparison
 from hqsam_pipelines.compare.rows import Change
 from hqsam_pipelines.compare.terminal import farthest
 
-_ACTIVE = re.compile(r"([\\`*_{}\[\]<>#|~@!&])")
+_ACTIVE = re.compile(r"([\\`*_{}\[\]<>|~!&])")
+_LINKED = re.compile(r"([@#])")  # forges look for mentions after the markup: no escape helps
 
 
 def to_markdown(comparison: Comparison, *, every: bool = False, top: int | None = None) -> str:
@@ -69,4 +70,5 @@ def _line(cells: Iterable[str], *, raw: bool = False) -> str:
 
 def escaped(text: str) -> str:
     """Text from anywhere as text: no markup, no mention, no line break."""
-    return _ACTIVE.sub(r"\\\1", sanitize(" ".join(text.split())))
+    plain = _ACTIVE.sub(r"\\\1", sanitize(" ".join(text.split())))
+    return _LINKED.sub(r"\1<!-- -->", plain)

@@ -56,7 +56,7 @@ class NotAvailableError(Exception):
 
     def __init__(self, folder: str, where: str, why: str, cure: str = "") -> None:
         self.folder, self.where, self.why, self.cure = folder, where, why, cure
-        super().__init__(unavailable([self]))
+        super().__init__(f"the files of {folder} at {where} {why}")
 
 
 def unavailable(errors: Sequence[NotAvailableError]) -> str:
@@ -104,11 +104,9 @@ class Revision:
     @property
     def label(self) -> str:
         """The name with the short commit."""
-        return (
-            self.name
-            if not self.sha or self.sha.startswith(self.name)
-            else f"{self.name} ({self.sha[:9]})"
-        )
+        if self.sha.startswith(self.name):
+            return self.sha[:9]
+        return f"{self.name} ({self.sha[:9]})" if self.sha else self.name
 
     def agrees(self, folder: str) -> bool | None:
         """Whether the metrics of a run are those that dvc.lock speaks of, and so go with the outputs that it names.
@@ -213,7 +211,7 @@ class Repository:
 
     def _provenance(self, sha: str, name: str) -> Mapping[str, Any]:
         path = "reports/provenance.json"
-        text = self._read(sha, path)
+        text = self.read(sha, path)
         content = {} if text is None else parse_json(text, f"{path} at {name}")
         return content if isinstance(content, Mapping) else {}
 
@@ -270,7 +268,7 @@ class Repository:
                 f"{FOLDER}/{name}{SUFFIX}",
                 revision.metrics.get(f"{METRICS}/{name}.json"),
             )
-            archive = self._read(revision.sha, path) if folder.startswith("data/scores/") else None
+            archive = self.read(revision.sha, path) if folder.startswith("data/scores/") else None
             found: tuple[dict[str, bytes], str] = ({}, "")
             if archive is not None and metrics is not None:
                 found = unpacked(archive, f"{path} at {revision.label}")
@@ -322,6 +320,26 @@ class Repository:
         lines = done.stdout.decode(errors="replace").split("\n") if not done.returncode else []
         return [line[:_SUBJECT] for line in lines if line]
 
+    def with_report(self, path: str, since: str | None) -> list[tuple[str, str, str]]:
+        """The commits that changed a file, oldest first: commit, date, subject.
+
+        Args:
+            path: the file.
+            since: the first revision; None: the whole history.
+
+        Raises:
+            UserError: the revision does not exist.
+        """
+        first = None if since is None else self._commit(since)[0]
+        log = ["log", "--reverse", "--format=%H%x1f%cs%x1f%s"]
+        found: list[tuple[str, str, str]] = []
+        for span in [f"-1 {first}", f"{first}..HEAD"] if first else ["HEAD"]:
+            done = _git(self.root, *log, *span.split(), "--", path)
+            for line in done.stdout.decode(errors="replace").splitlines():
+                sha, date, subject = (*line.split("\x1f", 2), "", "")[:3]
+                found.append((sha, date, subject[:_SUBJECT]))
+        return found
+
     def _commit(self, name: str) -> tuple[str, str]:
         if name.startswith("-"):
             raise UserError("a revision cannot begin with a dash", key=name)
@@ -364,16 +382,21 @@ class Repository:
                 key=strange,
                 cure="choose another revision",
             )
-        return [(f"{METRICS}/{n}", self._read(sha, f"{METRICS}/{n}") or b"") for n in names]
+        return [(f"{METRICS}/{n}", self.read(sha, f"{METRICS}/{n}") or b"") for n in names]
 
     def _yaml(self, kind: type[Outline], sha: str, path: str, name: str) -> Mapping[str, Any]:
         """A YAML file of a revision as it is, once it is known to look like `kind`; empty if there is none."""
         where = f"{path} at {name}"
-        content = parse_yaml(self._read(sha, path) or b"", where)
+        content = parse_yaml(self.read(sha, path) or b"", where)
         outlined(kind, content or {}, where)
         return content or {}
 
-    def _read(self, sha: str, path: str) -> bytes | None:
+    def read(self, sha: str, path: str) -> bytes | None:
+        """A file at a commit, or on disk without one; None if there is none.
+
+        Raises:
+            UserError: it is larger than a file of ours can be.
+        """
         if not sha:
             file = self.root / path
             return file.read_bytes() if file.is_file() else None

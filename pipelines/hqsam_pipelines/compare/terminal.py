@@ -72,9 +72,36 @@ def show(
     _wrapped(comparison.method, console, "dim")
 
 
-def say_answer(found: Answer, console: Console) -> None:
+def show_several(comparisons: Sequence[Comparison], console: Console) -> None:
+    """Prints several revisions, each against the same A: the answers, then the headline rows side by side."""
+    from rich.table import Table
+
+    a = comparisons[0].a
+    _wrapped(f"A  {a.label}  {a.subject}", console)
+    for comparison in comparisons:
+        say_answer(answer(comparison), console, name=comparison.b.label)
+        for text in untested(comparison):
+            _wrapped(f"note: {text}", console, "yellow")
+    console.print()
+    lines: dict[tuple[str, str], list[str]] = {}
+    for place, comparison in enumerate(comparisons):
+        names = Names(comparison.changes)
+        for row in answer(comparison).rows:
+            label = comparison.system(row.system).label
+            key = names.whole(row), f"{cells(row)['metric']} ({label})"
+            line = lines.setdefault(key, [""] * len(comparisons))
+            line[place] = f"{cells(row)['difference']} {row.verdict}"
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("benchmark", "metric", *(c.b.name for c in comparisons)):
+        table.add_column(styled(name), overflow="fold")
+    for (name, metric), texts in lines.items():
+        table.add_row(*map(styled, (name, metric, *texts)))
+    console.print(table)
+
+
+def say_answer(found: Answer, console: Console, name: str = "B") -> None:
     """Prints the answer: on one line if it fits in a short form, else broken after its head."""
-    text = sanitize(found.sentence(width=console.width))
+    text = sanitize(found.sentence(name, width=console.width))
     first, _, rest = text.partition("; ")
     lines = [text] if len(text) <= console.width else [first, rest]
     for line in lines:
@@ -123,9 +150,11 @@ def print_rows(rows: Sequence[Change], comparison: Comparison, console: Console)
         return
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for key in columns:
-        justify = "right" if key in _RIGHT else "left"
         table.add_column(
-            _HEADS[key], justify=justify, no_wrap=key != "name", overflow="fold", style=""
+            _HEADS[key],
+            justify="right" if key in _RIGHT else "left",
+            no_wrap=key != "name",
+            overflow="fold",
         )
     for row, line in zip(rows, lines, strict=True):
         style = _STYLES.get(row.verdict, "dim" if row.verdict in FOLDED else "")
