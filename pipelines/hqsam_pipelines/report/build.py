@@ -11,7 +11,7 @@ from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
 from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
-from hqsam_pipelines.report import cost, errors, html, paper, published, scenes, sources
+from hqsam_pipelines.report import cost, errors, html, instances, paper, published, scenes, sources
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
@@ -72,7 +72,11 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     progress(2, 5, "pictures")
     pictures, hero = _write_figures(out / "figures", run, galleries, picks, options)
     progress(3, 5, "page")
-    page = _page(run, numbers, picks, galleries, pictures, hero)
+    places = (p for gallery in galleries for p in gallery.picks)
+    shown = {(p.benchmark, p.prompt_set, p.unit): at for at, p in enumerate(places)}
+    listing = instances.listing(run, run.models[0], shown)
+    write_text(out / "tables" / "instances.csv", listing.csv)
+    page = _page(run, numbers, picks, galleries, pictures, hero, listing)
     write_text(out / "report.html", page)
     write_bytes(out / "metrics.json", json_bytes(report_tables.metrics_tree(run)))
     progress(5, 5, "done")
@@ -251,6 +255,7 @@ def _page(
     galleries: Sequence[Gallery],
     pictures: Mapping[tuple[str, int], Picture],
     hero: Picture | None,
+    listing: instances.Listing,
 ) -> str:
     from markupsafe import Markup
 
@@ -292,6 +297,7 @@ def _page(
         "published": published.context(numbers.published),
         "n_published": len(numbers.published),
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
+        "listing": listing,
         "errors": errors.context(run, numbers.diagnosed, numbers.sizes),
         "galleries": shown,
         "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
@@ -342,7 +348,13 @@ def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]
         ("errors", "What kind of error"),
     ]
     found += [(g.id, g.title) for g in galleries]
-    return [*found, ("data", "Data"), ("protocols", "Protocols"), ("provenance", "Provenance")]
+    return [
+        *found,
+        ("instances", "All instances"),
+        ("data", "Data"),
+        ("protocols", "Protocols"),
+        ("provenance", "Provenance"),
+    ]
 
 
 def _gallery_context(
