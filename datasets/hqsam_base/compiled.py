@@ -28,6 +28,7 @@ from typing import Any, TypeVar, cast
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 MODULES = (
+    "hqsam.prediction.kernels",
     "hqsam_metrics.ap.json_kernels",
     "hqsam_metrics.ap.kernels",
     "hqsam_metrics.masks.kernels",
@@ -144,8 +145,8 @@ def jit(*signatures: Any, **options: Any) -> Callable[[Function], Function]:
     Only kernel modules use it: to import one is to compile it where the cache is empty.
 
     Args:
-        signatures: in numba's spelling, as ``"void(float64[::1], int64)"``; none for what only other
-            kernels call.
+        signatures: of numba's types, or as text (``"void(float64[::1], int64)"``); none for what
+            only other kernels call.
         options: of `numba.njit`. Never `fastmath`: kernels give the plain path's numbers.
     """
     import numba

@@ -1,7 +1,7 @@
 """Interactive segmentation: each next click goes where a system's own mask is wrong, as a person would set it.
 
 The first click is the middle of the object. Each further one is the middle of the largest error
-region (`hqsam_metrics.scores._clicks.next_click`), positive where the object is missed, negative
+region (`hqsam_base.centre.next_click`), positive where the object is missed, negative
 where the mask goes beyond it. All clicks so far are given, and, as in SAM's protocol, the
 low-resolution logits of the prediction before go back in, where the system has such
 (`Promptable.as_input`).
@@ -9,7 +9,8 @@ low-resolution logits of the prediction before go back in, where the system has 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +20,10 @@ import numpy.typing as npt
 from hqsam.prediction.postprocess import MaskPatch
 from hqsam.prediction.prompt import Prompt
 from hqsam.systems import Promptable
-from hqsam_metrics.scores._clicks import next_click
+from hqsam_base.centre import next_click
 
 Row = Mapping[str, Any]
+OnDevice = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,12 @@ def of_rows(rows: Sequence[Row], masks: Mapping[str, npt.NDArray[np.bool_]]) -> 
 
 
 def predictions(
-    one: Promptable, image: Any, targets: Sequence[Clicked], *, per_pass: int
+    one: Promptable,
+    image: Any,
+    targets: Sequence[Clicked],
+    *,
+    per_pass: int,
+    on_device: OnDevice = contextlib.nullcontext,
 ) -> Iterator[tuple[Row, str, MaskPatch, float]]:
     """Click at some objects of an image until their clicks are used up.
 
@@ -91,6 +98,7 @@ def predictions(
         image: what it made of the image.
         targets: the objects, all of one number of clicks.
         per_pass: prompts of one decoder call.
+        on_device: entered around each decoder call.
 
     Yields:
         Row of ``prompts.parquet``, system, mask after that click, predicted IoU. A mask that is
@@ -101,14 +109,15 @@ def predictions(
         _Track(target, list(start.points), list(start.labels))
         for target, start in zip(targets, starts, strict=True)
     ]
-    tracks = list(_first(one, image, tracks, per_pass))
+    tracks = list(_first(one, image, tracks, per_pass, on_device))
     for number in range(len(targets[0].rows)):
         if number:
             for track in (track for track in tracks if not track.done):
                 track.click()
             open_ones = [track for track in tracks if not track.done]
             for some in _passes(open_ones, per_pass):
-                decoded = one.decode(image, [track.prompt() for track in some])
+                with on_device():
+                    decoded = one.decode(image, [track.prompt() for track in some])
                 for place, track in enumerate(some):
                     mine = decoded[track.system]
                     track.predicted(one, image, mine.values[place], mine.iou[place])
@@ -118,11 +127,12 @@ def predictions(
 
 
 def _first(
-    one: Promptable, image: Any, tracks: Sequence[_Track], per_pass: int
+    one: Promptable, image: Any, tracks: Sequence[_Track], per_pass: int, on_device: OnDevice
 ) -> Iterator[_Track]:
     """The first click is one for all systems; what each makes of it is its own."""
     for some in _passes(tracks, per_pass):
-        decoded = one.decode(image, [track.prompt() for track in some])
+        with on_device():
+            decoded = one.decode(image, [track.prompt() for track in some])
         for system, mine in decoded.items():
             for place, track in enumerate(some):
                 own = _Track(track.target, list(track.points), list(track.labels), system)

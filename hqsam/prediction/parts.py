@@ -7,22 +7,26 @@ but the span.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from hqsam import systems
 from hqsam.prediction.options import PredictOptions
-from hqsam.prediction.passes import BenchmarkImages, Engine
+from hqsam.prediction.passes import BenchmarkImages, Engine, Figures
+from hqsam.prediction.rows import SCHEMA, MaskRows, table
 from hqsam_base.atomic import write_json
 from hqsam_base.errors import UserError
 from hqsam_base.processes import end_with_parent
@@ -74,9 +78,15 @@ def process_count(options: PredictOptions, n_parts: int) -> int:
 
 
 def write_parts(
-    job: Job, images: BenchmarkImages, folder: Path, *, what: str, progress: Progress
+    job: Job,
+    images: BenchmarkImages,
+    folder: Path,
+    *,
+    what: str,
+    progress: Progress,
+    told: Callable[[Mapping[str, float]], None],
 ) -> None:
-    """Write every part that `folder` lacks; `images` are those of `job.benchmark`.
+    """Write every part that `folder` lacks; `images` are those of `job.benchmark`; `told` hears how fast (`Figures.rates`).
 
     Raises:
         UserError: an input is damaged, or a process died.
@@ -88,19 +98,17 @@ def write_parts(
     done = len(images) - sum(len(span) for span in todo.values())
     progress(done, len(images), what)
     count = process_count(job.options, len(todo))
+    figures = Figures()
     if count > 1:
-        for span in _in_processes(job, folder, todo, count):
+        for span, of_span in _in_processes(job, folder, todo, count):
             done += len(span)
+            figures.add(of_span)
             progress(done, len(images), what)
     elif todo:
         writer = _Writer(job, images, folder)
-        for number, span in todo.items():
-            writer.write(folder, number, span, partial(_tell, progress, done, len(images), what))
-            done += len(span)
-
-
-def _tell(progress: Progress, done: int, total: int, what: str, some: int) -> None:
-    progress(done + some, total, what)
+        figures = writer.write(folder, todo, lambda some: progress(done + some, len(images), what))
+    if todo:
+        told(figures.rates(count))
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -118,14 +126,43 @@ class _Writer:
         self._engine = Engine(opened, job.options)
         write_json(folder / ABOUT, _about(job.entries, dict(opened), images))
 
-    def write(self, folder: Path, number: int, span: range, told: Callable[[int], None]) -> None:
-        """Predict a span and write it; `told` hears how many of its images are done."""
-        rows: list[dict[str, Any]] = []
-        for some, of_image in enumerate(self._engine.run(self._images, span), start=1):
-            rows.extend(of_image)
-            told(some)
-        path = part_path(folder, number)
-        manifest.write_table(path, rows, schema=_schema(), sort_by=("key", "prompt_id", "system"))
+    def write(
+        self, folder: Path, parts: Mapping[int, range], told: Callable[[int], None]
+    ) -> Figures:
+        """Predict spans and write each as a part, while the next is predicted.
+
+        Args:
+            folder: for the parts.
+            parts: their numbers and images.
+            told: hears how many images are decoded.
+
+        Returns:
+            How fast.
+        """
+        start = time.perf_counter()
+        figures = self._engine.figures = Figures()
+        with (
+            ThreadPoolExecutor(1) as thread,
+            contextlib.closing(self._engine.run(self._images, parts.values())) as found,
+        ):
+            written = None
+            for number, span in parts.items():
+                rows = []
+                for of_image in itertools.islice(found, len(span)):
+                    rows.append(of_image)
+                    told(figures.images)
+                if written is not None:
+                    written.result()
+                written = thread.submit(_write_part, part_path(folder, number), rows)
+            if written is not None:
+                written.result()
+        figures.wall_s = time.perf_counter() - start
+        return figures
+
+
+def _write_part(path: Path, rows: Sequence[Sequence[MaskRows]]) -> None:
+    whole = pa.concat_tables([SCHEMA.empty_table(), *map(table, rows)])
+    manifest.write_table(path, whole, schema=SCHEMA, sort_by=("key", "prompt_id", "system"))
 
 
 def _about(
@@ -155,8 +192,10 @@ _mine: list[_Writer] = []
 """The writer of this process, where it is one of several."""
 
 
-def _in_processes(job: Job, folder: Path, todo: Mapping[int, range], count: int) -> Iterator[range]:
-    """Hand the parts to processes as they become free; gives each span when it is written."""
+def _in_processes(
+    job: Job, folder: Path, todo: Mapping[int, range], count: int
+) -> Iterator[tuple[range, Figures]]:
+    """Hand the parts to processes as they become free; gives each span when it is written, and how fast."""
     context = multiprocessing.get_context(
         "spawn"
     )  # a forked process cannot use CUDA, nor torch's threads
@@ -167,8 +206,7 @@ def _in_processes(job: Job, folder: Path, todo: Mapping[int, range], count: int)
         tasks = {pool.submit(_write, folder, number, span): span for number, span in todo.items()}
         try:
             for task in as_completed(tasks):
-                task.result()
-                yield tasks[task]
+                yield tasks[task], task.result()
         except BrokenProcessPool as error:
             cure = (
                 f"look for its message above; with too little memory set {PROCESSES_VARIABLE} to "
@@ -190,23 +228,5 @@ def _begin(job: Job, numbers: Any, folder: Path) -> None:
     _mine.append(_Writer(job, BenchmarkImages(job.benchmark), folder))
 
 
-def _write(folder: Path, number: int, span: range) -> None:
-    _mine[0].write(folder, number, span, lambda some: None)
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    text, number = pa.string(), pa.int32()
-    fields = {
-        "prompt_id": text,
-        "key": text,
-        "prompt_set": text,
-        "system": text,
-        "rle": text,
-        "height": number,
-        "width": number,
-        "iou_pred": pa.float64(),
-        "mask_area": pa.int64(),
-    }
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields.items()])
+def _write(folder: Path, number: int, span: range) -> Figures:
+    return _mine[0].write(folder, {number: span}, lambda some: None)

@@ -1,14 +1,19 @@
 """Predict the prompts of benchmark images with every system of a run.
 
-Images are read ahead, encoded in batches and decoded in passes; masks are upscaled on threads.
-`benchmark` turns this into the files of a stage.
+Images are read ahead, encoded in batches and decoded in passes; masks are made on threads
+meanwhile. `benchmark` turns this into the files of a stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -16,22 +21,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from hqsam.model.prompt_inputs import group
 from hqsam.prediction import clicks
 from hqsam.prediction.options import PredictOptions
-from hqsam.prediction.postprocess import MaskPatch
+from hqsam.prediction.postprocess import MaskCodes
 from hqsam.prediction.prompt import Prompt
+from hqsam.prediction.rows import MaskRows, Row
 from hqsam.systems import Derived, Promptable
 from hqsam_base import rle
 from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
+from hqsam_base.runs import RleBatch
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import ImageError, decode_image
 from hqsam_datasets.formats.tar import TarReader
 
-Row = dict[str, Any]
+_AHEAD = 2  # batches of images that are read before they are needed
+_PENDING = 4  # calls a thread that wait for their masks: logits of 16 prompts are 4 MB
 _PARTS = {"box": "x0", "points": "points", "mask": "rle"}
 """Parts of a prompt and the column of ``prompts.parquet`` that tells whether it is there."""
 
@@ -182,35 +189,88 @@ class _Prepared:
     inputs: list[Any]
 
 
+@dataclass
+class Figures:
+    """How fast a stage predicted; adds up over processes.
+
+    Attributes:
+        images: decoded, those without prompts included.
+        prompts: of these images.
+        wall_s: from the first image's reading to the last part's writing.
+        device_s: of it, inside the systems' own calls: encoding, decoding, refining.
+    """
+
+    images: int = 0
+    prompts: int = 0
+    wall_s: float = 0.0
+    device_s: float = 0.0
+
+    def add(self, other: Figures) -> None:
+        """Take in the figures of another process, or of another part."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    @contextlib.contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Time a call of a system."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.device_s += time.perf_counter() - start
+
+    def rates(self, processes: int = 1) -> dict[str, float]:
+        """Say what people ask for: images and prompts a second, and the share of time that the device waited."""
+        wall = max(self.wall_s, 1e-9)
+        return {
+            "images_per_s": round(processes * self.images / wall, 3),
+            "prompts_per_s": round(processes * self.prompts / wall, 3),
+            "device_waited": round(1 - self.device_s / wall, 4),
+        }
+
+
 class Engine:
     """The systems of a run, ready to predict.
+
+    Reading, the systems' own calls and the making of masks overlap: images are read ahead, and
+    masks are made on threads while the next passes are decoded. At most `_PENDING` passes a thread
+    wait for their masks, at most `_AHEAD` batches of images for the systems.
 
     Args:
         opened: The systems, those that change other systems' masks after these.
         options: How.
+        threads: For reading and for masks; by default one per core.
     """
 
     def __init__(
-        self, opened: Sequence[tuple[str, Promptable | Derived]], options: PredictOptions
+        self,
+        opened: Sequence[tuple[str, Promptable | Derived]],
+        options: PredictOptions,
+        threads: int | None = None,
     ) -> None:
         self.options = options
+        self.figures = Figures()
+        self._threads = threads or max(2, len(os.sched_getaffinity(0)))
         self._promptable = [one for _, one in opened if isinstance(one, Promptable)]
         self._derived = [(name, one) for name, one in opened if isinstance(one, Derived)]
 
-    def run(self, images: BenchmarkImages, numbers: Iterable[int]) -> Iterator[list[Row]]:
-        """The rows of some images, image by image in the order asked for; one row per prompt and system.
+    def run(
+        self, images: BenchmarkImages, spans: Iterable[Sequence[int]]
+    ) -> Generator[list[MaskRows], None, None]:
+        """The rows of some images, image by image in the order asked for, as soon as they are decoded.
 
-        Images without prompts are not read. The next batch is read while this one is computed.
+        Images without prompts are not read. No batch reaches over the end of a span.
         """
-        numbers = list(numbers)
         size = self.options.batch_images
-        with ThreadPoolExecutor(max(2, torch.get_num_threads())) as pool:
+        batches = [span[n : n + size] for span in spans for n in range(0, len(span), size)]
+        with ThreadPoolExecutor(self._threads) as pool:
             read = partial(self._read, images)
-            ahead = [pool.submit(read, n) for n in numbers[:size]]
-            for start in range(0, len(numbers), size):
-                batch = [future.result() for future in ahead]
-                ahead = [pool.submit(read, n) for n in numbers[start + size : start + 2 * size]]
-                yield from self._predict_batch(images, batch, pool)
+            ahead = deque([pool.submit(read, n) for n in batch] for batch in batches[:_AHEAD])
+            makers = _Makers(pool, _PENDING * self._threads)
+            for following in [*batches[_AHEAD:], *[()] * _AHEAD][: len(batches)]:
+                batch = [future.result() for future in ahead.popleft()]
+                ahead.append([pool.submit(read, n) for n in following])
+                yield from self._predict_batch(images, batch, makers)
 
     def _read(self, images: BenchmarkImages, number: int) -> _Prepared | None:
         task = images.task(number)
@@ -222,29 +282,34 @@ class Engine:
         return _Prepared(task, prompts, pixels if self._derived else None, inputs)
 
     def _predict_batch(
-        self, images: BenchmarkImages, batch: Sequence[_Prepared | None], pool: ThreadPoolExecutor
-    ) -> Iterator[list[Row]]:
+        self, images: BenchmarkImages, batch: Sequence[_Prepared | None], makers: _Makers
+    ) -> Iterator[list[MaskRows]]:
         found = [item for item in batch if item is not None]
-        encoded = [
-            one.encode([item.inputs[k] for item in found]) if found else []
-            for k, one in enumerate(self._promptable)
-        ]
+        with self.figures.on_device():
+            encoded = [
+                one.encode([item.inputs[k] for item in found]) if found else []
+                for k, one in enumerate(self._promptable)
+            ]
         turns = iter(range(len(found)))
         for item in batch:
+            self.figures.images += 1
             if item is None:
                 yield []
                 continue
             turn = next(turns)
-            futures = [
-                future
+            self.figures.prompts += len(item.prompts)
+            rows = [
+                rows
                 for k, one in enumerate(self._promptable)
-                for future in self._decode(one, encoded[k][turn], item, images, pool)
+                for rows in self._decode(one, encoded[k][turn], item, images, makers)
             ]
-            rows = [future.result() for future in futures]
             for name in images.clicks:
-                rows += self._clicked(name, images, item, [image[turn] for image in encoded])
+                features = [image[turn] for image in encoded]
+                rows += self._clicked(name, images, item, features, makers)
             for name, derived in self._derived:
-                rows += _refined(name, derived, item, rows)
+                rows += [
+                    self._refined(name, derived, item, of) for of in rows if of.system == derived.of
+                ]
             yield rows
 
     def _decode(
@@ -253,72 +318,77 @@ class Engine:
         image: Any,
         item: _Prepared,
         images: BenchmarkImages,
-        pool: ThreadPoolExecutor,
-    ) -> Iterator[Future[Row]]:
+        makers: _Makers,
+    ) -> Iterator[MaskRows]:
         """The rows of one opened model for one image, in passes; of sets that it can use all prompts of."""
-        mine = [
-            n
-            for n, row in enumerate(item.task.prompts)
-            if images.parts[row["prompt_set"]] <= one.takes
-            and row["prompt_set"] not in images.clicks
+        sets: dict[str, list[int]] = {}
+        for n, row in enumerate(item.task.prompts):
+            name = str(row["prompt_set"])
+            if images.parts[name] <= one.takes and name not in images.clicks:
+                sets.setdefault(name, []).append(n)
+        # Each set on its own: the last bits depend on what shares a pass, and must not depend on
+        # which other sets a run has.
+        alike = [
+            [mine[place] for place in places]
+            for mine in sets.values()
+            for places in group([item.prompts[n] for n in mine])
         ]
-        for places in group([item.prompts[n] for n in mine]):
-            for start in range(0, len(places), self.options.prompts_per_pass):
-                some = [
-                    mine[place] for place in places[start : start + self.options.prompts_per_pass]
-                ]
-                for system, decoded in one.decode(image, [item.prompts[n] for n in some]).items():
-                    for n, values, iou in zip(some, decoded.values, decoded.iou, strict=True):
-                        yield pool.submit(
-                            _row,
-                            item.task.prompts[n],
-                            system,
-                            partial(one.to_image, image, values),
-                            iou,
-                        )
+        for numbers in alike:
+            for start in range(0, len(numbers), self.options.prompts_per_pass):
+                some = numbers[start : start + self.options.prompts_per_pass]
+                with self.figures.on_device():
+                    found = one.decode(image, [item.prompts[n] for n in some])
+                rows = [item.task.prompts[n] for n in some]
+                for system, decoded in found.items():
+                    masks = makers.start(partial(one.to_codes, image, decoded.values))
+                    yield MaskRows(rows, system, decoded.iou, masks)
 
     def _clicked(
-        self, prompt_set: str, images: BenchmarkImages, item: _Prepared, encoded: Sequence[Any]
-    ) -> Iterator[Row]:
-        """The rows of an interactive set for one image."""
+        self,
+        prompt_set: str,
+        images: BenchmarkImages,
+        item: _Prepared,
+        encoded: Sequence[Any],
+        makers: _Makers,
+    ) -> Iterator[MaskRows]:
+        """The rows of an interactive set for one image; the next click waits for the mask of the last."""
         mine = [row for row in item.task.prompts if row["prompt_set"] == prompt_set]
         targets = clicks.of_rows(mine, images.masks(str(item.task.image["key"]))) if mine else []
-        size = self.options.prompts_per_pass
+        size, watch = self.options.prompts_per_pass, self.figures.on_device
         for one, image in zip(self._promptable, encoded, strict=True):
             if targets and images.parts[prompt_set] <= one.takes:
                 for row, system, patch, iou in clicks.predictions(
-                    one, image, targets, per_pass=size
+                    one, image, targets, per_pass=size, on_device=watch
                 ):
-                    yield _row(dict(row), system, partial(_same, patch), iou)
+                    masks = makers.start(partial(MaskCodes.of, [patch]))
+                    yield MaskRows([dict(row)], system, [iou], masks)
 
-
-def _same(patch: MaskPatch) -> MaskPatch:
-    return patch
-
-
-def _refined(name: str, derived: Derived, item: _Prepared, rows: Sequence[Row]) -> list[Row]:
-    """The rows of a system that changes another one's masks."""
-    found = []
-    for row in [row for row in rows if row["system"] == derived.of]:
-        mask = rle.decode(row["rle"], height=row["height"], width=row["width"])
+    def _refined(self, name: str, derived: Derived, item: _Prepared, of: MaskRows) -> MaskRows:
+        """The rows of a system that changes another one's masks."""
         assert item.pixels is not None
-        better = derived.refine(item.pixels, mask)
-        found.append(
-            {**row, "system": name, "rle": rle.encode(better), "mask_area": int(better.sum())}
-        )
-    return found
+        codes = of.masks().codes
+        found = []
+        for n in range(len(codes)):
+            height, width = int(codes.heights[n]), int(codes.widths[n])
+            mask = rle.decode(codes.string(n), height=height, width=width)
+            with self.figures.on_device():
+                found.append(derived.refine(item.pixels, mask))
+        strings = [rle.encode(mask).encode("ascii") for mask in found]
+        areas = np.array([int(mask.sum()) for mask in found], np.int64)
+        made = MaskCodes(RleBatch.of(strings, codes.heights, codes.widths), areas)
+        return replace(of, system=name, masks=lambda: made)
 
 
-def _row(prompt: Row, system: str, to_image: Callable[[], MaskPatch], iou: float) -> Row:
-    patch = to_image()
-    return {
-        "prompt_id": prompt["prompt_id"],
-        "key": prompt["key"],
-        "prompt_set": prompt["prompt_set"],
-        "system": system,
-        "rle": patch.rle(),
-        "height": patch.height,
-        "width": patch.width,
-        "iou_pred": round(iou, 6),  # the last bits depend on how many prompts share a pass
-        "mask_area": patch.area,
-    }
+class _Makers:
+    """Threads that make masks; whoever has more to do than `limit` calls waits."""
+
+    def __init__(self, pool: ThreadPoolExecutor, limit: int) -> None:
+        self._pool = pool
+        self._room = threading.Semaphore(limit)
+
+    def start(self, make: Callable[[], MaskCodes]) -> Callable[[], MaskCodes]:
+        """Have masks made; gives what waits for them."""
+        self._room.acquire()
+        future = self._pool.submit(make)
+        future.add_done_callback(lambda _: self._room.release())
+        return future.result

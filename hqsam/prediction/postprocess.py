@@ -11,19 +11,22 @@ Arrays are kept transposed (x first) from the start: COCO's run-length code goes
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from hqsam.model.preprocess import Frame
-from hqsam_base import rle
+from hqsam_base import compiled, rle
+from hqsam_base.runs import RleBatch
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 BoolMask = npt.NDArray[np.bool_]
 
+KERNELS = "hqsam.prediction.kernels"
+_WORTH = 1000  # masks: numba's import takes as long as the compiled path saves on some 700
 _STRIP = 1 << 22  # values of the last interpolation that exist as floats at one time
 
 
@@ -34,6 +37,11 @@ class _Axis:
     low: I64
     high: I64
     t: F32
+
+    @functools.cached_property
+    def arrays(self) -> tuple[I64, I64, F32, F32]:
+        """As `kernels` take it: low, high, t, 1 - t."""
+        return self.low, self.high, self.t, 1 - self.t
 
 
 @functools.lru_cache(maxsize=64)
@@ -185,3 +193,58 @@ def _lerp(values: F32, axis: _Axis, out: slice, start: int) -> F32:
     result *= 1 - t
     result += values[high] * t
     return result
+
+
+@dataclass(frozen=True)
+class MaskCodes:
+    """P masks as COCO compressed RLE.
+
+    Attributes:
+        codes: the masks.
+        areas: int64 [P], foreground pixels.
+    """
+
+    codes: RleBatch
+    areas: I64
+
+    @classmethod
+    def of(cls, patches: Sequence[MaskPatch]) -> MaskCodes:
+        """Encode masks that exist one by one."""
+        strings = [patch.rle().encode("ascii") for patch in patches]
+        heights, widths = [p.height for p in patches], [p.width for p in patches]
+        areas = np.array([patch.area for patch in patches], np.int64)
+        return cls(RleBatch.of(strings, heights, widths), areas)
+
+
+_made = 0  # masks of this process; threads may miscount a few, which changes no code
+
+
+def mask_codes(logits_Phw: F32, frame: Frame) -> MaskCodes | None:
+    """Upscale the logits of masks, threshold them at 0 and encode them, in a compiled kernel without the interpreter's lock.
+
+    Args:
+        logits_Phw: float32 ``[P, m, m]``.
+        frame: Where the image lies in the input square.
+
+    Returns:
+        What `mask_patch` gives for each; None where the kernel is not there, or has not paid off yet
+        with the masks that this process was asked for so far.
+    """
+    global _made
+    _made += len(logits_Phw)
+    if not compiled.ready(KERNELS, size=_made, worth=_WORTH):
+        return None
+    from hqsam.prediction import kernels
+
+    m_y, m_x = logits_Phw.shape[1:]
+    two = frame.resize == "longest_side"
+    h, w = frame.resized if two else (m_y, m_x)
+    steps = (m_x, frame.size), (m_y, frame.size), (w, frame.width), (h, frame.height)
+    data, offsets, areas = kernels.encode(
+        np.ascontiguousarray(logits_Phw, np.float32),
+        tuple(_axis(*step).arrays for step in steps),
+        two,
+        (w, h, frame.width, frame.height),
+    )
+    sides = (np.full(len(areas), side, np.int64) for side in (frame.height, frame.width))
+    return MaskCodes(RleBatch(data, offsets, *sides), areas)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from hqsam.model.options import ModelOptions
     from hqsam.prediction.options import PredictOptions
-    from hqsam.prediction.postprocess import MaskPatch
+    from hqsam.prediction.postprocess import MaskCodes, MaskPatch
     from hqsam.prediction.prompt import Prompt
 
 U8 = NDArray[np.uint8]
@@ -100,7 +100,7 @@ class Decoded:
         iou: P predicted IoUs, 0..1.
     """
 
-    values: Sequence[Any]
+    values: Sequence[Any] | NDArray[np.float32]
     iou: Sequence[float]
 
 
@@ -149,6 +149,15 @@ class Promptable(ABC):
     @abstractmethod
     def to_image(self, image: Any, values: Any) -> MaskPatch:
         """Bring one of `Decoded.values` to the image's own size; called from several threads."""
+
+    def to_codes(self, image: Any, values: Sequence[Any] | NDArray[np.float32]) -> MaskCodes:
+        """Bring all of `Decoded.values` to the image's own size, as run-length codes; called from several threads.
+
+        Overridden where that is faster for many together.
+        """
+        from hqsam.prediction.postprocess import MaskCodes
+
+        return MaskCodes.of([self.to_image(image, value) for value in values])
 
 
 class Derived(ABC):

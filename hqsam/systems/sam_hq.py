@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hqsam.model.preprocess import Frame
     from hqsam.prediction.encodings import Encodings
     from hqsam.prediction.options import PredictOptions
-    from hqsam.prediction.postprocess import MaskPatch
+    from hqsam.prediction.postprocess import MaskCodes, MaskPatch
     from hqsam.prediction.prompt import Prompt
 
 
@@ -114,7 +114,7 @@ class SamHQ(Promptable):
         }
         return {
             name.value: Decoded(
-                list(logits.float().cpu().numpy()[:, 0]), iou.float().cpu()[:, 0].tolist()
+                logits[:, 0].float().cpu().numpy(), iou.float().cpu()[:, 0].tolist()
             )
             for name, (logits, iou) in masks.items()
         }
@@ -128,6 +128,12 @@ class SamHQ(Promptable):
         from hqsam.prediction.postprocess import mask_patch
 
         return mask_patch(values, image.frame)
+
+    def to_codes(self, image: _Image, values: Any) -> MaskCodes:
+        """See `Promptable.to_codes`."""
+        from hqsam.prediction.postprocess import mask_codes
+
+        return mask_codes(values, image.frame) or super().to_codes(image, values)
 
 
 class SamHQKind(SystemKind):

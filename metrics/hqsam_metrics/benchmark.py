@@ -245,6 +245,7 @@ def _protocol(
         "resize": info.get("resize"),
         "precision": info.get("precision"),
         "device": info.get("device"),
+        "arithmetic": info.get("arithmetic"),
         # Where no prompt holds a mask, what becomes of masks moves nothing.
         "mask_prompt": "none" if masks.null_count == len(masks) else info.get("mask_prompt"),
         "prompt_set": rows.prompt_set,

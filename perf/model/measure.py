@@ -6,6 +6,7 @@ Nothing here imports torch: a child's peak memory counts from its parent's size.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import resource
 import statistics
@@ -15,11 +16,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from perf.revisions import PACKAGE_FOLDERS, ROOT
 
-def in_child(module: str, *words: str) -> dict[str, Any]:
-    """Run ``python -m MODULE --child WORD ...`` and read the JSON object that it prints as its last line."""
-    command = [sys.executable, "-m", module, "--child", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+
+def in_child(module: str, *words: str, tree: Path = ROOT) -> dict[str, Any]:
+    """Run a module as ``MODULE --child WORD ...`` and read the JSON object that it prints as its last line.
+
+    With `tree`, the module of this checkout measures the packages of another one.
+    """
+    script = ROOT / f"{module.replace('.', '/')}.py"
+    paths = os.pathsep.join(str(tree / folder) for folder in PACKAGE_FOLDERS)
+    done = subprocess.run(
+        [sys.executable, str(script), "--child", *words],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -15,14 +15,13 @@ from hqsam.model.options import ModelOptions
 from hqsam.prediction.benchmark import predict
 from hqsam.prediction.options import PredictOptions
 from hqsam_base import rle
-from hqsam_base.centre import centre_point
+from hqsam_base.centre import centre_point, next_click
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.formats.images import encode_png
 from hqsam_datasets.formats.manifest import read_rows
 from hqsam_datasets.prepare.index import index
 from hqsam_metrics.base import score_options
 from hqsam_metrics.benchmark import score_benchmark
-from hqsam_metrics.scores._clicks import next_click
 from hqsam_metrics.scores.masks import SCORE
 
 CLICKS = 4

@@ -155,7 +155,8 @@ def test_predictions_are_sam_hq_predictors(shared, tmp_path, nano):
 def test_bytes_do_not_depend_on_batch_size(shared, tmp_path):
     first = _run(shared, tmp_path / "toy-nano")
     again = _run(shared, tmp_path / "again" / "toy-nano", batch_images=2)
-    assert first == again
+    assert first["digest"] == again["digest"]
+    assert first["arithmetic"] != again["arithmetic"], "which is in the protocol all the same"
     chunked = _run(
         shared,
         tmp_path / "chunked" / "toy-nano",

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hqsam.errors import UserError
-from hqsam.prediction import parts
 from hqsam.prediction.benchmark import predict
 from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.parts import PROCESSES_VARIABLE, process_count, spans
@@ -125,7 +124,3 @@ def _children() -> set[int]:
             if line.exists() and b"spawn_main" in line.read_bytes():
                 found.add(int(word))
     return found
-
-
-def test_the_parts_have_one_schema() -> None:
-    assert parts._schema().names[:4] == ["prompt_id", "key", "prompt_set", "system"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hqsam_base.centre import centre_point, next_click
 from hqsam_base.rle import encode_rle
 from hqsam_base.runs import RleBatch
 from hqsam_metrics import boundary_band, boundary_iou, mask_iou
@@ -12,7 +13,6 @@ from hqsam_metrics.curves import recall_counts, recall_curve
 from hqsam_metrics.masks.iou import dilation_pixels, mask_box
 from hqsam_metrics.masks.jf import bound_pixels, region_and_contour
 from hqsam_metrics.masks.one_to_one import paired_ious
-from hqsam_metrics.scores._clicks import centre_point, next_click
 from tests.metrics.golden import read_golden
 
 RATIOS = ("0.02", "0.01")

@@ -16,7 +16,7 @@ import pytest
 
 from hqsam_pipelines import cli
 from tests import REPOSITORY
-from tests.pipelines.working_copy import bare_repository, environment, git, run
+from tests.pipelines.working_copy import PACKAGES, bare_repository, environment, git, run
 
 Here = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -304,6 +304,8 @@ def test_an_output_that_is_a_folder_or_cannot_be_written_is_one_message(
 
 
 def test_a_checkout_that_cannot_be_written_is_one_message(checkout: Path) -> None:
+    for package in PACKAGES:  # what makes it a repository of this project
+        (checkout / package).symlink_to(REPOSITORY / package)
     (checkout / ".hqsam").write_text("a file where a folder must be")
     command = [sys.executable, "-m", "hqsam_pipelines.stages.code"]
     kept = environment(REPOSITORY)

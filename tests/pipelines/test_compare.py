@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -16,17 +17,20 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity
 from hqsam_metrics.masks.iou import boundary_iou
 from hqsam_pipelines import cli
+from hqsam_pipelines.compare.answer import answer, headlines
 from hqsam_pipelines.compare.comparison import Comparison, compare
 from hqsam_pipelines.compare.gallery import folders, pictures
-from hqsam_pipelines.compare.render import to_html, to_json
+from hqsam_pipelines.compare.render import show, to_html, to_json, to_markdown
 from hqsam_pipelines.compare.revisions import Repository
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.scenes import Pick, SceneReader
+from hqsam_pipelines.report.tables import signed
 from tests.pipelines.report_repo import HQ4, Repo, digest
 
 ENVIRONMENT = {
@@ -231,11 +235,9 @@ def test_command_line_writes_json_and_html_and_gates(
 ) -> None:
     root, first, second = repository
     monkeypatch.chdir(root)
-    out, page = tmp_path / "c.json", tmp_path / "c.html"
+    out, page, note = (tmp_path / f"c.{kind}" for kind in ("json", "html", "md"))
     assert (
-        cli.run(
-            ["compare", first[:10], "--json", str(out), "--html", str(page), "--fail-on-regression"]
-        )
+        cli.run(["compare", first[:10], "--json", str(out), "--html", str(page), "--md", str(note)])
         == 0
     )
     text = capsys.readouterr().out
@@ -251,9 +253,61 @@ def test_command_line_writes_json_and_html_and_gates(
     assert content["b"] == {"name": "workspace", "commit": "", "subject": "files on disk"}
     html = page.read_text()
     assert "http://" not in html and "https://" not in html and "<svg" in html
-    assert cli.run(["compare", second, first, "--fail-on-regression"]) == 1
-    assert "regression: " in capsys.readouterr().err
-    assert cli.run(["compare", second, first]) == 0
+    line = content["answer"]["line"]
+    assert line.startswith("B is better: mean of four mBIoU +")
+    lines = text.splitlines()
+    assert lines[0] == line and max(map(len, lines[1:])) <= 80 and "…" not in text
+    assert note.read_text().startswith(
+        f"**{line.replace('[', chr(92) + '[').replace(']', chr(92) + ']')}**"
+    )
+    assert html.index(line) < html.index("<h1>")
+    rows = note.read_text().count("\n| ") - 1
+    assert f"of {rows} headline rows better, 0 worse" in line
+    assert cli.run(["compare", second, first, "-q"]) == 1
+    assert capsys.readouterr().out.startswith("B is worse: mean of four mBIoU −")
+
+
+@pytest.mark.parametrize("width", [30, 80, 200])
+def test_numbers_are_whole_at_every_width(repository: Commits, width: int) -> None:
+    root, first, second = repository
+    found = compare(root, first, second)
+    console = Console(width=width, file=io.StringIO())
+    show(found, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    for change in headlines(found):
+        if change.verdict != "cannot move":
+            assert signed(change.difference, 2) in text
+    assert width < 200 or "95 % interval" in text  # a table where there is room, else stacked
+
+
+def test_the_answer_follows_from_the_verdicts_of_the_headline_rows(repository: Commits) -> None:
+    root, first, second = repository
+    found = compare(root, first, second)
+
+    def judged(*verdicts: str) -> tuple[str, int, str]:
+        rows = headlines(found)[: len(verdicts)]
+        changes = tuple(replace(c, verdict=v) for c, v in zip(rows, verdicts, strict=True))  # type: ignore[arg-type]
+        given = answer(replace(found, changes=changes))
+        return given.status, given.exit_status, given.line.partition("; ")[2] or given.line
+
+    assert judged("better", "worse")[:2] == ("mixed", 1)
+    assert judged("within noise", "cannot move")[:2] == ("no difference", 0)
+    assert judged("not tested", "within noise")[:2] == ("no difference", 0)
+    assert judged("worse", "not tested")[:2] == ("worse", 1)
+    assert judged("not comparable", "not comparable")[1:] == (
+        3,
+        "cannot be told, because the protocols differ",
+    )
+    assert judged()[2] == "cannot be told, because the revisions have no headline row in common"
+
+
+def test_markdown_of_a_hostile_name_stays_text(repository: Commits) -> None:
+    root, first, second = repository
+    found = compare(root, first, second)
+    name = "x|[a](b)<img>@all\n# y"
+    text = to_markdown(replace(found, b=replace(found.b, name=name, sha="")))
+    assert r"x\|\[a\](b)&lt;img>&#64;all \# y" in text
 
 
 def test_page_names_the_model_where_there_are_several(repository: Commits) -> None:
@@ -340,8 +394,8 @@ def test_without_the_cache_points_remain_and_the_cure_is_named(
     )
     assert all(f"data/scores/{name}-nano" in found.notes[0] for name in (*HQ4, "coco", "davis"))
     monkeypatch.chdir(clone)
-    assert cli.run(["compare", first, second, "--fail-on-regression"]) == 1
-    assert "no row could be tested" in capsys.readouterr().err
+    assert cli.run(["compare", first, second]) == 3
+    assert capsys.readouterr().out.startswith("cannot be told, because there are no intervals")
 
 
 def test_reads_from_a_remote_when_the_cache_lacks_it(repository: Commits, tmp_path: Path) -> None:
@@ -382,7 +436,7 @@ def test_errors_name_the_cure(
     with pytest.raises(UserError, match="no metrics at HEAD"):
         compare(empty, "HEAD")
     monkeypatch.chdir(root)
-    assert cli.run(["compare", "no-such-branch"]) == 1
+    assert cli.run(["compare", "no-such-branch"]) == 3
     assert first
 
 

@@ -111,6 +111,9 @@ def test_1_dvc_repro_runs_every_stage_on_one_server(first: Path) -> None:
     cost = json.loads((first / "reports" / "provenance.json").read_text())["stages"]
     assert sorted(cost) == sorted(STAGES)
     assert all(c["wall_s"] >= c["library_s"] >= 0 and c["peak_mb"] < 4096 for c in cost.values())
+    for figures in (c["figures"] for name, c in cost.items() if name.startswith("predict")):
+        assert figures["prompts_per_s"] >= figures["images_per_s"] > 0
+        assert 0 <= figures["device_waited"] < 1
     assert git(first, "status", "--porcelain", "--", "data", "models") == ""
 
 

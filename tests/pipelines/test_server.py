@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from websockets import ConnectionClosed, Subprotocol
@@ -374,7 +375,11 @@ def test_the_server_answers_who_knows_the_password_on_this_machine_and_no_other_
         flows.run_flow(spec, lambda report: pytest.fail("the work began"), root=root)
     assert caught.value.key == "PREFECT_API_AUTH_STRING" and caught.value.cure
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", password)
+    spec.figures["images_per_s"] = 2.5
     assert flows.run_flow(spec, lambda report: "done", root=root) == "done"
+    words = {"json": {}, "auth": httpx.BasicAuth(*password.split(":", 1))}
+    [shown] = httpx.post(f"{found.api}/artifacts/filter", **words).json()
+    assert (shown["key"], json.loads(shown["data"])) == ("fetch-x-figures", [{"images_per_s": 2.5}])
 
 
 def websocket(found: Server, token: str) -> ClientConnection:

@@ -149,8 +149,8 @@ def _index(
         summary = _summary(adapter, folder, tables, options, missing_files(root))
         summary["images_digest"] = images_digest
         if embedded:
-            name = f"embedded sample in the layout of {adapter.dataset_version}"
-            summary["dataset_version"] = name
+            layout = adapter.dataset_version
+            summary["dataset_version"] = f"embedded sample in the layout of {layout}"
         if content.left_out:
             summary["left_out"] = dict(sorted(content.left_out.items()))
         atomic.write_json(folder / "index.json", summary)

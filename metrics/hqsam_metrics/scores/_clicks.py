@@ -1,4 +1,4 @@
-"""Interactive segmentation: where the next click goes, number of clicks to an IoU (NoC), mean IoU after k clicks."""
+"""Interactive segmentation: number of clicks to an IoU (NoC), mean IoU after k clicks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_base.centre import centre_point
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import CLICK_THRESHOLDS, Outcome, Units
-from hqsam_metrics.masks.iou import Mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,28 +16,6 @@ if TYPE_CHECKING:
     from hqsam_metrics.benchmark_data import Predictions
 
 MAX_CLICKS = 20
-
-
-def next_click(*, pred: Mask, target: Mask) -> tuple[tuple[int, int], bool] | None:
-    """Returns the click that corrects the largest error (sam2, `sample_one_point_from_error_center`).
-
-    Args:
-        pred: bool [H, W], all background before the first click.
-        target: bool [H, W].
-
-    Returns:
-        (x, y) and whether it is a positive click; None when nothing is wrong. Of equally deep
-        errors the negative one.
-
-    Raises:
-        ValueError: sizes differ.
-    """
-    if pred.shape != target.shape:
-        raise ValueError(f"pred {pred.shape} and target {target.shape} differ in size")
-    missed, extra = centre_point(target & ~pred), centre_point(pred & ~target)
-    if missed is not None and (extra is None or missed[1] > extra[1]):
-        return missed[0], True
-    return None if extra is None else (extra[0], False)
 
 
 def _table(ious: Any) -> NDArray[np.float64]:

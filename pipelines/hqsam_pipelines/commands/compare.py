@@ -29,13 +29,10 @@ Html = Annotated[
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
 ]
-Fail = Annotated[
-    bool,
-    typer.Option(
-        "--fail-on-regression",
-        help="Exit with 1 if a row is significantly worse, or if no row could be tested.",
-    ),
+Markdown = Annotated[
+    Path | None, typer.Option("--md", metavar="FILE", help="Write the answer as Markdown.")
 ]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print the answer's one line only.")]
 Every = Annotated[
     bool,
     typer.Option("--all", help="Print every system, threshold and size, not only the main rows."),
@@ -48,19 +45,31 @@ def compare(
     rev_b: RevisionB = "workspace",
     html: Html = None,
     json: Json = None,
-    fail_on_regression: Fail = False,
+    md: Markdown = None,
     every: Every = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare the results of two revisions, without a checkout.
 
     Metrics come from git, per-instance tables from the DVC cache (or the remote). Prints the
-    differences with paired bootstrap intervals and a verdict for each row.
+    answer in one line, then the headline rows with their intervals. Exit status: 0 no regression,
+    1 a headline row is worse, 2 usage, 3 the revisions cannot be compared.
     """
-    comparison = _compared(rev_a, rev_b)
-    _write(comparison, html, json)
-    _show(comparison, every=every)
-    if fail_on_regression:
-        _gate(comparison)
+    from hqsam_base.errors import UserError
+    from hqsam_pipelines.compare.answer import answer
+
+    try:
+        comparison = _compared(rev_a, rev_b)
+    except UserError as error:
+        say(f"error: {error}", err=True)
+        raise typer.Exit(3) from None
+    _write(comparison, html, json, md)
+    found = answer(comparison)
+    if quiet:
+        say(found.line)
+    else:
+        _show(comparison, every=every)
+    raise typer.Exit(found.exit_status)
 
 
 def _compared(rev_a: str, rev_b: str) -> Comparison:
@@ -75,14 +84,16 @@ def _compared(rev_a: str, rev_b: str) -> Comparison:
     return run(root, rev_a, rev_b)
 
 
-def _write(comparison: Comparison, html: Path | None, json: Path | None) -> None:
+def _write(comparison: Comparison, html: Path | None, json: Path | None, md: Path | None) -> None:
     from hqsam_base.atomic import write_json, write_text
-    from hqsam_pipelines.compare.render import to_html, to_json
+    from hqsam_pipelines.compare.render import to_html, to_json, to_markdown
 
     if json is not None:
         write_json(json, to_json(comparison))
     if html is not None:
         write_text(html, to_html(comparison))
+    if md is not None:
+        write_text(md, to_markdown(comparison))
 
 
 def _show(comparison: Comparison, *, every: bool) -> None:
@@ -90,19 +101,4 @@ def _show(comparison: Comparison, *, every: bool) -> None:
 
     from hqsam_pipelines.compare.render import show
 
-    console = Console()
-    # A pipe or a CI log has no width of its own; 80 columns would cut the numbers.
-    show(comparison, console if console.is_terminal else Console(width=150), every=every)
-
-
-def _gate(comparison: Comparison) -> None:
-    """Ends with 1 on a significant regression, or when nothing could be tested."""
-    if comparison.regressions:
-        names = ", ".join(
-            f"{c.benchmark} {c.model} {c.system} {c.metric}" for c in comparison.regressions
-        )
-        say(f"regression: {names}", err=True)
-        raise typer.Exit(1)
-    if not comparison.tested:
-        say("no row could be tested: see the notes above", err=True)
-        raise typer.Exit(1)
+    show(comparison, Console(), every=every)

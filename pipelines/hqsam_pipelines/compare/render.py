@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from hqsam_base.terminal import styled
 from hqsam_metrics.base import Scale
 from hqsam_metrics.stats import Difference
+from hqsam_pipelines.compare.answer import answer, headlines
 from hqsam_pipelines.compare.comparison import Comparison
 from hqsam_pipelines.compare.rows import Change, Instance, hq_system
 from hqsam_pipelines.report import paper
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from hqsam.systems import System
 
-VERSION = 1
+VERSION = 2
 _KEYS = 6  # differing parameters that the terminal shows
 _STYLES = {"better": "green", "worse": "bold red", "not comparable": "yellow", "missing": "yellow"}
 
@@ -30,6 +32,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison as plain values; NaN and unknown become null."""
     return {
         "version": VERSION,
+        "answer": {"status": answer(comparison).status, "line": answer(comparison).line},
         "a": _revision(comparison, "a"),
         "b": _revision(comparison, "b"),
         "method": comparison.method,
@@ -87,11 +90,16 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
         every: also rows without a test (AP at single thresholds and sizes) and further systems.
     """
     a, b = comparison.a, comparison.b
+    console.print(styled((answer(comparison).line, "bold")), soft_wrap=True)
     console.print(styled("A  ", (a.label, "bold"), "  ", a.subject))
     console.print(styled("B  ", (b.label, "bold"), "  ", b.subject))
     console.print(comparison.method, style="dim", highlight=False)
-    rows = [c for c in comparison.changes if every or is_main(comparison, c)]
-    console.print(terminal_table(rows, comparison))
+    rows = list(comparison.changes) if every else headlines(comparison)
+    moved = [c for c in rows if every or c.verdict != "cannot move"]
+    if moved:
+        console.print(terminal_table(moved, comparison, console))
+    if len(moved) < len(rows):
+        console.print(styled(("cannot move", "dim"), f" {_folded(rows, comparison)}"))
     for note in dict.fromkeys(c.note for c in comparison.changes if c.verdict == "not comparable"):
         console.print(styled(("not comparable", "yellow"), f" {note}"))
     for key, left, right in comparison.params[:_KEYS]:
@@ -107,7 +115,45 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
         console.print(styled(("missing", "yellow"), f" {text}"))
     for text in comparison.notes:
         console.print(styled(("note", "yellow"), f" {text}"))
-    console.print(verdict_line(comparison), highlight=False)
+
+
+def _folded(rows: list[Change], comparison: Comparison) -> str:
+    """Names the rows in which every instance is equal."""
+    several = len({c.model for c in comparison.changes}) > 1
+    return "; ".join(_name(c, several) for c in rows if c.verdict == "cannot move")
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """The answer and the headline rows as a table to paste; names cannot break out of a cell."""
+    several = len({c.model for c in comparison.changes}) > 1
+    lines = [
+        f"**{_escaped(answer(comparison).line)}**",
+        "",
+        f"A: {_escaped(comparison.a.label)}, B: {_escaped(comparison.b.label)}",
+        "",
+        "| row | A | B | B − A | 95 % interval | verdict |",
+        "|---|--:|--:|--:|---|---|",
+    ]
+    for c in headlines(comparison):
+        cells = [
+            f"{_name(c, several)}, {comparison.system(c.system).label}",
+            number(c.a),
+            number(c.b),
+            signed(c.difference, 2),
+            interval_text(c.interval, 2),
+            c.verdict,
+        ]
+        lines.append("| " + " | ".join(map(_escaped, cells)) + " |")
+    if comparison.notes:
+        lines += ["", *(f"- {_escaped(note)}" for note in comparison.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    r"""Text that Markdown shows as it is: no markup, no mention, no cell or line ends."""
+    text = " ".join(text.split())
+    text = re.sub(r"([\\`*_|\[\]!#])", r"\\\1", text)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
 
 
 def is_main(comparison: Comparison, change: Change) -> bool:
@@ -121,31 +167,39 @@ def is_main(comparison: Comparison, change: Change) -> bool:
     return (change.main or change.interval is not None) and change.system in shown
 
 
-def verdict_line(comparison: Comparison) -> str:
-    """One sentence: how many rows are better, worse, noise."""
-    counts = {
-        name: sum(c.verdict == name for c in comparison.changes)
-        for name in ("better", "worse", "within noise", "cannot move")
-    }
-    refused = sum(c.verdict == "not comparable" for c in comparison.changes)
-    text = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return f"{comparison.tested} rows tested: {text}." + (
-        f" {refused} rows not comparable." if refused else ""
+_SHED = ("p", "A", "B", "system")
+"""Columns in the order in which a narrow terminal does without them."""
+
+
+def terminal_table(changes: list[Change], comparison: Comparison, console: Console) -> Table | Text:
+    """Rows as a table that fits the terminal, or stacked where even the narrowest table does not."""
+    from rich.measure import Measurement
+
+    for shed in range(len(_SHED) + 1):
+        table = _table(changes, comparison, _SHED[:shed])
+        unbounded = console.options.update(width=10_000, max_width=10_000)
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            return table
+    several = len({c.model for c in comparison.changes}) > 1
+    return styled(
+        "\n".join(
+            f"{_name(c, several)}, {comparison.system(c.system).label}\n  "
+            f"{signed(c.difference, 2)} {interval_text(c.interval, 2)} {c.verdict}"
+            for c in changes
+        )
     )
 
 
-def terminal_table(changes: list[Change], comparison: Comparison) -> Table:
-    """Rows as a table, benchmarks separated."""
+def _table(changes: list[Change], comparison: Comparison, shed: tuple[str, ...]) -> Table:
     from rich import box
     from rich.table import Table
 
+    names = ("benchmark", "system", "metric", "A", "B", "B-A", "95 % interval", "p", "verdict")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("benchmark", "system", "metric"):
-        table.add_column(name, no_wrap=True)
-    for name in ("A", "B", "B-A"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("95 % interval", "p", "verdict"):
-        table.add_column(name, no_wrap=True)
+    for name in names:
+        if name not in shed:
+            right = name in ("A", "B", "B-A")
+            table.add_column(name, justify="right" if right else "left", no_wrap=True)
     several = len({c.model for c in changes}) > 1
     before: tuple[str, ...] = ()
     for change in changes:
@@ -153,7 +207,8 @@ def terminal_table(changes: list[Change], comparison: Comparison) -> Table:
         if before and group != before:
             table.add_section()
         label = comparison.system(change.system).label
-        table.add_row(*_cells(change, label, group != before, several))
+        cells = zip(names, _cells(change, label, group != before, several), strict=True)
+        table.add_row(*(cell for name, cell in cells if name not in shed))
         before = group
     return table
 
@@ -198,7 +253,7 @@ def to_html(comparison: Comparison) -> str:
         "a": comparison.a,
         "b": comparison.b,
         "method": comparison.method,
-        "line": verdict_line(comparison),
+        "line": answer(comparison).line,
         "chart": Markup(
             _chart(
                 [c for c in main if c.interval is not None and comparison.system(c.system).versus],

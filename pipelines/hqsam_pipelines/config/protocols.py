@@ -7,7 +7,7 @@ are the official ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args
 
 Protocol = Literal["paper", "strict"]
@@ -16,7 +16,7 @@ NAMES: tuple[str, ...] = get_args(Protocol)
 Sections = Mapping[str, Mapping[str, Any]]
 
 # SysCV/sam-hq, train/train.py: images stretched to 1024 x 1024, boxes from the masks stretched alike.
-_HQ = {
+_HQ: Mapping[str, Mapping[str, Any]] = {
     "index": {"box_side": 1024},
     "predict": {"resize": "stretch", "precision": "float32", "mask_prompt": "as_trained"},
     "score": {"dilation_ratio": 0.02},
@@ -45,7 +45,7 @@ PAPER: Mapping[str, Sections] = {
 """By adapter. Where the official code was never published (BIG, UVO, the videos): what paper and authors say of it."""
 
 
-def sections(protocol: str, kind: str, options: Mapping[str, Any]) -> Sections | None:
+def sections(protocol: str, kind: str, options: Collection[str]) -> Sections | None:
     """Return what a protocol sets of `index`, `predict` and `score`.
 
     Args:

@@ -29,6 +29,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=100)]
 """A name of params.yaml: it becomes part of a path."""
+PromptSetName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*([.+][0-9][a-z0-9_]*)?$", max_length=100)
+]
+"""Like `Name`, with the parameter of a prompt set: `box_noise_0.2`, `points_10+5`."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
 """An MD5 of DVC's; `.dir` marks a folder's listing."""

@@ -18,7 +18,7 @@ from pydantic import Field, StrictInt, StringConstraints
 from hqsam.systems import System, listed
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity, Score, score_of
-from hqsam_pipelines.config.strict import Name, Outline, outlined, parse_json
+from hqsam_pipelines.config.strict import Name, Outline, PromptSetName, outlined, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 class _Item(Outline):
     """One system's entry of a metrics file."""
 
-    prompt_set: Name
+    prompt_set: PromptSetName
     system: Name
     metrics: dict[_Word, _Number | None]
     n_expected: StrictInt

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +21,7 @@ from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import server
-from hqsam_pipelines.runner.progress import ProgressDisplay
+from hqsam_pipelines.runner.progress import ProgressDisplay, publish_figures
 
 T = TypeVar("T")
 
@@ -36,6 +36,7 @@ class FlowSpec:
         parameters: Shown on the server.
         retries: How often a transient failure (network, disk) is tried again.
         delays: Seconds before each further try.
+        figures: Filled by the work with its own speed; published as an artifact where it is.
     """
 
     verb: str
@@ -43,6 +44,7 @@ class FlowSpec:
     parameters: dict[str, str]
     retries: int = 0
     delays: tuple[float, ...] = (2.0, 8.0, 30.0)
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -207,6 +209,7 @@ def _make_flow(
         try:
             with ProgressDisplay(spec.run_name, artifact=True) as progress:
                 outcome.do(lambda: work(progress))
+            publish_figures(spec.run_name, spec.figures)
         except Exception as error:
             if isinstance(error, UserError):
                 # A state instead of an exception: no traceback in the log.

@@ -15,7 +15,7 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,12 +45,15 @@ class Job:
         params: The active profile.
         names: The entries that the run is for, in the order of `Stage.per`: `("dis_vd", "nano")`.
         progress: told how far the work is.
+        figures: What the library says of its own speed; goes to reports/provenance.json and, as an
+            artifact, to the Prefect server.
     """
 
     root: Path
     params: Params
     names: tuple[str, ...] = ()
     progress: Progress = silent
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -200,8 +203,8 @@ def execute(stage: Stage, names: tuple[str, ...]) -> Any:
     with _turn(job, stage) as taken:
         if taken:
             return None
-        result = _on_server(stage, names, work, root) if stage.on_server else work(silent)
-    provenance.record_stage(root, stage.dvc_name(names), clock.cost())
+        result = _on_server(stage, job, work) if stage.on_server else work(silent)
+    provenance.record_stage(root, stage.dvc_name(names), clock.cost(), job.figures)
     return result
 
 
@@ -269,18 +272,17 @@ def _write_note(descriptor: int, note: dict[str, Any]) -> None:
     os.pwrite(descriptor, json.dumps(note).encode(), 0)
 
 
-def _on_server(
-    stage: Stage, names: tuple[str, ...], work: Callable[[Progress], Any], root: Path
-) -> Any:
+def _on_server(stage: Stage, job: Job, work: Callable[[Progress], Any]) -> Any:
     from hqsam_pipelines.runner import flows
 
     spec = flows.FlowSpec(
         verb=stage.verb,
-        run_name=stage.run_name(names),
-        parameters=dict(zip(stage.per, names, strict=True)),
+        run_name=stage.run_name(job.names),
+        parameters=dict(zip(stage.per, job.names, strict=True)),
         retries=stage.retries,
+        figures=job.figures,
     )
-    return flows.run_flow(spec, work, root=root)
+    return flows.run_flow(spec, work, root=job.root)
 
 
 def _usage(stage: Stage) -> str:

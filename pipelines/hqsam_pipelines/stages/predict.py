@@ -29,6 +29,7 @@ def run(job: Job) -> Any:
         out=job.root / "data" / "predictions" / f"{benchmark}-{model}",
         progress=job.progress,
         entries=job.params.systems_of(model),
+        figures=job.figures.update,
         encodings=job.root / "data" / "encodings" if alike else None,
     )
 
