@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines.report import paper, tables
+from hqsam_pipelines.report import curves, paper, tables
 from hqsam_pipelines.report import results as report_data
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.run import build_report, print_summary
@@ -140,6 +142,42 @@ def test_scores_without_a_diagnosis_have_a_report_all_the_same(copy: Path) -> No
     assert read_csv(copy / "reports/tables/errors.csv") == []
 
 
+def test_quality_by_number_of_points_and_clicks_is_drawn_in_their_order(built: Path) -> None:
+    results = report_data.load_metrics(built / "reports/metrics")
+    old = [r for r in results if r.benchmark == "coift"]
+    values = {"points_10+5": 7, "points_1": 1, "points_10": 5, "points_3": 3}
+
+    def scored(name: str, metrics: dict[str, float]) -> list[report_data.Result]:
+        # HQ-SAM is better by 10 points everywhere.
+        return [
+            dataclasses.replace(
+                r,
+                prompt_set=name,
+                metrics={m: v + 0.1 * (r.system == "hq_token") for m, v in metrics.items()},
+            )
+            for r in old
+        ]
+
+    new = [r for name, v in values.items() for r in scored(name, {"mIoU": v / 10})]
+    new += scored("clicks", {"mIoU@1": 0.3, "mIoU@3": 0.5, "NoC@90": 12.0})
+    run = report_data.Run(built, params(), [*results, *new])
+    points, clicks = curves.steps(run, "nano")
+    assert points.names == ("1", "3", "10", "10+5")
+    assert points.sam == pytest.approx((10, 30, 50, 70))
+    assert points.hq == pytest.approx((20, 40, 60, 80))
+    assert (clicks.prompts, clicks.names) == ("clicks", ("1", "3"))
+    title, svg, _ = curves.steps_chart(points)
+    assert title == "COIFT: mIoU by number of points"
+    ticks = [e.text for e in ElementTree.fromstring(svg.partition("<ul")[0]).iter("text")]
+    assert [t for t in ticks if t in points.names] == list(points.names)
+    assert curves.steps_csv([clicks]).splitlines()[2] == "coift,clicks,mIoU,3,50.0000,60.0000"
+    # Without such prompt sets there is no such chart; Figure 4 is there for every set.
+    assert curves.steps(report_data.Run(built, params(), results), "nano") == []
+    page = (built / "reports/report.html").read_text()
+    assert "by number of points" not in page
+    assert all(f"{paper.title(name)}: images above a threshold" in page for name in HQ4)
+
+
 def test_a_second_model_moves_no_key(built: Path) -> None:
     results = report_data.load_metrics(built / "reports/metrics")
     twin = [r.__class__(**{**vars(r), "model": "vit_l"}) for r in results]
@@ -254,7 +292,7 @@ def test_page_opens_without_network(built: Path) -> None:
     page = Page(text)
     assert page.open == [] and len(page.ids) == len(set(page.ids))
     for link in page.links:
-        near = link == "provenance.json" or link.startswith("metrics/")
+        near = link in ("provenance.json", "tables/instances.csv") or link.startswith("metrics/")
         assert near or link.startswith(("data:image/webp;base64,", "#")), link[:60]
         assert not near or link == "provenance.json" or (built / "reports" / link).is_file()
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)

@@ -61,7 +61,8 @@ class Found:
     @property
     def counted(self) -> Bool:
         """Which detections count: all but those left out."""
-        return self.kind != _OF["left out"]
+        counts: Bool = self.kind != _OF["left out"]
+        return counts
 
 
 def classify(units: Units, pairs: PairTable, value: Float, *, row: Int, n_categories: int) -> Found:

@@ -11,7 +11,17 @@ from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
 from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
-from hqsam_pipelines.report import cost, errors, html, paper, published, scenes, sources
+from hqsam_pipelines.report import (
+    cost,
+    errors,
+    html,
+    instances,
+    paper,
+    published,
+    scenes,
+    sources,
+)
+from hqsam_pipelines.report import curves as report_curves
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
@@ -57,6 +67,7 @@ class Numbers:
     published: list[published.Cell]
     diagnosed: list[errors.Diagnosed]
     sizes: list[tuple[str, str, str, int, float, float]]
+    steps: list[report_curves.Steps]
 
 
 def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
@@ -74,7 +85,11 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     progress(2, 5, "pictures")
     pictures, hero = _write_figures(out / "figures", run, galleries, picks, options)
     progress(3, 5, "page")
-    page = _page(run, numbers, picks, galleries, pictures, hero)
+    places = (p for gallery in galleries for p in gallery.picks)
+    shown = {(p.benchmark, p.prompt_set, p.unit): at for at, p in enumerate(places)}
+    listing = instances.listing(run, run.models[0], shown)
+    write_text(out / "tables" / "instances.csv", listing.csv)
+    page = _page(run, numbers, picks, galleries, pictures, hero, listing)
     write_text(out / "report.html", page)
     write_bytes(out / "metrics.json", json_bytes(report_tables.metrics_tree(run)))
     progress(5, 5, "done")
@@ -104,6 +119,7 @@ def _numbers(run: Run) -> Numbers:
         published=published.cells(run),
         diagnosed=errors.diagnosed(run, model),
         sizes=errors.sizes(run, model),
+        steps=report_curves.steps(run, model),
     )
 
 
@@ -160,6 +176,10 @@ def _write_plots(folder: Path, numbers: Numbers) -> None:
         )
         for name, text in _files(numbers, folder.name).items():
             (tmp / name).write_text(text, encoding="utf-8")
+        if numbers.steps:
+            (tmp / "points.csv").write_text(
+                report_curves.steps_csv(numbers.steps), encoding="utf-8"
+            )
 
 
 _KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
@@ -255,15 +275,15 @@ def _page(
     galleries: Sequence[Gallery],
     pictures: Mapping[tuple[str, int], Picture],
     hero: Picture | None,
+    listing: instances.Listing,
 ) -> str:
     from markupsafe import Markup
 
-    charts = [(title, svg, "") for title, svg in html.training_charts(*numbers.training)]
-    if numbers.curves:
-        text = "Bold: mean of the four HQ sets; thin: each set. As in the paper's Figure 4."
-        charts.append(
-            ("Images above a boundary-IoU threshold", html.recall_chart(numbers.curves), text)
-        )
+    charts = [(title, svg, "") for title, svg in report_curves.training_charts(*numbers.training)]
+    charts += [
+        *report_curves.recall_charts(numbers.curves),
+        *map(report_curves.steps_chart, numbers.steps),
+    ]
     charts += _gain_charts(picks)
     data = _data_context(run)
     shown = [_gallery_context(g, pictures) for g in galleries]
@@ -296,6 +316,7 @@ def _page(
         "published": published.context(numbers.published),
         "n_published": len(numbers.published),
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
+        "listing": listing,
         "errors": errors.context(run, numbers.diagnosed, numbers.sizes),
         "galleries": shown,
         "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
@@ -314,7 +335,9 @@ def _gain_charts(picks: Sequence[Pick]) -> list[tuple[str, str, str]]:
         ahead, side = sum(p.gain > 0 for p in mine), "below" if scale.lower_is_better else "above"
         where = "All benchmarks" if len(scales) == 1 else paper.titles(p.benchmark for p in mine)
         text = f"{where}; {side} the diagonal HQ-SAM is better ({ahead} of {len(mine)} instances)."
-        chart = html.gain_chart([p.sam for p in mine], [p.hq for p in mine], mine[0].quantity)
+        chart = report_curves.gain_chart(
+            [p.sam for p in mine], [p.hq for p in mine], mine[0].quantity
+        )
         found.append((scale.label("Every instance"), chart, text))
     return found
 
@@ -346,7 +369,13 @@ def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]
         ("errors", "What kind of error"),
     ]
     found += [(g.id, g.title) for g in galleries]
-    return [*found, ("data", "Data"), ("protocols", "Protocols"), ("provenance", "Provenance")]
+    return [
+        *found,
+        ("instances", "All instances"),
+        ("data", "Data"),
+        ("protocols", "Protocols"),
+        ("provenance", "Provenance"),
+    ]
 
 
 def _gallery_context(

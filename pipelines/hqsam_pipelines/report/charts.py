@@ -37,7 +37,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axes:
-    """Limits and labels of a chart."""
+    """Limits and labels of a chart; with `x_names` these stand at 0, 1, 2 ... of the x axis in place of numbers."""
 
     x_label: str
     y_label: str
@@ -45,6 +45,7 @@ class Axes:
     y_range: tuple[float, float]
     width: int = _WIDTH
     height: int = _HEIGHT
+    x_names: Sequence[str] = ()
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Place of a point in the picture."""
@@ -349,14 +350,15 @@ def _frame(axes: Axes) -> str:
             f'<text class="tick" x="{_LEFT - 8}" y="{v + 4:.1f}" '
             f'text-anchor="end">{_short(tick)}</text>'
         )
-    for tick in ticks(*axes.x_range, 8):
+    named = dict(enumerate(axes.x_names))
+    for tick in named or ticks(*axes.x_range, 8):
         u, _ = axes.at(tick, axes.y_range[0])
         parts.append(
             f'<line class="axis" x1="{u:.1f}" y1="{bottom}" x2="{u:.1f}" y2="{bottom + 4}"/>'
         )
         parts.append(
             f'<text class="tick" x="{u:.1f}" y="{bottom + 17}" '
-            f'text-anchor="middle">{_short(tick)}</text>'
+            f'text-anchor="middle">{escape(named[int(tick)]) if named else _short(tick)}</text>'
         )
     middle = (_LEFT + right) / 2
     parts.append(f'<line class="axis" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hqsam_base.errors import UserError
+from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import Run, quantity_values
 from hqsam_pipelines.report.sources import read_optional
 
@@ -48,6 +54,103 @@ def instances(run: Run, model: str, benchmark: str) -> pd.DataFrame | None:
     return both.assign(
         **{"class": truth["class"].fillna("").to_numpy(), "share": truth["share"].to_numpy()}
     )
+
+
+LISTED = 100_000
+"""Instances that the page lists at most; of more, those that differ most."""
+
+
+def listing(run: Run, model: str, shown: Mapping[tuple[str, str, str], int]) -> Listing:
+    """The instances of all benchmarks for the page's list.
+
+    Args:
+        run: the results.
+        model: whose.
+        shown: pictures of the page: (benchmark, prompt set, unit) to the picture's place.
+    """
+    import pandas as pd
+
+    frames, total = [], 0
+    for benchmark in run.benchmarks:
+        frame = instances(run, model, benchmark)
+        quantity = run.score(benchmark).pictured
+        if frame is not None and quantity is not None:
+            scale, total = quantity.scale, total + len(frame)
+            frame = frame.assign(
+                benchmark=benchmark,
+                sam=scale.factor * frame["sam"],
+                hq=scale.factor * frame["hq"],
+                gain=scale.gain(1.0) * scale.factor * (frame["hq"] - frame["sam"]),
+            )
+            frames.append(frame)
+            if sum(map(len, frames)) > 2 * LISTED:
+                frames = [_most_changed(pd.concat(frames, ignore_index=True))]
+    if not frames:
+        return Listing(0, 0, "", "")
+    every = _most_changed(pd.concat(frames, ignore_index=True))
+    places = [
+        shown.get(place, -1)
+        for place in zip(every["benchmark"], every["prompt_set"], every["unit"], strict=True)
+    ]
+    return Listing(len(every), total, packed(every, places), _csv(every))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The list of instances.
+
+    Attributes:
+        n: instances in it.
+        total: instances that there are.
+        packed: what the page's script reads: columns as JSON, compressed, base64.
+        csv: the same for people.
+    """
+
+    n: int
+    total: int
+    packed: str
+    csv: str
+
+
+def _most_changed(frame: pd.DataFrame) -> pd.DataFrame:
+    """At most `LISTED` rows, the most changed of all, in the order they had."""
+    if len(frame) <= LISTED:
+        return frame
+    order = np.argsort(-frame["gain"].abs().to_numpy(), kind="stable")[:LISTED]
+    return frame.iloc[np.sort(order)].reset_index(drop=True)
+
+
+def packed(frame: pd.DataFrame, pictures: Sequence[int]) -> str:
+    """Columns for the page's script: numbers as tenths, texts as places in a list of the distinct ones; compressed, base64.
+
+    Args:
+        frame: as `instances` gives it, with benchmark and gain, values as shown.
+        pictures: the place of each row's picture on the page, -1 for none.
+    """
+    columns: dict[str, Any] = {"picture": list(pictures)}
+    sets = frame["benchmark"] + "\n" + frame["prompt_set"].astype(str)
+    texts_of = {"set": sets, "class": frame["class"], "image": frame["key"]}
+    for name, texts in texts_of.items():
+        distinct, place = np.unique(texts.astype(str).to_numpy(), return_inverse=True)
+        columns[name] = place.reshape(-1).tolist()
+        columns[f"{name}_names"] = distinct.tolist()
+    columns["set_names"] = [
+        f"{paper.title(benchmark)}, {prompt_set.replace('_', ' ')}"
+        for benchmark, _, prompt_set in (text.partition("\n") for text in columns["set_names"])
+    ]
+    columns["unit"] = frame["unit"].astype(str).tolist()
+    for name in ("sam", "hq", "gain"):
+        columns[name] = np.rint(10 * frame[name].to_numpy(float)).astype(int).tolist()
+    share = np.rint(1000 * frame["share"].to_numpy(float))
+    columns["size"] = np.where(np.isnan(share), -1, share).astype(int).tolist()
+    text = json.dumps(columns, separators=(",", ":"), ensure_ascii=True)
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode("ascii")
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    names = ["benchmark", "prompt_set", "key", "unit", "class", "share", "sam", "hq", "gain"]
+    told: str = frame[names].to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    return told
 
 
 def _objects(run: Run, model: str, benchmark: str) -> pd.DataFrame:
