@@ -181,10 +181,14 @@ def _label_maps(path: Path, benchmark: Benchmark) -> Given:
             for label in np.unique(labels).tolist()
             if label and label != 255  # void
         ]
-    key, track, codes, height, width = map(list, zip(*rows, strict=True)) if rows else ([],) * 5
-    masks = RleBatch.of([code.encode() for code in codes], height, width)
+    masks = RleBatch.of(
+        [code.encode() for _, _, code, _, _ in rows],
+        [height for *_, height, _ in rows],
+        [width for *_, width in rows],
+    )
     n = len(rows)
-    return Given([None] * n, key, [None] * n, [1.0] * n, track, masks)
+    keys, tracks = [key for key, *_ in rows], [track for _, track, *_ in rows]
+    return Given([None] * n, keys, [None] * n, [1.0] * n, tracks, masks)
 
 
 def _refuse_unknown(folder: Path, found: set[str], wanted: set[str]) -> None:
