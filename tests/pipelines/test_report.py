@@ -479,3 +479,28 @@ def test_progress_is_reported(copy: Path) -> None:
         root=copy, params=params(), out=copy / "reports", progress=lambda *what: seen.append(what)
     )
     assert seen[0][0] == 0 and seen[-1][:2] == (5, 5)
+
+
+@pytest.mark.parametrize("lost", ["reports/metrics/coco-nano.json", "data/predictions/coco-nano"])
+def test_a_benchmark_without_results_is_named_everywhere(
+    copy: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its stage failed; metrics whose predictions have gone are an earlier run's."""
+    path = copy / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    build_report(root=copy, params=params(), out=copy / "reports")
+    tables = copy / "reports" / "tables"
+    assert read_csv(tables / "absent.csv") == [
+        {"benchmark": "coco", "model": "nano", "reason": "no result: a stage failed or was not run"}
+    ]
+    assert "coco" not in {row["benchmark"] for row in read_csv(tables / "overview.csv")}
+    assert "| COCO (nano) | | no result" in (tables / "overview.md").read_text()
+    page = (copy / "reports" / "report.html").read_text()
+    assert "This report is partial." in page and "COCO (nano)" in page
+    print_summary(copy)
+    assert "COCO (nano): no result" in capsys.readouterr().out
+
+
+def test_a_whole_report_says_nothing_of_missing_results(built: Path) -> None:
+    assert not (built / "reports" / "tables" / "absent.csv").exists()
+    assert "This report is partial" not in (built / "reports" / "report.html").read_text()

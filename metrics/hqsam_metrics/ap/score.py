@@ -211,6 +211,47 @@ def copy_warnings(found: Results) -> list[str]:
     return [f"{copies} {text}"] if copies else []
 
 
+def category_warnings(gt: GroundTruth, found: Results) -> list[str]:
+    """Warns of category ids that fit the annotations only if they are counted in another way.
+
+    AP is near 0 then, and nothing else says why.
+    """
+    ids, given = gt.category_ids, found.category_id
+    if given is None or gt.categories.names is not None or not len(given):
+        return []
+    annotated = np.unique(gt.image * len(ids) + gt.category)
+
+    def share(category: Int) -> float:
+        """Returns how many of the detections are of a category that their image has."""
+        there = np.isin(found.image * len(ids) + category, annotated) & (category >= 0)
+        return float(there.mean())
+
+    as_is = share(found.category)
+    # A model counts classes from 0 (or 1) without gaps; ids of annotations have any beginning and
+    # gaps.
+    ranks = np.arange(len(ids))
+    ways = (
+        ("1 too low (counted from 0?): add 1 to each", gt.categories.place(given + 1)),
+        ("1 too high: take 1 from each", gt.categories.place(given - 1)),
+        (
+            "places in the list of categories, counted from 0: write the id at that place",
+            np.where(np.isin(given, ranks), given, -1),
+        ),
+        (
+            "places in the list of categories, counted from 1: write the id at that place",
+            np.where(np.isin(given - 1, ranks), given - 1, -1),
+        ),
+    )
+    text, best = max(((text, share(category)) for text, category in ways), key=lambda way: way[1])
+    if best < 0.5 or as_is > best / 4:
+        return []
+    return [
+        f"the `category_id` of detections (or those of the annotations) seem to be {text}; "
+        f"{as_is:.0%} of the detections are of a category that is annotated in their image, {best:.0%} "
+        "would be then"
+    ]
+
+
 def measure_of(iou_type: IouType, dilation_ratio: float) -> float | None:
     """Returns the dilation ratio of boundary AP, None for mask AP.
 

@@ -134,6 +134,8 @@ def score_coco_files(
     n = len(truth.images)
     tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
     warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
+    if not class_agnostic:
+        warnings += score.category_warnings(truth, found)
     return Result(coco_metrics(scored.tables[0]), n, n, block, warnings)
 
 

@@ -106,6 +106,7 @@ def score_lvis_files(
     n = len(truth.images)
     tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
     warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
+    warnings += score.category_warnings(truth, found)
     return Result(metrics, n, n, block, warnings)
 
 

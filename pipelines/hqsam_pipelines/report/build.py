@@ -25,6 +25,7 @@ from hqsam_pipelines.report import curves as report_curves
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
+from hqsam_pipelines.report.kept_tables import write_instances
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.results import Run, load_run
 from hqsam_pipelines.report.rows import (
@@ -77,6 +78,7 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     numbers = _numbers(run)
     _write_tables(out / "tables", numbers, run)
     _write_plots(out / "plots", numbers)
+    write_instances(root, out / "instances")
     progress(1, 5, "choosing instances")
     picks = [p for b in run.benchmarks for p in scenes.candidates(run, run.models[0], b)]
     galleries = _galleries(picks, options)
@@ -126,8 +128,10 @@ def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
         for name, text in _files(numbers, folder.name).items():
             (tmp / name).write_text(text, encoding="utf-8")
         (tmp / "overview.md").write_text(
-            report_tables.summary_markdown(numbers.overview), encoding="utf-8"
+            report_tables.summary_markdown(numbers.overview, run.absent), encoding="utf-8"
         )
+        if run.absent:
+            (tmp / "absent.csv").write_text(report_tables.absent_csv(run), encoding="utf-8")
         (tmp / "overview.csv").write_text(
             report_tables.table_csv(numbers.overview, run.systems), encoding="utf-8"
         )

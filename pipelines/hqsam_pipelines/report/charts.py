@@ -23,6 +23,7 @@ class Series:
         style: CSS class that gives the colour (``sam``, ``hq``, ``truth``, ...).
         x, y: values.
         faint: drawn thin, without a legend entry.
+        low, high: ends of the interval of each y; empty: none is drawn.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Series:
     x: Sequence[float]
     y: Sequence[float]
     faint: bool = False
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,16 @@ def _line(one: Series, axes: Axes) -> str:
         f"<title>{escape(one.name)}: {_short(x)} → {_short(y)}</title></circle>"
         for (u, v), (x, y) in zip(places, points, strict=True)
     ]
-    return drawn + "".join(marks)
+    ends = [
+        (axes.at(x, low), axes.at(x, high))
+        for x, low, high in zip(one.x, one.low, one.high, strict=False)
+        if math.isfinite(low) and math.isfinite(high)
+    ]
+    whiskers = [
+        f'<line class="whisker {one.style}" x1="{u:.1f}" y1="{v:.1f}" x2="{u:.1f}" y2="{w:.1f}"/>'
+        for (u, v), (_, w) in ends
+    ]
+    return drawn + "".join([*whiskers, *marks])
 
 
 def scatter_chart(series: Sequence[Series], axes: Axes, label: str) -> str:

@@ -85,6 +85,9 @@ def notices(run: Run) -> list[str]:
             "Overlap between training and evaluation images was found and kept "
             "(overlap.unresolved: keep)."
         )
+    if run.absent:
+        pairs = ", ".join(f"{paper.title(b)} ({m})" for b, m in run.absent)
+        texts.append(f"This report is partial. Without a result, as a stage failed: {pairs}.")
     for name, text in sources.missing(run).items():
         texts.append(f"Not evaluated, or not with every prompt: {name} ({text}).")
     texts += [
