@@ -133,6 +133,14 @@ def _name(pick: Pick) -> tuple[str, ...]:
 
 def _spread(ranked: Sequence[Pick], count: int) -> list[Pick]:
     """The first `count`, one image at most once, no benchmark a second time before each had its turn."""
+    # Of millions of instances only so many can come to their turn.
+    best: dict[str, dict[str, Pick]] = {}
+    for pick in ranked:
+        mine_first = best.setdefault(pick.benchmark, {})
+        if len(mine_first) < count:
+            mine_first.setdefault(pick.cluster, pick)
+    short = {id(pick) for clusters in best.values() for pick in clusters.values()}
+    ranked = [pick for pick in ranked if id(pick) in short]
     taken: list[Pick] = []
     for turn in range(1, count + 1):
         for pick in ranked:
