@@ -14,11 +14,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from hqsam import pretrained
 from hqsam.systems.base import (
     U8,
     Context,
@@ -240,59 +240,23 @@ class TransformersKind(SystemKind):
         """Load the model and its processor; code of the hub's is never run."""
         options = cast(TransformersOptions, entry.options)
         key = f"systems.{entry.name}.model"
-        folder = Path(options.model).is_dir()
-        if not folder and options.revision is None:
-            raise UserError(
-                f"there is no folder {options.model}, and a name on the hub needs its commit",
-                key=key,
-                cure=f"correct the path, or add `revision` to systems.{entry.name}",
-            )
-        library = _library()
-        pinned = {} if folder else {"revision": options.revision}
-        try:
+        revision = pretrained.pinned(options.model, options.revision, key)
+        library = pretrained.library("systems of transformers", "systems")
+        with pretrained.opening(options.model, key):
             # The raw dictionary: a config of an unknown family does not get as far as its type.
-            config, _ = library.PretrainedConfig.get_config_dict(options.model, **pinned)
+            config, _ = library.PretrainedConfig.get_config_dict(options.model, **revision)
             family = _family_of(config.get("model_type"), options.model, key)
-            processor = getattr(library, family.processor).from_pretrained(options.model, **pinned)
+            processor = getattr(library, family.processor).from_pretrained(
+                options.model, **revision
+            )
             model, loading = getattr(library, family.model).from_pretrained(
-                options.model, output_loading_info=True, use_safetensors=True, **pinned
+                options.model, output_loading_info=True, use_safetensors=True, **revision
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{options.model} cannot be opened ({str(error).splitlines()[0]})",
-                key=key,
-                cure="give a folder with config.json, model.safetensors and the processor's file "
-                "(`save_pretrained` of model and processor writes them), or go online once",
-            ) from error
-        # The library fills what is missing with random numbers and only prints that it did.
-        lost = sorted(
-            set(loading["missing_keys"]) | {str(k[0]) for k in loading["mismatched_keys"]}
-        )
-        if lost:
-            raise UserError(
-                f"{len(lost)} weights of {options.model} are missing or of another shape, such as "
-                f"{lost[0]}",
-                key=key,
-                cure="save the model again, or download it again",
-            )
+        pretrained.check_whole(loading, options.model, key)
         from hqsam.model.device import pick_device
 
         model = model.eval().to(pick_device(context.options.device))
         return TransformersModel(entry.name, model, processor, options.choose, context.options)
-
-
-def _library() -> Any:
-    try:
-        from hqsam.model._torchvision import ensure_torchvision
-
-        ensure_torchvision()
-        import transformers
-    except ImportError as error:
-        raise UserError(
-            f"systems of transformers need the module {error.name!r}",
-            cure="pip install 'hqsam-pipeline[systems]'",
-        ) from error
-    return transformers
 
 
 def _family_of(model_type: Any, model: str, key: str) -> _Family:
