@@ -324,6 +324,14 @@ def test_what_cannot_be_a_detector_is_one_message(
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"1 weights .* bbox_predictor"):
         detector(tmp_path / "lost").open(["cat"], any_class=False)
+    from hqsam_datasets.benchmarks.base import Content
+    from hqsam_datasets.prepare.index import _categories
+
+    for row in ("cat", {"id": 1}, {"id": 1, "name": " "}, {"id": "1", "name": "cat"}):
+        with pytest.raises(UserError, match=r"categor"):
+            _categories(
+                Content(items=iter(()), n_images=0, ground_truth={"categories": [row]}), "x"
+            )
     for section, problem in (
         ({"prompt_sets": ["gt_box"]}, "add it to prompt_sets"),
         ({"prompt_sets": ["detector_box"], "detections": "boxes.json"}, "both give boxes"),

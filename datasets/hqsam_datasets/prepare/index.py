@@ -120,15 +120,20 @@ def index(
 
 def _categories(content: Content, benchmark: str) -> dict[int, str]:
     """Ids and names of a set's categories; of a set without any, one for all objects."""
-    rows = (content.ground_truth or {}).get("categories") or [{"id": 1, "name": "object"}]
+    key = f"benchmarks.{benchmark}.index.prompts"
+    rows: Any = (content.ground_truth or {}).get("categories") or [{"id": 1, "name": "object"}]
+    cure = "correct the annotation file, or use detections of your own"
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError("`categories` is no list of records", key=key, cure=cure)
     for row in rows:
         if not isinstance(row.get("name"), str) or not row["name"].strip():
+            problem = f"category {row.get('id')} has no name, by which a detector could find it"
+            raise UserError(problem, key=key, cure=cure)
+        if type(row.get("id")) is not int:
             raise UserError(
-                f"category {row['id']} has no name, by which a detector could find it",
-                key=f"benchmarks.{benchmark}.index.prompts",
-                cure="name it in the annotation file, or use detections of your own",
+                f"the category {row['name']} has no whole number as id", key=key, cure=cure
             )
-    return {int(row["id"]): row["name"] for row in rows}
+    return {row["id"]: row["name"] for row in rows}
 
 
 def _stored_pixels(item: Item) -> tuple[bytes, npt.NDArray[np.uint8]]:
