@@ -250,7 +250,7 @@ def _page(
     data = _data_context(run)
     shown = [_gallery_context(g, pictures) for g in galleries]
     model = run.models[0]
-    origin = sources.origin(run)
+    origin = sources.origin_words(run)
     title, profile = "SAM against HQ-SAM", run.params.get("profile", "?")
     context = {
         "title": title,
