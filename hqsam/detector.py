@@ -103,9 +103,10 @@ class Detector:
         pretrained.check_whole(loading, source, self._key)
         model = model.eval().to(pick_device(self._options.device))
         find: Callable[[_Image], _Boxes]
+        without: list[str] = []
         if by_text:
             texts = _texts(names, processor.tokenizer, model.config.max_text_len, self._key)
-            find, without = _Grounded(model, processor, texts, any_class), []
+            find = _Grounded(model, processor, texts, any_class)
         else:
             places, without = _by_name(model.config.id2label, names, any_class, self._key)
             find = _Classed(model, processor, places, self._options.threshold)

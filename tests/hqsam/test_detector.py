@@ -19,6 +19,7 @@ from hqsam_datasets.benchmarks.base import BenchmarkOptions, DetectorOptions
 from hqsam_datasets.benchmarks.results import read_detections
 from hqsam_datasets.formats.manifest import read_rows
 from hqsam_datasets.prepare.index import index
+from tests.datasets.benchmarks.test_own import scored
 from tests.datasets.embedded_tree import params, tree
 
 ensure_torchvision()
@@ -242,6 +243,11 @@ def test_a_set_without_published_boxes_gets_those_of_a_detector(
             track = images[row["key"]]["video"], row["track_id"]
             classes.setdefault(track, set()).add(row["category_id"])
         assert all(len(found) == 1 for found in classes.values())
+    metric = SECTIONS[name]["score"]["metric"]
+    result = scored(tmp_path / "set", tmp_path, metric)
+    assert result["protocol"]["detector"] == summary["detector"]["detector"]
+    # DAVIS gives the objects of the first frame.
+    assert result["metrics"]["J&F"] > 0 if name == "davis" else result["metrics"]["AP"] is not None
     first = files_of(tmp_path / "set")
     # What is kept is used, in any number of processes, and no model is opened.
     other = Closed(
