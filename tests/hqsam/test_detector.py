@@ -334,7 +334,7 @@ def test_what_cannot_be_a_detector_is_one_message(
     from hqsam_datasets.prepare.index import _categories
 
     for row in ("cat", {"id": 1}, {"id": 1, "name": " "}, {"id": "1", "name": "cat"}):
-        with pytest.raises(UserError, match=r"categor"):
+        with pytest.raises(UserError, match=r"`categories`|category"):
             _categories(
                 Content(items=iter(()), n_images=0, ground_truth={"categories": [row]}), "x"
             )
