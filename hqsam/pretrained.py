@@ -1,4 +1,4 @@
-"""Models of the ``transformers`` library: a local folder, or a pinned commit of a repository on the hub.
+"""Opening detectors of the ``transformers`` library: a local folder, or a pinned commit on the hub.
 
 Code of the hub's is never run, and only safetensors are read.
 """

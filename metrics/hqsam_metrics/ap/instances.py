@@ -90,6 +90,7 @@ class GroundTruth:
         masks: run-length codes [g].
         federation: LVIS only.
         warnings: what the official loader tolerates, counted.
+        category_names: of the K categories; where the file names none, their ids.
     """
 
     name: str
@@ -104,6 +105,7 @@ class GroundTruth:
     masks: RleBatch
     federation: Federation | None = None
     warnings: tuple[str, ...] = ()
+    category_names: tuple[str, ...] = ()
 
     @property
     def category_ids(self) -> Int:
@@ -239,7 +241,15 @@ def parse_ground_truth(
         masks,
         federation,
         tuple(warnings),
+        _category_names(content, categories, name),
     )
+
+
+def _category_names(content: Mapping[str, Any], categories: IdTable, name: str) -> tuple[str, ...]:
+    rows = rows_of(content, "categories", name)
+    places = categories.place(read_ids(rows, "id", name, "category"))
+    names = {int(p): str(r.get("name", r["id"])) for p, r in zip(places, rows, strict=True)}
+    return tuple(names[place] for place in range(len(names)))
 
 
 def annotation_rows(content: Mapping[str, Any], name: str) -> list[Any]:

@@ -10,11 +10,13 @@ import numpy as np
 
 from hqsam_base.errors import UserError
 from hqsam_base.runs import Int, RleBatch
+from hqsam_metrics.ap import errors
 from hqsam_metrics.ap.detection import BestMatches, Measure, Plan, Scored
 from hqsam_metrics.ap.instances import GroundTruth, Results, check_countable, read_ground_truth
 from hqsam_metrics.ap.options import DetectionOptions, IouType
 from hqsam_metrics.ap.resample import Matches, matches_of
 from hqsam_metrics.base import Outcome, Units, check_ratio
+from hqsam_metrics.calibration import reliability
 
 if TYPE_CHECKING:
     from hqsam_metrics.ap.accumulate import Tables
@@ -149,6 +151,44 @@ def _matches(
         stratum=stratum,
         cluster=np.unique(names, return_inverse=True)[1].reshape(-1),
     )
+
+
+def diagnosis(data: Predictions, gt: GroundTruth, scored: Scored, plan: Plan) -> dict[str, Any]:
+    """Returns what is wrong with the masks of a set whose plan has `errors`.
+
+    Returns:
+        ``errors``: `hqsam_metrics.ap.errors.split` of ``mask`` and ``boundary`` IoU;
+        ``classes``: name, id (not of a class-agnostic set), objects, AP and AP_B of each class
+        that has objects;
+        ``precision``: of ``mask`` and ``boundary`` IoU at 0.5 and 0.75, at the 101 recalls of AP,
+        the mean over classes;
+        ``calibration``: `hqsam_metrics.calibration.reliability` of the detections that count.
+    """
+    n = 1 if plan.class_agnostic else len(gt.category_ids)
+    kinds = dict(zip(("mask", "boundary"), scored.errors, strict=False))
+    found = scored.errors[0]
+    counts = np.bincount(found.object_category[found.object_counts], minlength=n)
+    ap = [table.per_category() for table in scored.tables[:2]]
+    classes = [
+        {
+            "name": "every class" if plan.class_agnostic else gt.category_names[k],
+            **({} if plan.class_agnostic else {"id": int(gt.category_ids[k])}),
+            "objects": int(counts[k]),
+            **{name: float(values[k]) for name, values in zip(("AP", "AP_B"), ap, strict=False)},
+        }
+        for k in np.flatnonzero(counts)
+    ]
+    counted = found.counted
+    return {
+        "errors": {name: errors.split(one, n) for name, one in kinds.items()},
+        "classes": classes,
+        "precision": {
+            name: {f"{iou:.2f}": table.curve(iou).tolist() for iou in (0.5, 0.75)}
+            for name, table in zip(kinds, scored.tables, strict=False)
+            if len(counts.nonzero()[0])
+        },
+        "calibration": reliability(data.iou_pred[found.row[counted]], found.iou[counted]),
+    }
 
 
 def dropped_warnings(dropped: dict[str, int]) -> list[str]:

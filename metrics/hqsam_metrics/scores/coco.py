@@ -7,7 +7,7 @@ at). Size bins by mask area.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,11 +209,13 @@ class CocoScore(ApScore):
             max_dets=options.max_dets,
             per_instance=True,
         )
+        plan = replace(plan, errors=True)
         scored = score_detections(gt, dt, plan, workers=mask_workers(len(dt)), progress=progress)
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= coco_metrics(tables, suffix)
-        return score.outcome(metrics, data, gt, scored, plan, list(options.ratios))
+        found = score.outcome(metrics, data, gt, scored, plan, list(options.ratios))
+        return replace(found, diagnosis=score.diagnosis(data, gt, scored, plan))
 
 
 SCORE = CocoScore()

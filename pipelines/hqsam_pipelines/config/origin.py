@@ -20,12 +20,16 @@ def code_commit(root: Path) -> tuple[str, str] | None:
     return (commit, date) if commit else None
 
 
+def head(root: Path) -> str | None:
+    """The commit that is checked out; None outside a git repository."""
+    return _git(root, "rev-parse", "HEAD") or None
+
+
 def git_state(root: Path) -> dict[str, Any]:
     """The commit that is checked out, its date, and whether tracked code differs; nulls outside a git repository."""
-    commit = _git(root, "rev-parse", "HEAD")
     changed = _git(root, "status", "--porcelain", "-uno", "--", *_CODE)
     return {
-        "commit": commit or None,
+        "commit": head(root),
         "date": _git(root, "show", "--no-patch", "--format=%cI", "HEAD") or None,
         "code_changed": None if changed is None else bool(changed),
     }

@@ -7,13 +7,14 @@ Writes: `data/benchmarks/<benchmark>/`; what a detector finds is kept in `data/d
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
-def run(job: Job) -> Any:
-    """Extract the benchmark's archive if nobody has yet, and index the benchmark."""
+def run(job: Job, out: Path | None = None) -> Any:
+    """Extract the benchmark's archive if nobody has yet, and index the benchmark, by default at its usual place."""
     from hqsam_datasets.fetch import extract
     from hqsam_datasets.prepare import index
 
@@ -28,7 +29,7 @@ def run(job: Job) -> Any:
     return index.index(
         job.name,
         root=tree,
-        out=data / "benchmarks" / job.name,
+        out=out or data / "benchmarks" / job.name,
         options=options,
         progress=job.progress,
         kind=section["kind"],
