@@ -43,6 +43,7 @@ FOLDER = "HQSAM_KERNEL_CACHE"
 
 _FILLED = "filled"
 _SHARED = 0o022  # whoever may write there could have us run his code
+_EVERYBODY, _STICKY = 0o002, 0o1000
 
 
 def ready(module: str, *, size: float, worth: float) -> bool:
@@ -78,8 +79,17 @@ def _safe(folder: Path) -> bool:
     """Returns whether only this user and root can have written there: what is read there is run."""
     if not hasattr(os, "getuid"):
         return True
-    owners, there = (0, os.getuid()), [folder.stat(), folder.parent.stat()]
-    return all(one.st_uid in owners and not one.st_mode & _SHARED for one in there)
+    owners, real = (0, os.getuid()), folder.resolve(strict=True)
+    there = [one.stat() for one in (folder, folder.parent, real, real.parent)]
+    if not all(one.st_uid in owners and not one.st_mode & _SHARED for one in there):
+        return False
+    # Who can rename a folder above could put another one of this user's there, such as an archive
+    # that was unpacked. Of `/tmp` everybody can write only his own.
+    above = [path.stat() for path in {*folder.absolute().parents, *real.parents}]
+    return all(
+        one.st_uid in owners and (not one.st_mode & _EVERYBODY or bool(one.st_mode & _STICKY))
+        for one in above
+    )
 
 
 def cache_folder(module: str) -> Path | None:
@@ -129,7 +139,7 @@ def fill(module: str) -> str | None:
         for one in (folder.parent, folder):  # whatever the umask lets others do
             one.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _safe(folder):
-            return f"{folder.parent} can be written by others"
+            return f"{folder.parent}, or a folder above it, can be written by others"
         importlib.import_module(module)
         (folder / _FILLED).touch()
     except OSError as error:

@@ -235,6 +235,7 @@ def _protocol(
     data, masks = rows.benchmark, rows.prompts["rle"]
     trials = data.index.get("trials", {}).get(rows.prompt_set)
     clicks = data.index.get("clicks", {}).get(rows.prompt_set)
+    detector = data.index.get("detector") if rows.prompt_set == "detector_box" else None
     if clicks is not None:
         from hqsam_metrics.scores import _clicks
     return {
@@ -252,6 +253,8 @@ def _protocol(
         "prompts_digest": prompts_digest(rows.prompts),
         "system": rows.system,
         "output": options.output,
+        # The boxes are in the digest above; this says that they are not the published ones.
+        **({} if detector is None else {"detector": detector["detector"]}),
         **({} if trials is None else {"trials": f"mean of {trials}"}),
         **({} if clicks is None else _clicks.rules(clicks)),
         # What a system's own code has in its rules: other people's models and refiners say it in

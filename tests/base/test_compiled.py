@@ -83,6 +83,26 @@ def test_the_plain_path_is_taken_where_there_is_no_compiler_or_no_folder(
     cache.chmod(0o777)
     assert not ready() and "written by others" in str(compiled.fill(MODULE))
     cache.chmod(0o700)
+    cache.parent.chmod(0o777)  # anybody could put another folder in the cache's place
+    assert not ready()
+    cache.parent.chmod(0o1777)
+    assert ready()
+    cache.parent.chmod(0o700)
+    if os.getuid() == 0:
+        os.chown(cache.parent, 65534, 65534)
+        assert not ready()
+        os.chown(cache.parent, 0, 0)
+    # A link is what it leads to.
+    shared = cache.parent / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (place,) = cache.iterdir()
+    place.rename(shared / place.name)
+    place.symlink_to(shared / place.name)
+    assert not ready()
+    place.unlink()
+    (shared / place.name).rename(place)
+    assert ready()
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setattr(
         compiled.importlib.util,

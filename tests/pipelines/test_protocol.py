@@ -65,6 +65,7 @@ CANNOT_MOVE = {
     "index.images_per_shard": "how many images lie in one tar; every image is read by its key",
     "index.annotations": "names a file of own data; its content is in ground_truth_digest",
     "index.detections": "names a file of own data; its content is in prompts_digest",
+    "index.prompts": "a detector; its boxes are in prompts_digest, and its name is in the block",
     "predict.encodings_gb": "disk for features that models share; the masks are the same",
     "score.metric": "is the block's evaluator",
     "score.version": "is the block's evaluator_version: another than the code's is refused",

@@ -118,7 +118,13 @@ def test_what_did_not_run_says_so_with_the_command(run: Run) -> None:
     few = [
         Result("coift", "nano", "gt_box", system, {"mIoU": 0.5}, 4, 4, rules, "0" * 16)
         for system in ("sam", "hq_token")
-        for rules in [{"evaluator": "hqsam_metrics.masks", "dilation_ratio": 0.01}]
+        for rules in [
+            {
+                "evaluator": "hqsam_metrics.masks",
+                "dilation_ratio": 0.01,
+                "detector": {"digest": "1"},
+            }
+        ]
     ]
     rows = list(
         csv.DictReader(
@@ -129,7 +135,7 @@ def test_what_did_not_run_says_so_with_the_command(run: Run) -> None:
     assert {bool(row["ours"]) == (row["comparable"] != "not run") for row in rows} == {True}
     mine = [r for r in rows if (r["table"], r["system"], r["benchmark"]) == ("2", "SAM", "COIFT")]
     assert [(r["metric"], r["ours"]) for r in mine] == [("mIoU", "50.00"), ("mBIoU", "")]
-    differs = "other data (sample); other model (nano); other protocol (dilation_ratio)"
+    differs = "other data (sample); other model (nano); other protocol (detector, dilation_ratio)"
     assert mine[0]["comparable"] == differs
     # The committed run of the grid fills the means over the four sets.
     lora = [r for r in rows if r["system"] == "SAM + LoRA" and r["metric"] == "AP"]

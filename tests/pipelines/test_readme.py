@@ -32,3 +32,23 @@ def test_only_the_marked_place_is_replaced(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "README.md", path)
     with pytest.raises(UserError, match="no report"):
         readme.write(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("overview.csv", b"other,columns\n1,2\n"),
+        ("overview.csv", b"benchmark,metric,delta,better\ncoco,AP,much,higher\n"),
+        ("overview.md", readme.END.encode()),
+        ("overview.md", b"\xff"),
+    ],
+)
+def test_tables_of_strangers_change_nothing(file: str, content: bytes, tmp_path: Path) -> None:
+    tables = tmp_path / "tables"
+    shutil.copytree(TABLES, tables)
+    (tables / file).write_bytes(content)
+    path = tmp_path / "R.md"
+    path.write_text(before := f"{readme.BEGIN}\n{readme.END}\n")
+    with pytest.raises(UserError):
+        readme.write(path, tables)
+    assert path.read_text() == before

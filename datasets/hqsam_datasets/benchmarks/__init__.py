@@ -12,7 +12,7 @@ _SEAM = Seam(
     constant="BENCHMARK",
     kind=Benchmark,  # type: ignore[type-abstract]
     helpers=frozenset(
-        {"base", "cocolike", "common", "own", "own_detected", "results", "ytvislike"}
+        {"base", "cocolike", "common", "detected", "own", "own_detected", "results", "ytvislike"}
     ),
 )
 names = _SEAM.names
@@ -68,4 +68,15 @@ def of_section(name: str, kind: str, options: BenchmarkOptions) -> Benchmark:
                 key=f"benchmarks.{name}.index.{key}",
                 cure=f"remove {key}, or say `kind: folder` if these are files of your own",
             )
-    return adapter
+    if options.prompts is None:
+        return adapter
+    without_boxes = getattr(adapter, "without_boxes", None)
+    if without_boxes is None:
+        raise UserError(
+            "no boxes of a detector can be made for this set",
+            file="params.yaml",
+            key=f"benchmarks.{name}.index.prompts",
+            cure="remove prompts",
+        )
+    without: Benchmark = without_boxes()
+    return without

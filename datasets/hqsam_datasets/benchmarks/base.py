@@ -18,6 +18,27 @@ PromptSet = Literal["gt_box", "detector_box", "tracker_box", "coarse_mask"]
 Box = tuple[float, float, float, float]
 
 
+class DetectorOptions(BaseModel):
+    """``benchmarks.<name>.index.prompts``: a detector of the ``transformers`` library.
+
+    Attributes:
+        detector: A folder that ``save_pretrained`` wrote, with its processor; or a name on the hub,
+            ``owner/name``, with `revision`.
+        revision: Commit of the hub's repository, 40 hexadecimal digits.
+        threshold: Boxes below this score are left out.
+        per_image: The best boxes of an image that are kept.
+        device: ``auto``: a GPU if there is one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    detector: str = Field(min_length=1)
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    threshold: float = Field(default=0.05, ge=0, lt=1)
+    per_image: int = Field(default=100, ge=1, le=10_000)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
 class BenchmarkOptions(BaseModel):
     """``benchmarks.<name>.index`` of params.yaml.
 
@@ -38,6 +59,7 @@ class BenchmarkOptions(BaseModel):
         detections: For own data with an annotation file, boxes in the COCO results format inside
             the archive.
         skip: For own data, stems of files to leave out.
+        prompts: A detector that makes the boxes of ``detector_box``, in place of a published file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +74,7 @@ class BenchmarkOptions(BaseModel):
     annotations: InnerPath | None = None
     detections: InnerPath | None = None
     skip: tuple[str, ...] = ()
+    prompts: DetectorOptions | None = None
 
     @field_validator("prompt_sets")
     @classmethod
@@ -67,6 +90,14 @@ class BenchmarkOptions(BaseModel):
         found = [mask_set(name) for name in self.prompt_sets]
         if "seed" in self.model_fields_set and not any(one and one.random for one in found):
             raise ValueError("seed: no prompt set of this benchmark is drawn; leave the seed out")
+        return self
+
+    @model_validator(mode="after")
+    def _detector_is_used(self) -> Self:
+        if self.prompts is not None and "detector_box" not in self.prompt_sets:
+            raise ValueError("prompts: a detector makes detector_box; add it to prompt_sets")
+        if self.prompts is not None and self.detections is not None:
+            raise ValueError("prompts and detections both give boxes; remove one of them")
         return self
 
 
@@ -173,7 +204,8 @@ class Benchmark(Protocol):
     """An evaluation set. Its file opens with the data sheet.
 
     One whose files may lie anywhere also has ``of_section(name, options) -> Benchmark`` (see
-    `own.OwnSet`).
+    `own.OwnSet`), one whose boxes a detector can make ``without_boxes() -> Benchmark``, which reads
+    no published ones.
     """
 
     name: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -241,7 +241,7 @@ class CocoLike:
     Attributes:
         annotations: Name of the annotation file.
         detections: Name of the prompt file: COCO results ``[{image_id, category_id, bbox [x, y, w,
-            h], score}]``.
+            h], score}]``; None: no boxes are read.
         locate: Relative path of an image below the root from its record.
         place: The key of an image record that `locate` makes the path from.
         video_of: Name of the video of an image record, for sets made of video frames.
@@ -252,10 +252,14 @@ class CocoLike:
     dataset_version: str
     class_agnostic: bool
     annotations: str
-    detections: str
+    detections: str | None
     locate: Callable[[Json], str]
     place: str = "file_name"
     video_of: Callable[[Json], str] | None = None
+
+    def without_boxes(self) -> Self:
+        """See `hqsam_datasets.benchmarks.base.Benchmark`."""
+        return replace(self, detections=None)
 
     def read(self, root: Path) -> Content:
         """All images of the annotation file with every detection on them."""
@@ -265,7 +269,7 @@ class CocoLike:
         images = sorted(records(truth, "images", path), key=lambda r: whole(r, "id", path))
         known = {whole(r, "id", path) for r in images}
         check_ids(annotated.by_image, known, path, "annotations of images")
-        found_at = find_prompts(root, self.detections)
+        found_at = None if self.detections is None else find_prompts(root, self.detections)
         boxes = Detections.none() if found_at is None else read_detections(found_at)
         if found_at is not None:
             check_detections(

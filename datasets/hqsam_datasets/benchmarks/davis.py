@@ -11,8 +11,9 @@ the last frame are not scored, but they are predicted. Known bad files: none.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,12 +39,17 @@ Labels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Davis:
-    """The val part of DAVIS 2017."""
+    """The val part of DAVIS 2017; `boxes`: those of the published masks are read."""
 
     name: str = "davis"
     kind: Kind = "davis"
     dataset_version: str = "DAVIS 2017 val 480p"
     class_agnostic: bool = True
+    boxes: bool = True
+
+    def without_boxes(self) -> Self:
+        """See `hqsam_datasets.benchmarks.base.Benchmark`."""
+        return replace(self, boxes=False)
 
     def read(self, root: Path) -> Content:
         """Every frame of every sequence of val.txt with XMem's boxes on it."""
@@ -60,7 +66,7 @@ class Davis:
     def _items(self, root: Path, davis: Path, sequences: list[str]) -> Iterator[Item]:
         number = 0
         for video, sequence in enumerate(sequences, start=1):
-            results = _results(root, davis, sequence)
+            results = _results(root, davis, sequence) if self.boxes else None
             frames = pairs(
                 below(davis, f"JPEGImages/480p/{sequence}"),
                 below(davis, f"Annotations/480p/{sequence}"),

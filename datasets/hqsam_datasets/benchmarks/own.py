@@ -64,7 +64,7 @@ class OwnSet:
             UserError: a key is missing, or means nothing for these files.
         """
         _check_keys(name, self.name, options, annotated=self.detected is not None)
-        if options.detections is None or self.detected is None:
+        if self.detected is None or (options.detections is None and options.prompts is None):
             return replace(self, name=name, options=options)
         return DetectedSet(name=name, kind=self.detected, options=options)
 
@@ -107,7 +107,7 @@ class OwnSet:
 def _check_keys(name: str, kind: str, options: BenchmarkOptions, *, annotated: bool) -> None:
     """Each kind of files has keys of its own, and prompts follow from whether there are detections."""
     section = f"benchmarks.{name}.index"
-    for key in ("masks",) if annotated else ("annotations", "detections"):
+    for key in ("masks",) if annotated else ("annotations", "detections", "prompts"):
         if getattr(options, key) is not None:
             raise UserError(
                 f"kind {kind} has no {key}",
@@ -122,11 +122,14 @@ def _check_keys(name: str, kind: str, options: BenchmarkOptions, *, annotated: b
             "a required key is missing", file="params.yaml", key=f"{section}.annotations", cure=cure
         )
     named = {name for name in options.prompt_sets if mask_set(name) is None}
-    if named != (set() if options.detections is None else {"detector_box"}):
-        only = "made from the ground truth" if options.detections is None else "the detections"
-        wanted = "gt_box" if options.detections is None else "detector_box"
+    detected = options.detections is not None or options.prompts is not None
+    if named != ({"detector_box"} if detected else set()):
+        only = "the detections" if detected else "made from the ground truth"
+        wanted = "detector_box" if detected else "gt_box"
         cure = f"say prompt_sets: [{wanted}]" + (
-            ", or name detections" if annotated and wanted == "gt_box" else ""
+            ", or name detections, or a detector under prompts"
+            if annotated and wanted == "gt_box"
+            else ""
         )
         raise UserError(
             f"its prompts are {only}", file="params.yaml", key=f"{section}.prompt_sets", cure=cure

@@ -87,9 +87,8 @@ class DetectedSet:
         with keys_of_section(self.name):
             options = source_options(self.name, self.options)
             path = annotation_file(self.name, root, str(options.annotations))
-            boxes_at = _had(
-                root, str(self.options.detections), f"benchmarks.{self.name}.index.detections"
-            )
+            named, key = self.options.detections, f"benchmarks.{self.name}.index.detections"
+            boxes_at = None if named is None else _had(root, str(named), key)
             annotated = read_annotations(path)
             truth, numbers = annotated.truth, _numbers(annotated, path)
             images = {record["id"]: record for record in truth["images"]}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hqsam_base import rle
 from hqsam_base.errors import UserError
@@ -37,19 +37,24 @@ class YtvisLike:
     Attributes:
         annotations: Name of the annotation file.
         tracks: Name of the prompt file: YouTube-VIS results ``[{video_id, category_id, score,
-            segmentations}]``.
+            segmentations}]``; None: no boxes are read.
     """
 
     name: str
     dataset_version: str
     annotations: str
-    tracks: str = "mask2former_results.json"
+    tracks: str | None = "mask2former_results.json"
     kind: Kind = "ytvis"
     class_agnostic: bool = False
 
+    def without_boxes(self) -> Self:
+        """See `hqsam_datasets.benchmarks.base.Benchmark`."""
+        return replace(self, tracks=None)
+
     def read(self, root: Path) -> Content:
         """Every frame of every video with the tracker's boxes on it."""
-        path, tracks_at = find_file(root, self.annotations), find_prompts(root, self.tracks)
+        path = find_file(root, self.annotations)
+        tracks_at = None if self.tracks is None else find_prompts(root, self.tracks)
         truth = read_json(path, dict)
         videos = sorted(records(truth, "videos", path), key=lambda v: whole(v, "id", path))
         known = {whole(v, "id", path) for v in videos}

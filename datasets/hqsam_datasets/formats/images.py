@@ -140,7 +140,7 @@ def white_is_zero(data: bytes) -> bool:
         return False
     with _opened(data) as image:
         # Without the tag Pillow takes 0 for white too.
-        return cast("TiffImageFile", image).tag_v2.get(_PHOTOMETRIC, 0) == 0
+        return bool(cast("TiffImageFile", image).tag_v2.get(_PHOTOMETRIC, 0) == 0)
 
 
 def decode_image(

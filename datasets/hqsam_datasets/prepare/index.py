@@ -30,6 +30,7 @@ from hqsam_datasets.benchmarks.base import (
     Prompt,
     Truth,
 )
+from hqsam_datasets.benchmarks.detected import Detector, Kept, with_boxes
 from hqsam_datasets.fetch.extract import NotHadError, missing_files
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import ImageError, decode_image, encode_png, probe
@@ -66,6 +67,8 @@ def index(
     kind: str | None = None,
     workers: int | None = None,
     embedded: bool = False,
+    detector: Detector | None = None,
+    detections: Path = Path("detections"),
 ) -> Row:
     """Write ``data/benchmarks/<benchmark>/``.
 
@@ -80,6 +83,8 @@ def index(
             Changes no byte.
         embedded: The archive is the embedded sample, not the published set: `dataset_version` says
             so.
+        detector: What `options.prompts` describes, opened when the first image needs it.
+        detections: Folder in which its boxes are kept.
 
     Returns:
         What ``index.json`` holds.
@@ -94,9 +99,46 @@ def index(
     """
     adapter = benchmarks.of_section(benchmark, kind or benchmark, options)
     try:
-        return _index(adapter, root, out, options, progress, workers, embedded)
+        content = adapter.read(root)
+        kept = None
+        if detector is not None:
+            kept = Kept(
+                detector,
+                _categories(content, benchmark),
+                any_class=adapter.class_agnostic,
+                parent=detections,
+                name=benchmark,
+            )
+            content = with_boxes(content, kept, adapter.kind, _stored_pixels)
+        return _index(adapter, content, root, out, options, progress, workers, embedded, kept)
     except NotHadError:
-        return _index(_Nothing.of(adapter), root, out, options, progress, workers, embedded)
+        nothing = _Nothing.of(adapter)
+        return _index(
+            nothing, nothing.read(root), root, out, options, progress, workers, embedded, None
+        )
+
+
+def _categories(content: Content, benchmark: str) -> dict[int, str]:
+    """Ids and names of a set's categories; of a set without any, one for all objects."""
+    key = f"benchmarks.{benchmark}.index.prompts"
+    rows: Any = (content.ground_truth or {}).get("categories") or [{"id": 1, "name": "object"}]
+    cure = "correct the annotation file, or use detections of your own"
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError("`categories` is no list of records", key=key, cure=cure)
+    for row in rows:
+        if not isinstance(row.get("name"), str) or not row["name"].strip():
+            problem = f"category {row.get('id')} has no name, by which a detector could find it"
+            raise UserError(problem, key=key, cure=cure)
+        if type(row.get("id")) is not int:
+            raise UserError(
+                f"the category {row['name']} has no whole number as id", key=key, cure=cure
+            )
+    return {row["id"]: row["name"] for row in rows}
+
+
+def _stored_pixels(item: Item) -> tuple[bytes, npt.NDArray[np.uint8]]:
+    data, _, pixels = _read(_Job(item.path, item.key, item.height, item.width))
+    return data, pixels
 
 
 @dataclass
@@ -118,14 +160,16 @@ class _Nothing:
 
 def _index(
     adapter: Benchmark,
+    content: Content,
     root: Path,
     out: Path,
     options: BenchmarkOptions,
     progress: Progress,
     workers: int | None,
     embedded: bool,
+    kept: Kept | None,
 ) -> Row:
-    content, benchmark = adapter.read(root), adapter.name
+    benchmark = adapter.name
     with atomic.atomic_folder(out) as folder:
         n_workers = worker_count(content.n_images, worth=_WORTH) if workers is None else workers
         loaded = _loaded(_in_order(content.items), n_workers)
@@ -151,6 +195,8 @@ def _index(
         if embedded:
             layout = adapter.dataset_version
             summary["dataset_version"] = f"embedded sample in the layout of {layout}"
+        if kept is not None:
+            summary["detector"] = {**kept.head, "without": kept.without}
         if content.left_out:
             summary["left_out"] = dict(sorted(content.left_out.items()))
         atomic.write_json(folder / "index.json", summary)
@@ -297,7 +343,13 @@ def _loaded(items: Iterator[Item], workers: int) -> Iterator[tuple[Item, _Image]
 
 
 def _load(job: _Job) -> _Image:
-    """Read, decode and hash one image.
+    """Read, decode and hash one image."""
+    data, extension, pixels = _read(job)
+    return _Image(data if extension else encode_png(pixels), extension or "png", hash_image(pixels))
+
+
+def _read(job: _Job) -> tuple[bytes, str | None, npt.NDArray[np.uint8]]:
+    """The bytes of an image, the extension under which they are kept (None: they are not), and its pixels.
 
     The published bytes are kept, except for a turned photograph whose ground truth was drawn on the
     unturned pixels: it is stored as PNG without the tag, so that every later reader gets what the
@@ -329,7 +381,7 @@ def _load(job: _Job) -> _Image:
             key=job.key,
             cure="fetch the archive again; evaluation skips nothing",
         )
-    return _Image(data if extension else encode_png(pixels), extension or "png", hash_image(pixels))
+    return data, extension, pixels
 
 
 def _image_row(item: Item, member: str, shard: str, hashes: ImageHashes) -> Row:

@@ -246,7 +246,8 @@ def our_metric(benchmark: str, metric: str) -> str:
 def other_protocol(result: Result) -> list[str]:
     """The keys of a result's protocol block in which it differs from the paper's evaluation."""
     rules, own = _PROTOCOLS.get(result.benchmark, {}), result.protocol
-    return [key for key, theirs in rules.items() if key in own and own[key] != theirs]
+    found = [key for key, theirs in rules.items() if key in own and own[key] != theirs]
+    return [*found, *(["detector"] if "detector" in own else [])]
 
 
 def is_protocol(protocol: str, prompt_set: str) -> bool:

@@ -24,15 +24,28 @@ def block(tables: Path) -> str:
         tables: ``reports/tables``.
 
     Raises:
-        UserError: there is no report.
+        UserError: there is no report, or its tables are not those that the report stage writes.
     """
     try:
         table = (tables / "overview.md").read_text(encoding="utf-8")
         rows = list(csv.DictReader(io.StringIO((tables / "overview.csv").read_text("utf-8"))))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             "there is no report to take numbers from", file=tables, cure="run `hqsam repro`"
         ) from error
+    try:
+        return _block(table, rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the table is not one of the report's ({error!r})",
+            file=tables / "overview.csv",
+            cure="run `hqsam repro report`",
+        ) from error
+
+
+def _block(table: str, rows: list[dict[str, str]]) -> str:
+    if BEGIN in table or END in table:
+        raise ValueError("a comment that marks the numbers")
     means = [row for row in rows if row["benchmark"] == paper.HQ4_MEAN]
     told = ", ".join(f"{r['metric']} {_one(r['sam'])} to {_one(r['hq_sam'])}" for r in means)
     behind = [

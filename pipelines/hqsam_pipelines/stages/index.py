@@ -1,7 +1,7 @@
 """index BENCHMARK: one evaluation set as images, ground truth and prompts in one schema.
 
-Reads: `data/archives/<archive>/`, params `benchmarks.<benchmark>.{kind,archive,index,protocol}`.
-Writes: `data/benchmarks/<benchmark>/`.
+Reads: `data/archives/<archive>/`, a detector's folder (`index.prompts`), params `benchmarks.<benchmark>.{kind,archive,index,protocol}`.
+Writes: `data/benchmarks/<benchmark>/`; what a detector finds is kept in `data/detections/`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,24 @@ def run(job: Job, out: Path | None = None) -> Any:
     from hqsam_datasets.fetch import extract
     from hqsam_datasets.prepare import index
 
-    data = job.root / "data"
+    data, options = job.root / "data", job.params.index(job.name)
+    detector = None
+    if options.prompts is not None:
+        from hqsam.detector import Detector  # and with it torch, when the first image needs it
+
+        detector = Detector(options.prompts, f"benchmarks.{job.name}.index.prompts.detector")
     section = job.params.entry("benchmarks", job.name)
     tree = extract.extracted(data / "archives" / section["archive"], data / "extracted")
     return index.index(
         job.name,
         root=tree,
         out=out or data / "benchmarks" / job.name,
-        options=job.params.index(job.name),
+        options=options,
         progress=job.progress,
         kind=section["kind"],
         embedded=extract.is_embedded(data / "archives" / section["archive"]),
+        detector=detector,
+        detections=data / "detections",
     )
 
 
