@@ -29,7 +29,7 @@ from hqsam_pipelines.compare.gallery import folders, pictures
 from hqsam_pipelines.compare.markdown import escaped, to_markdown
 from hqsam_pipelines.compare.page import to_html
 from hqsam_pipelines.compare.revisions import Repository
-from hqsam_pipelines.report.instances import FOLDER, write_instances
+from hqsam_pipelines.report.kept_tables import FOLDER, write_instances
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.scenes import Pick, SceneReader
 from hqsam_pipelines.runner.last_line import last_line

@@ -231,6 +231,14 @@ def test_the_default_is_todays_three_for_every_model() -> None:
         ({"x": {"kind": "nothing"}}, "systems.x.kind", "unknown system kind"),
         ({"x": {}}, "systems.x.kind", "unknown system kind"),
         ({**SECTION, "sam": {"kind": "boxes"}}, "systems.sam", "twice"),
+        (
+            {
+                "theirs": {"kind": "predictions", "path": "theirs.json"},
+                "cut": {"kind": "refined", "of": "theirs", "refiner": "grabcut"},
+            },
+            "systems.cut.of",
+            "exist already",
+        ),
         ({**SECTION, "x": {"kind": "boxes", "versus": "y"}}, "systems.x.versus", "no system y"),
         (
             {"cut": {**SECTION["cut"]}, "boxes": {"kind": "boxes"}},

@@ -29,7 +29,7 @@ from hqsam_pipelines.config.strict import (
     parse_json,
     parse_yaml,
 )
-from hqsam_pipelines.report.instances import FOLDER, SUFFIX, unpacked
+from hqsam_pipelines.report.kept_tables import FOLDER, SUFFIX, unpacked
 from hqsam_pipelines.report.results import Result, parse_metrics, refuse_twins, units_frame
 
 if TYPE_CHECKING:

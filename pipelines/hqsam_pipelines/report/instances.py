@@ -1,93 +1,191 @@
-"""Per-instance tables and matches in git: small archives in reports/instances/, so that a fresh clone can compare commits.
-
-`<benchmark>-<model>.tar.xz` holds the Parquet files of data/scores/<benchmark>-<model>/ and the MD5
-of the metrics file that they belong to. Tables of large sets stay in DVC's cache alone.
-"""
+"""Every instance of a benchmark as columns: its class and size, and the quality of both systems' masks."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import lzma
-import tarfile
-from pathlib import Path
+import base64
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from hqsam_base.atomic import atomic_folder
+import numpy as np
+
 from hqsam_base.errors import UserError
+from hqsam_pipelines.report import paper
+from hqsam_pipelines.report.results import Run, quantity_values
+from hqsam_pipelines.report.sources import read_optional
 
-FOLDER = "reports/instances"
-SUFFIX = ".tar.xz"
-MOST_BYTES = 8 << 20
-"""Parquet files of one benchmark and model that are larger than this together stay out of git."""
+if TYPE_CHECKING:
+    import pandas as pd
 
-_METRICS = "metrics.md5"
-_NAMES = ("instances.parquet", "matches.parquet", "truth.parquet")
-_MOST_UNPACKED = 4 * MOST_BYTES
+SIZES = (("below 1 %", 0.0, 0.01), ("1 to 10 %", 0.01, 0.1), ("above 10 %", 0.1, np.inf))
+"""Bins of the share of its image that an object covers: name, least, below."""
 
 
-def write_instances(root: Path, folder: Path) -> None:
-    """Writes the archives of all metrics files of the last run.
+def diagnosis(run: Run, model: str, benchmark: str) -> list[dict[str, Any]]:
+    """The entries of a benchmark's ``diagnosis.json``; empty where it was scored before there was one."""
+    found = read_optional(run.folder("scores", benchmark, model) / "diagnosis.json")
+    return list(found.get("results", []))
+
+
+def instances(run: Run, model: str, benchmark: str) -> pd.DataFrame | None:
+    """All instances that both systems have a value of, sorted by prompt set, image and unit.
+
+    Returns:
+        prompt_set, key, cluster, unit (categories), ``class`` (category, empty: none known), share
+        (of the image that the object covers, NaN: unknown), sam and hq (the metric's pictured
+        quantity, as stored); None for a metric that pictures nothing.
+    """
+    quantity = run.score(benchmark).pictured
+    if quantity is None:
+        return None
+    frame = run.units(benchmark, model)
+    keys = ["prompt_set", "key", "cluster", "unit"]
+    sides = []
+    for name, system in (("sam", run.baseline(benchmark)), ("hq", run.hq_system(benchmark))):
+        mine = frame[frame["system"] == system]
+        sides.append(
+            mine[keys].assign(**{name: quantity_values(mine, quantity)}).set_index(keys)[name]
+        )
+    both = sides[0].to_frame().join(sides[1].to_frame(), how="inner").dropna().sort_index()
+    both = both.reset_index()
+    truth = _objects(run, model, benchmark).reindex(_objects_of(run, benchmark, both["unit"]))
+    return both.assign(
+        **{"class": truth["class"].fillna("").to_numpy(), "share": truth["share"].to_numpy()}
+    )
+
+
+LISTED = 100_000
+"""Instances that the page lists at most; of more, those that differ most."""
+
+
+def listing(run: Run, model: str, shown: Mapping[tuple[str, str, str], int]) -> Listing:
+    """The instances of all benchmarks for the page's list.
 
     Args:
-        root: the repository.
-        folder: where they appear, as a whole.
+        run: the results.
+        model: whose.
+        shown: pictures of the page: (benchmark, prompt set, unit) to the picture's place.
     """
-    with atomic_folder(folder) as new:
-        for metrics in sorted((root / "reports/metrics").glob("*.json")):
-            scores = root / "data/scores" / metrics.stem
-            tables = {n: scores / n for n in _NAMES if (scores / n).is_file()}
-            if 0 < sum(path.stat().st_size for path in tables.values()) <= MOST_BYTES:
-                files = {name: path.read_bytes() for name, path in tables.items()}
-                archive = packed(files, md5(metrics.read_bytes()))
-                (new / f"{metrics.stem}{SUFFIX}").write_bytes(archive)
+    import pandas as pd
+
+    frames, total = [], 0
+    for benchmark in run.benchmarks:
+        frame = instances(run, model, benchmark)
+        quantity = run.score(benchmark).pictured
+        if frame is not None and quantity is not None:
+            scale, total = quantity.scale, total + len(frame)
+            frame = frame.assign(
+                benchmark=benchmark,
+                sam=scale.factor * frame["sam"],
+                hq=scale.factor * frame["hq"],
+                gain=scale.gain(1.0) * scale.factor * (frame["hq"] - frame["sam"]),
+            )
+            frames.append(frame)
+            if sum(map(len, frames)) > 2 * LISTED:
+                frames = [_most_changed(pd.concat(frames, ignore_index=True))]
+    if not frames:
+        return Listing(0, 0, "", "")
+    every = _most_changed(pd.concat(frames, ignore_index=True))
+    places = [
+        shown.get(place, -1)
+        for place in zip(every["benchmark"], every["prompt_set"], every["unit"], strict=True)
+    ]
+    return Listing(len(every), total, packed(every, places), _csv(every))
 
 
-def packed(files: dict[str, bytes], metrics: str) -> bytes:
-    """One archive: the same bytes for the same tables and metrics.
+@dataclass(frozen=True)
+class Listing:
+    """The list of instances.
+
+    Attributes:
+        n: instances in it.
+        total: instances that there are.
+        packed: what the page's script reads: columns as JSON, compressed, base64.
+        csv: the same for people.
+    """
+
+    n: int
+    total: int
+    packed: str
+    csv: str
+
+
+def _most_changed(frame: pd.DataFrame) -> pd.DataFrame:
+    """At most `LISTED` rows, the most changed of all, in the order they had."""
+    if len(frame) <= LISTED:
+        return frame
+    order = np.argsort(-frame["gain"].abs().to_numpy(), kind="stable")[:LISTED]
+    return frame.iloc[np.sort(order)].reset_index(drop=True)
+
+
+def packed(frame: pd.DataFrame, pictures: Sequence[int]) -> str:
+    """Columns for the page's script: numbers as tenths, texts as places in a list of the distinct ones; compressed, base64.
 
     Args:
-        files: tables by name.
-        metrics: MD5 of the metrics file that they belong to.
+        frame: as `instances` gives it, with benchmark and gain, values as shown.
+        pictures: the place of each row's picture on the page, -1 for none.
     """
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, content in sorted({**files, _METRICS: metrics.encode()}.items()):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return lzma.compress(out.getvalue(), preset=6)
+    columns: dict[str, Any] = {"picture": list(pictures)}
+    sets = frame["benchmark"] + "\n" + frame["prompt_set"].astype(str)
+    texts_of = {"set": sets, "class": frame["class"], "image": frame["key"]}
+    for name, texts in texts_of.items():
+        distinct, place = np.unique(texts.astype(str).to_numpy(), return_inverse=True)
+        columns[name] = place.reshape(-1).tolist()
+        columns[f"{name}_names"] = distinct.tolist()
+    columns["set_names"] = [
+        f"{paper.title(benchmark)}, {prompt_set.replace('_', ' ')}"
+        for benchmark, _, prompt_set in (text.partition("\n") for text in columns["set_names"])
+    ]
+    columns["unit"] = frame["unit"].astype(str).tolist()
+    for name in ("sam", "hq", "gain"):
+        columns[name] = np.rint(10 * frame[name].to_numpy(float)).astype(int).tolist()
+    share = np.rint(1000 * frame["share"].to_numpy(float))
+    columns["size"] = np.where(np.isnan(share), -1, share).astype(int).tolist()
+    text = json.dumps(columns, separators=(",", ":"), ensure_ascii=True)
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode("ascii")
 
 
-def unpacked(archive: bytes, where: str) -> tuple[dict[str, bytes], str]:
-    """The tables of an archive by name, and the MD5 of the metrics that they belong to.
+def _csv(frame: pd.DataFrame) -> str:
+    names = ["benchmark", "prompt_set", "key", "unit", "class", "share", "sam", "hq", "gain"]
+    told: str = frame[names].to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    return told
 
-    Args:
-        archive: its bytes.
-        where: its name for error messages.
 
-    Raises:
-        UserError: it is damaged, too large, or holds something else.
-    """
-    reader = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=256 << 20)
+def _objects(run: Run, model: str, benchmark: str) -> pd.DataFrame:
+    """Class and share of every annotated object, by its id."""
+    frame = _table(run, benchmark, "instances", ["instance_id", "category_id", "area", "height"])
+    width = _table(run, benchmark, "instances", ["width"])["width"]
+    names = {
+        entry["id"]: entry["name"]
+        for result in diagnosis(run, model, benchmark)
+        for entry in result.get("classes", [])
+        if "id" in entry
+    }
+    share = frame["area"] / (frame["height"].astype(float) * width)
+    found = frame.assign(share=share, **{"class": frame["category_id"].map(names)})
+    return found.drop_duplicates("instance_id").set_index("instance_id")[["class", "share"]]
+
+
+def _objects_of(run: Run, benchmark: str, units: pd.Series[str]) -> pd.Series[str]:
+    """The object of each unit: of a prompt the one that it was drawn for; a unit may be an object itself."""
+    prompts = _table(run, benchmark, "prompts", ["prompt_id", "instance_id"]).dropna()
+    drawn = prompts.drop_duplicates("prompt_id").set_index("prompt_id")["instance_id"]
+    return units.map(drawn).fillna(units)
+
+
+def _table(run: Run, benchmark: str, name: str, columns: list[str]) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = run.root / "data" / "benchmarks" / benchmark / f"{name}.parquet"
     try:
-        content = reader.decompress(archive, _MOST_UNPACKED)
-        if not reader.eof:
-            raise UserError("the archive is cut, or too large", file=where, cure=_CURE)
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as members:
-            files = {
-                member.name: file.read()
-                for member in members
-                if member.name in (*_NAMES, _METRICS)
-                and (file := members.extractfile(member)) is not None
-            }
-    except (lzma.LZMAError, tarfile.TarError, ValueError, KeyError) as error:
-        raise UserError(f"the archive is damaged: {error}", file=where, cure=_CURE) from error
-    return files, files.pop(_METRICS, b"").decode("ascii", errors="replace")
-
-
-_CURE = "run `dvc repro report`, or remove the file: the tables are then taken from DVC's cache"
-
-
-def md5(content: bytes) -> str:
-    """The digest by which metrics and tables are joined; the one that dvc.lock has, too."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+        frame: pd.DataFrame = pq.read_table(path, columns=columns, use_threads=False).to_pandas()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UserError(
+            f"the benchmark's table cannot be read: {error}",
+            file=path,
+            cure="run `dvc repro index` or `dvc pull`",
+        ) from error
+    return frame
