@@ -32,6 +32,7 @@ from hqsam_pipelines.compare.revisions import Repository
 from hqsam_pipelines.report.kept_tables import FOLDER, write_instances
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.scenes import Pick, SceneReader
+from hqsam_pipelines.runner.last_line import last_line
 from tests.pipelines.report_repo import HQ4, Repo, digest
 
 ENVIRONMENT = {
@@ -369,6 +370,19 @@ def test_markdown_of_a_hostile_name_stays_text(repository: Commits) -> None:
     name = "x|[a](b)<img>@all\n# y"
     text = to_markdown(replace(found, b=replace(found.b, name=name, sha="")))
     assert r"x\|\[a\](b)\<img\>@<!-- -->all #<!-- --> y" in text
+
+
+def test_a_run_ends_with_the_answer_against_the_last_report(
+    repository: Commits, tmp_path: Path
+) -> None:
+    root, _, second = repository
+    line = last_line(root)
+    assert line.startswith(f"Against HEAD ({second[:9]}): this run: no difference found")
+    assert line.endswith(f"; report: {root / 'reports/report.html'}") and "\n" not in line
+    shutil.copytree(root / "reports", tmp_path / "reports")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "no report yet")
+    assert last_line(tmp_path).startswith("No comparison with the last report (there are no metr")
 
 
 def test_page_names_the_model_where_there_are_several(repository: Commits) -> None:

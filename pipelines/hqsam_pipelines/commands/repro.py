@@ -77,6 +77,10 @@ def repro(
         say(line, lines=True)
     if outcome.failed:
         raise typer.Exit(1)
+    if "report" in (*outcome.ran, *outcome.fresh):
+        from hqsam_pipelines.runner.last_line import last_line
+
+        say(last_line(root))
     if grid:
         say((root / "reports" / "tables" / "ablations.md").read_text(encoding="utf-8"), lines=True)
 

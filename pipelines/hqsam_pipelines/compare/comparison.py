@@ -106,6 +106,7 @@ def compare(
     rev_b: str = WORKSPACE,
     *,
     only: Sequence[str] = (),
+    running: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compares two revisions of the repository at `root`.
@@ -116,6 +117,7 @@ def compare(
         rev_b: the same; what is judged.
         only: names of benchmarks, metrics, prompt sets or models: other rows are no part of the
             question; several of a kind are alternatives.
+        running: DVC is at work: it is not asked what is out of date.
         progress: called with (done, total, what).
 
     Raises:
@@ -146,7 +148,7 @@ def compare(
         changes=tuple(_judged(found, a, b)),
         missing=tuple(_missing(a, b)),
         notes=(
-            *dict.fromkeys([*stale(a), *stale(b)]),
+            *([] if running else dict.fromkeys([*stale(a), *stale(b)])),
             *_unavailable(lacking),
             *dict.fromkeys(notes),
             *([_ONE_SEED] if _trained_anew(a, b) else []),

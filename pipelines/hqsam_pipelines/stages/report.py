@@ -14,11 +14,15 @@ from hqsam_pipelines.runner.stage import Job, Stage, main
 
 def run(job: Job) -> Any:
     """Build the report of the run."""
+    from hqsam_base.terminal import say
     from hqsam_pipelines.report import run as report
+    from hqsam_pipelines.runner.last_line import last_line
 
-    return report.build_report(
+    built = report.build_report(
         root=job.root, params=job.params, out=job.root / "reports", progress=job.progress
     )
+    say(last_line(job.root))
+    return built
 
 
 STAGE = Stage("report", (), run, imports=("hqsam_pipelines.report.run", "pandas"))
