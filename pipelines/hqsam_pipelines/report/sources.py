@@ -148,8 +148,19 @@ def overlap(run: Run) -> dict[str, Any]:
     }
 
 
+_KINDS = {
+    "exact": "Same pixels",
+    "near": "Same picture",
+    "crop": "Part of the other picture",
+    "foreground": "Same object",
+    "background": "Same background",
+}
+
+
 def _pair_text(entry: Mapping[str, Any]) -> str:
-    return f"{entry.get('kind', '')}: {entry.get('train_key', '')} / {entry.get('key', '')}"
+    kind = str(entry.get("kind", ""))
+    pair = f"{entry.get('train_key', '')} (training), {entry.get('key', '')} (evaluation)"
+    return f"{_KINDS.get(kind, kind)}: {pair}"
 
 
 def _plain_facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
