@@ -112,6 +112,14 @@ class Revision:
             else f"{self.name} ({self.sha[:9]})"
         )
 
+    def file(self, path: str) -> bytes | None:
+        """A file of the revision, None if it has none.
+
+        Raises:
+            UserError: it is too large.
+        """
+        return self.repository.file(self.sha, path)
+
     def agrees(self, folder: str) -> bool | None:
         """Whether the metrics of a run are those that dvc.lock speaks of, and so go with the outputs that it names.
 
@@ -339,6 +347,10 @@ class Repository:
         content = parse_yaml(self._read(sha, path) or b"", where)
         outlined(kind, content or {}, where)
         return content or {}
+
+    def file(self, sha: str, path: str) -> bytes | None:
+        """See `Revision.file`; an empty `sha` is the workspace."""
+        return self._read(sha, path)
 
     def _read(self, sha: str, path: str) -> bytes | None:
         if not sha:
