@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from hqsam_pipelines.config import origin
 from hqsam_pipelines.runner import clock, progress, provenance
 from tests import REPOSITORY
 from tests.pipelines.working_copy import bare_repository, environment, git, run
@@ -121,7 +122,7 @@ def test_a_damaged_record_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_machine_but_its_kind_is_recorded() -> None:
-    assert set(provenance.host()) == {
+    assert set(origin.host()) == {
         "cores",
         "cpu",
         "gpu",
@@ -130,4 +131,4 @@ def test_nothing_of_the_machine_but_its_kind_is_recorded() -> None:
         "system",
         "threads",
     }
-    assert provenance.git_state(REPOSITORY)["commit"]
+    assert origin.git_state(REPOSITORY)["commit"]

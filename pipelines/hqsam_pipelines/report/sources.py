@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.atomic import read_json, read_jsonl
+from hqsam_pipelines.config import origin
 from hqsam_pipelines.report.results import Result, Run
 
 LIBRARIES = (
@@ -50,17 +51,18 @@ def embedded(run: Run) -> bool:
     return bool(urls) and all(str(url).startswith("embedded://") for url in urls)
 
 
-def origin(run: Run) -> list[str]:
-    """Whose numbers these are, in words: commit, its date, state of the code, machine; empty where nothing is recorded."""
-    found = read_optional(run.root / "reports" / "provenance.json")
-    git, host = found.get("git", {}), found.get("host", {})
-    if not git.get("commit"):
+def origin_words(run: Run) -> list[str]:
+    """Whose numbers these are: commit, its date, state of the code, machine; empty outside a git repository."""
+    # As it is now, not as reports/provenance.json has it, which may be of other code; and the commit
+    # of the code, not HEAD, which moves when a report is committed: the page must be the same again.
+    code, host = origin.code_commit(run.root), origin.host()
+    if code is None:
         return []
-    changed = ["with uncommitted changes of the code"] if git.get("code_changed") else []
-    day = [f"of {git['date'][:10]}"] if git.get("date") else []
-    machine = [f"{host['cores']} cores"] if host.get("cores") else []
-    machine = [*(str(host[key]) for key in ("cpu", "gpu", "machine") if host.get(key)), *machine]
-    return [" ".join(["commit", git["commit"][:10], *day, *changed]), *machine]
+    changed = origin.git_state(run.root)["code_changed"]
+    words = [f"commit {code[0][:10]} of {code[1][:10]}"]
+    words += ["with uncommitted changes of the code"] if changed else []
+    machine = [str(host[key]) for key in ("cpu", "gpu", "machine") if host[key]]
+    return [" ".join(words), *machine, f"{host['cores']} cores"]
 
 
 def sources(run: Run) -> list[dict[str, Any]]:
@@ -146,8 +148,19 @@ def overlap(run: Run) -> dict[str, Any]:
     }
 
 
+_KINDS = {
+    "exact": "Same pixels",
+    "near": "Same picture",
+    "crop": "Part of the other picture",
+    "foreground": "Same object",
+    "background": "Same background",
+}
+
+
 def _pair_text(entry: Mapping[str, Any]) -> str:
-    return f"{entry.get('kind', '')}: {entry.get('train_key', '')} / {entry.get('key', '')}"
+    kind = str(entry.get("kind", ""))
+    pair = f"{entry.get('train_key', '')} (training), {entry.get('key', '')} (evaluation)"
+    return f"{_KINDS.get(kind, kind)}: {pair}"
 
 
 def _plain_facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from hqsam_base import compiled, own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
-from hqsam_pipelines.config import dvc_site, env
+from hqsam_pipelines.config import dvc_site, env, origin
 from hqsam_pipelines.runner import provenance, server
 from hqsam_pipelines.runner.server_address import healthy
 
@@ -127,7 +127,7 @@ def _machine() -> Iterator[Finding]:
     yield Finding(
         level,
         "machine",
-        f"{provenance.host()['cores']} cores, {memory:.0f} GB memory (the sample needs 4)",
+        f"{origin.host()['cores']} cores, {memory:.0f} GB memory (the sample needs 4)",
     )
 
 
@@ -338,7 +338,7 @@ def _needed_gb(root: Path) -> int | None:
 
 
 def _git(root: Path) -> Iterator[Finding]:
-    state = provenance.git_state(root)
+    state = origin.git_state(root)
     if state["commit"] is None:
         yield Finding("fail", "git", "not a git repository, or git is not installed: DVC needs one")
         return

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -24,6 +21,7 @@ from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.digest import sha256_file
 from hqsam_base.locks import locked
 from hqsam_pipelines.config import env
+from hqsam_pipelines.config.origin import git_state, host
 from hqsam_pipelines.runner.clock import process_start_time
 
 LIBRARIES = (
@@ -193,59 +191,6 @@ def _write(root: Path, value: dict[str, Any]) -> None:
     path(root).parent.mkdir(exist_ok=True)
     with atomic_file(path(root)) as file:
         file.write(json_bytes(value))
-
-
-def git_state(root: Path) -> dict[str, Any]:
-    """The commit that is checked out, its date, and whether tracked code differs; nulls outside a git repository."""
-    commit = _git(root, "rev-parse", "HEAD")
-    # Reports and the lock change in every run; they say nothing about the code that ran.
-    changed = _git(root, "status", "--porcelain", "-uno", "--", ".", ":!reports", ":!dvc.lock")
-    return {
-        "commit": commit or None,
-        "date": _git(root, "show", "--no-patch", "--format=%cI", "HEAD") or None,
-        "code_changed": None if changed is None else bool(changed),
-    }
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def host() -> dict[str, Any]:
-    """The machine, without its name or address: what its numbers' last bits can depend on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cores": cores,
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
-        "gpu": ", ".join(
-            _field(path, "Model")
-            for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-        ),
-        "threads": os.environ.get("OMP_NUM_THREADS") or str(cores),
-    }
-
-
-def _field(path: Path, name: str) -> str:
-    """The value of the first line ``name: value`` of a file of the kernel; empty if there is none."""
-    with contextlib.suppress(OSError):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == name:
-                return value.strip()
-    return ""
 
 
 def libraries() -> dict[str, str]:

@@ -35,7 +35,15 @@ from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import dvc_site, env, preflight
 from hqsam_pipelines.config.graph import Graph, read_graph
 from hqsam_pipelines.config.params import Params
-from hqsam_pipelines.runner import codegraph, dvc_locks, flows, provenance, server
+from hqsam_pipelines.runner import (
+    codegraph,
+    dvc_locks,
+    flows,
+    full_disk,
+    provenance,
+    server,
+    shown_run,
+)
 
 TAIL_LINES = 30
 END_S = 2.0
@@ -53,6 +61,7 @@ class Outcome:
         fresh: Stages that were up to date.
         failed: Stage to the end of its output.
         blocked: Stages that did not run because something before them failed.
+        absent: Results that the report lacks, as `benchmark-model`; empty unless it is partial.
         wall_s: Wall time of the whole run.
     """
 
@@ -60,6 +69,7 @@ class Outcome:
     fresh: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     blocked: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
     wall_s: float = 0.0
 
     def lines(self) -> Iterator[str]:
@@ -68,6 +78,8 @@ class Outcome:
             yield f"\n{name} failed; the end of its output:\n{tail}\n"
         if self.blocked:
             yield f"not run, because something before them failed: {', '.join(self.blocked)}"
+        if self.absent:
+            yield f"the report is partial; it has no result of: {', '.join(self.absent)}"
         if not (self.ran or self.failed):
             yield f"everything is up to date ({len(self.fresh)} stages)"
         else:
@@ -80,11 +92,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of one `dvc repro --single-item`."""
+    """One `dvc repro --single-item` that ended well, and whether the stage's command ran."""
 
     stage: str
-    status: int
-    tail: str
     ran: bool
 
 
@@ -101,6 +111,8 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
         UserError: an unknown target, a mistake in params.yaml, or a repository that is none of this
             project's.
     """
+    from prefect.states import Completed, Failed
+
     env.prepare()
     preflight.pipeline(root)
     with _interrupts_are_said(), server.running(root) as place, contextlib.chdir(root):
@@ -111,13 +123,16 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
         work: flows.Work[Outcome] = flows.Work()
 
         @flow(name="reproduce", validate_parameters=False, persist_result=False)
-        def local(targets: list[str], workers: int, force: bool) -> Outcome:
-            return work.do(lambda: _reproduce(targets, workers, force))
+        def local(targets: list[str], workers: int, force: bool) -> Any:
+            outcome = work.do(lambda: _reproduce(targets, workers, force))
+            shown_run.publish_report(root)
+            said = "\n".join(outcome.lines())
+            return (Failed if outcome.failed else Completed)(message=said)
 
         flows.record(
             "reproduce",
             work,
-            lambda: local(list(targets), workers, force),
+            lambda: local(list(targets), workers, force, return_state=True),
             root=root,
             ours=place.ours,
         )
@@ -181,8 +196,14 @@ def _renewed(root: Path, graph: Graph, params: Params) -> set[str]:
 
 
 @task(task_run_name="{stage}", persist_result=False)
-def repro_stage(stage: str, root: str, force: bool) -> Done:
-    """Run `dvc repro --single-item` for one stage in a process group of its own, its output passed on line by line."""
+def repro_stage(stage: str, root: str, force: bool) -> Any:
+    """Run `dvc repro --single-item` for one stage in a process group of its own, its output passed on line by line.
+
+    Returns:
+        `Done`, or a failed state with the end of the output: the run must not look well.
+    """
+    from prefect.states import Failed
+
     words = [
         *_DVC,
         "--wait-for-lock",
@@ -201,7 +222,12 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
         else:
             say(f"[{stage}] DVC was killed: the stage is tried again", err=True)
     ran = any(line.startswith("Running stage") for line in lines)
-    return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)
+    if status and any(sign in line for line in lines for sign in full_disk.SIGNS):
+        full = full_disk.message(full_disk.full_place(Path(root)), Path(root))
+        if not any(full.problem in line for line in lines):  # the stage itself has said it
+            lines = str(full).splitlines()
+    tail = "\n".join(lines[-TAIL_LINES:])
+    return Failed(message=tail) if status else Done(stage, ran)
 
 
 def _listen(stage: str, words: list[str], root: str) -> tuple[int, list[str]]:
@@ -226,6 +252,9 @@ _ADVICE = (
 """What DVC says at the end of every run; once for each stage would be noise."""
 
 _DVC = [sys.executable, "-m", "hqsam_pipelines.runner.dvc_run"]
+_REPORT = "report"
+_EVALUATION = ("train", "predict", "score")
+"""Stages without which the report is partial; without any other one there is none."""
 _children: set[subprocess.Popen[str]] = set()
 _children_lock = threading.Lock()
 
@@ -287,6 +316,11 @@ def _interrupts_are_said() -> Iterator[None]:
 def _environment() -> dict[str, str]:
     """The stages' environment: this interpreter first on PATH, and nothing of this flow run's own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+    from prefect.context import TaskRunContext
+
+    context = TaskRunContext.get()
+    if context is not None:
+        kept[shown_run.PARENT] = str(context.task_run.id)
     kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     return kept
 
@@ -316,7 +350,7 @@ class _Walk:
         with _runner(self._workers) as runner:
             try:
                 self._start_ready(runner)
-                while self._running:
+                while self._running or self._start_partial_report(runner):
                     stage, future = self._done.get()
                     self._running -= 1
                     self._finish(stage, future)
@@ -358,13 +392,38 @@ class _Walk:
         future = runner.submit(repro_stage, parameters=parameters)
         future.add_done_callback(lambda done, stage=stage: self._done.put((stage, done)))
 
+    def _start_partial_report(self, runner: Any) -> bool:
+        """Start the report without the benchmarks that failed; False if there is nothing to report, or it was done.
+
+        Only if every stage without a result is one of evaluation: gates and training must see all
+        data. What is left of earlier results of these benchmarks is removed, as DVC does when their
+        stages begin.
+        """
+        lacking = {*self._outcome.failed, *self._waiting} - {_REPORT}
+        scores = {name for name in self._graph.order if name.startswith("score@")}
+        if (
+            _REPORT not in self._waiting
+            or self._outcome.absent
+            or not all(name.partition("@")[0] in _EVALUATION for name in lacking)
+            or not scores - lacking
+        ):
+            return False
+        self._outcome.absent = [name.partition("@")[2] for name in sorted(scores & lacking)]
+        for name in self._outcome.absent:
+            (self._root / "reports" / "metrics" / f"{name}.json").unlink(missing_ok=True)
+        self._start(_REPORT, runner)
+        return True
+
     def _finish(self, stage: str, future: Any) -> None:
         try:
-            done: Done = future.result()
+            future.wait()
+            state = future.state
+            done = future.result() if state.is_completed() else None
         except Exception as error:
-            done = Done(stage, 1, f"{type(error).__name__}: {error}", ran=False)
-        if done.status:
-            self._outcome.failed[stage] = done.tail
+            self._outcome.failed[stage] = f"{type(error).__name__}: {error}"
+            return
+        if done is None:
+            self._outcome.failed[stage] = str(state.message)
             return
         (self._outcome.ran if done.ran else self._outcome.fresh).append(stage)
         if stage == codegraph.STAGE:
