@@ -64,6 +64,23 @@ class Difference:
     too_few: str = ""
 
 
+@dataclass(frozen=True)
+class SeedNoise:
+    """How far a difference moves with the seeds that the systems were trained with.
+
+    Attributes:
+        error: standard error of the difference from the seeds alone, in its unit.
+        freedom: degrees of freedom of `error`; 0: the seeds are no part of the question.
+    """
+
+    error: float = 0.0
+    freedom: int = 0
+
+
+FIXED = SeedNoise()
+"""The systems are compared as they are: other seeds are no part of the question."""
+
+
 def paired(
     difference: Float, cluster: Any, *, replicates: int = REPLICATES, seed: int = SEED
 ) -> Difference | None:
@@ -85,7 +102,11 @@ def paired(
 
 
 def stratified(
-    strata: Sequence[Stratum], *, replicates: int = REPLICATES, seed: int = SEED
+    strata: Sequence[Stratum],
+    *,
+    replicates: int = REPLICATES,
+    seed: int = SEED,
+    noise: SeedNoise = FIXED,
 ) -> Difference | None:
     """Bootstraps the unweighted mean over several sets of the mean paired difference; each set is resampled on its own.
 
@@ -93,6 +114,7 @@ def stratified(
         strata: (difference, cluster) of each set, see `paired`.
         replicates: resamples.
         seed: of the draws.
+        noise: of the seeds that the systems were trained with (`hqsam_metrics.seeds`).
 
     Returns:
         The difference, None if a set has no defined unit.
@@ -106,7 +128,9 @@ def stratified(
     mean = float(np.mean([sums.sum() / counts.sum() for sums, counts, _ in sets]))
     why = too_few([counts for _, counts, _ in sets], differing)
     groups = [_grouped(sums, counts, seed) for sums, counts, _ in sets]
-    return inferred(mean, groups, n, clusters, differing, why, replicates=replicates, seed=seed)
+    return inferred(
+        mean, groups, n, clusters, differing, why, replicates=replicates, seed=seed, noise=noise
+    )
 
 
 def inferred(
@@ -119,6 +143,7 @@ def inferred(
     *,
     replicates: int = REPLICATES,
     seed: int = SEED,
+    noise: SeedNoise = FIXED,
 ) -> Difference:
     """Bootstraps an unweighted mean over several sets of the mean over clusters of what each of them contributes.
 
@@ -131,11 +156,17 @@ def inferred(
         why: there are too few clusters; empty if there are enough.
         replicates: resamples.
         seed: of the draws.
+        noise: of the seeds that the systems were trained with (`hqsam_metrics.seeds`).
     """
     if why or not differing:
         same = 0.0 if not differing else nan
         return Difference(mean, same, same, nan, n, clusters, differing, why)
     error, draws = _studentised(sets, replicates, seed)
+    if noise.error:
+        # The seeds are too few to be drawn again: Student's t stands for their draws.
+        t = np.random.default_rng([seed, noise.freedom]).standard_t(noise.freedom, replicates)
+        both = float(np.hypot(error, noise.error))
+        error, draws = both, (error * draws + noise.error * t) / both
     if not error:  # every cluster differs by the same
         return Difference(mean, mean, mean, _p_value(inf, draws), n, clusters, differing)
     low, high = mean - error * _critical(draws), mean + error * _critical(-draws)

@@ -95,18 +95,19 @@ def compose(root: Path, profile: str) -> bytes:
                 merged,
                 {**row.changes, "models": {row.name: {**first, **row.changes["models"][row.name]}}},
             )
-    return written(merged, profile, f"configs/{base}.yaml with the overlays of {FOLDER.as_posix()}")
+    made = f"configs/{base}.yaml with the overlays of {FOLDER.as_posix()}"
+    return written(merged, profile, f"{made}, put together by `hqsam profile {profile}`.")
 
 
-def written(content: Mapping[str, Any], profile: str, made_from: str) -> bytes:
-    """Return the bytes of a composed params.yaml; its first line says what it is made from."""
+def written(content: Mapping[str, Any], profile: str, comment: str) -> bytes:
+    """Return the bytes of a composed params.yaml; its first line is the comment."""
     from ruamel.yaml import YAML
 
     yaml: Any = YAML(typ="safe", pure=True)
     # Block style throughout: the C reader that DVC uses takes no `a://b` inside brackets.
     yaml.default_flow_style, yaml.width, yaml.sort_base_mapping_type_on_output = False, 4096, False
     out = io.BytesIO()
-    out.write(f"# {made_from}, put together by `hqsam profile {profile}`.\n".encode())
+    out.write(f"# {comment}\n".encode())
     yaml.dump({**content, "profile": profile}, out)
     return out.getvalue()
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from hqsam_base.runs import Int
 from hqsam_metrics.ap import accumulate
 from hqsam_metrics.ap.weighted import category_precision
-from hqsam_metrics.stats import SEED, Difference, inferred, too_few
+from hqsam_metrics.seeds import seed_noise
+from hqsam_metrics.stats import SEED, Difference, SeedNoise, inferred, too_few
 
 Float = NDArray[np.float64]
 Bits = NDArray[np.uint16]
@@ -132,8 +133,8 @@ def _small(values: Int) -> Small:
 
 
 def differences(
-    a: Matches,
-    b: Matches,
+    a: Matches | Sequence[Matches],
+    b: Matches | Sequence[Matches],
     names: Iterable[str],
     *,
     factor: float = 100.0,
@@ -141,7 +142,8 @@ def differences(
     """Returns the paired difference b - a of each AP that both sides have, with its interval.
 
     Args:
-        a: matches of one system.
+        a: matches of one system; of several trainings of it with other seeds, the difference is
+            that of the means over them (`hqsam_metrics.seeds`).
         b: matches of the other, with the same ground truth.
         names: of the APs.
         factor: what the difference is multiplied with.
@@ -149,27 +151,37 @@ def differences(
     Raises:
         ValueError: the two sides are not about the same images.
     """
-    if a.truth.ids != b.truth.ids or not np.array_equal(a.truth.cluster, b.truth.cluster):
-        raise ValueError("the ground truth is not of the same images")
-    deleted, sets = deletions(a.truth)
+    sides = [[side] if isinstance(side, Matches) else list(side) for side in (a, b)]
+    first, *others = (matches for side in sides for matches in side)
+    truth = first.truth
+    for other in others:
+        if truth.ids != other.truth.ids or not np.array_equal(truth.cluster, other.truth.cluster):
+            raise ValueError("the ground truth is not of the same images")
+    deleted, sets = deletions(truth)
     # The first row is the whole set, once: its AP is the official one.
-    weights = np.vstack([np.ones((1, len(a.truth.ids)), np.uint16), deleted])
-    moved = differing(a, b)
+    weights = np.vstack([np.ones((1, len(truth.ids)), np.uint16), deleted])
+    moved = max(differing(first, other) for other in others)
     found = {}
     for name in names:
-        if name in a.hit and name in b.hit:
-            points = factor * (weighted_ap(b, name, weights) - weighted_ap(a, name, weights))
+        if all(name in matches.hit for matches in (first, *others)):
+            left, right = (
+                factor * np.stack([weighted_ap(matches, name, weights) for matches in side])
+                for side in sides
+            )
+            points = right.mean(axis=0) - left.mean(axis=0)
             if not np.isnan(points[0]):
-                found[name] = _difference(points, sets, a.truth, name, moved)
+                noise = seed_noise(left[:, 0], right[:, 0])
+                found[name] = _difference(points, sets, truth, name, moved, noise)
     return found
 
 
 def _difference(
-    points: Float, sets: Sequence[Int], truth: Truth, name: str, moved: int
+    points: Float, sets: Sequence[Int], truth: Truth, name: str, moved: int, noise: SeedNoise
 ) -> Difference:
     """Returns a difference from its values on the whole set and without each group (NaN: undefined without it)."""
     clusters = np.unique(truth.cluster, return_inverse=True)[1].reshape(-1)
-    objects = np.bincount(clusters[truth.image], weights=truth.objects[name])
+    # The last images may hold no ground truth.
+    objects = np.bincount(clusters[truth.image], truth.objects[name], int(clusters.max()) + 1)
     strata = [np.unique(clusters[truth.stratum == s]) for s in np.unique(truth.stratum) if s >= 0]
     why = too_few([np.maximum(objects[mine], 1) for mine in strata], moved)
     if np.isnan(points).any():
@@ -178,7 +190,7 @@ def _difference(
     pull = [(len(rows) - 1) * len(sets) * (points[0] - points[1 + rows]) for rows in sets]
     centred = [(p - p.mean() + points[0], np.ones(len(p))) for p in pull]
     n = int(truth.objects[name].sum())
-    return inferred(float(points[0]), centred, n, len(objects), moved, why)
+    return inferred(float(points[0]), centred, n, len(objects), moved, why, noise=noise)
 
 
 def deletions(truth: Truth, groups: int = GROUPS) -> tuple[NDArray[np.uint16], list[Int]]:

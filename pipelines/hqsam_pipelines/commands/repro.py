@@ -2,6 +2,8 @@
 
 The same work and the same bytes as `dvc repro`, as one Prefect flow over the same graph. `hqsam
 repro ablations` makes the profile of that name the active one first, runs it, and shows its table.
+`hqsam repro seeds --n 3` trains and scores the active profile with three seeds and shows how far its
+numbers move with them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ def repro(
         list[str] | None,
         typer.Argument(
             help="Stages (score@coco-nano) or groups (score), with all they need; none: all; "
-            "ablations: the paper's grid."
+            "ablations: the paper's grid; seeds: the active profile with several seeds."
         ),
     ] = None,
     workers: Annotated[
@@ -44,6 +46,10 @@ def repro(
             "data/drop.",
         ),
     ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option("--n", min=2, max=100, help="With `seeds`: how many, the own one included."),
+    ] = 3,
     accept: Annotated[
         bool,
         typer.Option(
@@ -64,25 +70,31 @@ def repro(
 
     if from_dir is not None:
         os.environ[DROP_FOLDER_VARIABLE] = str(from_dir)
-    root, grid = env.repository_root(), targets == ["ablations"]
+    root, grid, several = env.repository_root(), targets == ["ablations"], targets == ["seeds"]
     if accept:
         _accept(root)
         return
     if grid:
         _switch(root)
-    outcome = reproduce.run(root, [] if grid else targets or [], workers=workers, force=force)
+    if several:
+        from hqsam_pipelines.runner import seeds_run
+
+        outcome = seeds_run.run(root, seeds, workers=workers)
+    else:
+        outcome = reproduce.run(root, [] if grid else targets or [], workers=workers, force=force)
     if json_file is not None:
         reproduce.write(outcome, json_file)
     for line in outcome.lines():
         say(line, lines=True)
     if outcome.failed:
         raise typer.Exit(1)
+    table = "tables/ablations.md" if grid else "seeds/spread.md"
+    if grid or several:
+        say((root / "reports" / table).read_text(encoding="utf-8"), lines=True)
     if "report" in (*outcome.ran, *outcome.fresh):
         from hqsam_pipelines.runner.last_line import last_line
 
         say(last_line(root))
-    if grid:
-        say((root / "reports" / "tables" / "ablations.md").read_text(encoding="utf-8"), lines=True)
 
 
 def _accept(root: Path) -> None:

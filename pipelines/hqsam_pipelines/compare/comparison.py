@@ -19,7 +19,7 @@ from pathlib import Path
 from hqsam.systems import System
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
-from hqsam_metrics.stats import stratified
+from hqsam_metrics.seeds import two_level
 from hqsam_metrics.verdicts import judge
 from hqsam_pipelines.compare.machine import other_machine
 from hqsam_pipelines.compare.revisions import (
@@ -131,6 +131,7 @@ def compare(
     lacking: list[NotAvailableError] = []
     instances: list[Instance] = []
     strata: Strata = {}
+    seeds: set[tuple[int, int]] = set()
     pairs = _pairs(a, b)
     for place, (benchmark, model) in enumerate(pairs):
         if progress is not None:
@@ -139,6 +140,7 @@ def compare(
         rows = one.changes(strata)
         found += one.resampled(rows)
         instances += one.instances()
+        seeds.add(one.seeds)
         notes += one.notes
         lacking += one.lacking
     found = _chosen(_hq4_rows(found, strata) + found, only)
@@ -151,7 +153,7 @@ def compare(
             *([] if running else dict.fromkeys([*stale(a), *stale(b)])),
             *_unavailable(lacking),
             *dict.fromkeys(notes),
-            *([_ONE_SEED] if _trained_anew(a, b) else []),
+            *_about_seeds(a, b, seeds),
         ),
         commits=tuple(repository.commits_between(a.sha, b.sha)),
         params=differing(a.params, b.params),
@@ -224,7 +226,7 @@ def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:
         parts = strata.get((model, prompt_set, f"{system} {metric}"), {})
         paired = [parts[b] for b in paper.HQ4 if b in parts]
         a, b = (sum(getattr(c, side) for c in known) / len(known) for side in ("a", "b"))
-        whole = stratified(paired) if len(paired) == len(paper.HQ4) else None
+        whole = two_level(paired) if len(paired) == len(paper.HQ4) else None
         mean = replace(first, benchmark=paper.HQ4_MEAN, a=a, b=b, difference=b - a, interval=whole)
         rows.append(mean)
     return rows
@@ -253,6 +255,35 @@ def _judged(changes: Sequence[Change], a: Revision, b: Revision) -> list[Change]
                 note=row.why or changes[place].note,
             )
     return judged
+
+
+def _about_seeds(a: Revision, b: Revision, seeds: set[tuple[int, int]]) -> list[str]:
+    """What the intervals say of the seeds that heads were trained with.
+
+    Args:
+        a: one side.
+        b: the other.
+        seeds: trainings of A and of B that are compared, of each benchmark and model.
+    """
+    known = sorted(seeds - {(1, 1)})
+    if not known:
+        return [_ONE_SEED] if _trained_anew(a, b) else []
+    notes = []
+    for left, right in known:
+        if left > 1 < right:
+            notes.append(
+                f"values are means over seeds (A {left}, B {right}); the intervals are about seeds "
+                f"and images"
+            )
+        else:
+            one, other, k = (a, "B", right) if left == 1 else (b, "A", left)
+            notes.append(
+                f"{one.label} was trained with one seed: how far others would move it is taken "
+                f"from the {k} seeds of {other}; `hqsam repro seeds` trains more"
+            )
+    if (1, 1) in seeds:
+        notes.append("some benchmarks have one seed on each side: their intervals are about images")
+    return notes
 
 
 def _trained_anew(a: Revision, b: Revision) -> bool:

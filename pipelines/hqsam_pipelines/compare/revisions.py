@@ -108,6 +108,14 @@ class Revision:
             return self.sha[:9]
         return f"{self.name} ({self.sha[:9]})" if self.sha else self.name
 
+    def file(self, path: str) -> bytes | None:
+        """A file of the revision, None if it has none.
+
+        Raises:
+            UserError: it is too large.
+        """
+        return self.repository.read(self.sha, path)
+
     def agrees(self, folder: str) -> bool | None:
         """Whether the metrics of a run are those that dvc.lock speaks of, and so go with the outputs that it names.
 

@@ -12,8 +12,10 @@ import numpy as np
 from hqsam_base.safe_text import shown
 from hqsam_metrics import verdicts
 from hqsam_metrics.base import Quantity, Scale
-from hqsam_metrics.stats import Difference, stratified
+from hqsam_metrics.seeds import SeedStratum, two_level
+from hqsam_metrics.stats import Difference
 from hqsam_pipelines.compare.revisions import NotAvailableError, Revision
+from hqsam_pipelines.compare.seeds import FurtherSeeds
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import Result, quantity_values
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 Verdict = verdicts.Verdict | Literal["not comparable"]
 
 _INSTANCES = 24  # of a benchmark, at most, are listed
-Strata = dict[tuple[str, str, str], dict[str, tuple[Any, Any]]]
-"""Paired differences and clusters of the HQ sets, by (model, prompt set, "system metric") and benchmark."""
+Strata = dict[tuple[str, str, str], dict[str, SeedStratum]]
+"""Values of both sides and clusters of the HQ sets, by (model, prompt set, "system metric") and benchmark."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Change:
         scale: how its values are shown, and which way is better.
         headline: whether it is one of the rows that answer the question, which are judged together.
         main: whether it belongs into the short table even without a test.
-        a, b: values as shown; None if that side has none.
+        a, b: values as shown, means over the seeds where there are several; None if that side has
+            none.
         difference: b - a.
         interval: paired bootstrap of the difference; None if the quantity has none or a table is
             unavailable.
@@ -86,7 +89,11 @@ class Instance:
 
 
 class BenchmarkRows:
-    """The rows of one benchmark and model."""
+    """The rows of one benchmark and model.
+
+    Attributes:
+        seeds: how many trainings of A and of B are compared.
+    """
 
     def __init__(self, a: Revision, b: Revision, benchmark: str, model: str) -> None:
         self.benchmark, self.model = benchmark, model
@@ -98,16 +105,35 @@ class BenchmarkRows:
             {r.row: r for r in side.results if (r.benchmark, r.model) == (benchmark, model)}
             for side in (a, b)
         ]
-        self._tables = [
-            self._table(side) for side, own in zip((a, b), self._sides, strict=True) if own
-        ]
+        self._tables: list[list[pd.DataFrame]] = []
+        self._further: list[FurtherSeeds | None] = []
+        for side in (a, b):
+            self._read(side)
+        left, right = (1 + len(more.results) if more else 1 for more in self._further)
+        self.seeds = (left, right)
 
-    def _table(self, side: Revision) -> pd.DataFrame | None:
+    def _read(self, side: Revision) -> None:
+        """Reads the per-instance tables of all seeds of one side, its first seed first."""
+        tables: list[pd.DataFrame] = []
+        further = None
         try:
-            return side.units(self.benchmark, self.model)
+            tables.append(side.units(self.benchmark, self.model))
+            further = FurtherSeeds(side, self.benchmark, self.model)
+            self.notes += [further.note] if further.note else []
+            tables += further.units()
         except NotAvailableError as error:
             self.lacking.append(error)
-            return None
+            further = None
+        self._tables.append(tables if further is not None else tables[:1])
+        self._further.append(further)
+
+    def _trainings(self, a: Result, b: Result) -> tuple[list[Result], list[Result]]:
+        """The results of a row for each seed of either side; the first alone where another seed lacks the row."""
+        more = [
+            [] if further is None else further.of(result)
+            for result, further in zip((a, b), self._further, strict=True)
+        ]
+        return [a, *more[0]], [b, *more[1]]
 
     def changes(self, strata: Strata) -> list[Change]:
         """The rows; differences per instance of the HQ sets are left in `strata` for their mean."""
@@ -130,7 +156,7 @@ class BenchmarkRows:
         return found
 
     def _change(self, a: Result, b: Result, metric: str, strata: Strata) -> Change:
-        left, right = a.shown(metric), b.shown(metric)
+        left, right = (_mean(side, metric) for side in self._trainings(a, b))
         difference = None if left is None or right is None else right - left
         change = replace(_bare(a, b, metric), a=left, b=right, difference=difference)
         quantity = b.score.value(metric).mean_of
@@ -141,7 +167,7 @@ class BenchmarkRows:
             strata.setdefault((self.model, a.prompt_set, f"{a.system} {metric}"), {})[
                 self.benchmark
             ] = paired
-        return replace(change, interval=stratified([paired]))
+        return replace(change, interval=two_level([paired]))
 
     def resampled(self, changes: Sequence[Change]) -> list[Change]:
         """The rows, those whose values have matches at both revisions with intervals of their own."""
@@ -156,7 +182,13 @@ class BenchmarkRows:
             if not names or "trials" in b.protocol:  # their mean has no matches of its own
                 continue
             try:
-                new = differences(self._a.matches(*row), self._b.matches(*row), names)
+                sides = [
+                    [side.matches(*row), *(more.matches(*row[2:]) if more and more.of(own) else [])]
+                    for side, more, own in zip(
+                        (self._a, self._b), self._further, (a, b), strict=True
+                    )
+                ]
+                new = differences(*sides, names)
                 found |= {(*row[2:], name): difference for name, difference in new.items()}
             except NotAvailableError as error:
                 self.lacking.append(error)
@@ -170,12 +202,10 @@ class BenchmarkRows:
         ]
 
     def _instances(self, result: Result, quantity: Quantity) -> Change | None:
-        frames = self._frames(result)
-        if frames is None:
+        paired = self._paired(result, quantity)
+        if paired is None:
             return None
-        a, b = (quantity.scale.factor * quantity_values(frame, quantity) for frame in frames)
-        interval = stratified([(np.asarray(b - a, np.float64), frames[0]["cluster"].to_numpy())])
-        left, right = float(a.mean()), float(b.mean())
+        left, right = (float(side.mean()) for side in paired[:2])
         return Change(
             *result.row,
             quantity.title,
@@ -185,35 +215,40 @@ class BenchmarkRows:
             left,
             right,
             right - left,
-            interval,
+            two_level([paired]),
         )
 
-    def _paired(self, result: Result, quantity: Quantity) -> tuple[Any, Any] | None:
+    def _paired(self, result: Result, quantity: Quantity) -> SeedStratum | None:
         frames = self._frames(result)
         if frames is None:
             return None
-        a, b = (quantity_values(frame, quantity) for frame in frames)
-        return np.asarray(quantity.scale.factor * (b - a), np.float64), frames[0][
-            "cluster"
-        ].to_numpy()
+        a, b = (
+            np.stack(
+                [quantity.scale.factor * quantity_values(f, quantity).to_numpy() for f in side]
+            )
+            for side in frames
+        )
+        return a, b, frames[0][0]["cluster"].to_numpy()
 
-    def _frames(self, result: Result) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-        """Both sides' rows of one system, the same instances in the same order; None if a table is missing."""
-        if len(self._tables) < 2 or any(t is None for t in self._tables):
+    def _frames(self, result: Result) -> tuple[list[pd.DataFrame], list[pd.DataFrame]] | None:
+        """The rows of one system for each seed of either side, the same instances in the same order; None if a table is missing."""
+        if not all(self._tables):
             return None
-        chosen = []
-        for table in self._tables:
-            assert table is not None
-            mine = (table["prompt_set"] == result.prompt_set) & (table["system"] == result.system)
-            chosen.append(table[mine].set_index(["key", "unit"]).sort_index())
-        both = chosen[0].index.intersection(chosen[1].index)
-        lost = len(chosen[0]) + len(chosen[1]) - 2 * len(both)
+        chosen: list[list[pd.DataFrame]] = []
+        for tables, own, further in zip(self._tables, self._sides, self._further, strict=True):
+            alone = further is None or not further.of(own[result.row])
+            chosen.append([_rows_of(table, result) for table in tables[: 1 if alone else None]])
+        both = chosen[0][0].index
+        for frame in (frame for side in chosen for frame in side):
+            both = both.intersection(frame.index)
+        lost = len(chosen[0][0]) + len(chosen[1][0]) - 2 * len(both)
         if lost:
             self.notes.append(
                 f"{self.benchmark}: {lost} instances are in one revision only: left out of the "
                 f"pairs"
             )
-        return chosen[0].loc[both], chosen[1].loc[both]
+        left, right = ([frame.loc[both] for frame in side] for side in chosen)
+        return left, right
 
     def instances(self) -> list[Instance]:
         """Instances of HQ-SAM (the benchmark's output by B's parameters) whose score changed."""
@@ -225,20 +260,32 @@ class BenchmarkRows:
             if frames is None or quantity is None:
                 continue
             scale = quantity.scale
-            left, right = (scale.factor * quantity_values(frame, quantity) for frame in frames)
+            left, right = (scale.factor * quantity_values(side[0], quantity) for side in frames)
             change = (right - left).abs()
             largest = (
                 change[change > 1e-9].sort_values(ascending=False, kind="stable").index[:_INSTANCES]
             )
             for place in largest:
                 key, unit = place
-                cluster = str(frames[0].at[place, "cluster"])
+                cluster = str(frames[0][0].at[place, "cluster"])
                 shown = _at(left, place), _at(right, place)
                 gain = scale.gain(shown[1] - shown[0])
                 found.append(
                     Instance(*row, str(key), cluster, str(unit), *shown, quantity.title, gain)
                 )
         return found
+
+
+def _rows_of(table: pd.DataFrame, result: Result) -> pd.DataFrame:
+    mine = (table["prompt_set"] == result.prompt_set) & (table["system"] == result.system)
+    return table[mine].set_index(["key", "unit"]).sort_index()
+
+
+def _mean(trainings: Sequence[Result], metric: str) -> float | None:
+    """The mean over seeds of a value as shown; None if it is undefined for one of them."""
+    values = [result.shown(metric) for result in trainings]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _at(values: pd.Series[float], place: Any) -> float:

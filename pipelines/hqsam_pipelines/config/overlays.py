@@ -33,4 +33,5 @@ def compose(root: Path, name: str) -> bytes:
         cure = "name a file of configs/ without `.yaml`"
         raise UserError("the overlay names no ready profile", file=path, key="base", cure=cure)
     merged = merge(mapping(read_yaml(base), base), changes)
-    return written(merged, name, f"configs/{base.name} with {FOLDER.as_posix()}/{name}.yaml")
+    made = f"configs/{base.name} with {FOLDER.as_posix()}/{name}.yaml"
+    return written(merged, name, f"{made}, put together by `hqsam profile {name}`.")

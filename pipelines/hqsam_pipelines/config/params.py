@@ -164,9 +164,25 @@ class Params:
         return options
 
     def model(self, name: str) -> ModelOptions:
-        """`models.<name>`, without its `train`."""
-        entry = {key: value for key, value in self.entry("models", name).items() if key != "train"}
-        return self._build("models", entry, f"models.{name}")  # type: ignore[no-any-return]
+        """`models.<name>`, without its `train` and `seed`."""
+        entry = self.entry("models", name).items()
+        own = {key: value for key, value in entry if key not in ("train", "seed")}
+        return self._build("models", own, f"models.{name}")  # type: ignore[no-any-return]
+
+    def training_seed(self, model: str) -> int:
+        """`models.<name>.seed`, or `seed`: of the initial weights, the order of the views and the loss points.
+
+        Raises:
+            UserError: it is no whole number from 0 on.
+        """
+        seed = self.entry("models", model).get("seed", self.seed)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise UserError(
+                f"expected a whole number from 0 on, found {schema.show(seed)}",
+                file=self.file,
+                key=f"models.{model}.seed",
+            )
+        return seed
 
     def index(self, benchmark: str) -> BenchmarkOptions:
         """`benchmarks.<name>.index`."""
@@ -335,6 +351,7 @@ class Params:
         parts += [self.source(name) for name in self.sources]
         for name in self.models:
             parts += [self.model(name), self.train(name)]
+            self.training_seed(name)
         for name in self.benchmarks:
             parts += [self.index(name), self.predict(name), self.score(name)]
         parts += [getattr(self, name) for name in PLAIN if name not in ("predict", "train")]

@@ -26,7 +26,7 @@ def run(job: Job) -> Any:
         model=params.model(job.name),
         options=params.train(job.name),
         out=job.root / "models" / job.name,
-        seed=params.seed,
+        seed=params.training_seed(job.name),
     )
     return launch.train(train_run, job.progress)
 

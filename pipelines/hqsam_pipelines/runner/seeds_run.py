@@ -1,0 +1,61 @@
+"""Runs the profile that `hqsam_pipelines.seeds` composes, and puts the user's own back afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from hqsam_base.atomic import write_bytes
+from hqsam_base.terminal import say
+from hqsam_pipelines import seeds
+from hqsam_pipelines.config import env, profiles
+from hqsam_pipelines.config.params import FILE, Params
+from hqsam_pipelines.runner import reproduce
+
+SAVED = Path(env.STATE_DIR) / "params-before-seeds.yaml"
+"""The user's params.yaml as long as another one is in its place."""
+
+
+def run(root: Path, n: int, *, workers: int = 2) -> reproduce.Outcome:
+    """Trains and scores the active profile with `n` seeds; keeps the scores if all of it worked.
+
+    Args:
+        root: the repository.
+        n: seeds a model, from 2 on; the profile's own is the first.
+        workers: stages at the same time.
+
+    Raises:
+        UserError: see `seeds.compose` and `reproduce.run`.
+    """
+    if (root / SAVED).is_file():  # an earlier run was killed
+        _put_back(root)
+    params = Params.load(root / FILE)
+    params.check()
+    with _composed(root, seeds.compose(params, n)):
+        outcome = reproduce.run(root, ["score"], workers=workers)
+        if not outcome.failed:
+            seeds.keep(root, params, n)
+    return outcome
+
+
+@contextlib.contextmanager
+def _composed(root: Path, content: bytes) -> Iterator[None]:
+    """Makes `content` the active params.yaml for a while; outputs of its models that an earlier run left are brought back."""
+    env.make_state_dir(root)
+    write_bytes(root / SAVED, (root / FILE).read_bytes())
+    write_bytes(root / FILE, content)
+    try:
+        for line in profiles.restore(root):
+            say(line, err=True)
+        yield
+    finally:
+        _put_back(root)
+
+
+def _put_back(root: Path) -> None:
+    """Puts the user's params.yaml back; the outputs of further seeds go to DVC's cache and aside."""
+    write_bytes(root / FILE, (root / SAVED).read_bytes())
+    for _ in profiles.prune(root):
+        pass
+    (root / SAVED).unlink()
