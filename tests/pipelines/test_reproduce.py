@@ -177,6 +177,14 @@ def test_an_interrupt_ends_the_stages_too(tmp_path: Path, database: Path, hosted
     interrupt_long_stage(root, HQSAM_HOST=hosted)
 
 
+def test_with_nothing_to_do_no_server_is_started(whole: Path) -> None:
+    assert run(whole, "hqsam", "repro").returncode == 0
+    server.stop(whole)
+    done = run(whole, "hqsam", "repro")
+    assert "everything is up to date (5 stages)" in done.stdout, done.stdout + done.stderr
+    assert server.status(whole) is None and not list((whole / ".hqsam").glob("dvc-*.sock"))
+
+
 MORTAL = """
 stages:
   one:
