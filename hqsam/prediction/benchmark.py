@@ -40,8 +40,8 @@ Row = dict[str, Any]
 def predict(
     *,
     benchmark: Path,
-    model: ModelOptions,
-    head: Path,
+    model: ModelOptions | None,
+    head: Path | None,
     options: PredictOptions,
     out: Path,
     progress: Progress,
@@ -53,8 +53,8 @@ def predict(
 
     Args:
         benchmark: Folder of the index stage.
-        model: The frozen base.
-        head: Folder of the train stage, or its ``hq_head.safetensors``.
+        model: The frozen base; None: no entry is a system of the run's models.
+        head: Folder of the train stage, or its ``hq_head.safetensors``; None without a model.
         options: Protocol and sizes.
         out: Folder to write, named ``<benchmark>-<model>``; it appears when it is complete. Until
             then its parts lie in the hidden sibling ``.<name>.partial``, where the next call finds
@@ -78,12 +78,17 @@ def predict(
     with _partial_folder(out, inputs.fingerprint) as work, _threads(options.threads):
         with passes.BenchmarkImages(benchmark) as images:
             shared = _shared_folder(encodings, inputs, model, options)
-            job = Job(benchmark, systems.Context(model, inputs.head, options, shared), entries)
-            write_parts(job, images, work, what=out.name, progress=progress, told=figures)
-            summary = _summary(inputs, images, job, work, out.name)
+            given = {e: kind for e in entries if isinstance(kind := _kind(e), systems.GivenKind)}
+            # First: a file that does not fit is found out before anything is encoded.
+            known = {e.name: kind.write(e, benchmark, work) for e, kind in given.items()}
+            mine = tuple(e for e in entries if e not in given)
+            job = Job(benchmark, systems.Context(model, inputs.head, options, shared), mine)
+            if mine:
+                write_parts(job, images, work, what=out.name, progress=progress, told=figures)
+            summary = _summary(inputs, images, job, work, out.name, entries, known)
         atomic.write_json(work / "predict.json", summary)
         for name in (_INPUTS, ABOUT):
-            (work / name).unlink()
+            (work / name).unlink(missing_ok=True)
         shutil.rmtree(out, ignore_errors=True)
         work.replace(out)
     atomic.fsync_folder(out.parent)
@@ -92,7 +97,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Inputs:
-    head: Path
+    head: Path | None
     index: Row
     base_digest: str | None
     checkpoint_digest: str
@@ -102,41 +107,47 @@ class _Inputs:
 
 def _check_inputs(
     benchmark: Path,
-    model: ModelOptions,
-    head: Path,
+    model: ModelOptions | None,
+    head: Path | None,
     options: PredictOptions,
     entries: tuple[systems.Entry, ...],
 ) -> _Inputs:
     """Everything that can be missing is looked for before the first image is encoded."""
     index = atomic.read_json(benchmark / "index.json", cure="run `dvc repro index` first")
-    head_file = head / HEAD if head.is_dir() or head.suffix == "" else head
-    if not head_file.is_file():
+    head = head and (head / HEAD if head.is_dir() or head.suffix == "" else head)
+    if head is not None and not head.is_file():
         raise UserError(
-            "the trained HQ head does not exist", file=head_file, cure="run `dvc repro train` first"
+            "the trained HQ head does not exist", file=head, cure="run `dvc repro train` first"
         )
     prompts = benchmark / "prompts.parquet"
     if not prompts.is_file():
         raise UserError(
             "the table does not exist", file=prompts, cure="run `dvc repro index` first"
         )
-    weights = [checkpoint.sha256(head_file)]
-    if model.checkpoint is not None:
+    weights = [] if head is None else [checkpoint.sha256(head)]
+    if model is not None and model.checkpoint is not None:
         weights.insert(0, checkpoint.sha256(model.checkpoint))
         checkpoint.check_published(model.checkpoint, weights[0])
     digests = {"weights": weights, "prompts": checkpoint.sha256(prompts)}
     seen = {
         **digests,
         "index": index,
-        "model": model.model_dump(mode="json"),
+        "model": model and model.model_dump(mode="json"),
         "options": options.model_dump(mode="json"),
         "code": _code_digest(),
     }
     if entries != systems.DEFAULT:
-        seen["systems"] = {e.name: e.options.model_dump(mode="json") for e in entries}
+        seen["systems"] = {
+            e.name: [
+                e.options.model_dump(mode="json"),
+                _kind(e).inputs(e),
+            ]
+            for e in entries
+        }
     return _Inputs(
-        head=head_file,
+        head=head,
         index=index,
-        base_digest=weights[0] if model.checkpoint is not None else None,
+        base_digest=weights[0] if model is not None and model.checkpoint is not None else None,
         checkpoint_digest=hashlib.sha256("".join(weights).encode()).hexdigest(),
         prompts_digest=str(digests["prompts"]),
         fingerprint=hashlib.sha256(atomic.json_bytes(seen)).hexdigest(),
@@ -154,10 +165,10 @@ def _code_digest() -> str:
 
 
 def _shared_folder(
-    encodings: Path | None, inputs: _Inputs, model: ModelOptions, options: PredictOptions
+    encodings: Path | None, inputs: _Inputs, model: ModelOptions | None, options: PredictOptions
 ) -> Path | None:
     """The folder of one encoder: all that its features depend on besides the pixels. Random weights are shared with nobody."""
-    if encodings is None or inputs.base_digest is None or not options.encodings_gb:
+    if encodings is None or inputs.base_digest is None or not options.encodings_gb or not model:
         return None
     encoder = {
         "backbone": model.backbone,
@@ -203,17 +214,32 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _kind(entry: systems.Entry) -> systems.SystemKind:
+    return systems.load(entry.options.kind)
+
+
 def _summary(
-    inputs: _Inputs, images: passes.BenchmarkImages, job: Job, work: Path, name: str
+    inputs: _Inputs,
+    images: passes.BenchmarkImages,
+    job: Job,
+    work: Path,
+    name: str,
+    entries: tuple[systems.Entry, ...],
+    given: Mapping[str, systems.Given],
 ) -> Row:
     benchmark = str(inputs.index["benchmark"])
-    about = {name: found for name, found in atomic.read_json(work / ABOUT).items() if found}
+    told: Row = atomic.read_json(work / ABOUT) if job.entries else {}
+    protocols = told.get("protocols", {}) | {s: dict(one.protocol) for s, one in given.items()}
+    lacking = {s: list(one.unsupported) for s, one in given.items() if one.unsupported}
+    unsupported = told.get("unsupported", {}) | lacking
+    found = {"protocols": protocols, "unsupported": unsupported}
+    about = {name: content for name, content in found.items() if content}
     return {
         "version": VERSION,
         "benchmark": benchmark,
         "model": name.removeprefix(f"{benchmark}-"),
-        "backbone": job.context.model.backbone,
-        "systems": [system.name for system in systems.of_entries(job.entries)],
+        "backbone": job.context.model and job.context.model.backbone,
+        "systems": [system.name for system in systems.of_entries(entries)],
         "n_images": len(images),
         "n_prompts": images.n_prompts,
         "resize": job.options.resize,

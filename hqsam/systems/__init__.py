@@ -19,6 +19,8 @@ from hqsam.systems.base import (
     Decoded,
     Derived,
     Entry,
+    Given,
+    GivenKind,
     Promptable,
     System,
     SystemKind,
@@ -34,6 +36,8 @@ __all__ = [
     "Decoded",
     "Derived",
     "Entry",
+    "Given",
+    "GivenKind",
     "Promptable",
     "System",
     "SystemKind",
@@ -86,6 +90,7 @@ def check(entries: Sequence[Entry]) -> None:
         UserError: naming the key of params.yaml.
     """
     seen: dict[str, str] = {}
+    kinds = {entry.name: load(entry.options.kind) for entry in entries}
     for entry in entries:
         for system in load(entry.options.kind).systems(entry):
             if system.name in seen:
@@ -105,6 +110,13 @@ def check(entries: Sequence[Entry]) -> None:
                     cure=f"name one of: "
                     f"{', '.join(name for name, of in seen.items() if of != entry.name)}",
                 )
+        of = getattr(entry.options, "of", None)
+        if of is not None and isinstance(kinds[seen[of]], GivenKind):
+            raise UserError(
+                f"the masks of {of} exist already: no refiner is run on them",
+                key=f"systems.{entry.name}.of",
+                cure="name a system that this run predicts",
+            )
 
 
 def applying(entries: Sequence[Entry], model: str, models: Sequence[str]) -> tuple[Entry, ...]:

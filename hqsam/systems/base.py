@@ -78,15 +78,16 @@ class Context:
     """What the predict stage has to offer a system.
 
     Attributes:
-        model: The model of params.yaml whose predictions are made.
+        model: The model of params.yaml whose predictions are made; None where only other systems
+            are predicted, which need none.
         head: File of its trained head.
         options: Protocol and sizes of the benchmark.
         encodings: Folder for what the model's image encoder makes of the images, which other models
             of the run share; None: nobody else needs it.
     """
 
-    model: ModelOptions
-    head: Path
+    model: ModelOptions | None
+    head: Path | None
     options: PredictOptions
     encodings: Path | None = None
 
@@ -199,10 +200,56 @@ class SystemKind(ABC):
         label = entry.options.label or entry.name
         return (System(name=entry.name, label=label, owner=label, versus=entry.options.versus),)
 
+    def inputs(self, entry: Entry) -> dict[str, str]:
+        """Check, before anything is encoded, that what `open` reads is there and fits.
+
+        Returns:
+            Digests of the files by name; empty for a kind that reads none of its own.
+
+        Raises:
+            UserError: see `open`.
+        """
+        return {}
+
     @abstractmethod
     def open(self, entry: Entry, context: Context) -> Promptable | Derived:
         """Load what is needed to predict.
 
         Raises:
             UserError: a package, a folder or weights are missing or do not fit together.
+        """
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of masks that exist already.
+
+    Attributes:
+        protocol: see `Promptable`.
+        unsupported: prompt sets of the benchmark that they say nothing about.
+    """
+
+    protocol: Mapping[str, Any]
+    unsupported: tuple[str, ...] = ()
+
+
+class GivenKind(SystemKind):
+    """A kind whose masks exist already: no image is read for it, and it needs no device."""
+
+    def open(self, entry: Entry, context: Context) -> Promptable | Derived:
+        """Never called: see `write`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def write(self, entry: Entry, benchmark: Path, out: Path) -> Given:
+        """Write the masks as parts of a folder of predictions (docs/formats.md).
+
+        Args:
+            entry: of params.yaml.
+            benchmark: folder of the index stage.
+            out: folder for ``part-*.parquet`` and, where the masks answer none of the benchmark's
+                prompts, ``prompts-<system>.parquet``.
+
+        Raises:
+            UserError: they do not belong to the benchmark.
         """

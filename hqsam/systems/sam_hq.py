@@ -153,6 +153,7 @@ class SamHQKind(SystemKind):
         from hqsam.model.build import build_model
         from hqsam.prediction.encodings import Encodings
 
+        assert context.model is not None  # `every_model`: it is predicted for a model
         model = build_model(context.model, head=context.head).eval()
         room = int(context.options.encodings_gb * 1e9)
         shared = None if context.encodings is None else Encodings(context.encodings, room)

@@ -4,21 +4,23 @@ systems:
 sam_hq: {kind: sam_hq}
 sam2: {kind: transformers, model: ../models/sam2.1-hiera-tiny}
 
-Only tensors go to the model: the library's processors pad what is ragged, and drop what they do not
-know, without a word. Shape letters: K prompts; N points; m side of the low-resolution masks.
+Only tensors reach the model: prompts are grouped by the pass and never padded, because a padded
+point moves the masks. A mask prompt goes through with one copy of the image's embedding per prompt,
+because the library adds one mask per image, not per prompt.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
-
+from hqsam.model.options import Resize
 from hqsam.systems.base import (
     U8,
     Context,
@@ -28,47 +30,48 @@ from hqsam.systems.base import (
     SystemKind,
     SystemOptions,
 )
+from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 
 if TYPE_CHECKING:
-    from hqsam.model.options import Resize
+    from torch import Tensor
+
     from hqsam.model.preprocess import Frame
     from hqsam.prediction.options import PredictOptions
-    from hqsam.prediction.postprocess import MaskPatch
+    from hqsam.prediction.postprocess import MaskCodes, MaskPatch
     from hqsam.prediction.prompt import Prompt
 
+Embedding = list["Tensor"]
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+"""Names under which the library has stored a processor; the second is that of versions before 5."""
 
-@dataclass(frozen=True)
-class _Family:
-    """Classes of the library that serve a ``model_type``, and how they resize."""
-
-    model: str
-    processor: str
-    resize: Resize
-
-
-_SAM2 = _Family("Sam2Model", "Sam2Processor", "stretch")
-_SAM3 = _Family("Sam3TrackerModel", "Sam3TrackerProcessor", "stretch")
-FAMILIES: Mapping[str, _Family] = {
-    "sam": _Family("SamModel", "SamProcessor", "longest_side"),
-    "sam2": _SAM2,
-    "sam2_video": _SAM2,
-    "edgetam": _Family("EdgeTamModel", "Sam2Processor", "stretch"),
-    "sam3_tracker": _SAM3,
-    "sam3_video": _SAM3,
+REFUSED = {
+    "sam_hq": "the library's SamHQModel does not compute HQ-SAM: its decoder drops what the "
+    "transformer made of the image (seen in 5.23 and 5.24)",
+    "sam3": "this is the concept model: it finds what a text names and gives no mask per box",
+    "sam3_lite_text": "this is a concept model: it finds what a text names, no mask per box",
 }
-"""Supported values of ``model_type`` in a model's config.json."""
+"""Model types that look as if they fitted, and why they do not."""
+
+_INSTEAD = {
+    "sam_hq": "give the authors' sam_hq_vit_*.pth as a checkpoint: `hqsam evaluate --model FILE`",
+    "sam3": "give a folder whose config.json says sam3_video or sam3_tracker",
+    "sam3_lite_text": "give a folder whose config.json says sam3_video or sam3_tracker",
+}
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class TransformersOptions(SystemOptions):
     """``systems.<name>`` of this kind.
 
     Attributes:
-        model: A folder that ``save_pretrained`` wrote, with its processor; or a name on the hub,
-            ``owner/name``, with ``revision``.
-        revision: Commit of the hub's repository: a name alone can mean other weights tomorrow.
-        choose: ``family``: the library's own single mask (``multimask_output=False``); ``best_iou``:
-            of the three masks the one with the highest predicted IoU.
+        model: A folder with the model's ``config.json``, ``*.safetensors`` and processor; or
+            its name on the hub.
+        revision: The commit of a name on the hub, 40 hex digits: a branch would be another model
+            tomorrow.
+        choose: ``family``: the one mask that the library itself chooses (``multimask_output``
+            False); ``best_iou``: of its three, the one with the highest predicted IoU.
     """
 
     model: str
@@ -76,240 +79,411 @@ class TransformersOptions(SystemOptions):
     choose: Literal["family", "best_iou"] = "family"
 
 
-@dataclass(frozen=True)
-class _Image:
-    """An encoded image: its place in the input square and what ``get_image_embeddings`` gave."""
-
-    frame: Frame
-    embeddings: Any
-
-
-class TransformersModel(Promptable):
-    """An opened model.
+def folder_of(options: TransformersOptions, key: str) -> Path:
+    """Find the folder of a model, downloading it from the hub if it has a name there.
 
     Args:
-        name: The system's name.
-        model: The library's model, in eval mode on its device.
-        processor: Its processor.
-        choose: See `TransformersOptions`.
-        options: How.
+        options: The entry.
+        key: Its place in params.yaml or on the command line, for messages.
+
+    Raises:
+        UserError: There is no such folder, the revision is no commit, or the hub cannot be reached.
+    """
+    folder = Path(options.model).expanduser()
+    if folder.is_dir():
+        return folder
+    if not _HUB_NAME.fullmatch(options.model):
+        raise UserError(
+            "there is no such folder, and it is no name on the hub",
+            file=folder,
+            key=key,
+            cure="give a folder with config.json, or OWNER/NAME with a revision",
+        )
+    if not _COMMIT.fullmatch(options.revision or ""):
+        raise UserError(
+            f"{options.model}: the revision is {options.revision or 'not given'}",
+            key=f"{key}.revision",
+            cure="give the commit as 40 hex digits (it stands on the model's page): a branch can "
+            "change",
+        )
+    from huggingface_hub import snapshot_download
+
+    wanted: dict[str, Any] = {
+        "repo_id": options.model,
+        "revision": options.revision,
+        "allow_patterns": ["*.json", "*.safetensors"],
+    }
+    try:
+        return Path(snapshot_download(**wanted))
+    except Exception as error:  # the client raises what its HTTP library raises, too
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{options.model} cannot be fetched from the hub, and the local cache does not "
+            f"have it: {reason}",
+            key=key,
+            cure=f"on a machine with a network: `hf download {options.model} --revision "
+            f"{options.revision} --local-dir DIR`, then give DIR",
+        ) from error
+
+
+def read_config(folder: Path, key: str) -> dict[str, Any]:
+    """Read a model's ``config.json``.
+
+    Raises:
+        UserError: It is missing or no JSON object with a model type.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+        _ = str(config["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"this is no model folder of the transformers library ({type(error).__name__})",
+            file=path,
+            key=key,
+            cure="give the folder that `save_pretrained` or `hf download` wrote",
+        ) from error
+    return cast(dict[str, Any], config)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of the library that are used in one way.
+
+    Attributes:
+        model: Name of the library's class.
+        pixels: Name of the class of its image processor.
+        resize: How an image lies in the input square.
+        iou: Range of the predicted IoU: an AP that is ranked by it is comparable within one range
+            only.
+        double: Whether the library scales coordinates in float64; float32 otherwise.
     """
 
-    def __init__(
-        self, name: str, model: Any, processor: Any, choose: str, options: PredictOptions
-    ) -> None:
-        self._name = name
-        self._model = model
-        self._processor = processor
-        self._choose = choose
-        self._options = options
-        self._family = FAMILIES[model.config.model_type]
-        prompts = model.config.prompt_encoder_config
-        side = int(model.prompt_encoder.image_embedding_size[0] * prompts.patch_size)
-        self._side = side
-        images = processor.image_processor
-        self.protocol = {
-            "library": f"transformers {metadata.version('transformers')}",
-            "model_type": model.config.model_type,
-            "weights": _digest(model),
-            "side": side,
-            "resize": self._family.resize,
-            "image_processor": type(images).__name__,
-            "mean": list(images.image_mean),
-            "std": list(images.image_std),
-            "choose": choose,
-            "stability": [
-                getattr(
-                    model.config.mask_decoder_config, f"dynamic_multimask_stability_{key}", None
-                )
-                for key in ("delta", "thresh")
-            ],
-            "iou_scale": "linear" if self._family.resize == "longest_side" else "sigmoid",
-            # What a mask prompt becomes, whatever `predict.mask_prompt` says of HQ-SAM's.
-            "mask_prompt": "logits",
-        }
-
-    def prepare(self, image: U8) -> tuple[Frame, Any]:
-        """See `Promptable.prepare`."""
-        from hqsam.model.preprocess import Frame
-
-        pixels = self._processor.image_processor(image, return_tensors="pt")["pixel_values"]
-        return Frame(image.shape[0], image.shape[1], self._side, self._family.resize), pixels
-
-    def encode(self, prepared: Sequence[tuple[Frame, Any]]) -> Sequence[_Image]:
-        """See `Promptable.encode`."""
-        import torch
-
-        device = self._model.device
-        low = self._options.precision == "bfloat16"
-        with torch.inference_mode():
-            inputs = torch.cat([pixels for _, pixels in prepared]).to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=low):
-                found = self._model.get_image_embeddings(inputs)
-        levels = found if isinstance(found, list) else [found]
-        images = []
-        for n, (frame, _) in enumerate(prepared):
-            mine = [level[n : n + 1].float() for level in levels]
-            images.append(_Image(frame, mine if isinstance(found, list) else mine[0]))
-        return images
-
-    def decode(self, image: _Image, prompts: Sequence[Prompt]) -> Mapping[str, Decoded]:
-        """See `Promptable.decode`."""
-        import torch
-
-        first = prompts[0]
-        masked = first.mask is not None or first.mask_input is not None
-        inputs: dict[str, Any] = {}
-        if first.box is not None:
-            inputs["input_boxes"] = self._scaled(image.frame, [p.box for p in prompts])[None]
-        if first.points:
-            inputs["input_points"] = self._scaled(image.frame, [p.points for p in prompts])[None]
-            inputs["input_labels"] = torch.tensor([[p.labels for p in prompts]])
-        embeddings = image.embeddings
-        if masked:
-            # The library adds one mask prompt to an image, not to a prompt: each prompt gets the
-            # image of its own.
-            inputs = {key: value.transpose(0, 1) for key, value in inputs.items()}
-            inputs["input_masks"] = torch.tensor(
-                np.stack([self._mask_input(image.frame, prompt) for prompt in prompts])[:, None]
-            )
-            levels = embeddings if isinstance(embeddings, list) else [embeddings]
-            many = [level.expand(len(prompts), *level.shape[1:]) for level in levels]
-            embeddings = many if isinstance(embeddings, list) else many[0]
-        with torch.inference_mode():
-            found = self._model(
-                image_embeddings=embeddings,
-                multimask_output=self._choose == "best_iou",
-                **{key: value.to(self._model.device) for key, value in inputs.items()},
-            )
-            logits_KChw = found.pred_masks.float().flatten(0, 1).cpu()
-            iou_KC = found.iou_scores.float().flatten(0, 1).cpu()
-            best = iou_KC.argmax(1)
-        rows = range(len(prompts))
-        return {
-            self._name: Decoded(
-                [logits_KChw[k, best[k]].numpy() for k in rows],
-                [float(iou_KC[k, best[k]]) for k in rows],
-            )
-        }
-
-    def to_image(self, image: _Image, values: Any) -> MaskPatch:
-        """See `Promptable.to_image`."""
-        from hqsam.prediction.postprocess import mask_patch
-
-        return mask_patch(values, image.frame)
-
-    def _scaled(self, frame: Frame, coordinates: Any) -> Any:
-        """Coordinates ``[..., 2n]`` as the library's processor scales them, without a shift by half a pixel.
-
-        Float32 whatever the weights are: bfloat16 would move a corner by two pixels.
-        """
-        import torch
-
-        values = np.asarray(coordinates, np.float64)
-        h, w = frame.resized
-        pairs = values.reshape(*values.shape[:-1], -1, 2) * [w / frame.width, h / frame.height]
-        return torch.tensor(pairs.reshape(values.shape), dtype=torch.float32)
-
-    def _mask_input(self, frame: Frame, prompt: Prompt) -> Any:
-        """Low-resolution logits ``[m, m]``: the prompt's own, or those of its mask."""
-        if prompt.mask_input is not None:
-            return prompt.mask_input
-        assert prompt.mask is not None
-        from hqsam.model.preprocess import Frame
-
-        m = 4 * self._model.prompt_encoder.image_embedding_size[0]
-        # SAM 3's input side is 3.5 times its mask's: a stretched image can take the next multiple.
-        square = Frame(frame.height, frame.width, m * (self._side // m), frame.resize)
-        return square.mask_prompt(prompt.mask, side=m, encoding="logits")
+    model: str
+    pixels: str
+    resize: Resize = "stretch"
+    iou: Literal["linear", "sigmoid"] = "sigmoid"
+    double: bool = False
 
 
-def _digest(model: Any) -> str:
-    """SHA-256 of all weights by name: the same for every way that they were stored."""
-    found = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        found.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.float().cpu().numpy().tobytes())
-    return found.hexdigest()
+_SAM2 = Family("Sam2Model", "Sam2ImageProcessor")
+_EDGETAM = Family("EdgeTamModel", "Sam2ImageProcessor")
+_SAM3 = Family("Sam3TrackerModel", "Sam3ImageProcessor")
+FAMILIES: Mapping[str, Family] = {
+    "sam": Family("SamModel", "SamImageProcessor", "longest_side", "linear", double=True),
+    "sam2": _SAM2,
+    "sam2_video": _SAM2,
+    "edgetam": _EDGETAM,
+    "edgetam_video": _EDGETAM,
+    "sam3_tracker": _SAM3,
+    "sam3_video": _SAM3,
+}
+"""Supported values of ``model_type`` in a model's config.json."""
 
 
 class TransformersKind(SystemKind):
     """See the module."""
 
-    def open(self, entry: Entry, context: Context) -> Promptable:
-        """Load the model and its processor; code of the hub's is never run."""
-        options = cast(TransformersOptions, entry.options)
-        key = f"systems.{entry.name}.model"
-        folder = Path(options.model).is_dir()
-        if not folder and options.revision is None:
-            raise UserError(
-                f"there is no folder {options.model}, and a name on the hub needs its commit",
-                key=key,
-                cure=f"correct the path, or add `revision` to systems.{entry.name}",
-            )
-        library = _library()
-        pinned = {} if folder else {"revision": options.revision}
-        try:
-            # The raw dictionary: a config of an unknown family does not get as far as its type.
-            config, _ = library.PretrainedConfig.get_config_dict(options.model, **pinned)
-            family = _family_of(config.get("model_type"), options.model, key)
-            processor = getattr(library, family.processor).from_pretrained(options.model, **pinned)
-            model, loading = getattr(library, family.model).from_pretrained(
-                options.model, output_loading_info=True, use_safetensors=True, **pinned
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{options.model} cannot be opened ({str(error).splitlines()[0]})",
-                key=key,
-                cure="give a folder with config.json, model.safetensors and the processor's file "
-                "(`save_pretrained` of model and processor writes them), or go online once",
-            ) from error
-        # The library fills what is missing with random numbers and only prints that it did.
-        lost = sorted(
-            set(loading["missing_keys"]) | {str(k[0]) for k in loading["mismatched_keys"]}
-        )
-        if lost:
-            raise UserError(
-                f"{len(lost)} weights of {options.model} are missing or of another shape, such as "
-                f"{lost[0]}",
-                key=key,
-                cure="save the model again, or download it again",
-            )
-        from hqsam.model.device import pick_device
+    def inputs(self, entry: Entry) -> dict[str, str]:
+        """See `SystemKind.inputs`."""
+        folder, _ = _checked(entry)
+        paths = [folder / "config.json", *(folder / name for name in PROCESSORS)]
+        paths += sorted(folder.glob("*.safetensors"))
+        return {path.name: sha256_file(path) for path in paths if path.is_file()}
 
-        model = model.eval().to(pick_device(context.options.device))
-        return TransformersModel(entry.name, model, processor, options.choose, context.options)
+    def open(self, entry: Entry, context: Context) -> Promptable:
+        """Load the model with all of its weights; code that comes with it is never run."""
+        folder, model_type = _checked(entry)
+        family, options = FAMILIES[model_type], cast(TransformersOptions, entry.options)
+        model, library = _load_model(family, folder, f"systems.{entry.name}.model"), _library()
+        pixels = getattr(library, family.pixels).from_pretrained(folder, local_files_only=True)
+        files = {"model_type": model_type, "files": self.inputs(entry)}
+        return TransformersModel(entry.name, family, model, pixels, options, context.options, files)
+
+
+def _checked(entry: Entry) -> tuple[Path, str]:
+    """The folder and its model type, once everything in it that can be wrong was looked at."""
+    key = f"systems.{entry.name}.model"
+    _library()
+    folder = folder_of(cast(TransformersOptions, entry.options), key)
+    model_type = str(read_config(folder, key)["model_type"])
+    if model_type not in FAMILIES:
+        raise UserError(
+            REFUSED.get(model_type, f"models of the type {model_type} are not supported"),
+            file=folder / "config.json",
+            key=key,
+            cure=_INSTEAD.get(model_type, f"use one of the types {', '.join(FAMILIES)}"),
+        )
+    if not any((folder / name).is_file() for name in PROCESSORS):
+        raise UserError(
+            "the model folder has no processor: size, mean and deviation of its images are unknown",
+            file=folder / PROCESSORS[0],
+            key=key,
+            cure="copy processor_config.json (or preprocessor_config.json) from the model's page "
+            "into the folder",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            "the model folder has no weights as safetensors (files that need code to load are not "
+            "read)",
+            file=folder,
+            key=key,
+            cure="save the model with `save_pretrained`, which writes model.safetensors",
+        )
+    return folder, model_type
 
 
 def _library() -> Any:
-    try:
-        from hqsam.model._torchvision import ensure_torchvision
+    """The library, torchvision mended first.
 
+    Raises:
+        UserError: It is not installed.
+    """
+    from hqsam.model._torchvision import ensure_torchvision
+
+    try:
         ensure_torchvision()
         import transformers
     except ImportError as error:
         raise UserError(
-            f"systems of transformers need the module {error.name!r}",
+            f"the package {error.name} is not installed",
+            key="systems",
             cure="pip install 'hqsam-pipeline[systems]'",
         ) from error
     return transformers
 
 
-def _family_of(model_type: Any, model: str, key: str) -> _Family:
-    if model_type == "sam_hq":
-        raise UserError(
-            f"{model} is HQ-SAM, which transformers does not compute as published: its SamHQModel "
-            "drops the image half of the decoder's transformer",
-            key=key,
-            cure="evaluate HQ-SAM by `kind: sam_hq`",
+def _load_model(family: Family, folder: Path, key: str) -> Any:
+    """The model in float32 and eval mode; every one of its parameters must be in the file."""
+    transformers = _library()
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # what it reports is checked below
+    transformers.logging.disable_progress_bar()
+    try:
+        model, report = getattr(transformers, family.model).from_pretrained(
+            folder,
+            config=transformers.AutoConfig.from_pretrained(folder, local_files_only=True),
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype="float32",
         )
-    if model_type not in FAMILIES:
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(
-            f"{model} is of the family {model_type!r}, which is not supported",
+            f"the model cannot be loaded: {str(error).partition(chr(10))[0]}",
+            file=folder,
             key=key,
-            cure=f"use a model of one of: {', '.join(FAMILIES)}",
+            cure="save it again with `save_pretrained`, or download it again",
+        ) from error
+    finally:
+        transformers.logging.set_verbosity(level)
+        transformers.logging.enable_progress_bar()
+    lacking = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
+    if lacking:
+        raise UserError(
+            f"{len(lacking)} tensors of {family.model} are not in the file or have another shape; "
+            f"they would be random",
+            file=folder,
+            key=lacking[0],
+            cure="use the files as published; a sam3_video model that was saved again has its names "
+            "doubled",
         )
-    return FAMILIES[model_type]
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image in the model: where it lies in the input square, and its embeddings [1, ...]."""
+
+    frame: Frame
+    embeddings: Embedding
+
+
+class TransformersModel(Promptable):
+    """An opened model of the library.
+
+    Args:
+        name: Of the system.
+        family: What its family does in its own way.
+        model: In eval mode; moved to the device of the options.
+        pixels: The image processor.
+        own: The entry's options.
+        options: How it is predicted.
+        files: Model type, and digests of the files that it was loaded from.
+
+    Raises:
+        UserError: Model and processor are made for images of different sizes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        family: Family,
+        model: Any,
+        pixels: Any,
+        own: TransformersOptions,
+        options: PredictOptions,
+        files: Mapping[str, Any],
+    ) -> None:
+        import torch
+
+        from hqsam.model.device import pick_device
+
+        self._name, self._family, self._own = name, family, own
+        self._device = pick_device(options.device)
+        self._model, self._pixels, self._options = model.to(self._device), pixels, options
+        prompts = model.config.prompt_encoder_config
+        self.side, self.mask_side = prompts.image_size, 4 * prompts.image_size // prompts.patch_size
+        made = self._prepared(torch.zeros(3, 8, 8, dtype=torch.uint8).permute(1, 2, 0).numpy())
+        if made.shape[-2:] != (self.side, self.side):
+            raise UserError(
+                f"the processor makes images of {made.shape[-1]} x {made.shape[-2]}, the model "
+                f"takes {self.side} x {self.side}",
+                key=f"systems.{name}.model",
+                cure="use the processor that was published with the model",
+            )
+        self.protocol = self._rules(files)
+
+    def _rules(self, files: Mapping[str, Any]) -> dict[str, Any]:
+        decoder, pixels = self._model.config.mask_decoder_config, self._pixels
+        stable = {
+            name: getattr(decoder, f"dynamic_multimask_{name}")
+            for name in ("via_stability", "stability_delta", "stability_thresh")
+            if hasattr(decoder, f"dynamic_multimask_{name}")
+        }
+        return {
+            "library": f"transformers {metadata.version('transformers')}",
+            "torch": metadata.version("torch"),
+            "model_class": self._family.model,
+            **files,
+            "resize": self._family.resize,
+            "input_side": self.side,
+            "low_res_side": self.mask_side,
+            "image_processor": type(pixels).__name__,
+            "image_resample": str(getattr(pixels.resample, "name", pixels.resample)).lower(),
+            "image_mean": list(pixels.image_mean),
+            "image_std": list(pixels.image_std),
+            "coordinates": "scaled to the input square, plus 0.5 of its pixels",
+            "mask_threshold": 0.0,
+            "holes_and_sprinkles": "as they are",
+            "choose": self._own.choose,
+            "dynamic_multimask": stable or None,
+            # What a mask prompt becomes, whatever `predict.mask_prompt` says of HQ-SAM's.
+            "mask_prompt": "logits",
+            "no_points": "as the library embeds it",
+            "iou_scale": self._family.iou,
+            "object_score": "not used",
+        }
+
+    def prepare(self, image: U8) -> tuple[Frame, Tensor]:
+        """See `Promptable.prepare`: the library's own image processor."""
+        from hqsam.model.preprocess import Frame
+
+        frame = Frame(image.shape[0], image.shape[1], self.side, self._family.resize)
+        return frame, self._prepared(image)
+
+    def _prepared(self, image: U8) -> Tensor:
+        found: Tensor = self._pixels(images=[image], return_tensors="pt")["pixel_values"]
+        return found
+
+    def encode(self, prepared: Sequence[tuple[Frame, Tensor]]) -> Sequence[_Image]:
+        """See `Promptable.encode`."""
+        import torch
+
+        low = self._options.precision == "bfloat16"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=low),
+        ):
+            pixels = torch.cat([one for _, one in prepared]).to(self._device)
+            found = self._model.get_image_embeddings(pixels)
+        levels = found if isinstance(found, list) else [found]
+        return [
+            _Image(frame, [level[n : n + 1].float() for level in levels])
+            for n, (frame, _) in enumerate(prepared)
+        ]
+
+    def decode(self, image: _Image, prompts: Sequence[Prompt]) -> Mapping[str, Decoded]:
+        """See `Promptable.decode`."""
+        import torch
+
+        given = self._arrays(image.frame, prompts)
+        embeddings = image.embeddings
+        if "input_masks" in given:  # one image per prompt: [1, K, ...] becomes [K, 1, ...]
+            embeddings = [level.expand(len(prompts), *level.shape[1:]) for level in embeddings]
+            given = {
+                name: value if name == "input_masks" else value.transpose(0, 1)
+                for name, value in given.items()
+            }
+        with torch.inference_mode():
+            found = self._model(
+                image_embeddings=embeddings if len(embeddings) > 1 else embeddings[0],
+                multimask_output=self._own.choose == "best_iou",
+                **{name: value.to(self._device) for name, value in given.items()},
+            )
+        masks = found.pred_masks.flatten(0, 1).float()
+        iou = found.iou_scores.flatten(0, 1).float()
+        best = iou.argmax(1)
+        rows = torch.arange(len(prompts), device=best.device)
+        chosen = masks[rows, best].cpu().numpy()
+        return {self._name: Decoded(chosen, iou[rows, best].cpu().tolist())}
+
+    def _arrays(self, frame: Frame, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """Prompts of one signature as the model's arguments, [1, K, ...]; masks [K, 1, m, m]."""
+        import torch
+
+        first, given = prompts[0], {}
+        if first.box is not None:
+            boxes = torch.tensor([prompt.box for prompt in prompts], dtype=torch.float32)
+            given["input_boxes"] = self._scaled(boxes.reshape(-1, 2, 2), frame).reshape(1, -1, 4)
+        if first.points:
+            points = torch.tensor([prompt.points for prompt in prompts], dtype=self._dtype)
+            given["input_points"] = self._scaled(points, frame)[None]
+            given["input_labels"] = torch.tensor([[prompt.labels for prompt in prompts]])
+        masks = [self._mask(frame, prompt) for prompt in prompts]
+        if masks[0] is not None:
+            given["input_masks"] = torch.stack([torch.from_numpy(mask) for mask in masks])[:, None]
+        return given
+
+    @cached_property
+    def _dtype(self) -> Any:
+        import torch
+
+        return torch.float64 if self._family.double else torch.float32
+
+    def _scaled(self, xy: Tensor, frame: Frame) -> Tensor:
+        """Coordinates [..., 2] in the input square, as the library's processor scales them."""
+        height, width = frame.resized
+        xy = xy.to(self._dtype).clone()
+        xy[..., 0] *= width / frame.width
+        xy[..., 1] *= height / frame.height
+        return xy
+
+    def _mask(self, frame: Frame, prompt: Prompt) -> Any:
+        from hqsam.model.preprocess import Frame
+
+        if prompt.mask is None:
+            return prompt.mask_input
+        # Four input pixels a cell, whatever the model's patches are: SAM 3's 1008 pixels would give
+        # 3.5.
+        square = Frame(frame.height, frame.width, 4 * self.mask_side, frame.resize)
+        return square.mask_prompt(prompt.mask, side=self.mask_side, encoding="logits")
+
+    def as_input(self, values: Any) -> Any:
+        """See `Promptable.as_input`: the logits as they are."""
+        return values
+
+    def to_image(self, image: _Image, values: Any) -> MaskPatch:
+        """See `Promptable.to_image`: one bilinear step, or two with the padding cut off between."""
+        from hqsam.prediction.postprocess import mask_patch
+
+        return mask_patch(values, image.frame)
+
+    def to_codes(self, image: _Image, values: Any) -> MaskCodes:
+        """See `Promptable.to_codes`."""
+        from hqsam.prediction.postprocess import mask_codes
+
+        return mask_codes(values, image.frame) or super().to_codes(image, values)
 
 
 SYSTEM = TransformersKind("transformers", TransformersOptions)

@@ -214,6 +214,7 @@ class Outcome:
         units: the per-instance table's rows.
         warnings: what the protocol tolerates but should be known.
         matches: what a resample of values that are not means over instances needs.
+        diagnosis: what is wrong with the masks, as plain values for JSON (docs/formats.md).
     """
 
     metrics: dict[str, float | None]
@@ -222,6 +223,7 @@ class Outcome:
     units: Units
     warnings: list[str] = field(default_factory=list)
     matches: Matches | None = None
+    diagnosis: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from hqsam_metrics.base import (
     plain,
     protocol_hash,
 )
+from hqsam_metrics.calibration import reliability
 
 if TYPE_CHECKING:
     from hqsam_metrics.benchmark_data import Predictions
@@ -91,7 +92,7 @@ def score_benchmark(
         )
     info = _read_info(predictions)
     head = {"version": VERSION, "benchmark": name, "model": info["model"]}
-    results, outcomes = [], []
+    results, outcomes, diagnoses = [], [], []
     with atomic_folder(out) as folder:
         with MatchesWriter(folder) as writer:
             for prompt_set in sorted(_prompt_sets(data.index, benchmark)):
@@ -101,16 +102,30 @@ def score_benchmark(
                     outcome = _evaluate(score, options, rows, told)
                     protocol = _protocol(score, options, info, rows)
                     results.append(_result(prompt_set, system, outcome, protocol))
+                    diagnoses.append(
+                        {"prompt_set": prompt_set, "system": system, **_diagnosis(rows, outcome)}
+                    )
                     if outcome.matches is not None:
                         writer.add(prompt_set, system, outcome.matches)
                     # The matches of a large set are as large as its predictions: one system's at a
                     # time.
                     outcomes.append((prompt_set, system, replace(outcome, matches=None)))
+        write_json(
+            folder / "diagnosis.json", plain({**head, "results": diagnoses}), ascii_only=True
+        )
         n_rows = _write_table(folder / "instances.parquet", outcomes, score.columns)
         summary = {**head, "n_rows": n_rows, "digest": sha256_file(folder / "instances.parquet")}
         write_json(folder / "scores.json", summary, ascii_only=True)
     write_json(out_json, plain({**head, "results": results}), ascii_only=True)
     return summary
+
+
+def _diagnosis(rows: Predictions, outcome: Outcome) -> dict[str, Any]:
+    """The metric's own; where its units are prompts, the calibration of the predicted IoU."""
+    ious, units = outcome.units.values.get("iou"), outcome.units.unit
+    if outcome.diagnosis or ious is None or units != rows.prompts["prompt_id"].to_pylist():
+        return outcome.diagnosis
+    return {"calibration": reliability(rows.iou_pred, ious)}
 
 
 def _prompt_sets(index: dict[str, Any], folder: Path) -> list[str]:

@@ -147,10 +147,7 @@ class Benchmark:
             UserError: there is none.
         """
         path = self.folder / "prompts.parquet"
-        columns = (*_PROMPT_CONTENT, "instance_id")
-        table = read_table(path, columns, filters=[("prompt_set", "=", prompt_set)]).sort_by(
-            "prompt_id"
-        )
+        table = _read_prompts(path, prompt_set)
         if not len(table):
             raise UserError(
                 f"{path}: no prompts of the set {prompt_set!r}; index the benchmark with it"
@@ -173,6 +170,11 @@ class Benchmark:
     def ground_truth(self) -> Path:
         """`gt.json`, the evaluator's own format."""
         return self.folder / "gt.json"
+
+
+def _read_prompts(path: Path, prompt_set: str) -> Table:
+    columns = (*_PROMPT_CONTENT, "instance_id")
+    return read_table(path, columns, filters=[("prompt_set", "=", prompt_set)]).sort_by("prompt_id")
 
 
 def prompts_digest(prompts: Table) -> str:
@@ -270,6 +272,15 @@ def _check_complete(place: Int, prompts: Table, found: Table, path: Path, what: 
             )
 
 
+def own_prompts(system: str) -> str:
+    """Returns the name of the file with the prompts of a system that answered none of the benchmark's.
+
+    Such as another program's detections: what they say of themselves stands where a prompt's box,
+    class and score would.
+    """
+    return f"prompts-{system}.parquet"
+
+
 def load_predictions(
     benchmark: Benchmark, folder: Path, prompt_set: str, system: str
 ) -> Predictions:
@@ -284,7 +295,8 @@ def load_predictions(
     Raises:
         UserError: missing, double or unknown prompts, masks of another size than the image.
     """
-    prompts = benchmark.prompts(prompt_set)
+    own = folder / own_prompts(system)
+    prompts = _read_prompts(own, prompt_set) if own.is_file() else benchmark.prompts(prompt_set)
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
         raise UserError(f"{folder}: has no part-*.parquet; run the predict stage")

@@ -24,8 +24,11 @@ EXTRAS = {
     "checkpoint": "model",
     "compare": "pipeline",
     "data": "data",
+    "deploy": "pipeline",
     "doctor": "pipeline",
+    "evaluate": "pipeline",
     "export": "onnx",
+    "history": "pipeline",
     "predict": "model",
     "profile": "pipeline",
     "refine": "pipeline",
@@ -140,6 +143,13 @@ def _exit_status(call: Callable[[], object]) -> int:
         say("interrupted", err=True)
         return 130
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            from hqsam_base import own_code
+            from hqsam_pipelines.runner import full_disk
+
+            full = full_disk.explained(error, own_code.repository_of(Path.cwd()))
+            say(f"Error: {full}", err=True, lines=True)
+            return 1
         if error.errno not in _NOT_WRITABLE or error.filename is None:
             raise
         place, cure = error.filename2 or error.filename, "name a file or folder that can be written"

@@ -1,3 +1,3 @@
-"""Where deployments that exist already find the flow (`prefect.yaml`)."""
+"""Where deployments of earlier versions find the flow."""
 
 from hqsam_pipelines.runner.reproduce import reproduce as reproduce

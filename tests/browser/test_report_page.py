@@ -44,6 +44,24 @@ def test_a_click_on_a_heading_sorts_and_a_second_one_turns_it_round(visit, repor
     assert "rgba(0, 0, 0, 0)" not in colours
 
 
+def test_every_count_of_the_card_is_of_rows_that_can_be_seen(visit, report: Path) -> None:
+    page = visit(report).page
+    rows = page.locator(f"{OVERVIEW} tbody tr").evaluate_all(
+        "rows => rows.filter(row => !row.textContent.includes('Mean of the four'))"
+        ".map(row => row.cells[5].firstElementChild.className)"
+    )
+    card = page.locator(".card").last
+    assert card.locator(".value").inner_text() == f"{rows.count('up')} ahead"
+    told = re.findall(r"(\d+) ([a-z ]+)", card.locator(".unit").inner_text())
+    assert sum(int(count) for count, _ in told) == len(rows) - rows.count("up")
+    assert f"the {len(rows)} rows" in card.locator(".more").inner_text()
+    assert 0 < rows.count("up") < len(rows)
+    # Each row of the table has its line in the chart, and each interval its whisker.
+    known = page.locator(f"{OVERVIEW} tbody td:nth-child(6) .ci", has_text="[").count()
+    assert page.locator("#results svg .name").count() == len(column(page, 1))
+    assert page.locator("#results svg .whisker").count() == known > 3
+
+
 def test_rows_are_filtered_by_words(visit, report: Path) -> None:
     page = visit(report).page
     page.locator("#results .filter input").fill("mbiou coift")

@@ -23,8 +23,11 @@ from hqsam_base.errors import UserError
 from hqsam_metrics import scores
 from hqsam_metrics.base import load_score
 from hqsam_pipelines.commands.score import app
+from hqsam_pipelines.compare.answer import answer
+from hqsam_pipelines.compare.as_json import to_json
 from hqsam_pipelines.compare.comparison import compare
-from hqsam_pipelines.compare.render import show, to_html, to_json
+from hqsam_pipelines.compare.page import to_html
+from hqsam_pipelines.compare.terminal import show
 from hqsam_pipelines.config.params import Params, read_yaml
 from hqsam_pipelines.report import summary
 from hqsam_pipelines.report.run import build_report
@@ -152,7 +155,9 @@ def test_a_fall_is_better_and_a_rise_is_worse(repository: tuple[Path, str, str])
         console = Console(width=160, record=True)
         show(found, console)
         assert "MBD [px] ↓" in console.export_text()
-        assert any("MBD" in str(c) for c in found.regressions) == (verdict == "worse")
+        assert any("MBD" in str(c) and c.verdict == "worse" for c in answer(found).rows) == (
+            verdict == "worse"
+        )
 
 
 def test_it_has_a_command(repository: tuple[Path, str, str], tmp_path: Path) -> None:

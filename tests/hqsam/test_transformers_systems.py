@@ -1,4 +1,4 @@
-"""Systems of the ``transformers`` library against its own processor, model and post-processing; all tiny and random."""
+"""Models of the `transformers` library as systems: the library's own masks and scores, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,200 +8,258 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from hqsam import systems
-from hqsam.model._torchvision import ensure_torchvision
-from hqsam.model.options import ModelOptions
 from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.prompt import Prompt
-from hqsam.systems import Context, Entry
+from hqsam.systems.base import Context, Entry
+from hqsam.systems.transformers import TransformersModel
 from hqsam_base.errors import UserError
+from tests.hqsam import hub_models
+from tests.hqsam.models import picture
 
-ensure_torchvision()
-transformers = pytest.importorskip("transformers")
+CONTEXT = Context(None, None, PredictOptions(device="cpu"))
+BOXES = ((10.0, 5.0, 60.0, 40.0), (3.0, 2.0, 20.5, 30.0), (50.3, 9.0, 90.0, 46.0))
+POINTS = (((30.0, 20.0), (60.0, 30.0)), ((12.5, 9.0), (70.0, 40.0)), ((80.0, 40.0), (5.0, 5.0)))
+LABELS = ((1, 0), (1, 1), (1, 0))
+IMAGE = picture(48, 96)
 
-DECODER = {
-    "hidden_size": 32,
-    "mlp_dim": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "iou_head_hidden_dim": 32,
-}
-LEVELS = [[16, 16], [8, 8], [4, 4]]
-BOXES = [[5.0, 4.0, 60.0, 40.0], [30.5, 10.25, 90.0, 45.0], [0.0, 0.0, 20.0, 47.0]]
+Built = tuple[Path, Any, Any, TransformersModel]
 
 
-def prompt_encoder(side: int, patch: int) -> dict[str, int]:
-    # 16 channels: with four, a norm over one channel makes all mask prompts the same
-    sizes = {"image_size": side, "patch_size": patch}
-    return {"hidden_size": 32, "mask_input_channels": 16, **sizes}
+KIND = systems.load("transformers")
 
 
-def tiny(family: str) -> tuple[Any, Any]:
-    """A random model and its processor; weights drawn anew, because SAM's own start is blind to the image."""
-    t = transformers
-    torch.manual_seed(0)
-    if family == "sam":
-        vision = {"hidden_size": 32, "output_channels": 32, "num_hidden_layers": 2}
-        vision |= {"num_attention_heads": 2, "image_size": 64, "patch_size": 16, "window_size": 2}
-        vision |= {"global_attn_indexes": [1], "num_pos_feats": 16, "mlp_dim": 32}
-        config = t.SamConfig(
-            vision_config=vision,
-            prompt_encoder_config=prompt_encoder(64, 16),
-            mask_decoder_config=DECODER,
-        )
-        model = t.SamModel(config)
-        images = t.SamImageProcessor(
-            size={"longest_edge": 64},
-            pad_size={"height": 64, "width": 64},
-            mask_size={"longest_edge": 16},
-            mask_pad_size={"height": 16, "width": 16},
-        )
-        processor = t.SamProcessor(images)
-    elif family == "sam2":
-        backbone = {"model_type": "sam2_hiera_det_model", "hidden_size": 8}
-        backbone |= {"num_attention_heads": 1, "image_size": [64, 64]}
-        backbone |= {"window_positional_embedding_background_size": [2, 2]}
-        backbone |= {"blocks_per_stage": [1, 1, 2, 1], "embed_dim_per_stage": [8, 16, 32, 64]}
-        backbone |= {"num_attention_heads_per_stage": [1, 2, 4, 8]}
-        backbone |= {"window_size_per_stage": [4, 2, 2, 2], "global_attention_blocks": [3]}
-        vision = {"backbone_config": backbone, "backbone_channel_list": [64, 32, 16, 8]}
-        vision |= {"backbone_feature_sizes": LEVELS, "fpn_hidden_size": 32}
-        config = t.Sam2Config(
-            vision_config=vision,
-            prompt_encoder_config=prompt_encoder(64, 16),
-            mask_decoder_config=DECODER,
-        )
-        model = t.Sam2Model(config)
-        images = t.Sam2ImageProcessor(size={"height": 64, "width": 64})
-        processor = t.Sam2Processor(images, target_size=64)
-    elif family == "edgetam":
-        pytest.importorskip("timm")
-        args = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
-        vision = t.EdgeTamVisionConfig(
-            backbone_config=t.TimmWrapperConfig(architecture="repvit_m1", model_args=args),
-            backbone_channel_list=[384, 192, 96, 48],
-            backbone_feature_sizes=LEVELS,
-            fpn_hidden_size=32,
-        )
-        config = t.EdgeTamConfig(
-            vision_config=vision,
-            prompt_encoder_config=prompt_encoder(64, 16),
-            mask_decoder_config=DECODER,
-        )
-        model = t.EdgeTamModel(config)
-        images = t.Sam2ImageProcessor(size={"height": 64, "width": 64})
-        processor = t.Sam2Processor(images, target_size=64)
-    else:
-        backbone = {"model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 64}
-        backbone |= {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56}
-        backbone |= {"patch_size": 14, "window_size": 2, "global_attn_indexes": [1]}
-        backbone |= {"pretrain_image_size": 56}
-        vision = {"model_type": "sam3_vision_model", "backbone_config": backbone}
-        vision |= {"fpn_hidden_size": 32, "backbone_feature_sizes": LEVELS}
-        config = t.Sam3TrackerConfig(
-            vision_config=vision,
-            prompt_encoder_config=prompt_encoder(56, 14),
-            mask_decoder_config=DECODER,
-        )
-        model = t.Sam3TrackerModel(config)
-        images = t.Sam3ImageProcessor(size={"height": 56, "width": 56})
-        processor = t.Sam3TrackerProcessor(images, target_size=56)
+def entry(folder: Path | str, **more: Any) -> Entry:
+    return Entry("x", KIND.options(kind="transformers", model=str(folder), **more))
+
+
+def opened(folder: Path, **more: Any) -> TransformersModel:
+    found = KIND.open(entry(folder, **more), CONTEXT)
+    assert isinstance(found, TransformersModel)
+    return found
+
+
+@pytest.fixture(scope="module", params=sorted(hub_models.MAKERS))
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A tiny model of each family: its folder, the library's two parts, and ours."""
+    folder = tmp_path_factory.mktemp("hub") / request.param
+    model, processor = hub_models.build(request.param, folder)
+    return folder, model, processor, opened(folder)
+
+
+def masks(
+    one: TransformersModel, image: Any, prompts: list[Prompt]
+) -> tuple[np.ndarray, list[float]]:
+    """Masks bool [P, H, W] and predicted IoUs of one picture."""
+    [encoded] = one.encode([one.prepare(image)])
+    found = one.decode(encoded, prompts)["x"]
+    return np.stack([one.to_image(encoded, v).full() for v in found.values]), list(found.iou)
+
+
+def theirs(built: Built, choose: str, **prompts: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The library's own processor, model and post_process_masks."""
+    _, model, processor, _ = built
+    given = processor(images=[IMAGE], return_tensors="pt", **prompts)
+    sizes, reshaped = given.pop("original_sizes"), given.pop("reshaped_input_sizes", None)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            # timm draws its own encoder; drawn anew, its features drown those of a mask prompt.
-            if family == "edgetam" and name.startswith("vision_encoder.backbone"):
-                continue
-            if weight.dim() > 1:
-                weight.normal_(0, 1.5 * weight[0].numel() ** -0.5)
-            else:
-                weight.add_(torch.randn_like(weight), alpha=0.1)
-    return model.eval(), processor
+        found = model(**given, multimask_output=choose == "best_iou")
+    [whole] = processor.post_process_masks(
+        found.pred_masks, original_sizes=sizes, reshaped_input_sizes=reshaped
+    )
+    iou = found.iou_scores[0]
+    best = iou.argmax(1)
+    rows = torch.arange(len(best))
+    return whole[rows, best].numpy(), iou[rows, best].numpy()
 
 
-def opened(folder: Path, **options: Any) -> Any:
-    kind = systems.load("transformers")
-    entry = Entry("x", kind.options(kind="transformers", model=str(folder), **options))
-    context = Context(ModelOptions(backbone="nano"), Path("none"), PredictOptions(device="cpu"))
-    return kind.open(entry, context)
+def lists(values: Any) -> Any:
+    return [lists(value) for value in values] if isinstance(values, tuple) else values
 
 
-def ours(system: Any, image: Any, prompts: list[Prompt]) -> tuple[list[Any], list[float]]:
-    (encoded,) = system.encode([system.prepare(image)])
-    (found,) = system.decode(encoded, prompts).values()
-    return [system.to_image(encoded, v).full() for v in found.values], list(found.iou)
-
-
-@pytest.mark.parametrize("family", ["sam", "sam2", "edgetam", "sam3_tracker"])
-def test_masks_and_scores_are_the_librarys_own(family: str, tmp_path: Path) -> None:
-    model, processor = tiny(family)
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    system = opened(tmp_path)
-    draw = np.random.default_rng(1)
-    image, other = (draw.integers(0, 256, (48, 96, 3), np.uint8) for _ in range(2))
-    points = [[[20.0, 10.0], [70.5, 30.0]], [[5.0, 5.0], [90.0, 40.0]]]
-    cases = [
-        ({"input_boxes": [BOXES]}, [Prompt(box=box) for box in BOXES]),
+@pytest.mark.parametrize("choose", ["family", "best_iou"])
+def test_the_librarys_own_masks_and_scores(built: Built, choose: str) -> None:
+    one = opened(built[0], choose=choose)
+    cases: list[tuple[list[Prompt], dict[str, Any]]] = [
+        ([Prompt(box=box) for box in BOXES], {"input_boxes": [lists(BOXES)]}),
         (
-            {"input_points": [points], "input_labels": [[[1, 0], [1, 0]]]},
-            [Prompt(points=some, labels=(1, 0)) for some in points],
+            [Prompt(points=p, labels=n) for p, n in zip(POINTS, LABELS, strict=True)],
+            {"input_points": [lists(POINTS)], "input_labels": [lists(LABELS)]},
+        ),
+        (
+            [
+                Prompt(box=b, points=p, labels=n)
+                for b, p, n in zip(BOXES, POINTS, LABELS, strict=True)
+            ],
+            {
+                "input_boxes": [lists(BOXES)],
+                "input_points": [lists(POINTS)],
+                "input_labels": [lists(LABELS)],
+            },
         ),
     ]
-    for arguments, prompts in cases:
-        inputs = processor(image, return_tensors="pt", **arguments)
-        sizes = {"original_sizes": inputs.pop("original_sizes")}
-        if "reshaped_input_sizes" in inputs:
-            sizes["reshaped_input_sizes"] = inputs.pop("reshaped_input_sizes")
-        with torch.no_grad():
-            found = model(**inputs, multimask_output=False)
-        (theirs,) = processor.post_process_masks(found.pred_masks, **sizes)
-        masks, scores = ours(system, image, prompts)
-        assert 0 < np.mean(masks) < 1
-        np.testing.assert_array_equal(masks, theirs[:, 0].numpy())
-        np.testing.assert_allclose(scores, found.iou_scores[0, :, 0], atol=1e-5)
-        singles = [ours(system, image, [prompt])[0][0] for prompt in prompts]
-        np.testing.assert_array_equal(masks, singles)
-        assert not np.array_equal(masks, ours(system, other, prompts)[0])
-    # Each prompt has a mask prompt of its own, and it matters.
-    coarse = [np.zeros((48, 96), bool), np.ones((48, 96), bool)]
-    both = [Prompt(box=BOXES[0], mask=mask) for mask in coarse]
-    (encoded,) = system.encode([system.prepare(image)])
-
-    def logits(prompts: list[Prompt]) -> Any:
-        return np.stack(system.decode(encoded, prompts)["x"].values)
-
-    together = logits(both)
-    np.testing.assert_allclose(
-        together, [logits([prompt])[0] for prompt in both], rtol=1e-4, atol=1e-4
-    )
-    assert np.abs(together[0] - together[1]).max() > 1e-3
-    assert system.protocol["resize"] == ("longest_side" if family == "sam" else "stretch")
+    for prompts, given in cases:
+        found, iou = masks(one, IMAGE, prompts)
+        expected, expected_iou = theirs(built, choose, **given)
+        assert 0 < expected.mean() < 1
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_allclose(iou, expected_iou, atol=1e-6)
 
 
-def test_folders_that_cannot_be_evaluated_are_one_message(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="needs its commit"):
-        opened(tmp_path / "none")
-    config = tmp_path / "config.json"
-    for model_type, problem in (("sam_hq", "does not compute"), ("bert", "'bert'")):
-        config.write_text(json.dumps({"model_type": model_type}))
-        with pytest.raises(UserError, match=problem):
-            opened(tmp_path)
-    model, processor = tiny("sam3_tracker")
-    model.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="cannot be opened"):
+def test_what_a_mask_depends_on(built: Built) -> None:
+    """Its own image, prompt and mask prompt; not what else is decoded or encoded with it."""
+    one = built[3]
+    blob = np.zeros(IMAGE.shape[:2], bool)
+    blob[10:35, 20:60] = True
+    prompts = [Prompt(box=box, mask=np.roll(blob, 9 * n, 1)) for n, box in enumerate(BOXES)]
+    other = picture(40, 80, seed=3)
+    images = one.encode([one.prepare(other), one.prepare(IMAGE)])
+    [alone] = one.encode([one.prepare(IMAGE)])
+
+    def logits(image: Any, some: list[Prompt]) -> np.ndarray:
+        return np.stack(one.decode(image, some)["x"].values)
+
+    every = logits(images[1], prompts)
+    single = np.concatenate([logits(alone, [prompt]) for prompt in prompts])
+    np.testing.assert_allclose(every, single, atol=2e-4)  # a padded point: 0.01 and more
+    boxes = [Prompt(box=box) for box in BOXES]
+    assert np.abs(logits(alone, boxes) - every).max() > 0.01, "a mask prompt changes nothing"
+    assert np.abs(logits(images[0], boxes) - logits(alone, boxes)).max() > 0.01, "blind"
+    fed = [Prompt(box=BOXES[0], mask_input=one.as_input(every[0]))]
+    assert np.abs(logits(alone, fed) - logits(alone, boxes[:1])).max() > 0.01
+
+
+def test_an_ideal_box_lands_where_it_was_drawn(built: Built) -> None:
+    """A low-resolution mask of the box that the prompt has in the model is that box in the image."""
+    one = built[3]
+    [image] = one.encode([one.prepare(picture(500, 1000))])
+    frame, side = image.frame, one.mask_side
+    x0, y0, x1, y1 = frame.boxes(np.array([200.0, 150, 500, 400])) * side / one.side
+    x, y = (np.arange(side) + 0.5,) * 2
+    across = np.minimum(x - x0, x1 - x)[None]
+    down = np.minimum(y - y0, y1 - y)[:, None]
+    mask = one.to_image(image, np.minimum(across, down).astype(np.float32)).full()
+    ys, xs = np.nonzero(mask)
+    cell = 1000 / side  # a low-resolution pixel; corners are rounded off by less than half of it
+    found = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+    assert np.abs(found - [200, 150, 500, 400]).max() <= cell / 2
+
+
+def test_the_protocol_holds_what_differs_between_families(built: Built) -> None:
+    folder, _, processor, one = built
+    kind = folder.name
+    block = one.protocol
+    assert block["library"].startswith("transformers 5.") and block["torch"] == torch.__version__
+    assert block["resize"] == ("longest_side" if kind == "sam" else "stretch")
+    assert block["input_side"] == (56 if kind == "sam3_tracker" else 64)
+    assert block["low_res_side"] == 16 and block["mask_threshold"] == 0.0
+    assert block["image_mean"] == list(processor.image_processor.image_mean)
+    assert block["iou_scale"] == ("linear" if kind == "sam" else "sigmoid")
+    assert block["model_type"] == kind
+    assert set(block["files"]) == {"config.json", "model.safetensors", "processor_config.json"}
+    json.dumps(block)
+    told = json.dumps(opened(folder, choose="best_iou").protocol)
+    assert told != json.dumps(block)
+
+
+@pytest.mark.parametrize("kind", ["sam2", "sam3_tracker"])
+def test_the_image_half_of_a_video_folder(tmp_path: Path, kind: str) -> None:
+    """With the names that the published files have: every tensor finds its place."""
+    folder = tmp_path / "model"
+    if kind == "sam2":
+        model, _ = hub_models.build("sam2_video", folder)
+    else:
+        model, _ = hub_models.build(kind, folder)
+        published = {}
+        for name, tensor in model.state_dict().items():
+            for old, new in (
+                ("vision_encoder.backbone.", "detector_model.vision_encoder.backbone."),
+                ("vision_encoder.neck.", "tracker_neck."),
+            ):
+                if name.startswith(old):
+                    published[new + name.removeprefix(old)] = tensor
+                    break
+            else:
+                published[f"tracker_model.{name}"] = tensor
+        safetensors.torch.save_file(
+            {name: tensor.clone() for name, tensor in published.items()},
+            folder / "model.safetensors",
+            {"format": "pt"},
+        )
+        config = json.loads((folder / "config.json").read_bytes())
+        config = {"model_type": "sam3_video", "tracker_config": config}
+        (folder / "config.json").write_text(json.dumps(config))
+    one = opened(folder)
+    weights = dict(model.state_dict())
+    own = one._model.state_dict()
+    assert len(own) > 100
+    for name, tensor in own.items():
+        torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
+    found, _ = masks(one, IMAGE, [Prompt(box=box) for box in BOXES])
+    assert 0 < found.mean() < 1
+
+
+def test_a_file_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    hub_models.build("sam2", tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    del weights["mask_decoder.iou_token.weight"]
+    safetensors.torch.save_file(weights, path, {"format": "pt"})
+    with pytest.raises(UserError) as error:
         opened(tmp_path)
-    processor.save_pretrained(tmp_path)
-    from safetensors.torch import load_file, save_file
+    assert error.value.key == "mask_decoder.iou_token.weight" and "random" in error.value.problem
 
-    weights = load_file(tmp_path / "model.safetensors")
-    lost = next(name for name in sorted(weights) if "mask_decoder." in name)
-    del weights[lost]
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"1 weights .* mask_decoder\."):
-        opened(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    torch.save(weights, tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="cannot be opened"):
-        opened(tmp_path)  # a pickle
+
+def config(folder: Path, **content: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_bad_folders_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    def refused(folder: Path) -> UserError:
+        with pytest.raises(UserError) as error:
+            KIND.inputs(entry(folder))
+        assert error.value.cure and error.value.key
+        return error.value
+
+    found = refused(config(tmp_path / "hq", model_type="sam_hq"))
+    assert "does not compute HQ-SAM" in found.problem and "sam_hq_vit" in str(found.cure)
+    found = refused(config(tmp_path / "concept", model_type="sam3"))
+    assert "no mask per box" in found.problem
+    found = refused(config(tmp_path / "bert", model_type="bert"))
+    assert "bert" in found.problem and "sam2, sam2_video" in str(found.cure)
+    found = refused(config(tmp_path / "bare", model_type="sam2"))
+    assert "no processor" in found.problem and str(found.file).endswith("processor_config.json")
+    (tmp_path / "bare" / "processor_config.json").write_text("{}")
+    (tmp_path / "bare" / "pytorch_model.bin").write_bytes(b"code")
+    assert "safetensors" in refused(tmp_path / "bare").problem
+    assert "no model folder" in refused(tmp_path).problem
+    assert "no such folder" in refused(tmp_path / "a" / "b" / "c").problem
+    with pytest.raises(UserError, match="the processor makes images of"):
+        hub_models.build("sam2", tmp_path / "sizes")
+        hub_models.transformers.Sam2ImageProcessor(
+            size={"height": 32, "width": 32}
+        ).save_pretrained(tmp_path / "sizes")
+        (tmp_path / "sizes" / "processor_config.json").unlink()
+        opened(tmp_path / "sizes")
+
+
+def test_a_name_on_the_hub_needs_a_commit_and_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants as constants
+
+    def refused(revision: str | None) -> UserError:
+        with pytest.raises(UserError) as error:
+            KIND.inputs(entry("owner/name", revision=revision))
+        return error.value
+
+    assert refused(None).key == "systems.x.model.revision"
+    assert "main" in refused("main").problem
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # the client tries for 20 s otherwise
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    found = refused("0" * 40)
+    assert "cannot be fetched" in found.problem and "hf download owner/name" in str(found.cure)

@@ -112,7 +112,12 @@ def test_masks(masks_set, golden_pairs):
 def test_same_bytes_again_and_whatever_the_parts(masks_set):
     masks_set.score(metric="masks")
     files = [masks_set.root / "b-m.json", *sorted((masks_set.root / "scores").iterdir())]
-    assert [f.name for f in files] == ["b-m.json", "instances.parquet", "scores.json"]
+    assert [f.name for f in files] == [
+        "b-m.json",
+        "diagnosis.json",
+        "instances.parquet",
+        "scores.json",
+    ]
     before = [f.read_bytes() for f in files]
     np.random.default_rng(0).shuffle(masks_set.predictions)
     np.random.default_rng(1).shuffle(masks_set.instances)
@@ -149,6 +154,40 @@ def test_same_bytes_for_one_process_and_for_several(
             monkeypatch.setattr(module, name, 1)
         monkeypatch.setattr(detection, "_CHUNK_MASKS", 50)
     assert found[0] == found[1] and set(pools) == {2}
+
+
+def diagnosed(one: Set, system: str = "sam") -> dict[str, Any]:
+    (row,) = [
+        row
+        for row in json.loads((one.root / "scores" / "diagnosis.json").read_text())["results"]
+        if row["system"] == system
+    ]
+    return row
+
+
+@pytest.mark.parametrize("metric", ["coco", "lvis"])
+def test_errors_start_from_the_official_ap50(metric, tmp_path):
+    one = coco_like(
+        tmp_path, metric, "results_perturbed.json" if metric == "coco" else "results.json"
+    )
+    official = metrics(one.score(metric=metric))
+    found = diagnosed(one)
+    for kind, name in (("mask", "AP50"), ("boundary", "AP_B50")):
+        assert found["errors"][kind]["ap50"] == pytest.approx(official[name], abs=1e-12)
+        assert np.mean(found["precision"][kind]["0.50"]) == pytest.approx(official[name], abs=1e-12)
+    for name in ("AP", "AP_B"):
+        each = [c[name] for c in found["classes"]]
+        assert np.mean(each) == pytest.approx(official[name], abs=1e-12)
+    assert sum(c["objects"] for c in found["classes"]) == found["errors"]["mask"]["objects"]
+
+
+def test_masks_are_set_beside_their_predicted_iou(masks_set):
+    masks_set.score(metric="masks")
+    found, ious = diagnosed(masks_set)["calibration"], [u["iou"] for u in units(masks_set)]
+    defined = [iou for iou, u in zip(ious, units(masks_set), strict=True) if u["system"] == "sam"]
+    defined = [iou for iou in defined if iou is not None]
+    assert found["n"] == len(defined)
+    assert sum(b["n"] * b["real"] for b in found["bins"]) == pytest.approx(sum(defined))
 
 
 def test_coco(tmp_path):

@@ -411,6 +411,65 @@ def test_coco_file_given_to_lvis(tmp_path, coco_set):
         score(tmp_path, *coco_set, function=score_lvis_files)
 
 
+def test_lvis_file_given_to_coco(tmp_path, coco_set):
+    truth, rows = coco_set
+    for image in truth["images"]:
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    (said,) = (w for w in score(tmp_path, truth, rows).warnings if "LVIS" in w)
+    assert "`hqsam score lvis`" in said
+
+
+def squares(ids):
+    """One square of each category in an image of its own, and a detection that is the same."""
+    box = np.zeros((20, 20), bool)
+    box[5:15, 5:15] = True
+    truth = {
+        "images": [{"id": n, "height": 20, "width": 20} for n in range(len(ids))],
+        "categories": [{"id": one} for one in ids],
+    }
+    rows = [
+        {"image_id": n, "category_id": one, "segmentation": encode_rle(box), "score": 0.9}
+        for n, one in enumerate(ids)
+    ]
+    objects = [row | {"id": n + 1, "area": 100, "iscrowd": 0} for n, row in enumerate(rows)]
+    return truth | {"annotations": objects}, rows
+
+
+@pytest.mark.parametrize("function", [score_coco_files, score_lvis_files])
+@pytest.mark.parametrize(
+    ("ids", "written", "cure"),
+    [
+        ([1, 2, 3, 4], lambda one, n: one - 1, "add 1 to each"),
+        ([1], lambda one, n: one - 1, "add 1 to each"),
+        ([0, 1, 2, 3], lambda one, n: one + 1, "take 1 from each"),
+        ([1, 5, 9, 90], lambda one, n: n, "counted from 0: write the id"),
+        ([3, 5, 9, 90], lambda one, n: n + 1, "counted from 1: write the id"),
+        ([1, 2, 3, 4], lambda one, n: one, None),
+        ([1, 2, 3, 4], lambda one, n: 1 + n % 2, None),
+    ],
+)
+def test_categories_that_are_counted_otherwise_are_named(tmp_path, ids, written, cure, function):
+    truth, rows = squares(ids)
+    for record in [*truth["categories"], *truth["images"]]:
+        record |= {"frequency": "f", "neg_category_ids": [], "not_exhaustive_category_ids": []}
+    for n, one in enumerate(ids):
+        rows[n]["category_id"] = written(one, n)
+    got = score(tmp_path, truth, rows, function)
+    said = [w for w in got.warnings if "seem to be" in w]
+    assert (cure is None) == (not said) and (
+        cure is None or (got.metrics["AP"] == 0 and cure in said[0])
+    )
+    assert not [w for w in score(tmp_path, *squares(ids)).warnings if "seem" in w]
+
+
+def test_annotations_that_count_categories_otherwise_are_named(tmp_path):
+    truth, rows = squares([1, 2, 3, 4])
+    for n, annotation in enumerate(truth["annotations"]):
+        annotation["category_id"] = n
+    said = score(tmp_path, truth, rows).warnings
+    assert any("the annotations seem to count" in w and "add 1 to each" in w for w in said)
+
+
 def test_tubes(tmp_path):
     folder = GOLDEN / "video_ytvis"
     truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))

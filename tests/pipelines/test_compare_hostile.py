@@ -16,9 +16,10 @@ from rich.console import Console
 
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity
+from hqsam_pipelines.compare.as_json import to_json
 from hqsam_pipelines.compare.comparison import compare
-from hqsam_pipelines.compare.render import show, to_json
 from hqsam_pipelines.compare.revisions import Repository, Revision
+from hqsam_pipelines.compare.terminal import show
 from hqsam_pipelines.config import strict
 from hqsam_pipelines.report.results import quantity_values, units_frame
 from tests.pipelines.working_copy import git

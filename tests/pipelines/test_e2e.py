@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pkgutil
 import re
 import shutil
 import subprocess
@@ -21,9 +20,9 @@ import pytest
 import yaml
 
 from hqsam_base.locks import is_held
-from hqsam_pipelines.runner import host_client, server
-from tests import FULL, REPOSITORY
-from tests.pipelines.working_copy import clone, environment, git, run
+from hqsam_pipelines.runner import host_client, nightly, server
+from tests import FULL
+from tests.pipelines.working_copy import clone, environment, git, on_server, run
 
 STAGES = (
     "code",
@@ -138,29 +137,36 @@ def test_3_dvc_can_show_metrics_and_plots(first: Path) -> None:
     assert plots.returncode == 0, plots.stderr
 
 
-def test_4_every_run_is_on_the_server_with_the_name_of_its_data(first: Path) -> None:
-    found = server.status(first)
-    assert found is not None
-    code = (
-        "import json; from prefect.client.orchestration import get_client\n"
-        "with get_client(sync_client=True) as c: runs = c.read_flow_runs(limit=200)\n"
-        "print(json.dumps([[r.name, r.state_type] for r in runs]))"
+def test_4_every_run_is_on_the_server_with_name_tags_lines_and_a_table(first: Path) -> None:
+    runs = dict(
+        on_server(first, "read_flow_runs(limit=200)", "[r.name, [r.state_type, r.tags, r.id]]")
     )
-    done = run(
-        first,
-        "python",
-        "-c",
-        code,
-        PREFECT_API_URL=found.api,
-        PREFECT_HOME=str(server.home(first)),
-        **password(first),
-    )
-    runs = dict(json.loads(done.stdout.splitlines()[-1]))
     expected = {
         name.replace("@", "-") for name in STAGES if name != "code"
     }  # its work is shorter than a call to the server
     assert expected <= set(runs)
-    assert {runs[name] for name in expected} == {"COMPLETED"}
+    assert {runs[name][0] for name in expected} == {"COMPLETED"}
+    commit = f"commit:{git(first, 'rev-parse', 'HEAD~1').strip()[:10]}"  # that of the run
+    assert set(runs["score-coco-nano"][1]) == {
+        "stage:score",
+        "benchmark:coco",
+        "model:nano",
+        commit,
+    }
+    for name, words in (
+        ("train-nano", "epoch 1 of 1: lr "),
+        ("score-coco-nano", "prompts detector_box, system hq_sum, metric AP_B, value 0."),
+    ):
+        lines = {"logs": {"flow_run_id": {"any_": [runs[name][2]]}}}
+        logs = on_server(
+            first, f"request('POST', '/logs/filter', json={lines}).json()", "r['message']"
+        )
+        assert any(words in line for line in logs), logs
+    call = "request('POST', '/artifacts/latest/filter', json={}).json()"
+    artifacts = dict(on_server(first, call, "[r['key'], r['data']]"))
+    tables = {f"{name.replace('_', '-')}-table" for name in expected}
+    assert tables <= set(artifacts)
+    assert "report.html" in artifacts["report-page"]
 
 
 def test_5_edits_run_what_depends_on_them_and_nothing_else(first: Path) -> None:
@@ -227,6 +233,10 @@ def test_6_side_by_side_gives_the_same_bytes(first: Path, tmp_path: Path) -> Non
         done = run(second, "hqsam", "repro", timeout=400, **given)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         assert f"{len(AGAIN)} ran, {16 - len(AGAIN)} up to date, 0 failed" in done.stdout
+        shown = "[r.name, bool(r.parent_task_run_id)]"
+        runs = on_server(first, "read_flow_runs(limit=200)", shown)
+        linked = {name for name, parent in runs if parent}
+        assert "score-coco-nano" in linked, "the stage is not a child of the run that started it"
         ours, theirs = digests(second), digests(first)
         assert set(ours) == set(theirs)
         assert [name for name in ours if ours[name] != theirs[name]] == []
@@ -304,64 +314,31 @@ def test_8_bad_input_is_one_message_a_failed_run_and_nothing_half_written(first:
     assert digests(first) == before
 
 
-def test_the_deployment_names_a_flow() -> None:
-    from prefect.flows import Flow
-
-    [deployment] = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
-    assert isinstance(pkgutil.resolve_name(deployment["entrypoint"]), Flow)
-
-
 @pytest.mark.full("Prefect's own worker, which costs ten imports of Prefect; it reads no number")
-def test_9_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> None:
-    page = first / "reports" / "report.html"
+def test_9_a_worker_delivers_the_report_of_a_revision(first: Path) -> None:
     text = (first / "params.yaml").read_text()
     (first / "params.yaml").write_text(text.replace("report: {worst: 1,", "report: {worst: 2,"))
-    old = page.read_bytes()
+    git(first, "commit", "-qam", "more pictures")
+    old = (first / "reports" / "report.html").read_bytes()
     place = server.ensure(first, idle_minutes=5)
     extra = {
         "PREFECT_API_URL": place.api,
         "PREFECT_HOME": str(server.home(first)),
-        "HQSAM_CHECKOUT": str(first),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
         **password(first),
     }
-    assert (
-        run(
-            first,
-            "prefect",
-            "--no-prompt",
-            "work-pool",
-            "create",
-            "hqsam",
-            "--type",
-            "process",
-            **extra,
-        ).returncode
-        == 0
-    )
-    deployed = run(first, "prefect", "--no-prompt", "deploy", "--name", "nightly", **extra)
-    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    assert run(first, "hqsam", "deploy", **extra).returncode == 0
     with (first / ".hqsam" / "worker.log").open("wb") as log:
         words = ["prefect", "worker", "start", "--pool", "hqsam", "--name", "test"]
-        worker = subprocess.Popen(
-            words, cwd=first.parent, env=environment(first, **extra), stdout=log, stderr=log
-        )
+        given = environment(first, HQSAM_CHECKOUT=str(first), **extra)
+        worker = subprocess.Popen(words, cwd=first.parent, env=given, stdout=log, stderr=log)
     try:
-        started = run(
-            first,
-            "prefect",
-            "deployment",
-            "run",
-            "reproduce/nightly",
-            "--watch",
-            timeout=240,
-            **extra,
-        )
+        words = ["prefect", "deployment", "run", "nightly/hqsam", "-p", "target=HEAD~1", "--watch"]
+        started = run(first, *words, timeout=400, **extra)
         log_text = (first / ".hqsam" / "worker.log").read_text()[-4000:]
         assert started.returncode == 0, started.stdout[-2000:] + started.stderr[-2000:] + log_text
         assert "Completed" in started.stdout, started.stdout[-2000:] + log_text
     finally:
+        host_client.stop(first / nightly.WORKTREE)
         worker.terminate()
         try:
             worker.wait(20)
@@ -370,6 +347,8 @@ def test_9_a_worker_runs_the_deployment_and_leaves_a_new_report(first: Path) -> 
         ):  # Prefect's worker may hang on a web socket; its run is over
             worker.kill()
             worker.wait(20)
-    assert page.read_bytes() != old
-    runs = json.loads((first / "reports" / "provenance.json").read_text())["runs"]
-    assert runs["repro"]["stages"] == 1
+    assert git(first, "diff", "--name-only", "HEAD", "nightly", "--", "reports/report.html")
+    assert (first / "reports" / "report.html").read_bytes() == old
+    call = "request('POST', '/artifacts/latest/filter', json={}).json()"
+    pages = dict(on_server(first, call, "[r['key'], r['data']]"))
+    assert "| benchmark |" in pages["nightly"].lower(), pages["nightly"]

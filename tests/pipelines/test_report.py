@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines.report import paper, tables
+from hqsam_pipelines.report import curves, paper, tables
 from hqsam_pipelines.report import results as report_data
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.run import build_report, print_summary
@@ -64,6 +66,8 @@ def test_writes_every_output_and_leaves_the_metrics_alone(built: Path) -> None:
     assert {p.name for p in (reports / "plots").iterdir()} == {
         "training_curve.csv",
         "recall_biou.csv",
+        "precision_recall.csv",
+        "calibration.csv",
     }
     assert (reports / "figures/hero.png").is_file()
     kinds = {p.name.split("_")[0] for p in (reports / "figures").glob("*_??_*.png")}
@@ -99,6 +103,79 @@ def test_metrics_json_is_a_tree_of_the_metrics_files(built: Path) -> None:
     assert mean == pytest.approx(
         np.mean([tree[n]["gt_box"]["hq_token"]["mBIoU"] for n in HQ4]), abs=1e-6
     )
+
+
+def test_kinds_of_error_classes_and_sizes_are_those_of_the_scores(built: Path) -> None:
+    found = json.loads((built / "data/scores/coco-nano/diagnosis.json").read_text())["results"]
+    sides = {r["system"]: r for r in found if r["system"] in ("sam", "hq_sum")}
+    rows = read_csv(built / "reports/tables/errors.csv")
+    assert len(rows) == 2 * 6 and {r["benchmark"] for r in rows} == {"coco"}
+    for row in rows:
+        for name, system in (("sam", "sam"), ("hq_sam", "hq_sum")):
+            split = sides[system]["errors"][row["iou"]]
+            assert int(row[name]) == split["count"][row["kind"]]
+            assert float(row[f"{name}_cost"]) == pytest.approx(
+                100 * split["cost"][row["kind"]], abs=1e-4
+            )
+    assert any(int(row["sam"]) != int(row["hq_sam"]) for row in rows)
+    (wheel,) = read_csv(built / "reports/tables/classes.csv")
+    assert (wheel["class"], wheel["objects"]) == ("wheel", "10")
+    coco = {r["metric"]: r for r in read_csv(built / "reports/tables/table04_coco.csv")}
+    assert float(wheel["hq_sam_AP_B"]) == pytest.approx(float(coco["AP_B"]["hq_sam"]), abs=1e-3)
+    # Every object has a size; their weighted mean is that of all of them.
+    rows = [r for r in read_csv(built / "reports/tables/sizes.csv") if r["benchmark"] == "coift"]
+    counts = [int(r["objects"]) for r in rows]
+    assert sum(counts) == 10
+    overview = read_csv(built / "reports/tables/overview.csv")
+    (mean,) = [r for r in overview if (r["benchmark"], r["metric"]) == ("coift", "mBIoU")]
+    for name in ("sam", "hq_sam"):
+        weighted = np.average([float(r[name]) for r in rows], weights=counts)
+        assert weighted == pytest.approx(float(mean[name]), abs=1e-3)
+    page = (built / "reports/report.html").read_text()
+    assert "COCO, detector box: errors by boundary IoU" in page
+
+
+def test_scores_without_a_diagnosis_have_a_report_all_the_same(copy: Path) -> None:
+    for path in copy.glob("data/scores/*/diagnosis.json"):
+        path.unlink()
+    build_report(root=copy, params=params(), out=copy / "reports")
+    assert read_csv(copy / "reports/tables/errors.csv") == []
+
+
+def test_quality_by_number_of_points_and_clicks_is_drawn_in_their_order(built: Path) -> None:
+    results = report_data.load_metrics(built / "reports/metrics")
+    old = [r for r in results if r.benchmark == "coift"]
+    values = {"points_10+5": 7, "points_1": 1, "points_10": 5, "points_3": 3}
+
+    def scored(name: str, metrics: dict[str, float]) -> list[report_data.Result]:
+        # HQ-SAM is better by 10 points everywhere.
+        return [
+            dataclasses.replace(
+                r,
+                prompt_set=name,
+                metrics={m: v + 0.1 * (r.system == "hq_token") for m, v in metrics.items()},
+            )
+            for r in old
+        ]
+
+    new = [r for name, v in values.items() for r in scored(name, {"mIoU": v / 10})]
+    new += scored("clicks", {"mIoU@1": 0.3, "mIoU@3": 0.5, "NoC@90": 12.0})
+    run = report_data.Run(built, params(), [*results, *new])
+    points, clicks = curves.steps(run, "nano")
+    assert points.names == ("1", "3", "10", "10+5")
+    assert points.sam == pytest.approx((10, 30, 50, 70))
+    assert points.hq == pytest.approx((20, 40, 60, 80))
+    assert (clicks.prompts, clicks.names) == ("clicks", ("1", "3"))
+    title, svg, _ = curves.steps_chart(points)
+    assert title == "COIFT: mIoU by number of points"
+    ticks = [e.text for e in ElementTree.fromstring(svg.partition("<ul")[0]).iter("text")]
+    assert [t for t in ticks if t in points.names] == list(points.names)
+    assert curves.steps_csv([clicks]).splitlines()[2] == "coift,clicks,mIoU,3,50.0000,60.0000"
+    # Without such prompt sets there is no such chart; Figure 4 is there for every set.
+    assert curves.steps(report_data.Run(built, params(), results), "nano") == []
+    page = (built / "reports/report.html").read_text()
+    assert "by number of points" not in page
+    assert all(f"{paper.title(name)}: images above a threshold" in page for name in HQ4)
 
 
 def test_a_second_model_moves_no_key(built: Path) -> None:
@@ -215,7 +292,7 @@ def test_page_opens_without_network(built: Path) -> None:
     page = Page(text)
     assert page.open == [] and len(page.ids) == len(set(page.ids))
     for link in page.links:
-        near = link == "provenance.json" or link.startswith("metrics/")
+        near = link in ("provenance.json", "tables/instances.csv") or link.startswith("metrics/")
         assert near or link.startswith(("data:image/webp;base64,", "#")), link[:60]
         assert not near or link == "provenance.json" or (built / "reports" / link).is_file()
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
@@ -402,3 +479,28 @@ def test_progress_is_reported(copy: Path) -> None:
         root=copy, params=params(), out=copy / "reports", progress=lambda *what: seen.append(what)
     )
     assert seen[0][0] == 0 and seen[-1][:2] == (5, 5)
+
+
+@pytest.mark.parametrize("lost", ["reports/metrics/coco-nano.json", "data/predictions/coco-nano"])
+def test_a_benchmark_without_results_is_named_everywhere(
+    copy: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its stage failed; metrics whose predictions have gone are an earlier run's."""
+    path = copy / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    build_report(root=copy, params=params(), out=copy / "reports")
+    tables = copy / "reports" / "tables"
+    assert read_csv(tables / "absent.csv") == [
+        {"benchmark": "coco", "model": "nano", "reason": "no result: a stage failed or was not run"}
+    ]
+    assert "coco" not in {row["benchmark"] for row in read_csv(tables / "overview.csv")}
+    assert "| COCO (nano) | | no result" in (tables / "overview.md").read_text()
+    page = (copy / "reports" / "report.html").read_text()
+    assert "This report is partial." in page and "COCO (nano)" in page
+    print_summary(copy)
+    assert "COCO (nano): no result" in capsys.readouterr().out
+
+
+def test_a_whole_report_says_nothing_of_missing_results(built: Path) -> None:
+    assert not (built / "reports" / "tables" / "absent.csv").exists()
+    assert "This report is partial" not in (built / "reports" / "report.html").read_text()

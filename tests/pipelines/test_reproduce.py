@@ -23,6 +23,7 @@ from tests.pipelines.working_copy import (
     dvc_repository,
     environment,
     interrupt_long_stage,
+    on_server,
     run,
     wait_until,
 )
@@ -119,6 +120,13 @@ def test_independent_stages_overlap_and_a_failure_blocks_only_its_own(
     assert outcome["blocked"] == ["after"]
     assert "bad failed" in done.stdout
     assert (pipeline / "joined").read_text() == "a\nb\n"
+    states = dict(on_server(pipeline, "read_flow_runs(limit=9)", "[r.name, r.state_type]"))
+    assert list(states.values()) == ["FAILED"], "the run of a failed stage is not red"
+    tasks = dict(on_server(pipeline, "read_task_runs(limit=99)", "[r.name, r.state_type]"))
+    assert tasks == {
+        "bad": "FAILED",
+        **dict.fromkeys(("part@a", "part@b", "join"), "COMPLETED"),
+    }
     (begin_a, end_a), (begin_b, end_b) = times(pipeline, "a"), times(pipeline, "b")
     assert max(begin_a, begin_b) < min(end_a, end_b), "the two parts did not run side by side"
 
@@ -285,3 +293,54 @@ def lines_until(process: subprocess.Popen[str], word: str) -> Iterator[str]:
         yield line
         if word in line:
             return
+
+
+EVALUATION = """
+stages:
+  predict:
+    foreach: [a-m, b-m]
+    do:
+      cmd: echo ${item} && test ! -e broken-${item} && mkdir -p data/predictions && cp in data/predictions/${item}
+      deps: [in]
+      outs:
+        - data/predictions/${item}
+  score:
+    foreach: [a-m, b-m]
+    do:
+      cmd: mkdir -p reports/metrics && cp data/predictions/${item} reports/metrics/${item}.json
+      deps:
+        - data/predictions/${item}
+      outs:
+        - reports/metrics/${item}.json:
+            cache: false
+  report:
+    cmd: ls reports/metrics > page
+    deps: [reports/metrics]
+    outs: [page]
+"""
+
+
+def test_one_failed_benchmark_leaves_the_others_and_a_partial_report(
+    tmp_path: Path, database: Path
+) -> None:
+    root = dvc_repository(tmp_path / "partial", EVALUATION, database)
+    try:
+        (root / "in").write_text("old")
+        assert run(root, "hqsam", "repro").returncode == 0
+        assert (root / "page").read_text() == "a-m.json\nb-m.json\n"
+        (root / "in").write_text("new")
+        (root / "broken-a-m").touch()
+        done = run(root, "hqsam", "repro", "--json", "out.json")
+        outcome = json.loads((root / "out.json").read_text())
+        assert done.returncode == 1, done.stdout
+        assert sorted(outcome["ran"]) == ["predict@b-m", "report", "score@b-m"]
+        assert list(outcome["failed"]) == ["predict@a-m"] and outcome["absent"] == ["a-m"]
+        assert outcome["blocked"] == ["score@a-m"]
+        assert "the report is partial; it has no result of: a-m" in done.stdout
+        assert (root / "page").read_text() == "b-m.json\n", "an earlier result was reported"
+        (root / "broken-a-m").unlink()
+        assert run(root, "hqsam", "repro").returncode == 0
+        assert (root / "page").read_text() == "a-m.json\nb-m.json\n"
+    finally:
+        host_client.stop(root)
+        server.stop(root)

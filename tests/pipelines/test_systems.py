@@ -25,8 +25,11 @@ from hqsam_base.rle import decode
 from hqsam_datasets.formats.manifest import read_rows
 from hqsam_metrics.base import score_options
 from hqsam_metrics.benchmark import score_benchmark
+from hqsam_pipelines.compare.answer import headline
+from hqsam_pipelines.compare.as_json import to_json
 from hqsam_pipelines.compare.comparison import compare
-from hqsam_pipelines.compare.render import is_main, show, to_html, to_json
+from hqsam_pipelines.compare.page import to_html
+from hqsam_pipelines.compare.terminal import show
 from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.report import summary
 from hqsam_pipelines.report.run import build_report
@@ -178,14 +181,10 @@ def test_compare_shows_it_with_label_and_baseline(run: Path, tmp_path: Path) -> 
         "boxes + grabcut",
         "boxes",
     )
-    main = {
-        change.system
-        for change in found.changes
-        if is_main(found, change) and change.benchmark == "coift"
-    }
-    assert main == {"sam", "hq_token", "boxes", "cut"}, "of HQ-SAM's two outputs the protocol's own"
+    main = {change.system for change in headline(found) if change.benchmark == "coift"}
+    assert main == {"hq_token", "boxes", "cut"}, "of HQ-SAM's two outputs the protocol's own"
     console = Console(width=200, record=True, file=(tmp_path / "terminal").open("w"))
-    show(found, console)
+    show(found, console, every=True)
     assert "Filled boxes" in console.export_text()
     assert "Filled boxes" in to_html(found)
 
@@ -232,6 +231,14 @@ def test_the_default_is_todays_three_for_every_model() -> None:
         ({"x": {"kind": "nothing"}}, "systems.x.kind", "unknown system kind"),
         ({"x": {}}, "systems.x.kind", "unknown system kind"),
         ({**SECTION, "sam": {"kind": "boxes"}}, "systems.sam", "twice"),
+        (
+            {
+                "theirs": {"kind": "predictions", "path": "theirs.json"},
+                "cut": {"kind": "refined", "of": "theirs", "refiner": "grabcut"},
+            },
+            "systems.cut.of",
+            "exist already",
+        ),
         ({**SECTION, "x": {"kind": "boxes", "versus": "y"}}, "systems.x.versus", "no system y"),
         (
             {"cut": {**SECTION["cut"]}, "boxes": {"kind": "boxes"}},

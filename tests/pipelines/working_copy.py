@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +49,24 @@ def run(
         timeout=timeout,
         check=False,
     )
+
+
+def on_server(root: Path, call: str, shown: str) -> Any:
+    """What a call of Prefect's client gives on the server of a checkout: a list of `shown`, an expression in `r`."""
+    code = (
+        "import json; from prefect.client.orchestration import get_client\n"
+        f"with get_client(sync_client=True) as c: found = c.{call}\n"
+        f"print(json.dumps([{shown} for r in found], default=str))"
+    )
+    found = server.status(root)
+    assert found is not None
+    given = {
+        server.AUTH: server.auth_path(root).read_text(),
+        "PREFECT_HOME": str(server.home(root)),
+    }
+    done = run(root, "python", "-c", code, PREFECT_API_URL=found.api, **given)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def git(root: Path, *words: str) -> str:

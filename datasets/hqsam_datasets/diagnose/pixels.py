@@ -20,6 +20,7 @@ from hqsam_datasets.formats.images import (
     decode_labels,
     decode_mask,
     probe,
+    white_is_zero,
 )
 
 Kind = Literal["folder", "label_maps"]
@@ -57,6 +58,7 @@ class Facts:
     full: bool = False
     inverted: bool = False
     n_labels: int = 1
+    white_is_zero: bool = False
     digest: str = ""
 
 
@@ -76,7 +78,12 @@ def look(kind: Kind, pair: tuple[str, Path, tuple[Path, ...]]) -> list[Facts]:
     digest = hashlib.sha256(rgb.tobytes() + str(rgb.shape).encode()).hexdigest()
     small = min(rgb.shape[:2]) < _MIN_SIDE
     of_image = Facts(
-        stem, mode=found.mode, orientation=found.orientation, small=small, digest=digest
+        stem,
+        mode=found.mode,
+        orientation=found.orientation,
+        small=small,
+        white_is_zero=white_is_zero(data),
+        digest=digest,
     )
     return [of_image, *facts]
 
@@ -111,6 +118,7 @@ def _look_at_mask(
         full=share > _FULL_SHARE,
         inverted=float(border.mean()) > _BORDER_SHARE,
         n_labels=n_labels,
+        white_is_zero=white_is_zero(data),
     )
 
 
@@ -198,6 +206,14 @@ def about_content(facts: Sequence[Facts]) -> Iterator[Finding]:
         yield Finding(
             "warning", f"{len(inverted)} masks are white along the border: inverted?", inverted
         )
+    negative = tuple(f.stem for f in facts if f.white_is_zero)
+    if negative:
+        text = (
+            "are TIFFs whose tag says that 0 is white (MINISWHITE): 8 bits and less are read as they "
+            "look, deeper ones as they are stored, and other programs do either; if one comes out "
+            "inverted, convert it to PNG"
+        )
+        yield Finding("warning", f"{len(negative)} images or masks {text}", negative)
     for name, text in (
         ("tiny", f"masks cover less than {_TINY_SHARE:.1%} of their image"),
         ("full", f"masks cover more than {_FULL_SHARE:.0%} of their image"),

@@ -60,7 +60,7 @@ _DARKEST = 16
 """Of 256: a deep picture without a single brighter pixel holds 12-bit or 8-bit values."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS_PER_SAMPLE = 258  # TIFF's tag
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF's tags
 # start of codestream, size marker; 38 bytes on: components, then their bits less one
 _JPEG2000_SIZE = b"\xff\x4f\xff\x51"
 _UNKNOWN_RANGE = {"F": "floating-point samples", "I": "32-bit samples"}
@@ -128,6 +128,19 @@ def probe(data: bytes) -> ImageProbe:
         return ImageProbe("JPEG", "RGB", 1, *size)
     with _opened(data) as image:
         return _probe(image, data)
+
+
+def white_is_zero(data: bytes) -> bool:
+    """Say whether a file is a TIFF whose tag says that 0 is white (MINISWHITE).
+
+    Raises:
+        ImageError: as `probe`.
+    """
+    if data[:4] not in _TIFF:
+        return False
+    with _opened(data) as image:
+        # Without the tag Pillow takes 0 for white too.
+        return cast("TiffImageFile", image).tag_v2.get(_PHOTOMETRIC, 0) == 0
 
 
 def decode_image(

@@ -243,6 +243,12 @@ class Tables:
         means = [mean_defined(cells) for cells in self.precision[0]]
         return np.array([np.nan if mean is None else mean for mean in means], np.float64)
 
+    def curve(self, iou: float) -> Float:
+        """Returns the precision at each recall, the mean over the categories with ground truth: float64 [R]."""
+        cells = self.precision[0, :, self._threshold(iou)]
+        mean: Float = cells[~np.isnan(cells).all(axis=1)].mean(axis=0)
+        return mean
+
     def _bin(self, name: str) -> int:
         return [area.name for area in self.bins].index(name)
 
@@ -289,13 +295,13 @@ def finish(
             recall[m, :, k] = caught / np.where(totals[:, k] > 0, totals[:, k], np.nan)[:, None]
         inside = partial.rank[mine] < limits[-1]
         for a in np.flatnonzero(totals[:, k]):
-            precision[a, k] = _precision(
+            precision[a, k] = interpolated_precision(
                 hit[a][:, inside], counted[a][:, inside], int(totals[a, k])
             )
     return Tables(precision, recall, limits, tuple(bins))
 
 
-def _precision(hit: Bool, counted: Bool, positives: int) -> Float:
+def interpolated_precision(hit: Bool, counted: Bool, positives: int) -> Float:
     """Returns the interpolated precision at the 101 recalls: float64 [T, R], from bool [T, n] in falling score."""
     if not hit.shape[1]:
         return np.zeros((len(hit), len(RECALL_THRESHOLDS)))

@@ -14,7 +14,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.processes import run_parts, worker_count
 from hqsam_base.progress import Progress, silent
 from hqsam_base.runs import Int, RleBatch, RleError, Runs, decode_runs
-from hqsam_metrics.ap import accumulate, matching
+from hqsam_metrics.ap import accumulate, errors, matching
 from hqsam_metrics.ap.grouping import (
     candidate_pairs,
     first_best,
@@ -59,6 +59,8 @@ class Plan:
         image_limit: keep only the best so many detections of an image over all categories, before
             anything else (LVIS).
         per_instance: also find the best detection of each ground truth.
+        errors: with `per_instance`: also say what kind of error each detection is, by mask IoU and
+            by boundary IoU at the first ratio.
     """
 
     measures: tuple[Measure, ...]
@@ -66,6 +68,7 @@ class Plan:
     class_agnostic: bool = False
     image_limit: int | None = None
     per_instance: bool = False
+    errors: bool = False
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -97,12 +100,14 @@ class Scored:
         best: best matches, if wanted.
         dropped: how many detections were left out, by reason.
         partials: the matches of all images, for each measure.
+        errors: the kinds of error, by mask and by boundary IoU, if wanted.
     """
 
     tables: tuple[accumulate.Tables, ...]
     best: BestMatches | None
     dropped: dict[str, int]
     partials: tuple[accumulate.Partial, ...]
+    errors: tuple[errors.Found, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -260,7 +265,16 @@ def check_unused(
         pass
 
 
-def _chunk(job: _Job, number: int) -> tuple[list[accumulate.Partial], BestMatches | None]:
+@dataclass(frozen=True)
+class _Part:
+    """What one range of images gives."""
+
+    partials: list[accumulate.Partial]
+    best: BestMatches | None
+    errors: list[errors.Found]
+
+
+def _chunk(job: _Job, number: int) -> _Part:
     """Scores one range of images."""
     gt, dt, plan = job.gt, job.dt, job.plan
     n = 1 if plan.class_agnostic else len(gt.category_ids)
@@ -275,7 +289,10 @@ def _chunk(job: _Job, number: int) -> tuple[list[accumulate.Partial], BestMatche
         if dt.area is None
         else dt.area[dt_rows]
     )
-    i, j = candidate_pairs(job.dt_group[d], job.gt_group[g])
+    dt_group, gt_group = job.dt_group[d], job.gt_group[g]
+    # An error of class is found between classes: then all pairs of an image are looked at.
+    size = n if plan.errors else 1
+    i, j = candidate_pairs(dt_group // size, gt_group // size)
     there = np.ones(len(dt_rows), bool), np.ones(len(gt_rows), bool)
     if gt.federation is not None:
         # Detections and annotations without area vanish in LVIS, whatever the area rule: a box
@@ -283,18 +300,31 @@ def _chunk(job: _Job, number: int) -> tuple[list[accumulate.Partial], BestMatche
         there = areas > 0, gt.area[gt_rows] > 0
         keep = there[0][i] & there[1][j]
         i, j = i[keep], j[keep]
-    pairs = _pairs(found, real, i, j, gt.crowd[gt_rows], plan)
+    every = _pairs(found, real, i, j, (dt_group, gt_group), gt.crowd[gt_rows], plan)
+    pairs = every.take(dt_group[every.dt] == gt_group[every.gt]) if plan.errors else every
     best = best_of(pairs, gt_rows, gt.crowd[gt_rows]) if plan.per_instance else None
-    pairs = pairs.numbered(*(np.cumsum(side) - 1 for side in there))
-    parts = []
+    every, pairs = (p.numbered(*(np.cumsum(side) - 1 for side in there)) for p in (every, pairs))
+    part = _Part([], best, [])
     for measure in plan.measures:
         boundary = measure.ratio is not None
         units = drop_empty(_units(job, d, dt_rows, gt_rows, areas, boundary=boundary), *there)
-        value = pairs.value(
-            plan.ratios.index(measure.ratio) if boundary else None, crowds=gt.federation is None
+        ratio = None if measure.ratio is None else plan.ratios.index(measure.ratio)
+        crowds = gt.federation is None
+        value = pairs.value(ratio, crowds=crowds)
+        part.partials.append(
+            accumulate.evaluate(units, pairs, value, n_categories=n, bins=measure.bins)
         )
-        parts.append(accumulate.evaluate(units, pairs, value, n_categories=n, bins=measure.bins))
-    return parts, best
+        if plan.errors and not ratio:  # the mask, and the boundary at the first ratio
+            part.errors.append(
+                errors.classify(
+                    units,
+                    every,
+                    every.value(ratio, crowds=crowds),
+                    row=dt_rows[there[0]],
+                    n_categories=n,
+                )
+            )
+    return part
 
 
 @dataclass(frozen=True)
@@ -316,11 +346,27 @@ def _decode(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> _Decoded
     return _Decoded(decode_shapes(masks, order, describe, numbers), np.searchsorted(order, rows))
 
 
-def _pairs(found: _Decoded, real: _Decoded, i: Int, j: Int, crowd: Bool, plan: Plan) -> PairTable:
-    """Computes the IoUs of the pairs (i, j) of wanted masks."""
+def _pairs(
+    found: _Decoded,
+    real: _Decoded,
+    i: Int,
+    j: Int,
+    groups: tuple[Int, Int],
+    crowd: Bool,
+    plan: Plan,
+) -> PairTable:
+    """Computes the IoUs of the pairs (i, j) of wanted masks, whose groups are given."""
     floor = 0.0 if plan.per_instance else float(accumulate.IOU_THRESHOLDS[0])
-    wanted = _wanted if plan.per_instance else None
     at = real.wanted()
+    dt_group, gt_group = groups[0][found.wanted()], groups[1][at]
+
+    def between_classes(i: Int, j: Int, iou: Float) -> Bool:
+        need: Bool = iou >= errors.ABOUT
+        own = np.flatnonzero(dt_group[i] == gt_group[j])
+        need[own] |= _wanted(i[own], j[own], iou[own])
+        return need
+
+    wanted = None if not plan.per_instance else between_classes if plan.errors else _wanted
     table = pair_ious(
         found.shapes,
         real.shapes,
@@ -401,13 +447,22 @@ def score_detections(
     Raises:
         UserError: malformed masks.
     """
-    partials, best, dropped = _collect(gt, dt, plan, workers, progress)
+    parts, dropped = _collect(gt, dt, plan, workers, progress)
+    partials = _merged(parts, plan)
     n = 1 if plan.class_agnostic else len(gt.category_ids)
     tables = tuple(
         accumulate.finish(partial, n_categories=n, limits=plan.limits, bins=measure.bins)
         for partial, measure in zip(partials, plan.measures, strict=True)
     )
-    return Scored(tables, join_best(best) if plan.per_instance else None, dropped, tuple(partials))
+    best = [part.best for part in parts if part.best is not None]
+    found = zip(*(part.errors for part in parts), strict=True)
+    return Scored(
+        tables,
+        join_best(best) if plan.per_instance else None,
+        dropped,
+        tuple(partials),
+        tuple(errors.join(one) for one in found),
+    )
 
 
 def partial_results(
@@ -418,22 +473,25 @@ def partial_results(
     `gt` keeps the whole set's images and categories, so that places mean the same in every part,
     and holds only the annotations of its own images.
     """
-    return _collect(gt, dt, plan, workers, progress)[0]
+    return _merged(_collect(gt, dt, plan, workers, progress)[0], plan)
+
+
+def _merged(parts: Sequence[_Part], plan: Plan) -> list[accumulate.Partial]:
+    return [
+        accumulate.merge([part.partials[k] for part in parts]) for k in range(len(plan.measures))
+    ]
 
 
 def _collect(
     gt: GroundTruth, dt: Results, plan: Plan, workers: int, progress: Progress
-) -> tuple[list[accumulate.Partial], list[BestMatches], dict[str, int]]:
+) -> tuple[list[_Part], dict[str, int]]:
     load_kernels(len(dt))
     job, dropped = _prepare(gt, dt, plan)
     check_unused(
         dt.masks, job.dt_rows, f"{dt.name}: result", dt.row, workers=workers, progress=progress
     )
     done = list(run_parts(_chunk, job, len(job.chunks), workers=workers, progress=progress))
-    partials = [
-        accumulate.merge([parts[k] for parts, _ in done]) for k in range(len(plan.measures))
-    ]
-    return partials, [best for _, best in done if best is not None], dropped
+    return done, dropped
 
 
 def join_best(parts: Sequence[BestMatches]) -> BestMatches:

@@ -90,6 +90,7 @@ class GroundTruth:
         masks: run-length codes [g].
         federation: LVIS only.
         warnings: what the official loader tolerates, counted.
+        category_names: of the K categories; where the file names none, their ids.
     """
 
     name: str
@@ -104,6 +105,7 @@ class GroundTruth:
     masks: RleBatch
     federation: Federation | None = None
     warnings: tuple[str, ...] = ()
+    category_names: tuple[str, ...] = ()
 
     @property
     def category_ids(self) -> Int:
@@ -143,6 +145,7 @@ class Results:
         area: float64 [n], given area (`bbox` rule), or None: count the mask's pixels.
         masks: run-length codes [n].
         row: int64 [n], number in the file, for messages.
+        category_id: int64 [n], as the file has it, for messages; None where ids are names.
     """
 
     name: str
@@ -152,6 +155,7 @@ class Results:
     area: Float | None
     masks: RleBatch
     row: Int = field(default_factory=lambda: np.zeros(0, np.int64))
+    category_id: Int | None = None
 
     def __len__(self) -> int:
         """Returns the number of detections."""
@@ -195,7 +199,8 @@ def parse_ground_truth(
     ids = read_ids(rows, "id", name, "annotation")
     unique(ids, name, "annotation id")
     image = images.place(read_ids(rows, "image_id", name, "annotation"))
-    category = categories.place(read_ids(rows, "category_id", name, "annotation"))
+    classes = read_ids(rows, "category_id", name, "annotation")
+    category = categories.place(classes)
     drawn = np.array([row.get("segmentation") != [] for row in rows], bool)
     keep = np.flatnonzero((image >= 0) & (category >= 0) & drawn)
     warnings = _tolerated(ids, image, category, drawn)
@@ -205,6 +210,13 @@ def parse_ground_truth(
         np.array([flag(row, key, name) for row in kept], bool) for key in ("iscrowd", "ignore")
     )
     warnings += _treatment(crowd, marked, lvis=lvis)
+    if categories.names is None and isinstance(classes, np.ndarray):
+        warnings += _counted_otherwise(classes, categories.numbers)
+    if not lvis and "neg_category_ids" in content["images"][0]:
+        warnings.append(
+            "this is an LVIS file, whose annotations are federated: scored as COCO, right detections "
+            "of objects that were not annotated count as wrong; `hqsam score lvis` has its rules"
+        )
     masks = _gt_masks(kept, images, image, name, progress)
     area = _areas(kept, masks, name)
     # An LVIS annotation without area is none: it does not say that its category was looked for,
@@ -229,7 +241,15 @@ def parse_ground_truth(
         masks,
         federation,
         tuple(warnings),
+        _category_names(content, categories, name),
     )
+
+
+def _category_names(content: Mapping[str, Any], categories: IdTable, name: str) -> tuple[str, ...]:
+    rows = rows_of(content, "categories", name)
+    places = categories.place(read_ids(rows, "id", name, "category"))
+    names = {int(p): str(r.get("name", r["id"])) for p, r in zip(places, rows, strict=True)}
+    return tuple(names[place] for place in range(len(names)))
 
 
 def annotation_rows(content: Mapping[str, Any], name: str) -> list[Any]:
@@ -283,6 +303,22 @@ def _tolerated(ids: Ids, image: Int, category: Int, drawn: Bool) -> list[str]:
         if wrong.any():
             out.append(f"{int(wrong.sum())} annotations {what} were left out")
     return out
+
+
+def _counted_otherwise(classes: Int, listed: Int) -> list[str]:
+    """Says so where the annotations' classes are those of the list, but for their first or last, one lower or higher."""
+    used = np.unique(classes)
+    if np.isin(used, listed).all():
+        return []
+    for step, said in (
+        (1, "1 lower than in `categories`: add 1 to"),
+        (-1, "1 higher than in `categories`: take 1 from"),
+    ):
+        if np.isin(used + step, listed).all():
+            return [
+                f"the annotations seem to count categories {said} each `category_id`, or correct the list"
+            ]
+    return []
 
 
 def _treatment(crowd: Bool, marked: Bool, *, lvis: bool) -> list[str]:
@@ -429,8 +465,16 @@ def join_results(parts: Sequence[Results], name: str) -> Results:
     )
     score = np.concatenate([p.score for p in parts])
     row = np.concatenate([p.row for p in parts])
+    given = [p.category_id for p in parts if p.category_id is not None]
     return Results(
-        name, image, category, score, area, RleBatch.concat([p.masks for p in parts]), row
+        name,
+        image,
+        category,
+        score,
+        area,
+        RleBatch.concat([p.masks for p in parts]),
+        row,
+        np.concatenate(given) if len(given) == len(parts) else None,
     )
 
 
@@ -446,13 +490,16 @@ def _parse_block(rows: list[Any], gt: GroundTruth, name: str, first: int, boxed:
     if len(unknown):
         at = int(unknown[0])
         raise not_there(f"{name}: result {first + at}: image_id", ids[at], gt.name, len(unknown))
-    category = gt.categories.place(read_ids(rows, "category_id", name, "result", first))
+    classes = read_ids(rows, "category_id", name, "result", first)
+    category = gt.categories.place(classes)
     score = numbers(rows, "score", name, "result", first)
     masks = _result_masks(rows, gt, image, name, first)
     area = (
         np.array([_box_area(row, name, first + i) for i, row in enumerate(rows)]) if boxed else None
     )
-    return Results(name, image, category, score, area, masks, np.arange(first, first + len(rows)))
+    row = np.arange(first, first + len(rows))
+    numbered = classes if isinstance(classes, np.ndarray) else None
+    return Results(name, image, category, score, area, masks, row, numbered)
 
 
 def _box_area(row: Mapping[str, Any], name: str, at: int) -> float:
@@ -511,4 +558,4 @@ def _of_columns(columns: Columns, gt: GroundTruth, name: str) -> Results | None:
         return None
     masks = RleBatch(columns.data, columns.offsets, heights.copy(), widths.copy())
     category, rows = gt.categories.place(category_id), np.arange(len(image))
-    return Results(name, image, category, columns.score, None, masks, rows)
+    return Results(name, image, category, columns.score, None, masks, rows, category_id)

@@ -10,11 +10,13 @@ import numpy as np
 
 from hqsam_base.errors import UserError
 from hqsam_base.runs import Int, RleBatch
+from hqsam_metrics.ap import errors
 from hqsam_metrics.ap.detection import BestMatches, Measure, Plan, Scored
 from hqsam_metrics.ap.instances import GroundTruth, Results, check_countable, read_ground_truth
 from hqsam_metrics.ap.options import DetectionOptions, IouType
 from hqsam_metrics.ap.resample import Matches, matches_of
 from hqsam_metrics.base import Outcome, Units, check_ratio
+from hqsam_metrics.calibration import reliability
 
 if TYPE_CHECKING:
     from hqsam_metrics.ap.accumulate import Tables
@@ -151,6 +153,44 @@ def _matches(
     )
 
 
+def diagnosis(data: Predictions, gt: GroundTruth, scored: Scored, plan: Plan) -> dict[str, Any]:
+    """Returns what is wrong with the masks of a set whose plan has `errors`.
+
+    Returns:
+        ``errors``: `hqsam_metrics.ap.errors.split` of ``mask`` and ``boundary`` IoU;
+        ``classes``: name, id (not of a class-agnostic set), objects, AP and AP_B of each class
+        that has objects;
+        ``precision``: of ``mask`` and ``boundary`` IoU at 0.5 and 0.75, at the 101 recalls of AP,
+        the mean over classes;
+        ``calibration``: `hqsam_metrics.calibration.reliability` of the detections that count.
+    """
+    n = 1 if plan.class_agnostic else len(gt.category_ids)
+    kinds = dict(zip(("mask", "boundary"), scored.errors, strict=False))
+    found = scored.errors[0]
+    counts = np.bincount(found.object_category[found.object_counts], minlength=n)
+    ap = [table.per_category() for table in scored.tables[:2]]
+    classes = [
+        {
+            "name": "every class" if plan.class_agnostic else gt.category_names[k],
+            **({} if plan.class_agnostic else {"id": int(gt.category_ids[k])}),
+            "objects": int(counts[k]),
+            **{name: float(values[k]) for name, values in zip(("AP", "AP_B"), ap, strict=False)},
+        }
+        for k in np.flatnonzero(counts)
+    ]
+    counted = found.counted
+    return {
+        "errors": {name: errors.split(one, n) for name, one in kinds.items()},
+        "classes": classes,
+        "precision": {
+            name: {f"{iou:.2f}": table.curve(iou).tolist() for iou in (0.5, 0.75)}
+            for name, table in zip(kinds, scored.tables, strict=False)
+            if len(counts.nonzero()[0])
+        },
+        "calibration": reliability(data.iou_pred[found.row[counted]], found.iou[counted]),
+    }
+
+
 def dropped_warnings(dropped: dict[str, int]) -> list[str]:
     """Says how many detections were left out by the evaluator's own rules."""
     return [f"{count} detections {why} do not count" for why, count in dropped.items()]
@@ -169,6 +209,47 @@ def copy_warnings(found: Results) -> list[str]:
         "like any other"
     )
     return [f"{copies} {text}"] if copies else []
+
+
+def category_warnings(gt: GroundTruth, found: Results) -> list[str]:
+    """Warns of category ids that fit the annotations only if they are counted in another way.
+
+    AP is near 0 then, and nothing else says why.
+    """
+    ids, given = gt.category_ids, found.category_id
+    if given is None or gt.categories.names is not None or not len(given):
+        return []
+    annotated = np.unique(gt.image * len(ids) + gt.category)
+
+    def share(category: Int) -> float:
+        """Returns how many of the detections are of a category that their image has."""
+        there = np.isin(found.image * len(ids) + category, annotated) & (category >= 0)
+        return float(there.mean())
+
+    as_is = share(found.category)
+    # A model counts classes from 0 (or 1) without gaps; ids of annotations have any beginning and
+    # gaps.
+    ranks = np.arange(len(ids))
+    ways = (
+        ("1 too low (counted from 0?): add 1 to each", gt.categories.place(given + 1)),
+        ("1 too high: take 1 from each", gt.categories.place(given - 1)),
+        (
+            "places in the list of categories, counted from 0: write the id at that place",
+            np.where(np.isin(given, ranks), given, -1),
+        ),
+        (
+            "places in the list of categories, counted from 1: write the id at that place",
+            np.where(np.isin(given - 1, ranks), given - 1, -1),
+        ),
+    )
+    text, best = max(((text, share(category)) for text, category in ways), key=lambda way: way[1])
+    if best < 0.5 or as_is > best / 4:
+        return []
+    return [
+        f"the `category_id` of detections (or those of the annotations) seem to be {text}; "
+        f"{as_is:.0%} of the detections are of a category that is annotated in their image, {best:.0%} "
+        "would be then"
+    ]
 
 
 def measure_of(iou_type: IouType, dilation_ratio: float) -> float | None:

@@ -54,6 +54,12 @@ class PairTable:
         smaller: Float = np.fmin(self.iou, self.biou[ratio])
         return smaller
 
+    def take(self, rows: Int | Bool) -> PairTable:
+        """Returns some of the pairs."""
+        return PairTable(
+            self.dt[rows], self.gt[rows], self.iou[rows], self.biou[:, rows], self.plain[rows]
+        )
+
     def numbered(self, dt: Int, gt: Int) -> PairTable:
         """Returns the same pairs with other numbers: those that `dt` and `gt` hold for the present ones."""
         return PairTable(dt[self.dt], gt[self.gt], self.iou, self.biou, self.plain)

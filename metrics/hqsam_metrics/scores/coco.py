@@ -7,7 +7,7 @@ at). Size bins by mask area.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,8 @@ def score_coco_files(
     n = len(truth.images)
     tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
     warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
+    if not class_agnostic:
+        warnings += score.category_warnings(truth, found)
     return Result(coco_metrics(scored.tables[0]), n, n, block, warnings)
 
 
@@ -207,11 +209,13 @@ class CocoScore(ApScore):
             max_dets=options.max_dets,
             per_instance=True,
         )
+        plan = replace(plan, errors=True)
         scored = score_detections(gt, dt, plan, workers=mask_workers(len(dt)), progress=progress)
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= coco_metrics(tables, suffix)
-        return score.outcome(metrics, data, gt, scored, plan, list(options.ratios))
+        found = score.outcome(metrics, data, gt, scored, plan, list(options.ratios))
+        return replace(found, diagnosis=score.diagnosis(data, gt, scored, plan))
 
 
 SCORE = CocoScore()

@@ -7,6 +7,7 @@ and this follows each.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,7 @@ def score_lvis_files(
     n = len(truth.images)
     tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
     warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
+    warnings += score.category_warnings(truth, found)
     return Result(metrics, n, n, block, warnings)
 
 
@@ -163,11 +165,13 @@ class LvisScore(ApScore):
         dt = score.results(data, gt, options)
         ratios = options.ratios
         plan = make_plan((None, *ratios.values()), max_dets=options.max_dets, per_instance=True)
+        plan = replace(plan, errors=True)
         scored = score_detections(gt, dt, plan, workers=mask_workers(len(dt)), progress=progress)
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *ratios), scored.tables, strict=True):
             metrics |= lvis_metrics(tables, gt.federation, options.max_dets or MAX_DETS, suffix)
-        return score.outcome(metrics, data, gt, scored, plan, list(ratios))
+        found = score.outcome(metrics, data, gt, scored, plan, list(ratios))
+        return replace(found, diagnosis=score.diagnosis(data, gt, scored, plan))
 
 
 SCORE = LvisScore()

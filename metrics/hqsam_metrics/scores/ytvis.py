@@ -30,7 +30,7 @@ from hqsam_metrics.base import Outcome, Result, ScoreOptions, Units, check_choic
 if TYPE_CHECKING:
     from hqsam_metrics.ap.detection import BestMatches
     from hqsam_metrics.ap.tubes_io import Tubes, TubeTruth
-    from hqsam_metrics.benchmark_data import Predictions
+    from hqsam_metrics.benchmark_data import Benchmark, Predictions
 
 VERSION = 2
 
@@ -180,17 +180,17 @@ class YtvisScore(ApScore):
         return Outcome(metrics, n, n, _units(data, truth, scored.best), warnings, matches)
 
 
-def _frame_places(data: Predictions, truth: TubeTruth) -> list[tuple[int, int]]:
+def frame_places(benchmark: Benchmark, truth: TubeTruth) -> list[tuple[int, int]]:
     """Returns (video, frame) of every image, frames numbered from 0 in the order of their `frame` column."""
     from hqsam_metrics.benchmark_data import integers
 
-    video, frame = (integers(data.benchmark.images, column) for column in ("video_id", "frame"))
+    video, frame = (integers(benchmark.images, column) for column in ("video_id", "frame"))
     out: list[tuple[int, int]] = [(-1, -1)] * len(video)
     for v, video_id in enumerate(truth.video_ids):
         mine = np.flatnonzero(video == video_id)
         if len(mine) != truth.lengths[v]:
             raise UserError(
-                f"{data.benchmark.folder / 'images.parquet'}: video {video_id} has {len(mine)} "
+                f"{benchmark.folder / 'images.parquet'}: video {video_id} has {len(mine)} "
                 f"frames, gt.json says"
                 f" {truth.lengths[v]}; index again"
             )
@@ -205,7 +205,7 @@ def join_tracks(data: Predictions, truth: TubeTruth, options: YtvisOptions) -> T
     from hqsam_metrics.ap.tubes_io import Frames, Tubes, blank_string
     from hqsam_metrics.benchmark_data import integers
 
-    places = _frame_places(data, truth)
+    places = frame_places(data.benchmark, truth)
     track, given = (integers(data.prompts, column) for column in ("track_id", "category_id"))
     score = data.scores(options.score_rule)
     rows: dict[tuple[int, int], list[int]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""`hqsam compare`: Compare two revisions: which is better, by how much, and is it noise?"""
+"""`hqsam compare`: Is this commit better than that one, by how much, and is it noise?"""
 
 from __future__ import annotations
 
@@ -12,15 +12,25 @@ from hqsam_base.terminal import say
 if TYPE_CHECKING:
     from hqsam_pipelines.compare.comparison import Comparison
 
-app = typer.Typer(help="Compare two revisions: which is better, by how much, and is it noise?")
+app = typer.Typer(help="Is this commit better than that one, by how much, and is it noise?")
 
-RevisionA = Annotated[
-    str, typer.Argument(metavar="REV_A", help="A git revision: commit, branch or tag.")
-]
-RevisionB = Annotated[
-    str,
+NOT_COMPARABLE = 3
+
+
+def _revisions(incomplete: str) -> list[str]:
+    """Names for the shell's completion: branches and tags of this repository, and the workspace."""
+    from hqsam_pipelines.compare.revisions import names
+
+    return [name for name in ("workspace", *names(Path())) if name.startswith(incomplete)]
+
+
+Revisions = Annotated[
+    list[str],
     typer.Argument(
-        metavar="[REV_B]", help="The revision to judge; default: the files on disk (`workspace`)."
+        metavar="REV_A [REV_B ...]",
+        help="Git revisions: commit, branch or tag. B is judged; default: the files on disk "
+        "(`workspace`). Of several, each is judged against A.",
+        autocompletion=_revisions,
     ),
 ]
 Html = Annotated[
@@ -30,49 +40,82 @@ Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
 ]
 Markdown = Annotated[
-    Path | None, typer.Option("--md", metavar="FILE", help="Write the answer as Markdown.")
+    Path | None,
+    typer.Option(
+        "--md", metavar="FILE", help="Write Markdown, to paste into a pull request; -: print it."
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print the answer's one line only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone, on one line.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="NAME",
+        help="Ask about these rows alone: a benchmark, metric, prompt set or model; may be "
+        "repeated.",
+    ),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(
+        "--top", min=1, metavar="N", help="Print the N headline rows farthest from noise."
+    ),
+]
 Every = Annotated[
     bool,
-    typer.Option("--all", help="Print every system, threshold and size, not only the main rows."),
+    typer.Option("--all", help="Print every system, threshold and size, not only headline rows."),
 ]
 
 
 @app.command()
 def compare(
-    rev_a: RevisionA,
-    rev_b: RevisionB = "workspace",
+    revisions: Revisions,
     html: Html = None,
     json: Json = None,
-    md: Markdown = None,
-    every: Every = False,
+    markdown: Markdown = None,
     quiet: Quiet = False,
+    only: Only = None,
+    top: Top = None,
+    every: Every = False,
 ) -> None:
     """Compare the results of two revisions, without a checkout.
 
-    Metrics come from git, per-instance tables from the DVC cache (or the remote). Prints the
-    answer in one line, then the headline rows with their intervals. Exit status: 0 no regression,
-    1 a headline row is worse, 2 usage, 3 the revisions cannot be compared.
+    Metrics and small per-instance tables come from git, larger tables from the DVC cache or remote.
+    The answer comes first, then the headline rows with their intervals and verdicts.
+
+    Exit status: 0 no regression, 1 a headline row is worse, 2 wrong usage, 3 it cannot be told.
     """
     from hqsam_base.errors import UserError
+    from hqsam_pipelines.commands._outputs import check_outputs
     from hqsam_pipelines.compare.answer import answer
 
+    paste = markdown is not None and str(markdown) == "-"
+    outputs = {"--html": html, "--json": json, "--md": None if paste else markdown}
     try:
-        comparison = _compared(rev_a, rev_b)
+        check_outputs(outputs)
     except UserError as error:
-        say(f"error: {error}", err=True)
-        raise typer.Exit(3) from None
-    _write(comparison, html, json, md)
-    found = answer(comparison)
-    if quiet:
-        say(found.line)
+        raise typer.BadParameter(str(error)) from None
+    if len(revisions) > 2 and any(path is not None for path in outputs.values()):
+        raise typer.BadParameter("a file compares two revisions; `hqsam history` has all")
+    first, *others = revisions
+    try:
+        comparisons = [
+            _compared(first, other, only=only or ()) for other in others or ["workspace"]
+        ]
+    except UserError as error:
+        say(f"Error: {error}", err=True, lines=True)
+        raise typer.Exit(NOT_COMPARABLE) from None
+    if len(comparisons) > 1:
+        _print_several(comparisons, markdown=paste, quiet=quiet)
     else:
-        _show(comparison, every=every)
-    raise typer.Exit(found.exit_status)
+        _write(comparisons[0], outputs, every=every, top=top)
+        _print(comparisons[0], markdown=paste, quiet=quiet, every=every, top=top)
+    statuses = {answer(comparison).status for comparison in comparisons}
+    if status := next((s for s in (1, NOT_COMPARABLE) if s in statuses), 0):
+        raise typer.Exit(status)
 
 
-def _compared(rev_a: str, rev_b: str) -> Comparison:
+def _compared(rev_a: str, rev_b: str, *, only: list[str] | tuple[()]) -> Comparison:
     from hqsam_base.errors import UserError
     from hqsam_pipelines.compare.comparison import compare as run
     from hqsam_pipelines.config.env import repository_root
@@ -81,24 +124,55 @@ def _compared(rev_a: str, rev_b: str) -> Comparison:
         root = repository_root()
     except FileNotFoundError as error:
         raise UserError(str(error)) from None
-    return run(root, rev_a, rev_b)
+    return run(root, rev_a, rev_b, only=only)
 
 
-def _write(comparison: Comparison, html: Path | None, json: Path | None, md: Path | None) -> None:
+def _write(
+    comparison: Comparison, outputs: dict[str, Path | None], *, every: bool, top: int | None
+) -> None:
     from hqsam_base.atomic import write_json, write_text
-    from hqsam_pipelines.compare.render import to_html, to_json, to_markdown
+    from hqsam_pipelines.compare.as_json import to_json
+    from hqsam_pipelines.compare.markdown import to_markdown
+    from hqsam_pipelines.compare.page import to_html
 
-    if json is not None:
+    if (json := outputs["--json"]) is not None:
         write_json(json, to_json(comparison))
-    if html is not None:
+    if (html := outputs["--html"]) is not None:
         write_text(html, to_html(comparison))
-    if md is not None:
-        write_text(md, to_markdown(comparison))
+    if (markdown := outputs["--md"]) is not None:
+        write_text(markdown, to_markdown(comparison, every=every, top=top))
 
 
-def _show(comparison: Comparison, *, every: bool) -> None:
+def _print(
+    comparison: Comparison, *, markdown: bool, quiet: bool, every: bool, top: int | None
+) -> None:
+    """Prints the comparison in the form that was asked for."""
     from rich.console import Console
 
-    from hqsam_pipelines.compare.render import show
+    from hqsam_pipelines.compare.answer import answer
+    from hqsam_pipelines.compare.markdown import to_markdown
+    from hqsam_pipelines.compare.terminal import show
 
-    show(comparison, Console(), every=every)
+    if quiet:
+        say(answer(comparison).sentence())
+    elif markdown:
+        say(to_markdown(comparison, every=every, top=top).rstrip("\n"), lines=True)
+    else:
+        show(comparison, Console(highlight=False), every=every, top=top)
+
+
+def _print_several(comparisons: list[Comparison], *, markdown: bool, quiet: bool) -> None:
+    """Prints each revision against the first."""
+    from rich.console import Console
+
+    from hqsam_pipelines.compare.answer import answer
+    from hqsam_pipelines.compare.markdown import to_markdown
+    from hqsam_pipelines.compare.terminal import show_several
+
+    if quiet:
+        for comparison in comparisons:
+            say(answer(comparison).sentence(comparison.b.label))
+    elif markdown:
+        say("\n".join(map(to_markdown, comparisons)).rstrip("\n"), lines=True)
+    else:
+        show_several(comparisons, Console(highlight=False))

@@ -1,6 +1,6 @@
 """doctor: Check that this machine and this checkout can run the pipeline; `doctor data PATH`: check a folder of your own data.
 
-`doctor licences` lists the licences of all dependencies.
+`doctor urls` asks the mirrors of the active profile. `doctor licences` lists the licences of all dependencies.
 
 Exit status 1 if something would fail.
 """
@@ -42,6 +42,43 @@ def doctor(context: typer.Context, json_file: Json = None) -> None:
     if json_file is not None:
         checks.write(findings, json_file)
     if any(finding.level == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def urls(json_file: Json = None) -> None:
+    """Ask every mirror of the active profile for its headers, in less than a minute; nothing is downloaded.
+
+    Exit status 1 if no mirror gives a file that is needed.
+    """
+    from hqsam_base import atomic
+    from hqsam_datasets.fetch import mirrors
+    from hqsam_datasets.fetch.places import drop_folder, dropped
+    from hqsam_pipelines.config import env
+    from hqsam_pipelines.config.params import FILE, Params
+
+    root = env.repository_root()
+    params = Params.load(root / FILE)
+    archives = {name: params.archive(name) for name in params.archives}
+    found = mirrors.ask_all(archives)
+    for mirror in found:
+        say(f"{mirror.state:<11}{mirror.archive}/{mirror.file}  {mirror.url}")
+        say(f"           {mirror.detail}")
+    if json_file is not None:
+        rows = [{**vars(mirror), "usable": mirror.usable} for mirror in found]
+        atomic.write_json(json_file, {"mirrors": rows})
+    drop = drop_folder(root / "data" / "archives" / "any")
+    here = {
+        f"{name}/{file.name}"
+        for name, spec in archives.items()
+        for file in spec.files
+        if dropped(drop, name, file)
+    }
+    lost = [name for name in mirrors.unreachable(found, archives) if name not in here]
+    say(f"{sum(mirror.usable for mirror in found)} of {len(found)} mirrors can be used")
+    for name in lost:
+        say(f"no mirror gives {name}: download it by hand into {drop} (docs/archives.md)")
+    if lost:
         raise typer.Exit(1)
 
 

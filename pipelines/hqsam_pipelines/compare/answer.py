@@ -1,23 +1,44 @@
-"""The answer to a comparison in one line: the same words on the terminal, in Markdown, HTML and JSON.
+"""The answer of a comparison: is B better, worse, no different, or cannot it be told, in one sentence.
 
-It is read off the headline rows, whose verdicts `hqsam_metrics.verdicts` gave; nothing is decided
-again here. The exit status of `hqsam compare` follows from it.
+Terminal, Markdown, page, JSON and exit status all take it from here. It is about the headline rows
+of HQ-SAM, which are one family (`hqsam_metrics.verdicts`): other thresholds, sizes and systems are
+shown beside it and change nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from hqsam_pipelines.compare.comparison import Comparison
 from hqsam_pipelines.compare.rows import Change, hq_system
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import further
 from hqsam_pipelines.report.tables import interval_text, signed
 
+if TYPE_CHECKING:
+    from hqsam_pipelines.compare.comparison import Comparison
+
+Outcome = Literal["better", "worse", "mixed", "no difference found", "cannot be told"]
+
+FOLDED = ("cannot move", "equal up to rounding")
+"""Verdicts of rows that are named in one line and not shown: they did not, or cannot, move."""
+
+_COUNTED = {
+    "better": "better",
+    "worse": "worse",
+    "within noise": "within noise",
+    "too few to tell": "too few to tell",
+    "not tested": "not tested",
+    "not comparable": "not comparable",
+    "cannot move": "did not move",
+    "equal up to rounding": "equal up to rounding",
+}
+_OWN = {"mixed": ("worse",), "no difference found": ("within noise", *FOLDED)}
+"""Verdicts that stand for an answer with another name, in the order of preference."""
 _UNKNOWN = ("too few to tell", "not tested", "not comparable")
-_ORDER = ("within noise", "equal up to rounding", "cannot move", *_UNKNOWN)
+_DIRECTIONS = ("better", "worse")
+_LEAD_METRIC = "mBIoU"
 
 
 @dataclass(frozen=True)
@@ -25,67 +46,143 @@ class Answer:
     """What a comparison says.
 
     Attributes:
-        status: ``mixed``: some headline rows are better and some are worse.
-        line: one sentence.
+        outcome: ``mixed``: some rows are better and some are worse.
+        rows: the headline rows that it is about, in their order.
+        lead: the row that is named in the sentence; None: no row is in both revisions.
+        why: the reason of ``cannot be told``.
     """
 
-    status: Literal["better", "worse", "mixed", "no difference", "unknown"]
-    line: str
+    outcome: Outcome
+    rows: tuple[Change, ...]
+    lead: Change | None
+    why: str = ""
 
     @property
-    def exit_status(self) -> int:
-        """Returns 0: no regression, 1: a headline row is worse, 3: nothing could be told."""
-        return {"worse": 1, "mixed": 1, "unknown": 3}.get(self.status, 0)
+    def moved(self) -> tuple[Change, ...]:
+        """The rows that are shown."""
+        return tuple(row for row in self.rows if row.verdict not in FOLDED)
 
+    @property
+    def folded(self) -> tuple[Change, ...]:
+        """The rows that are only named."""
+        return tuple(row for row in self.rows if row.verdict in FOLDED)
 
-def headlines(comparison: Comparison) -> list[Change]:
-    """Returns the headline rows of HQ-SAM (the output that each set takes) and of further systems."""
-    return [c for c in comparison.changes if c.headline and c.system in _judged(comparison, c)]
+    @property
+    def status(self) -> int:
+        """The exit status: 0 no regression, 1 a regression, 3 it cannot be told."""
+        return {"worse": 1, "mixed": 1, "cannot be told": 3}.get(self.outcome, 0)
 
+    def counts(self) -> dict[str, int]:
+        """How many headline rows have each verdict, the answer's own verdict first."""
+        found = {name: sum(r.verdict == name for r in self.rows) for name in _COUNTED}
+        order = _OWN.get(self.outcome, (self.outcome,))
+        own = next((name for name in order if found.get(name)), max(found, key=lambda n: found[n]))
+        return {own: found[own], **found}
 
-def _judged(comparison: Comparison, change: Change) -> set[str]:
-    output = hq_system(comparison.b, change.benchmark)
-    return {output, *(system.name for system in further(comparison.systems, output))}
+    def sentence(self, name: str = "B", width: int | None = None) -> str:
+        """The answer in one sentence.
+
+        Args:
+            name: what B is called.
+            width: columns that there are; a shorter form is taken where the whole one is longer.
+        """
+        head = {
+            "better": f"{name} is better",
+            "worse": f"{name} is worse",
+            "mixed": f"{name} is better in some rows and worse in others",
+            "no difference found": "No difference found"
+            if name == "B"
+            else f"{name}: no difference found",
+            "cannot be told": f"It cannot be told whether {name} is better",
+        }[self.outcome]
+        head += f", {self.why}" if self.why else ""
+        head += f": {self._lead()}" if self._lead() else ""
+        if not self.rows:
+            return head
+        whole = f"{head}; {self._counted()}"
+        return whole if width is None or len(whole) <= width else f"{head}; {self._brief()}"
+
+    def _lead(self) -> str:
+        """The row that the sentence names, with its difference and interval."""
+        row = self.lead
+        if row is None or row.difference is None:
+            return ""
+        name = "mean of four" if row.benchmark == paper.HQ4_MEAN else paper.title(row.benchmark)
+        model = f" ({row.model})" if len({r.model for r in self.rows}) > 1 else ""
+        known = row.interval is not None and not row.interval.too_few
+        interval = f" {interval_text(row.interval)}" if known else ""
+        return f"{name}{model} {row.scale.label(row.metric)} {signed(row.difference)}{interval}"
+
+    def _counted(self) -> str:
+        counts = self.counts()
+        always = () if self.outcome == "cannot be told" else ("better", "worse", "within noise")
+        first, *rest = (
+            f"{count} {_COUNTED[name]}" for name, count in counts.items() if count or name in always
+        )
+        number, _, verdict = first.partition(" ")
+        plural = "row" if len(self.rows) == 1 else "rows"
+        return ", ".join([f"{number} of {len(self.rows)} headline {plural} {verdict}", *rest])
+
+    def _brief(self) -> str:
+        """Counts of the answer's own verdict, of rows that nobody could test, and of the opposite verdict."""
+        counts = self.counts()
+        own, *rest = counts
+        untested = sum(counts[name] for name in _UNKNOWN if name != own)
+        opposite = [n for n in rest if n in _DIRECTIONS and own in _DIRECTIONS]
+        parts = [f"{counts[own]}/{len(self.rows)} {_COUNTED[own]}"]
+        parts += [f"{counts[name]} {name}" for name in opposite if counts[name] or not untested]
+        return ", ".join([*parts, *([f"{untested} untested"] if untested else [])])
 
 
 def answer(comparison: Comparison) -> Answer:
-    """Sums up the verdicts of the headline rows."""
-    rows = headlines(comparison)
-    counts: Counter[str] = Counter(change.verdict for change in rows)
-    known = [verdict for verdict in counts if verdict not in _UNKNOWN]
-    if not known:
-        return Answer("unknown", f"cannot be told, because {_reason(comparison, rows)}")
-    better, worse = counts["better"], counts["worse"]
-    if better and worse:
-        status, words = "mixed", "B is better in some rows and worse in others"
-    elif worse:
-        status, words = "worse", "B is worse"
-    elif better:
-        status, words = "better", "B is better"
-    else:
-        status, words = "no difference", "no difference found"
-    first, second = ("worse", "better") if worse else ("better", "worse")
-    parts = [f"{counts[first]} of {len(rows)} headline rows {first}", f"{counts[second]} {second}"]
-    parts += [f"{counts[verdict]} {verdict}" for verdict in _ORDER if counts[verdict]]
-    return Answer(status, f"{words}: {_mean(rows)}{', '.join(parts)}")  # type: ignore[arg-type]
+    """Answers whether B is better than A."""
+    rows = headline(comparison)
+    verdicts = {row.verdict for row in rows}
+    if verdicts & {"better", "worse"}:
+        decided: Outcome = "better" if "worse" not in verdicts else "worse"
+        outcome: Outcome = "mixed" if {"better", "worse"} <= verdicts else decided
+        return Answer(outcome, rows, _lead(rows, outcome))
+    if "within noise" in verdicts or (verdicts and verdicts <= set(FOLDED)):
+        return Answer("no difference found", rows, _lead(rows, "within noise"), _same(rows))
+    return Answer("cannot be told", rows, _lead(rows, "not tested"), _reason(rows))
 
 
-def _mean(rows: list[Change]) -> str:
-    """The mean of the four HQ sets, where it is one row with an interval."""
-    found = [c for c in rows if (c.benchmark, c.metric) == (paper.HQ4_MEAN, "mBIoU")]
-    if len(found) != 1 or found[0].interval is None or found[0].interval.too_few:
-        return ""
-    change = found[0]
-    interval = interval_text(change.interval, 1)
-    return f"mean of four mBIoU {' '.join([signed(change.difference, 1), interval]).strip()}; "
+def headline(comparison: Comparison) -> tuple[Change, ...]:
+    """The headline rows of HQ-SAM (the output that each set takes) and of further systems with a baseline."""
+    rows = [change for change in comparison.changes if change.headline]
+    return tuple(c for c in rows if c.system in _asked(comparison, c)) or tuple(rows)
 
 
-def _reason(comparison: Comparison, rows: list[Change]) -> str:
+def _asked(comparison: Comparison, row: Change) -> set[str]:
+    """The systems that a benchmark's headline is about."""
+    output = hq_system(comparison.b, row.benchmark)
+    known = output in {system.name for system in comparison.systems}
+    return {output, *(s.name for s in further(comparison.systems, output))} if known else set()
+
+
+def _lead(rows: Sequence[Change], verdict: str) -> Change | None:
+    four = [r for r in rows if r.benchmark == paper.HQ4_MEAN and r.metric == _LEAD_METRIC]
+    like = [r for r in rows if r.verdict == verdict]
+    known = [r for r in rows if r.difference is not None]
+    return next(iter([*four, *like, *known]), None)
+
+
+def _same(rows: Sequence[Change]) -> str:
+    """Why nothing differs, where the rows did not have to be tested."""
+    if all(row.verdict == "cannot move" for row in rows):
+        return "because every instance is equal"
+    machines = [row.note for row in rows if row.verdict == "equal up to rounding"]
+    return f"but for the rounding of {machines[0]}" if machines else ""
+
+
+def _reason(rows: Sequence[Change]) -> str:
+    """Why no headline row could be tested."""
     if not rows:
-        return "the revisions have no headline row in common"
-    if all(change.verdict == "not comparable" for change in rows):
-        return "the protocols differ"
-    notes = dict.fromkeys(c.note for c in rows if c.verdict == "too few to tell" and c.note)
-    if notes:
-        return next(iter(notes))
-    return "there are no intervals: per-instance tables are not at hand"
+        return "because no headline row is in both revisions"
+    verdicts = {row.verdict for row in rows}
+    reasons = {
+        "not comparable": "the protocols differ",
+        "not tested": "there are no intervals",
+        "too few to tell": "there are too few images",
+    }
+    return "because " + " and ".join(text for name, text in reasons.items() if name in verdicts)

@@ -10,12 +10,14 @@ which way is better is a trait of the metric (`hqsam_metrics.base.Score`).
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hqsam.systems import System
+from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
 from hqsam_metrics.stats import stratified
 from hqsam_metrics.verdicts import judge
@@ -50,6 +52,7 @@ METHOD = (
     "dropped, and precision and recall accumulated again."
 )
 
+_KINDS = ("benchmark", "metric", "prompt_set", "model")
 _ONE_SEED = (
     "a head was trained anew, with one seed on each side: the intervals are about the images, and "
     "another seed may move the numbers as much (docs/statistics.md)"
@@ -96,23 +99,13 @@ class Comparison:
         """A system by its name."""
         return next(system for system in self.systems if system.name == name)
 
-    @property
-    def regressions(self) -> tuple[Change, ...]:
-        """Rows that became significantly worse."""
-        return tuple(c for c in self.changes if c.verdict == "worse")
-
-    @property
-    def tested(self) -> int:
-        """Rows with a verdict."""
-        unknown = ("too few to tell", "not tested", "not comparable")
-        return sum(c.verdict not in unknown for c in self.changes)
-
 
 def compare(
     root: Path,
     rev_a: str,
     rev_b: str = WORKSPACE,
     *,
+    only: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Comparison:
     """Compares two revisions of the repository at `root`.
@@ -121,10 +114,13 @@ def compare(
         root: folder with dvc.yaml, inside a git repository.
         rev_a: a git revision (or ``workspace``).
         rev_b: the same; what is judged.
+        only: names of benchmarks, metrics, prompt sets or models: other rows are no part of the
+            question; several of a kind are alternatives.
         progress: called with (done, total, what).
 
     Raises:
-        UserError: no git repository, unknown revision, no metrics at a revision, damaged files.
+        UserError: no git repository, unknown revision, no metrics at a revision, damaged files, a
+            name in `only` that no row has.
     """
     repository = Repository(root)
     a, b = repository.revision(rev_a), repository.revision(rev_b)
@@ -143,7 +139,7 @@ def compare(
         instances += one.instances()
         notes += one.notes
         lacking += one.lacking
-    found = _hq4_rows(found, strata) + found
+    found = _chosen(_hq4_rows(found, strata) + found, only)
     return Comparison(
         a=a,
         b=b,
@@ -161,7 +157,10 @@ def compare(
             sorted(p for p in {*a.outputs, *b.outputs} if a.outputs.get(p) != b.outputs.get(p))
         ),
         instances=tuple(
-            sorted(instances, key=lambda i: (-abs(i.b - i.a), i.benchmark, i.key, i.unit))[:24]
+            sorted(
+                _shown(instances, found),
+                key=lambda i: (-abs(i.b - i.a), i.benchmark, i.key, i.unit),
+            )[:24]
         ),
     )
 
@@ -173,6 +172,36 @@ def _pairs(a: Revision, b: Revision) -> list[tuple[str, str]]:
     return sorted(found, key=lambda p: (order.get(p[0], len(order)), p))
 
 
+def _chosen(rows: list[Change], only: Sequence[str]) -> list[Change]:
+    """The rows that `only` names (see `compare`).
+
+    Raises:
+        UserError: a name that no row has.
+    """
+    kinds: dict[str, set[str]] = {}
+    for word in only:
+        kind = next((k for k in _KINDS for row in rows if word in _names_of(row, k)), None)
+        if kind is None:
+            known = sorted({name for row in rows for k in _KINDS for name in _names_of(row, k)})
+            close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+            cure = f"did you mean {close[0]}?" if close else f"one of: {', '.join(known)}"
+            raise UserError("no row has this name", key=f"--only {word}", cure=cure)
+        kinds.setdefault(kind, set()).add(word)
+    return [r for r in rows if all(words & _names_of(r, k) for k, words in kinds.items())]
+
+
+def _shown(instances: Sequence[Instance], rows: Sequence[Change]) -> list[Instance]:
+    """The instances of results that have a row."""
+    known = {(row.benchmark, row.model, row.prompt_set) for row in rows}
+    return [i for i in instances if (i.benchmark, i.model, i.prompt_set) in known]
+
+
+def _names_of(row: Change, kind: str) -> set[str]:
+    """What a row's benchmark, metric, prompt set or model may be called."""
+    name = str(getattr(row, kind))
+    return {name, paper.title(name)} if kind == "benchmark" else {name}
+
+
 def _unavailable(errors: Sequence[NotAvailableError]) -> list[str]:
     """One sentence for each revision and reason."""
     groups: dict[tuple[str, str], list[NotAvailableError]] = {}
@@ -182,20 +211,20 @@ def _unavailable(errors: Sequence[NotAvailableError]) -> list[str]:
 
 
 def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:
-    """The mean over the four HQ sets, for each system and metric that all four have."""
+    """The mean over the four HQ sets, for each system and metric that all four have; without an interval where a table is missing."""
     table = {(c.benchmark, c.model, c.prompt_set, c.system, c.metric): c for c in changes}
     rows = []
-    for (model, prompt_set, name), parts in strata.items():
-        system, metric = name.split(" ")
+    for (benchmark, model, prompt_set, system, metric), first in table.items():
         found = [table.get((b, model, prompt_set, system, metric)) for b in paper.HQ4]
-        known = [c for c in found if c is not None and c.a is not None and c.b is not None]
-        if len(known) == len(paper.HQ4) == len(parts):
-            a, b = (sum(getattr(c, side) for c in known) / len(known) for side in ("a", "b"))
-            interval = stratified([parts[name] for name in paper.HQ4])
-            mean = replace(
-                known[0], benchmark=paper.HQ4_MEAN, a=a, b=b, difference=b - a, interval=interval
-            )
-            rows.append(mean)
+        known = [c for c in found if c is not None and c.difference is not None]
+        if benchmark != paper.HQ4[0] or not first.main or len(known) < len(paper.HQ4):
+            continue
+        parts = strata.get((model, prompt_set, f"{system} {metric}"), {})
+        paired = [parts[b] for b in paper.HQ4 if b in parts]
+        a, b = (sum(getattr(c, side) for c in known) / len(known) for side in ("a", "b"))
+        whole = stratified(paired) if len(paired) == len(paper.HQ4) else None
+        mean = replace(first, benchmark=paper.HQ4_MEAN, a=a, b=b, difference=b - a, interval=whole)
+        rows.append(mean)
     return rows
 
 

@@ -29,6 +29,7 @@ from hqsam_pipelines.config.strict import (
     parse_json,
     parse_yaml,
 )
+from hqsam_pipelines.report.kept_tables import FOLDER, SUFFIX, unpacked
 from hqsam_pipelines.report.results import Result, parse_metrics, refuse_twins, units_frame
 
 if TYPE_CHECKING:
@@ -50,23 +51,20 @@ class NotAvailableError(Exception):
         folder: the output.
         where: the revision.
         why: the reason.
-        command: what would bring the output, without its name; empty if nothing would.
+        cure: what would bring it; empty if nothing is known to.
     """
 
-    def __init__(self, folder: str, where: str, why: str, command: str = "") -> None:
-        self.folder, self.where, self.why, self.command = folder, where, why, command
-        super().__init__(unavailable([self]))
+    def __init__(self, folder: str, where: str, why: str, cure: str = "") -> None:
+        self.folder, self.where, self.why, self.cure = folder, where, why, cure
+        super().__init__(f"the files of {folder} at {where} {why}")
 
 
 def unavailable(errors: Sequence[NotAvailableError]) -> str:
     """One sentence for outputs of one revision that are missing for the same reason."""
-    first, folders = errors[0], " ".join(e.folder for e in errors)
-    cure = (
-        f"; `{first.command} {folders}` would bring {'it' if len(errors) == 1 else 'them'}"
-        if first.command
-        else ""
-    )
-    names = ", ".join(e.folder.rpartition("/")[2] for e in errors)
+    first = errors[0]
+    folders = dict.fromkeys(error.folder for error in errors)
+    names = ", ".join(folder.rpartition("/")[2] for folder in folders)
+    cure = f"; {first.cure}" if first.cure else ""
     return f"no intervals for {names}: the per-instance tables at {first.where} {first.why}{cure}"
 
 
@@ -106,11 +104,9 @@ class Revision:
     @property
     def label(self) -> str:
         """The name with the short commit."""
-        return (
-            self.name
-            if not self.sha or self.sha.startswith(self.name)
-            else f"{self.name} ({self.sha[:9]})"
-        )
+        if self.sha.startswith(self.name):
+            return self.sha[:9]
+        return f"{self.name} ({self.sha[:9]})" if self.sha else self.name
 
     def agrees(self, folder: str) -> bool | None:
         """Whether the metrics of a run are those that dvc.lock speaks of, and so go with the outputs that it names.
@@ -174,6 +170,7 @@ class Repository:
                 cure="run the command inside the repository",
             )
         self._prefix = PurePosixPath(done.stdout.decode().strip())
+        self._tables: dict[tuple[str, str], Mapping[str, bytes]] = {}
 
     def revision(self, name: str) -> Revision:
         """Reads a run.
@@ -214,7 +211,7 @@ class Repository:
 
     def _provenance(self, sha: str, name: str) -> Mapping[str, Any]:
         path = "reports/provenance.json"
-        text = self._read(sha, path)
+        text = self.read(sha, path)
         content = {} if text is None else parse_json(text, f"{path} at {name}")
         return content if isinstance(content, Mapping) else {}
 
@@ -231,6 +228,9 @@ class Repository:
             and self._goes_with_metrics(disk, revision.outputs.get(folder), agrees)
         ):
             return disk
+        committed = self.committed(revision, folder)
+        if name in committed:
+            return io.BytesIO(committed[name])
         if agrees is False:
             why = (
                 "are of another run than its metrics: commit dvc.lock together with reports/, or "
@@ -243,9 +243,37 @@ class Repository:
         try:
             return self._from_folder(md5, name)
         except _AbsentError as error:
-            command = "dvc fetch --all-commits" if revision.sha else "dvc pull"
-            why = f"are not in the local cache ({error})"
-            raise NotAvailableError(folder, revision.label, why, command) from error
+            raise NotAvailableError(
+                folder, revision.label, *self._absent(revision, error)
+            ) from error
+
+    def _absent(self, revision: Revision, error: _AbsentError) -> tuple[str, str]:
+        """Why an output is not here, and what would bring it: nothing that was tried already."""
+        why = f"are neither in {FOLDER} nor in the local cache ({error})"
+        if not revision.sha:
+            return why, "run `dvc repro`"
+        run = f"run `dvc repro` at {revision.label} and commit reports/"
+        return why, f"`dvc push` where that run was made, or {run}"
+
+    def committed(self, revision: Revision, folder: str) -> Mapping[str, bytes]:
+        """The tables of an output that lie in git (on disk, for the workspace) and belong to the revision's metrics; else none.
+
+        Raises:
+            UserError: the archive is damaged.
+        """
+        key = revision.sha, folder
+        if key not in self._tables:
+            name = PurePosixPath(folder).name
+            path, metrics = (
+                f"{FOLDER}/{name}{SUFFIX}",
+                revision.metrics.get(f"{METRICS}/{name}.json"),
+            )
+            archive = self.read(revision.sha, path) if folder.startswith("data/scores/") else None
+            found: tuple[dict[str, bytes], str] = ({}, "")
+            if archive is not None and metrics is not None:
+                found = unpacked(archive, f"{path} at {revision.label}")
+            self._tables[key] = found[0] if found[1] == metrics else {}
+        return self._tables[key]
 
     def _goes_with_metrics(self, disk: Path, folder_md5: str | None, agrees: bool | None) -> bool:
         """Whether a folder on disk is of the run whose metrics are on disk: both are what dvc.lock records, or neither is."""
@@ -269,6 +297,9 @@ class Repository:
         """Names of the files of a DVC output folder at a revision (see `output_file`)."""
         if not revision.sha and (self.root / folder).is_dir():
             return sorted(path.name for path in (self.root / folder).iterdir() if path.is_file())
+        committed = self.committed(revision, folder)
+        if committed:
+            return sorted(committed)
         md5 = revision.outputs.get(folder)
         if md5 is None:
             raise NotAvailableError(folder, revision.label, "are not in its dvc.lock")
@@ -276,7 +307,7 @@ class Repository:
             return sorted(entry["relpath"] for entry in self._listing(md5))
         except _AbsentError as error:
             raise NotAvailableError(
-                folder, revision.label, f"are not in the local cache ({error})"
+                folder, revision.label, *self._absent(revision, error)
             ) from error
 
     def commits_between(self, a: str, b: str) -> list[str]:
@@ -288,6 +319,26 @@ class Repository:
         )
         lines = done.stdout.decode(errors="replace").split("\n") if not done.returncode else []
         return [line[:_SUBJECT] for line in lines if line]
+
+    def with_report(self, path: str, since: str | None) -> list[tuple[str, str, str]]:
+        """The commits that changed a file, oldest first: commit, date, subject.
+
+        Args:
+            path: the file.
+            since: the first revision; None: the whole history.
+
+        Raises:
+            UserError: the revision does not exist.
+        """
+        first = None if since is None else self._commit(since)[0]
+        log = ["log", "--reverse", "--format=%H%x1f%cs%x1f%s"]
+        found: list[tuple[str, str, str]] = []
+        for span in [f"-1 {first}", f"{first}..HEAD"] if first else ["HEAD"]:
+            done = _git(self.root, *log, *span.split(), "--", path)
+            for line in done.stdout.decode(errors="replace").splitlines():
+                sha, date, subject = (*line.split("\x1f", 2), "", "")[:3]
+                found.append((sha, date, subject[:_SUBJECT]))
+        return found
 
     def _commit(self, name: str) -> tuple[str, str]:
         if name.startswith("-"):
@@ -331,16 +382,21 @@ class Repository:
                 key=strange,
                 cure="choose another revision",
             )
-        return [(f"{METRICS}/{n}", self._read(sha, f"{METRICS}/{n}") or b"") for n in names]
+        return [(f"{METRICS}/{n}", self.read(sha, f"{METRICS}/{n}") or b"") for n in names]
 
     def _yaml(self, kind: type[Outline], sha: str, path: str, name: str) -> Mapping[str, Any]:
         """A YAML file of a revision as it is, once it is known to look like `kind`; empty if there is none."""
         where = f"{path} at {name}"
-        content = parse_yaml(self._read(sha, path) or b"", where)
+        content = parse_yaml(self.read(sha, path) or b"", where)
         outlined(kind, content or {}, where)
         return content or {}
 
-    def _read(self, sha: str, path: str) -> bytes | None:
+    def read(self, sha: str, path: str) -> bytes | None:
+        """A file at a commit, or on disk without one; None if there is none.
+
+        Raises:
+            UserError: it is larger than a file of ours can be.
+        """
         if not sha:
             file = self.root / path
             return file.read_bytes() if file.is_file() else None
@@ -498,6 +554,12 @@ def lock_params(lock: Mapping[str, Any], runs: set[tuple[str, str]]) -> dict[str
         if name in names or name in _WHOLE:
             found |= stage.get("params", {}).get("params.yaml", {})
     return found
+
+
+def names(root: Path) -> list[str]:
+    """Branches and tags of the repository around a folder; none if there is none."""
+    done = _git(root, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags")
+    return done.stdout.decode(errors="replace").split("\n")[:-1] if not done.returncode else []
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -9,14 +9,27 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+# Reports and the lock change in every run; they say nothing about the code that ran.
+_CODE = (".", ":!reports", ":!dvc.lock")
+
+
+def code_commit(root: Path) -> tuple[str, str] | None:
+    """The commit that last changed anything but reports, and its date: the same before and after a report is committed."""
+    found = _git(root, "log", "-1", "--format=%H %cI", "--", *_CODE)
+    commit, _, date = (found or "").partition(" ")
+    return (commit, date) if commit else None
+
+
+def head(root: Path) -> str | None:
+    """The commit that is checked out; None outside a git repository."""
+    return _git(root, "rev-parse", "HEAD") or None
+
 
 def git_state(root: Path) -> dict[str, Any]:
     """The commit that is checked out, its date, and whether tracked code differs; nulls outside a git repository."""
-    commit = _git(root, "rev-parse", "HEAD")
-    # Reports and the lock change in every run; they say nothing about the code that ran.
-    changed = _git(root, "status", "--porcelain", "-uno", "--", ".", ":!reports", ":!dvc.lock")
+    changed = _git(root, "status", "--porcelain", "-uno", "--", *_CODE)
     return {
-        "commit": commit or None,
+        "commit": head(root),
         "date": _git(root, "show", "--no-patch", "--format=%cI", "HEAD") or None,
         "code_changed": None if changed is None else bool(changed),
     }

@@ -11,10 +11,21 @@ from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
 from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
-from hqsam_pipelines.report import cost, html, paper, published, scenes, sources
+from hqsam_pipelines.report import (
+    cost,
+    errors,
+    html,
+    instances,
+    paper,
+    published,
+    scenes,
+    sources,
+)
+from hqsam_pipelines.report import curves as report_curves
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
+from hqsam_pipelines.report.kept_tables import write_instances
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.results import Run, load_run
 from hqsam_pipelines.report.rows import (
@@ -54,6 +65,9 @@ class Numbers:
     models: list[Row]
     systems: list[Row]
     published: list[published.Cell]
+    diagnosed: list[errors.Diagnosed]
+    sizes: list[tuple[str, str, str, int, float, float]]
+    steps: list[report_curves.Steps]
 
 
 def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
@@ -64,13 +78,18 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     numbers = _numbers(run)
     _write_tables(out / "tables", numbers, run)
     _write_plots(out / "plots", numbers)
+    write_instances(root, out / "instances")
     progress(1, 5, "choosing instances")
     picks = [p for b in run.benchmarks for p in scenes.candidates(run, run.models[0], b)]
     galleries = _galleries(picks, options)
     progress(2, 5, "pictures")
     pictures, hero = _write_figures(out / "figures", run, galleries, picks, options)
     progress(3, 5, "page")
-    page = _page(run, numbers, picks, galleries, pictures, hero)
+    places = (p for gallery in galleries for p in gallery.picks)
+    shown = {(p.benchmark, p.prompt_set, p.unit): at for at, p in enumerate(places)}
+    listing = instances.listing(run, run.models[0], shown)
+    write_text(out / "tables" / "instances.csv", listing.csv)
+    page = _page(run, numbers, picks, galleries, pictures, hero, listing)
     write_text(out / "report.html", page)
     write_bytes(out / "metrics.json", json_bytes(report_tables.metrics_tree(run)))
     progress(5, 5, "done")
@@ -98,14 +117,21 @@ def _numbers(run: Run) -> Numbers:
         models=[row for name in more for row in judged(headline_rows(run, name))],
         systems=judged(system_rows(run, model)),
         published=published.cells(run),
+        diagnosed=errors.diagnosed(run, model),
+        sizes=errors.sizes(run, model),
+        steps=report_curves.steps(run, model),
     )
 
 
 def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
     with atomic_folder(folder) as tmp:
+        for name, text in _files(numbers, folder.name).items():
+            (tmp / name).write_text(text, encoding="utf-8")
         (tmp / "overview.md").write_text(
-            report_tables.summary_markdown(numbers.overview), encoding="utf-8"
+            report_tables.summary_markdown(numbers.overview, run.absent), encoding="utf-8"
         )
+        if run.absent:
+            (tmp / "absent.csv").write_text(report_tables.absent_csv(run), encoding="utf-8")
         (tmp / "overview.csv").write_text(
             report_tables.table_csv(numbers.overview, run.systems), encoding="utf-8"
         )
@@ -135,6 +161,12 @@ def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
             )
 
 
+def _files(numbers: Numbers, folder: str) -> dict[str, str]:
+    """The files about errors that belong into a folder, by name."""
+    found = errors.files(numbers.diagnosed, numbers.sizes)
+    return {path.partition("/")[2]: text for path, text in found.items() if path.startswith(folder)}
+
+
 def _write_plots(folder: Path, numbers: Numbers) -> None:
     with atomic_folder(folder) as tmp:
         text = report_tables.csv_text(*numbers.training)
@@ -142,6 +174,12 @@ def _write_plots(folder: Path, numbers: Numbers) -> None:
         (tmp / "recall_biou.csv").write_text(
             report_tables.recall_csv(numbers.curves), encoding="utf-8"
         )
+        for name, text in _files(numbers, folder.name).items():
+            (tmp / name).write_text(text, encoding="utf-8")
+        if numbers.steps:
+            (tmp / "points.csv").write_text(
+                report_curves.steps_csv(numbers.steps), encoding="utf-8"
+            )
 
 
 _KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
@@ -237,15 +275,15 @@ def _page(
     galleries: Sequence[Gallery],
     pictures: Mapping[tuple[str, int], Picture],
     hero: Picture | None,
+    listing: instances.Listing,
 ) -> str:
     from markupsafe import Markup
 
-    charts = [(title, svg, "") for title, svg in html.training_charts(*numbers.training)]
-    if numbers.curves:
-        text = "Bold: mean of the four HQ sets; thin: each set. As in the paper's Figure 4."
-        charts.append(
-            ("Images above a boundary-IoU threshold", html.recall_chart(numbers.curves), text)
-        )
+    charts = [(title, svg, "") for title, svg in report_curves.training_charts(*numbers.training)]
+    charts += [
+        *report_curves.recall_charts(numbers.curves),
+        *map(report_curves.steps_chart, numbers.steps),
+    ]
     charts += _gain_charts(picks)
     data = _data_context(run)
     shown = [_gallery_context(g, pictures) for g in galleries]
@@ -278,6 +316,8 @@ def _page(
         "published": published.context(numbers.published),
         "n_published": len(numbers.published),
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
+        "listing": listing,
+        "errors": errors.context(run, numbers.diagnosed, numbers.sizes),
         "galleries": shown,
         "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
         **data,
@@ -295,7 +335,9 @@ def _gain_charts(picks: Sequence[Pick]) -> list[tuple[str, str, str]]:
         ahead, side = sum(p.gain > 0 for p in mine), "below" if scale.lower_is_better else "above"
         where = "All benchmarks" if len(scales) == 1 else paper.titles(p.benchmark for p in mine)
         text = f"{where}; {side} the diagonal HQ-SAM is better ({ahead} of {len(mine)} instances)."
-        chart = html.gain_chart([p.sam for p in mine], [p.hq for p in mine], mine[0].quantity)
+        chart = report_curves.gain_chart(
+            [p.sam for p in mine], [p.hq for p in mine], mine[0].quantity
+        )
         found.append((scale.label("Every instance"), chart, text))
     return found
 
@@ -324,9 +366,16 @@ def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]
         ("published", "All numbers of the paper"),
         ("cost", "Parameters, speed, memory"),
         ("curves", "Curves"),
+        ("errors", "What kind of error"),
     ]
     found += [(g.id, g.title) for g in galleries]
-    return [*found, ("data", "Data"), ("protocols", "Protocols"), ("provenance", "Provenance")]
+    return [
+        *found,
+        ("instances", "All instances"),
+        ("data", "Data"),
+        ("protocols", "Protocols"),
+        ("provenance", "Provenance"),
+    ]
 
 
 def _gallery_context(

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import base64
+import collections
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-import numpy as np
 import yaml
 
-from hqsam.model.outputs import Output
-from hqsam.systems import listed
-from hqsam_metrics.base import Quantity, Scale
+from hqsam_metrics.base import Scale
+from hqsam_metrics.verdicts import Verdict
 from hqsam_pipelines.report import paper, sources
 from hqsam_pipelines.report.charts import (
-    Axes,
     Pair,
     Series,
     dumbbell_chart,
     legend,
-    line_chart,
-    scatter_chart,
-    span,
 )
 from hqsam_pipelines.report.draw import webp_bytes
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.rows import Row
-from hqsam_pipelines.report.tables import THRESHOLDS, interval_text, number, signed, versus
-
-_CLOUD = 1500  # more points than this make the scatter plot a blot
+from hqsam_pipelines.report.tables import interval_text, number, signed, versus
 
 
 @dataclass(frozen=True)
@@ -91,6 +85,9 @@ def notices(run: Run) -> list[str]:
             "Overlap between training and evaluation images was found and kept "
             "(overlap.unresolved: keep)."
         )
+    if run.absent:
+        pairs = ", ".join(f"{paper.title(b)} ({m})" for b, m in run.absent)
+        texts.append(f"This report is partial. Without a result, as a stage failed: {pairs}.")
     for name, text in sources.missing(run).items():
         texts.append(f"Not evaluated, or not with every prompt: {name} ({text}).")
     texts += [
@@ -120,15 +117,16 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
                     f"{interval_text(row.interval)}",
                 }
             )
-    boundary = [r for r in rows if r.main and r.benchmark != paper.HQ4_MEAN]
-    up, down = (sum(sign * r.gain > 0 for r in boundary) for sign in (1, -1))
-    names = ", ".join(dict.fromkeys(r.metric for r in boundary))
+    seen = [row for row in rows if row.benchmark != paper.HQ4_MEAN]
+    count = collections.Counter(row.judged.verdict for row in seen)
+    names = {"worse": "behind", "cannot move": "equal"}
+    rest = [v for v in get_args(Verdict) if v != "better" and count[v]]
     found.append(
         {
-            "what": "Main metrics where HQ-SAM is ahead",
-            "value": f"{up} of {len(boundary)}",
-            "unit": "benchmarks and prompts",
-            "more": f"behind in {down}, equal in {len(boundary) - up - down}; {names}",
+            "what": "HQ-SAM against SAM, beyond noise",
+            "value": f"{count['better']} ahead",
+            "unit": ", ".join(f"{count[v]} {names.get(v, v)}" for v in rest),
+            "more": f"the {len(seen)} rows of single benchmarks below",
         }
     )
     return found
@@ -166,18 +164,29 @@ def overview(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def overview_chart(rows: Sequence[Row]) -> str:
-    """Dumbbells: main metric of every benchmark; one chart for each scale."""
-    shown = [r for r in rows if r.main and r.sam is not None and r.hq is not None]
-    several = {r.benchmark for r in shown if sum(o.benchmark == r.benchmark for o in shown) > 1}
+    """Dumbbells with intervals: the rows of the table at a glance; one chart for each scale."""
+    shown = [r for r in rows if r.sam is not None and r.hq is not None]
+    sets = {(r.benchmark, r.prompt_set) for r in shown}
+    several = {name for name, _ in sets if sum(other == name for other, _ in sets) > 1}
     charts: dict[Scale, list[Pair]] = {}
     for row in shown:
         prompt = f", {row.prompt_set.replace('_', ' ')}" if row.benchmark in several else ""
-        name = f"{paper.title(row.benchmark)}{prompt} . {row.label}"
-        pair = Pair(name, row.sam or 0.0, row.hq or 0.0, row.judged.tone, row.gain >= 0)
-        charts.setdefault(row.scale, []).append(pair)
-    label = "Boundary quality of SAM and HQ-SAM on every benchmark"
+        charts.setdefault(row.scale, []).append(
+            Pair(
+                f"{paper.title(row.benchmark)}{prompt} . {row.label}",
+                row.sam or 0.0,
+                row.hq or 0.0,
+                row.judged.tone,
+                row.gain >= 0,
+                math.nan if row.interval is None else row.interval.low,
+                math.nan if row.interval is None else row.interval.high,
+                row.judged.verdict,
+            )
+        )
+    label = "SAM and HQ-SAM on every benchmark, and the difference with its interval"
     return "".join(
-        dumbbell_chart(pairs, scale.label(label), scale.limits) for scale, pairs in charts.items()
+        dumbbell_chart(pairs, scale.label(label), scale.limits, unit=scale.unit)
+        for scale, pairs in charts.items()
     )
 
 
@@ -316,137 +325,6 @@ def _plain_table(title: str, rows: Sequence[Row]) -> dict[str, Any]:
     ]
     columns = ["Benchmark", "Prompt", "Metric", "SAM", "HQ-SAM", "Δ", "95 % interval"]
     return {"title": title, "columns": columns, "lines": lines}
-
-
-def recall_chart(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Share of images over the boundary-IoU threshold: bold the mean, thin each set."""
-    x = [float(t) for t in THRESHOLDS]
-    series = []
-    for system, style, name in (("sam", "sam", "SAM"), ("hq_sam", "hq", "HQ-SAM")):
-        sets = curves.get(system, {})
-        series += [
-            Series(f"{name}, {paper.title(b)}", style, x, y, faint=True) for b, y in sets.items()
-        ]
-        if sets:
-            series.append(
-                Series(f"{name}, mean", style, x, np.mean(list(sets.values()), axis=0).tolist())
-            )
-    axes = Axes("boundary IoU threshold", "images above it, %", (0.5, 0.95), (0.0, 100.0))
-    return line_chart(series, axes, "Share of images whose boundary IoU exceeds a threshold")
-
-
-def gain_chart(sam: Sequence[float], hq: Sequence[float], quantity: Quantity) -> str:
-    """Each instance: SAM's value of a quantity against HQ-SAM's, both as stored."""
-    step = -(-len(sam) // _CLOUD) if sam else 1
-    x, y = ([quantity.scale.factor * v for v in side[::step]] for side in (sam, hq))
-    name, limits = quantity.scale.label(quantity.title), quantity.scale.limits or span([*x, *y])
-    axes = Axes(f"SAM, {name}", f"HQ-SAM, {name}", limits, limits)
-    title = name[:1].upper() + name[1:]
-    return scatter_chart(
-        [Series("instances", "hq", x, y)], axes, f"{title} of every instance, SAM against HQ-SAM"
-    )
-
-
-_X_COLUMNS = ("step", "iteration", "epoch")
-_CURVE_STYLES: dict[str, str] = {Output.sam: "sam", Output.hq_token: "hq", Output.hq_sum: "extra"}
-_CURVE_TITLES = {system.name: system.label for system in listed(None)}
-
-
-_MODEL_STYLES = ("hq", "truth", "extra", "plain")
-
-
-def training_charts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
-    """(title, svg) of the curves that training wrote: the losses, and each validation metric of all systems."""
-    records = [dict(zip(columns, row, strict=True)) for row in rows]
-    x_name = next((name for name in _X_COLUMNS if name in columns), "")
-    names = [n for n in columns if n not in ("model", "lr", *_X_COLUMNS)]
-    numeric = [n for n in names if any(_float(r[n]) is not None for r in records)]
-    groups: dict[str, list[str]] = {}
-    for name in numeric:
-        groups.setdefault(_group(name), []).append(name)
-    return [
-        (title, _training_chart(records, x_name, title, group)) for title, group in groups.items()
-    ]
-
-
-def _group(name: str) -> str:
-    """The chart that a column belongs to."""
-    if "loss" in name or name in ("bce", "dice"):
-        return "Training loss"
-    metric = name.rpartition("_")[2]
-    return f"Held-out {metric} while training" if metric in ("mIoU", "mBIoU") else name
-
-
-def _training_chart(
-    records: Sequence[Mapping[str, str]], x_name: str, title: str, names: Sequence[str]
-) -> str:
-    scale = 100.0 if title.startswith("Held-out") else 1.0
-    models = list(dict.fromkeys(r["model"] for r in records))
-    several = len(models) > 1
-    series = []
-    for turn, model in enumerate(models):
-        mine = [r for r in records if r["model"] == model]
-        for place, name in enumerate(_telling(names, first=turn == 0) if several else names):
-            points = [
-                (_float(r[x_name]) if x_name else float(i), _float(r[name]))
-                for i, r in enumerate(mine)
-            ]
-            known = [(x, scale * y) for x, y in points if x is not None and y is not None]
-            label = f"{model}: {_curve_title(name)}" if several else _curve_title(name)
-            style = (
-                _MODEL_STYLES[turn % len(_MODEL_STYLES)]
-                if several and _system(name) != Output.sam
-                else None
-            )
-            series.append(
-                Series(
-                    label,
-                    style or _curve_style(name, place),
-                    [p[0] for p in known],
-                    [p[1] for p in known],
-                )
-            )
-    limits = [
-        span([v for s in series for v in values(s)], pad)
-        for values, pad in ((_xs, 0.01), (_ys, 0.06))
-    ]
-    axes = Axes(x_name or "row", "percent" if scale > 1 else "loss", limits[0], limits[1])
-    return line_chart(series, axes, title)
-
-
-def _telling(names: Sequence[str], *, first: bool) -> list[str]:
-    """One column a model, so that a colour is a model: the whole loss, the HQ token; SAM once, of the first."""
-    chosen = [name for name in names if name == "loss" or _system(name) == Output.hq_token] or list(
-        names[:1]
-    )
-    return [name for name in names if _system(name) == Output.sam and first] + chosen
-
-
-def _xs(series: Series) -> Sequence[float]:
-    return series.x
-
-
-def _ys(series: Series) -> Sequence[float]:
-    return series.y
-
-
-def _system(name: str) -> str:
-    return name.rpartition("_")[0]
-
-
-def _curve_title(name: str) -> str:
-    return _CURVE_TITLES.get(_system(name), name)
-
-
-def _curve_style(name: str, place: int) -> str:
-    return _CURVE_STYLES.get(_system(name), ("hq", "sam", "truth", "extra", "plain")[place % 5])
-
-
-def _float(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
 
 
 def overlap_context(run: Run) -> dict[str, Any]:

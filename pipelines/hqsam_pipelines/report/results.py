@@ -247,12 +247,21 @@ class Run:
         root: the repository.
         params: the sections of ``params.yaml``.
         results: all metrics rows.
+        absent: (benchmark, model) pairs of ``params.yaml`` that have no results, because a stage of
+            theirs failed or was not run.
     """
 
-    def __init__(self, root: Path, params: Mapping[str, Any], results: Sequence[Result]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        params: Mapping[str, Any],
+        results: Sequence[Result],
+        absent: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.root = root
         self.params = params
         self.results = tuple(results)
+        self.absent = tuple(absent)
         self._by_row = {result.row: result for result in results}
         self.units = functools.lru_cache(maxsize=4)(self._read_units)
         self.resampled = functools.lru_cache(maxsize=None)(self._resampled)
@@ -355,7 +364,22 @@ def _in_order(found: Iterable[str], listed: Iterable[str]) -> list[str]:
 def load_run(root: Path, params: Any) -> Run:
     """Reads the metrics of a repository's last run.
 
+    Metrics of predictions that are no longer there are left out: they belong to an earlier run.
+
     Raises:
         UserError: there are no metrics, or a file is not one.
     """
-    return Run(root, as_mapping(params), load_metrics(root / "reports" / "metrics"))
+    sections = as_mapping(params)
+    results = load_metrics(root / "reports" / "metrics")
+    pairs = [(b, m) for b in sections.get("benchmarks", {}) for m in sections.get("models", {})]
+    absent = [
+        (benchmark, model)
+        for benchmark, model in pairs
+        if not (root / "reports" / "metrics" / f"{benchmark}-{model}.json").is_file()
+        or not (root / "data" / "predictions" / f"{benchmark}-{model}" / "predict.json").is_file()
+    ]
+    kept = [result for result in results if (result.benchmark, result.model) not in absent]
+    if not kept and results:
+        cure = "run `dvc repro score`"
+        raise UserError("no metrics belong to predictions that are there", file=root, cure=cure)
+    return Run(root, sections, kept, absent)

@@ -53,15 +53,16 @@ def embedded(run: Run) -> bool:
 
 def origin_words(run: Run) -> list[str]:
     """Whose numbers these are: commit, its date, state of the code, machine; empty outside a git repository."""
-    # As it is now, not as reports/provenance.json has it: that of an earlier run may be of other
-    # code, and the page must be the same again at the same commit.
-    git, host = origin.git_state(run.root), origin.host()
-    if not git["commit"]:
+    # As it is now, not as reports/provenance.json has it, which may be of other code; and the commit
+    # of the code, not HEAD, which moves when a report is committed: the page must be the same again.
+    code, host = origin.code_commit(run.root), origin.host()
+    if code is None:
         return []
-    changed = ["with uncommitted changes of the code"] if git["code_changed"] else []
+    changed = origin.git_state(run.root)["code_changed"]
+    words = [f"commit {code[0][:10]} of {code[1][:10]}"]
+    words += ["with uncommitted changes of the code"] if changed else []
     machine = [str(host[key]) for key in ("cpu", "gpu", "machine") if host[key]]
-    commit = [f"commit {git['commit'][:10]} of {git['date'][:10]}", *changed]
-    return [" ".join(commit), *machine, f"{host['cores']} cores"]
+    return [" ".join(words), *machine, f"{host['cores']} cores"]
 
 
 def sources(run: Run) -> list[dict[str, Any]]:
@@ -147,8 +148,19 @@ def overlap(run: Run) -> dict[str, Any]:
     }
 
 
+_KINDS = {
+    "exact": "Same pixels",
+    "near": "Same picture",
+    "crop": "Part of the other picture",
+    "foreground": "Same object",
+    "background": "Same background",
+}
+
+
 def _pair_text(entry: Mapping[str, Any]) -> str:
-    return f"{entry.get('kind', '')}: {entry.get('train_key', '')} / {entry.get('key', '')}"
+    kind = str(entry.get("kind", ""))
+    pair = f"{entry.get('train_key', '')} (training), {entry.get('key', '')} (evaluation)"
+    return f"{_KINDS.get(kind, kind)}: {pair}"
 
 
 def _plain_facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -36,6 +36,11 @@ def show(root: Path, console: Console | None = None) -> None:
         console.print(
             systems_table(list(csv.DictReader(io.StringIO(systems.read_text(encoding="utf-8")))))
         )
+    absent = path.with_name("absent.csv")
+    if absent.is_file():
+        for row in csv.DictReader(io.StringIO(absent.read_text(encoding="utf-8"))):
+            line = f"{paper.title(row['benchmark'])} ({row['model']}): {row['reason']}"
+            console.print(styled((line, "red")), soft_wrap=True)
     units = " or ".join(dict.fromkeys(row["unit"] for row in rows))
     explained = (
         f"Δ: HQ-SAM minus SAM, {units}. Intervals: 95 %, paired bootstrap over images or videos;"

@@ -272,8 +272,17 @@ def versus(row: Row, run: Run) -> str:
     return run.system(row.baseline).label if row.baseline != row.hq_system else ""
 
 
-def summary_markdown(rows: Sequence[Row]) -> str:
-    """The overview as a Markdown table."""
+ABSENT = "no result: a stage failed or was not run"
+"""What the report says of a benchmark and a model without results."""
+
+
+def absent_csv(run: Run) -> str:
+    """The (benchmark, model) pairs without results as CSV."""
+    return csv_text(("benchmark", "model", "reason"), [(b, m, ABSENT) for b, m in run.absent])
+
+
+def summary_markdown(rows: Sequence[Row], absent: Sequence[tuple[str, str]] = ()) -> str:
+    """The overview as a Markdown table; benchmarks without results have a line each at its end."""
     head = "| benchmark | prompt | metric | SAM | HQ-SAM | Δ | 95 % interval | paper's Δ |"
     lines = [head, "|---|---|---|--:|--:|--:|:-:|--:|"]
     for row in rows:
@@ -286,6 +295,8 @@ def summary_markdown(rows: Sequence[Row]) -> str:
         ]
         cells += [signed(row.delta), interval_text(row.interval), signed(row.paper_delta)]
         lines.append("| " + " | ".join(cells) + " |")
+    for benchmark, model in absent:
+        lines.append(f"| {paper.title(benchmark)} ({model}) | | {ABSENT} | | | | | |")
     return "\n".join(lines) + "\n"
 
 

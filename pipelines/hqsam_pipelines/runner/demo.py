@@ -17,7 +17,7 @@ from hqsam_base import own_code
 from hqsam_base.errors import UserError
 from hqsam_base.terminal import say
 from hqsam_pipelines.config import dvc_site, env, preflight
-from hqsam_pipelines.runner import host_client, provenance, server
+from hqsam_pipelines.runner import dvc_locks, host_client, provenance, server
 
 
 def main() -> int:
@@ -41,12 +41,17 @@ def main() -> int:
             [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
         )
         command = [sys.executable, "-m", "dvc", "repro"]
-        status = subprocess.run(
-            command,
-            cwd=root,
-            env=dvc_site.environment(root, {**os.environ, "PATH": path}),
-            check=False,
-        ).returncode
+        with dvc_locks.queued(root, "make demo"):
+            begin = time.monotonic()
+            status = subprocess.run(
+                command,
+                cwd=root,
+                env=dvc_site.environment(root, {**os.environ, "PATH": path}),
+                check=False,
+            ).returncode
+    except UserError as error:  # another run did not end in time
+        say(str(error), err=True, lines=True)
+        return 1
     finally:
         host_client.stop(root)
         if found is None:  # a server that ran before is somebody else's to stop

@@ -20,8 +20,8 @@ from hqsam_base.progress import Progress
 from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
-from hqsam_pipelines.runner import server
-from hqsam_pipelines.runner.progress import ProgressDisplay, publish_figures
+from hqsam_pipelines.runner import server, shown_run
+from hqsam_pipelines.runner.progress import ProgressDisplay
 
 T = TypeVar("T")
 
@@ -36,7 +36,9 @@ class FlowSpec:
         parameters: Shown on the server.
         retries: How often a transient failure (network, disk) is tried again.
         delays: Seconds before each further try.
-        figures: Filled by the work with its own speed; published as an artifact where it is.
+        tags: Shown on the server.
+        figures: Filled by the work with its own speed; rows of the run's table.
+        table: What the work found, as rows of the run's table, by its result.
     """
 
     verb: str
@@ -44,7 +46,9 @@ class FlowSpec:
     parameters: dict[str, str]
     retries: int = 0
     delays: tuple[float, ...] = (2.0, 8.0, 30.0)
+    tags: tuple[str, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+    table: Callable[[Any], list[dict[str, Any]]] = lambda result: []
 
 
 def is_transient(error: BaseException) -> bool:
@@ -155,7 +159,7 @@ def run_flow(spec: FlowSpec, work: Callable[[Progress], T], *, root: Path) -> T:
         done: Work[T] = Work()
         flow = _make_flow(spec, work, done, root, ours=place.ours)
         record(
-            spec.run_name, done, lambda: _drive(flow(**spec.parameters)), root=root, ours=place.ours
+            spec.run_name, done, lambda: _drive(_recorded(flow, spec)), root=root, ours=place.ours
         )
         return done.outcome()
 
@@ -166,6 +170,23 @@ def refresh_settings() -> None:
         from prefect.context import refresh_global_settings_context
 
         refresh_global_settings_context()
+
+
+async def _recorded(flow: Any, spec: FlowSpec) -> Any:
+    """Run a flow as a child of the run that started this stage, if one did."""
+    from prefect.client.orchestration import get_client
+    from prefect.flow_engine import run_flow_async
+
+    async with get_client() as client:
+        flow_run = await client.create_flow_run(
+            flow,
+            name=spec.run_name,
+            parameters=spec.parameters,
+            tags=spec.tags,
+            parent_task_run_id=await shown_run.parent(client),
+        )
+    given = {"parameters": spec.parameters}  # as the function's own catch-all names them
+    return await run_flow_async(flow, flow_run=flow_run, parameters=given, return_type="state")
 
 
 def _drive(run: Any) -> None:
@@ -186,7 +207,7 @@ def _make_flow(
     root: Path,
     *,
     ours: bool,
-) -> Callable[..., Any]:
+) -> Any:
     from prefect import flow, task
     from prefect.states import Completed, Failed
 
@@ -207,9 +228,16 @@ def _make_flow(
     )
     def call() -> Any:
         try:
-            with ProgressDisplay(spec.run_name, artifact=True) as progress:
-                outcome.do(lambda: work(progress))
-            publish_figures(spec.run_name, spec.figures)
+            with (
+                shown_run.logged() as log,
+                ProgressDisplay(spec.run_name, artifact=True) as progress,
+            ):
+                rows = spec.table(outcome.do(lambda: work(progress)))
+            for row in rows[: shown_run.MAX_ROWS] if spec.verb != "train" else ():  # said already
+                log(shown_run.line(row))
+            shown_run.publish(spec.run_name, rows, spec.figures)
+            if spec.verb == "report":
+                shown_run.publish_report(root)
         except Exception as error:
             if isinstance(error, UserError):
                 # A state instead of an exception: no traceback in the log.
@@ -232,7 +260,4 @@ def _make_flow(
             server.ensure(root)
         return state if state.is_completed() else Failed(message=state.message)
 
-    def run(**parameters: str) -> Any:
-        return stage(**parameters, return_state=True)
-
-    return run
+    return stage

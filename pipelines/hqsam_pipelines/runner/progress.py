@@ -11,7 +11,6 @@ import contextvars
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -165,20 +164,6 @@ class _Lines:
 
     def close(self) -> None:
         pass
-
-
-def publish_figures(name: str, figures: Mapping[str, float]) -> None:
-    """Show a stage's own figures as a table of the Prefect run that is active here; nothing where there are none."""
-    if not figures:
-        return
-    from prefect.artifacts import create_table_artifact
-
-    key = f"{name.replace('_', '-').lower()}-figures"
-    try:
-        create_table_artifact([dict(figures)], key=key, description=f"{name}: how fast it was")
-    except Exception as error:
-        # As above: the work is done.
-        say(f"  {name}: no artifact of its figures: {error}", err=True)
 
 
 class _Artifact:

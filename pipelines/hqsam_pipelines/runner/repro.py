@@ -33,6 +33,7 @@ class Outcome:
         fresh: Stages that were up to date.
         failed: Stage to the end of its output.
         blocked: Stages that did not run because something before them failed.
+        absent: Results that the report lacks, as `benchmark-model`; empty unless it is partial.
         wall_s: Wall time of the whole run.
     """
 
@@ -40,6 +41,7 @@ class Outcome:
     fresh: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     blocked: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
     wall_s: float = 0.0
 
     def lines(self) -> Iterator[str]:
@@ -48,6 +50,8 @@ class Outcome:
             yield f"\n{name} failed; the end of its output:\n{tail}\n"
         if self.blocked:
             yield f"not run, because something before them failed: {', '.join(self.blocked)}"
+        if self.absent:
+            yield f"the report is partial; it has no result of: {', '.join(self.absent)}"
         if not (self.ran or self.failed):
             yield f"everything is up to date ({len(self.fresh)} stages)"
         else:

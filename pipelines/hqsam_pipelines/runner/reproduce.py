@@ -32,7 +32,17 @@ from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
 from hqsam_pipelines.config import env
 from hqsam_pipelines.config.graph import read_graph
-from hqsam_pipelines.runner import codegraph, dvc_forks, dvc_locks, flows, provenance, repro, server
+from hqsam_pipelines.runner import (
+    codegraph,
+    dvc_forks,
+    dvc_locks,
+    flows,
+    full_disk,
+    provenance,
+    repro,
+    server,
+    shown_run,
+)
 from hqsam_pipelines.runner.repro import Outcome, Plan
 
 TAIL_LINES = 30
@@ -44,11 +54,9 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Done:
-    """The end of one `dvc repro --single-item`."""
+    """One `dvc repro --single-item` that ended well, and whether the stage's command ran."""
 
     stage: str
-    status: int
-    tail: str
     ran: bool
 
 
@@ -62,6 +70,8 @@ def run(root: Path, plan: Plan, words: Sequence[str], *, workers: int, force: bo
         workers: Stages at the same time.
         force: Whether the targets run even if they are up to date, for the server.
     """
+    from prefect.states import Completed, Failed
+
     with server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
             how = f"log in with the content of {server.auth_path(root)}"
@@ -70,13 +80,16 @@ def run(root: Path, plan: Plan, words: Sequence[str], *, workers: int, force: bo
         work: flows.Work[Outcome] = flows.Work()
 
         @flow(name="reproduce", validate_parameters=False, persist_result=False)
-        def local(targets: list[str], workers: int, force: bool) -> Outcome:
-            return work.do(lambda: _walk(root, plan, workers))
+        def local(targets: list[str], workers: int, force: bool) -> Any:
+            outcome = work.do(lambda: _walk(root, plan, workers))
+            shown_run.publish_report(root)
+            said = "\n".join(outcome.lines())
+            return (Failed if outcome.failed else Completed)(message=said)
 
         flows.record(
             "reproduce",
             work,
-            lambda: local(list(words), workers, force),
+            lambda: local(list(words), workers, force, return_state=True),
             root=root,
             ours=place.ours,
         )
@@ -132,8 +145,14 @@ def _walk(root: Path, plan: Plan, workers: int) -> Outcome:
 
 
 @task(task_run_name="{stage}", persist_result=False)
-def repro_stage(stage: str, root: str, force: bool) -> Done:
-    """Run `dvc repro --single-item` for one stage in a process group of its own, its output passed on line by line."""
+def repro_stage(stage: str, root: str, force: bool) -> Any:
+    """Run `dvc repro --single-item` for one stage in a process group of its own, its output passed on line by line.
+
+    Returns:
+        `Done`, or a failed state with the end of the output: the run must not look well.
+    """
+    from prefect.states import Failed
+
     forced = ["--force"] if force else []
     words = ["--wait-for-lock", "repro", "--single-item", *forced, stage]
     for left in reversed(range(TRIES)):
@@ -146,7 +165,12 @@ def repro_stage(stage: str, root: str, force: bool) -> Done:
         else:
             say(f"[{stage}] DVC was killed: the stage is tried again", err=True)
     ran = any(line.startswith("Running stage") for line in lines)
-    return Done(stage, status, "\n".join(lines[-TAIL_LINES:]), ran)
+    if status and any(sign in line for line in lines for sign in full_disk.SIGNS):
+        full = full_disk.message(full_disk.full_place(Path(root)), Path(root))
+        if not any(full.problem in line for line in lines):  # the stage itself has said it
+            lines = str(full).splitlines()
+    tail = "\n".join(lines[-TAIL_LINES:])
+    return Failed(message=tail) if status else Done(stage, ran)
 
 
 def _listen(stage: str, words: list[str], root: str) -> tuple[int, list[str]]:
@@ -172,6 +196,9 @@ _ADVICE = (
 
 Child = subprocess.Popen[str] | dvc_forks.Fork
 _DVC = [sys.executable, "-m", dvc_forks.MODULE]
+_REPORT = "report"
+_EVALUATION = ("train", "predict", "score")
+"""Stages without which the report is partial; without any other one there is none."""
 _children: set[Child] = set()
 _children_lock = threading.Lock()
 
@@ -216,6 +243,11 @@ def _end_groups(*processes: Child) -> None:
 def _environment() -> dict[str, str]:
     """The stages' environment: this interpreter first on PATH, and nothing of this flow run's own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+    from prefect.context import TaskRunContext
+
+    context = TaskRunContext.get()
+    if context is not None:
+        kept[shown_run.PARENT] = str(context.task_run.id)
     kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     return kept
 
@@ -244,7 +276,7 @@ class _Walk:
         with _runner(self._workers) as runner:
             try:
                 self._start_ready(runner)
-                while self._running:
+                while self._running or self._start_partial_report(runner):
                     stage, future = self._done.get()
                     self._running -= 1
                     self._finish(stage, future)
@@ -286,13 +318,38 @@ class _Walk:
         future = runner.submit(repro_stage, parameters=parameters)
         future.add_done_callback(lambda done, stage=stage: self._done.put((stage, done)))
 
+    def _start_partial_report(self, runner: Any) -> bool:
+        """Start the report without the benchmarks that failed; False if there is nothing to report, or it was done.
+
+        Only if every stage without a result is one of evaluation: gates and training must see all
+        data. What is left of earlier results of these benchmarks is removed, as DVC does when their
+        stages begin.
+        """
+        lacking = {*self._outcome.failed, *self._waiting} - {_REPORT}
+        scores = {name for name in self._graph.order if name.startswith("score@")}
+        if (
+            _REPORT not in self._waiting
+            or self._outcome.absent
+            or not all(name.partition("@")[0] in _EVALUATION for name in lacking)
+            or not scores - lacking
+        ):
+            return False
+        self._outcome.absent = [name.partition("@")[2] for name in sorted(scores & lacking)]
+        for name in self._outcome.absent:
+            (self._root / "reports" / "metrics" / f"{name}.json").unlink(missing_ok=True)
+        self._start(_REPORT, runner)
+        return True
+
     def _finish(self, stage: str, future: Any) -> None:
         try:
-            done: Done = future.result()
+            future.wait()
+            state = future.state
+            done = future.result() if state.is_completed() else None
         except Exception as error:
-            done = Done(stage, 1, f"{type(error).__name__}: {error}", ran=False)
-        if done.status:
-            self._outcome.failed[stage] = done.tail
+            self._outcome.failed[stage] = f"{type(error).__name__}: {error}"
+            return
+        if done is None:
+            self._outcome.failed[stage] = str(state.message)
             return
         (self._outcome.ran if done.ran else self._outcome.fresh).append(stage)
         if stage == codegraph.STAGE:

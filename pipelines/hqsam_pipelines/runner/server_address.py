@@ -107,7 +107,9 @@ def refusal_is_user_error(api: str) -> Iterator[None]:
             raise UserError(
                 "the Prefect server refuses the password", file=api, key=AUTH, cure=cure
             ) from None
-        if not isinstance(error, RuntimeError) or "Failed to reach API" not in str(error):
+        request = getattr(error, "_request", None)  # of httpx's errors of the connection
+        lost = request is not None and str(request.url).startswith(api) and response is None
+        if not lost and "Failed to reach API" not in str(error):
             raise
         right = _right_address(api)
         cure = "start that server, or unset the variable: a local one is then started"

@@ -273,14 +273,18 @@ def _write_note(descriptor: int, note: dict[str, Any]) -> None:
 
 
 def _on_server(stage: Stage, job: Job, work: Callable[[Progress], Any]) -> Any:
-    from hqsam_pipelines.runner import flows
+    from hqsam_pipelines.config import origin
+    from hqsam_pipelines.runner import flows, shown_run
 
+    names: dict[str, str] = dict(zip(stage.per, job.names, strict=True))
     spec = flows.FlowSpec(
         verb=stage.verb,
         run_name=stage.run_name(job.names),
-        parameters=dict(zip(stage.per, job.names, strict=True)),
+        parameters=names,
         retries=stage.retries,
+        tags=tuple(shown_run.tags(stage.verb, names, origin.head(job.root))),
         figures=job.figures,
+        table=lambda result: shown_run.table(stage.verb, job.names, job.root, result),
     )
     return flows.run_flow(spec, work, root=job.root)
 
@@ -293,6 +297,11 @@ def _usage(stage: Stage) -> str:
 def _explain(name: str, error: Exception) -> int:
     if isinstance(error, UserError):
         say(f"{name}: {error}", err=True, lines=True)
-    else:
-        say_traceback(error)
+        return 1
+    from hqsam_pipelines.runner import full_disk
+
+    full = full_disk.explained(error, own_code.repository_of(Path.cwd()))
+    if full is not None:
+        return _explain(name, full)
+    say_traceback(error)
     return 1

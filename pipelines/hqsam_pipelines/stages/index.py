@@ -7,13 +7,14 @@ Writes: `data/benchmarks/<benchmark>/`.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
-def run(job: Job) -> Any:
-    """Extract the benchmark's archive if nobody has yet, and index the benchmark."""
+def run(job: Job, out: Path | None = None) -> Any:
+    """Extract the benchmark's archive if nobody has yet, and index the benchmark, by default at its usual place."""
     from hqsam_datasets.fetch import extract
     from hqsam_datasets.prepare import index
 
@@ -23,7 +24,7 @@ def run(job: Job) -> Any:
     return index.index(
         job.name,
         root=tree,
-        out=data / "benchmarks" / job.name,
+        out=out or data / "benchmarks" / job.name,
         options=job.params.index(job.name),
         progress=job.progress,
         kind=section["kind"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -566,6 +567,20 @@ def test_doctor_pairs_as_the_normalise_stage_does(tmp_path: Path) -> None:
         "own", folder, tmp_path / "out", kind="folder", images="my set/images", masks="my set/masks"
     )
     assert (result["n_samples"], result["n_rejects"]) == (2, 0)
+
+
+def test_doctor_names_tiffs_whose_0_is_white(tmp_path: Path) -> None:
+    """The same mask, written with either tag; depths that are inverted on reading and one that is not."""
+    files = {}
+    for name, mode, tag in (("a", "L", 0), ("b", "L", 1), ("c", "1", 0), ("d", "I;16", 0)):
+        values = shape().astype(np.uint16) * 257 if mode == "I;16" else shape()
+        image = Image.fromarray(values) if mode != "1" else Image.fromarray(values).convert("1")
+        image.save(buffer := io.BytesIO(), "TIFF", tiffinfo={262: tag})
+        files |= {f"images/{name}.jpg": jpeg(1), f"masks/{name}.tif": buffer.getvalue()}
+    found = findings(put(tmp_path / "tiff", files), tmp_path)
+    ((text, (level, names)),) = ((t, f) for t, f in found.items() if "MINISWHITE" in t)
+    assert (level, names) == ("warning", ["a", "c", "d"])
+    assert text.startswith("3 images or masks") and "convert it to PNG" in text
 
 
 def test_doctor_on_what_people_have_lying_around(
