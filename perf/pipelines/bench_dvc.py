@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,12 @@ def stages(root: Path, *, by_file: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     graph = codegraph.CodeGraph(root)
     with Repo(str(root)) as repo:
+        named = {dep.def_path for stage in repo.index.stages for dep in stage.deps}
+        read = {
+            out: sorted(dep for dep in named if dep.startswith(f"{out}/"))
+            for stage in repo.index.stages
+            for out in (out.def_path for out in stage.outs)
+        }
         for stage in repo.index.stages:
             verb = stage.name.partition("@")[0]
             if by_file and verb == codegraph.STAGE:
@@ -111,7 +118,7 @@ def stages(root: Path, *, by_file: bool) -> dict[str, Any]:
                 )
             keys = [key for dep in stage.deps for key in getattr(dep, "params", [])]
             outs = [out.def_path for out in stage.outs]
-            made = [make(root, out, graph.verbs()) for out in outs]
+            made = [make(out, read[out]) for out in outs]
             name = stage.name.replace("@", "-")
             found[name] = {"cmd": " && ".join(made), "deps": deps, "params": keys, "outs": outs}
     return found
@@ -123,15 +130,12 @@ def collapsed(files: list[str], folders: tuple[str, ...]) -> list[str]:
     return [*folders, *(path for path in files if not path.startswith(inside))]
 
 
-def make(root: Path, out: str, verbs: list[str]) -> str:
-    """A shell command that makes an output."""
-    if out == "data/code":
-        return "mkdir -p data/code && " + " && ".join(
-            f"echo {verb} > data/code/{verb}.json" for verb in verbs
-        )
+def make(out: str, read: Sequence[str]) -> str:
+    """A shell command that makes an output, with the files in it that stages read one by one."""
     if Path(out).suffix:
         return f"mkdir -p {Path(out).parent} && echo {out} > {out}"
-    return f"mkdir -p {out} && echo {out} > {out}/file"
+    files = read or [f"{out}/file"]
+    return f"mkdir -p {out} && " + " && ".join(f"echo {path} > {path}" for path in files)
 
 
 def measure(root: Path, *, by_file: bool) -> Measured:

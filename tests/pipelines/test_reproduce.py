@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -163,6 +164,13 @@ def test_the_same_bytes_as_plain_dvc(whole: Path, tmp_path: Path) -> None:
     assert run(other, "dvc", "repro").returncode == 0
     for name in ("out-a", "out-b", "joined", "out-bad", "after"):
         assert (other / name).read_bytes() == (whole / name).read_bytes()
+    assert entries(other) == entries(whole)
+
+
+def entries(root: Path) -> list[str]:
+    """The text of dvc.lock by entries, which are in the order in which they first ran."""
+    text = (root / "dvc.lock").read_text(encoding="utf-8")
+    return sorted(re.split(r"^(?=  \S)", text, flags=re.MULTILINE))
 
 
 @pytest.mark.full("a server, a host and a run for one signal; the host's own tests send it, too")
@@ -175,6 +183,14 @@ def test_an_interrupt_ends_the_stages_too(tmp_path: Path, database: Path, hosted
         )  # starts the host
         time.sleep(3)
     interrupt_long_stage(root, HQSAM_HOST=hosted)
+
+
+def test_with_nothing_to_do_no_server_is_started(whole: Path) -> None:
+    assert run(whole, "hqsam", "repro").returncode == 0
+    server.stop(whole)
+    done = run(whole, "hqsam", "repro")
+    assert "everything is up to date (5 stages)" in done.stdout, done.stdout + done.stderr
+    assert server.status(whole) is None and not list((whole / ".hqsam").glob("dvc-*.sock"))
 
 
 MORTAL = """
@@ -207,7 +223,7 @@ def begin(root: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def test_the_death_of_the_server_and_of_the_host_ends_no_run(mortal: Path) -> None:
+def test_the_death_of_the_processes_behind_it_ends_no_run(mortal: Path) -> None:
     root = mortal
     run(root, sys.executable, "-m", "hqsam_pipelines.runner.dvc_run", "version")
     assert wait_until((root / ".hqsam" / "host.sock").exists, 20)
@@ -215,10 +231,15 @@ def test_the_death_of_the_server_and_of_the_host_ends_no_run(mortal: Path) -> No
     process = begin(root, "hqsam", "repro")
     try:
         assert wait_until((root / "begun").exists, 60)
-        found, link = server.status(root), host_client.connect(root)
-        assert found is not None and found.pid is not None and link is not None
-        os.kill(host_client.peer(link)[0], signal.SIGKILL)
+        found = server.status(root)
+        assert found is not None and found.pid is not None
         os.kill(found.pid, signal.SIGKILL)
+        link = host_client.connect(root)
+        assert link is not None
+        os.kill(host_client.peer(link)[0], signal.SIGKILL)
+        main = Path(f"/proc/{process.pid}/task/{process.pid}")  # its other child forks DVC
+        for child in (main / "children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
         (root / "go").touch()
         out, _ = process.communicate(timeout=120)
     finally:
@@ -226,7 +247,8 @@ def test_the_death_of_the_server_and_of_the_host_ends_no_run(mortal: Path) -> No
     assert process.returncode == 0, out
     assert "2 ran, 0 up to date, 0 failed" in out and (root / "two").read_text() == "in"
     assert (root / "begun").read_text() == "begun\nbegun\n"
-    assert "the stage host died" in out and "the Prefect server died" in out
+    assert "[one] DVC was killed: the stage is tried again" in out
+    assert "the Prefect server died" in out and not list((root / ".hqsam").glob("dvc-*.sock"))
     assert "Traceback" not in out and "could not be told" not in out
 
 

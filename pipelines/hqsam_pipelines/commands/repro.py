@@ -66,7 +66,7 @@ def repro(
     """Bring the targets up to date."""
     from hqsam_datasets.fetch.places import DROP_FOLDER_VARIABLE
     from hqsam_pipelines.config import env
-    from hqsam_pipelines.runner import reproduce
+    from hqsam_pipelines.runner import repro as runner
 
     if from_dir is not None:
         os.environ[DROP_FOLDER_VARIABLE] = str(from_dir)
@@ -81,9 +81,9 @@ def repro(
 
         outcome = seeds_run.run(root, seeds, workers=workers)
     else:
-        outcome = reproduce.run(root, [] if grid else targets or [], workers=workers, force=force)
+        outcome = runner.run(root, [] if grid else targets or [], workers=workers, force=force)
     if json_file is not None:
-        reproduce.write(outcome, json_file)
+        runner.write(outcome, json_file)
     for line in outcome.lines():
         say(line, lines=True)
     if outcome.failed:

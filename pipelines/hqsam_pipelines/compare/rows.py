@@ -188,7 +188,7 @@ class BenchmarkRows:
                         (self._a, self._b), self._further, (a, b), strict=True
                     )
                 ]
-                new = differences(*sides, names)
+                new = differences(sides[0], sides[1], names)
                 found |= {(*row[2:], name): difference for name, difference in new.items()}
             except NotAvailableError as error:
                 self.lacking.append(error)

@@ -24,7 +24,7 @@ from hqsam_base.atomic import atomic_file
 from hqsam_base.errors import UserError
 from hqsam_base.locks import locked
 from hqsam_base.terminal import say
-from hqsam_pipelines.config import env
+from hqsam_pipelines.config import dvc_params, env
 
 VARIABLE = "DVC_SITE_CACHE_DIR"
 FOLDER = "dvc"
@@ -47,6 +47,7 @@ def open_repo(root: Path) -> Any:
     """`dvc.repo.Repo` of the checkout with its site cache there, whatever the configuration says."""
     from dvc.repo import Repo
 
+    dvc_params.install()
     return Repo(str(root), config={"core": {"site_cache_dir": str(folder(root))}})
 
 

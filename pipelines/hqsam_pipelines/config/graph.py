@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,18 @@ class Graph:
     known: list[str]
 
 
-def read_graph(root: Path, targets: Sequence[str]) -> Graph:
+def read_graph(
+    root: Path,
+    targets: Sequence[str],
+    *,
+    loaded: Callable[[Any, Mapping[str, Any]], None] | None = None,
+) -> Graph:
     """Read dvc.yaml and compare the workspace with dvc.lock.
 
     Args:
         root: The repository.
         targets: Stage names, or groups: `score` stands for every `score@...`; empty: all stages.
+        loaded: Called before the comparison, with DVC's repository and all of its stages by name.
 
     Raises:
         UserError: an unknown target, or dvc.yaml is not valid.
@@ -58,6 +64,8 @@ def read_graph(root: Path, targets: Sequence[str]) -> Graph:
             }
             wanted = _resolve(targets, list(stages), root)
             order = _ordered(needs, wanted)
+            if loaded is not None:
+                loaded(repo, stages)
             with repo.lock:
                 changed = frozenset(name for name in order if _is_changed(stages[name]))
     except DvcException as error:

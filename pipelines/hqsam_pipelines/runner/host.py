@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -102,15 +103,27 @@ class Host:
     Args:
         root: The repository.
         door: The listening socket.
+        work: Does the work of a request in the fork for it, and returns the exit status.
+        libraries: Modules to import while nobody waits.
+        idle_s: Seconds without a request after which it ends.
     """
 
-    def __init__(self, root: Path, door: socket.socket) -> None:
+    def __init__(
+        self,
+        root: Path,
+        door: socket.socket,
+        work: Callable[[dict[str, Any]], int] | None = None,
+        libraries: Sequence[str] = LIBRARIES,
+        idle_s: float = IDLE_S,
+    ) -> None:
         self._root = root
         self._door = door
         self._fingerprint = host_client.fingerprint()
         self._waiting: list[socket.socket] = []
         self._runs: list[Run] = []
-        self._libraries = list(LIBRARIES)
+        self._work = work or _work
+        self._libraries = list(libraries)
+        self._idle_s = idle_s
         self._closing = False
         self._last_used = time.monotonic()
 
@@ -221,7 +234,7 @@ class Host:
         status = 1
         try:
             self._leave(run)
-            status = _work(run.request)
+            status = self._work(run.request)
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
         except KeyboardInterrupt:
@@ -271,7 +284,8 @@ class Host:
     def _idle(self) -> None:
         if self._runs or self._waiting:
             self._last_used = time.monotonic()
-        if time.monotonic() - self._last_used > IDLE_S or not (self._root / "dvc.yaml").exists():
+        idle = time.monotonic() - self._last_used > self._idle_s
+        if idle or not (self._root / "dvc.yaml").exists():
             self._close_door("idle")
         elif self._libraries:
             _import(self._libraries.pop(0))

@@ -24,7 +24,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from hqsam_pipelines.config import env
 from hqsam_pipelines.runner import clock
 
 SWITCH = "HQSAM_HOST"
+DOOR = "host.sock"
+"""The host's socket in the checkout's state folder."""
 
 inside = False
 """Set in the children of a host: they do the work themselves."""
@@ -107,7 +109,7 @@ def run(root: Path, entry: str, argv: Sequence[str]) -> int | None:
         start(root)
         return None
     with link:
-        answer = _offer(link, entry, argv)
+        answer = offer(link, entry, argv)
         if answer == OTHER:
             start(root)  # the one that refused ends itself now
         if answer != READY:
@@ -118,12 +120,12 @@ def run(root: Path, entry: str, argv: Sequence[str]) -> int | None:
     return status
 
 
-def connect(root: Path) -> socket.socket | None:
+def connect(root: Path, name: str = DOOR) -> socket.socket | None:
     """A connection to the checkout's host, or None; a host of another user is none: it would get this environment."""
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link.settimeout(PATIENCE_S)
     try:
-        with short_path(root) as path:
+        with short_path(root, name) as path:
             link.connect(path)
     except OSError:
         link.close()
@@ -143,11 +145,11 @@ def peer(link: socket.socket) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def short_path(root: Path) -> Iterator[str]:
+def short_path(root: Path, name: str = DOOR) -> Iterator[str]:
     """The socket's address, short whatever the checkout's path: addresses of Unix sockets end at 107 bytes."""
     folder = os.open(env.state_dir(root), os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{folder}/host.sock"
+        yield f"/proc/self/fd/{folder}/{name}"
     finally:
         os.close(folder)
 
@@ -179,15 +181,30 @@ def stop(root: Path) -> bool:
     return True
 
 
-def _offer(link: socket.socket, entry: str, argv: Sequence[str]) -> bytes:
-    """Send the request; the host's answer, empty if none came in time. Nothing runs there until `_commit`."""
-    message = json.dumps(_request(entry, argv)).encode()
+def offer(
+    link: socket.socket,
+    entry: str,
+    argv: Sequence[str],
+    *,
+    streams: Sequence[int] = (0, 1, 2),
+    environ: Mapping[str, str] = os.environ,
+) -> bytes:
+    """Send the request; the host's answer, empty if none came in time. Nothing runs there until it gets `GO`.
+
+    Args:
+        link: From `connect`.
+        entry: See `run`.
+        argv: See `run`.
+        streams: Descriptors of the run's three standard streams.
+        environ: The run's environment.
+    """
+    message = json.dumps(_request(entry, argv, environ)).encode()
     # It may be longer than a packet may be, so it travels in a file, beside the three standard
     # streams.
     body = os.memfd_create("request")
     try:
         os.write(body, message)
-        socket.send_fds(link, [RUN], [0, 1, 2, body])
+        socket.send_fds(link, [RUN], [*streams, body])
         return link.recv(64)
     except OSError:
         return b""
@@ -195,7 +212,7 @@ def _offer(link: socket.socket, entry: str, argv: Sequence[str]) -> bytes:
         os.close(body)
 
 
-def _request(entry: str, argv: Sequence[str]) -> dict[str, Any]:
+def _request(entry: str, argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
     umask = os.umask(0o022)
     os.umask(umask)
     return {
@@ -203,7 +220,7 @@ def _request(entry: str, argv: Sequence[str]) -> dict[str, Any]:
         "entry": entry,
         "argv": list(argv),
         "cwd": str(Path.cwd()),
-        "environ": dict(os.environ),
+        "environ": dict(environ),
         "path": sys.path,
         "umask": umask,
         "started": clock.process_start_time(),
@@ -275,7 +292,7 @@ def _as_ours(status: int) -> int:
 
 
 def receive_request(link: socket.socket) -> tuple[bytes, dict[str, Any], list[int]] | None:
-    """The host's side of `_offer`: the first packet of a connection.
+    """The host's side of `offer`: the first packet of a connection.
 
     Returns:
         The word, the request (empty unless the word is `RUN`) and the caller's three standard

@@ -19,75 +19,37 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from prefect import flow, task
 
 from hqsam_base import own_code
-from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_base.processes import send_signal
 from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
-from hqsam_datasets.fetch.archive import renewed
-from hqsam_pipelines.config import dvc_site, env, preflight
-from hqsam_pipelines.config.graph import Graph, read_graph
-from hqsam_pipelines.config.params import Params
+from hqsam_pipelines.config import env
+from hqsam_pipelines.config.graph import read_graph
 from hqsam_pipelines.runner import (
     codegraph,
+    dvc_forks,
     dvc_locks,
     flows,
     full_disk,
     provenance,
+    repro,
     server,
     shown_run,
 )
+from hqsam_pipelines.runner.repro import Outcome, Plan
 
 TAIL_LINES = 30
 END_S = 2.0
 """How long the processes of a stage may take to end by themselves; they write atomically, so none needs longer."""
 TRIES = 3
 """How often a stage is run whose DVC was killed (for want of memory?) or kept out by another one."""
-
-
-@dataclass
-class Outcome:
-    """What a run did.
-
-    Attributes:
-        ran: Stages whose command ran.
-        fresh: Stages that were up to date.
-        failed: Stage to the end of its output.
-        blocked: Stages that did not run because something before them failed.
-        absent: Results that the report lacks, as `benchmark-model`; empty unless it is partial.
-        wall_s: Wall time of the whole run.
-    """
-
-    ran: list[str] = field(default_factory=list)
-    fresh: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    blocked: list[str] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
-    wall_s: float = 0.0
-
-    def lines(self) -> Iterator[str]:
-        """The summary, line by line."""
-        for name, tail in self.failed.items():
-            yield f"\n{name} failed; the end of its output:\n{tail}\n"
-        if self.blocked:
-            yield f"not run, because something before them failed: {', '.join(self.blocked)}"
-        if self.absent:
-            yield f"the report is partial; it has no result of: {', '.join(self.absent)}"
-        if not (self.ran or self.failed):
-            yield f"everything is up to date ({len(self.fresh)} stages)"
-        else:
-            counts = f"{len(self.ran)} ran, {len(self.fresh)} up to date"
-            yield (
-                f"{counts}, {len(self.failed)} failed, {len(self.blocked)} not run, "
-                f"{self.wall_s:.0f} s"
-            )
 
 
 @dataclass(frozen=True)
@@ -98,24 +60,19 @@ class Done:
     ran: bool
 
 
-def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = False) -> Outcome:
+def run(root: Path, plan: Plan, words: Sequence[str], *, workers: int, force: bool) -> Outcome:
     """Run the flow `reproduce` on the checkout's server.
 
     Args:
         root: The repository.
-        targets: Stage names (`score@coco-nano`) or groups (`score`); empty: everything.
+        plan: What to do.
+        words: The targets as they were given, for the server.
         workers: Stages at the same time.
-        force: Run the targets even if they are up to date.
-
-    Raises:
-        UserError: an unknown target, a mistake in params.yaml, or a repository that is none of this
-            project's.
+        force: Whether the targets run even if they are up to date, for the server.
     """
     from prefect.states import Completed, Failed
 
-    env.prepare()
-    preflight.pipeline(root)
-    with _interrupts_are_said(), server.running(root) as place, contextlib.chdir(root):
+    with server.running(root) as place, contextlib.chdir(root):
         if place.started_now:
             how = f"log in with the content of {server.auth_path(root)}"
             say(f"Prefect server: {place.page}  ({how})", err=True)
@@ -124,7 +81,7 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
 
         @flow(name="reproduce", validate_parameters=False, persist_result=False)
         def local(targets: list[str], workers: int, force: bool) -> Any:
-            outcome = work.do(lambda: _reproduce(targets, workers, force))
+            outcome = work.do(lambda: _walk(root, plan, workers))
             shown_run.publish_report(root)
             said = "\n".join(outcome.lines())
             return (Failed if outcome.failed else Completed)(message=said)
@@ -132,7 +89,7 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
         flows.record(
             "reproduce",
             work,
-            lambda: local(list(targets), workers, force, return_state=True),
+            lambda: local(list(words), workers, force, return_state=True),
             root=root,
             ours=place.ours,
         )
@@ -173,26 +130,18 @@ def reproduce(
 def _reproduce(targets: list[str], workers: int, force: bool) -> Outcome:
     env.prepare()
     root = env.repository_root()
-    dvc_site.configure(root)
-    params = preflight.pipeline(root)
-    with dvc_locks.queued(root, f"hqsam repro {' '.join(targets)}".rstrip()), server.running(root):
-        begin = time.monotonic()
-        graph = read_graph(root, targets)
-        forced = _renewed(root, graph, params) | (set(graph.targets) if force else set())
-        outcome = _Walk(root, graph, workers, forced).walk()
-    outcome.wall_s = time.monotonic() - begin
+    with repro.queued(root, targets), server.running(root):
+        return _walk(root, repro.plan(root, targets, force=force), workers)
+
+
+def _walk(root: Path, plan: Plan, workers: int) -> Outcome:
+    outcome = _Walk(root, plan, workers).walk()
+    outcome.wall_s = time.monotonic() - plan.begin
     if outcome.ran:
         provenance.record_run(
-            root, "repro", wall_s=outcome.wall_s, stages=outcome.ran, known=graph.known
+            root, "repro", wall_s=outcome.wall_s, stages=outcome.ran, known=plan.graph.known
         )
     return outcome
-
-
-def _renewed(root: Path, graph: Graph, params: Params) -> set[str]:
-    """Fetch stages to run although DVC sees no reason: it watches neither the drop folder nor other files outside the checkout."""
-    wanted = {stage.partition("@")[2] for stage in graph.order if stage.startswith("fetch@")}
-    specs = {name: params.archive(name) for name in params.archives if name in wanted}
-    return {f"fetch@{name}" for name in renewed(root / "data" / "archives", specs)}
 
 
 @task(task_run_name="{stage}", persist_result=False)
@@ -204,19 +153,13 @@ def repro_stage(stage: str, root: str, force: bool) -> Any:
     """
     from prefect.states import Failed
 
-    words = [
-        *_DVC,
-        "--wait-for-lock",
-        "repro",
-        "--single-item",
-        *(["--force"] if force else []),
-        stage,
-    ]
+    forced = ["--force"] if force else []
+    words = ["--wait-for-lock", "repro", "--single-item", *forced, stage]
     for left in reversed(range(TRIES)):
         status, lines = _listen(stage, words, root)
         if status and any(dvc_locks.BUSY in line for line in lines):
             say(f"[{stage}] another DVC works on its files: it is tried again after that", err=True)
-            dvc_locks.wait_for_dvc(Path(root), but=_DVC[-1])
+            dvc_locks.wait_for_dvc(Path(root), but=dvc_forks.MODULE)
         elif status != -signal.SIGKILL or not left:
             break
         else:
@@ -251,28 +194,31 @@ _ADVICE = (
 )
 """What DVC says at the end of every run; once for each stage would be noise."""
 
-_DVC = [sys.executable, "-m", "hqsam_pipelines.runner.dvc_run"]
+Child = subprocess.Popen[str] | dvc_forks.Fork
+_DVC = [sys.executable, "-m", dvc_forks.MODULE]
 _REPORT = "report"
 _EVALUATION = ("train", "predict", "score")
 """Stages without which the report is partial; without any other one there is none."""
-_children: set[subprocess.Popen[str]] = set()
+_children: set[Child] = set()
 _children_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _child(words: list[str], root: str) -> Iterator[subprocess.Popen[str]]:
-    """A child in a group of its own: a run that is cancelled ends the whole group, not only DVC's process."""
-    process = subprocess.Popen(
-        words,
-        cwd=root,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+def _child(words: list[str], root: str) -> Iterator[Child]:
+    """A DVC in a group of its own: a run that is cancelled ends the whole group, not only DVC's process."""
+    process: Child | None = dvc_forks.begin(Path(root), words, _environment())
+    if process is None:
+        process = subprocess.Popen(
+            [*_DVC, *words],
+            cwd=root,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
     with _children_lock:
         _children.add(process)
     try:
@@ -283,7 +229,7 @@ def _child(words: list[str], root: str) -> Iterator[subprocess.Popen[str]]:
             _children.discard(process)
 
 
-def _end_groups(*processes: subprocess.Popen[str]) -> None:
+def _end_groups(*processes: Child) -> None:
     """End processes with all of their groups, side by side: whoever pressed Ctrl-C waits for the slowest."""
     for number, patience in ((signal.SIGTERM, END_S), (signal.SIGKILL, END_S)):
         end = time.monotonic() + patience
@@ -292,25 +238,6 @@ def _end_groups(*processes: subprocess.Popen[str]) -> None:
         for process in processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, end - time.monotonic()))
-
-
-@contextlib.contextmanager
-def _interrupts_are_said() -> Iterator[None]:
-    """Say at once that Ctrl-C was heard; the stages need a moment to end."""
-
-    def stop(number: int, frame: object) -> None:
-        say("stopping; what is finished stays, and the next run goes on from there", err=True)
-        signal.signal(number, signal.default_int_handler)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, old)
 
 
 def _environment() -> dict[str, str]:
@@ -330,17 +257,16 @@ class _Walk:
 
     Args:
         root: The repository.
-        graph: The stages to consider and what they wait for.
+        plan: The stages to consider and what they wait for.
         workers: Stages at the same time.
-        forced: Stages to run whatever DVC thinks.
     """
 
-    def __init__(self, root: Path, graph: Graph, workers: int, forced: set[str]) -> None:
+    def __init__(self, root: Path, plan: Plan, workers: int) -> None:
         self._root = root
-        self._graph = graph
+        self._graph = plan.graph
         self._workers = workers
-        self._forced = forced
-        self._waiting = dict(graph.needs)
+        self._forced = plan.forced
+        self._waiting = dict(plan.graph.needs)
         self._done: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._running = 0
         self._touched: set[str] = set()  # ran, so that what follows must be looked at
@@ -471,9 +397,3 @@ def _runner(workers: int) -> Any:
     raise UserError(
         f"unknown executor {executor!r}", key="HQSAM_EXECUTOR", cure="one of: threads, ray"
     )
-
-
-def write(outcome: Outcome, path: Path) -> None:
-    """Write the outcome as JSON."""
-    with atomic_file(path) as file:
-        file.write(json_bytes(asdict(outcome)))
