@@ -11,13 +11,13 @@ from hqsam_base.terminal import say
 from hqsam_pipelines import seeds
 from hqsam_pipelines.config import env, profiles
 from hqsam_pipelines.config.params import FILE, Params
-from hqsam_pipelines.runner import reproduce
+from hqsam_pipelines.runner import repro
 
 SAVED = Path(env.STATE_DIR) / "params-before-seeds.yaml"
 """The user's params.yaml as long as another one is in its place."""
 
 
-def run(root: Path, n: int, *, workers: int = 2) -> reproduce.Outcome:
+def run(root: Path, n: int, *, workers: int = 2) -> repro.Outcome:
     """Trains and scores the active profile with `n` seeds; keeps the scores if all of it worked.
 
     Args:
@@ -26,14 +26,14 @@ def run(root: Path, n: int, *, workers: int = 2) -> reproduce.Outcome:
         workers: stages at the same time.
 
     Raises:
-        UserError: see `seeds.compose` and `reproduce.run`.
+        UserError: see `seeds.compose` and `repro.run`.
     """
     if (root / SAVED).is_file():  # an earlier run was killed
         _put_back(root)
     params = Params.load(root / FILE)
     params.check()
     with _composed(root, seeds.compose(params, n)):
-        outcome = reproduce.run(root, ["score"], workers=workers)
+        outcome = repro.run(root, ["score"], workers=workers)
         if not outcome.failed:
             seeds.keep(root, params, n)
     return outcome
