@@ -35,7 +35,7 @@ def _logits(rng: np.random.Generator, side: int):
 
 def _equal(found: MaskCodes | None, expected: MaskCodes) -> None:
     assert found is not None
-    assert [found.codes.string(n) for n in range(len(expected.codes))] == [
+    assert [found.codes.string(n) for n in range(len(found.codes))] == [
         expected.codes.string(n) for n in range(len(expected.codes))
     ]
     for name in ("heights", "widths"):
