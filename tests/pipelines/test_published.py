@@ -143,3 +143,9 @@ def test_what_did_not_run_says_so_with_the_command(run: Run) -> None:
     assert {
         r["command"] for r in rows if r["backbone"] == "vit_h" and r["benchmark"] == "COCO"
     } == {published.PUBLISHED_MODELS}
+
+
+def test_studies_of_a_benchmark_are_no_headlines() -> None:
+    sets = ["gt_box", "box_noise_0.2", "points_1", "coarse_mask"]
+    assert paper.main_prompts(sets) == ["gt_box", "coarse_mask"]
+    assert paper.main_prompts(["points_1", "clicks"]) == ["points_1", "clicks"]

@@ -153,7 +153,10 @@ class BenchmarkRows:
                 if quantity is not None
             ]
             found += [change for change in rows if change is not None]
-        return found
+        main = paper.main_prompts(
+            dict.fromkeys(prompt_set for _, _, prompt_set, _ in self._sides[1])
+        )
+        return [c if c.prompt_set in main else replace(c, headline=False) for c in found]
 
     def _change(self, a: Result, b: Result, metric: str, strata: Strata) -> Change:
         left, right = (_mean(side, metric) for side in self._trainings(a, b))

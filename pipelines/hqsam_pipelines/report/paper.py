@@ -182,6 +182,19 @@ TITLES = {
 }
 
 
+_MAIN_PROMPTS = ("gt_box", "detector_box", "tracker_box", "coarse_mask")
+
+
+def main_prompts(prompt_sets: Iterable[str]) -> list[str]:
+    """The prompt sets of a benchmark whose numbers are headlines: those of the paper's main tables, else all.
+
+    Noised boxes, points, clicks and the like are studies of a benchmark: with them every headline
+    number would stand there many times, and all of them would be one family of tests.
+    """
+    sets = list(prompt_sets)
+    return [name for name in sets if name in _MAIN_PROMPTS] or sets
+
+
 def title(benchmark: str) -> str:
     """The name of a benchmark as people write it; an unknown one keeps its own."""
     return TITLES.get(benchmark, benchmark)

@@ -286,7 +286,7 @@ def headline_rows(run: Run, model: str) -> list[Row]:
     means = run.score(paper.HQ4[0]).headline if paper.HQ4[0] in run.benchmarks else ()
     rows = [make_row(run, model, paper.HQ4_MEAN, "gt_box", metric) for metric in means]
     for benchmark in run.benchmarks:
-        for prompt_set in run.prompt_sets(benchmark, model):
+        for prompt_set in paper.main_prompts(run.prompt_sets(benchmark, model)):
             headline = run.score(benchmark).headline
             rows += [make_row(run, model, benchmark, prompt_set, metric) for metric in headline]
     return [row for row in rows if row is not None]
