@@ -216,4 +216,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    from hqsam_base import own_code
+
+    if own_code.use_here():  # other code was loaded: that of the repository compiles its kernels
+        sys.exit(importlib.import_module("hqsam_base.compiled").main())
     sys.exit(main())

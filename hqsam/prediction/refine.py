@@ -23,7 +23,7 @@ from hqsam_base import atomic, rle
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress
 from hqsam_datasets.formats import manifest
-from hqsam_metrics.base import ScoreOptions, load_score, protocol_hash
+from hqsam_metrics.base import ScoreOptions, load_score, plain, protocol_hash
 from hqsam_metrics.benchmark import score_benchmark
 from hqsam_metrics.stats import paired
 
@@ -193,9 +193,8 @@ def _differences(
                 "a": float(a[both].mean()),
                 "b": float(b[both].mean()),
                 "difference": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "p_value": found.p,
+                # None: too few images for an interval.
+                **plain({"low": found.low, "high": found.high, "p_value": found.p}),
                 "n_pairs": found.n,
                 "n_clusters": found.clusters,
             }

@@ -15,7 +15,9 @@ from tests.pipelines.report_repo import Repo
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 
-@pytest.fixture(scope="session")
+# A module's, not the session's: playwright keeps an event loop running in this thread, in which
+# no other test could run one of its own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser with a fresh profile."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -328,7 +328,7 @@ def test_the_command_scores_both_and_changes_nothing(checkout, tmp_path, capsys,
     assert difference["difference"] == pytest.approx(
         refined["metrics"]["mIoU"] - original["metrics"]["mIoU"]
     )
-    assert 0 < difference["low"] <= difference["difference"] <= difference["high"]
+    assert difference["low"] is None  # four images are too few to tell
     assert difference["n_clusters"] == 4
     assert refined["protocol"]["refiner"] == out["refiner"]
     assert refined["protocol_hash"] != original["protocol_hash"]

@@ -114,9 +114,11 @@ def _show(result: dict[str, Any], name: str, system: str, refiner: str) -> None:
         )
     for value, d in result["differences"].items():
         scale = score.column_scale(value)
-        low, middle, high = (scale.factor * d[name] for name in ("low", "difference", "high"))
+        tested = "too few images to tell"
+        if d["low"] is not None:
+            low, high = (scale.factor * d[name] for name in ("low", "high"))
+            tested = f"[{low:+.1f}, {high:+.1f}], p = {d['p_value']:.3g}"
         say(
-            f"  difference of {scale.label(value)}: {middle:+.1f} [{low:+.1f}, {high:+.1f}], p = "
-            f"{d['p_value']:.3g}, "
+            f"  difference of {scale.label(value)}: {scale.factor * d['difference']:+.1f} {tested}, "
             f"{d['n_pairs']} instances in {d['n_clusters']} clusters"
         )

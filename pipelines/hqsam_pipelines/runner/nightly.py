@@ -156,7 +156,7 @@ def compared(tree: Path, before: str, after: str = "workspace") -> tuple[int, st
     status, output = _call(tree, [*words, "--", before, after])
     line = output[0] if output else "no answer"
     if status > 1:
-        problem = line.removeprefix("error: ").partition(r"\n")[0]  # the rest is file and cure
+        problem = line.removeprefix("Error: ").partition(r"\n")[0]  # the rest is file and cure
         line = f"no comparison: {problem}"
     return status, line, table.read_text(encoding="utf-8") if table.is_file() else line
 

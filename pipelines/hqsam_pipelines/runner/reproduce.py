@@ -130,8 +130,10 @@ def reproduce(
 def _reproduce(targets: list[str], workers: int, force: bool) -> Outcome:
     env.prepare()
     root = env.repository_root()
-    with repro.queued(root, targets), server.running(root):
-        return _walk(root, repro.plan(root, targets, force=force), workers)
+    with repro.queued(root, targets):
+        plan = repro.plan(root, targets, force=force)  # a mistake is told before a server starts
+        with server.running(root):
+            return _walk(root, plan, workers)
 
 
 def _walk(root: Path, plan: Plan, workers: int) -> Outcome:

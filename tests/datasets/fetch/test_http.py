@@ -318,7 +318,7 @@ def test_nobody_is_sent_on_from_https_to_http(
             with serving({"/down": down, "/stay": stay, "/good": plain}, tls=context) as safe:
                 with pytest.raises(
                     UserError,
-                    match=r"an address without encryption: http://127.0.0.1:\d+/plain\?sig=\*\*\*",
+                    match=r"an unencrypted address: http://127.0.0.1:\d+/plain\?sig=\*\*\*",
                 ):
                     get(spec(f"{safe}/down"), tmp_path / "set")
                 assert plain.requests == []

@@ -36,9 +36,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize(
-    "config", CONFIGS, ids=["paper", "originals", "all", "published", "further"]
-)
+@pytest.mark.parametrize("config", CONFIGS, ids=[str(number) for number in range(len(CONFIGS))])
 def test_entries_are_valid_and_complete(config: dict[str, Any]) -> None:
     archives = {
         name: ArchiveSpec.model_validate(entry)
