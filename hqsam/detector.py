@@ -91,14 +91,19 @@ class Detector:
             by_text = kind in GROUNDING
             _check_kind(kind, source, self._key)
             reader = library.AutoProcessor if by_text else library.AutoImageProcessor
-            processor = reader.from_pretrained(source, **revision)
+            # without the word, the library asks at the terminal whether it may run code
+            processor = reader.from_pretrained(source, trust_remote_code=False, **revision)
             cls = (
                 library.AutoModelForZeroShotObjectDetection
                 if by_text
                 else library.AutoModelForObjectDetection
             )
             model, loading = cls.from_pretrained(
-                source, output_loading_info=True, use_safetensors=True, **revision
+                source,
+                output_loading_info=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                **revision,
             )
         pretrained.check_whole(loading, source, self._key)
         model = model.eval().to(pick_device(self._options.device))

@@ -64,9 +64,12 @@ def opening(model: str, key: str) -> Iterator[None]:
     """Turn what the library raises about a model that it cannot open into one message."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a configuration of other types breaks the library anywhere
+        said = next(iter(str(error).splitlines()), "")
         raise UserError(
-            f"{model} cannot be opened ({str(error).splitlines()[0]})",
+            f"{model} cannot be opened ({said or type(error).__name__})",
             key=key,
             cure="give a folder with config.json, model.safetensors and the processor's file "
             "(`save_pretrained` of model and processor writes them), or go online once",

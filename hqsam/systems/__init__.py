@@ -143,7 +143,8 @@ def listed(section: Mapping[str, Any] | None) -> tuple[System, ...]:
             is none.
     """
     entries = []
-    for name, values in (section or SECTION).items():
+    given = section or SECTION
+    for name, values in given.items() if isinstance(given, Mapping) else ():
         try:
             entries.append(Entry(name, load(values["kind"]).options.model_validate(values)))
         except (UserError, ValidationError, KeyError, TypeError):

@@ -136,7 +136,7 @@ def read_config(folder: Path, key: str) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
         _ = str(config["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"this is no model folder of the transformers library ({type(error).__name__})",
             file=path,
@@ -262,7 +262,9 @@ def _load_model(family: Family, folder: Path, key: str) -> Any:
     try:
         model, report = getattr(transformers, family.model).from_pretrained(
             folder,
-            config=transformers.AutoConfig.from_pretrained(folder, local_files_only=True),
+            config=transformers.AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            ),
             output_loading_info=True,
             local_files_only=True,
             use_safetensors=True,

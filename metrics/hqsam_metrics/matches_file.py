@@ -18,6 +18,7 @@ from hqsam_metrics.ap.resample import Matches, Truth
 MATCHES, TRUTH = "matches.parquet", "truth.parquet"
 _VOID = "_void"
 _ROWS = 1 << 20  # of a row group at most
+_MOST_ROWS = 100_000_000
 
 
 class MatchesWriter:
@@ -101,6 +102,10 @@ def read_matches(files: Mapping[str, Any], prompt_set: str, system: str, where: 
 
     wanted = [("prompt_set", "=", prompt_set), ("system", "=", system)]
     try:
+        for name in (TRUTH, MATCHES):  # a few kilobytes can stand for any number of rows
+            rows = pq.ParquetFile(files[name]).metadata.num_rows
+            if rows > _MOST_ROWS:
+                raise ValueError(f"{name} has {rows} rows, the limit is {_MOST_ROWS}")
         truth = _read_truth(pq.read_table(files[TRUTH], use_threads=False))
         table = pq.read_table(files[MATCHES], filters=wanted, use_threads=False)
         hit = {name: _column(table, name, "uint16") for name in truth.objects}

@@ -321,6 +321,17 @@ def test_what_cannot_be_a_detector_is_one_message(
     with pytest.raises(UserError, match="'bert'") as error:
         detector(tmp_path).open(["cat"], any_class=False)
     assert "grounding-dino" in str(error.value) and "yolos" in str(error.value)
+    (tmp_path / "code").mkdir()
+    own = {"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "own.Own"}}
+    for name, content in (("config", {"model_type": "detr"}), ("preprocessor_config", own)):
+        (tmp_path / "code" / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "code" / "own.py").write_text("raise SystemExit('code of a model ran')")
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # nobody is asked
+    with pytest.raises(UserError, match=r"code cannot be opened .*custom code"):
+        detector(tmp_path / "code").open(["cat"], any_class=False)
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(UserError, match="cannot be opened"):
+        detector(tmp_path).open(["cat"], any_class=False)
     shutil.copytree(models["classed"], tmp_path / "lost")
     from safetensors.torch import load_file, save_file
 

@@ -237,6 +237,8 @@ def test_bad_folders_are_refused_before_anything_is_loaded(tmp_path: Path) -> No
     (tmp_path / "bare" / "pytorch_model.bin").write_bytes(b"code")
     assert "safetensors" in refused(tmp_path / "bare").problem
     assert "no model folder" in refused(tmp_path).problem
+    (tmp_path / "bare" / "config.json").write_text("[" * 100_000)
+    assert "no model folder" in refused(tmp_path / "bare").problem
     assert "no such folder" in refused(tmp_path / "a" / "b" / "c").problem
     with pytest.raises(UserError, match="the processor makes images of"):
         hub_models.build("sam2", tmp_path / "sizes")

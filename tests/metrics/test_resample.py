@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hqsam_base.errors import UserError
+from hqsam_metrics import matches_file
 from hqsam_metrics.ap import accumulate, detection
 from hqsam_metrics.ap.instances import parse_ground_truth, parse_results
 from hqsam_metrics.ap.resample import Matches, deletions, differences, matches_of, weighted_ap
@@ -159,7 +161,9 @@ def test_every_part_of_a_set_is_drawn_on_its_own_and_weighs_the_same() -> None:
     assert weighted_ap(two, "AP", np.ones((1, IMAGES))) == pytest.approx(np.mean(alone), abs=1e-12)
 
 
-def test_files_hold_the_matches_of_each_system(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_files_hold_the_matches_of_each_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a = packed(2)
     b = dataclasses.replace(
         a,
@@ -200,6 +204,9 @@ def test_files_hold_the_matches_of_each_system(tmp_path) -> None:  # type: ignor
             weighted_ap(found, "AP", weights), weighted_ap(want, "AP", weights)
         )
     assert pq.ParquetFile(files[MATCHES]).num_row_groups == 2
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="rows, the limit is 1"):
+        patch.setattr(matches_file, "_MOST_ROWS", 1)
+        read_matches(files, "box", "sam", "scores")
     table = pq.read_table(files[MATCHES])
     for wrong in (
         table.set_column(2, "image", pa.array(np.full(len(table), IMAGES, np.int32))),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from hqsam_pipelines.compare.comparison import compare
 from hqsam_pipelines.compare.revisions import Repository, Revision
 from hqsam_pipelines.compare.terminal import show
 from hqsam_pipelines.config import strict
+from hqsam_pipelines.report import kept_tables, results
 from hqsam_pipelines.report.results import quantity_values, units_frame
 from tests.pipelines.working_copy import git
 
@@ -85,6 +88,7 @@ REFUSED = {
     "metrics: true for a number": (PLACE, item(metrics={"mIoU": True})),
     "metrics: a text for a number": (PLACE, item(metrics={"mIoU": "0.5"})),
     "metrics: endless": (PLACE, item(metrics={"mIoU": 1}).replace(b"1}", b"1e999}")),
+    "metrics: beyond all scales": (PLACE, item(metrics={"mIoU": 1.7e308})),
     "metrics: true for a count": (PLACE, item(n_scored=True)),
     "metrics: a result twice": (
         PLACE,
@@ -126,6 +130,7 @@ TAKEN = {
     "params: nothing": ("params.yaml", b""),
     "params: other keys": ("params.yaml", b"old: {1: [2]}\nbenchmarks: {}\n"),
     "params: a secret": ("params.yaml", b"seed: 0\nurl: https://me:passw0rd@host/x?sig=s1gned\n"),
+    "params: systems of another kind": ("params.yaml", b"systems: [1]\n"),
     "params: a few aliases": ("params.yaml", b"a: &a {x: 1}\nb: *a\nc: {<<: *a}\n"),
     "lock: nothing": ("dvc.lock", b""),
     "lock: a digest that nobody has": ("dvc.lock", lock(md5="f" * 32)),
@@ -264,3 +269,32 @@ def test_a_table_of_strangers_has_the_columns_and_types_of_ours() -> None:
     for junk in (b"", b"PAR1" * 10, b"x" * 100):
         with pytest.raises(UserError, match="cannot be read"):
             units_frame(io.BytesIO(junk), "x")
+
+
+def test_a_small_table_that_stands_for_a_large_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import pandas as pd
+
+    def table(text: str) -> io.BytesIO:
+        names = ("prompt_set", "system", "key", "cluster", "unit")
+        found = io.BytesIO()
+        pd.DataFrame({n: [text, text + "b"] for n in names} | {"iou": [0.5, 0.5]}).to_parquet(found)
+        return found
+
+    assert list(units_frame(table("a"), "x")["key"]) == ["a", "ab"]
+    with pytest.raises(UserError, match="a text of 2001 characters"):
+        units_frame(table("a" * 2000), "x")
+    monkeypatch.setattr(results, "_MOST_ROWS", 1)
+    with pytest.raises(UserError, match="2 rows, the limit is 1"):
+        units_frame(table("a"), "x")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
+def test_an_archive_of_tables_holds_plain_files_alone(kind: bytes) -> None:
+    """A link may lead to itself, and a sparse file be larger than any memory."""
+    header = tarfile.TarInfo("instances.parquet")
+    header.type, header.linkname = kind, header.name
+    archive = lzma.compress(header.tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
+    with pytest.raises(UserError, match="no plain file"):
+        kept_tables.unpacked(archive, "x")

@@ -15,6 +15,7 @@ from tests.pipelines.test_compare import git
 
 ROW = "HQ4-mean,gt_box,mBIoU,nano,hq_token,30.0000,{value},{delta},{low},{high}"
 OLD = "benchmark,prompt_set,metric,model,hq_output,sam,hq_sam,delta,ci_low,ci_high"
+SMALL = ROW.format(value="1", delta="1", low="1", high="1")
 SUBJECT = "a <script>alert(1)</script> | [x](y)"
 
 
@@ -65,6 +66,33 @@ def test_every_commit_with_a_report_is_a_line(repository: tuple[Path, list[str]]
     assert [entry.sha for entry in since.entries] == [commits[2], commits[4]]
     page = to_html(found)
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page and "52.5" in page
+
+
+@pytest.mark.parametrize("benchmark", ["a\rb", "a" * 200_000], ids=["line end", "long"])
+def test_a_table_that_is_no_csv_is_a_note(tmp_path: Path, benchmark: str) -> None:
+    write_report(tmp_path, SMALL, "good")
+    write_report(tmp_path, f"{benchmark},gt_box,mIoU,,,1,2,,,", "strange")
+    found = history(tmp_path)
+    assert len(found.entries) == 1 and "its table is no CSV" in found.notes[0]
+
+
+def test_a_subject_forges_no_commit_and_a_number_breaks_no_chart(tmp_path: Path) -> None:
+    row = ROW.format(value="1e308", delta="-1e308", low="1e308", high="-1e308")
+    write_report(tmp_path, row.replace("mBIoU", "mIoU") + "\n" + SMALL, "first")
+    sha = git(tmp_path, "rev-parse", "HEAD").strip()
+    write_report(tmp_path, SMALL, f"second\x85{sha}\x1f2001-01-01\x1fforged")
+    found = history(tmp_path)
+    assert len({entry.sha for entry in found.entries}) == len(found.entries) == 2
+    assert len(found.rows) == 1 and "inf" not in to_csv(found) and to_html(found)
+
+
+def write_report(root: Path, rows: str, subject: str) -> None:
+    if not (root / ".git").exists():
+        git(root, "init", "--quiet")
+    (root / OVERVIEW).parent.mkdir(parents=True, exist_ok=True)
+    (root / OVERVIEW).write_text(f"{OLD}\n{rows}\n", newline="")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "-m", subject)
 
 
 def test_command_prints_and_writes(

@@ -147,3 +147,13 @@ def test_profiles_that_share_a_models_name_keep_their_runs(tmp_path: Path, datab
         for file in ("models/nano/weights", "reports/metrics/dis_vd-nano.json"):
             assert (root / file).read_bytes() == (root / "configs" / f"{name}.yaml").read_bytes()
         assert f"profile: {name}" in (root / "dvc.lock").read_text()
+
+
+def test_a_file_whose_name_is_a_path_is_no_profile(project: Path) -> None:
+    """`...yaml` has the stem `..`: what is kept for a profile of that name would replace .hqsam itself."""
+    for folder in (project / "configs", project / overlays.FOLDER):
+        shutil.copy(project / "params.yaml", folder / "...yaml")
+    names = [name for name, _ in profiles.listing(project)]
+    for folder in (project / "configs", project / overlays.FOLDER):
+        (folder / "...yaml").unlink()
+    assert names and ".." not in names

@@ -39,6 +39,7 @@ def test_only_the_marked_place_is_replaced(tmp_path: Path) -> None:
     [
         ("overview.csv", b"other,columns\n1,2\n"),
         ("overview.csv", b"benchmark,metric,delta,better\ncoco,AP,much,higher\n"),
+        ("overview.csv", b"x" * 200_000),
         ("overview.md", readme.END.encode()),
         ("overview.md", b"\xff"),
     ],

@@ -20,6 +20,7 @@ from hqsam_pipelines.report.tables import csv_text, number
 OVERVIEW = "reports/tables/overview.csv"
 _NEEDED = ("benchmark", "prompt_set", "metric", "hq_sam")
 _MOST_ROWS = 2000
+_MOST = 1e9
 _NUMBERS = ("sam", "hq_sam", "delta", "ci_low", "ci_high")
 
 Row = tuple[str, str, str]
@@ -126,7 +127,10 @@ def _points(text: bytes, where: str) -> dict[Row, Point]:
     Raises:
         UserError: it is none.
     """
-    lines = list(csv.DictReader(io.StringIO(text.decode("utf-8", errors="replace"))))
+    try:
+        lines = list(csv.DictReader(io.StringIO(text.decode("utf-8", errors="replace"))))
+    except csv.Error as error:
+        raise UserError(f"its table is no CSV: {error}", file=where) from error
     lacking = [n for n in _NEEDED if lines and n not in lines[0]]
     if lacking or len(lines) > _MOST_ROWS:
         problem = (
@@ -148,7 +152,7 @@ def _number(text: object) -> float:
         value = float(str(text))
     except ValueError:
         return math.nan
-    return value if math.isfinite(value) else math.nan
+    return value if abs(value) <= _MOST else math.nan  # a chart cannot span what is larger
 
 
 def label(row: Row, rows: Sequence[Row]) -> str:

@@ -343,8 +343,9 @@ class Repository:
         found: list[tuple[str, str, str]] = []
         for span in [f"-1 {first}", f"{first}..HEAD"] if first else ["HEAD"]:
             done = _git(self.root, *log, *span.split(), "--", path)
-            for line in done.stdout.decode(errors="replace").splitlines():
-                sha, date, subject = (*line.split("\x1f", 2), "", "")[:3]
+            # not `splitlines`: a subject may hold what Python, unlike git, takes for a line's end
+            for line in done.stdout.decode(errors="replace").split("\n")[:-1]:
+                sha, date, subject = line.split("\x1f", 2)
                 found.append((sha, date, subject[:_SUBJECT]))
         return found
 

@@ -17,7 +17,8 @@ FOLDER = Path("configs") / "overlays"
 
 def names(root: Path) -> list[str]:
     """The profiles that overlays make, sorted."""
-    return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
+    files = (root / FOLDER).glob("*.yaml")
+    return sorted(path.stem for path in files if not path.name.startswith("."))
 
 
 def compose(root: Path, name: str) -> bytes:

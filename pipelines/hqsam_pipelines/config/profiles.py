@@ -248,7 +248,8 @@ def _strangers(root: Path, folder: str, names: set[str]) -> Iterator[Path]:
 def _contents(root: Path) -> dict[str, bytes]:
     """Name and content of every profile: the files, then those that are put together."""
     files = sorted((root / "configs").glob("*.yaml"))
-    found = {path.stem: path.read_bytes() for path in files}
+    # a name becomes a folder of .hqsam/profiles: that of `configs/...yaml` would be `..`
+    found = {path.stem: path.read_bytes() for path in files if not path.name.startswith(".")}
     composed = [
         name
         for name, base in ablations.PROFILES.items()

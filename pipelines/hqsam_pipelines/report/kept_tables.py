@@ -58,6 +58,23 @@ def packed(files: dict[str, bytes], metrics: str) -> bytes:
     return lzma.compress(out.getvalue(), preset=6)
 
 
+class _PlainFile(tarfile.TarInfo):
+    """A header of a plain file, as `packed` writes it."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _PlainFile:
+        """See `tarfile.TarInfo`.
+
+        Raises:
+            ValueError: It is a link, which may lead to itself, an extended header, which may say
+                that a file is sparse and of any size, or has a negative length.
+        """
+        header = super().frombuf(buf, encoding, errors)
+        if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.size < 0:
+            raise ValueError(f"{header.name!r} is no plain file")
+        return header
+
+
 def unpacked(archive: bytes, where: str) -> tuple[dict[str, bytes], str]:
     """The tables of an archive by name, and the MD5 of the metrics that they belong to.
 
@@ -73,7 +90,7 @@ def unpacked(archive: bytes, where: str) -> tuple[dict[str, bytes], str]:
         content = reader.decompress(archive, _MOST_UNPACKED)
         if not reader.eof:
             raise UserError("the archive is cut, or too large", file=where, cure=_CURE)
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as members:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:", tarinfo=_PlainFile) as members:
             files = {
                 member.name: file.read()
                 for member in members

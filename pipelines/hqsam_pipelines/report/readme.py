@@ -29,7 +29,7 @@ def block(tables: Path) -> str:
     try:
         table = (tables / "overview.md").read_text(encoding="utf-8")
         rows = list(csv.DictReader(io.StringIO((tables / "overview.csv").read_text("utf-8"))))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             "there is no report to take numbers from", file=tables, cure="run `hqsam repro`"
         ) from error

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hqsam_metrics.stats import Difference
 
 _TEXTS = ("prompt_set", "system", "key", "cluster", "unit")
+_MOST_ROWS = 10_000_000
+_LONGEST = 1000  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ def parse_metrics(text: bytes, where: str) -> list[Result]:
 _Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_&@.+-]{1,80}$")]
 
 
-_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-"""`true` is none."""
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e9, le=1e9)]
+"""`true` is none; percent and differences of larger numbers could be infinite."""
 
 
 class _Item(Outline):
@@ -177,7 +179,12 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(source, use_threads=False)
+        # A few kilobytes can stand for any number of rows and repeat a long text in each of them.
+        texts = [name for name in _TEXTS if name in pq.ParquetFile(source).schema.names]
+        with pq.ParquetFile(source, read_dictionary=texts) as file:
+            if file.metadata.num_rows > _MOST_ROWS:
+                raise ValueError(f"it has {file.metadata.num_rows} rows, the limit is {_MOST_ROWS}")
+            table = file.read(use_threads=False)
         missing = sorted({*_TEXTS} - set(table.column_names))
         if missing:
             raise UserError(
@@ -186,6 +193,9 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
                 cure="score again",
             )
         strange = [name for name in table.column_names if not _is_ours(table[name], name)]
+        for place, name in enumerate(table.column_names) if not strange else ():
+            if name in _TEXTS:
+                table = table.set_column(place, name, _texts(table[name]))
         frame: pd.DataFrame = table.to_pandas()
     except (pa.ArrowException, OSError, ValueError) as error:
         cure = "run `dvc repro score` or `dvc pull`"
@@ -208,6 +218,22 @@ def _is_ours(column: Any, name: str) -> bool:
             pa.types.is_string(kind) or pa.types.is_large_string(kind)
         ) and not column.null_count
     return bool(pa.types.is_floating(kind) or pa.types.is_null(kind))
+
+
+def _texts(column: Any) -> Any:
+    """The texts of a dictionary column, written out.
+
+    Raises:
+        ValueError: one is too long for a name.
+    """
+    import pyarrow as pa
+
+    longest = max(
+        (len(text) for c in column.chunks for text in c.dictionary.to_pylist()), default=0
+    )
+    if longest > _LONGEST:
+        raise ValueError(f"a text of {longest} characters, the limit is {_LONGEST}")
+    return column.cast(pa.string())
 
 
 def quantity_values(frame: pd.DataFrame, quantity: Quantity) -> pd.Series[float]:

@@ -203,6 +203,11 @@ def notify(delivery: Delivery) -> bool:
     try:
         answer = httpx.post(url, json={"text": text, **body}, timeout=WEBHOOK_S)
         answer.raise_for_status()
+    except httpx.HTTPStatusError as error:
+        # httpx's text holds the address as it was sent, which `masked` does not know, and that of a
+        # redirect
+        say(f"the webhook could not be told: it answers {error.response.status_code}", err=True)
+        return False
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         say(
             f"the webhook could not be told: {masked(f'{type(error).__name__}: {error}')}", err=True
