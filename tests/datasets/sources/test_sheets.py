@@ -21,7 +21,9 @@ from tests import REPOSITORY
 PAPER: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "paper.yaml").read_text())
 _TEXT = (REPOSITORY / "docs" / "archives.md").read_text()
 BLOCKS: list[dict[str, Any]] = [
-    yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", _TEXT, re.DOTALL)
+    found
+    for block in re.findall(r"```yaml\n(.*?)```", _TEXT, re.DOTALL)
+    if "archives" in (found := yaml.safe_load(block))
 ]
 ORIGINALS, ALL, HQ_SAM = (
     yaml.safe_load(overlays.compose(REPOSITORY, name))
