@@ -188,7 +188,7 @@ def other_methods(x: Float, rng: np.random.Generator, draws: int = 999) -> dict[
 
 def bca(x: Float, again: Float) -> Float:
     """Returns p-values by the bias-corrected and accelerated bootstrap (Efron 1987), inverted at zero."""
-    n, mean = len(x), x.mean(axis=0)
+    mean = x.mean(axis=0)
     off = x - mean
     acceleration = (off**3).sum(axis=0) / (6 * (off**2).sum(axis=0) ** 1.5)
     draws = len(again)
@@ -196,7 +196,6 @@ def bca(x: Float, again: Float) -> Float:
     z = scipy_stats.norm.ppf(np.clip((again < 0).mean(axis=0), 0.5 / draws, 1 - 0.5 / draws))
     shifted = z - bias
     nominal = shifted / (1 + acceleration * shifted) - bias
-    del n
     return 2 * np.minimum(scipy_stats.norm.cdf(nominal), scipy_stats.norm.sf(nominal))
 
 
