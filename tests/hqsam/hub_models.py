@@ -155,7 +155,10 @@ def redrawn(model: torch.nn.Module, seed: int = 0) -> None:
 
 def build(kind: str, folder: Path, seed: int = 0) -> tuple[Any, Any]:
     """Write a tiny model with its processor; gives the library's own two."""
-    model, processor = _sam2_video() if kind == "sam2_video" else MAKERS[kind]()
+    # The constructors draw too: a seed for both, or one run in many has a mask that is full.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, processor = _sam2_video() if kind == "sam2_video" else MAKERS[kind]()
     redrawn(model, seed)
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
