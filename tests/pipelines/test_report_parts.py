@@ -18,7 +18,7 @@ from hqsam.systems import listed
 from hqsam_base.errors import UserError
 from hqsam_metrics import stats
 from hqsam_metrics.base import FRACTION, Quantity, Scale, load_score
-from hqsam_pipelines.report import charts, draw, html, scenes, summary
+from hqsam_pipelines.report import charts, draw, figures, html, scenes, summary
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.results import load_run
 from hqsam_pipelines.report.rows import Row, judged
@@ -49,6 +49,28 @@ def test_where_lower_is_better_the_largest_gain_is_the_largest_fall() -> None:
         == [1.0, 4.0, 9.0]
         == [p.hq for p in scenes.worst(picks, 3)][::-1]
     )
+
+
+def test_figures_go_from_the_largest_gain_to_the_largest_loss() -> None:
+    """In even steps, no image twice."""
+    picks = [pick("a", 2 * i, 0.5, 0.5 + 0.1 * gain) for i, gain in enumerate((0, 4, -3, 2, -1))]
+    twin = pick("a", 1, 0.5, 0.95)  # the image of the first, with a larger gain than all
+    chosen = scenes.ranked([*picks, twin], 3)
+    assert [round(p.gain, 2) for p in chosen] == [0.45, 0.2, -0.3]
+    assert len(scenes.ranked(picks, 9)) == 5 and scenes.ranked(picks, 1) == [picks[1]]
+    assert scenes.ranked([], 3) == []
+
+
+def test_figure_11_shows_the_same_objects_with_every_box() -> None:
+    gains = {"gt_box": 0.1, "box_noise_0.2": 0.2, "box_noise_0.4": 0.3}
+    picks = [
+        dataclasses.replace(pick("coift", 2 * i, 0.4, 0.4 + sign * gain), prompt_set=name)
+        for i, sign in enumerate((1, -1, 0.5))
+        for name, gain in gains.items()
+    ]
+    [spec] = [spec for spec in figures.SPECS if spec.number == 11]
+    chosen = figures._chosen(spec, picks[:-1], 6)  # the third object lacks the worst box
+    assert [(p.unit, p.prompt_set) for p in chosen] == [(u, s) for u in ("u0", "u2") for s in gains]
 
 
 picks_of = st.lists(

@@ -127,6 +127,17 @@ def typical(picks: Sequence[Pick]) -> list[Pick]:
     return chosen
 
 
+def ranked(picks: Iterable[Pick], count: int) -> list[Pick]:
+    """From the largest gain to the largest loss in even steps of the ranking, one instance of an image at most."""
+    first: dict[tuple[str, str], Pick] = {}
+    for pick in sorted(picks, key=lambda p: (-p.gain, _name(p))):
+        first.setdefault((pick.benchmark, pick.cluster), pick)
+    found = list(first.values())
+    steps = range(min(count, len(found)))
+    last = max(1, len(steps) - 1)
+    return [found[round(step * (len(found) - 1) / last)] for step in steps]
+
+
 def _name(pick: Pick) -> tuple[str, ...]:
     return (pick.benchmark, pick.prompt_set, pick.key, pick.unit)
 
@@ -201,6 +212,11 @@ class SceneReader:
         gains = [sign * (_iou(hq, truth) - _iou(sam, truth)) for truth, sam, hq, _ in found]
         chosen = int(np.argmax(gains))
         return self._scene(folder, targets[chosen][0]["key"], found[chosen])
+
+    def prompt(self, pick: Pick) -> Mapping[str, Any]:
+        """The row of prompts.parquet that an instance of a set without detections was scored for."""
+        path = self.root / "data" / "benchmarks" / pick.benchmark / "prompts.parquet"
+        return _rows(path, pick.key, None, prompt_id=pick.unit)[0]
 
     def _targets(self, folder: Path, pick: Pick) -> list[tuple[Mapping[str, Any], str | None]]:
         """Ground-truth rows of the unit, each with the prompt it was scored for (None: the best of the image)."""
