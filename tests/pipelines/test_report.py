@@ -97,6 +97,30 @@ def test_the_figures_of_the_paper_are_there_or_said_to_be_missing(built: Path, c
     assert not (built / "reports/figures/figure06.png").exists()
 
 
+def test_every_number_beside_the_papers_says_how_far_the_two_are_comparable(built: Path) -> None:
+    tables = {path.name: read_csv(path) for path in (built / "reports/tables").glob("*.csv")}
+    beside = [row for rows in tables.values() for row in rows if "paper_delta" in row]
+    has_papers = [bool(row["paper_sam"] or row["paper_hq_sam"]) for row in beside]
+    assert any(has_papers)
+    assert [bool(row["comparable"]) for row in beside] == has_papers
+    words = "other data (sample); other model (nano)"
+    assert {row["comparable"][: len(words)] for row in beside if row["comparable"]} == {words}
+    assert all(row["comparable"] for row in (*tables["paper.csv"], *tables["table10_cost.csv"]))
+    page = (built / "reports/report.html").read_text()
+    in_layout = [name for name in tables if name.startswith("table") and "cost" not in name]
+    assert page.count(f"Ours and the paper's: {words}") == len(in_layout) > 2
+
+
+def test_all_numbers_are_one_a_line(built: Path) -> None:
+    tree = json.loads((built / "reports/metrics.json").read_text())
+    rows = read_csv(built / "reports/tables/all_numbers.csv")
+    assert {row["system"] for row in rows} == {"sam", "hq_token", "hq_sum"}
+    assert {row["benchmark"] for row in rows} == {*HQ4, "coco", "davis"}
+    for row in rows:
+        value = tree[row["benchmark"]][row["prompt_set"]][row["system"]][row["metric"]]
+        assert float(row["value"]) == pytest.approx(100 * value, abs=0.0051)
+
+
 def test_the_same_inputs_give_the_same_bytes_anywhere(built: Path, copy: Path) -> None:
     shutil.rmtree(copy / "reports/figures")
     (copy / "reports/tables/stale.csv").write_text("old")
