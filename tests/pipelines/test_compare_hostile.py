@@ -23,8 +23,8 @@ from hqsam_pipelines.compare.comparison import compare
 from hqsam_pipelines.compare.revisions import Repository, Revision
 from hqsam_pipelines.compare.terminal import show
 from hqsam_pipelines.config import strict
-from hqsam_pipelines.report import kept_tables, results
-from hqsam_pipelines.report.results import quantity_values, units_frame
+from hqsam_pipelines.report import kept_tables, units
+from hqsam_pipelines.report.units import quantity_values, units_frame
 from tests.pipelines.working_copy import git
 
 PLACE = "reports/metrics/coift-nano.json"
@@ -256,7 +256,7 @@ def test_a_table_of_strangers_has_the_columns_and_types_of_ours() -> None:
         return units_frame(table, "x")
 
     absent = Quantity("J", ("j",))  # a metric's column that this table lacks
-    assert list(quantity_values(read(), absent).isna()) == [True, True]
+    assert np.isnan(quantity_values(read(), absent)).tolist() == [True, True]
     for changed in (
         {"iou": ["a", "b"]},
         {"key": [1, 2]},
@@ -285,7 +285,7 @@ def test_a_small_table_that_stands_for_a_large_one_is_refused(
     assert list(units_frame(table("a"), "x")["key"]) == ["a", "ab"]
     with pytest.raises(UserError, match="a text of 2001 characters"):
         units_frame(table("a" * 2000), "x")
-    monkeypatch.setattr(results, "_MOST_ROWS", 1)
+    monkeypatch.setattr(units, "_MOST_ROWS", 1)
     with pytest.raises(UserError, match="2 rows, the limit is 1"):
         units_frame(table("a"), "x")
 

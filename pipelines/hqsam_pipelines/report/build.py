@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
@@ -36,7 +38,7 @@ from hqsam_pipelines.report.rows import (
     spec_rows,
     system_rows,
 )
-from hqsam_pipelines.report.scenes import Pick, SceneReader
+from hqsam_pipelines.report.scenes import Candidates, Pick, SceneReader
 
 _PALETTE = 256
 _PANELS = ("Prompt", "SAM", "HQ-SAM", "Ground truth", "Errors of SAM", "Errors of HQ-SAM")
@@ -80,16 +82,17 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     _write_plots(out / "plots", numbers)
     write_instances(root, out / "instances")
     progress(1, 5, "choosing instances")
-    picks = [p for b in run.benchmarks for p in scenes.candidates(run, run.models[0], b)]
-    galleries = _galleries(picks, options)
+    pictured = (scenes.candidates(run, run.models[0], b) for b in run.benchmarks)
+    chosen_from = [candidates for candidates in pictured if candidates is not None]
+    galleries = _galleries(chosen_from, options)
     progress(2, 5, "pictures")
-    pictures, hero = _write_figures(out / "figures", run, galleries, picks, options)
+    pictures, hero = _write_figures(out / "figures", run, galleries, chosen_from, options)
     progress(3, 5, "page")
     places = (p for gallery in galleries for p in gallery.picks)
     shown = {(p.benchmark, p.prompt_set, p.unit): at for at, p in enumerate(places)}
     listing = instances.listing(run, run.models[0], shown)
     write_text(out / "tables" / "instances.csv", listing.csv)
-    page = _page(run, numbers, picks, galleries, pictures, hero, listing)
+    page = _page(run, numbers, chosen_from, galleries, pictures, hero, listing)
     write_text(out / "report.html", page)
     write_bytes(out / "metrics.json", json_bytes(report_tables.metrics_tree(run)))
     progress(5, 5, "done")
@@ -182,7 +185,7 @@ def _write_plots(folder: Path, numbers: Numbers) -> None:
             )
 
 
-_KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
+_KINDS: tuple[tuple[str, str, str, scenes.Choice], ...] = (
     (
         "improved",
         "Most improved",
@@ -196,10 +199,10 @@ _KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]],
 """Galleries: identifier (and name of the option with their number), title, text, choice."""
 
 
-def _galleries(picks: Sequence[Pick], options: ReportOptions) -> list[Gallery]:
+def _galleries(of: Sequence[Candidates], options: ReportOptions) -> list[Gallery]:
     spread = " Spread over the benchmarks: none has a second picture before each had one."
     found = [
-        Gallery(name, title, text + spread, tuple(choose(picks, getattr(options, name))))
+        Gallery(name, title, text + spread, tuple(choose(of, getattr(options, name))))
         for name, title, text, choose in _KINDS
     ]
     if options.typical:
@@ -207,7 +210,7 @@ def _galleries(picks: Sequence[Pick], options: ReportOptions) -> list[Gallery]:
             "One picture per benchmark, chosen by rule: the instance whose gain over SAM is the "
             "median."
         )
-        found.append(Gallery("typical", "Typical", text, tuple(scenes.typical(picks))))
+        found.append(Gallery("typical", "Typical", text, tuple(scenes.typical(of))))
     return [gallery for gallery in found if gallery.picks]
 
 
@@ -215,7 +218,7 @@ def _write_figures(
     folder: Path,
     run: Run,
     galleries: Sequence[Gallery],
-    picks: Sequence[Pick],
+    of: Sequence[Candidates],
     options: ReportOptions,
 ) -> tuple[dict[tuple[str, int], Picture], Picture | None]:
     reader = SceneReader(run)
@@ -227,7 +230,7 @@ def _write_figures(
                 pictures[gallery.id, place] = picture
                 name = f"{gallery.id}_{place + 1:02d}_{pick.benchmark}.png"
                 (tmp / name).write_bytes(png_bytes(picture.image, _PALETTE))
-        hero = _hero(reader, picks, options)
+        hero = _hero(reader, of, options)
         if hero is not None:
             (tmp / "hero.png").write_bytes(png_bytes(hero.image, _PALETTE, careful=True))
     return pictures, hero
@@ -247,9 +250,9 @@ def _picture(reader: SceneReader, pick: Pick, panel: int) -> Picture:
     return Picture(image, f"Masks of SAM and HQ-SAM for {pick.unit}", caption)
 
 
-def _hero(reader: SceneReader, picks: Sequence[Pick], options: ReportOptions) -> Picture | None:
+def _hero(reader: SceneReader, of: Sequence[Candidates], options: ReportOptions) -> Picture | None:
     """A row per scene: the largest gains among the four HQ sets (all benchmarks if none of them was run)."""
-    chosen = [p for p in picks if p.benchmark in paper.HQ4] or list(picks)
+    chosen = [c for c in of if len(c) and c.benchmark in paper.HQ4] or of
     shown = scenes.improved(chosen, options.hero)
     if not shown:
         return None
@@ -271,7 +274,7 @@ def _hero(reader: SceneReader, picks: Sequence[Pick], options: ReportOptions) ->
 def _page(
     run: Run,
     numbers: Numbers,
-    picks: Sequence[Pick],
+    of: Sequence[Candidates],
     galleries: Sequence[Gallery],
     pictures: Mapping[tuple[str, int], Picture],
     hero: Picture | None,
@@ -284,7 +287,7 @@ def _page(
         *report_curves.recall_charts(numbers.curves),
         *map(report_curves.steps_chart, numbers.steps),
     ]
-    charts += _gain_charts(picks)
+    charts += _gain_charts(of)
     data = _data_context(run)
     shown = [_gallery_context(g, pictures) for g in galleries]
     model = run.models[0]
@@ -325,19 +328,21 @@ def _page(
     return html.render("report.html.j2", context)
 
 
-def _gain_charts(picks: Sequence[Pick]) -> list[tuple[str, str, str]]:
+def _gain_charts(of: Sequence[Candidates]) -> list[tuple[str, str, str]]:
     """(title, svg, text) of each scale that the pictured quantities have, named by the first of them."""
-    scales: dict[Any, list[Pick]] = {}
-    for pick in picks:
-        scales.setdefault(pick.quantity.scale, []).append(pick)
+    scales: dict[Any, list[Candidates]] = {}
+    for candidates in of:
+        if len(candidates):
+            scales.setdefault(candidates.quantity.scale, []).append(candidates)
     found = []
     for scale, mine in scales.items():
-        ahead, side = sum(p.gain > 0 for p in mine), "below" if scale.lower_is_better else "above"
-        where = "All benchmarks" if len(scales) == 1 else paper.titles(p.benchmark for p in mine)
-        text = f"{where}; {side} the diagonal HQ-SAM is better ({ahead} of {len(mine)} instances)."
-        chart = report_curves.gain_chart(
-            [p.sam for p in mine], [p.hq for p in mine], mine[0].quantity
-        )
+        total = sum(map(len, mine))
+        ahead = sum(np.count_nonzero(c.gain > 0) for c in mine)
+        side = "below" if scale.lower_is_better else "above"
+        where = "All benchmarks" if len(scales) == 1 else paper.titles(c.benchmark for c in mine)
+        text = f"{where}; {side} the diagonal HQ-SAM is better ({ahead} of {total} instances)."
+        sam, hq = (np.concatenate([c.frame[name] for c in mine]) for name in ("sam", "hq"))
+        chart = report_curves.gain_chart(sam, hq, mine[0].quantity)
         found.append((scale.label("Every instance"), chart, text))
     return found
 
