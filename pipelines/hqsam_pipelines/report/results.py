@@ -17,6 +17,7 @@ from pydantic import Field, StrictInt, StringConstraints
 
 from hqsam.systems import System, listed
 from hqsam_base.errors import UserError
+from hqsam_metrics import bounded_parquet
 from hqsam_metrics.base import Quantity, Score, score_of
 from hqsam_pipelines.config.strict import Name, Outline, PromptSetName, outlined, parse_json
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _TEXTS = ("prompt_set", "system", "key", "cluster", "unit")
 _MOST_ROWS = 10_000_000
-_LONGEST = 1000  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -176,15 +176,10 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
         The table: prompt_set, system, key, cluster, unit and the columns of the metric.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        # A few kilobytes can stand for any number of rows and repeat a long text in each of them.
-        texts = [name for name in _TEXTS if name in pq.ParquetFile(source).schema.names]
-        with pq.ParquetFile(source, read_dictionary=texts) as file:
-            if file.metadata.num_rows > _MOST_ROWS:
-                raise ValueError(f"it has {file.metadata.num_rows} rows, the limit is {_MOST_ROWS}")
-            table = file.read(use_threads=False)
+        with bounded_parquet.opened(source, _TEXTS) as file:
+            table = bounded_parquet.read(file, _MOST_ROWS)
         missing = sorted({*_TEXTS} - set(table.column_names))
         if missing:
             raise UserError(
@@ -195,7 +190,8 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
         strange = [name for name in table.column_names if not _is_ours(table[name], name)]
         for place, name in enumerate(table.column_names) if not strange else ():
             if name in _TEXTS:
-                table = table.set_column(place, name, _texts(table[name]))
+                bounded_parquet.check_texts(table[name])
+                table = table.set_column(place, name, table[name].cast(pa.string()))
         frame: pd.DataFrame = table.to_pandas()
     except (pa.ArrowException, OSError, ValueError) as error:
         cure = "run `dvc repro score` or `dvc pull`"
@@ -218,22 +214,6 @@ def _is_ours(column: Any, name: str) -> bool:
             pa.types.is_string(kind) or pa.types.is_large_string(kind)
         ) and not column.null_count
     return bool(pa.types.is_floating(kind) or pa.types.is_null(kind))
-
-
-def _texts(column: Any) -> Any:
-    """The texts of a dictionary column, written out.
-
-    Raises:
-        ValueError: one is too long for a name.
-    """
-    import pyarrow as pa
-
-    longest = max(
-        (len(text) for c in column.chunks for text in c.dictionary.to_pylist()), default=0
-    )
-    if longest > _LONGEST:
-        raise ValueError(f"a text of {longest} characters, the limit is {_LONGEST}")
-    return column.cast(pa.string())
 
 
 def quantity_values(frame: pd.DataFrame, quantity: Quantity) -> pd.Series[float]:
