@@ -60,16 +60,16 @@ def read_lines(path: Path) -> list[str]:
         return [line.strip() for line in file if line.strip()]
 
 
-def read_names(path: Path) -> list[PlainName]:
+def read_names(path: Path) -> list[str]:
     """Returns the lines of a list of files or folders, see `read_lines`: none of them leaves the folder that they are in.
 
     Raises:
         UserError: a line is a path, hidden, too long, or holds control characters.
     """
-    names: list[PlainName] = []
-    for line in read_lines(path):
+    names = read_lines(path)
+    for line in names:
         try:
-            names.append(PlainName(line))
+            PlainName(line)
         except NameRefusedError as error:
             raise UserError(
                 f"the list holds what names no file or folder: {error}",
