@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import http.server
 import json
 import threading
@@ -40,7 +41,7 @@ class Server:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
         here = f"http://127.0.0.1:{self.http.server_port}"
         self.text = (
-            f"\"'></title></style></textarea><script src={here}/script></script>"
+            f"=1+2\"'></title></style></textarea><script src={here}/script></script>"
             f"<img src={here}/img onerror=document.title='run'>"
             f"<a href=\"javascript:document.title='run'\">here</a>"
             "<script>document.title='run'</script>{{ 7 * 7 }}"
@@ -136,3 +137,11 @@ def test_what_is_not_escaped_neither_runs_nor_asks(visit, server: Server, report
     opened.page.get_by_text("here", exact=True).first.click()
     assert opened.page.title() != "run" and not server.asked
     assert any("Content Security Policy" in line for line in opened.said)
+
+
+def test_no_class_becomes_a_formula_of_a_table(server: Server, hostile_report: Path) -> None:
+    tables = hostile_report.parent / "tables"
+    for name in ("instances.csv", "classes.csv"):
+        with (tables / name).open(newline="", encoding="utf-8") as file:
+            cells = {cell for row in csv.reader(file) for cell in row}
+        assert f"'{server.text}" in cells and server.text not in cells, name
