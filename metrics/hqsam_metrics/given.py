@@ -62,7 +62,7 @@ def check(path: Path, kind: str | None = None) -> None:
         kind: of the benchmark; None: not known yet.
 
     Raises:
-        UserError: it is missing, or the other one.
+        UserError: it is missing, or the other one, or holds what is no file.
     """
     if not path.exists():
         raise UserError("there are no such predictions", file=path, cure="correct the path")
@@ -71,6 +71,13 @@ def check(path: Path, kind: str | None = None) -> None:
         raise UserError(
             f"this is {what}, and the benchmark is of kind {kind}", file=path, cure=_CURES[kind]
         )
+    for file in sorted(path.rglob("*.png")) if path.is_dir() else [path]:
+        if not file.is_file():
+            raise UserError(
+                "this is no regular file",
+                file=file,
+                cure="take it away: links that lead nowhere, pipes and devices are not read",
+            )
 
 
 def digest(path: Path) -> str:

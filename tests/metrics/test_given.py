@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,8 @@ def test_pictures_that_do_not_fit_the_benchmark(
     )
     if one_size != two_size:
         assert "its image" in refused(one, path).problem
+    (path / f"k{name[1:]}").unlink()
+    os.mkfifo(path / f"k{name[1:]}")  # nobody writes into it
+    with pytest.raises(UserError, match="no regular file"):
+        KIND.inputs(entry(path))
+    assert "no regular file" in refused(one, path).problem

@@ -14,7 +14,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.filenames import AmbiguousNameError, meant, visible
 from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
-from hqsam_base.texts import read_lines
+from hqsam_base.texts import read_names
 from hqsam_metrics.masks.jf import Statistics, region_and_contour, statistics
 
 Labels = NDArray[np.uint8]
@@ -147,7 +147,7 @@ def find_sequences(pred: Path, root: Path, split: str = "val") -> list[DavisSequ
         )
     if not pred.is_dir():
         raise UserError(f"{pred}: no such folder of results")
-    names = dict.fromkeys(read_lines(listing))
+    names = dict.fromkeys(read_names(listing))
     if not names:
         raise UserError(f"{listing}: names no sequence")
     return [_sequence(name, root / "Annotations" / "480p", pred, listing) for name in names]

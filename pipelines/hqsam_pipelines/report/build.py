@@ -325,7 +325,7 @@ def _page(
         "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
         **data,
     }
-    return html.render("report.html.j2", context)
+    return html.render("report.html.j2", ("page.js.j2", "browser.js.j2"), context)
 
 
 def _gain_charts(of: Sequence[Candidates]) -> list[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hqsam_base.errors import UserError
+from hqsam_base.safe_text import cell
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.sources import read_optional
@@ -148,7 +149,10 @@ def packed(frame: pd.DataFrame, pictures: Sequence[int]) -> str:
 
 def _csv(frame: pd.DataFrame) -> str:
     names = ["benchmark", "prompt_set", "key", "unit", "class", "share", "sam", "hq", "gain"]
-    told: str = frame[names].to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    texts = {name: frame[name].astype(str).map(cell) for name in ("key", "unit", "class")}
+    told: str = frame.assign(**texts)[names].to_csv(
+        index=False, float_format="%.4f", lineterminator="\n"
+    )
     return told
 
 

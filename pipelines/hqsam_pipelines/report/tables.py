@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hqsam.systems import System
+from hqsam_base.safe_text import cell
 from hqsam_metrics.base import FRACTION
 from hqsam_metrics.stats import Difference
 from hqsam_pipelines.report import paper
@@ -61,11 +62,11 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """CSV with a header line and Unix line ends."""
+    """CSV with a header line and Unix line ends; no cell is a formula (`hqsam_base.safe_text.cell`)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([cell(text) for text in row] for row in rows)
     return out.getvalue()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
+from hqsam_metrics import bounded_parquet
 from hqsam_metrics.base import Quantity
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _TEXTS = ("prompt_set", "system", "key", "cluster", "unit")
 _MOST_ROWS = 40_000_000  # 20,000 images of 300 objects and three systems are 18 million
-_LONGEST = 1000  # characters of a text
 
 
 def units_frame(source: Any, where: str) -> pd.DataFrame:
@@ -40,14 +40,9 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
     """
     import pandas as pd
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        # A few kilobytes can stand for any number of rows and repeat a long text in each of them.
-        texts = [name for name in _TEXTS if name in pq.ParquetFile(source).schema.names]
-        with pq.ParquetFile(source, read_dictionary=texts) as file:
-            if file.metadata.num_rows > _MOST_ROWS:
-                raise ValueError(f"it has {file.metadata.num_rows} rows, the limit is {_MOST_ROWS}")
+        with bounded_parquet.opened(source, _TEXTS) as file:
             schema = file.schema_arrow
             missing = sorted({*_TEXTS} - {*schema.names})
             if missing:
@@ -59,7 +54,7 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
             strange = [field.name for field in schema if not _is_ours(field)]
             # Column by column: one of texts takes several times its codes while it is read.
             columns = {
-                name: _values(file.read([name], use_threads=False)[name], name)
+                name: _values(bounded_parquet.read(file, _MOST_ROWS, columns=[name])[name], name)
                 for name in (() if strange else schema.names)
             }
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -121,8 +116,8 @@ def _categories(column: Any) -> pd.Categorical:
     chunks = column.unify_dictionaries().chunks
     texts = chunks[0].dictionary if chunks else pa.array([], pa.string())
     longest = pc.max(pc.utf8_length(texts)).as_py() or 0
-    if longest > _LONGEST:
-        raise ValueError(f"a text of {longest} characters, the limit is {_LONGEST}")
+    if longest > bounded_parquet.LONGEST:
+        raise ValueError(f"a text of {longest} characters, the limit is {bounded_parquet.LONGEST}")
     order = pc.sort_indices(texts)
     place = np.empty(len(texts), np.int32)
     place[order.to_numpy()] = np.arange(len(texts), dtype=np.int32)

@@ -73,7 +73,7 @@ def deliver(
     Raises:
         UserError: an unknown revision, a branch that cannot be written, or a failure left no report to deliver.
     """
-    _git(root, "check-ref-format", "--branch", branch)
+    _check_branch(root, branch)
     lock = FileLock(env.make_state_dir(root) / "nightly.lock")
     dvc_locks.wait(lambda: lock.acquire(0), lambda: "another delivery", root / env.STATE_DIR)
     try:
@@ -97,6 +97,23 @@ def deliver(
         lock.release()
     page = str(tree / "reports" / "report.html")
     return Delivery(event, masked(line), markdown, revision, source, branch, commit, page)
+
+
+def _check_branch(root: Path, branch: str) -> None:
+    """Check that a branch may be replaced, here and on the remote.
+
+    Raises:
+        UserError: it is no name of a branch, but stands for one (`@{-1}`), or the branch is checked
+            out or the remote's default one.
+    """
+    if _git(root, "check-ref-format", "--branch", branch) != branch:
+        raise UserError("this is not a branch's own name", key="branch", cure="give its name")
+    places = ("HEAD", "refs/remotes/origin/HEAD")
+    taken = [_call(root, ["git", "symbolic-ref", "--quiet", place])[1] for place in places]
+    if [f"refs/heads/{branch}"] in taken or [f"refs/remotes/origin/{branch}"] in taken:
+        cure = "give the run a branch of its own, such as `nightly`"
+        problem = f"a run replaces its branch, and {branch} holds other work"
+        raise UserError(problem, file=root, key="branch", cure=cure)
 
 
 def _worktree(root: Path, commit: str) -> Path:
