@@ -19,7 +19,7 @@ import numpy as np
 from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 from hqsam_base.rle import encode
-from hqsam_base.runs import RleBatch, decode_runs
+from hqsam_base.runs import Int, RleBatch, decode_runs
 from hqsam_metrics.benchmark_data import Benchmark, integers, strings
 
 _CURES = {
@@ -113,17 +113,20 @@ def _detections(path: Path, benchmark: Benchmark, *, lvis: bool) -> Given:
     found = read_results(path, truth)
     ids = truth.images.ids[found.image].tolist()
     keys = _keys(benchmark)
-    places = found.category.tolist()
-    categories = [int(truth.categories.numbers[p]) if p >= 0 else -1 for p in places]
     n = len(found)
     return Given(
         [None] * n,
         [keys[i] for i in ids],
-        categories,
+        _class_ids(found.category_id, found.category, truth.category_ids).tolist(),
         found.score.tolist(),
         [None] * n,
         found.masks,
     )
+
+
+def _class_ids(given: Int | None, place: Int, known: Int) -> Int:
+    """Returns the category ids of a file, those that the benchmark does not have too: the score stage tells of them."""
+    return np.where(place >= 0, known[place], -1) if given is None else given
 
 
 def _keys(benchmark: Benchmark) -> dict[int, str]:
@@ -147,11 +150,11 @@ def _tracks(path: Path, benchmark: Benchmark) -> Given:
         drawn = [row for row in frames if areas[row]] or list(frames[:1])
         rows += [(track, row, keys[int(tubes.video[track]), row - first]) for row in drawn]
     at = np.array([track for track, _, _ in rows], np.int64)
-    category = tubes.category[at] if rows else at
+    categories = _class_ids(tubes.category_id, tubes.category, truth.category_ids)
     return Given(
         [None] * len(rows),
         [key for _, _, key in rows],
-        [int(truth.categories.numbers[p]) if p >= 0 else -1 for p in category.tolist()],
+        categories[at].tolist() if rows else [],
         tubes.score[at].tolist() if rows else [],
         at.tolist(),
         tubes.frames.masks.take(np.array([row for _, row, _ in rows], np.int64)),

@@ -154,3 +154,17 @@ def test_pictures_that_do_not_fit_the_benchmark(
     )
     if one_size != two_size:
         assert "its image" in refused(one, path).problem
+
+
+@pytest.mark.parametrize("form", ["coco", "lvis", "ytvis"])
+def test_results_that_count_categories_otherwise_are_named(
+    form: str, tmp_path: Path, golden_masks: Any, golden_pairs: Any
+) -> None:
+    one = a_set(form, tmp_path, golden_masks, golden_pairs)
+    one.write()
+    path = exported(one, form)
+    rows = json.loads(path.read_bytes())
+    last = max(row["category_id"] for row in rows)
+    theirs = [{**row, "category_id": last + 1} for row in rows if row["category_id"] == last]
+    path.write_text(json.dumps(theirs))
+    assert any("take 1 from each" in said for said in read_back(one, form, path)["warnings"])
