@@ -162,9 +162,13 @@ def test_results_that_count_categories_otherwise_are_named(
 ) -> None:
     one = a_set(form, tmp_path, golden_masks, golden_pairs)
     one.write()
-    path = exported(one, form)
-    rows = json.loads(path.read_bytes())
-    last = max(row["category_id"] for row in rows)
-    theirs = [{**row, "category_id": last + 1} for row in rows if row["category_id"] == last]
+    objects = json.loads((tmp_path / "benchmark" / "gt.json").read_bytes())["annotations"]
+    last = max(row["category_id"] for row in objects)
+    theirs = [
+        {**row, "category_id": last + 1, "score": 0.9}
+        for row in objects
+        if row["category_id"] == last
+    ]
+    path = tmp_path / "theirs.json"
     path.write_text(json.dumps(theirs))
     assert any("take 1 from each" in said for said in read_back(one, form, path)["warnings"])

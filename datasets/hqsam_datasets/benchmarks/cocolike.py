@@ -85,7 +85,9 @@ def read_annotations(path: Path) -> Annotated:
             ids.append(id_of(value, "id", path))
             packed.texts.append(_packed(value, path, cure))
     if truth.get("annotations") is not packed:
-        raise UserError("the file has no list of annotations", file=path, cure=cure)
+        raise UserError(
+            "the file has no list of annotations", file=path, cure=ground_truth.NO_ANNOTATIONS
+        )
     ground_truth.check_once(ids, path, "annotations")
     return Annotated(truth, by_image, ids)
 
