@@ -87,6 +87,7 @@ def score_davis_folders(
     from hqsam_metrics.scores._davis import (
         check_objects,
         find_sequences,
+        gap_warnings,
         global_metrics,
         per_object,
         score_folders,
@@ -98,9 +99,8 @@ def score_davis_folders(
     digest = _folder_digest(path for one in sequences for path in one.target)
     block = protocol(split=split, ground_truth_digest=digest)
     rows = per_object(scores)
-    return Result(
-        dict(global_metrics(scores)), len(rows), len(rows), block, [], {"per_object": rows}
-    )
+    metrics, details = dict(global_metrics(scores)), {"per_object": rows}
+    return Result(metrics, len(rows), len(rows), block, gap_warnings(scores), details)
 
 
 def _folder_digest(paths: Iterable[Path]) -> str:
@@ -148,7 +148,7 @@ class DavisScore(Score):
         """See `hqsam_metrics.base.Score`."""
         from hqsam_base.processes import run_parts, worker_count
         from hqsam_metrics.benchmark_data import rle_column
-        from hqsam_metrics.scores._davis import check_objects, global_metrics
+        from hqsam_metrics.scores._davis import check_objects, gap_warnings, global_metrics
 
         target = rle_column(data.benchmark.instances, data.benchmark.folder / "instances.parquet")
         predicted, real = _predicted_layers(data), _real_layers(data)
@@ -171,6 +171,7 @@ class DavisScore(Score):
         )
         scores = [score for part in parts for score in part]
         check_objects(scores, data.benchmark.folder)
+        warnings += gap_warnings(scores)
         return Outcome(
             dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings
         )

@@ -247,6 +247,7 @@ class SginwScore(ApScore):
             metrics,
             data,
             gt,
+            dt,
             scored,
             plan,
             list(options.ratios),
