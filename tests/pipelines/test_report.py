@@ -20,12 +20,16 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from hqsam.model import checkpoint
+from hqsam.model.build import build_model
+from hqsam.model.options import ModelOptions
 from hqsam_base.errors import UserError
 from hqsam_pipelines.report import curves, paper, tables
 from hqsam_pipelines.report import results as report_data
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.run import build_report, print_summary
 from hqsam_pipelines.report.units import units_frame
+from tests import REPOSITORY
 from tests.pipelines.report_repo import HQ4, Repo, params
 
 
@@ -75,6 +79,23 @@ def test_writes_every_output_and_leaves_the_metrics_alone(built: Path) -> None:
     assert kinds >= {"improved", "best", "worst", "typical"}
     assert len(list((reports / "metrics").iterdir())) == 6
     assert not [p for p in reports.iterdir() if p.name.startswith(".")]
+
+
+def test_the_figures_of_the_paper_are_there_or_said_to_be_missing(built: Path, copy: Path) -> None:
+    """The miniature repository has no boxes with noise, no NDD20, no YouTube-VIS, and a model's weights only here."""
+    weights = REPOSITORY / "hqsam" / "model" / "backbones" / "nano.safetensors"
+    shutil.copy(weights, copy / "nano.safetensors")
+    net = build_model(ModelOptions(backbone="nano", checkpoint=weights), seed=0)
+    checkpoint.save_head(copy / "models/nano/hq_head.safetensors", net.head, metadata={})
+    build_report(root=copy, params=params(), out=copy / "reports")
+    found = {p.name.partition("_")[0] for p in (copy / "reports/figures").glob("figure*.png")}
+    assert found == {f"figure{n:02d}{'' if n != 6 else '.png'}" for n in (6, 7, 9, 10, 12, 13)}
+    before, page = ((root / "reports/report.html").read_text() for root in (built, copy))
+    assert "16 × 16 positions" not in before and "16 × 16 positions" in page
+    section = page[page.index('<section id="figures">') :]
+    assert section.count("<h3>Figure ") == 8
+    assert "NDD20 <code>hqsam profile paper_all" in section
+    assert not (built / "reports/figures/figure06.png").exists()
 
 
 def test_the_same_inputs_give_the_same_bytes_anywhere(built: Path, copy: Path) -> None:

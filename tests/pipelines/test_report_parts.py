@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 from collections.abc import Iterable
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,7 +20,7 @@ from hqsam.systems import listed
 from hqsam_base.errors import UserError
 from hqsam_metrics import stats
 from hqsam_metrics.base import FRACTION, Quantity, Scale, load_score
-from hqsam_pipelines.report import charts, draw, html, scenes, summary, units
+from hqsam_pipelines.report import charts, draw, figures, html, scenes, summary, units
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.results import load_run
 from hqsam_pipelines.report.rows import Row, judged
@@ -32,19 +33,15 @@ from tests.pipelines.report_repo import Repo, predictions, wheel
 BIOU = Quantity("boundary IoU", ("biou",))
 
 
-def candidates(
-    rows: Iterable[tuple[str, int, float, float]], quantity: Quantity = BIOU
-) -> list[Candidates]:
-    """Of each benchmark its instances (benchmark, unit, SAM's score, HQ-SAM's), two units an image."""
-    frame = pd.DataFrame(sorted(rows), columns=["benchmark", "number", "sam", "hq"])
-    texts = {"prompt_set": "gt_box"}
+def candidates(rows: Iterable[tuple[Any, ...]], quantity: Quantity = BIOU) -> list[Candidates]:
+    """Of each benchmark its instances (benchmark, unit, SAM's score, HQ-SAM's, prompt set), two units an image."""
+    whole = [(*row, "gt_box")[:5] for row in rows]
+    whole.sort(key=lambda row: (row[0], row[4], row[1]))
+    frame = pd.DataFrame(whole, columns=["benchmark", "n", "sam", "hq", "prompt_set"])
     frame = frame.assign(
-        key=[f"k{n:02d}" for n in frame["number"]],
-        cluster=[
-            f"{b}{n // 2:02d}" for b, n in zip(frame["benchmark"], frame["number"], strict=True)
-        ],
-        unit=[f"u{n:02d}" for n in frame["number"]],
-        **texts,
+        key=[f"k{n:02d}" for n in frame["n"]],
+        cluster=[f"{b}{n // 2:02d}" for b, n in zip(frame["benchmark"], frame["n"], strict=True)],
+        unit=[f"u{n:02d}" for n in frame["n"]],
     ).astype(dict.fromkeys(("prompt_set", "key", "cluster", "unit"), "category"))
     return [Candidates(str(b), "nano", quantity, mine) for b, mine in frame.groupby("benchmark")]
 
@@ -62,6 +59,31 @@ def test_where_lower_is_better_the_largest_gain_is_the_largest_fall() -> None:
         == [1.0, 4.0, 9.0]
         == [p.hq for p in scenes.worst(picks, 3)][::-1]
     )
+
+
+def test_figures_go_from_the_largest_gain_to_the_largest_loss() -> None:
+    """In even steps, no image twice."""
+    rows = [("a", 2 * i, 0.5, 0.5 + 0.1 * gain) for i, gain in enumerate((0, 4, -3, 2, -1))]
+    twin = ("a", 1, 0.5, 0.95)  # the image of the first, with a larger gain than all
+    chosen = scenes.ranked(candidates([*rows, twin]), 3)
+    assert [round(p.gain, 2) for p in chosen] == [0.45, 0.2, -0.3]
+    assert len(scenes.ranked(candidates(rows), 9)) == 5
+    assert [p.unit for p in scenes.ranked(candidates(rows), 1)] == ["u02"]
+    assert scenes.ranked([], 3) == []
+
+
+def test_figure_11_shows_the_same_objects_with_every_box() -> None:
+    gains = {"gt_box": 0.1, "box_noise_0.2": 0.2, "box_noise_0.4": 0.3}
+    rows = [
+        ("coift", 2 * i, 0.4, 0.4 + sign * gain, name)
+        for i, sign in enumerate((1, -1, 0.5))
+        for name, gain in gains.items()
+    ]
+    [spec] = [spec for spec in figures.SPECS if spec.number == 11]
+    chosen = figures._chosen(spec, candidates(rows[:-1]), 6)  # the third object lacks the worst box
+    assert [(p.unit, p.prompt_set) for p in chosen] == [
+        (u, s) for u in ("u00", "u02") for s in gains
+    ]
 
 
 rows_of = st.lists(

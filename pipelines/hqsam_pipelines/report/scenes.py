@@ -7,8 +7,8 @@ only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,14 @@ class Candidates:
             hq=float(row["hq"]),
             quantity=self.quantity,
         )
+
+    def with_prompts(self, name: str) -> Candidates:
+        """Those of one prompt set."""
+        return replace(self, frame=self.frame[self.frame["prompt_set"] == name])
+
+    def of_units(self, units: Collection[str]) -> Candidates:
+        """Those of some units."""
+        return replace(self, frame=self.frame[self.frame["unit"].isin(list(units))])
 
     @property
     def gain(self) -> NDArray[np.float64]:
@@ -185,6 +193,23 @@ def _first(candidates: Candidates, order: NDArray[np.intp], count: int) -> list[
     return [candidates[place] for place in found.values()]
 
 
+def ranked(of: Sequence[Candidates], count: int) -> list[Pick]:
+    """From the largest gain to the largest loss in even steps of the ranking, one instance of an image at most."""
+    found: list[tuple[float, str, int, Candidates]] = []
+    for candidates in of:
+        order = np.argsort(-candidates.gain, kind="stable")
+        first = np.unique(
+            candidates.frame["cluster"].cat.codes.to_numpy()[order], return_index=True
+        )[1]
+        gains = candidates.gain
+        found += [(-gains[n], candidates.benchmark, int(n), candidates) for n in order[first]]
+    found.sort(key=lambda item: item[:3])
+    steps = range(min(count, len(found)))
+    last = max(1, len(steps) - 1)
+    chosen = [found[round(step * (len(found) - 1) / last)] for step in steps]
+    return [candidates[place] for *_, place, candidates in chosen]
+
+
 def _name(pick: Pick) -> tuple[str, ...]:
     return (pick.benchmark, pick.prompt_set, pick.key, pick.unit)
 
@@ -251,6 +276,11 @@ class SceneReader:
         gains = [sign * (_iou(hq, truth) - _iou(sam, truth)) for truth, sam, hq, _ in found]
         chosen = int(np.argmax(gains))
         return self._scene(folder, targets[chosen][0]["key"], found[chosen])
+
+    def prompt(self, pick: Pick) -> Mapping[str, Any]:
+        """The row of prompts.parquet that an instance of a set without detections was scored for."""
+        path = self.root / "data" / "benchmarks" / pick.benchmark / "prompts.parquet"
+        return _rows(path, pick.key, None, prompt_id=pick.unit)[0]
 
     def _targets(self, folder: Path, pick: Pick) -> list[tuple[Mapping[str, Any], str | None]]:
         """Ground-truth rows of the unit, each with the prompt it was scored for (None: the best of the image)."""
