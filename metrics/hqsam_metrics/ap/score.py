@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
+from hqsam_base.json_stream import read_json
+from hqsam_base.rle import decode
 from hqsam_base.runs import Int, RleBatch
 from hqsam_metrics.ap import category_ids, errors
+from hqsam_metrics.ap.columns import IdTable
 from hqsam_metrics.ap.detection import BestMatches, Measure, Plan, Scored
 from hqsam_metrics.ap.instances import GroundTruth, Results, check_countable, read_ground_truth
 from hqsam_metrics.ap.options import DetectionOptions, IouType
 from hqsam_metrics.ap.resample import Matches, matches_of
-from hqsam_metrics.base import Outcome, Units, check_ratio
+from hqsam_metrics.base import Kept, Outcome, Units, View, check_ratio
 from hqsam_metrics.calibration import reliability
 
 if TYPE_CHECKING:
@@ -235,6 +240,49 @@ def category_warnings(gt: GroundTruth, found: Results) -> list[str]:
     """Warns of detections whose category ids are counted otherwise than the annotations'; see `category_ids`."""
     annotated, detected = (gt.image, gt.category), (found.image, found.category)
     return category_ids.detections(gt.categories, annotated, detected, found.category_id)
+
+
+def kept(gt: GroundTruth, dt: Results, scored: Scored, plan: Plan, annotations: Path) -> Kept:
+    """Returns what a comparison of two result files needs of one (`hqsam_metrics.against`).
+
+    Args:
+        gt: the ground truth.
+        dt: the results.
+        scored: with the best matches.
+        plan: by which they were scored; its first measure is the AP that is compared.
+        annotations: the file of `gt`, for the names of its pictures.
+    """
+    assert scored.best is not None
+    best, places = scored.best, gt.image[scored.best.gt]
+    clusters = [str(place) for place in places.tolist()]
+    ids = [str(i) for i in gt.ids[best.gt]]
+    values = {"iou": best.iou} | ({"biou": best.biou} if plan.ratios else {})
+
+    @functools.cache
+    def names() -> list[str]:
+        rows = read_json(annotations)["images"]
+        return [picture_name(rows[n]) for n in IdTable.of(rows, gt.name, "image")[1]]
+
+    def views(row: int) -> list[View]:
+        mine, place = int(best.dt[row]), int(places[row])
+        size = {"height": int(gt.images.heights[place]), "width": int(gt.images.widths[place])}
+        truth = decode(gt.masks.string(int(best.gt[row])), **size)
+        found = decode(dt.masks.string(mine), **size) if mine >= 0 else np.zeros_like(truth)
+        return [View(names()[place], truth, found)]
+
+    matches = matches_of(
+        {"AP": scored.partials[0]},
+        plan.measures[0].bins,
+        limit=plan.limits[-1],
+        ids=gt.images.ids,
+        cluster=np.arange(len(gt.images)),
+    )
+    return Kept(Units(clusters, clusters, ids, values), views, matches)
+
+
+def picture_name(image: Mapping[str, Any]) -> str:
+    """Returns the file name of an image's record; LVIS has an address in its place."""
+    return str(image.get("file_name") or str(image.get("coco_url", "")).rpartition("/")[2])
 
 
 def measure_of(iou_type: IouType, dilation_ratio: float) -> float | None:

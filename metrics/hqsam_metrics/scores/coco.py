@@ -92,6 +92,7 @@ def score_coco_files(
     area_rule: Area = "mask",
     workers: Workers = 1,
     progress: Progress = silent,
+    keep: bool = False,
 ) -> Result:
     """COCO AP and AR of masks or boundaries.
 
@@ -106,6 +107,7 @@ def score_coco_files(
             `hqsam_metrics.ap.instances.parse_results`.
         workers: processes; changes no number.
         progress: told how far the work is.
+        keep: give `Result.kept`, too.
 
     Raises:
         UserError: see `hqsam_metrics.ap.instances`.
@@ -119,7 +121,7 @@ def score_coco_files(
     truth = read_ground_truth(gt, progress=progress)
     check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, progress=progress)
-    plan = make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=False)
+    plan = make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=keep)
     scored = score_detections(
         truth, found, score.with_mask_ap(plan), workers=workers, progress=progress
     )
@@ -135,7 +137,8 @@ def score_coco_files(
     tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
     said = score.result_warnings(truth, found, class_agnostic=class_agnostic)
     warnings = [*truth.warnings, *said, *tolerated]
-    return Result(coco_metrics(scored.tables[0]), n, n, block, warnings)
+    kept = score.kept(truth, found, scored, plan, gt) if keep else None
+    return Result(coco_metrics(scored.tables[0]), n, n, block, warnings, kept=kept)
 
 
 def cross_check(

@@ -76,6 +76,7 @@ def score_lvis_files(
     area_rule: Area = "mask",
     workers: Workers = 1,
     progress: Progress = silent,
+    keep: bool = False,
 ) -> Result:
     """LVIS v1 federated AP and AR of masks or boundaries, 300 detections an image.
 
@@ -90,7 +91,7 @@ def score_lvis_files(
     truth = read_ground_truth(gt, lvis=True, progress=progress)
     check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, progress=progress)
-    plan = make_plan((ratio,), max_dets=max_dets, per_instance=False)
+    plan = make_plan((ratio,), max_dets=max_dets, per_instance=keep)
     scored = score_detections(
         truth, found, score.with_mask_ap(plan), workers=workers, progress=progress
     )
@@ -106,7 +107,8 @@ def score_lvis_files(
     n = len(truth.images)
     tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
     warnings = [*truth.warnings, *score.result_warnings(truth, found), *tolerated]
-    return Result(metrics, n, n, block, warnings)
+    kept = score.kept(truth, found, scored, plan, gt) if keep else None
+    return Result(metrics, n, n, block, warnings, kept=kept)
 
 
 def cross_check(

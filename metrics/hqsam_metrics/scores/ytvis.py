@@ -7,6 +7,7 @@ at ratio 0.02, of
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,21 @@ from hqsam_metrics.ap.options import (
     Truth,
     Workers,
 )
-from hqsam_metrics.base import Outcome, Result, ScoreOptions, Units, check_choice, rules
+from hqsam_metrics.base import (
+    Kept,
+    Outcome,
+    Result,
+    ScoreOptions,
+    Units,
+    View,
+    check_choice,
+    rules,
+)
 
 if TYPE_CHECKING:
-    from hqsam_metrics.ap.detection import BestMatches
+    from pathlib import Path
+
+    from hqsam_metrics.ap.detection import BestMatches, Scored
     from hqsam_metrics.ap.tubes_io import Tubes, TubeTruth
     from hqsam_metrics.benchmark_data import Benchmark, Predictions
 
@@ -60,6 +72,7 @@ def score_ytvis_files(
     class_agnostic: Agnostic = False,
     workers: Workers = 1,
     progress: Progress = silent,
+    keep: bool = False,
 ) -> Result:
     """HQ-YTVIS / YouTube-VIS tube AP and AR of masks or boundaries (band 0.02, fixed by the protocol)."""
     from hqsam_base.digest import sha256_file
@@ -84,6 +97,7 @@ def score_ytvis_files(
         found,
         boundary=boundary,
         class_agnostic=class_agnostic,
+        per_instance=keep,
         workers=workers,
         progress=progress,
     )
@@ -100,7 +114,53 @@ def score_ytvis_files(
     warnings = [*truth.warnings, *length_warnings(truth, found), *copies, *tolerated]
     if not class_agnostic:
         warnings += category_warnings(truth, found)
-    return Result(coco_metrics(scored.tables[-1]), n, n, block, warnings)
+    kept = _kept(truth, found, scored, gt, boundary=boundary) if keep else None
+    return Result(coco_metrics(scored.tables[-1]), n, n, block, warnings, kept=kept)
+
+
+def _kept(
+    truth: TubeTruth, found: Tubes, scored: Scored, annotations: Path, *, boundary: bool
+) -> Kept:
+    from hqsam_base.json_stream import read_json
+    from hqsam_base.rle import decode
+    from hqsam_metrics.ap.columns import IdTable
+    from hqsam_metrics.ap.resample import matches_of
+    from hqsam_metrics.ap.tubes import BINS, LIMITS
+
+    assert scored.best is not None
+    best, videos = scored.best, truth.tubes.video[scored.best.gt]
+    clusters = [str(video) for video in videos.tolist()]
+
+    @functools.cache
+    def names() -> list[list[str]]:
+        rows = read_json(annotations)["videos"]
+        order = IdTable.of(rows, str(annotations), "video")[1]
+        return [list(map(str, rows[n].get("file_names") or [])) for n in order]
+
+    def views(row: int) -> list[View]:
+        video, mine = int(videos[row]), int(best.dt[row])
+        size = {"height": int(truth.heights[video]), "width": int(truth.widths[video])}
+        real, out = truth.tubes.frames.take(best.gt[[row]])[0], []
+        given = found.frames.take(best.dt[[row]])[0] if mine >= 0 else []
+        for frame, place in enumerate(real[: truth.lengths[video]].tolist()):
+            target = decode(truth.tubes.frames.masks.string(place), **size)
+            pred = np.zeros_like(target)
+            if frame < len(given):
+                pred = decode(found.frames.masks.string(int(given[frame])), **size)
+            name = names()[video][frame] if frame < len(names()[video]) else f"{frame:05d}"
+            out.append(View(name, target, pred))
+        return out
+
+    values = {"iou": best.iou} | ({"biou": best.biou} if boundary else {})
+    ids = [str(i) for i in truth.ids[best.gt]]
+    matches = matches_of(
+        {"AP": scored.partials[-1]},
+        BINS,
+        limit=LIMITS[-1],
+        ids=truth.video_ids,
+        cluster=np.arange(len(truth.video_ids)),
+    )
+    return Kept(Units(clusters, clusters, ids, values), views, matches)
 
 
 @dataclass(frozen=True)
