@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines.runner import host_client, nightly, server
+from hqsam_pipelines.runner import evaluated, host_client, nightly, server, worktree
 from tests.pipelines.working_copy import (
     dvc_repository,
     environment,
@@ -118,7 +118,7 @@ def test_a_revision_is_run_and_delivered_beside_the_checkout(
         assert sum(state == "FAILED" for _, _, state in states) == 2, states  # it and its run
         assert "open-sesame" not in str(hook[1]) and "secret-part" not in str(hook[1])
     finally:
-        for folder in (root, root / nightly.WORKTREE):
+        for folder in (root, worktree.place(root, nightly.WORKTREE)):
             host_client.stop(folder)
             server.stop(folder)
 
@@ -164,6 +164,7 @@ def test_deployments_are_registered_once_and_read_the_checkout_at_the_worker(
         found = on_server(root, "read_deployments()", shown)
         assert sorted(entry for _, entry, _, _ in found) == [
             "hqsam_pipelines.runner.deployed.compare",
+            "hqsam_pipelines.runner.deployed.evaluate",
             "hqsam_pipelines.runner.deployed.nightly",
         ]
         assert str(root) not in str(found), "the checkout was frozen"
@@ -172,6 +173,26 @@ def test_deployments_are_registered_once_and_read_the_checkout_at_the_worker(
     finally:
         server.stop(root)
     assert "no server is named" in run(tmp_path, "hqsam", "deploy").stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"benchmarks": []}, "no benchmark is named"),
+        ({"systems": []}, "nothing to evaluate"),
+        ({"benchmarks": ["coco", "dis_vd"], "predictions": "/a"}, "belong to one benchmark"),
+        ({"predictions": "theirs=a=b.json"}, "the path is relative"),
+        ({"revision": "nowhere"}, "`git rev-parse` failed"),
+    ],
+    ids=str,
+)
+def test_what_no_worker_can_evaluate_is_one_message(
+    tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    git(tmp_path, "init", "-q")
+    wanted = {"benchmarks": ["coco"], "systems": ["nano"], "prompts": [], "predictions": ""}
+    with pytest.raises(UserError, match=said):
+        evaluated.evaluate(tmp_path, **{"revision": "HEAD", **wanted, **given})
 
 
 @pytest.mark.full("it waits for heartbeats that do not come, two minutes")
@@ -185,7 +206,7 @@ def test_the_run_of_a_dead_worker_is_crashed_and_missed_runs_become_one(
         "PREFECT_HOME": str(server.home(root)),
         server.AUTH: server.auth_path(root).read_text(),
     }
-    tree = root / nightly.WORKTREE
+    tree = worktree.place(root, nightly.WORKTREE)
     try:
         assert run(tmp_path, "hqsam", "deploy", **given).returncode == 0
         code = (
