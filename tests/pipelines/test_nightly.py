@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import re
 import subprocess
 import threading
 import time
@@ -170,6 +171,22 @@ def test_deployments_are_registered_once_and_read_the_checkout_at_the_worker(
         assert str(root) not in str(found), "the checkout was frozen"
         call = "request('POST', '/automations/filter', json={}).json()"
         assert len(on_server(root, call, "r['name']")) == 1
+        beat = "send_worker_heartbeat('hqsam', 'mine', 30)"
+        pause = "update_work_pool('hqsam', WorkPoolUpdate(is_paused=True))"
+        code = (
+            "from hqsam_pipelines.runner.doctor_operations import workers\n"
+            "from prefect import get_client\n"
+            "from prefect.client.schemas.actions import WorkPoolUpdate\n"
+            "print(*workers(None), sep='\\n')\n"
+            f"for client in [get_client(sync_client=True)]: client.{beat}\n"
+            "print(*workers(None), sep='\\n')\n"
+            f"client.{pause}\n"
+            "print(*workers(None), sep='\\n')\n"
+        )
+        said = run(tmp_path, "python", "-c", code, **given).stdout.splitlines()
+        levels = [re.findall(r"level='(\w+)'", line) for line in said]
+        assert levels == [["fail"], ["ok"], ["fail"]], said
+        assert "there never was one" in said[0] and "resume hqsam" in said[2]
     finally:
         server.stop(root)
     assert "no server is named" in run(tmp_path, "hqsam", "deploy").stderr

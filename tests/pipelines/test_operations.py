@@ -111,6 +111,7 @@ SETTINGS = {"SERVER": "127.0.0.1", "LISTEN": "127.0.0.1", "STORE": "s3://team-hq
 
 
 @pytest.mark.full("a server with two databases, a worker, and the whole pipeline")
+@pytest.mark.timeout(1500)
 def test_from_nothing_to_a_nightly_run(home: tuple[Home, bool], tmp_path: Path) -> None:
     here, has_postgres = home
     for kind, text in BLOCKS:

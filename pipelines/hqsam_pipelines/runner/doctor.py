@@ -58,12 +58,10 @@ def examine(start: Path) -> list[Finding]:
         _archives,
         _disk,
         _git,
-        _dvc,
+        operations.dvc,
         _site_cache,
         _server,
         _leftovers,
-        operations.cache,
-        operations.remote,
         operations.workers,
         operations.gpu,
         operations.ray,
@@ -323,23 +321,6 @@ def _git(root: Path) -> Iterator[Finding]:
         return
     changed = ", code differs from it" if state["code_changed"] else ""
     yield Finding("ok", "git", f"commit {state['commit'][:12]}{changed}")
-
-
-def _dvc(root: Path) -> Iterator[Finding]:
-    command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
-    done = subprocess.run(
-        command,
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env=dvc_site.environment(root, os.environ),
-    )
-    if done.returncode:
-        yield Finding("fail", "dvc", " ".join((done.stderr or done.stdout).split()))
-    else:
-        yield Finding("ok", "dvc", f"{len(done.stdout.split())} stages")
 
 
 def _site_cache(root: Path) -> Iterator[Finding]:

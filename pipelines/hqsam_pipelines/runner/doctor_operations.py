@@ -127,67 +127,60 @@ def _cluster(address: str, version: str, root: Path) -> Finding:
     return Finding("ok", "ray", f"{version}; {address}: {done.stdout.splitlines()[-1]}")
 
 
-def cache(root: Path) -> Iterator[Finding]:
-    """Whether there is space where DVC keeps its cache."""
-    try:
-        with dvc_site.open_repo(root) as repo:
-            place = Path(repo.cache.local.path)
-    except Exception as error:  # DVC's own, of many kinds
-        yield Finding("fail", "cache", f"DVC does not open this repository: {_one_line(error)}")
-        return
-    there = next(folder for folder in (place, *place.parents) if folder.is_dir())
-    if not os.access(there, os.W_OK):
-        cure = "make it yours, or name another with `dvc cache dir --local`"
-        yield Finding("fail", "cache", f"{place} cannot be written: {cure}")
-        return
-    free = shutil.disk_usage(there).free / 1e9
-    other = there.stat().st_dev != root.stat().st_dev
-    apart = "; on another file system than the checkout: outputs are copied, not linked" * other
-    if free < CACHE_GB:
-        cure = "`dvc gc --workspace --all-branches --all-tags` frees what no branch needs"
-        yield Finding("warn", "cache", f"{place}: {free:.1f} GB free{apart}; {cure}")
-    else:
-        yield Finding("ok", "cache", f"{place}: {free:.0f} GB free{apart}")
-
-
-_ASK_REMOTE = """
-import sys
+_ASK_DVC = """
+import json, sys
 from pathlib import Path
 from hqsam_pipelines.config import dvc_site
 with dvc_site.open_repo(Path(sys.argv[1])) as repo:
-    odb = repo.cloud.get_remote_odb()
-    fs, path = odb.fs, odb.path
-    near = [path, fs.parent(path)]
-    while fs.protocol != "local" and fs.parent(near[-1]) not in ("", near[-1]):
-        near.append(fs.parent(near[-1]))
-    print(next((p for p in near if p and fs.exists(p)), ""))
+    name = repo.config["core"].get("remote")
+    url = repo.config["remote"].get(name, {}).get("url") if name else None
+    print(json.dumps([len(repo.index.stages), repo.cache.local.path, name, url]), flush=True)
+    if name:
+        found = repo.cloud.get_remote()
+        fs, near = found.fs, [found.path, found.fs.parent(found.path)]
+        while fs.protocol != "local" and fs.parent(near[-1]) not in ("", near[-1]):
+            near.append(fs.parent(near[-1]))
+        print(next((p for p in near if p and fs.exists(p)), ""))
 """
-"""The place of DVC's default remote, or the nearest one above it that exists: DVC makes what is missing below."""
+"""What DVC says of itself; then the place of its default remote, or the nearest one above it that exists: DVC makes what is missing below.
+
+In a process of its own: DVC keeps hold of the streams that it finds when it is imported, and a store may be silent for minutes.
+"""
 
 
-def remote(root: Path) -> Iterator[Finding]:
-    """Whether DVC's default remote answers."""
-    try:
-        with dvc_site.open_repo(root) as repo:
-            name = repo.config["core"].get("remote")
-            url = redact(str(repo.config["remote"].get(name, {}).get("url", ""))) if name else ""
-    except Exception:
-        return  # a finding of `cache` already
-    if not name:
-        yield Finding(
-            "ok", "remote", "DVC has none: outputs stay on this machine (docs/operations.md)"
-        )
+def dvc(root: Path) -> Iterator[Finding]:
+    """Whether DVC reads the pipeline, has space where it keeps its cache, and reaches its default remote."""
+    done = _call([sys.executable, "-c", _ASK_DVC, str(root)], root, REMOTE_S)
+    said = done.stdout.splitlines()
+    if not said:
+        yield Finding("fail", "dvc", _end(done.stderr))
         return
-    cure = "look at `dvc remote list`, the credentials in the environment, and the network"
-    done = _call([sys.executable, "-c", _ASK_REMOTE, str(root)], root, REMOTE_S)
-    if done.returncode:
-        yield Finding("fail", "remote", f"{name} ({url}): {redact(_end(done.stderr))}; {cure}")
-    elif not done.stdout.strip():
-        yield Finding(
-            "fail", "remote", f"{name} ({url}) is not there: make the folder or bucket; {cure}"
-        )
+    stages, cache, name, url = json.loads(said[0])
+    yield Finding("ok", "dvc", f"{stages} stages")
+    yield _cache(Path(cache), root)
+    if name is None:
+        text = "DVC has none: outputs stay on this machine (docs/operations.md)"
+        yield Finding("ok", "remote", text)
+    elif said[1:] and said[1]:
+        yield Finding("ok", "remote", f"{name} ({redact(url)}) answers")
     else:
-        yield Finding("ok", "remote", f"{name} ({url}) answers")
+        why = _end(done.stderr) if done.returncode else "neither it nor its folder is there"
+        cure = "look at `dvc remote list`, the credentials in the environment, and the network"
+        yield Finding("fail", "remote", f"{name} ({redact(url)}): {redact(why)}; {cure}")
+
+
+def _cache(place: Path, root: Path) -> Finding:
+    there = next(folder for folder in (place, *place.parents) if folder.is_dir())
+    if not os.access(there, os.W_OK):
+        cure = "make it yours, or name another with `dvc cache dir --local`"
+        return Finding("fail", "cache", f"{place} cannot be written: {cure}")
+    free = shutil.disk_usage(there).free / 1e9
+    apart = "; on another file system than the checkout: outputs are copied, not linked"
+    apart *= there.stat().st_dev != root.stat().st_dev
+    if free >= CACHE_GB:
+        return Finding("ok", "cache", f"{place}: {free:.0f} GB free{apart}")
+    cure = "`dvc gc --workspace --all-branches --all-tags` frees what no branch needs"
+    return Finding("warn", "cache", f"{place}: {free:.1f} GB free{apart}; {cure}")
 
 
 def workers(root: Path) -> Iterator[Finding]:
@@ -240,8 +233,10 @@ def _call(words: list[str], root: Path, seconds: float) -> subprocess.CompletedP
         return subprocess.run(
             words, cwd=root, env=given, capture_output=True, text=True, check=False, timeout=seconds
         )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(words, 124, "", f"no answer in {seconds:g} s")
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout or b""  # bytes, whatever was asked for
+        text = said.decode() if isinstance(said, bytes) else said
+        return subprocess.CompletedProcess(words, 124, text, f"no answer in {seconds:g} s")
 
 
 def _end(text: str) -> str:
