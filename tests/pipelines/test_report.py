@@ -28,6 +28,7 @@ from hqsam_pipelines.report import curves, paper, tables
 from hqsam_pipelines.report import results as report_data
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.run import build_report, print_summary
+from hqsam_pipelines.report.units import units_frame
 from tests import REPOSITORY
 from tests.pipelines.report_repo import HQ4, Repo, params
 
@@ -267,7 +268,7 @@ def test_table_sets_ours_beside_the_papers(built: Path) -> None:
 
 
 def test_delta_of_a_mean_is_the_mean_of_the_instances(built: Path) -> None:
-    frame = report_data.units_frame(built / "data/scores/hrsod-nano/instances.parquet", "x")
+    frame = units_frame(built / "data/scores/hrsod-nano/instances.parquet", "x")
     means = frame.groupby("system")["biou"].mean() * 100
     row = next(
         r
@@ -403,7 +404,7 @@ def test_a_run_of_scores_alone_still_has_a_report(copy: Path) -> None:
 def test_recall_curve_counts_images_above_the_threshold(built: Path) -> None:
     rows = read_csv(built / "reports/plots/recall_biou.csv")
     assert [r["biou_threshold"] for r in rows] == [f"{t:.2f}" for t in tables.THRESHOLDS]
-    frame = report_data.units_frame(built / "data/scores/coift-nano/instances.parquet", "x")
+    frame = units_frame(built / "data/scores/coift-nano/instances.parquet", "x")
     sam = frame[frame["system"] == "sam"]["biou"]
     for row in rows:
         assert float(row["coift_sam"]) == pytest.approx(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
 from hqsam_metrics.stats import REPLICATES
@@ -44,7 +46,7 @@ from hqsam_pipelines.report.rows import (
     spec_rows,
     system_rows,
 )
-from hqsam_pipelines.report.scenes import Pick
+from hqsam_pipelines.report.scenes import Candidates
 
 _PANELS = ("Prompt", "SAM", "HQ-SAM", "Ground truth", "Errors of SAM", "Errors of HQ-SAM")
 
@@ -78,16 +80,17 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     _write_plots(out / "plots", numbers)
     write_instances(root, out / "instances")
     progress(1, 5, "choosing instances")
-    picks = [p for b in run.benchmarks for p in scenes.candidates(run, run.models[0], b)]
-    galleries = choose_galleries(picks, options)
+    pictured = (scenes.candidates(run, run.models[0], b) for b in run.benchmarks)
+    chosen_from = [candidates for candidates in pictured if candidates is not None]
+    galleries = choose_galleries(chosen_from, options)
     progress(2, 5, "pictures")
-    pictures = write_figures(out / "figures", run, galleries, picks, options)
+    pictures = write_figures(out / "figures", run, galleries, chosen_from, options)
     progress(3, 5, "page")
     places = (p for gallery in galleries for p in gallery.picks)
     shown = {(p.benchmark, p.prompt_set, p.unit): at for at, p in enumerate(places)}
     listing = instances.listing(run, run.models[0], shown)
     write_text(out / "tables" / "instances.csv", listing.csv)
-    page = _page(run, numbers, picks, galleries, pictures, listing)
+    page = _page(run, numbers, chosen_from, galleries, pictures, listing)
     write_text(out / "report.html", page)
     write_bytes(out / "metrics.json", json_bytes(report_tables.metrics_tree(run)))
     progress(5, 5, "done")
@@ -185,7 +188,7 @@ def _write_plots(folder: Path, numbers: Numbers) -> None:
 def _page(
     run: Run,
     numbers: Numbers,
-    picks: Sequence[Pick],
+    of: Sequence[Candidates],
     galleries: Sequence[Gallery],
     pictures: Pictures,
     listing: instances.Listing,
@@ -197,7 +200,7 @@ def _page(
         *report_curves.recall_charts(numbers.curves),
         *map(report_curves.steps_chart, numbers.steps),
     ]
-    charts += _gain_charts(picks)
+    charts += _gain_charts(of)
     data = _data_context(run)
     shown = [_gallery_context(g, pictures.of_galleries) for g in galleries]
     hero = pictures.hero
@@ -238,22 +241,24 @@ def _page(
         "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
         **data,
     }
-    return html.render("report.html.j2", context)
+    return html.render("report.html.j2", ("page.js.j2", "browser.js.j2"), context)
 
 
-def _gain_charts(picks: Sequence[Pick]) -> list[tuple[str, str, str]]:
+def _gain_charts(of: Sequence[Candidates]) -> list[tuple[str, str, str]]:
     """(title, svg, text) of each scale that the pictured quantities have, named by the first of them."""
-    scales: dict[Any, list[Pick]] = {}
-    for pick in picks:
-        scales.setdefault(pick.quantity.scale, []).append(pick)
+    scales: dict[Any, list[Candidates]] = {}
+    for candidates in of:
+        if len(candidates):
+            scales.setdefault(candidates.quantity.scale, []).append(candidates)
     found = []
     for scale, mine in scales.items():
-        ahead, side = sum(p.gain > 0 for p in mine), "below" if scale.lower_is_better else "above"
-        where = "All benchmarks" if len(scales) == 1 else paper.titles(p.benchmark for p in mine)
-        text = f"{where}; {side} the diagonal HQ-SAM is better ({ahead} of {len(mine)} instances)."
-        chart = report_curves.gain_chart(
-            [p.sam for p in mine], [p.hq for p in mine], mine[0].quantity
-        )
+        total = sum(map(len, mine))
+        ahead = sum(np.count_nonzero(c.gain > 0) for c in mine)
+        side = "below" if scale.lower_is_better else "above"
+        where = "All benchmarks" if len(scales) == 1 else paper.titles(c.benchmark for c in mine)
+        text = f"{where}; {side} the diagonal HQ-SAM is better ({ahead} of {total} instances)."
+        sam, hq = (np.concatenate([c.frame[name] for c in mine]) for name in ("sam", "hq"))
+        chart = report_curves.gain_chart(sam, hq, mine[0].quantity)
         found.append((scale.label("Every instance"), chart, text))
     return found
 

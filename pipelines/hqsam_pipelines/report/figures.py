@@ -13,7 +13,7 @@ from hqsam_pipelines.report import html, paper, scenes
 from hqsam_pipelines.report.draw import pair
 from hqsam_pipelines.report.html import Picture
 from hqsam_pipelines.report.results import Run
-from hqsam_pipelines.report.scenes import Pick, SceneReader
+from hqsam_pipelines.report.scenes import Candidates, Pick, SceneReader
 
 NOISED = ("gt_box", "box_noise_0.2", "box_noise_0.4")
 
@@ -66,20 +66,20 @@ SPECS = (
 
 
 def figures(
-    run: Run, reader: SceneReader, picks: Sequence[Pick], *, count: int, side: int
+    run: Run, reader: SceneReader, of: Sequence[Candidates], *, count: int, side: int
 ) -> list[Figure]:
     """All figures, those without a picture included.
 
     Args:
         run: the results.
         reader: reads images and masks.
-        picks: every instance that can be shown.
+        of: every instance that can be shown.
         count: pictures of each, as far as there are so many.
         side: width and height of a panel in pixels.
     """
     found = []
     for spec in SPECS:
-        chosen = _chosen(spec, picks, count)
+        chosen = _chosen(spec, of, count)
         pictures = tuple(
             Picture(pair(reader.read(pick), side), f"SAM and HQ-SAM for {pick.unit}", caption(pick))
             for pick in chosen
@@ -89,28 +89,24 @@ def figures(
     return found
 
 
-def _chosen(spec: Spec, picks: Sequence[Pick], count: int) -> list[Pick]:
-    mine = [p for p in picks if p.benchmark in spec.benchmarks and p.prompt_set in spec.prompt_sets]
+def _chosen(spec: Spec, of: Sequence[Candidates], count: int) -> list[Pick]:
+    mine = [candidates for candidates in of if candidates.benchmark in spec.benchmarks]
     if spec.prompt_sets == NOISED:
         return _noised(mine, max(1, count // len(NOISED)))
-    sets = dict.fromkeys(s for s in spec.prompt_sets if any(p.prompt_set == s for p in mine))
-    return [
-        pick
-        for prompt_set in sets
-        for pick in scenes.ranked(
-            [p for p in mine if p.prompt_set == prompt_set], count // len(sets)
-        )
-    ]
+    parts = [[candidates.with_prompts(name) for candidates in mine] for name in spec.prompt_sets]
+    shown = [part for part in parts if any(map(len, part))]
+    return [pick for part in shown for pick in scenes.ranked(part, count // len(shown))]
 
 
-def _noised(picks: Sequence[Pick], objects: int) -> list[Pick]:
+def _noised(of: Sequence[Candidates], objects: int) -> list[Pick]:
     """All boxes of a few objects: those between which HQ-SAM's gain with the worst box is spread."""
-    by_image: dict[tuple[str, str], dict[str, Pick]] = {}
-    for pick in picks:
-        by_image.setdefault((pick.benchmark, pick.cluster), {})[pick.prompt_set] = pick
-    whole = {image: sets for image, sets in by_image.items() if len(sets) == len(NOISED)}
-    worst = scenes.ranked([sets[NOISED[-1]] for sets in whole.values()], objects)
-    return [whole[p.benchmark, p.cluster][prompt_set] for p in worst for prompt_set in NOISED]
+    whole: dict[str, list[Candidates]] = {}
+    for candidates in of:
+        sides = [candidates.with_prompts(name) for name in NOISED]
+        shared = set.intersection(*(set(side.frame["unit"]) for side in sides))
+        whole[candidates.benchmark] = [side.of_units(shared) for side in sides]
+    worst = scenes.ranked([sides[-1] for sides in whole.values()], objects)
+    return [s.of_units([p.unit])[0] for p in worst for s in whole[p.benchmark]]
 
 
 def caption(pick: Pick) -> str:

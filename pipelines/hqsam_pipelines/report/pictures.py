@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.results import Run
-from hqsam_pipelines.report.scenes import Pick, SceneReader
+from hqsam_pipelines.report.scenes import Candidates, Pick, SceneReader
 
 _PALETTE = 256
 
@@ -50,7 +50,7 @@ class Pictures:
     figures: Sequence[figures.Figure]
 
 
-_KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
+_KINDS: tuple[tuple[str, str, str, scenes.Choice], ...] = (
     (
         "improved",
         "Most improved",
@@ -64,11 +64,11 @@ _KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]],
 """Galleries: identifier (and name of the option with their number), title, text, choice."""
 
 
-def choose_galleries(picks: Sequence[Pick], options: ReportOptions) -> list[Gallery]:
+def choose_galleries(of: Sequence[Candidates], options: ReportOptions) -> list[Gallery]:
     """The galleries of the best, the worst, the most changed and the typical instances, as far as there are any."""
     spread = " Spread over the benchmarks: none has a second picture before each had one."
     found = [
-        Gallery(name, title, text + spread, tuple(choose(picks, getattr(options, name))))
+        Gallery(name, title, text + spread, tuple(choose(of, getattr(options, name))))
         for name, title, text, choose in _KINDS
     ]
     if options.typical:
@@ -76,7 +76,7 @@ def choose_galleries(picks: Sequence[Pick], options: ReportOptions) -> list[Gall
             "One picture per benchmark, chosen by rule: the instance whose gain over SAM is the "
             "median."
         )
-        found.append(Gallery("typical", "Typical", text, tuple(scenes.typical(picks))))
+        found.append(Gallery("typical", "Typical", text, tuple(scenes.typical(of))))
     return [gallery for gallery in found if gallery.picks]
 
 
@@ -84,7 +84,7 @@ def write_figures(
     folder: Path,
     run: Run,
     galleries: Sequence[Gallery],
-    picks: Sequence[Pick],
+    of: Sequence[Candidates],
     options: ReportOptions,
 ) -> Pictures:
     """Draw everything, and write it as PNG files into a folder.
@@ -93,13 +93,13 @@ def write_figures(
         folder: to write, whole or not at all.
         run: the results.
         galleries: of `choose_galleries`.
-        picks: every instance that can be shown.
+        of: every instance that can be shown.
         options: section `report` of params.yaml.
     """
     reader = SceneReader(run)
     found: dict[tuple[str, int], Picture] = {}
-    hero, looked = _hero(reader, picks, options), _attention(run, reader, picks, options)
-    of_paper = figures.figures(run, reader, picks, count=options.figures, side=options.panel)
+    hero, looked = _hero(reader, of, options), _attention(run, reader, of, options)
+    of_paper = figures.figures(run, reader, of, count=options.figures, side=options.panel)
     with atomic_folder(folder) as tmp:
         for gallery in galleries:
             for place, pick in enumerate(gallery.picks):
@@ -119,10 +119,10 @@ def write_figures(
 
 
 def _attention(
-    run: Run, reader: SceneReader, picks: Sequence[Pick], options: ReportOptions
+    run: Run, reader: SceneReader, of: Sequence[Candidates], options: ReportOptions
 ) -> tuple[Picture, str] | None:
     """Of the largest gains with exact boxes among the four HQ sets."""
-    exact = [p for p in picks if p.benchmark in paper.HQ4 and p.prompt_set == "gt_box"]
+    exact = [c.with_prompts("gt_box") for c in of if c.benchmark in paper.HQ4]
     return attention.figure(run, reader, scenes.improved(exact, options.attention))
 
 
@@ -131,9 +131,9 @@ def _picture(reader: SceneReader, pick: Pick, panel: int) -> Picture:
     return Picture(image, f"Masks of SAM and HQ-SAM for {pick.unit}", figures.caption(pick))
 
 
-def _hero(reader: SceneReader, picks: Sequence[Pick], options: ReportOptions) -> Picture | None:
+def _hero(reader: SceneReader, of: Sequence[Candidates], options: ReportOptions) -> Picture | None:
     """A row per scene: the largest gains among the four HQ sets (all benchmarks if none of them was run)."""
-    chosen = [p for p in picks if p.benchmark in paper.HQ4] or list(picks)
+    chosen = [c for c in of if len(c) and c.benchmark in paper.HQ4] or of
     shown = scenes.improved(chosen, options.hero)
     if not shown:
         return None
