@@ -6,8 +6,8 @@ Three kills per stage, to keep the suite short; `make test-all`: twenty.
 
 from __future__ import annotations
 
-import hashlib
 import contextlib
+import hashlib
 import io
 import json
 import os
