@@ -140,3 +140,29 @@ def test_a_list_of_sequences_names_no_folder_outside(tmp_path):
     (tmp_path / "ImageSets" / "2017" / "val.txt").write_text("bear\n../../bear\n")
     with pytest.raises(UserError, match="leaves the folder"):
         score_davis_folders(pred=tmp_path, gt=tmp_path)
+
+
+def test_davis_numbers_that_the_first_frame_does_not_show_are_named(tmp_path):
+    """Palette pictures converted to grey: their colours are no object numbers, and all below count as found."""
+    got = score_davis_folders(**davis_tree(tmp_path / "grey", bear=38))
+    assert got.metrics["J"] == 1 and got.n_scored == 38
+    assert (
+        got.warnings[0].startswith("37 of 38 objects are numbers that")
+        and "grey" in got.warnings[0]
+    )
+    assert not score_davis_folders(**davis_tree(tmp_path / "right", bear=1)).warnings
+
+
+def test_davis_files_that_do_not_fit_are_named_for_what_they_are(tmp_path):
+    tree = davis_tree(tmp_path, bear=1)
+    for folder in (tmp_path / "D/Annotations/480p/bear", tmp_path / "P/bear"):
+        for path in folder.iterdir():
+            path.rename(path.with_suffix(".PNG"))
+    assert score_davis_folders(**tree).metrics["J"] == 1
+    for path in (tmp_path / "P/bear").iterdir():
+        path.rename(path.with_suffix(".jpg"))
+    with pytest.raises(UserError, match=r"no such result .*bear holds 0\.jpg"):
+        score_davis_folders(**tree)
+    one, none = davis_tree(tmp_path / "one", bear=1), davis_tree(tmp_path / "none", bear=0)
+    with pytest.raises(UserError, match="ground truth's first frame has no object"):
+        score_davis_folders(pred=one["pred"], gt=none["gt"])

@@ -123,14 +123,15 @@ def detections(
     categories = _categories(data, options)
     scores = data.scores(getattr(options, "score_rule", "none")).tolist()
     heights, widths = data.masks.heights.tolist(), data.masks.widths.tolist()
+    own = data.benchmark.original_ids
     for row, (image, category) in enumerate(zip(image_ids, categories, strict=True)):
         segmentation = {
             "size": [heights[row], widths[row]],
             "counts": data.masks.string(row).decode("ascii"),
         }
         record = {
-            "image_id": image,
-            "category_id": category,
+            "image_id": own["images"].get(image, image),
+            "category_id": own["categories"].get(category, category),
             "segmentation": segmentation,
             "score": scores[row],
         }

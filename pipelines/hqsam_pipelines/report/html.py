@@ -110,7 +110,12 @@ def notices(run: Run) -> list[str]:
             "archive layouts of the "
             "real sets, whose names they carry. They are not these sets."
         )
-    if run.params.get("overlap", {}).get("unresolved") == "keep":
+    if not run.params.get("sources"):
+        texts.append(
+            "Nothing was trained: each model is evaluated as its checkpoint holds it. Which images "
+            "it was trained on was not checked against the evaluation sets."
+        )
+    elif run.params.get("overlap", {}).get("unresolved") == "keep":
         texts.append(
             "Overlap between training and evaluation images was found and kept "
             "(overlap.unresolved: keep)."

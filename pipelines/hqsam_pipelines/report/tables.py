@@ -15,8 +15,9 @@ from hqsam_base.safe_text import cell
 from hqsam_metrics.base import FRACTION
 from hqsam_metrics.stats import Difference
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import Run, quantity_values
+from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.rows import Row
+from hqsam_pipelines.report.units import quantity_values
 
 _COLUMNS = (
     "benchmark",
@@ -198,7 +199,7 @@ def recall_curves(
         frame = frame[frame["prompt_set"] == run.prompt_sets(benchmark, model)[0]]
         baseline = run.baseline(benchmark)
         for system in (baseline, run.hq_system(benchmark)):
-            values = quantity_values(frame[frame["system"] == system], quantity).to_numpy(float)
+            values = quantity_values(frame[frame["system"] == system], quantity)
             if len(values):
                 shares = [100 * float(np.mean(values >= t)) for t in THRESHOLDS]
                 curves.setdefault("sam" if system == baseline else "hq_sam", {})[benchmark] = shares
