@@ -23,9 +23,10 @@ def pinned(model: str, revision: str | None, key: str) -> dict[str, str]:
 
     Raises:
         UserError: There is no such folder, and no commit: a name alone can mean other weights
-            tomorrow.
+            tomorrow; or the folder holds what is no file.
     """
     if Path(model).is_dir():
+        check_files(Path(model), key)
         return {}
     if revision is None:
         raise UserError(
@@ -34,6 +35,23 @@ def pinned(model: str, revision: str | None, key: str) -> dict[str, str]:
             cure="correct the path, or add `revision` beside it",
         )
     return {"revision": revision}
+
+
+def check_files(folder: Path, key: str) -> None:
+    """Refuse a model's folder in which something is neither file nor folder: the library would wait for a pipe.
+
+    Args:
+        folder: As somebody else packed it.
+        key: Of params.yaml, for messages.
+    """
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() and not path.is_dir():
+            raise UserError(
+                "this is no regular file",
+                file=path,
+                key=key,
+                cure="take it away: links that lead nowhere, pipes and devices are not read",
+            )
 
 
 def library(what: str, extra: str) -> Any:

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from hqsam import pretrained
 from hqsam.model.options import Resize
 from hqsam.systems.base import (
     U8,
@@ -91,6 +92,7 @@ def folder_of(options: TransformersOptions, key: str) -> Path:
     """
     folder = Path(options.model).expanduser()
     if folder.is_dir():
+        pretrained.check_files(folder, key)
         return folder
     if not _HUB_NAME.fullmatch(options.model):
         raise UserError(
