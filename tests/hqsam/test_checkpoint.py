@@ -380,6 +380,7 @@ def test_what_trainers_wrap_around_a_model_comes_off(tmp_path, nano):
         {"model_state": prefixed("sam."), **extras},
         {"state_dict": {"model": plain}},
         {"network": plain, **extras},
+        {"model": {key: value.numpy() for key, value in plain.items()}, **extras},
         {**plain, **colours},
         {"model": {f"model.{key}": value for key, value in own.items()}},
         {"model": prefixed("sam.") | {f"sam.{k}": v / 255 for k, v in colours.items()}},
