@@ -124,6 +124,29 @@ def test_a_revision_is_run_and_delivered_beside_the_checkout(
             server.stop(folder)
 
 
+@pytest.mark.parametrize(
+    ("branch", "why"),
+    [
+        ("work", "holds other work"),
+        ("main", "holds other work"),
+        ("@{-1}", "own name"),
+        ("--force", "check-ref-format"),
+        ("a..b", "check-ref-format"),
+    ],
+)
+def test_a_branch_that_holds_other_work_is_not_replaced(
+    tmp_path: Path, branch: str, why: str
+) -> None:
+    git(tmp_path, "init", "-q", "-b", "main")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "work")
+    git(tmp_path, "update-ref", "refs/remotes/origin/main", "main")
+    git(tmp_path, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
+    git(tmp_path, "checkout", "-q", "-b", "work")
+    with pytest.raises(UserError, match=why):
+        nightly.deliver(tmp_path, "HEAD", branch=branch, target="HEAD", workers=1, push=True)
+    assert not (tmp_path / nightly.WORKTREE).exists()
+
+
 def test_the_webhook_hears_what_it_wants_and_ends_no_run(
     monkeypatch: pytest.MonkeyPatch,
     hook: tuple[str, list[dict[str, Any]]],
@@ -148,6 +171,7 @@ def test_the_webhook_hears_what_it_wants_and_ends_no_run(
         assert "the webhook could not be told" in said and "secret-part" not in said
 
 
+@pytest.mark.full("seven starts of Prefect; it reads no number")
 def test_deployments_are_registered_once_and_read_the_checkout_at_the_worker(
     tmp_path: Path, database: Path
 ) -> None:

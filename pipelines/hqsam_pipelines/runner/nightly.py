@@ -67,7 +67,7 @@ def deliver(
     Raises:
         UserError: an unknown revision, a branch that cannot be written, or a failure left no report to deliver.
     """
-    worktree.git(root, "check-ref-format", "--branch", branch)
+    _check_branch(root, branch)
     with worktree.at(root, WORKTREE, revision) as (tree, source):
         outcome, output = _run(tree, workers)
         if "report" in (*outcome["failed"], *outcome["blocked"]):
@@ -85,6 +85,23 @@ def deliver(
             _push(root, tree, branch)
     page = str(tree / "reports" / "report.html")
     return Delivery(event, worktree.masked(line), markdown, revision, source, branch, commit, page)
+
+
+def _check_branch(root: Path, branch: str) -> None:
+    """Check that a branch may be replaced, here and on the remote.
+
+    Raises:
+        UserError: it is no name of a branch, but stands for one (`@{-1}`), or the branch is checked
+            out or the remote's default one.
+    """
+    if worktree.git(root, "check-ref-format", "--branch", branch) != branch:
+        raise UserError("this is not a branch's own name", key="branch", cure="give its name")
+    places = ("HEAD", "refs/remotes/origin/HEAD")
+    taken = [worktree.call(root, ["git", "symbolic-ref", "--quiet", place])[1] for place in places]
+    if [f"refs/heads/{branch}"] in taken or [f"refs/remotes/origin/{branch}"] in taken:
+        cure = "give the run a branch of its own, such as `nightly`"
+        problem = f"a run replaces its branch, and {branch} holds other work"
+        raise UserError(problem, file=root, key="branch", cure=cure)
 
 
 def _run(tree: Path, workers: int) -> tuple[Mapping[str, list[str]], list[str]]:
