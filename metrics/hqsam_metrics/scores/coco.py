@@ -135,9 +135,8 @@ def score_coco_files(
     )
     n = len(truth.images)
     tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
-    warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
-    if not class_agnostic:
-        warnings += score.category_warnings(truth, found)
+    said = score.result_warnings(truth, found, class_agnostic=class_agnostic)
+    warnings = [*truth.warnings, *said, *tolerated]
     kept = score.kept(truth, found, scored, plan, gt) if keep else None
     return Result(coco_metrics(scored.tables[0]), n, n, block, warnings, kept=kept)
 
@@ -217,7 +216,7 @@ class CocoScore(ApScore):
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= coco_metrics(tables, suffix)
-        found = score.outcome(metrics, data, gt, scored, plan, list(options.ratios))
+        found = score.outcome(metrics, data, gt, dt, scored, plan, list(options.ratios))
         return replace(found, diagnosis=score.diagnosis(data, gt, scored, plan))
 
 

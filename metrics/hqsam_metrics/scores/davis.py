@@ -90,6 +90,7 @@ def score_davis_folders(
     from hqsam_metrics.scores._davis import (
         check_objects,
         find_sequences,
+        gap_warnings,
         global_metrics,
         per_object,
         score_folders,
@@ -103,7 +104,7 @@ def score_davis_folders(
     rows = per_object(scores)
     metrics, n = dict(global_metrics(scores)), len(rows)
     kept = _kept(sequences, scores) if keep else None
-    return Result(metrics, n, n, block, [], {"per_object": rows}, kept)
+    return Result(metrics, n, n, block, gap_warnings(scores), {"per_object": rows}, kept)
 
 
 def _kept(sequences: Sequence[DavisSequence], scores: list[ObjectScore]) -> Kept:
@@ -172,7 +173,7 @@ class DavisScore(Score):
         """See `hqsam_metrics.base.Score`."""
         from hqsam_base.processes import run_parts, worker_count
         from hqsam_metrics.benchmark_data import rle_column
-        from hqsam_metrics.scores._davis import check_objects, global_metrics
+        from hqsam_metrics.scores._davis import check_objects, gap_warnings, global_metrics
 
         target = rle_column(data.benchmark.instances, data.benchmark.folder / "instances.parquet")
         predicted, real = _predicted_layers(data), _real_layers(data)
@@ -195,6 +196,7 @@ class DavisScore(Score):
         )
         scores = [score for part in parts for score in part]
         check_objects(scores, data.benchmark.folder)
+        warnings += gap_warnings(scores)
         return Outcome(
             dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings
         )

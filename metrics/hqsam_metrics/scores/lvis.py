@@ -106,8 +106,7 @@ def score_lvis_files(
     metrics = lvis_metrics(scored.tables[0], truth.federation, max_dets or MAX_DETS)
     n = len(truth.images)
     tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
-    warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
-    warnings += score.category_warnings(truth, found)
+    warnings = [*truth.warnings, *score.result_warnings(truth, found), *tolerated]
     kept = score.kept(truth, found, scored, plan, gt) if keep else None
     return Result(metrics, n, n, block, warnings, kept=kept)
 
@@ -172,7 +171,7 @@ class LvisScore(ApScore):
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *ratios), scored.tables, strict=True):
             metrics |= lvis_metrics(tables, gt.federation, options.max_dets or MAX_DETS, suffix)
-        found = score.outcome(metrics, data, gt, scored, plan, list(ratios))
+        found = score.outcome(metrics, data, gt, dt, scored, plan, list(ratios))
         return replace(found, diagnosis=score.diagnosis(data, gt, scored, plan))
 
 

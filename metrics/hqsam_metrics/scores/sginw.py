@@ -275,6 +275,7 @@ class SginwScore(ApScore):
             metrics,
             data,
             gt,
+            dt,
             scored,
             plan,
             list(options.ratios),

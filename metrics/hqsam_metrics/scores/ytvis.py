@@ -79,6 +79,7 @@ def score_ytvis_files(
     from hqsam_metrics.ap import score
     from hqsam_metrics.ap.tubes import score_tubes
     from hqsam_metrics.ap.tubes_io import (
+        category_warnings,
         check_countable,
         length_warnings,
         read_tube_results,
@@ -108,7 +109,11 @@ def score_ytvis_files(
     )
     n = len(truth.video_ids)
     tolerated = score.file_warnings(n, "videos", found.video, scored.dropped, scored.tables[::-1])
-    warnings = [*truth.warnings, *length_warnings(truth, found), *tolerated]
+    columns = found.video, found.category, found.score
+    copies = score.copy_warnings(columns, found.frames.code)
+    warnings = [*truth.warnings, *length_warnings(truth, found), *copies, *tolerated]
+    if not class_agnostic:
+        warnings += category_warnings(truth, found)
     kept = _kept(truth, found, scored, gt, boundary=boundary) if keep else None
     return Result(coco_metrics(scored.tables[-1]), n, n, block, warnings, kept=kept)
 
@@ -211,7 +216,7 @@ class YtvisScore(ApScore):
         from hqsam_metrics.ap.resample import matches_of
         from hqsam_metrics.ap.score import ap_warnings, dropped_warnings
         from hqsam_metrics.ap.tubes import BINS, LIMITS, score_tubes
-        from hqsam_metrics.ap.tubes_io import check_countable, read_ytvis
+        from hqsam_metrics.ap.tubes_io import category_warnings, check_countable, read_ytvis
 
         truth = read_ytvis(data.benchmark.ground_truth)
         check_countable(truth)
@@ -229,6 +234,7 @@ class YtvisScore(ApScore):
             *truth.warnings,
             *dropped_warnings(scored.dropped),
             *ap_warnings(metrics, ["_B"]),
+            *([] if options.class_agnostic else category_warnings(truth, dt)),
         ]
         n = len(truth.video_ids)
         assert scored.best is not None
@@ -288,16 +294,17 @@ def join_tracks(data: Predictions, truth: TubeTruth, options: YtvisOptions) -> T
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     each = np.repeat(owner, sizes)
     masks = RleBatch.of(strings, truth.heights[each], truth.widths[each])
-    category = truth.categories.place(np.array(categories, np.int64))
+    classes = np.array(categories, np.int64)
     none = np.zeros(len(keys), bool)
     return Tubes(
         str(data.folder),
         owner,
-        category,
+        truth.categories.place(classes),
         scores,
         none,
         np.full(len(keys), np.nan),
         Frames(offsets, masks),
+        category_id=classes,
     )
 
 
