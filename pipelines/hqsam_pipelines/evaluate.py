@@ -151,7 +151,14 @@ def _add(entries: dict[str, dict[str, Any]], name: str, values: dict[str, Any], 
 def _model(value: str, output: str) -> dict[str, Any]:
     path = Path(value).expanduser()
     if path.is_file():
-        return _checkpoint(path.absolute(), output)
+        from hqsam.model import checkpoint
+
+        plain = not checkpoint.read(path.absolute()).head
+        return {
+            "kind": "checkpoint",
+            "checkpoint": str(path.absolute()),
+            "output": "sam" if plain else output,
+        }
     if path.is_dir():
         return {"kind": "transformers", "model": str(path.absolute())}
     if match := _COMMIT.fullmatch(value):
@@ -167,17 +174,6 @@ def _model(value: str, output: str) -> dict[str, Any]:
         key="--model",
         cure="correct it; models of params.yaml are named in its section `models`",
     )
-
-
-def _checkpoint(path: Path, output: str) -> dict[str, Any]:
-    from hqsam.model import checkpoint
-
-    plain = not checkpoint.read(path).head
-    return {
-        "kind": "checkpoint",
-        "checkpoint": str(path),
-        "output": "sam" if plain else output,
-    }
 
 
 def evaluate(
@@ -303,7 +299,10 @@ def table(run: Run, benchmark: str, model: str, unsupported: dict[str, list[str]
         *(s for sets in unsupported.values() for s in sets),
     }
     for prompt_set in sorted(every):
-        for metric in _metrics(run, benchmark, model, prompt_set):
+        score, names = run.score(benchmark), metric_names(run, model, benchmark, prompt_set)
+        headline = [name for name in score.headline if name in names]
+        # interactive prompts have values of their own
+        for metric in headline or [name for name in names if not score.value(name).detail]:
             for system in run.systems:
                 if run.find(benchmark, model, prompt_set, system.name) is None:
                     continue
@@ -316,14 +315,6 @@ def table(run: Run, benchmark: str, model: str, unsupported: dict[str, list[str]
             if prompt_set in unsupported.get(system.name, ()):
                 lines.append(Line(prompt_set, system.label, None, "cannot take these prompts"))
     return lines
-
-
-def _metrics(run: Run, benchmark: str, model: str, prompt_set: str) -> list[str]:
-    """The headline of the benchmark; interactive prompts have values of their own."""
-    score = run.score(benchmark)
-    every = metric_names(run, model, benchmark, prompt_set)
-    headline = [name for name in score.headline if name in every]
-    return headline or [name for name in every if not score.value(name).detail]
 
 
 def _cells(line: Line) -> list[str]:

@@ -81,12 +81,7 @@ def command(score: Score) -> Any:
 
     def run(**given: Any) -> None:
         json_file, wanted = given.pop("json"), given.pop("cross_check", False)
-        _run(
-            function,
-            json_file,
-            _checker(check, given) if wanted and check is not None else None,
-            **given,
-        )
+        _run(function, json_file, check if wanted else None, **given)
 
     own = [
         _parameter(p)
@@ -123,15 +118,10 @@ def _keyword(name: str, annotation: Any, *, default: Any) -> inspect.Parameter:
     )
 
 
-def _checker(check: Callable[..., str], given: dict[str, Any]) -> Callable[[], str]:
-    wanted = inspect.signature(check).parameters
-    return lambda: check(**{name: value for name, value in given.items() if name in wanted})
-
-
 def _run(
     score: Callable[..., Result],
     json_file: Path | None,
-    check: Callable[[], str] | None,
+    check: Callable[..., str] | None,
     **arguments: Any,
 ) -> None:
     """Scores, checks, prints the metrics, writes the JSON."""
@@ -141,8 +131,17 @@ def _run(
         check_outputs({"--json": json_file}, inputs=[arguments["pred"], arguments["gt"]])
         with ProgressDisplay("score") as progress:
             result = score(progress=progress, **arguments)
-        checked = None if check is None else check()
-    _show(result)  # first: a file that cannot be written must not cost the numbers
+        checked = None
+        if check is not None:
+            wanted = inspect.signature(check).parameters
+            checked = check(**{name: v for name, v in arguments.items() if name in wanted})
+    # The numbers first: a file that cannot be written must not cost them.
+    for name, value in result.metrics.items():
+        say(f"{name:<10} {'undefined' if value is None else f'{value:.4f}'}")
+    facts = f"scored {result.n_scored} of {result.n_expected}"
+    say(f"{facts}, protocol {result.to_dict()['protocol_hash']}")
+    for warning in result.warnings:
+        say(f"warning: {warning}", err=True)
     if checked is not None:
         say(checked)
     if json_file is not None:
@@ -165,14 +164,3 @@ def _messages(json_file: Path | None) -> Iterator[None]:
         # name.
         say(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
         raise typer.Exit(1) from None
-
-
-def _show(result: Result) -> None:
-    for name, value in result.metrics.items():
-        say(f"{name:<10} {'undefined' if value is None else f'{value:.4f}'}")
-    say(
-        f"scored {result.n_scored} of {result.n_expected}, protocol "
-        f"{result.to_dict()['protocol_hash']}"
-    )
-    for warning in result.warnings:
-        say(f"warning: {warning}", err=True)

@@ -108,32 +108,21 @@ class BenchmarkRows:
         self._tables: list[list[pd.DataFrame]] = []
         self._further: list[FurtherSeeds | None] = []
         for side in (a, b):
-            self._read(side)
+            # the per-instance tables of all seeds, the first seed first
+            tables: list[pd.DataFrame] = []
+            further = None
+            try:
+                tables.append(side.units(self.benchmark, self.model))
+                further = FurtherSeeds(side, self.benchmark, self.model)
+                self.notes += [further.note] if further.note else []
+                tables += further.units()
+            except NotAvailableError as error:
+                self.lacking.append(error)
+                further = None
+            self._tables.append(tables if further is not None else tables[:1])
+            self._further.append(further)
         left, right = (1 + len(more.results) if more else 1 for more in self._further)
         self.seeds = (left, right)
-
-    def _read(self, side: Revision) -> None:
-        """Reads the per-instance tables of all seeds of one side, its first seed first."""
-        tables: list[pd.DataFrame] = []
-        further = None
-        try:
-            tables.append(side.units(self.benchmark, self.model))
-            further = FurtherSeeds(side, self.benchmark, self.model)
-            self.notes += [further.note] if further.note else []
-            tables += further.units()
-        except NotAvailableError as error:
-            self.lacking.append(error)
-            further = None
-        self._tables.append(tables if further is not None else tables[:1])
-        self._further.append(further)
-
-    def _trainings(self, a: Result, b: Result) -> tuple[list[Result], list[Result]]:
-        """The results of a row for each seed of either side; the first alone where another seed lacks the row."""
-        more = [
-            [] if further is None else further.of(result)
-            for result, further in zip((a, b), self._further, strict=True)
-        ]
-        return [a, *more[0]], [b, *more[1]]
 
     def changes(self, strata: Strata) -> list[Change]:
         """The rows; differences per instance of the HQ sets are left in `strata` for their mean."""
@@ -159,7 +148,12 @@ class BenchmarkRows:
         return [c if c.prompt_set in main else replace(c, headline=False) for c in found]
 
     def _change(self, a: Result, b: Result, metric: str, strata: Strata) -> Change:
-        left, right = (_mean(side, metric) for side in self._trainings(a, b))
+        # the results of the row for each seed; the first alone where another seed lacks the row
+        seeds = [
+            [result, *(further.of(result) if further is not None else ())]
+            for result, further in zip((a, b), self._further, strict=True)
+        ]
+        left, right = (_mean(side, metric) for side in seeds)
         difference = None if left is None or right is None else right - left
         change = replace(_bare(a, b, metric), a=left, b=right, difference=difference)
         quantity = b.score.value(metric).mean_of
@@ -240,7 +234,11 @@ class BenchmarkRows:
         chosen: list[list[pd.DataFrame]] = []
         for tables, own, further in zip(self._tables, self._sides, self._further, strict=True):
             alone = further is None or not further.of(own[result.row])
-            chosen.append([_rows_of(table, result) for table in tables[: 1 if alone else None]])
+            mine = [
+                table[(table.prompt_set == result.prompt_set) & (table.system == result.system)]
+                for table in tables[: 1 if alone else None]
+            ]
+            chosen.append([frame.set_index(["key", "unit"]).sort_index() for frame in mine])
         both = chosen[0][0].index
         for frame in (frame for side in chosen for frame in side):
             both = both.intersection(frame.index)
@@ -277,11 +275,6 @@ class BenchmarkRows:
                     Instance(*row, str(key), cluster, str(unit), *shown, quantity.title, gain)
                 )
         return found
-
-
-def _rows_of(table: pd.DataFrame, result: Result) -> pd.DataFrame:
-    mine = (table["prompt_set"] == result.prompt_set) & (table["system"] == result.system)
-    return table[mine].set_index(["key", "unit"]).sort_index()
 
 
 def _mean(trainings: Sequence[Result], metric: str) -> float | None:

@@ -37,19 +37,14 @@ def stale(revision: Revision) -> list[str]:
 
 
 def _changed_keys(revision: Revision) -> list[str]:
-    found = {key: _value(revision.params, key) for key in revision.made_with}
-    return sorted(
-        key
-        for key, value in revision.made_with.items()
-        if not (found[key] is _NONE or _same(found[key], value))
-    )
-
-
-def _value(params: Mapping[str, Any], key: str) -> Any:
-    value: Any = params
-    for name in key.split("."):
-        value = value.get(name, _NONE) if isinstance(value, Mapping) else _NONE
-    return value
+    changed = []
+    for key, recorded in revision.made_with.items():
+        value: Any = revision.params
+        for name in key.split("."):
+            value = value.get(name, _NONE) if isinstance(value, Mapping) else _NONE
+        if not (value is _NONE or _same(value, recorded)):
+            changed.append(key)
+    return sorted(changed)
 
 
 def _same(left: Any, right: Any) -> bool:

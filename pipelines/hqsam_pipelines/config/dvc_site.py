@@ -66,24 +66,21 @@ def configure(root: Path) -> bool:
     with locked(env.state_dir(root) / "dvc-config.lock"):
         if not _is_to_be_written(_configured(root), wanted):
             return False  # another process was faster
-        _write(root / ".dvc" / "config.local", wanted)
+        # DVC's own `Config.edit` writes ASCII only and reads UTF-8: a checkout may lie in a folder
+        # called `données`
+        from configobj import ConfigObj, ConfigObjError
+
+        path = root / ".dvc" / "config.local"
+        try:
+            config = ConfigObj(str(path), encoding="utf-8", write_empty_values=True)
+        except (ConfigObjError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"cannot be read: {error}", file=path, cure="fix or delete it: DVC reads it, too"
+            ) from None
+        config.setdefault("core", {})["site_cache_dir"] = str(wanted)
+        with atomic_file(path) as file:
+            config.write(file)
     return True
-
-
-def _write(path: Path, wanted: Path) -> None:
-    # DVC's own `Config.edit` writes ASCII only and reads UTF-8: a checkout may lie in a folder
-    # called `données`
-    from configobj import ConfigObj, ConfigObjError
-
-    try:
-        config = ConfigObj(str(path), encoding="utf-8", write_empty_values=True)
-    except (ConfigObjError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot be read: {error}", file=path, cure="fix or delete it: DVC reads it, too"
-        ) from None
-    config.setdefault("core", {})["site_cache_dir"] = str(wanted)
-    with atomic_file(path) as file:
-        config.write(file)
 
 
 def fault(root: Path) -> str | None:

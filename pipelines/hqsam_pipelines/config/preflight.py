@@ -30,7 +30,10 @@ def load(root: Path, *, anew: bool = True) -> Params:
     """
     params = Params.load(root / FILE)
     digest = hashlib.sha256((root / FILE).read_bytes()).hexdigest()
-    if anew or _noted(root) != digest:
+    noted = None
+    with contextlib.suppress(OSError, ValueError):
+        noted = (root / NOTE).read_text()
+    if anew or noted != digest:
         given = dict(os.environ)
         params.check()
         # OpenCV, imported on the way, puts its folder into LD_LIBRARY_PATH, also for the processes
@@ -59,10 +62,3 @@ def pipeline(root: Path) -> Params:
             cure="run this in a clone of HQ-SAM; `dvc repro` runs any other pipeline",
         )
     return load(root)
-
-
-def _noted(root: Path) -> str | None:
-    try:
-        return (root / NOTE).read_text()
-    except (OSError, ValueError):
-        return None

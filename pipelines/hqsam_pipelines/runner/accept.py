@@ -19,7 +19,7 @@ from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site
 from hqsam_pipelines.config.env import PACKAGES
 from hqsam_pipelines.config.graph import clear
-from hqsam_pipelines.config.params import read_yaml
+from hqsam_pipelines.config.yaml_file import read_yaml
 from hqsam_pipelines.runner.codegraph import STAGE, write_digests, write_protocols
 
 CODE_FOLDER = "data/code"

@@ -22,7 +22,9 @@ from hqsam_base.atomic import atomic_folder, json_bytes, write_json
 from hqsam_datasets.prompts import DEFAULT
 from hqsam_datasets.prompts.base import DRAWN_PREFIX
 from hqsam_pipelines.config.env import PACKAGES
-from hqsam_pipelines.config.params import PROTOCOL_KEY, Params, read_yaml
+from hqsam_pipelines.config.outline import PROTOCOL_KEY
+from hqsam_pipelines.config.params import Params
+from hqsam_pipelines.config.yaml_file import read_yaml
 
 STAGE = "code"
 """The stage that writes the digests; all others wait for it."""
