@@ -12,10 +12,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from hqsam_pipelines import ablations
@@ -74,27 +73,20 @@ def rows(run: Run) -> list[AblationRow]:
     )
     if not any(model in overlays for model in run.models):
         return []
-    return list(_rows(run, overlays))
-
-
-def _rows(run: Run, overlays: dict[str, ablations.Row]) -> Iterator[AblationRow]:
     base = run.models[0]
-    yield AblationRow(
-        base, "SAM", "4: SAM", "", 0, _values(run, base, vanilla=True), _published("4: SAM")
-    )
+    sam = _values(run, base, vanilla=True)
+    found = [AblationRow(base, "SAM", "4: SAM", "", 0, sam, _published("4: SAM"))]
     for model in run.models:
         overlay = overlays.get(model)
         title, source = (overlay.title, overlay.paper) if overlay else ("HQ-SAM", "4: HQ-SAM")
         variant = str(run.params.get("models", {}).get(model, {}).get("variant", "hq"))
-        yield AblationRow(
-            model,
-            title,
-            source,
-            variant,
-            _parameters(run.root, model),
-            _values(run, model),
-            _published(source),
+        meta = run.root / "models" / model / "meta.json"
+        parameters = int(json.loads(meta.read_bytes())["n_parameters"]) if meta.is_file() else None
+        values = _values(run, model)
+        found.append(
+            AblationRow(model, title, source, variant, parameters, values, _published(source))
         )
+    return found
 
 
 def _values(run: Run, model: str, *, vanilla: bool = False) -> tuple[float | None, ...]:
@@ -123,26 +115,21 @@ def _published(row: str) -> tuple[float | None, ...]:
     return tuple(paper.row_value(table, system, benchmark, metric) for benchmark, metric in _CELLS)
 
 
-def _parameters(root: Path, model: str) -> int | None:
-    path = root / "models" / model / "meta.json"
-    return int(json.loads(path.read_bytes())["n_parameters"]) if path.is_file() else None
-
-
 def table_csv(found: Sequence[AblationRow]) -> str:
     """The table with the columns `COLUMNS`."""
-    return csv_text(COLUMNS, [_cells(row) for row in found])
-
-
-def _cells(row: AblationRow) -> list[str]:
-    return [
-        row.model,
-        row.title,
-        row.paper_row,
-        row.variant,
-        "" if row.parameters is None else str(row.parameters),
-        *(number(v) for v in row.values),
-        *(number(v, 1) for v in row.published),
+    lines = [
+        [
+            row.model,
+            row.title,
+            row.paper_row,
+            row.variant,
+            "" if row.parameters is None else str(row.parameters),
+            *(number(v) for v in row.values),
+            *(number(v, 1) for v in row.published),
+        ]
+        for row in found
     ]
+    return csv_text(COLUMNS, lines)
 
 
 HEADS = (

@@ -290,6 +290,9 @@ def _page(
     model = run.models[0]
     origin = sources.origin_words(run)
     title, profile = "SAM against HQ-SAM", run.params.get("profile", "?")
+    others = ", ".join(dict.fromkeys(row.model for row in numbers.models))
+    if others:
+        others = f" It is the first model of params.yaml; {others}: see “Other models of this run”."
     context = {
         "title": title,
         "page_title": " · ".join([title, str(profile), *origin[:1]]),
@@ -297,7 +300,7 @@ def _page(
         "panels": _PANELS,
         "subtitle": f"Profile {run.params.get('profile', '?')}, model {model} "
         f"({run.backbone(model)}), "
-        f"{len(run.benchmarks)} benchmarks, zero-shot." + _others(numbers),
+        f"{len(run.benchmarks)} benchmarks, zero-shot.{others}",
         "notices": html.notices(run),
         "sections": _sections(galleries, hero is not None),
         "cards": html.cards(numbers.overview),
@@ -342,15 +345,6 @@ def _gain_charts(picks: Sequence[Pick]) -> list[tuple[str, str, str]]:
     return found
 
 
-def _others(numbers: Numbers) -> str:
-    names = ", ".join(dict.fromkeys(row.model for row in numbers.models))
-    return (
-        f" It is the first model of params.yaml; {names}: see “Other models of this run”."
-        if names
-        else ""
-    )
-
-
 _HERO_TEXT = (
     "The largest gains among the four HQ sets, one scene of each; the galleries below also hold "
     "losses, failures "
@@ -386,12 +380,15 @@ def _gallery_context(
 
 
 def _data_context(run: Run) -> dict[str, Any]:
+    from hqsam_datasets.formats.images import decode_image
+
     overlap = html.overlap_context(run)
     if overlap:
-        overlap = {
-            **overlap,
-            "pictures": [_file_picture(path, text) for path, text in overlap["gallery"]],
-        }
+        pairs = [
+            Picture(decode_image(path.read_bytes()), f"Overlapping pair, {text}", text)
+            for path, text in overlap["gallery"]
+        ]
+        overlap = {**overlap, "pictures": [html.embed(pair) for pair in pairs]}
     protocols = [_protocol_context(run, block) for block in sources.protocols(run)]
     return {
         "sources": sources.sources(run),
@@ -418,9 +415,3 @@ def _protocol_context(run: Run, block: dict[str, Any]) -> dict[str, Any]:
         "instances": f"data/scores/{name}-{run.models[0]}/instances.parquet",
         "stage": f"score@{name}-{run.models[0]}",
     }
-
-
-def _file_picture(path: Path, text: str) -> dict[str, Any]:
-    from hqsam_datasets.formats.images import decode_image
-
-    return html.embed(Picture(decode_image(path.read_bytes()), f"Overlapping pair, {text}", text))

@@ -157,8 +157,7 @@ def gain_chart(sam: Sequence[float], hq: Sequence[float], quantity: Quantity) ->
 _X_COLUMNS = ("step", "iteration", "epoch")
 _CURVE_STYLES: dict[str, str] = {Output.sam: "sam", Output.hq_token: "hq", Output.hq_sum: "extra"}
 _CURVE_TITLES = {system.name: system.label for system in listed(None)}
-
-
+_STYLES = ("hq", "sam", "truth", "extra", "plain")
 _MODEL_STYLES = ("hq", "truth", "extra", "plain")
 
 
@@ -170,18 +169,14 @@ def training_charts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> li
     numeric = [n for n in names if any(_float(r[n]) is not None for r in records)]
     groups: dict[str, list[str]] = {}
     for name in numeric:
-        groups.setdefault(_group(name), []).append(name)
+        metric = name.rpartition("_")[2]
+        title = f"Held-out {metric} while training" if metric in ("mIoU", "mBIoU") else name
+        if "loss" in name or name in ("bce", "dice"):
+            title = "Training loss"
+        groups.setdefault(title, []).append(name)
     return [
         (title, _training_chart(records, x_name, title, group)) for title, group in groups.items()
     ]
-
-
-def _group(name: str) -> str:
-    """The chart that a column belongs to."""
-    if "loss" in name or name in ("bce", "dice"):
-        return "Training loss"
-    metric = name.rpartition("_")[2]
-    return f"Held-out {metric} while training" if metric in ("mIoU", "mBIoU") else name
 
 
 def _training_chart(
@@ -208,16 +203,14 @@ def _training_chart(
             series.append(
                 Series(
                     label,
-                    style or _curve_style(name, place),
+                    style or _CURVE_STYLES.get(_system(name), _STYLES[place % len(_STYLES)]),
                     [p[0] for p in known],
                     [p[1] for p in known],
                 )
             )
-    limits = [
-        span([v for s in series for v in values(s)], pad)
-        for values, pad in ((_xs, 0.01), (_ys, 0.06))
-    ]
-    axes = Axes(x_name or "row", "percent" if scale > 1 else "loss", limits[0], limits[1])
+    width = span([x for s in series for x in s.x], 0.01)
+    height = span([y for s in series for y in s.y], 0.06)
+    axes = Axes(x_name or "row", "percent" if scale > 1 else "loss", width, height)
     return line_chart(series, axes, title)
 
 
@@ -229,24 +222,12 @@ def _telling(names: Sequence[str], *, first: bool) -> list[str]:
     return [name for name in names if _system(name) == Output.sam and first] + chosen
 
 
-def _xs(series: Series) -> Sequence[float]:
-    return series.x
-
-
-def _ys(series: Series) -> Sequence[float]:
-    return series.y
-
-
 def _system(name: str) -> str:
     return name.rpartition("_")[0]
 
 
 def _curve_title(name: str) -> str:
     return _CURVE_TITLES.get(_system(name), name)
-
-
-def _curve_style(name: str, place: int) -> str:
-    return _CURVE_STYLES.get(_system(name), ("hq", "sam", "truth", "extra", "plain")[place % 5])
 
 
 def _float(text: str | None) -> float | None:

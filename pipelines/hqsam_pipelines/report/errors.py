@@ -14,7 +14,7 @@ from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.tables import csv_text, number, signed
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 KINDS = {
     "localisation": "right class, poor mask (IoU 0.1 to 0.5)",
@@ -75,17 +75,12 @@ def sizes(run: Run, model: str) -> list[tuple[str, str, str, int, float, float]]
         if quantity is None or frame is None or quantity.scale != FRACTION:
             continue
         for prompt_set, mine in frame.groupby("prompt_set", observed=True):
-            found += [(benchmark, str(prompt_set), *line) for line in _of_sizes(mine)]
+            for name, low, high in SIZES:
+                part = mine[(mine["share"] >= low) & (mine["share"] < high)]
+                if len(part):
+                    sam, hq = 100 * part["sam"].mean(), 100 * part["hq"].mean()
+                    found.append((benchmark, str(prompt_set), name, len(part), sam, hq))
     return found
-
-
-def _of_sizes(frame: pd.DataFrame) -> list[tuple[str, int, float, float]]:
-    lines = []
-    for name, low, high in SIZES:
-        mine = frame[(frame["share"] >= low) & (frame["share"] < high)]
-        if len(mine):
-            lines.append((name, len(mine), 100 * mine["sam"].mean(), 100 * mine["hq"].mean()))
-    return lines
 
 
 _SizeRows = Sequence[tuple[str, str, str, int, float, float]]
@@ -201,7 +196,7 @@ def context(run: Run, found: Sequence[Diagnosed], by_size: _SizeRows) -> dict[st
         "sizes": [
             [
                 f"{paper.title(b)}, {p.replace('_', ' ')}",
-                _quantity(run, b),
+                getattr(run.score(b).pictured, "title", ""),
                 name,
                 str(n),
                 number(s, 1),
@@ -211,11 +206,6 @@ def context(run: Run, found: Sequence[Diagnosed], by_size: _SizeRows) -> dict[st
             for b, p, name, n, s, h in by_size
         ],
     }
-
-
-def _quantity(run: Run, benchmark: str) -> str:
-    quantity = run.score(benchmark).pictured
-    return "" if quantity is None else quantity.title
 
 
 def _with_gains(values: Sequence[str]) -> list[str]:

@@ -216,6 +216,10 @@ def _cell(text: str, tone: str = "", more: str = "") -> dict[str, str]:
 
 def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
     output, baseline = run.system(rows[0].hq_system), run.system(rows[0].baseline)
+    # without plus signs: ten columns side by side have no room for them
+    intervals = [
+        "" if r.interval is None else interval_text(r.interval).replace("+", "") for r in rows
+    ]
     lines = [
         {"name": baseline.label, "style": "", "cells": [_cell(number(r.sam, 1)) for r in rows]},
         {
@@ -226,7 +230,10 @@ def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
         {
             "name": "Δ, 95 % interval",
             "style": "",
-            "cells": [_cell(signed(r.delta), r.judged.tone, _more(r)) for r in rows],
+            "cells": [
+                _cell(signed(r.delta), r.judged.tone, more)
+                for r, more in zip(rows, intervals, strict=True)
+            ],
         },
     ]
     for other in (
@@ -238,11 +245,6 @@ def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
         name = f"other output ({other.label})" if other.owner == output.owner else other.label
         lines.append({"name": name, "style": "muted", "cells": cells})
     return lines
-
-
-def _more(row: Row) -> str:
-    """The interval without plus signs: ten columns side by side have no room for them."""
-    return "" if row.interval is None else interval_text(row.interval).replace("+", "")
 
 
 def _papers(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -333,10 +335,12 @@ def overlap_context(run: Run) -> dict[str, Any]:
     if not found:
         return {}
     kinds = sorted(found["counts"])
+    order = {name: place for place, name in enumerate(run.params.get("benchmarks", {}))}
     lines = [
         (paper.title(name), [counts.get(kind) or "" for kind in kinds])
         for name, counts in sorted(
-            found["by_benchmark"].items(), key=lambda item: _place(run, item[0])
+            found["by_benchmark"].items(),
+            key=lambda item: (order.get(item[0], len(order)), item[0]),
         )
     ]
     return {
@@ -344,11 +348,6 @@ def overlap_context(run: Run) -> dict[str, Any]:
         "matrix": {"columns": kinds, "lines": lines},
         "gallery": _one_of_each(found["gallery"], 8),
     }
-
-
-def _place(run: Run, benchmark: str) -> tuple[int, str]:
-    listed = list(run.params.get("benchmarks", {}))
-    return (listed.index(benchmark) if benchmark in listed else len(listed), benchmark)
 
 
 def _one_of_each(gallery: Sequence[tuple[Any, str]], count: int) -> list[tuple[Any, str]]:

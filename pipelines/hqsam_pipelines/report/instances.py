@@ -50,7 +50,11 @@ def instances(run: Run, model: str, benchmark: str) -> pd.DataFrame | None:
         )
     both = sides[0].to_frame().join(sides[1].to_frame(), how="inner").dropna().sort_index()
     both = both.reset_index()
-    truth = _objects(run, model, benchmark).reindex(_objects_of(run, benchmark, both["unit"]))
+    # the object of each unit: of a prompt the one that it was drawn for; a unit may be an object itself
+    prompts = _table(run, benchmark, "prompts", ["prompt_id", "instance_id"]).dropna()
+    drawn = prompts.drop_duplicates("prompt_id").set_index("prompt_id")["instance_id"]
+    objects = both["unit"].map(drawn).fillna(both["unit"])
+    truth = _objects(run, model, benchmark).reindex(objects)
     return both.assign(
         **{"class": truth["class"].fillna("").to_numpy(), "share": truth["share"].to_numpy()}
     )
@@ -92,7 +96,9 @@ def listing(run: Run, model: str, shown: Mapping[tuple[str, str, str], int]) -> 
         shown.get(place, -1)
         for place in zip(every["benchmark"], every["prompt_set"], every["unit"], strict=True)
     ]
-    return Listing(len(every), total, packed(every, places), _csv(every))
+    names = ["benchmark", "prompt_set", "key", "unit", "class", "share", "sam", "hq", "gain"]
+    csv: str = every[names].to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    return Listing(len(every), total, packed(every, places), csv)
 
 
 @dataclass(frozen=True)
@@ -147,12 +153,6 @@ def packed(frame: pd.DataFrame, pictures: Sequence[int]) -> str:
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode("ascii")
 
 
-def _csv(frame: pd.DataFrame) -> str:
-    names = ["benchmark", "prompt_set", "key", "unit", "class", "share", "sam", "hq", "gain"]
-    told: str = frame[names].to_csv(index=False, float_format="%.4f", lineterminator="\n")
-    return told
-
-
 def _objects(run: Run, model: str, benchmark: str) -> pd.DataFrame:
     """Class and share of every annotated object, by its id."""
     frame = _table(run, benchmark, "instances", ["instance_id", "category_id", "area", "height"])
@@ -166,13 +166,6 @@ def _objects(run: Run, model: str, benchmark: str) -> pd.DataFrame:
     share = frame["area"] / (frame["height"].astype(float) * width)
     found = frame.assign(share=share, **{"class": frame["category_id"].map(names)})
     return found.drop_duplicates("instance_id").set_index("instance_id")[["class", "share"]]
-
-
-def _objects_of(run: Run, benchmark: str, units: pd.Series[str]) -> pd.Series[str]:
-    """The object of each unit: of a prompt the one that it was drawn for; a unit may be an object itself."""
-    prompts = _table(run, benchmark, "prompts", ["prompt_id", "instance_id"]).dropna()
-    drawn = prompts.drop_duplicates("prompt_id").set_index("prompt_id")["instance_id"]
-    return units.map(drawn).fillna(units)
 
 
 def _table(run: Run, benchmark: str, name: str, columns: list[str]) -> pd.DataFrame:

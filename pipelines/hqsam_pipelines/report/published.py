@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hqsam.systems import System
 from hqsam_pipelines import ablations
 from hqsam_pipelines.report import cost, paper, sources
 from hqsam_pipelines.report.ablations import recorded
@@ -195,7 +194,15 @@ class _Finder:
             if len(known) == len(names):
                 results = [r for r in found if r is not None]
                 return sum(known) / len(known), self._words(model, one, results)
-        return self._from_the_grid(one, benchmark)
+        # else a mean over the four sets, or COCO's AP, of the committed run of the grid
+        of_row = f"{one.table}: {one.system}"
+        row = self._recorded.get(_SAME_ROW.get(of_row, of_row))
+        places = {(b, m): i for i, (b, m) in enumerate(ablation_cells())}
+        place = places.get((benchmark, one.metric))
+        if row is None or place is None or row.values[place] is None:
+            return None, ""
+        words = [self._data, "other model (nano, half the epochs; committed run)"]
+        return row.values[place], "; ".join(word for word in words if word)
 
     def _result(self, one: Published, benchmark: str, model: str) -> Result | None:
         run = self._run
@@ -207,19 +214,16 @@ class _Finder:
             wanted = "gt_box" if float(scale) == 0 else f"box_noise_{scale}"
         else:
             wanted = next((s for s in sets if paper.is_protocol(one.protocol, s)), "")
-        system = self._system(one, benchmark)
-        return run.find(benchmark, model, wanted, system.name) if system else None
-
-    def _system(self, one: Published, benchmark: str) -> System | None:
-        run = self._run
-        if one.system in _SAM:
-            return run.system(run.baseline(benchmark))
         refiner = _REFINERS.get(one.system)
-        if refiner is None:
-            return run.system(run.hq_system(benchmark))
-        entries = run.params.get("systems") or {}
-        mine = [n for n, e in entries.items() if e.get("refiner") == refiner and e["of"] == "sam"]
-        return next((s for s in run.systems if s.name in mine), None)
+        if one.system in _SAM:
+            names = [run.baseline(benchmark)]
+        elif refiner is None:
+            names = [run.hq_system(benchmark)]
+        else:
+            entries = (run.params.get("systems") or {}).items()
+            names = [n for n, e in entries if e.get("refiner") == refiner and e["of"] == "sam"]
+        system = next((s for s in run.systems if s.name in names), None)
+        return run.find(benchmark, model, wanted, system.name) if system else None
 
     def _model(self, one: Published) -> str | None:
         """The model of the run that stands for the row: of the same backbone, or the miniature for ViT-L."""
@@ -236,17 +240,6 @@ class _Finder:
                 return name
         miniature = [n for n in plain if paper.reference_backbone(run.backbone(n)) == one.backbone]
         return miniature[0] if miniature else None
-
-    def _from_the_grid(self, one: Published, benchmark: str) -> tuple[float | None, str]:
-        """A mean over the four sets, or COCO's AP, of the committed run of the grid."""
-        of_row = f"{one.table}: {one.system}"
-        row = self._recorded.get(_SAME_ROW.get(of_row, of_row))
-        places = {(b, m): i for i, (b, m) in enumerate(ablation_cells())}
-        place = places.get((benchmark, one.metric))
-        if row is None or place is None or row.values[place] is None:
-            return None, ""
-        words = [self._data, "other model (nano, half the epochs; committed run)"]
-        return row.values[place], "; ".join(word for word in words if word)
 
     def _words(self, model: str, one: Published, results: Sequence[Result] = ()) -> str:
         """How far a number of ours is comparable with the paper's."""
@@ -312,30 +305,30 @@ def table_csv(found: Iterable[Cell]) -> str:
 
 def context(found: Sequence[Cell]) -> list[dict[str, Any]]:
     """The tables for the page: systems down, benchmarks, protocols and metrics across."""
-    return [
-        _table(name, [cell for cell in found if cell.published.table == name]) for name in TITLES
-    ]
-
-
-def _table(name: str, found: Sequence[Cell]) -> dict[str, Any]:
-    columns = list(dict.fromkeys((c.published.column, c.published.metric) for c in found))
-    groups: list[dict[str, Any]] = []
-    for column, _ in columns:
-        if groups and groups[-1]["name"] == column:
-            groups[-1]["span"] += 1
-        else:
-            groups.append({"name": column, "span": 1})
-    lines = list(dict.fromkeys((c.published.system, c.published.backbone) for c in found))
-    several = len({backbone for _, backbone in lines}) > 1
-    run = sum(cell.ours is not None for cell in found)
-    return {
-        "number": f"Table {name}" if name.isdigit() else TITLES[name],
-        "title": TITLES[name] if name.isdigit() else "",
-        "groups": groups,
-        "columns": [metric.replace("_", " ") for _, metric in columns],
-        "lines": [_line(who, found, columns, several) for who in lines],
-        "count": f"{run} of {len(found)} numbers run",
-    }
+    tables = []
+    for name in TITLES:
+        mine = [cell for cell in found if cell.published.table == name]
+        columns = list(dict.fromkeys((c.published.column, c.published.metric) for c in mine))
+        groups: list[dict[str, Any]] = []
+        for column, _ in columns:
+            if groups and groups[-1]["name"] == column:
+                groups[-1]["span"] += 1
+            else:
+                groups.append({"name": column, "span": 1})
+        lines = list(dict.fromkeys((c.published.system, c.published.backbone) for c in mine))
+        several = len({backbone for _, backbone in lines}) > 1
+        run = sum(cell.ours is not None for cell in mine)
+        tables.append(
+            {
+                "number": f"Table {name}" if name.isdigit() else TITLES[name],
+                "title": TITLES[name] if name.isdigit() else "",
+                "groups": groups,
+                "columns": [metric.replace("_", " ") for _, metric in columns],
+                "lines": [_line(who, mine, columns, several) for who in lines],
+                "count": f"{run} of {len(mine)} numbers run",
+            }
+        )
+    return tables
 
 
 def _line(

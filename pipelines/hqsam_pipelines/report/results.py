@@ -93,7 +93,12 @@ def parse_metrics(text: bytes, where: str) -> list[Result]:
     except UserError as error:
         problem = f"this is not a metrics file: {error.problem}"
         raise UserError(problem, file=where, key=error.key, cure="run `dvc repro score`") from error
-    return [_result(found, item) for item in found.results]
+    results = []
+    for item in found.results:
+        given = {name: getattr(item, name) for name in _Item.model_fields if name != "metrics"}
+        known = {name: value for name, value in item.metrics.items() if value is not None}
+        results.append(Result(benchmark=found.benchmark, model=found.model, metrics=known, **given))
+    return results
 
 
 _Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_&@.+-]{1,80}$")]
@@ -122,12 +127,6 @@ class _MetricsFile(Outline):
     benchmark: Name
     model: Name
     results: tuple[_Item, ...]
-
-
-def _result(found: _MetricsFile, item: _Item) -> Result:
-    given = {name: getattr(item, name) for name in _Item.model_fields if name != "metrics"}
-    known = {name: value for name, value in item.metrics.items() if value is not None}
-    return Result(benchmark=found.benchmark, model=found.model, metrics=known, **given)
 
 
 def refuse_twins(results: Sequence[Result], where: str) -> None:
@@ -195,7 +194,13 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
         strange = [name for name in table.column_names if not _is_ours(table[name], name)]
         for place, name in enumerate(table.column_names) if not strange else ():
             if name in _TEXTS:
-                table = table.set_column(place, name, _texts(table[name]))
+                longest = max(
+                    (len(t) for c in table[name].chunks for t in c.dictionary.to_pylist()),
+                    default=0,
+                )
+                if longest > _LONGEST:
+                    raise ValueError(f"a text of {longest} characters, the limit is {_LONGEST}")
+                table = table.set_column(place, name, table[name].cast(pa.string()))
         frame: pd.DataFrame = table.to_pandas()
     except (pa.ArrowException, OSError, ValueError) as error:
         cure = "run `dvc repro score` or `dvc pull`"
@@ -218,22 +223,6 @@ def _is_ours(column: Any, name: str) -> bool:
             pa.types.is_string(kind) or pa.types.is_large_string(kind)
         ) and not column.null_count
     return bool(pa.types.is_floating(kind) or pa.types.is_null(kind))
-
-
-def _texts(column: Any) -> Any:
-    """The texts of a dictionary column, written out.
-
-    Raises:
-        ValueError: one is too long for a name.
-    """
-    import pyarrow as pa
-
-    longest = max(
-        (len(text) for c in column.chunks for text in c.dictionary.to_pylist()), default=0
-    )
-    if longest > _LONGEST:
-        raise ValueError(f"a text of {longest} characters, the limit is {_LONGEST}")
-    return column.cast(pa.string())
 
 
 def quantity_values(frame: pd.DataFrame, quantity: Quantity) -> pd.Series[float]:

@@ -93,12 +93,12 @@ def _excluded_by_source(run: Run) -> Counter[str]:
     path = run.root / "data" / "overlap" / "exclusions.jsonl"
     rows = read_jsonl(path) if path.is_file() else []
     names = sorted(run.params.get("sources", {}), key=len, reverse=True)
-    owners = [row.get("source") or _owner(str(row.get("key", "")), names) for row in rows]
+    owners = [
+        row.get("source")
+        or next((name for name in names if str(row.get("key", "")).startswith(f"{name}_")), "")
+        for row in rows
+    ]
     return Counter(owner for owner in owners if owner)
-
-
-def _owner(key: str, names: list[str]) -> str:
-    return next((name for name in names if key.startswith(f"{name}_")), "")
 
 
 def evaluation_sets(run: Run) -> list[dict[str, Any]]:
@@ -130,9 +130,11 @@ def overlap(run: Run) -> dict[str, Any]:
     done = read_optional(folder / "overlap.json")
     if not done:
         return {}
-    gallery = [
-        (folder / "gallery" / entry["file"], _pair_text(entry)) for entry in done.get("gallery", [])
-    ]
+    gallery = []
+    for entry in done.get("gallery", []):
+        kind = str(entry.get("kind", ""))
+        pair = f"{entry.get('train_key', '')} (training), {entry.get('key', '')} (evaluation)"
+        gallery.append((folder / "gallery" / entry["file"], f"{_KINDS.get(kind, kind)}: {pair}"))
     return {
         "counts": done.get("counts", {}),
         "by_benchmark": done.get("by_benchmark", {}),
@@ -155,12 +157,6 @@ _KINDS = {
     "foreground": "Same object",
     "background": "Same background",
 }
-
-
-def _pair_text(entry: Mapping[str, Any]) -> str:
-    kind = str(entry.get("kind", ""))
-    pair = f"{entry.get('train_key', '')} (training), {entry.get('key', '')} (evaluation)"
-    return f"{_KINDS.get(kind, kind)}: {pair}"
 
 
 def _plain_facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
