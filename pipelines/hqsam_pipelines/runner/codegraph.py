@@ -187,8 +187,14 @@ class CodeGraph:
                 for name in self._used.get(seam, ())
                 if self._module(f"{seam}.{name}") is not None
             }
-        paths = {path for module in found for path in self._files(module)}
-        return {path.relative_to(self._root).as_posix() for path in paths}
+        paths = set()
+        for module in found:
+            # the module's own file, and those `__init__.py` above it that hold code
+            parts = module.split(".")
+            for above in (self._module(".".join(parts[: n + 1])) for n in range(len(parts))):
+                if above is not None and not (above.path.name == "__init__.py" and above.empty):
+                    paths.add(above.path.relative_to(self._root).as_posix())
+        return paths
 
     def _entries(self, package: str, constant: str) -> set[str]:
         """Return modules of a seam that are entries of it, not helpers: those that define its constant."""
@@ -199,31 +205,24 @@ class CodeGraph:
     def _place(self, package: str) -> str:
         return _folder(self._root, package).relative_to(self._root).as_posix()
 
-    def _files(self, module: str) -> Iterator[Path]:
-        """Yield the module's own file and those `__init__.py` above it that hold code."""
-        parts = module.split(".")
-        for n in range(1, len(parts) + 1):
-            found = self._module(".".join(parts[:n]))
-            if found is not None and not (found.path.name == "__init__.py" and found.empty):
-                yield found.path
-
     def _imports(self, module: str) -> set[str]:
         """Return modules of this repository that a module imports anywhere, `if TYPE_CHECKING` left out."""
         found = self._module(module)
         assert found is not None
-        named = found.imports | {home for name in found.imports for home in self._home(name)}
+        named = set(found.imports)
+        for name in found.imports:
+            # `package.name` stands for the module behind it where the package resolves the name on
+            # first use.
+            package, _, member = name.rpartition(".")
+            behind = self._module(package) if package else None
+            if behind is not None and member in behind.homes:
+                named.add(behind.homes[member])
         parents = {
             ".".join(name.split(".")[:n]) for name in named for n in range(1, name.count(".") + 1)
         }
         every = {name for name in named | parents if self._module(name) is not None}
-        return {name for name in every if not _is_plumbing(name)}
-
-    def _home(self, name: str) -> Iterator[str]:
-        """Yield the module behind `package.name` where the package resolves the name on first use."""
-        package, _, member = name.rpartition(".")
-        found = self._module(package) if package else None
-        if found is not None and member in found.homes:
-            yield found.homes[member]
+        plumbing = tuple(f"{package}." for package in PLUMBING)
+        return {name for name in every if not f"{name}.".startswith(plumbing)}
 
     def _module(self, name: str) -> _Module | None:
         if name not in self._modules:
@@ -251,10 +250,6 @@ def _used(params: Mapping[str, Any]) -> dict[str, set[str]]:
             *(str(name).removeprefix(DRAWN_PREFIX) for name in sets),
         },
     }
-
-
-def _is_plumbing(module: str) -> bool:
-    return module in PLUMBING or module.startswith(tuple(f"{package}." for package in PLUMBING))
 
 
 def write_digests(root: Path, out: Path) -> dict[str, int]:
@@ -338,17 +333,15 @@ def _parse(path: Path, name: str) -> _Module:
     empty = all(
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in tree.body
     )
-    return _Module(path, imports, _homes(tree), empty)
-
-
-def _homes(tree: ast.Module) -> dict[str, str]:
-    """Return the table `_HOMES` of a package that imports its public names on first use (PEP 562)."""
+    homes: dict[str, str] = {}
     for node in tree.body:
+        # of a package that imports its public names on first use (PEP 562)
         if isinstance(node, ast.Assign) and any(
             isinstance(t, ast.Name) and t.id == "_HOMES" for t in node.targets
         ):
-            return dict(ast.literal_eval(node.value))
-    return {}
+            homes = dict(ast.literal_eval(node.value))
+            break
+    return _Module(path, imports, homes, empty)
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:

@@ -1,7 +1,7 @@
 """What `hqsam doctor` looks at. Each check is a function that yields findings.
 
 None changes anything but `_site_cache`, which has DVC keep its site cache in the checkout, and
-`_kernels`, which compiles what stages use compiled if it is there.
+`doctor_machine.hardware`, which compiles what stages use compiled if it is there.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hqsam_base import compiled, own_code
+from hqsam_base import own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site, env, origin
-from hqsam_pipelines.runner import provenance, server
+from hqsam_pipelines.runner import server
+from hqsam_pipelines.runner.doctor_machine import Finding, hardware, software
 from hqsam_pipelines.runner.server_address import healthy
 
 if TYPE_CHECKING:
@@ -33,27 +33,13 @@ NEEDED_GB = {"embedded": 2, "paper": 250}
 _ON_THIS_MACHINE = ("embedded://", "file://", "drop://")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the examination: `fail` means that a run would fail, `warn` that it may disappoint."""
-
-    level: Literal["ok", "warn", "fail"]
-    what: str
-    detail: str
-
-    @property
-    def mark(self) -> str:
-        """The level as it is printed."""
-        return {"ok": "ok", "warn": "WARN", "fail": "FAIL"}[self.level]
-
-
 def examine(start: Path) -> list[Finding]:
     """Run every check.
 
     Args:
         start: A folder inside the repository.
     """
-    findings = [*_python(), *_libraries(), *_machine(), *_gpu(), *_kernels()]
+    findings = [*software(), *hardware()]
     try:
         root = env.repository_root(start)
     except UserError as error:
@@ -69,8 +55,7 @@ def examine(start: Path) -> list[Finding]:
         _params,
         _archives,
         _disk,
-        _git,
-        _dvc,
+        _git_and_dvc,
         _site_cache,
         _server,
         _leftovers,
@@ -82,67 +67,6 @@ def write(findings: list[Finding], path: Path) -> None:
     """Write the findings as JSON."""
     with atomic_file(path) as file:
         file.write(json_bytes({"findings": [asdict(finding) for finding in findings]}))
-
-
-def _python() -> Iterator[Finding]:
-    level: Literal["ok", "fail"] = "ok" if sys.version_info >= (3, 11) else "fail"
-    yield Finding(
-        level, "python", f"{sys.version.split()[0]} at {sys.executable} (3.11 or newer is needed)"
-    )
-    found = shutil.which("python")
-    if found is None or Path(found).resolve() != Path(sys.executable).resolve():
-        detail = (
-            f"`python` is {found or 'not on PATH'}, this is {sys.executable}: activate the "
-            f"environment before `dvc repro`"
-        )
-        yield Finding("warn", "python", detail)
-
-
-def _libraries() -> Iterator[Finding]:
-    found = provenance.libraries()
-    missing = [name for name in provenance.LIBRARIES if name not in found]
-    if missing:
-        yield Finding(
-            "fail",
-            "libraries",
-            f"not installed: {', '.join(missing)}; pip install -c constraints.txt '.[pipeline]'",
-        )
-    yield Finding(
-        "ok", "libraries", ", ".join(f"{name} {version}" for name, version in found.items())
-    )
-    try:
-        metadata.version("lightning")
-    except metadata.PackageNotFoundError:
-        return
-    yield Finding(
-        "warn",
-        "libraries",
-        "`lightning` is installed; releases of 2026-04 were malicious, check its version",
-    )
-
-
-def _machine() -> Iterator[Finding]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    level: Literal["ok", "warn"] = "ok" if memory >= 6 else "warn"
-    yield Finding(
-        level,
-        "machine",
-        f"{origin.host()['cores']} cores, {memory:.0f} GB memory (the sample needs 4)",
-    )
-
-
-def _gpu() -> Iterator[Finding]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        yield Finding("ok", "gpu", "none found; the sample needs none")
-        return
-    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
-    yield Finding(
-        "ok" if done.returncode == 0 else "warn",
-        "gpu",
-        "; ".join((done.stdout or done.stderr).split("\n")).strip("; "),
-    )
 
 
 def _code(root: Path) -> Iterator[Finding]:
@@ -212,19 +136,15 @@ def _params(root: Path) -> Iterator[Finding]:
         yield Finding("fail", "training", text)
     for name in params.models:
         checkpoint = params.model(name).checkpoint
+        # A file below data/archives is one that the fetch stage brings.
         if (
             checkpoint is not None
             and not (root / checkpoint).exists()
-            and not _is_fetched(checkpoint)
+            and checkpoint.parts[:2] != ("data", "archives")
         ):
             yield Finding(
                 "fail", "params", f"models.{name}.checkpoint: {checkpoint} does not exist"
             )
-
-
-def _is_fetched(path: Path) -> bool:
-    """Whether the file is one that the fetch stage brings."""
-    return path.parts[:2] == ("data", "archives")
 
 
 def _archives(root: Path) -> Iterator[Finding]:
@@ -337,16 +257,13 @@ def _needed_gb(root: Path) -> int | None:
     return NEEDED_GB["paper"] if params.profile.startswith("paper") else None
 
 
-def _git(root: Path) -> Iterator[Finding]:
+def _git_and_dvc(root: Path) -> Iterator[Finding]:
     state = origin.git_state(root)
     if state["commit"] is None:
         yield Finding("fail", "git", "not a git repository, or git is not installed: DVC needs one")
-        return
-    changed = ", code differs from it" if state["code_changed"] else ""
-    yield Finding("ok", "git", f"commit {state['commit'][:12]}{changed}")
-
-
-def _dvc(root: Path) -> Iterator[Finding]:
+    else:
+        changed = ", code differs from it" if state["code_changed"] else ""
+        yield Finding("ok", "git", f"commit {state['commit'][:12]}{changed}")
     command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
     done = subprocess.run(
         command,
@@ -374,16 +291,6 @@ def _site_cache(root: Path) -> Iterator[Finding]:
             "site cache",
             "of DVC: this user's alone" + (", set in .dvc/config.local now" if mended else ""),
         )
-
-
-def _kernels() -> Iterator[Finding]:
-    for module in compiled.MODULES:
-        why = compiled.fill(module)
-        name = module.removeprefix("hqsam_")
-        if why is None:
-            yield Finding("ok", "kernels", f"{name} is compiled for this processor")
-        else:
-            yield Finding("warn", "kernels", f"{name} runs uncompiled, with equal numbers: {why}")
 
 
 def _server(root: Path) -> Iterator[Finding]:

@@ -145,22 +145,20 @@ class Host:
     def _hear(self, link: socket.socket) -> None:
         if link is self._door:
             with contextlib.suppress(OSError):
-                self._admit(self._door.accept()[0])
+                found = self._door.accept()[0]
+                uid = host_client.peer(found)[1]
+                if uid == os.geteuid():  # a run has all of this user's rights
+                    self._waiting.append(found)
+                else:
+                    clock = time.strftime("%H:%M:%S")
+                    print(f"{clock} refused a connection of user {uid}", flush=True)
+                    found.close()
         elif link in self._waiting:
             self._waiting.remove(link)
             self._greet(link)
         else:
             for run in [run for run in self._runs if run.link is link]:
                 self._attend(run)
-
-    def _admit(self, link: socket.socket) -> None:
-        """Keep a new connection if it is of this very user: a run has all of this user's rights."""
-        uid = host_client.peer(link)[1]
-        if uid == os.geteuid():
-            self._waiting.append(link)
-            return
-        print(f"{time.strftime('%H:%M:%S')} refused a connection of user {uid}", flush=True)
-        link.close()
 
     def _greet(self, link: socket.socket) -> None:
         """The first packet of a connection."""
@@ -177,7 +175,10 @@ class Host:
             or self._closing
             or request.get("fingerprint") != self._fingerprint
         ):
-            self._close_door("asked to" if word == host_client.QUIT else self._difference(request))
+            mine, theirs = map(json.loads, (self._fingerprint, request.get("fingerprint", "[]")))
+            other = [pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]
+            why = f"a client with another environment came: {other}"
+            self._close_door("asked to" if word == host_client.QUIT else why)
             _close(streams)
             with link, contextlib.suppress(OSError):
                 link.send(host_client.OTHER)
@@ -185,13 +186,6 @@ class Host:
         with contextlib.suppress(OSError):
             link.send(host_client.READY)
         self._runs.append(Run(link, request, streams))
-
-    def _difference(self, request: dict[str, Any]) -> str:
-        mine, theirs = json.loads(self._fingerprint), json.loads(request.get("fingerprint", "[]"))
-        return (
-            f"a client with another environment came: "
-            f"{[pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]}"
-        )
 
     def _attend(self, run: Run) -> None:
         """A further packet of a client, or the end of its connection."""
@@ -203,17 +197,15 @@ class Host:
             self._fork(run)
         elif word.startswith(b"signal ") and run.pid is not None:
             send_signal(run.pid, int(word[7:]), group=True)
-        elif not word:
-            self._client_left(run)
-
-    def _client_left(self, run: Run) -> None:
-        if run.pid is None:
+        elif not word and run.pid is None:
             self._forget(run)
-        elif run.kill_at is None:
+        elif not word and run.pid is not None and run.kill_at is None:
             send_signal(run.pid, signal.SIGTERM, group=True)
             run.kill_at = time.monotonic() + KILL_AFTER_S
             run.link.close()
-            run.link = _dead_link()
+            # a connection that never becomes readable, in place of the client's
+            run.link, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            _KEPT.append(other_end)
 
     def _fork(self, run: Run) -> None:
         sys.stdout.flush()
@@ -224,7 +216,9 @@ class Host:
         pid = os.fork()
         if pid == 0:
             self._child(run)
-        run.pid, run.ends = pid, _end_of(pid)
+        run.pid = pid
+        with contextlib.suppress(OSError):  # an old kernel has no such descriptors
+            run.ends = [os.pidfd_open(pid)]
         with contextlib.suppress(OSError):
             run.link.send(b"pid %d" % pid)
         _close(run.streams)
@@ -288,7 +282,10 @@ class Host:
         if idle or not (self._root / "dvc.yaml").exists():
             self._close_door("idle")
         elif self._libraries:
-            _import(self._libraries.pop(0))
+            # A library that is not installed is only slower to fail later, in the stage that wants
+            # it.
+            with contextlib.suppress(Exception):
+                importlib.import_module(self._libraries.pop(0))
 
     def _close_door(self, why: str) -> None:
         """Take no more requests; `serve` ends with the last run."""
@@ -296,12 +293,6 @@ class Host:
             print(f"{time.strftime('%H:%M:%S')} {os.getpid()} ends: {why}", flush=True)
         self._closing = True
         self._door.close()
-
-
-def _import(name: str) -> None:
-    # A library that is not installed is only slower to fail later, in the stage that wants it.
-    with contextlib.suppress(Exception):
-        importlib.import_module(name)
 
 
 def _work(request: dict[str, Any]) -> int:
@@ -338,24 +329,10 @@ def _end(status: int) -> NoReturn:
         os._exit(status & 0xFF)
 
 
-def _end_of(pid: int) -> list[int]:
-    try:
-        return [os.pidfd_open(pid)]
-    except OSError:
-        return []
-
-
 def _close(fds: list[int]) -> None:
     for fd in fds:
         with contextlib.suppress(OSError):
             os.close(fd)
-
-
-def _dead_link() -> socket.socket:
-    """A connection that never becomes readable, in place of one whose client has gone."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    _KEPT.append(theirs)
-    return ours
 
 
 _KEPT: list[socket.socket] = []
