@@ -157,7 +157,7 @@ def compare(
         missing=tuple(_missing(a, b)),
         notes=(
             *([] if running else dict.fromkeys([*stale(a), *stale(b)])),
-            *_unavailable(lacking),
+            *unavailable(lacking),
             *dict.fromkeys(notes),
             *_about_seeds(a, b, seeds),
         ),
@@ -197,14 +197,6 @@ def _names_of(row: Change, kind: str) -> set[str]:
     """What a row's benchmark, metric, prompt set or model may be called."""
     name = str(getattr(row, kind))
     return {name, paper.title(name)} if kind == "benchmark" else {name}
-
-
-def _unavailable(errors: Sequence[NotAvailableError]) -> list[str]:
-    """One sentence for each revision and reason."""
-    groups: dict[tuple[str, str], list[NotAvailableError]] = {}
-    for error in errors:
-        groups.setdefault((error.where, error.why), []).append(error)
-    return [unavailable(group) for group in groups.values()]
 
 
 def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:

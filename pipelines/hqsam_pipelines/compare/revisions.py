@@ -44,13 +44,20 @@ class NotAvailableError(Exception):
         super().__init__(f"the files of {folder} at {where} {why}")
 
 
-def unavailable(errors: Sequence[NotAvailableError]) -> str:
-    """One sentence for outputs of one revision that are missing for the same reason."""
-    first = errors[0]
-    folders = dict.fromkeys(error.folder for error in errors)
-    names = ", ".join(folder.rpartition("/")[2] for folder in folders)
-    cure = f"; {first.cure}" if first.cure else ""
-    return f"no intervals for {names}: the per-instance tables at {first.where} {first.why}{cure}"
+def unavailable(errors: Sequence[NotAvailableError]) -> list[str]:
+    """One sentence for the outputs of one revision that are missing for the same reason."""
+    groups: dict[tuple[str, str], list[NotAvailableError]] = {}
+    for error in errors:
+        groups.setdefault((error.where, error.why), []).append(error)
+    sentences = []
+    for (where, why), group in groups.items():
+        folders = dict.fromkeys(error.folder for error in group)
+        names = ", ".join(folder.rpartition("/")[2] for folder in folders)
+        cure = f"; {group[0].cure}" if group[0].cure else ""
+        sentences.append(
+            f"no intervals for {names}: the per-instance tables at {where} {why}{cure}"
+        )
+    return sentences
 
 
 @dataclass(frozen=True)

@@ -136,24 +136,38 @@ class BenchmarkRows:
                 continue
             found += [self._change(a, b, metric, strata) for metric in _names(a, b)]
             stand_ins = [b.score.value(metric).stand_in for metric in _names(a, b)]
-            rows = [
-                self._instances(a, quantity)
-                for quantity in dict.fromkeys(stand_ins)
-                if quantity is not None
-            ]
-            found += [change for change in rows if change is not None]
+            for quantity in dict.fromkeys(stand_ins):
+                paired = None if quantity is None else self._paired(a, quantity)
+                if quantity is None or paired is None:
+                    continue
+                left, right = (float(side.mean()) for side in paired[:2])
+                found.append(
+                    Change(
+                        *a.row,
+                        quantity.title,
+                        quantity.scale,
+                        False,
+                        False,
+                        left,
+                        right,
+                        right - left,
+                        two_level([paired]),
+                    )
+                )
         main = paper.main_prompts(
             dict.fromkeys(prompt_set for _, _, prompt_set, _ in self._sides[1])
         )
         return [c if c.prompt_set in main else replace(c, headline=False) for c in found]
 
     def _change(self, a: Result, b: Result, metric: str, strata: Strata) -> Change:
-        # the results of the row for each seed; the first alone where another seed lacks the row
-        seeds = [
-            [result, *(further.of(result) if further is not None else ())]
-            for result, further in zip((a, b), self._further, strict=True)
-        ]
-        left, right = (_mean(side, metric) for side in seeds)
+        means: list[float | None] = []
+        for result, further in zip((a, b), self._further, strict=True):
+            # of each seed; of the first alone where another seed lacks the row
+            seeds = [result, *(further.of(result) if further is not None else ())]
+            values = [seed.shown(metric) for seed in seeds]
+            known = [value for value in values if value is not None]
+            means.append(sum(known) / len(known) if len(known) == len(values) else None)
+        left, right = means
         difference = None if left is None or right is None else right - left
         change = replace(_bare(a, b, metric), a=left, b=right, difference=difference)
         quantity = b.score.value(metric).mean_of
@@ -197,23 +211,6 @@ class BenchmarkRows:
             replace(c, interval=found.get((c.prompt_set, c.system, c.metric), c.interval))
             for c in changes
         ]
-
-    def _instances(self, result: Result, quantity: Quantity) -> Change | None:
-        paired = self._paired(result, quantity)
-        if paired is None:
-            return None
-        left, right = (float(side.mean()) for side in paired[:2])
-        return Change(
-            *result.row,
-            quantity.title,
-            quantity.scale,
-            False,
-            False,
-            left,
-            right,
-            right - left,
-            two_level([paired]),
-        )
 
     def _paired(self, result: Result, quantity: Quantity) -> SeedStratum | None:
         frames = self._frames(result)
@@ -275,13 +272,6 @@ class BenchmarkRows:
                     Instance(*row, str(key), cluster, str(unit), *shown, quantity.title, gain)
                 )
         return found
-
-
-def _mean(trainings: Sequence[Result], metric: str) -> float | None:
-    """The mean over seeds of a value as shown; None if it is undefined for one of them."""
-    values = [result.shown(metric) for result in trainings]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _at(values: pd.Series[float], place: Any) -> float:

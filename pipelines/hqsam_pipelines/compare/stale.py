@@ -20,10 +20,17 @@ def stale(revision: Revision) -> list[str]:
     is out of date.
     """
     found = []
-    keys = _changed_keys(revision)
+    keys = []
+    for key, recorded in revision.made_with.items():
+        value: Any = revision.params
+        for name in key.split("."):
+            value = value.get(name, _NONE) if isinstance(value, Mapping) else _NONE
+        if not (value is _NONE or _same(value, recorded)):
+            keys.append(key)
     if keys:
         found.append(
-            f"the metrics at {revision.label} were made with other values of {_short(keys)} than "
+            f"the metrics at {revision.label} were made with other values of "
+            f"{_short(sorted(keys))} than "
             f"its params.yaml has:"
             f" run `dvc repro`{' and commit what it changes' if revision.sha else ' first'}"
         )
@@ -34,17 +41,6 @@ def stale(revision: Revision) -> list[str]:
             f"`dvc repro` first"
         )
     return found
-
-
-def _changed_keys(revision: Revision) -> list[str]:
-    changed = []
-    for key, recorded in revision.made_with.items():
-        value: Any = revision.params
-        for name in key.split("."):
-            value = value.get(name, _NONE) if isinstance(value, Mapping) else _NONE
-        if not (value is _NONE or _same(value, recorded)):
-            changed.append(key)
-    return sorted(changed)
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -164,9 +164,9 @@ class Params:
 
     def index(self, benchmark: str) -> BenchmarkOptions:
         """`benchmarks.<name>.index`."""
-        from hqsam_datasets import (
-            benchmarks,
-        )  # NumPy and the image libraries behind it: not for every reader of params.yaml
+        # NumPy and the image libraries behind them: not for every reader of params.yaml
+        from hqsam_datasets import benchmarks
+        from hqsam_metrics.base import SCORES
 
         options: BenchmarkOptions = self._benchmark_part(benchmark, "index", {})
         kind = str(self.entry("benchmarks", benchmark)["kind"])
@@ -177,7 +177,17 @@ class Params:
             found = benchmarks.of_section(benchmark, kind, options)
         except UserError as error:
             raise error.amended(file=self.file) from None
-        self._check_metric(benchmark, found.kind)
+        # Found out by the score stage, another kind of metric would cost all predictions.
+        score = self._metric(benchmark)
+        if score.kind != found.kind:
+            fitting = [name for name in SCORES.names() if SCORES.load(name).kind == found.kind]
+            raise UserError(
+                f"the metric {score.name} is not for this set, whose ground truth is of kind "
+                f"{found.kind}",
+                file=self.file,
+                key=f"benchmarks.{benchmark}.score.metric",
+                cure=f"say metric: {' or '.join(fitting)}",
+            )
         return options
 
     def predict(self, benchmark: str) -> PredictOptions:
@@ -216,21 +226,6 @@ class Params:
                 name, SCORES.names(), what="metric", file=self.file, key=f"{key}.metric"
             )
         return SCORES.load(str(name))
-
-    def _check_metric(self, benchmark: str, kind: str) -> None:
-        """The metric must be one for this kind of ground truth: found out by the score stage, it would cost all predictions."""
-        from hqsam_metrics.base import SCORES
-
-        score = self._metric(benchmark)
-        if score.kind != kind:
-            fitting = [name for name in SCORES.names() if SCORES.load(name).kind == kind]
-            raise UserError(
-                f"the metric {score.name} is not for this set, whose ground truth is of kind "
-                f"{kind}",
-                file=self.file,
-                key=f"benchmarks.{benchmark}.score.metric",
-                cure=f"say metric: {' or '.join(fitting)}",
-            )
 
     @functools.cached_property
     def systems(self) -> tuple[Entry, ...]:

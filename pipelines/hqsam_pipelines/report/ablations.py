@@ -90,24 +90,18 @@ def rows(run: Run) -> list[AblationRow]:
 
 
 def _values(run: Run, model: str, *, vanilla: bool = False) -> tuple[float | None, ...]:
-    return tuple(_value(run, model, benchmark, metric, vanilla) for benchmark, metric in _CELLS)
-
-
-def _value(run: Run, model: str, benchmark: str, metric: str, vanilla: bool) -> float | None:
-    """One number as shown; the mean of the four HQ sets only where all four have it."""
-    names = paper.HQ4 if benchmark == paper.HQ4_MEAN else (benchmark,)
-    found = []
-    for name in names:
-        sets = run.prompt_sets(name, model)
-        result = (
-            run.find(name, model, sets[0], run.baseline(name) if vanilla else run.hq_system(name))
-            if sets
-            else None
-        )
-        if result is None or metric not in result.metrics:
-            return None
-        found.append(result.metrics[metric] * result.score.value(metric).scale.factor)
-    return sum(found) / len(found)
+    """The numbers of a row as shown; the mean of the four HQ sets only where all four have it."""
+    values = []
+    for benchmark, metric in _CELLS:
+        names = paper.HQ4 if benchmark == paper.HQ4_MEAN else (benchmark,)
+        found = []
+        for name in (name for name in names if run.prompt_sets(name, model)):
+            system = run.baseline(name) if vanilla else run.hq_system(name)
+            result = run.find(name, model, run.prompt_sets(name, model)[0], system)
+            if result is not None and metric in result.metrics:
+                found.append(result.metrics[metric] * result.score.value(metric).scale.factor)
+        values.append(sum(found) / len(found) if len(found) == len(names) else None)
+    return tuple(values)
 
 
 def _published(row: str) -> tuple[float | None, ...]:

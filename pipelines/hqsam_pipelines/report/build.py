@@ -26,16 +26,9 @@ from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
 from hqsam_pipelines.report.kept_tables import write_instances
+from hqsam_pipelines.report.numbers import Numbers, gather, write_plots, write_tables
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.results import Run, load_run
-from hqsam_pipelines.report.rows import (
-    Row,
-    headline_rows,
-    judged,
-    other_rows,
-    spec_rows,
-    system_rows,
-)
 from hqsam_pipelines.report.scenes import Pick, SceneReader
 
 _PALETTE = 256
@@ -52,32 +45,14 @@ class Gallery:
     picks: tuple[Pick, ...]
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """Everything that is computed from metrics and per-instance tables."""
-
-    overview: list[Row]
-    tables: list[tuple[paper.TableSpec, list[Row]]]
-    others: list[Row]
-    curves: dict[str, dict[str, list[float]]]
-    training: tuple[list[str], list[list[str]]]
-    ablations: list[report_ablations.AblationRow]
-    models: list[Row]
-    systems: list[Row]
-    published: list[published.Cell]
-    diagnosed: list[errors.Diagnosed]
-    sizes: list[tuple[str, str, str, int, float, float]]
-    steps: list[report_curves.Steps]
-
-
 def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
     """See `hqsam_pipelines.report.run.build_report`."""
     run = load_run(root, params)
     options = ReportOptions.model_validate(dict(run.params.get("report", {})))
     progress(0, 5, "numbers")
-    numbers = _numbers(run)
-    _write_tables(out / "tables", numbers, run)
-    _write_plots(out / "plots", numbers)
+    numbers = gather(run)
+    write_tables(out / "tables", numbers, run)
+    write_plots(out / "plots", numbers)
     write_instances(root, out / "instances")
     progress(1, 5, "choosing instances")
     picks = [p for b in run.benchmarks for p in scenes.candidates(run, run.models[0], b)]
@@ -98,88 +73,6 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
         "n_pictures": len(pictures),
         "bytes": len(page.encode()),
     }
-
-
-def _numbers(run: Run) -> Numbers:
-    model = run.models[0]
-    overview = judged(headline_rows(run, model))
-    tables = [(spec, judged(spec_rows(run, model, spec), overview)) for spec in paper.TABLES]
-    hq4 = [b for b in paper.HQ4 if b in run.benchmarks]
-    ablations = report_ablations.rows(run)
-    more = [] if ablations else run.models[1:]  # the grid has a table of its own
-    return Numbers(
-        overview=overview,
-        tables=[(spec, rows) for spec, rows in tables if rows],
-        others=judged(other_rows(run, model), overview),
-        curves=report_tables.recall_curves(run, model, hq4),
-        training=report_tables.curve_table(run.root, run.models),
-        ablations=ablations,
-        models=[row for name in more for row in judged(headline_rows(run, name))],
-        systems=judged(system_rows(run, model)),
-        published=published.cells(run),
-        diagnosed=errors.diagnosed(run, model),
-        sizes=errors.sizes(run, model),
-        steps=report_curves.steps(run, model),
-    )
-
-
-def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
-    with atomic_folder(folder) as tmp:
-        for name, text in _files(numbers, folder.name).items():
-            (tmp / name).write_text(text, encoding="utf-8")
-        (tmp / "overview.md").write_text(
-            report_tables.summary_markdown(numbers.overview, run.absent), encoding="utf-8"
-        )
-        if run.absent:
-            (tmp / "absent.csv").write_text(report_tables.absent_csv(run), encoding="utf-8")
-        (tmp / "overview.csv").write_text(
-            report_tables.table_csv(numbers.overview, run.systems), encoding="utf-8"
-        )
-        for spec, rows in numbers.tables:
-            (tmp / f"{spec.name}.csv").write_text(
-                report_tables.table_csv(rows, run.systems), encoding="utf-8"
-            )
-        (tmp / "paper.csv").write_text(published.table_csv(numbers.published), encoding="utf-8")
-        (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
-        (tmp / "further.csv").write_text(
-            report_tables.table_csv(numbers.others, run.systems), encoding="utf-8"
-        )
-        if numbers.systems:
-            (tmp / "systems.csv").write_text(
-                report_tables.systems_csv(numbers.systems, run), encoding="utf-8"
-            )
-        if numbers.models:
-            (tmp / "models.csv").write_text(
-                report_tables.table_csv(numbers.models, run.systems), encoding="utf-8"
-            )
-        if numbers.ablations:
-            (tmp / "ablations.csv").write_text(
-                report_ablations.table_csv(numbers.ablations), encoding="utf-8"
-            )
-            (tmp / "ablations.md").write_text(
-                report_ablations.markdown(numbers.ablations), encoding="utf-8"
-            )
-
-
-def _files(numbers: Numbers, folder: str) -> dict[str, str]:
-    """The files about errors that belong into a folder, by name."""
-    found = errors.files(numbers.diagnosed, numbers.sizes)
-    return {path.partition("/")[2]: text for path, text in found.items() if path.startswith(folder)}
-
-
-def _write_plots(folder: Path, numbers: Numbers) -> None:
-    with atomic_folder(folder) as tmp:
-        text = report_tables.csv_text(*numbers.training)
-        (tmp / "training_curve.csv").write_text(text, encoding="utf-8")
-        (tmp / "recall_biou.csv").write_text(
-            report_tables.recall_csv(numbers.curves), encoding="utf-8"
-        )
-        for name, text in _files(numbers, folder.name).items():
-            (tmp / name).write_text(text, encoding="utf-8")
-        if numbers.steps:
-            (tmp / "points.csv").write_text(
-                report_curves.steps_csv(numbers.steps), encoding="utf-8"
-            )
 
 
 _KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
@@ -389,7 +282,19 @@ def _data_context(run: Run) -> dict[str, Any]:
             for path, text in overlap["gallery"]
         ]
         overlap = {**overlap, "pictures": [html.embed(pair) for pair in pairs]}
-    protocols = [_protocol_context(run, block) for block in sources.protocols(run)]
+    protocols = []
+    for block in sources.protocols(run):
+        name = block["benchmark"]
+        protocols.append(
+            {
+                **block,
+                "title": paper.title(name),
+                "anchor": f"{name}-{block['prompt_set']}",
+                "files": [f"metrics/{name}-{model}.json" for model in run.models],
+                "instances": f"data/scores/{name}-{run.models[0]}/instances.parquet",
+                "stage": f"score@{name}-{run.models[0]}",
+            }
+        )
     return {
         "sources": sources.sources(run),
         "training_set": sources.training_set(run),
@@ -402,16 +307,4 @@ def _data_context(run: Run) -> dict[str, Any]:
         "digests": sources.digests(run),
         "archives": sources.archives(run),
         "params_text": html.params_text(run),
-    }
-
-
-def _protocol_context(run: Run, block: dict[str, Any]) -> dict[str, Any]:
-    name = block["benchmark"]
-    return {
-        **block,
-        "title": paper.title(name),
-        "anchor": f"{name}-{block['prompt_set']}",
-        "files": [f"metrics/{name}-{model}.json" for model in run.models],
-        "instances": f"data/scores/{name}-{run.models[0]}/instances.parquet",
-        "stage": f"score@{name}-{run.models[0]}",
     }

@@ -188,7 +188,14 @@ def _training_chart(
     series = []
     for turn, model in enumerate(models):
         mine = [r for r in records if r["model"] == model]
-        for place, name in enumerate(_telling(names, first=turn == 0) if several else names):
+        shown = names
+        if several:
+            # One column a model, so that a colour is a model: the whole loss, the HQ token; SAM
+            # once, of the first.
+            sam = [name for name in names if _system(name) == Output.sam and turn == 0]
+            telling = [n for n in names if n == "loss" or _system(n) == Output.hq_token]
+            shown = sam + (telling or list(names[:1]))
+        for place, name in enumerate(shown):
             points = [
                 (_float(r[x_name]) if x_name else float(i), _float(r[name]))
                 for i, r in enumerate(mine)
@@ -212,14 +219,6 @@ def _training_chart(
     height = span([y for s in series for y in s.y], 0.06)
     axes = Axes(x_name or "row", "percent" if scale > 1 else "loss", width, height)
     return line_chart(series, axes, title)
-
-
-def _telling(names: Sequence[str], *, first: bool) -> list[str]:
-    """One column a model, so that a colour is a model: the whole loss, the HQ token; SAM once, of the first."""
-    chosen = [name for name in names if name == "loss" or _system(name) == Output.hq_token] or list(
-        names[:1]
-    )
-    return [name for name in names if _system(name) == Output.sam and first] + chosen
 
 
 def _system(name: str) -> str:

@@ -345,20 +345,21 @@ def _line(
     ran = [cell for cell in mine.values() if cell.ours is not None]
     words = list(dict.fromkeys(cell.comparable for cell in ran)) or [NOT_RUN]
     command = next(iter(mine.values())).command
+    cells: list[dict[str, str] | None] = []
+    for cell in map(mine.get, columns):
+        if cell is None:
+            cells.append(None)
+        elif cell.published.benchmark in ("inference", "training", "training data"):
+            ours = "" if cell.ours is None else f"{cell.ours:#.3g}".rstrip(".")
+            whole = cell.published.value.is_integer() and (cell.ours or 0.0).is_integer()
+            ours = number(cell.ours, 0) if whole else ours
+            cells.append({"ours": ours, "paper": f"{cell.published.value:g}"})
+        else:
+            theirs = number(cell.published.value, 1)
+            cells.append({"ours": number(cell.ours, 1), "paper": theirs})
     return {
         "name": f"{who[0]}, {who[1]}" if several else who[0],
-        "cells": [_pair(mine.get(column)) for column in columns],
+        "cells": cells,
         "comparable": " / ".join(words),
         "command": command if len(ran) < len(mine) else "",
     }
-
-
-def _pair(cell: Cell | None) -> dict[str, str] | None:
-    if cell is None:
-        return None
-    if cell.published.benchmark in ("inference", "training", "training data"):
-        ours = "" if cell.ours is None else f"{cell.ours:#.3g}".rstrip(".")
-        whole = cell.published.value.is_integer() and (cell.ours or 0.0).is_integer()
-        ours = number(cell.ours, 0) if whole else ours
-        return {"ours": ours, "paper": f"{cell.published.value:g}"}
-    return {"ours": number(cell.ours, 1), "paper": number(cell.published.value, 1)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -290,24 +290,25 @@ def protocols(run: Run) -> list[dict[str, Any]]:
             if result.benchmark == benchmark and result.model == run.models[0]:
                 groups.setdefault((benchmark, result.prompt_set), []).append(result)
     order = {system.name: place for place, system in enumerate(run.systems)}
-    return [
-        _protocol(*group, sorted(results, key=lambda r: order[r.system]))
-        for group, results in groups.items()
-    ]
-
-
-def _protocol(benchmark: str, prompt_set: str, results: Sequence[Result]) -> dict[str, Any]:
-    blocks = [{str(k): _plain(v) for k, v in r.protocol.items()} for r in results]
-    shared = {k: v for k, v in blocks[0].items() if all(b.get(k) == v for b in blocks)}
-    own = [", ".join(f"{k} {v}" for k, v in sorted(b.items()) if k not in shared) for b in blocks]
-    systems = [(r.system, r.protocol_hash, text) for r, text in zip(results, own, strict=True)]
-    return {
-        "benchmark": benchmark,
-        "prompt_set": prompt_set,
-        "systems": systems,
-        "entries": sorted(shared.items()),
-        "warnings": sorted({text for r in results for text in r.warnings}),
-    }
+    found = []
+    for (benchmark, prompt_set), members in groups.items():
+        results = sorted(members, key=lambda r: order[r.system])
+        every = [{str(k): _plain(v) for k, v in r.protocol.items()} for r in results]
+        shared = {k: v for k, v in every[0].items() if all(e.get(k) == v for e in every)}
+        own = [
+            ", ".join(f"{k} {v}" for k, v in sorted(e.items()) if k not in shared) for e in every
+        ]
+        systems = [(r.system, r.protocol_hash, text) for r, text in zip(results, own, strict=True)]
+        found.append(
+            {
+                "benchmark": benchmark,
+                "prompt_set": prompt_set,
+                "systems": systems,
+                "entries": sorted(shared.items()),
+                "warnings": sorted({text for r in results for text in r.warnings}),
+            }
+        )
+    return found
 
 
 def _plain(value: Any) -> str:

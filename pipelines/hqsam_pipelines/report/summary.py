@@ -73,7 +73,10 @@ def overview_table(rows: list[dict[str, str]]) -> Table:
         group = f"{row['benchmark']} {row['prompt_set']}"
         if before and group != before:
             table.add_section()
-        table.add_row(*_cells(row, group != before, len(sets[row["benchmark"]]) > 1))
+        title = paper.title(row["benchmark"])
+        if len(sets[row["benchmark"]]) > 1:
+            title += f", {row['prompt_set'].replace('_', ' ')}"
+        table.add_row(styled(title if group != before else ""), *_cells(row))
         before = group
     return table
 
@@ -108,17 +111,15 @@ def systems_table(rows: list[dict[str, str]]) -> Table:
     return table
 
 
-def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[Text]:
+def _cells(row: Mapping[str, str]) -> list[Text]:
     delta = _number(row["delta"])
     text = "" if delta is None else f"{delta:+.1f}"
-    prompt = f", {row['prompt_set'].replace('_', ' ')}" if several else ""
     # green or red only where the report's verdict is better or worse
     tone = {"better": "green", "worse": "red"}.get(row["verdict"], "")
     interval = "too few" if row["verdict"] == "too few to tell" else ""
     if row["ci_low"]:
         interval = f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]"
     return [
-        styled(paper.title(row["benchmark"]) + prompt if first else ""),
         styled(
             Scale(unit=row["unit"], lower_is_better=row["better"] == "lower").label(row["metric"])
         ),

@@ -127,9 +127,12 @@ class CodeGraph:
 
     def digested(self, verb: str) -> list[str]:
         """Return the files of a stage's code that dvc.yaml does not name itself: sorted, relative to the repository."""
-        entries = {
-            package: self._entries(package, mark) for package, mark, _ in OWN_FILES.get(verb, ())
-        }
+        entries = {}
+        for package, constant, _ in OWN_FILES.get(verb, ()):
+            # the entries of a seam, not their helpers: the files that define its constant
+            mark = re.compile(rf"^{constant}\b", re.MULTILINE)
+            every = _folder(self._root, package).glob("*.py")
+            entries[package] = {p.stem for p in every if mark.search(p.read_text("utf-8"))}
         own = {
             f"{self._place(package)}/{name}.py"
             for package, names in entries.items()
@@ -196,12 +199,6 @@ class CodeGraph:
                     paths.add(above.path.relative_to(self._root).as_posix())
         return paths
 
-    def _entries(self, package: str, constant: str) -> set[str]:
-        """Return modules of a seam that are entries of it, not helpers: those that define its constant."""
-        mark = re.compile(rf"^{constant}\b", re.MULTILINE)
-        files = _folder(self._root, package).glob("*.py")
-        return {path.stem for path in files if mark.search(path.read_text(encoding="utf-8"))}
-
     def _place(self, package: str) -> str:
         return _folder(self._root, package).relative_to(self._root).as_posix()
 
@@ -226,7 +223,9 @@ class CodeGraph:
 
     def _module(self, name: str) -> _Module | None:
         if name not in self._modules:
-            path = _file(self._root, name)
+            ours, base = name.partition(".")[0] in PACKAGES, _folder(self._root, name)
+            places = (base.with_suffix(".py"), base / "__init__.py") if ours else ()
+            path = next((place for place in places if place.is_file()), None)
             self._modules[name] = None if path is None else _parse(path, name)
         return self._modules[name]
 
@@ -309,16 +308,6 @@ def modules_of(root: Path, package: str) -> list[str]:
 
 def _folder(root: Path, module: str) -> Path:
     return root / PACKAGES[module.partition(".")[0]] / module.replace(".", "/")
-
-
-def _file(root: Path, module: str) -> Path | None:
-    if module.partition(".")[0] not in PACKAGES:
-        return None
-    base = _folder(root, module)
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
 
 
 def _parse(path: Path, name: str) -> _Module:

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -80,9 +80,18 @@ def _code(root: Path) -> Iterator[Finding]:
     if not wanted:
         yield Finding("ok", "code", f"{root} holds none of the packages: the installed ones run")
         return
+    # Where the environment alone, without PYTHONPATH and the current folder, finds them.
+    program = (
+        "import importlib.util as u, json, sys; found = {n: u.find_spec(n) for n in sys.argv[1:]};"
+        "print(json.dumps({n: s.origin for n, s in found.items() if s and s.origin}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, *wanted], capture_output=True, text=True, check=True
+    )
+    folders = {name: Path(file).parent for name, file in json.loads(done.stdout).items()}
     installed = {
         name: folder
-        for name, folder in _installed(wanted).items()
+        for name, folder in folders.items()
         if folder.resolve() != wanted[name].resolve()
     }
     if not installed:
@@ -96,18 +105,6 @@ def _code(root: Path) -> Iterator[Finding]:
     yield Finding(
         "warn", "code", f"{detail}, other programs do not until `pip install --no-deps -e .` here"
     )
-
-
-def _installed(names: Iterable[str]) -> dict[str, Path]:
-    """Where the environment alone, without PYTHONPATH and the current folder, finds the project's packages."""
-    program = (
-        "import importlib.util as u, json, sys; found = {n: u.find_spec(n) for n in sys.argv[1:]};"
-        "print(json.dumps({n: s.origin for n, s in found.items() if s and s.origin}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", program, *names], capture_output=True, text=True, check=True
-    )
-    return {name: Path(origin).parent for name, origin in json.loads(done.stdout).items()}
 
 
 def _params(root: Path) -> Iterator[Finding]:

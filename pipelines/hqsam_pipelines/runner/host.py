@@ -139,8 +139,17 @@ class Host:
                 if isinstance(link, socket.socket):
                     self._hear(link)
             self._reap()
-            if not ready:
-                self._idle()
+            if ready:
+                continue
+            if self._runs or self._waiting:
+                self._last_used = time.monotonic()
+            idle = time.monotonic() - self._last_used > self._idle_s
+            if idle or not (self._root / "dvc.yaml").exists():
+                self._close_door("idle")
+            elif self._libraries:
+                # One that is not installed is only slower to fail later, in the stage that wants it.
+                with contextlib.suppress(Exception):
+                    importlib.import_module(self._libraries.pop(0))
 
     def _hear(self, link: socket.socket) -> None:
         if link is self._door:
@@ -274,18 +283,6 @@ class Host:
         run.link.close()
         _close([*run.streams, *run.ends])
         self._last_used = time.monotonic()
-
-    def _idle(self) -> None:
-        if self._runs or self._waiting:
-            self._last_used = time.monotonic()
-        idle = time.monotonic() - self._last_used > self._idle_s
-        if idle or not (self._root / "dvc.yaml").exists():
-            self._close_door("idle")
-        elif self._libraries:
-            # A library that is not installed is only slower to fail later, in the stage that wants
-            # it.
-            with contextlib.suppress(Exception):
-                importlib.import_module(self._libraries.pop(0))
 
     def _close_door(self, why: str) -> None:
         """Take no more requests; `serve` ends with the last run."""

@@ -74,7 +74,14 @@ def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
     processes = count(run)
     if processes == 1 and not _on_gpu(run):
         return _here(run, progress)
-    _refuse(run, processes)
+    from hqsam.training import checks
+
+    # What each process would find out for itself is found out before they are started: there may
+    # be thousands.
+    cycle = run.options.views == "cycle"
+    views = 1 if cycle else read_json(run.prompts / "index.json").get("views", 1)
+    n_items = views * read_json(run.shards / "index.json").get("n_samples", 0)
+    checks.check_processes(n_items, run.options, processes)
     with _meeting_places() as places:
         given = environment(run, places[1])
         _Child(
@@ -117,17 +124,6 @@ def count(run: TrainRun) -> int:
             cure="set it to 0: one per GPU",
         )
     return wanted or there
-
-
-def _refuse(run: TrainRun, processes: int) -> None:
-    """What each process would find out for itself, before they are started: there may be thousands."""
-    from hqsam.training import checks
-
-    views = (
-        1 if run.options.views == "cycle" else read_json(run.prompts / "index.json").get("views", 1)
-    )
-    n_items = views * read_json(run.shards / "index.json").get("n_samples", 0)
-    checks.check_processes(n_items, run.options, processes)
 
 
 def _on_gpu(run: TrainRun) -> bool:

@@ -91,8 +91,13 @@ def deliver(
         else:
             event = "regression" if status == 1 else "success"
         commit = _commit(tree, branch, f"Run of {revision}: {masked(line)}")
-        if push:
-            _push(root, tree, branch)
+        if push and _call(tree, [sys.executable, "-m", "dvc", "remote", "default"])[0] == 0:
+            failed, output = _call(tree, [sys.executable, "-m", "dvc", "push"])
+            if failed:
+                cure = "look at `dvc remote list`; the branch is committed, push by hand"
+                raise UserError("`dvc push` failed", details=output[-10:], file=tree, cure=cure)
+        if push and "origin" in _git(root, "remote").split():
+            _git(tree, "push", "--quiet", "--force", "origin", f"refs/heads/{branch}")
     finally:
         lock.release()
     page = str(tree / "reports" / "report.html")
@@ -100,23 +105,19 @@ def deliver(
 
 
 def _worktree(root: Path, commit: str) -> Path:
-    """The worktree, at the commit, with what DVC's cache holds of that commit's outputs."""
+    """The worktree, at the commit, with what DVC's cache holds of that commit's outputs.
+
+    It shares the cache and the remotes of the checkout's own configuration (`.dvc/config.local`).
+    """
+    from configobj import ConfigObj
+
+    from hqsam_pipelines.config import dvc_site
+
     tree = root / WORKTREE
     if not (tree / ".git").exists():
         _git(root, "worktree", "prune")
         _git(root, "worktree", "add", "--force", "--detach", str(tree), commit)
     _git(tree, "checkout", "--quiet", "--force", "--detach", commit)
-    _configure_dvc(root, tree)
-    _call(tree, [sys.executable, "-m", "dvc", "checkout", "--force", "--allow-missing"])
-    return tree
-
-
-def _configure_dvc(root: Path, tree: Path) -> None:
-    """Share the cache and the remotes of the checkout's own configuration (`.dvc/config.local`)."""
-    from configobj import ConfigObj
-
-    from hqsam_pipelines.config import dvc_site
-
     with dvc_site.open_repo(root) as repo:
         cache = repo.cache.local.path
     local = root / ".dvc" / "config.local"
@@ -130,6 +131,8 @@ def _configure_dvc(root: Path, tree: Path) -> None:
     config.filename = None
     write_bytes(tree / ".dvc" / "config.local", "\n".join([*config.write(), ""]).encode())
     dvc_site.configure(tree)
+    _call(tree, [sys.executable, "-m", "dvc", "checkout", "--force", "--allow-missing"])
+    return tree
 
 
 def _run(tree: Path, workers: int) -> tuple[Mapping[str, list[str]], list[str]]:
@@ -170,16 +173,6 @@ def _commit(tree: Path, branch: str, message: str) -> str:
         _git(tree, *who, "commit", "--quiet", "--no-verify", "--message", message)
     _git(tree, "branch", "--force", branch, "HEAD")
     return _git(tree, "rev-parse", "HEAD")
-
-
-def _push(root: Path, tree: Path, branch: str) -> None:
-    if _call(tree, [sys.executable, "-m", "dvc", "remote", "default"])[0] == 0:
-        status, output = _call(tree, [sys.executable, "-m", "dvc", "push"])
-        if status:
-            cure = "look at `dvc remote list`; the branch is committed, push by hand"
-            raise UserError("`dvc push` failed", details=output[-10:], file=tree, cure=cure)
-    if "origin" in _git(root, "remote").split():
-        _git(tree, "push", "--quiet", "--force", "origin", f"refs/heads/{branch}")
 
 
 def notify(delivery: Delivery) -> bool:

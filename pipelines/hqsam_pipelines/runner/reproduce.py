@@ -155,7 +155,14 @@ def repro_stage(stage: str, root: str, force: bool) -> Any:
     forced = ["--force"] if force else []
     words = ["--wait-for-lock", "repro", "--single-item", *forced, stage]
     for left in reversed(range(TRIES)):
-        status, lines = _listen(stage, words, root)
+        lines: list[str] = []
+        with _child(words, root) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(shown(line.rstrip()))
+                if line.strip() and not line.strip().startswith(_ADVICE):
+                    say(f"[{stage}] {line.rstrip()}")
+            status = process.wait()
         if status and any(dvc_locks.BUSY in line for line in lines):
             say(f"[{stage}] another DVC works on its files: it is tried again after that", err=True)
             dvc_locks.wait_for_dvc(Path(root), but=dvc_forks.MODULE)
@@ -170,18 +177,6 @@ def repro_stage(stage: str, root: str, force: bool) -> Any:
             lines = str(full).splitlines()
     tail = "\n".join(lines[-TAIL_LINES:])
     return Failed(message=tail) if status else Done(stage, ran)
-
-
-def _listen(stage: str, words: list[str], root: str) -> tuple[int, list[str]]:
-    """Run a command; its exit status and its lines, which were passed on."""
-    lines: list[str] = []
-    with _child(words, root) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(shown(line.rstrip()))
-            if line.strip() and not line.strip().startswith(_ADVICE):
-                say(f"[{stage}] {line.rstrip()}")
-        return process.wait(), lines
 
 
 _ADVICE = (
