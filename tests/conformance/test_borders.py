@@ -48,7 +48,8 @@ from hqsam_metrics.matches_file import MATCHES, TRUTH, MatchesWriter, read_match
 from hqsam_pipelines.compare.dvc_cache import Listing
 from hqsam_pipelines.compare.recorded import Lock, RunParams
 from hqsam_pipelines.config import strict
-from hqsam_pipelines.report.results import parse_metrics, units_frame
+from hqsam_pipelines.report.results import parse_metrics
+from hqsam_pipelines.report.units import units_frame
 from tests import FULL
 
 EXAMPLES = 10_000 if FULL else 100

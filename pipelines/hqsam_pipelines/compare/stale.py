@@ -34,7 +34,14 @@ def stale(revision: Revision) -> list[str]:
             f"its params.yaml has:"
             f" run `dvc repro`{' and commit what it changes' if revision.sha else ' first'}"
         )
-    stages = [] if revision.sha else _edited(revision)
+    stages = []
+    # No pipeline that DVC can read, a run is under way, or DVC cannot write its lock: nothing is
+    # known to be edited.
+    with contextlib.suppress(UserError, OSError):
+        if not revision.sha:
+            from hqsam_pipelines.config.graph import edited
+
+            stages = [name for name in edited(revision.repository.root) if name != "report"]
     if stages:
         found.append(
             f"the metrics on disk may be of an earlier state: {_short(stages)} out of date, run "
@@ -53,16 +60,6 @@ def _same(left: Any, right: Any) -> bool:
         with contextlib.suppress(TypeError, ValueError):
             return float(left) == float(right)
     return bool(left == right)
-
-
-def _edited(revision: Revision) -> list[str]:
-    """Stages before the report that differ from dvc.lock."""
-    from hqsam_pipelines.config.graph import edited
-
-    try:
-        return [name for name in edited(revision.repository.root) if name != "report"]
-    except (UserError, OSError):
-        return []  # no pipeline that DVC can read, a run is under way, or DVC cannot write its lock
 
 
 def _short(names: list[str]) -> str:

@@ -64,7 +64,7 @@ def check_outline(raw: Mapping[str, Any], file: Path) -> None:
                 f"wrong type: found {schema.show(raw[key])}", file=file, key=key, cure=cure
             )
     for section in NAMED:
-        if not raw[section]:
+        if not raw[section] and section != "sources":  # none where nothing trains: see `train`
             raise UserError("there is no entry", file=file, key=section, cure="name at least one")
     for section in (name for name in OPTIONAL if name in raw):
         if not isinstance(raw[section], Mapping) or not raw[section]:

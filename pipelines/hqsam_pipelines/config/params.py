@@ -285,8 +285,8 @@ class Params:
         """`train`, overridden by `models.<name>.train`.
 
         Raises:
-            UserError: a key or value is not valid, or a source of `train.sources` is not one of
-                this profile.
+            UserError: a key or value is not valid, a source of `train.sources` is not one of this
+                profile, or the model is to be trained and there is no source.
         """
         key = f"models.{model}.train"
         own = self.entry("models", model).get("train", {})
@@ -302,6 +302,13 @@ class Params:
                 raise schema.unknown(
                     name, self.sources, what="source", file=self.file, key=f"{key}.sources"
                 )
+        if options.epochs and not self.sources:
+            raise UserError(
+                f"there is no entry, but the model {model} trains for {options.epochs} epochs",
+                file=self.file,
+                key="sources",
+                cure="name a training source, or set train.epochs to 0",
+            )
         return options
 
     @property

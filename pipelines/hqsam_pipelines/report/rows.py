@@ -18,7 +18,8 @@ from hqsam_metrics.base import Quantity, Scale, Value
 from hqsam_metrics.stats import Difference, paired, stratified
 from hqsam_metrics.verdicts import NOT_TESTED, Judged, judge
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import Run, quantity_values
+from hqsam_pipelines.report.results import Run
+from hqsam_pipelines.report.units import clusters_of, common_rows, quantity_values, rows_of
 
 if TYPE_CHECKING:
     pass
@@ -190,15 +191,13 @@ def _differences(
     run: Run, benchmark: str, model: str, prompt_set: str, hq: str, quantity: Quantity
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """A system minus its baseline, of every instance, as shown, and its cluster."""
-    frame = run.units(benchmark, model)
-    chosen = frame[frame["prompt_set"] == prompt_set].set_index(["key", "unit"]).sort_index()
-    sam, head = (chosen[chosen["system"] == name] for name in (run.system(hq).versus or hq, hq))
-    both = sam.index.intersection(head.index)
-    sam, head = sam.loc[both], head.loc[both]
+    frame, systems = run.units(benchmark, model), (run.system(hq).versus or hq, hq)
+    # the same instances in the same order
+    sam, head = common_rows([rows_of(frame, prompt_set, name) for name in systems])
     difference = quantity.scale.factor * (
         quantity_values(head, quantity) - quantity_values(sam, quantity)
     )
-    return np.asarray(difference, np.float64), sam["cluster"].to_numpy()
+    return np.asarray(difference, np.float64), clusters_of(sam)
 
 
 def _mean_row(run: Run, model: str, prompt_set: str, metric: str) -> Row | None:

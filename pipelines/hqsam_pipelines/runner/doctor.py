@@ -1,7 +1,7 @@
 """What `hqsam doctor` looks at. Each check is a function that yields findings.
 
 None changes anything but `_site_cache`, which has DVC keep its site cache in the checkout, and
-`doctor_machine.hardware`, which compiles what stages use compiled if it is there.
+`_kernels`, which compiles what stages use compiled if it is there.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hqsam_base import own_code
+from hqsam_base import compiled, own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site, env, origin
-from hqsam_pipelines.runner import server
-from hqsam_pipelines.runner.doctor_machine import Finding, hardware, software
+from hqsam_pipelines.runner import doctor_operations as operations
+from hqsam_pipelines.runner import provenance, server
+from hqsam_pipelines.runner.finding import Finding
 from hqsam_pipelines.runner.server_address import healthy
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def examine(start: Path) -> list[Finding]:
     Args:
         start: A folder inside the repository.
     """
-    findings = [*software(), *hardware()]
+    findings = [*_software(), *_machine(), *operations.variables(), *_kernels()]
     try:
         root = env.repository_root(start)
     except UserError as error:
@@ -55,10 +57,14 @@ def examine(start: Path) -> list[Finding]:
         _params,
         _archives,
         _disk,
-        _git_and_dvc,
+        _git,
+        operations.dvc,
         _site_cache,
         _server,
         _leftovers,
+        operations.workers,
+        operations.gpu,
+        operations.ray,
     )
     return findings + [finding for check in checks for finding in check(root)]
 
@@ -67,6 +73,50 @@ def write(findings: list[Finding], path: Path) -> None:
     """Write the findings as JSON."""
     with atomic_file(path) as file:
         file.write(json_bytes({"findings": [asdict(finding) for finding in findings]}))
+
+
+def _software() -> Iterator[Finding]:
+    level: Literal["ok", "fail"] = "ok" if sys.version_info >= (3, 11) else "fail"
+    yield Finding(
+        level, "python", f"{sys.version.split()[0]} at {sys.executable} (3.11 or newer is needed)"
+    )
+    python = shutil.which("python")
+    if python is None or Path(python).resolve() != Path(sys.executable).resolve():
+        detail = (
+            f"`python` is {python or 'not on PATH'}, this is {sys.executable}: activate the "
+            f"environment before `dvc repro`"
+        )
+        yield Finding("warn", "python", detail)
+    found = provenance.libraries()
+    missing = [name for name in provenance.LIBRARIES if name not in found]
+    if missing:
+        yield Finding(
+            "fail",
+            "libraries",
+            f"not installed: {', '.join(missing)}; pip install -c constraints.txt '.[pipeline]'",
+        )
+    yield Finding(
+        "ok", "libraries", ", ".join(f"{name} {version}" for name, version in found.items())
+    )
+    try:
+        metadata.version("lightning")
+    except metadata.PackageNotFoundError:
+        return
+    yield Finding(
+        "warn",
+        "libraries",
+        "`lightning` is installed; releases of 2026-04 were malicious, check its version",
+    )
+
+
+def _machine() -> Iterator[Finding]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    level: Literal["ok", "warn"] = "ok" if memory >= 6 else "warn"
+    yield Finding(
+        level,
+        "machine",
+        f"{origin.host()['cores']} cores, {memory:.0f} GB memory (the sample needs 4)",
+    )
 
 
 def _code(root: Path) -> Iterator[Finding]:
@@ -254,27 +304,13 @@ def _needed_gb(root: Path) -> int | None:
     return NEEDED_GB["paper"] if params.profile.startswith("paper") else None
 
 
-def _git_and_dvc(root: Path) -> Iterator[Finding]:
+def _git(root: Path) -> Iterator[Finding]:
     state = origin.git_state(root)
     if state["commit"] is None:
         yield Finding("fail", "git", "not a git repository, or git is not installed: DVC needs one")
-    else:
-        changed = ", code differs from it" if state["code_changed"] else ""
-        yield Finding("ok", "git", f"commit {state['commit'][:12]}{changed}")
-    command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
-    done = subprocess.run(
-        command,
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env=dvc_site.environment(root, os.environ),
-    )
-    if done.returncode:
-        yield Finding("fail", "dvc", " ".join((done.stderr or done.stdout).split()))
-    else:
-        yield Finding("ok", "dvc", f"{len(done.stdout.split())} stages")
+        return
+    changed = ", code differs from it" if state["code_changed"] else ""
+    yield Finding("ok", "git", f"commit {state['commit'][:12]}{changed}")
 
 
 def _site_cache(root: Path) -> Iterator[Finding]:
@@ -288,6 +324,16 @@ def _site_cache(root: Path) -> Iterator[Finding]:
             "site cache",
             "of DVC: this user's alone" + (", set in .dvc/config.local now" if mended else ""),
         )
+
+
+def _kernels() -> Iterator[Finding]:
+    for module in compiled.MODULES:
+        why = compiled.fill(module)
+        name = module.removeprefix("hqsam_")
+        if why is None:
+            yield Finding("ok", "kernels", f"{name} is compiled for this processor")
+        else:
+            yield Finding("warn", "kernels", f"{name} runs uncompiled, with equal numbers: {why}")
 
 
 def _server(root: Path) -> Iterator[Finding]:
