@@ -7,7 +7,7 @@ miniature), or another protocol, by its keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,7 @@ _BENCHMARKS = {theirs: ours for ours, theirs in paper.PAPER_NAMES.items()} | {
     "SGinW-mean-25": "sginw"
 }
 _NOISE = "noise scale "
+_SETUP = ("inference", "training", "training data")
 
 
 @dataclass(frozen=True)
@@ -122,41 +123,37 @@ class _Finder:
 
     def cell(self, one: Published) -> Cell:
         """Our counterpart of one number."""
-        kinds: dict[str, Callable[[Published], tuple[float | None, str]]] = {
-            "inference": self._inference,
-            "training": self._training,
-            "training data": self._composition,
-        }
-        if one.metric in ("total_MiB", "trainable_MiB") and one.benchmark not in kinds:
+        if one.benchmark in _SETUP:
+            ours, comparable = self._setup(one)
+        elif one.metric in ("total_MiB", "trainable_MiB"):
             ours, comparable = self._parameters(one)
         else:
-            ours, comparable = kinds.get(one.benchmark, self._metric)(one)
+            ours, comparable = self._metric(one)
         if ours is None:
             comparable = NOT_RUN
         return Cell(one, ours, comparable, self._command(one))
 
-    def _inference(self, one: Published) -> tuple[float | None, str]:
-        system = "SAM" if one.system in _SAM else "HQ-SAM"
-        names = ("learnable_MiB", "total_MiB", "fps", "memory_GB")
-        for row in cost.rows():
-            if (row.backbone, row.system) == (one.backbone, system):
-                ours = row.ours()[names.index(one.metric)]
-                counted = one.metric in names[:2]
-                return ours, "same" if counted else "other machine (a processor)"
-        return None, ""
-
-    def _training(self, one: Published) -> tuple[float | None, str]:
-        meta = self._meta(self._run.models[0])
-        options = meta.get("options", {})
-        found = {
-            "gpus": options.get("processes"),
-            "batch": options.get("batch_size"),
-            "iterations": meta.get("steps"),
-        }
-        value = found.get(one.metric)
-        return None if value is None else float(value), self._words(self._run.models[0], one)
-
-    def _composition(self, one: Published) -> tuple[float | None, str]:
+    def _setup(self, one: Published) -> tuple[float | None, str]:
+        """Size and speed, how training was set up, and the samples of its data."""
+        if one.benchmark == "inference":
+            system = "SAM" if one.system in _SAM else "HQ-SAM"
+            names = ("learnable_MiB", "total_MiB", "fps", "memory_GB")
+            for row in cost.rows():
+                if (row.backbone, row.system) == (one.backbone, system):
+                    ours = row.ours()[names.index(one.metric)]
+                    counted = one.metric in names[:2]
+                    return ours, "same" if counted else "other machine (a processor)"
+            return None, ""
+        if one.benchmark == "training":
+            meta = self._meta(self._run.models[0])
+            options = meta.get("options", {})
+            found = {
+                "gpus": options.get("processes"),
+                "batch": options.get("batch_size"),
+                "iterations": meta.get("steps"),
+            }
+            value = found.get(one.metric)
+            return None if value is None else float(value), self._words(self._run.models[0], one)
         counts = {row["name"]: int(row["n_samples"]) for row in sources.sources(self._run)}
         wanted = [_SOURCES[one.system]] if one.system in _SOURCES else list(_SOURCES.values())
         if not all(name in counts for name in wanted):
@@ -349,7 +346,7 @@ def _line(
     for cell in map(mine.get, columns):
         if cell is None:
             cells.append(None)
-        elif cell.published.benchmark in ("inference", "training", "training data"):
+        elif cell.published.benchmark in _SETUP:
             ours = "" if cell.ours is None else f"{cell.ours:#.3g}".rstrip(".")
             whole = cell.published.value.is_integer() and (cell.ours or 0.0).is_integer()
             ours = number(cell.ours, 0) if whole else ours

@@ -53,10 +53,14 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
                 )
             strange = [field.name for field in schema if not _is_ours(field)]
             # Column by column: one of texts takes several times its codes while it is read.
-            columns = {
-                name: _values(bounded_parquet.read(file, _MOST_ROWS, columns=[name])[name], name)
-                for name in (() if strange else schema.names)
-            }
+            columns: dict[str, pd.Categorical | NDArray[np.float64]] = {}
+            for name in () if strange else schema.names:
+                column = bounded_parquet.read(file, _MOST_ROWS, columns=[name])[name]
+                columns[name] = (
+                    _categories(column)
+                    if name in _TEXTS
+                    else column.to_numpy().astype(np.float64, copy=False)
+                )
     except (pa.ArrowException, OSError, ValueError) as error:
         cure = "run `dvc repro score` or `dvc pull`"
         raise UserError(
@@ -77,13 +81,6 @@ def _is_ours(field: Any) -> bool:
     if field.name in _TEXTS:
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
     return bool(pa.types.is_floating(kind) or pa.types.is_null(kind))
-
-
-def _values(column: Any, name: str) -> pd.Categorical | NDArray[np.float64]:
-    if name in _TEXTS:
-        return _categories(column)
-    values: NDArray[np.float64] = column.to_numpy().astype(np.float64, copy=False)
-    return values
 
 
 def _twice(frame: pd.DataFrame) -> bool:

@@ -6,6 +6,7 @@ None changes anything but `_site_cache`, which has DVC keep its site cache in th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -41,7 +42,7 @@ def examine(start: Path) -> list[Finding]:
     Args:
         start: A folder inside the repository.
     """
-    findings = [*_software(), *_machine(), *operations.variables(), *_kernels()]
+    findings = [*_installation(), *operations.variables(), *_kernels()]
     try:
         root = env.repository_root(start)
     except UserError as error:
@@ -75,11 +76,11 @@ def write(findings: list[Finding], path: Path) -> None:
         file.write(json_bytes({"findings": [asdict(finding) for finding in findings]}))
 
 
-def _software() -> Iterator[Finding]:
-    level: Literal["ok", "fail"] = "ok" if sys.version_info >= (3, 11) else "fail"
-    yield Finding(
-        level, "python", f"{sys.version.split()[0]} at {sys.executable} (3.11 or newer is needed)"
-    )
+def _installation() -> Iterator[Finding]:
+    """Python, the libraries, and the machine."""
+    new = sys.version_info >= (3, 11)
+    text = f"{sys.version.split()[0]} at {sys.executable} (3.11 or newer is needed)"
+    yield Finding("ok" if new else "fail", "python", text)
     python = shutil.which("python")
     if python is None or Path(python).resolve() != Path(sys.executable).resolve():
         detail = (
@@ -98,25 +99,17 @@ def _software() -> Iterator[Finding]:
     yield Finding(
         "ok", "libraries", ", ".join(f"{name} {version}" for name, version in found.items())
     )
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         metadata.version("lightning")
-    except metadata.PackageNotFoundError:
-        return
-    yield Finding(
-        "warn",
-        "libraries",
-        "`lightning` is installed; releases of 2026-04 were malicious, check its version",
-    )
-
-
-def _machine() -> Iterator[Finding]:
+        yield Finding(
+            "warn",
+            "libraries",
+            "`lightning` is installed; releases of 2026-04 were malicious, check its version",
+        )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    level: Literal["ok", "warn"] = "ok" if memory >= 6 else "warn"
-    yield Finding(
-        level,
-        "machine",
-        f"{origin.host()['cores']} cores, {memory:.0f} GB memory (the sample needs 4)",
-    )
+    cores = origin.host()["cores"]
+    text = f"{cores} cores, {memory:.0f} GB memory (the sample needs 4)"
+    yield Finding("ok" if memory >= 6 else "warn", "machine", text)
 
 
 def _code(root: Path) -> Iterator[Finding]:

@@ -234,9 +234,23 @@ class Host:
         run.streams = []
 
     def _child(self, run: Run) -> NoReturn:
+        """Turn the fork into the caller's process (streams, group, signals), do its work, and end."""
         status = 1
         try:
-            self._leave(run)
+            os.setpgid(0, 0)
+            end_with_parent()
+            # Not SIGPIPE, which Python ignores: a connection that the other side closes is an
+            # exception.
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for target, stream in enumerate(run.streams):
+                os.dup2(stream, target)
+            _close(run.streams)
+            self._door.close()
+            for other in [*self._waiting, *(r.link for r in self._runs)]:
+                other.close()
+            _close([fd for r in self._runs if r is not run for fd in (*r.streams, *r.ends)])
             status = self._work(run.request)
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -246,22 +260,6 @@ class Host:
             traceback.print_exc()
         finally:
             _end(status)
-
-    def _leave(self, run: Run) -> None:
-        """Turn the fork into the caller's process: streams, group, signals, environment."""
-        os.setpgid(0, 0)
-        end_with_parent()
-        # Not SIGPIPE, which Python ignores: a connection that the other side closes is an exception.
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for target, stream in enumerate(run.streams):
-            os.dup2(stream, target)
-        _close(run.streams)
-        self._door.close()
-        for other in [*self._waiting, *(r.link for r in self._runs)]:
-            other.close()
-        _close([fd for r in self._runs if r is not run for fd in (*r.streams, *r.ends)])
 
     def _reap(self) -> None:
         """Report the runs that have ended; end for good those whose client has left."""
