@@ -171,6 +171,7 @@ def test_the_webhook_hears_what_it_wants_and_ends_no_run(
         assert "the webhook could not be told" in said and "secret-part" not in said
 
 
+@pytest.mark.full("seven starts of Prefect; it reads no number")
 def test_deployments_are_registered_once_and_read_the_checkout_at_the_worker(
     tmp_path: Path, database: Path
 ) -> None:

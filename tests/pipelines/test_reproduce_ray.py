@@ -89,6 +89,7 @@ def test_stages_run_side_by_side_on_two_nodes(address: str, database: Path, tmp_
         server.stop(root)
 
 
+@pytest.mark.full("a server and a driver of Ray for one signal; the host's own tests send it, too")
 def test_an_interrupt_ends_the_stages_on_the_nodes_too(
     address: str, database: Path, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from hqsam_pipelines import ablations
-from hqsam_pipelines.report import paper
+from hqsam_pipelines.report import comparable, paper
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.tables import csv_text, number
 
@@ -36,9 +36,12 @@ COLUMNS = (
     "paper_mBIoU",
     "paper_coco_AP_B",
     "paper_coco_AP",
+    "comparable",
 )
 
 _CELLS = ((paper.HQ4_MEAN, "mIoU"), (paper.HQ4_MEAN, "mBIoU"), ("coco", "AP_B"), ("coco", "AP"))
+
+SIZE = "half the epochs"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class AblationRow:
         parameters: how many numbers train; None: unknown.
         values: HQ4 mIoU and mBIoU, COCO AP_B and AP; None where it was not scored.
         published: the paper's numbers for these.
+        comparable: how far ours are comparable with the paper's (`comparable`).
     """
 
     model: str
@@ -62,6 +66,7 @@ class AblationRow:
     parameters: int | None
     values: tuple[float | None, ...]
     published: tuple[float | None, ...]
+    comparable: str
 
 
 def rows(run: Run) -> list[AblationRow]:
@@ -74,19 +79,35 @@ def rows(run: Run) -> list[AblationRow]:
     if not any(model in overlays for model in run.models):
         return []
     base = run.models[0]
-    sam = _values(run, base, vanilla=True)
-    found = [AblationRow(base, "SAM", "4: SAM", "", 0, sam, _published("4: SAM"))]
+    sam, words = _values(run, base, vanilla=True), _comparable(run, base)
+    found = [AblationRow(base, "SAM", "4: SAM", "", 0, sam, _published("4: SAM"), words)]
     for model in run.models:
         overlay = overlays.get(model)
         title, source = (overlay.title, overlay.paper) if overlay else ("HQ-SAM", "4: HQ-SAM")
         variant = str(run.params.get("models", {}).get(model, {}).get("variant", "hq"))
         meta = run.root / "models" / model / "meta.json"
         parameters = int(json.loads(meta.read_bytes())["n_parameters"]) if meta.is_file() else None
-        values = _values(run, model)
         found.append(
-            AblationRow(model, title, source, variant, parameters, values, _published(source))
+            AblationRow(
+                model,
+                title,
+                source,
+                variant,
+                parameters,
+                _values(run, model),
+                _published(source),
+                _comparable(run, model),
+            )
         )
     return found
+
+
+def _comparable(run: Run, model: str) -> str:
+    names = dict.fromkeys((*paper.HQ4, "coco"))
+    results = [r for r in run.results if r.model == model and r.benchmark in names]
+    mine = [r for r in results if r.system == run.hq_system(r.benchmark)]
+    backbone = paper.reference_backbone(run.backbone(model))
+    return comparable.words(run, model, backbone, mine)
 
 
 def _values(run: Run, model: str, *, vanilla: bool = False) -> tuple[float | None, ...]:
@@ -120,6 +141,7 @@ def table_csv(found: Sequence[AblationRow]) -> str:
             "" if row.parameters is None else str(row.parameters),
             *(number(v) for v in row.values),
             *(number(v, 1) for v in row.published),
+            row.comparable,
         ]
         for row in found
     ]
@@ -168,7 +190,9 @@ def context(found: Sequence[AblationRow], profile: str) -> list[dict[str, Any]]:
         return [{**table, "lines": shown(found)}]
     earlier = recorded(profile)
     return (
-        [{**table, "lines": shown(earlier), "recorded": "hqsam repro ablations"}] if earlier else []
+        [{**table, "lines": shown(earlier), "recorded": "hqsam repro ablations", "size": SIZE}]
+        if earlier
+        else []
     )
 
 
@@ -187,8 +211,9 @@ def recorded(profile: str) -> list[AblationRow]:
             int(line["trained_parameters"]) if line["trained_parameters"] else None,
             *(
                 tuple(float(line[name]) if line[name] else None for name in names)
-                for names in (COLUMNS[5:9], COLUMNS[9:])
+                for names in (COLUMNS[5:9], COLUMNS[9:13])
             ),
+            line["comparable"],
         )
         for line in lines
     ]

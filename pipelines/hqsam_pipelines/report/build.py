@@ -16,6 +16,7 @@ from hqsam_pipelines.report import (
     cost,
     errors,
     figures,
+    full,
     html,
     instances,
     paper,
@@ -115,6 +116,7 @@ def _page(
         "paper_backbone": paper.reference_backbone(run.backbone(model)),
         "tables": [html.table_context(spec, rows, run) for spec, rows in numbers.tables],
         "more_tables": html.other_context(numbers.others)
+        + full.context(run, numbers.full)
         + html.systems_context(numbers.systems, run)
         + html.models_context(numbers.models)
         + report_ablations.context(numbers.ablations, str(run.params.get("profile", ""))),

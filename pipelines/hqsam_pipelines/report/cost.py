@@ -29,6 +29,7 @@ COLUMNS = (
     "paper_total_MiB",
     "paper_fps",
     "paper_memory_GB",
+    "comparable",
 )
 
 MIB_A_PARAMETER = 4 / (1 << 20)
@@ -92,7 +93,8 @@ def cost_csv() -> str:
         learnable, total, fps, memory = row.ours()
         own = [row.backbone, row.system, str(row.learnable), str(row.total)]
         ours = [number(learnable), number(total), f"{fps:.4g}", number(memory)]
-        lines.append([*own, *ours, *(number(v, 1) for v in row.papers())])
+        papers = [number(v, 1) for v in row.papers()]
+        lines.append([*own, *ours, *papers, "same parameters; other machine (a processor)"])
     return csv_text(COLUMNS, lines)
 
 

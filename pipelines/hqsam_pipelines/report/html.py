@@ -255,6 +255,7 @@ def table_context(spec: paper.TableSpec, rows: Sequence[Row], run: Run) -> dict[
     return {
         "title": spec.title,
         "source": spec.source,
+        "comparable": " / ".join(dict.fromkeys(r.comparable for r in rows if r.comparable)),
         "groups": groups,
         "columns": [row.label for row in rows],
         "lines": lines,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hqsam_base.atomic import atomic_folder
 from hqsam_pipelines.report import ablations as report_ablations
-from hqsam_pipelines.report import cost, errors, paper, published
+from hqsam_pipelines.report import cost, errors, full, paper, published
 from hqsam_pipelines.report import curves as report_curves
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.results import Run
@@ -34,6 +34,7 @@ class Numbers:
     models: list[Row]
     systems: list[Row]
     published: list[published.Cell]
+    full: list[full.Number]
     diagnosed: list[errors.Diagnosed]
     sizes: list[tuple[str, str, str, int, float, float]]
     steps: list[report_curves.Steps]
@@ -57,6 +58,7 @@ def gather(run: Run) -> Numbers:
         models=[row for name in more for row in judged(headline_rows(run, name))],
         systems=judged(system_rows(run, model)),
         published=published.cells(run),
+        full=full.numbers(run),
         diagnosed=errors.diagnosed(run, model),
         sizes=errors.sizes(run, model),
         steps=report_curves.steps(run, model),
@@ -81,6 +83,7 @@ def write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
                 report_tables.table_csv(rows, run.systems), encoding="utf-8"
             )
         (tmp / "paper.csv").write_text(published.table_csv(numbers.published), encoding="utf-8")
+        (tmp / "all_numbers.csv").write_text(full.table_csv(numbers.full), encoding="utf-8")
         (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
         (tmp / "further.csv").write_text(
             report_tables.table_csv(numbers.others, run.systems), encoding="utf-8"

@@ -223,8 +223,10 @@ class CodeGraph:
 
     def _module(self, name: str) -> _Module | None:
         if name not in self._modules:
-            ours, base = name.partition(".")[0] in PACKAGES, _folder(self._root, name)
-            places = (base.with_suffix(".py"), base / "__init__.py") if ours else ()
+            places: tuple[Path, ...] = ()
+            if name.partition(".")[0] in PACKAGES:
+                base = _folder(self._root, name)
+                places = (base.with_suffix(".py"), base / "__init__.py")
             path = next((place for place in places if place.is_file()), None)
             self._modules[name] = None if path is None else _parse(path, name)
         return self._modules[name]
