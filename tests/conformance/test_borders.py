@@ -45,7 +45,8 @@ from hqsam_datasets.sources.annotations import _read as read_own_annotations
 from hqsam_metrics.ap.resample import Matches, Truth
 from hqsam_metrics.masks import png
 from hqsam_metrics.matches_file import MATCHES, TRUTH, MatchesWriter, read_matches
-from hqsam_pipelines.compare import revisions
+from hqsam_pipelines.compare.dvc_cache import Listing
+from hqsam_pipelines.compare.recorded import Lock, RunParams
 from hqsam_pipelines.config import strict
 from hqsam_pipelines.report.results import parse_metrics
 from hqsam_pipelines.report.units import units_frame
@@ -146,7 +147,7 @@ def mask_files(data: bytes, folder: Path) -> None:
 
 def revision_files(data: bytes, folder: Path) -> None:
     value = strict.parse_yaml(data, "x")
-    for kind in (revisions._Lock, revisions._Params):
+    for kind in (Lock, RunParams):
         try:
             strict.outlined(kind, value or {}, "x")
         except UserError as error:
@@ -154,7 +155,7 @@ def revision_files(data: bytes, folder: Path) -> None:
 
 
 def listing(data: bytes, folder: Path) -> None:
-    found = strict.outlined(revisions._Listing, {"entries": strict.parse_json(data, "x")}, "x")
+    found = strict.outlined(Listing, {"entries": strict.parse_json(data, "x")}, "x")
     assert all(".." not in Path(entry.relpath).parts for entry in found.entries)
 
 
