@@ -36,6 +36,16 @@ def show(rows: Sequence[Row], most: Sequence[Changed], own: Path, other: Path) -
         say(f"{number:>2}  {one.quantity} {one.other:.1f} -> {one.own:.1f}  {one.unit}")
 
 
+def _cells(row: Row) -> tuple[str, ...]:
+    values = ["undefined" if v is None else f"{v:.2f}" for v in (row.other, row.own)]
+    difference = row.judged.difference
+    moved = "" if None in (row.own, row.other) else f"{row.own - row.other:+.2f}"  # type: ignore[operator]
+    interval = ""
+    if difference is not None and math.isfinite(difference.low):
+        interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
+    return (row.scale.label(row.name), *values, moved, interval, row.judged.verdict)
+
+
 def check_folder(folder: Path | None, images: Path | None) -> None:
     """Check, before anything is scored, that pictures can be written and images are there.
 

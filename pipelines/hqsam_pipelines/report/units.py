@@ -79,6 +79,13 @@ def _is_ours(field: Any) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_null(kind))
 
 
+def _values(column: Any, name: str) -> pd.Categorical | NDArray[np.float64]:
+    if name in _TEXTS:
+        return _categories(column)
+    values: NDArray[np.float64] = column.to_numpy().astype(np.float64, copy=False)
+    return values
+
+
 def _twice(frame: pd.DataFrame) -> bool:
     """Whether two rows have the same prompt set, system, image and unit."""
     number, most = np.zeros(len(frame), np.int64), 1

@@ -19,7 +19,8 @@ from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site, inputs
 from hqsam_pipelines.config.env import PACKAGES
 from hqsam_pipelines.config.graph import clear
-from hqsam_pipelines.config.params import FILE, Params, read_yaml
+from hqsam_pipelines.config.params import FILE, Params
+from hqsam_pipelines.config.yaml_file import read_yaml
 from hqsam_pipelines.runner.codegraph import STAGE, write_digests, write_protocols
 
 CODE_FOLDER = "data/code"

@@ -142,35 +142,28 @@ class Host:
                 if isinstance(link, socket.socket):
                     self._hear(link)
             self._reap()
-            if ready:
-                continue
-            if self._runs or self._waiting:
-                self._last_used = time.monotonic()
-            idle = time.monotonic() - self._last_used > self._idle_s
-            if idle or not (self._root / "dvc.yaml").exists():
-                self._close_door("idle")
-            elif self._libraries:
-                # One that is not installed is only slower to fail later, in the stage that wants it.
-                with contextlib.suppress(Exception):
-                    importlib.import_module(self._libraries.pop(0))
+            if not ready:
+                self._idle()
 
     def _hear(self, link: socket.socket) -> None:
         if link is self._door:
             with contextlib.suppress(OSError):
-                found = self._door.accept()[0]
-                uid = host_client.peer(found)[1]
-                if uid == os.geteuid():  # a run has all of this user's rights
-                    self._waiting.append(found)
-                else:
-                    clock = time.strftime("%H:%M:%S")
-                    print(f"{clock} refused a connection of user {uid}", flush=True)
-                    found.close()
+                self._admit(self._door.accept()[0])
         elif link in self._waiting:
             self._waiting.remove(link)
             self._greet(link)
         else:
             for run in [run for run in self._runs if run.link is link]:
                 self._attend(run)
+
+    def _admit(self, link: socket.socket) -> None:
+        """Keep a new connection if it is of this very user: a run has all of this user's rights."""
+        uid = host_client.peer(link)[1]
+        if uid == os.geteuid():
+            self._waiting.append(link)
+            return
+        print(f"{time.strftime('%H:%M:%S')} refused a connection of user {uid}", flush=True)
+        link.close()
 
     def _greet(self, link: socket.socket) -> None:
         """The first packet of a connection."""
@@ -187,10 +180,7 @@ class Host:
             or self._closing
             or request.get("fingerprint") != self._fingerprint
         ):
-            mine, theirs = map(json.loads, (self._fingerprint, request.get("fingerprint", "[]")))
-            other = [pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]
-            why = f"a client with another environment came: {other}"
-            self._close_door("asked to" if word == host_client.QUIT else why)
+            self._close_door("asked to" if word == host_client.QUIT else self._difference(request))
             _close(streams)
             with link, contextlib.suppress(OSError):
                 link.send(host_client.OTHER)
@@ -223,13 +213,11 @@ class Host:
     def _client_left(self, run: Run) -> None:
         if run.pid is None:
             self._forget(run)
-        elif not word and run.pid is not None and run.kill_at is None:
+        elif run.kill_at is None:
             send_signal(run.pid, signal.SIGTERM, group=True)
             run.kill_at = time.monotonic() + KILL_AFTER_S
             run.link.close()
-            # a connection that never becomes readable, in place of the client's
-            run.link, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            _KEPT.append(other_end)
+            run.link = _dead_link()
 
     def _fork(self, run: Run) -> None:
         sys.stdout.flush()
@@ -240,32 +228,16 @@ class Host:
         pid = os.fork()
         if pid == 0:
             self._child(run)
-        run.pid = pid
-        with contextlib.suppress(OSError):  # an old kernel has no such descriptors
-            run.ends = [os.pidfd_open(pid)]
+        run.pid, run.ends = pid, _end_of(pid)
         with contextlib.suppress(OSError):
             run.link.send(b"pid %d" % pid)
         _close(run.streams)
         run.streams = []
 
     def _child(self, run: Run) -> NoReturn:
-        """Turn the fork into the caller's process (streams, group, signals), do its work, and end."""
         status = 1
         try:
-            os.setpgid(0, 0)
-            end_with_parent()
-            # Not SIGPIPE, which Python ignores: a connection that the other side closes is an
-            # exception.
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            for target, stream in enumerate(run.streams):
-                os.dup2(stream, target)
-            _close(run.streams)
-            self._door.close()
-            for other in [*self._waiting, *(r.link for r in self._runs)]:
-                other.close()
-            _close([fd for r in self._runs if r is not run for fd in (*r.streams, *r.ends)])
+            self._leave(run)
             status = self._work(run.request)
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -275,6 +247,22 @@ class Host:
             traceback.print_exc()
         finally:
             _end(status)
+
+    def _leave(self, run: Run) -> None:
+        """Turn the fork into the caller's process: streams, group, signals, environment."""
+        os.setpgid(0, 0)
+        end_with_parent()
+        # Not SIGPIPE, which Python ignores: a connection that the other side closes is an exception.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for target, stream in enumerate(run.streams):
+            os.dup2(stream, target)
+        _close(run.streams)
+        self._door.close()
+        for other in [*self._waiting, *(r.link for r in self._runs)]:
+            other.close()
+        _close([fd for r in self._runs if r is not run for fd in (*r.streams, *r.ends)])
 
     def _reap(self) -> None:
         """Report the runs that have ended; end for good those whose client has left."""
@@ -297,12 +285,27 @@ class Host:
         _close([*run.streams, *run.ends])
         self._last_used = time.monotonic()
 
+    def _idle(self) -> None:
+        if self._runs or self._waiting:
+            self._last_used = time.monotonic()
+        idle = time.monotonic() - self._last_used > self._idle_s
+        if idle or not (self._root / "dvc.yaml").exists():
+            self._close_door("idle")
+        elif self._libraries:
+            _import(self._libraries.pop(0))
+
     def _close_door(self, why: str) -> None:
         """Take no more requests; `serve` ends with the last run."""
         if not self._closing:
             print(f"{time.strftime('%H:%M:%S')} {os.getpid()} ends: {why}", flush=True)
         self._closing = True
         self._door.close()
+
+
+def _import(name: str) -> None:
+    # A library that is not installed is only slower to fail later, in the stage that wants it.
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
 
 
 def _work(request: dict[str, Any]) -> int:
@@ -339,10 +342,24 @@ def _end(status: int) -> NoReturn:
         os._exit(status & 0xFF)
 
 
+def _end_of(pid: int) -> list[int]:
+    try:
+        return [os.pidfd_open(pid)]
+    except OSError:
+        return []
+
+
 def _close(fds: list[int]) -> None:
     for fd in fds:
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+def _dead_link() -> socket.socket:
+    """A connection that never becomes readable, in place of one whose client has gone."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    _KEPT.append(theirs)
+    return ours
 
 
 _KEPT: list[socket.socket] = []
