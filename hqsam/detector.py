@@ -59,9 +59,16 @@ class Detector:
                 cure="pip install 'hqsam-pipeline[detector]'",
             ) from error
         # A folder is its content, wherever it lies; a commit of the hub's is its name.
-        model: dict[str, Any] = {"digest": _digest(Path(options.detector))}
         if self._revision:
-            model = {"name": options.detector, **self._revision}
+            model: dict[str, Any] = {"name": options.detector, **self._revision}
+        else:
+            folder, digest = Path(options.detector), hashlib.sha256()
+            for path in sorted(folder.rglob("*")):
+                name = path.relative_to(folder)
+                hidden = any(part.startswith(".") for part in name.parts)
+                if path.is_file() and not hidden:
+                    digest.update(f"{name.as_posix()}\0{sha256_file(path)}\n".encode())
+            model = {"digest": digest.hexdigest()}
         self.head: Mapping[str, Any] = {
             "version": VERSION,
             "detector": model,
@@ -89,7 +96,16 @@ class Detector:
             config, _ = library.PretrainedConfig.get_config_dict(source, **revision)
             kind = str(config.get("model_type"))
             by_text = kind in GROUNDING
-            _check_kind(kind, source, self._key)
+            from transformers.models.auto.modeling_auto import (
+                MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES as CLASSED,
+            )
+
+            if not by_text and kind not in CLASSED:
+                raise UserError(
+                    f"{source} is of the family {kind!r}, which is no detector that is supported",
+                    key=self._key,
+                    cure=f"use one of: {', '.join(sorted({*CLASSED, *GROUNDING}))}",
+                )
             reader = library.AutoProcessor if by_text else library.AutoImageProcessor
             # without the word, the library asks at the terminal whether it may run code
             processor = reader.from_pretrained(source, trust_remote_code=False, **revision)
@@ -134,29 +150,6 @@ class Detector:
             (int(category[i]), tuple(boxes[i].tolist()), float(scores[i]))
             for i in order[: self._options.per_image]
         ]
-
-
-def _digest(folder: Path) -> str:
-    """SHA-256 over names and contents of a folder's files, hidden ones left out."""
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in name.parts):
-            total.update(f"{name.as_posix()}\0{sha256_file(path)}\n".encode())
-    return total.hexdigest()
-
-
-def _check_kind(kind: str, source: str, key: str) -> None:
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES as CLASSED,
-    )
-
-    if kind not in GROUNDING and kind not in CLASSED:
-        raise UserError(
-            f"{source} is of the family {kind!r}, which is no detector that is supported",
-            key=key,
-            cure=f"use one of: {', '.join(sorted({*CLASSED, *GROUNDING}))}",
-        )
 
 
 def plain(name: str) -> str:

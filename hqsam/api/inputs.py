@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hqsam.errors import InputError
 from hqsam.prediction.prompt import Prompt
-from hqsam_datasets.formats.images import MAX_PIXELS
+from hqsam_datasets.formats.image_files import MAX_PIXELS
 
 
 def check_image(image: Any) -> npt.NDArray[np.uint8]:

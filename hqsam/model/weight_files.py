@@ -61,7 +61,20 @@ def weights_file(path: Path) -> Path:
         UserError: A folder without them or with several, or one shard of several.
     """
     if path.is_dir():
-        return _in_folder(path)
+        for name in _IN_FOLDERS:
+            if (path / name).is_file():
+                return path / name
+        others = sorted(
+            file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file()
+        )
+        if len(others) == 1:
+            return others[0]
+        found = (
+            f"several ({', '.join(file.name for file in others[:4])})"
+            if others
+            else f"none of {', '.join(_IN_FOLDERS)}"
+        )
+        raise UserError(f"the folder holds {found}", file=path, cure="give a checkpoint file")
     if _SHARD.search(path.name) and path.is_file():
         raise UserError(
             "this is one part of a checkpoint in several",
@@ -69,23 +82,6 @@ def weights_file(path: Path) -> Path:
             cure=f"give the folder, {path.parent}",
         )
     return path
-
-
-def _in_folder(folder: Path) -> Path:
-    for name in _IN_FOLDERS:
-        if (folder / name).is_file():
-            return folder / name
-    others = sorted(
-        path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file()
-    )
-    if len(others) == 1:
-        return others[0]
-    found = (
-        f"several ({', '.join(path.name for path in others[:4])})"
-        if others
-        else f"none of {', '.join(_IN_FOLDERS)}"
-    )
-    raise UserError(f"the folder holds {found}", file=folder, cure="give a checkpoint file")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -131,7 +127,10 @@ def read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
 
 def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
     try:
-        if _is_safetensors(path):
+        with path.open("rb") as opened:
+            head = opened.read(9)
+        # By the name, as torch does, or by the content: eight bytes of length, then JSON.
+        if path.suffix == ".safetensors" or head[8:] == b"{":
             with safe_open(path, framework="pt") as file:
                 note = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             if not isinstance(note, dict):
@@ -195,12 +194,6 @@ def _refusal(path: Path, error: Exception) -> UserError:
     )
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By the name, as torch does, or by the content: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
-        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
-
-
 def _unwrapped(path: Path, found: Any) -> State:
     """The tensors of ``{"model": {...}, "epoch": 3}`` and the like."""
     while isinstance(found, dict) and (inner := _inner(path, found)) is not None:
@@ -226,16 +219,15 @@ def _inner(path: Path, found: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
     if any(isinstance(value, Tensor) and value.ndim for value in found.values()):
         return None
     inside = {
-        name: value for name, value in found.items() if isinstance(value, dict) and _is_state(value)
+        name: value
+        for name, value in found.items()
+        if isinstance(value, dict)
+        and any(isinstance(key, str) and isinstance(one, Tensor) for key, one in value.items())
     }
     if len(inside) > 1:
         problem = f"the file holds several dictionaries of tensors: {', '.join(map(str, inside))}"
         raise UserError(problem, file=path, cure="save the one that you want as a file of its own")
     return next(iter(inside.values()), None)
-
-
-def _is_state(value: Mapping[Any, Any]) -> bool:
-    return any(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items())
 
 
 def _bare(state: State, path: Path) -> State:
@@ -291,8 +283,12 @@ def _check_colours(state: State, path: Path) -> None:
     """Check that colour constants, if present, are SAM's, for pixels of 0..255 or 0..1."""
     for key, value in state.items():
         known = _COLOURS.get(key.rpartition(".")[2])
-        found = value.flatten().double()
-        if known is None or (found.numel() == 3 and _close(found, known)):
+        if known is None:
+            continue
+        found, sam = value.flatten().double(), torch.tensor(known, dtype=torch.float64)
+        if found.numel() == 3 and any(
+            torch.allclose(found * scale, sam, rtol=5e-3) for scale in (1.0, 255.0)
+        ):
             continue
         raise UserError(
             f"{key} is {[round(v, 4) for v in found.tolist()[:4]]}, SAM's is {list(known)}",
@@ -300,8 +296,3 @@ def _check_colours(state: State, path: Path) -> None:
             key=key,
             cure="train with SAM's normalisation of colours",
         )
-
-
-def _close(found: Tensor, known: tuple[float, ...]) -> bool:
-    sam = torch.tensor(known, dtype=torch.float64)
-    return any(torch.allclose(found * scale, sam, rtol=5e-3) for scale in (1.0, 255.0))

@@ -176,7 +176,13 @@ class Prompt:
             InputError: Naming the prompt's id and the image's key.
         """
         try:
-            return _of_arrays(kinds.of_row(row))
+            given = kinds.of_row(row)
+            return Prompt(
+                box=None if given.box is None else tuple(given.box.tolist()),
+                points=tuple(map(tuple, given.points.tolist())),
+                labels=tuple(given.labels.tolist()),
+                mask=given.mask,  # type: ignore[arg-type]
+            )
         except (UserError, ValueError) as error:
             problem = error.problem if isinstance(error, UserError) else f"prompt: {error}"
             raise InputError(
@@ -184,15 +190,6 @@ class Prompt:
                 key=row["key"],
                 cure="correct the benchmark's prompt file",
             ) from error
-
-
-def _of_arrays(given: PromptArrays) -> Prompt:
-    return Prompt(
-        box=None if given.box is None else tuple(given.box.tolist()),
-        points=tuple(map(tuple, given.points.tolist())),
-        labels=tuple(given.labels.tolist()),
-        mask=given.mask,  # type: ignore[arg-type]
-    )
 
 
 def _finite(value: float) -> bool:

@@ -107,12 +107,14 @@ def read(path: Path, benchmark: Benchmark, prompt_set: str) -> Given:
 
 
 def _detections(path: Path, benchmark: Benchmark, *, lvis: bool) -> Given:
-    from hqsam_metrics.ap.instances import read_ground_truth, read_results
+    from hqsam_metrics.ap.instances import read_ground_truth
+    from hqsam_metrics.ap.results import read_results
 
     truth = read_ground_truth(benchmark.ground_truth, lvis=lvis)
     found = read_results(path, truth)
     ids = truth.images.ids[found.image].tolist()
-    keys = _keys(benchmark)
+    numbers = integers(benchmark.images, "image_id").tolist()
+    keys = dict(zip(numbers, map(str, strings(benchmark.images, "key")), strict=True))
     places = found.category.tolist()
     categories = [int(truth.categories.numbers[p]) if p >= 0 else -1 for p in places]
     n = len(found)
@@ -124,11 +126,6 @@ def _detections(path: Path, benchmark: Benchmark, *, lvis: bool) -> Given:
         [None] * n,
         found.masks,
     )
-
-
-def _keys(benchmark: Benchmark) -> dict[int, str]:
-    ids = integers(benchmark.images, "image_id").tolist()
-    return dict(zip(ids, map(str, strings(benchmark.images, "key")), strict=True))
 
 
 def _tracks(path: Path, benchmark: Benchmark) -> Given:

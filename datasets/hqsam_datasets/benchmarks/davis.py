@@ -30,7 +30,8 @@ from hqsam_datasets.fetch.extract import (
     missing_files,
     packed_inside,
 )
-from hqsam_datasets.formats.images import ImageError, decode_labels
+from hqsam_datasets.formats.image_files import ImageError
+from hqsam_datasets.formats.masks import decode_labels
 from hqsam_datasets.sample import make_key
 
 VOID = 255
@@ -87,7 +88,15 @@ class Davis:
                     video=sequence,
                     video_id=video,
                     frame=frame,
-                    truths=tuple(_truths(key, labels)),
+                    truths=tuple(
+                        Truth(
+                            instance_id=f"{key}-{number:03d}",
+                            rle=rle.encode(labels == number),
+                            area=float((labels == number).sum()),
+                            track_id=number,
+                        )
+                        for number in _objects(labels)
+                    ),
                     prompts=()
                     if results is None
                     else tuple(_prompts(key, labels.shape, results / f"{stem}.png")),
@@ -126,17 +135,6 @@ def _labels(path: Path) -> Labels:
 
 def _objects(labels: Labels) -> list[int]:
     return [int(v) for v in np.unique(labels) if v not in (0, VOID)]
-
-
-def _truths(key: str, labels: Labels) -> Iterator[Truth]:
-    for number in _objects(labels):
-        mask = labels == number
-        yield Truth(
-            instance_id=f"{key}-{number:03d}",
-            rle=rle.encode(mask),
-            area=float(mask.sum()),
-            track_id=number,
-        )
 
 
 def _prompts(key: str, size: tuple[int, ...], path: Path) -> Iterator[Prompt]:

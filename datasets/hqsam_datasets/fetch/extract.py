@@ -21,6 +21,7 @@ leave behind (`__MACOSX/`, `.DS_Store`, `._*`, `Thumbs.db`) is skipped.
 from __future__ import annotations
 
 import errno
+import functools
 import lzma
 import os
 import shutil
@@ -90,7 +91,15 @@ def extracted(archive_dir: Path, work: Path) -> Path:
         UserError: if an archive is damaged, truncated or unsafe; the message names the file and the
             member.
     """
-    files, missing = _fetched(archive_dir)
+    path = archive_dir / "fetch.json"
+    record = read_json(path, cure=f"run the fetch stage of {archive_dir.name}")
+    try:
+        files = [[str(file["name"]), str(file["sha256"])] for file in record["files"]]
+        missing = dict(record.get("missing", {}))
+    except (KeyError, TypeError, AttributeError) as error:
+        cure = f"delete {archive_dir} and run the fetch stage again"
+        problem = f"not a record of fetched files: {error!r}"
+        raise UserError(problem, file=path, cure=cure) from error
     wanted = {"version": VERSION, "files": files} | ({"missing": missing} if missing else {})
     root = work / archive_dir.name
     work.mkdir(parents=True, exist_ok=True)
@@ -226,21 +235,6 @@ def _names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
                 yield entry.name
 
 
-def _fetched(archive_dir: Path) -> tuple[list[list[str]], dict[str, str]]:
-    """Names and digests of the archive's files, and the optional ones that are missing."""
-    path = archive_dir / "fetch.json"
-    record = read_json(path, cure=f"run the fetch stage of {archive_dir.name}")
-    try:
-        return [[str(file["name"]), str(file["sha256"])] for file in record["files"]], dict(
-            record.get("missing", {})
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        cure = f"delete {archive_dir} and run the fetch stage again"
-        raise UserError(
-            f"not a record of fetched files: {error!r}", file=path, cure=cure
-        ) from error
-
-
 def _unpack(path: Path, root: Path) -> None:
     if not path.is_file():
         cure = f"delete {path.parent} and run the fetch stage again"
@@ -254,7 +248,8 @@ def _unpack(path: Path, root: Path) -> None:
     if not name.endswith((".zip", *_TAR_SUFFIXES)):
         link_or_copy(path, root / path.name)
         return
-    stem = _stem(path.name)
+    suffixes = (".zip", *sorted(_TAR_SUFFIXES, key=len, reverse=True))
+    stem = path.name[: -len(next(suffix for suffix in suffixes if name.endswith(suffix)))]
     try:
         if name.endswith(".zip"):
             with zipfile.ZipFile(path) as archive:
@@ -293,23 +288,14 @@ def _zip_entries(path: Path, archive: zipfile.ZipFile) -> list[_Entry]:
         if info.flag_bits & 1:
             raise _unsafe(path, info.filename, "it is encrypted")
         # zipfile turns backslashes into slashes on some systems only: judge the name as stored.
-        name = _zip_name(info)
+        name = info.orig_filename if "\\" in info.orig_filename else info.filename
+        if info.create_system == 0 and "/" not in info.orig_filename:
+            name = name.replace("\\", "/")  # some Windows programs part folders by backslashes
         member = _clean(path, name)
         if not name.endswith("/") and not _is_junk(member):
-            opener = _opener(archive, info)
+            opener = functools.partial(archive.open, info)
             entries.append(_Entry(member, info.file_size, info.compress_size, opener))
     return entries
-
-
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return the member's name as stored; some Windows programs separate folders by backslashes."""
-    made_on_windows = info.create_system == 0 and "/" not in info.orig_filename
-    name = info.orig_filename if "\\" in info.orig_filename else info.filename
-    return name.replace("\\", "/") if made_on_windows else name
-
-
-def _opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
-    return lambda: archive.open(info)
 
 
 def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
@@ -317,19 +303,16 @@ def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
     for info in tar_headers.members(archive, path):
         if not (info.isreg() or info.isdir()):
             raise _unsafe(path, info.name, "it is a link or a device")
-        member = _clean(path, _as_text(info.name))
+        name = info.name
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            # Not UTF-8 (tars from old Chinese or Japanese systems): decoded as zipfile would.
+            name = name.encode("utf-8", "surrogateescape").decode("cp437")
+        member = _clean(path, name)
         if info.isreg() and not _is_junk(member):
             entries.append(_Entry(member, info.size, info.size, _tar_opener(archive, info)))
     return entries
-
-
-def _as_text(name: str) -> str:
-    """Decode a name that is not UTF-8 (tars from old Chinese or Japanese systems) as zipfile would."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "surrogateescape").decode("cp437")
-    return name
 
 
 def _tar_opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
@@ -404,26 +387,16 @@ def _breadth_first(root: Path, depth: int) -> Iterator[Path]:
     level = [root]
     for _ in range(depth + 1):
         yield from level
-        level = sorted(child for folder in level for child in _subfolders(folder))
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        children: list[Path] = []
+        for folder in filter(Path.is_dir, level):
+            with os.scandir(folder) as entries:
+                inner = (entry for entry in entries if entry.is_dir(follow_symlinks=False))
+                children += [Path(entry.path) for entry in inner]
+        level = sorted(children)
 
 
 def _is_junk(member: PurePosixPath) -> bool:
     return bool(_JUNK.intersection(member.parts)) or member.name.startswith("._")
-
-
-def _stem(name: str) -> str:
-    lower = name.lower()
-    suffix = next(
-        s for s in (".zip", *sorted(_TAR_SUFFIXES, key=len, reverse=True)) if lower.endswith(s)
-    )
-    return name[: -len(suffix)]
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

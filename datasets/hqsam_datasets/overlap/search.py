@@ -131,25 +131,24 @@ class _Judge:
     def first_proof(self, rivals: list[Candidate]) -> tuple[Candidate, Kind, Evidence] | None:
         """Return the first candidate of one pair of images with evidence that proves something."""
         for candidate in rivals:
-            evidence = self._look(candidate)
-            kind = None if evidence is None else self._verdict(candidate, evidence)
+            kind: Kind | None
+            if candidate.masks is None:
+                evidence = compare(
+                    self._train_view(candidate.train), self._other_view(candidate.other), candidate
+                )
+                same_hash = candidate.found_by == "pdq"
+                kind = None if evidence is None else judge(evidence, same_hash=same_hash)
+            else:
+                sides = (
+                    (self._train, candidate.train, candidate.masks[0]),
+                    (self._other, candidate.other, candidate.masks[1]),
+                )
+                first, second = (
+                    Cutout(side.image(row), side.masks(row)[number]) for side, row, number in sides
+                )
+                evidence = compare_outlines(first, second, candidate)
+                same = evidence is not None and is_same_object(evidence)
+                kind = "foreground" if same else None
             if evidence is not None and kind is not None:
                 return candidate, kind, evidence
         return None
-
-    def _look(self, candidate: Candidate) -> Evidence | None:
-        if candidate.masks is None:
-            return compare(
-                self._train_view(candidate.train), self._other_view(candidate.other), candidate
-            )
-        sides = (
-            (self._train, candidate.train, candidate.masks[0]),
-            (self._other, candidate.other, candidate.masks[1]),
-        )
-        cutouts = [Cutout(side.image(row), side.masks(row)[number]) for side, row, number in sides]
-        return compare_outlines(cutouts[0], cutouts[1], candidate)
-
-    def _verdict(self, candidate: Candidate, evidence: Evidence) -> Kind | None:
-        if candidate.masks is None:
-            return judge(evidence, same_hash=candidate.found_by == "pdq")
-        return "foreground" if is_same_object(evidence) else None

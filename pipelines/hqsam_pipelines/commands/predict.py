@@ -186,7 +186,8 @@ def predict(
 
 def _read_image(path: Path) -> Any:
     from hqsam.errors import UserError
-    from hqsam_datasets.formats.images import ImageError, decode_image
+    from hqsam_datasets.formats.image_files import ImageError
+    from hqsam_datasets.formats.images import decode_image
 
     try:
         return decode_image(path.read_bytes())
@@ -220,7 +221,8 @@ def _prompt(
 
 def _read_mask(path: Path) -> Any:
     from hqsam.errors import UserError
-    from hqsam_datasets.formats.images import ImageError, decode_mask
+    from hqsam_datasets.formats.image_files import ImageError
+    from hqsam_datasets.formats.masks import decode_mask
 
     try:
         mask = decode_mask(path.read_bytes()).foreground

@@ -12,7 +12,7 @@ from hqsam_base import rle
 from hqsam_base.centre import centre_point
 from hqsam_base.rle import tight_box
 from hqsam_datasets.benchmarks.base import BenchmarkOptions, Item, Truth
-from hqsam_datasets.prepare import index
+from hqsam_datasets.prepare import index_tables
 from hqsam_datasets.prompts.sets import SHIFTS, TRIALS, examples, mask_set
 
 
@@ -108,7 +108,7 @@ def item(video: str, frame: int, x: int | None) -> Item:
 
 
 def test_the_stand_in_tracker_gives_the_box_of_the_frame_before() -> None:
-    drawn = index._Drawn(mask_set("previous_frame_box"), 0)
+    drawn = index_tables._Drawn(mask_set("previous_frame_box"), 0)
     frames = [
         item("a", 0, 2),
         item("a", 1, 6),
