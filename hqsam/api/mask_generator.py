@@ -286,11 +286,14 @@ class SamHQAutomaticMaskGenerator:
 
     def _without_small_regions(self, found: _Masks) -> _Masks:
         """Fill small holes and remove small islands; then masks that became alike go, changed ones first."""
-        helpers = amg()
-        cleaned = [self._cleaned(helpers.rle_to_mask(rle)) for rle in found.rles]
-        patches = [
-            _patch(mask, [0, 0], mask.shape) if changed else None for mask, changed in cleaned
-        ]
+        helpers, area = amg(), self.min_mask_region_area
+        patches = []
+        for rle in found.rles:
+            mask = helpers.rle_to_mask(rle)
+            mask, holes = helpers.remove_small_regions(mask, area, mode="holes")
+            mask, islands = helpers.remove_small_regions(mask, area, mode="islands")
+            whole = np.ascontiguousarray(mask)
+            patches.append(_patch(whole, [0, 0], whole.shape) if holes or islands else None)
         boxes = [
             box if patch is None else _box(patch)
             for patch, box in zip(patches, found.boxes, strict=True)
@@ -302,12 +305,6 @@ class SamHQAutomaticMaskGenerator:
         unchanged = np.array([float(patch is None) for patch in patches], np.float32)
         new = replace(found, boxes=np.array(boxes, np.int64).reshape(-1, 4), rles=rles)
         return new.suppressed(unchanged, max(self.box_nms_thresh, self.crop_nms_thresh))
-
-    def _cleaned(self, mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], bool]:
-        helpers, area = amg(), self.min_mask_region_area
-        filled, holes = helpers.remove_small_regions(mask, area, mode="holes")
-        cleaned, islands = helpers.remove_small_regions(filled, area, mode="islands")
-        return np.ascontiguousarray(cleaned), holes or islands
 
     def _record(self, found: _Masks, n: int) -> dict[str, Any]:
         helpers, rle = amg(), found.rles[n]

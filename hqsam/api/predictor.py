@@ -189,7 +189,9 @@ class SamHQPredictor:
             InputError: The prompt makes no sense for this image.
         """
         prompt = checked_prompt(point_coords, point_labels, box, mask_input)
-        frame = self._frame()
+        self._image()
+        assert self.original_size is not None
+        frame = Frame(*self.original_size, self.model.backbone.image_size)
         prompt.check_inside(frame)
         with torch.no_grad():
             embedded = embed(self.model, frame, [prompt], mask_encoding="logits")
@@ -369,11 +371,6 @@ class SamHQPredictor:
         for number in range(len(prompts)):
             low, iou = found.pop(number)
             yield Prediction(image, number, frame, iou, low)
-
-    def _frame(self) -> Frame:
-        self._image()
-        assert self.original_size is not None
-        return Frame(self.original_size[0], self.original_size[1], self.model.backbone.image_size)
 
     def _image(self) -> tuple[Encoded, Tensor]:
         if self._encoded is None or self._fused is None:

@@ -13,7 +13,7 @@ import json
 import pathlib
 import pickle
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +238,18 @@ def _bare(state: State, path: Path) -> State:
     while not _known(names.values()) and (prefix := _shared_prefix(names.values())):
         names = {key: name.removeprefix(prefix) for key, name in names.items()}
     if not _known(names.values()):
-        _say_if_among_others(names.values(), path)
+        # A prefixed SAM beside other tensors (a loss, another model): the choice is ambiguous.
+        below: dict[str, set[str]] = {}
+        for name in names.values():
+            prefix, dot, rest = name.partition(".")
+            below.setdefault(prefix + dot, set()).add(rest)
+        if sams := sorted(prefix for prefix, inside in below.items() if _known(inside)):
+            problem = (
+                f"a SAM lies below {', '.join(sams)} beside tensors below "
+                f"{', '.join(sorted(set(below) - set(sams))[:4]) or 'it'}"
+            )
+            cure = f"save the tensors below {sams[0]} alone, without that prefix"
+            raise UserError(problem, file=path, cure=cure)
         return state
     bare = {names[key]: value for key, value in state.items()}
     if len(bare) != len(state):
@@ -249,21 +260,6 @@ def _bare(state: State, path: Path) -> State:
         )
     _check_colours(bare, path)
     return {key: value for key, value in bare.items() if key.rpartition(".")[2] not in _COLOURS}
-
-
-def _say_if_among_others(names: Collection[str], path: Path) -> None:
-    """Raise if a prefixed SAM lies beside other tensors (a loss, another model): the choice is ambiguous."""
-    below: dict[str, set[str]] = {}
-    for name in names:
-        prefix, dot, rest = name.partition(".")
-        below.setdefault(prefix + dot, set()).add(rest)
-    if sams := sorted(prefix for prefix, inside in below.items() if _known(inside)):
-        problem = (
-            f"a SAM lies below {', '.join(sams)} beside tensors below "
-            f"{', '.join(sorted(set(below) - set(sams))[:4]) or 'it'}"
-        )
-        cure = f"save the tensors below {sams[0]} alone, without that prefix"
-        raise UserError(problem, file=path, cure=cure)
 
 
 def _known(names: Any) -> bool:

@@ -217,11 +217,14 @@ def compare_outlines(train: Cutout, other: Cutout, candidate: Candidate) -> Evid
     a, b = first_mask > 0.5, second_mask > 0.5
     colour, ncc = _colours(first, second, a & b)
     # OpenCV's map goes from the second canvas back to the first.
-    affine = _chain(
+    total = np.eye(3)
+    for step in (
         first_map,
         cv2.invertAffineTransform(refined.astype(np.float64)),
         cv2.invertAffineTransform(second_map),
-    )
+    ):
+        total = np.vstack([step, [0, 0, 1]]) @ total
+    affine = np.asarray(total[:2], np.float64)
     shared = float((a & b).sum()) / max(1, int(b.sum()))
     return Evidence(
         ncc=ncc,
@@ -310,11 +313,3 @@ def _colours(first: U8, second: U8, where: Mask) -> tuple[float, float]:
     flat = min(grey_a.std(), grey_b.std()) < 1e-6
     ncc = float("nan") if flat else float(np.corrcoef(grey_a, grey_b)[0, 1])
     return float(np.abs(a.mean(0) - b.mean(0)).max()), ncc
-
-
-def _chain(*maps: Any) -> F64:
-    """Return the affine map [2, 3] that applies the given ones in order."""
-    total = np.eye(3)
-    for affine in maps:
-        total = np.vstack([affine, [0, 0, 1]]) @ total
-    return np.asarray(total[:2], np.float64)
