@@ -14,8 +14,8 @@ import torch
 from hqsam import systems
 from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.prompt import Prompt
+from hqsam.systems._transformers_model import TransformersModel
 from hqsam.systems.base import Context, Entry
-from hqsam.systems.transformers import TransformersModel
 from hqsam_base.errors import UserError
 from tests.hqsam import hub_models
 from tests.hqsam.models import picture

@@ -19,7 +19,7 @@ from hqsam_base.json_stream import canonical as as_text
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import find_file, find_folder, find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.fetch.extract import below
+from hqsam_datasets.fetch.tree import below
 from hqsam_datasets.formats import ground_truth
 from hqsam_datasets.formats.ground_truth import id_of
 from hqsam_datasets.formats.image_files import MAX_PIXELS

@@ -23,13 +23,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.texts import read_lines
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import pairs
-from hqsam_datasets.fetch.extract import (
-    below,
-    found_below,
-    list_files,
-    missing_files,
-    packed_inside,
-)
+from hqsam_datasets.fetch.tree import below, found_below, list_files, missing_files, packed_inside
 from hqsam_datasets.formats.image_files import ImageError
 from hqsam_datasets.formats.masks import decode_labels
 from hqsam_datasets.sample import make_key

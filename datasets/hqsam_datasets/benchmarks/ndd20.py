@@ -20,7 +20,7 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.cocolike import field, inside, read_json
 from hqsam_datasets.benchmarks.common import box_prompt
-from hqsam_datasets.fetch.extract import below, found_below
+from hqsam_datasets.fetch.tree import below, found_below
 from hqsam_datasets.formats.image_files import ImageError, probe
 from hqsam_datasets.sample import make_key
 

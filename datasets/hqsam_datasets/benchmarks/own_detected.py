@@ -26,7 +26,7 @@ from hqsam_datasets.benchmarks.cocolike import (
     written,
 )
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.fetch.extract import NotHadError
+from hqsam_datasets.fetch.tree import NotHadError
 from hqsam_datasets.formats.ground_truth import check_once, id_of
 from hqsam_datasets.formats.image_files import ImageError, probe
 from hqsam_datasets.sample import make_key

@@ -30,24 +30,20 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, read_json, write_json
 from hqsam_base.errors import UserError
-from hqsam_base.filenames import AmbiguousNameError, is_hidden, meant
 from hqsam_base.foreign_names import NameRefusedError, TwinError, refuse_twins, relative_path
 from hqsam_base.locks import locked
 from hqsam_datasets.fetch import tar_headers
+from hqsam_datasets.fetch.tree import COMPLETE, FOREIGN_SUFFIXES, TAR_SUFFIXES, marker
 
 VERSION = 1
 _SHOWN = 80  # characters of a name in a message
-COMPLETE = ".complete.json"
-_FOREIGN_SUFFIXES = (".7z", ".rar", ".zst", ".tzst")
-_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_ARCHIVES = (".zip", *_TAR_SUFFIXES, *_FOREIGN_SUFFIXES)
 _PARSER_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -104,7 +100,7 @@ def extracted(archive_dir: Path, work: Path) -> Path:
     root = work / archive_dir.name
     work.mkdir(parents=True, exist_ok=True)
     with locked(work / f".{archive_dir.name}.lock", remove=True):
-        if _marker(root) == wanted:
+        if marker(root) == wanted:
             clear_stale(root)
             return root
         with atomic_folder(root, durable=False) as folder:
@@ -115,124 +111,9 @@ def extracted(archive_dir: Path, work: Path) -> Path:
     return root
 
 
-class NotHadError(UserError):
-    """Something is not in an extracted tree, and the archive lacks optional files, which may be why."""
-
-
-def missing_files(root: Path) -> dict[str, str]:
-    """Optional files that the archive of an extracted tree lacks, with what a person can do about each."""
-    marker = _marker(root)
-    return dict(marker.get("missing", {})) if isinstance(marker, dict) else {}
-
-
 def is_embedded(archive: Path) -> bool:
     """Whether a fetched archive holds the embedded sample, and not what its publisher has."""
     return bool(read_json(archive / "fetch.json").get("embedded"))
-
-
-def not_there(problem: str, root: Path, *, key: str | None = None, cure: str) -> UserError:
-    """Return the error for something missing below `root`; a `NotHadError` if files of the archive are unavailable."""
-    missing = missing_files(root)
-    if not missing:
-        return UserError(problem, file=root, key=key, cure=packed_inside(root) or cure)
-    told = "; ".join(f"{name} is unavailable: {to_do}" for name, to_do in sorted(missing.items()))
-    return NotHadError(problem, file=root, key=key, cure=told)
-
-
-def packed_inside(root: Path) -> str:
-    """What to do about archives inside the archive, as a shared folder is downloaded; empty if there are none."""
-    found = (path for folder in _breadth_first(root, 2) for path in list_files(folder, _ARCHIVES))
-    inner = [path.relative_to(root).as_posix() for path in found] if root.is_dir() else []
-    return (
-        f"it holds archives itself ({', '.join(inner[:3])}): unpack those, and pack their contents"
-        if inner
-        else ""
-    )
-
-
-def find_root(root: Path, *candidates: str, depth: int = 3, any_case: bool = True) -> Path:
-    """The folder that holds one of the `candidates`; see `found_below`."""
-    return _find(root, candidates, depth, any_case)[0]
-
-
-def found_below(root: Path, *candidates: str, depth: int = 3, any_case: bool = True) -> Path:
-    """One of the `candidates` (relative paths, in order of preference), searched from `root`.
-
-    Repacks of a data set differ in the folders around it; adapters name what they need and get
-    where it is. The nearest one to `root` wins, then the first by name. People unpack and pack
-    again on systems that do not mind the case of names: where no name fits exactly (and unless
-    `any_case` is false), one that differs only in case does.
-
-    Raises:
-        UserError: listing what was looked for and what is there (see `not_there`), or two that
-            differ only in case.
-    """
-    return _find(root, candidates, depth, any_case)[1]
-
-
-def below(folder: Path, path: str) -> Path:
-    """`folder / path`, or what stands there and is meant by it (see `hqsam_base.filenames`)."""
-    return _meant(folder, path) or folder / path
-
-
-def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> tuple[Path, Path]:
-    """The folder around the first candidate that is there, and the candidate."""
-    for candidate in candidates:
-        for folder in _breadth_first(root, depth):
-            if (folder / candidate).exists():
-                return folder, folder / candidate
-    for candidate in candidates if any_case else ():
-        for folder in _breadth_first(root, depth):
-            found = _meant(folder, candidate)
-            if found is not None:
-                return folder, found
-    there = (
-        ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:20])
-        if root.is_dir()
-        else "nothing"
-    )
-    problem = f"none of {', '.join(candidates)} found in the archive; its top level holds: {there}"
-    raise not_there(
-        problem, root, cure="check that the archive is the one that the data sheet describes"
-    )
-
-
-def _meant(folder: Path, path: str) -> Path | None:
-    try:
-        return meant(folder, path)
-    except AmbiguousNameError as error:
-        raise UserError(
-            str(error), file=folder, cure="keep one of them, or name one of them so"
-        ) from None
-
-
-def list_files(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
-    """Files directly inside `folder`, sorted by name; with `suffixes` (lower case) only those.
-
-    Raises:
-        UserError: if there is no such folder.
-    """
-    return [folder / name for name in sorted(_names(folder, suffixes))]
-
-
-def has_files(folder: Path, suffixes: Sequence[str] = ()) -> bool:
-    """Whether `list_files` would list any; it stops at the first."""
-    return any(True for _ in _names(folder, suffixes))
-
-
-def _names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
-    if not folder.is_dir():
-        cure = "check that the archive is the one that the data sheet describes"
-        raise UserError("the folder does not exist", file=folder, cure=cure)
-    wanted = tuple(suffixes) or ("",)
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if (
-                entry.name.lower().endswith(wanted)
-                and not is_hidden(entry.name)
-                and entry.is_file()
-            ):
-                yield entry.name
 
 
 def _unpack(path: Path, root: Path) -> None:
@@ -240,15 +121,15 @@ def _unpack(path: Path, root: Path) -> None:
         cure = f"delete {path.parent} and run the fetch stage again"
         raise UserError("a fetched file is missing", file=path, cure=cure)
     name = path.name.lower()
-    if name.endswith(_FOREIGN_SUFFIXES):
+    if name.endswith(FOREIGN_SUFFIXES):
         cure = (
             "unpack it, pack the files as a zip or tar, and name that under archives in params.yaml"
         )
         raise UserError("no reader for this kind of archive", file=path, cure=cure)
-    if not name.endswith((".zip", *_TAR_SUFFIXES)):
+    if not name.endswith((".zip", *TAR_SUFFIXES)):
         link_or_copy(path, root / path.name)
         return
-    suffixes = (".zip", *sorted(_TAR_SUFFIXES, key=len, reverse=True))
+    suffixes = (".zip", *sorted(TAR_SUFFIXES, key=len, reverse=True))
     stem = path.name[: -len(next(suffix for suffix in suffixes if name.endswith(suffix)))]
     try:
         if name.endswith(".zip"):
@@ -377,22 +258,6 @@ def _check_sizes(path: Path, entries: list[_Entry], root: Path) -> None:
             f"not enough disk space: {total / gib:.2f} GiB to unpack, {free / gib:.2f} GiB free"
         )
         raise UserError(problem, file=path, cure="free some space and run the stage again")
-
-
-def _marker(root: Path) -> Any:
-    return read_json(root / COMPLETE) if (root / COMPLETE).is_file() else None
-
-
-def _breadth_first(root: Path, depth: int) -> Iterator[Path]:
-    level = [root]
-    for _ in range(depth + 1):
-        yield from level
-        children: list[Path] = []
-        for folder in filter(Path.is_dir, level):
-            with os.scandir(folder) as entries:
-                inner = (entry for entry in entries if entry.is_dir(follow_symlinks=False))
-                children += [Path(entry.path) for entry in inner]
-        level = sorted(children)
 
 
 def _is_junk(member: PurePosixPath) -> bool:

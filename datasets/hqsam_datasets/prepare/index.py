@@ -28,7 +28,7 @@ from hqsam_datasets.benchmarks.base import (
     Kind,
 )
 from hqsam_datasets.benchmarks.detected import Detector, Kept, with_boxes
-from hqsam_datasets.fetch.extract import NotHadError, missing_files
+from hqsam_datasets.fetch.tree import NotHadError, missing_files
 from hqsam_datasets.formats.image_files import ImageError, probe
 from hqsam_datasets.formats.images import decode_image, encode_png
 from hqsam_datasets.formats.tar_writer import ShardWriter

@@ -12,7 +12,7 @@ from typing import Any
 from hqsam_base.errors import UserError
 from hqsam_base.ids import flag, in_order, plain_id
 from hqsam_base.json_stream import PackedRecords, canonical, iterate_members
-from hqsam_datasets.fetch.extract import NotHadError, below
+from hqsam_datasets.fetch.tree import NotHadError, below
 from hqsam_datasets.formats.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, Pair, Scan, Segmentation, SourceOptions, relative
 from hqsam_datasets.sources.own import found_single

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hqsam_base.errors import UserError
 from hqsam_base.filenames import is_hidden, one_form
-from hqsam_datasets.fetch.extract import NotHadError, below, find_root, found_below
+from hqsam_datasets.fetch.tree import NotHadError, below, find_root, found_below
 from hqsam_datasets.formats.manifest import Reject
 from hqsam_datasets.sources.base import (
     DataSheet,

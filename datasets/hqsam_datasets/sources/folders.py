@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hqsam_base.errors import UserError
 from hqsam_base.texts import read_lines
-from hqsam_datasets.fetch.extract import (
+from hqsam_datasets.fetch.tree import (
     below,
     find_root,
     found_below,
