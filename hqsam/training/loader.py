@@ -61,7 +61,7 @@ class TrainingSet:
         prompts: folder with `index.json` and `prompts-*.tar`, same keys in the same order.
 
     Raises:
-        UserError: a folder is empty or incomplete, or the two do not belong together.
+        UserError: a folder is incomplete, or the two do not belong together.
     """
 
     def __init__(self, *, shards: Path, prompts: Path) -> None:
@@ -74,12 +74,6 @@ class TrainingSet:
         self.mask_input_size = plans.get("mask_input_size")
         self.by_source: dict[str, int] = dict(images.get("by_source", {}))
         samples, planned = list(places(images)), list(places(plans))
-        if not samples:
-            raise UserError(
-                "the training shards hold no sample",
-                file=self.shards / "index.json",
-                cure="look at data/samples/*/rejects.jsonl and data/overlap/exclusions.jsonl",
-            )
         if [i[0] for i in samples] != [p[0] for p in planned]:
             odd = sorted({i[0] for i in samples} ^ {p[0] for p in planned})
             raise UserError(

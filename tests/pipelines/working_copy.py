@@ -162,7 +162,8 @@ def interrupt_long_stage(root: Path, **extra: str) -> None:
         begin = time.monotonic()
         out, _ = process.communicate(timeout=60)
         assert process.returncode != 0 and "stopping; " in out
-        assert time.monotonic() - begin < 5, f"{time.monotonic() - begin:.1f} s, {out}"
+        # 2 to 3 s on an idle machine; before it was mended it waited for the stage, without end
+        assert time.monotonic() - begin < 20, f"{time.monotonic() - begin:.1f} s, {out}"
         pid = int((root / "pid").read_text())
         assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 30), out
     finally:

@@ -43,6 +43,7 @@ def fetch(
     sleep: Callable[[float], None] = time.sleep,
     notice: Callable[[str], None] = lambda text: None,
     digests: Path | None = None,
+    others: Mapping[str, ArchiveSpec] | None = None,
 ) -> dict[str, Any]:
     """Fetch and verify every file of an archive into `out` (its folder name is the archive's name).
 
@@ -51,6 +52,8 @@ def fetch(
     `out` of the same files is left alone.
     `digests` is where first digests of downloads are kept for all clones (`first_use`); without it
     this folder's fetch.json does.
+    `others` are the specifications of the archives in the folders beside `out`: what one of them has
+    from an address of this archive is not downloaded again.
     `notice` is told about such a change, and, in the words of the error that it would be otherwise,
     about each optional file that is unavailable.
 
@@ -73,7 +76,9 @@ def fetch(
             else first_use.of(digests, out.name, [file.name for file in untold(spec, out)])
         )
         if not _is_complete(spec, out, known, told):
-            known = _fetch(spec, out, known, told, progress, policy or RetryPolicy(), sleep, notice)
+            beside = {name: one for name, one in (others or {}).items() if name != out.name}
+            words = (progress, policy or RetryPolicy(), sleep, notice)
+            known = _fetch(spec, out, known, told, beside, *words)
         if digests is not None:
             names = {file.name for file in untold(spec, out)}
             found = {
@@ -162,6 +167,7 @@ def _fetch(
     out: Path,
     known: dict[str, Any],
     told: Mapping[str, str],
+    others: Mapping[str, ArchiveSpec],
     progress: Progress,
     policy: RetryPolicy,
     sleep: Callable[[float], None],
@@ -181,14 +187,11 @@ def _fetch(
         transfer = Transfer(
             file.bytes, bool(file.digests), policy, with_rate(progress, file.name), sleep
         )
-        task = FileTask(out, file, transfer)
+        task = FileTask(out, file, transfer, others)
         if remembered and not task.done.exists() and (out / file.name).is_file():
             link_or_copy(out / file.name, task.done)  # an earlier run had it; it is verified again
         try:
-            # The second of two archives that name the same file waits for the first, whose bytes it
-            # then takes.
-            lock = out.parent / f".{file.name}.lock"
-            with locked(lock, remove=True) if file.digests else contextlib.nullcontext():
+            with locked(task.lock, remove=True) if task.lock else contextlib.nullcontext():
                 records.append(get_file(spec, task, remembered))
         except UserError as error:
             if not file.optional:

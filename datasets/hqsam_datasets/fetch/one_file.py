@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,9 +26,21 @@ def staging_of(out: Path) -> Path:
 
 
 class FileTask:
-    """One file on its way: where it grows, where it waits once verified, and how it is transferred."""
+    """One file on its way: where it grows, where it waits once verified, and how it is transferred.
 
-    def __init__(self, out: Path, file: ArchiveFile, transfer: Transfer) -> None:
+    Attributes:
+        also: archives that have the file from an address that both name: archive, file, address.
+        lock: at which the second of two archives that name the same file waits for the first, whose
+            bytes it then takes; None where no other can have it.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        file: ArchiveFile,
+        transfer: Transfer,
+        others: Mapping[str, ArchiveSpec],
+    ) -> None:
         staging = staging_of(out)
         self.out = out
         self.archive = out.name
@@ -36,6 +49,21 @@ class FileTask:
         self.part = staging / f"{file.name}.part"
         self.done = staging / file.name
         self.transfer = transfer
+        here = ("embedded", "drop", "file")
+        remote = {url for url in file.urls if urlsplit(url).scheme not in here}
+        self.also = [
+            (name, one, min(common))
+            for name, spec in others.items()
+            for one in spec.files
+            if one.only_named_in is file.only_named_in is None
+            and (common := remote.intersection(one.urls))
+        ]
+        self.lock: Path | None = None
+        if file.digests:
+            self.lock = out.parent / f".{file.name}.lock"
+        elif self.also:
+            address = min(url for _, _, url in self.also)
+            self.lock = out.parent / f".{hashlib.sha256(address.encode()).hexdigest()[:16]}.lock"
 
 
 def get_file(spec: ArchiveSpec, task: FileTask, remembered: str | None) -> dict[str, Any]:
@@ -113,16 +141,20 @@ def _get(url: str, task: FileTask) -> None:
 def _beside(task: FileTask) -> list[str]:
     """The same file in archives that are there already, such as COCO's images, which LVIS names, too.
 
-    Only where its digest is known beforehand: the bytes are then those that a mirror would give.
+    By its name, where its digest is known beforehand: the bytes are then those that a mirror would
+    give. Else where the other archive has it from an address of this one.
     """
-    if not task.file.digests:
-        return []
-    name = glob.escape(task.file.name)
+    root, name = task.out.parent, glob.escape(task.file.name)
     # Verified files of an archive that is not complete yet wait in its staging folder.
-    places = [*task.out.parent.glob(f"[!.]*/{name}"), *task.out.parent.glob(f".*.download/{name}")]
+    by_name = (*root.glob(f"[!.]*/{name}"), *root.glob(f".*.download/{name}"))
+    by_url = (
+        folder / one.name
+        for other, one, _ in task.also
+        for folder in (root / other, staging_of(root / other))
+    )
     return [
         place.resolve().as_uri()
-        for place in sorted(places)
+        for place in sorted({*by_url, *(by_name if task.file.digests else ())})
         if place.parent != task.out and place != task.done and place.is_file()
     ]
 

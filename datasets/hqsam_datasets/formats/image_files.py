@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqsam_base import png
 from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 from hqsam_datasets.formats.manifest import RejectReason
 from hqsam_datasets.formats.png_chunks import png_damage, tells_after_pixels
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from PIL.TiffImagePlugin import TiffImageFile
 
 ImageMode = Literal["RGB", "L", "LA", "RGBA", "P", "1", "I;16", "CMYK", "YCbCr", "LAB", "other"]
-MAX_PIXELS = 178_000_000
-"""Larger images are refused before they are decoded: only decompression bombs come near."""
+MAX_PIXELS = png.MAX_PIXELS
 SWAPPING = frozenset({5, 6, 7, 8})
 """EXIF orientations that swap height and width."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -33,7 +33,7 @@ from hqsam_datasets.formats.image_files import ImageError, probe
 from hqsam_datasets.formats.images import decode_image, encode_png
 from hqsam_datasets.formats.tar_writer import ShardWriter
 from hqsam_datasets.overlap.hashing import ImageHashes, hash_image
-from hqsam_datasets.prepare.index_tables import Row, Tables
+from hqsam_datasets.prepare.index_tables import CROWD, Row, Tables
 from hqsam_datasets.prompts.sets import mask_set
 
 VERSION = 4
@@ -185,7 +185,7 @@ def _index(
                     problem, key=f"benchmarks.{benchmark}", cure="fetch the archive again"
                 ) from error
         summary = _summary(adapter, folder, tables, options, missing_files(root))
-        summary["images_digest"] = pixels
+        summary |= {**_renamed(content), "images_digest": pixels}
         if embedded:
             layout = adapter.dataset_version
             summary["dataset_version"] = f"embedded sample in the layout of {layout}"
@@ -313,23 +313,27 @@ def _summary(
     options: BenchmarkOptions,
     missing: dict[str, str],
 ) -> Row:
-    counts = tables.prompts.counts
+    counts, objects = tables.prompts.counts, tables.instances.counts
+    if adapter.kind in ("coco", "ytvis") and objects and set(objects) == {CROWD}:
+        raise UserError(
+            f"all {objects[CROWD]} annotations of {adapter.name} are crowd regions, which do not count",
+            file="gt.json",
+            key="iscrowd",
+            cure="set iscrowd to 0 if they are objects: CVAT writes brush masks as crowds, Rectlabel "
+            "all run-length masks",
+        )
     empty = [name for name in options.prompt_sets if not counts[name]]
     if empty and not missing:
         raise UserError(
             f"{adapter.name} has no prompts of the set {empty[0]}",
             file="params.yaml",
             key=f"benchmarks.{adapter.name}.index.prompt_sets",
-            cure="name the sets that this benchmark has (its data sheet says which)",
+            cure="name the sets that this benchmark has (its data sheet says which); one that a "
+            "file holds is empty if the file is",
         )
     found = [mask_set(name) for name in options.prompt_sets if counts[name]]
     trials = {one.name: one.trials for one in found if one is not None and one.trials > 1}
     clicks = {one.name: one.clicks for one in found if one is not None and one.clicks}
-    digest = hashlib.sha256()  # over names and contents of all files
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name}\0{content}\n".encode())
     return {
         "version": VERSION,
         "benchmark": adapter.name,
@@ -340,7 +344,7 @@ def _summary(
         "n_instances": tables.instances.n_rows,
         "n_prompts": {name: counts[name] for name in sorted(options.prompt_sets) if counts[name]},
         "prompt_sets": sorted(name for name in options.prompt_sets if counts[name]),
-        "digest": digest.hexdigest(),
+        "digest": _digest(folder),
         **({"trials": trials} if trials else {}),
         **({"clicks": clicks} if clicks else {}),
         **(
@@ -349,3 +353,20 @@ def _summary(
             else {}
         ),
     }
+
+
+def _renamed(content: Content) -> Row:
+    """Say so where ids that are names became numbers; `gt.json` has both."""
+    truth = content.ground_truth or {}
+    records = [record for name in ("images", "categories") for record in truth.get(name) or ()]
+    return {"original_ids": True} if any("original_id" in record for record in records) else {}
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over names and contents of all files."""
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.name}\0{content}\n".encode())
+    return total.hexdigest()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 BoolMask = npt.NDArray[np.bool_]
+CROWD = "crowd"
+"""As what crowd regions are counted among the instances."""
 _BATCH = 32_768
 _SORT_BY: dict[manifest.TableName, tuple[str, ...]] = {
     "images": ("key",),
@@ -89,7 +91,8 @@ class Tables:
                     "rle": truth.rle,
                     "height": item.height,
                     "width": item.width,
-                }
+                },
+                count_as=CROWD if truth.iscrowd else "",
             )
         own = {prompt.prompt_set for prompt in item.prompts}
         if self._options.box_side is not None:

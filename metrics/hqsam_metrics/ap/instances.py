@@ -15,6 +15,7 @@ from hqsam_base.json_stream import read_json
 from hqsam_base.progress import Progress, silent
 from hqsam_base.rle import segmentation_string
 from hqsam_base.runs import Int, RleBatch, RleError, decode_runs
+from hqsam_metrics.ap import category_ids
 from hqsam_metrics.ap.columns import (
     Ids,
     IdTable,
@@ -181,8 +182,7 @@ def parse_ground_truth(
         np.array([flag(row, key, name) for row in kept], bool) for key in ("iscrowd", "ignore")
     )
     warnings = [*zero_id_warning(ids), *_warnings(left_out, crowd, marked, lvis=lvis)]
-    if categories.names is None and isinstance(classes, np.ndarray):
-        warnings += _counted_otherwise(classes, categories.numbers)
+    warnings += category_ids.annotations(classes, categories)
     if not lvis and "neg_category_ids" in content["images"][0]:
         warnings.append(_FEDERATED)
     masks = _gt_masks(kept, images, image, name, progress)
@@ -280,22 +280,6 @@ def _warnings(
             f"not look at it; boundary AP ignores them, as the Boundary IoU API does"
         )
     return out
-
-
-def _counted_otherwise(classes: Int, listed: Int) -> list[str]:
-    """Says so where the annotations' classes are those of the list, but for their first or last, one lower or higher."""
-    used = np.unique(classes)
-    if np.isin(used, listed).all():
-        return []
-    for step, said in (
-        (1, "1 lower than in `categories`: add 1 to"),
-        (-1, "1 higher than in `categories`: take 1 from"),
-    ):
-        if np.isin(used + step, listed).all():
-            return [
-                f"the annotations seem to count categories {said} each `category_id`, or correct the list"
-            ]
-    return []
 
 
 def _areas(rows: Sequence[Any], masks: RleBatch, name: str) -> Float:

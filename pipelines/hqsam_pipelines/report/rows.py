@@ -18,7 +18,8 @@ from hqsam_metrics.base import Quantity, Scale, Value
 from hqsam_metrics.stats import Difference, paired, stratified
 from hqsam_metrics.verdicts import NOT_TESTED, Judged, judge
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import Run, quantity_values
+from hqsam_pipelines.report.results import Run
+from hqsam_pipelines.report.units import clusters_of, common_rows, quantity_values, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,10 +184,9 @@ def _pair(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The per-instance rows of a system's baseline and of the system, in the same order."""
     frame = run.units(benchmark, model)
-    chosen = frame[frame["prompt_set"] == prompt_set].set_index(["key", "unit"]).sort_index()
-    sam, head = (chosen[chosen["system"] == name] for name in (run.system(hq).versus or hq, hq))
-    both = sam.index.intersection(head.index)
-    return sam.loc[both], head.loc[both]
+    systems = (run.system(hq).versus or hq, hq)
+    sam, head = common_rows([rows_of(frame, prompt_set, name) for name in systems])
+    return sam, head
 
 
 def _interval(
@@ -205,7 +205,7 @@ def _differences(
     difference = quantity.scale.factor * (
         quantity_values(head, quantity) - quantity_values(sam, quantity)
     )
-    return np.asarray(difference, np.float64), sam["cluster"].to_numpy()
+    return np.asarray(difference, np.float64), clusters_of(sam)
 
 
 def _mean_row(run: Run, model: str, prompt_set: str, metric: str) -> Row | None:

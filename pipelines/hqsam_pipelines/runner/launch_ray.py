@@ -144,14 +144,14 @@ def _trainer(
     from ray.train.backend import Backend
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    class NoGroup(Backend):
+    class NoGroup(Backend):  # type: ignore[misc]  # mypy reads no Ray
         """Leaves the process group to `hqsam.training.group`."""
 
         share_cuda_visible_devices = (
             True  # like Ray's own: NCCL is faster where the GPUs see each other
         )
 
-    class Alone(TorchConfig):
+    class Alone(TorchConfig):  # type: ignore[misc]
         backend_cls = NoGroup
 
     limit = int(run.options.hang_timeout_s) or NO_LIMIT_S
