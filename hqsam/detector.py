@@ -50,7 +50,8 @@ class Detector:
 
     def __init__(self, options: DetectorOptions, key: str) -> None:
         self._options, self._key = options, key
-        self._revision = pretrained.pinned(options.detector, options.revision, key)
+        self._source = pretrained.Source(options.detector, options.revision, key, "detector")
+        folder = self._source.checked()
         try:
             installed = {name: metadata.version(name) for name in ("transformers", "torch")}
         except metadata.PackageNotFoundError as error:
@@ -59,16 +60,9 @@ class Detector:
                 cure="pip install 'hqsam-pipeline[detector]'",
             ) from error
         # A folder is its content, wherever it lies; a commit of the hub's is its name.
-        if self._revision:
-            model: dict[str, Any] = {"name": options.detector, **self._revision}
-        else:
-            folder, digest = Path(options.detector), hashlib.sha256()
-            for path in sorted(folder.rglob("*")):
-                name = path.relative_to(folder)
-                hidden = any(part.startswith(".") for part in name.parts)
-                if path.is_file() and not hidden:
-                    digest.update(f"{name.as_posix()}\0{sha256_file(path)}\n".encode())
-            model = {"digest": digest.hexdigest()}
+        model = {"name": options.detector, "revision": options.revision}
+        if folder is not None:
+            model = {"digest": _digest(folder)}
         self.head: Mapping[str, Any] = {
             "version": VERSION,
             "detector": model,
@@ -90,38 +84,22 @@ class Detector:
         from hqsam.model.device import pick_device
         from hqsam_datasets.benchmarks.detected import Opened
 
-        library = pretrained.library("detectors", "detector")
-        source, revision = self._options.detector, self._revision
-        with pretrained.opening(source, self._key):
-            config, _ = library.PretrainedConfig.get_config_dict(source, **revision)
-            kind = str(config.get("model_type"))
-            by_text = kind in GROUNDING
-            from transformers.models.auto.modeling_auto import (
-                MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES as CLASSED,
-            )
-
-            if not by_text and kind not in CLASSED:
-                raise UserError(
-                    f"{source} is of the family {kind!r}, which is no detector that is supported",
-                    key=self._key,
-                    cure=f"use one of: {', '.join(sorted({*CLASSED, *GROUNDING}))}",
-                )
+        library, folder = self._source.library(), self._source.folder()
+        kind = check(folder, self._key)
+        by_text = kind in GROUNDING
+        with self._source.opening():
             reader = library.AutoProcessor if by_text else library.AutoImageProcessor
             # without the word, the library asks at the terminal whether it may run code
-            processor = reader.from_pretrained(source, trust_remote_code=False, **revision)
+            processor = reader.from_pretrained(folder, trust_remote_code=False)
             cls = (
                 library.AutoModelForZeroShotObjectDetection
                 if by_text
                 else library.AutoModelForObjectDetection
             )
             model, loading = cls.from_pretrained(
-                source,
-                output_loading_info=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                **revision,
+                folder, output_loading_info=True, use_safetensors=True, trust_remote_code=False
             )
-        pretrained.check_whole(loading, source, self._key)
+        self._source.check_whole(loading)
         model = model.eval().to(pick_device(self._options.device))
         find: Callable[[_Image], _Boxes]
         without: list[str] = []
@@ -150,6 +128,29 @@ class Detector:
             (int(category[i]), tuple(boxes[i].tolist()), float(scores[i]))
             for i in order[: self._options.per_image]
         ]
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over names and contents of a folder's files, hidden ones left out."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            total.update(f"{name.as_posix()}\0{sha256_file(path)}\n".encode())
+    return total.hexdigest()
+
+
+def check(folder: Path, key: str) -> str:
+    """Check that a folder holds a detector of a supported family; gives the family.
+
+    Raises:
+        UserError: See `hqsam.pretrained.check_folder`.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES as CLASSED,
+    )
+
+    return pretrained.check_folder(folder, key, known=sorted({*CLASSED, *GROUNDING}))
 
 
 def plain(name: str) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import _codecs
 import argparse
+import contextlib
 import importlib
 import json
 import pathlib
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import visible
 from hqsam_base.texts import packing
 
 State = dict[str, Tensor]
@@ -64,9 +67,8 @@ def weights_file(path: Path) -> Path:
         for name in _IN_FOLDERS:
             if (path / name).is_file():
                 return path / name
-        others = sorted(
-            file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file()
-        )
+        inside = visible(path.iterdir())
+        others = [file for file in inside if file.suffix in _SUFFIXES and file.is_file()]
         if len(others) == 1:
             return others[0]
         found = (
@@ -74,7 +76,11 @@ def weights_file(path: Path) -> Path:
             if others
             else f"none of {', '.join(_IN_FOLDERS)}"
         )
-        raise UserError(f"the folder holds {found}", file=path, cure="give a checkpoint file")
+        below = [one for one in inside if any((one / name).is_file() for name in _IN_FOLDERS)]
+        cure = (
+            f"give one of its folders, such as {below[-1]}" if below else "give a checkpoint file"
+        )
+        raise UserError(f"the folder holds {found}", file=path, cure=cure)
     if _SHARD.search(path.name) and path.is_file():
         raise UserError(
             "this is one part of a checkpoint in several",
@@ -148,6 +154,10 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
             raise UserError(
                 "the file is a TorchScript program, not a checkpoint", file=path, cure=cure
             ) from error
+        if zipfile.is_zipfile(path) and not _is_of_torch(path):
+            raise UserError(
+                "the file is a zip, not a checkpoint", file=path, cure="unpack it (zip)"
+            ) from error
         raise UserError(
             f"the file is not a readable checkpoint ({type(error).__name__}: "
             f"{str(error).partition(chr(10))[0][:160]})",
@@ -194,13 +204,22 @@ def _refusal(path: Path, error: Exception) -> UserError:
     )
 
 
+def _is_of_torch(path: Path) -> bool:
+    """Whether a zip is one of ``torch.save``: its pickle lies in one folder with the tensors."""
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as file:
+        return any(name.endswith("/data.pkl") for name in file.namelist())
+    return False
+
+
 def _unwrapped(path: Path, found: Any) -> State:
     """The tensors of ``{"model": {...}, "epoch": 3}`` and the like."""
     while isinstance(found, dict) and (inner := _inner(path, found)) is not None:
         found = inner
-    tensors = (
-        {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
-    )
+    given = found.items() if isinstance(found, dict) else ()
+    tensors = {key: value for key, value in given if isinstance(value, Tensor)}
+    # Arrays of NumPy, as some converters leave them, count where there is no tensor.
+    arrays = [(k, v) for k, v in given if isinstance(v, np.ndarray) and v.dtype.kind in "fiu"]
+    tensors = tensors or {key: torch.as_tensor(value) for key, value in arrays}
     if not tensors or not all(isinstance(key, str) for key in tensors):
         raise UserError(
             "the file holds no dictionary of tensors", file=path, cure="give a state dict"

@@ -28,7 +28,7 @@ SWAPPING = frozenset({5, 6, 7, 8})
 """EXIF orientations that swap height and width."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF's tags
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274  # TIFF's tags, the last EXIF's, too
 # start of codestream, size marker; 38 bytes on: components, then their bits less one
 _JPEG2000_SIZE = b"\xff\x4f\xff\x51"
 
@@ -93,7 +93,7 @@ def white_is_zero(data: bytes) -> bool:
         return False
     with opened(data) as image:
         # Without the tag Pillow takes 0 for white too.
-        return bool(cast("TiffImageFile", image).tag_v2.get(_PHOTOMETRIC, 0) == 0)
+        return bool(_tiff_tag(image, _PHOTOMETRIC, 0) == 0)
 
 
 def check_png(data: bytes, reason: RejectReason) -> None:
@@ -133,7 +133,10 @@ def opened(data: bytes, reason: RejectReason = "unreadable_image") -> Iterator[I
 
 def _probe(image: Image.Image, data: bytes) -> ImageProbe:
     width, height = check_size(image)
-    orientation, depth = _orientation_of(image, data), _depth_of(image, data)
+    orientation, depth = orientation_of(image, data), _depth_of(image, data)
+    # Of a turned TIFF Pillow gives the size after the turn.
+    if image.format == "TIFF" and _tiff_tag(image, _ORIENTATION, 1) in SWAPPING:
+        width, height = height, width
     return ImageProbe(image.format or "unknown", mode_of(image), orientation, height, width, depth)
 
 
@@ -160,7 +163,7 @@ def _depth_of(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return data[24]
     if image.format == "TIFF":
-        bits = cast("TiffImageFile", image).tag_v2.get(_BITS_PER_SAMPLE)
+        bits = _tiff_tag(image, _BITS_PER_SAMPLE, None)
         return max(bits) if isinstance(bits, tuple) and bits else 8
     if image.format == "JPEG2000":
         size = data.find(_JPEG2000_SIZE)
@@ -172,7 +175,12 @@ def _depth_of(image: Image.Image, data: bytes) -> int:
     return 16 if image.mode.startswith("I;16") else 8
 
 
-def _orientation_of(image: Image.Image, data: bytes) -> int:
+def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
+    return cast("TiffImageFile", image).tag_v2.get(tag, default)
+
+
+def orientation_of(image: Image.Image, data: bytes) -> int:
+    """Return the EXIF orientation, 1..8, wherever in the file it stands; 1 where none is told."""
     from PIL import Image
 
     # Asked for the EXIF of a PNG, Pillow decodes all pixels to get at what may follow them.
@@ -182,7 +190,7 @@ def _orientation_of(image: Image.Image, data: bytes) -> int:
         else type(image).getexif
     )
     try:
-        value = read(image).get(0x0112, 1)
+        value = read(image).get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block is no reason to refuse the picture
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -28,12 +28,14 @@ from hqsam_datasets.formats.image_files import (
     mode_of,
     opencv_decode,
     opened,
+    orientation_of,
     probe,
     silence_opencv,
 )
 
 _DARKEST = 16
 """Of 256: a deep picture without a single brighter pixel holds 12-bit or 8-bit values."""
+_INVERSE = {6: 8, 8: 6}  # EXIF orientations that do not undo themselves
 _UNKNOWN_RANGE = {"F": "floating-point samples", "I": "32-bit samples"}
 
 
@@ -121,11 +123,14 @@ def _decode_slow(data: bytes) -> NDArray[np.uint8]:
                 f", {kind} of unknown range" if kind else ""
             )
             raise ImageError("unsupported_mode", text, cure)
+        # Pillow turns a TIFF upright by itself; `decode_image` does it for all formats alike.
+        turned = orientation_of(image, data) if image.format == "TIFF" else 1
         load_pixels(image, "unreadable_image")
         if mode in ("I;16", "L", "1"):
             values = np.asarray(image)
             grey = high_byte(values.astype(np.uint16) if mode == "I;16" else values)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return np.array(
-            image.convert("RGBA").convert("RGB") if mode == "P" else image.convert("RGB")
-        )
+            rgb = np.repeat(grey[..., None], 3, axis=2)
+        else:
+            stored = image.convert("RGBA") if mode == "P" else image
+            rgb = np.array(stored.convert("RGB"))
+        return upright(rgb, _INVERSE.get(turned, turned))

@@ -34,7 +34,7 @@ from hqsam_datasets.formats.images import decode_image, encode_png
 from hqsam_datasets.formats.tar_writer import ShardWriter
 from hqsam_datasets.overlap.hashing import ImageHashes, hash_image
 from hqsam_datasets.prepare.index_tables import CROWD, Row, Tables
-from hqsam_datasets.prompts.sets import mask_set
+from hqsam_datasets.prompts.sets import TRACKED, mask_set
 
 VERSION = 4
 _SHARD_BYTES = 4 << 30
@@ -347,6 +347,7 @@ def _summary(
         "digest": _digest(folder),
         **({"trials": trials} if trials else {}),
         **({"clicks": clicks} if clicks else {}),
+        **({"tracked": [TRACKED]} if counts[TRACKED] else {}),
         **(
             {"missing": {"prompt_sets": sorted(empty), "files": missing}}
             if empty or not tables.images.n_rows

@@ -20,7 +20,7 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import BenchmarkOptions, Item, Prompt, Truth
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.overlap.hashing import ImageHashes
-from hqsam_datasets.prompts.sets import GT_BOX, PREVIOUS, MaskSet, mask_set
+from hqsam_datasets.prompts.sets import GT_BOX, PREVIOUS, TRACKED, MaskSet, mask_set
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -204,7 +204,8 @@ class _Drawn:
         numbered = self._set.per_object > 1 or self._set.clicks
         for truth in (truth for truth in item.truths if not truth.iscrowd):
             mask = rle.decode(truth.rle, height=item.height, width=item.width)
-            shown = self._earlier(item, truth, mask) if self.name == PREVIOUS else mask
+            earlier = self.name in (PREVIOUS, TRACKED)
+            shown = self._earlier(item, truth, mask) if earlier else mask
             drawn_for = f"{self._seed}/{self.name}/{item.key}/{truth.instance_id}"
             for trial in range(self._set.per_object):
                 # The first trial has the number that sets of one trial always had.
@@ -228,11 +229,11 @@ class _Drawn:
                 }
 
     def _earlier(self, item: Item, truth: Truth, mask: BoolMask) -> BoolMask:
-        """Return the object's mask in the last frame that showed it; in the first one its own."""
+        """Return the object's mask in the last frame that showed it, or where its own masks are followed in the first."""
         key = item.video, truth.track_id
         for stale in [known for known in self._before if known[0] != item.video]:
             del self._before[stale]
         before = self._before.get(key, mask)
-        if mask.any():
+        if mask.any() and (self.name == PREVIOUS or key not in self._before):
             self._before[key] = mask
         return before

@@ -17,6 +17,7 @@ from hqsam_pipelines.report import (
     cost,
     errors,
     figures,
+    full,
     html,
     instances,
     paper,
@@ -63,6 +64,7 @@ class Numbers:
     models: list[Row]
     systems: list[Row]
     published: list[published.Cell]
+    full: list[full.Number]
     diagnosed: list[errors.Diagnosed]
     sizes: list[tuple[str, str, str, int, float, float]]
     steps: list[report_curves.Steps]
@@ -116,6 +118,7 @@ def _numbers(run: Run) -> Numbers:
         models=[row for name in more for row in judged(headline_rows(run, name))],
         systems=judged(system_rows(run, model)),
         published=published.cells(run),
+        full=full.numbers(run),
         diagnosed=errors.diagnosed(run, model),
         sizes=errors.sizes(run, model),
         steps=report_curves.steps(run, model),
@@ -139,6 +142,7 @@ def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
                 report_tables.table_csv(rows, run.systems), encoding="utf-8"
             )
         (tmp / "paper.csv").write_text(published.table_csv(numbers.published), encoding="utf-8")
+        (tmp / "all_numbers.csv").write_text(full.table_csv(numbers.full), encoding="utf-8")
         (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
         (tmp / "further.csv").write_text(
             report_tables.table_csv(numbers.others, run.systems), encoding="utf-8"
@@ -222,6 +226,7 @@ def _page(
         "paper_backbone": paper.reference_backbone(run.backbone(model)),
         "tables": [html.table_context(spec, rows, run) for spec, rows in numbers.tables],
         "more_tables": html.other_context(numbers.others)
+        + full.context(run, numbers.full)
         + html.systems_context(numbers.systems, run)
         + html.models_context(numbers.models)
         + report_ablations.context(numbers.ablations, str(run.params.get("profile", ""))),

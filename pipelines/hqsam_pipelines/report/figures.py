@@ -99,14 +99,17 @@ def _chosen(spec: Spec, of: Sequence[Candidates], count: int) -> list[Pick]:
 
 
 def _noised(of: Sequence[Candidates], objects: int) -> list[Pick]:
-    """All boxes of a few objects: those between which HQ-SAM's gain with the worst box is spread."""
+    """All boxes of a few objects: those between which HQ-SAM's gain with the worst box is spread.
+
+    The HQ sets have one object an image, and its units are named by the prompt: images are matched.
+    """
     whole: dict[str, list[Candidates]] = {}
     for candidates in of:
         sides = [candidates.with_prompts(name) for name in NOISED]
-        shared = set.intersection(*(set(side.frame["unit"]) for side in sides))
-        whole[candidates.benchmark] = [side.of_units(shared) for side in sides]
+        shared = set.intersection(*(set(side.frame["cluster"]) for side in sides))
+        whole[candidates.benchmark] = [side.of_images(shared) for side in sides]
     worst = scenes.ranked([sides[-1] for sides in whole.values()], objects)
-    return [s.of_units([p.unit])[0] for p in worst for s in whole[p.benchmark]]
+    return [s.of_images([p.cluster])[0] for p in worst for s in whole[p.benchmark]]
 
 
 def caption(pick: Pick) -> str:

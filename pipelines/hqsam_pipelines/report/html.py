@@ -239,6 +239,7 @@ def table_context(spec: paper.TableSpec, rows: Sequence[Row], run: Run) -> dict[
     return {
         "title": spec.title,
         "source": spec.source,
+        "comparable": " / ".join(dict.fromkeys(r.comparable for r in rows if r.comparable)),
         "groups": groups,
         "columns": [row.label for row in rows],
         "lines": _ours(rows, run) + _papers(rows),

@@ -47,6 +47,7 @@ _MORE = (
     "paper_delta",
     "unit",
     "better",
+    "comparable",
 )
 
 THRESHOLDS = np.round(np.arange(0.5, 0.951, 0.05), 2)
@@ -111,6 +112,7 @@ def _cells(row: Row, systems: Sequence[System]) -> list[str]:
         number(row.paper_delta, 1),
         row.scale.unit,
         "lower" if row.scale.lower_is_better else "higher",
+        row.comparable,
     ]
 
 
