@@ -38,7 +38,8 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks import cocolike
 from hqsam_datasets.fetch import content, extract, first_use, members
 from hqsam_datasets.fetch.transfer import DownloadError, Transfer
-from hqsam_datasets.formats import images, labelme, tar
+from hqsam_datasets.formats import images, labelme, masks, tar
+from hqsam_datasets.formats.image_files import ImageError
 from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 from hqsam_datasets.formats.png_chunks import png_damage
 from hqsam_datasets.sources.annotations import _read as read_own_annotations
@@ -129,10 +130,10 @@ def run_lengths(data: bytes, folder: Path) -> None:
 def picture(data: bytes, folder: Path) -> None:
     plain_jpeg_size(data)
     png_damage(data)
-    for decode in (images.decode_image, images.decode_mask, images.decode_labels):
+    for decode in (images.decode_image, masks.decode_mask, masks.decode_labels):
         try:
             decode(data)
-        except images.ImageError as error:
+        except ImageError as error:
             assert str(error)
 
 

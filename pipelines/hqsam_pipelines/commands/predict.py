@@ -185,7 +185,8 @@ def predict(
 
 def _read_image(path: Path) -> Any:
     from hqsam.errors import UserError
-    from hqsam_datasets.formats.images import ImageError, decode_image
+    from hqsam_datasets.formats.image_files import ImageError
+    from hqsam_datasets.formats.images import decode_image
 
     try:
         return decode_image(path.read_bytes())
@@ -203,7 +204,8 @@ def _read_image(path: Path) -> Any:
 
 def _read_mask(path: Path) -> Any:
     from hqsam.errors import UserError
-    from hqsam_datasets.formats.images import ImageError, decode_mask
+    from hqsam_datasets.formats.image_files import ImageError
+    from hqsam_datasets.formats.masks import decode_mask
 
     try:
         mask = decode_mask(path.read_bytes()).foreground

@@ -16,15 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from hqsam_datasets.formats.images import (
-    ImageError,
-    decode_image,
-    decode_labels,
-    decode_mask,
-    encode_png,
-    probe,
-    upright,
-)
+from hqsam_datasets.formats.image_files import ImageError, probe
+from hqsam_datasets.formats.images import decode_image, encode_png, upright
+from hqsam_datasets.formats.masks import decode_labels, decode_mask
 from hqsam_datasets.sample import Instance, Sample, make_key, parse_sample, sample_json
 from tests.datasets.trees import fault_count
 from tests.metrics.synthetic import label_png
