@@ -182,7 +182,7 @@ def parse_ground_truth(
         np.array([flag(row, key, name) for row in kept], bool) for key in ("iscrowd", "ignore")
     )
     warnings = [*zero_id_warning(ids), *_warnings(left_out, crowd, marked, lvis=lvis)]
-    warnings += category_ids.annotations(classes, categories)
+    warnings += category_ids.of_annotations(classes, categories)
     if not lvis and "neg_category_ids" in content["images"][0]:
         warnings.append(_FEDERATED)
     masks = _gt_masks(kept, images, image, name, progress)

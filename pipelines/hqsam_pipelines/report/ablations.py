@@ -202,6 +202,10 @@ def recorded(profile: str) -> list[AblationRow]:
     if not file.is_file():
         return []
     lines = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
+
+    def values(line: dict[str, str], names: Sequence[str]) -> tuple[float | None, ...]:
+        return tuple(float(line[name]) if line[name] else None for name in names)
+
     return [
         AblationRow(
             line["model"],
@@ -209,10 +213,8 @@ def recorded(profile: str) -> list[AblationRow]:
             line["paper_row"],
             line["variant"],
             int(line["trained_parameters"]) if line["trained_parameters"] else None,
-            *(
-                tuple(float(line[name]) if line[name] else None for name in names)
-                for names in (COLUMNS[5:9], COLUMNS[9:13])
-            ),
+            values(line, COLUMNS[5:9]),
+            values(line, COLUMNS[9:13]),
             line["comparable"],
         )
         for line in lines
