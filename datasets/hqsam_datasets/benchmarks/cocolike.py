@@ -243,7 +243,7 @@ def _check_units(boxes: Detections, images: Mapping[Any, tuple[int, int]], path:
     sizes = np.array([images[number][::-1] for number in boxes.image_ids.tolist()])
     far = boxes.boxes[:, 2:]
     # Detectors keep to their image, but for rounding and a little padding.
-    beyond = (far > sizes * 1.02 + 2).any(axis=1)
+    beyond = np.any(far > sizes * 1.02 + 2, axis=1).reshape(-1)
     if (np.abs(boxes.boxes) <= 1).all() and (sizes > 2).all():
         problem, cure = "the boxes are fractions of an image", "write bbox in pixels"
     elif beyond.mean() > 0.5:

@@ -211,7 +211,7 @@ def parse_ground_truth(
         np.array([flag(row, key, name) for row in kept], bool) for key in ("iscrowd", "ignore")
     )
     warnings += _treatment(crowd, marked, lvis=lvis)
-    warnings += category_ids.annotations(classes, categories)
+    warnings += category_ids.of_annotations(classes, categories)
     if not lvis and "neg_category_ids" in content["images"][0]:
         warnings.append(
             "this is an LVIS file, whose annotations are federated: scored as COCO, right detections "

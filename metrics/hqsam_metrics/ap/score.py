@@ -239,7 +239,7 @@ def result_warnings(gt: GroundTruth, found: Results, *, class_agnostic: bool = F
 def category_warnings(gt: GroundTruth, found: Results) -> list[str]:
     """Warns of detections whose category ids are counted otherwise than the annotations'; see `category_ids`."""
     annotated, detected = (gt.image, gt.category), (found.image, found.category)
-    return category_ids.detections(gt.categories, annotated, detected, found.category_id)
+    return category_ids.of_detections(gt.categories, annotated, detected, found.category_id)
 
 
 def kept(gt: GroundTruth, dt: Results, scored: Scored, plan: Plan, annotations: Path) -> Kept:

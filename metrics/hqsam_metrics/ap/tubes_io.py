@@ -210,7 +210,7 @@ def parse_ytvis(content: Any, name: str) -> TubeTruth:
         warnings.append(
             f"{len(rows) - len(keep)} annotations of unknown videos or categories were left out"
         )
-    warnings += category_ids.annotations(classes, categories)
+    warnings += category_ids.of_annotations(classes, categories)
     kept = [rows[i] for i in keep]
     what = kept, video[keep], (heights, widths), name, "annotation"
     frames, refined = _frames(*what), _refined(*what)
@@ -310,7 +310,7 @@ def read_tube_results(path: Path, truth: TubeTruth) -> Tubes:
 def category_warnings(truth: TubeTruth, found: Tubes) -> list[str]:
     """Warns of tubes whose category ids are counted otherwise than the annotations'; see `category_ids`."""
     annotated, detected = ((side.video, side.category) for side in (truth.tubes, found))
-    return category_ids.detections(truth.categories, annotated, detected, found.category_id)
+    return category_ids.of_detections(truth.categories, annotated, detected, found.category_id)
 
 
 def length_warnings(truth: TubeTruth, dt: Tubes) -> list[str]:

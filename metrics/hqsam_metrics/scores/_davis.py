@@ -101,7 +101,9 @@ def score_sequence(
             values[:, k, at - 1] = region_and_contour(pred=found == k + 1, target=real == k + 1)
     names = tuple(frames[1:-1])
     return [
-        ObjectScore(sequence, k + 1, names, *values[:, k], shown=bool((first == k + 1).any()))
+        ObjectScore(
+            sequence, k + 1, names, values[0, k], values[1, k], bool((first == k + 1).any())
+        )
         for k in range(n_objects)
     ]
 
