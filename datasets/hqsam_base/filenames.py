@@ -48,10 +48,13 @@ def meant(folder: Path, path: str) -> Path | None:
     Raises:
         AmbiguousNameError: two entries fit equally.
     """
+    parts = PurePosixPath(path).parts
+    if ".." in parts or path.startswith("/"):
+        return None
     if (folder / path).exists():
         return folder / path
     found = folder
-    for part in PurePosixPath(path).parts:
+    for part in parts:
         inner = _entry(found, part)
         if inner is None:
             return None

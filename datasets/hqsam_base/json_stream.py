@@ -163,7 +163,8 @@ def iterate_members(
 ) -> Iterator[tuple[str, Any]]:
     """Yield the members (key, value) of a JSON object; those in `lists` as one (key, record) per record.
 
-    A list of `lists` is announced by (key, None) before its first record.
+    A list of `lists` is announced by (key, None) before its first record; `null` in its place counts
+    as a member that is not there.
 
     Raises:
         UserError: as `iterate_list`, or a member that `lists` names is not a list.
@@ -230,6 +231,8 @@ class _Scanner:
             if not isinstance(name, str) or self._next() != ":":
                 raise self._wrong("a key is damaged or cut off")
             self._at += 1
+            if name in lists and self._next() == "n" and self._value(name) is None:
+                continue
             if name in lists and self._next() != "[":
                 raise self._wrong(f"{name} is not a list")
             if name in lists:

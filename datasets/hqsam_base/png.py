@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_PIXELS = 178_000_000
+"""Larger pictures are refused before they are decoded: only decompression bombs come near."""
 _GREY, _PALETTE = 0, 3
 _PIXELS = (b"IHDR", b"IDAT", b"IEND")
 
@@ -55,7 +57,7 @@ def decode(data: bytes) -> NDArray[Any] | None:
     """Returns the picture as OpenCV sees it ([H, W] or [H, W, C], uint8 or uint16), None if it is none.
 
     Raises:
-        ValueError: a damaged PNG.
+        ValueError: a damaged or a too large PNG.
     """
     head = depth_and_colour(data)
     if head is not None:
@@ -74,7 +76,7 @@ def decode_values(data: bytes) -> NDArray[Any] | None:
         no picture.
 
     Raises:
-        ValueError: a damaged PNG.
+        ValueError: a damaged or a too large PNG.
     """
     head = depth_and_colour(data)
     if head is None or head[1] not in (_GREY, _PALETTE):
@@ -95,12 +97,15 @@ def _by_opencv(data: bytes) -> NDArray[Any] | None:
         array: NDArray[Any] | None = cv2.imdecode(
             np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED
         )
-    except cv2.error:  # a header that asks for more than 2^30 pixels, or a side of more than 2^20
+    except cv2.error:  # a header that asks for too many pixels, see `env.DECODERS`
         return None
     return array
 
 
 def _kept(data: bytes, kinds: tuple[bytes, ...]) -> bytes:
+    width, height = struct.unpack(">II", data[16:24])
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, the limit is {MAX_PIXELS:,}")
     return b"".join(
         [SIGNATURE, *(data[first:last] for kind, first, last in chunks(data) if kind in kinds)]
     )

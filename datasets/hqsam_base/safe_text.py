@@ -42,6 +42,22 @@ def sanitize(text: str, *, lines: bool = False) -> str:
     return _CONTROL.sub(lambda found: found[0] if found[0] in kept else _escape(found[0]), text)
 
 
+def cell(text: str) -> str:
+    """Make a text fit for a CSV file that somebody opens in a spreadsheet, which runs what begins like a formula.
+
+    A text that begins so gets an apostrophe in front, by which spreadsheets know a text; a number
+    stays as it is. Control characters become visible, see `sanitize`.
+    """
+    clean = sanitize(text)
+    if len(clean) < 2 or not clean.startswith(("=", "+", "-", "@")):
+        return clean
+    try:
+        float(clean)
+    except ValueError:
+        return f"'{clean}"
+    return clean
+
+
 def redact(text: str) -> str:
     """Remove user info from every URL in a text, and mask the values of its query and fragment.
 

@@ -6,6 +6,9 @@ import codecs
 from pathlib import Path
 from typing import TextIO
 
+from hqsam_base.errors import UserError
+from hqsam_base.foreign_names import NameRefusedError, PlainName
+
 # The longer marks first: that of UTF-16 begins like that of UTF-32.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -55,3 +58,23 @@ def read_lines(path: Path) -> list[str]:
     """
     with open_text(path, errors="replace") as file:
         return [line.strip() for line in file if line.strip()]
+
+
+def read_names(path: Path) -> list[str]:
+    """Returns the lines of a list of files or folders, see `read_lines`: none of them leaves the folder that they are in.
+
+    Raises:
+        UserError: a line is a path, hidden, too long, or holds control characters.
+    """
+    names = read_lines(path)
+    for line in names:
+        try:
+            PlainName(line)
+        except NameRefusedError as error:
+            raise UserError(
+                f"the list holds what names no file or folder: {error}",
+                file=path,
+                key=line,
+                cure="check where the list comes from; it names files one a line, without folders",
+            ) from error
+    return names

@@ -15,6 +15,20 @@ from hqsam.training.options import TrainOptions
 from hqsam_base.errors import UserError
 
 
+def check_samples(data: TrainingSet) -> None:
+    """There must be something to train on.
+
+    Raises:
+        UserError: there is not.
+    """
+    if not len(data):
+        raise UserError(
+            "the training shards hold no sample",
+            file=data.shards / "index.json",
+            cure="look at data/samples/*/rejects.jsonl and data/overlap/exclusions.jsonl",
+        )
+
+
 def check_size(data: TrainingSet, net: HQSam) -> None:
     """The plan's views and mask prompts must have the sizes that this backbone takes.
 

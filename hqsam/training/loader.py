@@ -61,7 +61,7 @@ class TrainingSet:
         prompts: folder with `index.json` and `prompts-*.tar`, same keys in the same order.
 
     Raises:
-        UserError: a folder is empty or incomplete, or the two do not belong together.
+        UserError: a folder is incomplete, or the two do not belong together.
     """
 
     def __init__(self, *, shards: Path, prompts: Path) -> None:
@@ -84,12 +84,6 @@ class TrainingSet:
     def _paired(
         self, images: list[tuple[str, str, int, int]], plans: list[tuple[str, str, int, int]]
     ) -> list[Place]:
-        if not images:
-            raise UserError(
-                "the training shards hold no sample",
-                file=self.shards / "index.json",
-                cure="look at data/samples/*/rejects.jsonl and data/overlap/exclusions.jsonl",
-            )
         if [i[0] for i in images] != [p[0] for p in plans]:
             odd = sorted({i[0] for i in images} ^ {p[0] for p in plans})
             raise UserError(

@@ -143,6 +143,7 @@ def prepare(
     if not run.options.epochs:
         checks.check_given(model, run.model, run.options)
         return ready
+    checks.check_samples(data)
     checks.check_variant(model, run.options)
     checks.check_size(data, model)
     checks.check_nodes(run.options, group.size)

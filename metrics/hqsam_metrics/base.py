@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -227,6 +227,36 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class View:
+    """The masks of one instance in one picture, bool [H, W] each.
+
+    Attributes:
+        image: file name of the picture as the ground truth has it.
+        truth: ground truth.
+        found: what was predicted, empty where nothing was.
+    """
+
+    image: str
+    truth: NDArray[np.bool_]
+    found: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a comparison of two files of predictions needs of each (`hqsam_metrics.against`).
+
+    Attributes:
+        units: values of each instance.
+        views: gives the masks of the instance in that row of `units`, one for each of its pictures.
+        matches: see `Outcome`.
+    """
+
+    units: Units
+    views: Callable[[int], Sequence[View]]
+    matches: Matches | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """What one evaluation of files gives: the content of `hqsam score --json`.
 
@@ -237,6 +267,7 @@ class Result:
         protocol: everything that can move a number.
         warnings: what the protocol tolerates but should be known.
         details: further entries of the JSON, such as one row an object.
+        kept: for a comparison; no part of the JSON. None: it was not asked for.
     """
 
     metrics: dict[str, float | None]
@@ -245,6 +276,7 @@ class Result:
     protocol: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    kept: Kept | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of out.json."""
@@ -299,7 +331,8 @@ class Score(ABC):
         inner_frames: the first and the last frame of a video do not count.
         score_files: the command `hqsam score <name>`: keyword parameters `pred`, `gt`, those of the
             protocol, `workers` and `progress`, each but the last `Annotated` with an `Option`;
-            returns a `Result`. None: no command.
+            returns a `Result`. With a parameter `keep` (false: no) the command can compare two
+            files: it asks for `Result.kept`. None: no command.
         cross_check: takes the command's parameters, runs a reference program on the files and
             returns what it found, as a sentence; None: there is no such program.
     """

@@ -166,6 +166,17 @@ class Benchmark:
             digest.update(sha256_file(self.ground_truth).encode())
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def original_ids(self) -> dict[str, dict[int, int | str]]:
+        """The ids of `images` and `categories` in the user's file where the index stage numbered names, by number."""
+        if not self.index.get("original_ids"):
+            return {"images": {}, "categories": {}}
+        truth = read_json(self.ground_truth)
+        return {
+            name: {int(r["id"]): r["original_id"] for r in truth[name] if "original_id" in r}
+            for name in ("images", "categories")
+        }
+
     @property
     def ground_truth(self) -> Path:
         """`gt.json`, the evaluator's own format."""

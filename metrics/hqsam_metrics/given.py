@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ import numpy as np
 
 from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
+from hqsam_base.ids import plain_id
 from hqsam_base.rle import encode
-from hqsam_base.runs import RleBatch, decode_runs
+from hqsam_base.runs import Int, RleBatch, decode_runs
+from hqsam_metrics.ap.columns import IdTable
 from hqsam_metrics.benchmark_data import Benchmark, integers, strings
 
 _CURES = {
@@ -62,7 +64,7 @@ def check(path: Path, kind: str | None = None) -> None:
         kind: of the benchmark; None: not known yet.
 
     Raises:
-        UserError: it is missing, or the other one.
+        UserError: it is missing, or the other one, or holds what is no file.
     """
     if not path.exists():
         raise UserError("there are no such predictions", file=path, cure="correct the path")
@@ -71,6 +73,13 @@ def check(path: Path, kind: str | None = None) -> None:
         raise UserError(
             f"this is {what}, and the benchmark is of kind {kind}", file=path, cure=_CURES[kind]
         )
+    for file in sorted(path.rglob("*.png")) if path.is_dir() else [path]:
+        if not file.is_file():
+            raise UserError(
+                "this is no regular file",
+                file=file,
+                cure="take it away: links that lead nowhere, pipes and devices are not read",
+            )
 
 
 def digest(path: Path) -> str:
@@ -110,19 +119,34 @@ def _detections(path: Path, benchmark: Benchmark, *, lvis: bool) -> Given:
     from hqsam_metrics.ap.instances import read_ground_truth, read_results
 
     truth = read_ground_truth(benchmark.ground_truth, lvis=lvis)
-    found = read_results(path, truth)
+    own = benchmark.original_ids
+    images = replace(truth.images, table=_renamed(truth.images.table, own["images"]))
+    categories = _renamed(truth.categories, own["categories"])
+    found = read_results(path, replace(truth, images=images, categories=categories))
+    given = found.category_id if categories.names is None else None
     ids = truth.images.ids[found.image].tolist()
     keys = _keys(benchmark)
-    places = found.category.tolist()
-    categories = [int(truth.categories.numbers[p]) if p >= 0 else -1 for p in places]
     n = len(found)
     return Given(
         [None] * n,
         [keys[i] for i in ids],
-        categories,
+        _class_ids(given, found.category, truth.category_ids).tolist(),
         found.score.tolist(),
         [None] * n,
         found.masks,
+    )
+
+
+def _class_ids(given: Int | None, place: Int, known: Int) -> Int:
+    """Returns the category ids of a file, those that the benchmark does not have too: the score stage tells of them."""
+    return np.where(place >= 0, known[place], -1) if given is None else given
+
+
+def _renamed(table: IdTable, original: Mapping[int, int | str]) -> IdTable:
+    """Returns the ids by which the user's file names the same records."""
+    numbers = table.numbers.tolist()
+    return (
+        replace(table, names=tuple(plain_id(original[n]) for n in numbers)) if original else table
     )
 
 
@@ -147,11 +171,11 @@ def _tracks(path: Path, benchmark: Benchmark) -> Given:
         drawn = [row for row in frames if areas[row]] or list(frames[:1])
         rows += [(track, row, keys[int(tubes.video[track]), row - first]) for row in drawn]
     at = np.array([track for track, _, _ in rows], np.int64)
-    category = tubes.category[at] if rows else at
+    categories = _class_ids(tubes.category_id, tubes.category, truth.category_ids)
     return Given(
         [None] * len(rows),
         [key for _, _, key in rows],
-        [int(truth.categories.numbers[p]) if p >= 0 else -1 for p in category.tolist()],
+        categories[at].tolist() if rows else [],
         tubes.score[at].tolist() if rows else [],
         at.tolist(),
         tubes.frames.masks.take(np.array([row for _, row, _ in rows], np.int64)),

@@ -4,7 +4,8 @@
 `models` (what it leaves out is taken from the base profile's first model) and perhaps a `train` of
 its own. `_<base>.yaml` adapts the base profile itself: its benchmarks, the extra source. The
 profile `ablations` is the sample with all rows, `paper_ablations` the same with the paper's data;
-the report then has a table with one row for each.
+the report then has a table with one row for each. `sample_full` has an adaptation of its own: the
+rows of the tables that it names, and every prompt set.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hqsam_base.errors import UserError
 from hqsam_pipelines.config.params import read_yaml
 
 FOLDER = Path("configs") / "ablations"
-PROFILES = {"ablations": "sample", "paper_ablations": "paper"}
+PROFILES = {"ablations": "sample", "paper_ablations": "paper", "sample_full": "sample"}
 """Composed profile and the ready profile that it is made from."""
 
 _OWN = ("title", "paper", "profiles")
@@ -86,11 +87,15 @@ def compose(root: Path, profile: str) -> bytes:
         UserError: an overlay or the base profile is not valid.
     """
     base = PROFILES[profile]
-    path, overlay = root / "configs" / f"{base}.yaml", root / FOLDER / f"_{base}.yaml"
-    merged = merge(mapping(read_yaml(path), path), mapping(read_yaml(overlay), overlay))
+    path, own = root / "configs" / f"{base}.yaml", root / FOLDER / f"_{profile}.yaml"
+    overlay = own if own.is_file() else root / FOLDER / f"_{base}.yaml"
+    changes = dict(mapping(read_yaml(overlay), overlay))
+    tables = changes.pop("tables", None)
+    merged = merge(mapping(read_yaml(path), path), changes)
     first = next(iter(merged["models"].values()))
     for row in rows(root):
-        if not row.profiles or base in row.profiles:
+        wanted = tables is None or row.paper.partition(":")[0] in tables
+        if wanted and (not row.profiles or base in row.profiles):
             merged = merge(
                 merged,
                 {**row.changes, "models": {row.name: {**first, **row.changes["models"][row.name]}}},
@@ -106,6 +111,7 @@ def written(content: Mapping[str, Any], profile: str, comment: str) -> bytes:
     yaml: Any = YAML(typ="safe", pure=True)
     # Block style throughout: the C reader that DVC uses takes no `a://b` inside brackets.
     yaml.default_flow_style, yaml.width, yaml.sort_base_mapping_type_on_output = False, 4096, False
+    yaml.representer.ignore_aliases = lambda _value: True  # an overlay's anchors are its own affair
     out = io.BytesIO()
     out.write(f"# {comment}\n".encode())
     yaml.dump({**content, "profile": profile}, out)

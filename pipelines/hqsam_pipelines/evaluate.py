@@ -217,15 +217,7 @@ def evaluate(
         )
     params.index(benchmark)
     entries, score = params.systems, _score_options(params, benchmark)
-    if own:
-        head = root / "models" / own / "hq_head.safetensors"
-        if not head.is_file():
-            raise UserError(
-                f"the head of {own} does not exist",
-                file=head,
-                key="--model",
-                cure=f"run `dvc repro train@{own}`, or give a checkpoint file",
-            )
+    head = _head(root, params, own, out, progress) if own else None
     for entry in entries:
         systems.load(entry.options.kind).inputs(entry)
     folder = _indexed(root, params, benchmark, out, anew=bool(prompts), progress=progress)
@@ -235,7 +227,7 @@ def evaluate(
     told = predict(
         benchmark=folder,
         model=params.model(own) if own else None,
-        head=root / "models" / own if own else None,
+        head=head,
         options=params.predict(benchmark).model_copy(update={"device": device}),
         out=places["predictions"],
         progress=progress,
@@ -260,6 +252,45 @@ def evaluate(
     return Evaluation(lines, [csv, metrics, places["scores"], places["predictions"]], warnings)
 
 
+def _head(root: Path, params: Params, model: str, out: Path, progress: Progress) -> Path:
+    """The head of a model of params.yaml: what training left, or, for one that trains nothing, its checkpoint's."""
+    head = root / "models" / model / "hq_head.safetensors"
+    if head.is_file():
+        return head
+    train = params.train(model)
+    if train.epochs:
+        raise UserError(
+            f"the head of {model} does not exist",
+            file=head,
+            key="--model",
+            cure=f"run `dvc repro train@{model}`, or give a checkpoint file",
+        )
+    from hqsam.model import checkpoint
+    from hqsam.model.build import build_model
+    from hqsam.training import checks
+
+    options = params.model(model)
+    fetched = root / "data" / "archives"
+    if options.checkpoint is not None and (root / options.checkpoint).is_relative_to(fetched):
+        _fetch(root, params, (root / options.checkpoint).relative_to(fetched).parts[0], progress)
+    net = build_model(options, seed=params.training_seed(model))
+    checks.check_given(net, options, train)
+    taken = out / head.relative_to(root)
+    taken.parent.mkdir(parents=True, exist_ok=True)
+    note = {"backbone": options.backbone, "variant": options.variant}
+    checkpoint.save_head(taken, net.head, metadata=note)
+    return taken
+
+
+def _fetch(root: Path, params: Params, archive: str, progress: Progress) -> None:
+    """Fetch an archive to its usual place unless it is there."""
+    from hqsam_pipelines.runner.stage import Job
+    from hqsam_pipelines.stages import fetch
+
+    if not (root / "data" / "archives" / archive / "fetch.json").is_file():
+        fetch.run(Job(root=root, params=params, names=(archive,), progress=progress))
+
+
 def _score_options(params: Params, benchmark: str) -> Any:
     """The `score` section; what HQ-SAM is in it need not be among the systems."""
     from hqsam_metrics.base import score_options
@@ -273,14 +304,12 @@ def _indexed(
 ) -> Path:
     """The folder of the benchmark: the repository's, or one of its own where that has not been made or other prompts are asked for."""
     from hqsam_pipelines.runner.stage import Job
-    from hqsam_pipelines.stages import fetch, index
+    from hqsam_pipelines.stages import index
 
     made = root / "data" / "benchmarks" / benchmark
     if not anew and (made / "index.json").is_file():
         return made
-    archive = str(params.entry("benchmarks", benchmark)["archive"])
-    if not (root / "data" / "archives" / archive / "fetch.json").is_file():
-        fetch.run(Job(root=root, params=params, names=(archive,), progress=progress))
+    _fetch(root, params, str(params.entry("benchmarks", benchmark)["archive"]), progress)
     folder = out / "data" / "benchmarks" / benchmark
     job = Job(root=root, params=params, names=(benchmark,), progress=progress)
     index.run(job, folder)

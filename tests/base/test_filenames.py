@@ -31,6 +31,8 @@ def folder(tmp_path: Path) -> Path:
         ("%C3%89T%C3%89%202.png", 3),
         ("Photos/none.png", None),
         ("..%2FPhotos", None),
+        ("Photos/../100%.png", None),
+        ("/100%.png", None),
     ],
 )
 def test_a_name_is_found_in_any_spelling(folder: Path, name: str, found: int | None) -> None:

@@ -47,7 +47,8 @@ from hqsam_metrics.masks import png
 from hqsam_metrics.matches_file import MATCHES, TRUTH, MatchesWriter, read_matches
 from hqsam_pipelines.compare import revisions
 from hqsam_pipelines.config import strict
-from hqsam_pipelines.report.results import parse_metrics, units_frame
+from hqsam_pipelines.report.results import parse_metrics
+from hqsam_pipelines.report.units import units_frame
 from tests import FULL
 
 EXAMPLES = 10_000 if FULL else 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import io
 import pickle
 import time
@@ -15,9 +16,10 @@ from rich.console import Console
 
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
-from hqsam_base.safe_text import redact, sanitize, shown
+from hqsam_base.safe_text import cell, redact, sanitize, shown
 from hqsam_base.terminal import say, styled
 from hqsam_pipelines import cli
+from hqsam_pipelines.report.tables import csv_text
 from hqsam_pipelines.runner.progress import ProgressDisplay
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +36,27 @@ hostile = st.text(
     st.sampled_from("\\[]/a#@\x1b\n\u202e\u2028\udc80\x9b") | st.characters(exclude_categories=()),
     max_size=20,
 )
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("=1+2", "'=1+2"),
+        ("+a", "'+a"),
+        ("-a|b", "'-a|b"),
+        ("@a", "'@a"),
+        ("\t=1", r"\t=1"),
+        ("-", "-"),
+        ("-1.5", "-1.5"),
+        ("+9.6", "+9.6"),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_no_cell_of_a_table_is_a_formula(text: str, kept: str) -> None:
+    assert cell(text) == kept
+    written = csv_text(("class",), [(text,)])
+    assert list(csv.reader(io.StringIO(written))) == [["class"], [kept] if kept else [""]]
 
 
 @given(hostile)

@@ -394,6 +394,7 @@ def test_commands_need_the_base_install_only(tmp_path):
         category["frequency"] = "f"
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     (tmp_path / "dt.json").write_text(json.dumps(rows))
+    (tmp_path / "none.json").write_text("[]")
     write_masks(tmp_path / "masks", {"a": np.eye(9, dtype=bool)})
     files = ["--pred", tmp_path / "dt.json", "--gt", tmp_path / "gt.json", "--iou-type", "boundary"]
     video = GOLDEN / "video_ytvis"
@@ -410,6 +411,7 @@ def test_commands_need_the_base_install_only(tmp_path):
             tmp_path / "out.json",
         ],
         ["masks", "--pred", tmp_path / "masks", "--gt", tmp_path / "masks", "--cascadepsp"],
+        ["coco", *files, "--against", tmp_path / "none.json", "--overlays", tmp_path / "drawn"],
         ["davis", "--pred", GOLDEN / "davis" / "results", "--gt", GOLDEN / "davis" / "DAVIS"],
     ]
     code = """
@@ -429,6 +431,7 @@ for words in json.loads(sys.argv[1]):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("scored") == len(commands)
+    assert list((tmp_path / "drawn").glob("01-*.png"))
 
 
 def not_in_base_install():

@@ -142,6 +142,27 @@ def test_davis_folders_with_the_palette_of_the_annotations(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("../out", "leaves the folder"),
+        ("/tmp/out", "absolute"),
+        ("a/b", "no plain file name"),
+        ("é" * 150, "too long"),
+        ("{}", "falls together"),
+    ],
+)
+def test_a_name_that_cannot_be_a_folder_is_one_message(tmp_path, name, why):
+    one = davis_like(tmp_path)
+    videos = sorted({image["video"] for image in one.images})
+    name = name.format(videos[0].upper())
+    for image in one.images:
+        image["video"] = {videos[-1]: name}.get(image["video"], image["video"])
+    with pytest.raises(UserError, match=why.replace("no plain", "not a plain")) as told:
+        written(one, "davis", "out", metric="davis")
+    assert told.value.key in (name, videos[0]) and not list((tmp_path / "out").iterdir())
+
+
 def test_masks_as_png_beside_the_ground_truth(tmp_path, golden_masks, golden_pairs):
     one = masks_like(tmp_path, golden_masks, golden_pairs)
     for prompt in one.prompts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,26 @@ def test_pictures_that_do_not_fit_the_benchmark(
     )
     if one_size != two_size:
         assert "its image" in refused(one, path).problem
+    (path / f"k{name[1:]}").unlink()
+    os.mkfifo(path / f"k{name[1:]}")  # nobody writes into it
+    with pytest.raises(UserError, match="no regular file"):
+        KIND.inputs(entry(path))
+    assert "no regular file" in refused(one, path).problem
+
+
+@pytest.mark.parametrize("form", ["coco", "lvis", "ytvis"])
+def test_results_that_count_categories_otherwise_are_named(
+    form: str, tmp_path: Path, golden_masks: Any, golden_pairs: Any
+) -> None:
+    one = a_set(form, tmp_path, golden_masks, golden_pairs)
+    one.write()
+    objects = json.loads((tmp_path / "benchmark" / "gt.json").read_bytes())["annotations"]
+    last = max(row["category_id"] for row in objects)
+    theirs = [
+        {**row, "category_id": last + 1, "score": 0.9}
+        for row in objects
+        if row["category_id"] == last
+    ]
+    path = tmp_path / "theirs.json"
+    path.write_text(json.dumps(theirs))
+    assert any("take 1 from each" in said for said in read_back(one, form, path)["warnings"])

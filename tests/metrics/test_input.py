@@ -164,7 +164,7 @@ def test_copies_of_detections_are_counted(tmp_path, coco_set):
     again = [json.loads(json.dumps(rows[n])) for n in (0, 2, 2)]
     got = score(tmp_path, truth, [*again, *rows, *near])
     assert got.warnings[0].startswith(
-        "3 detections are copies of another of the same image, category, score and mask"
+        "3 detections are copies of another of the same image or video, category, score and mask"
     )
     assert not [w for w in score(tmp_path, truth, []).warnings if "copies" in w]
     folder = GOLDEN / "lvis"
@@ -172,6 +172,10 @@ def test_copies_of_detections_are_counted(tmp_path, coco_set):
     for more, count in ((0, 31), (1, 32)):  # some of this file are copies already
         got = score(tmp_path, truth, rows + rows[7 : 7 + more], function=score_lvis_files)
         assert got.warnings[0].startswith(f"{count} detections are copies")
+    truth, rows = as_video(*squares([1, 2]))
+    near = [rows[0] | {"segmentations": [None]}]
+    got = score(tmp_path, truth, [*rows, *near, rows[1]], function=score_ytvis_files)
+    assert [w.split()[0] for w in got.warnings if "copies" in w] == ["1"]
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -435,7 +439,19 @@ def squares(ids):
     return truth | {"annotations": objects}, rows
 
 
-@pytest.mark.parametrize("function", [score_coco_files, score_lvis_files])
+def as_video(truth, rows):
+    """The same as videos of one frame."""
+
+    def of_video(row):
+        row = row | {"video_id": row["image_id"], "segmentations": [row["segmentation"]]}
+        return row | {"areas": [100]}
+
+    videos = [row | {"length": 1} for row in truth["images"]]
+    annotations = [of_video(row) for row in truth["annotations"]]
+    return truth | {"videos": videos, "annotations": annotations}, [of_video(row) for row in rows]
+
+
+@pytest.mark.parametrize("function", [score_coco_files, score_lvis_files, score_ytvis_files])
 @pytest.mark.parametrize(
     ("ids", "written", "cure"),
     [
@@ -454,6 +470,8 @@ def test_categories_that_are_counted_otherwise_are_named(tmp_path, ids, written,
         record |= {"frequency": "f", "neg_category_ids": [], "not_exhaustive_category_ids": []}
     for n, one in enumerate(ids):
         rows[n]["category_id"] = written(one, n)
+    if function is score_ytvis_files:
+        truth, rows = as_video(truth, rows)
     got = score(tmp_path, truth, rows, function)
     said = [w for w in got.warnings if "seem to be" in w]
     assert (cure is None) == (not said) and (
@@ -466,8 +484,11 @@ def test_annotations_that_count_categories_otherwise_are_named(tmp_path):
     truth, rows = squares([1, 2, 3, 4])
     for n, annotation in enumerate(truth["annotations"]):
         annotation["category_id"] = n
-    said = score(tmp_path, truth, rows).warnings
-    assert any("the annotations seem to count" in w and "add 1 to each" in w for w in said)
+    for got in (
+        score(tmp_path, truth, rows),
+        score(tmp_path, *as_video(truth, rows), score_ytvis_files),
+    ):
+        assert any("the annotations seem to count" in w and "add 1" in w for w in got.warnings)
 
 
 def test_tubes(tmp_path):

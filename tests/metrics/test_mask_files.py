@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from hqsam_base import png
 from hqsam_metrics import UserError
 from hqsam_metrics.masks.png import read_index_png, read_mask_png
 from hqsam_metrics.scores.davis import score_davis_folders
@@ -117,3 +120,49 @@ def test_a_davis_ground_truth_without_objects_is_named(tmp_path):
         score_davis_folders(**davis_tree(tmp_path / "none", bear=0))
     mixed = score_davis_folders(**davis_tree(tmp_path / "mixed", goat=1, bear=0))
     assert mixed.metrics["J&F"] == 1 and mixed.n_scored == 1
+
+
+def test_what_has_no_end_or_too_many_pixels_is_not_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")  # nobody writes into it
+    (tmp_path / "device.png").symlink_to(os.devnull)
+    for name in ("pipe", "device"):
+        with pytest.raises(UserError, match="no regular file"):
+            read_mask_png(tmp_path / f"{name}.png")
+    (tmp_path / "small.png").write_bytes(label_png(np.eye(9, dtype=np.uint8), 8, palette=True))
+    monkeypatch.setattr(png, "MAX_PIXELS", 80)
+    for read in (read_mask_png, read_index_png):
+        with pytest.raises(UserError, match="9 x 9 pixels, the limit is 80"):
+            read(tmp_path / "small.png")
+
+
+def test_a_list_of_sequences_names_no_folder_outside(tmp_path):
+    (tmp_path / "ImageSets" / "2017").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "2017" / "val.txt").write_text("bear\n../../bear\n")
+    with pytest.raises(UserError, match="leaves the folder"):
+        score_davis_folders(pred=tmp_path, gt=tmp_path)
+
+
+def test_davis_numbers_that_the_first_frame_does_not_show_are_named(tmp_path):
+    """Palette pictures converted to grey: their colours are no object numbers, and all below count as found."""
+    got = score_davis_folders(**davis_tree(tmp_path / "grey", bear=38))
+    assert got.metrics["J"] == 1 and got.n_scored == 38
+    assert (
+        got.warnings[0].startswith("37 of 38 objects are numbers that")
+        and "grey" in got.warnings[0]
+    )
+    assert not score_davis_folders(**davis_tree(tmp_path / "right", bear=1)).warnings
+
+
+def test_davis_files_that_do_not_fit_are_named_for_what_they_are(tmp_path):
+    tree = davis_tree(tmp_path, bear=1)
+    for folder in (tmp_path / "D/Annotations/480p/bear", tmp_path / "P/bear"):
+        for path in folder.iterdir():
+            path.rename(path.with_suffix(".PNG"))
+    assert score_davis_folders(**tree).metrics["J"] == 1
+    for path in (tmp_path / "P/bear").iterdir():
+        path.rename(path.with_suffix(".jpg"))
+    with pytest.raises(UserError, match=r"no such result .*bear holds 0\.jpg"):
+        score_davis_folders(**tree)
+    one, none = davis_tree(tmp_path / "one", bear=1), davis_tree(tmp_path / "none", bear=0)
+    with pytest.raises(UserError, match="ground truth's first frame has no object"):
+        score_davis_folders(pred=one["pred"], gt=none["gt"])

@@ -214,6 +214,8 @@ def test_files_hold_the_matches_of_each_system(
         table.set_column(3, "category", pa.array(np.arange(len(table), dtype=np.int32)[::-1])),
         table.set_column(4, "AP", pa.array(["1"] * len(table))),
         table.drop_columns(["AP_void"]),
+        table.set_column(0, "prompt_set", pa.array(np.zeros(len(table)))),
+        table.append_column("note", pa.array(["x"] * len(table))),
         b"PAR1 cut off",
     ):
         if isinstance(wrong, bytes):

@@ -29,8 +29,13 @@ def composed(name: str = "ablations") -> Params:
 def test_profiles_are_valid_and_hold_every_row(name: str, base: str) -> None:
     params = composed(name)
     assert params.profile == name
-    assert params.check() > 50
-    wanted = {row.name for row in ROWS if not row.profiles or base in row.profiles}
+    assert params.check() > 40
+    wanted = {
+        row.name
+        for row in ROWS
+        if (not row.profiles or base in row.profiles)
+        and (name != "sample_full" or row.paper.partition(":")[0] in ("2", "15", "16"))
+    }
     assert wanted == set(params.models[1:])
     assert dict(profiles.listing(REPOSITORY)).keys() >= {name, base}
     assert ablations.compose(REPOSITORY, name) == ablations.compose(REPOSITORY, name)

@@ -60,3 +60,15 @@ def test_its_script_keeps_the_status_and_the_answer(tmp_path: Path, status: int)
     subprocess.run(command, cwd=tmp_path, env=variables, check=True)
     assert (tmp_path / "GITHUB_ENV").read_text() == f"status={status}\n"
     assert (tmp_path / "GITHUB_STEP_SUMMARY").exists() == (status != 3)
+
+
+def test_no_code_of_the_pull_request_runs_beside_the_token() -> None:
+    found = yaml.safe_load(WORKFLOW)
+    assert list(found[True]) == ["pull_request"]  # YAML 1.1 takes `on` for true
+    steps = found["jobs"]["compare"]["steps"]
+    runs = [line for step in steps for line in step.get("run", "").splitlines()]
+    base = runs.index('git checkout --quiet --detach "$BASE"')
+    assert all(n > base for n, line in enumerate(runs) if "pip" in line or "hqsam" in line)
+    assert not any("${{" in line for line in runs), "texts of others reach a shell as variables"
+    assert TEXT.count("actions/checkout") == TEXT.count("persist-credentials: false")
+    assert TEXT.count("permissions:") == 2

@@ -17,14 +17,15 @@ import yaml
 from rich.console import Console
 
 from hqsam_base.errors import UserError
+from hqsam_metrics import bounded_parquet
 from hqsam_metrics.base import Quantity
 from hqsam_pipelines.compare.as_json import to_json
 from hqsam_pipelines.compare.comparison import compare
 from hqsam_pipelines.compare.revisions import Repository, Revision
 from hqsam_pipelines.compare.terminal import show
 from hqsam_pipelines.config import strict
-from hqsam_pipelines.report import kept_tables, results
-from hqsam_pipelines.report.results import quantity_values, units_frame
+from hqsam_pipelines.report import kept_tables, units
+from hqsam_pipelines.report.units import quantity_values, units_frame
 from tests.pipelines.working_copy import git
 
 PLACE = "reports/metrics/coift-nano.json"
@@ -256,7 +257,7 @@ def test_a_table_of_strangers_has_the_columns_and_types_of_ours() -> None:
         return units_frame(table, "x")
 
     absent = Quantity("J", ("j",))  # a metric's column that this table lacks
-    assert list(quantity_values(read(), absent).isna()) == [True, True]
+    assert np.isnan(quantity_values(read(), absent)).tolist() == [True, True]
     for changed in (
         {"iou": ["a", "b"]},
         {"key": [1, 2]},
@@ -285,9 +286,30 @@ def test_a_small_table_that_stands_for_a_large_one_is_refused(
     assert list(units_frame(table("a"), "x")["key"]) == ["a", "ab"]
     with pytest.raises(UserError, match="a text of 2001 characters"):
         units_frame(table("a" * 2000), "x")
-    monkeypatch.setattr(results, "_MOST_ROWS", 1)
-    with pytest.raises(UserError, match="2 rows, the limit is 1"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="2 rows, the limit is 1"):
+        patch.setattr(units, "_MOST_ROWS", 1)
         units_frame(table("a"), "x")
+
+
+def test_what_a_table_needs_in_memory_is_known_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import pandas as pd
+
+    def table(**changed: Any) -> io.BytesIO:
+        found = io.BytesIO()
+        names = ("prompt_set", "system", "key", "cluster")
+        texts = dict.fromkeys(names, ["a" * 90] * 1000) | {"unit": [str(n) for n in range(1000)]}
+        pd.DataFrame({**texts, "iou": [0.5] * 1000, **changed}).to_parquet(found)
+        return found
+
+    assert len(units_frame(table(), "x")) == 1000
+    for kind, content in {"nested": [[0.5]] * 1000, "more": ["a"] * 1000}.items():
+        with pytest.raises(UserError, match=f"column {kind}.* holds neither"):
+            units_frame(table(**{kind: content}), "x")
+    monkeypatch.setattr(bounded_parquet, "MOST_BYTES", 20_000)
+    with pytest.raises(UserError, match="needs 28000 bytes of memory"):
+        units_frame(table(), "x")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
@@ -298,3 +320,17 @@ def test_an_archive_of_tables_holds_plain_files_alone(kind: bytes) -> None:
     archive = lzma.compress(header.tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
     with pytest.raises(UserError, match="no plain file"):
         kept_tables.unpacked(archive, "x")
+
+
+def test_an_archive_of_tables_holds_a_few_files_each_once() -> None:
+    def archive(*names: str) -> bytes:
+        headers = [tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT) for name in names]
+        return lzma.compress(b"".join(headers) + bytes(1024))
+
+    assert kept_tables.unpacked(archive("later.parquet", "truth.parquet"), "x")[0] == {
+        "truth.parquet": b""
+    }
+    with pytest.raises(UserError, match=r"truth\.parquet twice"):
+        kept_tables.unpacked(archive("truth.parquet", "truth.parquet"), "x")
+    with pytest.raises(UserError, match="more than 16 files"):
+        kept_tables.unpacked(archive(*["other"] * 17), "x")

@@ -19,9 +19,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hqsam.model import convert
+from hqsam.model.build import build_model
+from hqsam.model.options import ModelOptions
 from hqsam_base.locks import is_held
-from hqsam_pipelines.runner import host_client, nightly, server
-from tests import FULL
+from hqsam_pipelines.runner import host_client, nightly, server, worktree
+from tests import FULL, REPOSITORY
 from tests.pipelines.working_copy import clone, environment, git, on_server, run
 
 STAGES = (
@@ -315,7 +318,7 @@ def test_8_bad_input_is_one_message_a_failed_run_and_nothing_half_written(first:
 
 
 @pytest.mark.full("Prefect's own worker, which costs ten imports of Prefect; it reads no number")
-def test_9_a_worker_delivers_the_report_of_a_revision(first: Path) -> None:
+def test_9_a_worker_delivers_evaluates_and_compares(first: Path) -> None:
     if not (first / "reports" / "report.html").exists():  # the story's beginning was not selected
         assert run(first, "dvc", "repro", timeout=400).returncode == 0
         git(first, "add", "-A")
@@ -324,7 +327,8 @@ def test_9_a_worker_delivers_the_report_of_a_revision(first: Path) -> None:
     (first / "params.yaml").write_text(text.replace("report: {worst: 1,", "report: {worst: 2,"))
     git(first, "commit", "-qam", "more pictures")
     old = (first / "reports" / "report.html").read_bytes()
-    place = server.ensure(first, idle_minutes=5)
+    server.stop(first)  # the one of the stages ends sooner, and a worker holds no lease
+    place = server.ensure(first, idle_minutes=20)
     extra = {
         "PREFECT_API_URL": place.api,
         "PREFECT_HOME": str(server.home(first)),
@@ -335,14 +339,36 @@ def test_9_a_worker_delivers_the_report_of_a_revision(first: Path) -> None:
         words = ["prefect", "worker", "start", "--pool", "hqsam", "--name", "test"]
         given = environment(first, HQSAM_CHECKOUT=str(first), **extra)
         worker = subprocess.Popen(words, cwd=first.parent, env=given, stdout=log, stderr=log)
+
+    def started(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        parameters = [part for word in words for part in ("-p", word)]
+        return run(
+            first,
+            "prefect",
+            "deployment",
+            "run",
+            f"{name}/hqsam",
+            *parameters,
+            "--watch",
+            timeout=400,
+            **extra,
+        )
+
     try:
-        words = ["prefect", "deployment", "run", "nightly/hqsam", "-p", "target=HEAD~1", "--watch"]
-        started = run(first, *words, timeout=400, **extra)
-        log_text = (first / ".hqsam" / "worker.log").read_text()[-4000:]
-        assert started.returncode == 0, started.stdout[-2000:] + started.stderr[-2000:] + log_text
-        assert "Completed" in started.stdout, started.stdout[-2000:] + log_text
+        wanted = ('benchmarks=["coco"]', 'systems=["nano"]')
+        for name, words in (
+            ("nightly", ("target=HEAD~1",)),
+            ("evaluate", wanted),
+            ("compare", ("before=HEAD~1", "after=nightly")),
+        ):
+            done = started(name, *words)
+            told = done.stdout[-2000:] + done.stderr[-2000:]
+            log_text = (first / ".hqsam" / "worker.log").read_text()[-4000:]
+            assert done.returncode == 0 and "Completed" in done.stdout, told + log_text
+        done = started("evaluate", "benchmarks=coco")
+        assert done.returncode != 0 and "benchmarks" in done.stdout + done.stderr
     finally:
-        host_client.stop(first / nightly.WORKTREE)
+        host_client.stop(worktree.place(first, nightly.WORKTREE))
         worker.terminate()
         try:
             worker.wait(20)
@@ -355,4 +381,37 @@ def test_9_a_worker_delivers_the_report_of_a_revision(first: Path) -> None:
     assert (first / "reports" / "report.html").read_bytes() == old
     call = "request('POST', '/artifacts/latest/filter', json={}).json()"
     pages = dict(on_server(first, call, "[r['key'], r['data']]"))
-    assert "| row | A | B |" in pages["nightly"], pages["nightly"]
+    for name in ("nightly", "compare"):
+        assert "4 of 4 headline rows did not move" in pages[name], pages[name]
+    rows = json.loads(pages["evaluate-coco-table"])
+    assert {row["system"] for row in rows} == {"SAM", "HQ token", "SAM + HQ"}
+    commit = git(first, "rev-parse", "HEAD")[:10]
+    assert (first / "evaluations" / commit / "coco" / "params.yaml").is_file()
+
+
+def test_10_a_profile_that_trains_nothing_needs_no_training_data(first: Path) -> None:
+    """As `paper_published`: an HQ-SAM file is evaluated as it is, on a benchmark that is there already."""
+    git(first, "checkout", "-q", "--", "params.yaml")
+    raw = yaml.safe_load((first / "params.yaml").read_text())
+    checkpoint = REPOSITORY / "hqsam" / "model" / "backbones" / "nano.safetensors"
+    net = build_model(ModelOptions(backbone="nano", checkpoint=checkpoint), seed=0)
+    (first / "weights").mkdir()
+    convert.write(net, first / "weights" / "sam_hq_nano.pth", "hq_sam")
+    own = {"backbone": "nano", "variant": "hq", "checkpoint": "weights/sam_hq_nano.pth"}
+    raw |= {"sources": {}, "models": {"given": own}, "train": {**raw["train"], "epochs": 0}}
+    del raw["benchmarks"]["coco"], raw["archives"]["coco"]
+    (first / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    assert run(first, "hqsam", "profile", "--prune").returncode == 0
+    assert not list((first / "data" / "samples").glob("*/"))
+    shutil.rmtree(first / "data" / "extracted", ignore_errors=True)
+    done = run(first, "dvc", "repro")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert not any(name.startswith(("fetch", "normalise", "index")) for name in ran(done.stdout))
+    assert not (first / "data" / "extracted").exists(), "no archive was opened"
+    overlap = json.loads((first / "data" / "overlap" / "overlap.json").read_text())
+    assert (overlap["gate"], overlap["n_eval"]) == ("no training data", 16)
+    page = (first / "reports" / "report.html").read_text()
+    for words in ("Nothing was trained", "No training: the models", "nothing to check"):
+        assert words in page
+    assert 'aria-label="Training sources"' not in page and "in 0 shards" not in page
+    assert ran(run(first, "dvc", "repro").stdout) == []

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from hqsam.model import checkpoint
+from hqsam.model import checkpoint, convert
 from hqsam.model.build import build_model
 from hqsam.model.options import ModelOptions
 from hqsam_metrics import exports
@@ -119,6 +120,39 @@ def test_a_benchmark_that_was_never_fetched_needs_its_own_archive_alone(
     assert not (root / "data" / "samples").exists()
     found = rows(root / "new" / "reports" / "tables" / "big-systems.csv")
     assert {r["prompt_set"] for r in found} == {"clicks_2", "gt_box"}
+
+
+def test_a_model_that_trains_nothing_needs_neither_training_data_nor_a_stage(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its checkpoint is an archive of params.yaml, and the benchmark has been indexed: nothing else is read."""
+    words = ["--benchmark", "coift", "--prompts", "gt_box", "--out"]
+    assert run(root, monkeypatch, *words, "trained", "--model", "nano") == 0
+    net = build_model(ModelOptions(backbone="nano", checkpoint=NANO), seed=0)
+    drop = root / "data" / "drop" / "published" / "sam_hq_nano.pth"
+    drop.parent.mkdir(parents=True)
+    convert.write(net, drop, "hq_sam")
+    text = (root / "params.yaml").read_text()
+    raw = yaml.safe_load(text)
+    raw["sources"], raw["train"]["epochs"] = {}, 0
+    raw["archives"]["published"] = {"files": [{"name": drop.name, "urls": [f"drop://{drop.name}"]}]}
+    published = {"checkpoint": f"data/archives/published/{drop.name}"}
+    raw["models"] = {
+        "given": {"backbone": "nano", "variant": "hq", **published},
+        "plain": raw["models"]["nano"],
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    try:
+        assert run(root, monkeypatch, *words, "published", "--model", "given") == 0
+        assert run(root, monkeypatch, *words, "published", "--model", "plain") == 1
+    finally:
+        (root / "params.yaml").write_text(text)
+    assert "it has none for the variant hq" in capsys.readouterr().err
+    tables = ("trained/reports/tables/coift-nano.csv", "published/reports/tables/coift-given.csv")
+    trained, own = (rows(root / table) for table in tables)
+    assert own == trained and len(own) == 6
+    for made in ("data/samples", "data/shards", "models/given"):
+        assert not (root / made).exists()
 
 
 @pytest.mark.parametrize(

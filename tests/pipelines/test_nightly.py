@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import re
 import subprocess
 import threading
 import time
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines.runner import host_client, nightly, server
+from hqsam_pipelines.runner import evaluated, host_client, nightly, server, worktree
 from tests.pipelines.working_copy import (
     dvc_repository,
     environment,
@@ -118,9 +119,32 @@ def test_a_revision_is_run_and_delivered_beside_the_checkout(
         assert sum(state == "FAILED" for _, _, state in states) == 2, states  # it and its run
         assert "open-sesame" not in str(hook[1]) and "secret-part" not in str(hook[1])
     finally:
-        for folder in (root, root / nightly.WORKTREE):
+        for folder in (root, worktree.place(root, nightly.WORKTREE)):
             host_client.stop(folder)
             server.stop(folder)
+
+
+@pytest.mark.parametrize(
+    ("branch", "why"),
+    [
+        ("work", "holds other work"),
+        ("main", "holds other work"),
+        ("@{-1}", "own name"),
+        ("--force", "check-ref-format"),
+        ("a..b", "check-ref-format"),
+    ],
+)
+def test_a_branch_that_holds_other_work_is_not_replaced(
+    tmp_path: Path, branch: str, why: str
+) -> None:
+    git(tmp_path, "init", "-q", "-b", "main")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "work")
+    git(tmp_path, "update-ref", "refs/remotes/origin/main", "main")
+    git(tmp_path, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
+    git(tmp_path, "checkout", "-q", "-b", "work")
+    with pytest.raises(UserError, match=why):
+        nightly.deliver(tmp_path, "HEAD", branch=branch, target="HEAD", workers=1, push=True)
+    assert not (tmp_path / nightly.WORKTREE).exists()
 
 
 def test_the_webhook_hears_what_it_wants_and_ends_no_run(
@@ -165,14 +189,51 @@ def test_deployments_are_registered_once_and_read_the_checkout_at_the_worker(
         found = on_server(root, "read_deployments()", shown)
         assert sorted(entry for _, entry, _, _ in found) == [
             "hqsam_pipelines.runner.deployed.compare",
+            "hqsam_pipelines.runner.deployed.evaluate",
             "hqsam_pipelines.runner.deployed.nightly",
         ]
         assert str(root) not in str(found), "the checkout was frozen"
         call = "request('POST', '/automations/filter', json={}).json()"
         assert len(on_server(root, call, "r['name']")) == 1
+        beat = "send_worker_heartbeat('hqsam', 'mine', 30)"
+        pause = "update_work_pool('hqsam', WorkPoolUpdate(is_paused=True))"
+        code = (
+            "from hqsam_pipelines.runner.doctor_operations import workers\n"
+            "from prefect import get_client\n"
+            "from prefect.client.schemas.actions import WorkPoolUpdate\n"
+            "print(*workers(None), sep='\\n')\n"
+            f"for client in [get_client(sync_client=True)]: client.{beat}\n"
+            "print(*workers(None), sep='\\n')\n"
+            f"client.{pause}\n"
+            "print(*workers(None), sep='\\n')\n"
+        )
+        said = run(tmp_path, "python", "-c", code, **given).stdout.splitlines()
+        levels = [re.findall(r"level='(\w+)'", line) for line in said]
+        assert levels == [["fail"], ["ok"], ["fail"]], said
+        assert "there never was one" in said[0] and "resume hqsam" in said[2]
     finally:
         server.stop(root)
     assert "no server is named" in run(tmp_path, "hqsam", "deploy").stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"benchmarks": []}, "no benchmark is named"),
+        ({"systems": []}, "nothing to evaluate"),
+        ({"benchmarks": ["coco", "dis_vd"], "predictions": "/a"}, "belong to one benchmark"),
+        ({"predictions": "theirs=a=b.json"}, "the path is relative"),
+        ({"revision": "nowhere"}, "`git rev-parse` failed"),
+    ],
+    ids=str,
+)
+def test_what_no_worker_can_evaluate_is_one_message(
+    tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    git(tmp_path, "init", "-q")
+    wanted = {"benchmarks": ["coco"], "systems": ["nano"], "prompts": [], "predictions": ""}
+    with pytest.raises(UserError, match=said):
+        evaluated.evaluate(tmp_path, **{"revision": "HEAD", **wanted, **given})
 
 
 @pytest.mark.full("it waits for heartbeats that do not come, two minutes")
@@ -186,7 +247,7 @@ def test_the_run_of_a_dead_worker_is_crashed_and_missed_runs_become_one(
         "PREFECT_HOME": str(server.home(root)),
         server.AUTH: server.auth_path(root).read_text(),
     }
-    tree = root / nightly.WORKTREE
+    tree = worktree.place(root, nightly.WORKTREE)
     try:
         assert run(tmp_path, "hqsam", "deploy", **given).returncode == 0
         code = (

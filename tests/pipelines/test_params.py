@@ -148,6 +148,10 @@ def test_options_are_frozen() -> None:
             ["key: train.epochs", "greater than or equal to 0"],
         ),
         (
+            lambda r: r.update(sources={}),
+            ["the model nano trains for 12 epochs", "key: sources", "train.epochs to 0"],
+        ),
+        (
             lambda r: r["models"]["nano"].update(backbone="nanno"),
             ["unknown backbone 'nanno'", "models.nano.backbone"],
         ),

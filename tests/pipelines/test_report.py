@@ -20,11 +20,16 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from hqsam.model import checkpoint
+from hqsam.model.build import build_model
+from hqsam.model.options import ModelOptions
 from hqsam_base.errors import UserError
 from hqsam_pipelines.report import curves, paper, tables
 from hqsam_pipelines.report import results as report_data
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.run import build_report, print_summary
+from hqsam_pipelines.report.units import units_frame
+from tests import REPOSITORY
 from tests.pipelines.report_repo import HQ4, Repo, params
 
 
@@ -94,6 +99,47 @@ def test_writes_every_output_and_leaves_the_metrics_alone(built: Path) -> None:
     assert kinds >= {"improved", "best", "worst", "typical"}
     assert len(list((reports / "metrics").iterdir())) == 6
     assert not [p for p in reports.iterdir() if p.name.startswith(".")]
+
+
+def test_the_figures_of_the_paper_are_there_or_said_to_be_missing(built: Path, copy: Path) -> None:
+    """The miniature repository has no boxes with noise, no NDD20, no YouTube-VIS, and a model's weights only here."""
+    weights = REPOSITORY / "hqsam" / "model" / "backbones" / "nano.safetensors"
+    shutil.copy(weights, copy / "nano.safetensors")
+    net = build_model(ModelOptions(backbone="nano", checkpoint=weights), seed=0)
+    checkpoint.save_head(copy / "models/nano/hq_head.safetensors", net.head, metadata={})
+    build_report(root=copy, params=params(), out=copy / "reports")
+    found = {p.name.partition("_")[0] for p in (copy / "reports/figures").glob("figure*.png")}
+    assert found == {f"figure{n:02d}{'' if n != 6 else '.png'}" for n in (6, 7, 9, 10, 12, 13)}
+    before, page = ((root / "reports/report.html").read_text() for root in (built, copy))
+    assert "16 × 16 positions" not in before and "16 × 16 positions" in page
+    section = page[page.index('<section id="figures">') :]
+    assert section.count("<h3>Figure ") == 8
+    assert "NDD20 <code>hqsam profile paper_all" in section
+    assert not (built / "reports/figures/figure06.png").exists()
+
+
+def test_every_number_beside_the_papers_says_how_far_the_two_are_comparable(built: Path) -> None:
+    tables = {path.name: read_csv(path) for path in (built / "reports/tables").glob("*.csv")}
+    beside = [row for rows in tables.values() for row in rows if "paper_delta" in row]
+    has_papers = [bool(row["paper_sam"] or row["paper_hq_sam"]) for row in beside]
+    assert any(has_papers)
+    assert [bool(row["comparable"]) for row in beside] == has_papers
+    words = "other data (sample); other model (nano)"
+    assert {row["comparable"][: len(words)] for row in beside if row["comparable"]} == {words}
+    assert all(row["comparable"] for row in (*tables["paper.csv"], *tables["table10_cost.csv"]))
+    page = (built / "reports/report.html").read_text()
+    in_layout = [name for name in tables if name.startswith("table") and "cost" not in name]
+    assert page.count(f"Ours and the paper's: {words}") == len(in_layout) > 2
+
+
+def test_all_numbers_are_one_a_line(built: Path) -> None:
+    tree = json.loads((built / "reports/metrics.json").read_text())
+    rows = read_csv(built / "reports/tables/all_numbers.csv")
+    assert {row["system"] for row in rows} == {"sam", "hq_token", "hq_sum"}
+    assert {row["benchmark"] for row in rows} == {*HQ4, "coco", "davis"}
+    for row in rows:
+        value = tree[row["benchmark"]][row["prompt_set"]][row["system"]][row["metric"]]
+        assert float(row["value"]) == pytest.approx(100 * value, abs=0.0051)
 
 
 def test_the_same_inputs_give_the_same_bytes_anywhere(built: Path, copy: Path) -> None:
@@ -242,7 +288,7 @@ def test_table_sets_ours_beside_the_papers(built: Path) -> None:
 
 
 def test_delta_of_a_mean_is_the_mean_of_the_instances(built: Path) -> None:
-    frame = report_data.units_frame(built / "data/scores/hrsod-nano/instances.parquet", "x")
+    frame = units_frame(built / "data/scores/hrsod-nano/instances.parquet", "x")
     means = frame.groupby("system")["biou"].mean() * 100
     row = next(
         r
@@ -378,7 +424,7 @@ def test_a_run_of_scores_alone_still_has_a_report(few: Path) -> None:
 def test_recall_curve_counts_images_above_the_threshold(built: Path) -> None:
     rows = read_csv(built / "reports/plots/recall_biou.csv")
     assert [r["biou_threshold"] for r in rows] == [f"{t:.2f}" for t in tables.THRESHOLDS]
-    frame = report_data.units_frame(built / "data/scores/coift-nano/instances.parquet", "x")
+    frame = units_frame(built / "data/scores/coift-nano/instances.parquet", "x")
     sam = frame[frame["system"] == "sam"]["biou"]
     for row in rows:
         assert float(row["coift_sam"]) == pytest.approx(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import itertools
 import math
+from collections.abc import Iterable
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,29 +20,37 @@ from hqsam.systems import listed
 from hqsam_base.errors import UserError
 from hqsam_metrics import stats
 from hqsam_metrics.base import FRACTION, Quantity, Scale, load_score
-from hqsam_pipelines.report import charts, draw, html, scenes, summary
+from hqsam_pipelines.report import charts, draw, figures, html, scenes, summary, units
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.results import load_run
 from hqsam_pipelines.report.rows import Row, judged
-from hqsam_pipelines.report.scenes import Pick
+from hqsam_pipelines.report.scenes import Candidates, Pick
 from tests.pipelines.report_repo import Repo, predictions, wheel
 
 # --- choice
 
 
-def pick(benchmark: str, unit: int, sam: float, hq: float) -> Pick:
-    place = (benchmark, "nano", "gt_box", f"k{unit}", f"{benchmark}{unit // 2}", f"u{unit}")
-    return Pick(*place, sam, hq, Quantity("boundary IoU", ("biou",)))
+BIOU = Quantity("boundary IoU", ("biou",))
+
+
+def candidates(rows: Iterable[tuple[Any, ...]], quantity: Quantity = BIOU) -> list[Candidates]:
+    """Of each benchmark its instances (benchmark, unit, SAM's score, HQ-SAM's, prompt set), two units an image."""
+    whole = [(*row, "gt_box")[:5] for row in rows]
+    whole.sort(key=lambda row: (row[0], row[4], row[1]))
+    frame = pd.DataFrame(whole, columns=["benchmark", "n", "sam", "hq", "prompt_set"])
+    frame = frame.assign(
+        key=[f"k{n:02d}" for n in frame["n"]],
+        cluster=[f"{b}{n // 2:02d}" for b, n in zip(frame["benchmark"], frame["n"], strict=True)],
+        unit=[f"u{n:02d}" for n in frame["n"]],
+    ).astype(dict.fromkeys(("prompt_set", "key", "cluster", "unit"), "category"))
+    return [Candidates(str(b), "nano", quantity, mine) for b, mine in frame.groupby("benchmark")]
 
 
 def test_where_lower_is_better_the_largest_gain_is_the_largest_fall() -> None:
     distance = Quantity(
         "distance", ("distance",), Scale(1.0, "px", lower_is_better=True, limits=None)
     )
-    picks = [
-        dataclasses.replace(pick("a", 2 * i, 5.0, h), quantity=distance)
-        for i, h in enumerate((9.0, 4.0, 1.0))
-    ]
+    picks = candidates((("a", 2 * i, 5.0, h) for i, h in enumerate((9.0, 4.0, 1.0))), distance)
     assert [p.hq for p in scenes.improved(picks, 3)] == [1.0, 4.0] and [
         p.hq for p in scenes.worsened(picks, 3)
     ] == [9.0]
@@ -51,16 +61,44 @@ def test_where_lower_is_better_the_largest_gain_is_the_largest_fall() -> None:
     )
 
 
-picks_of = st.lists(
+def test_figures_go_from_the_largest_gain_to_the_largest_loss() -> None:
+    """In even steps, no image twice."""
+    rows = [("a", 2 * i, 0.5, 0.5 + 0.1 * gain) for i, gain in enumerate((0, 4, -3, 2, -1))]
+    twin = ("a", 1, 0.5, 0.95)  # the image of the first, with a larger gain than all
+    chosen = scenes.ranked(candidates([*rows, twin]), 3)
+    assert [round(p.gain, 2) for p in chosen] == [0.45, 0.2, -0.3]
+    assert len(scenes.ranked(candidates(rows), 9)) == 5
+    assert [p.unit for p in scenes.ranked(candidates(rows), 1)] == ["u02"]
+    assert scenes.ranked([], 3) == []
+
+
+def test_figure_11_shows_the_same_objects_with_every_box() -> None:
+    gains = {"gt_box": 0.1, "box_noise_0.2": 0.2, "box_noise_0.4": 0.3}
+    rows = [
+        ("coift", 2 * i, 0.4, 0.4 + sign * gain, name)
+        for i, sign in enumerate((1, -1, 0.5))
+        for name, gain in gains.items()
+    ]
+    [spec] = [spec for spec in figures.SPECS if spec.number == 11]
+    chosen = figures._chosen(spec, candidates(rows[:-1]), 6)  # the third object lacks the worst box
+    assert [(p.unit, p.prompt_set) for p in chosen] == [
+        (u, s) for u in ("u00", "u02") for s in gains
+    ]
+
+
+rows_of = st.lists(
     st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.floats(0, 1), st.floats(0, 1)),
     max_size=25,
     unique_by=lambda t: (t[0], t[1]),
-).map(lambda rows: [pick(*row) for row in rows])
+)
 
 
 @settings(deadline=None)
-@given(picks_of, st.integers(0, 8))
-def test_galleries_are_spread_ranked_and_free_of_repeats(picks: list[Pick], count: int) -> None:
+@given(rows_of, st.integers(0, 8))
+def test_galleries_are_spread_ranked_and_free_of_repeats(
+    rows: list[tuple[str, int, float, float]], count: int
+) -> None:
+    picks = candidates(rows)
     for choose, key in (
         (scenes.best, lambda p: -p.hq),
         (scenes.worst, lambda p: p.hq),
@@ -74,7 +112,9 @@ def test_galleries_are_spread_ranked_and_free_of_repeats(picks: list[Pick], coun
         assert [key(p) for p in chosen] == sorted(key(p) for p in chosen)
         numbers = [sum(p.benchmark == b for p in chosen) for b in "abc"]
         if count and chosen and choose in (scenes.best, scenes.worst):
-            available = [len({p.cluster for p in picks if p.benchmark == b}) for b in "abc"]
+            available = [
+                len({n // 2 for benchmark, n, *_ in rows if benchmark == b}) for b in "abc"
+            ]
             for (n, have), (m, _) in itertools.permutations(
                 zip(numbers, available, strict=True), 2
             ):
@@ -84,8 +124,35 @@ def test_galleries_are_spread_ranked_and_free_of_repeats(picks: list[Pick], coun
 
 
 def test_typical_is_the_median() -> None:
-    chosen = scenes.typical([pick("a", i, 0.0, g) for i, g in enumerate((0.9, 0.1, 0.3, 0.2, 0.8))])
+    gains = enumerate((0.9, 0.1, 0.3, 0.2, 0.8))
+    chosen = scenes.typical(candidates(("a", i, 0.0, g) for i, g in gains))
     assert [p.hq for p in chosen] == [0.3]
+
+
+# --- per-instance tables
+
+
+def table(rows: Iterable[tuple[str, str, str, float]]) -> pd.DataFrame:
+    """A per-instance table (system, image, unit, IoU), as it is read from a file."""
+    frame = pd.DataFrame(list(rows), columns=["system", "key", "unit", "iou"])
+    file = io.BytesIO()
+    frame.assign(prompt_set="gt_box", cluster=frame["key"]).to_parquet(file)
+    return units.units_frame(file, "x")
+
+
+def test_tables_with_other_names_are_paired_by_image_and_unit() -> None:
+    a = table([("sam", "k2", "u1", 0.2), ("sam", "k1", "u9", 0.1), ("sam", "k1", "u1", 0.3)])
+    b = table([("sam", "k1", "u1", 0.5), ("sam", "k0", "u9", 0.7), ("sam", "k2", "u1", 0.6)])
+    left, right = units.common_rows([units.rows_of(frame, "gt_box", "sam") for frame in (a, b)])
+    assert left["iou"].tolist() == [0.3, 0.2] and right["iou"].tolist() == [0.5, 0.6]
+    assert left["key"].tolist() == right["key"].tolist() == ["k1", "k2"]
+    assert units.rows_of(a, "gt_box", "sam")["iou"].tolist() == [0.3, 0.1, 0.2]
+    assert units.rows_of(a, "gt_box", "none").empty
+
+
+def test_an_instance_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="an instance twice"):
+        table([("sam", "k", "u", 0.2), ("hq_sum", "k", "u", 0.2), ("sam", "k", "u", 0.3)])
 
 
 # --- scenes
@@ -108,7 +175,9 @@ def scene_masks(name: str, i: int):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(("name", "output"), [("dis_vd", "hq_token"), ("coco", "hq_sum")])
 def test_scene_is_what_was_scored(run, name: str, output: str) -> None:  # type: ignore[no-untyped-def]
     reader = scenes.SceneReader(run)
-    for chosen in scenes.candidates(run, "nano", name)[:3]:
+    found = scenes.candidates(run, "nano", name)
+    assert found is not None and len(found) >= 3
+    for chosen in map(found.__getitem__, range(3)):
         truth, masks = scene_masks(name, int(chosen.key[-2:]))
         scene = reader.read(chosen)
         assert np.array_equal(scene.truth, truth)
@@ -121,7 +190,9 @@ def test_scene_of_a_track_is_the_evaluated_frame_that_differs_most(run) -> None:
         return float((a & b).sum() / (a | b).sum())
 
     reader = scenes.SceneReader(run)
-    chosen = scenes.candidates(run, "nano", "davis")[0]
+    found = scenes.candidates(run, "nano", "davis")
+    assert found is not None
+    chosen = found[0]
     assert chosen.cluster == "clip-0" and chosen.quantity.title == "J&F"
     scene = reader.read(chosen)
     frames = [

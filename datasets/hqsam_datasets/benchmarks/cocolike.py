@@ -85,7 +85,9 @@ def read_annotations(path: Path) -> Annotated:
             ids.append(id_of(value, "id", path))
             packed.texts.append(_packed(value, path, cure))
     if truth.get("annotations") is not packed:
-        raise UserError("the file has no list of annotations", file=path, cure=cure)
+        raise UserError(
+            "the file has no list of annotations", file=path, cure=ground_truth.NO_ANNOTATIONS
+        )
     ground_truth.check_once(ids, path, "annotations")
     return Annotated(truth, by_image, ids)
 
@@ -207,19 +209,55 @@ def check_categories(found: Iterable[int], truth: Json, truth_at: Path, path: Pa
 
 def check_detections(
     boxes: Detections,
-    images: set[Any],
+    images: Mapping[Any, tuple[int, int]],
     path: Path,
     *,
     truth: Json,
     truth_at: Path,
     class_agnostic: bool,
 ) -> None:
-    """Every box must be on a known image, and of a known class where classes count."""
-    check_ids(
-        dict.fromkeys(np.unique(boxes.image_ids).tolist()), images, path, "detections on images"
-    )
+    """Every box must be on a known image, and of a known class where classes count.
+
+    Args:
+        boxes: The detections.
+        images: Height and width of each image, by its id.
+        path: Their file, for messages.
+        truth: The annotations.
+        truth_at: Their file.
+        class_agnostic: Whether classes count for nothing.
+
+    Raises:
+        UserError: unknown images or classes, or boxes in other units.
+    """
+    ids = dict.fromkeys(np.unique(boxes.image_ids).tolist())
+    check_ids(ids, set(images), path, "detections on images")
+    _check_units(boxes, images, path)
     if not class_agnostic:
         check_categories(np.unique(boxes.categories).tolist(), truth, truth_at, path)
+
+
+def _check_units(boxes: Detections, images: Mapping[Any, tuple[int, int]], path: Path) -> None:
+    """Refuse boxes that are fractions, corners, or of images of another size: each prompt would silently be wrong."""
+    if not len(boxes.scores):
+        return
+    sizes = np.array([images[number][::-1] for number in boxes.image_ids.tolist()])
+    far = boxes.boxes[:, 2:]
+    # Detectors keep to their image, but for rounding and a little padding.
+    beyond = (far > sizes * 1.02 + 2).any(axis=1)
+    if (np.abs(boxes.boxes) <= 1).all() and (sizes > 2).all():
+        problem, cure = "the boxes are fractions of an image", "write bbox in pixels"
+    elif beyond.mean() > 0.5:
+        problem = f"{beyond.sum()} of {len(beyond)} boxes reach beyond their image"
+        near, sides = boxes.boxes[:, :2], far - boxes.boxes[:, :2]
+        corners = ((near <= sides) & (sides <= sizes * 1.02 + 2)).all()
+        cure = (
+            "they seem to be corners [x0, y0, x1, y1]: write bbox as [x, y, width, height]"
+            if corners
+            else "write bbox in pixels of the images in the size that the annotations have"
+        )
+    else:
+        return
+    raise UserError(problem, file=path, key="bbox", cure=cure)
 
 
 def segmentation(record: Json, height: int, width: int, path: Path) -> str:
@@ -267,8 +305,8 @@ class CocoLike:
         annotated = read_annotations(path)
         truth = annotated.truth
         images = sorted(records(truth, "images", path), key=lambda r: whole(r, "id", path))
-        known = {whole(r, "id", path) for r in images}
-        check_ids(annotated.by_image, known, path, "annotations of images")
+        known = {whole(r, "id", path): size_of(r, path) for r in images}
+        check_ids(annotated.by_image, set(known), path, "annotations of images")
         found_at = None if self.detections is None else find_prompts(root, self.detections)
         boxes = Detections.none() if found_at is None else read_detections(found_at)
         if found_at is not None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from hqsam_base import rle
 from hqsam_base.errors import UserError
-from hqsam_base.texts import read_lines
+from hqsam_base.texts import read_names
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import pairs
 from hqsam_datasets.fetch.extract import (
@@ -57,7 +57,7 @@ class Davis:
         names = found_below(root, listed, depth=4)
         davis = names.parents[2]
         # A list may name a sequence twice: it is there once, as in the official program.
-        sequences = sorted(dict.fromkeys(read_lines(names)), key=lambda s: make_key("", s))
+        sequences = sorted(dict.fromkeys(read_names(names)), key=lambda s: make_key("", s))
         n_images = sum(
             len(list_files(below(davis, f"JPEGImages/480p/{s}"), [".jpg"])) for s in sequences
         )

@@ -25,6 +25,7 @@ from hqsam_datasets.benchmarks.own_detected import (
     keys_of_section,
     source_options,
 )
+from hqsam_datasets.formats.ground_truth import NO_ANNOTATIONS
 from hqsam_datasets.formats.images import FOREGROUND, ImageError, probe
 from hqsam_datasets.keys import distinct_keys
 from hqsam_datasets.prompts.sets import mask_set
@@ -79,11 +80,11 @@ class OwnSet:
                 problem, file=bad[0]["origin"], key=f"benchmarks.{self.name}.index", cure=_CURE
             )
         if not scan.pairs:
-            crowds = (
-                all(reject["reason"] in ("crowd", "no_object") for reject in scan.rejects)
-                and scan.rejects
-            )
+            why = {reject["reason"] for reject in scan.rejects}
+            crowds = "crowd" in why and why <= {"crowd", "no_object"}
             cure = "set iscrowd to 0 if the crowd regions are objects" if crowds else None
+            if why == {"no_object"}:
+                cure = NO_ANNOTATIONS
             raise UserError(
                 "no image has ground truth",
                 file=root,

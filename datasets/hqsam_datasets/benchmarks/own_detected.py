@@ -102,10 +102,12 @@ class DetectedSet:
             boxes = _without(
                 read_detections(boxes_at, image=numbers.image, category=numbers.category), skipped
             )
-            check_detections(
-                boxes, set(found), boxes_at, truth=truth, truth_at=path, class_agnostic=False
-            )
         _fill_sizes(images, found, path)
+        if boxes_at is not None:
+            sizes = {number: size_of(images[number], path) for number in found}
+            check_detections(
+                boxes, sizes, boxes_at, truth=truth, truth_at=path, class_agnostic=False
+            )
         some = {number: images[number] for number in sorted(found)}
         kept, places, maskless = _with_mask(some, objects, annotated.packed)
         left_out = Counter({"listed in skip": len(skipped), NO_MASK: maskless})
@@ -263,7 +265,10 @@ def _numbers(annotated: Annotated, path: Path) -> _Numbers:
         ids = [id_of(record, "id", path) for record in found]
         check_once(ids, path, name)
         maps.append(numbered(ids))
+        renamed = any(isinstance(one, str) for one in ids)
         for record, one in zip(found, ids, strict=True):
+            # Results for the file, read or written later, go by its own ids.
+            record |= {"original_id": record["id"]} if renamed else {}
             record["id"] = maps[-1][one]
     if not annotated.truth.get("images"):
         raise UserError("the file has no images", file=path, key="images", cure=_FIX)

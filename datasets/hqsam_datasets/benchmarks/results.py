@@ -19,7 +19,10 @@ from hqsam_base.errors import UserError
 from hqsam_base.ids import whole_number
 from hqsam_base.json_stream import iterate_list
 
-_CURE = "fetch the file again; it must be a JSON list of COCO results"
+_CURE = (
+    "give a JSON list of COCO results (of a whole COCO file, the list `annotations`); if it is cut "
+    "off, fetch it again"
+)
 _MASKS = (
     "these are results without boxes (final masks?): save the detector's boxes, bbox [x, y, "
     "width, height]"
@@ -98,6 +101,14 @@ def read_detections(
     if bad.size:
         raise UserError(
             "a box or score is not a finite number", file=path, key=f"record {bad[0]}", cure=_CURE
+        )
+    bad = np.flatnonzero((real[:, 2:4] < real[:, :2]).any(axis=1))
+    if bad.size:
+        raise UserError(
+            "a box has a negative side",
+            file=path,
+            key=f"record {bad[0]}",
+            cure="write bbox as [x, y, width, height]",
         )
     order = np.argsort(whole[:, 0], kind="stable")
     whole, real = whole[order], real[order]

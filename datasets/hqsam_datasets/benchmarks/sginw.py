@@ -145,7 +145,7 @@ def _part(root: Path, name: str, number: int) -> _Part:
     results = find_prompts(root, f"seginw-{name}_val.json")
     boxes = Detections.none() if results is None else read_detections(results)
     if results is not None:
-        check_detections(boxes, known, results, truth=truth, truth_at=path, class_agnostic=False)
+        check_detections(boxes, sizes, results, truth=truth, truth_at=path, class_agnostic=False)
     classes = [whole(c, "id", path) for c in records(truth, "categories", path)]
     if (
         not all(0 <= number < _CATEGORIES_A_SET for number in classes)

@@ -185,7 +185,7 @@ def _canonical(record: Json, sizes: dict[int, tuple[int, int]], path: Path) -> J
 
 def _mask(record: Json, frame: int, size: tuple[int, int], path: Path) -> str | None:
     entry = field(record, "segmentations", path)[frame]
-    if entry is None:
+    if not entry:  # as the official program has it: null, [] or {}
         return None
     try:
         return rle.from_segmentation(entry, height=size[0], width=size[1])

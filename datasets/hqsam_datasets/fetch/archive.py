@@ -57,6 +57,7 @@ def fetch(
     sleep: Callable[[float], None] = time.sleep,
     notice: Callable[[str], None] = lambda text: None,
     digests: Path | None = None,
+    others: Mapping[str, ArchiveSpec] | None = None,
 ) -> dict[str, Any]:
     """Fetch and verify every file of an archive into `out` (its folder name is the archive's name).
 
@@ -65,6 +66,8 @@ def fetch(
     `out` of the same files is left alone.
     `digests` is where first digests of downloads are kept for all clones (`first_use`); without it
     this folder's fetch.json does.
+    `others` are the specifications of the archives in the folders beside `out`: what one of them has
+    from an address of this archive is not downloaded again.
     `notice` is told about such a change, and, in the words of the error that it would be otherwise,
     about each optional file that is unavailable.
 
@@ -87,7 +90,9 @@ def fetch(
             else first_use.of(digests, out.name, [file.name for file in untold(spec, out)])
         )
         if not _is_complete(spec, out, known, told):
-            known = _fetch(spec, out, known, told, progress, policy or RetryPolicy(), sleep, notice)
+            beside = {name: one for name, one in (others or {}).items() if name != out.name}
+            words = (progress, policy or RetryPolicy(), sleep, notice)
+            known = _fetch(spec, out, known, told, beside, *words)
         if digests is not None:
             _write_down(known, spec, out, digests, notice)
         # Also what a run that was killed between publishing and tidying up has left.
@@ -188,6 +193,7 @@ def _fetch(
     out: Path,
     known: dict[str, Any],
     told: Mapping[str, str],
+    others: Mapping[str, ArchiveSpec],
     progress: Progress,
     policy: RetryPolicy,
     sleep: Callable[[float], None],
@@ -212,7 +218,7 @@ def _fetch(
         transfer = Transfer(
             file.bytes, bool(file.digests), policy, with_rate(progress, file.name), sleep
         )
-        task = _Task(out, file, transfer)
+        task = _Task(out, file, transfer, others)
         if remembered and not task.done.exists() and (out / file.name).is_file():
             link_or_copy(out / file.name, task.done)  # an earlier run had it; it is verified again
         try:
@@ -241,9 +247,19 @@ def _fetch(
 
 
 class _Task:
-    """One file on its way: where it grows, where it waits once verified, and how it is transferred."""
+    """One file on its way: where it grows, where it waits once verified, and how it is transferred.
 
-    def __init__(self, out: Path, file: ArchiveFile, transfer: Transfer) -> None:
+    Attributes:
+        also: archives that have the file from an address that both name: archive, file, address.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        file: ArchiveFile,
+        transfer: Transfer,
+        others: Mapping[str, ArchiveSpec],
+    ) -> None:
         staging = _staging(out)
         self.out = out
         self.archive = out.name
@@ -252,15 +268,28 @@ class _Task:
         self.part = staging / f"{file.name}.part"
         self.done = staging / file.name
         self.transfer = transfer
+        self.also = [
+            (name, one, min(common))
+            for name, spec in others.items()
+            for one in spec.files
+            if one.only_named_in is file.only_named_in is None
+            and (common := {u for u in file.urls if _is_remote(u)}.intersection(one.urls))
+        ]
+
+
+def _is_remote(url: str) -> bool:
+    return urlsplit(url).scheme not in ("embedded", "drop", "file")
 
 
 @contextlib.contextmanager
 def _one_at_a_time(task: _Task) -> Iterator[None]:
     """Let the second of two archives that name the same file wait for the first, whose bytes it then takes (`_beside`)."""
-    if not task.file.digests:
+    names = [task.file.name] if task.file.digests else [url for _, _, url in task.also]
+    if not names:
         yield
         return
-    with locked(task.out.parent / f".{task.file.name}.lock", remove=True):
+    name = names[0] if task.file.digests else hashlib.sha256(min(names).encode()).hexdigest()[:16]
+    with locked(task.out.parent / f".{name}.lock", remove=True):
         yield
 
 
@@ -327,16 +356,20 @@ def _get(url: str, task: _Task) -> None:
 def _beside(task: _Task) -> list[str]:
     """The same file in archives that are there already, such as COCO's images, which LVIS names, too.
 
-    Only where its digest is known beforehand: the bytes are then those that a mirror would give.
+    By its name, where its digest is known beforehand: the bytes are then those that a mirror would
+    give. Else where the other archive has it from an address of this one.
     """
-    if not task.file.digests:
-        return []
-    name = glob.escape(task.file.name)
+    root, name = task.out.parent, glob.escape(task.file.name)
     # Verified files of an archive that is not complete yet wait in its staging folder.
-    places = [*task.out.parent.glob(f"[!.]*/{name}"), *task.out.parent.glob(f".*.download/{name}")]
+    by_name = (*root.glob(f"[!.]*/{name}"), *root.glob(f".*.download/{name}"))
+    by_url = (
+        folder / one.name
+        for other, one, _ in task.also
+        for folder in (root / other, _staging(root / other))
+    )
     return [
         place.resolve().as_uri()
-        for place in sorted(places)
+        for place in sorted({*by_url, *(by_name if task.file.digests else ())})
         if place.parent != task.out and place != task.done and place.is_file()
     ]
 

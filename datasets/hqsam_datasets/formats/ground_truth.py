@@ -14,6 +14,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.ids import flag, plain_id
 
 Json = dict[str, Any]
+NO_ANNOTATIONS = "give the file of a split whose ground truth is public: those of test splits have no annotations"
 
 
 def yes(record: Mapping[str, Any], name: str, path: Path) -> bool:

@@ -52,8 +52,7 @@ MASK_ENCODINGS: tuple[MaskEncoding, ...] = get_args(MaskEncoding)
 
 FOREGROUND = 128
 """A mask value above this is foreground (the official code's threshold)."""
-MAX_PIXELS = 178_000_000
-"""Larger images are refused before they are decoded: only decompression bombs come near."""
+MAX_PIXELS = png.MAX_PIXELS
 _SWAPPING = frozenset({5, 6, 7, 8})
 _GREY_TOLERANCE = 2
 _DARKEST = 16

@@ -9,6 +9,9 @@ decides: drop the training images, stop, or keep them and say so.
 
 Training images that are copies of each other are reported too; they are never dropped.
 
+A profile that trains nothing has no training images: then nothing is compared, and the gate says
+``no training data`` rather than ``clean``.
+
 Outputs (docs/formats.md): ``pairs.parquet``, ``exclusions.jsonl``, ``gallery/*.png``, and last
 ``overlap.json``.
 """
@@ -50,7 +53,7 @@ def find_overlap(
     """Compare all training images with all evaluation images, write the evidence and the exclusions.
 
     Args:
-        samples: `data/samples/<source>` folders by source name.
+        samples: `data/samples/<source>` folders by source name; none where nothing trains.
         benchmarks: `data/benchmarks/<benchmark>` folders by benchmark name.
         out: folder to write; appears whole or not at all.
         options: section `overlap` of the parameters.
@@ -68,7 +71,7 @@ def find_overlap(
     train, other = ImageList.of_samples(samples), ImageList.of_benchmarks(benchmarks)
     _check_lists(options, train)
     try:
-        pairs, candidates = search(train, other, options, progress)
+        pairs, candidates = search(train, other, options, progress) if samples else ([], {})
         open_keys = _overlapping(pairs, train) - set(options.keep) - set(options.drop)
         excluded = set(options.drop) | (open_keys if options.unresolved == "exclude" else set())
         stopped = options.unresolved == "stop" and bool(open_keys)
@@ -151,7 +154,7 @@ def _write(
         "counts": _counts(outside),
         "by_benchmark": {
             g: _counts(p for p in outside if other.group[p.other] == g)
-            for g in sorted(set(other.group))
+            for g in sorted(set(other.group) if train.group else ())  # else nothing was compared
         },
         "by_source": {
             g: _counts(p for p in outside if train.group[p.train] == g)
@@ -162,7 +165,7 @@ def _write(
         "n_kept": len(left),
         "kept": sorted(left),
         "policy": options.model_dump(mode="json"),
-        "gate": "kept" if left else "excluded" if excluded else "clean",
+        "gate": _verdict(train, left, excluded),
         "candidates": candidates,
         "gallery": shown,
     }
@@ -174,6 +177,12 @@ def _write(
     summary["digest"] = digest.hexdigest()
     write_json(folder / "overlap.json", summary)
     return summary
+
+
+def _verdict(train: ImageList, left: set[str], excluded: set[str]) -> str:
+    if not train.group:
+        return "no training data"
+    return "kept" if left else "excluded" if excluded else "clean"
 
 
 def _exclusions(

@@ -46,6 +46,7 @@ Row = dict[str, Any]
 BoolMask = npt.NDArray[np.bool_]
 _SHARD_BYTES = 4 << 30
 _BATCH = 32_768
+_CROWD = "crowd"
 _WORTH = 256
 """Images from which a second process is worth its start."""
 _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}
@@ -191,6 +192,7 @@ def _index(
                     problem, key=f"benchmarks.{benchmark}", cure="fetch the archive again"
                 ) from error
         summary = _summary(adapter, folder, tables, options, missing_files(root))
+        summary |= _renamed(content)
         summary["images_digest"] = images_digest
         if embedded:
             layout = adapter.dataset_version
@@ -275,7 +277,7 @@ def _write_images(
             images.add(_image_row(item, f"{item.key}.{image.extension}", shard, image.hashes))
             pixels.update(f"{item.key} {image.hashes.pixel_digest}\n".encode())
             for truth in item.truths:
-                instances.add(_instance_row(item, truth))
+                instances.add(_instance_row(item, truth), count_as=_CROWD if truth.iscrowd else "")
             own = {prompt.prompt_set for prompt in item.prompts}
             if options.box_side is not None:
                 own.discard(GT_BOX)
@@ -513,13 +515,23 @@ def _summary(
     missing: dict[str, str],
 ) -> Row:
     counts = tables["prompts"].counts
+    objects = tables["instances"].counts
+    if adapter.kind in ("coco", "ytvis") and objects and set(objects) == {_CROWD}:
+        raise UserError(
+            f"all {objects[_CROWD]} annotations of {adapter.name} are crowd regions, which do not count",
+            file="gt.json",
+            key="iscrowd",
+            cure="set iscrowd to 0 if they are objects: CVAT writes brush masks as crowds, Rectlabel "
+            "all run-length masks",
+        )
     empty = [name for name in options.prompt_sets if not counts[name]]
     if empty and not missing:
         raise UserError(
             f"{adapter.name} has no prompts of the set {empty[0]}",
             file="params.yaml",
             key=f"benchmarks.{adapter.name}.index.prompt_sets",
-            cure="name the sets that this benchmark has (its data sheet says which)",
+            cure="name the sets that this benchmark has (its data sheet says which); one that a "
+            "file holds is empty if the file is",
         )
     found = [mask_set(name) for name in options.prompt_sets if counts[name]]
     trials = {one.name: one.trials for one in found if one is not None and one.trials > 1}
@@ -543,6 +555,13 @@ def _summary(
             else {}
         ),
     }
+
+
+def _renamed(content: Content) -> Row:
+    """Say so where ids that are names became numbers; `gt.json` has both."""
+    truth = content.ground_truth or {}
+    records = [record for name in ("images", "categories") for record in truth.get(name) or ()]
+    return {"original_ids": True} if any("original_id" in record for record in records) else {}
 
 
 def _digest(folder: Path) -> str:

@@ -420,10 +420,9 @@ def _check_count(
         lines.append(
             f"    known bad files that were not found: {', '.join(scan.unmatched_known_bad)}"
         )
-    raise UserError(
-        "\n".join(lines),
-        file="params.yaml",
-        key=f"sources.{source}.expected",
-        cure="fetch the archive again if files are damaged; else correct this number, or list bad "
-        "stems under skip",
-    )
+    cure = "fetch the archive again if files are damaged; else correct this number, or list bad "
+    cure += "stems under skip"
+    if not n_rows:
+        cure = "look at the data: `hqsam doctor data FOLDER` says what is wrong with it"
+    key = f"sources.{source}" + (".expected" if options.expected is not None else "")
+    raise UserError("\n".join(lines), file="params.yaml", key=key, cure=cure)

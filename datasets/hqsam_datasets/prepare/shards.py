@@ -83,7 +83,8 @@ def write_shards(
     """Write `data/shards/` (see docs/formats.md) and read every shard back.
 
     Args:
-        samples: source name to the folder of its normalise stage.
+        samples: source name to the folder of its normalise stage; none where nothing trains:
+            then there is no shard either, only the index.
         exclusions: the overlap stage's `exclusions.jsonl`: one `{"key", "reason", "pair"}` per
             line.
         out: folder to write.
@@ -109,7 +110,7 @@ def write_shards(
         places = _all_places(samples)
         excluded = _excluded_keys(exclusions, places)
         kept = _mixed([place for key, place in places.items() if key not in excluded], options.seed)
-        if not kept:
+        if samples and not kept:
             cure = "look at rejects.jsonl of the sources and at exclusions.jsonl"
             raise UserError("no training sample is left", file=exclusions, cure=cure)
         size = options.samples_per_shard

@@ -8,14 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import folded, visible
 from hqsam_base.ids import flag, in_order, plain_id
 from hqsam_base.json_stream import PackedRecords, canonical, iterate_members
 from hqsam_datasets.fetch.extract import NotHadError, below
+from hqsam_datasets.formats.ground_truth import NO_ANNOTATIONS
 from hqsam_datasets.formats.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, Pair, Scan, Segmentation, SourceOptions, relative
-from hqsam_datasets.sources.own import found_single
+from hqsam_datasets.sources.own import SUFFIXES, found_single
 from hqsam_datasets.sources.skip import Skip
 
 _MIN_COORDINATES = 6
@@ -143,9 +146,12 @@ def _read(path: Path) -> dict[str, Any]:
         else:
             with _named("annotation", value, path):
                 packed.append((plain_id(value["id"]), canonical(value)))
-    for key in ("images", "annotations"):
-        if not isinstance(record.get(key), list):
-            raise UserError(f"{problem}: {key} is not a list", file=path, cure=_CURE)
+    if not isinstance(record.get("images"), list):
+        raise UserError(f"{problem}: images is not a list", file=path, cure=_CURE)
+    if record.get("annotations") is None:
+        raise UserError("the file has no annotations", file=path, cure=NO_ANNOTATIONS)
+    if not isinstance(record["annotations"], list):
+        raise UserError(f"{problem}: annotations is not a list", file=path, cure=_CURE)
     packed.sort(key=lambda item: in_order(item[0]))
     record["annotations"] = PackedRecords([text for _, text in packed])
     return record
@@ -198,6 +204,8 @@ def _unusable(
         return "no_mask", "segmentation is empty"
     if isinstance(shape, list) and not isinstance(shape[0], list):
         raise ValueError("segmentation must be a list of polygons [[x, y, ...], ...]")
+    if isinstance(shape, list) and any(isinstance(p[0], list | dict) for p in shape if p):
+        raise ValueError("a polygon must be a flat list [x, y, x, y, ...], not of points")
     if isinstance(shape, list) and all(len(p) < _MIN_COORDINATES for p in shape):
         return "invalid_annotation", "no polygon with three corners"
     return None
@@ -209,9 +217,9 @@ def file_name(image: Mapping[str, Any], path: Path) -> str:
     Never a path that leaves the archive.
     """
     if image.get("file_name"):
-        parts = re.split(r"[\\/]+", str(image["file_name"]))
+        parts = re.split(r"[\\/]+", _without_query(str(image["file_name"])))
     elif image.get("coco_url"):
-        parts = str(image["coco_url"]).split("/")[-2:]
+        parts = _without_query(str(image["coco_url"])).split("/")[-2:]
     else:
         raise UserError(
             "an image has neither file_name nor coco_url",
@@ -222,6 +230,13 @@ def file_name(image: Mapping[str, Any], path: Path) -> str:
     while ".." in parts:
         parts = parts[parts.index("..") + 1 :]
     return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _without_query(name: str) -> str:
+    """Return an address of a picture without what stands behind its name, such as a signature; else the name."""
+    path = urlsplit(name).path if "://" in name else ""
+    # Label Studio's addresses have the file's name in the query.
+    return path if PurePosixPath(path).suffix else name
 
 
 class Places:
@@ -269,7 +284,20 @@ class Places:
         shown = ", ".join(self._missing[:10]) + (", ..." if len(self._missing) > 10 else "")
         problem = f"{len(self._missing)} annotated image(s) not there: {shown}"
         cure = "name the folder that holds the images, or list the stems under skip"
+        like = self._like(PurePosixPath(self._missing[0]).stem)
+        if like is not None:
+            cure = f"{like} is there: give each image in {self._file.name} the name of its file"
         raise UserError(problem, file=self._bases[0], key=self._key, cure=cure)
+
+    def _like(self, stem: str) -> str | None:
+        """A file whose name differs in its extension, in spaces, or in what addresses write for them."""
+
+        def plain(text: str) -> str:
+            return re.sub(r"[\s+_-]+", " ", folded(text)).strip()
+
+        files = (path for base in self._bases for path in visible(base.rglob("*")))
+        same = (p for p in files if plain(p.stem) == plain(stem) and p.suffix.lower() in SUFFIXES)
+        return next((path.relative_to(self._bases[0]).as_posix() for path in same), None)
 
 
 def _reject(name: str, origin: str, reason: RejectReason, detail: str) -> Reject:

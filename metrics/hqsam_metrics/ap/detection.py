@@ -84,11 +84,13 @@ class BestMatches:
         gt: int64 [m], row in the ground truth.
         iou: float64 [m], 0 without any.
         biou: float64 [m], boundary IoU of the same pair at the first ratio of the plan.
+        dt: int64 [m], row of the detection in the results, -1 where none overlaps.
     """
 
     gt: Int
     iou: Float
     biou: Float
+    dt: Int
 
 
 @dataclass(frozen=True)
@@ -302,7 +304,7 @@ def _chunk(job: _Job, number: int) -> _Part:
         i, j = i[keep], j[keep]
     every = _pairs(found, real, i, j, (dt_group, gt_group), gt.crowd[gt_rows], plan)
     pairs = every.take(dt_group[every.dt] == gt_group[every.gt]) if plan.errors else every
-    best = best_of(pairs, gt_rows, gt.crowd[gt_rows]) if plan.per_instance else None
+    best = best_of(pairs, dt_rows, gt_rows, gt.crowd[gt_rows]) if plan.per_instance else None
     every, pairs = (p.numbered(*(np.cumsum(side) - 1 for side in there)) for p in (every, pairs))
     part = _Part([], best, [])
     for measure in plan.measures:
@@ -419,14 +421,23 @@ def _wanted(i: Int, j: Int, iou: Float) -> Bool:
     return need
 
 
-def best_of(pairs: PairTable, gt_rows: Int, crowd: Bool) -> BestMatches:
-    """Returns the best match of each ground truth `gt_rows` (int64 [g], rows) that is no crowd."""
+def best_of(pairs: PairTable, dt_rows: Int, gt_rows: Int, crowd: Bool) -> BestMatches:
+    """Returns the best match of each ground truth that is no crowd.
+
+    Args:
+        pairs: of places in the two that follow.
+        dt_rows: int64 [d], rows of the detections.
+        gt_rows: int64 [g], rows of the ground truth.
+        crowd: bool [g].
+    """
     iou, biou = np.zeros(len(gt_rows)), np.zeros(len(gt_rows))
+    row = np.full(len(gt_rows), -1, np.int64)
     at = first_best(pairs.gt, pairs.iou)
     iou[pairs.gt[at]] = pairs.iou[at]
+    row[pairs.gt[at]] = np.where(pairs.iou[at] > 0, dt_rows[pairs.dt[at]], -1)
     if len(pairs.biou):
         biou[pairs.gt[at]] = pairs.biou[0, at]
-    return BestMatches(gt_rows[~crowd], iou[~crowd], biou[~crowd])
+    return BestMatches(gt_rows[~crowd], iou[~crowd], biou[~crowd], row[~crowd])
 
 
 def score_detections(
@@ -496,7 +507,9 @@ def _collect(
 
 def join_best(parts: Sequence[BestMatches]) -> BestMatches:
     """Joins best matches of disjoint images, in the order of the ground truth."""
-    gt = np.concatenate([part.gt for part in parts])
-    order = np.argsort(gt)
-    iou, biou = (np.concatenate([getattr(part, key) for part in parts]) for key in ("iou", "biou"))
-    return BestMatches(gt[order], iou[order], biou[order])
+    order = np.argsort(np.concatenate([part.gt for part in parts]))
+    columns = (
+        np.concatenate([getattr(part, key) for part in parts])[order]
+        for key in ("gt", "iou", "biou", "dt")
+    )
+    return BestMatches(*columns)

@@ -15,6 +15,7 @@ from hqsam_base.json_stream import iterate_results, read_json
 from hqsam_base.progress import Progress, silent
 from hqsam_base.rle import segmentation_string
 from hqsam_base.runs import Int, RleBatch, RleError, decode_runs
+from hqsam_metrics.ap import category_ids
 from hqsam_metrics.ap.columns import (
     Ids,
     IdTable,
@@ -210,8 +211,7 @@ def parse_ground_truth(
         np.array([flag(row, key, name) for row in kept], bool) for key in ("iscrowd", "ignore")
     )
     warnings += _treatment(crowd, marked, lvis=lvis)
-    if categories.names is None and isinstance(classes, np.ndarray):
-        warnings += _counted_otherwise(classes, categories.numbers)
+    warnings += category_ids.annotations(classes, categories)
     if not lvis and "neg_category_ids" in content["images"][0]:
         warnings.append(
             "this is an LVIS file, whose annotations are federated: scored as COCO, right detections "
@@ -303,22 +303,6 @@ def _tolerated(ids: Ids, image: Int, category: Int, drawn: Bool) -> list[str]:
         if wrong.any():
             out.append(f"{int(wrong.sum())} annotations {what} were left out")
     return out
-
-
-def _counted_otherwise(classes: Int, listed: Int) -> list[str]:
-    """Says so where the annotations' classes are those of the list, but for their first or last, one lower or higher."""
-    used = np.unique(classes)
-    if np.isin(used, listed).all():
-        return []
-    for step, said in (
-        (1, "1 lower than in `categories`: add 1 to"),
-        (-1, "1 higher than in `categories`: take 1 from"),
-    ):
-        if np.isin(used + step, listed).all():
-            return [
-                f"the annotations seem to count categories {said} each `category_id`, or correct the list"
-            ]
-    return []
 
 
 def _treatment(crowd: Bool, marked: Bool, *, lvis: bool) -> list[str]:

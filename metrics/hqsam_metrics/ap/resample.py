@@ -119,6 +119,35 @@ def matches_of(
     return Matches(truth, _small(first.image[order]), _small(first.category[order]), hit, void)
 
 
+def joined(parts: Sequence[Matches]) -> Matches:
+    """Joins the matches of sets without common images and categories: each is a stratum of the result."""
+    truths = [part.truth for part in parts]
+    images = np.cumsum([0, *(len(truth.ids) for truth in truths)])
+    first = np.cumsum(
+        [0, *(1 + max([-1, *t.category, *p.category]) for t, p in zip(truths, parts, strict=True))]
+    )
+
+    def shifted(columns: Iterable[Small], by: Int) -> Small:
+        return _small(np.concatenate([c + by[n] for n, c in enumerate(columns)]))
+
+    names = parts[0].hit
+    truth = Truth(
+        [f"{n}/{one}" for n, truth in enumerate(truths) for one in truth.ids],
+        shifted((t.cluster for t in truths), images),
+        shifted((np.zeros_like(t.stratum) for t in truths), np.arange(len(truths))),
+        shifted((t.image for t in truths), images),
+        shifted((t.category for t in truths), first),
+        {name: np.concatenate([t.objects[name] for t in truths]) for name in names},
+    )
+    return Matches(
+        truth,
+        shifted((p.image for p in parts), images),
+        shifted((p.category for p in parts), first),
+        {name: np.concatenate([p.hit[name] for p in parts]) for name in names},
+        {name: np.concatenate([p.void[name] for p in parts]) for name in names},
+    )
+
+
 def _cells(partials: Mapping[str, accumulate.Partial]) -> tuple[tuple[Int, Int], dict[str, Int]]:
     """Returns image and category of each cell with ground truth in any partial, and the cell of each object of each."""
     codes = {name: (p.gt_image << 32) + p.gt_category for name, p in partials.items()}

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
+from hqsam_base.json_stream import read_json
+from hqsam_base.rle import decode
 from hqsam_base.runs import Int, RleBatch
-from hqsam_metrics.ap import errors
+from hqsam_metrics.ap import category_ids, errors
+from hqsam_metrics.ap.columns import IdTable
 from hqsam_metrics.ap.detection import BestMatches, Measure, Plan, Scored
 from hqsam_metrics.ap.instances import GroundTruth, Results, check_countable, read_ground_truth
 from hqsam_metrics.ap.options import DetectionOptions, IouType
 from hqsam_metrics.ap.resample import Matches, matches_of
-from hqsam_metrics.base import Outcome, Units, check_ratio
+from hqsam_metrics.base import Kept, Outcome, Units, View, check_ratio
 from hqsam_metrics.calibration import reliability
 
 if TYPE_CHECKING:
@@ -52,10 +58,10 @@ def results(
         data.masks.data, data.masks.offsets, gt.images.heights[image], gt.images.widths[image]
     )
     _check_ground_truth_sizes(data, masks, gt)
+    score = data.scores(options.score_rule)
+    of_file = None if class_agnostic else given
     row = np.arange(len(given))
-    return Results(
-        str(data.folder), image, category, data.scores(options.score_rule), None, masks, row
-    )
+    return Results(str(data.folder), image, category, score, None, masks, row, of_file)
 
 
 def _check_ground_truth_sizes(data: Predictions, masks: RleBatch, gt: GroundTruth) -> None:
@@ -104,6 +110,7 @@ def outcome(
     metrics: dict[str, float | None],
     data: Predictions,
     gt: GroundTruth,
+    found: Results,
     scored: Scored,
     plan: Plan,
     suffixes: Sequence[str],
@@ -116,12 +123,14 @@ def outcome(
         metrics: values by name.
         data: the predictions.
         gt: the ground truth.
+        found: the predictions as detections.
         scored: what scoring gave.
         plan: by which they were scored.
         suffixes: behind `AP` for each boundary measure.
         stratum: int64 [I], see `hqsam_metrics.ap.resample.Truth`.
     """
     warnings = [*gt.warnings, *dropped_warnings(scored.dropped), *ap_warnings(metrics, suffixes)]
+    warnings += category_warnings(gt, found)
     n = len(gt.images)
     matches = _matches(data, gt, scored, plan, suffixes, stratum)
     return Outcome(metrics, n, n, units(data, gt, scored.best), warnings, matches)
@@ -196,60 +205,84 @@ def dropped_warnings(dropped: dict[str, int]) -> list[str]:
     return [f"{count} detections {why} do not count" for why, count in dropped.items()]
 
 
-def copy_warnings(found: Results) -> list[str]:
-    """Warns of detections that are in the file more than once, as after a padded distributed evaluation."""
-    order = np.lexsort((found.score, found.category, found.image))
+def copy_warnings(
+    columns: tuple[Int, Int, NDArray[np.float64]], code: Callable[[int], bytes]
+) -> list[str]:
+    """Warns of detections that are in the file more than once, as after a padded distributed evaluation.
+
+    Args:
+        columns: image or video, category and score of each detection.
+        code: gives the mask of a detection.
+    """
+    order = np.lexsort(columns[::-1])
     same = np.ones(max(len(order) - 1, 0), bool)
-    for column in (found.image, found.category, found.score):
+    for column in columns:
         same &= np.diff(column[order]) == 0
     pairs = zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True)
-    copies = sum(found.masks.string(a) == found.masks.string(b) for a, b in pairs)
+    copies = sum(code(a) == code(b) for a, b in pairs)
     text = (
-        "detections are copies of another of the same image, category, score and mask; they count "
-        "like any other"
+        "detections are copies of another of the same image or video, category, score and mask; they "
+        "count like any other"
     )
     return [f"{copies} {text}"] if copies else []
 
 
-def category_warnings(gt: GroundTruth, found: Results) -> list[str]:
-    """Warns of category ids that fit the annotations only if they are counted in another way.
-
-    AP is near 0 then, and nothing else says why.
-    """
-    ids, given = gt.category_ids, found.category_id
-    if given is None or gt.categories.names is not None or not len(given):
-        return []
-    annotated = np.unique(gt.image * len(ids) + gt.category)
-
-    def share(category: Int) -> float:
-        """Returns how many of the detections are of a category that their image has."""
-        there = np.isin(found.image * len(ids) + category, annotated) & (category >= 0)
-        return float(there.mean())
-
-    as_is = share(found.category)
-    # A model counts classes from 0 (or 1) without gaps; ids of annotations have any beginning and
-    # gaps.
-    ranks = np.arange(len(ids))
-    ways = (
-        ("1 too low (counted from 0?): add 1 to each", gt.categories.place(given + 1)),
-        ("1 too high: take 1 from each", gt.categories.place(given - 1)),
-        (
-            "places in the list of categories, counted from 0: write the id at that place",
-            np.where(np.isin(given, ranks), given, -1),
-        ),
-        (
-            "places in the list of categories, counted from 1: write the id at that place",
-            np.where(np.isin(given - 1, ranks), given - 1, -1),
-        ),
-    )
-    text, best = max(((text, share(category)) for text, category in ways), key=lambda way: way[1])
-    if best < 0.5 or as_is > best / 4:
-        return []
+def result_warnings(gt: GroundTruth, found: Results, *, class_agnostic: bool = False) -> list[str]:
+    """Warns of copies, and of category ids that are counted otherwise than the annotations'."""
+    columns = found.image, found.category, found.score
     return [
-        f"the `category_id` of detections (or those of the annotations) seem to be {text}; "
-        f"{as_is:.0%} of the detections are of a category that is annotated in their image, {best:.0%} "
-        "would be then"
+        *copy_warnings(columns, found.masks.string),
+        *([] if class_agnostic else category_warnings(gt, found)),
     ]
+
+
+def category_warnings(gt: GroundTruth, found: Results) -> list[str]:
+    """Warns of detections whose category ids are counted otherwise than the annotations'; see `category_ids`."""
+    annotated, detected = (gt.image, gt.category), (found.image, found.category)
+    return category_ids.detections(gt.categories, annotated, detected, found.category_id)
+
+
+def kept(gt: GroundTruth, dt: Results, scored: Scored, plan: Plan, annotations: Path) -> Kept:
+    """Returns what a comparison of two result files needs of one (`hqsam_metrics.against`).
+
+    Args:
+        gt: the ground truth.
+        dt: the results.
+        scored: with the best matches.
+        plan: by which they were scored; its first measure is the AP that is compared.
+        annotations: the file of `gt`, for the names of its pictures.
+    """
+    assert scored.best is not None
+    best, places = scored.best, gt.image[scored.best.gt]
+    clusters = [str(place) for place in places.tolist()]
+    ids = [str(i) for i in gt.ids[best.gt]]
+    values = {"iou": best.iou} | ({"biou": best.biou} if plan.ratios else {})
+
+    @functools.cache
+    def names() -> list[str]:
+        rows = read_json(annotations)["images"]
+        return [picture_name(rows[n]) for n in IdTable.of(rows, gt.name, "image")[1]]
+
+    def views(row: int) -> list[View]:
+        mine, place = int(best.dt[row]), int(places[row])
+        size = {"height": int(gt.images.heights[place]), "width": int(gt.images.widths[place])}
+        truth = decode(gt.masks.string(int(best.gt[row])), **size)
+        found = decode(dt.masks.string(mine), **size) if mine >= 0 else np.zeros_like(truth)
+        return [View(names()[place], truth, found)]
+
+    matches = matches_of(
+        {"AP": scored.partials[0]},
+        plan.measures[0].bins,
+        limit=plan.limits[-1],
+        ids=gt.images.ids,
+        cluster=np.arange(len(gt.images)),
+    )
+    return Kept(Units(clusters, clusters, ids, values), views, matches)
+
+
+def picture_name(image: Mapping[str, Any]) -> str:
+    """Returns the file name of an image's record; LVIS has an address in its place."""
+    return str(image.get("file_name") or str(image.get("coco_url", "")).rpartition("/")[2])
 
 
 def measure_of(iou_type: IouType, dilation_ratio: float) -> float | None:

@@ -184,7 +184,7 @@ def _score_video(job: _Job, video: int) -> tuple[list[accumulate.Partial], BestM
     parts = [
         accumulate.evaluate(units, pairs, value, n_categories=n, bins=BINS) for value in values
     ]
-    return parts, best_of(pairs, g, crowd) if job.per_instance else None
+    return parts, best_of(pairs, job.rows[d], g, crowd) if job.per_instance else None
 
 
 def score_tubes(

@@ -15,6 +15,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.json_stream import as_results, read_json
 from hqsam_base.rle import segmentation_string
 from hqsam_base.runs import Int, RleBatch, RleError, decode_runs, encode_lengths, ragged_arange
+from hqsam_metrics.ap import category_ids
 from hqsam_metrics.ap.columns import (
     IdTable,
     finite,
@@ -49,6 +50,11 @@ class Frames:
         np.cumsum(sizes, out=offsets[1:])
         return np.repeat(self.offsets[rows], sizes) + ragged_arange(sizes), offsets
 
+    def code(self, tube: int) -> bytes:
+        """Returns the masks of a tube as one text."""
+        first, last = self.offsets[tube : tube + 2].tolist()
+        return b"\n".join(self.masks.string(row) for row in range(first, last))
+
     def owner(self) -> Int:
         """Returns the tube of each mask: int64 [masks]."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
@@ -68,6 +74,8 @@ class Tubes:
         frames: the masks.
         refined: masks whose boundary counts in place of that of `frames` (HQ-YTVIS:
             `segmentations_refined`); None: the same.
+        category_id: int64 [n], the category's id as the file has it; None where ids are names, and
+            for ground truth.
     """
 
     name: str
@@ -78,6 +86,7 @@ class Tubes:
     area: Float
     frames: Frames
     refined: Frames | None = None
+    category_id: Int | None = None
 
     def __len__(self) -> int:
         """Returns n."""
@@ -193,13 +202,15 @@ def parse_ytvis(content: Any, name: str) -> TubeTruth:
     own = read_ids(rows, "id", name, "annotation")
     unique(own, name, "annotation id")
     video = table.place(read_ids(rows, "video_id", name, "annotation"))
-    category = categories.place(read_ids(rows, "category_id", name, "annotation"))
+    classes = read_ids(rows, "category_id", name, "annotation")
+    category = categories.place(classes)
     keep = np.flatnonzero((video >= 0) & (category >= 0))
     warnings = zero_id_warning(own)
     if len(keep) < len(rows):
         warnings.append(
             f"{len(rows) - len(keep)} annotations of unknown videos or categories were left out"
         )
+    warnings += category_ids.annotations(classes, categories)
     kept = [rows[i] for i in keep]
     what = kept, video[keep], (heights, widths), name, "annotation"
     frames, refined = _frames(*what), _refined(*what)
@@ -269,19 +280,20 @@ def parse_tube_results(rows: Any, truth: TubeTruth, name: str) -> Tubes:
             truth.tubes.name,
             len(unknown),
         )
-    category = truth.categories.place(read_ids(rows, "category_id", name, "result"))
+    classes = read_ids(rows, "category_id", name, "result")
     score = numbers(rows, "score", name, "result")
     what = rows, video, (truth.heights, truth.widths), name, "result"
     none = np.zeros(len(rows), bool)
     return Tubes(
         name,
         video,
-        category,
+        truth.categories.place(classes),
         score,
         none,
         np.full(len(rows), np.nan),
         _frames(*what),
         _refined(*what),
+        classes if isinstance(classes, np.ndarray) else None,
     )
 
 
@@ -293,6 +305,12 @@ def read_ytvis(path: Path) -> TubeTruth:
 def read_tube_results(path: Path, truth: TubeTruth) -> Tubes:
     """Reads a result file (see `parse_tube_results`)."""
     return parse_tube_results(read_json(path), truth, str(path))
+
+
+def category_warnings(truth: TubeTruth, found: Tubes) -> list[str]:
+    """Warns of tubes whose category ids are counted otherwise than the annotations'; see `category_ids`."""
+    annotated, detected = ((side.video, side.category) for side in (truth.tubes, found))
+    return category_ids.detections(truth.categories, annotated, detected, found.category_id)
 
 
 def length_warnings(truth: TubeTruth, dt: Tubes) -> list[str]:

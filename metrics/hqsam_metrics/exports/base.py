@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from hqsam_base.atomic import atomic_file
 from hqsam_base.errors import UserError
+from hqsam_base.foreign_names import NameRefusedError, PlainName, refuse_twins
 
 if TYPE_CHECKING:
     from hqsam_metrics.base import ScoreOptions
@@ -73,6 +74,27 @@ def _fitting(kind: str) -> list[str]:
     return [name for name in names() if kind in load(name).kinds]
 
 
+def plain_names(names: Iterable[str | None]) -> list[PlainName]:
+    """Return names of files or folders as they may be written, in order.
+
+    Raises:
+        UserError: one would leave the folder, or falls together with another on some file system.
+    """
+    checked: list[PlainName] = []
+    name: object = None
+    try:
+        for name in names:
+            checked.append(PlainName(name))
+        refuse_twins(checked)
+    except NameRefusedError as error:
+        raise UserError(
+            f"this name cannot become a file: {error}",
+            key=getattr(error, "name", None) or str(name),
+            cure="rename it in the benchmark and index again, or choose another format",
+        ) from error
+    return checked
+
+
 def write_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a JSON list, one record a line, without holding it in memory."""
     with atomic_file(path) as file:
@@ -101,14 +123,15 @@ def detections(
     categories = _categories(data, options)
     scores = data.scores(getattr(options, "score_rule", "none")).tolist()
     heights, widths = data.masks.heights.tolist(), data.masks.widths.tolist()
+    own = data.benchmark.original_ids
     for row, (image, category) in enumerate(zip(image_ids, categories, strict=True)):
         segmentation = {
             "size": [heights[row], widths[row]],
             "counts": data.masks.string(row).decode("ascii"),
         }
         record = {
-            "image_id": image,
-            "category_id": category,
+            "image_id": own["images"].get(image, image),
+            "category_id": own["categories"].get(category, category),
             "segmentation": segmentation,
             "score": scores[row],
         }

@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hqsam_base.foreign_names import PlainName
-from hqsam_metrics.exports.base import Export
+from hqsam_metrics.exports.base import Export, plain_names
 
 if TYPE_CHECKING:
     from hqsam_metrics.base import ScoreOptions
@@ -28,16 +27,17 @@ class DavisExport(Export):
         """See `hqsam_metrics.exports.base.Export`."""
         from PIL import Image
 
+        from hqsam_metrics.benchmark_data import strings
         from hqsam_metrics.scores.davis import label_maps
 
+        for folder in plain_names(sorted({*map(str, strings(data.benchmark.images, "video"))})):
+            (out / folder).mkdir()
         warnings: list[str] = []
         palette = davis_palette()
         for video, frame, labels in label_maps(data, warnings):
-            folder = out / PlainName(video)
-            folder.mkdir(exist_ok=True)
             picture = Image.fromarray(labels)
             picture.putpalette(palette)
-            picture.save(folder / f"{frame:05d}.png")
+            picture.save(out / video / f"{frame:05d}.png")
         return warnings
 
 

@@ -13,9 +13,8 @@ import cv2
 import numpy as np
 
 from hqsam_base.errors import UserError
-from hqsam_base.foreign_names import PlainName
 from hqsam_base.rle import decode
-from hqsam_metrics.exports.base import Export
+from hqsam_metrics.exports.base import Export, plain_names
 
 if TYPE_CHECKING:
     from hqsam_base.runs import RleBatch
@@ -34,7 +33,7 @@ class PngExport(Export):
         """See `hqsam_metrics.exports.base.Export`."""
         from hqsam_metrics.benchmark_data import lookup, rle_column, strings
 
-        names = [PlainName(f"{name}.png") for name in strings(data.prompts, "prompt_id")]
+        names = plain_names(f"{name}.png" for name in strings(data.prompts, "prompt_id"))
         (out / "pred").mkdir()
         for row, name in enumerate(names):
             _save(out / "pred" / name, data.masks, row)

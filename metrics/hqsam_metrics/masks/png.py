@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_base import png
+from hqsam_base import png, whole_file
 from hqsam_base.errors import UserError
 from hqsam_metrics.masks.iou import Mask
 
@@ -19,7 +19,7 @@ _GREY_TOLERANCE = 2  # between channels of one grey picture that went through a 
 
 def _read(path: Path, *, values: bool) -> NDArray[Any]:
     try:
-        data = path.read_bytes()
+        data = whole_file.read_bytes(path)
         array = png.decode_values(data) if values else png.decode(data)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

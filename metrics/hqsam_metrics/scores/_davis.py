@@ -14,7 +14,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.filenames import AmbiguousNameError, meant, visible
 from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
-from hqsam_base.texts import read_lines
+from hqsam_base.texts import read_names
 from hqsam_metrics.masks.jf import Statistics, region_and_contour, statistics
 
 Labels = NDArray[np.uint8]
@@ -23,13 +23,24 @@ VOID = 255
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """One object of one sequence; `frames` are the evaluated ones, `j` and `f` float64 [frames]."""
+    """One object of one sequence.
+
+    Attributes:
+        sequence: its sequence.
+        object: its number.
+        frames: names of the evaluated frames.
+        j: float64 [frames].
+        f: float64 [frames].
+        shown: whether it is in the ground truth's first frame; a number below the highest counts
+            even if it is not.
+    """
 
     sequence: str
     object: int
     frames: tuple[str, ...]
     j: NDArray[np.float64]
     f: NDArray[np.float64]
+    shown: bool = True
 
     @property
     def j_stats(self) -> Statistics:
@@ -90,7 +101,8 @@ def score_sequence(
             values[:, k, at - 1] = region_and_contour(pred=found == k + 1, target=real == k + 1)
     names = tuple(frames[1:-1])
     return [
-        ObjectScore(sequence, k + 1, names, values[0, k], values[1, k]) for k in range(n_objects)
+        ObjectScore(sequence, k + 1, names, *values[:, k], shown=bool((first == k + 1).any()))
+        for k in range(n_objects)
     ]
 
 
@@ -100,6 +112,11 @@ def _check_frame(sequence: str, frame: str, pred: Labels, target: Labels, n_obje
             f"sequence {sequence}, frame {frame}: the result is {pred.shape[0]} x {pred.shape[1]},"
             f" the ground truth {target.shape[0]} x {target.shape[1]} (height x width); results "
             f"are never resized"
+        )
+    if n_objects == 0 and pred.any():
+        raise UserError(
+            f"sequence {sequence}: the ground truth's first frame has no object, and the result "
+            f"has one in frame {frame}; is it the ground truth of this split?"
         )
     if int(pred.max(initial=0)) > n_objects:
         raise UserError(
@@ -147,7 +164,7 @@ def find_sequences(pred: Path, root: Path, split: str = "val") -> list[DavisSequ
         )
     if not pred.is_dir():
         raise UserError(f"{pred}: no such folder of results")
-    names = dict.fromkeys(read_lines(listing))
+    names = dict.fromkeys(read_names(listing))
     if not names:
         raise UserError(f"{listing}: names no sequence")
     return [_sequence(name, root / "Annotations" / "480p", pred, listing) for name in names]
@@ -158,7 +175,8 @@ def _sequence(name: str, annotations: Path, pred: Path, listing: Path) -> DavisS
         folder, results = meant(annotations, name), meant(pred, name)
     except AmbiguousNameError as error:
         raise UserError(f"{listing}: sequence {name}: {error}") from None
-    files = visible((folder or annotations / name).glob("*.png"))
+    inside = visible(folder.iterdir()) if folder is not None and folder.is_dir() else []
+    files = [path for path in inside if path.suffix.lower() == ".png"]
     if not files:
         raise UserError(
             f"{annotations / name}: no ground truth pictures for this sequence of {listing.name}"
@@ -168,9 +186,11 @@ def _sequence(name: str, annotations: Path, pred: Path, listing: Path) -> DavisS
         file.name for file, there in zip(files[1:-1], found[1:-1], strict=True) if there is None
     ]
     if missing:
+        there = visible((pred if results is None else results).iterdir())
+        holds = f"{there[0].parent} holds {there[0].name}, ..." if there else "the folder is empty"
         raise UserError(
             f"{pred / name / missing[0]}: no such result ({len(missing)} frames of {name} missing);"
-            " every frame but the first and the last must be there"
+            f" every frame but the first and the last must be there; {holds}"
         )
     return DavisSequence(name, tuple(files), tuple(found))
 
@@ -213,6 +233,18 @@ def check_objects(scores: Sequence[ObjectScore], where: Path) -> None:
             f"{where}: no sequence has an object in its first annotated frame: there is nothing "
             f"to score"
         )
+
+
+def gap_warnings(scores: Sequence[ObjectScore]) -> list[str]:
+    """Warns of object numbers that the first frames do not show."""
+    gaps = sum(not score.shown for score in scores)
+    if not gaps:
+        return []
+    return [
+        f"{gaps} of {len(scores)} objects are numbers that their sequence's first frame does not "
+        "show: every number up to the highest counts, as in the official program, and with J = F = 1 "
+        "where the result has it neither. Were palette pictures converted to grey?"
+    ]
 
 
 def global_metrics(scores: Sequence[ObjectScore]) -> dict[str, float | None]:

@@ -92,6 +92,7 @@ def score_coco_files(
     area_rule: Area = "mask",
     workers: Workers = 1,
     progress: Progress = silent,
+    keep: bool = False,
 ) -> Result:
     """COCO AP and AR of masks or boundaries.
 
@@ -106,6 +107,7 @@ def score_coco_files(
             `hqsam_metrics.ap.instances.parse_results`.
         workers: processes; changes no number.
         progress: told how far the work is.
+        keep: give `Result.kept`, too.
 
     Raises:
         UserError: see `hqsam_metrics.ap.instances`.
@@ -119,7 +121,7 @@ def score_coco_files(
     truth = read_ground_truth(gt, progress=progress)
     check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, progress=progress)
-    plan = make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=False)
+    plan = make_plan((ratio,), class_agnostic=class_agnostic, max_dets=max_dets, per_instance=keep)
     scored = score_detections(
         truth, found, score.with_mask_ap(plan), workers=workers, progress=progress
     )
@@ -133,10 +135,10 @@ def score_coco_files(
     )
     n = len(truth.images)
     tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
-    warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
-    if not class_agnostic:
-        warnings += score.category_warnings(truth, found)
-    return Result(coco_metrics(scored.tables[0]), n, n, block, warnings)
+    said = score.result_warnings(truth, found, class_agnostic=class_agnostic)
+    warnings = [*truth.warnings, *said, *tolerated]
+    kept = score.kept(truth, found, scored, plan, gt) if keep else None
+    return Result(coco_metrics(scored.tables[0]), n, n, block, warnings, kept=kept)
 
 
 def cross_check(
@@ -214,7 +216,7 @@ class CocoScore(ApScore):
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *options.ratios), scored.tables, strict=True):
             metrics |= coco_metrics(tables, suffix)
-        found = score.outcome(metrics, data, gt, scored, plan, list(options.ratios))
+        found = score.outcome(metrics, data, gt, dt, scored, plan, list(options.ratios))
         return replace(found, diagnosis=score.diagnosis(data, gt, scored, plan))
 
 

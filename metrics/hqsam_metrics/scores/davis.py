@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress, silent
 from hqsam_metrics.ap.options import Workers
 from hqsam_metrics.base import (
+    Kept,
     Option,
     Outcome,
     Quantity,
@@ -32,13 +33,14 @@ from hqsam_metrics.base import (
     ScoreOptions,
     Units,
     Value,
+    View,
     rules,
 )
 
 if TYPE_CHECKING:
     from hqsam_base.runs import RleBatch
     from hqsam_metrics.benchmark_data import Predictions
-    from hqsam_metrics.scores._davis import ObjectScore
+    from hqsam_metrics.scores._davis import DavisSequence, ObjectScore
 
 VERSION = 2
 Labels = NDArray[np.uint8]
@@ -82,11 +84,13 @@ def score_davis_folders(
     split: Annotated[str, Option("The list in ImageSets/2017.")] = "val",
     workers: Workers = 1,
     progress: Progress = silent,
+    keep: bool = False,
 ) -> Result:
     """DAVIS 2017 semi-supervised J, F and J&F, per object."""
     from hqsam_metrics.scores._davis import (
         check_objects,
         find_sequences,
+        gap_warnings,
         global_metrics,
         per_object,
         score_folders,
@@ -98,9 +102,30 @@ def score_davis_folders(
     digest = _folder_digest(path for one in sequences for path in one.target)
     block = protocol(split=split, ground_truth_digest=digest)
     rows = per_object(scores)
-    return Result(
-        dict(global_metrics(scores)), len(rows), len(rows), block, [], {"per_object": rows}
-    )
+    metrics, n = dict(global_metrics(scores)), len(rows)
+    kept = _kept(sequences, scores) if keep else None
+    return Result(metrics, n, n, block, gap_warnings(scores), {"per_object": rows}, kept)
+
+
+def _kept(sequences: Sequence[DavisSequence], scores: list[ObjectScore]) -> Kept:
+    from hqsam_metrics.masks.png import read_index_png
+
+    by_name = {one.name: one for one in sequences}
+
+    def views(row: int) -> list[View]:
+        score, one = scores[row], by_name[scores[row].sequence]
+        pairs = list(zip(one.target, one.pred, strict=True))[1:-1]  # the frames that count
+        return [
+            View(
+                f"{one.name}/{target.name}",
+                read_index_png(target) == score.object,
+                read_index_png(pred) == score.object,
+            )
+            for target, pred in pairs
+            if pred is not None
+        ]
+
+    return Kept(_units(scores), views)
 
 
 def _folder_digest(paths: Iterable[Path]) -> str:
@@ -148,7 +173,7 @@ class DavisScore(Score):
         """See `hqsam_metrics.base.Score`."""
         from hqsam_base.processes import run_parts, worker_count
         from hqsam_metrics.benchmark_data import rle_column
-        from hqsam_metrics.scores._davis import check_objects, global_metrics
+        from hqsam_metrics.scores._davis import check_objects, gap_warnings, global_metrics
 
         target = rle_column(data.benchmark.instances, data.benchmark.folder / "instances.parquet")
         predicted, real = _predicted_layers(data), _real_layers(data)
@@ -171,6 +196,7 @@ class DavisScore(Score):
         )
         scores = [score for part in parts for score in part]
         check_objects(scores, data.benchmark.folder)
+        warnings += gap_warnings(scores)
         return Outcome(
             dict(global_metrics(scores)), len(scores), len(scores), _units(scores), warnings
         )

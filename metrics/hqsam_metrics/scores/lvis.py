@@ -76,6 +76,7 @@ def score_lvis_files(
     area_rule: Area = "mask",
     workers: Workers = 1,
     progress: Progress = silent,
+    keep: bool = False,
 ) -> Result:
     """LVIS v1 federated AP and AR of masks or boundaries, 300 detections an image.
 
@@ -90,7 +91,7 @@ def score_lvis_files(
     truth = read_ground_truth(gt, lvis=True, progress=progress)
     check_countable(truth, boundary=ratio is not None)
     found = read_results(pred, truth, area_rule=area_rule, progress=progress)
-    plan = make_plan((ratio,), max_dets=max_dets, per_instance=False)
+    plan = make_plan((ratio,), max_dets=max_dets, per_instance=keep)
     scored = score_detections(
         truth, found, score.with_mask_ap(plan), workers=workers, progress=progress
     )
@@ -105,9 +106,9 @@ def score_lvis_files(
     metrics = lvis_metrics(scored.tables[0], truth.federation, max_dets or MAX_DETS)
     n = len(truth.images)
     tolerated = score.file_warnings(n, "images", found.image, scored.dropped, scored.tables)
-    warnings = [*truth.warnings, *score.copy_warnings(found), *tolerated]
-    warnings += score.category_warnings(truth, found)
-    return Result(metrics, n, n, block, warnings)
+    warnings = [*truth.warnings, *score.result_warnings(truth, found), *tolerated]
+    kept = score.kept(truth, found, scored, plan, gt) if keep else None
+    return Result(metrics, n, n, block, warnings, kept=kept)
 
 
 def cross_check(
@@ -170,7 +171,7 @@ class LvisScore(ApScore):
         metrics: dict[str, float | None] = {}
         for suffix, tables in zip(("", *ratios), scored.tables, strict=True):
             metrics |= lvis_metrics(tables, gt.federation, options.max_dets or MAX_DETS, suffix)
-        found = score.outcome(metrics, data, gt, scored, plan, list(ratios))
+        found = score.outcome(metrics, data, gt, dt, scored, plan, list(ratios))
         return replace(found, diagnosis=score.diagnosis(data, gt, scored, plan))
 
 

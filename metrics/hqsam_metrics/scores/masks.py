@@ -22,6 +22,7 @@ from hqsam_base.progress import Progress, silent
 from hqsam_metrics.ap.options import Ratio, Workers
 from hqsam_metrics.base import (
     BandOptions,
+    Kept,
     Option,
     Outcome,
     Quantity,
@@ -29,6 +30,7 @@ from hqsam_metrics.base import (
     Score,
     Units,
     Value,
+    View,
     check_ratio,
     rules,
 )
@@ -135,6 +137,7 @@ def score_mask_folders(
     ] = False,
     workers: Workers = 1,
     progress: Progress = silent,
+    keep: bool = False,
 ) -> Result:
     """Mask IoU and boundary IoU of PNG pairs, and their means (mIoU, mBIoU).
 
@@ -148,6 +151,7 @@ def score_mask_folders(
         curve: add the share of pairs above each boundary-IoU threshold (`recall_curve`).
         workers: processes; changes no number.
         progress: told how far the work is.
+        keep: give `Result.kept`, too.
 
     Raises:
         UserError: a ground-truth mask without prediction or the other way round, sizes that differ,
@@ -202,7 +206,20 @@ def score_mask_folders(
 
         shares = recall_curve([item.biou for item in items]).tolist()
         details["recall_curve"] = {"thresholds": list(THRESHOLDS), "above": shares}
-    return Result(metrics, len(items), n_scored, protocol, warnings, details)
+    kept = _kept(pairs, items) if keep else None
+    return Result(metrics, len(items), n_scored, protocol, warnings, details, kept)
+
+
+def _kept(pairs: list[_Pair], items: list[_Item]) -> Kept:
+    from hqsam_metrics.masks.png import read_mask_png
+
+    def views(row: int) -> list[View]:
+        pair = pairs[row]
+        return [View(pair.gt.name, read_mask_png(pair.gt), read_mask_png(pair.pred))]
+
+    keys = [item.key for item in items]
+    values = {name: np.array([getattr(i, name) for i in items]) for name in ("iou", "biou")}
+    return Kept(Units(keys, keys, keys, values), views)
 
 
 def _cascade(items: list[_Item]) -> dict[str, float | None]:

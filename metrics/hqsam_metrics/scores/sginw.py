@@ -9,7 +9,8 @@ seginw/test_ap_on_seginw.py). The headline weighs sets, not categories.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress, silent
 from hqsam_metrics.ap.names import ApScore
 from hqsam_metrics.ap.options import DetectionOptions, Kind, Ratio, Workers
-from hqsam_metrics.base import Option, Outcome, Result, rules
+from hqsam_metrics.base import Kept, Option, Outcome, Result, Units, View, rules
 
 if TYPE_CHECKING:
     from hqsam_base.runs import Int
@@ -104,6 +105,7 @@ def score_sginw_folders(
     dilation_ratio: Ratio = 0.02,
     workers: Workers = 1,
     progress: Progress = silent,
+    keep: bool = False,
 ) -> Result:
     """SGinW: mean AP over its 25 sets.
 
@@ -114,6 +116,7 @@ def score_sginw_folders(
         dilation_ratio: width of the boundary band.
         workers: processes; changes no number.
         progress: told how far the work is.
+        keep: give `Result.kept`, too.
 
     Returns:
         `AP` is the mean; `per_set` in the details.
@@ -127,6 +130,7 @@ def score_sginw_folders(
     per_set: dict[str, float | None] = {}
     digests: dict[str, str] = {}
     warnings: list[str] = []
+    kept: list[Kept] = []
     for number, name in enumerate(SETS):
         one = score_coco_files(
             pred=pred / f"seginw-{name}_val.json",
@@ -134,8 +138,10 @@ def score_sginw_folders(
             iou_type=iou_type,
             dilation_ratio=dilation_ratio,
             workers=workers,
+            keep=keep,
         )
         per_set[name] = one.metrics["AP"]
+        kept += [one.kept] if one.kept else []
         digests[name] = str(one.protocol["ground_truth_digest"])
         warnings += [f"{name}: {text}" for text in one.warnings]
         progress(number + 1, len(SETS), "scoring sets")
@@ -150,9 +156,31 @@ def score_sginw_folders(
         empty_mask_rule=EMPTY_MASK_RULE,
         ground_truth_digest=digests,
     )
-    return Result(
-        {"AP": sginw_mean(per_set)}, len(SETS), len(SETS), protocol, warnings, {"per_set": per_set}
-    )
+    metrics: dict[str, float | None] = {"AP": sginw_mean(per_set)}
+    together, n = _together(kept) if keep else None, len(SETS)
+    return Result(metrics, n, n, protocol, warnings, {"per_set": per_set}, together)
+
+
+def _together(parts: Sequence[Kept]) -> Kept:
+    """Returns what was kept of each set as of one, whose parts are drawn on their own."""
+    from hqsam_metrics.ap.resample import joined
+
+    owner = [(s, row) for s, one in enumerate(parts) for row in range(len(one.units.unit))]
+
+    def views(row: int) -> list[View]:
+        s, own = owner[row]
+        inside = f"{SETS[s]}/valid"
+        return [replace(v, image=f"{inside}/{v.image}") for v in parts[s].views(own)]
+
+    def texts(name: str) -> list[str]:
+        return [f"{SETS[s]}/{getattr(parts[s].units, name)[row]}" for s, row in owner]
+
+    values = {
+        name: np.concatenate([one.units.values[name] for one in parts])
+        for name in parts[0].units.values
+    }
+    matches = joined([one.matches for one in parts if one.matches is not None])
+    return Kept(Units(texts("key"), texts("cluster"), texts("unit"), values), views, matches)
 
 
 def set_places(ground_truth: Any, category_ids: Int, name: str) -> dict[str, Int]:
@@ -247,6 +275,7 @@ class SginwScore(ApScore):
             metrics,
             data,
             gt,
+            dt,
             scored,
             plan,
             list(options.ratios),

@@ -7,6 +7,7 @@ at ratio 0.02, of
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,21 @@ from hqsam_metrics.ap.options import (
     Truth,
     Workers,
 )
-from hqsam_metrics.base import Outcome, Result, ScoreOptions, Units, check_choice, rules
+from hqsam_metrics.base import (
+    Kept,
+    Outcome,
+    Result,
+    ScoreOptions,
+    Units,
+    View,
+    check_choice,
+    rules,
+)
 
 if TYPE_CHECKING:
-    from hqsam_metrics.ap.detection import BestMatches
+    from pathlib import Path
+
+    from hqsam_metrics.ap.detection import BestMatches, Scored
     from hqsam_metrics.ap.tubes_io import Tubes, TubeTruth
     from hqsam_metrics.benchmark_data import Benchmark, Predictions
 
@@ -60,12 +72,14 @@ def score_ytvis_files(
     class_agnostic: Agnostic = False,
     workers: Workers = 1,
     progress: Progress = silent,
+    keep: bool = False,
 ) -> Result:
     """HQ-YTVIS / YouTube-VIS tube AP and AR of masks or boundaries (band 0.02, fixed by the protocol)."""
     from hqsam_base.digest import sha256_file
     from hqsam_metrics.ap import score
     from hqsam_metrics.ap.tubes import score_tubes
     from hqsam_metrics.ap.tubes_io import (
+        category_warnings,
         check_countable,
         length_warnings,
         read_tube_results,
@@ -83,6 +97,7 @@ def score_ytvis_files(
         found,
         boundary=boundary,
         class_agnostic=class_agnostic,
+        per_instance=keep,
         workers=workers,
         progress=progress,
     )
@@ -94,8 +109,58 @@ def score_ytvis_files(
     )
     n = len(truth.video_ids)
     tolerated = score.file_warnings(n, "videos", found.video, scored.dropped, scored.tables[::-1])
-    warnings = [*truth.warnings, *length_warnings(truth, found), *tolerated]
-    return Result(coco_metrics(scored.tables[-1]), n, n, block, warnings)
+    columns = found.video, found.category, found.score
+    copies = score.copy_warnings(columns, found.frames.code)
+    warnings = [*truth.warnings, *length_warnings(truth, found), *copies, *tolerated]
+    if not class_agnostic:
+        warnings += category_warnings(truth, found)
+    kept = _kept(truth, found, scored, gt, boundary=boundary) if keep else None
+    return Result(coco_metrics(scored.tables[-1]), n, n, block, warnings, kept=kept)
+
+
+def _kept(
+    truth: TubeTruth, found: Tubes, scored: Scored, annotations: Path, *, boundary: bool
+) -> Kept:
+    from hqsam_base.json_stream import read_json
+    from hqsam_base.rle import decode
+    from hqsam_metrics.ap.columns import IdTable
+    from hqsam_metrics.ap.resample import matches_of
+    from hqsam_metrics.ap.tubes import BINS, LIMITS
+
+    assert scored.best is not None
+    best, videos = scored.best, truth.tubes.video[scored.best.gt]
+    clusters = [str(video) for video in videos.tolist()]
+
+    @functools.cache
+    def names() -> list[list[str]]:
+        rows = read_json(annotations)["videos"]
+        order = IdTable.of(rows, str(annotations), "video")[1]
+        return [list(map(str, rows[n].get("file_names") or [])) for n in order]
+
+    def views(row: int) -> list[View]:
+        video, mine = int(videos[row]), int(best.dt[row])
+        size = {"height": int(truth.heights[video]), "width": int(truth.widths[video])}
+        real, out = truth.tubes.frames.take(best.gt[[row]])[0], []
+        given = found.frames.take(best.dt[[row]])[0] if mine >= 0 else []
+        for frame, place in enumerate(real[: truth.lengths[video]].tolist()):
+            target = decode(truth.tubes.frames.masks.string(place), **size)
+            pred = np.zeros_like(target)
+            if frame < len(given):
+                pred = decode(found.frames.masks.string(int(given[frame])), **size)
+            name = names()[video][frame] if frame < len(names()[video]) else f"{frame:05d}"
+            out.append(View(name, target, pred))
+        return out
+
+    values = {"iou": best.iou} | ({"biou": best.biou} if boundary else {})
+    ids = [str(i) for i in truth.ids[best.gt]]
+    matches = matches_of(
+        {"AP": scored.partials[-1]},
+        BINS,
+        limit=LIMITS[-1],
+        ids=truth.video_ids,
+        cluster=np.arange(len(truth.video_ids)),
+    )
+    return Kept(Units(clusters, clusters, ids, values), views, matches)
 
 
 @dataclass(frozen=True)
@@ -149,7 +214,7 @@ class YtvisScore(ApScore):
         from hqsam_metrics.ap.resample import matches_of
         from hqsam_metrics.ap.score import ap_warnings, dropped_warnings
         from hqsam_metrics.ap.tubes import BINS, LIMITS, score_tubes
-        from hqsam_metrics.ap.tubes_io import check_countable, read_ytvis
+        from hqsam_metrics.ap.tubes_io import category_warnings, check_countable, read_ytvis
 
         truth = read_ytvis(data.benchmark.ground_truth)
         check_countable(truth)
@@ -167,6 +232,7 @@ class YtvisScore(ApScore):
             *truth.warnings,
             *dropped_warnings(scored.dropped),
             *ap_warnings(metrics, ["_B"]),
+            *([] if options.class_agnostic else category_warnings(truth, dt)),
         ]
         n = len(truth.video_ids)
         assert scored.best is not None
@@ -226,16 +292,17 @@ def join_tracks(data: Predictions, truth: TubeTruth, options: YtvisOptions) -> T
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     each = np.repeat(owner, sizes)
     masks = RleBatch.of(strings, truth.heights[each], truth.widths[each])
-    category = truth.categories.place(np.array(categories, np.int64))
+    classes = np.array(categories, np.int64)
     none = np.zeros(len(keys), bool)
     return Tubes(
         str(data.folder),
         owner,
-        category,
+        truth.categories.place(classes),
         scores,
         none,
         np.full(len(keys), np.nan),
         Frames(offsets, masks),
+        category_id=classes,
     )
 
 

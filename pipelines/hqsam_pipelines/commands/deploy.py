@@ -1,4 +1,4 @@
-"""deploy: Register the flows that Prefect workers run: nightly, compare."""
+"""deploy: Register the flows that Prefect workers run: nightly, evaluate, compare."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from hqsam_base.terminal import say
 
-app = typer.Typer(help="Register the flows that Prefect workers run: nightly, compare.")
+app = typer.Typer(help="Register the flows that Prefect workers run: nightly, evaluate, compare.")
 
 
 @app.command()
@@ -16,6 +16,12 @@ def deploy(
     pool: Annotated[str, typer.Option(help="The work pool; made if there is none.")] = "hqsam",
     cron: Annotated[str, typer.Option(help="When `nightly` runs.")] = "0 2 * * *",
     timezone: Annotated[str, typer.Option(help="Of `--cron`.")] = "UTC",
+    revision: Annotated[
+        str, typer.Option(help="What `nightly` runs, for example origin/main.")
+    ] = "HEAD",
+    target: Annotated[
+        str, typer.Option(help="The revision that `nightly` compares its report with.")
+    ] = "HEAD",
 ) -> None:
     """Register the deployments on the server that PREFECT_API_URL names."""
     import os
@@ -31,6 +37,9 @@ def deploy(
     with refusal_is_user_error(server.api):
         from hqsam_pipelines.runner import deployed
 
-        for name in deployed.register(pool, cron, timezone):
-            say(f"registered {name}: `prefect deployment run {name}` starts one at once")
+        for name in deployed.register(
+            pool, cron, timezone, {"revision": revision, "target": target}
+        ):
+            say(f"registered {name}")
+    say("start one: `prefect deployment run nightly/hqsam`; parameters: docs/operations.md")
     say(f"a worker: HQSAM_CHECKOUT=/path/to/clone prefect worker start --pool {pool}")

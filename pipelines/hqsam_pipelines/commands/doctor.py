@@ -31,7 +31,7 @@ _SHOWN = 5
 
 @app.callback(invoke_without_command=True)
 def doctor(context: typer.Context, json_file: Json = None) -> None:
-    """Look at Python, libraries, disk, memory, GPU, git, DVC, the Prefect server, params.yaml and left-over outputs."""
+    """Look at Python, libraries, variables, machine, GPU, git, DVC, Prefect, Ray, params.yaml and left-over outputs."""
     if context.invoked_subcommand is not None:
         return
     from hqsam_pipelines.runner import doctor as checks

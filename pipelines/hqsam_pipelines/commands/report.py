@@ -39,7 +39,7 @@ def readme(
     if not path.is_file():
         raise UserError("there is no such file", file=path, cure="give an existing Markdown file")
     if check:
-        if numbers.updated(path, tables) != path.read_text(encoding="utf-8"):
+        if numbers.updated(path, tables)[1]:
             raise UserError(
                 "the numbers are not those of the report",
                 file=path,

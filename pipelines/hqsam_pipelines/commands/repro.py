@@ -124,9 +124,10 @@ def _switch(root: Path) -> None:
     from hqsam_pipelines.config.params import FILE, Params
 
     active = Params.load(root / FILE).profile
-    name = next((name for name, base in ablations.PROFILES.items() if active in (name, base)), None)
+    base = ablations.PROFILES.get(active, active)
+    name = next((name for name, of in ablations.PROFILES.items() if of == base), None)
     if name is None:
-        bases = " or ".join(f"`hqsam profile {base}`" for base in ablations.PROFILES.values())
+        bases = " or ".join(f"`hqsam profile {of}`" for of in ("sample", "paper"))
         problem = f"there is no grid of ablations for the profile {active!r}"
         raise UserError(problem, file=root / FILE, key="profile", cure=f"switch first: {bases}")
     if profiles.switch(root, name):

@@ -18,12 +18,30 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from hqsam_base.terminal import say
-from hqsam_metrics.base import SCORES, Option, Result, Score
+from hqsam_metrics.base import SCORES, Option, Result, Score, plain
 from hqsam_pipelines.commands._outputs import check_outputs
 from hqsam_pipelines.runner.progress import ProgressDisplay
 
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result to this JSON file.")
+]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        "--against",
+        metavar="PATH",
+        help="Other predictions for the same ground truth: print differences with intervals and "
+        "verdicts, and the most changed instances.",
+    ),
+]
+Overlays = Annotated[
+    Path | None,
+    typer.Option(
+        "--overlays", metavar="DIR", help="With --against: draw the most changed instances there."
+    ),
+]
+Images = Annotated[
+    Path | None, typer.Option("--images", metavar="DIR", help="The images, for --overlays.")
 ]
 CrossCheck = Annotated[
     bool,
@@ -31,6 +49,9 @@ CrossCheck = Annotated[
         "--cross-check", help="Also run the reference program on the first 200 images and compare."
     ),
 ]
+
+
+_PAIR = {"against": Against, "overlays": Overlays, "images": Images}
 
 
 class MetricCommands(TyperGroup):
@@ -79,22 +100,28 @@ def command(score: Score) -> Any:
     assert score.score_files is not None
     function, check = score.score_files, score.cross_check
 
+    parameters = inspect.signature(function, eval_str=True).parameters
+
     def run(**given: Any) -> None:
         json_file, wanted = given.pop("json"), given.pop("cross_check", False)
-        _run(
-            function,
-            json_file,
-            _checker(check, given) if wanted and check is not None else None,
-            **given,
-        )
+        other, overlays, images = (given.pop(name, None) for name in _PAIR)
+        if other is not None and not wanted:
+            _compare(score, json_file, other, overlays, images, given)
+            return
+        if other is not None:
+            say("error: --cross-check looks at one file: run it without --against", err=True)
+            raise typer.Exit(1)
+        if overlays is not None or images is not None:
+            say("error: --overlays and --images need --against", err=True)
+            raise typer.Exit(1)
+        checker = _checker(check, given) if wanted and check is not None else None
+        _run(function, json_file, checker, **given)
 
-    own = [
-        _parameter(p)
-        for p in inspect.signature(function, eval_str=True).parameters.values()
-        if p.name != "progress"
-    ]
+    own = [_parameter(p) for p in parameters.values() if p.name not in ("progress", "keep")]
     if check is not None:
         own.insert(-1, _keyword("cross_check", CrossCheck, default=False))
+    if "keep" in parameters:
+        own += [_keyword(name, kind, default=None) for name, kind in _PAIR.items()]
     own.append(_keyword("json", Json, default=None))
     run.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in own}
@@ -148,6 +175,41 @@ def _run(
     if json_file is not None:
         with _messages(json_file):
             write_json(json_file, result.to_dict(), ascii_only=True)
+
+
+def _compare(
+    score: Score,
+    json_file: Path | None,
+    other: Path,
+    overlays: Path | None,
+    images: Path | None,
+    arguments: dict[str, Any],
+) -> None:
+    """Scores both files by the same rules, prints the comparison, draws it, writes the JSON."""
+    from hqsam_base.atomic import write_json
+    from hqsam_metrics.against import changed, rows, to_dict
+    from hqsam_pipelines.commands import _against
+
+    assert score.score_files is not None
+    own = arguments["pred"]
+    with _messages(json_file):
+        check_outputs({"--json": json_file}, inputs=[own, other, arguments["gt"]])
+        _against.check_folder(overlays, images)
+        with ProgressDisplay("score") as progress:
+            a, b = (
+                score.score_files(progress=progress, keep=True, **{**arguments, "pred": path})
+                for path in (other, own)
+            )
+            found, most = rows(score, b, a), changed(score, b, a, _against.COUNT)
+    _show(b)
+    _against.show(found, most, own, other)
+    with _messages(json_file):
+        if json_file is not None:
+            content = b.to_dict() | plain(to_dict(found, most, a))
+            write_json(json_file, content, ascii_only=True)
+        if overlays is not None:
+            _against.draw(most, b, a, overlays, images)
+            say(str(overlays))
 
 
 @contextlib.contextmanager

@@ -229,7 +229,7 @@ def to_html(found: History) -> str:
         "charts": charts,
         "notes": found.notes,
     }
-    return render("history.html.j2", context)
+    return render("history.html.j2", ("page.js.j2", "history.js.j2"), context)
 
 
 def _chart(found: History, name: str, rows: Sequence[Row]) -> str:

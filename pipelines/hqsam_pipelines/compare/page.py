@@ -47,7 +47,7 @@ def to_html(comparison: Comparison) -> str:
         "outputs": comparison.outputs,
         "instances": [_instance(i, comparison, names) for i in comparison.instances],
     }
-    return render("compare.html.j2", context)
+    return render("compare.html.j2", ("page.js.j2",), context)
 
 
 def _chart(rows: Sequence[Change], names: Names) -> str:

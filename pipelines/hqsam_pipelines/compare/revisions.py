@@ -30,7 +30,8 @@ from hqsam_pipelines.config.strict import (
     parse_yaml,
 )
 from hqsam_pipelines.report.kept_tables import FOLDER, SUFFIX, unpacked
-from hqsam_pipelines.report.results import Result, parse_metrics, refuse_twins, units_frame
+from hqsam_pipelines.report.results import Result, parse_metrics, refuse_twins
+from hqsam_pipelines.report.units import units_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ from hqsam_metrics.stats import Difference
 from hqsam_pipelines.compare.revisions import NotAvailableError, Revision
 from hqsam_pipelines.compare.seeds import FurtherSeeds
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import Result, quantity_values
+from hqsam_pipelines.report.results import Result
+from hqsam_pipelines.report.units import clusters_of, common_rows, quantity_values, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,6 +108,7 @@ class BenchmarkRows:
             for side in (a, b)
         ]
         self._tables: list[list[pd.DataFrame]] = []
+        self._frames = functools.lru_cache(maxsize=1)(self._read_frames)  # of several metrics
         self._further: list[FurtherSeeds | None] = []
         for side in (a, b):
             self._read(side)
@@ -222,66 +225,58 @@ class BenchmarkRows:
         )
 
     def _paired(self, result: Result, quantity: Quantity) -> SeedStratum | None:
-        frames = self._frames(result)
+        frames = self._frames(result.row)
         if frames is None:
             return None
         a, b = (
-            np.stack(
-                [quantity.scale.factor * quantity_values(f, quantity).to_numpy() for f in side]
-            )
+            np.stack([quantity.scale.factor * quantity_values(f, quantity) for f in side])
             for side in frames
         )
-        return a, b, frames[0][0]["cluster"].to_numpy()
+        return a, b, clusters_of(frames[0][0])
 
-    def _frames(self, result: Result) -> tuple[list[pd.DataFrame], list[pd.DataFrame]] | None:
+    def _read_frames(
+        self, row: tuple[str, str, str, str]
+    ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]] | None:
         """The rows of one system for each seed of either side, the same instances in the same order; None if a table is missing."""
         if not all(self._tables):
             return None
         chosen: list[list[pd.DataFrame]] = []
         for tables, own, further in zip(self._tables, self._sides, self._further, strict=True):
-            alone = further is None or not further.of(own[result.row])
-            chosen.append([_rows_of(table, result) for table in tables[: 1 if alone else None]])
-        both = chosen[0][0].index
-        for frame in (frame for side in chosen for frame in side):
-            both = both.intersection(frame.index)
-        lost = len(chosen[0][0]) + len(chosen[1][0]) - 2 * len(both)
+            alone = further is None or not further.of(own[row])
+            chosen.append(
+                [rows_of(table, row[2], row[3]) for table in tables[: 1 if alone else None]]
+            )
+        seeds = len(chosen[0])
+        common = common_rows([*chosen[0], *chosen[1]])
+        lost = len(chosen[0][0]) + len(chosen[1][0]) - 2 * len(common[0])
         if lost:
             self.notes.append(
                 f"{self.benchmark}: {lost} instances are in one revision only: left out of the "
                 f"pairs"
             )
-        left, right = ([frame.loc[both] for frame in side] for side in chosen)
-        return left, right
+        return common[:seeds], common[seeds:]
 
     def instances(self) -> list[Instance]:
         """Instances of HQ-SAM (the benchmark's output by B's parameters) whose score changed."""
         found = []
         for row in [r for r in self._sides[0] if r in self._sides[1] and r[3] == self._output]:
             a, b = self._sides[0][row], self._sides[1][row]
-            frames = self._frames(a) if a.protocol_hash == b.protocol_hash else None
+            frames = self._frames(row) if a.protocol_hash == b.protocol_hash else None
             quantity = b.score.pictured
             if frames is None or quantity is None:
                 continue
             scale = quantity.scale
             left, right = (scale.factor * quantity_values(side[0], quantity) for side in frames)
-            change = (right - left).abs()
-            largest = (
-                change[change > 1e-9].sort_values(ascending=False, kind="stable").index[:_INSTANCES]
-            )
-            for place in largest:
-                key, unit = place
-                cluster = str(frames[0][0].at[place, "cluster"])
-                shown = _at(left, place), _at(right, place)
+            change = np.nan_to_num(np.abs(right - left))
+            # The most changed first, those that changed equally by image and unit.
+            largest = np.argsort(-change, kind="stable")[:_INSTANCES]
+            for place in largest[change[largest] > 1e-9]:
+                names = frames[0][0].iloc[place]
+                key, cluster, unit = (str(names[name]) for name in ("key", "cluster", "unit"))
+                shown = float(left[place]), float(right[place])
                 gain = scale.gain(shown[1] - shown[0])
-                found.append(
-                    Instance(*row, str(key), cluster, str(unit), *shown, quantity.title, gain)
-                )
+                found.append(Instance(*row, key, cluster, unit, *shown, quantity.title, gain))
         return found
-
-
-def _rows_of(table: pd.DataFrame, result: Result) -> pd.DataFrame:
-    mine = (table["prompt_set"] == result.prompt_set) & (table["system"] == result.system)
-    return table[mine].set_index(["key", "unit"]).sort_index()
 
 
 def _mean(trainings: Sequence[Result], metric: str) -> float | None:
@@ -289,10 +284,6 @@ def _mean(trainings: Sequence[Result], metric: str) -> float | None:
     values = [result.shown(metric) for result in trainings]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
-
-
-def _at(values: pd.Series[float], place: Any) -> float:
-    return float(np.asarray(values.loc[[place]], np.float64)[0])
 
 
 def _bare(a: Result, b: Result, metric: str) -> Change:

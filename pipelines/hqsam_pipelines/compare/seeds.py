@@ -14,7 +14,8 @@ from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
 from hqsam_pipelines import seeds
 from hqsam_pipelines.compare.revisions import NotAvailableError, Revision
 from hqsam_pipelines.config.strict import Digest, Outline, outlined, parse_json
-from hqsam_pipelines.report.results import Result, parse_metrics, units_frame
+from hqsam_pipelines.report.results import Result, parse_metrics
+from hqsam_pipelines.report.units import units_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -36,6 +36,10 @@ PREFECT_CLIENT = {
 # cores, 200 times on busy ones). PyTorch does not use these.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
+# OpenCV's own limit is 2^30 pixels, and a few kilobytes can stand for them; `hqsam_base.png` looks
+# at the header of a PNG itself, and is too heavy to be imported here.
+DECODERS = {"OPENCV_IO_MAX_IMAGE_PIXELS": "178000000"}
+
 STATE_DIR = ".hqsam"
 
 PACKAGES = {
@@ -50,7 +54,7 @@ PACKAGES = {
 
 def prepare() -> None:
     """Set the defaults above in `os.environ`; call before importing prefect, dvc, ray or great_expectations."""
-    for name, value in {**QUIET, **PREFECT_CLIENT, **THREADS}.items():
+    for name, value in {**QUIET, **PREFECT_CLIENT, **THREADS, **DECODERS}.items():
         os.environ.setdefault(name, value)
     keep_loopback_direct()
 

@@ -314,8 +314,8 @@ class Params:
         """`train`, overridden by `models.<name>.train`.
 
         Raises:
-            UserError: a key or value is not valid, or a source of `train.sources` is not one of
-                this profile.
+            UserError: a key or value is not valid, a source of `train.sources` is not one of this
+                profile, or the model is to be trained and there is no source.
         """
         key = f"models.{model}.train"
         own = self.entry("models", model).get("train", {})
@@ -331,6 +331,13 @@ class Params:
                 raise schema.unknown(
                     name, self.sources, what="source", file=self.file, key=f"{key}.sources"
                 )
+        if options.epochs and not self.sources:
+            raise UserError(
+                f"there is no entry, but the model {model} trains for {options.epochs} epochs",
+                file=self.file,
+                key="sources",
+                cure="name a training source, or set train.epochs to 0",
+            )
         return options
 
     @property
@@ -497,7 +504,7 @@ def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
                 f"wrong type: found {schema.show(raw[key])}", file=file, key=key, cure=cure
             )
     for section in NAMED:
-        if not raw[section]:
+        if not raw[section] and section != "sources":  # none where nothing trains: see `train`
             raise UserError("there is no entry", file=file, key=section, cure="name at least one")
     for section in (name for name in OPTIONAL if name in raw):
         if not isinstance(raw[section], Mapping) or not raw[section]:

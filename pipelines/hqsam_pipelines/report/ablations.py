@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_pipelines import ablations
-from hqsam_pipelines.report import paper
+from hqsam_pipelines.report import comparable, paper
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.tables import csv_text, number
 
@@ -37,9 +37,12 @@ COLUMNS = (
     "paper_mBIoU",
     "paper_coco_AP_B",
     "paper_coco_AP",
+    "comparable",
 )
 
 _CELLS = ((paper.HQ4_MEAN, "mIoU"), (paper.HQ4_MEAN, "mBIoU"), ("coco", "AP_B"), ("coco", "AP"))
+
+SIZE = "half the epochs"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class AblationRow:
         parameters: how many numbers train; None: unknown.
         values: HQ4 mIoU and mBIoU, COCO AP_B and AP; None where it was not scored.
         published: the paper's numbers for these.
+        comparable: how far ours are comparable with the paper's (`comparable`).
     """
 
     model: str
@@ -63,6 +67,7 @@ class AblationRow:
     parameters: int | None
     values: tuple[float | None, ...]
     published: tuple[float | None, ...]
+    comparable: str
 
 
 def rows(run: Run) -> list[AblationRow]:
@@ -80,7 +85,14 @@ def rows(run: Run) -> list[AblationRow]:
 def _rows(run: Run, overlays: dict[str, ablations.Row]) -> Iterator[AblationRow]:
     base = run.models[0]
     yield AblationRow(
-        base, "SAM", "4: SAM", "", 0, _values(run, base, vanilla=True), _published("4: SAM")
+        base,
+        "SAM",
+        "4: SAM",
+        "",
+        0,
+        _values(run, base, vanilla=True),
+        _published("4: SAM"),
+        _comparable(run, base),
     )
     for model in run.models:
         overlay = overlays.get(model)
@@ -94,7 +106,16 @@ def _rows(run: Run, overlays: dict[str, ablations.Row]) -> Iterator[AblationRow]
             _parameters(run.root, model),
             _values(run, model),
             _published(source),
+            _comparable(run, model),
         )
+
+
+def _comparable(run: Run, model: str) -> str:
+    names = dict.fromkeys((*paper.HQ4, "coco"))
+    results = [r for r in run.results if r.model == model and r.benchmark in names]
+    mine = [r for r in results if r.system == run.hq_system(r.benchmark)]
+    backbone = paper.reference_backbone(run.backbone(model))
+    return comparable.words(run, model, backbone, mine)
 
 
 def _values(run: Run, model: str, *, vanilla: bool = False) -> tuple[float | None, ...]:
@@ -142,6 +163,7 @@ def _cells(row: AblationRow) -> list[str]:
         "" if row.parameters is None else str(row.parameters),
         *(number(v) for v in row.values),
         *(number(v, 1) for v in row.published),
+        row.comparable,
     ]
 
 
@@ -187,7 +209,9 @@ def context(found: Sequence[AblationRow], profile: str) -> list[dict[str, Any]]:
         return [{**table, "lines": shown(found)}]
     earlier = recorded(profile)
     return (
-        [{**table, "lines": shown(earlier), "recorded": "hqsam repro ablations"}] if earlier else []
+        [{**table, "lines": shown(earlier), "recorded": "hqsam repro ablations", "size": SIZE}]
+        if earlier
+        else []
     )
 
 
@@ -206,8 +230,9 @@ def recorded(profile: str) -> list[AblationRow]:
             int(line["trained_parameters"]) if line["trained_parameters"] else None,
             *(
                 tuple(float(line[name]) if line[name] else None for name in names)
-                for names in (COLUMNS[5:9], COLUMNS[9:])
+                for names in (COLUMNS[5:9], COLUMNS[9:13])
             ),
+            line["comparable"],
         )
         for line in lines
     ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
@@ -14,6 +16,8 @@ from hqsam_pipelines.report import ablations as report_ablations
 from hqsam_pipelines.report import (
     cost,
     errors,
+    figures,
+    full,
     html,
     instances,
     paper,
@@ -23,10 +27,16 @@ from hqsam_pipelines.report import (
 )
 from hqsam_pipelines.report import curves as report_curves
 from hqsam_pipelines.report import tables as report_tables
-from hqsam_pipelines.report.draw import captioned, overlay, png_bytes, strip
 from hqsam_pipelines.report.html import Picture
 from hqsam_pipelines.report.kept_tables import write_instances
 from hqsam_pipelines.report.options import ReportOptions
+from hqsam_pipelines.report.pictures import (
+    HERO_TEXT,
+    Gallery,
+    Pictures,
+    choose_galleries,
+    write_figures,
+)
 from hqsam_pipelines.report.results import Run, load_run
 from hqsam_pipelines.report.rows import (
     Row,
@@ -36,20 +46,9 @@ from hqsam_pipelines.report.rows import (
     spec_rows,
     system_rows,
 )
-from hqsam_pipelines.report.scenes import Pick, SceneReader
+from hqsam_pipelines.report.scenes import Candidates
 
-_PALETTE = 256
 _PANELS = ("Prompt", "SAM", "HQ-SAM", "Ground truth", "Errors of SAM", "Errors of HQ-SAM")
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """One kind of picture."""
-
-    id: str
-    title: str
-    text: str
-    picks: tuple[Pick, ...]
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class Numbers:
     models: list[Row]
     systems: list[Row]
     published: list[published.Cell]
+    full: list[full.Number]
     diagnosed: list[errors.Diagnosed]
     sizes: list[tuple[str, str, str, int, float, float]]
     steps: list[report_curves.Steps]
@@ -80,22 +80,23 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     _write_plots(out / "plots", numbers)
     write_instances(root, out / "instances")
     progress(1, 5, "choosing instances")
-    picks = [p for b in run.benchmarks for p in scenes.candidates(run, run.models[0], b)]
-    galleries = _galleries(picks, options)
+    pictured = (scenes.candidates(run, run.models[0], b) for b in run.benchmarks)
+    chosen_from = [candidates for candidates in pictured if candidates is not None]
+    galleries = choose_galleries(chosen_from, options)
     progress(2, 5, "pictures")
-    pictures, hero = _write_figures(out / "figures", run, galleries, picks, options)
+    pictures = write_figures(out / "figures", run, galleries, chosen_from, options)
     progress(3, 5, "page")
     places = (p for gallery in galleries for p in gallery.picks)
     shown = {(p.benchmark, p.prompt_set, p.unit): at for at, p in enumerate(places)}
     listing = instances.listing(run, run.models[0], shown)
     write_text(out / "tables" / "instances.csv", listing.csv)
-    page = _page(run, numbers, picks, galleries, pictures, hero, listing)
+    page = _page(run, numbers, chosen_from, galleries, pictures, listing)
     write_text(out / "report.html", page)
     write_bytes(out / "metrics.json", json_bytes(report_tables.metrics_tree(run)))
     progress(5, 5, "done")
     return {
         "n_benchmarks": len(run.benchmarks),
-        "n_pictures": len(pictures),
+        "n_pictures": len(pictures.of_galleries) + sum(len(f.pictures) for f in pictures.figures),
         "bytes": len(page.encode()),
     }
 
@@ -117,6 +118,7 @@ def _numbers(run: Run) -> Numbers:
         models=[row for name in more for row in judged(headline_rows(run, name))],
         systems=judged(system_rows(run, model)),
         published=published.cells(run),
+        full=full.numbers(run),
         diagnosed=errors.diagnosed(run, model),
         sizes=errors.sizes(run, model),
         steps=report_curves.steps(run, model),
@@ -140,6 +142,7 @@ def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
                 report_tables.table_csv(rows, run.systems), encoding="utf-8"
             )
         (tmp / "paper.csv").write_text(published.table_csv(numbers.published), encoding="utf-8")
+        (tmp / "all_numbers.csv").write_text(full.table_csv(numbers.full), encoding="utf-8")
         (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
         (tmp / "further.csv").write_text(
             report_tables.table_csv(numbers.others, run.systems), encoding="utf-8"
@@ -182,99 +185,12 @@ def _write_plots(folder: Path, numbers: Numbers) -> None:
             )
 
 
-_KINDS: tuple[tuple[str, str, str, Callable[[Sequence[Pick], int], list[Pick]]], ...] = (
-    (
-        "improved",
-        "Most improved",
-        "The largest gains in boundary quality over SAM.",
-        scenes.improved,
-    ),
-    ("worsened", "Most worsened", "The largest losses against SAM.", scenes.worsened),
-    ("best", "Best", "HQ-SAM's best boundaries.", scenes.best),
-    ("worst", "Worst", "HQ-SAM's worst boundaries.", scenes.worst),
-)
-"""Galleries: identifier (and name of the option with their number), title, text, choice."""
-
-
-def _galleries(picks: Sequence[Pick], options: ReportOptions) -> list[Gallery]:
-    spread = " Spread over the benchmarks: none has a second picture before each had one."
-    found = [
-        Gallery(name, title, text + spread, tuple(choose(picks, getattr(options, name))))
-        for name, title, text, choose in _KINDS
-    ]
-    if options.typical:
-        text = (
-            "One picture per benchmark, chosen by rule: the instance whose gain over SAM is the "
-            "median."
-        )
-        found.append(Gallery("typical", "Typical", text, tuple(scenes.typical(picks))))
-    return [gallery for gallery in found if gallery.picks]
-
-
-def _write_figures(
-    folder: Path,
-    run: Run,
-    galleries: Sequence[Gallery],
-    picks: Sequence[Pick],
-    options: ReportOptions,
-) -> tuple[dict[tuple[str, int], Picture], Picture | None]:
-    reader = SceneReader(run)
-    pictures: dict[tuple[str, int], Picture] = {}
-    with atomic_folder(folder) as tmp:
-        for gallery in galleries:
-            for place, pick in enumerate(gallery.picks):
-                picture = _picture(reader, pick, options.panel)
-                pictures[gallery.id, place] = picture
-                name = f"{gallery.id}_{place + 1:02d}_{pick.benchmark}.png"
-                (tmp / name).write_bytes(png_bytes(picture.image, _PALETTE))
-        hero = _hero(reader, picks, options)
-        if hero is not None:
-            (tmp / "hero.png").write_bytes(png_bytes(hero.image, _PALETTE, careful=True))
-    return pictures, hero
-
-
-def _picture(reader: SceneReader, pick: Pick, panel: int) -> Picture:
-    image = overlay(reader.read(pick), panel)
-    scale = pick.quantity.scale
-    scores = (
-        f"{scale.label(pick.quantity.title)} {scale.factor * pick.sam:.1f} → "
-        f"{scale.factor * pick.hq:.1f}"
-    )
-    caption = (
-        f"{paper.title(pick.benchmark)}, {pick.prompt_set.replace('_', ' ')} . {scores} . "
-        f"{pick.place}"
-    )
-    return Picture(image, f"Masks of SAM and HQ-SAM for {pick.unit}", caption)
-
-
-def _hero(reader: SceneReader, picks: Sequence[Pick], options: ReportOptions) -> Picture | None:
-    """A row per scene: the largest gains among the four HQ sets (all benchmarks if none of them was run)."""
-    chosen = [p for p in picks if p.benchmark in paper.HQ4] or list(picks)
-    shown = scenes.improved(chosen, options.hero)
-    if not shown:
-        return None
-    rows = [strip(reader.read(pick), 232) for pick in shown]
-    captions = [
-        [
-            paper.title(p.benchmark),
-            *(f"{p.quantity.title} {p.quantity.scale.factor * v:.0f}" for v in (p.sam, p.hq)),
-            "",
-        ]
-        for p in shown
-    ]
-    heads = ["Image and prompt", "SAM", "HQ-SAM", "Ground truth"]
-    return Picture(
-        captioned(rows, heads, captions), "SAM and HQ-SAM on scenes with thin structures", ""
-    )
-
-
 def _page(
     run: Run,
     numbers: Numbers,
-    picks: Sequence[Pick],
+    of: Sequence[Candidates],
     galleries: Sequence[Gallery],
-    pictures: Mapping[tuple[str, int], Picture],
-    hero: Picture | None,
+    pictures: Pictures,
     listing: instances.Listing,
 ) -> str:
     from markupsafe import Markup
@@ -284,9 +200,10 @@ def _page(
         *report_curves.recall_charts(numbers.curves),
         *map(report_curves.steps_chart, numbers.steps),
     ]
-    charts += _gain_charts(picks)
+    charts += _gain_charts(of)
     data = _data_context(run)
-    shown = [_gallery_context(g, pictures) for g in galleries]
+    shown = [_gallery_context(g, pictures.of_galleries) for g in galleries]
+    hero = pictures.hero
     model = run.models[0]
     origin = sources.origin_words(run)
     title, profile = "SAM against HQ-SAM", run.params.get("profile", "?")
@@ -305,10 +222,11 @@ def _page(
         "overview_legend": Markup(html.overview_legend()),
         "replicates": f"{REPLICATES:,}",
         "overview": html.overview(numbers.overview),
-        "hero": None if hero is None else {**html.embed(hero), "text": _HERO_TEXT},
+        "hero": None if hero is None else {**html.embed(hero), "text": HERO_TEXT},
         "paper_backbone": paper.reference_backbone(run.backbone(model)),
         "tables": [html.table_context(spec, rows, run) for spec, rows in numbers.tables],
         "more_tables": html.other_context(numbers.others)
+        + full.context(run, numbers.full)
         + html.systems_context(numbers.systems, run)
         + html.models_context(numbers.models)
         + report_ablations.context(numbers.ablations, str(run.params.get("profile", ""))),
@@ -319,25 +237,28 @@ def _page(
         "listing": listing,
         "errors": errors.context(run, numbers.diagnosed, numbers.sizes),
         "galleries": shown,
+        "figures": figures.context(pictures.figures, pictures.attention),
         "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
         **data,
     }
-    return html.render("report.html.j2", context)
+    return html.render("report.html.j2", ("page.js.j2", "browser.js.j2"), context)
 
 
-def _gain_charts(picks: Sequence[Pick]) -> list[tuple[str, str, str]]:
+def _gain_charts(of: Sequence[Candidates]) -> list[tuple[str, str, str]]:
     """(title, svg, text) of each scale that the pictured quantities have, named by the first of them."""
-    scales: dict[Any, list[Pick]] = {}
-    for pick in picks:
-        scales.setdefault(pick.quantity.scale, []).append(pick)
+    scales: dict[Any, list[Candidates]] = {}
+    for candidates in of:
+        if len(candidates):
+            scales.setdefault(candidates.quantity.scale, []).append(candidates)
     found = []
     for scale, mine in scales.items():
-        ahead, side = sum(p.gain > 0 for p in mine), "below" if scale.lower_is_better else "above"
-        where = "All benchmarks" if len(scales) == 1 else paper.titles(p.benchmark for p in mine)
-        text = f"{where}; {side} the diagonal HQ-SAM is better ({ahead} of {len(mine)} instances)."
-        chart = report_curves.gain_chart(
-            [p.sam for p in mine], [p.hq for p in mine], mine[0].quantity
-        )
+        total = sum(map(len, mine))
+        ahead = sum(np.count_nonzero(c.gain > 0) for c in mine)
+        side = "below" if scale.lower_is_better else "above"
+        where = "All benchmarks" if len(scales) == 1 else paper.titles(c.benchmark for c in mine)
+        text = f"{where}; {side} the diagonal HQ-SAM is better ({ahead} of {total} instances)."
+        sam, hq = (np.concatenate([c.frame[name] for c in mine]) for name in ("sam", "hq"))
+        chart = report_curves.gain_chart(sam, hq, mine[0].quantity)
         found.append((scale.label("Every instance"), chart, text))
     return found
 
@@ -351,13 +272,6 @@ def _others(numbers: Numbers) -> str:
     )
 
 
-_HERO_TEXT = (
-    "The largest gains among the four HQ sets, one scene of each; the galleries below also hold "
-    "losses, failures "
-    "and typical instances."
-)
-
-
 def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]:
     found = [("results", "Results at a glance")]
     found += [("pictures", "What it looks like")] if hero else []
@@ -368,6 +282,7 @@ def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]
         ("curves", "Curves"),
         ("errors", "What kind of error"),
     ]
+    found += [("figures", "Figures of the paper")]
     found += [(g.id, g.title) for g in galleries]
     return [
         *found,
@@ -394,6 +309,7 @@ def _data_context(run: Run) -> dict[str, Any]:
         }
     protocols = [_protocol_context(run, block) for block in sources.protocols(run)]
     return {
+        "trains_nothing": not run.params.get("sources"),
         "sources": sources.sources(run),
         "training_set": sources.training_set(run),
         "evaluation_sets": sources.evaluation_sets(run),

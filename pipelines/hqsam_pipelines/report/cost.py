@@ -29,6 +29,7 @@ COLUMNS = (
     "paper_total_MiB",
     "paper_fps",
     "paper_memory_GB",
+    "comparable",
 )
 
 MIB_A_PARAMETER = 4 / (1 << 20)
@@ -100,6 +101,7 @@ def _cells(row: CostRow) -> list[str]:
         str(row.total),
         *ours,
         *(number(v, 1) for v in row.papers()),
+        "same parameters; other machine (a processor)",
     ]
 
 

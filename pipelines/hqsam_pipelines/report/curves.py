@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hqsam.model.outputs import Output
 from hqsam.systems import listed
@@ -142,10 +143,10 @@ def recall_chart(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     )
 
 
-def gain_chart(sam: Sequence[float], hq: Sequence[float], quantity: Quantity) -> str:
+def gain_chart(sam: NDArray[np.float64], hq: NDArray[np.float64], quantity: Quantity) -> str:
     """Each instance: SAM's value of a quantity against HQ-SAM's, both as stored."""
-    step = -(-len(sam) // _CLOUD) if sam else 1
-    x, y = ([quantity.scale.factor * v for v in side[::step]] for side in (sam, hq))
+    step = -(-len(sam) // _CLOUD) or 1
+    x, y = ((quantity.scale.factor * side[::step]).tolist() for side in (sam, hq))
     name, limits = quantity.scale.label(quantity.title), quantity.scale.limits or span([*x, *y])
     axes = Axes(f"SAM, {name}", f"HQ-SAM, {name}", limits, limits)
     title = name[:1].upper() + name[1:]

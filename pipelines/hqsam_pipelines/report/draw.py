@@ -133,7 +133,9 @@ class Painter:
 
     def prompt(self) -> U8:
         """The image with its prompt: box, lines, points, the contour of a prompt mask."""
-        canvas = self._image.copy()
+        return self._finish(self._draw_prompt(self._image.copy()))
+
+    def _draw_prompt(self, canvas: F32) -> F32:
         for mask in self.scene.prompt.masks:
             canvas = self._outline(canvas, self._mask(mask), PROMPT)
         for box in self.scene.prompt.boxes:
@@ -142,16 +144,15 @@ class Painter:
             self._draw_line(canvas, line)
         for x, y, label in self.scene.prompt.points:
             self._draw_point(canvas, x, y, PROMPT if label else MISSED)
-        return self._finish(canvas)
+        return canvas
 
-    def mask(self, mask: Mask, colour: Colour) -> U8:
-        """One mask: the surroundings dimmed, the mask tinted, its contour drawn."""
+    def mask(self, mask: Mask, colour: Colour, *, prompted: bool = False) -> U8:
+        """One mask: the surroundings dimmed, the mask tinted, its contour drawn, the prompt on top if asked for."""
         alpha = self._mask(mask)[..., None]
         dimmed = 0.30 * self._image + 0.22 * self._grey
         tinted = 0.72 * self._image + 0.28 * np.array(colour, np.float32)
-        return self._finish(
-            self._outline(alpha * tinted + (1 - alpha) * dimmed, alpha[..., 0], colour)
-        )
+        canvas = self._outline(alpha * tinted + (1 - alpha) * dimmed, alpha[..., 0], colour)
+        return self._finish(self._draw_prompt(canvas) if prompted else canvas)
 
     def errors(self, mask: Mask) -> U8:
         """Right pixels in light grey, missed ones in blue, added ones in red, over the dimmed image."""
@@ -165,6 +166,15 @@ class Painter:
             alpha = 0.92 * self._mask(part)[..., None]
             canvas = alpha * np.array(colour, np.float32) + (1 - alpha) * canvas
         return self._finish(canvas)
+
+    def heat(self, values: F32) -> U8:
+        """Values of 0 to 1, [H, W], as colours from dark violet to yellow over the greyed image."""
+        import cv2
+
+        seen = _resample(values, self.window, self._size, smooth=False)
+        levels = np.clip(np.rint(255 * seen), 0, 255).astype(np.uint8)
+        colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+        return self._finish(0.35 * self._grey + 0.65 * colours.astype(np.float32))
 
     def _mask(self, mask: Mask) -> F32:
         alpha = _resample(mask, self.window, self._size, smooth=False)
@@ -241,6 +251,14 @@ def strip(scene: Scene, side: int) -> tuple[U8, U8, U8, U8]:
         painter.mask(scene.hq, HQ_COLOUR),
         painter.mask(scene.truth, TRUTH),
     )
+
+
+def pair(scene: Scene, side: int, gap: int = 4) -> U8:
+    """Two panels with the prompt in both: SAM above, HQ-SAM below."""
+    painter = Painter(scene, side)
+    above = painter.mask(scene.sam, SAM_COLOUR, prompted=True)
+    below = painter.mask(scene.hq, HQ_COLOUR, prompted=True)
+    return grid(((above,), (below,)), gap=gap)
 
 
 def grid(rows: Sequence[Sequence[U8]], *, gap: int, colour: Colour = (255, 255, 255)) -> U8:

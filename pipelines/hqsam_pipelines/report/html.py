@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import collections
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,8 +36,36 @@ class Picture:
     caption: str
 
 
-def render(name: str, context: Mapping[str, Any]) -> str:
-    """Renders one of the package's templates; undefined names are errors, values are escaped."""
+class _Scripts:
+    """The scripts of a page, and the policy that lets no other run and no request leave.
+
+    Values are escaped where they are written; a browser holds to the policy even where that was
+    forgotten.
+
+    Args:
+        text: JavaScript.
+    """
+
+    def __init__(self, text: str) -> None:
+        from markupsafe import Markup
+
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+        rules = (
+            "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+            f"style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+        )
+        self.element = Markup(f"<script>{text}</script>")
+        self.policy = Markup(f'<meta http-equiv="Content-Security-Policy" content="{rules}">')
+
+
+def render(name: str, scripts: Sequence[str], context: Mapping[str, Any]) -> str:
+    """Renders one of the package's templates; undefined names are errors, values are escaped.
+
+    Args:
+        name: of the page.
+        scripts: names of its scripts, in order.
+        context: what the page shows.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -46,7 +75,8 @@ def render(name: str, context: Mapping[str, Any]) -> str:
         trim_blocks=False,
         keep_trailing_newline=True,
     )
-    return environment.get_template(name).render(**context)
+    text = "".join(f"\n{environment.get_template(script).render()}" for script in scripts)
+    return environment.get_template(name).render(**context, scripts=_Scripts(text))
 
 
 def embed(picture: Picture, shown: int | None = None) -> dict[str, Any]:
@@ -80,7 +110,12 @@ def notices(run: Run) -> list[str]:
             "archive layouts of the "
             "real sets, whose names they carry. They are not these sets."
         )
-    if run.params.get("overlap", {}).get("unresolved") == "keep":
+    if not run.params.get("sources"):
+        texts.append(
+            "Nothing was trained: each model is evaluated as its checkpoint holds it. Which images "
+            "it was trained on was not checked against the evaluation sets."
+        )
+    elif run.params.get("overlap", {}).get("unresolved") == "keep":
         texts.append(
             "Overlap between training and evaluation images was found and kept "
             "(overlap.unresolved: keep)."
@@ -204,6 +239,7 @@ def table_context(spec: paper.TableSpec, rows: Sequence[Row], run: Run) -> dict[
     return {
         "title": spec.title,
         "source": spec.source,
+        "comparable": " / ".join(dict.fromkeys(r.comparable for r in rows if r.comparable)),
         "groups": groups,
         "columns": [row.label for row in rows],
         "lines": _ours(rows, run) + _papers(rows),

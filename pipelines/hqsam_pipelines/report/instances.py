@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hqsam_base.errors import UserError
+from hqsam_base.safe_text import cell
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import Run, quantity_values
+from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.sources import read_optional
+from hqsam_pipelines.report.units import side_by_side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,20 +42,18 @@ def instances(run: Run, model: str, benchmark: str) -> pd.DataFrame | None:
     quantity = run.score(benchmark).pictured
     if quantity is None:
         return None
-    frame = run.units(benchmark, model)
-    keys = ["prompt_set", "key", "cluster", "unit"]
-    sides = []
-    for name, system in (("sam", run.baseline(benchmark)), ("hq", run.hq_system(benchmark))):
-        mine = frame[frame["system"] == system]
-        sides.append(
-            mine[keys].assign(**{name: quantity_values(mine, quantity)}).set_index(keys)[name]
-        )
-    both = sides[0].to_frame().join(sides[1].to_frame(), how="inner").dropna().sort_index()
-    both = both.reset_index()
-    truth = _objects(run, model, benchmark).reindex(_objects_of(run, benchmark, both["unit"]))
-    return both.assign(
-        **{"class": truth["class"].fillna("").to_numpy(), "share": truth["share"].to_numpy()}
-    )
+    import pandas as pd
+
+    systems = (run.baseline(benchmark), run.hq_system(benchmark))
+    both = side_by_side(run.units(benchmark, model), *systems, quantity)
+    truth = _objects(run, model, benchmark)
+    # The row of each distinct unit's object, -1 (the last row) for units that are no object's.
+    units = pd.Series(both["unit"].cat.categories)
+    rows = truth.index.get_indexer(pd.Index(_objects_of(run, benchmark, units)))
+    unknown = pd.DataFrame({"class": [""], "share": [np.nan]})
+    known = pd.concat([truth.fillna({"class": ""}), unknown]).astype({"class": "category"})
+    both[["class", "share"]] = known.iloc[rows[both["unit"].cat.codes]].set_index(both.index)
+    return both
 
 
 LISTED = 100_000
@@ -82,9 +82,9 @@ def listing(run: Run, model: str, shown: Mapping[tuple[str, str, str], int]) -> 
                 hq=scale.factor * frame["hq"],
                 gain=scale.gain(1.0) * scale.factor * (frame["hq"] - frame["sam"]),
             )
-            frames.append(frame)
-            if sum(map(len, frames)) > 2 * LISTED:
-                frames = [_most_changed(pd.concat(frames, ignore_index=True))]
+            frame = _most_changed(frame)
+            texts = ("prompt_set", "key", "cluster", "unit", "class")
+            frames.append(frame.astype(dict.fromkeys(texts, "str")))
     if not frames:
         return Listing(0, 0, "", "")
     every = _most_changed(pd.concat(frames, ignore_index=True))
@@ -149,7 +149,10 @@ def packed(frame: pd.DataFrame, pictures: Sequence[int]) -> str:
 
 def _csv(frame: pd.DataFrame) -> str:
     names = ["benchmark", "prompt_set", "key", "unit", "class", "share", "sam", "hq", "gain"]
-    told: str = frame[names].to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    texts = {name: frame[name].astype(str).map(cell) for name in ("key", "unit", "class")}
+    told: str = frame.assign(**texts)[names].to_csv(
+        index=False, float_format="%.4f", lineterminator="\n"
+    )
     return told
 
 

@@ -23,6 +23,8 @@ MOST_BYTES = 8 << 20
 _METRICS = "metrics.md5"
 _NAMES = ("instances.parquet", "matches.parquet", "truth.parquet")
 _MOST_UNPACKED = 4 * MOST_BYTES
+_MOST_MEMBERS = 16
+"""More than any version writes: a megabyte can hold thousands of headers, each read by Python."""
 
 
 def write_instances(root: Path, folder: Path) -> None:
@@ -91,12 +93,15 @@ def unpacked(archive: bytes, where: str) -> tuple[dict[str, bytes], str]:
         if not reader.eof:
             raise UserError("the archive is cut, or too large", file=where, cure=_CURE)
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:", tarinfo=_PlainFile) as members:
-            files = {
-                member.name: file.read()
-                for member in members
-                if member.name in (*_NAMES, _METRICS)
-                and (file := members.extractfile(member)) is not None
-            }
+            files: dict[str, bytes] = {}
+            for count, member in enumerate(members):
+                if count == _MOST_MEMBERS:
+                    raise ValueError(f"more than {_MOST_MEMBERS} files")
+                if member.name in files:
+                    raise ValueError(f"{member.name} twice")
+                file = members.extractfile(member)
+                if member.name in (*_NAMES, _METRICS) and file is not None:
+                    files[member.name] = file.read()
     except (lzma.LZMAError, tarfile.TarError, ValueError, KeyError) as error:
         raise UserError(f"the archive is damaged: {error}", file=where, cure=_CURE) from error
     return files, files.pop(_METRICS, b"").decode("ascii", errors="replace")

@@ -17,6 +17,8 @@ class ReportOptions(BaseModel):
             the benchmarks.
         typical: show for each benchmark the instance whose gain over SAM is the median.
         hero: rows of ``figures/hero.png``.
+        figures: how many pictures of each of the paper's Figures 7 and 9 to 14.
+        attention: rows of Figure 6; the model runs for them.
         panel: width and height of a panel in pixels.
     """
 
@@ -28,4 +30,6 @@ class ReportOptions(BaseModel):
     worsened: Count = 4
     typical: bool = True
     hero: Annotated[int, Field(ge=0, le=8)] = 4
+    figures: Count = 6
+    attention: Annotated[int, Field(ge=0, le=8)] = 3
     panel: Annotated[int, Field(ge=96, le=640)] = 208

@@ -179,6 +179,9 @@ TITLES = {
     "hq_ytvis": "HQ-YTVIS",
     "ytvis19": "YouTube-VIS 2019",
     "davis": "DAVIS 2017",
+    "ndd20": "NDD20",
+    "sginw": "SGinW",
+    **{f"dis_te{part}": f"DIS-TE{part}" for part in range(1, 5)},
 }
 
 

@@ -8,13 +8,15 @@ miniature), or another protocol, by its keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from hqsam.systems import System
 from hqsam_pipelines import ablations
-from hqsam_pipelines.report import cost, paper, sources
+from hqsam_pipelines.report import cost, full, paper, sources
+from hqsam_pipelines.report.ablations import SIZE as GRID_SIZE
 from hqsam_pipelines.report.ablations import recorded
+from hqsam_pipelines.report.comparable import OTHER_DATA, SAME, words
 from hqsam_pipelines.report.paper import HQ4, HQ4_MEAN, Published
 from hqsam_pipelines.report.results import Result, Run
 from hqsam_pipelines.report.tables import csv_text, number
@@ -119,7 +121,8 @@ class _Finder:
         self._recorded = {
             row.paper_row: row for row in recorded(str(run.params.get("profile", "")))
         }
-        self._data = "" if not sources.embedded(run) else "other data (sample)"
+        self._full = full.recorded(str(run.params.get("profile", "")))
+        self._data = "" if not sources.embedded(run) else OTHER_DATA
 
     def cell(self, one: Published) -> Cell:
         """Our counterpart of one number."""
@@ -143,7 +146,7 @@ class _Finder:
             if (row.backbone, row.system) == (one.backbone, system):
                 ours = row.ours()[names.index(one.metric)]
                 counted = one.metric in names[:2]
-                return ours, "same" if counted else "other machine (a processor)"
+                return ours, SAME if counted else "other machine (a processor)"
         return None, ""
 
     def _training(self, one: Published) -> tuple[float | None, str]:
@@ -155,30 +158,32 @@ class _Finder:
             "iterations": meta.get("steps"),
         }
         value = found.get(one.metric)
-        return None if value is None else float(value), self._words(self._run.models[0], one)
+        return None if value is None else float(value), words(
+            self._run, self._run.models[0], one.backbone
+        )
 
     def _composition(self, one: Published) -> tuple[float | None, str]:
         counts = {row["name"]: int(row["n_samples"]) for row in sources.sources(self._run)}
         wanted = [_SOURCES[one.system]] if one.system in _SOURCES else list(_SOURCES.values())
         if not all(name in counts for name in wanted):
             return None, ""
-        return float(sum(counts[name] for name in wanted)), self._data or "same"
+        return float(sum(counts[name] for name in wanted)), self._data or SAME
 
     def _parameters(self, one: Published) -> tuple[float | None, str]:
         """Sizes of Table 9: what trains, as the model's file counts it, and the whole."""
         model = self._model(one)
         base = {row.backbone: row for row in cost.rows() if row.system == "SAM"}.get(one.backbone)
         if one.system in _SAM:
-            return (base.ours()[1], "same") if base else (None, "")
+            return (base.ours()[1], SAME) if base else (None, "")
         count = self._meta(model).get("n_parameters") if model else None
         if model is None or count is None:
             return None, ""
         trained = count * cost.MIB_A_PARAMETER
         if one.metric == "trainable_MiB":
-            return trained, self._words(model, one)
+            return trained, words(self._run, model, one.backbone)
         if self._run.backbone(model) != one.backbone or base is None:
             return None, ""
-        return base.ours()[1] + trained, "same"
+        return base.ours()[1] + trained, SAME
 
     def _meta(self, model: str) -> Mapping[str, Any]:
         return sources.read_optional(self._run.root / "models" / model / "meta.json")
@@ -194,8 +199,9 @@ class _Finder:
             known = [value for value in shown if value is not None]
             if len(known) == len(names):
                 results = [r for r in found if r is not None]
-                return sum(known) / len(known), self._words(model, one, results)
-        return self._from_the_grid(one, benchmark)
+                return sum(known) / len(known), words(self._run, model, one.backbone, results)
+        ours, comparable = self._from_the_full_sample(one, benchmark)
+        return (ours, comparable) if ours is not None else self._from_the_grid(one, benchmark)
 
     def _result(self, one: Published, benchmark: str, model: str) -> Result | None:
         run = self._run
@@ -237,6 +243,18 @@ class _Finder:
         miniature = [n for n in plain if paper.reference_backbone(run.backbone(n)) == one.backbone]
         return miniature[0] if miniature else None
 
+    def _from_the_full_sample(self, one: Published, benchmark: str) -> tuple[float | None, str]:
+        """A value of one of the four sets, or their mean, of the committed run of `sample_full`."""
+        of_row = f"{one.table}: {one.system}"
+        model = self._rows.get(_SAME_ROW.get(of_row, of_row))
+        system = self._run.hq_system(HQ4[0])
+        if benchmark == HQ4_MEAN and model is not None:
+            value = full.mean_of_four(self._full, model, "gt_box", system, one.metric)
+        else:
+            wanted = (model, benchmark, "gt_box", system, one.metric)
+            value = next((n.value for n in self._full if astuple(n)[:-1] == wanted), None)
+        return value, self._committed(f"{full.SIZE}; committed run of sample_full")
+
     def _from_the_grid(self, one: Published, benchmark: str) -> tuple[float | None, str]:
         """A mean over the four sets, or COCO's AP, of the committed run of the grid."""
         of_row = f"{one.table}: {one.system}"
@@ -245,22 +263,14 @@ class _Finder:
         place = places.get((benchmark, one.metric))
         if row is None or place is None or row.values[place] is None:
             return None, ""
-        words = [self._data, "other model (nano, half the epochs; committed run)"]
-        return row.values[place], "; ".join(word for word in words if word)
+        return row.values[place], self._committed(f"{GRID_SIZE}; committed run of ablations")
 
-    def _words(self, model: str, one: Published, results: Sequence[Result] = ()) -> str:
-        """How far a number of ours is comparable with the paper's."""
-        words = [self._data] if self._data else []
-        backbone = self._run.backbone(model)
-        if backbone != one.backbone:
-            words.append(f"other model ({backbone})")
-        keys = sorted({key for r in results for key in paper.other_protocol(r)})
-        if keys:
-            words.append(f"other protocol ({', '.join(keys)})")
-        return "; ".join(words) or "same"
+    def _committed(self, what: str) -> str:
+        parts = [self._data, f"other model (nano, {what})"]
+        return "; ".join(part for part in parts if part)
 
     def _command(self, one: Published) -> str:
-        sample = self._run.params.get("profile") in ("sample", "tiny", "ablations")
+        sample = self._run.params.get("profile") in ("sample", "tiny", "ablations", "sample_full")
         of_row = f"{one.table}: {one.system}"
         if one.benchmark == "inference":
             return "python -m perf.model.bench_cost --full --write"
@@ -269,13 +279,18 @@ class _Finder:
         if one.benchmark in ("SGinW-mean-25", "YTVIS19-val"):
             return "hqsam profile paper_all && dvc repro"
         if _SAME_ROW.get(of_row, of_row) in self._rows:
-            grid = "hqsam repro ablations"
-            return grid if sample else "hqsam profile paper_ablations && dvc repro"
+            if not sample:
+                return "hqsam profile paper_ablations && dvc repro"
+            return full.COMMAND if one.table in ("2", "15", "16") else "hqsam repro ablations"
+        benchmark = _BENCHMARKS.get(one.benchmark, one.benchmark)
+        names, model = HQ4 if benchmark == HQ4_MEAN else (benchmark,), self._run.models[0]
         if _NOISE in one.protocol:
-            scale = one.protocol.rpartition(_NOISE)[2]
-            return f"hqsam evaluate --prompts box_noise_{scale}"
+            prompts = f"--prompts box_noise_{one.protocol.rpartition(_NOISE)[2]}"
+            each = [f"hqsam evaluate --benchmark {n} --model {model} {prompts}" for n in names]
+            return " && ".join(each)
         if one.system in _REFINERS:
-            return f"hqsam refine BENCHMARK MODEL --refiner {_REFINERS[one.system]}"
+            refiner = f"--refiner {_REFINERS[one.system]}"
+            return " && ".join(f"hqsam refine {name} {model} {refiner}" for name in names)
         return "dvc repro" if one.backbone == "vit_l" else PUBLISHED_MODELS
 
 

@@ -62,13 +62,21 @@ def _one(text: str) -> str:
     return f"{float(text):.1f}" if text else "undefined"
 
 
-def updated(readme: Path, tables: Path) -> str:
-    """The README with the numbers of the report.
+def updated(readme: Path, tables: Path) -> tuple[str, bool]:
+    """The README with the numbers of the report, and whether that is another text than it has.
 
     Raises:
-        UserError: the file does not hold both comments once, in order; there is no report.
+        UserError: the file is not UTF-8, or does not hold both comments once, in order; there is no
+            report.
     """
-    text = readme.read_text(encoding="utf-8")
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the file is not UTF-8 ({error.reason} at byte {error.start})",
+            file=readme,
+            cure="save it as UTF-8",
+        ) from error
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in after or END in after:
@@ -77,13 +85,13 @@ def updated(readme: Path, tables: Path) -> str:
             file=readme,
             cure=f"put these two lines around it:\n{BEGIN}\n{END}",
         )
-    return f"{before}{BEGIN}\n{block(tables)}{END}{after}"
+    new = f"{before}{BEGIN}\n{block(tables)}{END}{after}"
+    return new, new != text
 
 
 def write(readme: Path, tables: Path) -> bool:
     """Update the README; returns whether it changed."""
-    text = updated(readme, tables)
-    if text == readme.read_text(encoding="utf-8"):
-        return False
-    write_text(readme, text)
-    return True
+    text, changed = updated(readme, tables)
+    if changed:
+        write_text(readme, text)
+    return changed

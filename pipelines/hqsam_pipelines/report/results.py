@@ -17,17 +17,14 @@ from pydantic import Field, StrictInt, StringConstraints
 
 from hqsam.systems import System, listed
 from hqsam_base.errors import UserError
-from hqsam_metrics.base import Quantity, Score, score_of
+from hqsam_metrics.base import Score, score_of
 from hqsam_pipelines.config.strict import Name, Outline, PromptSetName, outlined, parse_json
+from hqsam_pipelines.report.units import units_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hqsam_metrics.stats import Difference
-
-_TEXTS = ("prompt_set", "system", "key", "cluster", "unit")
-_MOST_ROWS = 10_000_000
-_LONGEST = 1000  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -163,86 +160,6 @@ def load_metrics(folder: Path) -> list[Result]:
     found = [result for file in files for result in parse_metrics(file.read_bytes(), str(file))]
     refuse_twins(found, str(folder))
     return found
-
-
-def units_frame(source: Any, where: str) -> pd.DataFrame:
-    """Reads a per-instance table (``instances.parquet``).
-
-    Args:
-        source: path or binary file object.
-        where: name for error messages.
-
-    Returns:
-        The table: prompt_set, system, key, cluster, unit and the columns of the metric.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        # A few kilobytes can stand for any number of rows and repeat a long text in each of them.
-        texts = [name for name in _TEXTS if name in pq.ParquetFile(source).schema.names]
-        with pq.ParquetFile(source, read_dictionary=texts) as file:
-            if file.metadata.num_rows > _MOST_ROWS:
-                raise ValueError(f"it has {file.metadata.num_rows} rows, the limit is {_MOST_ROWS}")
-            table = file.read(use_threads=False)
-        missing = sorted({*_TEXTS} - set(table.column_names))
-        if missing:
-            raise UserError(
-                f"the per-instance table lacks the columns {missing}",
-                file=where,
-                cure="score again",
-            )
-        strange = [name for name in table.column_names if not _is_ours(table[name], name)]
-        for place, name in enumerate(table.column_names) if not strange else ():
-            if name in _TEXTS:
-                table = table.set_column(place, name, _texts(table[name]))
-        frame: pd.DataFrame = table.to_pandas()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        cure = "run `dvc repro score` or `dvc pull`"
-        raise UserError(
-            f"the per-instance table cannot be read: {error}", file=where, cure=cure
-        ) from error
-    if strange or frame.duplicated(["prompt_set", "system", "key", "unit"]).any():
-        why = f"columns of another type: {strange}" if strange else "an instance twice"
-        raise UserError(f"the per-instance table has {why}", file=where, cure="score again")
-    return frame
-
-
-def _is_ours(column: Any, name: str) -> bool:
-    """Whether a column holds texts without gaps, or numbers, as the score stage writes them."""
-    import pyarrow as pa
-
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if name in _TEXTS:
-        return (
-            pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        ) and not column.null_count
-    return bool(pa.types.is_floating(kind) or pa.types.is_null(kind))
-
-
-def _texts(column: Any) -> Any:
-    """The texts of a dictionary column, written out.
-
-    Raises:
-        ValueError: one is too long for a name.
-    """
-    import pyarrow as pa
-
-    longest = max(
-        (len(text) for c in column.chunks for text in c.dictionary.to_pylist()), default=0
-    )
-    if longest > _LONGEST:
-        raise ValueError(f"a text of {longest} characters, the limit is {_LONGEST}")
-    return column.cast(pa.string())
-
-
-def quantity_values(frame: pd.DataFrame, quantity: Quantity) -> pd.Series[float]:
-    """A quantity of every row of a per-instance table, as stored; NaN where the table lacks a column."""
-    columns = frame.reindex(columns=list(quantity.columns))
-    total: pd.Series[float] = sum(
-        (columns[name] for name in quantity.columns[1:]), columns[quantity.columns[0]]
-    )
-    return total / len(quantity.columns)
 
 
 def as_mapping(params: Any) -> Mapping[str, Any]:

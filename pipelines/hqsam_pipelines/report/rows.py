@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from hqsam_metrics.base import Quantity, Scale, Value
 from hqsam_metrics.stats import Difference, paired, stratified
 from hqsam_metrics.verdicts import NOT_TESTED, Judged, judge
-from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import Run, quantity_values
+from hqsam_pipelines.report import comparable, paper
+from hqsam_pipelines.report.results import Run
+from hqsam_pipelines.report.units import clusters_of, common_rows, quantity_values, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,7 @@ class Row:
         stand_in_of: that quantity.
         paper_sam, paper_hq: the paper's values on `paper_backbone`.
         n_scored, n_expected: units.
+        comparable: how far ours are comparable with the paper's (`comparable`); "" without the paper's.
         judged: the verdict among the rows that answer the same question (`judged`).
     """
 
@@ -65,6 +67,7 @@ class Row:
     paper_backbone: str
     n_scored: int
     n_expected: int
+    comparable: str = ""
     judged: Judged = NOT_TESTED
 
     @property
@@ -158,7 +161,14 @@ def _row(
     benchmark, prompt_set, metric, model = what
     backbone = paper.reference_backbone(run.backbone(model))
     baseline = run.system(hq).versus or hq
-    ours = hq == run.hq_system(paper.HQ4[0] if benchmark == paper.HQ4_MEAN else benchmark)
+    names = paper.HQ4 if benchmark == paper.HQ4_MEAN else (benchmark,)
+    ours = hq == run.hq_system(names[0])
+    theirs = {
+        system: paper.value(system, benchmark, prompt_set, metric, backbone) if ours else None
+        for system in ("SAM", "HQ-SAM")
+    }
+    found = [run.find(name, model, prompt_set, hq) for name in names]
+    results = [result for result in found if result is not None]
     return Row(
         *what,
         hq_system=hq,
@@ -170,11 +180,12 @@ def _row(
         interval=interval,
         stand_in=stand_in,
         stand_in_of=value.stand_in,
-        paper_sam=paper.value("SAM", benchmark, prompt_set, metric, backbone) if ours else None,
-        paper_hq=paper.value("HQ-SAM", benchmark, prompt_set, metric, backbone) if ours else None,
+        paper_sam=theirs["SAM"],
+        paper_hq=theirs["HQ-SAM"],
         paper_backbone=backbone,
         n_scored=counts[0],
         n_expected=counts[1],
+        comparable=comparable.words(run, model, backbone, results) if any(theirs.values()) else "",
     )
 
 
@@ -183,10 +194,9 @@ def _pair(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The per-instance rows of a system's baseline and of the system, in the same order."""
     frame = run.units(benchmark, model)
-    chosen = frame[frame["prompt_set"] == prompt_set].set_index(["key", "unit"]).sort_index()
-    sam, head = (chosen[chosen["system"] == name] for name in (run.system(hq).versus or hq, hq))
-    both = sam.index.intersection(head.index)
-    return sam.loc[both], head.loc[both]
+    systems = (run.system(hq).versus or hq, hq)
+    sam, head = common_rows([rows_of(frame, prompt_set, name) for name in systems])
+    return sam, head
 
 
 def _interval(
@@ -205,7 +215,7 @@ def _differences(
     difference = quantity.scale.factor * (
         quantity_values(head, quantity) - quantity_values(sam, quantity)
     )
-    return np.asarray(difference, np.float64), sam["cluster"].to_numpy()
+    return np.asarray(difference, np.float64), clusters_of(sam)
 
 
 def _mean_row(run: Run, model: str, prompt_set: str, metric: str) -> Row | None:

@@ -7,17 +7,22 @@ only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity
 from hqsam_pipelines.report.draw import Mask, Scene
-from hqsam_pipelines.report.results import Run, quantity_values
+from hqsam_pipelines.report.results import Run
+from hqsam_pipelines.report.units import quantity_values, side_by_side
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -58,27 +63,72 @@ class Pick:
         return self.quantity.scale.gain(self.hq)
 
 
-def candidates(run: Run, model: str, benchmark: str) -> list[Pick]:
-    """Every instance of a benchmark that both systems have a defined score for.
+@dataclass(frozen=True)
+class Candidates:
+    """Every instance of a benchmark that both systems have a defined score for, as columns: there may be millions.
+
+    Attributes:
+        benchmark, model, quantity: as in `Pick`.
+        frame: prompt_set, key, cluster, unit (categories), sam, hq; by prompt set, image and unit.
+    """
+
+    benchmark: str
+    model: str
+    quantity: Quantity
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __getitem__(self, place: int) -> Pick:
+        row = self.frame.iloc[place]
+        return Pick(
+            benchmark=self.benchmark,
+            model=self.model,
+            prompt_set=str(row["prompt_set"]),
+            key=str(row["key"]),
+            cluster=str(row["cluster"]),
+            unit=str(row["unit"]),
+            sam=float(row["sam"]),
+            hq=float(row["hq"]),
+            quantity=self.quantity,
+        )
+
+    def with_prompts(self, name: str) -> Candidates:
+        """Those of one prompt set."""
+        return replace(self, frame=self.frame[self.frame["prompt_set"] == name])
+
+    def of_units(self, units: Collection[str]) -> Candidates:
+        """Those of some units."""
+        return replace(self, frame=self.frame[self.frame["unit"].isin(list(units))])
+
+    @property
+    def gain(self) -> NDArray[np.float64]:
+        """By how much HQ-SAM is better than SAM."""
+        gains: NDArray[np.float64] = self.frame["hq"].to_numpy() - self.frame["sam"].to_numpy()
+        return -gains if self.quantity.scale.lower_is_better else gains
+
+    @property
+    def merit(self) -> NDArray[np.float64]:
+        """HQ-SAM's scores with the sign that makes more better."""
+        scores: NDArray[np.float64] = self.frame["hq"].to_numpy()
+        return -scores if self.quantity.scale.lower_is_better else scores
+
+
+def candidates(run: Run, model: str, benchmark: str) -> Candidates | None:
+    """Every instance of a benchmark that both systems have a defined score for; None where the metric pictures nothing.
 
     Where the score is that of the best detection of the class, an object without any is left out:
     there is no mask to look at. `missed` counts them.
     """
     quantity = run.score(benchmark).pictured
     if quantity is None:
-        return []
-    frame = run.units(benchmark, model)
-    frame = frame.assign(score=quantity_values(frame, quantity))
-    keys = ["prompt_set", "key", "cluster", "unit"]
-    sam = frame[frame["system"] == run.baseline(benchmark)].set_index(keys)["score"]
-    hq = frame[frame["system"] == run.hq_system(benchmark)].set_index(keys)["score"]
-    both = sam.to_frame("sam").join(hq.to_frame("hq"), how="inner").dropna().sort_index()
+        return None
+    systems = (run.baseline(benchmark), run.hq_system(benchmark))
+    both = side_by_side(run.units(benchmark, model), *systems, quantity)
     if run.score(benchmark).best_of_class:
-        both = both[both.max(axis=1) > 0]
-    return [
-        Pick(benchmark, model, str(p), str(k), str(c), str(u), float(s), float(h), quantity)
-        for (p, k, c, u), s, h in zip(both.index, both["sam"], both["hq"], strict=True)
-    ]
+        both = both[both[["sam", "hq"]].max(axis=1) > 0]
+    return Candidates(benchmark, model, quantity, both)
 
 
 def missed(run: Run, model: str, benchmark: str) -> int:
@@ -86,45 +136,78 @@ def missed(run: Run, model: str, benchmark: str) -> int:
     quantity = run.score(benchmark).pictured
     if quantity is None or not run.score(benchmark).best_of_class:
         return 0
-    frame = run.units(benchmark, model)
-    frame = frame.assign(score=quantity_values(frame, quantity))
-    mine = frame[frame["system"].isin([run.baseline(benchmark), run.hq_system(benchmark)])]
-    return int((mine.groupby(["prompt_set", "key", "unit"])["score"].max() == 0).sum())
+    mine = run.units(benchmark, model)
+    mine = mine[mine["system"].isin([run.baseline(benchmark), run.hq_system(benchmark)])]
+    mine = mine.assign(score=quantity_values(mine, quantity))
+    objects = mine.groupby(["prompt_set", "key", "unit"], observed=True, sort=False)["score"]
+    return int((objects.max() == 0).sum())
 
 
-def best(picks: Iterable[Pick], count: int) -> list[Pick]:
+Choice = Callable[[Sequence[Candidates], int], list[Pick]]
+
+
+def best(of: Sequence[Candidates], count: int) -> list[Pick]:
     """The best HQ-SAM scores, spread over the benchmarks."""
-    return _spread(sorted(picks, key=lambda p: (-p.merit, -p.gain, _name(p))), count)
+    chosen = [p for c in of for p in _first(c, np.lexsort((-c.gain, -c.merit)), count)]
+    return _spread(sorted(chosen, key=lambda p: (-p.merit, -p.gain, _name(p))), count)
 
 
-def worst(picks: Iterable[Pick], count: int) -> list[Pick]:
+def worst(of: Sequence[Candidates], count: int) -> list[Pick]:
     """The worst HQ-SAM scores, spread over the benchmarks."""
-    return _spread(sorted(picks, key=lambda p: (p.merit, p.gain, _name(p))), count)
+    chosen = [p for c in of for p in _first(c, np.lexsort((c.gain, c.merit)), count)]
+    return _spread(sorted(chosen, key=lambda p: (p.merit, p.gain, _name(p))), count)
 
 
-def improved(picks: Iterable[Pick], count: int) -> list[Pick]:
+def improved(of: Sequence[Candidates], count: int) -> list[Pick]:
     """The largest gains over SAM, spread over the benchmarks."""
-    return _spread(
-        sorted((p for p in picks if p.gain > 0), key=lambda p: (-p.gain, _name(p))), count
-    )
+    chosen = [p for c in of for p in _first(c, _positive(c.gain), count)]
+    return _spread(sorted(chosen, key=lambda p: (-p.gain, _name(p))), count)
 
 
-def worsened(picks: Iterable[Pick], count: int) -> list[Pick]:
+def worsened(of: Sequence[Candidates], count: int) -> list[Pick]:
     """The largest losses against SAM, spread over the benchmarks."""
-    return _spread(
-        sorted((p for p in picks if p.gain < 0), key=lambda p: (p.gain, _name(p))), count
-    )
+    chosen = [p for c in of for p in _first(c, _positive(-c.gain), count)]
+    return _spread(sorted(chosen, key=lambda p: (p.gain, _name(p))), count)
 
 
-def typical(picks: Sequence[Pick]) -> list[Pick]:
+def typical(of: Sequence[Candidates]) -> list[Pick]:
     """One instance per benchmark: the one whose gain is the median."""
-    chosen = []
-    for benchmark in dict.fromkeys(p.benchmark for p in picks):
-        mine = sorted(
-            (p for p in picks if p.benchmark == benchmark), key=lambda p: (p.gain, _name(p))
-        )
-        chosen.append(mine[(len(mine) - 1) // 2])
-    return chosen
+    some = [c for c in of if len(c)]
+    return [c[int(np.argsort(c.gain, kind="stable")[(len(c) - 1) // 2])] for c in some]
+
+
+def _positive(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Places of the values above zero, the largest first; equal ones in their order."""
+    above = np.flatnonzero(values > 0)
+    return above[np.argsort(-values[above], kind="stable")]
+
+
+def _first(candidates: Candidates, order: NDArray[np.intp], count: int) -> list[Pick]:
+    """The first `count` instances of an order, one image at most once: no more of one benchmark can be shown."""
+    cluster = candidates.frame["cluster"].cat.codes.to_numpy()
+    found: dict[int, int] = {}
+    for place in order if count else ():
+        found.setdefault(int(cluster[place]), int(place))
+        if len(found) == count:
+            break
+    return [candidates[place] for place in found.values()]
+
+
+def ranked(of: Sequence[Candidates], count: int) -> list[Pick]:
+    """From the largest gain to the largest loss in even steps of the ranking, one instance of an image at most."""
+    found: list[tuple[float, str, int, Candidates]] = []
+    for candidates in of:
+        order = np.argsort(-candidates.gain, kind="stable")
+        first = np.unique(
+            candidates.frame["cluster"].cat.codes.to_numpy()[order], return_index=True
+        )[1]
+        gains = candidates.gain
+        found += [(-gains[n], candidates.benchmark, int(n), candidates) for n in order[first]]
+    found.sort(key=lambda item: item[:3])
+    steps = range(min(count, len(found)))
+    last = max(1, len(steps) - 1)
+    chosen = [found[round(step * (len(found) - 1) / last)] for step in steps]
+    return [candidates[place] for *_, place, candidates in chosen]
 
 
 def _name(pick: Pick) -> tuple[str, ...]:
@@ -133,14 +216,6 @@ def _name(pick: Pick) -> tuple[str, ...]:
 
 def _spread(ranked: Sequence[Pick], count: int) -> list[Pick]:
     """The first `count`, one image at most once, no benchmark a second time before each had its turn."""
-    # Of millions of instances only so many can come to their turn.
-    best: dict[str, dict[str, Pick]] = {}
-    for pick in ranked:
-        mine_first = best.setdefault(pick.benchmark, {})
-        if len(mine_first) < count:
-            mine_first.setdefault(pick.cluster, pick)
-    short = {id(pick) for clusters in best.values() for pick in clusters.values()}
-    ranked = [pick for pick in ranked if id(pick) in short]
     taken: list[Pick] = []
     for turn in range(1, count + 1):
         for pick in ranked:
@@ -201,6 +276,11 @@ class SceneReader:
         gains = [sign * (_iou(hq, truth) - _iou(sam, truth)) for truth, sam, hq, _ in found]
         chosen = int(np.argmax(gains))
         return self._scene(folder, targets[chosen][0]["key"], found[chosen])
+
+    def prompt(self, pick: Pick) -> Mapping[str, Any]:
+        """The row of prompts.parquet that an instance of a set without detections was scored for."""
+        path = self.root / "data" / "benchmarks" / pick.benchmark / "prompts.parquet"
+        return _rows(path, pick.key, None, prompt_id=pick.unit)[0]
 
     def _targets(self, folder: Path, pick: Pick) -> list[tuple[Mapping[str, Any], str | None]]:
         """Ground-truth rows of the unit, each with the prompt it was scored for (None: the best of the image)."""

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from hqsam.systems import System
+from hqsam_base.safe_text import cell
 from hqsam_metrics.base import FRACTION
 from hqsam_metrics.stats import Difference
 from hqsam_pipelines.report import paper
-from hqsam_pipelines.report.results import Run, quantity_values
+from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.rows import Row
+from hqsam_pipelines.report.units import quantity_values
 
 _COLUMNS = (
     "benchmark",
@@ -45,6 +47,7 @@ _MORE = (
     "paper_delta",
     "unit",
     "better",
+    "comparable",
 )
 
 THRESHOLDS = np.round(np.arange(0.5, 0.951, 0.05), 2)
@@ -60,11 +63,11 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """CSV with a header line and Unix line ends."""
+    """CSV with a header line and Unix line ends; no cell is a formula (`hqsam_base.safe_text.cell`)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([cell(text) for text in row] for row in rows)
     return out.getvalue()
 
 
@@ -109,6 +112,7 @@ def _cells(row: Row, systems: Sequence[System]) -> list[str]:
         number(row.paper_delta, 1),
         row.scale.unit,
         "lower" if row.scale.lower_is_better else "higher",
+        row.comparable,
     ]
 
 
@@ -197,7 +201,7 @@ def recall_curves(
         frame = frame[frame["prompt_set"] == run.prompt_sets(benchmark, model)[0]]
         baseline = run.baseline(benchmark)
         for system in (baseline, run.hq_system(benchmark)):
-            values = quantity_values(frame[frame["system"] == system], quantity).to_numpy(float)
+            values = quantity_values(frame[frame["system"] == system], quantity)
             if len(values):
                 shares = [100 * float(np.mean(values >= t)) for t in THRESHOLDS]
                 curves.setdefault("sam" if system == baseline else "hq_sam", {})[benchmark] = shares

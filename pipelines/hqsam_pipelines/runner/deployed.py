@@ -18,8 +18,8 @@ from prefect.states import Cancelled, Completed, Failed
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import env, preflight
+from hqsam_pipelines.runner import evaluated, shown_run, worktree
 from hqsam_pipelines.runner import nightly as delivery
-from hqsam_pipelines.runner import shown_run
 
 CHECKOUT = "HQSAM_CHECKOUT"
 HEARTBEAT_S = 30
@@ -64,7 +64,7 @@ def nightly(
                 checkout(), revision, branch=branch, target=target, workers=workers, push=push
             )
     except UserError as error:
-        text = delivery.masked(str(error))
+        text = worktree.masked(str(error))
         delivery.notify(delivery.Delivery("failure", text, text, revision, "", branch, "", ""))
         return Failed(message=text)
     create_markdown_artifact(markdown=_page(found), key="nightly", description=found.line)
@@ -98,19 +98,56 @@ def _is_overtaken() -> bool:
     return any(begin < start <= datetime.now(UTC) for start in due)
 
 
+@flow(name="evaluate", validate_parameters=False, persist_result=False)
+def evaluate(
+    benchmarks: list[str],
+    systems: list[str] | None = None,
+    prompts: list[str] | None = None,
+    predictions: str = "",
+    revision: str = "HEAD",
+) -> Any:
+    """Evaluate systems on benchmarks at a revision, and publish one table for each; see `evaluated.evaluate`."""
+    try:
+        with shown_run.logged():
+            found = evaluated.evaluate(
+                checkout(),
+                revision,
+                benchmarks,
+                systems=systems or [],
+                prompts=prompts or [],
+                predictions=predictions,
+            )
+    except UserError as error:
+        return Failed(message=worktree.masked(str(error)))
+    for benchmark, rows in found.tables.items():
+        shown_run.publish(f"evaluate-{benchmark}", rows, {})
+    said = [found.line, *(line for lines in found.failed.values() for line in lines)]
+    return (Failed if found.failed else Completed)(message="\n".join(said))
+
+
 @flow(name="compare", validate_parameters=False, persist_result=False)
 def compare(before: str, after: str = "workspace") -> Any:
     """Compare two revisions of the worker's checkout, and publish the answer."""
     try:
         status, line, markdown = delivery.compared(checkout(), before, after)
     except UserError as error:
-        return Failed(message=delivery.masked(str(error)))
+        return Failed(message=worktree.masked(str(error)))
     create_markdown_artifact(markdown=markdown, key="compare", description=line)
     return (Failed if status > 1 else Completed)(message=line)
 
 
-def register(pool: str, cron: str, timezone: str) -> list[str]:
-    """Register the deployments, their pool, and the rule for runs whose worker died; returns their names."""
+def register(pool: str, cron: str, timezone: str, nightly_parameters: dict[str, Any]) -> list[str]:
+    """Register the deployments, their pool, and the rule for runs whose worker died.
+
+    Args:
+        pool: The work pool; made if there is none.
+        cron: When `nightly` runs.
+        timezone: Of `cron`.
+        nightly_parameters: Of the runs that the schedule starts.
+
+    Returns:
+        The names of the deployments.
+    """
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.exceptions import ObjectNotFound
@@ -124,10 +161,12 @@ def register(pool: str, cron: str, timezone: str) -> list[str]:
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     beat = {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}}
     one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-    for what, schedules in ((nightly, [Cron(cron, timezone=timezone)]), (compare, [])):
+    night = [Cron(cron, timezone=timezone)]
+    for what, schedules in ((nightly, night), (evaluate, []), (compare, [])):
         made: Any = what.to_deployment(
             name="hqsam",
             schedules=schedules,
+            parameters=nightly_parameters if schedules else {},
             concurrency_limit=one if schedules else None,
             job_variables=beat,
             work_pool_name=pool,
@@ -135,7 +174,7 @@ def register(pool: str, cron: str, timezone: str) -> list[str]:
         )
         made.apply()
     _register_rule()
-    return ["nightly/hqsam", "compare/hqsam"]
+    return ["nightly/hqsam", "evaluate/hqsam", "compare/hqsam"]
 
 
 def _register_rule() -> None:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +21,9 @@ from hqsam_base import compiled, own_code
 from hqsam_base.atomic import atomic_file, json_bytes
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site, env, origin
+from hqsam_pipelines.runner import doctor_operations as operations
 from hqsam_pipelines.runner import provenance, server
+from hqsam_pipelines.runner.finding import Finding
 from hqsam_pipelines.runner.server_address import healthy
 
 if TYPE_CHECKING:
@@ -33,27 +35,13 @@ NEEDED_GB = {"embedded": 2, "paper": 250}
 _ON_THIS_MACHINE = ("embedded://", "file://", "drop://")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the examination: `fail` means that a run would fail, `warn` that it may disappoint."""
-
-    level: Literal["ok", "warn", "fail"]
-    what: str
-    detail: str
-
-    @property
-    def mark(self) -> str:
-        """The level as it is printed."""
-        return {"ok": "ok", "warn": "WARN", "fail": "FAIL"}[self.level]
-
-
 def examine(start: Path) -> list[Finding]:
     """Run every check.
 
     Args:
         start: A folder inside the repository.
     """
-    findings = [*_python(), *_libraries(), *_machine(), *_gpu(), *_kernels()]
+    findings = [*_python(), *_libraries(), *_machine(), *operations.variables(), *_kernels()]
     try:
         root = env.repository_root(start)
     except UserError as error:
@@ -70,10 +58,13 @@ def examine(start: Path) -> list[Finding]:
         _archives,
         _disk,
         _git,
-        _dvc,
+        operations.dvc,
         _site_cache,
         _server,
         _leftovers,
+        operations.workers,
+        operations.gpu,
+        operations.ray,
     )
     return findings + [finding for check in checks for finding in check(root)]
 
@@ -128,20 +119,6 @@ def _machine() -> Iterator[Finding]:
         level,
         "machine",
         f"{origin.host()['cores']} cores, {memory:.0f} GB memory (the sample needs 4)",
-    )
-
-
-def _gpu() -> Iterator[Finding]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        yield Finding("ok", "gpu", "none found; the sample needs none")
-        return
-    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
-    yield Finding(
-        "ok" if done.returncode == 0 else "warn",
-        "gpu",
-        "; ".join((done.stdout or done.stderr).split("\n")).strip("; "),
     )
 
 
@@ -344,23 +321,6 @@ def _git(root: Path) -> Iterator[Finding]:
         return
     changed = ", code differs from it" if state["code_changed"] else ""
     yield Finding("ok", "git", f"commit {state['commit'][:12]}{changed}")
-
-
-def _dvc(root: Path) -> Iterator[Finding]:
-    command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
-    done = subprocess.run(
-        command,
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env=dvc_site.environment(root, os.environ),
-    )
-    if done.returncode:
-        yield Finding("fail", "dvc", " ".join((done.stderr or done.stdout).split()))
-    else:
-        yield Finding("ok", "dvc", f"{len(done.stdout.split())} stages")
 
 
 def _site_cache(root: Path) -> Iterator[Finding]:

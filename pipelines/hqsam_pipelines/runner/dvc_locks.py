@@ -16,7 +16,7 @@ from pathlib import Path
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock
 from hqsam_base.terminal import say
-from hqsam_pipelines.config import env
+from hqsam_pipelines.config import env, variables
 from hqsam_pipelines.runner.host_client import lives
 
 BUSY = "is busy, it is being blocked by:"
@@ -103,7 +103,7 @@ def wait(free: Callable[[], bool], whom: Callable[[], str], file: Path) -> None:
     Raises:
         UserError: it was not free within `HQSAM_WAIT_HOURS` (24).
     """
-    hours = float(os.environ.get(WAIT_VARIABLE, WAIT_HOURS))
+    hours = variables.number(WAIT_VARIABLE, WAIT_HOURS)
     begin, said = time.monotonic(), ""
     while not free():
         other = whom()

@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hqsam_base.atomic import write_bytes
 from hqsam_base.errors import UserError
-from hqsam_base.locks import FileLock
-from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
-from hqsam_pipelines.config import env
-from hqsam_pipelines.runner import dvc_locks
+from hqsam_pipelines.config import env, variables
+from hqsam_pipelines.runner import worktree
 
-WORKTREE = Path(env.STATE_DIR) / "worktrees" / "nightly"
+WORKTREE = "nightly"
 WEBHOOK_URL = "HQSAM_WEBHOOK_URL"
 WEBHOOK_ON = "HQSAM_WEBHOOK_ON"
-EVENTS = ("success", "failure", "regression")
 WEBHOOK_S = 10.0
-_SECRET_WORDS = ("SECRET", "TOKEN", "PASSWORD", "AUTH_STRING", "ACCESS_KEY", "WEBHOOK_URL")
 
 
 @dataclass(frozen=True)
@@ -73,12 +67,8 @@ def deliver(
     Raises:
         UserError: an unknown revision, a branch that cannot be written, or a failure left no report to deliver.
     """
-    _git(root, "check-ref-format", "--branch", branch)
-    lock = FileLock(env.make_state_dir(root) / "nightly.lock")
-    dvc_locks.wait(lambda: lock.acquire(0), lambda: "another delivery", root / env.STATE_DIR)
-    try:
-        source = _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-        tree = _worktree(root, source)
+    _check_branch(root, branch)
+    with worktree.at(root, WORKTREE, revision) as (tree, source):
         outcome, output = _run(tree, workers)
         if "report" in (*outcome["failed"], *outcome["blocked"]):
             problem = f"no new report, as these failed: {', '.join(outcome['failed'])}"
@@ -90,46 +80,28 @@ def deliver(
             line = f"failed: {', '.join(outcome['failed'])}{lacking}. {line}"
         else:
             event = "regression" if status == 1 else "success"
-        commit = _commit(tree, branch, f"Run of {revision}: {masked(line)}")
+        commit = _commit(tree, branch, f"Run of {revision}: {worktree.masked(line)}")
         if push:
             _push(root, tree, branch)
-    finally:
-        lock.release()
     page = str(tree / "reports" / "report.html")
-    return Delivery(event, masked(line), markdown, revision, source, branch, commit, page)
+    return Delivery(event, worktree.masked(line), markdown, revision, source, branch, commit, page)
 
 
-def _worktree(root: Path, commit: str) -> Path:
-    """The worktree, at the commit, with what DVC's cache holds of that commit's outputs."""
-    tree = root / WORKTREE
-    if not (tree / ".git").exists():
-        _git(root, "worktree", "prune")
-        _git(root, "worktree", "add", "--force", "--detach", str(tree), commit)
-    _git(tree, "checkout", "--quiet", "--force", "--detach", commit)
-    _configure_dvc(root, tree)
-    _call(tree, [sys.executable, "-m", "dvc", "checkout", "--force", "--allow-missing"])
-    return tree
+def _check_branch(root: Path, branch: str) -> None:
+    """Check that a branch may be replaced, here and on the remote.
 
-
-def _configure_dvc(root: Path, tree: Path) -> None:
-    """Share the cache and the remotes of the checkout's own configuration (`.dvc/config.local`)."""
-    from configobj import ConfigObj
-
-    from hqsam_pipelines.config import dvc_site
-
-    with dvc_site.open_repo(root) as repo:
-        cache = repo.cache.local.path
-    local = root / ".dvc" / "config.local"
-    config = ConfigObj(str(local)) if local.is_file() else ConfigObj()
-    for section in config.sections:
-        url = str(config[section].get("url", ""))
-        if url.startswith("."):  # DVC writes local remotes relative to the file
-            config[section]["url"] = str((root / ".dvc" / url).resolve())
-    config.setdefault("core", {}).pop("site_cache_dir", None)  # each checkout has its own
-    config.setdefault("cache", {})["dir"] = str(Path(cache).resolve())
-    config.filename = None
-    write_bytes(tree / ".dvc" / "config.local", "\n".join([*config.write(), ""]).encode())
-    dvc_site.configure(tree)
+    Raises:
+        UserError: it is no name of a branch, but stands for one (`@{-1}`), or the branch is checked
+            out or the remote's default one.
+    """
+    if worktree.git(root, "check-ref-format", "--branch", branch) != branch:
+        raise UserError("this is not a branch's own name", key="branch", cure="give its name")
+    places = ("HEAD", "refs/remotes/origin/HEAD")
+    taken = [worktree.call(root, ["git", "symbolic-ref", "--quiet", place])[1] for place in places]
+    if [f"refs/heads/{branch}"] in taken or [f"refs/remotes/origin/{branch}"] in taken:
+        cure = "give the run a branch of its own, such as `nightly`"
+        problem = f"a run replaces its branch, and {branch} holds other work"
+        raise UserError(problem, file=root, key="branch", cure=cure)
 
 
 def _run(tree: Path, workers: int) -> tuple[Mapping[str, list[str]], list[str]]:
@@ -141,7 +113,7 @@ def _run(tree: Path, workers: int) -> tuple[Mapping[str, list[str]], list[str]]:
     found = tree / env.STATE_DIR / "outcome.json"
     found.unlink(missing_ok=True)
     words = [sys.executable, "-m", "hqsam_pipelines.cli", "repro", "--workers", str(workers)]
-    _, output = _call(tree, [*words, "--json", str(found)], said=True)
+    _, output = worktree.call(tree, [*words, "--json", str(found)], said=True)
     if not found.is_file():
         raise UserError("the run did not begin", details=output[-20:], file=tree)
     outcome: Mapping[str, list[str]] = json.loads(found.read_bytes())
@@ -153,7 +125,7 @@ def compared(tree: Path, before: str, after: str = "workspace") -> tuple[int, st
     table = tree / env.STATE_DIR / "compare.md"
     table.unlink(missing_ok=True)
     words = [sys.executable, "-m", "hqsam_pipelines.cli", "compare", "--quiet", "--md", str(table)]
-    status, output = _call(tree, [*words, "--", before, after])
+    status, output = worktree.call(tree, [*words, "--", before, after])
     line = output[0] if output else "no answer"
     if status > 1:
         problem = line.removeprefix("Error: ").partition(r"\n")[0]  # the rest is file and cure
@@ -163,23 +135,23 @@ def compared(tree: Path, before: str, after: str = "workspace") -> tuple[int, st
 
 def _commit(tree: Path, branch: str, message: str) -> str:
     """Commit dvc.lock and reports/ and let the branch point there; returns the commit."""
-    _git(tree, "add", "--all", "--", "dvc.lock", "reports")
-    if _call(tree, ["git", "diff", "--cached", "--quiet"])[0]:
-        known = _call(tree, ["git", "config", "user.email"])[0] == 0
+    worktree.git(tree, "add", "--all", "--", "dvc.lock", "reports")
+    if worktree.call(tree, ["git", "diff", "--cached", "--quiet"])[0]:
+        known = worktree.call(tree, ["git", "config", "user.email"])[0] == 0
         who = [] if known else ["-c", "user.name=hqsam", "-c", "user.email=hqsam@localhost"]
-        _git(tree, *who, "commit", "--quiet", "--no-verify", "--message", message)
-    _git(tree, "branch", "--force", branch, "HEAD")
-    return _git(tree, "rev-parse", "HEAD")
+        worktree.git(tree, *who, "commit", "--quiet", "--no-verify", "--message", message)
+    worktree.git(tree, "branch", "--force", branch, "HEAD")
+    return worktree.git(tree, "rev-parse", "HEAD")
 
 
 def _push(root: Path, tree: Path, branch: str) -> None:
-    if _call(tree, [sys.executable, "-m", "dvc", "remote", "default"])[0] == 0:
-        status, output = _call(tree, [sys.executable, "-m", "dvc", "push"])
+    if worktree.call(tree, [*worktree.DVC, "remote", "default"])[0] == 0:
+        status, output = worktree.call(tree, [*worktree.DVC, "push"])
         if status:
             cure = "look at `dvc remote list`; the branch is committed, push by hand"
             raise UserError("`dvc push` failed", details=output[-10:], file=tree, cure=cure)
-    if "origin" in _git(root, "remote").split():
-        _git(tree, "push", "--quiet", "--force", "origin", f"refs/heads/{branch}")
+    if "origin" in worktree.git(root, "remote").split():
+        worktree.git(tree, "push", "--quiet", "--force", "origin", f"refs/heads/{branch}")
 
 
 def notify(delivery: Delivery) -> bool:
@@ -210,7 +182,8 @@ def notify(delivery: Delivery) -> bool:
         return False
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         say(
-            f"the webhook could not be told: {masked(f'{type(error).__name__}: {error}')}", err=True
+            f"the webhook could not be told: {worktree.masked(f'{type(error).__name__}: {error}')}",
+            err=True,
         )
         return False
     return True
@@ -222,47 +195,9 @@ def events() -> tuple[str, ...]:
     Raises:
         UserError: an unknown one.
     """
-    found = os.environ.get(WEBHOOK_ON, ",".join(EVENTS))
+    found = os.environ.get(WEBHOOK_ON, ",".join(variables.EVENTS))
     names = tuple(name.strip() for name in found.split(",") if name.strip())
-    if strange := set(names) - set(EVENTS):
-        cure = f"a comma-separated list of: {', '.join(EVENTS)}"
+    if strange := set(names) - set(variables.EVENTS):
+        cure = f"a comma-separated list of: {', '.join(variables.EVENTS)}"
         raise UserError(f"unknown event {min(strange)!r}", key=WEBHOOK_ON, cure=cure)
     return names
-
-
-def masked(text: str) -> str:
-    """Text without the secrets of this process's environment."""
-    values = [v for k, v in os.environ.items() if any(word in k.upper() for word in _SECRET_WORDS)]
-    for value in sorted((value for value in values if len(value) >= 6), key=len, reverse=True):
-        text = text.replace(value, "***")
-    return text
-
-
-def _git(folder: Path, *words: str) -> str:
-    status, output = _call(folder, ["git", *words])
-    if status:
-        raise UserError(f"`git {words[0]}` failed", details=output[-5:], file=folder)
-    return "\n".join(output).strip()
-
-
-def _call(folder: Path, words: list[str], *, said: bool = False) -> tuple[int, list[str]]:
-    """Run a command in a folder; its exit status and lines, secrets masked."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
-    kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
-    lines: list[str] = []
-    with subprocess.Popen(
-        words,
-        cwd=folder,
-        env=kept,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(masked(shown(line.rstrip())))
-            if said and line.strip():
-                say(lines[-1])
-    return process.returncode, lines

@@ -42,7 +42,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock, is_held, locked
 from hqsam_base.processes import send_signal
 from hqsam_base.terminal import say
-from hqsam_pipelines.config import env
+from hqsam_pipelines.config import env, variables
 from hqsam_pipelines.runner.server_address import (
     AUTH,
     SERVER_AUTH,
@@ -262,7 +262,7 @@ def _signal_holder(root: Path, number: int) -> None:
 
 def _daemon(root: Path, idle_minutes: float | None) -> subprocess.Popen[bytes]:
     if idle_minutes is None:
-        idle_minutes = float(os.environ.get("HQSAM_SERVER_IDLE_MINUTES", DEFAULT_IDLE_MINUTES))
+        idle_minutes = variables.number("HQSAM_SERVER_IDLE_MINUTES", DEFAULT_IDLE_MINUTES)
     command = [
         sys.executable,
         "-m",

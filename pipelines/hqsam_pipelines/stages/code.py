@@ -2,7 +2,8 @@
 
 Reads: the source folders, and params.yaml, which names those files of the seams that are used.
 Writes: `data/code/<verb>.json`, path to SHA-256; `data/protocols/<benchmark>.json`, what the
-benchmark's key `protocol` stands for.
+benchmark's key `protocol` stands for; `data/samples/sources.json`, the names of the training
+sources, of which a profile that trains nothing has none.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
 def run(job: Job) -> Any:
-    """Write one file for each of the other stages, and one for each benchmark."""
+    """Write one file for each of the other stages, one for each benchmark, and the list of sources."""
+    from hqsam_base.atomic import write_json
     from hqsam_pipelines.runner import codegraph
 
     codegraph.write_protocols(job.root, job.root / "data" / "protocols")
+    # DVC's stages depend on the folder as a whole, so it has to exist without a source, too.
+    listed = {"sources": sorted(job.params.sources)}
+    write_json(job.root / "data" / "samples" / "sources.json", listed)
     return codegraph.write_digests(job.root, job.root / "data" / "code")
 
 

@@ -29,6 +29,7 @@ def run(job: Job) -> Any:
         progress=job.progress,
         notice=lambda text: say(f"{job.name}: {text}", lines=True),
         digests=job.root / first_use.FILE,
+        others={name: job.params.archive(name) for name in job.params.archives},
     )
 
 

@@ -16,8 +16,10 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
 from hqsam_datasets.formats.manifest import read_rows
 from hqsam_datasets.prepare.index import index
+from hqsam_metrics import exports, given
 from hqsam_metrics.base import load_score, score_options
 from hqsam_metrics.benchmark import score_benchmark
+from hqsam_metrics.benchmark_data import Benchmark, load_predictions
 from tests import REPOSITORY
 from tests.datasets.benchmarks.test_scored import oracle
 from tests.datasets.trees import encoded, jpeg, photo, put, shape
@@ -392,6 +394,20 @@ def test_ids_that_are_names_are_numbered_and_objects_without_a_mask_left_out(
     ]
     (prompt,) = read_rows(tmp_path / "out" / "prompts.parquet")
     assert prompt["category_id"] == 1 and "000000000002" in prompt["key"]
+    # Results for the file go by its own ids, on the way in and on the way out.
+    oracle(tmp_path / "out", tmp_path / "predictions")
+    data = load_predictions(
+        Benchmark(tmp_path / "out"), tmp_path / "predictions", "detector_box", "hq_token"
+    )
+    exports.load("coco").write(
+        data,
+        score_options({"metric": "coco", "version": load_score("coco").version}),
+        tmp_path / "theirs.json",
+    )
+    (row,) = json.loads((tmp_path / "theirs.json").read_text())
+    assert (row["image_id"], row["category_id"]) == ("bus 3", "bird")
+    found = given.read(tmp_path / "theirs.json", data.benchmark, "detector_box")
+    assert (found.key, found.category) == ([prompt["key"]], [1])
 
 
 def test_skip_leaves_out_the_image_its_objects_and_its_detections(tmp_path: Path) -> None:
@@ -424,6 +440,69 @@ def test_skip_leaves_out_the_image_its_objects_and_its_detections(tmp_path: Path
     )
 
 
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ([30, 20, 45, 35], ["corners", "[x, y, width, height]"]),
+        ([30, 20, -10, -10], ["negative side", "record 0"]),
+        ([0.1, 0.2, 0.5, 0.5], ["fractions", "pixels"]),
+        ([60, 60, 40, 30], ["1 of 1 boxes reach beyond", "in the size"]),
+        ([10, 10, WIDTH - 9, HEIGHT - 9], None),
+    ],
+)
+def test_boxes_in_other_units_are_named(
+    tmp_path: Path, box: list[float], words: list[str] | None
+) -> None:
+    """Each prompt would be wrong, and nothing would say so; a pixel beyond the image is rounding."""
+    boxes = json.dumps([{"image_id": 5, "category_id": 2, "bbox": box, "score": 0.9}]).encode()
+    files = {"a.jpg": jpeg(1), "boxes.json": boxes}
+    if words is None:
+        assert detected(tmp_path, files)["n_prompts"] == {"detector_box": 1}
+        return
+    with pytest.raises(UserError) as caught:
+        detected(tmp_path, files)
+    assert not [word for word in (*words, "boxes.json") if word not in str(caught.value)]
+
+
+def test_a_set_of_crowds_alone_is_told_before_anything_is_predicted(tmp_path: Path) -> None:
+    truth = json.loads(coco())
+    truth["annotations"][0]["iscrowd"] = 1
+    with pytest.raises(UserError, match=r"all 1 annotations .* crowd regions(.|\n)*iscrowd to 0"):
+        detected(tmp_path, {"a.jpg": jpeg(1), "inst.json": json.dumps(truth).encode()})
+
+
+@pytest.mark.parametrize("annotations", [None, "absent", []])
+def test_the_file_of_a_test_split_is_told_for_what_it_is(tmp_path: Path, annotations: Any) -> None:
+    truth = json.loads(coco()) | {"annotations": annotations}
+    if annotations == "absent":
+        del truth["annotations"]
+    root = put(tmp_path / "in", {"a.jpg": jpeg(1), "inst.json": json.dumps(truth).encode()})
+    with pytest.raises(UserError, match=r"(?s)annotations|ground truth.*test splits"):
+        run(root, tmp_path / "out", "coco_json", annotations="inst.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "cure"),
+    [
+        ("https://x.test/u/a.jpg?X-Sign=1/2&x=b.png", "a.jpg", None),
+        ("a.jpg", "a.jpeg", "a.jpeg is there"),
+        ("a+b .jpg", "a b.png", "a b.png is there"),
+        ("c.jpg", "a.jpg", "name the folder"),
+    ],
+)
+def test_names_of_images_that_differ_a_little(
+    tmp_path: Path, name: str, file: str, cure: str | None
+) -> None:
+    root = put(tmp_path / "in", {f"p/{file}": jpeg(1), "inst.json": coco(where=name)})
+    options = {"images": "p", "annotations": "inst.json"}
+    if cure is None:
+        assert run(root, tmp_path / "out", "coco_json", **options)["n_images"] == 1
+        return
+    with pytest.raises(UserError) as caught:
+        run(root, tmp_path / "out", "coco_json", **options)
+    assert cure in str(caught.value)
+
+
 OF_NO_IMAGE = {"id": 1, "image_id": 9, "category_id": 2, "segmentation": [[0.0] * 6]}
 PLAIN = {"id": 5, "height": HEIGHT, "width": WIDTH, "file_name": "a.jpg"}
 
@@ -433,6 +512,7 @@ PLAIN = {"id": 5, "height": HEIGHT, "width": WIDTH, "file_name": "a.jpg"}
     [
         ({"categories": []}, "coco_json", ["no categories", "inst.json"]),
         ({"annotations": [OF_NO_IMAGE]}, "coco_json", ["annotations of images"]),
+        ({"annotations": None}, "coco_json", ["no list of annotations", "test splits"]),
         ({"images": [PLAIN]}, "lvis_json", ["neg_category_ids", "image 5", "coco_json"]),
         ({"categories": [{"id": 2, "name": "bird"}]}, "lvis_json", ["frequency", "category 2"]),
     ],

@@ -34,9 +34,11 @@ def spec(*urls: str, name: str = "set.zip", **facts: Any) -> ArchiveSpec:
     return ArchiveSpec.model_validate({"files": [{"name": name, "urls": list(urls), **facts}]})
 
 
-def get(spec: ArchiveSpec, out: Path, waits: list[float] | None = None) -> dict[str, Any]:
+def get(
+    spec: ArchiveSpec, out: Path, waits: list[float] | None = None, **more: Any
+) -> dict[str, Any]:
     waits = [] if waits is None else waits
-    return fetch(spec, out, progress=quiet, policy=QUICK, sleep=waits.append)
+    return fetch(spec, out, progress=quiet, policy=QUICK, sleep=waits.append, **more)
 
 
 def left_over(folder: Path) -> list[str]:

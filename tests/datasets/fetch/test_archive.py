@@ -39,7 +39,7 @@ def test_plain_download_is_verified_and_recorded(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_archive_is_not_downloaded_again(tmp_path: Path) -> None:
-    """Only with a digest known beforehand; another file of the same name is passed over."""
+    """With a digest known beforehand, by its name; another file of the same name is passed over."""
     body = a_zip()
     facts = {"sha1": hashlib.sha1(body).hexdigest()}
     with serving({"/set.zip": Behaviour(body)}) as base:
@@ -53,12 +53,35 @@ def test_a_file_of_another_archive_is_not_downloaded_again(tmp_path: Path) -> No
     assert (tmp_path / "lvis" / "set.zip").read_bytes() == body
 
 
-def test_two_archives_that_name_the_same_file_at_the_same_time_download_it_once(
+def test_what_another_archive_has_from_the_same_address_is_not_downloaded_again(
     tmp_path: Path,
+) -> None:
+    """Without a known digest, under any name; but no other bytes than were recorded at first use."""
+    digests, file = tmp_path / first_use.FILE, Behaviour(a_zip())
+    with serving({"/set.zip": file, "/b": Behaviour(a_zip(seed=3))}) as base:
+        one = spec(f"{base}/set.zip")
+        two = spec(f"{base}/b", f"{base}/set.zip", name="images.zip")
+        others = {"one": one, "two": two, "three": spec(f"{base}/set.zip")}
+
+        def fetched(name: str) -> bytes:
+            words = {"progress": quiet, "policy": QUICK, "sleep": lambda s: None}
+            fetch(others[name], tmp_path / name, digests=digests, others=others, **words)
+            return (tmp_path / name / others[name].files[0].name).read_bytes()
+
+        assert fetched("one") == fetched("two") == file.body and len(file.requests) == 1
+        digests.write_text(f"{hashlib.sha256(file.body).hexdigest()}  three/set.zip\n")
+        (tmp_path / "one" / "set.zip").write_bytes(a_zip(seed=5))
+        (tmp_path / "two" / "images.zip").unlink()
+        assert fetched("three") == file.body and len(file.requests) == 2
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_two_archives_that_name_the_same_file_at_the_same_time_download_it_once(
+    tmp_path: Path, told: bool
 ) -> None:
     """The second waits, and takes what lies verified in the staging folder of the first, which is not complete yet."""
     body, rest = a_zip(), a_zip(seed=3)
-    facts = {"sha1": hashlib.sha1(body).hexdigest()}
+    facts = {"sha1": hashlib.sha1(body).hexdigest()} if told else {}
     waiting = threading.Event()
 
     def slowly(request: int) -> int:
@@ -70,9 +93,10 @@ def test_two_archives_that_name_the_same_file_at_the_same_time_download_it_once(
         one = spec(f"{base}/set.zip", **facts)
         more = spec(f"{base}/rest.zip").files[0].model_copy(update={"name": "rest.zip"})
         two = one.model_copy(update={"files": (*one.files, more)})
+        others = {"coco": two, "lvis": one}
         with ThreadPoolExecutor() as pool:
-            coco = pool.submit(get, two, tmp_path / "coco")
-            lvis = pool.submit(get, one, tmp_path / "lvis")
+            coco = pool.submit(get, two, tmp_path / "coco", others=others)
+            lvis = pool.submit(get, one, tmp_path / "lvis", others=others)
             lvis.result(timeout=30)
             waiting.set()
             coco.result(timeout=30)
