@@ -54,6 +54,20 @@ def root(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         server.stop(folder)
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Path]:
+    """A checkout whose server several tests ask, and none ends: a start takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("PREFECT_API", "HQSAM_SERVER")):
+                patch.delenv(name)
+        folder = bare_repository(tmp_path_factory.mktemp("shared") / "checkout")
+        shutil.copytree(database, server.home(folder))
+        server.ensure(folder)
+    yield folder
+    server.stop(folder)
+
+
 def user(root: Path, seconds: float) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", USE, str(root), str(seconds)]
     kept = environment(REPOSITORY)
@@ -275,9 +289,9 @@ def test_this_machine_is_asked_without_the_proxy_and_others_through_it(
 
 
 def test_an_address_that_is_none_of_an_api_is_told_for_what_it_is(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = server.ensure(root)
+    root, found = shared, server.ensure(shared)
     assert healthy(f"{found.api}/") and not healthy(found.page)  # a page, not an answer
     for address, message in (
         (found.page, r"pages; its API has /api at the end"),
@@ -339,9 +353,9 @@ def get(api: str, path: str, *, auth: str | None = None, **headers: str) -> tupl
 
 
 def test_the_server_answers_who_knows_the_password_on_this_machine_and_no_other_page(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = server.ensure(root)
+    root, found = shared, server.ensure(shared)
     password = server.auth_path(root).read_text()
     assert stat.S_IMODE(server.auth_path(root).stat().st_mode) == 0o600 and len(password) > 40
     assert get(found.api, "/version", auth=password)[0] == 200

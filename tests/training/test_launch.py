@@ -69,12 +69,10 @@ def test_hang_is_ended_with_stacks_and_the_next_run_ends_with_the_same_bits(
     assert weights(spec.out) == weights(tmp_path / "whole")
 
 
-SUDDEN = pytest.mark.full(
-    "a parent's death is tested with the stage host, SIGTERM here; four more imports of torch"
-)
+ASKED = pytest.mark.full("test_processes.py sends SIGTERM, too; four more imports of torch")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=SUDDEN)])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=ASKED)])
 def test_nobody_else_reaches_the_processes_and_nothing_survives_the_parent(
     training_set, tmp_path, number
 ):
@@ -97,10 +95,9 @@ def test_nobody_else_reaches_the_processes_and_nothing_survives_the_parent(
     assert {rank for rank, _ in open_doors} <= {"0", "1"}, "gloo's pairs alone need a port"
     begin = time.monotonic()
     parent.send_signal(number)
-    assert parent.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
-    _gone, alive = psutil.wait_procs(children, timeout=15)
-    assert not alive
-    assert time.monotonic() - begin < 15
+    assert parent.wait(90) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+    _gone, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive, f"after {time.monotonic() - begin:.0f} s; on a quiet machine it takes one"
     assert (spec.out / "last.pt").exists()
     assert [
         path.name for path in temporary.iterdir() if "inductor" not in path.name

@@ -10,6 +10,7 @@ own, under torchrun if there are several.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -25,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
-from hqsam_base.processes import send_signal
+from hqsam_base.processes import end_with_parent, send_signal
 from hqsam_base.progress import Progress
 from hqsam_base.terminal import say
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from hqsam.training.train_run import TrainRun
 
 PROGRAM = "hqsam.training.run"
+_TORCHRUN = "torch.distributed.run"
 GRACE_S = 20.0
 """How long a training has to save its state after SIGTERM; it is made to need less than ten."""
 DUMP_S = 3.0
@@ -147,7 +149,7 @@ def command(processes: int, meet_at: str) -> list[str]:
     # Without a place for logs, which nobody reads, it leaves a folder among the temporary files,
     # however it ends.
     here.append(f"--log-dir={os.devnull}")
-    return [sys.executable, "-m", "torch.distributed.run", *meet, *here, *words]
+    return [sys.executable, "-m", _TORCHRUN, *meet, *here, *words]
 
 
 def environment(run: TrainRun, store: str) -> dict[str, str]:
@@ -233,8 +235,12 @@ class _Child:
 
     @contextlib.contextmanager
     def _started(self) -> Iterator[subprocess.Popen[str]]:
+        # torchrun without us would wait minutes for the file where it met, and hear no SIGTERM in
+        # it; a training program of its own saves its state first.
+        number = signal.SIGKILL if _TORCHRUN in self.words else signal.SIGTERM
         process = subprocess.Popen(
             self.words,
+            preexec_fn=functools.partial(end_with_parent, number),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
