@@ -131,7 +131,7 @@ def _current(params: Params, benchmark: str, root: Path) -> bool:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         stages = yaml.load(lock.read_bytes(), loader)["stages"]
-        then = {}
+        then: dict[str, Any] = {}
         for stage in (f"fetch@{archive}", f"index@{benchmark}"):
             then |= stages[stage]["params"]["params.yaml"]
     except (yaml.YAMLError, OSError, KeyError, TypeError, UnicodeDecodeError):
