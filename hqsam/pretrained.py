@@ -176,6 +176,23 @@ def read_config(folder: Path, key: str) -> dict[str, Any]:
     return cast(dict[str, Any], config)
 
 
+def check_files(folder: Path, key: str) -> None:
+    """Refuse a model's folder in which something is neither file nor folder: the library would wait for a pipe.
+
+    Args:
+        folder: As somebody else packed it.
+        key: Of params.yaml, for messages.
+    """
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() and not path.is_dir():
+            raise UserError(
+                "this is no regular file",
+                file=path,
+                key=key,
+                cure="take it away: links that lead nowhere, pipes and devices are not read",
+            )
+
+
 def check_folder(
     folder: Path,
     key: str,
@@ -197,6 +214,7 @@ def check_folder(
     Raises:
         UserError: The first thing that is wrong.
     """
+    check_files(folder, key)
     model_type = str(read_config(folder, key)["model_type"])
     if model_type not in known:
         problem, cure = (refused or {}).get(

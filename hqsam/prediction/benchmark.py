@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -238,6 +238,7 @@ def _summary(
     unsupported = told.get("unsupported", {}) | lacking
     found = {"protocols": protocols, "unsupported": unsupported, "failed": told.get("failed", {})}
     about = {name: content for name, content in found.items() if content}
+    digests = [checkpoint.sha256(path) for path in sorted(work.glob("part-*.parquet"))]
     return {
         "version": VERSION,
         "benchmark": benchmark,
@@ -259,10 +260,6 @@ def _summary(
         },
         "checkpoint_digest": inputs.checkpoint_digest,
         "prompts_digest": inputs.prompts_digest,
-        "digest": _digest(sorted(work.glob("part-*.parquet"))),
+        "digest": hashlib.sha256("".join(digests).encode()).hexdigest(),
         **about,
     }
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    return hashlib.sha256("".join(checkpoint.sha256(path) for path in paths).encode()).hexdigest()

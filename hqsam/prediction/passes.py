@@ -35,7 +35,8 @@ from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
 from hqsam_base.runs import RleBatch
 from hqsam_datasets.formats import manifest
-from hqsam_datasets.formats.images import ImageError, decode_image
+from hqsam_datasets.formats.image_files import ImageError
+from hqsam_datasets.formats.images import decode_image
 from hqsam_datasets.formats.tar import TarReader
 
 _AHEAD = 2  # batches of images that are read before they are needed

@@ -155,7 +155,8 @@ def read(path: Path, benchmark: Benchmark, prompt_set: str) -> Given:
 
 
 def _detections(path: Path, benchmark: Benchmark, *, lvis: bool) -> Given:
-    from hqsam_metrics.ap.instances import read_ground_truth, read_results
+    from hqsam_metrics.ap.instances import read_ground_truth
+    from hqsam_metrics.ap.results import read_results
 
     truth = read_ground_truth(benchmark.ground_truth, lvis=lvis)
     own = benchmark.original_ids
@@ -164,7 +165,8 @@ def _detections(path: Path, benchmark: Benchmark, *, lvis: bool) -> Given:
     found = read_results(path, replace(truth, images=images, categories=categories))
     given = found.category_id if categories.names is None else None
     ids = truth.images.ids[found.image].tolist()
-    keys = _keys(benchmark)
+    numbers = integers(benchmark.images, "image_id").tolist()
+    keys = dict(zip(numbers, map(str, strings(benchmark.images, "key")), strict=True))
     n = len(found)
     return Given(
         [None] * n,
@@ -187,11 +189,6 @@ def _renamed(table: IdTable, original: Mapping[int, int | str]) -> IdTable:
     return (
         replace(table, names=tuple(plain_id(original[n]) for n in numbers)) if original else table
     )
-
-
-def _keys(benchmark: Benchmark) -> dict[int, str]:
-    ids = integers(benchmark.images, "image_id").tolist()
-    return dict(zip(ids, map(str, strings(benchmark.images, "key")), strict=True))
 
 
 def _tracks(path: Path, benchmark: Benchmark) -> Given:

@@ -351,7 +351,10 @@ def table(run: Run, benchmark: str, model: str, told: Mapping[str, Any]) -> list
         *(s for sets in unsupported.values() for s in sets),
     }
     for prompt_set in sorted(every):
-        for metric in _metrics(run, benchmark, model, prompt_set):
+        score, names = run.score(benchmark), metric_names(run, model, benchmark, prompt_set)
+        headline = [name for name in score.headline if name in names]
+        # interactive prompts have values of their own
+        for metric in headline or [name for name in names if not score.value(name).detail]:
             for system in run.systems:
                 if run.find(benchmark, model, prompt_set, system.name) is None:
                     continue
@@ -367,14 +370,6 @@ def table(run: Run, benchmark: str, model: str, told: Mapping[str, Any]) -> list
                     note = f"not opened: {failed[system.name]}"
                 lines.append(Line(prompt_set, system.label, None, note))
     return lines
-
-
-def _metrics(run: Run, benchmark: str, model: str, prompt_set: str) -> list[str]:
-    """The headline of the benchmark; interactive prompts have values of their own."""
-    score = run.score(benchmark)
-    every = metric_names(run, model, benchmark, prompt_set)
-    headline = [name for name in score.headline if name in every]
-    return headline or [name for name in every if not score.value(name).detail]
 
 
 def _cells(line: Line) -> list[str]:

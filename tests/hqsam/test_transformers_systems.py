@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,8 @@ def test_bad_folders_are_refused_before_anything_is_loaded(tmp_path: Path) -> No
     (tmp_path / "bare" / "config.json").write_text("[" * 100_000)
     assert "no model folder" in refused(tmp_path / "bare").problem
     assert "no such folder" in refused(tmp_path / "a" / "b" / "c").problem
+    os.mkfifo(tmp_path / "bert" / "preprocessor_config.json")  # nobody writes into it
+    assert "no regular file" in refused(tmp_path / "bert").problem
     with pytest.raises(UserError, match="the processor makes images of"):
         hub_models.build("sam2", tmp_path / "sizes")
         hub_models.transformers.Sam2ImageProcessor(

@@ -128,15 +128,14 @@ def examples() -> list[str]:
 
 
 def _box(mask: BoolMask, rng: np.random.Generator, *, side: int | None) -> PromptArrays | None:
-    found = rle.tight_box(mask) if side is None else mask_box(_resized(mask, side))
+    if side is None:
+        found, scale = rle.tight_box(mask), np.array([1.0, 1.0])
+    else:
+        found = mask_box(resize_bilinear(mask * np.uint8(255), side, side))
+        scale = np.array(mask.shape[::-1]) / side
     if found is None:
         return None
-    scale = np.array([1.0, 1.0]) if side is None else np.array(mask.shape[::-1]) / side
     return PromptArrays(box=np.array(found, np.float64) * np.tile(scale, 2))
-
-
-def _resized(mask: BoolMask, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return resize_bilinear(mask * np.uint8(255), side, side)
 
 
 def _noisy_box(mask: BoolMask, rng: np.random.Generator, *, ratio: float) -> PromptArrays | None:

@@ -67,18 +67,15 @@ def nightly(
         text = worktree.masked(str(error))
         delivery.notify(delivery.Delivery("failure", text, text, revision, "", branch, "", ""))
         return Failed(message=text)
-    create_markdown_artifact(markdown=_page(found), key="nightly", description=found.line)
-    delivery.notify(found)
-    return (Failed if found.event == "failure" else Completed)(message=found.line)
-
-
-def _page(found: delivery.Delivery) -> str:
     link = Path(found.report).as_uri()
-    return (
+    page = (
         f"{found.markdown}\n\nBranch `{found.branch}`, commit `{found.commit[:10]}`, made from "
         f"`{found.source[:10]}`. [Report]({link}); the difference: "
         f"`hqsam compare {found.source[:10]} {found.branch} --html diff.html`.\n"
     )
+    create_markdown_artifact(markdown=page, key="nightly", description=found.line)
+    delivery.notify(found)
+    return (Failed if found.event == "failure" else Completed)(message=found.line)
 
 
 def _is_overtaken() -> bool:
