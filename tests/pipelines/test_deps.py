@@ -49,7 +49,12 @@ def test_the_code_stage_reads_every_package_and_writes_the_digests_of_every_stag
         == set(body(codegraph.STAGE)["deps"])
         == folders | {"inputs", "params.yaml"}
     )
-    assert body(codegraph.STAGE)["outs"] == ["data/code", "data/inputs", "data/protocols"]
+    assert body(codegraph.STAGE)["outs"] == [
+        "data/code",
+        "data/inputs",
+        "data/protocols",
+        "data/samples/sources.json",
+    ]
 
 
 @pytest.mark.parametrize("verb", DIGESTED)
@@ -127,7 +132,7 @@ def test_the_digests_are_those_of_the_files_and_the_same_bytes_each_time(sources
         ("datasets/hqsam_datasets/embedded/scenes.py", {"fetch"}),
         ("hqsam/prediction/benchmark.py", {"predict"}),
         ("hqsam/training/loss.py", {"train"}),
-        ("hqsam/model/hq_decoder.py", {"train", "predict"}),
+        ("hqsam/model/hq_decoder.py", {"train", "predict", "report"}),
         ("pipelines/hqsam_pipelines/report/templates/report.html.j2", {"report"}),
         ("pipelines/hqsam_pipelines/stages/shard.py", {"shard"}),
         # Named in dvc.yaml for their own entry alone, found by name, plumbing, other commands:

@@ -12,6 +12,8 @@ import yaml
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import inputs, preflight
+from tests.pipelines.report_repo import Repo
+from tests.pipelines.report_repo import params as sections
 from tests.pipelines.test_preflight import ENTRIES
 from tests.pipelines.working_copy import clone, run
 
@@ -133,6 +135,36 @@ def test_what_is_wrong_is_one_message_with_file_key_and_cure(
         with pytest.raises(UserError, match=said) as error:
             preflight.load(checkout, anew=anew)
         assert error.value.key == key and error.value.file and error.value.cure
+
+
+def test_records_are_compared_with_a_benchmark_that_was_indexed_from_todays_params(
+    checkout: Path, outside: Path
+) -> None:
+    repo = Repo(checkout, images=2)
+    repo.params = sections(("coco",))
+    repo.benchmark("coco")
+    params = use(checkout, outside)
+    row = {"image_id": 987654, "category_id": 1, "segmentation": {}, "score": 0.5}
+    (outside / "theirs.json").write_text(json.dumps([row]))
+    archive, entry = params["archives"]["coco"], params["benchmarks"]["coco"]
+    seen = {f"benchmarks.coco.{key}": entry[key] for key in ("archive", "kind", "index")}
+    stages = {
+        "fetch@coco": {"params": {"params.yaml": {"archives.coco": archive}}},
+        "index@coco": {"params": {"params.yaml": seen}},
+    }
+    lock = checkout / "dvc.lock"
+    try:
+        lock.write_text(yaml.safe_dump({"stages": stages}))
+        with pytest.raises(UserError, match="987654") as error:
+            preflight.load(checkout)
+        assert error.value.key == "systems.theirs.path" and error.value.file and error.value.cure
+        # Another profile's images say nothing about these.
+        seen["benchmarks.coco.index"] = {"prompt_sets": ["gt_box"]}
+        lock.write_text(yaml.safe_dump({"stages": stages}))
+        preflight.load(checkout)
+    finally:
+        lock.unlink()
+        shutil.rmtree(checkout / "data" / "benchmarks")
 
 
 def test_systems_of_params_are_checked_as_a_whole(checkout: Path, outside: Path) -> None:

@@ -23,15 +23,18 @@ from hqsam.prediction.options import PredictOptions
 from hqsam_base.errors import UserError
 from hqsam_base.rle import decode
 from hqsam_datasets.formats.manifest import read_rows
+from hqsam_metrics import exports
 from hqsam_metrics.base import score_options
 from hqsam_metrics.benchmark import score_benchmark
+from hqsam_metrics.benchmark_data import Benchmark, load_predictions
 from hqsam_pipelines.compare.answer import headline
 from hqsam_pipelines.compare.as_json import to_json
 from hqsam_pipelines.compare.comparison import compare
 from hqsam_pipelines.compare.page import to_html
 from hqsam_pipelines.compare.terminal import show
 from hqsam_pipelines.config.params import Params
-from hqsam_pipelines.report import summary
+from hqsam_pipelines.report import scenes, summary
+from hqsam_pipelines.report.results import load_run
 from hqsam_pipelines.report.run import build_report
 from tests import REPOSITORY, toys
 from tests.pipelines.report_repo import HEIGHT, WIDTH, Repo, params
@@ -79,7 +82,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy: None) -> Path:
     return root
 
 
-def again(root: Path, name: str, sections: dict[str, Any]) -> None:
+def again(
+    root: Path, name: str, sections: dict[str, Any], section: dict[str, dict[str, Any]] = SECTION
+) -> None:
     out = root / "data" / "predictions" / f"{name}-nano"
     shutil.rmtree(out)
     benchmark = root / "data" / "benchmarks" / name
@@ -90,7 +95,7 @@ def again(root: Path, name: str, sections: dict[str, Any]) -> None:
         options=PredictOptions(threads=1),
         out=out,
         progress=quiet,
-        entries=with_systems(SECTION).systems_of("nano"),
+        entries=with_systems(section).systems_of("nano"),
     )
     score_benchmark(
         benchmark=benchmark,
@@ -160,6 +165,43 @@ def test_tables_show_it_against_its_baseline(run: Path, capsys: pytest.CaptureFi
     assert "Other systems of this run" in page and "boxes + grabcut" in page
     summary.show(run)
     assert "Filled boxes" in capsys.readouterr().out
+    for title in ("Filled boxes beside SAM", "boxes + grabcut beside Filled boxes"):
+        assert f"<h2>{title}</h2>" in page
+    assert 'data-panels="[&#34;Prompt&#34;, &#34;Filled boxes&#34;, &#34;boxes + gr' in page
+    pictures = [path.name for path in (run / "reports" / "figures").iterdir()]
+    for system in ("boxes", "cut"):
+        assert {
+            name.split("_")[3] for name in pictures if name.startswith(f"system_{system}_")
+        } == {
+            "coco.png",
+            "coift.png",
+        }
+
+
+def test_masks_made_elsewhere_are_pictured_like_any_systems(run: Path, tmp_path: Path) -> None:
+    """Those of HQ-SAM as a results file: the same tables, and pictures of the same masks."""
+    root = tmp_path / "root"
+    shutil.copytree(run, root)
+    sections = yaml.safe_load((root / "params.yaml").read_text())
+    score = score_options(sections["benchmarks"]["coco"]["score"])
+    data = Benchmark(root / "data" / "benchmarks" / "coco")
+    folder = root / "data" / "predictions" / "coco-nano"
+    mine = load_predictions(data, folder, "detector_box", "hq_sum")
+    exports.load("coco").write(mine, score, root / "theirs.json")
+    theirs = {"kind": "predictions", "path": str(root / "theirs.json"), "benchmarks": ["coco"]}
+    sections["systems"] = {**SECTION, "theirs": theirs}
+    again(root, "coco", sections, sections["systems"])
+    build_report(root=root, params=sections, out=root / "reports", progress=quiet)
+    assert "<h2>theirs beside SAM</h2>" in (root / "reports" / "report.html").read_text()
+    assert list((root / "reports" / "figures").glob("system_theirs_*_coco.png"))
+    found = load_run(root, sections)
+    drawn = []
+    for names in (("sam", "theirs"), ("sam", "hq_sum")):
+        of = scenes.candidates(found, "nano", "coco", names)
+        assert of is not None and len(of) > 1
+        reader = scenes.SceneReader(found, scenes.pair_sides(found, names))
+        drawn.append([reader.read(of[place]).hq for place in range(len(of))])
+    assert all((a == b).all() for a, b in zip(*drawn, strict=True))
 
 
 def test_compare_shows_it_with_label_and_baseline(run: Path, tmp_path: Path) -> None:

@@ -34,13 +34,12 @@ from hqsam_pipelines.report.pictures import (
     HERO_TEXT,
     Gallery,
     Pictures,
+    choose_further,
     choose_galleries,
     write_figures,
 )
 from hqsam_pipelines.report.results import Run, load_run
 from hqsam_pipelines.report.scenes import Candidates
-
-_PANELS = ("Prompt", "SAM", "HQ-SAM", "Ground truth", "Errors of SAM", "Errors of HQ-SAM")
 
 
 def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
@@ -55,11 +54,12 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     progress(1, 5, "choosing instances")
     pictured = (scenes.candidates(run, run.models[0], b) for b in run.benchmarks)
     chosen_from = [candidates for candidates in pictured if candidates is not None]
-    galleries = choose_galleries(chosen_from, options)
+    galleries = [*choose_galleries(chosen_from, options), *choose_further(run, options)]
     progress(2, 5, "pictures")
     pictures = write_figures(out / "figures", run, galleries, chosen_from, options)
     progress(3, 5, "page")
-    places = (p for gallery in galleries for p in gallery.picks)
+    # Those of SAM and HQ-SAM, which come first on the page, are the list's two columns.
+    places = (p for gallery in galleries if gallery.pair is None for p in gallery.picks)
     shown = {(p.benchmark, p.prompt_set, p.unit): at for at, p in enumerate(places)}
     listing = instances.listing(run, run.models[0], shown)
     write_text(out / "tables" / "instances.csv", listing.csv)
@@ -101,7 +101,6 @@ def _page(
         "title": title,
         "page_title": " · ".join([title, str(profile), *origin[:1]]),
         "origin": ", ".join(origin),
-        "panels": _PANELS,
         "subtitle": f"Profile {run.params.get('profile', '?')}, model {model} "
         f"({run.backbone(model)}), "
         f"{len(run.benchmarks)} benchmarks, zero-shot.{others}",
@@ -178,7 +177,8 @@ def _gallery_context(
     gallery: Gallery, pictures: Mapping[tuple[str, int], Picture]
 ) -> dict[str, Any]:
     items = [html.embed(pictures[gallery.id, place]) for place in range(len(gallery.picks))]
-    return {"id": gallery.id, "title": gallery.title, "text": gallery.text, "pictures": items}
+    texts = {name: getattr(gallery, name) for name in ("id", "title", "text", "panels")}
+    return {**texts, "pictures": items}
 
 
 def _data_context(run: Run) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class ReportOptions(BaseModel):
             the benchmarks.
         typical: show for each benchmark the instance whose gain over SAM is the median.
         hero: rows of ``figures/hero.png``.
+        systems: how many pictures of each system beside SAM and HQ-SAM (section ``systems``).
         figures: how many pictures of each of the paper's Figures 7 and 9 to 14.
         attention: rows of Figure 6; the model runs for them.
         panel: width and height of a panel in pixels.
@@ -29,6 +30,7 @@ class ReportOptions(BaseModel):
     improved: Count = 4
     worsened: Count = 4
     typical: bool = True
+    systems: Count = 6
     hero: Annotated[int, Field(ge=0, le=8)] = 4
     figures: Count = 6
     attention: Annotated[int, Field(ge=0, le=8)] = 3

@@ -25,12 +25,29 @@ HERO_TEXT = (
 
 @dataclass(frozen=True)
 class Gallery:
-    """One kind of picture."""
+    """One kind of picture.
+
+    Attributes:
+        id: of its section, and how its files begin.
+        title: of its section.
+        text: what it shows and how that was chosen.
+        picks: the instances.
+        pair: names of the two systems; None: SAM and HQ-SAM.
+        labels: what people call them.
+    """
 
     id: str
     title: str
     text: str
     picks: tuple[Pick, ...]
+    pair: tuple[str, str] | None = None
+    labels: tuple[str, str] = ("SAM", "HQ-SAM")
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        """What the six panels of a picture are."""
+        a, b = self.labels
+        return ("Prompt", a, b, "Ground truth", f"Errors of {a}", f"Errors of {b}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,30 @@ def choose_galleries(of: Sequence[Candidates], options: ReportOptions) -> list[G
     return [gallery for gallery in found if gallery.picks]
 
 
+def choose_further(run: Run, options: ReportOptions) -> list[Gallery]:
+    """A gallery of each system beside SAM and HQ-SAM, against what it is compared with: from its largest gain to its largest loss."""
+    found = []
+    model = run.models[0]
+    for system in (s for s in run.systems if s.versus is not None and options.systems):
+        pair = (str(system.versus), system.name)
+        of = [
+            candidates
+            for b in run.benchmarks
+            if system in run.further(b)
+            and (candidates := scenes.candidates(run, model, b, pair)) is not None
+        ]
+        if picks := scenes.ranked(of, options.systems):
+            a, b = (run.system(name).label for name in pair)
+            text = (
+                f"From the largest gain of {b} over {a} to its largest loss, in even steps of the "
+                f"ranking. Each picture, above: prompt, {a}, {b}; below: ground truth, errors of "
+                f"{a}, errors of {b}."
+            )
+            title, name = f"{b} beside {a}", f"system_{system.name}"
+            found.append(Gallery(name, title, text, tuple(picks), pair, (a, b)))
+    return found
+
+
 def write_figures(
     folder: Path,
     run: Run,
@@ -105,9 +146,13 @@ def write_figures(
     of_paper = figures.figures(run, reader, of, count=options.figures, side=options.panel)
     with atomic_folder(folder) as tmp:
         for gallery in galleries:
+            mine = reader
+            if gallery.pair is not None:
+                mine = SceneReader(run, scenes.pair_sides(run, gallery.pair))
             for place, pick in enumerate(gallery.picks):
-                sheet = overlay(reader.read(pick), options.panel)
-                label = f"Masks of SAM and HQ-SAM for {pick.unit}"
+                sheet = overlay(mine.read(pick), options.panel)
+                a, b = gallery.labels
+                label = f"Masks of {a} and {b} for {pick.unit}"
                 picture = Picture(sheet, label, figures.caption(pick))
                 found[gallery.id, place] = picture
                 name = f"{gallery.id}_{place + 1:02d}_{pick.benchmark}.png"

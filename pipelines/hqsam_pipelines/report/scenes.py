@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity
+from hqsam_metrics.benchmark_data import own_prompts
 from hqsam_pipelines.report.draw import Mask, Scene
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.units import quantity_values, side_by_side
@@ -115,8 +116,12 @@ class Candidates:
         return -scores if self.quantity.scale.lower_is_better else scores
 
 
-def candidates(run: Run, model: str, benchmark: str) -> Candidates | None:
+def candidates(
+    run: Run, model: str, benchmark: str, pair: tuple[str, str] | None = None
+) -> Candidates | None:
     """Every instance of a benchmark that both systems have a defined score for; None where the metric pictures nothing.
+
+    `pair` names the two systems (in `Candidates` sam and hq); default: SAM and HQ-SAM.
 
     Where the score is that of the best detection of the class, an object without any is left out:
     there is no mask to look at. `missed` counts them.
@@ -124,7 +129,7 @@ def candidates(run: Run, model: str, benchmark: str) -> Candidates | None:
     quantity = run.score(benchmark).pictured
     if quantity is None:
         return None
-    systems = (run.baseline(benchmark), run.hq_system(benchmark))
+    systems = pair or (run.baseline(benchmark), run.hq_system(benchmark))
     both = side_by_side(run.units(benchmark, model), *systems, quantity)
     if run.score(benchmark).best_of_class:
         both = both[both[["sam", "hq"]].max(axis=1) > 0]
@@ -243,6 +248,16 @@ def run_sides(run: Run) -> Sides:
     return sides
 
 
+def pair_sides(run: Run, pair: tuple[str, str]) -> Sides:
+    """Two systems of one run, by name."""
+
+    def sides(pick: Pick) -> tuple[tuple[Path, str], tuple[Path, str]]:
+        folder = run.folder("predictions", pick.benchmark, pick.model)
+        return (folder, pair[0]), (folder, pair[1])
+
+    return sides
+
+
 class SceneReader:
     """Reads what a picture of an instance needs from one benchmark's folders.
 
@@ -314,7 +329,8 @@ class SceneReader:
             rows = [r for p in parts for r in _rows(p, target["key"])]
             rows = [r for r in rows if (r["prompt_set"], r["system"]) == (pick.prompt_set, system)]
             scored = [r for r in rows if r["prompt_id"] == prompt]
-            rows = self._same_class(pick, target, rows) if prompt is None else scored
+            own = predictions / own_prompts(system)
+            rows = self._same_class(pick, target, rows, own) if prompt is None else scored
             mine = [(r["prompt_id"], _decode(r)) for r in rows]
             ranked = sorted(mine, key=lambda item: (-_iou(item[1], truth), item[0]))
             chosen = ranked[0][0] if ranked else ""
@@ -322,14 +338,19 @@ class SceneReader:
         return truth, masks[0], masks[1], chosen
 
     def _same_class(
-        self, pick: Pick, target: Mapping[str, Any], rows: list[dict[str, Any]]
+        self, pick: Pick, target: Mapping[str, Any], rows: list[dict[str, Any]], own: Path
     ) -> list[dict[str, Any]]:
         # params.yaml need not say it: `protocol` may.
         found = (r.protocol for r in self.run.results if r.benchmark == pick.benchmark)
         if next(found, {}).get("classes") == "agnostic":
             return rows
         path = self.root / "data" / "benchmarks" / pick.benchmark / "prompts.parquet"
-        prompts = _rows(path, target["key"], ["prompt_id", "key", "category_id"])
+        prompts = [
+            row
+            for file in (path, own)
+            if file == path or file.is_file()  # of predictions that answer no prompt
+            for row in _rows(file, target["key"], ["prompt_id", "key", "category_id"])
+        ]
         category = {r["prompt_id"]: r["category_id"] for r in prompts}
         same = {p for p, c in category.items() if c is None or c == target["category_id"]}
         return [r for r in rows if r["prompt_id"] in same]
