@@ -76,7 +76,7 @@ def nightly(
     return (Failed if found.event == "failure" else Completed)(message=found.line)
 
 
-@task(name="deliver", persist_result=False)
+@task(name="deliver", task_run_name="deliver", persist_result=False)
 def _deliver(revision: str, **options: Any) -> delivery.Delivery | UserError:
     """Deliver, as the task whose children the stages' runs are; an error is handed over, so that no traceback is logged."""
     try:
