@@ -42,10 +42,7 @@ class UserError(Exception):
         self.key = key
         self.cure = cure
         self.steps = tuple(steps)
-        super().__init__(self._text())
-
-    def _text(self) -> str:
-        """Return the message, sanitised (`safe_text`): a name from outside cannot forge a line."""
+        # Sanitised (`safe_text`): a name from outside cannot forge a line.
         parts = [_block(self.problem, self.details)]
         if self.file is not None:
             parts.append(f"file: {shown(self.file)}")
@@ -53,7 +50,7 @@ class UserError(Exception):
             parts.append(f"key: {shown(self.key)}")
         if self.cure is not None:
             parts.append(f"cure: {_block(self.cure, self.steps)}")
-        return "\n  ".join(parts)
+        super().__init__("\n  ".join(parts))
 
     def amended(self, problem: str | None = None, **named: Any) -> Self:
         """Return the same error with other words where a caller knows better: file, key or cure."""

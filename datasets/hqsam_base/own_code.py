@@ -165,13 +165,11 @@ def refuse_foreign(root: Path) -> None:
 
 def forget() -> None:
     """Have `import` read the project's modules anew from the folders that now come first."""
-    for name in [name for name in sys.modules if _is_own(name.partition(".")[0])]:
-        del sys.modules[name]
+    for name in list(sys.modules):
+        package = name.partition(".")[0]
+        if package == _PREFIX or package.startswith(f"{_PREFIX}_"):
+            del sys.modules[name]
     importlib.invalidate_caches()
-
-
-def _is_own(package: str) -> bool:
-    return package == _PREFIX or package.startswith(f"{_PREFIX}_")
 
 
 def _taken(name: str) -> Path | None:

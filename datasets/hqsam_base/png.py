@@ -82,7 +82,11 @@ def decode_values(data: bytes) -> NDArray[Any] | None:
     if head is None or head[1] not in (_GREY, _PALETTE):
         return decode(data)
     depth = head[0]
-    array = _by_opencv(_as_grey(_kept(data, _PIXELS)))
+    kept = _kept(data, _PIXELS)
+    # With the header of a grey picture: OpenCV would look the palette up.
+    header = b"IHDR" + kept[16:25] + bytes([_GREY]) + kept[26:29]
+    crc = struct.pack(">I", zlib.crc32(header))
+    array = _by_opencv(SIGNATURE + struct.pack(">I", 13) + header + crc + kept[33:])
     return (
         array
         if array is None or depth >= 8
@@ -108,16 +112,4 @@ def _kept(data: bytes, kinds: tuple[bytes, ...]) -> bytes:
         raise ValueError(f"it has {width} x {height} pixels, the limit is {MAX_PIXELS:,}")
     return b"".join(
         [SIGNATURE, *(data[first:last] for kind, first, last in chunks(data) if kind in kinds)]
-    )
-
-
-def _as_grey(data: bytes) -> bytes:
-    """Returns the bytes of a grey or palette PNG with the header of a grey one."""
-    header = b"IHDR" + data[16:25] + bytes([_GREY]) + data[26:29]
-    return (
-        SIGNATURE
-        + struct.pack(">I", 13)
-        + header
-        + struct.pack(">I", zlib.crc32(header))
-        + data[33:]
     )

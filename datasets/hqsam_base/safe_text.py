@@ -39,7 +39,12 @@ def sanitize(text: str, *, lines: bool = False) -> str:
             one.
     """
     kept = "\n\t" if lines else ""
-    return _CONTROL.sub(lambda found: found[0] if found[0] in kept else _escape(found[0]), text)
+    return _CONTROL.sub(
+        lambda found: (
+            found[0] if found[0] in kept else found[0].encode("unicode_escape").decode("ascii")
+        ),
+        text,
+    )
 
 
 def cell(text: str) -> str:
@@ -87,10 +92,6 @@ def without_secrets(text: object, address: str) -> str:
 def shown(text: object, *, lines: bool = False) -> str:
     """A message as it may be printed and stored: `sanitize` and `redact`."""
     return redact(sanitize(str(text), lines=lines))
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def _redacted(found: re.Match[str]) -> str:

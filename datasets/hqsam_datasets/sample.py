@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
-from hqsam_datasets.formats.images import FOREGROUND, ImageProbe, decode_image, decode_stored_mask
+from hqsam_datasets.formats.image_files import ImageProbe
+from hqsam_datasets.formats.images import decode_image
+from hqsam_datasets.formats.masks import FOREGROUND, decode_stored_mask
 
 KEY_PATTERN = re.compile(r"[a-z0-9_-]+")
 MAX_KEY = 75

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hqsam.errors import InputError
 from hqsam.prediction.prompt import Prompt
-from hqsam_datasets.formats.images import MAX_PIXELS
+from hqsam_datasets.formats.image_files import MAX_PIXELS
 
 
 def check_image(image: Any) -> npt.NDArray[np.uint8]:
@@ -129,11 +129,20 @@ def checked_prompt(coords: Any, labels: Any, box: Any, mask_input: Any) -> Promp
     if flat_box is not None and flat_box.size != 4:
         several = "give x0 y0 x1 y1; several boxes go to predict_torch or predict_batch"
         raise InputError(f"prompt: the box has {flat_box.size} numbers", cure=several)
+    flat_labels = np.zeros(0) if labels is None else _floats("point_labels", labels).reshape(-1)
+    unknown = sorted({float(v) for v in flat_labels if v not in (0, 1)})
+    if unknown:
+        raise InputError(f"prompt: labels {unknown}; 1 is foreground, 0 is background")
+    low = None if mask_input is None else np.asarray(mask_input)
+    if low is not None and (low.ndim != 3 or low.shape[0] != 1):
+        raise InputError(
+            f"prompt: mask_input has the shape {list(low.shape)}", cure="give [1, m, m]"
+        )
     return Prompt(
         box=None if flat_box is None else (flat_box[0], flat_box[1], flat_box[2], flat_box[3]),
         points=tuple((float(x), float(y)) for x, y in points),
-        labels=() if labels is None else _labels(_floats("point_labels", labels).reshape(-1)),
-        mask_input=None if mask_input is None else _mask_input(mask_input),
+        labels=tuple(int(v) for v in flat_labels),
+        mask_input=None if low is None else np.asarray(low[0]),
     )
 
 
@@ -142,19 +151,3 @@ def _floats(name: str, values: Any) -> npt.NDArray[np.float64]:
         return np.asarray(values, np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"prompt: {name} is not an array of numbers") from error
-
-
-def _labels(values: npt.NDArray[np.float64]) -> tuple[int, ...]:
-    unknown = sorted({float(v) for v in values if v not in (0, 1)})
-    if unknown:
-        raise InputError(f"prompt: labels {unknown}; 1 is foreground, 0 is background")
-    return tuple(int(v) for v in values)
-
-
-def _mask_input(values: Any) -> npt.NDArray[Any]:
-    low = np.asarray(values)
-    if low.ndim != 3 or low.shape[0] != 1:
-        raise InputError(
-            f"prompt: mask_input has the shape {list(low.shape)}", cure="give [1, m, m]"
-        )
-    return np.asarray(low[0])

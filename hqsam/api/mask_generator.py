@@ -218,30 +218,21 @@ class SamHQAutomaticMaskGenerator:
         parts = []
         for start in range(0, len(points_n2), self.points_per_batch):
             some = points_n2[start : start + self.points_per_batch]
-            low, iou = self._decode(some, (y1 - y0, x1 - x0), multimask, hq_token_only)
-            parts += list(self._kept(low, iou.float().cpu().numpy(), some, crop, image.shape[:2]))
+            moved = self.predictor.transform.apply_coords(some, (y1 - y0, x1 - x0))
+            device = self.predictor.device
+            points = torch.from_numpy(moved.astype(np.float32)).to(device)[:, None]
+            # Low-resolution logits [P, 1, m, m] and predicted IoUs [P, 1].
+            low, iou = self.predictor.decode_torch(
+                PromptTensors(points, torch.ones(len(moved), 1, dtype=torch.int, device=device)),
+                multimask_output=multimask,
+                hq_token_only=hq_token_only,
+                prompts_per_call=self.points_per_batch,
+            )
+            ious = iou[:, 0].float().cpu().numpy()
+            parts += list(self._kept(low, ious, some, crop, image.shape[:2]))
         self.predictor.reset_image()
         found = _Masks.concatenated(parts)
         return found.suppressed(found.iou, self.box_nms_thresh)
-
-    def _decode(
-        self,
-        points_P2: npt.NDArray[Any],
-        size: tuple[int, int],
-        multimask: bool,
-        hq_token_only: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Low-resolution logits ``[P,1,m,m]`` and predicted IoUs ``[P]``."""
-        moved = self.predictor.transform.apply_coords(points_P2, size)
-        device = self.predictor.device
-        points = torch.from_numpy(moved.astype(np.float32)).to(device)[:, None]
-        low, iou = self.predictor.decode_torch(
-            PromptTensors(points, torch.ones(len(moved), 1, dtype=torch.int, device=device)),
-            multimask_output=multimask,
-            hq_token_only=hq_token_only,
-            prompts_per_call=self.points_per_batch,
-        )
-        return low, iou[:, 0]
 
     def _kept(
         self,
@@ -277,7 +268,11 @@ class SamHQAutomaticMaskGenerator:
         stability = _stability(logits_Nhw, threshold, self.stability_score_offset)
         patches = [_patch(mask, crop[:2], size) for mask in (logits_Nhw > threshold).cpu().numpy()]
         boxes = np.array([_box(patch) for patch in patches]).reshape(-1, 4)
-        keep = np.array([patch.area > 0 for patch in patches]) & ~_leans(boxes, crop, size)
+        # Not within 20 pixels of an inner edge of the crop: a neighbouring crop has those whole.
+        at_crop = np.abs(boxes - np.array([crop])) <= _EDGE
+        at_image = np.abs(boxes - np.array([[0, 0, size[1], size[0]]])) <= _EDGE
+        leaning = (at_crop & ~at_image).any(axis=1)
+        keep = np.array([patch.area > 0 for patch in patches]) & ~leaning
         if self.stability_score_thresh > 0:
             keep &= stability >= self.stability_score_thresh
         return _Masks(
@@ -291,11 +286,14 @@ class SamHQAutomaticMaskGenerator:
 
     def _without_small_regions(self, found: _Masks) -> _Masks:
         """Fill small holes and remove small islands; then masks that became alike go, changed ones first."""
-        helpers = amg()
-        cleaned = [self._cleaned(helpers.rle_to_mask(rle)) for rle in found.rles]
-        patches = [
-            _patch(mask, [0, 0], mask.shape) if changed else None for mask, changed in cleaned
-        ]
+        helpers, area = amg(), self.min_mask_region_area
+        patches = []
+        for rle in found.rles:
+            mask = helpers.rle_to_mask(rle)
+            mask, holes = helpers.remove_small_regions(mask, area, mode="holes")
+            mask, islands = helpers.remove_small_regions(mask, area, mode="islands")
+            whole = np.ascontiguousarray(mask)
+            patches.append(_patch(whole, [0, 0], whole.shape) if holes or islands else None)
         boxes = [
             box if patch is None else _box(patch)
             for patch, box in zip(patches, found.boxes, strict=True)
@@ -307,12 +305,6 @@ class SamHQAutomaticMaskGenerator:
         unchanged = np.array([float(patch is None) for patch in patches], np.float32)
         new = replace(found, boxes=np.array(boxes, np.int64).reshape(-1, 4), rles=rles)
         return new.suppressed(unchanged, max(self.box_nms_thresh, self.crop_nms_thresh))
-
-    def _cleaned(self, mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], bool]:
-        helpers, area = amg(), self.min_mask_region_area
-        filled, holes = helpers.remove_small_regions(mask, area, mode="holes")
-        cleaned, islands = helpers.remove_small_regions(filled, area, mode="islands")
-        return np.ascontiguousarray(cleaned), holes or islands
 
     def _record(self, found: _Masks, n: int) -> dict[str, Any]:
         helpers, rle = amg(), found.rles[n]
@@ -356,16 +348,6 @@ def _box(patch: MaskPatch) -> tuple[int, int, int, int]:
     """xyxy, maxima inclusive."""
     w, h = patch.inside_xy.shape
     return patch.x0, patch.y0, patch.x0 + max(w, 1) - 1, patch.y0 + max(h, 1) - 1
-
-
-def _leans(
-    boxes_N4: npt.NDArray[np.int64], crop: list[int], size: tuple[int, int]
-) -> npt.NDArray[np.bool_]:
-    """Find boxes within 20 pixels of an inner edge of the crop: a neighbouring crop has them whole."""
-    at_crop = np.abs(boxes_N4 - np.array([crop])) <= _EDGE
-    at_image = np.abs(boxes_N4 - np.array([[0, 0, size[1], size[0]]])) <= _EDGE
-    leaning: npt.NDArray[np.bool_] = (at_crop & ~at_image).any(axis=1)
-    return leaning
 
 
 def _rle(patch: MaskPatch) -> dict[str, Any]:

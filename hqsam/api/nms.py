@@ -29,11 +29,8 @@ def nms(boxes_N4: Tensor, scores_N: Tensor, iou_threshold: float) -> Tensor:
         if alive[n]:
             # Product instead of quotient: two boxes without area have no IoU, and neither
             # suppresses the other.
-            common = _intersections(boxes[n], boxes[n + 1 :])
+            low = torch.maximum(boxes[n, :2], boxes[n + 1 :, :2])
+            high = torch.minimum(boxes[n, 2:], boxes[n + 1 :, 2:])
+            common = (high - low).clamp(min=0).prod(dim=1)
             alive[n + 1 :] &= common <= iou_threshold * (areas[n] + areas[n + 1 :] - common)
     return order[alive]
-
-
-def _intersections(box_4: Tensor, boxes_N4: Tensor) -> Tensor:
-    low, high = torch.maximum(box_4[:2], boxes_N4[:, :2]), torch.minimum(box_4[2:], boxes_N4[:, 2:])
-    return (high - low).clamp(min=0).prod(dim=1)

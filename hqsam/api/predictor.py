@@ -189,7 +189,9 @@ class SamHQPredictor:
             InputError: The prompt makes no sense for this image.
         """
         prompt = checked_prompt(point_coords, point_labels, box, mask_input)
-        frame = self._frame()
+        self._image()
+        assert self.original_size is not None
+        frame = Frame(*self.original_size, self.model.backbone.image_size)
         prompt.check_inside(frame)
         with torch.no_grad():
             embedded = embed(self.model, frame, [prompt], mask_encoding="logits")
@@ -262,8 +264,13 @@ class SamHQPredictor:
         """Upscale logits ``[B, 1, m, m]`` to the image's size ``[B, 1, H, W]``, as logits or bool masks."""
         self._image()
         size = (0, 1, *(self.original_size or ()))
-        # One at a time: floats of the original size exist for one mask only.
-        parts = [self._full_size(low_res[n : n + 1], return_logits) for n in range(len(low_res))]
+        parts = []
+        for n in range(len(low_res)):
+            # One at a time: floats of the original size exist for one mask only.
+            mask: Tensor = self.model.sam.postprocess_masks(
+                low_res[n : n + 1].float(), self.input_size, self.original_size
+            )
+            parts.append(mask if return_logits else mask > self.model.sam.mask_threshold)
         return (
             torch.cat(parts)
             if parts
@@ -365,11 +372,6 @@ class SamHQPredictor:
             low, iou = found.pop(number)
             yield Prediction(image, number, frame, iou, low)
 
-    def _frame(self) -> Frame:
-        self._image()
-        assert self.original_size is not None
-        return Frame(self.original_size[0], self.original_size[1], self.model.backbone.image_size)
-
     def _image(self) -> tuple[Encoded, Tensor]:
         if self._encoded is None or self._fused is None:
             raise RuntimeError("no image is set: call set_image(...) first")
@@ -386,24 +388,15 @@ class SamHQPredictor:
             return encoded.final_BCHW.new_zeros(0, 1, side, side), encoded.final_BCHW.new_zeros(
                 0, 1
             )
-        found = [
-            decode(self.model, encoded, part, output, multimask=multimask, fused_BFhw=fused)
-            for part in _parts(prompts, prompts_per_call)
-        ]
+        found = []
+        for start in range(0, len(prompts), prompts_per_call):
+            part = prompts[start : start + prompts_per_call]
+            found.append(
+                decode(self.model, encoded, part, output, multimask=multimask, fused_BFhw=fused)
+            )
         return torch.cat([part.logits_PKhw for part in found]), torch.cat(
             [part.iou_PK for part in found]
         )
-
-    def _full_size(self, low_11hw: Tensor, return_logits: bool) -> Tensor:
-        mask: Tensor = self.model.sam.postprocess_masks(
-            low_11hw.float(), self.input_size, self.original_size
-        )
-        return mask if return_logits else mask > self.model.sam.mask_threshold
-
-
-def _parts(prompts: Prompts, size: int) -> Iterator[Prompts]:
-    for start in range(0, len(prompts), size):
-        yield prompts[start : start + size]
 
 
 @dataclass(frozen=True)

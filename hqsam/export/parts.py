@@ -74,9 +74,13 @@ class DecoderPart(nn.Module):
         values = dict(zip(decoder_inputs(self.options), inputs, strict=True))
         final = values["image_embeddings"]
         early = values.get("early_features", final)
-        prompts = Prompts(
-            self._sparse(values["point_coords"], values["point_labels"]), self._dense(values)
-        )
+        # The mask input is embedded where there is one, else SAM's embedding of none is taken:
+        # [P, C, E, E].
+        encoder = self.model.sam.prompt_encoder
+        given = values["has_mask_input"][:, None, None, None]
+        masks = encoder.mask_downscaling(values["mask_input"])
+        dense = given * masks + (1 - given) * encoder.no_mask_embed.weight[:, :, None, None]
+        prompts = Prompts(self._sparse(values["point_coords"], values["point_labels"]), dense)
         found = decode(
             self.model,
             Encoded(final, early),
@@ -86,8 +90,9 @@ class DecoderPart(nn.Module):
         )
         if self.options.low_res_only:
             return found.iou_PK, found.logits_PKhw
-        masks = upscale(found.logits_PKhw, values["orig_im_size"], self.model.backbone.image_size)
-        return masks, found.iou_PK, found.logits_PKhw
+        size = self.model.backbone.image_size
+        whole = upscale(found.logits_PKhw, values["orig_im_size"], size)
+        return whole, found.iou_PK, found.logits_PKhw
 
     def _sparse(self, xy_PN2: Tensor, labels_PN: Tensor) -> Tensor:
         """Embed points and boxes in one, by label, as ``PromptEncoder`` does; ``[P,N,C]``."""
@@ -101,17 +106,6 @@ class DecoderPart(nn.Module):
         # the table.
         kind = kinds_5C[torch.where(labels < -1, len(kinds_5C), labels + 1)]
         return torch.where((labels == -1)[..., None], kind, position + kind)
-
-    def _dense(self, values: dict[str, Tensor]) -> Tensor:
-        """Embed the mask input where there is one, else take SAM's embedding of none.
-
-        ``[P,C,E,E]``.
-        """
-        encoder = self.model.sam.prompt_encoder
-        given = values["has_mask_input"][:, None, None, None]
-        masks = encoder.mask_downscaling(values["mask_input"])
-        dense: Tensor = given * masks + (1 - given) * encoder.no_mask_embed.weight[:, :, None, None]
-        return dense
 
 
 def decoder_inputs(options: DecoderOptions) -> tuple[str, ...]:

@@ -48,23 +48,21 @@ class FusedAttention(Attention):  # type: ignore[misc]  # segment_anything is un
         if not self.use_rel_pos:
             out = functional.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, scale=self.scale)
         else:
-            bias = self._bias(torch.unflatten(q_BNLD, 2, (h, w)), h, w)
+            # Inner products of every query with the relative positions of every row and column.
+            # einsum leaves its results permuted, which would make adding them ten times slower.
+            q_BNHWD = torch.unflatten(q_BNLD, 2, (h, w))
+            rows_HKD = get_rel_pos(h, h, self.rel_pos_h).to(q_BNHWD)
+            cols_WKD = get_rel_pos(w, w, self.rel_pos_w).to(q_BNHWD)
+            bias = (
+                torch.einsum("bnhwd,hkd->bnhwk", q_BNHWD, rows_HKD).contiguous(),
+                torch.einsum("bnhwd,wkd->bnhwk", q_BNHWD, cols_WKD).contiguous(),
+            )
             # An exported graph has no loops: it gets the form that is one call.
             by_rows = x_BHWC.device.type == "cpu" and not torch.compiler.is_exporting()
             attend = _attend_by_rows if by_rows else _attend_folded
             out = attend(q_BNLD, k_BNLD, v_BNLD, bias, self.scale)
         projected: Tensor = self.proj(out.transpose(1, 2).reshape(b, h, w, c))
         return projected
-
-    def _bias(self, q_BNHWD: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
-        """Inner products of every query with the relative positions of every row and of every column."""
-        rows_HKD = get_rel_pos(h, h, self.rel_pos_h).to(q_BNHWD)
-        cols_WKD = get_rel_pos(w, w, self.rel_pos_w).to(q_BNHWD)
-        # einsum leaves its results permuted, which would make adding them ten times slower.
-        return (
-            torch.einsum("bnhwd,hkd->bnhwk", q_BNHWD, rows_HKD).contiguous(),
-            torch.einsum("bnhwd,wkd->bnhwk", q_BNHWD, cols_WKD).contiguous(),
-        )
 
 
 def _attend_by_rows(

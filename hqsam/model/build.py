@@ -71,8 +71,12 @@ def build_model(options: ModelOptions, *, head: Path | None = None, seed: int = 
         # SAM was initialised.
         torch.manual_seed(seed)
         model = HQSam(backbone=backbone, sam=sam, head=new_head)
-    if base is not None and base.head:
-        _load_published_head(model, base)
+    # The HQ parameters of a merged file; another variant takes SAM's weights from it and starts
+    # afresh.
+    if base is not None and base.head and model.variant == variants.DEFAULT:
+        what = f"the HQ head of {model.backbone.name}"
+        checkpoint.load_strict(model.head, base.head, path=base.path, what=what)
+        model.head_loaded = True
     if head is not None:
         load_head(model, head)
         _compare_base(head, options.checkpoint)
@@ -109,15 +113,6 @@ def _read_base(path: Path, backbone: str) -> Checkpoint:
     return found
 
 
-def _load_published_head(model: HQSam, found: Checkpoint) -> None:
-    """The HQ parameters of a merged file; another variant takes SAM's weights from it and starts afresh."""
-    if model.variant == variants.DEFAULT:
-        checkpoint.load_strict(
-            model.head, found.head, path=found.path, what=f"the HQ head of {model.backbone.name}"
-        )
-        model.head_loaded = True
-
-
 def load_head(model: HQSam, path: Path) -> None:
     """Load HQ parameters into a model; the SAM decoder in a training file must equal the model's own.
 
@@ -144,16 +139,11 @@ def load_head(model: HQSam, path: Path) -> None:
     checkpoint.load_strict(
         model.head, found.head, path=path, what=f"the {model.variant} head of {model.backbone.name}"
     )
-    _check_same_decoder(model, found)
-    model.head_loaded = True
-
-
-def _check_same_decoder(model: HQSam, found: Checkpoint) -> None:
-    own = model.sam.state_dict()
+    own_sam = model.sam.state_dict()
     differing = [
         key
         for key, value in found.sam.items()
-        if key.startswith("mask_decoder.") and not torch.equal(value, own[key].to(value))
+        if key.startswith("mask_decoder.") and not torch.equal(value, own_sam[key].to(value))
     ]
     if differing:
         raise UserError(
@@ -163,6 +153,7 @@ def _check_same_decoder(model: HQSam, found: Checkpoint) -> None:
             file=found.path,
             cure="load the SAM checkpoint that the training started from",
         )
+    model.head_loaded = True
 
 
 __all__ = ["backbones", "build_model", "build_sam_hq", "load_head"]

@@ -12,9 +12,11 @@ Shape letters as in ``hq_decoder``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
+
+from hqsam.model.backbones.base import Backbone
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Head(nn.Module):
 
     variant: str = "hq"
     changes_encoder: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> Self:
+        """A fresh head for a backbone; subclasses take the widths that they need from it."""
+        return cls()
 
     def attach(self, sam: Any) -> None:
         """Get to know the loaded SAM, once: copy what is to be tuned, make layers that fit it.

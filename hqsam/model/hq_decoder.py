@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hqsam.model.backbones.base import Backbone
 from hqsam.model.head import Head, TokenOutput
 from hqsam.model.sam_api import MLP, LayerNorm2d
 from hqsam.model.two_way import two_way
@@ -46,6 +47,11 @@ class TokenHead(Head):
         super().__init__()
         self.hf_token = nn.Embedding(1, decoder_dim)
         self.hf_mlp = MLP(decoder_dim, decoder_dim, decoder_dim // 8, 3)
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> Self:
+        """See ``Head.of``."""
+        return cls(decoder_dim=backbone.decoder_dim)
 
     def extra_tokens(self) -> Tensor:
         """The HQ token ``[1,C]``."""
@@ -102,6 +108,11 @@ class HQHead(TokenHead):
             )
         self.sources = frozenset(sources)
 
+    @classmethod
+    def of(cls, backbone: Backbone, **own: Any) -> Self:
+        """See ``Head.of``; `own` are further arguments of the class, such as ``sources``."""
+        return cls(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim, **own)
+
     def fuse(self, *, final_BCHW: Tensor, early_BVHW: Tensor) -> Tensor:
         """The prompt-independent part of the HQ feature: final and early image features at mask size.
 
@@ -140,19 +151,15 @@ class HQHead(TokenHead):
             ``[P,1,h,w]`` logits; a mask is logit > 0.
         """
         weights_PF = self.hf_mlp(token_PC)
-        parts = [self._local_logits(weights_PF, upscaled_PFhw)] if "mask" in self.sources else []
-        parts += (
-            [dot_channels(weights_PF[:, None], fused_BFhw)]
-            if self.sources & {"final", "early"}
-            else []
-        )
+        parts = []
+        if "mask" in self.sources:
+            last = cast(nn.Conv2d, self.embedding_maskfeature[-1])
+            kernel_P9D = _folded_kernel(last, weights_PF)
+            taps_P9hw = _taps(self.embedding_maskfeature, upscaled_PFhw, kernel_P9D)
+            parts.append(_gather(taps_P9hw, weights_PF @ cast(Tensor, last.bias)))
+        if self.sources & {"final", "early"}:
+            parts.append(dot_channels(weights_PF[:, None], fused_BFhw))
         return functools.reduce(torch.add, parts)
-
-    def _local_logits(self, weights_PF: Tensor, upscaled_PFhw: Tensor) -> Tensor:
-        *_, last = self.embedding_maskfeature
-        kernel_P9D = _folded_kernel(cast(nn.Conv2d, last), weights_PF)
-        taps_P9hw = _taps(self.embedding_maskfeature, upscaled_PFhw, kernel_P9D)
-        return _gather(taps_P9hw, weights_PF @ cast(Tensor, last.bias))
 
 
 def dot_channels(weights_PKF: Tensor, feature_BFhw: Tensor) -> Tensor:
@@ -210,7 +217,8 @@ def _taps(layers: nn.Sequential, upscaled_PFhw: Tensor, kernel_P9D: Tensor) -> T
 
 def _feature(layers: nn.Sequential, upscaled_PFhw: Tensor) -> Tensor:
     first, norm, activation, _ = layers
-    feature: Tensor = activation(_norm_channels(norm, first(upscaled_PFhw)))
+    x_BHWC = first(upscaled_PFhw).permute(0, 2, 3, 1)
+    feature: Tensor = activation(_norm_last(norm, x_BHWC).permute(0, 3, 1, 2))  # `LayerNorm2d`
     return feature
 
 
@@ -342,11 +350,6 @@ def _norm_last(norm: nn.Module, x: Tensor) -> Tensor:
     """``LayerNorm2d`` where the channels are last: the same mean and variance, in one pass of the fused kernel."""
     weight, bias = cast(Tensor, norm.weight), cast(Tensor, norm.bias)
     return functional.layer_norm(x, weight.shape, weight, bias, cast(float, norm.eps))
-
-
-def _norm_channels(norm: nn.Module, x_BCHW: Tensor) -> Tensor:
-    """``LayerNorm2d``."""
-    return _norm_last(norm, x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

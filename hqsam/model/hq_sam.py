@@ -137,7 +137,7 @@ class HQSam(nn.Module):
         self.backbone = backbone
         self.sam = sam.requires_grad_(False).eval()
         self.head_loaded = False
-        self.head: Head = head or HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
+        self.head: Head = head or HQHead.of(backbone)
         fuse_attention(self.sam.image_encoder)
         self.sam.image_encoder.get_submodule(backbone.early).register_forward_hook(_tap)
         self.head.attach(self.sam)
@@ -175,15 +175,6 @@ class HQSam(nn.Module):
 
     def _for_decoder(self, x: Tensor) -> Tensor:
         return self._as(self.sam.mask_decoder, x)
-
-    def _check_types(self) -> None:
-        decoder, head = _dtype(self.sam.mask_decoder), _dtype(self.head)
-        if decoder != head:
-            raise InputError(
-                f"SAM's decoder is {decoder}, the head {head}",
-                cure="move the whole model (model.to(torch.bfloat16)), or keep it and predict "
-                "inside torch.autocast",
-            )
 
     @property
     def image_encoder(self) -> Any:
@@ -299,7 +290,13 @@ class HQSam(nn.Module):
 
     def encode_sam(self, input_B3SS: Tensor) -> Encoded:
         """Encode images with SAM's own encoder alone: the part that all heads of one SAM share; see `encode`."""
-        self._check_types()
+        decoder, head = _dtype(self.sam.mask_decoder), _dtype(self.head)
+        if decoder != head:
+            raise InputError(
+                f"SAM's decoder is {decoder}, the head {head}",
+                cure="move the whole model (model.to(torch.bfloat16)), or keep it and predict "
+                "inside torch.autocast",
+            )
         return self._features(self.sam.image_encoder, input_B3SS)
 
     def encode_hq(self, input_B3SS: Tensor) -> Encoded:
@@ -318,10 +315,10 @@ class HQSam(nn.Module):
                 f"{self.backbone.name}: module {self.backbone.early!r} ran {len(taps)} times, not "
                 f"once"
             )
-        return Encoded(self._for_decoder(final), self._for_decoder(self._early_map(taps[0])))
-
-    def _early_map(self, early: Tensor) -> Tensor:
-        return early.permute(0, 3, 1, 2) if self.backbone.early_layout == "BHWC" else early
+        early = taps[0]
+        if self.backbone.early_layout == "BHWC":
+            early = early.permute(0, 3, 1, 2)
+        return Encoded(self._for_decoder(final), self._for_decoder(early))
 
     def embed_prompts(
         self,

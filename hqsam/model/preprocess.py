@@ -95,7 +95,13 @@ class Frame:
                 f"expected uint8 [{self.height}, {self.width}, 3], got {image.dtype} {image.shape}"
             )
         if self.resize == "longest_side":
-            return _to_tensor(_resize_pil(image, self.resized))
+            # What torchvision's resize does to a PIL image: Pillow's bilinear filter, which is
+            # anti-aliased when it shrinks.
+            from PIL import Image
+
+            h, w = self.resized
+            whole = Image.fromarray(np.ascontiguousarray(image))
+            return _to_tensor(np.array(whole.resize((w, h), Image.Resampling.BILINEAR)))
         pixels = _to_tensor(image)[None].float()
         stretched = functional.interpolate(
             pixels, self.resized, mode="bilinear", align_corners=False
@@ -122,35 +128,19 @@ class Frame:
                 f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {self.width} x "
                 f"{self.height}"
             )
-        coverage = self._coverage(mask.astype(np.float32), side)
+        # Share of each of the side x side cells of the input square that the mask covers.
+        h, w = self.resized
+        shrinks = h <= self.height and w <= self.width
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        square = np.zeros((self.size, self.size), np.float32)
+        square[:h, :w] = cv2.resize(mask.astype(np.float32), (w, h), interpolation=how)
+        cell = self.size // side
+        coverage = square.reshape(side, cell, side, cell).mean(axis=(1, 3))
         if encoding == "binary_255":
             return np.where(coverage > 0.5, np.float32(255), np.float32(0))
         clipped = np.clip(coverage, MASK_LOGIT_EPSILON, 1 - MASK_LOGIT_EPSILON)
         return np.asarray(np.log(clipped / (1 - clipped)), dtype=np.float32)
 
-    def _coverage(self, mask: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
-        """Share of each of the side x side cells of the input square that the mask covers."""
-        h, w = self.resized
-        shrinks = h <= self.height and w <= self.width
-        resized = cv2.resize(
-            mask, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
-        square = np.zeros((self.size, self.size), np.float32)
-        square[:h, :w] = resized
-        cell = self.size // side
-        return np.asarray(square.reshape(side, cell, side, cell).mean(axis=(1, 3)))
-
 
 def _to_tensor(image: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
-
-
-def _resize_pil(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    # What torchvision's resize does to a PIL image: Pillow's bilinear filter, which is anti-aliased
-    # when it shrinks.
-    from PIL import Image
-
-    h, w = size
-    return np.array(
-        Image.fromarray(np.ascontiguousarray(image)).resize((w, h), Image.Resampling.BILINEAR)
-    )

@@ -125,7 +125,12 @@ class PromptTensors:
         if self.boxes is not None:
             _check_boxes(self.boxes, size)
         if self.masks is not None:
-            _check_masks(self.masks, mask_size)
+            if list(self.masks.shape[1:]) != [1, mask_size, mask_size]:
+                raise InputError(
+                    f"prompt: mask_input has the shape {list(self.masks.shape)}",
+                    cure=f"give [B, 1, {mask_size}, {mask_size}]",
+                )
+            check_logits(self.masks)
 
 
 def check_logits(mask_input: Tensor | npt.NDArray[Any]) -> None:
@@ -149,15 +154,6 @@ def check_logits(mask_input: Tensor | npt.NDArray[Any]) -> None:
     finite = mask_input.isfinite() if isinstance(mask_input, Tensor) else np.isfinite(mask_input)
     if not bool(finite.all()):
         raise InputError("prompt: mask_input has values that are not finite")
-
-
-def _check_masks(masks: Tensor, side: int) -> None:
-    if list(masks.shape[1:]) != [1, side, side]:
-        raise InputError(
-            f"prompt: mask_input has the shape {list(masks.shape)}",
-            cure=f"give [B, 1, {side}, {side}]",
-        )
-    check_logits(masks)
 
 
 def _check_points(coords: Tensor, labels: Tensor, size: tuple[int, int]) -> None:

@@ -87,19 +87,17 @@ class _WindowAttention(nn.Module):
         b, tokens, c = x_BLC.shape
         qkv = self.qkv(self.norm(x_BLC)).view(b, tokens, self.heads, 3, c // self.heads)
         q_BNLD, k_BNLD, v_BNLD = qkv.permute(3, 0, 2, 1, 4).unbind(0)
-        bias_NLL = self.attention_biases[:, self._offsets(x_BLC.device)].to(q_BNLD.dtype)
+        # `[L, L]` index of the bias of each pair: |dy| * window + |dx|
+        side = torch.arange(self.window, device=x_BLC.device)
+        distance = (side[:, None] - side[None]).abs()
+        pairs = distance[:, None, :, None] * self.window + distance[None, :, None, :]
+        offsets_LL = pairs.reshape(self.window**2, self.window**2)
+        bias_NLL = self.attention_biases[:, offsets_LL].to(q_BNLD.dtype)
         out = functional.scaled_dot_product_attention(
             q_BNLD, k_BNLD, v_BNLD, attn_mask=bias_NLL[None]
         )
         y: Tensor = self.proj(out.transpose(1, 2).reshape(b, tokens, c))
         return y
-
-    def _offsets(self, device: torch.device) -> Tensor:
-        """``[L, L]`` index of the bias of each pair: |dy| * window + |dx|."""
-        side = torch.arange(self.window, device=device)
-        distance = (side[:, None] - side[None]).abs()
-        pairs = distance[:, None, :, None] * self.window + distance[None, :, None, :]
-        return pairs.reshape(self.window**2, self.window**2)
 
 
 class _Mlp(nn.Module):

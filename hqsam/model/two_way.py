@@ -37,7 +37,11 @@ def two_way(
     """
     queries, image, image_pe = tokens_PTC, image_BnC, image_BnC + pe_1nC
     for layer in transformer.layers:
-        queries = _attend_to_tokens(layer, queries, tokens_PTC)
+        if layer.skip_first_layer_pe:
+            queries = layer.norm1(layer.self_attn(q=queries, k=queries, v=queries))
+        else:
+            q = queries + tokens_PTC
+            queries = layer.norm1(queries + layer.self_attn(q=q, k=q, v=queries))
         attended = _tokens_to_image(
             layer.cross_attn_token_to_image, queries + tokens_PTC, image, image_pe
         )
@@ -55,29 +59,18 @@ def two_way(
     return transformer.norm_final_attn(queries + attended), image
 
 
-def _attend_to_tokens(layer: Any, queries: Tensor, tokens_PTC: Tensor) -> Tensor:
-    if layer.skip_first_layer_pe:
-        alone: Tensor = layer.norm1(layer.self_attn(q=queries, k=queries, v=queries))
-        return alone
-    q = queries + tokens_PTC
-    out: Tensor = layer.norm1(queries + layer.self_attn(q=q, k=q, v=queries))
-    return out
-
-
-def _worth_folding(attention: Any, tokens: int, images: int, prompts: int) -> bool:
-    """One image for many prompts is projected once, and many tokens are wider than the projection."""
-    if torch.compiler.is_exporting():
-        return False  # an exported graph is for any number of tokens: published form
-    shared = images == 1 and prompts > 1
-    return not shared and attention.num_heads * tokens < attention.internal_dim
-
-
 def _tokens_to_image(
     attention: Any, q_PTC: Tensor, image_BnC: Tensor, image_pe_BnC: Tensor
 ) -> Tensor:
     """Tokens attend to the image (keys with, values without positional encoding); ``[P,T,C]``."""
     p, t, c = q_PTC.shape
-    if not _worth_folding(attention, t, image_BnC.shape[0], p):
+    # Folding does not pay where one image for many prompts is projected once, nor where many tokens
+    # are wider than the projection. An exported graph is for any number of tokens: published form.
+    if (
+        torch.compiler.is_exporting()
+        or (image_BnC.shape[0] == 1 and p > 1)
+        or attention.num_heads * t >= attention.internal_dim
+    ):
         plain: Tensor = attention(q=q_PTC, k=image_pe_BnC, v=image_BnC)
         return plain
     heads = attention.num_heads

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import _codecs
 import argparse
+import contextlib
 import importlib
 import json
 import pathlib
 import pickle
 import re
-from collections.abc import Collection, Mapping
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import visible
 from hqsam_base.texts import packing
 
 State = dict[str, Tensor]
@@ -61,7 +64,23 @@ def weights_file(path: Path) -> Path:
         UserError: A folder without them or with several, or one shard of several.
     """
     if path.is_dir():
-        return _in_folder(path)
+        for name in _IN_FOLDERS:
+            if (path / name).is_file():
+                return path / name
+        inside = visible(path.iterdir())
+        others = [file for file in inside if file.suffix in _SUFFIXES and file.is_file()]
+        if len(others) == 1:
+            return others[0]
+        found = (
+            f"several ({', '.join(file.name for file in others[:4])})"
+            if others
+            else f"none of {', '.join(_IN_FOLDERS)}"
+        )
+        below = [one for one in inside if any((one / name).is_file() for name in _IN_FOLDERS)]
+        cure = (
+            f"give one of its folders, such as {below[-1]}" if below else "give a checkpoint file"
+        )
+        raise UserError(f"the folder holds {found}", file=path, cure=cure)
     if _SHARD.search(path.name) and path.is_file():
         raise UserError(
             "this is one part of a checkpoint in several",
@@ -69,23 +88,6 @@ def weights_file(path: Path) -> Path:
             cure=f"give the folder, {path.parent}",
         )
     return path
-
-
-def _in_folder(folder: Path) -> Path:
-    for name in _IN_FOLDERS:
-        if (folder / name).is_file():
-            return folder / name
-    others = sorted(
-        path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file()
-    )
-    if len(others) == 1:
-        return others[0]
-    found = (
-        f"several ({', '.join(path.name for path in others[:4])})"
-        if others
-        else f"none of {', '.join(_IN_FOLDERS)}"
-    )
-    raise UserError(f"the folder holds {found}", file=folder, cure="give a checkpoint file")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -131,7 +133,10 @@ def read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
 
 def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
     try:
-        if _is_safetensors(path):
+        with path.open("rb") as opened:
+            head = opened.read(9)
+        # By the name, as torch does, or by the content: eight bytes of length, then JSON.
+        if path.suffix == ".safetensors" or head[8:] == b"{":
             with safe_open(path, framework="pt") as file:
                 note = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             if not isinstance(note, dict):
@@ -148,6 +153,10 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
             cure = "give the state_dict() of the model that it was scripted from"
             raise UserError(
                 "the file is a TorchScript program, not a checkpoint", file=path, cure=cure
+            ) from error
+        if zipfile.is_zipfile(path) and not _is_of_torch(path):
+            raise UserError(
+                "the file is a zip, not a checkpoint", file=path, cure="unpack it (zip)"
             ) from error
         raise UserError(
             f"the file is not a readable checkpoint ({type(error).__name__}: "
@@ -195,19 +204,22 @@ def _refusal(path: Path, error: Exception) -> UserError:
     )
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By the name, as torch does, or by the content: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
-        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+def _is_of_torch(path: Path) -> bool:
+    """Whether a zip is one of ``torch.save``: its pickle lies in one folder with the tensors."""
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as file:
+        return any(name.endswith("/data.pkl") for name in file.namelist())
+    return False
 
 
 def _unwrapped(path: Path, found: Any) -> State:
     """The tensors of ``{"model": {...}, "epoch": 3}`` and the like."""
     while isinstance(found, dict) and (inner := _inner(path, found)) is not None:
         found = inner
-    tensors = (
-        {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
-    )
+    given = found.items() if isinstance(found, dict) else ()
+    tensors = {key: value for key, value in given if isinstance(value, Tensor)}
+    # Arrays of NumPy, as some converters leave them, count where there is no tensor.
+    arrays = [(k, v) for k, v in given if isinstance(v, np.ndarray) and v.dtype.kind in "fiu"]
+    tensors = tensors or {key: torch.as_tensor(value) for key, value in arrays}
     if not tensors or not all(isinstance(key, str) for key in tensors):
         raise UserError(
             "the file holds no dictionary of tensors", file=path, cure="give a state dict"
@@ -226,16 +238,15 @@ def _inner(path: Path, found: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
     if any(isinstance(value, Tensor) and value.ndim for value in found.values()):
         return None
     inside = {
-        name: value for name, value in found.items() if isinstance(value, dict) and _is_state(value)
+        name: value
+        for name, value in found.items()
+        if isinstance(value, dict)
+        and any(isinstance(key, str) and isinstance(one, Tensor) for key, one in value.items())
     }
     if len(inside) > 1:
         problem = f"the file holds several dictionaries of tensors: {', '.join(map(str, inside))}"
         raise UserError(problem, file=path, cure="save the one that you want as a file of its own")
     return next(iter(inside.values()), None)
-
-
-def _is_state(value: Mapping[Any, Any]) -> bool:
-    return any(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items())
 
 
 def _bare(state: State, path: Path) -> State:
@@ -246,7 +257,18 @@ def _bare(state: State, path: Path) -> State:
     while not _known(names.values()) and (prefix := _shared_prefix(names.values())):
         names = {key: name.removeprefix(prefix) for key, name in names.items()}
     if not _known(names.values()):
-        _say_if_among_others(names.values(), path)
+        # A prefixed SAM beside other tensors (a loss, another model): the choice is ambiguous.
+        below: dict[str, set[str]] = {}
+        for name in names.values():
+            prefix, dot, rest = name.partition(".")
+            below.setdefault(prefix + dot, set()).add(rest)
+        if sams := sorted(prefix for prefix, inside in below.items() if _known(inside)):
+            problem = (
+                f"a SAM lies below {', '.join(sams)} beside tensors below "
+                f"{', '.join(sorted(set(below) - set(sams))[:4]) or 'it'}"
+            )
+            cure = f"save the tensors below {sams[0]} alone, without that prefix"
+            raise UserError(problem, file=path, cure=cure)
         return state
     bare = {names[key]: value for key, value in state.items()}
     if len(bare) != len(state):
@@ -257,21 +279,6 @@ def _bare(state: State, path: Path) -> State:
         )
     _check_colours(bare, path)
     return {key: value for key, value in bare.items() if key.rpartition(".")[2] not in _COLOURS}
-
-
-def _say_if_among_others(names: Collection[str], path: Path) -> None:
-    """Raise if a prefixed SAM lies beside other tensors (a loss, another model): the choice is ambiguous."""
-    below: dict[str, set[str]] = {}
-    for name in names:
-        prefix, dot, rest = name.partition(".")
-        below.setdefault(prefix + dot, set()).add(rest)
-    if sams := sorted(prefix for prefix, inside in below.items() if _known(inside)):
-        problem = (
-            f"a SAM lies below {', '.join(sams)} beside tensors below "
-            f"{', '.join(sorted(set(below) - set(sams))[:4]) or 'it'}"
-        )
-        cure = f"save the tensors below {sams[0]} alone, without that prefix"
-        raise UserError(problem, file=path, cure=cure)
 
 
 def _known(names: Any) -> bool:
@@ -291,8 +298,12 @@ def _check_colours(state: State, path: Path) -> None:
     """Check that colour constants, if present, are SAM's, for pixels of 0..255 or 0..1."""
     for key, value in state.items():
         known = _COLOURS.get(key.rpartition(".")[2])
-        found = value.flatten().double()
-        if known is None or (found.numel() == 3 and _close(found, known)):
+        if known is None:
+            continue
+        found, sam = value.flatten().double(), torch.tensor(known, dtype=torch.float64)
+        if found.numel() == 3 and any(
+            torch.allclose(found * scale, sam, rtol=5e-3) for scale in (1.0, 255.0)
+        ):
             continue
         raise UserError(
             f"{key} is {[round(v, 4) for v in found.tolist()[:4]]}, SAM's is {list(known)}",
@@ -300,8 +311,3 @@ def _check_colours(state: State, path: Path) -> None:
             key=key,
             cure="train with SAM's normalisation of colours",
         )
-
-
-def _close(found: Tensor, known: tuple[float, ...]) -> bool:
-    sam = torch.tensor(known, dtype=torch.float64)
-    return any(torch.allclose(found * scale, sam, rtol=5e-3) for scale in (1.0, 255.0))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -48,6 +48,7 @@ def predict(
     entries: tuple[systems.Entry, ...] = systems.DEFAULT,
     encodings: Path | None = None,
     figures: Callable[[Mapping[str, float]], None] = lambda _: None,
+    lenient: bool = False,
 ) -> Row:
     """Predict every prompt of a benchmark with every system.
 
@@ -65,6 +66,8 @@ def predict(
             (`hqsam.prediction.encodings`); None: encode for this model alone. Changes no byte.
         figures: told at the end how fast it was: images and prompts a second, and the share of time
             that the device waited (`Figures.rates`); not told where all parts were there.
+        lenient: leave out a system that cannot be opened, and say why (``failed``); without it none
+            is predicted then.
 
     Returns:
         The content of ``predict.json``.
@@ -82,7 +85,8 @@ def predict(
             # First: a file that does not fit is found out before anything is encoded.
             known = {e.name: kind.write(e, benchmark, work) for e, kind in given.items()}
             mine = tuple(e for e in entries if e not in given)
-            job = Job(benchmark, systems.Context(model, inputs.head, options, shared), mine)
+            context = systems.Context(model, inputs.head, options, shared)
+            job = Job(benchmark, context, mine, lenient)
             if mine:
                 write_parts(job, images, work, what=out.name, progress=progress, told=figures)
             summary = _summary(inputs, images, job, work, out.name, entries, known)
@@ -232,8 +236,9 @@ def _summary(
     protocols = told.get("protocols", {}) | {s: dict(one.protocol) for s, one in given.items()}
     lacking = {s: list(one.unsupported) for s, one in given.items() if one.unsupported}
     unsupported = told.get("unsupported", {}) | lacking
-    found = {"protocols": protocols, "unsupported": unsupported}
+    found = {"protocols": protocols, "unsupported": unsupported, "failed": told.get("failed", {})}
     about = {name: content for name, content in found.items() if content}
+    digests = [checkpoint.sha256(path) for path in sorted(work.glob("part-*.parquet"))]
     return {
         "version": VERSION,
         "benchmark": benchmark,
@@ -255,10 +260,6 @@ def _summary(
         },
         "checkpoint_digest": inputs.checkpoint_digest,
         "prompts_digest": inputs.prompts_digest,
-        "digest": _digest(sorted(work.glob("part-*.parquet"))),
+        "digest": hashlib.sha256("".join(digests).encode()).hexdigest(),
         **about,
     }
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    return hashlib.sha256("".join(checkpoint.sha256(path) for path in paths).encode()).hexdigest()

@@ -88,21 +88,14 @@ class Prompt:
             return "both a mask of the image's size and a low-resolution mask input"
         if self.mask is not None and (self.mask.dtype != np.bool_ or self.mask.ndim != 2):
             return f"the mask is {self.mask.dtype} {list(self.mask.shape)}, not bool [H, W]"
-        return self._box_problem() or self._point_problem()
-
-    def _box_problem(self) -> str | None:
-        if self.box is None:
-            return None
-        if len(self.box) != 4 or not all(_finite(v) for v in self.box):
-            return f"the box {list(self.box)} is not four finite numbers"
-        if self.box[2] < self.box[0] or self.box[3] < self.box[1]:
-            return (
-                f"the box {list(self.box)} is reversed (x0 y0 x1 y1 with x0 <= x1 and y0 <= y1 is "
-                f"expected)"
-            )
-        return None
-
-    def _point_problem(self) -> str | None:
+        if self.box is not None:
+            if len(self.box) != 4 or not all(_finite(v) for v in self.box):
+                return f"the box {list(self.box)} is not four finite numbers"
+            if self.box[2] < self.box[0] or self.box[3] < self.box[1]:
+                return (
+                    f"the box {list(self.box)} is reversed (x0 y0 x1 y1 with x0 <= x1 and y0 <= y1 "
+                    f"is expected)"
+                )
         if len(self.points) != len(self.labels):
             return (
                 f"{len(self.points)} points and {len(self.labels)} labels (1 foreground, 0 "
@@ -176,7 +169,13 @@ class Prompt:
             InputError: Naming the prompt's id and the image's key.
         """
         try:
-            return _of_arrays(kinds.of_row(row))
+            given = kinds.of_row(row)
+            return Prompt(
+                box=None if given.box is None else tuple(given.box.tolist()),
+                points=tuple(map(tuple, given.points.tolist())),
+                labels=tuple(given.labels.tolist()),
+                mask=given.mask,  # type: ignore[arg-type]
+            )
         except (UserError, ValueError) as error:
             problem = error.problem if isinstance(error, UserError) else f"prompt: {error}"
             raise InputError(
@@ -184,15 +183,6 @@ class Prompt:
                 key=row["key"],
                 cure="correct the benchmark's prompt file",
             ) from error
-
-
-def _of_arrays(given: PromptArrays) -> Prompt:
-    return Prompt(
-        box=None if given.box is None else tuple(given.box.tolist()),
-        points=tuple(map(tuple, given.points.tolist())),
-        labels=tuple(given.labels.tolist()),
-        mask=given.mask,  # type: ignore[arg-type]
-    )
 
 
 def _finite(value: float) -> bool:

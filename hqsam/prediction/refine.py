@@ -109,24 +109,19 @@ def write_refined(
             cure=f"one of: {', '.join(info['systems'])}",
         )
     refined = f"{system}+{opened.protocol['name']}"
-    table = _predictions(predictions, system)
+    parts = sorted(predictions.glob("part-*.parquet"))
+    if not parts:
+        raise UserError(
+            "there are no part-*.parquet", file=predictions, cure="run `dvc repro predict` first"
+        )
+    table = pa.concat_tables([manifest.read_table(part) for part in parts])
+    table = table.filter(pc.equal(table["system"], system))
     with BenchmarkImages(benchmark) as images, atomic.atomic_folder(out) as folder:
         better = list(_refined(images, table.to_pylist(), opened, refined, progress))
         both = pa.concat_tables([table, pa.Table.from_pylist(better, schema=table.schema)])
         manifest.write_table(folder / "part-00000.parquet", both)
         atomic.write_json(folder / "predict.json", {**info, "systems": [system, refined]})
     return refined
-
-
-def _predictions(folder: Path, system: str) -> Any:
-    """The rows of one system, as an arrow table."""
-    parts = sorted(folder.glob("part-*.parquet"))
-    if not parts:
-        raise UserError(
-            "there are no part-*.parquet", file=folder, cure="run `dvc repro predict` first"
-        )
-    table = pa.concat_tables([manifest.read_table(part) for part in parts])
-    return table.filter(pc.equal(table["system"], system))
 
 
 def _refined(
@@ -182,8 +177,9 @@ def _differences(
     pairs = [(unit, of_system[refined][name]) for name, unit in of_system[system].items()]
     out = {}
     for value in columns:
+        # None is undefined: NaN.
         a, b = (
-            np.array([_number(u.get(value)) for u in side]) for side in zip(*pairs, strict=True)
+            np.array([u.get(value) for u in side], np.float64) for side in zip(*pairs, strict=True)
         )
         # The same draws for every value and in every run.
         found = paired(b - a, [unit["cluster"] for unit, _ in pairs], replicates=draws, seed=0)
@@ -199,7 +195,3 @@ def _differences(
                 "n_clusters": found.clusters,
             }
     return out
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

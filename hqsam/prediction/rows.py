@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from hqsam.prediction.postprocess import MaskCodes
-from hqsam_base.runs import RleBatch
 
 Row = dict[str, Any]
 
@@ -63,15 +62,14 @@ def table(of_image: Sequence[MaskRows]) -> pa.Table:
         name: [row[name] for row in prompts] for name in ("prompt_id", "key", "prompt_set")
     }
     columns["system"] = [rows.system for rows in of_image for _ in rows.prompts]
-    columns["rle"] = pa.concat_arrays([_strings(one.codes) for one in masks])
+    texts = []
+    for codes in (one.codes for one in masks):
+        offsets = pa.py_buffer(codes.offsets.astype(np.int32))  # a pass has far less than 2 GB
+        texts.append(pa.StringArray.from_buffers(len(codes), offsets, pa.py_buffer(codes.data)))
+    columns["rle"] = pa.concat_arrays(texts)
     columns["height"] = np.concatenate([one.codes.heights for one in masks])
     columns["width"] = np.concatenate([one.codes.widths for one in masks])
     # The last bits depend on how many prompts share a pass.
     columns["iou_pred"] = [round(iou, 6) for rows in of_image for iou in rows.iou]
     columns["mask_area"] = np.concatenate([one.areas for one in masks])
     return pa.table(columns, schema=SCHEMA)
-
-
-def _strings(codes: RleBatch) -> pa.Array:
-    offsets = codes.offsets.astype(np.int32)  # a pass has far less than 2 GB of text
-    return pa.StringArray.from_buffers(len(codes), pa.py_buffer(offsets), pa.py_buffer(codes.data))

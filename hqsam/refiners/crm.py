@@ -101,12 +101,6 @@ def _network(repository: Path, weights: Path, device: str) -> torch.nn.Module:
     return net.eval().to(device)
 
 
-def _centres(height: int, width: int) -> Tensor:
-    """Return centres of the pixels, row by row, (y, x) in -1..1: float32 ``[H * W, 2]``."""
-    y, x = ((2 * torch.arange(n, dtype=torch.float32) + 1) / n - 1 for n in (height, width))
-    return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).reshape(-1, 2)
-
-
 def _padded(values_CHW: Tensor) -> Tensor:
     # Mirroring needs a side longer than the margin.
     mode = "reflect" if min(values_CHW.shape[-2:]) > PAD else "replicate"
@@ -145,7 +139,9 @@ def refine(net: torch.nn.Module, image: Image, mask: BoolMask, device: str) -> B
     pixels = (torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255 - mean) / std
     image_1CHW = _padded(pixels).to(device)
     now = _padded(torch.from_numpy(mask.astype(np.float32))[None] * 2 - 1).to(device)
-    coord = _centres(*image_1CHW.shape[-2:])[None].to(device)
+    # Centres of the pixels, row by row, (y, x) in -1..1: float32 [1, H * W, 2].
+    y, x = ((2 * torch.arange(n, dtype=torch.float32) + 1) / n - 1 for n in image_1CHW.shape[-2:])
+    coord = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).reshape(1, -1, 2).to(device)
     probability = now
     for scale in SCALES:
         probability = _round(net, image_1CHW, now, scale, coord)

@@ -74,7 +74,9 @@ class CachePlan:
         Raises:
             UserError: the disk has not enough room.
         """
-        if not self.in_memory and self.bytes > self.free + _occupied(folder):
+        # A cache that was begun is not counted twice.
+        occupied = sum(path.stat().st_blocks * 512 for path in folder.glob("*.bin"))
+        if not self.in_memory and self.bytes > self.free + occupied:
             raise UserError(
                 f"the cached features of {self.n_views} views take {self.bytes / 2**30:.1f} GiB, "
                 f"the disk has "
@@ -108,11 +110,6 @@ def plan_cache(
 def _shapes(model: HQSam, n: int) -> list[tuple[int, ...]]:
     b = model.backbone
     return [(n, c, b.embedding_size, b.embedding_size) for c in (b.decoder_dim, b.vit_dim)]
-
-
-def _occupied(folder: Path) -> int:
-    """Bytes that the files of a folder take on the disk: a cache that was begun is not counted twice."""
-    return sum(path.stat().st_blocks * 512 for path in folder.glob("*.bin"))
 
 
 def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray[np.generic]:

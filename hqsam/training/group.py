@@ -108,20 +108,13 @@ def joined(device: torch.device, *, timeout_s: float) -> Iterator[Group]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     limit = timedelta(seconds=60 + 2 * timeout_s) if timeout_s else None
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", timeout=limit, **_meeting_point()
-    )
+    meeting: dict[str, Any] = {}  # by default torchrun's port, else a file of this user
+    if file := os.environ.get(STORE):
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        store = dist.FileStore(file, size)  # type: ignore[attr-defined]
+        meeting = {"store": store, "rank": rank, "world_size": size}
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=limit, **meeting)
     try:
         yield Group(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
-
-
-def _meeting_point() -> dict[str, Any]:
-    """Return where the processes meet: a file of this user, or by default torchrun's port."""
-    file = os.environ.get(STORE)
-    if not file:
-        return {}
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = dist.FileStore(file, size)  # type: ignore[attr-defined]
-    return {"store": store, "rank": rank, "world_size": size}

@@ -73,26 +73,22 @@ class TrainingSet:
         }
         self.mask_input_size = plans.get("mask_input_size")
         self.by_source: dict[str, int] = dict(images.get("by_source", {}))
-        self.places = self._paired(list(places(images)), list(places(plans)))
-        self._images = {
-            shard["name"]: TarReader(shards / shard["name"]) for shard in images["shards"]
-        }
-        self._plans = {
-            shard["name"]: TarReader(prompts / shard["name"]) for shard in plans["shards"]
-        }
-
-    def _paired(
-        self, images: list[tuple[str, str, int, int]], plans: list[tuple[str, str, int, int]]
-    ) -> list[Place]:
-        if [i[0] for i in images] != [p[0] for p in plans]:
-            odd = sorted({i[0] for i in images} ^ {p[0] for p in plans})
+        samples, planned = list(places(images)), list(places(plans))
+        if [i[0] for i in samples] != [p[0] for p in planned]:
+            odd = sorted({i[0] for i in samples} ^ {p[0] for p in planned})
             raise UserError(
                 "shards and prompts do not hold the same samples in the same order",
                 file=self.prompts / "index.json",
                 key=odd[0] if odd else None,
                 cure="run the augment stage again",
             )
-        return [Place(*i, *p[1:]) for i, p in zip(images, plans, strict=True)]
+        self.places = [Place(*i, *p[1:]) for i, p in zip(samples, planned, strict=True)]
+        self._images = {
+            shard["name"]: TarReader(shards / shard["name"]) for shard in images["shards"]
+        }
+        self._plans = {
+            shard["name"]: TarReader(prompts / shard["name"]) for shard in plans["shards"]
+        }
 
     def __len__(self) -> int:
         return len(self.places)

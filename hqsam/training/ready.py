@@ -11,7 +11,6 @@ import torch
 from hqsam.model import checkpoint
 from hqsam.model.build import build_model
 from hqsam.model.hq_sam import HQSam
-from hqsam.model.options import ModelOptions
 from hqsam.training import checks
 from hqsam.training.group import Group
 from hqsam.training.loader import (
@@ -138,8 +137,11 @@ def prepare(
         UserError: see `loop.train`.
     """
     model = build_model(run.model, seed=run.seed).to(group.device).train()
-    # The file may hold gigabytes: it is hashed once, here.
-    ready = Ready(run, data, model, group, progress, say, _base_digest(run.model))
+    digest = None
+    if run.model.checkpoint is not None:
+        digest = checkpoint.sha256(run.model.checkpoint)  # of gigabytes perhaps: once, here
+        checkpoint.check_published(run.model.checkpoint, digest)
+    ready = Ready(run, data, model, group, progress, say, digest)
     if not run.options.epochs:
         checks.check_given(model, run.model, run.options)
         return ready
@@ -161,11 +163,3 @@ def prepare(
     checks.check_processes(len(ready.items(0)), run.options, group.size)
     checks.compile_encoder(model, run.options)
     return ready
-
-
-def _base_digest(model: ModelOptions) -> str | None:
-    if model.checkpoint is None:
-        return None
-    digest = checkpoint.sha256(model.checkpoint)
-    checkpoint.check_published(model.checkpoint, digest)
-    return digest

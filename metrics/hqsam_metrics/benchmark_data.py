@@ -325,15 +325,6 @@ def load_predictions(
             f"index again"
         )
     masks = rle_column(found, folder)
-    _check_sizes(masks, benchmark, image, prompts, folder)
-    return Predictions(
-        benchmark, prompt_set, system, prompts, masks, numbers(found, "iou_pred"), image, folder
-    )
-
-
-def _check_sizes(
-    masks: RleBatch, benchmark: Benchmark, image: Int, prompts: Table, folder: Path
-) -> None:
     height, width = (integers(benchmark.images, side)[image] for side in ("height", "width"))
     wrong = np.flatnonzero((masks.heights != height) | (masks.widths != width))
     if len(wrong):
@@ -344,3 +335,6 @@ def _check_sizes(
             f" image {height[i]} x {width[i]} (height x width; {len(wrong)} such); predict at the "
             f"original size"
         )
+    return Predictions(
+        benchmark, prompt_set, system, prompts, masks, numbers(found, "iou_pred"), image, folder
+    )

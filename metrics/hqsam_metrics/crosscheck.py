@@ -45,7 +45,12 @@ def sample_files(pred: Path, gt: Path, folder: Path, images: int) -> tuple[Path,
     def written(row: dict[str, Any]) -> dict[str, Any]:
         image = plain_id(row["image_id"])
         out = row | {"image_id": spelled(image), "category_id": plain_id(row["category_id"])}
-        return out | {"segmentation": _official(row["segmentation"], *sizes[image])}
+        # As the programs read it: polygons of three points or more stay as they are.
+        mask, (height, width) = row["segmentation"], sizes[image]
+        if not isinstance(mask, list) or not all(len(p) >= 6 and len(p) % 2 == 0 for p in mask):
+            counts = from_segmentation(mask, height=height, width=width)
+            mask = {"size": [height, width], "counts": counts}
+        return out | {"segmentation": mask}
 
     some = [
         row
@@ -74,23 +79,9 @@ def sample_files(pred: Path, gt: Path, folder: Path, images: int) -> tuple[Path,
         for row in block
         if plain_id(row["image_id"]) in keep
     ]
-    files = folder / "results.json", folder / "annotations.json"
-    for path, value in zip(files, (rows, content), strict=True):
-        path.write_text(json.dumps(value))
-    return files
-
-
-def _official(segmentation: Any, height: int, width: int) -> Any:
-    """Returns a mask as the reference programs read it: polygons of three points or more stay as they are."""
-    polygons = isinstance(segmentation, list) and all(
-        len(p) >= 6 and len(p) % 2 == 0 for p in segmentation
-    )
-    if polygons:
-        return segmentation
-    return {
-        "size": [height, width],
-        "counts": from_segmentation(segmentation, height=height, width=width),
-    }
+    for name, value in (("results.json", rows), ("annotations.json", content)):
+        (folder / name).write_text(json.dumps(value))
+    return folder / "results.json", folder / "annotations.json"
 
 
 def largest_difference(ours: Stats, theirs: dict[str, float]) -> float:

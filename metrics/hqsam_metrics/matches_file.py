@@ -108,7 +108,8 @@ def read_matches(files: Mapping[str, Any], prompt_set: str, system: str, where: 
         hit = {name: _column(table, name, "uint16") for name in truth.objects}
         void = {name: _column(table, name + _VOID, "uint16") for name in truth.objects}
         image, category = _column(table, "image"), _column(table, "category")
-        if not _within(image, len(truth.ids)) or (np.diff(category) < 0).any():
+        outside = len(image) and not 0 <= int(image.min()) <= int(image.max()) < len(truth.ids)
+        if outside or (np.diff(category) < 0).any():
             raise ValueError("a place that does not exist, or rows out of order")
     except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
         raise UserError(
@@ -169,7 +170,3 @@ def _column(table: Any, name: str, kind: str = "int32") -> Any:
     if str(column.type) != kind or column.null_count:
         raise TypeError(f"column {name} is {column.type} with {column.null_count} gaps, not {kind}")
     return column.to_numpy()
-
-
-def _within(places: Any, size: int) -> bool:
-    return not len(places) or (int(places.min()) >= 0 and int(places.max()) < size)

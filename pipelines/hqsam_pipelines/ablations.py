@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines.config.params import read_yaml
+from hqsam_pipelines.config.yaml_file import read_yaml
 
 FOLDER = Path("configs") / "ablations"
 PROFILES = {"ablations": "sample", "paper_ablations": "paper", "sample_full": "sample"}
@@ -51,29 +51,26 @@ def rows(root: Path) -> list[Row]:
     Raises:
         UserError: an overlay is not one.
     """
-    found = [_row(path) for path in (root / FOLDER).glob("[!_]*.yaml")]
+    found = []
+    for path in (root / FOLDER).glob("[!_]*.yaml"):
+        raw = mapping(read_yaml(path), path)
+        missing = [key for key in ("title", "paper", "models") if key not in raw]
+        if missing or list(raw["models"]) != [path.stem]:
+            raise UserError(
+                "an ablation needs a title, a paper and one entry of models with the file's name",
+                file=path,
+                key=missing[0] if missing else "models",
+                cure="compare it with the other files of this folder",
+            )
+        profiles = tuple(raw.get("profiles", ()))
+        changes = {key: value for key, value in raw.items() if key not in _OWN}
+        found.append(Row(path.stem, str(raw["title"]), str(raw["paper"]), profiles, changes))
     return sorted(found, key=lambda row: (_table(row.paper), row.name))
 
 
 def _table(paper: str) -> tuple[int, str]:
     table = paper.partition(":")[0]
     return (int(table) if table.isdigit() else 3, table)
-
-
-def _row(path: Path) -> Row:
-    raw = mapping(read_yaml(path), path)
-    missing = [key for key in ("title", "paper", "models") if key not in raw]
-    if missing or list(raw["models"]) != [path.stem]:
-        raise UserError(
-            "an ablation needs a title, a paper and one entry of models with the file's name",
-            file=path,
-            key=missing[0] if missing else "models",
-            cure="compare it with the other files of this folder",
-        )
-    changes = {key: value for key, value in raw.items() if key not in _OWN}
-    return Row(
-        path.stem, str(raw["title"]), str(raw["paper"]), tuple(raw.get("profiles", ())), changes
-    )
 
 
 def compose(root: Path, profile: str) -> bytes:

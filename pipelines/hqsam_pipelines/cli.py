@@ -90,7 +90,17 @@ def run(argv: Sequence[str]) -> int:
         hint = f"did you mean {close[0]}?" if close else "see `hqsam --help`"
         say(f"hqsam: no such command {argv[0]!r}; {hint}", err=True)
         return 2
-    return _run_command(argv[0], argv[1:])
+    name = argv[0]
+    try:
+        return _exit_status(lambda: _call(name, argv[1:]))
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0].startswith("hqsam"):
+            raise
+        extra = EXTRAS.get(name)
+        cure = f"pip install 'hqsam-pipeline[{extra}]'" if extra else "pip install hqsam-pipeline"
+        say(f"hqsam {name}: the module {missing!r} is not installed: {cure}", err=True)
+        return 1
 
 
 def usage() -> str:
@@ -110,19 +120,6 @@ def usage() -> str:
         "COMMAND --help` says more."
     )
     return "\n".join([head, *lines, tail])
-
-
-def _run_command(name: str, argv: Sequence[str]) -> int:
-    try:
-        return _exit_status(lambda: _call(name, argv))
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if missing.partition(".")[0].startswith("hqsam"):
-            raise
-        extra = EXTRAS.get(name)
-        cure = f"pip install 'hqsam-pipeline[{extra}]'" if extra else "pip install hqsam-pipeline"
-        say(f"hqsam {name}: the module {missing!r} is not installed: {cure}", err=True)
-        return 1
 
 
 def _call(name: str, argv: Sequence[str]) -> object:

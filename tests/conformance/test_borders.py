@@ -38,14 +38,16 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks import cocolike
 from hqsam_datasets.fetch import content, extract, first_use, members
 from hqsam_datasets.fetch.transfer import DownloadError, Transfer
-from hqsam_datasets.formats import images, labelme, tar
+from hqsam_datasets.formats import images, labelme, masks, tar
+from hqsam_datasets.formats.image_files import ImageError
 from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 from hqsam_datasets.formats.png_chunks import png_damage
 from hqsam_datasets.sources.annotations import _read as read_own_annotations
 from hqsam_metrics.ap.resample import Matches, Truth
 from hqsam_metrics.masks import png
 from hqsam_metrics.matches_file import MATCHES, TRUTH, MatchesWriter, read_matches
-from hqsam_pipelines.compare import revisions
+from hqsam_pipelines.compare.dvc_cache import Listing
+from hqsam_pipelines.compare.recorded import Lock, RunParams
 from hqsam_pipelines.config import strict
 from hqsam_pipelines.report.results import parse_metrics
 from hqsam_pipelines.report.units import units_frame
@@ -128,10 +130,10 @@ def run_lengths(data: bytes, folder: Path) -> None:
 def picture(data: bytes, folder: Path) -> None:
     plain_jpeg_size(data)
     png_damage(data)
-    for decode in (images.decode_image, images.decode_mask, images.decode_labels):
+    for decode in (images.decode_image, masks.decode_mask, masks.decode_labels):
         try:
             decode(data)
-        except images.ImageError as error:
+        except ImageError as error:
             assert str(error)
 
 
@@ -146,7 +148,7 @@ def mask_files(data: bytes, folder: Path) -> None:
 
 def revision_files(data: bytes, folder: Path) -> None:
     value = strict.parse_yaml(data, "x")
-    for kind in (revisions._Lock, revisions._Params):
+    for kind in (Lock, RunParams):
         try:
             strict.outlined(kind, value or {}, "x")
         except UserError as error:
@@ -154,7 +156,7 @@ def revision_files(data: bytes, folder: Path) -> None:
 
 
 def listing(data: bytes, folder: Path) -> None:
-    found = strict.outlined(revisions._Listing, {"entries": strict.parse_json(data, "x")}, "x")
+    found = strict.outlined(Listing, {"entries": strict.parse_json(data, "x")}, "x")
     assert all(".." not in Path(entry.relpath).parts for entry in found.entries)
 
 

@@ -28,7 +28,8 @@ from hqsam_pipelines.compare.as_json import to_json
 from hqsam_pipelines.compare.comparison import compare
 from hqsam_pipelines.compare.page import to_html
 from hqsam_pipelines.compare.terminal import show
-from hqsam_pipelines.config.params import Params, read_yaml
+from hqsam_pipelines.config.params import Params
+from hqsam_pipelines.config.yaml_file import read_yaml
 from hqsam_pipelines.report import summary
 from hqsam_pipelines.report.run import build_report
 from tests import REPOSITORY

@@ -16,7 +16,7 @@ from hqsam.api.transforms import ResizeLongestSide
 from hqsam.errors import InputError
 from hqsam.model.backbones import bundled_weights
 from hqsam.prediction.prompt import Prompt
-from hqsam_datasets.formats.images import MAX_PIXELS
+from hqsam_datasets.formats.image_files import MAX_PIXELS
 from hqsam_metrics.masks.iou import mask_iou
 from tests.hqsam.models import gap, picture
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from hqsam_base.rle import encode_rle
+from hqsam_base.sginw import SETS
 from hqsam_metrics import mask_iou
 from hqsam_metrics.ap.resample import differences, joined
-from hqsam_metrics.scores import coco, davis, lvis, sginw, ytvis
+from hqsam_metrics.scores import coco, davis, lvis, ytvis
 from hqsam_metrics.stats import paired
 from tests import GOLDEN
 from tests.metrics.synthetic import detections, random_masks
@@ -135,7 +136,7 @@ def test_sets_are_strata(tmp_path):
 
 def test_sginw_and_davis(tmp_path):
     rng = np.random.default_rng(1)
-    for name in sginw.SETS:
+    for name in SETS:
         mask = random_masks(rng, 1, (20, 30))[0]
         mask[4, 5] = True
         row = {"image_id": 1, "category_id": 1, "segmentation": encode_rle(mask)}
@@ -155,7 +156,7 @@ def test_sginw_and_davis(tmp_path):
     content = result(tmp_path, *words, "--overlays", tmp_path / "drawn")
     ap = content["differences"]["AP"]
     assert ap["mean"] == pytest.approx(ap["own"] - ap["other"], abs=1e-9) and ap["mean"] < 0
-    assert content["changed"][0]["unit"].partition("/")[0] in sginw.SETS
+    assert content["changed"][0]["unit"].partition("/")[0] in SETS
     assert len(list((tmp_path / "drawn").iterdir())) == len(content["changed"]) == 12
     at = GOLDEN / "davis"
     words = ("davis", "--pred", at / "results", "--gt", at / "DAVIS", "--against", at / "results")

@@ -11,8 +11,9 @@ import pytest
 
 from hqsam_base import processes
 from hqsam_base.rle import encode_rle
+from hqsam_base.sginw import SETS
 from hqsam_metrics import UserError
-from hqsam_metrics.ap import detection
+from hqsam_metrics.ap import decoding, detection
 from hqsam_metrics.ap.resample import Matches, deletions, weighted_ap
 from hqsam_metrics.base import score_options
 from hqsam_metrics.benchmark import score_benchmark
@@ -20,7 +21,6 @@ from hqsam_metrics.masks import one_to_one
 from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
 from hqsam_metrics.scores import davis
 from hqsam_metrics.scores.coco import score_coco_files
-from hqsam_metrics.scores.sginw import SETS
 from tests.metrics.benchmark_set import (
     Rows,
     Set,
@@ -150,7 +150,7 @@ def test_same_bytes_for_one_process_and_for_several(
         monkeypatch.setenv(processes.WORKERS_VARIABLE, workers)
         one.score(metric=kind)
         found.append([p.read_bytes() for p in sorted(one.root.rglob("*")) if p.is_file()])
-        for module, name in ((detection, "_WORTH"), (davis, "_WORTH"), (one_to_one, "_CHUNK")):
+        for module, name in ((decoding, "_WORTH"), (davis, "_WORTH"), (one_to_one, "_CHUNK")):
             monkeypatch.setattr(module, name, 1)
         monkeypatch.setattr(detection, "_CHUNK_MASKS", 50)
     assert found[0] == found[1] and set(pools) == {2}

@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from hqsam_base.rle import encode_rle
+from hqsam_base.sginw import SETS
 from hqsam_metrics import UserError, boundary_iou, mask_iou
 from hqsam_metrics.base import protocol_hash
 from hqsam_metrics.masks.png import read_index_png, read_mask_png
-from hqsam_metrics.scores.sginw import SETS
 from hqsam_pipelines.commands.score import app
 from tests import FULL, GOLDEN
 from tests.metrics.golden import read_golden

@@ -11,8 +11,9 @@ import pytest
 
 from hqsam_base.rle import encode
 from hqsam_metrics.ap import detection, errors
-from hqsam_metrics.ap.instances import parse_ground_truth, parse_results, read_ground_truth
-from hqsam_metrics.ap.instances import read_results as results_of
+from hqsam_metrics.ap.instances import parse_ground_truth, read_ground_truth
+from hqsam_metrics.ap.results import parse_results
+from hqsam_metrics.ap.results import read_results as results_of
 from hqsam_metrics.calibration import reliability
 from hqsam_metrics.scores.coco import make_plan
 from tests import GOLDEN

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hqsam_base.errors import UserError
+from hqsam_base.sginw import CATEGORIES_A_SET, IMAGES_A_SET, SETS
 from hqsam_metrics import exports
 from hqsam_metrics.base import load_score, score_options
 from hqsam_metrics.benchmark_data import Benchmark, load_predictions
@@ -20,12 +21,7 @@ from hqsam_metrics.reference import removed_numpy_names
 from hqsam_metrics.scores.coco import score_coco_files
 from hqsam_metrics.scores.davis import score_davis_folders
 from hqsam_metrics.scores.masks import score_mask_folders
-from hqsam_metrics.scores.sginw import (
-    CATEGORIES_A_SET,
-    IMAGES_A_SET,
-    SETS,
-    score_sginw_folders,
-)
+from hqsam_metrics.scores.sginw import score_sginw_folders
 from hqsam_metrics.scores.ytvis import score_ytvis_files
 from tests import GOLDEN
 from tests.metrics.benchmark_set import (
@@ -195,12 +191,6 @@ def test_sginw_files_have_the_ids_of_each_set(tmp_path):
     want, out, _ = written(one, "sginw", "out", metric="sginw", score_rule="detector")
     got = score_sginw_folders(pred=out, gt=tmp_path / "gt")
     assert got.metrics["AP"] == pytest.approx(want["AP"], abs=1e-9)
-
-
-def test_the_sets_are_numbered_as_the_index_stage_does():
-    from hqsam_datasets.benchmarks import sginw
-
-    assert (sginw._IMAGES_A_SET, sginw._CATEGORIES_A_SET) == (IMAGES_A_SET, CATEGORIES_A_SET)
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_read(tmp_path):

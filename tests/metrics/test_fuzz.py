@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hqsam_metrics import UserError
 from hqsam_metrics.ap.detection import score_detections
-from hqsam_metrics.ap.instances import parse_ground_truth, parse_results
+from hqsam_metrics.ap.instances import parse_ground_truth
+from hqsam_metrics.ap.results import parse_results
 from hqsam_metrics.ap.tubes import score_tubes
 from hqsam_metrics.ap.tubes_io import parse_tube_results, parse_ytvis
 from hqsam_metrics.scores import coco, lvis

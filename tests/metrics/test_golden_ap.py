@@ -10,14 +10,10 @@ import pytest
 from hqsam_base.runs import decode_runs
 from hqsam_metrics.ap import accumulate
 from hqsam_metrics.ap.detection import score_detections
-from hqsam_metrics.ap.instances import (
-    parse_ground_truth,
-    parse_results,
-    read_ground_truth,
-    read_results,
-)
+from hqsam_metrics.ap.instances import parse_ground_truth, read_ground_truth
 from hqsam_metrics.ap.names import lvis_metrics
 from hqsam_metrics.ap.options import TUBE_DILATION_RATIO
+from hqsam_metrics.ap.results import parse_results, read_results
 from hqsam_metrics.ap.tubes import score_tubes, side_of, tube_ious
 from hqsam_metrics.ap.tubes_io import read_tube_results, read_ytvis
 from hqsam_metrics.masks.iou import dilation_pixels

@@ -18,15 +18,16 @@ from hqsam_base.errors import UserError
 from hqsam_base.progress import silent
 from hqsam_base.rle import encode_rle
 from hqsam_base.runs import RleBatch, RleError, encode_lengths
-from hqsam_metrics.ap import accumulate, detection, matching, resample, scan
-from hqsam_metrics.ap.instances import Results, parse_ground_truth, parse_results, read_results
+from hqsam_metrics.ap import accumulate, decoding, detection, matching, resample, scan
+from hqsam_metrics.ap.instances import parse_ground_truth
+from hqsam_metrics.ap.results import Results, parse_results, read_results
 from hqsam_metrics.masks.packed import Shapes
 from hqsam_metrics.masks.pairs import draw_for_bands, make_bands
 from hqsam_metrics.scores import coco
 from tests import FULL
 from tests.metrics.synthetic import detections, random_masks
 
-MODULES = (scan.KERNELS, *detection._KERNELS)
+MODULES = (scan.KERNELS, *decoding._KERNELS)
 Both = Callable[[Callable[[], Any]], tuple[Any, Any]]
 
 

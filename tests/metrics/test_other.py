@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from hqsam_base.atomic import json_bytes
 from hqsam_base.centre import next_click
 from hqsam_base.errors import UserError
+from hqsam_base.sginw import SETS
 from hqsam_metrics import base
 from hqsam_metrics.scores._cascadepsp import boundary_accuracy, measure, radii, total
 from hqsam_metrics.scores._clicks import clicks_to, failures, miou_at, noc
-from hqsam_metrics.scores.sginw import SETS, sginw_mean
+from hqsam_metrics.scores.sginw import sginw_mean
 from hqsam_metrics.stats import paired
 from tests.metrics.synthetic import random_masks
 

@@ -15,7 +15,8 @@ from hypothesis.extra.numpy import arrays
 from hqsam_base.rle import decode_rle, encode_rle
 from hqsam_base.runs import RleBatch
 from hqsam_metrics.ap import accumulate, detection
-from hqsam_metrics.ap.instances import parse_ground_truth, parse_results
+from hqsam_metrics.ap.instances import parse_ground_truth
+from hqsam_metrics.ap.results import parse_results
 from hqsam_metrics.masks.iou import boundary_band, boundary_iou, mask_iou
 from hqsam_metrics.masks.jf import region_and_contour
 from hqsam_metrics.masks.one_to_one import paired_ious

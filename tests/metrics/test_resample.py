@@ -14,8 +14,9 @@ import pytest
 from hqsam_base.errors import UserError
 from hqsam_metrics import matches_file
 from hqsam_metrics.ap import accumulate, detection
-from hqsam_metrics.ap.instances import parse_ground_truth, parse_results
+from hqsam_metrics.ap.instances import parse_ground_truth
 from hqsam_metrics.ap.resample import Matches, deletions, differences, matches_of, weighted_ap
+from hqsam_metrics.ap.results import parse_results
 from hqsam_metrics.matches_file import MATCHES, TRUTH, MatchesWriter, read_matches
 from hqsam_metrics.scores import coco
 from tests.metrics.synthetic import detections

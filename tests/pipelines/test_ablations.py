@@ -11,7 +11,8 @@ import pytest
 from hqsam_base.errors import UserError
 from hqsam_pipelines import ablations
 from hqsam_pipelines.config import profiles
-from hqsam_pipelines.config.params import Params, parse_yaml, read_yaml
+from hqsam_pipelines.config.params import Params
+from hqsam_pipelines.config.yaml_file import parse_yaml, read_yaml
 from hqsam_pipelines.report import ablations as report_ablations
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import Result, Run

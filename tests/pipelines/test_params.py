@@ -12,14 +12,9 @@ import pytest
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import schema
-from hqsam_pipelines.config.params import (
-    FILE_NAMES,
-    OPTIONS,
-    Params,
-    check_names,
-    options_class,
-    read_yaml,
-)
+from hqsam_pipelines.config.outline import FILE_NAMES, check_names
+from hqsam_pipelines.config.params import OPTIONS, Params, options_class
+from hqsam_pipelines.config.yaml_file import read_yaml
 from tests import REPOSITORY
 from tests.pipelines.working_copy import run
 

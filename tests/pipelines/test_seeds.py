@@ -14,7 +14,8 @@ import pytest
 from hqsam_base.errors import UserError
 from hqsam_pipelines import seeds
 from hqsam_pipelines.compare.comparison import Comparison, compare
-from hqsam_pipelines.config.params import Params, parse_yaml
+from hqsam_pipelines.config.params import Params
+from hqsam_pipelines.config.yaml_file import parse_yaml
 from tests import REPOSITORY
 from tests.pipelines.report_repo import Repo
 from tests.pipelines.test_compare import by_row, commit, git, make_repository, write_run

@@ -19,7 +19,7 @@ from hqsam_base import rle
 from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt
 from hqsam_datasets.benchmarks.common import BoolMask, pairs, read_foreground, single_object
-from hqsam_datasets.fetch.extract import find_root, missing_files, packed_inside
+from hqsam_datasets.fetch.tree import find_root, missing_files, packed_inside
 from hqsam_datasets.keys import distinct_keys
 
 _IMAGE, _TRUTH, _COARSE = "_im.jpg", "_gt.png", "_seg.png"
@@ -38,6 +38,7 @@ class Big:
     kind: Kind = "masks"
     dataset_version: str = "BIG test (CascadePSP)"
     class_agnostic: bool = True
+    given_prompts: tuple[str, ...] = ("coarse_mask",)
     network: str = "psp"
 
     def read(self, root: Path) -> Content:

@@ -19,10 +19,10 @@ from hqsam_base.json_stream import canonical as as_text
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import find_file, find_folder, find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.fetch.extract import below
+from hqsam_datasets.fetch.tree import below
 from hqsam_datasets.formats import ground_truth
 from hqsam_datasets.formats.ground_truth import id_of
-from hqsam_datasets.formats.images import MAX_PIXELS
+from hqsam_datasets.formats.image_files import MAX_PIXELS
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
@@ -83,22 +83,17 @@ def read_annotations(path: Path) -> Annotated:
         else:
             by_image[id_of(value, "image_id", path)].append(len(packed))
             ids.append(id_of(value, "id", path))
-            packed.texts.append(_packed(value, path, cure))
+            try:
+                packed.texts.append(as_text(value))
+            except ValueError as error:
+                key, problem = f"annotation {value.get('id')}", f"not valid JSON: {error}"
+                raise UserError(problem, file=path, key=key, cure=cure) from error
     if truth.get("annotations") is not packed:
         raise UserError(
             "the file has no list of annotations", file=path, cure=ground_truth.NO_ANNOTATIONS
         )
     ground_truth.check_once(ids, path, "annotations")
     return Annotated(truth, by_image, ids)
-
-
-def _packed(record: Json, path: Path, cure: str) -> bytes:
-    try:
-        return as_text(record)
-    except ValueError as error:
-        raise UserError(
-            f"not valid JSON: {error}", file=path, key=f"annotation {record.get('id')}", cure=cure
-        ) from error
 
 
 def field(record: Mapping[str, Any], name: str, path: Path) -> Any:
@@ -243,7 +238,7 @@ def _check_units(boxes: Detections, images: Mapping[Any, tuple[int, int]], path:
     sizes = np.array([images[number][::-1] for number in boxes.image_ids.tolist()])
     far = boxes.boxes[:, 2:]
     # Detectors keep to their image, but for rounding and a little padding.
-    beyond = (far > sizes * 1.02 + 2).any(axis=1)
+    beyond = np.asarray((far > sizes * 1.02 + 2).any(axis=1))
     if (np.abs(boxes.boxes) <= 1).all() and (sizes > 2).all():
         problem, cure = "the boxes are fractions of an image", "write bbox in pixels"
     elif beyond.mean() > 0.5:

@@ -13,8 +13,9 @@ from hqsam_base import rle
 from hqsam_base.errors import UserError
 from hqsam_base.filenames import visible
 from hqsam_datasets.benchmarks.base import Box, Content, Item, Kind, Prompt, Truth
-from hqsam_datasets.fetch.extract import NotHadError, found_below
-from hqsam_datasets.formats.images import ImageError, decode_mask
+from hqsam_datasets.fetch.tree import NotHadError, found_below
+from hqsam_datasets.formats.image_files import ImageError
+from hqsam_datasets.formats.masks import decode_mask
 from hqsam_datasets.keys import distinct_keys
 
 BoolMask = npt.NDArray[np.bool_]

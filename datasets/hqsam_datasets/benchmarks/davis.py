@@ -23,14 +23,9 @@ from hqsam_base.errors import UserError
 from hqsam_base.texts import read_names
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.common import pairs
-from hqsam_datasets.fetch.extract import (
-    below,
-    found_below,
-    list_files,
-    missing_files,
-    packed_inside,
-)
-from hqsam_datasets.formats.images import ImageError, decode_labels
+from hqsam_datasets.fetch.tree import below, found_below, list_files, missing_files, packed_inside
+from hqsam_datasets.formats.image_files import ImageError
+from hqsam_datasets.formats.masks import decode_labels
 from hqsam_datasets.sample import make_key
 
 VOID = 255
@@ -87,7 +82,15 @@ class Davis:
                     video=sequence,
                     video_id=video,
                     frame=frame,
-                    truths=tuple(_truths(key, labels)),
+                    truths=tuple(
+                        Truth(
+                            instance_id=f"{key}-{number:03d}",
+                            rle=rle.encode(labels == number),
+                            area=float((labels == number).sum()),
+                            track_id=number,
+                        )
+                        for number in _objects(labels)
+                    ),
                     prompts=()
                     if results is None
                     else tuple(_prompts(key, labels.shape, results / f"{stem}.png")),
@@ -126,17 +129,6 @@ def _labels(path: Path) -> Labels:
 
 def _objects(labels: Labels) -> list[int]:
     return [int(v) for v in np.unique(labels) if v not in (0, VOID)]
-
-
-def _truths(key: str, labels: Labels) -> Iterator[Truth]:
-    for number in _objects(labels):
-        mask = labels == number
-        yield Truth(
-            instance_id=f"{key}-{number:03d}",
-            rle=rle.encode(mask),
-            area=float(mask.sum()),
-            track_id=number,
-        )
 
 
 def _prompts(key: str, size: tuple[int, ...], path: Path) -> Iterator[Prompt]:

@@ -138,11 +138,11 @@ class Kept:
             {
                 "image_id": number,
                 "category_id": category,
-                "bbox": _xywh(box),
+                "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
                 "score": score,
             }
             for number, found in sorted(self._records.items())
-            for category, box, score in found
+            for category, (x0, y0, x1, y1), score in found
         )
         images = {str(number): digest for number, digest in sorted(self._digests.items())}
         with atomic.atomic_folder(self.folder) as folder:
@@ -150,11 +150,6 @@ class Kept:
             (folder / "results.json").write_text(f"[\n{lines}\n]\n")
             head = {**self.head, "without": self.without, "images": images}
             atomic.write_json(folder / "head.json", head)
-
-
-def _xywh(box: Box) -> list[float]:
-    x0, y0, x1, y1 = box
-    return [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)]
 
 
 def _stored(box: Sequence[float]) -> Box:
@@ -190,24 +185,23 @@ def with_boxes(
                 rows: Sequence[tuple[int | None, Found]] = [(None, one) for one in found]
                 if kind in ("ytvis", "davis"):
                     rows = linked.of(item, found)
-                yield replace(item, prompts=tuple(_prompts(item.key, rows)))
+                prompts = tuple(
+                    Prompt(
+                        prompt_id=f"{item.key}-{rank:05d}",
+                        prompt_set="detector_box",
+                        box=box,
+                        score=score,
+                        category_id=category,
+                        track_id=track,
+                    )
+                    for rank, (track, (category, box, score)) in enumerate(rows)
+                )
+                yield replace(item, prompts=prompts)
             whole = True
         finally:
             kept.save(whole=whole)
 
     return replace(content, items=items())
-
-
-def _prompts(key: str, rows: Sequence[tuple[int | None, Found]]) -> Iterator[Prompt]:
-    for rank, (track, (category, box, score)) in enumerate(rows):
-        yield Prompt(
-            prompt_id=f"{key}-{rank:05d}",
-            prompt_set="detector_box",
-            box=box,
-            score=score,
-            category_id=category,
-            track_id=track,
-        )
 
 
 class _Linked:

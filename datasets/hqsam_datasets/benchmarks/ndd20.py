@@ -20,8 +20,8 @@ from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Prompt, Truth
 from hqsam_datasets.benchmarks.cocolike import field, inside, read_json
 from hqsam_datasets.benchmarks.common import box_prompt
-from hqsam_datasets.fetch.extract import below, found_below
-from hqsam_datasets.formats.images import ImageError, probe
+from hqsam_datasets.fetch.tree import below, found_below
+from hqsam_datasets.formats.image_files import ImageError, probe
 from hqsam_datasets.sample import make_key
 
 _CURE = "fetch the file again, or fix the record"
@@ -45,16 +45,21 @@ class Ndd20:
             labels = f"{part}_LABELS.json"
             path = found_below(root, labels, depth=4)
             images = _images(read_json(path, dict), path)
-            files += [(self._key(part, image, path), path, part, image) for image in images]
+            for image in images:
+                stem = Path(inside(image, "filename", path)).stem
+                files.append((make_key(self.name, f"{part}-{stem}"), path, part, image))
         return Content(items=self._items(sorted(files, key=lambda f: f[0])), n_images=len(files))
-
-    def _key(self, part: str, image: Json, path: Path) -> str:
-        return make_key(self.name, f"{part}-{Path(inside(image, 'filename', path)).stem}")
 
     def _items(self, files: list[tuple[str, Path, str, Json]]) -> Iterator[Item]:
         for number, (key, labels, part, image) in enumerate(files, start=1):
             path = below(labels.parent, f"{part}/{image['filename']}")
-            height, width = _size(path, key)
+            try:  # from the file's header: the labels do not say it
+                height, width = probe(path.read_bytes()).upright_size
+            except FileNotFoundError:
+                cure = "fetch the archive again"
+                raise UserError("the image does not exist", file=path, key=key, cure=cure) from None
+            except ImageError as error:
+                raise UserError(f"the image cannot be used: {error}", file=path, key=key) from error
             truths, prompts = _objects(key, _polygons(image, labels), (height, width), labels)
             yield Item(
                 key=key,
@@ -65,17 +70,6 @@ class Ndd20:
                 truths=truths,
                 prompts=prompts,
             )
-
-
-def _size(path: Path, key: str) -> tuple[int, int]:
-    """Upright (height, width) from the file's header: the labels do not say it."""
-    try:
-        return probe(path.read_bytes()).upright_size
-    except FileNotFoundError:
-        cure = "fetch the archive again"
-        raise UserError("the image does not exist", file=path, key=key, cure=cure) from None
-    except ImageError as error:
-        raise UserError(f"the image cannot be used: {error}", file=path, key=key) from error
 
 
 def _images(labels: Json, path: Path) -> list[Json]:

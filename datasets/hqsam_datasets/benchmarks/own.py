@@ -26,7 +26,8 @@ from hqsam_datasets.benchmarks.own_detected import (
     source_options,
 )
 from hqsam_datasets.formats.ground_truth import NO_ANNOTATIONS
-from hqsam_datasets.formats.images import FOREGROUND, ImageError, probe
+from hqsam_datasets.formats.image_files import ImageError, probe
+from hqsam_datasets.formats.masks import FOREGROUND
 from hqsam_datasets.keys import distinct_keys
 from hqsam_datasets.prompts.sets import mask_set
 from hqsam_datasets.sources.base import LabelMap, MaskFile, MaskRef, Pair, Source, read_file

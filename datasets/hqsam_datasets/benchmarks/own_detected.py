@@ -26,9 +26,9 @@ from hqsam_datasets.benchmarks.cocolike import (
     written,
 )
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.fetch.extract import NotHadError
+from hqsam_datasets.fetch.tree import NotHadError
 from hqsam_datasets.formats.ground_truth import check_once, id_of
-from hqsam_datasets.formats.images import ImageError, probe
+from hqsam_datasets.formats.image_files import ImageError, probe
 from hqsam_datasets.sample import make_key
 from hqsam_datasets.sources.annotations import Places, annotation_file, file_name
 from hqsam_datasets.sources.base import SourceOptions, read_file
@@ -94,8 +94,8 @@ class DetectedSet:
             images = {record["id"]: record for record in truth["images"]}
             objects = {numbers.image(one): places for one, places in annotated.by_image.items()}
             check_ids(objects, set(images), path, "annotations of images")
-            skipped = _skipped(images, path, Skip(options.skip), f"sources.{self.name}.skip")
-            found = _find(images, skipped, Places(self.name, root, path, options), path)
+            names = {number: file_name(record, path) for number, record in images.items()}
+            found, skipped = _find(self.name, names, root, path, options)
         self._check_classes(truth, images, path)
         boxes = Detections.none()
         if boxes_at is not None:
@@ -165,26 +165,18 @@ def _had(root: Path, name: str, key: str) -> Path | None:
         return None
 
 
-def _skipped(images: dict[int, Json], path: Path, skip: Skip, key: str) -> set[int]:
-    stems = {
-        number: str(PurePosixPath(file_name(record, path)).with_suffix(""))
-        for number, record in images.items()
-    }
-    skipped = {number for number, stem in stems.items() if stem in skip}
-    skip.check(key)
-    return skipped
-
-
 def _find(
-    images: dict[int, Json], skipped: set[int], places: Places, path: Path
-) -> dict[int, Path]:
-    found = {
-        number: places.find(file_name(record, path))
-        for number, record in images.items()
-        if number not in skipped
-    }
+    section: str, names: dict[int, str], root: Path, annotations: Path, options: SourceOptions
+) -> tuple[dict[int, Path], set[int]]:
+    """Return where the images lie, and those under `skip`."""
+    leave = Skip(options.skip)
+    stems = {number: str(PurePosixPath(name).with_suffix("")) for number, name in names.items()}
+    skipped = {number for number, stem in stems.items() if stem in leave}
+    leave.check(f"sources.{section}.skip")
+    places = Places(section, root, annotations, options)
+    found = {n: places.find(name) for n, name in names.items() if n not in skipped}
     places.check()
-    return {number: place for number, place in found.items() if place is not None}
+    return {number: place for number, place in found.items() if place is not None}, skipped
 
 
 def _without(boxes: Detections, skipped: set[int]) -> Detections:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.errors import UserError
+from hqsam_base.sginw import CATEGORIES_A_SET, IMAGES_A_SET, SETS
 from hqsam_datasets.benchmarks.base import Content, Item, Kind, Truth
 from hqsam_datasets.benchmarks.cocolike import (
     check_categories_once,
@@ -38,41 +39,12 @@ from hqsam_datasets.benchmarks.cocolike import (
 )
 from hqsam_datasets.benchmarks.common import find_prompts
 from hqsam_datasets.benchmarks.results import Detections, read_detections
-from hqsam_datasets.fetch.extract import below, found_below
+from hqsam_datasets.fetch.tree import below, found_below
 from hqsam_datasets.formats import ground_truth
 from hqsam_datasets.sample import make_key
 
 Json = dict[str, Any]
-SETS = (
-    "Airplane-Parts",
-    "Bottles",
-    "Brain-Tumor",
-    "Chicken",
-    "Cows",
-    "Electric-Shaver",
-    "Elephants",
-    "Fruits",
-    "Garbage",
-    "Ginger-Garlic",
-    "Hand",
-    "Hand-Metal",
-    "House-Parts",
-    "HouseHold-Items",
-    "Nutterfly-Squireel",
-    "Phones",
-    "Poles",
-    "Puppies",
-    "Rail",
-    "Salmon-Fillet",
-    "Strawberry",
-    "Tablets",
-    "Toolkits",
-    "Trash",
-    "Watermelon",
-)
 _ANNOTATIONS = "valid/_annotations_min1cat.coco.json"
-_IMAGES_A_SET = 10_000_000
-_CATEGORIES_A_SET = 1000
 _ANNOTATIONS_A_SET = 100_000_000
 
 
@@ -89,11 +61,11 @@ class _Part:
     boxes: Detections
 
     def image_id(self, original: int) -> int:
-        return self.number * _IMAGES_A_SET + original
+        return self.number * IMAGES_A_SET + original
 
     @property
     def first_category(self) -> int:
-        return self.number * _CATEGORIES_A_SET
+        return self.number * CATEGORIES_A_SET
 
 
 @dataclass(frozen=True)
@@ -148,8 +120,8 @@ def _part(root: Path, name: str, number: int) -> _Part:
         check_detections(boxes, sizes, results, truth=truth, truth_at=path, class_agnostic=False)
     classes = [whole(c, "id", path) for c in records(truth, "categories", path)]
     if (
-        not all(0 <= number < _CATEGORIES_A_SET for number in classes)
-        or max(known, default=0) >= _IMAGES_A_SET
+        not all(0 <= number < CATEGORIES_A_SET for number in classes)
+        or max(known, default=0) >= IMAGES_A_SET
     ):
         raise UserError("ids are too large to number the sets through", file=path, key=name)
     part = _Part(name, number, path.parent, path, truth, {}, boxes)

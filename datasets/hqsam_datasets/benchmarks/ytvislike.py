@@ -23,7 +23,7 @@ from hqsam_datasets.benchmarks.cocolike import (
     whole,
 )
 from hqsam_datasets.benchmarks.common import find_file, find_prompts
-from hqsam_datasets.fetch.extract import below, found_below
+from hqsam_datasets.fetch.tree import below, found_below
 from hqsam_datasets.formats import ground_truth
 from hqsam_datasets.sample import make_key
 

@@ -18,7 +18,7 @@ from hqsam_base.progress import Progress
 from hqsam_datasets import sources
 from hqsam_datasets.diagnose.finding import Finding, Level
 from hqsam_datasets.diagnose.foreign import foreign_format, tool_of
-from hqsam_datasets.formats.images import ImageError
+from hqsam_datasets.formats.image_files import ImageError
 from hqsam_datasets.formats.manifest import Reject
 from hqsam_datasets.prepare.normalise import make_sample
 from hqsam_datasets.sources.base import Pair, SourceOptions
@@ -86,7 +86,12 @@ def examine(
             "ok" if n_instances else "error", f"{n_instances} objects on {len(scan.pairs)} images"
         )
     ]
-    findings += [*_all_crowds(rejects, n_instances), *_about(rejects)]
+    # CVAT marks brush masks as crowds, some tools every run-length mask: nothing would be left.
+    crowds = sum(reject["reason"] == "crowd" for reject in rejects)
+    if crowds and not n_instances:
+        text = f"all {crowds} annotations are crowd regions: if they are objects, set iscrowd to 0"
+        findings.append(Finding("error", text))
+    findings += _about(rejects)
     findings.append(_verdict(findings, options))
     order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2, "ok": 3}
     return sorted(findings, key=lambda finding: order[finding.level])
@@ -113,20 +118,6 @@ def _look(pair: Pair) -> tuple[int, list[Reject]]:
             Reject(source="", origin=pair.origin_image, reason=error.reason, detail=error.told)
         ]
     return row["n_instances"], rejects
-
-
-def _all_crowds(rejects: Sequence[Reject], n_instances: int) -> list[Finding]:
-    """Report that all annotations are crowd regions: nothing would be left."""
-    # CVAT marks brush masks as crowds, some tools every run-length mask.
-    crowds = sum(reject["reason"] == "crowd" for reject in rejects)
-    if n_instances or not crowds:
-        return []
-    return [
-        Finding(
-            "error",
-            f"all {crowds} annotations are crowd regions: if they are objects, set iscrowd to 0",
-        )
-    ]
 
 
 def _about(rejects: Sequence[Reject]) -> Iterator[Finding]:

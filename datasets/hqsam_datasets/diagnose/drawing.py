@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hqsam_base import rle
 from hqsam_datasets import prompts as kinds
-from hqsam_datasets.formats.images import FOREGROUND
+from hqsam_datasets.formats.masks import FOREGROUND
 from hqsam_datasets.prepare.augment import apply_view
 from hqsam_datasets.prompts import Marks, marks_of_row
 from hqsam_datasets.sample import Sample
@@ -70,7 +70,14 @@ def draw_sample(
         rows.append(
             _row([_tile(image), shown, *(_tile(_grey(picture)) for picture in own.values())])
         )
-    return _stack(rows)
+    # Below each other; a row of fewer tiles is filled up with white.
+    width = max(row.shape[1] for row in rows)
+    gap = np.full((_GAP, width, 3), 255, np.uint8)
+    parts = []
+    for row in rows:
+        room = ((0, 0), (0, width - row.shape[1]), (0, 0))
+        parts += [np.pad(row, room, constant_values=255), gap]
+    return np.concatenate(parts[:-1], axis=0)
 
 
 def draw_evaluation(
@@ -216,14 +223,3 @@ def _grey(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _row(tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     gap = np.full((TILE, _GAP, 3), 255, np.uint8)
     return np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
-
-
-def _stack(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Put rows below each other; a row of fewer tiles is filled up with white."""
-    width = max(row.shape[1] for row in rows)
-    full = [
-        np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
-        for row in rows
-    ]
-    gap = np.full((_GAP, width, 3), 255, np.uint8)
-    return np.concatenate([part for row in full for part in (row, gap)][:-1], axis=0)

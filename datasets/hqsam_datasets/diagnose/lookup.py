@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
 from hqsam_datasets.formats import manifest
-from hqsam_datasets.formats.images import decode_image, decode_mask
+from hqsam_datasets.formats.images import decode_image
+from hqsam_datasets.formats.masks import decode_mask
 from hqsam_datasets.formats.tar import TarReader, places, read_index
 from hqsam_datasets.sample import Sample, parse_sample
 
@@ -134,17 +134,24 @@ def _plan(
     with TarReader(place[0]) as reader:
         files = reader.read_sample(*place[1:])[1]
     views: list[dict[str, Any]] = json.loads(files["json"])["views"]
-    return views, [_pictures(files, f"{view['view']}.png") for view in views]
-
-
-def _pictures(files: Mapping[str, bytes], tail: str) -> dict[str, NDArray[np.uint8]]:
-    """Return a view's pictures by name: `noise0.png` is the picture `noise` of view 0."""
-    named = {name.removesuffix(tail): data for name, data in files.items() if name.endswith(tail)}
-    return {name: decode_mask(data).mask for name, data in named.items() if not name[-1:].isdigit()}
+    pictures = []
+    for view in views:  # by name: `noise0.png` is the picture `noise` of view 0
+        tail = f"{view['view']}.png"
+        names = (name.removesuffix(tail) for name in files if name.endswith(tail))
+        pictures.append(
+            {n: decode_mask(files[n + tail]).mask for n in names if not n[-1:].isdigit()}
+        )
+    return views, pictures
 
 
 def _unknown(key: str, data: Path) -> UserError:
-    keys = sorted(set(_keys(data)))
+    tables = [*data.glob("samples/*/manifest.parquet"), *data.glob("benchmarks/*/images.parquet")]
+    known = {row["key"] for path in sorted(tables) for row in manifest.read_rows(path, ["key"])}
+    if (data / "shards" / "index.json").is_file():
+        known.update(
+            key for shard in read_index(data / "shards")["shards"] for key in shard["keys"]
+        )
+    keys = sorted(known)
     close = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
     if not keys:
         return UserError(
@@ -155,13 +162,3 @@ def _unknown(key: str, data: Path) -> UserError:
         )
     hint = f"similar keys: {', '.join(close)}" if close else f"keys look like {keys[0]}"
     return UserError("there is no sample of this key", file=data, key=key, cure=hint)
-
-
-def _keys(data: Path) -> Iterator[str]:
-    tables = [*data.glob("samples/*/manifest.parquet"), *data.glob("benchmarks/*/images.parquet")]
-    for path in sorted(tables):
-        for row in manifest.read_rows(path, ["key"]):
-            yield row["key"]
-    if (data / "shards" / "index.json").is_file():
-        for shard in read_index(data / "shards")["shards"]:
-            yield from shard["keys"]

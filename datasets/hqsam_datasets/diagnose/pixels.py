@@ -12,16 +12,9 @@ from typing import Literal
 import numpy as np
 
 from hqsam_datasets.diagnose.finding import Finding
-from hqsam_datasets.formats.images import (
-    FOREGROUND,
-    DecodedMask,
-    ImageError,
-    decode_image,
-    decode_labels,
-    decode_mask,
-    probe,
-    white_is_zero,
-)
+from hqsam_datasets.formats.image_files import ImageError, probe, white_is_zero
+from hqsam_datasets.formats.images import decode_image
+from hqsam_datasets.formats.masks import FOREGROUND, DecodedMask, decode_labels, decode_mask
 
 Kind = Literal["folder", "label_maps"]
 
@@ -94,7 +87,12 @@ def _look_at_mask(
     """Return the facts of one mask; `sizes` are those of the image, upright and as stored."""
     try:
         data = path.read_bytes()
-        mask = decode_mask(data) if kind == "folder" else _label_map(data)
+        if kind == "folder":
+            mask = decode_mask(data)
+        else:  # all labels as one mask, as kind `label_maps` reads them
+            labels = decode_labels(data)
+            whole = np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8)
+            mask = DecodedMask(whole, "palette", 0.0)
     except ImageError as error:
         return Facts(name, mask_error=error)
     foreground = mask.foreground
@@ -119,14 +117,6 @@ def _look_at_mask(
         inverted=float(border.mean()) > _BORDER_SHARE,
         n_labels=n_labels,
         white_is_zero=white_is_zero(data),
-    )
-
-
-def _label_map(data: bytes) -> DecodedMask:
-    """Return all labels as one mask, as kind `label_maps` reads them."""
-    labels = decode_labels(data)
-    return DecodedMask(
-        np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8), "palette", 0.0
     )
 
 

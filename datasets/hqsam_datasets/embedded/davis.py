@@ -33,13 +33,6 @@ def _labels(clip: Clip) -> list[Labels]:
     return maps
 
 
-def _with_void(labels: Labels) -> Labels:
-    """Mark the outline of the objects as void, as in a few published frames."""
-    inside = (labels > 0).astype(np.uint8)
-    band = cv2.dilate(inside, np.ones((3, 3), np.uint8)) - inside
-    return np.where(band > 0, np.uint8(_VOID), labels).astype(np.uint8)
-
-
 def trainval_zip() -> bytes:
     """Return ``DAVIS-2017-trainval-480p.zip``."""
     members = [
@@ -48,7 +41,12 @@ def trainval_zip() -> bytes:
     ]
     for clip in (*_VAL, *_TRAIN):
         for k, (scene, labels) in enumerate(zip(clip.scenes(), _labels(clip), strict=True)):
-            marked = _with_void(labels) if (clip, k) == (_VAL[1], _VOID_FRAME) else labels
+            marked = labels
+            if (clip, k) == (_VAL[1], _VOID_FRAME):
+                # The outline of the objects is void, as in a few published frames.
+                inside = (labels > 0).astype(np.uint8)
+                band = cv2.dilate(inside, np.ones((3, 3), np.uint8)) - inside
+                marked = np.where(band > 0, np.uint8(_VOID), labels).astype(np.uint8)
             members.append((f"DAVIS/JPEGImages/480p/{clip.name}/{k:05d}.jpg", jpeg(scene.image)))
             members.append((f"DAVIS/Annotations/480p/{clip.name}/{k:05d}.png", palette_png(marked)))
     return zip_bytes(members, folders=True)

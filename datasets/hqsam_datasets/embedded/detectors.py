@@ -90,9 +90,11 @@ def detections(
                     (wrong, _jittered(thing.bbox, 0.05, frame, rng), score * rng.uniform(0.1, 0.6))
                 )
     for _ in range(int(rng.integers(*_FALSE_ALARMS))):
-        found.append(
-            (int(rng.choice(category_ids)), _anywhere(frame, rng), float(rng.uniform(0.01, 0.25)))
-        )
+        category = int(rng.choice(category_ids))
+        w, h = rng.uniform(0.08, 0.5) * frame.width, rng.uniform(0.08, 0.5) * frame.height
+        x, y = rng.uniform(0, frame.width - w), rng.uniform(0, frame.height - h)
+        score = float(rng.uniform(0.01, 0.25))
+        found.append((category, (float(x), float(y), float(w), float(h)), score))
     found.sort(key=lambda row: -row[2])
     return [
         {
@@ -116,16 +118,6 @@ def _jittered(box: Box, spread: float, frame: Frame, rng: np.random.Generator) -
         np.sort([y + rng.normal(0, dy), y + h + rng.normal(0, dy)]), 0, frame.height
     )
     return float(left), float(top), float(max(1.0, right - left)), float(max(1.0, bottom - top))
-
-
-def _anywhere(frame: Frame, rng: np.random.Generator) -> Box:
-    w, h = rng.uniform(0.08, 0.5) * frame.width, rng.uniform(0.08, 0.5) * frame.height
-    return (
-        float(rng.uniform(0, frame.width - w)),
-        float(rng.uniform(0, frame.height - h)),
-        float(w),
-        float(h),
-    )
 
 
 def coarse_mask(mask: BoolMask, *, stride: int, rng: np.random.Generator) -> BoolMask:

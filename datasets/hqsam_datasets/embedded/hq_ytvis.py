@@ -7,7 +7,6 @@ fifth is) and a video of another split.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 
@@ -83,21 +82,6 @@ def _frame_names(clip: Clip) -> list[str]:
     return [f"{clip.name}/{k * _STEP:05d}.jpg" for k in range(CLIP_FRAMES)]
 
 
-def _annotation(clip: Clip, family: str, masks: list[BoolMask]) -> Json:
-    """Return one tube: a list entry per frame, null where the object is away."""
-    per_frame: list[Any] = [rle.to_uncompressed(m) if m.any() else None for m in masks]
-    return {
-        "height": clip.height,
-        "width": clip.width,
-        "length": CLIP_FRAMES,
-        "category_id": _CATEGORIES[family],
-        "iscrowd": 0,
-        "segmentations": per_frame,
-        "bboxes": [coco_records.bbox_of(m) if m.any() else None for m in masks],
-        "areas": [int(m.sum()) if m.any() else None for m in masks],
-    }
-
-
 @functools.lru_cache(maxsize=1)
 def truth() -> Json:
     """Return ``ytvis_hq-test.json``."""
@@ -114,8 +98,21 @@ def truth() -> Json:
             }
         )
         for family, masks in _tubes(clip):
+            # A list entry per frame, null where the object is away.
+            shown = [mask if mask.any() else None for mask in masks]
             tubes.append(
-                {"id": len(tubes) + 1, "video_id": number * 7, **_annotation(clip, family, masks)}
+                {
+                    "id": len(tubes) + 1,
+                    "video_id": number * 7,
+                    "height": clip.height,
+                    "width": clip.width,
+                    "length": CLIP_FRAMES,
+                    "category_id": _CATEGORIES[family],
+                    "iscrowd": 0,
+                    "segmentations": [None if m is None else rle.to_uncompressed(m) for m in shown],
+                    "bboxes": [None if m is None else coco_records.bbox_of(m) for m in shown],
+                    "areas": [None if m is None else int(m.sum()) for m in shown],
+                }
             )
     categories = [
         {"id": k, "name": name, "supercategory": "object"}

@@ -12,7 +12,7 @@ import functools
 from hqsam_datasets.embedded import coco_records
 from hqsam_datasets.embedded.coco import image_record, val2017_zip
 from hqsam_datasets.embedded.coco_records import Json
-from hqsam_datasets.embedded.evaluation import Photo, lvis_train, lvis_val
+from hqsam_datasets.embedded.evaluation import lvis_train, lvis_val
 from hqsam_datasets.embedded.packing import json_bytes, rng_of, zip_bytes
 
 _CATEGORIES = (
@@ -48,36 +48,6 @@ _ID_OF_FAMILY = {family: number for number, _, _, family in _CATEGORIES if famil
 _MIN_INSTANCES = {"r": (3, 7), "c": (40, 90), "f": (800, 2400)}
 
 
-def _categories() -> list[Json]:
-    return [
-        {
-            "id": number,
-            "name": name,
-            "synset": f"{name}.n.01",
-            "synonyms": [name],
-            "def": f"a generated {name}",
-            "frequency": frequency,
-            "image_count": _MIN_INSTANCES[frequency][0],
-            "instance_count": _MIN_INSTANCES[frequency][1],
-        }
-        for number, name, frequency, _ in _CATEGORIES
-    ]
-
-
-def _image(photo: Photo, folder: str, shown: set[int]) -> Json:
-    """Return an ``images`` record: no ``file_name``.
-
-    Some absent classes ruled out, some present ones not fully annotated.
-    """
-    rng = rng_of("lvis", "federated", photo.name)
-    absent = sorted({number for number, *_ in _CATEGORIES} - shown)
-    negative = sorted(int(c) for c in rng.choice(absent, size=3, replace=False))
-    partial = [c for c in sorted(shown) if rng.random() < 0.15]
-    record = image_record(photo, folder)
-    del record["file_name"]
-    return {**record, "neg_category_ids": negative, "not_exhaustive_category_ids": partial}
-
-
 @functools.lru_cache(maxsize=1)
 def truth() -> Json:
     """Return ``lvis_v1_val.json``."""
@@ -91,14 +61,37 @@ def truth() -> Json:
                 mine.append(
                     {**drawn, "image_id": int(photo.name), "category_id": _ID_OF_FAMILY[obj.family]}
                 )
-        images.append(_image(photo, folder, {r["category_id"] for r in mine}))
+        # Some absent classes ruled out, some present ones not fully annotated; no `file_name`.
+        shown = {record["category_id"] for record in mine}
+        rng = rng_of("lvis", "federated", photo.name)
+        absent = sorted({number for number, *_ in _CATEGORIES} - shown)
+        negative = sorted(int(c) for c in rng.choice(absent, size=3, replace=False))
+        partial = [c for c in sorted(shown) if rng.random() < 0.15]
+        record = image_record(photo, folder)
+        del record["file_name"]
+        images.append(
+            {**record, "neg_category_ids": negative, "not_exhaustive_category_ids": partial}
+        )
         records += mine
+    categories = [
+        {
+            "id": number,
+            "name": name,
+            "synset": f"{name}.n.01",
+            "synonyms": [name],
+            "def": f"a generated {name}",
+            "frequency": frequency,
+            "image_count": _MIN_INSTANCES[frequency][0],
+            "instance_count": _MIN_INSTANCES[frequency][1],
+        }
+        for number, name, frequency, _ in _CATEGORIES
+    ]
     return {
         "info": coco_records.info("lvis_v1_val"),
         "licenses": [{"id": 4, "name": "generated", "url": ""}],
         "images": images,
         "annotations": [{**record, "id": number} for number, record in enumerate(records, start=1)],
-        "categories": _categories(),
+        "categories": categories,
     }
 
 

@@ -216,17 +216,12 @@ def planted_pairs() -> list[PlantedPair]:
     for plant in PLANTS:
         origin = f"{stems_of(plant.source)[plant.index]}.jpg"
         photo = photos_of(plant.dataset)[plant.photo]
-        for benchmark, key in _places(photo):
-            pairs.append(PlantedPair(origin, plant.source, benchmark, key, plant.kind))
+        # (benchmark, key) of every evaluation image that is this photograph.
+        places = [(photo.dataset, make_key(photo.dataset, photo.name))]
+        if photo.dataset == "big":
+            objects = next(numbers for other, numbers in evaluation.big("test") if other == photo)
+            places = [("big", make_key("big", f"{photo.name}_{number:02d}")) for number in objects]
+        elif photo.dataset == "coco" and photo in evaluation.lvis_val():
+            places.append(("lvis", make_key("lvis", photo.name)))
+        pairs += [PlantedPair(origin, plant.source, *place, plant.kind) for place in places]
     return sorted(pairs)
-
-
-def _places(photo: Photo) -> list[tuple[str, str]]:
-    """Return (benchmark, key) of every evaluation image that is this photograph."""
-    if photo.dataset == "big":
-        objects = next(numbers for other, numbers in evaluation.big("test") if other == photo)
-        return [("big", make_key("big", f"{photo.name}_{number:02d}")) for number in objects]
-    places = [(photo.dataset, make_key(photo.dataset, photo.name))]
-    if photo.dataset == "coco" and photo in evaluation.lvis_val():
-        places.append(("lvis", make_key("lvis", photo.name)))
-    return places

@@ -45,25 +45,23 @@ def _members() -> list[Member]:
         height, width = size_of(rng, *_SIDES)
         scene = render_scene(rng=rng, families=TRAIN_FAMILIES, height=height, width=width)
         masks = [_coarse(o.alpha) for o in scene.objects if (o.alpha > 0.5).any()]
-        stem = f"sa_{number + 1}"
+        image_id, stem = number + 1, f"sa_{number + 1}"
+        size = {"height": height, "width": width}
+        image = {"image_id": image_id, **size, "file_name": f"{stem}.jpg"}
+        annotations = [
+            {
+                "id": 1000 * image_id + n,
+                "segmentation": {"size": [height, width], "counts": rle.encode(mask)},
+                "area": int(mask.sum()),
+            }
+            for n, mask in enumerate(masks)
+        ]
+        record = json.dumps({"image": image, "annotations": annotations}, sort_keys=True)
         members += [
             (f"{stem}.jpg", jpeg(scene.image)),
-            (f"{stem}.json", _record(number + 1, masks, height, width)),
+            (f"{stem}.json", record.encode()),
         ]
     return members
-
-
-def _record(number: int, masks: list[BoolMask], height: int, width: int) -> bytes:
-    annotations = [
-        {
-            "id": 1000 * number + n,
-            "segmentation": {"size": [height, width], "counts": rle.encode(mask)},
-            "area": int(mask.sum()),
-        }
-        for n, mask in enumerate(masks)
-    ]
-    image = {"image_id": number, "height": height, "width": width, "file_name": f"sa_{number}.jpg"}
-    return json.dumps({"image": image, "annotations": annotations}, sort_keys=True).encode()
 
 
 def sa1b_tar() -> bytes:

@@ -80,20 +80,6 @@ class _Actor:
     spin: float
 
 
-def _half_size(
-    rng: Generator, family: str, shape: Shape, height: int, width: int, fill: tuple[float, float]
-) -> NDArray[np.float64]:
-    """Return half extents (x, y) in pixels, inside the image: about square, or in proportion for everyday things."""
-    half = 0.5 * min(height, width) * rng.uniform(*fill)
-    aspect = float(np.exp(rng.uniform(-0.25, 0.25)))
-    limit = np.array([0.48 * width, 0.48 * height])
-    if family not in EVERYDAY_FAMILIES:
-        return np.asarray(np.minimum([half * aspect, half / aspect], limit))
-    aspect = aspect**0.4 * float(np.sqrt(proportion(shape)))
-    wanted = np.array([half * aspect, half / aspect])
-    return wanted * min(1.0, float((limit / wanted).min()))
-
-
 def _pose(
     rng: Generator,
     family: str,
@@ -104,7 +90,15 @@ def _pose(
     centred: bool,
 ) -> Pose:
     """Draw a random pose: the extent is `fill` of the image's shorter side, the box lies inside."""
-    half_size = _half_size(rng, family, shape, height, width, fill)
+    half = 0.5 * min(height, width) * rng.uniform(*fill)
+    aspect = float(np.exp(rng.uniform(-0.25, 0.25)))
+    limit = np.array([0.48 * width, 0.48 * height])
+    if family in EVERYDAY_FAMILIES:  # in proportion
+        aspect = aspect**0.4 * float(np.sqrt(proportion(shape)))
+        wanted = np.array([half * aspect, half / aspect])
+        half_size = wanted * min(1.0, float((limit / wanted).min()))
+    else:  # about square
+        half_size = np.minimum([half * aspect, half / aspect], limit)
     room = np.array([width, height]) / 2 - half_size
     offset = rng.uniform(-1, 1, 2) * room * (0.8 if centred else 1.0)
     center = np.array([width, height]) / 2 + offset
@@ -119,18 +113,6 @@ def _pose(
     )
 
 
-def _object_colour(rng: Generator, around: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Draw a colour at some distance (RGB, Euclidean) from `around`.
-
-    Nearer ones are harder to find.
-    """
-    wanted = rng.uniform(45, 110)
-    options = np.stack([colour(rng) for _ in range(12)])
-    distance = np.linalg.norm(options - around, axis=1)
-    far = options[distance >= wanted]
-    return np.asarray(far[0] if len(far) else options[int(distance.argmax())])
-
-
 def _actor(
     rng: Generator,
     families: Sequence[str],
@@ -143,7 +125,12 @@ def _actor(
     """Draw an object: shape, pose, surface and motion."""
     family = families[int(rng.integers(len(families)))]
     shape = FAMILIES[family](rng)
-    first = _object_colour(rng, around)
+    # A colour at some distance (RGB, Euclidean) from `around`: nearer ones are harder to find.
+    wanted = rng.uniform(45, 110)
+    options = np.stack([colour(rng) for _ in range(12)])
+    distance = np.linalg.norm(options - around, axis=1)
+    far = options[distance >= wanted]
+    first = far[0] if len(far) else options[int(distance.argmax())]
     second = np.clip(first + rng.normal(0, rng.uniform(5, 45), 3), 0, 255)
     speed = 0.035 * min(height, width)
     return _Actor(
@@ -176,15 +163,6 @@ def _over(canvas: Field, colour_layer: Field, alpha: Field) -> Field:
     """Composite a layer over a canvas (source-over)."""
     a = alpha[..., None]
     return canvas * (1 - a) + colour_layer * a
-
-
-def _shadow(rng: Generator, canvas: Field, alpha: Field) -> Field:
-    """Darken the canvas under a shifted, blurred copy of the coverage."""
-    side = max(alpha.shape)
-    dx, dy = rng.uniform(-0.03, 0.03, 2) * side
-    moved = cv2.warpAffine(alpha, np.array([[1, 0, dx], [0, 1, dy]], np.float32), alpha.shape[::-1])
-    soft = cv2.GaussianBlur(moved, (0, 0), max(1.0, side * rng.uniform(0.008, 0.03)))
-    return canvas * (1 - np.float32(rng.uniform(0.15, 0.5)) * soft)[..., None]
 
 
 def _backdrop(rng: Generator, height: int, width: int) -> Field:
@@ -264,7 +242,14 @@ def _render(rng: Generator, backdrop: Field, actors: Sequence[_Actor], camera: _
     for actor in actors:
         alpha = rasterise(actor.shape, pose=actor.pose, height=height, width=width)
         surface = np.clip(_surface(actor, actor.pose, alpha), 0, 255)
-        canvas = _over(_shadow(rng, canvas, alpha), surface, alpha)
+        # The object's shadow: the canvas is darker under a shifted, blurred copy of the coverage.
+        side = max(alpha.shape)
+        dx, dy = rng.uniform(-0.03, 0.03, 2) * side
+        shift = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
+        moved = cv2.warpAffine(alpha, shift, alpha.shape[::-1])
+        soft = cv2.GaussianBlur(moved, (0, 0), max(1.0, side * rng.uniform(0.008, 0.03)))
+        canvas = canvas * (1 - np.float32(rng.uniform(0.15, 0.5)) * soft)[..., None]
+        canvas = _over(canvas, surface, alpha)
         objects = [replace(o, alpha=o.alpha * (1 - alpha)) for o in objects]
         objects.append(SceneObject(actor.family, alpha, surface.astype(np.uint8)))
     return Scene(_expose(rng, canvas, camera), tuple(objects))

@@ -21,6 +21,7 @@ leave behind (`__MACOSX/`, `.DS_Store`, `._*`, `Thumbs.db`) is skipped.
 from __future__ import annotations
 
 import errno
+import functools
 import lzma
 import os
 import shutil
@@ -29,24 +30,20 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 from hqsam_base.atomic import atomic_folder, clear_stale, link_or_copy, read_json, write_json
 from hqsam_base.errors import UserError
-from hqsam_base.filenames import AmbiguousNameError, is_hidden, meant
 from hqsam_base.foreign_names import NameRefusedError, TwinError, refuse_twins, relative_path
 from hqsam_base.locks import locked
 from hqsam_datasets.fetch import tar_headers
+from hqsam_datasets.fetch.tree import COMPLETE, FOREIGN_SUFFIXES, TAR_SUFFIXES, marker
 
 VERSION = 1
 _SHOWN = 80  # characters of a name in a message
-COMPLETE = ".complete.json"
-_FOREIGN_SUFFIXES = (".7z", ".rar", ".zst", ".tzst")
-_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_ARCHIVES = (".zip", *_TAR_SUFFIXES, *_FOREIGN_SUFFIXES)
 _PARSER_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -90,12 +87,20 @@ def extracted(archive_dir: Path, work: Path) -> Path:
         UserError: if an archive is damaged, truncated or unsafe; the message names the file and the
             member.
     """
-    files, missing = _fetched(archive_dir)
+    path = archive_dir / "fetch.json"
+    record = read_json(path, cure=f"run the fetch stage of {archive_dir.name}")
+    try:
+        files = [[str(file["name"]), str(file["sha256"])] for file in record["files"]]
+        missing = dict(record.get("missing", {}))
+    except (KeyError, TypeError, AttributeError) as error:
+        cure = f"delete {archive_dir} and run the fetch stage again"
+        problem = f"not a record of fetched files: {error!r}"
+        raise UserError(problem, file=path, cure=cure) from error
     wanted = {"version": VERSION, "files": files} | ({"missing": missing} if missing else {})
     root = work / archive_dir.name
     work.mkdir(parents=True, exist_ok=True)
     with locked(work / f".{archive_dir.name}.lock", remove=True):
-        if _marker(root) == wanted:
+        if marker(root) == wanted:
             clear_stale(root)
             return root
         with atomic_folder(root, durable=False) as folder:
@@ -106,139 +111,9 @@ def extracted(archive_dir: Path, work: Path) -> Path:
     return root
 
 
-class NotHadError(UserError):
-    """Something is not in an extracted tree, and the archive lacks optional files, which may be why."""
-
-
-def missing_files(root: Path) -> dict[str, str]:
-    """Optional files that the archive of an extracted tree lacks, with what a person can do about each."""
-    marker = _marker(root)
-    return dict(marker.get("missing", {})) if isinstance(marker, dict) else {}
-
-
 def is_embedded(archive: Path) -> bool:
     """Whether a fetched archive holds the embedded sample, and not what its publisher has."""
     return bool(read_json(archive / "fetch.json").get("embedded"))
-
-
-def not_there(problem: str, root: Path, *, key: str | None = None, cure: str) -> UserError:
-    """Return the error for something missing below `root`; a `NotHadError` if files of the archive are unavailable."""
-    missing = missing_files(root)
-    if not missing:
-        return UserError(problem, file=root, key=key, cure=packed_inside(root) or cure)
-    told = "; ".join(f"{name} is unavailable: {to_do}" for name, to_do in sorted(missing.items()))
-    return NotHadError(problem, file=root, key=key, cure=told)
-
-
-def packed_inside(root: Path) -> str:
-    """What to do about archives inside the archive, as a shared folder is downloaded; empty if there are none."""
-    found = (path for folder in _breadth_first(root, 2) for path in list_files(folder, _ARCHIVES))
-    inner = [path.relative_to(root).as_posix() for path in found] if root.is_dir() else []
-    return (
-        f"it holds archives itself ({', '.join(inner[:3])}): unpack those, and pack their contents"
-        if inner
-        else ""
-    )
-
-
-def find_root(root: Path, *candidates: str, depth: int = 3, any_case: bool = True) -> Path:
-    """The folder that holds one of the `candidates`; see `found_below`."""
-    return _find(root, candidates, depth, any_case)[0]
-
-
-def found_below(root: Path, *candidates: str, depth: int = 3, any_case: bool = True) -> Path:
-    """One of the `candidates` (relative paths, in order of preference), searched from `root`.
-
-    Repacks of a data set differ in the folders around it; adapters name what they need and get
-    where it is. The nearest one to `root` wins, then the first by name. People unpack and pack
-    again on systems that do not mind the case of names: where no name fits exactly (and unless
-    `any_case` is false), one that differs only in case does.
-
-    Raises:
-        UserError: listing what was looked for and what is there (see `not_there`), or two that
-            differ only in case.
-    """
-    return _find(root, candidates, depth, any_case)[1]
-
-
-def below(folder: Path, path: str) -> Path:
-    """`folder / path`, or what stands there and is meant by it (see `hqsam_base.filenames`)."""
-    return _meant(folder, path) or folder / path
-
-
-def _find(root: Path, candidates: Sequence[str], depth: int, any_case: bool) -> tuple[Path, Path]:
-    """The folder around the first candidate that is there, and the candidate."""
-    for candidate in candidates:
-        for folder in _breadth_first(root, depth):
-            if (folder / candidate).exists():
-                return folder, folder / candidate
-    for candidate in candidates if any_case else ():
-        for folder in _breadth_first(root, depth):
-            found = _meant(folder, candidate)
-            if found is not None:
-                return folder, found
-    there = (
-        ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:20])
-        if root.is_dir()
-        else "nothing"
-    )
-    problem = f"none of {', '.join(candidates)} found in the archive; its top level holds: {there}"
-    raise not_there(
-        problem, root, cure="check that the archive is the one that the data sheet describes"
-    )
-
-
-def _meant(folder: Path, path: str) -> Path | None:
-    try:
-        return meant(folder, path)
-    except AmbiguousNameError as error:
-        raise UserError(
-            str(error), file=folder, cure="keep one of them, or name one of them so"
-        ) from None
-
-
-def list_files(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
-    """Files directly inside `folder`, sorted by name; with `suffixes` (lower case) only those.
-
-    Raises:
-        UserError: if there is no such folder.
-    """
-    return [folder / name for name in sorted(_names(folder, suffixes))]
-
-
-def has_files(folder: Path, suffixes: Sequence[str] = ()) -> bool:
-    """Whether `list_files` would list any; it stops at the first."""
-    return any(True for _ in _names(folder, suffixes))
-
-
-def _names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
-    if not folder.is_dir():
-        cure = "check that the archive is the one that the data sheet describes"
-        raise UserError("the folder does not exist", file=folder, cure=cure)
-    wanted = tuple(suffixes) or ("",)
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if (
-                entry.name.lower().endswith(wanted)
-                and not is_hidden(entry.name)
-                and entry.is_file()
-            ):
-                yield entry.name
-
-
-def _fetched(archive_dir: Path) -> tuple[list[list[str]], dict[str, str]]:
-    """Names and digests of the archive's files, and the optional ones that are missing."""
-    path = archive_dir / "fetch.json"
-    record = read_json(path, cure=f"run the fetch stage of {archive_dir.name}")
-    try:
-        return [[str(file["name"]), str(file["sha256"])] for file in record["files"]], dict(
-            record.get("missing", {})
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        cure = f"delete {archive_dir} and run the fetch stage again"
-        raise UserError(
-            f"not a record of fetched files: {error!r}", file=path, cure=cure
-        ) from error
 
 
 def _unpack(path: Path, root: Path) -> None:
@@ -246,15 +121,16 @@ def _unpack(path: Path, root: Path) -> None:
         cure = f"delete {path.parent} and run the fetch stage again"
         raise UserError("a fetched file is missing", file=path, cure=cure)
     name = path.name.lower()
-    if name.endswith(_FOREIGN_SUFFIXES):
+    if name.endswith(FOREIGN_SUFFIXES):
         cure = (
             "unpack it, pack the files as a zip or tar, and name that under archives in params.yaml"
         )
         raise UserError("no reader for this kind of archive", file=path, cure=cure)
-    if not name.endswith((".zip", *_TAR_SUFFIXES)):
+    if not name.endswith((".zip", *TAR_SUFFIXES)):
         link_or_copy(path, root / path.name)
         return
-    stem = _stem(path.name)
+    suffixes = (".zip", *sorted(TAR_SUFFIXES, key=len, reverse=True))
+    stem = path.name[: -len(next(suffix for suffix in suffixes if name.endswith(suffix)))]
     try:
         if name.endswith(".zip"):
             with zipfile.ZipFile(path) as archive:
@@ -293,23 +169,14 @@ def _zip_entries(path: Path, archive: zipfile.ZipFile) -> list[_Entry]:
         if info.flag_bits & 1:
             raise _unsafe(path, info.filename, "it is encrypted")
         # zipfile turns backslashes into slashes on some systems only: judge the name as stored.
-        name = _zip_name(info)
+        name = info.orig_filename if "\\" in info.orig_filename else info.filename
+        if info.create_system == 0 and "/" not in info.orig_filename:
+            name = name.replace("\\", "/")  # some Windows programs part folders by backslashes
         member = _clean(path, name)
         if not name.endswith("/") and not _is_junk(member):
-            opener = _opener(archive, info)
+            opener = functools.partial(archive.open, info)
             entries.append(_Entry(member, info.file_size, info.compress_size, opener))
     return entries
-
-
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return the member's name as stored; some Windows programs separate folders by backslashes."""
-    made_on_windows = info.create_system == 0 and "/" not in info.orig_filename
-    name = info.orig_filename if "\\" in info.orig_filename else info.filename
-    return name.replace("\\", "/") if made_on_windows else name
-
-
-def _opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
-    return lambda: archive.open(info)
 
 
 def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
@@ -317,19 +184,16 @@ def _tar_entries(path: Path, archive: tarfile.TarFile) -> list[_Entry]:
     for info in tar_headers.members(archive, path):
         if not (info.isreg() or info.isdir()):
             raise _unsafe(path, info.name, "it is a link or a device")
-        member = _clean(path, _as_text(info.name))
+        name = info.name
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            # Not UTF-8 (tars from old Chinese or Japanese systems): decoded as zipfile would.
+            name = name.encode("utf-8", "surrogateescape").decode("cp437")
+        member = _clean(path, name)
         if info.isreg() and not _is_junk(member):
             entries.append(_Entry(member, info.size, info.size, _tar_opener(archive, info)))
     return entries
-
-
-def _as_text(name: str) -> str:
-    """Decode a name that is not UTF-8 (tars from old Chinese or Japanese systems) as zipfile would."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "surrogateescape").decode("cp437")
-    return name
 
 
 def _tar_opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
@@ -396,34 +260,8 @@ def _check_sizes(path: Path, entries: list[_Entry], root: Path) -> None:
         raise UserError(problem, file=path, cure="free some space and run the stage again")
 
 
-def _marker(root: Path) -> Any:
-    return read_json(root / COMPLETE) if (root / COMPLETE).is_file() else None
-
-
-def _breadth_first(root: Path, depth: int) -> Iterator[Path]:
-    level = [root]
-    for _ in range(depth + 1):
-        yield from level
-        level = sorted(child for folder in level for child in _subfolders(folder))
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-
-
 def _is_junk(member: PurePosixPath) -> bool:
     return bool(_JUNK.intersection(member.parts)) or member.name.startswith("._")
-
-
-def _stem(name: str) -> str:
-    lower = name.lower()
-    suffix = next(
-        s for s in (".zip", *sorted(_TAR_SUFFIXES, key=len, reverse=True)) if lower.endswith(s)
-    )
-    return name[: -len(suffix)]
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -80,7 +80,8 @@ def _request(client: httpx.Client, url: str, part: Path, how: Transfer) -> None:
     with client.stream("GET", url, headers=headers) as response:
         check_status(response, start)
         if response.status_code == 416:
-            if _range_total(response) == start:
+            told = response.headers.get("Content-Range", "").strip()
+            if (match := re.fullmatch(r"bytes \*/([0-9]{1,18})", told)) and int(match[1]) == start:
                 return  # everything was there already
             _discard(part)
             raise RetryError("the server has no bytes where the part ends")
@@ -180,10 +181,3 @@ def state_file(part: Path) -> Path:
 def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
     state_file(part).unlink(missing_ok=True)
-
-
-def _range_total(response: httpx.Response) -> int:
-    match = re.fullmatch(
-        r"bytes \*/([0-9]{1,18})", response.headers.get("Content-Range", "").strip()
-    )
-    return int(match[1]) if match else -1

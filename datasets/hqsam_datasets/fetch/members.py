@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from hqsam_base.atomic import disk_full_is_user_error, write_json
@@ -208,8 +207,7 @@ def _collect(
     read: Read, total: int, identity: str, names: set[str], part: Path, how: Transfer
 ) -> None:
     """Append what `part` lacks, in the order of the names, and the end of the archive."""
-    directory = _directory(read, total)
-    wanted = _wanted(directory, names)
+    wanted = _wanted(read, total, names)
     state = part.with_name(part.name + ".json")
     if (
         not part.exists()
@@ -222,7 +220,11 @@ def _collect(
         disk_full_is_user_error(part, SPACE_CURE),
         part.open("r+b" if part.exists() else "xb") as file,
     ):
-        done, offset = _whole_members(file, part)
+        done = offset = 0  # members that the part holds whole, and where the next one goes
+        # Errors: the tail of an interrupted run, or a file just made.
+        with contextlib.suppress(UserError, OSError):
+            for member in tar.walk(file.fileno(), part):
+                done, offset = done + 1, member.end
         file.truncate(offset)
         file.seek(offset)
         writer = TarWriter(file, offset=offset)
@@ -242,17 +244,15 @@ def _collect(
     state.unlink()
 
 
-def _directory(read: Read, total: int) -> dict[str, zipfile.ZipInfo]:
+def _wanted(read: Read, total: int, names: set[str]) -> list[zipfile.ZipInfo]:
+    """What the zip's directory says of the named members, in the order of their names."""
     try:
         with zipfile.ZipFile(_RemoteFile(read, total)) as archive:
-            return {info.filename: info for info in archive.infolist() if not info.is_dir()}
+            directory = {info.filename: info for info in archive.infolist() if not info.is_dir()}
     except (*_ZIP_ERRORS, OSError) as error:
         if not is_damage(error):
             raise
         raise DownloadError(f"not a zip archive: {error}") from error
-
-
-def _wanted(directory: dict[str, zipfile.ZipInfo], names: set[str]) -> list[zipfile.ZipInfo]:
     folders = {name.rpartition("/")[0] for name in directory}
     named_here = {name for name in names if name.rpartition("/")[0] in folders}
     missing = sorted(named_here - directory.keys())
@@ -262,17 +262,6 @@ def _wanted(directory: dict[str, zipfile.ZipInfo], names: set[str]) -> list[zipf
             f"{(missing or ['all'])[0]}"
         )
     return [directory[name] for name in sorted(named_here)]
-
-
-def _whole_members(file: BinaryIO, part: Path) -> tuple[int, int]:
-    """How many members the part holds whole, and where the next one goes."""
-    count = offset = 0
-    try:
-        for member in tar.walk(file.fileno(), part):
-            count, offset = count + 1, member.end
-    except (UserError, OSError):  # the tail of an interrupted run, or a file just made
-        pass
-    return count, offset
 
 
 def _fetched(

@@ -93,7 +93,13 @@ def convert(folder: Path) -> Converted:
         with open_text(path) as file:
             content = json.load(file)
         try:
-            image = _image(content, number, path, folder)
+            picture = path.parent / Path(content["imagePath"].replace("\\", "/")).name
+            image: Json = {
+                "id": number,
+                "file_name": picture.relative_to(folder).as_posix(),
+                "height": int(content["imageHeight"]),
+                "width": int(content["imageWidth"]),
+            }
             found = list(_objects(content["shapes"], (image["height"], image["width"]), left_out))
         except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
             problem = f"a malformed file of labelme: {type(error).__name__}: {error}"
@@ -114,20 +120,6 @@ def convert(folder: Path) -> Converted:
     return Converted(
         {"images": images, "annotations": annotations, "categories": categories}, dict(left_out)
     )
-
-
-def _image(content: Json, number: int, path: Path, folder: Path) -> Json:
-    name = (
-        (path.parent / Path(content["imagePath"].replace("\\", "/")).name)
-        .relative_to(folder)
-        .as_posix()
-    )
-    return {
-        "id": number,
-        "file_name": name,
-        "height": int(content["imageHeight"]),
-        "width": int(content["imageWidth"]),
-    }
 
 
 def _objects(
@@ -159,18 +151,15 @@ def _polygon(shape: Json) -> list[float] | None:
         (x0, y0), (x1, y1) = points[0], points[-1 if len(points) == 2 else 2]
         points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     elif kind == "circle" and len(points) == 2:
-        points = _circle(*points)
+        # A polygon less than a pixel away from it, as labelme's own conversion draws it.
+        (x, y), edge = points
+        radius = math.dist((x, y), edge)
+        n = max(int(math.pi / math.acos(1 - 1 / radius)), _CIRCLE) if radius > 1 else _CIRCLE
+        angles = np.linspace(0, 2 * math.pi, n, endpoint=False).tolist()
+        points = [(x + radius * math.sin(a), y + radius * math.cos(a)) for a in angles]
     elif kind not in _CLOSED or len(points) < 3:
         return None
     return [value for point in points for value in point]
-
-
-def _circle(centre: tuple[float, float], edge: tuple[float, float]) -> list[tuple[float, float]]:
-    """A circle as a polygon less than a pixel away from it, as labelme's own conversion draws it."""
-    radius = math.dist(centre, edge)
-    n = max(int(math.pi / math.acos(1 - 1 / radius)), _CIRCLE) if radius > 1 else _CIRCLE
-    angles = np.linspace(0, 2 * math.pi, n, endpoint=False).tolist()
-    return [(centre[0] + radius * math.sin(a), centre[1] + radius * math.cos(a)) for a in angles]
 
 
 def _united(polygons: list[list[float]], masks: list[Json], size: tuple[int, int]) -> Json:

@@ -213,13 +213,29 @@ def write_table(
         UserError: if a row has an unknown or missing column, a value of a wrong type, or a null
             where none may be.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     table = rows if not isinstance(rows, Sequence) else _from_rows(path, rows, schema)
     if schema is not None:
-        table = _checked(path, table, schema).cast(schema)
+        if set(table.column_names) != set(schema.names):
+            wrong = sorted(set(table.column_names) ^ set(schema.names))
+            raise UserError(f"columns missing or unknown: {wrong}", file=path)
+        table = table.select(schema.names)
+        for column in schema:
+            if not column.nullable and table.column(column.name).null_count:
+                raise UserError(f"column {column.name} holds a null", file=path)
+        table = table.cast(schema)
     if sort_by and table.num_rows:
-        table = _sorted(table, sort_by)
+        # Arrow's sort is not stable: the row number settles ties.
+        number = pa.array(range(table.num_rows), pa.uint64())
+        order = pa.table({name: table.column(name) for name in sort_by})
+        order = order.append_column("row_number_", number)
+        keys = [(name, "ascending") for name in (*sort_by, "row_number_")]
+        indices = pc.sort_indices(order, sort_keys=keys)
+        if not indices.equals(number):
+            table = table.take(indices)
     table = table.replace_schema_metadata(None).combine_chunks()
     with atomic_file(path) as file:
         pq.write_table(
@@ -287,29 +303,3 @@ def _from_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema 
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise UserError(f"a value does not fit its column: {error}", file=path) from error
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _checked(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
-    if set(table.column_names) != set(schema.names):
-        wrong = sorted(set(table.column_names) ^ set(schema.names))
-        raise UserError(f"columns missing or unknown: {wrong}", file=path)
-    table = table.select(schema.names)
-    for column in schema:
-        if not column.nullable and table.column(column.name).null_count:
-            raise UserError(f"column {column.name} holds a null", file=path)
-    return table
-
-
-def _sorted(table: pa.Table, sort_by: Sequence[str]) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    # Arrow's sort is not stable: the row number settles ties.
-    number = pa.array(range(table.num_rows), pa.uint64())
-    order = pa.table({name: table.column(name) for name in sort_by}).append_column(
-        "row_number_", number
-    )
-    indices = pc.sort_indices(
-        order, sort_keys=[(name, "ascending") for name in (*sort_by, "row_number_")]
-    )
-    return table if indices.equals(number) else table.take(indices)

@@ -44,7 +44,12 @@ class TarReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = _open(path)
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise UserError(
+                "the archive does not exist", file=path, cure="run the stage that writes it"
+            ) from None
         self._members: dict[str, Member] | None = None
 
     @property
@@ -206,15 +211,6 @@ def _pread(descriptor: int, size: int, offset: int, path: Path) -> bytes:
         size -= len(chunk)
         offset += len(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise UserError(
-            "the archive does not exist", file=path, cure="run the stage that writes it"
-        ) from None
 
 
 def _truncated(path: Path) -> UserError:

@@ -51,7 +51,12 @@ def picture(
     left, _ = _fit(train)
     right, scale = _fit(other)
     right = _fade(right, region)
-    _draw_frame(right, train.shape, affine, scale)
+    # The outline of the training image's frame where it lies in the evaluation image.
+    height, width = train.shape[:2]
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64) - 0.5
+    placed = (corners @ affine[:, :2].T + affine[:, 2] + 0.5) * scale
+    points = np.clip(np.rint(placed), -10_000, 10_000).astype(np.int32)
+    cv2.polylines(right, [points.reshape(-1, 1, 2)], True, _FRAME, 2, cv2.LINE_AA)
     top = _LINE * len(lines) + 6
     width = max(_MIN_WIDTH, left.shape[1] + _GAP + right.shape[1])
     canvas = np.full((top + max(left.shape[0], right.shape[0]), width, 3), 255, np.uint8)
@@ -93,12 +98,3 @@ def _fit(image: U8) -> tuple[U8, float]:
     scale = min(_HEIGHT / image.shape[0], _MAX_WIDTH / image.shape[1])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), scale
-
-
-def _draw_frame(canvas: U8, shape: tuple[int, ...], affine: F64, scale: float) -> None:
-    """Draw the outline of the training image's frame where it lies in the evaluation image."""
-    height, width = shape[:2]
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64) - 0.5
-    placed = (corners @ affine[:, :2].T + affine[:, 2] + 0.5) * scale
-    points = np.clip(np.rint(placed), -10_000, 10_000).astype(np.int32)
-    cv2.polylines(canvas, [points.reshape(-1, 1, 2)], True, _FRAME, 2, cv2.LINE_AA)

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hqsam_base.atomic import atomic_folder, write_bytes, write_json, write_jsonl
 from hqsam_base.errors import UserError
@@ -223,7 +222,26 @@ def _write_gallery(
             pair = subset[row]
             second = other if pair.scope == "eval" else train
             name = f"{len(shown):02d}_{pair.kind}.png"
-            write_bytes(folder / name, _picture(pair, train, second))
+            left, right = train.image(pair.train), second.image(pair.other)
+            evidence = pair.evidence
+            measures = (
+                f"ncc {evidence.ncc:.3f}, textured area matched {evidence.matched_fraction:.2f}"
+            )
+            if np.isfinite(evidence.outline):
+                measures = f"outlines agree to {evidence.outline:.2f}"
+            variant = pair.candidate.variant
+            drawn = gallery.picture(
+                left,
+                right,
+                affine=pixel_affine(evidence, variant, left.shape, right.shape),
+                region=evidence.region,
+                lines=(
+                    f"{pair.kind}: {train.key[pair.train]}",
+                    f"{second.group[pair.other]}: {second.key[pair.other]}",
+                    f"{VARIANTS[variant]}, found by {pair.candidate.found_by}, {measures}",
+                ),
+            )
+            write_bytes(folder / name, drawn)
             shown.append(
                 {
                     "file": name,
@@ -235,19 +253,3 @@ def _write_gallery(
                 }
             )
     return shown
-
-
-def _picture(pair: Pair, train: ImageList, other: ImageList) -> bytes:
-    left, right = train.image(pair.train), other.image(pair.other)
-    evidence = pair.evidence
-    measures = f"ncc {evidence.ncc:.3f}, textured area matched {evidence.matched_fraction:.2f}"
-    if np.isfinite(evidence.outline):
-        measures = f"outlines agree to {evidence.outline:.2f}"
-    lines = (
-        f"{pair.kind}: {train.key[pair.train]}",
-        f"{other.group[pair.other]}: {other.key[pair.other]}",
-        f"{VARIANTS[pair.candidate.variant]}, found by {pair.candidate.found_by}, {measures}",
-    )
-    affine = pixel_affine(evidence, pair.candidate.variant, left.shape, right.shape)
-    region: NDArray[np.bool_] = evidence.region
-    return gallery.picture(left, right, affine=affine, region=region, lines=lines)

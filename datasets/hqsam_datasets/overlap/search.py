@@ -30,11 +30,16 @@ def search(
     pairs, counts = [], {}
     exact = list(_exact(train, other, "eval"))
     known = {(pair.train, pair.other) for pair in exact}
-    found = {
-        "pdq": pdq_candidates(train.pdq, other.pdq, radius=options.hamming),
-        "tiles": _tile_search(train, other, options, progress),
-        "mask": _shape_search(train, other, options, progress),
-    }
+    found = {"pdq": pdq_candidates(train.pdq, other.pdq, radius=options.hamming), "tiles": []}
+    tables = [TileTable.of(side.tiles, side.height, side.width) for side in (train, other)]
+    for done, candidates in tile_candidates(*tables, min_tiles=options.min_tiles):
+        found["tiles"] += candidates
+        progress(done, len(train), "local features")
+    shapes = train.shapes(lambda done, total: progress(done, total, "training outlines"))
+    to = other.shapes(lambda done, total: progress(done, total, "evaluation outlines"))
+    longest = np.maximum(train.width, train.height)
+    frame = np.stack([256 * train.width / longest, 256 * train.height / longest], 1)
+    found["mask"] = shape_candidates(shapes, to, frame, radius=options.shape_hamming)
     counts = {name: len(candidates) for name, candidates in found.items()}
     open_ = [
         c for candidates in found.values() for c in candidates if (c.train, c.other) not in known
@@ -48,27 +53,6 @@ def search(
     open_ = [c for c in within if (c.train, c.other) not in known]
     pairs += twins + _verified(open_, train, train, "train", progress)
     return sorted(pairs, key=lambda p: (p.scope, KINDS.index(p.kind), p.train, p.other)), counts
-
-
-def _tile_search(
-    train: ImageList, other: ImageList, options: OverlapOptions, progress: Progress
-) -> list[Candidate]:
-    tables = [TileTable.of(side.tiles, side.height, side.width) for side in (train, other)]
-    found: list[Candidate] = []
-    for done, candidates in tile_candidates(*tables, min_tiles=options.min_tiles):
-        found += candidates
-        progress(done, len(train), "local features")
-    return found
-
-
-def _shape_search(
-    train: ImageList, other: ImageList, options: OverlapOptions, progress: Progress
-) -> list[Candidate]:
-    shapes = train.shapes(lambda done, total: progress(done, total, "training outlines"))
-    to = other.shapes(lambda done, total: progress(done, total, "evaluation outlines"))
-    longest = np.maximum(train.width, train.height)
-    frame = np.stack([256 * train.width / longest, 256 * train.height / longest], 1)
-    return shape_candidates(shapes, to, frame, radius=options.shape_hamming)
 
 
 def _exact(train: ImageList, other: ImageList, scope: Literal["eval", "train"]) -> Iterator[Pair]:
@@ -131,25 +115,24 @@ class _Judge:
     def first_proof(self, rivals: list[Candidate]) -> tuple[Candidate, Kind, Evidence] | None:
         """Return the first candidate of one pair of images with evidence that proves something."""
         for candidate in rivals:
-            evidence = self._look(candidate)
-            kind = None if evidence is None else self._verdict(candidate, evidence)
+            kind: Kind | None
+            if candidate.masks is None:
+                evidence = compare(
+                    self._train_view(candidate.train), self._other_view(candidate.other), candidate
+                )
+                same_hash = candidate.found_by == "pdq"
+                kind = None if evidence is None else judge(evidence, same_hash=same_hash)
+            else:
+                sides = (
+                    (self._train, candidate.train, candidate.masks[0]),
+                    (self._other, candidate.other, candidate.masks[1]),
+                )
+                first, second = (
+                    Cutout(side.image(row), side.masks(row)[number]) for side, row, number in sides
+                )
+                evidence = compare_outlines(first, second, candidate)
+                same = evidence is not None and is_same_object(evidence)
+                kind = "foreground" if same else None
             if evidence is not None and kind is not None:
                 return candidate, kind, evidence
         return None
-
-    def _look(self, candidate: Candidate) -> Evidence | None:
-        if candidate.masks is None:
-            return compare(
-                self._train_view(candidate.train), self._other_view(candidate.other), candidate
-            )
-        sides = (
-            (self._train, candidate.train, candidate.masks[0]),
-            (self._other, candidate.other, candidate.masks[1]),
-        )
-        cutouts = [Cutout(side.image(row), side.masks(row)[number]) for side, row, number in sides]
-        return compare_outlines(cutouts[0], cutouts[1], candidate)
-
-    def _verdict(self, candidate: Candidate, evidence: Evidence) -> Kind | None:
-        if candidate.masks is None:
-            return judge(evidence, same_hash=candidate.found_by == "pdq")
-        return "foreground" if is_same_object(evidence) else None

@@ -203,7 +203,13 @@ def compare_outlines(train: Cutout, other: Cutout, candidate: Candidate) -> Evid
     size = (max(8, round(boxes[1][2] * scale)), max(8, round(boxes[1][3] * scale)))
     first, first_mask, first_map = _on_canvas(turned, boxes[0], size)
     second, second_mask, second_map = _on_canvas(other, boxes[1], size)
-    refined = _fit_masks(first_mask, second_mask)
+    template, moving = (cv2.GaussianBlur(mask, (0, 0), 1.5) for mask in (second_mask, first_mask))
+    start = np.eye(2, 3, dtype=np.float32)
+    try:  # the affine map, second canvas to first, that lays the first mask over the second
+        _, found = cv2.findTransformECC(template, moving, start, cv2.MOTION_AFFINE, _ECC)
+        refined = np.asarray(found, np.float32)
+    except cv2.error:  # no convergence: the boxes' fit stands
+        refined = np.eye(2, 3, dtype=np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     shape = (second.shape[1], second.shape[0])
     first = np.asarray(cv2.warpAffine(first, refined, shape, flags=flags), np.uint8)
@@ -211,11 +217,14 @@ def compare_outlines(train: Cutout, other: Cutout, candidate: Candidate) -> Evid
     a, b = first_mask > 0.5, second_mask > 0.5
     colour, ncc = _colours(first, second, a & b)
     # OpenCV's map goes from the second canvas back to the first.
-    affine = _chain(
+    total = np.eye(3)
+    for step in (
         first_map,
         cv2.invertAffineTransform(refined.astype(np.float64)),
         cv2.invertAffineTransform(second_map),
-    )
+    ):
+        total = np.vstack([step, [0, 0, 1]]) @ total
+    affine = np.asarray(total[:2], np.float64)
     shared = float((a & b).sum()) / max(1, int(b.sum()))
     return Evidence(
         ncc=ncc,
@@ -273,17 +282,6 @@ def _on_canvas(cutout: Cutout, box: Any, size: tuple[int, int]) -> tuple[U8, F32
     return image, alpha, np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]])
 
 
-def _fit_masks(first: F32, second: F32) -> F32:
-    """Find the affine map (float32 [2, 3], second canvas to first) that lays the first mask over the second."""
-    start = np.eye(2, 3, dtype=np.float32)
-    template, moving = (cv2.GaussianBlur(mask, (0, 0), 1.5) for mask in (second, first))
-    try:
-        _, found = cv2.findTransformECC(template, moving, start, cv2.MOTION_AFFINE, _ECC)
-    except cv2.error:  # no convergence: the boxes' fit stands
-        return np.eye(2, 3, dtype=np.float32)
-    return np.asarray(found, np.float32)
-
-
 def _agreement(a: Mask, b: Mask) -> float:
     """Return the share of either outline within `_TOLERANCE` pixels of the other, the smaller of the two, less chance.
 
@@ -315,11 +313,3 @@ def _colours(first: U8, second: U8, where: Mask) -> tuple[float, float]:
     flat = min(grey_a.std(), grey_b.std()) < 1e-6
     ncc = float("nan") if flat else float(np.corrcoef(grey_a, grey_b)[0, 1])
     return float(np.abs(a.mean(0) - b.mean(0)).max()), ncc
-
-
-def _chain(*maps: Any) -> F64:
-    """Return the affine map [2, 3] that applies the given ones in order."""
-    total = np.eye(3)
-    for affine in maps:
-        total = np.vstack([affine, [0, 0, 1]]) @ total
-    return np.asarray(total[:2], np.float64)

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from hqsam_base import rle
 from hqsam_base.errors import UserError
 from hqsam_base.processes import worker_count
-from hqsam_datasets.formats.images import ImageError, decode_image, decode_mask
+from hqsam_datasets.formats.image_files import ImageError
+from hqsam_datasets.formats.images import decode_image
 from hqsam_datasets.formats.manifest import read_table
+from hqsam_datasets.formats.masks import decode_mask
 from hqsam_datasets.formats.tar import TarReader
 from hqsam_datasets.overlap.hashing import read_tiles
 from hqsam_datasets.overlap.shapes import Shape, Shapes, shape_of

@@ -271,25 +271,19 @@ def _geometry(group: _Matches) -> tuple[tuple[float, float, float], NDArray[np.b
     party[leader] = True
     transform = (1.0, 0.0, 0.0)
     for _ in range(2):
-        transform = _least_squares(group.take(party))
-        s, tx, ty = transform
+        # Scale and shift (s, tx, ty) that take (x, y) to (to_x, to_y) with the least squared error.
+        some = group.take(party)
+        x, y = some.x - some.x.mean(), some.y - some.y.mean()
+        s = float((x * some.to_x + y * some.to_y).sum() / max(float((x * x + y * y).sum()), 1e-9))
+        tx = float(some.to_x.mean() - s * some.x.mean())
+        ty = float(some.to_y.mean() - s * some.y.mean())
+        transform = s, tx, ty
         stray_1 = np.hypot(group.to_x - s * group.x - tx, group.to_y - s * group.y - ty)
         level_fit = (group.scale > s / 1.5) & (group.scale < s * 1.5)
         party = (stray_1 <= _TOLERANCE * max(1.0, s)) & level_fit
         if party.sum() < 2:
             return None
     return transform, party
-
-
-def _least_squares(group: _Matches) -> tuple[float, float, float]:
-    """Scale and shift (s, tx, ty) that take (x, y) to (to_x, to_y) with the least squared error."""
-    x, y = group.x - group.x.mean(), group.y - group.y.mean()
-    scale = float((x * group.to_x + y * group.to_y).sum() / max(float((x * x + y * y).sum()), 1e-9))
-    return (
-        scale,
-        float(group.to_x.mean() - scale * group.x.mean()),
-        float(group.to_y.mean() - scale * group.y.mean()),
-    )
 
 
 def _n_distinct(x: F64, y: F64) -> int:

@@ -11,7 +11,7 @@ straight edges slide along each other and prove little.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -314,15 +314,12 @@ def _track(
     fit, inliers = cv2.estimateAffine2D(
         found[good], points[good], ransacReprojThreshold=tolerance, maxIters=500
     )
-    if fit is None or inliers.sum() < 4 or not _is_gentle(fit):
+    if fit is None or inliers.sum() < 4:
         return None
-    return np.asarray(fit, np.float64)
-
-
-def _is_gentle(correction: NDArray[Any]) -> bool:
-    """Return whether a correction keeps the shape: stretch and shear within 30 %, no reflection."""
-    stretch = np.linalg.svd(correction[:, :2], compute_uv=False)
-    return bool(np.linalg.det(correction[:, :2]) > 0 and stretch[0] < 1.35 and stretch[1] > 0.74)
+    # A correction keeps the shape: stretch and shear within 30 %, no reflection.
+    stretch = np.linalg.svd(fit[:, :2], compute_uv=False)
+    gentle = np.linalg.det(fit[:, :2]) > 0 and stretch[0] < 1.35 and stretch[1] > 0.74
+    return np.asarray(fit, np.float64) if gentle else None
 
 
 # ---- what agrees ----
@@ -387,7 +384,12 @@ def _evidence(
         other=(1 / shrink if swap else 1.0) / other.grey.size,
     )
     whole = _windows(warped, target.grey, cover)
-    inside = _foreground(turned, target.grey.shape, None if swap else affine)
+    # The training foreground, in the target frame.
+    inside = np.zeros(target.grey.shape, np.bool_) if turned.mask is None else turned.mask
+    if turned.mask is not None and not swap:
+        size = (target.grey.shape[1], target.grey.shape[0])
+        moved = cv2.warpAffine(inside.astype(np.uint8), affine, size, flags=cv2.INTER_NEAREST)
+        inside = np.asarray(moved > 0)
     foreground = _windows(warped, target.grey, cover & inside) if inside.any() else None
     background = _windows(warped, target.grey, cover & ~inside) if inside.any() else whole
     agree = background.agree if foreground is None else background.agree | foreground.agree
@@ -396,8 +398,10 @@ def _evidence(
     if swap:
         moved, there = _warp(agree.astype(np.uint8) * 255, forward, other.grey.shape)
         region = (moved > 127) & there
+    a, b = (image[agree].astype(np.float64) for image in (warped, target.grey))
+    flat = not a.size or a.std() == 0 or b.std() == 0
     return Evidence(
-        ncc=_ncc(warped, target.grey, agree),
+        ncc=float("nan") if flat else float(np.corrcoef(a, b)[0, 1]),
         corners=corners,
         corner_fraction=corners / max(n_corners, 1),
         matched_fraction=whole.share,
@@ -427,18 +431,6 @@ def in_fractions(affine: F64, shape: tuple[int, ...], to_shape: tuple[int, ...])
     return np.asarray(chain[:2], np.float64)
 
 
-def _foreground(turned: View, shape: tuple[int, ...], affine: F64 | None) -> Mask:
-    """Return the training foreground in the target frame (which is its own frame if `affine` is None)."""
-    if turned.mask is None:
-        return np.zeros(shape[:2], np.bool_)
-    if affine is None:
-        return turned.mask
-    moved = cv2.warpAffine(
-        turned.mask.astype(np.uint8), affine, (shape[1], shape[0]), flags=cv2.INTER_NEAREST
-    )
-    return np.asarray(moved > 0)
-
-
 def _corners(target: U8, warped: U8, cover: Mask, agree: Mask) -> tuple[int, int]:
     """Count the corners with agreeing windows, and all corners; the mean over the two pictures."""
     agreeing = total = 0
@@ -452,10 +444,3 @@ def _corners(target: U8, warped: U8, cover: Mask, agree: Mask) -> tuple[int, int
             agreeing += int(agree[y, x].sum())
             total += len(x)
     return agreeing // 2, total // 2
-
-
-def _ncc(first: U8, second: U8, where: Mask) -> float:
-    a, b = first[where].astype(np.float64), second[where].astype(np.float64)
-    if not a.size or a.std() == 0 or b.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])

@@ -32,6 +32,7 @@ from hqsam_base.processes import ordered_map, worker_count
 from hqsam_base.progress import Progress
 from hqsam_datasets import prompts
 from hqsam_datasets.formats import images
+from hqsam_datasets.formats.masks import FOREGROUND, decode_mask
 from hqsam_datasets.formats.resize import resize_bilinear
 from hqsam_datasets.formats.tar import iterate_samples, read_index
 from hqsam_datasets.formats.tar_writer import ShardWriter
@@ -208,7 +209,7 @@ def render_mask(
     """The mask of a view; see `apply_view`."""
     values = render(mask, flip=flip, jitter=jitter, image_size=image_size, pad=0)
     rounded = np.rint(values)
-    rounded[(values > images.FOREGROUND) & (rounded == images.FOREGROUND)] = images.FOREGROUND + 1
+    rounded[(values > FOREGROUND) & (rounded == FOREGROUND)] = FOREGROUND + 1
     return rounded.astype(np.uint8)
 
 
@@ -238,7 +239,7 @@ def plan_view(
     jitter, shown, redraws = _draw_crop(masks[instance], flip, rng, options)
     target = Target(
         shown=shown,
-        n_foreground=int(np.count_nonzero(shown > images.FOREGROUND)),
+        n_foreground=int(np.count_nonzero(shown > FOREGROUND)),
         place=partial(_projected_box, masks[instance], flip, jitter),
     )
     # Kinds share the view's generator: their turns fix the order, whatever the order of the option.
@@ -292,7 +293,7 @@ def _draw_crop(
             rng=rng,
         )
         shown = render_mask(mask, flip=flip, jitter=jitter, image_size=options.image_size)
-        if np.count_nonzero(shown > images.FOREGROUND) >= options.min_foreground:
+        if np.count_nonzero(shown > FOREGROUND) >= options.min_foreground:
             return jitter, shown, redraws
     whole = jitter_of(
         height=height,
@@ -437,7 +438,7 @@ def _plan_sample(
 ) -> dict[str, bytes]:
     try:
         n_instances = len(json.loads(files["json"])["instances"])
-        masks = [images.decode_mask(files[mask_extension(i)]).mask for i in range(n_instances)]
+        masks = [decode_mask(files[mask_extension(i)]).mask for i in range(n_instances)]
     except (KeyError, ValueError) as error:
         cure = "run the shard stage again"
         raise UserError(

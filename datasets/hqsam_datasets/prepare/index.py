@@ -1,22 +1,21 @@
 """The index stage: an evaluation set's images, ground truth and prompts in one schema (docs/formats.md).
 
-Images pass one at a time and rows become Arrow columns in batches, so that memory stays small for
-LVIS too.
+Images pass one at a time, so that memory stays small for LVIS too.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hqsam_base import atomic, json_stream, rle
+from hqsam_base import atomic, json_stream
 from hqsam_base.errors import UserError
 from hqsam_base.processes import ordered_map, worker_count
 from hqsam_base.progress import Progress
@@ -27,35 +26,22 @@ from hqsam_datasets.benchmarks.base import (
     Content,
     Item,
     Kind,
-    Prompt,
-    Truth,
 )
 from hqsam_datasets.benchmarks.detected import Detector, Kept, with_boxes
-from hqsam_datasets.fetch.extract import NotHadError, missing_files
-from hqsam_datasets.formats import manifest
-from hqsam_datasets.formats.images import ImageError, decode_image, encode_png, probe
+from hqsam_datasets.fetch.tree import NotHadError, missing_files
+from hqsam_datasets.formats.image_files import ImageError, probe
+from hqsam_datasets.formats.images import decode_image, encode_png
 from hqsam_datasets.formats.tar_writer import ShardWriter
 from hqsam_datasets.overlap.hashing import ImageHashes, hash_image
-from hqsam_datasets.prompts.sets import GT_BOX, PREVIOUS, MaskSet, mask_set
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from hqsam_datasets.prepare.index_tables import CROWD, Row, Tables
+from hqsam_datasets.prompts.sets import TRACKED, mask_set
 
 VERSION = 4
-Row = dict[str, Any]
-BoolMask = npt.NDArray[np.bool_]
 _SHARD_BYTES = 4 << 30
-_BATCH = 32_768
-_CROWD = "crowd"
 _WORTH = 256
 """Images from which a second process is worth its start."""
 _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}
 """Formats whose bytes are kept (MPO is a JPEG with a second picture behind it)."""
-_SORT_BY: dict[manifest.TableName, tuple[str, ...]] = {
-    "images": ("key",),
-    "instances": ("key", "instance_id"),
-    "prompts": ("key", "prompt_id"),
-}
 
 
 def index(
@@ -173,14 +159,21 @@ def _index(
     benchmark = adapter.name
     with atomic.atomic_folder(out) as folder:
         n_workers = worker_count(content.n_images, worth=_WORTH) if workers is None else workers
-        loaded = _loaded(_in_order(content.items), n_workers)
-        tables, images_digest = _write_images(
-            loaded, folder, options, lambda done: progress(done, content.n_images, benchmark)
+        tables, pixels = _write_images(
+            _loaded(content.items, n_workers),
+            folder,
+            options,
+            lambda done: progress(done, content.n_images, benchmark),
         )
-        if not isinstance(adapter, _Nothing):
-            _check_count(tables["images"].n_rows, options, benchmark)
-        for name, rows in tables.items():
-            rows.write(folder / f"{name}.parquet")
+        n_images, expected = tables.images.n_rows, options.expected_images
+        if not isinstance(adapter, _Nothing) and expected not in (None, n_images):
+            raise UserError(
+                f"{benchmark} has {n_images} images, expected {expected}",
+                file="params.yaml",
+                key=f"benchmarks.{benchmark}.index.expected_images",
+                cure="fetch the archive again, or correct the number if this is another release",
+            )
+        tables.write(folder)
         if content.ground_truth is not None:
             # Compact: with one number a line, LVIS's polygons would take three times the room.
             path = folder / "gt.json"
@@ -192,8 +185,7 @@ def _index(
                     problem, key=f"benchmarks.{benchmark}", cure="fetch the archive again"
                 ) from error
         summary = _summary(adapter, folder, tables, options, missing_files(root))
-        summary |= _renamed(content)
-        summary["images_digest"] = images_digest
+        summary |= {**_renamed(content), "images_digest": pixels}
         if embedded:
             layout = adapter.dataset_version
             summary["dataset_version"] = f"embedded sample in the layout of {layout}"
@@ -205,111 +197,26 @@ def _index(
     return summary
 
 
-class _Rows:
-    """Rows of one table, turned into Arrow columns batch by batch; the values of its id column must be unique."""
-
-    def __init__(self, name: manifest.TableName, unique: str) -> None:
-        self.counts: Counter[str] = Counter()
-        self.n_rows = 0
-        self._name: manifest.TableName = name
-        self._unique = unique
-        self._pending: list[Row] = []
-        self._chunks: list[pa.Table] = []
-
-    def add(self, row: Row, *, count_as: str = "") -> None:
-        self.counts[count_as] += 1
-        self.n_rows += 1
-        self._pending.append(row)
-        if len(self._pending) >= _BATCH:
-            self._flush()
-
-    def write(self, path: Path) -> None:
-        import pyarrow as pa
-
-        self._flush()
-        table = pa.concat_tables(self._chunks)
-        self._check_unique(table, path)
-        manifest.write_table(
-            path, table, schema=manifest.schema(self._name), sort_by=_SORT_BY[self._name]
-        )
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        self._chunks.append(pa.Table.from_pylist(self._pending, schema=manifest.schema(self._name)))
-        self._pending = []
-
-    def _check_unique(self, table: pa.Table, path: Path) -> None:
-        import pyarrow.compute as pc
-
-        counts = pc.value_counts(table.column(self._unique))
-        double = counts.filter(pc.greater(counts.field("counts"), 1))
-        if len(double):
-            raise UserError(
-                f"{self._unique} occurs {double[0]['counts'].as_py()} times",
-                file=path.name,
-                key=str(double[0]["values"].as_py()),
-                cure="rename the files, or fix the ids of the annotation file",
-            )
-
-
 def _write_images(
     loaded: Iterator[tuple[Item, _Image]],
     folder: Path,
     options: BenchmarkOptions,
     progress: Callable[[int], None],
-) -> tuple[dict[manifest.TableName, _Rows], str]:
+) -> tuple[Tables, str]:
     """Write the tars and collect the tables' rows; also gives a digest of the pixels of all images."""
-    images, instances, prompts = (
-        _Rows("images", "key"),
-        _Rows("instances", "instance_id"),
-        _Rows("prompts", "prompt_id"),
-    )
-    size = options.images_per_shard
-    found = (mask_set(name, box_side=options.box_side) for name in options.prompt_sets)
-    drawn = [_Drawn(one, options.seed) for one in found if one is not None]
+    tables = Tables(options)
     pixels = hashlib.sha256()
+    size = options.images_per_shard
     with ShardWriter(
         folder, prefix="images", samples_per_shard=size, max_bytes=_SHARD_BYTES
     ) as writer:
         for done, (item, image) in enumerate(loaded, start=1):
             shard = writer.add(item.key, {image.extension: image.data})
-            images.add(_image_row(item, f"{item.key}.{image.extension}", shard, image.hashes))
+            member = f"{item.key}.{image.extension}"
+            tables.add(item, member=member, shard=shard, hashes=image.hashes)
             pixels.update(f"{item.key} {image.hashes.pixel_digest}\n".encode())
-            for truth in item.truths:
-                instances.add(_instance_row(item, truth), count_as=_CROWD if truth.iscrowd else "")
-            own = {prompt.prompt_set for prompt in item.prompts}
-            if options.box_side is not None:
-                own.discard(GT_BOX)
-            for prompt in item.prompts:
-                if prompt.prompt_set in own.intersection(options.prompt_sets):
-                    prompts.add(_prompt_row(item, prompt), count_as=prompt.prompt_set)
-            for one in drawn:
-                # What the adapter gives is taken as it is.
-                for row in one.rows(item) if one.name not in own else ():
-                    prompts.add(row, count_as=one.name)
             progress(done)
-    tables: dict[manifest.TableName, _Rows] = {
-        "images": images,
-        "instances": instances,
-        "prompts": prompts,
-    }
     return tables, pixels.hexdigest()[:16]
-
-
-def _in_order(items: Iterator[Item]) -> Iterator[Item]:
-    """The items; keys must ascend, so that tars and tables have one order (and no key twice)."""
-    last = ""
-    for item in items:
-        if item.key <= last:
-            problem = (
-                "two images give the same key"
-                if item.key == last
-                else f"the key comes after {last}"
-            )
-            raise UserError(problem, file=item.path, key=item.key, cure="rename one of the files")
-        last = item.key
-        yield item
 
 
 @dataclass(frozen=True)
@@ -332,11 +239,24 @@ class _Image:
 
 
 def _loaded(items: Iterator[Item], workers: int) -> Iterator[tuple[Item, _Image]]:
-    """Each item with its image, in order; the items themselves stay in this process."""
+    """Each item with its image, in order; the items themselves stay in this process.
+
+    Keys must ascend, so that tars and tables have one order (and no key twice).
+    """
     waiting: deque[Item] = deque()
 
     def jobs() -> Iterator[_Job]:
+        last = ""
         for item in items:
+            if item.key <= last:
+                problem = (
+                    "two images give the same key"
+                    if item.key == last
+                    else f"the key comes after {last}"
+                )
+                cure = "rename one of the files"
+                raise UserError(problem, file=item.path, key=item.key, cure=cure)
+            last = item.key
             waiting.append(item)
             yield _Job(item.path, item.key, item.height, item.width)
 
@@ -386,139 +306,17 @@ def _read(job: _Job) -> tuple[bytes, str | None, npt.NDArray[np.uint8]]:
     return data, extension, pixels
 
 
-def _image_row(item: Item, member: str, shard: str, hashes: ImageHashes) -> Row:
-    return {
-        "key": item.key,
-        "member": member,
-        "shard": shard,
-        "height": item.height,
-        "width": item.width,
-        "image_id": item.image_id,
-        "video": item.video,
-        "video_id": item.video_id,
-        "frame": item.frame,
-        "pixel_digest": hashes.pixel_digest,
-        "pdq": hashes.pdq,
-        "pdq_quality": hashes.pdq_quality,
-        "tiles": hashes.tiles,
-    }
-
-
-def _instance_row(item: Item, truth: Truth) -> Row:
-    return {
-        "instance_id": truth.instance_id,
-        "key": item.key,
-        "image_id": item.image_id,
-        "category_id": truth.category_id,
-        "track_id": truth.track_id,
-        "iscrowd": int(truth.iscrowd),
-        "area": truth.area,
-        "rle": truth.rle,
-        "height": item.height,
-        "width": item.width,
-    }
-
-
-class _Drawn:
-    """A prompt set that is made from the masks: each prompt from (seed, set, image, object, trial) alone; crowds get none.
-
-    Args:
-        chosen: the set.
-        seed: of what it draws.
-    """
-
-    def __init__(self, chosen: MaskSet, seed: int) -> None:
-        self.name = chosen.name
-        self._set, self._seed = chosen, seed
-        self._before: dict[tuple[str | None, int | None], BoolMask] = {}
-
-    def rows(self, item: Item) -> Iterator[Row]:
-        """Yield the prompts of an image; those of a video come in the order of its frames."""
-        for truth in (truth for truth in item.truths if not truth.iscrowd):
-            mask = rle.decode(truth.rle, height=item.height, width=item.width)
-            shown = self._earlier(item, truth, mask) if self.name == PREVIOUS else mask
-            for trial in range(self._set.per_object):
-                found = self._set.draw(shown, self._generator(item, truth, trial))
-                if found is not None:
-                    columns = self._set.kind.columns(found)
-                    yield self._head(item, truth, trial) | columns
-
-    def _earlier(self, item: Item, truth: Truth, mask: BoolMask) -> BoolMask:
-        """Return the object's mask in the last frame that showed it; in the first one its own."""
-        key = item.video, truth.track_id
-        for stale in [known for known in self._before if known[0] != item.video]:
-            del self._before[stale]
-        before = self._before.get(key, mask)
-        if mask.any():
-            self._before[key] = mask
-        return before
-
-    def _generator(self, item: Item, truth: Truth, trial: int) -> np.random.Generator:
-        drawn_for = f"{self._seed}/{self.name}/{item.key}/{truth.instance_id}"
-        # The first trial has the number that sets of one trial always had.
-        number = hashlib.sha256((drawn_for + (f"/{trial}" if trial else "")).encode()).digest()
-        return np.random.default_rng(int.from_bytes(number[:8]))
-
-    def _head(self, item: Item, truth: Truth, trial: int) -> Row:
-        ending = f"~{trial + 1}" if self._set.per_object > 1 or self._set.clicks else ""
-        return {
-            "prompt_id": f"{truth.instance_id}-{self.name}{ending}",
-            "key": item.key,
-            "prompt_set": self.name,
-            "height": item.height,
-            "width": item.width,
-            "score": None,
-            "category_id": truth.category_id,
-            "track_id": truth.track_id,
-            "instance_id": truth.instance_id,
-        }
-
-
-def _prompt_row(item: Item, prompt: Prompt) -> Row:
-    x0, y0, x1, y1 = prompt.box if prompt.box is not None else (None, None, None, None)
-    return {
-        "prompt_id": prompt.prompt_id,
-        "key": item.key,
-        "prompt_set": prompt.prompt_set,
-        "kind": "box" if prompt.box is not None else "mask",
-        "x0": x0,
-        "y0": y0,
-        "x1": x1,
-        "y1": y1,
-        "points": None,
-        "labels": None,
-        "rle": prompt.rle,
-        "height": item.height,
-        "width": item.width,
-        "score": prompt.score,
-        "category_id": prompt.category_id,
-        "track_id": prompt.track_id,
-        "instance_id": prompt.instance_id,
-    }
-
-
-def _check_count(n_images: int, options: BenchmarkOptions, name: str) -> None:
-    if options.expected_images is not None and n_images != options.expected_images:
-        raise UserError(
-            f"{name} has {n_images} images, expected {options.expected_images}",
-            file="params.yaml",
-            key=f"benchmarks.{name}.index.expected_images",
-            cure="fetch the archive again, or correct the number if this is another release",
-        )
-
-
 def _summary(
     adapter: Benchmark,
     folder: Path,
-    tables: dict[manifest.TableName, _Rows],
+    tables: Tables,
     options: BenchmarkOptions,
     missing: dict[str, str],
 ) -> Row:
-    counts = tables["prompts"].counts
-    objects = tables["instances"].counts
-    if adapter.kind in ("coco", "ytvis") and objects and set(objects) == {_CROWD}:
+    counts, objects = tables.prompts.counts, tables.instances.counts
+    if adapter.kind in ("coco", "ytvis") and objects and set(objects) == {CROWD}:
         raise UserError(
-            f"all {objects[_CROWD]} annotations of {adapter.name} are crowd regions, which do not count",
+            f"all {objects[CROWD]} annotations of {adapter.name} are crowd regions, which do not count",
             file="gt.json",
             key="iscrowd",
             cure="set iscrowd to 0 if they are objects: CVAT writes brush masks as crowds, Rectlabel "
@@ -542,16 +340,17 @@ def _summary(
         "kind": adapter.kind,
         "class_agnostic": adapter.class_agnostic,
         "dataset_version": adapter.dataset_version,
-        "n_images": tables["images"].n_rows,
-        "n_instances": tables["instances"].n_rows,
+        "n_images": tables.images.n_rows,
+        "n_instances": tables.instances.n_rows,
         "n_prompts": {name: counts[name] for name in sorted(options.prompt_sets) if counts[name]},
         "prompt_sets": sorted(name for name in options.prompt_sets if counts[name]),
         "digest": _digest(folder),
         **({"trials": trials} if trials else {}),
         **({"clicks": clicks} if clicks else {}),
+        **({"tracked": [TRACKED]} if counts[TRACKED] else {}),
         **(
             {"missing": {"prompt_sets": sorted(empty), "files": missing}}
-            if empty or not tables["images"].n_rows
+            if empty or not tables.images.n_rows
             else {}
         ),
     }
@@ -569,7 +368,6 @@ def _digest(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         with path.open("rb") as file:
-            total.update(
-                f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-            )
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.name}\0{content}\n".encode())
     return total.hexdigest()

@@ -1,6 +1,6 @@
 """From a source's files to samples: one convention for images and masks, hashes, and a reject for whatever fails.
 
-Rules, beyond those of `hqsam_datasets.formats.images`:
+Rules, beyond those of `hqsam_datasets.formats.images` and `masks`:
 
 - JPEG and PNG bytes of upright 8-bit RGB images are kept as they are (no generation loss);
   everything else is stored as upright RGB PNG. Masks that are 8-bit grey PNG with 255 as white are
@@ -38,8 +38,9 @@ from hqsam_base.processes import Crew, keep_freed_memory, worker_count
 from hqsam_base.progress import Progress
 from hqsam_datasets import sources
 from hqsam_datasets.formats import images, manifest
-from hqsam_datasets.formats.images import ImageError, ImageProbe
+from hqsam_datasets.formats.image_files import ImageError, ImageProbe, probe
 from hqsam_datasets.formats.manifest import Reject, SampleRow
+from hqsam_datasets.formats.masks import FOREGROUND
 from hqsam_datasets.formats.tar import TarReader
 from hqsam_datasets.formats.tar_writer import ShardWriter
 from hqsam_datasets.keys import distinct_keys
@@ -128,10 +129,19 @@ def normalise(
         keys = distinct_keys(
             source, [pair.name for pair in scan.pairs], [pair.origin_image for pair in scan.pairs]
         )
-        _check_keys(source, keys, scan)
-        keyed = _limited(
-            sorted(zip(keys, scan.pairs, strict=True), key=lambda item: item[0]), options.limit
-        )
+        origins: dict[str, str] = {}
+        for key, pair in zip(keys, scan.pairs, strict=True):
+            if key in origins:
+                problem = f"{origins[key]} and {pair.origin_image} give the same key {key}"
+                cure = "rename one of the files"
+                raise UserError(problem, file=pair.image, key=f"sources.{source}", cure=cure)
+            origins[key] = pair.origin_image
+        keyed = list(zip(keys, scan.pairs, strict=True))
+        if options.limit is not None:
+            # The smallest hashes of the keys: which are chosen does not depend on the other files.
+            keyed.sort(key=lambda item: hashlib.sha256(item[0].encode()).digest())
+            del keyed[options.limit :]
+        keyed.sort(key=lambda item: item[0])
         crew.prepare(workers or worker_count(len(keyed), worth=_PAIRS_WORTH_A_PROCESS))
         rows = manifest.RowsWriter(folder / "manifest.parquet", "samples")
         rejects = list(scan.rejects)
@@ -149,6 +159,7 @@ def normalise(
 
 
 def _tasks(source: str, folder: Path, keyed: list[tuple[str, Pair]], workers: int) -> list[_Task]:
+    """The shards in order; a few of the last ones in parts."""
     size = max(MIN_SHARD, -(-len(keyed) // MAX_SHARDS))
     whole = [
         _Task(source, folder, number, tuple(keyed[start : start + size]))
@@ -157,40 +168,39 @@ def _tasks(source: str, folder: Path, keyed: list[tuple[str, Pair]], workers: in
     if workers <= 1 or not whole:
         return whole
     first = len(whole) - min(workers, max(1, len(whole) // _JOINED))
-    return whole[:first] + [part for task in whole[first:] for part in _parts(task)]
-
-
-def _parts(task: _Task) -> Iterator[_Task]:
-    size = -(-len(task.keyed) // _PARTS)
-    for part, start in enumerate(range(0, len(task.keyed), size)):
-        end = start + size
-        yield replace(task, keyed=task.keyed[start:end], part=part, last=end >= len(task.keyed))
+    parts = []
+    for task in whole[first:]:
+        size = -(-len(task.keyed) // _PARTS)
+        for part, start in enumerate(range(0, len(task.keyed), size)):
+            end = start + size
+            last = end >= len(task.keyed)
+            parts.append(replace(task, keyed=task.keyed[start:end], part=part, last=last))
+    return whole[:first] + parts
 
 
 def _shards(crew: Crew[_Task, _Done], tasks: list[_Task]) -> Iterator[_Done]:
-    """Yield what came of each shard, in order."""
+    """Yield what came of each shard, in order; parts are joined, and their files removed."""
     parts: list[_Done] = []
     for task, done in zip(tasks, crew.map(tasks), strict=True):
+        if task.part is None:
+            yield done
+            continue
         parts.append(done)
-        if task.last:
-            yield done if task.part is None else _joined(task, parts)
-            parts = []
-
-
-def _joined(task: _Task, parts: list[_Done]) -> _Done:
-    """Join the parts of a shard and remove their files; `task` is any of theirs."""
-    whole = _Done()
-    with _writer(task, _PREFIX, sum(len(part.rows) for part in parts)) as writer:
-        for part in parts:
-            whole.rejects.extend(part.rejects)
-            whole.rows.extend(part.rows)
-            if part.archive:
-                with TarReader(task.folder / part.archive) as reader:
-                    for (key, span), row in zip(reader.spans().items(), part.rows, strict=True):
-                        row["shard"] = writer.append(key, reader.read_span(*span))
-                (task.folder / part.archive).unlink()
-    _name(whole, writer)
-    return whole
+        if not task.last:
+            continue
+        whole = _Done()
+        with _writer(task, _PREFIX, sum(len(part.rows) for part in parts)) as writer:
+            for part in parts:
+                whole.rejects.extend(part.rejects)
+                whole.rows.extend(part.rows)
+                if part.archive:
+                    with TarReader(task.folder / part.archive) as reader:
+                        for (key, span), row in zip(reader.spans().items(), part.rows, strict=True):
+                            row["shard"] = writer.append(key, reader.read_span(*span))
+                    (task.folder / part.archive).unlink()
+        _name(whole, writer)
+        yield whole
+        parts = []
 
 
 def _writer(task: _Task, prefix: str, n: int) -> ShardWriter:
@@ -206,25 +216,6 @@ def _writer(task: _Task, prefix: str, n: int) -> ShardWriter:
 def _name(done: _Done, writer: ShardWriter) -> None:
     for shard in writer.shards:  # one, or none if every pair is a reject
         done.archive, done.digest = shard.name, shard.digest
-
-
-def _check_keys(source: str, keys: list[str], scan: Scan) -> None:
-    seen: dict[str, str] = {}
-    for key, pair in zip(keys, scan.pairs, strict=True):
-        if key in seen:
-            problem = f"{seen[key]} and {pair.origin_image} give the same key {key}"
-            raise UserError(
-                problem, file=pair.image, key=f"sources.{source}", cure="rename one of the files"
-            )
-        seen[key] = pair.origin_image
-
-
-def _limited(keyed: list[tuple[str, Pair]], limit: int | None) -> list[tuple[str, Pair]]:
-    """Choose a subset that does not depend on which other files are there: the smallest hashes of the keys."""
-    if limit is None or len(keyed) <= limit:
-        return keyed
-    chosen = sorted(keyed, key=lambda item: hashlib.sha256(item[0].encode()).digest())[:limit]
-    return sorted(chosen, key=lambda item: item[0])
 
 
 def _make_shard(task: _Task) -> _Done:
@@ -268,7 +259,7 @@ def make_sample(
         ImageError: with the reject reason, if no sample comes of it.
     """
     data = read_file(pair.image, "unreadable_image")
-    found = images.probe(data)
+    found = probe(data)
     rgb = images.decode_image(data, found=found)
     size = rgb.shape[0], rgb.shape[1]
     read = [
@@ -276,7 +267,7 @@ def make_sample(
         for reference in pair.masks
         for mask in reference.load(size)
     ]
-    foreground = [int(np.count_nonzero(mask.mask > images.FOREGROUND)) for mask in read]
+    foreground = [int(np.count_nonzero(mask.mask > FOREGROUND)) for mask in read]
     masks = [mask for mask, n in zip(read, foreground, strict=True) if n]
     if not masks:
         raise ImageError("empty_mask", "no pixel above 128")
@@ -290,8 +281,24 @@ def make_sample(
         for i, n in enumerate(foreground)
         if not n
     ]
-    extension, stored = _stored_image(data, found, rgb)
-    files = {extension: stored, "json": _json(source, key, pair, size, masks)}
+    extension = "png"
+    plain = found.orientation == 1 and found.mode == "RGB"
+    if plain and found.format == "JPEG":
+        extension, stored = "jpg", data
+    elif plain and found.format == "PNG" and data[24] == 8:  # bit depth: 16-bit files are reduced
+        stored = data
+    else:
+        stored = images.encode_png(rgb)
+    record = sample_json(
+        key=key,
+        source=source,
+        height=size[0],
+        width=size[1],
+        categories=tuple(mask.category for mask in masks),
+        origin_image=pair.origin_image,
+        origin_mask=pair.origin_mask,
+    )
+    files = {extension: stored, "json": record}
     for number, mask in enumerate(masks):
         files[mask_extension(number)] = mask.png or images.encode_png(mask.mask)
     return _row(source, key, pair, found, rgb, masks, max(foreground), stored), files, rejects
@@ -328,29 +335,6 @@ def _row(
         pdq_quality=hashes.pdq_quality,
         tiles=hashes.tiles,
     )
-
-
-def _json(
-    source: str, key: str, pair: Pair, size: tuple[int, int], masks: list[LoadedMask]
-) -> bytes:
-    return sample_json(
-        key=key,
-        source=source,
-        height=size[0],
-        width=size[1],
-        categories=tuple(mask.category for mask in masks),
-        origin_image=pair.origin_image,
-        origin_mask=pair.origin_mask,
-    )
-
-
-def _stored_image(data: bytes, found: ImageProbe, rgb: NDArray[np.uint8]) -> tuple[str, bytes]:
-    if found.orientation == 1 and found.mode == "RGB":
-        if found.format == "JPEG":
-            return "jpg", data
-        if found.format == "PNG" and data[24] == 8:  # bit depth: 16-bit files are reduced
-            return "png", data
-    return "png", images.encode_png(rgb)
 
 
 def _fit_mask(

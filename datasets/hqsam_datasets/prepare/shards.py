@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,29 +101,42 @@ def write_shards(
             sample, or no sample is left.
     """
     infos: list[ShardInfo] = []
-    records = [
-        read_json(folder / "normalise.json", cure=f"run the normalise stage of {source}")
-        for source, folder in sorted(samples.items())
-    ]
-    n = sum(int(record["n_samples"]) for record in records)
+    n = 0
+    for source, inputs in sorted(samples.items()):
+        cure = f"run the normalise stage of {source}"
+        n += int(read_json(inputs / "normalise.json", cure=cure)["n_samples"])
     with atomic_folder(out) as folder, Crew(_write_shard, ahead=4) as crew:
         crew.prepare(workers or worker_count(n, worth=_SAMPLES_WORTH_A_PROCESS))
         places = _all_places(samples)
-        excluded = _excluded_keys(exclusions, places)
+        excluded = set()
+        for row in read_jsonl(exclusions):
+            if (key := row.get("key")) not in places:
+                cure = "run the overlap stage again: it saw other samples"
+                problem = "an exclusion names no sample"
+                raise UserError(problem, file=exclusions, key=str(key), cure=cure)
+            excluded.add(str(key))
         kept = _mixed([place for key, place in places.items() if key not in excluded], options.seed)
         if samples and not kept:
             cure = "look at rejects.jsonl of the sources and at exclusions.jsonl"
             raise UserError("no training sample is left", file=exclusions, cure=cure)
         size = options.samples_per_shard
-        starts = enumerate(range(0, len(kept), size))
         tasks = (
-            _Task(folder, number, tuple(kept[start : start + size])) for number, start in starts
+            _Task(folder, number, tuple(kept[start : start + size]))
+            for number, start in enumerate(range(0, len(kept), size))
         )
         for info in crew.map(tasks):
             fsync_file(folder / info.name)  # now, while the others compute
             infos.append(info)
             progress(sum(len(i.keys) for i in infos), len(kept), "samples in shards")
-        result = _index(infos, kept, sorted(excluded))
+        digests = "\n".join(info.digest for info in infos)
+        result = {
+            "version": VERSION,
+            "n_samples": len(kept),
+            "by_source": dict(sorted(Counter(place.source for place in kept).items())),
+            "excluded": sorted(excluded),
+            "shards": [info.as_json() for info in infos],
+            "digest": hashlib.sha256(digests.encode()).hexdigest(),
+        }
         write_json(folder / "index.json", result)
     if options.copy_to is not None:
         remote.push(out, options.copy_to, progress=progress)
@@ -145,19 +159,6 @@ def _all_places(samples: Mapping[str, Path]) -> dict[str, _Place]:
                 )
             places[key] = _Place(key, source, archive(shard))
     return places
-
-
-def _excluded_keys(exclusions: Path, places: Mapping[str, _Place]) -> set[str]:
-    keys = set()
-    for row in read_jsonl(exclusions):
-        key = row.get("key")
-        if key not in places:
-            cure = "run the overlap stage again: it saw other samples"
-            raise UserError(
-                "an exclusion names no sample", file=exclusions, key=str(key), cure=cure
-            )
-        keys.add(str(key))
-    return keys
 
 
 def _mixed(places: list[_Place], seed: int) -> list[_Place]:
@@ -228,17 +229,3 @@ def _verify(path: Path, info: ShardInfo, samples: Iterable[bytes]) -> None:
             file=path,
             cure="check the disk, then run again",
         )
-
-
-def _index(infos: list[ShardInfo], kept: list[_Place], excluded: list[str]) -> dict[str, Any]:
-    by_source: dict[str, int] = {}
-    for place in kept:
-        by_source[place.source] = by_source.get(place.source, 0) + 1
-    return {
-        "version": VERSION,
-        "n_samples": len(kept),
-        "by_source": dict(sorted(by_source.items())),
-        "excluded": excluded,
-        "shards": [info.as_json() for info in infos],
-        "digest": hashlib.sha256("\n".join(info.digest for info in infos).encode()).hexdigest(),
-    }

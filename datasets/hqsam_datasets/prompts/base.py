@@ -200,15 +200,13 @@ class PromptKind(ABC):
 
     def marks(self, arrays: PromptArrays) -> Marks:
         """Say what a picture shows of the prompt."""
-        box = () if arrays.box is None else (_box(arrays.box),)
+        box: tuple[Box, ...] = ()
+        if arrays.box is not None:
+            x0, y0, x1, y1 = (float(v) for v in arrays.box)
+            box = ((x0, y0, x1, y1),)
         points = tuple(
             (float(x), float(y), int(n))
             for (x, y), n in zip(arrays.points, arrays.labels, strict=True)
         )
         whole = arrays.mask is not None and arrays.mask.dtype == np.bool_
         return Marks(boxes=box, points=points, masks=(arrays.mask.astype(bool),) if whole else ())  # type: ignore[union-attr]
-
-
-def _box(corners: NDArray[np.floating]) -> Box:
-    x0, y0, x1, y1 = (float(v) for v in corners)
-    return x0, y0, x1, y1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base import rle
-from hqsam_datasets.formats.images import FOREGROUND
+from hqsam_datasets.formats.masks import FOREGROUND
 from hqsam_datasets.prompts.base import (
     U8,
     BoolMask,

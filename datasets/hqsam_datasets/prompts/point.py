@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsam_datasets.formats.images import FOREGROUND
+from hqsam_datasets.formats.masks import FOREGROUND
 from hqsam_datasets.prompts.base import (
     U8,
     BoolMask,

@@ -23,18 +23,32 @@ def render(tables: Tables, results: list[dict[str, Any]], summary: dict[str, Any
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    rows = [_expectation(row) for row in results]
+    rows = []
+    for row in results:
+        limits = (
+            f"{key}={value}"
+            for key, value in row["arguments"].items()
+            if not key.startswith("column")
+        )
+        found = "" if row["success"] else f"{row['unexpected_count']} of {row['element_count']}"
+        where = " ".join([*row["sets"], *(f"[{key}]" for key in row["keys"])])
+        rows.append(row | {"limits": ", ".join(limits), "found": found, "where": where})
     checked = [(name, [row for row in rows if row["table"] == name]) for name in tables.frames()]
     have = set(tables.images["set"])
     missing = [
         [name, "its images are checked" if name in have else "left out", text]
         for name, text in sorted(tables.missing.items())
     ]
+    benchmarks = []
+    for name, group in tables.images.groupby("set", sort=True):
+        prompts = group["n_prompts"]
+        counts = (len(group), group["n_instances"].sum(), prompts.sum(), (prompts == 0).sum())
+        benchmarks.append([name, *map(int, counts), _sizes(group)])
     return environment.get_template("data_docs.html.j2").render(
         summary=summary,
         failed=[row for row in rows if not row["success"]],
         sources=_sources(tables),
-        benchmarks=_benchmarks(tables),
+        benchmarks=benchmarks,
         missing=missing,
         checked=checked,
     )
@@ -57,26 +71,6 @@ def _sources(tables: Tables) -> list[list[Any]]:
             ]
         )
     return rows
-
-
-def _benchmarks(tables: Tables) -> list[list[Any]]:
-    rows = []
-    for name, group in tables.images.groupby("set", sort=True):
-        prompts = group["n_prompts"]
-        counts = (len(group), group["n_instances"].sum(), prompts.sum(), (prompts == 0).sum())
-        rows.append([name, *map(int, counts), _sizes(group)])
-    return rows
-
-
-def _expectation(row: dict[str, Any]) -> dict[str, Any]:
-    arguments = {
-        key: value for key, value in row["arguments"].items() if not key.startswith("column")
-    }
-    return row | {
-        "limits": ", ".join(f"{key}={value}" for key, value in arguments.items()),
-        "found": "" if row["success"] else f"{row['unexpected_count']} of {row['element_count']}",
-        "where": " ".join([*row["sets"], *(f"[{key}]" for key in row["keys"])]),
-    }
 
 
 def _sizes(group: pd.DataFrame) -> Markup:

@@ -60,7 +60,23 @@ def validate(
     progress(2, 3, "data docs")
     failed = [row for row in results if not row["success"]]
     folder = out.with_name(f"{out.name}-failed") if failed else out
-    summary = _summary(tables, results)
+    failures = Counter(row["table"] for row in failed)
+    total = Counter(row["table"] for row in results)
+    summary = {
+        "version": VERSION,
+        "success": not failed,
+        "n_expectations": len(results),
+        "n_failed": len(failed),
+        "by_table": {
+            name: {"rows": len(frame), "expectations": total[name], "failed": failures[name]}
+            for name, frame in tables.frames().items()
+        },
+        "n_samples": len(tables.samples),
+        "n_images": len(tables.images),
+        "n_instances": int(tables.sets["n_instances"].sum()),
+        "n_prompts": int(tables.sets["n_prompts"].sum()),
+        **({"missing": tables.missing} if tables.missing else {}),
+    }
     with atomic_folder(folder) as tmp:
         write_json(
             tmp / "results.json",
@@ -73,26 +89,6 @@ def validate(
     if failed:
         raise _failure(failed, folder)
     return summary
-
-
-def _summary(tables: Any, results: list[dict[str, Any]]) -> dict[str, Any]:
-    failed = Counter(row["table"] for row in results if not row["success"])
-    total = Counter(row["table"] for row in results)
-    return {
-        "version": VERSION,
-        "success": not failed,
-        "n_expectations": len(results),
-        "n_failed": sum(failed.values()),
-        "by_table": {
-            name: {"rows": len(frame), "expectations": total[name], "failed": failed[name]}
-            for name, frame in tables.frames().items()
-        },
-        "n_samples": len(tables.samples),
-        "n_images": len(tables.images),
-        "n_instances": int(tables.sets["n_instances"].sum()),
-        "n_prompts": int(tables.sets["n_prompts"].sum()),
-        **({"missing": tables.missing} if tables.missing else {}),
-    }
 
 
 def _failure(failed: list[dict[str, Any]], folder: Path) -> UserError:

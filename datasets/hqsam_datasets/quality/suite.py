@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hqsam_datasets.formats.images import MASK_ENCODINGS
+from hqsam_datasets.formats.masks import MASK_ENCODINGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,13 @@ def expectations(tables: Tables, options: QualityOptions) -> Iterator[Check]:
         sorted(tables.sets.loc[tables.sets["role"] == "source", "set"]), options
     )
     yield from _image_checks("images", options)
-    yield from _benchmark_image_checks()
+    yield _between(
+        "images", "image_id", -(2**63), 2**63 - 1, "every evaluation image has an official id"
+    )
+    yield _is_zero("images", "n_sizes_wrong", "instances and prompts have the size of their image")
+    yield _is_zero("images", "n_boxes_outside", "prompt boxes lie inside their image")
+    yield _is_zero("images", "n_boxes_empty", "prompt boxes have their corners in order")
+    yield _is_zero("images", "n_areas_negative", "instance areas are not negative")
     yield from _set_checks(options)
 
 
@@ -129,16 +135,6 @@ def _sample_checks(sources: list[str], options: QualityOptions) -> Iterator[Chec
         "samples", "soft_fraction", 0, options.soft_fraction, "masks are masks, not pictures"
     )
     yield _matches("samples", "image_digest", _XXH128, "training files have a digest")
-
-
-def _benchmark_image_checks() -> Iterator[Check]:
-    yield _between(
-        "images", "image_id", -(2**63), 2**63 - 1, "every evaluation image has an official id"
-    )
-    yield _is_zero("images", "n_sizes_wrong", "instances and prompts have the size of their image")
-    yield _is_zero("images", "n_boxes_outside", "prompt boxes lie inside their image")
-    yield _is_zero("images", "n_boxes_empty", "prompt boxes have their corners in order")
-    yield _is_zero("images", "n_areas_negative", "instance areas are not negative")
 
 
 def _set_checks(options: QualityOptions) -> Iterator[Check]:
@@ -210,7 +206,12 @@ def _evaluate(
 
     The library ignores nulls in most expectations: a null fails its own, added here.
     """
-    gx = _library()
+    # Without its telemetry and its log lines.
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    import great_expectations as gx
+    import great_expectations.expectations
+
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     batch = (
@@ -242,7 +243,13 @@ def _null_checks(name: str, checks: list[Check]) -> list[Check]:
         c.arguments["column"] for c in checks if c.expectation == "ExpectColumnValuesToNotBeNull"
     }
     columns = dict.fromkeys(c.arguments["column"] for c in checks if "column" in c.arguments)
-    wanted = [column for column in columns if column not in have and not _is_derived(name, column)]
+    # What `tables` computes has a value in every row.
+    derived = {"key_has_prefix", "shard_exists", "tiles_ok"}
+    wanted = [
+        column
+        for column in columns
+        if not (column in have or name == "sets" or column.startswith("n_") or column in derived)
+    ]
     return [
         Check(
             name,
@@ -252,25 +259,6 @@ def _null_checks(name: str, checks: list[Check]) -> list[Check]:
         )
         for column in wanted
     ]
-
-
-def _is_derived(table: str, column: str) -> bool:
-    """Return whether `quality_tables` computes the column, which then has a value in every row."""
-    return (
-        table == "sets"
-        or column.startswith("n_")
-        or column in ("key_has_prefix", "shard_exists", "tiles_ok")
-    )
-
-
-def _library() -> Any:
-    """Import Great Expectations without its telemetry and its log lines."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    import great_expectations as gx
-    import great_expectations.expectations
-
-    return gx
 
 
 def _plain(item: Check, outcome: Any, frame: pd.DataFrame, tables: Tables) -> dict[str, Any]:

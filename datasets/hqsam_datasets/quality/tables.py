@@ -321,7 +321,14 @@ class _Children:
         import pyarrow.compute as pc
 
         rows = self._attribute(table, "n_prompts", "n_orphan_prompts", "prompt_id")
-        self._boxes(table, rows)
+        x0, y0, x1, y1 = (table.column(c).to_numpy() for c in ("x0", "y0", "x1", "y1"))
+        width, height = self._at(self._width, rows), self._at(self._height, rows)
+        reach = self._tolerance
+        inside = (x0 >= -reach) & (y0 >= -reach) & (x1 <= width + reach) & (y1 <= height + reach)
+        is_box = ~np.isnan(x0)
+        self._count("n_boxes_outside", rows, is_box & ~inside)
+        # One pixel is a box with equal corners: the corners are inclusive.
+        self._count("n_boxes_empty", rows, is_box & ~((x1 >= x0) & (y1 >= y0)))
         given = table.column("instance_id").drop_null()
         self._offenders(
             "n_unknown_instances",
@@ -353,21 +360,15 @@ class _Children:
         height, width = (table.column(side).to_numpy() for side in ("height", "width"))
         wrong = (height != self._at(self._height, rows)) | (width != self._at(self._width, rows))
         self._count("n_sizes_wrong", rows, wrong)
-        self._repeated(table.column(id_column))
+        ids = table.column(id_column)
+        extra = len(ids) - pc.count_distinct(ids).as_py()
+        if extra:
+            counts = pc.value_counts(ids)
+            twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+            known = self._examples.setdefault((self._name, "n_duplicate_ids"), [])
+            known.extend(sorted(twice)[:EXAMPLES])
+            self.per_set["n_duplicate_ids"] += extra
         return rows
-
-    def _boxes(self, table: pa.Table, rows: I64) -> None:
-        x0, y0, x1, y1 = (table.column(c).to_numpy() for c in ("x0", "y0", "x1", "y1"))
-        width, height, reach = (
-            self._at(self._width, rows),
-            self._at(self._height, rows),
-            self._tolerance,
-        )
-        inside = (x0 >= -reach) & (y0 >= -reach) & (x1 <= width + reach) & (y1 <= height + reach)
-        is_box = ~np.isnan(x0)
-        self._count("n_boxes_outside", rows, is_box & ~inside)
-        # One pixel is a box with equal corners: the corners are inclusive.
-        self._count("n_boxes_empty", rows, is_box & ~((x1 >= x0) & (y1 >= y0)))
 
     def _at(self, values: NDArray[np.float64], rows: I64) -> NDArray[np.float64]:
         return np.where(rows >= 0, values[np.maximum(rows, 0)] if len(values) else 0.0, np.nan)
@@ -379,18 +380,6 @@ class _Children:
     def _offenders(self, column: str, ids: pa.ChunkedArray) -> None:
         self.per_set[column] = len(ids)
         self._examples[self._name, column] = sorted(set(ids.slice(0, 1000).to_pylist()))[:EXAMPLES]
-
-    def _repeated(self, ids: pa.ChunkedArray) -> None:
-        import pyarrow.compute as pc
-
-        extra = len(ids) - pc.count_distinct(ids).as_py()
-        if extra:
-            counts = pc.value_counts(ids)
-            twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
-            self._examples.setdefault((self._name, "n_duplicate_ids"), []).extend(
-                sorted(twice)[:EXAMPLES]
-            )
-            self.per_set["n_duplicate_ids"] += extra
 
 
 def _mask(flags: NDArray[np.bool_]) -> Any:

@@ -14,7 +14,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.filenames import folded, visible
 from hqsam_base.ids import flag, in_order, plain_id
 from hqsam_base.json_stream import PackedRecords, canonical, iterate_members
-from hqsam_datasets.fetch.extract import NotHadError, below
+from hqsam_datasets.fetch.tree import NotHadError, below
 from hqsam_datasets.formats.ground_truth import NO_ANNOTATIONS
 from hqsam_datasets.formats.manifest import Reject, RejectReason
 from hqsam_datasets.sources.base import DataSheet, Pair, Scan, Segmentation, SourceOptions, relative
@@ -166,7 +166,13 @@ def _instances(
     origin: str,
 ) -> dict[int | str, list[Segmentation]]:
     found: dict[int | str, list[Segmentation]] = {}
-    categories = _categories(record.get("categories"), path)
+    categories: dict[str, str] = {}
+    listed = record.get("categories") or []
+    if not isinstance(listed, list):
+        raise UserError("categories is not a list", file=path, key="categories", cure=_CURE)
+    for category in listed:
+        with _named("category", category, path):
+            categories[str(category["id"])] = str(category["name"])
     for entry in record["annotations"]:
         with _named("annotation", entry, path):
             number, shape = plain_id(entry["image_id"]), entry.get("segmentation")
@@ -174,22 +180,12 @@ def _instances(
             if why is not None:
                 rejects.append(_reject(name, f"{origin}#{entry['id']}", *why))
                 continue
-            category = categories.get(str(entry.get("category_id")))
+            name_of = categories.get(str(entry.get("category_id")))
             if isinstance(shape, list):
                 shape = [p[: len(p) // 2 * 2] for p in shape if len(p) >= _MIN_COORDINATES]
             what = f"annotation {entry['id']}"
-            mask = Segmentation(canonical(shape), category, what, images[number].size)
+            mask = Segmentation(canonical(shape), name_of, what, images[number].size)
             found.setdefault(number, []).append(mask)
-    return found
-
-
-def _categories(records: Any, path: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    if not isinstance(records or [], list):
-        raise UserError("categories is not a list", file=path, key="categories", cure=_CURE)
-    for record in records or ():
-        with _named("category", record, path):
-            found[str(record["id"])] = str(record["name"])
     return found
 
 

@@ -13,14 +13,9 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from hqsam_base import rle
-from hqsam_datasets.formats.images import (
-    ImageError,
-    MaskEncoding,
-    decode_labels,
-    decode_mask,
-    histogram,
-)
+from hqsam_datasets.formats.image_files import ImageError
 from hqsam_datasets.formats.manifest import Reject
+from hqsam_datasets.formats.masks import MaskEncoding, decode_labels, decode_mask, histogram
 
 
 def _inside(value: str) -> str:
@@ -145,7 +140,7 @@ class MaskFile:
     category: str | None = None
 
     def load(self, size: tuple[int, int]) -> list[LoadedMask]:
-        """Decode the file by the rules of `hqsam_datasets.formats.images`."""
+        """Decode the file by the rules of `hqsam_datasets.formats.masks`."""
         data = read_file(self.path, "unreadable_mask")
         found = decode_mask(data)
         plain = (

@@ -16,13 +16,12 @@ from pathlib import Path
 
 from hqsam_base.errors import UserError
 from hqsam_base.filenames import is_hidden, one_form
-from hqsam_datasets.fetch.extract import NotHadError, below, find_root, found_below
+from hqsam_datasets.fetch.tree import NotHadError, below, find_root, found_below
 from hqsam_datasets.formats.manifest import Reject
 from hqsam_datasets.sources.base import (
     DataSheet,
     LabelMap,
     MaskFile,
-    MaskRef,
     Pair,
     Scan,
     SourceOptions,
@@ -69,6 +68,7 @@ class AnyFolder:
             mask_dir, tuple(s for s in SUFFIXES if s not in LOSSY) if shared else SUFFIXES
         )
         skip = Skip(options.skip)
+        reference: type[LabelMap] | type[MaskFile] = LabelMap if self._label_maps else MaskFile
         pairs, rejects, used, orphans = [], [], set(), {}
         masks_of = mask_finder(masks)
         for stem, image in sorted(images.items()):
@@ -83,7 +83,9 @@ class AnyFolder:
             if not files:
                 orphans[image] = f"has no mask {mask_dir / stem}.png"
             else:
-                pairs.append(self._pair(stem, image, [masks[f] for f in files], root))
+                paths = [masks[f] for f in files]
+                origins = relative(image, root), relative(paths[0], root)
+                pairs.append(Pair(stem, image, tuple(reference(p) for p in paths), *origins))
         for stem in sorted(masks.keys() - used):
             if stem not in skip:
                 orphans[masks[stem]] = f"has no image {image_dir / stem}.jpg"
@@ -105,11 +107,6 @@ class AnyFolder:
             raise error.amended(file=root, key=f"sources.{name}", cure=cure, steps=()) from None
         found_single(root, image_dir, key=f"sources.{name}.images")
         return found
-
-    def _pair(self, stem: str, image: Path, masks: list[Path], root: Path) -> Pair:
-        reference: type[LabelMap] | type[MaskFile] = LabelMap if self._label_maps else MaskFile
-        references: tuple[MaskRef, ...] = tuple(reference(path) for path in masks)
-        return Pair(stem, image, references, relative(image, root), relative(masks[0], root))
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hqsam_base.errors import UserError
 from hqsam_base.texts import read_lines
-from hqsam_datasets.fetch.extract import (
+from hqsam_datasets.fetch.tree import (
     below,
     find_root,
     found_below,
@@ -302,11 +302,10 @@ def _resolved(root: Path, layout: Layout, any_case: bool) -> dict[str, Path] | N
         base = find_root(root, layout.needs[0], any_case=any_case)
         if layout.marker is not None:
             return {".": base}
-        return {path: _near(base, root, path, any_case) for path in layout.needs}
+        places = {}
+        for path in layout.needs:
+            near = below(base, path) if any_case else base / path
+            places[path] = near if near.exists() else found_below(root, path, any_case=any_case)
+        return places
     except UserError:
         return None
-
-
-def _near(base: Path, root: Path, path: str, any_case: bool) -> Path:
-    near = below(base, path) if any_case else base / path
-    return near if near.exists() else found_below(root, path, any_case=any_case)

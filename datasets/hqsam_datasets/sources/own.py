@@ -6,7 +6,7 @@ import glob
 from pathlib import Path, PurePosixPath
 
 from hqsam_base.errors import UserError
-from hqsam_datasets.fetch.extract import found_below
+from hqsam_datasets.fetch.tree import found_below
 from hqsam_datasets.sources.base import relative
 
 LOSSY = (".jpg", ".jpeg", ".webp")

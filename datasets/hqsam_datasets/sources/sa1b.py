@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsam_base.errors import UserError
-from hqsam_datasets.formats.images import ImageError
+from hqsam_datasets.formats.image_files import ImageError
 from hqsam_datasets.formats.manifest import Reject
 from hqsam_datasets.sources.base import (
     DataSheet,

@@ -21,7 +21,12 @@ class Skip:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._entries = {form: name for name in names for form in _forms(name)}
+        self._entries: dict[str, str] = {}
+        for name in names:
+            text = one_form(name).replace("\\", "/")
+            self._entries[text] = name
+            if text.lower().endswith(SUFFIXES):
+                self._entries[text[: text.rindex(".")]] = name
         self._met: set[str] = set()
 
     def __contains__(self, stem: str) -> bool:
@@ -56,10 +61,3 @@ class Skip:
                 cure="write the path below the folder as it is, say cats/7 or 7, or remove the "
                 "entry",
             )
-
-
-def _forms(name: str) -> Iterable[str]:
-    text = one_form(name).replace("\\", "/")
-    yield text
-    if text.lower().endswith(SUFFIXES):
-        yield text[: text.rindex(".")]

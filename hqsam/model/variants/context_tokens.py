@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from torch import Tensor
 
 from hqsam.model.backbones.base import Backbone
@@ -11,20 +13,20 @@ from hqsam.model.variants._parts import ContextTokens
 
 
 class _ContextHead(Head):
-    def __init__(self, decoder_dim: int) -> None:
+    def __init__(self, *, decoder_dim: int) -> None:
         super().__init__()
         self.context_tokens = ContextTokens(decoder_dim)
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> Self:
+        return cls(decoder_dim=backbone.decoder_dim)
 
     def extra_tokens(self) -> Tensor:
         return self.context_tokens.weight
 
 
-def _build(backbone: Backbone) -> Head:
-    return _ContextHead(backbone.decoder_dim)
-
-
 VARIANT = Variant(
     name="context_tokens",
     paper=("2: SAM + Context Token", "4: Add Context Token"),
-    build=_build,
+    build=_ContextHead.of,
 )

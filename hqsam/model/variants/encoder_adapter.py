@@ -12,8 +12,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hqsam.model.backbones.base import Backbone
-from hqsam.model.head import Head
 from hqsam.model.variants._base import Variant
 from hqsam.model.variants._encoder import EncoderHead
 
@@ -41,10 +39,9 @@ class _AdapterHead(EncoderHead):
         return module
 
 
-def _build(backbone: Backbone) -> Head:
-    return _AdapterHead()
-
-
 VARIANT = Variant(
-    name="encoder_adapter", paper=("9: SAM + Encoder Adapter",), build=_build, changes_encoder=True
+    name="encoder_adapter",
+    paper=("9: SAM + Encoder Adapter",),
+    build=_AdapterHead.of,
+    changes_encoder=True,
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from hqsam.model.backbones.base import Backbone
 from hqsam.model.head import Head
 from hqsam.model.variants._base import Variant
 from hqsam.model.variants._tuned import TunedDecoder
@@ -19,8 +18,6 @@ class _DecoderHead(Head):
         return self.mask_decoder.view(sam.mask_decoder)
 
 
-def _build(backbone: Backbone) -> Head:
-    return _DecoderHead()
-
-
-VARIANT = Variant(name="finetune_decoder", paper=("4: Finetune SAM's decoder",), build=_build)
+VARIANT = Variant(
+    name="finetune_decoder", paper=("4: Finetune SAM's decoder",), build=_DecoderHead.of
+)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from hqsam.model.backbones.base import Backbone
 from hqsam.model.head import Head
 from hqsam.model.variants._base import Variant
 from hqsam.model.variants._parts import trainable_copy
@@ -32,10 +31,8 @@ class _OutputTokenHead(Head):
         return view(decoder, output_mlp=self.output_mlp, mask_tokens=SimpleNamespace(weight=tokens))
 
 
-def _build(backbone: Backbone) -> Head:
-    return _OutputTokenHead()
-
-
 VARIANT = Variant(
-    name="finetune_output_token", paper=("4: Finetune SAM's output token",), build=_build
+    name="finetune_output_token",
+    paper=("4: Finetune SAM's output token",),
+    build=_OutputTokenHead.of,
 )

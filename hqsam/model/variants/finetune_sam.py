@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from hqsam.model.backbones.base import Backbone
 from hqsam.model.head import Head
 from hqsam.model.variants._base import Variant
 from hqsam.model.variants._parts import trainable_copy
@@ -44,10 +43,9 @@ class _WholeSamHead(Head):
         return self.mask_decoder.view(sam.mask_decoder)
 
 
-def _build(backbone: Backbone) -> Head:
-    return _WholeSamHead()
-
-
 VARIANT = Variant(
-    name="finetune_sam", paper=("4: Training the whole SAM",), build=_build, changes_encoder=True
+    name="finetune_sam",
+    paper=("4: Training the whole SAM",),
+    build=_WholeSamHead.of,
+    changes_encoder=True,
 )

@@ -8,11 +8,13 @@ feature.
 
 from __future__ import annotations
 
+from typing import Self
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hqsam.model.backbones.base import Backbone
-from hqsam.model.head import Head, TokenOutput
+from hqsam.model.head import TokenOutput
 from hqsam.model.hq_decoder import TokenHead, conv3x3_per_prompt
 from hqsam.model.variants._base import Variant
 
@@ -26,6 +28,10 @@ class _PyramidHead(TokenHead):
         self.lateral_mask = nn.Conv2d(feature, width, 1)
         self.output = nn.Conv2d(width, feature, 3, padding=1)
 
+    @classmethod
+    def of(cls, backbone: Backbone) -> Self:
+        return cls(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
+
     def fuse(self, *, final_BCHW: Tensor, early_BVHW: Tensor) -> Tensor:
         """Return the upper two levels at mask size, ``[B,C/4,h,w]``."""
         levels = self.lateral_final(final_BCHW) + self.lateral_early(early_BVHW)
@@ -36,8 +42,6 @@ class _PyramidHead(TokenHead):
         return conv3x3_per_prompt(feature, self.output, self.hf_mlp(output.tokens_PTC[:, -1]))
 
 
-def _build(backbone: Backbone) -> Head:
-    return _PyramidHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
-
-
-VARIANT = Variant(name="fpn_fusion", paper=("text-4.2: HQ-SAM with FPN fusion",), build=_build)
+VARIANT = Variant(
+    name="fpn_fusion", paper=("text-4.2: HQ-SAM with FPN fusion",), build=_PyramidHead.of
+)

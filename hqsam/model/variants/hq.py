@@ -1,14 +1,7 @@
 """HQ-SAM as published: the HQ-Output token on the fused early, final and mask features (paper section 3.2)."""
 
-from hqsam.model.backbones.base import Backbone
-from hqsam.model.head import Head
 from hqsam.model.hq_decoder import HQHead
 from hqsam.model.variants._base import Variant
-
-
-def _build(backbone: Backbone) -> Head:
-    return HQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
-
 
 VARIANT = Variant(
     name="hq",
@@ -19,5 +12,5 @@ VARIANT = Variant(
         "9: HQ-SAM",
         "10: HQ-SAM",
     ),
-    build=_build,
+    build=HQHead.of,
 )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hqsam.model.backbones.base import Backbone
-from hqsam.model.head import Head
 from hqsam.model.hq_decoder import HQHead
 from hqsam.model.variants._base import Variant
 from hqsam.model.variants._parts import ContextTokens
@@ -20,12 +18,8 @@ class _ContextHQHead(HQHead):
         return self.context_tokens.before(super().extra_tokens())
 
 
-def _build(backbone: Backbone) -> Head:
-    return _ContextHQHead(decoder_dim=backbone.decoder_dim, vit_dim=backbone.vit_dim)
-
-
 VARIANT = Variant(
     name="hq_context_tokens",
     paper=("2: SAM + HQ-Output Token (+ Context Token), HQ feature",),
-    build=_build,
+    build=_ContextHQHead.of,
 )

@@ -10,8 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from hqsam.model.backbones.base import Backbone
-from hqsam.model.head import Head, TokenOutput
+from hqsam.model.head import TokenOutput
 from hqsam.model.hq_decoder import TokenHead, dot_channels
 from hqsam.model.variants._base import Variant
 
@@ -23,12 +22,8 @@ class _TimesOutputHead(TokenHead):
         return dot_channels(self.hf_mlp(own_P1C + seen_P1C), output.upscaled_PFhw)
 
 
-def _build(backbone: Backbone) -> Head:
-    return _TimesOutputHead(decoder_dim=backbone.decoder_dim)
-
-
 VARIANT = Variant(
     name="hq_times_output",
     paper=("2: SAM + HQ-Output Token (x Output Token), SAM mask feature",),
-    build=_build,
+    build=_TimesOutputHead.of,
 )

@@ -15,8 +15,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hqsam.model.backbones.base import Backbone
-from hqsam.model.head import Head
 from hqsam.model.variants._base import Variant
 from hqsam.model.variants._encoder import EncoderHead
 
@@ -45,8 +43,6 @@ class _LowRankHead(EncoderHead):
         return module
 
 
-def _build(backbone: Backbone) -> Head:
-    return _LowRankHead()
-
-
-VARIANT = Variant(name="lora_encoder", paper=("9: SAM + LoRA",), build=_build, changes_encoder=True)
+VARIANT = Variant(
+    name="lora_encoder", paper=("9: SAM + LoRA",), build=_LowRankHead.of, changes_encoder=True
+)

@@ -8,7 +8,7 @@ from hqsam_base.runs import Int
 from hqsam_metrics.ap.columns import Ids, IdTable
 
 
-def annotations(classes: Ids, categories: IdTable) -> list[str]:
+def of_annotations(classes: Ids, categories: IdTable) -> list[str]:
     """Warns of annotations whose categories are those of the list, but for their first or last, one lower or higher.
 
     Args:
@@ -31,7 +31,7 @@ def annotations(classes: Ids, categories: IdTable) -> list[str]:
     return []
 
 
-def detections(
+def of_detections(
     categories: IdTable, annotated: tuple[Int, Int], found: tuple[Int, Int], given: Int | None
 ) -> list[str]:
     """Warns of detections that are rarely of a category of their image or video, and often if counted otherwise.

@@ -31,14 +31,6 @@ Ids = Int | list[int | str]
 """Ids of records: int64 [n], or where some are names, as `plain_id` gives them."""
 
 
-def not_there(what: str, one: Any, truth: str, number: int) -> UserError:
-    """Returns the error about results whose image or video the annotation file does not have."""
-    cure = "score it against the annotation file it was made for"
-    if isinstance(one, str):
-        cure += ", by its ids, not by the names of pictures"
-    return UserError(f"{what} {one} is not in {truth} ({number} such results); {cure}")
-
-
 @dataclass(frozen=True)
 class IdTable:
     """The ids of a list of records, in the order that decides between equal scores.
@@ -172,6 +164,29 @@ def unique(ids: Ids, name: str, what: str) -> None:
         seen: set[int | str] = set()
         double = next(one for one in values if one in seen or seen.add(one))  # type: ignore[func-returns-value]
         raise UserError(f"{name}: {what} {double} is there more than once; ids must be unique")
+
+
+def known_places(
+    rows: Sequence[Any], key: str, table: IdTable, name: str, truth: str, first: int = 0
+) -> Int:
+    """Returns the place of each result's image or video in the annotation file `truth`: int64 [n].
+
+    Raises:
+        UserError: the file does not have one of them.
+    """
+    ids = read_ids(rows, key, name, "result", first)
+    place = table.place(ids)
+    unknown = np.flatnonzero(place < 0)
+    if len(unknown):
+        at = int(unknown[0])
+        cure = "score it against the annotation file it was made for"
+        if isinstance(ids[at], str):
+            cure += ", by its ids, not by the names of pictures"
+        raise UserError(
+            f"{name}: result {first + at}: {key} {ids[at]} is not in {truth} ({len(unknown)} such "
+            f"results); {cure}"
+        )
+    return place
 
 
 def zero_id_warning(ids: Ids) -> list[str]:

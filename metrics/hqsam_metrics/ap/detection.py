@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from hqsam_base import compiled
-from hqsam_base.errors import UserError
-from hqsam_base.processes import run_parts, worker_count
+from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
-from hqsam_base.runs import Int, RleBatch, RleError, Runs, decode_runs
-from hqsam_metrics.ap import accumulate, errors, matching
+from hqsam_base.runs import Int, RleBatch
+from hqsam_metrics.ap import accumulate, errors
+from hqsam_metrics.ap.decoding import check_unused, decode_shapes, load_kernels
 from hqsam_metrics.ap.grouping import (
     candidate_pairs,
     first_best,
     keep_best_per_image,
     order_detections,
 )
-from hqsam_metrics.ap.instances import Bool, Float, GroundTruth, Results
+from hqsam_metrics.ap.instances import Bool, Float, GroundTruth
+from hqsam_metrics.ap.results import Results
 from hqsam_metrics.masks.packed import KERNELS, Shapes
 from hqsam_metrics.masks.pairs import PairTable, pair_ious
 
@@ -33,11 +33,6 @@ _CHUNK_BYTES = 160_000
 _CHUNK_PIXELS = 1 << 29
 # Compiled loops take one mask after the other: larger chunks only save calls.
 _COMPILED_CHUNK = 8
-_CHECK_MASKS = 8192
-# Masks from which the import of the compiled kernels (0.4 s), or one more process, pays off.
-_WORTH = 20_000
-_KERNELS = (matching.KERNELS, KERNELS)
-Decoded = TypeVar("Decoded", Runs, Shapes)
 
 
 @dataclass(frozen=True)
@@ -127,8 +122,8 @@ class _Job:
     chunks: list[tuple[int, int]]
 
 
-def _select(gt: GroundTruth, dt: Results, plan: Plan) -> tuple[Int, dict[str, int]]:
-    """Returns the rows of the detections that take part, and counts of those that do not."""
+def _prepare(gt: GroundTruth, dt: Results, plan: Plan) -> tuple[_Job, dict[str, int]]:
+    """Orders what takes part; also returns counts of the detections that do not."""
     keep = np.ones(len(dt), bool)
     dropped: dict[str, int] = {}
     if plan.image_limit is not None:
@@ -142,11 +137,7 @@ def _select(gt: GroundTruth, dt: Results, plan: Plan) -> tuple[Int, dict[str, in
         unverified = keep & ~np.isin(code, gt.federation.checked)
         dropped["of a category that was not verified in the image"] = int(unverified.sum())
         keep &= ~unverified
-    return np.flatnonzero(keep), {key: value for key, value in dropped.items() if value}
-
-
-def _prepare(gt: GroundTruth, dt: Results, plan: Plan) -> tuple[_Job, dict[str, int]]:
-    rows, dropped = _select(gt, dt, plan)
+    rows = np.flatnonzero(keep)
     n = 1 if plan.class_agnostic else len(gt.category_ids)
     category = dt.category[rows]
     group = dt.image[rows] * n + (0 if plan.class_agnostic else category)
@@ -154,7 +145,8 @@ def _prepare(gt: GroundTruth, dt: Results, plan: Plan) -> tuple[_Job, dict[str, 
     gt_group = gt.image * n + (0 if plan.class_agnostic else gt.category)
     gt_rows = np.lexsort((np.arange(len(gt.image)), gt.category, gt_group))
     chunks = _chunks(gt, dt, rows, gt_rows)
-    return _Job(gt, dt, plan, rows, group, rank, gt_rows, gt_group[gt_rows], chunks), dropped
+    job = _Job(gt, dt, plan, rows, group, rank, gt_rows, gt_group[gt_rows], chunks)
+    return job, {why: count for why, count in dropped.items() if count}
 
 
 def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tuple[int, int]]:
@@ -177,94 +169,6 @@ def _chunks(gt: GroundTruth, dt: Results, dt_rows: Int, gt_rows: Int) -> list[tu
             begin, done = i, np.zeros(3, np.int64)
         done = done + work[i]
     return [*out, (begin, n)]
-
-
-def mask_workers(n_masks: int) -> int:
-    """Returns how many processes a stage should score so many masks in: it uses the machine, and small sets no fork."""
-    return worker_count(n_masks, worth=_WORTH)
-
-
-def load_kernels(n_masks: int) -> None:
-    """Imports the compiled kernels where so many masks are scored that it pays off: the parts of the work find them."""
-    if all(compiled.ready(name, size=n_masks, worth=_WORTH) for name in _KERNELS):
-        for name in _KERNELS:
-            importlib.import_module(name)
-
-
-def decode_shapes(masks: RleBatch, rows: Int, describe: str, numbers: Int) -> Shapes:
-    """Decodes and measures some masks of a file.
-
-    Args:
-        masks: all masks.
-        rows: int64 [m], which.
-        describe: what to say before the number of a malformed one ("results.json: result").
-        numbers: int64 [n], the number of each mask in that message.
-
-    Raises:
-        UserError: a malformed run-length code.
-    """
-    return _described(Shapes.decoded, masks, rows, describe, numbers)
-
-
-def _described(
-    decode: Callable[[RleBatch], Decoded], masks: RleBatch, rows: Int, describe: str, numbers: Int
-) -> Decoded:
-    try:
-        return decode(masks.take(rows))
-    except RleError as error:
-        number = numbers[rows[error.index]]
-        raise UserError(f"{describe} {number}: malformed run-length code: {error.reason}") from None
-
-
-@dataclass(frozen=True)
-class _Check:
-    """Masks that take no part: `rows` of `masks`."""
-
-    masks: RleBatch
-    rows: Int
-    describe: str
-    numbers: Int
-
-
-def _check_part(job: _Check, part: int) -> None:
-    rows = job.rows[part * _CHECK_MASKS : (part + 1) * _CHECK_MASKS]
-    what = (job.masks, rows, job.describe, job.numbers)
-    if compiled.loaded(KERNELS) is None:
-        _described(decode_runs, *what)
-    else:
-        _described(Shapes.decoded, *what)
-
-
-def check_unused(
-    masks: RleBatch,
-    used: Int,
-    describe: str,
-    numbers: Int,
-    *,
-    workers: int = 1,
-    progress: Progress = silent,
-) -> None:
-    """Checks the masks that the protocol's cuts leave out: a broken file is broken wherever it is.
-
-    Args:
-        masks: all masks of a file.
-        used: int64 [m], the rows that are scored (and checked there).
-        describe: see `decode_shapes`.
-        numbers: see `decode_shapes`.
-        workers: processes.
-        progress: told how far the work is.
-
-    Raises:
-        UserError: a malformed run-length code.
-    """
-    left = np.ones(len(masks), bool)
-    left[used] = False
-    job = _Check(masks, np.flatnonzero(left), describe, numbers)
-    n_parts = -(-len(job.rows) // _CHECK_MASKS)
-    for _ in run_parts(
-        _check_part, job, n_parts, workers=workers, progress=progress, what="checking masks"
-    ):
-        pass
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,14 @@ def split(found: Found, n_categories: int) -> dict[str, Any]:
         ``{"ap50", "objects", "detections", "right", "count": {kind: n}, "cost": {kind: gain}}``;
         ap50 and costs are fractions, None without objects.
     """
-    kind, mended = found.kind, _mendable(found)
+    kind = found.kind
+    # Of those aimed at an object that is not found, the best (of equals: the first) can be right.
+    mended = np.zeros(len(kind), bool)
+    rows = np.flatnonzero(found.target >= 0)
+    rows = rows[~found.object_found[found.target[rows]]]
+    order = np.lexsort((found.rank[rows], -found.score[rows], found.target[rows]))
+    _, first = np.unique(found.target[rows[order]], return_index=True)
+    mended[rows[order[first]]] = True
     fixed = {name: kind == _OF[name] for name in KINDS[:5]}
     aimed = np.zeros(len(found.object_counts), bool)
     aimed[found.target[found.target >= 0]] = True
@@ -169,20 +176,9 @@ def split(found: Found, n_categories: int) -> dict[str, Any]:
             category = np.where(better, found.object_category[found.target], category)
         value = _ap50(found, category, hit, counted, objects, n_categories)
         cost[name] = None if base is None or value is None else value - base
-    count = {name: int(rows.sum()) for name, rows in fixed.items()} | {"missed": int(lost.sum())}
+    count = {name: int(of.sum()) for name, of in fixed.items()} | {"missed": int(lost.sum())}
     totals = {"objects": int(found.object_counts.sum()), "detections": int(seen.sum())}
     return {"ap50": base, **totals, "right": int(right.sum()), "count": count, "cost": cost}
-
-
-def _mendable(found: Found) -> Bool:
-    """Which detections can become right: of those aimed at an object that is not found, the best (of equals: the first)."""
-    out = np.zeros(len(found.kind), bool)
-    aimed = np.flatnonzero(found.target >= 0)
-    aimed = aimed[~found.object_found[found.target[aimed]]]
-    order = np.lexsort((found.rank[aimed], -found.score[aimed], found.target[aimed]))
-    _, first = np.unique(found.target[aimed[order]], return_index=True)
-    out[aimed[order[first]]] = True
-    return out
 
 
 def _ap50(

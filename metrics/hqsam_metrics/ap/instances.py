@@ -1,9 +1,9 @@
-"""COCO and LVIS annotation files and result files as columns, checked on the way in."""
+"""COCO and LVIS annotation files as columns, checked on the way in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsam_base.errors import UserError
-from hqsam_base.json_stream import iterate_results, read_json
+from hqsam_base.json_stream import read_json
 from hqsam_base.progress import Progress, silent
 from hqsam_base.rle import segmentation_string
 from hqsam_base.runs import Int, RleBatch, RleError, decode_runs
@@ -19,22 +19,22 @@ from hqsam_metrics.ap import category_ids
 from hqsam_metrics.ap.columns import (
     Ids,
     IdTable,
-    finite,
     flag,
     id_list,
     integers,
-    not_there,
     numbers,
     read_ids,
     rows_of,
     unique,
     zero_id_warning,
 )
-from hqsam_metrics.ap.options import AreaRule
-from hqsam_metrics.ap.scan import Columns, scan_results
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+_FEDERATED = (
+    "this is an LVIS file, whose annotations are federated: scored as COCO, right detections "
+    "of objects that were not annotated count as wrong; `hqsam score lvis` has its rules"
+)
 
 
 @dataclass(frozen=True)
@@ -134,35 +134,6 @@ class GroundTruth:
         )
 
 
-@dataclass(frozen=True)
-class Results:
-    """Detections in the order of the file, one row each.
-
-    Attributes:
-        name: the file, for messages.
-        image: int64 [n], place in the ground truth's images.
-        category: int64 [n], place in its categories, -1 for an unknown one.
-        score: float64 [n].
-        area: float64 [n], given area (`bbox` rule), or None: count the mask's pixels.
-        masks: run-length codes [n].
-        row: int64 [n], number in the file, for messages.
-        category_id: int64 [n], as the file has it, for messages; None where ids are names.
-    """
-
-    name: str
-    image: Int
-    category: Int
-    score: Float
-    area: Float | None
-    masks: RleBatch
-    row: Int = field(default_factory=lambda: np.zeros(0, np.int64))
-    category_id: Int | None = None
-
-    def __len__(self) -> int:
-        """Returns the number of detections."""
-        return len(self.score)
-
-
 def read_images(content: Mapping[str, Any], name: str) -> Images:
     """Reads the list `images` (ids unique, sizes positive)."""
     rows = rows_of(content, "images", name)
@@ -204,19 +175,16 @@ def parse_ground_truth(
     category = categories.place(classes)
     drawn = np.array([row.get("segmentation") != [] for row in rows], bool)
     keep = np.flatnonzero((image >= 0) & (category >= 0) & drawn)
-    warnings = _tolerated(ids, image, category, drawn)
+    left_out = image < 0, category < 0, ~drawn
     kept = [rows[i] for i in keep]
     image, category = image[keep], category[keep]
     crowd, marked = (
         np.array([flag(row, key, name) for row in kept], bool) for key in ("iscrowd", "ignore")
     )
-    warnings += _treatment(crowd, marked, lvis=lvis)
-    warnings += category_ids.annotations(classes, categories)
+    warnings = [*zero_id_warning(ids), *_warnings(left_out, crowd, marked, lvis=lvis)]
+    warnings += category_ids.of_annotations(classes, categories)
     if not lvis and "neg_category_ids" in content["images"][0]:
-        warnings.append(
-            "this is an LVIS file, whose annotations are federated: scored as COCO, right detections "
-            "of objects that were not annotated count as wrong; `hqsam score lvis` has its rules"
-        )
+        warnings.append(_FEDERATED)
     masks = _gt_masks(kept, images, image, name, progress)
     area = _areas(kept, masks, name)
     # An LVIS annotation without area is none: it does not say that its category was looked for,
@@ -228,6 +196,9 @@ def parse_ground_truth(
         else None
     )
     of_kept = np.asarray(ids, None if isinstance(ids, np.ndarray) else object)[keep]
+    listed = rows_of(content, "categories", name)
+    places = categories.place(read_ids(listed, "id", name, "category"))
+    names = {int(p): str(r.get("name", r["id"])) for p, r in zip(places, listed, strict=True)}
     return GroundTruth(
         name,
         images,
@@ -241,15 +212,8 @@ def parse_ground_truth(
         masks,
         federation,
         tuple(warnings),
-        _category_names(content, categories, name),
+        tuple(names[place] for place in range(len(names))),
     )
-
-
-def _category_names(content: Mapping[str, Any], categories: IdTable, name: str) -> tuple[str, ...]:
-    rows = rows_of(content, "categories", name)
-    places = categories.place(read_ids(rows, "id", name, "category"))
-    names = {int(p): str(r.get("name", r["id"])) for p, r in zip(places, rows, strict=True)}
-    return tuple(names[place] for place in range(len(names)))
 
 
 def annotation_rows(content: Mapping[str, Any], name: str) -> list[Any]:
@@ -293,30 +257,29 @@ def check_countable(gt: GroundTruth, *, boundary: bool) -> None:
     raise UserError(f"{gt.name}: has no object that counts: {why}")
 
 
-def _tolerated(ids: Ids, image: Int, category: Int, drawn: Bool) -> list[str]:
-    out = zero_id_warning(ids)
-    for wrong, what in (
-        (image < 0, "of images that are not in `images`"),
-        (category < 0, "of unknown categories"),
-        (~drawn, "without a mask (`segmentation: []`; the official programs stop at them)"),
-    ):
-        if wrong.any():
-            out.append(f"{int(wrong.sum())} annotations {what} were left out")
-    return out
-
-
-def _treatment(crowd: Bool, marked: Bool, *, lvis: bool) -> list[str]:
-    """Says which annotations count by one measure and are ignored by the other, as the official programs do."""
+def _warnings(
+    left_out: tuple[Bool, Bool, Bool], crowd: Bool, marked: Bool, *, lvis: bool
+) -> list[str]:
+    """Says which annotations are left out, and which count by one measure only, as in the official programs."""
+    what = (
+        "of images that are not in `images`",
+        "of unknown categories",
+        "without a mask (`segmentation: []`; the official programs stop at them)",
+    )
+    out = [
+        f"{int(wrong.sum())} annotations {why} were left out"
+        for wrong, why in zip(left_out, what, strict=True)
+        if wrong.any()
+    ]
     program, flagged, key = (
         ("lvis-api", crowd, "iscrowd") if lvis else ("pycocotools", marked & ~crowd, "ignore")
     )
-    if not flagged.any():
-        return []
-    return [
-        f"{int(flagged.sum())} annotations have `{key}`: mask AP counts them, as {program} does "
-        f"not look at it;"
-        " boundary AP ignores them, as the Boundary IoU API does"
-    ]
+    if flagged.any():
+        out.append(
+            f"{int(flagged.sum())} annotations have `{key}`: mask AP counts them, as {program} does "
+            f"not look at it; boundary AP ignores them, as the Boundary IoU API does"
+        )
+    return out
 
 
 def _areas(rows: Sequence[Any], masks: RleBatch, name: str) -> Float:
@@ -399,147 +362,3 @@ def read_ground_truth(
     """Reads an annotation file (see `parse_ground_truth`)."""
     progress(0, 0, "reading ground truth")
     return parse_ground_truth(read_json(path), str(path), lvis=lvis, progress=progress)
-
-
-def parse_results(
-    blocks: Iterable[list[Any]],
-    gt: GroundTruth,
-    name: str,
-    *,
-    area_rule: AreaRule = "mask",
-    progress: Progress = silent,
-) -> Results:
-    """Reads detections.
-
-    Args:
-        blocks: lists of result objects `{image_id, category_id, segmentation, score}`.
-        gt: the ground truth they belong to.
-        name: file name for messages.
-        area_rule: "mask": the area of a detection is its pixel count, whatever else the file says.
-            "bbox": as the official loader does, width x height of `bbox` when the first result has
-            one.
-        progress: told how far the work is.
-
-    Raises:
-        UserError: unknown image ids, scores that are no finite numbers, masks of another size,
-            missing keys.
-    """
-    parts: list[Results] = []
-    boxed: bool | None = None
-    first = 0
-    for block in blocks:
-        if boxed is None and block:
-            boxed = (
-                area_rule == "bbox" and isinstance(block[0], Mapping) and bool(block[0].get("bbox"))
-            )
-        parts.append(_parse_block(block, gt, name, first, bool(boxed)))
-        first += len(block)
-        progress(first, 0, "reading results")
-    return join_results(parts, name)
-
-
-def join_results(parts: Sequence[Results], name: str) -> Results:
-    """Joins blocks of one result file."""
-    if not parts:
-        empty = np.zeros(0, np.int64)
-        return Results(name, empty, empty, np.zeros(0), None, RleBatch.of([], [], []))
-    area = None if any(p.area is None for p in parts) else np.concatenate([_area(p) for p in parts])
-    image, category = (
-        np.concatenate([getattr(p, key) for p in parts]) for key in ("image", "category")
-    )
-    score = np.concatenate([p.score for p in parts])
-    row = np.concatenate([p.row for p in parts])
-    given = [p.category_id for p in parts if p.category_id is not None]
-    return Results(
-        name,
-        image,
-        category,
-        score,
-        area,
-        RleBatch.concat([p.masks for p in parts]),
-        row,
-        np.concatenate(given) if len(given) == len(parts) else None,
-    )
-
-
-def _area(part: Results) -> Float:
-    assert part.area is not None
-    return part.area
-
-
-def _parse_block(rows: list[Any], gt: GroundTruth, name: str, first: int, boxed: bool) -> Results:
-    ids = read_ids(rows, "image_id", name, "result", first)
-    image = gt.images.place(ids)
-    unknown = np.flatnonzero(image < 0)
-    if len(unknown):
-        at = int(unknown[0])
-        raise not_there(f"{name}: result {first + at}: image_id", ids[at], gt.name, len(unknown))
-    classes = read_ids(rows, "category_id", name, "result", first)
-    category = gt.categories.place(classes)
-    score = numbers(rows, "score", name, "result", first)
-    masks = _result_masks(rows, gt, image, name, first)
-    area = (
-        np.array([_box_area(row, name, first + i) for i, row in enumerate(rows)]) if boxed else None
-    )
-    row = np.arange(first, first + len(rows))
-    numbered = classes if isinstance(classes, np.ndarray) else None
-    return Results(name, image, category, score, area, masks, row, numbered)
-
-
-def _box_area(row: Mapping[str, Any], name: str, at: int) -> float:
-    box = row.get("bbox")
-    if not isinstance(box, list) or len(box) != 4:
-        raise UserError(
-            f"{name}: result {at}: `bbox` must be [x, y, width, height], as the first result has "
-            f"one"
-        )
-    width, height = (finite(side, f"{name}: result {at}: a side of `bbox`") for side in box[2:])
-    return width * height
-
-
-def _result_masks(rows: list[Any], gt: GroundTruth, image: Int, name: str, first: int) -> RleBatch:
-    heights, widths = gt.images.heights[image], gt.images.widths[image]
-    try:
-        codes = [row["segmentation"] for row in rows]
-        sizes = np.array([code["size"] for code in codes], np.int64).reshape(-1, 2)
-        strings = [code["counts"].encode("ascii") for code in codes]
-        if (sizes[:, 0] == heights).all() and (sizes[:, 1] == widths).all():
-            return RleBatch.of(strings, heights, widths)
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
-        pass
-    strings = []
-    for i, row in enumerate(rows):
-        try:
-            strings.append(
-                segmentation_string(row.get("segmentation"), int(heights[i]), int(widths[i]))
-            )
-        except RleError as error:
-            raise UserError(f"{name}: result {first + i}: {error.reason}") from None
-    return RleBatch.of(strings, heights, widths)
-
-
-def read_results(
-    path: Path, gt: GroundTruth, *, area_rule: AreaRule = "mask", progress: Progress = silent
-) -> Results:
-    """Reads a result file (see `parse_results`); a large one is read block by block."""
-    if area_rule == "mask" and gt.images.table.names is None and gt.categories.names is None:
-        columns = scan_results(path, progress)
-        found = None if columns is None else _of_columns(columns, gt, str(path))
-        if found is not None:
-            return found
-    return parse_results(
-        iterate_results(path), gt, str(path), area_rule=area_rule, progress=progress
-    )
-
-
-def _of_columns(columns: Columns, gt: GroundTruth, name: str) -> Results | None:
-    """Returns results that were read as columns; None where one does not fit the ground truth: the plain reader says why."""
-    image_id, category_id, heights, widths = columns.fields.T
-    image = gt.images.place(image_id)
-    if (image < 0).any() or (gt.images.heights[image] != heights).any():
-        return None
-    if (gt.images.widths[image] != widths).any():
-        return None
-    masks = RleBatch(columns.data, columns.offsets, heights.copy(), widths.copy())
-    category, rows = gt.categories.place(category_id), np.arange(len(image))
-    return Results(name, image, category, columns.score, None, masks, rows, category_id)

@@ -48,17 +48,6 @@ class _Round:
     rank: Int
 
 
-def _nth_in_group(group: Int) -> Int:
-    """Returns the running number inside runs of equal values: int64 [m]."""
-    begins = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
-    sizes = np.diff(np.append(begins, len(group)))
-    return np.arange(len(group)) - np.repeat(begins, sizes)
-
-
-def _rising(values: Int) -> bool:
-    return bool((values[1:] > values[:-1]).all())
-
-
 def match(
     *,
     dt: Int,
@@ -90,7 +79,8 @@ def match(
     thresholds = np.minimum(thresholds, _TOP)
     keep = np.flatnonzero(value >= thresholds.min(initial=2.0))
     dt, gt, value = dt[keep], gt[keep], value[keep]
-    if not _rising(dt * gt_ignore.shape[1] + gt):
+    code = dt * gt_ignore.shape[1] + gt
+    if not (code[1:] > code[:-1]).all():
         order = np.lexsort((gt, dt))
         dt, gt, value = dt[order], gt[order], value[order]
     active, begins, segment = np.unique(dt, return_index=True, return_inverse=True)
@@ -104,18 +94,19 @@ def match(
         kernels.match(ends, gt, value, ignore, gt_crowd, thresholds, out)
         return Matches(active, out)
     rank = np.unique(value, return_inverse=True)[1].reshape(-1).astype(np.int64) + 1
-    step = _nth_in_group(group[active])
+    # Each one's running number in its group, whose members are neighbours.
+    of = group[active]
+    first = np.flatnonzero(np.append(True, of[1:] != of[:-1]))
+    step = np.arange(len(of)) - np.repeat(first, np.diff(np.append(first, len(of))))
     taken = np.zeros((len(gt_ignore), len(thresholds), gt_ignore.shape[1]), bool)
     by_step = np.argsort(step[segment], kind="stable")
     cuts = np.flatnonzero(np.diff(step[segment][by_step])) + 1
     for part in np.split(by_step, cuts):
-        one = _Round(*_segments(segment[part]), gt[part], value[part], rank[part])
+        mine = segment[part]
+        begin = np.flatnonzero(np.append(True, mine[1:] != mine[:-1]))
+        one = _Round(begin, mine, gt[part], value[part], rank[part])
         _match_round(one, out, taken, gt_ignore, gt_crowd, thresholds)
     return Matches(active, out)
-
-
-def _segments(segment: Int) -> tuple[Int, Int]:
-    return np.flatnonzero(np.append(True, segment[1:] != segment[:-1])), segment
 
 
 def _match_round(

@@ -97,23 +97,23 @@ def matches_of(
     order = np.lexsort((first.rank, first.image, -first.score, first.category))
     order = order[first.rank[order] < limit]
     hit, void, objects = {}, {}, {}
-    cells, place = _cells(partials)
+    # Image and category of each cell with ground truth in any partial, as one number.
+    codes = {name: (p.gt_image << 32) + p.gt_category for name, p in partials.items()}
+    cells = np.unique(np.concatenate(list(codes.values())))
     for name, partial in partials.items():
         hits, voids = partial.bits(order)
+        place = np.searchsorted(cells, codes[name])
         for a, area in enumerate(bins):
             hit[name + area.name], void[name + area.name] = hits[a], voids[a]
             there = partial.gt_counts[a].astype(np.float64)
-            objects[name + area.name] = np.bincount(place[name], there, len(cells[0])).astype(
-                np.int32
-            )
+            objects[name + area.name] = np.bincount(place, there, len(cells)).astype(np.int32)
     parts = np.zeros(len(cluster), np.int64) if stratum is None else stratum
-    image, category = cells
     truth = Truth(
         [str(i) for i in ids],
         _small(cluster),
         _small(parts),
-        _small(image),
-        _small(category),
+        _small(cells >> 32),
+        _small(cells & 0xFFFFFFFF),
         objects,
     )
     return Matches(truth, _small(first.image[order]), _small(first.category[order]), hit, void)
@@ -146,15 +146,6 @@ def joined(parts: Sequence[Matches]) -> Matches:
         {name: np.concatenate([p.hit[name] for p in parts]) for name in names},
         {name: np.concatenate([p.void[name] for p in parts]) for name in names},
     )
-
-
-def _cells(partials: Mapping[str, accumulate.Partial]) -> tuple[tuple[Int, Int], dict[str, Int]]:
-    """Returns image and category of each cell with ground truth in any partial, and the cell of each object of each."""
-    codes = {name: (p.gt_image << 32) + p.gt_category for name, p in partials.items()}
-    every = np.unique(np.concatenate(list(codes.values())))
-    return (every >> 32, every & 0xFFFFFFFF), {
-        name: np.searchsorted(every, code) for name, code in codes.items()
-    }
 
 
 def _small(values: Int) -> Small:

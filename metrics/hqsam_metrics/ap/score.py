@@ -18,9 +18,10 @@ from hqsam_base.runs import Int, RleBatch
 from hqsam_metrics.ap import category_ids, errors
 from hqsam_metrics.ap.columns import IdTable
 from hqsam_metrics.ap.detection import BestMatches, Measure, Plan, Scored
-from hqsam_metrics.ap.instances import GroundTruth, Results, check_countable, read_ground_truth
+from hqsam_metrics.ap.instances import GroundTruth, check_countable, read_ground_truth
 from hqsam_metrics.ap.options import DetectionOptions, IouType
 from hqsam_metrics.ap.resample import Matches, matches_of
+from hqsam_metrics.ap.results import Results
 from hqsam_metrics.base import Kept, Outcome, Units, View, check_ratio
 from hqsam_metrics.calibration import reliability
 
@@ -57,14 +58,6 @@ def results(
     masks = RleBatch(
         data.masks.data, data.masks.offsets, gt.images.heights[image], gt.images.widths[image]
     )
-    _check_ground_truth_sizes(data, masks, gt)
-    score = data.scores(options.score_rule)
-    of_file = None if class_agnostic else given
-    row = np.arange(len(given))
-    return Results(str(data.folder), image, category, score, None, masks, row, of_file)
-
-
-def _check_ground_truth_sizes(data: Predictions, masks: RleBatch, gt: GroundTruth) -> None:
     wrong = np.flatnonzero(
         (masks.heights != data.masks.heights) | (masks.widths != data.masks.widths)
     )
@@ -76,6 +69,10 @@ def _check_ground_truth_sizes(data: Predictions, masks: RleBatch, gt: GroundTrut
             f" {data.masks.heights[i]} x {data.masks.widths[i]} in images.parquet (height x "
             f"width); index again"
         )
+    score = data.scores(options.score_rule)
+    of_file = None if class_agnostic else given
+    row = np.arange(len(given))
+    return Results(str(data.folder), image, category, score, None, masks, row, of_file)
 
 
 def first_keys(data: Predictions) -> dict[int, str]:
@@ -88,22 +85,18 @@ def first_keys(data: Predictions) -> dict[int, str]:
 
 def units(data: Predictions, gt: GroundTruth, best: BestMatches | None) -> Units:
     """Returns one row for each ground truth that is no crowd: its best detection."""
+    from hqsam_metrics.benchmark_data import strings
+
     assert best is not None
     keys = first_keys(data)
     key = [keys[int(i)] for i in gt.images.ids[gt.image[best.gt]]]
-    cluster = _clusters(data, key)
+    # What is resampled: the video where the image has one, else the image.
+    images = data.benchmark.images
+    videos = dict(zip(strings(images, "key"), strings(images, "video"), strict=True))
+    cluster = [videos.get(k) or k for k in key]
     return Units(
         key, cluster, [str(i) for i in gt.ids[best.gt]], {"iou": best.iou, "biou": best.biou}
     )
-
-
-def _clusters(data: Predictions, key: list[str]) -> list[str]:
-    """Returns what is resampled: the video where the image has one, else the image."""
-    from hqsam_metrics.benchmark_data import strings
-
-    images = data.benchmark.images
-    videos = dict(zip(strings(images, "key"), strings(images, "video"), strict=True))
-    return [videos.get(k) or k for k in key]
 
 
 def outcome(
@@ -239,7 +232,7 @@ def result_warnings(gt: GroundTruth, found: Results, *, class_agnostic: bool = F
 def category_warnings(gt: GroundTruth, found: Results) -> list[str]:
     """Warns of detections whose category ids are counted otherwise than the annotations'; see `category_ids`."""
     annotated, detected = (gt.image, gt.category), (found.image, found.category)
-    return category_ids.detections(gt.categories, annotated, detected, found.category_id)
+    return category_ids.of_detections(gt.categories, annotated, detected, found.category_id)
 
 
 def kept(gt: GroundTruth, dt: Results, scored: Scored, plan: Plan, annotations: Path) -> Kept:

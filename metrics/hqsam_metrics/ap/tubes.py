@@ -10,15 +10,8 @@ from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_base.runs import Int, ragged_arange
 from hqsam_metrics.ap import accumulate
-from hqsam_metrics.ap.detection import (
-    BestMatches,
-    Scored,
-    best_of,
-    check_unused,
-    decode_shapes,
-    join_best,
-    load_kernels,
-)
+from hqsam_metrics.ap.decoding import check_unused, decode_shapes, load_kernels
+from hqsam_metrics.ap.detection import BestMatches, Scored, best_of, join_best
 from hqsam_metrics.ap.grouping import candidate_pairs, first_best, order_detections
 from hqsam_metrics.ap.instances import Bool, Float
 from hqsam_metrics.ap.options import TUBE_DILATION_RATIO
@@ -52,18 +45,6 @@ class Side:
         return out
 
 
-def _frame_pairs(a: Side, b: Side, i: Int, j: Int, frames: Int) -> tuple[Int, Int, Int]:
-    """Returns the frames that a pair of tubes has in common: pair number, frame of a, frame of b (both not empty)."""
-    pair = np.repeat(np.arange(len(i)), frames)
-    step = ragged_arange(frames)
-    fa, fb = a.offsets[i][pair] + step, b.offsets[j][pair] + step
-    box_a, box_b = a.shapes.boxes[fa], b.shapes.boxes[fb]
-    low = np.maximum(box_a[:, :2], box_b[:, :2])
-    high = np.minimum(box_a[:, 2:], box_b[:, 2:])
-    keep = np.flatnonzero((low < high).all(axis=1))
-    return pair[keep], fa[keep], fb[keep]
-
-
 def tube_ious(a: Side, b: Side, i: Int, j: Int, *, boundary: bool) -> Float:
     """Returns the IoU of tube pairs: sum of intersections over sum of unions, over all frames.
 
@@ -80,7 +61,15 @@ def tube_ious(a: Side, b: Side, i: Int, j: Int, *, boundary: bool) -> Float:
     if boundary:
         a, b = a.banded or a, b.banded or b
     frames = np.minimum(np.diff(a.offsets)[i], np.diff(b.offsets)[j])
-    pair, fa, fb = _frame_pairs(a, b, i, j, frames)
+    # The frames that both tubes have and show: pair number, frame of a, frame of b.
+    pair = np.repeat(np.arange(len(i)), frames)
+    step = ragged_arange(frames)
+    fa, fb = a.offsets[i][pair] + step, b.offsets[j][pair] + step
+    box_a, box_b = a.shapes.boxes[fa], b.shapes.boxes[fb]
+    low = np.maximum(box_a[:, :2], box_b[:, :2])
+    high = np.minimum(box_a[:, 2:], box_b[:, 2:])
+    keep = np.flatnonzero((low < high).all(axis=1))
+    pair, fa, fb = pair[keep], fa[keep], fb[keep]
     if boundary:
         bands_a, bands_b = make_bands(a.drawing, a.width), make_bands(b.drawing, b.width)
         counts_a, counts_b, planes = (
@@ -120,13 +109,6 @@ def _drawn(frames: Frames, rows: Int, where: str) -> Side:
     shapes = decode_shapes(frames.masks, places, where, frames.owner())
     drawing, widths = draw_for_bands(shapes, [TUBE_DILATION_RATIO])
     return Side(shapes, drawing, widths[0], offsets)
-
-
-def _mean_counted(side: Side) -> Float:
-    present = (side.shapes.areas > 0).astype(np.int64)
-    whole = np.arange(len(side.offsets) - 1)
-    sizes = np.diff(side.offsets)
-    return divide(side.sums(side.shapes.areas, whole, sizes), side.sums(present, whole, sizes))
 
 
 def pair_tubes(
@@ -169,17 +151,33 @@ class _Job:
 
 def _score_video(job: _Job, video: int) -> tuple[list[accumulate.Partial], BestMatches | None]:
     gt, dt, n = job.truth.tubes, job.dt, job.n_categories
+    agnostic = job.class_agnostic
     borders = [video * n, video * n + n]
     d = slice(*np.searchsorted(job.group, borders))
     at = slice(*np.searchsorted(job.gt_group, borders))
-    g = job.gt_rows[at]
-    found, real = side_of(dt, job.rows[d], "result"), side_of(gt, g, "annotation")
+    rows, g = job.rows[d], job.gt_rows[at]
+    found, real = side_of(dt, rows, "result"), side_of(gt, g, "annotation")
     i, j = candidate_pairs(job.group[d], job.gt_group[at])
     crowd = gt.crowd[g]
     pairs = pair_tubes(
         found, real, i, j, crowd, boundary=job.boundary, per_instance=job.per_instance
     )
-    units = _units(dt, gt, job.rows[d], g, job.rank[d], _mean_counted(found), job.class_agnostic)
+    whole, sizes = np.arange(len(rows)), np.diff(found.offsets)
+    present = (found.shapes.areas > 0).astype(np.int64)
+    total = found.sums(found.shapes.areas, whole, sizes)
+    units = accumulate.Units(
+        dt_image=dt.video[rows],
+        dt_category=np.zeros(len(rows), np.int64) if agnostic else dt.category[rows],
+        dt_score=dt.score[rows],
+        dt_rank=job.rank[d],
+        dt_area=divide(total, found.sums(present, whole, sizes)),  # mean of the frames shown
+        dt_lenient=np.zeros(len(rows), bool),
+        gt_image=gt.video[g],
+        gt_category=np.zeros(len(g), np.int64) if agnostic else gt.category[g],
+        gt_area=gt.area[g],
+        gt_ignore=gt.crowd[g],
+        gt_crowd=gt.crowd[g],
+    )
     values = [pairs.value(None), *([pairs.value(0)] if job.boundary else [])]
     parts = [
         accumulate.evaluate(units, pairs, value, n_categories=n, bins=BINS) for value in values
@@ -256,22 +254,3 @@ def score_tubes(
     unknown = len(dt) - len(known)
     dropped = {"of a category that the ground truth does not have": unknown} if unknown else {}
     return Scored(tables, best, dropped, partials)
-
-
-def _units(
-    dt: Tubes, gt: Tubes, rows: Int, g: Int, rank: Int, area: Float, class_agnostic: bool
-) -> accumulate.Units:
-    zeros = np.zeros(len(rows), np.int64), np.zeros(len(g), np.int64)
-    return accumulate.Units(
-        dt_image=dt.video[rows],
-        dt_category=zeros[0] if class_agnostic else dt.category[rows],
-        dt_score=dt.score[rows],
-        dt_rank=rank,
-        dt_area=area,
-        dt_lenient=np.zeros(len(rows), bool),
-        gt_image=gt.video[g],
-        gt_category=zeros[1] if class_agnostic else gt.category[g],
-        gt_area=gt.area[g],
-        gt_ignore=gt.crowd[g],
-        gt_crowd=gt.crowd[g],
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from hqsam_metrics.ap.columns import (
     finite,
     flag,
     integers,
-    not_there,
+    known_places,
     numbers,
     read_ids,
     rows_of,
@@ -167,22 +166,6 @@ def _frames(
     return Frames(offsets, RleBatch.of(strings, heights[owner], widths[owner]))
 
 
-def _mean_area(row: Mapping[str, Any], name: str) -> float:
-    """Returns the mean of the areas that are not 0, NaN where the row has no areas."""
-    areas = row.get("areas")
-    if areas is None:
-        return math.nan
-    if not isinstance(areas, list):
-        raise UserError(
-            f"{name}: annotation id {row.get('id')}: `areas` must be a list with one entry a frame"
-        )
-    values = [
-        finite(v, f"{name}: annotation id {row.get('id')}: an area") for v in areas if v is not None
-    ]
-    present = [v for v in values if v > 0]
-    return float(np.mean(present)) if present else 0.0
-
-
 def parse_ytvis(content: Any, name: str) -> TubeTruth:
     """Reads an annotation file in YouTube-VIS format.
 
@@ -210,12 +193,12 @@ def parse_ytvis(content: Any, name: str) -> TubeTruth:
         warnings.append(
             f"{len(rows) - len(keep)} annotations of unknown videos or categories were left out"
         )
-    warnings += category_ids.annotations(classes, categories)
+    warnings += category_ids.of_annotations(classes, categories)
     kept = [rows[i] for i in keep]
     what = kept, video[keep], (heights, widths), name, "annotation"
     frames, refined = _frames(*what), _refined(*what)
     crowd = np.array([flag(row, "iscrowd", name) for row in kept], bool)
-    area = _counted(np.array([_mean_area(row, name) for row in kept], np.float64), frames, name)
+    area = _areas(kept, frames, name)
     tubes = Tubes(
         name, video[keep], category[keep], np.zeros(len(keep)), crowd, area, frames, refined
     )
@@ -234,8 +217,19 @@ def check_countable(truth: TubeTruth) -> None:
         raise UserError(f"{truth.tubes.name}: has no object that counts: {why}")
 
 
-def _counted(area: Float, frames: Frames, name: str) -> Float:
-    """Returns the areas with the missing ones counted: the mean over the frames with the object."""
+def _areas(rows: Sequence[Any], frames: Frames, name: str) -> Float:
+    """Returns the mean over the frames with the object: of the row's `areas` that are not 0, or else counted."""
+    area = np.full(len(rows), np.nan)
+    for at, row in enumerate(rows):
+        given = row.get("areas")
+        if given is None:
+            continue
+        who = f"{name}: annotation id {row.get('id')}"
+        if not isinstance(given, list):
+            raise UserError(f"{who}: `areas` must be a list with one entry a frame")
+        values = [finite(value, f"{who}: an area") for value in given if value is not None]
+        present = [value for value in values if value > 0]
+        area[at] = float(np.mean(present)) if present else 0.0
     missing = np.flatnonzero(np.isnan(area))
     if not len(missing):
         return area
@@ -270,16 +264,7 @@ def parse_tube_results(rows: Any, truth: TubeTruth, name: str) -> Tubes:
             masks.
     """
     rows = as_results(rows, name)
-    ids = read_ids(rows, "video_id", name, "result")
-    video = truth.videos.place(ids)
-    unknown = np.flatnonzero(video < 0)
-    if len(unknown):
-        raise not_there(
-            f"{name}: result {unknown[0]}: video_id",
-            ids[unknown[0]],
-            truth.tubes.name,
-            len(unknown),
-        )
+    video = known_places(rows, "video_id", truth.videos, name, truth.tubes.name)
     classes = read_ids(rows, "category_id", name, "result")
     score = numbers(rows, "score", name, "result")
     what = rows, video, (truth.heights, truth.widths), name, "result"
@@ -310,7 +295,7 @@ def read_tube_results(path: Path, truth: TubeTruth) -> Tubes:
 def category_warnings(truth: TubeTruth, found: Tubes) -> list[str]:
     """Warns of tubes whose category ids are counted otherwise than the annotations'; see `category_ids`."""
     annotated, detected = ((side.video, side.category) for side in (truth.tubes, found))
-    return category_ids.detections(truth.categories, annotated, detected, found.category_id)
+    return category_ids.of_detections(truth.categories, annotated, detected, found.category_id)
 
 
 def length_warnings(truth: TubeTruth, dt: Tubes) -> list[str]:

@@ -53,11 +53,14 @@ class Export(ABC):
             UserError: it does not, or `out` is a folder with files where a folder is written.
         """
         if kind not in self.kinds:
+            from hqsam_metrics.exports import load, names
+
+            fitting = [name for name in names() if kind in load(name).kinds]
             raise UserError(
                 f"the format {self.name!r} holds benchmarks of kind {' or '.join(self.kinds)}, "
                 f"not {kind}",
                 key="--as",
-                cure=f"use one of {', '.join(_fitting(kind))}",
+                cure=f"use one of {', '.join(fitting)}",
             )
         if self.folder and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(
@@ -66,12 +69,6 @@ class Export(ABC):
                 key="--out",
                 cure="give a new or an empty folder",
             )
-
-
-def _fitting(kind: str) -> list[str]:
-    from hqsam_metrics.exports import load, names
-
-    return [name for name in names() if kind in load(name).kinds]
 
 
 def plain_names(names: Iterable[str | None]) -> list[PlainName]:
@@ -117,10 +114,16 @@ def detections(
     A record has no `bbox`: pycocotools would take an object's size from the box instead of from
     the mask, and other objects would be small, medium and large.
     """
+    from hqsam_base.json_stream import read_json
     from hqsam_metrics.benchmark_data import integers
 
     image_ids = integers(data.benchmark.images, "image_id")[data.image].tolist()
-    categories = _categories(data, options)
+    if getattr(options, "class_agnostic", False):
+        # Readers leave out detections of categories that the ground truth does not have.
+        truth = read_json(data.benchmark.ground_truth)
+        categories = [int(truth["categories"][0]["id"])] * len(data.prompts)
+    else:
+        categories = [int(one) for one in integers(data.prompts, "category_id")]
     scores = data.scores(getattr(options, "score_rule", "none")).tolist()
     heights, widths = data.masks.heights.tolist(), data.masks.widths.tolist()
     own = data.benchmark.original_ids
@@ -136,15 +139,3 @@ def detections(
             "score": scores[row],
         }
         yield image, category, record
-
-
-def _categories(data: Predictions, options: ScoreOptions) -> list[int]:
-    """The category of each prediction; scored without categories, that of the ground truth."""
-    from hqsam_base.json_stream import read_json
-    from hqsam_metrics.benchmark_data import integers
-
-    if not getattr(options, "class_agnostic", False):
-        return [int(one) for one in integers(data.prompts, "category_id")]
-    # Readers leave out detections of categories that the ground truth does not have.
-    truth = read_json(data.benchmark.ground_truth)
-    return [int(truth["categories"][0]["id"])] * len(data.prompts)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hqsam_base.json_stream import read_json
+from hqsam_base.sginw import CATEGORIES_A_SET, IMAGES_A_SET, SETS
 from hqsam_metrics.exports.base import Export, detections, write_results
-from hqsam_metrics.scores.sginw import CATEGORIES_A_SET, IMAGES_A_SET, SETS, check_sets
+from hqsam_metrics.scores.sginw import check_sets
 
 if TYPE_CHECKING:
     from hqsam_metrics.base import ScoreOptions

@@ -43,27 +43,6 @@ def bound_pixels(height: int, width: int, bound_th: float = BOUND_TH) -> int:
     return math.ceil(bound_th * math.sqrt(height * height + width * width))
 
 
-def _region(pred: Mask, target: Mask) -> tuple[slice, slice] | None:
-    """Returns rows and columns that hold both masks and their contours, None when both are empty."""
-    boxes = [box for box in (mask_box(pred), mask_box(target)) if box is not None]
-    if not boxes:
-        return None
-    x0, y0 = (max(0, min(box[k] for box in boxes) - 1) for k in (0, 1))
-    x1, y1 = (max(box[k] for box in boxes) + 1 for k in (2, 3))
-    return slice(y0, y1), slice(x0, x1)
-
-
-def _contour_f(pred: Mask, target: Mask, radius: int) -> float:
-    a, b = contour(pred), contour(target)
-    n_a, n_b = int(np.count_nonzero(a)), int(np.count_nonzero(b))
-    if not n_a or not n_b:
-        return float(n_a == n_b)
-    near_a, near_b = (cv2.dilate(c.view(np.uint8), _disk(radius)).view(np.bool_) for c in (a, b))
-    precision = int(np.count_nonzero(a & near_b)) / n_a
-    recall = int(np.count_nonzero(b & near_a)) / n_b
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
 def region_and_contour(
     *, pred: Mask, target: Mask, bound_th: float = BOUND_TH
 ) -> tuple[float, float]:
@@ -82,15 +61,25 @@ def region_and_contour(
     """
     if pred.shape != target.shape:
         raise ValueError(f"pred {pred.shape} and target {target.shape} differ in size")
-    region = _region(pred, target)
-    if region is None:
+    boxes = [box for box in (mask_box(pred), mask_box(target)) if box is not None]
+    if not boxes:
         return 1.0, 1.0
+    x0, y0 = (max(0, min(box[k] for box in boxes) - 1) for k in (0, 1))
+    x1, y1 = (max(box[k] for box in boxes) + 1 for k in (2, 3))
     # Everything that decides J and F lies in the region: contours end one pixel outside the masks,
     # and only contour pixels are looked up in the dilated contours.
-    a, b = pred[region], target[region]
+    a, b = pred[y0:y1, x0:x1], target[y0:y1, x0:x1]
     union = int(np.count_nonzero(a | b))
     j = int(np.count_nonzero(a & b)) / union
-    return j, _contour_f(a, b, bound_pixels(pred.shape[0], pred.shape[1], bound_th))
+    a, b = contour(a), contour(b)
+    n_a, n_b = int(np.count_nonzero(a)), int(np.count_nonzero(b))
+    if not n_a or not n_b:
+        return j, float(n_a == n_b)
+    disk = _disk(bound_pixels(pred.shape[0], pred.shape[1], bound_th))
+    near_a, near_b = (cv2.dilate(c.view(np.uint8), disk).view(np.bool_) for c in (a, b))
+    precision = int(np.count_nonzero(a & near_b)) / n_a
+    recall = int(np.count_nonzero(b & near_a)) / n_b
+    return j, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hqsam_base.processes import run_parts
 from hqsam_base.progress import Progress, silent
 from hqsam_base.runs import Int, RleBatch
-from hqsam_metrics.ap.detection import decode_shapes, load_kernels
+from hqsam_metrics.ap.decoding import decode_shapes, load_kernels
 from hqsam_metrics.masks.pairs import pair_ious
 
 _CHUNK = 1024
@@ -32,17 +32,6 @@ class Paired:
     biou: NDArray[np.float64]
     intersection: Int
     union: Int
-
-
-def _chunks(batch: RleBatch) -> list[Int]:
-    work = np.maximum(
-        np.cumsum(batch.heights * batch.widths) // _CHUNK_PIXELS, np.arange(len(batch)) // _CHUNK
-    )
-    return [
-        part
-        for part in np.split(np.arange(len(batch)), np.flatnonzero(np.diff(work)) + 1)
-        if len(part)
-    ]
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,10 @@ def paired_ious(
         UserError: a malformed run-length code.
     """
     load_kernels(len(pred))
-    job = _Job(pred, target, ratios, names, _chunks(pred))
+    pixels = np.cumsum(pred.heights * pred.widths)
+    work = np.maximum(pixels // _CHUNK_PIXELS, np.arange(len(pred)) // _CHUNK)
+    chunks = np.split(np.arange(len(pred)), np.flatnonzero(np.diff(work)) + 1)
+    job = _Job(pred, target, ratios, names, [part for part in chunks if len(part)])
     nothing = Paired(np.zeros(0), np.zeros((len(ratios), 0)), *np.zeros((2, 0), np.int64))
     parts = [nothing, *run_parts(_part, job, len(job.chunks), workers=workers, progress=progress)]
     columns = ("iou", "biou", "intersection", "union")

@@ -104,7 +104,8 @@ class Shapes:
                 np.repeat(y1, pieces) - step * tall,
             )
             y1 = np.minimum(y1, tall)
-            counts = _sum_parts(pieces, runs_of)
+            total = np.append(0, np.cumsum(pieces))  # of the pieces of each mask's runs
+            counts = total[runs.offsets[1:]] - total[runs.offsets[:-1]]
         x, y0, y1 = (values.astype(np.int32) for values in (x, y0, y1))
         boxes = _boxes(counts, x, y0, y1)
         return cls(runs.heights, runs.widths, counts, x, y0, y1, runs.areas(), boxes)
@@ -126,14 +127,6 @@ class Shapes:
             self.areas[index],
             self.boxes[index],
         )
-
-
-def _sum_parts(values: Int, counts: Int) -> Int:
-    """Returns the sums of consecutive parts of `values` with the given lengths (0 for an empty part)."""
-    total = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(values, out=total[1:])
-    ends = np.cumsum(counts)
-    return np.asarray(total[ends] - total[ends - counts], np.int64)
 
 
 def _boxes(counts: Int, x: Int32, y0: Int32, y1: Int32) -> Int:
@@ -266,16 +259,6 @@ def draw(shapes: Shapes, group: Int | None = None) -> Drawing:
     return Drawing(shapes, planes.with_words(words), group, word)
 
 
-def _and_columns(words: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
-    """ANDs every `size` neighbouring rows of [columns, stride] (valid part only), doubling at each step."""
-    done = 1
-    while 2 * done <= size:
-        words = words[:-done] & words[done:]
-        done *= 2
-    rest = size - done
-    return words[:-rest] & words[rest:] if rest else words
-
-
 def erode(drawing: Drawing, dilation: Int, wanted: NDArray[np.bool_]) -> Words:
     """Erodes masks by a (2 dilation + 1) square; outside the image is background.
 
@@ -315,9 +298,14 @@ def _erode_part(planes: Planes, part: Int, dilation: int, words: Words, out: Wor
     stride = int(planes.stride[part[0]])
     begin = int(planes.base[part].min())
     columns = int((planes.x1[part] - planes.x0[part] + 1).sum())
-    inner = _and_columns(
-        words[begin : begin + columns * stride].reshape(columns, stride), 2 * dilation + 1
-    )
+    inner = words[begin : begin + columns * stride].reshape(columns, stride)
+    # ANDs every `size` neighbouring columns (valid part only), doubling at each step.
+    done, size = 1, 2 * dilation + 1
+    while 2 * done <= size:
+        inner = inner[:-done] & inner[done:]
+        done *= 2
+    if done < size:
+        inner = inner[: done - size] & inner[size - done :]
     at = begin + dilation * stride
     out[at : at + inner.size] = inner.reshape(-1)
 

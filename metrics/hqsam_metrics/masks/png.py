@@ -58,7 +58,10 @@ def read_mask_png(path: Path) -> Mask:
     Raises:
         UserError: no picture, one with colours, or a 0/1 (or other weak) encoding.
     """
-    array = _eight_bits(_read(path, values=False))
+    stored = _read(path, values=False)
+    if stored.dtype == np.uint16 and int(stored.max(initial=0)) > 255:
+        stored = stored >> 8  # else some tool wrote 0..255 (or 0/1) into 16 bits: no dark grey
+    array: NDArray[np.uint8] = stored.astype(np.uint8)
     if array.ndim == 3:
         array = _one_channel(array, path)
     top = int(array.max(initial=0))
@@ -75,12 +78,6 @@ def read_mask_png(path: Path) -> Mask:
             f" {cure} (foreground is above {FOREGROUND_ABOVE})"
         )
     return array > FOREGROUND_ABOVE
-
-
-def _eight_bits(array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.dtype == np.uint16 and int(array.max(initial=0)) > 255:
-        array = array >> 8  # else some tool wrote 0..255 (or 0/1) into 16 bits: no dark grey values
-    return np.asarray(array.astype(np.uint8))
 
 
 def _one_channel(array: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:

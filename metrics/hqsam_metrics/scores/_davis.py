@@ -96,34 +96,32 @@ def score_sequence(
     values = np.zeros((2, n_objects, len(frames) - 2))
     for at in range(1, len(frames) - 1):
         real, found = target(at), pred(at)
-        _check_frame(sequence, frames[at], found, real, n_objects)
+        if found.shape != real.shape:
+            raise UserError(
+                f"sequence {sequence}, frame {frames[at]}: the result is {found.shape[0]} x "
+                f"{found.shape[1]}, the ground truth {real.shape[0]} x {real.shape[1]} "
+                f"(height x width); results are never resized"
+            )
+        if n_objects == 0 and found.any():
+            raise UserError(
+                f"sequence {sequence}: the ground truth's first frame has no object, and the result "
+                f"has one in frame {frames[at]}; is it the ground truth of this split?"
+            )
+        if int(found.max(initial=0)) > n_objects:
+            raise UserError(
+                f"sequence {sequence}, frame {frames[at]}: the result has object "
+                f"{int(found.max())}, the ground truth's first frame only {n_objects}; is it a "
+                f"palette picture with object numbers?"
+            )
         for k in range(n_objects):
             values[:, k, at - 1] = region_and_contour(pred=found == k + 1, target=real == k + 1)
     names = tuple(frames[1:-1])
     return [
-        ObjectScore(sequence, k + 1, names, *values[:, k], shown=bool((first == k + 1).any()))
+        ObjectScore(
+            sequence, k + 1, names, values[0, k], values[1, k], bool((first == k + 1).any())
+        )
         for k in range(n_objects)
     ]
-
-
-def _check_frame(sequence: str, frame: str, pred: Labels, target: Labels, n_objects: int) -> None:
-    if pred.shape != target.shape:
-        raise UserError(
-            f"sequence {sequence}, frame {frame}: the result is {pred.shape[0]} x {pred.shape[1]},"
-            f" the ground truth {target.shape[0]} x {target.shape[1]} (height x width); results "
-            f"are never resized"
-        )
-    if n_objects == 0 and pred.any():
-        raise UserError(
-            f"sequence {sequence}: the ground truth's first frame has no object, and the result "
-            f"has one in frame {frame}; is it the ground truth of this split?"
-        )
-    if int(pred.max(initial=0)) > n_objects:
-        raise UserError(
-            f"sequence {sequence}, frame {frame}: the result has object {int(pred.max())},"
-            f" the ground truth's first frame only {n_objects}; is it a palette picture with "
-            f"object numbers?"
-        )
 
 
 @dataclass(frozen=True)

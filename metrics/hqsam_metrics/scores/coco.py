@@ -104,18 +104,19 @@ def score_coco_files(
         class_agnostic: match whatever the category.
         max_dets: detections that count per image and category (per image when class-agnostic); 100.
         area_rule: how the area of detections is found, see
-            `hqsam_metrics.ap.instances.parse_results`.
+            `hqsam_metrics.ap.results.parse_results`.
         workers: processes; changes no number.
         progress: told how far the work is.
         keep: give `Result.kept`, too.
 
     Raises:
-        UserError: see `hqsam_metrics.ap.instances`.
+        UserError: see `hqsam_metrics.ap.instances` and `hqsam_metrics.ap.results`.
     """
     from hqsam_base.digest import sha256_file
     from hqsam_metrics.ap import score
     from hqsam_metrics.ap.detection import score_detections
-    from hqsam_metrics.ap.instances import check_countable, read_ground_truth, read_results
+    from hqsam_metrics.ap.instances import check_countable, read_ground_truth
+    from hqsam_metrics.ap.results import read_results
 
     ratio = score.measure_of(iou_type, dilation_ratio)
     truth = read_ground_truth(gt, progress=progress)
@@ -201,7 +202,8 @@ class CocoScore(ApScore):
     def evaluate(self, data: Predictions, options: CocoOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.ap import score
-        from hqsam_metrics.ap.detection import mask_workers, score_detections
+        from hqsam_metrics.ap.decoding import mask_workers
+        from hqsam_metrics.ap.detection import score_detections
 
         gt = score.ground_truth(data, lvis=False)
         dt = score.results(data, gt, options, class_agnostic=options.class_agnostic)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -99,8 +99,10 @@ def score_davis_folders(
     sequences = find_sequences(pred, gt, split)
     scores = score_folders(sequences, workers=workers, progress=progress)
     check_objects(scores, gt)
-    digest = _folder_digest(path for one in sequences for path in one.target)
-    block = protocol(split=split, ground_truth_digest=digest)
+    digest = hashlib.sha256()
+    for path in (path for one in sequences for path in one.target):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    block = protocol(split=split, ground_truth_digest=digest.hexdigest()[:16])
     rows = per_object(scores)
     metrics, n = dict(global_metrics(scores)), len(rows)
     kept = _kept(sequences, scores) if keep else None
@@ -126,13 +128,6 @@ def _kept(sequences: Sequence[DavisSequence], scores: list[ObjectScore]) -> Kept
         ]
 
     return Kept(_units(scores), views)
-
-
-def _folder_digest(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 _J = Quantity("J", ("j",))

@@ -85,7 +85,8 @@ def score_lvis_files(
     from hqsam_base.digest import sha256_file
     from hqsam_metrics.ap import score
     from hqsam_metrics.ap.detection import score_detections
-    from hqsam_metrics.ap.instances import check_countable, read_ground_truth, read_results
+    from hqsam_metrics.ap.instances import check_countable, read_ground_truth
+    from hqsam_metrics.ap.results import read_results
 
     ratio = score.measure_of(iou_type, dilation_ratio)
     truth = read_ground_truth(gt, lvis=True, progress=progress)
@@ -159,7 +160,8 @@ class LvisScore(ApScore):
     ) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
         from hqsam_metrics.ap import score
-        from hqsam_metrics.ap.detection import mask_workers, score_detections
+        from hqsam_metrics.ap.decoding import mask_workers
+        from hqsam_metrics.ap.detection import score_detections
 
         gt = score.ground_truth(data, lvis=True)
         assert gt.federation is not None

@@ -185,11 +185,12 @@ def score_mask_folders(
         empty_mask_rule="both empty: undefined and left out; one empty: 0",
         ground_truth_digest=digest[:16],
     )
-    metrics = {
-        "mIoU": mean(i.iou for i in items),
-        "mBIoU": mean(i.biou for i in items),
-        **_cascade(items),
-    }
+    metrics = {"mIoU": mean(i.iou for i in items), "mBIoU": mean(i.biou for i in items)}
+    if parts := [item.cascade for item in items if item.cascade is not None]:
+        from hqsam_metrics.scores._cascadepsp import total
+
+        whole = total(parts)
+        metrics |= {"IoU_pooled": whole.iou, "mBA": whole.mba}
     n_scored = sum(not math.isnan(item.iou) for item in items)
     if not n_scored:
         raise UserError(
@@ -220,16 +221,6 @@ def _kept(pairs: list[_Pair], items: list[_Item]) -> Kept:
     keys = [item.key for item in items]
     values = {name: np.array([getattr(i, name) for i in items]) for name in ("iou", "biou")}
     return Kept(Units(keys, keys, keys, values), views)
-
-
-def _cascade(items: list[_Item]) -> dict[str, float | None]:
-    parts = [item.cascade for item in items if item.cascade is not None]
-    if not parts:
-        return {}
-    from hqsam_metrics.scores._cascadepsp import total
-
-    whole = total(parts)
-    return {"IoU_pooled": whole.iou, "mBA": whole.mba}
 
 
 class MasksScore(Score):
@@ -264,7 +255,7 @@ class MasksScore(Score):
 
     def evaluate(self, data: Predictions, options: BandOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_metrics.ap.detection import mask_workers
+        from hqsam_metrics.ap.decoding import mask_workers
         from hqsam_metrics.benchmark_data import rle_column, strings
         from hqsam_metrics.masks.one_to_one import paired_ious
 

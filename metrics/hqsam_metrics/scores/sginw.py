@@ -18,6 +18,7 @@ import numpy as np
 
 from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress, silent
+from hqsam_base.sginw import SETS
 from hqsam_metrics.ap.names import ApScore
 from hqsam_metrics.ap.options import DetectionOptions, Kind, Ratio, Workers
 from hqsam_metrics.base import Kept, Option, Outcome, Result, Units, View, rules
@@ -29,40 +30,6 @@ if TYPE_CHECKING:
     from hqsam_metrics.benchmark_data import Predictions
 
 VERSION = 2
-
-# The index stage numbers the sets from 1; an image's id is the set's number times this plus its own
-# id, and a category's likewise.
-IMAGES_A_SET = 10_000_000
-CATEGORIES_A_SET = 1000
-
-# Folder names of seginw.zip (sam-hq, seginw/).
-SETS = (
-    "Airplane-Parts",
-    "Bottles",
-    "Brain-Tumor",
-    "Chicken",
-    "Cows",
-    "Electric-Shaver",
-    "Elephants",
-    "Fruits",
-    "Garbage",
-    "Ginger-Garlic",
-    "Hand",
-    "Hand-Metal",
-    "House-Parts",
-    "HouseHold-Items",
-    "Nutterfly-Squireel",
-    "Phones",
-    "Poles",
-    "Puppies",
-    "Rail",
-    "Salmon-Fillet",
-    "Strawberry",
-    "Tablets",
-    "Toolkits",
-    "Trash",
-    "Watermelon",
-)
 
 
 def check_sets(names: Iterable[str], where: str) -> None:
@@ -254,7 +221,8 @@ class SginwScore(ApScore):
         """See `hqsam_metrics.base.Score`."""
         from hqsam_base.json_stream import read_json
         from hqsam_metrics.ap import score
-        from hqsam_metrics.ap.detection import mask_workers, score_detections
+        from hqsam_metrics.ap.decoding import mask_workers
+        from hqsam_metrics.ap.detection import score_detections
         from hqsam_metrics.scores.coco import make_plan
 
         gt = score.ground_truth(data, lvis=False)

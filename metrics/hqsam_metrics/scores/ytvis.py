@@ -141,12 +141,14 @@ def _kept(
         video, mine = int(videos[row]), int(best.dt[row])
         size = {"height": int(truth.heights[video]), "width": int(truth.widths[video])}
         real, out = truth.tubes.frames.take(best.gt[[row]])[0], []
-        given = found.frames.take(best.dt[[row]])[0] if mine >= 0 else []
+        given: list[int] = []
+        if mine >= 0:
+            given = found.frames.take(best.dt[[row]])[0].tolist()
         for frame, place in enumerate(real[: truth.lengths[video]].tolist()):
             target = decode(truth.tubes.frames.masks.string(place), **size)
             pred = np.zeros_like(target)
             if frame < len(given):
-                pred = decode(found.frames.masks.string(int(given[frame])), **size)
+                pred = decode(found.frames.masks.string(given[frame]), **size)
             name = names()[video][frame] if frame < len(names()[video]) else f"{frame:05d}"
             out.append(View(name, target, pred))
         return out
@@ -210,7 +212,7 @@ class YtvisScore(ApScore):
 
     def evaluate(self, data: Predictions, options: YtvisOptions, *, progress: Progress) -> Outcome:
         """See `hqsam_metrics.base.Score`."""
-        from hqsam_metrics.ap.detection import mask_workers
+        from hqsam_metrics.ap.decoding import mask_workers
         from hqsam_metrics.ap.resample import matches_of
         from hqsam_metrics.ap.score import ap_warnings, dropped_warnings
         from hqsam_metrics.ap.tubes import BINS, LIMITS, score_tubes
@@ -286,8 +288,17 @@ def join_tracks(data: Predictions, truth: TubeTruth, options: YtvisOptions) -> T
             frames[places[int(data.image[row])][1]] = data.masks.string(row)
         strings += frames
     owner = np.array([video for video, _ in keys], np.int64)
-    categories = [_category(given[rows[key]], key, truth, data) for key in keys]
-    scores = np.array([_mean(score[rows[key]]) for key in keys], np.float64)
+    categories, scores = [], []
+    for key in keys:
+        own, values = given[rows[key]], score[rows[key]]
+        if (own != own[0]).any():
+            raise UserError(
+                f"{data.benchmark.folder / 'prompts.parquet'}: track {key[1]} of video "
+                f"{truth.video_ids[key[0]]} has several categories; a track has one"
+            )
+        categories.append(int(own[0]))
+        # The mean of equal values is exactly that value.
+        scores.append(float(values[0] if (values == values[0]).all() else np.mean(values)))
     sizes = truth.lengths[owner]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     each = np.repeat(owner, sizes)
@@ -298,27 +309,12 @@ def join_tracks(data: Predictions, truth: TubeTruth, options: YtvisOptions) -> T
         str(data.folder),
         owner,
         truth.categories.place(classes),
-        scores,
+        np.array(scores, np.float64),
         none,
         np.full(len(keys), np.nan),
         Frames(offsets, masks),
         category_id=classes,
     )
-
-
-def _mean(values: Any) -> float:
-    """Returns the mean; of equal values exactly that value."""
-    return float(values[0]) if (values == values[0]).all() else float(np.mean(values))
-
-
-def _category(values: Any, key: tuple[int, int], truth: TubeTruth, data: Predictions) -> int:
-    if (values != values[0]).any():
-        raise UserError(
-            f"{data.benchmark.folder / 'prompts.parquet'}: track {key[1]} of video "
-            f"{truth.video_ids[key[0]]} has"
-            " several categories; a track has one"
-        )
-    return int(values[0])
 
 
 def _units(data: Predictions, truth: TubeTruth, best: BestMatches) -> Units:

@@ -41,18 +41,14 @@ def check_outputs(
                 "a PNG is written", file=path, key=option, cure="let the name end in .png"
             )
         taken[path.resolve()] = option
-        _check_folder(path, option)
-
-
-def _check_folder(path: Path, option: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"the file cannot be written ({error.strerror})",
-            file=path,
-            key=option,
-            cure="give another path",
-        ) from error
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"the file cannot be written ({error.strerror})",
+                file=path,
+                key=option,
+                cure="give another path",
+            ) from error

@@ -19,7 +19,7 @@ NOT_COMPARABLE = 3
 
 def _revisions(incomplete: str) -> list[str]:
     """Names for the shell's completion: branches and tags of this repository, and the workspace."""
-    from hqsam_pipelines.compare.revisions import names
+    from hqsam_pipelines.compare.git_files import names
 
     return [name for name in ("workspace", *names(Path())) if name.startswith(incomplete)]
 
@@ -105,11 +105,9 @@ def compare(
     except UserError as error:
         say(f"Error: {error}", err=True, lines=True)
         raise typer.Exit(NOT_COMPARABLE) from None
-    if len(comparisons) > 1:
-        _print_several(comparisons, markdown=paste, quiet=quiet)
-    else:
+    if len(comparisons) == 1:
         _write(comparisons[0], outputs, every=every, top=top)
-        _print(comparisons[0], markdown=paste, quiet=quiet, every=every, top=top)
+    _print(comparisons, markdown=paste, quiet=quiet, every=every, top=top)
     statuses = {answer(comparison).status for comparison in comparisons}
     if status := next((s for s in (1, NOT_COMPARABLE) if s in statuses), 0):
         raise typer.Exit(status)
@@ -144,35 +142,24 @@ def _write(
 
 
 def _print(
-    comparison: Comparison, *, markdown: bool, quiet: bool, every: bool, top: int | None
+    comparisons: list[Comparison], *, markdown: bool, quiet: bool, every: bool, top: int | None
 ) -> None:
-    """Prints the comparison in the form that was asked for."""
+    """Prints the comparison, or each revision against the first, in the form that was asked for."""
     from rich.console import Console
 
     from hqsam_pipelines.compare.answer import answer
     from hqsam_pipelines.compare.markdown import to_markdown
-    from hqsam_pipelines.compare.terminal import show
+    from hqsam_pipelines.compare.terminal import show, show_several
 
-    if quiet:
-        say(answer(comparison).sentence())
-    elif markdown:
-        say(to_markdown(comparison, every=every, top=top).rstrip("\n"), lines=True)
-    else:
-        show(comparison, Console(highlight=False), every=every, top=top)
-
-
-def _print_several(comparisons: list[Comparison], *, markdown: bool, quiet: bool) -> None:
-    """Prints each revision against the first."""
-    from rich.console import Console
-
-    from hqsam_pipelines.compare.answer import answer
-    from hqsam_pipelines.compare.markdown import to_markdown
-    from hqsam_pipelines.compare.terminal import show_several
-
+    several = len(comparisons) > 1
     if quiet:
         for comparison in comparisons:
-            say(answer(comparison).sentence(comparison.b.label))
-    elif markdown:
+            say(answer(comparison).sentence(comparison.b.label if several else "B"))
+    elif markdown and several:
         say("\n".join(map(to_markdown, comparisons)).rstrip("\n"), lines=True)
-    else:
+    elif markdown:
+        say(to_markdown(comparisons[0], every=every, top=top).rstrip("\n"), lines=True)
+    elif several:
         show_several(comparisons, Console(highlight=False))
+    else:
+        show(comparisons[0], Console(highlight=False), every=every, top=top)

@@ -15,7 +15,7 @@ import typer
 from hqsam_base.terminal import say
 
 if TYPE_CHECKING:
-    from hqsam_datasets.diagnose.finding import Finding
+    pass
 
 app = typer.Typer(
     help="Check that this machine and this checkout can run the pipeline, or a folder of your own "
@@ -131,17 +131,13 @@ def data(
                 path, image_folder=images, mask_folder=masks, kind=kind, progress=progress
             )
     for finding in findings:
-        _print(finding)
+        say(f"{finding.level:<8}{finding.text}")
+        for name in finding.files[:_SHOWN]:
+            say(f"           {name}")
+        if len(finding.files) > _SHOWN:
+            say(f"           and {len(finding.files) - _SHOWN} more")
     if json_file is not None:
         rows = [{"level": f.level, "text": f.text, "files": list(f.files)} for f in findings]
         atomic.write_json(json_file, {"folder": str(path), "findings": rows})
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
-
-
-def _print(finding: Finding) -> None:
-    say(f"{finding.level:<8}{finding.text}")
-    for name in finding.files[:_SHOWN]:
-        say(f"           {name}")
-    if len(finding.files) > _SHOWN:
-        say(f"           and {len(finding.files) - _SHOWN} more")

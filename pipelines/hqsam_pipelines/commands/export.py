@@ -19,7 +19,7 @@ from hqsam_base.terminal import say
 from hqsam_pipelines.commands._outputs import check_outputs
 
 if TYPE_CHECKING:
-    from hqsam.export.onnx_files import Exported
+    pass
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -91,11 +91,22 @@ def onnx(
     model = load_for_export(checkpoint, head=head, backbone=backbone, needs_hq=needs_hq)
     written = export_onnx(model, out, parts=parts, options=options)
     for file in written:
-        say(_line(file))
-    if json_file is not None:
-        write_json(
-            json_file, {"backbone": model.backbone.name, "files": [_row(file) for file in written]}
+        gap = file.difference
+        say(
+            f"{file.path}: {file.size / 1e6:.1f} MB, largest difference from PyTorch "
+            f"{gap.largest:.1e} (values up to {gap.scale:.1f})"
         )
+    if json_file is not None:
+        rows = [
+            {
+                "file": file.path.name,
+                "bytes": file.size,
+                "largest_difference": file.difference.largest,
+                "largest_value": file.difference.scale,
+            }
+            for file in written
+        ]
+        write_json(json_file, {"backbone": model.backbone.name, "files": rows})
 
 
 @app.command()
@@ -162,22 +173,3 @@ def _chosen(given: str | None, there: Sequence[str], option: str, folder: Path) 
         return there[0]
     problem = "there are several" if given is None else f"there is no {given!r}"
     raise UserError(problem, file=folder, key=option, cure=f"use one of {', '.join(there)}")
-
-
-def _line(file: Exported) -> str:
-    gap = file.difference
-    values = f"values up to {gap.scale:.1f}"
-    return (
-        f"{file.path}: {file.size / 1e6:.1f} MB, largest difference from PyTorch "
-        f"{gap.largest:.1e} ({values})"
-    )
-
-
-def _row(file: Exported) -> dict[str, object]:
-    gap = file.difference
-    return {
-        "file": file.path.name,
-        "bytes": file.size,
-        "largest_difference": gap.largest,
-        "largest_value": gap.scale,
-    }

@@ -55,28 +55,24 @@ class _PointsCommand(TyperCommand):
     """Lets an option take any number of points: `--point X Y X Y` becomes `--point X,Y --point X,Y`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _join_points(args))
-
-
-def _join_points(args: list[str]) -> list[str]:
-    joined: list[str] = []
-    option: str | None = None
-    rest = list(args)
-    while rest:
-        word = rest.pop(0)
-        if option and _is_number(word) and rest and _is_number(rest[0]):
-            joined += [option, f"{word},{rest.pop(0)}"]
-            continue
-        if option and _is_number(word):
-            raise typer.BadParameter(
-                f"{word!r} is left over: points are pairs X Y", param_hint=option
-            )
-        option = None
-        if word in ("--point", "--negative") and rest and _is_number(rest[0]):
-            option = word
-        else:
-            joined.append(word)
-    return joined
+        joined: list[str] = []
+        option: str | None = None
+        rest = list(args)
+        while rest:
+            word = rest.pop(0)
+            if option and _is_number(word) and rest and _is_number(rest[0]):
+                joined += [option, f"{word},{rest.pop(0)}"]
+                continue
+            if option and _is_number(word):
+                raise typer.BadParameter(
+                    f"{word!r} is left over: points are pairs X Y", param_hint=option
+                )
+            option = None
+            if word in ("--point", "--negative") and rest and _is_number(rest[0]):
+                option = word
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
 
 
 def _is_number(word: str) -> bool:
@@ -144,16 +140,19 @@ def predict(
     from hqsam.api.predictor import SamHQPredictor
     from hqsam.model.device import pick_device
     from hqsam.model.load import load_any
+    from hqsam.prediction.prompt import Prompt
 
     outputs = {"--out": out, "--overlay": overlay, "--json": json_file}
     check_outputs(outputs, inputs=[image, mask, checkpoint, base], png=True)
     where = pick_device(device.value)
     pixels = _read_image(image)
-    prompt = _prompt(
-        box,
-        _parse_points(point or [], "--point"),
-        _parse_points(negative or [], "--negative"),
-        mask,
+    points = _parse_points(point or [], "--point")
+    negatives = _parse_points(negative or [], "--negative")
+    prompt = Prompt(
+        box=box,
+        points=(*points, *negatives),
+        labels=(1,) * len(points) + (0,) * len(negatives),
+        mask=None if mask is None else _read_mask(mask),
     )
     model = load_any(
         checkpoint,
@@ -186,7 +185,8 @@ def predict(
 
 def _read_image(path: Path) -> Any:
     from hqsam.errors import UserError
-    from hqsam_datasets.formats.images import ImageError, decode_image
+    from hqsam_datasets.formats.image_files import ImageError
+    from hqsam_datasets.formats.images import decode_image
 
     try:
         return decode_image(path.read_bytes())
@@ -202,25 +202,10 @@ def _read_image(path: Path) -> Any:
         ) from error
 
 
-def _prompt(
-    box: tuple[float, float, float, float] | None,
-    points: list[tuple[float, float]],
-    negatives: list[tuple[float, float]],
-    mask: Path | None,
-) -> Prompt:
-    from hqsam.prediction.prompt import Prompt
-
-    return Prompt(
-        box=box,
-        points=(*points, *negatives),
-        labels=(1,) * len(points) + (0,) * len(negatives),
-        mask=None if mask is None else _read_mask(mask),
-    )
-
-
 def _read_mask(path: Path) -> Any:
     from hqsam.errors import UserError
-    from hqsam_datasets.formats.images import ImageError, decode_mask
+    from hqsam_datasets.formats.image_files import ImageError
+    from hqsam_datasets.formats.masks import decode_mask
 
     try:
         mask = decode_mask(path.read_bytes()).foreground

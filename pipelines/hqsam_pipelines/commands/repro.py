@@ -72,7 +72,17 @@ def repro(
         os.environ[DROP_FOLDER_VARIABLE] = str(from_dir)
     root, grid, several = env.repository_root(), targets == ["ablations"], targets == ["seeds"]
     if accept:
-        _accept(root)
+        from hqsam_pipelines.config import preflight
+        from hqsam_pipelines.runner.accept import accept_code
+
+        preflight.pipeline(root)  # the stage `code`, which asks else, counts as run afterwards
+        found = accept_code(root)
+        say(
+            f"{len(found.accepted)} stages count as made by today's code: "
+            f"{', '.join(found.accepted) or 'none'}"
+        )
+        for name, why in found.left.items():
+            say(f"{name} runs again: {why}")
         return
     if grid:
         _switch(root)
@@ -95,20 +105,6 @@ def repro(
         from hqsam_pipelines.runner.last_line import last_line
 
         say(last_line(root))
-
-
-def _accept(root: Path) -> None:
-    from hqsam_pipelines.config import preflight
-    from hqsam_pipelines.runner.accept import accept_code
-
-    preflight.pipeline(root)  # the stage `code`, which asks else, counts as run afterwards
-    found = accept_code(root)
-    say(
-        f"{len(found.accepted)} stages count as made by today's code: "
-        f"{', '.join(found.accepted) or 'none'}"
-    )
-    for name, why in found.left.items():
-        say(f"{name} runs again: {why}")
 
 
 def _switch(root: Path) -> None:

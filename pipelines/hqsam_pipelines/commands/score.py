@@ -114,8 +114,7 @@ def command(score: Score) -> Any:
         if overlays is not None or images is not None:
             say("error: --overlays and --images need --against", err=True)
             raise typer.Exit(1)
-        checker = _checker(check, given) if wanted and check is not None else None
-        _run(function, json_file, checker, **given)
+        _run(function, json_file, check if wanted else None, **given)
 
     own = [_parameter(p) for p in parameters.values() if p.name not in ("progress", "keep")]
     if check is not None:
@@ -150,15 +149,10 @@ def _keyword(name: str, annotation: Any, *, default: Any) -> inspect.Parameter:
     )
 
 
-def _checker(check: Callable[..., str], given: dict[str, Any]) -> Callable[[], str]:
-    wanted = inspect.signature(check).parameters
-    return lambda: check(**{name: value for name, value in given.items() if name in wanted})
-
-
 def _run(
     score: Callable[..., Result],
     json_file: Path | None,
-    check: Callable[[], str] | None,
+    check: Callable[..., str] | None,
     **arguments: Any,
 ) -> None:
     """Scores, checks, prints the metrics, writes the JSON."""
@@ -168,13 +162,25 @@ def _run(
         check_outputs({"--json": json_file}, inputs=[arguments["pred"], arguments["gt"]])
         with ProgressDisplay("score") as progress:
             result = score(progress=progress, **arguments)
-        checked = None if check is None else check()
+        checked = None
+        if check is not None:
+            wanted = inspect.signature(check).parameters
+            checked = check(**{name: v for name, v in arguments.items() if name in wanted})
     _show(result)  # first: a file that cannot be written must not cost the numbers
     if checked is not None:
         say(checked)
     if json_file is not None:
         with _messages(json_file):
             write_json(json_file, result.to_dict(), ascii_only=True)
+
+
+def _show(result: Result) -> None:
+    for name, value in result.metrics.items():
+        say(f"{name:<10} {'undefined' if value is None else f'{value:.4f}'}")
+    facts = f"scored {result.n_scored} of {result.n_expected}"
+    say(f"{facts}, protocol {result.to_dict()['protocol_hash']}")
+    for warning in result.warnings:
+        say(f"warning: {warning}", err=True)
 
 
 def _compare(
@@ -227,14 +233,3 @@ def _messages(json_file: Path | None) -> Iterator[None]:
         # name.
         say(f"error: {error.filename or json_file}: {error.strerror or error}", err=True)
         raise typer.Exit(1) from None
-
-
-def _show(result: Result) -> None:
-    for name, value in result.metrics.items():
-        say(f"{name:<10} {'undefined' if value is None else f'{value:.4f}'}")
-    say(
-        f"scored {result.n_scored} of {result.n_expected}, protocol "
-        f"{result.to_dict()['protocol_hash']}"
-    )
-    for warning in result.warnings:
-        say(f"warning: {warning}", err=True)

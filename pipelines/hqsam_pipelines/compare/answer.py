@@ -143,21 +143,35 @@ def answer(comparison: Comparison) -> Answer:
         outcome: Outcome = "mixed" if {"better", "worse"} <= verdicts else decided
         return Answer(outcome, rows, _lead(rows, outcome))
     if "within noise" in verdicts or (verdicts and verdicts <= set(FOLDED)):
-        return Answer("no difference found", rows, _lead(rows, "within noise"), _same(rows))
-    return Answer("cannot be told", rows, _lead(rows, "not tested"), _reason(rows))
+        why = ""
+        # the rows that did not have to be tested
+        machines = [row.note for row in rows if row.verdict == "equal up to rounding"]
+        if verdicts == {"cannot move"}:
+            why = "because every instance is equal"
+        elif machines:
+            why = f"but for the rounding of {machines[0]}"
+        return Answer("no difference found", rows, _lead(rows, "within noise"), why)
+    reasons = {
+        "not comparable": "the protocols differ",
+        "not tested": "there are no intervals",
+        "too few to tell": "there are too few images",
+    }
+    found = [text for name, text in reasons.items() if name in verdicts]
+    why = "because " + " and ".join(found if rows else ["no headline row is in both revisions"])
+    return Answer("cannot be told", rows, _lead(rows, "not tested"), why)
 
 
 def headline(comparison: Comparison) -> tuple[Change, ...]:
     """The headline rows of HQ-SAM (the output that each set takes) and of further systems with a baseline."""
     rows = [change for change in comparison.changes if change.headline]
-    return tuple(c for c in rows if c.system in _asked(comparison, c)) or tuple(rows)
-
-
-def _asked(comparison: Comparison, row: Change) -> set[str]:
-    """The systems that a benchmark's headline is about."""
-    output = hq_system(comparison.b, row.benchmark)
-    known = output in {system.name for system in comparison.systems}
-    return {output, *(s.name for s in further(comparison.systems, output))} if known else set()
+    names = {system.name for system in comparison.systems}
+    asked = []
+    for row in rows:
+        output = hq_system(comparison.b, row.benchmark)
+        if output in names:
+            others = (system.name for system in further(comparison.systems, output))
+            asked += [row] if row.system in {output, *others} else []
+    return tuple(asked or rows)
 
 
 def _lead(rows: Sequence[Change], verdict: str) -> Change | None:
@@ -165,24 +179,3 @@ def _lead(rows: Sequence[Change], verdict: str) -> Change | None:
     like = [r for r in rows if r.verdict == verdict]
     known = [r for r in rows if r.difference is not None]
     return next(iter([*four, *like, *known]), None)
-
-
-def _same(rows: Sequence[Change]) -> str:
-    """Why nothing differs, where the rows did not have to be tested."""
-    if all(row.verdict == "cannot move" for row in rows):
-        return "because every instance is equal"
-    machines = [row.note for row in rows if row.verdict == "equal up to rounding"]
-    return f"but for the rounding of {machines[0]}" if machines else ""
-
-
-def _reason(rows: Sequence[Change]) -> str:
-    """Why no headline row could be tested."""
-    if not rows:
-        return "because no headline row is in both revisions"
-    verdicts = {row.verdict for row in rows}
-    reasons = {
-        "not comparable": "the protocols differ",
-        "not tested": "there are no intervals",
-        "too few to tell": "there are too few images",
-    }
-    return "because " + " and ".join(text for name, text in reasons.items() if name in verdicts)

@@ -132,7 +132,12 @@ def compare(
     instances: list[Instance] = []
     strata: Strata = {}
     seeds: set[tuple[int, int]] = set()
-    pairs = _pairs(a, b)
+    # (benchmark, model) of both sides, in the order of B's params.yaml
+    order = {name: place for place, name in enumerate(b.params.get("benchmarks", {}))}
+    pairs = sorted(
+        {(r.benchmark, r.model) for side in (a, b) for r in side.results},
+        key=lambda p: (order.get(p[0], len(order)), p),
+    )
     for place, (benchmark, model) in enumerate(pairs):
         if progress is not None:
             progress(place, len(pairs), benchmark)
@@ -144,6 +149,7 @@ def compare(
         notes += one.notes
         lacking += one.lacking
     found = _chosen(_hq4_rows(found, strata) + found, only)
+    kept = {(row.benchmark, row.model, row.prompt_set) for row in found}
     return Comparison(
         a=a,
         b=b,
@@ -151,7 +157,7 @@ def compare(
         missing=tuple(_missing(a, b)),
         notes=(
             *([] if running else dict.fromkeys([*stale(a), *stale(b)])),
-            *_unavailable(lacking),
+            *unavailable(lacking),
             *dict.fromkeys(notes),
             *_about_seeds(a, b, seeds),
         ),
@@ -162,18 +168,11 @@ def compare(
         ),
         instances=tuple(
             sorted(
-                _shown(instances, found),
+                [i for i in instances if (i.benchmark, i.model, i.prompt_set) in kept],
                 key=lambda i: (-abs(i.b - i.a), i.benchmark, i.key, i.unit),
             )[:24]
         ),
     )
-
-
-def _pairs(a: Revision, b: Revision) -> list[tuple[str, str]]:
-    """(benchmark, model) of both sides, in the order of B's params.yaml."""
-    order = {name: place for place, name in enumerate(b.params.get("benchmarks", {}))}
-    found = {(r.benchmark, r.model) for side in (a, b) for r in side.results}
-    return sorted(found, key=lambda p: (order.get(p[0], len(order)), p))
 
 
 def _chosen(rows: list[Change], only: Sequence[str]) -> list[Change]:
@@ -194,24 +193,10 @@ def _chosen(rows: list[Change], only: Sequence[str]) -> list[Change]:
     return [r for r in rows if all(words & _names_of(r, k) for k, words in kinds.items())]
 
 
-def _shown(instances: Sequence[Instance], rows: Sequence[Change]) -> list[Instance]:
-    """The instances of results that have a row."""
-    known = {(row.benchmark, row.model, row.prompt_set) for row in rows}
-    return [i for i in instances if (i.benchmark, i.model, i.prompt_set) in known]
-
-
 def _names_of(row: Change, kind: str) -> set[str]:
     """What a row's benchmark, metric, prompt set or model may be called."""
     name = str(getattr(row, kind))
     return {name, paper.title(name)} if kind == "benchmark" else {name}
-
-
-def _unavailable(errors: Sequence[NotAvailableError]) -> list[str]:
-    """One sentence for each revision and reason."""
-    groups: dict[tuple[str, str], list[NotAvailableError]] = {}
-    for error in errors:
-        groups.setdefault((error.where, error.why), []).append(error)
-    return [unavailable(group) for group in groups.values()]
 
 
 def _hq4_rows(changes: Iterable[Change], strata: Strata) -> list[Change]:
@@ -267,7 +252,9 @@ def _about_seeds(a: Revision, b: Revision, seeds: set[tuple[int, int]]) -> list[
     """
     known = sorted(seeds - {(1, 1)})
     if not known:
-        return [_ONE_SEED] if _trained_anew(a, b) else []
+        both = a.outputs.keys() & b.outputs.keys()
+        heads = [path for path in both if path.startswith("models/")]
+        return [_ONE_SEED] if any(a.outputs[path] != b.outputs[path] for path in heads) else []
     notes = []
     for left, right in known:
         if left > 1 < right:
@@ -284,12 +271,6 @@ def _about_seeds(a: Revision, b: Revision, seeds: set[tuple[int, int]]) -> list[
     if (1, 1) in seeds:
         notes.append("some benchmarks have one seed on each side: their intervals are about images")
     return notes
-
-
-def _trained_anew(a: Revision, b: Revision) -> bool:
-    """Whether a trained head of both revisions is another."""
-    both = a.outputs.keys() & b.outputs.keys()
-    return any(p.startswith("models/") and a.outputs[p] != b.outputs[p] for p in both)
 
 
 def _missing(a: Revision, b: Revision) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -45,16 +44,13 @@ def folders(
             for name in wanted or repository.output_names(revision, folder):
                 place = Path(temporary) / folder / name
                 place.parent.mkdir(parents=True, exist_ok=True)
-                _put(repository.output_file(revision, folder, name), place)
+                source = repository.output_file(revision, folder, name)
+                if isinstance(source, Path):
+                    place.symlink_to(source.resolve())
+                else:
+                    with place.open("wb") as file:
+                        shutil.copyfileobj(source, file)
         yield Path(temporary) / truth, Path(temporary) / predictions
-
-
-def _put(source: Path | io.BytesIO, place: Path) -> None:
-    if isinstance(source, Path):
-        place.symlink_to(source.resolve())
-    else:
-        with place.open("wb") as file:
-            shutil.copyfileobj(source, file)
 
 
 def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
@@ -75,7 +71,12 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     for benchmark, model in dict.fromkeys((i.benchmark, i.model) for i in chosen):
         mine = [i for i in chosen if (i.benchmark, i.model) == (benchmark, model)]
         try:
-            found += _drawn(comparison, benchmark, model, mine)
+            with ExitStack() as stack:
+                _, before = stack.enter_context(folders(comparison.a, benchmark, model, ()))
+                truth, after = stack.enter_context(folders(comparison.b, benchmark, model, None))
+                # The temporary folder is laid out like the repository: <root>/data/benchmarks/<name>.
+                run = Run(truth.parents[2], comparison.b.params, comparison.b.results)
+                found += [_picture(run, before, after, instance) for instance in mine]
         except (
             Exception
         ) as error:  # whatever strangers' tables raise: the comparison goes on without the pictures
@@ -85,17 +86,6 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
                 f"{error if known else f'{type(error).__name__}: {error}'}"
             )
     return found, notes
-
-
-def _drawn(
-    comparison: Comparison, benchmark: str, model: str, instances: Sequence[Instance]
-) -> list[Picture]:
-    with ExitStack() as stack:
-        _, before = stack.enter_context(folders(comparison.a, benchmark, model, ()))
-        truth, after = stack.enter_context(folders(comparison.b, benchmark, model, None))
-        # The temporary folder is laid out like the repository: <root>/data/benchmarks/<name>.
-        run = Run(truth.parents[2], comparison.b.params, comparison.b.results)
-        return [_picture(run, before, after, instance) for instance in instances]
 
 
 def _picture(run: Run, before: Path, after: Path, instance: Instance) -> Picture:

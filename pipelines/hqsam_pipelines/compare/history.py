@@ -105,11 +105,7 @@ def history(root: Path, *, since: str | None = None, metrics: Sequence[str] = ()
     if not entries:
         cure = "commit reports/ after `dvc repro`, or give another revision with --since"
         raise UserError("no commit has a report", file=OVERVIEW, cure=cure)
-    every = dict.fromkeys(row for entry in reversed(entries) for row in entry.points)
-    return History(tuple(entries), _chosen(tuple(every), metrics), tuple(notes))
-
-
-def _chosen(rows: tuple[Row, ...], metrics: Sequence[str]) -> tuple[Row, ...]:
+    rows = tuple(dict.fromkeys(row for entry in reversed(entries) for row in entry.points))
     known = {name for row in rows for name in (row[0], paper.title(row[0]), row[2])}
     for word in metrics:
         if word not in known:
@@ -118,7 +114,11 @@ def _chosen(rows: tuple[Row, ...], metrics: Sequence[str]) -> tuple[Row, ...]:
             cure = f"did you mean {close[0]}?" if close else listed
             raise UserError("no report has this metric", key=f"--metric {word}", cure=cure)
     wanted = set(metrics)
-    return tuple(r for r in rows if not wanted or wanted & {r[0], paper.title(r[0]), r[2]})
+    return History(
+        tuple(entries),
+        tuple(r for r in rows if not wanted or wanted & {r[0], paper.title(r[0]), r[2]}),
+        tuple(notes),
+    )
 
 
 def _points(text: bytes, where: str) -> dict[Row, Point]:

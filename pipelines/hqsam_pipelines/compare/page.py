@@ -10,7 +10,7 @@ from hqsam_metrics.base import Scale
 from hqsam_pipelines.compare.answer import answer
 from hqsam_pipelines.compare.cells import Names, cells, folded_line, several_systems, untested
 from hqsam_pipelines.compare.comparison import Comparison
-from hqsam_pipelines.compare.rows import Change, Instance
+from hqsam_pipelines.compare.rows import Change
 from hqsam_pipelines.report.tables import number, signed
 
 _TONES = {"better": "up", "worse": "down", "not comparable": "down"}
@@ -27,6 +27,20 @@ def to_html(comparison: Comparison) -> str:
     found, drawn = answer(comparison), pictures(comparison)
     own = {id(row) for row in found.rows}
     names = Names(comparison.changes)
+    instances = [
+        {
+            "benchmark": names.benchmark(instance),
+            "prompt": instance.prompt_set,
+            "system": comparison.system(instance.system).label,
+            "key": instance.key,
+            "unit": instance.unit,
+            "a": number(instance.a, 1),
+            "b": number(instance.b, 1),
+            "difference": signed(instance.b - instance.a),
+            "tone": "up" if instance.gain > 0 else "down",
+        }
+        for instance in comparison.instances
+    ]
     context = {
         "title": f"{comparison.a.label} → {comparison.b.label}",
         "a": comparison.a,
@@ -45,7 +59,7 @@ def to_html(comparison: Comparison) -> str:
         "commits": comparison.commits,
         "params": comparison.params,
         "outputs": comparison.outputs,
-        "instances": [_instance(i, comparison, names) for i in comparison.instances],
+        "instances": instances,
     }
     return render("compare.html.j2", ("page.js.j2",), context)
 
@@ -73,18 +87,4 @@ def _row(row: Change, comparison: Comparison, names: Names) -> dict[str, Any]:
         "system": comparison.system(row.system).label,
         "tone": _TONES.get(row.verdict, "flat"),
         **cells(row, 2),
-    }
-
-
-def _instance(instance: Instance, comparison: Comparison, names: Names) -> dict[str, str]:
-    return {
-        "benchmark": names.benchmark(instance),
-        "prompt": instance.prompt_set,
-        "system": comparison.system(instance.system).label,
-        "key": instance.key,
-        "unit": instance.unit,
-        "a": number(instance.a, 1),
-        "b": number(instance.b, 1),
-        "difference": signed(instance.b - instance.a),
-        "tone": "up" if instance.gain > 0 else "down",
     }

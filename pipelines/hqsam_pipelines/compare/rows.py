@@ -111,32 +111,21 @@ class BenchmarkRows:
         self._frames = functools.lru_cache(maxsize=1)(self._read_frames)  # of several metrics
         self._further: list[FurtherSeeds | None] = []
         for side in (a, b):
-            self._read(side)
+            # the per-instance tables of all seeds, the first seed first
+            tables: list[pd.DataFrame] = []
+            further = None
+            try:
+                tables.append(side.units(self.benchmark, self.model))
+                further = FurtherSeeds(side, self.benchmark, self.model)
+                self.notes += [further.note] if further.note else []
+                tables += further.units()
+            except NotAvailableError as error:
+                self.lacking.append(error)
+                further = None
+            self._tables.append(tables if further is not None else tables[:1])
+            self._further.append(further)
         left, right = (1 + len(more.results) if more else 1 for more in self._further)
         self.seeds = (left, right)
-
-    def _read(self, side: Revision) -> None:
-        """Reads the per-instance tables of all seeds of one side, its first seed first."""
-        tables: list[pd.DataFrame] = []
-        further = None
-        try:
-            tables.append(side.units(self.benchmark, self.model))
-            further = FurtherSeeds(side, self.benchmark, self.model)
-            self.notes += [further.note] if further.note else []
-            tables += further.units()
-        except NotAvailableError as error:
-            self.lacking.append(error)
-            further = None
-        self._tables.append(tables if further is not None else tables[:1])
-        self._further.append(further)
-
-    def _trainings(self, a: Result, b: Result) -> tuple[list[Result], list[Result]]:
-        """The results of a row for each seed of either side; the first alone where another seed lacks the row."""
-        more = [
-            [] if further is None else further.of(result)
-            for result, further in zip((a, b), self._further, strict=True)
-        ]
-        return [a, *more[0]], [b, *more[1]]
 
     def changes(self, strata: Strata) -> list[Change]:
         """The rows; differences per instance of the HQ sets are left in `strata` for their mean."""
@@ -150,19 +139,38 @@ class BenchmarkRows:
                 continue
             found += [self._change(a, b, metric, strata) for metric in _names(a, b)]
             stand_ins = [b.score.value(metric).stand_in for metric in _names(a, b)]
-            rows = [
-                self._instances(a, quantity)
-                for quantity in dict.fromkeys(stand_ins)
-                if quantity is not None
-            ]
-            found += [change for change in rows if change is not None]
+            for quantity in dict.fromkeys(stand_ins):
+                paired = None if quantity is None else self._paired(a, quantity)
+                if quantity is None or paired is None:
+                    continue
+                left, right = (float(side.mean()) for side in paired[:2])
+                found.append(
+                    Change(
+                        *a.row,
+                        quantity.title,
+                        quantity.scale,
+                        False,
+                        False,
+                        left,
+                        right,
+                        right - left,
+                        two_level([paired]),
+                    )
+                )
         main = paper.main_prompts(
             dict.fromkeys(prompt_set for _, _, prompt_set, _ in self._sides[1])
         )
         return [c if c.prompt_set in main else replace(c, headline=False) for c in found]
 
     def _change(self, a: Result, b: Result, metric: str, strata: Strata) -> Change:
-        left, right = (_mean(side, metric) for side in self._trainings(a, b))
+        means: list[float | None] = []
+        for result, further in zip((a, b), self._further, strict=True):
+            # of each seed; of the first alone where another seed lacks the row
+            seeds = [result, *(further.of(result) if further is not None else ())]
+            values = [seed.shown(metric) for seed in seeds]
+            known = [value for value in values if value is not None]
+            means.append(sum(known) / len(known) if len(known) == len(values) else None)
+        left, right = means
         difference = None if left is None or right is None else right - left
         change = replace(_bare(a, b, metric), a=left, b=right, difference=difference)
         quantity = b.score.value(metric).mean_of
@@ -206,23 +214,6 @@ class BenchmarkRows:
             replace(c, interval=found.get((c.prompt_set, c.system, c.metric), c.interval))
             for c in changes
         ]
-
-    def _instances(self, result: Result, quantity: Quantity) -> Change | None:
-        paired = self._paired(result, quantity)
-        if paired is None:
-            return None
-        left, right = (float(side.mean()) for side in paired[:2])
-        return Change(
-            *result.row,
-            quantity.title,
-            quantity.scale,
-            False,
-            False,
-            left,
-            right,
-            right - left,
-            two_level([paired]),
-        )
 
     def _paired(self, result: Result, quantity: Quantity) -> SeedStratum | None:
         frames = self._frames(result.row)
@@ -277,13 +268,6 @@ class BenchmarkRows:
                 gain = scale.gain(shown[1] - shown[0])
                 found.append(Instance(*row, key, cluster, unit, *shown, quantity.title, gain))
         return found
-
-
-def _mean(trainings: Sequence[Result], metric: str) -> float | None:
-    """The mean over seeds of a value as shown; None if it is undefined for one of them."""
-    values = [result.shown(metric) for result in trainings]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _bare(a: Result, b: Result, metric: str) -> Change:

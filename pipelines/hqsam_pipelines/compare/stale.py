@@ -20,36 +20,34 @@ def stale(revision: Revision) -> list[str]:
     is out of date.
     """
     found = []
-    keys = _changed_keys(revision)
+    keys = []
+    for key, recorded in revision.made_with.items():
+        value: Any = revision.params
+        for name in key.split("."):
+            value = value.get(name, _NONE) if isinstance(value, Mapping) else _NONE
+        if not (value is _NONE or _same(value, recorded)):
+            keys.append(key)
     if keys:
         found.append(
-            f"the metrics at {revision.label} were made with other values of {_short(keys)} than "
+            f"the metrics at {revision.label} were made with other values of "
+            f"{_short(sorted(keys))} than "
             f"its params.yaml has:"
             f" run `dvc repro`{' and commit what it changes' if revision.sha else ' first'}"
         )
-    stages = [] if revision.sha else _edited(revision)
+    stages = []
+    # No pipeline that DVC can read, a run is under way, or DVC cannot write its lock: nothing is
+    # known to be edited.
+    with contextlib.suppress(UserError, OSError):
+        if not revision.sha:
+            from hqsam_pipelines.config.graph import edited
+
+            stages = [name for name in edited(revision.repository.root) if name != "report"]
     if stages:
         found.append(
             f"the metrics on disk may be of an earlier state: {_short(stages)} out of date, run "
             f"`dvc repro` first"
         )
     return found
-
-
-def _changed_keys(revision: Revision) -> list[str]:
-    found = {key: _value(revision.params, key) for key in revision.made_with}
-    return sorted(
-        key
-        for key, value in revision.made_with.items()
-        if not (found[key] is _NONE or _same(found[key], value))
-    )
-
-
-def _value(params: Mapping[str, Any], key: str) -> Any:
-    value: Any = params
-    for name in key.split("."):
-        value = value.get(name, _NONE) if isinstance(value, Mapping) else _NONE
-    return value
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -62,16 +60,6 @@ def _same(left: Any, right: Any) -> bool:
         with contextlib.suppress(TypeError, ValueError):
             return float(left) == float(right)
     return bool(left == right)
-
-
-def _edited(revision: Revision) -> list[str]:
-    """Stages before the report that differ from dvc.lock."""
-    from hqsam_pipelines.config.graph import edited
-
-    try:
-        return [name for name in edited(revision.repository.root) if name != "report"]
-    except (UserError, OSError):
-        return []  # no pipeline that DVC can read, a run is under way, or DVC cannot write its lock
 
 
 def _short(names: list[str]) -> str:

@@ -60,7 +60,16 @@ def show(
     if rows:
         print_rows(rows, comparison, console)
     if not every:
-        _rest(comparison, found, top, console)
+        # what is not shown, so that the counts can be followed
+        hidden = len(found.moved) - len(farthest(found, top))
+        if hidden:
+            _wrapped(f"{hidden} more of the {len(found.rows)} headline rows without --top", console)
+        line = folded_line(comparison, found.folded)
+        if line:
+            _wrapped(line, console, "dim")
+        further = len(comparison.changes) - len(found.rows)
+        if further:
+            _wrapped(f"--all shows {further} further rows (systems, thresholds, sizes)", console)
     console.print()
     for side, revision in (("A", comparison.a), ("B", comparison.b)):
         _wrapped(f"{side}  {revision.label}  {revision.subject}", console)
@@ -121,19 +130,6 @@ def farthest(found: Answer, top: int | None) -> Sequence[Change]:
     return [row for row in found.moved if row in chosen]
 
 
-def _rest(comparison: Comparison, found: Answer, top: int | None, console: Console) -> None:
-    """Names what is not shown, so that the counts can be followed."""
-    left = len(found.moved) - len(farthest(found, top))
-    if left:
-        _wrapped(f"{left} more of the {len(found.rows)} headline rows without --top", console)
-    line = folded_line(comparison, found.folded)
-    if line:
-        _wrapped(line, console, "dim")
-    further = len(comparison.changes) - len(found.rows)
-    if further:
-        _wrapped(f"--all shows {further} further rows (systems, thresholds, sizes)", console)
-
-
 def print_rows(rows: Sequence[Change], comparison: Comparison, console: Console) -> None:
     """Prints rows as a table that fits the console."""
     from rich.table import Table
@@ -146,7 +142,11 @@ def print_rows(rows: Sequence[Change], comparison: Comparison, console: Console)
     several = several_systems(rows, comparison)
     columns = fitting(lines, console.width, [k for k in _HEADS if several or k != "system"])
     if not columns:
-        _stacked(rows, lines, console)
+        for row, line in zip(rows, lines, strict=True):
+            _wrapped(f"{line['name']} {line['metric']}", console)
+            values = [line["difference"], line["interval"]]
+            for text in (" ".join(v for v in values if v), row.verdict):
+                console.print(styled(("  " + text, _STYLES.get(row.verdict, ""))), soft_wrap=True)
         return
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for key in columns:
@@ -174,14 +174,6 @@ def fitting(lines: Sequence[dict[str, str]], width: int, columns: Sequence[str])
         ):
             return kept
     return []
-
-
-def _stacked(rows: Sequence[Change], lines: Sequence[dict[str, str]], console: Console) -> None:
-    for row, line in zip(rows, lines, strict=True):
-        _wrapped(f"{line['name']} {line['metric']}", console)
-        values = [line["difference"], line["interval"]]
-        for text in (" ".join(v for v in values if v), row.verdict):
-            console.print(styled(("  " + text, _STYLES.get(row.verdict, ""))), soft_wrap=True)
 
 
 def _wrapped(text: str, console: Console, style: str = "") -> None:

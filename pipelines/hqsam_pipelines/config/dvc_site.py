@@ -11,6 +11,7 @@ looks at it.
 from __future__ import annotations
 
 import configparser
+import contextlib
 import importlib
 import os
 import stat
@@ -66,24 +67,21 @@ def configure(root: Path) -> bool:
     with locked(env.state_dir(root) / "dvc-config.lock"):
         if not _is_to_be_written(_configured(root), wanted):
             return False  # another process was faster
-        _write(root / ".dvc" / "config.local", wanted)
+        # DVC's own `Config.edit` writes ASCII only and reads UTF-8: a checkout may lie in a folder
+        # called `données`
+        from configobj import ConfigObj, ConfigObjError
+
+        path = root / ".dvc" / "config.local"
+        try:
+            config = ConfigObj(str(path), encoding="utf-8", write_empty_values=True)
+        except (ConfigObjError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"cannot be read: {error}", file=path, cure="fix or delete it: DVC reads it, too"
+            ) from None
+        config.setdefault("core", {})["site_cache_dir"] = str(wanted)
+        with atomic_file(path) as file:
+            config.write(file)
     return True
-
-
-def _write(path: Path, wanted: Path) -> None:
-    # DVC's own `Config.edit` writes ASCII only and reads UTF-8: a checkout may lie in a folder
-    # called `données`
-    from configobj import ConfigObj, ConfigObjError
-
-    try:
-        config = ConfigObj(str(path), encoding="utf-8", write_empty_values=True)
-    except (ConfigObjError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot be read: {error}", file=path, cure="fix or delete it: DVC reads it, too"
-        ) from None
-    config.setdefault("core", {})["site_cache_dir"] = str(wanted)
-    with atomic_file(path) as file:
-        config.write(file)
 
 
 def fault(root: Path) -> str | None:
@@ -99,7 +97,11 @@ def fault(root: Path) -> str | None:
             "DVC's site cache is shared by all users of the machine: `python -m "
             "hqsam_pipelines.config.dvc_site` sets up one here"
         )
-    if not Path(place).is_absolute() or not _is_private(Path(place)):
+    private = False
+    with contextlib.suppress(OSError):
+        found = Path(place).stat()
+        private = found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o022
+    if not Path(place).is_absolute() or not private:
         cure = f"`unset {VARIABLE}`" if given else "take that line out and run `hqsam doctor` again"
         return (
             f"{named_by} is {place}, which other users can write, or which is not there: {cure}, "
@@ -122,14 +124,6 @@ def _is_to_be_written(found: str | None, wanted: Path) -> bool:
         found is not None and Path(found).parts[-2:] == wanted.parts[-2:] and Path(found) != wanted
     )
     return found is None or ours_elsewhere
-
-
-def _is_private(place: Path) -> bool:
-    try:
-        found = place.stat()
-    except OSError:
-        return False
-    return found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o022
 
 
 def main() -> int:

@@ -10,8 +10,9 @@ from typing import Any
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import dvc_site
-from hqsam_pipelines.config.params import FILE, read_yaml
+from hqsam_pipelines.config.params import FILE
 from hqsam_pipelines.config.schema import unknown
+from hqsam_pipelines.config.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,17 @@ def read_graph(
             if loaded is not None:
                 loaded(repo, stages)
             with repo.lock:
-                changed = frozenset(name for name in order if _is_changed(stages[name]))
+                # in itself: a change further up is the walk's business
+                changed = frozenset(name for name in order if stages[name].changed())
     except DvcException as error:
         raise clear(error, root) from error
     kept = {name: needs[name] for name in order}
-    return Graph(tuple(order), kept, changed, _weights(kept), tuple(wanted), sorted(stages))
+    followers: dict[str, set[str]] = {name: set() for name in kept}
+    for name in reversed(list(kept)):
+        for before in kept[name]:
+            followers[before] |= {name} | followers[name]
+    weights = {name: len(later) for name, later in followers.items()}
+    return Graph(tuple(order), kept, changed, weights, tuple(wanted), sorted(stages))
 
 
 def edited(root: Path) -> list[str]:
@@ -130,11 +137,6 @@ def _differs(entry: Any) -> bool:
     return any(map(_differs, entry.values()))
 
 
-def _is_changed(stage: Any) -> bool:
-    """Whether the stage differs from the lock in itself; a change further up is the walk's business."""
-    return bool(stage.changed())
-
-
 def _resolve(targets: Sequence[str], names: list[str], root: Path) -> list[str]:
     if not targets:
         return names
@@ -163,11 +165,3 @@ def _ordered(needs: dict[str, frozenset[str]], wanted: Iterable[str]) -> list[st
     for name in wanted:
         visit(name)
     return list(order)
-
-
-def _weights(needs: dict[str, frozenset[str]]) -> dict[str, int]:
-    followers: dict[str, set[str]] = {name: set() for name in needs}
-    for name in reversed(list(needs)):
-        for before in needs[name]:
-            followers[before] |= {name} | followers[name]
-    return {name: len(later) for name, later in followers.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.ablations import mapping, merge, written
-from hqsam_pipelines.config.params import read_yaml
+from hqsam_pipelines.config.yaml_file import read_yaml
 
 FOLDER = Path("configs") / "overlays"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines.config import protocols, schema
+from hqsam_pipelines.config.outline import PLAIN, PROTOCOL_KEY, check_outline
+from hqsam_pipelines.config.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from hqsam.model.options import ModelOptions
@@ -35,29 +36,6 @@ if TYPE_CHECKING:
     from hqsam_pipelines.report.options import ReportOptions
 
 FILE = "params.yaml"
-
-NAMED = ("archives", "sources", "benchmarks", "models")
-"""Sections that hold one entry per name; a name is a file name, a DVC stage name and a folder name at once."""
-
-PLAIN = ("overlap", "quality", "shard", "augment", "train", "predict", "report")
-"""Sections that are one options object."""
-
-OPTIONAL = ("systems",)
-"""Sections that need not be there: their default is what every run has."""
-
-BENCHMARK_KEYS = ("kind", "archive", "index", "predict", "score")
-
-PROTOCOL_KEY = "protocol"
-"""Key of a benchmark that need not be there; what it stands for: `hqsam_pipelines.config.protocols`."""
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
-
-FILE_NAMES = {
-    "sources": ("kind", "archive"),
-    "benchmarks": ("kind", "archive"),
-    "models": ("backbone", "variant"),
-}
-"""Keys of an entry whose value is part of a path in dvc.yaml."""
 
 OPTIONS = {
     "archives": "hqsam_datasets.fetch.spec:ArchiveSpec",
@@ -110,7 +88,7 @@ class Params:
         """Like `load`, for content that was read already."""
         if not isinstance(raw, Mapping):
             raise UserError(f"expected a mapping, found {schema.show(raw)}", file=file)
-        _check_outline(raw, file)
+        check_outline(raw, file)
         return cls(file=file, profile=raw["profile"], seed=raw["seed"], raw=raw)
 
     @property
@@ -186,9 +164,9 @@ class Params:
 
     def index(self, benchmark: str) -> BenchmarkOptions:
         """`benchmarks.<name>.index`."""
-        from hqsam_datasets import (
-            benchmarks,
-        )  # NumPy and the image libraries behind it: not for every reader of params.yaml
+        # NumPy and the image libraries behind them: not for every reader of params.yaml
+        from hqsam_datasets import benchmarks
+        from hqsam_metrics.base import SCORES
 
         options: BenchmarkOptions = self._benchmark_part(benchmark, "index", {})
         kind = str(self.entry("benchmarks", benchmark)["kind"])
@@ -199,7 +177,17 @@ class Params:
             found = benchmarks.of_section(benchmark, kind, options)
         except UserError as error:
             raise error.amended(file=self.file) from None
-        self._check_metric(benchmark, found.kind)
+        # Found out by the score stage, another kind of metric would cost all predictions.
+        score = self._metric(benchmark)
+        if score.kind != found.kind:
+            fitting = [name for name in SCORES.names() if SCORES.load(name).kind == found.kind]
+            raise UserError(
+                f"the metric {score.name} is not for this set, whose ground truth is of kind "
+                f"{found.kind}",
+                file=self.file,
+                key=f"benchmarks.{benchmark}.score.metric",
+                cure=f"say metric: {' or '.join(fitting)}",
+            )
         return options
 
     def predict(self, benchmark: str) -> PredictOptions:
@@ -208,13 +196,19 @@ class Params:
 
     def score(self, benchmark: str) -> ScoreOptions:
         """`benchmarks.<name>.score`, of the class that its metric states."""
+        from hqsam import systems
+
         own = self.entry("benchmarks", benchmark)["score"]
         key = f"benchmarks.{benchmark}.score"
         known = self._metric(benchmark).options
         options: ScoreOptions = schema.build(
             known, {**own, **self.protocol(benchmark, "score")}, file=self.file, key=key
         )
-        self._check_output(benchmark, options.output)
+        outputs = [system.name for system in systems.of_entries(self.systems)]
+        if options.output not in outputs:
+            raise schema.unknown(
+                options.output, outputs, what="system", file=self.file, key=f"{key}.output"
+            )
         return options
 
     def _metric(self, benchmark: str) -> Score:
@@ -233,21 +227,6 @@ class Params:
             )
         return SCORES.load(str(name))
 
-    def _check_metric(self, benchmark: str, kind: str) -> None:
-        """The metric must be one for this kind of ground truth: found out by the score stage, it would cost all predictions."""
-        from hqsam_metrics.base import SCORES
-
-        score = self._metric(benchmark)
-        if score.kind != kind:
-            fitting = [name for name in SCORES.names() if SCORES.load(name).kind == kind]
-            raise UserError(
-                f"the metric {score.name} is not for this set, whose ground truth is of kind "
-                f"{kind}",
-                file=self.file,
-                key=f"benchmarks.{benchmark}.score.metric",
-                cure=f"say metric: {' or '.join(fitting)}",
-            )
-
     @functools.cached_property
     def systems(self) -> tuple[Entry, ...]:
         """The entries of `systems`; those of every run if there is no such section.
@@ -264,11 +243,13 @@ class Params:
             self._check_seam("hqsam.systems", kind, "system kind", f"systems.{name}.kind")
             key = f"systems.{name}"
             options = schema.build(systems.load(kind).options, values, file=self.file, key=key)
-            for model in options.models:
-                if model not in self.models:
-                    raise schema.unknown(
-                        model, self.models, what="model", file=self.file, key=f"{key}.models"
-                    )
+            for what, known in (("models", self.models), ("benchmarks", self.benchmarks)):
+                for other in getattr(options, what, ()):
+                    if other not in known:
+                        place = f"{key}.{what}"
+                        raise schema.unknown(
+                            other, known, what=what[:-1], file=self.file, key=place
+                        )
             entries.append(systems.Entry(name, options))
         try:
             systems.check(entries)
@@ -281,14 +262,6 @@ class Params:
         from hqsam import systems
 
         return systems.applying(self.systems, model, self.models)
-
-    def _check_output(self, benchmark: str, output: str) -> None:
-        from hqsam import systems
-
-        known = [system.name for system in systems.of_entries(self.systems)]
-        if output not in known:
-            key = f"benchmarks.{benchmark}.score.output"
-            raise schema.unknown(output, known, what="system", file=self.file, key=key)
 
     @property
     def overlap(self) -> OverlapOptions:
@@ -442,165 +415,3 @@ def options_class(section: str) -> type:
     module, _, name = OPTIONS[section].partition(":")
     found: type = getattr(importlib.import_module(module), name)
     return found
-
-
-def read_yaml(file: Path) -> object:
-    """Read YAML 1.2 as DVC does (`1e-3` is a number, `no` a text; a key that appears twice is an error).
-
-    Raises:
-        UserError: the file is missing or not readable as YAML.
-    """
-    try:
-        return parse_yaml(file.read_bytes(), file)
-    except FileNotFoundError as error:
-        raise UserError(
-            "the file does not exist", file=file, cure="run `hqsam profile sample`"
-        ) from error
-
-
-def parse_yaml(content: bytes, file: Path) -> object:
-    """Like `read_yaml`, for content that was read already."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe", pure=True).load(content.decode())
-    except (
-        YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: no UTF-8, or a date with a month 13
-        cure = f"fix that place; `git diff -- {file}` shows what was changed"
-        raise UserError(
-            f"not readable as YAML: {_one_line(error)}", file=file, cure=cure
-        ) from error
-
-
-def _one_line(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-    return place + str(getattr(error, "problem", None) or error).splitlines()[0]
-
-
-def _check_outline(raw: Mapping[str, Any], file: Path) -> None:
-    known = ("profile", "seed", *NAMED, *PLAIN, *OPTIONAL)
-    for key in raw:
-        if key not in known:
-            raise schema.unknown(str(key), known, what="key", file=file, key=str(key))
-    expected: dict[str, type] = {"profile": str, "seed": int} | dict.fromkeys(
-        (*NAMED, *PLAIN), dict
-    )
-    for key, kind in expected.items():
-        if key not in raw:
-            raise UserError(
-                "a required key is missing",
-                file=file,
-                key=key,
-                cure=f"add it: {schema.describe(kind)}",
-            )
-        if not isinstance(raw[key], kind) or isinstance(raw[key], bool):
-            cure = f"expected {schema.describe(kind)}"
-            raise UserError(
-                f"wrong type: found {schema.show(raw[key])}", file=file, key=key, cure=cure
-            )
-    for section in NAMED:
-        if not raw[section] and section != "sources":  # none where nothing trains: see `train`
-            raise UserError("there is no entry", file=file, key=section, cure="name at least one")
-    for section in (name for name in OPTIONAL if name in raw):
-        if not isinstance(raw[section], Mapping) or not raw[section]:
-            cure = "name at least one entry, or leave the section out"
-            raise UserError(
-                f"expected a mapping, found {schema.show(raw[section])}",
-                file=file,
-                key=section,
-                cure=cure,
-            )
-    check_names(raw, file)
-    for section in ("sources", "benchmarks"):
-        _check_archives(raw, section, file)
-    for name in raw["benchmarks"].keys() & raw["sources"].keys():
-        cure = "rename one of them: their keys would be the same"
-        raise UserError(
-            f"a source is called {name}, too", file=file, key=f"benchmarks.{name}", cure=cure
-        )
-    for section in ("sources", "benchmarks"):
-        for name, entry in raw[section].items():
-            _check_kind(entry, section, name, file)
-    for name, entry in raw["benchmarks"].items():
-        _check_benchmark(entry, name, file)
-
-
-def check_names(raw: object, file: Path) -> None:
-    """Refuse names that must not become part of a path, a stage name or a word of a command, whatever else the file holds.
-
-    Quick, so that every entry point can ask before DVC acts on the names.
-
-    Raises:
-        UserError: a name of an entry, or one that an entry gives for a file (`FILE_NAMES`), is
-            none.
-    """
-    sections = raw if isinstance(raw, Mapping) else {}
-    for section in (*NAMED, *OPTIONAL):
-        entries = sections.get(section, {})
-        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
-            _check_name(name, file, section)
-            if not isinstance(entry, Mapping):
-                raise UserError(
-                    f"expected a mapping, found {schema.show(entry)}",
-                    file=file,
-                    key=f"{section}.{name}",
-                )
-            for key in FILE_NAMES.get(section, ()):
-                if key in entry:
-                    _check_name(entry[key], file, f"{section}.{name}.{key}")
-
-
-def _check_name(name: object, file: Path, key: str) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        cure = (
-            "use lower-case letters, digits and underscores: it becomes a file, folder and stage "
-            "name"
-        )
-        shown = repr(name) if isinstance(name, str) else schema.show(name)
-        raise UserError(f"bad name {shown}", file=file, key=key, cure=cure)
-
-
-def _check_archives(raw: Mapping[str, Any], section: str, file: Path) -> None:
-    for name, entry in raw[section].items():
-        key = f"{section}.{name}.archive"
-        if "archive" not in entry:
-            raise UserError(
-                "a required key is missing", file=file, key=key, cure="name an entry of `archives`"
-            )
-        if entry["archive"] not in raw["archives"]:
-            raise schema.unknown(
-                str(entry["archive"]), raw["archives"], what="archive", file=file, key=key
-            )
-
-
-def _check_kind(entry: Mapping[str, Any], section: str, name: str, file: Path) -> None:
-    """DVC takes the stage's code dependency from `kind` and knows no defaults."""
-    if "kind" not in entry:
-        cure = (
-            f"add `kind: {name}` for a set with a file of its own in "
-            f"datasets/hqsam_datasets/{section}, else folder, label_maps, ..."
-        )
-        raise UserError(
-            "a required key is missing", file=file, key=f"{section}.{name}.kind", cure=cure
-        )
-
-
-def _check_benchmark(entry: Mapping[str, Any], name: str, file: Path) -> None:
-    for key in entry:
-        if key not in (known := (*BENCHMARK_KEYS, PROTOCOL_KEY)):
-            raise schema.unknown(
-                str(key), known, what="key", file=file, key=f"benchmarks.{name}.{key}"
-            )
-    for key in BENCHMARK_KEYS:
-        if key not in entry:
-            raise UserError(
-                "a required key is missing",
-                file=file,
-                key=f"benchmarks.{name}.{key}",
-                cure="add it",
-            )

@@ -13,8 +13,9 @@ from hqsam_base.errors import UserError
 from hqsam_base.locks import is_held
 from hqsam_pipelines import ablations
 from hqsam_pipelines.config import dvc_site, env, overlays, profile_runs
-from hqsam_pipelines.config.params import FILE, Params, parse_yaml
+from hqsam_pipelines.config.params import FILE, Params
 from hqsam_pipelines.config.schema import unknown
+from hqsam_pipelines.config.yaml_file import parse_yaml
 
 METRICS = "reports/metrics"
 
@@ -89,11 +90,12 @@ def leftovers(root: Path) -> list[Path]:
     params = Params.load(root / FILE)
     named = [params.model(name).checkpoint for name in params.models]
     weights = [root / path for path in named if path is not None]
-    found = [
-        path
-        for folder, names in _outputs(params).items()
-        for path in _strangers(root, folder, names)
-    ]
+    found = []
+    for folder, names in _outputs(params).items():
+        for path in sorted((root / folder).iterdir()) if (root / folder).is_dir() else ():
+            is_output = path.is_file() if folder == METRICS else path.is_dir()
+            if is_output and path.name not in names and not path.name.startswith("."):
+                found.append(path.relative_to(root))
     return [
         path for path in found if not any(weight.is_relative_to(root / path) for weight in weights)
     ]
@@ -146,7 +148,10 @@ def prune(root: Path) -> Iterator[str]:
     for path in found:
         whole = root / path
         if path in cached:
-            _remove(whole)
+            if whole.is_dir() and not whole.is_symlink():
+                shutil.rmtree(whole)
+            else:
+                whole.unlink()
             yield f"removed {path} (not part of this profile)"
         else:
             _move(whole, root / ASIDE / path)
@@ -158,7 +163,12 @@ def prune(root: Path) -> Iterator[str]:
 
 def _cached(root: Path, paths: list[Path]) -> set[Path]:
     """Those of `paths` that can go: there is nothing in them, or DVC's cache holds just this content."""
-    known = {path for path in paths if not _files(root / path)}
+    known = {
+        path
+        for path in paths
+        if (root / path).is_dir()
+        and not any(inner.is_file() or inner.is_symlink() for inner in (root / path).rglob("*"))
+    }
     rest = [path for path in paths if path not in known]
     if not rest or not (root / ".dvc").is_dir():
         return known
@@ -180,19 +190,6 @@ def _holds(repo: Any, path: Path) -> bool:
         check(cache, found)
         return True
     return False
-
-
-def _files(path: Path) -> bool:
-    return not path.is_dir() or any(
-        inner.is_file() or inner.is_symlink() for inner in path.rglob("*")
-    )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def _move(source: Path, target: Path) -> None:
@@ -235,14 +232,6 @@ def restore(root: Path) -> Iterator[str]:
             repo.checkout(targets=[str(path) for path in lost], force=True, allow_missing=True)
     for path in (path for path in lost if path.exists()):
         yield f"restored {path.relative_to(root)} (from DVC's cache)"
-
-
-def _strangers(root: Path, folder: str, names: set[str]) -> Iterator[Path]:
-    if (root / folder).is_dir():
-        for path in sorted((root / folder).iterdir()):
-            is_output = path.is_file() if folder == METRICS else path.is_dir()
-            if is_output and path.name not in names and not path.name.startswith("."):
-                yield path.relative_to(root)
 
 
 def _contents(root: Path) -> dict[str, bytes]:

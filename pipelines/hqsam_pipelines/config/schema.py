@@ -14,7 +14,7 @@ import difflib
 import functools
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
@@ -40,7 +40,12 @@ def build(kind: type[T], values: object, *, file: Path, key: str) -> T:
         raise UserError(f"expected a mapping, found {show(values)}", file=file, key=key)
     if dataclasses.is_dataclass(kind):
         return cast(T, _build_dataclass(kind, values, file, key))
-    return _build_model(kind, values, file, key)
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(dict(values))  # type: ignore[attr-defined,no-any-return]
+    except ValidationError as error:
+        raise _explain(error.errors(), kind, file, key) from None
 
 
 def unknown(name: str, known: Iterable[str], *, what: str, file: Path, key: str) -> UserError:
@@ -65,22 +70,14 @@ def show(value: object) -> str:
     return names.get(type(value), f"{value!r} ({type(value).__name__})")
 
 
-def _build_model(kind: type[T], values: Mapping[str, Any], file: Path, key: str) -> T:
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(dict(values))  # type: ignore[attr-defined,no-any-return]
-    except ValidationError as error:
-        raise _explain(error.errors(), kind, file, key) from None
-
-
 def _explain(problems: list[Any], kind: type, file: Path, key: str) -> UserError:
     first = problems[0]
     place = [str(part) for part in first["loc"]]
     dotted = ".".join([key, *place])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        error = unknown(place[-1], _fields_at(kind, place[:-1]), what="key", file=file, key=dotted)
+        known = getattr(_descend(kind, place[:-1]), "model_fields", None) or {}
+        error = unknown(place[-1], list(known), what="key", file=file, key=dotted)
         return error.amended(error.problem + more, file=file, key=dotted)
     if first["type"] == "missing":
         expected = _type_at(kind, place)
@@ -94,12 +91,6 @@ def _explain(problems: list[Any], kind: type, file: Path, key: str) -> UserError
         )
     problem = f"{first['msg']}, found {show(first['input'])}{more}"
     return UserError(problem, file=file, key=dotted, cure=f"expected {_type_at(kind, place)}")
-
-
-def _fields_at(kind: object, place: list[str]) -> list[str]:
-    model = _descend(kind, place)
-    fields = getattr(model, "model_fields", None)
-    return list(fields) if fields is not None else []
 
 
 def _type_at(kind: object, place: list[str]) -> str:
@@ -173,12 +164,15 @@ def _build_dataclass(kind: Any, values: Mapping[str, Any], file: Path, key: str)
             raise UserError(
                 "a required key is missing", file=file, key=f"{key}.{field.name}", cure=cure
             )
-    return _call(lambda: kind(**_tuples(values, hints)), file, key)
-
-
-def _call(make: Callable[[], T], file: Path, key: str) -> T:
+    # YAML knows lists only; a frozen dataclass wants tuples, or it could not be hashed.
+    given = {
+        name: tuple(value)
+        if isinstance(value, list) and get_origin(_strip_optional(hints[name])) is tuple
+        else value
+        for name, value in values.items()
+    }
     try:
-        return make()
+        return kind(**given)
     except UserError as error:  # a class knows neither file nor section
         raise error.amended(file=file, key=key) from error
     except (ValueError, TypeError) as error:
@@ -189,16 +183,6 @@ def _call(make: Callable[[], T], file: Path, key: str) -> T:
 def _hints(kind: type) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
-
-
-def _tuples(values: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
-    """YAML knows lists only; a frozen dataclass wants tuples, or it could not be hashed."""
-    return {
-        name: tuple(value)
-        if isinstance(value, list) and get_origin(_strip_optional(hints[name])) is tuple
-        else value
-        for name, value in values.items()
-    }
 
 
 def _matches(value: object, kind: Any) -> bool:

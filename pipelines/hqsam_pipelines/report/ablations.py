@@ -12,10 +12,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from hqsam_pipelines import ablations
@@ -79,35 +78,28 @@ def rows(run: Run) -> list[AblationRow]:
     )
     if not any(model in overlays for model in run.models):
         return []
-    return list(_rows(run, overlays))
-
-
-def _rows(run: Run, overlays: dict[str, ablations.Row]) -> Iterator[AblationRow]:
     base = run.models[0]
-    yield AblationRow(
-        base,
-        "SAM",
-        "4: SAM",
-        "",
-        0,
-        _values(run, base, vanilla=True),
-        _published("4: SAM"),
-        _comparable(run, base),
-    )
+    sam, words = _values(run, base, vanilla=True), _comparable(run, base)
+    found = [AblationRow(base, "SAM", "4: SAM", "", 0, sam, _published("4: SAM"), words)]
     for model in run.models:
         overlay = overlays.get(model)
         title, source = (overlay.title, overlay.paper) if overlay else ("HQ-SAM", "4: HQ-SAM")
         variant = str(run.params.get("models", {}).get(model, {}).get("variant", "hq"))
-        yield AblationRow(
-            model,
-            title,
-            source,
-            variant,
-            _parameters(run.root, model),
-            _values(run, model),
-            _published(source),
-            _comparable(run, model),
+        meta = run.root / "models" / model / "meta.json"
+        parameters = int(json.loads(meta.read_bytes())["n_parameters"]) if meta.is_file() else None
+        found.append(
+            AblationRow(
+                model,
+                title,
+                source,
+                variant,
+                parameters,
+                _values(run, model),
+                _published(source),
+                _comparable(run, model),
+            )
         )
+    return found
 
 
 def _comparable(run: Run, model: str) -> str:
@@ -119,24 +111,18 @@ def _comparable(run: Run, model: str) -> str:
 
 
 def _values(run: Run, model: str, *, vanilla: bool = False) -> tuple[float | None, ...]:
-    return tuple(_value(run, model, benchmark, metric, vanilla) for benchmark, metric in _CELLS)
-
-
-def _value(run: Run, model: str, benchmark: str, metric: str, vanilla: bool) -> float | None:
-    """One number as shown; the mean of the four HQ sets only where all four have it."""
-    names = paper.HQ4 if benchmark == paper.HQ4_MEAN else (benchmark,)
-    found = []
-    for name in names:
-        sets = run.prompt_sets(name, model)
-        result = (
-            run.find(name, model, sets[0], run.baseline(name) if vanilla else run.hq_system(name))
-            if sets
-            else None
-        )
-        if result is None or metric not in result.metrics:
-            return None
-        found.append(result.metrics[metric] * result.score.value(metric).scale.factor)
-    return sum(found) / len(found)
+    """The numbers of a row as shown; the mean of the four HQ sets only where all four have it."""
+    values = []
+    for benchmark, metric in _CELLS:
+        names = paper.HQ4 if benchmark == paper.HQ4_MEAN else (benchmark,)
+        found = []
+        for name in (name for name in names if run.prompt_sets(name, model)):
+            system = run.baseline(name) if vanilla else run.hq_system(name)
+            result = run.find(name, model, run.prompt_sets(name, model)[0], system)
+            if result is not None and metric in result.metrics:
+                found.append(result.metrics[metric] * result.score.value(metric).scale.factor)
+        values.append(sum(found) / len(found) if len(found) == len(names) else None)
+    return tuple(values)
 
 
 def _published(row: str) -> tuple[float | None, ...]:
@@ -144,27 +130,22 @@ def _published(row: str) -> tuple[float | None, ...]:
     return tuple(paper.row_value(table, system, benchmark, metric) for benchmark, metric in _CELLS)
 
 
-def _parameters(root: Path, model: str) -> int | None:
-    path = root / "models" / model / "meta.json"
-    return int(json.loads(path.read_bytes())["n_parameters"]) if path.is_file() else None
-
-
 def table_csv(found: Sequence[AblationRow]) -> str:
     """The table with the columns `COLUMNS`."""
-    return csv_text(COLUMNS, [_cells(row) for row in found])
-
-
-def _cells(row: AblationRow) -> list[str]:
-    return [
-        row.model,
-        row.title,
-        row.paper_row,
-        row.variant,
-        "" if row.parameters is None else str(row.parameters),
-        *(number(v) for v in row.values),
-        *(number(v, 1) for v in row.published),
-        row.comparable,
+    lines = [
+        [
+            row.model,
+            row.title,
+            row.paper_row,
+            row.variant,
+            "" if row.parameters is None else str(row.parameters),
+            *(number(v) for v in row.values),
+            *(number(v, 1) for v in row.published),
+            row.comparable,
+        ]
+        for row in found
     ]
+    return csv_text(COLUMNS, lines)
 
 
 HEADS = (
@@ -221,6 +202,10 @@ def recorded(profile: str) -> list[AblationRow]:
     if not file.is_file():
         return []
     lines = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
+
+    def values(line: dict[str, str], names: Sequence[str]) -> tuple[float | None, ...]:
+        return tuple(float(line[name]) if line[name] else None for name in names)
+
     return [
         AblationRow(
             line["model"],
@@ -228,10 +213,8 @@ def recorded(profile: str) -> list[AblationRow]:
             line["paper_row"],
             line["variant"],
             int(line["trained_parameters"]) if line["trained_parameters"] else None,
-            *(
-                tuple(float(line[name]) if line[name] else None for name in names)
-                for names in (COLUMNS[5:9], COLUMNS[9:13])
-            ),
+            values(line, COLUMNS[5:9]),
+            values(line, COLUMNS[9:13]),
             line["comparable"],
         )
         for line in lines

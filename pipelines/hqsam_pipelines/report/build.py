@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hqsam_base.atomic import atomic_folder, json_bytes, write_bytes, write_text
+from hqsam_base.atomic import json_bytes, write_bytes, write_text
 from hqsam_base.progress import Progress
 from hqsam_metrics.stats import REPLICATES
 from hqsam_pipelines.report import ablations as report_ablations
@@ -29,6 +28,7 @@ from hqsam_pipelines.report import curves as report_curves
 from hqsam_pipelines.report import tables as report_tables
 from hqsam_pipelines.report.html import Picture
 from hqsam_pipelines.report.kept_tables import write_instances
+from hqsam_pipelines.report.numbers import Numbers, gather, write_plots, write_tables
 from hqsam_pipelines.report.options import ReportOptions
 from hqsam_pipelines.report.pictures import (
     HERO_TEXT,
@@ -38,36 +38,9 @@ from hqsam_pipelines.report.pictures import (
     write_figures,
 )
 from hqsam_pipelines.report.results import Run, load_run
-from hqsam_pipelines.report.rows import (
-    Row,
-    headline_rows,
-    judged,
-    other_rows,
-    spec_rows,
-    system_rows,
-)
 from hqsam_pipelines.report.scenes import Candidates
 
 _PANELS = ("Prompt", "SAM", "HQ-SAM", "Ground truth", "Errors of SAM", "Errors of HQ-SAM")
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Everything that is computed from metrics and per-instance tables."""
-
-    overview: list[Row]
-    tables: list[tuple[paper.TableSpec, list[Row]]]
-    others: list[Row]
-    curves: dict[str, dict[str, list[float]]]
-    training: tuple[list[str], list[list[str]]]
-    ablations: list[report_ablations.AblationRow]
-    models: list[Row]
-    systems: list[Row]
-    published: list[published.Cell]
-    full: list[full.Number]
-    diagnosed: list[errors.Diagnosed]
-    sizes: list[tuple[str, str, str, int, float, float]]
-    steps: list[report_curves.Steps]
 
 
 def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str, Any]:
@@ -75,9 +48,9 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     run = load_run(root, params)
     options = ReportOptions.model_validate(dict(run.params.get("report", {})))
     progress(0, 5, "numbers")
-    numbers = _numbers(run)
-    _write_tables(out / "tables", numbers, run)
-    _write_plots(out / "plots", numbers)
+    numbers = gather(run)
+    write_tables(out / "tables", numbers, run)
+    write_plots(out / "plots", numbers)
     write_instances(root, out / "instances")
     progress(1, 5, "choosing instances")
     pictured = (scenes.candidates(run, run.models[0], b) for b in run.benchmarks)
@@ -101,90 +74,6 @@ def build(*, root: Path, params: Any, out: Path, progress: Progress) -> dict[str
     }
 
 
-def _numbers(run: Run) -> Numbers:
-    model = run.models[0]
-    overview = judged(headline_rows(run, model))
-    tables = [(spec, judged(spec_rows(run, model, spec), overview)) for spec in paper.TABLES]
-    hq4 = [b for b in paper.HQ4 if b in run.benchmarks]
-    ablations = report_ablations.rows(run)
-    more = [] if ablations else run.models[1:]  # the grid has a table of its own
-    return Numbers(
-        overview=overview,
-        tables=[(spec, rows) for spec, rows in tables if rows],
-        others=judged(other_rows(run, model), overview),
-        curves=report_tables.recall_curves(run, model, hq4),
-        training=report_tables.curve_table(run.root, run.models),
-        ablations=ablations,
-        models=[row for name in more for row in judged(headline_rows(run, name))],
-        systems=judged(system_rows(run, model)),
-        published=published.cells(run),
-        full=full.numbers(run),
-        diagnosed=errors.diagnosed(run, model),
-        sizes=errors.sizes(run, model),
-        steps=report_curves.steps(run, model),
-    )
-
-
-def _write_tables(folder: Path, numbers: Numbers, run: Run) -> None:
-    with atomic_folder(folder) as tmp:
-        for name, text in _files(numbers, folder.name).items():
-            (tmp / name).write_text(text, encoding="utf-8")
-        (tmp / "overview.md").write_text(
-            report_tables.summary_markdown(numbers.overview, run.absent), encoding="utf-8"
-        )
-        if run.absent:
-            (tmp / "absent.csv").write_text(report_tables.absent_csv(run), encoding="utf-8")
-        (tmp / "overview.csv").write_text(
-            report_tables.table_csv(numbers.overview, run.systems), encoding="utf-8"
-        )
-        for spec, rows in numbers.tables:
-            (tmp / f"{spec.name}.csv").write_text(
-                report_tables.table_csv(rows, run.systems), encoding="utf-8"
-            )
-        (tmp / "paper.csv").write_text(published.table_csv(numbers.published), encoding="utf-8")
-        (tmp / "all_numbers.csv").write_text(full.table_csv(numbers.full), encoding="utf-8")
-        (tmp / "table10_cost.csv").write_text(cost.cost_csv(), encoding="utf-8")
-        (tmp / "further.csv").write_text(
-            report_tables.table_csv(numbers.others, run.systems), encoding="utf-8"
-        )
-        if numbers.systems:
-            (tmp / "systems.csv").write_text(
-                report_tables.systems_csv(numbers.systems, run), encoding="utf-8"
-            )
-        if numbers.models:
-            (tmp / "models.csv").write_text(
-                report_tables.table_csv(numbers.models, run.systems), encoding="utf-8"
-            )
-        if numbers.ablations:
-            (tmp / "ablations.csv").write_text(
-                report_ablations.table_csv(numbers.ablations), encoding="utf-8"
-            )
-            (tmp / "ablations.md").write_text(
-                report_ablations.markdown(numbers.ablations), encoding="utf-8"
-            )
-
-
-def _files(numbers: Numbers, folder: str) -> dict[str, str]:
-    """The files about errors that belong into a folder, by name."""
-    found = errors.files(numbers.diagnosed, numbers.sizes)
-    return {path.partition("/")[2]: text for path, text in found.items() if path.startswith(folder)}
-
-
-def _write_plots(folder: Path, numbers: Numbers) -> None:
-    with atomic_folder(folder) as tmp:
-        text = report_tables.csv_text(*numbers.training)
-        (tmp / "training_curve.csv").write_text(text, encoding="utf-8")
-        (tmp / "recall_biou.csv").write_text(
-            report_tables.recall_csv(numbers.curves), encoding="utf-8"
-        )
-        for name, text in _files(numbers, folder.name).items():
-            (tmp / name).write_text(text, encoding="utf-8")
-        if numbers.steps:
-            (tmp / "points.csv").write_text(
-                report_curves.steps_csv(numbers.steps), encoding="utf-8"
-            )
-
-
 def _page(
     run: Run,
     numbers: Numbers,
@@ -201,12 +90,13 @@ def _page(
         *map(report_curves.steps_chart, numbers.steps),
     ]
     charts += _gain_charts(of)
-    data = _data_context(run)
-    shown = [_gallery_context(g, pictures.of_galleries) for g in galleries]
     hero = pictures.hero
     model = run.models[0]
     origin = sources.origin_words(run)
     title, profile = "SAM against HQ-SAM", run.params.get("profile", "?")
+    others = ", ".join(dict.fromkeys(row.model for row in numbers.models))
+    if others:
+        others = f" It is the first model of params.yaml; {others}: see “Other models of this run”."
     context = {
         "title": title,
         "page_title": " · ".join([title, str(profile), *origin[:1]]),
@@ -214,7 +104,7 @@ def _page(
         "panels": _PANELS,
         "subtitle": f"Profile {run.params.get('profile', '?')}, model {model} "
         f"({run.backbone(model)}), "
-        f"{len(run.benchmarks)} benchmarks, zero-shot." + _others(numbers),
+        f"{len(run.benchmarks)} benchmarks, zero-shot.{others}",
         "notices": html.notices(run),
         "sections": _sections(galleries, hero is not None),
         "cards": html.cards(numbers.overview),
@@ -236,10 +126,10 @@ def _page(
         "charts": [{"title": t, "svg": Markup(svg), "text": text} for t, svg, text in charts],
         "listing": listing,
         "errors": errors.context(run, numbers.diagnosed, numbers.sizes),
-        "galleries": shown,
+        "galleries": [_gallery_context(g, pictures.of_galleries) for g in galleries],
         "figures": figures.context(pictures.figures, pictures.attention),
         "n_missed": sum(scenes.missed(run, model, b) for b in run.benchmarks),
-        **data,
+        **_data_context(run),
     }
     return html.render("report.html.j2", ("page.js.j2", "browser.js.j2"), context)
 
@@ -261,15 +151,6 @@ def _gain_charts(of: Sequence[Candidates]) -> list[tuple[str, str, str]]:
         chart = report_curves.gain_chart(sam, hq, mine[0].quantity)
         found.append((scale.label("Every instance"), chart, text))
     return found
-
-
-def _others(numbers: Numbers) -> str:
-    names = ", ".join(dict.fromkeys(row.model for row in numbers.models))
-    return (
-        f" It is the first model of params.yaml; {names}: see “Other models of this run”."
-        if names
-        else ""
-    )
 
 
 def _sections(galleries: Sequence[Gallery], hero: bool) -> list[tuple[str, str]]:
@@ -301,13 +182,28 @@ def _gallery_context(
 
 
 def _data_context(run: Run) -> dict[str, Any]:
+    from hqsam_datasets.formats.images import decode_image
+
     overlap = html.overlap_context(run)
     if overlap:
-        overlap = {
-            **overlap,
-            "pictures": [_file_picture(path, text) for path, text in overlap["gallery"]],
-        }
-    protocols = [_protocol_context(run, block) for block in sources.protocols(run)]
+        pairs = [
+            Picture(decode_image(path.read_bytes()), f"Overlapping pair, {text}", text)
+            for path, text in overlap["gallery"]
+        ]
+        overlap = {**overlap, "pictures": [html.embed(pair) for pair in pairs]}
+    protocols = []
+    for block in sources.protocols(run):
+        name = block["benchmark"]
+        protocols.append(
+            {
+                **block,
+                "title": paper.title(name),
+                "anchor": f"{name}-{block['prompt_set']}",
+                "files": [f"metrics/{name}-{model}.json" for model in run.models],
+                "instances": f"data/scores/{name}-{run.models[0]}/instances.parquet",
+                "stage": f"score@{name}-{run.models[0]}",
+            }
+        )
     return {
         "trains_nothing": not run.params.get("sources"),
         "sources": sources.sources(run),
@@ -322,21 +218,3 @@ def _data_context(run: Run) -> dict[str, Any]:
         "archives": sources.archives(run),
         "params_text": html.params_text(run),
     }
-
-
-def _protocol_context(run: Run, block: dict[str, Any]) -> dict[str, Any]:
-    name = block["benchmark"]
-    return {
-        **block,
-        "title": paper.title(name),
-        "anchor": f"{name}-{block['prompt_set']}",
-        "files": [f"metrics/{name}-{model}.json" for model in run.models],
-        "instances": f"data/scores/{name}-{run.models[0]}/instances.parquet",
-        "stage": f"score@{name}-{run.models[0]}",
-    }
-
-
-def _file_picture(path: Path, text: str) -> dict[str, Any]:
-    from hqsam_datasets.formats.images import decode_image
-
-    return html.embed(Picture(decode_image(path.read_bytes()), f"Overlapping pair, {text}", text))

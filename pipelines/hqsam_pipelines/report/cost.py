@@ -88,21 +88,14 @@ def rows() -> list[CostRow]:
 
 def cost_csv() -> str:
     """The table as CSV with the columns `COLUMNS`."""
-    return csv_text(COLUMNS, [_cells(row) for row in rows()])
-
-
-def _cells(row: CostRow) -> list[str]:
-    learnable, total, fps, memory = row.ours()
-    ours = [number(learnable), number(total), f"{fps:.4g}", number(memory)]
-    return [
-        row.backbone,
-        row.system,
-        str(row.learnable),
-        str(row.total),
-        *ours,
-        *(number(v, 1) for v in row.papers()),
-        "same parameters; other machine (a processor)",
-    ]
+    lines = []
+    for row in rows():
+        learnable, total, fps, memory = row.ours()
+        own = [row.backbone, row.system, str(row.learnable), str(row.total)]
+        ours = [number(learnable), number(total), f"{fps:.4g}", number(memory)]
+        papers = [number(v, 1) for v in row.papers()]
+        lines.append([*own, *ours, *papers, "same parameters; other machine (a processor)"])
+    return csv_text(COLUMNS, lines)
 
 
 def cost_context() -> dict[str, Any]:

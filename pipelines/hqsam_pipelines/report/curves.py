@@ -158,8 +158,7 @@ def gain_chart(sam: NDArray[np.float64], hq: NDArray[np.float64], quantity: Quan
 _X_COLUMNS = ("step", "iteration", "epoch")
 _CURVE_STYLES: dict[str, str] = {Output.sam: "sam", Output.hq_token: "hq", Output.hq_sum: "extra"}
 _CURVE_TITLES = {system.name: system.label for system in listed(None)}
-
-
+_STYLES = ("hq", "sam", "truth", "extra", "plain")
 _MODEL_STYLES = ("hq", "truth", "extra", "plain")
 
 
@@ -171,18 +170,14 @@ def training_charts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> li
     numeric = [n for n in names if any(_float(r[n]) is not None for r in records)]
     groups: dict[str, list[str]] = {}
     for name in numeric:
-        groups.setdefault(_group(name), []).append(name)
+        metric = name.rpartition("_")[2]
+        title = f"Held-out {metric} while training" if metric in ("mIoU", "mBIoU") else name
+        if "loss" in name or name in ("bce", "dice"):
+            title = "Training loss"
+        groups.setdefault(title, []).append(name)
     return [
         (title, _training_chart(records, x_name, title, group)) for title, group in groups.items()
     ]
-
-
-def _group(name: str) -> str:
-    """The chart that a column belongs to."""
-    if "loss" in name or name in ("bce", "dice"):
-        return "Training loss"
-    metric = name.rpartition("_")[2]
-    return f"Held-out {metric} while training" if metric in ("mIoU", "mBIoU") else name
 
 
 def _training_chart(
@@ -194,7 +189,14 @@ def _training_chart(
     series = []
     for turn, model in enumerate(models):
         mine = [r for r in records if r["model"] == model]
-        for place, name in enumerate(_telling(names, first=turn == 0) if several else names):
+        shown = names
+        if several:
+            # One column a model, so that a colour is a model: the whole loss, the HQ token; SAM
+            # once, of the first.
+            sam = [name for name in names if _system(name) == Output.sam and turn == 0]
+            telling = [n for n in names if n == "loss" or _system(n) == Output.hq_token]
+            shown = sam + (telling or list(names[:1]))
+        for place, name in enumerate(shown):
             points = [
                 (_float(r[x_name]) if x_name else float(i), _float(r[name]))
                 for i, r in enumerate(mine)
@@ -209,33 +211,15 @@ def _training_chart(
             series.append(
                 Series(
                     label,
-                    style or _curve_style(name, place),
+                    style or _CURVE_STYLES.get(_system(name), _STYLES[place % len(_STYLES)]),
                     [p[0] for p in known],
                     [p[1] for p in known],
                 )
             )
-    limits = [
-        span([v for s in series for v in values(s)], pad)
-        for values, pad in ((_xs, 0.01), (_ys, 0.06))
-    ]
-    axes = Axes(x_name or "row", "percent" if scale > 1 else "loss", limits[0], limits[1])
+    width = span([x for s in series for x in s.x], 0.01)
+    height = span([y for s in series for y in s.y], 0.06)
+    axes = Axes(x_name or "row", "percent" if scale > 1 else "loss", width, height)
     return line_chart(series, axes, title)
-
-
-def _telling(names: Sequence[str], *, first: bool) -> list[str]:
-    """One column a model, so that a colour is a model: the whole loss, the HQ token; SAM once, of the first."""
-    chosen = [name for name in names if name == "loss" or _system(name) == Output.hq_token] or list(
-        names[:1]
-    )
-    return [name for name in names if _system(name) == Output.sam and first] + chosen
-
-
-def _xs(series: Series) -> Sequence[float]:
-    return series.x
-
-
-def _ys(series: Series) -> Sequence[float]:
-    return series.y
 
 
 def _system(name: str) -> str:
@@ -244,10 +228,6 @@ def _system(name: str) -> str:
 
 def _curve_title(name: str) -> str:
     return _CURVE_TITLES.get(_system(name), name)
-
-
-def _curve_style(name: str, place: int) -> str:
-    return _CURVE_STYLES.get(_system(name), ("hq", "sam", "truth", "extra", "plain")[place % 5])
 
 
 def _float(text: str | None) -> float | None:

@@ -14,7 +14,7 @@ from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.tables import csv_text, number, signed
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 KINDS = {
     "localisation": "right class, poor mask (IoU 0.1 to 0.5)",
@@ -75,17 +75,12 @@ def sizes(run: Run, model: str) -> list[tuple[str, str, str, int, float, float]]
         if quantity is None or frame is None or quantity.scale != FRACTION:
             continue
         for prompt_set, mine in frame.groupby("prompt_set", observed=True):
-            found += [(benchmark, str(prompt_set), *line) for line in _of_sizes(mine)]
+            for name, low, high in SIZES:
+                part = mine[(mine["share"] >= low) & (mine["share"] < high)]
+                if len(part):
+                    sam, hq = 100 * part["sam"].mean(), 100 * part["hq"].mean()
+                    found.append((benchmark, str(prompt_set), name, len(part), sam, hq))
     return found
-
-
-def _of_sizes(frame: pd.DataFrame) -> list[tuple[str, int, float, float]]:
-    lines = []
-    for name, low, high in SIZES:
-        mine = frame[(frame["share"] >= low) & (frame["share"] < high)]
-        if len(mine):
-            lines.append((name, len(mine), 100 * mine["sam"].mean(), 100 * mine["hq"].mean()))
-    return lines
 
 
 _SizeRows = Sequence[tuple[str, str, str, int, float, float]]
@@ -181,27 +176,31 @@ def context(run: Run, found: Sequence[Diagnosed], by_size: _SizeRows) -> dict[st
         "kinds": list(KINDS.items()),
         "legend": Markup(legend([Series(label, style, [], []) for style, label in _PAIR])),
         "charts": [
-            {"title": title, "svg": Markup(svg)}
-            for d in found
-            for title, svg in [*_error_charts(d), *_curves(d)]
+            {"title": title, "svg": Markup(svg)} for d in found for title, svg in _charts(d)
         ],
-        "calibration": [
-            {"title": d.title, "svg": Markup(_calibration(d)), "errors": _calibration_text(d)}
-            for d in found
-            if None not in d.both("calibration")
-        ],
+        "calibration": [_calibration(d) for d in found if None not in d.both("calibration")],
         "errors": [
             [d.title, iou, kind, *map(str, counts), *shown]
             for d, iou, kind, counts, shown in _error_lines(found, 1)
         ],
         "classes": [
-            [d.title, c["name"], str(c["objects"]), *_with_gains(values)]
+            # SAM, HQ-SAM, difference; for AP and AP_B
+            [
+                d.title,
+                c["name"],
+                str(c["objects"]),
+                *(
+                    cell
+                    for a, b in zip(values[::2], values[1::2], strict=True)
+                    for cell in (a, b, signed(float(b) - float(a)))
+                ),
+            ]
             for d, c, values in _class_lines(found, 1)
         ],
         "sizes": [
             [
                 f"{paper.title(b)}, {p.replace('_', ' ')}",
-                _quantity(run, b),
+                getattr(run.score(b).pictured, "title", ""),
                 name,
                 str(n),
                 number(s, 1),
@@ -213,18 +212,8 @@ def context(run: Run, found: Sequence[Diagnosed], by_size: _SizeRows) -> dict[st
     }
 
 
-def _quantity(run: Run, benchmark: str) -> str:
-    quantity = run.score(benchmark).pictured
-    return "" if quantity is None else quantity.title
-
-
-def _with_gains(values: Sequence[str]) -> list[str]:
-    """SAM, HQ-SAM, difference; for AP and AP_B."""
-    pairs = zip(values[::2], values[1::2], strict=True)
-    return [cell for a, b in pairs for cell in (a, b, signed(float(b) - float(a)))]
-
-
-def _error_charts(d: Diagnosed) -> list[tuple[str, str]]:
+def _charts(d: Diagnosed) -> list[tuple[str, str]]:
+    """Kinds of error, then precision over recall, each by mask and by boundary IoU."""
     charts = []
     for iou in _IOUS:
         sam, hq = d.both("errors", iou)
@@ -241,11 +230,6 @@ def _error_charts(d: Diagnosed) -> list[tuple[str, str]]:
         title = f"{d.title}: errors by {iou} IoU"
         names = [label for _, label in _PAIR]
         charts.append((title, bar_chart(bars, title, names, "AP50 that is lost, points")))
-    return charts
-
-
-def _curves(d: Diagnosed) -> list[tuple[str, str]]:
-    charts = []
     for iou in _IOUS:
         series = []
         for at, faint in (("0.50", False), ("0.75", True)):
@@ -261,21 +245,20 @@ def _curves(d: Diagnosed) -> list[tuple[str, str]]:
     return charts
 
 
-def _calibration(d: Diagnosed) -> str:
+def _calibration(d: Diagnosed) -> dict[str, Any]:
+    from markupsafe import Markup
+
     series = []
     for (style, label), side in zip(_PAIR, d.both("calibration", "bins"), strict=True):
         points = [(100 * b["predicted"], 100 * b["real"]) for b in side]
         series.append(Series(label, style, [x for x, _ in points], [y for _, y in points]))
     top = max([100.0, *(x for one in series for x in one.x)])
     axes = Axes("predicted IoU", "real IoU", (0.0, top), (0.0, 100.0))
-    return line_chart(series, axes, f"Predicted and real IoU, {d.title}", diagonal=True)
-
-
-def _calibration_text(d: Diagnosed) -> str:
-    values = d.both("calibration", "error")
+    chart = line_chart(series, axes, f"Predicted and real IoU, {d.title}", diagonal=True)
     told = [
         f"{label} {100 * v:.1f}"
-        for (_, label), v in zip(_PAIR, values, strict=True)
+        for (_, label), v in zip(_PAIR, d.both("calibration", "error"), strict=True)
         if v is not None
     ]
-    return "Expected calibration error: " + ", ".join(told) if told else ""
+    errors = "Expected calibration error: " + ", ".join(told) if told else ""
+    return {"title": d.title, "svg": Markup(chart), "errors": errors}

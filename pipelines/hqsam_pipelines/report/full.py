@@ -68,7 +68,15 @@ def recorded(profile: str) -> list[Number]:
         return []
     lines = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
     return [
-        Number(*(line[name] for name in COLUMNS[:-1]), value=float(line["value"])) for line in lines
+        Number(
+            line["model"],
+            line["benchmark"],
+            line["prompt_set"],
+            line["system"],
+            line["metric"],
+            float(line["value"]),
+        )
+        for line in lines
     ]
 
 

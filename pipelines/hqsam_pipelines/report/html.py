@@ -236,13 +236,29 @@ def table_context(spec: paper.TableSpec, rows: Sequence[Row], run: Run) -> dict[
             groups[-1]["span"] += 1
         else:
             groups.append({"name": name, "span": 1})
+    lines = _ours(rows, run)
+    if any(r.paper_sam is not None for r in rows):
+        backbone = rows[0].paper_backbone
+        lines += [
+            {
+                "name": f"Paper, {backbone}: SAM",
+                "style": "muted split",
+                "cells": [_cell(number(r.paper_sam, 1)) for r in rows],
+            },
+            {
+                "name": f"Paper, {backbone}: HQ-SAM",
+                "style": "muted",
+                "cells": [_cell(number(r.paper_hq, 1)) for r in rows],
+            },
+            {"name": "Δ", "style": "muted", "cells": [_cell(signed(r.paper_delta)) for r in rows]},
+        ]
     return {
         "title": spec.title,
         "source": spec.source,
         "comparable": " / ".join(dict.fromkeys(r.comparable for r in rows if r.comparable)),
         "groups": groups,
         "columns": [row.label for row in rows],
-        "lines": _ours(rows, run) + _papers(rows),
+        "lines": lines,
     }
 
 
@@ -252,6 +268,10 @@ def _cell(text: str, tone: str = "", more: str = "") -> dict[str, str]:
 
 def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
     output, baseline = run.system(rows[0].hq_system), run.system(rows[0].baseline)
+    # without plus signs: ten columns side by side have no room for them
+    intervals = [
+        "" if r.interval is None else interval_text(r.interval).replace("+", "") for r in rows
+    ]
     lines = [
         {"name": baseline.label, "style": "", "cells": [_cell(number(r.sam, 1)) for r in rows]},
         {
@@ -262,7 +282,10 @@ def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
         {
             "name": "Δ, 95 % interval",
             "style": "",
-            "cells": [_cell(signed(r.delta), r.judged.tone, _more(r)) for r in rows],
+            "cells": [
+                _cell(signed(r.delta), r.judged.tone, more)
+                for r, more in zip(rows, intervals, strict=True)
+            ],
         },
     ]
     for other in (
@@ -274,30 +297,6 @@ def _ours(rows: Sequence[Row], run: Run) -> list[dict[str, Any]]:
         name = f"other output ({other.label})" if other.owner == output.owner else other.label
         lines.append({"name": name, "style": "muted", "cells": cells})
     return lines
-
-
-def _more(row: Row) -> str:
-    """The interval without plus signs: ten columns side by side have no room for them."""
-    return "" if row.interval is None else interval_text(row.interval).replace("+", "")
-
-
-def _papers(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    if all(r.paper_sam is None for r in rows):
-        return []
-    backbone = rows[0].paper_backbone
-    return [
-        {
-            "name": f"Paper, {backbone}: SAM",
-            "style": "muted split",
-            "cells": [_cell(number(r.paper_sam, 1)) for r in rows],
-        },
-        {
-            "name": f"Paper, {backbone}: HQ-SAM",
-            "style": "muted",
-            "cells": [_cell(number(r.paper_hq, 1)) for r in rows],
-        },
-        {"name": "Δ", "style": "muted", "cells": [_cell(signed(r.paper_delta)) for r in rows]},
-    ]
 
 
 def other_context(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -369,30 +368,24 @@ def overlap_context(run: Run) -> dict[str, Any]:
     if not found:
         return {}
     kinds = sorted(found["counts"])
+    order = {name: place for place, name in enumerate(run.params.get("benchmarks", {}))}
     lines = [
         (paper.title(name), [counts.get(kind) or "" for kind in kinds])
         for name, counts in sorted(
-            found["by_benchmark"].items(), key=lambda item: _place(run, item[0])
+            found["by_benchmark"].items(),
+            key=lambda item: (order.get(item[0], len(order)), item[0]),
         )
     ]
+    # Eight pictures, as evenly of every kind of overlap (the text before the colon) as there are.
+    by_kind: dict[str, list[tuple[Any, str]]] = {}
+    for path, text in found["gallery"]:
+        by_kind.setdefault(text.partition(":")[0], []).append((path, text))
+    turns = [row[turn] for turn in range(8) for row in by_kind.values() if turn < len(row)]
     return {
         **found,
         "matrix": {"columns": kinds, "lines": lines},
-        "gallery": _one_of_each(found["gallery"], 8),
+        "gallery": sorted(turns[:8], key=found["gallery"].index),
     }
-
-
-def _place(run: Run, benchmark: str) -> tuple[int, str]:
-    listed = list(run.params.get("benchmarks", {}))
-    return (listed.index(benchmark) if benchmark in listed else len(listed), benchmark)
-
-
-def _one_of_each(gallery: Sequence[tuple[Any, str]], count: int) -> list[tuple[Any, str]]:
-    """Pictures of every kind of overlap (the text before the colon), as evenly as `count` allows, in their order."""
-    kinds = list(dict.fromkeys(text.partition(":")[0] for _, text in gallery))
-    rows = [[item for item in gallery if item[1].partition(":")[0] == kind] for kind in kinds]
-    turns = [row[turn] for turn in range(count) for row in rows if turn < len(row)]
-    return sorted(turns[:count], key=gallery.index)
 
 
 def params_text(run: Run) -> str:

@@ -48,8 +48,11 @@ def instances(run: Run, model: str, benchmark: str) -> pd.DataFrame | None:
     both = side_by_side(run.units(benchmark, model), *systems, quantity)
     truth = _objects(run, model, benchmark)
     # The row of each distinct unit's object, -1 (the last row) for units that are no object's.
+    # A prompt's unit is the object that it was drawn for; a unit may be an object itself.
+    prompts = _table(run, benchmark, "prompts", ["prompt_id", "instance_id"]).dropna()
+    drawn = prompts.drop_duplicates("prompt_id").set_index("prompt_id")["instance_id"]
     units = pd.Series(both["unit"].cat.categories)
-    rows = truth.index.get_indexer(pd.Index(_objects_of(run, benchmark, units)))
+    rows = truth.index.get_indexer(pd.Index(units.map(drawn).fillna(units)))
     unknown = pd.DataFrame({"class": [""], "share": [np.nan]})
     known = pd.concat([truth.fillna({"class": ""}), unknown]).astype({"class": "category"})
     both[["class", "share"]] = known.iloc[rows[both["unit"].cat.codes]].set_index(both.index)
@@ -92,7 +95,12 @@ def listing(run: Run, model: str, shown: Mapping[tuple[str, str, str], int]) -> 
         shown.get(place, -1)
         for place in zip(every["benchmark"], every["prompt_set"], every["unit"], strict=True)
     ]
-    return Listing(len(every), total, packed(every, places), _csv(every))
+    names = ["benchmark", "prompt_set", "key", "unit", "class", "share", "sam", "hq", "gain"]
+    cells = {name: every[name].astype(str).map(cell) for name in ("key", "unit", "class")}
+    csv: str = every.assign(**cells)[names].to_csv(
+        index=False, float_format="%.4f", lineterminator="\n"
+    )
+    return Listing(len(every), total, packed(every, places), csv)
 
 
 @dataclass(frozen=True)
@@ -147,15 +155,6 @@ def packed(frame: pd.DataFrame, pictures: Sequence[int]) -> str:
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode("ascii")
 
 
-def _csv(frame: pd.DataFrame) -> str:
-    names = ["benchmark", "prompt_set", "key", "unit", "class", "share", "sam", "hq", "gain"]
-    texts = {name: frame[name].astype(str).map(cell) for name in ("key", "unit", "class")}
-    told: str = frame.assign(**texts)[names].to_csv(
-        index=False, float_format="%.4f", lineterminator="\n"
-    )
-    return told
-
-
 def _objects(run: Run, model: str, benchmark: str) -> pd.DataFrame:
     """Class and share of every annotated object, by its id."""
     frame = _table(run, benchmark, "instances", ["instance_id", "category_id", "area", "height"])
@@ -169,13 +168,6 @@ def _objects(run: Run, model: str, benchmark: str) -> pd.DataFrame:
     share = frame["area"] / (frame["height"].astype(float) * width)
     found = frame.assign(share=share, **{"class": frame["category_id"].map(names)})
     return found.drop_duplicates("instance_id").set_index("instance_id")[["class", "share"]]
-
-
-def _objects_of(run: Run, benchmark: str, units: pd.Series[str]) -> pd.Series[str]:
-    """The object of each unit: of a prompt the one that it was drawn for; a unit may be an object itself."""
-    prompts = _table(run, benchmark, "prompts", ["prompt_id", "instance_id"]).dropna()
-    drawn = prompts.drop_duplicates("prompt_id").set_index("prompt_id")["instance_id"]
-    return units.map(drawn).fillna(units)
 
 
 def _table(run: Run, benchmark: str, name: str, columns: list[str]) -> pd.DataFrame:

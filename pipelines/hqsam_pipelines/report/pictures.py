@@ -98,12 +98,17 @@ def write_figures(
     """
     reader = SceneReader(run)
     found: dict[tuple[str, int], Picture] = {}
-    hero, looked = _hero(reader, of, options), _attention(run, reader, of, options)
+    hero = _hero(reader, of, options)
+    # Attention is shown of the largest gains with exact boxes among the four HQ sets.
+    exact = [c.with_prompts("gt_box") for c in of if c.benchmark in paper.HQ4]
+    looked = attention.figure(run, reader, scenes.improved(exact, options.attention))
     of_paper = figures.figures(run, reader, of, count=options.figures, side=options.panel)
     with atomic_folder(folder) as tmp:
         for gallery in galleries:
             for place, pick in enumerate(gallery.picks):
-                picture = _picture(reader, pick, options.panel)
+                sheet = overlay(reader.read(pick), options.panel)
+                label = f"Masks of SAM and HQ-SAM for {pick.unit}"
+                picture = Picture(sheet, label, figures.caption(pick))
                 found[gallery.id, place] = picture
                 name = f"{gallery.id}_{place + 1:02d}_{pick.benchmark}.png"
                 (tmp / name).write_bytes(png_bytes(picture.image, _PALETTE))
@@ -116,19 +121,6 @@ def write_figures(
         if hero is not None:
             (tmp / "hero.png").write_bytes(png_bytes(hero.image, _PALETTE, careful=True))
     return Pictures(found, hero, looked, of_paper)
-
-
-def _attention(
-    run: Run, reader: SceneReader, of: Sequence[Candidates], options: ReportOptions
-) -> tuple[Picture, str] | None:
-    """Of the largest gains with exact boxes among the four HQ sets."""
-    exact = [c.with_prompts("gt_box") for c in of if c.benchmark in paper.HQ4]
-    return attention.figure(run, reader, scenes.improved(exact, options.attention))
-
-
-def _picture(reader: SceneReader, pick: Pick, panel: int) -> Picture:
-    image = overlay(reader.read(pick), panel)
-    return Picture(image, f"Masks of SAM and HQ-SAM for {pick.unit}", figures.caption(pick))
 
 
 def _hero(reader: SceneReader, of: Sequence[Candidates], options: ReportOptions) -> Picture | None:

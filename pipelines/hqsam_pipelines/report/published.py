@@ -7,11 +7,10 @@ miniature), or another protocol, by its keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from hqsam.systems import System
 from hqsam_pipelines import ablations
 from hqsam_pipelines.report import cost, full, paper, sources
 from hqsam_pipelines.report.ablations import SIZE as GRID_SIZE
@@ -83,6 +82,7 @@ _BENCHMARKS = {theirs: ours for ours, theirs in paper.PAPER_NAMES.items()} | {
     "SGinW-mean-25": "sginw"
 }
 _NOISE = "noise scale "
+_SETUP = ("inference", "training", "training data")
 
 
 @dataclass(frozen=True)
@@ -126,43 +126,39 @@ class _Finder:
 
     def cell(self, one: Published) -> Cell:
         """Our counterpart of one number."""
-        kinds: dict[str, Callable[[Published], tuple[float | None, str]]] = {
-            "inference": self._inference,
-            "training": self._training,
-            "training data": self._composition,
-        }
-        if one.metric in ("total_MiB", "trainable_MiB") and one.benchmark not in kinds:
+        if one.benchmark in _SETUP:
+            ours, comparable = self._setup(one)
+        elif one.metric in ("total_MiB", "trainable_MiB"):
             ours, comparable = self._parameters(one)
         else:
-            ours, comparable = kinds.get(one.benchmark, self._metric)(one)
+            ours, comparable = self._metric(one)
         if ours is None:
             comparable = NOT_RUN
         return Cell(one, ours, comparable, self._command(one))
 
-    def _inference(self, one: Published) -> tuple[float | None, str]:
-        system = "SAM" if one.system in _SAM else "HQ-SAM"
-        names = ("learnable_MiB", "total_MiB", "fps", "memory_GB")
-        for row in cost.rows():
-            if (row.backbone, row.system) == (one.backbone, system):
-                ours = row.ours()[names.index(one.metric)]
-                counted = one.metric in names[:2]
-                return ours, SAME if counted else "other machine (a processor)"
-        return None, ""
-
-    def _training(self, one: Published) -> tuple[float | None, str]:
-        meta = self._meta(self._run.models[0])
-        options = meta.get("options", {})
-        found = {
-            "gpus": options.get("processes"),
-            "batch": options.get("batch_size"),
-            "iterations": meta.get("steps"),
-        }
-        value = found.get(one.metric)
-        return None if value is None else float(value), words(
-            self._run, self._run.models[0], one.backbone
-        )
-
-    def _composition(self, one: Published) -> tuple[float | None, str]:
+    def _setup(self, one: Published) -> tuple[float | None, str]:
+        """Size and speed, how training was set up, and the samples of its data."""
+        if one.benchmark == "inference":
+            system = "SAM" if one.system in _SAM else "HQ-SAM"
+            names = ("learnable_MiB", "total_MiB", "fps", "memory_GB")
+            for row in cost.rows():
+                if (row.backbone, row.system) == (one.backbone, system):
+                    counted = one.metric in names[:2]
+                    comparable = SAME if counted else "other machine (a processor)"
+                    return row.ours()[names.index(one.metric)], comparable
+            return None, ""
+        if one.benchmark == "training":
+            model = self._run.models[0]
+            meta = self._meta(model)
+            options = meta.get("options", {})
+            found = {
+                "gpus": options.get("processes"),
+                "batch": options.get("batch_size"),
+                "iterations": meta.get("steps"),
+            }
+            value = found.get(one.metric)
+            ours = None if value is None else float(value)
+            return ours, words(self._run, model, one.backbone)
         counts = {row["name"]: int(row["n_samples"]) for row in sources.sources(self._run)}
         wanted = [_SOURCES[one.system]] if one.system in _SOURCES else list(_SOURCES.values())
         if not all(name in counts for name in wanted):
@@ -213,19 +209,16 @@ class _Finder:
             wanted = "gt_box" if float(scale) == 0 else f"box_noise_{scale}"
         else:
             wanted = next((s for s in sets if paper.is_protocol(one.protocol, s)), "")
-        system = self._system(one, benchmark)
-        return run.find(benchmark, model, wanted, system.name) if system else None
-
-    def _system(self, one: Published, benchmark: str) -> System | None:
-        run = self._run
-        if one.system in _SAM:
-            return run.system(run.baseline(benchmark))
         refiner = _REFINERS.get(one.system)
-        if refiner is None:
-            return run.system(run.hq_system(benchmark))
-        entries = run.params.get("systems") or {}
-        mine = [n for n, e in entries.items() if e.get("refiner") == refiner and e["of"] == "sam"]
-        return next((s for s in run.systems if s.name in mine), None)
+        if one.system in _SAM:
+            names = [run.baseline(benchmark)]
+        elif refiner is None:
+            names = [run.hq_system(benchmark)]
+        else:
+            entries = (run.params.get("systems") or {}).items()
+            names = [n for n, e in entries if e.get("refiner") == refiner and e["of"] == "sam"]
+        system = next((s for s in run.systems if s.name in names), None)
+        return run.find(benchmark, model, wanted, system.name) if system else None
 
     def _model(self, one: Published) -> str | None:
         """The model of the run that stands for the row: of the same backbone, or the miniature for ViT-L."""
@@ -327,30 +320,30 @@ def table_csv(found: Iterable[Cell]) -> str:
 
 def context(found: Sequence[Cell]) -> list[dict[str, Any]]:
     """The tables for the page: systems down, benchmarks, protocols and metrics across."""
-    return [
-        _table(name, [cell for cell in found if cell.published.table == name]) for name in TITLES
-    ]
-
-
-def _table(name: str, found: Sequence[Cell]) -> dict[str, Any]:
-    columns = list(dict.fromkeys((c.published.column, c.published.metric) for c in found))
-    groups: list[dict[str, Any]] = []
-    for column, _ in columns:
-        if groups and groups[-1]["name"] == column:
-            groups[-1]["span"] += 1
-        else:
-            groups.append({"name": column, "span": 1})
-    lines = list(dict.fromkeys((c.published.system, c.published.backbone) for c in found))
-    several = len({backbone for _, backbone in lines}) > 1
-    run = sum(cell.ours is not None for cell in found)
-    return {
-        "number": f"Table {name}" if name.isdigit() else TITLES[name],
-        "title": TITLES[name] if name.isdigit() else "",
-        "groups": groups,
-        "columns": [metric.replace("_", " ") for _, metric in columns],
-        "lines": [_line(who, found, columns, several) for who in lines],
-        "count": f"{run} of {len(found)} numbers run",
-    }
+    tables = []
+    for name in TITLES:
+        mine = [cell for cell in found if cell.published.table == name]
+        columns = list(dict.fromkeys((c.published.column, c.published.metric) for c in mine))
+        groups: list[dict[str, Any]] = []
+        for column, _ in columns:
+            if groups and groups[-1]["name"] == column:
+                groups[-1]["span"] += 1
+            else:
+                groups.append({"name": column, "span": 1})
+        lines = list(dict.fromkeys((c.published.system, c.published.backbone) for c in mine))
+        several = len({backbone for _, backbone in lines}) > 1
+        run = sum(cell.ours is not None for cell in mine)
+        tables.append(
+            {
+                "number": f"Table {name}" if name.isdigit() else TITLES[name],
+                "title": TITLES[name] if name.isdigit() else "",
+                "groups": groups,
+                "columns": [metric.replace("_", " ") for _, metric in columns],
+                "lines": [_line(who, mine, columns, several) for who in lines],
+                "count": f"{run} of {len(mine)} numbers run",
+            }
+        )
+    return tables
 
 
 def _line(
@@ -367,20 +360,21 @@ def _line(
     ran = [cell for cell in mine.values() if cell.ours is not None]
     words = list(dict.fromkeys(cell.comparable for cell in ran)) or [NOT_RUN]
     command = next(iter(mine.values())).command
+    cells: list[dict[str, str] | None] = []
+    for cell in map(mine.get, columns):
+        if cell is None:
+            cells.append(None)
+        elif cell.published.benchmark in _SETUP:
+            ours = "" if cell.ours is None else f"{cell.ours:#.3g}".rstrip(".")
+            whole = cell.published.value.is_integer() and (cell.ours or 0.0).is_integer()
+            ours = number(cell.ours, 0) if whole else ours
+            cells.append({"ours": ours, "paper": f"{cell.published.value:g}"})
+        else:
+            theirs = number(cell.published.value, 1)
+            cells.append({"ours": number(cell.ours, 1), "paper": theirs})
     return {
         "name": f"{who[0]}, {who[1]}" if several else who[0],
-        "cells": [_pair(mine.get(column)) for column in columns],
+        "cells": cells,
         "comparable": " / ".join(words),
         "command": command if len(ran) < len(mine) else "",
     }
-
-
-def _pair(cell: Cell | None) -> dict[str, str] | None:
-    if cell is None:
-        return None
-    if cell.published.benchmark in ("inference", "training", "training data"):
-        ours = "" if cell.ours is None else f"{cell.ours:#.3g}".rstrip(".")
-        whole = cell.published.value.is_integer() and (cell.ours or 0.0).is_integer()
-        ours = number(cell.ours, 0) if whole else ours
-        return {"ours": ours, "paper": f"{cell.published.value:g}"}
-    return {"ours": number(cell.ours, 1), "paper": number(cell.published.value, 1)}

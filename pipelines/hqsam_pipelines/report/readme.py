@@ -34,25 +34,21 @@ def block(tables: Path) -> str:
             "there is no report to take numbers from", file=tables, cure="run `hqsam repro`"
         ) from error
     try:
-        return _block(table, rows)
+        if BEGIN in table or END in table:
+            raise ValueError("a comment that marks the numbers")
+        means = [row for row in rows if row["benchmark"] == paper.HQ4_MEAN]
+        told = ", ".join(f"{r['metric']} {_one(r['sam'])} to {_one(r['hq_sam'])}" for r in means)
+        behind = [
+            f"{paper.title(row['benchmark'])} {row['metric']}"
+            for row in rows
+            if row["delta"] and float(row["delta"]) * (-1 if row["better"] == "lower" else 1) < 0
+        ]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"the table is not one of the report's ({error!r})",
             file=tables / "overview.csv",
             cure="run `hqsam repro report`",
         ) from error
-
-
-def _block(table: str, rows: list[dict[str, str]]) -> str:
-    if BEGIN in table or END in table:
-        raise ValueError("a comment that marks the numbers")
-    means = [row for row in rows if row["benchmark"] == paper.HQ4_MEAN]
-    told = ", ".join(f"{r['metric']} {_one(r['sam'])} to {_one(r['hq_sam'])}" for r in means)
-    behind = [
-        f"{paper.title(row['benchmark'])} {row['metric']}"
-        for row in rows
-        if row["delta"] and float(row["delta"]) * (-1 if row["better"] == "lower" else 1) < 0
-    ]
     lines = [f"Mean of the four HQ sets: {told}."] if told else []
     lines += [f"HQ-SAM's value is the lower one in: {', '.join(behind)}."] if behind else []
     return f"{table}\n{' '.join(lines)}\n"

@@ -90,7 +90,12 @@ def parse_metrics(text: bytes, where: str) -> list[Result]:
     except UserError as error:
         problem = f"this is not a metrics file: {error.problem}"
         raise UserError(problem, file=where, key=error.key, cure="run `dvc repro score`") from error
-    return [_result(found, item) for item in found.results]
+    results = []
+    for item in found.results:
+        given = {name: getattr(item, name) for name in _Item.model_fields if name != "metrics"}
+        known = {name: value for name, value in item.metrics.items() if value is not None}
+        results.append(Result(benchmark=found.benchmark, model=found.model, metrics=known, **given))
+    return results
 
 
 _Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_&@.+-]{1,80}$")]
@@ -119,12 +124,6 @@ class _MetricsFile(Outline):
     benchmark: Name
     model: Name
     results: tuple[_Item, ...]
-
-
-def _result(found: _MetricsFile, item: _Item) -> Result:
-    given = {name: getattr(item, name) for name in _Item.model_fields if name != "metrics"}
-    known = {name: value for name, value in item.metrics.items() if value is not None}
-    return Result(benchmark=found.benchmark, model=found.model, metrics=known, **given)
 
 
 def refuse_twins(results: Sequence[Result], where: str) -> None:

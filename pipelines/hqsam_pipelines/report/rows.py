@@ -7,7 +7,7 @@ differences in points.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.units import clusters_of, common_rows, quantity_values, rows_of
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 @dataclass(frozen=True)
@@ -189,16 +189,6 @@ def _row(
     )
 
 
-def _pair(
-    run: Run, benchmark: str, model: str, prompt_set: str, hq: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The per-instance rows of a system's baseline and of the system, in the same order."""
-    frame = run.units(benchmark, model)
-    systems = (run.system(hq).versus or hq, hq)
-    sam, head = common_rows([rows_of(frame, prompt_set, name) for name in systems])
-    return sam, head
-
-
 def _interval(
     run: Run, benchmark: str, model: str, prompt_set: str, hq: str, quantity: Quantity | None
 ) -> Difference | None:
@@ -211,7 +201,9 @@ def _differences(
     run: Run, benchmark: str, model: str, prompt_set: str, hq: str, quantity: Quantity
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """A system minus its baseline, of every instance, as shown, and its cluster."""
-    sam, head = _pair(run, benchmark, model, prompt_set, hq)
+    frame, systems = run.units(benchmark, model), (run.system(hq).versus or hq, hq)
+    # the same instances in the same order
+    sam, head = common_rows([rows_of(frame, prompt_set, name) for name in systems])
     difference = quantity.scale.factor * (
         quantity_values(head, quantity) - quantity_values(sam, quantity)
     )
@@ -271,15 +263,12 @@ def other_rows(run: Run, model: str) -> list[Row]:
     pairs = [
         (b, p) for b in run.benchmarks for p in run.prompt_sets(b, model) if (b, p) not in shown
     ]
-    return list(_all_metrics(run, model, pairs))
-
-
-def _all_metrics(run: Run, model: str, pairs: Iterable[tuple[str, str]]) -> Iterator[Row]:
-    for benchmark, prompt_set in pairs:
-        for metric in metric_names(run, model, benchmark, prompt_set):
-            row = make_row(run, model, benchmark, prompt_set, metric)
-            if row is not None:
-                yield row
+    rows = [
+        make_row(run, model, benchmark, prompt_set, metric)
+        for benchmark, prompt_set in pairs
+        for metric in metric_names(run, model, benchmark, prompt_set)
+    ]
+    return [row for row in rows if row is not None]
 
 
 def metric_names(run: Run, model: str, benchmark: str, prompt_set: str) -> list[str]:

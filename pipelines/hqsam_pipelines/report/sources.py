@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,12 @@ def _excluded_by_source(run: Run) -> Counter[str]:
     path = run.root / "data" / "overlap" / "exclusions.jsonl"
     rows = read_jsonl(path) if path.is_file() else []
     names = sorted(run.params.get("sources", {}), key=len, reverse=True)
-    owners = [row.get("source") or _owner(str(row.get("key", "")), names) for row in rows]
+    owners = [
+        row.get("source")
+        or next((name for name in names if str(row.get("key", "")).startswith(f"{name}_")), "")
+        for row in rows
+    ]
     return Counter(owner for owner in owners if owner)
-
-
-def _owner(key: str, names: list[str]) -> str:
-    return next((name for name in names if key.startswith(f"{name}_")), "")
 
 
 def evaluation_sets(run: Run) -> list[dict[str, Any]]:
@@ -130,9 +130,11 @@ def overlap(run: Run) -> dict[str, Any]:
     done = read_optional(folder / "overlap.json")
     if not done:
         return {}
-    gallery = [
-        (folder / "gallery" / entry["file"], _pair_text(entry)) for entry in done.get("gallery", [])
-    ]
+    gallery = []
+    for entry in done.get("gallery", []):
+        kind = str(entry.get("kind", ""))
+        pair = f"{entry.get('train_key', '')} (training), {entry.get('key', '')} (evaluation)"
+        gallery.append((folder / "gallery" / entry["file"], f"{_KINDS.get(kind, kind)}: {pair}"))
     return {
         "counts": done.get("counts", {}),
         "by_benchmark": done.get("by_benchmark", {}),
@@ -155,12 +157,6 @@ _KINDS = {
     "foreground": "Same object",
     "background": "Same background",
 }
-
-
-def _pair_text(entry: Mapping[str, Any]) -> str:
-    kind = str(entry.get("kind", ""))
-    pair = f"{entry.get('train_key', '')} (training), {entry.get('key', '')} (evaluation)"
-    return f"{_KINDS.get(kind, kind)}: {pair}"
 
 
 def _plain_facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -294,24 +290,25 @@ def protocols(run: Run) -> list[dict[str, Any]]:
             if result.benchmark == benchmark and result.model == run.models[0]:
                 groups.setdefault((benchmark, result.prompt_set), []).append(result)
     order = {system.name: place for place, system in enumerate(run.systems)}
-    return [
-        _protocol(*group, sorted(results, key=lambda r: order[r.system]))
-        for group, results in groups.items()
-    ]
-
-
-def _protocol(benchmark: str, prompt_set: str, results: Sequence[Result]) -> dict[str, Any]:
-    blocks = [{str(k): _plain(v) for k, v in r.protocol.items()} for r in results]
-    shared = {k: v for k, v in blocks[0].items() if all(b.get(k) == v for b in blocks)}
-    own = [", ".join(f"{k} {v}" for k, v in sorted(b.items()) if k not in shared) for b in blocks]
-    systems = [(r.system, r.protocol_hash, text) for r, text in zip(results, own, strict=True)]
-    return {
-        "benchmark": benchmark,
-        "prompt_set": prompt_set,
-        "systems": systems,
-        "entries": sorted(shared.items()),
-        "warnings": sorted({text for r in results for text in r.warnings}),
-    }
+    found = []
+    for (benchmark, prompt_set), members in groups.items():
+        results = sorted(members, key=lambda r: order[r.system])
+        every = [{str(k): _plain(v) for k, v in r.protocol.items()} for r in results]
+        shared = {k: v for k, v in every[0].items() if all(e.get(k) == v for e in every)}
+        own = [
+            ", ".join(f"{k} {v}" for k, v in sorted(e.items()) if k not in shared) for e in every
+        ]
+        systems = [(r.system, r.protocol_hash, text) for r, text in zip(results, own, strict=True)]
+        found.append(
+            {
+                "benchmark": benchmark,
+                "prompt_set": prompt_set,
+                "systems": systems,
+                "entries": sorted(shared.items()),
+                "warnings": sorted({text for r in results for text in r.warnings}),
+            }
+        )
+    return found
 
 
 def _plain(value: Any) -> str:

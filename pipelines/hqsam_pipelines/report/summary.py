@@ -65,13 +65,18 @@ def overview_table(rows: list[dict[str, str]]) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("SAM", "HQ-SAM", "Δ", "95 % interval", "paper's Δ"):
         table.add_column(name, justify="right", no_wrap=True)
-    several = {r["benchmark"] for r in rows if any(_is_twin(r, other) for other in rows)}
+    sets: dict[str, set[str]] = {}
+    for row in rows:
+        sets.setdefault(row["benchmark"], set()).add(row["prompt_set"])
     before = ""
     for row in rows:
         group = f"{row['benchmark']} {row['prompt_set']}"
         if before and group != before:
             table.add_section()
-        table.add_row(*_cells(row, group != before, row["benchmark"] in several))
+        title = paper.title(row["benchmark"])
+        if len(sets[row["benchmark"]]) > 1:
+            title += f", {row['prompt_set'].replace('_', ' ')}"
+        table.add_row(styled(title if group != before else ""), *_cells(row))
         before = group
     return table
 
@@ -106,36 +111,24 @@ def systems_table(rows: list[dict[str, str]]) -> Table:
     return table
 
 
-def _is_twin(row: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    return row["benchmark"] == other["benchmark"] and row["prompt_set"] != other["prompt_set"]
-
-
-def _cells(row: Mapping[str, str], first: bool, several: bool) -> list[Text]:
+def _cells(row: Mapping[str, str]) -> list[Text]:
     delta = _number(row["delta"])
     text = "" if delta is None else f"{delta:+.1f}"
-    prompt = f", {row['prompt_set'].replace('_', ' ')}" if several else ""
+    # green or red only where the report's verdict is better or worse
+    tone = {"better": "green", "worse": "red"}.get(row["verdict"], "")
+    interval = "too few" if row["verdict"] == "too few to tell" else ""
+    if row["ci_low"]:
+        interval = f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]"
     return [
-        styled(paper.title(row["benchmark"]) + prompt if first else ""),
         styled(
             Scale(unit=row["unit"], lower_is_better=row["better"] == "lower").label(row["metric"])
         ),
         styled(_fixed(row["sam"])),
         styled((_fixed(row["hq_sam"]), "bold")),
-        styled((text, _tone(row))),
-        styled(_interval(row)),
+        styled((text, tone)),
+        styled(interval),
         styled(_fixed(row["paper_delta"], sign=True)),
     ]
-
-
-def _tone(row: Mapping[str, str]) -> str:
-    """Green or red only where the report's verdict is better or worse."""
-    return {"better": "green", "worse": "red"}.get(row["verdict"], "")
-
-
-def _interval(row: Mapping[str, str]) -> str:
-    if row["ci_low"]:
-        return f"[{_fixed(row['ci_low'], sign=True)}, {_fixed(row['ci_high'], sign=True)}]"
-    return "too few" if row["verdict"] == "too few to tell" else ""
 
 
 def _number(text: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,16 @@ def metrics_tree(run: Run) -> dict[str, Any]:
         values: dict[str, float] = {m: round(v, 6) for m, v in shown.items()}
         values |= {"n_scored": result.n_scored, "n_expected": result.n_expected}
         tree.setdefault(result.benchmark, {}).setdefault(result.prompt_set, {})[name] = values
-    means = _hq4_means(run)
+    means = {}
+    headline = run.score(paper.HQ4[0]).headline if paper.HQ4[0] in run.benchmarks else ()
+    for model, system in product(run.models, (system.name for system in run.systems)):
+        found = [run.find(name, model, "gt_box", system) for name in paper.HQ4]
+        whole = [r.metrics for r in found if r is not None and set(headline) <= r.metrics.keys()]
+        if headline and len(whole) == len(paper.HQ4):
+            means[_system_key(run, model, system)] = {
+                metric: round(sum(metrics[metric] for metrics in whole) / len(whole), 6)
+                for metric in headline
+            }
     if means:
         tree[paper.HQ4_MEAN] = {"gt_box": means}
     return tree
@@ -152,23 +162,6 @@ def metrics_tree(run: Run) -> dict[str, Any]:
 
 def _system_key(run: Run, model: str, system: str) -> str:
     return system if model == run.models[0] else f"{model}:{system}"
-
-
-def _hq4_means(run: Run) -> dict[str, dict[str, float]]:
-    means = {}
-    headline = run.score(paper.HQ4[0]).headline if paper.HQ4[0] in run.benchmarks else ()
-    for model in run.models:
-        for system in (system.name for system in run.systems):
-            found = [run.find(name, model, "gt_box", system) for name in paper.HQ4]
-            metrics = [
-                r.metrics for r in found if r is not None and set(headline) <= r.metrics.keys()
-            ]
-            if headline and len(metrics) == len(paper.HQ4):
-                means[_system_key(run, model, system)] = {
-                    metric: round(sum(m[metric] for m in metrics) / len(metrics), 6)
-                    for metric in headline
-                }
-    return means
 
 
 def curve_table(root: Path, models: Sequence[str]) -> tuple[list[str], list[list[str]]]:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines.config import dvc_site
+from hqsam_pipelines.config import dvc_site, inputs
 from hqsam_pipelines.config.env import PACKAGES
 from hqsam_pipelines.config.graph import clear
-from hqsam_pipelines.config.params import read_yaml
+from hqsam_pipelines.config.params import FILE, Params
+from hqsam_pipelines.config.yaml_file import read_yaml
 from hqsam_pipelines.runner.codegraph import STAGE, write_digests, write_protocols
 
 CODE_FOLDER = "data/code"
@@ -55,13 +56,23 @@ def accept_code(root: Path) -> Accepted:
         raise UserError("nothing has run yet", file=root / "dvc.lock", cure="run `hqsam repro`")
     write_digests(root, root / CODE_FOLDER)
     write_protocols(root, root / PROTOCOL_FOLDER)
+    raw = read_yaml(root / FILE)
+    if isinstance(raw, Mapping) and "benchmarks" in raw:
+        inputs.write_digests(Params.of(raw, root / FILE), root)
     try:
         # DVC reads the names of stages from the current folder.
         with contextlib.chdir(root), dvc_site.open_repo(root) as repo:
             found = {name.rpartition(":")[2]: entries for name, entries in repo.status().items()}
-            reworded = _reworded(
-                root / "dvc.lock", {stage.name: stage.cmd for stage in repo.index.stages}
-            )
+            # Stages with today's command in dvc.lock plus the stage's own names, as dvc.yaml once
+            # had them.
+            content: Any = read_yaml(root / "dvc.lock")
+            locked = {name: str(s.get("cmd")) for name, s in content.get("stages", {}).items()}
+            commands = {stage.name: stage.cmd for stage in repo.index.stages}
+            reworded = {
+                name
+                for name, now in commands.items()
+                if locked.get(name) == f"{now} {name.partition('@')[2].replace('-', ' ')}"
+            }
             # What `code` writes was written just now; its parameters are there so that names are
             # looked at.
             rest = {name: entries for name, entries in found.items() if name != STAGE}
@@ -79,17 +90,6 @@ def accept_code(root: Path) -> Accepted:
     return Accepted(accepted, other)
 
 
-def _reworded(lock: Path, commands: Mapping[str, Any]) -> set[str]:
-    """Return stages with today's command in dvc.lock plus the stage's own names, as dvc.yaml once had them."""
-    content: Any = read_yaml(lock)
-    locked = {name: str(stage.get("cmd")) for name, stage in content.get("stages", {}).items()}
-    return {
-        name
-        for name, now in commands.items()
-        if locked.get(name) == f"{now} {name.partition('@')[2].replace('-', ' ')}"
-    }
-
-
 def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
     """Return what differs besides code, in DVC's words; empty if nothing does.
 
@@ -97,21 +97,35 @@ def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
         entries: DVC's status of a stage: `{"changed deps": {path: word}}`, or a text.
         reworded: Whether its command says the same as before.
     """
+    folders = (
+        CODE_FOLDER,
+        *(f"{folder}/{name}" for name, folder in PACKAGES.items() if folder != "."),
+        "hqsam",
+    )
+    code = tuple(f"{folder}/" for folder in folders)
     other = []
     for entry in entries:
         for what, paths in entry.items() if isinstance(entry, Mapping) else [(str(entry), {})]:
             if not isinstance(paths, Mapping) or not paths:
                 other += [what] if not (reworded and what == "changed command") else []
-            elif what == "changed outs" and set(paths) <= {CODE_FOLDER, PROTOCOL_FOLDER}:
+            elif what == "changed outs" and set(paths) <= {
+                CODE_FOLDER,
+                PROTOCOL_FOLDER,
+                inputs.OUT,
+            }:
                 continue
             else:
                 other += [
-                    f"{path} ({word})" for path, word in paths.items() if not _is_code(path, word)
+                    f"{path} ({word})"
+                    for path, word in paths.items()
+                    if word not in ("modified", "new") or not f"{path}/".startswith(code)
                 ]
     return ", ".join(other)
 
 
 def _is_code(path: str, word: Any) -> bool:
+    if path.startswith(f"{inputs.OUT}/"):
+        return bool(word == "new")  # files that were not watched before
     folders = (
         CODE_FOLDER,
         *(f"{folder}/{name}" for name, folder in PACKAGES.items() if folder != "."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -16,22 +17,16 @@ def process_start_time() -> float:
     missing it is the time of the first call.
     """
     if not _start:
-        _start.append(_from_proc() or time.time())
+        _start.append(time.time())
+        with contextlib.suppress(OSError, ValueError, IndexError, AttributeError):
+            # Field 22, counted after the parenthesised name, which may hold spaces: ticks between
+            # boot and start.
+            fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+            begin = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+            _start[0] = time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - begin)
     return _start[0]
 
 
 def set_process_start_time(value: float) -> None:
     """Set the time that `process_start_time` returns from now on."""
     _start[:] = [value]
-
-
-def _from_proc() -> float | None:
-    try:
-        # Field 22, counted after the parenthesised name, which may hold spaces: ticks between boot
-        # and start.
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        ticks = int(fields[19])
-        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
-    except (OSError, ValueError, IndexError, AttributeError):
-        return None
-    return time.time() - (uptime - ticks / os.sysconf("SC_CLK_TCK"))

@@ -22,7 +22,9 @@ from hqsam_base.atomic import atomic_folder, json_bytes, write_json
 from hqsam_datasets.prompts import DEFAULT
 from hqsam_datasets.prompts.base import DRAWN_PREFIX
 from hqsam_pipelines.config.env import PACKAGES
-from hqsam_pipelines.config.params import PROTOCOL_KEY, Params, read_yaml
+from hqsam_pipelines.config.outline import PROTOCOL_KEY
+from hqsam_pipelines.config.params import Params
+from hqsam_pipelines.config.yaml_file import read_yaml
 
 STAGE = "code"
 """The stage that writes the digests; all others wait for it."""
@@ -125,9 +127,12 @@ class CodeGraph:
 
     def digested(self, verb: str) -> list[str]:
         """Return the files of a stage's code that dvc.yaml does not name itself: sorted, relative to the repository."""
-        entries = {
-            package: self._entries(package, mark) for package, mark, _ in OWN_FILES.get(verb, ())
-        }
+        entries = {}
+        for package, constant, _ in OWN_FILES.get(verb, ()):
+            # the entries of a seam, not their helpers: the files that define its constant
+            mark = re.compile(rf"^{constant}\b", re.MULTILINE)
+            every = _folder(self._root, package).glob("*.py")
+            entries[package] = {p.stem for p in every if mark.search(p.read_text("utf-8"))}
         own = {
             f"{self._place(package)}/{name}.py"
             for package, names in entries.items()
@@ -185,47 +190,44 @@ class CodeGraph:
                 for name in self._used.get(seam, ())
                 if self._module(f"{seam}.{name}") is not None
             }
-        paths = {path for module in found for path in self._files(module)}
-        return {path.relative_to(self._root).as_posix() for path in paths}
-
-    def _entries(self, package: str, constant: str) -> set[str]:
-        """Return modules of a seam that are entries of it, not helpers: those that define its constant."""
-        mark = re.compile(rf"^{constant}\b", re.MULTILINE)
-        files = _folder(self._root, package).glob("*.py")
-        return {path.stem for path in files if mark.search(path.read_text(encoding="utf-8"))}
+        paths = set()
+        for module in found:
+            # the module's own file, and those `__init__.py` above it that hold code
+            parts = module.split(".")
+            for above in (self._module(".".join(parts[: n + 1])) for n in range(len(parts))):
+                if above is not None and not (above.path.name == "__init__.py" and above.empty):
+                    paths.add(above.path.relative_to(self._root).as_posix())
+        return paths
 
     def _place(self, package: str) -> str:
         return _folder(self._root, package).relative_to(self._root).as_posix()
-
-    def _files(self, module: str) -> Iterator[Path]:
-        """Yield the module's own file and those `__init__.py` above it that hold code."""
-        parts = module.split(".")
-        for n in range(1, len(parts) + 1):
-            found = self._module(".".join(parts[:n]))
-            if found is not None and not (found.path.name == "__init__.py" and found.empty):
-                yield found.path
 
     def _imports(self, module: str) -> set[str]:
         """Return modules of this repository that a module imports anywhere, `if TYPE_CHECKING` left out."""
         found = self._module(module)
         assert found is not None
-        named = found.imports | {home for name in found.imports for home in self._home(name)}
+        named = set(found.imports)
+        for name in found.imports:
+            # `package.name` stands for the module behind it where the package resolves the name on
+            # first use.
+            package, _, member = name.rpartition(".")
+            behind = self._module(package) if package else None
+            if behind is not None and member in behind.homes:
+                named.add(behind.homes[member])
         parents = {
             ".".join(name.split(".")[:n]) for name in named for n in range(1, name.count(".") + 1)
         }
         every = {name for name in named | parents if self._module(name) is not None}
-        return {name for name in every if not _is_plumbing(name)}
-
-    def _home(self, name: str) -> Iterator[str]:
-        """Yield the module behind `package.name` where the package resolves the name on first use."""
-        package, _, member = name.rpartition(".")
-        found = self._module(package) if package else None
-        if found is not None and member in found.homes:
-            yield found.homes[member]
+        plumbing = tuple(f"{package}." for package in PLUMBING)
+        return {name for name in every if not f"{name}.".startswith(plumbing)}
 
     def _module(self, name: str) -> _Module | None:
         if name not in self._modules:
-            path = _file(self._root, name)
+            places: tuple[Path, ...] = ()
+            if name.partition(".")[0] in PACKAGES:
+                base = _folder(self._root, name)
+                places = (base.with_suffix(".py"), base / "__init__.py")
+            path = next((place for place in places if place.is_file()), None)
             self._modules[name] = None if path is None else _parse(path, name)
         return self._modules[name]
 
@@ -249,10 +251,6 @@ def _used(params: Mapping[str, Any]) -> dict[str, set[str]]:
             *(str(name).removeprefix(DRAWN_PREFIX) for name in sets),
         },
     }
-
-
-def _is_plumbing(module: str) -> bool:
-    return module in PLUMBING or module.startswith(tuple(f"{package}." for package in PLUMBING))
 
 
 def write_digests(root: Path, out: Path) -> dict[str, int]:
@@ -314,16 +312,6 @@ def _folder(root: Path, module: str) -> Path:
     return root / PACKAGES[module.partition(".")[0]] / module.replace(".", "/")
 
 
-def _file(root: Path, module: str) -> Path | None:
-    if module.partition(".")[0] not in PACKAGES:
-        return None
-    base = _folder(root, module)
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
 def _parse(path: Path, name: str) -> _Module:
     try:
         tree = ast.parse(path.read_bytes(), str(path))
@@ -336,17 +324,15 @@ def _parse(path: Path, name: str) -> _Module:
     empty = all(
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in tree.body
     )
-    return _Module(path, imports, _homes(tree), empty)
-
-
-def _homes(tree: ast.Module) -> dict[str, str]:
-    """Return the table `_HOMES` of a package that imports its public names on first use (PEP 562)."""
+    homes: dict[str, str] = {}
     for node in tree.body:
+        # of a package that imports its public names on first use (PEP 562)
         if isinstance(node, ast.Assign) and any(
             isinstance(t, ast.Name) and t.id == "_HOMES" for t in node.targets
         ):
-            return dict(ast.literal_eval(node.value))
-    return {}
+            homes = dict(ast.literal_eval(node.value))
+            break
+    return _Module(path, imports, homes, empty)
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:

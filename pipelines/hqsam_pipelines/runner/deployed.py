@@ -71,7 +71,13 @@ def nightly(
         text = worktree.masked(str(found))
         delivery.notify(delivery.Delivery("failure", text, text, revision, "", branch, "", ""))
         return Failed(message=text)
-    create_markdown_artifact(markdown=_page(found), key="nightly", description=found.line)
+    link = Path(found.report).as_uri()
+    page = (
+        f"{found.markdown}\n\nBranch `{found.branch}`, commit `{found.commit[:10]}`, made from "
+        f"`{found.source[:10]}`. [Report]({link}); the difference: "
+        f"`hqsam compare {found.source[:10]} {found.branch} --html diff.html`.\n"
+    )
+    create_markdown_artifact(markdown=page, key="nightly", description=found.line)
     delivery.notify(found)
     return (Failed if found.event == "failure" else Completed)(message=found.line)
 
@@ -84,15 +90,6 @@ def _deliver(revision: str, **options: Any) -> delivery.Delivery | UserError:
             return delivery.deliver(checkout(), revision, **options)
     except UserError as error:
         return error
-
-
-def _page(found: delivery.Delivery) -> str:
-    link = Path(found.report).as_uri()
-    return (
-        f"{found.markdown}\n\nBranch `{found.branch}`, commit `{found.commit[:10]}`, made from "
-        f"`{found.source[:10]}`. [Report]({link}); the difference: "
-        f"`hqsam compare {found.source[:10]} {found.branch} --html diff.html`.\n"
-    )
 
 
 def _is_overtaken() -> bool:

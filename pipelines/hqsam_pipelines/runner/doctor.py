@@ -6,12 +6,13 @@ None changes anything but `_site_cache`, which has DVC keep its site cache in th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -41,7 +42,7 @@ def examine(start: Path) -> list[Finding]:
     Args:
         start: A folder inside the repository.
     """
-    findings = [*_python(), *_libraries(), *_machine(), *operations.variables(), *_kernels()]
+    findings = [*_installation(), *operations.variables(), *_kernels()]
     try:
         root = env.repository_root(start)
     except UserError as error:
@@ -75,21 +76,18 @@ def write(findings: list[Finding], path: Path) -> None:
         file.write(json_bytes({"findings": [asdict(finding) for finding in findings]}))
 
 
-def _python() -> Iterator[Finding]:
-    level: Literal["ok", "fail"] = "ok" if sys.version_info >= (3, 11) else "fail"
-    yield Finding(
-        level, "python", f"{sys.version.split()[0]} at {sys.executable} (3.11 or newer is needed)"
-    )
-    found = shutil.which("python")
-    if found is None or Path(found).resolve() != Path(sys.executable).resolve():
+def _installation() -> Iterator[Finding]:
+    """Python, the libraries, and the machine."""
+    new = sys.version_info >= (3, 11)
+    text = f"{sys.version.split()[0]} at {sys.executable} (3.11 or newer is needed)"
+    yield Finding("ok" if new else "fail", "python", text)
+    python = shutil.which("python")
+    if python is None or Path(python).resolve() != Path(sys.executable).resolve():
         detail = (
-            f"`python` is {found or 'not on PATH'}, this is {sys.executable}: activate the "
+            f"`python` is {python or 'not on PATH'}, this is {sys.executable}: activate the "
             f"environment before `dvc repro`"
         )
         yield Finding("warn", "python", detail)
-
-
-def _libraries() -> Iterator[Finding]:
     found = provenance.libraries()
     missing = [name for name in provenance.LIBRARIES if name not in found]
     if missing:
@@ -101,25 +99,17 @@ def _libraries() -> Iterator[Finding]:
     yield Finding(
         "ok", "libraries", ", ".join(f"{name} {version}" for name, version in found.items())
     )
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         metadata.version("lightning")
-    except metadata.PackageNotFoundError:
-        return
-    yield Finding(
-        "warn",
-        "libraries",
-        "`lightning` is installed; releases of 2026-04 were malicious, check its version",
-    )
-
-
-def _machine() -> Iterator[Finding]:
+        yield Finding(
+            "warn",
+            "libraries",
+            "`lightning` is installed; releases of 2026-04 were malicious, check its version",
+        )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    level: Literal["ok", "warn"] = "ok" if memory >= 6 else "warn"
-    yield Finding(
-        level,
-        "machine",
-        f"{origin.host()['cores']} cores, {memory:.0f} GB memory (the sample needs 4)",
-    )
+    cores = origin.host()["cores"]
+    text = f"{cores} cores, {memory:.0f} GB memory (the sample needs 4)"
+    yield Finding("ok" if memory >= 6 else "warn", "machine", text)
 
 
 def _code(root: Path) -> Iterator[Finding]:
@@ -133,9 +123,18 @@ def _code(root: Path) -> Iterator[Finding]:
     if not wanted:
         yield Finding("ok", "code", f"{root} holds none of the packages: the installed ones run")
         return
+    # Where the environment alone, without PYTHONPATH and the current folder, finds them.
+    program = (
+        "import importlib.util as u, json, sys; found = {n: u.find_spec(n) for n in sys.argv[1:]};"
+        "print(json.dumps({n: s.origin for n, s in found.items() if s and s.origin}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, *wanted], capture_output=True, text=True, check=True
+    )
+    folders = {name: Path(file).parent for name, file in json.loads(done.stdout).items()}
     installed = {
         name: folder
-        for name, folder in _installed(wanted).items()
+        for name, folder in folders.items()
         if folder.resolve() != wanted[name].resolve()
     }
     if not installed:
@@ -149,18 +148,6 @@ def _code(root: Path) -> Iterator[Finding]:
     yield Finding(
         "warn", "code", f"{detail}, other programs do not until `pip install --no-deps -e .` here"
     )
-
-
-def _installed(names: Iterable[str]) -> dict[str, Path]:
-    """Where the environment alone, without PYTHONPATH and the current folder, finds the project's packages."""
-    program = (
-        "import importlib.util as u, json, sys; found = {n: u.find_spec(n) for n in sys.argv[1:]};"
-        "print(json.dumps({n: s.origin for n, s in found.items() if s and s.origin}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", program, *names], capture_output=True, text=True, check=True
-    )
-    return {name: Path(origin).parent for name, origin in json.loads(done.stdout).items()}
 
 
 def _params(root: Path) -> Iterator[Finding]:
@@ -189,19 +176,15 @@ def _params(root: Path) -> Iterator[Finding]:
         yield Finding("fail", "training", text)
     for name in params.models:
         checkpoint = params.model(name).checkpoint
+        # A file below data/archives is one that the fetch stage brings.
         if (
             checkpoint is not None
             and not (root / checkpoint).exists()
-            and not _is_fetched(checkpoint)
+            and checkpoint.parts[:2] != ("data", "archives")
         ):
             yield Finding(
                 "fail", "params", f"models.{name}.checkpoint: {checkpoint} does not exist"
             )
-
-
-def _is_fetched(path: Path) -> bool:
-    """Whether the file is one that the fetch stage brings."""
-    return path.parts[:2] == ("data", "archives")
 
 
 def _archives(root: Path) -> Iterator[Finding]:

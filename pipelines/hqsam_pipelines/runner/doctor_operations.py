@@ -208,14 +208,16 @@ def _deployed() -> Iterator[Finding]:
         except ObjectNotFound:
             yield Finding("warn", "worker", "nothing is registered on the server: `hqsam deploy`")
             return
-        path = {"name": pool}
-        found: Any = client.request("GET", "/work_pools/{name}", path_params=path).json()
+        found: Any = client.request("GET", "/work_pools/{name}", path_params={"name": pool}).json()
         if found["is_paused"]:
             cure = f"`prefect work-pool resume {pool}`"
             yield Finding("fail", "worker", f"the pool {pool} is paused: {cure}")
             return
         every: Any = client.request(
-            "POST", "/work_pools/{name}/workers/filter", path_params=path, json={}
+            "POST",
+            "/work_pools/{work_pool_name}/workers/filter",
+            path_params={"work_pool_name": pool},
+            json={},
         ).json()
     alive = [worker["name"] for worker in every if worker["status"] == "ONLINE"]
     if alive:

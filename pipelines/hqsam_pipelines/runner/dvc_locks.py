@@ -43,7 +43,10 @@ def queued(root: Path, what: str) -> Iterator[None]:
     try:
         os.ftruncate(lock.fd, 0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.write(lock.fd, f"{what} (process {os.getpid()}, {_user()}, since {since})".encode())
+        user = f"user {os.geteuid()}"
+        with contextlib.suppress(KeyError, OSError):
+            user = getpass.getuser()
+        os.write(lock.fd, f"{what} (process {os.getpid()}, {user}, since {since})".encode())
         wait_for_dvc(root)
         yield
     finally:
@@ -114,10 +117,3 @@ def wait(free: Callable[[], bool], whom: Callable[[], str], file: Path) -> None:
             cure = f"wait for it, or end it, then run again; {WAIT_VARIABLE} waits longer"
             raise UserError(f"still at work: {other}", file=file, cure=cure)
         time.sleep(0.5)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.geteuid()}"

@@ -60,7 +60,7 @@ _READ_AT_IMPORT = (
     "OPENCV_",
     "PYTHON",
 )
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def enabled() -> bool:
@@ -198,7 +198,19 @@ def offer(
         streams: Descriptors of the run's three standard streams.
         environ: The run's environment.
     """
-    message = json.dumps(_request(entry, argv, environ)).encode()
+    umask = os.umask(0o022)
+    os.umask(umask)
+    request = {
+        "fingerprint": fingerprint(),
+        "entry": entry,
+        "argv": list(argv),
+        "cwd": str(Path.cwd()),
+        "environ": dict(environ),
+        "path": sys.path,
+        "umask": umask,
+        "started": clock.process_start_time(),
+    }
+    message = json.dumps(request).encode()
     # It may be longer than a packet may be, so it travels in a file, beside the three standard
     # streams.
     body = os.memfd_create("request")
@@ -210,21 +222,6 @@ def offer(
         return b""
     finally:
         os.close(body)
-
-
-def _request(entry: str, argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return {
-        "fingerprint": fingerprint(),
-        "entry": entry,
-        "argv": list(argv),
-        "cwd": str(Path.cwd()),
-        "environ": dict(environ),
-        "path": sys.path,
-        "umask": umask,
-        "started": clock.process_start_time(),
-    }
 
 
 def _commit(link: socket.socket) -> int | None:
@@ -239,7 +236,7 @@ def _commit(link: socket.socket) -> int | None:
 
     sys.stdout.flush()
     sys.stderr.flush()
-    old = {number: signal.signal(number, forward) for number in _FORWARDED}
+    old = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
         link.settimeout(None)
         link.send(GO)
@@ -253,7 +250,12 @@ def _commit(link: socket.socket) -> int | None:
         for number, handler in old.items():
             signal.signal(number, handler)
     if answer.startswith(b"exit "):
-        return _as_ours(int(answer[5:]))
+        status = int(answer[5:])
+        if status < 0:  # this process ends by the signal that ended the run
+            with contextlib.suppress(OSError):  # that of SIGKILL cannot be set
+                signal.signal(-status, signal.SIG_DFL)
+            os.kill(os.getpid(), -status)
+        return status
     if child:
         _end_orphan(child)
     if told:
@@ -282,15 +284,6 @@ def lives(process: int) -> bool:
     return state not in (b"Z", b"X")
 
 
-def _as_ours(status: int) -> int:
-    """The exit status, or this process's own end by the signal that ended the run."""
-    if status < 0:
-        with contextlib.suppress(OSError):  # that of SIGKILL cannot be set
-            signal.signal(-status, signal.SIG_DFL)
-        os.kill(os.getpid(), -status)
-    return status
-
-
 def receive_request(link: socket.socket) -> tuple[bytes, dict[str, Any], list[int]] | None:
     """The host's side of `offer`: the first packet of a connection.
 
@@ -307,7 +300,14 @@ def receive_request(link: socket.socket) -> tuple[bytes, dict[str, Any], list[in
         return None
     body = fds.pop()
     try:
-        value: dict[str, Any] = json.loads(os.pread(body, os.fstat(body).st_size, 0))
+        value = json.loads(os.pread(body, os.fstat(body).st_size, 0))
+        known = {name: type(value[name]) for name in ("fingerprint", "entry", "argv", "environ")}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        known = {}
     finally:
         os.close(body)
+    if list(known.values()) != [str, str, list, dict]:
+        for fd in fds:
+            os.close(fd)
+        return None
     return word, value, fds

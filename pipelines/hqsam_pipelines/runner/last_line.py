@@ -13,21 +13,16 @@ def last_line(root: Path) -> str:
     Args:
         root: the repository, whose report was just built.
     """
-    page = root / "reports" / "report.html"
-    return f"{_answer(root)}; report: {page}"
-
-
-def _answer(root: Path) -> str:
-    """The files on disk against HEAD; why there is no answer, if HEAD has no report or cannot be read."""
     from hqsam_pipelines.compare.answer import answer
     from hqsam_pipelines.compare.comparison import compare
 
     try:
         found = compare(root, "HEAD", running=True)
-    except UserError as error:
-        return f"No comparison with the last report ({error.problem})"
-    except (
-        Exception
-    ) as error:  # whatever another report holds: this run, which is whole, does not fail for it
-        return f"No comparison with the last report ({type(error).__name__})"
-    return f"Against {found.a.label}: {answer(found).sentence('this run')}"
+    except Exception as error:
+        # HEAD has no report, or one that holds whatever: this run, which is whole, does not fail
+        # for it.
+        why = error.problem if isinstance(error, UserError) else type(error).__name__
+        said = f"No comparison with the last report ({why})"
+    else:
+        said = f"Against {found.a.label}: {answer(found).sentence('this run')}"
+    return f"{said}; report: {root / 'reports' / 'report.html'}"

@@ -60,7 +60,13 @@ def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
     """
     if not run.options.epochs:
         return _here(run, progress)
-    if _launcher() == "ray":
+    # Who starts the processes is a setting of the environment, because it changes no number.
+    launcher = os.environ.get("HQSAM_LAUNCHER", "torchrun")
+    if launcher not in ("torchrun", "ray"):
+        raise UserError(
+            f"unknown launcher {launcher!r}", key="HQSAM_LAUNCHER", cure="one of: torchrun, ray"
+        )
+    if launcher == "ray":
         from hqsam_pipelines.runner import launch_ray
 
         launch_ray.train(run, progress)
@@ -68,7 +74,14 @@ def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
     processes = count(run)
     if processes == 1 and not _on_gpu(run):
         return _here(run, progress)
-    _refuse(run, processes)
+    from hqsam.training import checks
+
+    # What each process would find out for itself is found out before they are started: there may
+    # be thousands.
+    cycle = run.options.views == "cycle"
+    views = 1 if cycle else read_json(run.prompts / "index.json").get("views", 1)
+    n_items = views * read_json(run.shards / "index.json").get("n_samples", 0)
+    checks.check_processes(n_items, run.options, processes)
     with _meeting_places() as places:
         given = environment(run, places[1])
         _Child(
@@ -84,16 +97,6 @@ def _here(run: TrainRun, progress: Progress) -> dict[str, Any]:
     from hqsam.training import loop
 
     return loop.train(run, progress=progress)
-
-
-def _launcher() -> str:
-    """Who starts the processes: a setting of the environment, because it changes no number."""
-    found = os.environ.get("HQSAM_LAUNCHER", "torchrun")
-    if found not in ("torchrun", "ray"):
-        raise UserError(
-            f"unknown launcher {found!r}", key="HQSAM_LAUNCHER", cure="one of: torchrun, ray"
-        )
-    return found
 
 
 def _meta(run: TrainRun) -> dict[str, Any]:
@@ -121,17 +124,6 @@ def count(run: TrainRun) -> int:
             cure="set it to 0: one per GPU",
         )
     return wanted or there
-
-
-def _refuse(run: TrainRun, processes: int) -> None:
-    """What each process would find out for itself, before they are started: there may be thousands."""
-    from hqsam.training import checks
-
-    views = (
-        1 if run.options.views == "cycle" else read_json(run.prompts / "index.json").get("views", 1)
-    )
-    n_items = views * read_json(run.shards / "index.json").get("n_samples", 0)
-    checks.check_processes(n_items, run.options, processes)
 
 
 def _on_gpu(run: TrainRun) -> bool:
@@ -261,7 +253,16 @@ class _Child:
             with _sigterm_as_exit():
                 yield process
         finally:
-            self._end(process)
+            # The program is ended first with SIGTERM, so that it saves its state, then for good,
+            # and all that it started.
+            if process.poll() is None:
+                send_signal(process.pid, signal.SIGTERM, group=True)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE_S if not self.hung else DUMP_S)
+            send_signal(process.pid, signal.SIGKILL, group=True)
+            if process.wait() < 0:  # torchrun had no time to end its workers
+                for pid in self.workers:
+                    send_signal(pid, signal.SIGKILL, group=True)
             process.stdin.close()
 
     def _read(self, stream: IO[str]) -> None:
@@ -310,17 +311,6 @@ class _Child:
                 line = self.lines.get(timeout=0.2)
                 if line is not None:
                     self._take(line)
-
-    def _end(self, process: subprocess.Popen[str]) -> None:
-        """End the program, first with SIGTERM so that it saves its state, then for good, and all that it started."""
-        if process.poll() is None:
-            send_signal(process.pid, signal.SIGTERM, group=True)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE_S if not self.hung else DUMP_S)
-        send_signal(process.pid, signal.SIGKILL, group=True)
-        if process.wait() < 0:  # torchrun had no time to end its workers
-            for pid in self.workers:
-                send_signal(pid, signal.SIGKILL, group=True)
 
 
 @contextlib.contextmanager

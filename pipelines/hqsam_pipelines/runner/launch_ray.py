@@ -46,12 +46,16 @@ def train(run: TrainRun, progress: Progress) -> None:
         RuntimeError: a worker failed otherwise.
     """
     ray = _ray()
+    # Where Ray keeps its notes of a run: beside the outputs, which all nodes see. Nothing of them
+    # is kept.
+    parent = run.out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
     with _cluster(ray, run) as meeting_point:
         resources = ray.cluster_resources()
         workers = count(run, resources)
         with (
             _Inbox(progress) as inbox,
-            tempfile.TemporaryDirectory(prefix=".ray-", dir=_parent(run)) as storage,
+            tempfile.TemporaryDirectory(prefix=".ray-", dir=parent) as storage,
         ):
             try:
                 _trainer(
@@ -130,13 +134,6 @@ def _cluster(ray: Any, run: TrainRun) -> Iterator[Path | None]:
         ray.shutdown()
 
 
-def _parent(run: TrainRun) -> Path:
-    """Where Ray keeps its notes of a run: beside the outputs, which all nodes see. Nothing of them is kept."""
-    folder = run.out.absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _trainer(
     run: TrainRun, workers: int, on_gpu: bool, inbox: Any, storage: str, meeting_point: Path | None
 ) -> Any:
@@ -190,7 +187,15 @@ def _work(config: dict[str, Any]) -> None:
     # its local rank.
     os.environ["LOCAL_RANK"] = str(ray.train.torch.get_device().index or 0)
     if config["store"]:
-        _meet_through(config["store"], ray.train.get_context())
+        from hqsam.training.group import STORE
+        from hqsam_pipelines.runner.launch import ON_LOOPBACK
+
+        # tells `hqsam.training.group` where the workers of one machine meet: a file, and the
+        # loopback interface
+        context = ray.train.get_context()
+        rank, size = context.get_world_rank(), context.get_world_size()
+        place = {"RANK": str(rank), "WORLD_SIZE": str(size), STORE: config["store"]}
+        os.environ.update(place | ON_LOOPBACK)
     run, put = TrainRun.model_validate_json(config["run"]), config["inbox"].put
     try:
         progress = Throttled(lambda *told: put(("progress", told)))
@@ -198,19 +203,6 @@ def _work(config: dict[str, Any]) -> None:
     except UserError as error:
         put(("error", error))
         raise
-
-
-def _meet_through(store: str, context: Any) -> None:
-    """Tell `hqsam.training.group` where the workers of one machine meet: a file, and the loopback interface."""
-    from hqsam.training.group import STORE
-    from hqsam_pipelines.runner.launch import ON_LOOPBACK
-
-    place = {
-        "RANK": str(context.get_world_rank()),
-        "WORLD_SIZE": str(context.get_world_size()),
-        STORE: store,
-    }
-    os.environ.update(place | ON_LOOPBACK)
 
 
 class _Inbox:

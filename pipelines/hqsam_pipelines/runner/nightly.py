@@ -81,8 +81,13 @@ def deliver(
         else:
             event = "regression" if status == 1 else "success"
         commit = _commit(tree, branch, f"Run of {revision}: {worktree.masked(line)}")
-        if push:
-            _push(root, tree, branch)
+        if push and worktree.call(tree, [*worktree.DVC, "remote", "default"])[0] == 0:
+            failed, output = worktree.call(tree, [*worktree.DVC, "push"])
+            if failed:
+                cure = "look at `dvc remote list`; the branch is committed, push by hand"
+                raise UserError("`dvc push` failed", details=output[-10:], file=tree, cure=cure)
+        if push and "origin" in worktree.git(root, "remote").split():
+            worktree.git(tree, "push", "--quiet", "--force", "origin", f"refs/heads/{branch}")
     page = str(tree / "reports" / "report.html")
     return Delivery(event, worktree.masked(line), markdown, revision, source, branch, commit, page)
 
@@ -142,16 +147,6 @@ def _commit(tree: Path, branch: str, message: str) -> str:
         worktree.git(tree, *who, "commit", "--quiet", "--no-verify", "--message", message)
     worktree.git(tree, "branch", "--force", branch, "HEAD")
     return worktree.git(tree, "rev-parse", "HEAD")
-
-
-def _push(root: Path, tree: Path, branch: str) -> None:
-    if worktree.call(tree, [*worktree.DVC, "remote", "default"])[0] == 0:
-        status, output = worktree.call(tree, [*worktree.DVC, "push"])
-        if status:
-            cure = "look at `dvc remote list`; the branch is committed, push by hand"
-            raise UserError("`dvc push` failed", details=output[-10:], file=tree, cure=cure)
-    if "origin" in worktree.git(root, "remote").split():
-        worktree.git(tree, "push", "--quiet", "--force", "origin", f"refs/heads/{branch}")
 
 
 def notify(delivery: Delivery) -> bool:

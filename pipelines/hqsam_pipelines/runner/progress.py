@@ -144,23 +144,20 @@ class _Lines:
             return
         self._last = seconds
         share = f" ({100 * done / total:.0f} %)" if total else ""
-        left = self._left(done, total, seconds)
+        left = ""
+        _, done_before, begin = self._first
+        if total and done > done_before and seconds > begin:
+            rest = (total - done) * (seconds - begin) / (done - done_before)
+            whole = (
+                f"{rest:.0f} s"
+                if rest < 600
+                else f"{rest / 60:.0f} min"
+                if rest < 36000
+                else f"{rest / 3600:.0f} h"
+            )
+            left = f", about {whole} left"
         line = f"  {self._name}: {done}/{total or '?'} {what}{share}, {seconds:.0f} s{left}"
         print(line, file=self._stream, flush=True)
-
-    def _left(self, done: int, total: int, seconds: float) -> str:
-        _, done_before, begin = self._first
-        if not total or done <= done_before or seconds <= begin:
-            return ""
-        rest = (total - done) * (seconds - begin) / (done - done_before)
-        shown = (
-            f"{rest:.0f} s"
-            if rest < 600
-            else f"{rest / 60:.0f} min"
-            if rest < 36000
-            else f"{rest / 3600:.0f} h"
-        )
-        return f", about {shown} left"
 
     def close(self) -> None:
         pass

@@ -88,7 +88,13 @@ class Clock:
             resource.getrusage(resource.RUSAGE_CHILDREN),
         )
         cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-        peak = max(_own_peak_mb(own.ru_maxrss), children.ru_maxrss / _MAXRSS_UNIT)
+        own_peak = own.ru_maxrss / _MAXRSS_UNIT
+        # `ru_maxrss` alone would count what was forked before `exec`.
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    own_peak = int(line.split()[1]) / 2**10
+        peak = max(own_peak, children.ru_maxrss / _MAXRSS_UNIT)
         rounded = (
             round(value, 2) for value in (wall, cpu, peak, self._library, wall - self._library)
         )
@@ -96,15 +102,6 @@ class Clock:
 
 
 _MAXRSS_UNIT = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes there, KiB elsewhere
-
-
-def _own_peak_mb(maxrss: int) -> float:
-    """Largest resident set of this program; `ru_maxrss` alone would count what was forked before `exec`."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**10
-    return maxrss / _MAXRSS_UNIT
 
 
 def path(root: Path) -> Path:
@@ -167,24 +164,19 @@ def record_run(
         value = read(root)
         if known is not None:
             value["stages"] = {key: cost for key, cost in value["stages"].items() if key in known}
-        value["runs"][name] = _total(
-            wall_s, [value["stages"][key] for key in stages if key in value["stages"]]
-        )
+        costs = [value["stages"][key] for key in stages if key in value["stages"]]
+        library = sum(cost["library_s"] for cost in costs)
+        value["runs"][name] = {
+            "wall_s": round(wall_s, 2),
+            "stages": len(costs),
+            "library_s": round(library, 2),
+            # Honest for one stage after another; with fan-out the stages overlap and this is a
+            # lower bound.
+            "framework_s": round(max(0.0, wall_s - library), 2),
+            "cpu_s": round(sum(cost["cpu_s"] for cost in costs), 2),
+            "peak_mb": max((cost["peak_mb"] for cost in costs), default=0.0),
+        }
         _write(root, value)
-
-
-def _total(wall_s: float, costs: list[dict[str, Any]]) -> dict[str, Any]:
-    library = sum(cost["library_s"] for cost in costs)
-    return {
-        "wall_s": round(wall_s, 2),
-        "stages": len(costs),
-        "library_s": round(library, 2),
-        # Honest for one stage after another; with fan-out the stages overlap and this is a lower
-        # bound.
-        "framework_s": round(max(0.0, wall_s - library), 2),
-        "cpu_s": round(sum(cost["cpu_s"] for cost in costs), 2),
-        "peak_mb": max((cost["peak_mb"] for cost in costs), default=0.0),
-    }
 
 
 def _write(root: Path, value: dict[str, Any]) -> None:

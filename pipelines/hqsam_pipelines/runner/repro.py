@@ -20,7 +20,6 @@ from hqsam_base.terminal import say
 from hqsam_datasets.fetch.archive import renewed
 from hqsam_pipelines.config import dvc_site, env, preflight
 from hqsam_pipelines.config.graph import Graph, read_graph
-from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.runner import dvc_forks, dvc_locks
 
 
@@ -140,15 +139,13 @@ def plan(
     dvc_site.configure(root)
     params = preflight.pipeline(root)  # it may have changed while this run was waiting
     graph = read_graph(root, targets, loaded=loaded)
-    forced = _renewed(root, graph, params) | (set(graph.targets) if force else set())
-    return Plan(graph, forced, begin)
-
-
-def _renewed(root: Path, graph: Graph, params: Params) -> set[str]:
-    """Fetch stages to run although DVC sees no reason: it watches neither the drop folder nor other files outside the checkout."""
+    forced = set(graph.targets) if force else set()
+    # Fetch stages that DVC sees no reason to run: it watches neither the drop folder nor other
+    # files outside the checkout.
     wanted = {stage.partition("@")[2] for stage in graph.order if stage.startswith("fetch@")}
     specs = {name: params.archive(name) for name in params.archives if name in wanted}
-    return {f"fetch@{name}" for name in renewed(root / "data" / "archives", specs)}
+    forced |= {f"fetch@{name}" for name in renewed(root / "data" / "archives", specs)}
+    return Plan(graph, forced, begin)
 
 
 @contextlib.contextmanager

@@ -125,19 +125,16 @@ def reproduce(
         # for.
         own = importlib.import_module("hqsam_pipelines.runner.reproduce").reproduce.fn
         return cast(Outcome, own(targets, workers, force, raise_on_failure))
-    outcome = _reproduce(targets or [], workers, force)
+    env.prepare()
+    root = env.repository_root()
+    with repro.queued(root, targets or []):
+        # A mistake is told before a server starts.
+        plan = repro.plan(root, targets or [], force=force)
+        with server.running(root):
+            outcome = _walk(root, plan, workers)
     if outcome.failed and raise_on_failure:
         raise RuntimeError("\n".join(outcome.lines()))
     return outcome
-
-
-def _reproduce(targets: list[str], workers: int, force: bool) -> Outcome:
-    env.prepare()
-    root = env.repository_root()
-    with repro.queued(root, targets):
-        plan = repro.plan(root, targets, force=force)  # a mistake is told before a server starts
-        with server.running(root):
-            return _walk(root, plan, workers)
 
 
 def _walk(root: Path, plan: Plan, workers: int) -> Outcome:
@@ -162,7 +159,14 @@ def repro_stage(stage: str, root: str, force: bool) -> Any:
     forced = ["--force"] if force else []
     words = ["--wait-for-lock", "repro", "--single-item", *forced, stage]
     for left in reversed(range(TRIES)):
-        status, lines = _listen(stage, words, root)
+        lines: list[str] = []
+        with _child(words, root) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(shown(line.rstrip()))
+                if line.strip() and not line.strip().startswith(_ADVICE):
+                    say(f"[{stage}] {line.rstrip()}")
+            status = process.wait()
         if status and any(dvc_locks.BUSY in line for line in lines):
             say(f"[{stage}] another DVC works on its files: it is tried again after that", err=True)
             dvc_locks.wait_for_dvc(Path(root), but=dvc_forks.MODULE)
@@ -177,18 +181,6 @@ def repro_stage(stage: str, root: str, force: bool) -> Any:
             lines = str(full).splitlines()
     tail = "\n".join(lines[-TAIL_LINES:])
     return Failed(message=tail) if status else Done(stage, ran)
-
-
-def _listen(stage: str, words: list[str], root: str) -> tuple[int, list[str]]:
-    """Run a command; its exit status and its lines, which were passed on."""
-    lines: list[str] = []
-    with _child(words, root) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(shown(line.rstrip()))
-            if line.strip() and not line.strip().startswith(_ADVICE):
-                say(f"[{stage}] {line.rstrip()}")
-        return process.wait(), lines
 
 
 _ADVICE = (
@@ -284,7 +276,9 @@ class _Walk:
                     self._finish(stage, future)
                     self._start_ready(runner)
             except BaseException:
-                self._end_children()
+                with _children_lock:
+                    children = list(_children)
+                _end_groups(*children)
                 raise
         self._outcome.blocked = [name for name in self._graph.order if name in self._waiting]
         return self._outcome
@@ -293,25 +287,22 @@ class _Walk:
         progress = True
         while progress:
             progress = False
-            for stage in self._ready():
-                if not self._is_stale(stage):
+            ready = [
+                name
+                for name in self._graph.order
+                if name in self._waiting
+                and not self._waiting[name]
+                and name not in self._outcome.failed
+            ]
+            # Those that most others wait for come first.
+            for stage in sorted(ready, key=lambda name: -self._graph.weight[name]):
+                changed_before = any(name in self._touched for name in self._graph.needs[stage])
+                if not (stage in self._graph.changed or stage in self._forced or changed_before):
                     self._settle(stage)
                     self._outcome.fresh.append(stage)
                     progress = True
                 elif self._running < self._workers:
                     self._start(stage, runner)
-
-    def _ready(self) -> list[str]:
-        """Stages with nothing left to wait for; those that most others wait for come first."""
-        gone = self._outcome.failed
-        ready = [
-            name for name in self._graph.order if name in self._waiting and not self._waiting[name]
-        ]
-        return sorted((n for n in ready if n not in gone), key=lambda n: -self._graph.weight[n])
-
-    def _is_stale(self, stage: str) -> bool:
-        changed_before = any(name in self._touched for name in self._graph.needs[stage])
-        return stage in self._graph.changed or stage in self._forced or changed_before
 
     def _start(self, stage: str, runner: Any) -> None:
         del self._waiting[stage]
@@ -355,15 +346,13 @@ class _Walk:
             return
         (self._outcome.ran if done.ran else self._outcome.fresh).append(stage)
         if stage == codegraph.STAGE:
-            self._look_again()
+            # Every stage follows this one, which writes the digests of the code, and few of these
+            # change: one look in place of many runs.
+            now = read_graph(self._root, self._graph.targets)
+            self._graph = replace(self._graph, changed=now.changed)
         else:
             self._touched.add(stage)
         self._settle(stage)
-
-    def _look_again(self) -> None:
-        """Every stage follows the one that writes the digests of the code, and few of these change: one look in place of many runs."""
-        now = read_graph(self._root, self._graph.targets)
-        self._graph = replace(self._graph, changed=now.changed)
 
     def _settle(self, stage: str) -> None:
         self._waiting.pop(stage, None)
@@ -395,7 +384,10 @@ def _runner(workers: int) -> Any:
                 f"HQSAM_EXECUTOR=ray needs the module {error.name!r}",
                 cure="pip install 'hqsam-pipeline[ray]'",
             ) from error
-        return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"))
+        named = os.environ.get("RAY_ADDRESS")
+        # Without an address, Ray joins the cluster that a file in /tmp names, which is anybody's.
+        own = {} if named else {"include_dashboard": False}
+        return RayTaskRunner(address=named or "local", init_kwargs=own)
     raise UserError(
         f"unknown executor {executor!r}", key="HQSAM_EXECUTOR", cure="one of: threads, ray"
     )

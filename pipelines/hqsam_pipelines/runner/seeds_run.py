@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from hqsam_base.atomic import write_bytes
@@ -32,25 +30,19 @@ def run(root: Path, n: int, *, workers: int = 2) -> repro.Outcome:
         _put_back(root)
     params = Params.load(root / FILE)
     params.check()
-    with _composed(root, seeds.compose(params, n)):
-        outcome = repro.run(root, ["score"], workers=workers)
-        if not outcome.failed:
-            seeds.keep(root, params, n)
-    return outcome
-
-
-@contextlib.contextmanager
-def _composed(root: Path, content: bytes) -> Iterator[None]:
-    """Makes `content` the active params.yaml for a while; outputs of its models that an earlier run left are brought back."""
+    content = seeds.compose(params, n)
     env.make_state_dir(root)
     write_bytes(root / SAVED, (root / FILE).read_bytes())
     write_bytes(root / FILE, content)
     try:
-        for line in profiles.restore(root):
+        for line in profiles.restore(root):  # outputs of its models that an earlier run left
             say(line, err=True)
-        yield
+        outcome = repro.run(root, ["score"], workers=workers)
+        if not outcome.failed:
+            seeds.keep(root, params, n)
     finally:
         _put_back(root)
+    return outcome
 
 
 def _put_back(root: Path) -> None:

@@ -271,20 +271,8 @@ def _daemon(root: Path, idle_minutes: float | None) -> subprocess.Popen[bytes]:
         str((read_note(root) or {}).get("port", 0)),
         str(idle_minutes),
     ]
-    with log_path(root).open("ab") as log:
-        return subprocess.Popen(
-            command,
-            cwd=root,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=_daemon_environment(root),
-        )
-
-
-def _daemon_environment(root: Path) -> dict[str, str]:
-    """The caller's environment without what belongs to its own flow run or address, but with the password."""
+    # The caller's environment without what belongs to its own flow run or address, but with the
+    # password.
     drop = (
         "PREFECT_API_",
         "PREFECT__",
@@ -297,7 +285,16 @@ def _daemon_environment(root: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
     password = _password(root)
     ours = {"PREFECT_HOME": str(home(root)), SERVER_AUTH: password, AUTH: password}
-    return {**kept, **ours, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    with log_path(root).open("ab") as log:
+        return subprocess.Popen(
+            command,
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**kept, **ours, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
 
 
 def _password(root: Path) -> str:

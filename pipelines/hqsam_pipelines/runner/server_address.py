@@ -59,25 +59,22 @@ def given() -> Server | None:
         raise UserError(
             "the address has no http:// or https://", file=api, key="PREFECT_API_URL", cure=cure
         )
-    if not _has_host(api):
+    try:
+        parts = urllib.parse.urlsplit(api)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that are not closed, or a port that is not a number up to 65535
+        has_host = False
+    if not has_host:
         raise UserError(
             "the address has no host, or an invalid port",
             file=api,
             key="PREFECT_API_URL",
             cure=cure,
         )
-    if "api" not in urllib.parse.urlsplit(api).path.split("/") and (right := _right_address(api)):
+    if "api" not in parts.path.split("/") and (right := _right_address(api)):
         problem = "this is the address of the server's pages; its API has /api at the end"
         raise UserError(problem, file=api, key="PREFECT_API_URL", cure=f"set it to {right}")
     return Server(api=api, ours=False)
-
-
-def _has_host(api: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(api)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that are not closed, or a port that is not a number up to 65535
-        return False
 
 
 def _right_address(api: str) -> str | None:

@@ -136,7 +136,9 @@ def _web_server(port: int, root: Path) -> uvicorn.Server:
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # Before the door closes: whoever opens one at this port then is sent no password.
-            _remove_own_note(root)
+            note = server.read_note(root)
+            if note is not None and note["pid"] == os.getpid():
+                server.note_path(root).unlink(missing_ok=True)
             await super().shutdown(sockets)
 
     app = TrustedHostMiddleware(create_app(final=True), allowed_hosts=HOSTS)
@@ -173,12 +175,6 @@ def _watch_when_noted(root: Path, idle_s: float, web: uvicorn.Server) -> None:
         os._exit(0)  # a background service of the server did not end in time
 
     Watchdog(root, idle_s, quit_).run()
-
-
-def _remove_own_note(root: Path) -> None:
-    note = server.read_note(root)
-    if note is not None and note["pid"] == os.getpid():
-        server.note_path(root).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

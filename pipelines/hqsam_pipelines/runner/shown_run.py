@@ -169,9 +169,11 @@ def publish(name: str, rows: list[dict[str, Any]], figures: Mapping[str, float])
     shown_rows += [{"what": k, "value": f"{v:g}"} for k, v in figures.items()]
     if not shown_rows:
         return
+    # a key of artifacts is of lower-case letters, digits and dashes
+    key = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()) + "-table"
     left = f"; the first {MAX_ROWS} of {len(rows)} rows" if len(rows) > MAX_ROWS else ""
     try:
-        create_table_artifact(shown_rows, key=_key(name), description=f"{name}{left}")
+        create_table_artifact(shown_rows, key=key, description=f"{name}{left}")
     except Exception as error:
         say(f"  {name}: no artifact of its figures: {error}", err=True)
 
@@ -192,8 +194,3 @@ def publish_report(root: Path) -> None:
         )
     except Exception as error:
         say(f"  no link to the report: {error}", err=True)
-
-
-def _key(name: str) -> str:
-    """A name as a key of artifacts: lower-case letters, digits and dashes."""
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()) + "-table"

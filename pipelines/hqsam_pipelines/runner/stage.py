@@ -127,7 +127,13 @@ def main(stage: Stage, argv: Sequence[str]) -> int:
     if len(argv) != len(stage.per):
         say(_usage(stage), err=True)
         return 2
-    status = _in_host(stage, argv)
+    try:
+        root = env.repository_root()
+        env.make_state_dir(root)
+    except UserError:
+        return run_here(stage, argv)  # which says it
+    env.prepare()  # before the host compares environments
+    status = host_client.run(root, "hqsam_pipelines.runner.stage:run_named", [stage.verb, *argv])
     return status if status is not None else run_here(stage, argv)
 
 
@@ -135,17 +141,6 @@ def _names_from_dvc(stage: Stage) -> Sequence[str]:
     """The names of the stage that DVC is running (`DVC_STAGE`: `predict@dis_vd-nano`): its shell gets to see none of them."""
     verb, _, names = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")
     return names.split("-", len(stage.per) - 1) if verb == stage.verb and names else ()
-
-
-def _in_host(stage: Stage, argv: Sequence[str]) -> int | None:
-    """The exit status of the run in the checkout's host, or None where there is none."""
-    try:
-        root = env.repository_root()
-        env.make_state_dir(root)
-    except UserError:
-        return None  # said by `run_here`
-    env.prepare()  # before the host compares environments
-    return host_client.run(root, "hqsam_pipelines.runner.stage:run_named", [stage.verb, *argv])
 
 
 def run_named(argv: Sequence[str]) -> int:
@@ -227,7 +222,11 @@ def _turn(job: Job, stage: Stage) -> Iterator[bool]:
     path.parent.mkdir(exist_ok=True)
     lock = FileLock(path)
     waited = not lock.acquire(0)
-    reads = _reads(job.root, stage.verb)
+    # what tells two runs of a stage apart: params.yaml and the digests of the code
+    digest = hashlib.sha256()
+    for file in (job.root / "params.yaml", job.root / "data" / "code" / f"{stage.verb}.json"):
+        digest.update(file.read_bytes() if file.is_file() else b"-")
+    reads = digest.hexdigest()
     if waited:
         name = stage.run_name(job.names)
         dvc_locks.wait(
@@ -249,14 +248,6 @@ def _turn(job: Job, stage: Stage) -> Iterator[bool]:
         _write_note(lock.fd, {**note, "done": True})
     finally:
         lock.release()
-
-
-def _reads(root: Path, verb: str) -> str:
-    """What tells two runs of a stage apart: params.yaml and the digests of the code."""
-    digest = hashlib.sha256()
-    for path in (root / "params.yaml", root / "data" / "code" / f"{verb}.json"):
-        digest.update(path.read_bytes() if path.is_file() else b"-")
-    return digest.hexdigest()
 
 
 def _note(path: Path) -> dict[str, Any]:

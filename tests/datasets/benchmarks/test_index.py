@@ -15,8 +15,9 @@ from hqsam_base import rle
 from hqsam_base.errors import UserError
 from hqsam_datasets import benchmarks
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.formats.images import decode_image, decode_labels, decode_mask
+from hqsam_datasets.formats.images import decode_image
 from hqsam_datasets.formats.manifest import read_rows
+from hqsam_datasets.formats.masks import decode_labels, decode_mask
 from hqsam_datasets.formats.tar import TarReader
 from hqsam_datasets.prepare.index import index
 from hqsam_datasets.sample import KEY_PATTERN

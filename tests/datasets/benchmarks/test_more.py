@@ -17,9 +17,9 @@ from pycocotools.coco import COCO
 
 from hqsam_base import rle
 from hqsam_base.errors import UserError
+from hqsam_base.sginw import SETS
 from hqsam_datasets import benchmarks
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.benchmarks.sginw import SETS
 from hqsam_datasets.fetch.archive import fetch
 from hqsam_datasets.fetch.extract import extracted
 from hqsam_datasets.fetch.spec import ArchiveSpec

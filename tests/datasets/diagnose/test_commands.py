@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.formats import images
+from hqsam_datasets.formats import masks
 from hqsam_datasets.prepare.augment import AugmentOptions, write_prompts
 from hqsam_datasets.prepare.index import index
 from hqsam_datasets.prepare.shards import ShardOptions, write_shards
@@ -633,7 +633,7 @@ def test_masks_are_drawn_in_colour() -> None:
 
     image = np.zeros((40, 52, 3), np.uint8)
     drawn = tinted(image, shape(), (255, 0, 0))
-    assert (drawn[shape() <= images.FOREGROUND] == 0).all()
+    assert (drawn[shape() <= masks.FOREGROUND] == 0).all()
     assert (drawn[10, 13:26] == (255, 0, 0)).all() and drawn[15, 20, 0] == int(255 * 0.45)
 
 

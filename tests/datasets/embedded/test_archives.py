@@ -22,7 +22,9 @@ from hqsam_base import rle
 from hqsam_base.errors import UserError
 from hqsam_datasets.embedded import archives, evaluation, hq_ytvis, names, uvo
 from hqsam_datasets.embedded.families import EVAL_FAMILIES, EVERYDAY_FAMILIES, TRAIN_FAMILIES
-from hqsam_datasets.formats.images import ImageError, decode_image, decode_mask
+from hqsam_datasets.formats.image_files import ImageError
+from hqsam_datasets.formats.images import decode_image
+from hqsam_datasets.formats.masks import decode_mask
 from tests import FULL, REPOSITORY
 from tests.datasets.embedded_tree import fetched, params
 

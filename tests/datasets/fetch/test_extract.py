@@ -18,7 +18,8 @@ import pytest
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
 from hqsam_datasets.fetch import tar_headers
-from hqsam_datasets.fetch.extract import extracted, find_root
+from hqsam_datasets.fetch.extract import extracted
+from hqsam_datasets.fetch.tree import find_root
 from hqsam_datasets.sources import load
 from hqsam_datasets.sources.base import SourceOptions
 from tests.datasets.trees import encoded, fault_count, jpeg, run, shape

@@ -16,15 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from hqsam_datasets.formats.images import (
-    ImageError,
-    decode_image,
-    decode_labels,
-    decode_mask,
-    encode_png,
-    probe,
-    upright,
-)
+from hqsam_datasets.formats.image_files import ImageError, probe
+from hqsam_datasets.formats.images import decode_image, encode_png, upright
+from hqsam_datasets.formats.masks import decode_labels, decode_mask
 from hqsam_datasets.sample import Instance, Sample, make_key, parse_sample, sample_json
 from tests.datasets.trees import fault_count
 from tests.metrics.synthetic import label_png
@@ -149,6 +143,19 @@ def test_a_png_is_turned_wherever_it_says_so(where: str, what: str) -> None:
     reference = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     assert reference.shape[:2] == PHOTO.shape[1::-1]
     assert probe(data).orientation == 6 and np.array_equal(decode_image(data), reference)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_once(orientation: int) -> None:
+    """Pillow turns it while it reads the pixels, and gives the size of afterwards before that."""
+    for content in (PHOTO, PHOTO[..., 0]):
+        data = encode(content, "TIFF", tiffinfo={274: orientation})
+        reference = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        found = probe(data)
+        assert (found.orientation, found.upright_size) == (orientation, reference.shape[:2])
+        assert np.array_equal(decode_image(data), reference)
+        stored = decode_image(data, apply_exif=False)
+        assert np.array_equal(stored, np.asarray(Image.fromarray(content).convert("RGB")))
 
 
 def test_unsupported_modes_are_named_with_a_cure_that_fits() -> None:

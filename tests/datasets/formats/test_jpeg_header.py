@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hqsam_datasets.formats import images
-from hqsam_datasets.formats.images import ImageError, ImageProbe, decode_image
+from hqsam_datasets.formats import image_files
+from hqsam_datasets.formats.image_files import ImageError, ImageProbe
+from hqsam_datasets.formats.images import decode_image
 from hqsam_datasets.formats.jpeg_header import plain_jpeg_size
 from tests.datasets.trees import fault_count
 
@@ -28,8 +29,8 @@ def jpeg(mode: str = "RGB", fmt: str = "JPEG", **options: Any) -> bytes:
 
 
 def by_pillow(data: bytes) -> ImageProbe:
-    with images._opened(data) as image:
-        return images._probe(image, data)
+    with image_files.opened(data) as image:
+        return image_files._probe(image, data)
 
 
 PLAIN = [
@@ -59,7 +60,7 @@ SPECIAL = [
 @pytest.mark.parametrize("data", PLAIN)
 def test_everyday_files_are_read_as_pillow_reads_them(data: bytes) -> None:
     assert plain_jpeg_size(data) == (40, 56)
-    assert images.probe(data) == by_pillow(data) == ImageProbe("JPEG", "RGB", 1, 40, 56)
+    assert image_files.probe(data) == by_pillow(data) == ImageProbe("JPEG", "RGB", 1, 40, 56)
 
 
 @pytest.mark.parametrize("data", SPECIAL)

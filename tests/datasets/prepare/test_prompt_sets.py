@@ -12,7 +12,7 @@ from hqsam_base import rle
 from hqsam_base.centre import centre_point
 from hqsam_base.rle import tight_box
 from hqsam_datasets.benchmarks.base import BenchmarkOptions, Item, Truth
-from hqsam_datasets.prepare import index
+from hqsam_datasets.prepare import index_tables
 from hqsam_datasets.prompts.sets import SHIFTS, TRIALS, examples, mask_set
 
 
@@ -108,7 +108,7 @@ def item(video: str, frame: int, x: int | None) -> Item:
 
 
 def test_the_stand_in_tracker_gives_the_box_of_the_frame_before() -> None:
-    drawn = index._Drawn(mask_set("previous_frame_box"), 0)
+    drawn = index_tables._Drawn(mask_set("previous_frame_box"), 0)
     frames = [
         item("a", 0, 2),
         item("a", 1, 6),
@@ -120,6 +120,9 @@ def test_the_stand_in_tracker_gives_the_box_of_the_frame_before() -> None:
     assert found == [[2.0], [2.0], [6.0], [6.0], [30.0]], (
         "the last that showed it; its own at first"
     )
+    followed = index_tables._Drawn(mask_set("tracked_box"), 0)
+    found = [[row["x0"] for row in followed.rows(frame)] for frame in frames]
+    assert found == [[2.0], [2.0], [2.0], [2.0], [30.0]], "the first; the others are a system's own"
 
 
 def test_names_and_seeds_that_make_no_sense_are_refused() -> None:

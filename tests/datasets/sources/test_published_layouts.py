@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hqsam_base.errors import UserError
+from hqsam_base.sginw import SETS
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.benchmarks.sginw import SETS
 from hqsam_datasets.formats.manifest import read_rows
 from hqsam_datasets.prepare.index import index
 from hqsam_datasets.sources import load
