@@ -51,7 +51,7 @@ def test_the_compose_files_follow_the_schema(name: str, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     text = (REPOSITORY / name).read_text(encoding="utf-8")
     wrong = tmp_path / name
-    wrong.write_text(text.replace("services:", "servces:"))
+    wrong.write_text(text.replace("services:", "service:"))
     for path, status in ((REPOSITORY / name, 0), (wrong, 1)):
         assert subprocess.run([*words, path], capture_output=True, check=False).returncode == status
 

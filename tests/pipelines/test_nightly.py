@@ -108,6 +108,9 @@ def test_a_revision_is_run_and_delivered_beside_the_checkout(
         call = "request('POST', '/artifacts/latest/filter', json={}).json()"
         pages = dict(on_server(root, call, "[r['key'], r['data']]"))
         assert "Branch `nightly`" in pages["nightly"]
+        shown = "[r.name, bool(r.parent_task_run_id)]"
+        runs = on_server(root, "read_flow_runs(limit=9)", shown)
+        assert sorted(runs) == [["nightly-HEAD", False], ["reproduce", True]]
         # A failure is told, and leaves the branch as it was.
         (root / "in").write_text("bad")
         git(root, "commit", "-qam", "a mistake")
@@ -144,7 +147,7 @@ def test_a_branch_that_holds_other_work_is_not_replaced(
     git(tmp_path, "checkout", "-q", "-b", "work")
     with pytest.raises(UserError, match=why):
         nightly.deliver(tmp_path, "HEAD", branch=branch, target="HEAD", workers=1, push=True)
-    assert not (tmp_path / nightly.WORKTREE).exists()
+    assert not worktree.place(tmp_path, nightly.WORKTREE).exists()
 
 
 def test_the_webhook_hears_what_it_wants_and_ends_no_run(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_client
+from prefect import flow, get_client, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import deployment as at_deployment
 from prefect.runtime import flow_run as at_run
@@ -43,7 +43,12 @@ def checkout() -> Path:
     return root
 
 
-@flow(name="nightly", validate_parameters=False, persist_result=False)
+@flow(
+    name="nightly",
+    flow_run_name="nightly-{revision}",
+    validate_parameters=False,
+    persist_result=False,
+)
 def nightly(
     revision: str = "HEAD",
     branch: str = "nightly",
@@ -59,12 +64,11 @@ def nightly(
         return Cancelled(message="a later scheduled run is due: it does the work of this one")
     try:
         delivery.events()
-        with shown_run.logged():
-            found = delivery.deliver(
-                checkout(), revision, branch=branch, target=target, workers=workers, push=push
-            )
+        found = _deliver(revision, branch=branch, target=target, workers=workers, push=push)
     except UserError as error:
-        text = worktree.masked(str(error))
+        found = error
+    if isinstance(found, UserError):
+        text = worktree.masked(str(found))
         delivery.notify(delivery.Delivery("failure", text, text, revision, "", branch, "", ""))
         return Failed(message=text)
     link = Path(found.report).as_uri()
@@ -76,6 +80,16 @@ def nightly(
     create_markdown_artifact(markdown=page, key="nightly", description=found.line)
     delivery.notify(found)
     return (Failed if found.event == "failure" else Completed)(message=found.line)
+
+
+@task(name="deliver", task_run_name="deliver", persist_result=False)
+def _deliver(revision: str, **options: Any) -> delivery.Delivery | UserError:
+    """Deliver, as the task whose children the stages' runs are; an error is handed over, so that no traceback is logged."""
+    try:
+        with shown_run.logged():
+            return delivery.deliver(checkout(), revision, **options)
+    except UserError as error:
+        return error
 
 
 def _is_overtaken() -> bool:
@@ -95,7 +109,12 @@ def _is_overtaken() -> bool:
     return any(begin < start <= datetime.now(UTC) for start in due)
 
 
-@flow(name="evaluate", validate_parameters=False, persist_result=False)
+@flow(
+    name="evaluate",
+    flow_run_name="evaluate-{revision}",
+    validate_parameters=False,
+    persist_result=False,
+)
 def evaluate(
     benchmarks: list[str],
     systems: list[str] | None = None,
@@ -122,7 +141,12 @@ def evaluate(
     return (Failed if found.failed else Completed)(message="\n".join(said))
 
 
-@flow(name="compare", validate_parameters=False, persist_result=False)
+@flow(
+    name="compare",
+    flow_run_name="compare-{before}-{after}",
+    validate_parameters=False,
+    persist_result=False,
+)
 def compare(before: str, after: str = "workspace") -> Any:
     """Compare two revisions of the worker's checkout, and publish the answer."""
     try:

@@ -174,17 +174,9 @@ def refresh_settings() -> None:
 
 async def _recorded(flow: Any, spec: FlowSpec) -> Any:
     """Run a flow as a child of the run that started this stage, if one did."""
-    from prefect.client.orchestration import get_client
     from prefect.flow_engine import run_flow_async
 
-    async with get_client() as client:
-        flow_run = await client.create_flow_run(
-            flow,
-            name=spec.run_name,
-            parameters=spec.parameters,
-            tags=spec.tags,
-            parent_task_run_id=await shown_run.parent(client),
-        )
+    flow_run = await shown_run.begun(flow, spec.run_name, spec.parameters, spec.tags)
     given = {"parameters": spec.parameters}  # as the function's own catch-all names them
     return await run_flow_async(flow, flow_run=flow_run, parameters=given, return_type="state")
 

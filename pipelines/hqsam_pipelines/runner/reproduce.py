@@ -9,6 +9,7 @@ checkout's file system (`RAY_ADDRESS`).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import os
@@ -30,7 +31,7 @@ from hqsam_base.errors import UserError
 from hqsam_base.processes import send_signal
 from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
-from hqsam_pipelines.config import env
+from hqsam_pipelines.config import env, origin
 from hqsam_pipelines.config.graph import read_graph
 from hqsam_pipelines.runner import (
     codegraph,
@@ -70,6 +71,7 @@ def run(root: Path, plan: Plan, words: Sequence[str], *, workers: int, force: bo
         workers: Stages at the same time.
         force: Whether the targets run even if they are up to date, for the server.
     """
+    from prefect.flow_engine import run_flow_sync
     from prefect.states import Completed, Failed
 
     with server.running(root) as place, contextlib.chdir(root):
@@ -86,13 +88,15 @@ def run(root: Path, plan: Plan, words: Sequence[str], *, workers: int, force: bo
             said = "\n".join(outcome.lines())
             return (Failed if outcome.failed else Completed)(message=said)
 
-        flows.record(
-            "reproduce",
-            work,
-            lambda: local(list(words), workers, force, return_state=True),
-            root=root,
-            ours=place.ours,
-        )
+        given = {"targets": list(words), "workers": workers, "force": force}
+        name, head = " ".join(["reproduce", *words]), origin.head(root)
+        tags = [f"commit:{head[:10]}"] if head else []
+
+        def call() -> None:
+            begun = asyncio.run(shown_run.begun(local, name, given, tags))
+            run_flow_sync(local, flow_run=begun, parameters=given, return_type="state")
+
+        flows.record("reproduce", work, call, root=root, ours=place.ours)
         return work.outcome()
 
 
@@ -237,11 +241,7 @@ def _end_groups(*processes: Child) -> None:
 def _environment() -> dict[str, str]:
     """The stages' environment: this interpreter first on PATH, and nothing of this flow run's own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
-    from prefect.context import TaskRunContext
-
-    context = TaskRunContext.get()
-    if context is not None:
-        kept[shown_run.PARENT] = str(context.task_run.id)
+    kept.update(shown_run.environment())
     kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     return kept
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -19,7 +19,7 @@ from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
 
 PARENT = "HQSAM_PARENT_TASK_RUN"
-"""The variable by which a stage learns the task run of `hqsam repro` that started it."""
+"""The variable by which a stage, or a whole run that a worker started, learns the task run that it belongs to."""
 PARENT_S = 3.0
 """How long the server may take to record the task run that has just begun."""
 MAX_ROWS = 200
@@ -39,7 +39,7 @@ def tags(verb: str, names: Mapping[str, str], commit: str | None) -> list[str]:
 
 
 async def parent(client: Any) -> Any:
-    """The id of the task run that started this stage, once the server knows it; None if there is none."""
+    """The id of the task run that started this process, once the server knows it; None if there is none."""
     from prefect.exceptions import ObjectNotFound
 
     given, begin = os.environ.get(PARENT), time.monotonic()
@@ -48,6 +48,34 @@ async def parent(client: Any) -> Any:
             return (await client.read_task_run(given)).id
         time.sleep(0.1)
     return None
+
+
+async def begun(flow: Any, name: str, parameters: Mapping[str, Any], tags: Iterable[str]) -> Any:
+    """Make the flow run on the server, as a child of the run that started this process, if one did.
+
+    Args:
+        flow: Prefect's.
+        name: The run's.
+        parameters: Shown on the server.
+        tags: Shown on the server.
+    """
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        return await client.create_flow_run(
+            flow,
+            name=name,
+            parameters=dict(parameters),
+            tags=list(tags),
+            parent_task_run_id=await parent(client),
+        )
+
+
+def environment() -> dict[str, str]:
+    """Return the variable by which a process learns that the task run that is active here started it; empty outside of one."""
+    context = sys.modules.get("prefect.context")
+    active = context.TaskRunContext.get() if context is not None else None
+    return {PARENT: str(active.task_run.id)} if active is not None else {}
 
 
 @contextlib.contextmanager

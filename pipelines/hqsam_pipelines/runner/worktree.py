@@ -15,7 +15,7 @@ from hqsam_base.locks import FileLock
 from hqsam_base.safe_text import shown
 from hqsam_base.terminal import say
 from hqsam_pipelines.config import dvc_site, env
-from hqsam_pipelines.runner import dvc_locks
+from hqsam_pipelines.runner import dvc_locks, shown_run
 
 DVC = (sys.executable, "-m", "dvc")
 _SECRET_WORDS = ("SECRET", "TOKEN", "PASSWORD", "AUTH_STRING", "ACCESS_KEY", "WEBHOOK_URL")
@@ -104,6 +104,7 @@ def call(folder: Path, words: list[str], *, said: bool = False) -> tuple[int, li
     """Run a command in a folder; its exit status and lines, secrets masked."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
     kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
+    kept.update(shown_run.environment())
     lines: list[str] = []
     with subprocess.Popen(
         words,
