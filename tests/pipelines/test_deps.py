@@ -49,7 +49,8 @@ def test_the_code_stage_reads_every_package_and_writes_the_digests_of_every_stag
         == set(body(codegraph.STAGE)["deps"])
         == folders | {"params.yaml"}
     )
-    assert body(codegraph.STAGE)["outs"] == ["data/code", "data/protocols"]
+    outs = ["data/code", "data/protocols", "data/samples/sources.json"]
+    assert body(codegraph.STAGE)["outs"] == outs
 
 
 @pytest.mark.parametrize("verb", DIGESTED)
