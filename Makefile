@@ -10,6 +10,8 @@ export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export GX_ANALYTICS_ENABLED := false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Images of containers set it; without bytecode each of the tests' hundreds of processes compiles the project again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all check format repro compare bench clean
 

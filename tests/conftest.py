@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import pytest
@@ -15,6 +16,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = item.get_closest_marker("full")
         if mark is not None and not FULL:
             item.add_marker(pytest.mark.skip(reason=f"left to `make test-all`: {mark.args[0]}"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking all imported libraries, a million objects, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,12 +1,15 @@
 """kill -9 at random moments: after a restart the bytes are those of an undisturbed run and nothing else is left.
 
+The stages' processes are forks of one that has made their imports, which take longer than the work.
 Three kills per stage, to keep the suite short; `make test-all`: twenty.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import json
 import os
 import random
 import shutil
@@ -15,6 +18,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,19 +73,61 @@ OUTPUTS = {
 }
 
 
-def start(stage: str, here: Path, url: str) -> subprocess.Popen[bytes]:
-    code = PRELUDE + STAGES[stage]
-    process = subprocess.Popen([sys.executable, "-c", code, str(here), url], stdout=subprocess.PIPE)
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-    return process
+FORKS = """
+import json, os, traceback
+for line in sys.stdin:
+    code, folder, url = json.loads(line)
+    here = Path(folder)
+    if (pid := os.fork()) == 0:
+        try:
+            exec(code)
+            os._exit(0)
+        finally:
+            traceback.print_exc()
+            os._exit(1)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
 
 
-def finish(stage: str, here: Path, url: str) -> float:
-    """Run the stage to its end; returns the seconds between the end of the imports and the end."""
-    process = start(stage, here, url)
-    begun = time.monotonic()
-    assert process.wait() == 0
-    return time.monotonic() - begun
+class Stages:
+    """A process with the imports made, which runs one stage at a time in a fork."""
+
+    def __init__(self) -> None:
+        words = [sys.executable, "-c", PRELUDE + FORKS, "none", "none"]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
+        assert self._line() == "ready"
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def start(self, stage: str, here: Path, url: str) -> int:
+        """The process number of the fork."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([STAGES[stage], str(here), url]) + "\n")
+        self.process.stdin.flush()
+        return int(self._line())
+
+    def wait(self) -> int:
+        """The exit status of the fork, negative: ended by a signal."""
+        return int(self._line())
+
+    def finish(self, stage: str, here: Path, url: str) -> float:
+        """Run the stage to its end; returns the seconds that it took."""
+        self.start(stage, here, url)
+        begun = time.monotonic()
+        assert self.wait() == 0
+        return time.monotonic() - begun
+
+
+@pytest.fixture(scope="module")
+def stages() -> Iterator[Stages]:
+    found = Stages()
+    yield found
+    found.process.kill()
+    found.process.communicate()
 
 
 def a_zip(seed: int) -> bytes:
@@ -98,7 +144,7 @@ Reference = tuple[Path, dict[str, Behaviour], dict[str, float]]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, stages: Stages) -> Reference:
     """Folder with every stage's output, what the server has, and the seconds that each stage took."""
     here = tmp_path_factory.mktemp("undisturbed")
     routes = {f"/{name}.zip": Behaviour(a_zip(i)) for i, name in enumerate(("one", "two"))}
@@ -107,12 +153,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Reference:
         '{"key": "ecssd_0007", "reason": "exact", "pair": "p"}\n'
     )
     with serving(routes) as url:
-        took = {stage: finish(stage, here, url) for stage in STAGES}
+        took = {stage: stages.finish(stage, here, url) for stage in STAGES}
     return here, routes, took
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_and_restarted(stage: str, undisturbed: Reference, tmp_path: Path) -> None:
+def test_killed_and_restarted(
+    stage: str, undisturbed: Reference, stages: Stages, tmp_path: Path
+) -> None:
     reference, routes, took = undisturbed
     names = ["in", "exclusions.jsonl", *OUTPUTS.values()]
     for name in names[: 2 + list(STAGES).index(stage)]:
@@ -122,17 +170,18 @@ def test_killed_and_restarted(stage: str, undisturbed: Reference, tmp_path: Path
     moments: list[float] = []
     with serving(routes) as url:
         for _ in range(10 * KILLS):
-            process = start(stage, tmp_path, url)
+            pid = stages.start(stage, tmp_path, url)
             moment = dice.uniform(0.0, took[stage])
             time.sleep(moment)
-            process.kill()
-            if process.wait() == -signal.SIGKILL:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            if stages.wait() == -signal.SIGKILL:
                 moments.append(moment)
             else:  # it was over already: begin anew, so that the next kill finds work
                 shutil.rmtree(tmp_path / OUTPUTS[stage])
             if len(moments) == KILLS:
                 break
-        finish(stage, tmp_path, url)
+        stages.finish(stage, tmp_path, url)
     assert len(moments) == KILLS
     assert contents(tmp_path / OUTPUTS[stage]) == expected, f"killed after {moments}"
     hidden = [p.name for p in tmp_path.rglob(".*") if p.name != ".complete.json"]

@@ -242,8 +242,8 @@ def test_command_line_says_the_same_in_every_form(
     monkeypatch.setenv("COLUMNS", "200")
     out, page = tmp_path / "c.json", tmp_path / "c.html"
     for revisions, status, verdict in (
-        ([first[:10]], 0, "B is better: mean of four mBIoU +"),
         ([second, first], 1, "B is worse: mean of four mBIoU −"),
+        ([first[:10]], 0, "B is better: mean of four mBIoU +"),
     ):
         assert cli.run(["compare", *revisions, "--json", str(out), "--html", str(page)]) == status
         text = capsys.readouterr().out
@@ -257,19 +257,19 @@ def test_command_line_says_the_same_in_every_form(
         html = page.read_text()
         assert "http://" not in html and "https://" not in html and "<svg" in html
         assert f">{sentence}</h1>" in html
-        assert cli.run(["compare", *revisions, "-q"]) == status
-        assert capsys.readouterr().out == f"{sentence}\n"
-        assert cli.run(["compare", *revisions, "--md", "-"]) == status
-        markdown = capsys.readouterr().out
-        assert cli.run(["compare", *revisions, "-q", "--md", str(tmp_path / "c.md")]) == status
-        assert (tmp_path / "c.md").read_text() == markdown and capsys.readouterr().out
-        assert markdown.startswith(f"**{escaped(sentence)}**\n")
-        # Every headline row is in the Markdown table or is named among those that did not move.
-        shown = sum(line.startswith("| ") for line in markdown.splitlines()) - 2
-        assert shown == content["answer"]["headline"] - content["answer"]["counts"]["cannot move"]
+    # The last one once more, for these eyes and for a page of Git's.
+    assert cli.run(["compare", *revisions, "--md", "-"]) == status
+    markdown = capsys.readouterr().out
+    assert cli.run(["compare", *revisions, "-q", "--md", str(tmp_path / "c.md")]) == status
+    assert (tmp_path / "c.md").read_text() == markdown
+    assert capsys.readouterr().out == f"{sentence}\n"
+    assert markdown.startswith(f"**{escaped(sentence)}**\n")
+    # Every headline row is in the Markdown table or is named among those that did not move.
+    shown = sum(line.startswith("| ") for line in markdown.splitlines()) - 2
+    assert shown == content["answer"]["headline"] - content["answer"]["counts"]["cannot move"]
 
 
-@pytest.mark.parametrize("width", [200, 80, 60, 40, 24])
+@pytest.mark.parametrize("width", [200, 60, 24])
 def test_no_number_is_cut_at_any_width(
     repository: Commits,
     width: int,

@@ -271,9 +271,9 @@ def test_7_a_second_clone_has_nothing_to_do_after_a_pull(first: Path, tmp_path: 
     git(first, "commit", "-qm", "to share", "--allow-empty")
     second = tmp_path / "second clone"
     git(tmp_path, "clone", "-q", str(first), str(second))
+    remote = f"[core]\n    remote = store\n['remote \"store\"']\n    url = {tmp_path / 'store'}\n"
     for root in (first, second):
-        words = ("dvc", "remote", "add", "--local", "-d", "store", str(tmp_path / "store"))
-        assert run(root, *words).returncode == 0
+        (root / ".dvc" / "config.local").write_text(remote)
     assert run(first, "dvc", "push").returncode == 0
     done = run(second, "dvc", "pull")
     assert done.returncode == 0, done.stderr

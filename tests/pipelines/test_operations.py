@@ -27,7 +27,7 @@ UNITS = ("hqsam-server", "hqsam-worker")
 def test_every_block_is_of_a_kind_that_is_run() -> None:
     """Shell commands of the walk stand in blocks that the test below knows, and no line is too much for it."""
     assert {kind for kind, _ in BLOCKS} == {"", "settings", "install", "systemd", "postgres"}
-    walk = TEXT[TEXT.index("## From nothing") : TEXT.index("## What a worker runs")]
+    walk = TEXT[TEXT.index("## From nothing") : TEXT.index("## Containers")]
     assert walk.count("```") == 2 * len(BLOCKS) and not re.findall(r"^    \S", walk, re.MULTILINE)
     for line in (line for kind, text in BLOCKS if kind == "systemd" for line in text.splitlines()):
         assert re.match(
@@ -52,7 +52,7 @@ class Home:
         keep = f'{{ declare -px; umask -p; printf "cd %q\\n" "$PWD"; }} > {self.state}'
         words = ["bash", "-euo", "pipefail", "-c", f"source {self.state}\n{text}\n{keep}"]
         done = subprocess.run(
-            words, env=self.base, capture_output=True, text=True, timeout=550, check=False
+            words, env=self.base, capture_output=True, text=True, timeout=1200, check=False
         )
         assert done.returncode == 0, f"{text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout + done.stderr
@@ -111,7 +111,7 @@ SETTINGS = {"SERVER": "127.0.0.1", "LISTEN": "127.0.0.1", "STORE": "s3://team-hq
 
 
 @pytest.mark.full("a server with two databases, a worker, and the whole pipeline")
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 def test_from_nothing_to_a_nightly_run(home: tuple[Home, bool], tmp_path: Path) -> None:
     here, has_postgres = home
     for kind, text in BLOCKS:
@@ -125,7 +125,7 @@ def test_from_nothing_to_a_nightly_run(home: tuple[Home, bool], tmp_path: Path) 
         ):  # test_containers.py runs these lines in an environment of their own
             here.sh(f"ln -s {shlex.quote(sys.prefix)} .venv")
         elif kind == "systemd":
-            for name in re.findall(r"(?:--now|restart) (\S+)", text):
+            for name in re.findall(r"(?:--now|restart) (hqsam-\w+)", text):
                 verify(here, name)
                 here.start(name)
         elif kind == "" or has_postgres:

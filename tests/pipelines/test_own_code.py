@@ -138,9 +138,12 @@ def test_an_entry_point_runs_the_code_of_the_checkout_that_it_is_called_in(
         done = call(python, second, *words)
     for package in packages.split():
         assert f"{MARK}: hqsam_{package}" in done.stderr, done.stderr
-    assert MARK not in call(python, first, "-c", SCRIPT, "--version").stderr
     written = second / "data" / "code" / "score.json"
     assert "stages.code" not in words[1] or METRIC in json.loads(written.read_text())
+
+
+def test_the_installed_checkout_runs_its_own_code(python: Path, first: Path, second: Path) -> None:
+    assert MARK not in call(python, first, "-c", SCRIPT, "--version").stderr
 
 
 def test_a_changed_metric_is_what_a_worktree_and_an_experiment_run(

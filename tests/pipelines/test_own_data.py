@@ -99,9 +99,10 @@ def own(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Pa
 
 
 def test_archives_can_come_from_a_folder_of_the_user(own: Path) -> None:
-    done = run(own, "python", "-m", "hqsam_pipelines.stages.fetch", "brought")
-    place = own / "data" / "drop" / "brought"
-    assert done.returncode == 1 and f"{place}/\n        own.zip" in done.stdout + done.stderr
+    if FULL:  # test_paper_profile.py sees the sentence in DVC's output
+        done = run(own, "python", "-m", "hqsam_pipelines.stages.fetch", "brought")
+        place = own / "data" / "drop" / "brought"
+        assert done.returncode == 1 and f"{place}/\n        own.zip" in done.stdout + done.stderr
     done = run(own, "hqsam", "repro", "fetch@brought", "--from-dir", str(own.parent))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     fetched = own / "data" / "archives" / "brought" / "own.zip"

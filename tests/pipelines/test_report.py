@@ -48,6 +48,26 @@ def copy(built: Path, tmp_path: Path) -> Path:
     return root
 
 
+FEW = ("coift", "coco")
+
+
+@pytest.fixture(scope="module")
+def built_few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two benchmarks: a report of it takes a third of the time."""
+    root = tmp_path_factory.mktemp("few")
+    repo = Repo(root)
+    repo.params = params(FEW)
+    repo.build()
+    return root
+
+
+@pytest.fixture
+def few(built_few: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "few"
+    shutil.copytree(built_few, root)
+    return root
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
@@ -181,11 +201,11 @@ def test_kinds_of_error_classes_and_sizes_are_those_of_the_scores(built: Path) -
     assert "COCO, detector box: errors by boundary IoU" in page
 
 
-def test_scores_without_a_diagnosis_have_a_report_all_the_same(copy: Path) -> None:
-    for path in copy.glob("data/scores/*/diagnosis.json"):
+def test_scores_without_a_diagnosis_have_a_report_all_the_same(few: Path) -> None:
+    for path in few.glob("data/scores/*/diagnosis.json"):
         path.unlink()
-    build_report(root=copy, params=params(), out=copy / "reports")
-    assert read_csv(copy / "reports/tables/errors.csv") == []
+    build_report(root=few, params=params(FEW), out=few / "reports")
+    assert read_csv(few / "reports/tables/errors.csv") == []
 
 
 def test_quality_by_number_of_points_and_clicks_is_drawn_in_their_order(built: Path) -> None:
@@ -363,17 +383,17 @@ def test_page_says_what_it_proves(built: Path, copy: Path) -> None:
     assert read_csv(copy / "reports/tables/overview.csv")[0]["paper_sam"] == "70.6"
 
 
-def test_page_warns_of_what_was_not_scored_and_of_kept_overlap(copy: Path) -> None:
-    path = copy / "reports/metrics/coift-nano.json"
+def test_page_warns_of_what_was_not_scored_and_of_kept_overlap(few: Path) -> None:
+    path = few / "reports/metrics/coift-nano.json"
     content = json.loads(path.read_text())
     for result in content["results"]:
         result["n_scored"] = 5
         result["warnings"] = ["one <mask> is odd"]
     path.write_text(json.dumps(content))
     build_report(
-        root=copy, params={**params(), "overlap": {"unresolved": "keep"}}, out=copy / "reports"
+        root=few, params={**params(FEW), "overlap": {"unresolved": "keep"}}, out=few / "reports"
     )
-    text = (copy / "reports/report.html").read_text()
+    text = (few / "reports/report.html").read_text()
     assert "Not every expected unit was scored: coift/gt_box" in text
     assert "found and kept" in text and "one &lt;mask&gt; is odd" in text
 
@@ -392,13 +412,13 @@ def test_a_benchmark_that_the_paper_lacks_needs_no_code(tmp_path: Path) -> None:
     assert "ndd20" in (tmp_path / "reports/report.html").read_text()
 
 
-def test_a_run_of_scores_alone_still_has_a_report(copy: Path) -> None:
+def test_a_run_of_scores_alone_still_has_a_report(few: Path) -> None:
     for name in ("overlap", "validation", "samples", "shards", "archives"):
-        shutil.rmtree(copy / "data" / name)
-    shutil.rmtree(copy / "models")
-    build_report(root=copy, params=params(), out=copy / "reports")
-    assert "Training sources" not in (copy / "reports/report.html").read_text()
-    assert (copy / "reports/plots/training_curve.csv").read_text() == "model\n"
+        shutil.rmtree(few / "data" / name)
+    shutil.rmtree(few / "models")
+    build_report(root=few, params=params(FEW), out=few / "reports")
+    assert "Training sources" not in (few / "reports/report.html").read_text()
+    assert (few / "reports/plots/training_curve.csv").read_text() == "model\n"
 
 
 def test_recall_curve_counts_images_above_the_threshold(built: Path) -> None:
@@ -426,24 +446,26 @@ def test_training_curve_holds_every_model(copy: Path) -> None:
     assert rows[-1] == ["vit_b", "1", "", "1.2", "", "", "", "0.5"] and len(rows) == 10
 
 
-def test_a_second_model_is_on_the_page(copy: Path) -> None:
+def test_a_second_model_is_on_the_page(few: Path) -> None:
     """The page is about the first model; the numbers of another one were nowhere on it."""
     for folder in ("data/scores", "data/predictions"):
-        for path in sorted((copy / folder).iterdir()):
+        for path in sorted((few / folder).iterdir()):
             shutil.copytree(path, path.with_name(path.name.replace("-nano", "-mine")))
-    for path in sorted((copy / "reports/metrics").iterdir()):
+    for path in sorted((few / "reports/metrics").iterdir()):
         content = json.loads(path.read_text()) | {"model": "mine"}
         path.with_name(path.name.replace("-nano", "-mine")).write_text(json.dumps(content))
-    shutil.copytree(copy / "models/nano", copy / "models/mine")
-    both = params() | {"models": {"nano": {"backbone": "nano"}, "mine": {"backbone": "nano"}}}
-    before = digests(copy / "reports/tables")
-    del before["all_numbers.csv"]  # of every model
-    build_report(root=copy, params=both, out=copy / "reports")
-    assert before.items() <= digests(copy / "reports/tables").items()
-    own, first = (read_csv(copy / f"reports/tables/{name}.csv") for name in ("models", "overview"))
+    shutil.copytree(few / "models/nano", few / "models/mine")
+    both = params(FEW) | {"models": {"nano": {"backbone": "nano"}, "mine": {"backbone": "nano"}}}
+    build_report(root=few, params=params(FEW), out=few / "reports")
+    before = digests(few / "reports/tables")
+    for name in ("all_numbers.csv", "models.csv"):  # of every model
+        before.pop(name)
+    build_report(root=few, params=both, out=few / "reports")
+    assert before.items() <= digests(few / "reports/tables").items()
+    own, first = (read_csv(few / f"reports/tables/{name}.csv") for name in ("models", "overview"))
     assert {row["model"] for row in own} == {"mine"} and {row["model"] for row in first} == {"nano"}
     assert [row["delta"] for row in own] == [row["delta"] for row in first]
-    page = (copy / "reports/report.html").read_text()
+    page = (few / "reports/report.html").read_text()
     assert (
         "Other models of this run" in page
         and "It is the first model of params.yaml; mine: see" in page
@@ -520,31 +542,31 @@ def test_options_are_checked(section: dict[str, Any]) -> None:
         ReportOptions(**section)
 
 
-def test_progress_is_reported(copy: Path) -> None:
+def test_progress_is_reported(few: Path) -> None:
     seen: list[tuple[int, int, str]] = []
     build_report(
-        root=copy, params=params(), out=copy / "reports", progress=lambda *what: seen.append(what)
+        root=few, params=params(FEW), out=few / "reports", progress=lambda *what: seen.append(what)
     )
     assert seen[0][0] == 0 and seen[-1][:2] == (5, 5)
 
 
 @pytest.mark.parametrize("lost", ["reports/metrics/coco-nano.json", "data/predictions/coco-nano"])
 def test_a_benchmark_without_results_is_named_everywhere(
-    copy: Path, lost: str, capsys: pytest.CaptureFixture[str]
+    few: Path, lost: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its stage failed; metrics whose predictions have gone are an earlier run's."""
-    path = copy / lost
+    path = few / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    build_report(root=copy, params=params(), out=copy / "reports")
-    tables = copy / "reports" / "tables"
+    build_report(root=few, params=params(FEW), out=few / "reports")
+    tables = few / "reports" / "tables"
     assert read_csv(tables / "absent.csv") == [
         {"benchmark": "coco", "model": "nano", "reason": "no result: a stage failed or was not run"}
     ]
     assert "coco" not in {row["benchmark"] for row in read_csv(tables / "overview.csv")}
     assert "| COCO (nano) | | no result" in (tables / "overview.md").read_text()
-    page = (copy / "reports" / "report.html").read_text()
+    page = (few / "reports" / "report.html").read_text()
     assert "This report is partial." in page and "COCO (nano)" in page
-    print_summary(copy)
+    print_summary(few)
     assert "COCO (nano): no result" in capsys.readouterr().out
 
 

@@ -252,6 +252,7 @@ def test_the_death_of_the_processes_behind_it_ends_no_run(mortal: Path) -> None:
     assert "Traceback" not in out and "could not be told" not in out
 
 
+@pytest.mark.full("the test above kills DVC, too, and everything else with it")
 def test_a_stage_whose_dvc_is_killed_is_tried_again(mortal: Path) -> None:
     for name in ("begun", "go"):
         (mortal / name).unlink(missing_ok=True)
@@ -338,9 +339,6 @@ def test_one_failed_benchmark_leaves_the_others_and_a_partial_report(
         assert outcome["blocked"] == ["score@a-m"]
         assert "the report is partial; it has no result of: a-m" in done.stdout
         assert (root / "page").read_text() == "b-m.json\n", "an earlier result was reported"
-        (root / "broken-a-m").unlink()
-        assert run(root, "hqsam", "repro").returncode == 0
-        assert (root / "page").read_text() == "a-m.json\nb-m.json\n"
     finally:
         host_client.stop(root)
         server.stop(root)

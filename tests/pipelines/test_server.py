@@ -76,6 +76,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.full("five starts of Prefect for a lock that tests of its own hold to one")
 def test_four_users_at_once_start_one_server_which_outlives_them(root: Path) -> None:
     users = [user(root, 0.2) for _ in range(4)]
     lines = [process.communicate(timeout=60)[0].split() for process in users]
@@ -135,6 +136,9 @@ def starting(root: Path) -> bool:
     return is_held(server.lock_path(root)) and server.lock_path(root).read_text() != ""
 
 
+@pytest.mark.full(
+    "deaths in the seconds of a start, with four starts of Prefect; nothing of a run is lost"
+)
 def test_a_server_whose_starter_or_itself_was_killed_in_its_start_stops_nobody(root: Path) -> None:
     """The half-started one is waited for and taken; one that is killed is started again; a stale note tells nobody a port."""
     server.note_path(root).write_text(json.dumps({"pid": 1, "port": 1}))
@@ -234,6 +238,7 @@ with server.running(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.full("a start of Prefect for two variables of the environment")
 def test_this_machine_is_asked_without_the_proxy_and_others_through_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,10 +56,10 @@ def test_the_readme_names_every_stage_in_order() -> None:
     assert all(places), [verb for verb, place in zip(ORDER, places, strict=True) if place is None]
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_importing_a_stage_is_light(verb: str) -> None:
+def test_importing_stages_is_light() -> None:
+    modules = ", ".join(f"hqsam_pipelines.stages.{verb}" for verb in VERBS)
     code = (
-        f"import sys, hqsam_pipelines.stages.{verb};"
+        f"import sys, {modules};"
         "heavy = {'prefect', 'dvc', 'torch', 'numpy', 'pandas', 'pydantic', 'cv2'} & "
         "set(sys.modules); print(heavy); sys.exit(bool(heavy))"
     )

@@ -105,6 +105,7 @@ def test_two_nodes_give_the_bits_of_two_processes(training_set, tmp_path, cluste
     assert not list(spec.out.parent.glob(".*")), "Ray leaves nothing beside the outputs"
 
 
+@pytest.mark.full("four imports of torch for a message; test_launch.py has it through torchrun")
 def test_what_a_worker_has_to_say_to_a_person_arrives(training_set, tmp_path, cluster):
     spec = spec_of(training_set, tmp_path / "nano", epochs=1, processes=2, batch_size=3)
     with pytest.raises(UserError, match="batch_size"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hqsam_base.errors import UserError
@@ -22,7 +22,9 @@ _PANEL = 208
 def show(rows: Sequence[Row], most: Sequence[Changed], own: Path, other: Path) -> None:
     """Print both files' numbers with the difference, its interval and the verdict; then what changed most."""
     say(f"{own} against {other}")
-    lines = [("", "against", "pred", "difference", "95 % interval", "verdict")]
+    lines: list[tuple[str, ...]] = [
+        ("", "against", "pred", "difference", "95 % interval", "verdict")
+    ]
     lines += [_cells(row) for row in rows]
     wide = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     for name, *cells, verdict in lines:
@@ -110,8 +112,12 @@ def _image(folder: Path, name: str, shape: tuple[int, ...]) -> Any:
 
     try:
         path = relative_path(name)
-        wanted = [p for p in (path, Path(path.name)) for p in (p, *map(p.with_suffix, PICTURES))]
-        file = next((f for p in wanted if (f := meant(folder, str(p))) and f.is_file()), None)
+        wanted = [
+            str(at.with_suffix(suffix))
+            for at in (path, PurePosixPath(path.name))
+            for suffix in (path.suffix, *PICTURES)
+        ]
+        file = next((f for p in wanted if (f := meant(folder, p)) and f.is_file()), None)
         if file is None:
             return None
         found = png.decode(file.read_bytes())

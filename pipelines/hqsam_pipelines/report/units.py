@@ -57,12 +57,12 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
                 name: _values(bounded_parquet.read(file, _MOST_ROWS, columns=[name])[name], name)
                 for name in (() if strange else schema.names)
             }
+        frame = pd.DataFrame(columns, copy=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         cure = "run `dvc repro score` or `dvc pull`"
         raise UserError(
             f"the per-instance table cannot be read: {error}", file=where, cure=cure
         ) from error
-    frame = pd.DataFrame(columns, copy=False)
     if strange or _twice(frame):
         why = f"columns of another type: {strange}" if strange else "an instance twice"
         raise UserError(f"the per-instance table has {why}", file=where, cure="score again")

@@ -81,6 +81,9 @@ LIBRARIES = (
 """Imported one by one while nobody waits, the most wanted first."""
 
 
+_SIGNALS = {b"signal %d" % number: number for number in host_client.FORWARDED}
+
+
 @dataclass
 class Run:
     """One run: its client's connection, and the child once it was forked.
@@ -166,7 +169,7 @@ class Host:
         """The first packet of a connection."""
         try:
             found = host_client.receive_request(link)
-        except (OSError, ValueError):
+        except OSError:
             found = None
         if found is None:
             link.close()
@@ -187,11 +190,12 @@ class Host:
         self._runs.append(Run(link, request, streams))
 
     def _difference(self, request: dict[str, Any]) -> str:
-        mine, theirs = json.loads(self._fingerprint), json.loads(request.get("fingerprint", "[]"))
-        return (
-            f"a client with another environment came: "
-            f"{[pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]}"
-        )
+        try:
+            mine, theirs = (json.loads(t) for t in (self._fingerprint, request["fingerprint"]))
+            pairs = [pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]
+        except (ValueError, TypeError, RecursionError):
+            pairs = []  # of a client of another version
+        return f"a client with another environment came: {pairs}"
 
     def _attend(self, run: Run) -> None:
         """A further packet of a client, or the end of its connection."""
@@ -201,8 +205,8 @@ class Host:
             word = b""
         if word == host_client.GO and run.pid is None:
             self._fork(run)
-        elif word.startswith(b"signal ") and run.pid is not None:
-            send_signal(run.pid, int(word[7:]), group=True)
+        elif word in _SIGNALS and run.pid is not None:
+            send_signal(run.pid, _SIGNALS[word], group=True)
         elif not word:
             self._client_left(run)
 
