@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hqsam_pipelines.config import profiles
 from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.config.yaml_file import parse_yaml, read_yaml
 from hqsam_pipelines.report import ablations as report_ablations
-from hqsam_pipelines.report import paper
+from hqsam_pipelines.report import full, paper, published
 from hqsam_pipelines.report.results import Result, Run
 from tests import REPOSITORY
 
@@ -238,6 +239,37 @@ def test_the_samples_page_shows_the_committed_run_of_the_grid() -> None:
     assert len(table["lines"]) == len(rows)
     file = REPOSITORY / "pipelines" / "hqsam_pipelines" / "report" / "data" / "ablations_sample.csv"
     assert report_ablations.table_csv(rows) == file.read_text(encoding="utf-8")
+
+
+def test_the_samples_page_shows_the_committed_run_of_every_prompt_set() -> None:
+    found = full.recorded("sample")
+    params = composed("sample_full")
+    assert {one.model for one in found} <= set(params.models)
+    sets = set(params.index("coift").prompt_sets)
+    assert {(n.benchmark, n.prompt_set) for n in found if n.model == "nano"} == {
+        (benchmark, name) for benchmark in paper.HQ4 for name in sets
+    }
+    assert all(0 <= one.value <= 100 for one in found if one.metric in ("mIoU", "mBIoU"))
+    text = (REPOSITORY / "docs" / "ablations.md").read_text(encoding="utf-8")
+    assert full.markdown(found, REPOSITORY) in text
+    file = REPOSITORY / "pipelines" / "hqsam_pipelines" / "report" / "data" / "full_sample.csv"
+    assert full.table_csv(found) == file.read_text(encoding="utf-8")
+    some = [result("coift", "nano", system, mIoU=0.5) for system in ("sam", "hq_token", "hq_sum")]
+    run = Run(REPOSITORY, read_yaml(SAMPLE), some)  # type: ignore[arg-type]
+    [table] = full.context(run, [])
+    assert table["recorded"] == full.COMMAND and len(table["lines"]) == len(sets - {"clicks_5"})
+    assert len(table["columns"]) == sum(group["span"] for group in table["groups"]) == 7
+    # What the paper has set by set is beside it, from the run that has these sets.
+    cells = published.cells(run)
+    [cell] = [
+        c
+        for c in cells
+        if (c.published.table, c.published.system) == ("2", "SAM + Context Token")
+        and (c.published.benchmark, c.published.metric) == ("COIFT", "mBIoU")
+    ]
+    own = ("context_tokens", "coift", "gt_box", "hq_token", "mBIoU")
+    [wanted] = [n.value for n in found if dataclasses.astuple(n)[:-1] == own]
+    assert cell.ours == wanted and "committed run of sample_full" in cell.comparable
 
 
 def test_a_file_that_is_no_row_is_named(tmp_path: Path) -> None:

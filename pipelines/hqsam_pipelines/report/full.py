@@ -13,8 +13,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
+from hqsam_pipelines import ablations
+from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.paper import HQ4
 from hqsam_pipelines.report.results import Run
 from hqsam_pipelines.report.rows import metric_names
@@ -129,3 +132,26 @@ def _table(title: str, run: Run, found: Sequence[Number]) -> dict[str, Any] | No
         "columns": ["Prompt set", *_METRICS * len(systems)],
         "lines": lines,
     }
+
+
+def markdown(found: Sequence[Number], root: Path) -> str:
+    """The models of a run of `sample_full` set by set, ours and in brackets the paper's, for docs/ablations.md."""
+    heads = ["System", *(f"{paper.title(name)} {metric}" for name in HQ4 for metric in _METRICS)]
+    overlays = {row.name: row for row in ablations.rows(root)}
+    first = found[0].model
+    base = ("SAM", "2: SAM", first, "sam"), ("HQ-SAM", "2: HQ-SAM", first, "hq_token")
+    more = [name for name in dict.fromkeys(one.model for one in found) if name != first]
+    rows = [(overlays[n].title, overlays[n].paper, n, "hq_token") for n in more]
+    values = {tuple(astuple(one)[:-1]): one.value for one in found}
+    lines = [heads, ["---", *["--:"] * (len(heads) - 1)]]
+    for title, source, model, system in (*base, *rows):
+        table, _, name = source.partition(": ")
+        cells = []
+        for benchmark, metric in itertools.product(HQ4, _METRICS):
+            ours = values.get((model, benchmark, "gt_box", system, metric))
+            theirs = paper.row_value(table, name, benchmark, metric)
+            cells.append(
+                number(ours, 1) + (f" ({number(theirs, 1)})" if theirs is not None else "")
+            )
+        lines.append([title, *cells])
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -262,7 +262,7 @@ def test_no_training_or_no_evaluation_images(tmp_path: Path) -> None:
     assert search(tmp_path, samples, {})["gate"] == "clean"
     assert search(tmp_path, {}, benchmarks)["n_train"] == 0
     assert search(tmp_path, {}, {})["n_pairs"] == 0
-    assert json.loads((tmp_path / "out" / "overlap.json").read_text())["gate"] == "clean"
+    assert json.loads((tmp_path / "out" / "overlap.json").read_text())["gate"] == "no training data"
 
 
 def test_damaged_hashes_are_named(tmp_path: Path) -> None:
